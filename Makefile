@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PORT ?= 8000
+# Python 3.13 where there is one: group commit is 1.45 times as fast as on 3.11.
+PYTHON ?= $(shell for p in python3.13 python3 /usr/bin/python3 python3.12 python3.11; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo "$$p" && break; done)
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: help setup run test check bench crash clean
+
+help: ## Show this help
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml .ci/constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer (with venv) is needed."; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c .ci/constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+setup: $(READY) ## Make the virtual environment
+
+run: $(READY) ## Start everything on port 8000, with a story to look at
+	@exec $(BIN)/python scripts/run.py --port $(PORT)
+
+test: $(READY) ## Run the tests
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## Format, lint, strict types, imports, tests: the one verdict
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+bench: $(READY) ## Measure against the limits beside us, both sides printed
+	$(BIN)/python scripts/bench.py
+
+crash: $(READY) ## Kill server and database under load, many times: nothing acknowledged is lost
+	$(BIN)/python -m pytest -m crash --crash-rounds 50
+
+clean: ## Remove the environment and caches (never the data in .ledger)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

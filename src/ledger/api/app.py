@@ -1,0 +1,69 @@
+"""The HTTP application: routers, refusals, the headers of every answer."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from ledger import __version__
+from ledger.api import executions, facts, operations, problems, runs
+from ledger.api.documentation import PROBLEM_SCHEMA
+from ledger.api.fact_schema import FACT_SCHEMAS
+from ledger.api.middleware import EveryAnswer
+from ledger.api.models import FactBatchAnswer
+from ledger.api.services import ApiServices
+
+_ABOUT = """
+The whole truth about work in progress: product lines report facts, the log keeps them for ever,
+the views answer. Every answer carries `Ledger-Position`; send it back as `Ledger-Min-Position` to
+read at least that far.
+"""
+
+
+def create_app(services: ApiServices) -> FastAPI:
+    """The application over one process's services, which it opens and closes."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await services.open()
+        try:
+            yield
+        finally:
+            await services.close()
+
+    app = FastAPI(
+        title="Execution ledger",
+        version=__version__,
+        description=_ABOUT,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.services = services
+    problems.install(app)
+    for router in (facts.router, executions.router, runs.router, operations.router):
+        app.include_router(router)
+    app.add_middleware(EveryAnswer, positions=services.positions)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, with the schemas of the bodies that the routes parse themselves."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        schemas = document["components"]["schemas"]
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        problem = dict(PROBLEM_SCHEMA)
+        schemas.update(problem.pop("$defs", {}))
+        schemas["Problem"] = problem
+        batch = FactBatchAnswer.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(batch.pop("$defs", {}))
+        schemas["FactBatchAnswer"] = batch
+        schemas.update(FACT_SCHEMAS)
+        app.openapi_schema = document
+    return app.openapi_schema

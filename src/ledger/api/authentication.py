@@ -1,0 +1,112 @@
+"""From a bearer token to a principal (contract 7).
+
+Keys live in the database, hashed. A process remembers a key for ``_REMEMBER_SECONDS``: that is how
+long a revoked one may still pass. An unknown one is never remembered, so a new key works at once.
+"""
+
+import secrets
+import time
+import zlib
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from ledger.api.door import Door
+from ledger.application.commands import hash_token
+from ledger.application.principal import Principal
+from ledger.domain.errors import LedgerError
+
+_REMEMBER_SECONDS = 2.0
+_REMEMBERED = 10_000
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_PREFIX = "elk_"
+_SECRET_LENGTH = 43
+_CHECK_LENGTH = 6
+
+_BY_HASH = """
+SELECT key_id, organization_id, workspace_id, permissions
+FROM ledger.api_key WHERE secret_hash = %(hash)s AND revoked_at IS NULL
+"""
+
+
+class Unauthorized(LedgerError):
+    """No credential, or one that is unknown, revoked or mistyped."""
+
+    code = "unauthorized"
+
+
+def create_token() -> str:
+    """A new API key: 256 random bits and a checksum, so that a typing error is told offline."""
+    secret = _base62(int.from_bytes(secrets.token_bytes(32), "big"), _SECRET_LENGTH)
+    return _PREFIX + secret + _checksum(secret)
+
+
+def is_well_formed(token: str) -> bool:
+    """Whether a token could be a key of ours at all."""
+    body = token.removeprefix(_PREFIX)
+    return (
+        token.startswith(_PREFIX)
+        and len(body) == _SECRET_LENGTH + _CHECK_LENGTH
+        and body.isascii()
+        and body.isalnum()
+        and _checksum(body[:_SECRET_LENGTH]) == body[_SECRET_LENGTH:]
+    )
+
+
+def _checksum(secret: str) -> str:
+    return _base62(zlib.crc32(secret.encode()), _CHECK_LENGTH)
+
+
+def _base62(number: int, length: int) -> str:
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, 62)
+        digits.append(_ALPHABET[digit])
+    return "".join(reversed(digits))
+
+
+class Authenticator:
+    """Looks keys up through the door and remembers them for a moment."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._known: dict[str, tuple[float, Principal]] = {}
+
+    async def authenticate(self, token: str) -> Principal:
+        """The token's principal. Raises Unauthorized."""
+        now = time.monotonic()
+        known = self._known.get(token)
+        if known is not None and known[0] > now:
+            return known[1]
+        self._known.pop(token, None)
+        if not is_well_formed(token):
+            raise Unauthorized("The bearer token is not valid.")
+        rows = await self._door.fetch(None, _BY_HASH, {"hash": hash_token(token)})
+        if not rows:
+            raise Unauthorized("The bearer token is not valid.")
+        key_id, organization_id, workspace_id, permissions = rows[0]
+        principal = Principal(
+            key_id, "api_key", frozenset(permissions), organization_id, workspace_id
+        )
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[token] = (now + _REMEMBER_SECONDS, principal)
+        return principal
+
+
+_bearer = HTTPBearer(auto_error=False, description="An API key (`elk_…`).")
+
+
+async def authenticated(
+    request: Request,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Principal:
+    """The request's principal. Raises Unauthorized."""
+    if credentials is None:
+        raise Unauthorized("A bearer token is needed.")
+    authenticator: Authenticator = request.app.state.services.authenticator
+    return await authenticator.authenticate(credentials.credentials)
+
+
+Authenticated = Annotated[Principal, Depends(authenticated)]

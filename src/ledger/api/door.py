@@ -1,0 +1,77 @@
+"""The one door through which reads go: a tenant's transaction, as a role that owns nothing.
+
+BEGIN, the tenant's settings, the statement and COMMIT travel in one round trip. The settings are
+local to the transaction, so nothing of one request is left for the next borrower of the
+connection.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg.rows import TupleRow, tuple_row
+from psycopg_pool import AsyncConnectionPool
+
+from ledger.application.principal import Principal
+
+_SCOPE = """
+SELECT set_config('ledger.organization_id', %s, true), set_config('ledger.workspace_id', %s, true)
+"""
+
+ROLE = "ledger_api"
+
+
+class Door:
+    """Reads for one process. ``open`` before use."""
+
+    def __init__(self, conninfo: str, size: int = 8) -> None:
+        self._pool: AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]] = AsyncConnectionPool(
+            conninfo,
+            connection_class=psycopg.AsyncConnection[TupleRow],
+            kwargs={
+                "autocommit": True,
+                "row_factory": tuple_row,
+                "application_name": "ledger api",
+                "connect_timeout": 2,
+                "options": f"-c role={ROLE} -c statement_timeout=10s",
+            },
+            min_size=2,
+            max_size=size,
+            timeout=2.0,
+            max_waiting=1000,
+            reconnect_timeout=3.0,
+            open=False,
+        )
+
+    async def open(self) -> None:
+        """Connect. Raises psycopg.OperationalError or PoolTimeout when the database is away.
+
+        Asserts that the role really is a powerless one: row-level policies bind no superuser.
+        """
+        await self._pool.open(wait=True, timeout=10)
+        rows = await self.fetch(
+            None,
+            "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user",
+            {},
+        )
+        if rows != [(False,)]:
+            raise AssertionError("reads must go through a role without special powers")
+
+    async def close(self) -> None:
+        """Give every connection back."""
+        await self._pool.close()
+
+    async def fetch(
+        self, principal: Principal | None, statement: str, parameters: Mapping[str, Any]
+    ) -> list[TupleRow]:
+        """The statement's rows, within the credential's tenant."""
+        organization_id = principal.organization_id if principal else None
+        workspace_id = principal.workspace_id if principal else None
+        async with self._pool.connection() as connection, connection.pipeline():
+            await connection.execute("BEGIN READ ONLY", prepare=True)
+            await connection.execute(
+                _SCOPE, (organization_id or "", workspace_id or ""), prepare=True
+            )
+            cursor = await connection.execute(statement, parameters, prepare=True)
+            await connection.execute("COMMIT", prepare=True)
+            return await cursor.fetchall()

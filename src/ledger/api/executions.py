@@ -1,0 +1,292 @@
+"""Lines: list, counts, detail, pause and resume (contract 4)."""
+
+import json
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ledger.api import models
+from ledger.api.authentication import Authenticated
+from ledger.api.documentation import LINE_ERRORS, READ_ERRORS, WRITE_ERRORS
+from ledger.api.problems import InvalidCursor
+from ledger.api.reading import (
+    MinPosition,
+    NoParameters,
+    answer,
+    await_position,
+    decode_cursor,
+    encode_cursor,
+    page,
+    services_of,
+    split,
+    tagged,
+    tenant_filters,
+)
+from ledger.api.writing import execute, read_body
+from ledger.application import json_gate
+from ledger.application.commands import Pause, Resume
+from ledger.application.facts import pointers
+from ledger.application.principal import Principal
+from ledger.domain.errors import Invalid, NotFound
+from ledger.domain.values import (
+    CAUSES,
+    EXECUTION_MODELS,
+    LINE_ID,
+    PRODUCT_LINES,
+    STATES,
+    day_of,
+    format_id,
+    sort_key,
+    week_of,
+)
+from projections import reading
+
+router = APIRouter(prefix="/v1/execution", tags=["execution"])
+
+_VIEW = frozenset({"execution"})
+
+
+def any_of(words: tuple[str, ...]) -> str:
+    """The pattern of a comma-separated list of these words."""
+    one = "|".join(words)
+    return rf"^(?:{one})(?:,(?:{one}))*$"
+
+
+class Filters(BaseModel):
+    """Which lines; a comma means or."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    workspace_id: Annotated[str | None, Field(min_length=1, max_length=2000)] = None
+    state: Annotated[str | None, Field(pattern=any_of(STATES))] = None
+    execution_model: Annotated[str | None, Field(pattern=any_of(EXECUTION_MODELS))] = None
+    product_line: Annotated[str | None, Field(pattern=any_of(PRODUCT_LINES))] = None
+    project_tag: Annotated[str | None, Field(min_length=1, max_length=2000)] = None
+    blocked_cause: Annotated[str | None, Field(pattern=any_of(CAUSES))] = None
+
+    def chosen(self) -> dict[str, list[str]]:
+        """The filters that were given, each as its list of words."""
+        names = Filters.model_fields
+        return {name: words for name in names if (words := split(getattr(self, name))) is not None}
+
+
+class ListQuery(Filters):
+    """The list's parameters."""
+
+    cursor: Annotated[str | None, Field(max_length=500)] = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 25
+
+
+class Reason(BaseModel):
+    """Why a line is paused or resumed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class OptionalReason(BaseModel):
+    """Why a line is resumed, if anyone says."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    reason: Annotated[str | None, Field(min_length=1, max_length=500)] = None
+
+
+# The route matches anything here: what is no LIN id is as unknown as a LIN id nobody has.
+AnyLineId = Annotated[str, Path(description="A LIN id.", examples=["LIN-26-084729"])]
+
+
+def _now(request: Request) -> dict[str, Any]:
+    """The clock, as the values that statements pick metrics by."""
+    now = services_of(request).clock()
+    return {"today": day_of(now), "week": week_of(now)}
+
+
+@router.get(
+    "",
+    summary="List lines",
+    responses={200: {"model": models.ExecutionList}, **READ_ERRORS},
+)
+async def list_executions(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[ListQuery, Query()],
+    min_position: MinPosition = None,
+) -> Response:
+    """Lines of the credential's tenant, newest record id first; closed ones too."""
+    principal.require("read")
+    chosen: dict[str, Any] = query.chosen()
+    filters = tenant_filters(principal) | chosen
+    if query.cursor is not None:
+        filters["after"] = _record_key(decode_cursor(query.cursor, chosen))
+    await await_position(request, min_position, _VIEW)
+    rows = await services_of(request).door.fetch(
+        principal,
+        reading.list_statement(frozenset(filters)),
+        {**filters, **_now(request), "limit": query.limit + 1},
+    )
+    found = [row for row in rows if row[1] is not None]
+    shown = found[: query.limit]
+    cursor = encode_cursor({"id": _record_id(shown[-1][1])}, chosen) if shown else None
+    return page([row[2] for row in shown], cursor, len(found) > len(shown), _position(rows))
+
+
+def _position(rows: list[tuple[Any, ...]]) -> int:
+    return rows[0][0] if rows else 0
+
+
+def _record_id(key: int) -> str:
+    return format_id("RUN", key // 10**12, key % 10**12)
+
+
+def _record_key(key: dict[str, Any]) -> int:
+    if not re.fullmatch(r"RUN-\d{2}-\d{6,12}", str(key.get("id"))):
+        raise InvalidCursor("The cursor is not valid for this request.")
+    return sort_key(key["id"])
+
+
+@router.get(
+    "/summary",
+    summary="Count lines",
+    responses={200: {"model": models.SummaryAnswer}, **READ_ERRORS},
+)
+async def summarize_executions(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[Filters, Query()],
+    min_position: MinPosition = None,
+) -> Response:
+    """Counts by state, model, product line and open cause, zero-filled; the list's filters."""
+    principal.require("read")
+    filters = tenant_filters(principal) | query.chosen()
+    await await_position(request, min_position, _VIEW)
+    rows = await services_of(request).door.fetch(
+        principal, reading.summary_statement(frozenset(filters)), filters
+    )
+    counts = {(kind, name): lines for _, kind, name, lines in rows if kind is not None}
+    by_state = {name: counts.get(("state", name), 0) for name in STATES}
+    data = {
+        "total": sum(by_state.values()),
+        "by_state": by_state,
+        "by_execution_model": {n: counts.get(("model", n), 0) for n in EXECUTION_MODELS},
+        "by_product_line": {n: counts.get(("product", n), 0) for n in PRODUCT_LINES},
+        "by_blocked_cause": {n: counts.get(("cause", n), 0) for n in CAUSES},
+    }
+    return answer(json.dumps({"data": data}, separators=(",", ":")), _position(rows))
+
+
+@router.get(
+    "/{line_id}",
+    summary="Show a line",
+    responses={200: {"model": models.ExecutionAnswer}, **LINE_ERRORS},
+)
+async def show_execution(
+    request: Request,
+    principal: Authenticated,
+    line_id: AnyLineId,
+    _: Annotated[NoParameters, Query()],
+    min_position: MinPosition = None,
+) -> Response:
+    """One line with its resources, health, blockers and holds."""
+    principal.require("read")
+    await await_position(request, min_position, _VIEW)
+    return tagged(request, await detail(request, principal, line_id))
+
+
+async def detail(request: Request, principal: Principal, line_id: str) -> Response:
+    """The detail of a line the credential sees. Raises NotFound."""
+    filters = tenant_filters(principal)
+    rows = await services_of(request).door.fetch(
+        principal,
+        reading.detail_statement(frozenset(filters)),
+        {**filters, **_now(request), "line_id": line_id},
+    )
+    if not rows or rows[0][1] is None:
+        raise NotFound("No such service line.")
+    return answer('{"data":' + rows[0][1] + "}", _position(rows))
+
+
+_REASON_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": Reason.model_json_schema()}},
+    }
+}
+_OPTIONAL_REASON_BODY = {
+    "requestBody": {
+        "required": False,
+        "content": {"application/json": {"schema": OptionalReason.model_json_schema()}},
+    }
+}
+
+
+@router.post(
+    "/{line_id}/pause",
+    summary="Pause a line",
+    responses={200: {"model": models.ExecutionAnswer}, **WRITE_ERRORS},
+    openapi_extra=_REASON_BODY,
+)
+async def pause_execution(
+    request: Request, principal: Authenticated, line_id: AnyLineId
+) -> Response:
+    """Put the operator's hold on a line: it stays active, but work stops."""
+    principal.require("service_lines:manage")
+    reason, fault = await _reason(request, Reason)
+    return await _manage(request, principal, line_id, Pause, reason, fault)
+
+
+@router.post(
+    "/{line_id}/resume",
+    summary="Resume a line",
+    responses={200: {"model": models.ExecutionAnswer}, **WRITE_ERRORS},
+    openapi_extra=_OPTIONAL_REASON_BODY,
+)
+async def resume_execution(
+    request: Request, principal: Authenticated, line_id: AnyLineId
+) -> Response:
+    """Lift the operator's hold. A hold of the service line's side stays."""
+    principal.require("service_lines:manage")
+    reason, fault = await _reason(request, OptionalReason)
+    return await _manage(request, principal, line_id, Resume, reason, fault)
+
+
+async def _reason(
+    request: Request, model: type[Reason] | type[OptionalReason]
+) -> tuple[str | None, Invalid | None]:
+    """The reason, or what is wrong with it: that is told after 404 (contract 2, checks)."""
+    raw = await read_body(request, 64 * 1024, optional=model is OptionalReason)
+    try:
+        sent = json_gate.parse(raw) if raw else {}
+        return _validated(model, sent), None
+    except Invalid as fault:
+        return None, fault
+
+
+def _validated(model: type[Reason] | type[OptionalReason], sent: Any) -> str | None:
+    try:
+        return model.model_validate(sent).reason
+    except ValidationError as error:
+        raise Invalid("The request is not valid.", pointers(error, "")) from error
+
+
+async def _manage(
+    request: Request,
+    principal: Principal,
+    line_id: str,
+    command: type[Pause],
+    reason: str | None,
+    fault: Invalid | None,
+) -> Response:
+    """Carry out and answer the new detail, at the write's own position."""
+    if not re.fullmatch(LINE_ID, line_id):
+        raise NotFound("No such service line.")
+    request_id = request.state.request_id
+    receipt = await execute(
+        request, command(line_id, principal, request_id, reason=reason, fault=fault)
+    )
+    response = await detail(request, principal, line_id)
+    response.headers["Ledger-Position"] = str(receipt.position)
+    return response

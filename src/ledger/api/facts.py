@@ -1,0 +1,151 @@
+"""Reporting facts: CloudEvents over HTTP, one at a time or in batches (contract 2)."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+
+from ledger.api import models
+from ledger.api.authentication import Authenticated
+from ledger.api.documentation import refusals
+from ledger.api.fact_schema import FACT_BODY
+from ledger.api.problems import BadRequest, UnsupportedMediaType, status_of
+from ledger.api.reading import NoParameters, services_of
+from ledger.api.writing import media_type, read_capped, submit
+from ledger.application import facts as parsing
+from ledger.application import json_gate
+from ledger.application.facts import MAX_BODY_BYTES, MAX_ITEMS, Fact, Rejected
+from ledger.application.principal import Principal
+from ledger.application.report import ReportFact
+from ledger.application.unit import Outcome, Receipt
+from ledger.domain.errors import LedgerError, TooLarge
+
+router = APIRouter(prefix="/v1", tags=["facts"])
+
+_encode = msgspec.json.Encoder().encode
+
+_BATCH = "application/cloudevents-batch+json"
+_STRUCTURED = "application/cloudevents+json"
+_JSON = "application/json"
+
+
+@router.post(
+    "/facts",
+    summary="Report facts",
+    status_code=201,
+    openapi_extra={"requestBody": FACT_BODY},
+    responses={
+        200: {
+            "description": "A repeated fact, or a batch's outcomes",
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "anyOf": [
+                            {"$ref": "#/components/schemas/FactAnswer"},
+                            {"$ref": "#/components/schemas/FactBatchAnswer"},
+                        ]
+                    }
+                }
+            },
+        },
+        201: {"model": models.FactAnswer, "description": "Recorded"},
+        **refusals(400, 401, 403, 404, 409, 413, 415, 422, 503),
+    },
+)
+async def report_facts(
+    request: Request, principal: Authenticated, _: Annotated[NoParameters, Query()]
+) -> Response:
+    """Record a CloudEvent (structured or binary mode), or a batch of up to 1,000.
+
+    A fact that was recorded before is answered 200 with its first outcome. In a batch each item
+    has an outcome of its own: one refused fact never stops the others.
+    """
+    principal.require("write")
+    raw = await read_capped(request, MAX_BODY_BYTES)
+    try:
+        if media_type(request) == _BATCH:
+            return await _batch(request, principal, raw)
+        return await _single(request, principal, _parse_single(request, raw))
+    except json_gate.BrokenJson as error:
+        raise BadRequest(str(error)) from error
+
+
+def _parse_single(request: Request, raw: bytes) -> Fact | Rejected:
+    media, headers = media_type(request), request.headers
+    binary = "ce-specversion" in headers or "ce-id" in headers or "ce-type" in headers
+    if binary and (media == _JSON or (not media and not raw)):
+        json_gate.check_text(raw)
+        return parsing.from_binary(headers, raw)
+    if media in (_STRUCTURED, _JSON):
+        return parsing.from_structured(raw)
+    raise UnsupportedMediaType("The body must be a CloudEvent in JSON.")
+
+
+async def _single(request: Request, principal: Principal, parsed: Fact | Rejected) -> Response:
+    if isinstance(parsed, Rejected):
+        raise parsed.error
+    outcomes = await submit(request, [ReportFact(parsed, principal, request.state.request_id)])
+    outcome = outcomes[0]
+    if isinstance(outcome, LedgerError):
+        raise outcome
+    item = _item(0, parsed, outcome)
+    status = 200 if outcome.duplicate else 201
+    return _answer({"data": item}, outcome.position, status)
+
+
+async def _batch(request: Request, principal: Principal, raw: bytes) -> Response:
+    json_gate.check_text(raw)
+    items = json_gate.split(raw)
+    if len(items) > MAX_ITEMS:
+        raise TooLarge("A batch may have at most 1,000 facts.")
+    # All are parsed before any is recorded: broken JSON anywhere is about the whole body.
+    parsed = [parsing.from_structured(item) for item in items]
+    request_id = request.state.request_id
+    commands = [ReportFact(p, principal, request_id) for p in parsed if isinstance(p, Fact)]
+    outcomes = iter(await submit(request, commands))
+    results = [
+        _item(index, one, next(outcomes) if isinstance(one, Fact) else one.error)
+        for index, one in enumerate(parsed)
+    ]
+    return _answer({"data": results}, _last_position(results, request), 200)
+
+
+def _last_position(results: Sequence[dict[str, Any]], request: Request) -> int:
+    positions = [item["position"] for item in results if item["position"] is not None]
+    return max(positions, default=services_of(request).positions.last_heard)
+
+
+def _item(index: int, sent: Fact | Rejected, outcome: Outcome | LedgerError) -> dict[str, Any]:
+    """One item of the answer; its keys are always there."""
+    item: dict[str, Any] = {
+        "index": index,
+        "id": sent.id,
+        "source": sent.source,
+        "outcome": "refused",
+        "subject": sent.subject,
+        "event_ids": (),
+        "position": None,
+        "error": None,
+    }
+    if isinstance(outcome, Receipt):
+        item["outcome"] = "duplicate" if outcome.duplicate else "recorded"
+        item["subject"] = outcome.subject
+        item["event_ids"] = outcome.event_ids
+        item["position"] = outcome.position
+    else:
+        detail = outcome.detail
+        errors = getattr(outcome, "errors", ())
+        if errors:
+            detail += "".join(f" {pointer or 'fact'}: {sentence}." for pointer, sentence in errors)
+        item["error"] = {"status": status_of(outcome), "code": outcome.code, "detail": detail}
+    return item
+
+
+def _answer(document: Any, position: int, status: int) -> Response:
+    return Response(
+        _encode(document),
+        status_code=status,
+        media_type=_JSON,
+        headers={"Ledger-Position": str(position)},
+    )

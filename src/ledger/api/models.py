@@ -1,0 +1,240 @@
+"""The answers as OpenAPI describes them. Hot reads pass stored JSON on and do not build these."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ledger.domain.health import SignalName, SignalStatus
+from ledger.domain.values import (
+    LINE_ID,
+    RUN_ID,
+    ActorType,
+    Cause,
+    ExecutionModel,
+    HoldName,
+    ProductLine,
+    RunStatus,
+    State,
+    TriggerType,
+)
+
+
+class Model(BaseModel):
+    """An object whose keys are all always there."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Meta(Model):
+    """Where a page ends."""
+
+    cursor: str | None
+    has_more: bool
+
+
+class ExecutionRow(Model):
+    """One line in a list."""
+
+    id: str = Field(pattern=RUN_ID)
+    service_line_id: str = Field(pattern=LINE_ID)
+    execution_model: ExecutionModel
+    state: State
+    workspace_id: str
+    product_line: ProductLine
+    project_tags: list[str]
+    started_at: datetime
+    last_activity_at: datetime
+    state_since: datetime
+    open_runs: int = Field(ge=0)
+    health_status: SignalStatus | None
+    metrics: dict[str, float | int | None]
+
+
+class ExecutionList(Model):
+    """A page of lines."""
+
+    data: list[ExecutionRow]
+    meta: Meta
+
+
+class ResourceModel(Model):
+    """An allocated resource."""
+
+    type: str
+    id: str
+    name: str | None
+    role: str | None
+    allocated_hours_per_week: float | None
+    status: str
+
+
+class SignalModel(Model):
+    """The latest report of a signal."""
+
+    signal: SignalName
+    status: SignalStatus
+    value: Any
+    evidence: Any
+
+
+class HealthModel(Model):
+    """Score and signals, in order of first report."""
+
+    score: int | None
+    status: SignalStatus | None
+    signals: list[SignalModel]
+
+
+class BlockerModel(Model):
+    """An open blocker."""
+
+    id: str
+    cause: Cause
+    reason: str | None
+    since: datetime
+
+
+class ActorModel(Model):
+    """Who did it."""
+
+    type: ActorType
+    id: str
+
+
+class HoldModel(Model):
+    """A hold."""
+
+    hold: HoldName
+    reason: str | None
+    since: datetime
+    by: ActorModel
+
+
+class ExecutionDetail(ExecutionRow):
+    """One line, whole."""
+
+    resources: list[ResourceModel]
+    health: HealthModel
+    blockers: list[BlockerModel]
+    holds: list[HoldModel]
+    closed_at: datetime | None
+
+
+class ExecutionAnswer(Model):
+    """The detail's answer."""
+
+    data: ExecutionDetail
+
+
+class SummaryModel(Model):
+    """Counts of lines, zero-filled."""
+
+    total: int
+    by_state: dict[State, int]
+    by_execution_model: dict[ExecutionModel, int]
+    by_product_line: dict[ProductLine, int]
+    by_blocked_cause: dict[Cause, int]
+
+
+class SummaryAnswer(Model):
+    """The summary's answer."""
+
+    data: SummaryModel
+
+
+class TriggeredByModel(Model):
+    """What set a run off."""
+
+    type: TriggerType
+    actor_id: str | None
+
+
+class RunErrorModel(Model):
+    """What went wrong."""
+
+    code: str | None
+    message: str | None
+
+
+class RunModel(Model):
+    """One run."""
+
+    id: str = Field(pattern=RUN_ID)
+    service_line_id: str = Field(pattern=LINE_ID)
+    status: RunStatus
+    triggered_by: TriggeredByModel | None
+    input: Any
+    output: Any
+    error: RunErrorModel | None
+    duration_ms: int | None
+    tokens_used: int | None
+    requested_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    erased_at: datetime | None
+
+
+class RunList(Model):
+    """A page of runs."""
+
+    data: list[RunModel]
+    meta: Meta
+
+
+class RunAnswer(Model):
+    """One run's answer."""
+
+    data: RunModel
+
+
+class ItemError(Model):
+    """Why a fact was refused."""
+
+    status: int
+    code: str
+    detail: str
+
+
+class FactItem(Model):
+    """What became of one fact."""
+
+    index: int
+    id: str | None
+    source: str | None
+    outcome: Literal["recorded", "duplicate", "refused"]
+    subject: str | None
+    event_ids: list[str]
+    position: int | None
+    error: ItemError | None
+
+
+class FactAnswer(Model):
+    """A single fact's answer."""
+
+    data: FactItem
+
+
+class FactBatchAnswer(Model):
+    """A batch's answer, in the order sent."""
+
+    data: list[FactItem]
+
+
+class FieldError(Model):
+    """One wrong place."""
+
+    pointer: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str | None
+    errors: list[FieldError] | None = None

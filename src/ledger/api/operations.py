@@ -1,0 +1,122 @@
+"""For those who run the service: health, readiness, metrics. No token, and nothing of tenants."""
+
+import json
+import os
+from collections.abc import Iterable
+
+import psycopg
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from ledger.api.reading import services_of
+from projections import reading
+
+router = APIRouter(tags=["operations"])
+
+_Lag = list[tuple[str, int, int, int, int, object, str | None]]
+
+
+@router.get("/", include_in_schema=False)
+async def front_page() -> Response:
+    """The documentation, for now."""
+    return RedirectResponse("/docs", status_code=307)
+
+
+@router.get("/healthz", summary="Is the process alive?")
+async def health() -> dict[str, str]:
+    """Always 200 while the process can answer."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", summary="Can it serve?")
+async def readiness(request: Request) -> Response:
+    """200 once the database answers and the views exist; a stopped view degrades, loudly.
+
+    A stopped view does not turn the answer into 503: facts must still be taken, and a load
+    balancer would take every node out.
+    """
+    try:
+        rows = await _lag(request)
+    except (psycopg.Error, OSError):
+        return _document({"status": "unavailable", "database": "unreachable"}, 503)
+    if not rows:
+        return _document({"status": "starting", "database": "ok", "projections": []}, 503)
+    views = [
+        {
+            "name": name,
+            "version": version,
+            "position": position,
+            "lag": max(0, head - position),
+            "stopped": stopped_at is not None,
+        }
+        for name, version, _, position, head, stopped_at, _ in rows
+    ]
+    stopped = any(view["stopped"] for view in views)
+    status = "degraded" if stopped else "ok"
+    return _document({"status": status, "database": "ok", "projections": views}, 200)
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+async def metrics(request: Request) -> Response:
+    """Counters of all workers, and how far the views are behind. No tenant labels."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    else:
+        registry = REGISTRY
+    views = CollectorRegistry()
+    try:
+        views.register(_Views(await _lag(request)))
+        up = 1
+    except (psycopg.Error, OSError):
+        up = 0
+    views.register(_Up(up))
+    text = generate_latest(registry) + generate_latest(views)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+async def _lag(request: Request) -> _Lag:
+    rows: _Lag = await services_of(request).door.fetch(None, reading.LAG, {})
+    return rows
+
+
+def _document(document: object, status: int) -> Response:
+    return Response(json.dumps(document), status_code=status, media_type="application/json")
+
+
+class _Views:
+    """Where each view stands, as gauges."""
+
+    def __init__(self, rows: _Lag) -> None:
+        self._rows = rows
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry."""
+        position = GaugeMetricFamily("ledger_log_position", "The log's last position.")
+        position.add_metric([], self._rows[0][4] if self._rows else 0)
+        lag = GaugeMetricFamily(
+            "ledger_projection_lag", "Positions a view is behind.", labels=["projection"]
+        )
+        stopped = GaugeMetricFamily(
+            "ledger_projection_stopped", "1 where a view stands still.", labels=["projection"]
+        )
+        for name, _, _, at, head, stopped_at, _ in self._rows:
+            lag.add_metric([name], max(0, head - at))
+            stopped.add_metric([name], 0 if stopped_at is None else 1)
+        return [position, lag, stopped]
+
+
+class _Up:
+    """Whether the database answers."""
+
+    def __init__(self, up: int) -> None:
+        self._up = up
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry."""
+        gauge = GaugeMetricFamily("ledger_database_up", "1 while the database answers.")
+        gauge.add_metric([], self._up)
+        return [gauge]

@@ -1,0 +1,156 @@
+"""Every refusal as RFC 9457 problem details (contract 7): the one table of codes and statuses."""
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from ledger.api.authentication import Unauthorized
+from ledger.domain.errors import Invalid, LedgerError, NotFound, Unavailable
+
+_logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[str, tuple[int, str]] = {
+    "unauthorized": (401, "Unauthorized"),
+    "forbidden": (403, "Forbidden"),
+    "not_found": (404, "Not found"),
+    "method_not_allowed": (405, "Method not allowed"),
+    "invalid_state": (409, "The present state forbids it"),
+    "fact_conflict": (409, "The fact was recorded with another content"),
+    "too_large": (413, "Too large"),
+    "unsupported_media_type": (415, "Unsupported media type"),
+    "invalid_request": (422, "Invalid request"),
+    "invalid_cursor": (400, "Invalid cursor"),
+    "runs_not_supported": (422, "The line has no runs"),
+    "internal_error": (500, "Internal error"),
+    "behind": (503, "The views are behind"),
+    "unavailable": (503, "Unavailable"),
+}
+"""code → (status, title)."""
+
+_RETRY_AFTER = {"behind": "1", "unavailable": "2"}
+
+
+class BadRequest(LedgerError):
+    """The body is broken JSON: 400 where ``invalid_request`` otherwise means 422."""
+
+    code = "invalid_request"
+
+
+class InvalidCursor(LedgerError):
+    """A cursor that is none of ours, or one made for other filters."""
+
+    code = "invalid_cursor"
+
+
+class UnsupportedMediaType(LedgerError):
+    """The body's content type is none that the route takes."""
+
+    code = "unsupported_media_type"
+
+
+class Behind(LedgerError):
+    """The views did not reach the asked position in time."""
+
+    code = "behind"
+
+
+class MethodNotAllowed(LedgerError):
+    """The path exists, the method does not."""
+
+    code = "method_not_allowed"
+
+
+class InternalError(LedgerError):
+    """Something unforeseen; the log has it under the request id."""
+
+    code = "internal_error"
+
+
+def status_of(error: LedgerError) -> int:
+    """The HTTP status of a refusal."""
+    return 400 if isinstance(error, BadRequest) else STATUS[error.code][0]
+
+
+def problem(
+    request: Request, error: LedgerError, headers: dict[str, str] | None = None
+) -> Response:
+    """A refusal as a problem document."""
+    code = error.code
+    headers = dict(headers or {})
+    if code in _RETRY_AFTER:
+        headers["Retry-After"] = _RETRY_AFTER[code]
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": STATUS[code][1],
+        "status": status_of(error),
+        "detail": error.detail,
+        "code": code,
+        "request_id": request.scope.get("state", {}).get("request_id"),
+    }
+    if isinstance(error, Invalid):
+        document["errors"] = [{"pointer": p, "detail": d} for p, d in error.errors]
+    return Response(
+        json.dumps(document, ensure_ascii=False).encode(),
+        status_code=document["status"],
+        media_type=MEDIA_TYPE,
+        headers=headers,
+    )
+
+
+def invalid_parameters(problems: Sequence[Any]) -> Invalid:
+    """FastAPI's validation errors without what was sent."""
+    errors = []
+    for one in problems:
+        place = [str(part) for part in one["loc"][1:]]
+        message = str(one["msg"]).removeprefix("Value error, ")
+        if one["type"] == "extra_forbidden":
+            place, message = [], "a parameter is not known"
+        errors.append(("/" + "/".join(place) if place else "", message))
+    return Invalid("The request has invalid parameters.", tuple(errors))
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application, the framework and the database as a problem."""
+
+    async def ledger_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, LedgerError)
+        return problem(request, error)
+
+    async def validation_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem(request, invalid_parameters(error.errors()))
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        known: dict[int, LedgerError] = {
+            404: NotFound("There is nothing here."),
+            405: MethodNotAllowed("The path does not take this method."),
+        }
+        fallback = BadRequest("The request is not valid.")
+        headers = dict(error.headers or {})
+        return problem(request, known.get(error.status_code, fallback), headers)
+
+    async def database_error(request: Request, error: Exception) -> Response:
+        _logger.warning("database error: %s", error)
+        return problem(request, Unavailable("The database cannot be reached, or is too busy."))
+
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        return problem(request, InternalError("The service could not answer."))
+
+    app.add_exception_handler(LedgerError, ledger_error)
+    app.add_exception_handler(RequestValidationError, validation_error)
+    app.add_exception_handler(HTTPException, http_error)
+    # The pool's own errors (no connection in time, too many waiting) are operational ones too.
+    for kind in (psycopg.OperationalError, psycopg.InterfaceError):
+        app.add_exception_handler(kind, database_error)
+    app.add_exception_handler(Exception, unforeseen)

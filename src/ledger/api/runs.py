@@ -1,0 +1,170 @@
+"""Runs: a line's list, and one by its id (contract 4). The edge opens what is encrypted."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from ledger.api import models
+from ledger.api.authentication import Authenticated
+from ledger.api.documentation import LINE_ERRORS, RUN_LIST_ERRORS
+from ledger.api.executions import AnyLineId, any_of
+from ledger.api.problems import InvalidCursor
+from ledger.api.reading import (
+    MinPosition,
+    NoParameters,
+    answer,
+    await_position,
+    decode_cursor,
+    encode_cursor,
+    page,
+    services_of,
+    split,
+    tagged,
+    tenant_filters,
+)
+from ledger.domain.errors import NotFound, RunsNotSupported
+from ledger.domain.values import (
+    MODELS_WITH_RUNS,
+    RUN_STATUSES,
+    format_instant,
+    parse_bound,
+    parse_instant,
+)
+from ledger.store.vault import Vault
+from projections import reading
+
+router = APIRouter(prefix="/v1", tags=["runs"])
+
+_VIEWS = frozenset({"execution", "run"})
+
+
+def _bound(text: str) -> str:
+    parse_bound(text)
+    return text
+
+
+_INSTANT_OR_DATE = r"^\d{4}-\d{2}-\d{2}([Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2}))?$"
+Bound = Annotated[
+    str,
+    Field(
+        pattern=_INSTANT_OR_DATE,
+        description="An RFC 3339 instant, or a date meaning 00:00Z.",
+        examples=["2026-04-15T09:12:44Z"],
+    ),
+    AfterValidator(_bound),
+]
+
+
+class RunsQuery(BaseModel):
+    """Which runs; a comma means or. ``from`` is inclusive, ``to`` exclusive, by requested_at."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Annotated[str | None, Field(pattern=any_of(RUN_STATUSES))] = None
+    triggered_by: Annotated[
+        str | None, Field(min_length=1, max_length=2000, description="Actor ids.")
+    ] = None
+    from_: Annotated[Bound | None, Field(alias="from")] = None
+    to: Bound | None = None
+    cursor: Annotated[str | None, Field(max_length=500)] = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 25
+
+    def chosen(self) -> dict[str, Any]:
+        """The filters that were given."""
+        chosen: dict[str, Any] = {
+            "status": split(self.status),
+            "triggered_by": split(self.triggered_by),
+            "from": parse_bound(self.from_) if self.from_ else None,
+            "to": parse_bound(self.to) if self.to else None,
+        }
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+@router.get(
+    "/execution/{line_id}/runs",
+    summary="List a line's runs",
+    responses={200: {"model": models.RunList}, **RUN_LIST_ERRORS},
+)
+async def list_runs(
+    request: Request,
+    principal: Authenticated,
+    line_id: AnyLineId,
+    query: Annotated[RunsQuery, Query()],
+    min_position: MinPosition = None,
+) -> Response:
+    """The runs of an agent_runtime or timeboxed_outcome line, newest request first."""
+    principal.require("read")
+    chosen = query.chosen()
+    tenant = tenant_filters(principal)
+    filters = dict(chosen)
+    if query.cursor is not None:
+        filters["after"], filters["after_at"] = _key(
+            decode_cursor(query.cursor, chosen | {"line": line_id})
+        )
+    await await_position(request, min_position, _VIEWS)
+    rows = await services_of(request).door.fetch(
+        principal,
+        reading.runs_statement(frozenset(tenant), frozenset(filters) - {"after_at"}),
+        {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1},
+    )
+    position, model = (rows[0][0], rows[0][1]) if rows else (0, None)
+    if model is None:
+        raise NotFound("No such service line.")
+    if model not in MODELS_WITH_RUNS:
+        raise RunsNotSupported
+    found = [row[2:] for row in rows if row[2] is not None]
+    shown = found[: query.limit]
+    vault = services_of(request).vault
+    cursor = None
+    if shown:
+        key = {"id": shown[-1][0], "at": format_instant(shown[-1][2])}
+        cursor = encode_cursor(key, chosen | {"line": line_id})
+    items = [_item(row, vault) for row in shown]
+    return tagged(request, page(items, cursor, len(found) > len(shown), position))
+
+
+def _key(key: dict[str, Any]) -> tuple[int, datetime]:
+    try:
+        _, year, number = str(key["id"]).split("-")
+        return int(year) * 10**12 + int(number), parse_instant(str(key["at"]))
+    except (KeyError, ValueError) as error:
+        raise InvalidCursor("The cursor is not valid for this request.") from error
+
+
+@router.get(
+    "/runs/{run_id}",
+    summary="Show a run",
+    responses={200: {"model": models.RunAnswer}, **LINE_ERRORS},
+)
+async def show_run(
+    request: Request,
+    principal: Authenticated,
+    run_id: Annotated[str, Path(description="A RUN id.", examples=["RUN-26-001812"])],
+    _: Annotated[NoParameters, Query()],
+    min_position: MinPosition = None,
+) -> Response:
+    """One run with its input, output and error."""
+    principal.require("read")
+    tenant = tenant_filters(principal)
+    await await_position(request, min_position, frozenset({"run"}))
+    rows = await services_of(request).door.fetch(
+        principal, reading.run_statement(frozenset(tenant)), {**tenant, "run_id": run_id}
+    )
+    if not rows or rows[0][1] is None:
+        raise NotFound("No such run.")
+    item = _item(rows[0][1:], services_of(request).vault)
+    return tagged(request, answer('{"data":' + item + "}", rows[0][0]))
+
+
+def _item(row: tuple[Any, ...], vault: Vault) -> str:
+    """A run's JSON: the ready parts with the opened payloads between them."""
+    run_id, _, _, organization_id, head, tail, *sealed, wrapped = row
+    texts = ["null", "null", "null"]
+    if wrapped is not None and any(sealed):
+        key = vault.unwrap(wrapped, organization_id, run_id)
+        for index, field in enumerate(("input", "output", "error")):
+            if sealed[index] is not None:
+                texts[index] = key.open(field, sealed[index]).decode()
+    return f'{{{head},"input":{texts[0]},"output":{texts[1]},"error":{texts[2]},{tail}}}'

@@ -1,0 +1,1 @@
+"""Use cases: what is asked for becomes events, under the append lock."""

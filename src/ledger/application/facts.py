@@ -1,0 +1,218 @@
+"""From CloudEvents on the wire to facts the ledger can judge (contract 2).
+
+A fact that cannot be a fact at all (no id, broken attributes) is a ``Rejected``. One whose data
+is wrong stays a ``Fact`` with ``fault`` set: whether its subject exists is answered before that
+(checks run 401, 403, 404, 422, 409), and only the writer can tell.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, get_args
+from urllib.parse import unquote
+
+import msgspec
+from pydantic import ValidationError
+
+from ledger.application import json_gate
+from ledger.application.fact_types import ALIASES, FACT_TYPES, FactData, FactType
+from ledger.domain.errors import Invalid, Refused, TooLarge
+from ledger.domain.recorded import Actor
+from ledger.domain.values import LINE_ID, RUN_ID, ActorType, format_instant, parse_instant
+
+MAX_FACT_BYTES = 256 * 1024
+MAX_ITEMS = 1000
+MAX_BODY_BYTES = 8 * 1024 * 1024
+
+_ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}")
+_SUBJECT = {"line": re.compile(LINE_ID), "run": re.compile(RUN_ID)}
+_ACTOR_TYPES = get_args(ActorType)
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """One reported fact, parsed and checked as far as that goes without the ledger's state."""
+
+    type: str
+    kind: FactType
+    id: str
+    source: str
+    subject: str | None
+    time: datetime | None
+    """As reported; None means now, which only the append lock can give."""
+    actor: Actor | None
+    content: bytes
+    """Canonical content for telling a repetition from a conflict (contract 2, "Identity")."""
+    data: FactData | None
+    sent: dict[str, Any]
+    """The data as sent, for what must be known before it is judged."""
+    fault: Invalid | None
+
+    @property
+    def named_line(self) -> str | None:
+        """The line that a run's data names, where it is an id at all."""
+        line_id = self.sent.get("service_line_id")
+        if self.kind.subject == "run" and isinstance(line_id, str):
+            return line_id if _SUBJECT["line"].fullmatch(line_id) else None
+        return None
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """What was sent is no fact; the attributes that could be read, and why."""
+
+    error: Refused
+    id: str | None = None
+    source: str | None = None
+    subject: str | None = None
+
+
+def from_structured(raw: bytes) -> Fact | Rejected:
+    """A structured CloudEvent from its JSON text. Raises BrokenJson for broken JSON only."""
+    if len(raw) > MAX_FACT_BYTES:
+        return Rejected(TooLarge("A fact may have at most 256 KiB."))
+    try:
+        event = json_gate.parse(raw)
+    except Invalid as error:
+        return Rejected(error)
+    if type(event) is not dict:
+        return Rejected(Invalid.at("", "must be an object"))
+    return _from_attributes(event, event.get("data"))
+
+
+def from_binary(headers: Mapping[str, str], raw: bytes) -> Fact | Rejected:
+    """A binary-mode CloudEvent: attributes from ``ce-`` headers, data from the body."""
+    attributes: dict[str, Any] = {
+        name[3:]: unquote(value) for name, value in headers.items() if name.startswith("ce-")
+    }
+    if len(raw) + sum(map(len, attributes.values())) > MAX_FACT_BYTES:
+        return Rejected(TooLarge("A fact may have at most 256 KiB."))
+    try:
+        data = json_gate.parse(b'{"data":' + raw + b"}")["data"] if raw.strip() else None
+        if any("\0" in value for value in attributes.values()):
+            return Rejected(Invalid.at("", "an attribute contains NUL"))
+    except Invalid as error:
+        return Rejected(error)
+    return _from_attributes(attributes, data)
+
+
+def _from_attributes(event: dict[str, Any], data: Any) -> Fact | Rejected:
+    """The common part of both modes."""
+    fact_id, source, subject = (
+        value if isinstance(value, str) else None
+        for value in (event.get("id"), event.get("source"), event.get("subject"))
+    )
+    try:
+        return _fact(event, data)
+    except Invalid as error:
+        return Rejected(error, fact_id, source, subject)
+
+
+def _fact(event: dict[str, Any], data: Any) -> Fact:
+    faults = [*_attribute_faults(event)]
+    sent_type = event.get("type")
+    name = ALIASES.get(sent_type, sent_type) if isinstance(sent_type, str) else None
+    kind = FACT_TYPES.get(name) if name is not None else None
+    if kind is None or name is None:
+        faults.append(("/type", "must be one of the documented fact types"))
+    subject = event.get("subject")
+    if kind is not None:
+        faults.extend(_subject_faults(subject, kind))
+    time = None
+    if event.get("time") is not None:
+        try:
+            time = parse_instant(str(event["time"]))
+        except ValueError as error:
+            faults.append(("/time", str(error)))
+    if faults or kind is None or name is None:
+        raise Invalid("The fact is not valid.", tuple(faults))
+    actor = None
+    if "actortype" in event:
+        actor = Actor(event["actortype"], event["actorid"])
+    sent = json_gate.by_value(data)
+    instant = format_instant(time) if time is not None else None
+    who = [event.get("actortype"), event.get("actorid")]
+    model, fault = _checked_data(kind, sent)
+    return Fact(
+        type=name,
+        kind=kind,
+        id=event["id"],
+        source=event["source"],
+        subject=subject,
+        time=time,
+        actor=actor,
+        content=json_gate.canonical([sent_type, subject, instant, sent, *who]),
+        data=model,
+        sent=sent if isinstance(sent, dict) else {},
+        fault=fault,
+    )
+
+
+def _attribute_faults(event: dict[str, Any]) -> list[tuple[str, str]]:
+    faults = []
+    if event.get("specversion") != "1.0":
+        faults.append(("/specversion", 'must be "1.0"'))
+    for name in ("id", "source"):
+        value = event.get(name)
+        if not isinstance(value, str) or not 1 <= len(value) <= 255:
+            faults.append((f"/{name}", "must be a string of 1 to 255 characters"))
+    for name in event:
+        if name != "data" and not _ATTRIBUTE.fullmatch(name):
+            faults.append(("", "an attribute's name is not lower-case letters and digits"))
+    media = event.get("datacontenttype")
+    if media is not None and not _is_json(media):
+        faults.append(("/datacontenttype", "must be application/json"))
+    if "time" in event and not isinstance(event["time"], str | None):
+        faults.append(("/time", "must be an RFC 3339 instant with an offset"))
+    return faults + _actor_faults(event)
+
+
+def _is_json(media: Any) -> bool:
+    if not isinstance(media, str):
+        return False
+    essence = media.split(";")[0].strip().lower()
+    return essence == "application/json" or essence.endswith("+json")
+
+
+def _actor_faults(event: dict[str, Any]) -> list[tuple[str, str]]:
+    if ("actortype" in event) != ("actorid" in event):
+        return [("/actortype", "actortype and actorid go together")]
+    if "actortype" not in event:
+        return []
+    faults = []
+    if event["actortype"] not in _ACTOR_TYPES:
+        faults.append(("/actortype", "must be user, api_key, agent or system"))
+    actor_id = event["actorid"]
+    if not isinstance(actor_id, str) or not 1 <= len(actor_id) <= 200:
+        faults.append(("/actorid", "must be a string of 1 to 200 characters"))
+    return faults
+
+
+def _subject_faults(subject: Any, kind: FactType) -> list[tuple[str, str]]:
+    if subject is None and kind.subject_optional:
+        return []
+    if not isinstance(subject, str) or not _SUBJECT[kind.subject].fullmatch(subject):
+        prefix = "LIN" if kind.subject == "line" else "RUN"
+        return [("/subject", f"must be a {prefix}-YY-NNNNNN id")]
+    return []
+
+
+def _checked_data(kind: FactType, data: Any) -> tuple[FactData | None, Invalid | None]:
+    try:
+        return kind.data.model_validate({} if data is None else data), None
+    except ValidationError as error:
+        return None, Invalid("The fact's data is not valid.", pointers(error, "/data"))
+
+
+def pointers(error: ValidationError, prefix: str) -> tuple[tuple[str, str], ...]:
+    """A validation error as (JSON pointer, sentence) pairs that repeat nothing of the input."""
+    faults = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        place, sentence = problem["loc"], problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            # The last part is the unknown name itself: the sender's words are not repeated.
+            place, sentence = place[:-1], "has a field that is not known"
+        faults.append(("".join([prefix, *(f"/{_escaped(part)}" for part in place)]), sentence))
+    return tuple(faults)
+
+
+def _escaped(part: int | str) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")

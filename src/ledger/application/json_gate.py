@@ -1,0 +1,156 @@
+"""What JSON may enter the ledger (contract 2): I-JSON, bounded in depth and size of numbers.
+
+Two kinds of refusal. ``BrokenJson`` is about the body: it is no JSON in UTF-8 at all. ``Invalid``
+is about one item of it: JSON that parsers disagree on or that PostgreSQL cannot keep, such as
+duplicate keys, NUL, lone surrogates, numbers beyond what a double holds exactly.
+"""
+
+import json
+import math
+import re
+from typing import Any
+
+import msgspec
+
+from ledger.domain.errors import Invalid
+
+MAX_DEPTH = 32
+MAX_INTEGER = 2**53 - 1
+
+_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89abAB])")
+"""Only an escape can bring in NUL or a surrogate: raw ones are no valid JSON or UTF-8."""
+
+_deterministic = msgspec.json.Encoder(order="deterministic")
+
+
+class BrokenJson(Exception):
+    """The body is not JSON in UTF-8."""
+
+
+class _Duplicate:
+    """Stands in the parsed value where an object had a key twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Any:
+    result = dict(pairs)
+    return result if len(result) == len(pairs) else _Duplicate()
+
+
+def _constant(name: str) -> Any:
+    raise BrokenJson(f"{name} is not JSON.")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+
+
+def check_text(body: bytes) -> str:
+    """The body as text. Raises BrokenJson for a byte order mark or anything but UTF-8."""
+    if body.startswith(b"\xef\xbb\xbf"):
+        raise BrokenJson("The body starts with a byte order mark.")
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BrokenJson("The body is not valid UTF-8.") from error
+
+
+def parse(raw: bytes) -> Any:
+    """One JSON value. Raises BrokenJson, or Invalid for what this gate keeps out."""
+    try:
+        value = _decoder.decode(check_text(raw))
+    except RecursionError as error:
+        raise Invalid.at("", f"nested deeper than {MAX_DEPTH} levels") from error
+    except json.JSONDecodeError as error:
+        raise BrokenJson("The body is not valid JSON.") from error
+    except ValueError as error:
+        # CPython refuses to convert an integer literal of thousands of digits.
+        raise Invalid.at("", "a number is out of range") from error
+    _walk(value, 1, _ESCAPE.search(raw) is not None)
+    return value
+
+
+def split(body: bytes) -> list[bytes]:
+    """The raw items of a JSON array, each as it was sent. Raises BrokenJson."""
+    try:
+        return [bytes(item) for item in msgspec.json.decode(body, type=list[msgspec.Raw])]
+    except msgspec.DecodeError as error:
+        raise BrokenJson("The body is not a valid JSON array.") from error
+    except RecursionError:
+        return _split_deep(check_text(body))
+
+
+def _split_deep(text: str) -> list[bytes]:
+    """``split`` for bodies nested too deep for the parser: by brackets alone."""
+    items, depth, start, in_string, escaped = [], 0, 0, False, False
+    for index, char in enumerate(text):
+        if in_string:
+            if escaped:
+                escaped = False
+            elif char == "\\":
+                escaped = True
+            elif char == '"':
+                in_string = False
+        elif char == '"':
+            in_string = True
+        elif char in "[{":
+            depth += 1
+            if depth == 1:
+                start = index + 1
+        elif char in "]}":
+            depth -= 1
+            if depth == 0:
+                items.append(text[start:index])
+        elif char == "," and depth == 1:
+            items.append(text[start:index])
+            start = index + 1
+    return [item.encode() for item in items]
+
+
+def canonical(value: Any) -> bytes:
+    """JSON text in which equal content (after ``by_value``) is equal bytes: keys are sorted."""
+    return _deterministic.encode(value)
+
+
+def by_value(value: Any) -> Any:
+    """The same value with whole floats as integers, since 8 and 8.0 are the same content."""
+    if type(value) is dict:
+        return {key: by_value(item) for key, item in value.items()}
+    if type(value) is list:
+        return [by_value(item) for item in value]
+    if type(value) is float and value.is_integer() and abs(value) <= MAX_INTEGER:
+        return int(value)
+    return value
+
+
+def _walk(value: Any, depth: int, check_strings: bool) -> None:
+    """Raise Invalid for anything that parsers or stores disagree on."""
+    kind = type(value)
+    if kind is str:
+        if check_strings:
+            _check_string(value)
+    elif kind is dict or kind is list:
+        if depth > MAX_DEPTH:
+            raise Invalid.at("", f"nested deeper than {MAX_DEPTH} levels")
+        if kind is dict:
+            if check_strings:
+                for key in value:
+                    _check_string(key)
+            value = value.values()
+        for item in value:
+            _walk(item, depth + 1, check_strings)
+    elif kind is int:
+        if not -MAX_INTEGER <= value <= MAX_INTEGER:
+            raise Invalid.at("", "an integer is beyond 2^53 - 1")
+    elif kind is float:
+        if not math.isfinite(value):
+            raise Invalid.at("", "a number is out of range")
+    elif kind is _Duplicate:
+        raise Invalid.at("", "an object has the same key twice")
+
+
+def _check_string(text: str) -> None:
+    if "\0" in text:
+        raise Invalid.at("", "a string contains NUL")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise Invalid.at("", "a string contains a lone surrogate") from error

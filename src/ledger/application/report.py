@@ -1,0 +1,306 @@
+"""Reporting a fact: from what a product line says to what the ledger records (contract 2, 3).
+
+``ReportFact.decide`` runs under the append lock. In this order: was this very fact recorded
+before (then it is a duplicate, never refused for its own effect); may the credential say it
+(403); does the subject exist (404); is it well-formed (422); does it contradict an earlier one or
+the present state (409). Only then does the handler of its type record events.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from ledger.application import fact_types as types
+from ledger.application import report_runs
+from ledger.application.facts import Fact
+from ledger.application.principal import Principal
+from ledger.application.unit import Receipt, Unit
+from ledger.domain import execution_events as events
+from ledger.domain.errors import (
+    FactConflict,
+    Forbidden,
+    Invalid,
+    InvalidState,
+)
+from ledger.domain.execution import Execution
+from ledger.domain.execution_events import Resource
+from ledger.domain.health import Signal
+from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
+from ledger.domain.run import Run
+from ledger.domain.values import Origin
+from ledger.store.append import FactRow
+from ledger.store.vault import content_digest
+
+MAX_AHEAD = timedelta(minutes=5)
+"""How far a fact's time may lie in the future: clocks differ a little."""
+
+
+class ReportFact:
+    """The command: one fact, as one credential reports it."""
+
+    __slots__ = ("actor", "fact", "principal", "request_id")
+
+    def __init__(self, fact: Fact, principal: Principal, request_id: str | None = None) -> None:
+        self.fact = fact
+        self.principal = principal
+        self.request_id = request_id
+        self.actor: Actor = fact.actor or principal.actor
+
+    def streams(self) -> Iterable[str]:
+        """Its subject, and the line that its data names."""
+        if self.fact.subject is not None:
+            yield self.fact.subject
+        if self.fact.named_line is not None:
+            yield self.fact.named_line
+
+    def identity(self) -> tuple[str, str, str] | None:
+        """Known beforehand unless an administrator reports: then the subject tells the tenant."""
+        organization_id = self.principal.organization_id
+        if organization_id is None or self.principal.is_admin:
+            return None
+        return organization_id, self.fact.source, self.fact.id
+
+    def decide(self, unit: Unit) -> Receipt:
+        """Judge and record. Raises Refused."""
+        fact = self.fact
+        identity = self.identity() or (self._organization(unit), fact.source, fact.id)
+        earlier = unit.fact(identity)
+        if earlier is not None and self._same_content(earlier, unit):
+            event_ids = tuple(earlier.event_ids.split())
+            return Receipt(earlier.subject, event_ids, earlier.position, duplicate=True)
+        if fact.type == "service_line.activated":
+            self._require_own_tenant()
+        subject = self._subject(unit)
+        if fact.time is not None and fact.time > unit.now + MAX_AHEAD:
+            raise Invalid.at("/time", "lies more than 5 minutes ahead")
+        if fact.fault is not None:
+            raise fact.fault
+        if earlier is not None:
+            raise FactConflict("This fact id was recorded before, with another content.")
+        return self._record(unit, subject, identity)
+
+    def _organization(self, unit: Unit) -> str:
+        """The tenant of an administrator's fact: its subject's, or the one it activates for."""
+        for stream in self.streams():
+            found = unit.find(stream)
+            if found is not None:
+                return found.organization_id or ""
+        if isinstance(self.fact.data, types.ServiceLineActivated):
+            return self.fact.data.organization_id
+        return ""
+
+    def _same_content(self, earlier: FactRow, unit: Unit) -> bool:
+        if earlier.run_id is None:
+            return earlier.digest == content_digest(self.fact.content)
+        run = unit.find(earlier.run_id)
+        key = unit.run_key(run) if isinstance(run, Run) else None
+        # Erased: nobody can compare any more, and the fact was recorded.
+        return key is None or earlier.digest == key.digest(self.fact.content)
+
+    def _require_own_tenant(self) -> None:
+        principal, sent = self.principal, self.fact.sent
+        if principal.is_admin:
+            return
+        for own, field in (
+            (principal.organization_id, "organization_id"),
+            (principal.workspace_id, "workspace_id"),
+        ):
+            if own is not None and isinstance(sent.get(field), str) and sent[field] != own:
+                raise Forbidden(f"The credential may not act for this {field}.")
+
+    def _subject(self, unit: Unit) -> Execution | Run | None:
+        """The aggregate it is about; None where it begins one. Raises NotFound, InvalidState."""
+        fact, principal = self.fact, self.principal
+        if fact.type == "service_line.activated":
+            known = unit.find(fact.subject or "")
+            if known is not None:
+                unit.execution(known.id, principal)
+                if fact.fault is None:
+                    raise InvalidState("The service line is already known.")
+            return None
+        if fact.kind.subject == "line":
+            return unit.execution(fact.subject or "", principal)
+        return report_runs.subject(fact, principal, unit)
+
+    def _record(
+        self, unit: Unit, subject: Execution | Run | None, identity: tuple[str, str, str]
+    ) -> Receipt:
+        at = self.fact.time or unit.now
+        recording = Recording(self, unit, identity, at)
+        data: Any = self.fact.data
+        if self.fact.kind.subject == "run":
+            report_runs.HANDLERS[self.fact.type](recording, subject, data)
+        else:
+            _HANDLERS[self.fact.type](recording, subject, data)
+        return recording.receipt()
+
+
+class Recording:
+    """What the handlers record for one fact: its own event and those that it causes."""
+
+    def __init__(
+        self, command: ReportFact, unit: Unit, identity: tuple[str, str, str], at: datetime
+    ) -> None:
+        self.command = command
+        self.unit = unit
+        self.at = at
+        self._identity = identity
+        self._own: Recorded | None = None
+        self._caused: list[str] = []
+
+    def own(
+        self,
+        aggregate: Execution | Run,
+        body: Event,
+        *,
+        run_id: str | None = None,
+        digest: bytes | None = None,
+        tenant: tuple[str | None, str | None, str | None] | None = None,
+    ) -> None:
+        """Record the fact's own event. Facts about runs bring a digest of their own."""
+        _, source, fact_id = self._identity
+        digest = digest or content_digest(self.command.fact.content)
+        self._own = self.unit.record(
+            aggregate,
+            body,
+            self.at,
+            self.command,
+            actor=self.command.actor,
+            fact=FactIdentity(source, fact_id, digest),
+            tenant=tenant,
+        )
+        self._digest, self._run_id = digest, run_id
+
+    def wake(self, execution: Execution, opens_run: bool) -> None:
+        """Record that the activity woke the line, just before the activity's own event."""
+        threshold = self.unit.idle_after(execution.execution_model)
+        woken = execution.wake(self.at, opens_run, self.unit.now, threshold)
+        if woken is not None:
+            cause = self.unit.next_position + 1
+            recorded = self.unit.record(
+                execution, woken, self.at, self.command, actor=self.command.actor, caused_by=cause
+            )
+            self._caused.append(recorded.event_id)
+
+    def receipt(self) -> Receipt:
+        """The fact's outcome, remembered for when it is sent again."""
+        own = self._own
+        if own is None:
+            raise AssertionError("a handler recorded no event")
+        event_ids = (own.event_id, *self._caused)
+        row = FactRow(
+            *self._identity,
+            self._digest,
+            self._run_id,
+            own.originator_id,
+            " ".join(event_ids),
+            own.position,
+        )
+        self.unit.remember(row)
+        return Receipt(own.originator_id, event_ids, own.position)
+
+
+def _activated(recording: Recording, _: None, data: types.ServiceLineActivated) -> None:
+    unit, fact = recording.unit, recording.command.fact
+    origin: Origin = "issued" if data.execution_id is None else "supplied"
+    if data.execution_id is not None:
+        report_runs.require_free(data.execution_id, recording.command.principal, unit)
+    body = events.Activated(
+        execution_id=data.execution_id or unit.issue("RUN"),
+        execution_id_origin=origin,
+        product_line=data.product_line,
+        execution_model=data.execution_model,
+        project_tags=tuple(data.project_tags),
+        resources=tuple(_resource(resource) for resource in data.resources),
+        started_at=data.started_at or recording.at,
+    )
+    line_id = fact.subject or ""
+    tenant = (data.organization_id, data.workspace_id, line_id)
+    recording.own(Execution(line_id), body, tenant=tenant)
+
+
+def _resource(data: types.ResourceData) -> Resource:
+    return msgspec.convert(data.model_dump(), Resource)
+
+
+def _updated(recording: Recording, execution: Execution, data: types.ServiceLineUpdated) -> None:
+    recording.own(execution, execution.update(tuple(data.project_tags)))
+
+
+def _paused(recording: Recording, execution: Execution, data: types.Reasoned) -> None:
+    recording.own(execution, execution.pause("service_line", data.reason))
+
+
+def _resumed(recording: Recording, execution: Execution, data: types.Reasoned) -> None:
+    recording.own(execution, execution.resume("service_line", data.reason))
+
+
+def _closed(recording: Recording, execution: Execution, data: types.Reasoned) -> None:
+    body = execution.close(data.reason)
+    report_runs.cancel_open_runs(recording, execution)
+    recording.own(execution, body)
+
+
+def _checked_in(recording: Recording, execution: Execution, data: types.CheckedIn) -> None:
+    execution.require_open_at(recording.at)
+    recording.wake(execution, opens_run=False)
+    hours = None if data.hours is None else float(data.hours)
+    body = events.CheckedIn(hours=hours, note=data.note, resource_id=data.resource_id)
+    recording.own(execution, body)
+
+
+def _voided(recording: Recording, execution: Execution, data: types.CheckInVoided) -> None:
+    execution.require_open_at(recording.at)
+    source = recording.command.fact.source
+    check_in = recording.unit.decisions.check_in(execution.id, source, data.fact_id)
+    if check_in is None or check_in.voided:
+        raise InvalidState("No check-in with this id counts on the line.")
+    body = events.CheckInVoided(
+        fact_id=data.fact_id,
+        reason=data.reason,
+        hours=check_in.hours,
+        checked_in_at=check_in.at,
+        resource_id=check_in.resource_id,
+    )
+    recording.own(execution, body)
+
+
+def _blocked(recording: Recording, execution: Execution, data: types.Blocked) -> None:
+    recording.own(execution, execution.block(data.blocker_id, data.cause, data.reason))
+
+
+def _unblocked(recording: Recording, execution: Execution, data: types.Unblocked) -> None:
+    recording.own(execution, execution.unblock(data.blocker_id, data.reason))
+
+
+def _allocated(recording: Recording, execution: Execution, data: types.ResourceData) -> None:
+    recording.own(execution, execution.allocate(_resource(data)))
+
+
+def _released(recording: Recording, execution: Execution, data: types.ResourceReleased) -> None:
+    recording.own(execution, execution.release(data.id))
+
+
+def _signalled(
+    recording: Recording, execution: Execution, data: types.HealthSignalReported
+) -> None:
+    signal = Signal(data.signal, data.status, data.value, data.evidence)
+    recording.own(execution, execution.report_signal(signal))
+
+
+_HANDLERS: dict[str, Callable[[Recording, Any, Any], None]] = {
+    "service_line.activated": _activated,
+    "service_line.updated": _updated,
+    "service_line.paused": _paused,
+    "service_line.resumed": _resumed,
+    "service_line.closed": _closed,
+    "execution.checked_in": _checked_in,
+    "execution.check_in_voided": _voided,
+    "execution.blocked": _blocked,
+    "execution.unblocked": _unblocked,
+    "resource.allocated": _allocated,
+    "resource.released": _released,
+    "health.signal_reported": _signalled,
+}

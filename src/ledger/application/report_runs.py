@@ -1,0 +1,218 @@
+"""Facts about runs: the part of reporting that works on two aggregates (contract 2, 3).
+
+A run starts only on a line that accepts it, and a closed line has no open run. Both rules span
+streams; they hold because line and run are decided together under the append lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ledger.application import fact_types as types
+from ledger.application.facts import Fact
+from ledger.application.principal import Principal
+from ledger.application.unit import Unit
+from ledger.domain.errors import Invalid, InvalidState, NotFound
+from ledger.domain.execution import Execution
+from ledger.domain.recorded import Recorded
+from ledger.domain.run import Run, RunRequested, RunStarted, Trigger
+from ledger.domain.values import MAX_OPEN_RUNS, Origin
+from ledger.store.vault import RunKey
+
+if TYPE_CHECKING:
+    from ledger.application.report import Recording
+
+_encode = msgspec.json.Encoder().encode
+
+
+def subject(fact: Fact, principal: Principal, unit: Unit) -> Run | None:
+    """The run the fact is about, None where it begins one. Raises NotFound.
+
+    A start or request of an unknown run begins one, so there the line must exist; its absence
+    from the data is a fault of the data, not an unknown run.
+    """
+    begins = fact.type in ("run.requested", "run.started")
+    known = unit.find(fact.subject) if fact.subject is not None else None
+    if known is not None:
+        run = unit.run(known.id, principal)
+    elif begins:
+        run = None
+        _require_not_anothers(fact, principal, unit)
+    else:
+        raise NotFound("No such run.")
+    if begins and fact.named_line is not None:
+        unit.execution(fact.named_line, principal)
+    return run
+
+
+def _require_not_anothers(fact: Fact, principal: Principal, unit: Unit) -> None:
+    if fact.subject is None or principal.is_admin:
+        return
+    owner = unit.decisions.execution_record_owner(fact.subject)
+    if owner is not None and owner != principal.organization_id:
+        raise NotFound("No such run.")
+
+
+def require_free(run_id: str, principal: Principal, unit: Unit) -> None:
+    """Refuse a supplied RUN id that a run or an execution record already bears."""
+    found = unit.find(run_id)
+    owner = found.organization_id if found else unit.decisions.execution_record_owner(run_id)
+    if owner is None:
+        return
+    if not principal.is_admin and owner != principal.organization_id:
+        raise NotFound("No such run.")
+    raise InvalidState("The RUN id is already taken.")
+
+
+def cancel_open_runs(recording: Recording, execution: Execution) -> None:
+    """Cancel every open run of a line that is about to close.
+
+    The cancellations come before the closing in the log, so that at no position does a closed
+    line have an open run. Versions come from the decision table: no run is loaded for this.
+    """
+    unit, command = recording.unit, recording.command
+    open_runs = unit.decisions.open_runs(execution.id)
+    closed_at = max(recording.at, execution.changed_at or recording.at)
+    closing = unit.event_id(unit.next_position + len(open_runs))
+    for run_id, row in open_runs.items():
+        run = Run(run_id, version=row.version, started_at=row.started_at)
+        recorded = Recorded(
+            originator_id=run_id,
+            originator_version=row.version + 1,
+            position=unit.next_position,
+            occurred_at=closed_at,
+            recorded_at=unit.next_recorded_at(),
+            actor=command.actor,
+            reported_by=command.principal.id,
+            organization_id=execution.organization_id,
+            workspace_id=execution.workspace_id,
+            service_line_id=execution.id,
+            fact=None,
+            request_id=command.request_id,
+            causation_id=closing,
+            nonce=os.urandom(16),
+            body=run.cancel(closed_at, None, by_closing=True),
+        )
+        unit.record_unloaded(recorded)
+
+
+def _requested(recording: Recording, run: Run | None, data: types.RunRequested) -> None:
+    execution = recording.unit.execution(data.service_line_id, recording.command.principal)
+    _require_opening(recording, run, execution)
+    _begin(recording, execution, RunRequested, data)
+
+
+def _started(recording: Recording, run: Run | None, data: types.RunStarted) -> None:
+    unit, principal = recording.unit, recording.command.principal
+    if run is None:
+        if data.service_line_id is None:
+            raise Invalid.at(
+                "/data/service_line_id", "is required for a run that was never requested"
+            )
+        execution = unit.execution(data.service_line_id, principal)
+        _require_opening(recording, run, execution)
+        execution.require_startable(recording.at)
+        _begin(recording, execution, RunStarted, data)
+        return
+    if data.service_line_id not in (None, run.service_line_id):
+        raise InvalidState("The run was requested on another line.")
+    execution = unit.execution(run.service_line_id, principal)
+    body = run.start(_trigger(data.triggered_by), None)
+    execution.require_startable(recording.at)
+    key = unit.run_key(run)
+    sealed = _seal(key, "input", run.version + 1, data.input)
+    _own(recording, run, msgspec.structs.replace(body, input=sealed), key)
+
+
+def _require_opening(recording: Recording, run: Run | None, execution: Execution) -> None:
+    """Refuse a new run where the line takes none, or where its id is taken."""
+    execution.require_runs()
+    if run is not None:
+        raise InvalidState("The run is already known.")
+    execution.require_open()
+    subject_id = recording.command.fact.subject
+    if subject_id is not None:
+        require_free(subject_id, recording.command.principal, recording.unit)
+    if recording.unit.activity(execution.id).open_runs >= MAX_OPEN_RUNS:
+        raise InvalidState("The line has too many open runs.")
+
+
+def _begin(
+    recording: Recording,
+    execution: Execution,
+    body: type[RunRequested] | type[RunStarted],
+    data: types.RunRequested | types.RunStarted,
+) -> None:
+    """Record the first event of a run."""
+    unit, supplied = recording.unit, recording.command.fact.subject
+    origin: Origin = "issued" if supplied is None else "supplied"
+    run_id = supplied or unit.issue("RUN")
+    key = unit.create_run_key(execution.organization_id, run_id)
+    recording.wake(execution, opens_run=True)
+    event = body(
+        run_id_origin=origin,
+        triggered_by=_trigger(data.triggered_by),
+        input=_seal(key, "input", 1, data.input),
+    )
+    tenant = (execution.organization_id, execution.workspace_id, execution.id)
+    _own(recording, Run(run_id), event, key, tenant)
+
+
+def _completed(recording: Recording, run: Run, data: types.RunCompleted) -> None:
+    run.complete(recording.at, None, None, None)
+    key = recording.unit.run_key(run)
+    output = _seal(key, "output", run.version + 1, data.output)
+    body = run.complete(recording.at, output, data.tokens_used, data.duration_ms)
+    _own(recording, run, body, key)
+
+
+def _failed(recording: Recording, run: Run, data: types.RunFailed) -> None:
+    run.fail(recording.at, None, None, None, None)
+    key = recording.unit.run_key(run)
+    version = run.version + 1
+    error = _seal(key, "error", version, data.error and data.error.model_dump())
+    output = _seal(key, "output", version, data.output)
+    body = run.fail(recording.at, error, output, data.tokens_used, data.duration_ms)
+    _own(recording, run, body, key)
+
+
+def _cancelled(recording: Recording, run: Run, data: types.Reasoned) -> None:
+    body = run.cancel(recording.at, data.reason)
+    _own(recording, run, body, recording.unit.run_key(run))
+
+
+def _own(
+    recording: Recording,
+    run: Run,
+    body: Any,
+    key: RunKey | None,
+    tenant: tuple[str | None, str | None, str | None] | None = None,
+) -> None:
+    """Record a run's own event; its digest is keyed, so that nothing guessable stays behind."""
+    content = recording.command.fact.content
+    # Without its key an erased run's late ending keeps no trace of the content at all.
+    digest = key.digest(content) if key is not None else os.urandom(32)
+    recording.own(run, body, run_id=run.id, digest=digest, tenant=tenant)
+
+
+def _seal(key: RunKey | None, field: str, version: int, value: Any) -> bytes | None:
+    if value is None or key is None:
+        return None
+    return key.seal(field, version, _encode(value))
+
+
+def _trigger(data: types.TriggeredBy | None) -> Trigger | None:
+    return None if data is None else Trigger(data.type, data.actor_id)
+
+
+HANDLERS: dict[str, Callable[[Recording, Any, Any], None]] = {
+    "run.requested": _requested,
+    "run.started": _started,
+    "run.completed": _completed,
+    "run.failed": _failed,
+    "run.cancelled": _cancelled,
+}

@@ -1,0 +1,343 @@
+"""The unit of work of one append: aggregates up to date, decisions made, events collected.
+
+``Unit`` lives while the append lock is held. It brings every aggregate of the group up to date
+(one statement), lets each command decide in turn, and writes all of it (one statement). What a
+command records is applied at once, so that the next command of the group sees it.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import msgspec
+
+from ledger.application.principal import Principal
+from ledger.domain.api_key import ApiKey
+from ledger.domain.errors import NotFound, Refused, Unavailable
+from ledger.domain.execution import Execution
+from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
+from ledger.domain.run import Run
+from ledger.domain.values import format_id
+from ledger.store.append import Append, FactRow
+from ledger.store.decision_tables import LineActivity
+from ledger.store.log import Log
+from ledger.store.vault import RunKey, Vault
+
+Aggregate = Execution | Run | ApiKey
+
+_KINDS: dict[str, type[Execution] | type[Run] | type[ApiKey]] = {
+    "LIN": Execution,
+    "RUN": Run,
+    "KEY": ApiKey,
+}
+_CACHED = 20_000
+"""Aggregates kept per process: some 2 KB each."""
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What became of a command that was not refused."""
+
+    subject: str
+    event_ids: tuple[str, ...]
+    position: int
+    duplicate: bool = False
+
+
+class Command(Protocol):
+    """A request that may be refused."""
+
+    principal: Principal
+    request_id: str | None
+
+    def streams(self) -> Iterable[str]:
+        """Ids of the aggregates it decides on, as far as known beforehand."""
+
+    def identity(self) -> tuple[str, str, str] | None:
+        """(organization, source, fact id), where it is a fact and the organization is known."""
+
+    def decide(self, unit: "Unit") -> Receipt:
+        """Check, then record. Raises Refused before it records anything."""
+
+
+class Cache:
+    """Aggregates and run keys that a process has seen lately. Versions are checked at each use."""
+
+    def __init__(self) -> None:
+        self.aggregates: OrderedDict[str, Aggregate] = OrderedDict()
+        self.run_keys: dict[str, RunKey | None] = {}
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Drop what an append that failed may have changed in memory."""
+        for identifier in ids:
+            self.aggregates.pop(identifier, None)
+            self.run_keys.pop(identifier, None)
+
+    def trim(self) -> None:
+        """Keep the most recently used."""
+        while len(self.aggregates) > _CACHED:
+            identifier, _ = self.aggregates.popitem(last=False)
+            self.run_keys.pop(identifier, None)
+
+
+class Unit:
+    """One group's work under the append lock."""
+
+    def __init__(
+        self,
+        append: Append,
+        log: Log,
+        cache: Cache,
+        vault: Vault,
+        clock: Callable[[], datetime],
+        idle_after: Callable[[str], timedelta],
+    ) -> None:
+        self.append = append
+        self.decisions = append.decisions
+        self.idle_after = idle_after
+        self._log, self._cache, self._vault, self._clock = log, cache, vault, clock
+        self._fresh: set[str] = set()
+        """Streams known to be up to date in this append."""
+        self._facts: dict[tuple[str, str, str], FactRow] = {}
+        self._asked: set[tuple[str, str, str]] = set()
+        self._new_facts: list[FactRow] = []
+        self._new_keys: list[tuple[str, str, bytes]] = []
+        self._recorded: list[Recorded] = []
+        self._unloaded: dict[str, Recorded] = {}
+        self._free_ids: dict[tuple[str, int], Iterator[int]] = {}
+        self.touched: set[str] = set()
+        self.now = self._next_instant()
+
+    # Bringing the group's aggregates up to date.
+
+    def prepare(self, commands: Sequence[Command]) -> None:
+        """Load what the whole group needs, so that its commands seldom ask one by one."""
+        self.find_facts(filter(None, (command.identity() for command in commands)))
+        keys = {row.run_id for row in self._facts.values() if row.run_id}
+        self.load({stream for command in commands for stream in command.streams()} | keys)
+
+    def load(self, ids: Iterable[str]) -> None:
+        """Make aggregates current: cached ones take in their tails, unknown ones are built."""
+        wanted = [identifier for identifier in ids if identifier not in self._fresh]
+        if not wanted:
+            return
+        cached = self._cache.aggregates
+        known = [(i, cached[i].version if i in cached else 0) for i in wanted]
+        for row in self.append.tails(known):
+            self._aggregate(row[0]).evolve(self._log.codec.decode(*row))
+        for identifier in self._unloaded.keys() & set(wanted):
+            self._aggregate(identifier).evolve(self._unloaded.pop(identifier))
+        self._fresh.update(wanted)
+        runs = [i for i in wanted if i.startswith("RUN")]
+        self._load_keys(runs)
+        self.decisions.load_execution_records(i for i in runs if i not in cached)
+        lines = {run.service_line_id for i in runs if isinstance(run := cached.get(i), Run)}
+        self.load(lines)
+        self.decisions.load_activity(i for i in wanted if i.startswith("LIN"))
+
+    def _load_keys(self, runs: list[str]) -> None:
+        keys = self._cache.run_keys
+        missing = [i for i in runs if i not in keys and i in self._cache.aggregates]
+        if missing:
+            for run_id, organization_id, wrapped in self.append.run_keys(missing):
+                keys[run_id] = (
+                    None
+                    if wrapped is None
+                    else self._vault.unwrap(wrapped, organization_id, run_id)
+                )
+
+    def _aggregate(self, identifier: str) -> Aggregate:
+        aggregates = self._cache.aggregates
+        if identifier not in aggregates:
+            aggregates[identifier] = _KINDS[identifier[:3]](identifier)
+        aggregates.move_to_end(identifier)
+        return aggregates[identifier]
+
+    def begin(self) -> None:
+        """Start on the next command: it gets an instant of its own."""
+        self.now = self._next_instant()
+
+    # What commands ask.
+
+    def find(self, identifier: str) -> Aggregate | None:
+        """An aggregate, up to date, or None where the stream is empty."""
+        self.load([identifier])
+        return self._cache.aggregates.get(identifier)
+
+    def execution(self, line_id: str, principal: Principal) -> Execution:
+        """A line that the credential sees. Raises NotFound."""
+        found = self.find(line_id)
+        if not isinstance(found, Execution) or not principal.sees(
+            found.organization_id, found.workspace_id
+        ):
+            raise NotFound("No such service line.")
+        return found
+
+    def run(self, run_id: str, principal: Principal) -> Run:
+        """A run that the credential sees. Raises NotFound."""
+        found = self.find(run_id)
+        if not isinstance(found, Run) or not principal.sees(
+            found.organization_id, found.workspace_id
+        ):
+            raise NotFound("No such run.")
+        return found
+
+    def activity(self, line_id: str) -> LineActivity:
+        """The line's last activity and number of open runs."""
+        self.decisions.load_activity([line_id])
+        return self.decisions.activity[line_id]
+
+    def run_key(self, run: Run) -> RunKey | None:
+        """The run's data key, or None once it was destroyed."""
+        self._load_keys([run.id])
+        return self._cache.run_keys.get(run.id)
+
+    def create_run_key(self, organization_id: str, run_id: str) -> RunKey:
+        """A data key for a run that is about to be recorded."""
+        key, wrapped = self._vault.create(organization_id, run_id)
+        self._new_keys.append((run_id, organization_id, wrapped))
+        self._cache.run_keys[run_id] = key
+        self.touched.add(run_id)
+        return key
+
+    def find_facts(self, identities: Iterable[tuple[str, str, str]]) -> None:
+        """Look up which facts were recorded before, in one statement."""
+        new = set(identities) - self._asked
+        self._asked |= new
+        for row in self.append.facts(new):
+            self._facts[row[:3]] = row
+
+    def fact(self, identity: tuple[str, str, str]) -> FactRow | None:
+        """The first outcome of a fact recorded before, in this group or earlier."""
+        self.find_facts([identity])
+        return self._facts.get(identity)
+
+    def issue(self, prefix: str) -> str:
+        """The next id of this year's counter, skipping taken ones (contract 2)."""
+        year = self.now.year
+        key = (prefix, year)
+        if key not in self._free_ids:
+            self._free_ids[key] = self._free_numbers(prefix, year)
+        return format_id(prefix, year, next(self._free_ids[key]))
+
+    def _free_numbers(self, prefix: str, year: int) -> Iterator[int]:
+        number, window = self.decisions.counter(prefix, year), 16
+        while True:
+            numbers = range(number + 1, number + 1 + window)
+            ids = {format_id(prefix, year, n): n for n in numbers}
+            taken = self.append.taken(list(ids))
+            for identifier, candidate in ids.items():
+                # Looked at now, not when the window was read: this group may have taken it since.
+                in_group = identifier in self.touched or identifier in self.decisions.new_records
+                if identifier not in taken and not in_group:
+                    yield candidate
+            number, window = number + window, min(window * 4, 2048)
+
+    # What commands record.
+
+    @property
+    def next_position(self) -> int:
+        """The position that the next recorded event will get."""
+        return self.append.next_position + len(self._recorded)
+
+    def event_id(self, position: int) -> str:
+        """The EVT id of a position in this append (contract 5)."""
+        return format_id("EVT", self.now.year, position)
+
+    def record(
+        self,
+        aggregate: Aggregate,
+        body: Event,
+        occurred_at: datetime,
+        command: Command,
+        *,
+        actor: Actor | None = None,
+        fact: FactIdentity | None = None,
+        caused_by: int | None = None,
+        tenant: tuple[str | None, str | None, str | None] | None = None,
+    ) -> Recorded:
+        """Put an event in its envelope, apply it and keep it for writing.
+
+        ``tenant`` is (organization, workspace, line) for the first event of a stream; later ones
+        take it from the aggregate. ``caused_by`` is the position of the causing event.
+        """
+        line_id = getattr(aggregate, "service_line_id", None)
+        if tenant is None:
+            if isinstance(aggregate, Execution):
+                line_id = aggregate.id
+            tenant = (aggregate.organization_id, aggregate.workspace_id, line_id)
+        recorded = Recorded(
+            originator_id=aggregate.id,
+            originator_version=aggregate.version + 1,
+            position=self.next_position,
+            occurred_at=occurred_at,
+            recorded_at=self.next_recorded_at(),
+            actor=actor or command.principal.actor,
+            reported_by=command.principal.id,
+            organization_id=tenant[0],
+            workspace_id=tenant[1],
+            service_line_id=tenant[2],
+            fact=fact,
+            request_id=command.request_id,
+            causation_id=self.event_id(caused_by) if caused_by is not None else None,
+            nonce=os.urandom(16),
+            body=body,
+        )
+        self._recorded.append(recorded)
+        self.touched.add(aggregate.id)
+        self._cache.aggregates[aggregate.id] = aggregate
+        self._fresh.add(aggregate.id)
+        aggregate.evolve(recorded)
+        self.decisions.note(recorded)
+        return recorded
+
+    def record_unloaded(self, recorded: Recorded) -> None:
+        """Keep an event of a stream whose aggregate is not in memory (a closing's cancellations).
+
+        Should a later command of this group ask for the stream, it is read anew and then takes
+        this event in: what is cached of it is behind, and the table does not have it yet.
+        """
+        self._recorded.append(recorded)
+        self._unloaded[recorded.originator_id] = recorded
+        self._cache.aggregates.pop(recorded.originator_id, None)
+        self._fresh.discard(recorded.originator_id)
+        self.touched.add(recorded.originator_id)
+        self.decisions.note(recorded)
+
+    def remember(self, row: FactRow) -> None:
+        """Keep a fact's outcome, to be found when it is sent again."""
+        self._facts[row[:3]] = row
+        self._new_facts.append(row)
+
+    def write(self) -> None:
+        """Write everything recorded, in the append transaction."""
+        if self._recorded:
+            self._log.events.put(
+                self._recorded,
+                append=self.append,
+                recorded=self._recorded,
+                facts=self._new_facts,
+                keys=self._new_keys,
+            )
+
+    def _next_instant(self) -> datetime:
+        """Now, but after everything recorded before (clocks may step back, nodes may differ)."""
+        now = self._clock().astimezone(UTC)
+        last = self.append.last_recorded_at
+        if last is not None and now <= last:
+            now = last.astimezone(UTC) + timedelta(microseconds=1)
+        return now
+
+    def next_recorded_at(self) -> datetime:
+        """The instant of recording of the next event: rises strictly with position."""
+        last = self.append.last_recorded_at
+        at = self.now
+        if last is not None and at <= last:
+            at = last + timedelta(microseconds=1)
+        self.append.last_recorded_at = at
+        return at
+
+
+Outcome = Receipt | Refused | Unavailable
+"""What a command ends in."""

@@ -1,0 +1,134 @@
+"""The composition root: the one place that knows how the parts fit together.
+
+Factories only: nothing connects before it is asked to.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import psycopg
+from fastapi import FastAPI
+from psycopg.rows import tuple_row
+
+from ledger.api.app import create_app
+from ledger.api.door import Door
+from ledger.api.positions import ViewPositions
+from ledger.api.services import ApiServices
+from ledger.application.sweeper import Sweeper
+from ledger.application.writer import Writer
+from ledger.projection.projector import Projector
+from ledger.settings import Settings
+from ledger.store.codec import EnvelopeMapper
+from ledger.store.log import Log
+from ledger.store.migrate import migrate
+from ledger.store.vault import Vault, load_master_key, parse_master_key
+from projections import projections
+
+Clock = Callable[[], datetime]
+
+# The first process writes its master key's fingerprint; every other compares.
+_FINGERPRINT = """
+INSERT INTO ledger.setting (name, value) VALUES ('master_key', %s) ON CONFLICT DO NOTHING
+"""
+
+
+class ConfigurationError(Exception):
+    """The service cannot start like this; the message says why in one line."""
+
+
+def utc_now() -> datetime:
+    """The clock, unless a test brings its own."""
+    return datetime.now(UTC)
+
+
+def prepare_database(settings: Settings, conninfo: str) -> None:
+    """Schema and master key, once, before any worker starts.
+
+    Raises ConfigurationError, SchemaError, or psycopg.OperationalError when it is unreachable.
+    """
+    vault = open_vault(settings)
+    migrate(conninfo)
+    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+        connection.execute(_FINGERPRINT, (vault.fingerprint,))
+        row = connection.execute(
+            "SELECT value FROM ledger.setting WHERE name = 'master_key'"
+        ).fetchone()
+    if row != (vault.fingerprint,):
+        raise ConfigurationError(
+            "The master key is not the one this database was made with: set LEDGER_MASTER_KEY."
+        )
+
+
+def open_vault(settings: Settings) -> Vault:
+    """The vault under the configured master key. Raises ConfigurationError for an unusable one."""
+    try:
+        if settings.master_key is not None:
+            return Vault(parse_master_key(settings.master_key))
+        return Vault(load_master_key(settings.data_dir / "master.key"))
+    except ValueError as error:
+        raise ConfigurationError(
+            "The master key must be 64 hexadecimal digits (32 bytes)."
+        ) from error
+
+
+def create_writer(settings: Settings, log: Log, clock: Clock = utc_now) -> Writer:
+    """A writer; start it before use."""
+    return Writer(log, open_vault(settings), clock, settings.idle_after)
+
+
+@contextmanager
+def writing(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Iterator[Writer]:
+    """A running writer for a short command."""
+    log = Log(conninfo)
+    writer = create_writer(settings, log, clock)
+    writer.start()
+    try:
+        yield writer
+    finally:
+        writer.stop()
+        log.close()
+
+
+def create_api(settings: Settings, conninfo: str, clock: Clock = utc_now) -> FastAPI:
+    """The HTTP application of one process."""
+    log = Log(conninfo)
+    services = ApiServices(
+        log=log,
+        writer=create_writer(settings, log, clock),
+        door=Door(conninfo),
+        positions=ViewPositions(conninfo),
+        vault=open_vault(settings),
+        clock=clock,
+    )
+    return create_app(services)
+
+
+def create_projector(conninfo: str) -> Projector:
+    """The projector over all our views."""
+    return Projector(conninfo, EnvelopeMapper(), projections())
+
+
+class Loops:
+    """Everything that works behind the log, in one process beside the API workers."""
+
+    def __init__(self, settings: Settings, conninfo: str, clock: Clock = utc_now) -> None:
+        self._log = Log(conninfo)
+        self._writer = create_writer(settings, self._log, clock)
+        self._projector = create_projector(conninfo)
+        self._sweeper = Sweeper(
+            conninfo, self._writer, clock, settings.idle_after, settings.idle_sweep_seconds
+        )
+
+    def start(self) -> None:
+        """Start all loops."""
+        self._writer.start()
+        self._projector.start()
+        self._sweeper.start()
+
+    def stop(self) -> None:
+        """End all loops, each after the work in hand."""
+        self._sweeper.stop()
+        self._projector.stop()
+        self._writer.stop()
+        self._log.close()

@@ -1,0 +1,278 @@
+"""What the short commands do: import, demo, keys, projections list. Results go to stdout."""
+
+import json
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import psycopg
+from psycopg.rows import tuple_row
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from ledger.api.authentication import create_token
+from ledger.application import commands, facts, json_gate
+from ledger.application.facts import Fact, Rejected
+from ledger.application.principal import COMMAND_LINE
+from ledger.application.report import ReportFact
+from ledger.application.unit import Outcome, Receipt
+from ledger.application.writer import Writer
+from ledger.bootstrap import ConfigurationError, utc_now, writing
+from ledger.demo import PRIMARY_ORGANIZATION, story
+from ledger.domain.api_key import Permission
+from ledger.domain.errors import Invalid, LedgerError
+from ledger.settings import Settings
+from projections import reading
+
+_IN_FLIGHT = 3
+"""Chunks handed to the writer before the oldest is waited for."""
+
+_ADDRESS = "http://127.0.0.1:8000"
+
+_ALL_PERMISSIONS: tuple[Permission, ...] = (
+    "read",
+    "write",
+    "service_lines:manage",
+    "webhooks:manage",
+    "audit:read",
+    "runs:erase",
+)
+
+_KEYS = """
+SELECT key_id, name, organization_id, workspace_id, permissions, created_at, revoked_at
+FROM ledger.api_key ORDER BY created_at
+"""
+
+_Line = tuple[int, Fact | Rejected]
+
+
+def import_facts(settings: Settings, conninfo: str, file: str, chunk: int) -> int:
+    """Record every line of a file; refused ones are listed. 1 when any was refused."""
+    counts = {"recorded": 0, "duplicate": 0, "refused": 0}
+    with (
+        _open(file) as (stream, size),
+        writing(settings, conninfo) as writer,
+        _bar(size) as advance,
+    ):
+        for lines, outcomes in _record(writer, _parse(stream, advance), chunk):
+            for (number, parsed), outcome in zip(lines, outcomes, strict=True):
+                counts[_kind(outcome)] += 1
+                if not isinstance(outcome, Receipt):
+                    print(f"line {number}: {_refusal(outcome, parsed)}")
+    summary = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    print(summary, file=sys.stderr)
+    return 1 if counts["refused"] else 0
+
+
+@contextmanager
+def _open(file: str) -> Iterator[tuple[BinaryIO, int | None]]:
+    if file == "-":
+        yield sys.stdin.buffer, None
+        return
+    try:
+        with open(file, "rb") as stream:
+            yield stream, Path(file).stat().st_size
+    except OSError as error:
+        raise ConfigurationError(f"Cannot read the file: {error.strerror}.") from error
+
+
+@contextmanager
+def _bar(total: int | None) -> "Iterator[_Advance]":
+    """A progress bar on stderr, in bytes."""
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("Recording facts", total=total)
+        yield _Advance(progress, task)
+
+
+class _Advance:
+    """Moves the bar."""
+
+    def __init__(self, progress: Progress, task: object) -> None:
+        self._progress, self._task = progress, task
+
+    def __call__(self, amount: int) -> None:
+        self._progress.update(self._task, advance=amount)  # type: ignore[arg-type]
+
+
+def _parse(stream: Iterable[bytes], advance: _Advance) -> Iterator[_Line]:
+    for number, raw in enumerate(stream, 1):
+        advance(len(raw))
+        if not raw.strip():
+            continue
+        try:
+            yield number, facts.from_structured(raw.strip())
+        except json_gate.BrokenJson as error:
+            yield number, Rejected(Invalid(str(error)))
+
+
+def _record(
+    writer: Writer, lines: Iterator[_Line], chunk: int
+) -> Iterator[tuple[Sequence[_Line], list[Outcome | LedgerError]]]:
+    """Hand lines to the writer in chunks, a few ahead, and give them back with their outcomes."""
+    waiting: deque[tuple[list[_Line], Future[list[Outcome]]]] = deque()
+    while True:
+        batch = list(islice(lines, chunk))
+        if batch:
+            reports = [ReportFact(p, COMMAND_LINE) for _, p in batch if isinstance(p, Fact)]
+            waiting.append((batch, writer.submit(reports)))
+        while waiting and (len(waiting) >= _IN_FLIGHT or not batch):
+            sent, future = waiting.popleft()
+            outcomes = iter(future.result())
+            yield sent, [next(outcomes) if isinstance(p, Fact) else p.error for _, p in sent]
+        if not batch:
+            return
+
+
+def _kind(outcome: Outcome | LedgerError) -> str:
+    if isinstance(outcome, Receipt):
+        return "duplicate" if outcome.duplicate else "recorded"
+    return "refused"
+
+
+def _refusal(error: LedgerError, parsed: Fact | Rejected) -> str:
+    places = "".join(f" {p or 'fact'}: {s}." for p, s in getattr(error, "errors", ()))
+    return f"{error.code} ({parsed.id or 'no id'}) {error.detail}{places}"
+
+
+def load_demo(settings: Settings, conninfo: str) -> int:
+    """Tell the story to an empty ledger; print a token and the page's address."""
+    with writing(settings, conninfo) as writer:
+        held = _events_held(conninfo)
+        if held:
+            print(f"The ledger already holds {held:,} events: the story is not told again.")
+        else:
+            lines = (json.dumps(fact).encode() for fact in story(utc_now()))
+            refused = recorded = 0
+            with _bar(None) as advance:
+                for _, outcomes in _record(writer, _parse(lines, advance), 1000):
+                    kinds = [_kind(outcome) for outcome in outcomes]
+                    recorded += kinds.count("recorded")
+                    refused += kinds.count("refused")
+            print(f"Told the story: {recorded:,} facts recorded, {refused} refused.")
+        token = _create(
+            writer,
+            name="demo",
+            organization_id=PRIMARY_ORGANIZATION,
+            workspace_id=None,
+            permissions=_ALL_PERMISSIONS,
+        )
+    print(f"Token: {token}")
+    print(f"Page:  {_ADDRESS}/")
+    return 0
+
+
+def _events_held(conninfo: str) -> int:
+    """How many events of lines there are; keys alone leave a ledger empty."""
+    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM ledger.ledger_events WHERE originator_id !~ '^KEY-'"
+        ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def create_key(
+    settings: Settings,
+    conninfo: str,
+    *,
+    name: str | None,
+    organization_id: str | None,
+    workspace_id: str | None,
+    permissions: tuple[Permission, ...],
+) -> int:
+    """Print a new key, alone: it cannot be shown again."""
+    with writing(settings, conninfo) as writer:
+        print(
+            _create(
+                writer,
+                name=name,
+                organization_id=organization_id,
+                workspace_id=workspace_id,
+                permissions=permissions,
+            )
+        )
+    return 0
+
+
+def _create(
+    writer: Writer,
+    *,
+    name: str | None,
+    organization_id: str | None,
+    workspace_id: str | None,
+    permissions: tuple[Permission, ...],
+) -> str:
+    token = create_token()
+    outcome = writer.execute(
+        commands.CreateApiKey(
+            COMMAND_LINE,
+            token,
+            name=name,
+            organization_id=organization_id,
+            workspace_id=workspace_id,
+            permissions=permissions,
+        )
+    )
+    if isinstance(outcome, LedgerError):
+        raise outcome
+    return token
+
+
+def revoke_key(settings: Settings, conninfo: str, key_id: str) -> int:
+    """Take a key back."""
+    with writing(settings, conninfo) as writer:
+        outcome = writer.execute(commands.RevokeApiKey(COMMAND_LINE, key_id))
+    if isinstance(outcome, LedgerError):
+        raise outcome
+    print(f"Revoked {key_id}.", file=sys.stderr)
+    return 0
+
+
+def list_keys(conninfo: str) -> int:
+    """Every key's id, name, tenant and permissions."""
+    table = Table("id", "name", "organization", "workspace", "permissions", "created", "revoked")
+    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
+        for (
+            key_id,
+            name,
+            organization,
+            workspace,
+            permissions,
+            created,
+            revoked,
+        ) in connection.execute(_KEYS):
+            table.add_row(
+                key_id,
+                name or "",
+                organization or "",
+                workspace or "",
+                " ".join(permissions),
+                f"{created:%Y-%m-%d %H:%M}",
+                f"{revoked:%Y-%m-%d %H:%M}" if revoked else "",
+            )
+    _print(table)
+    return 0
+
+
+def list_projections(conninfo: str) -> int:
+    """Where each view stands, and how far behind the log."""
+    table = Table("projection", "version", "generation", "position", "lag", "state")
+    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
+        for name, version, generation, position, head, stopped_at, error in connection.execute(
+            reading.LAG
+        ):
+            state = f"stopped {error}" if stopped_at else "live"
+            lag = max(0, head - position)
+            table.add_row(name, str(version), str(generation), str(position), str(lag), state)
+    _print(table)
+    return 0
+
+
+def _print(table: Table) -> None:
+    # Piped output keeps whole lines: a narrow default would cut ids.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

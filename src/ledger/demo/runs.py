@@ -1,0 +1,306 @@
+"""What happens in runs: invocations of agents, cycles of outcome lines, and their facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+
+from ledger.demo import words
+from ledger.demo.cast import Line
+from ledger.demo.facts import Actor, Told, rfc3339, tell
+from ledger.demo.work import agent_id
+
+INVOCATIONS = (1203, 760, 900, 620, 560, 470, 320, 120)
+"""How often each agent ran, by its place in the roster."""
+
+SOURCES = {"agent_gateway": "/agent-gateway/runs", "ods": "/ods/cycles"}
+
+LONGEST_QUEUE_MS = 9_000
+LONGEST_RUN_MS = 170_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as it went; what hasn't happened is None, `outcome` is None while it is open."""
+
+    line: Line
+    requested: datetime | None
+    started: datetime | None
+    ended: datetime | None
+    outcome: str | None
+    triggered_by: dict[str, str]
+    input: dict[str, Any]
+    closing: dict[str, Any]
+    """The data of the fact that ends it."""
+
+    @property
+    def first_at(self) -> datetime:
+        """When the ledger first hears of it."""
+        first = self.requested or self.started
+        assert first is not None
+        return first
+
+
+def runs_of(line: Line) -> Iterator[Run]:
+    """Make a line's runs; the four continuous models have none."""
+    if line.product_line == "agent_gateway":
+        yield from _invocations(line)
+    elif line.product_line == "ods":
+        yield from _cycles(line)
+
+
+def run_facts(run: Run, run_id: str) -> Iterator[Told]:
+    """Tell a run: requested, started, ended, as far as it came."""
+    source = SOURCES[run.line.product_line]
+    cause = {"triggered_by": run.triggered_by, "input": run.input}
+    opening = {"service_line_id": run.line.id, **cause}
+    worker = _worker(run.line)
+
+    def say(at: datetime, verb: str, data: dict[str, Any], actor: Actor) -> Told:
+        return tell(
+            at, f"run.{verb}", run_id, data, source=source, id=f"{run_id}-{verb}", actor=actor
+        )
+
+    if run.requested is not None:
+        yield say(run.requested, "requested", opening, _requester(run.triggered_by))
+    if run.started is not None:
+        known = run.requested is not None
+        yield say(
+            run.started, "started", {"service_line_id": run.line.id} if known else opening, worker
+        )
+    if run.ended is not None and run.outcome is not None:
+        actor = _requester(run.triggered_by) if run.outcome == "cancelled" else worker
+        yield say(run.ended, run.outcome, run.closing, actor)
+
+
+def _worker(line: Line) -> Actor:
+    return (
+        ("agent", agent_id(line)) if line.product_line == "agent_gateway" else ("user", line.lead)
+    )
+
+
+def _requester(triggered_by: dict[str, str]) -> Actor:
+    kinds = {
+        "api": "api_key",
+        "user": "user",
+        "agent": "agent",
+        "schedule": "system",
+        "system": "system",
+    }
+    return kinds[triggered_by["type"]], triggered_by["actor_id"]
+
+
+# Agents: many short runs a day, more of them when people work.
+
+
+def _invocations(line: Line) -> Iterator[Run]:
+    """Let an agent run as often as the table says, up to its quiet moment or right now."""
+    rng = line.chance("runs")
+    special = [
+        *_during_holds(line, rng),
+        *(_right_now(line, rng) if line.fate == "running" else ()),
+    ]
+    yield from special
+    last = line.quiet - timedelta(milliseconds=LONGEST_RUN_MS + LONGEST_QUEUE_MS)
+    for at in _moments(line, rng, INVOCATIONS[line.position] - len(special), last):
+        wait = rng.randrange(120, LONGEST_QUEUE_MS) if rng.random() < 0.22 else None
+        yield _invocation(line, rng, at, wait)
+
+
+def _moments(line: Line, rng: Random, count: int, last: datetime) -> Iterator[datetime]:
+    """Draw moments at which the line was free, dense by day and thin by night and weekend."""
+    longest_wait = timedelta(milliseconds=LONGEST_QUEUE_MS)
+    span = (last - line.opened) // timedelta(milliseconds=1)
+    drawn = 0
+    while drawn < count:
+        at = line.opened + timedelta(milliseconds=rng.randrange(60_000, span))
+        pace = 1.0 if 7 <= at.hour < 18 else 0.3
+        if rng.random() > (pace if at.weekday() < 5 else pace * 0.35):
+            continue
+        # A hold lasts hours, so a queue of seconds can't jump over one: its two ends suffice.
+        if not line.held(at) and not line.held(at + longest_wait):
+            drawn += 1
+            yield at
+
+
+def _invocation(
+    line: Line,
+    rng: Random,
+    at: datetime,
+    wait: int | None,
+    *,
+    certain: bool = False,
+) -> Run:
+    """Make one invocation that ended; `wait` is its time in the queue, None if it had none."""
+    agent = words.AGENTS[line.position]
+    lasted = min(max(int(agent.base_ms * rng.lognormvariate(0, 0.55)), 180), LONGEST_RUN_MS)
+    triggered_by, ask, answer = _ask(line, rng)
+    fate = 1.0 if certain else rng.random()
+    started: datetime | None = at + timedelta(milliseconds=wait or 0)
+    tokens = lasted * rng.randrange(45, 95) // 100 + 90
+    closing: dict[str, Any] = {"output": answer, "tokens_used": tokens, "duration_ms": lasted}
+    outcome = "completed"
+    if fate < agent.failing:
+        code, message = rng.choice(words.ERRORS)
+        outcome = "failed"
+        closing = {
+            "error": {"code": code, "message": message},
+            "tokens_used": tokens // 3,
+            "duration_ms": lasted,
+        }
+    elif fate < agent.failing + 0.02:
+        outcome = "cancelled"
+        closing = {"reason": rng.choice(words.CANCELLATIONS)}
+        if wait is not None:
+            started = None
+    return Run(
+        line=line,
+        requested=None if wait is None else at,
+        started=started,
+        ended=at + timedelta(milliseconds=(wait or 0) + lasted),
+        outcome=outcome,
+        triggered_by=triggered_by,
+        input=ask,
+        closing=closing,
+    )
+
+
+def _open(line: Line, rng: Random, requested: datetime | None, started: datetime | None) -> Run:
+    """Make one invocation that hasn't ended."""
+    triggered_by, ask, _ = _ask(line, rng)
+    return Run(line, requested, started, None, None, triggered_by, ask, {})
+
+
+def _ask(line: Line, rng: Random) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Choose who asks what, and the answer that would come."""
+    kind = rng.choices(("api", "schedule", "user", "agent", "system"), (40, 24, 18, 13, 5))[0]
+    actor = {
+        "api": f"key_{line.year}_{41 + line.position:05d}",
+        "schedule": "schedule-hourly",
+        "user": line.user(rng.randrange(23)),
+        "agent": f"AGT-{line.year}-{31 + line.position:06d}",
+        "system": "retry-controller",
+    }[kind]
+    ask, answer = rng.choice(words.AGENTS[line.position].asks)
+    blanks = {
+        "project": line.project_tags[0] if line.project_tags else "the intranet",
+        "task": f"TSK-{line.year}-{rng.randrange(2_000, 9_000):06d}",
+        "a": rng.randrange(7, 40),
+        "b": rng.randrange(2, 7),
+        "c": rng.randrange(0, 6),
+    }
+    output = {
+        "summary": answer.format(**blanks),
+        "artifact_id": f"ART-{line.year}-{rng.randrange(1_000, 90_000):06d}",
+    }
+    return {"type": kind, "actor_id": actor}, {"prompt": ask.format(**blanks)}, output
+
+
+def _during_holds(line: Line, rng: Random) -> Iterator[Run]:
+    """Let people ask while the agent is held: it answers later, or still owes the answer."""
+    for each in line.interruptions:
+        if each.end is None:
+            room = (line.over - each.begin) // timedelta(seconds=1)
+            yield _open(line, rng, each.begin + timedelta(seconds=rng.randrange(30, room)), None)
+            continue
+        asked = each.end - timedelta(minutes=rng.randrange(5, 90))
+        freed = each.end + timedelta(seconds=rng.randrange(2, 40))
+        yield _invocation(
+            line, rng, asked, (freed - asked) // timedelta(milliseconds=1), certain=True
+        )
+
+
+def _right_now(line: Line, rng: Random) -> Iterator[Run]:
+    """Let a running agent be seen at work: some just ended, some in progress, one waiting."""
+    for minutes in (12, 9, 7, 5):
+        at = line.now - timedelta(minutes=minutes, milliseconds=rng.randrange(50_000))
+        yield _invocation(line, rng, at, None, certain=True)
+    for _ in range(1 + line.position % 2):
+        yield _open(
+            line, rng, None, line.now - timedelta(milliseconds=rng.randrange(9_000, 80_000))
+        )
+    asked = line.now - timedelta(milliseconds=rng.randrange(6_000, 20_000))
+    yield _open(line, rng, asked, None)
+
+
+# Outcome lines: one cycle after the other, each some days long.
+
+
+def _cycles(line: Line) -> Iterator[Run]:
+    """Let an outcome line go from cycle to cycle until its quiet moment.
+
+    A cycle starts when the line is free. The last one is open on a line that runs or is held,
+    ended on one that fell idle, and asked for but never started on one that was closed.
+    """
+    rng = line.chance("cycles")
+    requested = line.opened + timedelta(minutes=rng.randrange(20, 90))
+    turn = 0
+    while True:
+        started = _free(line, requested + timedelta(minutes=rng.randrange(60, 900)))
+        ended = started + timedelta(minutes=rng.randrange(4 * 1440, 8 * 1440))
+        if ended >= line.quiet:
+            break
+        yield _cycle(line, rng, turn, requested, started, ended)
+        requested = ended + timedelta(minutes=rng.randrange(30, 600))
+        turn += 1
+    if line.fate == "idle":
+        if started < line.quiet:
+            yield _cycle(line, rng, turn, requested, started, line.quiet)
+    elif line.fate == "closed":
+        if requested < line.quiet:
+            yield _cycle(line, rng, turn, requested, None, None)
+    elif started < line.quiet:
+        yield _cycle(line, rng, turn, requested, started, None)
+    elif requested < line.over:
+        yield _cycle(line, rng, turn, requested, None, None)
+
+
+def _free(line: Line, at: datetime) -> datetime:
+    """Move a start past every hold that it would fall into."""
+    for each in line.interruptions:
+        if each.covers(at) and each.end is not None:
+            at = each.end + timedelta(hours=1)
+    return at
+
+
+def _cycle(
+    line: Line,
+    rng: Random,
+    turn: int,
+    requested: datetime,
+    started: datetime | None,
+    ended: datetime | None,
+) -> Run:
+    """Make one cycle: now and then its deliverables are rejected, and the next one repairs them."""
+    goal, deliverables = words.CYCLES[(line.position + turn) % len(words.CYCLES)]
+    planned = (started or requested) + timedelta(days=7)
+    outcome = None
+    closing: dict[str, Any] = {}
+    if ended is not None and rng.random() < 0.14:
+        outcome = "failed"
+        message = f"The client rejected the {rng.choice(deliverables)}; a remediation cycle follows"
+        closing = {"error": {"code": "deliverable_rejected", "message": message}}
+    elif ended is not None:
+        outcome = "completed"
+        closing = {"output": {"delivered": list(deliverables), "accepted_by": line.lead}}
+    return Run(
+        line=line,
+        requested=requested,
+        started=started,
+        ended=ended,
+        outcome=outcome,
+        triggered_by={
+            "type": "user" if turn else "system",
+            "actor_id": line.lead if turn else "scoping",
+        },
+        input={
+            "goal": goal,
+            "cycle": turn + 1,
+            "deliverables": list(deliverables),
+            "planned_end": rfc3339(planned),
+        },
+        closing=closing,
+    )

@@ -1,0 +1,93 @@
+"""Every refusal of the ledger, in one tree.
+
+    LedgerError
+    ├── Refused                 the request was understood and turned down; nothing changed
+    │   ├── Forbidden           the credential may not do this
+    │   ├── NotFound            no such line or run, as far as this credential can see
+    │   ├── Invalid             a field or parameter is wrong
+    │   │   └── RunsNotSupported  the line's execution model has no runs
+    │   ├── TooLarge            a fact is over its size
+    │   ├── InvalidState        the line's or run's present state forbids it
+    │   └── FactConflict        this fact id was recorded before, with another content
+    └── Unavailable             the database cannot be reached, or is too busy; try again
+
+None of them knows HTTP: ``api/errors.py`` holds the one table of codes. Messages never repeat
+what was sent.
+"""
+
+from typing import ClassVar
+
+
+class LedgerError(Exception):
+    """Anything the ledger says no with. ``detail`` is one sentence for the caller."""
+
+    code: ClassVar[str]
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Refused(LedgerError):
+    """Understood and turned down: sent again, it is judged anew."""
+
+
+class Forbidden(Refused):
+    """The credential lacks the permission, or the body names a tenant it may not act for."""
+
+    code = "forbidden"
+
+
+class NotFound(Refused):
+    """Unknown, or another tenant's: the two are told apart by nobody outside."""
+
+    code = "not_found"
+
+
+class Invalid(Refused):
+    """Some field is missing, of the wrong type or out of range; ``errors`` says which."""
+
+    code = "invalid_request"
+
+    def __init__(self, detail: str, errors: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(detail)
+        self.errors = errors
+        """(JSON pointer, sentence) pairs."""
+
+    @classmethod
+    def at(cls, pointer: str, sentence: str) -> "Invalid":
+        """One wrong place."""
+        return cls("The request has an invalid field.", ((pointer, sentence),))
+
+
+class RunsNotSupported(Invalid):
+    """Only agent_runtime and timeboxed_outcome lines have runs (contract 3)."""
+
+    code = "runs_not_supported"
+
+    def __init__(self) -> None:
+        super().__init__("The line's execution model does not have discrete runs.")
+
+
+class TooLarge(Refused):
+    """A fact above 256 KiB, a batch above 1,000 items or a body above 8 MiB (contract 2)."""
+
+    code = "too_large"
+
+
+class InvalidState(Refused):
+    """The present state of the line or run forbids it (contract 3, the table of refusals)."""
+
+    code = "invalid_state"
+
+
+class FactConflict(Refused):
+    """(organization, source, id) was recorded before with another content (contract 2)."""
+
+    code = "fact_conflict"
+
+
+class Unavailable(LedgerError):
+    """The database is out of reach or overloaded; nothing is known to have changed. Retry."""
+
+    code = "unavailable"

@@ -1,0 +1,297 @@
+"""Execution: one service line's record of how its work stands (contract 3).
+
+State is folded from the stream in recording order: closed once closed; else paused while held;
+else blocked while a blocker is open; else running or idle. In this file: the state, the deciding
+methods (each checks and returns the event, changing nothing) and the fold, which only assigns.
+The same fold serves the writer, the views, a rebuild and a look back in time.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from ledger.domain import execution_events as events
+from ledger.domain.errors import InvalidState, RunsNotSupported
+from ledger.domain.execution_events import Resource
+from ledger.domain.health import Signal
+from ledger.domain.recorded import Actor, Event, Recorded
+from ledger.domain.values import MODELS_WITH_RUNS, Cause, HoldName, State
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """A hold and who put it on; ``since`` is an effective time."""
+
+    hold: HoldName
+    reason: str | None
+    since: datetime
+    by: Actor
+
+
+class Blocker(msgspec.Struct, frozen=True):
+    """An open blocker; ``since`` is an effective time."""
+
+    id: str
+    cause: Cause
+    reason: str | None
+    since: datetime
+
+
+class Execution(msgspec.Struct):
+    """One line as far as its own stream tells. Runs have streams of their own."""
+
+    id: str
+    version: int = 0
+    organization_id: str = ""
+    workspace_id: str = ""
+    product_line: str = ""
+    execution_model: str = ""
+    execution_id: str = ""
+    project_tags: tuple[str, ...] = ()
+    state: State = "running"
+    started_at: datetime | None = None
+    state_since: datetime | None = None
+    """Effective time at which the present state began."""
+    changed_at: datetime | None = None
+    """Effective time of the latest change; a later one is never earlier."""
+    idle: bool = False
+    holds: dict[HoldName, Hold] = {}
+    held_since: datetime | None = None
+    """When the present stretch under at least one hold began."""
+    blockers: dict[str, Blocker] = {}
+    blocked_since: datetime | None = None
+    """When the present stretch with at least one blocker began."""
+    resources: dict[str, Resource] = {}
+    signals: dict[str, Signal] = {}
+    """By name, in order of first report."""
+    closed_at: datetime | None = None
+
+    # Decisions: pure, each returns the event it allows.
+
+    def pause(self, hold: HoldName, reason: str | None) -> events.Paused:
+        """Put a hold on; refused where the same hold is on, or on a closed line."""
+        self.require_open()
+        if hold in self.holds:
+            raise InvalidState("The line is already paused by this side.")
+        return events.Paused(hold=hold, reason=reason)
+
+    def resume(self, hold: HoldName, reason: str | None) -> events.Resumed:
+        """Lift a hold; refused where it is off: only the side that paused can resume."""
+        self.require_open()
+        if hold not in self.holds:
+            raise InvalidState("The line is not paused by this side.")
+        return events.Resumed(hold=hold, reason=reason)
+
+    def block(self, blocker_id: str, cause: Cause, reason: str | None) -> events.Blocked:
+        """Open a blocker under an id that is not open now."""
+        self.require_open()
+        if blocker_id in self.blockers:
+            raise InvalidState("A blocker with this id is already open.")
+        return events.Blocked(blocker_id=blocker_id, cause=cause, reason=reason)
+
+    def unblock(self, blocker_id: str, reason: str | None) -> events.Unblocked:
+        """Clear an open blocker."""
+        self.require_open()
+        if blocker_id not in self.blockers:
+            raise InvalidState("No blocker with this id is open.")
+        return events.Unblocked(blocker_id=blocker_id, reason=reason)
+
+    def update(self, project_tags: tuple[str, ...]) -> events.Updated:
+        """Replace the project tags."""
+        self.require_open()
+        return events.Updated(project_tags=project_tags)
+
+    def allocate(self, resource: Resource) -> events.ResourceAllocated:
+        """Allocate or replace a resource."""
+        self.require_open()
+        return events.ResourceAllocated(resource=resource)
+
+    def release(self, resource_id: str) -> events.ResourceReleased:
+        """Release an allocated resource."""
+        self.require_open()
+        if resource_id not in self.resources:
+            raise InvalidState("No resource with this id is allocated to the line.")
+        return events.ResourceReleased(id=resource_id)
+
+    def report_signal(self, signal: Signal) -> events.HealthSignalReported:
+        """Record a health signal, changed or not."""
+        self.require_open()
+        return events.HealthSignalReported(
+            signal=signal.signal,
+            status=signal.status,
+            value=signal.value,
+            evidence=signal.evidence,
+        )
+
+    def close(self, reason: str | None) -> events.Closed:
+        """End the line. Its open runs are the caller's to cancel in the same append."""
+        self.require_open()
+        return events.Closed(reason=reason)
+
+    def go_idle(
+        self,
+        last_activity_at: datetime,
+        open_runs: int,
+        now: datetime,
+        threshold: timedelta,
+    ) -> tuple[events.WentIdle, datetime] | None:
+        """The event and its time when the threshold has run out on a running line, else None."""
+        if self.state != "running" or open_runs or self.changed_at is None:
+            return None
+        due = max(last_activity_at, self.changed_at) + threshold
+        if due > now:
+            return None
+        return events.WentIdle(threshold_seconds=int(threshold.total_seconds())), due
+
+    def wake(
+        self, activity_at: datetime, opens_run: bool, now: datetime, threshold: timedelta
+    ) -> events.Woken | None:
+        """The event that an activity on an idle line causes: if it opens a run or is recent."""
+        if self.state == "idle" and (opens_run or activity_at > now - threshold):
+            return events.Woken()
+        return None
+
+    def require_open(self) -> None:
+        """Refuse anything on a closed line."""
+        if self.state == "closed":
+            raise InvalidState("The line is closed.")
+
+    def require_open_at(self, at: datetime) -> None:
+        """Refuse on a closed line what did not happen by its closing (late reports count)."""
+        if self.closed_at is not None and at > self.closed_at:
+            raise InvalidState("The line was already closed at that time.")
+
+    def require_runs(self) -> None:
+        """Refuse runs on the four continuous execution models."""
+        if self.execution_model not in MODELS_WITH_RUNS:
+            raise RunsNotSupported
+
+    def require_startable(self, at: datetime) -> None:
+        """Refuse a start that happened while the line was held or blocked.
+
+        A start from before the present stretch began is late news, not a breach.
+        """
+        self.require_open()
+        began = [since for since in (self.held_since, self.blocked_since) if since is not None]
+        if began and at >= min(began):
+            raise InvalidState(f"The line is {self.state}: no run starts on it.")
+
+    # The fold.
+
+    def evolve(self, recorded: Recorded) -> None:
+        """Take in one event of this line's stream. Only assigns, never fails."""
+        self.version = recorded.originator_version
+        apply = _APPLY.get(type(recorded.body))
+        if apply is not None:
+            apply(self, recorded.body, recorded)
+
+    def _changed(self, recorded: Recorded) -> datetime:
+        """The effective time of a change: its own, but never before the previous change's."""
+        at = recorded.occurred_at
+        if self.changed_at is not None and self.changed_at > at:
+            at = self.changed_at
+        self.changed_at = at
+        return at
+
+    def _settle(self, at: datetime) -> None:
+        """Derive the state; ``state_since`` moves only when the state does."""
+        state: State
+        if self.closed_at is not None:
+            state = "closed"
+        elif self.holds:
+            state = "paused"
+        elif self.blockers:
+            state = "blocked"
+        else:
+            state = "idle" if self.idle else "running"
+        if state != self.state:
+            self.state = state
+            self.state_since = at
+
+    def _activated(self, body: events.Activated, recorded: Recorded) -> None:
+        self.organization_id = recorded.organization_id or ""
+        self.workspace_id = recorded.workspace_id or ""
+        self.product_line = body.product_line
+        self.execution_model = body.execution_model
+        self.execution_id = body.execution_id
+        self.project_tags = body.project_tags
+        self.resources = {resource.id: resource for resource in body.resources}
+        self.started_at = body.started_at
+        self.state_since = self._changed(recorded)
+
+    def _updated(self, body: events.Updated, recorded: Recorded) -> None:
+        self.project_tags = body.project_tags
+
+    def _paused(self, body: events.Paused, recorded: Recorded) -> None:
+        at = self._changed(recorded)
+        self.holds = self.holds | {body.hold: Hold(body.hold, body.reason, at, recorded.actor)}
+        self.held_since = self.held_since or at
+        self._interrupted(at)
+
+    def _resumed(self, body: events.Resumed, recorded: Recorded) -> None:
+        at = self._changed(recorded)
+        self.holds = {name: hold for name, hold in self.holds.items() if name != body.hold}
+        if not self.holds:
+            self.held_since = None
+        self._settle(at)
+
+    def _blocked(self, body: events.Blocked, recorded: Recorded) -> None:
+        at = self._changed(recorded)
+        blocker = Blocker(body.blocker_id, body.cause, body.reason, at)
+        self.blockers = self.blockers | {body.blocker_id: blocker}
+        self.blocked_since = self.blocked_since or at
+        self._interrupted(at)
+
+    def _unblocked(self, body: events.Unblocked, recorded: Recorded) -> None:
+        at = self._changed(recorded)
+        self.blockers = {k: v for k, v in self.blockers.items() if k != body.blocker_id}
+        if not self.blockers:
+            self.blocked_since = None
+        self._settle(at)
+
+    def _interrupted(self, at: datetime) -> None:
+        # Resume and unblock lead to running, never back to idle (contract 3).
+        self.idle = False
+        self._settle(at)
+
+    def _went_idle(self, body: events.WentIdle, recorded: Recorded) -> None:
+        self.idle = True
+        self._settle(self._changed(recorded))
+
+    def _woken(self, body: events.Woken, recorded: Recorded) -> None:
+        self.idle = False
+        self._settle(self._changed(recorded))
+
+    def _closed(self, body: events.Closed, recorded: Recorded) -> None:
+        at = self._changed(recorded)
+        self.closed_at = at
+        self.holds, self.held_since = {}, None
+        self.blockers, self.blocked_since = {}, None
+        self._settle(at)
+
+    def _allocated(self, body: events.ResourceAllocated, recorded: Recorded) -> None:
+        self.resources = self.resources | {body.resource.id: body.resource}
+
+    def _released(self, body: events.ResourceReleased, recorded: Recorded) -> None:
+        self.resources = {k: v for k, v in self.resources.items() if k != body.id}
+
+    def _signalled(self, body: events.HealthSignalReported, recorded: Recorded) -> None:
+        signal = Signal(body.signal, body.status, body.value, body.evidence)
+        self.signals = self.signals | {body.signal: signal}
+
+
+_APPLY: dict[type[Event], Callable[[Execution, Any, Recorded], None]] = {
+    events.Activated: Execution._activated,
+    events.Updated: Execution._updated,
+    events.Paused: Execution._paused,
+    events.Resumed: Execution._resumed,
+    events.Blocked: Execution._blocked,
+    events.Unblocked: Execution._unblocked,
+    events.WentIdle: Execution._went_idle,
+    events.Woken: Execution._woken,
+    events.Closed: Execution._closed,
+    events.ResourceAllocated: Execution._allocated,
+    events.ResourceReleased: Execution._released,
+    events.HealthSignalReported: Execution._signalled,
+}

@@ -1,0 +1,42 @@
+"""Health: from reported signals to a score (contract 3)."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import msgspec
+
+SignalName = Literal[
+    "hours_on_target",
+    "sla_compliance",
+    "delivery_velocity",
+    "capacity_utilisation",
+    "incident_frequency",
+    "agent_error_rate",
+    "outcome_progress",
+]
+SignalStatus = Literal["green", "amber", "red"]
+
+PENALTY: dict[SignalStatus, int] = {"green": 0, "amber": 6, "red": 31}
+"""Points off a full hundred for each signal of that status."""
+
+
+class Signal(msgspec.Struct, frozen=True):
+    """The latest report of one signal."""
+
+    signal: SignalName
+    status: SignalStatus
+    value: Any = None
+    evidence: Any = None
+
+
+def score(signals: Iterable[Signal]) -> int | None:
+    """0 to 100, or None as long as no signal was ever reported."""
+    penalties = [PENALTY[signal.status] for signal in signals]
+    return max(0, 100 - sum(penalties)) if penalties else None
+
+
+def status(points: int | None) -> SignalStatus | None:
+    """green from 70, amber from 50, else red; None without a score."""
+    if points is None:
+        return None
+    return "green" if points >= 70 else "amber" if points >= 50 else "red"

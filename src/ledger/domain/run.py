@@ -1,0 +1,218 @@
+"""Run: one discrete invocation or cycle of a line (contract 3).
+
+Input, output and error arrive here already encrypted: the domain never sees them in the clear.
+In this order: events, state, decide, fold.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from ledger.domain.errors import InvalidState
+from ledger.domain.recorded import Event, Recorded
+from ledger.domain.values import ENDED, Origin, RunStatus, TriggerType
+
+
+class Trigger(msgspec.Struct, frozen=True):
+    """What set a run off."""
+
+    type: TriggerType
+    actor_id: str | None = None
+
+
+class RunRequested(Event, frozen=True, kw_only=True):
+    """A run was asked for: it is pending until it starts."""
+
+    TOPIC = "run.requested/1"
+    run_id_origin: Origin
+    triggered_by: Trigger | None = None
+    input: bytes | None = None
+
+
+class RunStarted(Event, frozen=True, kw_only=True):
+    """A run began; ``run_id_origin`` is set when no request came before."""
+
+    TOPIC = "run.started/1"
+    run_id_origin: Origin | None = None
+    triggered_by: Trigger | None = None
+    input: bytes | None = None
+
+
+class RunCompleted(Event, frozen=True, kw_only=True):
+    """A run came to its end as meant; ``late`` when its line's closing had cancelled it."""
+
+    TOPIC = "run.completed/1"
+    output: bytes | None = None
+    tokens_used: int | None = None
+    duration_ms: int | None = None
+    late: bool = False
+
+
+class RunFailed(Event, frozen=True, kw_only=True):
+    """A run ended in an error; ``late`` when its line's closing had cancelled it."""
+
+    TOPIC = "run.failed/1"
+    error: bytes | None = None
+    output: bytes | None = None
+    tokens_used: int | None = None
+    duration_ms: int | None = None
+    late: bool = False
+
+
+class RunCancelled(Event, frozen=True, kw_only=True):
+    """A run was called off, by its reporter or because its line closed."""
+
+    TOPIC = "run.cancelled/1"
+    reason: str | None = None
+    by_closing: bool = False
+    duration_ms: int | None = None
+
+
+RUN_EVENTS: tuple[type[Event], ...] = (
+    RunRequested,
+    RunStarted,
+    RunCompleted,
+    RunFailed,
+    RunCancelled,
+)
+
+
+class Run(msgspec.Struct):
+    """One run as its stream tells it, without its encrypted payloads."""
+
+    id: str
+    version: int = 0
+    organization_id: str = ""
+    workspace_id: str = ""
+    service_line_id: str = ""
+    status: RunStatus = "pending"
+    triggered_by: Trigger | None = None
+    requested_at: datetime | None = None
+    """The ``time`` of its first fact."""
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    """The ``time`` of its ending, whichever it was."""
+    duration_ms: int | None = None
+    tokens_used: int | None = None
+    cancelled_by_closing: bool = False
+
+    # Decisions.
+
+    def start(self, trigger: Trigger | None, sealed_input: bytes | None) -> RunStarted:
+        """Start a pending run; a run without a request is started by ``start_new``."""
+        if self.status != "pending":
+            raise InvalidState("The run has already started or ended.")
+        return RunStarted(triggered_by=trigger, input=sealed_input)
+
+    def complete(
+        self, at: datetime, output: bytes | None, tokens: int | None, duration_ms: int | None
+    ) -> RunCompleted:
+        """Complete a running run, or one that its line's closing cancelled, once."""
+        late = self._require_endable(at)
+        if self.started_at is None:
+            raise InvalidState("The run has not started.")
+        return RunCompleted(
+            output=output,
+            tokens_used=tokens,
+            duration_ms=self._duration(at, duration_ms),
+            late=late,
+        )
+
+    def fail(
+        self,
+        at: datetime,
+        error: bytes | None,
+        output: bytes | None,
+        tokens: int | None,
+        duration_ms: int | None,
+    ) -> RunFailed:
+        """Fail an open run, or one that its line's closing cancelled, once."""
+        late = self._require_endable(at)
+        return RunFailed(
+            error=error,
+            output=output,
+            tokens_used=tokens,
+            duration_ms=self._duration(at, duration_ms),
+            late=late,
+        )
+
+    def cancel(self, at: datetime, reason: str | None, by_closing: bool = False) -> RunCancelled:
+        """Cancel an open run."""
+        if self.status in ENDED:
+            raise InvalidState("The run has already ended.")
+        return RunCancelled(
+            reason=reason, by_closing=by_closing, duration_ms=self._duration(at, None)
+        )
+
+    def _require_endable(self, at: datetime) -> bool:
+        """Whether this ending is a late one; refused where the run has ended for good."""
+        if self.status not in ENDED:
+            return False
+        if not self.cancelled_by_closing:
+            raise InvalidState("The run has already ended.")
+        if self.completed_at is not None and at > self.completed_at:
+            raise InvalidState("The run's line was already closed at that time.")
+        return True
+
+    def _duration(self, at: datetime, reported: int | None) -> int | None:
+        """As reported, else from start to end, never below 0; null for one that never started."""
+        if self.started_at is None:
+            return None
+        if reported is not None:
+            return reported
+        return max(0, (at - self.started_at) // timedelta(milliseconds=1))
+
+    # The fold.
+
+    def evolve(self, recorded: Recorded) -> None:
+        """Take in one event of this run's stream. Only assigns, never fails."""
+        self.version = recorded.originator_version
+        apply = _APPLY.get(type(recorded.body))
+        if apply is not None:
+            apply(self, recorded.body, recorded)
+
+    def _opened(self, body: RunRequested | RunStarted, recorded: Recorded) -> None:
+        self.organization_id = recorded.organization_id or ""
+        self.workspace_id = recorded.workspace_id or ""
+        self.service_line_id = recorded.service_line_id or ""
+        self.requested_at = recorded.occurred_at
+        self.triggered_by = body.triggered_by
+
+    def _requested(self, body: RunRequested, recorded: Recorded) -> None:
+        self._opened(body, recorded)
+
+    def _started(self, body: RunStarted, recorded: Recorded) -> None:
+        if body.run_id_origin is not None:
+            self._opened(body, recorded)
+        self.status = "running"
+        self.started_at = recorded.occurred_at
+        self.triggered_by = body.triggered_by or self.triggered_by
+
+    def _completed(self, body: RunCompleted, recorded: Recorded) -> None:
+        self._ended("completed", body.duration_ms, recorded)
+        self.tokens_used = body.tokens_used
+
+    def _failed(self, body: RunFailed, recorded: Recorded) -> None:
+        self._ended("failed", body.duration_ms, recorded)
+        self.tokens_used = body.tokens_used
+
+    def _cancelled(self, body: RunCancelled, recorded: Recorded) -> None:
+        self._ended("cancelled", body.duration_ms, recorded)
+        self.cancelled_by_closing = body.by_closing
+
+    def _ended(self, status: RunStatus, duration_ms: int | None, recorded: Recorded) -> None:
+        self.status = status
+        self.completed_at = recorded.occurred_at
+        self.duration_ms = duration_ms
+        self.cancelled_by_closing = False
+
+
+_APPLY: dict[type[Event], Callable[[Run, Any, Recorded], None]] = {
+    RunRequested: Run._requested,
+    RunStarted: Run._started,
+    RunCompleted: Run._completed,
+    RunFailed: Run._failed,
+    RunCancelled: Run._cancelled,
+}

@@ -1,0 +1,114 @@
+"""Values every part of the ledger speaks in: ids, enumerations, instants.
+
+Ids are ``PREFIX-YY-NNNNNN`` (contract, introduction): two digits of the year, then at least six
+digits, and more than six only without leading zeros.
+"""
+
+import re
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Literal, get_args
+
+ProductLine = Literal[
+    "talent", "managed_services", "ods", "infrastructure", "intelligence", "agent_gateway"
+]
+ExecutionModel = Literal[
+    "capacity",
+    "ongoing_sla",
+    "timeboxed_outcome",
+    "infra_managed",
+    "observability",
+    "agent_runtime",
+]
+State = Literal["running", "idle", "paused", "blocked", "closed"]
+Cause = Literal["approval_gap", "capacity_issue", "policy_violation", "delivery_blocker"]
+RunStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
+HoldName = Literal["operator", "service_line"]
+ActorType = Literal["user", "api_key", "agent", "system"]
+TriggerType = Literal["api", "user", "agent", "schedule", "system"]
+Origin = Literal["issued", "supplied"]
+
+PRODUCT_LINES: tuple[ProductLine, ...] = get_args(ProductLine)
+EXECUTION_MODELS: tuple[ExecutionModel, ...] = get_args(ExecutionModel)
+STATES: tuple[State, ...] = get_args(State)
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+RUN_STATUSES: tuple[RunStatus, ...] = get_args(RunStatus)
+ENDED: frozenset[RunStatus] = frozenset({"completed", "failed", "cancelled"})
+
+MODELS_WITH_RUNS: frozenset[ExecutionModel] = frozenset({"agent_runtime", "timeboxed_outcome"})
+"""The two execution models that have discrete runs (seed, "Runs")."""
+
+MAX_OPEN_RUNS = 20_000
+"""Open runs a line may have at once (contract 3)."""
+
+_NUMBER = r"(?:\d{6}|[1-9]\d{6,11})"
+LINE_ID = rf"^LIN-\d{{2}}-{_NUMBER}$"
+RUN_ID = rf"^RUN-\d{{2}}-{_NUMBER}$"
+ORGANIZATION_ID = rf"^ORG-\d{{2}}-{_NUMBER}$"
+WORKSPACE_ID = rf"^WS-\d{{2}}-{_NUMBER}$"
+
+_INSTANT = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(\.\d+)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+def format_id(prefix: str, year: int, number: int) -> str:
+    """``format_id("RUN", 2026, 419)`` is ``RUN-26-000419``."""
+    return f"{prefix}-{year % 100:02d}-{number:06d}"
+
+
+def sort_key(identifier: str) -> int:
+    """An id as a number that orders by year, then by number (contract 4)."""
+    _, year, number = identifier.split("-")
+    return int(year) * 10**12 + int(number)
+
+
+def parse_instant(text: str) -> datetime:
+    """An RFC 3339 instant, any offset, as UTC; digits below a microsecond are dropped.
+
+    Raises ValueError for anything else: a missing offset, a leap second (RFC 3339 allows one,
+    PostgreSQL would roll it into the next day), a year outside 2000 to 2099.
+    """
+    match = _INSTANT.fullmatch(text)
+    if match is None:
+        raise ValueError("not an RFC 3339 instant with an offset")
+    day, clock, fraction, offset = match.groups()
+    zone = "+00:00" if offset in "Zz" else offset
+    micros = (fraction or ".0")[1:7].ljust(6, "0")
+    instant = datetime.fromisoformat(f"{day}T{clock}.{micros}{zone}").astimezone(UTC)
+    if not EARLIEST <= instant < LATEST:
+        raise ValueError("the year must be 2000 to 2099")
+    return instant
+
+
+def parse_bound(text: str) -> datetime:
+    """An instant as a query parameter gives it: RFC 3339, or a plain date meaning 00:00Z."""
+    if _DATE.fullmatch(text):
+        return parse_instant(f"{text}T00:00:00Z")
+    return parse_instant(text)
+
+
+def format_instant(instant: datetime) -> str:
+    """RFC 3339 in UTC with ``Z``, up to six decimals and none when zero (contract)."""
+    text = instant.astimezone(UTC).replace(tzinfo=None).isoformat()
+    if "." in text:
+        text = text.rstrip("0")
+    return text + "Z"
+
+
+def day_of(instant: datetime) -> date:
+    """The UTC day of an instant."""
+    return instant.astimezone(UTC).date()
+
+
+def week_of(instant: datetime) -> date:
+    """The Monday of the instant's ISO week, in UTC."""
+    day = day_of(instant)
+    return day - timedelta(days=day.weekday())
+
+
+def start_of(day: date) -> datetime:
+    """00:00Z of a day."""
+    return datetime.combine(day, time(), UTC)

@@ -1,0 +1,1 @@
+"""Machinery that keeps views: the contract and the projector."""

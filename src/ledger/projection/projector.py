@@ -1,0 +1,258 @@
+"""The projector: follows the log and keeps every view, one process at a time.
+
+It holds an advisory lock for as long as it leads; when it dies, the database frees the lock and
+another takes over. Events come in batches; each view takes its batch and its new position in one
+transaction, guarded by the old position, so that no event is folded twice or skipped. An event
+that a view cannot take stops that view alone, loudly: the others and the writers go on.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from eventsourcing.persistence import MapperDeserialisationError
+from psycopg.rows import TupleRow, tuple_row
+
+from ledger.domain.recorded import Event, Recorded
+from ledger.projection.contract import Projection, ddl, table_of
+from ledger.store.codec import EnvelopeMapper
+from ledger.store.recorder import StoredRow
+
+_LEADER = 7_300_002
+"""Advisory lock of the leading projector."""
+
+_BATCH = 2000
+"""Events a round: enough to make SQL set-based, few enough to be seen at once."""
+
+_HEAL_SECONDS = 1.0
+"""A lost notification is healed after this long."""
+
+_logger = logging.getLogger(__name__)
+
+# The log in order, from after a position.
+_READ = """
+SELECT originator_id, originator_version, topic, state, notification_id
+FROM ledger.ledger_events WHERE notification_id > %s ORDER BY notification_id LIMIT %s
+"""
+
+# The tracking of every projection that serves.
+_TRACKING = "SELECT name, version, generation, position, stopped_at FROM ledger.projection"
+
+# Move the tracking; the old position in the WHERE makes a second projector harmless.
+_TRACK = """
+UPDATE ledger.projection SET position = %(to)s
+WHERE name = %(name)s AND generation = %(generation)s AND position = %(from)s
+RETURNING pg_notify('ledger_views', name || ' ' || position)
+"""
+
+# Stop a view at an event it cannot take.
+_STOP = """
+UPDATE ledger.projection SET stopped_at = clock_timestamp(), error = %(error)s
+WHERE name = %(name)s RETURNING pg_notify('ledger_views', name || ' stopped')
+"""
+
+_REGISTER = """
+INSERT INTO ledger.projection (name, version, generation, position) VALUES (%s, %s, 1, 0)
+"""
+
+# A view that was stopped tries again when a projector takes over: the code may be new.
+_RESUME = "UPDATE ledger.projection SET stopped_at = NULL, error = NULL WHERE name = %s"
+
+
+class LostLead(Exception):
+    """Another projector moved a tracking under us: start over from what it left."""
+
+
+class _Unreadable:
+    """An event of a known topic whose stored bytes do not decode."""
+
+    def __init__(self, position: int, kind: type[Event], error: Exception) -> None:
+        self.position = position
+        self.kind = kind
+        self.error = error
+
+
+class _View:
+    """One projection and where it stands."""
+
+    def __init__(self, projection: Projection, generation: int, position: int) -> None:
+        self.projection = projection
+        self.generation = generation
+        self.position = position
+        self.stopped = False
+
+    @property
+    def table(self) -> str:
+        return table_of(self.projection.name, self.generation)
+
+
+class Projector:
+    """``start``/``stop`` around ``run_once``, on a thread and a connection of its own."""
+
+    def __init__(
+        self, conninfo: str, codec: EnvelopeMapper, projections: Sequence[Projection]
+    ) -> None:
+        self._conninfo, self._codec, self._projections = conninfo, codec, projections
+        self._wanted: dict[str, type[Event]] = {
+            cls.TOPIC: cls for projection in projections for cls in projection.events
+        }
+        self._views: list[_View] = []
+        self._connection: psycopg.Connection[TupleRow] | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="ledger-projector", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the batch in hand."""
+        self._stopping.set()
+        self._thread.join()
+
+    def lead(self) -> bool:
+        """Try to become the one projector; then every view is registered and loaded."""
+        connection = self._connect()
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_LEADER,)).fetchone()
+        if row != (True,):
+            return False
+        with connection.transaction():
+            known = {row[0]: row for row in connection.execute(_TRACKING).fetchall()}
+            self._views = []
+            for projection in self._projections:
+                projection.forget()
+                if projection.name not in known:
+                    connection.execute(_REGISTER, (projection.name, projection.version))
+                    connection.execute(ddl(projection.name, 1).encode())
+                    self._views.append(_View(projection, 1, 0))
+                    continue
+                _, _, generation, position, stopped_at = known[projection.name]
+                if stopped_at is not None:
+                    connection.execute(_RESUME, (projection.name,))
+                self._views.append(_View(projection, generation, position))
+        return True
+
+    def run_once(self) -> bool:
+        """Take one batch to every live view; whether there was any. Needs ``lead`` before."""
+        connection = self._connect()
+        alive = [view for view in self._views if not view.stopped]
+        if not alive:
+            return False
+        start = min(view.position for view in alive)
+        rows: list[StoredRow] = connection.execute(
+            _READ, (start, _BATCH), prepare=True, binary=True
+        ).fetchall()
+        if not rows:
+            return False
+        events = self._decode(rows)
+        for view in alive:
+            self._advance(view, events, rows[-1][4])
+        return True
+
+    def _decode(self, rows: Sequence[StoredRow]) -> list[Recorded | _Unreadable]:
+        events: list[Recorded | _Unreadable] = []
+        for row in rows:
+            if row[2] in self._wanted:
+                try:
+                    events.append(self._codec.decode(*row))
+                except MapperDeserialisationError as error:
+                    events.append(_Unreadable(row[4], self._wanted[row[2]], error))
+        return events
+
+    def _advance(self, view: _View, batch: Sequence[Any], end: int) -> None:
+        """Give a view what it has not had of a batch, up to the first event it cannot take."""
+        events: list[Recorded] = []
+        for event in batch:
+            if event.position <= view.position:
+                continue
+            if isinstance(event, _Unreadable):
+                if event.kind in view.projection.events:
+                    self._commit(view, events, event.position - 1)
+                    self._stop_view(view, event.position, event.error)
+                    return
+            elif type(event.body) in view.projection.events:
+                events.append(event)
+        if end > view.position:
+            self._commit(view, events, end)
+
+    def _commit(self, view: _View, events: Sequence[Recorded], end: int) -> None:
+        """Fold and track in one transaction; on failure look for the event that caused it."""
+        try:
+            self._transact(view, events, end)
+        except (psycopg.OperationalError, psycopg.InterfaceError, LostLead):
+            view.projection.forget()
+            raise
+        except Exception as error:
+            view.projection.forget()
+            if len(events) <= 1:
+                self._stop_view(view, events[0].position if events else end, error)
+                return
+            for event in events:
+                self._commit(view, [event], event.position)
+                if view.stopped:
+                    return
+            self._commit(view, [], end)
+
+    def _transact(self, view: _View, events: Sequence[Recorded], end: int) -> None:
+        connection = self._connect()
+        with connection.transaction(), connection.cursor(binary=True) as cursor:
+            if events:
+                view.projection.project(cursor, view.table, events)
+            names = {"name": view.projection.name, "generation": view.generation}
+            cursor.execute(_TRACK, names | {"from": view.position, "to": end}, prepare=True)
+            if cursor.rowcount != 1:
+                raise LostLead(view.projection.name)
+        view.position = end
+
+    def _stop_view(self, view: _View, position: int, error: Exception) -> None:
+        view.stopped = True
+        text = f"at position {position}: {error!r}"[:2000]
+        _logger.error("projection %s stopped %s", view.projection.name, text)
+        self._connect().execute(_STOP, {"name": view.projection.name, "error": text})
+
+    # The loop.
+
+    def _serve(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                if self.lead():
+                    self._follow()
+                else:
+                    self._stopping.wait(_HEAL_SECONDS)
+            except LostLead:
+                _logger.warning("another projector is at work; starting over")
+                self._disconnect()
+            except psycopg.Error as error:
+                _logger.warning("projector lost the database: %s", error)
+                self._disconnect()
+                self._stopping.wait(_HEAL_SECONDS)
+        self._disconnect()
+
+    def _follow(self) -> None:
+        connection = self._connect()
+        connection.execute("LISTEN ledger_events")
+        while not self._stopping.is_set():
+            if not self.run_once():
+                for _ in connection.notifies(timeout=0.25, stop_after=1):
+                    pass
+
+    def _connect(self) -> psycopg.Connection[TupleRow]:
+        if self._connection is None:
+            self._connection = psycopg.connect(
+                self._conninfo,
+                autocommit=True,
+                row_factory=tuple_row,
+                application_name="ledger projector",
+                connect_timeout=5,
+            )
+            # Views can be derived again: they need not wait for the disk at each batch.
+            self._connection.execute("SET synchronous_commit = off")
+            self._connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,229 @@
+"""``ledger serve``: one process that owns PostgreSQL, the API workers and the loops.
+
+    supervisor (this) ── postgres            the embedded server, when no URL is set
+                      ├─ api worker × N      uvicorn over one shared listening socket
+                      └─ loops               projector, sweeper: beside the workers, since they
+                                             would fight with them for the interpreter lock
+
+Whatever dies is started again. When the supervisor dies, by any signal, so do all of them: the
+workers watch its sentinel, PostgreSQL has the kernel's parent-death signal.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from ledger.bootstrap import ConfigurationError, Loops, create_api, prepare_database
+from ledger.settings import Settings
+from ledger.store.embedded import EmbeddedPostgres
+
+_logger = logging.getLogger(__name__)
+
+_GRACE_SECONDS = 20
+"""Accepted requests may finish within this time after a signal to stop."""
+
+_RESTART_SECONDS = 1.0
+"""A child that dies is not started again sooner than this after its last start."""
+
+Announce = Callable[[str], None]
+
+
+class _Child:
+    """A process that is kept running."""
+
+    def __init__(self, name: str, target: Callable[..., None], *arguments: Any) -> None:
+        self._name, self._target, self._arguments = name, target, arguments
+        self._started_at = 0.0
+        self.process: BaseProcess | None = None
+
+    def ensure_running(self) -> None:
+        """Start it, or start it again; says so when it had died."""
+        if self.process is not None and self.process.is_alive():
+            return
+        if time.monotonic() - self._started_at < _RESTART_SECONDS:
+            return
+        if self.process is not None:
+            _logger.error("%s ended (%s); starting it again", self._name, self.process.exitcode)
+        self._started_at = time.monotonic()
+        context = multiprocessing.get_context("spawn")
+        self.process = context.Process(
+            target=self._target, args=self._arguments, name=f"ledger-{self._name}"
+        )
+        self.process.start()
+
+    def terminate(self) -> None:
+        """Ask it to stop."""
+        if self.process is not None and self.process.is_alive():
+            self.process.terminate()
+
+    def join(self, deadline: float) -> None:
+        """Wait for it until the deadline, then no longer ask."""
+        if self.process is not None:
+            self.process.join(max(0.0, deadline - time.monotonic()))
+            if self.process.is_alive():
+                self.process.kill()
+                self.process.join()
+
+
+def serve(settings: Settings, host: str, port: int, workers: int, announce: Announce) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises ConfigurationError, EmbeddedPostgresError, SchemaError or psycopg.OperationalError,
+    each with one clear line, when it cannot start.
+    """
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    with _listening(host, port) as listener, _metrics_folder():
+        postgres = None
+        if settings.database_url is None:
+            postgres = EmbeddedPostgres(settings.data_dir, purpose="serve", announce=announce)
+            postgres.start()
+        try:
+            conninfo = settings.database_url or (postgres.url if postgres else "")
+            prepare_database(settings, conninfo)
+            children = [_Child("loops", run_loops, settings, conninfo)]
+            children += [
+                _Child(f"api-{n + 1}", run_api, settings, conninfo, listener)
+                for n in range(workers)
+            ]
+            bound = listener.getsockname()[1]
+            _supervise(children, postgres, stopping, f"http://{host}:{bound}", announce)
+        finally:
+            if postgres is not None:
+                postgres.stop()
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"Cannot listen on {host}:{port}: {error.strerror}."
+            ) from error
+        listener.listen(2048)
+        yield listener
+
+
+@contextlib.contextmanager
+def _metrics_folder() -> Iterator[None]:
+    """Where the workers add up their metrics (prometheus-client's multiprocess mode)."""
+    folder = tempfile.mkdtemp(prefix="ledger-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _supervise(
+    children: list[_Child],
+    postgres: EmbeddedPostgres | None,
+    stopping: threading.Event,
+    address: str,
+    announce: Announce,
+) -> None:
+    """Keep everything running until told to stop; then end the workers before the database."""
+    ready = False
+    try:
+        while not stopping.is_set():
+            if postgres is not None and postgres.poll() is not None:
+                _logger.error("PostgreSQL ended; starting it again")
+                postgres.start()
+            for child in children:
+                child.ensure_running()
+            if not ready and _is_ready(address):
+                ready = True
+                announce(f"Serving on {address}")
+            sentinels = [c.process.sentinel for c in children if c.process is not None]
+            multiprocessing.connection.wait(sentinels, timeout=0.25 if ready else 0.05)
+    finally:
+        for child in children:
+            child.terminate()
+        deadline = time.monotonic() + _GRACE_SECONDS
+        for child in children:
+            child.join(deadline)
+
+
+def _is_ready(address: str) -> bool:
+    # A wildcard address is reached through loopback.
+    url = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//:::", "//[::1]:") + "/readyz"
+    try:
+        with urllib.request.urlopen(url, timeout=1) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def run_api(settings: Settings, conninfo: str, listener: socket.socket) -> None:
+    """One API worker's process."""
+    _configure_logging()
+    _end_with_parent()
+    config = uvicorn.Config(
+        create_api(settings, conninfo),
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS - 5,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def run_loops(settings: Settings, conninfo: str) -> None:
+    """The loops' process."""
+    _configure_logging()
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    _end_with_parent()
+    loops = Loops(settings, conninfo)
+    loops.start()
+    stopping.wait()
+    loops.stop()
+
+
+def _end_with_parent() -> None:
+    """Ask this process to stop as soon as its parent is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch(sentinel: int) -> None:
+        multiprocessing.connection.wait([sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+
+
+def _configure_logging() -> None:
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(processName)s %(message)s"
+    )
+    for noisy in ("psycopg.pool", "psycopg"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)

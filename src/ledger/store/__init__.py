@@ -1,0 +1,1 @@
+"""The event store as we use it: codec, recorder, decision tables, vault, migrations."""

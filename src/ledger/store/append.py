@@ -1,0 +1,247 @@
+"""One append transaction: the table lock is held, the facts are read, the events are written.
+
+The order is what keeps the promises. The lock comes first, so that everything read afterwards is
+still true at commit and positions appear in commit order: a reader that tails the log never sees
+a position filled in behind it. Then, in new statements, the reads. Then one statement that writes
+events, identities and decision rows and wakes the listeners. Then COMMIT.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from eventsourcing.persistence import StoredEvent
+from psycopg import Cursor
+
+from ledger.domain.api_key import ApiKeyCreated
+from ledger.domain.recorded import Recorded
+from ledger.store.decision_tables import DecisionTables
+
+# Where the log ends. Under the lock nobody moves either.
+_HEAD = """
+SELECT s.last_value, s.is_called,
+       (SELECT recorded_at FROM ledger.ledger_events ORDER BY notification_id DESC LIMIT 1)
+FROM ledger.ledger_events_notification_id_seq AS s
+"""
+
+# What each stream holds beyond the version we know: both "is it stale?" and the tail itself.
+_TAILS = """
+SELECT e.originator_id, e.originator_version, e.topic, e.state, e.notification_id
+FROM unnest(%s::text[], %s::bigint[]) AS known (id, version)
+JOIN ledger.ledger_events AS e
+  ON e.originator_id = known.id AND e.originator_version > known.version
+ORDER BY e.originator_id, e.originator_version
+"""
+
+# Facts recorded before.
+_FACTS = """
+SELECT f.organization_id, f.source, f.fact_id, f.digest, f.run_id, f.subject, f.event_ids,
+       f.position
+FROM unnest(%s::text[], %s::text[], %s::text[]) AS asked (organization_id, source, fact_id)
+JOIN ledger.fact AS f USING (organization_id, source, fact_id)
+"""
+
+# The wrapped keys of runs.
+_RUN_KEYS = "SELECT run_id, organization_id, wrapped FROM ledger.run_key WHERE run_id = ANY(%s)"
+
+# Which ids already name a stream or an execution record.
+_TAKEN = """
+SELECT originator_id FROM ledger.ledger_events
+WHERE originator_id = ANY(%(ids)s) AND originator_version = 1
+UNION ALL
+SELECT execution_id FROM ledger.execution_record WHERE execution_id = ANY(%(ids)s)
+"""
+
+# Everything an append writes, in one round trip. The positions were given under the lock, so the
+# sequence is moved past them; a rollback leaves a gap, never a position used twice.
+_WRITE = """
+WITH event AS (
+    INSERT INTO ledger.ledger_events
+        (originator_id, originator_version, topic, state, notification_id, recorded_at)
+    SELECT * FROM unnest(%(stream)s::text[], %(version)s::bigint[], %(topic)s::text[],
+        %(state)s::bytea[], %(position)s::bigint[], %(recorded_at)s::timestamptz[])
+), fact AS (
+    INSERT INTO ledger.fact
+        (organization_id, source, fact_id, digest, run_id, subject, event_ids, position)
+    SELECT * FROM unnest(%(fact_organization)s::text[], %(fact_source)s::text[],
+        %(fact_id)s::text[], %(fact_digest)s::bytea[], %(fact_run)s::text[],
+        %(fact_subject)s::text[], %(fact_events)s::text[], %(fact_position)s::bigint[])
+), activity AS (
+    INSERT INTO ledger.line_activity (line_id, last_activity_at, open_runs)
+    SELECT * FROM unnest(%(line)s::text[], %(line_at)s::timestamptz[], %(line_open)s::int[])
+    ON CONFLICT (line_id) DO UPDATE
+    SET last_activity_at = excluded.last_activity_at, open_runs = excluded.open_runs
+), opened AS (
+    INSERT INTO ledger.open_run (line_id, run_id, version, started_at)
+    SELECT * FROM unnest(%(opened_line)s::text[], %(opened)s::text[],
+        %(opened_version)s::bigint[], %(opened_at)s::timestamptz[])
+    ON CONFLICT (line_id, run_id) DO UPDATE
+    SET version = excluded.version, started_at = excluded.started_at
+), ended AS (
+    DELETE FROM ledger.open_run AS o
+    USING unnest(%(ended_line)s::text[], %(ended)s::text[]) AS gone (line_id, run_id)
+    WHERE o.line_id = gone.line_id AND o.run_id = gone.run_id
+), checked_in AS (
+    INSERT INTO ledger.check_in (line_id, source, fact_id, hours, at, resource_id, voided)
+    SELECT * FROM unnest(%(check_line)s::text[], %(check_source)s::text[], %(check_fact)s::text[],
+        %(check_hours)s::float8[], %(check_at)s::timestamptz[], %(check_resource)s::text[],
+        %(check_voided)s::bool[])
+), run_key AS (
+    INSERT INTO ledger.run_key (run_id, organization_id, wrapped)
+    SELECT * FROM unnest(%(key_run)s::text[], %(key_organization)s::text[], %(key)s::bytea[])
+), execution_record AS (
+    INSERT INTO ledger.execution_record (execution_id, line_id, organization_id)
+    SELECT * FROM unnest(%(record)s::text[], %(record_line)s::text[],
+        %(record_organization)s::text[])
+)
+SELECT setval('ledger.ledger_events_notification_id_seq', %(last)s),
+       pg_notify('ledger_events', '')
+"""
+
+_VOID = """
+UPDATE ledger.check_in SET voided = true WHERE line_id = %s AND source = %s AND fact_id = %s
+"""
+_COUNTER = """
+INSERT INTO ledger.id_counter (prefix, year, last) VALUES (%s, %s, %s)
+ON CONFLICT (prefix, year) DO UPDATE SET last = excluded.last
+"""
+_KEY_CREATED = "INSERT INTO ledger.api_key VALUES (%s, %s, %s, %s, %s, %s, %s)"
+_KEY_REVOKED = "UPDATE ledger.api_key SET revoked_at = %s WHERE key_id = %s"
+
+
+class FactRow(NamedTuple):
+    """A recorded fact's first outcome."""
+
+    organization_id: str
+    source: str
+    fact_id: str
+    digest: bytes
+    run_id: str | None
+    subject: str
+    event_ids: str
+    position: int
+
+
+class Append:
+    """What may be done while the lock is held."""
+
+    def __init__(self, cursor: Cursor[Any]) -> None:
+        self._cursor = cursor
+        self.decisions = DecisionTables(cursor)
+        self.dirty = False
+        row = cursor.execute(_HEAD, prepare=True).fetchone()
+        if row is None:
+            raise AssertionError("the log's sequence is gone")
+        self.next_position: int = row[0] + 1 if row[1] else row[0]
+        self.last_recorded_at: datetime | None = row[2]
+
+    def tails(self, known: Iterable[tuple[str, int]]) -> list[tuple[str, int, str, bytes, int]]:
+        """The stored events of these streams beyond the versions given, in stream order."""
+        ids, versions = zip(*known, strict=True)
+        self._cursor.execute(_TAILS, (list(ids), list(versions)), prepare=True)
+        return self._cursor.fetchall()
+
+    def facts(self, identities: Iterable[tuple[str, str, str]]) -> list[FactRow]:
+        """Those of these (organization, source, id) that were recorded before."""
+        columns = [list(column) for column in zip(*identities, strict=True)]
+        if not columns:
+            return []
+        self._cursor.execute(_FACTS, columns, prepare=True)
+        return [FactRow(*row) for row in self._cursor.fetchall()]
+
+    def run_keys(self, run_ids: Iterable[str]) -> list[tuple[str, str, bytes | None]]:
+        """(run, organization, wrapped key or None once destroyed)."""
+        self._cursor.execute(_RUN_KEYS, (list(run_ids),), prepare=True)
+        return self._cursor.fetchall()
+
+    def taken(self, ids: Sequence[str]) -> set[str]:
+        """Those of these RUN or KEY ids that something already bears."""
+        self._cursor.execute(_TAKEN, {"ids": list(ids)})
+        return {row[0] for row in self._cursor.fetchall()}
+
+    def insert(
+        self,
+        stored: Sequence[StoredEvent],
+        *,
+        recorded: Sequence[Recorded],
+        facts: Sequence[FactRow],
+        keys: Sequence[tuple[str, str, bytes]],
+    ) -> list[int]:
+        """Write events, facts, run keys and every noted change; returns the positions."""
+        self.dirty = True
+        positions = [r.position for r in recorded]
+        parameters: dict[str, Any] = {
+            "stream": [e.originator_id for e in stored],
+            "version": [e.originator_version for e in stored],
+            "topic": [e.topic for e in stored],
+            "state": [e.state for e in stored],
+            "position": positions,
+            "recorded_at": [r.recorded_at for r in recorded],
+            "last": positions[-1],
+            "key_run": [key[0] for key in keys],
+            "key_organization": [key[1] for key in keys],
+            "key": [key[2] for key in keys],
+        }
+        self._cursor.execute(
+            _WRITE,
+            parameters | _fact_columns(facts) | _decision_columns(self.decisions),
+            prepare=True,
+        )
+        self._write_rare_changes()
+        return positions
+
+    def _write_rare_changes(self) -> None:
+        decisions, execute = self.decisions, self._cursor.execute
+        for void in decisions.voided:
+            execute(_VOID, void)
+        for prefix, year in decisions.moved_counters:
+            execute(_COUNTER, (prefix, year, decisions.counters[prefix, year]))
+        for key in decisions.new_keys:
+            body = key.body
+            if isinstance(body, ApiKeyCreated):
+                values = (key.originator_id, body.secret_hash, body.name, key.organization_id)
+                tail = (key.workspace_id, list(body.permissions), key.recorded_at)
+                execute(_KEY_CREATED, values + tail)
+        for key in decisions.revoked_keys:
+            execute(_KEY_REVOKED, (key.recorded_at, key.originator_id))
+
+
+def _fact_columns(facts: Sequence[FactRow]) -> dict[str, Any]:
+    return {
+        "fact_organization": [f.organization_id for f in facts],
+        "fact_source": [f.source for f in facts],
+        "fact_id": [f.fact_id for f in facts],
+        "fact_digest": [f.digest for f in facts],
+        "fact_run": [f.run_id for f in facts],
+        "fact_subject": [f.subject for f in facts],
+        "fact_events": [f.event_ids for f in facts],
+        "fact_position": [f.position for f in facts],
+    }
+
+
+def _decision_columns(decisions: DecisionTables) -> dict[str, Any]:
+    lines = sorted(decisions.touched)
+    activity = [decisions.activity[line] for line in lines]
+    opened = decisions.opened
+    check_ins = [(key, decisions.check_ins[key]) for key in decisions.new_check_ins]
+    return {
+        "line": lines,
+        "line_at": [row.last_activity_at for row in activity],
+        "line_open": [row.open_runs for row in activity],
+        "opened": list(opened),
+        "opened_line": [row.line_id for row in opened.values()],
+        "opened_version": [row.version for row in opened.values()],
+        "opened_at": [row.started_at for row in opened.values()],
+        "ended": list(decisions.ended),
+        "ended_line": list(decisions.ended.values()),
+        "record": list(decisions.new_records),
+        "record_line": [line_id for line_id, _ in decisions.new_records.values()],
+        "record_organization": [owner for _, owner in decisions.new_records.values()],
+        "check_line": [key[0] for key, _ in check_ins],
+        "check_source": [key[1] for key, _ in check_ins],
+        "check_fact": [key[2] for key, _ in check_ins],
+        "check_hours": [row.hours for _, row in check_ins],
+        "check_at": [row.at for _, row in check_ins],
+        "check_resource": [row.resource_id for _, row in check_ins],
+        "check_voided": [row.voided for _, row in check_ins],
+    }

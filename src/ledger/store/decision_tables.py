@@ -1,0 +1,242 @@
+"""Decision tables: what rules that span streams need to know, folded from the same events.
+
+Rows are read under the append lock, changed in memory by each event that is about to be written,
+and stored by the statement that writes the events. The fold (``note``) is the only place that
+says what an event does to them, so they can be derived from the log at any time.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from psycopg import Cursor
+
+from ledger.domain import api_key, run
+from ledger.domain import execution_events as execution
+from ledger.domain.recorded import Event, Recorded
+from ledger.domain.values import sort_key
+
+# The idle decision's row of every line a group touches.
+_LINE_ACTIVITY = """
+SELECT line_id, last_activity_at, open_runs FROM ledger.line_activity WHERE line_id = ANY(%s)
+"""
+
+# The open runs of one line, for its closing.
+_OPEN_RUNS = """
+SELECT run_id, version, started_at FROM ledger.open_run WHERE line_id = %s ORDER BY run_id
+"""
+
+# One check-in, for its void.
+_CHECK_IN = """
+SELECT hours, at, resource_id, voided FROM ledger.check_in
+WHERE line_id = %s AND source = %s AND fact_id = %s
+"""
+
+# Which of these RUN ids name execution records, and whose.
+_EXECUTION_RECORDS = """
+SELECT execution_id, organization_id FROM ledger.execution_record WHERE execution_id = ANY(%s)
+"""
+
+# The last id issued for a prefix in a year.
+_COUNTER = "SELECT last FROM ledger.id_counter WHERE prefix = %s AND year = %s"
+
+
+class LineActivity:
+    """The idle decision's view of one line."""
+
+    __slots__ = ("last_activity_at", "open_runs")
+
+    def __init__(self, last_activity_at: datetime, open_runs: int) -> None:
+        self.last_activity_at = last_activity_at
+        self.open_runs = open_runs
+
+
+class OpenRun:
+    """A pending or running run: its stream's version, and when it started."""
+
+    __slots__ = ("line_id", "started_at", "version")
+
+    def __init__(self, line_id: str, version: int, started_at: datetime | None) -> None:
+        self.line_id = line_id
+        self.version = version
+        self.started_at = started_at
+
+
+class CheckIn:
+    """What a void must know of the check-in it voids."""
+
+    __slots__ = ("at", "hours", "resource_id", "voided")
+
+    def __init__(
+        self, hours: float | None, at: datetime, resource_id: str | None, voided: bool
+    ) -> None:
+        self.hours = hours
+        self.at = at
+        self.resource_id = resource_id
+        self.voided = voided
+
+
+class DecisionTables:
+    """The rows one append has read, and the changes it will write."""
+
+    def __init__(self, cursor: Cursor[Any]) -> None:
+        self._cursor = cursor
+        self.activity: dict[str, LineActivity] = {}
+        self.touched: set[str] = set()
+        """Lines whose activity row changed."""
+        self.opened: dict[str, OpenRun] = {}
+        self.ended: dict[str, str] = {}
+        """Run id → line id of open runs that ended and are stored."""
+        self.check_ins: dict[tuple[str, str, str], CheckIn] = {}
+        self.voided: set[tuple[str, str, str]] = set()
+        self.new_check_ins: set[tuple[str, str, str]] = set()
+        self.execution_records: dict[str, str | None] = {}
+        """Execution id → organization, or None where the id is known to be free."""
+        self.new_records: dict[str, tuple[str, str]] = {}
+        self.counters: dict[tuple[str, int], int] = {}
+        self.moved_counters: set[tuple[str, int]] = set()
+        self.new_keys: list[Recorded] = []
+        self.revoked_keys: list[Recorded] = []
+
+    # Reading, under the lock.
+
+    def load_activity(self, line_ids: Iterable[str]) -> None:
+        """Read the activity rows of all lines a group touches, in one statement."""
+        missing = [line_id for line_id in line_ids if line_id not in self.activity]
+        if missing:
+            self._cursor.execute(_LINE_ACTIVITY, (missing,))
+            for line_id, last_activity_at, open_runs in self._cursor.fetchall():
+                self.activity[line_id] = LineActivity(last_activity_at, open_runs)
+
+    def open_runs(self, line_id: str) -> dict[str, OpenRun]:
+        """The line's open runs by id: the stored ones and this group's own changes."""
+        self._cursor.execute(_OPEN_RUNS, (line_id,))
+        stored = {row[0]: OpenRun(line_id, row[1], row[2]) for row in self._cursor.fetchall()}
+        runs = {k: v for k, v in stored.items() if k not in self.ended}
+        return runs | {k: v for k, v in self.opened.items() if v.line_id == line_id}
+
+    def check_in(self, line_id: str, source: str, fact_id: str) -> CheckIn | None:
+        """One check-in of the line, or None."""
+        key = (line_id, source, fact_id)
+        if key not in self.check_ins:
+            row = self._cursor.execute(_CHECK_IN, key).fetchone()
+            if row is None:
+                return None
+            self.check_ins[key] = CheckIn(*row)
+        return self.check_ins[key]
+
+    def load_execution_records(self, run_ids: Iterable[str]) -> None:
+        """Learn which of these RUN ids are taken by execution records, in one statement."""
+        unknown = [run_id for run_id in run_ids if run_id not in self.execution_records]
+        if unknown:
+            self.execution_records.update(dict.fromkeys(unknown))
+            self._cursor.execute(_EXECUTION_RECORDS, (unknown,))
+            self.execution_records.update(self._cursor.fetchall())
+
+    def execution_record_owner(self, run_id: str) -> str | None:
+        """The organization whose execution record has this id, or None."""
+        self.load_execution_records([run_id])
+        return self.execution_records[run_id]
+
+    def counter(self, prefix: str, year: int) -> int:
+        """The last number issued for a prefix in a year of recording."""
+        key = (prefix, year)
+        if key not in self.counters:
+            row = self._cursor.execute(_COUNTER, key).fetchone()
+            self.counters[key] = row[0] if row else 0
+        return self.counters[key]
+
+    # The fold.
+
+    def note(self, recorded: Recorded) -> None:
+        """Take in one event that is about to be written."""
+        apply = _NOTE.get(type(recorded.body))
+        if apply is not None:
+            apply(self, recorded.body, recorded)
+
+    def _active(self, recorded: Recorded, opened: int = 0) -> None:
+        line_id = recorded.service_line_id or ""
+        row = self.activity[line_id]
+        row.last_activity_at = max(row.last_activity_at, recorded.occurred_at)
+        row.open_runs += opened
+        self.touched.add(line_id)
+
+    def _activated(self, body: execution.Activated, recorded: Recorded) -> None:
+        line_id = recorded.originator_id
+        self.activity[line_id] = LineActivity(body.started_at, 0)
+        self.touched.add(line_id)
+        organization_id = recorded.organization_id or ""
+        self.new_records[body.execution_id] = (line_id, organization_id)
+        self.execution_records[body.execution_id] = organization_id
+        if body.execution_id_origin == "issued":
+            self._issued(body.execution_id, recorded)
+
+    def _checked_in(self, body: execution.CheckedIn, recorded: Recorded) -> None:
+        self._active(recorded)
+        if recorded.fact is not None:
+            key = (recorded.originator_id, recorded.fact.source, recorded.fact.id)
+            self.check_ins[key] = CheckIn(body.hours, recorded.occurred_at, body.resource_id, False)
+            self.new_check_ins.add(key)
+
+    def _voided(self, body: execution.CheckInVoided, recorded: Recorded) -> None:
+        if recorded.fact is not None:
+            key = (recorded.originator_id, recorded.fact.source, body.fact_id)
+            self.check_ins[key].voided = True
+            if key not in self.new_check_ins:
+                self.voided.add(key)
+
+    def _requested(self, body: run.RunRequested, recorded: Recorded) -> None:
+        self._active(recorded, opened=1)
+        self._open(recorded, None)
+        if body.run_id_origin == "issued":
+            self._issued(recorded.originator_id, recorded)
+
+    def _started(self, body: run.RunStarted, recorded: Recorded) -> None:
+        self._active(recorded, opened=1 if body.run_id_origin else 0)
+        self._open(recorded, recorded.occurred_at)
+        if body.run_id_origin == "issued":
+            self._issued(recorded.originator_id, recorded)
+
+    def _open(self, recorded: Recorded, started_at: datetime | None) -> None:
+        self.opened[recorded.originator_id] = OpenRun(
+            recorded.service_line_id or "", recorded.originator_version, started_at
+        )
+
+    def _ended(self, body: run.RunCompleted | run.RunFailed, recorded: Recorded) -> None:
+        if body.late:
+            self._active(recorded)
+        else:
+            self._cancelled(body, recorded)
+
+    def _cancelled(self, body: Event, recorded: Recorded) -> None:
+        self._active(recorded, opened=-1)
+        self.opened.pop(recorded.originator_id, None)
+        self.ended[recorded.originator_id] = recorded.service_line_id or ""
+
+    def _issued(self, identifier: str, recorded: Recorded) -> None:
+        key = ("RUN", recorded.recorded_at.year)
+        self.counters[key] = sort_key(identifier) % 10**12
+        self.moved_counters.add(key)
+
+    def _key_created(self, body: api_key.ApiKeyCreated, recorded: Recorded) -> None:
+        self.new_keys.append(recorded)
+        key = ("KEY", recorded.recorded_at.year)
+        self.counters[key] = sort_key(recorded.originator_id) % 10**12
+        self.moved_counters.add(key)
+
+    def _key_revoked(self, body: api_key.ApiKeyRevoked, recorded: Recorded) -> None:
+        self.revoked_keys.append(recorded)
+
+
+_NOTE: dict[type[Event], Callable[[DecisionTables, Any, Recorded], None]] = {
+    execution.Activated: DecisionTables._activated,
+    execution.CheckedIn: DecisionTables._checked_in,
+    execution.CheckInVoided: DecisionTables._voided,
+    run.RunRequested: DecisionTables._requested,
+    run.RunStarted: DecisionTables._started,
+    run.RunCompleted: DecisionTables._ended,
+    run.RunFailed: DecisionTables._ended,
+    run.RunCancelled: DecisionTables._cancelled,
+    api_key.ApiKeyCreated: DecisionTables._key_created,
+    api_key.ApiKeyRevoked: DecisionTables._key_revoked,
+}

@@ -1,0 +1,112 @@
+"""As whom PostgreSQL runs, and how its programs are run.
+
+PostgreSQL refuses to run as root, so root runs it as the owner of a database that exists, else as
+`postgres` or `nobody`. For an ordinary user there is no account (None): it runs as that user.
+"""
+
+import os
+import pwd
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_ACCOUNTS = ("postgres", "nobody")
+_CHILD = Path(__file__).with_name("child.py")
+
+
+class EmbeddedPostgresError(Exception):
+    """The embedded PostgreSQL cannot be used; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """The account that root runs PostgreSQL as."""
+
+    name: str
+    uid: int
+    gid: int
+
+    def reaches(self, folder: Path) -> bool:
+        """Tried, not worked out from mode bits: access lists and mounts have their say too."""
+        attempt = ("/bin/sh", "-c", 'cd -- "$1"', "sh", str(folder))
+        return run(command_as(self, *attempt)).returncode == 0
+
+
+def owner_of(database: Path) -> Account:
+    info = database.stat()
+    if info.st_uid == 0:
+        raise EmbeddedPostgresError(
+            f"{database} belongs to root, as whom PostgreSQL does not run: chown it to its user"
+        )
+    try:
+        entry = pwd.getpwuid(info.st_uid)
+    except KeyError:
+        return Account(str(info.st_uid), info.st_uid, info.st_gid)
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+
+def default_account() -> Account:
+    for name in _ACCOUNTS:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    raise EmbeddedPostgresError(
+        "PostgreSQL does not run as root, and there is no account postgres or nobody"
+    )
+
+
+def command_as(account: Account | None, *command: str) -> list[str]:
+    """The command line that runs this command as the account, ending when this process does."""
+    uid, gid = (account.uid, account.gid) if account else (os.getuid(), os.getgid())
+    child = [sys.executable, "-I", "-S", str(_CHILD), str(os.getpid()), str(uid), str(gid)]
+    return [*child, *command]
+
+
+def run(command: list[str], keep: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run a command of `command_as` to its end; it inherits the file descriptors to keep."""
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        cwd="/",
+        env=environment(),
+        pass_fds=keep,
+    )
+
+
+def environment() -> dict[str, str]:
+    """What PostgreSQL sees of our environment: no PGPORT, which it would obey, and no secrets."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    return kept | {"LC_ALL": "C"}
+
+
+def give(target: Path | int, account: Account | None) -> None:
+    """Make the account the owner; of a link itself, not of what it leads to (see below)."""
+    if account is None:
+        return
+    if isinstance(target, int):
+        os.fchown(target, account.uid, account.gid)
+    else:
+        os.lchown(target, account.uid, account.gid)
+
+
+def open_private(path: Path, flags: int, account: Account | None) -> int:
+    """Open a file for the account alone, creating it if it is missing.
+
+    Given to the account, so that root, having come first, does not lock out the account's own
+    commands later; following no link, for the folder may be the account's, and root writes here.
+    """
+    fd = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    give(fd, account)
+    return fd
+
+
+def one_line(lines: Iterable[str]) -> str:
+    return " | ".join(line.strip() for line in lines if line.strip())

@@ -1,0 +1,79 @@
+"""Locks that say who owns and who uses the embedded PostgreSQL, and whether one still lives.
+
+`flock`, not pid files: the kernel frees a lock when its last holder is gone, however that died,
+and no reused pid is taken for a living holder.
+"""
+
+import contextlib
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from ledger.store.embedded.account import Account, open_private
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What the owner of the server wrote into its lock."""
+
+    pid: int
+    purpose: str
+
+    def is_alive(self) -> bool:
+        """False for what a killed owner left."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+
+class FileLock:
+    """One open lock file. Closing it frees the lock, unless a child process has inherited it."""
+
+    def __init__(self, path: Path, account: Account | None) -> None:
+        self.fd = open_private(path, os.O_RDWR, account)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def try_exclusive(self) -> bool:
+        return self._try(fcntl.LOCK_EX)
+
+    def try_shared(self) -> bool:
+        return self._try(fcntl.LOCK_SH)
+
+    def unlock(self) -> None:
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def sign(self, purpose: str) -> None:
+        """Write down who holds the lock, for the messages of those who wait for it."""
+        self.clear()
+        os.pwrite(self.fd, f"{os.getpid()} {purpose}\n".encode(), 0)
+
+    def clear(self) -> None:
+        os.ftruncate(self.fd, 0)
+
+    def holder(self) -> Holder | None:
+        """Who signed; None while the holder has not yet."""
+        with contextlib.suppress(ValueError):
+            pid, purpose = os.pread(self.fd, 1024, 0).decode().strip().split(" ", 1)
+            return Holder(int(pid), purpose)
+        return None
+
+    def _try(self, kind: int) -> bool:
+        try:
+            fcntl.flock(self.fd, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

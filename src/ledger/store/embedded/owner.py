@@ -1,0 +1,232 @@
+"""Owning the server of a data directory, or using that of the process that does.
+
+Errors: EmbeddedPostgresError
+        └── DirectoryInUse (another command owns the server: wait for it or stop it)
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+from ledger.store.embedded.account import EmbeddedPostgresError
+from ledger.store.embedded.lock import FileLock, Holder
+from ledger.store.embedded.place import Place, find_place
+from ledger.store.embedded.server import SETTINGS, Server, answers, launch
+
+Announce = Callable[[str], None]
+
+_SERVE = "serve"
+_NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
+_POLL = 0.01
+# A short command is soon done; one that goes on longer is worth a message, not a silent wait.
+_OWNER_LIMIT = 15.0
+_ATTACH_LIMIT = 60.0
+
+
+class DirectoryInUse(EmbeddedPostgresError):
+    """Another command owns the server: stop that, or try again when it has finished."""
+
+    def __init__(self, data_dir: Path, holder: Holder | None) -> None:
+        serves = holder is not None and holder.purpose == _SERVE
+        advice = "stop that first" if serves else "try again when that has finished"
+        super().__init__(f"The database in {data_dir} is in use by {_who(holder)}: {advice}")
+        self.data_dir = data_dir
+        self.holder = holder
+
+
+@dataclass(frozen=True)
+class AttachedPostgres:
+    """The server of another process. A `ledger serve` may stop it at any time."""
+
+    url: str
+
+
+class EmbeddedPostgres:
+    """The server of one data directory, owned by this process from `start` to `stop`."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        purpose: str = _SERVE,
+        announce: Announce = print,
+        settings: Mapping[str, str] = _NO_SETTINGS,
+    ) -> None:
+        self._data_dir = data_dir.absolute()
+        self._purpose = purpose
+        self._announce = announce
+        self._settings = {**SETTINGS, **settings}
+        self._owner: FileLock | None = None
+        self._users: FileLock | None = None
+        self._server: Server | None = None
+
+    @property
+    def url(self) -> str:
+        return self._place.url()
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's; None when it was not started or has been stopped."""
+        return self._server.pid if self._server else None
+
+    def poll(self) -> int | None:
+        """None while the server lives, else its exit code; 0 when not started, or stopped."""
+        return self._server.poll() if self._server else 0
+
+    def start(self) -> None:
+        """Run the server and return when it answers. After its unexpected death: run it again.
+
+        Waits some seconds for a short command to finish; raises DirectoryInUse, at once when
+        another `ledger serve` owns the server.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("the embedded PostgreSQL dies with its thread: use the main thread")
+        if self.poll() is None:
+            return
+        try:
+            with _plain_errors(self._data_dir):
+                self._own()
+                self._place.make()  # a cleaner of /tmp may have taken the socket's folder
+                self._server = launch(self._place, self._settings, self._announce)
+                self._server.await_ready(self._announce)
+        except BaseException:
+            self._end()
+            raise
+
+    def stop(self) -> None:
+        """Shut the server down; a short command waits first for the others that use its server."""
+        try:
+            if self._purpose != _SERVE and self.poll() is None:
+                self._await_users()
+        finally:
+            self._end()
+
+    def own_or_attach(self) -> FileLock | None:
+        """Become the owner (None), or keep the owner from stopping while the lock is open.
+
+        The lock comes first, then the look whether the server answers: an owner that stops holds
+        the lock exclusively, so a server that answers now stays.
+        """
+        deadline = time.monotonic() + _ATTACH_LIMIT
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_plain_errors(self._data_dir))
+            users: FileLock | None = None
+            while not self._try_own():
+                if users is None:
+                    users = stack.enter_context(self._lock("users.lock"))
+                if users.try_shared():
+                    if answers(self._place, "ledger"):
+                        stack.pop_all()
+                        return users
+                    users.unlock()
+                if time.monotonic() > deadline:
+                    raise EmbeddedPostgresError(
+                        f"The database in {self._place.data_dir}, run by {_who(self._holder())},"
+                        f" has not answered in {_ATTACH_LIMIT:.0f} s"
+                    )
+                time.sleep(_POLL)
+        return None
+
+    @cached_property
+    def _place(self) -> Place:
+        return find_place(self._data_dir)
+
+    def _lock(self, name: str) -> FileLock:
+        return FileLock(self._place.base / name, self._place.account)
+
+    def _own(self) -> None:
+        deadline = time.monotonic() + _OWNER_LIMIT
+        told = False
+        while not self._try_own():
+            holder = self._holder()
+            # What a killed owner wrote stays until the next has signed: not to be trusted.
+            known = holder if holder is not None and holder.is_alive() else None
+            if (known and known.purpose == _SERVE) or time.monotonic() > deadline:
+                raise DirectoryInUse(self._place.data_dir, holder)
+            if known and not told:
+                self._announce(f"Waiting for {_who(known)} to finish")
+                told = True
+            time.sleep(_POLL)
+
+    def _try_own(self) -> bool:
+        if self._owner is not None:
+            return True
+        self._place.make()
+        owner = self._lock("owner.lock")
+        if not owner.try_exclusive():
+            owner.close()
+            return False
+        owner.sign(self._purpose)
+        self._owner = owner
+        if self._place.notice:
+            self._announce(self._place.notice)
+        return True
+
+    def _holder(self) -> Holder | None:
+        with self._lock("owner.lock") as owner:
+            return owner.holder()
+
+    def _await_users(self) -> None:
+        """Take users.lock exclusively: nobody uses the server, and nobody who comes now will."""
+        self._users = self._lock("users.lock")
+        told = False
+        while not self._users.try_exclusive():
+            if not told:
+                self._announce("Done; other commands still use the database: waiting for them")
+                told = True
+            time.sleep(_POLL)
+
+    def _end(self) -> None:
+        """Stop the server if it lives, then let go of the directory."""
+        try:
+            if self._server is not None:
+                self._server.shut_down()
+        finally:
+            self._server = None
+            if self._owner is not None:
+                self._owner.clear()
+                self._owner.close()
+                self._owner = None
+            if self._users is not None:
+                self._users.close()
+                self._users = None
+
+
+@contextlib.contextmanager
+def running(
+    data_dir: Path,
+    *,
+    purpose: str,
+    announce: Announce = print,
+    settings: Mapping[str, str] = _NO_SETTINGS,
+) -> Iterator[EmbeddedPostgres | AttachedPostgres]:
+    """A running server for a short command: its own, or that of the process that owns one."""
+    server = EmbeddedPostgres(data_dir, purpose=purpose, announce=announce, settings=settings)
+    users = server.own_or_attach()
+    if users is not None:
+        with users:
+            yield AttachedPostgres(server.url)
+        return
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def _who(holder: Holder | None) -> str:
+    return f"ledger {holder.purpose} (pid {holder.pid})" if holder else "another process"
+
+
+@contextlib.contextmanager
+def _plain_errors(data_dir: Path) -> Iterator[None]:
+    """Whatever the operating system refuses is one line too."""
+    try:
+        yield
+    except OSError as exc:
+        raise EmbeddedPostgresError(f"The database in {data_dir} cannot be used: {exc}") from exc

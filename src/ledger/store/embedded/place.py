@@ -1,0 +1,200 @@
+"""Where the embedded PostgreSQL keeps its files.
+
+An ordinary user has everything in the data directory:
+
+    postgres/       the database, with the socket that clients connect to
+    postgres.log    what the server says (postgres.log.1: the log before)
+    *.lock          who owns the server, who uses it, whether one still lives
+
+No permission of a folder that others made is ever changed. What the account that root runs
+PostgreSQL as cannot reach goes below /var/lib/execution-ledger: the database (the data directory
+then holds a link to it), and the programs.
+"""
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import quote
+
+from ledger.store.embedded.account import (
+    Account,
+    EmbeddedPostgresError,
+    command_as,
+    default_account,
+    give,
+    one_line,
+    open_private,
+    owner_of,
+    run,
+)
+from ledger.store.embedded.programs import SYSTEM_DIR, find_programs, make_system_dir
+
+PORT = 5432
+# The longest path of a socket is 107 bytes on Linux and 103 on macOS; the smaller serves both.
+_SOCKET_PATH_BYTES = 103
+_LOG_BYTES = 10 * 1024 * 1024
+# The second where the system does not know the first. Both sort by code point.
+_LOCALES = ("C.UTF-8", "C")
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folders of one database. `account` is None for an ordinary user."""
+
+    data_dir: Path
+    base: Path
+    account: Account | None
+
+    @property
+    def database(self) -> Path:
+        return self.base / "postgres"
+
+    @property
+    def log(self) -> Path:
+        return self.base / "postgres.log"
+
+    @property
+    def notice(self) -> str | None:
+        """What root is told when the files are not where they were asked to be."""
+        if self.account is None or self.base == self.data_dir:
+            return None
+        reason = f"user {self.account.name} cannot reach {self.data_dir}"
+        return f"As root: the database's files are in {self.base} ({reason})"
+
+    @cached_property
+    def socket_dir(self) -> Path:
+        """The database's own folder, or one in /tmp when that does not fit a socket's address.
+
+        A comma does not fit either: libpq takes it for the end of a host.
+        """
+        address = os.fsencode(self.database / f".s.PGSQL.{PORT}")
+        if len(address) <= _SOCKET_PATH_BYTES and b"," not in address:
+            return self.database
+        return Path("/tmp", f"execution-ledger-{_short_hash(self.base)}")
+
+    @cached_property
+    def programs(self) -> Path:
+        return find_programs(self.account)
+
+    def url(self, database: str = "ledger") -> str:
+        # The port is named, or a PGPORT in the client's environment would lead it elsewhere.
+        host = quote(os.fsencode(self.socket_dir), safe="")
+        return f"postgresql://postgres@/{database}?host={host}&port={PORT}"
+
+    def make(self) -> None:
+        """Create the folders that are missing."""
+        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        _make_private(self.data_dir, self.account if self.base == self.data_dir else None)
+        if self.base != self.data_dir:
+            make_system_dir()
+            _make_private(self.base, self.account)
+            link = self.data_dir / "postgres"
+            if not link.is_symlink():
+                link.symlink_to(self.database)
+        if self.socket_dir != self.database:
+            _make_private(self.socket_dir, self.account)
+            _refuse_foreign(self.socket_dir, self.account)
+
+    def initialise(self, lock: int) -> None:
+        """Create the database's files, aside and then renamed: a kill half-way leaves no half."""
+        new = self.base / "postgres.new"
+        if new.exists():
+            shutil.rmtree(new)
+        new.mkdir(mode=0o700)
+        give(new, self.account)
+        options = ("-U", "postgres", "--auth=trust", "--encoding=UTF8", "--data-checksums")
+        for locale in _LOCALES:
+            initdb = self.command("initdb", "-D", str(new), f"--locale={locale}", *options)
+            result = run(initdb, keep=(lock,))
+            if result.returncode == 0:
+                break
+        else:
+            reason = one_line(result.stderr.splitlines())
+            raise EmbeddedPostgresError(f"No database could be created in {self.base}: {reason}")
+        new.rename(self.database)
+        folder = os.open(self.base, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(folder)
+        os.close(folder)
+
+    def open_log(self) -> int:
+        """Open the log for appending; one that has grown long is set aside first."""
+        if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
+            self.log.replace(self.base / "postgres.log.1")
+        return open_private(self.log, os.O_WRONLY | os.O_APPEND, self.account)
+
+    def command(self, program: str, *arguments: str) -> list[str]:
+        """The command line of one of PostgreSQL's programs, run as the account."""
+        return command_as(self.account, str(self.programs / "bin" / program), *arguments)
+
+
+def find_place(data_dir: Path) -> Place:
+    """Decide where the database of this data directory is, or is to be; creates nothing.
+
+    A database that exists is used where it is, or refused: an empty one in another place would
+    look like lost data.
+    """
+    data_dir = data_dir.resolve()
+    if os.geteuid() != 0:
+        return Place(data_dir, data_dir, None)
+    linked = _linked_base(data_dir)
+    elsewhere = linked or SYSTEM_DIR / _short_hash(data_dir)
+    for base in (data_dir, elsewhere):
+        database = base / "postgres"
+        if database.is_dir() and not database.is_symlink():
+            account = owner_of(database)
+            if not account.reaches(database):
+                raise EmbeddedPostgresError(
+                    f"User {account.name} owns the database {database} but cannot reach it"
+                )
+            return Place(data_dir, base, account)
+    account = default_account()
+    nearest = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
+    inside = linked is None and account.reaches(nearest)
+    return Place(data_dir, data_dir if inside else elsewhere, account)
+
+
+def _linked_base(data_dir: Path) -> Path | None:
+    """Where the link in the data directory leads: a renamed one keeps its database.
+
+    Only below our own folder: the data directory may be another user's, who could set any link.
+    """
+    link = data_dir / "postgres"
+    target = link.readlink() if link.is_symlink() else None
+    return target.parent if target and target.parent.parent == SYSTEM_DIR else None
+
+
+def _make_private(path: Path, account: Account | None) -> None:
+    """Create a folder that only the account can enter; one that exists is left as it is.
+
+    It appears at once with its owner: a second process that starts meanwhile must not find a
+    folder of root's and conclude that the account cannot reach it.
+    """
+    if path.is_dir():
+        return
+    aside = Path(tempfile.mkdtemp(prefix=".ledger-", dir=path.parent))
+    try:
+        give(aside, account)
+        aside.rename(path)
+    except OSError:
+        aside.rmdir()
+        if not path.is_dir():
+            raise
+
+
+def _refuse_foreign(folder: Path, account: Account | None) -> None:
+    """In /tmp anybody could have made it, and would answer our clients."""
+    info = folder.lstat()
+    uid = account.uid if account else os.geteuid()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != uid or info.st_mode & 0o077:
+        raise EmbeddedPostgresError(
+            f"{folder}, for the database's socket, belongs to another user or is open to others"
+        )
+
+
+def _short_hash(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]

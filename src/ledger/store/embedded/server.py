@@ -1,0 +1,151 @@
+"""The server's process: `postgres` in the foreground, as our direct child."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import psycopg
+
+from ledger.store.embedded.account import EmbeddedPostgresError, environment, one_line
+from ledger.store.embedded.leftovers import await_previous, disarm_pid_files
+from ledger.store.embedded.place import Place
+
+# Durable first, then sized for a machine that does other work too. On the command line, where they
+# win over postgresql.conf, so that a new version of the ledger brings its own.
+SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "fsync": "on",
+        "synchronous_commit": "on",
+        "full_page_writes": "on",
+        "max_connections": "200",
+        "shared_buffers": "256MB",
+        # Few checkpoints: the pages first touched after one go whole into the write-ahead log.
+        "max_wal_size": "2GB",
+        "min_wal_size": "256MB",
+        "checkpoint_timeout": "15min",
+        "checkpoint_completion_target": "0.9",
+        # For solid-state disks; the default of 4.0 shuns indexes.
+        "random_page_cost": "1.1",
+        # Statements here are short: compiling them costs more than it saves.
+        "jit": "off",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        "unix_socket_permissions": "0700",
+    }
+)
+
+_POLL = 0.01
+_SLOW_POLL = 0.2
+_PATIENCE = 2.0
+# Recovery replays up to max_wal_size and somewhat more: seconds, or minutes on a slow disk.
+_START_LIMIT = 600.0
+_FAST_LIMIT = 60.0
+# After SIGQUIT the postmaster gives its children 5 s and then kills them itself.
+_QUIT_LIMIT = 10.0
+
+
+class Server:
+    """One life of the server: from `launch` to its end, which `poll` shows."""
+
+    def __init__(self, place: Place, process: subprocess.Popen[bytes], log_start: int) -> None:
+        self._place = place
+        self._process = process
+        self._log_start = log_start
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def await_ready(self, announce: Callable[[str], None]) -> None:
+        """Return when it answers and has the database `ledger`; raise as soon as it has ended."""
+        began = time.monotonic()
+        told = False
+        while not answers(self._place, "postgres"):
+            code = self.poll()
+            if code is not None:
+                raise EmbeddedPostgresError(
+                    f"PostgreSQL ended as it started (exit code {code}): {self._last_words()}"
+                )
+            waited = time.monotonic() - began
+            if waited > _START_LIMIT:
+                raise EmbeddedPostgresError(
+                    f"PostgreSQL does not answer after {waited:.0f} s: {self._last_words()}"
+                )
+            if waited > _PATIENCE and not told:
+                announce("Waiting for PostgreSQL, which is recovering")
+                told = True
+            # PostgreSQL logs every refused connection, so a long recovery is asked less often.
+            time.sleep(_POLL if waited < _PATIENCE else _SLOW_POLL)
+        _create_ledger(self._place)
+
+    def shut_down(self) -> None:
+        """Fast shutdown; at once where that takes too long. Reaps the process in any case."""
+        for number, limit in ((signal.SIGINT, _FAST_LIMIT), (signal.SIGQUIT, _QUIT_LIMIT)):
+            if self.poll() is not None:
+                return
+            self._process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(limit)
+        self._process.kill()
+        self._process.wait()
+
+    def _last_words(self) -> str:
+        with self._place.log.open("rb") as log:
+            log.seek(self._log_start)
+            lines = log.read().decode(errors="replace").splitlines()
+        return one_line(lines[-4:]) or f"see {self._place.log}"
+
+
+def launch(place: Place, settings: Mapping[str, str], announce: Callable[[str], None]) -> Server:
+    """Start the server, creating its files if there are none."""
+    with await_previous(place, announce) as lock:
+        if not place.database.exists():
+            place.initialise(lock.fd)
+        disarm_pid_files(place)
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        folders = ["-D", str(place.database), "-k", str(place.socket_dir), "-h", ""]
+        log = place.open_log()
+        try:
+            log_start = os.lseek(log, 0, os.SEEK_END)
+            # A session of its own: Ctrl-C at the terminal is for us, who stop the server last.
+            process = subprocess.Popen(
+                place.command("postgres", *folders, *options),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=environment(),
+                pass_fds=(lock.fd,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+    return Server(place, process, log_start)
+
+
+def answers(place: Place, database: str) -> bool:
+    """Does a server take connections here to this database?"""
+    try:
+        psycopg.connect(place.url(database), connect_timeout=10).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _create_ledger(place: Place) -> None:
+    """Each start looks: a kill may have come between the files and the database."""
+    try:
+        with psycopg.connect(place.url("postgres"), autocommit=True) as connection:
+            known = connection.execute("SELECT FROM pg_database WHERE datname = 'ledger'")
+            if known.fetchone() is None:
+                connection.execute("CREATE DATABASE ledger")
+    except psycopg.Error as exc:
+        reason = one_line(str(exc).splitlines())
+        raise EmbeddedPostgresError(f"The database ledger cannot be created: {reason}") from exc

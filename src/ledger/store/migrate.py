@@ -1,0 +1,87 @@
+"""Schema changes: numbered files, each applied once, one process at a time.
+
+The events table and its index are the library's own DDL, run here and nowhere else: its start-up
+DDL races between processes. A file that was applied and later edited is refused.
+"""
+
+import hashlib
+from importlib.resources import files
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from ledger.store.log import Log
+
+_LOCK = 7_300_001
+"""Advisory lock of the migrations (any number will do, as long as it is this one)."""
+
+_BASE = """
+CREATE SCHEMA IF NOT EXISTS ledger;
+CREATE TABLE IF NOT EXISTS ledger.migration (
+    name text PRIMARY KEY,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+GRANT USAGE ON SCHEMA ledger TO ledger_api;
+"""
+
+# Roles belong to the whole cluster, so two databases can race for this one.
+_ROLE = """
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'ledger_api') THEN
+        CREATE ROLE ledger_api NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;
+    END IF;
+    IF NOT pg_has_role(current_user, 'ledger_api', 'MEMBER') THEN
+        GRANT ledger_api TO CURRENT_USER;
+    END IF;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+END $$
+"""
+
+
+class SchemaError(Exception):
+    """The database cannot be used as it is; the message says why in one line."""
+
+
+def migrate(conninfo: str) -> list[str]:
+    """Bring the schema up to date; returns the names applied now.
+
+    Raises SchemaError for a server older than 15 or a migration that was edited after it ran.
+    """
+    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+        if connection.info.server_version < 150000:
+            raise SchemaError("PostgreSQL 15 or newer is needed.")
+        connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        connection.execute(_ROLE)
+        connection.execute(_BASE)
+        _create_library_table(connection, conninfo)
+        return [name for name, sql in _files() if _apply(connection, name, sql)]
+
+
+def _create_library_table(connection: psycopg.Connection, conninfo: str) -> None:
+    row = connection.execute("SELECT to_regclass('ledger.ledger_events')").fetchone()
+    if row == (None,):
+        Log(conninfo, CREATE_TABLE="y").close()
+
+
+def _files() -> list[tuple[str, str]]:
+    folder = files("ledger.store") / "migrations"
+    names = sorted(f.name for f in folder.iterdir() if f.name.endswith(".sql"))
+    return [(name, (folder / name).read_text()) for name in names]
+
+
+def _apply(connection: psycopg.Connection, name: str, sql: str) -> bool:
+    checksum = hashlib.sha256(sql.encode()).hexdigest()
+    row = connection.execute(
+        "SELECT checksum FROM ledger.migration WHERE name = %s", (name,)
+    ).fetchone()
+    if row is not None:
+        if row[0] != checksum:
+            raise SchemaError(f"Migration {name} was changed after it had been applied.")
+        return False
+    with connection.transaction():
+        connection.execute(sql.encode())
+        connection.execute(
+            "INSERT INTO ledger.migration (name, checksum) VALUES (%s, %s)", (name, checksum)
+        )
+    return True

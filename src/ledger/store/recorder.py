@@ -1,0 +1,115 @@
+"""The library's PostgreSQL recorder, with the append path replaced.
+
+Kept: its table, its lock, its channel, its datastore. Replaced: ``insert_events``, because the
+library's pipelined form hangs for ever, lock held, once a batch fills the socket's buffer, and
+because our decisions are made inside the append transaction. ``enable_db_functions`` stays off:
+with it the library takes no lock, and a reader that tails the log loses events for good.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from eventsourcing.persistence import StoredEvent
+from eventsourcing.postgres import PostgresApplicationRecorder, PostgresFactory
+from psycopg import Cursor
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow, tuple_row
+from psycopg.sql import SQL
+
+from ledger.store.append import Append
+
+SCHEMA = "ledger"
+
+# The log in order, from after a position.
+_READ = """
+SELECT originator_id, originator_version, topic, state, notification_id
+FROM ledger.ledger_events
+WHERE notification_id > %s
+ORDER BY notification_id
+LIMIT %s
+"""
+
+StoredRow = tuple[str, int, str, bytes, int]
+"""(stream, version, topic, state, position)"""
+
+
+class LedgerRecorder(PostgresApplicationRecorder):
+    """Appends under the library's table lock; reads plain tuples."""
+
+    @contextmanager
+    def append_transaction(self) -> Iterator[Append]:
+        """A transaction that holds the table lock from its first statement to its commit.
+
+        READ COMMITTED, so every statement after the lock sees all that was committed before it.
+        Raises the library's OperationalError when the lock is not had within ``lock_timeout``.
+        """
+        begin = SQL("; ").join([SQL("BEGIN"), *self.lock_table_statements])
+        with self.datastore.get_connection() as conn:
+            cursor: Cursor[TupleRow] = conn.cursor(row_factory=tuple_row, binary=True)
+            try:
+                conn.execute(begin)
+                append = Append(cursor)
+                yield append
+                conn.execute("COMMIT" if append.dirty else "ROLLBACK")
+            except BaseException:
+                if not conn.closed and not conn.broken:
+                    conn.rollback()
+                raise
+
+    def insert_events(
+        self, stored_events: Sequence[StoredEvent], **kwargs: Any
+    ) -> Sequence[int] | None:
+        """Write events in the append transaction given as ``append``; there is no other way."""
+        append: Append = kwargs.pop("append")
+        return append.insert(stored_events, **kwargs)
+
+    def read(self, after: int, limit: int) -> list[StoredRow]:
+        """Stored events after a position, in order. Complete: see the table lock."""
+        with (
+            self.datastore.get_connection() as conn,
+            conn.cursor(row_factory=tuple_row, binary=True) as cursor,
+        ):
+            return cursor.execute(_READ, (after, limit), prepare=True).fetchall()
+
+
+class LedgerFactory(PostgresFactory):
+    """Chosen through ``PERSISTENCE_MODULE``; knows our recorder."""
+
+    application_recorder_class = LedgerRecorder
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env)
+        if self.datastore.enable_db_functions:
+            raise AssertionError("enable_db_functions loses events for tailing readers")
+        # Connection options the library has no setting for (sslmode, keepalives …).
+        extra = conninfo_to_dict(self.env.get("LEDGER_CONNINFO") or "")
+        pool = self.datastore.pool
+        pool.kwargs = {**pool.kwargs, **extra, "application_name": "ledger"}  # type: ignore[dict-item]
+        # A lost server is asked again soon, not after the default's five minutes of back-off.
+        pool.reconnect_timeout = 3.0
+
+
+def library_environment(conninfo: str) -> Mapping[str, str]:
+    """The library's settings for a connection string (URL or key=value).
+
+    ``CREATE_TABLE`` is off: its start-up DDL races between processes; migrations create it once.
+    """
+    parts = conninfo_to_dict(conninfo)
+    return {
+        "PERSISTENCE_MODULE": "ledger.store.recorder:LedgerFactory",
+        "POSTGRES_DBNAME": str(parts.get("dbname") or "postgres"),
+        "POSTGRES_HOST": str(parts.get("host") or ""),
+        "POSTGRES_PORT": str(parts.get("port") or "5432"),
+        "POSTGRES_USER": str(parts.get("user") or "postgres"),
+        "POSTGRES_PASSWORD": str(parts.get("password") or ""),
+        "POSTGRES_SCHEMA": SCHEMA,
+        "POSTGRES_CONNECT_TIMEOUT": "2",
+        "POSTGRES_LOCK_TIMEOUT": "2",
+        "POSTGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT": "5",
+        "POSTGRES_POOL_SIZE": "1",
+        "POSTGRES_MAX_OVERFLOW": "3",
+        "ORIGINATOR_ID_TYPE": "text",
+        "CREATE_TABLE": "n",
+        "LEDGER_CONNINFO": conninfo,
+    }

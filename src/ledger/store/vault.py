@@ -1,0 +1,133 @@
+"""Encryption of what may be personal: a run's input, output and error.
+
+Every run has a data key of its own, wrapped by the master key and kept in ``run_key``. Destroying
+that row makes the run's payloads unreadable everywhere, in the log and in every copy of it, while
+hashes over the ciphertext still hold.
+
+A sealed value is ``version(8) || nonce(12) || commitment(32) || AES-256-GCM``. The stream version
+of the event that carries it, the run, the organization and the field are bound as associated
+data: a ciphertext moved to another run, field or event does not open. GCM alone does not commit
+to its key; the commitment does, so no second key opens the same bytes.
+"""
+
+import hashlib
+import hmac
+import os
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_NONCE = 12
+_COMMITMENT = 32
+_HEADER = 8
+_COMMIT_LABEL = b"ledger/key-commit/v1"
+_DIGEST_LABEL = b"ledger/fact-digest/v1"
+
+
+class CannotOpen(Exception):
+    """The bytes were not sealed under this key for this place."""
+
+
+class RunKey:
+    """The data key of one run: seals its payloads and digests its facts."""
+
+    __slots__ = ("_aead", "_commitment", "_context", "_digest_key")
+
+    def __init__(self, key: bytes, organization_id: str, run_id: str) -> None:
+        self._aead = AESGCM(key)
+        self._commitment = hmac.digest(key, _COMMIT_LABEL, "sha256")
+        self._digest_key = hmac.digest(key, _DIGEST_LABEL, "sha256")
+        self._context = f"{organization_id}|{run_id}"
+
+    def seal(self, field: str, version: int, plaintext: bytes) -> bytes:
+        """Encrypt the JSON text of one field of the event at this stream version."""
+        header = version.to_bytes(_HEADER, "big")
+        nonce = os.urandom(_NONCE)
+        sealed = self._aead.encrypt(nonce, plaintext, self._aad(field, header))
+        return header + nonce + self._commitment + sealed
+
+    def open(self, field: str, sealed: bytes) -> bytes:
+        """The plaintext again. Raises CannotOpen for other keys, fields, runs or altered bytes."""
+        header, rest = sealed[:_HEADER], sealed[_HEADER:]
+        nonce, rest = rest[:_NONCE], rest[_NONCE:]
+        commitment, ciphertext = rest[:_COMMITMENT], rest[_COMMITMENT:]
+        if not hmac.compare_digest(commitment, self._commitment):
+            raise CannotOpen("sealed under another key")
+        try:
+            return self._aead.decrypt(nonce, ciphertext, self._aad(field, header))
+        except InvalidTag as error:
+            raise CannotOpen("sealed for another place, or altered") from error
+
+    def digest(self, content: bytes) -> bytes:
+        """HMAC-SHA256 of a fact's content: once the key is gone nobody can guess it back."""
+        return hmac.digest(self._digest_key, content, "sha256")
+
+    def _aad(self, field: str, header: bytes) -> bytes:
+        return f"{self._context}|{field}|".encode() + header + self._commitment
+
+
+class Vault:
+    """Makes, wraps and unwraps run keys under one master key of 32 bytes."""
+
+    def __init__(self, master_key: bytes) -> None:
+        if len(master_key) != 32:
+            raise ValueError("the master key must have 32 bytes")
+        self._aead = AESGCM(master_key)
+        self.fingerprint = hmac.digest(master_key, b"ledger/master-key/v1", "sha256").hex()[:32]
+        """Tells two master keys apart without giving either away; kept in the database."""
+
+    def create(self, organization_id: str, run_id: str) -> tuple[RunKey, bytes]:
+        """A new run key and its wrapped form for the key table."""
+        key = os.urandom(32)
+        nonce = os.urandom(_NONCE)
+        wrapped = nonce + self._aead.encrypt(nonce, key, self._aad(organization_id, run_id))
+        return RunKey(key, organization_id, run_id), wrapped
+
+    def unwrap(self, wrapped: bytes, organization_id: str, run_id: str) -> RunKey:
+        """The run key behind its wrapped form. Raises CannotOpen for another master key or run."""
+        nonce, sealed = wrapped[:_NONCE], wrapped[_NONCE:]
+        try:
+            key = self._aead.decrypt(nonce, sealed, self._aad(organization_id, run_id))
+        except InvalidTag as error:
+            raise CannotOpen("wrapped under another master key, or for another run") from error
+        return RunKey(key, organization_id, run_id)
+
+    @staticmethod
+    def _aad(organization_id: str, run_id: str) -> bytes:
+        return f"ledger/run-key/v1|{organization_id}|{run_id}".encode()
+
+
+def content_digest(content: bytes) -> bytes:
+    """SHA-256 of a fact's canonical content, for facts that are not about runs."""
+    return hashlib.sha256(content).digest()
+
+
+def load_master_key(path: Path) -> bytes:
+    """The master key kept in a 0600 file; made there on first use, atomically.
+
+    Two processes that start at once end with the same key: the file appears whole or not at all.
+    """
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(os.urandom(32).hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return parse_master_key(path.read_text())
+
+
+def parse_master_key(text: str) -> bytes:
+    """64 hexadecimal digits as 32 bytes. Raises ValueError otherwise."""
+    key = bytes.fromhex(text.strip())
+    if len(key) != 32:
+        raise ValueError("the master key must be 64 hexadecimal digits (32 bytes)")
+    return key
