@@ -115,20 +115,20 @@ class Loops:
     def __init__(self, settings: Settings, conninfo: str, clock: Clock = utc_now) -> None:
         self._log = Log(conninfo)
         self._writer = create_writer(settings, self._log, clock)
-        self._projector = create_projector(conninfo)
-        self._sweeper = Sweeper(
+        self.projector = create_projector(conninfo)
+        self.sweeper = Sweeper(
             conninfo, self._writer, clock, settings.idle_after, settings.idle_sweep_seconds
         )
 
     def start(self) -> None:
         """Start all loops."""
         self._writer.start()
-        self._projector.start()
-        self._sweeper.start()
+        self.projector.start()
+        self.sweeper.start()
 
     def stop(self) -> None:
         """End all loops, each after the work in hand."""
-        self._sweeper.stop()
-        self._projector.stop()
+        self.sweeper.stop()
+        self.projector.stop()
         self._writer.stop()
         self._log.close()

@@ -1,0 +1,116 @@
+"""The whole service in this process: writer, projector, HTTP application, with a clock to set."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+
+from ledger.api.authentication import create_token
+from ledger.application.commands import CreateApiKey
+from ledger.application.principal import COMMAND_LINE
+from ledger.application.unit import Receipt
+from ledger.bootstrap import Loops, create_api
+from ledger.domain.api_key import Permission
+from ledger.settings import Settings
+from tests.support.facts import ORGANIZATION, encode
+
+BATCH = {"content-type": "application/cloudevents-batch+json"}
+STRUCTURED = {"content-type": "application/cloudevents+json"}
+ALL: tuple[Permission, ...] = ("read", "write", "service_lines:manage")
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self, now: datetime | None = None) -> None:
+        self.now = now or datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **duration: float) -> None:
+        self.now += timedelta(**duration)
+
+
+class Service:
+    """A running service and an HTTP client with a token for one organization."""
+
+    def __init__(self, app: Any, loops: Loops, clock: Clock, http: httpx.AsyncClient) -> None:
+        self.app, self.loops, self.clock, self.http = app, loops, clock, http
+
+    async def token(self, *permissions: Permission, **tenant: str | None) -> str:
+        """A new key; for ORGANIZATION unless a tenant is given."""
+        token = create_token()
+        tenant = {"organization_id": ORGANIZATION, "workspace_id": None} | tenant
+        command = CreateApiKey(
+            COMMAND_LINE,
+            token,
+            name="test",
+            permissions=permissions,
+            **tenant,  # type: ignore[arg-type]
+        )
+        outcomes = await asyncio.wrap_future(self.app.state.services.writer.submit([command]))
+        assert isinstance(outcomes[0], Receipt)
+        return token
+
+    async def report(self, *events: dict[str, Any]) -> list[dict[str, Any]]:
+        """A batch's outcomes."""
+        body = b"[" + b",".join(map(encode, events)) + b"]"
+        answer = await self.http.post("/v1/facts", content=body, headers=BATCH)
+        assert answer.status_code == 200, answer.text
+        items: list[dict[str, Any]] = answer.json()["data"]
+        return items
+
+    async def accept(self, *events: dict[str, Any]) -> list[dict[str, Any]]:
+        """A batch's outcomes, each of which must be ``recorded``."""
+        items = await self.report(*events)
+        assert [item["error"] for item in items if item["outcome"] != "recorded"] == []
+        return items
+
+    async def refuse(self, event: dict[str, Any]) -> tuple[int, str]:
+        """(status, code) of a single fact that must be refused."""
+        answer = await self.http.post("/v1/facts", content=encode(event), headers=STRUCTURED)
+        assert answer.status_code >= 400, answer.text
+        return answer.status_code, answer.json()["code"]
+
+    async def get(self, path: str, **options: Any) -> Any:
+        """The JSON of a 200."""
+        answer = await self.http.get(path, **options)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def line(self, line_id: str) -> dict[str, Any]:
+        """A line's detail."""
+        data: dict[str, Any] = (await self.get(f"/v1/execution/{line_id}"))["data"]
+        return data
+
+    async def sweep(self) -> int:
+        """One sweep of the idle sweeper; the number of lines that went idle."""
+        return await asyncio.to_thread(self.loops.sweeper.run_once)
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, conninfo: str, clock: Clock | None = None
+) -> AsyncIterator[Service]:
+    """Everything started, and stopped at the end."""
+    clock = clock or Clock()
+    loops = Loops(settings, conninfo, clock)
+    loops.start()
+    app = create_api(settings, conninfo, clock)
+    try:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+                base_url="http://ledger.test",
+            ) as http,
+        ):
+            service = Service(app, loops, clock, http)
+            http.headers["authorization"] = f"Bearer {await service.token(*ALL)}"
+            yield service
+    finally:
+        loops.stop()
