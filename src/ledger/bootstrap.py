@@ -17,7 +17,7 @@ from ledger.api.positions import ViewPositions
 from ledger.api.services import ApiServices
 from ledger.application.sweeper import Sweeper
 from ledger.application.writer import Writer
-from ledger.projection.projector import Projector
+from ledger.projection.projector import Projector, register
 from ledger.settings import Settings
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.log import Log
@@ -43,12 +43,13 @@ def utc_now() -> datetime:
 
 
 def prepare_database(settings: Settings, conninfo: str) -> None:
-    """Schema and master key, once, before any worker starts.
+    """Schema, views' tables and master key, once, before any worker starts.
 
     Raises ConfigurationError, SchemaError, or psycopg.OperationalError when it is unreachable.
     """
     vault = open_vault(settings)
     migrate(conninfo)
+    register(conninfo, projections())
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         connection.execute(_FINGERPRINT, (vault.fingerprint,))
         row = connection.execute(

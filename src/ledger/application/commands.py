@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 
 from ledger.application.principal import SWEEPER, Principal
-from ledger.application.unit import Receipt, Unit
+from ledger.application.unit import Receipt, TenantOf, Unit
 from ledger.domain.api_key import ApiKey, ApiKeyCreated, Permission
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.execution import Execution
@@ -23,7 +23,7 @@ class _LineCommand:
         """The line."""
         return (self.line_id,)
 
-    def identity(self) -> None:
+    def identity(self, tenant_of: TenantOf) -> None:
         """No fact."""
 
 
@@ -113,7 +113,7 @@ class CreateApiKey:
         """A new stream."""
         return ()
 
-    def identity(self) -> None:
+    def identity(self, tenant_of: TenantOf) -> None:
         """No fact."""
 
     def decide(self, unit: Unit) -> Receipt:
@@ -135,7 +135,7 @@ class RevokeApiKey:
         """The key."""
         return (self._key_id,)
 
-    def identity(self) -> None:
+    def identity(self, tenant_of: TenantOf) -> None:
         """No fact."""
 
     def decide(self, unit: Unit) -> Receipt:

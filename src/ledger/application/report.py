@@ -16,7 +16,7 @@ from ledger.application import fact_types as types
 from ledger.application import report_runs
 from ledger.application.facts import Fact
 from ledger.application.principal import Principal
-from ledger.application.unit import Receipt, Unit
+from ledger.application.unit import Receipt, TenantOf, Unit
 from ledger.domain import execution_events as events
 from ledger.domain.errors import (
     FactConflict,
@@ -55,17 +55,21 @@ class ReportFact:
         if self.fact.named_line is not None:
             yield self.fact.named_line
 
-    def identity(self) -> tuple[str, str, str] | None:
-        """Known beforehand unless an administrator reports: then the subject tells the tenant."""
+    def identity(self, tenant_of: TenantOf) -> tuple[str, str, str] | None:
+        """(organization, source, id). For an administrator's fact the subject tells the tenant."""
         organization_id = self.principal.organization_id
-        if organization_id is None or self.principal.is_admin:
+        if self.principal.is_admin:
+            organization_id = self._subject_tenant(tenant_of)
+        if organization_id is None:
             return None
         return organization_id, self.fact.source, self.fact.id
 
     def decide(self, unit: Unit) -> Receipt:
         """Judge and record. Raises Refused."""
         fact = self.fact
-        identity = self.identity() or (self._organization(unit), fact.source, fact.id)
+        unit.load(self.streams())
+        # An unknown subject of an administrator's fact has no tenant; it is not found below.
+        identity = self.identity(unit.tenant_of) or ("", fact.source, fact.id)
         earlier = unit.fact(identity)
         if earlier is not None and self._same_content(earlier, unit):
             event_ids = tuple(earlier.event_ids.split())
@@ -81,15 +85,14 @@ class ReportFact:
             raise FactConflict("This fact id was recorded before, with another content.")
         return self._record(unit, subject, identity)
 
-    def _organization(self, unit: Unit) -> str:
-        """The tenant of an administrator's fact: its subject's, or the one it activates for."""
+    def _subject_tenant(self, tenant_of: TenantOf) -> str | None:
         for stream in self.streams():
-            found = unit.find(stream)
-            if found is not None:
-                return found.organization_id or ""
+            organization_id = tenant_of(stream)
+            if organization_id is not None:
+                return organization_id
         if isinstance(self.fact.data, types.ServiceLineActivated):
             return self.fact.data.organization_id
-        return ""
+        return None
 
     def _same_content(self, earlier: FactRow, unit: Unit) -> bool:
         if earlier.run_id is None:

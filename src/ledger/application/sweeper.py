@@ -75,8 +75,6 @@ class Sweeper:
                 # As long as there is more, without pause; the views need a moment in between.
                 while self.run_once() == _AT_ONCE and not self._stopping.wait(0.1):
                     pass
-            except psycopg.errors.UndefinedTable:
-                _logger.info("no view yet to sweep by")
             except psycopg.Error as error:
                 _logger.warning("sweeper lost the database: %s", error)
                 self._disconnect()

@@ -26,6 +26,7 @@ from ledger.store.log import Log
 from ledger.store.vault import RunKey, Vault
 
 Aggregate = Execution | Run | ApiKey
+TenantOf = Callable[[str], str | None]
 
 _KINDS: dict[str, type[Execution] | type[Run] | type[ApiKey]] = {
     "LIN": Execution,
@@ -54,8 +55,11 @@ class Command(Protocol):
     def streams(self) -> Iterable[str]:
         """Ids of the aggregates it decides on, as far as known beforehand."""
 
-    def identity(self) -> tuple[str, str, str] | None:
-        """(organization, source, fact id), where it is a fact and the organization is known."""
+    def identity(self, tenant_of: "TenantOf") -> tuple[str, str, str] | None:
+        """(organization, source, fact id), where it is a fact and its organization is known.
+
+        ``tenant_of`` tells the organization of a stream, as far as known beforehand.
+        """
 
     def decide(self, unit: "Unit") -> Receipt:
         """Check, then record. Raises Refused before it records anything."""
@@ -113,9 +117,23 @@ class Unit:
 
     def prepare(self, commands: Sequence[Command]) -> None:
         """Load what the whole group needs, so that its commands seldom ask one by one."""
-        self.find_facts(filter(None, (command.identity() for command in commands)))
-        keys = {row.run_id for row in self._facts.values() if row.run_id}
-        self.load({stream for command in commands for stream in command.streams()} | keys)
+        self.load({stream for command in commands for stream in command.streams()})
+        begun: dict[str, str] = {}
+        identities = []
+        for command in commands:
+            identity = command.identity(lambda stream: self.tenant_of(stream) or begun.get(stream))
+            if identity is not None:
+                identities.append(identity)
+                # A stream that this very group begins belongs to whoever begins it.
+                for stream in command.streams():
+                    begun.setdefault(stream, identity[0])
+        self.find_facts(identities)
+        self.load(row.run_id for row in self._facts.values() if row.run_id is not None)
+
+    def tenant_of(self, stream: str) -> str | None:
+        """The organization of a loaded aggregate."""
+        aggregate = self._cache.aggregates.get(stream)
+        return aggregate.organization_id if aggregate is not None else None
 
     def load(self, ids: Iterable[str]) -> None:
         """Make aggregates current: cached ones take in their tails, unknown ones are built."""

@@ -22,7 +22,7 @@ from ledger.domain.errors import Refused, Unavailable
 from ledger.store.log import Log
 from ledger.store.vault import Vault
 
-_GROUP = 2000
+_GROUP = 1000
 """Commands in one append at the most: past this a larger batch gains nothing and holds the lock."""
 
 _WAITING = 20_000

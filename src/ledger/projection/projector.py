@@ -23,6 +23,9 @@ from ledger.store.recorder import StoredRow
 _LEADER = 7_300_002
 """Advisory lock of the leading projector."""
 
+_REGISTRAR = 7_300_004
+"""Advisory lock of whoever creates the views' tables."""
+
 _BATCH = 2000
 """Events a round: enough to make SQL set-based, few enough to be seen at once."""
 
@@ -59,6 +62,18 @@ INSERT INTO ledger.projection (name, version, generation, position) VALUES (%s, 
 
 # A view that was stopped tries again when a projector takes over: the code may be new.
 _RESUME = "UPDATE ledger.projection SET stopped_at = NULL, error = NULL WHERE name = %s"
+
+
+def register(conninfo: str, projections: Sequence[Projection]) -> None:
+    """Create the tables of views that are new, empty and at position 0, before workers start."""
+    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
+        # Held to the commit: two processes that start at once create them one after the other.
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_REGISTRAR,))
+        known = {row[0] for row in connection.execute(_TRACKING).fetchall()}
+        for projection in projections:
+            if projection.name not in known:
+                connection.execute(_REGISTER, (projection.name, projection.version))
+                connection.execute(ddl(projection.name, 1).encode())
 
 
 class LostLead(Exception):
@@ -113,7 +128,7 @@ class Projector:
         self._thread.join()
 
     def lead(self) -> bool:
-        """Try to become the one projector; then every view is registered and loaded."""
+        """Try to become the one projector; then load where every view stands."""
         connection = self._connect()
         row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_LEADER,)).fetchone()
         if row != (True,):
@@ -123,11 +138,6 @@ class Projector:
             self._views = []
             for projection in self._projections:
                 projection.forget()
-                if projection.name not in known:
-                    connection.execute(_REGISTER, (projection.name, projection.version))
-                    connection.execute(ddl(projection.name, 1).encode())
-                    self._views.append(_View(projection, 1, 0))
-                    continue
                 _, _, generation, position, stopped_at = known[projection.name]
                 if stopped_at is not None:
                     connection.execute(_RESUME, (projection.name,))

@@ -31,10 +31,14 @@ DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'ledger_api') THEN
         CREATE ROLE ledger_api NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;
     END IF;
-    IF NOT pg_has_role(current_user, 'ledger_api', 'MEMBER') THEN
+EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+END $$;
+DO $$ BEGIN
+    -- A superuser may be any role; another needs to be let (from 16 on its creator is not).
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
         GRANT ledger_api TO CURRENT_USER;
     END IF;
-EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+EXCEPTION WHEN insufficient_privilege THEN NULL;  -- someone else made the role and lets us in
 END $$
 """
 
