@@ -6,7 +6,6 @@ not wait for the disk; the tests that kill things start servers of their own, wh
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from ledger.bootstrap import prepare_database
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
+from tests.support.embedded import folder_in_tmp
 
 _numbers = itertools.count(1)
 
@@ -25,18 +25,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """The session's PostgreSQL, with a migrated template."""
-    folder: Path = tmp_path_factory.mktemp("postgres")
+def server() -> Iterator[EmbeddedPostgres]:
+    """The session's PostgreSQL, with a migrated template.
+
+    In a folder that everyone may enter: as root the server runs as another user.
+    """
     quick = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-    postgres = EmbeddedPostgres(folder / "data", purpose="tests", settings=quick)
-    postgres.start()
-    try:
-        _execute(postgres.url, "CREATE DATABASE ledger_template")
-        prepare_database(Settings(master_key=MASTER_KEY), _named(postgres.url, "ledger_template"))
-        yield postgres
-    finally:
-        postgres.stop()
+    with folder_in_tmp(0o755) as folder:
+        postgres = EmbeddedPostgres(folder / "data", purpose="tests", settings=quick)
+        postgres.start()
+        try:
+            _execute(postgres.url, "CREATE DATABASE ledger_template")
+            template = _named(postgres.url, "ledger_template")
+            prepare_database(Settings(master_key=MASTER_KEY), template)
+            yield postgres
+        finally:
+            postgres.stop()
 
 
 @pytest.fixture

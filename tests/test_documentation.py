@@ -1,0 +1,53 @@
+"""Documentation is part of the product: what exists is described, or a test fails."""
+
+from pathlib import Path
+
+from fastapi.routing import APIRoute
+
+from ledger.api import executions, facts, operations, runs
+from ledger.application.fact_types import ALIASES, FACT_TYPES
+from ledger.domain.api_key import Permission
+from ledger.settings import Settings
+from ledger.store.codec import EVENTS
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_every_setting_is_in_the_readme_with_its_default() -> None:
+    for name, field in Settings.model_fields.items():
+        default = "unset" if field.default is None else str(field.default)
+        assert f"| `LEDGER_{name.upper()}` | " in README, name
+        row = README.split(f"| `LEDGER_{name.upper()}` | ")[1].split("\n")[0]
+        assert row.startswith((f"{default} |", f"`{default}` |")), name
+
+
+def test_every_fact_type_and_its_fields_are_in_the_readme() -> None:
+    for name, kind in FACT_TYPES.items():
+        rows = [line for line in README.splitlines() if line.startswith("| `")]
+        row = next(line for line in rows if f"`{name}`" in line.split("|")[1])
+        for field in kind.data.model_fields:
+            assert field in row, f"{name}: {field}"
+    for alias in ALIASES:
+        assert f"`{alias}`" in README
+
+
+def test_every_route_is_in_the_readme_and_says_what_it_is_for() -> None:
+    routers = (facts.router, executions.router, runs.router, operations.router)
+    routes = [r for router in routers for r in router.routes if isinstance(r, APIRoute)]
+    assert len(routes) >= 11
+    for route in routes:
+        path = route.path.replace("{line_id}", "{LIN}").replace("{run_id}", "{RUN}")
+        method = next(iter(route.methods))
+        assert f"`{method} {path}`" in README or f"`{path}`" in README, path
+        assert route.endpoint.__doc__, path
+
+
+def test_every_permission_is_in_the_readme() -> None:
+    for permission in Permission.__args__:  # type: ignore[attr-defined]
+        assert f"`{permission}`" in README
+
+
+def test_every_event_says_in_a_sentence_what_happened() -> None:
+    for event in EVENTS:
+        assert event.__doc__, event
+        assert event.__doc__.strip().endswith("."), event
