@@ -1,8 +1,9 @@
 """The one door through which reads go: a tenant's transaction, as a role that owns nothing.
 
-BEGIN, the tenant's settings, the statement and COMMIT travel in one round trip. The settings are
-local to the transaction, so nothing of one request is left for the next borrower of the
-connection.
+The tenant's settings and the statement travel in one pipeline, which PostgreSQL runs as one
+implicit transaction: one round trip, and half the client's work of a BEGIN and COMMIT around it.
+The settings are local to that transaction, so nothing of one request is left for the next
+borrower of the connection. The role's transactions are read-only by default.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ SELECT set_config('ledger.organization_id', %s, true), set_config('ledger.worksp
 """
 
 ROLE = "ledger_api"
+_OPTIONS = "-c default_transaction_read_only=on -c statement_timeout=10s"
 
 
 class Door:
@@ -33,7 +35,7 @@ class Door:
                 "row_factory": tuple_row,
                 "application_name": "ledger api",
                 "connect_timeout": 2,
-                "options": f"-c role={ROLE} -c statement_timeout=10s",
+                "options": f"-c role={ROLE} {_OPTIONS}",
             },
             min_size=2,
             max_size=size,
@@ -67,11 +69,9 @@ class Door:
         """The statement's rows, within the credential's tenant."""
         organization_id = principal.organization_id if principal else None
         workspace_id = principal.workspace_id if principal else None
-        async with self._pool.connection() as connection, connection.pipeline():
-            await connection.execute("BEGIN READ ONLY", prepare=True)
-            await connection.execute(
-                _SCOPE, (organization_id or "", workspace_id or ""), prepare=True
-            )
-            cursor = await connection.execute(statement, parameters, prepare=True)
-            await connection.execute("COMMIT", prepare=True)
+        async with self._pool.connection() as connection:
+            async with connection.pipeline():
+                scope = (organization_id or "", workspace_id or "")
+                await connection.execute(_SCOPE, scope, prepare=True)
+                cursor = await connection.execute(statement, parameters, prepare=True)
             return await cursor.fetchall()

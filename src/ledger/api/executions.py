@@ -10,10 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ledger.api import models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import LINE_ERRORS, READ_ERRORS, WRITE_ERRORS
+from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
-    MinPosition,
-    NoParameters,
     answer,
     await_position,
     decode_cursor,
@@ -43,7 +42,7 @@ from ledger.domain.values import (
 )
 from projections import reading
 
-router = APIRouter(prefix="/v1/execution", tags=["execution"])
+router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 
 _VIEW = frozenset({"execution"})
 
@@ -99,6 +98,12 @@ class OptionalReason(BaseModel):
 AnyLineId = Annotated[str, Path(description="A LIN id.", examples=["LIN-26-084729"])]
 
 
+def require_line_id(line_id: str) -> None:
+    """What is no LIN id names no line. Raises NotFound."""
+    if not re.fullmatch(LINE_ID, line_id):
+        raise NotFound("No such service line.")
+
+
 def _now(request: Request) -> dict[str, Any]:
     """The clock, as the values that statements pick metrics by."""
     now = services_of(request).clock()
@@ -108,6 +113,7 @@ def _now(request: Request) -> dict[str, Any]:
 @router.get(
     "",
     summary="List lines",
+    openapi_extra=needs("read"),
     responses={200: {"model": models.ExecutionList}, **READ_ERRORS},
 )
 async def list_executions(
@@ -117,7 +123,6 @@ async def list_executions(
     min_position: MinPosition = None,
 ) -> Response:
     """Lines of the credential's tenant, newest record id first; closed ones too."""
-    principal.require("read")
     chosen: dict[str, Any] = query.chosen()
     filters = tenant_filters(principal) | chosen
     if query.cursor is not None:
@@ -151,6 +156,7 @@ def _record_key(key: dict[str, Any]) -> int:
 @router.get(
     "/summary",
     summary="Count lines",
+    openapi_extra=needs("read"),
     responses={200: {"model": models.SummaryAnswer}, **READ_ERRORS},
 )
 async def summarize_executions(
@@ -160,7 +166,6 @@ async def summarize_executions(
     min_position: MinPosition = None,
 ) -> Response:
     """Counts by state, model, product line and open cause, zero-filled; the list's filters."""
-    principal.require("read")
     filters = tenant_filters(principal) | query.chosen()
     await await_position(request, min_position, _VIEW)
     rows = await services_of(request).door.fetch(
@@ -181,6 +186,7 @@ async def summarize_executions(
 @router.get(
     "/{line_id}",
     summary="Show a line",
+    openapi_extra=needs("read"),
     responses={200: {"model": models.ExecutionAnswer}, **LINE_ERRORS},
 )
 async def show_execution(
@@ -191,13 +197,13 @@ async def show_execution(
     min_position: MinPosition = None,
 ) -> Response:
     """One line with its resources, health, blockers and holds."""
-    principal.require("read")
     await await_position(request, min_position, _VIEW)
     return tagged(request, await detail(request, principal, line_id))
 
 
 async def detail(request: Request, principal: Principal, line_id: str) -> Response:
     """The detail of a line the credential sees. Raises NotFound."""
+    require_line_id(line_id)
     filters = tenant_filters(principal)
     rows = await services_of(request).door.fetch(
         principal,
@@ -227,13 +233,12 @@ _OPTIONAL_REASON_BODY = {
     "/{line_id}/pause",
     summary="Pause a line",
     responses={200: {"model": models.ExecutionAnswer}, **WRITE_ERRORS},
-    openapi_extra=_REASON_BODY,
+    openapi_extra=needs("service_lines:manage") | _REASON_BODY,
 )
 async def pause_execution(
     request: Request, principal: Authenticated, line_id: AnyLineId
 ) -> Response:
     """Put the operator's hold on a line: it stays active, but work stops."""
-    principal.require("service_lines:manage")
     reason, fault = await _reason(request, Reason)
     return await _manage(request, principal, line_id, Pause, reason, fault)
 
@@ -242,13 +247,12 @@ async def pause_execution(
     "/{line_id}/resume",
     summary="Resume a line",
     responses={200: {"model": models.ExecutionAnswer}, **WRITE_ERRORS},
-    openapi_extra=_OPTIONAL_REASON_BODY,
+    openapi_extra=needs("service_lines:manage") | _OPTIONAL_REASON_BODY,
 )
 async def resume_execution(
     request: Request, principal: Authenticated, line_id: AnyLineId
 ) -> Response:
     """Lift the operator's hold. A hold of the service line's side stays."""
-    principal.require("service_lines:manage")
     reason, fault = await _reason(request, OptionalReason)
     return await _manage(request, principal, line_id, Resume, reason, fault)
 
@@ -281,8 +285,7 @@ async def _manage(
     fault: Invalid | None,
 ) -> Response:
     """Carry out and answer the new detail, at the write's own position."""
-    if not re.fullmatch(LINE_ID, line_id):
-        raise NotFound("No such service line.")
+    require_line_id(line_id)
     request_id = request.state.request_id
     receipt = await execute(
         request, command(line_id, principal, request_id, reason=reason, fault=fault)

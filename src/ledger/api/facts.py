@@ -10,8 +10,9 @@ from ledger.api import models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import refusals
 from ledger.api.fact_schema import FACT_BODY
+from ledger.api.lean import LeanRoute, NoParameters, needs
 from ledger.api.problems import BadRequest, UnsupportedMediaType, status_of
-from ledger.api.reading import NoParameters, services_of
+from ledger.api.reading import services_of
 from ledger.api.writing import media_type, read_capped, submit
 from ledger.application import facts as parsing
 from ledger.application import json_gate
@@ -21,7 +22,7 @@ from ledger.application.report import ReportFact
 from ledger.application.unit import Outcome, Receipt
 from ledger.domain.errors import LedgerError, TooLarge
 
-router = APIRouter(prefix="/v1", tags=["facts"])
+router = APIRouter(prefix="/v1", tags=["facts"], route_class=LeanRoute)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -34,7 +35,7 @@ _JSON = "application/json"
     "/facts",
     summary="Report facts",
     status_code=201,
-    openapi_extra={"requestBody": FACT_BODY},
+    openapi_extra=needs("write") | {"requestBody": FACT_BODY},
     responses={
         200: {
             "description": "A repeated fact, or a batch's outcomes",
@@ -61,7 +62,6 @@ async def report_facts(
     A fact that was recorded before is answered 200 with its first outcome. In a batch each item
     has an outcome of its own: one refused fact never stops the others.
     """
-    principal.require("write")
     raw = await read_capped(request, MAX_BODY_BYTES)
     try:
         if media_type(request) == _BATCH:

@@ -6,7 +6,6 @@ import uuid
 from typing import Any
 
 from prometheus_client import Counter, Histogram
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.api.positions import ViewPositions
@@ -34,17 +33,20 @@ class EveryAnswer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        asked = Headers(scope=scope).get("x-request-id", "")
+        asked = next((v for n, v in scope["headers"] if n == b"x-request-id"), b"").decode(
+            "latin-1"
+        )
         request_id = asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                if "ledger-position" not in headers:
-                    headers["Ledger-Position"] = str(self._positions.last_heard)
+                headers: list[tuple[bytes, bytes]] = message["headers"]
+                headers.append((b"x-request-id", request_id.encode()))
+                if not any(name == b"ledger-position" for name, _ in headers):
+                    position = str(self._positions.last_heard).encode()
+                    headers.append((b"ledger-position", position))
                 self._count(scope, message["status"], time.perf_counter() - started)
             await send(message)
 

@@ -5,30 +5,13 @@ import binascii
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Header, Request, Response
-from pydantic import BaseModel, ConfigDict
+from fastapi import Request, Response
 
 from ledger.api.problems import Behind, InvalidCursor
 from ledger.api.services import ApiServices
 from ledger.application.principal import Principal
-
-MinPosition = Annotated[
-    int | None,
-    Header(
-        alias="Ledger-Min-Position",
-        ge=0,
-        le=2**63 - 1,
-        description="Wait up to 2 s until the views have reached this position, else 503 `behind`.",
-    ),
-]
-
-
-class NoParameters(BaseModel):
-    """The query of a route without parameters: refuses all of them."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 def services_of(request: Request) -> ApiServices:

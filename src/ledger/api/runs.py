@@ -1,5 +1,6 @@
 """Runs: a line's list, and one by its id (contract 4). The edge opens what is encrypted."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -9,11 +10,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from ledger.api import models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import LINE_ERRORS, RUN_LIST_ERRORS
-from ledger.api.executions import AnyLineId, any_of
+from ledger.api.executions import AnyLineId, any_of, require_line_id
+from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
-    MinPosition,
-    NoParameters,
     answer,
     await_position,
     decode_cursor,
@@ -27,6 +27,7 @@ from ledger.api.reading import (
 from ledger.domain.errors import NotFound, RunsNotSupported
 from ledger.domain.values import (
     MODELS_WITH_RUNS,
+    RUN_ID,
     RUN_STATUSES,
     format_instant,
     parse_bound,
@@ -35,7 +36,7 @@ from ledger.domain.values import (
 from ledger.store.vault import Vault
 from projections import reading
 
-router = APIRouter(prefix="/v1", tags=["runs"])
+router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)
 
 _VIEWS = frozenset({"execution", "run"})
 
@@ -85,6 +86,7 @@ class RunsQuery(BaseModel):
 @router.get(
     "/execution/{line_id}/runs",
     summary="List a line's runs",
+    openapi_extra=needs("read"),
     responses={200: {"model": models.RunList}, **RUN_LIST_ERRORS},
 )
 async def list_runs(
@@ -95,7 +97,7 @@ async def list_runs(
     min_position: MinPosition = None,
 ) -> Response:
     """The runs of an agent_runtime or timeboxed_outcome line, newest request first."""
-    principal.require("read")
+    require_line_id(line_id)
     chosen = query.chosen()
     tenant = tenant_filters(principal)
     filters = dict(chosen)
@@ -136,6 +138,7 @@ def _key(key: dict[str, Any]) -> tuple[int, datetime]:
 @router.get(
     "/runs/{run_id}",
     summary="Show a run",
+    openapi_extra=needs("read"),
     responses={200: {"model": models.RunAnswer}, **LINE_ERRORS},
 )
 async def show_run(
@@ -146,7 +149,8 @@ async def show_run(
     min_position: MinPosition = None,
 ) -> Response:
     """One run with its input, output and error."""
-    principal.require("read")
+    if not re.fullmatch(RUN_ID, run_id):
+        raise NotFound("No such run.")
     tenant = tenant_filters(principal)
     await await_position(request, min_position, frozenset({"run"}))
     rows = await services_of(request).door.fetch(

@@ -86,7 +86,8 @@ def from_binary(headers: Mapping[str, str], raw: bytes) -> Fact | Rejected:
     if len(raw) + sum(map(len, attributes.values())) > MAX_FACT_BYTES:
         return Rejected(TooLarge("A fact may have at most 256 KiB."))
     try:
-        data = json_gate.parse(b'{"data":' + raw + b"}")["data"] if raw.strip() else None
+        # The data stands one level deep, as it would in a structured event.
+        data = json_gate.parse(raw, depth=2) if raw.strip() else None
         if any("\0" in value for value in attributes.values()):
             return Rejected(Invalid.at("", "an attribute contains NUL"))
     except Invalid as error:
@@ -116,21 +117,18 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
     subject = event.get("subject")
     if kind is not None:
         faults.extend(_subject_faults(subject, kind))
-    time = None
-    if event.get("time") is not None:
-        try:
-            time = parse_instant(str(event["time"]))
-        except ValueError as error:
-            faults.append(("/time", str(error)))
+    time, late_faults = _time(event.get("time"))
     if faults or kind is None or name is None:
         raise Invalid("The fact is not valid.", tuple(faults))
     actor = None
-    if "actortype" in event:
+    if event.get("actortype") is not None:
         actor = Actor(event["actortype"], event["actorid"])
     sent = json_gate.by_value(data)
     instant = format_instant(time) if time is not None else None
     who = [event.get("actortype"), event.get("actorid")]
     model, fault = _checked_data(kind, sent)
+    if late_faults:
+        fault = Invalid("The fact is not valid.", late_faults + (fault.errors if fault else ()))
     return Fact(
         type=name,
         kind=kind,
@@ -144,6 +142,16 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
         sent=sent if isinstance(sent, dict) else {},
         fault=fault,
     )
+
+
+def _time(value: Any) -> tuple[datetime | None, tuple[tuple[str, str], ...]]:
+    """The time, or what is wrong with it: that is told after 404, as with the data."""
+    if value is None:
+        return None, ()
+    try:
+        return parse_instant(value if isinstance(value, str) else ""), ()
+    except ValueError as error:
+        return None, (("/time", str(error)),)
 
 
 def _attribute_faults(event: dict[str, Any]) -> list[tuple[str, str]]:
@@ -160,8 +168,6 @@ def _attribute_faults(event: dict[str, Any]) -> list[tuple[str, str]]:
     media = event.get("datacontenttype")
     if media is not None and not _is_json(media):
         faults.append(("/datacontenttype", "must be application/json"))
-    if "time" in event and not isinstance(event["time"], str | None):
-        faults.append(("/time", "must be an RFC 3339 instant with an offset"))
     return faults + _actor_faults(event)
 
 
@@ -173,14 +179,14 @@ def _is_json(media: Any) -> bool:
 
 
 def _actor_faults(event: dict[str, Any]) -> list[tuple[str, str]]:
-    if ("actortype" in event) != ("actorid" in event):
+    actor_type, actor_id = event.get("actortype"), event.get("actorid")
+    if (actor_type is None) != (actor_id is None):
         return [("/actortype", "actortype and actorid go together")]
-    if "actortype" not in event:
+    if actor_type is None:
         return []
     faults = []
-    if event["actortype"] not in _ACTOR_TYPES:
+    if actor_type not in _ACTOR_TYPES:
         faults.append(("/actortype", "must be user, api_key, agent or system"))
-    actor_id = event["actorid"]
     if not isinstance(actor_id, str) or not 1 <= len(actor_id) <= 200:
         faults.append(("/actorid", "must be a string of 1 to 200 characters"))
     return faults

@@ -20,6 +20,11 @@ MAX_INTEGER = 2**53 - 1
 _ESCAPE = re.compile(rb"\\u(?:0000|[dD][89abAB])")
 """Only an escape can bring in NUL or a surrogate: raw ones are no valid JSON or UTF-8."""
 
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
+"""A whole string, or what gives an array its shape."""
+
+_SPACE = " \t\r\n"
+
 _deterministic = msgspec.json.Encoder(order="deterministic")
 
 
@@ -53,8 +58,8 @@ def check_text(body: bytes) -> str:
         raise BrokenJson("The body is not valid UTF-8.") from error
 
 
-def parse(raw: bytes) -> Any:
-    """One JSON value. Raises BrokenJson, or Invalid for what this gate keeps out."""
+def parse(raw: bytes, depth: int = 1) -> Any:
+    """One JSON value, standing at a depth. Raises BrokenJson, or Invalid for what is kept out."""
     try:
         value = _decoder.decode(check_text(raw))
     except RecursionError as error:
@@ -64,7 +69,7 @@ def parse(raw: bytes) -> Any:
     except ValueError as error:
         # CPython refuses to convert an integer literal of thousands of digits.
         raise Invalid.at("", "a number is out of range") from error
-    _walk(value, 1, _ESCAPE.search(raw) is not None)
+    _walk(value, depth, _ESCAPE.search(raw) is not None)
     return value
 
 
@@ -72,37 +77,38 @@ def split(body: bytes) -> list[bytes]:
     """The raw items of a JSON array, each as it was sent. Raises BrokenJson."""
     try:
         return [bytes(item) for item in msgspec.json.decode(body, type=list[msgspec.Raw])]
-    except msgspec.DecodeError as error:
-        raise BrokenJson("The body is not a valid JSON array.") from error
-    except RecursionError:
-        return _split_deep(check_text(body))
+    except (msgspec.DecodeError, RecursionError):
+        # What this parser does not take may still be an array with one bad item: one nested too
+        # deep, or with an escape that is no character. Then brackets alone tell the items apart,
+        # and each item is judged by itself.
+        return _split_by_brackets(check_text(body))
 
 
-def _split_deep(text: str) -> list[bytes]:
-    """``split`` for bodies nested too deep for the parser: by brackets alone."""
-    items, depth, start, in_string, escaped = [], 0, 0, False, False
-    for index, char in enumerate(text):
-        if in_string:
-            if escaped:
-                escaped = False
-            elif char == "\\":
-                escaped = True
-            elif char == '"':
-                in_string = False
-        elif char == '"':
-            in_string = True
-        elif char in "[{":
-            depth += 1
-            if depth == 1:
-                start = index + 1
-        elif char in "]}":
-            depth -= 1
-            if depth == 0:
-                items.append(text[start:index])
-        elif char == "," and depth == 1:
-            items.append(text[start:index])
-            start = index + 1
-    return [item.encode() for item in items]
+def _split_by_brackets(text: str) -> list[bytes]:
+    """``split`` by brackets and commas. Raises BrokenJson unless they match to the end."""
+    closing: list[str] = []
+    items: list[str] = []
+    start, end = 0, len(text)
+    for match in _TOKEN.finditer(text):
+        token, at = match.group(), match.start()
+        if not closing and (token != "[" or items or text[:at].strip(_SPACE)):
+            raise BrokenJson("The body is not a valid JSON array.")
+        if token in "[{":
+            closing.append("]" if token == "[" else "}")
+            start = start if len(closing) > 1 else at + 1
+        elif token in "]}":
+            if closing.pop() != token:
+                raise BrokenJson("The body is not a valid JSON array.")
+            if not closing:
+                items.append(text[start:at])
+                end = at + 1
+        elif token == "," and len(closing) == 1:
+            items.append(text[start:at])
+            start = at + 1
+    if closing or not items or text[end:].strip(_SPACE):
+        raise BrokenJson("The body is not a valid JSON array.")
+    raw = [item.strip(_SPACE).encode() for item in items]
+    return [] if raw == [b""] else raw
 
 
 def canonical(value: Any) -> bytes:

@@ -71,7 +71,7 @@ class ReportFact:
         # An unknown subject of an administrator's fact has no tenant; it is not found below.
         identity = self.identity(unit.tenant_of) or ("", fact.source, fact.id)
         earlier = unit.fact(identity)
-        if earlier is not None and self._same_content(earlier, unit):
+        if earlier is not None and self._same_content(earlier, unit) and self._sees(earlier, unit):
             event_ids = tuple(earlier.event_ids.split())
             return Receipt(earlier.subject, event_ids, earlier.position, duplicate=True)
         if fact.type == "service_line.activated":
@@ -94,6 +94,11 @@ class ReportFact:
             return self.fact.data.organization_id
         return None
 
+    def _sees(self, earlier: FactRow, unit: Unit) -> bool:
+        """Whether the credential may know of the first outcome (it may be narrowed since)."""
+        about = unit.find(earlier.subject)
+        return about is not None and self.principal.sees(about.organization_id, about.workspace_id)
+
     def _same_content(self, earlier: FactRow, unit: Unit) -> bool:
         if earlier.run_id is None:
             return earlier.digest == content_digest(self.fact.content)
@@ -114,15 +119,11 @@ class ReportFact:
                 raise Forbidden(f"The credential may not act for this {field}.")
 
     def _subject(self, unit: Unit) -> Execution | Run | None:
-        """The aggregate it is about; None where it begins one. Raises NotFound, InvalidState."""
+        """The aggregate it is about; None where it begins one. Raises NotFound."""
         fact, principal = self.fact, self.principal
         if fact.type == "service_line.activated":
             known = unit.find(fact.subject or "")
-            if known is not None:
-                unit.execution(known.id, principal)
-                if fact.fault is None:
-                    raise InvalidState("The service line is already known.")
-            return None
+            return unit.execution(known.id, principal) if known is not None else None
         if fact.kind.subject == "line":
             return unit.execution(fact.subject or "", principal)
         return report_runs.subject(fact, principal, unit)
@@ -205,8 +206,12 @@ class Recording:
         return Receipt(own.originator_id, event_ids, own.position)
 
 
-def _activated(recording: Recording, _: None, data: types.ServiceLineActivated) -> None:
+def _activated(
+    recording: Recording, known: Execution | None, data: types.ServiceLineActivated
+) -> None:
     unit, fact = recording.unit, recording.command.fact
+    if known is not None:
+        raise InvalidState("The service line is already known.")
     origin: Origin = "issued" if data.execution_id is None else "supplied"
     if data.execution_id is not None:
         report_runs.require_free(data.execution_id, recording.command.principal, unit)

@@ -44,9 +44,20 @@ def subject(fact: Fact, principal: Principal, unit: Unit) -> Run | None:
         _require_not_anothers(fact, principal, unit)
     else:
         raise NotFound("No such run.")
-    if begins and fact.named_line is not None:
-        unit.execution(fact.named_line, principal)
+    if begins:
+        _require_line(fact, run, principal, unit)
     return run
+
+
+def _require_line(fact: Fact, run: Run | None, principal: Principal, unit: Unit) -> None:
+    """Refuse (404, 422) a request or start without a line that can have runs."""
+    line_id = fact.named_line or (run.service_line_id if run is not None else None)
+    if line_id is not None:
+        execution = unit.execution(line_id, principal)
+        if fact.fault is None:
+            execution.require_runs()
+    elif fact.fault is None:
+        raise Invalid.at("/data/service_line_id", "is required for a run that was never requested")
 
 
 def _require_not_anothers(fact: Fact, principal: Principal, unit: Unit) -> None:
@@ -109,11 +120,7 @@ def _requested(recording: Recording, run: Run | None, data: types.RunRequested) 
 def _started(recording: Recording, run: Run | None, data: types.RunStarted) -> None:
     unit, principal = recording.unit, recording.command.principal
     if run is None:
-        if data.service_line_id is None:
-            raise Invalid.at(
-                "/data/service_line_id", "is required for a run that was never requested"
-            )
-        execution = unit.execution(data.service_line_id, principal)
+        execution = unit.execution(data.service_line_id or "", principal)
         _require_opening(recording, run, execution)
         execution.require_startable(recording.at)
         _begin(recording, execution, RunStarted, data)
@@ -130,7 +137,6 @@ def _started(recording: Recording, run: Run | None, data: types.RunStarted) -> N
 
 def _require_opening(recording: Recording, run: Run | None, execution: Execution) -> None:
     """Refuse a new run where the line takes none, or where its id is taken."""
-    execution.require_runs()
     if run is not None:
         raise InvalidState("The run is already known.")
     execution.require_open()

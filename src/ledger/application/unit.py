@@ -33,6 +33,7 @@ _KINDS: dict[str, type[Execution] | type[Run] | type[ApiKey]] = {
     "RUN": Run,
     "KEY": ApiKey,
 }
+_YEAR_END = timedelta(milliseconds=50)
 _CACHED = 20_000
 """Aggregates kept per process: some 2 KB each."""
 
@@ -313,13 +314,17 @@ class Unit:
     def record_unloaded(self, recorded: Recorded) -> None:
         """Keep an event of a stream whose aggregate is not in memory (a closing's cancellations).
 
-        Should a later command of this group ask for the stream, it is read anew and then takes
-        this event in: what is cached of it is behind, and the table does not have it yet.
+        One that is loaded after all takes the event in at once. Any other is behind if it is
+        cached at all; should a later command of this group ask for it, it is read from the table
+        and then takes in this event, which the table does not have yet.
         """
         self._recorded.append(recorded)
-        self._unloaded[recorded.originator_id] = recorded
-        self._cache.aggregates.pop(recorded.originator_id, None)
-        self._fresh.discard(recorded.originator_id)
+        loaded = self._cache.aggregates.get(recorded.originator_id)
+        if loaded is not None and recorded.originator_id in self._fresh:
+            loaded.evolve(recorded)
+        else:
+            self._unloaded[recorded.originator_id] = recorded
+            self._cache.aggregates.pop(recorded.originator_id, None)
         self.touched.add(recorded.originator_id)
         self.decisions.note(recorded)
 
@@ -340,8 +345,14 @@ class Unit:
             )
 
     def _next_instant(self) -> datetime:
-        """Now, but after everything recorded before (clocks may step back, nodes may differ)."""
+        """Now, but after everything recorded before (clocks may step back, nodes may differ).
+
+        A command's events are recorded within one UTC year, which ids are counted by: in a year's
+        last moment the next year has already begun.
+        """
         now = self._clock().astimezone(UTC)
+        if (now + _YEAR_END).year != now.year:
+            now = datetime(now.year + 1, 1, 1, tzinfo=UTC)
         last = self.append.last_recorded_at
         if last is not None and now <= last:
             now = last.astimezone(UTC) + timedelta(microseconds=1)

@@ -40,18 +40,19 @@ MODELS_WITH_RUNS: frozenset[ExecutionModel] = frozenset({"agent_runtime", "timeb
 MAX_OPEN_RUNS = 20_000
 """Open runs a line may have at once (contract 3)."""
 
-_NUMBER = r"(?:\d{6}|[1-9]\d{6,11})"
-LINE_ID = rf"^LIN-\d{{2}}-{_NUMBER}$"
-RUN_ID = rf"^RUN-\d{{2}}-{_NUMBER}$"
-ORGANIZATION_ID = rf"^ORG-\d{{2}}-{_NUMBER}$"
-WORKSPACE_ID = rf"^WS-\d{{2}}-{_NUMBER}$"
+_NUMBER = r"(?:[0-9]{6}|[1-9][0-9]{6,11})"
+LINE_ID = rf"^LIN-[0-9]{{2}}-{_NUMBER}$"
+RUN_ID = rf"^RUN-[0-9]{{2}}-{_NUMBER}$"
+ORGANIZATION_ID = rf"^ORG-[0-9]{{2}}-{_NUMBER}$"
+WORKSPACE_ID = rf"^WS-[0-9]{{2}}-{_NUMBER}$"
 
 _INSTANT = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(\.\d+)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
-EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+_YEARS = "the year must be 1900 to 2099"
 
 
 def format_id(prefix: str, year: int, number: int) -> str:
@@ -69,7 +70,7 @@ def parse_instant(text: str) -> datetime:
     """An RFC 3339 instant, any offset, as UTC; digits below a microsecond are dropped.
 
     Raises ValueError for anything else: a missing offset, a leap second (RFC 3339 allows one,
-    PostgreSQL would roll it into the next day), a year outside 2000 to 2099.
+    PostgreSQL would roll it into the next day), a year outside 1900 to 2099.
     """
     match = _INSTANT.fullmatch(text)
     if match is None:
@@ -77,9 +78,12 @@ def parse_instant(text: str) -> datetime:
     day, clock, fraction, offset = match.groups()
     zone = "+00:00" if offset in "Zz" else offset
     micros = (fraction or ".0")[1:7].ljust(6, "0")
-    instant = datetime.fromisoformat(f"{day}T{clock}.{micros}{zone}").astimezone(UTC)
+    try:
+        instant = datetime.fromisoformat(f"{day}T{clock}.{micros}{zone}").astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(_YEARS) from error
     if not EARLIEST <= instant < LATEST:
-        raise ValueError("the year must be 2000 to 2099")
+        raise ValueError(_YEARS)
     return instant
 
 

@@ -1,0 +1,32 @@
+"""One ledger a module, where tests keep apart by using ids of their own; or one of its own."""
+
+import itertools
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from ledger.settings import Settings
+from ledger.store.embedded import EmbeddedPostgres
+from tests.conftest import MASTER_KEY
+from tests.support.ledger import Ledger, working
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def ledger(server: EmbeddedPostgres) -> Iterator[Ledger]:
+    """Shared by a module: move its clock forward only."""
+    name = f"ledger_application_{next(_numbers)}"
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE ledger_template".encode())
+    settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
+    with working(server.url.replace("/ledger?", f"/{name}?"), settings) as shared:
+        yield shared
+
+
+@pytest.fixture
+def own_ledger(conninfo: str, settings: Settings) -> Iterator[Ledger]:
+    """Nobody else's: its views may be stopped, its counters looked at."""
+    with working(conninfo, settings) as ledger:
+        yield ledger

@@ -1,0 +1,101 @@
+"""What every stored event carries: who did it, who reported it, why, and whose it is."""
+
+import base64
+
+import pytest
+
+from ledger.application.commands import Pause
+from tests.support.facts import ORGANIZATION, WORKSPACE, fact
+from tests.support.ledger import REPORTER, Ledger, new_id
+
+CREDENTIAL = {"type": "api_key", "id": REPORTER.id}
+
+
+def test_the_actor_is_the_credential_unless_one_is_named(ledger: Ledger) -> None:
+    line = ledger.line()
+    ledger.accept(
+        fact("execution.checked_in", line),
+        fact("execution.checked_in", line, actortype="agent", actorid="A-1"),
+    )
+    plain, named = (event["state"] for event in ledger.events(line)[-2:])
+    assert plain["actor"] == CREDENTIAL
+    assert named["actor"] == {"type": "agent", "id": "A-1"}
+    assert plain["reported_by"] == named["reported_by"] == REPORTER.id
+
+
+@pytest.mark.parametrize("attribute", ["reported_by", "reportedby"])
+def test_no_sender_can_set_who_reported(ledger: Ledger, attribute: str) -> None:
+    line = ledger.line()
+    event = fact("execution.checked_in", line) | {attribute: "someone"}
+    if attribute == "reported_by":
+        assert ledger.refusal(event)[0] == 422
+    else:
+        ledger.accept(event)
+    assert {e["state"]["reported_by"] for e in ledger.events(line)} == {REPORTER.id}
+
+
+@pytest.mark.parametrize(
+    "actor",
+    [
+        {"actortype": "robot", "actorid": "x"},
+        {"actortype": "user", "actorid": ""},
+        {"actortype": "user", "actorid": 7},
+        {"actortype": ["user"], "actorid": "x"},
+    ],
+)
+def test_a_wrong_actor_is_422(ledger: Ledger, actor: dict[str, object]) -> None:
+    assert ledger.refusal(fact("execution.checked_in", ledger.line()) | actor)[0] == 422
+
+
+def test_the_holds_show_who_put_them_on(ledger: Ledger) -> None:
+    line = ledger.line()
+    time = ledger.ago(minutes=1)
+    named = {"actortype": "user", "actorid": "USR-1"}
+    ledger.accept(fact("service_line.paused", line, {"reason": "r"}, time=time, **named))
+    ledger.pause(line)
+    first, second = ledger.detail(line)["holds"]
+    by = {"type": "user", "id": "USR-1"}
+    assert first == {"hold": "service_line", "reason": "r", "since": time, "by": by}
+    assert (second["hold"], second["by"]) == ("operator", CREDENTIAL)
+
+
+def test_the_request_id_is_kept_on_every_event_of_the_request(ledger: Ledger) -> None:
+    line = ledger.line()
+    ledger.run(line)
+    before = ledger.head()
+    ledger.report(fact("service_line.updated", line, {"project_tags": []}), request_id="req-1")
+    ledger.execute(Pause(line, REPORTER, "req-2", reason="r"))
+    ledger.report(fact("service_line.closed", line), request_id="req-3")
+    kept = [event["state"].get("request_id") for event in ledger.events(after=before)]
+    assert kept == ["req-1", "req-2", "req-3", "req-3"]
+
+
+def test_every_event_carries_tenant_line_fact_and_nonce(ledger: Ledger) -> None:
+    line = ledger.line()
+    run = new_id("RUN")
+    start = fact("run.started", run, {"service_line_id": line})
+    ledger.accept(start, fact("run.completed", run))
+    states = [event["state"] for event in ledger.events(line, run)]
+    assert {s["organization_id"] for s in states} == {ORGANIZATION}
+    assert {s["workspace_id"] for s in states} == {WORKSPACE}
+    assert {s["service_line_id"] for s in states} == {line}
+    nonces = {base64.b64decode(s["nonce"]) for s in states}
+    assert {len(nonce) for nonce in nonces} == {16}
+    assert len(nonces) == len(states)
+    assert (states[1]["fact"]["source"], states[1]["fact"]["id"]) == ("/tests", start["id"])
+    assert all("causation_id" not in s for s in states)
+
+
+def test_versions_of_a_stream_count_from_one_without_gaps(ledger: Ledger) -> None:
+    line = ledger.line()
+    run = ledger.run(line)
+    ledger.report(
+        fact("service_line.paused", line),
+        fact("service_line.paused", line),
+        fact("run.completed", run),
+        fact("service_line.resumed", line),
+        fact("service_line.closed", line),
+    )
+    for stream, length in ((line, 4), (run, 2)):
+        versions = [event["originator_version"] for event in ledger.events(stream)]
+        assert versions == list(range(1, length + 1))

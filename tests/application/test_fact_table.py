@@ -1,0 +1,314 @@
+"""Every row of the table of facts is accepted with all its fields, and recorded as sent."""
+
+from typing import Any
+
+import pytest
+
+from ledger.application.fact_types import ALIASES, FACT_TYPES
+from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
+from tests.support.ledger import Ledger, new_id
+
+RESOURCE = {
+    "id": "SCR-128491",
+    "type": "talent",
+    "name": "Engineer",
+    "role": "backend",
+    "allocated_hours_per_week": 40,
+    "status": "on_leave",
+}
+# type → (data as sent, topic of its own event, members of the stored body)
+ON_LINES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
+    "service_line.updated": ({"project_tags": ["a", "b"]}, "execution.updated", {}),
+    "service_line.paused": ({"reason": "r"}, "execution.paused", {"hold": "service_line"}),
+    "execution.checked_in": (
+        {"hours": 7.25, "note": "n", "resource_id": "SCR-1"},
+        "execution.checked_in",
+        {},
+    ),
+    "execution.blocked": (
+        {"blocker_id": "b", "cause": "approval_gap", "reason": "r"},
+        "execution.blocked",
+        {},
+    ),
+    "health.signal_reported": (
+        {"signal": "sla_compliance", "status": "amber", "value": 0.98, "evidence": {"k": [1]}},
+        "health.signal_reported",
+        {},
+    ),
+    "service_line.closed": ({"reason": "r"}, "execution.closed", {}),
+}
+
+
+@pytest.mark.parametrize("type", ON_LINES)
+def test_a_fact_about_a_line_is_stored_with_every_field(ledger: Ledger, type: str) -> None:
+    data, topic, more = ON_LINES[type]
+    line = ledger.line()
+
+    (item,) = ledger.accept(fact(type, line, data, time=ledger.ago(minutes=3)))
+
+    stored = ledger.events(line)[-1]
+    assert stored["topic"] == f"{topic}/1"
+    assert stored["state"]["body"] == data | more
+    assert stored["state"]["occurred_at"] == ledger.ago(minutes=3)
+    assert (item.subject, item.position) == (line, stored["notification_id"])
+    assert item.event_ids == (f"EVT-26-{item.position:06d}",)
+
+
+def test_an_activation_is_stored_with_every_field(ledger: Ledger) -> None:
+    record = new_id("RUN")
+    line = ledger.line(
+        "capacity",
+        product="talent",
+        project_tags=["PROJ-1"],
+        resources=[RESOURCE],
+        started_at="2026-01-15T02:00:00+02:00",
+        execution_id=record,
+    )
+    shown = ledger.detail(line)
+    assert shown["id"] == record
+    assert shown["project_tags"] == ["PROJ-1"]
+    assert shown["resources"] == [RESOURCE]
+    assert shown["started_at"] == shown["last_activity_at"] == "2026-01-15T00:00:00Z"
+    assert shown["state"] == "running"
+    assert shown["state_since"] == ledger.ago(hours=1)
+    assert (shown["workspace_id"], shown["product_line"]) == (WORKSPACE, "talent")
+
+
+def test_started_at_is_the_facts_time_unless_given(ledger: Ledger) -> None:
+    shown = ledger.detail(ledger.line(time=ledger.ago(hours=2)))
+    assert shown["started_at"] == shown["last_activity_at"] == ledger.ago(hours=2)
+
+
+@pytest.mark.parametrize("model", ["capacity", "ongoing_sla", "infra_managed", "observability"])
+@pytest.mark.parametrize("product", ["agent_gateway", "ods"])
+def test_any_pair_of_product_line_and_model_is_accepted(
+    ledger: Ledger, model: str, product: str
+) -> None:
+    shown = ledger.detail(ledger.line(model, product=product))
+    assert (shown["execution_model"], shown["product_line"]) == (model, product)
+
+
+def test_resume_unblock_release_and_void_undo_their_counterparts(ledger: Ledger) -> None:
+    line = ledger.line("capacity")
+    check_in = fact("execution.checked_in", line, {"hours": 8})
+    ledger.accept(
+        fact("service_line.paused", line),
+        fact("execution.blocked", line, {"blocker_id": "b", "cause": "policy_violation"}),
+        fact("resource.allocated", line, RESOURCE),
+        check_in,
+    )
+    before = ledger.detail(line)
+    assert before["state"] == "paused"
+    assert [b["id"] for b in before["blockers"]] == ["b"]
+
+    ledger.accept(
+        fact("service_line.resumed", line, {"reason": "ok"}),
+        fact("execution.unblocked", line, {"blocker_id": "b", "reason": "ok"}),
+        fact("resource.released", line, {"id": "SCR-128491"}),
+        fact("execution.check_in_voided", line, {"fact_id": check_in["id"], "reason": "typo"}),
+    )
+    after = ledger.detail(line)
+    assert after["state"] == "running"
+    assert after["holds"] == after["blockers"] == after["resources"] == []
+    assert after["metrics"]["hours_total"] == 0
+
+
+def test_the_same_resource_again_replaces_and_status_defaults_to_active(ledger: Ledger) -> None:
+    line = ledger.line()
+    ledger.accept(
+        fact("resource.allocated", line, RESOURCE),
+        fact("resource.allocated", line, {"id": RESOURCE["id"], "type": "agent"}),
+    )
+    (resource,) = ledger.detail(line)["resources"]
+    empty = dict.fromkeys(("name", "role", "allocated_hours_per_week"))
+    assert resource == {"id": RESOURCE["id"], "type": "agent", "status": "active"} | empty
+
+
+@pytest.mark.parametrize("ending", ["run.completed", "run.failed", "run.cancelled"])
+@pytest.mark.parametrize("started", [True, False])
+def test_an_open_run_ends_once_each_way(ledger: Ledger, ending: str, started: bool) -> None:
+    line = ledger.line()
+    run = ledger.run(line, started=started, time=ledger.ago(seconds=90))
+    end = fact(ending, run, time=ledger.ago(seconds=30))
+    if ending == "run.completed" and not started:
+        assert ledger.refusal(end) == (409, "invalid_state")
+        return
+
+    ledger.accept(end)
+
+    shown = ledger.shown_run(run)
+    assert shown["status"] == ending.removeprefix("run.")
+    assert shown["completed_at"] == ledger.ago(seconds=30)
+    assert shown["duration_ms"] == (60_000 if started else None)
+    assert ledger.detail(line)["open_runs"] == 0
+    for again in ("run.completed", "run.failed", "run.cancelled"):
+        assert ledger.refusal(fact(again, run)) == (409, "invalid_state")
+
+
+def test_a_requested_run_is_pending_until_it_starts(ledger: Ledger) -> None:
+    line = ledger.line()
+    trigger = {"type": "user", "actor_id": "USR-26-000044"}
+    run = new_id("RUN")
+    data = {"service_line_id": line, "triggered_by": trigger, "input": {"p": 1}}
+    ledger.accept(fact("run.requested", run, data, time=ledger.ago(minutes=9)))
+    pending = ledger.shown_run(run)
+    assert (pending["status"], pending["started_at"]) == ("pending", None)
+
+    ledger.accept(fact("run.started", run, {}, time=ledger.ago(minutes=8)))
+
+    shown = ledger.shown_run(run)
+    assert (shown["status"], shown["triggered_by"]) == ("running", trigger)
+    assert shown["requested_at"] == ledger.ago(minutes=9)
+    assert shown["started_at"] == ledger.ago(minutes=8)
+    assert ledger.detail(line)["open_runs"] == 1
+
+
+def test_reported_duration_and_tokens_win_and_a_negative_duration_is_zero(
+    ledger: Ledger,
+) -> None:
+    line = ledger.line()
+    run, backwards, pending = (ledger.run(line, started=s) for s in (True, True, False))
+    ledger.accept(
+        fact("run.completed", run, {"tokens_used": 1840, "duration_ms": 2411}),
+        fact("run.failed", backwards, time=ledger.ago(hours=1)),
+        fact("run.failed", pending, {"duration_ms": 5, "tokens_used": 3}),
+    )
+    shown = ledger.shown_run(run)
+    assert (shown["duration_ms"], shown["tokens_used"]) == (2411, 1840)
+    assert ledger.shown_run(backwards)["duration_ms"] == 0
+    assert ledger.shown_run(pending)["duration_ms"] is None
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_the_platforms_names_mean_the_same(ledger: Ledger, alias: str) -> None:
+    line = ledger.line()
+    run = new_id("RUN") if alias.endswith("started") else ledger.run(line)
+    data = {"service_line_id": line} if alias.endswith("started") else {}
+    ledger.accept(fact(alias, run, data))
+    assert ledger.topics(run)[-1] == alias.removeprefix("agent.")
+
+
+def test_a_fact_without_a_time_happened_now(ledger: Ledger) -> None:
+    line = ledger.line()
+    ledger.clock.advance(seconds=1)
+    ledger.accept(fact("execution.checked_in", line))
+    assert ledger.detail(line)["last_activity_at"] == ledger.at()
+
+
+REQUIRED = {
+    "service_line.activated": [
+        "organization_id",
+        "workspace_id",
+        "product_line",
+        "execution_model",
+    ],
+    "service_line.updated": ["project_tags"],
+    "execution.check_in_voided": ["fact_id"],
+    "execution.blocked": ["blocker_id", "cause"],
+    "execution.unblocked": ["blocker_id"],
+    "resource.allocated": ["id", "type"],
+    "resource.released": ["id"],
+    "health.signal_reported": ["signal", "status"],
+    "run.requested": ["service_line_id"],
+}
+FULL: dict[str, Any] = {
+    "organization_id": ORGANIZATION,
+    "workspace_id": WORKSPACE,
+    "product_line": "ods",
+    "execution_model": "capacity",
+    "project_tags": [],
+    "fact_id": "f",
+    "blocker_id": "b",
+    "cause": "approval_gap",
+    "id": "r",
+    "type": "t",
+    "signal": "sla_compliance",
+    "status": "red",
+}
+
+
+@pytest.mark.parametrize(
+    ("type", "missing"), [(t, field) for t, fields in REQUIRED.items() for field in fields]
+)
+def test_a_missing_required_field_is_422(ledger: Ledger, type: str, missing: str) -> None:
+    line = ledger.line()
+    data = {f: FULL.get(f, line) for f in REQUIRED[type] if f != missing}
+    subject = new_id("RUN") if type.startswith("run.") else line
+    if type == "service_line.activated":
+        subject = new_id("LIN")
+    assert ledger.refusal(fact(type, subject, data)) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("type", FACT_TYPES)
+def test_an_unknown_field_is_422_for_every_type(ledger: Ledger, type: str) -> None:
+    line = ledger.line()
+    subject = ledger.run(line) if type.startswith("run.") else line
+    if type == "service_line.activated":
+        subject = new_id("LIN")
+    data = {f: FULL.get(f, line) for f in REQUIRED.get(type, [])} | {"hors": 1}
+    assert ledger.refusal(fact(type, subject, data)) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"hours": -0.01},
+        {"hours": 1.005},
+        {"hours": "8"},
+        {"hours": True},
+        {"hours": 1e300},
+        {"note": 5},
+        [],
+        "text",
+    ],
+)
+def test_a_check_in_with_wrong_data_is_422(ledger: Ledger, data: Any) -> None:
+    event = fact("execution.checked_in", ledger.line(), {}) | {"data": data}
+    assert ledger.refusal(event) == (422, "invalid_request")
+
+
+def test_facts_may_be_five_minutes_early_and_no_more(ledger: Ledger) -> None:
+    line = ledger.line()
+    late = ledger.at(minutes=5, seconds=1)
+    assert ledger.refusal(fact("execution.checked_in", line, time=late))[0] == 422
+    ledger.accept(fact("execution.checked_in", line, time=ledger.at(minutes=4, seconds=59)))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("specversion", "0.3"),
+        ("id", ""),
+        ("id", "x" * 256),
+        ("source", None),
+        ("type", "run.exploded"),
+        ("type", ["run.started"]),
+        ("subject", "LIN-26-1"),
+        ("subject", "RUN-26-000001"),
+        ("time", "2026-04-15T12:00:00"),
+        ("time", "2026-02-30T12:00:00Z"),
+        ("time", 5),
+        ("actortype", "user"),
+        ("data_base64", "e30="),
+        ("datacontenttype", "text/xml"),
+    ],
+)
+def test_a_broken_attribute_is_422(ledger: Ledger, attribute: str, value: Any) -> None:
+    event = fact("execution.checked_in", ledger.line()) | {attribute: value}
+    assert ledger.refusal(event) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("where", ["time", "started_at"])
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+def test_an_instant_outside_the_calendar_is_422(ledger: Ledger, where: str, time: str) -> None:
+    assert ledger.refusal(activation(new_id("LIN"), **{where: time}))[0] == 422
+
+
+def test_ids_are_ascii_digits_only(own_ledger: Ledger) -> None:
+    arabic_one = "\u0661"
+    own_ledger.accept(activation("LIN-26-000001", execution_id="RUN-26-000001"))
+    subject = activation(f"LIN-26-00000{arabic_one}")
+    record = activation("LIN-26-000002", execution_id=f"RUN-26-00000{arabic_one}")
+
+    assert [i.status for i in own_ledger.report(subject, record)] == [422, 422]
+    own_ledger.catch_up()

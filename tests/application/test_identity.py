@@ -1,0 +1,184 @@
+"""Identity (contract 2): the same fact again is a duplicate, with another content a conflict."""
+
+import json
+from typing import Any
+
+import pytest
+
+from ledger.application import facts
+from ledger.application.report import ReportFact
+from tests.support.facts import activation, fact
+from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Item, Ledger, new_id
+
+CONFLICT = (409, "fact_conflict")
+STATE = (409, "invalid_state")
+
+
+def again(first: Item) -> Item:
+    """What the same fact is answered when it is sent again."""
+    return first._replace(outcome="duplicate")
+
+
+def checked_in(line: str, **attributes: Any) -> dict[str, Any]:
+    data = {"hours": 8, "note": "n"}
+    return fact("execution.checked_in", line, data, time="2026-04-15T10:00:00Z", **attributes)
+
+
+SAME: dict[str, dict[str, Any]] = {
+    "time in another offset": {"time": "2026-04-15T12:00:00.000+02:00"},
+    "other order of keys": {"data": {"note": "n", "hours": 8}},
+    "8.0 for 8": {"data": {"hours": 8.0, "note": "n"}},
+    "an attribute that is none of ours": {"traceparent": "00-1"},
+}
+OTHER: dict[str, dict[str, Any]] = {
+    "another time": {"time": "2026-04-15T10:00:00.000001Z"},
+    "another value": {"data": {"hours": 8.5, "note": "n"}},
+    "a null that was absent": {"data": {"hours": 8, "note": "n", "resource_id": None}},
+    "another type": {"type": "service_line.paused", "data": {}},
+    "an actor": {"actortype": "user", "actorid": "u"},
+}
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_the_same_content_is_a_duplicate_with_the_first_outcome(
+    ledger: Ledger, change: str
+) -> None:
+    line = ledger.line("capacity")
+    event = checked_in(line)
+    (first,) = ledger.accept(event)
+    ledger.accept(fact("execution.checked_in", line))
+    before = ledger.head()
+    assert ledger.report(event | SAME[change]) == [again(first)]
+    assert ledger.head() == before
+
+
+@pytest.mark.parametrize("change", OTHER)
+def test_another_content_is_a_conflict(ledger: Ledger, change: str) -> None:
+    event = checked_in(ledger.line("capacity"))
+    ledger.accept(event)
+    assert ledger.refusal(event | OTHER[change]) == CONFLICT
+    assert ledger.refusal(event | {"subject": ledger.line()}) == CONFLICT
+
+
+def test_raw_json_compares_by_value(ledger: Ledger) -> None:
+    event = checked_in(ledger.line("capacity"))
+    event["data"] = {"hours": 8, "note": "é"}
+    (first,) = ledger.accept(event)
+    text = json.dumps(event).replace('"hours": 8', '"hours": 80e-1').replace("\\u00e9", "é")
+    assert "80e-1" in text
+    parsed = facts.from_structured(text.encode())
+    assert isinstance(parsed, facts.Fact)
+    assert ledger.execute(ReportFact(parsed, REPORTER)) == again(first)
+
+
+def test_an_activation_with_another_content_is_a_duplicate_or_a_conflict(ledger: Ledger) -> None:
+    event = activation(new_id("LIN"))
+    (first,) = ledger.accept(event)
+    assert ledger.report(event) == [again(first)]
+
+
+def test_an_activation_sent_again_with_another_content_is_a_conflict(ledger: Ledger) -> None:
+    event = activation(new_id("LIN"))
+    ledger.accept(event)
+    changed = event | {"data": event["data"] | {"project_tags": ["x"]}}
+    assert ledger.refusal(changed) == CONFLICT
+
+
+def test_a_repeated_fact_is_never_refused_for_what_came_after(ledger: Ledger) -> None:
+    line = ledger.line()
+    run = ledger.run(line)
+    block = {"blocker_id": "b", "cause": "capacity_issue"}
+    sequence = [
+        fact("service_line.paused", line),
+        fact("service_line.resumed", line),
+        fact("execution.blocked", line, block),
+        fact("execution.unblocked", line, {"blocker_id": "b"}),
+        fact("resource.allocated", line, {"id": "r", "type": "t"}),
+        fact("resource.released", line, {"id": "r"}),
+        checked_in(line),
+        fact("run.completed", run),
+        fact("service_line.closed", line),
+    ]
+    first = ledger.accept(*sequence)
+    ledger.clock.advance(days=400)
+    assert ledger.report(*sequence) == [again(item) for item in first]
+
+
+def test_twice_in_one_batch_the_second_is_a_duplicate(ledger: Ledger) -> None:
+    line = ledger.line()
+    event, start = checked_in(line), fact("run.started", None, {"service_line_id": line})
+    one, two, three, four = ledger.report(event, event, start, start)
+    assert (one.outcome, three.outcome) == ("recorded", "recorded")
+    assert (two, four) == (again(one), again(three))
+    changed = event | {"id": new_id("F")}
+    assert [i.outcome for i in ledger.report(changed, changed | {"time": ledger.at()})] == [
+        "recorded",
+        "refused",
+    ]
+
+
+def test_a_refused_fact_holds_nothing(ledger: Ledger) -> None:
+    line = ledger.line()
+    resume = fact("service_line.resumed", line)
+    assert ledger.refusal(resume) == STATE
+    ledger.accept(fact("service_line.paused", line))
+    ledger.accept(resume)
+    unknown = new_id("LIN")
+    early = fact("execution.checked_in", unknown)
+    assert ledger.refusal(early) == (404, "not_found")
+    ledger.line(line=unknown)
+    ledger.accept(early | {"data": {"hours": 3}})
+
+
+def test_a_refused_fact_and_its_success_may_share_a_batch(ledger: Ledger) -> None:
+    line = ledger.line()
+    resume, pause = fact("service_line.resumed", line), fact("service_line.paused", line)
+    outcomes = [item.outcome for item in ledger.report(resume, pause, resume, resume)]
+    assert outcomes == ["refused", "recorded", "recorded", "duplicate"]
+
+
+def test_the_same_id_of_another_source_or_organization_is_another_fact(ledger: Ledger) -> None:
+    event = checked_in(ledger.line())
+    ledger.accept(event, event | {"source": "/elsewhere"})
+    theirs = activation(new_id("LIN"))
+    theirs["data"]["organization_id"] = STRANGER.organization_id
+    ledger.accept(theirs, by=STRANGER)
+    ledger.accept(event | {"subject": theirs["subject"]}, by=STRANGER)
+
+
+def test_an_administrators_fact_has_the_identity_of_its_subjects_organization(
+    ledger: Ledger,
+) -> None:
+    line = ledger.line()
+    event = fact("run.started", None, {"service_line_id": line})
+    (first,) = ledger.accept(event)
+    assert ledger.report(event, by=ADMIN) == [again(first)]
+    other = checked_in(line)
+    (first,) = ledger.accept(other, by=ADMIN)
+    assert ledger.report(other) == [again(first)]
+
+
+def test_a_run_that_was_issued_its_id_is_the_first_one_again(ledger: Ledger) -> None:
+    line = ledger.line()
+    for type in ("run.requested", "run.started"):
+        event = fact(type, None, {"service_line_id": line, "input": {"b": 1.0, "a": 2}})
+        (first,) = ledger.accept(event)
+        assert first.subject is not None
+        same = {"service_line_id": line, "input": {"a": 2, "b": 1}}
+        assert ledger.report(event | {"data": same}) == [again(first)]
+        changed = {"service_line_id": line, "input": {"a": 3, "b": 1}}
+        assert ledger.refusal(event | {"data": changed}) == CONFLICT
+        ledger.accept(fact("run.cancelled", first.subject))
+        assert ledger.report(event) == [again(first)]
+
+
+def test_an_alias_is_another_content_as_sent(ledger: Ledger) -> None:
+    event = fact("agent.run.started", new_id("RUN"), {"service_line_id": ledger.line()})
+    ledger.accept(event)
+    assert ledger.refusal(event | {"type": "run.started"}) == CONFLICT
+
+
+def test_a_narrowed_credential_sees_no_other_workspaces_outcome(ledger: Ledger) -> None:
+    event = checked_in(ledger.line())
+    ledger.accept(event)
+    assert ledger.refusal(event, by=NARROW) == (404, "not_found")

@@ -1,0 +1,189 @@
+"""What JSON comes in: what refuses the whole body and what refuses one item alone (contract 2)."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from ledger.settings import Settings
+from tests.support.facts import LINE, activation, encode, fact
+from tests.support.service import BATCH, STRUCTURED, Service, serving
+
+Test = Callable[[Service], Awaitable[None]]
+
+ITEMS: dict[str, bytes] = {
+    "duplicate keys": b'{"id": "a", "id": "b"}',
+    "duplicate keys spelt differently": b'{"id": "a", "\\u0069d": "b"}',
+    "NUL": b'{"id": "a\\u0000"}',
+    "an integer beyond 2^53 - 1": b'{"data": 9007199254740992}',
+    "an integer of thousands of digits": b'{"data": ' + b"9" * 5000 + b"}",
+    "a number beyond a double": b'{"data": 1e400}',
+    "depth over 32": b'{"data": ' + b"[" * 40 + b"]" * 40 + b"}",
+    "depth over every parser": b'{"data": ' + b"[" * 9000 + b"]" * 9000 + b"}",
+    "no object": b"7",
+}
+SURROGATE = b'{"id": "a\\ud800"}'
+BROKEN: dict[str, bytes] = {
+    "NaN": b'{"data": NaN}',
+    "Infinity": b'{"data": -Infinity}',
+    "a raw control character": b'{"data": "\x01"}',
+    "bad UTF-8": b'{"data": "\xff"}',
+    "an encoded surrogate": b'{"data": "\xed\xa0\x80"}',
+    "a cut": b'{"data": ',
+    "a comma too many": b'{"data": [1,]}',
+}
+
+
+def told(settings: Settings, conninfo: str, test: Test) -> None:
+    """Run a test against a service that knows one line."""
+
+    async def run() -> None:
+        async with serving(settings, conninfo) as service:
+            await service.accept(activation())
+            await test(service)
+
+    asyncio.run(run())
+
+
+async def post(service: Service, body: bytes, headers: dict[str, str] = BATCH) -> Any:
+    return await service.http.post("/v1/facts", content=body, headers=headers)
+
+
+async def surrounded(service: Service, item: bytes) -> tuple[int, list[Any]]:
+    """The outcomes of a batch with the item between two good ones; or the body's status."""
+    good = [encode(fact("execution.checked_in", LINE)) for _ in range(2)]
+    answer = await post(service, b"[" + good[0] + b", " + item + b"," + good[1] + b"]")
+    if answer.status_code != 200:
+        return answer.status_code, []
+    return 200, [i["error"] and i["error"]["status"] for i in answer.json()["data"]]
+
+
+def test_what_parsers_disagree_on_refuses_that_item_alone(
+    settings: Settings, conninfo: str
+) -> None:
+    async def test(service: Service) -> None:
+        for name, item in ITEMS.items():
+            assert await surrounded(service, item) == (200, [None, 422, None]), name
+            assert (await post(service, item, STRUCTURED)).status_code == 422, name
+
+    told(settings, conninfo, test)
+
+
+def test_a_lone_surrogate_refuses_that_item_alone(settings: Settings, conninfo: str) -> None:
+    async def test(service: Service) -> None:
+        assert (await post(service, SURROGATE, STRUCTURED)).status_code == 422
+        assert await surrounded(service, SURROGATE) == (200, [None, 422, None])
+
+    told(settings, conninfo, test)
+
+
+def test_broken_json_refuses_the_whole_body(settings: Settings, conninfo: str) -> None:
+    async def test(service: Service) -> None:
+        for name, item in BROKEN.items():
+            assert (await surrounded(service, item))[0] == 400, name
+        for body in (b"", b" ", b"[", b"{}", b"7", b"\xef\xbb\xbf[]", b"[]]"):
+            assert (await post(service, body)).status_code == 400, body[:9]
+        for name, item in BROKEN.items():
+            assert (await post(service, item, STRUCTURED)).status_code == 400, name
+
+    told(settings, conninfo, test)
+
+
+@pytest.mark.parametrize("tail", [b"", b"]" * 100_000 + b"]] rubbish"])
+def test_a_deep_body_that_is_no_json_is_400(settings: Settings, conninfo: str, tail: bytes) -> None:
+    async def test(service: Service) -> None:
+        good = encode(fact("execution.checked_in", LINE))
+        answer = await post(service, b"[" + good + b"," + b"[" * 100_000 + tail)
+        assert answer.status_code == 400
+
+    told(settings, conninfo, test)
+
+
+def test_sizes_are_bounded(settings: Settings, conninfo: str) -> None:
+    async def test(service: Service) -> None:
+        large = encode(fact("execution.checked_in", LINE, {"note": "x" * 256 * 1024}))
+        assert await surrounded(service, large) == (200, [None, 413, None])
+        assert (await post(service, large, STRUCTURED)).status_code == 413
+        fits = fact("execution.checked_in", LINE, {"note": ""})
+        fits["data"]["note"] = "x" * (256 * 1024 - len(encode(fits)))
+        assert len(encode(fits)) == 256 * 1024
+        assert (await post(service, encode(fits), STRUCTURED)).status_code == 201
+        assert (await post(service, b"[" + b",".join([b"7"] * 1001) + b"]")).status_code == 413
+        assert (await post(service, b" " * (8 * 1024 * 1024) + b"[]")).status_code == 413
+
+    told(settings, conninfo, test)
+
+
+def test_answers_come_in_order_and_batches_are_always_200(
+    settings: Settings, conninfo: str
+) -> None:
+    async def test(service: Service) -> None:
+        assert (await post(service, b"[]")).json() == {"data": []}
+        good, bad = fact("execution.checked_in", LINE), fact("service_line.resumed", LINE)
+        items = await service.report(good, bad, good)
+        assert [i["index"] for i in items] == [0, 1, 2]
+        assert [i["outcome"] for i in items] == ["recorded", "refused", "duplicate"]
+        assert items[1]["error"].keys() == {"status", "code", "detail"}
+        assert (items[1]["position"], items[1]["event_ids"]) == (None, [])
+        again = await post(service, encode(good), STRUCTURED)
+        assert (again.status_code, again.json()["data"]["position"]) == (200, items[0]["position"])
+        fresh = await post(service, encode(fact("execution.checked_in", LINE)), STRUCTURED)
+        assert fresh.status_code == 201
+        assert await service.refuse(bad) == (409, "invalid_state")
+
+    told(settings, conninfo, test)
+
+
+def test_a_credential_that_may_not_write_is_403_whatever_it_sends(
+    settings: Settings, conninfo: str
+) -> None:
+    async def test(service: Service) -> None:
+        token = await service.token("read")
+        headers = STRUCTURED | {"authorization": f"Bearer {token}"}
+        for event in (fact("run.completed", "RUN-26-000009"), fact("nonsense", "x")):
+            assert (await post(service, encode(event), headers)).status_code == 403
+
+    told(settings, conninfo, test)
+
+
+BINARY = {
+    "content-type": "application/json",
+    "ce-specversion": "1.0",
+    "ce-id": "b%201",
+    "ce-source": "/binary",
+    "ce-type": "service_line.updated",
+    "ce-subject": LINE,
+}
+
+
+def test_binary_mode_means_the_same(settings: Settings, conninfo: str) -> None:
+    async def test(service: Service) -> None:
+        data = {"project_tags": ["a"]}
+        first = await post(service, encode(data), BINARY)
+        assert first.status_code == 201
+        same = fact("service_line.updated", LINE, data, id="b 1", source="/binary")
+        assert (await service.report(same))[0]["outcome"] == "duplicate"
+        for body in (b"{", b'{"project_tags": NaN}', b"\xef\xbb\xbf{}"):
+            assert (await post(service, body, BINARY)).status_code == 400
+
+    told(settings, conninfo, test)
+
+
+def test_binary_data_must_be_one_json_value(settings: Settings, conninfo: str) -> None:
+    async def test(service: Service) -> None:
+        body = json.dumps({"project_tags": []}).encode() + b',"more":1'
+        assert (await post(service, body, BINARY)).status_code == 400
+
+    told(settings, conninfo, test)
+
+
+def test_an_instant_before_the_calendar_refuses_that_item_alone(
+    settings: Settings, conninfo: str
+) -> None:
+    async def test(service: Service) -> None:
+        item = encode(fact("execution.checked_in", LINE, time="0001-01-01T00:00:00+01:00"))
+        assert await surrounded(service, item) == (200, [None, 422, None])
+
+    told(settings, conninfo, test)

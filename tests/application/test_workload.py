@@ -1,0 +1,196 @@
+"""A random workload through two writers: tables and views equal what the raw log tells anew."""
+
+import random
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ledger.application import facts
+from ledger.application.commands import Pause, Resume
+from ledger.application.report import ReportFact
+from ledger.domain.values import format_instant
+from ledger.settings import Settings
+from tests.support.derive import World, derive
+from tests.support.facts import ORGANIZATION, activation, encode, fact
+from tests.support.ledger import REPORTER, Ledger, instant, working
+
+MODELS = ["agent_runtime", "timeboxed_outcome", "capacity", "observability"]
+LINES = [f"LIN-26-00000{n}" for n in range(1, 10)]
+RUNS = [f"RUN-26-{n:06d}" for n in range(1, 40)]
+CAUSES = ["approval_gap", "capacity_issue", "policy_violation", "delivery_blocker"]
+SIGNALS = ["sla_compliance", "delivery_velocity", "outcome_progress"]
+
+
+class Chance:
+    """Facts that fit a small world, so that refusals and successes are both common."""
+
+    def __init__(self, seed: int, ledger: Ledger) -> None:
+        self.random, self.ledger = random.Random(seed), ledger
+        self.sent: list[dict[str, Any]] = []
+        self.recorded: list[dict[str, Any]] = []
+
+    def time(self) -> dict[str, str]:
+        if self.random.random() < 0.3:
+            return {}
+        behind = timedelta(seconds=self.random.choice([-200, 0, 1, 60, 899, 900, 5_000, 90_000]))
+        return {"time": format_instant(self.ledger.clock.now - behind)}
+
+    def fact(self) -> dict[str, Any]:
+        if self.recorded and self.random.random() < 0.2:
+            return self.random.choice(self.recorded)
+        event = self._new() | self.time()
+        self.sent.append(event)
+        return event
+
+    def _new(self) -> dict[str, Any]:
+        pick, line = self.random.choice, self.random.choice(LINES)
+        run = pick([None, *RUNS])
+        blocker = {"blocker_id": pick("ab")}
+        resource = {"id": pick("rs")}
+        begun = {"service_line_id": line, "input": {"n": pick([1, 2.0])}}
+        signal = {"signal": pick(SIGNALS), "status": pick(["green", "amber", "red"])}
+        check_ins = [e["id"] for e in self.sent if e["type"] == "execution.checked_in"]
+        kinds: list[tuple[float, dict[str, Any]]] = [
+            (3, activation(line, pick(MODELS), execution_id=pick([None, *RUNS[:9]]))),
+            (1, fact("service_line.updated", line, {"project_tags": [pick("xyz")]})),
+            (3, fact("service_line.paused", line)),
+            (4, fact("service_line.resumed", line)),
+            (0.3, fact("service_line.closed", line)),
+            (8, fact("execution.checked_in", line, {"hours": pick([0, 1.25, None])})),
+            (4, fact("execution.check_in_voided", line, {"fact_id": pick([*check_ins, "none"])})),
+            (3, fact("execution.blocked", line, blocker | {"cause": pick(CAUSES)})),
+            (4, fact("execution.unblocked", line, blocker)),
+            (2, fact("resource.allocated", line, resource | {"type": "t"})),
+            (2, fact("resource.released", line, resource)),
+            (2, fact("health.signal_reported", line, signal)),
+            (9, fact("run.requested", run, begun)),
+            (9, fact("run.started", run, begun)),
+            (9, fact("run.completed", run or RUNS[0], {"tokens_used": 5})),
+            (4, fact("run.failed", run or RUNS[0])),
+            (3, fact("run.cancelled", run or RUNS[0])),
+        ]
+        weights = [weight for weight, _ in kinds]
+        return self.random.choices([event for _, event in kinds], weights)[0]
+
+
+@pytest.fixture
+def twin(own_ledger: Ledger, settings: Settings) -> Iterator[Ledger]:
+    """A second writer over the same database, with a memory of its own; it keeps the views."""
+    own_ledger.projector._disconnect()
+    with working(own_ledger.conninfo, settings, own_ledger.clock) as second:
+        yield second
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_tables_and_views_equal_the_log_told_anew(
+    own_ledger: Ledger, twin: Ledger, seed: int
+) -> None:
+    chance = Chance(seed, own_ledger)
+    outcomes: list[str] = []
+    for _ in range(130):
+        writer = chance.random.choice([own_ledger, twin])
+        batch = [chance.fact() for _ in range(chance.random.choice([1, 1, 2, 4, 9]))]
+        items = writer.report(*batch)
+        outcomes += [item.outcome for item in items]
+        chance.recorded += [e for e, i in zip(batch, items, strict=True) if i.outcome == "recorded"]
+        own_ledger.clock.advance(seconds=chance.random.choice([0, 0, 1, 60, 1_000, 40_000]))
+        command = chance.random.choice([Pause, Resume])
+        if chance.random.random() < 0.2:
+            line = chance.random.choice(LINES)
+            writer.execute(command(line, REPORTER, reason="r"))
+        if chance.random.random() < 0.1:
+            twin.sweep()
+
+    # The workload is worth its while: each outcome is common.
+    assert min(outcomes.count(o) for o in ("recorded", "refused", "duplicate")) > 20
+    twin.catch_up()
+    world = derive(twin.events())
+    assert_tables(twin, world)
+    assert_views(twin, world)
+
+
+def assert_tables(ledger: Ledger, world: World) -> None:
+    activity = ledger.rows("SELECT * FROM ledger.line_activity")
+    assert {row.pop("line_id"): row for row in activity} == {
+        name: {
+            "last_activity_at": line.last_activity_at,
+            "open_runs": len(world.open_runs(name)),
+        }
+        for name, line in world.lines.items()
+    }
+    open_runs = ledger.rows("SELECT run_id, line_id, version, started_at FROM ledger.open_run")
+    assert {row["run_id"]: tuple(row.values())[1:] for row in open_runs} == {
+        run_id: (run.line, run.version, run.started_at)
+        for name in world.lines
+        for run_id, run in world.open_runs(name).items()
+    }
+    check_ins = ledger.rows(
+        "SELECT line_id, source, fact_id, hours, at, voided FROM ledger.check_in"
+    )
+    assert {tuple(row.values())[:3]: tuple(row.values())[3:] for row in check_ins} == {
+        (name, *key): (check_in["hours"], check_in["at"], check_in["voided"])
+        for name, line in world.lines.items()
+        for key, check_in in line.check_ins.items()
+    }
+    records = ledger.rows("SELECT execution_id, line_id FROM ledger.execution_record")
+    assert {row["execution_id"]: row["line_id"] for row in records} == world.records
+    counters = ledger.rows("SELECT year, last FROM ledger.id_counter WHERE prefix = 'RUN'")
+    assert {("RUN", row["year"]): row["last"] for row in counters} == +world.counters
+    remembered = ledger.rows("SELECT source, fact_id, subject, position FROM ledger.fact")
+    assert {
+        (ORGANIZATION, row["source"], row["fact_id"]): (row["subject"], row["position"])
+        for row in remembered
+    } == world.facts
+    keys = ledger.rows("SELECT run_id FROM ledger.run_key")
+    assert {row["run_id"] for row in keys} == world.runs.keys()
+
+
+def assert_views(ledger: Ledger, world: World) -> None:
+    rows = ledger.rows("SELECT line_id FROM ledger.execution")
+    assert {row["line_id"] for row in rows} == world.lines.keys()
+    for name, line in world.lines.items():
+        shown = ledger.detail(name)
+        assert shown["open_runs"] == len(world.open_runs(name))
+        assert instant(shown["last_activity_at"]) == line.last_activity_at
+        assert (shown["state"], instant(shown["state_since"])) == (line.state, line.state_since)
+        assert {hold["hold"] for hold in shown["holds"]} == line.holds
+        assert {blocker["id"] for blocker in shown["blockers"]} == line.blockers
+        assert {resource["id"] for resource in shown["resources"]} == line.resources
+        assert {s["signal"]: s["status"] for s in shown["health"]["signals"]} == line.signals
+        assert_metrics(shown, world, name)
+    runs = ledger.rows("SELECT run_id FROM ledger.run")
+    assert {row["run_id"] for row in runs} == world.runs.keys()
+    for run_id, run in world.runs.items():
+        shown = ledger.shown_run(run_id)
+        assert (shown["status"], shown["service_line_id"]) == (run.status, run.line)
+        assert instant(shown["requested_at"]) == run.requested_at
+        times = [shown[k] and instant(shown[k]) for k in ("started_at", "completed_at")]
+        assert times == [run.started_at, run.completed_at]
+
+
+def assert_metrics(shown: dict[str, Any], world: World, name: str) -> None:
+    counted = [c for c in world.lines[name].check_ins.values() if not c["voided"]]
+    started = [r for r in world.runs.values() if r.line == name and r.started_at]
+    metrics = shown["metrics"]
+    match shown["execution_model"]:
+        case "capacity":
+            assert metrics["hours_total"] == sum(c["hours"] or 0 for c in counted)
+        case "agent_runtime":
+            assert metrics["invocations_total"] == len(started)
+        case "timeboxed_outcome":
+            assert metrics["cycles_total"] == len(started)
+            done = [r for r in started if r.status == "completed"]
+            assert metrics["cycles_completed"] == len(done)
+
+
+def test_two_writers_agree_on_a_fact_that_both_are_sent(own_ledger: Ledger, twin: Ledger) -> None:
+    line = own_ledger.line()
+    start = fact("run.started", None, {"service_line_id": line})
+    parsed = facts.from_structured(encode(start))
+    assert isinstance(parsed, facts.Fact)
+    futures = [w.writer.submit([ReportFact(parsed, REPORTER)]) for w in (own_ledger, twin)]
+    (one,), (two,) = (future.result() for future in futures)
+    assert {one.duplicate, two.duplicate} == {True, False}
+    assert one.subject == two.subject

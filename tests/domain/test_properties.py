@@ -1,0 +1,163 @@
+"""Any sequence of events, however absurd, folds; and its state is what the contract says."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ledger.domain import execution_events as e
+from ledger.domain import run as r
+from ledger.domain.execution import Execution
+from ledger.domain.recorded import Event
+from ledger.domain.run import Run
+from tests.support.domain import START, activated, recorded
+
+HOLDS = st.sampled_from(["operator", "service_line"])
+IDS = st.sampled_from(["a", "b"])
+JSON = st.recursive(st.none() | st.integers(-99, 99) | st.text(max_size=3), st.lists, max_leaves=3)
+SIGNALS = st.sampled_from(["sla_compliance", "outcome_progress"])
+
+LINE_BODIES: st.SearchStrategy[Event] = st.one_of(
+    st.builds(e.Paused, hold=HOLDS, reason=st.none() | st.text(max_size=3)),
+    st.builds(e.Resumed, hold=HOLDS),
+    st.builds(e.Blocked, blocker_id=IDS, cause=st.just("approval_gap")),
+    st.builds(e.Unblocked, blocker_id=IDS),
+    st.just(e.WentIdle(threshold_seconds=900)),
+    st.just(e.Woken()),
+    st.just(e.CheckedIn(hours=1.5)),
+    st.builds(
+        e.HealthSignalReported,
+        signal=SIGNALS,
+        status=st.sampled_from(["green", "red"]),
+        value=JSON,
+        evidence=JSON,
+    ),
+    st.builds(e.ResourceAllocated, resource=st.builds(e.Resource, type=st.just("t"), id=IDS)),
+    st.builds(e.ResourceReleased, id=IDS),
+    st.builds(e.Updated, project_tags=st.lists(IDS).map(tuple)),
+    st.just(e.Closed()),
+)
+RUN_BODIES: st.SearchStrategy[Event] = st.one_of(
+    st.builds(r.RunRequested, run_id_origin=st.just("issued"), input=st.none() | st.binary()),
+    st.builds(r.RunStarted, run_id_origin=st.sampled_from([None, "issued"])),
+    st.builds(r.RunCompleted, tokens_used=st.none() | st.integers(0, 9), late=st.booleans()),
+    st.builds(r.RunFailed, duration_ms=st.none() | st.integers(0, 9), late=st.booleans()),
+    st.builds(r.RunCancelled, by_closing=st.booleans()),
+)
+TIMES = st.integers(-50, 50).map(lambda minutes: START + timedelta(minutes=minutes))
+LINE_EVENTS = st.lists(st.tuples(LINE_BODIES, TIMES), max_size=25)
+RUN_EVENTS = st.lists(st.tuples(RUN_BODIES, TIMES), max_size=12)
+
+
+class Told:
+    """The line's state, told a second time from the contract, over the whole past at once."""
+
+    def __init__(self, past: list[tuple[Any, datetime]]) -> None:
+        self.holds: set[str] = set()
+        self.blockers: set[str] = set()
+        self.idle = self.closed = False
+        self.effective = past[0][1]
+        states = [("running", self.effective)]
+        for body, at in past[1:]:
+            if self._changes(body):
+                self.effective = max(self.effective, at)
+                states.append((self._state(), self.effective))
+        self.state = states[-1][0]
+        first_of_stretch = len(states) - 1
+        while first_of_stretch and states[first_of_stretch - 1][0] == self.state:
+            first_of_stretch -= 1
+        self.since = states[first_of_stretch][1]
+
+    def _changes(self, body: Any) -> bool:
+        match body:
+            case e.Paused():
+                self.holds.add(body.hold)
+                self.idle = False
+            case e.Resumed():
+                self.holds.discard(body.hold)
+            case e.Blocked():
+                self.blockers.add(body.blocker_id)
+                self.idle = False
+            case e.Unblocked():
+                self.blockers.discard(body.blocker_id)
+            case e.WentIdle() | e.Woken():
+                self.idle = isinstance(body, e.WentIdle)
+            case e.Closed():
+                self.closed = True
+                self.holds, self.blockers = set(), set()
+            case _:
+                return False
+        return True
+
+    def _state(self) -> str:
+        if self.closed:
+            return "closed"
+        if self.holds:
+            return "paused"
+        return "blocked" if self.blockers else "idle" if self.idle else "running"
+
+
+@given(LINE_EVENTS)
+@settings(max_examples=200, deadline=None)
+def test_a_line_folds_whatever_happened(past: list[tuple[Any, datetime]]) -> None:
+    whole = [(activated(), START), *past]
+    line = Execution("LIN-26-000001")
+    previous = None
+    for version, (body, at) in enumerate(whole, 1):
+        line.evolve(recorded(body, version, at))
+        assert line.changed_at is not None
+        assert previous is None or line.changed_at >= previous
+        previous = line.changed_at
+    told = Told(whole)
+    assert (line.state, line.state_since) == (told.state, told.since)
+    assert (line.holds.keys(), line.blockers.keys()) == (told.holds, told.blockers)
+    assert (line.held_since is None, line.blocked_since is None) == (
+        not told.holds,
+        not told.blockers,
+    )
+    assert line.changed_at == told.effective
+    assert line.version == len(whole)
+
+
+@given(LINE_EVENTS, st.integers(0, 25))
+@settings(max_examples=100, deadline=None)
+def test_a_snapshot_of_a_line_goes_on_as_the_line(
+    past: list[tuple[Any, datetime]], cut: int
+) -> None:
+    straight, resumed = Execution("LIN-26-000001"), Execution("LIN-26-000001")
+    for version, (body, at) in enumerate([(activated(), START), *past], 1):
+        straight.evolve(recorded(body, version, at))
+        if version == cut + 1:
+            stored = msgspec.json.encode(resumed)
+            resumed = msgspec.json.decode(stored, type=Execution)
+        resumed.evolve(recorded(body, version, at))
+    assert resumed == straight
+    assert list(resumed.signals) == list(straight.signals)
+
+
+@given(RUN_EVENTS, st.integers(0, 12))
+@settings(max_examples=100, deadline=None)
+def test_a_run_folds_whatever_happened_and_so_does_its_snapshot(
+    past: list[tuple[Any, datetime]], cut: int
+) -> None:
+    straight, resumed = Run("RUN-26-000001"), Run("RUN-26-000001")
+    for version, (body, at) in enumerate(past, 1):
+        straight.evolve(recorded(body, version, at))
+        if version == cut + 1:
+            resumed = msgspec.json.decode(msgspec.json.encode(resumed), type=Run)
+        resumed.evolve(recorded(body, version, at))
+    assert resumed == straight
+    ended = [body for body, _ in past if not isinstance(body, r.RunRequested | r.RunStarted)]
+    assert (straight.completed_at is None) == (not ended)
+
+
+@given(LINE_EVENTS)
+@settings(max_examples=50, deadline=None)
+def test_two_lines_share_nothing(past: list[tuple[Any, datetime]]) -> None:
+    line, other = Execution("LIN-26-000001"), Execution("LIN-26-000002")
+    for version, (body, at) in enumerate([(activated(), START), *past], 1):
+        line.evolve(recorded(body, version, at))
+    assert other == Execution("LIN-26-000002")
+    assert other.holds == other.blockers == other.resources == other.signals == {}

@@ -1,0 +1,107 @@
+"""The full sample of every event class: what the golden files decode to.
+
+``python -m tests.golden.samples`` writes the files of classes that have none yet; a file that
+exists is never written again.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ledger.domain import execution_events as e
+from ledger.domain import run as r
+from ledger.domain.api_key import ApiKeyCreated, ApiKeyRevoked
+from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
+from ledger.store.codec import EnvelopeMapper
+
+FOLDER = Path(__file__).parent
+SEALED = bytes(range(64))
+CREW = e.Resource(
+    type="talent",
+    id="SCR-128491",
+    name="Allocated engineer",
+    role="senior_backend_engineer",
+    allocated_hours_per_week=37.5,
+    status="on_leave",
+)
+
+BODIES: tuple[Event, ...] = (
+    e.Activated(
+        execution_id="RUN-26-000419",
+        execution_id_origin="supplied",
+        product_line="talent",
+        execution_model="capacity",
+        project_tags=("PROJ-26-004281", "ü"),
+        resources=(CREW,),
+        started_at=datetime(2026, 1, 15, tzinfo=UTC),
+    ),
+    e.Updated(project_tags=("PROJ-26-004281",)),
+    e.Paused(hold="operator", reason="Stakeholder review"),
+    e.Resumed(hold="service_line", reason="Review done"),
+    e.Blocked(blocker_id="BLK-1", cause="approval_gap", reason="No signature"),
+    e.Unblocked(blocker_id="BLK-1", reason="Signed"),
+    e.WentIdle(threshold_seconds=900),
+    e.Woken(),
+    e.Closed(reason="Contract ended"),
+    e.CheckedIn(hours=7.25, note="Sprint", resource_id="SCR-128491"),
+    e.CheckInVoided(
+        fact_id="checkin-1",
+        reason="Typo",
+        hours=7.25,
+        checked_in_at=datetime(2026, 4, 14, 16, 30, tzinfo=UTC),
+        resource_id="SCR-128491",
+    ),
+    e.ResourceAllocated(resource=CREW),
+    e.ResourceReleased(id="SCR-128491"),
+    e.HealthSignalReported(
+        signal="sla_compliance", status="amber", value=0.982, evidence={"tickets": [1, "two"]}
+    ),
+    r.RunRequested(
+        run_id_origin="issued", triggered_by=r.Trigger("user", "USR-26-000044"), input=SEALED
+    ),
+    r.RunStarted(
+        run_id_origin="supplied", triggered_by=r.Trigger("schedule", "CRON-1"), input=SEALED
+    ),
+    r.RunCompleted(output=SEALED, tokens_used=1840, duration_ms=2411, late=True),
+    r.RunFailed(error=SEALED, output=SEALED, tokens_used=12, duration_ms=7, late=True),
+    r.RunCancelled(reason="No longer needed", by_closing=True, duration_ms=60_000),
+    ApiKeyCreated(name="billing", secret_hash=bytes(range(32)), permissions=("read", "write")),
+    ApiKeyRevoked(),
+)
+
+
+def envelope(body: Event) -> Recorded:
+    """The body in an envelope whose every field is set."""
+    return Recorded(
+        originator_id="LIN-26-084729",
+        originator_version=7,
+        position=42,
+        occurred_at=datetime(2026, 4, 15, 8, 30, tzinfo=UTC),
+        recorded_at=datetime(2026, 4, 15, 8, 30, 0, 123_456, tzinfo=UTC),
+        actor=Actor("agent", "AGT-1"),
+        reported_by="KEY-26-000001",
+        organization_id="ORG-26-000001",
+        workspace_id="WS-26-000021",
+        service_line_id="LIN-26-084729",
+        fact=FactIdentity("/talent", "fact-1", bytes(range(32))),
+        request_id="req-1",
+        causation_id="EVT-26-000041",
+        nonce=bytes(range(16)),
+        body=body,
+    )
+
+
+def file_of(topic: str) -> Path:
+    """The golden file of a topic."""
+    return FOLDER / f"{topic.replace('/', '_')}.json"
+
+
+def main() -> None:
+    mapper = EnvelopeMapper()
+    for body in BODIES:
+        path = file_of(body.TOPIC)
+        if not path.exists():
+            path.write_bytes(mapper.to_stored_event(envelope(body)).state)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Stored events are for ever: the bytes of each class, as they were first written.
+
+The ``.json`` files beside this test are stored ``state`` bytes. They are NEVER edited and never
+written again: whoever changes an event class so that a file here no longer decodes, or encodes
+otherwise, has broken every ledger out there. Make a new class with the next version instead, and
+add its sample to ``samples.py``.
+"""
+
+import json
+
+import msgspec
+import pytest
+from eventsourcing.persistence import MapperDeserialisationError, StoredEvent
+
+from ledger.domain.recorded import Event
+from ledger.store.codec import EVENTS, EnvelopeMapper
+from tests.golden.samples import BODIES, FOLDER, envelope, file_of
+
+MAPPER = EnvelopeMapper()
+CLASSES = pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.TOPIC)
+FULL = {type(body): body for body in BODIES}
+# The least that each class can be stored as: every field that has no default.
+MINIMAL = {
+    "execution.activated/1": {
+        "execution_id": "RUN-26-000001",
+        "execution_id_origin": "issued",
+        "product_line": "ods",
+        "execution_model": "timeboxed_outcome",
+        "started_at": "2026-01-15T00:00:00Z",
+    },
+    "execution.updated/1": {"project_tags": []},
+    "execution.paused/1": {"hold": "operator"},
+    "execution.resumed/1": {"hold": "operator"},
+    "execution.blocked/1": {"blocker_id": "b", "cause": "delivery_blocker"},
+    "execution.unblocked/1": {"blocker_id": "b"},
+    "execution.idle/1": {"threshold_seconds": 900},
+    "execution.check_in_voided/1": {
+        "fact_id": "f",
+        "hours": None,
+        "checked_in_at": "2026-01-15T00:00:00Z",
+        "resource_id": None,
+    },
+    "resource.allocated/1": {"resource": {"type": "t", "id": "r"}},
+    "resource.released/1": {"id": "r"},
+    "health.signal_reported/1": {"signal": "outcome_progress", "status": "green"},
+    "run.requested/1": {"run_id_origin": "issued"},
+    "api_key.created/1": {"secret_hash": "AAEC", "permissions": []},
+}
+MINIMAL_ENVELOPE = {
+    "occurred_at": "2026-04-15T08:30:00Z",
+    "recorded_at": "2026-04-15T08:30:00Z",
+    "actor": {"type": "system", "id": "s"},
+    "reported_by": "s",
+    "nonce": "AAECAwQFBgcICQoLDA0ODw==",
+}
+
+
+@CLASSES
+def test_every_class_has_a_golden_file(kind: type[Event]) -> None:
+    assert file_of(kind.TOPIC).is_file()
+
+
+def test_every_golden_file_belongs_to_a_class() -> None:
+    known = {file_of(kind.TOPIC).name for kind in EVENTS}
+    assert {path.name for path in FOLDER.glob("*.json")} == known
+
+
+@CLASSES
+def test_the_golden_bytes_decode_to_what_was_meant(kind: type[Event]) -> None:
+    expected = envelope(FULL[kind])
+    state = file_of(kind.TOPIC).read_bytes()
+    decoded = MAPPER.decode("LIN-26-084729", 7, kind.TOPIC, state, 42)
+    assert decoded == expected
+    assert type(decoded.body) is kind
+
+
+@CLASSES
+def test_encoding_gives_the_golden_bytes_again(kind: type[Event]) -> None:
+    state = file_of(kind.TOPIC).read_bytes()
+    stored = MAPPER.to_stored_event(envelope(FULL[kind]))
+    assert stored == StoredEvent("LIN-26-084729", 7, kind.TOPIC, state)
+
+
+@CLASSES
+def test_the_golden_sample_sets_every_field(kind: type[Event]) -> None:
+    stored = json.loads(file_of(kind.TOPIC).read_bytes())
+    assert set(stored["body"]) == set(kind.__struct_fields__)
+    assert len(stored) == 12
+
+
+@CLASSES
+def test_the_least_sample_decodes_with_defaults(kind: type[Event]) -> None:
+    body = MINIMAL.get(kind.TOPIC, {})
+    state = json.dumps(MINIMAL_ENVELOPE | {"body": body}).encode()
+    decoded = MAPPER.decode("LIN-26-000001", 1, kind.TOPIC, state, 1)
+    assert decoded.fact is None
+    assert decoded.organization_id is None
+    defaults = {
+        field.name: field.default
+        for field in msgspec.structs.fields(kind)
+        if not field.required and field.name not in body
+    }
+    assert {name: getattr(decoded.body, name) for name in defaults} == defaults
+    # And each of its fields is needed.
+    for name in body:
+        less = {key: value for key, value in body.items() if key != name}
+        state = json.dumps(MINIMAL_ENVELOPE | {"body": less}).encode()
+        with pytest.raises(MapperDeserialisationError):
+            MAPPER.decode("LIN-26-000001", 1, kind.TOPIC, state, 1)
+
+
+@CLASSES
+def test_a_field_of_the_future_is_passed_over(kind: type[Event]) -> None:
+    stored = json.loads(file_of(kind.TOPIC).read_bytes())
+    stored["later"] = stored["body"]["later"] = 1
+    decoded = MAPPER.decode("LIN-26-084729", 7, kind.TOPIC, json.dumps(stored).encode(), 42)
+    assert decoded == envelope(FULL[kind])
+
+
+@CLASSES
+def test_every_class_has_a_versioned_topic_and_a_sentence(kind: type[Event]) -> None:
+    name, _, version = kind.TOPIC.partition("/")
+    assert name.count(".") == 1
+    assert version.isdigit()
+    assert kind.__doc__ is not None
+    assert kind.__doc__.strip().splitlines()[0].endswith(".")
+    assert kind.__doc__ != Event.__doc__
+
+
+def test_topics_are_unique() -> None:
+    assert len({kind.TOPIC for kind in EVENTS}) == len(EVENTS)
+
+
+def test_an_unknown_topic_and_broken_bytes_are_refused_loudly() -> None:
+    for topic, state in (("execution.paused/99", b"{}"), ("execution.paused/1", b"{")):
+        with pytest.raises(MapperDeserialisationError, match="position 9"):
+            MAPPER.decode("LIN-26-000001", 1, topic, state, 9)

@@ -1,0 +1,18 @@
+"""A ledger of its own for each test: metrics are about the clock, which each test moves."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from ledger.settings import Settings
+from tests.support.ledger import Ledger, working
+from tests.support.service import Clock
+
+WEDNESDAY = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def ledger(conninfo: str, settings: Settings) -> Iterator[Ledger]:
+    with working(conninfo, settings, Clock(WEDNESDAY)) as ledger:
+        yield ledger

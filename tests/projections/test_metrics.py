@@ -1,0 +1,239 @@
+"""Metrics follow ``time``, not arrival, and are right at every moment (contract 3)."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.support.facts import fact
+from tests.support.ledger import Ledger, new_id
+
+HOURS = ["capacity", "ongoing_sla"]
+COUNTS = ["infra_managed", "observability"]
+# Around Monday, 20 April 2026, 00:00Z.
+SUNDAY_LATE = datetime(2026, 4, 19, 23, 58, tzinfo=UTC)
+MONDAY = "2026-04-20T00:00:00Z"
+SUNDAY_END = "2026-04-19T23:59:59.999999Z"
+
+
+def check_in(line: str, hours: float | None = None, **attributes: Any) -> dict[str, Any]:
+    return fact("execution.checked_in", line, {"hours": hours}, **attributes)
+
+
+def start(line: str, **attributes: Any) -> dict[str, Any]:
+    return fact("run.started", new_id("RUN"), {"service_line_id": line}, **attributes)
+
+
+@pytest.mark.parametrize(
+    ("model", "metrics"),
+    [
+        ("capacity", {"hours_this_week": 0, "hours_total": 0, "health_score": None}),
+        ("ongoing_sla", {"hours_this_week": 0, "hours_total": 0, "health_score": None}),
+        (
+            "agent_runtime",
+            {"invocations_today": 0, "invocations_total": 0, "last_run_duration_ms": None},
+        ),
+        (
+            "timeboxed_outcome",
+            {"cycles_total": 0, "cycles_completed": 0, "last_run_duration_ms": None},
+        ),
+        ("infra_managed", {"check_ins_this_week": 0, "health_score": None}),
+        ("observability", {"check_ins_this_week": 0, "health_score": None}),
+    ],
+)
+def test_a_new_lines_metrics_are_all_there(
+    ledger: Ledger, model: str, metrics: dict[str, Any]
+) -> None:
+    assert ledger.metrics(ledger.line(model)) == metrics
+
+
+@pytest.mark.parametrize("model", HOURS)
+def test_hours_add_up_as_decimals_do(ledger: Ledger, model: str) -> None:
+    line = ledger.line(model)
+    ledger.report(*(check_in(line, 0.1) for _ in range(10)), check_in(line, 1_000_000))
+    ledger.accept(check_in(line), check_in(line, 0.29))
+    shown = ledger.metrics(line)
+    assert shown["hours_this_week"] == shown["hours_total"] == 1_000_001.29
+
+
+@pytest.mark.parametrize("model", HOURS)
+def test_a_week_turns_on_monday_at_midnight_with_no_event(ledger: Ledger, model: str) -> None:
+    line = ledger.line(model)
+    ledger.accept(check_in(line, 8, time="2026-04-13T00:00:00Z"))
+    ledger.accept(check_in(line, 4, time="2026-04-12T23:59:59Z"))
+    assert ledger.metrics(line)["hours_this_week"] == 8
+    ledger.clock.now = datetime(2026, 4, 19, 23, 59, 59, 999_999, tzinfo=UTC)
+    assert ledger.metrics(line)["hours_this_week"] == 8
+    ledger.clock.advance(microseconds=1)
+    shown = ledger.metrics(line)
+    assert (shown["hours_this_week"], shown["hours_total"]) == (0, 12)
+
+
+@pytest.mark.parametrize("model", COUNTS)
+def test_check_ins_of_the_week_are_counted_unless_voided(ledger: Ledger, model: str) -> None:
+    line = ledger.line(model)
+    first, second = check_in(line), check_in(line, 3)
+    ledger.accept(first, second, check_in(line, time="2026-04-12T23:59:59Z"))
+    assert ledger.metrics(line)["check_ins_this_week"] == 2
+    ledger.accept(fact("execution.check_in_voided", line, {"fact_id": first["id"]}))
+    assert ledger.metrics(line)["check_ins_this_week"] == 1
+    ledger.clock.advance(days=7)
+    assert ledger.metrics(line)["check_ins_this_week"] == 0
+
+
+def test_what_is_early_counts_in_its_own_week(ledger: Ledger) -> None:
+    line = ledger.line("capacity")
+    ledger.accept(check_in(line, 2))
+    ledger.clock.now = SUNDAY_LATE
+    ledger.accept(check_in(line, 1, time="2026-04-20T00:02:00Z"), check_in(line, 4, time=MONDAY))
+    ledger.accept(check_in(line, 8, time=SUNDAY_END))
+    assert ledger.metrics(line)["hours_this_week"] == 10
+    ledger.clock.advance(minutes=3)
+    assert ledger.metrics(line)["hours_this_week"] == 5
+    assert ledger.metrics(line)["hours_total"] == 15
+
+
+def test_what_is_late_counts_in_its_own_week(ledger: Ledger) -> None:
+    line = ledger.line("capacity")
+    old = check_in(line, 1, time="2026-01-01T10:00:00Z")
+    ledger.accept(check_in(line, 2), old, check_in(line, 4, time="2026-04-08T10:00:00Z"))
+    ledger.clock.now = SUNDAY_LATE
+    ledger.accept(check_in(line, 8, time="2026-04-20T00:01:00Z"))
+    ledger.accept(fact("execution.check_in_voided", line, {"fact_id": old["id"]}))
+    shown = ledger.metrics(line)
+    assert (shown["hours_this_week"], shown["hours_total"]) == (2, 14)
+    ledger.clock.now = datetime(2026, 4, 20, 9, tzinfo=UTC)
+    ledger.accept(check_in(line, 16, time="2026-04-15T10:00:00Z"))
+    shown = ledger.metrics(line)
+    assert (shown["hours_this_week"], shown["hours_total"]) == (8, 30)
+
+
+def test_a_void_takes_the_hours_from_the_week_of_its_check_in(ledger: Ledger) -> None:
+    line = ledger.line("ongoing_sla")
+    first = check_in(line, 7)
+    ledger.accept(first)
+    ledger.clock.advance(days=7)
+    ledger.accept(check_in(line, 2))
+    ledger.accept(fact("execution.check_in_voided", line, {"fact_id": first["id"]}))
+    shown = ledger.metrics(line)
+    assert (shown["hours_this_week"], shown["hours_total"]) == (2, 2)
+
+
+def test_invocations_of_the_day_are_started_runs_and_empty_at_midnight(ledger: Ledger) -> None:
+    line = ledger.line()
+    ledger.accept(start(line, time="2026-04-14T23:59:59.999999Z"))
+    ledger.accept(start(line, time="2026-04-15T00:00:00Z"))
+    ledger.run(line, started=False)
+    ledger.accept(start(line, time="2026-04-15T01:30:00+02:00"))
+    shown = ledger.metrics(line)
+    assert (shown["invocations_today"], shown["invocations_total"]) == (1, 3)
+    ledger.clock.now = datetime(2026, 4, 16, tzinfo=UTC)
+    shown = ledger.metrics(line)
+    assert (shown["invocations_today"], shown["invocations_total"]) == (0, 3)
+
+
+def test_a_run_four_minutes_early_counts_tomorrow(ledger: Ledger) -> None:
+    line = ledger.line()
+    ledger.accept(start(line))
+    ledger.clock.now = datetime(2026, 4, 15, 23, 57, tzinfo=UTC)
+    ledger.accept(start(line, time="2026-04-16T00:01:00Z"), start(line))
+    ledger.accept(start(line, time="2026-04-14T09:00:00Z"))
+    assert ledger.metrics(line)["invocations_today"] == 2
+    ledger.clock.advance(minutes=3)
+    assert ledger.metrics(line)["invocations_today"] == 1
+    assert ledger.metrics(line)["invocations_total"] == 4
+
+
+def test_the_last_duration_is_of_the_latest_ending_not_of_the_last_report(
+    ledger: Ledger,
+) -> None:
+    line = ledger.line()
+    runs = [ledger.run(line, time=ledger.ago(minutes=30)) for _ in range(4)]
+
+    def end(type: str, run: str, minutes: int, **data: Any) -> None:
+        ledger.accept(fact(type, run, data, time=ledger.ago(minutes=minutes)))
+        shown.append(ledger.metrics(line)["last_run_duration_ms"])
+
+    shown: list[int | None] = []
+    end("run.completed", runs[0], 10, duration_ms=1)
+    end("run.failed", runs[1], 5, duration_ms=2)
+    end("run.completed", runs[2], 7, duration_ms=3)
+    end("run.cancelled", runs[3], 1)
+    assert shown == [1, 2, 2, 2]
+
+
+def test_cycles_are_counted_when_started_and_when_completed(ledger: Ledger) -> None:
+    line = ledger.line("timeboxed_outcome")
+    ledger.run(line, started=False)
+    runs = [ledger.run(line) for _ in range(3)]
+    ledger.accept(fact("run.completed", runs[0], {"duration_ms": 9}), fact("run.failed", runs[1]))
+    ledger.accept(fact("service_line.closed", line, time=ledger.at(minutes=1)))
+    shown = ledger.metrics(line)
+    assert (shown["cycles_total"], shown["cycles_completed"]) == (3, 1)
+    ledger.accept(fact("run.completed", runs[2], {"duration_ms": 8}, time=ledger.at(seconds=9)))
+    shown = ledger.metrics(line)
+    assert (shown["cycles_total"], shown["cycles_completed"]) == (3, 2)
+    assert shown["last_run_duration_ms"] == 8
+
+
+SIGNALS = [
+    "hours_on_target",
+    "sla_compliance",
+    "delivery_velocity",
+    "capacity_utilisation",
+    "incident_frequency",
+    "agent_error_rate",
+    "outcome_progress",
+]
+
+
+@pytest.mark.parametrize("model", ["capacity", "ongoing_sla", "infra_managed", "observability"])
+def test_health_is_shown_wherever_it_belongs(ledger: Ledger, model: str) -> None:
+    line = ledger.line(model)
+    assert ledger.detail(line)["health"] == {"score": None, "status": None, "signals": []}
+    for signal, status in zip(reversed(SIGNALS), ["red", "amber", "amber"], strict=False):
+        ledger.accept(fact("health.signal_reported", line, {"signal": signal, "status": status}))
+    shown = ledger.detail(line)
+    assert (shown["health"]["score"], shown["health"]["status"]) == (57, "amber")
+    assert shown["health_status"] == "amber"
+    assert shown["metrics"]["health_score"] == 57
+    assert [signal["signal"] for signal in shown["health"]["signals"]] == SIGNALS[:-4:-1]
+
+
+def test_signals_stay_in_order_of_first_report_and_show_the_latest(ledger: Ledger) -> None:
+    line = ledger.line()
+    for signal, status, value in (
+        ("outcome_progress", "red", None),
+        ("sla_compliance", "amber", 0.5),
+        ("outcome_progress", "green", {"a": [1, 2.5]}),
+    ):
+        data = {"signal": signal, "status": status, "value": value, "evidence": "e"}
+        ledger.accept(fact("health.signal_reported", line, data))
+    first, second = ledger.detail(line)["health"]["signals"]
+    assert first == {
+        "signal": "outcome_progress",
+        "status": "green",
+        "value": {"a": [1, 2.5]},
+        "evidence": "e",
+    }
+    assert second["value"] == 0.5
+
+
+def test_views_tell_the_same_after_every_row_was_dropped_from_memory(ledger: Ledger) -> None:
+    line = ledger.line("capacity", project_tags=['a"b\\c', "{x,y}", "NULL", "ü"])
+    first = check_in(line, 2)
+    ledger.accept(first, fact("service_line.paused", line, {"reason": '"\\'}))
+    ledger.detail(line)
+    for view in ledger.projector._views:
+        view.projection.forget()
+    ledger.accept(
+        fact("execution.check_in_voided", line, {"fact_id": first["id"]}), check_in(line, 3)
+    )
+    shown = ledger.detail(line)
+    assert shown["metrics"]["hours_total"] == 3
+    assert shown["project_tags"] == ['a"b\\c', "{x,y}", "NULL", "ü"]
+    assert (
+        ledger.rows("SELECT project_tags FROM ledger.execution")[0]["project_tags"]
+        == (shown["project_tags"])
+    )
+    assert shown["holds"][0]["reason"] == '"\\'

@@ -1,0 +1,219 @@
+"""The ledger below HTTP: the real writer, projector and sweeper, called in turn, on a set clock.
+
+Facts go in as the bytes a sender would send; answers come out as they would be answered. Nothing
+runs in the background but the writer, so a test sees the views exactly when it asks for them.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.rows import dict_row
+
+from ledger.api.problems import status_of
+from ledger.application import facts
+from ledger.application.commands import Pause, Resume
+from ledger.application.facts import Fact, Rejected
+from ledger.application.principal import Principal
+from ledger.application.report import ReportFact
+from ledger.application.sweeper import Sweeper
+from ledger.application.unit import Command, Outcome, Receipt
+from ledger.bootstrap import create_projector, create_writer
+from ledger.domain.errors import LedgerError
+from ledger.domain.values import day_of, format_instant, week_of
+from ledger.settings import Settings
+from ledger.store.log import Log
+from projections import reading
+from tests.support.facts import ORGANIZATION, activation, encode, fact
+from tests.support.service import Clock
+
+REPORTER = Principal(
+    "KEY-26-777777", "api_key", frozenset({"read", "write", "service_lines:manage"}), ORGANIZATION
+)
+STRANGER = Principal("KEY-26-888888", "api_key", frozenset({"write"}), "ORG-26-000002")
+NARROW = Principal("KEY-26-999999", "api_key", frozenset({"write"}), ORGANIZATION, "WS-26-000002")
+ADMIN = Principal("KEY-26-666666", "api_key", frozenset({"admin"}))
+
+_numbers = itertools.count(1)
+
+
+class Item(NamedTuple):
+    """What became of one fact."""
+
+    outcome: str
+    subject: str | None = None
+    event_ids: tuple[str, ...] = ()
+    position: int | None = None
+    status: int | None = None
+    code: str | None = None
+
+    @property
+    def refusal(self) -> tuple[int | None, str | None]:
+        return self.status, self.code
+
+
+def new_id(prefix: str) -> str:
+    """An id that no other test of this session uses; far from those that are issued."""
+    return f"{prefix}-26-{500_000 + next(_numbers):06d}"
+
+
+class Ledger:
+    """One database, one writer."""
+
+    def __init__(self, conninfo: str, settings: Settings, clock: Clock) -> None:
+        self.conninfo, self.settings, self.clock = conninfo, settings, clock
+        self.log = Log(conninfo)
+        self.writer = create_writer(settings, self.log, clock)
+        self.projector = create_projector(conninfo)
+        self.sweeper = Sweeper(conninfo, self.writer, clock, settings.idle_after, 3600)
+        self.reader = psycopg.connect(conninfo, autocommit=True, row_factory=dict_row)
+        self.writer.start()
+        assert self.projector.lead()
+
+    def close(self) -> None:
+        self.writer.stop()
+        self.projector._disconnect()
+        self.sweeper._disconnect()
+        self.reader.close()
+        self.log.close()
+
+    # Facts and commands in.
+
+    def report(
+        self, *events: dict[str, Any], by: Principal = REPORTER, request_id: str | None = None
+    ) -> list[Item]:
+        """One batch: decided together, in one append."""
+        parsed = [facts.from_structured(encode(event)) for event in events]
+        commands = [ReportFact(p, by, request_id) for p in parsed if isinstance(p, Fact)]
+        outcomes = iter(self.writer.submit(commands).result())
+        return [_item(one.error if isinstance(one, Rejected) else next(outcomes)) for one in parsed]
+
+    def accept(self, *events: dict[str, Any], by: Principal = REPORTER) -> list[Item]:
+        """The same, each in an append of its own; every one must be recorded."""
+        items = [self.report(event, by=by)[0] for event in events]
+        assert [item for item in items if item.outcome != "recorded"] == []
+        return items
+
+    def refusal(
+        self, event: dict[str, Any], by: Principal = REPORTER
+    ) -> tuple[int | None, str | None]:
+        """(status, code) of a fact that must be refused, and that leaves the log as it was."""
+        before = self.head()
+        (item,) = self.report(event, by=by)
+        assert item.outcome == "refused"
+        assert self.head() == before
+        return item.refusal
+
+    def execute(self, command: Command) -> Item:
+        return _item(self.writer.execute(command))
+
+    def pause(self, line: str, by: Principal = REPORTER) -> Item:
+        return self.execute(Pause(line, by, reason="because"))
+
+    def resume(self, line: str, by: Principal = REPORTER) -> Item:
+        return self.execute(Resume(line, by, reason=None))
+
+    def line(self, model: str = "agent_runtime", **more: Any) -> str:
+        """A new line, activated an hour ago unless told otherwise."""
+        line = more.pop("line", None) or new_id("LIN")
+        by = more.pop("by", REPORTER)
+        self.accept(activation(line, model, **{"time": self.ago(hours=1)} | more), by=by)
+        return line
+
+    def run(self, line: str, *, started: bool = True, **attributes: Any) -> str:
+        """A new run of the line."""
+        type = "run.started" if started else "run.requested"
+        (item,) = self.accept(fact(type, new_id("RUN"), {"service_line_id": line}, **attributes))
+        assert item.subject is not None
+        return item.subject
+
+    # The clock.
+
+    def at(self, **duration: float) -> str:
+        return format_instant(self.clock.now + timedelta(**duration))
+
+    def ago(self, **duration: float) -> str:
+        return format_instant(self.clock.now - timedelta(**duration))
+
+    # What is stored and what is shown.
+
+    def rows(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
+        return self.reader.execute(statement.encode(), parameters or None).fetchall()
+
+    def head(self) -> int:
+        (row,) = self.rows("SELECT coalesce(max(notification_id), 0) h FROM ledger.ledger_events")
+        return int(row["h"])
+
+    def events(self, *streams: str, after: int = 0) -> list[dict[str, Any]]:
+        """Stored events as raw JSON with their columns, in log order; all streams or some."""
+        rows = self.rows(
+            "SELECT notification_id, originator_id, originator_version, topic, recorded_at, "
+            "convert_from(state, 'UTF8') AS state FROM ledger.ledger_events "
+            "WHERE notification_id > %s AND (%s::text[] = '{}' OR originator_id = ANY(%s)) "
+            "ORDER BY notification_id",
+            after,
+            list(streams),
+            list(streams),
+        )
+        return [row | {"state": json.loads(row["state"])} for row in rows]
+
+    def topics(self, *streams: str, after: int = 0) -> list[str]:
+        return [e["topic"].split("/")[0] for e in self.events(*streams, after=after)]
+
+    def catch_up(self) -> None:
+        """Bring the views to the end of the log; none may have stopped."""
+        while self.projector.run_once():
+            pass
+        assert self.rows("SELECT name, error FROM ledger.projection WHERE error IS NOT NULL") == []
+
+    def detail(self, line: str) -> dict[str, Any]:
+        """The line as GET shows it at the clock's instant."""
+        self.catch_up()
+        now = self.clock.now
+        values = {"line_id": line, "today": day_of(now), "week": week_of(now)}
+        statement = reading.detail_statement(frozenset()).encode()
+        (row,) = self.reader.execute(statement, values).fetchall()
+        assert row["item"] is not None
+        shown: dict[str, Any] = json.loads(row["item"])
+        return shown
+
+    def metrics(self, line: str) -> dict[str, Any]:
+        metrics: dict[str, Any] = self.detail(line)["metrics"]
+        return metrics
+
+    def shown_run(self, run: str) -> dict[str, Any]:
+        """The run's row, its JSON members without the payloads."""
+        self.catch_up()
+        (row,) = self.rows("SELECT head, tail FROM ledger.run WHERE run_id = %s", run)
+        shown: dict[str, Any] = json.loads(f"{{{row['head']},{row['tail']}}}")
+        return shown
+
+    def sweep(self) -> int:
+        self.catch_up()
+        return self.sweeper.run_once()
+
+
+def _item(outcome: Outcome | LedgerError) -> Item:
+    if isinstance(outcome, Receipt):
+        kind = "duplicate" if outcome.duplicate else "recorded"
+        return Item(kind, outcome.subject, outcome.event_ids, outcome.position)
+    return Item("refused", status=status_of(outcome), code=outcome.code)
+
+
+def instant(text: str) -> datetime:
+    """A shown time as an instant."""
+    return datetime.fromisoformat(text)
+
+
+@contextmanager
+def working(conninfo: str, settings: Settings, clock: Clock | None = None) -> Iterator[Ledger]:
+    """A ledger, closed at the end."""
+    ledger = Ledger(conninfo, settings, clock or Clock())
+    try:
+        yield ledger
+    finally:
+        ledger.close()
