@@ -137,7 +137,7 @@ def _kind(outcome: Outcome | LedgerError) -> str:
 
 def _refusal(error: LedgerError, parsed: Fact | Rejected) -> str:
     places = "".join(f" {p or 'fact'}: {s}." for p, s in getattr(error, "errors", ()))
-    return f"{error.code} ({parsed.id or 'no id'}) {error.detail}{places}"
+    return f"{error.code} ({parsed.id!a}) {error.detail}{places}"
 
 
 def load_demo(settings: Settings, conninfo: str) -> int:

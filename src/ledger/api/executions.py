@@ -11,7 +11,7 @@ from ledger.api import models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import LINE_ERRORS, READ_ERRORS, WRITE_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
-from ledger.api.problems import InvalidCursor
+from ledger.api.problems import BadRequest, InvalidCursor
 from ledger.api.reading import (
     answer,
     await_position,
@@ -34,6 +34,7 @@ from ledger.domain.values import (
     EXECUTION_MODELS,
     LINE_ID,
     PRODUCT_LINES,
+    RUN_ID,
     STATES,
     day_of,
     format_id,
@@ -74,7 +75,7 @@ class Filters(BaseModel):
 class ListQuery(Filters):
     """The list's parameters."""
 
-    cursor: Annotated[str | None, Field(max_length=500)] = None
+    cursor: str | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 25
 
 
@@ -148,7 +149,7 @@ def _record_id(key: int) -> str:
 
 
 def _record_key(key: dict[str, Any]) -> int:
-    if not re.fullmatch(r"RUN-\d{2}-\d{6,12}", str(key.get("id"))):
+    if not re.fullmatch(RUN_ID, str(key.get("id"))):
         raise InvalidCursor("The cursor is not valid for this request.")
     return sort_key(key["id"])
 
@@ -236,7 +237,10 @@ _OPTIONAL_REASON_BODY = {
     openapi_extra=needs("service_lines:manage") | _REASON_BODY,
 )
 async def pause_execution(
-    request: Request, principal: Authenticated, line_id: AnyLineId
+    request: Request,
+    principal: Authenticated,
+    line_id: AnyLineId,
+    _: Annotated[NoParameters, Query()],
 ) -> Response:
     """Put the operator's hold on a line: it stays active, but work stops."""
     reason, fault = await _reason(request, Reason)
@@ -250,7 +254,10 @@ async def pause_execution(
     openapi_extra=needs("service_lines:manage") | _OPTIONAL_REASON_BODY,
 )
 async def resume_execution(
-    request: Request, principal: Authenticated, line_id: AnyLineId
+    request: Request,
+    principal: Authenticated,
+    line_id: AnyLineId,
+    _: Annotated[NoParameters, Query()],
 ) -> Response:
     """Lift the operator's hold. A hold of the service line's side stays."""
     reason, fault = await _reason(request, OptionalReason)
@@ -267,6 +274,8 @@ async def _reason(
         return _validated(model, sent), None
     except Invalid as fault:
         return None, fault
+    except json_gate.BrokenJson as error:
+        raise BadRequest(str(error)) from error
 
 
 def _validated(model: type[Reason] | type[OptionalReason], sent: Any) -> str | None:

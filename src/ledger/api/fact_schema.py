@@ -54,9 +54,10 @@ FACT_BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "application/cloudevents+json": {"schema": _FACT},
+        "application/json": {"schema": _FACT},
         "application/cloudevents-batch+json": {
             "schema": {"type": "array", "items": _FACT, "maxItems": 1000}
         },
     },
 }
-"""The request body. Binary mode (``ce-`` headers) and plain ``application/json`` work too."""
+"""The request body. Binary mode (``ce-`` headers) works too."""

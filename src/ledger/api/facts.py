@@ -74,9 +74,9 @@ async def report_facts(
 def _parse_single(request: Request, raw: bytes) -> Fact | Rejected:
     media, headers = media_type(request), request.headers
     binary = "ce-specversion" in headers or "ce-id" in headers or "ce-type" in headers
-    if binary and (media == _JSON or (not media and not raw)):
+    if binary and media in (_JSON, ""):
         json_gate.check_text(raw)
-        return parsing.from_binary(headers, raw)
+        return parsing.from_binary(headers.items(), raw)
     if media in (_STRUCTURED, _JSON):
         return parsing.from_structured(raw)
     raise UnsupportedMediaType("The body must be a CloudEvent in JSON.")

@@ -1,14 +1,19 @@
 """What every answer carries, whichever route gave it: request id, position, a line of metrics."""
 
+import logging
 import re
 import time
 import uuid
 from typing import Any
 
 from prometheus_client import Counter, Histogram
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.api.positions import ViewPositions
+from ledger.api.problems import InternalError, problem
+
+_logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
@@ -40,8 +45,12 @@ class EveryAnswer:
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
 
+        answered = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
+                answered = True
                 headers: list[tuple[bytes, bytes]] = message["headers"]
                 headers.append((b"x-request-id", request_id.encode()))
                 if not any(name == b"ledger-position" for name, _ in headers):
@@ -50,7 +59,14 @@ class EveryAnswer:
                 self._count(scope, message["status"], time.perf_counter() - started)
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            _logger.exception("request %s could not be answered", request_id)
+            if answered:
+                raise
+            failure = InternalError("The service could not answer.")
+            await problem(Request(scope), failure)(scope, receive, send_with_headers)
 
     @staticmethod
     def _count(scope: Scope, status: int, seconds: float) -> None:

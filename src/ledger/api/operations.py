@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import psycopg
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import PlainTextResponse, RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -59,7 +59,7 @@ async def readiness(request: Request) -> Response:
     return _document({"status": status, "database": "ok", "projections": views}, 200)
 
 
-@router.get("/metrics", summary="Prometheus metrics")
+@router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Counters of all workers, and how far the views are behind. No tenant labels."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:

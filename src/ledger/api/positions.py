@@ -61,9 +61,11 @@ class ViewPositions:
             return False
         return True
 
-    def is_stopped(self, names: frozenset[str]) -> bool:
-        """Whether one of these views stands still."""
-        return bool(self._stopped & names)
+    async def wait_for(self, views: frozenset[str], position: int) -> bool:
+        """Whether these very views reached the position, a stopped one perhaps long ago."""
+        if position <= min((self._positions.get(name, 0) for name in views), default=0):
+            return True
+        return not self._stopped & views and await self.wait(position)
 
     def _settle(self) -> None:
         alive = [p for name, p in self._positions.items() if name not in self._stopped]

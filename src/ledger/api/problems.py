@@ -144,13 +144,9 @@ def install(app: FastAPI) -> None:
         _logger.warning("database error: %s", error)
         return problem(request, Unavailable("The database cannot be reached, or is too busy."))
 
-    async def unforeseen(request: Request, error: Exception) -> Response:
-        return problem(request, InternalError("The service could not answer."))
-
     app.add_exception_handler(LedgerError, ledger_error)
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_error)
     # The pool's own errors (no connection in time, too many waiting) are operational ones too.
     for kind in (psycopg.OperationalError, psycopg.InterfaceError):
         app.add_exception_handler(kind, database_error)
-    app.add_exception_handler(Exception, unforeseen)

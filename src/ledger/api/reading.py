@@ -24,8 +24,7 @@ async def await_position(request: Request, position: int | None, views: frozense
     """Wait for the views a read is about. Raises Behind."""
     if position is None:
         return
-    positions = services_of(request).positions
-    if not await positions.wait(position) or positions.is_stopped(views):
+    if not await services_of(request).positions.wait_for(views, position):
         raise Behind("The views have not reached the asked position.")
 
 
@@ -89,9 +88,9 @@ def tagged(request: Request, response: Response) -> Response:
     body = bytes(response.body)
     tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
     response.headers["ETag"] = tag
-    asked = request.headers.get("if-none-match")
-    if asked is not None:
-        tags = {part.strip().removeprefix("W/") for part in asked.split(",")}
+    asked = request.headers.getlist("if-none-match")
+    if asked:
+        tags = {part.strip().removeprefix("W/") for part in ",".join(asked).split(",")}
         if tag in tags or "*" in tags:
             headers = {"ETag": tag, "Ledger-Position": response.headers["Ledger-Position"]}
             return Response(status_code=304, headers=headers)

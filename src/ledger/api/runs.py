@@ -32,6 +32,7 @@ from ledger.domain.values import (
     format_instant,
     parse_bound,
     parse_instant,
+    sort_key,
 )
 from ledger.store.vault import Vault
 from projections import reading
@@ -69,7 +70,7 @@ class RunsQuery(BaseModel):
     ] = None
     from_: Annotated[Bound | None, Field(alias="from")] = None
     to: Bound | None = None
-    cursor: Annotated[str | None, Field(max_length=500)] = None
+    cursor: str | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 25
 
     def chosen(self) -> dict[str, Any]:
@@ -129,10 +130,11 @@ async def list_runs(
 
 def _key(key: dict[str, Any]) -> tuple[int, datetime]:
     try:
-        _, year, number = str(key["id"]).split("-")
-        return int(year) * 10**12 + int(number), parse_instant(str(key["at"]))
-    except (KeyError, ValueError) as error:
-        raise InvalidCursor("The cursor is not valid for this request.") from error
+        if re.fullmatch(RUN_ID, str(key["id"])):
+            return sort_key(key["id"]), parse_instant(str(key["at"]))
+    except (KeyError, ValueError):
+        pass
+    raise InvalidCursor("The cursor is not valid for this request.")
 
 
 @router.get(

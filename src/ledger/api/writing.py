@@ -16,7 +16,7 @@ def media_type(request: Request) -> str:
     essence, *parameters = request.headers.get("content-type", "").lower().split(";")
     for parameter in parameters:
         name, _, value = parameter.strip().partition("=")
-        if name == "charset" and value.strip('"') not in ("utf-8", "utf8"):
+        if name.strip() == "charset" and value.strip(' "') not in ("utf-8", "utf8"):
             raise UnsupportedMediaType("Only UTF-8 is taken.")
     if request.headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedMediaType("Compressed bodies are not taken.")
@@ -26,7 +26,7 @@ def media_type(request: Request) -> str:
 async def read_capped(request: Request, limit: int) -> bytes:
     """The body. Raises TooLarge, as soon as that is known, above ``limit`` bytes."""
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
+    if length.isascii() and length.isdigit() and int(length[:19]) > limit:
         raise TooLarge("The body is too large.")
     parts, size = [], 0
     async for part in request.stream():

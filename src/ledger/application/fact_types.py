@@ -29,7 +29,7 @@ def _instant(value: Any) -> Any:
     return parse_instant(value)
 
 
-def _hours(value: int | float) -> int | float:
+def _hours(value: float) -> float:
     if round(value, 2) != value:
         raise ValueError("must have at most 2 decimal places")
     return value
@@ -42,7 +42,7 @@ Instant = Annotated[
 ]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 FactId = Annotated[str, Field(min_length=1, max_length=255)]
-Hours = Annotated[int | float, Field(ge=0, le=1_000_000), AfterValidator(_hours)]
+Hours = Annotated[float, Field(ge=0, le=1_000_000), AfterValidator(_hours)]
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 
@@ -59,7 +59,7 @@ class ResourceData(FactData):
     type: Label
     name: str | None = None
     role: str | None = None
-    allocated_hours_per_week: Annotated[int | float, Field(ge=0, le=1_000_000)] | None = None
+    allocated_hours_per_week: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
     status: Label = "active"
 
 

@@ -6,7 +6,7 @@ is wrong stays a ``Fact`` with ``fault`` set: whether its subject exists is answ
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, get_args
 from urllib.parse import unquote
@@ -78,11 +78,12 @@ def from_structured(raw: bytes) -> Fact | Rejected:
     return _from_attributes(event, event.get("data"))
 
 
-def from_binary(headers: Mapping[str, str], raw: bytes) -> Fact | Rejected:
+def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Rejected:
     """A binary-mode CloudEvent: attributes from ``ce-`` headers, data from the body."""
-    attributes: dict[str, Any] = {
-        name[3:]: unquote(value) for name, value in headers.items() if name.startswith("ce-")
-    }
+    named = [(name[3:], unquote(value)) for name, value in headers if name.startswith("ce-")]
+    attributes: dict[str, Any] = dict(named)
+    if len(attributes) != len(named):
+        return Rejected(Invalid.at("", "an attribute is given twice"))
     if len(raw) + sum(map(len, attributes.values())) > MAX_FACT_BYTES:
         return Rejected(TooLarge("A fact may have at most 256 KiB."))
     try:

@@ -17,7 +17,7 @@ from ledger.domain.errors import Invalid
 MAX_DEPTH = 32
 MAX_INTEGER = 2**53 - 1
 
-_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89abAB])")
+_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 """Only an escape can bring in NUL or a surrogate: raw ones are no valid JSON or UTF-8."""
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ledger.application import fact_types as types
-from ledger.application import report_runs
+from ledger.application import json_gate, report_runs
 from ledger.application.facts import Fact
 from ledger.application.principal import Principal
 from ledger.application.unit import Receipt, TenantOf, Unit
@@ -49,11 +49,13 @@ class ReportFact:
         self.actor: Actor = fact.actor or principal.actor
 
     def streams(self) -> Iterable[str]:
-        """Its subject, and the line that its data names."""
+        """Its subject, and the line or record that its data names."""
         if self.fact.subject is not None:
             yield self.fact.subject
         if self.fact.named_line is not None:
             yield self.fact.named_line
+        if isinstance(self.fact.data, types.ServiceLineActivated) and self.fact.data.execution_id:
+            yield self.fact.data.execution_id
 
     def identity(self, tenant_of: TenantOf) -> tuple[str, str, str] | None:
         """(organization, source, id). For an administrator's fact the subject tells the tenant."""
@@ -230,7 +232,7 @@ def _activated(
 
 
 def _resource(data: types.ResourceData) -> Resource:
-    return msgspec.convert(data.model_dump(), Resource)
+    return msgspec.convert(json_gate.by_value(data.model_dump()), Resource)
 
 
 def _updated(recording: Recording, execution: Execution, data: types.ServiceLineUpdated) -> None:
@@ -254,8 +256,7 @@ def _closed(recording: Recording, execution: Execution, data: types.Reasoned) ->
 def _checked_in(recording: Recording, execution: Execution, data: types.CheckedIn) -> None:
     execution.require_open_at(recording.at)
     recording.wake(execution, opens_run=False)
-    hours = None if data.hours is None else float(data.hours)
-    body = events.CheckedIn(hours=hours, note=data.note, resource_id=data.resource_id)
+    body = events.CheckedIn(hours=data.hours, note=data.note, resource_id=data.resource_id)
     recording.own(execution, body)
 
 

@@ -7,7 +7,7 @@ command records is applied at once, so that the next command of the group sees i
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from ledger.domain.errors import NotFound, Refused, Unavailable
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.run import Run
-from ledger.domain.values import format_id
+from ledger.domain.values import EARLIEST, format_id
 from ledger.store.append import Append, FactRow
 from ledger.store.decision_tables import LineActivity
 from ledger.store.log import Log
@@ -112,59 +112,73 @@ class Unit:
         self._unloaded: dict[str, Recorded] = {}
         self._free_ids: dict[tuple[str, int], Iterator[int]] = {}
         self.touched: set[str] = set()
-        self.now = self._next_instant()
+        self.now = EARLIEST
 
     # Bringing the group's aggregates up to date.
 
     def prepare(self, commands: Sequence[Command]) -> None:
         """Load what the whole group needs, so that its commands seldom ask one by one."""
-        self.load({stream for command in commands for stream in command.streams()})
         begun: dict[str, str] = {}
-        identities = []
-        for command in commands:
-            identity = command.identity(lambda stream: self.tenant_of(stream) or begun.get(stream))
-            if identity is not None:
-                identities.append(identity)
-                # A stream that this very group begins belongs to whoever begins it.
-                for stream in command.streams():
-                    begun.setdefault(stream, identity[0])
-        self.find_facts(identities)
-        self.load(row.run_id for row in self._facts.values() if row.run_id is not None)
+
+        def identities() -> set[tuple[str, str, str]]:
+            found = set()
+            for command in commands:
+                identity = command.identity(lambda s: self.tenant_of(s) or begun.get(s))
+                if identity is not None:
+                    found.add(identity)
+                    # A stream that this very group begins belongs to whoever begins it.
+                    for stream in command.streams():
+                        begun.setdefault(stream, identity[0])
+            return found
+
+        self.load({s for command in commands for s in command.streams()}, identities())
+        # Now that streams are loaded, administrators' facts have a tenant too; and a repeated
+        # fact about a run is compared under that run's key.
+        runs = {row.run_id for row in self._facts.values() if row.run_id is not None}
+        self.load(runs, identities())
 
     def tenant_of(self, stream: str) -> str | None:
         """The organization of a loaded aggregate."""
         aggregate = self._cache.aggregates.get(stream)
         return aggregate.organization_id if aggregate is not None else None
 
-    def load(self, ids: Iterable[str]) -> None:
-        """Make aggregates current: cached ones take in their tails, unknown ones are built."""
-        wanted = [identifier for identifier in ids if identifier not in self._fresh]
-        if not wanted:
-            return
-        cached = self._cache.aggregates
-        known = [(i, cached[i].version if i in cached else 0) for i in wanted]
-        for row in self.append.tails(known):
-            self._aggregate(row[0]).evolve(self._log.codec.decode(*row))
-        for identifier in self._unloaded.keys() & set(wanted):
-            self._aggregate(identifier).evolve(self._unloaded.pop(identifier))
-        self._fresh.update(wanted)
-        runs = [i for i in wanted if i.startswith("RUN")]
-        self._load_keys(runs)
-        self.decisions.load_execution_records(i for i in runs if i not in cached)
-        lines = {run.service_line_id for i in runs if isinstance(run := cached.get(i), Run)}
-        self.load(lines)
-        self.decisions.load_activity(i for i in wanted if i.startswith("LIN"))
+    def load(self, ids: Iterable[str], identities: Collection[tuple[str, str, str]] = ()) -> None:
+        """Make aggregates current: cached ones take in their tails, unknown ones are built.
 
-    def _load_keys(self, runs: list[str]) -> None:
-        keys = self._cache.run_keys
-        missing = [i for i in runs if i not in keys and i in self._cache.aggregates]
-        if missing:
-            for run_id, organization_id, wrapped in self.append.run_keys(missing):
-                keys[run_id] = (
-                    None
-                    if wrapped is None
-                    else self._vault.unwrap(wrapped, organization_id, run_id)
-                )
+        The lines of runs come with them, and the facts recorded under these identities.
+        """
+        cached = self._cache.aggregates
+        wanted = {i for i in ids if i not in self._fresh}
+        runs = {i for i in wanted if i.startswith("RUN")}
+        wanted |= self._lines_of(runs)
+        asked = {identity for identity in identities if identity not in self._asked}
+        if not wanted and not asked and self.append.next_position:
+            return
+        state = self.append.read(
+            {i: cached[i].version if i in cached else 0 for i in wanted},
+            facts=asked,
+            lines=[i for i in wanted if i not in self.decisions.activity],
+            runs=[i for i in runs if i not in self._cache.run_keys],
+        )
+        self._asked |= asked
+        self._facts |= {row[:3]: row for row in state.facts}
+        self.decisions.activity = state.activity | self.decisions.activity
+        self.decisions.execution_records = state.records | self.decisions.execution_records
+        for run_id, owner, wrapped in state.keys:
+            key = None if wrapped is None else self._vault.unwrap(wrapped, owner, run_id)
+            self._cache.run_keys[run_id] = key
+        for row in state.tails:
+            self._aggregate(row[0]).evolve(self._log.codec.decode(*row))
+        for identifier in self._unloaded.keys() & wanted:
+            self._aggregate(identifier).evolve(self._unloaded.pop(identifier))
+        self._fresh |= wanted
+        # The lines of runs that were not in memory are only known now.
+        self.load(self._lines_of(runs))
+
+    def _lines_of(self, runs: Iterable[str]) -> set[str]:
+        cached = self._cache.aggregates
+        lines = {run.service_line_id for i in runs if isinstance(run := cached.get(i), Run)}
+        return lines - self._fresh
 
     def _aggregate(self, identifier: str) -> Aggregate:
         aggregates = self._cache.aggregates
@@ -204,12 +218,11 @@ class Unit:
 
     def activity(self, line_id: str) -> LineActivity:
         """The line's last activity and number of open runs."""
-        self.decisions.load_activity([line_id])
+        self.load((line_id,))
         return self.decisions.activity[line_id]
 
     def run_key(self, run: Run) -> RunKey | None:
         """The run's data key, or None once it was destroyed."""
-        self._load_keys([run.id])
         return self._cache.run_keys.get(run.id)
 
     def create_run_key(self, organization_id: str, run_id: str) -> RunKey:
@@ -220,16 +233,9 @@ class Unit:
         self.touched.add(run_id)
         return key
 
-    def find_facts(self, identities: Iterable[tuple[str, str, str]]) -> None:
-        """Look up which facts were recorded before, in one statement."""
-        new = set(identities) - self._asked
-        self._asked |= new
-        for row in self.append.facts(new):
-            self._facts[row[:3]] = row
-
     def fact(self, identity: tuple[str, str, str]) -> FactRow | None:
         """The first outcome of a fact recorded before, in this group or earlier."""
-        self.find_facts([identity])
+        self.load((), (identity,))
         return self._facts.get(identity)
 
     def issue(self, prefix: str) -> str:

@@ -17,8 +17,8 @@ from psycopg.rows import TupleRow, tuple_row
 
 from ledger.domain.recorded import Event, Recorded
 from ledger.projection.contract import Projection, ddl, table_of
+from ledger.store.append import StoredRow
 from ledger.store.codec import EnvelopeMapper
-from ledger.store.recorder import StoredRow
 
 _LEADER = 7_300_002
 """Advisory lock of the leading projector."""
@@ -145,21 +145,55 @@ class Projector:
         return True
 
     def run_once(self) -> bool:
-        """Take one batch to every live view; whether there was any. Needs ``lead`` before."""
-        connection = self._connect()
+        """Take one batch to every live view; whether there was any. Needs ``lead`` before.
+
+        Views that stand at the same place share a batch, those furthest ahead first: one that
+        starts anew catches up batch by batch and holds no other back.
+        """
         alive = [view for view in self._views if not view.stopped]
-        if not alive:
-            return False
-        start = min(view.position for view in alive)
-        rows: list[StoredRow] = connection.execute(
-            _READ, (start, _BATCH), prepare=True, binary=True
-        ).fetchall()
+        worked = False
+        for start in sorted({view.position for view in alive}, reverse=True):
+            views = [view for view in alive if view.position == start]
+            worked |= self._take_batch(views, start)
+        return worked
+
+    def _take_batch(self, views: Sequence[_View], start: int) -> bool:
+        rows = self._connect().execute(_READ, (start, _BATCH), prepare=True, binary=True).fetchall()
         if not rows:
             return False
-        events = self._decode(rows)
-        for view in alive:
-            self._advance(view, events, rows[-1][4])
+        events, end = self._decode(rows), rows[-1][4]
+        if not self._advance_together(views, events, end):
+            for view in views:
+                self._advance(view, events, end)
         return True
+
+    def _advance_together(self, views: Sequence[_View], batch: Sequence[Any], end: int) -> bool:
+        """Take a whole batch to all views in one transaction: one commit instead of one a view.
+
+        The usual case. False, and nothing kept, where any event gives trouble: then each view
+        goes on by itself, as far as it can.
+        """
+        readable = [event for event in batch if isinstance(event, Recorded)]
+        if len(readable) != len(batch):
+            return False
+        connection = self._connect()
+        try:
+            with connection.transaction(), connection.cursor(binary=True) as cursor:
+                for view in views:
+                    self._fold(cursor, view, readable, end)
+        except Exception as error:
+            self._forget(views)
+            if _is_about_the_connection(error):
+                raise
+            return False
+        for view in views:
+            view.position = end
+        return True
+
+    @staticmethod
+    def _forget(views: Sequence[_View]) -> None:
+        for view in views:
+            view.projection.forget()
 
     def _decode(self, rows: Sequence[StoredRow]) -> list[Recorded | _Unreadable]:
         events: list[Recorded | _Unreadable] = []
@@ -177,13 +211,12 @@ class Projector:
         for event in batch:
             if event.position <= view.position:
                 continue
-            if isinstance(event, _Unreadable):
-                if event.kind in view.projection.events:
-                    self._commit(view, events, event.position - 1)
-                    self._stop_view(view, event.position, event.error)
-                    return
-            elif type(event.body) in view.projection.events:
+            if not isinstance(event, _Unreadable):
                 events.append(event)
+            elif event.kind in view.projection.events:
+                self._commit(view, events, event.position - 1)
+                self._stop_view(view, event.position, event.error)
+                return
         if end > view.position:
             self._commit(view, events, end)
 
@@ -191,11 +224,10 @@ class Projector:
         """Fold and track in one transaction; on failure look for the event that caused it."""
         try:
             self._transact(view, events, end)
-        except (psycopg.OperationalError, psycopg.InterfaceError, LostLead):
-            view.projection.forget()
-            raise
         except Exception as error:
             view.projection.forget()
+            if _is_about_the_connection(error):
+                raise
             if len(events) <= 1:
                 self._stop_view(view, events[0].position if events else end, error)
                 return
@@ -208,13 +240,21 @@ class Projector:
     def _transact(self, view: _View, events: Sequence[Recorded], end: int) -> None:
         connection = self._connect()
         with connection.transaction(), connection.cursor(binary=True) as cursor:
-            if events:
-                view.projection.project(cursor, view.table, events)
-            names = {"name": view.projection.name, "generation": view.generation}
-            cursor.execute(_TRACK, names | {"from": view.position, "to": end}, prepare=True)
-            if cursor.rowcount != 1:
-                raise LostLead(view.projection.name)
+            self._fold(cursor, view, events, end)
         view.position = end
+
+    @staticmethod
+    def _fold(
+        cursor: psycopg.Cursor[TupleRow], view: _View, events: Sequence[Recorded], end: int
+    ) -> None:
+        """A view's share of a batch, and its tracking. Raises LostLead, or what the view raises."""
+        wanted = [event for event in events if type(event.body) in view.projection.events]
+        if wanted:
+            view.projection.project(cursor, view.table, wanted)
+        names = {"name": view.projection.name, "generation": view.generation}
+        cursor.execute(_TRACK, names | {"from": view.position, "to": end}, prepare=True)
+        if cursor.rowcount != 1:
+            raise LostLead(view.projection.name)
 
     def _stop_view(self, view: _View, position: int, error: Exception) -> None:
         view.stopped = True
@@ -266,3 +306,14 @@ class Projector:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+_PASSING = ("08", "40", "53", "55", "57")
+"""SQLSTATE classes that are about the connection or the server's state, not about an event."""
+
+
+def _is_about_the_connection(error: Exception) -> bool:
+    """Whether a failure says nothing about the events: then it is tried again, not skipped."""
+    if isinstance(error, psycopg.OperationalError):
+        return error.sqlstate is None or error.sqlstate[:2] in _PASSING
+    return isinstance(error, psycopg.InterfaceError | LostLead)

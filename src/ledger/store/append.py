@@ -6,7 +6,7 @@ a position filled in behind it. Then, in new statements, the reads. Then one sta
 events, identities and decision rows and wakes the listeners. Then COMMIT.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -15,34 +15,42 @@ from psycopg import Cursor
 
 from ledger.domain.api_key import ApiKeyCreated
 from ledger.domain.recorded import Recorded
-from ledger.store.decision_tables import DecisionTables
+from ledger.store.decision_tables import DecisionTables, LineActivity
 
-# Where the log ends. Under the lock nobody moves either.
-_HEAD = """
-SELECT s.last_value, s.is_called,
-       (SELECT recorded_at FROM ledger.ledger_events ORDER BY notification_id DESC LIMIT 1)
+# Everything a group of decisions needs, in one round trip. Under the lock nobody changes any of it.
+_READ = """
+-- 0: where the log ends
+SELECT 0 AS kind, NULL AS a, NULL AS b, NULL AS c, NULL AS d, NULL AS e, NULL AS f,
+       s.last_value + s.is_called::int AS n, NULL::bigint AS m, NULL::bytea AS bytes,
+       (SELECT recorded_at FROM ledger.ledger_events ORDER BY notification_id DESC LIMIT 1) AS at
 FROM ledger.ledger_events_notification_id_seq AS s
-"""
-
-# What each stream holds beyond the version we know: both "is it stale?" and the tail itself.
-_TAILS = """
-SELECT e.originator_id, e.originator_version, e.topic, e.state, e.notification_id
-FROM unnest(%s::text[], %s::bigint[]) AS known (id, version)
+UNION ALL
+-- 1: what each stream holds beyond the version we know: "is it stale?" and the tail itself
+SELECT 1, e.originator_id, e.topic, NULL, NULL, NULL, NULL,
+       e.originator_version, e.notification_id, e.state, NULL
+FROM unnest(%(stream)s::text[], %(version)s::bigint[]) AS known (id, version)
 JOIN ledger.ledger_events AS e
   ON e.originator_id = known.id AND e.originator_version > known.version
-ORDER BY e.originator_id, e.originator_version
-"""
-
-# Facts recorded before.
-_FACTS = """
-SELECT f.organization_id, f.source, f.fact_id, f.digest, f.run_id, f.subject, f.event_ids,
-       f.position
-FROM unnest(%s::text[], %s::text[], %s::text[]) AS asked (organization_id, source, fact_id)
+UNION ALL
+-- 2: facts recorded before
+SELECT 2, f.organization_id, f.source, f.fact_id, f.run_id, f.subject, f.event_ids,
+       f.position, NULL, f.digest, NULL
+FROM unnest(%(organization)s::text[], %(source)s::text[], %(fact)s::text[])
+    AS asked (organization_id, source, fact_id)
 JOIN ledger.fact AS f USING (organization_id, source, fact_id)
+UNION ALL
+-- 3: the idle decision's row of every line
+SELECT 3, line_id, NULL, NULL, NULL, NULL, NULL, open_runs, NULL, NULL, last_activity_at
+FROM ledger.line_activity WHERE line_id = ANY(%(line)s)
+UNION ALL
+-- 4: RUN ids that are taken by execution records
+SELECT 4, execution_id, organization_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM ledger.execution_record WHERE execution_id = ANY(%(run)s)
+UNION ALL
+-- 5: the wrapped keys of runs
+SELECT 5, run_id, organization_id, NULL, NULL, NULL, NULL, NULL, NULL, wrapped, NULL
+FROM ledger.run_key WHERE run_id = ANY(%(run)s)
 """
-
-# The wrapped keys of runs.
-_RUN_KEYS = "SELECT run_id, organization_id, wrapped FROM ledger.run_key WHERE run_id = ANY(%s)"
 
 # Which ids already name a stream or an execution record.
 _TAKEN = """
@@ -109,6 +117,10 @@ _KEY_CREATED = "INSERT INTO ledger.api_key VALUES (%s, %s, %s, %s, %s, %s, %s)"
 _KEY_REVOKED = "UPDATE ledger.api_key SET revoked_at = %s WHERE key_id = %s"
 
 
+StoredRow = tuple[str, int, str, bytes, int]
+"""(stream, version, topic, state, position)"""
+
+
 class FactRow(NamedTuple):
     """A recorded fact's first outcome."""
 
@@ -122,6 +134,19 @@ class FactRow(NamedTuple):
     position: int
 
 
+class State:
+    """What one read found, by kind."""
+
+    def __init__(self) -> None:
+        self.tails: list[StoredRow] = []
+        self.facts: list[FactRow] = []
+        self.activity: dict[str, LineActivity] = {}
+        self.records: dict[str, str] = {}
+        """Execution record id → organization."""
+        self.keys: list[tuple[str, str, bytes | None]] = []
+        """(run, organization, wrapped key or None once destroyed)."""
+
+
 class Append:
     """What may be done while the lock is held."""
 
@@ -129,30 +154,48 @@ class Append:
         self._cursor = cursor
         self.decisions = DecisionTables(cursor)
         self.dirty = False
-        row = cursor.execute(_HEAD, prepare=True).fetchone()
-        if row is None:
-            raise AssertionError("the log's sequence is gone")
-        self.next_position: int = row[0] + 1 if row[1] else row[0]
-        self.last_recorded_at: datetime | None = row[2]
+        self.next_position = 0
+        self.last_recorded_at: datetime | None = None
+        """Both known from the first ``read`` on."""
 
-    def tails(self, known: Iterable[tuple[str, int]]) -> list[tuple[str, int, str, bytes, int]]:
-        """The stored events of these streams beyond the versions given, in stream order."""
-        ids, versions = zip(*known, strict=True)
-        self._cursor.execute(_TAILS, (list(ids), list(versions)), prepare=True)
-        return self._cursor.fetchall()
-
-    def facts(self, identities: Iterable[tuple[str, str, str]]) -> list[FactRow]:
-        """Those of these (organization, source, id) that were recorded before."""
-        columns = [list(column) for column in zip(*identities, strict=True)]
-        if not columns:
-            return []
-        self._cursor.execute(_FACTS, columns, prepare=True)
-        return [FactRow(*row) for row in self._cursor.fetchall()]
-
-    def run_keys(self, run_ids: Iterable[str]) -> list[tuple[str, str, bytes | None]]:
-        """(run, organization, wrapped key or None once destroyed)."""
-        self._cursor.execute(_RUN_KEYS, (list(run_ids),), prepare=True)
-        return self._cursor.fetchall()
+    def read(
+        self,
+        known: Mapping[str, int],
+        *,
+        facts: Collection[tuple[str, str, str]] = (),
+        lines: Iterable[str] = (),
+        runs: Iterable[str] = (),
+    ) -> State:
+        """The tails of streams beyond the versions known, facts, lines' activity, runs' keys."""
+        self._cursor.execute(
+            _READ,
+            {
+                "stream": list(known),
+                "version": list(known.values()),
+                "organization": [fact[0] for fact in facts],
+                "source": [fact[1] for fact in facts],
+                "fact": [fact[2] for fact in facts],
+                "line": list(lines),
+                "run": list(runs),
+            },
+            prepare=True,
+        )
+        state = State()
+        for kind, a, b, c, d, e, f, n, m, octets, at in self._cursor.fetchall():
+            if kind == 1:
+                state.tails.append((a, n, b, octets, m))
+            elif kind == 2:
+                state.facts.append(FactRow(a, b, c, octets, d, e, f, n))
+            elif kind == 3:
+                state.activity[a] = LineActivity(at, n)
+            elif kind == 4:
+                state.records[a] = b
+            elif kind == 5:
+                state.keys.append((a, b, octets))
+            elif not self.next_position:
+                self.next_position, self.last_recorded_at = n, at
+        state.tails.sort()
+        return state
 
     def taken(self, ids: Sequence[str]) -> set[str]:
         """Those of these RUN or KEY ids that something already bears."""

@@ -94,7 +94,7 @@ class EnvelopeMapper(Mapper[str]):
         """The same from bare columns, as the hot readers have them."""
         try:
             s = self._decode[topic](state)
-        except (KeyError, msgspec.MsgspecError) as error:
+        except (KeyError, ValueError, msgspec.MsgspecError) as error:
             raise MapperDeserialisationError(
                 f"{topic} at position {position} ({originator_id} version {version}): {error!r}"
             ) from error

@@ -5,7 +5,7 @@ and stored by the statement that writes the events. The fold (``note``) is the o
 says what an event does to them, so they can be derived from the log at any time.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -16,11 +16,6 @@ from ledger.domain import execution_events as execution
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import sort_key
 
-# The idle decision's row of every line a group touches.
-_LINE_ACTIVITY = """
-SELECT line_id, last_activity_at, open_runs FROM ledger.line_activity WHERE line_id = ANY(%s)
-"""
-
 # The open runs of one line, for its closing.
 _OPEN_RUNS = """
 SELECT run_id, version, started_at FROM ledger.open_run WHERE line_id = %s ORDER BY run_id
@@ -30,11 +25,6 @@ SELECT run_id, version, started_at FROM ledger.open_run WHERE line_id = %s ORDER
 _CHECK_IN = """
 SELECT hours, at, resource_id, voided FROM ledger.check_in
 WHERE line_id = %s AND source = %s AND fact_id = %s
-"""
-
-# Which of these RUN ids name execution records, and whose.
-_EXECUTION_RECORDS = """
-SELECT execution_id, organization_id FROM ledger.execution_record WHERE execution_id = ANY(%s)
 """
 
 # The last id issued for a prefix in a year.
@@ -90,8 +80,8 @@ class DecisionTables:
         self.check_ins: dict[tuple[str, str, str], CheckIn] = {}
         self.voided: set[tuple[str, str, str]] = set()
         self.new_check_ins: set[tuple[str, str, str]] = set()
-        self.execution_records: dict[str, str | None] = {}
-        """Execution id → organization, or None where the id is known to be free."""
+        self.execution_records: dict[str, str] = {}
+        """Execution id → organization, of those among the loaded ids and this group's own."""
         self.new_records: dict[str, tuple[str, str]] = {}
         self.counters: dict[tuple[str, int], int] = {}
         self.moved_counters: set[tuple[str, int]] = set()
@@ -99,14 +89,6 @@ class DecisionTables:
         self.revoked_keys: list[Recorded] = []
 
     # Reading, under the lock.
-
-    def load_activity(self, line_ids: Iterable[str]) -> None:
-        """Read the activity rows of all lines a group touches, in one statement."""
-        missing = [line_id for line_id in line_ids if line_id not in self.activity]
-        if missing:
-            self._cursor.execute(_LINE_ACTIVITY, (missing,))
-            for line_id, last_activity_at, open_runs in self._cursor.fetchall():
-                self.activity[line_id] = LineActivity(last_activity_at, open_runs)
 
     def open_runs(self, line_id: str) -> dict[str, OpenRun]:
         """The line's open runs by id: the stored ones and this group's own changes."""
@@ -125,18 +107,9 @@ class DecisionTables:
             self.check_ins[key] = CheckIn(*row)
         return self.check_ins[key]
 
-    def load_execution_records(self, run_ids: Iterable[str]) -> None:
-        """Learn which of these RUN ids are taken by execution records, in one statement."""
-        unknown = [run_id for run_id in run_ids if run_id not in self.execution_records]
-        if unknown:
-            self.execution_records.update(dict.fromkeys(unknown))
-            self._cursor.execute(_EXECUTION_RECORDS, (unknown,))
-            self.execution_records.update(self._cursor.fetchall())
-
     def execution_record_owner(self, run_id: str) -> str | None:
         """The organization whose execution record has this id, or None."""
-        self.load_execution_records([run_id])
-        return self.execution_records[run_id]
+        return self.execution_records.get(run_id)
 
     def counter(self, prefix: str, year: int) -> int:
         """The last number issued for a prefix in a year of recording."""

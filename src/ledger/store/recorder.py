@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow, tuple_row
 from psycopg.sql import SQL
 
-from ledger.store.append import Append
+from ledger.store.append import Append, StoredRow
 
 SCHEMA = "ledger"
 
@@ -29,9 +29,6 @@ WHERE notification_id > %s
 ORDER BY notification_id
 LIMIT %s
 """
-
-StoredRow = tuple[str, int, str, bytes, int]
-"""(stream, version, topic, state, position)"""
 
 
 class LedgerRecorder(PostgresApplicationRecorder):
