@@ -22,12 +22,12 @@ from ledger.domain.execution_events import EXECUTION_EVENTS
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.run import RUN_EVENTS
 from ledger.domain.values import day_of, format_instant, sort_key, week_of
-from ledger.projection.contract import array_literal
+from ledger.store.arrays import array
 
 _CACHED = 20_000
 """Rows kept in memory between batches."""
 
-_LOAD = "SELECT fold FROM {table} WHERE line_id = ANY(%s)"
+_LOAD = "SELECT fold FROM {table} WHERE line_id = ANY(%s::text[])"
 
 _STORE = """
 INSERT INTO {table} AS t (line_id, record_key, organization_id, workspace_id, execution_model,
@@ -168,7 +168,9 @@ class ExecutionView:
                 self._rows[line_id] = LineRow(Execution(line_id))
             self._rows[line_id].evolve(event)
         columns = zip(*(_columns(self._rows[line_id]) for line_id in touched), strict=True)
-        cursor.execute(_STORE.format(table=table), [list(c) for c in columns], prepare=True)
+        cursor.execute(
+            _STORE.format(table=table), [array(column) for column in columns], prepare=True
+        )
         while len(self._rows) > _CACHED:
             self._rows.popitem(last=False)
 
@@ -184,7 +186,7 @@ class ExecutionView:
             else:
                 missing.append(line_id)
         if missing:
-            cursor.execute(_LOAD.format(table=table), (missing,), prepare=True)
+            cursor.execute(_LOAD.format(table=table), (array(missing),), prepare=True)
             for (fold,) in cursor.fetchall():
                 row = _decode(fold)
                 self._rows[row.execution.id] = row
@@ -203,9 +205,9 @@ def _columns(row: LineRow) -> tuple[Any, ...]:
         execution.workspace_id,
         execution.execution_model,
         execution.product_line,
-        array_literal(execution.project_tags),
+        execution.project_tags,
         execution.state,
-        array_literal(list(causes)),
+        list(causes),
         row.open_runs,
         quiet_since,
         _members(_head(row)),

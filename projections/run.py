@@ -15,11 +15,12 @@ from psycopg import Cursor
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run
 from ledger.domain.values import format_instant, sort_key
+from ledger.store.arrays import array
 
 _CACHED = 20_000
 """Rows kept in memory between batches: a run seldom lives long."""
 
-_LOAD = "SELECT fold FROM {table} WHERE run_id = ANY(%s)"
+_LOAD = "SELECT fold FROM {table} WHERE run_id = ANY(%s::text[])"
 
 # A payload that this batch does not bring stays as it is.
 _STORE = """
@@ -80,7 +81,9 @@ class RunView:
             *(_columns(self._rows[run_id], sealed) for run_id, sealed in payloads.items()),
             strict=True,
         )
-        cursor.execute(_STORE.format(table=table), [list(c) for c in columns], prepare=True)
+        cursor.execute(
+            _STORE.format(table=table), [array(column) for column in columns], prepare=True
+        )
         while len(self._rows) > _CACHED:
             self._rows.popitem(last=False)
 
@@ -96,7 +99,7 @@ class RunView:
             else:
                 missing.append(run_id)
         if missing:
-            cursor.execute(_LOAD.format(table=table), (missing,), prepare=True)
+            cursor.execute(_LOAD.format(table=table), (array(missing),), prepare=True)
             for (fold,) in cursor.fetchall():
                 row = _decode(fold)
                 self._rows[row.run.id] = row

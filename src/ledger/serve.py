@@ -17,13 +17,13 @@ import os
 import shutil
 import signal
 import socket
-import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -94,7 +94,8 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    with _listening(host, port) as listener, _metrics_folder():
+    with _listening(host, port) as listener:
+        bound = listener.getsockname()[1]
         postgres = None
         if settings.database_url is None:
             postgres = EmbeddedPostgres(settings.data_dir, purpose="serve", announce=announce)
@@ -107,8 +108,8 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
                 _Child(f"api-{n + 1}", run_api, settings, conninfo, listener)
                 for n in range(workers)
             ]
-            bound = listener.getsockname()[1]
-            _supervise(children, postgres, stopping, f"http://{host}:{bound}", announce)
+            with _metrics_folder(settings.data_dir.absolute() / f"metrics-{bound}"):
+                _supervise(children, postgres, stopping, f"http://{host}:{bound}", announce)
         finally:
             if postgres is not None:
                 postgres.stop()
@@ -130,10 +131,14 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _metrics_folder() -> Iterator[None]:
-    """Where the workers add up their metrics (prometheus-client's multiprocess mode)."""
-    folder = tempfile.mkdtemp(prefix="ledger-metrics-")
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+def _metrics_folder(folder: Path) -> Iterator[None]:
+    """Where the workers add up their metrics (prometheus-client's multiprocess mode).
+
+    A fixed place, emptied at start: a run that was killed leaves nothing to be counted again.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     try:
         yield
     finally:
@@ -162,18 +167,23 @@ def _supervise(
             sentinels = [c.process.sentinel for c in children if c.process is not None]
             multiprocessing.connection.wait(sentinels, timeout=0.25 if ready else 0.05)
     finally:
-        for child in children:
-            child.terminate()
+        # The API workers first: what they have accepted is answered once the loops have seen it.
         deadline = time.monotonic() + _GRACE_SECONDS
-        for child in children:
-            child.join(deadline)
+        loops, *workers = children
+        for group in (workers, [loops]):
+            for child in group:
+                child.terminate()
+            for child in group:
+                child.join(deadline)
 
 
 def _is_ready(address: str) -> bool:
     # A wildcard address is reached through loopback.
     url = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//:::", "//[::1]:") + "/readyz"
     try:
-        with urllib.request.urlopen(url, timeout=1) as reply:
+        # Without the environment's proxy: this is our own loopback.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url, timeout=1) as reply:
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -190,6 +200,7 @@ def run_api(settings: Settings, conninfo: str, listener: socket.socket) -> None:
         access_log=False,
         log_level="warning",
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_SECONDS - 5,
     )
     uvicorn.Server(config).run(sockets=[listener])

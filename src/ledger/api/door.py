@@ -26,7 +26,7 @@ _OPTIONS = "-c default_transaction_read_only=on -c statement_timeout=10s"
 class Door:
     """Reads for one process. ``open`` before use."""
 
-    def __init__(self, conninfo: str, size: int = 8) -> None:
+    def __init__(self, conninfo: str, size: int = 16) -> None:
         self._pool: AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]] = AsyncConnectionPool(
             conninfo,
             connection_class=psycopg.AsyncConnection[TupleRow],

@@ -8,6 +8,7 @@ import contextlib
 import heapq
 import itertools
 import logging
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -15,6 +16,8 @@ _logger = logging.getLogger(__name__)
 
 WAIT_SECONDS = 2.0
 """How long a write, or a read that asks for a position, waits for the views (contract 4)."""
+
+T = TypeVar("T")
 
 _ALL = "SELECT name, position, stopped_at IS NOT NULL FROM ledger.projection"
 
@@ -26,7 +29,9 @@ class ViewPositions:
         self._conninfo = conninfo
         self._positions: dict[str, int] = {}
         self._stopped: set[str] = set()
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[int, int, float, asyncio.Future[Any], Any, Any]] = []
+        """A heap of (position, order of arrival, deadline, future, value, value when late)."""
+        self._expiry: asyncio.TimerHandle | None = None
         self._order = itertools.count()
         self._task: asyncio.Task[None] | None = None
         self.reached = 0
@@ -48,33 +53,54 @@ class ViewPositions:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def wait(self, position: int, seconds: float = WAIT_SECONDS) -> bool:
-        """Whether every live view reached the position within the time."""
+    def after(self, position: int, future: asyncio.Future[T], value: T, late: T) -> None:
+        """Set the future once every live view reached the position, or to ``late`` in the end."""
         if position <= self.reached:
-            return True
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (position, next(self._order), future))
-        try:
-            async with asyncio.timeout(seconds):
-                await future
-        except TimeoutError:
-            return False
-        return True
+            _set(future, value)
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + WAIT_SECONDS
+        waiter = (position, next(self._order), deadline, future, value, late)
+        heapq.heappush(self._waiting, waiter)
+        if self._expiry is None:
+            self._expiry = loop.call_at(deadline, self._expire)
+
+    async def wait(self, position: int) -> bool:
+        """Whether every live view reached the position in time."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.after(position, future, True, False)
+        return await future
 
     async def wait_for(self, views: frozenset[str], position: int) -> bool:
         """Whether these very views reached the position, a stopped one perhaps long ago."""
-        if position <= min((self._positions.get(name, 0) for name in views), default=0):
-            return True
-        return not self._stopped & views and await self.wait(position)
+        if position > self._least(views) and not self._stopped & views:
+            await self.wait(position)
+        return position <= self._least(views)
+
+    def _least(self, views: frozenset[str]) -> int:
+        return min((self._positions.get(name, 0) for name in views), default=0)
 
     def _settle(self) -> None:
         alive = [p for name, p in self._positions.items() if name not in self._stopped]
         # With every view stopped there is nothing to wait for.
         self.reached = min(alive) if alive else (2**63 if self._stopped else 0)
         while self._waiting and self._waiting[0][0] <= self.reached:
-            future = heapq.heappop(self._waiting)[2]
-            if not future.done():
-                future.set_result(None)
+            _, _, _, future, value, _ = heapq.heappop(self._waiting)
+            _set(future, value)
+
+    def _expire(self) -> None:
+        """Let go of those who waited long enough. One timer serves all."""
+        loop = asyncio.get_running_loop()
+        now, left = loop.time(), []
+        for waiter in self._waiting:
+            if waiter[2] <= now or waiter[3].done():
+                _set(waiter[3], waiter[5])
+            else:
+                left.append(waiter)
+        heapq.heapify(left)
+        self._waiting = left
+        soonest = min((waiter[2] for waiter in left), default=None)
+        self._expiry = None if soonest is None else loop.call_at(soonest, self._expire)
 
     async def _follow(self) -> None:
         while True:
@@ -107,3 +133,9 @@ class ViewPositions:
                     self._stopped.discard(name)
                     self._positions[name] = int(what)
                 self._settle()
+
+
+def _set(future: asyncio.Future[T], value: T) -> None:
+    """Answer, unless the one who asked has gone."""
+    if not future.done():
+        future.set_result(value)

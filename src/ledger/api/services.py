@@ -6,6 +6,7 @@ from datetime import datetime
 from ledger.api.authentication import Authenticator
 from ledger.api.door import Door
 from ledger.api.positions import ViewPositions
+from ledger.api.submissions import Submissions
 from ledger.application.writer import Writer
 from ledger.store.log import Log
 from ledger.store.vault import Vault
@@ -30,6 +31,7 @@ class ApiServices:
         self.vault = vault
         self.clock = clock
         self.authenticator = Authenticator(door)
+        self.submissions = Submissions(writer, positions)
 
     async def open(self) -> None:
         """Connect and start. Raises what the database says when it is away."""

@@ -1,6 +1,5 @@
 """What the writing routes share: bodies under a cap, commands to the writer, waiting for views."""
 
-import asyncio
 from collections.abc import Sequence
 
 from fastapi import Request
@@ -51,11 +50,7 @@ async def read_body(request: Request, limit: int, *, optional: bool) -> bytes:
 
 async def submit(request: Request, commands: Sequence[Command]) -> list[Outcome]:
     """Outcomes in order, once the views show them (or after 2 s: a view must not hang a writer)."""
-    services = services_of(request)
-    outcomes = await asyncio.wrap_future(services.writer.submit(commands))
-    last = max((o.position for o in outcomes if isinstance(o, Receipt)), default=0)
-    await services.positions.wait(last)
-    return outcomes
+    return await services_of(request).submissions.submit(commands)
 
 
 async def execute(request: Request, command: Command) -> Receipt:

@@ -15,6 +15,7 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.application.commands import GoIdle
 from ledger.application.unit import Receipt
 from ledger.application.writer import Writer
+from ledger.domain.errors import LedgerError
 from projections import reading
 
 _LEADER = 7_300_003
@@ -56,18 +57,22 @@ class Sweeper:
         connection = self._connect()
         if connection.execute("SELECT pg_try_advisory_lock(%s)", (_LEADER,)).fetchone() != (True,):
             return 0
-        now, count = self._clock(), 0
+        try:
+            return self._sweep(connection)
+        finally:
+            if not connection.closed:
+                connection.execute("SELECT pg_advisory_unlock(%s)", (_LEADER,))
+
+    def _sweep(self, connection: psycopg.Connection[TupleRow]) -> int:
+        now = self._clock()
         deadlines = {
             "agent_runtime": now - self._idle_after("agent_runtime"),
             "default": now - self._idle_after("capacity"),
             "limit": _AT_ONCE,
         }
         rows = connection.execute(reading.IDLE_CANDIDATES, deadlines).fetchall()
-        if rows:
-            outcomes = self._writer.submit([GoIdle(row[0]) for row in rows]).result()
-            count = sum(1 for o in outcomes if isinstance(o, Receipt) and not o.duplicate)
-        connection.execute("SELECT pg_advisory_unlock(%s)", (_LEADER,))
-        return count
+        outcomes = self._writer.submit([GoIdle(row[0]) for row in rows]).result()
+        return sum(1 for o in outcomes if isinstance(o, Receipt) and not o.duplicate)
 
     def _serve(self) -> None:
         while not self._stopping.wait(self._every):
@@ -75,6 +80,8 @@ class Sweeper:
                 # As long as there is more, without pause; the views need a moment in between.
                 while self.run_once() == _AT_ONCE and not self._stopping.wait(0.1):
                     pass
+            except LedgerError as error:
+                _logger.warning("sweep put off: %s", error)
             except psycopg.Error as error:
                 _logger.warning("sweeper lost the database: %s", error)
                 self._disconnect()

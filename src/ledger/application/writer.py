@@ -10,6 +10,7 @@ fails.
 import logging
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -30,17 +31,23 @@ _WAITING = 20_000
 
 _logger = logging.getLogger(__name__)
 
+_GATHER_SECONDS = 0.003
+_QUIET_SECONDS = 0.0005
+"""Under load the thread waits until nothing more comes for a moment, but not for long: requests
+that were answered together come back one after the other, and each append costs the same
+whatever it holds. A command that comes alone does not wait."""
+
 Outcomes = list[Outcome]
 
 
 class _Ticket:
     """Commands handed in together, answered together."""
 
-    __slots__ = ("commands", "future")
+    __slots__ = ("commands", "deliver")
 
-    def __init__(self, commands: Sequence[Command], future: "Future[Outcomes]") -> None:
+    def __init__(self, commands: Sequence[Command], deliver: Callable[[Outcomes], None]) -> None:
         self.commands = commands
-        self.future = future
+        self.deliver = deliver
 
 
 class Writer:
@@ -59,6 +66,10 @@ class Writer:
         self._waiting = 0
         self._changed = threading.Condition()
         self._stopping = False
+        self._under_load = False
+        self._gathering = False
+        self._pause = threading.Event()
+        """Never set: a way to wait without holding the interpreter."""
         self._thread = threading.Thread(target=self._serve, name="ledger-writer", daemon=True)
 
     def start(self) -> None:
@@ -77,21 +88,28 @@ class Writer:
             self._changed.notify()
         self._thread.join()
 
-    def submit(self, commands: Sequence[Command]) -> "Future[Outcomes]":
-        """Hand in commands that belong together; their outcomes come in the same order.
+    def hand_in(self, commands: Sequence[Command], deliver: Callable[[Outcomes], None]) -> None:
+        """Hand in commands that belong together; ``deliver`` gets their outcomes, in order.
 
-        Raises Unavailable at once when too much waits already.
+        It is called on the writer's thread and must not raise. Raises Unavailable at once when
+        too much waits already.
         """
-        future: Future[Outcomes] = Future()
         if not commands:
-            future.set_result([])
-            return future
+            deliver([])
+            return
         with self._changed:
             if self._stopping or self._waiting + len(commands) > _WAITING:
                 raise Unavailable("The ledger is busy.")
-            self._tickets.append(_Ticket(commands, future))
+            self._tickets.append(_Ticket(commands, deliver))
             self._waiting += len(commands)
-            self._changed.notify()
+            if not self._gathering:
+                self._changed.notify()
+
+    def submit(self, commands: Sequence[Command]) -> "Future[Outcomes]":
+        """The same with a future (which nobody can cancel: what is handed in is carried out)."""
+        future: Future[Outcomes] = Future()
+        future.set_running_or_notify_cancel()
+        self.hand_in(commands, future.set_result)
         return future
 
     def execute(self, command: Command) -> Outcome:
@@ -105,41 +123,64 @@ class Writer:
                     self._changed.wait()
                 if not self._tickets:
                     return
-                group = self._take()
-            self._answer(group)
+            if self._under_load:
+                self._gather()
+            self._answer_waiting()
+
+    def _gather(self) -> None:
+        """Wait until nothing more comes for a moment."""
+        self._gathering = True
+        deadline = time.monotonic() + _GATHER_SECONDS
+        while True:
+            waiting = self._waiting
+            self._pause.wait(_QUIET_SECONDS)
+            if waiting == self._waiting or time.monotonic() > deadline:
+                break
+        self._gathering = False
 
     def _take(self) -> list[_Ticket]:
-        group = [self._tickets.popleft()]
-        size = len(group[0].commands)
-        while self._tickets and size + len(self._tickets[0].commands) <= _GROUP:
-            group.append(self._tickets.popleft())
-            size += len(group[-1].commands)
-        self._waiting -= size
+        with self._changed:
+            group = [self._tickets.popleft()]
+            size = len(group[0].commands)
+            while self._tickets and size + len(self._tickets[0].commands) <= _GROUP:
+                group.append(self._tickets.popleft())
+                size += len(group[-1].commands)
+            self._waiting -= size
         return group
 
-    def _answer(self, group: list[_Ticket]) -> None:
-        outcomes = self._append_safely([c for ticket in group for c in ticket.commands])
+    def _answer_waiting(self) -> None:
+        group: list[_Ticket] = []
+
+        def take() -> list[Command]:
+            # Asked for once the lock is held: while another process had it, more has come.
+            if not group:
+                group.extend(self._take())
+            return [command for ticket in group for command in ticket.commands]
+
+        outcomes = self._append_safely(take)
+        self._under_load = len(group) > 1
         start = 0
         for ticket in group:
             end = start + len(ticket.commands)
-            ticket.future.set_result(outcomes[start:end])
+            ticket.deliver(outcomes[start:end])
             start = end
 
-    def _append_safely(self, commands: list[Command]) -> Outcomes:
+    def _append_safely(self, take: Callable[[], list[Command]]) -> Outcomes:
         try:
-            return self._append(commands)
+            return self._append(take)
         except (OperationalError, InterfaceError) as error:
             _logger.warning("append failed: %s", error)
             unavailable = Unavailable("The database cannot be reached, or is too busy.")
-            return [unavailable] * len(commands)
+            return [unavailable] * len(take())
         except Exception:
+            commands = take()
             if len(commands) == 1:
                 _logger.exception("a command could not be carried out")
                 return [Unavailable("The command could not be carried out.")]
             _logger.exception("a group failed; its commands are carried out one by one")
-            return [outcome for command in commands for outcome in self._append_safely([command])]
+            return [self._append_safely([command].copy)[0] for command in commands]
 
-    def _append(self, commands: list[Command]) -> Outcomes:
+    def _append(self, take: Callable[[], list[Command]]) -> Outcomes:
         outcomes: Outcomes = []
         touched: set[str] = set()
         try:
@@ -148,6 +189,7 @@ class Writer:
                     append, self._log, self._cache, self._vault, self._clock, self._idle_after
                 )
                 touched = unit.touched
+                commands = take()
                 unit.prepare(commands)
                 for command in commands:
                     unit.begin()

@@ -41,9 +41,3 @@ def ddl(name: str, generation: int) -> str:
     """The projection's ``.sql`` for one generation."""
     text = (files("projections") / f"{name}.sql").read_text()
     return Template(text).substitute(generation=generation)
-
-
-def array_literal(items: Sequence[str]) -> str:
-    """A ``text[]`` as PostgreSQL writes it, for rows of arrays that ``unnest`` would flatten."""
-    quoted = (item.replace("\\", "\\\\").replace('"', '\\"') for item in items)
-    return "{" + ",".join(f'"{item}"' for item in quoted) + "}"

@@ -58,6 +58,7 @@ WHERE name = %(name)s RETURNING pg_notify('ledger_views', name || ' stopped')
 
 _REGISTER = """
 INSERT INTO ledger.projection (name, version, generation, position) VALUES (%s, %s, 1, 0)
+RETURNING pg_notify('ledger_views', name || ' 0')
 """
 
 # A view that was stopped tries again when a projector takes over: the code may be new.

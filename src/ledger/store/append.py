@@ -15,6 +15,7 @@ from psycopg import Cursor
 
 from ledger.domain.api_key import ApiKeyCreated
 from ledger.domain.recorded import Recorded
+from ledger.store.arrays import array
 from ledger.store.decision_tables import DecisionTables, LineActivity
 
 # Everything a group of decisions needs, in one round trip. Under the lock nobody changes any of it.
@@ -41,15 +42,15 @@ JOIN ledger.fact AS f USING (organization_id, source, fact_id)
 UNION ALL
 -- 3: the idle decision's row of every line
 SELECT 3, line_id, NULL, NULL, NULL, NULL, NULL, open_runs, NULL, NULL, last_activity_at
-FROM ledger.line_activity WHERE line_id = ANY(%(line)s)
+FROM ledger.line_activity WHERE line_id = ANY(%(line)s::text[])
 UNION ALL
 -- 4: RUN ids that are taken by execution records
 SELECT 4, execution_id, organization_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-FROM ledger.execution_record WHERE execution_id = ANY(%(run)s)
+FROM ledger.execution_record WHERE execution_id = ANY(%(run)s::text[])
 UNION ALL
 -- 5: the wrapped keys of runs
 SELECT 5, run_id, organization_id, NULL, NULL, NULL, NULL, NULL, NULL, wrapped, NULL
-FROM ledger.run_key WHERE run_id = ANY(%(run)s)
+FROM ledger.run_key WHERE run_id = ANY(%(run)s::text[])
 """
 
 # Which ids already name a stream or an execution record.
@@ -170,13 +171,13 @@ class Append:
         self._cursor.execute(
             _READ,
             {
-                "stream": list(known),
-                "version": list(known.values()),
-                "organization": [fact[0] for fact in facts],
-                "source": [fact[1] for fact in facts],
-                "fact": [fact[2] for fact in facts],
-                "line": list(lines),
-                "run": list(runs),
+                "stream": array(known),
+                "version": array(known.values()),
+                "organization": array(fact[0] for fact in facts),
+                "source": array(fact[1] for fact in facts),
+                "fact": array(fact[2] for fact in facts),
+                "line": array(lines),
+                "run": array(runs),
             },
             prepare=True,
         )
@@ -213,23 +214,21 @@ class Append:
         """Write events, facts, run keys and every noted change; returns the positions."""
         self.dirty = True
         positions = [r.position for r in recorded]
-        parameters: dict[str, Any] = {
+        parameters: dict[str, Iterable[Any]] = {
             "stream": [e.originator_id for e in stored],
             "version": [e.originator_version for e in stored],
             "topic": [e.topic for e in stored],
             "state": [e.state for e in stored],
             "position": positions,
             "recorded_at": [r.recorded_at for r in recorded],
-            "last": positions[-1],
             "key_run": [key[0] for key in keys],
             "key_organization": [key[1] for key in keys],
             "key": [key[2] for key in keys],
+            **_fact_columns(facts),
+            **_decision_columns(self.decisions),
         }
-        self._cursor.execute(
-            _WRITE,
-            parameters | _fact_columns(facts) | _decision_columns(self.decisions),
-            prepare=True,
-        )
+        columns = {name: array(values) for name, values in parameters.items()}
+        self._cursor.execute(_WRITE, columns | {"last": positions[-1]}, prepare=True)
         self._write_rare_changes()
         return positions
 

@@ -1,0 +1,38 @@
+"""Arrays as PostgreSQL's own text, for statements that write many rows with ``unnest``.
+
+psycopg dumps lists too, element by element through adapters and regular expressions: measured,
+that was a quarter of the writer's time for a batch of 1,000 facts, and more for small groups with
+many columns. As text every parameter also has the same type on each call, so that each statement
+is prepared once. The statement casts each parameter (``%(name)s::text[]``).
+"""
+
+from collections.abc import Iterable
+from datetime import date, datetime
+from typing import Any
+
+
+def array(items: Iterable[Any]) -> str:
+    """An array literal of text, numbers, booleans, bytes, instants, dates and nulls."""
+    return "{" + ",".join(map(_element, items)) + "}"
+
+
+def _element(item: Any) -> str:
+    kind = type(item)
+    if kind is str:
+        return _quoted(item)
+    if item is None:
+        return "NULL"
+    if kind is bytes:
+        return f'"\\\\x{item.hex()}"'
+    if kind is datetime or kind is date:
+        return f'"{item.isoformat()}"'
+    if kind is list or kind is tuple:
+        # A row's own array, as text: unnest would flatten it. Cast again where it is used.
+        return _quoted(array(item))
+    return str(item)
+
+
+def _quoted(text: str) -> str:
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'

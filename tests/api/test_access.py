@@ -1,0 +1,322 @@
+"""Who may do what, and what a credential sees: the rest does not exist for it (contract 7)."""
+
+import time
+from typing import Any
+
+import pytest
+
+from ledger.api.authentication import create_token, is_well_formed
+from ledger.application.commands import RevokeApiKey
+from ledger.application.principal import COMMAND_LINE
+from tests.support.edge import PLAIN, Edge, assert_problem
+from tests.support.facts import WORKSPACE, activation, encode, fact
+from tests.support.service import STRUCTURED
+
+OTHER_ORGANIZATION, OTHER_WORKSPACE = "ORG-26-000002", "WS-26-000002"
+PERMISSIONS = ("read", "write", "service_lines:manage", "webhooks:manage", "audit:read")
+ROUTES = {
+    ("GET", "/v1/execution"): "read",
+    ("GET", "/v1/execution/summary"): "read",
+    ("GET", "/v1/execution/LIN-26-999999"): "read",
+    ("GET", "/v1/execution/LIN-26-999999/runs"): "read",
+    ("GET", "/v1/runs/RUN-26-999999"): "read",
+    ("POST", "/v1/facts"): "write",
+    ("POST", "/v1/execution/LIN-26-999999/pause"): "service_lines:manage",
+    ("POST", "/v1/execution/LIN-26-999999/resume"): "service_lines:manage",
+}
+
+
+def other_activation(line: str, **more: Any) -> dict[str, Any]:
+    tenant = {"organization_id": OTHER_ORGANIZATION, "workspace_id": OTHER_WORKSPACE}
+    return activation(line, **(tenant | more))
+
+
+@pytest.fixture(scope="module")
+def admin(edge: Edge) -> str:
+    return edge.token("admin", organization_id=None)
+
+
+@pytest.fixture(scope="module")
+def theirs(edge: Edge, admin: str) -> tuple[str, str]:
+    """Another organization's line and run."""
+    line = edge.fresh_id()
+    edge.accept(other_activation(line), token=admin)
+    (begun,) = edge.accept(fact("run.started", None, {"service_line_id": line}), token=admin)
+    return line, begun["subject"]
+
+
+@pytest.fixture(scope="module")
+def beside(edge: Edge) -> tuple[str, str]:
+    """A line and a run of the own organization, in another workspace."""
+    line = edge.fresh(workspace_id=OTHER_WORKSPACE)
+    (begun,) = edge.accept(fact("run.started", None, {"service_line_id": line}))
+    return line, begun["subject"]
+
+
+@pytest.fixture(scope="module")
+def narrow(edge: Edge) -> str:
+    """A token that is narrowed to WORKSPACE."""
+    return edge.token("read", "write", "service_lines:manage", workspace_id=WORKSPACE)
+
+
+# Tokens.
+
+
+def mistyped(token: str) -> str:
+    return token[:-1] + ("a" if token[-1] != "a" else "b")
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        b"",
+        b"Bearer",
+        b"Bearer ",
+        b"Bearer garbage",
+        b"Basic Zm9vOmJhcg==",
+        b"Bearer elk_\xc3\xa9\xff",
+        b"Bearer elk_" + b"0" * 49,
+        b"Bearer elk_" + b"x" * 100_000,
+        b"Bearer \x01",
+        b"Bearer null",
+        create_token().encode(),
+        f"Bearer {create_token()}".encode(),
+        f"Bearer {mistyped(create_token())}".encode(),
+        f"Bearer {create_token()[4:]}".encode(),
+        f"Bearer {create_token().lower()}".encode(),
+        f"Bearer {create_token()},{create_token()}".encode(),
+    ],
+    ids=lambda value: repr(value[:24]),
+)
+def test_without_a_good_token_every_route_is_a_401(edge: Edge, authorization: bytes) -> None:
+    for method, path in ROUTES:
+        answer = edge.request(method, path, headers=[(b"authorization", authorization)])
+        assert_problem(answer, 401, "unauthorized")
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert b"elk_" not in answer.content
+
+
+def test_a_401_comes_before_anything_about_the_request(edge: Edge) -> None:
+    for path in ("/v1/execution?limit=0", "/v1/execution?nothing=1", "/v1/runs/x?y=z"):
+        assert_problem(edge.get(path, "garbage"), 401, "unauthorized")
+    headers = {"ledger-min-position": "abc"}
+    assert_problem(edge.get("/v1/execution", "garbage", headers=headers), 401, "unauthorized")
+    answer = edge.post("/v1/facts", "garbage", content=b"{", headers=STRUCTURED)
+    assert_problem(answer, 401, "unauthorized")
+
+
+def test_the_scheme_is_told_in_any_case(edge: Edge) -> None:
+    token = edge.token("read")
+    for scheme in ("bearer", "BEARER", "BeArEr"):
+        headers = {"authorization": f"{scheme} {token}"}
+        assert edge.get("/v1/execution", headers=headers).status_code == 200
+
+
+def test_a_token_has_a_checksum_and_is_stored_only_hashed(edge: Edge) -> None:
+    token = edge.token("read")
+    assert is_well_formed(token)
+    assert not is_well_formed(mistyped(token))
+    assert token.startswith("elk_")
+    dump = repr(edge.select("SELECT * FROM ledger.api_key")).encode()
+    assert token.encode() not in dump
+    assert token[4:47].encode() not in dump
+
+
+def test_a_new_key_works_at_once_and_a_revoked_one_for_5_s_at_most(edge: Edge) -> None:
+    token = edge.token("read")
+    assert edge.get("/v1/execution", token).status_code == 200
+    ((key_id,),) = edge.select("SELECT key_id FROM ledger.api_key ORDER BY created_at DESC LIMIT 1")
+    command = RevokeApiKey(COMMAND_LINE, key_id)
+    edge.service.app.state.services.writer.execute(command)
+    deadline, ahead = time.monotonic() + 5, {"ledger-min-position": str(10**9)}
+    # A read of a position nobody has waits for 2 s: that is the pause between two questions.
+    while edge.get("/v1/execution", token, headers=ahead).status_code == 503:
+        assert time.monotonic() < deadline
+    assert_problem(edge.get("/v1/execution", token), 401, "unauthorized")
+
+
+# Permissions.
+
+
+@pytest.mark.parametrize("permission", [*PERMISSIONS, "runs:erase", "admin"])
+def test_each_permission_opens_its_routes_and_no_other(
+    edge: Edge, permission: str, admin: str
+) -> None:
+    token = admin if permission == "admin" else edge.token(permission)
+    for (method, path), needed in ROUTES.items():
+        body = {"content": b'{"reason": "x"}', "headers": PLAIN} if method == "POST" else {}
+        answer = edge.request(method, path, token, **body)
+        if permission in (needed, "admin"):
+            assert answer.status_code in (200, 404, 422), (path, answer.text)
+        else:
+            assert_problem(answer, 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/execution?limit=0"),
+        ("GET", "/v1/execution/summary?x=1"),
+        ("GET", "/v1/runs/RUN-26-999999?x=1"),
+        ("POST", "/v1/facts?x=1"),
+    ],
+)
+def test_a_missing_permission_is_told_before_a_wrong_parameter(
+    edge: Edge, method: str, path: str
+) -> None:
+    token = edge.token("audit:read")
+    assert_problem(edge.request(method, path, token), 403, "forbidden")
+
+
+# Other tenants.
+
+
+def same_but_for_the_request(first: Any, second: Any) -> bool:
+    documents = [{**answer.json(), "request_id": None} for answer in (first, second)]
+    headers = [
+        {k: v for k, v in answer.headers.items() if k not in ("x-request-id", "ledger-position")}
+        for answer in (first, second)
+    ]
+    return (
+        first.status_code == second.status_code
+        and documents[0] == documents[1]
+        and (headers[0] == headers[1])
+    )
+
+
+def attempts(line: str, run: str) -> list[tuple[str, str, Any]]:
+    """Every way to touch a line or run; facts by their body."""
+    reads = [f"/v1/execution/{line}", f"/v1/execution/{line}/runs", f"/v1/runs/{run}"]
+    tries: list[tuple[str, str, Any]] = [("GET", path, None) for path in reads]
+    manage = {"reason": "mine"}
+    tries += [("POST", f"/v1/execution/{line}/{action}", manage) for action in ("pause", "resume")]
+    facts = [
+        fact("service_line.updated", line, {"project_tags": []}),
+        fact("service_line.paused", line),
+        fact("service_line.closed", line),
+        fact("execution.checked_in", line, {"hours": 1}),
+        fact("execution.check_in_voided", line, {"fact_id": "x"}),
+        fact("execution.blocked", line, {"blocker_id": "b", "cause": "approval_gap"}),
+        fact("resource.allocated", line, {"id": "r", "type": "t"}),
+        fact("health.signal_reported", line, {"signal": "sla_compliance", "status": "red"}),
+        fact("execution.checked_in", line, {"nonsense": 1}),
+        fact("execution.checked_in", line, time="2026-04-15T13:00:00Z"),
+        fact("run.requested", None, {"service_line_id": line}),
+        fact("run.started", None, {"service_line_id": line}),
+        fact("run.completed", run),
+        fact("run.failed", run, {"nonsense": 1}),
+        fact("run.cancelled", run),
+    ]
+    return tries + [("POST", "/v1/facts", one) for one in facts]
+
+
+@pytest.mark.parametrize("whose", ["theirs", "beside"])
+def test_anothers_line_and_run_are_like_ones_nobody_has(
+    edge: Edge, narrow: str, whose: str, request: pytest.FixtureRequest
+) -> None:
+    line, run = request.getfixturevalue(whose)
+    token = narrow if whose == "beside" else edge.token("read", "write", "service_lines:manage")
+    before = edge.log()
+    unknown = attempts("LIN-26-999999", "RUN-26-999999")
+    for real, empty in zip(attempts(line, run), unknown, strict=True):
+        answers = [
+            edge.request(
+                method,
+                path,
+                token,
+                **({} if body is None else {"content": encode(body), "headers": PLAIN}),
+            )
+            for method, path, body in (real, empty)
+        ]
+        assert_problem(answers[0], 404, "not_found")
+        assert same_but_for_the_request(*answers), real
+    assert edge.log() == before
+
+
+def test_anothers_id_cannot_be_activated_started_or_taken(
+    edge: Edge, theirs: tuple[str, str], admin: str
+) -> None:
+    line, run = theirs
+    record = edge.data(f"/v1/execution/{line}", admin)["id"]
+    mine, before = edge.fresh(), edge.log()
+    for event in (
+        activation(line),
+        activation(edge.fresh_id(), execution_id=run),
+        activation(edge.fresh_id(), execution_id=record),
+        fact("run.requested", run, {"service_line_id": mine}),
+        fact("run.started", run, {"service_line_id": mine}),
+        fact("run.started", record, {"service_line_id": mine}),
+    ):
+        assert_problem(edge.send(event), 404, "not_found")
+    assert edge.log() == before
+
+
+def test_a_body_that_names_another_tenant_is_a_403(edge: Edge, narrow: str) -> None:
+    own = edge.token("write")
+    before = edge.log()
+    for token, more in (
+        (own, {"organization_id": OTHER_ORGANIZATION}),
+        (narrow, {"organization_id": OTHER_ORGANIZATION}),
+        (narrow, {"workspace_id": OTHER_WORKSPACE}),
+        (own, {"organization_id": OTHER_ORGANIZATION, "product_line": "nonsense"}),
+    ):
+        event = activation(edge.fresh_id(), **more)
+        assert_problem(edge.send(event, token), 403, "forbidden")
+        (item,) = edge.send_batch(event, token=token).json()["data"]
+        assert (item["error"]["status"], item["error"]["code"]) == (403, "forbidden")
+    assert edge.log() == before
+
+
+def test_lists_and_counts_show_the_own_tenant_only(
+    edge: Edge, theirs: tuple[str, str], beside: tuple[str, str], narrow: str, admin: str
+) -> None:
+    mine = edge.fresh()
+    own = edge.token("read")
+    seen = {
+        token: {row["service_line_id"] for row in edge.data("/v1/execution?limit=100", token)}
+        for token in (own, narrow, admin)
+    }
+    assert seen[admin] >= {mine, beside[0], theirs[0]}
+    assert seen[own] >= {mine, beside[0]}
+    assert theirs[0] not in seen[own]
+    assert mine in seen[narrow]
+    assert not seen[narrow] & {beside[0], theirs[0]}
+    for token, lines in seen.items():
+        assert edge.data("/v1/execution/summary", token)["total"] == len(lines)
+
+
+def test_a_filter_that_names_another_tenant_is_an_empty_list(edge: Edge, narrow: str) -> None:
+    edge.fresh(workspace_id=OTHER_WORKSPACE)
+    path = f"?workspace_id={OTHER_WORKSPACE}"
+    assert edge.data(f"/v1/execution{path}") != []
+    answer = edge.get(f"/v1/execution{path}", narrow)
+    assert answer.json() == {"data": [], "meta": {"cursor": None, "has_more": False}}
+    assert edge.data(f"/v1/execution/summary{path}", narrow)["total"] == 0
+    both = edge.data(f"/v1/execution{path},{WORKSPACE}", narrow)
+    assert {row["workspace_id"] for row in both} <= {WORKSPACE}
+
+
+def test_an_administrator_sees_and_manages_everything(
+    edge: Edge, theirs: tuple[str, str], admin: str
+) -> None:
+    line, run = theirs
+    assert edge.data(f"/v1/runs/{run}", admin)["service_line_id"] == line
+    pause = edge.post(f"/v1/execution/{line}/pause", admin, json={"reason": "audit"})
+    assert pause.status_code == 200
+    assert edge.post(f"/v1/execution/{line}/resume", admin).status_code == 200
+
+
+def test_a_repeated_fact_of_another_workspace_is_as_unknown_as_its_line(
+    edge: Edge, beside: tuple[str, str], narrow: str
+) -> None:
+    event = fact("execution.checked_in", beside[0], {"hours": 1})
+    edge.accept(event)
+    assert_problem(edge.send(event, narrow), 404, "not_found")
+
+
+def test_two_organizations_may_use_the_same_source_and_id(edge: Edge, admin: str) -> None:
+    mine, other = edge.fresh_id(), edge.fresh_id()
+    edge.accept(activation(mine, id="same", source="/both"))
+    token = edge.token("write", organization_id=OTHER_ORGANIZATION)
+    edge.accept(other_activation(other, id="same", source="/both"), token=token)
+    assert edge.data(f"/v1/execution/{other}", admin)["workspace_id"] == OTHER_WORKSPACE

@@ -1,0 +1,173 @@
+"""What every answer carries, refusals and the framework's own included (contract 4, 7)."""
+
+import json
+
+import pytest
+
+from tests.support.edge import Edge, assert_problem
+
+UNKNOWN = "LIN-26-999999"
+
+
+def test_a_path_that_is_nothing_is_a_404(edge: Edge) -> None:
+    for path in ("/nothing", "/v1", "/v1/execution/a/b/c", "/v1/facts/x", "/v2/execution"):
+        assert_problem(edge.get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/facts"),
+        ("PUT", "/v1/facts"),
+        ("POST", "/v1/execution"),
+        ("DELETE", f"/v1/execution/{UNKNOWN}"),
+        ("GET", f"/v1/execution/{UNKNOWN}/pause"),
+        ("PATCH", "/v1/runs/RUN-26-000001"),
+        ("OPTIONS", "/v1/execution"),
+        ("TRACE", "/v1/execution"),
+        ("NONSENSE", "/v1/execution"),
+    ],
+)
+def test_another_method_is_a_405_that_names_the_allowed_ones(
+    edge: Edge, method: str, path: str
+) -> None:
+    answer = edge.request(method, path)
+    assert_problem(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] in ("GET", "POST")
+
+
+def test_a_request_id_is_given_back(edge: Edge) -> None:
+    for path in ("/v1/execution", "/nothing", "/healthz"):
+        answer = edge.get(path, headers={"x-request-id": "req-1.a:b/c"})
+        assert answer.headers["x-request-id"] == "req-1.a:b/c"
+
+
+@pytest.mark.parametrize("sent", ["", "x" * 129, "with space", "caf\xe9", "<script>", "a\tb"])
+def test_a_request_id_that_is_no_token_is_replaced(edge: Edge, sent: str) -> None:
+    headers = [(b"x-request-id", sent.encode("latin-1"))]
+    made = edge.get("/nothing", headers=headers).headers["x-request-id"]
+    assert made != sent
+    assert made.isalnum()
+
+
+def test_each_request_gets_an_id_of_its_own(edge: Edge) -> None:
+    made = {edge.get("/nothing").headers["x-request-id"] for _ in range(10)}
+    assert len(made) == 10
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "status"),
+    [
+        ("/v1/execution", None, 200),
+        ("/v1/execution", "garbage", 401),
+        ("/v1/execution?limit=0", None, 422),
+        ("/v1/execution?cursor=x", None, 400),
+        (f"/v1/execution/{UNKNOWN}", None, 404),
+        ("/v1/facts", None, 405),
+        ("/nothing", None, 404),
+        ("/healthz", None, 200),
+        ("/readyz", None, 200),
+        ("/metrics", None, 200),
+        ("/openapi.json", None, 200),
+        ("/docs", None, 200),
+        ("/", None, 307),
+    ],
+)
+def test_every_answer_carries_the_position(
+    edge: Edge, path: str, token: str | None, status: int
+) -> None:
+    edge.fresh()
+    answer = edge.get(path, token)
+    assert answer.status_code == status
+    assert int(answer.headers["ledger-position"]) == edge.log()[0][0]
+
+
+def test_without_a_token_only_the_operators_paths_answer(edge: Edge) -> None:
+    for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"):
+        assert edge.get(path, headers={"authorization": ""}).status_code == 200
+    text = edge.get("/metrics").text
+    assert "ORG-" not in text
+    assert "LIN-" not in text
+
+
+# Hostile paths and parameters: anything but a server error, and nothing repeated.
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/execution/LIN-26-%00",
+        "/v1/execution/LIN-26-100001%00",
+        "/v1/execution/LIN-26-%00/runs",
+        "/v1/runs/RUN-26-%00",
+    ],
+)
+def test_an_id_with_nul_is_as_unknown_as_any(edge: Edge, path: str) -> None:
+    assert_problem(edge.get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize("path", ["/v1/execution", "/v1/execution/summary", "LINE/runs"])
+@pytest.mark.parametrize("name", ["workspace_id", "project_tag"])
+def test_a_parameter_with_nul_matches_nothing_or_is_refused(
+    edge: Edge, path: str, name: str
+) -> None:
+    if path == "LINE/runs":
+        path, name = f"/v1/execution/{edge.fresh()}/runs", "triggered_by"
+    assert edge.get(f"{path}?{name}=a%00b").status_code in (200, 422)
+
+
+@pytest.mark.parametrize("name", ["from", "to"])
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+def test_a_bound_outside_of_all_calendars_is_a_422(edge: Edge, name: str, at: str) -> None:
+    answer = edge.get(f"/v1/execution/{edge.fresh()}/runs", params={name: at})
+    assert_problem(answer, 422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        "LIN-26-999999",
+        "LIN-26-100001%0A",
+        "LIN-26-%D9%A1%D9%A1%D9%A1%D9%A1%D9%A1%D9%A1",
+        "%20LIN-26-100001",
+        "lin-26-100001",
+        "LIN-26-0100001",
+        "%FF%FE",
+        "%ED%A0%80",
+        "%F0%9F%92%A9",
+        "%2e%2e",
+        "%27%20OR%201=1--",
+        "%25s",
+        "%25(line_id)s",
+        "x" * 4000,
+        "null",
+        "0",
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/execution/%s", "/v1/execution/%s/runs", "/v1/runs/%s"])
+def test_an_id_nobody_has_is_a_404_that_does_not_repeat_it(
+    edge: Edge, path: str, identifier: str
+) -> None:
+    edge.fresh()
+    answer = edge.get(path.replace("%s", identifier))
+    assert_problem(answer, 404, "not_found")
+    assert len(identifier) < 5 or identifier not in answer.text
+
+
+@pytest.mark.parametrize("action", ["pause", "resume"])
+@pytest.mark.parametrize("identifier", ["LIN%00", "LIN-26-100001%0A", "LIN-26-%D9%A1", "%FF"])
+def test_an_id_nobody_has_cannot_be_managed(edge: Edge, action: str, identifier: str) -> None:
+    answer = edge.post(f"/v1/execution/{identifier}/{action}", json={"reason": "x"})
+    assert_problem(answer, 404, "not_found")
+
+
+def test_a_summary_is_no_line_and_no_line_a_summary(edge: Edge) -> None:
+    assert "total" in edge.data("/v1/execution/summary")
+    assert_problem(edge.get("/v1/execution/summary/runs"), 404, "not_found")
+
+
+def test_a_parameter_may_hold_anything_printable(edge: Edge) -> None:
+    for value in ("%", "%s", "{where}", "'; DROP", "\\", "�", "💩", "x" * 2000):
+        answer = edge.get("/v1/execution", params={"workspace_id": value, "project_tag": value})
+        assert (answer.status_code, answer.json()["data"]) == (200, [])
+    assert json.loads(edge.get("/v1/execution?project_tag=a,,b").text)["data"] == []

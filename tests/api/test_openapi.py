@@ -1,0 +1,219 @@
+"""The OpenAPI document says what is served; schemathesis holds the service to it."""
+
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from requests.adapters import HTTPAdapter
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS, load_all_checks
+from urllib3 import HTTPResponse
+
+from tests.support.edge import Edge, assert_problem
+from tests.support.facts import fact
+
+BASE = "http://ledger.test"
+METHODS = {"get", "post", "put", "patch", "delete"}
+
+
+class InProcess(HTTPAdapter):
+    """Sends what requests prepared to the service in this process."""
+
+    def __init__(self, edge: Edge) -> None:
+        super().__init__()
+        self._edge = edge
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        answer = self._edge.request(
+            request.method or "GET",
+            (request.url or "").removeprefix(BASE),
+            headers=[(k, v) for k, v in request.headers.items() if k.lower() != "host"],
+            content=request.body or b"",
+        )
+        raw = HTTPResponse(
+            body=BytesIO(answer.content),
+            headers=list(answer.headers.multi_items()),
+            status=answer.status_code,
+            preload_content=False,
+        )
+        return self.build_response(request, raw)
+
+
+@pytest.fixture(scope="module")
+def document(edge: Edge) -> dict[str, Any]:
+    answer: dict[str, Any] = edge.get("/openapi.json").json()
+    return answer
+
+
+# The document.
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method in item.keys() & METHODS:
+            yield path, method, item[method]
+
+
+def test_every_served_route_is_listed(edge: Edge, document: dict[str, Any]) -> None:
+    served = {
+        (route.path, method.lower())
+        for route in _routes(edge.service.app.routes)
+        for method in route.methods - {"HEAD"}
+    }
+    # The pages for people are no API: the document itself, its reader and the front page.
+    pages = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/"}
+    listed = {(path, method) for path, method, _ in operations(document)}
+    assert {one for one in served if one[0] not in pages} == listed
+
+
+def _routes(routes: Any) -> Iterator[Any]:
+    """The routes, those of included routers too."""
+    for route in routes:
+        inner = getattr(route, "original_router", None) or getattr(route, "routes", None)
+        if hasattr(route, "methods"):
+            yield route
+        elif inner is not None:
+            yield from _routes(getattr(inner, "routes", inner))
+
+
+def test_every_operation_with_a_token_documents_its_refusals(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        if not path.startswith("/v1"):
+            continue
+        assert operation["security"] != []
+        statuses = set(operation["responses"])
+        expected = {"401", "403", "422", "503"}
+        if "{" in path:
+            expected |= {"404"}
+        if method == "post":
+            expected |= {"400", "404", "409", "413", "415"}
+        assert statuses >= expected, (path, expected - statuses)
+        for status, response in operation["responses"].items():
+            if status >= "400":
+                assert list(response["content"]) == ["application/problem+json"]
+
+
+def test_the_details_document_304(document: dict[str, Any]) -> None:
+    for path in ("/v1/execution/{line_id}", "/v1/execution/{line_id}/runs", "/v1/runs/{run_id}"):
+        assert "304" in document["paths"][path]["get"]["responses"]
+
+
+def test_every_content_type_of_facts_is_documented(document: dict[str, Any]) -> None:
+    content = document["paths"]["/v1/facts"]["post"]["requestBody"]["content"]
+    assert set(content) == {
+        "application/cloudevents+json",
+        "application/cloudevents-batch+json",
+        "application/json",
+    }
+
+
+def test_the_problem_schema_fits_the_problems(edge: Edge, document: dict[str, Any]) -> None:
+    properties = set(document["components"]["schemas"]["Problem"]["properties"])
+    problem = assert_problem(edge.get("/v1/execution?limit=0"), 422, "invalid_request")
+    assert set(problem) <= properties
+
+
+def test_no_operation_says_it_takes_what_it_does_not(document: dict[str, Any]) -> None:
+    names = {
+        parameter["name"]
+        for _, _, operation in operations(document)
+        for parameter in operation.get("parameters", [])
+    }
+    assert names == {
+        "workspace_id", "state", "execution_model", "product_line", "project_tag",
+        "blocked_cause", "cursor", "limit", "status", "triggered_by", "from", "to", "line_id",
+        "run_id", "Ledger-Min-Position",
+    }  # fmt: skip
+
+
+# The service against its document.
+
+
+@pytest.fixture(scope="module")
+def schema(edge: Edge, document: dict[str, Any]) -> Any:
+    line = edge.fresh()
+    edge.accept(fact("run.started", None, {"service_line_id": line}))
+    # Who may ask is test_access' business: here each request has a token, whatever is generated.
+    open_document = json.loads(json.dumps(document))
+    for _, _, operation in operations(open_document):
+        operation.pop("security", None)
+    return schemathesis.openapi.from_dict(open_document)
+
+
+@pytest.fixture(scope="module")
+def session(edge: Edge) -> Iterator[requests.Session]:
+    with requests.Session() as session:
+        session.mount(BASE, InProcess(edge))
+        session.headers["authorization"] = edge.service.http.headers["authorization"]
+        yield session
+
+
+load_all_checks()
+EXCLUDED = {
+    # A well-formed fact may well be refused: about a line nobody has (404), a state (409).
+    "positive_data_acceptance",
+    # Every request has a token here; test_access asks without.
+    "ignored_auth",
+    # It sends requests of its own, past our session; test_every_answer asks for the 405s.
+    "unsupported_method",
+}
+BATCHED = "negative_data_rejection"
+"""Not for facts: a batch of nothing but wrong facts is a 200, with a refusal an item."""
+
+OPERATIONS = [
+    ("post", "/v1/facts"),
+    ("get", "/v1/execution"),
+    ("get", "/v1/execution/summary"),
+    ("get", "/v1/execution/{line_id}"),
+    ("get", "/v1/execution/{line_id}/runs"),
+    ("get", "/v1/runs/{run_id}"),
+    ("post", "/v1/execution/{line_id}/pause"),
+    ("post", "/v1/execution/{line_id}/resume"),
+    ("get", "/healthz"),
+    ("get", "/readyz"),
+    ("get", "/metrics"),
+]
+
+
+def test_every_listed_operation_is_tried_below(document: dict[str, Any]) -> None:
+    assert {(method, path) for path, method, _ in operations(document)} == set(OPERATIONS)
+
+
+CASES = [
+    pytest.param(method, path, mode, id=f"{method} {path} {mode.value}")
+    for method, path in OPERATIONS
+    for mode in GenerationMode
+    # The operators' routes take nothing that could be wrong.
+    if path.startswith("/v1") or mode is GenerationMode.POSITIVE
+]
+
+
+@pytest.mark.parametrize(("method", "path", "mode"), CASES)
+def test_the_service_does_what_its_document_says(
+    schema: Any, session: requests.Session, method: str, path: str, mode: GenerationMode
+) -> None:
+    operation = schema[path][method]
+    excluded = EXCLUDED | ({BATCHED} if path == "/v1/facts" else set())
+    names = [name for name in CHECKS.get_all_names() if name not in excluded]
+    checks = CHECKS.get_by_names(names)
+
+    @settings(
+        max_examples=20,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def holds(case: schemathesis.Case) -> None:
+        # A position that no view will reach costs 2 s and is a rightful 503.
+        case.headers.pop("Ledger-Min-Position", None)
+        case.call_and_validate(base_url=BASE, session=session, checks=checks)
+
+    holds()

@@ -1,0 +1,70 @@
+"""The command against the test's database: in this process, or as a process of its own."""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ledger import cli
+from tests.conftest import MASTER_KEY
+
+Ledger = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def ledger(
+    conninfo: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Ledger:
+    """``ledger("keys", "list")``: its exit code, stdout and stderr, without a new interpreter."""
+    monkeypatch.setenv("LEDGER_DATABASE_URL", conninfo)
+    monkeypatch.setenv("LEDGER_MASTER_KEY", MASTER_KEY)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        code = cli.main(arguments)
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def ledger_process(conninfo: str, tmp_path: Path) -> Ledger:
+    """The same as a process of its own."""
+    return _process(conninfo, tmp_path)
+
+
+@pytest.fixture
+def ledger_alone(tmp_path: Path) -> Ledger:
+    """A process of its own where no database is."""
+    return _process("postgresql://127.0.0.1:1/nothing", tmp_path)
+
+
+def _process(conninfo: str, folder: Path) -> Ledger:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}
+    own = {"LEDGER_MASTER_KEY": MASTER_KEY, "LEDGER_DATABASE_URL": conninfo}
+
+    def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "ledger", *arguments],
+            input=stdin,
+            capture_output=True,
+            env=kept | own,
+            cwd=folder,
+            timeout=60,
+            check=False,
+        )
+        assert b"Traceback" not in done.stderr, done.stderr.decode()
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
+
+    return run

@@ -1,0 +1,75 @@
+"""``ledger keys``: a key is shown once, alone, and never again (contract 1)."""
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from ledger.api.authentication import is_well_formed
+from ledger.settings import Settings
+from tests.cli.conftest import Ledger
+from tests.support.edge import edge_of
+
+ORGANIZATION = ("--organization", "ORG-26-000001")
+
+
+def keys(conninfo: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(conninfo) as connection:
+        return connection.execute(
+            "SELECT key_id, name, organization_id, workspace_id, permissions, revoked_at IS NULL"
+            " FROM ledger.api_key ORDER BY created_at"
+        ).fetchall()
+
+
+def test_create_prints_one_token_alone(ledger_process: Ledger, conninfo: str) -> None:
+    done = ledger_process("keys", "create", *ORGANIZATION, "--permission", "read", "--name", "a b")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\n")
+    assert is_well_formed(done.stdout[:-1])
+    ((_, *key),) = keys(conninfo)
+    assert key == ["a b", "ORG-26-000001", None, ["read"], True]
+
+
+def test_permissions_come_several_in_one_option_and_repeated(ledger: Ledger, conninfo: str) -> None:
+    options = ("--permission", "read", "write", "--permission", "service_lines:manage", "read")
+    workspace = ("--workspace", "WS-26-000007")
+    assert ledger("keys", "create", *ORGANIZATION, *options, *workspace).returncode == 0
+    ((_, *key),) = keys(conninfo)
+    assert key[2:4] == ["WS-26-000007", ["read", "write", "service_lines:manage"]]
+
+
+def test_list_shows_ids_and_names_and_never_a_key(ledger: Ledger, conninfo: str) -> None:
+    tokens = [
+        ledger("keys", "create", *ORGANIZATION, "--permission", "read", "--name", "reader").stdout,
+        ledger("keys", "create", "--admin", "--name", "chief").stdout,
+    ]
+    done = ledger("keys", "list")
+    assert done.returncode == 0
+    for key_id, name, *_ in keys(conninfo):
+        assert key_id in done.stdout
+        assert name in done.stdout
+    assert "elk_" not in done.stdout + done.stderr
+    assert all(token.strip()[4:20] not in done.stdout for token in tokens)
+
+
+def test_a_key_works_in_a_running_service_until_it_is_revoked(
+    ledger: Ledger, conninfo: str, settings: Settings
+) -> None:
+    with edge_of(settings, conninfo) as edge:
+        token = ledger("keys", "create", *ORGANIZATION, "--permission", "read").stdout.strip()
+        assert edge.get("/v1/execution", token).status_code == 200
+        key_id = keys(conninfo)[-1][0]
+        done = ledger("keys", "revoke", key_id)
+        assert (done.returncode, done.stdout) == (0, "")
+        # Two seconds go by while this read waits for a position that nobody has.
+        edge.get("/v1/execution", token, headers={"ledger-min-position": "1000000"})
+        assert edge.get("/v1/execution", token).status_code == 401
+    again = ledger("keys", "revoke", key_id)
+    assert again.returncode == 1
+    assert again.stderr.startswith("ledger: ")
+
+
+@pytest.mark.parametrize("key_id", ["KEY-26-999999", "nonsense", "", "LIN-26-000001", "KEY"])
+def test_a_key_that_nobody_has_cannot_be_revoked(ledger: Ledger, key_id: str) -> None:
+    done = ledger("keys", "revoke", key_id)
+    assert (done.returncode, done.stderr) == (1, "ledger: No such key.\n")

@@ -1,0 +1,143 @@
+"""``ledger import``, ``demo`` and ``projections list`` (contract 1)."""
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.cli.conftest import Ledger
+from tests.support.facts import LINE, activation, encode, fact
+
+
+def events(conninfo: str) -> int:
+    with psycopg.connect(conninfo) as connection:
+        row = connection.execute("SELECT count(*) FROM ledger.ledger_events").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def lines(*items: object) -> bytes:
+    return b"\n".join(i if isinstance(i, bytes) else encode(i) for i in items) + b"\n"
+
+
+GOOD = [activation(id="i-1"), fact("execution.checked_in", LINE, {"note": "ü"}, id="i-2")]
+MIXED = [
+    GOOD[0],
+    b"",
+    b"{broken",
+    GOOD[1],
+    GOOD[1],
+    fact("execution.checked_in", "LIN-26-999999", id="i-3"),
+    b"   ",
+    fact("nonsense", LINE, id="i-4"),
+    b'{"a": NaN}',
+    b"\xff\xfe",
+    b'{"id": 1, "id": 2}',
+    b"[]",
+    fact("execution.checked_in", LINE, {"hours": 1}, id="i-2"),
+    b" " + encode(fact("execution.checked_in", LINE, id="i-5")) + b" \r",
+]
+
+
+def test_good_facts_are_imported_and_again_are_duplicates(
+    ledger: Ledger, conninfo: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "facts.jsonl"
+    file.write_bytes(lines(*GOOD))
+    first = ledger("import", str(file))
+    assert (first.returncode, first.stdout) == (0, ""), first.stderr
+    assert "2 recorded, 0 duplicate, 0 refused" in first.stderr
+    held = events(conninfo)
+    again = ledger("import", str(file))
+    assert (again.returncode, again.stdout) == (0, "")
+    assert "0 recorded, 2 duplicate, 0 refused" in again.stderr
+    assert events(conninfo) == held
+
+
+def test_refused_and_broken_lines_are_listed_and_the_rest_recorded(
+    ledger: Ledger, conninfo: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "facts.jsonl"
+    file.write_bytes(lines(*MIXED))
+    done = ledger("import", str(file))
+    assert done.returncode == 1
+    assert "3 recorded, 1 duplicate, 8 refused" in done.stderr
+    listed = done.stdout.splitlines()
+    numbers = [line.split(":")[0] for line in listed]
+    assert numbers == [f"line {n}" for n in (3, 6, 8, 9, 10, 11, 12, 13)]
+    assert "not_found" in listed[1]
+    assert "i-3" in listed[1]
+    assert "fact_conflict" in listed[-1]
+    assert events(conninfo) == 3
+    again = ledger("import", str(file))
+    assert (again.returncode, again.stdout) == (1, done.stdout)
+    assert "0 recorded, 4 duplicate, 8 refused" in again.stderr
+
+
+def test_a_dash_reads_standard_input_without_a_last_newline(
+    ledger_process: Ledger, conninfo: str
+) -> None:
+    done = ledger_process("import", "-", stdin=lines(*GOOD).rstrip())
+    assert done.returncode == 0
+    assert "2 recorded" in done.stderr
+    assert events(conninfo) == 2
+
+
+def test_nothing_is_a_file_too(ledger: Ledger) -> None:
+    done = ledger("import", "-", stdin=b"")
+    assert done.returncode == 0
+    assert "0 recorded" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "."])
+def test_a_file_that_cannot_be_read_is_one_clear_line(ledger: Ledger, name: str) -> None:
+    done = ledger("import", name)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith("ledger: Cannot read the file")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        fact("execution.checked_in", LINE, id="odd", time="0001-01-01T00:00:00+01:00"),
+        fact("execution.checked_in", LINE, {"note": "\udc00"}, id="odd"),
+    ],
+    ids=["a time before the calendar", "a lone low surrogate"],
+)
+def test_an_odd_line_is_listed_and_does_not_end_the_import(
+    ledger: Ledger, conninfo: str, event: dict[str, object]
+) -> None:
+    done = ledger("import", "-", stdin=lines(GOOD[0], event, GOOD[1]))
+    assert done.returncode == 1
+    assert done.stdout.startswith("line 2: invalid_request")
+    assert events(conninfo) == 2
+
+
+def test_an_id_cannot_forge_lines_of_the_list(ledger: Ledger) -> None:
+    odd = fact("nonsense", LINE, id="x) fine\nline 7: recorded (\x1b[2J")
+    done = ledger("import", "-", stdin=lines(odd))
+    assert len(done.stdout.splitlines()) == 1
+    assert "\x1b" not in done.stdout
+
+
+def test_projections_list_names_each_view_and_its_lag(ledger: Ledger) -> None:
+    ledger("import", "-", stdin=lines(*GOOD))
+    done = ledger("projections", "list")
+    assert done.returncode == 0
+    for word in ("execution", "run", "lag", "live"):
+        assert word in done.stdout
+
+
+def test_the_demo_is_told_once_and_gives_a_token_each_time(ledger: Ledger, conninfo: str) -> None:
+    told = ledger("demo")
+    assert told.returncode == 0, told.stderr
+    assert "0 refused" in told.stdout
+    assert "http://127.0.0.1:8000/" in told.stdout
+    held = events(conninfo)
+    assert held > 5000
+    again = ledger("demo")
+    assert again.returncode == 0
+    assert "already holds" in again.stdout
+    tokens = [line for d in (told, again) for line in d.stdout.split() if line.startswith("elk_")]
+    assert len(set(tokens)) == 2
+    assert events(conninfo) == held + 1

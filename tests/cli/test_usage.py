@@ -1,0 +1,101 @@
+"""Help and usage errors: told before anything is opened, exit code 2 (contract 1)."""
+
+import pytest
+
+from ledger import cli
+from tests.cli.conftest import Ledger
+
+ORGANIZATION = ("--organization", "ORG-26-000001")
+
+
+def test_help_names_every_command(ledger_alone: Ledger) -> None:
+    done = ledger_alone("--help")
+    assert done.returncode == 0
+    for command in ("serve", "demo", "import", "keys", "projections"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("serve",), ("demo",), ("import",), ("keys",), ("keys", "create"), ("keys", "list"),
+        ("keys", "revoke"), ("projections",), ("projections", "list"),
+    ],
+)  # fmt: skip
+def test_every_command_has_help(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--help"])
+    assert ended.value.code == 0
+    assert "usage: ledger" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("nonsense",),
+        ("serve", "--port", "65536"),
+        ("serve", "--port", "-1"),
+        ("serve", "--port", "http"),
+        ("serve", "--port", "8 000"),
+        ("serve", "--workers", "0"),
+        ("serve", "--workers", "²"),
+        ("serve", "extra"),
+        ("import",),
+        ("import", "a", "b"),
+        ("keys",),
+        ("keys", "nonsense"),
+        ("keys", "revoke"),
+        ("projections",),
+        ("demo", "--nonsense"),
+        ("keys", "create"),
+        ("keys", "create", "--permission", "read"),
+        ("keys", "create", *ORGANIZATION),
+        ("keys", "create", *ORGANIZATION, "--permission"),
+        ("keys", "create", *ORGANIZATION, "--permission", "admin"),
+        ("keys", "create", *ORGANIZATION, "--permission", "read", "nonsense"),
+        ("keys", "create", *ORGANIZATION, "--permission", "read,write"),
+        ("keys", "create", "--workspace", "WS-26-000001", "--permission", "read"),
+        ("keys", "create", "--admin", *ORGANIZATION),
+        ("keys", "create", "--admin", "--workspace", "WS-26-000001"),
+        ("keys", "create", "--admin", "--permission", "read"),
+        ("keys", "create", "--organization", "ORG-1", "--permission", "read"),
+        ("keys", "create", "--organization", "WS-26-000001", "--permission", "read"),
+        ("keys", "create", "--organization", "ORG-26-000001\n", "--permission", "read"),
+        ("keys", "create", *ORGANIZATION, "--workspace", "x", "--permission", "read"),
+        ("keys", "create", "--organization", "ORG-26-٠٠٠٠٠١", "--permission", "read"),
+    ],
+    ids=lambda arguments: " ".join(arguments).replace("\n", "\\n") or "nothing",
+)
+def test_a_usage_error_ends_with_2_and_opens_nothing(
+    arguments: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LEDGER_DATABASE_URL", "postgresql://127.0.0.1:1/nothing")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "usage: ledger" in printed.err
+
+
+def test_a_database_that_is_away_is_one_clear_line(ledger_alone: Ledger) -> None:
+    done = ledger_alone("keys", "list")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("ledger: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_settings_that_are_not_valid_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LEDGER_IDLE_SWEEP_SECONDS", "often")
+    assert cli.main(["keys", "list"]) == 1
+    assert (
+        capsys.readouterr().err
+        == "ledger: These settings are not valid: LEDGER_IDLE_SWEEP_SECONDS.\n"
+    )

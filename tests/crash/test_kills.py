@@ -1,0 +1,102 @@
+"""Processes of a real service are killed under load; nothing acknowledged is lost or doubled."""
+
+import contextlib
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from ledger.store.embedded.place import find_place
+from tests.support.facts import activation
+from tests.support.load import Load, recorded, total_hours
+from tests.support.log_checker import check
+from tests.support.served import Served, free_port, post
+from tests.support.views import until
+
+TARGETS = ("worker", "loops", "postmaster", "database kept away", "supervisor")
+
+
+class Trial:
+    """One service, its load, and what is killed."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir, self.port = data_dir, free_port()
+        self.conninfo = ""
+
+    def rounds(self, targets: list[str]) -> None:
+        with contextlib.ExitStack() as stack:
+            served = stack.enter_context(Served(self.data_dir, self.port))
+            self.conninfo = find_place(self.data_dir).url()
+            token = served.token()
+            with served.client(token) as client:
+                assert post(client, activation(model="capacity")).status_code == 201
+            seen: dict[str, int] = {}
+            for number, target in enumerate(targets):
+                load = Load(served, token, name=f"round-{number}")
+                with load:
+                    load.await_more(40)
+                    served = self._kill(target, served, stack, load)
+                    load.served = served
+                    load.await_more(40)
+                self._judge(target, load, served, token, seen)
+
+    def _kill(self, target: str, served: Served, stack: contextlib.ExitStack, load: Load) -> Served:
+        if target == "worker":
+            os.kill(random.choice(served.api_workers()), signal.SIGKILL)
+            return served
+        if target == "postmaster":
+            os.kill(served.postmaster(), signal.SIGKILL)
+            return served
+        if target == "loops":
+            os.kill(served.loops(), signal.SIGKILL)
+            return served
+        if target == "database kept away":
+            # As long as the supervisor sleeps nobody starts the database again.
+            os.kill(served.process.pid, signal.SIGSTOP)
+            os.kill(served.postmaster(), signal.SIGKILL)
+            refused = load.statuses[503] + 20
+            until(lambda: load.statuses[503] >= refused, "refusals")
+            os.kill(served.process.pid, signal.SIGCONT)
+            return served
+        os.kill(served.process.pid, signal.SIGKILL)
+        served.process.wait()
+        until(lambda: not served.processes(), "the end of everything it had started", 10.0)
+        return stack.enter_context(Served(self.data_dir, self.port))
+
+    def _judge(
+        self, target: str, load: Load, served: Served, token: str, seen: dict[str, int]
+    ) -> None:
+        assert set(load.statuses) <= {200, 201, 503}, load.statuses
+        assert load.without_retry_after == 0
+        assert load.slowest < 5.0
+        if target in ("loops", "postmaster", "database kept away"):
+            assert load.outages == 0, "the workers live: every request has an answer"
+        before = dict(load.acknowledged)
+        outcomes = load.send_again()
+        assert outcomes["duplicate"] >= len(before)
+        seen |= load.acknowledged
+        names = recorded(self.conninfo)
+        assert sorted(names) == sorted(seen), "each fact is there exactly once"
+        log = check(self.conninfo)
+        assert log.findings == []
+        with served.client(token) as client:
+            assert total_hours(client) == len(names)
+        until(lambda: len(served.api_workers()) == served.workers, "the worker's successor")
+
+
+def test_what_was_acknowledged_outlives_the_kill_of_worker_database_and_supervisor(
+    tmp_path: Path,
+) -> None:
+    Trial(tmp_path / "data").rounds(["worker", "database kept away", "supervisor"])
+
+
+@pytest.mark.crash
+def test_what_was_acknowledged_outlives_many_kills(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    rounds = pytestconfig.getoption("--crash-rounds")
+    targets = [TARGETS[number % len(TARGETS)] for number in range(rounds)]
+    random.shuffle(targets)
+    Trial(tmp_path / "data").rounds(targets)

@@ -1,0 +1,164 @@
+"""A real ``ledger serve``: how it starts, refuses to start, answers and stops."""
+
+import random
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import MASTER_KEY
+from tests.support.facts import LINE, activation, fact
+from tests.support.load import Load, recorded
+from tests.support.log_checker import check
+from tests.support.served import Served, connections, free_port, post, run_ledger, serving_at
+
+PAIRS, READERS = 300, 6
+
+
+@pytest.fixture
+def served(conninfo: str, tmp_path: Path) -> Iterator[Served]:
+    """A service of two workers on a database that outlives it."""
+    environment = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
+    with serving_at(tmp_path / "data", **environment) as service:
+        yield service
+
+
+def clients_of_both_workers(served: Served, token: str) -> list[httpx.Client]:
+    """Connections enough that each worker holds two at least."""
+    clients: list[httpx.Client] = []
+    for _ in range(64):
+        clients.append(served.client(token))
+        assert clients[-1].get("/healthz").status_code == 200
+        if len(clients) >= 8 and min(connections(served).values()) >= 2:
+            return clients
+    raise AssertionError(f"one worker takes no connections: {connections(served)}")
+
+
+def test_a_read_after_a_write_sees_it_on_any_worker(served: Served) -> None:
+    token = served.token()
+    clients = clients_of_both_workers(served, token)
+    assert post(clients[0], activation()).status_code == 201
+    stale: list[str] = []
+
+    def write_and_read(number: int) -> None:
+        dice = random.Random(number)
+        for turn in range(PAIRS // READERS):
+            run = f"RUN-26-{(number + 1) * 100_000 + turn:06d}"
+            kinds = (("run.started", "running"), ("run.completed", "completed"))
+            kind, expected = kinds[0]
+            data = {"service_line_id": LINE}
+            for kind, expected in kinds:
+                written = post(dice.choice(mine), fact(kind, run, data, source=f"/{number}"))
+                assert written.status_code == 201, written.text
+                answer = dice.choice(mine).get(f"/v1/runs/{run}")
+                seen = answer.json().get("data", {}).get("status")
+                if seen != expected:
+                    stale.append(f"{run} is {seen}, not {expected}")
+                if int(answer.headers["ledger-position"]) < written.json()["data"]["position"]:
+                    stale.append(f"{run} was read before its own position")
+                data = {}
+
+    mine = clients
+    threads = [threading.Thread(target=write_and_read, args=(n,)) for n in range(READERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+        assert not thread.is_alive()
+    for client in clients:
+        client.close()
+    assert stale == []
+    with served.client(token) as client:
+        shown = client.get(f"/v1/execution/{LINE}").json()["data"]
+    assert shown["metrics"]["invocations_total"] == PAIRS // READERS * READERS
+    assert shown["open_runs"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_under_load_lets_accepted_requests_finish_and_leaves_nothing(
+    served: Served, conninfo: str, number: signal.Signals
+) -> None:
+    token = served.token()
+    with served.client(token) as client:
+        assert post(client, activation(model="capacity")).status_code == 201
+    with Load(served, token, threads=8, reads=False) as load:
+        load.await_more(200)
+        served.process.send_signal(number)
+        assert served.process.wait(20) == 0
+        assert served.processes() == []
+    assert sorted(recorded(conninfo)) == sorted(load.acknowledged), "recorded, but never answered"
+    assert set(load.statuses) <= {201, 503}
+    assert check(conninfo).findings == []
+    assert "Traceback" not in served.said
+
+
+def refused(tmp_path: Path, port: int, **environment: str) -> str:
+    """What ``ledger serve`` says when it does not start: one line, exit code 1."""
+    environment = {"LEDGER_DATA_DIR": str(tmp_path / "data"), "PATH": "/usr/bin"} | environment
+    done = run_ledger(environment, "serve", "--port", str(port))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("ledger: ")
+    return lines[0]
+
+
+def test_an_unreachable_database_is_one_line(tmp_path: Path) -> None:
+    url = f"postgresql://postgres@127.0.0.1:{free_port()}/ledger"
+    line = refused(tmp_path, free_port(), LEDGER_DATABASE_URL=url, LEDGER_MASTER_KEY=MASTER_KEY)
+    assert "The database cannot be used" in line
+
+
+def test_another_master_key_on_existing_data_is_one_line(tmp_path: Path, conninfo: str) -> None:
+    other = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": "ab" * 32}
+    assert "LEDGER_MASTER_KEY" in refused(tmp_path, free_port(), **other)
+
+
+def test_a_lost_key_file_on_existing_data_is_one_line(tmp_path: Path, conninfo: str) -> None:
+    assert "master key" in refused(tmp_path, free_port(), LEDGER_DATABASE_URL=conninfo)
+
+
+def test_a_busy_port_is_one_line_and_starts_no_database(tmp_path: Path) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        assert f"127.0.0.1:{port}" in refused(tmp_path, port)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.crash
+@pytest.mark.xfail(
+    strict=True,
+    reason="serve.py _supervise ends the loops together with the workers: writes in flight wait "
+    "their whole 2 s for views that nobody moves any more",
+)
+def test_the_last_writes_before_a_stop_are_shown_by_the_views(served: Served) -> None:
+    token = served.token()
+    with served.client(token) as client:
+        assert post(client, activation(model="capacity")).status_code == 201
+    with Load(served, token, threads=8, reads=False) as load:
+        load.await_more(200)
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(20) == 0
+    assert load.slowest < 1.5
+
+
+@pytest.mark.crash
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="serve.py _is_ready asks its own address through the environment's HTTP proxy",
+)
+def test_a_proxy_in_the_environment_does_not_keep_the_service_from_saying_that_it_serves(
+    conninfo: str, tmp_path: Path
+) -> None:
+    environment = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
+    proxy = f"http://127.0.0.1:{free_port()}"
+    with serving_at(tmp_path / "data", **environment, HTTP_PROXY=proxy, http_proxy=proxy):
+        pass

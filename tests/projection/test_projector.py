@@ -1,0 +1,194 @@
+"""The projector against a real log and a real database."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from ledger.application.writer import Writer
+from ledger.projection.projector import LostLead
+from projections.execution import ExecutionView
+from projections.run import RunView
+from tests.support.facts import LINE, activation, fact
+from tests.support.racers import fast_idling
+from tests.support.views import (
+    HandProjector,
+    KilledRunView,
+    folded,
+    following,
+    head,
+    projecting,
+    query,
+    report,
+    standing,
+    stored,
+    until,
+)
+
+
+@pytest.fixture
+def writer(conninfo: str) -> Iterator[Writer]:
+    with fast_idling(conninfo, idle_after=timedelta(hours=1)) as running:
+        yield running
+
+
+def checked_in(hours: float) -> dict[str, Any]:
+    return fact("execution.checked_in", LINE, {"hours": hours})
+
+
+def run(number: int, kind: str = "run.started", **data: Any) -> dict[str, Any]:
+    if kind == "run.started":
+        data["service_line_id"] = LINE
+    return fact(kind, f"RUN-26-{900_000 + number:06d}", data)
+
+
+def test_catching_up_gives_the_rows_that_folding_by_hand_gives(
+    conninfo: str, writer: Writer
+) -> None:
+    report(writer, activation(), run(1, input={"a": 1}), checked_in(1.5))
+    with projecting(conninfo) as projector:
+        projector.catch_up()
+        report(writer, run(2), run(1, "run.completed", tokens_used=7), checked_in(2.25))
+        report(writer, fact("service_line.closed", LINE))
+        projector.catch_up()
+    assert stored(conninfo) == folded(conninfo)
+    assert standing(conninfo) == {
+        "execution": (head(conninfo), False),
+        "run": (head(conninfo), False),
+    }
+
+
+def test_a_batch_that_loses_its_connection_leaves_neither_rows_nor_a_moved_tracking(
+    conninfo: str, writer: Writer
+) -> None:
+    report(writer, activation(), run(1), run(2), run(3))
+    view = KilledRunView(conninfo)
+    with projecting(conninfo, ExecutionView(), view) as projector:
+        with pytest.raises(psycopg.OperationalError):
+            projector.run_once()
+        assert view.killed
+        assert query(conninfo, "SELECT count(*) FROM ledger.run") == [(0,)]
+        assert standing(conninfo)["run"] == (0, False)
+        # The other view: all of its batch or nothing, as its tracking says.
+        (lines,) = query(conninfo, "SELECT count(*) FROM ledger.execution")
+        assert (lines[0], standing(conninfo)["execution"][0]) in ((0, 0), (1, head(conninfo)))
+        projector.close()
+        assert projector.lead()
+        projector.catch_up()
+    assert stored(conninfo) == folded(conninfo)
+
+
+def test_a_projector_that_loses_its_connection_amid_a_batch_catches_up_by_itself(
+    conninfo: str, writer: Writer
+) -> None:
+    report(writer, activation(), run(1), run(2), run(3))
+    view = KilledRunView(conninfo)
+    with following(conninfo, ExecutionView(), view):
+        until(lambda: standing(conninfo).get("run") == (head(conninfo), False), "the catch-up")
+    assert view.killed
+    assert stored(conninfo) == folded(conninfo)
+
+
+def _lead_for_ever(conninfo: str, leading: Any) -> None:
+    projector = HandProjector(conninfo)
+    projector.start()
+    until(lambda: "run" in standing(conninfo), "the first views")
+    leading.set()
+    threading.Event().wait(60)
+
+
+def test_another_projector_stands_by_and_takes_over_when_the_first_is_killed(
+    conninfo: str, writer: Writer
+) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    leading = spawn.Event()
+    first = spawn.Process(target=_lead_for_ever, args=(conninfo, leading))
+    first.start()
+    try:
+        assert leading.wait(30)
+        with following(conninfo):
+            report(writer, activation(), run(1))
+            until(lambda: standing(conninfo)["run"][0] == head(conninfo), "the first one's work")
+            third = HandProjector(conninfo)
+            assert not third.lead()
+            third.close()
+            assert first.pid is not None
+            os.kill(first.pid, signal.SIGKILL)
+            report(writer, run(2), run(1, "run.completed"))
+            until(lambda: standing(conninfo)["run"][0] == head(conninfo), "the second", 5.0)
+    finally:
+        first.kill()
+        first.join()
+    assert stored(conninfo) == folded(conninfo)
+
+
+def test_of_two_projectors_on_one_tracking_the_later_loses_and_nothing_is_folded_twice(
+    conninfo: str, writer: Writer
+) -> None:
+    report(writer, activation(), checked_in(1), run(1))
+    with projecting(conninfo) as first:
+        first.catch_up()
+        first.give_up_lock()
+        with projecting(conninfo) as second:
+            report(writer, checked_in(2), run(2))
+            second.catch_up()
+            with pytest.raises(LostLead):
+                first.run_once()
+            report(writer, checked_in(4))
+            second.catch_up()
+    assert stored(conninfo) == folded(conninfo)
+
+
+def test_two_projectors_that_both_think_they_lead_never_fold_an_event_twice(
+    conninfo: str, writer: Writer
+) -> None:
+    report(writer, activation())
+    lost: list[str] = []
+    done = threading.Event()
+
+    def follow(projector: HandProjector) -> None:
+        finished = False
+        while not finished:
+            finished = done.is_set()
+            try:
+                finished = not projector.run_once() and finished
+            except (LostLead, psycopg.errors.DeadlockDetected) as error:
+                lost.append(str(error))
+                until(projector.lead, "the lead, for a moment")
+                projector.give_up_lock()
+                finished = False
+
+    projectors = [HandProjector(conninfo), HandProjector(conninfo)]
+    for projector in projectors:
+        assert projector.lead()
+        projector.give_up_lock()
+    threads = [threading.Thread(target=follow, args=(each,)) for each in projectors]
+    for thread in threads:
+        thread.start()
+    for number in range(150):
+        report(writer, checked_in(1), run(number + 10))
+    done.set()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    for projector in projectors:
+        projector.close()
+    assert lost, "the two never met"
+    assert standing(conninfo)["execution"] == (head(conninfo), False)
+    assert stored(conninfo) == folded(conninfo)
+
+
+def test_a_view_that_is_far_behind_holds_no_other_back(conninfo: str, writer: Writer) -> None:
+    report(writer, activation(), *(checked_in(1) for _ in range(2100)))
+    with projecting(conninfo, ExecutionView()) as projector:
+        projector.catch_up()
+    with projecting(conninfo, ExecutionView(), RunView()) as projector:
+        report(writer, checked_in(1))
+        projector.run_once()
+        assert standing(conninfo)["execution"] == (head(conninfo), False)

@@ -1,0 +1,221 @@
+"""An event that a view cannot take stops that view, loudly, and nothing else (design 4)."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from ledger.application.writer import Writer
+from ledger.commands import list_projections
+from ledger.settings import Settings
+from projections.execution import ExecutionView
+from projections.run import RunView
+from tests.support.facts import LINE, activation, fact
+from tests.support.racers import fast_idling
+from tests.support.service import Clock, Service, serving
+from tests.support.views import (
+    OverlargeRunView,
+    PoisonedRunView,
+    folded,
+    following,
+    head,
+    insert_raw,
+    projecting,
+    query,
+    report,
+    standing,
+    stored,
+    until,
+)
+
+POISON = "RUN-26-900666"
+UPDATED = "execution.updated/1"
+
+
+@pytest.fixture
+def writer(conninfo: str) -> Iterator[Writer]:
+    with fast_idling(conninfo, idle_after=timedelta(hours=1)) as running:
+        yield running
+
+
+def start(run: str) -> dict[str, object]:
+    return fact("run.started", run, {"service_line_id": LINE})
+
+
+def tags(*words: str) -> dict[str, object]:
+    return fact("service_line.updated", LINE, {"project_tags": list(words)})
+
+
+def test_a_poison_event_stops_its_view_alone(conninfo: str, writer: Writer) -> None:
+    report(writer, activation(), start("RUN-26-900001"))
+    (before,) = report(writer, start("RUN-26-900002"))
+    (poison,) = report(writer, start(POISON))
+    report(writer, start("RUN-26-900003"), tags("on"))
+    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView()) as projector:
+        projector.catch_up()
+        assert standing(conninfo) == {"run": (before, True), "execution": (head(conninfo), False)}
+        report(writer, tags("and", "on"))
+        projector.catch_up()
+        assert standing(conninfo) == {"run": (before, True), "execution": (head(conninfo), False)}
+    runs = query(conninfo, "SELECT run_id FROM ledger.run ORDER BY 1")
+    assert runs == [("RUN-26-900001",), ("RUN-26-900002",)]
+    ((error,),) = query(conninfo, "SELECT error FROM ledger.projection WHERE name = 'run'")
+    assert error == f"at position {poison}: ValueError('a bug in the view')"
+
+
+def test_a_stopped_view_stands_at_exactly_the_position_before_the_poison(
+    conninfo: str, writer: Writer
+) -> None:
+    report(writer, activation(), start("RUN-26-900001"), tags("a"), tags("b"))
+    (poison,) = report(writer, start(POISON))
+    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView()) as projector:
+        projector.catch_up()
+    assert standing(conninfo)["run"] == (poison - 1, True)
+
+
+def test_an_event_beyond_a_limit_of_the_database_stops_its_view_alone(
+    conninfo: str, writer: Writer
+) -> None:
+    report(writer, activation(), start(POISON))
+    with projecting(conninfo, OverlargeRunView(POISON), ExecutionView()) as projector:
+        try:
+            projector.catch_up()
+        except psycopg.errors.ProgramLimitExceeded:
+            assert projector.lead()
+        assert standing(conninfo)["execution"] == (head(conninfo), False)
+
+
+def test_a_restarted_projector_tries_a_stopped_view_again(conninfo: str, writer: Writer) -> None:
+    report(writer, activation(), start(POISON), start("RUN-26-900001"))
+    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView()) as projector:
+        projector.catch_up()
+        assert standing(conninfo)["run"][1]
+    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView()) as projector:
+        # The bug is still there: it stops again, and folds nothing twice.
+        projector.catch_up()
+        assert standing(conninfo)["run"][1]
+    with projecting(conninfo) as projector:
+        projector.catch_up()
+    assert standing(conninfo)["run"] == (head(conninfo), False)
+    assert query(conninfo, "SELECT error FROM ledger.projection") == [(None,), (None,)]
+    assert stored(conninfo) == folded(conninfo)
+
+
+@pytest.mark.parametrize("state", [b"{half", b"", b"[]", b'{"reported_by":"\xff"}'])
+def test_an_unreadable_event_stops_the_views_that_want_it_and_no_other(
+    conninfo: str, writer: Writer, state: bytes
+) -> None:
+    report(writer, activation(), start("RUN-26-900001"))
+    broken = insert_raw(conninfo, UPDATED, state)
+    report(writer, start("RUN-26-900002"))
+    expected = {"execution": (broken - 1, True), "run": (head(conninfo), False)}
+    with following(conninfo):
+        until(lambda: standing(conninfo) == expected, "the stop", 1.5)
+
+
+def test_an_unreadable_event_that_nobody_wants_stops_nothing(conninfo: str, writer: Writer) -> None:
+    report(writer, activation())
+    insert_raw(conninfo, "api_key.created/1", b"{half", "KEY-26-000009")
+    insert_raw(conninfo, "of.the.future/7", b"{half", "FUT-26-000001")
+    report(writer, start("RUN-26-900001"))
+    with projecting(conninfo) as projector:
+        projector.catch_up()
+    assert set(standing(conninfo).values()) == {(head(conninfo), False)}
+
+
+@asynccontextmanager
+async def degraded(
+    settings: Settings, conninfo: str, stream: str = "LIN-26-999999"
+) -> AsyncIterator[tuple[Service, int]]:
+    """A service whose view of lines has stopped at an unreadable event; that event's position."""
+    async with serving(settings, conninfo, Clock()) as service:
+        await service.accept(activation(), start("RUN-26-900001"))
+        broken = insert_raw(conninfo, UPDATED, b"{half", stream)
+        query(conninfo, "SELECT pg_notify('ledger_events', '')")
+        stopped = (broken - 1, True)
+        await asyncio.to_thread(until, lambda: standing(conninfo)["execution"] == stopped, "a stop")
+        # The first write waits until the worker has heard of the stop.
+        await service.accept(start("RUN-26-900002"))
+        yield service, broken
+
+
+def test_a_stopped_view_is_shown_wherever_an_operator_looks(
+    settings: Settings, conninfo: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def look() -> None:
+        async with degraded(settings, conninfo) as (service, broken):
+            await service.accept(tags("later"))
+            answer = await service.http.get("/readyz")
+            assert answer.status_code == 200
+            assert answer.json()["status"] == "degraded"
+            views = {view["name"]: view for view in answer.json()["projections"]}
+            lag = head(conninfo) - broken + 1
+            assert (views["execution"]["stopped"], views["execution"]["lag"]) == (True, lag)
+            assert (views["run"]["stopped"], views["run"]["lag"]) == (False, 0)
+            metrics = (await service.http.get("/metrics")).text
+            assert 'ledger_projection_stopped{projection="execution"} 1.0' in metrics
+            assert 'ledger_projection_stopped{projection="run"} 0.0' in metrics
+            assert f'ledger_projection_lag{{projection="execution"}} {lag}.0' in metrics
+            assert list_projections(conninfo) == 0
+            listed = capsys.readouterr().out
+            assert f"stopped at position {broken}: MapperDeserialisationError" in listed
+
+    asyncio.run(look())
+
+
+def test_writers_do_not_wait_for_a_stopped_view_and_read_their_writes_in_the_others(
+    settings: Settings, conninfo: str
+) -> None:
+    async def write() -> None:
+        async with degraded(settings, conninfo) as (service, broken):
+            began = time.monotonic()
+            for number in range(10, 30):
+                run = f"RUN-26-9000{number}"
+                await service.accept(start(run))
+                shown = await service.get(f"/v1/runs/{run}")
+                assert shown["data"]["status"] == "running"
+            assert time.monotonic() - began < 2.0
+            answer = await service.http.get(f"/v1/execution/{LINE}")
+            assert answer.json()["data"]["open_runs"] == 1
+            assert answer.headers["ledger-position"] == str(broken - 1)
+
+    asyncio.run(write())
+
+
+def test_a_stopped_view_answers_for_the_positions_that_it_has_reached(
+    settings: Settings, conninfo: str
+) -> None:
+    async def read() -> None:
+        async with degraded(settings, conninfo) as (service, broken):
+            for asked, status in ((broken - 1, 200), (broken, 503)):
+                headers = {"Ledger-Min-Position": str(asked)}
+                answer = await service.http.get(f"/v1/execution/{LINE}", headers=headers)
+                assert answer.status_code == status, asked
+
+    asyncio.run(read())
+
+
+def test_an_unreadable_event_in_a_lines_own_stream_refuses_no_other_line(
+    conninfo: str, writer: Writer
+) -> None:
+    other = "LIN-26-000002"
+    report(writer, activation(), activation(other))
+    insert_raw(conninfo, UPDATED, b"{half", "LIN-26-000003")
+    outcomes = report(writer, tags("a"), fact("service_line.paused", other))
+    assert len(outcomes) == 2
+
+
+def test_every_view_can_stop_at_one_event_and_the_projector_rests(
+    conninfo: str, writer: Writer
+) -> None:
+    report(writer, activation())
+    broken = insert_raw(conninfo, "run.started/1", b"{half", "RUN-26-900001")
+    report(writer, start("RUN-26-900002"))
+    with projecting(conninfo, ExecutionView(), RunView()) as projector:
+        projector.catch_up()
+        assert set(standing(conninfo).values()) == {(broken - 1, True)}
+        assert not projector.run_once()

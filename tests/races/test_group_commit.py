@@ -1,0 +1,142 @@
+"""One group of commands: each is answered for itself, whatever the others do."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ledger.application.report import ReportFact
+from ledger.application.unit import Command, Outcome, Receipt, Unit
+from ledger.application.writer import Writer
+from ledger.domain.errors import InvalidState, NotFound, Unavailable
+from tests.support.facts import LINE, RUN, activation, fact
+from tests.support.log_checker import check
+from tests.support.racers import fast_idling, parsed, principal
+
+REPORTER = principal("reporter")
+EARLIER = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+"""Before whatever a test closes now: a late report of then still counts."""
+
+
+class Breaks:
+    """A command with a bug in it."""
+
+    principal = REPORTER
+    request_id = None
+
+    def __init__(self, *, after_recording: bool) -> None:
+        self._after_recording = after_recording
+
+    def streams(self) -> Iterable[str]:
+        return (LINE,)
+
+    def identity(self, *_: object) -> None:
+        return None
+
+    def decide(self, unit: Unit) -> Receipt:
+        if self._after_recording:
+            report(fact("service_line.updated", LINE, {"project_tags": ["no"]})).decide(unit)
+        raise RuntimeError("nobody thought of this")
+
+
+@pytest.fixture
+def writer(conninfo: str) -> Iterator[Writer]:
+    with fast_idling(conninfo, idle_after=timedelta(hours=1)) as running:
+        yield running
+
+
+def report(event: dict[str, Any]) -> ReportFact:
+    return ReportFact(parsed(event), REPORTER)
+
+
+def tags(*words: str) -> ReportFact:
+    return report(fact("service_line.updated", LINE, {"project_tags": list(words)}))
+
+
+def submit(writer: Writer, *commands: Command) -> list[Outcome]:
+    return writer.submit(commands).result(10)
+
+
+def recorded(outcomes: Iterable[Outcome]) -> list[bool]:
+    return [isinstance(outcome, Receipt) for outcome in outcomes]
+
+
+def test_a_refused_command_harms_nobody_else_in_its_group(writer: Writer, conninfo: str) -> None:
+    outcomes = submit(
+        writer,
+        report(fact("service_line.paused", "LIN-26-000404")),
+        report(activation()),
+        report(fact("service_line.resumed", LINE)),
+        report(fact("run.started", RUN, {"service_line_id": LINE})),
+        report(fact("run.started", RUN, {"service_line_id": LINE})),
+        tags("kept"),
+    )
+    assert recorded(outcomes) == [False, True, False, True, False, True]
+    assert isinstance(outcomes[0], NotFound)
+    assert isinstance(outcomes[2], InvalidState)
+    assert isinstance(outcomes[4], InvalidState)
+    log = check(conninfo)
+    assert log.findings == []
+    assert sum(log.topics.values()) == 3
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("after_recording", [False, True])
+def test_a_command_that_breaks_in_an_unforeseen_way_fails_alone(
+    writer: Writer, conninfo: str, after_recording: bool
+) -> None:
+    outcomes = submit(
+        writer,
+        report(activation()),
+        Breaks(after_recording=after_recording),
+        report(fact("run.started", RUN, {"service_line_id": LINE})),
+        tags("kept"),
+    )
+    assert recorded(outcomes) == [True, False, True, True]
+    assert isinstance(outcomes[1], Unavailable)
+    # What it had recorded before it broke is neither in the log nor in memory.
+    assert recorded(submit(writer, tags("more"))) == [True]
+    log = check(conninfo)
+    assert log.findings == []
+    assert sum(log.topics.values()) == 4
+
+
+def test_what_a_group_recorded_before_it_failed_is_told_from_the_log_not_from_memory(
+    writer: Writer,
+) -> None:
+    submit(writer, report(activation()))
+    pause = report(fact("service_line.paused", LINE))
+    outcomes = submit(writer, pause, Breaks(after_recording=True), pause)
+    assert recorded(outcomes) == [True, False, True]
+    first, _, again = outcomes
+    assert isinstance(first, Receipt)
+    assert isinstance(again, Receipt)
+    assert (again.duplicate, again.position) == (True, first.position)
+
+
+@pytest.mark.parametrize("requested_earlier", [False, True])
+def test_a_run_that_began_in_the_group_that_closed_its_line_still_takes_its_late_ending(
+    writer: Writer, requested_earlier: bool
+) -> None:
+    start = report(fact("run.started", RUN, {"service_line_id": LINE}, time=EARLIER))
+    submit(writer, report(activation(time=EARLIER)))
+    if requested_earlier:
+        submit(writer, report(fact("run.requested", RUN, {"service_line_id": LINE}, time=EARLIER)))
+    close = report(fact("service_line.closed", LINE))
+    late = report(fact("run.completed", RUN, {}, time=EARLIER))
+    assert recorded(submit(writer, start, close, late)) == [True, True, True]
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="writer.py _answer: set_result on a future that its asker cancelled raises and ends "
+    "the writer's thread; every later command of the process waits for ever",
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_caller_who_gave_up_waiting_does_not_end_the_writer(writer: Writer) -> None:
+    submit(writer, report(activation()))
+    given_up: Future[list[Outcome]] = writer.submit([tags("nobody", "waits")])
+    given_up.cancel()
+    assert recorded(writer.submit([tags("after")]).result(1.5)) == [True]

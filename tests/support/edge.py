@@ -1,0 +1,141 @@
+"""A running service behind a synchronous client, shared by the tests of one module.
+
+Most tests of the HTTP edge ask one thing; a service of its own for each would cost more than the
+question. Tests stay apart by using lines of their own (``fresh``).
+"""
+
+import asyncio
+import itertools
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any
+
+import httpx
+import psycopg
+
+from ledger.settings import Settings
+from tests.support.facts import activation, encode
+from tests.support.service import BATCH, STRUCTURED, Clock, Service, serving
+
+PLAIN = {"content-type": "application/json"}
+PROBLEM_KEYS = {"type", "title", "status", "detail", "code", "request_id"}
+
+
+class Edge:
+    """The service, its clock and its database, one call at a time."""
+
+    def __init__(self, service: Service, loop: asyncio.AbstractEventLoop, conninfo: str) -> None:
+        self.service, self.clock, self.conninfo = service, service.clock, conninfo
+        self._loop = loop
+        self._lines = itertools.count(100_001)
+
+    def run(self, coroutine: Any) -> Any:
+        """The coroutine's result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+
+    def request(
+        self, method: str, path: str, token: str | None = None, **options: Any
+    ) -> httpx.Response:
+        """One request; with another token than the organization's own where one is given."""
+        headers: Any = options.pop("headers", {})
+        pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+        if token is not None:
+            pairs.append(("authorization", f"Bearer {token}"))
+        return self.run(self.service.http.request(method, path, headers=pairs, **options))
+
+    def get(self, path: str, token: str | None = None, **options: Any) -> httpx.Response:
+        return self.request("GET", path, token, **options)
+
+    def data(self, path: str, token: str | None = None, **options: Any) -> Any:
+        """The ``data`` of a 200."""
+        answer = self.get(path, token, **options)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"]
+
+    def post(self, path: str, token: str | None = None, **options: Any) -> httpx.Response:
+        return self.request("POST", path, token, **options)
+
+    def send(self, event: Any, token: str | None = None) -> httpx.Response:
+        """A single structured fact: a CloudEvent, or the bytes of a body."""
+        body = event if isinstance(event, bytes) else encode(event)
+        return self.post("/v1/facts", token, content=body, headers=STRUCTURED)
+
+    def send_batch(self, *items: Any, token: str | None = None) -> httpx.Response:
+        """A batch of CloudEvents or of their bytes."""
+        raw = [item if isinstance(item, bytes) else encode(item) for item in items]
+        body = b"[" + b",".join(raw) + b"]"
+        return self.post("/v1/facts", token, content=body, headers=BATCH)
+
+    def accept(self, *events: dict[str, Any], token: str | None = None) -> list[dict[str, Any]]:
+        """The outcomes of facts that must all be recorded."""
+        items: list[dict[str, Any]] = self.send_batch(*events, token=token).json()["data"]
+        assert [item["error"] for item in items if item["outcome"] != "recorded"] == []
+        return items
+
+    def fresh_id(self) -> str:
+        """A LIN id nobody has."""
+        return f"LIN-26-{next(self._lines)}"
+
+    def fresh(self, model: str = "agent_runtime", **more: Any) -> str:
+        """A new active line."""
+        line_id, token = self.fresh_id(), more.pop("token", None)
+        self.accept(activation(line_id, model, **more), token=token)
+        return line_id
+
+    def token(self, *permissions: Any, **tenant: str | None) -> str:
+        """A new key's token."""
+        return self.run(self.service.token(*permissions, **tenant))
+
+    def log(self) -> list[tuple[Any, ...]]:
+        """Where the log ends and how many events it holds."""
+        return self.select(
+            "SELECT max(notification_id), count(*) FROM ledger.ledger_events"
+            " WHERE originator_id !~ '^KEY-'"
+        )
+
+    def select(self, statement: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.conninfo, autocommit=True) as connection:
+            return connection.execute(statement.encode()).fetchall()
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The answer is this refusal, in the form and with the headers of every refusal."""
+    assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = answer.json()
+    expected = PROBLEM_KEYS | {"errors"} if status == 422 else PROBLEM_KEYS
+    assert set(problem) == expected
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["type"]
+    assert answer.headers["x-request-id"] == problem["request_id"]
+    assert int(answer.headers["ledger-position"]) >= 0
+    return problem
+
+
+def dumps(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+@contextmanager
+def edge_of(settings: Settings, conninfo: str, clock: Clock | None = None) -> Iterator[Edge]:
+    """A service running on a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    stack = AsyncExitStack()
+
+    def run(coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(60)
+
+    try:
+        service = run(stack.enter_async_context(serving(settings, conninfo, clock)))
+        yield Edge(service, loop, conninfo)
+    finally:
+        run(stack.aclose())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -1,0 +1,297 @@
+"""Processes that race one another: each has a writer of its own on the same database.
+
+``race`` starts them, lets them begin at the same moment, and returns what each counted. A
+``sabotage`` takes one guard out of the store inside the child process, to prove that the guard is
+what keeps the log sound: subclasses of the product's own classes, put on its instances.
+"""
+
+import contextlib
+import multiprocessing
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from psycopg.sql import SQL
+
+from ledger.application import facts
+from ledger.application.commands import GoIdle, Pause, Resume
+from ledger.application.facts import Fact
+from ledger.application.principal import Principal
+from ledger.application.report import ReportFact
+from ledger.application.unit import Command, Outcome, Receipt
+from ledger.application.writer import Writer
+from ledger.domain.errors import LedgerError
+from ledger.store.append import Append, State
+from ledger.store.decision_tables import DecisionTables, OpenRun
+from ledger.store.log import Log
+from ledger.store.recorder import LedgerRecorder
+from ledger.store.vault import Vault
+from tests.support.facts import ORGANIZATION, activation, encode
+
+SLOTS = 4
+"""The few lines that everybody is after at any moment."""
+
+_IN_FLIGHT = 3
+_CHUNK = 20
+_GENERATION = 10
+"""Chunks until the present lines are closed and everybody moves on to the next ones."""
+
+_VAULT_KEY = bytes(range(32))
+"""Of these tests alone. (Nothing here imports the edge: every child would spend a second on it.)"""
+
+_spawn = multiprocessing.get_context("spawn")
+
+
+class UnlockedRecorder(LedgerRecorder):
+    """Takes no table lock: appends of several processes overlap."""
+
+    @contextlib.contextmanager
+    def append_transaction(self) -> Iterator[Append]:
+        self.lock_table_statements = [SQL("SET LOCAL lock_timeout = '2s'")]
+        with super().append_transaction() as append:
+            yield append
+
+
+class ForgetfulDecisions(DecisionTables):
+    """Knows of no open run when a line closes."""
+
+    def open_runs(self, line_id: str) -> dict[str, OpenRun]:
+        return {}
+
+
+class ForgetfulRecorder(LedgerRecorder):
+    """Gives appends whose decision tables forget the open runs."""
+
+    @contextlib.contextmanager
+    def append_transaction(self) -> Iterator[Append]:
+        with super().append_transaction() as append:
+            append.decisions.__class__ = ForgetfulDecisions
+            yield append
+
+
+class StaleAppend(Append):
+    """Takes every stream in memory for up to date."""
+
+    def read(self, known: Mapping[str, int], **more: Any) -> State:
+        state = super().read(known, **more)
+        state.tails = [tail for tail in state.tails if known[tail[0]] == 0]
+        return state
+
+
+class StaleRecorder(LedgerRecorder):
+    """Gives appends that reload nothing."""
+
+    @contextlib.contextmanager
+    def append_transaction(self) -> Iterator[Append]:
+        with super().append_transaction() as append:
+            append.__class__ = StaleAppend
+            yield append
+
+
+def now() -> datetime:
+    """The real clock."""
+    return datetime.now(UTC)
+
+
+def principal(name: str) -> Principal:
+    """A credential of the tests' organization, told apart by its name."""
+    return Principal(name, "api_key", frozenset({"read", "write"}), ORGANIZATION, None)
+
+
+def parsed(event: dict[str, Any]) -> Fact:
+    """A fact as the edge would hand it on."""
+    fact = facts.from_structured(encode(event))
+    assert isinstance(fact, Fact), fact
+    return fact
+
+
+@contextlib.contextmanager
+def fast_idling(
+    conninfo: str,
+    recorder: type[LedgerRecorder] = LedgerRecorder,
+    idle_after: timedelta = timedelta(microseconds=500),
+) -> Iterator[Writer]:
+    """A running writer for which a line is idle after a moment; its recorder may be sabotaged."""
+    log = Log(conninfo)
+    log.recorder.__class__ = recorder
+    vault = Vault(_VAULT_KEY)
+    writer = Writer(log, vault, now, lambda _: idle_after)
+    writer.start()
+    try:
+        yield writer
+    finally:
+        writer.stop()
+        log.close()
+
+
+def activate(writer: Writer, *lines: str) -> None:
+    """Begin lines with runs."""
+    commands = [ReportFact(parsed(activation(line)), principal("setup")) for line in lines]
+    for outcome in writer.submit(commands).result():
+        assert isinstance(outcome, Receipt), outcome
+
+
+def race(
+    conninfo: str,
+    racers: int,
+    commands: int,
+    recorder: type[LedgerRecorder] = LedgerRecorder,
+) -> Counter[str]:
+    """Let processes race; how many commands ended how, all together."""
+    counts = each_process(_race, racers, conninfo, commands, recorder)
+    return sum(counts, start=Counter())
+
+
+def each_process(target: Callable[..., Any], count: int, *arguments: Any) -> list[Any]:
+    """Run ``target(number, gate, *arguments)`` in processes that begin together; their results."""
+    gate = _spawn.Barrier(count)
+    pipes, processes = [], []
+    for number in range(count):
+        ours, theirs = _spawn.Pipe(duplex=False)
+        process = _spawn.Process(target=_call, args=(theirs, target, number, gate, arguments))
+        process.start()
+        theirs.close()
+        pipes.append(ours)
+        processes.append(process)
+    try:
+        results = []
+        for pipe in pipes:
+            assert pipe.poll(60), "a process has not come to its end"
+            results.append(pipe.recv())
+        return results
+    finally:
+        for process in processes:
+            process.join(10)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def _call(pipe: Any, target: Callable[..., Any], number: int, gate: Any, arguments: Any) -> None:
+    pipe.send(target(number, gate, *arguments))
+
+
+def _race(
+    number: int, gate: Any, conninfo: str, commands: int, recorder: type[LedgerRecorder]
+) -> Counter[str]:
+    racer = Racer(number)
+    waiting: deque[tuple[list[Command], Future[list[Outcome]]]] = deque()
+    with fast_idling(conninfo, recorder) as writer:
+        for number in range(commands // _CHUNK):
+            if number % _GENERATION == 0:
+                # Everybody sets off on the next lines at the same moment.
+                gate.wait(30)
+            chunk = racer.chunk(number)
+            waiting.append((chunk, writer.submit(chunk)))
+            if len(waiting) >= _IN_FLIGHT:
+                racer.hear(*waiting.popleft())
+        while waiting:
+            racer.hear(*waiting.popleft())
+    return racer.counts
+
+
+class Racer:
+    """Thinks up commands: mostly starts, and everything that a start must not coincide with."""
+
+    def __init__(self, number: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self._number = number
+        self._random = random.Random(number)
+        self._principal = principal(f"racer-{number}")
+        self._runs: list[str] = []
+        self._facts = 0
+        self._run_number = (number + 1) * 100_000
+        self._lines: list[str] = []
+
+    def chunk(self, number: int) -> list[Command]:
+        """The next commands. The racers' lines are the same as long as they are about as far."""
+        generation, step = divmod(number, _GENERATION)
+        commands: list[Command] = []
+        if step == 0:
+            self._lines = [f"LIN-26-{slot + 1:03d}{generation:03d}" for slot in range(SLOTS)]
+            commands = [
+                self._fact("service_line.activated", line, activation()["data"])
+                for line in self._lines
+            ]
+        closing = 0.03 if step >= _GENERATION - 2 else 0.0
+        while len(commands) < _CHUNK:
+            line = self._random.choice(self._lines)
+            if line == self._lines[-1] and self._random.random() < 0.5:
+                # A quiet line, whose runs end at once: it is idle again and again.
+                start = self._start(line)
+                end = self._fact("run.cancelled", self._runs.pop(), {})
+                commands += [GoIdle(line), start, end, GoIdle(line)]
+            else:
+                commands.append(self._next(line, closing))
+        return commands
+
+    def _next(self, line: str, closing: float) -> Command:
+        if self._random.random() < closing:
+            return self._report("closed", line)
+        dice = self._random.random()
+        if dice < 0.50:
+            return self._start(line)
+        if dice < 0.80:
+            return self._end(line)
+        if dice < 0.82:
+            return Pause(line, self._principal, reason="race")
+        if dice < 0.86:
+            return Resume(line, self._principal, reason=None)
+        if dice < 0.88:
+            return self._report(self._random.choice(["paused", "resumed", "resumed"]), line)
+        if dice < 0.92:
+            return self._block(line)
+        return GoIdle(line)
+
+    def _start(self, line: str) -> Command:
+        self._run_number += 1
+        run = f"RUN-26-{self._run_number:06d}"
+        self._runs.append(run)
+        attributes = {}
+        if self._random.random() < 0.1:
+            earlier = datetime.now(UTC) - timedelta(seconds=self._random.random() * 2)
+            attributes["time"] = earlier.isoformat()
+        kind = "run.requested" if self._random.random() < 0.2 else "run.started"
+        return self._fact(kind, run, {"service_line_id": line}, **attributes)
+
+    def _end(self, line: str) -> Command:
+        if not self._runs:
+            return GoIdle(line)
+        kinds = ["run.completed", "run.failed", "run.cancelled"]
+        return self._fact(self._random.choice(kinds), self._runs.pop(0), {})
+
+    def _block(self, line: str) -> Command:
+        blocker = {"blocker_id": self._random.choice("ab")}
+        if self._random.random() < 0.7:
+            return self._fact("execution.unblocked", line, blocker)
+        return self._fact("execution.blocked", line, blocker | {"cause": "capacity_issue"})
+
+    def _report(self, what: str, line: str) -> Command:
+        return self._fact(f"service_line.{what}", line, {})
+
+    def _fact(self, kind: str, subject: str, data: Any, **attributes: Any) -> Command:
+        self._facts += 1
+        event = {
+            "specversion": "1.0",
+            "id": f"{self._number}-{self._facts}",
+            "source": "/race",
+            "type": kind,
+            "subject": subject,
+            "data": data,
+        }
+        return ReportFact(parsed(event | attributes), self._principal)
+
+    def hear(self, chunk: list[Command], future: "Future[list[Outcome]]") -> None:
+        for command, outcome in zip(chunk, future.result(30), strict=True):
+            name = type(command).__name__
+            if isinstance(command, ReportFact):
+                name = command.fact.type
+            if isinstance(outcome, LedgerError):
+                ended = outcome.code
+            else:
+                ended = "nothing" if outcome.duplicate else "done"
+            self.counts[f"{name} {ended}"] += 1
+            self.counts[ended] += 1

@@ -1,0 +1,189 @@
+"""A real ``ledger serve`` in processes of its own, with a client, to be killed in every way."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from tests.support.facts import ORGANIZATION
+from tests.support.views import until
+
+LEDGER = str(Path(sys.executable).parent / "ledger")
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Served:
+    """One ``ledger serve`` over a data directory; started by ``with``, killed at its end."""
+
+    def __init__(self, data_dir: Path, port: int, workers: int = 2, **environment: str) -> None:
+        self.data_dir, self.port, self.workers = data_dir, port, workers
+        self.environment = {**os.environ, "LEDGER_DATA_DIR": str(data_dir), **environment}
+        self.log = data_dir.with_suffix(f".{port}.log")
+        self.address = f"http://127.0.0.1:{port}"
+
+    def __enter__(self) -> Self:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [LEDGER, "serve", "--port", str(self.port), "--workers", str(self.workers)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                start_new_session=True,
+            )
+        try:
+            self.await_ready()
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def await_ready(self) -> None:
+        """Until it serves, with all its workers."""
+
+        def ready() -> bool:
+            assert self.process.poll() is None, self.said
+            return (
+                b"Serving on" in self.log.read_bytes() and len(self.api_workers()) >= self.workers
+            )
+
+        until(ready, f"the service; it said: {self.said}", 40.0)
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def end(self) -> None:
+        """Nothing of it lives on, whatever the test did."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(15)
+        for pid in [self.process.pid, *self.processes()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def token(self) -> str:
+        """A new key for the tests' organization."""
+        options = ["--organization", ORGANIZATION, "--permission", "read", "write"]
+        done = run_ledger(self.environment, "keys", "create", *options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    # What lives: found by the data directory in the environment, which children inherit.
+
+    def processes(self) -> list[int]:
+        """Every process of this service but the supervisor: workers, loops, postgres."""
+        own = f"LEDGER_DATA_DIR={self.data_dir}".encode()
+        found = []
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            with contextlib.suppress(OSError):
+                environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                if own in environment or self._is_postgres(pid):
+                    found.append(pid)
+        return sorted(set(found) - {self.process.pid})
+
+    def _is_postgres(self, pid: int) -> bool:
+        """By where it works: its environment is its own."""
+        folder = (self.data_dir / "postgres").resolve()
+        return os.readlink(f"/proc/{pid}/cwd") == str(folder)
+
+    def api_workers(self) -> list[int]:
+        """The processes that hold the listening socket, but for the supervisor and the loops."""
+        return [pid for pid in self.processes() if b"uvloop" in _maps(pid)]
+
+    def loops(self) -> int:
+        """The process of projector and sweeper."""
+        workers = self.api_workers()
+        spawned = [p for p in self.processes() if b"spawn_main" in _command(p)]
+        (loops,) = (pid for pid in spawned if pid not in workers)
+        return loops
+
+    def postmaster(self) -> int:
+        """The embedded server's first process."""
+        words = (self.data_dir / "postgres" / "postmaster.pid").read_text().split()
+        return int(words[0])
+
+    def client(self, token: str, **options: Any) -> httpx.Client:
+        """A client with one keep-alive connection."""
+        headers = {"authorization": f"Bearer {token}"}
+        return httpx.Client(base_url=self.address, headers=headers, timeout=20.0, **options)
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _maps(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/maps").read_bytes()
+    except OSError:
+        return b""
+
+
+def run_ledger(
+    environment: Mapping[str, str], *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    """A short ``ledger`` command."""
+    return subprocess.run(
+        [LEDGER, *arguments],
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+
+
+@contextlib.contextmanager
+def serving_at(data_dir: Path, **options: Any) -> Iterator[Served]:
+    """A running service on a free port."""
+    with Served(data_dir, free_port(), **options) as served:
+        yield served
+
+
+STRUCTURED = {"content-type": "application/cloudevents+json"}
+
+
+def post(client: httpx.Client, event: dict[str, Any]) -> httpx.Response:
+    """Report one fact."""
+    return client.post("/v1/facts", content=json.dumps(event).encode(), headers=STRUCTURED)
+
+
+def connections(served: Served) -> dict[int, int]:
+    """How many of the service's connections each API worker holds."""
+    inodes = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, *rest = line.split()
+        if state == "01" and int(local.split(":")[1], 16) == served.port:
+            inodes.add(f"socket:[{rest[5]}]")
+    held = {}
+    for pid in served.api_workers():
+        names = set()
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                names.add(os.readlink(descriptor))
+        held[pid] = len(names & inodes)
+    return held
