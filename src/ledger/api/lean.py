@@ -1,8 +1,9 @@
 """Routes as FastAPI describes them, called without its dependency machinery.
 
-FastAPI resolves dependencies for every request through two exit stacks and a walk over each
-field; on our reads that costs as much as the database. These routes keep its declarations, which
-OpenAPI is made from, and fill an endpoint's arguments directly: the principal, whose permission is
+FastAPI resolves dependencies for every request through exit stacks and a walk over each field,
+below five layers of middleware; on our reads that costs as much as the database. These routes
+keep its declarations, which OpenAPI is made from, are called by the application before any of
+that (``app.py``), and fill an endpoint's arguments directly: the principal, whose permission is
 checked before anything is parsed (contract 2: 401, 403, 404, 422, 409), one query model, the
 position to wait for, and what the path names.
 """
@@ -12,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, get_args, get_origin
 from urllib.parse import parse_qsl
 
+import psycopg
 from fastapi import Header, Request
 from fastapi import params as fastapi_params
 from fastapi.routing import APIRoute
@@ -19,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.authentication import Authenticated, authenticate
+from ledger.api.problems import as_refusal, problem
 from ledger.application.facts import pointers
-from ledger.domain.errors import Invalid
+from ledger.domain.errors import Invalid, LedgerError
 
 _Filler = Callable[[Request], Any]
 
@@ -63,17 +66,26 @@ class LeanRoute(APIRoute):
             if name != self._principal
         ]
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Authenticate, fill the arguments, call, answer."""
-        if scope["method"] not in (self.methods or ()):
-            await super().handle(scope, receive, send)
-            return
+    def takes(self, scope: Scope) -> bool:
+        """Whether this very route answers the request; if so, the scope names it."""
+        match = self.path_regex.match(scope["path"])
+        if match is None or scope["method"] not in (self.methods or ()):
+            return False
+        scope["path_params"] = match.groupdict()
+        scope["route"] = self
+        return True
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Authenticate, fill the arguments, call, answer; a refusal as a problem."""
         request = Request(scope, receive, send)
-        principal = await authenticate(request)
-        principal.require(self._permission)
-        arguments = {name: fill(request) for name, fill in self._fillers}
-        arguments[self._principal] = principal
-        response = await self._call(**arguments)
+        try:
+            principal = await authenticate(request)
+            principal.require(self._permission)
+            arguments = {name: fill(request) for name, fill in self._fillers}
+            arguments[self._principal] = principal
+            response = await self._call(**arguments)
+        except (LedgerError, psycopg.OperationalError, psycopg.InterfaceError) as error:
+            response = problem(request, as_refusal(error))
         await response(scope, receive, send)
 
 

@@ -119,12 +119,19 @@ def invalid_parameters(problems: Sequence[Any]) -> Invalid:
     return Invalid("The request has invalid parameters.", tuple(errors))
 
 
+def as_refusal(error: Exception) -> LedgerError:
+    """What an error of ours or of the database means to the caller."""
+    if isinstance(error, LedgerError):
+        return error
+    _logger.warning("database error: %s", error)
+    return Unavailable("The database cannot be reached, or is too busy.")
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of the application, the framework and the database as a problem."""
 
-    async def ledger_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, LedgerError)
-        return problem(request, error)
+    async def refusal(request: Request, error: Exception) -> Response:
+        return problem(request, as_refusal(error))
 
     async def validation_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -140,13 +147,8 @@ def install(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         return problem(request, known.get(error.status_code, fallback), headers)
 
-    async def database_error(request: Request, error: Exception) -> Response:
-        _logger.warning("database error: %s", error)
-        return problem(request, Unavailable("The database cannot be reached, or is too busy."))
-
-    app.add_exception_handler(LedgerError, ledger_error)
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_error)
     # The pool's own errors (no connection in time, too many waiting) are operational ones too.
-    for kind in (psycopg.OperationalError, psycopg.InterfaceError):
-        app.add_exception_handler(kind, database_error)
+    for kind in (LedgerError, psycopg.OperationalError, psycopg.InterfaceError):
+        app.add_exception_handler(kind, refusal)
