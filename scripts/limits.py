@@ -1,9 +1,10 @@
-"""The limits beside our product: what the frameworks and PostgreSQL do on this machine with nothing of ours in between.
+"""The limits beside our product: what this machine does with nothing of ours in between.
 
-HTTP (`serve_limit`): `bare`, an ASGI function that answers constant bytes; `app`, FastAPI with a route that only parses a fact
-and routes that answer constant bytes of the sizes in `LIMIT_SIZES`. PostgreSQL: `copy_seconds` (COPY of given rows into tables
-with the same indexes), `statement_rate` (prepared statements on many async connections, in processes of their own) and
-`commit_seconds` (one row, one fsync).
+HTTP (`serve_limit`): `bare`, an ASGI function that answers constant bytes; `app`, FastAPI with a
+route that only parses a fact, and routes that answer constant bytes of the sizes in `LIMIT_SIZES`.
+PostgreSQL: `copy_seconds`, COPY of given rows into tables with the same indexes; `statement_rate`,
+prepared statements on many async connections, in processes of their own; `commit_seconds`, one row
+and one fsync.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ from pydantic import BaseModel
 
 HERE = Path(__file__).resolve().parent
 SCHEMA = "bench_limit"
+SMALL = 100  # bytes: the size that `app` always has a route for
 CONSTANT = b'{"data":{"outcome":"recorded"}}'
 
 Message = MutableMapping[str, Any]
@@ -108,7 +110,7 @@ def free_port() -> int:
 def wait_until_ready(
     url: str, server: "subprocess.Popen[bytes]", log: Path, seconds: float = 60
 ) -> None:
-    """Wait for 200 from `url`; raise with the end of the log when the server ends first or takes too long."""
+    """Wait for 200 from `url`; raise, with the end of the log, when that does not come."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with (
@@ -119,16 +121,15 @@ def wait_until_ready(
         if server.poll() is not None:
             break
         time.sleep(0.05)
-    raise RuntimeError(
-        f"{url} did not become ready; the server's log ends with:\n{log.read_text(errors='replace')[-2000:]}"
-    )
+    tail = log.read_text(errors="replace")[-2000:]
+    raise RuntimeError(f"{url} did not become ready; the server's log ends with:\n{tail}")
 
 
 @contextlib.contextmanager
 def serve(
     command: Sequence[str], ready: str, log: Path, env: dict[str, str] | None = None
 ) -> Iterator[None]:
-    """Run a server as long as the block lasts: ended by SIGTERM to itself, and by SIGKILL to its group if that takes over 15 s."""
+    """Run a server as long as the block lasts, then SIGTERM; after 30 s SIGKILL to its group."""
     with log.open("wb") as output:
         server = subprocess.Popen(
             command,
@@ -143,7 +144,7 @@ def serve(
     finally:
         server.terminate()
         try:
-            server.wait(15)
+            server.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
@@ -174,8 +175,8 @@ def serve_limit(name: str, workers: int, folder: Path, sizes: Sequence[int] = ()
         "--lifespan",
         "off",
     ]
-    ready = f"http://127.0.0.1:{port}" + (f"/bytes/{sizes[0]}" if sizes else "/")
-    env = {"LIMIT_SIZES": ",".join(str(size) for size in sizes)}
+    ready = f"http://127.0.0.1:{port}/bytes/{SMALL}"  # `bare` answers on any path
+    env = {"LIMIT_SIZES": ",".join(str(size) for size in {SMALL, *sizes})}
     with serve(command, ready, folder / f"{name}-{port}.log", env):
         yield port
 
@@ -200,7 +201,7 @@ class TableRows:
 def read_rows(
     connection: psycopg.Connection[Any], table: str, columns: Sequence[str], query: str
 ) -> TableRows:
-    """Take the rows of `query` out of the database, ready to be copied in again without any encoding."""
+    """Take the rows of `query` out of the database, ready to be copied in without any encoding."""
     with (
         connection.cursor() as cursor,
         cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT BINARY)") as copy,
@@ -209,7 +210,7 @@ def read_rows(
 
 
 def create_clones(connection: psycopg.Connection[Any], batch: Sequence[TableRows]) -> None:
-    """Create the tables to copy into, with all indexes, constraints and defaults of the originals."""
+    """Create the tables to copy into, with the originals' indexes, constraints and defaults."""
     drop_clones(connection)
     connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
     for rows in batch:
@@ -229,9 +230,10 @@ def drop_clones(connection: psycopg.Connection[Any]) -> None:
 def copy_seconds(
     connection: psycopg.Connection[Any], batches: Sequence[Sequence[TableRows]], seconds: float
 ) -> list[float]:
-    """Copy each batch in one transaction, again and again for about `seconds`; the seconds that each took, commit included.
+    """Copy each batch in one transaction, again and again for about `seconds`; what each took.
 
-    The tables are emptied, outside the time taken, each time all batches are in: that favours the limit, never us.
+    The commit is included. The tables are emptied, outside the time taken, each time all batches
+    are in: that favours the limit, never us.
     """
     taken: list[float] = []
     while sum(taken) < seconds:
@@ -284,7 +286,7 @@ class StatementJob:
 
 
 def statement_rate(job: StatementJob, processes: int) -> float:
-    """Executions a second, the connections shared out over processes as the product's are over workers."""
+    """Executions a second, the connections shared out over processes as ours are over workers."""
     shares = [
         job.connections // processes + (n < job.connections % processes) for n in range(processes)
     ]

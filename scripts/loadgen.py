@@ -1,15 +1,15 @@
 """A closed-loop HTTP/1.1 load generator that costs far less a request than the servers it measures.
 
-It is a process of its own: `run_load(job)` starts it, or by hand `python scripts/loadgen.py URL --connections 32 --seconds 3`.
-Requests come pre-encoded; each keep-alive connection sends its next one when the last is answered. Of an answer only the
-status and the length are read, one `find` each, over raw epoll: no event loop, no callbacks, no headers as objects.
-Its own CPU time is part of the result: close to one second a second means that the generator was the limit, not the server.
+`run_load(job)` runs it in a process of its own; by hand: `python scripts/loadgen.py URL`. Requests
+come pre-encoded; each keep-alive connection sends its next one when the last is answered. Of an
+answer only the status and the length are read, one `find` each, over raw epoll: no event loop, no
+callbacks, no headers as objects. Its own CPU time is part of the result: close to one second a
+second means that the generator was the limit, not the server.
 """
 
 import argparse
 import contextlib
 import gc
-import json
 import os
 import pickle
 import select
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,28 +26,30 @@ from urllib.parse import urlsplit
 ACCEPT_PAUSE = 0.05  # after a burst of connects, so that the workers have accepted them all
 BURSTS = 8  # of connects, before a lopsided spread over the workers is put up with
 ANSWER_LIMIT = 20.0  # seconds without any answer after which a server counts as hung
+TIMER_TICK = 0.002  # how late this loop may be for a request that is due
 READ_SIZE = 1 << 18
 
 
 @dataclass
 class Job:
-    """What to send. `requests` has one list of encoded requests a connection."""
+    """What to send to a port of this machine, and for how long.
 
-    host: str
+    requests  a list of encoded requests for each connection
+    seconds   measured, after the warm-up; None: until every request is answered
+    repeat    begin a list again when it runs out; else the first to run out ends the measurement
+    rate      requests a second over all connections; None: as fast as answers come
+    workers   processes that accept on the port: each gets an equal share of the connections
+    gather    seconds for answers to gather between looks: half the CPU time, latencies longer by it
+    """
+
     port: int
     requests: list[list[bytes]]
-    seconds: float | None = None  # None: until every request is answered
+    seconds: float | None = None
     warm_up: float = 0.0
-    repeat: bool = (
-        False  # begin a list again when it runs out, else the first to run out ends the measurement
-    )
-    rate: float | None = (
-        None  # requests a second over all connections; None: as fast as answers come
-    )
-    workers: int = (
-        1  # processes that accept on the port: each gets an equal share of the connections
-    )
-    gather: float = 0.0  # seconds to let answers gather between looks: half the CPU time, and latencies longer by about that
+    repeat: bool = False
+    rate: float | None = None
+    workers: int = 1
+    gather: float = 0.0
 
 
 @dataclass
@@ -60,8 +62,6 @@ class Result:
     p50_ms: float
     p99_ms: float
     cpu_seconds: float
-    received_bytes: int
-    exhausted: bool  # a list ran out before the time was over
     spread: list[int]  # connections of each worker; empty where /proc does not tell
     refusal: str = ""  # the beginning of the first answer that was no 2xx
 
@@ -86,7 +86,7 @@ def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
 
 
 def head_of(data: bytes) -> tuple[int, int] | None:
-    """Status and whole length of the answer that `data` begins with; None while its head is incomplete."""
+    """Status and whole length of the answer that `data` begins with; None without all its head."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return None
@@ -112,7 +112,7 @@ def percentile(sorted_values: list[float], share: float) -> float:
 
 
 def accepting_process(port: int) -> dict[int, int]:
-    """The process at the other end of each loopback connection to `port`, by the client's port (Linux; else nothing)."""
+    """Who holds the other end of each connection to `port`, by the client's port (Linux only)."""
     clients: dict[str, int] = {}
     try:
         table = Path("/proc/net/tcp").read_text().splitlines()[1:]
@@ -136,8 +136,9 @@ def accepting_process(port: int) -> dict[int, int]:
 def connect(job: Job) -> tuple[list[socket.socket], list[int]]:
     """A socket for each list of requests, and how many of them each worker holds.
 
-    Workers that share a listening socket take connections as they happen to wake: 30 of 32 may end in one of two processes,
-    which halves what is measured. So more are opened than needed, as many of each worker's kept, and the others closed.
+    Workers that share a listening socket take connections as they happen to wake: 30 of 32 may end
+    in one of two processes, which halves what is measured. So more are opened than needed, as many
+    of each worker's kept, and the others closed.
     """
     wanted = len(job.requests)
     share = -(-wanted // job.workers)
@@ -145,7 +146,7 @@ def connect(job: Job) -> tuple[list[socket.socket], list[int]]:
     held: dict[int, list[socket.socket]] = {}
     for _ in range(BURSTS):
         sockets += [
-            socket.create_connection((job.host, job.port), timeout=5) for _ in range(wanted)
+            socket.create_connection(("127.0.0.1", job.port), timeout=5) for _ in range(wanted)
         ]
         if job.workers == 1:
             return sockets, [wanted]
@@ -166,7 +167,7 @@ def connect(job: Job) -> tuple[list[socket.socket], list[int]]:
 
 
 class _Connection:
-    """One keep-alive connection: what it still has to send, and how much of the answer is missing."""
+    """One keep-alive connection: what it has to send, and how much of the answer is missing."""
 
     __slots__ = ("head", "missing", "next", "requests", "socket", "started", "status", "unsent")
 
@@ -190,7 +191,6 @@ class _Counts:
     ended: float = 0.0
     statuses: dict[int, int] = field(default_factory=dict)
     latencies: list[float] = field(default_factory=list)
-    received: int = 0
 
 
 class _Load:
@@ -203,14 +203,13 @@ class _Load:
         self.idle: deque[_Connection] = deque()
         self.waiting = 0  # connections with an answer to come
         self.sending = True
-        self.exhausted = False
         self.due = float("inf")  # with a rate: when the next request is to be sent
         self.refusal = ""
         self.spread: list[int] = []
         self.counts = _Counts(time.perf_counter(), time.process_time())
 
     def run(self) -> Result:
-        """Connect, send until the time or the requests are over, take in what is still under way."""
+        """Connect, send until time or requests are over, take in what is still under way."""
         sockets, self.spread = connect(self.job)
         for opened, requests in zip(sockets, self.job.requests, strict=True):
             connection = _Connection(opened, requests)
@@ -252,8 +251,6 @@ class _Load:
             p50_ms=percentile(latencies, 0.5) * 1e3,
             p99_ms=percentile(latencies, 0.99) * 1e3,
             cpu_seconds=time.process_time() - counts.cpu_began,
-            received_bytes=counts.received,
-            exhausted=self.exhausted,
             spread=self.spread,
             refusal=self.refusal,
         )
@@ -265,9 +262,7 @@ class _Load:
             timeout = max(0.0, self.due - time.perf_counter())
         ready = self.poll.poll(timeout)
         if not ready and timeout == ANSWER_LIMIT:
-            raise TimeoutError(
-                f"no answer for {ANSWER_LIMIT:.0f} s, {self.waiting} requests under way"
-            )
+            raise TimeoutError(f"{self.waiting} requests without an answer for {timeout} s")
         for descriptor, event in ready:
             connection = self.connections[descriptor]
             if connection.unsent is not None and event & select.EPOLLOUT:
@@ -276,13 +271,9 @@ class _Load:
                 self._read(connection)
 
     def _read(self, connection: _Connection) -> None:
-        try:
-            data = connection.socket.recv(READ_SIZE)
-        except BlockingIOError:
-            return
+        data = connection.socket.recv(READ_SIZE)
         if not data:
             raise ConnectionError("the server closed a keep-alive connection")
-        self.counts.received += len(data)
         if connection.missing:
             connection.missing -= len(data)
             if connection.missing <= 0:
@@ -327,10 +318,10 @@ class _Load:
             return
         step = 1 / self.job.rate
         while idle and self.due <= now and self.sending:
-            # A request that no connection was free for has been waiting since it was due: the server's doing.
-            # One that this loop was late for has not, so up to a timer's tick counts from now.
+            # A request that no connection was free for has been waiting since it was due: the
+            # server's doing. One that this loop was a timer's tick late for has not.
             late = now - self.due
-            self._send(idle.popleft(), self.due if late > 0.002 else now)
+            self._send(idle.popleft(), self.due if late > TIMER_TICK else now)
             self.due += step
 
     def _send(self, connection: _Connection, started: float) -> None:
@@ -350,12 +341,9 @@ class _Load:
             self.poll.modify(connection.socket, select.EPOLLIN | select.EPOLLOUT)
 
     def _ran_out(self) -> None:
-        """One list is empty. In a timed run that ends the sending: fewer connections would be another load."""
-        if self.job.seconds is not None:
-            self.exhausted = True
-            self.sending = False
-        elif all(each.next == len(each.requests) for each in self.connections.values()):
-            self.sending = False
+        """One list is empty. That ends a timed run: fewer connections would be another load."""
+        every = all(each.next == len(each.requests) for each in self.connections.values())
+        self.sending = self.sending and self.job.seconds is None and not every
 
     def _write_rest(self, connection: _Connection) -> None:
         assert connection.unsent is not None
@@ -371,61 +359,40 @@ class _Load:
 def run_load(job: Job) -> Result:
     """Run `job` in a process of its own and wait for its result."""
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).resolve()), "-"],
+        [sys.executable, "-c", "import loadgen; loadgen.answer_parent()"],
         input=pickle.dumps(job),
         capture_output=True,
+        cwd=Path(__file__).parent,
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(
-            f"the load generator failed: {done.stderr.decode().strip().splitlines()[-1]}"
-        )
-    values = json.loads(done.stdout)
-    values["statuses"] = {int(status): count for status, count in values["statuses"].items()}
-    return Result(**values)
+        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1]
+        raise RuntimeError(f"the load generator failed: {reason}")
+    result = pickle.loads(done.stdout)
+    assert isinstance(result, Result)
+    return result
+
+
+def answer_parent() -> None:
+    """Run the job that `run_load` writes to standard input; write the result."""
+    sys.stdout.buffer.write(pickle.dumps(_Load(pickle.load(sys.stdin.buffer)).run()))
 
 
 def main() -> None:
-    """Run one job: pickled on standard input (`-`, as `run_load` does), or GETs of one URL."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("url", help="what to GET, or - for a pickled job on standard input")
+    """GET one URL as fast as it answers; print the result."""
+    parser = argparse.ArgumentParser(description="A load generator for loopback HTTP servers.")
+    parser.add_argument("url", help="what to GET, http://127.0.0.1:PORT/…")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument(
-        "--rate", type=float, help="requests a second; else as fast as answers come"
-    )
     parser.add_argument("--workers", type=int, default=1, help="processes that accept on the port")
-    parser.add_argument("--key", help="sent as a bearer token")
     asked = parser.parse_args()
-    if asked.url == "-":
-        # Written by run_load a moment ago, from the same file: no foreign pickle comes this way.
-        sys.modules["loadgen"] = sys.modules["__main__"]
-        print(json.dumps(asdict(_Load(pickle.load(sys.stdin.buffer)).run())))
-        return
     url = urlsplit(asked.url)
-    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
-    get = (
-        request("GET", path, authorization=f"Bearer {asked.key}")
-        if asked.key
-        else request("GET", path)
-    )
+    get = request("GET", (url.path or "/") + (f"?{url.query}" if url.query else ""))
     requests = [[get]] * asked.connections
-    job = Job(
-        url.hostname or "127.0.0.1",
-        url.port or 80,
-        requests,
-        asked.seconds,
-        0.5,
-        True,
-        asked.rate,
-        asked.workers,
-    )
-    result = run_load(job)
+    job = Job(url.port or 80, requests, asked.seconds, 0.5, repeat=True, workers=asked.workers)
+    result = _Load(job).run()
     print(
-        json.dumps(
-            asdict(result)
-            | {"rate": round(result.rate, 1), "cpu_share": round(result.cpu_share, 3)}
-        )
+        f"{result.rate:,.0f} answers/s, {result.cpu_share:.0%} of a core for the generator", result
     )
 
 

@@ -1,4 +1,4 @@
-"""The demo's story and the samples' facts are ones that the ledger accepts, and show what they promise.
+"""The demo's story and the samples' facts are accepted, and show what they promise.
 
 The checker knows the contract's tables only, apart from the domain: a mistake in one shows.
 """
@@ -24,17 +24,31 @@ SAMPLES_NOW = datetime(2026, 4, 15, 9, 12, 45, tzinfo=UTC)
 MOMENTS = {
     "a Wednesday morning": SAMPLES_NOW,
     "a Sunday night": datetime(2026, 8, 2, 3, 0, 0, tzinfo=UTC),
-    "a new year, elsewhere": datetime(2027, 1, 1, 1, 0, 30, 500_000, tzinfo=timezone(timedelta(hours=1))),
+    "a new year, elsewhere": datetime(
+        2027, 1, 1, 1, 0, 30, 500_000, tzinfo=timezone(timedelta(hours=1))
+    ),
     "a leap day": datetime(2028, 2, 29, 23, 59, 59, tzinfo=UTC),
 }
 
 RUN_MODELS = {"agent_runtime", "timeboxed_outcome"}
 MODELS = RUN_MODELS | {"capacity", "ongoing_sla", "infra_managed", "observability"}
-PRODUCT_LINES = {"talent", "managed_services", "ods", "infrastructure", "intelligence", "agent_gateway"}
+PRODUCT_LINES = {
+    "talent",
+    "managed_services",
+    "ods",
+    "infrastructure",
+    "intelligence",
+    "agent_gateway",
+}
 CAUSES = {"approval_gap", "capacity_issue", "policy_violation", "delivery_blocker"}
 SIGNALS = {"hours_on_target", "sla_compliance", "delivery_velocity", "capacity_utilisation"}
 SIGNALS |= {"incident_frequency", "agent_error_rate", "outcome_progress"}
-ENUMS = {"product_line": PRODUCT_LINES, "execution_model": MODELS, "cause": CAUSES, "signal": SIGNALS}
+ENUMS = {
+    "product_line": PRODUCT_LINES,
+    "execution_model": MODELS,
+    "cause": CAUSES,
+    "signal": SIGNALS,
+}
 ACTORS = {"user", "api_key", "agent", "system"}
 TRIGGERS = {"api", "user", "agent", "schedule", "system"}
 RESOURCE = ("id type", "name role allocated_hours_per_week status")
@@ -43,7 +57,9 @@ RUN_CAUSE = "triggered_by input"
 FIELDS = {
     "service_line.activated": (OWNER, "project_tags resources started_at execution_id"),
     "service_line.updated": ("project_tags", ""),
-    **dict.fromkeys(("service_line.paused", "service_line.resumed", "service_line.closed"), ("", "reason")),
+    **dict.fromkeys(
+        ("service_line.paused", "service_line.resumed", "service_line.closed"), ("", "reason")
+    ),
     "execution.checked_in": ("", "hours note resource_id"),
     "execution.check_in_voided": ("fact_id", "reason"),
     "execution.blocked": ("blocker_id cause", "reason"),
@@ -83,10 +99,15 @@ def fields_are_known(data: Fact, table: tuple[str, str]) -> bool:
 
 def check_shape(fact: Fact) -> None:
     """Check the envelope and the data of one fact against the table."""
-    assert fields_are_known(fact, ("specversion id source type subject time data", "actortype actorid"))
-    assert fact["specversion"] == "1.0" and fact["time"].endswith("Z")
-    assert fact["id"] and fact["source"].startswith("/")
-    assert ("actortype" in fact) == ("actorid" in fact) and fact.get("actortype", "user") in ACTORS
+    assert fields_are_known(
+        fact, ("specversion id source type subject time data", "actortype actorid")
+    )
+    assert fact["specversion"] == "1.0"
+    assert fact["time"].endswith("Z")
+    assert fact["id"]
+    assert fact["source"].startswith("/")
+    assert ("actortype" in fact) == ("actorid" in fact)
+    assert fact.get("actortype", "user") in ACTORS
     data = fact["data"]
     assert fields_are_known(data, FIELDS[fact["type"]]), fact
     assert None not in data.values()
@@ -95,11 +116,14 @@ def check_shape(fact: Fact) -> None:
         assert data[name] in ENUMS[name]
     assert "signal" not in data or data["status"] in {"green", "amber", "red"}
     if "hours" in data:
-        assert data["hours"] >= 0 and round(data["hours"], 2) == data["hours"]
+        assert data["hours"] >= 0
+        assert round(data["hours"], 2) == data["hours"]
     if "triggered_by" in data:
-        assert set(data["triggered_by"]) <= {"type", "actor_id"} and data["triggered_by"]["type"] in TRIGGERS
+        assert set(data["triggered_by"]) <= {"type", "actor_id"}
+        assert data["triggered_by"]["type"] in TRIGGERS
     assert "error" not in data or set(data["error"]) == {"code", "message"}
-    assert data.get("duration_ms", 0) >= 0 and data.get("tokens_used", 0) >= 0
+    assert data.get("duration_ms", 0) >= 0
+    assert data.get("tokens_used", 0) >= 0
 
 
 def walk(facts: Iterable[Fact]) -> Told:
@@ -133,7 +157,8 @@ def activate(lines: dict[str, State], runs: dict[str, State], fact: Fact) -> Non
 def walk_line(line: State, fact: Fact) -> None:
     """Apply a fact about a line."""
     data, at = fact["data"], instant(fact["time"])
-    assert not line["closed"] and line["told"] <= at
+    assert not line["closed"]
+    assert line["told"] <= at
     line["told"] = at
     if fact["type"].endswith(("paused", "resumed", "blocked")):
         line["last_change"] = at
@@ -160,7 +185,8 @@ def walk_line(line: State, fact: Fact) -> None:
             line["last_activity"] = max(line["last_activity"], at)
         case "execution.check_in_voided":
             key = (fact["source"], data["fact_id"])
-            assert key in line["check_ins"] and key not in line["voided"]
+            assert key in line["check_ins"]
+            assert key not in line["voided"]
             line["voided"].add(key)
         case "health.signal_reported":
             line["signals"][data["signal"]] = data
@@ -175,17 +201,23 @@ def walk_run(lines: dict[str, State], runs: dict[str, State], fact: Fact) -> Non
     line_id = run["line"] if run else data["service_line_id"]
     line = lines[line_id]
     assert data.get("service_line_id", line_id) == line_id
-    assert not line["closed"] and line["told"] <= at and line["execution_model"] in RUN_MODELS
+    assert not line["closed"]
+    assert line["told"] <= at
+    assert line["execution_model"] in RUN_MODELS
     assert fact["subject"] not in {each["record"] for each in lines.values()}
     if verb in {"requested", "started"}:
         if verb == "started":
-            assert not line["paused"] and not line["blockers"]
+            assert not line["paused"]
+            assert not line["blockers"]
         assert run is None or (verb == "started" and run["status"] == "pending")
-        run = runs.setdefault(fact["subject"], {"line": line_id, "started": None, **data, "requested": at})
+        run = runs.setdefault(
+            fact["subject"], {"line": line_id, "started": None, **data, "requested": at}
+        )
         run["status"] = "pending" if verb == "requested" else "running"
         run["started"] = at if verb == "started" else None
     else:
-        assert run is not None and run["status"] in {"pending", "running"}
+        assert run is not None
+        assert run["status"] in {"pending", "running"}
         assert verb != "completed" or run["status"] == "running"
         run.update(data, status=verb, completed=at)
     line["told"] = at
@@ -202,7 +234,9 @@ def state_of(line: State, open_runs: int, now: datetime) -> str:
 
 
 def open_runs(runs: dict[str, State]) -> Counter[str]:
-    return Counter(each["line"] for each in runs.values() if each["status"] in {"pending", "running"})
+    return Counter(
+        each["line"] for each in runs.values() if each["status"] in {"pending", "running"}
+    )
 
 
 # The story of `ledger demo`.
@@ -223,7 +257,9 @@ def told(facts: list[Fact]) -> Told:
     return walk(facts)
 
 
-def test_the_same_now_tells_the_same_bytes_within_a_second(facts: list[Fact], now: datetime) -> None:
+def test_the_same_now_tells_the_same_bytes_within_a_second(
+    facts: list[Fact], now: datetime
+) -> None:
     begun = process_time()
     again = list(demo.story(now.astimezone(UTC)))
     assert process_time() - begun < 1.0
@@ -235,7 +271,9 @@ def test_a_now_without_an_offset_is_refused() -> None:
         demo.story(datetime(2026, 4, 15))
 
 
-def test_facts_are_sorted_by_time_and_end_moments_before_now(facts: list[Fact], now: datetime) -> None:
+def test_facts_are_sorted_by_time_and_end_moments_before_now(
+    facts: list[Fact], now: datetime
+) -> None:
     times = [instant(fact["time"]) for fact in facts]
     assert times == sorted(times)
     assert now - timedelta(minutes=1) < times[-1] < now
@@ -246,12 +284,15 @@ def test_no_two_facts_share_source_and_id(facts: list[Fact]) -> None:
     assert len({(fact["source"], fact["id"]) for fact in facts}) == len(facts)
 
 
-def test_ids_are_well_formed_and_of_this_year_or_the_seeds(facts: list[Fact], now: datetime) -> None:
+def test_ids_are_well_formed_and_of_this_year_or_the_seeds(
+    facts: list[Fact], now: datetime
+) -> None:
     years = {f"{now.astimezone(UTC):%y}", "26"}
     told = set(re.findall(r"\b[A-Z]{2,6}-\d[\d-]*\d", json.dumps(facts)))
     for id in told | {fact["subject"] for fact in facts}:
         shape = re.fullmatch(r"SCR-\d{6}|([A-Z]+)-(\d\d)-\d{6}", id)
-        assert shape and (shape[2] is None or shape[2] in years), id
+        assert shape is not None, id
+        assert shape[2] is None or shape[2] in years, id
 
 
 def test_the_story_has_its_promised_size(told: Told) -> None:
@@ -260,13 +301,17 @@ def test_the_story_has_its_promised_size(told: Told) -> None:
     assert 55 <= len(lines) <= 65
     assert 4_900 <= len(runs) <= 5_200
     pairs = {(each["product_line"], each["execution_model"]) for each in lines.values()}
-    assert len(pairs) == 6 and dict(pairs).keys() == PRODUCT_LINES and set(dict(pairs).values()) == MODELS
+    assert len(pairs) == 6
+    assert dict(pairs).keys() == PRODUCT_LINES
+    assert set(dict(pairs).values()) == MODELS
     for organization, workspaces in demo.WORKSPACES.items():
         owned = [each for each in lines.values() if each["organization_id"] == organization]
         assert {each["workspace_id"] for each in owned} == set(workspaces)
 
 
-def test_the_story_uses_every_type_of_fact_and_status_of_a_run(facts: list[Fact], told: Told) -> None:
+def test_the_story_uses_every_type_of_fact_and_status_of_a_run(
+    facts: list[Fact], told: Told
+) -> None:
     _, runs = told
     assert {fact["type"] for fact in facts} == set(FIELDS)
     assert {each["status"] for each in runs.values()} == {"pending", "running"} | ENDINGS
@@ -304,10 +349,14 @@ def test_health_shows_amber_and_red_with_value_and_evidence(told: Told) -> None:
     assert {each["status"] for each in reports} == {"green", "amber", "red"}
     assert all("value" in each and each["evidence"] for each in reports)
     scores = {score(each) for each in lines.values() if each["signals"]}
-    assert max(scores) == 100 and min(scores) < 50 and any(50 <= each < 70 for each in scores)
+    assert max(scores) == 100
+    assert min(scores) < 50
+    assert any(50 <= each < 70 for each in scores)
 
 
-def test_the_seeds_lines_are_there_and_only_they_bring_record_ids(facts: list[Fact], told: Told) -> None:
+def test_the_seeds_lines_are_there_and_only_they_bring_record_ids(
+    facts: list[Fact], told: Told
+) -> None:
     lines, runs = told
     records = {id: each["record"] for id, each in lines.items() if each["record"]}
     assert records == {"LIN-26-084729": "RUN-26-000419", "LIN-26-091100": "RUN-26-000388"}
@@ -356,7 +405,8 @@ def metrics_of(id: str, line: State, runs: dict[str, State], now: datetime) -> d
 def test_the_samples_facts_are_accepted_in_order(sample_facts: list[Fact]) -> None:
     walk([*sample_facts, sample("completion.json")])
     times = [instant(fact["time"]) for fact in sample_facts]
-    assert times == sorted(times) and times[-1] < SAMPLES_NOW
+    assert times == sorted(times)
+    assert times[-1] < SAMPLES_NOW
     assert len({(fact["source"], fact["id"]) for fact in sample_facts}) == len(sample_facts)
 
 

@@ -5,6 +5,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from fastapi import Request, Response
@@ -63,7 +64,11 @@ def decode_cursor(cursor: str, filters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fingerprint(filters: Mapping[str, Any]) -> str:
-    text = json.dumps(filters, sort_keys=True, default=str)
+    return _digest(repr(sorted(filters.items())))
+
+
+@lru_cache(4096)
+def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
