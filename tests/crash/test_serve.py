@@ -133,11 +133,6 @@ def test_a_busy_port_is_one_line_and_starts_no_database(tmp_path: Path) -> None:
 
 
 @pytest.mark.crash
-@pytest.mark.xfail(
-    strict=True,
-    reason="serve.py _supervise ends the loops together with the workers: writes in flight wait "
-    "their whole 2 s for views that nobody moves any more",
-)
 def test_the_last_writes_before_a_stop_are_shown_by_the_views(served: Served) -> None:
     token = served.token()
     with served.client(token) as client:
@@ -150,11 +145,6 @@ def test_the_last_writes_before_a_stop_are_shown_by_the_views(served: Served) ->
 
 
 @pytest.mark.crash
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="serve.py _is_ready asks its own address through the environment's HTTP proxy",
-)
 def test_a_proxy_in_the_environment_does_not_keep_the_service_from_saying_that_it_serves(
     conninfo: str, tmp_path: Path
 ) -> None:

@@ -129,12 +129,6 @@ def test_a_run_that_began_in_the_group_that_closed_its_line_still_takes_its_late
     assert recorded(submit(writer, start, close, late)) == [True, True, True]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="writer.py _answer: set_result on a future that its asker cancelled raises and ends "
-    "the writer's thread; every later command of the process waits for ever",
-)
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_caller_who_gave_up_waiting_does_not_end_the_writer(writer: Writer) -> None:
     submit(writer, report(activation()))
     given_up: Future[list[Outcome]] = writer.submit([tags("nobody", "waits")])
