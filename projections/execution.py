@@ -21,7 +21,8 @@ from ledger.domain.execution import Execution
 from ledger.domain.execution_events import EXECUTION_EVENTS
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.run import RUN_EVENTS
-from ledger.domain.values import day_of, format_instant, sort_key, week_of
+from ledger.domain.values import day_of, sort_key, week_of
+from ledger.projection.rendering import json_text, members, time_text
 from ledger.store.arrays import array
 
 _CACHED = 20_000
@@ -210,13 +211,13 @@ def _columns(row: LineRow) -> tuple[Any, ...]:
         list(causes),
         row.open_runs,
         quiet_since,
-        _members(_head(row)),
-        _members(_extra(row)),
-        _json(_metrics(row, 0)),
+        members(_head(row)),
+        members(_extra(row)),
+        json_text(_metrics(row, 0)),
         latest[0][0],
-        None if latest[0][0] is None else _json(_metrics(row, latest[0][1])),
+        None if latest[0][0] is None else json_text(_metrics(row, latest[0][1])),
         latest[1][0],
-        None if latest[1][0] is None else _json(_metrics(row, latest[1][1])),
+        None if latest[1][0] is None else json_text(_metrics(row, latest[1][1])),
         _encode(row),
         row.position,
     )
@@ -233,9 +234,9 @@ def _head(row: LineRow) -> dict[str, Any]:
         "workspace_id": execution.workspace_id,
         "product_line": execution.product_line,
         "project_tags": execution.project_tags,
-        "started_at": _time(execution.started_at),
-        "last_activity_at": _time(row.last_activity_at),
-        "state_since": _time(execution.state_since),
+        "started_at": time_text(execution.started_at),
+        "last_activity_at": time_text(row.last_activity_at),
+        "state_since": time_text(execution.state_since),
         "open_runs": row.open_runs,
         "health_status": health.status(health.score(execution.signals.values())),
     }
@@ -253,14 +254,14 @@ def _extra(row: LineRow) -> dict[str, Any]:
             "signals": list(execution.signals.values()),
         },
         "blockers": [
-            {"id": b.id, "cause": b.cause, "reason": b.reason, "since": _time(b.since)}
+            {"id": b.id, "cause": b.cause, "reason": b.reason, "since": time_text(b.since)}
             for b in execution.blockers.values()
         ],
         "holds": [
-            {"hold": h.hold, "reason": h.reason, "since": _time(h.since), "by": h.by}
+            {"hold": h.hold, "reason": h.reason, "since": time_text(h.since), "by": h.by}
             for h in execution.holds.values()
         ],
-        "closed_at": _time(execution.closed_at),
+        "closed_at": time_text(execution.closed_at),
     }
 
 
@@ -288,16 +289,3 @@ def _metrics(row: LineRow, amount: int) -> dict[str, Any]:
             }
         case _:
             return {"check_ins_this_week": amount, "health_score": score}
-
-
-def _time(instant: datetime | None) -> str | None:
-    return None if instant is None else format_instant(instant)
-
-
-def _json(value: Any) -> str:
-    return _encode(value).decode()
-
-
-def _members(value: dict[str, Any]) -> str:
-    """JSON members without the braces, to be joined with others."""
-    return _json(value)[1:-1]

@@ -6,7 +6,6 @@ JSON around the place where the edge splices them in.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -14,7 +13,8 @@ from psycopg import Cursor
 
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run
-from ledger.domain.values import format_instant, sort_key
+from ledger.domain.values import sort_key
+from ledger.projection.rendering import members, time_text
 from ledger.store.arrays import array
 
 _CACHED = 20_000
@@ -117,7 +117,7 @@ def _columns(row: RunRow, sealed: dict[str, bytes]) -> tuple[Any, ...]:
         run.status,
         run.triggered_by.actor_id if run.triggered_by else None,
         run.requested_at,
-        _members(
+        members(
             {
                 "id": run.id,
                 "service_line_id": run.service_line_id,
@@ -125,13 +125,13 @@ def _columns(row: RunRow, sealed: dict[str, bytes]) -> tuple[Any, ...]:
                 "triggered_by": run.triggered_by,
             }
         ),
-        _members(
+        members(
             {
                 "duration_ms": run.duration_ms,
                 "tokens_used": run.tokens_used,
-                "requested_at": _time(run.requested_at),
-                "started_at": _time(run.started_at),
-                "completed_at": _time(run.completed_at),
+                "requested_at": time_text(run.requested_at),
+                "started_at": time_text(run.started_at),
+                "completed_at": time_text(run.completed_at),
                 "erased_at": None,
             }
         ),
@@ -141,12 +141,3 @@ def _columns(row: RunRow, sealed: dict[str, bytes]) -> tuple[Any, ...]:
         _encode(row),
         row.position,
     )
-
-
-def _time(instant: datetime | None) -> str | None:
-    return None if instant is None else format_instant(instant)
-
-
-def _members(value: dict[str, Any]) -> str:
-    """JSON members without the braces, to be joined with others."""
-    return _encode(value).decode()[1:-1]

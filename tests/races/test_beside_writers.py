@@ -13,7 +13,7 @@ from ledger.application.report import ReportFact
 from ledger.application.sweeper import Sweeper
 from ledger.application.unit import Receipt
 from ledger.application.writer import Writer
-from ledger.store.log import Log
+from ledger.store.recorder import read_log
 from tests.support.facts import activation, fact
 from tests.support.log_checker import check
 from tests.support.racers import activate, each_process, fast_idling, now, parsed, principal
@@ -56,16 +56,16 @@ def test_a_tailing_reader_beside_16_writers_in_2_processes_misses_nothing(connin
 
     def tail() -> None:
         nonlocal rounds
-        log = Log(conninfo)
+        connection = psycopg.connect(conninfo, autocommit=True)
         finished = False
         while not finished:
             # Looked at before the read: the last read comes after the last append.
             finished = stop.is_set()
-            rows = log.ledger_recorder.read(seen[-1] if seen else 0, 50)
+            rows = read_log(connection, seen[-1] if seen else 0, 50)
             finished = finished and not rows
             rounds += bool(rows)
             seen.extend(row[4] for row in rows)
-        log.close()
+        connection.close()
 
     reader = threading.Thread(target=tail)
     reader.start()

@@ -5,7 +5,7 @@ digits, and more than six only without leading zeros.
 """
 
 import re
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal, get_args
 
 ProductLine = Literal[
@@ -111,8 +111,3 @@ def week_of(instant: datetime) -> date:
     """The Monday of the instant's ISO week, in UTC."""
     day = day_of(instant)
     return day - timedelta(days=day.weekday())
-
-
-def start_of(day: date) -> datetime:
-    """00:00Z of a day."""
-    return datetime.combine(day, time(), UTC)

@@ -19,6 +19,7 @@ from ledger.domain.recorded import Event, Recorded
 from ledger.projection.contract import Projection, ddl, table_of
 from ledger.store.append import StoredRow
 from ledger.store.codec import EnvelopeMapper
+from ledger.store.recorder import read_log
 
 _LEADER = 7_300_002
 """Advisory lock of the leading projector."""
@@ -33,12 +34,6 @@ _HEAL_SECONDS = 1.0
 """A lost notification is healed after this long."""
 
 _logger = logging.getLogger(__name__)
-
-# The log in order, from after a position.
-_READ = """
-SELECT originator_id, originator_version, topic, state, notification_id
-FROM ledger.ledger_events WHERE notification_id > %s ORDER BY notification_id LIMIT %s
-"""
 
 # The tracking of every projection that serves.
 _TRACKING = "SELECT name, version, generation, position, stopped_at FROM ledger.projection"
@@ -159,7 +154,7 @@ class Projector:
         return worked
 
     def _take_batch(self, views: Sequence[_View], start: int) -> bool:
-        rows = self._connect().execute(_READ, (start, _BATCH), prepare=True, binary=True).fetchall()
+        rows = read_log(self._connect(), start, _BATCH)
         if not rows:
             return False
         events, end = self._decode(rows), rows[-1][4]

@@ -12,7 +12,7 @@ from typing import Any
 
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresFactory
-from psycopg import Cursor
+from psycopg import Connection, Cursor
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow, tuple_row
 from psycopg.sql import SQL
@@ -61,13 +61,10 @@ class LedgerRecorder(PostgresApplicationRecorder):
         append: Append = kwargs.pop("append")
         return append.insert(stored_events, **kwargs)
 
-    def read(self, after: int, limit: int) -> list[StoredRow]:
-        """Stored events after a position, in order. Complete: see the table lock."""
-        with (
-            self.datastore.get_connection() as conn,
-            conn.cursor(row_factory=tuple_row, binary=True) as cursor,
-        ):
-            return cursor.execute(_READ, (after, limit), prepare=True).fetchall()
+
+def read_log(connection: Connection[TupleRow], after: int, limit: int) -> list[StoredRow]:
+    """Stored events after a position, in order. Complete, because of the table lock."""
+    return connection.execute(_READ, (after, limit), prepare=True, binary=True).fetchall()
 
 
 class LedgerFactory(PostgresFactory):

@@ -1,0 +1,25 @@
+"""Ready JSON: what views keep, so that reads pass it on unparsed."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from ledger.domain.values import format_instant
+
+_encode = msgspec.json.Encoder().encode
+
+
+def time_text(instant: datetime | None) -> str | None:
+    """An instant as the API shows it."""
+    return None if instant is None else format_instant(instant)
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON."""
+    return _encode(value).decode()
+
+
+def members(value: dict[str, Any]) -> str:
+    """JSON members without the braces, to be joined with others."""
+    return json_text(value)[1:-1]
