@@ -1,203 +1,272 @@
-"""The view behind lists, counts and details: one row a line (contract 3 and 4).
+"""The view behind lists, counts, details, timelines and hours: lines as they are and as they were.
 
-The fold is the domain's own fold of the line's stream plus what its runs and check-ins count up
-to. Metrics that follow the clock ("this week", "today") are kept per period, for the two latest
-periods with activity; the reading statement picks one with the clock as a bound value. Two
-suffice: at most one period can lie ahead of now, because facts may be five minutes early.
+``execution`` has one row a line, what lists filter by and ready JSON: the present. The other
+tables are the past, which only grows: ``execution_interval`` says who was in which state, with
+which causes and tags, from position to position; ``execution_version`` and ``execution_step``
+keep what a row showed (see ``line.py``); ``execution_day`` the hours of each UTC day. What held
+at a position is the latest row at or before it, so an answer of the past touches as few rows as
+one of the present.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from typing import Any
 
 import msgspec
-from psycopg import Cursor
 
 from ledger.domain import execution_events as lines
-from ledger.domain import health
-from ledger.domain import run as runs
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import EXECUTION_EVENTS
-from ledger.domain.recorded import Event, Recorded
+from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS
-from ledger.domain.values import day_of, sort_key, week_of
-from ledger.projection.rendering import json_text, members, time_text
+from ledger.domain.values import day_of, sort_key
+from ledger.projection.contract import Table
+from ledger.projection.folds import Folds
+from ledger.projection.generation import Generation
+from ledger.projection.rendering import json_text
 from ledger.store.arrays import array
+from projections import line
+from projections.line import Interval, LineRow
 
-_CACHED = 20_000
-"""Rows kept in memory between batches."""
+FOREVER = 2**63 - 1
+"""The position at which an interval that still lasts ends."""
 
-_LOAD = "SELECT fold FROM {table} WHERE line_id = ANY(%s::text[])"
+EXECUTION = Table(
+    "execution",
+    key=("line_id",),
+    replaces=True,
+    columns={
+        "line_id": "text",
+        "record_key": "bigint",
+        "organization_id": "text",
+        "workspace_id": "text",
+        "execution_model": "text",
+        "product_line": "text",
+        "activated": "bigint",
+        "project_tags": "text[]",
+        "state": "text",
+        "causes": "text[]",
+        "open_runs": "int",
+        "quiet_since": "timestamptz",
+        "head": "text",
+        "extra": "text",
+        "counts": "text",
+        "metrics": "text",
+        "quiet": "text",
+        "period_1": "date",
+        "now_1": "text",
+        "period_2": "date",
+        "now_2": "text",
+        "fold": "bytea",
+        "position": "bigint",
+    },
+)
+INTERVAL = Table(
+    "execution_interval",
+    key=("line_id", "opened"),
+    replaces=True,
+    columns={
+        "line_id": "text",
+        "opened": "bigint",
+        "ended": "bigint",
+        "since": "timestamptz",
+        "turned": "bool",
+        "state": "text",
+        "causes": "text[]",
+        "project_tags": "text[]",
+        "record_key": "bigint",
+        "organization_id": "text",
+        "workspace_id": "text",
+        "execution_model": "text",
+        "product_line": "text",
+        "position": "bigint",
+    },
+)
+VERSION = Table(
+    "execution_version",
+    key=("line_id", "position"),
+    columns={"line_id": "text", "position": "bigint", "head": "text", "extra": "text"},
+)
+STEP = Table(
+    "execution_step",
+    key=("line_id", "position"),
+    columns={
+        "line_id": "text",
+        "position": "bigint",
+        "counts": "text",
+        "metrics": "text",
+        "quiet": "text",
+        "period_1": "date",
+        "now_1": "text",
+        "period_2": "date",
+        "now_2": "text",
+    },
+)
+DAY = Table(
+    "execution_day",
+    key=("line_id", "day", "position"),
+    columns={
+        "line_id": "text",
+        "day": "date",
+        "position": "bigint",
+        "at": "timestamptz",
+        "change": "text",
+        "total": "text",
+    },
+)
 
-_STORE = """
-INSERT INTO {table} AS t (line_id, record_key, organization_id, workspace_id, execution_model,
-    product_line, project_tags, state, causes, open_runs, quiet_since, head, extra, metrics,
-    period_1, metrics_1, period_2, metrics_2, fold, position)
-SELECT line_id, record_key, organization_id, workspace_id, execution_model, product_line,
-    project_tags::text[], state, causes::text[], open_runs, quiet_since, head, extra, metrics,
-    period_1, metrics_1, period_2, metrics_2, fold, position
-FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
-    %s::text[], %s::text[], %s::int[], %s::timestamptz[], %s::text[], %s::text[], %s::text[],
-    %s::date[], %s::text[], %s::date[], %s::text[], %s::bytea[], %s::bigint[])
-    AS u (line_id, record_key, organization_id, workspace_id, execution_model, product_line,
-    project_tags, state, causes, open_runs, quiet_since, head, extra, metrics, period_1,
-    metrics_1, period_2, metrics_2, fold, position)
-ON CONFLICT (line_id) DO UPDATE SET
-    project_tags = excluded.project_tags, state = excluded.state, causes = excluded.causes,
-    open_runs = excluded.open_runs, quiet_since = excluded.quiet_since, head = excluded.head,
-    extra = excluded.extra, metrics = excluded.metrics, period_1 = excluded.period_1,
-    metrics_1 = excluded.metrics_1, period_2 = excluded.period_2, metrics_2 = excluded.metrics_2,
-    fold = excluded.fold, position = excluded.position
+# The folds of these lines.
+_LOAD = "SELECT fold FROM ledger.execution_{g} WHERE line_id = ANY(%s::text[])"
+
+# What these days of these lines have come to.
+_LOAD_DAYS = """
+SELECT asked.line_id, asked.day, latest.total
+FROM unnest(%s::text[], %s::date[]) AS asked (line_id, day)
+CROSS JOIN LATERAL (
+    SELECT total FROM ledger.execution_day_{g} AS d
+    WHERE d.line_id = asked.line_id AND d.day = asked.day ORDER BY d.position DESC LIMIT 1
+) AS latest
 """
 
+_Day = tuple[str, date]
+_Hours = dict[str | None, int]
+"""Hundredths of hours by resource; none is kept at zero."""
+
 _encode = msgspec.json.Encoder().encode
-
-
-class LineRow(msgspec.Struct):
-    """The fold's state for one line."""
-
-    execution: Execution
-    position: int = 0
-    last_activity_at: datetime | None = None
-    open_runs: int = 0
-    hours_total: int = 0
-    """In hundredths of an hour: sums of decimals stay exact."""
-    started_runs: int = 0
-    completed_runs: int = 0
-    last_ended_at: datetime | None = None
-    last_run_duration_ms: int | None = None
-    periods: dict[date, int] = {}
-    """Amount per ISO week (hundredths of hours, or check-ins) or UTC day (started runs)."""
-
-    def evolve(self, recorded: Recorded) -> None:
-        """Fold one event of the line or of one of its runs. Pure: (row, event) → row."""
-        self.position = recorded.position
-        if recorded.originator_id == self.execution.id:
-            self.execution.evolve(recorded)
-        apply = _COUNT.get(type(recorded.body))
-        if apply is not None:
-            apply(self, recorded.body, recorded)
-
-    def _active(self, recorded: Recorded) -> None:
-        if self.last_activity_at is None or recorded.occurred_at > self.last_activity_at:
-            self.last_activity_at = recorded.occurred_at
-
-    def _add(self, period: date, amount: int) -> None:
-        periods = self.periods | {period: self.periods.get(period, 0) + amount}
-        self.periods = {day: periods[day] for day in sorted(periods, reverse=True)[:2]}
-
-    def _count_check_in(self, hours: float | None, at: datetime, sign: int) -> None:
-        hundredths = round((hours or 0) * 100) * sign
-        self.hours_total += hundredths
-        model = self.execution.execution_model
-        if model in ("capacity", "ongoing_sla"):
-            self._add(week_of(at), hundredths)
-        elif model in ("infra_managed", "observability"):
-            self._add(week_of(at), sign)
-
-    def _activated(self, body: lines.Activated, recorded: Recorded) -> None:
-        self.last_activity_at = body.started_at
-
-    def _checked_in(self, body: lines.CheckedIn, recorded: Recorded) -> None:
-        self._active(recorded)
-        self._count_check_in(body.hours, recorded.occurred_at, 1)
-
-    def _voided(self, body: lines.CheckInVoided, recorded: Recorded) -> None:
-        self._count_check_in(body.hours, body.checked_in_at, -1)
-
-    def _requested(self, body: runs.RunRequested, recorded: Recorded) -> None:
-        self._active(recorded)
-        self.open_runs += 1
-
-    def _started(self, body: runs.RunStarted, recorded: Recorded) -> None:
-        self._active(recorded)
-        if body.run_id_origin is not None:
-            self.open_runs += 1
-        self.started_runs += 1
-        if self.execution.execution_model == "agent_runtime":
-            self._add(day_of(recorded.occurred_at), 1)
-
-    def _completed(self, body: runs.RunCompleted, recorded: Recorded) -> None:
-        self.completed_runs += 1
-        self._ended(body, recorded)
-
-    def _ended(self, body: runs.RunCompleted | runs.RunFailed, recorded: Recorded) -> None:
-        self._active(recorded)
-        if not body.late:
-            self.open_runs -= 1
-        if self.last_ended_at is None or recorded.occurred_at >= self.last_ended_at:
-            self.last_ended_at = recorded.occurred_at
-            self.last_run_duration_ms = body.duration_ms
-
-    def _cancelled(self, body: runs.RunCancelled, recorded: Recorded) -> None:
-        self._active(recorded)
-        self.open_runs -= 1
-
-
-_COUNT: dict[type[Event], Callable[[LineRow, Any, Recorded], None]] = {
-    lines.Activated: LineRow._activated,
-    lines.CheckedIn: LineRow._checked_in,
-    lines.CheckInVoided: LineRow._voided,
-    runs.RunRequested: LineRow._requested,
-    runs.RunStarted: LineRow._started,
-    runs.RunCompleted: LineRow._completed,
-    runs.RunFailed: LineRow._ended,
-    runs.RunCancelled: LineRow._cancelled,
-}
-
 _decode = msgspec.json.Decoder(LineRow).decode
+_decode_hours = msgspec.json.Decoder(list[tuple[str | None, int]]).decode
 
 
 class ExecutionView:
     """The projection."""
 
     name = "execution"
-    version = 1
+    version = 2
+    tables: tuple[Table, ...] = (EXECUTION, INTERVAL, VERSION, STEP, DAY)
     events = frozenset((*EXECUTION_EVENTS, *RUN_EVENTS))
 
     def __init__(self) -> None:
-        self._rows: OrderedDict[str, LineRow] = OrderedDict()
+        self._lines: Folds[str, LineRow] = Folds(lambda line_id: LineRow(Execution(line_id)))
+        self._days: Folds[_Day, _Hours] = Folds(lambda _: {})
 
-    def project(self, cursor: Cursor[Any], table: str, events: Sequence[Recorded]) -> None:
-        """Fold a batch: each line's row is loaded, evolved and stored once."""
-        touched = dict.fromkeys(e.service_line_id or e.originator_id for e in events)
-        self._load(cursor, table, touched)
+    @property
+    def waiting(self) -> int:
+        """Lines whose row has changed."""
+        return self._lines.waiting
+
+    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        """Fold a batch; the past is written at once, the present waits for ``store``."""
+        self._bring(generation, events)
+        past = _Past()
         for event in events:
             line_id = event.service_line_id or event.originator_id
-            if line_id not in self._rows:
-                self._rows[line_id] = LineRow(Execution(line_id))
-            self._rows[line_id].evolve(event)
-        columns = zip(*(_columns(self._rows[line_id]) for line_id in touched), strict=True)
-        cursor.execute(
-            _STORE.format(table=table), [array(column) for column in columns], prepare=True
-        )
-        while len(self._rows) > _CACHED:
-            self._rows.popitem(last=False)
+            row = self._lines[line_id]
+            self._lines.change(line_id)
+            if event.originator_id == line_id:
+                _evolve(row, event, past)
+            else:
+                row.evolve(event)
+            if type(event.body) in line.COUNTING:
+                past.steps.append((line_id, event.position, *line.step(row)))
+            moved = _hours_moved(event)
+            if moved is not None:
+                self._add_hours(line_id, event.position, *moved, past)
+        self._days.trim()
+        generation.write(INTERVAL, past.intervals.values())
+        generation.write(VERSION, past.versions)
+        generation.write(STEP, past.steps)
+        generation.write(DAY, past.days)
+
+    def store(self, generation: Generation) -> None:
+        """Write the rows of the lines that changed."""
+        generation.write(EXECUTION, map(_present, self._lines.take_changed()))
 
     def forget(self) -> None:
         """Drop the rows in memory."""
-        self._rows.clear()
+        self._lines.clear()
+        self._days.clear()
 
-    def _load(self, cursor: Cursor[Any], table: str, line_ids: Iterable[str]) -> None:
-        missing = []
-        for line_id in line_ids:
-            if line_id in self._rows:
-                self._rows.move_to_end(line_id)
-            else:
-                missing.append(line_id)
-        if missing:
-            cursor.execute(_LOAD.format(table=table), (array(missing),), prepare=True)
-            for (fold,) in cursor.fetchall():
+    def _bring(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        def load(line_ids: list[str]) -> Iterable[tuple[str, LineRow]]:
+            for (fold,) in generation.fetch(_LOAD, (array(line_ids),)):
                 row = _decode(fold)
-                self._rows[row.execution.id] = row
+                yield row.execution.id, row
+
+        def load_days(days: list[_Day]) -> Iterable[tuple[_Day, _Hours]]:
+            asked = array(d[0] for d in days), array(d[1] for d in days)
+            for line_id, day, total in generation.fetch(_LOAD_DAYS, asked):
+                yield (line_id, day), dict(_decode_hours(total))
+
+        self._lines.bring({e.service_line_id or e.originator_id: None for e in events}, load)
+        moved = ((e.originator_id, _hours_moved(e)) for e in events)
+        self._days.bring({(at, day_of(m[0])): None for at, m in moved if m}, load_days)
+
+    def _add_hours(
+        self,
+        line_id: str,
+        position: int,
+        at: datetime,
+        resource_id: str | None,
+        amount: int,
+        past: "_Past",
+    ) -> None:
+        day = day_of(at)
+        hours = self._days[line_id, day]
+        hours[resource_id] = hours.get(resource_id, 0) + amount
+        if not hours[resource_id]:
+            del hours[resource_id]
+        change = json_text([(resource_id, amount)])
+        past.days.append((line_id, day, position, at, change, json_text(list(hours.items()))))
 
 
-def _columns(row: LineRow) -> tuple[Any, ...]:
-    """One row of the table, in the order of ``_STORE``."""
+class _Past:
+    """A batch's rows of the tables that only grow, and the intervals it began or ended."""
+
+    def __init__(self) -> None:
+        self.intervals: dict[tuple[str, int], tuple[Any, ...]] = {}
+        self.versions: list[tuple[Any, ...]] = []
+        self.steps: list[tuple[Any, ...]] = []
+        self.days: list[tuple[Any, ...]] = []
+
+
+def _evolve(row: LineRow, event: Recorded, past: _Past) -> None:
+    """Fold an event of the line's own stream, and keep what it ended and began."""
+    before, execution = row.interval, row.execution
+    row.evolve(event)
+    if type(event.body) in line.CHECK_INS:
+        return
+    head, extra = line.head(execution), line.extra(execution)
+    past.versions.append((execution.id, event.position, head, extra))
+    if row.interval is not before and row.interval is not None:
+        if before is not None:
+            past.intervals[execution.id, before.opened] = _interval(row, before, event.position)
+        past.intervals[execution.id, event.position] = _interval(row, row.interval, FOREVER)
+
+
+def _interval(row: LineRow, interval: Interval, ended: int) -> tuple[Any, ...]:
+    """One row of the table, in the order of its columns."""
     execution = row.execution
-    latest = list(row.periods.items()) + [(None, 0)] * (2 - len(row.periods))
-    causes = dict.fromkeys(blocker.cause for blocker in execution.blockers.values())
+    return (
+        execution.id,
+        interval.opened,
+        ended,
+        interval.since,
+        interval.turned,
+        interval.state,
+        interval.causes,
+        interval.project_tags,
+        sort_key(execution.execution_id),
+        execution.organization_id,
+        execution.workspace_id,
+        execution.execution_model,
+        execution.product_line,
+        interval.opened if ended == FOREVER else ended,
+    )
+
+
+def _present(row: LineRow) -> tuple[Any, ...]:
+    """One row of the table, in the order of its columns."""
+    execution = row.execution
     quiet_since = max(t for t in (row.last_activity_at, execution.changed_at) if t is not None)
     return (
         execution.id,
@@ -206,86 +275,27 @@ def _columns(row: LineRow) -> tuple[Any, ...]:
         execution.workspace_id,
         execution.execution_model,
         execution.product_line,
+        row.activated,
         execution.project_tags,
         execution.state,
-        list(causes),
+        line.causes(execution),
         row.open_runs,
         quiet_since,
-        members(_head(row)),
-        members(_extra(row)),
-        json_text(_metrics(row, 0)),
-        latest[0][0],
-        None if latest[0][0] is None else json_text(_metrics(row, latest[0][1])),
-        latest[1][0],
-        None if latest[1][0] is None else json_text(_metrics(row, latest[1][1])),
+        line.head(execution),
+        line.extra(execution),
+        *line.step(row),
         _encode(row),
         row.position,
     )
 
 
-def _head(row: LineRow) -> dict[str, Any]:
-    """What list row and detail share (contract 4)."""
-    execution = row.execution
-    return {
-        "id": execution.execution_id,
-        "service_line_id": execution.id,
-        "execution_model": execution.execution_model,
-        "state": execution.state,
-        "workspace_id": execution.workspace_id,
-        "product_line": execution.product_line,
-        "project_tags": execution.project_tags,
-        "started_at": time_text(execution.started_at),
-        "last_activity_at": time_text(row.last_activity_at),
-        "state_since": time_text(execution.state_since),
-        "open_runs": row.open_runs,
-        "health_status": health.status(health.score(execution.signals.values())),
-    }
-
-
-def _extra(row: LineRow) -> dict[str, Any]:
-    """What the detail has beside (contract 4)."""
-    execution = row.execution
-    score = health.score(execution.signals.values())
-    return {
-        "resources": list(execution.resources.values()),
-        "health": {
-            "score": score,
-            "status": health.status(score),
-            "signals": list(execution.signals.values()),
-        },
-        "blockers": [
-            {"id": b.id, "cause": b.cause, "reason": b.reason, "since": time_text(b.since)}
-            for b in execution.blockers.values()
-        ],
-        "holds": [
-            {"hold": h.hold, "reason": h.reason, "since": time_text(h.since), "by": h.by}
-            for h in execution.holds.values()
-        ],
-        "closed_at": time_text(execution.closed_at),
-    }
-
-
-def _metrics(row: LineRow, amount: int) -> dict[str, Any]:
-    """The model's metrics, with the present period's amount (contract 3)."""
-    score = health.score(row.execution.signals.values())
-    match row.execution.execution_model:
-        case "agent_runtime":
-            return {
-                "invocations_today": amount,
-                "invocations_total": row.started_runs,
-                "last_run_duration_ms": row.last_run_duration_ms,
-            }
-        case "timeboxed_outcome":
-            return {
-                "cycles_total": row.started_runs,
-                "cycles_completed": row.completed_runs,
-                "last_run_duration_ms": row.last_run_duration_ms,
-            }
-        case "capacity" | "ongoing_sla":
-            return {
-                "hours_this_week": amount / 100,
-                "hours_total": row.hours_total / 100,
-                "health_score": score,
-            }
-        case _:
-            return {"check_ins_this_week": amount, "health_score": score}
+def _hours_moved(event: Recorded) -> tuple[datetime, str | None, int] | None:
+    """(time, resource, hundredths) by which an event changes a day's hours, or None."""
+    body = event.body
+    if isinstance(body, lines.CheckedIn):
+        moved = event.occurred_at, body.resource_id, line.hundredths(body.hours)
+    elif isinstance(body, lines.CheckInVoided):
+        moved = body.checked_in_at, body.resource_id, -line.hundredths(body.hours)
+    else:
+        return None
+    return moved if moved[2] else None

@@ -1,4 +1,4 @@
--- One row a line: what lists filter by, and the ready JSON of list row and detail.
+-- Lines as they are: what lists filter by, and the ready JSON of list row and detail.
 
 CREATE TABLE ledger.execution_g$generation (
     line_id text PRIMARY KEY,
@@ -7,6 +7,7 @@ CREATE TABLE ledger.execution_g$generation (
     workspace_id text NOT NULL,
     execution_model text NOT NULL,
     product_line text NOT NULL,
+    activated bigint NOT NULL,          -- position: before it the line did not exist
     project_tags text[] NOT NULL,
     state text NOT NULL,
     causes text[] NOT NULL,             -- of the open blockers, each once
@@ -14,18 +15,20 @@ CREATE TABLE ledger.execution_g$generation (
     quiet_since timestamptz NOT NULL,   -- last activity or change: where the idle clock starts
     head text NOT NULL,                 -- JSON members of both list row and detail
     extra text NOT NULL,                -- JSON members of the detail alone
-    metrics text NOT NULL,              -- metrics in a period without activity
-    period_1 date,                      -- the latest period with activity …
-    metrics_1 text,                     -- … and the metrics in it
-    period_2 date,
-    metrics_2 text,
+    counts text NOT NULL,               -- JSON members of both, changed by runs and check-ins
+    metrics text NOT NULL,              -- the metrics that do not follow the clock
+    quiet text NOT NULL,                -- the one that does, in a period without activity,
+    period_1 date,                      -- in the latest period with activity …
+    now_1 text,
+    period_2 date,                      -- … and in the one before
+    now_2 text,
     fold bytea NOT NULL,                -- the fold's own state
     position bigint NOT NULL            -- of the event that last touched the row
 ) WITH (fillfactor = 80);
 
 -- Lists, by tenant and its usual filters, in the list's order.
-CREATE UNIQUE INDEX ON ledger.execution_g$generation (record_key);
-CREATE INDEX ON ledger.execution_g$generation (organization_id, record_key);
+CREATE UNIQUE INDEX ON ledger.execution_g$generation (record_key) INCLUDE (activated);
+CREATE INDEX ON ledger.execution_g$generation (organization_id, record_key, activated);
 CREATE INDEX ON ledger.execution_g$generation (organization_id, state, record_key);
 CREATE INDEX ON ledger.execution_g$generation (workspace_id, state, record_key);
 -- Lists by project.
@@ -34,7 +37,66 @@ CREATE INDEX ON ledger.execution_g$generation USING gin (project_tags);
 CREATE INDEX ON ledger.execution_g$generation (execution_model, quiet_since)
     WHERE state = 'running' AND open_runs = 0;
 
-CREATE OR REPLACE VIEW ledger.execution WITH (security_invoker = true) AS
-SELECT * FROM ledger.execution_g$generation;
+-- Who was in which state, with which causes and tags, from position to position.
+CREATE TABLE ledger.execution_interval_g$generation (
+    line_id text NOT NULL,
+    opened bigint NOT NULL,             -- position of the event that began it
+    ended bigint NOT NULL,              -- position of the one that ended it; the largest: none yet
+    since timestamptz NOT NULL,         -- effective time of the latest change of state or causes
+    turned boolean NOT NULL,            -- whether state or causes changed here, not tags alone
+    state text NOT NULL,
+    causes text[] NOT NULL,
+    project_tags text[] NOT NULL,
+    record_key bigint NOT NULL,
+    organization_id text NOT NULL,
+    workspace_id text NOT NULL,
+    execution_model text NOT NULL,
+    product_line text NOT NULL,
+    position bigint NOT NULL,
+    PRIMARY KEY (line_id, opened)
+);
 
-GRANT SELECT ON ledger.execution, ledger.execution_g$generation TO ledger_api;
+-- Lists of the past by what changes, in the list's order; both ends are looked at in the index.
+CREATE INDEX ON ledger.execution_interval_g$generation
+    (organization_id, state, record_key, opened, ended);
+CREATE INDEX ON ledger.execution_interval_g$generation
+    (workspace_id, state, record_key, opened, ended);
+CREATE INDEX ON ledger.execution_interval_g$generation
+    (organization_id, record_key, opened, ended) WHERE causes <> '{}';
+CREATE INDEX ON ledger.execution_interval_g$generation USING gin (project_tags);
+-- Timelines: the turning points of a line by effective time.
+CREATE INDEX ON ledger.execution_interval_g$generation (line_id, since) WHERE turned;
+
+-- What a line's row showed after each event of its own stream that changed it …
+CREATE TABLE ledger.execution_version_g$generation (
+    line_id text NOT NULL,
+    position bigint NOT NULL,
+    head text NOT NULL,
+    extra text NOT NULL,
+    PRIMARY KEY (line_id, position)
+);
+
+-- … and after each event that changed its counts or metrics.
+CREATE TABLE ledger.execution_step_g$generation (
+    line_id text NOT NULL,
+    position bigint NOT NULL,
+    counts text NOT NULL,
+    metrics text NOT NULL,
+    quiet text NOT NULL,
+    period_1 date,
+    now_1 text,
+    period_2 date,
+    now_2 text,
+    PRIMARY KEY (line_id, position)
+);
+
+-- Hundredths of hours by resource: what each check-in or void changed, what the day came to.
+CREATE TABLE ledger.execution_day_g$generation (
+    line_id text NOT NULL,
+    day date NOT NULL,                  -- UTC
+    position bigint NOT NULL,
+    at timestamptz NOT NULL,            -- the check-in's time
+    change text NOT NULL,               -- JSON: [[resource or null, hundredths]]
+    total text NOT NULL,                -- the same, for the day up to this position
+    PRIMARY KEY (line_id, day, position)
+);

@@ -1,87 +1,204 @@
-"""The statements that read the views. Each answers in one round trip, position and rows together.
+"""The statements that read lines and runs, as they are and as they were.
 
-Every statement is scoped by the credential's tenant through the ``FILTERS`` below; lists are
-walked by key, never by offset. Bytes come out as stored: nothing is parsed on the way.
+Each answers in one round trip, position and rows together, and its bytes come out as stored:
+nothing is parsed on the way. Every one is scoped by the credential's tenant through the filters
+below; lists are walked by key, never by offset.
+
+A statement of the past is given an instant. It finds the last position recorded by then, and for
+each row of its page the latest version and step at or before it. Its position is null where that
+cannot be told yet: an append may be in flight, or the view is not so far (``await`` and repeat).
 """
 
 from collections.abc import Mapping
 from functools import cache
 
-EXECUTION_FILTERS: Mapping[str, str] = {
-    "organization": "organization_id = %(organization)s",
-    "workspace": "workspace_id = %(workspace)s",
-    "workspace_id": "workspace_id = ANY(%(workspace_id)s)",
-    "state": "state = ANY(%(state)s)",
-    "execution_model": "execution_model = ANY(%(execution_model)s)",
-    "product_line": "product_line = ANY(%(product_line)s)",
-    "project_tag": "project_tags && %(project_tag)s",
-    "blocked_cause": "causes && %(blocked_cause)s",
-    "after": "record_key < %(after)s",
+_STATIC_FILTERS: Mapping[str, str] = {
+    "organization": "l.organization_id = %(organization)s",
+    "workspace": "l.workspace_id = %(workspace)s",
+    "workspace_id": "l.workspace_id = ANY(%(workspace_id)s)",
+    "execution_model": "l.execution_model = ANY(%(execution_model)s)",
+    "product_line": "l.product_line = ANY(%(product_line)s)",
+    "after": "l.record_key < %(after)s",
 }
-RUN_FILTERS: Mapping[str, str] = {
-    "status": "r.status = ANY(%(status)s)",
-    "triggered_by": "r.triggered_by = ANY(%(triggered_by)s)",
+_CHANGING_FILTERS: Mapping[str, str] = {
+    "state": "{changing}.state = ANY(%(state)s)",
+    "project_tag": "{changing}.project_tags && %(project_tag)s",
+    "blocked_cause": "{changing}.causes && %(blocked_cause)s AND {changing}.causes <> '{{}}'",
+}
+_RUN_FILTERS: Mapping[str, str] = {
+    "status": "{changing}.status = ANY(%(status)s)",
+    "triggered_by": "{changing}.triggered_by = ANY(%(triggered_by)s)",
     "from": "r.requested_at >= %(from)s",
     "to": "r.requested_at < %(to)s",
     "after": "(r.requested_at, r.run_key) < (%(after_at)s, %(after)s)",
 }
 
+# Where the views that a statement reads stand.
+_PRESENT = "SELECT min(position) AS position FROM ledger.projection WHERE name IN ({views})"
+
+# The last position recorded by an instant: known for good once a later event is there (positions
+# and instants rise together), or once the append in flight was waited for.
+_PAST = """
+SELECT CASE WHEN reached.position >= asked.position
+             AND (%(settled)s OR EXISTS (SELECT FROM ledger.ledger_events
+                                         WHERE recorded_at > %(as_of)s))
+       THEN asked.position END AS position
+FROM (SELECT min(position) AS position FROM ledger.projection WHERE name IN ({views})) AS reached,
+     (SELECT COALESCE((SELECT notification_id FROM ledger.ledger_events
+                       WHERE recorded_at <= %(as_of)s
+                       ORDER BY recorded_at DESC LIMIT 1), 0) AS position) AS asked
+"""
+
+# The same without a view, once the append in flight has ended; and how far the log's clock is.
+INSTANT = """
+SELECT COALESCE((SELECT notification_id FROM ledger.ledger_events
+                 WHERE recorded_at <= %(as_of)s ORDER BY recorded_at DESC LIMIT 1), 0),
+       (SELECT recorded_at FROM ledger.ledger_events ORDER BY recorded_at DESC LIMIT 1)
+"""
+AWAIT_APPEND = "SELECT ledger.await_append()"
+
 # The metrics of the clock's own period: week or day, whichever the model counts by.
 _METRICS = """
-CASE CASE execution_model WHEN 'agent_runtime' THEN %(today)s ELSE %(week)s END
-WHEN period_1 THEN metrics_1 WHEN period_2 THEN metrics_2 ELSE metrics END
+',"metrics":{{' ||
+CASE CASE l.execution_model WHEN 'agent_runtime' THEN %(today)s ELSE %(week)s END
+WHEN {s}.period_1 THEN {s}.now_1 WHEN {s}.period_2 THEN {s}.now_2 ELSE {s}.quiet END
+|| {s}.metrics || '}}'
+"""
+
+# What a line showed at the position: its latest version and step at or before it.
+_VERSION = """
+CROSS JOIN LATERAL (
+    SELECT head, extra FROM ledger.execution_version AS v
+    WHERE v.line_id = l.line_id AND v.position <= p.position ORDER BY v.position DESC LIMIT 1
+) AS v
+CROSS JOIN LATERAL (
+    SELECT counts, metrics, quiet, period_1, now_1, period_2, now_2
+    FROM ledger.execution_step AS s
+    WHERE s.line_id = l.line_id AND s.position <= p.position ORDER BY s.position DESC LIMIT 1
+) AS s
 """
 
 _LIST = """
 SELECT p.position, page.record_key, page.item
-FROM (SELECT position FROM ledger.projection WHERE name = 'execution') AS p
+FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT record_key, '{{' || head || ',"metrics":' || {metrics} || '}}' AS item
-    FROM ledger.execution WHERE {where} ORDER BY record_key DESC LIMIT %(limit)s
+    SELECT l.record_key, '{{' || l.head || ',' || l.counts || {metrics} || '}}' AS item
+    FROM ledger.execution AS l WHERE {where} ORDER BY l.record_key DESC LIMIT %(limit)s
 ) AS page ON true
 ORDER BY page.record_key DESC
 """
 
+_PAST_LIST = """
+SELECT p.position, page.record_key, page.item
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT l.record_key, '{{' || v.head || ',' || s.counts || {metrics} || '}}' AS item
+    FROM ({lines}) AS l {version}
+) AS page ON true
+ORDER BY page.record_key DESC
+"""
+
+# The page's lines where nothing that changes is asked for: those activated by then.
+_PAST_LINES = """
+SELECT l.line_id, l.record_key, l.execution_model FROM ledger.execution AS l
+WHERE l.activated <= p.position AND {where} ORDER BY l.record_key DESC LIMIT %(limit)s
+"""
+
+# … and where it is: those whose interval at the position fits.
+_PAST_INTERVALS = """
+SELECT l.line_id, l.record_key, l.execution_model FROM ledger.execution_interval AS l
+WHERE l.opened <= p.position AND l.ended > p.position AND {where}
+ORDER BY l.record_key DESC LIMIT %(limit)s
+"""
+
+# The same for each state that is asked for, so that each is walked in the list's order.
+_PAST_INTERVALS_BY_STATE = """
+SELECT l.line_id, l.record_key, l.execution_model
+FROM unnest(%(state)s::text[]) AS wanted (state) CROSS JOIN LATERAL (
+    SELECT l.line_id, l.record_key, l.execution_model FROM ledger.execution_interval AS l
+    WHERE l.state = wanted.state AND l.opened <= p.position AND l.ended > p.position AND {where}
+    ORDER BY l.record_key DESC LIMIT %(limit)s
+) AS l
+ORDER BY l.record_key DESC LIMIT %(limit)s
+"""
+
 _DETAIL = """
 SELECT p.position, line.item
-FROM (SELECT position FROM ledger.projection WHERE name = 'execution') AS p
+FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT '{{' || head || ',' || extra || ',"metrics":' || {metrics} || '}}' AS item
-    FROM ledger.execution WHERE line_id = %(line_id)s AND {where}
+    SELECT '{{' || l.head || ',' || l.counts || ',' || l.extra || {metrics} || '}}' AS item
+    FROM ledger.execution AS l WHERE l.line_id = %(line_id)s AND {where}
+) AS line ON true
+"""
+
+_PAST_DETAIL = """
+SELECT p.position, line.item
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT '{{' || v.head || ',' || s.counts || ',' || v.extra || {metrics} || '}}' AS item
+    FROM ledger.execution AS l {version}
+    WHERE l.line_id = %(line_id)s AND l.activated <= p.position AND {where}
 ) AS line ON true
 """
 
 # Counts: a line once under its state, model and product line, and under each cause it has open.
 _SUMMARY = """
-WITH line AS MATERIALIZED (
-    SELECT state, execution_model, product_line, causes FROM ledger.execution WHERE {where}
-), counted AS (
+WITH p AS MATERIALIZED ({position}), line AS MATERIALIZED ({lines}), counted AS (
     SELECT 'state' AS kind, state AS name, count(*) AS lines FROM line GROUP BY state
     UNION ALL SELECT 'model', execution_model, count(*) FROM line GROUP BY execution_model
     UNION ALL SELECT 'product', product_line, count(*) FROM line GROUP BY product_line
     UNION ALL SELECT 'cause', cause, count(*) FROM line, unnest(causes) AS cause GROUP BY cause
 )
-SELECT p.position, counted.kind, counted.name, counted.lines
-FROM (SELECT position FROM ledger.projection WHERE name = 'execution') AS p
-LEFT JOIN counted ON true
+SELECT p.position, counted.kind, counted.name, counted.lines FROM p LEFT JOIN counted ON true
+"""
+
+_LINES = """
+SELECT l.state, l.execution_model, l.product_line, l.causes FROM ledger.execution AS l WHERE {where}
+"""
+
+_ALL_PAST_LINES = """
+SELECT i.state, l.execution_model, l.product_line, i.causes
+FROM p, ledger.execution AS l CROSS JOIN LATERAL (
+    SELECT state, causes, project_tags FROM ledger.execution_interval AS i
+    WHERE i.line_id = l.line_id AND i.opened <= p.position ORDER BY i.opened DESC LIMIT 1
+) AS i
+WHERE l.activated <= p.position AND {where}
+"""
+
+# Input, output and error, each as the latest event brought it.
+_PAYLOADS = """
+LEFT JOIN LATERAL (
+    SELECT (array_agg(b.input ORDER BY b.position DESC) FILTER (WHERE b.input IS NOT NULL))[1],
+        (array_agg(b.output ORDER BY b.position DESC) FILTER (WHERE b.output IS NOT NULL))[1],
+        (array_agg(b.error ORDER BY b.position DESC) FILTER (WHERE b.error IS NOT NULL))[1]
+    FROM ledger.run_version AS b WHERE b.run_id = r.run_id {until}
+) AS b (input, output, error) ON true
+LEFT JOIN ledger.run_key AS k ON k.run_id = r.run_id
 """
 
 _RUN_COLUMNS = """
-r.run_id, r.run_key, r.requested_at, r.organization_id, r.head, r.tail, r.input, r.output,
-r.error, k.wrapped
+r.run_id, r.run_key, r.requested_at, r.organization_id, {changing}.head, {changing}.tail, b.input,
+b.output, b.error, k.wrapped
+"""
+
+# What a run was at the position.
+_RUN_VERSION = """
+CROSS JOIN LATERAL (
+    SELECT status, triggered_by, head, tail FROM ledger.run_version AS v
+    WHERE v.run_id = r.run_id AND v.position <= p.position ORDER BY v.position DESC LIMIT 1
+) AS v
 """
 
 # A line's runs: whether the line is visible and has runs at all comes with the page.
 _RUNS = """
 SELECT p.position, line.execution_model, page.*
-FROM (SELECT min(position) AS position FROM ledger.projection
-      WHERE name IN ('execution', 'run')) AS p
+FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT line_id, execution_model FROM ledger.execution
-    WHERE line_id = %(line_id)s AND {line_where}
+    SELECT l.line_id, l.execution_model FROM ledger.execution AS l
+    WHERE l.line_id = %(line_id)s AND {line_where}
 ) AS line ON true
 LEFT JOIN LATERAL (
-    SELECT {columns} FROM ledger.run AS r LEFT JOIN ledger.run_key AS k USING (run_id)
+    SELECT {columns} FROM ledger.run AS r {version} {payloads}
     WHERE r.line_id = line.line_id AND {where}
     ORDER BY r.requested_at DESC, r.run_key DESC LIMIT %(limit)s
 ) AS page ON true
@@ -90,12 +207,15 @@ ORDER BY page.requested_at DESC, page.run_key DESC
 
 _RUN = """
 SELECT p.position, page.*
-FROM (SELECT position FROM ledger.projection WHERE name = 'run') AS p
+FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT {columns} FROM ledger.run AS r LEFT JOIN ledger.run_key AS k USING (run_id)
+    SELECT {columns} FROM ledger.run AS r {version} {payloads}
     WHERE r.run_id = %(run_id)s AND {where}
 ) AS page ON true
 """
+
+# No run that was known by then was asked for later than this: facts are at most 5 minutes early.
+_REQUESTED_BY_THEN = "r.requested_at <= %(as_of)s + interval '5 minutes'"
 
 # Lines that look idle. The decision itself is made under the append lock.
 IDLE_CANDIDATES = """
@@ -115,40 +235,93 @@ FROM ledger.projection AS p ORDER BY p.name
 """
 
 
+def position_of(past: bool, *views: str) -> str:
+    """The part of a statement that gives its position: the views', or the asked instant's."""
+    names = ", ".join(f"'{view}'" for view in views)
+    return (_PAST if past else _PRESENT).format(views=names)
+
+
+def where_line(filters: frozenset[str], changing: str = "l") -> str:
+    """The condition on a line ``l``; what changes in its life is taken from ``changing``."""
+    fragments = {**_STATIC_FILTERS, **_changing(_CHANGING_FILTERS, changing)}
+    return _where(filters, fragments)
+
+
+def _changing(fragments: Mapping[str, str], changing: str) -> dict[str, str]:
+    return {name: text.format(changing=changing) for name, text in fragments.items()}
+
+
 def _where(filters: frozenset[str], fragments: Mapping[str, str]) -> str:
     return " AND ".join(fragments[name] for name in sorted(filters)) or "true"
 
 
 @cache
-def list_statement(filters: frozenset[str]) -> str:
+def list_statement(filters: frozenset[str], past: bool = False) -> str:
     """(position, record_key, item JSON) rows; one row of nulls where nothing matches."""
-    return _LIST.format(metrics=_METRICS, where=_where(filters, EXECUTION_FILTERS))
-
-
-@cache
-def detail_statement(filters: frozenset[str]) -> str:
-    """One (position, detail JSON or null) row."""
-    return _DETAIL.format(metrics=_METRICS, where=_where(filters, EXECUTION_FILTERS))
-
-
-@cache
-def summary_statement(filters: frozenset[str]) -> str:
-    """(position, kind, name, lines) rows."""
-    return _SUMMARY.format(where=_where(filters, EXECUTION_FILTERS))
-
-
-@cache
-def runs_statement(tenant: frozenset[str], filters: frozenset[str]) -> str:
-    """(position, model or null, run columns or nulls) rows."""
-    return _RUNS.format(
-        columns=_RUN_COLUMNS,
-        line_where=_where(tenant, EXECUTION_FILTERS),
-        where=_where(filters, RUN_FILTERS),
+    position = position_of(past, "execution")
+    if not past:
+        return _LIST.format(
+            position=position, metrics=_METRICS.format(s="l"), where=where_line(filters)
+        )
+    if "state" in filters:
+        lines, filters = _PAST_INTERVALS_BY_STATE, filters - {"state"}
+    else:
+        lines = _PAST_INTERVALS if filters & _CHANGING_FILTERS.keys() else _PAST_LINES
+    return _PAST_LIST.format(
+        position=position,
+        metrics=_METRICS.format(s="s"),
+        lines=lines.format(where=where_line(filters)),
+        version=_VERSION,
     )
 
 
 @cache
-def run_statement(tenant: frozenset[str]) -> str:
+def detail_statement(filters: frozenset[str], past: bool = False) -> str:
+    """One (position, detail JSON or null) row."""
+    return (_PAST_DETAIL if past else _DETAIL).format(
+        position=position_of(past, "execution"),
+        metrics=_METRICS.format(s="s" if past else "l"),
+        where=where_line(filters),
+        version=_VERSION,
+    )
+
+
+@cache
+def summary_statement(filters: frozenset[str], past: bool = False) -> str:
+    """(position, kind, name, lines) rows."""
+    lines = _ALL_PAST_LINES if past else _LINES
+    where = where_line(filters, "i" if past else "l")
+    return _SUMMARY.format(position=position_of(past, "execution"), lines=lines.format(where=where))
+
+
+@cache
+def runs_statement(tenant: frozenset[str], filters: frozenset[str], past: bool = False) -> str:
+    """(position, model or null, run columns or nulls) rows."""
+    line_where, changing = where_line(tenant), "v" if past else "r"
+    where = _where(filters, _changing(_RUN_FILTERS, changing))
+    if past:
+        line_where += " AND l.activated <= p.position"
+        where += f" AND {_REQUESTED_BY_THEN}"
+    return _RUNS.format(
+        position=position_of(past, "execution", "run"),
+        line_where=line_where,
+        where=where,
+        **_run_parts(past),
+    )
+
+
+@cache
+def run_statement(tenant: frozenset[str], past: bool = False) -> str:
     """One (position, run columns or nulls) row."""
-    fragments = {name: f"r.{EXECUTION_FILTERS[name]}" for name in ("organization", "workspace")}
-    return _RUN.format(columns=_RUN_COLUMNS, where=_where(tenant, fragments))
+    fragments = {name: _STATIC_FILTERS[name].replace("l.", "r.", 1) for name in tenant}
+    return _RUN.format(
+        position=position_of(past, "run"), where=_where(tenant, fragments), **_run_parts(past)
+    )
+
+
+def _run_parts(past: bool) -> dict[str, str]:
+    return {
+        "columns": _RUN_COLUMNS.format(changing="v" if past else "r"),
+        "version": _RUN_VERSION if past else "",
+        "payloads": _PAYLOADS.format(until="AND b.position <= p.position" if past else ""),
+    }

@@ -1,40 +1,91 @@
-"""The view behind runs: one row a run (contract 4).
+"""The view behind runs: as they are, as they were, and what they came to each day (contract 4).
 
-Input, output and error stay as the log has them, encrypted; ``head`` and ``tail`` are the ready
-JSON around the place where the edge splices them in.
+``run`` has one row a run. ``run_version`` keeps what each event made of it, with the payloads it
+brought: input, output and error stay as the log has them, encrypted; ``head`` and ``tail`` are
+the ready JSON around the place where the edge splices them in. ``run_day`` counts a line's runs
+by status on the UTC day of their start, and tokens on the day of their end.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from datetime import date, datetime
 from typing import Any
 
 import msgspec
-from psycopg import Cursor
 
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run
-from ledger.domain.values import sort_key
-from ledger.projection.rendering import members, time_text
+from ledger.domain.values import day_of, sort_key
+from ledger.projection.contract import Table
+from ledger.projection.folds import Folds
+from ledger.projection.generation import Generation
+from ledger.projection.rendering import json_text, members, time_text
 from ledger.store.arrays import array
 
-_CACHED = 20_000
-"""Rows kept in memory between batches: a run seldom lives long."""
+RUN = Table(
+    "run",
+    key=("run_id",),
+    replaces=True,
+    columns={
+        "run_id": "text",
+        "run_key": "bigint",
+        "line_id": "text",
+        "organization_id": "text",
+        "workspace_id": "text",
+        "requested_at": "timestamptz",
+        "status": "text",
+        "triggered_by": "text",
+        "head": "text",
+        "tail": "text",
+        "fold": "bytea",
+        "position": "bigint",
+    },
+)
+VERSION = Table(
+    "run_version",
+    key=("run_id", "position"),
+    columns={
+        "run_id": "text",
+        "position": "bigint",
+        "status": "text",
+        "triggered_by": "text",
+        "head": "text",
+        "tail": "text",
+        "input": "bytea",
+        "output": "bytea",
+        "error": "bytea",
+    },
+)
+DAY = Table(
+    "run_day",
+    key=("line_id", "kind", "day", "position"),
+    columns={
+        "line_id": "text",
+        "kind": "text",
+        "day": "date",
+        "position": "bigint",
+        "at": "timestamptz",
+        "change": "text",
+        "total": "text",
+    },
+)
 
-_LOAD = "SELECT fold FROM {table} WHERE run_id = ANY(%s::text[])"
+# The folds of these runs.
+_LOAD = "SELECT fold FROM ledger.run_{g} WHERE run_id = ANY(%s::text[])"
 
-# A payload that this batch does not bring stays as it is.
-_STORE = """
-INSERT INTO {table} AS t (run_id, run_key, line_id, organization_id, workspace_id, status,
-    triggered_by, requested_at, head, tail, input, output, error, fold, position)
-SELECT * FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[],
-    %s::text[], %s::timestamptz[], %s::text[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[],
-    %s::bytea[], %s::bigint[])
-ON CONFLICT (run_id) DO UPDATE SET
-    status = excluded.status, triggered_by = excluded.triggered_by, head = excluded.head,
-    tail = excluded.tail, input = COALESCE(excluded.input, t.input),
-    output = COALESCE(excluded.output, t.output), error = COALESCE(excluded.error, t.error),
-    fold = excluded.fold, position = excluded.position
+# What these days of these lines have come to.
+_LOAD_DAYS = """
+SELECT asked.line_id, asked.kind, asked.day, latest.total
+FROM unnest(%s::text[], %s::text[], %s::date[]) AS asked (line_id, kind, day)
+CROSS JOIN LATERAL (
+    SELECT total FROM ledger.run_day_{g} AS d
+    WHERE d.line_id = asked.line_id AND d.kind = asked.kind AND d.day = asked.day
+    ORDER BY d.position DESC LIMIT 1
+) AS latest
 """
+
+_Day = tuple[str, str, date]
+_Amounts = dict[str, int]
+"""Runs by status, or the tokens used."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -52,61 +103,116 @@ class RunRow(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(RunRow).decode
+_decode_amounts = msgspec.json.Decoder(dict[str, int]).decode
 
 
 class RunView:
     """The projection."""
 
     name = "run"
-    version = 1
+    version = 2
+    tables: tuple[Table, ...] = (RUN, VERSION, DAY)
     events = frozenset(RUN_EVENTS)
 
     def __init__(self) -> None:
-        self._rows: OrderedDict[str, RunRow] = OrderedDict()
+        self._runs: Folds[str, RunRow] = Folds(lambda run_id: RunRow(Run(run_id)))
+        self._days: Folds[_Day, _Amounts] = Folds(lambda _: {})
 
-    def project(self, cursor: Cursor[Any], table: str, events: Sequence[Recorded]) -> None:
-        """Fold a batch: each run's row is loaded, evolved and stored once."""
-        payloads: dict[str, dict[str, bytes]] = {e.originator_id: {} for e in events}
-        self._load(cursor, table, payloads)
+    @property
+    def waiting(self) -> int:
+        """Runs whose row has changed."""
+        return self._runs.waiting
+
+    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        """Fold a batch; the past is written at once, the present waits for ``store``."""
+        self._bring_runs(generation, events)
+        versions: list[tuple[Any, ...]] = []
+        moves: list[tuple[int, _Day, datetime, _Amounts]] = []
         for event in events:
-            run_id = event.originator_id
-            if run_id not in self._rows:
-                self._rows[run_id] = RunRow(Run(run_id))
-            self._rows[run_id].evolve(event)
-            for field in ("input", "output", "error"):
-                sealed = getattr(event.body, field, None)
-                if sealed is not None:
-                    payloads[run_id][field] = sealed
-        columns = zip(
-            *(_columns(self._rows[run_id], sealed) for run_id, sealed in payloads.items()),
-            strict=True,
-        )
-        cursor.execute(
-            _STORE.format(table=table), [array(column) for column in columns], prepare=True
-        )
-        while len(self._rows) > _CACHED:
-            self._rows.popitem(last=False)
+            row = self._runs[event.originator_id]
+            status = row.run.status if row.run.started_at is not None else None
+            row.evolve(event)
+            self._runs.change(event.originator_id)
+            versions.append(_version(row, event))
+            moves += [(event.position, *move) for move in _moves(row.run, event, status)]
+        generation.write(VERSION, versions)
+        generation.write(DAY, self._days_after(generation, moves))
+
+    def store(self, generation: Generation) -> None:
+        """Write the rows of the runs that changed."""
+        generation.write(RUN, map(_present, self._runs.take_changed()))
 
     def forget(self) -> None:
         """Drop the rows in memory."""
-        self._rows.clear()
+        self._runs.clear()
+        self._days.clear()
 
-    def _load(self, cursor: Cursor[Any], table: str, run_ids: Iterable[str]) -> None:
-        missing = []
-        for run_id in run_ids:
-            if run_id in self._rows:
-                self._rows.move_to_end(run_id)
-            else:
-                missing.append(run_id)
-        if missing:
-            cursor.execute(_LOAD.format(table=table), (array(missing),), prepare=True)
-            for (fold,) in cursor.fetchall():
+    def _bring_runs(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        def load(run_ids: list[str]) -> Iterable[tuple[str, RunRow]]:
+            for (fold,) in generation.fetch(_LOAD, (array(run_ids),)):
                 row = _decode(fold)
-                self._rows[row.run.id] = row
+                yield row.run.id, row
+
+        self._runs.bring({event.originator_id: None for event in events}, load)
+
+    def _days_after(
+        self, generation: Generation, moves: Sequence[tuple[int, _Day, datetime, _Amounts]]
+    ) -> list[tuple[Any, ...]]:
+        """The rows of the days that a batch changed, one a change."""
+
+        def load(days: list[_Day]) -> Iterable[tuple[_Day, _Amounts]]:
+            asked = (
+                array(d[0] for d in days),
+                array(d[1] for d in days),
+                array(d[2] for d in days),
+            )
+            for line_id, kind, day, total in generation.fetch(_LOAD_DAYS, asked):
+                yield (line_id, kind, day), _decode_amounts(total)
+
+        self._days.bring({day: None for _, day, _, _ in moves}, load)
+        rows = []
+        for position, day, at, change in moves:
+            total = self._days[day]
+            for name, amount in change.items():
+                total[name] = total.get(name, 0) + amount
+            rows.append((*day, position, at, json_text(change), json_text(total)))
+        self._days.trim()
+        return rows
 
 
-def _columns(row: RunRow, sealed: dict[str, bytes]) -> tuple[Any, ...]:
-    """One row of the table, in the order of ``_STORE``."""
+def _moves(
+    run: Run, event: Recorded, status: str | None
+) -> Iterable[tuple[_Day, datetime, _Amounts]]:
+    """What an event changed of a line's days: (day, time, amounts).
+
+    ``status`` is what the run had before, or None where it had not started: only what started
+    counts as a run. Tokens count whenever a run ended with some.
+    """
+    line_id = run.service_line_id
+    if run.started_at is not None and run.status != status:
+        change: _Amounts = {run.status: 1} if status is None else {status: -1, run.status: 1}
+        yield (line_id, "runs", day_of(run.started_at)), run.started_at, change
+    tokens = getattr(event.body, "tokens_used", None)
+    if tokens:
+        at = event.occurred_at
+        yield (line_id, "tokens", day_of(at)), at, {"tokens": tokens}
+
+
+def _version(row: RunRow, event: Recorded) -> tuple[Any, ...]:
+    """One row of the table, in the order of its columns."""
+    body = event.body
+    return (
+        row.run.id,
+        event.position,
+        *_shown(row.run),
+        getattr(body, "input", None),
+        getattr(body, "output", None),
+        getattr(body, "error", None),
+    )
+
+
+def _present(row: RunRow) -> tuple[Any, ...]:
+    """One row of the table, in the order of its columns."""
     run = row.run
     return (
         run.id,
@@ -114,30 +220,28 @@ def _columns(row: RunRow, sealed: dict[str, bytes]) -> tuple[Any, ...]:
         run.service_line_id,
         run.organization_id,
         run.workspace_id,
-        run.status,
-        run.triggered_by.actor_id if run.triggered_by else None,
         run.requested_at,
-        members(
-            {
-                "id": run.id,
-                "service_line_id": run.service_line_id,
-                "status": run.status,
-                "triggered_by": run.triggered_by,
-            }
-        ),
-        members(
-            {
-                "duration_ms": run.duration_ms,
-                "tokens_used": run.tokens_used,
-                "requested_at": time_text(run.requested_at),
-                "started_at": time_text(run.started_at),
-                "completed_at": time_text(run.completed_at),
-                "erased_at": None,
-            }
-        ),
-        sealed.get("input"),
-        sealed.get("output"),
-        sealed.get("error"),
+        *_shown(run),
         _encode(row),
         row.position,
     )
+
+
+def _shown(run: Run) -> tuple[Any, ...]:
+    """(status, triggered_by, head, tail): what changes in a run's life."""
+    head = {
+        "id": run.id,
+        "service_line_id": run.service_line_id,
+        "status": run.status,
+        "triggered_by": run.triggered_by,
+    }
+    tail = {
+        "duration_ms": run.duration_ms,
+        "tokens_used": run.tokens_used,
+        "requested_at": time_text(run.requested_at),
+        "started_at": time_text(run.started_at),
+        "completed_at": time_text(run.completed_at),
+        "erased_at": None,
+    }
+    actor = run.triggered_by.actor_id if run.triggered_by else None
+    return run.status, actor, members(head), members(tail)

@@ -1,4 +1,4 @@
--- One row a run. Input, output and error are ciphertext here too; the edge opens them.
+-- Runs as they are.
 
 CREATE TABLE ledger.run_g$generation (
     run_id text PRIMARY KEY,
@@ -6,14 +6,11 @@ CREATE TABLE ledger.run_g$generation (
     line_id text NOT NULL,
     organization_id text NOT NULL,
     workspace_id text NOT NULL,
+    requested_at timestamptz NOT NULL,
     status text NOT NULL,
     triggered_by text,                  -- the actor's id
-    requested_at timestamptz NOT NULL,
     head text NOT NULL,                 -- JSON members before input, output and error
     tail text NOT NULL,                 -- … and after them
-    input bytea,
-    output bytea,
-    error bytea,
     fold bytea NOT NULL,
     position bigint NOT NULL
 ) WITH (fillfactor = 80);
@@ -21,7 +18,28 @@ CREATE TABLE ledger.run_g$generation (
 -- The runs of a line, newest first.
 CREATE INDEX ON ledger.run_g$generation (line_id, requested_at DESC, run_key DESC);
 
-CREATE OR REPLACE VIEW ledger.run WITH (security_invoker = true) AS
-SELECT * FROM ledger.run_g$generation;
+-- What each event made of a run. Input, output and error are ciphertext here too.
+CREATE TABLE ledger.run_version_g$generation (
+    run_id text NOT NULL,
+    position bigint NOT NULL,
+    status text NOT NULL,
+    triggered_by text,
+    head text NOT NULL,
+    tail text NOT NULL,
+    input bytea,                        -- what this very event brought
+    output bytea,
+    error bytea,
+    PRIMARY KEY (run_id, position)
+);
 
-GRANT SELECT ON ledger.run, ledger.run_g$generation TO ledger_api;
+-- A line's runs by status on the day of their start, and tokens on the day of their end.
+CREATE TABLE ledger.run_day_g$generation (
+    line_id text NOT NULL,
+    kind text NOT NULL,                 -- runs or tokens
+    day date NOT NULL,                  -- UTC
+    position bigint NOT NULL,
+    at timestamptz NOT NULL,            -- the start, or the end
+    change text NOT NULL,               -- JSON: amounts by status, or the tokens
+    total text NOT NULL,                -- the same, for the day up to this position
+    PRIMARY KEY (line_id, kind, day, position)
+);

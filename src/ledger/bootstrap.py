@@ -3,7 +3,7 @@
 Factories only: nothing connects before it is asked to.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -17,7 +17,9 @@ from ledger.api.positions import ViewPositions
 from ledger.api.services import ApiServices
 from ledger.application.sweeper import Sweeper
 from ledger.application.writer import Writer
+from ledger.projection.contract import Projection
 from ledger.projection.projector import Projector, register
+from ledger.projection.rebuilder import Rebuilder
 from ledger.settings import Settings
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.log import Log
@@ -110,6 +112,20 @@ def create_projector(conninfo: str) -> Projector:
     return Projector(conninfo, EnvelopeMapper(), projections())
 
 
+def views_named(names: Sequence[str]) -> list[Projection]:
+    """These of our views, in our order; all of them where none is named.
+
+    Raises ConfigurationError for a name that no view has.
+    """
+    known = {projection.name: projection for projection in projections()}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigurationError(
+            f"There is no view {', '.join(unknown)}; there are {', '.join(known)}."
+        )
+    return [known[name] for name in known if not names or name in names]
+
+
 class Loops:
     """Everything that works behind the log, in one process beside the API workers."""
 
@@ -117,6 +133,7 @@ class Loops:
         self._log = Log(conninfo)
         self._writer = create_writer(settings, self._log, clock)
         self.projector = create_projector(conninfo)
+        self.rebuilder = Rebuilder(conninfo, EnvelopeMapper(), projections())
         self.sweeper = Sweeper(
             conninfo, self._writer, clock, settings.idle_after, settings.idle_sweep_seconds
         )
@@ -125,11 +142,13 @@ class Loops:
         """Start all loops."""
         self._writer.start()
         self.projector.start()
+        self.rebuilder.start()
         self.sweeper.start()
 
     def stop(self) -> None:
         """End all loops, each after the work in hand."""
         self.sweeper.stop()
+        self.rebuilder.stop()
         self.projector.stop()
         self._writer.stop()
         self._log.close()

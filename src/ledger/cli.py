@@ -19,6 +19,7 @@ from ledger.bootstrap import ConfigurationError, prepare_database
 from ledger.domain.api_key import Permission
 from ledger.domain.errors import LedgerError
 from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
+from ledger.projection.shadow import CannotBuild
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgresError, running
 from ledger.store.migrate import SchemaError
@@ -33,7 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         names = ", ".join(f"LEDGER_{str(e['loc'][0]).upper()}" for e in error.errors())
         return _fail(f"These settings are not valid: {names}.")
-    except (ConfigurationError, EmbeddedPostgresError, SchemaError, LedgerError) as error:
+    except (
+        CannotBuild,
+        ConfigurationError,
+        EmbeddedPostgresError,
+        SchemaError,
+        LedgerError,
+    ) as error:
         return _fail(str(error))
     except psycopg.Error as error:
         return _fail(f"The database cannot be used: {str(error).strip().splitlines()[0]}")
@@ -112,10 +119,24 @@ def _keys_revoke(settings: Settings, parsed: argparse.Namespace) -> int:
 
 
 def _projections_list(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.commands import list_projections
+    from ledger.view_commands import list_projections
 
     with _database(settings, "projections list") as conninfo:
         return list_projections(conninfo)
+
+
+def _projections_rebuild(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.view_commands import rebuild
+
+    with _database(settings, "projections rebuild") as conninfo:
+        return rebuild(conninfo, parsed.names)
+
+
+def _projections_verify(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.view_commands import verify
+
+    with _database(settings, "projections verify") as conninfo:
+        return verify(conninfo, parsed.names)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,6 +164,13 @@ def _parser() -> argparse.ArgumentParser:
     views = commands.add_parser("projections", help="the views").add_subparsers(required=True)
     listing = views.add_parser("list", help="where each view stands")
     listing.set_defaults(command=_projections_list)
+    for name, command, text in (
+        ("rebuild", _projections_rebuild, "fill views anew beside the live ones, then swap"),
+        ("verify", _projections_verify, "replay the log and name every row that differs"),
+    ):
+        one = views.add_parser(name, help=text)
+        one.add_argument("names", nargs="*", metavar="NAME", help="all where none is named")
+        one.set_defaults(command=command)
     return parser
 
 

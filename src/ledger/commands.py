@@ -1,4 +1,4 @@
-"""What the short commands do: import, demo, keys, projections list. Results go to stdout."""
+"""What the short commands do: import, demo, keys. Results go to stdout."""
 
 import json
 import sys
@@ -28,7 +28,6 @@ from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.domain.api_key import Permission
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.settings import Settings
-from projections import reading
 
 _IN_FLIGHT = 3
 """Chunks handed to the writer before the oldest is waited for."""
@@ -255,24 +254,11 @@ def list_keys(conninfo: str) -> int:
                 f"{created:%Y-%m-%d %H:%M}",
                 f"{revoked:%Y-%m-%d %H:%M}" if revoked else "",
             )
-    _print(table)
+    print_table(table)
     return 0
 
 
-def list_projections(conninfo: str) -> int:
-    """Where each view stands, and how far behind the log."""
-    table = Table("projection", "version", "generation", "position", "lag", "state")
-    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
-        for name, version, generation, position, head, stopped_at, error in connection.execute(
-            reading.LAG
-        ):
-            state = f"stopped {error}" if stopped_at else "live"
-            lag = max(0, head - position)
-            table.add_row(name, str(version), str(generation), str(position), str(lag), state)
-    _print(table)
-    return 0
-
-
-def _print(table: Table) -> None:
+def print_table(table: Table) -> None:
+    """A table on stdout."""
     # Piped output keeps whole lines: a narrow default would cut ids.
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -127,7 +127,7 @@ def test_no_operation_says_it_takes_what_it_does_not(document: dict[str, Any]) -
     assert names == {
         "workspace_id", "state", "execution_model", "product_line", "project_tag",
         "blocked_cause", "cursor", "limit", "status", "triggered_by", "from", "to", "line_id",
-        "run_id", "Ledger-Min-Position",
+        "run_id", "as_of", "Ledger-Min-Position",
     }  # fmt: skip
 
 
@@ -171,6 +171,9 @@ OPERATIONS = [
     ("get", "/v1/execution/summary"),
     ("get", "/v1/execution/{line_id}"),
     ("get", "/v1/execution/{line_id}/runs"),
+    ("get", "/v1/execution/{line_id}/history"),
+    ("get", "/v1/execution/{line_id}/timeline"),
+    ("get", "/v1/execution/{line_id}/usage"),
     ("get", "/v1/runs/{run_id}"),
     ("post", "/v1/execution/{line_id}/pause"),
     ("post", "/v1/execution/{line_id}/resume"),

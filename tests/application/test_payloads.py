@@ -52,6 +52,15 @@ def run_key(ledger: Ledger, run: str) -> RunKey:
     return open_vault(ledger.settings).unwrap(row["wrapped"], row["organization_id"], run)
 
 
+def ciphertexts(ledger: Ledger, run: str) -> dict[str, bytes]:
+    """What the view keeps of a run's payloads."""
+    rows = ledger.rows(
+        "SELECT input, output, error FROM ledger.run_version WHERE run_id = %s ORDER BY position",
+        run,
+    )
+    return {name: row[name] for row in rows for name in row if row[name] is not None}
+
+
 def stored_rows(ledger: Ledger) -> dict[str, list[bytes]]:
     """Every row of every table, as text with its bytea columns decoded."""
     tables = ledger.rows(
@@ -85,7 +94,7 @@ def test_no_payload_lies_in_the_clear_in_any_table(ledger: Ledger, told: Told) -
 
 
 def test_what_is_stored_opens_to_what_was_sent(ledger: Ledger, told: Told) -> None:
-    (row,) = ledger.rows("SELECT input, output, error FROM ledger.run WHERE run_id = %s", told.run)
+    row = ciphertexts(ledger, told.run)
     key = run_key(ledger, told.run)
     assert key.open("input", row["input"]) == encode({"prompt": CANARY + "-input"}).replace(
         b": ", b":"
@@ -95,7 +104,7 @@ def test_what_is_stored_opens_to_what_was_sent(ledger: Ledger, told: Told) -> No
 
 
 def test_a_ciphertext_moved_elsewhere_does_not_open(ledger: Ledger, told: Told) -> None:
-    (row,) = ledger.rows("SELECT input, output FROM ledger.run WHERE run_id = %s", told.run)
+    row = ciphertexts(ledger, told.run)
     key, sealed = run_key(ledger, told.run), row["input"]
     for field in ("output", "error"):
         with pytest.raises(CannotOpen):
@@ -114,7 +123,7 @@ def test_a_ciphertext_moved_elsewhere_does_not_open(ledger: Ledger, told: Told) 
 
 
 def test_another_runs_key_does_not_open(ledger: Ledger, told: Told) -> None:
-    (row,) = ledger.rows("SELECT input FROM ledger.run WHERE run_id = %s", told.run)
+    row = ciphertexts(ledger, told.run)
     other = ledger.run(ledger.line())
     with pytest.raises(CannotOpen):
         run_key(ledger, other).open("input", row["input"])
@@ -173,7 +182,7 @@ def test_any_payload_comes_back_by_value(ledger: Ledger, value: Any) -> None:
     run = new_id("RUN")
     ledger.accept(fact("run.started", run, {"service_line_id": ledger.line(), "input": value}))
     ledger.catch_up()
-    (row,) = ledger.rows("SELECT input FROM ledger.run WHERE run_id = %s", run)
+    row = ciphertexts(ledger, run)
     opened = run_key(ledger, run).open("input", row["input"])
     shown = ledger.rows("SELECT %s::json AS value", opened.decode())[0]["value"]
     assert shown == value

@@ -61,6 +61,7 @@ def test_catching_up_gives_the_rows_that_folding_by_hand_gives(
     assert standing(conninfo) == {
         "execution": (head(conninfo), False),
         "run": (head(conninfo), False),
+        "event": (head(conninfo), False),
     }
 
 

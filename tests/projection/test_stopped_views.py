@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.commands import list_projections
 from ledger.settings import Settings
+from ledger.view_commands import list_projections
+from projections.event import EventView
 from projections.execution import ExecutionView
-from projections.run import RunView
 from tests.support.facts import LINE, activation, fact
 from tests.support.racers import fast_idling
 from tests.support.service import Clock, Service, serving
@@ -55,12 +55,20 @@ def test_a_poison_event_stops_its_view_alone(conninfo: str, writer: Writer) -> N
     (before,) = report(writer, start("RUN-26-900002"))
     (poison,) = report(writer, start(POISON))
     report(writer, start("RUN-26-900003"), tags("on"))
-    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView()) as projector:
+    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView(), EventView()) as projector:
         projector.catch_up()
-        assert standing(conninfo) == {"run": (before, True), "execution": (head(conninfo), False)}
+        assert standing(conninfo) == {
+            "run": (before, True),
+            "execution": (head(conninfo), False),
+            "event": (head(conninfo), False),
+        }
         report(writer, tags("and", "on"))
         projector.catch_up()
-        assert standing(conninfo) == {"run": (before, True), "execution": (head(conninfo), False)}
+        assert standing(conninfo) == {
+            "run": (before, True),
+            "execution": (head(conninfo), False),
+            "event": (head(conninfo), False),
+        }
     runs = query(conninfo, "SELECT run_id FROM ledger.run ORDER BY 1")
     assert runs == [("RUN-26-900001",), ("RUN-26-900002",)]
     ((error,),) = query(conninfo, "SELECT error FROM ledger.projection WHERE name = 'run'")
@@ -72,7 +80,7 @@ def test_a_stopped_view_stands_at_exactly_the_position_before_the_poison(
 ) -> None:
     report(writer, activation(), start("RUN-26-900001"), tags("a"), tags("b"))
     (poison,) = report(writer, start(POISON))
-    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView()) as projector:
+    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView(), EventView()) as projector:
         projector.catch_up()
     assert standing(conninfo)["run"] == (poison - 1, True)
 
@@ -91,17 +99,17 @@ def test_an_event_beyond_a_limit_of_the_database_stops_its_view_alone(
 
 def test_a_restarted_projector_tries_a_stopped_view_again(conninfo: str, writer: Writer) -> None:
     report(writer, activation(), start(POISON), start("RUN-26-900001"))
-    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView()) as projector:
+    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView(), EventView()) as projector:
         projector.catch_up()
         assert standing(conninfo)["run"][1]
-    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView()) as projector:
+    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView(), EventView()) as projector:
         # The bug is still there: it stops again, and folds nothing twice.
         projector.catch_up()
         assert standing(conninfo)["run"][1]
     with projecting(conninfo) as projector:
         projector.catch_up()
     assert standing(conninfo)["run"] == (head(conninfo), False)
-    assert query(conninfo, "SELECT error FROM ledger.projection") == [(None,), (None,)]
+    assert query(conninfo, "SELECT error FROM ledger.projection") == [(None,)] * 3
     assert stored(conninfo) == folded(conninfo)
 
 
@@ -112,7 +120,8 @@ def test_an_unreadable_event_stops_the_views_that_want_it_and_no_other(
     report(writer, activation(), start("RUN-26-900001"))
     broken = insert_raw(conninfo, UPDATED, state)
     report(writer, start("RUN-26-900002"))
-    expected = {"execution": (broken - 1, True), "run": (head(conninfo), False)}
+    stopped = (broken - 1, True)
+    expected = {"execution": stopped, "event": stopped, "run": (head(conninfo), False)}
     with following(conninfo):
         until(lambda: standing(conninfo) == expected, "the stop", 1.5)
 
@@ -215,7 +224,7 @@ def test_every_view_can_stop_at_one_event_and_the_projector_rests(
     report(writer, activation())
     broken = insert_raw(conninfo, "run.started/1", b"{half", "RUN-26-900001")
     report(writer, start("RUN-26-900002"))
-    with projecting(conninfo, ExecutionView(), RunView()) as projector:
+    with projecting(conninfo) as projector:
         projector.catch_up()
         assert set(standing(conninfo).values()) == {(broken - 1, True)}
         assert not projector.run_once()

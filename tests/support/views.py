@@ -19,9 +19,11 @@ from ledger.domain.execution import Execution
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run
 from ledger.projection.contract import Projection
+from ledger.projection.generation import Generation
 from ledger.projection.projector import Projector
 from ledger.store.codec import EnvelopeMapper
-from projections.execution import ExecutionView, LineRow
+from projections import projections
+from projections.line import LineRow
 from projections.run import RunRow, RunView
 from tests.support.racers import parsed
 
@@ -43,10 +45,10 @@ class PoisonedRunView(RunView):
         super().__init__()
         self._poison = poison
 
-    def project(self, cursor: Cursor[Any], table: str, events: Sequence[Recorded]) -> None:
-        super().project(cursor, table, events)
+    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        super().fold(generation, events)
         if any(event.originator_id == self._poison for event in events):
-            self.meet_poison(cursor)
+            self.meet_poison(generation._cursor)
 
     def meet_poison(self, cursor: Cursor[Any]) -> None:
         raise ValueError("a bug in the view")
@@ -70,11 +72,11 @@ class KilledRunView(RunView):
         self._conninfo = conninfo
         self.killed = False
 
-    def project(self, cursor: Cursor[Any], table: str, events: Sequence[Recorded]) -> None:
-        super().project(cursor, table, events)
+    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        super().fold(generation, events)
         if not self.killed:
             self.killed = True
-            backend = cursor.connection.info.backend_pid
+            backend = generation._cursor.connection.info.backend_pid
             query(self._conninfo, "SELECT pg_terminate_backend(%s, 5000)", backend)
 
 
@@ -82,7 +84,7 @@ class HandProjector(Projector):
     """A projector without its thread: the test calls ``lead`` and ``catch_up``."""
 
     def __init__(self, conninfo: str, *views: Projection) -> None:
-        super().__init__(conninfo, EnvelopeMapper(), views or (ExecutionView(), RunView()))
+        super().__init__(conninfo, EnvelopeMapper(), views or projections())
 
     def catch_up(self) -> None:
         """Every batch there is."""

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.types import Receive, Scope, Send
 
 from ledger import __version__
-from ledger.api import executions, facts, operations, problems, runs
+from ledger.api import executions, facts, operations, problems, runs, stories
 from ledger.api.documentation import PROBLEM_SCHEMA
 from ledger.api.fact_schema import FACT_SCHEMAS
 from ledger.api.lean import LeanRoute
@@ -75,7 +75,7 @@ def create_app(services: ApiServices) -> FastAPI:
         redirect_slashes=False,
     )
     problems.install(app)
-    for router in (facts.router, executions.router, runs.router, operations.router):
+    for router in (facts.router, executions.router, runs.router, stories.router, operations.router):
         app.add_routes(router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -4,7 +4,8 @@ import json
 import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Request, Response
+from fastapi import Query as QueryParameters
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ledger.api import models
@@ -13,12 +14,14 @@ from ledger.api.documentation import LINE_ERRORS, READ_ERRORS, WRITE_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
 from ledger.api.problems import BadRequest, InvalidCursor
 from ledger.api.reading import (
+    PageQuery,
+    Query,
+    Read,
     answer,
-    await_position,
     decode_cursor,
     encode_cursor,
     page,
-    services_of,
+    position_of,
     split,
     tagged,
     tenant_filters,
@@ -36,10 +39,8 @@ from ledger.domain.values import (
     PRODUCT_LINES,
     RUN_ID,
     STATES,
-    day_of,
     format_id,
     sort_key,
-    week_of,
 )
 from projections import reading
 
@@ -54,10 +55,8 @@ def any_of(words: tuple[str, ...]) -> str:
     return rf"^(?:{one})(?:,(?:{one}))*$"
 
 
-class Filters(BaseModel):
+class Filters(Query):
     """Which lines; a comma means or."""
-
-    model_config = ConfigDict(extra="forbid")
 
     workspace_id: Annotated[str | None, Field(min_length=1, max_length=2000)] = None
     state: Annotated[str | None, Field(pattern=any_of(STATES))] = None
@@ -68,15 +67,12 @@ class Filters(BaseModel):
 
     def chosen(self) -> dict[str, list[str]]:
         """The filters that were given, each as its list of words."""
-        names = Filters.model_fields
+        names = Filters.model_fields.keys() - Query.model_fields.keys()
         return {name: words for name in names if (words := split(getattr(self, name))) is not None}
 
 
-class ListQuery(Filters):
+class ListQuery(Filters, PageQuery):
     """The list's parameters."""
-
-    cursor: str | None = None
-    limit: Annotated[int, Field(ge=1, le=100)] = 25
 
 
 class Reason(BaseModel):
@@ -105,12 +101,6 @@ def require_line_id(line_id: str) -> None:
         raise NotFound("No such service line.")
 
 
-def _now(request: Request) -> dict[str, Any]:
-    """The clock, as the values that statements pick metrics by."""
-    now = services_of(request).clock()
-    return {"today": day_of(now), "week": week_of(now)}
-
-
 @router.get(
     "",
     summary="List lines",
@@ -120,7 +110,7 @@ def _now(request: Request) -> dict[str, Any]:
 async def list_executions(
     request: Request,
     principal: Authenticated,
-    query: Annotated[ListQuery, Query()],
+    query: Annotated[ListQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
     """Lines of the credential's tenant, newest record id first; closed ones too."""
@@ -128,20 +118,15 @@ async def list_executions(
     filters = tenant_filters(principal) | chosen
     if query.cursor is not None:
         filters["after"] = _record_key(decode_cursor(query.cursor, chosen))
-    await await_position(request, min_position, _VIEW)
-    rows = await services_of(request).door.fetch(
-        principal,
-        reading.list_statement(frozenset(filters)),
-        {**filters, **_now(request), "limit": query.limit + 1},
+    read = Read(request, principal, query, min_position, _VIEW)
+    rows = await read.rows(
+        lambda past: reading.list_statement(frozenset(filters), past),
+        {**filters, **read.periods, "limit": query.limit + 1},
     )
     found = [row for row in rows if row[1] is not None]
     shown = found[: query.limit]
     cursor = encode_cursor({"id": _record_id(shown[-1][1])}, chosen) if shown else None
-    return page([row[2] for row in shown], cursor, len(found) > len(shown), _position(rows))
-
-
-def _position(rows: list[tuple[Any, ...]]) -> int:
-    return rows[0][0] if rows else 0
+    return page([row[2] for row in shown], cursor, len(found) > len(shown), position_of(rows))
 
 
 def _record_id(key: int) -> str:
@@ -163,14 +148,14 @@ def _record_key(key: dict[str, Any]) -> int:
 async def summarize_executions(
     request: Request,
     principal: Authenticated,
-    query: Annotated[Filters, Query()],
+    query: Annotated[Filters, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
     """Counts by state, model, product line and open cause, zero-filled; the list's filters."""
     filters = tenant_filters(principal) | query.chosen()
-    await await_position(request, min_position, _VIEW)
-    rows = await services_of(request).door.fetch(
-        principal, reading.summary_statement(frozenset(filters)), filters
+    read = Read(request, principal, query, min_position, _VIEW)
+    rows = await read.rows(
+        lambda past: reading.summary_statement(frozenset(filters), past), filters
     )
     counts = {(kind, name): lines for _, kind, name, lines in rows if kind is not None}
     by_state = {name: counts.get(("state", name), 0) for name in STATES}
@@ -181,7 +166,7 @@ async def summarize_executions(
         "by_product_line": {n: counts.get(("product", n), 0) for n in PRODUCT_LINES},
         "by_blocked_cause": {n: counts.get(("cause", n), 0) for n in CAUSES},
     }
-    return answer(json.dumps({"data": data}, separators=(",", ":")), _position(rows))
+    return answer(json.dumps({"data": data}, separators=(",", ":")), position_of(rows))
 
 
 @router.get(
@@ -194,26 +179,25 @@ async def show_execution(
     request: Request,
     principal: Authenticated,
     line_id: AnyLineId,
-    _: Annotated[NoParameters, Query()],
+    query: Annotated[Query, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
     """One line with its resources, health, blockers and holds."""
-    await await_position(request, min_position, _VIEW)
-    return tagged(request, await detail(request, principal, line_id))
-
-
-async def detail(request: Request, principal: Principal, line_id: str) -> Response:
-    """The detail of a line the credential sees. Raises NotFound."""
     require_line_id(line_id)
+    read = Read(request, principal, query, min_position, _VIEW)
+    return tagged(request, await _detail(read, principal, line_id))
+
+
+async def _detail(read: Read, principal: Principal, line_id: str) -> Response:
+    """The detail of a line the credential sees. Raises NotFound."""
     filters = tenant_filters(principal)
-    rows = await services_of(request).door.fetch(
-        principal,
-        reading.detail_statement(frozenset(filters)),
-        {**filters, **_now(request), "line_id": line_id},
+    rows = await read.rows(
+        lambda past: reading.detail_statement(frozenset(filters), past),
+        {**filters, **read.periods, "line_id": line_id},
     )
-    if not rows or rows[0][1] is None:
+    if rows[0][1] is None:
         raise NotFound("No such service line.")
-    return answer('{"data":' + rows[0][1] + "}", _position(rows))
+    return answer('{"data":' + rows[0][1] + "}", position_of(rows))
 
 
 _REASON_BODY = {
@@ -240,7 +224,7 @@ async def pause_execution(
     request: Request,
     principal: Authenticated,
     line_id: AnyLineId,
-    _: Annotated[NoParameters, Query()],
+    _: Annotated[NoParameters, QueryParameters()],
 ) -> Response:
     """Put the operator's hold on a line: it stays active, but work stops."""
     reason, fault = await _reason(request, Reason)
@@ -257,7 +241,7 @@ async def resume_execution(
     request: Request,
     principal: Authenticated,
     line_id: AnyLineId,
-    _: Annotated[NoParameters, Query()],
+    _: Annotated[NoParameters, QueryParameters()],
 ) -> Response:
     """Lift the operator's hold. A hold of the service line's side stays."""
     reason, fault = await _reason(request, OptionalReason)
@@ -299,6 +283,7 @@ async def _manage(
     receipt = await execute(
         request, command(line_id, principal, request_id, reason=reason, fault=fault)
     )
-    response = await detail(request, principal, line_id)
+    read = Read(request, principal, Query(), None, _VIEW)
+    response = await _detail(read, principal, line_id)
     response.headers["Ledger-Position"] = str(receipt.position)
     return response

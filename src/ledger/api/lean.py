@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.authentication import Authenticated, authenticate
-from ledger.api.problems import as_refusal, problem
+from ledger.api.problems import UNBUILT, as_refusal, problem
 from ledger.application.facts import pointers
 from ledger.domain.errors import Invalid, LedgerError
 
@@ -84,7 +84,7 @@ class LeanRoute(APIRoute):
             arguments = {name: fill(request) for name, fill in self._fillers}
             arguments[self._principal] = principal
             response = await self._call(**arguments)
-        except (LedgerError, psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBUILT) as error:
             response = problem(request, as_refusal(error))
         await response(scope, receive, send)
 

@@ -1,6 +1,6 @@
 """The answers as OpenAPI describes them. Hot reads pass stored JSON on and do not build these."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -186,6 +186,107 @@ class RunAnswer(Model):
     """One run's answer."""
 
     data: RunModel
+
+
+class SubjectModel(Model):
+    """What an event is about."""
+
+    type: Literal["service_line", "run"]
+    id: str
+
+
+class HistoryEvent(Model):
+    """One event as it is told outside, with the line's state before and after it."""
+
+    id: str = Field(pattern="^EVT-")
+    type: str
+    occurred_at: datetime
+    recorded_at: datetime
+    position: int
+    actor: ActorModel
+    reported_by: str
+    subject: SubjectModel
+    service_line_id: str = Field(pattern=LINE_ID)
+    organization_id: str
+    workspace_id: str
+    causation_id: str | None
+    payload: dict[str, Any]
+    state_before: State | None
+    state_after: State
+
+
+class HistoryPage(Model):
+    """A page of a line's history."""
+
+    data: list[HistoryEvent]
+    meta: Meta
+
+
+class IntervalModel(Model):
+    """A stretch in one state with the same open causes; ``to`` is null while it lasts."""
+
+    state: State
+    causes: list[Cause]
+    from_: datetime = Field(alias="from")
+    to: datetime | None
+    seconds: float = Field(ge=0)
+
+
+class TimelineTotals(Model):
+    """Seconds, zero-filled; an interval counts for every cause open in it."""
+
+    by_state: dict[State, float]
+    by_cause: dict[Cause, float]
+
+
+class TimelineModel(Model):
+    """A line's life."""
+
+    intervals: list[IntervalModel]
+    totals: TimelineTotals
+
+
+class TimelineAnswer(Model):
+    """The timeline's answer."""
+
+    data: TimelineModel
+
+
+class ResourceHours(Model):
+    """Hours of one resource; null for check-ins that name none."""
+
+    resource_id: str | None
+    hours: float
+
+
+class UsageTotals(Model):
+    """What was used."""
+
+    hours: float
+    hours_by_resource: list[ResourceHours]
+    runs: dict[RunStatus, int]
+    tokens_used: int
+
+
+class UsageDay(UsageTotals):
+    """What was used on one UTC day."""
+
+    date: date
+
+
+class UsageModel(Model):
+    """What was used, in total and by day."""
+
+    from_: datetime = Field(alias="from")
+    to: datetime
+    total: UsageTotals
+    by_day: list[UsageDay]
+
+
+class UsageAnswer(Model):
+    """The usage's answer."""
+
+    data: UsageModel
 
 
 class ItemError(Model):

@@ -35,6 +35,9 @@ STATUS: dict[str, tuple[int, str]] = {
 }
 """code → (status, title)."""
 
+UNBUILT = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
+"""What the database says while a view has not yet, or not yet again, the tables we read."""
+
 _RETRY_AFTER = {"behind": "1", "unavailable": "2"}
 
 
@@ -123,6 +126,8 @@ def as_refusal(error: Exception) -> LedgerError:
     """What an error of ours or of the database means to the caller."""
     if isinstance(error, LedgerError):
         return error
+    if isinstance(error, UNBUILT):
+        return Behind("The view is being built: ask again soon.")
     _logger.warning("database error: %s", error)
     return Unavailable("The database cannot be reached, or is too busy.")
 
@@ -150,5 +155,5 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_error)
     # The pool's own errors (no connection in time, too many waiting) are operational ones too.
-    for kind in (LedgerError, psycopg.OperationalError, psycopg.InterfaceError):
+    for kind in (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBUILT):
         app.add_exception_handler(kind, refusal)

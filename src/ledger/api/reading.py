@@ -1,18 +1,65 @@
-"""What the reading routes share: filters from the query, cursors, waiting, entity tags."""
+"""What the reading routes share: parameters, the instant they ask about, cursors, entity tags."""
 
 import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Request, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ledger.api.problems import Behind, InvalidCursor
 from ledger.api.services import ApiServices
 from ledger.application.principal import Principal
+from ledger.domain.errors import Invalid
+from ledger.domain.values import day_of, parse_bound, week_of
+from projections import reading
+
+
+def _bound(text: str) -> str:
+    parse_bound(text)
+    return text
+
+
+_INSTANT_OR_DATE = r"^\d{4}-\d{2}-\d{2}([Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2}))?$"
+Bound = Annotated[
+    str,
+    Field(
+        pattern=_INSTANT_OR_DATE,
+        description="An RFC 3339 instant, or a date meaning 00:00Z.",
+        examples=["2026-04-15T09:12:44Z"],
+    ),
+    AfterValidator(_bound),
+]
+AsOf = Annotated[
+    str | None,
+    Field(
+        pattern=_INSTANT_OR_DATE,
+        description="Answer with what was recorded by this instant (RFC 3339, or a date meaning"
+        " 00:00Z), judged by today's rules and rights; not in the future.",
+        examples=["2026-03-31T23:59:59Z"],
+    ),
+    AfterValidator(lambda text: text if text is None else _bound(text)),
+]
+
+
+class Query(BaseModel):
+    """The parameters that every reading route takes; an unknown one is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    as_of: AsOf = None
+
+
+class PageQuery(Query):
+    """The parameters of a list."""
+
+    cursor: str | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 25
 
 
 def services_of(request: Request) -> ApiServices:
@@ -21,12 +68,69 @@ def services_of(request: Request) -> ApiServices:
     return services
 
 
-async def await_position(request: Request, position: int | None, views: frozenset[str]) -> None:
-    """Wait for the views a read is about. Raises Behind."""
-    if position is None:
-        return
-    if not await services_of(request).positions.wait_for(views, position):
-        raise Behind("The views have not reached the asked position.")
+class Read:
+    """One read: of the present, or of what was known at an instant (contract 4, as_of).
+
+    ``views`` are those whose rows it gives, ``statement`` makes the statement for the present
+    (False) or the past (True). ``now`` is the instant the answer is about.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        principal: Principal,
+        query: Query,
+        min_position: int | None,
+        views: frozenset[str],
+    ) -> None:
+        self._services = services_of(request)
+        self._principal, self._min_position, self._views = principal, min_position, views
+        self._as_of = None if query.as_of is None else parse_bound(query.as_of)
+        self._clock = self._services.clock()
+        self.now = self._clock if self._as_of is None else self._as_of
+
+    @property
+    def periods(self) -> dict[str, Any]:
+        """The day and the week that metrics are shown of."""
+        return {"today": day_of(self.now), "week": week_of(self.now)}
+
+    async def rows(
+        self, statement: Callable[[bool], str], parameters: Mapping[str, Any]
+    ) -> list[Any]:
+        """At least one row, the first column of which is the position.
+
+        Raises Behind where the views do not get there in time, Invalid for the future.
+        """
+        if self._min_position is not None and not await self._reach(self._min_position):
+            raise Behind("The views have not reached the asked position.")
+        if self._as_of is None:
+            return await self._fetch(statement(False), parameters)
+        # An instant of the past proper needs nothing but the statement. One so near to now that
+        # nothing later is recorded has to wait: for an append in flight, and for the views.
+        past = {**parameters, "as_of": self._as_of, "settled": False}
+        rows = [] if self._as_of > self._clock else await self._fetch(statement(True), past)
+        if not rows or rows[0][0] is None:
+            await self._settle(self._as_of)
+            rows = await self._fetch(statement(True), past | {"settled": True})
+        if rows[0][0] is None:
+            raise Behind("The views have not reached the asked instant.")
+        return rows
+
+    async def _settle(self, as_of: datetime) -> None:
+        """Wait until whatever is recorded by the instant is known and in the views."""
+        await self._fetch(reading.AWAIT_APPEND, {})
+        ((position, latest),) = await self._fetch(reading.INSTANT, {"as_of": as_of})
+        # Under load the log's own clock may run ahead by some microseconds.
+        if as_of > self._clock and (latest is None or as_of > latest):
+            raise Invalid.at("/as_of", "lies in the future")
+        if not await self._reach(position):
+            raise Behind("The views have not reached the asked instant.")
+
+    async def _reach(self, position: int) -> bool:
+        return await self._services.positions.wait_for(self._views, position)
+
+    async def _fetch(self, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
+        return await self._services.door.fetch(self._principal, statement, parameters)
 
 
 def tenant_filters(principal: Principal) -> dict[str, Any]:
@@ -70,6 +174,11 @@ def _fingerprint(filters: Mapping[str, Any]) -> str:
 @lru_cache(4096)
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def position_of(rows: Sequence[Any]) -> int:
+    """The position an answer was read at."""
+    return rows[0][0] or 0
 
 
 def page(items: Sequence[str], cursor: str | None, has_more: bool, position: int) -> Response:

@@ -4,21 +4,26 @@ import re
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Path, Request, Response
+from fastapi import Query as QueryParameters
+from pydantic import Field
 
 from ledger.api import models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import LINE_ERRORS, RUN_LIST_ERRORS
 from ledger.api.executions import AnyLineId, any_of, require_line_id
-from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
+from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
+    Bound,
+    PageQuery,
+    Query,
+    Read,
     answer,
-    await_position,
     decode_cursor,
     encode_cursor,
     page,
+    position_of,
     services_of,
     split,
     tagged,
@@ -42,27 +47,8 @@ router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)
 _VIEWS = frozenset({"execution", "run"})
 
 
-def _bound(text: str) -> str:
-    parse_bound(text)
-    return text
-
-
-_INSTANT_OR_DATE = r"^\d{4}-\d{2}-\d{2}([Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2}))?$"
-Bound = Annotated[
-    str,
-    Field(
-        pattern=_INSTANT_OR_DATE,
-        description="An RFC 3339 instant, or a date meaning 00:00Z.",
-        examples=["2026-04-15T09:12:44Z"],
-    ),
-    AfterValidator(_bound),
-]
-
-
-class RunsQuery(BaseModel):
+class RunsQuery(PageQuery):
     """Which runs; a comma means or. ``from`` is inclusive, ``to`` exclusive, by requested_at."""
-
-    model_config = ConfigDict(extra="forbid")
 
     status: Annotated[str | None, Field(pattern=any_of(RUN_STATUSES))] = None
     triggered_by: Annotated[
@@ -70,8 +56,6 @@ class RunsQuery(BaseModel):
     ] = None
     from_: Annotated[Bound | None, Field(alias="from")] = None
     to: Bound | None = None
-    cursor: str | None = None
-    limit: Annotated[int, Field(ge=1, le=100)] = 25
 
     def chosen(self) -> dict[str, Any]:
         """The filters that were given."""
@@ -94,7 +78,7 @@ async def list_runs(
     request: Request,
     principal: Authenticated,
     line_id: AnyLineId,
-    query: Annotated[RunsQuery, Query()],
+    query: Annotated[RunsQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
     """The runs of an agent_runtime or timeboxed_outcome line, newest request first."""
@@ -106,13 +90,12 @@ async def list_runs(
         filters["after"], filters["after_at"] = _key(
             decode_cursor(query.cursor, chosen | {"line": line_id})
         )
-    await await_position(request, min_position, _VIEWS)
-    rows = await services_of(request).door.fetch(
-        principal,
-        reading.runs_statement(frozenset(tenant), frozenset(filters) - {"after_at"}),
+    names = frozenset(filters) - {"after_at"}
+    rows = await Read(request, principal, query, min_position, _VIEWS).rows(
+        lambda past: reading.runs_statement(frozenset(tenant), names, past),
         {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1},
     )
-    position, model = (rows[0][0], rows[0][1]) if rows else (0, None)
+    model = rows[0][1]
     if model is None:
         raise NotFound("No such service line.")
     if model not in MODELS_WITH_RUNS:
@@ -125,7 +108,7 @@ async def list_runs(
         key = {"id": shown[-1][0], "at": format_instant(shown[-1][2])}
         cursor = encode_cursor(key, chosen | {"line": line_id})
     items = [_item(row, vault) for row in shown]
-    return tagged(request, page(items, cursor, len(found) > len(shown), position))
+    return tagged(request, page(items, cursor, len(found) > len(shown), position_of(rows)))
 
 
 def _key(key: dict[str, Any]) -> tuple[int, datetime]:
@@ -147,21 +130,20 @@ async def show_run(
     request: Request,
     principal: Authenticated,
     run_id: Annotated[str, Path(description="A RUN id.", examples=["RUN-26-001812"])],
-    _: Annotated[NoParameters, Query()],
+    query: Annotated[Query, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
     """One run with its input, output and error."""
     if not re.fullmatch(RUN_ID, run_id):
         raise NotFound("No such run.")
     tenant = tenant_filters(principal)
-    await await_position(request, min_position, frozenset({"run"}))
-    rows = await services_of(request).door.fetch(
-        principal, reading.run_statement(frozenset(tenant)), {**tenant, "run_id": run_id}
+    rows = await Read(request, principal, query, min_position, frozenset({"run"})).rows(
+        lambda past: reading.run_statement(frozenset(tenant), past), {**tenant, "run_id": run_id}
     )
-    if not rows or rows[0][1] is None:
+    if rows[0][1] is None:
         raise NotFound("No such run.")
     item = _item(rows[0][1:], services_of(request).vault)
-    return tagged(request, answer('{"data":' + item + "}", rows[0][0]))
+    return tagged(request, answer('{"data":' + item + "}", position_of(rows)))
 
 
 def _item(row: tuple[Any, ...], vault: Vault) -> str:

@@ -1,43 +1,57 @@
-"""What a projection is: a pure fold of events into rows, plus the SQL that loads and stores them.
+"""What a projection is: a pure fold of events into rows of a few tables.
 
 One projection is one file in ``projections/`` with its ``.sql`` beside it. The machinery here
 gives it batches of events in log order, inside a transaction that also moves its tracking; the
-projection never reads a clock and never commits.
+projection never reads a clock and never commits. The same code fills a view that is live, one
+that is being rebuilt, and the copy that ``verify`` compares with.
 """
 
-from collections.abc import Sequence
-from importlib.resources import files
-from string import Template
-from typing import Any, Protocol
-
-from psycopg import Cursor
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from ledger.domain.recorded import Event, Recorded
+
+if TYPE_CHECKING:
+    from ledger.projection.generation import Generation
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a view. Every row keeps, in ``position``, the event that last touched it."""
+
+    name: str
+    """Queries find the live rows under ``ledger.<name>``."""
+    key: tuple[str, ...]
+    columns: Mapping[str, str]
+    """Each column's SQL type, in the order of a row's values."""
+    replaces: bool = False
+    """Whether a row takes the place of an earlier one of its key; else rows are only added."""
 
 
 class Projection(Protocol):
     """A view and how it is kept."""
 
     name: str
-    """Also the name under which queries find its rows: ``ledger.<name>``."""
     version: int
     """Raised when the fold or its tables change: the view is then rebuilt."""
+    tables: tuple[Table, ...]
+    """In the order in which statements name them, so that a swap locks them in that order too."""
     events: frozenset[type[Event]]
     """The events it folds; all others pass by undecoded."""
 
-    def project(self, cursor: Cursor[Any], table: str, events: Sequence[Recorded]) -> None:
-        """Fold a batch into the table's rows. Raises whatever goes wrong; nothing is kept then."""
+    @property
+    def waiting(self) -> int:
+        """Changed rows that ``store`` would write."""
+
+    def fold(self, generation: "Generation", events: Sequence[Recorded]) -> None:
+        """Fold a batch: added rows are written, changed ones wait for ``store``.
+
+        Raises whatever goes wrong; nothing is kept then.
+        """
+
+    def store(self, generation: "Generation") -> None:
+        """Write the changed rows. A live view does so after each batch, a rebuild seldom."""
 
     def forget(self) -> None:
         """Drop rows kept in memory: the transaction they were changed in did not commit."""
-
-
-def table_of(name: str, generation: int) -> str:
-    """The table that holds a generation of a projection's rows."""
-    return f"ledger.{name}_g{generation}"
-
-
-def ddl(name: str, generation: int) -> str:
-    """The projection's ``.sql`` for one generation."""
-    text = (files("projections") / f"{name}.sql").read_text()
-    return Template(text).substitute(generation=generation)

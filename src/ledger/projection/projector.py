@@ -8,6 +8,7 @@ that a view cannot take stops that view alone, loudly: the others and the writer
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ from eventsourcing.persistence import MapperDeserialisationError
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.domain.recorded import Event, Recorded
-from ledger.projection.contract import Projection, ddl, table_of
+from ledger.projection.contract import Projection
+from ledger.projection.generation import Generation, create, expose
 from ledger.store.append import StoredRow
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.recorder import read_log
@@ -56,24 +58,53 @@ INSERT INTO ledger.projection (name, version, generation, position) VALUES (%s, 
 RETURNING pg_notify('ledger_views', name || ' 0')
 """
 
+# A view that is new on a log that is not: it has no tables yet, and is built beside the others.
+_REGISTER_UNBUILT = """
+INSERT INTO ledger.projection (name, version, generation, position, stopped_at, error)
+VALUES (%s, 0, 0, 0, clock_timestamp(), 'is being built')
+RETURNING pg_notify('ledger_views', name || ' stopped')
+"""
+
+_IS_EMPTY = "SELECT NOT EXISTS (SELECT FROM ledger.ledger_events)"
+
 # A view that was stopped tries again when a projector takes over: the code may be new.
-_RESUME = "UPDATE ledger.projection SET stopped_at = NULL, error = NULL WHERE name = %s"
+_RESUME = """
+UPDATE ledger.projection SET stopped_at = NULL, error = NULL WHERE name = %s
+RETURNING pg_notify('ledger_views', name || ' ' || position)
+"""
+
+# A view of another version than the code's: its rows serve as they are until it is rebuilt.
+_OUTDATED = """
+UPDATE ledger.projection
+SET stopped_at = clock_timestamp(), error = 'waits to be rebuilt as version ' || %(version)s
+WHERE name = %(name)s AND stopped_at IS NULL
+RETURNING pg_notify('ledger_views', name || ' stopped')
+"""
 
 
 def register(conninfo: str, projections: Sequence[Projection]) -> None:
-    """Create the tables of views that are new, empty and at position 0, before workers start."""
+    """Create the tables of views that are new, empty and at position 0, before workers start.
+
+    Where the log holds events already, a new view is left to be built in the background.
+    """
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         # Held to the commit: two processes that start at once create them one after the other.
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_REGISTRAR,))
         known = {row[0] for row in connection.execute(_TRACKING).fetchall()}
+        is_empty = connection.execute(_IS_EMPTY).fetchone() == (True,)
         for projection in projections:
-            if projection.name not in known:
+            if projection.name in known:
+                continue
+            if is_empty:
                 connection.execute(_REGISTER, (projection.name, projection.version))
-                connection.execute(ddl(projection.name, 1).encode())
+                create(connection, projection, 1)
+                expose(connection, projection, 1)
+            else:
+                connection.execute(_REGISTER_UNBUILT, (projection.name,))
 
 
 class LostLead(Exception):
-    """Another projector moved a tracking under us: start over from what it left."""
+    """A tracking is not as we left it (another projector, a rebuild): start over from what is."""
 
 
 class _Unreadable:
@@ -94,10 +125,6 @@ class _View:
         self.position = position
         self.stopped = False
 
-    @property
-    def table(self) -> str:
-        return table_of(self.projection.name, self.generation)
-
 
 class Projector:
     """``start``/``stop`` around ``run_once``, on a thread and a connection of its own."""
@@ -110,6 +137,8 @@ class Projector:
             cls.TOPIC: cls for projection in projections for cls in projection.events
         }
         self._views: list[_View] = []
+        self._standing: set[tuple[str, int, int]] = set()
+        """(name, version, generation) of every view when we took the lead."""
         self._connection: psycopg.Connection[TupleRow] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="ledger-projector", daemon=True)
@@ -130,14 +159,21 @@ class Projector:
         if row != (True,):
             return False
         with connection.transaction():
-            known = {row[0]: row for row in connection.execute(_TRACKING).fetchall()}
+            tracking = connection.execute(_TRACKING).fetchall()
+            known = {row[0]: row for row in tracking}
             self._views = []
             for projection in self._projections:
                 projection.forget()
-                _, _, generation, position, stopped_at = known[projection.name]
-                if stopped_at is not None:
-                    connection.execute(_RESUME, (projection.name,))
-                self._views.append(_View(projection, generation, position))
+                name, version, generation, position, stopped_at = known[projection.name]
+                view = _View(projection, generation, position)
+                if version != projection.version:
+                    view.stopped = True
+                    outdated = {"name": name, "version": projection.version}
+                    connection.execute(_OUTDATED, outdated)
+                elif stopped_at is not None:
+                    connection.execute(_RESUME, (name,))
+                self._views.append(view)
+            self._standing = {(row[0], row[1], row[2]) for row in tracking}
         return True
 
     def run_once(self) -> bool:
@@ -246,7 +282,9 @@ class Projector:
         """A view's share of a batch, and its tracking. Raises LostLead, or what the view raises."""
         wanted = [event for event in events if type(event.body) in view.projection.events]
         if wanted:
-            view.projection.project(cursor, view.table, wanted)
+            generation = Generation(cursor, view.generation)
+            view.projection.fold(generation, wanted)
+            view.projection.store(generation)
         names = {"name": view.projection.name, "generation": view.generation}
         cursor.execute(_TRACK, names | {"from": view.position, "to": end}, prepare=True)
         if cursor.rowcount != 1:
@@ -268,7 +306,7 @@ class Projector:
                 else:
                     self._stopping.wait(_HEAL_SECONDS)
             except LostLead:
-                _logger.warning("another projector is at work; starting over")
+                _logger.info("a view is not where it was left; starting over")
                 self._disconnect()
             except psycopg.Error as error:
                 _logger.warning("projector lost the database: %s", error)
@@ -279,10 +317,20 @@ class Projector:
     def _follow(self) -> None:
         connection = self._connect()
         connection.execute("LISTEN ledger_events")
+        looked_at = time.monotonic()
         while not self._stopping.is_set():
             if not self.run_once():
                 for _ in connection.notifies(timeout=0.25, stop_after=1):
                     pass
+            if time.monotonic() - looked_at > _HEAL_SECONDS:
+                looked_at = time.monotonic()
+                if self._is_rebuilt():
+                    raise LostLead("a view was rebuilt")
+
+    def _is_rebuilt(self) -> bool:
+        """Whether a view has another generation now. (One that we follow is noticed at once.)"""
+        tracking = self._connect().execute(_TRACKING).fetchall()
+        return {(row[0], row[1], row[2]) for row in tracking} != self._standing
 
     def _connect(self) -> psycopg.Connection[TupleRow]:
         if self._connection is None:

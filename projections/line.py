@@ -1,0 +1,266 @@
+"""One line's fold, and how it is shown: the same for a live row and for one of the past.
+
+The fold is the domain's own fold of the line's stream plus what its runs and check-ins count up
+to (contract 3). A shown row has three parts, each ready JSON: the *version* (``head`` of list row
+and detail, ``extra`` of the detail), which only the line's own stream changes; the *counts*, and
+the *metrics*, which its runs and check-ins change. The past keeps every version and every step of
+the counts; an answer of any instant is put together from the two that held then.
+
+Metrics that follow the clock ("this week", "today") are kept per period, for the two latest
+periods with activity; the reading statement picks one with the clock as a bound value. Two
+suffice: at most one period can lie ahead of now, because facts may be five minutes early.
+"""
+
+from collections.abc import Callable
+from datetime import date, datetime
+from typing import Any
+
+import msgspec
+
+from ledger.domain import execution_events as lines
+from ledger.domain import health
+from ledger.domain import run as runs
+from ledger.domain.execution import Execution
+from ledger.domain.recorded import Event, Recorded
+from ledger.domain.values import day_of, week_of
+from ledger.projection.rendering import json_text, members, time_text
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """The present state, causes and tags, and where they began."""
+
+    opened: int
+    """Position."""
+    since: datetime | None
+    """Effective time of the latest change of a line's state or holds or blockers."""
+    turned: bool
+    """Whether the state or the causes changed here, not the tags alone."""
+    state: str
+    causes: tuple[str, ...]
+    project_tags: tuple[str, ...]
+
+
+class LineRow(msgspec.Struct):
+    """The fold's state for one line."""
+
+    execution: Execution
+    position: int = 0
+    activated: int = 0
+    """Position of the activation."""
+    interval: Interval | None = None
+    last_activity_at: datetime | None = None
+    open_runs: int = 0
+    hours_total: int = 0
+    """In hundredths of an hour: sums of decimals stay exact."""
+    started_runs: int = 0
+    completed_runs: int = 0
+    last_ended_at: datetime | None = None
+    last_run_duration_ms: int | None = None
+    periods: dict[date, int] = {}
+    """Amount per ISO week (hundredths of hours, or check-ins) or UTC day (started runs)."""
+
+    def evolve(self, recorded: Recorded) -> None:
+        """Fold one event of the line or of one of its runs. Pure: (row, event) → row."""
+        self.position = recorded.position
+        if recorded.originator_id == self.execution.id:
+            self.execution.evolve(recorded)
+            if type(recorded.body) not in CHECK_INS:
+                self._note_interval()
+        apply = _COUNT.get(type(recorded.body))
+        if apply is not None:
+            apply(self, recorded.body, recorded)
+
+    def _note_interval(self) -> None:
+        """Begin another interval where the state, the causes or the tags are no longer the same."""
+        before, execution = self.interval, self.execution
+        now = (execution.state, causes(execution), execution.project_tags)
+        if before is not None:
+            if now == (before.state, before.causes, before.project_tags):
+                return
+            turned = now[0] != before.state or set(now[1]) != set(before.causes)
+        else:
+            turned = True
+        self.interval = Interval(self.position, execution.changed_at, turned, *now)
+
+    def _active(self, recorded: Recorded) -> None:
+        if self.last_activity_at is None or recorded.occurred_at > self.last_activity_at:
+            self.last_activity_at = recorded.occurred_at
+
+    def _add(self, period: date, amount: int) -> None:
+        periods = self.periods | {period: self.periods.get(period, 0) + amount}
+        self.periods = {day: periods[day] for day in sorted(periods, reverse=True)[:2]}
+
+    def _count_check_in(self, hours: float | None, at: datetime, sign: int) -> None:
+        amount = hundredths(hours) * sign
+        self.hours_total += amount
+        model = self.execution.execution_model
+        if model in ("capacity", "ongoing_sla"):
+            self._add(week_of(at), amount)
+        elif model in ("infra_managed", "observability"):
+            self._add(week_of(at), sign)
+
+    def _activated(self, body: lines.Activated, recorded: Recorded) -> None:
+        self.activated = recorded.position
+        self.last_activity_at = body.started_at
+
+    def _checked_in(self, body: lines.CheckedIn, recorded: Recorded) -> None:
+        self._active(recorded)
+        self._count_check_in(body.hours, recorded.occurred_at, 1)
+
+    def _voided(self, body: lines.CheckInVoided, recorded: Recorded) -> None:
+        self._count_check_in(body.hours, body.checked_in_at, -1)
+
+    def _requested(self, body: runs.RunRequested, recorded: Recorded) -> None:
+        self._active(recorded)
+        self.open_runs += 1
+
+    def _started(self, body: runs.RunStarted, recorded: Recorded) -> None:
+        self._active(recorded)
+        if body.run_id_origin is not None:
+            self.open_runs += 1
+        self.started_runs += 1
+        if self.execution.execution_model == "agent_runtime":
+            self._add(day_of(recorded.occurred_at), 1)
+
+    def _completed(self, body: runs.RunCompleted, recorded: Recorded) -> None:
+        self.completed_runs += 1
+        self._ended(body, recorded)
+
+    def _ended(self, body: runs.RunCompleted | runs.RunFailed, recorded: Recorded) -> None:
+        self._active(recorded)
+        if not body.late:
+            self.open_runs -= 1
+        if self.last_ended_at is None or recorded.occurred_at >= self.last_ended_at:
+            self.last_ended_at = recorded.occurred_at
+            self.last_run_duration_ms = body.duration_ms
+
+    def _cancelled(self, body: runs.RunCancelled, recorded: Recorded) -> None:
+        self._active(recorded)
+        self.open_runs -= 1
+
+
+_COUNT: dict[type[Event], Callable[[LineRow, Any, Recorded], None]] = {
+    lines.Activated: LineRow._activated,
+    lines.CheckedIn: LineRow._checked_in,
+    lines.CheckInVoided: LineRow._voided,
+    runs.RunRequested: LineRow._requested,
+    runs.RunStarted: LineRow._started,
+    runs.RunCompleted: LineRow._completed,
+    runs.RunFailed: LineRow._ended,
+    runs.RunCancelled: LineRow._cancelled,
+}
+
+COUNTING: frozenset[type[Event]] = frozenset({*_COUNT, lines.HealthSignalReported})
+"""The events after which counts or metrics (a health score is one) may read otherwise."""
+
+
+CHECK_INS: frozenset[type[Event]] = frozenset({lines.CheckedIn, lines.CheckInVoided})
+"""The events of a line's own stream that leave ``head`` and ``extra`` as they are."""
+
+
+def hundredths(hours: float | None) -> int:
+    """Hours as a whole number of hundredths."""
+    return round((hours or 0) * 100)
+
+
+def causes(execution: Execution) -> tuple[str, ...]:
+    """The causes of the open blockers, each once, in the order in which they were opened."""
+    if not execution.blockers:
+        return ()
+    return tuple(dict.fromkeys(blocker.cause for blocker in execution.blockers.values()))
+
+
+def head(execution: Execution) -> str:
+    """JSON members that list row and detail share (contract 4)."""
+    return members(
+        {
+            "id": execution.execution_id,
+            "service_line_id": execution.id,
+            "execution_model": execution.execution_model,
+            "state": execution.state,
+            "workspace_id": execution.workspace_id,
+            "product_line": execution.product_line,
+            "project_tags": execution.project_tags,
+            "state_since": time_text(execution.state_since),
+            "health_status": health.status(health.score(execution.signals.values())),
+            "started_at": time_text(execution.started_at),
+        }
+    )
+
+
+def extra(execution: Execution) -> str:
+    """JSON members that the detail has beside (contract 4)."""
+    score = health.score(execution.signals.values())
+    return members(
+        {
+            "resources": list(execution.resources.values()),
+            "health": {
+                "score": score,
+                "status": health.status(score),
+                "signals": list(execution.signals.values()),
+            },
+            "blockers": [
+                {"id": b.id, "cause": b.cause, "reason": b.reason, "since": time_text(b.since)}
+                for b in execution.blockers.values()
+            ],
+            "holds": [
+                {"hold": h.hold, "reason": h.reason, "since": time_text(h.since), "by": h.by}
+                for h in execution.holds.values()
+            ],
+            "closed_at": time_text(execution.closed_at),
+        }
+    )
+
+
+def step(row: LineRow) -> tuple[str, str, str, date | None, str | None, date | None, str | None]:
+    """Counts and metrics: (counts, metrics, quiet, period_1, now_1, period_2, now_2).
+
+    ``counts`` and ``metrics`` are JSON members. ``now_…`` is the one metric that follows the
+    clock, as a member with its comma, in that period; ``quiet`` the same in any other.
+    """
+    counts = f'"last_activity_at":"{time_text(row.last_activity_at)}","open_runs":{row.open_runs}'
+    measure, metrics = _metrics(row)
+    latest = [(period, measure(amount)) for period, amount in row.periods.items()]
+    latest += [(None, None)] * (2 - len(latest))  # type: ignore[list-item]
+    return (counts, metrics, measure(0), *latest[0], *latest[1])
+
+
+def _metrics(row: LineRow) -> tuple[Callable[[int], str], str]:
+    """How the present period's amount is shown, and the model's other metrics (contract 3)."""
+    match row.execution.execution_model:
+        case "agent_runtime":
+            return _invocations, (
+                f'"invocations_total":{row.started_runs},'
+                f'"last_run_duration_ms":{json_text(row.last_run_duration_ms)}'
+            )
+        case "timeboxed_outcome":
+            return _nothing, (
+                f'"cycles_total":{row.started_runs},"cycles_completed":{row.completed_runs},'
+                f'"last_run_duration_ms":{json_text(row.last_run_duration_ms)}'
+            )
+        case "capacity" | "ongoing_sla":
+            return _hours, (
+                f'"hours_total":{row.hours_total / 100},"health_score":{json_text(_score(row))}'
+            )
+        case _:
+            return _check_ins, f'"health_score":{json_text(_score(row))}'
+
+
+def _score(row: LineRow) -> int | None:
+    return health.score(row.execution.signals.values())
+
+
+def _invocations(amount: int) -> str:
+    return f'"invocations_today":{amount},'
+
+
+def _hours(amount: int) -> str:
+    return f'"hours_this_week":{amount / 100},'
+
+
+def _check_ins(amount: int) -> str:
+    return f'"check_ins_this_week":{amount},'
+
+
+def _nothing(amount: int) -> str:
+    return ""

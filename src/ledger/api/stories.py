@@ -1,0 +1,219 @@
+"""A line's story: its history, its timeline and what it used (contract 4)."""
+
+from datetime import UTC, datetime, time, timedelta
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as QueryParameters
+from pydantic import Field
+
+from ledger.api import models
+from ledger.api.authentication import Authenticated
+from ledger.api.documentation import STORY_ERRORS
+from ledger.api.executions import AnyLineId, require_line_id
+from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.problems import InvalidCursor
+from ledger.api.reading import (
+    Bound,
+    PageQuery,
+    Query,
+    Read,
+    answer,
+    decode_cursor,
+    encode_cursor,
+    page,
+    position_of,
+    tenant_filters,
+)
+from ledger.domain.errors import Invalid, NotFound
+from ledger.domain.timeline import Interval, Turn, intervals, totals
+from ledger.domain.usage import Amounts, Range
+from ledger.domain.values import EARLIEST, LATEST, day_of, format_instant, parse_bound
+from projections import stories
+
+router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
+
+MAX_INTERVALS = 10_000
+MAX_DAYS = 400
+_DEFAULT_DAYS = 30
+
+_encode = msgspec.json.Encoder().encode
+_decode_hours = msgspec.json.Decoder(list[tuple[str | None, int]]).decode
+_decode_amounts = msgspec.json.Decoder(dict[str, int]).decode
+
+
+class RangeQuery(Query):
+    """A stretch of time: ``from`` is inclusive, ``to`` exclusive."""
+
+    from_: Annotated[Bound | None, Field(alias="from")] = None
+    to: Bound | None = None
+
+    def bounds(self) -> tuple[datetime | None, datetime | None]:
+        """Both ends. Raises Invalid where they are the wrong way round."""
+        start = parse_bound(self.from_) if self.from_ else None
+        end = parse_bound(self.to) if self.to else None
+        if start is not None and end is not None and start > end:
+            raise Invalid.at("/to", "lies before from")
+        return start, end
+
+
+@router.get(
+    "/{line_id}/history",
+    summary="A line's history",
+    openapi_extra=needs("read"),
+    responses={200: {"model": models.HistoryPage}, **STORY_ERRORS},
+)
+async def show_history(
+    request: Request,
+    principal: Authenticated,
+    line_id: AnyLineId,
+    query: Annotated[PageQuery, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """Every event of the line and its runs in log order, with the line's state before and after."""
+    require_line_id(line_id)
+    of_line, after = {"line": line_id}, 0
+    if query.cursor is not None:
+        after = _event_position(decode_cursor(query.cursor, of_line))
+    tenant = tenant_filters(principal)
+    rows = await Read(request, principal, query, min_position, frozenset({"event"})).rows(
+        lambda past: stories.history_statement(frozenset(tenant), past),
+        {**tenant, "line_id": line_id, "after": after, "limit": query.limit + 1},
+    )
+    _require_line(rows)
+    found = [row for row in rows if row[2] is not None]
+    shown = found[: query.limit]
+    cursor = encode_cursor({"position": shown[-1][2]}, of_line) if shown else None
+    return page([row[3] for row in shown], cursor, len(found) > len(shown), position_of(rows))
+
+
+def _event_position(key: dict[str, Any]) -> int:
+    position = key.get("position")
+    if type(position) is not int or not 0 <= position < 2**63:
+        raise InvalidCursor("The cursor is not valid for this request.")
+    return position
+
+
+@router.get(
+    "/{line_id}/timeline",
+    summary="A line's timeline",
+    openapi_extra=needs("read"),
+    responses={200: {"model": models.TimelineAnswer}, **STORY_ERRORS},
+)
+async def show_timeline(
+    request: Request,
+    principal: Authenticated,
+    line_id: AnyLineId,
+    query: Annotated[RangeQuery, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """How long the line was in which state, and with which causes of blockage."""
+    require_line_id(line_id)
+    start, end = query.bounds()
+    read = Read(request, principal, query, min_position, frozenset({"execution"}))
+    tenant = tenant_filters(principal)
+    bounds = {"from": start or EARLIEST, "to": end or LATEST}
+    # Turning points without length do not count as intervals, hence some more than the limit.
+    limit = 2 * MAX_INTERVALS
+    rows = await read.rows(
+        lambda past: stories.timeline_statement(frozenset(tenant), past),
+        {**tenant, **bounds, "line_id": line_id, "limit": limit},
+    )
+    _require_line(rows)
+    turns = [Turn(row[2], row[3], frozenset(row[4])) for row in rows if row[2] is not None]
+    found = intervals(turns, start, end, read.now)
+    if len(found) > MAX_INTERVALS or len(turns) == limit:
+        raise Invalid.at("/from", f"there are more than {MAX_INTERVALS} intervals: narrow it")
+    by_state, by_cause = totals(found)
+    data = {
+        "intervals": [_shown(interval) for interval in found],
+        "totals": {"by_state": _seconds(by_state), "by_cause": _seconds(by_cause)},
+    }
+    return answer(_encode({"data": data}).decode(), position_of(rows))
+
+
+def _shown(interval: Interval) -> dict[str, Any]:
+    return {
+        "state": interval.state,
+        "causes": interval.causes,
+        "from": format_instant(interval.since),
+        "to": None if interval.until is None else format_instant(interval.until),
+        "seconds": interval.length.total_seconds(),
+    }
+
+
+def _seconds(lengths: dict[str, timedelta]) -> dict[str, float]:
+    return {name: length.total_seconds() for name, length in lengths.items()}
+
+
+@router.get(
+    "/{line_id}/usage",
+    summary="What a line used",
+    openapi_extra=needs("read"),
+    responses={200: {"model": models.UsageAnswer}, **STORY_ERRORS},
+)
+async def show_usage(
+    request: Request,
+    principal: Authenticated,
+    line_id: AnyLineId,
+    query: Annotated[RangeQuery, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """Hours by resource, runs by status and tokens, in total and by UTC day; the last 30 days."""
+    require_line_id(line_id)
+    read = Read(request, principal, query, min_position, frozenset({"execution", "run"}))
+    asked = _asked(query, read.now)
+    days = dict(asked.days())
+    if len(days) > MAX_DAYS:
+        raise Invalid.at("/from", f"there are more than {MAX_DAYS} days: narrow it")
+    tenant = tenant_filters(principal)
+    rows = await read.rows(
+        lambda past: stories.usage_statement(frozenset(tenant), past),
+        {
+            **tenant,
+            "line_id": line_id,
+            "from": asked.start,
+            "to": asked.end,
+            "days": [day for day, is_whole in days.items() if is_whole],
+            "parts": [day for day, is_whole in days.items() if not is_whole],
+        },
+    )
+    _require_line(rows)
+    by_day, total = {day: Amounts() for day in days}, Amounts()
+    for _, _, kind, day, amounts in rows:
+        if kind is not None:
+            _add(by_day[day], kind, amounts)
+    for amounts in by_day.values():
+        total.add(amounts)
+    data = {
+        "from": format_instant(asked.start),
+        "to": format_instant(asked.end),
+        "total": total.shown(),
+        "by_day": [{"date": day.isoformat(), **one.shown()} for day, one in by_day.items()],
+    }
+    return answer(_encode({"data": data}).decode(), position_of(rows))
+
+
+def _asked(query: RangeQuery, now: datetime) -> Range:
+    """The range that is asked for; without ``to`` today is the last day."""
+    start, end = query.bounds()
+    if end is None:
+        end = datetime.combine(day_of(now), time(), UTC) + timedelta(days=1)
+        if start is not None:
+            end = max(start, end)
+    return Range(start or end - timedelta(days=_DEFAULT_DAYS), end)
+
+
+def _add(amounts: Amounts, kind: str, text: str) -> None:
+    if kind == "hours":
+        amounts.add_hours(_decode_hours(text))
+    elif kind == "runs":
+        amounts.add_runs(_decode_amounts(text))
+    else:
+        amounts.tokens += _decode_amounts(text)["tokens"]
+
+
+def _require_line(rows: list[Any]) -> None:
+    if rows[0][1] is None:
+        raise NotFound("No such service line.")

@@ -1,0 +1,64 @@
+"""A line's life as intervals: from its turning points to who-was-what-for-how-long (contract 4)."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from ledger.domain.values import CAUSES, STATES
+
+
+class Turn(NamedTuple):
+    """From here on, in effective time, the line was in this state with these causes open."""
+
+    since: datetime
+    state: str
+    causes: frozenset[str]
+
+
+class Interval(NamedTuple):
+    """A stretch in one state with the same open causes; ``until`` is None while it lasts."""
+
+    state: str
+    causes: tuple[str, ...]
+    """In the contract's order."""
+    since: datetime
+    until: datetime | None
+    length: timedelta
+
+
+def intervals(
+    turns: Sequence[Turn], start: datetime | None, end: datetime | None, now: datetime
+) -> list[Interval]:
+    """The stretches between turning points, clipped to ``start`` (inclusive) and ``end``.
+
+    Stretches without length are left out and neighbours that are then alike are one, so that the
+    intervals say for each instant what held at it, once. The last one is open unless ``end``
+    clips it at or before now; its length is counted up to now.
+    """
+    found: list[Interval] = []
+    for number, turn in enumerate(turns):
+        began = turn.since if start is None else max(turn.since, start)
+        following = turns[number + 1].since if number + 1 < len(turns) else None
+        lasts = following is None and (end is None or end > now)
+        bounds = [at for at in (following, end) if at is not None]
+        until = None if lasts else min(bounds)
+        if until is not None and until <= began:
+            continue
+        causes = tuple(cause for cause in CAUSES if cause in turn.causes)
+        length = max(timedelta(), (now if until is None else until) - began)
+        if found and (found[-1].state, found[-1].causes) == (turn.state, causes):
+            earlier = found.pop()
+            began, length = earlier.since, earlier.length + length
+        found.append(Interval(turn.state, causes, began, until, length))
+    return found
+
+
+def totals(found: Iterable[Interval]) -> tuple[dict[str, timedelta], dict[str, timedelta]]:
+    """(by state, by cause), zero-filled; an interval counts for every cause open in it."""
+    by_state: dict[str, timedelta] = {state: timedelta() for state in STATES}
+    by_cause: dict[str, timedelta] = {cause: timedelta() for cause in CAUSES}
+    for interval in found:
+        by_state[interval.state] += interval.length
+        for cause in interval.causes:
+            by_cause[cause] += interval.length
+    return by_state, by_cause

@@ -1,0 +1,90 @@
+"""Comparing a live view with a shadow of it, row by row and column by column."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from ledger.domain.values import format_id
+from ledger.projection.contract import Projection, Table
+from ledger.projection.generation import table_of
+
+Kind = Literal["missing", "extra", "differs"]
+
+
+class Difference(NamedTuple):
+    """A row that is not what the log says."""
+
+    table: str
+    key: str
+    kind: Kind
+    columns: tuple[str, ...]
+    """Those that differ, where the row is there on both sides."""
+    event_id: str
+    """The event that should have touched the row last; for an extra row, the one it names."""
+
+
+# Every row that is on one side only, or not the same on both; and when its event was recorded.
+_DIFFERENCES = """
+SELECT {key}, live.{first} IS NULL, shadow.{first} IS NULL,
+    ARRAY_REMOVE(ARRAY[{columns}], NULL),
+    COALESCE(shadow.position, live.position),
+    (SELECT recorded_at FROM ledger.ledger_events
+     WHERE notification_id = COALESCE(shadow.position, live.position))
+FROM {live} AS live FULL JOIN {shadow} AS shadow USING ({names})
+WHERE ({live_row}) IS DISTINCT FROM ({shadow_row})
+ORDER BY COALESCE(shadow.position, live.position)
+"""
+
+
+def differences(
+    connection: psycopg.Connection[TupleRow], projection: Projection, live: int, shadow: int
+) -> Iterator[Difference]:
+    """What differs between two generations, within the connection's snapshot, table by table."""
+    for table in projection.tables:
+        with connection.cursor(name="ledger_differences") as cursor:
+            cursor.execute(_statement(table, live, shadow))
+            for row in cursor:
+                yield _difference(table, row)
+
+
+def count_rows(
+    connection: psycopg.Connection[TupleRow], projection: Projection, generation: int
+) -> int:
+    """The rows of all tables of a generation."""
+    total = 0
+    for table in projection.tables:
+        statement = f"SELECT count(*) FROM {table_of(table, generation)}"
+        row = connection.execute(statement.encode()).fetchone()
+        assert row is not None
+        total += row[0]
+    return total
+
+
+def _difference(table: Table, row: Sequence[object]) -> Difference:
+    *key, no_live, no_shadow, columns, position, recorded_at = row
+    kind: Kind = "missing" if no_live else "extra" if no_shadow else "differs"
+    year = recorded_at.year if recorded_at is not None else 0  # type: ignore[attr-defined]
+    return Difference(
+        table.name,
+        " ".join(str(part) for part in key),
+        kind,
+        tuple(columns) if kind == "differs" else (),  # type: ignore[arg-type]
+        format_id("EVT", year, position),  # type: ignore[arg-type]
+    )
+
+
+def _statement(table: Table, live: int, shadow: int) -> bytes:
+    others = [column for column in table.columns if column not in table.key]
+    differing = [f"CASE WHEN live.{c} IS DISTINCT FROM shadow.{c} THEN '{c}' END" for c in others]
+    return _DIFFERENCES.format(
+        key=", ".join(table.key),
+        names=", ".join(table.key),
+        first="position",
+        columns=", ".join(differing) or "NULL::text",
+        live=table_of(table, live),
+        shadow=table_of(table, shadow),
+        live_row=", ".join(f"live.{c}" for c in table.columns),
+        shadow_row=", ".join(f"shadow.{c}" for c in table.columns),
+    ).encode()

@@ -1,0 +1,75 @@
+"""The rebuilder: at start, builds in the background what is new or of another version.
+
+The old rows serve meanwhile, at their old position; nobody waits for them.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+
+import psycopg
+
+from ledger.projection.contract import Projection
+from ledger.projection.rebuild import rebuild
+from ledger.projection.shadow import CannotBuild, clean_up, outdated
+from ledger.store.codec import EnvelopeMapper
+
+_RETRY_SECONDS = 5.0
+
+_logger = logging.getLogger(__name__)
+
+
+class Stopping(Exception):
+    """The service ends: what is half built is dropped."""
+
+
+class Rebuilder:
+    """``start``/``stop`` around ``run_once``; its thread ends once every view is up to date."""
+
+    def __init__(
+        self, conninfo: str, codec: EnvelopeMapper, projections: Sequence[Projection]
+    ) -> None:
+        self._conninfo, self._codec, self._projections = conninfo, codec, projections
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="ledger-rebuilder", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the batch in hand."""
+        self._stopping.set()
+        self._thread.join()
+
+    def run_once(self) -> bool:
+        """Drop what a killed rebuild left, build what is outdated; whether all is up to date."""
+        done = True
+        for projection in self._projections:
+            try:
+                clean_up(self._conninfo, projection)
+                if outdated(self._conninfo, projection):
+                    _logger.info("building %s, version %s", projection.name, projection.version)
+                    built = rebuild(
+                        self._conninfo, self._codec, projection, self._go_on, lambda _: None
+                    )
+                    _logger.info("built %s up to position %s", projection.name, built.position)
+            except CannotBuild as error:
+                _logger.error("%s", error)
+                done = False
+        return done
+
+    def _go_on(self, position: int, end: int) -> None:
+        if self._stopping.is_set():
+            raise Stopping
+
+    def _serve(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                if self.run_once():
+                    return
+            except Stopping:
+                return
+            except psycopg.Error as error:
+                _logger.warning("rebuilder lost the database: %s", error)
+            self._stopping.wait(_RETRY_SECONDS)

@@ -1,0 +1,221 @@
+"""A shadow: a view's next generation, filled from the log beside the live one with the same fold.
+
+A rebuild ends by letting queries find it; a verification compares the live rows with it and drops
+it. One at a time for each view: an advisory lock, freed by the database should we die. What a
+dead one left behind is dropped by whoever comes next.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from eventsourcing.persistence import MapperDeserialisationError
+from psycopg.rows import TupleRow, tuple_row
+
+from ledger.domain.recorded import Recorded
+from ledger.projection.contract import Projection
+from ledger.projection.generation import Generation, create, table_of
+from ledger.store.codec import EnvelopeMapper
+from ledger.store.recorder import read_log
+
+_BUILDER = 7_300_005
+"""Advisory lock of whoever builds a generation of a view; the second key is the view's."""
+
+_BATCH = 5000
+_STORE_AT = 10_000
+"""Changed rows that are kept in memory before they are written: most change again soon."""
+
+_NEAR = 2000
+"""Positions that a shadow may be behind when the live view is held still for it."""
+
+Progress = Callable[[int, int], None]
+"""Called with the position reached and the one to be reached."""
+
+_LIVE = "SELECT version, generation, position, stopped_at FROM ledger.projection WHERE name = %s"
+_HOLD = _LIVE + " FOR UPDATE"
+_HEAD = "SELECT COALESCE(max(notification_id), 0) FROM ledger.ledger_events"
+
+# Tables of a view's generations, whatever their number.
+_GENERATIONS = """
+SELECT relname FROM pg_class
+WHERE relnamespace = 'ledger'::regnamespace AND relkind = 'r' AND relname ~ %s
+"""
+
+
+class CannotBuild(Exception):
+    """A view cannot be built; the message says why in one line."""
+
+
+class Live:
+    """Where a view stands."""
+
+    def __init__(self, version: int, generation: int, position: int, stopped: bool) -> None:
+        self.version = version
+        self.generation = generation
+        self.position = position
+        self.stopped = stopped
+
+
+class Shadow:
+    """One generation in the making. From ``shadow``."""
+
+    def __init__(
+        self,
+        conninfo: str,
+        connection: psycopg.Connection[TupleRow],
+        codec: EnvelopeMapper,
+        projection: Projection,
+        progress: Progress,
+    ) -> None:
+        self.conninfo = conninfo
+        self.connection = connection
+        self.projection = projection
+        self.number = self.live().generation + 1
+        self.position = 0
+        self._codec, self._progress = codec, progress
+        self._wanted = {event.TOPIC for event in projection.events}
+
+    def live(self) -> Live:
+        """Where the live view stands now."""
+        row = self.connection.execute(_LIVE, (self.projection.name,)).fetchone()
+        assert row is not None
+        return Live(row[0], row[1], row[2], row[3] is not None)
+
+    def head(self) -> int:
+        """The log's last position."""
+        row = self.connection.execute(_HEAD).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def fill(self, end: int) -> None:
+        """Fold the log up to a position. Raises CannotBuild at an event the fold cannot take."""
+        while self.position < end:
+            rows = read_log(self.connection, self.position, _BATCH)
+            rows = [row for row in rows if row[4] <= end]
+            self._take(self._decode(rows))
+            self.position = rows[-1][4] if rows else end
+            self._progress(self.position, end)
+        self._store(0)
+
+    def approach(self, target: Callable[[], int]) -> None:
+        """Fill until the target, which moves while we work, is near."""
+        end = target()
+        while self.position < end:
+            self.fill(end)
+            end = target()
+            if end - self.position < _NEAR:
+                return
+
+    @contextmanager
+    def holding_live(
+        self, lock_timeout: str
+    ) -> Iterator[tuple[psycopg.Connection[TupleRow], Live]]:
+        """Keep the live view where it is, on a connection of its own, until the block ends.
+
+        The projector waits for the row of its tracking meanwhile. Raises LockNotAvailable.
+        """
+        with connect(self.conninfo) as held, held.transaction():
+            held.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'".encode())
+            row = held.execute(_HOLD, (self.projection.name,)).fetchone()
+            assert row is not None
+            yield held, Live(row[0], row[1], row[2], row[3] is not None)
+
+    def _decode(self, rows: Sequence[Any]) -> list[Recorded]:
+        try:
+            return [self._codec.decode(*row) for row in rows if row[2] in self._wanted]
+        except MapperDeserialisationError as error:
+            raise CannotBuild(f"{self.projection.name}: {error}") from error
+
+    def _take(self, events: Sequence[Recorded]) -> None:
+        if not events:
+            return
+        with self.connection.transaction(), self.connection.cursor(binary=True) as cursor:
+            self.projection.fold(Generation(cursor, self.number), events)
+        self._store(_STORE_AT)
+
+    def _store(self, at_least: int) -> None:
+        if self.projection.waiting > at_least:
+            with self.connection.transaction(), self.connection.cursor(binary=True) as cursor:
+                self.projection.store(Generation(cursor, self.number))
+
+
+@contextmanager
+def shadow(
+    conninfo: str, codec: EnvelopeMapper, projection: Projection, progress: Progress
+) -> Iterator[Shadow]:
+    """A new generation beside the live one, empty; what is not live in the end is dropped.
+
+    Raises CannotBuild where another is being built.
+    """
+    with connect(conninfo) as connection:
+        if not _lock(connection, projection):
+            raise CannotBuild(f"{projection.name} is being rebuilt or verified by another process.")
+        drop_others(connection, projection)
+        projection.forget()
+        made = Shadow(conninfo, connection, codec, projection, progress)
+        with connection.transaction():
+            create(connection, projection, made.number)
+        try:
+            yield made
+        finally:
+            projection.forget()
+            if not connection.closed and not connection.broken:
+                drop_others(connection, projection)
+
+
+def clean_up(conninfo: str, projection: Projection) -> None:
+    """Drop what a rebuild or verification that was killed has left, unless one is at work."""
+    with connect(conninfo) as connection:
+        if _lock(connection, projection):
+            drop_others(connection, projection)
+
+
+def outdated(conninfo: str, projection: Projection) -> bool:
+    """Whether the live rows were made by another version of the projection, or not at all."""
+    with connect(conninfo) as connection:
+        row = connection.execute(_LIVE, (projection.name,)).fetchone()
+        return row is None or row[0] != projection.version
+
+
+def _lock(connection: psycopg.Connection[TupleRow], projection: Projection) -> bool:
+    key = zlib.crc32(projection.name.encode()) & 0x7FFFFFFF
+    locked = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (_BUILDER, key))
+    return locked.fetchone() == (True,)
+
+
+def connect(conninfo: str) -> psycopg.Connection[TupleRow]:
+    """A connection for building: what it writes can be derived again, so it waits for no disk."""
+    return psycopg.connect(
+        conninfo,
+        autocommit=True,
+        row_factory=tuple_row,
+        application_name="ledger rebuild",
+        connect_timeout=5,
+        options="-c synchronous_commit=off",
+    )
+
+
+def drop_others(connection: psycopg.Connection[TupleRow], projection: Projection) -> None:
+    """Drop the tables of every generation but the live one.
+
+    A reader may still hold one for a moment; what cannot be dropped now is left to the next.
+    """
+    row = connection.execute(_LIVE, (projection.name,)).fetchone()
+    assert row is not None
+    for table in projection.tables:
+        live = table_of(table, row[1]).removeprefix("ledger.")
+        pattern = f"^{table.name}_g[0-9]+$"
+        for (found,) in connection.execute(_GENERATIONS, (pattern,)).fetchall():
+            if found != live:
+                _drop(connection, found)
+
+
+def _drop(connection: psycopg.Connection[TupleRow], name: str) -> None:
+    try:
+        with connection.transaction():
+            connection.execute("SET LOCAL lock_timeout = '1s'")
+            connection.execute(f"DROP TABLE IF EXISTS ledger.{name}".encode())
+    except psycopg.errors.LockNotAvailable:
+        return

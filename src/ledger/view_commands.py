@@ -1,0 +1,99 @@
+"""What the commands about views do: list, rebuild, verify. Results go to stdout."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import psycopg
+from psycopg.rows import tuple_row
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from ledger.bootstrap import views_named
+from ledger.commands import print_table
+from ledger.projection import rebuild as rebuilding
+from ledger.projection import shadow
+from ledger.projection.compare import Difference
+from ledger.store.codec import EnvelopeMapper
+from projections import reading
+
+
+def list_projections(conninfo: str) -> int:
+    """Where each view stands, and how far behind the log."""
+    table = Table("projection", "version", "generation", "position", "lag", "state")
+    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
+        for name, version, generation, position, head, stopped_at, error in connection.execute(
+            reading.LAG
+        ):
+            state = f"stopped {error}" if stopped_at else "live"
+            lag = max(0, head - position)
+            table.add_row(name, str(version), str(generation), str(position), str(lag), state)
+    print_table(table)
+    return 0
+
+
+def rebuild(conninfo: str, names: Sequence[str]) -> int:
+    """Rebuild these views, or all, beside the live ones; reads and writes go on."""
+    for projection in views_named(names):
+        with _bar(f"Rebuilding {projection.name}") as bar:
+            built = rebuilding.rebuild(conninfo, EnvelopeMapper(), projection, bar, _ignore)
+        compared = (
+            "made by another version before"
+            if built.differing is None
+            else f"{built.differing:,} had not been what the log says"
+        )
+        print(
+            f"{projection.name}: generation {built.generation} at position {built.position},"
+            f" {built.rows:,} rows; {compared}."
+        )
+    return 0
+
+
+def verify(conninfo: str, names: Sequence[str]) -> int:
+    """Name every row of these views, or of all, that is not what the log says; 1 if any is not."""
+    differing = 0
+    for projection in views_named(names):
+        with _bar(f"Verifying {projection.name}") as bar:
+            found = rebuilding.verify(conninfo, EnvelopeMapper(), projection, bar, _print)
+        print(
+            f"{projection.name}: {found.rows:,} rows at position {found.position},"
+            f" {found.differing:,} not what the log says."
+        )
+        differing += found.differing
+    return 1 if differing else 0
+
+
+def _ignore(difference: Difference) -> None:
+    """A rebuild repairs what it finds."""
+
+
+def _print(difference: Difference) -> None:
+    what = difference.kind + (f" in {', '.join(difference.columns)}" if difference.columns else "")
+    print(f"{difference.table} {difference.key}: {what}; last touched by {difference.event_id}")
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[shadow.Progress]:
+    """A progress bar on stderr, in positions of the log, with the time that is left."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+
+        def advance(position: int, end: int) -> None:
+            progress.update(task, completed=position, total=end)
+
+        yield advance
