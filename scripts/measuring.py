@@ -1,0 +1,116 @@
+"""What a measurement is made of: the servers, how they are loaded, and the row that comes out."""
+
+import itertools
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import loadgen
+from product import Product, UnmeasuredError
+from story import Story
+
+WARM_UP = 0.3
+GATHER = 0.0002  # for rates: the generator looks for answers every 0.2 ms
+SUPPLY = 16_000  # facts encoded for each second to be measured: more than any row reaches
+NEAR_CEILING = 0.8  # of the ceiling, or of one core: from here on the generator is the limit
+
+
+@dataclass
+class Bench:
+    """The options, the running servers, and what earlier rows found out."""
+
+    product: Product
+    bare_port: int
+    story: Story
+    folder: Path
+    seconds: float
+    rounds: int
+    clients: int
+    workers: int
+    events: int  # that the log holds at least before views are rebuilt
+    between: str = ""  # the instant at which half of the lines had been loaded
+    ceiling: float = 0.0
+    fact_rate: float = 0.0
+    strained: Counter[int] = field(default_factory=Counter)  # rounds near the ceiling, by port
+
+    def load(self, port: int, requests: list[list[bytes]], repeat: bool = True) -> loadgen.Result:
+        """One measurement as fast as the server answers."""
+        job = loadgen.Job(port, requests, self.seconds, WARM_UP, repeat)
+        job.workers, job.gather = self.workers, GATHER
+        return loadgen.run_load(job)
+
+    def bare_rate(self) -> float:
+        """Answers a second of ASGI without a framework: the generator's own ceiling."""
+        requests = [[loadgen.request("GET", "/")]] * self.clients
+        return self.load(self.bare_port, requests).rate
+
+    def rate(
+        self, port: int, requests: list[list[bytes]], status: int, repeat: bool = True
+    ) -> float:
+        """Answers a second, all of them with `status`, or the row is off.
+
+        One near the ceiling is compared with a ceiling of this very moment before it counts as
+        strained; a row with most rounds strained is void.
+        """
+        result = self.load(port, requests, repeat)
+        if set(result.statuses) != {status} or result.refusal:
+            found = f"answers {result.statuses}, not only {status}"
+            raise UnmeasuredError(f"{found}; the first other: {result.refusal}")
+        if result.rate > NEAR_CEILING * self.ceiling:
+            self.ceiling = max(self.ceiling, self.bare_rate())
+        if result.cpu_share > NEAR_CEILING or result.rate > NEAR_CEILING * self.ceiling:
+            self.strained[port] += 1
+        return result.rate
+
+    def fact_requests(self, per_second: float = SUPPLY) -> list[list[bytes]]:
+        """Single facts for one measurement, a run's on one connection so that they keep order."""
+        count = int(per_second * (self.seconds + WARM_UP) / self.clients) + 8
+        streams = [itertools.islice(self.story.work(), count) for _ in range(self.clients)]
+        return [[self.product.post(fact) for fact in stream] for stream in streams]
+
+    def measure_facts(self) -> float:
+        """Single facts a second."""
+        return self.rate(self.product.port, self.fact_requests(), 201, repeat=False)
+
+
+@dataclass
+class Row:
+    """One line of the table."""
+
+    work: str
+    ours: float
+    limit: float | None = None
+    ratio: float | None = None
+    bound: str = ""
+    reached: float | None = None  # of the bound: 1 just meets it, 0.5 is half of what it asks
+    note: str = ""
+    void: str = ""  # why the figure says nothing
+
+
+def interleave(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
+    """Measure each in turn, `rounds` times, every other round backwards; its values for each."""
+    values: list[list[float]] = [[] for _ in measures]
+    for number in range(rounds):
+        order = list(zip(measures, values, strict=True))
+        for measure, found in order if number % 2 == 0 else reversed(order):
+            found.append(measure())
+    return values
+
+
+def median_ratio(ours: Sequence[float], limit: Sequence[float]) -> float:
+    """The median of the rounds' own ratios."""
+    return statistics.median(one / other for one, other in zip(ours, limit, strict=True))
+
+
+def compared(
+    work: str, at_least: float, ours: Sequence[float], limit: Sequence[float], note: str
+) -> Row:
+    """The row of rates measured in the same rounds."""
+    ratio, mine, theirs = (
+        median_ratio(ours, limit),
+        statistics.median(ours),
+        statistics.median(limit),
+    )
+    return Row(work, mine, theirs, ratio, f"{at_least}", ratio / at_least, note)

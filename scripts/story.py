@@ -1,0 +1,139 @@
+"""The story that the measurements tell: the same facts every time, but for their times."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+ORGANIZATION = "ORG-26-000001"
+BATCH = 1_000  # facts of daily work in a batch
+LINES_A_BATCH = 200  # when each line comes with a handful of facts
+
+MODELS = (
+    ("talent", "capacity"),
+    ("managed_services", "ongoing_sla"),
+    ("ods", "timeboxed_outcome"),
+    ("infrastructure", "infra_managed"),
+    ("intelligence", "observability"),
+    ("agent_gateway", "agent_runtime"),
+)
+ENGINEER = {
+    "type": "talent",
+    "name": "Allocated engineer",
+    "role": "senior_backend_engineer",
+    "allocated_hours_per_week": 40,
+}
+CALLER = {"type": "api", "actor_id": "USR-26-000044"}
+PROMPT = {"prompt": "Summarise open tasks for project PROJ-26-004281"}
+SUMMARY = {
+    "summary": "14 open tasks across 3 sprints. 2 are blocked.",
+    "artifact_id": "ART-26-000991",
+}
+
+
+def line_id(number: int) -> str:
+    """The service line with this number."""
+    return f"LIN-26-{number:06d}"
+
+
+@dataclass
+class Story:
+    """Facts about `lines` service lines. Every tenth line is blocked, so it gets no runs."""
+
+    lines: int
+    mix: str = "mixed"
+    now: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    serial: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    run: Iterator[int] = field(default_factory=lambda: itertools.count(1_000_000))
+
+    def fact(self, kind: str, subject: str, **data: object) -> bytes:
+        """One CloudEvent with an id never used before."""
+        event = {
+            "specversion": "1.0",
+            "id": f"bench-{next(self.serial)}",
+            "source": "/bench",
+            "type": kind,
+            "subject": subject,
+            "time": self.now,
+            "datacontenttype": "application/json",
+            "data": data,
+        }
+        return json.dumps(event, separators=(",", ":")).encode()
+
+    def beginning(self, number: int) -> list[bytes]:
+        """What makes one line: activation, a check-in, health, perhaps a blocker."""
+        line, (product_line, model) = line_id(number), MODELS[number % len(MODELS)]
+        activated = self.fact(
+            "service_line.activated",
+            line,
+            organization_id=ORGANIZATION,
+            workspace_id=f"WS-26-{number % 20 + 1:06d}",
+            product_line=product_line,
+            execution_model=model,
+            project_tags=[f"PROJ-26-{number % 50 + 1:06d}"],
+            resources=[{"id": f"SCR-{100_000 + number}", **ENGINEER}],
+            execution_id=f"RUN-26-{number:06d}",
+        )
+        facts = [
+            activated,
+            self.fact("execution.checked_in", line, hours=7.5),
+            self.fact("health.signal_reported", line, signal="hours_on_target", status="green"),
+            self.fact("health.signal_reported", line, signal="sla_compliance", status="amber"),
+        ]
+        if number % 10 == 0:
+            facts.append(
+                self.fact("execution.blocked", line, blocker_id="BLK-1", cause="approval_gap")
+            )
+        return facts
+
+    def later(self, number: int) -> list[bytes]:
+        """What changes one line afterwards: new tags, another engineer, health, no blocker."""
+        line = line_id(number)
+        tags = [f"PROJ-26-{(number + 7) % 50 + 1:06d}"]
+        facts = [
+            self.fact("service_line.updated", line, project_tags=tags),
+            self.fact("resource.allocated", line, id=f"SCR-{200_000 + number}", **ENGINEER),
+            self.fact("execution.checked_in", line, hours=2.25),
+            self.fact("health.signal_reported", line, signal="hours_on_target", status="red"),
+        ]
+        if number % 10 == 0:
+            facts.append(self.fact("execution.unblocked", line, blocker_id="BLK-1"))
+        return facts
+
+    def work(self) -> Iterator[bytes]:
+        """Endless facts of daily work: check-ins alone, or half of them runs and health."""
+        agents = [n for n in range(1, self.lines + 1) if n % len(MODELS) == 5 and n % 10]
+        for turn in itertools.count(next(self.serial)):
+            places = [line_id((turn * 31 + n) % self.lines + 1) for n in range(4)]
+            check_ins = [self.fact("execution.checked_in", at, hours=1.25) for at in places]
+            if self.mix == "check_ins":
+                yield from check_ins
+                continue
+            run, line = f"RUN-26-{next(self.run)}", line_id(agents[turn * 7 % len(agents)])
+            status = ("green", "amber")[turn % 2]
+            yield check_ins[0]
+            yield self.fact(
+                "run.requested", run, service_line_id=line, triggered_by=CALLER, input=PROMPT
+            )
+            yield check_ins[1]
+            yield self.fact("run.started", run, service_line_id=line)
+            yield check_ins[2]
+            yield self.fact("run.completed", run, output=SUMMARY, tokens_used=1840)
+            yield check_ins[3]
+            yield self.fact(
+                "health.signal_reported", line, signal="agent_error_rate", status=status
+            )
+
+
+def batches_of_lines(
+    facts_of: Callable[[int], list[bytes]], numbers: Sequence[int]
+) -> Iterator[list[bytes]]:
+    """The facts about these lines in batches, all that are of one line in the same one."""
+    for at in range(0, len(numbers), LINES_A_BATCH):
+        yield [fact for number in numbers[at : at + LINES_A_BATCH] for fact in facts_of(number)]
+
+
+def batch_of(facts: Sequence[bytes]) -> bytes:
+    """The body of one batch."""
+    return b"[" + b",".join(facts) + b"]"
