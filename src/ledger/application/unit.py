@@ -6,7 +6,7 @@ command records is applied at once, so that the next command of the group sees i
 """
 
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -14,7 +14,6 @@ from typing import Protocol
 import msgspec
 
 from ledger.application.principal import Principal
-from ledger.domain.api_key import ApiKey
 from ledger.domain.errors import NotFound, Refused, Unavailable
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
@@ -23,16 +22,11 @@ from ledger.domain.values import EARLIEST, format_id
 from ledger.store.append import Append, FactRow
 from ledger.store.decision_tables import LineActivity
 from ledger.store.log import Log
+from ledger.store.snapshots import EVERY, KINDS, Aggregate
 from ledger.store.vault import RunKey, Vault
 
-Aggregate = Execution | Run | ApiKey
 TenantOf = Callable[[str], str | None]
 
-_KINDS: dict[str, type[Execution] | type[Run] | type[ApiKey]] = {
-    "LIN": Execution,
-    "RUN": Run,
-    "KEY": ApiKey,
-}
 _YEAR_END = timedelta(milliseconds=50)
 _CACHED = 20_000
 """Aggregates kept per process: some 2 KB each."""
@@ -110,6 +104,8 @@ class Unit:
         self._new_keys: list[tuple[str, str, bytes]] = []
         self._recorded: list[Recorded] = []
         self._unloaded: dict[str, Recorded] = {}
+        self._long: set[str] = set()
+        """Streams that are due for a snapshot: a long tail was read, or a round version reached."""
         self._free_ids: dict[tuple[str, int], Iterator[int]] = {}
         self.touched: set[str] = set()
         self.now = EARLIEST
@@ -145,6 +141,7 @@ class Unit:
     def load(self, ids: Iterable[str], identities: Collection[tuple[str, str, str]] = ()) -> None:
         """Make aggregates current: cached ones take in their tails, unknown ones are built.
 
+        One that is far behind, or unknown, and has a snapshot goes on from there.
         The lines of runs come with them, and the facts recorded under these identities.
         """
         cached = self._cache.aggregates
@@ -167,6 +164,11 @@ class Unit:
         for run_id, owner, wrapped in state.keys:
             key = None if wrapped is None else self._vault.unwrap(wrapped, owner, run_id)
             self._cache.run_keys[run_id] = key
+        for aggregate in state.snapshots:
+            cached[aggregate.id] = aggregate
+        if len(state.tails) >= EVERY:
+            replayed = Counter(row[0] for row in state.tails)
+            self._long.update(stream for stream, events in replayed.items() if events >= EVERY)
         for row in state.tails:
             self._aggregate(row[0]).evolve(self._log.codec.decode(*row))
         for identifier in self._unloaded.keys() & wanted:
@@ -183,7 +185,7 @@ class Unit:
     def _aggregate(self, identifier: str) -> Aggregate:
         aggregates = self._cache.aggregates
         if identifier not in aggregates:
-            aggregates[identifier] = _KINDS[identifier[:3]](identifier)
+            aggregates[identifier] = KINDS[identifier[:3]](identifier)
         aggregates.move_to_end(identifier)
         return aggregates[identifier]
 
@@ -315,6 +317,8 @@ class Unit:
         self._fresh.add(aggregate.id)
         aggregate.evolve(recorded)
         self.decisions.note(recorded)
+        if recorded.originator_version % EVERY == 0:
+            self._long.add(aggregate.id)
         return recorded
 
     def record_unloaded(self, recorded: Recorded) -> None:
@@ -340,7 +344,7 @@ class Unit:
         self._new_facts.append(row)
 
     def write(self) -> None:
-        """Write everything recorded, in the append transaction."""
+        """Write everything recorded, and snapshots that are due, in the append transaction."""
         if self._recorded:
             self._log.events.put(
                 self._recorded,
@@ -349,6 +353,8 @@ class Unit:
                 facts=self._new_facts,
                 keys=self._new_keys,
             )
+        if self._long:
+            self.append.keep([self._cache.aggregates[stream] for stream in self._long])
 
     def _next_instant(self) -> datetime:
         """Now, but after everything recorded before (clocks may step back, nodes may differ).

@@ -15,11 +15,21 @@ from psycopg import Cursor
 
 from ledger.domain.api_key import ApiKeyCreated
 from ledger.domain.recorded import Recorded
+from ledger.store import snapshots
 from ledger.store.arrays import array
 from ledger.store.decision_tables import DecisionTables, LineActivity
+from ledger.store.snapshots import EVERY, FOLD, Aggregate
 
 # Everything a group of decisions needs, in one round trip. Under the lock nobody changes any of it.
 _READ = """
+WITH known AS (
+    -- Of a stream far beyond the version we know, its snapshot is read, and only what came after
+    SELECT asked.id, coalesce(s.version, asked.version) AS version, s.state
+    FROM unnest(%(stream)s::text[], %(version)s::bigint[]) AS asked (id, version)
+    LEFT JOIN ledger.snapshot AS s
+      ON s.stream = asked.id AND s.version >= asked.version + %(far)s::int
+     AND s.fold = %(fold)s::int
+)
 -- 0: where the log ends
 SELECT 0 AS kind, NULL AS a, NULL AS b, NULL AS c, NULL AS d, NULL AS e, NULL AS f,
        s.last_value + s.is_called::int AS n, NULL::bigint AS m, NULL::bytea AS bytes,
@@ -29,8 +39,7 @@ UNION ALL
 -- 1: what each stream holds beyond the version we know: "is it stale?" and the tail itself
 SELECT 1, e.originator_id, e.topic, NULL, NULL, NULL, NULL,
        e.originator_version, e.notification_id, e.state, NULL
-FROM unnest(%(stream)s::text[], %(version)s::bigint[]) AS known (id, version)
-JOIN ledger.ledger_events AS e
+FROM known JOIN ledger.ledger_events AS e
   ON e.originator_id = known.id AND e.originator_version > known.version
 UNION ALL
 -- 2: facts recorded before
@@ -51,6 +60,10 @@ UNION ALL
 -- 5: the wrapped keys of runs
 SELECT 5, run_id, organization_id, NULL, NULL, NULL, NULL, NULL, NULL, wrapped, NULL
 FROM ledger.run_key WHERE run_id = ANY(%(run)s::text[])
+UNION ALL
+-- 6: the snapshots themselves
+SELECT 6, id, NULL, NULL, NULL, NULL, NULL, version, NULL, state, NULL
+FROM known WHERE state IS NOT NULL
 """
 
 # Which ids already name a stream or an execution record.
@@ -139,7 +152,9 @@ class State:
     """What one read found, by kind."""
 
     def __init__(self) -> None:
+        self.snapshots: list[Aggregate] = []
         self.tails: list[StoredRow] = []
+        """Beyond the version known, or beyond the snapshot where there is one."""
         self.facts: list[FactRow] = []
         self.activity: dict[str, LineActivity] = {}
         self.records: dict[str, str] = {}
@@ -166,13 +181,19 @@ class Append:
         facts: Collection[tuple[str, str, str]] = (),
         lines: Iterable[str] = (),
         runs: Iterable[str] = (),
+        fold: int | None = FOLD,
     ) -> State:
-        """The tails of streams beyond the versions known, facts, lines' activity, runs' keys."""
+        """The tails of streams beyond the versions known, facts, lines' activity, runs' keys.
+
+        Snapshots are those of ``fold``; with None the tails are whole.
+        """
         self._cursor.execute(
             _READ,
             {
                 "stream": array(known),
                 "version": array(known.values()),
+                "far": EVERY,
+                "fold": fold,
                 "organization": array(fact[0] for fact in facts),
                 "source": array(fact[1] for fact in facts),
                 "fact": array(fact[2] for fact in facts),
@@ -182,6 +203,7 @@ class Append:
             prepare=True,
         )
         state = State()
+        spoilt: dict[str, int] = {}
         for kind, a, b, c, d, e, f, n, m, octets, at in self._cursor.fetchall():
             if kind == 1:
                 state.tails.append((a, n, b, octets, m))
@@ -193,8 +215,18 @@ class Append:
                 state.records[a] = b
             elif kind == 5:
                 state.keys.append((a, b, octets))
+            elif kind == 6:
+                aggregate = snapshots.restore(a, n, octets)
+                if aggregate is None:
+                    spoilt[a] = known[a]
+                else:
+                    state.snapshots.append(aggregate)
             elif not self.next_position:
                 self.next_position, self.last_recorded_at = n, at
+        if spoilt:
+            # Their tails began at the snapshot: read anew, from the version known.
+            state.tails = [tail for tail in state.tails if tail[0] not in spoilt]
+            state.tails += self.read(spoilt, fold=None).tails
         state.tails.sort()
         return state
 
@@ -231,6 +263,11 @@ class Append:
         self._cursor.execute(_WRITE, columns | {"last": positions[-1]}, prepare=True)
         self._write_rare_changes()
         return positions
+
+    def keep(self, aggregates: Collection[Aggregate]) -> None:
+        """Write the snapshots of aggregates, as they are with what this append has written."""
+        self.dirty = True
+        snapshots.keep(self._cursor, aggregates)
 
     def _write_rare_changes(self) -> None:
         decisions, execute = self.decisions, self._cursor.execute
