@@ -168,9 +168,8 @@ class ExecutionView:
                 row.evolve(event)
             if type(event.body) in line.COUNTING:
                 past.steps.append((line_id, event.position, *line.step(row)))
-            moved = _hours_moved(event)
-            if moved is not None:
-                self._add_hours(line_id, event.position, *moved, past)
+            if type(event.body) in line.CHECK_INS:
+                self._move_hours(line_id, event, past)
         self._days.trim()
         generation.write(INTERVAL, past.intervals.values())
         generation.write(VERSION, past.versions)
@@ -198,25 +197,23 @@ class ExecutionView:
                 yield (line_id, day), dict(_decode_hours(total))
 
         self._lines.bring({e.service_line_id or e.originator_id: None for e in events}, load)
-        moved = ((e.originator_id, _hours_moved(e)) for e in events)
-        self._days.bring({(at, day_of(m[0])): None for at, m in moved if m}, load_days)
+        check_ins = (e for e in events if type(e.body) in line.CHECK_INS)
+        days = {(e.originator_id, day_of(_hours_moved(e)[0])): None for e in check_ins}
+        self._days.bring(days, load_days)
 
-    def _add_hours(
-        self,
-        line_id: str,
-        position: int,
-        at: datetime,
-        resource_id: str | None,
-        amount: int,
-        past: "_Past",
-    ) -> None:
+    def _move_hours(self, line_id: str, event: Recorded, past: "_Past") -> None:
+        """Add a check-in to its day, or take a voided one from it."""
+        at, resource_id, amount = _hours_moved(event)
+        if not amount:
+            return
         day = day_of(at)
         hours = self._days[line_id, day]
         hours[resource_id] = hours.get(resource_id, 0) + amount
         if not hours[resource_id]:
             del hours[resource_id]
         change = json_text([(resource_id, amount)])
-        past.days.append((line_id, day, position, at, change, json_text(list(hours.items()))))
+        total = json_text(list(hours.items()))
+        past.days.append((line_id, day, event.position, at, change, total))
 
 
 class _Past:
@@ -289,13 +286,10 @@ def _present(row: LineRow) -> tuple[Any, ...]:
     )
 
 
-def _hours_moved(event: Recorded) -> tuple[datetime, str | None, int] | None:
-    """(time, resource, hundredths) by which an event changes a day's hours, or None."""
+def _hours_moved(event: Recorded) -> tuple[datetime, str | None, int]:
+    """(time, resource, hundredths) of what a check-in adds, or its void takes away."""
     body = event.body
     if isinstance(body, lines.CheckedIn):
-        moved = event.occurred_at, body.resource_id, line.hundredths(body.hours)
-    elif isinstance(body, lines.CheckInVoided):
-        moved = body.checked_in_at, body.resource_id, -line.hundredths(body.hours)
-    else:
-        return None
-    return moved if moved[2] else None
+        return event.occurred_at, body.resource_id, line.hundredths(body.hours)
+    assert isinstance(body, lines.CheckInVoided)
+    return body.checked_in_at, body.resource_id, -line.hundredths(body.hours)

@@ -1,8 +1,12 @@
 """What the commands about views do: list, rebuild, verify. Results go to stdout."""
 
+import multiprocessing
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -22,6 +26,7 @@ from ledger.commands import print_table
 from ledger.projection import rebuild as rebuilding
 from ledger.projection import shadow
 from ledger.projection.compare import Difference
+from ledger.projection.rebuild import Rebuilt
 from ledger.store.codec import EnvelopeMapper
 from projections import reading
 
@@ -41,27 +46,58 @@ def list_projections(conninfo: str) -> int:
 
 
 def rebuild(conninfo: str, names: Sequence[str]) -> int:
-    """Rebuild these views, or all, beside the live ones; reads and writes go on."""
-    for projection in views_named(names):
-        with _bar(f"Rebuilding {projection.name}") as bar:
-            built = rebuilding.rebuild(conninfo, EnvelopeMapper(), projection, bar, _ignore)
+    """Rebuild these views, or all, beside the live ones; reads and writes go on.
+
+    Views are filled at once, each in a process of its own, as many as there are processors.
+    """
+    wanted = [projection.name for projection in views_named(names)]
+    context = multiprocessing.get_context("spawn")
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(min(len(wanted), os.cpu_count() or 1), context) as pool,
+        _bars("Rebuilding", wanted) as bars,
+    ):
+        steps = manager.Queue()
+        builds = {pool.submit(_rebuild_one, conninfo, name, steps): name for name in wanted}
+        for build in builds:
+            build.add_done_callback(lambda _: steps.put(None))
+        left = len(builds)
+        while left:
+            step = steps.get()
+            if step is None:
+                left -= 1
+            else:
+                bars[step[0]](*step[1:])
+        results = {name: build.result() for build, name in builds.items()}
+    for name, built in results.items():
         compared = (
             "made by another version before"
             if built.differing is None
             else f"{built.differing:,} had not been what the log says"
         )
         print(
-            f"{projection.name}: generation {built.generation} at position {built.position},"
+            f"{name}: generation {built.generation} at position {built.position},"
             f" {built.rows:,} rows; {compared}."
         )
     return 0
+
+
+def _rebuild_one(conninfo: str, name: str, steps: Any) -> Rebuilt:
+    """One view, in a process of its own."""
+    (projection,) = views_named([name])
+
+    def advance(position: int, end: int) -> None:
+        steps.put((name, position, end))
+
+    return rebuilding.rebuild(conninfo, EnvelopeMapper(), projection, advance, _ignore)
 
 
 def verify(conninfo: str, names: Sequence[str]) -> int:
     """Name every row of these views, or of all, that is not what the log says; 1 if any is not."""
     differing = 0
     for projection in views_named(names):
-        with _bar(f"Verifying {projection.name}") as bar:
+        with _bars("Verifying", [projection.name]) as bars:
+            bar = bars[projection.name]
             found = rebuilding.verify(conninfo, EnvelopeMapper(), projection, bar, _print)
         print(
             f"{projection.name}: {found.rows:,} rows at position {found.position},"
@@ -81,8 +117,8 @@ def _print(difference: Difference) -> None:
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[shadow.Progress]:
-    """A progress bar on stderr, in positions of the log, with the time that is left."""
+def _bars(what: str, names: Sequence[str]) -> Iterator[dict[str, shadow.Progress]]:
+    """Progress bars on stderr, in positions of the log, with the time that is left."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -91,9 +127,9 @@ def _bar(what: str) -> Iterator[shadow.Progress]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
-        task = progress.add_task(what, total=None)
 
-        def advance(position: int, end: int) -> None:
-            progress.update(task, completed=position, total=end)
+        def bar(name: str) -> shadow.Progress:
+            task = progress.add_task(f"{what} {name}", total=None)
+            return lambda position, end: progress.update(task, completed=position, total=end)
 
-        yield advance
+        yield {name: bar(name) for name in names}

@@ -96,7 +96,9 @@ def parse_bound(text: str) -> datetime:
 
 def format_instant(instant: datetime) -> str:
     """RFC 3339 in UTC with ``Z``, up to six decimals and none when zero (contract)."""
-    text = instant.astimezone(UTC).replace(tzinfo=None).isoformat()
+    if instant.tzinfo is not UTC:
+        instant = instant.astimezone(UTC)
+    text = instant.isoformat()[: -len("+00:00")]
     if "." in text:
         text = text.rstrip("0")
     return text + "Z"
