@@ -65,7 +65,7 @@ CREATE INDEX ON ledger.execution_interval_g$generation
     (organization_id, record_key, opened, ended) WHERE causes <> '{}';
 CREATE INDEX ON ledger.execution_interval_g$generation USING gin (project_tags);
 -- Timelines: the turning points of a line by effective time.
-CREATE INDEX ON ledger.execution_interval_g$generation (line_id, since) WHERE turned;
+CREATE INDEX ON ledger.execution_interval_g$generation (line_id, since, opened DESC) WHERE turned;
 
 -- What a line's row showed after each event of its own stream that changed it …
 CREATE TABLE ledger.execution_version_g$generation (

@@ -7,28 +7,34 @@ from functools import cache
 
 from projections.reading import position_of, where_line
 
-# A line's events and its runs', in log order, with the line's state before and after.
+# A line's events and its runs', in log order, with the line's state before and after. The line is
+# seen by whoever sees its first event. Bounds and orders name the line too, as the index does: with
+# the position alone PostgreSQL may walk the whole log and look for the line in it.
 _HISTORY = """
 SELECT p.position, line.line_id, page.position, page.item
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT l.line_id FROM ledger.event AS l
-    WHERE l.line_id = %(line_id)s AND l.position <= p.position AND {where}
-    ORDER BY l.position LIMIT 1
-) AS line ON true
+    SELECT l.line_id, l.organization_id, l.workspace_id FROM ledger.event AS l
+    WHERE (l.line_id, l.position) >= (%(line_id)s, 0)
+      AND (l.line_id, l.position) <= (%(line_id)s, p.position)
+    ORDER BY l.line_id, l.position LIMIT 1
+) AS l ON true
+LEFT JOIN LATERAL (SELECT l.line_id WHERE {where}) AS line ON true
 LEFT JOIN LATERAL (
     SELECT e.position, '{{' || e.item
         || ',"state_before":' || COALESCE('"' || e.state_before || '"', 'null')
         || ',"state_after":"' || e.state_after || '"}}' AS item
     FROM ledger.event AS e
-    WHERE e.line_id = line.line_id AND e.position > %(after)s AND e.position <= p.position
-    ORDER BY e.position LIMIT %(limit)s
+    WHERE (e.line_id, e.position) > (line.line_id, %(after)s)
+      AND (e.line_id, e.position) <= (line.line_id, p.position)
+    ORDER BY e.line_id, e.position LIMIT %(limit)s
 ) AS page ON true
 ORDER BY page.position
 """
 
 # The turning points of a line from the one that holds at ``from`` on, by effective time. (That
-# never falls along a line's stream, so the order of positions is also that of times.)
+# never falls along a line's stream, so the order of positions is also that of times; of those at
+# one instant only the last one lasted.)
 _TIMELINE = """
 SELECT p.position, line.line_id, turn.since, turn.state, turn.causes
 FROM ({position}) AS p
@@ -37,7 +43,8 @@ LEFT JOIN LATERAL (
     WHERE l.line_id = %(line_id)s AND l.activated <= p.position AND {where}
 ) AS line ON true
 LEFT JOIN LATERAL (
-    SELECT i.opened, i.since, i.state, i.causes FROM ledger.execution_interval AS i
+    SELECT DISTINCT ON (i.since) i.since, i.state, i.causes
+    FROM ledger.execution_interval AS i
     WHERE i.line_id = line.line_id AND i.turned AND i.opened <= p.position
       AND i.since < %(to)s
       AND i.since >= COALESCE((
@@ -45,9 +52,9 @@ LEFT JOIN LATERAL (
           WHERE first.line_id = line.line_id AND first.turned AND first.opened <= p.position
             AND first.since <= %(from)s
           ORDER BY first.since DESC LIMIT 1), '-infinity')
-    ORDER BY i.since, i.opened LIMIT %(limit)s
+    ORDER BY i.since, i.opened DESC LIMIT %(limit)s
 ) AS turn ON true
-ORDER BY turn.since, turn.opened
+ORDER BY turn.since
 """
 
 # What whole days came to, and the single changes of the days that are asked for in part.

@@ -35,21 +35,21 @@ def intervals(
     intervals say for each instant what held at it, once. The last one is open unless ``end``
     clips it at or before now; its length is counted up to now.
     """
+    if start is not None and end is not None and end <= start:
+        return []
     found: list[Interval] = []
     for number, turn in enumerate(turns):
-        began = turn.since if start is None else max(turn.since, start)
+        since = turn.since if start is None else max(turn.since, start)
         following = turns[number + 1].since if number + 1 < len(turns) else None
         lasts = following is None and (end is None or end > now)
-        bounds = [at for at in (following, end) if at is not None]
-        until = None if lasts else min(bounds)
-        if until is not None and until <= began:
+        until = None if lasts else min(at for at in (following, end) if at is not None)
+        if until is not None and until <= since:
             continue
         causes = tuple(cause for cause in CAUSES if cause in turn.causes)
-        length = max(timedelta(), (now if until is None else until) - began)
         if found and (found[-1].state, found[-1].causes) == (turn.state, causes):
-            earlier = found.pop()
-            began, length = earlier.since, earlier.length + length
-        found.append(Interval(turn.state, causes, began, until, length))
+            since = found.pop().since
+        length = (max(now, since) if until is None else until) - since
+        found.append(Interval(turn.state, causes, since, until, length))
     return found
 
 

@@ -169,7 +169,6 @@ class Append:
     def __init__(self, cursor: Cursor[Any]) -> None:
         self._cursor = cursor
         self.decisions = DecisionTables(cursor)
-        self.dirty = False
         self.next_position = 0
         self.last_recorded_at: datetime | None = None
         """Both known from the first ``read`` on."""
@@ -244,7 +243,6 @@ class Append:
         keys: Sequence[tuple[str, str, bytes]],
     ) -> list[int]:
         """Write events, facts, run keys and every noted change; returns the positions."""
-        self.dirty = True
         positions = [r.position for r in recorded]
         parameters: dict[str, Iterable[Any]] = {
             "stream": [e.originator_id for e in stored],
@@ -266,7 +264,6 @@ class Append:
 
     def keep(self, aggregates: Collection[Aggregate]) -> None:
         """Write the snapshots of aggregates, as they are with what this append has written."""
-        self.dirty = True
         snapshots.keep(self._cursor, aggregates)
 
     def _write_rare_changes(self) -> None:

@@ -48,7 +48,9 @@ class LedgerRecorder(PostgresApplicationRecorder):
                 conn.execute(begin)
                 append = Append(cursor)
                 yield append
-                conn.execute("COMMIT" if append.dirty else "ROLLBACK")
+                # Also where nothing was written: at a ROLLBACK psycopg would forget its prepared
+                # statements, and the next group would have them planned anew, under the lock.
+                conn.execute("COMMIT")
             except BaseException:
                 if not conn.closed and not conn.broken:
                     conn.rollback()

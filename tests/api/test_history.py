@@ -1,0 +1,321 @@
+"""A line's history: every event of the line and its runs, as it is told outside (contract 4, 5)."""
+
+import json
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from ledger.api.models import HistoryPage
+from projections import stories
+from tests.support.edge import Edge, assert_problem
+from tests.support.facts import ORGANIZATION, WORKSPACE, fact
+from tests.support.ledger import new_id
+from tests.support.stories import SECRET, Life, history_of, touched
+
+ENVELOPE = [
+    "id", "type", "occurred_at", "recorded_at", "position", "actor", "reported_by", "subject",
+    "service_line_id", "organization_id", "workspace_id", "causation_id", "payload",
+    "state_before", "state_after",
+]  # fmt: skip
+
+RAW = """
+SELECT notification_id, originator_id, topic, recorded_at, convert_from(state, 'UTF8')
+FROM ledger.ledger_events ORDER BY notification_id
+"""
+
+
+def raw(edge: Edge, line: str) -> list[dict[str, Any]]:
+    """The log's own rows of a line and its runs."""
+    rows = []
+    for position, stream, topic, recorded_at, text in edge.select(RAW):
+        state = json.loads(text)
+        if line in (stream, state.get("service_line_id")):
+            rows.append(
+                state
+                | {"position": position, "stream": stream, "topic": topic.split("/")[0]}
+                | {"recorded": recorded_at}
+            )
+    return rows
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def life(edge: Edge, request: pytest.FixtureRequest) -> Life:
+    life = Life(edge, request.param)
+    life.live(60)
+    if request.param == 2:
+        life.close()
+    return life
+
+
+def test_it_is_complete_and_in_the_logs_own_order(edge: Edge, life: Life) -> None:
+    stored, told = raw(edge, life.line), history_of(edge, life.line)
+    assert len(stored) > 60
+    assert [e["position"] for e in told] == [e["position"] for e in stored]
+    signals: dict[str, str] = {}
+    for event, row in zip(told, stored, strict=True):
+        assert event["type"] == public_name(row, signals)
+        assert event["id"] == f"EVT-{row['recorded'].year % 100:02d}-{row['position']:06d}"
+        assert event["subject"] == {
+            "type": "run" if row["stream"].startswith("RUN") else "service_line",
+            "id": row["stream"],
+        }
+        assert (event["service_line_id"], event["organization_id"], event["workspace_id"]) == (
+            life.line, ORGANIZATION, WORKSPACE,
+        )  # fmt: skip
+        assert event["actor"] == row["actor"]
+        assert event["reported_by"] == row["reported_by"]
+        assert event["causation_id"] == row.get("causation_id")
+        assert instant(event["occurred_at"]) == instant(row["occurred_at"])
+        assert instant(event["recorded_at"]) == row["recorded"]
+
+
+def public_name(row: dict[str, Any], signals: dict[str, str]) -> str:
+    """What an event is called outside, given the status of each signal so far."""
+    if row["topic"] == "health.signal_reported":
+        signal, status = row["body"]["signal"], row["body"]["status"]
+        earlier, signals[signal] = signals.get(signal), status
+        return row["topic"] if status == earlier else "health.changed"
+    name: str = row["topic"]
+    return {"execution.activated": "execution.started"}.get(name, name)
+
+
+def instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def test_states_are_an_unbroken_chain_up_to_the_present_one(edge: Edge, life: Life) -> None:
+    told = history_of(edge, life.line)
+    assert told[0]["state_before"] is None
+    for earlier, later in pairwise(told):
+        assert later["state_before"] == earlier["state_after"]
+        if later["state_before"] != later["state_after"]:
+            assert later["type"].startswith("execution.")
+            assert later["subject"]["type"] == "service_line"
+    assert told[-1]["state_after"] == edge.data(f"/v1/execution/{life.line}")["state"]
+    assert len({event["state_after"] for event in told}) >= 4
+
+
+def test_each_event_has_exactly_the_envelopes_keys(edge: Edge, life: Life) -> None:
+    for event in history_of(edge, life.line):
+        assert list(event) == ENVELOPE
+        assert list(event["actor"]) == ["type", "id"]
+        states = {"state_before": event["state_before"], "state_after": event["state_after"]}
+        if event["type"].startswith("execution."):
+            assert event["payload"] | states == event["payload"]
+        else:
+            assert not states.keys() & event["payload"].keys()
+
+
+def test_no_payload_holds_a_runs_input_output_or_error(edge: Edge, life: Life) -> None:
+    sent = [event for event in life.accepted if SECRET in json.dumps(event)]
+    assert {event["type"] for event in sent} >= {"run.started", "run.completed", "run.failed"}
+    told = history_of(edge, life.line)
+    assert SECRET not in json.dumps(told)
+    for event in told:
+        assert not event["payload"].keys() & {"input", "output", "error"}
+
+
+def test_the_answer_is_as_documented(edge: Edge, life: Life) -> None:
+    for limit in (1, 100):
+        answer = edge.get(f"/v1/execution/{life.line}/history?limit={limit}")
+        page = HistoryPage.model_validate_json(answer.content, strict=True)
+        assert len(page.data) == min(limit, len(history_of(edge, life.line)))
+
+
+# Paging.
+
+
+@pytest.mark.parametrize("limit", [*range(1, 10), 26, 27, 50, 99, 100])
+def test_with_every_limit_each_event_comes_once(edge: Edge, walked: str, limit: int) -> None:
+    assert history_of(edge, walked, limit) == history_of(edge, walked, 100)
+    assert len(history_of(edge, walked, limit)) == 54
+
+
+@pytest.fixture(scope="module")
+def walked(edge: Edge) -> str:
+    """A line with 54 events, a multiple of many limits."""
+    line = edge.fresh()
+    edge.accept(*(fact("execution.checked_in", line, {"hours": 1}) for _ in range(33)))
+    edge.accept(*(fact("run.started", None, {"service_line_id": line}) for _ in range(20)))
+    return line
+
+
+def test_what_comes_meanwhile_comes_at_the_end(edge: Edge) -> None:
+    line = edge.fresh()
+    edge.accept(*(fact("execution.checked_in", line) for _ in range(9)))
+    path, seen = f"/v1/execution/{line}/history?limit=4", []
+    page = edge.get(path).json()
+    for number in range(4):
+        seen += page["data"]
+        if number < 3:
+            edge.accept(fact("service_line.updated", line, {"project_tags": [str(number)]}))
+        page = edge.get(f"{path}&cursor={page['meta']['cursor']}").json()
+    assert page == {"data": [], "meta": {"cursor": None, "has_more": False}}
+    assert seen == history_of(edge, line)
+    assert [e["payload"].get("project_tags") for e in seen[-3:]] == [["0"], ["1"], ["2"]]
+
+
+def test_the_default_is_25_and_the_last_page_has_a_cursor(edge: Edge, walked: str) -> None:
+    path = f"/v1/execution/{walked}/history"
+    first = edge.get(path).json()
+    assert (len(first["data"]), first["meta"]["has_more"]) == (25, True)
+    last = edge.get(f"{path}?limit=54").json()["meta"]
+    assert last["has_more"] is False
+    assert last["cursor"] is not None
+
+
+def test_a_cursor_of_another_line_or_list_is_a_400(edge: Edge, walked: str) -> None:
+    other = edge.fresh()
+    edge.accept(fact("run.started", None, {"service_line_id": walked}))
+    of_other = edge.get(f"/v1/execution/{other}/history").json()["meta"]["cursor"]
+    of_runs = edge.get(f"/v1/execution/{walked}/runs").json()["meta"]["cursor"]
+    of_lines = edge.get("/v1/execution?limit=1").json()["meta"]["cursor"]
+    for cursor in (of_other, of_runs, of_lines, "", "x", "e30", "AAAA"):
+        answer = edge.get(f"/v1/execution/{walked}/history?cursor={cursor}")
+        assert_problem(answer, 400, "invalid_cursor")
+    mine = edge.get(f"/v1/execution/{walked}/history?limit=1").json()["meta"]["cursor"]
+    answer = edge.get(f"/v1/execution/{walked}/runs?cursor={mine}")
+    assert_problem(answer, 400, "invalid_cursor")
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "from=2026-04-15", "type=x"])
+def test_a_wrong_parameter_is_a_422(edge: Edge, walked: str, query: str) -> None:
+    answer = edge.get(f"/v1/execution/{walked}/history?{query}")
+    assert_problem(answer, 422, "invalid_request")
+
+
+def test_a_line_of_others_or_of_nobody_is_a_404(edge: Edge, walked: str) -> None:
+    stranger = edge.token("read", organization_id="ORG-26-000002")
+    elsewhere = edge.token("read", workspace_id="WS-26-000002")
+    for line, token in ((walked, stranger), (walked, elsewhere), ("LIN-26-999999", None)):
+        answer = edge.get(f"/v1/execution/{line}/history", token)
+        assert_problem(answer, 404, "not_found")
+    run = edge.data(f"/v1/execution/{walked}/runs")[0]["id"]
+    assert_problem(edge.get(f"/v1/execution/{run}/history"), 404, "not_found")
+
+
+# What single events say.
+
+
+def test_every_kind_of_event_is_told_by_its_public_name(edge: Edge) -> None:
+    line, run, cancelled = edge.fresh(), new_id("RUN"), new_id("RUN")
+    begun, on = {"service_line_id": line, "input": SECRET}, {"signal": "sla_compliance"}
+    check_in = fact("execution.checked_in", line, {"hours": 2, "note": "n", "resource_id": "r"})
+    edge.accept(
+        fact("service_line.updated", line, {"project_tags": ["x"]}),
+        fact("resource.allocated", line, {"id": "r", "type": "pod"}),
+        fact("resource.released", line, {"id": "r"}),
+        check_in,
+        fact("execution.check_in_voided", line, {"fact_id": check_in["id"], "reason": "typo"}),
+        fact("health.signal_reported", line, on | {"status": "red", "value": 1}),
+        fact("health.signal_reported", line, on | {"status": "red", "value": 2}),
+        fact("health.signal_reported", line, on | {"status": "green"}),
+        fact("execution.blocked", line, {"blocker_id": "1", "cause": "approval_gap"}),
+        fact("execution.unblocked", line, {"blocker_id": "1"}),
+        fact("service_line.paused", line, {"reason": "stop"}),
+        fact("service_line.resumed", line),
+        fact("run.requested", run, begun),
+        fact("run.started", run, {"triggered_by": {"type": "user", "actor_id": "USR-1"}}),
+        fact("agent.run.failed", run, {"tokens_used": 7, "error": {"message": SECRET}}),
+        fact("run.requested", cancelled, begun),
+        fact("service_line.closed", line, {"reason": "done"}),
+    )
+    told = history_of(edge, line)
+    assert [event["type"] for event in told] == [
+        "execution.started", "execution.updated", "resource.allocated", "resource.released",
+        "execution.checked_in", "execution.check_in_voided", "health.changed",
+        "health.signal_reported", "health.changed", "execution.blocked", "execution.unblocked",
+        "execution.paused", "execution.resumed", "run.requested", "run.started", "run.failed",
+        "run.requested", "run.cancelled", "execution.closed",
+    ]  # fmt: skip
+    payloads = {event["type"]: event["payload"] for event in told}
+    assert payloads["execution.checked_in"] == {
+        "hours": 2, "note": "n", "resource_id": "r",
+        "state_before": "running", "state_after": "running",
+    }  # fmt: skip
+    assert payloads["execution.check_in_voided"]["fact_id"] == check_in["id"]
+    assert payloads["health.signal_reported"]["value"] == 2
+    assert payloads["execution.blocked"]["state_after"] == "blocked"
+    assert payloads["run.failed"] == {"tokens_used": 7, "duration_ms": 0, "late": False}
+    assert payloads["run.started"]["triggered_by"] == {"type": "user", "actor_id": "USR-1"}
+
+
+def test_what_an_event_caused_names_it(edge: Edge) -> None:
+    line, runs = edge.fresh(), [new_id("RUN"), new_id("RUN")]
+    edge.clock.advance(seconds=1_000)
+    edge.run(edge.service.sweep())
+    edge.accept(*(fact("run.started", run, {"service_line_id": line}) for run in runs))
+    edge.accept(fact("service_line.closed", line))
+    told = history_of(edge, line)
+    assert [(e["type"], e["state_after"]) for e in told] == [
+        ("execution.started", "running"), ("execution.idle", "idle"),
+        ("execution.active", "running"), ("run.started", "running"), ("run.started", "running"),
+        ("run.cancelled", "running"), ("run.cancelled", "running"), ("execution.closed", "closed"),
+    ]  # fmt: skip
+    started, closed = told[3]["id"], told[7]["id"]
+    causes = [event["causation_id"] for event in told]
+    assert causes == [None, None, started, None, None, closed, closed, None]
+    assert told[1]["actor"]["type"] == "system"
+    assert all(event["payload"]["by_closing"] for event in told[5:7])
+
+
+def test_the_actor_is_as_reported_and_the_credential_beside_it(edge: Edge) -> None:
+    line = edge.fresh()
+    by = {"actortype": "user", "actorid": "USR-26-000007"}
+    edge.accept(fact("execution.checked_in", line, **by), fact("execution.checked_in", line))
+    assert edge.post(f"/v1/execution/{line}/pause", json={"reason": "r"}).status_code == 200
+    first, named, own, paused = history_of(edge, line)
+    credential = first["reported_by"]
+    assert credential.startswith("KEY-")
+    assert first["actor"] == {"type": "api_key", "id": credential}
+    assert named["actor"] == {"type": "user", "id": "USR-26-000007"}
+    assert {e["reported_by"] for e in (named, own, paused)} == {credential}
+    assert own["actor"] == paused["actor"] == first["actor"]
+    assert paused["payload"]["hold"] == "operator"
+
+
+def test_times_go_out_in_utc_with_z(edge: Edge) -> None:
+    line = edge.fresh()
+    edge.accept(fact("execution.checked_in", line, time="2026-04-15T12:30:00.120+02:00"))
+    edge.accept(fact("execution.checked_in", line, time="2026-04-15T07:30:00-03:00"))
+    times = [event["occurred_at"] for event in history_of(edge, line)[1:]]
+    assert times == ["2026-04-15T10:30:00.12Z", "2026-04-15T10:30:00Z"]
+    assert all(event["recorded_at"].endswith("Z") for event in history_of(edge, line))
+
+
+# A line with many runs.
+
+
+@pytest.fixture(scope="module")
+def long(edge: Edge) -> str:
+    """A line with 3,000 runs, after as many events of another."""
+    other = edge.fresh()
+    for _ in range(3):
+        edge.accept(*(fact("execution.checked_in", other) for _ in range(1_000)))
+    line = edge.fresh()
+    for _ in range(3):
+        runs = [new_id("RUN") for _ in range(1_000)]
+        edge.accept(*(fact("run.started", run, {"service_line_id": line}) for run in runs))
+    return line
+
+
+def touched_by_page(edge: Edge, line: str, after: int = 0, by: str = ORGANIZATION) -> int:
+    values = {"organization": by, "line_id": line, "after": after, "limit": 26}
+    return touched(edge, stories.history_statement(frozenset({"organization"})), values)
+
+
+def test_a_line_with_many_runs_has_its_whole_history(edge: Edge, long: str) -> None:
+    told = history_of(edge, long)
+    assert [event["type"] for event in told] == ["execution.started", *["run.started"] * 3_000]
+
+
+@pytest.mark.parametrize("page", [0, 1_500, 2_990])
+def test_a_page_of_a_line_with_many_runs_touches_few_rows(edge: Edge, long: str, page: int) -> None:
+    after = history_of(edge, long)[page]["position"] if page else 0
+    assert touched_by_page(edge, long, after) < 300
+
+
+def test_a_line_of_others_is_refused_as_fast_however_long_it_is(edge: Edge, long: str) -> None:
+    assert touched_by_page(edge, long, by="ORG-26-000002") < 300

@@ -1,0 +1,337 @@
+"""What a line used: hours, runs and tokens by UTC day, and in total (contract 4)."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ledger.api.models import UsageAnswer
+from ledger.domain.values import format_instant
+from projections import stories
+from tests.support.edge import Edge, assert_problem
+from tests.support.facts import ORGANIZATION, fact
+from tests.support.ledger import new_id
+from tests.support.stories import STATUSES, Life, touched, usage_of
+
+NOTHING = {
+    "hours": 0,
+    "hours_by_resource": [],
+    "runs": dict.fromkeys(STATUSES, 0),
+    "tokens_used": 0,
+}
+
+
+def ask(edge: Edge, line: str, **bounds: str) -> dict[str, Any]:
+    """The answer's data."""
+    params = {name.rstrip("_"): value for name, value in bounds.items()}
+    data: dict[str, Any] = edge.data(f"/v1/execution/{line}/usage", params=params)
+    return data
+
+
+def days_of(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What was used by date, in the answer's order."""
+    return {day["date"]: {k: v for k, v in day.items() if k != "date"} for day in data["by_day"]}
+
+
+def used(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The days on which anything was used, and only that."""
+    found = {}
+    for date, day in days_of(data).items():
+        kept = {k: v for k, v in day.items() if v and k in ("hours", "tokens_used")}
+        kept |= {status: count for status, count in day["runs"].items() if count}
+        if kept:
+            found[date] = kept
+    return found
+
+
+def check_in(line: str, time: str, hours: float, resource: str | None = None) -> dict[str, Any]:
+    return fact("execution.checked_in", line, {"hours": hours, "resource_id": resource}, time=time)
+
+
+def run(line: str, started: str, ended: str | None = None, **data: Any) -> list[dict[str, Any]]:
+    """The facts of a run."""
+    run_id = new_id("RUN")
+    facts = [fact("run.started", run_id, {"service_line_id": line}, time=started)]
+    if ended is not None:
+        facts.append(fact(data.pop("kind", "run.completed"), run_id, data, time=ended))
+    return facts
+
+
+APRIL = {"from_": "2026-04-01", "to": "2026-05-01"}
+
+
+def test_each_amount_is_on_its_own_day(edge: Edge) -> None:
+    line = edge.fresh()
+    edge.accept(
+        check_in(line, "2026-04-09T23:59:59.999999Z", 1.5, "b"),
+        check_in(line, "2026-04-10T00:00:00Z", 0.25),
+        check_in(line, "2026-04-10T12:00:00Z", 2, "a"),
+        check_in(line, "2026-04-10T13:00:00Z", 0.1, "b"),
+        check_in(line, "2026-04-10T14:00:00Z", 0.2, "b"),
+        *run(line, "2026-04-09T22:00:00Z", "2026-04-11T01:00:00Z", tokens_used=70),
+        *run(line, "2026-04-09T23:00:00Z", "2026-04-10T01:00:00Z", kind="run.failed"),
+        *run(line, "2026-04-10T00:00:00Z", "2026-04-10T00:00:01Z", tokens_used=2**53 - 1),
+        *run(line, "2026-04-12T09:00:00Z"),
+    )
+    data = ask(edge, line, **APRIL)
+    assert (data["from"], data["to"]) == ("2026-04-01T00:00:00Z", "2026-05-01T00:00:00Z")
+    assert used(data) == {
+        "2026-04-09": {"hours": 1.5, "completed": 1, "failed": 1},
+        "2026-04-10": {"hours": 2.55, "completed": 1, "tokens_used": 2**53 - 1},
+        "2026-04-11": {"tokens_used": 70},
+        "2026-04-12": {"running": 1},
+    }
+    assert days_of(data)["2026-04-10"]["hours_by_resource"] == [
+        {"resource_id": "a", "hours": 2},
+        {"resource_id": "b", "hours": 0.3},
+        {"resource_id": None, "hours": 0.25},
+    ]
+    assert data["total"] == {
+        "hours": 4.05,
+        "hours_by_resource": [
+            {"resource_id": "a", "hours": 2},
+            {"resource_id": "b", "hours": 1.8},
+            {"resource_id": None, "hours": 0.25},
+        ],
+        "runs": NOTHING["runs"] | {"running": 1, "completed": 2, "failed": 1},
+        "tokens_used": 2**53 + 69,
+    }
+    quiet = [day for date, day in days_of(data).items() if date not in used(data)]
+    assert quiet == [NOTHING] * 26
+
+
+def test_a_void_removes_hours_from_the_day_of_the_check_in(edge: Edge) -> None:
+    line = edge.fresh()
+    wrong = check_in(line, "2026-04-10T10:00:00Z", 8, "a")
+    edge.accept(wrong, check_in(line, "2026-04-10T11:00:00Z", 1, "a"))
+    void = {"fact_id": wrong["id"]}
+    edge.accept(fact("execution.check_in_voided", line, void, time="2026-04-14T00:00:00Z"))
+    assert used(ask(edge, line, **APRIL)) == {"2026-04-10": {"hours": 1}}
+    part = {"from_": "2026-04-10T09:00:00Z", "to": "2026-04-10T10:30:00Z"}
+    assert ask(edge, line, **part)["total"] == NOTHING
+    part = {"from_": "2026-04-13T12:00:00Z", "to": "2026-04-14T10:30:00Z"}
+    assert ask(edge, line, **part)["total"] == NOTHING
+
+
+def test_a_run_counts_once_under_its_present_status(edge: Edge) -> None:
+    line, run_id = edge.fresh(), new_id("RUN")
+    begun = {"service_line_id": line}
+    edge.accept(fact("run.requested", run_id, begun, time="2026-04-10T10:00:00Z"))
+    assert ask(edge, line, **APRIL)["total"] == NOTHING
+    edge.accept(fact("run.started", run_id, time="2026-04-11T10:00:00Z"))
+    assert used(ask(edge, line, **APRIL)) == {"2026-04-11": {"running": 1}}
+    edge.accept(fact("run.cancelled", run_id, time="2026-04-12T10:00:00Z"))
+    assert used(ask(edge, line, **APRIL)) == {"2026-04-11": {"cancelled": 1}}
+
+
+def test_tokens_of_a_run_that_never_started_count_and_the_run_does_not(edge: Edge) -> None:
+    line, run_id = edge.fresh(), new_id("RUN")
+    edge.accept(
+        fact("run.requested", run_id, {"service_line_id": line}, time="2026-04-10T10:00:00Z"),
+        fact("run.failed", run_id, {"tokens_used": 9}, time="2026-04-12T10:00:00Z"),
+    )
+    assert used(ask(edge, line, **APRIL)) == {"2026-04-12": {"tokens_used": 9}}
+
+
+def test_a_completion_after_the_closing_moves_the_run_to_its_status(edge: Edge) -> None:
+    line = edge.fresh(time="2026-04-08T00:00:00Z")
+    late, lost = run(line, "2026-04-10T10:00:00Z"), run(line, "2026-04-10T11:00:00Z")
+    closing = fact("service_line.closed", line, time="2026-04-12T10:00:00Z")
+    edge.accept(*late, *lost, closing)
+    assert used(ask(edge, line, **APRIL)) == {"2026-04-10": {"cancelled": 2}}
+    ending = {"tokens_used": 5}
+    edge.accept(
+        fact("run.completed", late[0]["subject"], ending, time="2026-04-11T10:00:00Z"),
+        check_in(line, "2026-04-12T10:00:00Z", 3),
+    )
+    assert used(ask(edge, line, **APRIL)) == {
+        "2026-04-10": {"cancelled": 1, "completed": 1},
+        "2026-04-11": {"tokens_used": 5},
+        "2026-04-12": {"hours": 3},
+    }
+
+
+def test_a_fact_with_an_offset_lands_on_its_utc_day(edge: Edge) -> None:
+    line = edge.fresh()
+    edge.accept(
+        check_in(line, "2026-04-11T01:00:00+02:00", 1),
+        check_in(line, "2026-04-10T22:00:00-03:00", 2),
+        *run(line, "2026-04-10T05:29:59+05:30", "2026-04-09T20:00:00-04:00", tokens_used=4),
+    )
+    assert used(ask(edge, line, **APRIL)) == {
+        "2026-04-09": {"completed": 1},
+        "2026-04-10": {"hours": 1, "tokens_used": 4},
+        "2026-04-11": {"hours": 2},
+    }
+
+
+def test_bounds_within_a_day_are_exact_to_the_instant(edge: Edge) -> None:
+    line = edge.fresh()
+    edge.accept(
+        check_in(line, "2026-04-10T09:59:59.999999Z", 1),
+        check_in(line, "2026-04-10T10:00:00Z", 2),
+        check_in(line, "2026-04-11T12:00:00Z", 4),
+        check_in(line, "2026-04-12T10:00:00Z", 8),
+        check_in(line, "2026-04-12T10:00:00.000001Z", 16),
+    )
+    data = ask(edge, line, from_="2026-04-10T10:00:00Z", to="2026-04-12T10:00:00.000001Z")
+    assert used(data) == {
+        "2026-04-10": {"hours": 2}, "2026-04-11": {"hours": 4}, "2026-04-12": {"hours": 8},
+    }  # fmt: skip
+    assert data["total"]["hours"] == 14
+    assert data["to"] == "2026-04-12T10:00:00.000001Z"
+    data = ask(edge, line, from_="2026-04-10T12:00:00+02:00", to="2026-04-10T10:00:00.000001Z")
+    assert used(data) == {"2026-04-10": {"hours": 2}}
+
+
+def test_without_bounds_it_is_the_last_30_days_up_to_the_end_of_today(edge: Edge) -> None:
+    line = edge.fresh()
+    edge.accept(
+        check_in(line, "2026-03-16T23:59:59Z", 1),
+        check_in(line, "2026-03-17T00:00:00Z", 2),
+        check_in(line, "2026-04-15T12:04:00Z", 4),
+    )
+    data = ask(edge, line)
+    assert (data["from"], data["to"]) == ("2026-03-17T00:00:00Z", "2026-04-16T00:00:00Z")
+    assert (len(data["by_day"]), data["total"]["hours"]) == (30, 6)
+    data = ask(edge, line, from_="2026-03-16")
+    assert (len(data["by_day"]), data["total"]["hours"]) == (31, 7)
+    data = ask(edge, line, to="2026-04-15")
+    assert data["from"] == "2026-03-16T00:00:00Z"
+    assert (len(data["by_day"]), data["total"]["hours"]) == (30, 3)
+    to = ask(edge, line, to="2026-04-14T12:00:00Z")
+    assert (to["from"], len(to["by_day"])) == ("2026-03-15T12:00:00Z", 31)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "days"),
+    [
+        ("2025-01-01", "2026-02-05", 400),
+        ("2025-01-01T00:00:00.000001Z", "2026-02-04T23:59:59.999999Z", 400),
+        ("2025-01-01", "2026-02-05T00:00:00.000001Z", None),
+        ("2024-12-31T23:59:59.999999Z", "2026-02-05", None),
+        ("2025-01-01", "2026-02-06", None),
+        ("1900-01-01", "2099-12-31", None),
+        ("2025-01-01", None, None),
+        ("2025-03-12", None, 400),
+        ("2025-03-11T23:00:00Z", None, None),
+        (None, "1900-01-02", 30),
+    ],
+)
+def test_at_most_400_days_are_an_answer(
+    edge: Edge, start: str | None, end: str | None, days: int | None
+) -> None:
+    params = {name: bound for name, bound in (("from", start), ("to", end)) if bound}
+    answer = edge.get(f"/v1/execution/{edge.fresh()}/usage", params=params)
+    if days is None:
+        assert_problem(answer, 422, "invalid_request")
+    else:
+        assert len(answer.json()["data"]["by_day"]) == days
+        assert answer.json()["data"]["total"] == NOTHING
+
+
+def test_an_empty_range_used_nothing(edge: Edge) -> None:
+    line = edge.fresh()
+    edge.accept(
+        check_in(line, "2026-04-10T00:00:00Z", 1), check_in(line, "2026-04-10T09:00:00Z", 2)
+    )
+    data = ask(edge, line, from_="2026-04-10", to="2026-04-10")
+    assert data["by_day"] == []
+    assert data["total"] == NOTHING
+    data = ask(edge, line, from_="2026-04-10T09:00:00Z", to="2026-04-10T09:00:00Z")
+    assert used(data) == {}
+    assert data["total"] == NOTHING
+    # Without an end it is that of today, unless the start lies beyond it.
+    data = ask(edge, line, from_="2026-05-01")
+    assert (data["from"], data["to"], data["by_day"]) == (*["2026-05-01T00:00:00Z"] * 2, [])
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["from=2026-04-16&to=2026-04-15", "from=today", "to=2026-04-15T12:00:00", "limit=5", "to="],
+)
+def test_a_wrong_parameter_is_a_422(edge: Edge, query: str) -> None:
+    answer = edge.get(f"/v1/execution/{edge.fresh()}/usage?{query}")
+    assert_problem(answer, 422, "invalid_request")
+
+
+def test_a_line_of_others_or_of_nobody_is_a_404(edge: Edge) -> None:
+    stranger = edge.token("read", organization_id="ORG-26-000002")
+    elsewhere = edge.token("read", workspace_id="WS-26-000002")
+    line = edge.fresh()
+    for name, token in ((line, stranger), (line, elsewhere), ("LIN-26-999999", None), ("x", None)):
+        assert_problem(edge.get(f"/v1/execution/{name}/usage", token), 404, "not_found")
+
+
+# Random lives against the facts that were accepted.
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3, 4])
+def life(edge: Edge, request: pytest.FixtureRequest) -> Life:
+    life = Life(edge, request.param)
+    life.live(70)
+    if request.param % 2 == 0:
+        life.close()
+    return life
+
+
+def test_the_usage_is_what_the_facts_come_to(edge: Edge, life: Life) -> None:
+    times = [datetime.fromisoformat(f["time"]).astimezone(UTC) for f in life.accepted]
+    first, last = min(times), max(times)
+    whole = first.replace(hour=0, minute=0, second=0, microsecond=0)
+    spans = [(whole, whole + timedelta(days=30)), (first, last), (whole, last)]
+    hooks = times + [t.replace(hour=0, minute=0, second=0, microsecond=0) for t in times]
+    for _ in range(25):
+        start, end = sorted(life.random.sample(hooks, 2))
+        if start < end:
+            spans.append((start, end + timedelta(microseconds=life.random.choice([0, 1]))))
+    for start, end in spans:
+        data = ask(edge, life.line, from_=start.isoformat(), to=end.isoformat())
+        total, by_day = usage_of(life.accepted, start, end)
+        assert data["total"] == total
+        assert list(days_of(data).items()) == list(by_day.items())
+        assert (data["from"], data["to"]) == (format_instant(start), format_instant(end))
+    total, _ = usage_of(life.accepted, whole, whole + timedelta(days=30))
+    assert total["hours"] > 5
+    assert total["tokens_used"] > 0
+    assert min(total["runs"][status] for status in ("completed", "failed", "cancelled")) > 0
+
+
+def test_the_total_is_the_sum_of_the_days(edge: Edge, life: Life) -> None:
+    data = ask(edge, life.line, from_=(edge.clock.now - timedelta(days=9)).isoformat())
+    days, total = list(days_of(data).values()), data["total"]
+    assert total["hours"] == round(sum(day["hours"] for day in days), 2)
+    assert total["tokens_used"] == sum(day["tokens_used"] for day in days)
+    for status in STATUSES:
+        assert total["runs"][status] == sum(day["runs"][status] for day in days)
+    for one in total["hours_by_resource"]:
+        parts = [
+            part["hours"]
+            for day in days
+            for part in day["hours_by_resource"]
+            if part["resource_id"] == one["resource_id"]
+        ]
+        assert one["hours"] == round(sum(parts), 2)
+    assert [day["date"] for day in data["by_day"]] == sorted(day["date"] for day in data["by_day"])
+
+
+def test_the_answer_is_as_documented(edge: Edge, life: Life) -> None:
+    answer = edge.get(f"/v1/execution/{life.line}/usage")
+    assert UsageAnswer.model_validate_json(answer.content, strict=True).data.by_day
+    data = answer.json()["data"]
+    assert list(data) == ["from", "to", "total", "by_day"]
+    assert list(data["total"]) == list(NOTHING)
+    for day in data["by_day"]:
+        assert list(day) == ["date", *NOTHING]
+
+
+def test_whole_days_touch_few_rows_however_much_was_used_on_them(edge: Edge) -> None:
+    line = edge.fresh()
+    edge.accept(*(check_in(line, "2026-04-10T10:00:00Z", 0.01) for _ in range(1_000)))
+    edge.accept(*(check_in(edge.fresh(), "2026-04-10T10:00:00Z", 0.01) for _ in range(50)))
+    assert used(ask(edge, line, **APRIL)) == {"2026-04-10": {"hours": 10}}
+    start = datetime(2026, 4, 1, tzinfo=UTC)
+    days = [start + timedelta(days=n) for n in range(30)]
+    values = {"organization": ORGANIZATION, "line_id": line, "from": start, "to": days[-1]}
+    values |= {"days": days[:-1], "parts": []}
+    assert touched(edge, stories.usage_statement(frozenset({"organization"})), values) < 900

@@ -1,0 +1,207 @@
+"""Intervals say for each instant what held at it, once (contract 4, timeline)."""
+
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ledger.domain.timeline import Interval, Turn, intervals, totals
+from ledger.domain.values import CAUSES, STATES
+from tests.support.domain import START, minute
+
+
+class Asked(NamedTuple):
+    """A line's turning points, and what is asked of them."""
+
+    turns: list[Turn]
+    start: datetime | None
+    end: datetime | None
+    now: datetime
+
+
+TURNS = st.lists(
+    st.tuples(st.integers(0, 60), st.sampled_from(STATES), st.frozensets(st.sampled_from(CAUSES))),
+    min_size=1,
+    max_size=25,
+)
+
+
+@st.composite
+def asked(draw: st.DrawFn) -> Asked:
+    """As the statement gives them: in effective order, none at or after the end."""
+    turns = [Turn(minute(at), *rest) for at, *rest in sorted(draw(TURNS), key=lambda t: t[0])]
+    start, end = draw(st.none() | st.integers(-10, 69)), draw(st.none() | st.integers(-10, 70))
+    if start is not None and end is not None and start >= end:
+        start, end = end, start + 1
+    kept = [turn for turn in turns if end is None or turn.since < minute(end)]
+    now = (kept[-1].since if kept else START) + timedelta(minutes=draw(st.integers(0, 15)))
+    return Asked(kept, *(None if b is None else minute(b) for b in (start, end)), now)
+
+
+def held_at(turns: list[Turn], at: datetime) -> tuple[str, tuple[str, ...]] | None:
+    """What the last turning point up to an instant says."""
+    past = [turn for turn in turns if turn.since <= at]
+    if not past:
+        return None
+    return past[-1].state, tuple(cause for cause in CAUSES if cause in past[-1].causes)
+
+
+def found_at(found: list[Interval], at: datetime) -> list[tuple[str, tuple[str, ...]]]:
+    """What the intervals around an instant say."""
+    return [
+        (one.state, one.causes)
+        for one in found
+        if one.since <= at and (one.until is None or at < one.until)
+    ]
+
+
+@given(asked())
+@settings(max_examples=300, deadline=None)
+def test_at_each_instant_of_the_range_they_say_what_held_and_outside_nothing(it: Asked) -> None:
+    found = intervals(*it)
+    lasts = it.end is None or it.end > it.now
+    for half in range(-40, 160):
+        at = START + timedelta(seconds=30 * half)
+        inside = (it.start is None or at >= it.start) and (lasts or at < it.end)  # type: ignore[operator]
+        held = held_at(it.turns, at)
+        assert found_at(found, at) == ([held] if inside and held else [])
+
+
+@given(asked())
+@settings(max_examples=300, deadline=None)
+def test_they_touch_differ_from_their_neighbours_and_cover_the_range(it: Asked) -> None:
+    found = intervals(*it)
+    for one, following in pairwise(found):
+        assert one.until == following.since
+        assert (one.state, one.causes) != (following.state, following.causes)
+        assert one.length == following.since - one.since > timedelta()
+    began = it.turns and max(it.turns[0].since, it.start or it.turns[0].since)
+    if not it.turns or (it.end is not None and began >= it.end):
+        assert found == []
+        return
+    assert found[0].since == began
+    lasts = it.end is None or it.end > it.now
+    assert found[-1].until == (None if lasts else it.end)
+    until = max(it.now, found[-1].since) if lasts else it.end
+    assert until is not None
+    assert sum((one.length for one in found), timedelta()) == until - began
+
+
+@given(asked())
+@settings(max_examples=300, deadline=None)
+def test_a_clipped_answer_is_the_whole_one_cut(it: Asked) -> None:
+    cut = []
+    for one in intervals(it.turns, None, None, it.now):
+        since = one.since if it.start is None else max(one.since, it.start)
+        bounds = [at for at in (one.until, it.end) if at is not None]
+        until = min(bounds) if bounds else None
+        if one.until is None and until is not None and until > it.now:
+            until = None
+        if until is None or since < until:
+            length = max(timedelta(), (until or it.now) - since)
+            cut.append(one._replace(since=since, until=until, length=length))
+    assert intervals(*it) == cut
+
+
+@given(asked())
+@settings(max_examples=100, deadline=None)
+def test_totals_are_the_sums_of_the_intervals(it: Asked) -> None:
+    found = intervals(*it)
+    by_state, by_cause = totals(found)
+    assert (tuple(by_state), tuple(by_cause)) == (STATES, CAUSES)
+    for state, length in by_state.items():
+        assert length == sum((i.length for i in found if i.state == state), timedelta())
+    for cause, length in by_cause.items():
+        assert length == sum((i.length for i in found if cause in i.causes), timedelta())
+
+
+ONE = [Turn(START, "running", frozenset())]
+
+
+@pytest.mark.parametrize(
+    ("end", "until", "minutes"),
+    [(None, None, 10), (11, None, 10), (10.001, None, 10), (10, 10, 10), (9.5, 9.5, 9.5)],
+)
+def test_the_last_one_is_open_unless_the_end_lies_at_or_before_now(
+    end: float | None, until: float | None, minutes: float
+) -> None:
+    (one,) = intervals(ONE, None, None if end is None else minute(end), minute(10))
+    assert one.until == (None if until is None else minute(until))
+    assert one.length == timedelta(minutes=minutes)
+
+
+def test_an_open_one_that_begins_after_now_has_lasted_for_no_time() -> None:
+    (one,) = intervals(ONE, None, None, minute(-3))
+    assert (one.since, one.until, one.length) == (START, None, timedelta())
+
+
+def test_nothing_held_before_the_first_turning_point() -> None:
+    assert intervals([], None, None, START) == []
+    assert intervals(ONE, minute(-10), minute(0), minute(10)) == []
+    assert intervals(ONE, minute(-10), None, minute(10)) == intervals(ONE, None, None, minute(10))
+
+
+def test_what_was_taken_back_at_the_same_instant_leaves_no_trace() -> None:
+    turns = [
+        Turn(START, "running", frozenset()),
+        Turn(minute(2), "paused", frozenset()),
+        Turn(minute(2), "blocked", frozenset({"approval_gap"})),
+        Turn(minute(2), "running", frozenset()),
+        Turn(minute(5), "closed", frozenset()),
+    ]
+    found = intervals(turns, None, None, minute(9))
+    assert [(i.state, i.since, i.until) for i in found] == [
+        ("running", START, minute(5)),
+        ("closed", minute(5), None),
+    ]
+
+
+def test_a_cause_that_comes_or_goes_begins_another_interval_in_the_same_state() -> None:
+    both: Any = frozenset({"delivery_blocker", "approval_gap"})
+    turns = [
+        Turn(START, "blocked", frozenset({"delivery_blocker"})),
+        Turn(minute(1), "blocked", both),
+        Turn(minute(3), "paused", both),
+        Turn(minute(6), "blocked", frozenset({"approval_gap"})),
+    ]
+    found = intervals(turns, None, None, minute(10))
+    assert [(i.state, i.causes) for i in found] == [
+        ("blocked", ("delivery_blocker",)),
+        ("blocked", ("approval_gap", "delivery_blocker")),
+        ("paused", ("approval_gap", "delivery_blocker")),
+        ("blocked", ("approval_gap",)),
+    ]
+    by_state, by_cause = totals(found)
+    assert (by_state["blocked"], by_state["paused"]) == (minute(7) - START, minute(3) - START)
+    assert by_cause["approval_gap"] == minute(9) - START
+    assert by_cause["delivery_blocker"] == minute(6) - START
+
+
+def test_what_is_to_come_counts_up_to_its_own_end() -> None:
+    found = intervals([*ONE, Turn(minute(5), "paused", frozenset())], None, None, minute(1))
+    assert [(i.state, i.until, i.length) for i in found] == [
+        ("running", minute(5), timedelta(minutes=5)),
+        ("paused", None, timedelta()),
+    ]
+
+
+def test_an_open_one_counts_up_to_now_also_where_later_turns_changed_nothing() -> None:
+    turns = [
+        *ONE,
+        Turn(minute(5), "paused", frozenset()),
+        Turn(minute(5), "running", frozenset()),
+    ]
+    (one,) = intervals(turns, None, None, minute(1))
+    assert (one.since, one.until, one.length) == (START, None, timedelta(minutes=1))
+
+
+@pytest.mark.parametrize("at", [-5, 0, 4, 10])
+def test_an_empty_range_has_no_interval(at: float) -> None:
+    assert intervals(ONE, minute(at), minute(at), minute(10)) == []
+
+
+def test_an_empty_range_after_now_has_no_interval() -> None:
+    assert intervals(ONE, minute(20), minute(20), minute(10)) == []
