@@ -1,11 +1,11 @@
 """The view behind lists, counts, details, timelines and hours: lines as they are and as they were.
 
-``execution`` has one row a line, what lists filter by and ready JSON: the present. The other
-tables are the past, which only grows: ``execution_interval`` says who was in which state, with
-which causes and tags, from position to position; ``execution_version`` and ``execution_step``
-keep what a row showed (see ``line.py``); ``execution_day`` the hours of each UTC day. What held
-at a position is the latest row at or before it, so an answer of the past touches as few rows as
-one of the present.
+``execution`` has one row a line, what lists filter by and ready JSON: the present; beside it,
+``execution_quiet`` says since when a line looks idle. The other tables are the past, which only
+grows: ``execution_interval`` says who was in which state, with which causes and tags, from position
+to position; ``execution_version`` and ``execution_step`` keep what a row showed (see ``line.py``);
+``execution_day`` the hours of each UTC day. What held at a position is the latest row at or before
+it, so an answer of the past touches as few rows as one of the present.
 """
 
 from collections.abc import Iterable, Sequence
@@ -46,8 +46,6 @@ EXECUTION = Table(
         "project_tags": "text[]",
         "state": "text",
         "causes": "text[]",
-        "open_runs": "int",
-        "quiet_since": "timestamptz",
         "head": "text",
         "extra": "text",
         "counts": "text",
@@ -58,6 +56,17 @@ EXECUTION = Table(
         "period_2": "date",
         "now_2": "text",
         "fold": "bytea",
+        "position": "bigint",
+    },
+)
+QUIET = Table(
+    "execution_quiet",
+    key=("line_id",),
+    replaces=True,
+    columns={
+        "line_id": "text",
+        "execution_model": "text",
+        "quiet_since": "timestamptz",
         "position": "bigint",
     },
 )
@@ -137,16 +146,32 @@ _decode = msgspec.json.Decoder(LineRow).decode
 _decode_hours = msgspec.json.Decoder(list[tuple[str | None, int]]).decode
 
 
+class _Line:
+    """A line in memory: its fold, and the head and extra that it shows, once they are rendered."""
+
+    __slots__ = ("row", "shown")
+
+    def __init__(self, row: LineRow) -> None:
+        self.row = row
+        self.shown: tuple[str, str] | None = None
+
+    def show(self) -> tuple[str, str]:
+        """Head and extra. Rendered once after each change: runs and check-ins make none."""
+        if self.shown is None:
+            self.shown = line.head(self.row.execution), line.extra(self.row.execution)
+        return self.shown
+
+
 class ExecutionView:
     """The projection."""
 
     name = "execution"
     version = 2
-    tables: tuple[Table, ...] = (EXECUTION, INTERVAL, VERSION, STEP, DAY)
+    tables: tuple[Table, ...] = (EXECUTION, QUIET, INTERVAL, VERSION, STEP, DAY)
     events = frozenset((*EXECUTION_EVENTS, *RUN_EVENTS))
 
     def __init__(self) -> None:
-        self._lines: Folds[str, LineRow] = Folds(lambda line_id: LineRow(Execution(line_id)))
+        self._lines: Folds[str, _Line] = Folds(lambda line_id: _Line(LineRow(Execution(line_id))))
         self._days: Folds[_Day, _Hours] = Folds(lambda _: {})
 
     @property
@@ -160,14 +185,14 @@ class ExecutionView:
         past = _Past()
         for event in events:
             line_id = event.service_line_id or event.originator_id
-            row = self._lines[line_id]
+            found = self._lines[line_id]
             self._lines.change(line_id)
-            if event.originator_id == line_id:
-                _evolve(row, event, past)
+            if event.originator_id == line_id and type(event.body) not in line.CHECK_INS:
+                _evolve(found, event, past)
             else:
-                row.evolve(event)
+                found.row.evolve(event)
             if type(event.body) in line.COUNTING:
-                past.steps.append((line_id, event.position, *line.step(row)))
+                past.steps.append((line_id, event.position, *line.step(found.row)))
             if type(event.body) in line.CHECK_INS:
                 self._move_hours(line_id, event, past)
         self._days.trim()
@@ -178,7 +203,9 @@ class ExecutionView:
 
     def store(self, generation: Generation) -> None:
         """Write the rows of the lines that changed."""
-        generation.write(EXECUTION, map(_present, self._lines.take_changed()))
+        changed = self._lines.take_changed()
+        generation.write(EXECUTION, map(_present, changed))
+        generation.write(QUIET, map(_quiet, changed))
 
     def forget(self) -> None:
         """Drop the rows in memory."""
@@ -186,10 +213,10 @@ class ExecutionView:
         self._days.clear()
 
     def _bring(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        def load(line_ids: list[str]) -> Iterable[tuple[str, LineRow]]:
+        def load(line_ids: list[str]) -> Iterable[tuple[str, _Line]]:
             for (fold,) in generation.fetch(_LOAD, (array(line_ids),)):
                 row = _decode(fold)
-                yield row.execution.id, row
+                yield row.execution.id, _Line(row)
 
         def load_days(days: list[_Day]) -> Iterable[tuple[_Day, _Hours]]:
             asked = array(d[0] for d in days), array(d[1] for d in days)
@@ -226,14 +253,13 @@ class _Past:
         self.days: list[tuple[Any, ...]] = []
 
 
-def _evolve(row: LineRow, event: Recorded, past: _Past) -> None:
-    """Fold an event of the line's own stream, and keep what it ended and began."""
+def _evolve(found: _Line, event: Recorded, past: _Past) -> None:
+    """Fold an event that changes what the line shows; keep that, and what it ended and began."""
+    row = found.row
     before, execution = row.interval, row.execution
     row.evolve(event)
-    if type(event.body) in line.CHECK_INS:
-        return
-    head, extra = line.head(execution), line.extra(execution)
-    past.versions.append((execution.id, event.position, head, extra))
+    found.shown = None
+    past.versions.append((execution.id, event.position, *found.show()))
     if row.interval is not before and row.interval is not None:
         if before is not None:
             past.intervals[execution.id, before.opened] = _interval(row, before, event.position)
@@ -261,10 +287,9 @@ def _interval(row: LineRow, interval: Interval, ended: int) -> tuple[Any, ...]:
     )
 
 
-def _present(row: LineRow) -> tuple[Any, ...]:
+def _present(found: _Line) -> tuple[Any, ...]:
     """One row of the table, in the order of its columns."""
-    execution = row.execution
-    quiet_since = max(t for t in (row.last_activity_at, execution.changed_at) if t is not None)
+    row, execution = found.row, found.row.execution
     return (
         execution.id,
         sort_key(execution.execution_id),
@@ -276,14 +301,20 @@ def _present(row: LineRow) -> tuple[Any, ...]:
         execution.project_tags,
         execution.state,
         line.causes(execution),
-        row.open_runs,
-        quiet_since,
-        line.head(execution),
-        line.extra(execution),
+        *found.show(),
         *line.step(row),
         _encode(row),
         row.position,
     )
+
+
+def _quiet(found: _Line) -> tuple[Any, ...]:
+    """One row of the table, in the order of its columns."""
+    row, execution = found.row, found.row.execution
+    since = None
+    if execution.state == "running" and not row.open_runs:
+        since = max(t for t in (row.last_activity_at, execution.changed_at) if t is not None)
+    return execution.id, execution.execution_model, since, row.position
 
 
 def _hours_moved(event: Recorded) -> tuple[datetime, str | None, int]:

@@ -11,8 +11,6 @@ CREATE TABLE ledger.execution_g$generation (
     project_tags text[] NOT NULL,
     state text NOT NULL,
     causes text[] NOT NULL,             -- of the open blockers, each once
-    open_runs integer NOT NULL,
-    quiet_since timestamptz NOT NULL,   -- last activity or change: where the idle clock starts
     head text NOT NULL,                 -- JSON members of both list row and detail
     extra text NOT NULL,                -- JSON members of the detail alone
     counts text NOT NULL,               -- JSON members of both, changed by runs and check-ins
@@ -26,16 +24,26 @@ CREATE TABLE ledger.execution_g$generation (
     position bigint NOT NULL            -- of the event that last touched the row
 ) WITH (fillfactor = 80);
 
--- Lists, by tenant and its usual filters, in the list's order.
-CREATE UNIQUE INDEX ON ledger.execution_g$generation (record_key) INCLUDE (activated);
+-- Lists, by tenant and its usual filters, in the list's order; lists of the past leave out, in the
+-- index, what was activated later.
+CREATE INDEX ON ledger.execution_g$generation (record_key, activated);
 CREATE INDEX ON ledger.execution_g$generation (organization_id, record_key, activated);
+CREATE INDEX ON ledger.execution_g$generation (workspace_id, record_key, activated);
 CREATE INDEX ON ledger.execution_g$generation (organization_id, state, record_key);
 CREATE INDEX ON ledger.execution_g$generation (workspace_id, state, record_key);
 -- Lists by project.
 CREATE INDEX ON ledger.execution_g$generation USING gin (project_tags);
--- The idle sweeper's candidates.
-CREATE INDEX ON ledger.execution_g$generation (execution_model, quiet_since)
-    WHERE state = 'running' AND open_runs = 0;
+
+-- The idle sweeper's candidates, apart: the rows above are wide, have many indexes, and change in
+-- place (HOT) as long as no indexed column does; this one does with every activity.
+CREATE TABLE ledger.execution_quiet_g$generation (
+    line_id text PRIMARY KEY,
+    execution_model text NOT NULL,
+    quiet_since timestamptz,            -- last activity or change of a running line without runs
+    position bigint NOT NULL
+) WITH (fillfactor = 80);
+
+CREATE INDEX ON ledger.execution_quiet_g$generation (execution_model, quiet_since);
 
 -- Who was in which state, with which causes and tags, from position to position.
 CREATE TABLE ledger.execution_interval_g$generation (

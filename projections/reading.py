@@ -37,16 +37,19 @@ _RUN_FILTERS: Mapping[str, str] = {
 _PRESENT = "SELECT min(position) AS position FROM ledger.projection WHERE name IN ({views})"
 
 # The last position recorded by an instant: known for good once a later event is there (positions
-# and instants rise together), or once the append in flight was waited for.
+# and instants rise together), or once the append in flight was waited for. OFFSET 0 keeps it one
+# look-up: PostgreSQL would else put the expression wherever the position is used. And a later event
+# is looked for from the log's end: EXISTS would read the log from its beginning.
 _PAST = """
 SELECT CASE WHEN reached.position >= asked.position
-             AND (%(settled)s OR EXISTS (SELECT FROM ledger.ledger_events
-                                         WHERE recorded_at > %(as_of)s))
+             AND (%(settled)s OR %(as_of)s < (SELECT recorded_at FROM ledger.ledger_events
+                                              ORDER BY recorded_at DESC LIMIT 1))
        THEN asked.position END AS position
 FROM (SELECT min(position) AS position FROM ledger.projection WHERE name IN ({views})) AS reached,
      (SELECT COALESCE((SELECT notification_id FROM ledger.ledger_events
                        WHERE recorded_at <= %(as_of)s
                        ORDER BY recorded_at DESC LIMIT 1), 0) AS position) AS asked
+OFFSET 0
 """
 
 # The same without a view, once the append in flight has ended; and how far the log's clock is.
@@ -114,7 +117,7 @@ ORDER BY l.record_key DESC LIMIT %(limit)s
 # The same for each state that is asked for, so that each is walked in the list's order.
 _PAST_INTERVALS_BY_STATE = """
 SELECT l.line_id, l.record_key, l.execution_model
-FROM unnest(%(state)s::text[]) AS wanted (state) CROSS JOIN LATERAL (
+FROM (SELECT DISTINCT unnest(%(state)s::text[])) AS wanted (state) CROSS JOIN LATERAL (
     SELECT l.line_id, l.record_key, l.execution_model FROM ledger.execution_interval AS l
     WHERE l.state = wanted.state AND l.opened <= p.position AND l.ended > p.position AND {where}
     ORDER BY l.record_key DESC LIMIT %(limit)s
@@ -219,10 +222,9 @@ _REQUESTED_BY_THEN = "r.requested_at <= %(as_of)s + interval '5 minutes'"
 
 # Lines that look idle. The decision itself is made under the append lock.
 IDLE_CANDIDATES = """
-SELECT line_id FROM ledger.execution
-WHERE state = 'running' AND open_runs = 0
-  AND ((execution_model = 'agent_runtime' AND quiet_since <= %(agent_runtime)s)
-    OR (execution_model <> 'agent_runtime' AND quiet_since <= %(default)s))
+SELECT line_id FROM ledger.execution_quiet
+WHERE (execution_model = 'agent_runtime' AND quiet_since <= %(agent_runtime)s)
+   OR (execution_model <> 'agent_runtime' AND quiet_since <= %(default)s)
 LIMIT %(limit)s
 """
 

@@ -113,17 +113,8 @@ def create_projector(conninfo: str) -> Projector:
 
 
 def views_named(names: Sequence[str]) -> list[Projection]:
-    """These of our views, in our order; all of them where none is named.
-
-    Raises ConfigurationError for a name that no view has.
-    """
-    known = {projection.name: projection for projection in projections()}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ConfigurationError(
-            f"There is no view {', '.join(unknown)}; there are {', '.join(known)}."
-        )
-    return [known[name] for name in known if not names or name in names]
+    """These of our views, in our order; all of them where none is named."""
+    return [view for view in projections() if not names or view.name in names]
 
 
 class Loops:

@@ -23,6 +23,9 @@ from ledger.projection.shadow import CannotBuild
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgresError, running
 from ledger.store.migrate import SchemaError
+from projections import projections
+
+_VIEWS = tuple(view.name for view in projections())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -169,7 +172,8 @@ def _parser() -> argparse.ArgumentParser:
         ("verify", _projections_verify, "replay the log and name every row that differs"),
     ):
         one = views.add_parser(name, help=text)
-        one.add_argument("names", nargs="*", metavar="NAME", help="all where none is named")
+        help_ = f"of {', '.join(_VIEWS)}; all where none is named"
+        one.add_argument("names", nargs="*", type=_view, metavar="NAME", help=help_)
         one.set_defaults(command=command)
     return parser
 
@@ -218,6 +222,12 @@ def _number(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _view(text: str) -> str:
+    if text not in _VIEWS:
+        raise argparse.ArgumentTypeError(f"is none of {', '.join(_VIEWS)}")
+    return text
 
 
 def _identifier(pattern: str) -> Callable[[str], str]:

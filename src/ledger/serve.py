@@ -31,6 +31,7 @@ from typing import Any
 import uvicorn
 
 from ledger.bootstrap import ConfigurationError, Loops, create_api, prepare_database
+from ledger.processes import end_with_parent
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 
@@ -193,7 +194,7 @@ def _is_ready(address: str) -> bool:
 def run_api(settings: Settings, conninfo: str, listener: socket.socket) -> None:
     """One API worker's process."""
     _configure_logging()
-    _end_with_parent()
+    end_with_parent()
     config = uvicorn.Config(
         create_api(settings, conninfo),
         loop="uvloop",
@@ -214,7 +215,7 @@ def run_loops(settings: Settings, conninfo: str) -> None:
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    _end_with_parent()
+    end_with_parent()
     loops = Loops(settings, conninfo)
     loops.start()
     _freeze()
@@ -226,19 +227,6 @@ def _freeze() -> None:
     """Spare the collector what was loaded at start: a full collection then takes no 40 ms."""
     gc.collect()
     gc.freeze()
-
-
-def _end_with_parent() -> None:
-    """Ask this process to stop as soon as its parent is gone, however that ended."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch(sentinel: int) -> None:
-        multiprocessing.connection.wait([sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
 def _configure_logging() -> None:

@@ -1,12 +1,13 @@
 """What the commands about views do: list, rebuild, verify. Results go to stdout."""
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -23,10 +24,12 @@ from rich.table import Table
 
 from ledger.bootstrap import views_named
 from ledger.commands import print_table
+from ledger.processes import end_with_parent
 from ledger.projection import rebuild as rebuilding
 from ledger.projection import shadow
 from ledger.projection.compare import Difference
 from ledger.projection.rebuild import Rebuilt
+from ledger.projection.shadow import CannotBuild
 from ledger.store.codec import EnvelopeMapper
 from projections import reading
 
@@ -48,48 +51,83 @@ def list_projections(conninfo: str) -> int:
 def rebuild(conninfo: str, names: Sequence[str]) -> int:
     """Rebuild these views, or all, beside the live ones; reads and writes go on.
 
-    Views are filled at once, each in a process of its own, as many as there are processors.
+    Views are built at once, each in a process of its own, as many as there are processors.
+    Raises CannotBuild once all are done, where one was not.
     """
-    wanted = [projection.name for projection in views_named(names)]
+    wanted = [view.name for view in views_named(names)]
+    waiting = list(wanted)
     context = multiprocessing.get_context("spawn")
-    with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(min(len(wanted), os.cpu_count() or 1), context) as pool,
-        _bars("Rebuilding", wanted) as bars,
-    ):
-        steps = manager.Queue()
-        builds = {pool.submit(_rebuild_one, conninfo, name, steps): name for name in wanted}
-        for build in builds:
-            build.add_done_callback(lambda _: steps.put(None))
-        left = len(builds)
-        while left:
-            step = steps.get()
-            if step is None:
-                left -= 1
-            else:
-                bars[step[0]](*step[1:])
-        results = {name: build.result() for build, name in builds.items()}
-    for name, built in results.items():
-        compared = (
-            "made by another version before"
-            if built.differing is None
-            else f"{built.differing:,} had not been what the log says"
-        )
-        print(
-            f"{name}: generation {built.generation} at position {built.position},"
-            f" {built.rows:,} rows; {compared}."
-        )
+    builders: dict[Connection, tuple[str, BaseProcess]] = {}
+    results: dict[str, Rebuilt | CannotBuild] = {}
+    with _bars("Rebuilding", waiting) as bars:
+        while waiting or builders:
+            while waiting and len(builders) < (os.cpu_count() or 1):
+                name = waiting.pop(0)
+                ours, theirs = context.Pipe(duplex=False)
+                builder: BaseProcess = context.Process(
+                    target=_build, args=(theirs, conninfo, name), daemon=True
+                )
+                builder.start()
+                theirs.close()
+                builders[ours] = (name, builder)
+            for pipe in multiprocessing.connection.wait(list(builders)):
+                assert isinstance(pipe, Connection)
+                name, builder = builders[pipe]
+                told = _receive(pipe, name)
+                if isinstance(told, tuple) and not isinstance(told, Rebuilt):
+                    bars[name](*told)
+                else:
+                    results[name] = told
+                    del builders[pipe]
+                    builder.join()
+    refused = [built for built in results.values() if isinstance(built, CannotBuild)]
+    for name in wanted:
+        built = results[name]
+        if isinstance(built, Rebuilt):
+            print(_told(name, built))
+    if refused:
+        raise refused[0]
     return 0
 
 
-def _rebuild_one(conninfo: str, name: str, steps: Any) -> Rebuilt:
-    """One view, in a process of its own."""
+def _receive(pipe: Connection, name: str) -> tuple[int, int] | Rebuilt | CannotBuild:
+    try:
+        told: tuple[int, int] | Rebuilt | CannotBuild = pipe.recv()
+    except EOFError:
+        return CannotBuild(f"{name}: the process that built it has ended.")
+    return told
+
+
+def _build(pipe: Connection, conninfo: str, name: str) -> None:
+    """One view, in a process of its own: its progress, then its end, are sent to the command."""
+    end_with_parent()
     (projection,) = views_named([name])
+    end: Rebuilt | CannotBuild
+    try:
+        end = rebuilding.rebuild(
+            conninfo,
+            EnvelopeMapper(),
+            projection,
+            lambda position, head: pipe.send((position, head)),
+            _ignore,
+        )
+    except CannotBuild as error:
+        end = error
+    except psycopg.Error as error:
+        end = CannotBuild(f"{name}: {str(error).strip().splitlines()[0]}")
+    pipe.send(end)
 
-    def advance(position: int, end: int) -> None:
-        steps.put((name, position, end))
 
-    return rebuilding.rebuild(conninfo, EnvelopeMapper(), projection, advance, _ignore)
+def _told(name: str, built: Rebuilt) -> str:
+    compared = (
+        "made by another version before"
+        if built.differing is None
+        else f"{built.differing:,} had not been what the log says"
+    )
+    return (
+        f"{name}: generation {built.generation} at position {built.position},"
+        f" {built.rows:,} rows; {compared}."
+    )
 
 
 def verify(conninfo: str, names: Sequence[str]) -> int:
@@ -112,8 +150,10 @@ def _ignore(difference: Difference) -> None:
 
 
 def _print(difference: Difference) -> None:
+    # A damaged key may hold anything; a line stays a line.
+    key = difference.key if difference.key.isprintable() else ascii(difference.key)
     what = difference.kind + (f" in {', '.join(difference.columns)}" if difference.columns else "")
-    print(f"{difference.table} {difference.key}: {what}; last touched by {difference.event_id}")
+    print(f"{difference.table} {key}: {what}; last touched by {difference.event_id}")
 
 
 @contextmanager
@@ -126,7 +166,14 @@ def _bars(what: str, names: Sequence[str]) -> Iterator[dict[str, shadow.Progress
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
+    console = Console(file=sys.stderr)
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        disable=not console.is_terminal,
+    ) as progress:
 
         def bar(name: str) -> shadow.Progress:
             task = progress.add_task(f"{what} {name}", total=None)

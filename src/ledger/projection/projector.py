@@ -18,6 +18,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from ledger.domain.recorded import Event, Recorded
 from ledger.projection.contract import Projection
+from ledger.projection.failures import is_passing
 from ledger.projection.generation import Generation, create, expose
 from ledger.store.append import StoredRow
 from ledger.store.codec import EnvelopeMapper
@@ -47,10 +48,11 @@ WHERE name = %(name)s AND generation = %(generation)s AND position = %(from)s
 RETURNING pg_notify('ledger_views', name || ' ' || position)
 """
 
-# Stop a view at an event it cannot take.
+# Stop a view at an event it cannot take. (Not one that was rebuilt meanwhile.)
 _STOP = """
 UPDATE ledger.projection SET stopped_at = clock_timestamp(), error = %(error)s
-WHERE name = %(name)s RETURNING pg_notify('ledger_views', name || ' stopped')
+WHERE name = %(name)s AND generation = %(generation)s
+RETURNING pg_notify('ledger_views', name || ' stopped')
 """
 
 _REGISTER = """
@@ -215,7 +217,7 @@ class Projector:
                     self._fold(cursor, view, readable, end)
         except Exception as error:
             self._forget(views)
-            if _is_about_the_connection(error):
+            if isinstance(error, LostLead) or is_passing(error):
                 raise
             return False
         for view in views:
@@ -258,7 +260,7 @@ class Projector:
             self._transact(view, events, end)
         except Exception as error:
             view.projection.forget()
-            if _is_about_the_connection(error):
+            if isinstance(error, LostLead) or is_passing(error):
                 raise
             if len(events) <= 1:
                 self._stop_view(view, events[0].position if events else end, error)
@@ -279,22 +281,26 @@ class Projector:
     def _fold(
         cursor: psycopg.Cursor[TupleRow], view: _View, events: Sequence[Recorded], end: int
     ) -> None:
-        """A view's share of a batch, and its tracking. Raises LostLead, or what the view raises."""
+        """A view's share of a batch, and its tracking. Raises LostLead, or what the view raises.
+
+        The tracking comes first: where a rebuild has swapped, the tables we know may be gone.
+        """
+        names = {"name": view.projection.name, "generation": view.generation}
+        cursor.execute(_TRACK, names | {"from": view.position, "to": end}, prepare=True)
+        if cursor.rowcount != 1:
+            raise LostLead(view.projection.name)
         wanted = [event for event in events if type(event.body) in view.projection.events]
         if wanted:
             generation = Generation(cursor, view.generation)
             view.projection.fold(generation, wanted)
             view.projection.store(generation)
-        names = {"name": view.projection.name, "generation": view.generation}
-        cursor.execute(_TRACK, names | {"from": view.position, "to": end}, prepare=True)
-        if cursor.rowcount != 1:
-            raise LostLead(view.projection.name)
 
     def _stop_view(self, view: _View, position: int, error: Exception) -> None:
         view.stopped = True
         text = f"at position {position}: {error!r}"[:2000]
         _logger.error("projection %s stopped %s", view.projection.name, text)
-        self._connect().execute(_STOP, {"name": view.projection.name, "error": text})
+        names = {"name": view.projection.name, "generation": view.generation}
+        self._connect().execute(_STOP, names | {"error": text})
 
     # The loop.
 
@@ -350,14 +356,3 @@ class Projector:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-_PASSING = ("08", "40", "53", "55", "57")
-"""SQLSTATE classes that are about the connection or the server's state, not about an event."""
-
-
-def _is_about_the_connection(error: Exception) -> bool:
-    """Whether a failure says nothing about the events: then it is tried again, not skipped."""
-    if isinstance(error, psycopg.OperationalError):
-        return error.sqlstate is None or error.sqlstate[:2] in _PASSING
-    return isinstance(error, psycopg.InterfaceError | LostLead)

@@ -14,7 +14,8 @@ from ledger.projection.rebuild import rebuild
 from ledger.projection.shadow import CannotBuild, clean_up, outdated
 from ledger.store.codec import EnvelopeMapper
 
-_RETRY_SECONDS = 5.0
+_RETRY_SECONDS = 30.0
+"""Until a view that could not be built is tried again: the whole log is read each time."""
 
 _logger = logging.getLogger(__name__)
 

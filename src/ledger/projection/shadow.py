@@ -16,6 +16,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from ledger.domain.recorded import Recorded
 from ledger.projection.contract import Projection
+from ledger.projection.failures import is_passing
 from ledger.projection.generation import Generation, create, table_of
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.recorder import read_log
@@ -129,16 +130,27 @@ class Shadow:
             raise CannotBuild(f"{self.projection.name}: {error}") from error
 
     def _take(self, events: Sequence[Recorded]) -> None:
-        if not events:
-            return
-        with self.connection.transaction(), self.connection.cursor(binary=True) as cursor:
-            self.projection.fold(Generation(cursor, self.number), events)
-        self._store(_STORE_AT)
+        if events:
+            with self._writing(events[-1].position) as generation:
+                self.projection.fold(generation, events)
+            self._store(_STORE_AT)
 
     def _store(self, at_least: int) -> None:
         if self.projection.waiting > at_least:
+            with self._writing(self.position) as generation:
+                self.projection.store(generation)
+
+    @contextmanager
+    def _writing(self, end: int) -> Iterator[Generation]:
+        """One transaction on the new tables. Raises CannotBuild for what the fold raises."""
+        try:
             with self.connection.transaction(), self.connection.cursor(binary=True) as cursor:
-                self.projection.store(Generation(cursor, self.number))
+                yield Generation(cursor, self.number)
+        except Exception as error:
+            if is_passing(error):
+                raise
+            place = f"{self.projection.name}: within positions {self.position + 1} to {end}"
+            raise CannotBuild(f"{place}: {error!r}"[:2000]) from error
 
 
 @contextmanager

@@ -1,0 +1,399 @@
+"""Any GET as of an instant: what was answered live when the log ended there (contract 4)."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import httpx
+import pytest
+
+from ledger.domain.values import format_instant
+from ledger.settings import Settings
+from ledger.store.embedded import EmbeddedPostgres
+from tests.conftest import _execute, _named
+from tests.support.edge import Edge, assert_problem, edge_of
+from tests.support.facts import LINE, activation, fact
+from tests.support.service import Clock
+from tests.support.time_travel import (
+    KINDS,
+    OF_A_LINE,
+    OTHER,
+    Answer,
+    Question,
+    Questions,
+    World,
+    as_of,
+    ask,
+    prefix_of,
+    told,
+)
+from tests.support.views import query
+
+BEGIN = datetime(2026, 12, 30, 21, 0, tzinfo=UTC)
+"""A day before a year's end, some days before the next week."""
+
+MICROSECOND = timedelta(microseconds=1)
+
+Asked = tuple[Question, datetime, Answer]
+
+
+def instants(conninfo: str) -> list[tuple[datetime, int]]:
+    """When each event was recorded, and at which position."""
+    rows = query(conninfo, "SELECT recorded_at, notification_id FROM ledger.ledger_events")
+    return sorted((at.astimezone(UTC), position) for at, position in rows)
+
+
+# Whatever was asked, of any moment.
+
+
+def work_and_ask(world: World, rounds: int, questions: int) -> list[Asked]:
+    """Work, and after each batch ask about the present of that moment."""
+    asker, asked = Questions(world), []
+    for _ in range(rounds):
+        world.work()
+        moment = world.edge.clock.now
+        for question in asker.some(questions):
+            following: Question | None = question
+            while following is not None:
+                answer = ask(world, following)
+                asked.append((following, moment, answer))
+                following = asker.hear(following, answer)
+        world.move()
+    return asked
+
+
+def assert_worth_asking(asked: list[Asked]) -> None:
+    """Every kind of question was answered, and lists with something in them."""
+    answered = Counter(question.kind for question, _, answer in asked if answer.status == 200)
+    assert min(answered[kind] for kind in KINDS) >= 20, answered
+    full = [a for q, _, a in asked if q.kind == "list" and a.body.count(b'"service_line_id"') > 1]
+    assert len(full) >= 20
+    by_cursor = [a for q, _, a in asked if "cursor" in q.params and b'"data":[{' in a.body]
+    assert len(by_cursor) >= 10
+    shown = b"".join(answer.body for _, _, answer in asked)
+    assert all(b'"state":"%s"' % s in shown for s in (b"running", b"idle", b"paused", b"blocked"))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_what_was_answered_live_is_answered_again_for_that_instant(
+    conninfo: str, settings: Settings, seed: int
+) -> None:
+    with edge_of(settings, conninfo, Clock(BEGIN)) as edge:
+        world = World(edge, seed)
+        asked = work_and_ask(world, 45, 10)
+        assert_worth_asking(asked)
+        for question, moment, answer in asked:
+            assert ask(world, question, moment) == answer, (question, moment)
+
+
+def moments(world: World, count: int) -> list[tuple[datetime, int]]:
+    """Instants and the position that each is about: at, just before and between recordings."""
+    found, recorded = [], instants(world.edge.conninfo)
+    for (at, position), (following, _) in pairwise(recorded):
+        between = at + (following - MICROSECOND - at) * world.random.random()
+        found += [(moment, position) for moment in {at, following - MICROSECOND, between}]
+    return sorted(world.random.sample(found, count))
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_an_instant_is_answered_as_by_a_ledger_whose_log_and_clock_end_there(
+    server: EmbeddedPostgres, conninfo: str, settings: Settings, seed: int
+) -> None:
+    copy = f"prefix_{seed}"
+    _execute(server.url, f"CREATE DATABASE {copy} TEMPLATE ledger_template STRATEGY FILE_COPY")
+    with (
+        edge_of(settings, conninfo, Clock(BEGIN)) as edge,
+        prefix_of(conninfo, _named(server.url, copy), settings) as prefix,
+    ):
+        world = World(edge, seed)
+        for _ in range(40):
+            world.work()
+            world.move()
+        prefix.copy_keys()
+        asker, asked = Questions(world), []
+        for moment, position in moments(world, 100):
+            prefix.go(position, moment)
+            for question in asker.some(6):
+                expected = prefix.ask(question, world.tokens[question.by])
+                assert expected.position in (None, str(position))
+                assert ask(world, question, moment) == expected, (question, moment)
+                asker.hear(question, expected)
+                asked.append((question, moment, expected))
+        assert_worth_asking(asked)
+
+
+# The edges of time.
+
+
+def recorded_at(edge: Edge, item: dict[str, Any]) -> datetime:
+    """When a reported fact's last event was recorded."""
+    return next(at for at, position in instants(edge.conninfo) if position == item["position"])
+
+
+def test_a_line_is_there_from_its_activation_on_and_not_a_microsecond_before(edge: Edge) -> None:
+    edge.clock.advance(hours=1)
+    line, workspace = edge.fresh_id(), "WS-26-700001"
+    (item,) = edge.accept(activation(line, workspace_id=workspace))
+    began = recorded_at(edge, item)
+    lines = {"workspace_id": workspace}
+
+    for path in OF_A_LINE:
+        answer = edge.get(f"/v1/execution/{line}{path}", params=as_of(began - MICROSECOND))
+        assert_problem(answer, 404, "not_found")
+        answer = edge.get(f"/v1/execution/{line}{path}", params=as_of(began))
+        assert told(answer).position == str(item["position"])
+    before, there = lines | as_of(began - MICROSECOND), lines | as_of(began)
+    assert edge.data("/v1/execution", params=before) == []
+    assert edge.data("/v1/execution/summary", params=before)["total"] == 0
+    assert [row["service_line_id"] for row in edge.data("/v1/execution", params=there)] == [line]
+    assert edge.data("/v1/execution/summary", params=there)["total"] == 1
+
+
+def test_a_run_is_there_from_its_request_on_and_not_a_microsecond_before(edge: Edge) -> None:
+    line = edge.fresh()
+    early = format_instant(edge.clock.now + timedelta(minutes=5))
+    (item,) = edge.accept(fact("run.requested", None, {"service_line_id": line}, time=early))
+    began, run = recorded_at(edge, item), f"/v1/runs/{item['subject']}"
+    assert_problem(edge.get(run, params=as_of(began - MICROSECOND)), 404, "not_found")
+    assert edge.data(f"/v1/execution/{line}/runs", params=as_of(began - MICROSECOND)) == []
+    (shown,) = edge.data(f"/v1/execution/{line}/runs", params=as_of(began))
+    assert shown == edge.data(run, params=as_of(began))
+    assert (shown["status"], shown["requested_at"]) == ("pending", early)
+
+
+def test_an_instant_may_fall_between_the_events_of_one_batch(edge: Edge) -> None:
+    edge.clock.advance(hours=1)
+    line = edge.fresh_id()
+    names = ("service_line.paused", "service_line.resumed", "service_line.closed")
+    items = edge.accept(activation(line), *(fact(name, line) for name in names))
+    times = [recorded_at(edge, item) for item in items]
+    assert [b - a for a, b in pairwise(times)] == [MICROSECOND] * 3
+    path = f"/v1/execution/{line}"
+    states = [edge.data(path, params=as_of(at))["state"] for at in times]
+    assert states == ["running", "paused", "running", "closed"]
+
+
+def test_today_and_this_week_are_those_of_the_instant(edge: Edge) -> None:
+    edge.clock.now = datetime(2026, 5, 31, 22, 0, tzinfo=UTC)  # a Sunday
+    runs, hours = edge.fresh(), edge.fresh("capacity")
+    edge.accept(
+        fact("run.started", None, {"service_line_id": runs}),
+        fact("execution.checked_in", hours, {"hours": 2.5}),
+    )
+    edge.clock.advance(days=30)
+    midnight = datetime(2026, 6, 1, tzinfo=UTC)
+    for moment, count, amount in ((midnight - MICROSECOND, 1, 2.5), (midnight, 0, 0)):
+        metrics = edge.data(f"/v1/execution/{runs}", params=as_of(moment))["metrics"]
+        assert (metrics["invocations_today"], metrics["invocations_total"]) == (count, 1)
+        metrics = edge.data(f"/v1/execution/{hours}", params=as_of(moment))["metrics"]
+        assert (metrics["hours_this_week"], metrics["hours_total"]) == (amount, 2.5)
+
+
+def paths_of(edge: Edge) -> list[str]:
+    """One path of each kind, all of which answer."""
+    line = edge.fresh()
+    (item,) = edge.accept(fact("run.started", None, {"service_line_id": line}))
+    of_line = [f"/v1/execution/{line}{path}" for path in OF_A_LINE]
+    return ["/v1/execution", "/v1/execution/summary", f"/v1/runs/{item['subject']}", *of_line]
+
+
+def test_the_future_is_refused_but_not_what_is_recorded_already(edge: Edge) -> None:
+    paths = paths_of(edge)
+    edge.clock.advance(seconds=1)
+    line = paths[3].removeprefix("/v1/execution/")
+    # The clock stands: each event of a batch is recorded a microsecond after the one before.
+    items = edge.accept(*(fact("execution.checked_in", line) for _ in range(3)))
+    last = recorded_at(edge, items[-1])
+    assert last == edge.clock.now + 2 * MICROSECOND
+    for path in paths:
+        answer = told(edge.get(path, params=as_of(last)))
+        assert (answer.status, answer.position) == (200, str(items[-1]["position"]))
+        for future in (last + MICROSECOND, last + timedelta(days=9_999)):
+            assert_refused(edge.get(path, params=as_of(future)))
+
+
+def assert_refused(answer: httpx.Response) -> None:
+    problem = assert_problem(answer, 422, "invalid_request")
+    assert [error["pointer"] for error in problem["errors"]] == ["/as_of"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "", "now", "yesterday", "2026", "2026-04", "2026-02-30", "2026-13-01", "1776254400",
+        "2026-04-15T12:00:00", "2026-04-15 12:00:00Z", "2026-04-15T12:00Z", "2026-04-15T12:00:60Z",
+        "2026-04-15T25:00:00Z", "2026-04-15T12:00:00+25:00", "2026-04-15T12:00:00,5Z", "-1",
+        "1899-12-31", "2026-04-15Z", " 2026-04-15", "2026-04-15\n", "２026-04-15", "null",
+    ],
+)  # fmt: skip
+def test_what_is_no_instant_is_refused(edge: Edge, value: str) -> None:
+    for path in ("/v1/execution", "/v1/execution/summary", f"/v1/execution/{LINE}/usage"):
+        assert_refused(edge.get(path, params={"as_of": value}))
+
+
+def test_an_instant_may_be_given_once(edge: Edge) -> None:
+    twice = "/v1/execution?as_of=2026-04-01&as_of=2026-04-01"
+    assert_problem(edge.get(twice), 422, "invalid_request")
+
+
+def test_what_does_not_read_takes_no_instant(edge: Edge) -> None:
+    line = edge.fresh()
+    head = edge.log()
+    for path in ("/v1/facts", f"/v1/execution/{line}/pause", f"/v1/execution/{line}/resume"):
+        answer = edge.post(path, params={"as_of": "2026-04-01"}, json={"reason": "r"})
+        problem = assert_problem(answer, 422, "invalid_request")
+        assert [error["detail"] for error in problem["errors"]] == ["has a field that is not known"]
+    assert edge.log() == head
+
+
+def test_an_instant_is_the_same_however_it_is_written(edge: Edge) -> None:
+    edge.clock.now = max(edge.clock.now, datetime(2026, 6, 10, 20, tzinfo=UTC))
+    line = edge.fresh("capacity")
+    edge.accept(fact("execution.checked_in", line, {"hours": 1}))
+    edge.clock.now = (edge.clock.now + timedelta(days=2)).replace(hour=1)
+    day = edge.clock.now.date()
+    eve = day - timedelta(days=1)
+    same = [
+        f"{day}", f"{day}T00:00:00Z", f"{day}t00:00:00.000z", f"{day}T00:00:00.0000009Z",
+        f"{day}T02:00:00+02:00", f"{eve}T18:30:00-05:30", f"{day}T00:00:00-00:00",
+    ]  # fmt: skip
+    for path in ("", "/timeline", "/usage", "/history"):
+        paths = [(f"/v1/execution/{line}{path}", {"as_of": text}) for text in same]
+        answers = {told(edge.get(path, params=params)) for path, params in paths}
+        assert [answer.status for answer in answers] == [200]
+
+
+# Whose past it is.
+
+
+def test_another_tenants_past_is_never_shown(edge: Edge) -> None:
+    others = edge.token("read", "write", organization_id=OTHER)
+    narrow = edge.token("read", workspace_id="WS-26-700002")
+    line, run = edge.fresh_id(), "RUN-26-700001"
+    began = activation(line, organization_id=OTHER, workspace_id="WS-26-700003")
+    requested = fact("run.requested", run, {"service_line_id": line})
+    items = edge.accept(began, requested, fact("service_line.closed", line), token=others)
+    ours = edge.fresh(workspace_id="WS-26-700003")
+    edge.clock.advance(days=1)
+    times = [recorded_at(edge, item) for item in items]
+    for moment in [*times, *(at + MICROSECOND for at in times), edge.clock.now]:
+        for path in [f"/v1/runs/{run}", *(f"/v1/execution/{line}{path}" for path in OF_A_LINE)]:
+            for token in (None, narrow):
+                assert_problem(edge.get(path, token, params=as_of(moment)), 404, "not_found")
+        for path in OF_A_LINE:
+            answer = edge.get(f"/v1/execution/{ours}{path}", narrow, params=as_of(moment))
+            assert_problem(answer, 404, "not_found")
+        listed = edge.data("/v1/execution", params=as_of(moment, limit=100))
+        assert line not in {row["service_line_id"] for row in listed}
+        assert edge.data("/v1/execution", narrow, params=as_of(moment)) == []
+        assert edge.data("/v1/execution/summary", narrow, params=as_of(moment))["total"] == 0
+    assert edge.data("/v1/execution", others, params=as_of(times[-1]))[0]["state"] == "closed"
+
+
+# Walks.
+
+
+def walk(edge: Edge, path: str, meanwhile: Any, **params: Any) -> list[dict[str, Any]]:
+    """All rows by following the cursor, while something happens after each page."""
+    rows: list[dict[str, Any]] = []
+    more: dict[str, Any] = {}
+    while True:
+        document = edge.get(path, params=params | more).json()
+        rows += document["data"]
+        if not document["meta"]["has_more"]:
+            return rows
+        more = {"cursor": document["meta"]["cursor"]}
+        meanwhile(len(rows))
+
+
+@pytest.mark.parametrize("extra", [{}, {"state": "running,paused"}, {"blocked_cause": ""}], ids=str)
+def test_writers_disturb_no_walk_at_an_instant(edge: Edge, extra: dict[str, str]) -> None:
+    ids = [edge.fresh_id() for _ in range(40)]
+    tag = f"PROJ-{ids[0]}"
+    cause = {"blocker_id": "b", "cause": "capacity_issue"}
+    edge.accept(*(activation(line, project_tags=[tag]) for line in ids))
+    if "blocked_cause" in extra:
+        extra = {"blocked_cause": "capacity_issue"}
+        edge.accept(*(fact("execution.blocked", line, cause) for line in ids))
+    edge.clock.advance(seconds=1)
+    params = as_of(edge.clock.now, project_tag=tag, limit=3, **extra)
+    edge.clock.advance(seconds=1)
+
+    def storm(seen: int) -> None:
+        gone = ids[seen % 40]
+        edge.send_batch(
+            activation(edge.fresh_id(), project_tags=[tag]),
+            fact("service_line.updated", ids[-seen], {"project_tags": []}),
+            fact("execution.unblocked", ids[-seen], {"blocker_id": "b"}),
+            fact("service_line.closed", gone),
+        )
+
+    rows = walk(edge, "/v1/execution", storm, **params)
+    assert [row["service_line_id"] for row in rows] == ids[::-1]
+    assert walk(edge, "/v1/execution", lambda _: None, **params) == rows
+
+
+def test_writers_disturb_no_walk_of_a_lines_past(edge: Edge) -> None:
+    line = edge.fresh()
+    begun = [fact("run.started", None, {"service_line_id": line}) for _ in range(20)]
+    runs = [item["subject"] for item in edge.accept(*begun)]
+    edge.clock.advance(seconds=1)
+    params = as_of(edge.clock.now, limit=3)
+    edge.clock.advance(seconds=1)
+
+    def storm(seen: int) -> None:
+        more = fact("run.started", None, {"service_line_id": line})
+        edge.send_batch(fact("run.completed", runs[-seen]), fact("run.failed", runs[seen]), more)
+
+    rows = walk(edge, f"/v1/execution/{line}/runs", storm, status="running", **params)
+    assert [row["id"] for row in rows] == runs[::-1]
+    rows = walk(edge, f"/v1/execution/{line}/history", storm, **params)
+    assert [row["subject"]["id"] for row in rows] == [line, *runs]
+
+
+def test_a_cursor_of_the_present_goes_on_in_the_past_and_the_other_way_round(edge: Edge) -> None:
+    line = edge.fresh()
+    edge.accept(*(fact("run.started", None, {"service_line_id": line}) for _ in range(5)))
+    edge.clock.advance(seconds=1)
+    paths = {f"/v1/execution/{line}{path}": {} for path in ("/runs", "/history")}
+    for path, filters in (paths | {"/v1/execution": {"state": "running"}}).items():
+        answers = []
+        for first, then in (({}, as_of(edge.clock.now)), (as_of(edge.clock.now), {})):
+            page = edge.get(path, params=filters | {"limit": 2} | first).json()
+            cursor = {"cursor": page["meta"]["cursor"], "limit": 3}
+            answers.append(told(edge.get(path, params=filters | cursor | then)))
+        assert answers[0] == answers[1]
+        assert answers[0].status == 200
+
+
+def test_a_state_may_be_named_twice(edge: Edge) -> None:
+    line = edge.fresh(project_tags=["PROJ-twice"])
+    edge.clock.advance(seconds=1)
+    params = {"state": "running,idle,running", "project_tag": "PROJ-twice"}
+    for moment in ({}, as_of(edge.clock.now)):
+        rows = edge.data("/v1/execution", params=params | moment)
+        assert [row["service_line_id"] for row in rows] == [line]
+
+
+def test_an_instant_of_the_past_may_be_asked_with_a_position_to_wait_for(edge: Edge) -> None:
+    (item,) = edge.accept(activation(edge.fresh_id()))
+    path, position = "/v1/execution/summary", item["position"]
+    params = as_of(recorded_at(edge, item) - MICROSECOND)
+    answer = edge.get(path, params=params, headers={"ledger-min-position": str(position)})
+    assert answer.status_code == 200
+    assert int(answer.headers["ledger-position"]) < position
+    answer = edge.get(path, params=params, headers={"ledger-min-position": str(position + 1)})
+    assert_problem(answer, 503, "behind")
+
+
+def test_what_the_past_was_may_be_had_unchanged(edge: Edge) -> None:
+    line = edge.fresh()
+    edge.clock.advance(seconds=1)
+    path, params = f"/v1/execution/{line}", as_of(edge.clock.now)
+    answer = edge.get(path, params=params)
+    edge.clock.advance(seconds=1)
+    edge.accept(fact("service_line.paused", line))
+    headers = {"if-none-match": answer.headers["etag"]}
+    assert edge.get(path, params=params, headers=headers).status_code == 304
+    assert edge.get(path, headers=headers).status_code == 200

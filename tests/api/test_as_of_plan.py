@@ -1,0 +1,287 @@
+"""What the past costs: rows touched in proportion to the page; and what it waits for near now."""
+
+import random
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import date, datetime, timedelta
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+from psycopg.rows import tuple_row
+from psycopg.sql import SQL, Literal
+
+from ledger.application.report import ReportFact
+from ledger.application.writer import Writer
+from ledger.bootstrap import writing
+from ledger.domain.values import CAUSES, EXECUTION_MODELS, day_of, week_of
+from ledger.settings import Settings
+from ledger.store.embedded import EmbeddedPostgres
+from projections import reading
+from tests.conftest import _execute, _named
+from tests.support.edge import Edge, edge_of
+from tests.support.facts import LINE, ORGANIZATION, activation, fact
+from tests.support.racers import SLOTS, Racer, fast_idling, now, parsed, principal
+from tests.support.time_travel import OF_A_LINE, OTHER, WORKSPACES, Answer, as_of, told
+from tests.support.views import projecting, query, report, until
+
+# Costs.
+
+ROUNDS, NEW_LINES, CHANGES = 20, 100, 900
+"""Each round activates lines and then works on any of those there are: 11 events a line."""
+
+
+class Past(NamedTuple):
+    """A database with a long past, and two instants of it."""
+
+    connection: psycopg.Connection[Any]
+    long_ago: datetime
+    half_way: datetime
+    run: str
+    """The first run there was."""
+
+
+@pytest.fixture(scope="module")
+def past(server: EmbeddedPostgres) -> Iterator[Past]:
+    """2,000 lines in two organizations, activated one after the other, with changes throughout."""
+    _execute(server.url, "CREATE DATABASE plan TEMPLATE ledger_template STRATEGY FILE_COPY")
+    conninfo = _named(server.url, "plan")
+    with fast_idling(conninfo, idle_after=timedelta(days=1)) as writer:
+        ends = work(writer)
+    with projecting(conninfo) as projector:
+        projector.catch_up()
+    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+        connection.execute("VACUUM ANALYZE")
+        connection.execute("SET ROLE ledger_api")
+        at = [
+            connection.execute(
+                "SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = %s", (end,)
+            ).fetchall()[0][0]
+            for end in (ends[0], ends[ROUNDS // 2])
+        ]
+        first = "SELECT run_id FROM ledger.run ORDER BY position LIMIT 1"
+        ((run,),) = connection.execute(first).fetchall()
+        yield Past(connection, *at, run)
+
+
+def work(writer: Writer) -> list[int]:
+    """The position at the end of each round."""
+    dice, lines, ends = random.Random(5), list[str](), []
+    on: set[str] = set()
+
+    def change() -> dict[str, Any]:
+        line, what = dice.choice(lines), dice.random()
+        if what < 0.3:
+            return fact("execution.checked_in", line, {"hours": 1})
+        if what < 0.4:
+            return fact("service_line.updated", line, {"project_tags": [f"P-{dice.random()}"]})
+        return switch(line, what < 0.8)
+
+    def switch(line: str, hold: bool) -> dict[str, Any]:
+        """Pause or resume, block or unblock."""
+        key = f"{line} {hold}"
+        on.symmetric_difference_update({key})
+        if hold:
+            name = "paused" if key in on else "resumed"
+            return fact(f"service_line.{name}", line)
+        data = {"blocker_id": "b"}
+        if key in on:
+            return fact("execution.blocked", line, data | {"cause": dice.choice(CAUSES)})
+        return fact("execution.unblocked", line, data)
+
+    for number in range(ROUNDS):
+        new = [f"LIN-26-{number * NEW_LINES + n + 1:06d}" for n in range(NEW_LINES)]
+        begun = []
+        for index, line in enumerate(new):
+            model, workspace = EXECUTION_MODELS[index % 6], WORKSPACES[index % 50 == 0]
+            tenant = OTHER if index % 10 == 9 else ORGANIZATION
+            one = activation(line, model, workspace_id=workspace, organization_id=tenant)
+            begun.append(one)
+            lines.append(line)
+        runs = [n for n in range(NEW_LINES) if EXECUTION_MODELS[n % 6] == "agent_runtime"]
+        begun += [fact("run.requested", None, {"service_line_id": new[n]}) for n in runs]
+        report(writer, *begun)
+        changes = [change() for _ in range(CHANGES)]
+        ends.append(report(writer, *changes)[-1])
+    return ends
+
+
+_COUNTED = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
+
+
+_TYPES = {datetime: "timestamptz", date: "date", bool: "bool", int: "int"}
+"""As the driver names them; what is not here it leaves to the statement."""
+
+
+def touched(plan: dict[str, Any]) -> float:
+    """Rows that the scans of a plan brought or threw away, loops and all."""
+    own = sum(plan.get(name, 0) for name in _COUNTED) * plan["Actual Loops"]
+    scanned = own if "Scan" in plan["Node Type"] else 0
+    return scanned + sum(touched(part) for part in plan.get("Plans", ()))
+
+
+def cost(past: Past, statement: str, parameters: dict[str, Any]) -> float:
+    """Rows touched by a statement that was prepared and used a few times.
+
+    As a service uses it: after five times PostgreSQL may choose a plan for any parameters.
+    """
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    text = re.sub(r"%\((\w+)\)s", lambda m: f"${names.index(m[1]) + 1}", statement)
+    text = text.replace("%%", "%")
+    execute = past.connection.execute
+    types = ", ".join(_TYPES.get(type(parameters[name]), "unknown") for name in names)
+    execute(f"PREPARE asked ({types}) AS {text}".encode())
+    values = SQL(", ").join(Literal(parameters[name]) for name in names)
+    explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE asked ({})"
+    for _ in range(8):
+        ((plans,),) = execute(SQL(explain).format(values)).fetchall()
+    execute("DEALLOCATE asked")
+    return touched(plans[0]["Plan"])
+
+
+def parameters_at(moment: datetime, **more: Any) -> dict[str, Any]:
+    periods = {"today": day_of(moment), "week": week_of(moment)}
+    return {"as_of": moment, "settled": False, **periods, **more}
+
+
+TENANT = {"organization": ORGANIZATION}
+FILTERS: dict[str, dict[str, Any]] = {
+    "none": TENANT,
+    "running": TENANT | {"state": ["running"]},
+    "paused": TENANT | {"state": ["paused"]},
+    "two states": TENANT | {"state": ["blocked", "paused"]},
+    "workspace": TENANT | {"workspace_id": [WORKSPACES[0]]},
+    "rare workspace": TENANT | {"workspace_id": [WORKSPACES[1]]},
+    "narrow and state": TENANT | {"workspace": WORKSPACES[1], "state": ["running"]},
+}
+UNLED: dict[str, dict[str, Any]] = {
+    "everything": {},
+    "narrow": TENANT | {"workspace": WORKSPACES[1]},
+}
+
+
+@pytest.mark.parametrize("moment", ["long_ago", "half_way"])
+@pytest.mark.parametrize("limit", [10, 100])
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_list_of_the_past_touches_rows_in_proportion_to_its_page(
+    past: Past, name: str, limit: int, moment: str
+) -> None:
+    assert list_cost(past, FILTERS[name], limit, moment) <= 7 * limit + 40
+
+
+@pytest.mark.parametrize("name", UNLED)
+def test_so_does_a_list_of_a_narrow_token_or_of_every_tenant(past: Past, name: str) -> None:
+    assert list_cost(past, UNLED[name], 10, "half_way") <= 110
+
+
+def list_cost(past: Past, filters: dict[str, Any], limit: int, moment: str) -> float:
+    """Rows touched by a list that finds something."""
+    statement = reading.list_statement(frozenset(filters), past=True)
+    parameters = parameters_at(getattr(past, moment), **filters, limit=limit)
+    rows = past.connection.execute(statement.encode(), parameters).fetchall()
+    if rows[0][1] is None:
+        raise LookupError("the list is empty")
+    return cost(past, statement, parameters)
+
+
+@pytest.mark.parametrize("moment", ["long_ago", "half_way"])
+@pytest.mark.parametrize("what", ["detail", "run"])
+def test_a_detail_and_a_run_of_the_past_touch_few_rows(past: Past, what: str, moment: str) -> None:
+    statement = reading.detail_statement(frozenset(TENANT), past=True)
+    known: dict[str, Any] = {"line_id": "LIN-26-000001"}
+    if what == "run":
+        statement = reading.run_statement(frozenset(TENANT), past=True)
+        known = {"run_id": past.run}
+    parameters = parameters_at(getattr(past, moment), **TENANT, **known)
+    ((position, shown, *_),) = past.connection.execute(statement.encode(), parameters).fetchall()
+    if position is None or shown is None:
+        raise LookupError(known)
+    assert cost(past, statement, parameters) <= 15
+
+
+# Near now.
+
+
+class HeldClock:
+    """The real clock; who asks it is held until he is let go."""
+
+    def __init__(self) -> None:
+        self.asked, self.let_go = threading.Event(), threading.Event()
+        self.at = now()
+
+    def __call__(self) -> datetime:
+        self.at = now()
+        self.asked.set()
+        assert self.let_go.wait(20)
+        return self.at
+
+
+_WAITERS = """
+SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'ledger.ledger_events'::regclass
+"""
+
+
+def test_an_append_in_flight_is_waited_for_by_who_asks_about_its_instant(
+    conninfo: str, settings: Settings
+) -> None:
+    held, report = HeldClock(), ReportFact(parsed(activation()), principal("held"))
+    with (
+        edge_of(settings, conninfo, now) as edge,
+        writing(settings, conninfo, held) as writer,
+        ThreadPoolExecutor() as others,
+    ):
+        try:
+            receipt = writer.submit([report])
+            assert held.asked.wait(20)
+            asked = as_of(now())
+            answer = others.submit(edge.get, f"/v1/execution/{LINE}", params=asked)
+            until(lambda: query(conninfo, _WAITERS), "a reader that waits")
+        finally:
+            held.let_go.set()
+        assert answer.result(20).status_code == 200
+        position = str(receipt.result(20)[0].position)
+        assert answer.result().headers["ledger-position"] == position
+
+
+WRITERS, READERS = 8, 3
+
+
+def test_answers_about_now_beside_eight_writers_are_given_again(
+    conninfo: str, settings: Settings
+) -> None:
+    def write(number: int, writer: Writer) -> int:
+        racer = Racer(number)
+        for step in range(40):
+            chunk = racer.chunk(step)
+            racer.hear(chunk, writer.submit(chunk))
+        return racer.counts["done"]
+
+    lines = [f"LIN-26-{slot + 1:03d}{n:03d}" for slot in range(SLOTS) for n in range(4)]
+    paths = [f"/v1/execution/{line}{path}" for line in lines for path in OF_A_LINE]
+    paths += ["/v1/execution?limit=3", "/v1/execution/summary", "/v1/execution?state=running"] * 9
+    given: list[tuple[str, datetime, Answer]] = []
+
+    def read(number: int, edge: Edge, working: list[Future[int]]) -> None:
+        dice = random.Random(number)
+        while not all(one.done() for one in working):
+            path, moment = dice.choice(paths), now()
+            given.append((path, moment, answered(edge, path, moment)))
+
+    def answered(edge: Edge, path: str, moment: datetime) -> Answer:
+        return told(edge.get(path, params=as_of(moment), headers={"x-request-id": "the-same"}))
+
+    with ExitStack() as stack:
+        edge = stack.enter_context(edge_of(settings, conninfo, now))
+        others = stack.enter_context(ThreadPoolExecutor(WRITERS + READERS))
+        writers = [stack.enter_context(fast_idling(conninfo)) for _ in range(WRITERS)]
+        working = [others.submit(write, n, writer) for n, writer in enumerate(writers)]
+        reading = [others.submit(read, n, edge, working) for n in range(READERS)]
+        assert [one.result() for one in reading] == [None] * READERS
+        assert sum(one.result() for one in working) > 1_000
+        assert {answer.status for _, _, answer in given} <= {200, 404}
+        assert len({answer.position for _, _, answer in given}) > 40
+        for path, moment, answer in given:
+            assert answered(edge, path, moment) == answer, (path, moment)

@@ -1,0 +1,278 @@
+"""``ledger projections rebuild`` and ``verify`` (contract 1)."""
+
+import contextlib
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ledger import cli
+from ledger.projection.shadow import shadow
+from ledger.settings import Settings
+from ledger.store.codec import EnvelopeMapper
+from tests.cli.conftest import Ledger
+from tests.conftest import MASTER_KEY
+from tests.support.edge import Edge, edge_of
+from tests.support.facts import LINE, activation, encode, fact
+from tests.support.rebuilding import (
+    NAMES,
+    Vandal,
+    damage,
+    left_over,
+    quiet,
+    rows_of,
+    tracking,
+    view,
+    work,
+)
+from tests.support.views import head, query
+
+REBUILT = re.compile(
+    r"(\w+): generation (\d+) at position (\d+), ([\d,]+) rows; 0 had not been what the log says\."
+)
+VERIFIED = re.compile(r"(\w+): ([\d,]+) rows at position (\d+), (\d+) not what the log says\.")
+NAMED = re.compile(
+    r"(\w+) (.+): (missing|extra|differs in [\w, ]+); last touched by EVT-\d\d-(\d{6,})"
+)
+
+
+@pytest.fixture
+def edge(settings: Settings, conninfo: str) -> Iterator[Edge]:
+    """The server, running on the command's database."""
+    with edge_of(settings, conninfo) as running:
+        running.accept(
+            activation(), fact("run.started", "RUN-26-900001", {"service_line_id": LINE})
+        )
+        yield running
+
+
+def rebuilt(done: "subprocess.CompletedProcess[str]") -> list[tuple[str, int, int]]:
+    """(view, generation, position) as it was said; nothing else was."""
+    assert (done.returncode, done.stderr.strip()) == (0, ""), done.stderr
+    matches = [REBUILT.fullmatch(line) for line in done.stdout.splitlines()]
+    assert all(matches), done.stdout
+    return [(m[1], int(m[2]), int(m[3])) for m in matches if m]
+
+
+def test_all_views_are_rebuilt_without_the_server(ledger: Ledger, conninfo: str) -> None:
+    ledger("import", "-", stdin=b"\n".join(map(encode, (activation(), fact("a", None)))))
+    # Nobody has followed the log yet: a rebuild brings the views to its head too.
+    assert {row[2] for row in tracking(conninfo).values()} == {0}
+    expected = [(name, 2, head(conninfo)) for name in NAMES]
+    assert rebuilt(ledger("projections", "rebuild")) == expected
+    assert query(conninfo, "SELECT line_id FROM ledger.execution") == [(LINE,)]
+    assert left_over(conninfo) == []
+
+
+def test_the_named_views_alone_are_rebuilt_each_once(ledger: Ledger, conninfo: str) -> None:
+    work(conninfo, 24)
+    said = rebuilt(ledger("projections", "rebuild", "run", "event", "run"))
+    assert said == [("run", 2, head(conninfo)), ("event", 2, head(conninfo))]
+    assert {name: row[1] for name, row in tracking(conninfo).items()} == {
+        "execution": 1,
+        "run": 2,
+        "event": 2,
+    }
+
+
+def test_views_are_rebuilt_and_verified_while_the_server_runs(
+    ledger: Ledger, conninfo: str, edge: Edge
+) -> None:
+    for times in (2, 3):
+        assert [row[:2] for row in rebuilt(ledger("projections", "rebuild"))] == [
+            (name, times) for name in NAMES
+        ]
+        assert edge.data(f"/v1/execution/{LINE}")["open_runs"] == 1
+        done = ledger("projections", "verify")
+        assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert left_over(conninfo) == []
+
+
+def test_a_process_of_its_own_says_the_same(ledger_process: Ledger, edge: Edge) -> None:
+    assert [row[:2] for row in rebuilt(ledger_process("projections", "rebuild", "run"))] == [
+        ("run", 2)
+    ]
+    done = ledger_process("projections", "verify", "run")
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
+def test_sound_views_are_verified_in_a_line_each(ledger: Ledger, conninfo: str) -> None:
+    work(conninfo, 24)
+    done = ledger("projections", "verify")
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+    said = [VERIFIED.fullmatch(line) for line in done.stdout.splitlines()]
+    assert [(m[1], int(m[3]), int(m[4])) for m in said if m] == [
+        (name, head(conninfo), 0) for name in NAMES
+    ]
+    one = ledger("projections", "verify", "event")
+    assert one.stdout == done.stdout.splitlines(keepends=True)[2]
+
+
+def test_each_damaged_row_is_a_line_and_the_end_is_1(ledger: Ledger, conninfo: str) -> None:
+    work(conninfo)
+    right, vandal = rows_of(conninfo), Vandal(conninfo, 9)
+    for name in NAMES:
+        table = view(name).tables[-1]
+        vandal.remove(view(name), table)
+        vandal.add(view(name), table)
+        vandal.spoil_cell(view(name), table, list(table.columns)[1])
+    expected = damage(rows_of(conninfo), right)
+    done = ledger("projections", "verify")
+    assert (done.returncode, done.stderr.strip()) == (1, "")
+    said = [NAMED.fullmatch(line) for line in done.stdout.splitlines()]
+    named = [match for match in said if match]
+    assert sorted((m[1], m[2], int(m[4])) for m in named) == sorted(
+        (d.table, d.key, d.position) for d in expected
+    )
+    assert {m[3].split(" ")[0] for m in named} == {"missing", "extra", "differs"}
+    # The other lines sum up.
+    told = zip(done.stdout.splitlines(), said, strict=True)
+    sums = [VERIFIED.fullmatch(line) for line, match in told if not match]
+    assert sum(int(m[4]) for m in sums if m) == len(expected)
+    assert len(sums) == 3
+    assert ledger("projections", "verify", "run").returncode == 1
+    assert "had not been what the log says" in ledger("projections", "rebuild").stdout
+    assert ledger("projections", "verify").returncode == 0
+    assert rows_of(conninfo) == right
+
+
+def test_a_rebuild_says_how_many_rows_it_repaired(ledger: Ledger, conninfo: str) -> None:
+    work(conninfo, 24)
+    for table in view("run").tables:
+        Vandal(conninfo, 1).remove(view("run"), table)
+    done = ledger("projections", "rebuild", "run")
+    assert done.returncode == 0
+    assert done.stdout.endswith(" rows; 3 had not been what the log says.\n")
+
+
+def test_a_view_of_another_version_is_rebuilt_and_not_verified(
+    ledger: Ledger, conninfo: str
+) -> None:
+    work(conninfo, 24)
+    query(conninfo, "UPDATE ledger.projection SET version = 1 WHERE name = 'run'")
+    refused = ledger("projections", "verify", "run")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.lstrip() == (
+        f"ledger: run has version 1, the code {view('run').version}: rebuild it first.\n"
+    )
+    done = ledger("projections", "rebuild", "run")
+    assert done.returncode == 0
+    assert done.stdout.endswith(" rows; made by another version before.\n")
+    assert ledger("projections", "verify").returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["rebuild", "verify"])
+def test_a_view_that_is_at_work_already_is_one_clear_line(
+    ledger: Ledger, conninfo: str, verb: str
+) -> None:
+    work(conninfo, 24)
+    with shadow(conninfo, EnvelopeMapper(), view("run"), quiet):
+        done = ledger("projections", verb, "run")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.lstrip() == "ledger: run is being rebuilt or verified by another process.\n"
+    assert left_over(conninfo) == []
+
+
+def test_what_was_rebuilt_is_told_though_another_view_is_refused(
+    ledger: Ledger, conninfo: str
+) -> None:
+    work(conninfo, 24)
+    with shadow(conninfo, EnvelopeMapper(), view("run"), quiet):
+        done = ledger("projections", "rebuild")
+    assert done.returncode == 1
+    assert {name: row[1] for name, row in tracking(conninfo).items()} == {
+        "execution": 2,
+        "run": 1,
+        "event": 2,
+    }
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["execution", "event"]
+
+
+@pytest.mark.parametrize("verb", ["rebuild", "verify"])
+@pytest.mark.parametrize("names", [("nonsense",), ("run", "runs"), ("",), ("run;",)])
+def test_a_name_that_no_view_has_is_a_usage_error(
+    verb: str, names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["projections", verb, *names])
+    assert ended.value.code == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"is none of {', '.join(NAMES)}" in told.err
+
+
+@pytest.mark.parametrize("verb", ["rebuild", "verify"])
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["projections", verb, "--help"])
+    assert ended.value.code == 0
+    assert "NAME" in capsys.readouterr().out
+
+
+def test_without_a_terminal_nothing_but_a_refusal_is_on_stderr(
+    ledger: Ledger, conninfo: str
+) -> None:
+    work(conninfo, 24)
+    with shadow(conninfo, EnvelopeMapper(), view("run"), quiet):
+        refused = ledger("projections", "rebuild", "run")
+    assert refused.stderr == "ledger: run is being rebuilt or verified by another process.\n"
+    assert ledger("projections", "verify").stderr == ""
+    assert ledger("projections", "rebuild").stderr == ""
+
+
+def test_a_key_cannot_forge_lines_of_the_list(ledger: Ledger, conninfo: str) -> None:
+    work(conninfo, 24)
+    forged = "x\nrun: 1 rows at position 1, 0 not what the log says.\x1b[2J"
+    query(
+        conninfo,
+        "UPDATE ledger.event_line_g1 SET line_id = %s WHERE line_id ="
+        " (SELECT min(line_id) FROM ledger.event_line_g1)",
+        forged,
+    )
+    done = ledger("projections", "verify", "event")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 3
+    assert "\x1b" not in done.stdout
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[tuple[int, list[bytes]]]:
+    """A terminal to write to; what was written is there once the block has ended."""
+    ours, theirs = pty.openpty()
+    shown: list[bytes] = []
+    try:
+        yield theirs, shown
+        os.close(theirs)
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 65536):
+                shown.append(part)
+    finally:
+        os.close(ours)
+
+
+def test_the_list_goes_to_stdout_when_the_bar_goes_to_a_terminal(
+    conninfo: str, tmp_path: Path
+) -> None:
+    work(conninfo, 24)
+    Vandal(conninfo, 2).remove(view("run"), view("run").tables[1])
+    own = {"LEDGER_MASTER_KEY": MASTER_KEY, "LEDGER_DATABASE_URL": conninfo, "TERM": "xterm"}
+    with terminal() as (screen, shown):
+        done = subprocess.run(
+            [sys.executable, "-m", "ledger", "projections", "verify", "run"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=screen,
+            env=os.environ | own,
+            cwd=tmp_path,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert b"Verifying run" in b"".join(shown)
+    assert [bool(NAMED.fullmatch(line)) for line in done.stdout.splitlines()] == [True, False]

@@ -1,0 +1,234 @@
+"""A view that is new or of another version is built at start, while the service works."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import ClassVar
+
+import pytest
+
+from ledger.application.writer import Writer
+from ledger.bootstrap import prepare_database
+from ledger.projection.rebuilder import Rebuilder
+from ledger.settings import Settings
+from ledger.store.codec import EnvelopeMapper
+from projections import projections
+from projections.run import RunView
+from tests.support.facts import LINE, activation, fact
+from tests.support.racers import fast_idling
+from tests.support.rebuilding import (
+    NAMES,
+    left_over,
+    replayed,
+    rows_of,
+    tracking,
+    view,
+    work,
+)
+from tests.support.service import Service, serving
+from tests.support.views import PoisonedRunView, head, projecting, query, report, until
+
+RUNS = ("RUN-26-900001", "RUN-26-900002", "RUN-26-900003")
+SHOWS = {
+    "execution": f"/v1/execution/{LINE}",
+    "run": f"/v1/runs/{RUNS[0]}",
+    "event": f"/v1/execution/{LINE}/history",
+}
+
+
+class PatientRebuilder(Rebuilder):
+    """Builds no further than the first batch until it may."""
+
+    may_go_on: ClassVar = threading.Event()
+    has_begun: ClassVar = threading.Event()
+
+    def _go_on(self, position: int, end: int) -> None:
+        self.has_begun.set()
+        while not self._stopping.is_set() and not self.may_go_on.wait(0.01):
+            pass
+        super()._go_on(position, end)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set it, and a service that builds a view goes on."""
+    PatientRebuilder.may_go_on, PatientRebuilder.has_begun = threading.Event(), threading.Event()
+    monkeypatch.setattr("ledger.bootstrap.Rebuilder", PatientRebuilder)
+    return PatientRebuilder.may_go_on
+
+
+@pytest.fixture
+def writer(conninfo: str) -> Iterator[Writer]:
+    with fast_idling(conninfo, idle_after=timedelta(hours=1)) as running:
+        yield running
+
+
+def start(run: str) -> dict[str, object]:
+    return fact("run.started", run, {"service_line_id": LINE})
+
+
+async def until_true(condition: object, what: str) -> None:
+    await asyncio.to_thread(until, condition, what)
+
+
+async def readiness(service: Service, name: str) -> tuple[str, bool, int]:
+    """(status of the service, whether the view has stopped, its version)."""
+    answer = await service.http.get("/readyz")
+    assert answer.status_code == 200
+    (shown,) = (one for one in answer.json()["projections"] if one["name"] == name)
+    return answer.json()["status"], shown["stopped"], shown["version"]
+
+
+async def work_beside(service: Service, name: str) -> None:
+    """Writes are answered at once; the other views show them at once."""
+    for run in RUNS[1:]:
+        began = time.monotonic()
+        (item,) = await service.accept(start(run))
+        assert time.monotonic() - began < 0.5
+        for other in set(NAMES) - {name}:
+            path = SHOWS[other].replace(RUNS[0], run)
+            answer = await service.http.get(path)
+            assert answer.status_code == 200
+            assert int(answer.headers["ledger-position"]) >= item["position"]
+
+
+async def until_built(service: Service, conninfo: str, name: str, generation: int) -> None:
+    """Until the view stands at the head again and everything is there."""
+    expected = (view(name).version, generation, head(conninfo), False)
+    await until_true(lambda: tracking(conninfo)[name] == expected, "the view at the head")
+    assert await readiness(service, name) == ("ok", False, view(name).version)
+    (item,) = await service.accept(fact("run.completed", RUNS[0]))
+    for path in SHOWS.values():
+        answer = await service.http.get(path)
+        assert answer.status_code == 200
+        assert int(answer.headers["ledger-position"]) >= item["position"]
+    await until_true(lambda: left_over(conninfo) == [], "the end of the old tables")
+    assert rows_of(conninfo) == replayed(conninfo)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_view_of_another_version_serves_its_old_rows_until_it_is_built_anew(
+    settings: Settings, conninfo: str, gate: threading.Event, name: str
+) -> None:
+    async def play() -> None:
+        async with serving(settings, conninfo) as service:
+            await service.accept(activation(), start(RUNS[0]))
+        old = query(
+            conninfo,
+            "UPDATE ledger.projection SET version = version - 1 WHERE name = %s"
+            " RETURNING version, position",
+            name,
+        )[0]
+        async with serving(settings, conninfo) as service:
+            await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
+            await until_true(lambda: tracking(conninfo)[name][3], "the view to stand still")
+            assert await readiness(service, name) == ("degraded", True, old[0])
+            before = (await service.http.get(SHOWS[name])).content
+            await service.accept(start("RUN-26-800001"))  # by now the worker has heard of it
+            await work_beside(service, name)
+            answer = await service.http.get(SHOWS[name])
+            assert answer.status_code == 200
+            assert answer.content == before
+            assert answer.headers["ledger-position"] == str(old[1])
+            gate.set()
+            await until_built(service, conninfo, name, generation=2)
+
+    asyncio.run(play())
+
+
+def forget_view(conninfo: str, name: str) -> None:
+    """As a ledger is whose code did not know the view yet."""
+    for table in view(name).tables:
+        query(conninfo, f"DROP VIEW ledger.{table.name}; DROP TABLE ledger.{table.name}_g1")
+    query(conninfo, "DELETE FROM ledger.projection WHERE name = %s", name)
+
+
+@pytest.mark.parametrize("name", ["execution", "event"])
+def test_a_new_view_of_an_old_log_answers_behind_until_it_is_built(
+    settings: Settings, conninfo: str, gate: threading.Event, name: str
+) -> None:
+    async def play() -> None:
+        async with serving(settings, conninfo) as service:
+            await service.accept(activation(), start(RUNS[0]))
+        forget_view(conninfo, name)
+        prepare_database(settings, conninfo)
+        async with serving(settings, conninfo) as service:
+            await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
+            assert await readiness(service, name) == ("degraded", True, 0)
+            await service.accept(start("RUN-26-800001"))
+            await work_beside(service, name)
+            for path in (SHOWS[name], f"{SHOWS[name]}?as_of=2026-04-15T12:00:00Z"):
+                answer = await service.http.get(path)
+                assert (answer.status_code, answer.json()["code"]) == (503, "behind")
+                assert answer.headers["retry-after"] == "1"
+            gate.set()
+            await until_built(service, conninfo, name, generation=1)
+
+    asyncio.run(play())
+
+
+def test_a_service_that_stops_while_it_builds_a_view_ends_promptly_and_leaves_nothing(
+    settings: Settings, conninfo: str, gate: threading.Event
+) -> None:
+    async def play() -> None:
+        async with serving(settings, conninfo) as service:
+            await service.accept(activation(), start(RUNS[0]))
+        query(conninfo, "UPDATE ledger.projection SET version = 1 WHERE name = 'run'")
+        before, rows = tracking(conninfo), rows_of(conninfo)
+        async with serving(settings, conninfo) as service:
+            await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
+            assert left_over(conninfo) == ["run_day_g2", "run_g2", "run_version_g2"]
+            began = time.monotonic()
+            await asyncio.to_thread(service.loops.rebuilder.stop)
+            assert time.monotonic() - began < 1.0
+            assert left_over(conninfo) == []
+        assert not gate.is_set()
+        assert tracking(conninfo)["run"][:3] == before["run"][:3]
+        assert rows_of(conninfo) == rows
+
+    asyncio.run(play())
+
+
+class NewerRunView(RunView):
+    """The view of runs as later code has it."""
+
+    version = RunView.version + 7
+
+
+def test_a_raised_version_is_built_and_followed(conninfo: str, writer: Writer) -> None:
+    report(writer, activation(), start(RUNS[0]))
+    with projecting(conninfo) as projector:
+        projector.catch_up()
+    with projecting(conninfo, NewerRunView()) as projector:
+        report(writer, start(RUNS[1]))
+        projector.catch_up()
+        assert tracking(conninfo)["run"][1] == 1
+        assert query(conninfo, "SELECT run_id FROM ledger.run") == [(RUNS[0],)]
+        rebuilder = Rebuilder(conninfo, EnvelopeMapper(), (NewerRunView(),))
+        assert rebuilder.run_once()
+        assert tracking(conninfo)["run"] == (NewerRunView.version, 2, head(conninfo), False)
+        report(writer, start(RUNS[2]))
+        assert projector.lead()
+        projector.catch_up()
+    rows = query(conninfo, "SELECT run_id FROM ledger.run ORDER BY 1")
+    assert rows == [(run,) for run in RUNS]
+
+
+def test_a_service_whose_views_are_as_the_code_has_them_builds_nothing(conninfo: str) -> None:
+    work(conninfo, 24)
+    before = tracking(conninfo)
+    assert Rebuilder(conninfo, EnvelopeMapper(), projections()).run_once()
+    assert tracking(conninfo) == before
+    assert left_over(conninfo) == []
+
+
+def test_a_view_that_cannot_be_built_holds_no_other_back(conninfo: str, writer: Writer) -> None:
+    report(writer, activation(), start(RUNS[0]))
+    query(conninfo, "UPDATE ledger.projection SET version = 0")
+    views = (PoisonedRunView(RUNS[0]), view("event"))
+    assert not Rebuilder(conninfo, EnvelopeMapper(), views).run_once()
+    assert tracking(conninfo)["event"] == (view("event").version, 2, head(conninfo), False)
+    assert tracking(conninfo)["run"][:2] == (0, 1)
+    assert left_over(conninfo) == []

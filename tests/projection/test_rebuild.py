@@ -1,0 +1,306 @@
+"""A rebuild gives the rows that the log says, beside the live view, and leaves nothing else."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from ledger.application.writer import Writer
+from ledger.projection import rebuild as rebuilding
+from ledger.projection.generation import create
+from ledger.projection.projector import LostLead
+from ledger.projection.rebuilder import Rebuilder
+from ledger.projection.shadow import CannotBuild, shadow
+from ledger.store.codec import EnvelopeMapper
+from projections import projections
+from tests.support.facts import LINE, activation, fact
+from tests.support.racers import fast_idling
+from tests.support.rebuilding import (
+    NAMES,
+    Vandal,
+    as_named,
+    damage,
+    left_over,
+    listening,
+    quiet,
+    rebuild,
+    replayed,
+    rows_of,
+    tracking,
+    view,
+    work,
+)
+from tests.support.views import (
+    PoisonedRunView,
+    following,
+    head,
+    insert_raw,
+    projecting,
+    query,
+    report,
+    standing,
+    until,
+)
+
+POISON = "RUN-26-900666"
+
+
+@pytest.fixture
+def writer(conninfo: str) -> Iterator[Writer]:
+    with fast_idling(conninfo, idle_after=timedelta(hours=1)) as running:
+        yield running
+
+
+def start(run: str) -> dict[str, object]:
+    return fact("run.started", run, {"service_line_id": LINE})
+
+
+def test_rebuilt_rows_are_the_live_ones_and_what_the_log_says(conninfo: str) -> None:
+    work(conninfo)
+    before = rows_of(conninfo)
+    assert {table for table, _ in before} == {t.name for p in projections() for t in p.tables}
+    assert before == replayed(conninfo)
+    for times in (2, 3):
+        for projection in projections():
+            built, told = rebuild(conninfo, projection)
+            assert (built.differing, told, built.generation) == (0, [], times)
+            assert built.position == head(conninfo)
+            assert built.rows == sum(t.name == n for t in projection.tables for n, _ in before)
+        assert rows_of(conninfo) == before
+        assert left_over(conninfo) == []
+
+
+def test_odd_text_comes_through_in_batches_as_it_does_one_by_one(
+    conninfo: str, writer: Writer
+) -> None:
+    odd = ["\\N", "a\tb", "\r\n", "\\", '"{},', "\\x41", "ü\U0001f600", "\u2028", "NULL", "\\."]
+    report(writer, activation(project_tags=["PROJ-26-000001"]))
+    for _ in range(12):
+        for text in odd:
+            blocker = {"blocker_id": text, "cause": "capacity_issue", "reason": text}
+            report(writer, fact("execution.blocked", LINE, blocker, actorid=text, actortype="user"))
+            report(writer, fact("execution.unblocked", LINE, {"blocker_id": text}))
+            report(writer, fact("execution.checked_in", LINE, {"hours": 1, "resource_id": text}))
+    for projection in projections():
+        rebuild(conninfo, projection)
+    rows = rows_of(conninfo)
+    assert len(rows) > 1000
+    assert rows == replayed(conninfo)
+
+
+def test_the_projector_goes_on_from_rebuilt_rows(conninfo: str, writer: Writer) -> None:
+    report(writer, activation(), start("RUN-26-900001"))
+    with projecting(conninfo) as projector:
+        projector.catch_up()
+    for projection in projections():
+        rebuild(conninfo, projection)
+    report(writer, fact("run.completed", "RUN-26-900001", {"tokens_used": 3}), start(POISON))
+    with projecting(conninfo) as projector:
+        projector.catch_up()
+    assert rows_of(conninfo) == replayed(conninfo)
+
+
+def test_a_rebuild_repairs_damaged_rows_and_says_how_many(conninfo: str) -> None:
+    work(conninfo)
+    right, vandal = rows_of(conninfo), Vandal(conninfo, 3)
+    for projection in projections():
+        for table in projection.tables:
+            vandal.remove(projection, table)
+            vandal.add(projection, table)
+            column = next(c for c in table.columns if c not in (*table.key, "position"))
+            assert vandal.spoil_cell(projection, table, column)
+    expected = damage(rows_of(conninfo), right)
+    assert len(expected) > 10
+    found = 0
+    for projection in projections():
+        built, told = rebuild(conninfo, projection)
+        names = {table.name for table in projection.tables}
+        assert as_named(told) == {d for d in expected if d.table in names}
+        assert built.differing == len(told)
+        found += len(told)
+    assert found == len(expected)
+    assert rows_of(conninfo) == right
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_role_that_reads_may_read_what_was_rebuilt_and_nothing_more(
+    conninfo: str, name: str
+) -> None:
+    work(conninfo, 24)
+    rebuild(conninfo, view(name))
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("SET ROLE ledger_api")
+        for table in view(name).tables:
+            for relation in (f"ledger.{table.name}", f"ledger.{table.name}_g2"):
+                assert connection.execute(f"SELECT count(*) > 0 FROM {relation}".encode())
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(f"DELETE FROM {relation}".encode())
+        definition = "SELECT reloptions FROM pg_class WHERE oid = %s::regclass"
+        for table in view(name).tables:
+            options = connection.execute(definition, (f"ledger.{table.name}",)).fetchone()
+            assert options == (["security_invoker=true"],)
+
+
+class GivenUp(Exception):
+    """Raised by a callback, as a service that stops does."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rebuild_that_fails_while_filling_leaves_everything_as_it_was(
+    conninfo: str, name: str
+) -> None:
+    work(conninfo, 24)
+    rows, before = rows_of(conninfo), tracking(conninfo)
+
+    def give_up(position: int, end: int) -> None:
+        raise GivenUp
+
+    with pytest.raises(GivenUp):
+        rebuild(conninfo, view(name), give_up)
+    assert left_over(conninfo) == []
+    assert (rows_of(conninfo), tracking(conninfo)) == (rows, before)
+    rebuild(conninfo, view(name))
+    assert rows_of(conninfo) == rows
+
+
+def test_a_rebuild_that_fails_while_comparing_leaves_everything_as_it_was(conninfo: str) -> None:
+    work(conninfo, 24)
+    for table in view("run").tables:
+        Vandal(conninfo, 1).remove(view("run"), table)
+    rows, before = rows_of(conninfo), tracking(conninfo)
+
+    def give_up(_: object) -> None:
+        raise GivenUp
+
+    with pytest.raises(GivenUp):
+        rebuilding.rebuild(conninfo, EnvelopeMapper(), view("run"), quiet, give_up)
+    assert left_over(conninfo) == []
+    assert (rows_of(conninfo), tracking(conninfo)) == (rows, before)
+
+
+def test_of_two_rebuilds_of_a_view_the_second_is_refused_and_of_other_views_not(
+    conninfo: str,
+) -> None:
+    work(conninfo, 24)
+    with shadow(conninfo, EnvelopeMapper(), view("run"), quiet) as first:
+        first.fill(first.head())
+        with pytest.raises(CannotBuild) as refused:
+            rebuild(conninfo, view("run"))
+        assert str(refused.value) == "run is being rebuilt or verified by another process."
+        assert rebuild(conninfo, view("execution"))[0].generation == 2
+        # Neither it nor a service that starts now takes the first one's tables away.
+        Rebuilder(conninfo, EnvelopeMapper(), projections()).run_once()
+        assert first.connection.execute("SELECT count(*) > 0 FROM ledger.run_g2").fetchone() == (
+            True,
+        )
+    assert left_over(conninfo) == []
+    assert rebuild(conninfo, view("run"))[0].differing == 0
+
+
+@pytest.mark.parametrize("cleaner", ["a service that starts", "the next rebuild"])
+def test_what_a_killed_rebuild_left_is_dropped_by_whoever_comes_next(
+    conninfo: str, cleaner: str
+) -> None:
+    work(conninfo, 24)
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        create(connection, view("run"), 2)
+        create(connection, view("run"), 11)
+    assert len(left_over(conninfo)) == 6
+    before = rows_of(conninfo)
+    if cleaner == "the next rebuild":
+        rebuild(conninfo, view("run"))
+    else:
+        assert Rebuilder(conninfo, EnvelopeMapper(), projections()).run_once()
+    assert left_over(conninfo) == []
+    assert rows_of(conninfo) == before
+
+
+def test_an_event_that_cannot_be_read_ends_a_rebuild_in_one_line(
+    conninfo: str, writer: Writer
+) -> None:
+    report(writer, activation(), start("RUN-26-900001"))
+    insert_raw(conninfo, "run.started/1", b"{half", POISON)
+    with pytest.raises(CannotBuild) as refused:
+        rebuild(conninfo, view("run"))
+    assert "\n" not in str(refused.value)
+    assert left_over(conninfo) == []
+
+
+def test_an_event_that_the_fold_cannot_take_ends_a_rebuild_in_one_line(
+    conninfo: str, writer: Writer
+) -> None:
+    report(writer, activation(), start("RUN-26-900001"))
+    (poison,) = report(writer, start(POISON))
+    with pytest.raises(CannotBuild) as refused:
+        rebuild(conninfo, PoisonedRunView(POISON))
+    assert "\n" not in str(refused.value)
+    first, last = map(int, re.findall(r"positions (\d+) to (\d+)", str(refused.value))[0])
+    assert first <= poison <= last
+    assert left_over(conninfo) == []
+
+
+def test_a_stopped_view_goes_on_once_it_is_rebuilt_by_code_that_can(
+    conninfo: str, writer: Writer
+) -> None:
+    report(writer, activation(), start("RUN-26-900001"), start(POISON), start("RUN-26-900002"))
+    with projecting(conninfo, PoisonedRunView(POISON)) as projector:
+        projector.catch_up()
+    assert standing(conninfo)["run"][1]
+    built, told = rebuild(conninfo, view("run"))
+    assert (built.position, told) == (head(conninfo), [])
+    assert standing(conninfo)["run"] == (head(conninfo), False)
+    assert rows_of(conninfo).keys() >= {("run", POISON), ("run", "RUN-26-900002")}
+
+
+def test_a_projector_that_rested_while_its_view_was_rebuilt_loses_the_lead_not_the_view(
+    conninfo: str, writer: Writer
+) -> None:
+    report(writer, activation())
+    with projecting(conninfo) as projector, listening(conninfo) as heard:
+        projector.catch_up()
+        for name in NAMES:
+            rebuild(conninfo, view(name))
+            report(writer, start(f"RUN-26-90001{NAMES.index(name)}"))
+            with pytest.raises(LostLead):
+                projector.run_once()
+            assert projector.lead()
+            projector.catch_up()
+        until(lambda: f"run {head(conninfo)}" in heard.payloads, "the last batch")
+    assert heard.stops == []
+    assert rows_of(conninfo) == replayed(conninfo)
+
+
+def test_the_projector_follows_a_rebuilt_view_within_a_second(
+    conninfo: str, writer: Writer
+) -> None:
+    report(writer, activation())
+    with following(conninfo), listening(conninfo) as heard:
+        for number in range(3):
+            until(lambda: standing(conninfo)["run"] == (head(conninfo), False), "the projector")
+            rebuild(conninfo, view(NAMES[number]))
+            report(writer, start(f"RUN-26-90000{number}"))
+            until(
+                lambda: set(standing(conninfo).values()) == {(head(conninfo), False)},
+                "the views",
+                1.5,
+            )
+    assert heard.stops == []
+    assert rows_of(conninfo) == replayed(conninfo)
+
+
+def test_a_view_that_stays_in_use_is_left_as_it_is(
+    conninfo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuilding, "_TRIES", 2)
+    monkeypatch.setattr(rebuilding, "_LOCK_TIMEOUT", "50ms")
+    work(conninfo, 24)
+    rows, before = rows_of(conninfo), tracking(conninfo)
+    with psycopg.connect(conninfo) as reader:
+        reader.execute("SELECT count(*) FROM ledger.run_day")
+        with pytest.raises(CannotBuild):
+            rebuild(conninfo, view("run"))
+        # Nobody who reads it now waits for what was given up.
+        assert query(conninfo, "SELECT count(*) > 0 FROM ledger.run") == [(True,)]
+    assert (rows_of(conninfo), tracking(conninfo), left_over(conninfo)) == (rows, before, [])

@@ -1,0 +1,296 @@
+"""Views are rebuilt while the service answers and records: no error, no stale read, no lost row."""
+
+import asyncio
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from ledger.settings import Settings
+from tests.support.facts import LINE, RUN, activation, fact
+from tests.support.rebuilding import (
+    NAMES,
+    left_over,
+    listening,
+    rebuild,
+    replayed,
+    rows_of,
+    tracking,
+    verify_all,
+    view,
+)
+from tests.support.service import Service, serving
+from tests.support.views import head, query, until
+
+PREPARED = "SELECT count(*) FROM pg_prepared_statements WHERE statement ~ 'ledger.projection'"
+
+PATHS = (
+    "/v1/execution",
+    "/v1/execution?state=running&project_tag=PROJ-26-000001",
+    "/v1/execution/summary",
+    f"/v1/execution/{LINE}",
+    f"/v1/execution/{LINE}/runs",
+    f"/v1/runs/{RUN}",
+    f"/v1/execution/{LINE}/history?limit=100",
+    f"/v1/execution/{LINE}/timeline",
+    f"/v1/execution/{LINE}/usage",
+)
+
+
+class Traffic:
+    """Readers of every GET, now and at an instant, and writers that read what they wrote."""
+
+    def __init__(self, service: Service, as_of: str) -> None:
+        self.service, self.faults = service, list[str]()
+        self.answers: Counter[str] = Counter()
+        self._past = [f"{path}{'&' if '?' in path else '?'}as_of={as_of}" for path in PATHS]
+        self._told: dict[str, bytes] = {}
+        self._runs = itertools.count(500_001)
+        self._ending = asyncio.Event()
+
+    @asynccontextmanager
+    async def flowing(self) -> AsyncIterator[None]:
+        """Until the block ends."""
+        loops = [self._read(path) for path in (*PATHS, *self._past)]
+        tasks = [asyncio.create_task(loop) for loop in (*loops, self._write(), self._write())]
+        try:
+            yield
+        finally:
+            self._ending.set()
+            await asyncio.gather(*tasks)
+
+    async def _read(self, path: str) -> None:
+        position = 0
+        while not self._ending.is_set():
+            answer = await self._get(path)
+            reached = int(answer.headers["ledger-position"])
+            if reached < position:
+                self.faults.append(f"{path}: position {reached} after {position}")
+            position = reached
+            if path in self._past and self._told.setdefault(path, answer.content) != answer.content:
+                self.faults.append(f"{path}: the past has changed: {answer.text}")
+            await asyncio.sleep(0)
+
+    async def _get(self, path: str) -> httpx.Response:
+        answer = await self.service.http.get(path)
+        self.answers[path] += 1
+        if answer.status_code != 200:
+            self.faults.append(f"{path}: {answer.status_code} {answer.text}")
+        return answer
+
+    async def _write(self) -> None:
+        while not self._ending.is_set():
+            run = f"RUN-26-{next(self._runs):06d}"
+            for kind, data, status in (
+                ("run.started", {"service_line_id": LINE}, "running"),
+                ("run.completed", {"tokens_used": 1}, "completed"),
+            ):
+                (item,) = await self.service.accept(fact(kind, run, data))
+                await self._look(run, status, item["position"])
+            self.answers["writes"] += 2
+
+    async def _look(self, run: str, status: str, position: int) -> None:
+        """Every view shows the event at once."""
+        shown = await self._get(f"/v1/runs/{run}")
+        detail = await self._get(f"/v1/execution/{LINE}")
+        listed = await self._get(f"/v1/execution/{LINE}/runs?status={status}&limit=100")
+        history = await self._get(f"/v1/execution/{LINE}/history")
+        for answer in (shown, detail, listed, history):
+            if int(answer.headers["ledger-position"]) < position:
+                self.faults.append(f"{answer.url} does not know {position} of {run}")
+        if shown.json().get("data", {}).get("status") != status:
+            self.faults.append(f"{run} is not {status}: {shown.text}")
+
+
+async def prepared(service: Service) -> str:
+    """Something to read; the instant after it."""
+    line = activation(project_tags=["PROJ-26-000001"])
+    await service.accept(line, fact("run.started", RUN, {"service_line_id": LINE, "input": 1}))
+    await service.accept(*(activation(f"LIN-26-00{number}") for number in range(1000, 1060)))
+    await service.accept(fact("run.completed", RUN, {"output": {"a": 1}, "tokens_used": 5}))
+    events = (await service.get(f"/v1/execution/{LINE}/history"))["data"]
+    return str(events[-1]["recorded_at"])
+
+
+async def rebuilding(conninfo: str, name: str, traffic: Traffic | None = None) -> None:
+    """One rebuild, which goes on only while answers come."""
+
+    def progress(position: int, end: int) -> None:
+        if traffic is not None:
+            wanted = traffic.answers.total() + 30
+            until(lambda: traffic.answers.total() >= wanted, "answers while a view is filled")
+
+    built, told = await asyncio.to_thread(rebuild, conninfo, view(name), progress)
+    assert told == []
+    assert built.generation == tracking(conninfo)[name][1]
+
+
+def test_every_read_and_write_goes_on_while_views_are_rebuilt(
+    settings: Settings, conninfo: str
+) -> None:
+    async def play() -> None:
+        async with serving(settings, conninfo) as service:
+            traffic = Traffic(service, await prepared(service))
+            async with traffic.flowing():
+                for name in (*NAMES, *NAMES, "execution", "execution"):
+                    before = traffic.answers.copy()
+                    await rebuilding(conninfo, name, traffic)
+                    # The old generation is gone, and everybody is answered still.
+                    wanted = traffic.answers.total() + 60
+                    while traffic.answers.total() < wanted and not traffic.faults:
+                        await asyncio.sleep(0.001)
+                    assert traffic.answers["writes"] > before["writes"] or traffic.faults
+            assert traffic.faults == []
+            assert min(traffic.answers[path] for path in traffic._past) > 10
+            position = head(conninfo)
+            await service.get("/v1/execution", headers={"ledger-min-position": str(position)})
+
+    with listening(conninfo) as heard:
+        asyncio.run(play())
+    assert heard.stops == []
+    assert {name: row[1] for name, row in tracking(conninfo).items()} == {
+        "execution": 5,
+        "run": 3,
+        "event": 3,
+    }
+    assert left_over(conninfo) == []
+    assert rows_of(conninfo) == replayed(conninfo)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_write_into_the_quiet_after_a_rebuild_is_seen_at_once(
+    settings: Settings, conninfo: str, name: str
+) -> None:
+    async def play() -> None:
+        async with serving(settings, conninfo) as service:
+            traffic = Traffic(service, await prepared(service))
+            await rebuilding(conninfo, name)
+            for number in range(3):
+                run = f"RUN-26-80000{number}"
+                began = time.monotonic()
+                (item,) = await service.accept(fact("run.started", run, {"service_line_id": LINE}))
+                assert time.monotonic() - began < 1.5
+                await traffic._look(run, "running", item["position"])
+            assert traffic.faults == []
+
+    asyncio.run(play())
+
+
+async def walk(service: Service, path: str, limit: int, between: Callable[[int], Any]) -> list[str]:
+    """The lines of a whole list, page by page."""
+    ids: list[str] = []
+    cursor, pages = None, 0
+    while True:
+        query_ = f"{path}{'&' if '?' in path else '?'}limit={limit}"
+        page = await service.get(query_ + (f"&cursor={cursor}" if cursor else ""))
+        ids += [row["service_line_id"] for row in page["data"]]
+        cursor, pages = page["meta"]["cursor"], pages + 1
+        between(pages)
+        if not page["meta"]["has_more"]:
+            return ids
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [2_000, pytest.param(50_000, marks=pytest.mark.crash)],
+)
+def test_a_walk_through_swaps_misses_no_row_and_doubles_none(
+    settings: Settings, conninfo: str, lines: int
+) -> None:
+    """``pytest -m crash -k walk -s`` walks 50,000 rows."""
+
+    async def play() -> None:
+        async with serving(settings, conninfo) as service:
+            expected = [f"LIN-26-{number:06d}" for number in range(100_000, 100_000 + lines)]
+            for start in range(0, lines, 1000):
+                chunk = expected[start : start + 1000]
+                await service.accept(*(activation(each, "capacity", "talent") for each in chunk))
+            instant = query(conninfo, "SELECT max(recorded_at) FROM ledger.ledger_events")[0][0]
+            # Rows that come during the walk are newer than all that is still to be walked.
+            await service.accept(activation("LIN-26-000001", "agent_runtime"))
+            swaps, ending = [0], threading.Event()
+
+            def rebuild_on_and_on() -> None:
+                while not ending.is_set():
+                    rebuild(conninfo, view("execution"))
+                    swaps[0] += 1
+
+            rebuilder = asyncio.create_task(asyncio.to_thread(rebuild_on_and_on))
+            try:
+                seen = list[tuple[int, float]]()
+                walks = 0
+                began = time.monotonic()
+                past = f"&as_of={instant.isoformat().replace('+00:00', 'Z')}"
+                while swaps[0] < 3 or walks < 2:
+                    for more in ("", past):
+                        before = swaps[0]
+                        path = f"/v1/execution?product_line=talent{more}"
+                        ids = await walk(
+                            service, path, 100, lambda n: seen.append((swaps[0], time.monotonic()))
+                        )
+                        assert len(ids) == len(set(ids)), "a row twice"
+                        assert sorted(ids) == expected
+                        walks += swaps[0] > before
+                        assert not rebuilder.done(), rebuilder.exception()
+                    assert time.monotonic() - began < 300
+                print(
+                    f"\n{lines:,} lines: {len(seen)} pages in {time.monotonic() - began:.1f} s,"
+                    f" {swaps[0]} swaps, {walks} walks straddled one;"
+                    f" slowest page {max(b[1] - a[1] for a, b in itertools.pairwise(seen)):.3f} s"
+                )
+            finally:
+                ending.set()
+                await rebuilder
+            assert left_over(conninfo) == []
+
+    asyncio.run(play())
+
+
+def test_statements_prepared_on_pooled_connections_survive_swaps(
+    settings: Settings, conninfo: str
+) -> None:
+    async def play() -> None:
+        async with serving(settings, conninfo) as service:
+            await prepared(service)
+            door = service.app.state.services.door
+            for name in (*NAMES, *NAMES):
+                # Often enough, and on several connections, that plans are kept.
+                for _ in range(8):
+                    answers = await asyncio.gather(*(service.http.get(path) for path in PATHS))
+                    assert {answer.status_code for answer in answers} == {200}
+                (row,) = await door.fetch(None, PREPARED, {})
+                assert row[0] > 0
+                await rebuilding(conninfo, name)
+                answers = await asyncio.gather(*(service.http.get(path) for path in PATHS))
+                assert {answer.status_code for answer in answers} == {200}
+
+    asyncio.run(play())
+
+
+def test_views_are_verified_while_writes_go_on_and_no_write_waits_long(
+    settings: Settings, conninfo: str
+) -> None:
+    async def play() -> None:
+        async with serving(settings, conninfo) as service:
+            traffic = Traffic(service, await prepared(service))
+            slowest = 0.0
+            verifying = asyncio.create_task(asyncio.to_thread(verify_all, conninfo))
+            number = 0
+            async with traffic.flowing():
+                while not verifying.done() or number < 40:
+                    began = time.monotonic()
+                    await service.accept(fact("execution.checked_in", LINE, {"hours": 1}))
+                    slowest = max(slowest, time.monotonic() - began)
+                    number += 1
+            assert await verifying == []
+            assert traffic.faults == []
+            assert slowest < 1.0
+            assert left_over(conninfo) == []
+
+    asyncio.run(play())

@@ -1,0 +1,241 @@
+"""A verification names every row that is not what the log says, and no other."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ledger.application.writer import Writer
+from ledger.projection import rebuild as rebuilding
+from ledger.projection.compare import Difference
+from ledger.projection.shadow import CannotBuild, shadow
+from ledger.store.codec import EnvelopeMapper
+from projections import projections
+from tests.support.facts import LINE, activation, fact
+from tests.support.racers import fast_idling
+from tests.support.rebuilding import (
+    NAMES,
+    Vandal,
+    as_named,
+    damage,
+    left_over,
+    quiet,
+    rebuild,
+    rows_of,
+    skipping,
+    tracking,
+    verify,
+    verify_all,
+    view,
+    work,
+)
+from tests.support.views import (
+    PoisonedRunView,
+    following,
+    head,
+    projecting,
+    query,
+    report,
+    standing,
+)
+
+POISON = "RUN-26-900666"
+WHOLE_LIFE = r"activated|run\.(requested|started)"
+"""Events without which a stream has no beginning."""
+
+# The log's events by position, as the API names them.
+_EVENT_IDS = """
+SELECT notification_id, 'EVT-' || to_char(recorded_at AT TIME ZONE 'UTC', 'YY-')
+    || lpad(notification_id::text, 6, '0')
+FROM ledger.ledger_events
+"""
+
+
+@pytest.fixture
+def writer(conninfo: str) -> Iterator[Writer]:
+    with fast_idling(conninfo, idle_after=timedelta(hours=1)) as running:
+        yield running
+
+
+def assert_events_are_right(conninfo: str, named: list[Difference]) -> None:
+    """Each names an event of the log in full, but for rows that name none themselves."""
+    ids: dict[int, str] = dict(query(conninfo, _EVENT_IDS))  # type: ignore[arg-type]
+    for difference in named:
+        position = int(difference.event_id.split("-")[2])
+        if position in ids:
+            assert difference.event_id == ids[position]
+        else:
+            assert difference.kind == "extra", difference
+
+
+def cells() -> list[tuple[Any, Any, str]]:
+    """Every column of every table of every view."""
+    return [(p, table, c) for p in projections() for table in p.tables for c in table.columns]
+
+
+def test_of_a_sound_ledger_no_row_is_named(conninfo: str) -> None:
+    work(conninfo)
+    rows = rows_of(conninfo)
+    assert verify_all(conninfo) == []
+    for projection in projections():
+        found, _ = verify(conninfo, projection)
+        names = {table.name for table in projection.tables}
+        assert found.rows == sum(table in names for table, _ in rows)
+        assert found.position == head(conninfo)
+    assert (left_over(conninfo), rows_of(conninfo)) == ([], rows)
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_of_a_hundred_damaged_cells_each_row_is_named_and_no_other(
+    conninfo: str, seed: int
+) -> None:
+    work(conninfo)
+    right, vandal, dice = rows_of(conninfo), Vandal(conninfo, seed), random.Random(seed)
+    # Every column once, the rest at random.
+    chosen = cells() + dice.choices(cells(), k=20)
+    dice.shuffle(chosen)
+    assert len(chosen) > 100
+    for projection, table, column in chosen:
+        assert vandal.spoil_cell(projection, table, column), (table.name, column)
+    expected = damage(rows_of(conninfo), right)
+    assert {kind for _, _, kind, _, _ in expected} == {"missing", "extra", "differs"}
+    assert sum(len(columns) or 1 for _, _, _, columns, _ in expected) > 80
+    named = verify_all(conninfo)
+    assert as_named(named) == expected
+    assert_events_are_right(conninfo, named)
+
+
+def test_the_effects_of_ten_events_are_missed_wherever_they_are_gone(conninfo: str) -> None:
+    work(conninfo)
+    right = rows_of(conninfo)
+    positions = query(conninfo, "SELECT notification_id FROM ledger.ledger_events ORDER BY 1")
+    gone = [position for (position,) in random.Random(4).sample(positions, 10)]
+    for name in ("execution_interval", "execution_version", "execution_step", "execution_day",
+                 "run_version", "run_day", "event"):  # fmt: skip
+        query(conninfo, f"DELETE FROM ledger.{name}_g1 WHERE position = ANY(%s)", gone)
+    expected = damage(rows_of(conninfo), right)
+    assert {d.position for d in expected} == set(gone)
+    assert {d.kind for d in expected} == {"missing"}
+    named = verify_all(conninfo)
+    assert as_named(named) == expected
+    assert_events_are_right(conninfo, named)
+
+
+def test_ten_events_that_the_projector_skipped_are_found_by_their_consequences(
+    conninfo: str,
+) -> None:
+    work(conninfo)
+    right = rows_of(conninfo)
+    statement = "SELECT notification_id FROM ledger.ledger_events WHERE topic !~ %s ORDER BY 1"
+    skipped = {p for (p,) in random.Random(5).sample(query(conninfo, statement, WHOLE_LIFE), 10)}
+    for projection in projections():
+        # As a projector with this bug would have filled it.
+        rebuild(conninfo, skipping(view(projection.name), skipped))
+    expected = damage(rows_of(conninfo), right)
+    assert skipped <= {d.position for d in expected}
+    named = verify_all(conninfo)
+    assert as_named(named) == expected
+    assert_events_are_right(conninfo, named)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_added_by_hand_are_named_as_extra(conninfo: str, name: str) -> None:
+    work(conninfo, 60)
+    right = rows_of(conninfo)
+    for table in view(name).tables:
+        Vandal(conninfo, 6).add(view(name), table)
+    expected = damage(rows_of(conninfo), right)
+    assert [d.kind for d in expected] == ["extra"] * len(view(name).tables)
+    _, named = verify(conninfo, view(name))
+    assert as_named(named) == expected
+
+
+def test_damage_is_named_exactly_while_writers_go_on(conninfo: str, writer: Writer) -> None:
+    work(conninfo)
+    right, vandal = rows_of(conninfo), Vandal(conninfo, 7)
+    for projection, table, column in random.Random(7).choices(cells(), k=40):
+        assert vandal.spoil_cell(projection, table, column)
+    expected = damage(rows_of(conninfo), right)
+    report(writer, activation())
+    ending, written = threading.Event(), [0]
+
+    def write() -> None:
+        while not ending.is_set():
+            number = written[0] = written[0] + 1
+            run = f"RUN-26-{500_000 + number}"
+            report(
+                writer,
+                fact("execution.checked_in", LINE, {"hours": 1}),
+                fact("run.started", run, {"service_line_id": LINE}),
+                fact("run.completed", run, {"tokens_used": 3}),
+            )
+
+    with following(conninfo):
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            for _ in range(3):
+                before = written[0]
+                assert as_named(verify_all(conninfo)) == expected
+                assert written[0] > before
+        finally:
+            ending.set()
+            thread.join(20)
+    assert left_over(conninfo) == []
+
+
+def test_a_stopped_view_is_compared_at_the_position_it_has_reached(
+    conninfo: str, writer: Writer
+) -> None:
+    start = {"service_line_id": LINE}
+    report(writer, activation(), fact("run.started", "RUN-26-900001", start))
+    report(writer, fact("run.started", POISON, start))
+    with projecting(conninfo, PoisonedRunView(POISON)) as projector:
+        projector.catch_up()
+    stopped_at, stopped = standing(conninfo)["run"]
+    assert stopped
+    found, named = verify(conninfo, view("run"))
+    assert (found.position, named) == (stopped_at, [])
+    assert standing(conninfo)["run"] == (stopped_at, True)
+
+
+def test_rows_of_another_version_are_not_compared(conninfo: str) -> None:
+    work(conninfo, 24)
+    query(conninfo, "UPDATE ledger.projection SET version = 1 WHERE name = 'run'")
+    with pytest.raises(CannotBuild, match="rebuild it first"):
+        verify(conninfo, view("run"))
+    assert left_over(conninfo) == []
+    assert verify(conninfo, view("event"))[1] == []
+
+
+class GivenUp(Exception):
+    """Raised by a callback."""
+
+
+def _give_up(*_: object) -> None:
+    raise GivenUp
+
+
+@pytest.mark.parametrize(
+    ("progress", "tell"), [(_give_up, quiet), (quiet, _give_up)], ids=["filling", "comparing"]
+)
+def test_a_verification_that_is_given_up_leaves_nothing(
+    conninfo: str, progress: Callable[..., None], tell: Callable[..., None]
+) -> None:
+    work(conninfo, 24)
+    Vandal(conninfo, 8).remove(view("run"), view("run").tables[0])
+    before = tracking(conninfo)
+    with pytest.raises(GivenUp):
+        rebuilding.verify(conninfo, EnvelopeMapper(), view("run"), progress, tell)
+    assert (left_over(conninfo), tracking(conninfo)) == ([], before)
+
+
+def test_a_view_that_is_being_rebuilt_is_not_verified(conninfo: str) -> None:
+    work(conninfo, 24)
+    with shadow(conninfo, EnvelopeMapper(), view("run"), quiet):
+        with pytest.raises(CannotBuild, match="run is being rebuilt or verified by another"):
+            verify(conninfo, view("run"))
+        assert verify(conninfo, view("event"))[1] == []

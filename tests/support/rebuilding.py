@@ -1,0 +1,300 @@
+"""Views that are rebuilt and verified: a workload, their rows in memory, and damage on purpose."""
+
+import contextlib
+import dataclasses
+import random
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from ledger.application.principal import COMMAND_LINE
+from ledger.application.report import ReportFact
+from ledger.demo import story
+from ledger.domain.recorded import Recorded
+from ledger.projection import rebuild as rebuilding
+from ledger.projection.compare import Difference
+from ledger.projection.contract import Projection, Table
+from ledger.projection.generation import Generation, create, table_of
+from ledger.projection.rebuild import Rebuilt, Verified
+from ledger.store.codec import EnvelopeMapper
+from projections import projections
+from tests.support.racers import Racer, fast_idling, parsed
+from tests.support.views import projecting, query
+
+NAMES = tuple(projection.name for projection in projections())
+
+Row = tuple[Any, ...]
+Rows = dict[tuple[str, str], Row]
+"""(table, key as it is told) → the row's values."""
+
+_EVENTS = """
+SELECT originator_id, originator_version, topic, state, notification_id
+FROM ledger.ledger_events ORDER BY notification_id
+"""
+
+# What is there of any view's tables, beside the live generation's.
+_LEFT_OVER = """
+SELECT c.relname FROM pg_class AS c
+WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'r' AND c.relname ~ '_g[0-9]+$'
+  AND NOT EXISTS (SELECT FROM ledger.projection AS p
+                  WHERE c.relname ~ ('^' || p.name || '(_[a-z]+)?_g' || p.generation || '$'))
+ORDER BY 1
+"""
+
+
+def quiet(position: int, end: int) -> None:
+    """A progress that nobody looks at."""
+
+
+def view(name: str) -> Projection:
+    """A fresh instance of one of our views."""
+    return next(projection for projection in projections() if projection.name == name)
+
+
+def rebuild(
+    conninfo: str, projection: Projection, progress: Callable[[int, int], None] = quiet
+) -> tuple[Rebuilt, list[Difference]]:
+    """Rebuild a view; what it came to and the rows that it found to be other ones."""
+    told: list[Difference] = []
+    built = rebuilding.rebuild(conninfo, EnvelopeMapper(), projection, progress, told.append)
+    return built, told
+
+
+def verify(
+    conninfo: str, projection: Projection, progress: Callable[[int, int], None] = quiet
+) -> tuple[Verified, list[Difference]]:
+    """Verify a view; what it came to and the rows that it named."""
+    told: list[Difference] = []
+    found = rebuilding.verify(conninfo, EnvelopeMapper(), projection, progress, told.append)
+    return found, told
+
+
+def verify_all(conninfo: str) -> list[Difference]:
+    """The rows that are named in all views."""
+    named: list[Difference] = []
+    for projection in projections():
+        found, told = verify(conninfo, projection)
+        assert found.differing == len(told)
+        named += told
+    return named
+
+
+def work(conninfo: str, facts: int = 240) -> None:
+    """A random workload that every view has taken in: the story's, and racers'."""
+    racer, told = Racer(0), islice(story(datetime.now(UTC)), facts)
+    with (
+        fast_idling(conninfo, idle_after=timedelta(hours=1)) as writer,
+        projecting(conninfo) as projector,
+    ):
+        for number in range(12):
+            reports = [ReportFact(parsed(one), COMMAND_LINE) for one in islice(told, facts // 12)]
+            writer.submit([*reports, *racer.chunk(number)]).result(20)
+            projector.catch_up()
+
+
+def key_of(table: Table, row: Sequence[Any]) -> str:
+    """A row's key as differences tell it."""
+    values = dict(zip(table.columns, row, strict=True))
+    return " ".join(str(values[name]) for name in table.key)
+
+
+def rows_of(conninfo: str) -> Rows:
+    """Every row of every live view."""
+    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
+        return _read(connection, lambda _, table: f"ledger.{table.name}")
+
+
+def replayed(conninfo: str) -> Rows:
+    """Every row that the log gives, folded here into tables that are never committed."""
+    codec = EnvelopeMapper()
+    with (
+        psycopg.connect(conninfo, row_factory=tuple_row) as connection,
+        connection.transaction(force_rollback=True),
+        connection.cursor(binary=True) as cursor,
+    ):
+        events = [codec.decode(*row) for row in cursor.execute(_EVENTS).fetchall()]
+        for projection in projections():
+            create(connection, projection, 999)
+            generation = Generation(cursor, 999)
+            for event in events:
+                if type(event.body) in projection.events:
+                    projection.fold(generation, [event])
+                    projection.store(generation)
+        return _read(connection, lambda _, table: table_of(table, 999))
+
+
+def _read(connection: psycopg.Connection[Any], source: Callable[[Projection, Table], str]) -> Rows:
+    rows: Rows = {}
+    for projection in projections():
+        for table in projection.tables:
+            columns = ", ".join(table.columns)
+            statement = f"SELECT {columns} FROM {source(projection, table)}"
+            for row in connection.execute(statement.encode()):
+                rows[table.name, key_of(table, row)] = row
+    return rows
+
+
+class Damage(NamedTuple):
+    """A row that is not what it should be, as a verification has to name it."""
+
+    table: str
+    key: str
+    kind: str
+    columns: frozenset[str]
+    position: int
+
+
+def damage(now: Rows, right: Rows) -> set[Damage]:
+    """What differs between the rows that are and those that should be."""
+    tables = {table.name: table for projection in projections() for table in projection.tables}
+    found = set()
+    for name, key in now.keys() | right.keys():
+        ours, other = now.get((name, key)), right.get((name, key))
+        columns = list(tables[name].columns)
+        place = columns.index("position")
+        if ours is None or other is None:
+            kind, row = ("missing", other) if ours is None else ("extra", ours)
+            assert row is not None
+            found.add(Damage(name, key, kind, frozenset(), row[place]))
+        elif ours != other:
+            differing = frozenset(c for c, a, b in zip(columns, ours, other, strict=True) if a != b)
+            found.add(Damage(name, key, "differs", differing, other[place]))
+    return found
+
+
+def as_named(differences: Sequence[Difference]) -> set[Damage]:
+    """The same from a verification; nothing is named twice."""
+    named = {
+        Damage(d.table, d.key, d.kind, frozenset(d.columns), int(d.event_id.split("-")[2]))
+        for d in differences
+    }
+    assert len(named) == len(differences)
+    return named
+
+
+def left_over(conninfo: str) -> list[str]:
+    """Tables of generations that serve nobody."""
+    return [name for (name,) in query(conninfo, _LEFT_OVER)]
+
+
+def tracking(conninfo: str) -> Mapping[str, tuple[int, int, int, bool]]:
+    """(version, generation, position, stopped) of each view."""
+    rows = query(
+        conninfo,
+        "SELECT name, version, generation, position, stopped_at IS NOT NULL FROM ledger.projection",
+    )
+    return {
+        name: (version, number, position, stopped)
+        for name, version, number, position, stopped in rows
+    }
+
+
+@dataclasses.dataclass
+class Heard:
+    """What was notified about views."""
+
+    payloads: list[str]
+
+    @property
+    def stops(self) -> list[str]:
+        return [payload for payload in self.payloads if payload.endswith(" stopped")]
+
+
+@contextlib.contextmanager
+def listening(conninfo: str) -> Iterator[Heard]:
+    """Every notification about views until the block ends."""
+    heard, ending = Heard([]), threading.Event()
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("LISTEN ledger_views")
+
+        def listen() -> None:
+            while not ending.is_set():
+                heard.payloads += [n.payload for n in connection.notifies(timeout=0.05)]
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        try:
+            yield heard
+        finally:
+            ending.set()
+            thread.join(10)
+
+
+class Vandal:
+    """Damages live rows at random, past every check of the database."""
+
+    def __init__(self, conninfo: str, seed: int) -> None:
+        self._conninfo, self._dice = conninfo, random.Random(seed)
+
+    def spoil_cell(self, projection: Projection, table: Table, column: str) -> bool:
+        """Change one column of one row; False where the database forbids it for every one tried."""
+        name = self._name(projection, table)
+        where = " AND ".join(f"{part} = %s" for part in table.key)
+        for _ in range(20):
+            statement = f"UPDATE {name} SET {column} = {self._other(table, column)} WHERE {where}"
+            with contextlib.suppress(psycopg.errors.IntegrityError):
+                query(self._conninfo, statement, *self._pick(table, name))
+                return True
+        return False
+
+    def remove(self, projection: Projection, table: Table) -> None:
+        """Delete one row."""
+        name = self._name(projection, table)
+        where = " AND ".join(f"{part} = %s" for part in table.key)
+        query(self._conninfo, f"DELETE FROM {name} WHERE {where}", *self._pick(table, name))
+
+    def add(self, projection: Projection, table: Table) -> None:
+        """A row that is like another one, but for its key."""
+        name, key = self._name(projection, table), table.key[0]
+        other = {"text": f"{key} || '-twin'", "bigint": f"{key} + 1000000"}[table.columns[key]]
+        # Unique beside the key.
+        values = {"record_key": "-record_key", key: other}
+        where = " AND ".join(f"{part} = %s" for part in table.key)
+        query(
+            self._conninfo,
+            f"INSERT INTO {name} ({', '.join(table.columns)})"
+            f" SELECT {', '.join(values.get(c, c) for c in table.columns)}"
+            f" FROM {name} WHERE {where}",
+            *self._pick(table, name),
+        )
+
+    def _name(self, projection: Projection, table: Table) -> str:
+        return table_of(table, tracking(self._conninfo)[projection.name][1])
+
+    def _pick(self, table: Table, name: str) -> tuple[Any, ...]:
+        """The key of a row."""
+        key = ", ".join(table.key)
+        return self._dice.choice(query(self._conninfo, f"SELECT {key} FROM {name} ORDER BY {key}"))
+
+    def _other(self, table: Table, column: str) -> str:
+        """An expression whose value is never the column's own."""
+        if column == "position":
+            return self._dice.choice(["position # 5", "position # 1048576"])
+        swapped = f"CASE WHEN {column} IS NULL THEN {{}} END"
+        choices = {
+            "text": [f"COALESCE({column}, '') || ' '", swapped.format("''"), "'{\"a\": 1}'"],
+            "bigint": [f"{column} # 5", f"-{column} - 1"],
+            "int": [f"{column} + 1", f"{column} - 7"],
+            "bool": [f"NOT {column}"],
+            "date": [f"COALESCE({column}, '2026-01-01') + 1", swapped.format("date '1999-12-31'")],
+            "timestamptz": [f"{column} + interval '1 microsecond'"],
+            "bytea": [f"COALESCE({column}, '') || '\\x00'::bytea", swapped.format("'\\x'::bytea")],
+            "text[]": [f"{column} || 'x'::text", f"array_prepend('', {column})"],
+        }
+        return self._dice.choice(choices[table.columns[column]])
+
+
+def skipping(projection: Projection, positions: Collection[int]) -> Projection:
+    """The view with a bug: it does not take these events in."""
+
+    class Skipping(type(projection)):  # type: ignore[misc]
+        def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+            super().fold(generation, [e for e in events if e.position not in positions])
+
+    projection.__class__ = Skipping
+    return projection

@@ -1,0 +1,366 @@
+"""Random work, random questions about it, and the log's beginnings told to another service.
+
+A ``World`` works on a few lines of every execution model, in two organizations, over a year's end.
+``Questions`` asks all that contract section 4 can be asked. ``Prefix`` is a database that ends
+where one likes, with a service whose clock stands where one likes: the oracle for any instant.
+"""
+
+import asyncio
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import httpx
+import psycopg
+
+from ledger.bootstrap import create_api
+from ledger.domain.values import (
+    CAUSES,
+    EXECUTION_MODELS,
+    MODELS_WITH_RUNS,
+    PRODUCT_LINES,
+    RUN_STATUSES,
+    STATES,
+    format_instant,
+)
+from ledger.settings import Settings
+from tests.support.edge import Edge
+from tests.support.facts import ORGANIZATION, activation, fact
+from tests.support.service import ALL, Clock
+from tests.support.views import head, projecting
+
+OTHER = "ORG-26-000002"
+WORKSPACES = ("WS-26-000001", "WS-26-000002")
+TAGS = ("PROJ-26-000001", "PROJ-26-000002", "PROJ-26-000003")
+SIGNALS = ("sla_compliance", "delivery_velocity", "outcome_progress")
+ACTORS = ("USR-26-000001", "AGT-26-000001")
+KINDS = ("list", "summary", "detail", "runs", "run", "history", "timeline", "usage")
+
+OF_A_LINE = ("", "/runs", "/history", "/timeline", "/usage")
+"""What there is to read of a line, after its own path."""
+
+LINES = [f"LIN-26-{n:06d}" for n in range(1, 15)]
+"""The last two belong to the other organization; their models go round."""
+
+STEPS = (
+    {"microseconds": 1}, {"milliseconds": 7}, {"seconds": 1}, {"minutes": 3}, {"minutes": 16},
+    {"minutes": 40}, {"hours": 5}, {"days": 1},
+)  # fmt: skip
+"""By how much the clock moves."""
+
+
+class Question(NamedTuple):
+    """A GET, by whom."""
+
+    kind: str
+    path: str
+    params: dict[str, str]
+    by: str
+
+
+class Answer(NamedTuple):
+    """All of an answer that must be the same when it is given again."""
+
+    status: int
+    body: bytes
+    tag: str | None
+    position: str | None
+    """None where it tells no rows."""
+
+
+def told(response: httpx.Response) -> Answer:
+    """What to keep of a response."""
+    headers, ok = response.headers, response.status_code == 200
+    position = headers["ledger-position"] if ok else None
+    return Answer(response.status_code, response.content, headers.get("etag"), position)
+
+
+def exactly(instant: datetime) -> str:
+    """An instant with all six digits, as a client would write it."""
+    return instant.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def as_of(instant: datetime, **more: Any) -> dict[str, Any]:
+    """Parameters that ask about an instant."""
+    return {"as_of": exactly(instant), **more}
+
+
+class World:
+    """Facts and commands that mostly make sense, sent through the service."""
+
+    def __init__(self, edge: Edge, seed: int) -> None:
+        self.edge, self.random = edge, random.Random(seed)
+        self.tokens = {
+            "all": edge.token(*ALL),
+            "narrow": edge.token("read", workspace_id=WORKSPACES[1]),
+            "other": edge.token("read", organization_id=OTHER),
+            "admin": edge.token("admin", organization_id=None),
+        }
+        self.lines: list[str] = []
+        """Those that have been activated."""
+        self.runs: list[str] = []
+        self.head = 0
+        """The log's last position."""
+        self._check_ins: list[tuple[str, str]] = []
+        self._run_numbers = itertools.count(900_001)
+        self._record_numbers = itertools.count(100_001)
+
+    def work(self) -> None:
+        """A batch, perhaps an operator's command and a sweep; then time for all to be past."""
+        size = self.random.choice([1, 2, 6, 14])
+        events = [self._fact() | self._time() for _ in range(size)]
+        if len(self.lines) < len(LINES):
+            events.append(self._activation(LINES[len(self.lines)]))
+        items = self.edge.send_batch(*events, token=self.tokens["admin"]).json()["data"]
+        for event, item in zip(events, items, strict=True):
+            if item["outcome"] == "recorded":
+                self._note(event, item["subject"])
+        if self.random.random() < 0.3:
+            command = self.random.choice(["pause", "resume"])
+            path = f"/v1/execution/{self.random.choice(LINES)}/{command}"
+            self.edge.post(path, self.tokens["all"], json={"reason": "because"})
+        if self.random.random() < 0.3:
+            self.edge.run(self.edge.service.sweep())
+        self.head = head(self.edge.conninfo)
+        self.edge.clock.advance(milliseconds=1)
+
+    def move(self) -> None:
+        """Some time passes."""
+        self.edge.clock.advance(**self.random.choice(STEPS))
+
+    def _note(self, event: dict[str, Any], subject: str) -> None:
+        if event["type"] == "service_line.activated":
+            self.lines.append(subject)
+        elif event["type"] in ("run.requested", "run.started") and subject not in self.runs:
+            self.runs.append(subject)
+        elif event["type"] == "execution.checked_in":
+            self._check_ins.append((subject, event["id"]))
+
+    def _time(self) -> dict[str, str]:
+        if self.random.random() < 0.4:
+            return {}
+        ago = self.random.choice([-290, -30, 0, 1, 60, 899, 900, 5_000, 90_000, 700_000])
+        return {"time": format_instant(self.edge.clock.now - timedelta(seconds=ago))}
+
+    def _activation(self, line: str) -> dict[str, Any]:
+        pick, number = self.random.choice, LINES.index(line)
+        more: dict[str, Any] = {
+            "organization_id": OTHER if number >= 12 else ORGANIZATION,
+            "workspace_id": WORKSPACES[number // 2 % 2],
+            "project_tags": self.random.sample(TAGS, self.random.randint(0, 2)),
+            "resources": [{"id": "RES-1", "type": "person"}] if pick([True, False]) else [],
+        }
+        if pick([True, False]):
+            record = next(self._record_numbers)
+            more["execution_id"] = f"RUN-{pick([25, 26, 27])}-{record}"
+        return activation(line, EXECUTION_MODELS[number % 6], pick(PRODUCT_LINES), **more)
+
+    def _fact(self) -> dict[str, Any]:
+        pick, line = self.random.choice, self.random.choice(self.lines or LINES)
+        with_runs = pick(self.lines_with_runs())
+        blocker, resource = {"blocker_id": pick("abc")}, {"id": pick(["RES-1", "RES-2"])}
+        hours = {"hours": pick([0, 1.25, 7.5, None]), "resource_id": pick([None, "RES-1"])}
+        signal = {"signal": pick(SIGNALS), "status": pick(["green", "amber", "red"])}
+        started = {
+            "service_line_id": with_runs,
+            "triggered_by": {"type": "user", "actor_id": pick(ACTORS)},
+            "input": {"n": self.random.randint(1, 9)},
+        }
+        run = pick(self.runs[-8:] or ["RUN-26-999999"])
+        ended = {"output": {"said": "so"}, "tokens_used": pick([0, 5, 70])}
+        failed = ended | {"error": {"code": "broken", "message": "It broke."}}
+        new = pick([None, f"RUN-26-{next(self._run_numbers)}"])
+        checked, check_in_id = pick(self._check_ins[-12:] or [(line, "none")])
+        kinds: list[tuple[float, dict[str, Any]]] = [
+            (1, self._activation(pick(LINES))),
+            (2, fact("service_line.updated", line, {"project_tags": self.random.sample(TAGS, 1)})),
+            (3, fact("service_line.paused", line, {"reason": "held"})),
+            (5, fact("service_line.resumed", line)),
+            (0.6, fact("service_line.closed", line)),
+            (12, fact("execution.checked_in", line, hours)),
+            (4, fact("execution.check_in_voided", checked, {"fact_id": check_in_id})),
+            (5, fact("execution.blocked", line, blocker | {"cause": pick(CAUSES)})),
+            (7, fact("execution.unblocked", line, blocker)),
+            (2, fact("resource.allocated", line, resource | {"type": "t", "name": pick("nm")})),
+            (2, fact("resource.released", line, resource)),
+            (3, fact("health.signal_reported", line, signal)),
+            (9, fact("run.requested", new, started)),
+            (12, fact("run.started", new, started)),
+            (4, fact("run.started", run, {"input": {"anew": True}})),
+            (9, fact("run.completed", run, ended)),
+            (5, fact("run.completed", pick(self.runs or [run]), ended)),
+            (7, fact("run.failed", run, failed)),
+            (2, fact("run.cancelled", run)),
+        ]
+        weights = [weight for weight, _ in kinds]
+        return self.random.choices([event for _, event in kinds], weights)[0]
+
+    def lines_with_runs(self) -> list[str]:
+        models = {line: EXECUTION_MODELS[number % 6] for number, line in enumerate(LINES)}
+        lines = [line for line in self.lines if models[line] in MODELS_WITH_RUNS]
+        return lines or LINES
+
+
+class Questions:
+    """All that can be asked; cursors come from answers seen earlier (``hear``)."""
+
+    def __init__(self, world: World) -> None:
+        self._world, self._random = world, world.random
+        self._further: list[Question] = []
+
+    def some(self, count: int) -> list[Question]:
+        """Random requests, every kind in turn."""
+        offset = self._random.randrange(len(KINDS))
+        return [self._one(KINDS[(offset + n) % len(KINDS)]) for n in range(count)]
+
+    def hear(self, question: Question, answer: Answer) -> Question | None:
+        """Where an answer has a next page, sometimes the question for it."""
+        if answer.status != 200 or question.kind not in ("list", "runs", "history"):
+            return None
+        cursor = json.loads(answer.body)["meta"]["cursor"]
+        if cursor is None:
+            return None
+        further = question._replace(params=question.params | {"cursor": cursor})
+        if self._random.random() < 0.2:
+            self._further.append(further)
+        return further if self._random.random() < 0.5 else None
+
+    def _one(self, kind: str) -> Question:
+        further = [question for question in self._further if question.kind == kind]
+        if further and self._random.random() < 0.2:
+            return self._random.choice(further)
+        by = self._random.choice(["all"] * 5 + ["admin"] * 2 + ["narrow", "other"])
+        known = self._random.random() < 0.9 and self._world.lines
+        line = self._random.choice(known or LINES)
+        if kind == "runs" and self._random.random() < 0.8:
+            line = self._random.choice(self._world.lines_with_runs())
+        run = self._random.choice(self._world.runs or ["RUN-26-999999"])
+        paths = {"list": "/v1/execution", "summary": "/v1/execution/summary"}
+        paths |= {"detail": f"/v1/execution/{line}", "run": f"/v1/runs/{run}"}
+        path = paths.get(kind, f"/v1/execution/{line}/{kind}")
+        return Question(kind, path, self._params(kind), by)
+
+    def _params(self, kind: str) -> dict[str, str]:
+        if kind in ("list", "summary"):
+            params = self._some_of(
+                workspace_id=(*WORKSPACES, "WS-26-000009"),
+                state=STATES,
+                execution_model=EXECUTION_MODELS,
+                product_line=PRODUCT_LINES,
+                project_tag=TAGS,
+                blocked_cause=CAUSES,
+            )
+        elif kind == "runs":
+            params = self._some_of(status=RUN_STATUSES, triggered_by=ACTORS)
+        else:
+            params = {}
+        if kind in ("runs", "timeline", "usage"):
+            params |= self._range()
+        if kind in ("list", "runs", "history") and self._random.random() < 0.7:
+            params["limit"] = str(self._random.randint(1, 6))
+        return params
+
+    def _some_of(self, **words: tuple[str, ...]) -> dict[str, str]:
+        """Some filters, each with some of its words."""
+        names = self._random.sample(list(words), self._random.choice([0, 0, 1, 1, 2]))
+        return {
+            name: ",".join(self._random.sample(words[name], self._random.randint(1, 3)))
+            if len(words[name]) > 2
+            else self._random.choice(words[name])
+            for name in names
+        }
+
+    def _range(self) -> dict[str, str]:
+        now = self._world.edge.clock.now
+        seconds = sorted(self._random.choices([-3_600, 0, 1, 900, 50_000, 90_000, 900_000], k=2))
+        start, end = (now - timedelta(seconds=s) for s in reversed(seconds))
+        write = self._random.choice([format_instant, lambda at: at.date().isoformat()])
+        params = {"from": write(start), "to": write(end)}
+        for name in self._random.sample(["from", "to"], self._random.choice([0, 0, 1, 2])):
+            del params[name]
+        return params
+
+
+def ask(world: World, question: Question, moment: datetime | None = None) -> Answer:
+    """The answer of the service: now, once the views know all of the log, or as of an instant."""
+    params = dict(question.params)
+    headers = {"x-request-id": "the-same"}
+    if moment is None:
+        headers["ledger-min-position"] = str(world.head)
+    else:
+        params |= as_of(moment)
+    token = world.tokens[question.by]
+    return told(world.edge.get(question.path, token, params=params, headers=headers))
+
+
+# The log's beginning, and what is not derived from it.
+_EVENTS = """
+SELECT originator_id, originator_version, topic, state, notification_id, recorded_at
+FROM ledger.ledger_events WHERE notification_id > %s AND notification_id <= %s
+ORDER BY notification_id
+"""
+_INSERT = """
+INSERT INTO ledger.ledger_events
+    (originator_id, originator_version, topic, state, notification_id, recorded_at)
+VALUES (%s, %s, %s, %s, %s, %s)
+"""
+_BESIDE = ("api_key", "run_key")
+
+
+class Prefix:
+    """A copy of a log up to a position that only moves on, with views and a service of its own."""
+
+    def __init__(self, source: str, copy: str, clock: Clock, project: Callable[[], None]) -> None:
+        self._source, self._copy = source, copy
+        self.clock, self._project = clock, project
+        self._position = 0
+        self.http: httpx.AsyncClient
+        self.runner: asyncio.Runner
+
+    def copy_keys(self) -> None:
+        """Take over what is not derived from the log, once all of it is written."""
+        with psycopg.connect(self._source) as whole, psycopg.connect(self._copy) as part:
+            for table in _BESIDE:
+                rows = whole.execute(f"SELECT * FROM ledger.{table}".encode()).fetchall()
+                marks = ", ".join(["%s"] * len(rows[0]))
+                with part.cursor() as cursor:
+                    insert = f"INSERT INTO ledger.{table} VALUES ({marks})".encode()
+                    cursor.executemany(insert, rows)
+
+    def go(self, position: int, instant: datetime) -> None:
+        """Let the log end at a position, and the clock stand at an instant."""
+        with psycopg.connect(self._source) as whole, psycopg.connect(self._copy) as part:
+            rows = whole.execute(_EVENTS, (self._position, position)).fetchall()
+            with part.cursor() as cursor:
+                cursor.executemany(_INSERT, rows)
+        self._position = position
+        self._project()
+        self.clock.now = instant
+
+    def ask(self, question: Question, token: str) -> Answer:
+        """The answer for the present of this place and time."""
+        headers = {"authorization": f"Bearer {token}", "x-request-id": "the-same"}
+        request = self.http.get(question.path, params=question.params, headers=headers)
+        return told(self.runner.run(request))
+
+
+@contextmanager
+def prefix_of(source: str, copy: str, settings: Settings) -> Iterator[Prefix]:
+    """An oracle for a log, in a fresh database; nothing there is ever written by the service."""
+    clock = Clock()
+    with asyncio.Runner() as runner, projecting(copy) as projector:
+        prefix = Prefix(source, copy, clock, projector.catch_up)
+        stack, app = AsyncExitStack(), create_api(settings, copy, clock)
+        runner.run(stack.enter_async_context(app.router.lifespan_context(app)))
+        try:
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            client = httpx.AsyncClient(transport=transport, base_url="http://ledger.test")
+            prefix.http = runner.run(stack.enter_async_context(client))
+            prefix.runner = runner
+            yield prefix
+        finally:
+            runner.run(stack.aclose())
