@@ -86,7 +86,7 @@ def mistyped(token: str) -> str:
         f"Bearer {create_token().lower()}".encode(),
         f"Bearer {create_token()},{create_token()}".encode(),
     ],
-    ids=lambda value: repr(value[:24]),
+    ids=range(16),  # not the tokens, which differ from process to process
 )
 def test_without_a_good_token_every_route_is_a_401(edge: Edge, authorization: bytes) -> None:
     for method, path in ROUTES:

@@ -16,7 +16,7 @@ from ledger.application.unit import Receipt
 from ledger.demo import story
 from ledger.domain.recorded import Recorded
 from ledger.projection.contract import Projection, Table
-from ledger.projection.generation import Generation, create, table_of
+from ledger.projection.generation import Generation, Writes, create, table_of
 from ledger.store.codec import EnvelopeMapper
 from projections import projections
 from tests.support.racers import Racer, fast_idling, parsed
@@ -57,14 +57,19 @@ def events_of(conninfo: str) -> list[Recorded]:
     return [codec.decode(*row) for row in query(conninfo, statement)]
 
 
-def replay(generation: Generation, view: Projection, events: Sequence[Recorded], size: int) -> None:
+def replay(
+    writes: Writes, number: int, view: Projection, events: Sequence[Recorded], size: int
+) -> None:
+    generation = Generation(writes, number)
     for start in range(0, len(events), size):
         batch = [e for e in events[start : start + size] if type(e.body) in view.events]
         if batch:
             view.fold(generation, batch)
             if size != 7:  # as a rebuild does, which stores seldom
                 view.store(generation)
+            writes.flush()
     view.store(generation)
+    writes.flush()
 
 
 @pytest.mark.parametrize("forgetful", [False, True])
@@ -80,7 +85,7 @@ def test_replayed_rows_equal_the_live_ones_in_every_column(conninfo: str, forget
                         if forgetful:
                             view.forget()
                         some = events[part : part + 500] if forgetful else events
-                        replay(Generation(cursor, number), view, some, size)
+                        replay(Writes(cursor), number, view, some, size)
                 for table in view.tables:
                     assert_same_rows(connection, table, number)
 

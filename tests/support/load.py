@@ -103,7 +103,7 @@ class Load:
         outcomes: Counter[str] = Counter()
         with self.served.client(self._token) as client:
             for name in [*self.acknowledged, *self.unanswered]:
-                item = post(client, checked_in(name)).json()["data"]
+                item = told_again(client, name)
                 outcomes[item["outcome"]] += 1
                 if name in self.acknowledged:
                     assert item["outcome"] == "duplicate", name
@@ -111,6 +111,19 @@ class Load:
                 self.acknowledged[name] = item["position"]
         self.unanswered.clear()
         return outcomes
+
+
+def told_again(client: httpx.Client, name: str) -> dict[str, Any]:
+    """What becomes of a fact that is sent again, as often as it takes: a 503 asks for that."""
+    answers: list[httpx.Response] = []
+
+    def answered() -> bool:
+        answers[:] = [post(client, checked_in(name))]
+        return answers[0].status_code != 503
+
+    until(answered, "an answer")
+    item: dict[str, Any] = answers[0].json()["data"]
+    return item
 
 
 def checked_in(name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ledger.domain.recorded import Recorded
 from ledger.projection import rebuild as rebuilding
 from ledger.projection.compare import Difference
 from ledger.projection.contract import Projection, Table
-from ledger.projection.generation import Generation, create, table_of
+from ledger.projection.generation import Generation, Writes, create, table_of
 from ledger.projection.rebuild import Rebuilt, Verified
 from ledger.store.codec import EnvelopeMapper
 from projections import projections
@@ -120,11 +120,13 @@ def replayed(conninfo: str) -> Rows:
         events = [codec.decode(*row) for row in cursor.execute(_EVENTS).fetchall()]
         for projection in projections():
             create(connection, projection, 999)
-            generation = Generation(cursor, 999)
+            writes = Writes(cursor)
+            generation = Generation(writes, 999)
             for event in events:
                 if type(event.body) in projection.events:
                     projection.fold(generation, [event])
                     projection.store(generation)
+                    writes.flush()
         return _read(connection, lambda _, table: table_of(table, 999))
 
 

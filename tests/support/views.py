@@ -48,7 +48,7 @@ class PoisonedRunView(RunView):
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         super().fold(generation, events)
         if any(event.originator_id == self._poison for event in events):
-            self.meet_poison(generation._cursor)
+            self.meet_poison(generation._writes.cursor)
 
     def meet_poison(self, cursor: Cursor[Any]) -> None:
         raise ValueError("a bug in the view")
@@ -76,7 +76,7 @@ class KilledRunView(RunView):
         super().fold(generation, events)
         if not self.killed:
             self.killed = True
-            backend = generation._cursor.connection.info.backend_pid
+            backend = generation._writes.cursor.connection.info.backend_pid
             query(self._conninfo, "SELECT pg_terminate_backend(%s, 5000)", backend)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ledger.projection.generation import Generation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """One table of a view. Every row keeps, in ``position``, the event that last touched it."""
 

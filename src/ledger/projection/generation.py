@@ -4,13 +4,14 @@ The live generation's rows are found under ``ledger.<table>``; all have tables o
 ``ledger.<table>_g<number>``. Statements are made here from a table's description, once each.
 """
 
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from importlib.resources import files
+from itertools import count
 from string import Template
 from typing import Any
 
-from psycopg import Connection, Cursor
+from psycopg import Connection, Cursor, RawCursor
 
 from ledger.projection.contract import Projection, Table
 from ledger.store.arrays import array, copy_text
@@ -27,32 +28,58 @@ INSERT INTO {table} ({columns}) SELECT {values} FROM unnest({arrays}) AS u ({col
 
 _REPLACE = " ON CONFLICT ({key}) DO UPDATE SET {changes}"
 
-
 _COPY_FROM = 100
 """Rows from which on COPY is cheaper, its extra messages included."""
+
+
+class Writes:
+    """What a transaction will write: gathered, then sent as one statement and few COPYs.
+
+    A batch of a few events touches ten tables; one statement each would cost more than the rows.
+    """
+
+    def __init__(self, cursor: Cursor[Any]) -> None:
+        self.cursor = cursor
+        self._rows: dict[tuple[Table, int], list[Sequence[Any]]] = {}
+
+    def add(self, table: Table, generation: int, rows: Iterable[Sequence[Any]]) -> None:
+        """Gather rows. Within one transaction no row of a table that replaces comes twice."""
+        self._rows.setdefault((table, generation), []).extend(rows)
+
+    def flush(self) -> None:
+        """Send what was gathered."""
+        inserts: list[tuple[Table, int]] = []
+        columns: list[str] = []
+        for (table, generation), rows in self._rows.items():
+            if len(rows) >= _COPY_FROM and not table.replaces:
+                with self.cursor.copy(_copy(table, generation)) as copy:
+                    copy.write(copy_text(rows))
+            elif rows:
+                inserts.append((table, generation))
+                columns += [array(column) for column in zip(*rows, strict=True)]
+        if inserts:
+            # A raw cursor takes PostgreSQL's own placeholders: psycopg does not keep what it made
+            # of a statement as long as this one, and would parse it anew each time.
+            raw = RawCursor(self.cursor.connection)
+            raw.execute(_insert_all(tuple(inserts)), columns, prepare=True)
+        self._rows.clear()
 
 
 class Generation:
     """The tables of one generation, through a cursor whose transaction is someone else's."""
 
-    def __init__(self, cursor: Cursor[Any], number: int) -> None:
-        self._cursor = cursor
+    def __init__(self, writes: Writes, number: int) -> None:
+        self._writes = writes
         self.number = number
 
     def write(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
-        """Write rows, each a value a column, set-based."""
-        rows = list(rows)
-        if len(rows) >= _COPY_FROM and not table.replaces:
-            with self._cursor.copy(_copy(table, self.number)) as copy:
-                copy.write(copy_text(rows))
-        elif rows:
-            columns = [array(column) for column in zip(*rows, strict=True)]
-            self._cursor.execute(_insert(table, self.number), columns, prepare=True)
+        """Have rows written, each a value a column, at the end of the transaction."""
+        self._writes.add(table, self.number, rows)
 
     def fetch(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
         """Rows of a statement that names its table as ``{g}``: the number is put there."""
         text = statement.replace("{g}", f"g{self.number}")
-        return self._cursor.execute(text.encode(), parameters, prepare=True).fetchall()
+        return self._writes.cursor.execute(text.encode(), parameters, prepare=True).fetchall()
 
 
 def table_of(table: Table, generation: int) -> str:
@@ -73,31 +100,32 @@ def expose(connection: Connection[Any], projection: Projection, generation: int)
         connection.execute(statement.encode())
 
 
-@cache
-def _cached_insert(
-    name: str, key: tuple[str, ...], columns: tuple[tuple[str, str], ...], replaces: bool
-) -> bytes:
-    names = [column for column, _ in columns]
-    # A row's own array travels as text: unnest would flatten it.
-    values = [f"{c}::{t}" if t.endswith("[]") else c for c, t in columns]
-    arrays = ["%s::text[]" if t.endswith("[]") else f"%s::{t}[]" for _, t in columns]
-    statement = _INSERT.format(
-        table=name,
-        columns=", ".join(names),
-        values=", ".join(values),
-        arrays=", ".join(arrays),
-    )
-    if replaces:
-        changes = ", ".join(f"{c} = excluded.{c}" for c in names if c not in key)
-        statement += _REPLACE.format(key=", ".join(key), changes=changes)
-    return statement.encode()
-
-
 def _copy(table: Table, generation: int) -> bytes:
     return f"COPY {table_of(table, generation)} ({', '.join(table.columns)}) FROM STDIN".encode()
 
 
-def _insert(table: Table, generation: int) -> bytes:
-    return _cached_insert(
-        table_of(table, generation), table.key, tuple(table.columns.items()), table.replaces
+@lru_cache(256)
+def _insert_all(inserts: tuple[tuple[Table, int], ...]) -> bytes:
+    """One statement that inserts into all these tables; its parameters are all their columns."""
+    numbers = count(1)
+    parts = [
+        f"i{n} AS ({_insert(table, generation, numbers)})"
+        for n, (table, generation) in enumerate(inserts)
+    ]
+    return f"WITH {', '.join(parts)} SELECT".encode()
+
+
+def _insert(table: Table, generation: int, numbers: Iterator[int]) -> str:
+    columns = table.columns.items()
+    # A row's own array travels as text: unnest would flatten it.
+    statement = _INSERT.format(
+        table=table_of(table, generation),
+        columns=", ".join(table.columns),
+        values=", ".join(f"{c}::{t}" if t.endswith("[]") else c for c, t in columns),
+        arrays=", ".join(f"${next(numbers)}::{t.removesuffix('[]')}[]" for _, t in columns),
     )
+    if table.replaces:
+        changed = [c for c in table.columns if c not in table.key]
+        changes = ", ".join(f"{c} = excluded.{c}" for c in changed)
+        statement += _REPLACE.format(key=", ".join(table.key), changes=changes)
+    return statement

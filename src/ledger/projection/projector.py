@@ -19,8 +19,9 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.domain.recorded import Event, Recorded
 from ledger.projection.contract import Projection
 from ledger.projection.failures import is_passing
-from ledger.projection.generation import Generation, create, expose
+from ledger.projection.generation import Generation, Writes, create, expose
 from ledger.store.append import StoredRow
+from ledger.store.arrays import array
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.recorder import read_log
 
@@ -43,9 +44,10 @@ _TRACKING = "SELECT name, version, generation, position, stopped_at FROM ledger.
 
 # Move the tracking; the old position in the WHERE makes a second projector harmless.
 _TRACK = """
-UPDATE ledger.projection SET position = %(to)s
-WHERE name = %(name)s AND generation = %(generation)s AND position = %(from)s
-RETURNING pg_notify('ledger_views', name || ' ' || position)
+UPDATE ledger.projection AS p SET position = %(to)s
+FROM unnest(%(names)s::text[], %(generations)s::int[]) AS view (name, generation)
+WHERE p.name = view.name AND p.generation = view.generation AND p.position = %(from)s
+RETURNING pg_notify('ledger_views', p.name || ' ' || p.position)
 """
 
 # Stop a view at an event it cannot take. (Not one that was rebuilt meanwhile.)
@@ -210,24 +212,15 @@ class Projector:
         readable = [event for event in batch if isinstance(event, Recorded)]
         if len(readable) != len(batch):
             return False
-        connection = self._connect()
         try:
-            with connection.transaction(), connection.cursor(binary=True) as cursor:
-                for view in views:
-                    self._fold(cursor, view, readable, end)
+            self._transact(views, readable, end)
         except Exception as error:
-            self._forget(views)
+            for view in views:
+                view.projection.forget()
             if isinstance(error, LostLead) or is_passing(error):
                 raise
             return False
-        for view in views:
-            view.position = end
         return True
-
-    @staticmethod
-    def _forget(views: Sequence[_View]) -> None:
-        for view in views:
-            view.projection.forget()
 
     def _decode(self, rows: Sequence[StoredRow]) -> list[Recorded | _Unreadable]:
         events: list[Recorded | _Unreadable] = []
@@ -257,7 +250,7 @@ class Projector:
     def _commit(self, view: _View, events: Sequence[Recorded], end: int) -> None:
         """Fold and track in one transaction; on failure look for the event that caused it."""
         try:
-            self._transact(view, events, end)
+            self._transact([view], events, end)
         except Exception as error:
             view.projection.forget()
             if isinstance(error, LostLead) or is_passing(error):
@@ -271,29 +264,33 @@ class Projector:
                     return
             self._commit(view, [], end)
 
-    def _transact(self, view: _View, events: Sequence[Recorded], end: int) -> None:
-        connection = self._connect()
-        with connection.transaction(), connection.cursor(binary=True) as cursor:
-            self._fold(cursor, view, events, end)
-        view.position = end
-
-    @staticmethod
-    def _fold(
-        cursor: psycopg.Cursor[TupleRow], view: _View, events: Sequence[Recorded], end: int
-    ) -> None:
-        """A view's share of a batch, and its tracking. Raises LostLead, or what the view raises.
+    def _transact(self, views: Sequence[_View], events: Sequence[Recorded], end: int) -> None:
+        """Fold and track in one transaction, for views that stand at one position.
 
         The tracking comes first: where a rebuild has swapped, the tables we know may be gone.
+        Raises LostLead, or what a view raises; nothing is kept then.
         """
-        names = {"name": view.projection.name, "generation": view.generation}
-        cursor.execute(_TRACK, names | {"from": view.position, "to": end}, prepare=True)
-        if cursor.rowcount != 1:
-            raise LostLead(view.projection.name)
-        wanted = [event for event in events if type(event.body) in view.projection.events]
-        if wanted:
-            generation = Generation(cursor, view.generation)
-            view.projection.fold(generation, wanted)
-            view.projection.store(generation)
+        connection = self._connect()
+        with connection.transaction(), connection.cursor(binary=True) as cursor:
+            tracking = {
+                "names": array(view.projection.name for view in views),
+                "generations": array(view.generation for view in views),
+                "from": views[0].position,
+                "to": end,
+            }
+            cursor.execute(_TRACK, tracking, prepare=True)
+            if cursor.rowcount != len(views):
+                raise LostLead("a view is not where it was left")
+            writes = Writes(cursor)
+            for view in views:
+                wanted = [e for e in events if type(e.body) in view.projection.events]
+                if wanted:
+                    generation = Generation(writes, view.generation)
+                    view.projection.fold(generation, wanted)
+                    view.projection.store(generation)
+            writes.flush()
+        for view in views:
+            view.position = end
 
     def _stop_view(self, view: _View, position: int, error: Exception) -> None:
         view.stopped = True

@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.domain.recorded import Recorded
 from ledger.projection.contract import Projection
 from ledger.projection.failures import is_passing
-from ledger.projection.generation import Generation, create, table_of
+from ledger.projection.generation import Generation, Writes, create, table_of
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.recorder import read_log
 
@@ -145,7 +145,9 @@ class Shadow:
         """One transaction on the new tables. Raises CannotBuild for what the fold raises."""
         try:
             with self.connection.transaction(), self.connection.cursor(binary=True) as cursor:
-                yield Generation(cursor, self.number)
+                writes = Writes(cursor)
+                yield Generation(writes, self.number)
+                writes.flush()
         except Exception as error:
             if is_passing(error):
                 raise
