@@ -1,3 +1,5 @@
+-- Indexes are statements of their own, keys of growing tables too: a rebuild fills the tables first.
+
 -- Lines as they are: what lists filter by, and the ready JSON of list row and detail.
 
 CREATE TABLE ledger.execution_g$generation (
@@ -80,9 +82,10 @@ CREATE TABLE ledger.execution_version_g$generation (
     line_id text NOT NULL,
     position bigint NOT NULL,
     head text NOT NULL,
-    extra text NOT NULL,
-    PRIMARY KEY (line_id, position)
+    extra text NOT NULL
 );
+
+CREATE UNIQUE INDEX ON ledger.execution_version_g$generation (line_id, position);
 
 -- … and after each event that changed its counts or metrics.
 CREATE TABLE ledger.execution_step_g$generation (
@@ -94,9 +97,10 @@ CREATE TABLE ledger.execution_step_g$generation (
     period_1 date,
     now_1 text,
     period_2 date,
-    now_2 text,
-    PRIMARY KEY (line_id, position)
+    now_2 text
 );
+
+CREATE UNIQUE INDEX ON ledger.execution_step_g$generation (line_id, position);
 
 -- Hundredths of hours by resource: what each check-in or void changed, what the day came to.
 CREATE TABLE ledger.execution_day_g$generation (

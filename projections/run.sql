@@ -1,3 +1,5 @@
+-- Indexes are statements of their own, keys of growing tables too: a rebuild fills the tables first.
+
 -- Runs as they are.
 
 CREATE TABLE ledger.run_g$generation (
@@ -28,9 +30,10 @@ CREATE TABLE ledger.run_version_g$generation (
     tail text NOT NULL,
     input bytea,                        -- what this very event brought
     output bytea,
-    error bytea,
-    PRIMARY KEY (run_id, position)
+    error bytea
 );
+
+CREATE UNIQUE INDEX ON ledger.run_version_g$generation (run_id, position);
 
 -- A line's runs by status on the day of their start, and tokens on the day of their end.
 CREATE TABLE ledger.run_day_g$generation (

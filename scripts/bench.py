@@ -146,7 +146,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="of each round (1.2)")
     parser.add_argument("--rounds", type=int, help="of each row (5)")
     parser.add_argument("--lines", type=int, help="service lines loaded first (2000)")
-    parser.add_argument("--events", type=int, help="in the log before `rebuild` (50000)")
+    parser.add_argument("--events", type=int, help="in the log before `rebuild` (200000)")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--mix", choices=("mixed", "check_ins"), default="mixed")
@@ -158,7 +158,7 @@ def main() -> int:
     asked.seconds = asked.seconds or (0.5 if asked.short else 1.2)
     asked.rounds = asked.rounds or (3 if asked.short else 5)
     asked.lines = asked.lines or (200 if asked.short else 2_000)
-    asked.events = asked.events or (10_000 if asked.short else 50_000)
+    asked.events = asked.events or (10_000 if asked.short else 200_000)
     needed = 0.5 if asked.short else 1.0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
     missed = [

@@ -9,7 +9,7 @@ import pytest
 
 from ledger.application.writer import Writer
 from ledger.projection import rebuild as rebuilding
-from ledger.projection.generation import create
+from ledger.projection.generation import create_tables
 from ledger.projection.projector import LostLead
 from ledger.projection.rebuilder import Rebuilder
 from ledger.projection.shadow import CannotBuild, shadow
@@ -205,8 +205,8 @@ def test_what_a_killed_rebuild_left_is_dropped_by_whoever_comes_next(
 ) -> None:
     work(conninfo, 24)
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        create(connection, view("run"), 2)
-        create(connection, view("run"), 11)
+        create_tables(connection, view("run"), 2)
+        create_tables(connection, view("run"), 11)
     assert len(left_over(conninfo)) == 6
     before = rows_of(conninfo)
     if cleaner == "the next rebuild":

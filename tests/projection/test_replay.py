@@ -16,7 +16,7 @@ from ledger.application.unit import Receipt
 from ledger.demo import story
 from ledger.domain.recorded import Recorded
 from ledger.projection.contract import Projection, Table
-from ledger.projection.generation import Generation, Writes, create, table_of
+from ledger.projection.generation import Generation, Writes, create_tables, table_of
 from ledger.store.codec import EnvelopeMapper
 from projections import projections
 from tests.support.racers import Racer, fast_idling, parsed
@@ -79,7 +79,7 @@ def test_replayed_rows_equal_the_live_ones_in_every_column(conninfo: str, forget
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         for number, size in enumerate((7,) if forgetful else (1, 7, 2000), start=2):
             for view in projections():
-                create(connection, view, number)
+                create_tables(connection, view, number)
                 with connection.cursor(binary=True) as cursor:
                     for part in range(0, len(events), 500 if forgetful else len(events)):
                         if forgetful:

@@ -19,7 +19,7 @@ from ledger.domain.recorded import Recorded
 from ledger.projection import rebuild as rebuilding
 from ledger.projection.compare import Difference
 from ledger.projection.contract import Projection, Table
-from ledger.projection.generation import Generation, Writes, create, table_of
+from ledger.projection.generation import Generation, Writes, create_tables, table_of
 from ledger.projection.rebuild import Rebuilt, Verified
 from ledger.store.codec import EnvelopeMapper
 from projections import projections
@@ -119,7 +119,7 @@ def replayed(conninfo: str) -> Rows:
     ):
         events = [codec.decode(*row) for row in cursor.execute(_EVENTS).fetchall()]
         for projection in projections():
-            create(connection, projection, 999)
+            create_tables(connection, projection, 999)
             writes = Writes(cursor)
             generation = Generation(writes, 999)
             for event in events:

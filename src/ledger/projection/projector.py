@@ -19,7 +19,7 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.domain.recorded import Event, Recorded
 from ledger.projection.contract import Projection
 from ledger.projection.failures import is_passing
-from ledger.projection.generation import Generation, Writes, create, expose
+from ledger.projection.generation import Generation, Writes, create_indexes, create_tables, expose
 from ledger.store.append import StoredRow
 from ledger.store.arrays import array
 from ledger.store.codec import EnvelopeMapper
@@ -101,7 +101,8 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
                 continue
             if is_empty:
                 connection.execute(_REGISTER, (projection.name, projection.version))
-                create(connection, projection, 1)
+                create_tables(connection, projection, 1)
+                create_indexes(connection, projection, 1)
                 expose(connection, projection, 1)
             else:
                 connection.execute(_REGISTER_UNBUILT, (projection.name,))

@@ -96,6 +96,8 @@ def rebuild(
             with _pinned(made) as (connection, live):
                 differing = _tell_all(connection, made, live, tell)
         made.approach(made.head)
+        made.finish()
+        made.approach(made.head)
         _retried(lambda: _swap(made))
         rows = count_rows(made.connection, projection, made.number)
         return Rebuilt(made.position, made.number, rows, differing)

@@ -17,7 +17,13 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.domain.recorded import Recorded
 from ledger.projection.contract import Projection
 from ledger.projection.failures import is_passing
-from ledger.projection.generation import Generation, Writes, create, table_of
+from ledger.projection.generation import (
+    Generation,
+    Writes,
+    create_indexes,
+    create_tables,
+    table_of,
+)
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.recorder import read_log
 
@@ -109,6 +115,11 @@ class Shadow:
             if end - self.position < _NEAR:
                 return
 
+    def finish(self) -> None:
+        """Create the indexes that queries need: a shadow that is only compared needs none."""
+        with self.connection.transaction():
+            create_indexes(self.connection, self.projection, self.number)
+
     @contextmanager
     def holding_live(
         self, lock_timeout: str
@@ -170,7 +181,7 @@ def shadow(
         projection.forget()
         made = Shadow(conninfo, connection, codec, projection, progress)
         with connection.transaction():
-            create(connection, projection, made.number)
+            create_tables(connection, projection, made.number)
         try:
             yield made
         finally:
