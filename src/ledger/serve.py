@@ -10,7 +10,6 @@ workers watch its sentinel, PostgreSQL has the kernel's parent-death signal.
 """
 
 import contextlib
-import gc
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -31,7 +30,7 @@ from typing import Any
 import uvicorn
 
 from ledger.bootstrap import ConfigurationError, Loops, create_api, prepare_database
-from ledger.processes import end_with_parent
+from ledger.processes import calm_collector, end_with_parent
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 
@@ -205,7 +204,7 @@ def run_api(settings: Settings, conninfo: str, listener: socket.socket) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_SECONDS - 5,
     )
-    _freeze()
+    calm_collector()
     uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -218,15 +217,9 @@ def run_loops(settings: Settings, conninfo: str) -> None:
     end_with_parent()
     loops = Loops(settings, conninfo)
     loops.start()
-    _freeze()
+    calm_collector()
     stopping.wait()
     loops.stop()
-
-
-def _freeze() -> None:
-    """Spare the collector what was loaded at start: a full collection then takes no 40 ms."""
-    gc.collect()
-    gc.freeze()
 
 
 def _configure_logging() -> None:

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from ledger.bootstrap import views_named
 from ledger.commands import print_table
-from ledger.processes import end_with_parent
+from ledger.processes import calm_collector, end_with_parent
 from ledger.projection import rebuild as rebuilding
 from ledger.projection import shadow
 from ledger.projection.compare import Difference
@@ -101,6 +101,7 @@ def _receive(pipe: Connection, name: str) -> tuple[int, int] | Rebuilt | CannotB
 def _build(pipe: Connection, conninfo: str, name: str) -> None:
     """One view, in a process of its own: its progress, then its end, are sent to the command."""
     end_with_parent()
+    calm_collector()
     (projection,) = views_named([name])
     end: Rebuilt | CannotBuild
     try:
