@@ -303,7 +303,7 @@ def runs_statement(tenant: frozenset[str], filters: frozenset[str], past: bool =
     where = _where(filters, _changing(_RUN_FILTERS, changing))
     if past:
         line_where += " AND l.activated <= p.position"
-        where += f" AND {_REQUESTED_BY_THEN}"
+        where += f" AND r.opened <= p.position AND {_REQUESTED_BY_THEN}"
     return _RUNS.format(
         position=position_of(past, "execution", "run"),
         line_where=line_where,

@@ -32,6 +32,7 @@ RUN = Table(
         "organization_id": "text",
         "workspace_id": "text",
         "requested_at": "timestamptz",
+        "opened": "bigint",
         "status": "text",
         "triggered_by": "text",
         "head": "text",
@@ -95,9 +96,12 @@ class RunRow(msgspec.Struct):
 
     run: Run
     position: int = 0
+    opened: int = 0
+    """Position of its first event."""
 
     def evolve(self, recorded: Recorded) -> None:
         """Fold one event. Pure: (row, event) → row."""
+        self.opened = self.opened or recorded.position
         self.position = recorded.position
         self.run.evolve(recorded)
 
@@ -221,6 +225,7 @@ def _present(row: RunRow) -> tuple[Any, ...]:
         run.organization_id,
         run.workspace_id,
         run.requested_at,
+        row.opened,
         *_shown(run),
         _encode(row),
         row.position,

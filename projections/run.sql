@@ -9,6 +9,7 @@ CREATE TABLE ledger.run_g$generation (
     organization_id text NOT NULL,
     workspace_id text NOT NULL,
     requested_at timestamptz NOT NULL,
+    opened bigint NOT NULL,             -- position: before it the run was not known
     status text NOT NULL,
     triggered_by text,                  -- the actor's id
     head text NOT NULL,                 -- JSON members before input, output and error
@@ -17,8 +18,8 @@ CREATE TABLE ledger.run_g$generation (
     position bigint NOT NULL
 ) WITH (fillfactor = 80);
 
--- The runs of a line, newest first.
-CREATE INDEX ON ledger.run_g$generation (line_id, requested_at DESC, run_key DESC);
+-- The runs of a line, newest first; those of the past leave out, in the index, what came later.
+CREATE INDEX ON ledger.run_g$generation (line_id, requested_at DESC, run_key DESC, opened);
 
 -- What each event made of a run. Input, output and error are ciphertext here too.
 CREATE TABLE ledger.run_version_g$generation (
