@@ -83,10 +83,10 @@ class EventView:
                 standing = _decode(fold)
                 yield standing.execution.id, standing
 
-        self._lines.bring({e.service_line_id or e.originator_id: None for e in events}, load)
+        self._lines.bring({e.line_id: None for e in events}, load)
         rows = []
         for event in events:
-            line_id = event.service_line_id or event.originator_id
+            line_id = event.line_id
             standing = self._lines[line_id]
             if event.originator_id != line_id or type(event.body) in line.CHECK_INS:
                 state = standing.execution.state

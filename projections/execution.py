@@ -31,6 +31,17 @@ from projections.line import Interval, LineRow
 FOREVER = 2**63 - 1
 """The position at which an interval that still lasts ends."""
 
+# What ``line.step`` gives, in its order: of the present row, and of each step of the past.
+_STEP_COLUMNS = {
+    "counts": "text",
+    "metrics": "text",
+    "quiet": "text",
+    "period_1": "date",
+    "now_1": "text",
+    "period_2": "date",
+    "now_2": "text",
+}
+
 EXECUTION = Table(
     "execution",
     key=("line_id",),
@@ -48,13 +59,7 @@ EXECUTION = Table(
         "causes": "text[]",
         "head": "text",
         "extra": "text",
-        "counts": "text",
-        "metrics": "text",
-        "quiet": "text",
-        "period_1": "date",
-        "now_1": "text",
-        "period_2": "date",
-        "now_2": "text",
+        **_STEP_COLUMNS,
         "fold": "bytea",
         "position": "bigint",
     },
@@ -102,13 +107,7 @@ STEP = Table(
     columns={
         "line_id": "text",
         "position": "bigint",
-        "counts": "text",
-        "metrics": "text",
-        "quiet": "text",
-        "period_1": "date",
-        "now_1": "text",
-        "period_2": "date",
-        "now_2": "text",
+        **_STEP_COLUMNS,
     },
 )
 DAY = Table(
@@ -184,7 +183,7 @@ class ExecutionView:
         self._bring(generation, events)
         past = _Past()
         for event in events:
-            line_id = event.service_line_id or event.originator_id
+            line_id = event.line_id
             found = self._lines[line_id]
             self._lines.change(line_id)
             if event.originator_id == line_id and type(event.body) not in line.CHECK_INS:
@@ -223,7 +222,7 @@ class ExecutionView:
             for line_id, day, total in generation.fetch(_LOAD_DAYS, asked):
                 yield (line_id, day), dict(_decode_hours(total))
 
-        self._lines.bring({e.service_line_id or e.originator_id: None for e in events}, load)
+        self._lines.bring({e.line_id: None for e in events}, load)
         check_ins = (e for e in events if type(e.body) in line.CHECK_INS)
         days = {(e.originator_id, day_of(_hours_moved(e)[0])): None for e in check_ins}
         self._days.bring(days, load_days)

@@ -36,6 +36,11 @@ _RUN_FILTERS: Mapping[str, str] = {
 # Where the views that a statement reads stand.
 _PRESENT = "SELECT min(position) AS position FROM ledger.projection WHERE name IN ({views})"
 
+_POSITION_THEN = """
+COALESCE((SELECT notification_id FROM ledger.ledger_events
+          WHERE recorded_at <= %(as_of)s ORDER BY recorded_at DESC LIMIT 1), 0)
+"""
+
 # The last position recorded by an instant: known for good once a later event is there (positions
 # and instants rise together), or once the append in flight was waited for. OFFSET 0 keeps it one
 # look-up: PostgreSQL would else put the expression wherever the position is used. And a later event
@@ -46,16 +51,13 @@ SELECT CASE WHEN reached.position >= asked.position
                                               ORDER BY recorded_at DESC LIMIT 1))
        THEN asked.position END AS position
 FROM (SELECT min(position) AS position FROM ledger.projection WHERE name IN ({views})) AS reached,
-     (SELECT COALESCE((SELECT notification_id FROM ledger.ledger_events
-                       WHERE recorded_at <= %(as_of)s
-                       ORDER BY recorded_at DESC LIMIT 1), 0) AS position) AS asked
+     (SELECT {position_then} AS position) AS asked
 OFFSET 0
 """
 
 # The same without a view, once the append in flight has ended; and how far the log's clock is.
-INSTANT = """
-SELECT COALESCE((SELECT notification_id FROM ledger.ledger_events
-                 WHERE recorded_at <= %(as_of)s ORDER BY recorded_at DESC LIMIT 1), 0),
+INSTANT = f"""
+SELECT {_POSITION_THEN},
        (SELECT recorded_at FROM ledger.ledger_events ORDER BY recorded_at DESC LIMIT 1)
 """
 AWAIT_APPEND = "SELECT ledger.await_append()"
@@ -240,7 +242,7 @@ FROM ledger.projection AS p ORDER BY p.name
 def position_of(past: bool, *views: str) -> str:
     """The part of a statement that gives its position: the views', or the asked instant's."""
     names = ", ".join(f"'{view}'" for view in views)
-    return (_PAST if past else _PRESENT).format(views=names)
+    return (_PAST if past else _PRESENT).format(views=names, position_then=_POSITION_THEN)
 
 
 def where_line(filters: frozenset[str], changing: str = "l") -> str:

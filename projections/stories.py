@@ -32,16 +32,21 @@ LEFT JOIN LATERAL (
 ORDER BY page.position
 """
 
+# The line, if the credential sees it and it was there by then.
+_LINE = """
+LEFT JOIN LATERAL (
+    SELECT l.line_id FROM ledger.execution AS l
+    WHERE l.line_id = %(line_id)s AND l.activated <= p.position AND {where}
+) AS line ON true
+"""
+
 # The turning points of a line from the one that holds at ``from`` on, by effective time. (That
 # never falls along a line's stream, so the order of positions is also that of times; of those at
 # one instant only the last one lasted.)
 _TIMELINE = """
 SELECT p.position, line.line_id, turn.since, turn.state, turn.causes
 FROM ({position}) AS p
-LEFT JOIN LATERAL (
-    SELECT l.line_id FROM ledger.execution AS l
-    WHERE l.line_id = %(line_id)s AND l.activated <= p.position AND {where}
-) AS line ON true
+{line}
 LEFT JOIN LATERAL (
     SELECT DISTINCT ON (i.since) i.since, i.state, i.causes
     FROM ledger.execution_interval AS i
@@ -61,10 +66,7 @@ ORDER BY turn.since
 _USAGE = """
 SELECT p.position, line.line_id, found.kind, found.day, found.amounts
 FROM ({position}) AS p
-LEFT JOIN LATERAL (
-    SELECT l.line_id FROM ledger.execution AS l
-    WHERE l.line_id = %(line_id)s AND l.activated <= p.position AND {where}
-) AS line ON true
+{line}
 LEFT JOIN LATERAL (
     SELECT 'hours' AS kind, whole.day, latest.total AS amounts
     FROM unnest(%(days)s::date[]) AS whole (day) CROSS JOIN LATERAL (
@@ -103,10 +105,14 @@ def history_statement(tenant: frozenset[str], past: bool = False) -> str:
 @cache
 def timeline_statement(tenant: frozenset[str], past: bool = False) -> str:
     """(position, line or null, since, state, causes) rows."""
-    return _TIMELINE.format(position=position_of(past, "execution"), where=where_line(tenant))
+    return _TIMELINE.format(position=position_of(past, "execution"), line=_line(tenant))
 
 
 @cache
 def usage_statement(tenant: frozenset[str], past: bool = False) -> str:
     """(position, line or null, kind, day, amounts JSON) rows; a day in part has one a change."""
-    return _USAGE.format(position=position_of(past, "execution", "run"), where=where_line(tenant))
+    return _USAGE.format(position=position_of(past, "execution", "run"), line=_line(tenant))
+
+
+def _line(tenant: frozenset[str]) -> str:
+    return _LINE.format(where=where_line(tenant))

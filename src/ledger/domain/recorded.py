@@ -65,6 +65,11 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     body: Event
 
     @property
+    def line_id(self) -> str:
+        """The line it belongs to: a run's, or the line whose own stream it is in."""
+        return self.service_line_id or self.originator_id
+
+    @property
     def event_id(self) -> str:
         """``EVT-YY-N``: the year of recording and the position (contract 5)."""
         return format_id("EVT", self.recorded_at.year, self.position)
