@@ -1,6 +1,9 @@
-"""The view behind a line's history: every event as it is told outside (contract 4 and 5).
+"""The view of every event as it is told outside: in histories, feeds and the audit log.
 
-``event`` has one row an event, in log order, with its tenant and line; rows are only added.
+``event`` has one row an event, in log order, with its tenant and line; rows are only added. A row
+carries what it says as ready JSON in three parts: ``told``, who and when, is common to the feed's
+envelope and the audit log's entry; ``said`` completes the one, ``audited`` the other. So one table
+gives the three of them in one order, and what is in two of them is kept once (contract 4 and 5).
 ``event_line`` is what the fold needs to know of a line: its state before and after.
 """
 
@@ -9,9 +12,12 @@ from typing import Any
 
 import msgspec
 
+from ledger.domain.api_key import API_KEY_EVENTS
+from ledger.domain.endpoint import ENDPOINT_EVENTS
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import EXECUTION_EVENTS, HealthSignalReported
 from ledger.domain.recorded import Recorded
+from ledger.domain.refusals import REFUSAL_EVENTS
 from ledger.domain.run import RUN_EVENTS
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds
@@ -19,21 +25,29 @@ from ledger.projection.generation import Generation
 from ledger.projection.rendering import members, time_text
 from ledger.store.arrays import array
 from projections import line
-from projections.published import PUBLISHED, UNCHANGED_HEALTH
+from projections.audited import entry_of
+from projections.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH, changes_health
 
 EVENT = Table(
     "event",
     key=("position",),
     columns={
         "position": "bigint",
+        "number": "text",
         "line_id": "text",
         "organization_id": "text",
         "workspace_id": "text",
         "type": "text",
-        "recorded_at": "timestamptz",
+        "in_feed": "bool",
         "state_before": "text",
         "state_after": "text",
-        "item": "text",
+        "told": "text",
+        "said": "text",
+        "audit": "text",
+        "action": "text",
+        "actor_type": "text",
+        "actor_id": "text",
+        "audited": "text",
     },
 )
 LINE = Table(
@@ -63,9 +77,11 @@ class EventView:
     """The projection."""
 
     name = "event"
-    version = 1
+    version = 2
     tables: tuple[Table, ...] = (EVENT, LINE)
-    events = frozenset((*EXECUTION_EVENTS, *RUN_EVENTS))
+    events = frozenset(
+        (*EXECUTION_EVENTS, *RUN_EVENTS, *API_KEY_EVENTS, *ENDPOINT_EVENTS, *REFUSAL_EVENTS)
+    )
 
     def __init__(self) -> None:
         self._lines: Folds[str, Standing] = Folds(lambda line_id: Standing(Execution(line_id)))
@@ -83,14 +99,17 @@ class EventView:
                 standing = _decode(fold)
                 yield standing.execution.id, standing
 
-        self._lines.bring({e.line_id: None for e in events}, load)
+        self._lines.bring({own: None for e in events if (own := _line_of(e))}, load)
         rows = []
         for event in events:
-            line_id = event.line_id
+            line_id = _line_of(event)
+            if line_id is None:
+                rows.append(_told(event, None, None, None))
+                continue
             standing = self._lines[line_id]
             if event.originator_id != line_id or type(event.body) in line.CHECK_INS:
                 state = standing.execution.state
-                rows.append(_told(event, line_id, PUBLISHED[type(event.body)].type, state, state))
+                rows.append(_told(event, line_id, state, state))
             else:
                 rows.append(_tell_change(event, standing))
                 self._lines.change(line_id)
@@ -109,55 +128,81 @@ class EventView:
         self._lines.clear()
 
 
+def _line_of(event: Recorded) -> str | None:
+    """The line whose story an event belongs to; None for keys, endpoints and refusals."""
+    if event.service_line_id is not None:
+        return event.service_line_id
+    return event.originator_id if event.originator_id.startswith("LIN") else None
+
+
 def _tell_change(event: Recorded, standing: Standing) -> tuple[Any, ...]:
     """Fold an event of the line's own stream and tell it with the state before and after."""
     execution = standing.execution
     before = execution.state if execution.version else None
-    type_ = PUBLISHED[type(event.body)].type
-    if isinstance(event.body, HealthSignalReported) and not _changes_health(event.body, execution):
-        type_ = UNCHANGED_HEALTH
+    in_feed = True
+    if isinstance(event.body, HealthSignalReported):
+        signal = execution.signals.get(event.body.signal)
+        in_feed = changes_health(event.body, signal.status if signal is not None else None)
     execution.evolve(event)
     standing.position = event.position
-    return _told(event, execution.id, type_, before, execution.state)
-
-
-def _changes_health(body: HealthSignalReported, execution: Execution) -> bool:
-    """Whether the signal's status changes; the score never changes without one (contract 5)."""
-    signal = execution.signals.get(body.signal)
-    return signal is None or signal.status != body.status
+    return _told(event, execution.id, before, execution.state, in_feed)
 
 
 def _told(
-    event: Recorded, line_id: str, type_: str, before: str | None, after: str
+    event: Recorded,
+    line_id: str | None,
+    before: str | None,
+    after: str | None,
+    in_feed: bool = True,
 ) -> tuple[Any, ...]:
     """One row of the table, in the order of its columns."""
-    payload = PUBLISHED[type(event.body)].payload(event.body)
-    if type_.startswith("execution."):
-        payload |= {"state_before": before, "state_after": after}
-    is_run = event.originator_id != line_id
-    envelope = {
-        "id": event.event_id,
-        "type": type_,
+    published, entry = PUBLISHED.get(type(event.body)), entry_of(event)
+    type_ = said = audited = None
+    if published is not None:
+        type_ = published.name if in_feed else UNCHANGED_HEALTH
+        payload = published.tell(event.body)
+        if type_.startswith("execution."):
+            payload |= {"state_before": before, "state_after": after}
+        envelope = {
+            "subject": {"type": SUBJECTS[event.originator_id[:3]], "id": event.originator_id},
+            "service_line_id": line_id,
+            "organization_id": event.organization_id,
+            "workspace_id": event.workspace_id,
+            "causation_id": event.causation_id,
+            "payload": payload,
+        }
+        said = members(envelope)
+    if entry is not None:
+        write = {
+            "action": entry.action,
+            "resource": entry.resource,
+            "outcome": entry.outcome,
+            "code": entry.code,
+            "request_id": event.request_id,
+        }
+        audited = members(write)
+    told = {
         "occurred_at": time_text(event.occurred_at),
         "recorded_at": time_text(event.recorded_at),
         "position": event.position,
         "actor": event.actor,
         "reported_by": event.reported_by,
-        "subject": {"type": "run" if is_run else "service_line", "id": event.originator_id},
-        "service_line_id": line_id,
-        "organization_id": event.organization_id,
-        "workspace_id": event.workspace_id,
-        "causation_id": event.causation_id,
-        "payload": payload,
     }
     return (
         event.position,
+        event.event_id.removeprefix("EVT-"),
         line_id,
         event.organization_id,
         event.workspace_id,
         type_,
-        event.recorded_at,
+        published is not None and in_feed,
         before,
         after,
-        members(envelope),
+        members(told),
+        said,
+        entry and entry.kind,
+        entry and entry.action,
+        event.actor.type,
+        event.actor.id,
+        audited,
     )

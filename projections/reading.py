@@ -60,6 +60,7 @@ INSTANT = f"""
 SELECT {_POSITION_THEN},
        (SELECT recorded_at FROM ledger.ledger_events ORDER BY recorded_at DESC LIMIT 1)
 """
+RECORDED_AT = "SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = %(position)s"
 AWAIT_APPEND = "SELECT ledger.await_append()"
 
 # The metrics of the clock's own period: week or day, whichever the model counts by.

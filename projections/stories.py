@@ -5,6 +5,7 @@ They are told alike for now and for an instant of the past: up to the statement'
 
 from functools import cache
 
+from projections.feeds import ENVELOPE
 from projections.reading import position_of, where_line
 
 # A line's events and its runs', in log order, with the line's state before and after. The line is
@@ -21,7 +22,7 @@ LEFT JOIN LATERAL (
 ) AS l ON true
 LEFT JOIN LATERAL (SELECT l.line_id WHERE {where}) AS line ON true
 LEFT JOIN LATERAL (
-    SELECT e.position, '{{' || e.item
+    SELECT e.position, '{{' || {envelope}
         || ',"state_before":' || COALESCE('"' || e.state_before || '"', 'null')
         || ',"state_after":"' || e.state_after || '"}}' AS item
     FROM ledger.event AS e
@@ -99,7 +100,9 @@ LEFT JOIN LATERAL (
 @cache
 def history_statement(tenant: frozenset[str], past: bool = False) -> str:
     """(position, line or null, position of the event, item JSON) rows."""
-    return _HISTORY.format(position=position_of(past, "event"), where=where_line(tenant))
+    return _HISTORY.format(
+        position=position_of(past, "event"), where=where_line(tenant), envelope=ENVELOPE
+    )
 
 
 @cache

@@ -18,10 +18,10 @@ from rich.table import Table
 
 from ledger.api.authentication import create_token
 from ledger.application import commands, facts, json_gate
+from ledger.application.command import Outcome, Receipt
 from ledger.application.facts import Fact, Rejected
 from ledger.application.principal import COMMAND_LINE
-from ledger.application.report import ReportFact
-from ledger.application.unit import Outcome, Receipt
+from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.bootstrap import ConfigurationError, utc_now, writing
 from ledger.demo import PRIMARY_ORGANIZATION, story
@@ -112,23 +112,22 @@ def _parse(stream: Iterable[bytes], advance: _Advance) -> Iterator[_Line]:
 
 def _record(
     writer: Writer, lines: Iterator[_Line], chunk: int
-) -> Iterator[tuple[Sequence[_Line], list[Outcome | LedgerError]]]:
+) -> Iterator[tuple[Sequence[_Line], list[Outcome]]]:
     """Hand lines to the writer in chunks, a few ahead, and give them back with their outcomes."""
     waiting: deque[tuple[list[_Line], Future[list[Outcome]]]] = deque()
     while True:
         batch = list(islice(lines, chunk))
         if batch:
-            reports = [ReportFact(p, COMMAND_LINE) for _, p in batch if isinstance(p, Fact)]
+            reports = [command_of(parsed, COMMAND_LINE) for _, parsed in batch]
             waiting.append((batch, writer.submit(reports)))
         while waiting and (len(waiting) >= _IN_FLIGHT or not batch):
             sent, future = waiting.popleft()
-            outcomes = iter(future.result())
-            yield sent, [next(outcomes) if isinstance(p, Fact) else p.error for _, p in sent]
+            yield sent, future.result()
         if not batch:
             return
 
 
-def _kind(outcome: Outcome | LedgerError) -> str:
+def _kind(outcome: Outcome) -> str:
     if isinstance(outcome, Receipt):
         return "duplicate" if outcome.duplicate else "recorded"
     return "refused"

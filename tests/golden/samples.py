@@ -7,10 +7,12 @@ exists is never written again.
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ledger.domain import endpoint as w
 from ledger.domain import execution_events as e
 from ledger.domain import run as r
 from ledger.domain.api_key import ApiKeyCreated, ApiKeyRevoked
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
+from ledger.domain.refusals import RefusalsOmitted, WriteRefused
 from ledger.store.codec import EnvelopeMapper
 
 FOLDER = Path(__file__).parent
@@ -66,6 +68,40 @@ BODIES: tuple[Event, ...] = (
     r.RunCancelled(reason="No longer needed", by_closing=True, duration_ms=60_000),
     ApiKeyCreated(name="billing", secret_hash=bytes(range(32)), permissions=("read", "write")),
     ApiKeyRevoked(),
+    w.WebhookCreated(
+        url="https://hooks.example.com/ledger",
+        event_types=("execution.blocked", "run.failed"),
+        description="Pager",
+        enabled=False,
+        secret=SEALED,
+    ),
+    w.WebhookUpdated(
+        url="https://hooks.example.com/2",
+        event_types=("*",),
+        description="Everything",
+        enabled=True,
+    ),
+    w.WebhookSecretRotated(secret=SEALED),
+    w.WebhookDisabled(reason="gone"),
+    w.WebhookRecoveryRequested(since=datetime(2026, 4, 14, 16, 30, tzinfo=UTC)),
+    w.WebhookTestRequested(),
+    w.WebhookDeliveryFailed(
+        event_id="EVT-26-000040",
+        sequence=12,
+        attempts=5,
+        response_status=503,
+        error="timed out",
+    ),
+    w.WebhookDeleted(),
+    WriteRefused(
+        action="execution.pause",
+        code="invalid_state",
+        resource_type="service_line",
+        resource_id="LIN-26-084729",
+        source="/talent",
+        fact_id="fact-1",
+    ),
+    RefusalsOmitted(count=1234, since=datetime(2026, 4, 15, 8, 29, tzinfo=UTC)),
 )
 
 

@@ -45,6 +45,18 @@ MINIMAL = {
     "health.signal_reported/1": {"signal": "outcome_progress", "status": "green"},
     "run.requested/1": {"run_id_origin": "issued"},
     "api_key.created/1": {"secret_hash": "AAEC", "permissions": []},
+    "webhook.created/1": {"url": "https://h.example/", "event_types": ["*"], "secret": "AAEC"},
+    "webhook.updated/1": {"url": "https://h.example/", "event_types": ["*"], "enabled": True},
+    "webhook.secret_rotated/1": {"secret": "AAEC"},
+    "webhook.disabled/1": {"reason": "failing"},
+    "webhook.recovery_requested/1": {"since": "2026-01-15T00:00:00Z"},
+    "webhook.delivery_failed/1": {
+        "event_id": "EVT-26-000001",
+        "sequence": 1,
+        "attempts": 5,
+    },
+    "write.refused/1": {"action": "execution.pause", "code": "not_found"},
+    "write.refusals_omitted/1": {"count": 1, "since": "2026-01-15T00:00:00Z"},
 }
 MINIMAL_ENVELOPE = {
     "occurred_at": "2026-04-15T08:30:00Z",

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
+from ledger.application.command import Receipt
 from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import ReportFact
-from ledger.application.unit import Receipt
 from ledger.demo import story
 from ledger.domain.recorded import Recorded
 from ledger.projection.contract import Projection, Table

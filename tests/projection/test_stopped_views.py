@@ -128,7 +128,6 @@ def test_an_unreadable_event_stops_the_views_that_want_it_and_no_other(
 
 def test_an_unreadable_event_that_nobody_wants_stops_nothing(conninfo: str, writer: Writer) -> None:
     report(writer, activation())
-    insert_raw(conninfo, "api_key.created/1", b"{half", "KEY-26-000009")
     insert_raw(conninfo, "of.the.future/7", b"{half", "FUT-26-000001")
     report(writer, start("RUN-26-900001"))
     with projecting(conninfo) as projector:

@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
+from ledger.application.command import Receipt
 from ledger.application.report import ReportFact
 from ledger.application.sweeper import Sweeper
-from ledger.application.unit import Receipt
 from ledger.application.writer import Writer
 from ledger.store.recorder import read_log
 from tests.support.facts import activation, fact

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from ledger.application.command import Command, Outcome, Receipt
 from ledger.application.report import ReportFact
-from ledger.application.unit import Command, Outcome, Receipt, Unit
+from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.domain.errors import InvalidState, NotFound, Unavailable
 from tests.support.facts import LINE, RUN, activation, fact

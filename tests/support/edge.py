@@ -89,10 +89,10 @@ class Edge:
         return self.run(self.service.token(*permissions, **tenant))
 
     def log(self) -> list[tuple[Any, ...]]:
-        """Where the log ends and how many events it holds."""
+        """Where the log of lines and runs ends, and how many events it holds."""
         return self.select(
             "SELECT max(notification_id), count(*) FROM ledger.ledger_events"
-            " WHERE originator_id !~ '^KEY-'"
+            " WHERE originator_id !~ '^(KEY|REF)-'"
         )
 
     def select(self, statement: str) -> list[tuple[Any, ...]]:

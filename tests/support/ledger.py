@@ -16,12 +16,11 @@ from psycopg.rows import dict_row
 
 from ledger.api.problems import status_of
 from ledger.application import facts
+from ledger.application.command import Command, Outcome, Receipt
 from ledger.application.commands import Pause, Resume
-from ledger.application.facts import Fact, Rejected
 from ledger.application.principal import Principal
-from ledger.application.report import ReportFact
+from ledger.application.report import command_of
 from ledger.application.sweeper import Sweeper
-from ledger.application.unit import Command, Outcome, Receipt
 from ledger.bootstrap import create_projector, create_writer
 from ledger.domain.errors import LedgerError
 from ledger.domain.values import day_of, format_instant, week_of
@@ -88,9 +87,8 @@ class Ledger:
     ) -> list[Item]:
         """One batch: decided together, in one append."""
         parsed = [facts.from_structured(encode(event)) for event in events]
-        commands = [ReportFact(p, by, request_id) for p in parsed if isinstance(p, Fact)]
-        outcomes = iter(self.writer.submit(commands).result())
-        return [_item(one.error if isinstance(one, Rejected) else next(outcomes)) for one in parsed]
+        commands = [command_of(one, by, request_id) for one in parsed]
+        return [_item(outcome) for outcome in self.writer.submit(commands).result()]
 
     def accept(self, *events: dict[str, Any], by: Principal = REPORTER) -> list[Item]:
         """The same, each in an append of its own; every one must be recorded."""
@@ -101,7 +99,7 @@ class Ledger:
     def refusal(
         self, event: dict[str, Any], by: Principal = REPORTER
     ) -> tuple[int | None, str | None]:
-        """(status, code) of a fact that must be refused, and that leaves the log as it was."""
+        """(status, code) of a fact that must be refused, and that leaves all lines as they were."""
         before = self.head()
         (item,) = self.report(event, by=by)
         assert item.outcome == "refused"
@@ -145,7 +143,11 @@ class Ledger:
         return self.reader.execute(statement.encode(), parameters or None).fetchall()
 
     def head(self) -> int:
-        (row,) = self.rows("SELECT coalesce(max(notification_id), 0) h FROM ledger.ledger_events")
+        """The last position of a line, run or key: refusals leave records of their own."""
+        (row,) = self.rows(
+            "SELECT coalesce(max(notification_id), 0) h FROM ledger.ledger_events"
+            " WHERE originator_id !~ '^REF-'"
+        )
         return int(row["h"])
 
     def events(self, *streams: str, after: int = 0) -> list[dict[str, Any]]:

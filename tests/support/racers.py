@@ -17,11 +17,11 @@ from typing import Any
 from psycopg.sql import SQL
 
 from ledger.application import facts
+from ledger.application.command import Command, Outcome, Receipt
 from ledger.application.commands import GoIdle, Pause, Resume
 from ledger.application.facts import Fact
 from ledger.application.principal import Principal
 from ledger.application.report import ReportFact
-from ledger.application.unit import Command, Outcome, Receipt
 from ledger.application.writer import Writer
 from ledger.domain.errors import LedgerError
 from ledger.store.append import Append, State

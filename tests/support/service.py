@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 
 from ledger.api.authentication import create_token
+from ledger.application.command import Receipt
 from ledger.application.commands import CreateApiKey
 from ledger.application.principal import COMMAND_LINE
-from ledger.application.unit import Receipt
 from ledger.bootstrap import Loops, create_api
 from ledger.domain.api_key import Permission
 from ledger.settings import Settings
@@ -19,7 +19,9 @@ from tests.support.facts import ORGANIZATION, encode
 
 BATCH = {"content-type": "application/cloudevents-batch+json"}
 STRUCTURED = {"content-type": "application/cloudevents+json"}
-ALL: tuple[Permission, ...] = ("read", "write", "service_lines:manage")
+ALL: tuple[Permission, ...] = (
+    "read", "write", "service_lines:manage", "webhooks:manage", "audit:read",
+)  # fmt: skip
 
 
 class Clock:

@@ -9,7 +9,17 @@ from fastapi.openapi.utils import get_openapi
 from starlette.types import Receive, Scope, Send
 
 from ledger import __version__
-from ledger.api import executions, facts, operations, problems, runs, stories
+from ledger.api import (
+    audit,
+    event_types,
+    executions,
+    facts,
+    feeds,
+    operations,
+    problems,
+    runs,
+    stories,
+)
 from ledger.api.documentation import PROBLEM_SCHEMA
 from ledger.api.fact_schema import FACT_SCHEMAS
 from ledger.api.lean import LeanRoute
@@ -22,6 +32,9 @@ The whole truth about work in progress: product lines report facts, the log keep
 the views answer. Every answer carries `Ledger-Position`; send it back as `Ledger-Min-Position` to
 read at least that far.
 """
+
+
+_ROUTED = (facts, executions, runs, stories, feeds, event_types, audit, operations)
 
 
 class LedgerApi(FastAPI):
@@ -75,8 +88,8 @@ def create_app(services: ApiServices) -> FastAPI:
         redirect_slashes=False,
     )
     problems.install(app)
-    for router in (facts.router, executions.router, runs.router, stories.router, operations.router):
-        app.add_routes(router)
+    for module in _ROUTED:
+        app.add_routes(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -97,5 +110,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schemas.update(batch.pop("$defs", {}))
         schemas["FactBatchAnswer"] = batch
         schemas.update(FACT_SCHEMAS)
+        event_types.describe(schemas)
         app.openapi_schema = document
     return app.openapi_schema

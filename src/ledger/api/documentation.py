@@ -1,6 +1,8 @@
-"""What OpenAPI says of refusals, by kind of route."""
+"""What OpenAPI says beside the models: refusals by kind of route, and bodies we parse ourselves."""
 
 from typing import Any
+
+from pydantic import BaseModel
 
 from ledger.api.models import Problem
 from ledger.api.problems import MEDIA_TYPE
@@ -20,7 +22,32 @@ def refusals(*statuses: int) -> _Responses:
 READ_ERRORS = refusals(400, 401, 403, 422, 503)
 _NOT_MODIFIED: _Responses = {304: {"description": "The caller's entity tag still holds"}}
 LINE_ERRORS = _NOT_MODIFIED | refusals(401, 403, 404, 422, 503)
+FEED_ERRORS = refusals(401, 403, 404, 422, 503)
 STORY_ERRORS = refusals(400, 401, 403, 404, 422, 503)
 RUN_LIST_ERRORS = _NOT_MODIFIED | refusals(400, 401, 403, 404, 422, 503)
 WRITE_ERRORS = refusals(400, 401, 403, 404, 409, 413, 415, 422, 503)
 PROBLEM_SCHEMA = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+
+IDEMPOTENT: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "Makes the request safe to send again for 24 hours: the outcome is"
+            " replayed, with `Idempotency-Replayed: true`.",
+            "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        }
+    ]
+}
+
+
+def body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """A command's JSON body; one that needs no field may be empty."""
+    schema = model.model_json_schema()
+    return {
+        "requestBody": {
+            "required": bool(schema.get("required")),
+            "content": {"application/json": {"schema": schema}},
+        }
+    }

@@ -6,32 +6,44 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi import Query as QueryParameters
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api import models
 from ledger.api.authentication import Authenticated
-from ledger.api.documentation import LINE_ERRORS, READ_ERRORS, WRITE_ERRORS
+from ledger.api.documentation import (
+    IDEMPOTENT,
+    LINE_ERRORS,
+    READ_ERRORS,
+    WRITE_ERRORS,
+    body_of,
+)
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
-from ledger.api.problems import BadRequest, InvalidCursor
+from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
     PageQuery,
     Query,
     Read,
     answer,
+    any_of,
     decode_cursor,
     encode_cursor,
     page,
     position_of,
+    services_of,
     split,
     tagged,
     tenant_filters,
 )
-from ledger.api.writing import execute, read_body
-from ledger.application import json_gate
+from ledger.api.writing import (
+    execute,
+    read_command,
+    records_refusals,
+    refused_command,
+    turn_down,
+)
 from ledger.application.commands import Pause, Resume
-from ledger.application.facts import pointers
 from ledger.application.principal import Principal
-from ledger.domain.errors import Invalid, NotFound
+from ledger.domain.errors import NotFound
 from ledger.domain.values import (
     CAUSES,
     EXECUTION_MODELS,
@@ -40,6 +52,7 @@ from ledger.domain.values import (
     RUN_ID,
     STATES,
     format_id,
+    format_instant,
     sort_key,
 )
 from projections import reading
@@ -47,12 +60,6 @@ from projections import reading
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 
 _VIEW = frozenset({"execution"})
-
-
-def any_of(words: tuple[str, ...]) -> str:
-    """The pattern of a comma-separated list of these words."""
-    one = "|".join(words)
-    return rf"^(?:{one})(?:,(?:{one}))*$"
 
 
 class Filters(Query):
@@ -95,10 +102,13 @@ class OptionalReason(BaseModel):
 AnyLineId = Annotated[str, Path(description="A LIN id.", examples=["LIN-26-084729"])]
 
 
+_UNKNOWN = "No such service line."
+
+
 def require_line_id(line_id: str) -> None:
     """What is no LIN id names no line. Raises NotFound."""
     if not re.fullmatch(LINE_ID, line_id):
-        raise NotFound("No such service line.")
+        raise NotFound(_UNKNOWN)
 
 
 @router.get(
@@ -196,30 +206,17 @@ async def _detail(read: Read, principal: Principal, line_id: str) -> Response:
         {**filters, **read.periods, "line_id": line_id},
     )
     if rows[0][1] is None:
-        raise NotFound("No such service line.")
+        raise NotFound(_UNKNOWN)
     return answer('{"data":' + rows[0][1] + "}", position_of(rows))
-
-
-_REASON_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": Reason.model_json_schema()}},
-    }
-}
-_OPTIONAL_REASON_BODY = {
-    "requestBody": {
-        "required": False,
-        "content": {"application/json": {"schema": OptionalReason.model_json_schema()}},
-    }
-}
 
 
 @router.post(
     "/{line_id}/pause",
     summary="Pause a line",
     responses={200: {"model": models.ExecutionAnswer}, **WRITE_ERRORS},
-    openapi_extra=needs("service_lines:manage") | _REASON_BODY,
+    openapi_extra=needs("service_lines:manage") | IDEMPOTENT | body_of(Reason),
 )
+@records_refusals(refused_command(Pause.action, "service_line", "line_id"))
 async def pause_execution(
     request: Request,
     principal: Authenticated,
@@ -227,16 +224,16 @@ async def pause_execution(
     _: Annotated[NoParameters, QueryParameters()],
 ) -> Response:
     """Put the operator's hold on a line: it stays active, but work stops."""
-    reason, fault = await _reason(request, Reason)
-    return await _manage(request, principal, line_id, Pause, reason, fault)
+    return await _manage(request, principal, line_id, Pause, Reason)
 
 
 @router.post(
     "/{line_id}/resume",
     summary="Resume a line",
     responses={200: {"model": models.ExecutionAnswer}, **WRITE_ERRORS},
-    openapi_extra=needs("service_lines:manage") | _OPTIONAL_REASON_BODY,
+    openapi_extra=needs("service_lines:manage") | IDEMPOTENT | body_of(OptionalReason),
 )
+@records_refusals(refused_command(Resume.action, "service_line", "line_id"))
 async def resume_execution(
     request: Request,
     principal: Authenticated,
@@ -244,29 +241,7 @@ async def resume_execution(
     _: Annotated[NoParameters, QueryParameters()],
 ) -> Response:
     """Lift the operator's hold. A hold of the service line's side stays."""
-    reason, fault = await _reason(request, OptionalReason)
-    return await _manage(request, principal, line_id, Resume, reason, fault)
-
-
-async def _reason(
-    request: Request, model: type[Reason] | type[OptionalReason]
-) -> tuple[str | None, Invalid | None]:
-    """The reason, or what is wrong with it: that is told after 404 (contract 2, checks)."""
-    raw = await read_body(request, 64 * 1024, optional=model is OptionalReason)
-    try:
-        sent = json_gate.parse(raw) if raw else {}
-        return _validated(model, sent), None
-    except Invalid as fault:
-        return None, fault
-    except json_gate.BrokenJson as error:
-        raise BadRequest(str(error)) from error
-
-
-def _validated(model: type[Reason] | type[OptionalReason], sent: Any) -> str | None:
-    try:
-        return model.model_validate(sent).reason
-    except ValidationError as error:
-        raise Invalid("The request is not valid.", pointers(error, "")) from error
+    return await _manage(request, principal, line_id, Resume, OptionalReason)
 
 
 async def _manage(
@@ -274,16 +249,34 @@ async def _manage(
     principal: Principal,
     line_id: str,
     command: type[Pause],
-    reason: str | None,
-    fault: Invalid | None,
+    model: type[Reason] | type[OptionalReason],
 ) -> Response:
     """Carry out and answer the new detail, at the write's own position."""
-    require_line_id(line_id)
-    request_id = request.state.request_id
+    sent = await read_command(request, principal, model, optional=model is OptionalReason)
+    if not re.fullmatch(LINE_ID, line_id):
+        await turn_down(request, principal, NotFound(_UNKNOWN), refused_command(command.action))
     receipt = await execute(
-        request, command(line_id, principal, request_id, reason=reason, fault=fault)
+        request,
+        command(
+            line_id,
+            principal,
+            request.state.request_id,
+            reason=sent.body.reason if sent.body is not None else None,
+            fault=sent.fault,
+            idempotency=sent.key,
+        ),
     )
-    read = Read(request, principal, Query(), None, _VIEW)
-    response = await _detail(read, principal, line_id)
+    query = Query()
+    if receipt.replayed:
+        # The line as it was at the write's own position, which later ones have left.
+        query = Query(as_of=await _recorded_at(request, receipt.position))
+    response = await _detail(Read(request, principal, query, None, _VIEW), principal, line_id)
     response.headers["Ledger-Position"] = str(receipt.position)
     return response
+
+
+async def _recorded_at(request: Request, position: int) -> str:
+    ((instant,),) = await services_of(request).door.fetch(
+        None, reading.RECORDED_AT, {"position": position}
+    )
+    return format_instant(instant)

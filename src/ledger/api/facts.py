@@ -13,14 +13,14 @@ from ledger.api.fact_schema import FACT_BODY
 from ledger.api.lean import LeanRoute, NoParameters, needs
 from ledger.api.problems import BadRequest, UnsupportedMediaType, status_of
 from ledger.api.reading import services_of
-from ledger.api.writing import media_type, read_capped, submit
+from ledger.api.writing import media_type, read_capped, records_refusals, submit
 from ledger.application import facts as parsing
 from ledger.application import json_gate
+from ledger.application.command import Command, Outcome, Receipt, TurnDown
 from ledger.application.facts import MAX_BODY_BYTES, MAX_ITEMS, Fact, Rejected
 from ledger.application.principal import Principal
-from ledger.application.report import ReportFact
-from ledger.application.unit import Outcome, Receipt
-from ledger.domain.errors import LedgerError, TooLarge
+from ledger.application.report import command_of
+from ledger.domain.errors import LedgerError, Refused, TooLarge
 
 router = APIRouter(prefix="/v1", tags=["facts"], route_class=LeanRoute)
 
@@ -29,6 +29,18 @@ _encode = msgspec.json.Encoder().encode
 _BATCH = "application/cloudevents-batch+json"
 _STRUCTURED = "application/cloudevents+json"
 _JSON = "application/json"
+
+
+async def _refused(request: Request, principal: Principal, refusal: Refused) -> list[Command]:
+    """A record for each fact of a body that was refused as a whole, as far as it can be read."""
+    try:
+        raw = await read_capped(request, MAX_BODY_BYTES)
+        batch = media_type(request) == _BATCH
+        parsed = _parse_batch(raw) if batch else [_parse_single(request, raw)]
+    except (LedgerError, json_gate.BrokenJson):
+        return []
+    request_id = request.state.request_id
+    return [TurnDown(refusal, one.about, principal, request_id) for one in parsed]
 
 
 @router.post(
@@ -54,6 +66,7 @@ _JSON = "application/json"
         **refusals(400, 401, 403, 404, 409, 413, 415, 422, 503),
     },
 )
+@records_refusals(_refused)
 async def report_facts(
     request: Request, principal: Authenticated, _: Annotated[NoParameters, Query()]
 ) -> Response:
@@ -83,9 +96,7 @@ def _parse_single(request: Request, raw: bytes) -> Fact | Rejected:
 
 
 async def _single(request: Request, principal: Principal, parsed: Fact | Rejected) -> Response:
-    if isinstance(parsed, Rejected):
-        raise parsed.error
-    outcomes = await submit(request, [ReportFact(parsed, principal, request.state.request_id)])
+    outcomes = await submit(request, [command_of(parsed, principal, request.state.request_id)])
     outcome = outcomes[0]
     if isinstance(outcome, LedgerError):
         raise outcome
@@ -95,20 +106,23 @@ async def _single(request: Request, principal: Principal, parsed: Fact | Rejecte
 
 
 async def _batch(request: Request, principal: Principal, raw: bytes) -> Response:
+    parsed = _parse_batch(raw)
+    request_id = request.state.request_id
+    outcomes = await submit(request, [command_of(p, principal, request_id) for p in parsed])
+    results = [
+        _item(index, one, outcome)
+        for index, (one, outcome) in enumerate(zip(parsed, outcomes, strict=True))
+    ]
+    return _answer({"data": results}, _last_position(results, request), 200)
+
+
+def _parse_batch(raw: bytes) -> list[Fact | Rejected]:
     json_gate.check_text(raw)
     items = json_gate.split(raw)
     if len(items) > MAX_ITEMS:
         raise TooLarge("A batch may have at most 1,000 facts.")
     # All are parsed before any is recorded: broken JSON anywhere is about the whole body.
-    parsed = [parsing.from_structured(item) for item in items]
-    request_id = request.state.request_id
-    commands = [ReportFact(p, principal, request_id) for p in parsed if isinstance(p, Fact)]
-    outcomes = iter(await submit(request, commands))
-    results = [
-        _item(index, one, next(outcomes) if isinstance(one, Fact) else one.error)
-        for index, one in enumerate(parsed)
-    ]
-    return _answer({"data": results}, _last_position(results, request), 200)
+    return [parsing.from_structured(item) for item in items]
 
 
 def _last_position(results: Sequence[dict[str, Any]], request: Request) -> int:

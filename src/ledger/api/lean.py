@@ -22,8 +22,9 @@ from starlette.types import Receive, Scope, Send
 
 from ledger.api.authentication import Authenticated, authenticate
 from ledger.api.problems import UNBUILT, as_refusal, problem
+from ledger.api.writing import TurnsDown, turn_down
 from ledger.application.facts import pointers
-from ledger.domain.errors import Invalid, LedgerError
+from ledger.domain.errors import Invalid, LedgerError, Refused
 
 _Filler = Callable[[Request], Any]
 
@@ -58,6 +59,7 @@ class LeanRoute(APIRoute):
         super().__init__(path, endpoint, **options)
         self._call: Callable[..., Awaitable[Any]] = endpoint
         self._permission: str = (self.openapi_extra or {})["x-permission"]
+        self._turns_down: TurnsDown | None = getattr(endpoint, "turns_down", None)
         parameters = inspect.signature(endpoint, eval_str=True).parameters
         self._principal = next(n for n, p in parameters.items() if p.annotation == Authenticated)
         self._fillers: list[tuple[str, _Filler]] = [
@@ -80,8 +82,13 @@ class LeanRoute(APIRoute):
         request = Request(scope, receive, send)
         try:
             principal = await authenticate(request)
-            principal.require(self._permission)
-            arguments = {name: fill(request) for name, fill in self._fillers}
+            try:
+                principal.require(self._permission)
+                arguments = {name: fill(request) for name, fill in self._fillers}
+            except Refused as refusal:
+                if self._turns_down is None:
+                    raise
+                await turn_down(request, principal, refusal, self._turns_down)
             arguments[self._principal] = principal
             response = await self._call(**arguments)
         except (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBUILT) as error:
@@ -103,11 +110,12 @@ def _filler(name: str, annotation: Any) -> _Filler:
 
 
 def _query_filler(model: type[BaseModel]) -> _Filler:
-    empty = model()
+    needed = any(field.is_required() for field in model.model_fields.values())
+    empty = None if needed else model()
 
     def fill(request: Request) -> BaseModel:
         raw: bytes = request.scope["query_string"]
-        return parse_query(raw, model) if raw else empty
+        return parse_query(raw, model) if raw or empty is None else empty
 
     return fill
 

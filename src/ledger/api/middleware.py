@@ -49,6 +49,8 @@ class EveryAnswer:
                 answered = True
                 headers: list[tuple[bytes, bytes]] = message["headers"]
                 headers.append((b"x-request-id", request_id.encode()))
+                if scope["state"].get("replayed"):
+                    headers.append((b"idempotency-replayed", b"true"))
                 if not any(name == b"ledger-position" for name, _ in headers):
                     position = str(self._positions.last_heard).encode()
                     headers.append((b"ledger-position", position))

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from ledger.api.authentication import Unauthorized
-from ledger.domain.errors import Invalid, LedgerError, NotFound, Unavailable
+from ledger.domain.errors import Invalid, LedgerError, NotFound, Refused, Unavailable
 
 _logger = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "invalid_request": (422, "Invalid request"),
     "invalid_cursor": (400, "Invalid cursor"),
     "runs_not_supported": (422, "The line has no runs"),
+    "idempotency_key_reused": (422, "The Idempotency-Key was used before"),
     "internal_error": (500, "Internal error"),
     "behind": (503, "The views are behind"),
     "unavailable": (503, "Unavailable"),
@@ -92,6 +93,8 @@ def problem(
         headers["Retry-After"] = _RETRY_AFTER[code]
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, Refused) and error.position:
+        headers["Ledger-Position"] = str(error.position)
     document: dict[str, Any] = {
         "type": "about:blank",
         "title": STATUS[code][1],

@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -47,19 +48,52 @@ AsOf = Annotated[
 ]
 
 
-class Query(BaseModel):
-    """The parameters that every reading route takes; an unknown one is refused."""
+class Present(BaseModel):
+    """The parameters of a route that only knows the present; an unknown one is refused."""
 
     model_config = ConfigDict(extra="forbid")
 
+    @property
+    def instant(self) -> datetime | None:
+        """The instant that is asked about; None: now."""
+        return None
+
+
+class Query(Present):
+    """The parameters that every route about lines and runs takes."""
+
     as_of: AsOf = None
 
+    @property
+    def instant(self) -> datetime | None:
+        """The instant that is asked about; None: now."""
+        return None if self.as_of is None else parse_bound(self.as_of)
 
-class PageQuery(Query):
+
+class Page(BaseModel):
     """The parameters of a list."""
 
     cursor: str | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 25
+
+
+class PageQuery(Query, Page):
+    """The parameters of a list that knows the past."""
+
+
+class RangeParameters(BaseModel):
+    """A stretch of time: ``from`` is inclusive, ``to`` exclusive."""
+
+    from_: Annotated[Bound | None, Field(alias="from")] = None
+    to: Bound | None = None
+
+    def bounds(self) -> tuple[datetime | None, datetime | None]:
+        """Both ends. Raises Invalid where they are the wrong way round."""
+        start = parse_bound(self.from_) if self.from_ else None
+        end = parse_bound(self.to) if self.to else None
+        if start is not None and end is not None and start > end:
+            raise Invalid.at("/to", "lies before from")
+        return start, end
 
 
 def services_of(request: Request) -> ApiServices:
@@ -79,13 +113,13 @@ class Read:
         self,
         request: Request,
         principal: Principal,
-        query: Query,
+        query: Present,
         min_position: int | None,
         views: frozenset[str],
     ) -> None:
         self._services = services_of(request)
         self._principal, self._min_position, self._views = principal, min_position, views
-        self._as_of = None if query.as_of is None else parse_bound(query.as_of)
+        self._as_of = query.instant
         self._clock = self._services.clock()
         self.now = self._clock if self._as_of is None else self._as_of
 
@@ -146,6 +180,12 @@ def tenant_filters(principal: Principal) -> dict[str, Any]:
 def split(value: str | None) -> list[str] | None:
     """A comma-separated parameter: any of these."""
     return None if value is None else value.split(",")
+
+
+def any_of(words: tuple[str, ...]) -> str:
+    """The pattern of a comma-separated list of these words."""
+    one = "|".join(map(re.escape, words))
+    return rf"^(?:{one})(?:,(?:{one}))*$"
 
 
 def encode_cursor(key: Mapping[str, Any], filters: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field
 from ledger.api import models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import LINE_ERRORS, RUN_LIST_ERRORS
-from ledger.api.executions import AnyLineId, any_of, require_line_id
+from ledger.api.executions import AnyLineId, require_line_id
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
@@ -20,6 +20,7 @@ from ledger.api.reading import (
     Query,
     Read,
     answer,
+    any_of,
     decode_cursor,
     encode_cursor,
     page,

@@ -6,18 +6,17 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
-from pydantic import Field
 
 from ledger.api import models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import STORY_ERRORS
 from ledger.api.executions import AnyLineId, require_line_id
+from ledger.api.feeds import event_position
 from ledger.api.lean import LeanRoute, MinPosition, needs
-from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
-    Bound,
     PageQuery,
     Query,
+    RangeParameters,
     Read,
     answer,
     decode_cursor,
@@ -29,7 +28,7 @@ from ledger.api.reading import (
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.timeline import Interval, Turn, intervals, totals
 from ledger.domain.usage import Amounts, Range
-from ledger.domain.values import EARLIEST, LATEST, day_of, format_instant, parse_bound
+from ledger.domain.values import EARLIEST, LATEST, day_of, format_instant
 from projections import stories
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
@@ -43,19 +42,8 @@ _decode_hours = msgspec.json.Decoder(list[tuple[str | None, int]]).decode
 _decode_amounts = msgspec.json.Decoder(dict[str, int]).decode
 
 
-class RangeQuery(Query):
-    """A stretch of time: ``from`` is inclusive, ``to`` exclusive."""
-
-    from_: Annotated[Bound | None, Field(alias="from")] = None
-    to: Bound | None = None
-
-    def bounds(self) -> tuple[datetime | None, datetime | None]:
-        """Both ends. Raises Invalid where they are the wrong way round."""
-        start = parse_bound(self.from_) if self.from_ else None
-        end = parse_bound(self.to) if self.to else None
-        if start is not None and end is not None and start > end:
-            raise Invalid.at("/to", "lies before from")
-        return start, end
+class RangeQuery(Query, RangeParameters):
+    """The parameters of a stretch of a line's story."""
 
 
 @router.get(
@@ -75,7 +63,7 @@ async def show_history(
     require_line_id(line_id)
     of_line, after = {"line": line_id}, 0
     if query.cursor is not None:
-        after = _event_position(decode_cursor(query.cursor, of_line))
+        after = event_position(decode_cursor(query.cursor, of_line))
     tenant = tenant_filters(principal)
     rows = await Read(request, principal, query, min_position, frozenset({"event"})).rows(
         lambda past: stories.history_statement(frozenset(tenant), past),
@@ -86,13 +74,6 @@ async def show_history(
     shown = found[: query.limit]
     cursor = encode_cursor({"position": shown[-1][2]}, of_line) if shown else None
     return page([row[3] for row in shown], cursor, len(found) > len(shown), position_of(rows))
-
-
-def _event_position(key: dict[str, Any]) -> int:
-    position = key.get("position")
-    if type(position) is not int or not 0 <= position < 2**63:
-        raise InvalidCursor("The cursor is not valid for this request.")
-    return position
 
 
 @router.get(

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from ledger.api.positions import ViewPositions
-from ledger.application.unit import Command, Outcome, Receipt
+from ledger.application.command import Command, Outcome
 from ledger.application.writer import Writer
 
 _Answered = tuple[asyncio.Future[list[Outcome]], list[Outcome]]
@@ -44,5 +44,6 @@ class Submissions:
         self._awake = False
         while self._answered:
             future, outcomes = self._answered.popleft()
-            last = max((o.position for o in outcomes if isinstance(o, Receipt)), default=0)
+            # A refusal has a record too, which the audit log then shows.
+            last = max((getattr(outcome, "position", 0) for outcome in outcomes), default=0)
             self._positions.after(last, future, outcomes, late=outcomes)

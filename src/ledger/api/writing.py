@@ -1,13 +1,40 @@
-"""What the writing routes share: bodies under a cap, commands to the writer, waiting for views."""
+"""What the writing routes share: bodies under a cap, commands to the writer, waiting for views.
 
-from collections.abc import Sequence
+Every refusal of a write passes the writer, which records it for the audit log (contract 5): those
+of decisions by themselves, those from before any decision by ``turn_down``.
+"""
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from fastapi import Request
+from pydantic import BaseModel, ValidationError
 
 from ledger.api.problems import BadRequest, UnsupportedMediaType
 from ledger.api.reading import services_of
-from ledger.application.unit import Command, Outcome, Receipt
-from ledger.domain.errors import LedgerError, TooLarge
+from ledger.application import json_gate
+from ledger.application.command import (
+    About,
+    Command,
+    IdempotencyKey,
+    Outcome,
+    Receipt,
+    TurnDown,
+)
+from ledger.application.facts import pointers
+from ledger.application.principal import Principal
+from ledger.domain.errors import Invalid, LedgerError, Refused, TooLarge, Unavailable
+
+M = TypeVar("M", bound=BaseModel)
+F = TypeVar("F", bound=Callable[..., Any])
+
+TurnsDown = Callable[[Request, Principal, Refused], Awaitable[Sequence[Command]]]
+"""Makes the commands that record a refusal from before the endpoint was called."""
+
+_LARGEST_COMMAND = 64 * 1024
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def media_type(request: Request) -> str:
@@ -48,6 +75,85 @@ async def read_body(request: Request, limit: int, *, optional: bool) -> bytes:
     return raw
 
 
+class Sent(NamedTuple, Generic[M]):
+    """A command's body, the key it was sent under, and what is wrong with them.
+
+    A fault is told only after 404 and by the writer, which records it.
+    """
+
+    body: M | None
+    key: IdempotencyKey | None
+    fault: Invalid | None
+
+
+async def read_command(
+    request: Request, principal: Principal, model: type[M], *, optional: bool = False
+) -> Sent[M]:
+    """What a command's request says. Raises BadRequest, TooLarge or UnsupportedMediaType."""
+    raw = await read_body(request, _LARGEST_COMMAND, optional=optional)
+    key, fault = _idempotency_key(request, principal, raw)
+    try:
+        return Sent(model.model_validate(json_gate.parse(raw) if raw else {}), key, fault)
+    except ValidationError as error:
+        places = (*(fault.errors if fault else ()), *pointers(error, ""))
+        return Sent(None, key, Invalid("The request is not valid.", places))
+    except Invalid as error:
+        return Sent(None, key, error)
+    except json_gate.BrokenJson as error:
+        raise BadRequest(str(error)) from error
+
+
+def _idempotency_key(
+    request: Request, principal: Principal, raw: bytes
+) -> tuple[IdempotencyKey | None, Invalid | None]:
+    """Under which key a command was sent, or what is wrong with the key (contract 7)."""
+    sent = request.headers.getlist("idempotency-key")
+    if not sent:
+        return None, None
+    key = sent[0].strip()
+    if len(key) > 1 and key[0] == key[-1] == '"':
+        # The draft's form is a quoted string; a bare one is taken too.
+        key = key[1:-1]
+    if len(sent) > 1 or not _IDEMPOTENCY_KEY.fullmatch(key):
+        return None, Invalid.at("/Idempotency-Key", "must be 1 to 255 visible ASCII characters")
+    fingerprint = hashlib.sha256(request.scope["query_string"] + b"\0" + raw).digest()
+    return IdempotencyKey(principal.id, request.url.path, key, fingerprint), None
+
+
+def records_refusals(turns_down: TurnsDown) -> Callable[[F], F]:
+    """Mark a writing endpoint with what to record when it is refused before it is called."""
+
+    def mark(endpoint: F) -> F:
+        endpoint.turns_down = turns_down  # type: ignore[attr-defined]
+        return endpoint
+
+    return mark
+
+
+def refused_command(action: str, resource: str = "", parameter: str = "") -> TurnsDown:
+    """The record of a refused command, about what its path names where that is an id at all."""
+
+    async def turns_down(
+        request: Request, principal: Principal, refusal: Refused
+    ) -> Sequence[Command]:
+        identifier = request.path_params.get(parameter, "")
+        named = re.fullmatch(r"[A-Z]{3}-[0-9]{2}-[0-9]{6,12}", identifier)
+        about = About(action, (resource, identifier) if named else None)
+        return [TurnDown(refusal, about, principal, request.state.request_id)]
+
+    return turns_down
+
+
+async def turn_down(
+    request: Request, principal: Principal, refusal: Refused, turns_down: TurnsDown
+) -> NoReturn:
+    """Record a refusal and raise it. Raises Unavailable where it cannot be recorded."""
+    for outcome in await submit(request, await turns_down(request, principal, refusal)):
+        if isinstance(outcome, Unavailable):
+            raise outcome
+    raise refusal
+
+
 async def submit(request: Request, commands: Sequence[Command]) -> list[Outcome]:
     """Outcomes in order, once the views show them (or after 2 s: a view must not hang a writer)."""
     return await services_of(request).submissions.submit(commands)
@@ -56,6 +162,8 @@ async def submit(request: Request, commands: Sequence[Command]) -> list[Outcome]
 async def execute(request: Request, command: Command) -> Receipt:
     """One command's receipt. Raises its refusal."""
     outcome = (await submit(request, [command]))[0]
+    if isinstance(outcome, Receipt | Refused):
+        request.state.replayed = outcome.replayed
     if isinstance(outcome, LedgerError):
         raise outcome
     return outcome

@@ -3,32 +3,19 @@
 import hashlib
 from collections.abc import Iterable
 
+from ledger.application.command import About, IdempotencyKey, OwnCommand, Receipt
 from ledger.application.principal import SWEEPER, Principal
-from ledger.application.unit import Receipt, TenantOf, Unit
+from ledger.application.unit import Unit
 from ledger.domain.api_key import ApiKey, ApiKeyCreated, Permission
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Recorded
 
 
-class _LineCommand:
-    """A command about one line."""
-
-    def __init__(self, line_id: str, principal: Principal, request_id: str | None = None) -> None:
-        self.line_id = line_id
-        self.principal = principal
-        self.request_id = request_id
-
-    def streams(self) -> Iterable[str]:
-        """The line."""
-        return (self.line_id,)
-
-    def identity(self, tenant_of: TenantOf) -> None:
-        """No fact."""
-
-
-class Pause(_LineCommand):
+class Pause(OwnCommand):
     """Put the operator's hold on a line (contract 4)."""
+
+    action = "execution.pause"
 
     def __init__(
         self,
@@ -38,38 +25,58 @@ class Pause(_LineCommand):
         *,
         reason: str | None,
         fault: Invalid | None = None,
+        idempotency: IdempotencyKey | None = None,
     ) -> None:
-        super().__init__(line_id, principal, request_id)
+        super().__init__(principal, request_id)
+        self.line_id = line_id
         self.reason = reason
         self.fault = fault
         """What is wrong with the request: told only to who may know that the line exists."""
+        self.idempotency = idempotency
+
+    def streams(self) -> Iterable[str]:
+        """The line."""
+        return (self.line_id,)
+
+    def about(self) -> About:
+        """The line."""
+        return About(self.action, ("service_line", self.line_id))
 
     def decide(self, unit: Unit) -> Receipt:
         """Raises NotFound, Invalid or InvalidState."""
+        execution = self._line(unit)
+        body = execution.pause("operator", self.reason)
+        return receipt(unit.record(execution, body, unit.now, self))
+
+    def _line(self, unit: Unit) -> Execution:
         execution = unit.execution(self.line_id, self.principal)
         if self.fault is not None:
             raise self.fault
-        body = execution.pause("operator", self.reason)
-        return _receipt(unit.record(execution, body, unit.now, self))
+        return execution
 
 
 class Resume(Pause):
     """Lift the operator's hold (contract 4)."""
 
+    action = "execution.resume"
+
     def decide(self, unit: Unit) -> Receipt:
         """Raises NotFound, Invalid or InvalidState."""
-        execution = unit.execution(self.line_id, self.principal)
-        if self.fault is not None:
-            raise self.fault
+        execution = self._line(unit)
         body = execution.resume("operator", self.reason)
-        return _receipt(unit.record(execution, body, unit.now, self))
+        return receipt(unit.record(execution, body, unit.now, self))
 
 
-class GoIdle(_LineCommand):
+class GoIdle(OwnCommand):
     """Record that a line went idle, if the rule says so at this moment (contract 3)."""
 
     def __init__(self, line_id: str) -> None:
-        super().__init__(line_id, SWEEPER)
+        super().__init__(SWEEPER)
+        self.line_id = line_id
+
+    def streams(self) -> Iterable[str]:
+        """The line."""
+        return (self.line_id,)
 
     def decide(self, unit: Unit) -> Receipt:
         """Recorded once: a line that is idle, held, closed or busy is left as it is."""
@@ -86,10 +93,10 @@ class GoIdle(_LineCommand):
         if idle is None:
             return Receipt(self.line_id, (), 0, duplicate=True)
         body, at = idle
-        return _receipt(unit.record(execution, body, at, self))
+        return receipt(unit.record(execution, body, at, self))
 
 
-class CreateApiKey:
+class CreateApiKey(OwnCommand):
     """Hand out a key. The token is made by the caller; only its hash comes here."""
 
     def __init__(
@@ -102,48 +109,40 @@ class CreateApiKey:
         workspace_id: str | None,
         permissions: tuple[Permission, ...],
     ) -> None:
-        self.principal = principal
-        self.request_id: str | None = None
+        super().__init__(principal)
         self._hash = hash_token(token)
         self._name = name
         self._tenant = (organization_id, workspace_id, None)
         self._permissions = permissions
 
-    def streams(self) -> Iterable[str]:
-        """A new stream."""
-        return ()
-
-    def identity(self, tenant_of: TenantOf) -> None:
-        """No fact."""
-
     def decide(self, unit: Unit) -> Receipt:
         """Always recorded."""
         body = ApiKeyCreated(name=self._name, secret_hash=self._hash, permissions=self._permissions)
         key = ApiKey(unit.issue("KEY"))
-        return _receipt(unit.record(key, body, unit.now, self, tenant=self._tenant))
+        return receipt(unit.record(key, body, unit.now, self, tenant=self._tenant))
 
 
-class RevokeApiKey:
+class RevokeApiKey(OwnCommand):
     """Take a key back; every worker refuses it within seconds."""
 
     def __init__(self, principal: Principal, key_id: str) -> None:
-        self.principal = principal
-        self.request_id: str | None = None
+        super().__init__(principal)
         self._key_id = key_id
 
     def streams(self) -> Iterable[str]:
         """The key."""
         return (self._key_id,)
 
-    def identity(self, tenant_of: TenantOf) -> None:
-        """No fact."""
+    def about(self) -> About:
+        """The key."""
+        return About("key.revoke", ("api_key", self._key_id))
 
     def decide(self, unit: Unit) -> Receipt:
         """Raises NotFound or InvalidState."""
         key = unit.find(self._key_id)
         if not isinstance(key, ApiKey):
             raise NotFound("No such key.")
-        return _receipt(unit.record(key, key.revoke(), unit.now, self))
+        return receipt(unit.record(key, key.revoke(), unit.now, self))
 
 
 def hash_token(token: str) -> bytes:
@@ -151,5 +150,6 @@ def hash_token(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def _receipt(recorded: Recorded) -> Receipt:
-    return Receipt(recorded.originator_id, (recorded.event_id,), recorded.position)
+def receipt(recorded: Recorded, answer: bytes | None = None) -> Receipt:
+    """What became of a command that recorded one event."""
+    return Receipt(recorded.originator_id, (recorded.event_id,), recorded.position, answer=answer)

@@ -15,6 +15,7 @@ import msgspec
 from pydantic import ValidationError
 
 from ledger.application import json_gate
+from ledger.application.command import About
 from ledger.application.fact_types import ALIASES, FACT_TYPES, FactData, FactType
 from ledger.domain.errors import Invalid, Refused, TooLarge
 from ledger.domain.recorded import Actor
@@ -27,6 +28,7 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}")
 _SUBJECT = {"line": re.compile(LINE_ID), "run": re.compile(RUN_ID)}
 _ACTOR_TYPES = get_args(ActorType)
+_RESOURCE = {"line": "service_line", "run": "run"}
 
 
 class Fact(msgspec.Struct, frozen=True):
@@ -55,6 +57,26 @@ class Fact(msgspec.Struct, frozen=True):
             return line_id if _SUBJECT["line"].fullmatch(line_id) else None
         return None
 
+    @property
+    def about(self) -> About:
+        """What the audit log keeps of it should it be refused (contract 5)."""
+        line, resource = self.named_line, None
+        if self.subject is not None:
+            resource = (_RESOURCE[self.kind.subject], self.subject)
+        elif line is not None:
+            resource = (_RESOURCE["line"], line)
+        named = self.sent.get("organization_id"), self.sent.get("workspace_id")
+        begins = self.type == "service_line.activated" and self.fault is None
+        return About(
+            self.type,
+            resource,
+            self.actor,
+            self.time,
+            self.source,
+            self.id,
+            (str(named[0]), str(named[1])) if begins else None,
+        )
+
 
 class Rejected(msgspec.Struct, frozen=True):
     """What was sent is no fact; the attributes that could be read, and why."""
@@ -63,6 +85,8 @@ class Rejected(msgspec.Struct, frozen=True):
     id: str | None = None
     source: str | None = None
     subject: str | None = None
+    about: About | None = None
+    """What the audit log keeps of it; None where it could not be read at all."""
 
 
 def from_structured(raw: bytes) -> Fact | Rejected:
@@ -105,7 +129,24 @@ def _from_attributes(event: dict[str, Any], data: Any) -> Fact | Rejected:
     try:
         return _fact(event, data)
     except Invalid as error:
-        return Rejected(error, fact_id, source, subject)
+        return Rejected(error, fact_id, source, subject, _about(event))
+
+
+def _about(event: dict[str, Any]) -> About:
+    """What can be said of an object that is no fact: its type, and the ids that are ids."""
+
+    def text(name: str, limit: int) -> str | None:
+        value = event.get(name)
+        return value if isinstance(value, str) and 1 <= len(value) <= limit else None
+
+    sent_type, subject = text("type", 100) or "unknown", text("subject", 255) or ""
+    kinds = [kind for kind, pattern in _SUBJECT.items() if pattern.fullmatch(subject)]
+    return About(
+        ALIASES.get(sent_type, sent_type),
+        (_RESOURCE[kinds[0]], subject) if kinds else None,
+        source=text("source", 255),
+        fact_id=text("id", 255),
+    )
 
 
 def _fact(event: dict[str, Any], data: Any) -> Fact:

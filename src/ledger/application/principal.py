@@ -45,3 +45,9 @@ COMMAND_LINE = Principal("cli", "system", frozenset({"admin"}))
 
 SWEEPER = Principal("idle-sweeper", "system", frozenset({"admin"}))
 """The service itself, when a line goes idle."""
+
+HOUSEKEEPER = Principal("housekeeper", "system", frozenset({"admin"}))
+"""The service itself, when it tells how many refusals were only counted."""
+
+DISPATCHER = Principal("webhook-dispatcher", "system", frozenset({"admin"}))
+"""The service itself, when a delivery fails for good or an endpoint is disabled by rule."""

@@ -14,9 +14,10 @@ import msgspec
 
 from ledger.application import fact_types as types
 from ledger.application import json_gate, report_runs
-from ledger.application.facts import Fact
+from ledger.application.command import About, Command, Receipt, TenantOf, TurnDown
+from ledger.application.facts import Fact, Rejected
 from ledger.application.principal import Principal
-from ledger.application.unit import Receipt, TenantOf, Unit
+from ledger.application.unit import Unit
 from ledger.domain import execution_events as events
 from ledger.domain.errors import (
     FactConflict,
@@ -37,10 +38,22 @@ MAX_AHEAD = timedelta(minutes=5)
 """How far a fact's time may lie in the future: clocks differ a little."""
 
 
+def command_of(
+    parsed: Fact | Rejected, principal: Principal, request_id: str | None = None
+) -> Command:
+    """What is asked for by what was sent: to record a fact, or at least that it was none."""
+    if isinstance(parsed, Fact):
+        return ReportFact(parsed, principal, request_id)
+    return TurnDown(parsed.error, parsed.about, principal, request_id)
+
+
 class ReportFact:
     """The command: one fact, as one credential reports it."""
 
     __slots__ = ("actor", "fact", "principal", "request_id")
+
+    idempotency = None
+    """Facts have an identity of their own."""
 
     def __init__(self, fact: Fact, principal: Principal, request_id: str | None = None) -> None:
         self.fact = fact
@@ -65,6 +78,10 @@ class ReportFact:
         if organization_id is None:
             return None
         return organization_id, self.fact.source, self.fact.id
+
+    def about(self) -> About:
+        """The fact."""
+        return self.fact.about
 
     def decide(self, unit: Unit) -> Receipt:
         """Judge and record. Raises Refused."""
@@ -184,7 +201,7 @@ class Recording:
         threshold = self.unit.idle_after(execution.execution_model)
         woken = execution.wake(self.at, opens_run, self.unit.now, threshold)
         if woken is not None:
-            cause = self.unit.next_position + 1
+            cause = self.unit.event_id(self.unit.next_position + 1)
             recorded = self.unit.record(
                 execution, woken, self.at, self.command, actor=self.command.actor, caused_by=cause
             )

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
+from ledger.application.command import Receipt
 from ledger.application.commands import GoIdle
-from ledger.application.unit import Receipt
 from ledger.application.writer import Writer
 from ledger.domain.errors import LedgerError
 from projections import reading

@@ -9,12 +9,12 @@ import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
-import msgspec
-
+from ledger.application.command import Command
+from ledger.application.idempotency import Outcomes
 from ledger.application.principal import Principal
-from ledger.domain.errors import NotFound, Refused, Unavailable
+from ledger.domain.endpoint import Endpoint
+from ledger.domain.errors import NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.run import Run
@@ -22,42 +22,13 @@ from ledger.domain.values import EARLIEST, format_id
 from ledger.store.append import Append, FactRow
 from ledger.store.decision_tables import LineActivity
 from ledger.store.log import Log
+from ledger.store.side_tables import Omitted
 from ledger.store.snapshots import EVERY, KINDS, Aggregate
 from ledger.store.vault import RunKey, Vault
-
-TenantOf = Callable[[str], str | None]
 
 _YEAR_END = timedelta(milliseconds=50)
 _CACHED = 20_000
 """Aggregates kept per process: some 2 KB each."""
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """What became of a command that was not refused."""
-
-    subject: str
-    event_ids: tuple[str, ...]
-    position: int
-    duplicate: bool = False
-
-
-class Command(Protocol):
-    """A request that may be refused."""
-
-    principal: Principal
-    request_id: str | None
-
-    def streams(self) -> Iterable[str]:
-        """Ids of the aggregates it decides on, as far as known beforehand."""
-
-    def identity(self, tenant_of: "TenantOf") -> tuple[str, str, str] | None:
-        """(organization, source, fact id), where it is a fact and its organization is known.
-
-        ``tenant_of`` tells the organization of a stream, as far as known beforehand.
-        """
-
-    def decide(self, unit: "Unit") -> Receipt:
-        """Check, then record. Raises Refused before it records anything."""
 
 
 class Cache:
@@ -95,7 +66,7 @@ class Unit:
         self.append = append
         self.decisions = append.decisions
         self.idle_after = idle_after
-        self._log, self._cache, self._vault, self._clock = log, cache, vault, clock
+        self._log, self._cache, self._clock = log, cache, clock
         self._fresh: set[str] = set()
         """Streams known to be up to date in this append."""
         self._facts: dict[tuple[str, str, str], FactRow] = {}
@@ -107,6 +78,9 @@ class Unit:
         self._long: set[str] = set()
         """Streams that are due for a snapshot: a long tail was read, or a round version reached."""
         self._free_ids: dict[tuple[str, int], Iterator[int]] = {}
+        self._omitted: Counter[Principal] = Counter()
+        self.outcomes = Outcomes(append.aside, vault)
+        self.vault = vault
         self.touched: set[str] = set()
         self.now = EARLIEST
 
@@ -132,6 +106,7 @@ class Unit:
         # fact about a run is compared under that run's key.
         runs = {row.run_id for row in self._facts.values() if row.run_id is not None}
         self.load(runs, identities())
+        self.outcomes.load(c.idempotency for c in commands if c.idempotency is not None)
 
     def tenant_of(self, stream: str) -> str | None:
         """The organization of a loaded aggregate."""
@@ -162,7 +137,7 @@ class Unit:
         self.decisions.activity = state.activity | self.decisions.activity
         self.decisions.execution_records = state.records | self.decisions.execution_records
         for run_id, owner, wrapped in state.keys:
-            key = None if wrapped is None else self._vault.unwrap(wrapped, owner, run_id)
+            key = None if wrapped is None else self.vault.unwrap(wrapped, owner, run_id)
             self._cache.run_keys[run_id] = key
         for aggregate in state.snapshots:
             cached[aggregate.id] = aggregate
@@ -218,6 +193,17 @@ class Unit:
             raise NotFound("No such run.")
         return found
 
+    def endpoint(self, endpoint_id: str, principal: Principal) -> Endpoint:
+        """A webhook endpoint that the credential sees. Raises NotFound, for a deleted one too."""
+        found = self.find(endpoint_id)
+        if (
+            not isinstance(found, Endpoint)
+            or found.deleted
+            or not principal.sees(found.organization_id, found.workspace_id)
+        ):
+            raise NotFound("No such webhook endpoint.")
+        return found
+
     def activity(self, line_id: str) -> LineActivity:
         """The line's last activity and number of open runs."""
         self.load((line_id,))
@@ -229,7 +215,7 @@ class Unit:
 
     def create_run_key(self, organization_id: str, run_id: str) -> RunKey:
         """A data key for a run that is about to be recorded."""
-        key, wrapped = self._vault.create(organization_id, run_id)
+        key, wrapped = self.vault.create(organization_id, run_id)
         self._new_keys.append((run_id, organization_id, wrapped))
         self._cache.run_keys[run_id] = key
         self.touched.add(run_id)
@@ -281,13 +267,13 @@ class Unit:
         *,
         actor: Actor | None = None,
         fact: FactIdentity | None = None,
-        caused_by: int | None = None,
+        caused_by: str | None = None,
         tenant: tuple[str | None, str | None, str | None] | None = None,
     ) -> Recorded:
         """Put an event in its envelope, apply it and keep it for writing.
 
         ``tenant`` is (organization, workspace, line) for the first event of a stream; later ones
-        take it from the aggregate. ``caused_by`` is the position of the causing event.
+        take it from the aggregate. ``caused_by`` is the causing event's EVT id.
         """
         line_id = getattr(aggregate, "service_line_id", None)
         if tenant is None:
@@ -307,7 +293,7 @@ class Unit:
             service_line_id=tenant[2],
             fact=fact,
             request_id=command.request_id,
-            causation_id=self.event_id(caused_by) if caused_by is not None else None,
+            causation_id=caused_by,
             nonce=os.urandom(16),
             body=body,
         )
@@ -343,8 +329,12 @@ class Unit:
         self._facts[row[:3]] = row
         self._new_facts.append(row)
 
+    def omit(self, principal: Principal) -> None:
+        """Count a refusal of the credential that is not recorded singly."""
+        self._omitted[principal] += 1
+
     def write(self) -> None:
-        """Write everything recorded, and snapshots that are due, in the append transaction."""
+        """Write everything recorded, and what is kept beside it, in the append transaction."""
         if self._recorded:
             self._log.events.put(
                 self._recorded,
@@ -353,6 +343,10 @@ class Unit:
                 facts=self._new_facts,
                 keys=self._new_keys,
             )
+        self.outcomes.write()
+        for principal, count in self._omitted.items():
+            tenant = principal.organization_id, principal.workspace_id
+            self.append.aside.omit(principal.id, Omitted(*tenant, self.now, count))
         if self._long:
             self.append.keep([self._cache.aggregates[stream] for stream in self._long])
 
@@ -378,7 +372,3 @@ class Unit:
             at = last + timedelta(microseconds=1)
         self.append.last_recorded_at = at
         return at
-
-
-Outcome = Receipt | Refused | Unavailable
-"""What a command ends in."""

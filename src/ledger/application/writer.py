@@ -18,8 +18,10 @@ from datetime import datetime, timedelta
 
 from eventsourcing.persistence import InterfaceError, OperationalError
 
-from ledger.application.unit import Cache, Command, Outcome, Unit
-from ledger.domain.errors import Refused, Unavailable
+from ledger.application.carry_out import carry_out
+from ledger.application.command import Command, Outcome
+from ledger.application.unit import Cache, Unit
+from ledger.domain.errors import Unavailable
 from ledger.store.log import Log
 from ledger.store.vault import Vault
 
@@ -191,12 +193,7 @@ class Writer:
                 touched = unit.touched
                 commands = take()
                 unit.prepare(commands)
-                for command in commands:
-                    unit.begin()
-                    try:
-                        outcomes.append(command.decide(unit))
-                    except Refused as refusal:
-                        outcomes.append(refusal)
+                outcomes += [carry_out(command, unit) for command in commands]
                 unit.write()
         except BaseException:
             # Memory may be ahead of the table now. (Streams that were only read are as stored.)

@@ -7,11 +7,12 @@
     │   ├── Invalid             a field or parameter is wrong
     │   │   └── RunsNotSupported  the line's execution model has no runs
     │   ├── TooLarge            a fact is over its size
-    │   ├── InvalidState        the line's or run's present state forbids it
-    │   └── FactConflict        this fact id was recorded before, with another content
+    │   ├── InvalidState        the line's, run's or endpoint's present state forbids it
+    │   ├── FactConflict        this fact id was recorded before, with another content
+    │   └── IdempotencyKeyReused  the key was sent before, with another request
     └── Unavailable             the database cannot be reached, or is too busy; try again
 
-None of them knows HTTP: ``api/errors.py`` holds the one table of codes. Messages never repeat
+None of them knows HTTP: ``api/problems.py`` holds the one table of codes. Messages never repeat
 what was sent.
 """
 
@@ -30,6 +31,16 @@ class LedgerError(Exception):
 
 class Refused(LedgerError):
     """Understood and turned down: sent again, it is judged anew."""
+
+    audited: ClassVar[bool] = True
+    """Whether the audit log keeps that a write was refused so (contract 5)."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.position = 0
+        """Of the record that the audit log keeps of it; 0 where there is none."""
+        self.replayed = False
+        """Whether this is the answer to an earlier request under the same idempotency key."""
 
 
 class Forbidden(Refused):
@@ -73,10 +84,11 @@ class TooLarge(Refused):
     """A fact above 256 KiB, a batch above 1,000 items or a body above 8 MiB (contract 2)."""
 
     code = "too_large"
+    audited = False
 
 
 class InvalidState(Refused):
-    """The present state of the line or run forbids it (contract 3, the table of refusals)."""
+    """The present state of what it is about forbids it (contract 3, the table of refusals)."""
 
     code = "invalid_state"
 
@@ -85,6 +97,15 @@ class FactConflict(Refused):
     """(organization, source, id) was recorded before with another content (contract 2)."""
 
     code = "fact_conflict"
+
+
+class IdempotencyKeyReused(Invalid):
+    """An ``Idempotency-Key`` names one request: another body under it is a mistake (contract 7)."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__("The Idempotency-Key was sent before, with another request.")
 
 
 class Unavailable(LedgerError):

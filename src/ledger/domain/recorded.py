@@ -42,7 +42,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """An event in its envelope; satisfies the library's ``DomainEventProtocol``."""
 
     originator_id: str
-    """The stream: a LIN, RUN or KEY id."""
+    """The stream: a LIN, RUN, KEY or WHK id, or REF- and a credential."""
     originator_version: int
     position: int
     """Its place in the log: rises, may skip."""

@@ -47,6 +47,9 @@ LINE_ID = rf"^LIN-[0-9]{{2}}-{_NUMBER}$"
 RUN_ID = rf"^RUN-[0-9]{{2}}-{_NUMBER}$"
 ORGANIZATION_ID = rf"^ORG-[0-9]{{2}}-{_NUMBER}$"
 WORKSPACE_ID = rf"^WS-[0-9]{{2}}-{_NUMBER}$"
+ENDPOINT_ID = rf"^WHK-[0-9]{{2}}-{_NUMBER}$"
+EVENT_ID = rf"^EVT-[0-9]{{2}}-{_NUMBER}$"
+AUDIT_ID = rf"^AUD-[0-9]{{2}}-{_NUMBER}$"
 
 _encode = msgspec.json.Encoder().encode
 

@@ -18,6 +18,7 @@ from ledger.domain.recorded import Recorded
 from ledger.store import snapshots
 from ledger.store.arrays import array
 from ledger.store.decision_tables import DecisionTables, LineActivity
+from ledger.store.side_tables import SideTables
 from ledger.store.snapshots import EVERY, FOLD, Aggregate
 
 # Everything a group of decisions needs, in one round trip. Under the lock nobody changes any of it.
@@ -169,6 +170,7 @@ class Append:
     def __init__(self, cursor: Cursor[Any]) -> None:
         self._cursor = cursor
         self.decisions = DecisionTables(cursor)
+        self.aside = SideTables(cursor)
         self.next_position = 0
         self.last_recorded_at: datetime | None = None
         """Both known from the first ``read`` on."""

@@ -17,13 +17,21 @@ import msgspec
 from eventsourcing.persistence import Mapper, MapperDeserialisationError, StoredEvent
 
 from ledger.domain.api_key import API_KEY_EVENTS
+from ledger.domain.endpoint import ENDPOINT_EVENTS
 from ledger.domain.execution_events import EXECUTION_EVENTS
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
+from ledger.domain.refusals import REFUSAL_EVENTS
 from ledger.domain.run import RUN_EVENTS
 
 B = TypeVar("B")
 
-EVENTS: tuple[type[Event], ...] = (*EXECUTION_EVENTS, *RUN_EVENTS, *API_KEY_EVENTS)
+EVENTS: tuple[type[Event], ...] = (
+    *EXECUTION_EVENTS,
+    *RUN_EVENTS,
+    *API_KEY_EVENTS,
+    *ENDPOINT_EVENTS,
+    *REFUSAL_EVENTS,
+)
 """Every event class of the ledger."""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg import Cursor
 
-from ledger.domain import api_key, run
+from ledger.domain import api_key, endpoint, run
 from ledger.domain import execution_events as execution
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import sort_key
@@ -187,18 +187,19 @@ class DecisionTables:
         self.ended[recorded.originator_id] = recorded.service_line_id or ""
 
     def _issued(self, identifier: str, recorded: Recorded) -> None:
-        key = ("RUN", recorded.recorded_at.year)
+        key = (identifier[:3], recorded.recorded_at.year)
         self.counters[key] = sort_key(identifier) % 10**12
         self.moved_counters.add(key)
 
     def _key_created(self, body: api_key.ApiKeyCreated, recorded: Recorded) -> None:
         self.new_keys.append(recorded)
-        key = ("KEY", recorded.recorded_at.year)
-        self.counters[key] = sort_key(recorded.originator_id) % 10**12
-        self.moved_counters.add(key)
+        self._issued(recorded.originator_id, recorded)
 
     def _key_revoked(self, body: api_key.ApiKeyRevoked, recorded: Recorded) -> None:
         self.revoked_keys.append(recorded)
+
+    def _endpoint_created(self, body: endpoint.WebhookCreated, recorded: Recorded) -> None:
+        self._issued(recorded.originator_id, recorded)
 
 
 _NOTE: dict[type[Event], Callable[[DecisionTables, Any, Recorded], None]] = {
@@ -212,4 +213,5 @@ _NOTE: dict[type[Event], Callable[[DecisionTables, Any, Recorded], None]] = {
     run.RunCancelled: DecisionTables._cancelled,
     api_key.ApiKeyCreated: DecisionTables._key_created,
     api_key.ApiKeyRevoked: DecisionTables._key_revoked,
+    endpoint.WebhookCreated: DecisionTables._endpoint_created,
 }

@@ -17,16 +17,20 @@ import msgspec
 from psycopg import Cursor
 
 from ledger.domain.api_key import ApiKey
+from ledger.domain.endpoint import Endpoint
 from ledger.domain.execution import Execution
+from ledger.domain.refusals import Refusals
 from ledger.domain.run import Run
 from ledger.store.arrays import array
 
-Aggregate = Execution | Run | ApiKey
+Aggregate = Execution | Run | ApiKey | Endpoint | Refusals
 
-KINDS: dict[str, type[Execution] | type[Run] | type[ApiKey]] = {
+KINDS: dict[str, type[Aggregate]] = {
     "LIN": Execution,
     "RUN": Run,
     "KEY": ApiKey,
+    "WHK": Endpoint,
+    "REF": Refusals,
 }
 """What a stream's prefix says its events fold into."""
 

@@ -93,9 +93,28 @@ class Vault:
             raise CannotOpen("wrapped under another master key, or for another run") from error
         return RunKey(key, organization_id, run_id)
 
+    def seal(self, purpose: str, plaintext: bytes) -> bytes:
+        """Encrypt something of our own, such as a signing secret, under the master key.
+
+        The purpose is bound to it: what was sealed for one does not open for another.
+        """
+        nonce = os.urandom(_NONCE)
+        return nonce + self._aead.encrypt(nonce, plaintext, _own_aad(purpose))
+
+    def open(self, purpose: str, sealed: bytes) -> bytes:
+        """The plaintext again. Raises CannotOpen for another master key, purpose or bytes."""
+        try:
+            return self._aead.decrypt(sealed[:_NONCE], sealed[_NONCE:], _own_aad(purpose))
+        except InvalidTag as error:
+            raise CannotOpen("sealed under another master key, or for another purpose") from error
+
     @staticmethod
     def _aad(organization_id: str, run_id: str) -> bytes:
         return f"ledger/run-key/v1|{organization_id}|{run_id}".encode()
+
+
+def _own_aad(purpose: str) -> bytes:
+    return f"ledger/sealed/v1|{purpose}".encode()
 
 
 def content_digest(content: bytes) -> bytes:

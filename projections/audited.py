@@ -1,0 +1,103 @@
+"""The audit log's language: what each recorded write is called there (contract 5).
+
+Facts are called by their type, commands and management acts by names of their own. What a write
+merely causes (a line waking up, the runs that its closing cancels) is no write of anybody.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from ledger.domain import api_key, refusals
+from ledger.domain import endpoint as endpoints
+from ledger.domain import execution_events as lines
+from ledger.domain import run as runs
+from ledger.domain.recorded import Event, Recorded
+from projections.published import SUBJECTS
+
+Kind = Literal["fact", "command", "refused"]
+
+
+class Entry(NamedTuple):
+    """What an entry says beside who and when."""
+
+    kind: Kind
+    action: str
+    resource: dict[str, Any] | None
+    code: str | None = None
+
+    @property
+    def outcome(self) -> str:
+        """As the audit log calls it."""
+        return "refused" if self.kind == "refused" else "succeeded"
+
+
+_FACTS: Mapping[type[Event], str] = {
+    lines.Activated: "service_line.activated",
+    lines.Updated: "service_line.updated",
+    lines.Paused: "service_line.paused",
+    lines.Resumed: "service_line.resumed",
+    lines.Closed: "service_line.closed",
+    lines.CheckedIn: "execution.checked_in",
+    lines.CheckInVoided: "execution.check_in_voided",
+    lines.Blocked: "execution.blocked",
+    lines.Unblocked: "execution.unblocked",
+    lines.ResourceAllocated: "resource.allocated",
+    lines.ResourceReleased: "resource.released",
+    lines.HealthSignalReported: "health.signal_reported",
+    runs.RunRequested: "run.requested",
+    runs.RunStarted: "run.started",
+    runs.RunCompleted: "run.completed",
+    runs.RunFailed: "run.failed",
+    runs.RunCancelled: "run.cancelled",
+}
+
+_COMMANDS: Mapping[type[Event], str] = {
+    lines.Paused: "execution.pause",
+    lines.Resumed: "execution.resume",
+    api_key.ApiKeyCreated: "key.create",
+    api_key.ApiKeyRevoked: "key.revoke",
+    endpoints.WebhookCreated: "webhook.create",
+    endpoints.WebhookUpdated: "webhook.update",
+    endpoints.WebhookSecretRotated: "webhook.rotate_secret",
+    endpoints.WebhookDisabled: "webhook.disable",
+    endpoints.WebhookRecoveryRequested: "webhook.recover",
+    endpoints.WebhookTestRequested: "webhook.test",
+    endpoints.WebhookDeleted: "webhook.delete",
+}
+
+OMITTED = "write.omitted"
+"""Refusals beyond those that are recorded singly; the resource says whose and how many."""
+
+COMMANDS: frozenset[str] = frozenset(_COMMANDS.values()) | {OMITTED}
+"""Actions that are no facts."""
+
+
+def entry_of(event: Recorded) -> Entry | None:
+    """What the audit log says of an event; None where it is no write of anybody."""
+    tell = _REFUSALS.get(type(event.body))
+    if tell is not None:
+        return tell(event.body, event)
+    resource = {"type": SUBJECTS[event.originator_id[:3]], "id": event.originator_id}
+    if event.fact is not None:
+        return Entry("fact", _FACTS[type(event.body)], resource)
+    action = _COMMANDS.get(type(event.body))
+    return None if action is None else Entry("command", action, resource)
+
+
+def _refused(body: refusals.WriteRefused, event: Recorded) -> Entry:
+    resource = None
+    if body.resource_id is not None:
+        resource = {"type": body.resource_type, "id": body.resource_id}
+    return Entry("refused", body.action, resource, body.code)
+
+
+def _omitted(body: refusals.RefusalsOmitted, event: Recorded) -> Entry:
+    credential = event.originator_id.removeprefix(refusals.PREFIX)
+    resource = {"type": "refused_writes", "id": credential, "count": body.count}
+    return Entry("refused", OMITTED, resource)
+
+
+_REFUSALS: Mapping[type[Event], Callable[[Any, Recorded], Entry]] = {
+    refusals.WriteRefused: _refused,
+    refusals.RefusalsOmitted: _omitted,
+}

@@ -1,0 +1,95 @@
+"""The audit log: every write, recorded or refused, in log order (contract 5)."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as QueryParameters
+from pydantic import BaseModel, Field
+
+from ledger.api import models
+from ledger.api.authentication import Authenticated
+from ledger.api.documentation import READ_ERRORS
+from ledger.api.feeds import Identifier, feed_page, position_in, time_filters
+from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.reading import Page, Present, RangeParameters, Read, split, tenant_filters
+from ledger.domain.values import AUDIT_ID, ActorType
+from projections import feeds
+from projections.audited import COMMANDS
+
+router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)
+
+_VIEW = frozenset({"event"})
+
+
+class AuditFilters(BaseModel):
+    """Which entries."""
+
+    organization_id: Annotated[str, Field(min_length=1, max_length=200)]
+    workspace_id: Identifier = None
+    actor_id: Identifier = None
+    actor_type: ActorType | None = None
+    action: Annotated[
+        str | None, Field(min_length=1, max_length=2000, description="A comma means or.")
+    ] = None
+    outcome: Literal["succeeded", "refused"] | None = None
+    after: Annotated[
+        str | None,
+        Field(
+            pattern=AUDIT_ID,
+            description="An AUD id: what comes after it.",
+            examples=["AUD-26-000123"],
+        ),
+    ] = None
+
+    def chosen(self) -> dict[str, Any]:
+        """The filters that were given, but for where to begin."""
+        actions = split(self.action)
+        chosen: dict[str, Any] = {
+            "organization_id": self.organization_id,
+            "workspace_id": self.workspace_id,
+            "actor_id": self.actor_id,
+            "actor_type": self.actor_type,
+            "action": actions,
+            self.outcome or "": self.outcome,
+            # What is no fact is found without a walk through all facts.
+            "no_fact": self.outcome == "refused" or (actions and COMMANDS.issuperset(actions)),
+        }
+        return {name: value for name, value in chosen.items() if value}
+
+    @property
+    def after_position(self) -> int:
+        """The position after which to begin; 0: at the very first."""
+        return 0 if self.after is None else position_in(self.after)
+
+
+class AuditQuery(Present, AuditFilters, RangeParameters, Page):
+    """The audit log's parameters."""
+
+
+@router.get(
+    "",
+    summary="Read the audit log",
+    openapi_extra=needs("audit:read"),
+    responses={200: {"model": models.AuditPage}, **READ_ERRORS},
+)
+async def list_audit_entries(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[AuditQuery, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """One entry for each fact, command and management act, the refused ones too, in log order."""
+    return await feed_page(
+        Read(request, principal, query, min_position, _VIEW),
+        feeds.audit_statement,
+        audit_filters(query, query, tenant_filters(principal)),
+        query,
+        query.after_position,
+    )
+
+
+def audit_filters(
+    filters: AuditFilters, stretch: RangeParameters, tenant: dict[str, Any]
+) -> dict[str, Any]:
+    """All filters of a statement, the credential's own among them."""
+    return tenant | filters.chosen() | time_filters(stretch)

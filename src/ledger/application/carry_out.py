@@ -1,0 +1,104 @@
+"""Carrying out one command under the append lock: replay it, or decide it; then keep account.
+
+What is refused leaves one record for the audit log, in the transaction of its group: what it was
+about and the code, never what it said (contract 5). Nothing else changes.
+"""
+
+from ledger.application.command import About, Command, Outcome, OwnCommand, Receipt
+from ledger.application.principal import HOUSEKEEPER, Principal
+from ledger.application.unit import Unit
+from ledger.domain.errors import IdempotencyKeyReused, NotFound, Refused
+from ledger.domain.refusals import PREFIX, Refusals, RefusalsOmitted, WriteRefused, stream_of
+from ledger.store.side_tables import Omitted
+
+
+def carry_out(command: Command, unit: Unit) -> Outcome:
+    """The outcome of one command, recorded with all that it brings about."""
+    unit.begin()
+    key = command.idempotency
+    try:
+        if key is not None:
+            earlier = unit.outcomes.find(key, unit.now)
+            if earlier is not None:
+                return earlier
+        outcome: Outcome = command.decide(unit)
+    except IdempotencyKeyReused as refusal:
+        _record(command, refusal, unit)
+        return refusal
+    except Refused as refusal:
+        _record(command, refusal, unit)
+        outcome = refusal
+    if key is not None:
+        unit.outcomes.keep(key, outcome, unit.now)
+    return outcome
+
+
+def _record(command: Command, refusal: Refused, unit: Unit) -> None:
+    """Record a refusal, or count it where its credential has had enough recorded today."""
+    about = command.about()
+    if about is None or not refusal.audited:
+        return
+    principal = command.principal
+    stream = stream_of(principal.id)
+    found = unit.find(stream)
+    refusals = found if isinstance(found, Refusals) else Refusals(stream)
+    organization_id, workspace_id = _tenant(about, principal, unit)
+    if not refusals.has_room(unit.now):
+        unit.omit(principal)
+        return
+    resource_type, resource_id = about.resource or (None, None)
+    body = WriteRefused(
+        action=about.action,
+        code=refusal.code,
+        resource_type=resource_type,
+        resource_id=resource_id,
+        source=about.source,
+        fact_id=about.fact_id,
+    )
+    recorded = unit.record(
+        refusals,
+        body,
+        about.occurred_at or unit.now,
+        command,
+        actor=about.actor,
+        tenant=(organization_id, workspace_id, None),
+    )
+    refusal.position = recorded.position
+
+
+def _tenant(about: About, principal: Principal, unit: Unit) -> tuple[str | None, str | None]:
+    """Whose record it is: the resource's where the credential sees that, else the credential's.
+
+    So nobody reads in his audit log what others tried, and what was tried on a workspace's line is
+    found under that workspace.
+    """
+    if about.tenant is not None and principal.sees(*about.tenant):
+        return about.tenant
+    if about.resource is not None:
+        found = unit.find(about.resource[1])
+        if found is not None and principal.sees(found.organization_id, found.workspace_id):
+            return found.organization_id, found.workspace_id
+    return principal.organization_id, principal.workspace_id
+
+
+class TellOmitted(OwnCommand):
+    """Record how many refusals of a credential were only counted."""
+
+    def __init__(self, credential: str) -> None:
+        super().__init__(HOUSEKEEPER)
+        self._credential = credential
+
+    def streams(self) -> tuple[str, ...]:
+        """The credential's refusals."""
+        return (stream_of(self._credential),)
+
+    def decide(self, unit: Unit) -> Receipt:
+        """Raises NotFound where there are none, or another process was faster."""
+        found = unit.find(stream_of(self._credential))
+        omitted: Omitted | None = unit.append.aside.take_omitted(self._credential)
+        if not isinstance(found, Refusals) or omitted is None:
+            raise NotFound("Nothing was omitted.")
+        body = RefusalsOmitted(count=omitted.number, since=omitted.since)
+        tenant = (omitted.organization_id, omitted.workspace_id, None)
+        recorded = unit.record(found, body, unit.now, self, tenant=tenant)
+        return Receipt(found.id.removeprefix(PREFIX), (recorded.event_id,), recorded.position)

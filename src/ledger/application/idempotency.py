@@ -1,0 +1,104 @@
+"""Commands that are safe to send again (contract 7, ``Idempotency-Key``).
+
+The outcome is kept in the transaction of the event that it is about, so a request whose answer was
+lost finds it. A twin in flight waits for the append lock, like everyone, and then finds it too.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+import msgspec
+
+from ledger.application.command import IdempotencyKey, Outcome, Receipt
+from ledger.domain import errors
+from ledger.domain.errors import Invalid, Refused
+from ledger.store.side_tables import KeyColumns, OutcomeRow, SideTables
+from ledger.store.vault import Vault
+
+KEPT_FOR = timedelta(hours=24)
+
+_LASTING: tuple[type[Refused], ...] = (
+    errors.Invalid,
+    errors.RunsNotSupported,
+    errors.InvalidState,
+    errors.FactConflict,
+)
+"""Refusals that are replayed (409 and 422); 403 and 404 are judged anew."""
+
+_BY_CODE = {kind.code: kind for kind in _LASTING}
+
+
+class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An outcome as it is stored."""
+
+    receipt: Receipt | None = None
+    code: str = ""
+    detail: str = ""
+    errors: tuple[tuple[str, str], ...] = ()
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Kept).decode
+
+
+class Outcomes:
+    """The kept outcomes of one append: those read, and those to be written."""
+
+    def __init__(self, tables: SideTables, vault: Vault) -> None:
+        self._tables, self._vault = tables, vault
+        self._rows: dict[KeyColumns, OutcomeRow] = {}
+        self._new: dict[KeyColumns, OutcomeRow] = {}
+
+    def load(self, keys: Iterable[IdempotencyKey]) -> None:
+        """Read what is kept under these keys, for a whole group at once."""
+        wanted = [columns for key in keys if (columns := _columns(key)) not in self._rows]
+        if wanted:
+            self._rows |= {row[:3]: row for row in self._tables.outcomes(wanted)}
+
+    def find(self, key: IdempotencyKey, now: datetime) -> Outcome | None:
+        """The outcome of an earlier request, or None. Raises IdempotencyKeyReused."""
+        row = self._rows.get(_columns(key))
+        if row is None or row.recorded_at + KEPT_FOR <= now:
+            return None
+        if row.fingerprint != key.fingerprint:
+            raise errors.IdempotencyKeyReused
+        return _restored(_decode(self._vault.open(_purpose(row), row.outcome)))
+
+    def keep(self, key: IdempotencyKey, outcome: Outcome, now: datetime) -> None:
+        """Keep an outcome, if it is one that is replayed."""
+        if isinstance(outcome, Receipt):
+            kept = _Kept(receipt=outcome)
+        elif isinstance(outcome, _LASTING):
+            places = outcome.errors if isinstance(outcome, Invalid) else ()
+            kept = _Kept(code=outcome.code, detail=outcome.detail, errors=places)
+        else:
+            return
+        row = OutcomeRow(*_columns(key), key.fingerprint, b"", now)
+        row = row._replace(outcome=self._vault.seal(_purpose(row), _encode(kept)))
+        self._rows[row[:3]] = self._new[row[:3]] = row
+
+    def write(self) -> None:
+        """Write the new ones."""
+        if self._new:
+            self._tables.keep(self._new.values())
+
+
+def _columns(key: IdempotencyKey) -> KeyColumns:
+    return key.credential, key.path, key.key
+
+
+def _purpose(row: OutcomeRow) -> str:
+    return f"outcome|{row.credential}|{row.path}|{row.key}"
+
+
+def _restored(kept: _Kept) -> Outcome:
+    if kept.receipt is not None:
+        return msgspec.structs.replace(kept.receipt, replayed=True)
+    kind = _BY_CODE[kept.code]
+    # Past the constructors: each has its own arguments, and what it said is kept.
+    refusal = kind.__new__(kind)
+    Refused.__init__(refusal, kept.detail)
+    if isinstance(refusal, Invalid):
+        refusal.errors = kept.errors
+    refusal.replayed = True
+    return refusal

@@ -1,0 +1,287 @@
+"""Webhook endpoints: setting them up, changing them, and what the dispatcher reports (contract 5).
+
+What the caller is answered is known when the decision is made, so it comes with the receipt: a
+secret is shown though no view has the endpoint yet, and shown again to a request that is replayed.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from ledger.application.command import About, IdempotencyKey, OwnCommand, Receipt, TenantOf
+from ledger.application.commands import receipt
+from ledger.application.principal import DISPATCHER, Principal
+from ledger.application.unit import Unit
+from ledger.domain.endpoint import (
+    DisabledReason,
+    Endpoint,
+    WebhookCreated,
+    WebhookDeleted,
+    WebhookDeliveryFailed,
+    WebhookTestRequested,
+)
+from ledger.domain.errors import Forbidden, Invalid
+from ledger.domain.recorded import Event, Recorded
+from ledger.domain.values import format_instant
+from ledger.store.append import FactRow
+from ledger.store.vault import Vault
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What the owner of an endpoint sets; UNSET is left as it is."""
+
+    url: str | msgspec.UnsetType = msgspec.UNSET
+    event_types: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    description: str | msgspec.UnsetType | None = msgspec.UNSET
+    enabled: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+def secret_purpose(endpoint_id: str) -> str:
+    """What an endpoint's secrets are sealed for (``Vault.seal``)."""
+    return f"webhook-secret|{endpoint_id}"
+
+
+def open_secret(vault: Vault, endpoint_id: str, sealed: bytes) -> str:
+    """A signing secret, ``whsec_…``. Raises CannotOpen."""
+    return vault.open(secret_purpose(endpoint_id), sealed).decode()
+
+
+def shown(endpoint: Endpoint) -> dict[str, Any]:
+    """An endpoint as its owner sees it; the secret is shown apart, once."""
+    created, updated, disabled = (
+        None if at is None else format_instant(at)
+        for at in (endpoint.created_at, endpoint.updated_at, endpoint.disabled_at)
+    )
+    return {
+        "id": endpoint.id,
+        "url": endpoint.url,
+        "event_types": endpoint.event_types,
+        "organization_id": endpoint.organization_id,
+        "workspace_id": endpoint.workspace_id,
+        "description": endpoint.description,
+        "enabled": endpoint.enabled,
+        "disabled_reason": endpoint.disabled_reason,
+        "disabled_at": disabled,
+        "created_at": created,
+        "updated_at": updated,
+    }
+
+
+class CreateEndpoint(OwnCommand):
+    """Set up an endpoint for an organization or one of its workspaces."""
+
+    def __init__(
+        self,
+        principal: Principal,
+        request_id: str | None,
+        *,
+        secret: str,
+        settings: Settings,
+        organization_id: str | None,
+        workspace_id: str | None,
+        fault: Invalid | None = None,
+        idempotency: IdempotencyKey | None = None,
+    ) -> None:
+        super().__init__(principal, request_id)
+        self._secret, self._settings = secret, settings
+        self._organization_id = organization_id or principal.organization_id
+        self._workspace_id = workspace_id or principal.workspace_id
+        self._fault = fault
+        self.idempotency = idempotency
+
+    def about(self) -> About:
+        """An endpoint that does not exist yet, of the tenant that was named."""
+        tenant = None
+        if self._organization_id is not None:
+            tenant = self._organization_id, self._workspace_id
+        return About("webhook.create", tenant=tenant)
+
+    def decide(self, unit: Unit) -> Receipt:
+        """Raises Forbidden for another tenant, or Invalid."""
+        organization_id, workspace_id = self._organization_id, self._workspace_id
+        if organization_id is not None and not self.principal.sees(organization_id, workspace_id):
+            raise Forbidden("The credential may not act for this organization or workspace.")
+        if self._fault is not None:
+            raise self._fault
+        if organization_id is None:
+            raise Invalid.at("/organization_id", "is required")
+        endpoint = Endpoint(unit.issue("WHK"))
+        sealed = unit.vault.seal(secret_purpose(endpoint.id), self._secret.encode())
+        given = msgspec.structs.asdict(self._settings)
+        body = WebhookCreated(
+            **{k: v for k, v in given.items() if v is not msgspec.UNSET}, secret=sealed
+        )
+        tenant = (organization_id, workspace_id, None)
+        recorded = unit.record(endpoint, body, unit.now, self, tenant=tenant)
+        return receipt(recorded, _answer(endpoint, self._secret))
+
+
+class _EndpointCommand(OwnCommand):
+    """A command about one endpoint."""
+
+    action = ""
+
+    def __init__(
+        self,
+        endpoint_id: str,
+        principal: Principal,
+        request_id: str | None = None,
+        *,
+        fault: Invalid | None = None,
+        idempotency: IdempotencyKey | None = None,
+    ) -> None:
+        super().__init__(principal, request_id)
+        self.endpoint_id = endpoint_id
+        self._fault = fault
+        """What is wrong with the request: told only to who may know that the endpoint exists."""
+        self.idempotency = idempotency
+
+    def streams(self) -> Iterable[str]:
+        """The endpoint."""
+        return (self.endpoint_id,)
+
+    def about(self) -> About | None:
+        """The endpoint."""
+        return About(self.action, ("webhook", self.endpoint_id))
+
+    def decide(self, unit: Unit) -> Receipt:
+        """Raises NotFound, Invalid or InvalidState."""
+        endpoint = unit.endpoint(self.endpoint_id, self.principal)
+        if self._fault is not None:
+            raise self._fault
+        recorded = unit.record(endpoint, self._event(endpoint, unit), unit.now, self)
+        return receipt(recorded, self._shown(endpoint))
+
+    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
+        raise NotImplementedError
+
+    def _shown(self, endpoint: Endpoint) -> bytes | None:
+        return _answer(endpoint)
+
+
+class UpdateEndpoint(_EndpointCommand):
+    """Change what was given."""
+
+    action = "webhook.update"
+
+    def __init__(self, *target: Any, settings: Settings, **options: Any) -> None:
+        super().__init__(*target, **options)
+        self._settings = settings
+
+    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
+        given = msgspec.structs.asdict(self._settings)
+        return endpoint.update(
+            **{k: getattr(endpoint, k) if v is msgspec.UNSET else v for k, v in given.items()}
+        )
+
+
+class DeleteEndpoint(_EndpointCommand):
+    """Remove an endpoint."""
+
+    action = "webhook.delete"
+
+    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
+        return WebhookDeleted()
+
+
+class RotateSecret(_EndpointCommand):
+    """Replace the secret; the old one signs too for a day."""
+
+    action = "webhook.rotate_secret"
+
+    def __init__(self, *target: Any, secret: str, **options: Any) -> None:
+        super().__init__(*target, **options)
+        self._secret = secret
+
+    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
+        sealed = unit.vault.seal(secret_purpose(endpoint.id), self._secret.encode())
+        return endpoint.rotate_secret(sealed, unit.now)
+
+    def _shown(self, endpoint: Endpoint) -> bytes:
+        return _answer(endpoint, self._secret)
+
+
+class RecoverEndpoint(_EndpointCommand):
+    """Send again what was not delivered of the events recorded since an instant."""
+
+    action = "webhook.recover"
+
+    def __init__(self, *target: Any, since: datetime | None, **options: Any) -> None:
+        super().__init__(*target, **options)
+        self._since = since
+
+    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
+        if self._since is None or self._since > unit.now:
+            raise Invalid.at("/since", "lies in the future")
+        return endpoint.request_recovery(self._since)
+
+
+class TestEndpoint(_EndpointCommand):
+    """Send a delivery that counts for nothing, to see whether the endpoint works."""
+
+    __test__ = False
+    action = "webhook.test"
+
+    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
+        return WebhookTestRequested()
+
+
+class DisableEndpoint(_EndpointCommand):
+    """The dispatcher's: stop delivering, by a rule."""
+
+    def __init__(self, endpoint_id: str, reason: DisabledReason) -> None:
+        super().__init__(endpoint_id, DISPATCHER)
+        self._reason = reason
+
+    def about(self) -> None:
+        """The service's own doing."""
+
+    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
+        return endpoint.disable(self._reason)
+
+
+class GiveUpDelivery(_EndpointCommand):
+    """The dispatcher's: a delivery failed for good. Recorded once, however often it is said."""
+
+    def __init__(
+        self, endpoint_id: str, event_id: str, round_: int, body: WebhookDeliveryFailed
+    ) -> None:
+        super().__init__(endpoint_id, DISPATCHER)
+        self._event_id, self._body = event_id, body
+        self._name = f"{endpoint_id}/{event_id}/{round_}"
+
+    def about(self) -> None:
+        """The service's own doing."""
+
+    def identity(self, tenant_of: TenantOf) -> tuple[str, str, str] | None:
+        """That of a fact that nobody can send: a source is never empty."""
+        organization_id = tenant_of(self.endpoint_id)
+        return None if organization_id is None else (organization_id, "", self._name)
+
+    def decide(self, unit: Unit) -> Receipt:
+        """Raises NotFound where the endpoint is gone."""
+        endpoint = unit.endpoint(self.endpoint_id, self.principal)
+        identity = (endpoint.organization_id or "", "", self._name)
+        earlier = unit.fact(identity)
+        if earlier is not None:
+            return Receipt(endpoint.id, (earlier.event_ids,), earlier.position, duplicate=True)
+        recorded = unit.record(endpoint, self._body, unit.now, self, caused_by=self._event_id)
+        unit.remember(_row(identity, recorded))
+        return receipt(recorded)
+
+
+def _row(identity: tuple[str, str, str], recorded: Recorded) -> FactRow:
+    return FactRow(
+        *identity, b"", None, recorded.originator_id, recorded.event_id, recorded.position
+    )
+
+
+def _answer(endpoint: Endpoint, secret: str | None = None) -> bytes:
+    document = shown(endpoint)
+    if secret is not None:
+        document["secret"] = secret
+    return _encode({"data": document})
