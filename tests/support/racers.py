@@ -112,7 +112,7 @@ def parsed(event: dict[str, Any]) -> Fact:
 def fast_idling(
     conninfo: str,
     recorder: type[LedgerRecorder] = LedgerRecorder,
-    idle_after: timedelta = timedelta(microseconds=500),
+    idle_after: timedelta = timedelta(microseconds=50),
 ) -> Iterator[Writer]:
     """A running writer for which a line is idle after a moment; its recorder may be sabotaged."""
     log = Log(conninfo)
