@@ -15,6 +15,7 @@ from ledger.api.app import create_app
 from ledger.api.door import Door
 from ledger.api.positions import ViewPositions
 from ledger.api.services import ApiServices
+from ledger.application.housekeeper import Housekeeper
 from ledger.application.sweeper import Sweeper
 from ledger.application.writer import Writer
 from ledger.projection.contract import Projection
@@ -128,6 +129,7 @@ class Loops:
         self.sweeper = Sweeper(
             conninfo, self._writer, clock, settings.idle_after, settings.idle_sweep_seconds
         )
+        self.housekeeper = Housekeeper(conninfo, self._writer, clock)
 
     def start(self) -> None:
         """Start all loops."""
@@ -135,9 +137,11 @@ class Loops:
         self.projector.start()
         self.rebuilder.start()
         self.sweeper.start()
+        self.housekeeper.start()
 
     def stop(self) -> None:
         """End all loops, each after the work in hand."""
+        self.housekeeper.stop()
         self.sweeper.stop()
         self.rebuilder.stop()
         self.projector.stop()

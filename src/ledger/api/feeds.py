@@ -96,7 +96,7 @@ async def list_events(
 ) -> Response:
     """Published events in log order. Go on with `cursor`; an empty page repeats the one sent."""
     return await feed_page(
-        Read(request, principal, query, min_position, _VIEW),
+        Read(request, principal, query, min_position, _VIEW, behind_all=True),
         feeds.feed_statement,
         tenant_filters(principal) | query.chosen() | time_filters(query),
         query,
@@ -154,7 +154,7 @@ async def show_event(
     if not re.fullmatch(EVENT_ID, event_id):
         raise NotFound("No such event.")
     tenant = tenant_filters(principal)
-    rows = await Read(request, principal, query, min_position, _VIEW).rows(
+    rows = await Read(request, principal, query, min_position, _VIEW, behind_all=True).rows(
         lambda _: feeds.event_statement(frozenset(tenant)),
         {**tenant, "at": position_in(event_id), "number": event_id.removeprefix("EVT-")},
     )

@@ -106,7 +106,8 @@ class Read:
     """One read: of the present, or of what was known at an instant (contract 4, as_of).
 
     ``views`` are those whose rows it gives, ``statement`` makes the statement for the present
-    (False) or the past (True). ``now`` is the instant the answer is about.
+    (False) or the past (True). ``now`` is the instant the answer is about. A read ``behind_all``
+    gives nothing that another live view does not show yet (feeds).
     """
 
     def __init__(
@@ -116,8 +117,10 @@ class Read:
         query: Present,
         min_position: int | None,
         views: frozenset[str],
+        behind_all: bool = False,
     ) -> None:
         self._services = services_of(request)
+        self._behind_all = behind_all
         self._principal, self._min_position, self._views = principal, min_position, views
         self._as_of = query.instant
         self._clock = self._services.clock()
@@ -161,7 +164,10 @@ class Read:
             raise Behind("The views have not reached the asked instant.")
 
     async def _reach(self, position: int) -> bool:
-        return await self._services.positions.wait_for(self._views, position)
+        positions = self._services.positions
+        if self._behind_all and not await positions.wait(position):
+            return False
+        return await positions.wait_for(self._views, position)
 
     async def _fetch(self, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
         return await self._services.door.fetch(self._principal, statement, parameters)
