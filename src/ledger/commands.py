@@ -166,10 +166,10 @@ def load_demo(settings: Settings, conninfo: str) -> int:
 
 
 def _events_held(conninfo: str) -> int:
-    """How many events of lines there are; keys alone leave a ledger empty."""
+    """How many events of lines there are; keys, endpoints and refusals leave a ledger empty."""
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         row = connection.execute(
-            "SELECT count(*) FROM ledger.ledger_events WHERE originator_id !~ '^KEY-'"
+            "SELECT count(*) FROM ledger.ledger_events WHERE originator_id ~ '^(LIN|RUN)-'"
         ).fetchone()
     return int(row[0]) if row else 0
 

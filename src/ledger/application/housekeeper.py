@@ -36,5 +36,6 @@ class Housekeeper(Periodic):
         now = self._clock()
         due = connection.execute(DUE_OMITTED, (now - _TELL_AFTER, _CREDENTIALS)).fetchall()
         self._writer.submit([TellOmitted(row[0]) for row in due]).result()
-        dropped = connection.execute(DROP_EXPIRED, (now - KEPT_FOR, _OUTCOMES)).rowcount
+        expired = {"until": now - KEPT_FOR, "limit": _OUTCOMES}
+        dropped = connection.execute(DROP_EXPIRED, expired).rowcount
         return len(due) + dropped, len(due) == _CREDENTIALS or dropped == _OUTCOMES

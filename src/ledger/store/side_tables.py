@@ -45,11 +45,12 @@ RETURNING organization_id, workspace_id, since, count
 # Counts that have waited long enough to be told.
 DUE_OMITTED = "SELECT credential FROM ledger.refusals_omitted WHERE since <= %s LIMIT %s"
 
-# Outcomes that have outlived their day.
+# Outcomes that have outlived their day. The outer condition is for one that is being replaced at
+# this moment: once that has committed, the row is looked at again, and is a young one.
 DROP_EXPIRED = """
-DELETE FROM ledger.idempotency WHERE (credential, path, key) IN (
+DELETE FROM ledger.idempotency WHERE recorded_at <= %(until)s AND (credential, path, key) IN (
     SELECT credential, path, key FROM ledger.idempotency
-    WHERE recorded_at <= %s ORDER BY recorded_at LIMIT %s)
+    WHERE recorded_at <= %(until)s ORDER BY recorded_at LIMIT %(limit)s)
 """
 
 KeyColumns = tuple[str, str, str]
