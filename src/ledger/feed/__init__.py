@@ -1,0 +1,1 @@
+"""Feeds: following the log from outside, pulled, streamed and pushed."""

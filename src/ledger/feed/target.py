@@ -1,0 +1,209 @@
+"""Where a webhook may go: to public addresses only, unless the operator says otherwise.
+
+Whoever registers an endpoint chooses where this server connects to, so a URL could reach what only
+this server can: loopback, the private network, a cloud's metadata service. A check of the URL
+alone proves nothing, since a name may resolve to something else a moment later. So the backend
+below resolves once for each connection and connects to the very address that it has checked.
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import Awaitable, Callable, Iterable
+
+import httpcore
+import msgspec
+from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
+
+from ledger.feed.resolver import CannotConnect, Resolver
+
+LONGEST_URL = 2000
+
+# Creating an endpoint does not wait longer for a name: each send checks again.
+_CHECK_SECONDS = 2.0
+
+# A name may have any number of addresses; a connection is tried with the first few.
+_MOST_ADDRESSES = 3
+
+_URL = TypeAdapter(AnyHttpUrl)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# ``is_global`` is no such list: multicast, NAT64 and, by Python's version, more are global to it.
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_NOT_PUBLIC_6 = [
+    ipaddress.IPv6Network("2001::/23"),  # Teredo, ORCHID and other protocols' own
+    ipaddress.IPv6Network("2002::/16"),  # 6to4: carries any IPv4 address
+    ipaddress.IPv6Network("3fff::/20"),  # documentation
+]
+_NOT_PUBLIC_4 = [
+    ipaddress.IPv4Network("192.0.0.0/24"),  # protocol assignments; a cloud's metadata service
+    ipaddress.IPv4Network("192.88.99.0/24"),  # 6to4 relays
+    ipaddress.IPv4Network("168.63.129.16/32"),  # looks public, is another cloud's host agent
+]
+
+Resolve = Callable[[str], Awaitable[list[str]]]
+"""A host's addresses; raises CannotConnect."""
+
+resolve_host: Resolve = Resolver()
+
+
+class ForbiddenTarget(Exception):
+    """A webhook may not go there. The sentence follows the field's name and repeats no input."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A URL, taken apart once by the one parser that we trust."""
+
+    url: str
+    """The canonical spelling."""
+    scheme: str
+    host: str
+    """A name in ASCII, or an address; IPv6 without brackets."""
+    port: int
+    authority: str
+    """What the ``Host`` header says."""
+    resource: str
+    """Path and query."""
+
+
+def parse_url(text: str) -> Target:
+    """The canonical form of a URL that a webhook may have. Raises ForbiddenTarget.
+
+    The parser is WHATWG's, as in browsers: ``0x7f.1`` and full-width digits come out as the
+    address that the system's resolver would make of them.
+    """
+    if " " in text or not text.isprintable():
+        raise ForbiddenTarget("must not contain spaces or control characters")
+    try:
+        url = _URL.validate_python(text)
+    except ValidationError:
+        raise ForbiddenTarget("must be an http or https URL with a host") from None
+    host, port = url.host, url.port
+    if not host or not port:
+        raise ForbiddenTarget("must be an http or https URL with a host")
+    if url.username is not None or url.password is not None:
+        raise ForbiddenTarget("must not name a user or a password")
+    # The canonical form may be longer, and has to pass here again.
+    if max(len(text), len(str(url))) > LONGEST_URL:
+        raise ForbiddenTarget(f"must have at most {LONGEST_URL} characters")
+    return Target(
+        url=str(url),
+        scheme=url.scheme,
+        host=host.strip("[]"),
+        port=port,
+        authority=host if port == _DEFAULT_PORTS[url.scheme] else f"{host}:{port}",
+        resource=(url.path or "/") + (f"?{url.query}" if url.query else ""),
+    )
+
+
+def is_public(address: str) -> bool:
+    """Whether an address, as text, is one that anybody on the internet could reach."""
+    try:
+        # A scope id is taken off: what has one is not public anyway.
+        parsed = ipaddress.ip_address(address.split("%")[0])
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is None:
+            return _is_public_6(parsed)
+        parsed = parsed.ipv4_mapped
+    special = parsed.is_multicast or parsed.is_reserved or not parsed.is_global
+    return not special and not any(parsed in network for network in _NOT_PUBLIC_4)
+
+
+def _is_public_6(address: ipaddress.IPv6Address) -> bool:
+    if address not in _GLOBAL_UNICAST or not address.is_global:
+        return False
+    return not any(address in network for network in _NOT_PUBLIC_6)
+
+
+async def check(
+    url: str,
+    allow_private: bool,
+    resolve: Resolve = resolve_host,
+    seconds: float = _CHECK_SECONDS,
+) -> None:
+    """Refuse, with ForbiddenTarget, a URL that now leads to an address that is not public.
+
+    A name that does not resolve, or not in time, passes: each send checks again.
+    """
+    target = parse_url(url)
+    if allow_private:
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            addresses = await resolve(target.host)
+    except (TimeoutError, CannotConnect):
+        return
+    _require_public(addresses)
+
+
+def _require_public(addresses: Iterable[str]) -> None:
+    """One that is not public spoils all: the other would be tried some other time."""
+    if not all(is_public(address) for address in addresses):
+        raise ForbiddenTarget("must not lead to an address that is not public")
+
+
+class PinnedBackend(httpcore.AsyncNetworkBackend):
+    """Opens connections for httpcore: to addresses that were checked, never to names.
+
+    TLS and the ``Host`` header keep the name: httpcore takes them from the URL.
+    """
+
+    def __init__(self, allow_private: bool, resolve: Resolve = resolve_host) -> None:
+        self._allow_private, self._resolve = allow_private, resolve
+        self._inner = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Resolve, check, connect. Raises ForbiddenTarget, CannotConnect or TimeoutError."""
+        failure = CannotConnect("the name does not resolve")
+        async with asyncio.timeout(timeout) as limit:
+            addresses = await self._checked(host)
+            for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+                try:
+                    return await self._inner.connect_tcp(
+                        address, port, _share(limit, left), local_address, socket_options
+                    )
+                except httpcore.ConnectTimeout:
+                    failure = CannotConnect("timed out")
+                except httpcore.ConnectError as error:
+                    failure = CannotConnect(_why(error))
+        raise failure
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Never: a webhook goes over the network. Raises ForbiddenTarget."""
+        raise ForbiddenTarget("must not lead to a socket of this machine")
+
+    async def sleep(self, seconds: float) -> None:
+        """Part of httpcore's interface."""
+        await self._inner.sleep(seconds)
+
+    async def _checked(self, host: str) -> list[str]:
+        addresses = await self._resolve(host)
+        if not self._allow_private:
+            _require_public(addresses)
+        return addresses[:_MOST_ADDRESSES]
+
+
+def _share(limit: asyncio.Timeout, left: int) -> float | None:
+    """One address's part of the time: a dead one leaves enough for those behind it."""
+    end = limit.when()
+    return None if end is None else (end - asyncio.get_running_loop().time()) / left
+
+
+def _why(error: BaseException | None) -> str:
+    """The sentence for a connection that could not be made, from what lies beneath."""
+    while error is not None and not isinstance(error, ConnectionRefusedError):
+        error = error.__cause__
+    return "the host cannot be reached" if error is None else "connection refused"

@@ -1,0 +1,98 @@
+"""Connections to receivers: which are used again, and which are closed."""
+
+import asyncio
+import socket
+
+import httpcore
+
+from ledger.feed.connections import Connections
+from ledger.feed.sender import Sender
+from ledger.feed.target import PinnedBackend
+from tests.feed.sending import BODY, EVENT, SECRET, answers, now, send_all
+from tests.support.receiver import Answer, Receiver, Request
+
+
+def test_a_connection_is_used_again_after_any_whole_answer() -> None:
+    def script(request: Request) -> Answer:
+        return Answer((200, 500, 302, 410)[request.number % 4], b"a" * 60_000)
+
+    with Receiver(script) as receiver:
+        attempts = send_all([receiver.url] * 20)
+        assert all(attempt.response_status for attempt in attempts)
+        assert receiver.count_connections() == 1
+        receiver.await_closed()
+
+
+def test_a_connection_that_the_receiver_has_closed_is_not_used_again() -> None:
+    async def run(sender: Sender, receiver: Receiver) -> None:
+        async with sender:
+            for _ in range(10):
+                attempt = await sender.send(receiver.url, EVENT, BODY, [SECRET])
+                assert attempt.delivered
+                await asyncio.to_thread(receiver.await_closed)
+
+    # It promises to keep the connection, and closes it.
+    answer = Answer(action="raw", body=b"HTTP/1.1 200 Fine\r\ncontent-length: 0\r\n\r\n")
+    with answers(answer) as receiver:
+        asyncio.run(run(Sender(True, now), receiver))
+        assert receiver.count_connections() == 10
+
+
+def test_nor_is_one_that_waits_behind_an_open_one() -> None:
+    async def run(steady: Receiver, closing: Receiver) -> None:
+        async with Sender(True, now) as sender:
+            for receiver in (steady, closing, closing):
+                attempt = await sender.send(receiver.url, EVENT, BODY, [SECRET])
+                assert attempt.delivered
+                await asyncio.to_thread(closing.await_closed)
+
+    answer = Answer(action="raw", body=b"HTTP/1.1 200 Fine\r\ncontent-length: 0\r\n\r\n")
+    with Receiver() as steady, answers(answer) as closing:
+        asyncio.run(run(steady, closing))
+
+
+def test_each_receiver_has_its_own_connections() -> None:
+    with Receiver() as one, Receiver() as other:
+        send_all([one.url, other.url] * 5)
+        assert (one.count_connections(), other.count_connections()) == (1, 1)
+        assert (len(one.requests), len(other.requests)) == (5, 5)
+
+
+def test_not_every_idle_connection_is_kept() -> None:
+    async def run(url: str) -> None:
+        async with Sender(True, now) as sender:
+            for _ in range(2):
+                await asyncio.gather(*(sender.send(url, EVENT, BODY, [SECRET]) for _ in range(150)))
+
+    with answers(Answer(delay_seconds=0.3)) as receiver:
+        asyncio.run(run(receiver.url))
+        assert receiver.count_connections() == 150 + 150 - 128
+        receiver.await_closed()
+
+
+def test_hosts_that_refuse_drive_out_no_connection_that_works() -> None:
+    with Receiver() as receiver, socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+        closed.close()
+        dead = [f"http://127.0.0.{number}:{port}/" for number in range(2, 140)]
+        send_all([receiver.url, *dead, receiver.url])
+        assert receiver.count_connections() == 1
+
+
+def test_one_that_has_waited_its_time_is_closed_by_the_next_request_to_anyone() -> None:
+    async def post(connections: Connections, url: str) -> None:
+        request = httpcore.Request("POST", url, headers=[("host", "any"), ("content-length", "0")])
+        async with connections.borrow(request.url.origin) as connection:
+            response = await connection.handle_async_request(request)
+            await response.aread()
+            await response.aclose()
+
+    async def run(one: Receiver, other: Receiver) -> None:
+        connections = Connections(PinnedBackend(True), None, keepalive_seconds=0)
+        await post(connections, one.url)
+        await post(connections, other.url)
+        await asyncio.to_thread(one.await_closed)
+        await connections.close()
+
+    with Receiver() as one, Receiver() as other:
+        asyncio.run(run(one, other))

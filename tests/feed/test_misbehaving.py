@@ -1,0 +1,168 @@
+"""Receivers that misbehave: what comes of an attempt, and how soon."""
+
+import asyncio
+import contextlib
+import random
+import socket
+import time
+
+import pytest
+
+from ledger.feed.sender import Attempt, Sender
+from tests.feed.sending import (
+    BODY,
+    EVENT,
+    SECRET,
+    SOON,
+    answers,
+    failed,
+    now,
+    send,
+    send_all,
+    send_to,
+)
+from tests.support.receiver import Answer, Receiver, Request
+
+
+def test_a_receiver_that_never_answers_ends_at_the_deadline() -> None:
+    with answers(Answer(action="hang")) as receiver:
+        attempt = send(receiver.url, deadline=SOON)
+        assert failed(attempt) == "timed out"
+        assert 200 <= attempt.latency_ms < 2000
+        receiver.await_closed()
+
+
+def test_a_receiver_that_drips_its_head_ends_at_the_deadline() -> None:
+    """Each byte is in time by itself: only an absolute deadline ends it."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            for byte in b"HTTP/1.1 200 Fine\r\nx-slow: " + b"a" * 1000:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.wait({asyncio.ensure_future(reader.read(1))}, timeout=0.02)
+        writer.close()
+
+    assert failed(send_to(drip, "http")) == "timed out"
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_answer_whose_head_was_in_time_counts_though_its_body_drips(status: int) -> None:
+    answer = Answer(status, b"a" * 1000, delay_seconds=0.02, action="drip")
+    with answers(answer) as receiver:
+        begun = time.monotonic()
+        attempt = send(receiver.url, deadline=SOON)
+        assert time.monotonic() - begun < 2
+        receiver.await_closed()
+    assert (attempt.response_status, attempt.delivered) == (status, status == 200)
+    assert attempt.response_body is not None
+    assert 1 <= len(attempt.response_body) < 100
+    assert attempt.latency_ms < 200
+
+
+def test_an_answer_whose_body_breaks_off_counts() -> None:
+    head = b"HTTP/1.1 200 Fine\r\ncontent-length: 100\r\n\r\n"
+    with answers(Answer(action="raw", body=head + b"partly")) as receiver:
+        attempt = send(receiver.url)
+    assert attempt.delivered
+    assert attempt.response_body == "partly"
+
+
+def test_a_receiver_that_closes_without_an_answer_is_a_failure() -> None:
+    with answers(Answer(action="drop")) as receiver:
+        assert failed(send(receiver.url)) == "no HTTP answer came"
+
+
+def test_a_receiver_that_closes_before_it_reads_is_a_failure() -> None:
+    with Receiver(accept=lambda connection: False) as receiver:
+        assert failed(send(receiver.url)) in ("no HTTP answer came", "the connection broke")
+        assert receiver.requests == []
+
+
+def test_a_port_that_nobody_listens_on_refuses() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert failed(send(f"http://127.0.0.1:{port}/")) == "connection refused"
+
+
+def test_a_name_that_does_not_exist_does_not_resolve() -> None:
+    assert failed(send("http://hooks..example/")) == "the name does not resolve"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 two hundred\r\n\r\n",
+        b"HTTP/1.1 200 Fine\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 200 Fine\r\ncontent-length: -1\r\n\r\n",
+        b"HTTP/1.1 200 Fine\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 200 Fine\r\nx-long: " + b"a" * 200_000,
+        b"\0" * 1000,
+        b"\xff\xfe",
+        b"",
+    ],
+    ids=range(10),
+)
+def test_what_is_not_http_is_a_failure(answer: bytes) -> None:
+    with answers(Answer(action="raw", body=answer)) as receiver:
+        assert failed(send(receiver.url)) in ("no HTTP answer came", "the connection broke")
+
+
+def test_switching_protocols_is_a_failure() -> None:
+    head = b"HTTP/1.1 101 Switching\r\nupgrade: any\r\nconnection: upgrade\r\n\r\nhello"
+    with answers(Answer(action="raw", body=head)) as receiver:
+        assert not send(receiver.url, deadline=SOON).delivered
+
+
+def test_no_answer_whatever_raises() -> None:
+    """Mutations of a good answer: cut, changed, doubled."""
+    chance = random.Random(42)
+    good = b"HTTP/1.1 200 Fine\r\ncontent-length: 5\r\nretry-after: 7\r\n\r\nhello"
+
+    def script(request: Request) -> Answer:
+        answer = bytearray(good * chance.choice([1, 1, 2]))
+        for _ in range(chance.randrange(4)):
+            answer[chance.randrange(len(answer))] = chance.randrange(256)
+        return Answer(action="raw", body=bytes(answer[: chance.randrange(len(answer) + 1)]))
+
+    with Receiver(script) as receiver:
+        attempts = send_all([receiver.url] * 300)
+    statuses = {attempt.response_status for attempt in attempts}
+    assert {None, 200} <= statuses
+
+
+def test_a_slow_receiver_slows_no_other() -> None:
+    async def run(slow: str, quick: str) -> list[Attempt]:
+        async with Sender(True, now, deadline=30) as sender:
+            waiting = [
+                asyncio.ensure_future(sender.send(slow, EVENT, BODY, [SECRET])) for _ in range(200)
+            ]
+            attempts = await asyncio.gather(
+                *(sender.send(quick, EVENT, BODY, [SECRET]) for _ in range(100))
+            )
+            assert not any(task.done() for task in waiting)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            return attempts
+
+    with answers(Answer(action="hang")) as slow, Receiver() as quick:
+        attempts = asyncio.run(run(slow.url, quick.url))
+        slow.await_closed()
+    assert all(attempt.delivered for attempt in attempts)
+
+
+def test_a_send_that_is_cancelled_leaves_no_connection_open() -> None:
+    async def run(receiver: Receiver) -> None:
+        async with Sender(True, now) as sender:
+            task = asyncio.ensure_future(sender.send(receiver.url, EVENT, BODY, [SECRET]))
+            await asyncio.to_thread(receiver.await_count, 1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.to_thread(receiver.await_closed)
+
+    with answers(Answer(action="hang")) as receiver:
+        asyncio.run(run(receiver))

@@ -1,0 +1,139 @@
+"""The schedule of retries: pure, so its rules hold for any delays, chance and moment."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.feed.schedule import LONGEST_RETRY_AFTER, Schedule, parse_retry_after
+
+NOW = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
+CONTRACT = Schedule((5, 300, 1800, 7200))
+
+delays = st.lists(st.floats(0, 100_000), max_size=8).map(tuple)
+chances = st.floats(0, 1, exclude_max=True)
+asked = st.none() | st.timedeltas(timedelta(0), timedelta(days=400))
+
+
+def test_the_contract_s_setting_makes_five_attempts() -> None:
+    due = [CONTRACT.next_attempt(tried, NOW, 0.0, None) for tried in range(1, 6)]
+    waits = [None if at is None else (at - NOW).total_seconds() for at in due]
+    assert waits == [5, 300, 1800, 7200, None]
+    assert CONTRACT.attempts == 5
+
+
+@given(delays, chances, asked)
+def test_there_is_a_next_attempt_until_all_are_used(
+    delays: tuple[float, ...], jitter: float, asked: timedelta | None
+) -> None:
+    schedule = Schedule(delays)
+    for tried in range(1, schedule.attempts):
+        assert schedule.next_attempt(tried, NOW, jitter, asked) is not None
+    assert schedule.next_attempt(schedule.attempts, NOW, jitter, asked) is None
+    assert schedule.next_attempt(schedule.attempts + 7, NOW, jitter, asked) is None
+
+
+@given(st.floats(0, 100_000), chances)
+def test_a_delay_is_never_shortened_and_grows_by_less_than_a_fifth(
+    delay: float, jitter: float
+) -> None:
+    due = Schedule((delay,)).next_attempt(1, NOW, jitter, None)
+    assert due is not None
+    slack = timedelta(microseconds=2)
+    assert timedelta(seconds=delay) <= due - NOW <= timedelta(seconds=delay * 1.2) + slack
+
+
+@given(st.floats(1, 100_000), chances, chances)
+def test_more_chance_never_comes_sooner(delay: float, one: float, other: float) -> None:
+    schedule = Schedule((delay,))
+    sooner = schedule.next_attempt(1, NOW, min(one, other), None)
+    later = schedule.next_attempt(1, NOW, max(one, other), None)
+    assert sooner is not None
+    assert later is not None
+    assert sooner <= later
+
+
+def test_chance_spreads_what_failed_together() -> None:
+    schedule = Schedule((100,))
+    assert schedule.next_attempt(1, NOW, 0.5, None) == NOW + timedelta(seconds=110)
+
+
+@given(delays.filter(len), chances, st.timedeltas(timedelta(0), timedelta(days=400)))
+def test_it_waits_as_asked_but_never_longer_for_it_than_a_day(
+    delays: tuple[float, ...], jitter: float, asked: timedelta
+) -> None:
+    schedule = Schedule(delays)
+    own = schedule.next_attempt(1, NOW, jitter, None)
+    due = schedule.next_attempt(1, NOW, jitter, asked)
+    assert own is not None
+    assert due == max(own, NOW + min(asked, timedelta(days=1)))
+
+
+@pytest.mark.parametrize("delay", [-1, -0.001, float("nan"), float("inf"), 2_592_001])
+def test_a_delay_that_makes_no_sense_is_refused_at_construction(delay: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and"):
+        Schedule((5, delay))
+
+
+@given(st.integers(0, 86_400))
+def test_retry_after_in_seconds(seconds: int) -> None:
+    assert parse_retry_after(f" {seconds} ", NOW) == timedelta(seconds=seconds)
+
+
+@given(st.integers(0, 86_400))
+def test_retry_after_as_a_date(seconds: int) -> None:
+    date = NOW + timedelta(seconds=seconds)
+    for text in (
+        format_datetime(date, usegmt=True),
+        date.strftime("%A, %d-%b-%y %H:%M:%S GMT"),
+        date.strftime("%a %b %d %H:%M:%S %Y"),
+    ):
+        assert parse_retry_after(text, NOW) == timedelta(seconds=seconds), text
+
+
+def test_a_date_without_a_zone_means_utc_wherever_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "America/New_York")
+        time.tzset()
+        wait = parse_retry_after("Wed Apr 15 12:00:30 2026", NOW)
+    time.tzset()
+    assert wait == timedelta(seconds=30)
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "9" * 5000, "0" * 5000 + "86401"])
+def test_no_number_is_too_long(text: str) -> None:
+    assert parse_retry_after(text, NOW) == LONGEST_RETRY_AFTER
+
+
+def test_a_date_in_the_past_means_now_and_one_far_ahead_a_day() -> None:
+    assert parse_retry_after("Sun, 06 Nov 1994 08:49:37 GMT", NOW) == timedelta(0)
+    assert parse_retry_after("Fri, 31 Dec 9999 23:59:59 GMT", NOW) == LONGEST_RETRY_AFTER
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(None, "", " ", "soon", "-1", "+5", "1.5", "1e3", "²", "٣", "5 s", "nan", "inf"),
+        "Sun, 06 Nov 1994 08:49:37 +99999999999999999999",
+        "Sun, 06 Nov 99999999999999999999 08:49:37 GMT",
+        "Sun, 06 Nov 1994 08:49:37 +9999",
+    ],
+)
+def test_rubbish_asks_for_nothing(text: str | None) -> None:
+    assert parse_retry_after(text, NOW) is None
+
+
+date_like = st.lists(
+    st.sampled_from(["Sun", "Nov", "06", "1994", "99999999999", "08:49:37", "24:61:61"])
+    | st.sampled_from(["GMT", "+9999", "-0000", "+99999999999", ",", "-", ":", "."])
+    | st.text(max_size=3)
+).map(" ".join)
+
+
+@given(st.text() | date_like | date_like.map(lambda text: text.replace(" ", "")))
+def test_no_text_raises_or_asks_for_less_than_nothing_or_more_than_a_day(text: str) -> None:
+    wait = parse_retry_after(text, NOW)
+    assert wait is None or timedelta(0) <= wait <= LONGEST_RETRY_AFTER

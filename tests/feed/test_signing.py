@@ -1,0 +1,68 @@
+"""Signatures, checked by the verifier that receivers use."""
+
+import base64
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from ledger.feed import signing
+
+EVENT = "EVT-26-000042"
+BODY = '{"type":"execution.blocked","payload":{"reason":"Zoë wartet"}}'.encode()
+
+
+def signed(at: datetime, *secrets: str) -> dict[str, str]:
+    pairs = signing.headers(EVENT, BODY, at, secrets)
+    return {name.decode(): value.decode() for name, value in pairs}
+
+
+def test_a_secret_holds_32_random_bytes() -> None:
+    secrets = {signing.create_secret() for _ in range(100)}
+    assert len(secrets) == 100
+    for secret in secrets:
+        assert secret.startswith("whsec_")
+        assert len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) == 32
+
+
+def test_a_receiver_verifies_with_the_new_and_with_the_old_secret() -> None:
+    old, new = signing.create_secret(), signing.create_secret()
+    headers = signed(datetime.now(UTC), new, old)
+    assert headers["webhook-id"] == EVENT
+    for secret in (new, old):
+        assert Webhook(secret).verify(BODY, headers)["type"] == "execution.blocked"
+
+
+def test_another_secret_does_not_verify() -> None:
+    headers = signed(datetime.now(UTC), signing.create_secret())
+    with pytest.raises(WebhookVerificationError):
+        Webhook(signing.create_secret()).verify(BODY, headers)
+
+
+@pytest.mark.parametrize("index", [0, 10, len(BODY) - 1])
+def test_one_changed_byte_does_not_verify(index: int) -> None:
+    secret = signing.create_secret()
+    headers = signed(datetime.now(UTC), secret)
+    changed = BODY[:index] + bytes([BODY[index] ^ 1]) + BODY[index + 1 :]
+    with pytest.raises(WebhookVerificationError):
+        Webhook(secret).verify(changed, headers)
+
+
+@pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp"])
+def test_the_id_and_the_time_are_signed_too(name: str) -> None:
+    secret = signing.create_secret()
+    headers = signed(datetime.now(UTC), secret)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(secret).verify(BODY, {**headers, name: headers[name][:-1] + "x"})
+
+
+def test_the_time_is_this_attempt_s_in_whole_seconds() -> None:
+    at = datetime(2026, 4, 15, 12, 0, 7, 999_999, tzinfo=UTC)
+    assert signed(at, signing.create_secret())["webhook-timestamp"] == "1776254407"
+
+
+def test_a_time_in_another_zone_verifies() -> None:
+    """The package takes the clock's digits for UTC: unconverted, this would be two hours off."""
+    secret = signing.create_secret()
+    headers = signed(datetime.now(timezone(timedelta(hours=2))), secret)
+    Webhook(secret).verify(BODY, headers)
