@@ -25,7 +25,7 @@ CREATE UNIQUE INDEX ON ledger.event_g$generation (position);
 CREATE INDEX ON ledger.event_g$generation (line_id, position);
 -- Feeds and the audit log of a tenant; feeds by type, which may be rare.
 CREATE INDEX ON ledger.event_g$generation (organization_id, position);
-CREATE INDEX ON ledger.event_g$generation (workspace_id, position);
+CREATE INDEX ON ledger.event_g$generation (organization_id, workspace_id, position);
 CREATE INDEX ON ledger.event_g$generation (organization_id, type, position);
 -- Commands and refusals, which are few among facts.
 CREATE INDEX ON ledger.event_g$generation (organization_id, position)

@@ -21,7 +21,8 @@ SELECT min(position) AS position FROM ledger.projection
 WHERE name = 'event' OR stopped_at IS NULL
 """
 
-_AUDIT_POSITION = "SELECT min(position) AS position FROM ledger.projection WHERE name = 'event'"
+# Where the view itself is: for single events, which are there for good, and the audit log.
+_VIEW_POSITION = "SELECT min(position) AS position FROM ledger.projection WHERE name = 'event'"
 
 # The position from which on events were recorded at or after an instant; past every one if none.
 _POSITION_FROM = """
@@ -42,19 +43,30 @@ _FILTERS: Mapping[str, str] = {
     "succeeded": "e.audit IN ('fact', 'command')",
     "refused": "e.audit = 'refused'",
     "no_fact": "e.audit IN ('command', 'refused')",
-    "from": f"e.position >= {_POSITION_FROM.format(name='from')}",
-    "to": f"e.position < {_POSITION_FROM.format(name='to')}",
 }
 """``organization`` and ``workspace`` are the credential's own."""
 
-_WALKS: tuple[tuple[str, str], ...] = (
-    ("service_line_id", "line_id"),
-    ("workspace", "workspace_id"),
-    ("workspace_id", "workspace_id"),
-    ("organization", "organization_id"),
-    ("organization_id", "organization_id"),
+_SAME = (("organization_id", "organization"), ("workspace_id", "workspace"))
+"""(what is asked for, the credential's own): told apart before any row is looked at."""
+
+_TENANT = frozenset(name for pair in _SAME for name in pair)
+
+# A line's events are all of one tenant: its first one tells whose, so that another's line costs
+# one row, however long it is.
+_LINE_GATE = """
+EXISTS (SELECT FROM (
+    SELECT l.organization_id, l.workspace_id FROM ledger.event AS l
+    WHERE l.line_id = %(service_line_id)s ORDER BY l.line_id, l.position LIMIT 1
+) AS e WHERE {where})
+"""
+
+_WALKS: tuple[tuple[tuple[str, ...], ...], ...] = (
+    (("service_line_id",),),
+    (("organization", "organization_id"), ("workspace", "workspace_id")),
+    (("organization", "organization_id"),),
 )
-"""(filter, column) of the indexes that end in the position, the narrowest first."""
+"""Indexes that end in the position, the narrowest first: for each of their columns the filters that
+give its value. (An administrator who asks for a workspace names its organization, or walks all.)"""
 
 _PAGE = """
 SELECT p.position, page.position, page.item
@@ -67,7 +79,7 @@ ORDER BY page.position
 # PostgreSQL may walk the whole log and look for the tenant in it.
 _WALK = """
 SELECT e.position, {item} AS item FROM ledger.event AS e
-WHERE ({column}e.position) > ({value}%(after)s) AND ({column}e.position) <= ({value}p.position)
+WHERE ({column}e.position) > ({value}{after}) AND ({column}e.position) <= ({value}{until})
   AND {where}
 ORDER BY {column}e.position LIMIT %(limit)s
 """
@@ -77,8 +89,8 @@ _WALK_TYPES = """
 SELECT one.position, one.item
 FROM (SELECT DISTINCT unnest(%(type)s::text[])) AS wanted (type) CROSS JOIN LATERAL (
     SELECT e.position, {item} AS item FROM ledger.event AS e
-    WHERE (e.organization_id, e.type, e.position) > ({value}wanted.type, %(after)s)
-      AND (e.organization_id, e.type, e.position) <= ({value}wanted.type, p.position)
+    WHERE (e.organization_id, e.type, e.position) > ({value}wanted.type, {after})
+      AND (e.organization_id, e.type, e.position) <= ({value}wanted.type, {until})
       AND {where}
     ORDER BY e.organization_id, e.type, e.position LIMIT %(limit)s
 ) AS one
@@ -101,13 +113,19 @@ ORDER BY page.at
 
 FEED_POSITION = _FEED_POSITION
 
+# Where feeds end, and the number of the event there.
+PRESENT = f"""
+SELECT p.position, e.number
+FROM ({_FEED_POSITION}) AS p LEFT JOIN ledger.event AS e ON e.position = p.position
+"""
+
 _ONE = """
 SELECT p.position, e.item
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
     SELECT '{{' || {envelope} || '}}' AS item FROM ledger.event AS e
     WHERE e.position = %(at)s AND e.number = %(number)s AND e.position <= p.position
-      AND e.in_feed AND {where}
+      AND {where}
 ) AS e ON true
 """
 
@@ -116,37 +134,75 @@ LEFT JOIN LATERAL (
 def feed_statement(filters: frozenset[str]) -> str:
     """(position, event's position, envelope JSON) rows; one of nulls where there is none."""
     item = f"'{{' || {ENVELOPE} || '}}'"
-    owner = next((f for f in ("organization", "organization_id") if f in filters), None)
-    if "type" in filters and owner is not None and "service_line_id" not in filters:
+    gates, plain = _told_apart(filters)
+    owner = next((f for f in ("organization", "organization_id") if f in plain), None)
+    if "type" in plain and owner is not None and "service_line_id" not in plain:
         rows = _WALK_TYPES.format(
-            item=item, value=f"%({owner})s, ", where=_where(filters - {owner, "type"}, "in_feed")
+            item=item,
+            value=f"%({owner})s, ",
+            where=_where(plain - {owner, "type"}, "e.in_feed", *gates),
+            **_bounds(filters),
         )
     else:
-        rows = _walk(item, filters, "in_feed")
+        rows = _walk(item, filters, "e.in_feed")
     return _PAGE.format(position=_FEED_POSITION, rows=rows)
 
 
 @cache
 def audit_statement(filters: frozenset[str]) -> str:
     """(position, entry's position, entry JSON) rows; one of nulls where there is none."""
-    rows = _walk(_ENTRY, filters, "audit IS NOT NULL")
-    return _PAGE.format(position=_AUDIT_POSITION, rows=rows)
+    rows = _walk(_ENTRY, filters, "e.audit IS NOT NULL")
+    return _PAGE.format(position=_VIEW_POSITION, rows=rows)
 
 
 @cache
 def event_statement(tenant: frozenset[str]) -> str:
     """One (position, envelope JSON or null) row."""
-    return _ONE.format(position=_FEED_POSITION, envelope=ENVELOPE, where=_where(tenant, "in_feed"))
+    where = _where(tenant, "e.in_feed")
+    return _ONE.format(position=_VIEW_POSITION, envelope=ENVELOPE, where=where)
 
 
 def _walk(item: str, filters: frozenset[str], always: str) -> str:
-    walk = next((one for one in _WALKS if one[0] in filters), None)
-    column = value = ""
-    if walk is not None:
-        name, indexed = walk
-        column, value, filters = f"e.{indexed}, ", f"%({name})s, ", filters - {name}
-    return _WALK.format(item=item, column=column, value=value, where=_where(filters, always))
+    gates, plain = _told_apart(filters)
+    fixed = _fixed(plain)
+    plain -= fixed.keys()
+    if "service_line_id" in fixed and plain & _TENANT:
+        gates.append(_LINE_GATE.format(where=_where(plain & _TENANT)))
+        plain -= _TENANT
+    return _WALK.format(
+        item=item,
+        column="".join(f"{column}, " for column in fixed.values()),
+        value="".join(f"%({name})s, " for name in fixed),
+        where=_where(plain, always, *gates),
+        **_bounds(filters),
+    )
 
 
-def _where(filters: frozenset[str], always: str) -> str:
-    return " AND ".join([f"e.{always}", *(_FILTERS[name] for name in sorted(filters))])
+def _fixed(filters: frozenset[str]) -> dict[str, str]:
+    """The filters (each with its column) that lead to an index, the narrowest there is."""
+    for columns in _WALKS:
+        names = [next((name for name in choice if name in filters), None) for choice in columns]
+        if None not in names:
+            return {name: _FILTERS[name].split(" = ")[0] for name in names if name is not None}
+    return {}
+
+
+def _where(filters: frozenset[str], *always: str) -> str:
+    return " AND ".join([*always, *(_FILTERS[name] for name in sorted(filters))])
+
+
+def _told_apart(filters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
+    """(conditions about parameters alone, the filters left to be looked up in rows)."""
+    both = [(asked, own) for asked, own in _SAME if {asked, own} <= filters]
+    gates = [f"%({asked})s::text = %({own})s::text" for asked, own in both]
+    return gates, filters - {asked for asked, _ in both} - {"from", "to"}
+
+
+def _bounds(filters: frozenset[str]) -> dict[str, str]:
+    """Between which positions a walk goes. Bounds in time are not compared row by row."""
+    after, until = "%(after)s", "p.position"
+    if "from" in filters:
+        after = f"GREATEST(%(after)s, {_POSITION_FROM.format(name='from')} - 1)"
+    if "to" in filters:
+        until = f"LEAST(p.position, {_POSITION_FROM.format(name='to')} - 1)"
+    return {"after": after, "until": until}

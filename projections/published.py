@@ -178,6 +178,12 @@ class RunCancelled(Payload, frozen=True, kw_only=True):
     duration_ms: int | None
 
 
+class RunErased(Payload, frozen=True, kw_only=True):
+    """A run's input, output and error became unreadable for good."""
+
+    reason: str
+
+
 class WebhookDeliveryFailed(Payload, frozen=True, kw_only=True):
     """The last attempt to deliver an event to a webhook endpoint failed; the subject is that one.
 
@@ -256,8 +262,12 @@ PUBLISHED: Mapping[type[Event], Published] = {
     endpoints.WebhookDeliveryFailed: _same("webhook.delivery_failed", WebhookDeliveryFailed),
 }
 
-TYPES: Mapping[str, type[Payload]] = {p.name: p.payload for p in PUBLISHED.values()}
-"""Every type that feeds carry, with its payload."""
+TYPES: Mapping[str, type[Payload]] = {
+    **{p.name: p.payload for p in PUBLISHED.values()},
+    "run.erased": RunErased,
+}
+"""Every type of the language, with its payload. Nothing brings an erasure about yet (contract 6);
+who wants to hear of it can ask for it all the same."""
 
 UNCHANGED_HEALTH = "health.signal_reported"
 """A health report that left the signal's status as it was: in a line's history, not in feeds."""

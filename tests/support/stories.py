@@ -37,13 +37,14 @@ Held = tuple[str, frozenset[str]]
 class Life:
     """One line; what happens to it is left to chance, what was accepted is kept."""
 
-    def __init__(self, edge: Edge, seed: int) -> None:
-        self.edge, self.random = edge, random.Random(seed)
+    def __init__(self, edge: Edge, seed: int, token: str | None = None, **tenant: str) -> None:
+        self.edge, self.random, self.token = edge, random.Random(seed), token
         self.line = edge.fresh_id()
         self.accepted: list[dict[str, Any]] = []
         self.runs: list[str] = []
         self.open: list[str] = []
-        edge.accept(activation(self.line, time=(edge.clock.now - timedelta(days=2)).isoformat()))
+        began = (edge.clock.now - timedelta(days=2)).isoformat()
+        edge.accept(activation(self.line, time=began, **tenant), token=token)
 
     def live(self, batches: int) -> None:
         """Facts in batches, the operator's own word, idleness; the clock goes on in between."""
@@ -52,7 +53,8 @@ class Life:
             self.report(*(self._fact() for _ in range(pick([1, 2, 4, 9]))))
             if self.random.random() < 0.2:
                 path = f"/v1/execution/{self.line}/{pick(['pause', 'resume', 'resume', 'resume'])}"
-                assert self.edge.post(path, json={"reason": "r"}).status_code in (200, 409)
+                answer = self.edge.post(path, self.token, json={"reason": "r"})
+                assert answer.status_code in (200, 409)
             if self.random.random() < 0.15:
                 self._calm_down()
             self.edge.clock.advance(seconds=pick(_AHEAD), microseconds=pick([0, 7]))
@@ -64,7 +66,7 @@ class Life:
         lifted.append(fact("service_line.resumed", self.line))
         lifted += [fact("run.cancelled", run) for run in self.open]
         self.report(*(event | {"time": self._time()} for event in lifted))
-        self.edge.post(f"/v1/execution/{self.line}/resume")
+        self.edge.post(f"/v1/execution/{self.line}/resume", self.token)
         self.edge.clock.advance(seconds=2_000)
         self.edge.run(self.edge.service.sweep())
 
@@ -77,7 +79,7 @@ class Life:
 
     def report(self, *events: dict[str, Any]) -> None:
         """Send a batch; refusals are part of life."""
-        items = self.edge.send_batch(*events).json()["data"]
+        items = self.edge.send_batch(*events, token=self.token).json()["data"]
         for event, item in zip(events, items, strict=True):
             if item["outcome"] == "recorded":
                 self.accepted.append(event | {"subject": item["subject"]})
@@ -130,13 +132,16 @@ class Life:
 _LIGHTS = ["green", "green", "amber", "red"]
 
 
-def history_of(edge: Edge, line: str, limit: int = 100) -> list[dict[str, Any]]:
+def history_of(
+    edge: Edge, line: str, limit: int = 100, token: str | None = None
+) -> list[dict[str, Any]]:
     """A line's whole history, page by page, once the views have all of the log."""
     rows: list[dict[str, Any]] = []
     headers = {"ledger-min-position": str(edge.log()[0][0])}
     params: dict[str, Any] = {"limit": limit}
     while True:
-        answer = edge.get(f"/v1/execution/{line}/history", params=params, headers=headers)
+        path = f"/v1/execution/{line}/history"
+        answer = edge.get(path, token, params=params, headers=headers)
         assert answer.status_code == 200, answer.text
         page = answer.json()
         assert page["meta"]["has_more"] <= (len(page["data"]) == limit)

@@ -18,6 +18,9 @@ router = APIRouter(prefix="/v1/event-types", tags=["feeds"], route_class=LeanRou
 
 _encode = msgspec.json.Encoder().encode
 
+EVENT = {"$ref": "#/components/schemas/Event"}
+"""Where the OpenAPI document describes an event of any type."""
+
 
 def component_of(type_: str) -> str:
     """A type's schema in the OpenAPI document: ``run.started`` is ``RunStartedEvent``."""
@@ -51,17 +54,19 @@ def describe(schemas: dict[str, Any]) -> None:
         "oneOf": [{"$ref": reference} for reference in references.values()],
         "discriminator": {"propertyName": "type", "mapping": references},
     }
-    schemas["EventPage"]["properties"]["data"]["items"] = one
-    schemas["EventAnswer"]["properties"]["data"] = one
+    schemas["Event"] = one
+    schemas["EventPage"]["properties"]["data"]["items"] = EVENT
+    schemas["EventAnswer"]["properties"]["data"] = EVENT
 
 
 def _whole(schema: dict[str, Any]) -> dict[str, Any]:
-    """Every key is always there, whatever may be left out where a value is made."""
+    """Every key is always there, whatever may be left out where a value is made, and no other."""
     properties = schema.get("properties")
     if properties is None:
         return schema
     plain = {name: {k: v for k, v in p.items() if k != "default"} for name, p in properties.items()}
-    return schema | {"properties": plain, "required": sorted(plain)}
+    whole = {"properties": plain, "required": sorted(plain), "additionalProperties": False}
+    return schema | whole
 
 
 def _about(payload: type[Payload]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
@@ -18,7 +19,7 @@ from ledger.api.documentation import (
     body_of,
 )
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
-from ledger.api.problems import InvalidCursor
+from ledger.api.problems import Behind, InvalidCursor
 from ledger.api.reading import (
     PageQuery,
     Query,
@@ -41,6 +42,7 @@ from ledger.api.writing import (
     refused_command,
     turn_down,
 )
+from ledger.application.command import Receipt
 from ledger.application.commands import Pause, Resume
 from ledger.application.principal import Principal
 from ledger.domain.errors import NotFound
@@ -266,13 +268,24 @@ async def _manage(
             idempotency=sent.key,
         ),
     )
-    query = Query()
-    if receipt.replayed:
-        # The line as it was at the write's own position, which later ones have left.
-        query = Query(as_of=await _recorded_at(request, receipt.position))
-    response = await _detail(Read(request, principal, query, None, _VIEW), principal, line_id)
+    response = await _detail_after(receipt, request, principal)
     response.headers["Ledger-Position"] = str(receipt.position)
     return response
+
+
+async def _detail_after(receipt: Receipt, request: Request, principal: Principal) -> Response:
+    """The line after a command, which stands whatever the view shows. Raises Behind if nothing."""
+    line_id = receipt.subject
+    if receipt.replayed:
+        # The line as it was at the write's own position, which later ones have left; where the
+        # view has stopped before that, as it is there.
+        query = Query(as_of=await _recorded_at(request, receipt.position))
+        with suppress(Behind):
+            return await _detail(Read(request, principal, query, None, _VIEW), principal, line_id)
+    try:
+        return await _detail(Read(request, principal, Query(), None, _VIEW), principal, line_id)
+    except NotFound as error:
+        raise Behind("It was done, but the view does not show the line yet.") from error
 
 
 async def _recorded_at(request: Request, position: int) -> str:

@@ -114,19 +114,23 @@ async def feed_page(
     read: Read, statement: Any, filters: dict[str, Any], query: Page, after: int
 ) -> Response:
     """A page of rows that are walked by position, ascending."""
-    bound_to = {**filters, "after": after}
-    if query.cursor is not None:
-        after = max(after, event_position(decode_cursor(query.cursor, bound_to)))
     rows = await read.rows(
         lambda _: statement(frozenset(filters)),
-        {**filters, "after": after, "limit": query.limit + 1},
+        {**filters, "after": walk_from(filters, after, query.cursor), "limit": query.limit + 1},
     )
     found = [row for row in rows if row[1] is not None]
     shown = found[: query.limit]
     cursor = query.cursor
     if shown:
-        cursor = encode_cursor({"position": shown[-1][1]}, bound_to)
+        cursor = encode_cursor({"position": shown[-1][1]}, {**filters, "after": after})
     return page([row[2] for row in shown], cursor, len(found) > len(shown), position_of(rows))
+
+
+def walk_from(filters: dict[str, Any], after: int, cursor: str | None) -> int:
+    """The position after which a page begins. Raises InvalidCursor."""
+    if cursor is None:
+        return after
+    return max(after, event_position(decode_cursor(cursor, {**filters, "after": after})))
 
 
 def event_position(key: dict[str, Any]) -> int:
@@ -154,7 +158,7 @@ async def show_event(
     if not re.fullmatch(EVENT_ID, event_id):
         raise NotFound("No such event.")
     tenant = tenant_filters(principal)
-    rows = await Read(request, principal, query, min_position, _VIEW, behind_all=True).rows(
+    rows = await Read(request, principal, query, min_position, _VIEW).rows(
         lambda _: feeds.event_statement(frozenset(tenant)),
         {**tenant, "at": position_in(event_id), "number": event_id.removeprefix("EVT-")},
     )

@@ -26,12 +26,15 @@ from ledger.application.command import (
 from ledger.application.facts import pointers
 from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid, LedgerError, Refused, TooLarge, Unavailable
+from ledger.domain.values import ENDPOINT_ID, LINE_ID, RUN_ID
 
 M = TypeVar("M", bound=BaseModel)
 F = TypeVar("F", bound=Callable[..., Any])
 
 TurnsDown = Callable[[Request, Principal, Refused], Awaitable[Sequence[Command]]]
 """Makes the commands that record a refusal from before the endpoint was called."""
+
+_IDS = {"service_line": LINE_ID, "run": RUN_ID, "webhook": ENDPOINT_ID}
 
 _LARGEST_COMMAND = 64 * 1024
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -84,6 +87,8 @@ class Sent(NamedTuple, Generic[M]):
     body: M | None
     key: IdempotencyKey | None
     fault: Invalid | None
+    said: Any = None
+    """The body as it was parsed, valid or not."""
 
 
 async def read_command(
@@ -92,11 +97,13 @@ async def read_command(
     """What a command's request says. Raises BadRequest, TooLarge or UnsupportedMediaType."""
     raw = await read_body(request, _LARGEST_COMMAND, optional=optional)
     key, fault = _idempotency_key(request, principal, raw)
+    said = None
     try:
-        return Sent(model.model_validate(json_gate.parse(raw) if raw else {}), key, fault)
+        said = json_gate.parse(raw) if raw else {}
+        return Sent(model.model_validate(said), key, fault, said)
     except ValidationError as error:
         places = (*(fault.errors if fault else ()), *pointers(error, ""))
-        return Sent(None, key, Invalid("The request is not valid.", places))
+        return Sent(None, key, Invalid("The request is not valid.", places), said)
     except Invalid as error:
         return Sent(None, key, error)
     except json_gate.BrokenJson as error:
@@ -137,7 +144,8 @@ def refused_command(action: str, resource: str = "", parameter: str = "") -> Tur
         request: Request, principal: Principal, refusal: Refused
     ) -> Sequence[Command]:
         identifier = request.path_params.get(parameter, "")
-        named = re.fullmatch(r"[A-Z]{3}-[0-9]{2}-[0-9]{6,12}", identifier)
+        pattern = _IDS.get(resource)
+        named = pattern is not None and re.fullmatch(pattern, identifier)
         about = About(action, (resource, identifier) if named else None)
         return [TurnDown(refusal, about, principal, request.state.request_id)]
 

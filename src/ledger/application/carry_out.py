@@ -15,7 +15,7 @@ from ledger.store.side_tables import Omitted
 def carry_out(command: Command, unit: Unit) -> Outcome:
     """The outcome of one command, recorded with all that it brings about."""
     unit.begin()
-    key = command.idempotency
+    key, kept = command.idempotency, True
     try:
         if key is not None:
             earlier = unit.outcomes.find(key, unit.now)
@@ -26,26 +26,27 @@ def carry_out(command: Command, unit: Unit) -> Outcome:
         _record(command, refusal, unit)
         return refusal
     except Refused as refusal:
-        _record(command, refusal, unit)
+        # What is only counted is not kept either: a flood under ever new keys fills no disk.
+        kept = _record(command, refusal, unit)
         outcome = refusal
-    if key is not None:
+    if key is not None and kept:
         unit.outcomes.keep(key, outcome, unit.now)
     return outcome
 
 
-def _record(command: Command, refusal: Refused, unit: Unit) -> None:
-    """Record a refusal, or count it where its credential has had enough recorded today."""
+def _record(command: Command, refusal: Refused, unit: Unit) -> bool:
+    """Record a refusal; or only count it (False) where its credential had enough today."""
     about = command.about()
     if about is None or not refusal.audited:
-        return
+        return True
     principal = command.principal
     stream = stream_of(principal.id)
     found = unit.find(stream)
     refusals = found if isinstance(found, Refusals) else Refusals(stream)
-    organization_id, workspace_id = _tenant(about, principal, unit)
     if not refusals.has_room(unit.now):
         unit.omit(principal)
-        return
+        return False
+    organization_id, workspace_id = _tenant(about, principal, unit)
     resource_type, resource_id = about.resource or (None, None)
     body = WriteRefused(
         action=about.action,
@@ -64,6 +65,7 @@ def _record(command: Command, refusal: Refused, unit: Unit) -> None:
         tenant=(organization_id, workspace_id, None),
     )
     refusal.position = recorded.position
+    return True
 
 
 def _tenant(about: About, principal: Principal, unit: Unit) -> tuple[str | None, str | None]:
@@ -72,12 +74,12 @@ def _tenant(about: About, principal: Principal, unit: Unit) -> tuple[str | None,
     So nobody reads in his audit log what others tried, and what was tried on a workspace's line is
     found under that workspace.
     """
-    if about.tenant is not None and principal.sees(*about.tenant):
-        return about.tenant
-    if about.resource is not None:
-        found = unit.find(about.resource[1])
+    for stream in about.streams:
+        found = unit.find(stream)
         if found is not None and principal.sees(found.organization_id, found.workspace_id):
             return found.organization_id, found.workspace_id
+    if about.tenant is not None and principal.sees(*about.tenant):
+        return about.tenant
     return principal.organization_id, principal.workspace_id
 
 

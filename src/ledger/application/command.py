@@ -54,6 +54,14 @@ class About(msgspec.Struct, frozen=True):
     fact_id: str | None = None
     tenant: tuple[str, str | None] | None = None
     """(organization, workspace) that it names for something new."""
+    line_id: str | None = None
+    """The line that it names for something new."""
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """What may tell whose it is, in this order."""
+        named = (self.resource and self.resource[1], self.line_id)
+        return tuple(stream for stream in named if stream is not None)
 
 
 class Command(Protocol):
@@ -115,6 +123,10 @@ class TurnDown(OwnCommand):
     ) -> None:
         super().__init__(principal, request_id)
         self._refusal, self._about = refusal, about
+
+    def streams(self) -> Iterable[str]:
+        """What it names: a thousand of them are looked up at once."""
+        return self._about.streams if self._about is not None else ()
 
     def about(self) -> About | None:
         """What it was about, as far as that could be read."""

@@ -25,6 +25,10 @@ MAX_FACT_BYTES = 256 * 1024
 MAX_ITEMS = 1000
 MAX_BODY_BYTES = 8 * 1024 * 1024
 
+_TOLD = 50
+"""Wrong places that are told at once: a body of unknown fields is answered by many times its size
+otherwise, and under an idempotency key that would be kept."""
+
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}")
 _SUBJECT = {"line": re.compile(LINE_ID), "run": re.compile(RUN_ID)}
 _ACTOR_TYPES = get_args(ActorType)
@@ -75,6 +79,7 @@ class Fact(msgspec.Struct, frozen=True):
             self.source,
             self.id,
             (str(named[0]), str(named[1])) if begins else None,
+            line,
         )
 
 
@@ -133,7 +138,7 @@ def _from_attributes(event: dict[str, Any], data: Any) -> Fact | Rejected:
 
 
 def _about(event: dict[str, Any]) -> About:
-    """What can be said of an object that is no fact: its type, and the ids that are ids."""
+    """What can be said of an object that is no fact: its type, who and when, ids that are ids."""
 
     def text(name: str, limit: int) -> str | None:
         value = event.get(name)
@@ -144,8 +149,10 @@ def _about(event: dict[str, Any]) -> About:
     return About(
         ALIASES.get(sent_type, sent_type),
         (_RESOURCE[kinds[0]], subject) if kinds else None,
-        source=text("source", 255),
-        fact_id=text("id", 255),
+        None if _actor_faults(event) else _actor(event),
+        _time(event.get("time"))[0],
+        text("source", 255),
+        text("id", 255),
     )
 
 
@@ -162,9 +169,6 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
     time, late_faults = _time(event.get("time"))
     if faults or kind is None or name is None:
         raise Invalid("The fact is not valid.", tuple(faults))
-    actor = None
-    if event.get("actortype") is not None:
-        actor = Actor(event["actortype"], event["actorid"])
     sent = json_gate.by_value(data)
     instant = format_instant(time) if time is not None else None
     who = [event.get("actortype"), event.get("actorid")]
@@ -178,7 +182,7 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
         source=event["source"],
         subject=subject,
         time=time,
-        actor=actor,
+        actor=_actor(event),
         content=json_gate.canonical([sent_type, subject, instant, sent, *who]),
         data=model,
         sent=sent if isinstance(sent, dict) else {},
@@ -234,6 +238,12 @@ def _actor_faults(event: dict[str, Any]) -> list[tuple[str, str]]:
     return faults
 
 
+def _actor(event: dict[str, Any]) -> Actor | None:
+    if event.get("actortype") is None:
+        return None
+    return Actor(event["actortype"], event["actorid"])
+
+
 def _subject_faults(subject: Any, kind: FactType) -> list[tuple[str, str]]:
     if subject is None and kind.subject_optional:
         return []
@@ -253,7 +263,8 @@ def _checked_data(kind: FactType, data: Any) -> tuple[FactData | None, Invalid |
 def pointers(error: ValidationError, prefix: str) -> tuple[tuple[str, str], ...]:
     """A validation error as (JSON pointer, sentence) pairs that repeat nothing of the input."""
     faults = []
-    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    for problem in problems[:_TOLD]:
         place, sentence = problem["loc"], problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             # The last part is the unknown name itself: the sender's words are not repeated.

@@ -78,7 +78,7 @@ class Unit:
         self._long: set[str] = set()
         """Streams that are due for a snapshot: a long tail was read, or a round version reached."""
         self._free_ids: dict[tuple[str, int], Iterator[int]] = {}
-        self._omitted: Counter[Principal] = Counter()
+        self._omitted: dict[Principal, tuple[datetime, int]] = {}
         self.outcomes = Outcomes(append.aside, vault)
         self.vault = vault
         self.touched: set[str] = set()
@@ -331,7 +331,8 @@ class Unit:
 
     def omit(self, principal: Principal) -> None:
         """Count a refusal of the credential that is not recorded singly."""
-        self._omitted[principal] += 1
+        since, count = self._omitted.get(principal, (self.now, 0))
+        self._omitted[principal] = since, count + 1
 
     def write(self) -> None:
         """Write everything recorded, and what is kept beside it, in the append transaction."""
@@ -344,9 +345,9 @@ class Unit:
                 keys=self._new_keys,
             )
         self.outcomes.write()
-        for principal, count in self._omitted.items():
+        for principal, (since, count) in self._omitted.items():
             tenant = principal.organization_id, principal.workspace_id
-            self.append.aside.omit(principal.id, Omitted(*tenant, self.now, count))
+            self.append.aside.omit(principal.id, Omitted(*tenant, since, count))
         if self._long:
             self.append.keep([self._cache.aggregates[stream] for stream in self._long])
 

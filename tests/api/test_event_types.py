@@ -1,0 +1,217 @@
+"""The published language: each event fits its type's JSON Schema, and nothing else does (5)."""
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from ledger.api.event_types import component_of
+from projections.published import TYPES
+from tests.support.edge import Edge, assert_problem
+from tests.support.facts import fact
+from tests.support.stories import Life
+
+Event = dict[str, Any]
+Path = tuple[str | int, ...]
+
+ANYTHING = {("payload", "value"), ("payload", "evidence")}
+"""What a reporter of health may say as he likes."""
+
+EMPTY: Event = {"?": 1}
+"""Fits no field of ours."""
+
+
+@pytest.fixture(scope="module")
+def events(edge: Edge) -> list[Event]:
+    """A feed with every type that lines and runs bring about."""
+    lives = [Life(edge, seed) for seed in (2, 3)]
+    for life in lives:
+        life.live(60)
+        life.close()
+    line = edge.fresh(
+        resources=[{"id": "r", "type": "person", "allocated_hours_per_week": 12.5}],
+        project_tags=["a", "ü"],
+    )
+    signal = {"signal": "sla_compliance", "value": 0.7, "evidence": {"deep": [None, {"x": []}]}}
+    edge.accept(
+        fact("health.signal_reported", line, signal | {"status": "amber"}),
+        fact("run.requested", None, {"service_line_id": line,
+             "triggered_by": {"type": "user", "actor_id": "USR-1"}}),
+        fact("resource.allocated", line, {"id": "r", "type": "t", "name": "n", "role": "x"}),
+        fact("resource.released", line, {"id": "r"}),
+    )  # fmt: skip
+    found: list[Event] = []
+    params: dict[str, Any] = {"limit": 100}
+    while True:
+        page = edge.get("/v1/events", params=params).json()
+        found += page["data"]
+        if not page["meta"]["has_more"]:
+            return found
+        params["cursor"] = page["meta"]["cursor"]
+
+
+@pytest.fixture(scope="module")
+def validators(edge: Edge) -> dict[str, Any]:
+    return {type_: validator(edge, type_) for type_ in TYPES}
+
+
+def validator(edge: Edge, type_: str) -> Any:
+    answer = edge.get(f"/v1/event-types/{type_}")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/schema+json"
+    schema = answer.json()
+    jsonschema_rs.meta.validate(schema)
+    return jsonschema_rs.validator_for(schema, validate_formats=True)
+
+
+def examples(events: list[Event]) -> dict[str, Event]:
+    """Of each type the one that says most."""
+    told: dict[str, Event] = {}
+    for event in events:
+        known = told.setdefault(event["type"], event)
+        if len(json.dumps(event["payload"])) > len(json.dumps(known["payload"])):
+            told[event["type"]] = event
+    return told
+
+
+def test_every_event_fits_its_types_schema_and_no_others(
+    events: list[Event], validators: dict[str, Any]
+) -> None:
+    assert {event["type"] for event in events} == TYPES.keys() - {
+        "webhook.delivery_failed",
+        "run.erased",
+    }
+    for event in events:
+        validators[event["type"]].validate(event)
+    for type_, event in examples(events).items():
+        fitting = {name for name, one in validators.items() if one.is_valid(event)}
+        assert fitting == {type_}
+
+
+def places(value: Any, path: Path = ()) -> Iterator[Path]:
+    """Every place inside a value that a schema says something about."""
+    if path in ANYTHING:
+        return
+    if path:
+        yield path
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from places(inner, (*path, name))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from places(inner, (*path, index))
+
+
+def at(event: Event, path: Path) -> Any:
+    inner: Any = event
+    for part in path:
+        inner = inner[part]
+    return inner
+
+
+def test_a_changed_a_missing_and_an_additional_field_do_not_fit(
+    events: list[Event], validators: dict[str, Any]
+) -> None:
+    tried = 0
+    for type_, event in examples(events).items():
+        for path in places(event):
+            changed = copy.deepcopy(event)
+            at(changed, path[:-1])[path[-1]] = EMPTY
+            assert not validators[type_].is_valid(changed), (type_, path)
+            missing = copy.deepcopy(event)
+            if isinstance(path[-1], str):
+                del at(missing, path[:-1])[path[-1]]
+                assert not validators[type_].is_valid(missing), (type_, path)
+            tried += 1
+        for path in ((), *places(event)):
+            if isinstance(at(event, path), dict):
+                more = copy.deepcopy(event)
+                at(more, path)["additional"] = None
+                assert not validators[type_].is_valid(more), (type_, path)
+    assert tried > 300
+
+
+WRONG: list[tuple[Path, Any]] = [
+    (("id",), "EVT-26-1"), (("id",), "AUD-26-000001"), (("type",), "run.praised"),
+    (("occurred_at",), "yesterday"), (("recorded_at",), "2026-04-15"), (("position",), "5"),
+    (("position",), 1.5), (("actor", "type"), "nobody"), (("actor",), None),
+    (("reported_by",), None), (("subject",), None), (("organization_id",), None),
+    (("payload",), None), (("payload", "state_after"), "asleep"),
+    (("payload", "state_after"), None),
+    (("payload", "cause"), "weather"), (("payload", "reason"), 5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value"), WRONG)
+def test_a_value_that_is_none_of_its_fields_does_not_fit(
+    events: list[Event], validators: dict[str, Any], path: Path, value: Any
+) -> None:
+    event = copy.deepcopy(examples(events)["execution.blocked"])
+    at(event, path[:-1])[path[-1]] = value
+    assert not validators["execution.blocked"].is_valid(event)
+
+
+def test_a_failed_delivery_fits_its_schema(validators: dict[str, Any], events: list[Event]) -> None:
+    payload = {
+        "event_id": "EVT-26-000001", "sequence": 7, "attempts": 5, "response_status": None,
+        "error": "timed out",
+    }  # fmt: skip
+    subject = {"type": "webhook", "id": "WHK-26-000001"}
+    failed = events[0] | {"type": "webhook.delivery_failed", "payload": payload, "subject": subject}
+    check = validators["webhook.delivery_failed"]
+    check.validate(failed | {"service_line_id": None, "workspace_id": None})
+    assert not check.is_valid(failed | {"payload": payload | {"sequence": None}})
+
+
+def test_the_list_names_every_type_with_its_schemas_path(edge: Edge) -> None:
+    listed = edge.data("/v1/event-types")
+    assert [one["type"] for one in listed] == list(TYPES)
+    for one in listed:
+        assert set(one) == {"type", "version", "description", "schema"}
+        assert one["description"].endswith(".")
+        assert edge.get(one["schema"]).json()["$id"] == one["schema"]
+
+
+CONTRACT = {
+    "execution.started", "execution.paused", "execution.resumed", "execution.blocked",
+    "execution.unblocked", "execution.idle", "execution.active", "execution.closed",
+    "execution.updated", "execution.checked_in", "execution.check_in_voided",
+    "resource.allocated", "resource.released", "health.changed", "run.requested", "run.started",
+    "run.completed", "run.failed", "run.cancelled", "webhook.delivery_failed",
+}  # fmt: skip
+
+
+def test_the_types_are_the_contracts(edge: Edge) -> None:
+    assert {one["type"] for one in edge.data("/v1/event-types")} >= CONTRACT
+
+
+@pytest.mark.parametrize("type_", ["run.praised", "health.signal_reported", "RUN.started", "%00"])
+def test_an_unknown_type_is_a_404(edge: Edge, type_: str) -> None:
+    assert_problem(edge.get(f"/v1/event-types/{type_}"), 404, "not_found")
+
+
+def test_types_take_no_parameters_and_need_the_permission_to_read(edge: Edge) -> None:
+    for path in ("/v1/event-types", "/v1/event-types/run.started"):
+        assert_problem(edge.get(f"{path}?x=1"), 422, "invalid_request")
+        assert_problem(edge.get(path, edge.token("write")), 403, "forbidden")
+
+
+def test_the_openapi_document_holds_the_same_schemas(edge: Edge, events: list[Event]) -> None:
+    document = edge.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    items = schemas["EventPage"]["properties"]["data"]["items"]
+    one = schemas["Event"] if items == {"$ref": "#/components/schemas/Event"} else items
+    named = {component_of(type_): type_ for type_ in TYPES}
+    assert {ref["$ref"].rsplit("/", 1)[-1] for ref in one["oneOf"]} == named.keys()
+    assert schemas["EventAnswer"]["properties"]["data"] == items
+    for type_, event in examples(events).items():
+        schema = {"$ref": f"#/components/schemas/{component_of(type_)}"}
+        check = jsonschema_rs.validator_for({**schema, "components": {"schemas": schemas}})
+        check.validate(event)
+        assert not check.is_valid(event | {"additional": 1})
+    page = {"$ref": "#/components/schemas/EventPage", "components": {"schemas": schemas}}
+    answer = edge.get("/v1/events?limit=100").json()
+    jsonschema_rs.validator_for(page).validate(answer)

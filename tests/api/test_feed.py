@@ -1,0 +1,390 @@
+"""The feed: the lines' histories in one order, filtered and paged, to each his own (contract 5)."""
+
+import json
+import random
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from ledger.api.models import EventPage
+from ledger.domain.values import format_instant
+from projections.published import TYPES
+from tests.support.edge import Edge, assert_problem
+from tests.support.facts import ORGANIZATION, WORKSPACE, fact
+from tests.support.stories import SECRET, Life, history_of
+
+OTHER, BESIDE = "ORG-26-000002", "WS-26-000002"
+APART = "ORG-26-000004"
+ENVELOPE = [
+    "id", "type", "occurred_at", "recorded_at", "position", "actor", "reported_by", "subject",
+    "service_line_id", "organization_id", "workspace_id", "causation_id", "payload",
+]  # fmt: skip
+
+Event = dict[str, Any]
+
+
+class World(NamedTuple):
+    """Lines of two organizations, whose workspaces partly have the same name, and who asks."""
+
+    edge: Edge
+    lines: list[str]
+    expected: list[Event]
+    """What feeds must carry, all of it: told from the lines' histories."""
+    tokens: dict[str, str]
+    sees: dict[str, Callable[[Event], bool]]
+
+
+@pytest.fixture(scope="module")
+def world(edge: Edge) -> World:
+    tokens = {
+        "admin": edge.token("admin", organization_id=None),
+        "own": edge.token("read"),
+        "narrow": edge.token("read", workspace_id=BESIDE),
+        "other": edge.token("read", organization_id=OTHER),
+        "stranger": edge.token("read", organization_id="ORG-26-000003"),
+    }
+    tenants = [(ORGANIZATION, WORKSPACE), (ORGANIZATION, BESIDE), (OTHER, WORKSPACE)]
+    lives = [
+        Life(edge, seed, tokens["admin"], organization_id=organization, workspace_id=workspace)
+        for seed, (organization, workspace) in enumerate(tenants * 2)
+    ]
+    for _ in range(5):
+        for life in lives:
+            life.live(5)
+            refused = edge.send(fact("service_line.resumed", "LIN-26-999999", {}))
+            assert_problem(refused, 404, "not_found")
+    lives[0].close()
+    told = [e for life in lives for e in history_of(edge, life.line, token=tokens["admin"])]
+    for event in told:
+        del event["state_before"], event["state_after"]
+    told.sort(key=lambda event: event["position"])
+    told = without_unchanged_health(told)
+    return World(
+        edge,
+        [life.line for life in lives],
+        told,
+        tokens,
+        {
+            "admin": lambda _: True,
+            "own": lambda e: e["organization_id"] == ORGANIZATION,
+            "narrow": lambda e: (e["organization_id"], e["workspace_id"]) == (ORGANIZATION, BESIDE),
+            "other": lambda e: e["organization_id"] == OTHER,
+            "stranger": lambda _: False,
+        },
+    )
+
+
+def without_unchanged_health(told: list[Event]) -> list[Event]:
+    """Reports that left a signal's status as it was are told apart by what was reported."""
+    changed, statuses = [], dict[tuple[str, str], str]()
+    for event in told:
+        if event["type"].startswith("health."):
+            signal = event["service_line_id"], event["payload"]["signal"]
+            before, statuses[signal] = statuses.get(signal), event["payload"]["status"]
+            if statuses[signal] == before:
+                continue
+        changed.append(event)
+    assert 0 < len(changed) < len(told)
+    return changed
+
+
+def page(edge: Edge, token: str | None = None, **params: Any) -> Any:
+    answer = edge.get("/v1/events", token, params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def follow(
+    edge: Edge, token: str, limits: Callable[[], int] = lambda: 100, **params: Any
+) -> list[Event]:
+    """The whole feed for these filters, page by page."""
+    events: list[Event] = []
+    while True:
+        limit = limits()
+        answered = page(edge, token, **params, limit=limit)
+        if events and answered["data"]:
+            assert events[-1]["position"] < answered["data"][0]["position"]
+        events += answered["data"]
+        assert len(answered["data"]) <= limit
+        if not answered["meta"]["has_more"]:
+            return events
+        assert len(answered["data"]) == limit
+        params["cursor"] = answered["meta"]["cursor"]
+
+
+# What is in it.
+
+
+@pytest.mark.parametrize("who", ["admin", "own", "narrow", "other", "stranger"])
+def test_it_is_the_union_of_the_histories_in_log_order_without_unchanged_health(
+    world: World, who: str
+) -> None:
+    found = follow(world.edge, world.tokens[who])
+    assert found == [event for event in world.expected if world.sees[who](event)]
+    positions = [event["position"] for event in found]
+    assert positions == sorted(set(positions))
+
+
+def test_the_workload_has_every_type_and_much_of_it(world: World) -> None:
+    assert len(world.expected) > 400
+    assert {event["type"] for event in world.expected} == TYPES.keys() - {
+        "webhook.delivery_failed",
+        "run.erased",
+    }
+
+
+def test_pages_of_any_size_give_the_same(world: World) -> None:
+    dice = random.Random(7)
+    for who in ("own", "admin"):
+        found = follow(world.edge, world.tokens[who], lambda: dice.choice([1, 2, 7, 30, 100]))
+        assert found == [event for event in world.expected if world.sees[who](event)]
+
+
+def test_each_event_has_exactly_the_envelopes_keys_and_the_year_and_position_as_its_id(
+    world: World,
+) -> None:
+    for event in follow(world.edge, world.tokens["admin"]):
+        assert list(event) == ENVELOPE
+        year = datetime.fromisoformat(event["recorded_at"]).year % 100
+        assert event["id"] == f"EVT-{year:02d}-{event['position']:06d}"
+        assert ("state_after" in event["payload"]) == event["type"].startswith("execution.")
+
+
+def test_it_never_carries_a_runs_input_output_or_error(world: World) -> None:
+    assert SECRET not in json.dumps(follow(world.edge, world.tokens["admin"]))
+
+
+def test_the_answer_is_as_documented(world: World) -> None:
+    answer = world.edge.get("/v1/events?limit=100", world.tokens["own"])
+    EventPage.model_validate_json(answer.content)
+
+
+# Filters.
+
+
+def chosen(event: Event, params: dict[str, Any]) -> bool:
+    """The contract's filters, in words of its own."""
+    at = datetime.fromisoformat(event["recorded_at"])
+    named = ("organization_id", "workspace_id", "service_line_id")
+    return (
+        all(event[name] == params[name] for name in named if name in params)
+        and event["type"] in params.get("type", event["type"]).split(",")
+        and ("from" not in params or at >= datetime.fromisoformat(params["from"]))
+        and ("to" not in params or at < datetime.fromisoformat(params["to"]))
+        and ("after" not in params or event["position"] > int(params["after"].rsplit("-", 1)[1]))
+    )
+
+
+def some_filters(world: World, dice: random.Random) -> dict[str, Any]:
+    """A handful of filters, with values that are there and others."""
+    events = world.expected
+    types = sorted(TYPES)
+    start, end = sorted(dice.choice(events)["recorded_at"] for _ in range(2))
+    every = {
+        "organization_id": dice.choice([ORGANIZATION, OTHER, "ORG-26-000009"]),
+        "workspace_id": dice.choice([WORKSPACE, BESIDE, "WS-26-000009"]),
+        "service_line_id": dice.choice([*world.lines, "LIN-26-999999"]),
+        "type": ",".join(dice.sample(types, dice.choice([1, 2, 6]))),
+        "from": start,
+        "to": end,
+        "after": dice.choice([dice.choice(events)["id"], "EVT-26-000000", "EVT-26-999999999"]),
+    }
+    return {name: value for name, value in every.items() if dice.random() < 0.35}
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("who", ["admin", "own", "narrow", "other"])
+def test_every_combination_of_filters_chooses_what_it_says(
+    world: World, who: str, seed: int
+) -> None:
+    dice = random.Random(f"{who} {seed}")
+    for _ in range(6):
+        params = some_filters(world, dice)
+        found = follow(world.edge, world.tokens[who], lambda: dice.choice([3, 25, 100]), **params)
+        expected = [e for e in world.expected if world.sees[who](e) and chosen(e, params)]
+        assert found == expected, params
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_each_type_can_be_asked_for_by_itself(world: World, type_: str) -> None:
+    for who in ("own", "admin"):
+        found = follow(world.edge, world.tokens[who], type=type_)
+        expected = [e for e in world.expected if world.sees[who](e) and e["type"] == type_]
+        assert found == expected
+
+
+def test_a_type_named_twice_is_told_once(world: World) -> None:
+    found = follow(world.edge, world.tokens["own"], type="run.started,run.started")
+    assert found == follow(world.edge, world.tokens["own"], type="run.started")
+
+
+def test_from_is_inclusive_and_to_exclusive_to_the_microsecond(world: World) -> None:
+    events = [event for event in world.expected if world.sees["own"](event)]
+    micro = timedelta(microseconds=1)
+    for at in (0, len(events) // 2, len(events) - 1):
+        when = datetime.fromisoformat(events[at]["recorded_at"])
+        for start in (when, when - micro, when + micro):
+            later = [e for e in events if datetime.fromisoformat(e["recorded_at"]) >= start]
+            found = follow(world.edge, world.tokens["own"], **{"from": format_instant(start)})
+            assert found == later
+            found = follow(world.edge, world.tokens["own"], to=format_instant(start))
+            assert found == events[: len(events) - len(later)]
+
+
+def test_bounds_take_dates_and_any_offset(world: World) -> None:
+    edge, token = world.edge, world.tokens["own"]
+    when = datetime.fromisoformat(world.expected[200]["recorded_at"])
+    shifted = when.astimezone(timezone(timedelta(hours=5))).isoformat()
+    assert follow(edge, token, to=shifted) == follow(edge, token, to=format_instant(when))
+    assert follow(edge, token, **{"from": "2090-01-01"}) == []
+    assert follow(edge, token, to="2026-01-01") == []
+    assert follow(edge, token, **{"from": "2026-01-01"}) == follow(edge, token)
+
+
+# Cursors.
+
+
+@pytest.fixture
+def apart(edge: Edge) -> tuple[str, str]:
+    """A line of an organization that no other test looks at, and its token."""
+    token = edge.token("read", "write", organization_id=APART)
+    return edge.fresh(organization_id=APART, token=token), token
+
+
+def test_a_cursor_goes_on_where_its_page_ended_though_more_has_come(
+    edge: Edge, apart: tuple[str, str]
+) -> None:
+    line, token = apart
+    params: dict[str, Any] = {"service_line_id": line, "limit": 2, "token": token}
+    first = page(edge, **params)
+    assert (len(first["data"]), first["meta"]["has_more"]) == (1, False)
+    params["cursor"] = first["meta"]["cursor"]
+    empty = page(edge, **params)
+    assert empty == {"data": [], "meta": {"cursor": params["cursor"], "has_more": False}}
+    check_ins = [fact("execution.checked_in", line, {"hours": n}) for n in range(3)]
+    edge.accept(*check_ins, token=token)
+    second = page(edge, **params)
+    assert [event["payload"]["hours"] for event in second["data"]] == [0, 1]
+    assert second["meta"]["has_more"]
+    third = page(edge, **params | {"cursor": second["meta"]["cursor"]})
+    assert [event["payload"]["hours"] for event in third["data"]] == [2]
+    assert not third["meta"]["has_more"]
+
+
+def test_an_empty_page_without_a_cursor_has_none(world: World) -> None:
+    answered = page(world.edge, service_line_id="LIN-26-999999")
+    assert answered == {"data": [], "meta": {"cursor": None, "has_more": False}}
+
+
+def test_a_page_that_is_just_full_has_no_more(edge: Edge, apart: tuple[str, str]) -> None:
+    line, token = apart
+    edge.accept(fact("execution.checked_in", line), token=token)
+    for limit, more in ((1, True), (2, False), (3, False)):
+        answered = page(edge, token, service_line_id=line, limit=limit)
+        assert answered["meta"]["has_more"] is more
+
+
+def test_a_cursor_is_for_its_filters_alone(world: World) -> None:
+    params = {"organization_id": ORGANIZATION, "type": "run.started", "from": "2026-01-01"}
+    cursor = page(world.edge, **params, limit=1)["meta"]["cursor"]
+    assert page(world.edge, **params, cursor=cursor, limit=50)["data"]
+    after = world.expected[0]["id"]
+    others: list[dict[str, Any]] = [
+        *({name: value for name, value in params.items() if name != gone} for gone in params),
+        params | {"type": "run.started,run.failed"},
+        params | {"from": "2026-01-02"},
+        params | {"to": "2090-01-01"},
+        params | {"after": after},
+        params | {"workspace_id": WORKSPACE},
+    ]
+    for other in others:
+        answer = world.edge.get("/v1/events", params={**other, "cursor": cursor})
+        assert_problem(answer, 400, "invalid_cursor")
+    params["cursor"] = cursor
+    answer = world.edge.get("/v1/events", world.tokens["narrow"], params=params)
+    assert_problem(answer, 400, "invalid_cursor")
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "e30", "bnVsbA", "W10", "\u00e4", "=" * 9, "a" * 5000])
+def test_what_is_no_cursor_is_a_400(world: World, cursor: str) -> None:
+    answer = world.edge.get("/v1/events", params={"cursor": cursor})
+    assert_problem(answer, 400, "invalid_cursor")
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "x=1", "as_of=2026-04-15", "type=", "type=run.praised", "type=run.started,",
+        "type=health.signal_reported", "type=write.refused", "limit=0", "limit=101", "limit=x",
+        "after=", "after=5", "after=RUN-26-000001", "after=EVT-26-1", "after=AUD-26-000001",
+        "from=yesterday", "to=2026-04-15T00:00:00", "from=2026-04-16&to=2026-04-15", "from=",
+        "organization_id=", "workspace_id=", "service_line_id=", "type=run.started%00",
+        "service_line_id=%00", "limit=1&limit=2", "state=running", "Type=run.started",
+    ],
+)  # fmt: skip
+def test_an_unknown_parameter_or_value_is_a_422(world: World, query: str) -> None:
+    assert_problem(world.edge.get(f"/v1/events?{query}"), 422, "invalid_request")
+
+
+def test_the_permission_comes_first(world: World) -> None:
+    writer = world.edge.token("write", "audit:read", "webhooks:manage")
+    for path in ("/v1/events", "/v1/events?x=1", f"/v1/events/{world.expected[0]['id']}"):
+        assert_problem(world.edge.get(path, writer), 403, "forbidden")
+
+
+# One event.
+
+
+def one(world: World, identifier: str, who: str = "own") -> httpx.Response:
+    return world.edge.get(f"/v1/events/{identifier}", world.tokens[who])
+
+
+@pytest.mark.parametrize("who", ["admin", "own", "narrow", "other", "stranger"])
+def test_an_event_by_its_id_is_the_feeds_own_or_a_404(world: World, who: str) -> None:
+    for event in random.Random(5).sample(world.expected, 40):
+        answer = one(world, event["id"], who)
+        if world.sees[who](event):
+            assert answer.json() == {"data": event}
+            assert int(answer.headers["ledger-position"]) >= event["position"]
+        else:
+            assert_problem(answer, 404, "not_found")
+
+
+def test_what_no_feed_carries_has_no_event_of_its_own(world: World) -> None:
+    told = {event["position"] for event in world.expected}
+    rows = world.edge.select("SELECT notification_id, topic FROM ledger.ledger_events")
+    rest = [(position, topic) for position, topic in rows if position not in told]
+    assert {topic.split("/")[0] for _, topic in rest} >= {"api_key.created", "write.refused"}
+    for position, topic in random.Random(3).sample(rest, 20):
+        if not topic.startswith(("execution.", "run.", "resource.")):
+            assert_problem(one(world, f"EVT-26-{position:06d}", "admin"), 404, "not_found")
+
+
+@pytest.mark.parametrize("form", ["EVT-25-%06d", "EVT-27-%06d", "EVT-26-0%06d", "AUD-26-%06d",
+    "evt-26-%06d", "EVT-26-%d", "%06d", "EVT-26-%06d%%20", "EVT-26-%06d%%00"])  # fmt: skip
+def test_another_form_or_year_of_its_id_is_a_404(world: World, form: str) -> None:
+    event = next(event for event in world.expected if event["position"] < 100_000)
+    assert_problem(one(world, form % event["position"], "admin"), 404, "not_found")
+
+
+def test_an_event_takes_no_parameters(world: World) -> None:
+    answer = world.edge.get(f"/v1/events/{world.expected[0]['id']}?x=1")
+    assert_problem(answer, 422, "invalid_request")
+
+
+def test_a_write_is_in_the_feed_when_it_is_answered(edge: Edge, apart: tuple[str, str]) -> None:
+    line, token = apart
+    for number in range(10):
+        answer = edge.send(fact("execution.checked_in", line, {"hours": number}), token)
+        item = answer.json()["data"]
+        found = edge.get(f"/v1/events/{item['event_ids'][0]}", token)
+        assert found.json()["data"]["payload"]["hours"] == number
+        feed = edge.get("/v1/events", token, params={"service_line_id": line, "limit": 100})
+        assert feed.json()["data"][-1]["id"] == item["event_ids"][0]
+        assert int(feed.headers["ledger-position"]) >= item["position"]

@@ -1,0 +1,196 @@
+"""A feed is never ahead of a live view, and is held back by no stopped one (contract 4, 5)."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from ledger.application.writer import Writer
+from ledger.bootstrap import create_api, writing
+from ledger.projection.contract import Projection
+from ledger.settings import Settings
+from projections import projections
+from projections.event import EventView
+from tests.support.edge import assert_problem
+from tests.support.facts import LINE, ORGANIZATION, activation, fact
+from tests.support.service import Clock, Service
+from tests.support.views import (
+    HandProjector,
+    PoisonedRunView,
+    head,
+    insert_raw,
+    projecting,
+    query,
+    report,
+)
+
+POISON = "RUN-26-900666"
+FEED = "/v1/events?limit=100"
+AUDIT = f"/v1/audit-logs?organization_id={ORGANIZATION}&limit=100"
+
+
+class Bare:
+    """An API without the loops behind it: views go on when the test says so."""
+
+    def __init__(self, http: httpx.AsyncClient, writer: Writer, conninfo: str) -> None:
+        self.http, self.conninfo, self._writer = http, conninfo, writer
+
+    def report(self, *events: dict[str, Any]) -> int:
+        """The position of the last of these facts."""
+        return report(self._writer, *events)[-1]
+
+    def check_in(self, count: int = 1) -> int:
+        return self.report(*(fact("execution.checked_in", LINE) for _ in range(count)))
+
+    async def feed(self, path: str = FEED, **headers: str) -> tuple[list[int], int]:
+        """(positions of the events shown, the answer's own position)."""
+        answer = await self.http.get(path, headers=headers)
+        assert answer.status_code == 200, answer.text
+        shown = [event["position"] for event in answer.json()["data"]]
+        return shown, int(answer.headers["ledger-position"])
+
+
+@asynccontextmanager
+async def bare(settings: Settings, conninfo: str) -> AsyncIterator[Bare]:
+    app = create_api(settings, conninfo, clock := Clock())
+    with writing(settings, conninfo, clock) as writer:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app), base_url="http://ledger.test"
+            ) as http,
+        ):
+            service = Service(app, None, clock, http)  # type: ignore[arg-type]
+            token = await service.token("read", "audit:read")
+            http.headers["authorization"] = f"Bearer {token}"
+            yield Bare(http, writer, conninfo)
+
+
+_STOPPED = "SELECT name FROM ledger.projection WHERE stopped_at IS NOT NULL"
+_STOP = "UPDATE ledger.projection SET stopped_at = now(), error = 'x' WHERE name = 'event'"
+
+Story = Callable[[Bare], Awaitable[None]]
+
+
+def tell(settings: Settings, conninfo: str, story: Story) -> None:
+    async def told() -> None:
+        async with bare(settings, conninfo) as service:
+            await story(service)
+
+    asyncio.run(told())
+
+
+def catch_up(conninfo: str, views: Sequence[Projection]) -> HandProjector:
+    """Bring these views to the log's end, and the others nowhere."""
+    with projecting(conninfo, *views) as projector:
+        projector.catch_up()
+        return projector
+
+
+def others_than(name: str) -> list[Projection]:
+    return [view for view in projections() if view.name != name]
+
+
+@pytest.mark.parametrize("name", [view.name for view in projections() if view.name != "event"])
+def test_a_feed_is_not_ahead_of_a_live_view_that_lags(
+    settings: Settings, conninfo: str, name: str
+) -> None:
+    async def story(service: Bare) -> None:
+        first = service.report(activation(), fact("execution.checked_in", LINE))
+        catch_up(conninfo, projections())
+        second = service.check_in(3)
+        catch_up(conninfo, others_than(name))
+        assert await service.feed() == ([first - 1, first], first)
+        # A single event, which a history may name, and the audit log are told from one view alone.
+        one = await service.http.get(f"/v1/events/EVT-26-{second:06d}")
+        assert one.status_code == 200
+        shown, position = await service.feed(AUDIT)
+        assert (shown[-1], position) == (second, second)
+        catch_up(conninfo, projections())
+        assert (await service.feed())[1] == second
+
+    tell(settings, conninfo, story)
+
+
+def test_it_is_as_far_as_its_own_view_where_that_lags_or_has_stopped(
+    settings: Settings, conninfo: str
+) -> None:
+    async def story(service: Bare) -> None:
+        first = service.report(activation())
+        catch_up(conninfo, projections())
+        service.check_in(2)
+        catch_up(conninfo, others_than("event"))
+        assert await service.feed() == ([first], first)
+        query(conninfo, _STOP)
+        assert await service.feed() == ([first], first)
+        assert (await service.feed(AUDIT))[1] == first
+
+    tell(settings, conninfo, story)
+
+
+def test_a_stopped_view_holds_no_feed_back(settings: Settings, conninfo: str) -> None:
+    views = [PoisonedRunView(POISON), *others_than("run")]
+
+    async def story(service: Bare) -> None:
+        service.report(activation(), fact("run.started", POISON, {"service_line_id": LINE}))
+        last = service.check_in(2)
+        with projecting(conninfo, *views) as projector:
+            projector.catch_up()
+            assert query(conninfo, _STOPPED) == [("run",)]
+            shown, position = await service.feed()
+            assert (shown[-1], position) == (last, last)
+
+    tell(settings, conninfo, story)
+
+
+def test_a_position_is_waited_for_until_every_live_view_has_it(
+    settings: Settings, conninfo: str
+) -> None:
+    async def story(service: Bare) -> None:
+        service.report(activation())
+        catch_up(conninfo, projections())
+        last = service.check_in()
+        catch_up(conninfo, [EventView()])
+        minimum = {"ledger-min-position": str(last)}
+        began = time.monotonic()
+        assert_problem(await service.http.get(FEED, headers=minimum), 503, "behind")
+        assert 1.5 < time.monotonic() - began < 3.5
+        waiting = asyncio.create_task(service.feed(**{"Ledger-Min-Position": str(last)}))
+        await asyncio.to_thread(catch_up, conninfo, projections())
+        shown, position = await waiting
+        assert (shown[-1], position) == (last, last)
+
+    tell(settings, conninfo, story)
+
+
+def test_a_position_beyond_where_the_feeds_own_view_stopped_is_a_503(
+    settings: Settings, conninfo: str
+) -> None:
+    async def story(service: Bare) -> None:
+        first = service.report(activation())
+        insert_raw(conninfo, "execution.updated/1", b"{half")
+        service.check_in()
+        catch_up(conninfo, projections())
+        assert ("event",) in query(conninfo, _STOPPED)
+        assert await service.feed(**{"Ledger-Min-Position": str(first)}) == ([first], first)
+        minimum = {"ledger-min-position": str(head(conninfo))}
+        for path in (FEED, AUDIT):
+            assert_problem(await service.http.get(path, headers=minimum), 503, "behind")
+
+    tell(settings, conninfo, story)
+
+
+@pytest.mark.parametrize("path", [FEED, AUDIT, "/v1/events/EVT-26-000001"])
+@pytest.mark.parametrize("sent", ["", "abc", "-1", "9" * 19])
+def test_a_position_that_is_no_number_is_a_422(
+    settings: Settings, conninfo: str, path: str, sent: str
+) -> None:
+    async def story(service: Bare) -> None:
+        answer = await service.http.get(path, headers={"ledger-min-position": sent})
+        assert_problem(answer, 422, "invalid_request")
+
+    tell(settings, conninfo, story)

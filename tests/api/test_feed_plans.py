@@ -1,0 +1,236 @@
+"""What a page of the feed or the audit log costs: in proportion to the page, not to the log."""
+
+import random
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+from psycopg.rows import tuple_row
+from psycopg.sql import SQL, Literal
+
+from ledger.application.command import Receipt
+from ledger.application.commands import Pause
+from ledger.application.principal import Principal
+from ledger.application.report import ReportFact
+from ledger.application.writer import Writer
+from ledger.store.embedded import EmbeddedPostgres
+from projections import feeds
+from tests.conftest import _execute, _named
+from tests.support.facts import ORGANIZATION, activation, fact
+from tests.support.racers import fast_idling, parsed
+from tests.support.views import projecting
+
+OTHER = "ORG-26-000002"
+WORKSPACES = ["WS-26-000001", "WS-26-000002"]
+LINES = [f"LIN-26-{number:06d}" for number in range(1, 101)]
+LIMIT = 26
+EVENTS = 20_000
+ADMIN = Principal("KEY-26-000001", "api_key", frozenset({"admin"}))
+
+
+class Past(NamedTuple):
+    """A database with a long past."""
+
+    connection: psycopg.Connection[Any]
+    late: datetime
+    """When nine tenths of it were recorded."""
+    end: int
+
+
+@pytest.fixture(scope="module")
+def past(server: EmbeddedPostgres) -> Iterator[Past]:
+    """Two organizations take turns; of some lines, workspaces, types and commands there are few."""
+    name = "feed_plans"
+    _execute(server.url, f"CREATE DATABASE {name} TEMPLATE ledger_template STRATEGY FILE_COPY")
+    conninfo = _named(server.url, name)
+    with fast_idling(conninfo, idle_after=timedelta(days=1)) as writer:
+        work(writer)
+    with projecting(conninfo) as projector:
+        projector.catch_up()
+    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+        connection.execute("VACUUM ANALYZE")
+        connection.execute("SET ROLE ledger_api")
+        late = f"SELECT recorded_at FROM ledger.ledger_events OFFSET {EVENTS * 9 // 10} LIMIT 1"
+        ((at,),) = connection.execute(late.encode()).fetchall()
+        ((end,),) = connection.execute("SELECT max(position) FROM ledger.event").fetchall()
+        yield Past(connection, at, end)
+    _execute(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def work(writer: Writer) -> None:
+    dice = random.Random(3)
+    begun = []
+    for number, line in enumerate(LINES):
+        tenant, workspace = (ORGANIZATION, OTHER)[number % 2], WORKSPACES[number == 50]
+        begun.append(activation(line, organization_id=tenant, workspace_id=workspace))
+    send(writer, *begun)
+    usual = [line for line in LINES if line not in (LINES[50], LINES[98])]
+    for part in range(20):
+        facts = [fact("execution.checked_in", dice.choice(usual)) for _ in range(990)]
+        if part == 12:
+            facts += [fact("execution.blocked", line, BLOCKER) for line in LINES[2:8]]
+        if part % 4 == 1:
+            facts.append(fact("execution.checked_in", LINES[50]))
+            facts.append(fact("service_line.resumed", LINES[61 + part]))
+        send(writer, *facts)
+        if part % 5 == 2:
+            command = Pause(LINES[part], ADMIN, reason="r")
+            assert isinstance(writer.execute(command), Receipt)
+
+
+BLOCKER = {"blocker_id": "b", "cause": "capacity_issue"}
+
+
+def send(writer: Writer, *events: dict[str, Any]) -> None:
+    commands = [ReportFact(parsed(event), ADMIN) for event in events]
+    assert len(writer.submit(commands).result(30)) == len(events)
+
+
+class Cost(NamedTuple):
+    """What a statement came to that was prepared, and used a few times."""
+
+    found: int
+    rows: float
+    """Brought or thrown away by scans, loops and all."""
+    blocks: int
+    """Pages of tables and indexes that were looked at."""
+
+
+_COUNTED = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
+
+
+def cost(past: Past, statement: str, **values: Any) -> Cost:
+    """As a service uses it: after five times PostgreSQL may choose a plan for any parameters."""
+    values = {"after": 0, "limit": LIMIT} | values
+    found = [r for r in past.connection.execute(statement.encode(), values).fetchall() if r[1]]
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    text = re.sub(r"%\((\w+)\)s", lambda m: f"${names.index(m[1]) + 1}", statement)
+    execute = past.connection.execute
+    types = ", ".join(_TYPES.get(type(values[name]), "unknown") for name in names)
+    execute(f"PREPARE asked ({types}) AS {text.replace('%%', '%')}".encode())
+    given = SQL(", ").join(Literal(values[name]) for name in names)
+    explain = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE asked ({})"
+    for _ in range(8):
+        ((plans,),) = execute(SQL(explain).format(given)).fetchall()
+    execute("DEALLOCATE asked")
+    root = plans[0]["Plan"]
+    blocks = root["Shared Hit Blocks"] + root["Shared Read Blocks"]
+    return Cost(len(found), touched(root), blocks)
+
+
+_TYPES = {datetime: "timestamptz", int: "bigint"}
+"""As the driver names them; what is not here it leaves to the statement."""
+
+
+def touched(plan: dict[str, Any]) -> float:
+    own = sum(plan.get(name, 0) for name in _COUNTED) * plan["Actual Loops"]
+    scanned = own if "Scan" in plan["Node Type"] else 0
+    return scanned + sum(touched(part) for part in plan.get("Plans", ()))
+
+
+ORG = {"organization": ORGANIZATION}
+NARROW = ORG | {"workspace": WORKSPACES[0]}
+RARE = ORG | {"workspace": WORKSPACES[1]}
+
+FEEDS: dict[str, dict[str, Any]] = {
+    "everything": {},
+    "organization": ORG,
+    "administrator, an organization": {"organization_id": ORGANIZATION},
+    "own organization, named": ORG | {"organization_id": ORGANIZATION},
+    "narrow": NARROW,
+    "rare workspace, narrow": RARE,
+    "rare workspace": ORG | {"workspace_id": WORKSPACES[1]},
+    "line": ORG | {"service_line_id": LINES[4]},
+    "rare line": ORG | {"service_line_id": LINES[98]},
+    "narrow, line": NARROW | {"service_line_id": LINES[4]},
+    "unknown line": ORG | {"service_line_id": "LIN-26-999999"},
+    "type": ORG | {"type": ["execution.checked_in"]},
+    "rare type": ORG | {"type": ["execution.blocked"]},
+    "missing type": ORG | {"type": ["run.failed"]},
+    "rare types": ORG | {"type": ["execution.blocked", "run.failed", "execution.paused"]},
+    "administrator, rare type": {"organization_id": ORGANIZATION, "type": ["execution.blocked"]},
+    "another organization": ORG | {"organization_id": OTHER},
+    "unknown organization": {"organization_id": "ORG-26-000009"},
+    "another's line": ORG | {"service_line_id": LINES[5]},
+    "narrow, another workspace": RARE | {"workspace_id": WORKSPACES[0]},
+    "narrow, rare type": NARROW | {"type": ["execution.blocked"]},
+    "rare workspace, type": RARE | {"type": ["execution.checked_in"]},
+    "line, rare type": ORG | {"service_line_id": LINES[4], "type": ["execution.blocked"]},
+}
+
+
+AUDIT = ORG | {"organization_id": ORGANIZATION}
+REFUSED = {"refused": "refused", "no_fact": True}
+COMMANDS = {"action": ["execution.pause", "key.create"], "no_fact": True}
+
+AUDITS: dict[str, dict[str, Any]] = {
+    "organization": AUDIT,
+    "administrator": {"organization_id": ORGANIZATION},
+    "workspace": AUDIT | {"workspace_id": WORKSPACES[0]},
+    "rare workspace": AUDIT | {"workspace_id": WORKSPACES[1]},
+    "narrow": AUDIT | NARROW,
+    "refused": AUDIT | REFUSED,
+    "refused, administrator": {"organization_id": ORGANIZATION} | REFUSED,
+    "refused, narrow": AUDIT | NARROW | REFUSED,
+    "refused, workspace": AUDIT | REFUSED | {"workspace_id": WORKSPACES[0]},
+    "commands": AUDIT | COMMANDS,
+    "commands, narrow": AUDIT | NARROW | COMMANDS,
+    "refused commands": AUDIT | REFUSED | COMMANDS,
+    "another organization": ORG | {"organization_id": OTHER},
+    "refused, another organization": ORG | {"organization_id": OTHER} | REFUSED,
+}
+
+BOUNDS = ["", "from", "to", "after"]
+
+
+def bounded(past: Past, filters: dict[str, Any], bound: str) -> dict[str, Any]:
+    """The same, in a stretch that begins or ends late in the log."""
+    after = {"after": past.end * 9 // 10}
+    return filters | {"": {}, "after": after}.get(bound, {bound: past.late})
+
+
+def assert_cheap(found: Cost) -> None:
+    assert found.rows <= 3 * LIMIT + 10
+    assert found.blocks <= 2 * LIMIT + 10
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize("name", FEEDS)
+def test_a_page_of_the_feed_costs_as_much_as_it_shows(past: Past, name: str, bound: str) -> None:
+    values = bounded(past, FEEDS[name], bound)
+    statement = feeds.feed_statement(frozenset(values) - {"after"})
+    assert_cheap(cost(past, statement, **values))
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize("name", AUDITS)
+def test_so_does_a_page_of_the_audit_log(past: Past, name: str, bound: str) -> None:
+    values = bounded(past, AUDITS[name], bound)
+    statement = feeds.audit_statement(frozenset(values) - {"after"})
+    assert_cheap(cost(past, statement, **values))
+
+
+def test_the_measure_finds_what_there_is(past: Past) -> None:
+    def found(filters: dict[str, Any], statement: Any = feeds.feed_statement) -> int:
+        return cost(past, statement(frozenset(filters)), **filters).found
+
+    assert found(ORG) == LIMIT
+    assert 0 < found(FEEDS["rare type"]) < LIMIT
+    assert 0 < found(FEEDS["rare workspace"]) < LIMIT
+    assert 0 < found(AUDITS["refused"], feeds.audit_statement) < LIMIT
+    assert 0 < found(AUDITS["commands"], feeds.audit_statement) < LIMIT
+
+
+def test_one_event_is_one_row(past: Past) -> None:
+    statement = feeds.event_statement(frozenset(ORG))
+    values = ORG | {"at": past.end, "number": f"26-{past.end:06d}"}
+    assert cost(past, statement, **values).rows <= 6
+
+
+def test_a_tail_of_the_log_costs_as_much_as_it_brings(past: Past) -> None:
+    found = cost(past, feeds.TAIL, after=past.end - 20)
+    assert 15 <= found.found <= 20
+    assert_cheap(found)

@@ -1,0 +1,328 @@
+"""``Idempotency-Key``: a command that is sent again is answered again, not done again (7)."""
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from ledger.bootstrap import create_api
+from ledger.settings import Settings
+from tests.conftest import MASTER_KEY
+from tests.projection.test_stopped_views import degraded
+from tests.support.edge import PLAIN, Edge, assert_problem, dumps
+from tests.support.facts import LINE, ORGANIZATION, WORKSPACE, activation, fact
+from tests.support.views import query
+
+REASON = {"reason": "Stakeholder review"}
+_keys = itertools.count(1)
+
+
+def fresh_key() -> str:
+    return f"key-{next(_keys)}"
+
+
+def send(edge: Edge, line: str, key: str, action: str = "pause", **more: Any) -> httpx.Response:
+    """A command under a key; with a reason unless told otherwise."""
+    token = more.pop("token", None)
+    if "content" in more:
+        more.setdefault("headers", PLAIN)
+    elif "json" not in more:
+        more["json"] = REASON
+    headers = [*more.pop("headers", {}).items(), ("idempotency-key", key)]
+    return edge.post(f"/v1/execution/{line}/{action}", token, headers=headers, **more)
+
+
+def replayed(answer: httpx.Response) -> bool:
+    """Whether it says that it is an earlier answer."""
+    assert answer.headers.get_list("idempotency-replayed") in ([], ["true"])
+    return "idempotency-replayed" in answer.headers
+
+
+def body(answer: httpx.Response) -> Any:
+    """What it says, but for the request's own id."""
+    document = answer.json()
+    document.pop("request_id", None)
+    return answer.status_code, answer.headers["content-type"], document
+
+
+def held(edge: Edge, line: str) -> bool:
+    return bool(edge.data(f"/v1/execution/{line}")["holds"])
+
+
+def end(edge: Edge) -> int:
+    """The log's very last position, records of refusals too."""
+    return int(edge.select("SELECT max(notification_id) FROM ledger.ledger_events")[0][0])
+
+
+# What is replayed.
+
+
+def test_a_200_is_replayed_byte_for_byte(edge: Edge) -> None:
+    line, key = edge.fresh(), fresh_key()
+    first = send(edge, line, key)
+    before = end(edge)
+    again = send(edge, line, key)
+    assert (first.status_code, replayed(first), replayed(again)) == (200, False, True)
+    assert again.content == first.content
+    assert again.headers["ledger-position"] == first.headers["ledger-position"]
+    assert end(edge) == before
+
+
+def test_a_pause_is_shown_as_it_was_though_the_line_goes_on(edge: Edge) -> None:
+    line, key = edge.fresh(), fresh_key()
+    first = send(edge, line, key)
+    assert send(edge, line, fresh_key(), "resume").status_code == 200
+    edge.accept(fact("service_line.updated", line, {"project_tags": ["later"]}))
+    edge.clock.advance(hours=1)
+    again = send(edge, line, key)
+    assert (body(again), replayed(again)) == (body(first), True)
+    assert again.json()["data"]["state"] == "paused"
+    assert not held(edge, line)
+    edge.accept(fact("service_line.closed", line))
+    assert body(send(edge, line, key)) == body(first)
+
+
+@pytest.mark.parametrize("status", [409, 422])
+def test_a_409_and_a_422_are_replayed_though_the_line_would_take_it_now(
+    edge: Edge, status: int
+) -> None:
+    line, key = edge.fresh(), fresh_key()
+    sent: Any = {"json": REASON} if status == 409 else {"content": b'{"reason": "", "x": 1}'}
+    edge.post(f"/v1/execution/{line}/pause", json=REASON)
+    first = send(edge, line, key, **sent)
+    edge.post(f"/v1/execution/{line}/resume")
+    before = end(edge)
+    again = send(edge, line, key, **sent)
+    assert_problem(again, status, first.json()["code"])
+    assert (body(again), replayed(first), replayed(again)) == (body(first), False, True)
+    assert first.json()["request_id"] != again.json()["request_id"]
+    assert (held(edge, line), end(edge)) == (False, before)
+
+
+def test_json_that_parsers_disagree_on_is_a_422_that_is_replayed(edge: Edge) -> None:
+    line, key = edge.fresh(), fresh_key()
+    twice = {"content": b'{"reason": "a", "reason": "b"}'}
+    first, again = (send(edge, line, key, **twice) for _ in range(2))
+    assert_problem(first, 422, "invalid_request")
+    assert (body(again), replayed(again)) == (body(first), True)
+
+
+def test_a_body_of_nothing_but_mistakes_is_not_kept_at_many_times_its_size(edge: Edge) -> None:
+    wrong = {"json": {f"{number:x}": 1 for number in range(7_000)}}
+    answer = send(edge, edge.fresh(), key := fresh_key(), **wrong)
+    assert len(assert_problem(answer, 422, "invalid_request")["errors"]) == 50
+    statement = f"SELECT length(outcome) FROM ledger.idempotency WHERE key = '{key}'"
+    ((size,),) = edge.select(statement)
+    assert size < 8_000
+
+
+def test_a_403_and_a_404_are_judged_anew(edge: Edge) -> None:
+    line, key = edge.fresh_id(), fresh_key()
+    reader = edge.token("read")
+    for _ in range(2):
+        assert_problem(answer := send(edge, line, key), 404, "not_found")
+        assert not replayed(answer)
+        assert_problem(answer := send(edge, line, key, token=reader), 403, "forbidden")
+        assert not replayed(answer)
+    edge.accept(activation(line))
+    answer = send(edge, line, key)
+    assert (answer.status_code, replayed(answer)) == (200, False)
+
+
+@pytest.mark.parametrize("raw", [b"{", b"", b"\xff", b'{"reason": NaN}'])
+def test_broken_json_is_a_400_that_keeps_nothing(edge: Edge, raw: bytes) -> None:
+    line, key = edge.fresh(), fresh_key()
+    for _ in range(2):
+        assert_problem(answer := send(edge, line, key, content=raw), 400, "invalid_request")
+        assert not replayed(answer)
+    answer = send(edge, line, key)
+    assert (answer.status_code, replayed(answer)) == (200, False)
+
+
+# One key, one request.
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"json": {"reason": "another"}},
+        {"content": dumps(REASON) + b" "},
+        {"content": b'{"reason": 5}'},
+    ],
+    ids=str,
+)
+def test_another_body_is_a_422_that_leaves_a_record_and_keeps_the_first(
+    edge: Edge, other: dict[str, Any]
+) -> None:
+    line, key = edge.fresh(), fresh_key()
+    first = send(edge, line, key, content=dumps(REASON))
+    before = end(edge)
+    for _ in range(2):
+        answer = send(edge, line, key, **other)
+        problem = assert_problem(answer, 422, "idempotency_key_reused")
+        assert problem["errors"] == []
+        assert not replayed(answer)
+    assert end(edge) == before + 2
+    again = send(edge, line, key, content=dumps(REASON))
+    assert (body(again), replayed(again)) == (body(first), True)
+    entries = edge.data(f"/v1/audit-logs?organization_id={ORGANIZATION}&outcome=refused&limit=100")
+    mine = [e for e in entries if e["code"] == "idempotency_key_reused" and e["position"] > before]
+    assert [entry["resource"]["id"] for entry in mine] == [line] * 2
+
+
+def test_a_key_is_the_credentials_own_and_the_paths(edge: Edge) -> None:
+    line, other, key = edge.fresh(), edge.fresh(), fresh_key()
+    colleague = edge.token("service_lines:manage", "read", workspace_id=WORKSPACE)
+    assert send(edge, line, key).status_code == 200
+    assert send(edge, other, key).status_code == 200
+    assert_problem(send(edge, line, key, token=colleague), 409, "invalid_state")
+    answer = send(edge, line, key, "resume")
+    assert (answer.status_code, replayed(answer)) == (200, False)
+    assert replayed(send(edge, line, key, "resume"))
+
+
+def test_a_strangers_key_shows_him_nothing(edge: Edge) -> None:
+    line, key = edge.fresh(), fresh_key()
+    stranger = edge.token("service_lines:manage", organization_id="ORG-26-000009")
+    assert send(edge, line, key).status_code == 200
+    assert_problem(send(edge, line, key, token=stranger), 404, "not_found")
+
+
+def test_facts_take_no_key(edge: Edge) -> None:
+    line, headers = edge.fresh(), {"idempotency-key": fresh_key()}
+    for _ in range(2):
+        event = dumps(fact("execution.checked_in", line))
+        content = {"content-type": "application/cloudevents+json"} | headers
+        answer = edge.post("/v1/facts", content=event, headers=content)
+        assert (answer.status_code, replayed(answer)) == (201, False)
+
+
+# The form of a key.
+
+LONG = "x" * 256
+MALFORMED = ["", " ", '""', "a b", '"a b"', "a\tb", LONG, f'"{LONG}"', "\xe4", "a\x7fb"]
+
+
+@pytest.mark.parametrize("key", MALFORMED, ids=ascii)
+def test_a_malformed_key_is_a_422_after_a_404_and_before_a_409(edge: Edge, key: str) -> None:
+    line, raw = edge.fresh(), [(b"idempotency-key", key.encode("latin-1"))]
+    edge.post(f"/v1/execution/{line}/pause", json=REASON)
+
+    def ask(path: str) -> httpx.Response:
+        return edge.post(path, json=REASON, headers=raw)
+
+    problem = assert_problem(ask(f"/v1/execution/{line}/pause"), 422, "invalid_request")
+    assert [error["pointer"] for error in problem["errors"]] == ["/Idempotency-Key"]
+    assert_problem(ask(f"/v1/execution/{edge.fresh_id()}/pause"), 404, "not_found")
+
+
+@pytest.mark.parametrize("key", ["!", "~" * 255, '"', '"!', "8e03978e-40d5-43e8-bc93-6894a57f9324"])
+def test_any_visible_character_may_be_in_a_key(edge: Edge, key: str) -> None:
+    line = edge.fresh()
+    assert send(edge, line, key).status_code == 200
+    assert replayed(send(edge, line, key))
+
+
+def test_two_keys_are_one_too_many(edge: Edge) -> None:
+    headers = [("idempotency-key", "a"), ("idempotency-key", "a")]
+    path = f"/v1/execution/{edge.fresh()}/pause"
+    assert_problem(edge.post(path, json=REASON, headers=headers), 422, "invalid_request")
+
+
+def test_a_quoted_key_and_a_bare_one_are_alike(edge: Edge) -> None:
+    line, key = edge.fresh(), fresh_key()
+    first = send(edge, line, f'"{key}"')
+    for form in (key, f'"{key}"', f"  {key} "):
+        again = send(edge, line, form)
+        assert (again.content, replayed(again)) == (first.content, True)
+
+
+@pytest.mark.parametrize("host", ["[", "a/b", "a?b", "ledger.test:port", "\xff"])
+def test_a_key_is_the_same_by_whatever_name_the_service_is_called(edge: Edge, host: str) -> None:
+    line, key = edge.fresh(), fresh_key()
+    assert send(edge, line, key).status_code == 200
+    answer = send(edge, line, key, headers={"host": host.encode("latin-1")})
+    assert (answer.status_code, replayed(answer)) == (200, True)
+
+
+# For a day, and in flight.
+
+
+def test_after_24_hours_a_key_may_be_used_anew(edge: Edge) -> None:
+    line, key = edge.fresh(), fresh_key()
+    assert send(edge, line, key).status_code == 200
+    edge.clock.advance(hours=23, minutes=59, seconds=59)
+    assert replayed(send(edge, line, key))
+    edge.clock.advance(seconds=2)
+    assert_problem(answer := send(edge, line, key), 409, "invalid_state")
+    assert not replayed(answer)
+
+
+@pytest.fixture(scope="module")
+def second_worker(edge: Edge) -> Iterator[httpx.AsyncClient]:
+    """Another API process' application on the same database."""
+    settings = Settings(master_key=MASTER_KEY)
+    app = create_api(settings, edge.conninfo, edge.clock)
+    lifespan = app.router.lifespan_context(app)
+    edge.run(lifespan.__aenter__())
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    client = httpx.AsyncClient(transport=transport, base_url="http://ledger.test")
+    client.headers["authorization"] = edge.service.http.headers["authorization"]
+    yield client
+    edge.run(client.aclose())
+    edge.run(lifespan.__aexit__(None, None, None))
+
+
+def test_twins_in_flight_on_two_workers_are_one_pause_with_one_answer(
+    edge: Edge, second_worker: httpx.AsyncClient
+) -> None:
+    lines = [edge.fresh() for _ in range(8)]
+    before, key = end(edge), fresh_key()
+
+    async def storm() -> list[tuple[str, httpx.Response]]:
+        clients = [edge.service.http, second_worker] * 4
+        tries = [(line, client) for client in clients for line in lines]
+        headers = {"idempotency-key": key}
+        answers = await asyncio.gather(
+            *(
+                client.post(f"/v1/execution/{line}/pause", json=REASON, headers=headers)
+                for line, client in tries
+            )
+        )
+        return [(line, answer) for (line, _), answer in zip(tries, answers, strict=True)]
+
+    answered = edge.run(storm())
+    assert end(edge) == before + len(lines)
+    for line in lines:
+        of_line = [answer for name, answer in answered if name == line]
+        assert {answer.status_code for answer in of_line} == {200}
+        assert len({answer.content for answer in of_line}) == 1
+        assert [replayed(answer) for answer in of_line].count(False) == 1
+
+
+def test_what_was_done_is_never_denied_because_the_view_has_stopped(
+    settings: Settings, conninfo: str
+) -> None:
+    new = "LIN-26-000077"
+
+    async def look() -> None:
+        async with degraded(settings, conninfo) as (service, _):
+
+            async def pause(line: str) -> httpx.Response:
+                path, headers = f"/v1/execution/{line}/pause", {"idempotency-key": line}
+                return await service.http.post(path, json=REASON, headers=headers)
+
+            await service.accept(activation(new))
+            first, again = await pause(LINE), await pause(LINE)
+            assert (first.status_code, again.status_code) == (200, 200)
+            assert (body(again), replayed(first), replayed(again)) == (body(first), False, True)
+            # The view has never seen this line, so there is nothing to show.
+            assert_problem(await pause(new), 503, "behind")
+            assert_problem(await pause(new), 503, "behind")
+        paused = "SELECT 1 FROM ledger.ledger_events WHERE topic = 'execution.paused/1'"
+        assert len(query(conninfo, paused)) == 2
+
+    asyncio.run(look())

@@ -1,0 +1,338 @@
+"""A write that is refused leaves one record of what it was about, and nothing else (contract 5)."""
+
+from typing import Any
+
+import pytest
+
+from ledger.application.command import Command
+from ledger.application.commands import Pause, RevokeApiKey
+from ledger.application.principal import COMMAND_LINE, Principal
+from ledger.domain.errors import Invalid
+from ledger.domain.refusals import stream_of
+from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
+from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Ledger, instant, new_id
+
+CANARY = "Kanarienvogel"
+WRONG = Invalid.at("/reason", "must be a string")
+OWN = (ORGANIZATION, WORKSPACE)
+
+
+def told(ledger: Ledger, after: int, by: Principal = REPORTER) -> list[dict[str, Any]]:
+    """The stored records of a credential's refusals."""
+    return [row["state"] for row in ledger.events(stream_of(by.id), after=after)]
+
+
+def end(ledger: Ledger) -> int:
+    """The log's very last position."""
+    (row,) = ledger.rows("SELECT max(notification_id) AS position FROM ledger.ledger_events")
+    return int(row["position"] or 0)
+
+
+def told_of(
+    ledger: Ledger, event: dict[str, Any], by: Principal = REPORTER, status: int | None = None
+) -> dict[str, Any]:
+    """The one record of a fact that is refused."""
+    before = end(ledger)
+    (item,) = ledger.report(event, by=by, request_id="asked-for")
+    assert item.outcome == "refused"
+    assert status in (None, item.status)
+    (record,) = told(ledger, before, by)
+    assert end(ledger) == before + 1
+    assert record["body"]["code"] == item.code
+    return record
+
+
+def resource(record: dict[str, Any]) -> tuple[str, str] | None:
+    body = record["body"]
+    return (body["resource_type"], body["resource_id"]) if "resource_id" in body else None
+
+
+def tenant(record: dict[str, Any]) -> tuple[str | None, str | None]:
+    return record.get("organization_id"), record.get("workspace_id")
+
+
+# Which writes.
+
+
+def refusable(ledger: Ledger) -> dict[str, tuple[int, dict[str, Any], str | None]]:
+    """Facts of every kind of refusal: status, fact, the resource that is named."""
+    line, continuous, unknown, run = ledger.line(), ledger.line("capacity"), *new_ids()
+    begun = {"service_line_id": line}
+    ledger.accept(known := fact("execution.checked_in", line, {"hours": 1}))
+    elsewhere = activation(unknown, organization_id="ORG-26-000002")
+    far = ledger.at(minutes=6)
+    return {
+        "forbidden": (403, elsewhere, unknown),
+        "unknown line": (404, fact("service_line.paused", unknown), unknown),
+        "unknown run": (404, fact("run.completed", run), run),
+        "state": (409, fact("service_line.resumed", line), line),
+        "conflict": (409, known | {"data": {"hours": 2}}, line),
+        "known": (409, activation(line), line),
+        "data": (422, fact("execution.checked_in", line, {"hours": "x"}), line),
+        "time": (422, fact("execution.checked_in", line, {}, time="soon"), line),
+        "ahead": (422, fact("execution.checked_in", line, {}, time=far), line),
+        "no runs": (422, fact("run.started", run, {"service_line_id": continuous}), run),
+        "unnamed run": (422, fact("run.started", None, begun | {"x": 1}), line),
+        "type": (422, fact("service_line.praised", line), line),
+        "no actor's id": (422, fact("service_line.paused", line, actortype="user"), line),
+        "subject": (422, fact("service_line.paused", "LIN-26-1"), None),
+        "no subject": (422, fact("service_line.paused", None), None),
+        "a run's subject": (422, fact("service_line.paused", run), run),
+        "source": (422, fact("service_line.paused", line, source=""), line),
+    }
+
+
+def new_ids() -> tuple[str, str]:
+    return new_id("LIN"), new_id("RUN")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "forbidden", "unknown line", "unknown run", "state", "conflict", "known", "data", "time",
+        "ahead", "no runs", "unnamed run", "type", "no actor's id", "subject", "no subject",
+        "a run's subject", "source",
+    ],
+)  # fmt: skip
+def test_each_refused_fact_leaves_one_record_of_what_it_was_about(
+    ledger: Ledger, case: str
+) -> None:
+    status, event, named = refusable(ledger)[case]
+    record = told_of(ledger, event, status=status)
+    body = record["body"]
+    assert body["action"] == event["type"]
+    assert (resource(record) or (None, None))[1] == named
+    assert body.get("fact_id") == event["id"]
+    assert body.get("source", "") == event["source"]
+    assert set(body) <= {"action", "code", "resource_type", "resource_id", "source", "fact_id"}
+    assert record["reported_by"] == REPORTER.id
+    assert record["request_id"] == "asked-for"
+
+
+def test_each_refused_command_leaves_one_record(ledger: Ledger) -> None:
+    line, unknown, key = ledger.line(), new_id("LIN"), new_id("KEY")
+    ledger.pause(line)
+    tries: list[tuple[Command, str, tuple[str, str]]] = [
+        (Pause(line, REPORTER, reason="x"), "invalid_state", ("service_line", line)),
+        (Pause(unknown, REPORTER, reason="x"), "not_found", ("service_line", unknown)),
+        (Pause(line, REPORTER, reason=None, fault=WRONG), "invalid_request",
+         ("service_line", line)),
+        (RevokeApiKey(COMMAND_LINE, key), "not_found", ("api_key", key)),
+    ]  # fmt: skip
+    for command, code, about in tries:
+        before = end(ledger)
+        assert ledger.execute(command).code == code
+        (record,) = told(ledger, before, command.principal)
+        assert resource(record) == about
+        assert record["body"]["code"] == code
+        assert record["actor"] == {"type": command.principal.type, "id": command.principal.id}
+
+
+def test_a_batch_leaves_one_record_for_each_refused_fact_and_no_other(ledger: Ledger) -> None:
+    line, before = ledger.line(), end(ledger)
+    good = fact("execution.checked_in", line)
+    bad = [fact("service_line.resumed", line) for _ in range(3)]
+    items = ledger.report(good, bad[0], good, bad[1], bad[2], good)
+    assert [item.outcome[0] for item in items] == list("rrdrrd")
+    assert [r["body"]["fact_id"] for r in told(ledger, before)] == [b["id"] for b in bad]
+    assert end(ledger) == before + 4
+
+
+def test_the_very_same_refused_fact_leaves_a_record_each_time(ledger: Ledger) -> None:
+    event = fact("service_line.resumed", ledger.line())
+    first, second = told_of(ledger, event), told_of(ledger, event)
+    assert first["body"] == second["body"]
+
+
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else 0
+
+
+UNTOLD: dict[str, Any] = {
+    "too large": fact("service_line.paused", "LIN-26-000001", {"reason": "x" * 262_144}),
+    "too deep": fact("service_line.paused", "LIN-26-000001", nested(40)),
+    "no object": 5,
+    "NUL": fact("service_line.paused", "LIN-26-000001", {"reason": "\0"}),
+    "number": fact("service_line.paused", "LIN-26-000001", {"reason": 2**60}),
+}
+
+
+@pytest.mark.parametrize("case", UNTOLD)
+def test_what_cannot_be_read_as_a_fact_leaves_none(ledger: Ledger, case: str) -> None:
+    before = end(ledger)
+    (item,) = ledger.report(UNTOLD[case])
+    assert item.status in (413, 422)
+    assert end(ledger) == before
+
+
+def test_a_duplicate_leaves_none(ledger: Ledger) -> None:
+    line = ledger.line()
+    ledger.accept(event := fact("service_line.paused", line))
+    before = end(ledger)
+    assert ledger.report(event, event)[1].outcome == "duplicate"
+    assert end(ledger) == before
+
+
+# What a record says.
+
+
+def test_nothing_that_was_said_is_kept_anywhere(own_ledger: Ledger) -> None:
+    line = own_ledger.line()
+    own_ledger.accept(known := fact("execution.checked_in", line, {"note": "first"}))
+    run = {"service_line_id": line, "input": {CANARY: CANARY}}
+    secret: list[dict[str, Any]] = [
+        fact("service_line.resumed", line, {"reason": CANARY}),
+        known | {"data": {"note": CANARY}},
+        fact("execution.checked_in", line, {"note": CANARY, CANARY: 1}),
+        fact("service_line.praised", line, {"note": CANARY}, **{"x" * 20: CANARY}),
+        fact("run.started", new_id("RUN"), run | {"service_line_id": new_id("LIN")}),
+        fact("run.failed", new_id("RUN"), {"error": {"code": CANARY, "message": CANARY}}),
+        activation(line, project_tags=[CANARY]),
+        activation(new_id("LIN"), organization_id=CANARY),
+        fact("service_line.paused", line, {}, time=CANARY),
+        fact("service_line.paused", CANARY),
+        fact("service_line.paused", line, {}, actortype="user", actorid=[CANARY]),
+        fact("run.started", None, {"service_line_id": CANARY}),
+    ]
+    assert {item.outcome for item in own_ledger.report(*secret)} == {"refused"}
+    own_ledger.execute(Pause(new_id("LIN"), REPORTER, reason=CANARY))
+    own_ledger.catch_up()
+    assert len(told(own_ledger, 0)) == len(secret) + 1
+    for name, text in dump(own_ledger).items():
+        assert CANARY not in text, name
+        assert CANARY.encode().hex() not in text, name
+
+
+def dump(ledger: Ledger, *without: str) -> dict[str, str]:
+    """The text of each table, but for those whose names begin so."""
+    rows = ledger.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'ledger'")
+    names = [row["tablename"] for row in rows if not row["tablename"].startswith(without)]
+    return {n: repr(ledger.rows(f"SELECT t::text FROM ledger.{n} AS t ORDER BY 1")) for n in names}
+
+
+def test_nothing_else_changes(own_ledger: Ledger) -> None:
+    line = own_ledger.line()
+    run = own_ledger.run(line)
+    own_ledger.accept(fact("execution.checked_in", line, {"hours": 1}))
+    own_ledger.catch_up()
+    grows = ("ledger_events", "event_g", "projection")
+    before, shown = dump(own_ledger, *grows), own_ledger.detail(line)
+    wrong = [
+        activation(new_id("LIN"), organization_id="ORG-26-000002"),
+        fact("run.started", None, {"service_line_id": new_id("LIN")}),
+        fact("run.started", run, {"service_line_id": line}),
+        fact("execution.check_in_voided", line, {"fact_id": "none"}),
+        fact("service_line.resumed", line),
+        fact("service_line.closed", line, {"x": 1}),
+        activation(new_id("LIN"), execution_id=run),
+    ]
+    assert {item.outcome for item in own_ledger.report(*wrong)} == {"refused"}
+    own_ledger.catch_up()
+    assert dump(own_ledger, *grows) == before
+    assert own_ledger.detail(line) == shown
+    assert len(told(own_ledger, 0)) == len(wrong)
+
+
+def test_a_record_is_written_with_its_group(ledger: Ledger) -> None:
+    line, before = ledger.line(), end(ledger)
+    ledger.report(fact("execution.checked_in", line), fact("service_line.resumed", line))
+    rows = ledger.rows(
+        "SELECT xmin::text AS transaction FROM ledger.ledger_events WHERE notification_id > %s",
+        before,
+    )
+    assert len(rows) == 2
+    assert len({row["transaction"] for row in rows}) == 1
+
+
+def test_a_record_names_the_actor_as_reported_the_credential_and_both_times(
+    ledger: Ledger,
+) -> None:
+    line, at = ledger.line(), ledger.ago(minutes=3)
+    person = {"actortype": "user", "actorid": "USR-1"}
+    for event in (
+        fact("service_line.resumed", line, {}, time=at, **person),
+        fact("service_line.resumed", line, {"x": 1}, time=at, **person),
+        fact("service_line.praised", line, {}, time=at, **person),
+    ):
+        record = told_of(ledger, event)
+        assert record["actor"] == {"type": "user", "id": "USR-1"}, event
+        assert record["reported_by"] == REPORTER.id
+        assert instant(record["occurred_at"]) == instant(at), event
+    record = told_of(ledger, fact("service_line.resumed", line))
+    assert record["actor"] == {"type": "api_key", "id": REPORTER.id}
+    assert record["occurred_at"] == record["recorded_at"]
+    assert record["request_id"] == "asked-for"
+
+
+# Whose audit log.
+
+BESIDE = "WS-26-000002"
+
+
+def cases(ledger: Ledger) -> dict[str, tuple[Principal, dict[str, Any], Any]]:
+    """Refused facts: by whom, and whose record it must be."""
+    line, beside = ledger.line(), ledger.line(workspace_id=BESIDE)
+    own_run, unknown, new = ledger.run(line), new_id("LIN"), new_id("RUN")
+    strangers, narrow = (STRANGER.organization_id, None), (ORGANIZATION, BESIDE)
+    again = fact("service_line.resumed", line)
+    held = ledger.line()
+    ledger.accept(fact("service_line.paused", held))
+    start = fact("run.started", new, {"service_line_id": held})
+    return {
+        "own line": (REPORTER, again, OWN),
+        "own line, another workspace": (REPORTER, fact("service_line.resumed", beside), narrow),
+        "own run": (REPORTER, fact("run.started", own_run, {"service_line_id": line}), OWN),
+        "new run on an own line": (REPORTER, start, OWN),
+        "unnamed run on an own line": (REPORTER, start | {"subject": None}, OWN),
+        "no fact, own line": (REPORTER, fact("service_line.praised", line), OWN),
+        "unknown line": (REPORTER, fact("service_line.paused", unknown), (ORGANIZATION, None)),
+        "another's line": (STRANGER, again, strangers),
+        "another's run": (STRANGER, fact("run.completed", own_run), strangers),
+        "beside": (NARROW, again, narrow),
+        "narrow, own": (NARROW, fact("service_line.resumed", beside), narrow),
+        "narrow, new run elsewhere": (NARROW, start, narrow),
+        "for another": (STRANGER, activation(unknown), strangers),
+        "for beside": (NARROW, activation(unknown), narrow),
+        "known again": (REPORTER, activation(line), OWN),
+        "known again, named elsewhere": (REPORTER, activation(line, workspace_id=BESIDE), OWN),
+        "administrator": (ADMIN, again, OWN),
+        "administrator, new run": (ADMIN, start, OWN),
+        "administrator, nothing": (ADMIN, fact("service_line.paused", unknown), (None, None)),
+    }
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "own line", "own line, another workspace", "own run", "new run on an own line",
+        "unnamed run on an own line", "no fact, own line", "unknown line", "another's line",
+        "another's run", "beside", "narrow, own", "narrow, new run elsewhere", "for another",
+        "for beside", "known again", "known again, named elsewhere", "administrator",
+        "administrator, new run", "administrator, nothing",
+    ],
+)  # fmt: skip
+def test_a_record_belongs_to_what_it_was_about_where_the_credential_sees_that(
+    ledger: Ledger, case: str
+) -> None:
+    by, event, whose = cases(ledger)[case]
+    event = {name: value for name, value in event.items() if value is not None}
+    assert tenant(told_of(ledger, event, by)) == whose
+
+
+def test_a_command_of_a_stranger_is_found_in_his_own_log(ledger: Ledger) -> None:
+    line = ledger.line()
+    ledger.pause(line)
+    for by, whose in ((STRANGER, (STRANGER.organization_id, None)), (REPORTER, OWN)):
+        before = end(ledger)
+        ledger.pause(line, by=by)
+        (record,) = told(ledger, before, by)
+        assert tenant(record) == whose
+
+
+def test_streams_of_refusals_are_apart_and_without_gaps(own_ledger: Ledger) -> None:
+    line = own_ledger.line()
+    for by in (REPORTER, NARROW, STRANGER, REPORTER, ADMIN):
+        own_ledger.report(*[fact("service_line.resumed", line)] * 2, by=by)
+    for by, count in ((REPORTER, 4), (NARROW, 2), (STRANGER, 2), (ADMIN, 2)):
+        rows = own_ledger.events(stream_of(by.id))
+        assert [row["originator_version"] for row in rows] == list(range(1, count + 1))

@@ -1,0 +1,190 @@
+"""API workers are killed between commit and reply; the same key still finds the first outcome."""
+
+import contextlib
+import itertools
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from ledger.store.embedded.place import find_place
+from tests.support.facts import ORGANIZATION, activation
+from tests.support.log_checker import check
+from tests.support.served import Served, free_port, post, run_ledger
+from tests.support.views import query, until
+
+_numbers = itertools.count(1)
+
+_OPERATED = """
+SELECT originator_id, convert_from(state, 'UTF8')::jsonb #>> '{body,reason}'
+FROM ledger.ledger_events WHERE topic IN ('execution.paused/1', 'execution.resumed/1')
+ORDER BY notification_id
+"""
+
+
+class Operator(threading.Thread):
+    """Pauses and resumes a line in turn, each time under a new key that is also the reason.
+
+    Where no answer comes the same request is sent again, until there is one.
+    """
+
+    def __init__(self, served: Served, token: str, line: str, stopping: threading.Event) -> None:
+        super().__init__()
+        self.served, self._token, self._line, self._stopping = served, token, line, stopping
+        self.answers: dict[str, httpx.Response] = {}
+        """Key → the first answer that came."""
+        self.unanswered: set[str] = set()
+        """Keys that were sent at least once without an answer."""
+        self.wrong: list[str] = []
+
+    def run(self) -> None:
+        with self.served.client(self._token) as client:
+            for number in itertools.count():
+                if self._stopping.is_set():
+                    break
+                key = f"{self._line}-{number}"
+                answer = self._until_answered(client, key, number)
+                self.answers[key] = answer
+                if answer.status_code != 200:
+                    self.wrong.append(f"{key}: {answer.status_code} {answer.text}")
+
+    def _until_answered(self, client: httpx.Client, key: str, number: int) -> httpx.Response:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                answer = self.send(client, key, number)
+                if answer.status_code != 503:
+                    return answer
+            self.unanswered.add(key)
+
+    def send(self, client: httpx.Client, key: str, number: int) -> httpx.Response:
+        action = ("pause", "resume")[number % 2]
+        path, headers = f"/v1/execution/{self._line}/{action}", {"idempotency-key": key}
+        return client.post(path, json={"reason": key}, headers=headers)
+
+    def ask_again(self, client: httpx.Client) -> list[str]:
+        """Keys whose answer is another one now."""
+        found = []
+        for key, first in self.answers.items():
+            again = self.send(client, key, int(key.rsplit("-", 1)[1]))
+            replayed = again.headers.get("idempotency-replayed") == "true"
+            if not replayed or told(again) != told(first):
+                found.append(f"{key}: {told(again)} after {told(first)}")
+        return found
+
+
+def told(answer: httpx.Response) -> tuple[Any, ...]:
+    """What a write's answer says of the write itself."""
+    data = answer.json().get("data", {})
+    holds = [(hold["hold"], hold["reason"]) for hold in data.get("holds", [])]
+    return answer.status_code, answer.headers["ledger-position"], data.get("state"), holds
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service whose workers are killed and come again."""
+    with Served(tmp_path_factory.mktemp("keyed") / "data", free_port()) as service:
+        yield service
+
+
+@pytest.fixture
+def manager(served: Served) -> str:
+    """A token that may report, pause and resume."""
+    options = ["--organization", ORGANIZATION]
+    for permission in ("read", "write", "service_lines:manage"):
+        options += ["--permission", permission]
+    done = run_ledger(served.environment, "keys", "create", *options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def new_line(served: Served, token: str) -> str:
+    line = f"LIN-26-{next(_numbers):06d}"
+    with served.client(token) as client:
+        assert post(client, activation(line, "capacity")).status_code == 201
+    return line
+
+
+def operated(served: Served) -> dict[str, list[str]]:
+    """The reasons of what was paused and resumed, by line, in log order."""
+    reasons: dict[str, list[str]] = {}
+    for line, reason in query(find_place(served.data_dir).url(), _OPERATED):
+        reasons.setdefault(line, []).append(reason)
+    return reasons
+
+
+def kill_workers(served: Served, token: str, kills: int) -> None:
+    """Kill a worker so often under load, and hold everything that was answered to it."""
+    stopping = threading.Event()
+    lines = [new_line(served, token) for _ in range(4)]
+    operators = [Operator(served, token, line, stopping) for line in lines]
+    for operator in operators:
+        operator.start()
+    try:
+        for _ in range(kills):
+            await_more(operators, 40)
+            os.kill(random.choice(served.api_workers()), signal.SIGKILL)
+            until(lambda: len(served.api_workers()) == served.workers, "a successor")
+    finally:
+        stopping.set()
+        for operator in operators:
+            operator.join(40)
+    assert [wrong for one in operators for wrong in one.wrong] == []
+    assert any(one.unanswered for one in operators)
+    found = operated(served)
+    for line, operator in zip(lines, operators, strict=True):
+        assert found[line] == list(operator.answers), "one event a key, in the order sent"
+    with served.client(token) as client:
+        assert [wrong for one in operators for wrong in one.ask_again(client)] == []
+    assert operated(served) == found
+    assert check(find_place(served.data_dir).url()).findings == []
+
+
+def await_more(operators: list[Operator], count: int) -> None:
+    """Until so many more requests have been answered."""
+    wanted = sum(len(one.answers) for one in operators) + count
+    until(lambda: sum(len(one.answers) for one in operators) >= wanted, "answers")
+
+
+def test_a_killed_workers_commands_are_found_under_their_keys(served: Served, manager: str) -> None:
+    kill_workers(served, manager, 1)
+
+
+def test_what_was_committed_but_never_answered_is_answered_when_it_is_sent_again(
+    served: Served, manager: str
+) -> None:
+    line, body = new_line(served, manager), {"reason": "once"}
+    path, key = f"/v1/execution/{line}/pause", {"idempotency-key": "k"}
+    loops = served.loops()
+    os.kill(loops, signal.SIGSTOP)
+    try:
+        # No view goes on: the worker waits for them between commit and reply.
+        with ThreadPoolExecutor() as other, served.client(manager) as client:
+            asked = other.submit(client.post, path, json=body, headers=key)
+            until(lambda: line in operated(served), "the commit")
+            assert not asked.done()
+            for worker in served.api_workers():
+                os.kill(worker, signal.SIGKILL)
+            assert isinstance(asked.exception(20), httpx.TransportError)
+    finally:
+        os.kill(loops, signal.SIGCONT)
+    until(lambda: len(served.api_workers()) == served.workers, "successors")
+    with served.client(manager) as client:
+        first, second = (client.post(path, json=body, headers=key) for _ in range(2))
+    for answer in (first, second):
+        assert answer.headers["idempotency-replayed"] == "true"
+        assert told(answer)[2:] == ("paused", [("operator", "once")])
+    assert first.content == second.content
+    assert operated(served)[line] == ["once"]
+
+
+@pytest.mark.crash
+def test_many_killed_workers_commands_are_found_under_their_keys(
+    served: Served, manager: str, pytestconfig: pytest.Config
+) -> None:
+    kill_workers(served, manager, pytestconfig.getoption("--crash-rounds"))

@@ -1,0 +1,120 @@
+"""How many of a credential's refusals are recorded one by one: so many a UTC day (contract 5)."""
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.domain.recorded import Event
+from ledger.domain.refusals import DAILY, Refusals, RefusalsOmitted, WriteRefused, stream_of
+from ledger.domain.values import day_of
+from tests.support.domain import START, recorded
+
+
+class OfTheFuture(Event, frozen=True):
+    """An event that this fold knows nothing of."""
+
+    TOPIC = "write.of_the_future/1"
+
+
+REFUSED = WriteRefused(action="run.started", code="invalid_state")
+OMITTED = RefusalsOmitted(count=3, since=START)
+MIDNIGHT = datetime(2026, 4, 16, tzinfo=UTC)
+
+
+def given_refusals(*instants: datetime, of: Refusals | None = None) -> Refusals:
+    """A credential's refusals after one was recorded at each of these instants."""
+    refusals = of or Refusals(stream_of("KEY-26-000001"))
+    for at in instants:
+        refusals.evolve(recorded(REFUSED, refusals.version + 1, at, recorded_at=at))
+    return refusals
+
+
+def nearly_full(left: int, at: datetime) -> Refusals:
+    """So many more have room on the instant's day."""
+    return Refusals("REF-K", DAILY - left, day=day_of(at), recorded=DAILY - left)
+
+
+def test_a_credential_that_was_never_refused_has_room() -> None:
+    assert Refusals("REF-K").has_room(START)
+
+
+def test_there_is_room_for_exactly_so_many_a_day() -> None:
+    refusals = given_refusals(*[START] * (DAILY - 1))
+    assert refusals.has_room(START)
+    assert not given_refusals(START, of=refusals).has_room(START)
+    assert refusals.version == refusals.recorded == DAILY
+
+
+@pytest.mark.parametrize("later", [timedelta(0), timedelta(days=1), timedelta(days=400)])
+def test_the_day_ends_at_midnight_utc_wherever_the_clock_is(later: timedelta) -> None:
+    refusals = nearly_full(0, MIDNIGHT - timedelta(hours=1))
+    west = timezone(timedelta(hours=-8))
+    last = MIDNIGHT - timedelta(microseconds=1)
+    assert not refusals.has_room(last)
+    assert not refusals.has_room(last.astimezone(west))
+    assert refusals.has_room(MIDNIGHT + later)
+    assert refusals.has_room((MIDNIGHT + later).astimezone(west))
+
+
+def test_the_count_begins_anew_with_the_first_of_the_next_day() -> None:
+    refusals = given_refusals(MIDNIGHT, of=nearly_full(0, START))
+    assert (refusals.recorded, refusals.day) == (1, day_of(MIDNIGHT))
+
+
+def test_when_it_is_said_to_have_happened_does_not_count() -> None:
+    refusals = nearly_full(1, START)
+    said = START - timedelta(days=3)
+    refusals.evolve(recorded(REFUSED, refusals.version + 1, said, recorded_at=START))
+    assert not refusals.has_room(START)
+
+
+def test_telling_how_many_were_omitted_takes_no_room_and_gives_none() -> None:
+    refusals = nearly_full(1, START)
+    refusals.evolve(recorded(OMITTED, refusals.version + 1))
+    assert refusals.has_room(START)
+    assert refusals.version == DAILY
+    given_refusals(START, of=refusals)
+    refusals.evolve(recorded(OMITTED, refusals.version + 1))
+    assert not refusals.has_room(START)
+
+
+def test_another_event_of_the_stream_only_counts_its_version() -> None:
+    refusals = nearly_full(1, START)
+    before = refusals.version
+    refusals.evolve(recorded(OfTheFuture(), before + 1))
+    assert (refusals.version, refusals.has_room(START)) == (before + 1, True)
+
+
+_gaps = st.lists(st.integers(0, 40 * 3600), max_size=60)
+
+
+@given(_gaps, st.integers(0, 30), st.integers(0, 72 * 3600))
+def test_there_is_room_while_fewer_were_recorded_on_that_very_day(
+    gaps: list[int], left: int, then: int
+) -> None:
+    refusals, at = nearly_full(left, START), START
+    counts = Counter({day_of(START): DAILY - left})
+    for instant in after(at, gaps):
+        at = instant
+        if refusals.has_room(at):
+            given_refusals(at, of=refusals)
+            counts[day_of(at)] += 1
+        assert refusals.recorded <= DAILY
+    now = at + timedelta(seconds=then)
+    assert refusals.has_room(now) == (counts[day_of(now)] < DAILY)
+    assert max(counts.values()) <= DAILY
+
+
+def after(start: datetime, gaps: Iterable[int]) -> Iterable[datetime]:
+    for gap in gaps:
+        start += timedelta(seconds=gap)
+        yield start
+
+
+@given(st.text(min_size=1, max_size=30))
+def test_a_stream_is_of_one_credential_alone(credential: str) -> None:
+    assert stream_of(credential).removeprefix("REF-") == credential

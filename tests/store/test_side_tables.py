@@ -1,0 +1,102 @@
+"""What the schema of the tables beside the log itself forbids (migration 0006)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from ledger.store.embedded import EmbeddedPostgres
+from tests.conftest import Databases, _execute, _named
+
+OUTCOME = {
+    "credential": "KEY-26-000001", "path": "/v1/x", "key": "k", "fingerprint": b"f",
+    "outcome": b"o", "recorded_at": "2026-04-15T12:00:00Z",
+}  # fmt: skip
+OMITTED = {"credential": "KEY-26-000001", "since": "2026-04-15T12:00:00Z", "count": 1}
+
+
+@pytest.fixture(scope="module")
+def connected(server: EmbeddedPostgres, databases: Databases) -> Iterator[psycopg.Connection[Any]]:
+    name = databases.take()
+    with psycopg.connect(_named(server.url, name), autocommit=True) as connection:
+        yield connection
+    _execute(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def connection(connected: psycopg.Connection[Any]) -> Iterator[psycopg.Connection[Any]]:
+    """Within a transaction that is rolled back."""
+    with connected.transaction(force_rollback=True):
+        yield connected
+
+
+def insert(connection: psycopg.Connection[Any], table: str, row: dict[str, Any]) -> None:
+    names = ", ".join(f'"{name}"' for name in row)
+    values = ", ".join(f"%({name})s" for name in row)
+    connection.execute(f"INSERT INTO ledger.{table} ({names}) VALUES ({values})".encode(), row)
+
+
+@pytest.mark.parametrize("changed", ["credential", "path", "key"])
+def test_a_key_has_one_outcome_a_credential_and_path(
+    connection: psycopg.Connection[Any], changed: str
+) -> None:
+    insert(connection, "idempotency", OUTCOME)
+    insert(connection, "idempotency", OUTCOME | {changed: "another"})
+    with pytest.raises(errors.UniqueViolation) as refused:
+        insert(connection, "idempotency", OUTCOME | {"fingerprint": b"g", "outcome": b"p"})
+    assert refused.value.diag.constraint_name == "idempotency_pkey"
+
+
+@pytest.mark.parametrize("name", OUTCOME)
+def test_an_outcome_is_whole(connection: psycopg.Connection[Any], name: str) -> None:
+    with pytest.raises(errors.NotNullViolation) as refused:
+        insert(connection, "idempotency", OUTCOME | {name: None})
+    assert refused.value.diag.column_name == name
+
+
+def test_a_credential_has_one_count(connection: psycopg.Connection[Any]) -> None:
+    insert(connection, "refusals_omitted", OMITTED)
+    insert(connection, "refusals_omitted", OMITTED | {"credential": "KEY-26-000002"})
+    with pytest.raises(errors.UniqueViolation) as refused:
+        insert(connection, "refusals_omitted", OMITTED | {"count": 5})
+    assert refused.value.diag.constraint_name == "refusals_omitted_pkey"
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_count_begins_with_one(connection: psycopg.Connection[Any], count: int) -> None:
+    with pytest.raises(errors.CheckViolation) as refused:
+        insert(connection, "refusals_omitted", OMITTED | {"count": count})
+    assert refused.value.diag.constraint_name == "refusals_omitted_count_from_one"
+
+
+@pytest.mark.parametrize("name", OMITTED)
+def test_a_count_says_whose_and_since_when(connection: psycopg.Connection[Any], name: str) -> None:
+    with pytest.raises(errors.NotNullViolation) as refused:
+        insert(connection, "refusals_omitted", OMITTED | {name: None})
+    assert refused.value.diag.column_name == name
+
+
+@pytest.mark.parametrize("table", ["idempotency", "refusals_omitted"])
+@pytest.mark.parametrize("statement", ["SELECT * FROM ledger.{}", "DELETE FROM ledger.{}"])
+def test_who_only_reads_for_the_api_sees_neither(
+    connection: psycopg.Connection[Any], table: str, statement: str
+) -> None:
+    connection.execute("SET ROLE ledger_api")
+    with pytest.raises(errors.InsufficientPrivilege):
+        connection.execute(statement.format(table).encode())
+
+
+def test_expired_outcomes_are_found_through_an_index(connection: psycopg.Connection[Any]) -> None:
+    connection.execute(
+        "INSERT INTO ledger.idempotency"
+        " SELECT 'c', 'p', n::text, '', '', now() + n * '1 s'::interval"
+        " FROM generate_series(1, 5000) AS n"
+    )
+    connection.execute("ANALYZE ledger.idempotency")
+    (plan,) = zip(*connection.execute(
+        "EXPLAIN SELECT 1 FROM ledger.idempotency WHERE recorded_at <= now()"
+        " ORDER BY recorded_at LIMIT 5"
+    ).fetchall(), strict=True)  # fmt: skip
+    assert "idempotency_recorded_at" in "\n".join(plan)
