@@ -7,6 +7,7 @@ long a revoked one may still pass. An unknown one is never remembered, so a new 
 import secrets
 import time
 import zlib
+from collections.abc import Collection
 from typing import Annotated
 
 from fastapi import Request, Security
@@ -28,6 +29,9 @@ _BY_HASH = """
 SELECT key_id, organization_id, workspace_id, permissions
 FROM ledger.api_key WHERE secret_hash = %(hash)s AND revoked_at IS NULL
 """
+
+# Those of these keys that still pass.
+_PASSING = "SELECT key_id FROM ledger.api_key WHERE key_id = ANY(%(ids)s) AND revoked_at IS NULL"
 
 
 class Unauthorized(LedgerError):
@@ -93,6 +97,20 @@ class Authenticator:
             self._known.clear()
         self._known[token] = (now + _REMEMBER_SECONDS, principal)
         return principal
+
+    async def lapsed(self, principals: Collection[Principal]) -> frozenset[Principal]:
+        """Those of some principals that may no longer pass: for what goes on after a request.
+
+        They are forgotten too: who was sent away does not come back for a moment.
+        """
+        keys = [principal for principal in principals if principal.type == "api_key"]
+        ids = sorted({key.id for key in keys})
+        passing = {row[0] for row in await self._door.fetch(None, _PASSING, {"ids": ids})}
+        lapsed = frozenset(key for key in keys if key.id not in passing)
+        if lapsed:
+            known = self._known.items()
+            self._known = {token: entry for token, entry in known if entry[1] not in lapsed}
+        return lapsed
 
 
 _bearer = HTTPBearer(auto_error=False, description="An API key (`elk_…`).")

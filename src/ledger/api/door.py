@@ -6,6 +6,7 @@ The settings are local to that transaction, so nothing of one request is left fo
 borrower of the connection. The role's transactions are read-only by default.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ SELECT set_config('ledger.organization_id', %s, true), set_config('ledger.worksp
 """
 
 ROLE = "ledger_api"
+_WALKS = 4
+"""Pages of long walks that are read at once: most connections stay free for short reads."""
+
 _OPTIONS = "-c default_transaction_read_only=on -c statement_timeout=10s"
 
 
@@ -44,6 +48,7 @@ class Door:
             reconnect_timeout=3.0,
             open=False,
         )
+        self._walks = asyncio.Semaphore(_WALKS)
 
     async def open(self) -> None:
         """Connect. Raises psycopg.OperationalError or PoolTimeout when the database is away.
@@ -75,3 +80,19 @@ class Door:
                 await connection.execute(_SCOPE, scope, prepare=True)
                 cursor = await connection.execute(statement, parameters, prepare=True)
             return await cursor.fetchall()
+
+    async def fetch_page(
+        self, principal: Principal | None, statement: str, parameters: Mapping[str, Any]
+    ) -> list[TupleRow]:
+        """A page of a long walk: few are read at once, and each to its end.
+
+        Whoever asked may go in the middle, as listeners do. A statement that is given up then
+        would cost its connection, and with many listeners the pool.
+        """
+        return await asyncio.shield(self._fetch_in_turn(principal, statement, parameters))
+
+    async def _fetch_in_turn(
+        self, principal: Principal | None, statement: str, parameters: Mapping[str, Any]
+    ) -> list[TupleRow]:
+        async with self._walks:
+            return await self.fetch(principal, statement, parameters)

@@ -1,6 +1,6 @@
 """What one API process works with, opened and closed together."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from ledger.api.authentication import Authenticator
@@ -8,6 +8,8 @@ from ledger.api.door import Door
 from ledger.api.positions import ViewPositions
 from ledger.api.submissions import Submissions
 from ledger.application.writer import Writer
+from ledger.feed.stream import Streams
+from ledger.feed.tail import Tail
 from ledger.store.log import Log
 from ledger.store.vault import Vault
 
@@ -23,6 +25,7 @@ class ApiServices:
         positions: ViewPositions,
         vault: Vault,
         clock: Callable[[], datetime],
+        check_target: Callable[[str], Awaitable[None]],
     ) -> None:
         self.log = log
         self.writer = writer
@@ -30,8 +33,12 @@ class ApiServices:
         self.positions = positions
         self.vault = vault
         self.clock = clock
+        self.check_target = check_target
+        """Raises ForbiddenTarget for where no webhook may go."""
         self.authenticator = Authenticator(door)
         self.submissions = Submissions(writer, positions)
+        tail = Tail(door.fetch, positions)
+        self.streams = Streams(tail, door.fetch_page, self.authenticator.lapsed)
 
     async def open(self) -> None:
         """Connect and start. Raises what the database says when it is away."""
@@ -42,6 +49,7 @@ class ApiServices:
     async def close(self) -> None:
         """Answer what was accepted, then give everything back."""
         self.writer.stop()
+        await self.streams.stop()
         await self.positions.stop()
         await self.door.close()
         self.log.close()

@@ -1,0 +1,236 @@
+"""The audit log as one file: JSON lines or CSV, of any length, in flat memory (contract 5).
+
+An export walks the log page by page, each a short statement of its own, up to where the log was
+when it began; so it ends, and holds no connection while a slow reader takes its time. Where it
+cannot go on it breaks off: what is there never looks complete, and what is missing follows the
+last line that was received (``after``).
+"""
+
+import csv
+import io
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+import psycopg
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as QueryParameters
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from ledger.api.audit import AuditFilters, audit_filters
+from ledger.api.authentication import Authenticated, authenticate
+from ledger.api.documentation import READ_ERRORS
+from ledger.api.feeds import walk_from
+from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.reading import (
+    Present,
+    RangeParameters,
+    Read,
+    position_of,
+    services_of,
+    tenant_filters,
+)
+from ledger.application.principal import Principal
+from ledger.domain.errors import LedgerError
+from projections import feeds
+
+router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)
+
+_logger = logging.getLogger(__name__)
+
+_VIEW = frozenset({"event"})
+
+_PAGE = 1000
+"""Entries a statement, half a megabyte: some milliseconds of the database's time and of ours."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet may take for a formula: senders choose some of the words."""
+
+COLUMNS = (
+    "id",
+    "action",
+    "actor_type",
+    "actor_id",
+    "reported_by",
+    "resource_type",
+    "resource_id",
+    "outcome",
+    "code",
+    "occurred_at",
+    "recorded_at",
+    "request_id",
+    "position",
+    "resource_count",
+)
+
+
+class _Actor(msgspec.Struct):
+    type: str
+    id: str
+
+
+class _Resource(msgspec.Struct):
+    type: str | None = None
+    id: str | None = None
+    count: int | None = None
+
+
+class _Entry(msgspec.Struct):
+    """An entry as it is stored."""
+
+    id: str
+    action: str
+    actor: _Actor
+    reported_by: str
+    resource: _Resource | None
+    outcome: str
+    code: str | None
+    occurred_at: str
+    recorded_at: str
+    request_id: str | None
+    position: int
+
+
+_decode = msgspec.json.Decoder(_Entry).decode
+_NO_RESOURCE = _Resource()
+
+Render = Callable[[Sequence[str]], bytes]
+"""A page's bytes, from its entries' JSON."""
+
+
+def _lines(entries: Sequence[str]) -> bytes:
+    return "".join(f"{entry}\n" for entry in entries).encode()
+
+
+def _table(entries: Sequence[str]) -> bytes:
+    return _csv(map(_cells, map(_decode, entries)))
+
+
+def _csv(rows: Any) -> bytes:
+    """Rows as RFC 4180 has them."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _cells(entry: _Entry) -> tuple[str | int | None, ...]:
+    resource = entry.resource or _NO_RESOURCE
+    return (
+        entry.id,
+        _harmless(entry.action),
+        _harmless(entry.actor.type),
+        _harmless(entry.actor.id),
+        _harmless(entry.reported_by),
+        _harmless(resource.type),
+        _harmless(resource.id),
+        entry.outcome,
+        entry.code,
+        entry.occurred_at,
+        entry.recorded_at,
+        _harmless(entry.request_id),
+        entry.position,
+        resource.count,
+    )
+
+
+def _harmless(word: str | None) -> str | None:
+    """A word that no spreadsheet takes for a formula."""
+    return "'" + word if word is not None and word.startswith(_FORMULA) else word
+
+
+_FORMATS: dict[str, tuple[str, Render, bytes]] = {
+    "jsonl": ("application/x-ndjson", _lines, b""),
+    "csv": ("text/csv; charset=utf-8", _table, _csv([COLUMNS])),
+}
+"""format → (content type, renderer, what comes first)."""
+
+
+class ExportQuery(Present, AuditFilters, RangeParameters):
+    """The export's parameters."""
+
+    format: Literal["jsonl", "csv"] = "jsonl"
+    cursor: str | None = None
+
+
+class _Export(StreamingResponse):
+    """An answer that breaks off where its rows do."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it. Left unfinished, so that the server closes the connection, on an error."""
+        try:
+            await super().__call__(scope, receive, send)
+        except (LedgerError, psycopg.Error) as error:
+            _logger.warning("an export broke off: %s", error)
+
+
+@router.get(
+    "/export",
+    summary="Export the audit log",
+    openapi_extra=needs("audit:read"),
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The entries of the list, one a line. With `after` or `cursor` what"
+            " would have followed, without the CSV's header line.",
+            "content": {
+                "application/x-ndjson": {"itemSchema": {"$ref": "#/components/schemas/AuditEntry"}},
+                "text/csv": {"schema": {"type": "string"}},
+            },
+        },
+        **READ_ERRORS,
+    },
+)
+async def export_audit_log(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[ExportQuery, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """What the list gives, as one file up to `Ledger-Position`. It resumes by `after`."""
+    filters = audit_filters(query, query, tenant_filters(principal))
+    after = walk_from(filters, query.after_position, query.cursor)
+    values = {**filters, "after": after, "limit": _PAGE}
+    statement = feeds.audit_statement(frozenset(filters))
+    # The first page before the answer begins: so a refusal is one.
+    first = await Read(request, principal, query, min_position, _VIEW).rows(
+        lambda _: statement, values
+    )
+    content_type, render, heading = _FORMATS[query.format]
+    if query.after is not None or query.cursor is not None:
+        heading = b""
+    return _Export(
+        _pages(request, principal, statement, values, first, render, heading),
+        media_type=content_type,
+        headers={
+            "Ledger-Position": str(position_of(first)),
+            "Content-Disposition": f'attachment; filename="audit-log.{query.format}"',
+            "Cache-Control": "no-store",
+        },
+    )
+
+
+async def _pages(
+    request: Request,
+    principal: Principal,
+    statement: str,
+    values: dict[str, Any],
+    rows: list[Any],
+    render: Render,
+    heading: bytes,
+) -> AsyncIterator[bytes]:
+    """An export's bytes, from its first page on."""
+    end = position_of(rows)
+    if heading:
+        yield heading
+    while True:
+        found = [row for row in rows if row[1] is not None and row[1] <= end]
+        if found:
+            yield render([row[2] for row in found])
+        if len(found) < _PAGE:
+            return
+        # A key that was revoked meanwhile goes no further.
+        await authenticate(request)
+        values = {**values, "after": found[-1][1]}
+        rows = await services_of(request).door.fetch_page(principal, statement, values)

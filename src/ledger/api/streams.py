@@ -1,0 +1,126 @@
+"""The feed as it happens: Server-Sent Events (contract 5)."""
+
+import logging
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as QueryParameters
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
+from starlette.types import Receive, Scope, Send
+
+from ledger.api.authentication import Authenticated
+from ledger.api.documentation import refusals
+from ledger.api.event_types import EVENT
+from ledger.api.feeds import Chosen, position_in
+from ledger.api.lean import LeanRoute, needs
+from ledger.api.reading import Present, services_of, tenant_filters
+from ledger.domain.errors import Invalid
+from ledger.domain.values import EVENT_ID
+from ledger.feed.stream import Stream, Streams
+
+router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
+
+_logger = logging.getLogger(__name__)
+
+_GRACE_SECONDS = 1.0
+"""When the process ends, streams have so long to finish by themselves."""
+
+_LAST_EVENT_ID: dict[str, Any] = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "description": "The EVT id of the last event that was received: what comes after it. Clients"
+    " send it when they reconnect, with the address unchanged; so it wins over `after`.",
+    "schema": {"type": "string", "pattern": EVENT_ID},
+}
+_MESSAGES: dict[str, Any] = {
+    "description": "A stream without end. Each message has the event's EVT id as `id` and its"
+    " envelope, one of these types, as `data`; comments in between keep the connection alive.",
+    "headers": {
+        "Ledger-Position": {
+            "description": "The position after which the stream begins.",
+            "schema": {"type": "integer"},
+        }
+    },
+    "content": {
+        "text/event-stream": {
+            "itemSchema": {
+                "type": "object",
+                "required": ["data"],
+                "properties": {
+                    "id": {"type": "string", "pattern": EVENT_ID},
+                    "data": {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "contentSchema": EVENT,
+                    },
+                    "retry": {"type": "integer"},
+                },
+            }
+        }
+    },
+}
+
+
+class StreamQuery(Present, Chosen):
+    """The stream's parameters."""
+
+
+class StreamAnswer(EventSourceResponse):
+    """The answer that carries a stream, and closes it when the connection has ended."""
+
+    def __init__(self, streams: Streams, stream: Stream) -> None:
+        super().__init__(
+            stream.chunks(),
+            headers={"Ledger-Position": str(stream.at)},
+            ping=streams.ping_seconds,
+            ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
+            sep="\n",
+            send_timeout=streams.patience_seconds,
+            shutdown_event=streams.closing,
+            shutdown_grace_period=_GRACE_SECONDS,
+        )
+        self._streams, self._stream = streams, stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until one side ends it."""
+        try:
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            # Left unfinished, so that the server closes the connection.
+            _logger.info("a stream was cut: its reader took nothing")
+        finally:
+            self._streams.close(self._stream)
+
+
+@router.get(
+    "/stream",
+    summary="Follow events as they happen",
+    openapi_extra={**needs("read"), "parameters": [_LAST_EVENT_ID]},
+    response_class=Response,
+    responses={200: _MESSAGES, **refusals(401, 403, 422, 503)},
+)
+async def stream_events(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[StreamQuery, QueryParameters()],
+) -> Response:
+    """The feed as Server-Sent Events, from now on unless `after` or `Last-Event-ID` says more."""
+    streams = services_of(request).streams
+    stream = await streams.open(
+        principal, tenant_filters(principal) | query.chosen(), _begin(request, query)
+    )
+    return StreamAnswer(streams, stream)
+
+
+def _begin(request: Request, query: StreamQuery) -> int | None:
+    """After which position to begin; None: from now on. Raises Invalid."""
+    sent = request.headers.getlist("last-event-id")
+    if not sent:
+        return None if query.after is None else query.after_position
+    if len(sent) > 1 or not re.fullmatch(EVENT_ID, sent[0]):
+        # Not taken for "from now on": a client that lost its place would lose events unawares.
+        raise Invalid.at("/Last-Event-ID", "must be an EVT id")
+    return position_in(sent[0])

@@ -1,0 +1,230 @@
+"""Streams: each listener's own way along the feed, and all that are open in one process.
+
+A stream is at a position. While memory begins no later it is given from there, else it reads pages
+by the poller's statement: so both see one order, and neither a listener that resumes nor one that
+falls behind misses or repeats an event.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from typing import Any
+
+import anyio
+import psycopg
+from prometheus_client import Gauge
+
+from ledger.application.principal import Principal
+from ledger.domain.errors import Unavailable
+from ledger.feed.tail import CHUNK, Fetch, Selection, Tail, message
+from projections import feeds
+
+_logger = logging.getLogger(__name__)
+
+MOST = 2000
+"""Open streams a process."""
+
+PING_SECONDS = 15.0
+"""How often a comment keeps the connection alive."""
+
+PATIENCE_SECONDS = 10.0
+"""A reader that takes nothing for so long is cut; it comes back and resumes."""
+
+RECONNECT_MILLISECONDS = 2000
+"""After how long a client comes back (``retry``)."""
+
+_PAGE = 200
+"""Events a page from the table."""
+
+_PAUSE_SECONDS = (0.5, 1.0, 2.0)
+_CHECK_SECONDS = 2.0
+"""How often the rights of all listeners are looked up: revoked keys end within 5 s (contract 7)."""
+
+OPEN = Gauge("ledger_feed_streams", "Open event streams.", multiprocess_mode="livesum")
+
+Lapsed = Callable[[Collection[Principal]], Awaitable[Collection[Principal]]]
+"""Those of some credentials that may no longer pass."""
+
+
+class Stream:
+    """One listener. ``chunks`` gives whole events; ``end`` lets it finish by itself."""
+
+    def __init__(
+        self,
+        tail: Tail,
+        fetch_page: Fetch,
+        principal: Principal,
+        filters: Mapping[str, Any],
+        at: int,
+        opening: bytes,
+    ) -> None:
+        self._tail, self._fetch_page = tail, fetch_page
+        self._selection = Selection(filters)
+        self._statement = feeds.feed_statement(frozenset(filters))
+        self._opening = opening
+        self._ended = False
+        self._woken: asyncio.Future[int] | None = None
+        self.principal = principal
+        self.at = at
+        """It was given all events up to here."""
+
+    def end(self) -> None:
+        """Give nothing more."""
+        self._ended = True
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(0)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Its events, as they come."""
+        # At once, so that proxies and clients see that the stream is open.
+        yield self._opening
+        while not self._ended:
+            if self.at < self._tail.floor:
+                for chunk in await self._page():
+                    if not self._ended:
+                        yield chunk
+                continue
+            chunk, self.at = self._tail.chunk(self.at, self._selection)
+            if chunk:
+                yield chunk
+            else:
+                self._woken = asyncio.get_running_loop().create_future()
+                heard = await self._tail.news(self._selection.organization, self._woken)
+                self.at = max(self.at, heard)
+
+    async def _page(self) -> list[bytes]:
+        """The next page from the table, in chunks. Waits where the feed is not so far again."""
+        rows = await self._read()
+        if rows is None:
+            return []
+        found = [(row[1], message(row[2])) for row in rows if row[1] is not None]
+        before = self.at
+        self.at = found[-1][0] if len(found) == _PAGE else max(before, rows[0][0] or 0)
+        if self.at == before:
+            await asyncio.sleep(_PAUSE_SECONDS[0])
+        return _chunked([one for _, one in found])
+
+    async def _read(self) -> list[Any] | None:
+        """Rows, whenever the database gives them; None, and the end, where it does not for long."""
+        values = {**self._selection.filters, "after": self.at, "limit": _PAGE}
+        loop = asyncio.get_running_loop()
+        failures, give_up = 0, loop.time() + self._tail.give_up_seconds
+        while not self._ended:
+            try:
+                return await self._fetch_page(self.principal, self._statement, values)
+            except (psycopg.Error, OSError) as error:
+                _logger.warning("cannot read a page for a stream: %s", error)
+                if loop.time() > give_up:
+                    self.end()
+                await asyncio.sleep(_PAUSE_SECONDS[min(failures, len(_PAUSE_SECONDS) - 1)])
+                failures += 1
+        return None
+
+
+def _chunked(messages: list[bytes]) -> list[bytes]:
+    """Messages joined to chunks."""
+    chunks: list[list[bytes]] = [[]]
+    size = 0
+    for one in messages:
+        if size + len(one) > CHUNK and chunks[-1]:
+            chunks.append([])
+            size = 0
+        chunks[-1].append(one)
+        size += len(one)
+    return [b"".join(chunk) for chunk in chunks if chunk]
+
+
+class Streams:
+    """All open streams of a process: their number is bounded, their rights are checked together."""
+
+    def __init__(
+        self,
+        tail: Tail,
+        fetch_page: Fetch,
+        lapsed: Lapsed,
+        most: int = MOST,
+        ping_seconds: float = PING_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._tail, self._fetch_page = tail, fetch_page
+        self._lapsed, self._most = lapsed, most
+        self.ping_seconds, self.patience_seconds = ping_seconds, patience_seconds
+        self._open: set[Stream] = set()
+        self._watch: asyncio.Task[None] | None = None
+        self.closing = anyio.Event()
+        """Set when the process is about to end: every stream then finishes by itself."""
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    async def open(
+        self, principal: Principal, filters: Mapping[str, Any], after: int | None
+    ) -> Stream:
+        """A stream of what comes after a position, or from now on; ``close`` it in the end.
+
+        Raises Unavailable where too many are open.
+        """
+        self._require_room()
+        # In turn, like pages: after a restart all come back at once, and browsers take a refusal
+        # for final.
+        ((present, number),) = await self._fetch_page(None, feeds.PRESENT, {})
+        self._require_room()
+        present = present or 0
+        opening = f": ledger\nretry: {RECONNECT_MILLISECONDS}\n\n"
+        if after is None and number is not None:
+            # An id without data is no event, but clients resume after it: so nothing is lost
+            # where the connection breaks before the first event.
+            opening += f"id: EVT-{number}\n\n"
+        at = present if after is None else after
+        stream = Stream(self._tail, self._fetch_page, principal, filters, at, opening.encode())
+        self._open.add(stream)
+        OPEN.inc()
+        self._tail.join(stream, present)
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._watch_rights())
+        return stream
+
+    def close(self, stream: Stream) -> None:
+        """The stream's connection has ended."""
+        if stream in self._open:
+            self._open.remove(stream)
+            self._tail.leave(stream)
+            OPEN.dec()
+
+    async def stop(self) -> None:
+        """End everything."""
+        for stream in tuple(self._open):
+            stream.end()
+            self.close(stream)
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+        await self._tail.stop()
+
+    def _require_room(self) -> None:
+        if len(self._open) >= self._most:
+            raise Unavailable("Too many streams are open: try again, or follow by polling.")
+
+    async def _watch_rights(self) -> None:
+        """End the streams of lapsed credentials; and all of them when the process is to end."""
+        while self._open:
+            with anyio.move_on_after(_CHECK_SECONDS):
+                await self.closing.wait()
+                self._end(tuple(self._open))
+                break
+            try:
+                lapsed = await self._lapsed({stream.principal for stream in self._open})
+            except Exception as error:
+                # Whatever it is, the next look must come.
+                unforeseen = not isinstance(error, psycopg.Error | OSError)
+                _logger.warning("cannot check streams' rights: %s", error, exc_info=unforeseen)
+                continue
+            self._end([stream for stream in self._open if stream.principal in lapsed])
+        self._watch = None
+
+    def _end(self, streams: Collection[Stream]) -> None:
+        for stream in streams:
+            stream.end()

@@ -1,0 +1,271 @@
+"""The tail of the feed: read once a process, however many streams listen (contract 5).
+
+It works while anybody listens and does nothing else. The projector's news wake it; it reads what
+is new in one statement, keeps the last of it in memory and wakes those whom it may concern. How
+far it reads is the feed's own position, behind which nothing appears later: so what is in memory
+has no gaps, and a stream that leaves it behind, or comes with an old position, reads the table by
+the poller's own statement until it is back (``stream.py``).
+"""
+
+import asyncio
+import contextlib
+import logging
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import psycopg
+
+from ledger.application.principal import Principal
+from projections import feeds
+
+_logger = logging.getLogger(__name__)
+
+ROWS = 4096
+SIZE = 8 * 2**20
+"""What is kept in memory at most: events, and bytes of them."""
+
+CHUNK = 64 * 1024
+"""Bytes that a stream is given at once, unless a single event is larger."""
+
+GIVE_UP_SECONDS = 30.0
+"""Streams outlive a database that is away for so long; then they end, so that those who come back
+are told so (503) instead of taking silence for quiet."""
+
+_BATCH = 256
+"""Events a reading."""
+
+_RETRY_SECONDS = 0.5
+_STANDSTILL_SECONDS = 1.0
+"""How often to look whether the feed goes on, while its view is stopped and others are not."""
+
+Fetch = Callable[[Principal | None, str, Mapping[str, Any]], Awaitable[list[Any]]]
+"""Reads rows within a credential's tenant."""
+
+
+class Positions(Protocol):
+    """How far the views are, as this process last heard."""
+
+    @property
+    def reached(self) -> int:
+        """The position that every live view has reached."""
+
+    async def wait(self, position: int) -> bool:
+        """Whether every live view reached it within a moment."""
+
+
+class Listener(Protocol):
+    """Whoever listens."""
+
+    def end(self) -> None:
+        """Listen no longer."""
+
+
+class Told(NamedTuple):
+    """One event of the feed, ready to be sent."""
+
+    position: int
+    organization_id: str | None
+    workspace_id: str | None
+    line_id: str | None
+    type: str
+    message: bytes
+
+
+_COLUMNS: Mapping[str, int] = {
+    "organization": Told._fields.index("organization_id"),
+    "organization_id": Told._fields.index("organization_id"),
+    "workspace": Told._fields.index("workspace_id"),
+    "workspace_id": Told._fields.index("workspace_id"),
+    "service_line_id": Told._fields.index("line_id"),
+    "type": Told._fields.index("type"),
+}
+
+
+class Selection:
+    """Which events a stream is given: the statement's filters, for rows in memory."""
+
+    def __init__(self, filters: Mapping[str, Any]) -> None:
+        self.filters = filters
+        self.organization: str | None = filters.get("organization", filters.get("organization_id"))
+        """The only one it can get events of; None: any."""
+        self._allowed = [
+            (_COLUMNS[name], frozenset([value] if isinstance(value, str) else value))
+            for name, value in filters.items()
+        ]
+
+    def takes(self, row: Told) -> bool:
+        """Whether the stream is given the event."""
+        return all(row[column] in allowed for column, allowed in self._allowed)
+
+
+class _Batch:
+    """What one reading brought: the feed's events after a position, up to another."""
+
+    def __init__(self, after: int, up_to: int, rows: list[Told]) -> None:
+        self.after, self.up_to, self.rows = after, up_to, rows
+        self.size = sum(len(row.message) for row in rows)
+        self.by_organization: dict[str | None, list[Told]] = {}
+        for row in rows:
+            self.by_organization.setdefault(row.organization_id, []).append(row)
+
+    def of(self, organization: str | None) -> Iterable[Told]:
+        """The events that may concern a stream."""
+        return self.rows if organization is None else self.by_organization.get(organization, ())
+
+
+def message(envelope: str) -> bytes:
+    """An envelope as a server-sent event, without a name: what ``onmessage`` gets."""
+    identifier = envelope[len('{"id":"') : envelope.index('",')]
+    return f"id: {identifier}\ndata: {envelope}\n\n".encode()
+
+
+class Tail:
+    """The reader and what it has in memory. ``rows`` and ``size`` bound that."""
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        positions: Positions,
+        rows: int = ROWS,
+        size: int = SIZE,
+        give_up_seconds: float = GIVE_UP_SECONDS,
+    ) -> None:
+        self._fetch, self._positions = fetch, positions
+        self.give_up_seconds = give_up_seconds
+        self._most_rows, self._most_bytes = rows, size
+        self._batches: list[_Batch] = []
+        self._rows = self._bytes = 0
+        self._position = 0
+        self._listeners: set[Listener] = set()
+        self._waiting: dict[str | None, set[asyncio.Future[int]]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._failing_since: float | None = None
+
+    def join(self, listener: Listener, present: int) -> None:
+        """Listen from now on. Who comes first says where the feed ends at present."""
+        self._listeners.add(listener)
+        if self._task is None:
+            self._position, self._failing_since = present, None
+            self._task = asyncio.create_task(self._follow())
+
+    def leave(self, listener: Listener) -> None:
+        """Listen no longer; the last one's leaving ends the reading within a moment."""
+        self._listeners.discard(listener)
+
+    async def stop(self) -> None:
+        """End at once."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._forget()
+
+    @property
+    def floor(self) -> int:
+        """The position after which memory begins."""
+        return self._batches[0].after if self._batches else self._position
+
+    def chunk(self, at: int, selection: Selection) -> tuple[bytes, int]:
+        """What comes next for a stream that is at or past the floor, and where it then is.
+
+        One chunk at a time: a slow stream holds no more than that of what memory has let go.
+        """
+        messages: list[bytes] = []
+        size = 0
+        for number in range(bisect_right(self._batches, at, key=_up_to), len(self._batches)):
+            batch = self._batches[number]
+            for row in batch.of(selection.organization):
+                if row.position > at and selection.takes(row):
+                    size += len(row.message)
+                    if messages and size > CHUNK:
+                        return b"".join(messages), at
+                    messages.append(row.message)
+                    at = row.position
+            at = max(at, batch.up_to)
+        return b"".join(messages), max(at, self._position)
+
+    async def news(self, organization: str | None, woken: "asyncio.Future[int]") -> int:
+        """Wait for events of an organization, or any; nothing was missed up to the result.
+
+        Who ends the wait otherwise sets the future.
+        """
+        waiting = self._waiting.setdefault(organization, set())
+        waiting.add(woken)
+        try:
+            return await woken
+        finally:
+            waiting.discard(woken)
+            if not waiting and self._waiting.get(organization) is waiting:
+                del self._waiting[organization]
+
+    async def _follow(self) -> None:
+        while self._listeners:
+            heard = self._positions.reached
+            try:
+                more = await self._read_once()
+            except Exception as error:
+                unforeseen = not isinstance(error, psycopg.Error | OSError)
+                _logger.warning("cannot read the feed: %s", error, exc_info=unforeseen)
+                self._fail()
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            self._failing_since = None
+            if more:
+                continue
+            if self._position < heard:
+                # The feed's view has stopped. Others go on, and each of their batches would wake
+                # us for nothing.
+                await asyncio.sleep(_STANDSTILL_SECONDS)
+            else:
+                await self._positions.wait(heard + 1)
+        self._forget()
+
+    async def _read_once(self) -> bool:
+        """Take what is new into memory and wake its listeners; whether there may be more."""
+        rows = await self._fetch(None, feeds.TAIL, {"after": self._position, "limit": _BATCH})
+        told = [
+            Told(at, organization, workspace, line, type_, message(item))
+            for _, at, organization, workspace, line, type_, _, item in rows
+            if at is not None
+        ]
+        is_full = len(told) == _BATCH
+        after = self._position
+        # The feed's position falls back where a view starts anew; what was read stays read.
+        self._position = told[-1].position if is_full else max(after, rows[0][0] or 0)
+        if told:
+            self._keep(_Batch(after, self._position, told))
+        return is_full
+
+    def _keep(self, batch: _Batch) -> None:
+        self._batches.append(batch)
+        self._rows += len(batch.rows)
+        self._bytes += batch.size
+        dropped = 0
+        while dropped < len(self._batches) - 1 and (
+            self._rows > self._most_rows or self._bytes > self._most_bytes
+        ):
+            self._rows -= len(self._batches[dropped].rows)
+            self._bytes -= self._batches[dropped].size
+            dropped += 1
+        del self._batches[:dropped]
+        for organization in [None, *batch.by_organization]:
+            for woken in self._waiting.get(organization, ()):
+                if not woken.done():
+                    woken.set_result(batch.after)
+
+    def _fail(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._failing_since is None:
+            self._failing_since = now
+        elif now - self._failing_since > self.give_up_seconds:
+            for listener in tuple(self._listeners):
+                listener.end()
+
+    def _forget(self) -> None:
+        self._batches, self._rows, self._bytes = [], 0, 0
+        self._task = None
+
+
+def _up_to(batch: _Batch) -> int:
+    return batch.up_to

@@ -1,0 +1,364 @@
+"""The audit log as a file: the list's entries, whole or visibly not (contract 5)."""
+
+import csv
+import http.client
+import io
+import json
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ledger.application.commands import RevokeApiKey
+from ledger.application.principal import COMMAND_LINE
+from ledger.settings import Settings
+from tests.support.edge import Edge, assert_problem, edge_of
+from tests.support.facts import ORGANIZATION, WORKSPACE, activation, encode, fact
+from tests.support.service import STRUCTURED
+from tests.support.stories import Life
+from tests.support.streaming import Address, listening
+from tests.support.views import query, until
+
+EXPORT, LIST = "/v1/audit-logs/export", "/v1/audit-logs"
+COLUMNS = [
+    "id", "action", "actor_type", "actor_id", "reported_by", "resource_type", "resource_id",
+    "outcome", "code", "occurred_at", "recorded_at", "request_id", "position", "resource_count",
+]  # fmt: skip
+OTHERS = {"organization_id": "ORG-26-000002", "workspace_id": "WS-26-000002"}
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]
+AWKWARD = ['say "yes", no', "two\r\nlines", "plain", "é, 💩", "'quoted", " =1", ",", '"']
+
+MANY = 200_000
+_FILL = """
+INSERT INTO ledger.event_g1 (position, number, organization_id, in_feed, told, audit, action,
+    actor_type, actor_id, audited)
+SELECT n, '26-' || n, %s, false,
+    '"occurred_at":"2026-04-15T12:00:00Z","recorded_at":"2026-04-15T12:00:00Z","position":' || n
+        || ',"actor":{"type":"user","id":"USR-26-000001"},"reported_by":"KEY-26-000001"',
+    'fact', 'execution.checked_in', 'user', 'USR-26-000001',
+    '"action":"execution.checked_in","resource":{"type":"service_line","id":"LIN-26-000001"},'
+        || '"outcome":"succeeded","code":null,"request_id":"' || md5(n::text) || '"'
+FROM generate_series(%s, %s) AS n
+"""
+_HEAD = "SELECT max(notification_id) FROM ledger.ledger_events"
+_MOVE = "UPDATE ledger.projection SET position = %s"
+_KILL = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'ledger api'
+"""
+
+
+@pytest.fixture(scope="module")
+def auditor(edge: Edge) -> str:
+    """A key that reads the audit log of a lively organization, refusals and others included."""
+    Life(edge, 5).live(20)
+    admin = edge.token("admin", organization_id=None)
+    edge.fresh(token=admin, **OTHERS)
+    edge.fresh(workspace_id="WS-26-000003")
+    line = edge.fresh()
+    for number, word in enumerate(FORMULAS + AWKWARD):
+        named = {"actortype": "user", "actorid": word, "source": f"={number}"}
+        edge.accept(fact("execution.checked_in", line, {"hours": 1}, **named))
+    headers = STRUCTURED | {"x-request-id": "=cmd/1"}
+    edge.post("/v1/facts", content=encode(activation(line)), headers=headers)
+    edge.token("read")
+    return edge.token("audit:read")
+
+
+def listed(edge: Edge, token: str, **params: Any) -> tuple[list[str], list[dict[str, Any]]]:
+    """The bytes and the entries that the list gives, page by page."""
+    texts, entries = [], []
+    params = {"organization_id": ORGANIZATION, "limit": 100} | params
+    params |= {"from" if name == "from_" else name: value for name, value in params.items()}
+    while True:
+        answer = edge.get(LIST, token, params=params, headers=_seen(edge))
+        assert answer.status_code == 200, answer.text
+        texts.append(answer.text[len('{"data":[') : answer.text.rindex('],"meta":')])
+        page = answer.json()
+        entries += page["data"]
+        if not page["meta"]["has_more"]:
+            return texts, entries
+        params["cursor"] = page["meta"]["cursor"]
+
+
+def exported(edge: Edge, token: str, **params: Any) -> bytes:
+    params = {"organization_id": ORGANIZATION} | params
+    answer = edge.get(EXPORT, token, params=params, headers=_seen(edge))
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def _seen(edge: Edge) -> dict[str, str]:
+    """Once the views have the whole log: keys are made without waiting for them."""
+    return {"ledger-min-position": str(edge.select(_HEAD)[0][0])}
+
+
+def rows_of(content: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(content.decode(), newline="")))
+
+
+# What it gives.
+
+
+def test_a_line_is_byte_for_byte_an_entry_of_the_list(edge: Edge, auditor: str) -> None:
+    texts, entries = listed(edge, auditor)
+    content = exported(edge, auditor)
+    assert len(entries) > 100
+    assert content.decode() == ",".join(texts).replace("},{", "}\n{") + "\n"
+    assert [json.loads(line) for line in content.splitlines()] == entries
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"workspace_id": WORKSPACE},
+        {"workspace_id": "WS-26-000003"},
+        {"outcome": "refused"},
+        {"outcome": "succeeded"},
+        {"action": "execution.checked_in,run.started"},
+        {"action": "key.create", "outcome": "succeeded"},
+        {"actor_type": "user"},
+        {"actor_id": "=1+1"},
+        {"from": "2026-04-15T13:00:00Z"},
+        {"to": "2026-04-15T13:00:00Z", "action": "execution.checked_in"},
+        {"organization_id": OTHERS["organization_id"]},
+    ],
+)
+def test_every_filter_means_what_it_means_for_the_list(
+    edge: Edge, auditor: str, params: dict[str, str]
+) -> None:
+    _, entries = listed(edge, auditor, **params)
+    lines = exported(edge, auditor, **params).splitlines()
+    assert [json.loads(line) for line in lines] == entries
+    table = rows_of(exported(edge, auditor, format="csv", **params))
+    assert table[0] == COLUMNS
+    assert [row[0] for row in table[1:]] == [entry["id"] for entry in entries]
+    if "organization_id" in params:
+        assert entries == []
+
+
+def test_a_key_sees_its_own_workspace_and_an_admin_any(edge: Edge, auditor: str) -> None:
+    narrow = edge.token("audit:read", workspace_id="WS-26-000003")
+    _, entries = listed(edge, narrow)
+    assert [json.loads(line) for line in exported(edge, narrow).splitlines()] == entries != []
+    admin = edge.token("admin", organization_id=None)
+    others = exported(edge, admin, organization_id=OTHERS["organization_id"])
+    assert b"service_line.activated" in others
+
+
+def test_the_table_has_every_cell(edge: Edge, auditor: str) -> None:
+    _, entries = listed(edge, auditor)
+    content = exported(edge, auditor, format="csv")
+    assert content.count(b"\r\n") >= len(entries) + 1
+    for entry, row in zip(entries, rows_of(content)[1:], strict=True):
+        resource = entry["resource"] or {}
+        values = [
+            entry["id"], entry["action"], entry["actor"]["type"], entry["actor"]["id"],
+            entry["reported_by"], resource.get("type"), resource.get("id"), entry["outcome"],
+            entry["code"], entry["occurred_at"], entry["recorded_at"], entry["request_id"],
+            entry["position"], resource.get("count"),
+        ]  # fmt: skip
+        words = ["" if value is None else str(value) for value in values]
+        assert row == ["'" + word if word[:1] in tuple("=+-@\t\r") else word for word in words]
+
+
+def test_no_cell_is_a_formula(edge: Edge, auditor: str) -> None:
+    table = rows_of(exported(edge, auditor, format="csv"))
+    cells = [cell for row in table for cell in row]
+    assert not [cell for cell in cells if cell and cell[0] in "=+-@\t\r"]
+    actors = [row[COLUMNS.index("actor_id")] for row in table]
+    assert {"'" + word for word in FORMULAS} | set(AWKWARD) <= set(actors)
+    assert "'=cmd/1" in [row[COLUMNS.index("request_id")] for row in table]
+
+
+def test_an_answer_says_what_it_is(edge: Edge, auditor: str) -> None:
+    for format_, content_type in (
+        ("jsonl", "application/x-ndjson"),
+        ("csv", "text/csv; charset=utf-8"),
+    ):
+        answer = edge.get(f"{EXPORT}?organization_id={ORGANIZATION}&format={format_}", auditor)
+        assert answer.headers["content-type"] == content_type
+        disposition = f'attachment; filename="audit-log.{format_}"'
+        assert answer.headers["content-disposition"] == disposition
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["ledger-position"] == _seen(edge)["ledger-min-position"]
+
+
+# How it resumes.
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "csv"])
+def test_from_every_row_on_the_same_bytes_follow(edge: Edge, auditor: str, format_: str) -> None:
+    params = {"format": format_, "actor_type": "user"}
+    _, entries = listed(edge, auditor, actor_type="user")
+    whole = exported(edge, auditor, **params)
+    place = whole.index(b"\r\n") + 2 if format_ == "csv" else 0
+    for entry in entries:
+        rest = exported(edge, auditor, after=entry["id"], **params)
+        assert whole.endswith(rest)
+        row = whole[place : len(whole) - len(rest)]
+        assert row.startswith(entry["id"].encode() if format_ == "csv" else b'{"id":"')
+        assert entry["id"].encode() in row
+        place += len(row)
+    assert place == len(whole)
+
+
+def test_a_cursor_of_the_list_goes_on_as_a_file(edge: Edge, auditor: str) -> None:
+    params = {"organization_id": ORGANIZATION, "limit": 7, "outcome": "succeeded"}
+    page = edge.get(LIST, auditor, params=params).json()
+    cursor = {"outcome": "succeeded", "cursor": page["meta"]["cursor"]}
+    whole = exported(edge, auditor, outcome="succeeded").splitlines(keepends=True)
+    assert exported(edge, auditor, **cursor) == b"".join(whole[7:])
+    cursor["outcome"] = "refused"
+    answer = edge.get(EXPORT, auditor, params={"organization_id": ORGANIZATION} | cursor)
+    assert_problem(answer, 400, "invalid_cursor")
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        "",
+        f"organization_id={ORGANIZATION}&format=xml",
+        f"organization_id={ORGANIZATION}&limit=5",
+        f"organization_id={ORGANIZATION}&after=EVT-26-000001",
+        f"organization_id={ORGANIZATION}&after=",
+        f"organization_id={ORGANIZATION}&outcome=maybe",
+        f"organization_id={ORGANIZATION}&from=2026-02-01&to=2026-01-01",
+    ],
+)
+def test_a_wrong_parameter_is_a_422(edge: Edge, auditor: str, params: str) -> None:
+    assert_problem(edge.get(f"{EXPORT}?{params}", auditor), 422, "invalid_request")
+
+
+def test_only_a_key_that_audits_may_export(edge: Edge) -> None:
+    path = f"{EXPORT}?organization_id={ORGANIZATION}"
+    assert_problem(edge.get(path, "garbage"), 401, "unauthorized")
+    assert_problem(edge.get(path, edge.token("read", "write")), 403, "forbidden")
+
+
+# Large ones, on a real port.
+
+
+@pytest.fixture(scope="module")
+def large(server: Any, databases: Any) -> Iterator[tuple[Edge, Address, str]]:
+    """A service over more entries than anybody wants in memory."""
+    conninfo = server.url.replace("/ledger?", f"/{databases.take()}?")
+    settings = Settings(master_key="0f" * 32, idle_sweep_seconds=3600)
+    with edge_of(settings, conninfo) as edge, listening(edge) as address:
+        token = edge.token("audit:read")
+        query(conninfo, _FILL, ORGANIZATION, 100_000, 99_999 + MANY)
+        query(conninfo, _MOVE, 500_000)
+        yield edge, address, token
+
+
+class Download:
+    """An export that is read as slowly as the test likes."""
+
+    def __init__(self, address: Address, token: str, more: str = "") -> None:
+        self.connection = http.client.HTTPConnection(*address, timeout=30)
+        path = f"{EXPORT}?organization_id={ORGANIZATION}{more}"
+        headers = {"authorization": f"Bearer {token}"}
+        self.connection.request("GET", path, headers=headers)
+        self.answer = self.connection.getresponse()
+
+    def read(self, size: int) -> bytes:
+        return self.answer.read(size)
+
+    def rest(self) -> tuple[int, bytes]:
+        """(bytes, the last of them) of all that follows."""
+        size, last = 0, b""
+        while part := self.answer.read(1 << 18):
+            size, last = size + len(part), part
+        return size, last
+
+    def close(self) -> None:
+        self.answer.close()
+        self.connection.close()
+
+
+@pytest.mark.parametrize(("format_", "count"), [("jsonl", MANY), ("csv", MANY // 3)])
+def test_a_large_export_needs_little_memory(
+    large: tuple[Edge, Address, str], format_: str, count: int
+) -> None:
+    _, address, token = large
+    after = f"AUD-26-{99_999 + MANY - count:06d}"
+    download = Download(address, token, f"&format={format_}&after={after}")
+    tracemalloc.start()
+    try:
+        size, last = download.rest()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        download.close()
+    assert f"AUD-26-{99_999 + MANY}".encode() in last
+    assert size > count * 150
+    assert peak < 8 * 2**20
+
+
+def test_an_export_that_breaks_off_does_not_look_complete_and_resumes(
+    large: tuple[Edge, Address, str],
+) -> None:
+    edge, address, token = large
+    download = Download(address, token)
+    found = download.read(100_000)
+    query(edge.conninfo, _KILL)
+    with pytest.raises(http.client.IncompleteRead) as broken:
+        found += download.answer.read()
+    download.close()
+    found += broken.value.partial
+    whole = found[: found.rindex(b"\n") + 1]
+    last = json.loads(whole.splitlines()[-1])["id"]
+    assert last != f"AUD-26-{99_999 + MANY}"
+    # Connections that the database has dropped are found out one by one.
+    until(lambda: edge.get("/v1/execution", edge.token("read")).status_code == 200, "the database")
+    rest = Download(address, token, f"&after={last}")
+    size, end = rest.rest()
+    rest.close()
+    assert f"AUD-26-{99_999 + MANY}".encode() in end
+    complete = Download(address, token)
+    assert complete.rest()[0] == len(whole) + size
+    complete.close()
+
+
+def test_an_export_of_a_revoked_key_breaks_off(large: tuple[Edge, Address, str]) -> None:
+    edge, address, _ = large
+    token = edge.token("audit:read")
+    authenticator = edge.service.app.state.services.authenticator
+    principal = edge.run(authenticator.authenticate(token))
+    download = Download(address, token)
+    download.read(100_000)
+    edge.service.app.state.services.writer.execute(RevokeApiKey(COMMAND_LINE, principal.id))
+    # What happens within 5 s by itself.
+    assert edge.run(authenticator.lapsed([principal])) == {principal}
+    with pytest.raises(http.client.IncompleteRead):
+        download.answer.read()
+    download.close()
+
+
+def test_an_export_ends_where_the_log_was_when_it_began(
+    large: tuple[Edge, Address, str],
+) -> None:
+    edge, address, token = large
+    download = Download(address, token)
+    download.read(100_000)
+    query(edge.conninfo, _FILL, ORGANIZATION, 500_001, 503_000)
+    query(edge.conninfo, _MOVE, 600_000)
+    _, last = download.rest()
+    download.close()
+    query(edge.conninfo, "DELETE FROM ledger.event_g1 WHERE position > 500000")
+    assert json.loads(last.splitlines()[-1])["position"] == 99_999 + MANY
+    assert download.answer.headers["ledger-position"] == "500000"
+
+
+def test_an_export_leaves_room_for_others(large: tuple[Edge, Address, str]) -> None:
+    edge, address, token = large
+    reader = edge.token("read")
+    downloads = [Download(address, token) for _ in range(24)]
+    for _ in range(20):
+        assert edge.get("/v1/execution", reader).status_code == 200
+    for download in downloads:
+        download.close()
