@@ -24,6 +24,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+import feed_rows
 import limits
 import psycopg
 import rows
@@ -43,6 +44,9 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
     "detail": rows.detail,
     "visible": rows.visible,
     "as-of": rows.as_of,
+    "stream": feed_rows.stream,
+    "deliveries": feed_rows.deliveries,
+    "export": feed_rows.export,
     "rebuild": rebuild,
 }
 

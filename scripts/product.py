@@ -98,10 +98,11 @@ class Client:
 def serve_product(workers: int, folder: Path) -> Iterator[Product]:
     """`ledger serve` on a fresh data directory (or LEDGER_DATABASE_URL), with an API key."""
     data_dir, port = folder / "data", limits.free_port()
-    env = {"LEDGER_DATA_DIR": str(data_dir)}
+    env = {"LEDGER_DATA_DIR": str(data_dir), "LEDGER_WEBHOOK_ALLOW_PRIVATE": "true"}
     command = [LEDGER, "serve", "--port", str(port), "--workers", str(workers)]
     create = ["keys", "create", "--organization", ORGANIZATION, "--name", "bench"]
     create += ["--permission", "read", "write", "service_lines:manage"]
+    create += ["--permission", "webhooks:manage", "audit:read"]
     with contextlib.ExitStack() as stack:
         ready = f"http://127.0.0.1:{port}/readyz"
         stack.enter_context(limits.serve(command, ready, folder / "ledger.log", env))

@@ -4,18 +4,20 @@ from pathlib import Path
 
 from fastapi.routing import APIRoute
 
-from ledger.api import executions, facts, operations, runs
+from ledger.api.app import ROUTED
 from ledger.application.fact_types import ALIASES, FACT_TYPES
 from ledger.domain.api_key import Permission
 from ledger.settings import Settings
 from ledger.store.codec import EVENTS
 
+PREFIXES = {"line_id": "LIN", "run_id": "RUN", "event_id": "EVT", "endpoint_id": "WHK"}
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
 def test_every_setting_is_in_the_readme_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         default = "unset" if field.default is None else str(field.default)
+        default = default.lower() if isinstance(field.default, bool) else default
         assert f"| `LEDGER_{name.upper()}` | " in README, name
         row = README.split(f"| `LEDGER_{name.upper()}` | ")[1].split("\n")[0]
         assert row.startswith((f"{default} |", f"`{default}` |")), name
@@ -32,11 +34,12 @@ def test_every_fact_type_and_its_fields_are_in_the_readme() -> None:
 
 
 def test_every_route_is_in_the_readme_and_says_what_it_is_for() -> None:
-    routers = (facts.router, executions.router, runs.router, operations.router)
-    routes = [r for router in routers for r in router.routes if isinstance(r, APIRoute)]
-    assert len(routes) >= 11
+    routes = [r for module in ROUTED for r in module.router.routes if isinstance(r, APIRoute)]
+    assert len(routes) >= 30
     for route in routes:
-        path = route.path.replace("{line_id}", "{LIN}").replace("{run_id}", "{RUN}")
+        path = route.path
+        for parameter, prefix in PREFIXES.items():
+            path = path.replace(f"{{{parameter}}}", f"{{{prefix}}}")
         method = next(iter(route.methods))
         assert f"`{method} {path}`" in README or f"`{path}`" in README, path
         assert route.endpoint.__doc__, path

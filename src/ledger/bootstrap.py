@@ -6,6 +6,7 @@ Factories only: nothing connects before it is asked to.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import psycopg
 from fastapi import FastAPI
@@ -17,7 +18,14 @@ from ledger.api.positions import ViewPositions
 from ledger.api.services import ApiServices
 from ledger.application.housekeeper import Housekeeper
 from ledger.application.sweeper import Sweeper
+from ledger.application.webhooks import open_secret
 from ledger.application.writer import Writer
+from ledger.feed.dispatcher import Dispatcher
+from ledger.feed.roster import MOST_IN_FLIGHT
+from ledger.feed.schedule import Schedule
+from ledger.feed.sender import DEADLINE_SECONDS, Sender
+from ledger.feed.target import check
+from ledger.processes import connections_allowed
 from ledger.projection.contract import Projection
 from ledger.projection.projector import Projector, register
 from ledger.projection.rebuilder import Rebuilder
@@ -104,6 +112,7 @@ def create_api(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Fas
         positions=ViewPositions(conninfo),
         vault=open_vault(settings),
         clock=clock,
+        check_target=partial(check, allow_private=settings.webhook_allow_private),
     )
     return create_app(services)
 
@@ -145,5 +154,42 @@ class Loops:
         self.sweeper.stop()
         self.rebuilder.stop()
         self.projector.stop()
+        self._writer.stop()
+        self._log.close()
+
+
+class Dispatching:
+    """What sends webhooks, in a process of its own: it would fight the loops for the interpreter.
+
+    ``deadline`` is how long a receiver may take.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        conninfo: str,
+        clock: Clock = utc_now,
+        deadline: float = DEADLINE_SECONDS,
+    ) -> None:
+        self._log = Log(conninfo)
+        self._writer = create_writer(settings, self._log, clock)
+        self.dispatcher = Dispatcher(
+            conninfo,
+            self._writer.submit,
+            partial(open_secret, open_vault(settings)),
+            partial(Sender, settings.webhook_allow_private, clock, deadline),
+            Schedule(settings.webhook_delays),
+            clock,
+            min(MOST_IN_FLIGHT, connections_allowed()),
+        )
+
+    def start(self) -> None:
+        """Start sending."""
+        self._writer.start()
+        self.dispatcher.start()
+
+    def stop(self) -> None:
+        """End, once the requests in flight are answered and recorded."""
+        self.dispatcher.stop()
         self._writer.stop()
         self._log.close()

@@ -1,11 +1,15 @@
 """What our processes have in common."""
 
+import contextlib
 import gc
 import multiprocessing
 import multiprocessing.connection
 import os
+import resource
 import signal
+import sys
 import threading
+from pathlib import Path
 
 
 def end_with_parent() -> None:
@@ -19,6 +23,28 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+
+
+def show_name() -> None:
+    """Let the system's list of processes show what this one is, as far as 15 letters go."""
+    name = multiprocessing.current_process().name.encode()[:15]
+    with contextlib.suppress(OSError):  # no Linux
+        Path("/proc/self/comm").write_bytes(name)
+
+
+def allow_many_connections() -> None:
+    """As many open files as the system lets us have: each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def connections_allowed() -> int:
+    """How many connections this process may have, with some files left for everything else."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(allowed // 2, allowed - 500)
 
 
 def calm_collector() -> None:

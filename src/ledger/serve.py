@@ -2,8 +2,9 @@
 
     supervisor (this) ── postgres            the embedded server, when no URL is set
                       ├─ api worker × N      uvicorn over one shared listening socket
-                      └─ loops               projector, sweeper: beside the workers, since they
-                                             would fight with them for the interpreter lock
+                      ├─ loops               projector, sweeper: beside the workers, since they
+                      │                      would fight with them for the interpreter lock
+                      └─ dispatcher          sends webhooks: beside the loops, for that reason too
 
 Whatever dies is started again. When the supervisor dies, by any signal, so do all of them: the
 workers watch its sentinel, PostgreSQL has the kernel's parent-death signal.
@@ -28,9 +29,21 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
 
-from ledger.bootstrap import ConfigurationError, Loops, create_api, prepare_database
-from ledger.processes import calm_collector, end_with_parent
+from ledger.bootstrap import (
+    ConfigurationError,
+    Dispatching,
+    Loops,
+    create_api,
+    prepare_database,
+)
+from ledger.processes import (
+    allow_many_connections,
+    calm_collector,
+    end_with_parent,
+    show_name,
+)
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 
@@ -38,6 +51,9 @@ _logger = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 20
 """Accepted requests may finish within this time after a signal to stop."""
+
+_UNTAKEN_SECONDS = 10
+"""A connection whose client takes nothing of what was sent for so long is cut."""
 
 _RESTART_SECONDS = 1.0
 """A child that dies is not started again sooner than this after its last start."""
@@ -61,6 +77,8 @@ class _Child:
             return
         if self.process is not None:
             _logger.error("%s ended (%s); starting it again", self._name, self.process.exitcode)
+            # What it counted as open is not any more.
+            mark_process_dead(self.process.pid)  # type: ignore[no-untyped-call]
         self._started_at = time.monotonic()
         context = multiprocessing.get_context("spawn")
         self.process = context.Process(
@@ -104,7 +122,10 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
         try:
             conninfo = settings.database_url or (postgres.url if postgres else "")
             prepare_database(settings, conninfo)
-            children = [_Child("loops", run_loops, settings, conninfo)]
+            children = [
+                _Child("loops", run_loops, settings, conninfo),
+                _Child("dispatcher", run_dispatcher, settings, conninfo),
+            ]
             children += [
                 _Child(f"api-{n + 1}", run_api, settings, conninfo, listener)
                 for n in range(workers)
@@ -121,6 +142,11 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Connections inherit it. Else one whose client takes nothing any more, or is gone
+            # without a word, stays for ever, even when closed here: what was written waits.
+            milliseconds = int(_UNTAKEN_SECONDS * 1000)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         try:
             listener.bind((host, port))
         except OSError as error:
@@ -192,6 +218,7 @@ def _is_ready(address: str) -> bool:
 
 def run_api(settings: Settings, conninfo: str, listener: socket.socket) -> None:
     """One API worker's process."""
+    show_name()
     _configure_logging()
     end_with_parent()
     config = uvicorn.Config(
@@ -210,16 +237,30 @@ def run_api(settings: Settings, conninfo: str, listener: socket.socket) -> None:
 
 def run_loops(settings: Settings, conninfo: str) -> None:
     """The loops' process."""
+    _run_until_told(Loops, settings, conninfo)
+
+
+def run_dispatcher(settings: Settings, conninfo: str) -> None:
+    """The dispatcher's process."""
+    allow_many_connections()
+    _run_until_told(Dispatching, settings, conninfo)
+
+
+def _run_until_told(
+    work: type[Loops] | type[Dispatching], settings: Settings, conninfo: str
+) -> None:
+    """Start something, and stop it on a signal."""
+    show_name()
     _configure_logging()
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     end_with_parent()
-    loops = Loops(settings, conninfo)
-    loops.start()
+    running = work(settings, conninfo)
+    running.start()
     calm_collector()
     stopping.wait()
-    loops.stop()
+    running.stop()
 
 
 def _configure_logging() -> None:

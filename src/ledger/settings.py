@@ -3,8 +3,10 @@
 from datetime import timedelta
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_LONGEST_WAIT = 2_592_000
 
 
 class Settings(BaseSettings):
@@ -31,6 +33,27 @@ class Settings(BaseSettings):
     idle_sweep_seconds: float = Field(
         default=5, gt=0, description="How often lines that have become idle are looked for."
     )
+    webhook_retry_seconds: str = Field(
+        default="5,300,1800,7200",
+        pattern=r"^\d{1,7}(\.\d{1,6})?(,\d{1,7}(\.\d{1,6})?){0,19}$",
+        description="The waits after each failed attempt at a webhook but the last.",
+    )
+    webhook_allow_private: bool = Field(
+        default=False,
+        description="Whether webhooks may go to private, loopback and link-local addresses.",
+    )
+
+    @property
+    def webhook_delays(self) -> tuple[float, ...]:
+        """The waits as numbers."""
+        return tuple(map(float, self.webhook_retry_seconds.split(",")))
+
+    @field_validator("webhook_retry_seconds")
+    @classmethod
+    def _at_most_a_month(cls, text: str) -> str:
+        if any(float(part) > _LONGEST_WAIT for part in text.split(",")):
+            raise ValueError(f"each must be at most {_LONGEST_WAIT} (30 days)")
+        return text
 
     def idle_after(self, execution_model: str) -> timedelta:
         """How long a line of this model may be quiet before it is idle (contract 3)."""

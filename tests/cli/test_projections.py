@@ -77,6 +77,7 @@ def test_the_named_views_alone_are_rebuilt_each_once(ledger: Ledger, conninfo: s
         "execution": 1,
         "run": 2,
         "event": 2,
+        "webhook": 1,
     }
 
 
@@ -134,7 +135,7 @@ def test_each_damaged_row_is_a_line_and_the_end_is_1(ledger: Ledger, conninfo: s
     told = zip(done.stdout.splitlines(), said, strict=True)
     sums = [VERIFIED.fullmatch(line) for line, match in told if not match]
     assert sum(int(m[4]) for m in sums if m) == len(expected)
-    assert len(sums) == 3
+    assert len(sums) == len(NAMES)
     assert ledger("projections", "verify", "run").returncode == 1
     assert "had not been what the log says" in ledger("projections", "rebuild").stdout
     assert ledger("projections", "verify").returncode == 0
@@ -189,8 +190,13 @@ def test_what_was_rebuilt_is_told_though_another_view_is_refused(
         "execution": 2,
         "run": 1,
         "event": 2,
+        "webhook": 2,
     }
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["execution", "event"]
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
+        "execution",
+        "event",
+        "webhook",
+    ]
 
 
 @pytest.mark.parametrize("verb", ["rebuild", "verify"])

@@ -62,6 +62,7 @@ def test_catching_up_gives_the_rows_that_folding_by_hand_gives(
         "execution": (head(conninfo), False),
         "run": (head(conninfo), False),
         "event": (head(conninfo), False),
+        "webhook": (head(conninfo), False),
     }
 
 

@@ -158,6 +158,7 @@ def test_every_read_and_write_goes_on_while_views_are_rebuilt(
         "execution": 5,
         "run": 3,
         "event": 3,
+        "webhook": 3,
     }
     assert left_over(conninfo) == []
     assert rows_of(conninfo) == replayed(conninfo)

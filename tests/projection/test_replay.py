@@ -19,6 +19,7 @@ from ledger.projection.contract import Projection, Table
 from ledger.projection.generation import Generation, Writes, create_tables, table_of
 from ledger.store.codec import EnvelopeMapper
 from projections import projections
+from tests.support.managers import TENANTS, Manager
 from tests.support.racers import Racer, fast_idling, parsed
 from tests.support.views import HandProjector, query
 
@@ -29,13 +30,15 @@ TOLD_AT = datetime(2026, 4, 15, 12, tzinfo=UTC)
 def work(conninfo: str, facts: int) -> int:
     """A random workload, with views that follow it in batches of any size; what was recorded."""
     dice = random.Random(7)
-    racer = Racer(0)
+    racer, manager = Racer(0), Manager(0, TENANTS)
     told = islice(story(TOLD_AT), facts)
     projector = HandProjector(conninfo)
     assert projector.lead()
     recorded = 0
     with fast_idling(conninfo, idle_after=timedelta(hours=1)) as writer:
+        manager.set_up(writer, 30)
         for number in range(40):
+            manager.act(writer, 3)
             reports = [ReportFact(parsed(one), COMMAND_LINE) for one in islice(told, facts // 40)]
             commands = [*reports, *racer.chunk(number)]
             while commands:

@@ -10,10 +10,12 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
+from ledger.projection.contract import Projection
 from ledger.settings import Settings
 from ledger.view_commands import list_projections
 from projections.event import EventView
 from projections.execution import ExecutionView
+from projections.webhook import WebhookView
 from tests.support.facts import LINE, activation, fact
 from tests.support.racers import fast_idling
 from tests.support.service import Clock, Service, serving
@@ -50,17 +52,23 @@ def tags(*words: str) -> dict[str, object]:
     return fact("service_line.updated", LINE, {"project_tags": list(words)})
 
 
+def poisoned() -> list[Projection]:
+    """All views, that of runs with a bug."""
+    return [PoisonedRunView(POISON), ExecutionView(), EventView(), WebhookView()]
+
+
 def test_a_poison_event_stops_its_view_alone(conninfo: str, writer: Writer) -> None:
     report(writer, activation(), start("RUN-26-900001"))
     (before,) = report(writer, start("RUN-26-900002"))
     (poison,) = report(writer, start(POISON))
     report(writer, start("RUN-26-900003"), tags("on"))
-    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView(), EventView()) as projector:
+    with projecting(conninfo, *poisoned()) as projector:
         projector.catch_up()
         assert standing(conninfo) == {
             "run": (before, True),
             "execution": (head(conninfo), False),
             "event": (head(conninfo), False),
+            "webhook": (head(conninfo), False),
         }
         report(writer, tags("and", "on"))
         projector.catch_up()
@@ -68,6 +76,7 @@ def test_a_poison_event_stops_its_view_alone(conninfo: str, writer: Writer) -> N
             "run": (before, True),
             "execution": (head(conninfo), False),
             "event": (head(conninfo), False),
+            "webhook": (head(conninfo), False),
         }
     runs = query(conninfo, "SELECT run_id FROM ledger.run ORDER BY 1")
     assert runs == [("RUN-26-900001",), ("RUN-26-900002",)]
@@ -80,7 +89,7 @@ def test_a_stopped_view_stands_at_exactly_the_position_before_the_poison(
 ) -> None:
     report(writer, activation(), start("RUN-26-900001"), tags("a"), tags("b"))
     (poison,) = report(writer, start(POISON))
-    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView(), EventView()) as projector:
+    with projecting(conninfo, *poisoned()) as projector:
         projector.catch_up()
     assert standing(conninfo)["run"] == (poison - 1, True)
 
@@ -99,17 +108,17 @@ def test_an_event_beyond_a_limit_of_the_database_stops_its_view_alone(
 
 def test_a_restarted_projector_tries_a_stopped_view_again(conninfo: str, writer: Writer) -> None:
     report(writer, activation(), start(POISON), start("RUN-26-900001"))
-    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView(), EventView()) as projector:
+    with projecting(conninfo, *poisoned()) as projector:
         projector.catch_up()
         assert standing(conninfo)["run"][1]
-    with projecting(conninfo, PoisonedRunView(POISON), ExecutionView(), EventView()) as projector:
+    with projecting(conninfo, *poisoned()) as projector:
         # The bug is still there: it stops again, and folds nothing twice.
         projector.catch_up()
         assert standing(conninfo)["run"][1]
     with projecting(conninfo) as projector:
         projector.catch_up()
     assert standing(conninfo)["run"] == (head(conninfo), False)
-    assert query(conninfo, "SELECT error FROM ledger.projection") == [(None,)] * 3
+    assert query(conninfo, "SELECT error FROM ledger.projection") == [(None,)] * 4
     assert stored(conninfo) == folded(conninfo)
 
 
@@ -121,7 +130,8 @@ def test_an_unreadable_event_stops_the_views_that_want_it_and_no_other(
     broken = insert_raw(conninfo, UPDATED, state)
     report(writer, start("RUN-26-900002"))
     stopped = (broken - 1, True)
-    expected = {"execution": stopped, "event": stopped, "run": (head(conninfo), False)}
+    expected = {"execution": stopped, "event": stopped, "webhook": stopped}
+    expected["run"] = (head(conninfo), False)
     with following(conninfo):
         until(lambda: standing(conninfo) == expected, "the stop", 1.5)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ledger.domain.api_key import ApiKey
+from ledger.domain.endpoint import Endpoint
 from ledger.domain.errors import LedgerError
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Activated
@@ -17,7 +18,7 @@ from ledger.domain.run import Run
 START = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
 ACTOR = Actor("user", "USR-1")
 
-Aggregate = Execution | Run | ApiKey
+Aggregate = Execution | Run | ApiKey | Endpoint
 Past = Event | tuple[float, Event]
 """An event at the start, or (minutes after it, event)."""
 
@@ -111,3 +112,9 @@ def given_key(*past: Past) -> Given:
     key = ApiKey("KEY-26-000001")
     fold(key, past)
     return Given(key)
+
+
+def given_endpoint(*past: Past) -> Given:
+    endpoint = Endpoint("WHK-26-000001")
+    fold(endpoint, past)
+    return Given(endpoint)

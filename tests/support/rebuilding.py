@@ -23,6 +23,7 @@ from ledger.projection.generation import Generation, Writes, create_tables, tabl
 from ledger.projection.rebuild import Rebuilt, Verified
 from ledger.store.codec import EnvelopeMapper
 from projections import projections
+from tests.support.managers import TENANTS, Manager
 from tests.support.racers import Racer, fast_idling, parsed
 from tests.support.views import projecting, query
 
@@ -86,12 +87,15 @@ def verify_all(conninfo: str) -> list[Difference]:
 
 def work(conninfo: str, facts: int = 240) -> None:
     """A random workload that every view has taken in: the story's, and racers'."""
-    racer, told = Racer(0), islice(story(datetime.now(UTC)), facts)
+    racer, manager = Racer(0), Manager(0, TENANTS)
+    told = islice(story(datetime.now(UTC)), facts)
     with (
         fast_idling(conninfo, idle_after=timedelta(hours=1)) as writer,
         projecting(conninfo) as projector,
     ):
+        manager.set_up(writer, 5)
         for number in range(12):
+            manager.act(writer, 3)
             reports = [ReportFact(parsed(one), COMMAND_LINE) for one in islice(told, facts // 12)]
             writer.submit([*reports, *racer.chunk(number)]).result(20)
             projector.catch_up()
@@ -284,7 +288,7 @@ class Vandal:
             "int": [f"{column} + 1", f"{column} - 7"],
             "bool": [f"NOT {column}"],
             "date": [f"COALESCE({column}, '2026-01-01') + 1", swapped.format("date '1999-12-31'")],
-            "timestamptz": [f"{column} + interval '1 microsecond'"],
+            "timestamptz": [f"COALESCE({column}, '2026-01-01Z') + interval '1 microsecond'"],
             "bytea": [f"COALESCE({column}, '') || '\\x00'::bytea", swapped.format("'\\x'::bytea")],
             "text[]": [f"{column} || 'x'::text", f"array_prepend('', {column})"],
         }

@@ -81,9 +81,9 @@ class Served:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
-    def token(self) -> str:
-        """A new key for the tests' organization."""
-        options = ["--organization", ORGANIZATION, "--permission", "read", "write"]
+    def token(self, *more: str) -> str:
+        """A new key for the tests' organization, which may read and write."""
+        options = ["--organization", ORGANIZATION, "--permission", "read", "write", *more]
         done = run_ledger(self.environment, "keys", "create", *options)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -91,7 +91,7 @@ class Served:
     # What lives: found by the data directory in the environment, which children inherit.
 
     def processes(self) -> list[int]:
-        """Every process of this service but the supervisor: workers, loops, postgres."""
+        """Every process of this service but the supervisor, PostgreSQL among them."""
         own = f"LEDGER_DATA_DIR={self.data_dir}".encode()
         found = []
         for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
@@ -107,15 +107,22 @@ class Served:
         return os.readlink(f"/proc/{pid}/cwd") == str(folder)
 
     def api_workers(self) -> list[int]:
-        """The processes that hold the listening socket, but for the supervisor and the loops."""
-        return [pid for pid in self.processes() if b"uvloop" in _maps(pid)]
+        """The processes that hold the listening socket, but for the supervisor."""
+        return [pid for pid in self._named(b"ledger-api") if b"uvloop" in _maps(pid)]
 
     def loops(self) -> int:
         """The process of projector and sweeper."""
-        workers = self.api_workers()
-        spawned = [p for p in self.processes() if b"spawn_main" in _command(p)]
-        (loops,) = (pid for pid in spawned if pid not in workers)
+        (loops,) = self._named(b"ledger-loops")
         return loops
+
+    def dispatcher(self) -> int:
+        """The process that sends webhooks."""
+        (dispatcher,) = self._named(b"ledger-dispatch")
+        return dispatcher
+
+    def _named(self, name: bytes) -> list[int]:
+        """The processes that show this name."""
+        return [pid for pid in self.processes() if _name(pid).startswith(name)]
 
     def postmaster(self) -> int:
         """The embedded server's first process."""
@@ -128,9 +135,9 @@ class Served:
         return httpx.Client(base_url=self.address, headers=headers, timeout=20.0, **options)
 
 
-def _command(pid: int) -> bytes:
+def _name(pid: int) -> bytes:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/comm").read_bytes()
     except OSError:
         return b""
 

@@ -13,12 +13,15 @@ from ledger.api import (
     audit,
     event_types,
     executions,
+    exports,
     facts,
     feeds,
     operations,
     problems,
     runs,
     stories,
+    streams,
+    webhooks,
 )
 from ledger.api.documentation import PROBLEM_SCHEMA
 from ledger.api.fact_schema import FACT_SCHEMAS
@@ -34,7 +37,20 @@ read at least that far.
 """
 
 
-_ROUTED = (facts, executions, runs, stories, feeds, event_types, audit, operations)
+# Streams before feeds: an event's path would take theirs for an id.
+ROUTED = (
+    facts,
+    executions,
+    runs,
+    stories,
+    streams,
+    feeds,
+    event_types,
+    webhooks,
+    audit,
+    exports,
+    operations,
+)
 
 
 class LedgerApi(FastAPI):
@@ -88,7 +104,7 @@ def create_app(services: ApiServices) -> FastAPI:
         redirect_slashes=False,
     )
     problems.install(app)
-    for module in _ROUTED:
+    for module in ROUTED:
         app.add_routes(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -24,9 +24,9 @@ from ledger.domain.endpoint import (
 )
 from ledger.domain.errors import Forbidden, Invalid
 from ledger.domain.recorded import Event, Recorded
-from ledger.domain.values import format_instant
 from ledger.store.append import FactRow
 from ledger.store.vault import Vault
+from projections.webhook import shown
 
 _encode = msgspec.json.Encoder().encode
 
@@ -48,27 +48,6 @@ def secret_purpose(endpoint_id: str) -> str:
 def open_secret(vault: Vault, endpoint_id: str, sealed: bytes) -> str:
     """A signing secret, ``whsec_…``. Raises CannotOpen."""
     return vault.open(secret_purpose(endpoint_id), sealed).decode()
-
-
-def shown(endpoint: Endpoint) -> dict[str, Any]:
-    """An endpoint as its owner sees it; the secret is shown apart, once."""
-    created, updated, disabled = (
-        None if at is None else format_instant(at)
-        for at in (endpoint.created_at, endpoint.updated_at, endpoint.disabled_at)
-    )
-    return {
-        "id": endpoint.id,
-        "url": endpoint.url,
-        "event_types": endpoint.event_types,
-        "organization_id": endpoint.organization_id,
-        "workspace_id": endpoint.workspace_id,
-        "description": endpoint.description,
-        "enabled": endpoint.enabled,
-        "disabled_reason": endpoint.disabled_reason,
-        "disabled_at": disabled,
-        "created_at": created,
-        "updated_at": updated,
-    }
 
 
 class CreateEndpoint(OwnCommand):
@@ -281,7 +260,8 @@ def _row(identity: tuple[str, str, str], recorded: Recorded) -> FactRow:
 
 
 def _answer(endpoint: Endpoint, secret: str | None = None) -> bytes:
-    document = shown(endpoint)
+    # How deliveries stand is for those who look: no decision knows.
+    document = shown(endpoint) | {"status": None}
     if secret is not None:
         document["secret"] = secret
     return _encode({"data": document})

@@ -1,0 +1,320 @@
+"""The view behind webhooks: endpoints, and in order what the dispatcher has to do for each.
+
+``webhook`` has one row an endpoint. ``webhook_message`` has one row for each event that matches an
+endpoint while it is enabled, numbered 1, 2, 3 …, for each test and for each recovery that was asked
+for. So which events an endpoint must get, and their numbers, are a fold of the log alone: however
+often the view is rebuilt, the numbers are the same (contract 5). ``webhook_health`` is what the
+fold needs to know of a line: a health report that changes no status is in no feed.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ledger.domain.endpoint import (
+    ENDPOINT_EVENTS,
+    Endpoint,
+    WebhookCreated,
+    WebhookRecoveryRequested,
+    WebhookTestRequested,
+)
+from ledger.domain.execution_events import HealthSignalReported
+from ledger.domain.health import SignalName, SignalStatus
+from ledger.domain.recorded import Event, Recorded
+from ledger.domain.values import sort_key
+from ledger.projection.contract import Table
+from ledger.projection.folds import Folds
+from ledger.projection.generation import Generation
+from ledger.projection.rendering import json_text, members, time_text
+from ledger.store.arrays import array
+from projections.published import PUBLISHED, SUBJECTS, changes_health
+
+WEBHOOK = Table(
+    "webhook",
+    key=("endpoint_id",),
+    replaces=True,
+    columns={
+        "endpoint_id": "text",
+        "endpoint_key": "bigint",
+        "organization_id": "text",
+        "workspace_id": "text",
+        "deleted": "bool",
+        "enabled": "bool",
+        "enabled_at": "timestamptz",
+        "sequence": "bigint",
+        "latest": "bigint",
+        "requested": "bigint",
+        "item": "text",
+        "fold": "bytea",
+        "position": "bigint",
+    },
+)
+MESSAGE = Table(
+    "webhook_message",
+    key=("endpoint_id", "position"),
+    columns={
+        "endpoint_id": "text",
+        "position": "bigint",
+        "number": "text",
+        "kind": "text",
+        "sequence": "bigint",
+        "type": "text",
+        "item": "text",
+        "since": "timestamptz",
+    },
+)
+HEALTH = Table(
+    "webhook_health",
+    key=("line_id",),
+    replaces=True,
+    columns={"line_id": "text", "statuses": "text", "position": "bigint"},
+)
+
+TEST = "webhook.test"
+"""The type of what a test sends; it is in no feed."""
+
+# The folds of these organizations' endpoints.
+_LOAD = """
+SELECT organization_id, fold FROM ledger.webhook_{g}
+WHERE organization_id = ANY(%s::text[]) AND NOT deleted
+"""
+
+# The health of these lines.
+_LOAD_HEALTH = """
+SELECT line_id, statuses, position FROM ledger.webhook_health_{g} WHERE line_id = ANY(%s::text[])
+"""
+
+_encode = msgspec.json.Encoder().encode
+_decode_statuses = msgspec.json.Decoder(dict[SignalName, SignalStatus]).decode
+
+
+class Standing(msgspec.Struct):
+    """The fold's state for one endpoint: the domain's own fold, and how far its numbers are."""
+
+    endpoint: Endpoint
+    position: int = 0
+    enabled_at: datetime | None = None
+    """Since when it is enabled, or was the last time."""
+    sequence: int = 0
+    latest: int = 0
+    """Position of the latest event that matched."""
+    requested: int = 0
+    """Position of the latest test or recovery that was asked for."""
+
+    def evolve(self, event: Recorded) -> None:
+        """Fold one event of the endpoint's own stream."""
+        was_enabled = self.endpoint.enabled
+        self.endpoint.evolve(event)
+        self.position = event.position
+        if self.endpoint.enabled and not was_enabled:
+            self.enabled_at = event.recorded_at
+
+
+decode_standing = msgspec.json.Decoder(Standing).decode
+"""Of the column ``fold``."""
+
+
+class _Tenant:
+    """An organization's endpoints; deleted ones are no longer among them."""
+
+    def __init__(self) -> None:
+        self.endpoints: dict[str, Standing] = {}
+        self.changed: dict[str, Standing] = {}
+
+
+class _Health(msgspec.Struct):
+    """A line's signals."""
+
+    line_id: str
+    statuses: dict[SignalName, SignalStatus] = {}
+    position: int = 0
+
+
+class _Message(NamedTuple):
+    """One row of the table, in the order of its columns."""
+
+    endpoint_id: str
+    position: int
+    number: str
+    kind: str
+    sequence: int | None = None
+    type: str | None = None
+    item: str | None = None
+    since: datetime | None = None
+
+
+class WebhookView:
+    """The projection."""
+
+    name = "webhook"
+    version = 1
+    tables: tuple[Table, ...] = (WEBHOOK, MESSAGE, HEALTH)
+    events: frozenset[type[Event]] = frozenset((*PUBLISHED, *ENDPOINT_EVENTS))
+
+    def __init__(self) -> None:
+        self._tenants: Folds[str, _Tenant] = Folds(lambda _: _Tenant())
+        self._health: Folds[str, _Health] = Folds(_Health)
+
+    @property
+    def waiting(self) -> int:
+        """Organizations whose endpoints have changed, and lines whose health has."""
+        return self._tenants.waiting + self._health.waiting
+
+    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        """Number what a batch brings to each endpoint."""
+        self._bring(generation, events)
+        messages: list[_Message] = []
+        for event in events:
+            if event.organization_id is None:
+                continue
+            tenant = self._tenants[event.organization_id]
+            messages += _requested(tenant, event)
+            if self._is_published(event):
+                messages += _matched(tenant, event)
+            if tenant.changed:
+                self._tenants.change(event.organization_id)
+        generation.write(MESSAGE, messages)
+
+    def store(self, generation: Generation) -> None:
+        """Write the endpoints and the lines that changed."""
+        rows = []
+        for tenant in self._tenants.take_changed():
+            rows += [_present(standing) for standing in tenant.changed.values()]
+            tenant.changed.clear()
+        generation.write(WEBHOOK, rows)
+        lines = self._health.take_changed()
+        generation.write(HEALTH, [(h.line_id, json_text(h.statuses), h.position) for h in lines])
+
+    def forget(self) -> None:
+        """Drop the rows in memory."""
+        self._tenants.clear()
+        self._health.clear()
+
+    def _bring(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        def load(organizations: list[str]) -> Iterable[tuple[str, _Tenant]]:
+            found: dict[str, _Tenant] = {}
+            for organization_id, fold in generation.fetch(_LOAD, (array(organizations),)):
+                standing = decode_standing(fold)
+                tenant = found.setdefault(organization_id, _Tenant())
+                tenant.endpoints[standing.endpoint.id] = standing
+            return found.items()
+
+        def load_health(lines: list[str]) -> Iterable[tuple[str, _Health]]:
+            for line_id, statuses, position in generation.fetch(_LOAD_HEALTH, (array(lines),)):
+                yield line_id, _Health(line_id, _decode_statuses(statuses), position)
+
+        self._tenants.bring({o: None for e in events if (o := e.organization_id)}, load)
+        lines = {e.originator_id: None for e in events if type(e.body) is HealthSignalReported}
+        self._health.bring(lines, load_health)
+
+    def _is_published(self, event: Recorded) -> bool:
+        """Whether feeds carry it; a health report is noted on the way."""
+        if not isinstance(event.body, HealthSignalReported):
+            return type(event.body) in PUBLISHED
+        health = self._health[event.originator_id]
+        before = health.statuses.get(event.body.signal)
+        health.statuses[event.body.signal] = event.body.status
+        health.position = event.position
+        self._health.change(event.originator_id)
+        return changes_health(event.body, before)
+
+
+def _requested(tenant: _Tenant, event: Recorded) -> Iterator[_Message]:
+    """Fold an event of an endpoint's own stream; a message where it asks for one."""
+    body, endpoint_id = event.body, event.originator_id
+    if not isinstance(body, ENDPOINT_EVENTS):
+        return
+    if isinstance(body, WebhookCreated):
+        tenant.endpoints[endpoint_id] = Standing(Endpoint(endpoint_id))
+    standing = tenant.endpoints.get(endpoint_id)
+    if standing is None:
+        return
+    standing.evolve(event)
+    tenant.changed[endpoint_id] = standing
+    if standing.endpoint.deleted:
+        del tenant.endpoints[endpoint_id]
+    number = event.event_id.removeprefix("EVT-")
+    if isinstance(body, WebhookTestRequested):
+        standing.requested = event.position
+        item = _test_envelope(event)
+        yield _Message(endpoint_id, event.position, number, "test", 0, TEST, item)
+    elif isinstance(body, WebhookRecoveryRequested):
+        standing.requested = event.position
+        yield _Message(endpoint_id, event.position, number, "recovery", since=body.since)
+
+
+def _matched(tenant: _Tenant, event: Recorded) -> Iterator[_Message]:
+    """The next number of each endpoint that is to get an event.
+
+    What is told of an endpoint itself (a delivery to it failed) is not told to it.
+    """
+    type_ = PUBLISHED[type(event.body)].name
+    for endpoint_id, standing in tenant.endpoints.items():
+        wanted = standing.endpoint.wants(type_, event.organization_id, event.workspace_id)
+        if not wanted or endpoint_id == event.originator_id:
+            continue
+        standing.sequence += 1
+        standing.latest = standing.position = event.position
+        tenant.changed[endpoint_id] = standing
+        number = event.event_id.removeprefix("EVT-")
+        yield _Message(endpoint_id, event.position, number, "event", standing.sequence, type_)
+
+
+def _test_envelope(event: Recorded) -> str:
+    """JSON members of an event that only this endpoint gets, in the feed's form."""
+    return members(
+        {
+            "id": event.event_id,
+            "type": TEST,
+            "occurred_at": time_text(event.occurred_at),
+            "recorded_at": time_text(event.recorded_at),
+            "position": event.position,
+            "actor": event.actor,
+            "reported_by": event.reported_by,
+            "subject": {"type": SUBJECTS["WHK"], "id": event.originator_id},
+            "service_line_id": None,
+            "organization_id": event.organization_id,
+            "workspace_id": event.workspace_id,
+            "causation_id": event.causation_id,
+            "payload": {},
+        }
+    )
+
+
+def shown(endpoint: Endpoint) -> dict[str, Any]:
+    """An endpoint as its owner sees it; the secret is shown apart, once."""
+    return {
+        "id": endpoint.id,
+        "url": endpoint.url,
+        "event_types": endpoint.event_types,
+        "organization_id": endpoint.organization_id,
+        "workspace_id": endpoint.workspace_id,
+        "description": endpoint.description,
+        "enabled": endpoint.enabled,
+        "disabled_reason": endpoint.disabled_reason,
+        "disabled_at": time_text(endpoint.disabled_at),
+        "created_at": time_text(endpoint.created_at),
+        "updated_at": time_text(endpoint.updated_at),
+    }
+
+
+def _present(standing: Standing) -> tuple[Any, ...]:
+    """One row of the table, in the order of its columns."""
+    endpoint = standing.endpoint
+    return (
+        endpoint.id,
+        sort_key(endpoint.id),
+        endpoint.organization_id,
+        endpoint.workspace_id,
+        endpoint.deleted,
+        endpoint.enabled,
+        standing.enabled_at,
+        standing.sequence,
+        standing.latest,
+        standing.requested,
+        members(shown(endpoint)),
+        _encode(standing),
+        standing.position,
+    )

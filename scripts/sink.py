@@ -1,0 +1,55 @@
+"""A receiver of webhooks that does nothing but answer 204 and count: the bench's other side.
+
+    python scripts/sink.py PORT
+
+`GET` answers how many requests have come.
+"""
+
+import asyncio
+import sys
+from typing import cast
+
+import uvloop
+
+TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+class Sink(asyncio.Protocol):
+    """One connection: heads are looked for, bodies are skipped by their length."""
+
+    count = 0
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        while (end := self._data.find(b"\r\n\r\n")) >= 0:
+            head = self._data[:end].lower()
+            at = head.find(b"content-length:")
+            length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+            if len(self._data) < end + 4 + length:
+                return
+            self._data = self._data[end + 4 + length :]
+            self._transport.write(self._answer(head))
+
+    def _answer(self, head: bytes) -> bytes:
+        if head.startswith(b"get"):
+            body = str(Sink.count).encode()
+            return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+        Sink.count += 1
+        return TAKEN
+
+
+async def serve(port: int) -> None:
+    """Until told to stop."""
+    server = await asyncio.get_running_loop().create_server(Sink, "127.0.0.1", port)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1])))

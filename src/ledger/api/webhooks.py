@@ -1,0 +1,387 @@
+"""Webhook endpoints: set up, changed, looked at, and what became of their deliveries (contract 5).
+
+What a command answers comes with its receipt, so a request that is replayed is shown the same
+secret again; how deliveries stand is read from the view.
+"""
+
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+from fastapi import Query as QueryParameters
+from pydantic import Field
+
+from ledger.api import webhook_models as models
+from ledger.api.authentication import Authenticated
+from ledger.api.documentation import (
+    FEED_ERRORS,
+    IDEMPOTENT,
+    READ_ERRORS,
+    STORY_ERRORS,
+    WRITE_ERRORS,
+    body_of,
+)
+from ledger.api.feeds import Identifier, event_position
+from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
+from ledger.api.problems import InvalidCursor
+from ledger.api.reading import (
+    Page,
+    Present,
+    Read,
+    answer,
+    any_of,
+    decode_cursor,
+    encode_cursor,
+    page,
+    position_of,
+    services_of,
+    split,
+    tenant_filters,
+)
+from ledger.api.writing import (
+    Sent,
+    execute,
+    read_command,
+    records_refusals,
+    refused_command,
+    turn_down,
+)
+from ledger.application.command import Receipt
+from ledger.application.principal import Principal
+from ledger.application.webhooks import (
+    CreateEndpoint,
+    DeleteEndpoint,
+    RecoverEndpoint,
+    RotateSecret,
+    Settings,
+    TestEndpoint,
+    UpdateEndpoint,
+)
+from ledger.domain.errors import Invalid, NotFound
+from ledger.domain.values import (
+    ENDPOINT_ID,
+    ORGANIZATION_ID,
+    WORKSPACE_ID,
+    format_id,
+    sort_key,
+)
+from ledger.feed.signing import create_secret
+from ledger.feed.target import ForbiddenTarget
+from projections import endpoints
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=LeanRoute)
+
+_VIEW = frozenset({"webhook"})
+_RIGHT = needs("webhooks:manage")
+_UNKNOWN = "No such webhook endpoint."
+_BEYOND = 2**63 - 1
+
+AnyEndpointId = Annotated[str, Path(description="A WHK id.", examples=["WHK-26-000007"])]
+
+
+class ListQuery(Present, Page):
+    """The list's parameters."""
+
+    organization_id: Identifier = None
+    workspace_id: Identifier = None
+
+    def chosen(self) -> dict[str, Any]:
+        """The filters that were given."""
+        chosen = {"organization_id": self.organization_id, "workspace_id": self.workspace_id}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+class DeliveriesQuery(Present, Page):
+    """The deliveries' parameters."""
+
+    status: Annotated[
+        str | None,
+        Field(pattern=any_of(endpoints.STATUSES), description="A comma means or."),
+    ] = None
+
+
+@router.post(
+    "",
+    summary="Set up a webhook",
+    status_code=201,
+    responses={201: {"model": models.WebhookSecretAnswer}, **WRITE_ERRORS},
+    openapi_extra=_RIGHT | IDEMPOTENT | body_of(models.NewWebhook),
+)
+@records_refusals(refused_command("webhook.create"))
+async def create_webhook(
+    request: Request, principal: Authenticated, _: Annotated[NoParameters, QueryParameters()]
+) -> Response:
+    """An endpoint that is told what is recorded from here on. Its secret is shown this once."""
+    sent = await read_command(request, principal, models.NewWebhook)
+    fault, body = await _fault(request, sent), sent.body
+    chosen = Settings()
+    if body is not None:
+        chosen = Settings(body.url, tuple(body.event_types), body.description, body.enabled)
+    command = CreateEndpoint(
+        principal,
+        request.state.request_id,
+        secret=create_secret(),
+        settings=chosen,
+        organization_id=_said(sent, "organization_id", ORGANIZATION_ID),
+        workspace_id=_said(sent, "workspace_id", WORKSPACE_ID),
+        fault=fault,
+        idempotency=sent.key,
+    )
+    return _answer(await execute(request, command), 201)
+
+
+def _said(sent: Sent[models.NewWebhook], name: str, pattern: str) -> str | None:
+    """A tenant's id, whatever else is wrong: another tenant's is 403 before anything is 422."""
+    value = sent.said.get(name) if isinstance(sent.said, dict) else None
+    return value if isinstance(value, str) and re.fullmatch(pattern, value) else None
+
+
+async def _fault(request: Request, sent: Sent[Any]) -> Invalid | None:
+    """What is wrong with a request, where its URL leads to included."""
+    url = getattr(sent.body, "url", None)
+    if sent.fault is None and url:
+        try:
+            await services_of(request).check_target(url)
+        except ForbiddenTarget as error:
+            return Invalid.at("/url", str(error))
+    return sent.fault
+
+
+def _answer(receipt: Receipt, status: int) -> Response:
+    """What a command is answered."""
+    return answer((receipt.answer or b"").decode(), receipt.position, status)
+
+
+@router.get(
+    "",
+    summary="List webhooks",
+    responses={200: {"model": models.WebhookList}, **READ_ERRORS},
+    openapi_extra=_RIGHT,
+)
+async def list_webhooks(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[ListQuery, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """Endpoints of the credential's tenant, the newest first."""
+    chosen = query.chosen()
+    filters = tenant_filters(principal) | chosen
+    if query.cursor is not None:
+        filters["after"] = _endpoint_key(decode_cursor(query.cursor, chosen))
+    rows = await Read(request, principal, query, min_position, _VIEW).rows(
+        lambda _: endpoints.list_statement(frozenset(filters)),
+        {**filters, "limit": query.limit + 1},
+    )
+    found = [row for row in rows if row[1] is not None]
+    shown = found[: query.limit]
+    cursor = encode_cursor({"id": _endpoint_id(shown[-1][1])}, chosen) if shown else None
+    return page([row[2] for row in shown], cursor, len(found) > len(shown), position_of(rows))
+
+
+def _endpoint_id(key: int) -> str:
+    return format_id("WHK", key // 10**12, key % 10**12)
+
+
+def _endpoint_key(key: dict[str, Any]) -> int:
+    if not re.fullmatch(ENDPOINT_ID, str(key.get("id"))):
+        raise InvalidCursor("The cursor is not valid for this request.")
+    return sort_key(key["id"])
+
+
+@router.get(
+    "/{endpoint_id}",
+    summary="Show a webhook",
+    responses={200: {"model": models.WebhookAnswer}, **FEED_ERRORS},
+    openapi_extra=_RIGHT,
+)
+async def show_webhook(
+    request: Request,
+    principal: Authenticated,
+    endpoint_id: AnyEndpointId,
+    query: Annotated[Present, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """One endpoint, and how its deliveries stand."""
+    _require_id(endpoint_id)
+    tenant = tenant_filters(principal)
+    rows = await Read(request, principal, query, min_position, _VIEW).rows(
+        lambda _: endpoints.endpoint_statement(frozenset(tenant)),
+        {**tenant, "endpoint_id": endpoint_id},
+    )
+    if rows[0][1] is None:
+        raise NotFound(_UNKNOWN)
+    return answer('{"data":' + rows[0][1] + "}", position_of(rows))
+
+
+def _require_id(endpoint_id: str) -> None:
+    if not re.fullmatch(ENDPOINT_ID, endpoint_id):
+        raise NotFound(_UNKNOWN)
+
+
+@router.patch(
+    "/{endpoint_id}",
+    summary="Change a webhook",
+    responses={200: {"model": models.WebhookAnswer}, **WRITE_ERRORS},
+    openapi_extra=_RIGHT | IDEMPOTENT | body_of(models.WebhookChanges),
+)
+@records_refusals(refused_command(UpdateEndpoint.action, "webhook", "endpoint_id"))
+async def update_webhook(
+    request: Request,
+    principal: Authenticated,
+    endpoint_id: AnyEndpointId,
+    _: Annotated[NoParameters, QueryParameters()],
+) -> Response:
+    """Change what is named. Enabled again, it is told what is recorded from here on."""
+    sent = await read_command(request, principal, models.WebhookChanges)
+    chosen = sent.body.given if sent.body is not None else {}
+    if "event_types" in chosen:
+        chosen["event_types"] = tuple(chosen["event_types"])
+    fault = await _fault(request, sent)
+    return await _manage(
+        request,
+        principal,
+        endpoint_id,
+        UpdateEndpoint,
+        sent,
+        200,
+        fault,
+        settings=Settings(**chosen),
+    )
+
+
+@router.delete(
+    "/{endpoint_id}",
+    summary="Remove a webhook",
+    status_code=204,
+    responses=WRITE_ERRORS,
+    openapi_extra=_RIGHT,
+)
+@records_refusals(refused_command(DeleteEndpoint.action, "webhook", "endpoint_id"))
+async def delete_webhook(
+    request: Request,
+    principal: Authenticated,
+    endpoint_id: AnyEndpointId,
+    _: Annotated[NoParameters, QueryParameters()],
+) -> Response:
+    """Nothing is delivered to it any more, what is under way included."""
+    sent: Sent[Any] = Sent(None, None, None)
+    done = await _manage(request, principal, endpoint_id, DeleteEndpoint, sent, 204)
+    return Response(status_code=204, headers={"Ledger-Position": done.headers["Ledger-Position"]})
+
+
+@router.post(
+    "/{endpoint_id}/rotate-secret",
+    summary="Replace a webhook's secret",
+    responses={200: {"model": models.WebhookSecretAnswer}, **WRITE_ERRORS},
+    openapi_extra=_RIGHT | IDEMPOTENT | body_of(models.Nothing),
+)
+@records_refusals(refused_command(RotateSecret.action, "webhook", "endpoint_id"))
+async def rotate_webhook_secret(
+    request: Request,
+    principal: Authenticated,
+    endpoint_id: AnyEndpointId,
+    _: Annotated[NoParameters, QueryParameters()],
+) -> Response:
+    """The new secret is shown this once; the old one signs beside it for 24 hours."""
+    sent = await read_command(request, principal, models.Nothing, optional=True)
+    secret = create_secret()
+    return await _manage(request, principal, endpoint_id, RotateSecret, sent, 200, secret=secret)
+
+
+@router.post(
+    "/{endpoint_id}/recover",
+    summary="Send again what was not delivered",
+    status_code=202,
+    responses={202: {"model": models.WebhookAnswer}, **WRITE_ERRORS},
+    openapi_extra=_RIGHT | IDEMPOTENT | body_of(models.Recovery),
+)
+@records_refusals(refused_command(RecoverEndpoint.action, "webhook", "endpoint_id"))
+async def recover_webhook(
+    request: Request,
+    principal: Authenticated,
+    endpoint_id: AnyEndpointId,
+    _: Annotated[NoParameters, QueryParameters()],
+) -> Response:
+    """Deliveries since then that failed, or wait for another try, are tried at once, anew."""
+    sent = await read_command(request, principal, models.Recovery)
+    since = sent.body.since if sent.body is not None else None
+    return await _manage(request, principal, endpoint_id, RecoverEndpoint, sent, 202, since=since)
+
+
+@router.post(
+    "/{endpoint_id}/test",
+    summary="Send a test",
+    status_code=202,
+    responses={202: {"model": models.WebhookAnswer}, **WRITE_ERRORS},
+    openapi_extra=_RIGHT | IDEMPOTENT | body_of(models.Nothing),
+)
+@records_refusals(refused_command(TestEndpoint.action, "webhook", "endpoint_id"))
+async def request_test(
+    request: Request,
+    principal: Authenticated,
+    endpoint_id: AnyEndpointId,
+    _: Annotated[NoParameters, QueryParameters()],
+) -> Response:
+    """One `webhook.test`, sent once, also while disabled; it has no number and counts for nothing.
+
+    What came of it is found among the deliveries.
+    """
+    sent = await read_command(request, principal, models.Nothing, optional=True)
+    return await _manage(request, principal, endpoint_id, TestEndpoint, sent, 202)
+
+
+async def _manage(
+    request: Request,
+    principal: Principal,
+    endpoint_id: str,
+    command: Any,
+    sent: Sent[Any],
+    status: int,
+    fault: Invalid | None = None,
+    **more: Any,
+) -> Response:
+    """Carry out a command about an endpoint."""
+    if not re.fullmatch(ENDPOINT_ID, endpoint_id):
+        await turn_down(request, principal, NotFound(_UNKNOWN), refused_command(command.action))
+    made = command(
+        endpoint_id,
+        principal,
+        request.state.request_id,
+        fault=fault or sent.fault,
+        idempotency=sent.key,
+        **more,
+    )
+    return _answer(await execute(request, made), status)
+
+
+@router.get(
+    "/{endpoint_id}/deliveries",
+    summary="List deliveries",
+    responses={200: {"model": models.DeliveryList}, **STORY_ERRORS},
+    openapi_extra=_RIGHT,
+)
+async def list_deliveries(
+    request: Request,
+    principal: Authenticated,
+    endpoint_id: AnyEndpointId,
+    query: Annotated[DeliveriesQuery, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """Every event that the endpoint gets and every test, the newest first."""
+    _require_id(endpoint_id)
+    tenant, statuses = tenant_filters(principal), split(query.status) or []
+    bound_to = {"endpoint_id": endpoint_id, "status": statuses}
+    before = _BEYOND
+    if query.cursor is not None:
+        before = event_position(decode_cursor(query.cursor, bound_to))
+    rows = await Read(request, principal, query, min_position, _VIEW).rows(
+        lambda _: endpoints.deliveries_statement(frozenset(tenant), frozenset(statuses)),
+        {**tenant, **bound_to, "before": before, "limit": query.limit + 1},
+    )
+    if rows[0][1] is None:
+        raise NotFound(_UNKNOWN)
+    found = [row for row in rows if row[2] is not None]
+    shown = found[: query.limit]
+    cursor = encode_cursor({"position": shown[-1][2]}, bound_to) if shown else None
+    return page([row[3] for row in shown], cursor, len(found) > len(shown), position_of(rows))

@@ -1,0 +1,316 @@
+"""The dispatcher's tables: what is to be sent next, and what came of it (contract 5, webhooks).
+
+All of it goes through one connection, the one that holds the lock that makes its owner the only
+dispatcher. So a dispatcher whose connection broke, and whose lock another one may have, can write
+no more; and what it had in hand is still pending here, for the other one to send.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.rows import TupleRow, tuple_row
+
+from ledger.feed.verdict import Claimed, Result
+from ledger.store.arrays import array
+from projections import feeds
+from projections.webhook import Standing, decode_standing
+
+_LEADER = 7_300_007
+"""Advisory lock of the dispatching process."""
+
+KEPT_ATTEMPTS = 50
+"""Attempts of a delivery that are kept, the latest ones: each recovery adds some."""
+
+_RECOVERED_AT_ONCE = 1000
+
+# How far messages are taken: not beyond what feeds show, so that whatever a receiver then reads
+# shows the event; nor beyond the view of messages itself, should that one have stopped.
+_REACHED = f"""
+SELECT least(feed.position, own.position) AS position
+FROM ({feeds.FEED_POSITION}) AS feed,
+     (SELECT position FROM ledger.projection WHERE name = 'webhook') AS own
+"""
+
+# Endpoints that have changed since the view was at a position. One statement, so one snapshot: what
+# comes after the position that it gives is found the next time.
+_CHANGED = f"""
+WITH enlisted AS (
+    INSERT INTO ledger.dispatch (endpoint_id)
+    SELECT endpoint_id FROM ledger.webhook AS w
+    WHERE position > %(seen)s AND NOT deleted
+      AND NOT EXISTS (SELECT FROM ledger.dispatch AS t WHERE t.endpoint_id = w.endpoint_id)
+    ON CONFLICT DO NOTHING
+)
+SELECT p.position, reached.position, w.fold,
+    coalesce(t.planned, 0), coalesce(t.heeded, 0), t.failing_since
+FROM ledger.projection AS p CROSS JOIN ({_REACHED}) AS reached
+LEFT JOIN ledger.webhook AS w
+  ON w.position > %(seen)s AND (NOT w.deleted OR %(seen)s::bigint > 0)
+LEFT JOIN ledger.dispatch AS t USING (endpoint_id)
+WHERE p.name = 'webhook'
+"""
+
+# What to send next to each endpoint: first what is due, then new messages, which thereby become
+# deliveries. One row an endpoint at least, unless it is deleted: how far was looked, and when the
+# next one is due. The view is asked again whether it is enabled: from the moment on in which reads
+# show that it is not, nothing more is begun.
+_CLAIM = f"""
+WITH p AS MATERIALIZED ({_REACHED}),
+asked AS MATERIALIZED (
+    SELECT a.endpoint_id, a.free, a.busy::bigint[] AS busy, a.sends AND w.enabled AS sends
+    FROM unnest(%(endpoint)s::text[], %(free)s::int[], %(busy)s::text[], %(sends)s::bool[])
+        AS a (endpoint_id, free, busy, sends)
+    JOIN ledger.webhook AS w ON w.endpoint_id = a.endpoint_id AND NOT w.deleted
+), due AS MATERIALIZED (
+    SELECT a.endpoint_id, d.*
+    FROM asked AS a CROSS JOIN LATERAL (
+        SELECT d.position, d.sequence, d.round, d.tried,
+            d.attempts[cardinality(d.attempts)] AS last
+        FROM ledger.delivery AS d
+        WHERE d.endpoint_id = a.endpoint_id AND d.status = 'pending' AND d.due_at <= %(now)s
+          AND d.position <> ALL (a.busy) AND (a.sends OR d.sequence = 0)
+        ORDER BY d.due_at, d.position LIMIT a.free
+    ) AS d
+), fresh AS MATERIALIZED (
+    SELECT a.endpoint_id, m.position, m.sequence, 0::bigint AS round, 0 AS tried, NULL AS last
+    FROM asked AS a JOIN ledger.dispatch AS t USING (endpoint_id) CROSS JOIN p
+    CROSS JOIN LATERAL (
+        SELECT m.position, m.sequence FROM ledger.webhook_message AS m
+        WHERE m.endpoint_id = a.endpoint_id AND m.kind = 'event'
+          AND m.position > t.planned AND m.position <= p.position
+        ORDER BY m.position
+        LIMIT a.free - (SELECT count(*) FROM due AS d WHERE d.endpoint_id = a.endpoint_id)
+    ) AS m
+    WHERE a.sends
+), begun AS (
+    INSERT INTO ledger.delivery (endpoint_id, position, sequence, due_at)
+    SELECT endpoint_id, position, sequence, %(now)s FROM fresh
+), moved AS (
+    UPDATE ledger.dispatch AS t SET planned = f.position
+    FROM (SELECT endpoint_id, max(position) AS position FROM fresh GROUP BY endpoint_id) AS f
+    WHERE t.endpoint_id = f.endpoint_id
+)
+SELECT a.endpoint_id, p.position, a.sends,
+    CASE WHEN a.sends THEN (
+        SELECT d.due_at FROM ledger.delivery AS d
+        WHERE d.endpoint_id = a.endpoint_id AND d.status = 'pending' AND d.due_at > %(now)s
+        ORDER BY d.due_at LIMIT 1) END,
+    c.position, c.sequence, c.round, c.tried, c.last, m.number, m.type,
+    '{{' || CASE WHEN c.sequence = 0 THEN m.item ELSE {feeds.ENVELOPE} END
+        || ',"sequence":' || c.sequence || '}}'
+FROM asked AS a CROSS JOIN p
+LEFT JOIN (TABLE due UNION ALL TABLE fresh) AS c USING (endpoint_id)
+LEFT JOIN ledger.webhook_message AS m ON m.endpoint_id = c.endpoint_id AND m.position = c.position
+LEFT JOIN ledger.event AS e ON e.position = c.position
+ORDER BY c.position
+"""
+
+# What came of what was sent. A recovery may have begun another round meanwhile: then a failure of
+# the old one decides nothing any more, but a success does.
+_RECORD = f"""
+WITH r AS (
+    SELECT * FROM unnest(%(endpoint)s::text[], %(position)s::bigint[], %(round)s::bigint[],
+        %(status)s::text[], %(due_at)s::timestamptz[], %(counts)s::bool[], %(attempt)s::text[])
+        AS r (endpoint_id, position, round, status, due_at, counts, attempt)
+), failing AS (
+    UPDATE ledger.dispatch AS t SET failing_since = f.since
+    FROM unnest(%(failing)s::text[], %(failing_since)s::timestamptz[]) AS f (endpoint_id, since)
+    WHERE t.endpoint_id = f.endpoint_id
+)
+UPDATE ledger.delivery AS d
+SET attempts = CASE WHEN r.attempt IS NULL THEN d.attempts ELSE array_append(
+        d.attempts[greatest(cardinality(d.attempts) - {KEPT_ATTEMPTS - 2}, 1):], r.attempt) END,
+    tried = d.tried + (r.counts AND d.round = r.round)::int,
+    status = CASE WHEN d.round = r.round OR r.status = 'delivered'
+        THEN r.status ELSE d.status END,
+    due_at = CASE WHEN d.round = r.round OR r.status = 'delivered'
+        THEN r.due_at ELSE d.due_at END
+FROM r WHERE d.endpoint_id = r.endpoint_id AND d.position = r.position
+"""
+
+# The next test or recovery of each endpoint that was not heeded yet.
+_REQUESTS = f"""
+SELECT t.endpoint_id, m.position, m.kind, m.since
+FROM ({_REACHED}) AS p CROSS JOIN ledger.dispatch AS t
+CROSS JOIN LATERAL (
+    SELECT m.position, m.kind, m.since FROM ledger.webhook_message AS m
+    WHERE m.endpoint_id = t.endpoint_id AND m.kind <> 'event'
+      AND m.position > t.heeded AND m.position <= p.position
+    ORDER BY m.position LIMIT 1
+) AS m
+WHERE t.endpoint_id = ANY(%(endpoint)s::text[])
+"""
+
+_TEST = """
+WITH begun AS (
+    INSERT INTO ledger.delivery (endpoint_id, position, sequence, due_at)
+    VALUES (%(endpoint)s, %(position)s, 0, %(now)s)
+)
+UPDATE ledger.dispatch SET heeded = %(position)s WHERE endpoint_id = %(endpoint)s
+"""
+
+# Some of what a recovery asks for: due now, in a round of its own. It is heeded once none is left.
+_RECOVER = f"""
+WITH wanted AS (
+    SELECT coalesce((SELECT notification_id FROM ledger.ledger_events
+                     WHERE recorded_at >= %(since)s ORDER BY recorded_at LIMIT 1),
+                    %(position)s) AS since
+), part AS (
+    (SELECT d.position FROM ledger.delivery AS d, wanted AS w
+     WHERE d.endpoint_id = %(endpoint)s AND d.status = 'failed' AND d.sequence > 0
+       AND d.position BETWEEN w.since AND %(position)s AND d.round < %(position)s
+     LIMIT {_RECOVERED_AT_ONCE})
+    UNION ALL
+    (SELECT d.position FROM ledger.delivery AS d, wanted AS w
+     WHERE d.endpoint_id = %(endpoint)s AND d.status = 'pending' AND d.sequence > 0
+       AND d.position BETWEEN w.since AND %(position)s AND d.round < %(position)s
+     LIMIT {_RECOVERED_AT_ONCE})
+), recovered AS (
+    UPDATE ledger.delivery AS d
+    SET status = 'pending', round = %(position)s, tried = 0, due_at = %(now)s
+    FROM part WHERE d.endpoint_id = %(endpoint)s AND d.position = part.position
+)
+UPDATE ledger.dispatch SET heeded = %(position)s
+WHERE endpoint_id = %(endpoint)s AND NOT EXISTS (SELECT FROM part)
+"""
+
+
+class Changed(NamedTuple):
+    """An endpoint as the view has it now, and how far the dispatcher was with it."""
+
+    standing: Standing
+    planned: int
+    heeded: int
+    failing_since: datetime | None
+
+
+class News(NamedTuple):
+    """What the view has that is new."""
+
+    seen: int
+    """The view's position."""
+    reached: int
+    """How far messages may be taken."""
+    changed: list[Changed]
+
+
+class Ask(NamedTuple):
+    """How much more an endpoint can be sent."""
+
+    endpoint_id: str
+    free: int
+    busy: Sequence[int]
+    """Positions in hand: not to be given again."""
+    sends: bool
+    """False: tests alone."""
+
+
+class Given(NamedTuple):
+    """What an endpoint is to be sent."""
+
+    reached: int
+    """The position up to which there is nothing else, unless all that was free is used."""
+    sends: bool
+    next_due: datetime | None
+    claimed: list[Claimed]
+
+
+class Heeded(NamedTuple):
+    """A test or recovery that was looked at."""
+
+    endpoint_id: str
+    position: int
+    is_done: bool
+
+
+class Deliveries:
+    """The tables, over one connection."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
+        self._connection = connection
+
+    async def lead(self) -> bool:
+        """Try to become the one dispatcher, for as long as the connection lives."""
+        cursor = await self._connection.execute("SELECT pg_try_advisory_lock(%s)", (_LEADER,))
+        return await cursor.fetchone() == (True,)
+
+    async def changed(self, seen: int) -> News:
+        """What the view has that is new since it was at a position."""
+        cursor = await self._connection.execute(_CHANGED, {"seen": seen}, prepare=True)
+        rows = await cursor.fetchall()
+        found = [Changed(decode_standing(row[2]), *row[3:]) for row in rows if row[2] is not None]
+        return News(rows[0][0], rows[0][1], found)
+
+    async def turn(
+        self,
+        results: Sequence[Result],
+        failing: Mapping[str, datetime | None],
+        asked: Sequence[Ask],
+        now: datetime,
+    ) -> dict[str, Given]:
+        """Record what came of deliveries, then claim the next ones: one transaction, one trip."""
+        async with self._connection.pipeline():
+            if results:
+                await self._connection.execute(_RECORD, _record(results, failing), prepare=True)
+            if not asked:
+                return {}
+            cursor = await self._connection.execute(_CLAIM, _claim(asked, now), prepare=True)
+        given: dict[str, Given] = {}
+        for endpoint_id, reached, sends, next_due, *claimed in await cursor.fetchall():
+            one = given.setdefault(endpoint_id, Given(reached, sends, next_due, []))
+            if claimed[0] is not None:
+                one.claimed.append(Claimed(endpoint_id, *claimed))
+        return given
+
+    async def heed(self, endpoints: Iterable[str], now: datetime) -> list[Heeded]:
+        """Heed the next test or recovery of each.
+
+        A recovery is heeded some deliveries at a time: it may ask for a million of them.
+        """
+        wanted = {"endpoint": array(endpoints)}
+        cursor = await self._connection.execute(_REQUESTS, wanted, prepare=True)
+        heeded = []
+        for endpoint_id, position, kind, since in await cursor.fetchall():
+            values = {"endpoint": endpoint_id, "position": position, "since": since, "now": now}
+            statement = _TEST if kind == "test" else _RECOVER
+            done = await self._connection.execute(statement, values)
+            heeded.append(Heeded(endpoint_id, position, done.rowcount == 1))
+        return heeded
+
+
+async def connect(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:
+    """A connection whose commits need not wait for the disk: what is lost is sent again."""
+    return await psycopg.AsyncConnection.connect(
+        conninfo,
+        autocommit=True,
+        row_factory=tuple_row,
+        application_name="ledger dispatcher",
+        connect_timeout=5,
+        options="-c synchronous_commit=off -c idle_in_transaction_session_timeout=60s",
+    )
+
+
+def _record(results: Sequence[Result], failing: Mapping[str, datetime | None]) -> Mapping[str, Any]:
+    return {
+        "endpoint": array(r.claimed.endpoint_id for r in results),
+        "position": array(r.claimed.position for r in results),
+        "round": array(r.claimed.round for r in results),
+        "status": array(r.status for r in results),
+        "due_at": array(r.due_at for r in results),
+        "counts": array(r.counts for r in results),
+        "attempt": array(r.attempt for r in results),
+        "failing": array(failing),
+        "failing_since": array(failing.values()),
+    }
+
+
+def _claim(asked: Sequence[Ask], now: datetime) -> Mapping[str, Any]:
+    return {
+        "endpoint": array(a.endpoint_id for a in asked),
+        "free": array(a.free for a in asked),
+        "busy": array(a.busy for a in asked),
+        "sends": array(a.sends for a in asked),
+        "now": now,
+    }

@@ -1,0 +1,336 @@
+"""The dispatcher: sends what the log has for each webhook endpoint (contract 5).
+
+One process at a time, which holds an advisory lock; when it dies, another takes over. What is to
+be sent is claimed and committed, then sent, then recorded, so that no transaction is open during
+a request. Everything that is written goes through one loop on one connection: results come in
+from the requests in flight, are recorded together, and make room for the next ones. A request
+whose result was not recorded, whatever the reason, is sent again: each event at least once.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from typing import Any
+
+import psycopg
+import uvloop
+
+from ledger.application.command import Command, Outcome, Receipt
+from ledger.application.webhooks import DisableEndpoint, GiveUpDelivery
+from ledger.domain.endpoint import DisabledReason
+from ledger.domain.errors import Unavailable
+from ledger.feed import verdict
+from ledger.feed.deliveries import Deliveries, connect
+from ledger.feed.roster import MOST_IN_FLIGHT, Opener, Roster, Watched, secrets_of
+from ledger.feed.schedule import Schedule
+from ledger.feed.sender import Attempt, Sender
+from ledger.feed.verdict import FAILING_FOR, Claimed, Result, Verdict
+
+_logger = logging.getLogger(__name__)
+
+_HEAL_SECONDS = 1.0
+"""A lost notification is healed after this long; a lost database or lead is looked for as often."""
+
+Submit = Callable[[Sequence[Command]], "Future[list[Outcome]]"]
+"""Hands commands to the writer. Raises Unavailable."""
+
+
+class Dispatcher:
+    """``start``/``stop`` around the loop, on a thread with an event loop of its own."""
+
+    def __init__(
+        self,
+        conninfo: str,
+        submit: Submit,
+        open_secret: Opener,
+        sender: Callable[[], Sender],
+        schedule: Schedule,
+        clock: Callable[[], datetime],
+        most_in_flight: int = MOST_IN_FLIGHT,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._conninfo, self._submit, self._open_secret = conninfo, submit, open_secret
+        self._make_sender, self._schedule, self._clock = sender, schedule, clock
+        self._most_in_flight, self._chance = most_in_flight, chance
+        self._loop: asyncio.AbstractEventLoop
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ledger-dispatcher", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread. The writer must have been started."""
+        self._thread.start()
+        self._started.wait()
+
+    def stop(self) -> None:
+        """Begin no more; end the thread once the requests in flight are answered and recorded."""
+        self._stopping = True
+        self.wake()
+        self._thread.join()
+
+    def wake(self) -> None:
+        """Look now, from any thread: the clock may have been moved."""
+        with contextlib.suppress(RuntimeError):  # it has ended
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._started.set()
+        async with self._make_sender() as sender:
+            while not self._stopping:
+                try:
+                    async with await connect(self._conninfo) as connection:
+                        await self._follow(Deliveries(connection), sender)
+                except (psycopg.Error, OSError) as error:
+                    _logger.warning("cannot dispatch webhooks: %s", error)
+                    await self._pause()
+                except Exception:
+                    # A fault of ours: what is in the tables is all there is to go on from.
+                    _logger.exception("the dispatcher failed; it starts over")
+                    await self._pause()
+
+    async def _follow(self, deliveries: Deliveries, sender: Sender) -> None:
+        """Lead, or wait to."""
+        while not self._stopping:
+            if await deliveries.lead():
+                await self._lead(deliveries, sender)
+            else:
+                await self._pause()
+
+    async def _lead(self, deliveries: Deliveries, sender: Sender) -> None:
+        """Dispatch until told to stop. Raises what the database says when it is lost."""
+        lead = _Lead(self, deliveries, sender)
+        async with self._listening(lead.hear):
+            try:
+                while not self._stopping:
+                    await lead.run_once()
+                    await self._sleep(lead.idle_seconds())
+                await lead.finish()
+            finally:
+                # What is in flight and cannot be recorded any more is sent again by the next lead.
+                await lead.abandon()
+
+    @contextlib.asynccontextmanager
+    async def _listening(self, hear: Callable[[], None]) -> AsyncIterator[None]:
+        """Hear when the views move, on a connection of its own."""
+
+        async def listen() -> None:
+            while True:
+                try:
+                    async with await connect(self._conninfo) as connection:
+                        await connection.execute("LISTEN ledger_views")
+                        hear()
+                        async for _ in connection.notifies():
+                            hear()
+                            self._wake.set()
+                except (psycopg.Error, OSError) as error:
+                    _logger.warning("dispatcher cannot follow the views: %s", error)
+                    await asyncio.sleep(_HEAL_SECONDS)
+
+        listener = asyncio.create_task(listen())
+        try:
+            yield
+        finally:
+            listener.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listener
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until something happens, or so long."""
+        timer = self._loop.call_later(max(0.0, seconds), self._wake.set)
+        await self._wake.wait()
+        timer.cancel()
+        self._wake.clear()
+
+    async def _pause(self) -> None:
+        """Some time before another try, unless told to stop."""
+        if not self._stopping:
+            await self._sleep(_HEAL_SECONDS)
+
+
+class _Lead:
+    """What one dispatcher does from taking the lead to losing it."""
+
+    def __init__(self, dispatcher: Dispatcher, deliveries: Deliveries, sender: Sender) -> None:
+        self._of, self._deliveries, self._sender = dispatcher, deliveries, sender
+        self._roster = Roster(dispatcher._most_in_flight)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._done: list[tuple[Claimed, Attempt]] = []
+        """Requests that were answered, or failed, and are not recorded yet."""
+        self._settled: list[Claimed] = []
+        """Deliveries that the log now has as failed."""
+        self._look = True
+        self._looked_at = 0.0
+
+    def hear(self) -> None:
+        """The views have moved."""
+        self._look = True
+
+    async def run_once(self) -> None:
+        """One turn: look at what is new, record what came back, claim and send the next."""
+        if self._look or self._of._loop.time() - self._looked_at >= _HEAL_SECONDS:
+            self._look, self._looked_at = False, self._of._loop.time()
+            self._roster.update(await self._deliveries.changed(self._roster.seen), self._now())
+            await self._heed()
+        await self._turn(sends=True)
+
+    async def _heed(self) -> None:
+        """Make what tests and recoveries ask for due."""
+        requesting = [watched.id for watched in self._roster.requesting()]
+        if requesting:
+            heeded = await self._deliveries.heed(requesting, self._now())
+            self._roster.heed(heeded, self._now())
+            self._look |= any(not one.is_done for one in heeded)
+
+    def idle_seconds(self) -> float:
+        """How long there is nothing to do, as far as is known now."""
+        if self._look or self._roster.is_ready or self._done or self._settled:
+            return 0.0
+        due = self._roster.next_due()
+        if due is None:
+            return _HEAL_SECONDS
+        return min(_HEAL_SECONDS, (due - self._now()).total_seconds())
+
+    async def finish(self) -> None:
+        """Record what is in flight: each request ends by its own deadline."""
+        while self._tasks or self._done or self._settled:
+            await self._turn(sends=False)
+            if self._tasks:
+                await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+
+    async def abandon(self) -> None:
+        """Drop what is in flight."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _now(self) -> datetime:
+        return self._of._clock()
+
+    # One turn.
+
+    async def _turn(self, *, sends: bool) -> None:
+        now = self._now()
+        done, self._done = self._done, []
+        settled, self._settled = self._settled, []
+        verdicts = [(self._judge(claimed, attempt, now), attempt) for claimed, attempt in done]
+        results = [verdict.result for verdict, _ in verdicts]
+        results += [Result(claimed, "failed", None) for claimed in settled]
+        failing = self._failing(verdicts)
+        asks = self._roster.turn(now) if sends else []
+        if not results and not asks:
+            return
+        given = await self._deliveries.turn(results, failing, asks, now)
+        # Recorded: only now does anything follow from it.
+        for one, _ in verdicts:
+            self._conclude(one, now)
+        for claimed in settled:
+            self._roster.release(claimed, None, now)
+        self._look |= not self._roster.give(asks, given, now)
+        for one_given in given.values():
+            for claimed in one_given.claimed:
+                self._begin(self._send(claimed))
+
+    def _judge(self, claimed: Claimed, attempt: Attempt, now: datetime) -> Verdict:
+        return verdict.judge(claimed, attempt, self._of._schedule, now, self._of._chance())
+
+    def _failing(self, verdicts: Sequence[tuple[Verdict, Attempt]]) -> dict[str, datetime | None]:
+        """Since when endpoints fail, where that has changed."""
+        changed: dict[str, datetime | None] = {}
+        for one, attempt in verdicts:
+            claimed = one.result.claimed
+            watched = self._roster.get(claimed.endpoint_id)
+            if watched is None or claimed.is_test:
+                continue
+            since = None if attempt.delivered else watched.failing_since or attempt.at
+            if since != watched.failing_since:
+                watched.failing_since = changed[watched.id] = since
+        return changed
+
+    def _conclude(self, one: Verdict, now: datetime) -> None:
+        """What follows from an attempt that is recorded."""
+        claimed = one.result.claimed
+        watched = self._roster.get(claimed.endpoint_id)
+        if watched is not None:
+            since = watched.failing_since
+            if one.gone:
+                self._disable(watched, "gone")
+            elif one.result.counts and since is not None and now - since >= FAILING_FOR:
+                self._disable(watched, "failing")
+        if one.gives_up:
+            self._begin(self._give_up(claimed, claimed.tried + 1, one.result.attempt))
+        else:
+            self._roster.release(claimed, one.result.due_at, now)
+
+    # What goes on beside the turns.
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._of._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        self._of._wake.set()
+
+    async def _send(self, claimed: Claimed) -> None:
+        """Send a delivery, unless it has had all its attempts and only the log does not know."""
+        if claimed.tried >= self._of._schedule.attempts and not claimed.is_test:
+            await self._give_up(claimed, claimed.tried, claimed.last)
+            return
+        watched = self._roster.get(claimed.endpoint_id)
+        if watched is None:
+            self._roster.release(claimed, None, self._now())
+            return
+        at = self._now()
+        try:
+            secrets = secrets_of(watched, at, self._of._open_secret)
+            url, body = watched.standing.endpoint.url, claimed.body.encode()
+            attempt = await self._sender.send(url, claimed.event_id, body, secrets)
+        except Exception:
+            # A fault of ours. To whoever waits for the event it is a failed attempt like another.
+            _logger.exception("a webhook could not be sent")
+            attempt = Attempt(at, None, 0, "it could not be sent", None, None)
+        self._done.append((claimed, attempt))
+
+    async def _give_up(self, claimed: Claimed, tried: int, last: str | None) -> None:
+        """Tell the log that a delivery failed for good, then count it as failed."""
+        if not verdict.gives_up_silently(claimed):
+            body = verdict.failure_of(claimed, tried, last)
+            command = GiveUpDelivery(claimed.endpoint_id, claimed.event_id, claimed.round, body)
+            if await self._execute(command) is None:
+                return
+        self._settled.append(claimed)
+
+    def _disable(self, watched: Watched, reason: DisabledReason) -> None:
+        if watched.halt():
+            self._begin(self._tell_disabled(watched, reason))
+
+    async def _tell_disabled(self, watched: Watched, reason: DisabledReason) -> None:
+        """Have the log say it; until the view shows it, we know it."""
+        outcome = await self._execute(DisableEndpoint(watched.id, reason))
+        # Refused: somebody was faster, and the view shows it soon.
+        position = outcome.position if isinstance(outcome, Receipt) else 0
+        watched.halt_until(position, self._now())
+        self._roster.consider(watched, self._now())
+
+    async def _execute(self, command: Command) -> Outcome | None:
+        """The outcome, however long the writer cannot be reached. None: told to stop meanwhile."""
+        while True:
+            with contextlib.suppress(Unavailable):
+                (outcome,) = await asyncio.wrap_future(self._of._submit([command]))
+                if not isinstance(outcome, Unavailable):
+                    return outcome
+            if self._of._stopping:
+                return None
+            await asyncio.sleep(_HEAL_SECONDS)

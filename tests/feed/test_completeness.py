@@ -1,0 +1,87 @@
+"""The script that proves, against a running service, that nothing was missed."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.support.facts import LINE, ORGANIZATION, activation, fact
+from tests.support.served import Served, free_port, post, run_ledger, serving_at
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "completeness.py"
+PERMISSIONS = ("read", "write", "webhooks:manage")
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("completeness", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def event(number: int, before: str | None, after: str) -> dict[str, Any]:
+    payload = {"state_before": before, "state_after": after}
+    name = f"EVT-26-{number:06d}"
+    return {"id": name, "type": "execution.idle", "service_line_id": LINE, "payload": payload}
+
+
+def test_what_is_missing_too_much_or_out_of_order_is_named(script: ModuleType) -> None:
+    feed = ["a", "b", "c"]
+    assert script.differences("stream", feed, feed) == []
+    assert script.differences("stream", ["a", "c"], feed) == ["stream: b is missing"]
+    assert script.differences("stream", [*feed, "d"], feed) == ["stream: d is not in the feed"]
+    assert script.differences("stream", ["a", "c", "b"], feed) == [
+        "stream: the order is not the feed's"
+    ]
+    assert script.differences("stream", ["a", "b", "b", "c"], feed) == [
+        "stream: the order is not the feed's"
+    ]
+
+
+def test_a_hole_in_a_lines_chain_of_states_is_named(script: ModuleType) -> None:
+    whole = [event(1, "running", "paused"), event(2, "paused", "running")]
+    assert script.broken_chains(whole) == []
+    torn = [event(1, "running", "paused"), event(3, "running", "idle")]
+    assert script.broken_chains(torn) == [f"{LINE}: the chain of states breaks at EVT-26-000003"]
+
+
+def token_of(served: Served) -> str:
+    options = ["--organization", ORGANIZATION, "--permission", *PERMISSIONS]
+    done = run_ledger(served.environment, "keys", "create", *options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_running_service_is_followed_three_ways_and_nothing_was_missed(tmp_path: Path) -> None:
+    environment = {"LEDGER_WEBHOOK_ALLOW_PRIVATE": "true"}
+    with serving_at(tmp_path / "data", workers=1, **environment) as served:
+        token = token_of(served)
+        command = [sys.executable, str(SCRIPT), "--url", served.address, "--token", token]
+        command += ["--seconds", "4", "--receive", str(free_port())]
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as check,
+            served.client(token) as client,
+        ):
+            assert post(client, activation()).status_code == 201
+            reported = 0
+            while check.poll() is None and reported < 2_000:
+                client.post("/v1/facts", json=fact("execution.blocked", LINE, blocker(reported)))
+                reported += 1
+            assert check.stdout is not None
+            said = check.stdout.read()
+            assert check.wait(30) == 0, said
+        assert "Nothing was missed." in said
+        streamed, *_ = said.split()
+        assert int(streamed.replace(",", "")) > 10
+        assert "each signature verified" in said
+
+
+def blocker(number: int) -> dict[str, Any]:
+    return {"blocker_id": f"b-{number}", "cause": "approval_gap"}

@@ -1,0 +1,166 @@
+"""What the dispatcher remembers of endpoints, and whose turn it is: no database."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ledger.domain.endpoint import WebhookCreated, WebhookDeleted, WebhookUpdated
+from ledger.feed.deliveries import Ask, Changed, Given, Heeded, News
+from ledger.feed.roster import IN_FLIGHT, PROBING, Roster, Watched
+from ledger.feed.verdict import Claimed
+from projections.webhook import Standing
+from tests.support.domain import given_endpoint
+
+NOW = datetime(2026, 4, 15, 13, 0, tzinfo=UTC)
+CREATED = WebhookCreated(url="http://x.example/", event_types=("*",), secret=b"")
+DISABLED = WebhookUpdated(url="http://x.example/", event_types=("*",), enabled=False)
+
+
+def changed(endpoint_id: str, *past: Any, latest: int = 0, **more: Any) -> Changed:
+    """An endpoint as the view has it."""
+    endpoint = given_endpoint(CREATED, *past).aggregate
+    endpoint.id = endpoint_id
+    standing = Standing(endpoint, position=max(latest, 1), latest=latest, sequence=latest)
+    values = {"planned": 0, "heeded": 0, "failing_since": None}
+    return Changed(standing, **(values | more))
+
+
+def roster_of(*endpoints: Changed, reached: int = 100, most: int = 1000) -> Roster:
+    """A roster that has heard of them, and asked once for what was left from before."""
+    roster = Roster(most)
+    roster.update(News(1, reached, list(endpoints)), NOW)
+    return roster
+
+
+def watched(roster: Roster, endpoint_id: str) -> Watched:
+    found = roster.get(endpoint_id)
+    assert found is not None
+    return found
+
+
+def claimed(endpoint_id: str, position: int) -> Claimed:
+    return Claimed(endpoint_id, position, position, 0, 0, None, "26-000001", "run.failed", "{}")
+
+
+def nothing(roster: Roster, asks: list[Ask], reached: int = 100, sends: bool = True) -> bool:
+    """There is nothing to be sent to any of them."""
+    given = {ask.endpoint_id: Given(reached, sends, None, []) for ask in asks}
+    return roster.give(asks, given, NOW)
+
+
+def some(roster: Roster, asks: list[Ask], count: int) -> None:
+    """So many new messages for each, the last of them the last there are."""
+    given = {
+        ask.endpoint_id: Given(
+            100, True, None, [claimed(ask.endpoint_id, n + 1) for n in range(min(count, ask.free))]
+        )
+        for ask in asks
+    }
+    assert roster.give(asks, given, NOW)
+
+
+def test_who_has_nothing_to_be_sent_is_not_asked_for_again() -> None:
+    roster = roster_of(changed("A"), changed("B", latest=7))
+    asks = roster.turn(NOW)
+    assert [(ask.endpoint_id, ask.free, ask.sends) for ask in asks] == [
+        ("A", IN_FLIGHT, True),
+        ("B", IN_FLIGHT, True),
+    ]
+    assert nothing(roster, asks)
+    assert roster.turn(NOW + timedelta(days=1)) == []
+    assert roster.next_due() is None
+    roster.update(News(9, 109, [changed("A", latest=103)]), NOW)
+    assert [ask.endpoint_id for ask in roster.turn(NOW)] == ["A"]
+
+
+def test_who_is_said_to_be_disabled_keeps_what_it_had_not_taken() -> None:
+    roster = roster_of(changed("A", latest=7))
+    assert not nothing(roster, roster.turn(NOW), sends=False), "the view has to be looked at"
+    assert watched(roster, "A").taken == 0
+    roster.update(News(2, 100, [changed("A", DISABLED, latest=7)]), NOW)
+    (ask,) = roster.turn(NOW)
+    assert not ask.sends
+    assert nothing(roster, [ask], sends=False)
+    assert roster.turn(NOW) == []
+    roster.update(News(3, 100, [changed("A", latest=7)]), NOW)
+    assert [ask.sends for ask in roster.turn(NOW)] == [True]
+
+
+def test_messages_beyond_the_feed_wait_until_it_is_there() -> None:
+    roster = roster_of(changed("A", latest=150), reached=100)
+    assert nothing(roster, roster.turn(NOW), reached=100)
+    assert roster.turn(NOW) == []
+    assert not roster.is_ready
+    roster.update(News(150, 149, []), NOW)
+    assert nothing(roster, roster.turn(NOW), reached=149)
+    roster.update(News(150, 150, []), NOW)
+    assert [ask.endpoint_id for ask in roster.turn(NOW)] == ["A"]
+
+
+def test_what_is_in_hand_leaves_so_much_less_room() -> None:
+    roster = roster_of(changed("A", latest=90), most=IN_FLIGHT + 2)
+    some(roster, roster.turn(NOW), IN_FLIGHT)
+    assert roster.turn(NOW) == []
+    roster.update(News(2, 100, [changed("B", latest=90)]), NOW)
+    (ask,) = roster.turn(NOW)
+    assert (ask.endpoint_id, ask.free) == ("B", 2)
+    some(roster, [ask], 2)
+    assert roster.turn(NOW) == []
+    roster.release(claimed("A", 3), None, NOW)
+    (ask,) = roster.turn(NOW)
+    assert ask.free == 1
+
+
+def test_who_fails_has_fewer_in_hand() -> None:
+    roster = roster_of(changed("A", latest=90, failing_since=NOW))
+    (ask,) = roster.turn(NOW)
+    assert ask.free == PROBING
+
+
+def test_what_failed_before_it_was_enabled_no_longer_counts() -> None:
+    one = changed("A", failing_since=NOW)
+    one.standing.enabled_at = NOW + timedelta(seconds=1)
+    assert watched(roster_of(one), "A").failing_since is None
+    one.standing.enabled_at = NOW
+    assert watched(roster_of(one), "A").failing_since == NOW
+
+
+def test_what_is_due_later_is_looked_at_then() -> None:
+    roster = roster_of(changed("A", latest=3))
+    some(roster, roster.turn(NOW), 3)
+    later = NOW + timedelta(seconds=5)
+    roster.release(claimed("A", 2), later, NOW)
+    roster.release(claimed("A", 3), later + timedelta(seconds=1), NOW)
+    assert roster.next_due() == later
+    assert roster.turn(NOW) == []
+    (ask,) = roster.turn(later)
+    assert (list(ask.busy), ask.free) == ([1], IN_FLIGHT - 1)
+
+
+def test_everybody_has_a_turn_before_anybody_has_another() -> None:
+    names = [f"WHK-{number:03d}" for number in range(100)]
+    roster = roster_of(*(changed(name, latest=9_000) for name in names), most=10**6)
+    first = roster.turn(NOW)
+    some(roster, first, IN_FLIGHT)
+    for ask in first:
+        roster.release(claimed(ask.endpoint_id, 1), None, NOW)
+    second = roster.turn(NOW)
+    assert [ask.endpoint_id for ask in first + second][:100] == names
+
+
+def test_what_a_recovery_touched_is_looked_at_once_its_attempt_is_over() -> None:
+    roster = roster_of(changed("A", latest=1))
+    some(roster, roster.turn(NOW), 1)
+    roster.heed([Heeded("A", 50, True)], NOW)
+    assert watched(roster, "A").heeded == 50
+    assert nothing(roster, roster.turn(NOW))
+    roster.release(claimed("A", 1), NOW + timedelta(hours=2), NOW)
+    assert [ask.endpoint_id for ask in roster.turn(NOW)] == ["A"]
+
+
+def test_a_deleted_one_is_forgotten_whatever_it_has_in_hand() -> None:
+    roster = roster_of(changed("A", latest=1))
+    some(roster, roster.turn(NOW), 1)
+    roster.update(News(2, 100, [changed("A", WebhookDeleted())]), NOW)
+    assert roster.get("A") is None
+    roster.release(claimed("A", 1), NOW, NOW)
+    assert (roster.in_hand, roster.turn(NOW)) == (0, [])

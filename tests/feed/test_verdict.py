@@ -1,0 +1,119 @@
+"""What follows from an attempt: pure."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from ledger.domain.endpoint import WebhookDeliveryFailed
+from ledger.feed.schedule import Schedule
+from ledger.feed.sender import Attempt
+from ledger.feed.verdict import Claimed, Verdict, attempt_text, failure_of, judge
+
+NOW = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
+SCHEDULE = Schedule((5, 300))
+
+
+def claimed(**more: Any) -> Claimed:
+    values = {
+        "endpoint_id": "WHK-26-000001",
+        "position": 7,
+        "sequence": 3,
+        "round": 0,
+        "tried": 0,
+        "last": None,
+        "number": "26-000007",
+        "type": "run.failed",
+        "body": "{}",
+    }
+    return Claimed(**(values | more))
+
+
+def attempt(status: int | None = 500, **more: Any) -> Attempt:
+    values = {
+        "at": NOW,
+        "response_status": status,
+        "latency_ms": 12,
+        "error": None,
+        "response_body": "no",
+        "retry_after": None,
+    }
+    return Attempt(**(values | more))
+
+
+def after(delivery: Claimed, tried: Attempt, jitter: float = 0.0) -> Verdict:
+    return judge(delivery, tried, SCHEDULE, NOW, jitter)
+
+
+@pytest.mark.parametrize("status", [200, 204, 299])
+@pytest.mark.parametrize("tried", [0, 2])
+def test_2xx_is_delivered(status: int, tried: int) -> None:
+    verdict = after(claimed(tried=tried), attempt(status))
+    assert (verdict.result.status, verdict.result.due_at) == ("delivered", None)
+    assert (verdict.gives_up, verdict.gone) == (False, False)
+
+
+@pytest.mark.parametrize("status", [None, 100, 199, 300, 404, 429, 500])
+@pytest.mark.parametrize(("tried", "delay"), [(0, 5), (1, 300)])
+def test_any_other_answer_is_tried_again_when_the_schedule_says(
+    status: int | None, tried: int, delay: int
+) -> None:
+    for jitter in (0.0, 0.5):
+        result = after(claimed(tried=tried), attempt(status), jitter).result
+        assert result.status == "pending"
+        assert result.due_at == NOW + timedelta(seconds=delay * (1 + 0.2 * jitter))
+        assert result.counts
+
+
+def test_never_sooner_than_the_receiver_asked_for() -> None:
+    asked = attempt(503, retry_after=timedelta(hours=1))
+    assert after(claimed(), asked).result.due_at == NOW + timedelta(hours=1)
+    soon = attempt(503, retry_after=timedelta(seconds=1))
+    assert after(claimed(), soon).result.due_at == NOW + timedelta(seconds=5)
+
+
+def test_after_the_last_attempt_it_is_given_up_once_the_log_knows() -> None:
+    verdict = after(claimed(tried=2), attempt())
+    assert verdict.gives_up
+    assert (verdict.result.status, verdict.result.due_at) == ("pending", NOW)
+
+
+def test_of_a_failure_to_tell_of_a_failure_nothing_is_told() -> None:
+    told = claimed(tried=2, type="webhook.delivery_failed")
+    verdict = after(told, attempt())
+    assert not verdict.gives_up
+    assert (verdict.result.status, verdict.result.due_at) == ("failed", None)
+    assert after(told._replace(tried=1), attempt()).result.status == "pending"
+
+
+@pytest.mark.parametrize("tried", [0, 2])
+def test_410_costs_no_attempt_and_waits(tried: int) -> None:
+    verdict = after(claimed(tried=tried), attempt(410))
+    assert verdict.gone
+    assert not verdict.gives_up
+    assert (verdict.result.status, verdict.result.counts) == ("pending", False)
+
+
+@pytest.mark.parametrize("status", [None, 410, 500])
+def test_a_test_is_not_tried_again_and_changes_nothing_else(status: int | None) -> None:
+    verdict = after(claimed(sequence=0), attempt(status))
+    assert verdict == Verdict(verdict.result)
+    assert (verdict.result.status, verdict.result.due_at) == ("failed", None)
+    assert not verdict.result.counts
+    assert after(claimed(sequence=0), attempt(200)).result.status == "delivered"
+
+
+def test_what_the_log_is_told_names_the_last_attempt() -> None:
+    last = attempt_text(attempt(None, error="timed out", response_body=None))
+    assert msgspec.json.decode(last) == {
+        "at": "2026-04-15T12:00:00Z",
+        "response_status": None,
+        "latency_ms": 12,
+        "error": "timed out",
+        "response_body": None,
+    }
+    assert failure_of(claimed(), 5, last) == WebhookDeliveryFailed(
+        event_id="EVT-26-000007", sequence=3, attempts=5, response_status=None, error="timed out"
+    )
+    assert failure_of(claimed(), 5, None).error is None

@@ -1,0 +1,271 @@
+"""A ledger with a dispatcher at work, and what receivers got of it, judged against the log."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from standardwebhooks import Webhook
+
+from ledger.application import webhooks
+from ledger.application.command import Command, Receipt
+from ledger.application.principal import COMMAND_LINE
+from ledger.application.report import ReportFact
+from ledger.application.writer import Writer
+from ledger.bootstrap import Dispatching, writing
+from ledger.domain.recorded import Recorded
+from ledger.feed import signing
+from ledger.settings import Settings
+from ledger.store.codec import EnvelopeMapper
+from tests.conftest import MASTER_KEY
+from tests.support.facts import LINE, ORGANIZATION, activation, fact
+from tests.support.racers import parsed
+from tests.support.receiver import Request
+from tests.support.service import Clock
+from tests.support.views import following, query, until
+
+QUICK = "0.05,0.05,0.05,0.05"
+"""A schedule whose last attempt comes soon."""
+
+_EVENTS = """
+SELECT originator_id, originator_version, topic, state, notification_id
+FROM ledger.ledger_events ORDER BY notification_id
+"""
+
+_DELIVERIES = """
+SELECT m.number, m.sequence, coalesce(d.status, 'pending'), d.tried, d.attempts, d.due_at, m.type
+FROM ledger.webhook_message AS m LEFT JOIN ledger.delivery AS d USING (endpoint_id, position)
+WHERE m.endpoint_id = %s AND m.kind <> 'recovery' ORDER BY m.position
+"""
+
+
+class Ticking(Clock):
+    """A clock that goes, and can be moved."""
+
+    def __init__(self, **ahead: float) -> None:
+        super().__init__()
+        self._ahead = timedelta(**ahead)
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self._ahead
+
+    def advance(self, **duration: float) -> None:
+        self._ahead += timedelta(**duration)
+
+
+class Delivery(NamedTuple):
+    """One event of one endpoint, as the tables have it."""
+
+    event_id: str
+    sequence: int
+    status: str
+    tried: int | None
+    attempts: list[dict[str, Any]]
+    due_at: datetime | None
+    type: str
+
+    @property
+    def statuses(self) -> list[int | None]:
+        """What its attempts were answered."""
+        return [attempt["response_status"] for attempt in self.attempts]
+
+
+class Post:
+    """A writer, views that follow it and, once started, a dispatcher."""
+
+    def __init__(self, conninfo: str, settings: Settings, writer: Writer, clock: Clock) -> None:
+        self.conninfo, self.settings, self.writer, self.clock = conninfo, settings, writer, clock
+        self._dispatching: list[Dispatching] = []
+
+    # The dispatcher.
+
+    def start(self, deadline: float = 10.0) -> Dispatching:
+        """Start a dispatcher, beside those that there are."""
+        made = Dispatching(self.settings, self.conninfo, self.clock, deadline)
+        made.start()
+        self._dispatching.append(made)
+        return made
+
+    def stop(self) -> None:
+        """Stop all dispatchers."""
+        while self._dispatching:
+            self._dispatching.pop().stop()
+
+    def advance(self, **duration: float) -> None:
+        """Move the clock, and let the dispatchers notice."""
+        self.clock.advance(**duration)
+        for one in self._dispatching:
+            one.dispatcher.wake()
+
+    # What is written.
+
+    def execute(self, command: Command) -> Receipt:
+        """A command that must not be refused."""
+        outcome = self.writer.execute(command)
+        assert isinstance(outcome, Receipt), outcome
+        return outcome
+
+    def create(
+        self, url: str, types: Sequence[str] = ("*",), workspace_id: str | None = None, **more: Any
+    ) -> tuple[str, str]:
+        """A new endpoint's id and secret."""
+        secret = signing.create_secret()
+        command = webhooks.CreateEndpoint(
+            COMMAND_LINE,
+            None,
+            secret=secret,
+            settings=webhooks.Settings(url=url, event_types=tuple(types), **more),
+            organization_id=ORGANIZATION,
+            workspace_id=workspace_id,
+        )
+        return self.execute(command).subject, secret
+
+    def update(self, endpoint_id: str, **settings: Any) -> int:
+        """Change an endpoint; the position."""
+        chosen = webhooks.Settings(**settings)
+        command = webhooks.UpdateEndpoint(endpoint_id, COMMAND_LINE, settings=chosen)
+        return self.execute(command).position
+
+    def rotate(self, endpoint_id: str) -> str:
+        """An endpoint's new secret."""
+        secret = signing.create_secret()
+        self.execute(webhooks.RotateSecret(endpoint_id, COMMAND_LINE, secret=secret))
+        return secret
+
+    def recover(self, endpoint_id: str, since: datetime) -> int:
+        return self.execute(
+            webhooks.RecoverEndpoint(endpoint_id, COMMAND_LINE, since=since)
+        ).position
+
+    def test(self, endpoint_id: str) -> str:
+        """The id of a test's event."""
+        return self.execute(webhooks.TestEndpoint(endpoint_id, COMMAND_LINE)).event_ids[0]
+
+    def delete(self, endpoint_id: str) -> None:
+        self.execute(webhooks.DeleteEndpoint(endpoint_id, COMMAND_LINE))
+
+    def report(self, *events: dict[str, Any]) -> list[str]:
+        """Report facts; the ids of their own events."""
+        commands = [ReportFact(parsed(event), COMMAND_LINE) for event in events]
+        ids = []
+        for outcome in self.writer.submit(commands).result(20):
+            assert isinstance(outcome, Receipt), outcome
+            ids.append(outcome.event_ids[0])
+        return ids
+
+    def activate(self, line: str = LINE) -> None:
+        """A line that takes check-ins."""
+        self.report(activation(line, "capacity"))
+
+    def check_in(self, count: int = 1, line: str = LINE) -> list[str]:
+        """Report check-ins; the ids of their events."""
+        return self.report(
+            *(fact("execution.checked_in", line, {"hours": 1}) for _ in range(count))
+        )
+
+    # What the tables and the log say.
+
+    def deliveries(self, endpoint_id: str) -> list[Delivery]:
+        """All of an endpoint, in log order."""
+        return [
+            Delivery(
+                f"EVT-{row[0]}",
+                row[1],
+                row[2],
+                row[3],
+                list(map(json.loads, row[4] or ())),
+                *row[5:],
+            )
+            for row in query(self.conninfo, _DELIVERIES, endpoint_id)
+        ]
+
+    def await_deliveries(
+        self, endpoint_id: str, condition: Callable[[list[Delivery]], bool], seconds: float = 10.0
+    ) -> list[Delivery]:
+        """An endpoint's deliveries, once they are as they should be."""
+        found: list[list[Delivery]] = []
+
+        def look() -> bool:
+            found[:] = [self.deliveries(endpoint_id)]
+            return condition(found[0])
+
+        until(look, "deliveries", seconds)
+        return found[0]
+
+    def await_all(self, endpoint_id: str, count: int, status: str = "delivered") -> list[Delivery]:
+        """Until there are so many, all in a status."""
+
+        def done(found: list[Delivery]) -> bool:
+            return len(found) == count and {d.status for d in found} <= {status}
+
+        return self.await_deliveries(endpoint_id, done)
+
+    def dispatch(self, endpoint_id: str) -> tuple[Any, ...]:
+        """(planned, heeded, failing_since); empty where the dispatcher does not know it yet."""
+        statement = "SELECT planned, heeded, failing_since FROM ledger.dispatch"
+        found = query(self.conninfo, statement + " WHERE endpoint_id = %s", endpoint_id)
+        return found[0] if found else ()
+
+    def shown(self, endpoint_id: str) -> dict[str, Any]:
+        """An endpoint as its owner sees it, once the view has it."""
+        statement = "SELECT '{' || item || '}' FROM ledger.webhook WHERE endpoint_id = %s"
+        until(lambda: query(self.conninfo, statement, endpoint_id), "the view")
+        item: dict[str, Any] = json.loads(query(self.conninfo, statement, endpoint_id)[0][0])
+        return item
+
+    def topics(self, stream: str) -> list[str]:
+        """The names of a stream's events."""
+        statement = """SELECT topic FROM ledger.ledger_events WHERE originator_id = %s
+            ORDER BY notification_id"""
+        return [row[0].split("/")[0] for row in query(self.conninfo, statement, stream)]
+
+
+@contextlib.contextmanager
+def posting(
+    conninfo: str,
+    clock: Clock | None = None,
+    *,
+    retries: str = QUICK,
+    allow_private: bool = True,
+    follow: bool = True,
+) -> Iterator[Post]:
+    """A post office without a dispatcher; ``start`` one. The views follow by themselves or not."""
+    settings = Settings(
+        master_key=MASTER_KEY,
+        idle_sweep_seconds=3600,
+        webhook_allow_private=allow_private,
+        webhook_retry_seconds=retries,
+    )
+    clock = clock or Ticking()
+    views = following(conninfo) if follow else contextlib.nullcontext()
+    with writing(settings, conninfo, clock) as writer, views:
+        post = Post(conninfo, settings, writer, clock)
+        try:
+            yield post
+        finally:
+            post.stop()
+
+
+def body_of(request: Request, *secrets: str) -> dict[str, Any]:
+    """A delivery's body, after each of these secrets has verified it."""
+    for secret in secrets:
+        Webhook(secret).verify(request.body, dict(request.headers))
+    body: dict[str, Any] = json.loads(request.body)
+    assert request.headers["webhook-id"] == body["id"]
+    return body
+
+
+def received(requests: Sequence[Request]) -> dict[int, str]:
+    """What a receiver learned but for tests: sequence → event id; a number names one event."""
+    known: dict[int, str] = {}
+    for body in map(body_of, requests):
+        if body["sequence"]:
+            assert known.setdefault(body["sequence"], body["id"]) == body["id"]
+    return known
+
+
+def events_of(conninfo: str) -> list[Recorded]:
+    """The log."""
+    codec = EnvelopeMapper()
+    return [codec.decode(*row) for row in query(conninfo, _EVENTS)]

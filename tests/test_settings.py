@@ -1,0 +1,31 @@
+"""What an operator may set for webhooks."""
+
+import pytest
+from pydantic import ValidationError
+
+from ledger.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("text", "delays"),
+    [
+        ("5,300,1800,7200", (5, 300, 1800, 7200)),
+        ("0", (0,)),
+        ("0.5,2592000", (0.5, 2_592_000)),
+    ],
+)
+def test_the_waits_between_attempts_are_numbers_of_seconds(
+    monkeypatch: pytest.MonkeyPatch, text: str, delays: tuple[float, ...]
+) -> None:
+    monkeypatch.setenv("LEDGER_WEBHOOK_RETRY_SECONDS", text)
+    assert Settings().webhook_delays == delays
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ",", "5,", "5, 300", "-1", "soon", "nan", "inf", "1e3", "2592001", ",".join(["1"] * 21)],
+)
+def test_anything_else_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("LEDGER_WEBHOOK_RETRY_SECONDS", text)
+    with pytest.raises(ValidationError):
+        Settings()
