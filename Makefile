@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in python3.13 python3 /usr/bin/python3 python3.12 python
 	&& echo "$$p" && break; done)
 BIN := .venv/bin
 READY := .venv/ready
+# Two at a time, each with a PostgreSQL of its own; a file's tests stay together.
+BESIDE := -n 2 --dist loadfile
 
 .PHONY: help setup run test check bench crash clean
 
@@ -26,14 +28,14 @@ run: $(READY) ## Start everything on port 8000, with a story to look at
 	@exec $(BIN)/python scripts/run.py --port $(PORT)
 
 test: $(READY) ## Run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(BESIDE)
 
 check: $(READY) ## Format, lint, strict types, imports, tests: the one verdict
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(BESIDE)
 
 bench: $(READY) ## Measure against the limits beside us, both sides printed
 	$(BIN)/python scripts/bench.py

@@ -21,7 +21,7 @@ from ledger.store.codec import EnvelopeMapper
 from projections import projections
 from tests.support.managers import TENANTS, Manager
 from tests.support.racers import Racer, fast_idling, parsed
-from tests.support.views import HandProjector, query
+from tests.support.views import HandProjector, query, until
 
 # The story's end: what it tells in its first facts depends on the hour of the day.
 TOLD_AT = datetime(2026, 4, 15, 12, tzinfo=UTC)
@@ -50,7 +50,7 @@ def work(conninfo: str, facts: int) -> int:
             if number % 10 == 0:
                 # Another projector goes on from the stored rows alone.
                 projector.close()
-                assert projector.lead()
+                until(projector.lead, "the lead")
     projector.catch_up()
     projector.close()
     return recorded

@@ -105,7 +105,8 @@ def projecting(conninfo: str, *views: Projection) -> Iterator[HandProjector]:
     """A leading projector, driven by hand."""
     projector = HandProjector(conninfo, *views)
     try:
-        assert projector.lead()
+        # One that was closed just now leads until the database has noticed.
+        until(projector.lead, "the lead")
         yield projector
     finally:
         projector.close()
