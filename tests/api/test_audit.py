@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger.api.models import AuditPage
+from ledger.api.feed_models import AuditPage
 from ledger.application.commands import RevokeApiKey
 from ledger.application.principal import COMMAND_LINE
 from ledger.domain.values import format_instant

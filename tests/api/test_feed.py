@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from ledger.api.models import EventPage
+from ledger.api.feed_models import EventPage
 from ledger.domain.values import format_instant
 from projections.published import TYPES
 from tests.support.edge import Edge, assert_problem

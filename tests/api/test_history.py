@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger.api.models import HistoryPage
+from ledger.api.feed_models import HistoryPage
 from projections import stories
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact

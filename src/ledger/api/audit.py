@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import BaseModel, Field
 
-from ledger.api import models
+from ledger.api import feed_models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import READ_ERRORS
 from ledger.api.feeds import Identifier, feed_page, position_in, time_filters
@@ -70,7 +70,7 @@ class AuditQuery(Present, AuditFilters, RangeParameters, Page):
     "",
     summary="Read the audit log",
     openapi_extra=needs("audit:read"),
-    responses={200: {"model": models.AuditPage}, **READ_ERRORS},
+    responses={200: {"model": feed_models.AuditPage}, **READ_ERRORS},
 )
 async def list_audit_entries(
     request: Request,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from ledger.api import models
+from ledger.api import feed_models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import FEED_ERRORS, refusals
 from ledger.api.lean import LeanRoute, NoParameters, needs
@@ -35,7 +35,7 @@ def envelope_schema(type_: str, definitions: str = "#/$defs") -> tuple[dict[str,
         [payload], ref_template=definitions + "/{name}Payload"
     )
     components = {f"{name}Payload": _whole(schema) for name, schema in components.items()}
-    envelope = models.EventModel.model_json_schema(ref_template=definitions + "/{model}")
+    envelope = feed_models.EventModel.model_json_schema(ref_template=definitions + "/{model}")
     components |= envelope.pop("$defs", {})
     envelope["title"] = type_
     envelope["description"] = _about(payload)
@@ -77,7 +77,7 @@ def _about(payload: type[Payload]) -> str:
     "",
     summary="List event types",
     openapi_extra=needs("read"),
-    responses={200: {"model": models.EventTypeList}, **refusals(401, 403, 422, 503)},
+    responses={200: {"model": feed_models.EventTypeList}, **refusals(401, 403, 422, 503)},
 )
 async def list_event_types(
     request: Request, principal: Authenticated, _: Annotated[NoParameters, Query()]

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import BaseModel, Field
 
-from ledger.api import models
+from ledger.api import feed_models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import FEED_ERRORS, READ_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, needs
@@ -86,7 +86,7 @@ def position_in(identifier: str) -> int:
     "",
     summary="Follow events",
     openapi_extra=needs("read"),
-    responses={200: {"model": models.EventPage}, **READ_ERRORS},
+    responses={200: {"model": feed_models.EventPage}, **READ_ERRORS},
 )
 async def list_events(
     request: Request,
@@ -145,7 +145,7 @@ def event_position(key: dict[str, Any]) -> int:
     "/{event_id}",
     summary="Show an event",
     openapi_extra=needs("read"),
-    responses={200: {"model": models.EventAnswer}, **FEED_ERRORS},
+    responses={200: {"model": feed_models.EventAnswer}, **FEED_ERRORS},
 )
 async def show_event(
     request: Request,

@@ -7,7 +7,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 
-from ledger.api import models
+from ledger.api import feed_models, models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import STORY_ERRORS
 from ledger.api.executions import AnyLineId, require_line_id
@@ -50,7 +50,7 @@ class RangeQuery(Query, RangeParameters):
     "/{line_id}/history",
     summary="A line's history",
     openapi_extra=needs("read"),
-    responses={200: {"model": models.HistoryPage}, **STORY_ERRORS},
+    responses={200: {"model": feed_models.HistoryPage}, **STORY_ERRORS},
 )
 async def show_history(
     request: Request,
