@@ -9,6 +9,7 @@ from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of
+from tests.support.hooks import Hooks, hooked
 
 
 @pytest.fixture(scope="module")
@@ -25,3 +26,10 @@ def edge(server: EmbeddedPostgres, request: pytest.FixtureRequest) -> Iterator[E
                 yield edge
         finally:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture(scope="module")
+def hooks(server: EmbeddedPostgres, request: pytest.FixtureRequest) -> Iterator[Hooks]:
+    """A running service that sends webhooks, with a database of its own."""
+    with hooked(server, "hooks_" + request.module.__name__.rsplit(".", 1)[-1]) as hooks:
+        yield hooks

@@ -172,6 +172,18 @@ def test_a_failure_that_the_log_was_told_of_but_the_table_was_not_is_told_once(
         assert post.topics(endpoint).count("webhook.delivery_failed") == 1
 
 
+def test_what_cannot_be_signed_is_a_failed_attempt_like_another(post: Post) -> None:
+    with Receiver() as receiver:
+        endpoint, _ = post.create(receiver.url, CHECK_INS)
+        post.settings = post.settings.model_copy(update={"master_key": "1f" * 32})
+        post.start()
+        post.check_in()
+        (delivery,) = post.await_all(endpoint, 1, "failed")
+        assert {attempt["error"] for attempt in delivery.attempts} == {"it could not be sent"}
+        assert post.topics(endpoint) == ["webhook.created", "webhook.delivery_failed"]
+        assert receiver.requests == []
+
+
 @pytest.mark.parametrize(
     ("change", "constraint"),
     [

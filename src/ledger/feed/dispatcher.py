@@ -91,6 +91,10 @@ class Dispatcher:
                 try:
                     async with await connect(self._conninfo) as connection:
                         await self._follow(Deliveries(connection), sender)
+                except psycopg.errors.UndefinedTable:
+                    # On a ledger from before: the view is being built from the whole log.
+                    _logger.debug("the view of webhooks is not built yet")
+                    await self._pause()
                 except (psycopg.Error, OSError) as error:
                     _logger.warning("cannot dispatch webhooks: %s", error)
                     await self._pause()
@@ -171,6 +175,8 @@ class _Lead:
         """Deliveries that the log now has as failed."""
         self._look = True
         self._looked_at = 0.0
+        self._fault: BaseException | None = None
+        """Of a task that broke: what it had in hand is in hand no more once we start over."""
 
     def hear(self) -> None:
         """The views have moved."""
@@ -178,6 +184,8 @@ class _Lead:
 
     async def run_once(self) -> None:
         """One turn: look at what is new, record what came back, claim and send the next."""
+        if self._fault is not None:
+            raise self._fault
         if self._look or self._of._loop.time() - self._looked_at >= _HEAL_SECONDS:
             self._look, self._looked_at = False, self._of._loop.time()
             self._roster.update(await self._deliveries.changed(self._roster.seen), self._now())
@@ -224,7 +232,7 @@ class _Lead:
         done, self._done = self._done, []
         settled, self._settled = self._settled, []
         verdicts = [(self._judge(claimed, attempt, now), attempt) for claimed, attempt in done]
-        results = [verdict.result for verdict, _ in verdicts]
+        results = [one.result for one, _ in verdicts]
         results += [Result(claimed, "failed", None) for claimed in settled]
         failing = self._failing(verdicts)
         asks = self._roster.turn(now) if sends else []
@@ -281,6 +289,8 @@ class _Lead:
 
     def _end(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._fault = task.exception()
         self._of._wake.set()
 
     async def _send(self, claimed: Claimed) -> None:

@@ -1,0 +1,124 @@
+"""A service that sends webhooks to this machine, and a token that may manage them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import psycopg
+
+from ledger.bootstrap import Dispatching
+from ledger.settings import Settings
+from ledger.store.embedded import EmbeddedPostgres
+from tests.conftest import MASTER_KEY
+from tests.support.edge import Edge, edge_of
+from tests.support.facts import ORGANIZATION, WORKSPACE
+
+URL = "http://127.0.0.1:9/hooks?of=us"
+"""Nobody listens there: what is sent is refused at once."""
+
+OTHER_ORGANIZATION, OTHER_WORKSPACE = "ORG-26-000002", "WS-26-000002"
+NOBODYS = "WHK-26-999999"
+KEYS = {
+    "id", "url", "event_types", "organization_id", "workspace_id", "description", "enabled",
+    "disabled_reason", "disabled_at", "created_at", "updated_at", "status",
+}  # fmt: skip
+"""Of an endpoint as it is shown."""
+
+
+class Hooks:
+    """An edge, and a token that may manage webhooks."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.edge = edge
+        self.token = edge.token("webhooks:manage", "audit:read")
+        self.admin = edge.token("admin", organization_id=None)
+        self.narrow = edge.token("webhooks:manage", workspace_id=WORKSPACE)
+        self.other = edge.token("webhooks:manage", "audit:read", organization_id=OTHER_ORGANIZATION)
+
+    def call(
+        self, method: str, path: str = "", token: str | None = None, **options: Any
+    ) -> httpx.Response:
+        return self.edge.request(method, "/v1/webhooks" + path, token or self.token, **options)
+
+    def create(self, token: str | None = None, **body: Any) -> dict[str, Any]:
+        """A new endpoint as it was answered."""
+        body = {"url": URL, "event_types": ["*"]} | body
+        answer = self.call("POST", token=token, json=body)
+        assert answer.status_code == 201, answer.text
+        data: dict[str, Any] = answer.json()["data"]
+        return data
+
+    def data(self, path: str, token: str | None = None) -> Any:
+        answer = self.call("GET", path, token)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"]
+
+    def audited(self, after: int, organization: str = ORGANIZATION) -> list[dict[str, Any]]:
+        """The audit log's entries after a position."""
+        path = f"/v1/audit-logs?organization_id={organization}&limit=100&after=AUD-26-{after:06d}"
+        entries: list[dict[str, Any]] = self.edge.data(path, self.admin)
+        return entries
+
+    def refused(self, after: int, organization: str = ORGANIZATION) -> list[tuple[Any, ...]]:
+        """(action, code, resource's id) of the refusals recorded after a position."""
+        return [
+            (entry["action"], entry["code"], entry["resource"] and entry["resource"]["id"])
+            for entry in self.audited(after, organization)
+            if entry["outcome"] == "refused"
+        ]
+
+    def head(self) -> int:
+        """The log's last position."""
+        return int(self.edge.select("SELECT max(notification_id) FROM ledger.ledger_events")[0][0])
+
+
+@contextmanager
+def hooked(server: EmbeddedPostgres, name: str) -> Iterator[Hooks]:
+    """A running service with a database of its own, and a dispatcher."""
+    settings = Settings(
+        master_key=MASTER_KEY,
+        idle_sweep_seconds=3600,
+        webhook_allow_private=True,
+        webhook_retry_seconds="0.02,0.02",
+    )
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE ledger_template".encode())
+        try:
+            conninfo = server.url.replace("/ledger?", f"/{name}?")
+            with edge_of(settings, conninfo) as edge:
+                # On the service's own clock, which stands: what is due is due at once.
+                dispatching = Dispatching(settings, conninfo, edge.clock)
+                dispatching.start()
+                try:
+                    yield Hooks(edge)
+                finally:
+                    dispatching.stop()
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def every_route(endpoint_id: str) -> list[tuple[str, str, Any]]:
+    """Every route about one endpoint, with a body that would do."""
+    return [
+        ("GET", f"/{endpoint_id}", None),
+        ("GET", f"/{endpoint_id}/deliveries", None),
+        ("PATCH", f"/{endpoint_id}", {"description": None}),
+        ("POST", f"/{endpoint_id}/rotate-secret", {}),
+        ("POST", f"/{endpoint_id}/recover", {"since": "2026-04-15T00:00:00Z"}),
+        ("POST", f"/{endpoint_id}/test", {}),
+        ("DELETE", f"/{endpoint_id}", None),
+    ]
+
+
+ACTIONS = {
+    "PATCH": "webhook.update",
+    "DELETE": "webhook.delete",
+    "rotate-secret": "webhook.rotate_secret",
+    "recover": "webhook.recover",
+    "test": "webhook.test",
+}
+
+
+def action_of(method: str, path: str) -> str | None:
+    return ACTIONS.get(method) or ACTIONS.get(path.rsplit("/", 1)[1])
