@@ -156,7 +156,9 @@ def test_rows_added_by_hand_are_named_as_extra(conninfo: str, name: str) -> None
 def test_damage_is_named_exactly_while_writers_go_on(conninfo: str, writer: Writer) -> None:
     work(conninfo)
     right, vandal = rows_of(conninfo), Vandal(conninfo, 7)
-    for projection, table, column in random.Random(7).choices(cells(), k=40):
+    # An endpoint's row is written anew with every event that it gets: that would mend it.
+    lasting = [cell for cell in cells() if cell[1].name != "webhook"]
+    for projection, table, column in random.Random(7).choices(lasting, k=40):
         assert vandal.spoil_cell(projection, table, column)
     expected = damage(rows_of(conninfo), right)
     report(writer, activation())
