@@ -36,6 +36,11 @@ _logger = logging.getLogger(__name__)
 _HEAL_SECONDS = 1.0
 """A lost notification is healed after this long; a lost database or lead is looked for as often."""
 
+_GATHER_SECONDS = 0.01
+_GATHER_IDLE_SECONDS = 0.1
+"""Between two looks at what is new: under load the views move hundreds of times a second. Where
+there is no endpoint at all, only a first one is waited for."""
+
 Submit = Callable[[Sequence[Command]], "Future[list[Outcome]]"]
 """Hands commands to the writer. Raises Unavailable."""
 
@@ -125,7 +130,7 @@ class Dispatcher:
                 await lead.abandon()
 
     @contextlib.asynccontextmanager
-    async def _listening(self, hear: Callable[[], None]) -> AsyncIterator[None]:
+    async def _listening(self, hear: Callable[[], bool]) -> AsyncIterator[None]:
         """Hear when the views move, on a connection of its own."""
 
         async def listen() -> None:
@@ -135,8 +140,8 @@ class Dispatcher:
                         await connection.execute("LISTEN ledger_views")
                         hear()
                         async for _ in connection.notifies():
-                            hear()
-                            self._wake.set()
+                            if hear():
+                                self._wake.set()
                 except (psycopg.Error, OSError) as error:
                     _logger.warning("dispatcher cannot follow the views: %s", error)
                     await asyncio.sleep(_HEAL_SECONDS)
@@ -178,15 +183,16 @@ class _Lead:
         self._fault: BaseException | None = None
         """Of a task that broke: what it had in hand is in hand no more once we start over."""
 
-    def hear(self) -> None:
-        """The views have moved."""
-        self._look = True
+    def hear(self) -> bool:
+        """The views have moved; whether that is news."""
+        known, self._look = self._look, True
+        return not known
 
     async def run_once(self) -> None:
         """One turn: look at what is new, record what came back, claim and send the next."""
         if self._fault is not None:
             raise self._fault
-        if self._look or self._of._loop.time() - self._looked_at >= _HEAL_SECONDS:
+        if self._until_look() <= 0:
             self._look, self._looked_at = False, self._of._loop.time()
             self._roster.update(await self._deliveries.changed(self._roster.seen), self._now())
             await self._heed()
@@ -202,12 +208,18 @@ class _Lead:
 
     def idle_seconds(self) -> float:
         """How long there is nothing to do, as far as is known now."""
-        if self._look or self._roster.is_ready or self._done or self._settled:
+        if self._roster.is_ready or self._done or self._settled:
             return 0.0
         due = self._roster.next_due()
-        if due is None:
-            return _HEAL_SECONDS
-        return min(_HEAL_SECONDS, (due - self._now()).total_seconds())
+        look = self._until_look()
+        return look if due is None else min(look, (due - self._now()).total_seconds())
+
+    def _until_look(self) -> float:
+        """How long until the next look at what is new."""
+        pause = _HEAL_SECONDS
+        if self._look:
+            pause = _GATHER_IDLE_SECONDS if self._roster.is_empty else _GATHER_SECONDS
+        return self._looked_at + pause - self._of._loop.time()
 
     async def finish(self) -> None:
         """Record what is in flight: each request ends by its own deadline."""

@@ -117,6 +117,11 @@ class Roster:
         """Those to claim for, in turn."""
         self._timers: list[tuple[datetime, str]] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no endpoint."""
+        return not self._watched
+
     def get(self, endpoint_id: str) -> Watched | None:
         """An endpoint, or None once it is deleted."""
         return self._watched.get(endpoint_id)
