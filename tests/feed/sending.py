@@ -1,6 +1,7 @@
 """One attempt by a real sender to a real receiver, as the tests of sending make it."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -42,11 +43,28 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 def send_to(talk: Talk, scheme: str) -> Attempt:
     """One attempt, with little time, to a server that talks like this."""
 
+    talks: list[asyncio.Future[None]] = []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ended = asyncio.get_running_loop().create_future()
+        talks.append(ended)
+        try:
+            await talk(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            ended.set_result(None)
+
     async def run() -> Attempt:
-        server = await asyncio.start_server(talk, "127.0.0.1", 0)
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        async with server, Sender(True, now, SOON) as sender:
-            return await sender.send(f"{scheme}://127.0.0.1:{port}/", EVENT, BODY, [SECRET])
+        async with server:
+            async with Sender(True, now, SOON) as sender:
+                attempt = await sender.send(f"{scheme}://127.0.0.1:{port}/", EVENT, BODY, [SECRET])
+            # Older Pythons leave a connection that is still open to the collector.
+            await asyncio.wait_for(asyncio.gather(*talks), 10)
+        return attempt
 
     return asyncio.run(run())
 

@@ -36,11 +36,14 @@ def test_a_receiver_that_drips_its_head_ends_at_the_deadline() -> None:
     """Each byte is in time by itself: only an absolute deadline ends it."""
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ended = asyncio.ensure_future(reader.read())
         with contextlib.suppress(OSError):
             for byte in b"HTTP/1.1 200 Fine\r\nx-slow: " + b"a" * 1000:
                 writer.write(bytes([byte]))
                 await writer.drain()
-                await asyncio.wait({asyncio.ensure_future(reader.read(1))}, timeout=0.02)
+                if (await asyncio.wait({ended}, timeout=0.02))[0]:
+                    break
+        ended.cancel()
         writer.close()
 
     assert failed(send_to(drip, "http")) == "timed out"
