@@ -56,11 +56,6 @@ class AuditFilters(BaseModel):
         }
         return {name: value for name, value in chosen.items() if value}
 
-    @property
-    def after_position(self) -> int:
-        """The position after which to begin; 0: at the very first."""
-        return 0 if self.after is None else position_in(self.after)
-
 
 class AuditQuery(Present, AuditFilters, RangeParameters, Page):
     """The audit log's parameters."""
@@ -84,7 +79,7 @@ async def list_audit_entries(
         feeds.audit_statement,
         audit_filters(query, query, tenant_filters(principal)),
         query,
-        query.after_position,
+        position_in(query.after),
     )
 
 

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from ledger.api.audit import AuditFilters, audit_filters
 from ledger.api.authentication import Authenticated, authenticate
 from ledger.api.documentation import READ_ERRORS
-from ledger.api.feeds import walk_from
+from ledger.api.feeds import position_in, walk_from
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.reading import (
     Present,
@@ -190,7 +190,7 @@ async def export_audit_log(
 ) -> Response:
     """What the list gives, as one file up to `Ledger-Position`. It resumes by `after`."""
     filters = audit_filters(query, query, tenant_filters(principal))
-    after = walk_from(filters, query.after_position, query.cursor)
+    after = walk_from(filters, position_in(query.after), query.cursor)
     values = {**filters, "after": after, "limit": _PAGE}
     statement = feeds.audit_statement(frozenset(filters))
     # The first page before the answer begins: so a refusal is one.

@@ -67,19 +67,14 @@ class Chosen(BaseModel):
         }
         return {name: value for name, value in chosen.items() if value is not None}
 
-    @property
-    def after_position(self) -> int:
-        """The position after which to begin; 0: at the very first."""
-        return 0 if self.after is None else position_in(self.after)
-
 
 class FeedQuery(Present, Chosen, RangeParameters, Page):
     """The feed's parameters."""
 
 
-def position_in(identifier: str) -> int:
-    """The position that an EVT or AUD id names."""
-    return int(identifier.rsplit("-", 1)[1])
+def position_in(identifier: str | None) -> int:
+    """The position that an EVT or AUD id names; 0, before the very first, where none is given."""
+    return 0 if identifier is None else int(identifier.rsplit("-", 1)[1])
 
 
 @router.get(
@@ -100,7 +95,7 @@ async def list_events(
         feeds.feed_statement,
         tenant_filters(principal) | query.chosen() | time_filters(query),
         query,
-        query.after_position,
+        position_in(query.after),
     )
 
 

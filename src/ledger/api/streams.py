@@ -119,7 +119,7 @@ def _begin(request: Request, query: StreamQuery) -> int | None:
     """After which position to begin; None: from now on. Raises Invalid."""
     sent = request.headers.getlist("last-event-id")
     if not sent:
-        return None if query.after is None else query.after_position
+        return None if query.after is None else position_in(query.after)
     if len(sent) > 1 or not re.fullmatch(EVENT_ID, sent[0]):
         # Not taken for "from now on": a client that lost its place would lose events unawares.
         raise Invalid.at("/Last-Event-ID", "must be an EVT id")

@@ -46,7 +46,6 @@ def _record(command: Command, refusal: Refused, unit: Unit) -> bool:
     if not refusals.has_room(unit.now):
         unit.omit(principal)
         return False
-    organization_id, workspace_id = _tenant(about, principal, unit)
     resource_type, resource_id = about.resource or (None, None)
     body = WriteRefused(
         action=about.action,
@@ -62,7 +61,7 @@ def _record(command: Command, refusal: Refused, unit: Unit) -> bool:
         about.occurred_at or unit.now,
         command,
         actor=about.actor,
-        tenant=(organization_id, workspace_id, None),
+        tenant=(*_tenant(about, principal, unit), None),
     )
     refusal.position = recorded.position
     return True

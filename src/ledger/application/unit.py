@@ -9,6 +9,7 @@ import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from ledger.application.command import Command
 from ledger.application.idempotency import Outcomes
@@ -25,6 +26,8 @@ from ledger.store.log import Log
 from ledger.store.side_tables import Omitted
 from ledger.store.snapshots import EVERY, KINDS, Aggregate
 from ledger.store.vault import RunKey, Vault
+
+A = TypeVar("A", Execution, Run, Endpoint)
 
 _YEAR_END = timedelta(milliseconds=50)
 _CACHED = 20_000
@@ -177,31 +180,27 @@ class Unit:
 
     def execution(self, line_id: str, principal: Principal) -> Execution:
         """A line that the credential sees. Raises NotFound."""
-        found = self.find(line_id)
-        if not isinstance(found, Execution) or not principal.sees(
-            found.organization_id, found.workspace_id
-        ):
-            raise NotFound("No such service line.")
-        return found
+        return self._seen(Execution, line_id, principal, "No such service line.")
 
     def run(self, run_id: str, principal: Principal) -> Run:
         """A run that the credential sees. Raises NotFound."""
-        found = self.find(run_id)
-        if not isinstance(found, Run) or not principal.sees(
-            found.organization_id, found.workspace_id
-        ):
-            raise NotFound("No such run.")
-        return found
+        return self._seen(Run, run_id, principal, "No such run.")
 
     def endpoint(self, endpoint_id: str, principal: Principal) -> Endpoint:
         """A webhook endpoint that the credential sees. Raises NotFound, for a deleted one too."""
-        found = self.find(endpoint_id)
-        if (
-            not isinstance(found, Endpoint)
-            or found.deleted
-            or not principal.sees(found.organization_id, found.workspace_id)
+        unknown = "No such webhook endpoint."
+        found = self._seen(Endpoint, endpoint_id, principal, unknown)
+        if found.deleted:
+            raise NotFound(unknown)
+        return found
+
+    def _seen(self, kind: type[A], identifier: str, principal: Principal, unknown: str) -> A:
+        """An aggregate of a kind, where the credential sees it."""
+        found = self.find(identifier)
+        if not isinstance(found, kind) or not principal.sees(
+            found.organization_id, found.workspace_id
         ):
-            raise NotFound("No such webhook endpoint.")
+            raise NotFound(unknown)
         return found
 
     def activity(self, line_id: str) -> LineActivity:
