@@ -1,8 +1,7 @@
 """What the short commands do: import, demo, keys. Results go to stdout."""
 
-import json
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -22,12 +21,14 @@ from ledger.application.command import Outcome, Receipt
 from ledger.application.facts import Fact, Rejected
 from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import command_of
+from ledger.application.sweeper import sweepers_kept_away
 from ledger.application.writer import Writer
 from ledger.bootstrap import ConfigurationError, utc_now, writing
 from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.domain.api_key import Permission
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.settings import Settings
+from ledger.telling import StoryClock, tell
 
 _IN_FLIGHT = 3
 """Chunks handed to the writer before the oldest is waited for."""
@@ -140,19 +141,17 @@ def _refusal(error: LedgerError, parsed: Fact | Rejected) -> str:
 
 def load_demo(settings: Settings, conninfo: str) -> int:
     """Tell the story to an empty ledger; print a token and the page's address."""
-    with writing(settings, conninfo) as writer:
+    clock = StoryClock(utc_now)
+    with sweepers_kept_away(conninfo), writing(settings, conninfo, clock) as writer:
         held = _events_held(conninfo)
         if held:
             print(f"The ledger already holds {held:,} events: the story is not told again.")
         else:
-            lines = (json.dumps(fact).encode() for fact in story(utc_now()))
-            refused = recorded = 0
             with _bar(None) as advance:
-                for _, outcomes in _record(writer, _parse(lines, advance), 1000):
-                    kinds = [_kind(outcome) for outcome in outcomes]
-                    recorded += kinds.count("recorded")
-                    refused += kinds.count("refused")
-            print(f"Told the story: {recorded:,} facts recorded, {refused} refused.")
+                told = Counter(map(_kind, tell(writer, clock, story(utc_now()), advance)))
+            print(
+                f"Told the story: {told['recorded']:,} facts recorded, {told['refused']} refused."
+            )
         token = _create(
             writer,
             name="demo",

@@ -1,5 +1,6 @@
 """``ledger import``, ``demo`` and ``projections list`` (contract 1)."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -143,3 +144,19 @@ def test_the_demo_is_told_once_and_gives_a_token_each_time(ledger: Ledger, conni
     tokens = [line for d in (told, again) for line in d.stdout.split() if line.startswith("elk_")]
     assert len(set(tokens)) == 2
     assert events(conninfo) == held + 1
+
+
+def test_the_demo_leaves_a_past_that_can_be_looked_at(ledger: Ledger, conninfo: str) -> None:
+    """Recorded as it happened, lines that went idle meanwhile included."""
+    assert ledger("demo").returncode == 0
+    with psycopg.connect(conninfo) as connection:
+        first, last = connection.execute(
+            "SELECT min(recorded_at), max(recorded_at) FROM ledger.ledger_events"
+        ).fetchone() or (None, None)
+        idle = connection.execute(
+            "SELECT count(DISTINCT date_trunc('day', recorded_at)) FROM ledger.ledger_events"
+            " WHERE topic = 'execution.idle/1'"
+        ).fetchone() or (0,)
+    assert first is not None
+    assert last - first > timedelta(days=30)
+    assert idle[0] > 10

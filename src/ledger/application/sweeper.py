@@ -4,7 +4,8 @@ The candidates come from a view; the decision is made under the append lock, fro
 there. So a late view or a second sweeper can cost a look, never a wrong or doubled event.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import psycopg
@@ -20,6 +21,14 @@ _LEADER = 7_300_003
 """Advisory lock of the sweeping process."""
 
 _AT_ONCE = 500
+
+
+@contextmanager
+def sweepers_kept_away(conninfo: str) -> Iterator[None]:
+    """No process sweeps meanwhile: for who records what was true at another time than now."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (_LEADER,))
+        yield
 
 
 class Sweeper(Periodic):

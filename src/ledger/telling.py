@@ -1,0 +1,84 @@
+"""Telling a story to the ledger as if it had stood there all along.
+
+Each fact is recorded a moment after it happened, and lines go idle in between, as the sweeper
+would have seen to. So the past that the story leaves can be looked at: what was known last week,
+and what was not yet.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from ledger.application import facts
+from ledger.application.command import Command, Outcome
+from ledger.application.commands import GoIdle
+from ledger.application.principal import COMMAND_LINE
+from ledger.application.report import command_of
+from ledger.application.writer import Writer
+from ledger.domain.values import parse_instant
+
+_DELAY = timedelta(milliseconds=350)
+"""From what happens to its record."""
+
+_SWEEP_EVERY = timedelta(hours=3)
+"""Idle lines are looked for so often: seldom for the sweeper, often enough to be seen."""
+
+_AT_ONCE = 1000
+
+
+class StoryClock:
+    """Stands at the instant that is being told; after the story it goes on as ``clock`` does.
+
+    The writer asks once for each command, in their order (``Unit.begin``).
+    """
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._instants: deque[datetime] = deque()
+
+    def __call__(self) -> datetime:
+        """The instant of the next command."""
+        return self._instants.popleft() if self._instants else self._clock()
+
+    def will_tell(self, instants: list[datetime]) -> None:
+        """The commands that are submitted next are told at these."""
+        self._instants.extend(instants)
+
+
+def tell(
+    writer: Writer,
+    clock: StoryClock,
+    story: Iterator[dict[str, Any]],
+    advance: Callable[[int], None],
+) -> Iterator[Outcome]:
+    """Record a story's facts, each at its time; what became of them."""
+    told = _with_sweeps(story, advance)
+    while batch := list(islice(told, _AT_ONCE)):
+        clock.will_tell([at for at, _ in batch])
+        outcomes = writer.submit([command for _, command in batch]).result()
+        for (_, command), outcome in zip(batch, outcomes, strict=True):
+            if not isinstance(command, GoIdle):
+                yield outcome
+
+
+def _with_sweeps(
+    story: Iterator[dict[str, Any]], advance: Callable[[int], None]
+) -> Iterator[tuple[datetime, Command]]:
+    """The story's commands, and between them those of a sweeper."""
+    lines: list[str] = []
+    sweep_at: datetime | None = None
+    for fact in story:
+        at = parse_instant(fact["time"]) + _DELAY
+        sweep_at = sweep_at or at + _SWEEP_EVERY
+        while sweep_at < at:
+            yield from ((sweep_at, GoIdle(line_id)) for line_id in lines)
+            sweep_at += _SWEEP_EVERY
+        if fact["type"] == "service_line.activated":
+            lines.append(fact["subject"])
+        raw = msgspec.json.encode(fact)
+        advance(len(raw))
+        yield at, command_of(facts.from_structured(raw), COMMAND_LINE)
