@@ -1,7 +1,8 @@
 """The statements behind feeds and the audit log: one table, one order (contract 5).
 
-Both walk ``event`` by position, through the narrowest index that the filters allow. Bounds in time
-become bounds in position, since instants of recording rise with it.
+Both walk ``event`` by position, through the narrowest index that the filters allow: upwards, as
+programs follow it, or backwards, as people look at it. Bounds in time become bounds in position,
+since instants of recording rise with it.
 """
 
 from collections.abc import Mapping
@@ -72,7 +73,7 @@ _PAGE = """
 SELECT p.position, page.position, page.item
 FROM ({position}) AS p
 LEFT JOIN LATERAL ({rows}) AS page ON true
-ORDER BY page.position
+ORDER BY page.position{way}
 """
 
 # The bounds and the order name the column too, as its index does: with the position alone
@@ -81,7 +82,7 @@ _WALK = """
 SELECT e.position, {item} AS item FROM ledger.event AS e
 WHERE ({column}e.position) > ({value}{after}) AND ({column}e.position) <= ({value}{until})
   AND {where}
-ORDER BY {column}e.position LIMIT %(limit)s
+ORDER BY {order} LIMIT %(limit)s
 """
 
 # Each type by itself, so that a rare one is found without a walk through all others.
@@ -92,9 +93,9 @@ FROM (SELECT DISTINCT unnest(%(type)s::text[])) AS wanted (type) CROSS JOIN LATE
     WHERE (e.organization_id, e.type, e.position) > ({value}wanted.type, {after})
       AND (e.organization_id, e.type, e.position) <= ({value}wanted.type, {until})
       AND {where}
-    ORDER BY e.organization_id, e.type, e.position LIMIT %(limit)s
+    ORDER BY e.organization_id{way}, e.type{way}, e.position{way} LIMIT %(limit)s
 ) AS one
-ORDER BY one.position LIMIT %(limit)s
+ORDER BY one.position{way} LIMIT %(limit)s
 """
 
 # All that feeds carry after a position, with what a stream is chosen by.
@@ -131,8 +132,11 @@ LEFT JOIN LATERAL (
 
 
 @cache
-def feed_statement(filters: frozenset[str]) -> str:
-    """(position, event's position, envelope JSON) rows; one of nulls where there is none."""
+def feed_statement(filters: frozenset[str], backwards: bool = False) -> str:
+    """(position, event's position, envelope JSON) rows; one of nulls where there is none.
+
+    Those after ``after``; ``backwards`` the last of them before ``before``, the newest first.
+    """
     item = f"'{{' || {ENVELOPE} || '}}'"
     gates, plain = _told_apart(filters)
     owner = next((f for f in ("organization", "organization_id") if f in plain), None)
@@ -141,18 +145,19 @@ def feed_statement(filters: frozenset[str]) -> str:
             item=item,
             value=f"%({owner})s, ",
             where=_where(plain - {owner, "type"}, "e.in_feed", *gates),
-            **_bounds(filters),
+            way=_way(backwards),
+            **_bounds(filters, backwards),
         )
     else:
-        rows = _walk(item, filters, "e.in_feed")
-    return _PAGE.format(position=_FEED_POSITION, rows=rows)
+        rows = _walk(item, filters, "e.in_feed", backwards)
+    return _PAGE.format(position=_FEED_POSITION, rows=rows, way=_way(backwards))
 
 
 @cache
-def audit_statement(filters: frozenset[str]) -> str:
+def audit_statement(filters: frozenset[str], backwards: bool = False) -> str:
     """(position, entry's position, entry JSON) rows; one of nulls where there is none."""
-    rows = _walk(_ENTRY, filters, "e.audit IS NOT NULL")
-    return _PAGE.format(position=_VIEW_POSITION, rows=rows)
+    rows = _walk(_ENTRY, filters, "e.audit IS NOT NULL", backwards)
+    return _PAGE.format(position=_VIEW_POSITION, rows=rows, way=_way(backwards))
 
 
 @cache
@@ -162,7 +167,7 @@ def event_statement(tenant: frozenset[str]) -> str:
     return _ONE.format(position=_VIEW_POSITION, envelope=ENVELOPE, where=where)
 
 
-def _walk(item: str, filters: frozenset[str], always: str) -> str:
+def _walk(item: str, filters: frozenset[str], always: str, backwards: bool) -> str:
     gates, plain = _told_apart(filters)
     fixed = _fixed(plain)
     plain -= fixed.keys()
@@ -174,8 +179,14 @@ def _walk(item: str, filters: frozenset[str], always: str) -> str:
         column="".join(f"{column}, " for column in fixed.values()),
         value="".join(f"%({name})s, " for name in fixed),
         where=_where(plain, always, *gates),
-        **_bounds(filters),
+        order=", ".join(f"{name}{_way(backwards)}" for name in (*fixed.values(), "e.position")),
+        **_bounds(filters, backwards),
     )
+
+
+def _way(backwards: bool) -> str:
+    """Of every column alike: so one index serves both ways."""
+    return " DESC" if backwards else ""
 
 
 def _fixed(filters: frozenset[str]) -> dict[str, str]:
@@ -198,11 +209,13 @@ def _told_apart(filters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
     return gates, filters - {asked for asked, _ in both} - {"from", "to"}
 
 
-def _bounds(filters: frozenset[str]) -> dict[str, str]:
+def _bounds(filters: frozenset[str], backwards: bool) -> dict[str, str]:
     """Between which positions a walk goes. Bounds in time are not compared row by row."""
-    after, until = "%(after)s", "p.position"
+    after, ends = "%(after)s", ["p.position"]
     if "from" in filters:
         after = f"GREATEST(%(after)s, {_POSITION_FROM.format(name='from')} - 1)"
     if "to" in filters:
-        until = f"LEAST(p.position, {_POSITION_FROM.format(name='to')} - 1)"
-    return {"after": after, "until": until}
+        ends.append(f"{_POSITION_FROM.format(name='to')} - 1")
+    if backwards:
+        ends.append("%(before)s - 1")
+    return {"after": after, "until": f"LEAST({', '.join(ends)})" if ends[1:] else ends[0]}

@@ -36,7 +36,7 @@ _RUN_FILTERS: Mapping[str, str] = {
 # Where the views that a statement reads stand.
 _PRESENT = "SELECT min(position) AS position FROM ledger.projection WHERE name IN ({views})"
 
-_POSITION_THEN = """
+POSITION_THEN = """
 COALESCE((SELECT notification_id FROM ledger.ledger_events
           WHERE recorded_at <= %(as_of)s ORDER BY recorded_at DESC LIMIT 1), 0)
 """
@@ -57,7 +57,7 @@ OFFSET 0
 
 # The same without a view, once the append in flight has ended; and how far the log's clock is.
 INSTANT = f"""
-SELECT {_POSITION_THEN},
+SELECT {POSITION_THEN},
        (SELECT recorded_at FROM ledger.ledger_events ORDER BY recorded_at DESC LIMIT 1)
 """
 RECORDED_AT = "SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = %(position)s"
@@ -88,7 +88,7 @@ _LIST = """
 SELECT p.position, page.record_key, page.item
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT l.record_key, '{{' || l.head || ',' || l.counts || {metrics} || '}}' AS item
+    SELECT l.record_key, '{{' || l.head || ',' || l.counts {extra} || {metrics} || '}}' AS item
     FROM ledger.execution AS l WHERE {where} ORDER BY l.record_key DESC LIMIT %(limit)s
 ) AS page ON true
 ORDER BY page.record_key DESC
@@ -98,7 +98,7 @@ _PAST_LIST = """
 SELECT p.position, page.record_key, page.item
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT l.record_key, '{{' || v.head || ',' || s.counts || {metrics} || '}}' AS item
+    SELECT l.record_key, '{{' || v.head || ',' || s.counts {extra} || {metrics} || '}}' AS item
     FROM ({lines}) AS l {version}
 ) AS page ON true
 ORDER BY page.record_key DESC
@@ -182,6 +182,12 @@ LEFT JOIN LATERAL (
 LEFT JOIN ledger.run_key AS k ON k.run_id = r.run_id
 """
 
+# A list that shows none of them reads none of them: each may be as large as a fact.
+_NO_PAYLOADS = """
+CROSS JOIN (SELECT NULL::bytea, NULL::bytea, NULL::bytea) AS b (input, output, error)
+CROSS JOIN (SELECT NULL::bytea) AS k (wrapped)
+"""
+
 _RUN_COLUMNS = """
 r.run_id, r.run_key, r.requested_at, r.organization_id, {changing}.head, {changing}.tail, b.input,
 b.output, b.error, k.wrapped
@@ -243,7 +249,7 @@ FROM ledger.projection AS p ORDER BY p.name
 def position_of(past: bool, *views: str) -> str:
     """The part of a statement that gives its position: the views', or the asked instant's."""
     names = ", ".join(f"'{view}'" for view in views)
-    return (_PAST if past else _PRESENT).format(views=names, position_then=_POSITION_THEN)
+    return (_PAST if past else _PRESENT).format(views=names, position_then=POSITION_THEN)
 
 
 def where_line(filters: frozenset[str], changing: str = "l") -> str:
@@ -261,12 +267,18 @@ def _where(filters: frozenset[str], fragments: Mapping[str, str]) -> str:
 
 
 @cache
-def list_statement(filters: frozenset[str], past: bool = False) -> str:
-    """(position, record_key, item JSON) rows; one row of nulls where nothing matches."""
+def list_statement(filters: frozenset[str], past: bool = False, whole: bool = False) -> str:
+    """(position, record_key, item JSON) rows; one row of nulls where nothing matches.
+
+    The items are list rows, or ``whole`` details.
+    """
     position = position_of(past, "execution")
     if not past:
         return _LIST.format(
-            position=position, metrics=_METRICS.format(s="l"), where=where_line(filters)
+            position=position,
+            extra="|| ',' || l.extra" if whole else "",
+            metrics=_METRICS.format(s="l"),
+            where=where_line(filters),
         )
     if "state" in filters:
         lines, filters = _PAST_INTERVALS_BY_STATE, filters - {"state"}
@@ -274,6 +286,7 @@ def list_statement(filters: frozenset[str], past: bool = False) -> str:
         lines = _PAST_INTERVALS if filters & _CHANGING_FILTERS.keys() else _PAST_LINES
     return _PAST_LIST.format(
         position=position,
+        extra="|| ',' || v.extra" if whole else "",
         metrics=_METRICS.format(s="s"),
         lines=lines.format(where=where_line(filters)),
         version=_VERSION,
@@ -300,8 +313,10 @@ def summary_statement(filters: frozenset[str], past: bool = False) -> str:
 
 
 @cache
-def runs_statement(tenant: frozenset[str], filters: frozenset[str], past: bool = False) -> str:
-    """(position, model or null, run columns or nulls) rows."""
+def runs_statement(
+    tenant: frozenset[str], filters: frozenset[str], past: bool = False, bare: bool = False
+) -> str:
+    """(position, model or null, run columns or nulls) rows; ``bare`` ones without payloads."""
     line_where, changing = where_line(tenant), "v" if past else "r"
     where = _where(filters, _changing(_RUN_FILTERS, changing))
     if past:
@@ -311,7 +326,7 @@ def runs_statement(tenant: frozenset[str], filters: frozenset[str], past: bool =
         position=position_of(past, "execution", "run"),
         line_where=line_where,
         where=where,
-        **_run_parts(past),
+        **_run_parts(past, bare),
     )
 
 
@@ -324,9 +339,10 @@ def run_statement(tenant: frozenset[str], past: bool = False) -> str:
     )
 
 
-def _run_parts(past: bool) -> dict[str, str]:
+def _run_parts(past: bool, bare: bool = False) -> dict[str, str]:
+    payloads = _PAYLOADS.format(until="AND b.position <= p.position" if past else "")
     return {
         "columns": _RUN_COLUMNS.format(changing="v" if past else "r"),
         "version": _RUN_VERSION if past else "",
-        "payloads": _PAYLOADS.format(until="AND b.position <= p.position" if past else ""),
+        "payloads": _NO_PAYLOADS if bare else payloads,
     }

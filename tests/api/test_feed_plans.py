@@ -104,7 +104,7 @@ _COUNTED = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Rech
 
 def cost(past: Past, statement: str, **values: Any) -> Cost:
     """As a service uses it: after five times PostgreSQL may choose a plan for any parameters."""
-    values = {"after": 0, "limit": LIMIT} | values
+    values = {"after": 0, "before": 2**63 - 1, "limit": LIMIT} | values
     found = [r for r in past.connection.execute(statement.encode(), values).fetchall() if r[1]]
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
     text = re.sub(r"%\((\w+)\)s", lambda m: f"${names.index(m[1]) + 1}", statement)
@@ -184,12 +184,15 @@ AUDITS: dict[str, dict[str, Any]] = {
 }
 
 BOUNDS = ["", "from", "to", "after"]
+BACKWARDS = ["", "from", "to", "before"]
+WALKS = [*((bound, False) for bound in BOUNDS), *((bound, True) for bound in BACKWARDS)]
 
 
 def bounded(past: Past, filters: dict[str, Any], bound: str) -> dict[str, Any]:
     """The same, in a stretch that begins or ends late in the log."""
-    after = {"after": past.end * 9 // 10}
-    return filters | {"": {}, "after": after}.get(bound, {bound: past.late})
+    position = past.end * 9 // 10
+    positions = {"": {}, "after": {"after": position}, "before": {"before": position}}
+    return filters | positions.get(bound, {bound: past.late})
 
 
 def assert_cheap(found: Cost) -> None:
@@ -197,25 +200,42 @@ def assert_cheap(found: Cost) -> None:
     assert found.blocks <= 2 * LIMIT + 10
 
 
-@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize(("bound", "backwards"), WALKS)
 @pytest.mark.parametrize("name", FEEDS)
-def test_a_page_of_the_feed_costs_as_much_as_it_shows(past: Past, name: str, bound: str) -> None:
+def test_a_page_of_the_feed_costs_as_much_as_it_shows(
+    past: Past, name: str, bound: str, backwards: bool
+) -> None:
     values = bounded(past, FEEDS[name], bound)
-    statement = feeds.feed_statement(frozenset(values) - {"after"})
+    statement = feeds.feed_statement(frozenset(values) - {"after", "before"}, backwards)
     assert_cheap(cost(past, statement, **values))
 
 
-@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize(("bound", "backwards"), WALKS)
 @pytest.mark.parametrize("name", AUDITS)
-def test_so_does_a_page_of_the_audit_log(past: Past, name: str, bound: str) -> None:
+def test_so_does_a_page_of_the_audit_log(
+    past: Past, name: str, bound: str, backwards: bool
+) -> None:
     values = bounded(past, AUDITS[name], bound)
-    statement = feeds.audit_statement(frozenset(values) - {"after"})
+    statement = feeds.audit_statement(frozenset(values) - {"after", "before"}, backwards)
     assert_cheap(cost(past, statement, **values))
+
+
+@pytest.mark.parametrize("name", FEEDS)
+def test_both_ways_lead_past_the_same_events(past: Past, name: str) -> None:
+    def walk(backwards: bool) -> list[int]:
+        statement = feeds.feed_statement(frozenset(FEEDS[name]), backwards)
+        bounds = {"after": past.end // 2, "before": past.end // 2 + 200, "limit": 1000}
+        rows = past.connection.execute(statement.encode(), FEEDS[name] | bounds).fetchall()
+        return [row[1] for row in rows if row[1] and row[1] < bounds["before"]]
+
+    assert walk(backwards=True) == walk(backwards=False)[::-1]
 
 
 def test_the_measure_finds_what_there_is(past: Past) -> None:
     def found(filters: dict[str, Any], statement: Any = feeds.feed_statement) -> int:
-        return cost(past, statement(frozenset(filters)), **filters).found
+        ways = (cost(past, statement(frozenset(filters), way), **filters) for way in (False, True))
+        (count,) = {way.found for way in ways}
+        return count
 
     assert found(ORG) == LIMIT
     assert 0 < found(FEEDS["rare type"]) < LIMIT

@@ -83,7 +83,7 @@ class LedgerApi(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def create_app(services: ApiServices) -> FastAPI:
+def create_app(services: ApiServices) -> LedgerApi:
     """The application over one process's services, which it opens and closes."""
 
     @asynccontextmanager

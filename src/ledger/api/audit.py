@@ -12,6 +12,7 @@ from ledger.api.documentation import READ_ERRORS
 from ledger.api.feeds import Identifier, feed_page, position_in, time_filters
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.reading import Page, Present, RangeParameters, Read, split, tenant_filters
+from ledger.application.principal import Principal
 from ledger.domain.values import AUDIT_ID, ActorType
 from projections import feeds
 from projections.audited import COMMANDS
@@ -74,12 +75,24 @@ async def list_audit_entries(
     min_position: MinPosition = None,
 ) -> Response:
     """One entry for each fact, command and management act, the refused ones too, in log order."""
+    return await entries_page(request, principal, query, min_position)
+
+
+async def entries_page(
+    request: Request,
+    principal: Principal,
+    query: AuditQuery,
+    min_position: int | None = None,
+    backwards: bool = False,
+) -> Response:
+    """A page of the audit log; ``backwards`` the newest first, for people."""
     return await feed_page(
         Read(request, principal, query, min_position, _VIEW),
         feeds.audit_statement,
         audit_filters(query, query, tenant_filters(principal)),
         query,
         position_in(query.after),
+        backwards,
     )
 
 

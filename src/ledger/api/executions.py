@@ -36,6 +36,7 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.writing import (
+    Sent,
     execute,
     read_command,
     records_refusals,
@@ -126,13 +127,24 @@ async def list_executions(
     min_position: MinPosition = None,
 ) -> Response:
     """Lines of the credential's tenant, newest record id first; closed ones too."""
+    return await lines_page(request, principal, query, min_position)
+
+
+async def lines_page(
+    request: Request,
+    principal: Principal,
+    query: ListQuery,
+    min_position: int | None = None,
+    whole: bool = False,
+) -> Response:
+    """A page of lines, each as the list shows it or ``whole``, with the detail's keys too."""
     chosen: dict[str, Any] = query.chosen()
     filters = tenant_filters(principal) | chosen
     if query.cursor is not None:
         filters["after"] = _record_key(decode_cursor(query.cursor, chosen))
     read = Read(request, principal, query, min_position, _VIEW)
     rows = await read.rows(
-        lambda past: reading.list_statement(frozenset(filters), past),
+        lambda past: reading.list_statement(frozenset(filters), past, whole),
         {**filters, **read.periods, "limit": query.limit + 1},
     )
     found = [row for row in rows if row[1] is not None]
@@ -255,9 +267,23 @@ async def _manage(
 ) -> Response:
     """Carry out and answer the new detail, at the write's own position."""
     sent = await read_command(request, principal, model, optional=model is OptionalReason)
+    receipt = await manage(request, principal, line_id, command, sent)
+    response = await _detail_after(receipt, request, principal)
+    response.headers["Ledger-Position"] = str(receipt.position)
+    return response
+
+
+async def manage(
+    request: Request,
+    principal: Principal,
+    line_id: str,
+    command: type[Pause],
+    sent: Sent[Reason | OptionalReason],
+) -> Receipt:
+    """Carry out what was sent. Raises its refusal, which is recorded."""
     if not re.fullmatch(LINE_ID, line_id):
         await turn_down(request, principal, NotFound(_UNKNOWN), refused_command(command.action))
-    receipt = await execute(
+    return await execute(
         request,
         command(
             line_id,
@@ -268,9 +294,6 @@ async def _manage(
             idempotency=sent.key,
         ),
     )
-    response = await _detail_after(receipt, request, principal)
-    response.headers["Ledger-Position"] = str(receipt.position)
-    return response
 
 
 async def _detail_after(receipt: Receipt, request: Request, principal: Principal) -> Response:

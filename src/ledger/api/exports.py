@@ -1,6 +1,6 @@
-"""The audit log as one file: JSON lines or CSV, of any length, in flat memory (contract 5).
+"""A log as one file, of any length, in flat memory: the audit log as JSON lines or CSV, the feed.
 
-An export walks the log page by page, each a short statement of its own, up to where the log was
+An export walks its log page by page, each a short statement of its own, up to where the log was
 when it began; so it ends, and holds no connection while a slow reader takes its time. Where it
 cannot go on it breaks off: what is there never looks complete, and what is missing follows the
 last line that was received (``after``).
@@ -20,9 +20,9 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.audit import AuditFilters, audit_filters
-from ledger.api.authentication import Authenticated, authenticate
+from ledger.api.authentication import Authenticated, Unauthorized
 from ledger.api.documentation import READ_ERRORS
-from ledger.api.feeds import position_in, walk_from
+from ledger.api.feeds import Chosen, feed_filters, position_in, walk_from
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.reading import (
     Present,
@@ -148,10 +148,16 @@ _FORMATS: dict[str, tuple[str, Render, bytes]] = {
 
 
 class ExportQuery(Present, AuditFilters, RangeParameters):
-    """The export's parameters."""
+    """The audit log's export's parameters."""
 
     format: Literal["jsonl", "csv"] = "jsonl"
     cursor: str | None = None
+
+
+class EventsExportQuery(Present, Chosen, RangeParameters):
+    """The feed's export's parameters."""
+
+    format: Literal["jsonl"] = "jsonl"
 
 
 class _Export(StreamingResponse):
@@ -190,22 +196,52 @@ async def export_audit_log(
 ) -> Response:
     """What the list gives, as one file up to `Ledger-Position`. It resumes by `after`."""
     filters = audit_filters(query, query, tenant_filters(principal))
-    after = walk_from(filters, position_in(query.after), query.cursor)
-    values = {**filters, "after": after, "limit": _PAGE}
-    statement = feeds.audit_statement(frozenset(filters))
-    # The first page before the answer begins: so a refusal is one.
-    first = await Read(request, principal, query, min_position, _VIEW).rows(
-        lambda _: statement, values
+    return await _export(
+        request,
+        principal,
+        Read(request, principal, query, min_position, _VIEW),
+        feeds.audit_statement(frozenset(filters)),
+        {**filters, "after": walk_from(filters, position_in(query.after), query.cursor)},
+        f"audit-log.{query.format}",
+        goes_on=query.after is not None or query.cursor is not None,
     )
-    content_type, render, heading = _FORMATS[query.format]
-    if query.after is not None or query.cursor is not None:
-        heading = b""
+
+
+async def export_events(
+    request: Request, principal: Principal, query: EventsExportQuery
+) -> Response:
+    """The feed up to `Ledger-Position` as JSON lines. For people: programs follow the feed."""
+    filters = feed_filters(query, query, principal)
+    return await _export(
+        request,
+        principal,
+        Read(request, principal, query, None, _VIEW, behind_all=True),
+        feeds.feed_statement(frozenset(filters)),
+        {**filters, "after": position_in(query.after)},
+        f"events.{query.format}",
+    )
+
+
+async def _export(
+    request: Request,
+    principal: Principal,
+    read: Read,
+    statement: str,
+    begin: dict[str, Any],
+    name: str,
+    goes_on: bool = False,
+) -> Response:
+    """A walk's rows as a file of this name; one that ``goes_on`` has no heading again."""
+    values = {**begin, "limit": _PAGE}
+    # The first page before the answer begins: so a refusal is one.
+    first = await read.rows(lambda _: statement, values)
+    content_type, render, heading = _FORMATS[name.rsplit(".", 1)[1]]
     return _Export(
-        _pages(request, principal, statement, values, first, render, heading),
+        _pages(request, principal, statement, values, first, render, b"" if goes_on else heading),
         media_type=content_type,
         headers={
             "Ledger-Position": str(position_of(first)),
-            "Content-Disposition": f'attachment; filename="audit-log.{query.format}"',
+            "Content-Disposition": f'attachment; filename="{name}"',
             "Cache-Control": "no-store",
         },
     )
@@ -221,7 +257,7 @@ async def _pages(
     heading: bytes,
 ) -> AsyncIterator[bytes]:
     """An export's bytes, from its first page on."""
-    end = position_of(rows)
+    services, end = services_of(request), position_of(rows)
     if heading:
         yield heading
     while True:
@@ -230,7 +266,8 @@ async def _pages(
             yield render([row[2] for row in found])
         if len(found) < _PAGE:
             return
-        # A key that was revoked meanwhile goes no further.
-        await authenticate(request)
+        # A key that was revoked meanwhile goes no further, however its holder came in.
+        if await services.authenticator.lapsed([principal]):
+            raise Unauthorized("The credential was revoked.")
         values = {**values, "after": found[-1][1]}
-        rows = await services_of(request).door.fetch_page(principal, statement, values)
+        rows = await services.door.fetch_page(principal, statement, values)

@@ -105,3 +105,28 @@ class HistoryPage(Model):
 
     data: list[HistoryEvent]
     meta: Meta
+
+
+class TickModel(Model):
+    """A place in a line's history at which something happened, and the line's state after it."""
+
+    position: int
+    state: State
+
+
+class PlaceModel(Model):
+    """Where one stands in a line's history, with what is around it."""
+
+    first: HistoryEvent
+    last: HistoryEvent
+    until: list[HistoryEvent]
+    """The latest ones up to the place, the newest first."""
+    next: HistoryEvent | None
+    ticks: list[TickModel]
+    """Some, far enough apart to be told apart."""
+
+
+class PlaceAnswer(Model):
+    """The answer to where one stands."""
+
+    data: PlaceModel

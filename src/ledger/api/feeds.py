@@ -1,6 +1,7 @@
 """The feed: every published event in log order, pulled page by page (contract 5)."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
@@ -26,6 +27,7 @@ from ledger.api.reading import (
     split,
     tenant_filters,
 )
+from ledger.application.principal import Principal
 from ledger.domain.errors import NotFound
 from ledger.domain.values import EVENT_ID
 from projections import feeds
@@ -34,6 +36,12 @@ from projections.published import TYPES
 router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
 
 _VIEW = frozenset({"event"})
+
+BEYOND = 2**63 - 1
+"""Past every position."""
+
+Statement = Callable[[frozenset[str], bool], str]
+"""A walk's statement by its filters, and whether it goes backwards."""
 
 Identifier = Annotated[str | None, Field(min_length=1, max_length=200)]
 AfterEvent = Annotated[
@@ -90,13 +98,30 @@ async def list_events(
     min_position: MinPosition = None,
 ) -> Response:
     """Published events in log order. Go on with `cursor`; an empty page repeats the one sent."""
+    return await events_page(request, principal, query, min_position)
+
+
+async def events_page(
+    request: Request,
+    principal: Principal,
+    query: FeedQuery,
+    min_position: int | None = None,
+    backwards: bool = False,
+) -> Response:
+    """A page of the feed; ``backwards`` the newest first, for people."""
     return await feed_page(
         Read(request, principal, query, min_position, _VIEW, behind_all=True),
         feeds.feed_statement,
-        tenant_filters(principal) | query.chosen() | time_filters(query),
+        feed_filters(query, query, principal),
         query,
         position_in(query.after),
+        backwards,
     )
+
+
+def feed_filters(chosen: Chosen, stretch: RangeParameters, principal: Principal) -> dict[str, Any]:
+    """All filters of a statement, the credential's own among them."""
+    return tenant_filters(principal) | chosen.chosen() | time_filters(stretch)
 
 
 def time_filters(query: RangeParameters) -> dict[str, Any]:
@@ -106,18 +131,33 @@ def time_filters(query: RangeParameters) -> dict[str, Any]:
 
 
 async def feed_page(
-    read: Read, statement: Any, filters: dict[str, Any], query: Page, after: int
+    read: Read,
+    statement: Statement,
+    filters: dict[str, Any],
+    query: Page,
+    after: int,
+    backwards: bool = False,
 ) -> Response:
-    """A page of rows that are walked by position, ascending."""
+    """A page of rows that are walked by position, ascending; ``backwards`` the newest first."""
+    bound_to = {**filters, "after": after}
+    if backwards:
+        # A cursor goes on in its own direction only.
+        bound_to["backwards"] = True
+        before = BEYOND
+        if query.cursor is not None:
+            before = event_position(decode_cursor(query.cursor, bound_to))
+        begin = {"after": after, "before": before}
+    else:
+        begin = {"after": walk_from(filters, after, query.cursor)}
     rows = await read.rows(
-        lambda _: statement(frozenset(filters)),
-        {**filters, "after": walk_from(filters, after, query.cursor), "limit": query.limit + 1},
+        lambda _: statement(frozenset(filters), backwards),
+        {**filters, **begin, "limit": query.limit + 1},
     )
     found = [row for row in rows if row[1] is not None]
     shown = found[: query.limit]
     cursor = query.cursor
     if shown:
-        cursor = encode_cursor({"position": shown[-1][1]}, {**filters, "after": after})
+        cursor = encode_cursor({"position": shown[-1][1]}, bound_to)
     return page([row[2] for row in shown], cursor, len(found) > len(shown), position_of(rows))
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_args, get_origin
 from urllib.parse import parse_qsl
 
 import psycopg
-from fastapi import Header, Request
+from fastapi import Header, Request, Response
 from fastapi import params as fastapi_params
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,6 +24,7 @@ from ledger.api.authentication import Authenticated, authenticate
 from ledger.api.problems import UNBUILT, as_refusal, problem
 from ledger.api.writing import TurnsDown, turn_down
 from ledger.application.facts import pointers
+from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid, LedgerError, Refused
 
 _Filler = Callable[[Request], Any]
@@ -53,11 +54,11 @@ def needs(permission: str) -> dict[str, Any]:
 
 
 class LeanRoute(APIRoute):
-    """A route whose endpoint is called directly."""
+    """A route whose endpoint is called directly. Pages know their callers otherwise (``web``)."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
-        self._call: Callable[..., Awaitable[Any]] = endpoint
+        self._call: Callable[..., Awaitable[Response]] = endpoint
         self._permission: str = (self.openapi_extra or {})["x-permission"]
         self._turns_down: TurnsDown | None = getattr(endpoint, "turns_down", None)
         parameters = inspect.signature(endpoint, eval_str=True).parameters
@@ -81,19 +82,30 @@ class LeanRoute(APIRoute):
         """Authenticate, fill the arguments, call, answer; a refusal as a problem."""
         request = Request(scope, receive, send)
         try:
-            principal = await authenticate(request)
-            try:
-                principal.require(self._permission)
-                arguments = {name: fill(request) for name, fill in self._fillers}
-            except Refused as refusal:
-                if self._turns_down is None:
-                    raise
-                await turn_down(request, principal, refusal, self._turns_down)
-            arguments[self._principal] = principal
-            response = await self._call(**arguments)
+            response = await self._answer(request)
         except (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBUILT) as error:
-            response = problem(request, as_refusal(error))
+            response = self.refuse(request, as_refusal(error))
         await response(scope, receive, send)
+
+    async def identify(self, request: Request) -> Principal:
+        """Who asks: by a bearer token. Raises Unauthorized."""
+        return await authenticate(request)
+
+    def refuse(self, request: Request, error: LedgerError) -> Response:
+        """The answer to a request that is refused."""
+        return problem(request, error)
+
+    async def _answer(self, request: Request) -> Response:
+        principal = await self.identify(request)
+        try:
+            principal.require(self._permission)
+            arguments = {name: fill(request) for name, fill in self._fillers}
+        except Refused as refusal:
+            if self._turns_down is None:
+                raise
+            await turn_down(request, principal, refusal, self._turns_down)
+        arguments[self._principal] = principal
+        return await self._call(**arguments)
 
 
 def _filler(name: str, annotation: Any) -> _Filler:

@@ -30,6 +30,7 @@ from ledger.api.reading import (
     tagged,
     tenant_filters,
 )
+from ledger.application.principal import Principal
 from ledger.domain.errors import NotFound, RunsNotSupported
 from ledger.domain.values import (
     MODELS_WITH_RUNS,
@@ -83,6 +84,18 @@ async def list_runs(
     min_position: MinPosition = None,
 ) -> Response:
     """The runs of an agent_runtime or timeboxed_outcome line, newest request first."""
+    return tagged(request, await runs_page(request, principal, line_id, query, min_position))
+
+
+async def runs_page(
+    request: Request,
+    principal: Principal,
+    line_id: str,
+    query: RunsQuery,
+    min_position: int | None = None,
+    bare: bool = False,
+) -> Response:
+    """A page of runs, each whole or ``bare``: with input, output and error left null."""
     require_line_id(line_id)
     chosen = query.chosen()
     tenant = tenant_filters(principal)
@@ -93,7 +106,7 @@ async def list_runs(
         )
     names = frozenset(filters) - {"after_at"}
     rows = await Read(request, principal, query, min_position, _VIEWS).rows(
-        lambda past: reading.runs_statement(frozenset(tenant), names, past),
+        lambda past: reading.runs_statement(frozenset(tenant), names, past, bare),
         {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1},
     )
     model = rows[0][1]
@@ -109,7 +122,7 @@ async def list_runs(
         key = {"id": shown[-1][0], "at": format_instant(shown[-1][2])}
         cursor = encode_cursor(key, chosen | {"line": line_id})
     items = [_item(row, vault) for row in shown]
-    return tagged(request, page(items, cursor, len(found) > len(shown), position_of(rows)))
+    return page(items, cursor, len(found) > len(shown), position_of(rows))
 
 
 def _key(key: dict[str, Any]) -> tuple[int, datetime]:

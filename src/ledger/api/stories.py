@@ -1,7 +1,7 @@
 """A line's story: its history, its timeline and what it used (contract 4)."""
 
 from datetime import UTC, datetime, time, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -25,6 +25,7 @@ from ledger.api.reading import (
     position_of,
     tenant_filters,
 )
+from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.timeline import Interval, Turn, intervals, totals
 from ledger.domain.usage import Amounts, Range
@@ -36,6 +37,9 @@ router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanR
 MAX_INTERVALS = 10_000
 MAX_DAYS = 400
 _DEFAULT_DAYS = 30
+_LATEST = 10
+_TICKS = 1000
+"""More than that no slider is wide enough for."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_hours = msgspec.json.Decoder(list[tuple[str | None, int]]).decode
@@ -74,6 +78,63 @@ async def show_history(
     shown = found[: query.limit]
     cursor = encode_cursor({"position": shown[-1][2]}, of_line) if shown else None
     return page([row[3] for row in shown], cursor, len(found) > len(shown), position_of(rows))
+
+
+class PlaceQuery(Query):
+    """A place in a line's history: at a position, at an instant, or now."""
+
+    at: int | None = None
+
+    @property
+    def by(self) -> Literal["now", "position", "instant"]:
+        """How it is given."""
+        if self.at is not None:
+            return "position"
+        return "now" if self.as_of is None else "instant"
+
+
+async def show_place(
+    request: Request, principal: Principal, line_id: str, query: PlaceQuery
+) -> Response:
+    """Where one stands in a line's history, seen from now: the past knows nothing of what follows.
+
+    For the page alone: programs walk the history itself.
+    """
+    require_line_id(line_id)
+    tenant = tenant_filters(principal)
+    rows = await Read(request, principal, Query(), None, frozenset({"event"})).rows(
+        lambda _: stories.place_statement(frozenset(tenant), query.by),
+        {
+            **tenant,
+            "line_id": line_id,
+            "at": query.at,
+            "as_of": query.instant,
+            "limit": _LATEST,
+            "ticks": _TICKS,
+        },
+    )
+    _require_line(rows)
+    ends, until, following = ([r[4] for r in rows if r[2] == k] for k in ("end", "until", "next"))
+    ticks = (f'{{"position":{r[3]},"state":"{r[4]}"}}' for r in rows if r[2] == "tick")
+    data = (
+        f'{{"data":{{"first":{ends[0]},"last":{ends[-1]},"until":[{",".join(reversed(until))}],'
+        f'"next":{following[0] if following else "null"},"ticks":[{",".join(ticks)}]}}}}'
+    )
+    return answer(data, position_of(rows))
+
+
+async def show_run_events(
+    request: Request, principal: Principal, run_id: str, query: Query
+) -> Response:
+    """A run's own events, as its line's history has them; for the page alone."""
+    tenant = tenant_filters(principal)
+    rows = await Read(request, principal, query, None, frozenset({"event", "run"})).rows(
+        lambda past: stories.run_events_statement(frozenset(tenant), past),
+        {**tenant, "run_id": run_id, "limit": _LATEST},
+    )
+    if rows[0][1] is None:
+        raise NotFound("No such run.")
+    return page([row[3] for row in rows if row[2] is not None], None, False, position_of(rows))
 
 
 @router.get(

@@ -1,7 +1,7 @@
 """Webhook endpoints: set up, changed, looked at, and what became of their deliveries (contract 5).
 
-What a command answers comes with its receipt, so a request that is replayed is shown the same
-secret again; how deliveries stand is read from the view.
+What a command answers comes with its receipt (``webhook_commands.py``); how deliveries stand is
+read from the view.
 """
 
 import re
@@ -11,6 +11,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
+from ledger.api import webhook_commands as commands
 from ledger.api import webhook_models as models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import (
@@ -21,7 +22,7 @@ from ledger.api.documentation import (
     WRITE_ERRORS,
     body_of,
 )
-from ledger.api.feeds import Identifier, event_position
+from ledger.api.feeds import BEYOND, Identifier, event_position
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
@@ -34,47 +35,26 @@ from ledger.api.reading import (
     encode_cursor,
     page,
     position_of,
-    services_of,
     split,
     tenant_filters,
 )
-from ledger.api.writing import (
-    Sent,
-    execute,
-    read_command,
-    records_refusals,
-    refused_command,
-    turn_down,
-)
-from ledger.application.command import Receipt
-from ledger.application.principal import Principal
+from ledger.api.webhook_commands import UNKNOWN
+from ledger.api.writing import read_command, records_refusals, refused_command
 from ledger.application.webhooks import (
-    CreateEndpoint,
     DeleteEndpoint,
     RecoverEndpoint,
     RotateSecret,
-    Settings,
     TestEndpoint,
     UpdateEndpoint,
 )
-from ledger.domain.errors import Invalid, NotFound
-from ledger.domain.values import (
-    ENDPOINT_ID,
-    ORGANIZATION_ID,
-    WORKSPACE_ID,
-    format_id,
-    sort_key,
-)
-from ledger.feed.signing import create_secret
-from ledger.feed.target import ForbiddenTarget
+from ledger.domain.errors import NotFound
+from ledger.domain.values import ENDPOINT_ID, format_id, sort_key
 from projections import endpoints
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=LeanRoute)
 
 _VIEW = frozenset({"webhook"})
 _RIGHT = needs("webhooks:manage")
-_UNKNOWN = "No such webhook endpoint."
-_BEYOND = 2**63 - 1
 
 AnyEndpointId = Annotated[str, Path(description="A WHK id.", examples=["WHK-26-000007"])]
 
@@ -107,49 +87,13 @@ class DeliveriesQuery(Present, Page):
     responses={201: {"model": models.WebhookSecretAnswer}, **WRITE_ERRORS},
     openapi_extra=_RIGHT | IDEMPOTENT | body_of(models.NewWebhook),
 )
-@records_refusals(refused_command("webhook.create"))
+@records_refusals(refused_command(commands.CREATE))
 async def create_webhook(
     request: Request, principal: Authenticated, _: Annotated[NoParameters, QueryParameters()]
 ) -> Response:
     """An endpoint that is told what is recorded from here on. Its secret is shown this once."""
     sent = await read_command(request, principal, models.NewWebhook)
-    fault, body = await _fault(request, sent), sent.body
-    chosen = Settings()
-    if body is not None:
-        chosen = Settings(body.url, tuple(body.event_types), body.description, body.enabled)
-    command = CreateEndpoint(
-        principal,
-        request.state.request_id,
-        secret=create_secret(),
-        settings=chosen,
-        organization_id=_said(sent, "organization_id", ORGANIZATION_ID),
-        workspace_id=_said(sent, "workspace_id", WORKSPACE_ID),
-        fault=fault,
-        idempotency=sent.key,
-    )
-    return _answer(await execute(request, command), 201)
-
-
-def _said(sent: Sent[models.NewWebhook], name: str, pattern: str) -> str | None:
-    """A tenant's id, whatever else is wrong: another tenant's is 403 before anything is 422."""
-    value = sent.said.get(name) if isinstance(sent.said, dict) else None
-    return value if isinstance(value, str) and re.fullmatch(pattern, value) else None
-
-
-async def _fault(request: Request, sent: Sent[Any]) -> Invalid | None:
-    """What is wrong with a request, where its URL leads to included."""
-    url = getattr(sent.body, "url", None)
-    if sent.fault is None and url:
-        try:
-            await services_of(request).check_target(url)
-        except ForbiddenTarget as error:
-            return Invalid.at("/url", str(error))
-    return sent.fault
-
-
-def _answer(receipt: Receipt, status: int) -> Response:
-    """What a command is answered."""
-    return answer((receipt.answer or b"").decode(), receipt.position, status)
+    return await commands.create(request, principal, sent)
 
 
 @router.get(
@@ -210,13 +154,13 @@ async def show_webhook(
         {**tenant, "endpoint_id": endpoint_id},
     )
     if rows[0][1] is None:
-        raise NotFound(_UNKNOWN)
+        raise NotFound(UNKNOWN)
     return answer('{"data":' + rows[0][1] + "}", position_of(rows))
 
 
 def _require_id(endpoint_id: str) -> None:
     if not re.fullmatch(ENDPOINT_ID, endpoint_id):
-        raise NotFound(_UNKNOWN)
+        raise NotFound(UNKNOWN)
 
 
 @router.patch(
@@ -234,20 +178,7 @@ async def update_webhook(
 ) -> Response:
     """Change what is named. Enabled again, it is told what is recorded from here on."""
     sent = await read_command(request, principal, models.WebhookChanges)
-    chosen = sent.body.given if sent.body is not None else {}
-    if "event_types" in chosen:
-        chosen["event_types"] = tuple(chosen["event_types"])
-    fault = await _fault(request, sent)
-    return await _manage(
-        request,
-        principal,
-        endpoint_id,
-        UpdateEndpoint,
-        sent,
-        200,
-        fault,
-        settings=Settings(**chosen),
-    )
+    return await commands.update(request, principal, endpoint_id, sent)
 
 
 @router.delete(
@@ -265,9 +196,7 @@ async def delete_webhook(
     _: Annotated[NoParameters, QueryParameters()],
 ) -> Response:
     """Nothing is delivered to it any more, what is under way included."""
-    sent: Sent[Any] = Sent(None, None, None)
-    done = await _manage(request, principal, endpoint_id, DeleteEndpoint, sent, 204)
-    return Response(status_code=204, headers={"Ledger-Position": done.headers["Ledger-Position"]})
+    return await commands.delete(request, principal, endpoint_id)
 
 
 @router.post(
@@ -285,8 +214,7 @@ async def rotate_webhook_secret(
 ) -> Response:
     """The new secret is shown this once; the old one signs beside it for 24 hours."""
     sent = await read_command(request, principal, models.Nothing, optional=True)
-    secret = create_secret()
-    return await _manage(request, principal, endpoint_id, RotateSecret, sent, 200, secret=secret)
+    return await commands.rotate_secret(request, principal, endpoint_id, sent)
 
 
 @router.post(
@@ -305,8 +233,7 @@ async def recover_webhook(
 ) -> Response:
     """Deliveries since then that failed, or wait for another try, are tried at once, anew."""
     sent = await read_command(request, principal, models.Recovery)
-    since = sent.body.since if sent.body is not None else None
-    return await _manage(request, principal, endpoint_id, RecoverEndpoint, sent, 202, since=since)
+    return await commands.recover(request, principal, endpoint_id, sent)
 
 
 @router.post(
@@ -328,31 +255,7 @@ async def request_test(
     What came of it is found among the deliveries.
     """
     sent = await read_command(request, principal, models.Nothing, optional=True)
-    return await _manage(request, principal, endpoint_id, TestEndpoint, sent, 202)
-
-
-async def _manage(
-    request: Request,
-    principal: Principal,
-    endpoint_id: str,
-    command: Any,
-    sent: Sent[Any],
-    status: int,
-    fault: Invalid | None = None,
-    **more: Any,
-) -> Response:
-    """Carry out a command about an endpoint."""
-    if not re.fullmatch(ENDPOINT_ID, endpoint_id):
-        await turn_down(request, principal, NotFound(_UNKNOWN), refused_command(command.action))
-    made = command(
-        endpoint_id,
-        principal,
-        request.state.request_id,
-        fault=fault or sent.fault,
-        idempotency=sent.key,
-        **more,
-    )
-    return _answer(await execute(request, made), status)
+    return await commands.send_test(request, principal, endpoint_id, sent)
 
 
 @router.get(
@@ -372,7 +275,7 @@ async def list_deliveries(
     _require_id(endpoint_id)
     tenant, statuses = tenant_filters(principal), split(query.status) or []
     bound_to = {"endpoint_id": endpoint_id, "status": statuses}
-    before = _BEYOND
+    before = BEYOND
     if query.cursor is not None:
         before = event_position(decode_cursor(query.cursor, bound_to))
     rows = await Read(request, principal, query, min_position, _VIEW).rows(
@@ -380,7 +283,7 @@ async def list_deliveries(
         {**tenant, **bound_to, "before": before, "limit": query.limit + 1},
     )
     if rows[0][1] is None:
-        raise NotFound(_UNKNOWN)
+        raise NotFound(UNKNOWN)
     found = [row for row in rows if row[2] is not None]
     shown = found[: query.limit]
     cursor = encode_cursor({"position": shown[-1][2]}, bound_to) if shown else None

@@ -97,17 +97,23 @@ async def read_command(
     """What a command's request says. Raises BadRequest, TooLarge or UnsupportedMediaType."""
     raw = await read_body(request, _LARGEST_COMMAND, optional=optional)
     key, fault = _idempotency_key(request, principal, raw)
-    said = None
     try:
-        said = json_gate.parse(raw) if raw else {}
-        return Sent(model.model_validate(said), key, fault, said)
-    except ValidationError as error:
-        places = (*(fault.errors if fault else ()), *pointers(error, ""))
-        return Sent(None, key, Invalid("The request is not valid.", places), said)
+        return checked(json_gate.parse(raw) if raw else {}, model, key, fault)
     except Invalid as error:
         return Sent(None, key, error)
     except json_gate.BrokenJson as error:
         raise BadRequest(str(error)) from error
+
+
+def checked(
+    said: Any, model: type[M], key: IdempotencyKey | None, fault: Invalid | None = None
+) -> Sent[M]:
+    """What was said as its model, or with all that is wrong with it."""
+    try:
+        return Sent(model.model_validate(said), key, fault, said)
+    except ValidationError as error:
+        places = (*(fault.errors if fault else ()), *pointers(error, ""))
+        return Sent(None, key, Invalid("The request is not valid.", places), said)
 
 
 def _idempotency_key(

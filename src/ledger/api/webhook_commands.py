@@ -1,0 +1,143 @@
+"""Commands about webhook endpoints, carried out: for the API's routes and for the page's forms.
+
+What a command answers comes with its receipt, so a request that is replayed is shown the same
+secret again.
+"""
+
+import re
+from typing import Any
+
+from fastapi import Request, Response
+
+from ledger.api import webhook_models as models
+from ledger.api.reading import answer, services_of
+from ledger.api.writing import Sent, execute, refused_command, turn_down
+from ledger.application.command import Receipt
+from ledger.application.principal import Principal
+from ledger.application.webhooks import (
+    CreateEndpoint,
+    DeleteEndpoint,
+    RecoverEndpoint,
+    RotateSecret,
+    Settings,
+    TestEndpoint,
+    UpdateEndpoint,
+)
+from ledger.domain.errors import Invalid, NotFound
+from ledger.domain.values import ENDPOINT_ID, ORGANIZATION_ID, WORKSPACE_ID
+from ledger.feed.signing import create_secret
+from ledger.feed.target import ForbiddenTarget
+
+CREATE = "webhook.create"
+UNKNOWN = "No such webhook endpoint."
+
+
+async def create(request: Request, principal: Principal, sent: Sent[models.NewWebhook]) -> Response:
+    """Set an endpoint up. Its secret is in this answer only."""
+    fault, body = await _fault(request, sent), sent.body
+    chosen = Settings()
+    if body is not None:
+        chosen = Settings(body.url, tuple(body.event_types), body.description, body.enabled)
+    command = CreateEndpoint(
+        principal,
+        request.state.request_id,
+        secret=create_secret(),
+        settings=chosen,
+        organization_id=_said(sent, "organization_id", ORGANIZATION_ID),
+        workspace_id=_said(sent, "workspace_id", WORKSPACE_ID),
+        fault=fault,
+        idempotency=sent.key,
+    )
+    return _answer(await execute(request, command), 201)
+
+
+async def update(
+    request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.WebhookChanges]
+) -> Response:
+    """Change what is named."""
+    chosen = sent.body.given if sent.body is not None else {}
+    if "event_types" in chosen:
+        chosen["event_types"] = tuple(chosen["event_types"])
+    fault = await _fault(request, sent)
+    settings = Settings(**chosen)
+    return await _manage(
+        request, principal, endpoint_id, UpdateEndpoint, sent, 200, fault, settings=settings
+    )
+
+
+async def delete(
+    request: Request, principal: Principal, endpoint_id: str, sent: Sent[Any] | None = None
+) -> Response:
+    """Remove it."""
+    given: Sent[Any] = sent or Sent(None, None, None)
+    done = await _manage(request, principal, endpoint_id, DeleteEndpoint, given, 204)
+    return Response(status_code=204, headers={"Ledger-Position": done.headers["Ledger-Position"]})
+
+
+async def rotate_secret(
+    request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.Nothing]
+) -> Response:
+    """Replace its secret. The new one is in this answer only."""
+    secret = create_secret()
+    return await _manage(request, principal, endpoint_id, RotateSecret, sent, 200, secret=secret)
+
+
+async def recover(
+    request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.Recovery]
+) -> Response:
+    """Send again what was not delivered since an instant."""
+    since = sent.body.since if sent.body is not None else None
+    return await _manage(request, principal, endpoint_id, RecoverEndpoint, sent, 202, since=since)
+
+
+async def send_test(
+    request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.Nothing]
+) -> Response:
+    """Send a test."""
+    return await _manage(request, principal, endpoint_id, TestEndpoint, sent, 202)
+
+
+async def _manage(
+    request: Request,
+    principal: Principal,
+    endpoint_id: str,
+    command: Any,
+    sent: Sent[Any],
+    status: int,
+    fault: Invalid | None = None,
+    **more: Any,
+) -> Response:
+    """Carry out a command about an endpoint."""
+    if not re.fullmatch(ENDPOINT_ID, endpoint_id):
+        await turn_down(request, principal, NotFound(UNKNOWN), refused_command(command.action))
+    made = command(
+        endpoint_id,
+        principal,
+        request.state.request_id,
+        fault=fault or sent.fault,
+        idempotency=sent.key,
+        **more,
+    )
+    return _answer(await execute(request, made), status)
+
+
+def _said(sent: Sent[models.NewWebhook], name: str, pattern: str) -> str | None:
+    """A tenant's id, whatever else is wrong: another tenant's is 403 before anything is 422."""
+    value = sent.said.get(name) if isinstance(sent.said, dict) else None
+    return value if isinstance(value, str) and re.fullmatch(pattern, value) else None
+
+
+async def _fault(request: Request, sent: Sent[Any]) -> Invalid | None:
+    """What is wrong with a request, where its URL leads to included."""
+    url = getattr(sent.body, "url", None)
+    if sent.fault is None and url:
+        try:
+            await services_of(request).check_target(url)
+        except ForbiddenTarget as error:
+            return Invalid.at("/url", str(error))
+    return sent.fault
+
+
+def _answer(receipt: Receipt, status: int) -> Response:
+    """What a command is answered."""
+    return answer((receipt.answer or b"").decode(), receipt.position, status)

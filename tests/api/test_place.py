@@ -1,0 +1,89 @@
+"""Where one stands in a line's history, and a run's events, cost as much as is shown."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from projections import stories
+from tests.api.test_feed_plans import Past, cost
+from tests.support.edge import Edge
+from tests.support.facts import ORGANIZATION, fact
+
+OWN = {"organization": ORGANIZATION}
+TICKS, LIMIT = 50, 10
+
+
+class Busy:
+    """A line with thousands of events among another's, and one with a few."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.line, self.other, self.quiet = edge.fresh(), edge.fresh(), edge.fresh()
+        self.run = "RUN-26-800001"
+        begun = {"service_line_id": self.line}
+        edge.accept(
+            fact("run.requested", self.run, begun), fact("execution.checked_in", self.quiet)
+        )
+        for _ in range(6):
+            pairs = ((line, n) for n in range(490) for line in (self.line, self.other))
+            edge.accept(*(fact("execution.checked_in", line) for line, _ in pairs))
+        edge.accept(fact("run.started", self.run, begun), fact("run.failed", self.run))
+
+
+@pytest.fixture(scope="module")
+def busy(edge: Edge) -> Busy:
+    return Busy(edge)
+
+
+@pytest.fixture(scope="module")
+def past(edge: Edge, busy: Busy) -> Iterator[Past]:
+    with psycopg.connect(edge.conninfo, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
+        connection.execute("SET ROLE ledger_api")
+        found = connection.execute("SELECT max(position) FROM ledger.event").fetchall()
+        yield Past(connection, edge.clock.now, found[0][0])
+
+
+def place(past: Past, line_id: str, by: Any, **values: Any) -> Any:
+    statement = stories.place_statement(frozenset(OWN), by)
+    given = {"line_id": line_id, "limit": LIMIT, "ticks": TICKS, **OWN, **values}
+    return cost(past, statement, **given)
+
+
+def half_way(past: Past) -> dict[str, Any]:
+    found = past.connection.execute(
+        "SELECT notification_id, recorded_at FROM ledger.ledger_events"
+        " WHERE notification_id >= %s ORDER BY notification_id LIMIT 1",
+        (past.end // 2,),
+    ).fetchall()
+    return {"at": found[0][0], "as_of": found[0][1]}
+
+
+@pytest.mark.parametrize("by", ["now", "position", "instant"])
+def test_a_place_costs_as_much_as_is_shown(past: Past, busy: Busy, by: str) -> None:
+    found = place(past, busy.line, by, **half_way(past))
+    assert LIMIT + TICKS // 2 <= found.found <= LIMIT + TICKS + 3
+    # Each tick is one look-up in the index, and one row of the walk's own table.
+    assert found.rows <= 4 * (LIMIT + TICKS)
+    assert found.blocks <= 6 * (LIMIT + TICKS)
+
+
+@pytest.mark.parametrize("by", ["now", "position", "instant"])
+def test_a_quiet_line_costs_little_among_busy_ones(past: Past, busy: Busy, by: str) -> None:
+    found = place(past, busy.quiet, by, **half_way(past))
+    assert found.rows <= 40
+    assert found.blocks <= 60
+
+
+def test_anothers_line_costs_one_look(past: Past, busy: Busy) -> None:
+    found = place(past, busy.line, "now", organization="ORG-26-000002")
+    assert (found.found, found.rows <= 10, found.blocks <= 30) == (0, True, True)
+
+
+def test_a_runs_events_are_found_without_a_walk_through_its_lines(past: Past, busy: Busy) -> None:
+    statement = stories.run_events_statement(frozenset(OWN))
+    found = cost(past, statement, run_id=busy.run, limit=LIMIT, **OWN)
+    assert found.found == 3
+    assert found.rows <= 20
+    assert found.blocks <= 40
