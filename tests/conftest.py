@@ -10,6 +10,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import psycopg
 import pytest
@@ -17,11 +18,15 @@ import pytest
 from ledger.bootstrap import prepare_database
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
+from tests.support.edge import Edge, edge_of
 from tests.support.embedded import folder_in_tmp
 
 _numbers = itertools.count(1)
 
 MASTER_KEY = "0f" * 32
+
+collect_ignore = [] if find_spec("playwright") else ["browser"]
+"""Only `make browser` installs what the browser's tests import."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -97,6 +102,19 @@ def conninfo(server: EmbeddedPostgres, databases: Databases) -> Iterator[str]:
     name = databases.take()
     yield _named(server.url, name)
     _execute(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def edge(server: EmbeddedPostgres, request: pytest.FixtureRequest) -> Iterator[Edge]:
+    """A running service with a database of its own, for the tests of one module."""
+    name = "edge_" + request.module.__name__.rsplit(".", 1)[-1]
+    settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
+    _execute(server.url, f"CREATE DATABASE {name} TEMPLATE ledger_template STRATEGY FILE_COPY")
+    try:
+        with edge_of(settings, _named(server.url, name)) as edge:
+            yield edge
+    finally:
+        _execute(server.url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ from ledger.store.codec import EnvelopeMapper
 from ledger.store.log import Log
 from ledger.store.migrate import migrate
 from ledger.store.vault import Vault, load_master_key, parse_master_key
+from ledger.web.site import add_pages
 from projections import projections
 
 Clock = Callable[[], datetime]
@@ -114,7 +115,9 @@ def create_api(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Fas
         clock=clock,
         check_target=partial(check, allow_private=settings.webhook_allow_private),
     )
-    return create_app(services)
+    app = create_app(services)
+    add_pages(app)
+    return app
 
 
 def create_projector(conninfo: str) -> Projector:

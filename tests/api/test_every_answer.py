@@ -70,7 +70,8 @@ def test_each_request_gets_an_id_of_its_own(edge: Edge) -> None:
         ("/metrics", None, 200),
         ("/openapi.json", None, 200),
         ("/docs", None, 200),
-        ("/", None, 307),
+        ("/", None, 200),
+        ("/ui", None, 401),
     ],
 )
 def test_every_answer_carries_the_position(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import psycopg
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse, RedirectResponse
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -17,12 +17,6 @@ from projections import reading
 router = APIRouter(tags=["operations"])
 
 _Lag = list[tuple[str, int, int, int, int, object, str | None]]
-
-
-@router.get("/", include_in_schema=False)
-async def front_page() -> Response:
-    """The documentation, for now."""
-    return RedirectResponse("/docs", status_code=307)
 
 
 @router.get("/healthz", summary="Is the process alive?")

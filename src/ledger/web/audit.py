@@ -1,0 +1,87 @@
+"""The audit log as people look at it, the newest first (``/ui/audit``)."""
+
+from typing import Annotated, Any, get_args
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as QueryParameters
+from pydantic import Field
+
+from ledger.api import audit, exports, feed_models
+from ledger.api.authentication import Authenticated
+from ledger.api.lean import needs
+from ledger.application.fact_types import FACT_TYPES
+from ledger.domain.values import ActorType
+from ledger.web.log import ROWS, WrittenRange, chips, stream_address
+from ledger.web.pages import HEADERS, PageRoute, go, show, told
+from projections.audited import COMMANDS
+
+router = APIRouter(prefix="/ui/audit", include_in_schema=False, route_class=PageRoute)
+
+ACTIONS = (*FACT_TYPES, *sorted(COMMANDS))
+"""What a form suggests; refused facts may be called anything that was a type once."""
+
+_RIGHT = needs("audit:read")
+
+
+class AuditQuery(audit.AuditQuery, WrittenRange):
+    """The audit log's parameters; whose log it is may be left to the credential."""
+
+    organization_id: Annotated[str, Field(min_length=1, max_length=200)] = ""
+    limit: Annotated[int, Field(ge=1, le=100)] = ROWS
+
+
+@router.get("", openapi_extra=_RIGHT)
+async def show_audit_log(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[AuditQuery, QueryParameters()],
+) -> Response:
+    """A page of entries, the newest first; the first one follows the log."""
+    address = query.canonical(request)
+    if address is not None:
+        return go(address)
+    chosen = _chosen(query)
+    given = {name: value for name, value in chosen.items() if value}
+    whose = query.organization_id or principal.organization_id
+    found = None
+    if whose is not None:
+        asked = query.model_copy(update={"organization_id": whose})
+        found = await told(
+            audit.entries_page(request, principal, asked, backwards=True), feed_models.AuditPage
+        )
+    return show(
+        request,
+        "audit.html",
+        whose=whose,
+        entries=found.data if found is not None else None,
+        older=found.meta.cursor if found is not None and found.meta.has_more else None,
+        query=query,
+        chosen=chosen,
+        given=given,
+        exported=given | {"organization_id": whose},
+        given_limit=None if query.limit == ROWS else query.limit,
+        chips=chips(request, given),
+        stream=stream_address(
+            principal, chosen | {"organization_id": whose}, ("organization_id", "workspace_id")
+        ),
+        actions=ACTIONS,
+        actor_types=get_args(ActorType),
+    )
+
+
+def _chosen(query: AuditQuery) -> dict[str, Any]:
+    """The filters as addresses have them."""
+    chosen = {name: getattr(query, name) for name in audit.AuditFilters.model_fields}
+    return chosen | {"from": query.from_, "to": query.to}
+
+
+@router.get("/export", openapi_extra=_RIGHT)
+async def export_audit_log(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[exports.ExportQuery, QueryParameters()],
+) -> Response:
+    """The API's export, for who came in by the page."""
+    response = await exports.export_audit_log(request, principal, query)
+    response.headers.update(HEADERS)
+    return response

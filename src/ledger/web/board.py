@@ -1,0 +1,121 @@
+"""The board: what needs a human first, then everything else (GET ``/ui``)."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as QueryParameters
+from pydantic import Field
+
+from ledger.api import executions, models, streams
+from ledger.api.authentication import Authenticated
+from ledger.api.executions import Filters, ListQuery
+from ledger.api.lean import needs
+from ledger.api.problems import InvalidCursor
+from ledger.api.reading import split
+from ledger.application.principal import Principal
+from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES, State
+from ledger.web.pages import PageRoute, show, told
+
+router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
+
+STATES: tuple[State, ...] = ("blocked", "paused", "running", "idle", "closed")
+"""In the board's order: what needs a human first."""
+
+_PAGE = 50
+_MOST = 1000
+
+
+class BoardQuery(ListQuery):
+    """The API's filters; a page may be longer."""
+
+    limit: Annotated[int, Field(ge=1, le=_MOST)] = _PAGE
+    cursor: str | None = Field(default=None, pattern=r"^(?:" + "|".join(STATES) + r")~")
+
+
+class Group(NamedTuple):
+    """The lines of one state that a page shows."""
+
+    state: str
+    lines: Sequence[models.ExecutionDetail]
+
+
+class _Lines(models.Model):
+    """A page of whole lines."""
+
+    data: list[models.ExecutionDetail]
+    meta: models.Meta
+
+
+@router.get("", openapi_extra=needs("read"))
+async def show_board(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[BoardQuery, QueryParameters()],
+) -> Response:
+    """Counts by state and cause, then lines: blocked, paused, and the rest, page by page."""
+    # Each count says what one would see by choosing it: under all filters but its own kind.
+    others = Filters(**_filters(query) | {"state": None, "blocked_cause": None})
+    counts = await told(
+        executions.summarize_executions(request, principal, others), models.SummaryAnswer
+    )
+    groups, cursor = await _walk(request, principal, query, counts.data)
+    return show(
+        request,
+        "board.html",
+        query=query,
+        chosen=_filters(query),
+        counts=counts.data,
+        groups=groups,
+        given_limit="" if query.limit == _PAGE else query.limit,
+        cursor=cursor,
+        states=STATES,
+        causes=CAUSES,
+        models=EXECUTION_MODELS,
+        product_lines=PRODUCT_LINES,
+    )
+
+
+def _filters(query: Filters) -> dict[str, Any]:
+    return {name: getattr(query, name) for name in Filters.model_fields}
+
+
+async def _walk(
+    request: Request, principal: Principal, query: BoardQuery, counts: models.SummaryModel
+) -> tuple[list[Group], str | None]:
+    """A page of groups, and where the next one begins, if there is one.
+
+    A page's cursor is a state and the API's own cursor among the lines of that state.
+    """
+    asked = split(query.state) or STATES
+    wanted = [state for state in STATES if state in asked and counts.by_state[state]]
+    after: str | None = None
+    if query.cursor is not None:
+        begin, _, after = query.cursor.partition("~")
+        if begin not in asked:
+            raise InvalidCursor("The cursor is not valid for these filters.")
+        wanted = [state for state in wanted if STATES.index(state) >= STATES.index(begin)]
+    groups: list[Group] = []
+    left = query.limit
+    for state in wanted:
+        if left == 0:
+            return groups, f"{state}~"
+        part = query.model_copy(update={"state": state, "cursor": after or None, "limit": left})
+        page = await told(executions.lines_page(request, principal, part, whole=True), _Lines)
+        after = None
+        if page.data:
+            groups.append(Group(state, page.data))
+        if page.meta.has_more:
+            return groups, f"{state}~{page.meta.cursor}"
+        left -= len(page.data)
+    return groups, None
+
+
+@router.get("/stream", openapi_extra=needs("read"))
+async def follow(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[streams.StreamQuery, QueryParameters()],
+) -> Response:
+    """The API's stream, for the page's script."""
+    return await streams.stream_events(request, principal, query)

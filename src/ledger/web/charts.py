@@ -1,0 +1,231 @@
+"""Where the marks of a chart go: pure geometry, for SVG attributes.
+
+Widths are shares of a hundred: a drawing as wide as its place, in which letters and patterns keep
+their size. Heights are pixels.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+LEAST = 0.3
+"""A piece is drawn at least so wide, so that a short stop in a long life is seen at all."""
+
+_DAY = 86_400
+_STEPS = (
+    1, 5, 15, 30, 60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600,
+    _DAY, 2 * _DAY, 7 * _DAY, 14 * _DAY, 28 * _DAY, 91 * _DAY, 182 * _DAY, 365 * _DAY,
+    3650 * _DAY,
+)  # fmt: skip
+"""What the labels of a time axis may lie apart, in seconds."""
+
+_LEVELS = (
+    0.001, 0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600, _DAY, 7 * _DAY, 30 * _DAY, 365 * _DAY,
+    36_500 * _DAY,
+)  # fmt: skip
+"""Where the grid of a scale of durations may have lines, in seconds."""
+
+
+class Interval(NamedTuple):
+    """A stretch of time in which one thing held."""
+
+    kind: str
+    since: datetime
+    until: datetime
+
+    @property
+    def length(self) -> timedelta:
+        """How long it lasted."""
+        return self.until - self.since
+
+
+class Piece(NamedTuple):
+    """A stretch of a band: from ``x``, so wide."""
+
+    x: float
+    width: float
+    kind: str
+    since: datetime
+    until: datetime
+    parts: int = 1
+    """How many intervals it stands for; of several, ``kind`` is that which held longest."""
+
+
+class Label(NamedTuple):
+    """An instant on a time axis."""
+
+    x: float
+    at: datetime
+    format: str
+    """How it is written (strftime)."""
+
+    @property
+    def anchor(self) -> str:
+        """Which end of the text stands at ``x``: none is cut off at either end of the axis."""
+        return "start" if self.x < 8 else "end" if self.x > 92 else "middle"
+
+
+class Bar(NamedTuple):
+    """A bar that stands on the ground of its box."""
+
+    x: float
+    width: float
+    y: float
+    height: float
+
+    @property
+    def centre(self) -> float:
+        """Where its middle is."""
+        return self.x + self.width / 2
+
+
+class Level(NamedTuple):
+    """A line of the grid."""
+
+    y: float
+    seconds: float
+
+
+def share(at: datetime, start: datetime, end: datetime) -> float:
+    """Where an instant lies between two others: 0 to 100."""
+    whole = (end - start).total_seconds()
+    if whole <= 0:
+        return 0.0
+    return min(100.0, max(0.0, 100 * (at - start).total_seconds() / whole))
+
+
+def band(intervals: Sequence[Interval], most: int = 1000) -> list[Piece]:
+    """Pieces that cover the whole width in turn; no more than about twice ``most``.
+
+    Neighbours that are too short to be told apart are one piece.
+    """
+    if not intervals:
+        return []
+    start, end = intervals[0].since, intervals[-1].until
+    least = (end - start) / most if len(intervals) > most else timedelta(0)
+    found: list[Piece] = []
+    waiting: list[Interval] = []
+    for interval in intervals:
+        if waiting and interval.length >= least:
+            found.append(_piece(waiting, start, end))
+            waiting = []
+        waiting.append(interval)
+        if waiting[-1].until - waiting[0].since >= least:
+            found.append(_piece(waiting, start, end))
+            waiting = []
+    if waiting:
+        found.append(_piece(waiting, start, end))
+    return found
+
+
+def lane(intervals: Iterable[Interval], start: datetime, end: datetime) -> list[Piece]:
+    """Pieces that lie apart, between ``start`` and ``end``; those that all but touch are one."""
+    gap = (end - start) / 1000
+    groups: list[list[Interval]] = []
+    for interval in intervals:
+        if groups and interval.since - groups[-1][-1].until <= gap:
+            groups[-1].append(interval)
+        else:
+            groups.append([interval])
+    return [_piece(group, start, end) for group in groups]
+
+
+def _piece(group: Sequence[Interval], start: datetime, end: datetime) -> Piece:
+    since, until = group[0].since, group[-1].until
+    x = share(since, start, end)
+    lengths: dict[str, timedelta] = {}
+    for interval in group:
+        lengths[interval.kind] = lengths.get(interval.kind, timedelta(0)) + interval.length
+    kind = max(lengths, key=lambda name: lengths[name])
+    width = 100.0 if end <= start else share(until, start, end) - x
+    return Piece(x, width, kind, since, until, len(group))
+
+
+def drawn(pieces: Iterable[Piece]) -> list[Piece]:
+    """As they are painted: the short ones last and wide enough to be seen, none beyond the box."""
+    wide = []
+    for piece in sorted(pieces, key=lambda piece: -piece.width):
+        width = max(piece.width, LEAST)
+        wide.append(piece._replace(x=min(piece.x, 100 - width), width=width))
+    return wide
+
+
+def axis(start: datetime, end: datetime, most: int = 6) -> list[Label]:
+    """Round instants between two others, in the zone that these are told in."""
+    span = (end - start).total_seconds()
+    step = next((s for s in _STEPS if span <= s * most), _STEPS[-1])
+    midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
+    if step >= _DAY:
+        # Weeks begin on Mondays whatever day the axis begins on.
+        days = step // _DAY
+        begin = midnight - timedelta(days=(midnight.toordinal() - 1) % days)
+    else:
+        passed = (start - midnight).total_seconds()
+        begin = midnight + timedelta(seconds=passed // step * step)
+    written = _written(step, span)
+    # Steps go by the wall clock, as a zone's days do; places go by time as it passes.
+    first, last = start.astimezone(UTC), end.astimezone(UTC)
+    number = math.ceil(span / step) + 2
+    walls = (begin + timedelta(seconds=step) * n for n in range(number))
+    found = [
+        Label(share(wall.astimezone(UTC), first, last), wall, written)
+        for wall in walls
+        if first <= wall.astimezone(UTC) <= last
+    ]
+    return found or [Label(0, start, "%Y-%m-%d %H:%M:%S")]
+
+
+def _written(step: float, span: float) -> str:
+    if step >= _DAY:
+        return "%Y-%m-%d" if span > 300 * _DAY else "%m-%d"
+    if step < 60:
+        return "%H:%M:%S"
+    return "%m-%d %H:%M" if span > _DAY / 2 else "%H:%M"
+
+
+def levels(seconds: Iterable[float], height: float) -> list[Level]:
+    """The grid of a logarithmic scale that holds all of these durations, from the ground up."""
+    given = [one for one in seconds if one > 0] or [1.0]
+    low = max((n for n, s in enumerate(_LEVELS) if s <= min(given)), default=0)
+    high = min((n for n, s in enumerate(_LEVELS) if s >= max(given)), default=len(_LEVELS) - 1)
+    chosen = _LEVELS[low : max(high, low + 1) + 1]
+    if len(chosen) < 2:
+        chosen = _LEVELS[-2:]
+    return [Level(_height_above(one, chosen, height), one) for one in chosen]
+
+
+def bars(
+    seconds: Sequence[float | None], grid: Sequence[Level], height: float, slots: int = 24
+) -> list[Bar]:
+    """A bar for each duration, side by side; a stump where there is none. Few are not fat."""
+    width = 100 / max(len(seconds), slots)
+    scale = [level.seconds for level in grid]
+    found = []
+    for number, one in enumerate(seconds):
+        y = height if one is None or one <= 0 else _height_above(one, scale, height)
+        y = min(y, height - 3)
+        found.append(Bar(width * (number + 0.1), width * 0.8, y, height - y))
+    return found
+
+
+def _height_above(seconds: float, scale: Sequence[float], height: float) -> float:
+    """The distance from the top, so that the scale's ends are at the ground and at the top."""
+    low, high = math.log(scale[0]), math.log(scale[-1])
+    reach = (math.log(seconds) - low) / (high - low)
+    return height * (1 - min(1.0, max(0.0, reach)))
+
+
+def labelled(found: Sequence[Bar], apart: float = 22) -> list[int]:
+    """Which bars get a label: the first, and each that is far enough from the one before."""
+    chosen: list[int] = []
+    for number, bar in enumerate(found):
+        if not chosen or bar.centre - found[chosen[-1]].centre >= apart:
+            chosen.append(number)
+    return chosen
+
+
+def strokes(positions: Iterable[int], first: int, last: int, wide: int = 1000) -> str:
+    """A path of upright strokes where these lie between two positions, in a box ``wide`` × 1."""
+    span = max(1, last - first)
+    return "".join(f"M{wide * (at - first) / span:.1f} 0v1" for at in positions)

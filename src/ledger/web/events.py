@@ -1,0 +1,94 @@
+"""The feed as people look at it, the newest first (``/ui/events``), and one event of it."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as QueryParameters
+from pydantic import Field
+
+from ledger.api import exports, feed_models, feeds
+from ledger.api.authentication import Authenticated
+from ledger.api.lean import needs
+from ledger.api.reading import Present
+from ledger.web.log import ROWS, WrittenRange, chips, stream_address
+from ledger.web.pages import HEADERS, PageRoute, go, show, told
+from ledger.web.summary import summary
+from projections.published import TYPES
+
+router = APIRouter(prefix="/ui/events", include_in_schema=False, route_class=PageRoute)
+
+
+class EventsQuery(feeds.FeedQuery, WrittenRange):
+    """The feed's parameters."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = ROWS
+
+
+@router.get("", openapi_extra=needs("read"))
+async def show_events(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[EventsQuery, QueryParameters()],
+) -> Response:
+    """A page of events, the newest first; the first one follows the feed."""
+    address = query.canonical(request)
+    if address is not None:
+        return go(address)
+    found = await told(
+        feeds.events_page(request, principal, query, backwards=True), feed_models.EventPage
+    )
+    chosen = _chosen(query)
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return show(
+        request,
+        "events.html",
+        events=found.data,
+        older=found.meta.cursor if found.meta.has_more else None,
+        query=query,
+        chosen=chosen,
+        given=given,
+        given_limit=None if query.limit == ROWS else query.limit,
+        chips=chips(request, given),
+        stream=stream_address(principal, chosen, tuple(feeds.Chosen.model_fields)),
+        types=tuple(TYPES),
+        summary=summary,
+    )
+
+
+def _chosen(query: EventsQuery) -> dict[str, Any]:
+    """The filters as addresses have them."""
+    chosen = {name: getattr(query, name) for name in feeds.Chosen.model_fields}
+    return chosen | {"from": query.from_, "to": query.to}
+
+
+@router.get("/export", openapi_extra=needs("read"))
+async def export_events(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[exports.EventsExportQuery, QueryParameters()],
+) -> Response:
+    """The events of a page and all beyond it, as a file in log order."""
+    response = await exports.export_events(request, principal, query)
+    response.headers.update(HEADERS)
+    return response
+
+
+@router.get("/{event_id}", openapi_extra=needs("read"))
+async def show_event(
+    request: Request,
+    principal: Authenticated,
+    event_id: str,
+    query: Annotated[Present, QueryParameters()],
+) -> Response:
+    """One event: its whole envelope."""
+    answer = await feeds.show_event(request, principal, event_id, query)
+    body = bytes(answer.body)
+    return show(
+        request,
+        "event.html",
+        event=feed_models.EventAnswer.model_validate_json(body).data,
+        # As it was told, digit by digit.
+        envelope=json.loads(body)["data"],
+        summary=summary,
+    )

@@ -1,0 +1,125 @@
+"""To another id, another instant, another time zone."""
+
+import re
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as QueryParameters
+from pydantic import BaseModel, ConfigDict, Field
+
+from ledger.api import executions, models
+from ledger.api.authentication import Authenticated
+from ledger.api.lean import NoParameters, needs
+from ledger.api.reading import AsOf, encode_cursor
+from ledger.application.principal import Principal
+from ledger.domain.errors import Invalid, NotFound
+from ledger.domain.values import (
+    ENDPOINT_ID,
+    EVENT_ID,
+    LINE_ID,
+    RUN_ID,
+    format_id,
+    format_instant,
+    sort_key,
+)
+from ledger.web.pages import PageRoute, go, own_page, read_form, told, with_parameter
+from ledger.web.showing import ZONE_COOKIE, Zone, zone_of
+
+router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
+
+_YEAR = 365 * 86_400
+
+_PLACES = (
+    (LINE_ID, "/ui/lines/"),
+    (RUN_ID, "/ui/runs/"),
+    (EVENT_ID, "/ui/events/"),
+    (ENDPOINT_ID, "/ui/webhooks/"),
+)
+
+
+class SearchQuery(BaseModel):
+    """What is looked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(default="", max_length=100)
+    as_of: AsOf = None
+
+
+class InstantQuery(BaseModel):
+    """Which instant a page is wanted of, as a person wrote it, in the zone of the page."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    at: str = Field(max_length=40)
+    next: str = Field(max_length=8000)
+
+
+class ZoneForm(BaseModel):
+    """In which zone instants are wanted from now on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    form_key: str
+    zone: str = Field(max_length=64)
+    next: str = Field(max_length=8000)
+
+
+@router.get("/search", openapi_extra=needs("read"))
+async def search(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[SearchQuery, QueryParameters()],
+) -> Response:
+    """To the page of an id; of an execution record to its line's. Raises NotFound."""
+    identifier = query.id.strip().upper()
+    place = next((path for form, path in _PLACES if re.fullmatch(form, identifier)), None)
+    if place is None:
+        raise NotFound(
+            "Ids look like LIN-26-000042, RUN-26-000042, EVT-26-000042 or WHK-26-000042."
+        )
+    path = place + identifier
+    if place == "/ui/runs/" and (line_id := await _line_of_record(request, principal, identifier)):
+        path = f"/ui/lines/{line_id}"
+    return go(with_parameter(path, "as_of", query.as_of))
+
+
+async def _line_of_record(request: Request, principal: Principal, record_id: str) -> str | None:
+    """The line whose execution record has this id; None: it is none's."""
+    number = sort_key(record_id) + 1
+    just_above = {"id": format_id("RUN", number // 10**12, number % 10**12)}
+    query = executions.ListQuery(cursor=encode_cursor(just_above, {}), limit=1)
+    found = await told(executions.list_executions(request, principal, query), models.ExecutionList)
+    return next((row.service_line_id for row in found.data if row.id == record_id), None)
+
+
+@router.get("/as-of", openapi_extra=needs("read"))
+async def look_back(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[InstantQuery, QueryParameters()],
+) -> Response:
+    """The same page as of another instant."""
+    try:
+        instant = zone_of(request).instant(query.at)
+    except (ValueError, OverflowError) as error:
+        raise Invalid.at("/at", "must be a date and a time, such as 2026-11-30 18:00") from error
+    return go(with_parameter(own_page(query.next), "as_of", format_instant(instant)))
+
+
+@router.post("/zone", openapi_extra=needs("read"))
+async def choose_zone(
+    request: Request,
+    principal: Authenticated,
+    _: Annotated[NoParameters, QueryParameters()],
+) -> Response:
+    """Show instants in another zone from now on, in this browser."""
+    form = await read_form(request, ZoneForm)
+    try:
+        name = Zone(form.zone).name
+    except ValueError as error:
+        raise Invalid.at("/zone", "must be a time zone, such as Europe/Berlin") from error
+    response = go(own_page(form.next))
+    response.set_cookie(ZONE_COOKIE, quote(name), max_age=_YEAR, path="/ui", samesite="strict")
+    return response

@@ -1,0 +1,256 @@
+"""What every page shares: its route, its forms, its headers, and how a refusal looks."""
+
+import hashlib
+import secrets
+from collections.abc import Awaitable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.types import Receive, Scope, Send
+
+from ledger.api.authentication import Unauthorized
+from ledger.api.lean import LeanRoute, parse_query
+from ledger.api.problems import STATUS, status_of
+from ledger.api.reading import services_of
+from ledger.api.writing import media_type, read_capped
+from ledger.application.command import IdempotencyKey
+from ledger.application.principal import Principal
+from ledger.domain.errors import Invalid, LedgerError
+from ledger.domain.values import parse_bound
+from ledger.web import session, showing
+
+M = TypeVar("M", bound=BaseModel)
+
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    # Not "no-referrer": a form's request would then not say where it comes from.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    # Not kept anywhere: after signing out the way back shows nothing.
+    "Cache-Control": "no-store",
+}
+"""Of every page: nothing from elsewhere is loaded, nothing of ours is framed, kept or sniffed."""
+
+HOME = "/ui"
+_LARGEST_FORM = 64 * 1024
+
+_templates = Environment(
+    loader=PackageLoader("ledger.web"),
+    autoescape=select_autoescape(),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,
+)
+_templates.filters.update(showing.FILTERS)
+
+
+class Form(BaseModel):
+    """What every form that changes something carries. A field that was left empty is not given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks(cls, values: Any) -> Any:
+        return {name: value for name, value in values.items() if value != ""}
+
+    form_key: str = Field(max_length=100)
+    request_key: str = Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")
+    """Sent twice, by an impatient hand, the form is carried out once (contract 7)."""
+
+
+class PageRoute(LeanRoute):
+    """A page: its caller is known by the session, a refusal of it is a page too."""
+
+    async def identify(self, request: Request) -> Principal:
+        """Whose session it is. Raises Unauthorized, or Forbidden for another site's requests."""
+        found = session.session_of(request)
+        session.require_own_origin(request)
+        principal = await services_of(request).authenticator.authenticate(found.token)
+        request.state.session, request.state.principal = found, principal
+        return principal
+
+    def refuse(self, request: Request, error: LedgerError) -> Response:
+        """A page that says why, in words."""
+        return refusal_page(request, error)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; but first make the address what one would like to pass on."""
+        if scope["method"] == "GET" and (given := _without_blanks(scope["query_string"])):
+            await go(scope["path"] + given.rstrip("?"))(scope, receive, send)
+            return
+        await super().serve(scope, receive, send)
+
+
+async def told(answer: Awaitable[Response], model: type[M]) -> M:
+    """What the API answers, as the model that describes it."""
+    return model.model_validate_json(bytes((await answer).body))
+
+
+def show(request: Request, template: str, status: int = 200, **context: Any) -> Response:
+    """A page, with its banner and its links at the instant that its address names."""
+    services = services_of(request)
+    principal: Principal | None = getattr(request.state, "principal", None)
+    found: session.Session | None = getattr(request.state, "session", None)
+    now, zone = services.clock(), showing.zone_of(request)
+    as_of, instant = _asked(request)
+    common = {
+        "request": request,
+        "status": status,
+        "principal": principal,
+        "form_key": found.form_key if found is not None else None,
+        "request_key": secrets.token_urlsafe(12),
+        "zone": zone,
+        "as_of": as_of,
+        "seen_at": instant or now,
+        "now": now,
+        "now_link": with_parameter(here(request), "as_of", None),
+        "picks": showing.picks(now, zone),
+        "at_instant": partial(with_parameter, here(request), "as_of"),
+        "here": here(request),
+        "static": showing.static,
+        "link": _linker(as_of),
+    }
+    text = _templates.get_template(template).render(common | context)
+    response = HTMLResponse(text, status_code=status, headers=dict(HEADERS))
+    if found is not None and found.is_half_over(now):
+        session.keep(request, response, found.prolonged(now))
+    return response
+
+
+def _asked(request: Request) -> tuple[str | None, datetime | None]:
+    """The instant that is looked at, as the address has it and as it is; None: now."""
+    text = request.query_params.get("as_of")
+    try:
+        return (text, parse_bound(text)) if text is not None else (None, None)
+    except ValueError:
+        return None, None
+
+
+def refusal_page(request: Request, error: LedgerError, **context: Any) -> Response:
+    """A refusal in words, with its status; without a session the page that asks for a token."""
+    status = status_of(error)
+    if isinstance(error, Unauthorized):
+        request.state.principal = request.state.session = None
+        context = {"next": here(request), "said": error.detail} | context
+        if _comes_from_elsewhere(request):
+            return show(request, "arrival.html", next=here(request))
+        response = show(request, "sign_in.html", status, **context)
+        response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+    response = show(
+        request,
+        "refusal.html",
+        status,
+        title=STATUS[error.code][1],
+        error=error,
+        places=error.errors if isinstance(error, Invalid) else (),
+        request_id=request.state.request_id,
+        **context,
+    )
+    if status == 503:
+        response.headers["Retry-After"] = "2"
+    return response
+
+
+def _without_blanks(query: bytes) -> str | None:
+    """The query string without the fields that a form's user left empty; None: it has none."""
+    parts = query.decode("ascii", "replace").split("&")
+    filled = [part for part in parts if part.partition("=")[2] or "=" not in part]
+    return None if len(filled) == len(parts) else "?" + "&".join(filled)
+
+
+def _comes_from_elsewhere(request: Request) -> bool:
+    """Whether a link on another site led here: then the cookie stays at home (``Strict``)."""
+    headers = request.headers
+    return (
+        request.method == "GET"
+        and headers.get("sec-fetch-site") == "cross-site"
+        and headers.get("sec-fetch-mode") == "navigate"
+    )
+
+
+async def read_form(request: Request, model: type[M]) -> M:
+    """A form's fields, once it is sure that it is ours. Raises Forbidden or Invalid."""
+    if media_type(request) != "application/x-www-form-urlencoded":
+        raise Invalid.at("", "must be a form")
+    raw = await read_capped(request, _LARGEST_FORM)
+    sent = parse_qs(raw.decode("ascii", "replace")).get("form_key", [""])
+    request.state.session.require_form_key(sent[0])
+    filled = parse_query(raw, model)
+    assert isinstance(filled, model)
+    return filled
+
+
+def idempotency_of(request: Request, principal: Principal, form: Form) -> IdempotencyKey:
+    """The key under which a form is carried out once; with other words it is another form."""
+    said = form.model_dump_json(exclude={"form_key", "request_key"})
+    fingerprint = hashlib.sha256(said.encode()).digest()
+    return IdempotencyKey(principal.id, request.url.path, f"ui-{form.request_key}", fingerprint)
+
+
+def go(path: str) -> Response:
+    """To another page, by GET."""
+    return RedirectResponse(path, status_code=303, headers=dict(HEADERS))
+
+
+def here(request: Request) -> str:
+    """The address of the page that is looked at: where a form was sent from, the form's page."""
+    if request.method in ("GET", "HEAD"):
+        query = request.url.query
+        return request.url.path + (f"?{query}" if query else "")
+    sender = urlsplit(request.headers.get("referer", ""))
+    path = sender.path + (f"?{sender.query}" if sender.query else "")
+    return path if _is_own(path) else HOME
+
+
+def own_page(path: str) -> str:
+    """A path below ``/ui``: nobody is led anywhere else. Raises Invalid."""
+    if not _is_own(path):
+        raise Invalid.at("/next", "must be a page of this site")
+    return path
+
+
+def _is_own(path: str) -> bool:
+    return path == HOME or path.startswith((f"{HOME}/", f"{HOME}?"))
+
+
+def with_parameter(address: str, name: str, value: str | None) -> str:
+    """An address of this site with a parameter set, or without it."""
+    path, _, query = address.partition("?")
+    given = [pair for pair in parse_qsl(query) if pair[0] != name]
+    if value is not None:
+        given.append((name, value))
+    return path + (f"?{urlencode(given)}" if given else "")
+
+
+def _linker(as_of: str | None) -> Any:
+    """Makes links that stay at the instant that is looked at."""
+
+    def link(path: str, **parameters: Any) -> str:
+        given = {n.rstrip("_"): v for n, v in parameters.items() if v is not None and v != ""}
+        if as_of is not None:
+            given.setdefault("as_of", as_of)
+        return path + (f"?{urlencode(given)}" if given else "")
+
+    return link

@@ -1,0 +1,178 @@
+"""How instants, durations and numbers are shown to people.
+
+Every instant is shown in one zone, which the page names: UTC, or the one that the browser said its
+user lives in (a cookie; no right hangs on it).
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.resources import files
+from typing import Any
+from urllib.parse import unquote
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from fastapi import Request
+from markupsafe import Markup
+
+from ledger.domain.values import format_instant, parse_instant
+
+ZONE_COOKIE = "ledger_zone"
+
+_UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+class Zone:
+    """The zone in which a page shows instants."""
+
+    def __init__(self, name: str) -> None:
+        """Raises ValueError for a name that is none."""
+        try:
+            self._zone = UTC if name == "UTC" else ZoneInfo(name)
+        except (ZoneInfoNotFoundError, OSError) as error:
+            raise ValueError("no such time zone") from error
+        self.name = name
+
+    @property
+    def is_utc(self) -> bool:
+        """Whether it is the one that the API speaks."""
+        return self.name == "UTC"
+
+    def local(self, instant: datetime | str) -> datetime:
+        """The instant in this zone."""
+        known = parse_instant(instant) if isinstance(instant, str) else instant
+        return known.astimezone(self._zone)
+
+    def instant(self, text: str) -> datetime:
+        """What a person wrote (``2026-11-30T18:00``) as an instant. Raises ValueError."""
+        written = datetime.fromisoformat(text)
+        if written.tzinfo is None:
+            written = written.replace(tzinfo=self._zone)
+        return written.astimezone(UTC)
+
+    def show(self, instant: datetime | str | None, precise: bool = False) -> Markup:
+        """An instant as an element that names it exactly too; ``precise`` to the microsecond."""
+        if instant is None:
+            return Markup("—")
+        at = self.local(instant)
+        text = self.plain(at) + (f".{at.microsecond:06}" if precise else "")
+        exact = format_instant(at)
+        return Markup('<time datetime="{0}" title="{0} ({1})">{2}</time>').format(
+            exact, self.name, text
+        )
+
+    def plain(self, instant: datetime | str) -> str:
+        """An instant where there can be no element."""
+        return f"{self.local(instant):%Y-%m-%d %H:%M:%S}"
+
+    def day(self, instant: datetime | str) -> str:
+        """The instant's day."""
+        return f"{self.local(instant):%Y-%m-%d}"
+
+    def short(self, instant: datetime | str) -> str:
+        """An instant for the axis of a chart."""
+        return f"{self.local(instant):%m-%d %H:%M}"
+
+
+_UTC = Zone("UTC")
+
+
+def picks(now: datetime, zone: Zone) -> Sequence[tuple[str, str]]:
+    """Instants that people often ask for: (what it is called, the instant as addresses have it)."""
+    today = zone.local(now).replace(hour=0, minute=0, second=0, microsecond=0)
+    month = today.replace(day=1)
+    tick = timedelta(microseconds=1)
+    yesterday = zone.instant(f"{today - timedelta(hours=12):%Y-%m-%d}T00:00:00")
+    week = zone.instant(f"{today - timedelta(days=today.weekday()):%Y-%m-%d}T00:00:00")
+    return (
+        ("the end of last month", format_instant(month.astimezone(UTC) - tick)),
+        ("the end of last week", format_instant(week - tick)),
+        ("yesterday’s beginning", format_instant(yesterday)),
+        ("an hour ago", format_instant(now.replace(microsecond=0) - timedelta(hours=1))),
+    )
+
+
+def zone_of(request: Request) -> Zone:
+    """The zone that the browser asked for; UTC where it asked for none, or for none there is."""
+    name = unquote(request.cookies.get(ZONE_COOKIE, "UTC"))
+    try:
+        return Zone(name) if name.isascii() and len(name) < 64 else _UTC
+    except ValueError:
+        return _UTC
+
+
+def duration(length: timedelta | float | None) -> str:
+    """A length of time in its two largest units: ``3 d 4 h``, ``2.4 s``, ``350 ms``."""
+    if length is None:
+        return "—"
+    seconds = length.total_seconds() if isinstance(length, timedelta) else length
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms" if seconds > 0 else "0 s"
+    if seconds < 60:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    whole, parts = int(seconds), list[tuple[int, str]]()
+    for unit, size in _UNITS:
+        amount, whole = divmod(whole, size)
+        if amount or parts:
+            parts.append((amount, unit))
+    return " ".join(f"{amount} {unit}" for amount, unit in parts[:2] if amount)
+
+
+def milliseconds(length: float | None) -> str:
+    """The same for a number of milliseconds."""
+    return duration(None if length is None else length / 1000)
+
+
+def since(instant: datetime, now: datetime) -> str:
+    """How long ago, seen from ``now``, in minutes at the finest.
+
+    So a page that is shown again says the same for a while, and only what changed is touched.
+    """
+    minutes = (now - instant) // timedelta(minutes=1)
+    return duration(minutes * 60) if minutes > 0 else "under a minute"
+
+
+def number(value: float | None) -> str:
+    """A number with its thousands apart."""
+    if value is None:
+        return "—"
+    return f"{value:,.2f}".rstrip("0").rstrip(".") if value % 1 else f"{int(value):,}"
+
+
+def words(name: str) -> str:
+    """A name of the API as people write it: ``approval_gap`` → ``approval gap``."""
+    return _SPELT.get(name, name.replace("_", " "))
+
+
+_SPELT = {
+    "ods": "ODS",
+    "ongoing_sla": "ongoing SLA",
+    "infra_managed": "managed infra",
+    "sla_compliance": "SLA compliance",
+}
+
+
+def pretty(value: Any) -> str:
+    """JSON to be read."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "duration": duration,
+    "milliseconds": milliseconds,
+    "since": since,
+    "number": number,
+    "words": words,
+    "pretty": pretty,
+    "instant": format_instant,
+}
+"""By which templates write values."""
+
+
+@cache
+def static(name: str) -> str:
+    """The address of a static file: another one whenever its content is, so it is kept for good."""
+    content = (files("ledger.web") / "static" / name).read_bytes()
+    return f"/ui/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"

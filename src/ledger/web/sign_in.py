@@ -1,0 +1,81 @@
+"""Signing in and out, and the way to the first page."""
+
+from typing import Annotated
+
+import psycopg
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as QueryParameters
+from pydantic import BaseModel, ConfigDict, Field
+
+from ledger.api.authentication import Authenticated, Unauthorized
+from ledger.api.lean import NoParameters, needs, parse_query
+from ledger.api.problems import as_refusal
+from ledger.api.reading import services_of
+from ledger.api.writing import read_capped
+from ledger.domain.errors import LedgerError
+from ledger.web import session
+from ledger.web.pages import HOME, PageRoute, go, own_page, read_form, refusal_page, show
+
+router = APIRouter(include_in_schema=False)
+signed_in = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+_LARGEST = 16 * 1024
+
+
+class SignIn(BaseModel):
+    """What the sign-in form sends."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: str = Field(max_length=3000)
+    next: str = Field(default=HOME, max_length=8000)
+
+
+class SignOut(BaseModel):
+    """What the sign-out form sends."""
+
+    form_key: str
+
+
+@router.get("/")
+async def front_page(request: Request) -> Response:
+    """The page that asks for a token; who has signed in is led on."""
+    try:
+        session.session_of(request)
+    except Unauthorized:
+        return show(request, "sign_in.html", next=HOME, said=None)
+    return go(HOME)
+
+
+@router.post("/ui/sign-in")
+async def sign_in(request: Request) -> Response:
+    """Begin a session for a token, which is never part of an address."""
+    target = HOME
+    try:
+        session.require_own_origin(request)
+        form = parse_query(await read_capped(request, _LARGEST), SignIn)
+        assert isinstance(form, SignIn)
+        target = own_page(form.next)
+        token = form.token.strip()
+        await services_of(request).authenticator.authenticate(token)
+    except Unauthorized:
+        said = "This token is not known, or was revoked. It begins with elk_ and is pasted whole."
+        return refusal_page(request, Unauthorized(said), next=target)
+    except (LedgerError, psycopg.OperationalError, psycopg.InterfaceError) as error:
+        return refusal_page(request, as_refusal(error))
+    response = go(target)
+    session.keep(request, response, session.begin(request, token))
+    return response
+
+
+@signed_in.post("/ui/sign-out", openapi_extra=needs("read"))
+async def sign_out(
+    request: Request,
+    principal: Authenticated,
+    _: Annotated[NoParameters, QueryParameters()],
+) -> Response:
+    """End the session in this browser."""
+    await read_form(request, SignOut)
+    response = go("/")
+    session.forget(response)
+    return response

@@ -1,0 +1,113 @@
+// What the pages do beyond links and forms: follow the stream, tell when they are not up to date,
+// and say which zone the browser lives in. htmx fetches, idiomorph changes what differs.
+"use strict";
+
+(() => {
+  const QUIET_MS = 700; // Many events come together: one look at them all.
+  const TICK_MS = 30_000; // "For 3 min" goes on, and midnight comes, without an event.
+
+  const notice = document.getElementById("notice");
+  let source = null;
+  let followed = null;
+  let pending = null;
+  let shownAt = new Date();
+
+  Object.assign(Idiomorph.defaults.callbacks, {
+    // What is the same already is not looked into: a page of a thousand lines costs its changes.
+    // And the service knows nothing of what this script says.
+    beforeNodeMorphed: (old, fresh) => !old.isEqualNode(fresh) && !old.matches?.("[data-live]"),
+    // Nor of what somebody has opened: that stays open.
+    beforeAttributeUpdated: (name, node) => !(name === "open" && node.matches("details")),
+  });
+
+  const view = () => document.querySelector("[data-stream]");
+
+  function say(text) {
+    if (notice.textContent !== text) notice.textContent = text;
+    notice.hidden = !text;
+  }
+
+  function tell(state, text) {
+    const mark = document.querySelector("[data-live]");
+    mark.hidden = !text;
+    mark.dataset.state = state;
+    mark.textContent = text;
+  }
+
+  function outdated(why) {
+    say(`${why} What you see is from ${shownAt.toLocaleTimeString()} (this browser’s time). Trying again.`);
+  }
+
+  // One refresh for all that happens within a moment; the first waits no longer than the last.
+  function refresh() {
+    if (pending !== null) return;
+    pending = setTimeout(() => {
+      pending = null;
+      const target = view();
+      if (target) htmx.trigger(target, "news");
+    }, QUIET_MS);
+  }
+
+  function follow() {
+    const target = view();
+    const wanted = target && !document.hidden ? target.dataset.stream : null;
+    if (wanted === followed && source?.readyState !== EventSource.CLOSED) return;
+    source?.close();
+    source = null;
+    followed = wanted;
+    tell("", "");
+    if (!wanted) return;
+    source = new EventSource(wanted);
+    source.onmessage = refresh;
+    source.onopen = () => {
+      tell("on", "● live");
+      // Something may have happened between the page and its stream.
+      refresh();
+    };
+    source.onerror = () => tell("lost", "○ not live: reconnecting");
+  }
+
+  // A browser gives up on a stream that is refused once; a page that is hidden needs none.
+  setInterval(() => {
+    follow();
+    if (!document.hidden) refresh();
+  }, TICK_MS);
+  document.addEventListener("visibilitychange", () => {
+    follow();
+    if (!document.hidden) refresh();
+  });
+
+  document.addEventListener("htmx:afterRequest", (event) => {
+    const { xhr, successful } = event.detail;
+    if (successful) {
+      shownAt = new Date();
+      say("");
+    } else if (xhr.status === 401) {
+      location.reload();
+    } else if (xhr.status === 503) {
+      outdated("The service cannot answer now.");
+      setTimeout(refresh, 2000);
+    } else if (xhr.status) {
+      // A refusal is a page of its own, in words.
+      say(new DOMParser().parseFromString(xhr.responseText, "text/html").querySelector("main p")?.textContent
+        ?? `The service answered ${xhr.status}.`);
+    }
+  });
+  // Not where a request was given up for a newer one: that has no status either.
+  for (const name of ["htmx:sendError", "htmx:timeout"]) {
+    document.addEventListener(name, () => {
+      outdated("The service cannot be reached.");
+      setTimeout(refresh, 2000);
+    });
+  }
+  document.addEventListener("htmx:afterSettle", follow);
+
+  document.addEventListener("submit", (event) => {
+    if (!event.target.matches("[data-zone-form]")) return;
+    const { zone } = event.target.elements;
+    const here = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    zone.value = event.target.querySelector("[data-zone]").textContent.trim() === "UTC" ? here : "UTC";
+  });
+
+  follow();
+})();

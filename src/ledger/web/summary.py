@@ -1,0 +1,53 @@
+"""What an event says beyond its type, in one line."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ledger.web.showing import duration, milliseconds, number, words
+
+
+def _text(value: Any) -> str:
+    return str(value)
+
+
+def _trigger(value: dict[str, Any]) -> str:
+    who = value.get("actor_id")
+    return f"set off by {who or words(str(value.get('type')))}"
+
+
+# In this order. What stands for "nothing" is left out, as is what the page marks otherwise: states,
+# causes, signals and their statuses.
+_SAYS: Sequence[tuple[str, Callable[[Any], str]]] = (
+    ("hold", lambda value: f"{words(value)} hold"),
+    ("reason", _text),
+    ("note", _text),
+    ("product_line", words),
+    ("execution_model", words),
+    ("project_tags", ", ".join),
+    ("name", _text),
+    ("role", words),
+    ("hours", lambda value: f"{number(value)} h"),
+    ("allocated_hours_per_week", lambda value: f"{number(value)} h a week"),
+    ("evidence", lambda value: value if isinstance(value, str) else ""),
+    ("threshold_seconds", lambda value: f"nothing for {duration(value)}"),
+    ("triggered_by", _trigger),
+    ("duration_ms", lambda value: f"took {milliseconds(value)}"),
+    ("tokens_used", lambda value: f"{number(value)} tokens"),
+    ("late", lambda _: "after its line had closed"),
+    ("by_closing", lambda _: "because its line closed"),
+    ("event_id", _text),
+    ("attempts", lambda value: f"{number(value)} attempts"),
+    ("response_status", lambda value: f"answered {value}"),
+    ("error", _text),
+    ("resource_id", _text),
+    ("id", _text),
+)
+
+
+def summary(payload: dict[str, Any]) -> str:
+    """A payload's words, apart by dots; empty where it says nothing that is not marked."""
+    said = [say(payload[name]) for name, say in _SAYS if payload.get(name) not in _NOTHING]
+    return " · ".join(filter(None, said))
+
+
+_NOTHING: tuple[Any, ...] = (None, "", False, [], {})

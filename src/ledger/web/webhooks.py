@@ -1,0 +1,274 @@
+"""Webhook endpoints as people manage them (``/ui/webhooks``), and what became of deliveries.
+
+The forms' commands are the API's (``api/webhook_commands.py``), with its checks and its records of
+refusals. A secret is in the answer to its form and nowhere else: in no address, and shown again
+only to the same form sent twice.
+"""
+
+from collections.abc import Awaitable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as QueryParameters
+from pydantic import Field
+
+from ledger.api import webhook_commands as commands
+from ledger.api import webhook_models as models
+from ledger.api import webhooks as api
+from ledger.api.authentication import Authenticated
+from ledger.api.lean import NoParameters, needs
+from ledger.api.problems import status_of
+from ledger.api.reading import Present, services_of
+from ledger.api.writing import records_refusals, refused_command
+from ledger.application.principal import Principal
+from ledger.application.webhooks import (
+    DeleteEndpoint,
+    RecoverEndpoint,
+    RotateSecret,
+    TestEndpoint,
+    UpdateEndpoint,
+)
+from ledger.domain.errors import NotFound, Refused
+from ledger.web.log import chips, stream_address
+from ledger.web.pages import Form, PageRoute, go, here, idempotency_of, read_form, show, told
+from ledger.web.showing import zone_of
+from ledger.web.webhook_forms import (
+    ChangeForm,
+    NewForm,
+    RecoverForm,
+    SettingsForm,
+    SwitchForm,
+    nothing,
+    since_when,
+    typed,
+)
+from projections import endpoints
+from projections.published import TYPES
+
+PATH = "/ui/webhooks"
+router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)
+
+_RIGHT = needs("webhooks:manage")
+
+Nothing = Annotated[NoParameters, QueryParameters()]
+
+
+class DeliveriesQuery(api.DeliveriesQuery):
+    """The deliveries' parameters."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 25
+
+
+@router.get("", openapi_extra=_RIGHT)
+async def show_webhooks(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[api.ListQuery, QueryParameters()],
+) -> Response:
+    """The credential's endpoints, the newest first, and the form for another."""
+    return await _list(request, principal, query)
+
+
+async def _list(
+    request: Request,
+    principal: Principal,
+    query: api.ListQuery,
+    refused: Refused | None = None,
+    form: NewForm | None = None,
+) -> Response:
+    found = await told(api.list_webhooks(request, principal, query), models.WebhookList)
+    return show(
+        request,
+        "webhooks.html",
+        200 if refused is None else status_of(refused),
+        endpoints=found.data,
+        older=found.meta.cursor if found.meta.has_more else None,
+        query=query,
+        given=query.chosen(),
+        chips=chips(request, query.chosen()),
+        refused=refused,
+        typed=typed(form),
+        form=form,
+        types=tuple(TYPES),
+        here=PATH if form is not None else here(request),
+    )
+
+
+@router.post("", openapi_extra=_RIGHT)
+@records_refusals(refused_command(commands.CREATE))
+async def add_webhook(request: Request, principal: Authenticated, _: Nothing) -> Response:
+    """Set an endpoint up; its secret is in this answer."""
+    form = await read_form(request, NewForm)
+    sent = form.sent(idempotency_of(request, principal, form))
+    try:
+        made = await told(commands.create(request, principal, sent), models.WebhookSecretAnswer)
+    except Refused as refusal:
+        return await _list(request, principal, api.ListQuery(), refusal, form)
+    return _secret(request, made.data, is_new=True)
+
+
+def _secret(request: Request, endpoint: models.WebhookWithSecret, is_new: bool) -> Response:
+    """The one page that shows a secret. It is made of the receipt: no view can hold it back."""
+    return show(
+        request,
+        "webhook_secret.html",
+        endpoint=endpoint,
+        is_new=is_new,
+        here=f"{PATH}/{endpoint.id}",
+    )
+
+
+@router.get("/{endpoint_id}", openapi_extra=_RIGHT)
+async def show_webhook(
+    request: Request,
+    principal: Authenticated,
+    endpoint_id: str,
+    query: Annotated[DeliveriesQuery, QueryParameters()],
+) -> Response:
+    """An endpoint, what can be done about it, and its deliveries, the newest first."""
+    return await _one(request, principal, endpoint_id, query)
+
+
+async def _one(
+    request: Request,
+    principal: Principal,
+    endpoint_id: str,
+    query: DeliveriesQuery,
+    refused: Refused | None = None,
+    form: Form | None = None,
+) -> Response:
+    """Its page; with a refusal at the form that was sent, and what was typed there."""
+    shown = await told(
+        api.show_webhook(request, principal, endpoint_id, Present()), models.WebhookAnswer
+    )
+    endpoint = shown.data
+    found = await told(
+        api.list_deliveries(request, principal, endpoint_id, query), models.DeliveryList
+    )
+    zone = zone_of(request)
+    since = f"{zone.local(since_when(endpoint, services_of(request).clock())):%Y-%m-%dT%H:%M:%S}"
+    whose = {"organization_id": endpoint.organization_id, "workspace_id": endpoint.workspace_id}
+    return show(
+        request,
+        "webhook.html",
+        200 if refused is None else status_of(refused),
+        endpoint=endpoint,
+        deliveries=found.data,
+        older=found.meta.cursor if found.meta.has_more else None,
+        query=query,
+        statuses=endpoints.STATUSES,
+        stream=stream_address(principal, whose, tuple(whose)),
+        refused=refused,
+        refused_at=type(form).__name__ if form is not None else None,
+        typed=typed(form if isinstance(form, SettingsForm) else endpoint),
+        since=form.since if isinstance(form, RecoverForm) else since,
+        types=tuple(TYPES),
+        here=here(request) if form is None else f"{PATH}/{endpoint_id}",
+    )
+
+
+async def _carried_out(
+    request: Request,
+    principal: Principal,
+    endpoint_id: str,
+    form: Form,
+    command: Awaitable[Response],
+    target: str | None = None,
+) -> Response:
+    """Back to the endpoint's page, which shows what came of it; or the refusal at the form."""
+    try:
+        await command
+    except NotFound:
+        raise
+    except Refused as refusal:
+        query = DeliveriesQuery()
+        return await _one(request, principal, endpoint_id, query, refusal, form)
+    return go(target or f"{PATH}/{endpoint_id}")
+
+
+@router.post("/{endpoint_id}/change", openapi_extra=_RIGHT)
+@records_refusals(refused_command(UpdateEndpoint.action, "webhook", "endpoint_id"))
+async def change_webhook(
+    request: Request, principal: Authenticated, endpoint_id: str, _: Nothing
+) -> Response:
+    """Replace its settings."""
+    form = await read_form(request, ChangeForm)
+    sent = form.sent(idempotency_of(request, principal, form))
+    command = commands.update(request, principal, endpoint_id, sent)
+    return await _carried_out(request, principal, endpoint_id, form, command)
+
+
+@router.post("/{endpoint_id}/switch", openapi_extra=_RIGHT)
+@records_refusals(refused_command(UpdateEndpoint.action, "webhook", "endpoint_id"))
+async def switch_webhook(
+    request: Request, principal: Authenticated, endpoint_id: str, _: Nothing
+) -> Response:
+    """Enable or disable it."""
+    form = await read_form(request, SwitchForm)
+    sent = form.sent(idempotency_of(request, principal, form))
+    command = commands.update(request, principal, endpoint_id, sent)
+    return await _carried_out(request, principal, endpoint_id, form, command)
+
+
+@router.post("/{endpoint_id}/recover", openapi_extra=_RIGHT)
+@records_refusals(refused_command(RecoverEndpoint.action, "webhook", "endpoint_id"))
+async def recover_webhook(
+    request: Request, principal: Authenticated, endpoint_id: str, _: Nothing
+) -> Response:
+    """Send again what was not delivered."""
+    form = await read_form(request, RecoverForm)
+    sent = form.sent(idempotency_of(request, principal, form), zone_of(request))
+    command = commands.recover(request, principal, endpoint_id, sent)
+    return await _carried_out(request, principal, endpoint_id, form, command)
+
+
+@router.post("/{endpoint_id}/test", openapi_extra=_RIGHT)
+@records_refusals(refused_command(TestEndpoint.action, "webhook", "endpoint_id"))
+async def send_test(
+    request: Request, principal: Authenticated, endpoint_id: str, _: Nothing
+) -> Response:
+    """Send a test: what came of it is found among the deliveries."""
+    form = await read_form(request, Form)
+    sent = nothing(idempotency_of(request, principal, form))
+    command = commands.send_test(request, principal, endpoint_id, sent)
+    return await _carried_out(request, principal, endpoint_id, form, command)
+
+
+@router.post("/{endpoint_id}/remove", openapi_extra=_RIGHT)
+@records_refusals(refused_command(DeleteEndpoint.action, "webhook", "endpoint_id"))
+async def remove_webhook(
+    request: Request, principal: Authenticated, endpoint_id: str, _: Nothing
+) -> Response:
+    """Remove it for good."""
+    form = await read_form(request, Form)
+    sent: Any = nothing(idempotency_of(request, principal, form))
+    command = commands.delete(request, principal, endpoint_id, sent)
+    return await _carried_out(request, principal, endpoint_id, form, command, PATH)
+
+
+@router.post("/{endpoint_id}/rotate-secret", openapi_extra=_RIGHT)
+@records_refusals(refused_command(RotateSecret.action, "webhook", "endpoint_id"))
+async def rotate_secret(
+    request: Request, principal: Authenticated, endpoint_id: str, _: Nothing
+) -> Response:
+    """Replace its secret; the new one is in this answer."""
+    form = await read_form(request, Form)
+    sent = nothing(idempotency_of(request, principal, form))
+    try:
+        made = await told(
+            commands.rotate_secret(request, principal, endpoint_id, sent),
+            models.WebhookSecretAnswer,
+        )
+    except NotFound:
+        raise
+    except Refused as refusal:
+        return await _one(request, principal, endpoint_id, DeliveriesQuery(), refusal, form)
+    return _secret(request, made.data, is_new=False)
+
+
+@router.get("/{endpoint_id}/{act}", openapi_extra=_RIGHT)
+async def return_to_webhook(
+    request: Request, principal: Authenticated, endpoint_id: str, act: str, _: Nothing
+) -> Response:
+    """A form's address, opened as a page (having signed in again): to the page that it is on."""
+    return go(f"{PATH}/{endpoint_id}")

@@ -1,0 +1,85 @@
+"""Somebody who looks at the page: cookies of his own, forms filled as they stand, HTML read."""
+
+from typing import Any, Self
+
+import httpx
+from bs4 import BeautifulSoup, Tag
+
+from tests.support.edge import Edge
+
+
+class Seen:
+    """One answer: what a browser would show of it."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        self.answer, self.status = answer, answer.status_code
+        self.html = BeautifulSoup(answer.text, "html.parser")
+
+    @property
+    def text(self) -> str:
+        """All words, with single spaces between them."""
+        return " ".join(self.html.get_text(" ").split())
+
+    @property
+    def location(self) -> str:
+        """Where it leads on to."""
+        return self.answer.headers["location"]
+
+    def all(self, selector: str) -> list[Tag]:
+        return list(self.html.select(selector))
+
+    def one(self, selector: str) -> Tag:
+        (found,) = self.html.select(selector)
+        return found
+
+    def words(self, selector: str) -> list[str]:
+        """The words of each element."""
+        return [" ".join(tag.get_text(" ").split()) for tag in self.all(selector)]
+
+    def form(self, action: str) -> dict[str, str]:
+        """The fields of a form as it stands."""
+        form = self.one(f'form[action="{action}"]')
+        fields = {}
+        for field in form.select("input[name], textarea[name]"):
+            if field.get("type") not in ("checkbox", "radio") or field.has_attr("checked"):
+                fields[str(field["name"])] = str(field.get("value") or field.get_text())
+        for field in form.select("select[name]"):
+            chosen = field.select_one("option[selected]") or field.select_one("option")
+            fields[str(field["name"])] = str(chosen["value"]) if chosen is not None else ""
+        return fields
+
+
+class Visitor:
+    """A browser's part in the tests that need no browser. Redirects are not followed."""
+
+    def __init__(self, edge: Edge, token: str | None = None) -> None:
+        self._edge = edge
+        transport = httpx.ASGITransport(app=edge.service.app)
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://ledger.test")
+        if token is not None:
+            assert self.sign_in(token).status == 303
+
+    def request(self, method: str, path: str, **options: Any) -> Seen:
+        return Seen(self._edge.run(self.http.request(method, path, **options)))
+
+    def get(self, path: str, **options: Any) -> Seen:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, fields: dict[str, Any], **options: Any) -> Seen:
+        return self.request("POST", path, data=fields, **options)
+
+    def submit(self, page: Seen, action: str, **fields: str) -> Seen:
+        """Send a form of a page, these fields filled in."""
+        return self.post(action, page.form(action) | fields)
+
+    def sign_in(self, token: str, **fields: str) -> Seen:
+        return self.post("/ui/sign-in", {"token": token, **fields})
+
+    def signed_out(self) -> Self:
+        self.http.cookies.clear()
+        return self
+
+
+def visitor(edge: Edge, *permissions: Any, **tenant: str | None) -> Visitor:
+    """Somebody who has signed in, with these permissions."""
+    return Visitor(edge, edge.token(*(permissions or ("read",)), **tenant))

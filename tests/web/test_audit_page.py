@@ -1,0 +1,158 @@
+"""The audit log as people look at it: the newest first, what was refused marked, and as a file."""
+
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.support.edge import Edge
+from tests.support.facts import ORGANIZATION, fact
+from tests.support.visitor import Seen, Visitor, visitor
+
+OTHERS = {"organization_id": "ORG-26-000002", "workspace_id": "WS-26-000002"}
+
+
+def ids(page: Seen) -> list[str]:
+    return [str(row["id"]) for row in page.all(".audit tbody tr")]
+
+
+def walk(guest: Visitor, path: str) -> list[str]:
+    """All entries from this page on, older and older."""
+    pages = [guest.get(path)]
+    while following := pages[-1].all('a[rel="next"]'):
+        pages.append(guest.get(str(following[0]["href"])))
+        assert len(pages) < 100
+    return [entry_id for page in pages for entry_id in ids(page)]
+
+
+def listed(edge: Edge, token: str, query: str = "") -> list[dict[str, Any]]:
+    """What the API gives, to its end."""
+    entries: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        path = f"/v1/audit-logs?organization_id={ORGANIZATION}&limit=100{query}{cursor}"
+        page = edge.get(path, token).json()
+        entries += page["data"]
+        if not page["meta"]["has_more"]:
+            return entries
+        cursor = f"&cursor={page['meta']['cursor']}"
+
+
+@pytest.fixture(scope="module")
+def lively(edge: Edge) -> str:
+    """A key that audits, and what it finds: facts, commands and refusals of both."""
+    line_id = edge.fresh("capacity")
+    edge.accept(*(fact("execution.checked_in", line_id, {"hours": 1}) for _ in range(60)))
+    edge.post(f"/v1/execution/{line_id}/pause", json={"reason": "Office move"})
+    edge.post(f"/v1/execution/{line_id}/pause", json={"reason": "Again"})
+    edge.post("/v1/execution/LIN-26-999999/pause", json={"reason": "Nobody's"})
+    return edge.token("audit:read")
+
+
+def test_entries_come_newest_first_and_refusals_say_so(edge: Edge, lively: str) -> None:
+    page = Visitor(edge, lively).get("/ui/audit?action=execution.pause")
+    assert page.words(".audit .outcome") == [
+        "refused not_found", "refused invalid_state", "succeeded",
+    ]  # fmt: skip
+    assert page.words(".audit .name") == ["execution.pause"] * 3
+    refused = page.all(".audit tbody tr")[0]
+    assert refused.select_one(".outcome svg") is not None
+    assert "LIN-26-999999 service line" in page.words(".audit .about")[0]
+    assert page.words(".audit .by")[0].startswith("KEY-26-")
+    (entry,) = [e for e in listed(edge, lively) if e["id"] == refused["id"]]
+    assert entry["request_id"] in page.words(".audit .request")[0]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "outcome=refused",
+        "outcome=succeeded&action=execution.checked_in",
+        "action=execution.pause,key.create",
+        "actor_type=api_key",
+        "actor_type=system",
+        "actor_id=cli",
+        "workspace_id=WS-26-000001",
+        "workspace_id=WS-26-000555",
+        "from=2026-04-15T12:00:00Z&outcome=refused",
+        "to=2026-04-01",
+    ],
+)
+def test_every_filter_means_what_it_means_in_the_api(edge: Edge, lively: str, query: str) -> None:
+    guest = Visitor(edge, lively)
+    expected = [entry["id"] for entry in listed(edge, lively, f"&{query}" if query else "")]
+    assert walk(guest, f"/ui/audit?{query}" if query else "/ui/audit") == expected[::-1]
+    chosen = {name: value[0] for name, value in parse_qs(query).items()}
+    page = guest.get("/ui/audit", params=chosen)
+    form = page.form("/ui/audit")
+    assert all(form[name] == chosen[name] for name in chosen if name in form)
+    assert len(page.all(".chosen li")) == len(chosen)
+    if not expected:
+        assert f"The service answered: no entry of {ORGANIZATION} fits" in page.text
+        assert page.all("table") == []
+
+
+def test_only_the_first_page_goes_on_by_itself(edge: Edge, lively: str) -> None:
+    guest = visitor(edge, "read", "audit:read")
+    first = guest.get("/ui/audit")
+    view = first.one("#view")
+    assert view["hx-trigger"] == "news, every 5s", "what was refused publishes nothing"
+    assert view["data-stream"] == f"/ui/stream?organization_id={ORGANIZATION}"
+    second = guest.get(str(first.one('a[rel="next"]')["href"]))
+    assert not {"data-stream", "hx-get"} & set(second.one("#view").attrs)
+    # Who may not read events has no stream, which would only be refused.
+    view = Visitor(edge, lively).get("/ui/audit").one("#view")
+    assert "data-stream" not in view.attrs
+    assert view["hx-get"] == "/ui/audit"
+
+
+def test_an_administrator_chooses_whose_log_it_is(edge: Edge, lively: str) -> None:
+    token = edge.token("admin", organization_id=None)
+    edge.fresh(token=token, **OTHERS)
+    admin = Visitor(edge, token)
+    page = admin.get("/ui/audit")
+    assert page.status == 200
+    assert "Your credential belongs to no organization" in page.text
+    assert page.all("table, #downloads a") == []
+    assert page.all('.empty input[name="organization_id"]')
+    page = admin.get(f"/ui/audit?organization_id={OTHERS['organization_id']}&outcome=succeeded")
+    assert page.words(".audit .name") == ["service_line.activated"]
+    assert admin.get(f"/ui/audit?organization_id={ORGANIZATION}").all(".audit tbody tr")
+
+
+def test_a_credential_sees_its_own_organization_and_workspace(edge: Edge, lively: str) -> None:
+    guest = Visitor(edge, lively)
+    assert "organization_id" not in guest.get("/ui/audit").form("/ui/audit")
+    other = guest.get(f"/ui/audit?organization_id={OTHERS['organization_id']}")
+    assert other.status == 200
+    assert ids(other) == []
+    token = edge.token("audit:read", workspace_id="WS-26-000555")
+    edge.fresh(workspace_id="WS-26-000555")
+    expected = [entry["id"] for entry in listed(edge, token)]
+    assert walk(Visitor(edge, token), "/ui/audit") == expected[::-1] != []
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_files_are_those_of_the_api(edge: Edge, lively: str, number: int) -> None:
+    guest = Visitor(edge, lively)
+    link = guest.get("/ui/audit?outcome=refused").all("#downloads a")[number]
+    address = urlsplit(str(link["href"]))
+    assert address.path == "/ui/audit/export"
+    assert link.has_attr("download")
+    answer = guest.get(str(link["href"])).answer
+    expected = edge.get(f"/v1/audit-logs/export?{address.query}", lively)
+    assert (answer.status_code, answer.content) == (200, expected.content)
+    assert answer.content.count(b"\n") >= 2
+    for name in ("content-type", "content-disposition", "cache-control"):
+        assert answer.headers[name] == expected.headers[name]
+
+
+def test_only_who_audits_may_look_or_take_the_file(edge: Edge) -> None:
+    guest = visitor(edge, "read", "webhooks:manage")
+    for path in ("/ui/audit", f"/ui/audit/export?organization_id={ORGANIZATION}"):
+        page = guest.get(path)
+        assert page.status == 403
+        assert "This needs the permission audit:read." in page.text
+    assert "/ui/audit" not in [a["href"] for a in guest.get("/ui").all("header nav a")]
+    assert Visitor(edge).get("/ui/audit").status == 401

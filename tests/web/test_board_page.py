@@ -1,0 +1,216 @@
+"""The board: what needs a human first, filters as addresses, page by page, as of any instant."""
+
+from typing import Any
+
+from tests.support.edge import Edge
+from tests.support.facts import fact
+from tests.support.visitor import Seen, Visitor, visitor
+
+
+def blocked(line_id: str, cause: str, reason: str | None = None, blocker: str = "B-1") -> Any:
+    data = {"blocker_id": blocker, "cause": cause} | ({"reason": reason} if reason else {})
+    return fact("execution.blocked", line_id, data)
+
+
+def groups(page: Seen) -> list[tuple[str, list[str]]]:
+    """(state, lines in their order) for each group shown."""
+    return [
+        (section.h2.get_text().strip(), [str(row["id"]) for row in section.select("tbody tr")])
+        for section in page.all("section.group")
+    ]
+
+
+def lines(page: Seen) -> list[str]:
+    return [line for _, ids in groups(page) for line in ids]
+
+
+def walk(guest: Visitor, path: str) -> list[Seen]:
+    """All pages from this one on."""
+    pages = [guest.get(path)]
+    while following := pages[-1].all('a[rel="next"]'):
+        pages.append(guest.get(str(following[0]["href"])))
+        assert len(pages) < 100
+    return pages
+
+
+class Workspace:
+    """Lines of a workspace of their own, so that tests do not see each other's."""
+
+    def __init__(self, edge: Edge, name: str) -> None:
+        self.edge, self.path = edge, f"/ui?workspace_id={name}"
+        self._name = name
+
+    def line(self, model: str = "agent_runtime", **more: Any) -> str:
+        return self.edge.fresh(model, workspace_id=self._name, **more)
+
+
+def test_what_is_blocked_comes_first_then_what_is_paused_then_the_rest(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000101")
+    running, paused, stuck, closed, both = (at.line() for _ in range(5))
+    edge.accept(
+        fact("service_line.closed", closed),
+        blocked(stuck, "approval_gap"),
+        blocked(both, "policy_violation"),
+        fact("service_line.paused", paused),
+        fact("service_line.paused", both),
+    )
+    page = visitor(edge).get(at.path)
+    assert groups(page) == [
+        ("blocked", [stuck]),
+        ("paused", [both, paused]),
+        ("running", [running]),
+        ("closed", [closed]),
+    ]
+
+
+def test_a_blocked_line_says_why_since_when_and_for_how_long(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000102")
+    line_id = at.line()
+    edge.accept(
+        blocked(line_id, "approval_gap", "Waiting for the sign-off"),
+        blocked(line_id, "capacity_issue", None, "B-2"),
+    )
+    edge.clock.advance(hours=26, minutes=1)
+    row = visitor(edge).get(at.path).words(f"#{line_id}")[0]
+    assert "approval gap Waiting for the sign-off" in row
+    assert "capacity issue no reason was given" in row
+    assert "2026-04-" in row
+    assert "1 d 2 h" in row
+
+
+def test_a_paused_line_says_who_holds_it_and_why(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000103")
+    line_id = at.line()
+    path = f"/v1/execution/{line_id}/pause"
+    token = edge.token("service_lines:manage", "read")
+    assert edge.post(path, token, json={"reason": "Stakeholder review"}).status_code == 200
+    row = visitor(edge).get(at.path).words(f"#{line_id}")[0]
+    assert "operator Stakeholder review" in row
+    assert "KEY-26-" in row
+
+
+def test_counts_by_state_and_cause_lead_to_what_they_count(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000104")
+    one, other, _ = (at.line() for _ in range(3))
+    edge.accept(blocked(one, "approval_gap"), blocked(other, "capacity_issue"))
+    edge.accept(blocked(other, "approval_gap", None, "B-2"))
+    guest = visitor(edge)
+    for path in (at.path, f"{at.path}&state=running"):
+        page = guest.get(path)
+        assert page.words(".tile") == [
+            "2 blocked", "0 paused", "1 running", "0 idle", "0 closed", "3 all",
+        ]  # fmt: skip
+        assert page.words(".causes .chip") == [
+            "approval gap 2", "capacity issue 1", "policy violation 0", "delivery blocker 0",
+        ]  # fmt: skip
+    tile, cause = page.all(".tile")[0], page.all(".causes .chip")[1]
+    assert sorted(lines(guest.get(str(tile["href"])))) == sorted([one, other])
+    assert lines(guest.get(str(cause["href"]))) == [other]
+
+
+def test_every_filter_of_the_api_is_an_address_and_stays_in_the_form(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000105")
+    line_id = at.line("capacity", product_line="talent", project_tags=["PROJ-1"])
+    at.line("agent_runtime")
+    edge.accept(blocked(line_id, "delivery_blocker"))
+    guest = visitor(edge)
+    for chosen in (
+        {"execution_model": "capacity"},
+        {"product_line": "talent,ods"},
+        {"project_tag": "PROJ-1"},
+        {"blocked_cause": "delivery_blocker"},
+        {"state": "blocked,paused"},
+    ):
+        ((name, value),) = chosen.items()
+        page = guest.get(f"{at.path}&{name}={value}")
+        assert lines(page) == [line_id], chosen
+        assert page.form("/ui")[name] == value
+
+
+def test_fields_left_empty_do_not_stay_in_the_address(edge: Edge) -> None:
+    guest = visitor(edge)
+    answer = guest.get("/ui?state=blocked&blocked_cause=&workspace_id=&limit=")
+    assert (answer.status, answer.location) == (303, "/ui?state=blocked")
+    assert guest.get("/ui?state=&limit=").location == "/ui"
+
+
+def test_a_walk_shows_every_line_once_in_the_boards_order(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000106")
+    all_lines = [at.line() for _ in range(9)]
+    edge.accept(*(blocked(line_id, "approval_gap") for line_id in all_lines[:4]))
+    edge.accept(*(fact("service_line.paused", line_id) for line_id in all_lines[4:6]))
+    guest = visitor(edge)
+    for limit in (1, 2, 3, 4, 6, 9, 1000):
+        pages = walk(guest, f"{at.path}&limit={limit}")
+        assert len(pages) == -(-9 // limit)
+        found = [line for page in pages for line in lines(page)]
+        assert found == all_lines[3::-1] + all_lines[5:3:-1] + all_lines[:5:-1]
+
+
+def test_a_cursor_for_other_filters_is_refused_in_words(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000107")
+    at.line(), at.line()
+    guest = visitor(edge)
+    (following,) = guest.get(f"{at.path}&limit=1").all('a[rel="next"]')
+    for address in (
+        str(following["href"]).replace("000107", "000106"),
+        str(following["href"]) + "&state=blocked",
+    ):
+        answer = guest.get(address)
+        assert answer.status == 400
+        assert answer.one("h1").get_text() == "Invalid cursor"
+    assert guest.get(f"{at.path}&cursor=nonsense").status == 422
+
+
+def test_nothing_found_is_said_and_never_looks_like_an_error(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000108")
+    at.line()
+    guest = visitor(edge)
+    fits = guest.get(f"{at.path}&state=closed")
+    assert (fits.status, "The service answered" in fits.text) == (200, True)
+    wrong = guest.get(f"{at.path}&state=nonsense")
+    assert (wrong.status, wrong.all(".empty")) == (422, [])
+    assert "/state" in wrong.text
+
+
+def test_the_board_of_an_instant_shows_that_instant_and_says_so(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000109")
+    line_id = at.line()
+    edge.clock.advance(hours=1)
+    instant = edge.clock.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    edge.clock.advance(hours=1)
+    edge.accept(blocked(line_id, "approval_gap"))
+    guest = visitor(edge)
+    assert groups(guest.get(at.path)) == [("blocked", [line_id])]
+    then = guest.get(f"{at.path}&as_of={instant}")
+    assert groups(then) == [("running", [line_id])]
+    assert "You are looking at the past" in then.words(".banner")[0]
+    assert then.all(".bar > a")[0]["href"] == at.path
+    assert not then.all("[data-stream]")
+    # Whatever is followed from here stays at that instant.
+    for link in then.all("#view a"):
+        assert "as_of=" in str(link["href"])
+    assert "at 2026-01-01 00:00:00 UTC" in guest.get("/ui?as_of=2026-01-01").words(".banner")[0]
+    assert guest.get("/ui?as_of=2999-01-01").status == 422
+
+
+def test_nobody_sees_another_organizations_lines(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000110")
+    line_id = at.line()
+    stranger = visitor(edge, organization_id="ORG-26-000777")
+    page = stranger.get(at.path)
+    assert lines(page) == []
+    assert page.words(".tile")[-1] == "0 all"
+    assert line_id not in page.answer.text
+
+
+def test_a_token_that_may_not_read_is_told_so(edge: Edge) -> None:
+    answer = visitor(edge, "write").get("/ui")
+    assert answer.status == 403
+    assert "permission read" in answer.text
+
+
+def test_pages_that_a_token_may_not_open_are_not_offered(edge: Edge) -> None:
+    assert visitor(edge).get("/ui").words(".top nav a") == ["Board", "Events"]
+    everything = visitor(edge, "read", "audit:read", "webhooks:manage").get("/ui")
+    assert everything.words(".top nav a") == ["Board", "Events", "Audit", "Webhooks"]

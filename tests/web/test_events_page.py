@@ -1,0 +1,262 @@
+"""The feed as people look at it: the newest first, filtered, page by page, and as a file."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.support.edge import Edge
+from tests.support.facts import fact
+from tests.support.visitor import Seen, Visitor, visitor
+
+OTHERS = {"organization_id": "ORG-26-000002", "workspace_id": "WS-26-000002"}
+
+
+def ids(page: Seen) -> list[str]:
+    return [str(row["id"]) for row in page.all(".log tbody tr")]
+
+
+def walk(guest: Visitor, path: str) -> list[Seen]:
+    """All pages from this one on, older and older."""
+    pages = [guest.get(path)]
+    while following := pages[-1].all('a[rel="next"]'):
+        pages.append(guest.get(str(following[0]["href"])))
+        assert len(pages) < 100
+    return pages
+
+
+def fed(edge: Edge, query: str, token: str | None = None) -> list[dict[str, Any]]:
+    """What the API gives, to its end."""
+    events: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        page = edge.get(f"/v1/events?limit=100{query}{cursor}", token).json()
+        events += page["data"]
+        if not page["meta"]["has_more"]:
+            return events
+        cursor = f"&cursor={page['meta']['cursor']}"
+
+
+def check_ins(line_id: str, count: int, **more: Any) -> Sequence[dict[str, Any]]:
+    return [fact("execution.checked_in", line_id, {"hours": 1}, **more) for _ in range(count)]
+
+
+def test_what_happened_last_comes_first_with_who_and_what(edge: Edge) -> None:
+    line_id = edge.fresh("capacity")
+    data = {"blocker_id": "B-1", "cause": "approval_gap", "reason": "Waiting for the sign-off"}
+    edge.accept(fact("execution.blocked", line_id, data, actortype="user", actorid="USR-26-000009"))
+    page = visitor(edge).get(f"/ui/events?service_line_id={line_id}")
+    assert page.words(".log .name") == ["execution.blocked", "execution.started"]
+    row = page.words(".log tbody tr")[0]
+    assert "running to blocked" in row.replace("→ ", "")
+    assert "approval gap Waiting for the sign-off" in row
+    assert "USR-26-000009 user, via KEY-26-" in row
+    assert "recorded" not in row
+    event = page.all(".log tbody tr")[0]
+    assert f"/ui/lines/{line_id}" in [a["href"] for a in event.select("a")]
+    assert f"/ui/events/{event['id']}" in [a["href"] for a in event.select("a")]
+    assert "(UTC)" in page.words(".log thead th")[1]
+
+
+def test_what_was_recorded_late_says_how_late(edge: Edge) -> None:
+    line_id = edge.fresh("capacity")
+    at = edge.clock() - timedelta(minutes=5)
+    edge.accept(fact("execution.checked_in", line_id, {"hours": 1}, time=at.isoformat()))
+    page = visitor(edge).get(f"/ui/events?service_line_id={line_id}")
+    assert "recorded 5 min later" in page.words(".log .when")[0]
+
+
+def test_an_event_of_a_run_leads_to_the_run_and_its_line(edge: Edge) -> None:
+    line_id = edge.fresh()
+    data = {"service_line_id": line_id}
+    (item,) = edge.accept(fact("run.started", None, data))
+    page = visitor(edge).get(f"/ui/events?service_line_id={line_id}&type=run.started")
+    links = [a["href"] for a in page.one(".log .about").select("a")]
+    assert links == [f"/ui/runs/{item['subject']}", f"/ui/lines/{line_id}"]
+
+
+def test_pages_walk_to_the_very_first_event_and_miss_none(edge: Edge) -> None:
+    line_id = edge.fresh("capacity")
+    edge.accept(*check_ins(line_id, 130))
+    pages = walk(visitor(edge), f"/ui/events?service_line_id={line_id}")
+    assert [len(ids(page)) for page in pages] == [50, 50, 31]
+    walked = [event_id for page in pages for event_id in ids(page)]
+    assert walked == [event["id"] for event in fed(edge, f"&service_line_id={line_id}")][::-1]
+    newest = pages[1].one(".pager a:not([rel])")
+    assert newest.get_text() == "Newest"
+    assert newest["href"] == f"/ui/events?service_line_id={line_id}"
+
+
+def test_only_the_first_page_follows_the_feed(edge: Edge) -> None:
+    line_id = edge.fresh("capacity")
+    edge.accept(*check_ins(line_id, 60))
+    first, second = walk(visitor(edge), f"/ui/events?service_line_id={line_id}")
+    view = first.one("#view")
+    assert view["data-stream"] == f"/ui/stream?service_line_id={line_id}"
+    assert view["hx-get"] == f"/ui/events?service_line_id={line_id}"
+    assert not {"data-stream", "hx-get"} & set(second.one("#view").attrs)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"type": "execution.blocked"},
+        {"type": "execution.blocked,execution.unblocked"},
+        {"workspace_id": "WS-26-000801"},
+        {"from": "2026-04-15T12:00:00Z", "type": "execution.blocked"},
+        {"to": "2026-04-15", "type": "execution.blocked"},
+        {"workspace_id": "WS-26-000801", "type": "execution.blocked", "to": "2099-01-01"},
+    ],
+)
+def test_every_filter_means_what_it_means_in_the_api(edge: Edge, chosen: dict[str, str]) -> None:
+    line_id = edge.fresh(workspace_id="WS-26-000801")
+    data = {"blocker_id": "B-1", "cause": "capacity_issue"}
+    edge.accept(fact("execution.blocked", line_id, data))
+    query = "".join(f"&{name}={value}" for name, value in chosen.items())
+    guest = visitor(edge)
+    page = guest.get("/ui/events?" + query[1:])
+    pages = walk(guest, "/ui/events?" + query[1:])
+    expected = [event["id"] for event in fed(edge, query)][::-1]
+    assert [event_id for one in pages for event_id in ids(one)] == expected
+    # Kept in the form, told beside the table, and the same for the stream and the file.
+    form = page.form("/ui/events")
+    assert all(form[name] == chosen[name] for name in chosen if name in form)
+    assert len(page.all(".chosen li")) == len(chosen)
+    for name, address in (
+        ("stream", page.one("#view")["data-stream"]),
+        ("file", page.one("#downloads a")["href"]),
+    ):
+        asked = {n: v[0] for n, v in parse_qs(urlsplit(str(address)).query).items()}
+        if name == "stream":
+            assert asked == {n: v for n, v in chosen.items() if n not in ("from", "to")}
+        else:
+            assert asked == chosen | {"format": "jsonl"}
+
+
+def test_a_chosen_filter_is_taken_off_by_a_link(edge: Edge) -> None:
+    page = visitor(edge).get("/ui/events?type=execution.blocked&workspace_id=WS-26-000801")
+    links = [str(a["href"]) for a in page.all(".chosen a")]
+    assert sorted(links) == [
+        "/ui/events?type=execution.blocked",
+        "/ui/events?workspace_id=WS-26-000801",
+    ]
+
+
+def test_times_are_typed_in_the_zone_of_the_page_and_addressed_by_instants(edge: Edge) -> None:
+    guest = visitor(edge)
+    guest.http.cookies.set("ledger_zone", "Europe/Berlin")
+    path = "/ui/events?type=execution.started&from_local=2026-04-15T14:00&to_local="
+    answer = guest.get(path)
+    assert answer.status == 303
+    answer = guest.get(answer.location)
+    assert answer.location == "/ui/events?type=execution.started&from=2026-04-15T12%3A00%3A00Z"
+    page = guest.get(answer.location)
+    assert page.form("/ui/events")["from_local"] == "2026-04-15T14:00:00"
+    assert "from 2026-04-15 14:00:00" in page.text
+    assert "(Europe/Berlin)" in page.text
+
+
+@pytest.mark.parametrize("typed", ["tomorrow", "2026-04-31T00:00", "0001-01-01T00:00:00+14:00"])
+def test_what_is_no_time_is_refused_in_words(edge: Edge, typed: str) -> None:
+    page = visitor(edge).get("/ui/events", params={"from_local": typed})
+    assert page.status == 422
+    assert "/from must be a date and a time" in page.text
+
+
+def test_no_event_fits_is_said_as_an_answer(edge: Edge) -> None:
+    page = visitor(edge).get("/ui/events?service_line_id=LIN-26-999999")
+    assert page.status == 200
+    assert "The service answered: no event fits these filters" in page.text
+    assert page.all(".refused, .refusal, table") == []
+    assert page.one("#view")["data-stream"], "what comes next is waited for"
+    other = visitor(edge, organization_id="ORG-26-000777").get("/ui/events")
+    assert "The service answered: nothing was recorded" in other.text
+
+
+def test_a_credential_sees_its_own_and_an_administrator_chooses(edge: Edge) -> None:
+    admin = edge.token("admin", organization_id=None)
+    theirs, ours = edge.fresh(token=admin, **OTHERS), edge.fresh()
+    guest, everyone = visitor(edge), Visitor(edge, admin)
+    assert ids(guest.get(f"/ui/events?service_line_id={theirs}")) == []
+    assert ids(guest.get(f"/ui/events?organization_id={OTHERS['organization_id']}")) == []
+    assert "organization_id" not in guest.get("/ui/events").form("/ui/events")
+    page = everyone.get(f"/ui/events?organization_id={OTHERS['organization_id']}")
+    assert page.words(".log .about .id") == [theirs]
+    assert page.form("/ui/events")["organization_id"] == OTHERS["organization_id"]
+    both = everyone.get("/ui/events").words(".log .about .id")
+    assert {theirs, ours} <= set(both)
+
+
+def test_an_event_is_shown_whole_and_leads_to_its_line_at_that_instant(edge: Edge) -> None:
+    line_id = edge.fresh()
+    data = {"blocker_id": "B-1", "cause": "approval_gap", "reason": "<b>&"}
+    (item,) = edge.accept(fact("execution.blocked", line_id, data))
+    (event_id,) = item["event_ids"]
+    event = edge.data(f"/v1/events/{event_id}")
+    page = visitor(edge).get(f"/ui/events/{event_id}")
+    payload, envelope = (json.loads(pre.get_text()) for pre in page.all("pre"))
+    assert (payload, envelope) == (event["payload"], event)
+    assert page.one("h1").get_text() == "execution.blocked"
+    assert event["actor"]["id"] in page.text
+    assert event["reported_by"] in page.text
+    instant = datetime.fromisoformat(event["recorded_at"]).astimezone(UTC)
+    assert f"{instant:%Y-%m-%d %H:%M:%S.%f}" in page.text
+    (link,) = [a for a in page.all(".actions a") if "instant" in a.get_text()]
+    assert urlsplit(str(link["href"])).path == f"/ui/lines/{line_id}"
+    assert parse_qs(urlsplit(str(link["href"])).query) == {"as_of": [event["recorded_at"]]}
+
+
+def test_what_an_event_was_caused_by_is_a_link(edge: Edge) -> None:
+    line_id = edge.fresh()
+    edge.accept(fact("run.started", None, {"service_line_id": line_id}))
+    edge.accept(fact("service_line.closed", line_id))
+    events = fed(edge, f"&service_line_id={line_id}")
+    cancelled = next(event for event in events if event["type"] == "run.cancelled")
+    page = visitor(edge).get(f"/ui/events/{cancelled['id']}")
+    assert [a["href"] for a in page.all('dd a[href^="/ui/events/"]')] == [
+        f"/ui/events/{cancelled['causation_id']}"
+    ]
+    assert "because its line closed" in page.text
+
+
+def test_anothers_event_and_none_at_all_are_not_found(edge: Edge) -> None:
+    edge.fresh()
+    (event, *_) = fed(edge, "")
+    stranger = visitor(edge, organization_id=OTHERS["organization_id"])
+    for path in (event["id"], "EVT-26-999999", "EVT-26-1", "nonsense"):
+        page = stranger.get(f"/ui/events/{path}")
+        assert page.status == 404
+        assert "No such event." in page.text
+
+
+def test_the_file_is_what_the_feed_gives_line_by_line(edge: Edge) -> None:
+    line_id = edge.fresh("capacity")
+    edge.accept(*check_ins(line_id, 990))
+    edge.accept(*check_ins(line_id, 990))
+    # Longer than a page of the walk, so the credential is looked at on the way.
+    answer = visitor(edge).get(f"/ui/events/export?format=jsonl&service_line_id={line_id}").answer
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert answer.headers["content-disposition"] == 'attachment; filename="events.jsonl"'
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    found = [json.loads(line) for line in answer.text.splitlines()]
+    assert len(found) == 1981
+    assert found == fed(edge, f"&service_line_id={line_id}")
+
+
+def test_the_file_takes_the_filters_of_the_page_only(edge: Edge) -> None:
+    guest = visitor(edge)
+    for query in ("format=csv", "cursor=x", "limit=5", "nonsense=1", "type=nonsense"):
+        assert guest.get(f"/ui/events/export?{query}").status == 422
+
+
+def test_only_who_may_read_sees_events(edge: Edge) -> None:
+    guest = visitor(edge, "write", "audit:read")
+    for path in ("", "/export", "/EVT-26-000001"):
+        page = guest.get("/ui/events" + path)
+        assert page.status == 403
+        assert "This needs the permission read." in page.text
+    assert Visitor(edge).get("/ui/events").status == 401

@@ -1,0 +1,92 @@
+"""To another id, another instant, another time zone."""
+
+import pytest
+
+from tests.support.edge import Edge
+from tests.support.facts import fact
+from tests.support.visitor import visitor
+
+
+def test_an_id_leads_to_its_page(edge: Edge) -> None:
+    guest = visitor(edge)
+    for typed, path in (
+        ("LIN-26-000001", "/ui/lines/LIN-26-000001"),
+        (" lin-26-000001 ", "/ui/lines/LIN-26-000001"),
+        ("EVT-26-000123", "/ui/events/EVT-26-000123"),
+        ("WHK-26-000001", "/ui/webhooks/WHK-26-000001"),
+        ("RUN-26-999999", "/ui/runs/RUN-26-999999"),
+    ):
+        assert guest.get("/ui/search", params={"id": typed}).location == path
+
+
+def test_a_records_id_leads_to_its_line(edge: Edge) -> None:
+    line_id, run_id = edge.fresh(), "RUN-26-880001"
+    edge.accept(fact("run.started", run_id, {"service_line_id": line_id}))
+    record_id = edge.data(f"/v1/execution/{line_id}")["id"]
+    guest = visitor(edge)
+    assert guest.get(f"/ui/search?id={record_id}").location == f"/ui/lines/{line_id}"
+    assert guest.get(f"/ui/search?id={run_id}").location == f"/ui/runs/{run_id}"
+    stranger = visitor(edge, organization_id="ORG-26-000777")
+    assert stranger.get(f"/ui/search?id={record_id}").location == f"/ui/runs/{record_id}"
+
+
+def test_what_is_no_id_is_told_what_ids_look_like(edge: Edge) -> None:
+    answer = visitor(edge).get("/ui/search?id=the+payment+line")
+    assert answer.status == 404
+    assert "LIN-26-000042" in answer.text
+
+
+def test_a_search_stays_at_the_instant(edge: Edge) -> None:
+    answer = visitor(edge).get("/ui/search?id=LIN-26-000001&as_of=2026-04-01")
+    assert answer.location == "/ui/lines/LIN-26-000001?as_of=2026-04-01"
+
+
+def test_an_instant_is_read_in_the_zone_of_the_page(edge: Edge) -> None:
+    guest = visitor(edge)
+    page = guest.get("/ui?state=blocked")
+    asked = guest.submit(page, "/ui/zone", zone="Europe/Berlin", next="/ui?state=blocked")
+    assert asked.location == "/ui?state=blocked"
+    answer = guest.get("/ui/as-of?at=2026-04-01T02:00:00&next=/ui?state=blocked")
+    assert answer.location == "/ui?state=blocked&as_of=2026-04-01T00%3A00%3A00Z"
+
+
+def test_every_instant_is_shown_in_the_zone_and_the_zone_is_named(edge: Edge) -> None:
+    line_id = edge.fresh(time="2026-04-15T11:00:00Z")
+    guest = visitor(edge)
+    page = guest.get("/ui")
+    assert "2026-04-15 11:00:00" in page.words(f"#{line_id}")[0]
+    assert page.one("[data-zone]").get_text() == "UTC"
+    guest.submit(page, "/ui/zone", zone="Asia/Kolkata")
+    page = guest.get("/ui")
+    assert "2026-04-15 16:30:00" in page.words(f"#{line_id}")[0]
+    assert page.one("[data-zone]").get_text() == "Asia/Kolkata"
+    assert "Since (Asia/Kolkata)" in page.text
+    assert page.one(f"#{line_id} time")["datetime"] == "2026-04-15T11:00:00Z"
+
+
+@pytest.mark.parametrize("zone", ["", "Mars/Olympus", "../../etc/passwd", "/etc/passwd", "ü"])
+def test_a_zone_that_is_none_is_refused(edge: Edge, zone: str) -> None:
+    guest = visitor(edge)
+    answer = guest.submit(guest.get("/ui"), "/ui/zone", zone=zone)
+    assert answer.status == 422
+    # … and a cookie that names one does no harm.
+    page = guest.get("/ui", headers={"cookie": f"{cookies(guest)}; ledger_zone={zone.encode()!r}"})
+    assert page.one("[data-zone]").get_text() == "UTC"
+
+
+def cookies(guest: object) -> str:
+    jar = guest.http.cookies  # type: ignore[attr-defined]
+    return "; ".join(f"{name}={value}" for name, value in jar.items())
+
+
+@pytest.mark.parametrize("at", ["yesterday", "2026-13-01", "0001-01-01T00:00:00+14:00"])
+def test_an_instant_that_is_none_is_refused(edge: Edge, at: str) -> None:
+    assert visitor(edge).get("/ui/as-of", params={"at": at, "next": "/ui"}).status == 422
+
+
+@pytest.mark.parametrize("target", ["https://example.com", "//example.com", "/v1/execution"])
+def test_nobody_is_led_elsewhere(edge: Edge, target: str) -> None:
+    guest = visitor(edge)
+    answer = guest.get("/ui/as-of", params={"at": "2026-04-01", "next": target})
+    assert answer.status == 422
+    assert guest.submit(guest.get("/ui"), "/ui/zone", next=target).status == 422

@@ -1,0 +1,401 @@
+"""The page of a line: why it stands as it does, its history, and the operator's hold."""
+
+import itertools
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.support.edge import Edge
+from tests.support.facts import fact
+from tests.support.stories import history_of
+from tests.support.visitor import Seen, Visitor, visitor
+
+MANAGE = ("read", "service_lines:manage")
+
+
+def path_of(line_id: str) -> str:
+    return f"/ui/lines/{line_id}"
+
+
+def as_of(address: str) -> str | None:
+    """The instant that an address asks for."""
+    return next(iter(parse_qs(urlsplit(address).query).get("as_of", [])), None)
+
+
+def step(page: Seen, name: str) -> str | None:
+    """Where a step of the slider leads; None: nowhere."""
+    href = page.one(f'[data-step="{name}"]').get("href")
+    return None if href is None else str(href)
+
+
+def send(guest: Visitor, line_id: str, action: str, **fields: str) -> Seen:
+    """Fill in the form of the page as it stands and send it."""
+    path = path_of(line_id)
+    return guest.submit(guest.get(path), f"{path}/{action}", **fields)
+
+
+def blocked(line_id: str, cause: str = "approval_gap", **more: Any) -> dict[str, Any]:
+    return fact("execution.blocked", line_id, {"blocker_id": "B-1", "cause": cause, **more})
+
+
+def test_a_line_that_stands_still_says_why(edge: Edge) -> None:
+    line_id = edge.fresh()
+    edge.accept(
+        blocked(line_id, reason="Waiting for the sign-off"),
+        fact(
+            "service_line.paused",
+            line_id,
+            {"reason": "Office move"},
+            actortype="user",
+            actorid="USR-26-000009",
+        ),
+    )
+    edge.clock.advance(hours=3, seconds=1)
+    why = visitor(edge).get(path_of(line_id)).words(".why")[0]
+    for words in (
+        "approval gap Waiting for the sign-off",
+        "blocker B-1",
+        "service line’s hold Office move",
+        "by USR-26-000009",
+        "for 3 h",
+    ):
+        assert words in why
+
+
+def test_a_line_that_works_has_nothing_to_explain(edge: Edge) -> None:
+    page = visitor(edge).get(path_of(edge.fresh()))
+    assert page.words(".standing .state") == ["running"]
+    assert page.all(".why") == []
+
+
+def test_every_signal_says_what_it_costs_and_the_sum_is_the_score(edge: Edge) -> None:
+    line_id = edge.fresh()
+    report = "health.signal_reported"
+    edge.accept(
+        fact(report, line_id, {"signal": "sla_compliance", "status": "amber", "value": 91.5}),
+        fact(report, line_id, {"signal": "agent_error_rate", "status": "red", "evidence": "26 %"}),
+        fact(report, line_id, {"signal": "outcome_progress", "status": "green", "value": {"a": 1}}),
+    )
+    page = visitor(edge).get(path_of(line_id))
+    assert page.words(".sum") == ["100 − 6 − 31 = 63"]
+    assert page.words(".points") == ["−6 amber", "−31 red", "±0"]
+    signals = page.words(".signals li")
+    assert "SLA compliance amber" in signals[0]
+    assert "91.5" in signals[0]
+    assert "26 %" in signals[1]
+    assert '"a": 1' in signals[2]
+
+
+def test_a_score_is_never_below_nothing(edge: Edge) -> None:
+    line_id = edge.fresh()
+    names = ("sla_compliance", "agent_error_rate", "outcome_progress", "delivery_velocity")
+    edge.accept(
+        *(
+            fact("health.signal_reported", line_id, {"signal": name, "status": "red"})
+            for name in names
+        )
+    )
+    page = visitor(edge).get(path_of(line_id))
+    assert page.words(".sum") == ["100 − 31 − 31 − 31 − 31 = 0 (not below 0)"]
+
+
+def test_what_was_used_is_told_by_utc_month(edge: Edge) -> None:
+    line_id = edge.fresh("capacity", started_at="2026-02-01T00:00:00Z", time="2026-02-01T00:00:00Z")
+    edge.accept(
+        fact("execution.checked_in", line_id, {"hours": 2.5}, time="2026-03-31T23:59:59Z"),
+        fact(
+            "execution.checked_in", line_id, {"hours": 4, "resource_id": "SCR-1"},
+            time="2026-04-01T00:00:00Z",
+        ),
+    )  # fmt: skip
+    guest = visitor(edge)
+    page = guest.get(path_of(line_id))
+    usage = page.words('section[aria-labelledby="usage"]')[0]
+    assert "Usage in 2026-04" in usage
+    assert "hours 4 SCR-1 4" in usage
+    assert "UTC" in usage
+    assert page.all('a[rel="next"]') == []
+    before = guest.get(str(page.one('a[rel="prev"]')["href"]))
+    assert "hours 2.5 without a resource 2.5" in before.words('section[aria-labelledby="usage"]')[0]
+    assert str(before.one('a[rel="next"]')["href"]).endswith("month=2026-04#usage")
+
+
+@pytest.mark.parametrize("month", ["2026-13", "2026-4", "april", "2099-01", "1800-01"])
+def test_a_month_that_is_none_is_refused(edge: Edge, month: str) -> None:
+    assert visitor(edge).get(f"{path_of(edge.fresh())}?month={month}").status == 422
+
+
+def test_the_timeline_is_told_in_words_and_as_a_table_too(edge: Edge) -> None:
+    line_id = edge.fresh()
+    edge.clock.advance(hours=6, seconds=1)
+    edge.accept(blocked(line_id))
+    edge.clock.advance(hours=2, seconds=1)
+    page = visitor(edge).get(path_of(line_id))
+    said = str(page.one("#band")["aria-label"])
+    assert "running 6 h, blocked 2 h" in said
+    assert "Open causes: approval gap 2 h" in said
+    assert page.words(".legend li") == [
+        "running 6 h 75 %", "blocked 2 h 25 %", "approval gap 2 h 25 %",
+    ]  # fmt: skip
+    rows = page.words("#intervals tbody tr")
+    assert len(rows) == 2
+    assert rows[0].startswith("blocked approval gap")
+    assert rows[0].endswith("lasts 2 h")
+    assert next(rect.get_text() for rect in page.all("#band > rect title")).startswith("running: ")
+
+
+def test_a_closed_lines_life_ends_with_it(edge: Edge) -> None:
+    line_id = edge.fresh(time="2020-01-01T00:00:00Z")
+    edge.accept(fact("service_line.closed", line_id, time="2020-01-13T00:00:00Z"))
+    page = visitor(edge, *MANAGE).get(path_of(line_id))
+    running, closed = page.words(".legend li")
+    assert running == "running 12 d 100 %"
+    assert closed.startswith("closed 2284 d")
+    widths = [float(str(rect["width"]).rstrip("%")) for rect in page.all("#band > rect")]
+    assert widths[0] > 90
+    assert page.all("[popover]") == []
+
+
+@pytest.mark.parametrize("model", ["capacity", "ongoing_sla", "infra_managed", "observability"])
+def test_a_line_without_runs_says_nothing_of_them(edge: Edge, model: str) -> None:
+    page = visitor(edge).get(path_of(edge.fresh(model)))
+    assert page.status == 200
+    assert page.all("#h-runs") == []
+
+
+def test_no_style_or_script_stands_in_the_page(edge: Edge) -> None:
+    line_id = edge.fresh(project_tags=["<script>alert(1)</script>"])
+    edge.accept(blocked(line_id, reason='"><img src=x onerror=alert(1)>'))
+    page = visitor(edge, *MANAGE).get(path_of(line_id))
+    assert page.all("[style]") == []
+    assert page.all("img") == []
+    assert all(script.has_attr("src") for script in page.all("script"))
+    assert not any(name.startswith("on") for tag in page.all("*") for name in tag.attrs)
+
+
+def test_headings_are_in_order_and_ids_unique(edge: Edge) -> None:
+    line_id = edge.fresh()
+    edge.accept(fact("run.started", None, {"service_line_id": line_id}), blocked(line_id))
+    page = visitor(edge, *MANAGE).get(path_of(line_id))
+    assert next(tag.name for tag in page.all("h1, h2, h3")) == "h1"
+    assert len(page.all("h1")) == 1
+    ids = [str(tag["id"]) for tag in page.all("[id]")]
+    assert len(ids) == len(set(ids))
+
+
+# The operator's hold.
+
+
+def test_pausing_and_resuming_leads_back_to_the_line(edge: Edge) -> None:
+    line_id, guest = edge.fresh(), visitor(edge, *MANAGE)
+    done = send(guest, line_id, "pause", reason="Audit\r\nof the year")
+    assert (done.status, done.location) == (303, path_of(line_id))
+    (hold,) = edge.data(f"/v1/execution/{line_id}")["holds"]
+    assert (hold["hold"], hold["reason"]) == ("operator", "Audit\nof the year")
+    page = guest.get(path_of(line_id))
+    assert "operator’s hold Audit of the year" in page.words(".why")[0]
+    assert [b["popovertarget"] for b in page.all(".head button")] == ["resume-line"]
+    assert send(guest, line_id, "resume").status == 303
+    assert edge.data(f"/v1/execution/{line_id}")["state"] == "running"
+    page = guest.get(path_of(line_id))
+    assert [b["popovertarget"] for b in page.all(".head button")] == ["pause-line"]
+
+
+def test_a_refused_pause_says_why_and_keeps_what_was_typed(edge: Edge) -> None:
+    line_id, guest = edge.fresh(), visitor(edge, *MANAGE)
+    page = guest.get(path_of(line_id))
+    assert guest.submit(page, f"{path_of(line_id)}/pause", reason="first").status == 303
+    fields = page.form(f"{path_of(line_id)}/pause") | {"request_key": "another"}
+    refused = guest.post(f"{path_of(line_id)}/pause", fields | {"reason": "I <b>say</b>"})
+    assert refused.status == 409
+    assert refused.one('[role="alert"]').get_text(strip=True).startswith("Not done.")
+    assert refused.all("textarea")[0].get_text() == "I <b>say</b>"
+    assert len(edge.data(f"/v1/execution/{line_id}")["holds"]) == 1
+
+
+@pytest.mark.parametrize("reason", ["", "x" * 501])
+def test_a_wrong_reason_is_refused_beside_the_form(edge: Edge, reason: str) -> None:
+    line_id, guest = edge.fresh(), visitor(edge, *MANAGE)
+    before = edge.log()
+    refused = send(guest, line_id, "pause", reason=reason)
+    assert refused.status == 422
+    assert "/reason" in refused.one('[role="alert"]').get_text()
+    assert refused.all("textarea")[0].get_text() == reason
+    assert edge.log() == before
+
+
+def test_a_form_that_is_sent_twice_is_carried_out_once(edge: Edge) -> None:
+    line_id, guest = edge.fresh(), visitor(edge, *MANAGE)
+    path = f"{path_of(line_id)}/pause"
+    fields = guest.get(path_of(line_id)).form(path) | {"reason": "r"}
+    assert [guest.post(path, fields).status for _ in range(3)] == [303, 303, 303]
+    kinds = [event["type"] for event in history_of(edge, line_id)]
+    assert kinds == ["execution.started", "execution.paused"]
+
+
+def test_a_refused_pause_is_in_the_audit_log_by_who_tried(edge: Edge) -> None:
+    line_id, guest = edge.fresh(), visitor(edge, *MANAGE)
+    weak = visitor(edge)
+    assert send(guest, line_id, "resume").status == 409
+    fields = weak.get(path_of(line_id)).form("/ui/sign-out")
+    assert weak.post(f"{path_of(line_id)}/pause", fields | {"reason": "r"}).status == 403
+    entries = edge.get("/v1/audit-logs?organization_id=ORG-26-000001&outcome=refused&limit=100")
+    found = [
+        (entry["action"], entry["code"])
+        for entry in entries.json()["data"]
+        if entry["resource"] == {"type": "service_line", "id": line_id}
+    ]
+    assert sorted(found) == [
+        ("execution.pause", "forbidden"),
+        ("execution.resume", "invalid_state"),
+    ]
+
+
+def test_buttons_are_only_where_they_would_work(edge: Edge) -> None:
+    line_id = edge.fresh()
+    edge.clock.advance(seconds=1)
+    edge.accept(fact("execution.checked_in", line_id))
+    then = edge.clock.now.isoformat().replace("+00:00", "Z")
+    edge.clock.advance(seconds=1)
+    manager = visitor(edge, *MANAGE)
+    assert len(manager.get(path_of(line_id)).all("[popover]")) == 2
+    assert manager.get(f"{path_of(line_id)}?as_of={then}").all("[popover]") == []
+    assert visitor(edge).get(path_of(line_id)).all("[popover], .head button") == []
+
+
+def test_the_forms_are_outside_of_what_is_refreshed(edge: Edge) -> None:
+    page = visitor(edge, *MANAGE).get(path_of(edge.fresh()))
+    assert page.all("#view [popover], #view textarea") == []
+    assert len(page.all("#view button[popovertarget]")) == 1
+
+
+def test_the_address_of_a_refused_form_leads_back_to_the_line(edge: Edge) -> None:
+    line_id, guest = edge.fresh(), visitor(edge, *MANAGE)
+    for action in ("pause", "resume"):
+        assert guest.get(f"{path_of(line_id)}/{action}").location == path_of(line_id)
+
+
+def test_nobody_pauses_what_he_cannot_see(edge: Edge) -> None:
+    line_id = edge.fresh()
+    other = visitor(edge, *MANAGE, organization_id="ORG-26-000002")
+    own = edge.fresh(
+        organization_id="ORG-26-000002", token=edge.token("admin", organization_id=None)
+    )
+    fields = other.get(path_of(own)).form(f"{path_of(own)}/pause") | {"reason": "r"}
+    for nobody in (line_id, "LIN-26-999999", "nonsense"):
+        assert other.post(f"/ui/lines/{nobody}/pause", fields).status == 404
+        assert other.get(f"/ui/lines/{nobody}").status == 404
+        assert other.get(f"/ui/lines/{nobody}?at=5").status == 404
+    assert edge.data(f"/v1/execution/{line_id}")["holds"] == []
+
+
+# History.
+
+
+def lived(edge: Edge) -> tuple[str, list[dict[str, Any]]]:
+    """A line with some events, another line's in between; and its history."""
+    line_id, other = edge.fresh(), edge.fresh()
+    edge.accept(fact("execution.checked_in", line_id, {"hours": 1}))
+    edge.clock.advance(seconds=5)
+    edge.accept(fact("execution.checked_in", other))
+    edge.accept(blocked(line_id, reason="Stuck"))
+    edge.clock.advance(seconds=5)
+    edge.accept(fact("execution.checked_in", other))
+    edge.accept(fact("execution.unblocked", line_id, {"blocker_id": "B-1"}))
+    edge.clock.advance(seconds=5)
+    return line_id, history_of(edge, line_id)
+
+
+def test_step_by_step_one_comes_to_every_event_and_back(edge: Edge) -> None:
+    line_id, history = lived(edge)
+    guest = visitor(edge)
+    page, seen = guest.get(path_of(line_id)), []
+    assert (step(page, "next"), step(page, "now")) == (None, None)
+    while back := step(page, "previous"):
+        page = guest.get(back)
+        seen.append(page.one("#standing-at .id").get_text())
+        assert as_of(back) in [event["recorded_at"] for event in history]
+    assert seen == [event["id"] for event in reversed(history)]
+    assert step(page, "first") is None
+    forth = []
+    while on := step(page, "next"):
+        page = guest.get(on)
+        forth.append(page.one("#standing-at .id").get_text())
+    assert forth == [event["id"] for event in history[1:]] + [history[-1]["id"]]
+    assert as_of(on or "") is None
+    assert "data-stream" in page.one("#view").attrs
+
+
+def test_the_page_shows_the_line_as_it_was(edge: Edge) -> None:
+    line_id, history = lived(edge)
+    guest = visitor(edge)
+    at = {event["type"]: event for event in history}
+    page = guest.get(f"{path_of(line_id)}?as_of={at['execution.blocked']['recorded_at']}")
+    assert page.words(".standing .state") == ["blocked"]
+    assert "Stuck" in page.words(".why")[0]
+    assert "You are looking at the past" in page.text
+    assert "data-stream" not in page.one("#view").attrs
+    latest = page.words(".happened .kind")
+    assert latest == ["execution.blocked", "execution.checked_in", "execution.started"]
+    slider = page.one("#slider")
+    assert int(str(slider["value"])) == at["execution.blocked"]["position"]
+    assert "execution.blocked" in str(slider["aria-valuetext"])
+
+
+def test_a_place_leads_to_the_instant_of_the_last_event_by_then(edge: Edge) -> None:
+    line_id, history = lived(edge)
+    guest = visitor(edge)
+
+    def led_to(position: int) -> str | None:
+        moved = guest.get(f"{path_of(line_id)}?at={position}&month=2026-04")
+        assert moved.status == 303
+        assert "month=2026-04" in moved.location
+        return as_of(moved.location)
+
+    for event, following in itertools.pairwise(history):
+        for position in range(event["position"], following["position"]):
+            assert led_to(position) == event["recorded_at"]
+    assert led_to(history[-1]["position"]) == history[-1]["recorded_at"]
+    assert led_to(history[-1]["position"] + 1) is None
+    assert led_to(2**63 - 1) is None
+    assert led_to(0) == history[0]["recorded_at"]
+
+
+def test_the_slider_goes_from_the_first_event_to_beyond_the_last(edge: Edge) -> None:
+    line_id, history = lived(edge)
+    slider = visitor(edge).get(path_of(line_id)).one("#slider")
+    ends = [int(str(slider[name])) for name in ("min", "max", "value")]
+    first, last = history[0]["position"], history[-1]["position"]
+    assert ends == [first, last + 1, last + 1]
+
+
+def test_ticks_stand_where_something_happened(edge: Edge) -> None:
+    line_id, history = lived(edge)
+    page = visitor(edge).get(path_of(line_id))
+    assert sum(str(path["d"]).count("M") for path in page.all(".ticks path")) == len(history)
+    (blocked_ticks,) = page.all(".ticks .t-blocked")
+    assert str(blocked_ticks["d"]).count("M") == 1
+
+
+def test_a_line_that_was_not_known_yet_says_so(edge: Edge) -> None:
+    then = edge.clock.now.isoformat().replace("+00:00", "Z")
+    edge.fresh()
+    edge.clock.advance(minutes=1)
+    line_id = edge.fresh()
+    guest = visitor(edge)
+    page = guest.get(f"{path_of(line_id)}?as_of={then}")
+    assert page.status == 404
+    assert "was not known yet at that instant" in page.text
+    nobody = guest.get(f"{path_of('LIN-26-999999')}?as_of={then}")
+    assert nobody.status == 404
+    assert "was not known yet" not in nobody.text
+
+
+@pytest.mark.parametrize(
+    "query", ["at=x", "at=-1", f"at={2**63}", "as_of=soon", "as_of=2098-01-01", "what=1"]
+)
+def test_a_wrong_question_is_refused_in_words(edge: Edge, query: str) -> None:
+    page = visitor(edge).get(f"{path_of(edge.fresh())}?{query}")
+    assert page.status == 422
+    assert page.words("h1") == ["Invalid request"]

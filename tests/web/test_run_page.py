@@ -1,0 +1,189 @@
+"""The pages of a line's runs, and of one run."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.edge import Edge
+from tests.support.facts import fact
+from tests.support.ledger import new_id
+from tests.support.visitor import Seen, Visitor, visitor
+
+OTHER = "ORG-26-000002"
+
+
+def run_of(edge: Edge, line_id: str, *kinds: str, **data: Any) -> str:
+    """A run to which these things happened, ten seconds apart; ``data`` goes to the last one."""
+    run = new_id("RUN")
+    for kind in kinds:
+        begun = {"service_line_id": line_id} if kind in ("requested", "started") else {}
+        more = data if kind == kinds[-1] else {}
+        edge.accept(fact(f"run.{kind}", run, begun | more, time=edge.clock.now.isoformat()))
+        edge.clock.advance(seconds=10)
+    return run
+
+
+def runs_path(line_id: str) -> str:
+    return f"/ui/lines/{line_id}/runs"
+
+
+def listed(page: Seen) -> list[str]:
+    return [str(row["id"]) for row in page.all(".run-rows tbody tr")]
+
+
+def walk(guest: Visitor, path: str) -> list[str]:
+    page, found = guest.get(path), list[str]()
+    while True:
+        found += listed(page)
+        following = page.all('a[rel="next"]')
+        if not following:
+            return found
+        page = guest.get(str(following[0]["href"]))
+
+
+def test_a_run_says_how_long_it_waited_and_took_and_who_asked_for_it(edge: Edge) -> None:
+    line_id = edge.fresh()
+    asked = {"triggered_by": {"type": "user", "actor_id": "USR-26-000007"}, "input": {"a": ["ü"]}}
+    begun, outcome = {"service_line_id": line_id}, {"output": [1], "tokens_used": 1234}
+    run = new_id("RUN")
+    edge.accept(
+        fact("run.requested", run, begun | asked, time="2026-04-01T10:00:00Z"),
+        fact("run.started", run, begun, time="2026-04-01T10:00:30Z"),
+        fact("run.completed", run, outcome, time="2026-04-01T10:02:00Z"),
+    )
+    page = visitor(edge).get(f"/ui/runs/{run}")
+    (facts,) = page.words(".facts")
+    for words in ("waited 30 s", "took 1 min 30 s", "USR-26-000007 user", "tokens 1,234"):
+        assert words in facts
+    assert page.words(".standing .state") == ["completed"]
+    inside, outside = (pre.get_text() for pre in page.all("pre"))
+    assert inside == '{\n  "a": [\n    "ü"\n  ]\n}'
+    assert outside == "[\n  1\n]"
+    assert page.words(".happened .kind") == ["run.requested", "run.started", "run.completed"]
+    assert page.one(f'.facts a[href="/ui/lines/{line_id}"]')
+
+
+def test_a_failed_run_says_what_went_wrong(edge: Edge) -> None:
+    run = run_of(
+        edge, edge.fresh(), "started", "failed", error={"code": "E7", "message": "<No> disk"}
+    )
+    page = visitor(edge).get(f"/ui/runs/{run}")
+    assert page.words(".failed") == ["Error E7 <No> disk"]
+    assert "None was reported." in page.text
+
+
+def test_only_an_open_run_is_followed(edge: Edge) -> None:
+    line_id = edge.fresh()
+    guest = visitor(edge)
+    still = run_of(edge, line_id, "requested", "started")
+    ended = run_of(edge, line_id, "started", "completed")
+    view = guest.get(f"/ui/runs/{still}").one("#view")
+    assert view["data-stream"] == f"/ui/stream?service_line_id={line_id}"
+    assert "so far" in view.get_text()
+    assert "data-stream" not in guest.get(f"/ui/runs/{ended}").one("#view").attrs
+
+
+def test_a_run_is_shown_as_it_was(edge: Edge) -> None:
+    line_id = edge.fresh()
+    edge.clock.advance(seconds=10)
+    before = edge.clock.now
+    edge.clock.advance(seconds=10)
+    run = run_of(edge, line_id, "requested")
+    then = edge.clock.now
+    edge.clock.advance(seconds=10)
+    edge.accept(fact("run.started", run, {"service_line_id": line_id}))
+    guest = visitor(edge)
+
+    def at(instant: Any) -> Seen:
+        return guest.get(f"/ui/runs/{run}?as_of={instant:%Y-%m-%dT%H:%M:%S.%fZ}")
+
+    page = at(then)
+    assert page.words(".standing .state") == ["pending"]
+    assert page.words(".happened .kind") == ["run.requested"]
+    assert "data-stream" not in page.one("#view").attrs
+    early = at(before)
+    assert early.status == 404
+    assert "was not known yet at that instant" in early.text
+
+
+@pytest.mark.parametrize("run", ["RUN-26-999999", "nonsense"])
+def test_an_unknown_run_is_a_page_that_says_so(edge: Edge, run: str) -> None:
+    page = visitor(edge).get(f"/ui/runs/{run}")
+    assert page.status == 404
+    assert "No such run." in page.text
+
+
+def test_nobody_sees_anothers_runs(edge: Edge) -> None:
+    line_id = edge.fresh()
+    run = run_of(edge, line_id, "started")
+    other = visitor(edge, organization_id=OTHER)
+    assert other.get(f"/ui/runs/{run}").status == 404
+    assert other.get(runs_path(line_id)).status == 404
+
+
+def test_each_run_is_a_bar_that_leads_to_it_the_oldest_first(edge: Edge) -> None:
+    line_id = edge.fresh()
+    done = run_of(edge, line_id, "started", "completed", duration_ms=1500)
+    failed = run_of(edge, line_id, "started", "failed", duration_ms=90_000)
+    never = run_of(edge, line_id, "requested", "cancelled")
+    still = run_of(edge, line_id, "started")
+    page = visitor(edge).get(f"/ui/lines/{line_id}")
+    bars = page.all("#bars a")
+    assert [bar["href"] for bar in bars] == [f"/ui/runs/{r}" for r in (done, failed, never, still)]
+    titles = page.words("#bars title")
+    assert titles[0].startswith(f"{done}: completed, started 2026-")
+    assert titles[0].endswith(", 1.5 s")
+    assert titles[2].endswith("never started")
+    assert titles[3].endswith("10 s so far")
+    heights = [float(str(bar.select_one(".bar")["height"])) for bar in bars]  # type: ignore[index]
+    assert heights[2] < heights[0] < heights[3] < heights[1]
+    fills = [str(bar.select_one(".bar")["fill"]) for bar in bars]  # type: ignore[index]
+    assert len(set(fills)) == 4
+    assert listed(page) == [still, never, failed, done]
+
+
+def test_all_runs_are_reached_page_by_page(edge: Edge) -> None:
+    line_id = edge.fresh()
+    runs = [run_of(edge, line_id, "requested") for _ in range(7)]
+    guest = visitor(edge)
+    assert walk(guest, f"{runs_path(line_id)}?limit=3") == runs[::-1]
+    assert walk(guest, runs_path(line_id)) == runs[::-1]
+
+
+def test_filters_narrow_the_list_and_stay_in_the_form(edge: Edge) -> None:
+    line_id = edge.fresh()
+    done = run_of(edge, line_id, "started", "completed")
+    failed = run_of(edge, line_id, "started", "failed")
+    asked = {"triggered_by": {"type": "user", "actor_id": "USR-1"}}
+    mine = run_of(edge, line_id, "requested", **asked)
+    guest, path = visitor(edge), runs_path(line_id)
+    page = guest.get(f"{path}?status=failed")
+    assert listed(page) == [failed]
+    assert page.form(path)["status"] == "failed"
+    assert listed(guest.get(f"{path}?status=failed,completed")) == [failed, done]
+    assert listed(guest.get(f"{path}?triggered_by=USR-1")) == [mine]
+    assert listed(guest.get(f"{path}?to=2020-01-01")) == []
+    assert "No run fits these filters" in guest.get(f"{path}?from=2020-01-01&to=2020-01-02").text
+    assert guest.get(f"{path}?status=lost").status == 422
+    assert guest.get(f"{path}?cursor=lost").status == 400
+
+
+@pytest.mark.parametrize("model", ["capacity", "observability"])
+def test_a_line_that_has_no_runs_says_so(edge: Edge, model: str) -> None:
+    page = visitor(edge).get(runs_path(edge.fresh(model)))
+    assert page.status == 422
+    assert "does not have discrete runs" in page.text
+
+
+def test_a_line_without_any_run_yet_is_no_error(edge: Edge) -> None:
+    page = visitor(edge).get(runs_path(edge.fresh()))
+    assert page.status == 200
+    assert "No runs yet" in page.text
+
+
+def test_lists_read_no_payloads(edge: Edge) -> None:
+    line_id = edge.fresh()
+    run_of(edge, line_id, "started", "completed", output="planted-in-a-payload")
+    guest = visitor(edge)
+    for path in (runs_path(line_id), f"/ui/lines/{line_id}"):
+        assert "planted-in-a-payload" not in guest.get(path).answer.text

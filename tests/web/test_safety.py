@@ -1,0 +1,128 @@
+"""What no page may do, and what no other site may do with one."""
+
+import pytest
+from fastapi.routing import APIRoute
+
+from ledger.web.pages import PageRoute
+from tests.support.edge import Edge
+from tests.support.facts import fact
+from tests.support.visitor import Visitor, visitor
+
+ALL = ("read", "service_lines:manage", "webhooks:manage", "audit:read")
+
+
+def posts(edge: Edge) -> list[APIRoute]:
+    return [r for r in edge.service.app.routes if isinstance(r, PageRoute) and "POST" in r.methods]
+
+
+def address(route: APIRoute) -> str:
+    """The route's path with ids that nothing has."""
+    return route.path.replace("{line_id}", "LIN-26-999999").replace(
+        "{endpoint_id}", "WHK-26-999999"
+    )
+
+
+def test_a_form_of_no_session_changes_nothing(edge: Edge) -> None:
+    guest = visitor(edge, *ALL)
+    assert len(posts(edge)) >= 10
+    before = edge.log()
+    for route in posts(edge):
+        for fields in ({}, {"form_key": ""}, {"form_key": "x" * 32}, {"form_key": "ü"}):
+            answer = guest.post(address(route), {**fields, "request_key": "k", "reason": "r"})
+            assert answer.status in (403, 422), (route.path, fields, answer.text)
+            assert answer.status == 403 or not fields, route.path
+    assert edge.log() == before
+
+
+def test_a_form_of_another_session_changes_nothing(edge: Edge) -> None:
+    line_id = edge.fresh()
+    one, other = visitor(edge, *ALL), visitor(edge, *ALL)
+    fields = one.get(f"/ui/lines/{line_id}").form(f"/ui/lines/{line_id}/pause")
+    answer = other.post(f"/ui/lines/{line_id}/pause", fields | {"reason": "r"})
+    assert answer.status == 403
+    assert edge.data(f"/v1/execution/{line_id}")["state"] == "running"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "none"},
+        {"origin": "https://example.com"},
+        {"origin": "null"},
+        {"origin": "http://ledger.test.example.com"},
+    ],
+)
+def test_another_sites_request_is_refused_whatever_it_carries(
+    edge: Edge, headers: dict[str, str]
+) -> None:
+    line_id = edge.fresh()
+    guest = visitor(edge, *ALL)
+    fields = guest.get(f"/ui/lines/{line_id}").form(f"/ui/lines/{line_id}/pause")
+    path = f"/ui/lines/{line_id}/pause"
+    answer = guest.post(path, fields | {"reason": "r"}, headers=headers)
+    assert answer.status == 403
+    assert edge.data(f"/v1/execution/{line_id}")["state"] == "running"
+    # Not even signing in: nobody is led into another's session.
+    token = edge.token("read")
+    assert guest.post("/ui/sign-in", {"token": token}, headers=headers).status == 403
+
+
+def test_every_page_forbids_what_it_does_not_need(edge: Edge) -> None:
+    guest = visitor(edge, *ALL)
+    line_id = edge.fresh()
+    pages = ["/", "/ui", f"/ui/lines/{line_id}", "/ui/events", "/ui/audit", "/ui/nothing"]
+    for path in pages:
+        headers = (Visitor(edge) if path == "/" else guest).get(path).answer.headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "same-origin"
+
+
+def test_no_page_asks_anything_of_another_host(edge: Edge) -> None:
+    guest = visitor(edge, *ALL)
+    for path in ("/ui", "/ui/events", "/ui/audit", "/ui/webhooks"):
+        page = guest.get(path)
+        for tag in page.all("script[src], link[href], img[src], form[action], a[href], use[href]"):
+            target = str(tag.get("src") or tag.get("href") or tag.get("action"))
+            assert target.startswith(("/", "#")), target
+            assert not target.startswith("//")
+        assert page.all("[style], script:not([src]), style") == []
+
+
+def test_scripts_and_styles_are_kept_as_long_as_they_stay_the_same(edge: Edge) -> None:
+    guest = visitor(edge)
+    for tag in guest.get("/ui").all("script[src], link[href]"):
+        answer = guest.get(str(tag.get("src") or tag.get("href"))).answer
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["cache-control"]
+    assert guest.get("/ui/static/../pages.py").status == 404
+    assert guest.get("/ui/static/nothing.css").status == 404
+
+
+def test_what_people_wrote_is_shown_as_they_wrote_it(edge: Edge) -> None:
+    nasty = """<script>alert(1)</script>"'><img src=x onerror=alert(2)>{{ 7*7 }}"""
+    line_id = edge.fresh(project_tags=["<b>tag</b>"])
+    edge.accept(
+        fact(
+            "execution.blocked",
+            line_id,
+            {"blocker_id": "B", "cause": "approval_gap", "reason": nasty},
+        )
+    )
+    guest = visitor(edge, *ALL)
+    for path in ("/ui?state=blocked", f"/ui/lines/{line_id}", "/ui/events"):
+        page = guest.get(path)
+        assert nasty in page.html.get_text()
+        assert not page.all("img, script:not([src]), .why b")
+
+
+def test_an_address_that_is_none_says_so(edge: Edge) -> None:
+    answer = visitor(edge).get("/ui/nothing")
+    assert answer.status == 404
+    assert "no such page" in answer.text

@@ -1,0 +1,140 @@
+"""Signing in with a token, and what a session is worth."""
+
+import pytest
+
+from ledger.application.commands import RevokeApiKey
+from ledger.application.principal import COMMAND_LINE
+from ledger.web.session import COOKIE, SECONDS
+from tests.support.edge import Edge
+from tests.support.visitor import Visitor, visitor
+
+
+def test_the_front_page_asks_for_a_token(edge: Edge) -> None:
+    page = Visitor(edge).get("/")
+    assert page.status == 200
+    assert page.form("/ui/sign-in")["next"] == "/ui"
+    assert page.one("#token")["type"] == "password"
+
+
+def test_whoever_signs_in_sees_the_board(edge: Edge) -> None:
+    guest = Visitor(edge)
+    answer = guest.sign_in(edge.token("read"))
+    assert (answer.status, answer.location) == (303, "/ui")
+    assert guest.get("/ui").status == 200
+    assert guest.get("/").location == "/ui"
+
+
+def test_the_cookie_is_out_of_reach_and_tells_nothing(edge: Edge) -> None:
+    token = edge.token("read")
+    cookie = Visitor(edge).sign_in(token).answer.headers["set-cookie"]
+    attributes = {part.strip().lower() for part in cookie.split(";")[1:]}
+    assert {"httponly", "samesite=strict", "path=/", f"max-age={SECONDS}"} <= attributes
+    assert "secure" not in attributes
+    assert token not in cookie
+
+
+def test_over_tls_the_cookie_is_secure_and_stays_so(edge: Edge) -> None:
+    """Behind a proxy that ends TLS only the browser's Origin tells."""
+    guest = Visitor(edge)
+    first = guest.request(
+        "POST",
+        "/ui/sign-in",
+        data={"token": edge.token("read")},
+        headers={"origin": "https://ledger.test"},
+    )
+    assert "Secure" in first.answer.headers["set-cookie"]
+    sealed = first.answer.headers["set-cookie"].split(";")[0]
+    edge.clock.advance(seconds=SECONDS * 0.6)
+    later = Visitor(edge).get("/ui", headers={"cookie": sealed})
+    assert "Secure" in later.answer.headers["set-cookie"]
+
+
+@pytest.mark.parametrize("token", ["", "elk_nonsense", "elk_" + "A" * 49, "🙈"])
+def test_an_unknown_token_is_refused_in_words(edge: Edge, token: str) -> None:
+    guest = Visitor(edge)
+    answer = guest.sign_in(token, next="/ui?state=blocked")
+    assert answer.status == 401
+    assert "not known" in answer.one('[role="alert"]').get_text()
+    assert answer.form("/ui/sign-in")["next"] == "/ui?state=blocked"
+    assert COOKIE not in guest.http.cookies
+    assert guest.get("/ui").status == 401
+
+
+def test_without_a_session_a_page_asks_for_the_token_and_leads_back(edge: Edge) -> None:
+    guest = Visitor(edge)
+    asked = guest.get("/ui?state=blocked&product_line=ods")
+    assert asked.status == 401
+    answer = guest.submit(asked, "/ui/sign-in", token=edge.token("read"))
+    assert answer.location == "/ui?state=blocked&product_line=ods"
+
+
+@pytest.mark.parametrize(
+    "target", ["https://example.com/", "//example.com", "/v1/execution", "/uix", "javascript:0"]
+)
+def test_signing_in_leads_nowhere_else(edge: Edge, target: str) -> None:
+    answer = Visitor(edge).sign_in(edge.token("read"), next=target)
+    assert answer.status == 422
+    assert "set-cookie" not in answer.answer.headers
+
+
+def test_a_token_in_an_address_signs_nobody_in(edge: Edge) -> None:
+    token = edge.token("read")
+    guest = Visitor(edge)
+    assert guest.get(f"/?token={token}").status == 200
+    assert guest.get(f"/ui?token={token}").status == 401
+    assert guest.get("/ui", headers={"authorization": f"Bearer {token}"}).status == 401
+
+
+def test_the_api_does_not_look_at_the_cookie(edge: Edge) -> None:
+    guest = visitor(edge, "read", "service_lines:manage")
+    assert guest.get("/ui").status == 200
+    assert guest.get("/v1/execution").status == 401
+    line_id = edge.fresh()
+    answer = guest.request("POST", f"/v1/execution/{line_id}/pause", json={"reason": "x"})
+    assert answer.status == 401
+
+
+def test_signing_out_ends_the_session(edge: Edge) -> None:
+    guest = visitor(edge)
+    answer = guest.submit(guest.get("/ui"), "/ui/sign-out")
+    assert (answer.status, answer.location) == (303, "/")
+    assert guest.get("/ui").status == 401
+
+
+def test_a_session_ends_some_hours_after_its_last_use(edge: Edge) -> None:
+    guest, other = visitor(edge), visitor(edge)
+    for _ in range(3):
+        edge.clock.advance(seconds=SECONDS * 0.6)
+        assert guest.get("/ui").status == 200
+    asked = other.get("/ui")
+    assert asked.status == 401
+    assert "over" in asked.text
+
+
+def test_a_revoked_token_ends_its_sessions(edge: Edge) -> None:
+    token = edge.token("read")
+    guest = Visitor(edge, token)
+    services = edge.service.app.state.services
+    principal = edge.run(services.authenticator.authenticate(token))
+    services.writer.execute(RevokeApiKey(COMMAND_LINE, principal.id))
+    # What is looked at every two seconds while streams are open: it is forgotten at once.
+    assert edge.run(services.authenticator.lapsed([principal])) == {principal}
+    answer = guest.get("/ui")
+    assert answer.status == 401
+    assert answer.all("#token")
+
+
+@pytest.mark.parametrize("cookie", ["", "x", "A" * 200, "=" * 20, "%00"])
+def test_a_forged_cookie_is_no_session(edge: Edge, cookie: str) -> None:
+    answer = Visitor(edge).get("/ui", headers={"cookie": f"{COOKIE}={cookie}"})
+    assert answer.status == 401
+
+
+def test_a_link_from_another_site_finds_the_session(edge: Edge) -> None:
+    """The browser keeps a strict cookie at home then: we ask again, from our own page."""
+    guest = Visitor(edge)
+    elsewhere = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    page = guest.get("/ui?state=blocked", headers=elsewhere)
+    assert page.one('meta[http-equiv="refresh"]')["content"] == "0; url=/ui?state=blocked"
+    own = {"sec-fetch-site": "same-origin", "sec-fetch-mode": "navigate"}
+    assert guest.get("/ui?state=blocked", headers=own).all("#token")
