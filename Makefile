@@ -7,10 +7,11 @@ PYTHON ?= $(shell for p in python3.13 python3 /usr/bin/python3 python3.12 python
 	&& echo "$$p" && break; done)
 BIN := .venv/bin
 READY := .venv/ready
+BROWSER_READY := .venv/browser-ready
 # Two at a time, each with a PostgreSQL of its own; a file's tests stay together.
 BESIDE := -n 2 --dist loadfile
 
-.PHONY: help setup run test check bench crash clean
+.PHONY: help setup run test check browser bench crash clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -36,6 +37,16 @@ check: $(READY) ## Format, lint, strict types, imports, tests: the one verdict
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(BESIDE)
+
+$(BROWSER_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c .ci/constraints.txt -e '.[browser]'
+	@touch $(BROWSER_READY)
+
+browser: $(BROWSER_READY) ## Test the page in a real Chromium; pictures go to build/screenshots
+	@scripts/chromium.sh
+	@rm -rf build/screenshots
+	$(BIN)/python -m pytest $(BESIDE) -m browser tests/browser
 
 bench: $(READY) ## Measure against the limits beside us, both sides printed
 	$(BIN)/python scripts/bench.py

@@ -1,0 +1,209 @@
+"""The board in a real browser: live, quick, by keyboard, on a phone."""
+
+from datetime import timedelta
+
+import psycopg
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.browser import Watch, assert_accessible, screenshot, show, sign_in, watched
+from tests.support.edge import Edge
+from tests.support.facts import activation, fact
+
+
+def block(edge: Edge, line_id: str, reason: str = "Waiting for the sign-off") -> None:
+    data = {"blocker_id": "B-1", "cause": "approval_gap", "reason": reason}
+    edge.accept(fact("execution.blocked", line_id, data))
+
+
+@pytest.fixture
+def board(page: Page, edge: Edge) -> Page:
+    """The board, seen by somebody who may read."""
+    sign_in(page, edge.token("read"))
+    expect(page.locator("[data-live]")).to_contain_text("live")
+    return page
+
+
+def test_a_fact_shows_by_itself_and_nothing_else_moves(board: Page, edge: Edge) -> None:
+    """The rows that stay are the very same ones: no flicker, and no lost place."""
+    line_id, other = edge.fresh(), edge.fresh()
+    row = board.locator(f"#{other}")
+    expect(row).to_be_visible()
+    row.get_by_role("link", name=other).focus()
+    row.evaluate("row => { row.marked = true }")
+    block(edge, line_id)
+    expect(board.locator(f".group.s-blocked #{line_id}")).to_contain_text(
+        "Waiting for the sign-off"
+    )
+    assert row.evaluate("row => row.marked")
+    assert board.evaluate("document.activeElement.textContent") == other
+
+
+def test_counts_follow(board: Page, edge: Edge) -> None:
+    count = board.locator(".tile.s-blocked .count")
+    before = int(count.inner_text())
+    block(edge, edge.fresh())
+    expect(count).to_have_text(str(before + 1))
+
+
+def test_a_filter_is_a_link_that_can_be_shared(
+    board: Page, edge: Edge, chromium: Browser, address: str
+) -> None:
+    line_id, idle = edge.fresh(), edge.fresh("capacity")
+    block(edge, line_id)
+    board.get_by_text("Filters").click()
+    board.locator("select[name=execution_model]").select_option("agent_runtime")
+    board.wait_for_url("/ui?execution_model=agent_runtime")
+    expect(board.locator(f"#{line_id}")).to_be_visible()
+    expect(board.locator(f"#{idle}")).to_have_count(0)
+    board.locator("select[name=blocked_cause]").select_option("approval_gap")
+    board.wait_for_url("/ui?execution_model=agent_runtime&blocked_cause=approval_gap")
+    with watched(chromium, address) as watch:
+        colleague = watch.context.new_page()
+        sign_in(colleague, edge.token("read"))
+        colleague.goto(board.url)
+        expect(colleague.locator(f"#{line_id}")).to_be_visible()
+        expect(colleague.locator(".group")).to_have_count(1)
+    # What happens next is shown under the same filters.
+    block(edge, idle)
+    later = edge.fresh()
+    block(edge, later)
+    expect(board.locator(f"#{later}")).to_be_visible()
+    expect(board.locator(f"#{idle}")).to_have_count(0)
+    board.go_back()
+    board.wait_for_url("/ui?execution_model=agent_runtime")
+    expect(board.locator(f"#{line_id}")).to_be_visible()
+
+
+def test_an_id_is_found_from_anywhere(board: Page, edge: Edge) -> None:
+    line_id = edge.fresh()
+    board.get_by_role("searchbox").fill(line_id.lower())
+    board.keyboard.press("Enter")
+    board.wait_for_url(f"/ui/lines/{line_id}")
+
+
+def test_an_instant_is_picked_and_the_banner_says_so(board: Page, edge: Edge) -> None:
+    line_id = edge.fresh()
+    edge.clock.advance(hours=2)
+    block(edge, line_id)
+    edge.clock.advance(minutes=1)
+    expect(board.locator(f".s-blocked #{line_id}")).to_be_visible()
+    board.get_by_text("Look back").click()
+    board.get_by_label("What was known at").fill(f"{edge.clock.now - timedelta(hours=1):%FT%T}")
+    board.get_by_role("button", name="Show").click()
+    banner = board.get_by_role("status").filter(has_text="looking at the past")
+    expect(banner).to_be_visible()
+    expect(board.locator(f".s-running #{line_id}")).to_be_visible()
+    expect(board.locator("[data-live]")).to_be_hidden()
+    assert_accessible(board)
+    screenshot(board, "board-then")
+    board.get_by_role("link", name="Back to now").click()
+    expect(board.locator(f".s-blocked #{line_id}")).to_be_visible()
+
+
+def test_the_zone_is_printed_and_switched(chromium: Browser, address: str, edge: Edge) -> None:
+    line_id = edge.fresh(time="2026-04-15T11:00:00Z")
+    with watched(chromium, address, timezone_id="Asia/Kolkata") as watch:
+        page = watch.context.new_page()
+        sign_in(page, edge.token("read"))
+        expect(page.locator(f"#{line_id}")).to_contain_text("2026-04-15 11:00:00")
+        page.get_by_role("button", name="UTC").click()
+        expect(page.locator(f"#{line_id}")).to_contain_text("2026-04-15 16:30:00")
+        expect(page.get_by_text("Since (Asia/").first).to_be_visible()
+        page.get_by_role("button", name="Asia/").click()
+        expect(page.locator(f"#{line_id}")).to_contain_text("2026-04-15 11:00:00")
+
+
+def test_what_cannot_be_answered_now_is_said_and_what_was_seen_stays(
+    board: Page, edge: Edge, watch: Watch
+) -> None:
+    """503, and never an empty board. (A view that is being built answers so.)"""
+    watch.expect("status of 503", "Error Code 503")
+    line_id = edge.fresh()
+    expect(board.locator(f"#{line_id}")).to_be_visible()
+    with psycopg.connect(edge.conninfo, autocommit=True) as connection:
+        connection.execute("ALTER VIEW ledger.execution RENAME TO execution_away")
+        try:
+            board.evaluate("htmx.trigger(document.getElementById('view'), 'news')")
+            expect(board.locator("#notice")).to_contain_text("cannot answer now")
+            expect(board.locator(f"#{line_id}")).to_be_visible()
+            board.reload()
+            expect(board.get_by_role("heading", level=1)).to_have_text("The views are behind")
+            assert_accessible(board)
+            screenshot(board, "refusal-503")
+        finally:
+            connection.execute("ALTER VIEW ledger.execution_away RENAME TO execution")
+    board.get_by_role("link", name="Try again").click()
+    expect(board.locator(f"#{line_id}")).to_be_visible()
+
+
+def test_an_unknown_address_is_told_in_words(board: Page, watch: Watch) -> None:
+    watch.expect("status of 404")
+    board.goto("/ui/lines/LIN-26-999999")
+    expect(board.get_by_role("heading", level=1)).to_have_text("Not found")
+    expect(board.get_by_text("No such service line.")).to_be_visible()
+    assert_accessible(board)
+    screenshot(board, "refusal-404", 390, "dark")
+
+
+def test_a_session_that_ended_asks_for_the_token_again(
+    board: Page, edge: Edge, watch: Watch
+) -> None:
+    watch.expect("status of 401", "Error Code 401")
+    board.context.clear_cookies()
+    edge.fresh()
+    expect(board.get_by_label("Token")).to_be_visible()
+
+
+def test_the_board_is_walked_by_keyboard(board: Page, edge: Edge) -> None:
+    line_id = edge.fresh()
+    expect(board.locator(f"#{line_id}")).to_be_visible()
+    board.locator("body").press("Tab")
+    expect(board.get_by_role("link", name="To the content")).to_be_focused()
+    board.keyboard.press("Enter")
+    assert board.evaluate("document.activeElement.id") == "main"
+    for _ in range(40):
+        board.keyboard.press("Tab")
+        if board.evaluate("document.activeElement.textContent").startswith("LIN-"):
+            break
+    board.keyboard.press("Enter")
+    expect(board.get_by_role("heading", level=1)).to_contain_text("LIN-")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1024, 1440])
+def test_nothing_is_cut_off_and_everything_can_be_read(
+    board: Page, edge: Edge, width: int, scheme: str
+) -> None:
+    line_id = edge.fresh(project_tags=["PROJ-26-004281", "PROJ-26-004282"])
+    block(edge, line_id, "A_reason_without_a_single_space_in_it_" * 6)
+    expect(board.locator(f".s-blocked #{line_id}")).to_be_visible()
+    show(board, width, scheme)  # type: ignore[arg-type]
+    assert board.evaluate("document.documentElement.scrollWidth") <= width
+    assert_accessible(board)
+
+
+def test_a_thousand_lines_are_shown_and_refreshed_without_a_stop(page: Page, edge: Edge) -> None:
+    """No task of the browser's main thread takes longer than people notice."""
+    workspace = "WS-26-001000"
+    facts = [activation(edge.fresh_id(), workspace_id=workspace) for _ in range(1000)]
+    edge.accept(*facts)
+    sign_in(page, edge.token("read"))
+    page.goto(f"/ui?workspace_id={workspace}&limit=1000")
+    expect(page.locator("tbody tr")).to_have_count(1000)
+    page.evaluate(
+        """() => {
+            window.longest = 0;
+            new PerformanceObserver((list) => {
+                const tasks = list.getEntries().map((task) => task.duration);
+                window.longest = Math.max(window.longest, ...tasks);
+            }).observe({ type: "longtask" });
+        }"""
+    )
+    for number in range(3):
+        line_id = facts[500 + number]["subject"]
+        block(edge, line_id)
+        expect(page.locator(f".s-blocked #{line_id}")).to_be_visible()
+    longest = page.evaluate("window.longest")
+    print(f"longest task {longest:.0f} ms")
+    assert longest < 300

@@ -1,0 +1,96 @@
+"""Every page with the demo's story, at three widths and in both colour schemes: looked at by axe,
+and kept as pictures for people to look at."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.browser import (
+    Scheme,
+    Watch,
+    assert_accessible,
+    screenshot,
+    sign_in,
+    watched,
+)
+from tests.support.embedded import folder_in_tmp
+from tests.support.served import Served, free_port, run_ledger
+
+WIDTHS = (390, 1024, 1440)
+AGENTS = "LIN-26-091100"
+"""A line of the story that runs agents all day."""
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    """A service whose ledger the demo was told to."""
+    with folder_in_tmp(0o755) as folder, Served(folder / "data", free_port()) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def token(served: Served) -> str:
+    """The demo's token."""
+    told = run_ledger(served.environment, "demo")
+    assert told.returncode == 0, told.stderr
+    return next(word for word in told.stdout.split() if word.startswith("elk_"))
+
+
+@pytest.fixture(scope="module")
+def address(served: Served) -> str:
+    """Where it listens."""
+    return served.address
+
+
+@pytest.fixture(scope="module")
+def visit(chromium: Browser, address: str, token: str) -> Iterator[Watch]:
+    """Somebody who has signed in once and looks at everything."""
+    with watched(chromium, address) as watch:
+        sign_in(watch.context.new_page(), token)
+        yield watch
+
+
+def first_link(page: Page, prefix: str) -> str:
+    """Where the first link to such a page leads."""
+    href = page.locator(f'main a[href^="{prefix}"]').first.get_attribute("href")
+    assert href is not None
+    return href
+
+
+def addresses(page: Page) -> dict[str, str]:
+    """name → address of every kind of page."""
+    page.goto("/ui?state=blocked")
+    blocked = first_link(page, "/ui/lines/")
+    page.goto(f"/ui/lines/{AGENTS}")
+    run = first_link(page, "/ui/runs/")
+    previous = page.get_by_role("link", name="Previous").get_attribute("href")
+    assert previous is not None
+    page.goto("/ui/events")
+    event = first_link(page, "/ui/events/EVT")
+    return {
+        "board": "/ui",
+        "line": f"/ui/lines/{AGENTS}",
+        "line-blocked": blocked,
+        "line-then": previous,
+        "runs": f"/ui/lines/{AGENTS}/runs",
+        "run": run,
+        "events": "/ui/events",
+        "event": event,
+        "audit": "/ui/audit",
+        "webhooks": "/ui/webhooks",
+    }
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_is_whole_at_every_width(visit: Watch, scheme: Scheme) -> None:
+    page = visit.context.new_page()
+    for name, path in addresses(page).items():
+        page.goto(path)
+        expect(page.get_by_role("main")).to_be_visible()
+        for width in WIDTHS:
+            screenshot(page, name, width, scheme)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
+            if width != 1024:
+                assert_accessible(page)
+    page.close()

@@ -1,0 +1,71 @@
+"""Signing in and out, as a person does it."""
+
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.browser import Watch, assert_accessible, screenshot, sign_in, watched
+from tests.support.edge import Edge
+
+
+def test_a_person_signs_in_with_a_token_and_out_again(page: Page, edge: Edge, watch: Watch) -> None:
+    watch.expect("status of 401")
+    page.goto("/")
+    assert_accessible(page)
+    screenshot(page, "sign-in", 390)
+    sign_in(page, edge.token("read"))
+    expect(page.get_by_role("heading", level=1)).to_have_text("Board")
+    assert "elk_" not in page.url
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("Token")).to_be_visible()
+    page.go_back()
+    # Nothing of the board was kept.
+    expect(page.get_by_label("Token")).to_be_visible()
+
+
+def test_a_wrong_token_is_told_in_words(page: Page, watch: Watch) -> None:
+    watch.expect("status of 401")
+    page.goto("/")
+    page.get_by_label("Token").fill("elk_nonsense")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("not known, or was revoked")
+    assert_accessible(page)
+
+
+def test_a_shared_link_leads_there_once_signed_in(page: Page, edge: Edge, watch: Watch) -> None:
+    watch.expect("status of 401")
+    page.goto("/ui?state=blocked")
+    page.get_by_label("Token").fill(edge.token("read"))
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("/ui?state=blocked")
+    expect(page.locator(".tile.s-blocked")).to_have_attribute("aria-current", "true")
+
+
+def test_a_link_on_another_site_finds_the_session(
+    chromium: Browser, address: str, edge: Edge
+) -> None:
+    """A strict cookie stays at home when another site's link is followed."""
+    with watched(chromium, address) as watch:
+        page = watch.context.new_page()
+        sign_in(page, edge.token("read"))
+        page.goto(f"data:text/html,<a href='{address}/ui?state=paused'>the paused ones</a>")
+        page.get_by_role("link").click()
+        expect(page.locator(".tile.s-paused")).to_have_attribute("aria-current", "true")
+
+
+def test_without_script_board_and_filters_can_be_read(
+    chromium: Browser, address: str, edge: Edge
+) -> None:
+    line_id = edge.fresh()
+    with watched(chromium, address, java_script_enabled=False) as watch:
+        page = watch.context.new_page()
+        sign_in(page, edge.token("read", "service_lines:manage"))
+        page.get_by_text("Filters").click()
+        page.locator("select[name=state]").select_option("running")
+        page.get_by_role("button", name="Apply").click()
+        page.wait_for_url("/ui?state=running")
+        page.get_by_role("link", name=line_id).click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text(line_id)
+        # Forms, too: to pause is no luxury.
+        page.get_by_role("button", name="Pause").first.click()
+        page.get_by_label("Reason").first.fill("No script here")
+        page.get_by_role("button", name="Pause this line").click()
+        expect(page.get_by_text("No script here").first).to_be_visible()

@@ -1,0 +1,116 @@
+"""A real Chromium that looks at the page: what it must never do, and what tests do with it."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, WebError
+
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+_GRAVE = {"serious", "critical"}
+
+Scheme = Literal["light", "dark"]
+
+
+def chromium_path() -> str:
+    """The distribution's Chromium."""
+    found = next(filter(None, map(shutil.which, _NAMES)), None)
+    assert found, "There is no Chromium here: `make browser` installs it."
+    return found
+
+
+class Watch:
+    """What went wrong in a browser's pages: complaints that a test did not expect fail it.
+
+    Errors on the console (what the content security policy stops, and answers of 400 and above, are
+    among them), errors that no script caught, and requests to anybody but the service.
+    """
+
+    def __init__(self, context: BrowserContext, address: str) -> None:
+        self.context, self.address = context, address
+        self._complaints: list[str] = []
+        self._expected: list[str] = []
+        context.on("console", self._on_console)
+        context.on("weberror", self._on_error)
+        context.on("request", self._on_request)
+
+    def expect(self, *patterns: str) -> Self:
+        """Complaints that match a pattern are right; each pattern must come up."""
+        self._expected += patterns
+        return self
+
+    def verdict(self) -> None:
+        """Nothing unexpected was seen, and all that was expected."""
+        for page in self.context.pages:
+            # The browser has told of all that came before once it answers. (Unlike an evaluation,
+            # this lives through a page that is just being left.)
+            page.wait_for_function("true", polling=50)
+        wrong = [seen for seen in self._complaints if not self._matches(self._expected, seen)]
+        assert wrong == [], "\n".join(["the browser complained:", *wrong])
+        for pattern in self._expected:
+            assert self._matches([pattern], *self._complaints), f"never seen: {pattern}"
+
+    @staticmethod
+    def _matches(patterns: list[str], *complaints: str) -> bool:
+        return any(re.search(pattern, seen) for pattern in patterns for seen in complaints)
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self._complaints.append(f"console: {message.text} ({message.location['url']})")
+
+    def _on_error(self, error: WebError) -> None:
+        self._complaints.append(f"uncaught: {error.error}")
+
+    def _on_request(self, request: Request) -> None:
+        if not request.url.startswith((f"{self.address}/", "data:")):
+            self._complaints.append(f"elsewhere: {request.method} {request.url}")
+
+
+@contextmanager
+def watched(chromium: Browser, address: str, **options: Any) -> Iterator[Watch]:
+    """A browser that has no cookies yet, for one person; its verdict at the end."""
+    plain = {"locale": "en-GB", "timezone_id": "UTC", "reduced_motion": "reduce"}
+    with chromium.new_context(base_url=address, **(plain | options)) as context:
+        watch = Watch(context, address)
+        yield watch
+        watch.verdict()
+
+
+def sign_in(page: Page, token: str) -> None:
+    """As a person does, from the front page to the board."""
+    page.goto("/")
+    page.locator("input[name=token]").fill(token)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("/ui")
+
+
+def show(page: Page, width: int = 1280, scheme: Scheme = "light") -> None:
+    """From now on, the page as wide as this, in these colours."""
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+
+
+def screenshot(page: Page, name: str, width: int = 1280, scheme: Scheme = "light") -> Path:
+    """The whole page, kept as ``name-width-scheme.png``; the page stays as shown."""
+    show(page, width, scheme)
+    path = SCREENSHOTS / f"{name}-{width}-{scheme}.png"
+    page.screenshot(path=path, full_page=True, animations="disabled")
+    return path
+
+
+def assert_accessible(page: Page) -> None:
+    """Of the page as it is shown now, axe has nothing serious or critical to say."""
+    found = Axe().run(page).response["violations"]
+    grave = [
+        f"{rule['impact']}: {rule['help']} ({rule['id']}): {node['target']} {node['html']}"
+        for rule in found
+        if rule["impact"] in _GRAVE
+        for node in rule["nodes"]
+    ]
+    assert grave == [], "\n".join(["not accessible:", *grave])
