@@ -185,7 +185,7 @@ def test_the_board_of_an_instant_shows_that_instant_and_says_so(edge: Edge) -> N
     then = guest.get(f"{at.path}&as_of={instant}")
     assert groups(then) == [("running", [line_id])]
     assert "You are looking at the past" in then.words(".banner")[0]
-    assert then.all(".bar > a")[0]["href"] == at.path
+    assert then.all(".instant > a")[0]["href"] == at.path
     assert not then.all("[data-stream]")
     # Whatever is followed from here stays at that instant.
     for link in then.all("#view a"):

@@ -64,6 +64,12 @@ _templates = Environment(
 _templates.filters.update(showing.FILTERS)
 
 
+def make_ready() -> None:
+    """Compile every template now, not before the eyes of the first visitor."""
+    for name in _templates.list_templates():
+        _templates.get_template(name)
+
+
 class Form(BaseModel):
     """What every form that changes something carries. A field that was left empty is not given."""
 

@@ -7,7 +7,7 @@ from starlette.types import Scope
 from ledger.api.app import LedgerApi
 from ledger.domain.errors import NotFound
 from ledger.web import audit, board, events, jump, line, run, sign_in, webhooks
-from ledger.web.pages import refusal_page
+from ledger.web.pages import make_ready, refusal_page
 
 PAGES = (
     sign_in.router,
@@ -43,6 +43,7 @@ async def show_nothing(request: Request, path: str) -> Response:
 
 def add_pages(app: LedgerApi) -> None:
     """Put the pages beside the API."""
+    make_ready()
     app.mount("/ui/static", _Static(packages=[("ledger.web", "static")]), name="static")
     for router in PAGES:
         app.add_routes(router)

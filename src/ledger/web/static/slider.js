@@ -25,6 +25,11 @@
     document.querySelector(`[data-step="${step}"]`)?.click();
   });
 
+  // A step that leads nowhere was one that did: htmx still listens to it.
+  document.addEventListener("click", (event) => {
+    if (event.target.closest('[data-step][aria-disabled="true"]')) event.stopPropagation();
+  }, true);
+
   // Now has no position: by the time the request arrives something may have been recorded there.
   document.addEventListener("htmx:configRequest", (event) => {
     if (isSlider(event.target) && event.target.value === event.target.max) {

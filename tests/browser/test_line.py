@@ -1,0 +1,216 @@
+"""A line's page in a real browser: held and released, followed, and taken back through time."""
+
+import re
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.support.browser import Watch, assert_accessible, screenshot, sign_in, watched
+from tests.support.edge import Edge
+from tests.support.facts import fact
+
+ALL = ("read", "service_lines:manage")
+
+
+@pytest.fixture
+def line_id(edge: Edge) -> str:
+    """A line with a short history: it was blocked for an hour, then a run failed."""
+    line_id = edge.fresh()
+    edge.clock.advance(hours=1)
+    data = {"blocker_id": "B", "cause": "policy_violation", "reason": "Tool not on the allow list"}
+    edge.accept(fact("execution.blocked", line_id, data))
+    edge.clock.advance(hours=1)
+    edge.accept(fact("execution.unblocked", line_id, {"blocker_id": "B"}))
+    run_id = line_id.replace("LIN", "RUN")
+    edge.accept(fact("run.started", run_id, {"service_line_id": line_id}))
+    edge.clock.advance(minutes=1)
+    edge.accept(fact("run.failed", run_id, {"error": {"code": "oops", "message": "It broke"}}))
+    return line_id
+
+
+@pytest.fixture
+def line(page: Page, edge: Edge, line_id: str) -> Page:
+    """The line's page, seen by somebody who may manage it."""
+    sign_in(page, edge.token(*ALL))
+    page.goto(f"/ui/lines/{line_id}")
+    expect(page.locator("[data-live]")).to_contain_text("live")
+    return page
+
+
+def pattern(words: str) -> re.Pattern[str]:
+    """Whatever holds these words."""
+    return re.compile(re.escape(words))
+
+
+def standing(page: Page) -> Locator:
+    """The state that the page shows."""
+    return page.locator(".standing .state")
+
+
+def test_a_line_is_paused_with_a_reason_and_resumed(line: Page, edge: Edge, line_id: str) -> None:
+    line.get_by_role("button", name="Pause…").click()
+    dialog = line.get_by_role("dialog")
+    expect(dialog).to_contain_text("no run starts on it")
+    expect(dialog.get_by_label("Reason")).to_be_focused()
+    assert_accessible(line)
+    screenshot(line, "pause")
+    # Without a reason nothing is sent.
+    dialog.get_by_role("button", name="Pause this line").click()
+    expect(dialog).to_be_visible()
+    # What is typed stays while the page behind refreshes itself.
+    dialog.get_by_label("Reason").fill("Stakeholder review")
+    edge.accept(fact("execution.checked_in", line_id, {"note": "meanwhile"}))
+    expect(line.get_by_text("execution.checked_in").first).to_be_visible()
+    dialog.get_by_role("button", name="Pause this line").click()
+    expect(standing(line)).to_have_text("paused")
+    expect(line.get_by_text("Stakeholder review").first).to_be_visible()
+    line.get_by_role("button", name="Resume…").click()
+    line.get_by_role("button", name="Resume this line").click()
+    expect(standing(line)).to_have_text("running")
+    states = [e["state_after"] for e in edge.data(f"/v1/execution/{line_id}/history")]
+    assert states[-2:] == ["paused", "running"]
+
+
+def test_a_dialog_is_left_by_escape_and_the_focus_comes_back(line: Page) -> None:
+    button = line.get_by_role("button", name="Pause…")
+    button.focus()
+    line.keyboard.press("Enter")
+    expect(line.get_by_role("dialog")).to_be_visible()
+    line.keyboard.press("Escape")
+    expect(line.get_by_role("dialog")).to_be_hidden()
+    expect(button).to_be_focused()
+
+
+def test_a_refusal_is_a_sentence_beside_what_was_typed(
+    line: Page, edge: Edge, line_id: str, watch: Watch
+) -> None:
+    watch.expect("status of 409")
+    line.get_by_role("button", name="Pause…").click()
+    line.get_by_role("dialog").get_by_label("Reason").fill("My reason")
+    # Somebody was faster; the form is still the one that was opened.
+    token = edge.token(*ALL)
+    answer = edge.post(f"/v1/execution/{line_id}/pause", token, json={"reason": "Theirs"})
+    assert answer.status_code == 200
+    line.get_by_role("dialog").get_by_role("button", name="Pause this line").click()
+    expect(line.get_by_role("alert")).to_contain_text("Not done.")
+    expect(line.get_by_label("Reason").first).to_have_value("My reason")
+    assert_accessible(line)
+    screenshot(line, "pause-refused", 390)
+
+
+def test_who_may_not_manage_is_offered_no_button(page: Page, edge: Edge, line_id: str) -> None:
+    sign_in(page, edge.token("read"))
+    page.goto(f"/ui/lines/{line_id}")
+    expect(standing(page)).to_have_text("running")
+    expect(page.get_by_role("button", name="Pause")).to_have_count(0)
+
+
+def test_what_others_do_shows_by_itself(line: Page, edge: Edge, line_id: str) -> None:
+    data = {"blocker_id": "C", "cause": "capacity_issue", "reason": "Nobody is free"}
+    edge.accept(fact("execution.blocked", line_id, data))
+    expect(standing(line)).to_have_text("blocked")
+    expect(line.get_by_text("Nobody is free").first).to_be_visible()
+
+
+def as_api_says(edge: Edge, page: Page, line_id: str, now: bool = False) -> None:
+    """Every part of the page belongs to the instant in its address."""
+    page.wait_for_url(lambda url: ("as_of=" in url) is not now)
+    as_of = page.evaluate("new URLSearchParams(location.search).get('as_of')")
+    query = f"?as_of={as_of}" if as_of else ""
+    detail = edge.data(f"/v1/execution/{line_id}{query}")
+    expect(standing(page)).to_have_text(detail["state"])
+    history = edge.data(f"/v1/execution/{line_id}/history{query}")
+    expect(page.locator("#standing-at")).to_contain_text(history[-1]["id"])
+    expect(page.locator("#standing-at")).to_contain_text(history[-1]["type"])
+    runs = edge.data(f"/v1/execution/{line_id}/runs{query}")
+    expect(page.locator(".run-rows tbody tr")).to_have_count(len(runs))
+    timeline = edge.data(f"/v1/execution/{line_id}/timeline{query}")
+    intervals = page.locator("#intervals tbody tr")
+    expect(intervals).to_have_count(len(timeline["intervals"]))
+    expect(page.get_by_role("status").filter(has_text="the past")).to_have_count(1 if as_of else 0)
+
+
+def test_the_slider_goes_event_by_event_with_the_keyboard(
+    line: Page, edge: Edge, line_id: str
+) -> None:
+    slider = line.get_by_role("slider")
+    events = [event["id"] for event in edge.data(f"/v1/execution/{line_id}/history")]
+    expect(slider).to_have_attribute("aria-valuetext", pattern("now"))
+    slider.focus()
+    for identifier in reversed(events):
+        line.keyboard.press("ArrowLeft")
+        expect(slider).to_have_attribute("aria-valuetext", pattern(identifier))
+        expect(slider).to_be_focused()
+        as_api_says(edge, line, line_id)
+    # Before the first there is nothing to go to.
+    line.keyboard.press("ArrowLeft")
+    line.keyboard.press("ArrowRight")
+    expect(slider).to_have_attribute("aria-valuetext", pattern(events[1]))
+    line.keyboard.press("End")
+    expect(slider).to_have_attribute("aria-valuetext", pattern("now"))
+    as_api_says(edge, line, line_id, now=True)
+    line.keyboard.press("Home")
+    expect(slider).to_have_attribute("aria-valuetext", pattern(events[0]))
+    as_api_says(edge, line, line_id)
+
+
+def test_the_slider_is_dragged_through_the_past_and_back(
+    line: Page, edge: Edge, line_id: str
+) -> None:
+    slider = line.get_by_role("slider")
+    box = slider.bounding_box()
+    assert box is not None
+    middle = box["y"] + box["height"] / 2
+    line.mouse.move(box["x"] + box["width"] - 5, middle)
+    line.mouse.down()
+    line.mouse.move(box["x"] + box["width"] * 0.3, middle, steps=8)
+    expect(line.get_by_role("status").filter(has_text="the past")).to_be_visible()
+    assert "as_of=" in line.url
+    line.mouse.up()
+    # The last place that the hand was at is the one that counts.
+    placed = line.evaluate("Number(document.getElementById('slider').value)")
+    events = edge.data(f"/v1/execution/{line_id}/history")
+    (reached,) = [e["id"] for e in events if e["position"] <= placed][-1:]
+    expect(slider).to_have_attribute("aria-valuetext", pattern(reached))
+    as_api_says(edge, line, line_id)
+    assert_accessible(line)
+    # The address is one that can be passed on.
+    line.reload()
+    as_api_says(edge, line, line_id)
+    line.get_by_role("link", name="Back to now").click()
+    as_api_says(edge, line, line_id, now=True)
+
+
+def test_without_script_the_past_is_walked_by_links(
+    chromium: Browser, address: str, edge: Edge, line_id: str
+) -> None:
+    with watched(chromium, address, java_script_enabled=False) as watch:
+        page = watch.context.new_page()
+        sign_in(page, edge.token("read"))
+        page.goto(f"/ui/lines/{line_id}")
+        page.get_by_role("link", name="First").click()
+        expect(page.get_by_text("looking at the past")).to_be_visible()
+        expect(page.locator("#standing-at")).to_contain_text("execution.started")
+        page.get_by_role("link", name="Next").click()
+        expect(standing(page)).to_have_text("blocked")
+        page.get_by_role("link", name="Now", exact=True).click()
+        expect(standing(page)).to_have_text("running")
+
+
+def test_a_run_says_what_went_wrong(line: Page, line_id: str) -> None:
+    line.locator(".run-rows").get_by_role("link", name=line_id.replace("LIN", "RUN")).click()
+    expect(line.get_by_role("heading", level=1)).to_have_text(line_id.replace("LIN", "RUN"))
+    expect(line.get_by_text("It broke")).to_be_visible()
+    expect(line.get_by_text("run.failed").first).to_be_visible()
+    assert_accessible(line)
+
+
+def test_the_page_says_when_it_is_not_up_to_date(line: Page, edge: Edge, watch: Watch) -> None:
+    """The service goes away: what was seen stays, with the time that it is from."""
+    watch.expect("ERR_", "htmx:sendError", "htmx:afterRequest")
+    line.context.set_offline(True)
+    line.evaluate("htmx.trigger(document.getElementById('view'), 'news')")
+    expect(line.locator("#notice")).to_contain_text("cannot be reached")
+    expect(standing(line)).to_have_text("running")
+    line.context.set_offline(False)
+    expect(line.locator("#notice")).to_be_hidden()
