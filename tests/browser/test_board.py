@@ -75,6 +75,25 @@ def test_a_filter_is_a_link_that_can_be_shared(
     expect(board.locator(f"#{line_id}")).to_be_visible()
 
 
+def test_a_filter_stays_whatever_is_done_next(board: Page, edge: Edge) -> None:
+    """Zone, instant and the way back to now go on from what is shown, not from where one came."""
+    edge.fresh()
+    edge.clock.advance(hours=2)
+    board.get_by_text("Filters").click()
+    board.locator("select[name=product_line]").select_option("agent_gateway")
+    board.wait_for_url("/ui?product_line=agent_gateway")
+    board.keyboard.press("Escape")
+    expect(board.locator("select[name=product_line]")).to_be_hidden()
+    board.get_by_text("Look back").click()
+    board.get_by_role("link", name="an hour ago").click()
+    board.wait_for_url("/ui?product_line=agent_gateway&as_of=*")
+    board.get_by_text("Filters").click()
+    board.locator("select[name=state]").select_option("running")
+    board.wait_for_url("/ui?as_of=*&product_line=agent_gateway&state=running")
+    board.get_by_role("link", name="Back to now").click()
+    board.wait_for_url("/ui?product_line=agent_gateway&state=running")
+
+
 def test_an_id_is_found_from_anywhere(board: Page, edge: Edge) -> None:
     line_id = edge.fresh()
     board.get_by_role("searchbox").fill(line_id.lower())
@@ -171,7 +190,7 @@ def test_the_board_is_walked_by_keyboard(board: Page, edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1024, 1440])
+@pytest.mark.parametrize("width", [390, 720, 800, 1024, 1440])
 def test_nothing_is_cut_off_and_everything_can_be_read(
     board: Page, edge: Edge, width: int, scheme: str
 ) -> None:

@@ -11,6 +11,7 @@ from tests.support.browser import (
     Watch,
     assert_accessible,
     screenshot,
+    show,
     sign_in,
     watched,
 )
@@ -93,4 +94,7 @@ def test_every_page_is_whole_at_every_width(visit: Watch, scheme: Scheme) -> Non
             assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
             if width != 1024:
                 assert_accessible(page)
+        for width in (720, 800, 960):
+            show(page, width, scheme)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
     page.close()

@@ -15,7 +15,10 @@ def blocked(line_id: str, cause: str, reason: str | None = None, blocker: str = 
 def groups(page: Seen) -> list[tuple[str, list[str]]]:
     """(state, lines in their order) for each group shown."""
     return [
-        (section.h2.get_text().strip(), [str(row["id"]) for row in section.select("tbody tr")])
+        (
+            section.select_one("h2 .state").get_text(),
+            [str(row["id"]) for row in section.select("tbody tr")],
+        )
         for section in page.all("section.group")
     ]
 
@@ -87,6 +90,19 @@ def test_a_paused_line_says_who_holds_it_and_why(edge: Edge) -> None:
     row = visitor(edge).get(at.path).words(f"#{line_id}")[0]
     assert "operator Stakeholder review" in row
     assert "KEY-26-" in row
+
+
+def test_a_pause_does_not_make_an_old_blocker_young(edge: Edge) -> None:
+    """The state's clock starts anew with every change; how long it has been stuck does not."""
+    at = Workspace(edge, "WS-26-000111")
+    line_id, token = at.line(), edge.token("service_lines:manage", "read")
+    edge.accept(blocked(line_id, "approval_gap", "Waiting for the sign-off"))
+    edge.clock.advance(hours=26, minutes=1)
+    for act in ("pause", "resume"):
+        path = f"/v1/execution/{line_id}/{act}"
+        assert edge.post(path, token, json={"reason": "A mistake"}).status_code == 200
+    row = visitor(edge).get(at.path).words(f"#{line_id}")[0]
+    assert "Waiting for the sign-off for 1 d 2 h" in row
 
 
 def test_counts_by_state_and_cause_lead_to_what_they_count(edge: Edge) -> None:
@@ -170,7 +186,7 @@ def test_nothing_found_is_said_and_never_looks_like_an_error(edge: Edge) -> None
     assert (fits.status, "The service answered" in fits.text) == (200, True)
     wrong = guest.get(f"{at.path}&state=nonsense")
     assert (wrong.status, wrong.all(".empty")) == (422, [])
-    assert "/state" in wrong.text
+    assert "State: is none of the words" in wrong.text
 
 
 def test_the_board_of_an_instant_shows_that_instant_and_says_so(edge: Edge) -> None:
@@ -184,13 +200,13 @@ def test_the_board_of_an_instant_shows_that_instant_and_says_so(edge: Edge) -> N
     assert groups(guest.get(at.path)) == [("blocked", [line_id])]
     then = guest.get(f"{at.path}&as_of={instant}")
     assert groups(then) == [("running", [line_id])]
-    assert "You are looking at the past" in then.words(".banner")[0]
-    assert then.all(".instant > a")[0]["href"] == at.path
+    assert "You are looking at the past" in then.words(".past")[0]
+    assert then.one(".past a")["href"] == at.path
     assert not then.all("[data-stream]")
     # Whatever is followed from here stays at that instant.
     for link in then.all("#view a"):
         assert "as_of=" in str(link["href"])
-    assert "at 2026-01-01 00:00:00 UTC" in guest.get("/ui?as_of=2026-01-01").words(".banner")[0]
+    assert "at 2026-01-01 00:00:00 UTC" in guest.get("/ui?as_of=2026-01-01").words(".past")[0]
     assert guest.get("/ui?as_of=2999-01-01").status == 422
 
 

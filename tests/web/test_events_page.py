@@ -163,7 +163,7 @@ def test_times_are_typed_in_the_zone_of_the_page_and_addressed_by_instants(edge:
 def test_what_is_no_time_is_refused_in_words(edge: Edge, typed: str) -> None:
     page = visitor(edge).get("/ui/events", params={"from_local": typed})
     assert page.status == 422
-    assert "/from must be a date and a time" in page.text
+    assert "From: must be a date and a time" in page.text
 
 
 def test_no_event_fits_is_said_as_an_answer(edge: Edge) -> None:

@@ -1,5 +1,7 @@
 """To another id, another instant, another time zone."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from tests.support.edge import Edge
@@ -15,6 +17,8 @@ def test_an_id_leads_to_its_page(edge: Edge) -> None:
         ("EVT-26-000123", "/ui/events/EVT-26-000123"),
         ("WHK-26-000001", "/ui/webhooks/WHK-26-000001"),
         ("RUN-26-999999", "/ui/runs/RUN-26-999999"),
+        ("ws-26-000001", "/ui?workspace_id=WS-26-000001"),
+        ("PROJ-26-004281", "/ui?project_tag=PROJ-26-004281"),
     ):
         assert guest.get("/ui/search", params={"id": typed}).location == path
 
@@ -90,3 +94,17 @@ def test_nobody_is_led_elsewhere(edge: Edge, target: str) -> None:
     answer = guest.get("/ui/as-of", params={"at": "2026-04-01", "next": target})
     assert answer.status == 422
     assert guest.submit(guest.get("/ui"), "/ui/zone", next=target).status == 422
+
+
+def test_the_usage_shown_is_of_the_month_where_the_reader_lives(edge: Edge) -> None:
+    """The last instants of November in New York lie in December in UTC."""
+    edge.clock.now = datetime(2026, 12, 1, 4, 58, tzinfo=UTC)
+    path = f"/ui/lines/{edge.fresh('capacity', time='2026-10-01T00:00:00Z')}"
+    edge.clock.advance(minutes=1)
+    guest = visitor(edge)
+    assert "Usage in 2026-12" in guest.get(path).text
+    guest.submit(guest.get("/ui"), "/ui/zone", zone="America/New_York")
+    page = guest.get(path)
+    assert "Usage in 2026-11" in page.text
+    assert page.words(".title nav a") == ["‹ 2026-10"]
+    assert guest.get(f"{path}?month=2026-10").words(".title nav a") == ["‹ 2026-09", "2026-11 ›"]

@@ -23,7 +23,7 @@ from ledger.domain.values import (
     format_instant,
     sort_key,
 )
-from ledger.web.pages import PageRoute, go, own_page, read_form, told, with_parameter
+from ledger.web.pages import HOME, PageRoute, go, own_page, read_form, told, with_parameter
 from ledger.web.showing import ZONE_COOKIE, Zone, zone_of
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
@@ -36,6 +36,8 @@ _PLACES = (
     (EVENT_ID, "/ui/events/"),
     (ENDPOINT_ID, "/ui/webhooks/"),
 )
+
+_FILTERS = (("WS-", "workspace_id"), ("PROJ-", "project_tag"))
 
 
 class SearchQuery(BaseModel):
@@ -72,8 +74,15 @@ async def search(
     principal: Authenticated,
     query: Annotated[SearchQuery, QueryParameters()],
 ) -> Response:
-    """To the page of an id; of an execution record to its line's. Raises NotFound."""
+    """To the page of an id; of an execution record to its line's. Raises NotFound.
+
+    A workspace or a project is no page of its own: they lead to the board of their lines.
+    """
     identifier = query.id.strip().upper()
+    for prefix, filter_name in _FILTERS:
+        if identifier.startswith(prefix):
+            board = with_parameter(HOME, filter_name, identifier)
+            return go(with_parameter(board, "as_of", query.as_of))
     place = next((path for form, path in _PLACES if re.fullmatch(form, identifier)), None)
     if place is None:
         raise NotFound(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
@@ -181,7 +181,8 @@ async def _manage(
 ) -> Response:
     """Carry out, then show the line; where that is turned down, say why beside what was typed."""
     form = await read_form(request, ManageForm)
-    reason = form.reason and form.reason.replace("\r\n", "\n")
+    # Blanks say nothing: whoever reads the history would find no reason.
+    reason = (form.reason or "").replace("\r\n", "\n").strip() or None
     key = idempotency_of(request, principal, form)
     sent: Sent[Reason | OptionalReason]
     try:
@@ -209,7 +210,9 @@ async def _page(
 
     line = await as_known(read, query.as_of, "This line was not known yet at that instant.")
     seen_at = query.instant or services_of(request).clock()
-    month = _month(query, seen_at)
+    # Of an instant's local day: the last one of a month lies in the next month elsewhere.
+    last_month = _month_of(zone_of(request).local(seen_at))
+    month = _month(query) or last_month
     band, usage, place, runs_chart = await asyncio.gather(
         _band(request, principal, line, query, seen_at),
         _usage(request, principal, line_id, query, month),
@@ -228,7 +231,7 @@ async def _page(
         band=band,
         usage=usage,
         month=month,
-        this_month=_month(LineQuery(), services_of(request).clock()),
+        last_month=last_month,
         place=place,
         summary=summary,
         chart=runs_chart,
@@ -243,9 +246,12 @@ def _may_manage(principal: Principal, query: Query, line: models.ExecutionDetail
     return may and query.as_of is None and line.state != "closed"
 
 
-def _month(query: LineQuery, seen_at: datetime) -> Month:
-    year, number = (query.month or format_instant(seen_at)[:7]).split("-")
-    return Month(int(year), int(number))
+def _month(query: LineQuery) -> Month | None:
+    return _month_of(date.fromisoformat(f"{query.month}-01")) if query.month else None
+
+
+def _month_of(day: date) -> Month:
+    return Month(day.year, day.month)
 
 
 async def _usage(

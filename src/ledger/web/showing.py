@@ -6,6 +6,7 @@ user lives in (a cookie; no right hangs on it).
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -89,7 +90,7 @@ def picks(now: datetime, zone: Zone) -> Sequence[tuple[str, str]]:
     return (
         ("the end of last month", format_instant(month.astimezone(UTC) - tick)),
         ("the end of last week", format_instant(week - tick)),
-        ("yesterday’s beginning", format_instant(yesterday)),
+        ("yesterday 00:00", format_instant(yesterday)),
         ("an hour ago", format_instant(now.replace(microsecond=0) - timedelta(hours=1))),
     )
 
@@ -151,7 +152,40 @@ _SPELT = {
     "ongoing_sla": "ongoing SLA",
     "infra_managed": "managed infra",
     "sla_compliance": "SLA compliance",
+    "check_ins_this_week": "check-ins this week",
 }
+
+
+_SAID: Sequence[tuple[str, str]] = (
+    (
+        r"String should match pattern '\^\\d\{4\}.*",
+        "is no date, nor an instant such as 2026-11-30T18:00:00Z",
+    ),
+    (r"String should match pattern '\^\(\?:.*", "is none of the words that are known here"),
+    (r"String should match pattern .*", "does not have the right form"),
+    (r"Input should be '.*", "is none of the words that are known here"),
+    (r"Field required", "is needed"),
+    (r"(?:String|Value) should have at least 1 character", "must not be empty"),
+    (r"String should have at most (\d+) characters", r"must have at most \1 characters"),
+    (r"List should have at least 1 item.*", "choose at least one"),
+    (r"Input should be a valid integer.*", "must be a whole number"),
+    (r"Input should be (.*)", r"must be \1"),
+    (r"Value error, (.*)", r"\1"),
+)
+"""What validation says, and how people say it."""
+
+
+def complaint(place: tuple[str, str]) -> str:
+    """(pointer, detail) of a refusal as a sentence about a field."""
+    pointer, detail = place
+    for said, better in _SAID:
+        detail, changed = re.subn(f"^{said}$", better, detail, flags=re.DOTALL)
+        if changed:
+            break
+    name = words(pointer.strip("/").replace("/", " "))
+    return (
+        f"{name[:1].upper()}{name[1:]}: {detail}." if name else f"{detail[:1].upper()}{detail[1:]}."
+    )
 
 
 def pretty(value: Any) -> str:
@@ -165,8 +199,10 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "since": since,
     "number": number,
     "words": words,
+    "complaint": complaint,
     "pretty": pretty,
     "instant": format_instant,
+    "after": lambda instant: format_instant(instant + timedelta(microseconds=1)),
 }
 """By which templates write values."""
 

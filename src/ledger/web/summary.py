@@ -20,6 +20,7 @@ def _trigger(value: dict[str, Any]) -> str:
 _SAYS: Sequence[tuple[str, Callable[[Any], str]]] = (
     ("hold", lambda value: f"{words(value)} hold"),
     ("reason", _text),
+    ("blocker_id", lambda value: f"blocker {value}"),
     ("note", _text),
     ("product_line", words),
     ("execution_model", words),

@@ -5,12 +5,11 @@ refusals. A secret is in the answer to its form and nowhere else: in no address,
 only to the same form sent twice.
 """
 
-from collections.abc import Awaitable
-from typing import Annotated, Any
+from collections.abc import Awaitable, Mapping
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
-from pydantic import Field
 
 from ledger.api import webhook_commands as commands
 from ledger.api import webhook_models as models
@@ -30,7 +29,17 @@ from ledger.application.webhooks import (
 )
 from ledger.domain.errors import NotFound, Refused
 from ledger.web.log import chips, stream_address
-from ledger.web.pages import Form, PageRoute, go, here, idempotency_of, read_form, show, told
+from ledger.web.pages import (
+    Form,
+    PageRoute,
+    go,
+    here,
+    idempotency_of,
+    read_form,
+    show,
+    told,
+    with_parameter,
+)
 from ledger.web.showing import zone_of
 from ledger.web.webhook_forms import (
     ChangeForm,
@@ -53,17 +62,36 @@ _RIGHT = needs("webhooks:manage")
 Nothing = Annotated[NoParameters, QueryParameters()]
 
 
-class DeliveriesQuery(api.DeliveriesQuery):
-    """The deliveries' parameters."""
+Done = Literal["change", "enable", "disable", "recover", "test", "remove"]
 
-    limit: Annotated[int, Field(ge=1, le=100)] = 25
+DONE: Mapping[Done | None, str] = {
+    "change": "Its settings are changed.",
+    "enable": "It is told again what is recorded from now on.",
+    "disable": "It is told nothing any more, until it is enabled.",
+    "recover": "What was not delivered since then is being sent again.",
+    "test": "A test is being sent: what comes of it is the first of the deliveries.",
+    "remove": "The endpoint is removed.",
+}
+"""What a page says once, after a form of its."""
+
+
+class EndpointsQuery(api.ListQuery):
+    """The list's parameters, and what was done just now."""
+
+    done: Done | None = None
+
+
+class DeliveriesQuery(api.DeliveriesQuery):
+    """The deliveries' parameters, and what was done just now."""
+
+    done: Done | None = None
 
 
 @router.get("", openapi_extra=_RIGHT)
 async def show_webhooks(
     request: Request,
     principal: Authenticated,
-    query: Annotated[api.ListQuery, QueryParameters()],
+    query: Annotated[EndpointsQuery, QueryParameters()],
 ) -> Response:
     """The credential's endpoints, the newest first, and the form for another."""
     return await _list(request, principal, query)
@@ -72,7 +100,7 @@ async def show_webhooks(
 async def _list(
     request: Request,
     principal: Principal,
-    query: api.ListQuery,
+    query: EndpointsQuery,
     refused: Refused | None = None,
     form: NewForm | None = None,
 ) -> Response:
@@ -84,6 +112,7 @@ async def _list(
         endpoints=found.data,
         older=found.meta.cursor if found.meta.has_more else None,
         query=query,
+        done=DONE.get(query.done),
         given=query.chosen(),
         chips=chips(request, query.chosen()),
         refused=refused,
@@ -103,7 +132,7 @@ async def add_webhook(request: Request, principal: Authenticated, _: Nothing) ->
     try:
         made = await told(commands.create(request, principal, sent), models.WebhookSecretAnswer)
     except Refused as refusal:
-        return await _list(request, principal, api.ListQuery(), refusal, form)
+        return await _list(request, principal, EndpointsQuery(), refusal, form)
     return _secret(request, made.data, is_new=True)
 
 
@@ -156,6 +185,7 @@ async def _one(
         deliveries=found.data,
         older=found.meta.cursor if found.meta.has_more else None,
         query=query,
+        done=DONE.get(query.done),
         statuses=endpoints.STATUSES,
         stream=stream_address(principal, whose, tuple(whose)),
         refused=refused,
@@ -173,6 +203,7 @@ async def _carried_out(
     endpoint_id: str,
     form: Form,
     command: Awaitable[Response],
+    done: Done,
     target: str | None = None,
 ) -> Response:
     """Back to the endpoint's page, which shows what came of it; or the refusal at the form."""
@@ -183,7 +214,7 @@ async def _carried_out(
     except Refused as refusal:
         query = DeliveriesQuery()
         return await _one(request, principal, endpoint_id, query, refusal, form)
-    return go(target or f"{PATH}/{endpoint_id}")
+    return go(with_parameter(target or f"{PATH}/{endpoint_id}", "done", done))
 
 
 @router.post("/{endpoint_id}/change", openapi_extra=_RIGHT)
@@ -195,7 +226,7 @@ async def change_webhook(
     form = await read_form(request, ChangeForm)
     sent = form.sent(idempotency_of(request, principal, form))
     command = commands.update(request, principal, endpoint_id, sent)
-    return await _carried_out(request, principal, endpoint_id, form, command)
+    return await _carried_out(request, principal, endpoint_id, form, command, "change")
 
 
 @router.post("/{endpoint_id}/switch", openapi_extra=_RIGHT)
@@ -207,7 +238,8 @@ async def switch_webhook(
     form = await read_form(request, SwitchForm)
     sent = form.sent(idempotency_of(request, principal, form))
     command = commands.update(request, principal, endpoint_id, sent)
-    return await _carried_out(request, principal, endpoint_id, form, command)
+    done: Done = "enable" if form.enabled == "true" else "disable"
+    return await _carried_out(request, principal, endpoint_id, form, command, done)
 
 
 @router.post("/{endpoint_id}/recover", openapi_extra=_RIGHT)
@@ -219,7 +251,7 @@ async def recover_webhook(
     form = await read_form(request, RecoverForm)
     sent = form.sent(idempotency_of(request, principal, form), zone_of(request))
     command = commands.recover(request, principal, endpoint_id, sent)
-    return await _carried_out(request, principal, endpoint_id, form, command)
+    return await _carried_out(request, principal, endpoint_id, form, command, "recover")
 
 
 @router.post("/{endpoint_id}/test", openapi_extra=_RIGHT)
@@ -231,7 +263,7 @@ async def send_test(
     form = await read_form(request, Form)
     sent = nothing(idempotency_of(request, principal, form))
     command = commands.send_test(request, principal, endpoint_id, sent)
-    return await _carried_out(request, principal, endpoint_id, form, command)
+    return await _carried_out(request, principal, endpoint_id, form, command, "test")
 
 
 @router.post("/{endpoint_id}/remove", openapi_extra=_RIGHT)
@@ -243,7 +275,7 @@ async def remove_webhook(
     form = await read_form(request, Form)
     sent: Any = nothing(idempotency_of(request, principal, form))
     command = commands.delete(request, principal, endpoint_id, sent)
-    return await _carried_out(request, principal, endpoint_id, form, command, PATH)
+    return await _carried_out(request, principal, endpoint_id, form, command, "remove", PATH)
 
 
 @router.post("/{endpoint_id}/rotate-secret", openapi_extra=_RIGHT)

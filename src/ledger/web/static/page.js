@@ -4,13 +4,13 @@
 
 (() => {
   const QUIET_MS = 700; // Many events come together: one look at them all.
+  const RETRY_MS = 2000;
   const TICK_MS = 30_000; // "For 3 min" goes on, and midnight comes, without an event.
 
   const notice = document.getElementById("notice");
   let source = null;
   let followed = null;
   let pending = null;
-  let shownAt = new Date();
 
   Object.assign(Idiomorph.defaults.callbacks, {
     // What is the same already is not looked into: a page of a thousand lines costs its changes.
@@ -29,13 +29,19 @@
 
   function tell(state, text) {
     const mark = document.querySelector("[data-live]");
-    mark.hidden = !text;
     mark.dataset.state = state;
     mark.textContent = text;
   }
 
-  function outdated(why) {
-    say(`${why} What you see is from ${shownAt.toLocaleTimeString()} (this browser’s time). Trying again.`);
+  // What was asked for in vain is asked for again, by whatever asked.
+  const AGAIN = { FORM: "submit", INPUT: "change", A: "click" };
+
+  function outdated(why, asker) {
+    const shown = document.querySelector("[data-shown]")?.dataset.shown;
+    say(`${why}${shown ? ` What you see is from ${shown}.` : ""} Trying again.`);
+    setTimeout(() => {
+      if (asker.isConnected) htmx.trigger(asker, AGAIN[asker.tagName] ?? "news");
+    }, RETRY_MS);
   }
 
   // One refresh for all that happens within a moment; the first waits no longer than the last.
@@ -64,7 +70,11 @@
       // Something may have happened between the page and its stream.
       refresh();
     };
-    source.onerror = () => tell("lost", "○ not live: reconnecting");
+    source.onerror = () => {
+      tell("lost", "○ not live: reconnecting");
+      // Whether the service is away altogether, the next look tells.
+      refresh();
+    };
   }
 
   // A browser gives up on a stream that is refused once; a page that is hidden needs none.
@@ -78,15 +88,13 @@
   });
 
   document.addEventListener("htmx:afterRequest", (event) => {
-    const { xhr, successful } = event.detail;
+    const { elt, xhr, successful } = event.detail;
     if (successful) {
-      shownAt = new Date();
       say("");
     } else if (xhr.status === 401) {
       location.reload();
     } else if (xhr.status === 503) {
-      outdated("The service cannot answer now.");
-      setTimeout(refresh, 2000);
+      outdated("The service cannot answer now.", elt);
     } else if (xhr.status) {
       // A refusal is a page of its own, in words.
       say(new DOMParser().parseFromString(xhr.responseText, "text/html").querySelector("main p")?.textContent
@@ -95,12 +103,26 @@
   });
   // Not where a request was given up for a newer one: that has no status either.
   for (const name of ["htmx:sendError", "htmx:timeout"]) {
-    document.addEventListener(name, () => {
-      outdated("The service cannot be reached.");
-      setTimeout(refresh, 2000);
+    document.addEventListener(name, (event) => {
+      outdated("The service cannot be reached.", event.detail.elt);
     });
   }
   document.addEventListener("htmx:afterSettle", follow);
+
+  // Panels close as menus do.
+  const panels = () => document.querySelectorAll("details.tool[open]");
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const panel of panels()) {
+      panel.open = false;
+      panel.querySelector("summary").focus();
+    }
+  });
+  document.addEventListener("pointerdown", (event) => {
+    for (const panel of panels()) {
+      if (!panel.contains(event.target)) panel.open = false;
+    }
+  });
 
   document.addEventListener("submit", (event) => {
     if (!event.target.matches("[data-zone-form]")) return;
@@ -108,6 +130,13 @@
     const here = Intl.DateTimeFormat().resolvedOptions().timeZone;
     zone.value = event.target.querySelector("[data-zone]").textContent.trim() === "UTC" ? here : "UTC";
   });
+
+  // What was done just now is said once.
+  const address = new URL(location.href);
+  if (address.searchParams.has("done")) {
+    address.searchParams.delete("done");
+    history.replaceState(history.state, "", address);
+  }
 
   follow();
 })();
