@@ -1,11 +1,15 @@
 """What no page may do, and what no other site may do with one."""
 
+import socket
+
 import pytest
 from fastapi.routing import APIRoute
 
 from ledger.web.pages import PageRoute
 from tests.support.edge import Edge
 from tests.support.facts import fact
+from tests.support.streaming import listening
+from tests.support.views import until
 from tests.support.visitor import Visitor, visitor
 
 ALL = ("read", "service_lines:manage", "webhooks:manage", "audit:read")
@@ -69,6 +73,17 @@ def test_another_sites_request_is_refused_whatever_it_carries(
     assert guest.post("/ui/sign-in", {"token": token}, headers=headers).status == 403
 
 
+@pytest.mark.parametrize("name", ["referer", "origin"])
+def test_a_header_that_is_no_address_is_nobodys(edge: Edge, name: str) -> None:
+    guest = visitor(edge)
+    fields = guest.get("/ui").form("/ui/sign-out") | {"form_key": "another"}
+    answer = guest.post("/ui/sign-out", fields, headers={name: "http://["})
+    assert answer.status == 403
+    token = edge.token("read")
+    status = guest.post("/ui/sign-in", {"token": token}, headers={name: "http://["}).status
+    assert status == (303 if name == "referer" else 403)
+
+
 def test_every_page_forbids_what_it_does_not_need(edge: Edge) -> None:
     guest = visitor(edge, *ALL)
     line_id = edge.fresh()
@@ -120,6 +135,15 @@ def test_what_people_wrote_is_shown_as_they_wrote_it(edge: Edge) -> None:
         page = guest.get(path)
         assert nasty in page.html.get_text()
         assert not page.all("img, script:not([src]), .why b")
+
+
+def test_a_body_that_breaks_off_is_no_alarm(edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
+    """Anybody may do that, signed in or not: it must not fill the log."""
+    with caplog.at_level("INFO"), listening(edge) as (host, port):
+        with socket.create_connection((host, port)) as connection:
+            connection.sendall(b"POST /ui/sign-in HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n")
+        until(lambda: "was broken off" in caplog.text, "the end of the request")
+    assert "Traceback" not in caplog.text
 
 
 def test_an_address_that_is_none_says_so(edge: Edge) -> None:

@@ -12,7 +12,7 @@ from tests.support.visitor import Visitor, visitor
 def test_the_front_page_asks_for_a_token(edge: Edge) -> None:
     page = Visitor(edge).get("/")
     assert page.status == 200
-    assert page.form("/ui/sign-in")["next"] == "/ui"
+    assert page.form("/ui/sign-in")["next"] == ""
     assert page.one("#token")["type"] == "password"
 
 
@@ -99,6 +99,29 @@ def test_signing_out_ends_the_session(edge: Edge) -> None:
     answer = guest.submit(guest.get("/ui"), "/ui/sign-out")
     assert (answer.status, answer.location) == (303, "/")
     assert guest.get("/ui").status == 401
+
+
+@pytest.mark.parametrize(
+    ("permission", "home"),
+    [("webhooks:manage", "/ui/webhooks"), ("audit:read", "/ui/audit"), ("write", "/ui")],
+)
+def test_whoever_may_not_read_begins_where_he_may_and_can_leave(
+    edge: Edge, permission: str, home: str
+) -> None:
+    guest = Visitor(edge)
+    front = guest.get("/")
+    answer = guest.submit(front, "/ui/sign-in", token=edge.token(permission))
+    assert answer.location == home
+    board = guest.get("/ui")
+    assert board.status == 403
+    assert board.one("section.refusal a")["href"] == home
+    assert guest.submit(board, "/ui/zone", zone="Europe/Berlin").status == 303
+    assert guest.submit(board, "/ui/sign-out").location == "/"
+
+
+@pytest.mark.parametrize("path", ["/ui/", "/ui/sign-in", "/ui/sign-out", "/ui/zone"])
+def test_the_address_of_a_form_leads_to_the_beginning(edge: Edge, path: str) -> None:
+    assert Visitor(edge).get(path).location == "/"
 
 
 def test_a_session_ends_some_hours_after_its_last_use(edge: Edge) -> None:

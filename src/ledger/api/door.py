@@ -48,6 +48,7 @@ class Door:
             reconnect_timeout=3.0,
             open=False,
         )
+        self._size = size
         self._walks = asyncio.Semaphore(_WALKS)
 
     async def open(self) -> None:
@@ -74,12 +75,21 @@ class Door:
         """The statement's rows, within the credential's tenant."""
         organization_id = principal.organization_id if principal else None
         workspace_id = principal.workspace_id if principal else None
-        async with self._pool.connection() as connection:
-            async with connection.pipeline():
-                scope = (organization_id or "", workspace_id or "")
-                await connection.execute(_SCOPE, scope, prepare=True)
-                cursor = await connection.execute(statement, parameters, prepare=True)
-            return await cursor.fetchall()
+        scope = (organization_id or "", workspace_id or "")
+        # A connection that PostgreSQL closed while it lay in the pool is found out by whoever
+        # takes it. After a restart that is each of them; a read may be done again with the next.
+        for is_last in (*[False] * self._size, True):
+            connection = None
+            try:
+                async with self._pool.connection() as connection:
+                    async with connection.pipeline():
+                        await connection.execute(_SCOPE, scope, prepare=True)
+                        cursor = await connection.execute(statement, parameters, prepare=True)
+                    return await cursor.fetchall()
+            except psycopg.OperationalError:
+                if is_last or connection is None or not connection.closed:
+                    raise
+        raise AssertionError("the last one raises")
 
     async def fetch_page(
         self, principal: Principal | None, statement: str, parameters: Mapping[str, Any]

@@ -31,6 +31,9 @@ _Filler = Callable[[Request], Any]
 
 _LARGEST = 2**63 - 1
 
+REFUSALS = (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBUILT)
+"""What an endpoint may raise, and a route has an answer to."""
+
 MinPosition = Annotated[
     int | None,
     Header(
@@ -48,8 +51,11 @@ class NoParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def needs(permission: str) -> dict[str, Any]:
-    """The permission a route asks for, as OpenAPI shows it. A route without one is an error."""
+def needs(permission: str | None) -> dict[str, Any]:
+    """The permission a route asks for, as OpenAPI shows it; None: any credential will do.
+
+    A route that does not say is an error.
+    """
     return {"x-permission": permission}
 
 
@@ -59,7 +65,7 @@ class LeanRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
         self._call: Callable[..., Awaitable[Response]] = endpoint
-        self._permission: str = (self.openapi_extra or {})["x-permission"]
+        self._permission: str | None = (self.openapi_extra or {})["x-permission"]
         self._turns_down: TurnsDown | None = getattr(endpoint, "turns_down", None)
         parameters = inspect.signature(endpoint, eval_str=True).parameters
         self._principal = next(n for n, p in parameters.items() if p.annotation == Authenticated)
@@ -82,8 +88,8 @@ class LeanRoute(APIRoute):
         """Authenticate, fill the arguments, call, answer; a refusal as a problem."""
         request = Request(scope, receive, send)
         try:
-            response = await self._answer(request)
-        except (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBUILT) as error:
+            response = await self.answer(request)
+        except REFUSALS as error:
             response = self.refuse(request, as_refusal(error))
         await response(scope, receive, send)
 
@@ -95,10 +101,12 @@ class LeanRoute(APIRoute):
         """The answer to a request that is refused."""
         return problem(request, error)
 
-    async def _answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
+        """What the endpoint says to whoever may ask. Raises one of REFUSALS."""
         principal = await self.identify(request)
         try:
-            principal.require(self._permission)
+            if self._permission is not None:
+                principal.require(self._permission)
             arguments = {name: fill(request) for name, fill in self._fillers}
         except Refused as refusal:
             if self._turns_down is None:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from prometheus_client import Histogram
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.api.positions import ViewPositions
@@ -59,6 +59,8 @@ class EveryAnswer:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            _logger.info("request %s was broken off", request_id)
         except Exception:
             _logger.exception("request %s could not be answered", request_id)
             if answered:

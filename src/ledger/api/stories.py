@@ -163,10 +163,13 @@ async def show_timeline(
         {**tenant, **bounds, "line_id": line_id, "limit": limit},
     )
     _require_line(rows)
+    too_many = Invalid.at("/from", f"there are more than {MAX_INTERVALS} intervals: narrow it")
+    if len(rows) == limit:
+        raise too_many
     turns = [Turn(row[2], row[3], frozenset(row[4])) for row in rows if row[2] is not None]
     found = intervals(turns, start, end, read.now)
-    if len(found) > MAX_INTERVALS or len(turns) == limit:
-        raise Invalid.at("/from", f"there are more than {MAX_INTERVALS} intervals: narrow it")
+    if len(found) > MAX_INTERVALS:
+        raise too_many
     by_state, by_cause = totals(found)
     data = {
         "intervals": [_shown(interval) for interval in found],

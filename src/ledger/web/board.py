@@ -15,7 +15,7 @@ from ledger.api.problems import InvalidCursor
 from ledger.api.reading import split
 from ledger.application.principal import Principal
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES, State
-from ledger.web.pages import PageRoute, show, told
+from ledger.web.pages import PageRoute, show, told, with_parameter
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
@@ -24,6 +24,8 @@ STATES: tuple[State, ...] = ("blocked", "paused", "running", "idle", "closed")
 
 _PAGE = 50
 _MOST = 1000
+_BLOCKERS = 4
+"""How many a line shows on the board, the oldest; its own page has more."""
 
 
 class BoardQuery(ListQuery):
@@ -70,10 +72,17 @@ async def show_board(
         given_limit="" if query.limit == _PAGE else query.limit,
         cursor=cursor,
         states=STATES,
+        most_blockers=_BLOCKERS,
+        stream=with_parameter("/ui/stream", "workspace_id", _only(query.workspace_id)),
         causes=CAUSES,
         models=EXECUTION_MODELS,
         product_lines=PRODUCT_LINES,
     )
+
+
+def _only(words: str | None) -> str | None:
+    """A filter's word, where it is one: what the stream too can be narrowed by."""
+    return words if words is not None and "," not in words else None
 
 
 def _filters(query: Filters) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """What every page shares: its route, its forms, its headers, and how a refusal looks."""
 
 import hashlib
+import logging
 import secrets
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -15,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.authentication import Unauthorized
-from ledger.api.lean import LeanRoute, parse_query
-from ledger.api.problems import STATUS, status_of
+from ledger.api.lean import REFUSALS, LeanRoute, parse_query
+from ledger.api.problems import STATUS, InternalError, status_of
 from ledger.api.reading import services_of
 from ledger.api.writing import media_type, read_capped
 from ledger.application.command import IdempotencyKey
@@ -24,6 +26,8 @@ from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import parse_bound
 from ledger.web import session, showing
+
+_logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -51,6 +55,15 @@ HEADERS: Mapping[str, str] = {
 """Of every page: nothing from elsewhere is loaded, nothing of ours is framed, kept or sniffed."""
 
 HOME = "/ui"
+
+PLACES = (
+    (HOME, ("/ui/lines/", "/ui/runs/"), "Board", "read"),
+    ("/ui/events", ("/ui/events/",), "Events", "read"),
+    ("/ui/audit", ("/ui/audit/",), "Audit", "audit:read"),
+    ("/ui/webhooks", ("/ui/webhooks/",), "Webhooks", "webhooks:manage"),
+)
+"""What the head of each page offers: (address, what lies below it, name, permission)."""
+
 _LARGEST_FORM = 64 * 1024
 
 _templates = Environment(
@@ -100,12 +113,33 @@ class PageRoute(LeanRoute):
         """A page that says why, in words."""
         return refusal_page(request, error)
 
+    async def answer(self, request: Request) -> Response:
+        """A page, whatever happens on the way. Raises one of REFUSALS."""
+        try:
+            return await super().answer(request)
+        except REFUSALS:
+            raise
+        except Exception:
+            _logger.exception("request %s could not be answered", request.state.request_id)
+            return refusal_page(request, InternalError("The service could not show this page."))
+
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; but first make the address what one would like to pass on."""
         if scope["method"] == "GET" and (given := _without_blanks(scope["query_string"])):
-            await go(scope["path"] + given.rstrip("?"))(scope, receive, send)
+            await go(quote(scope["path"]) + given.rstrip("?"))(scope, receive, send)
             return
         await super().serve(scope, receive, send)
+
+
+def places_of(principal: Principal) -> list[tuple[str, tuple[str, ...], str, str]]:
+    """The places that a credential may go to."""
+    may = principal.permissions
+    return [place for place in PLACES if principal.is_admin or place[3] in may]
+
+
+def home_of(principal: Principal) -> str:
+    """Where somebody begins: at the first place that is open to him, else where he is told why."""
+    return next((place[0] for place in places_of(principal)), HOME)
 
 
 async def told(answer: Awaitable[Response], model: type[M]) -> M:
@@ -119,7 +153,9 @@ def show(request: Request, template: str, status: int = 200, **context: Any) -> 
     principal: Principal | None = getattr(request.state, "principal", None)
     found: session.Session | None = getattr(request.state, "session", None)
     now, zone = services.clock(), showing.zone_of(request)
-    as_of, instant = _asked(request)
+    as_of, instant = _asked(request, now)
+    # What a page ended with at one instant is no place in a list of another.
+    first_page = with_parameter(here(request), "cursor", None)
     common = {
         "request": request,
         "status": status,
@@ -130,10 +166,12 @@ def show(request: Request, template: str, status: int = 200, **context: Any) -> 
         "as_of": as_of,
         "seen_at": instant or now,
         "now": now,
-        "now_link": with_parameter(here(request), "as_of", None),
+        "now_link": with_parameter(first_page, "as_of", None),
         "picks": showing.picks(now, zone),
-        "at_instant": partial(with_parameter, here(request), "as_of"),
+        "at_instant": partial(with_parameter, first_page, "as_of"),
         "here": here(request),
+        "nav": places_of(principal) if principal is not None else (),
+        "home": home_of(principal) if principal is not None else "/",
         "static": showing.static,
         "link": _linker(as_of),
     }
@@ -144,13 +182,16 @@ def show(request: Request, template: str, status: int = 200, **context: Any) -> 
     return response
 
 
-def _asked(request: Request) -> tuple[str | None, datetime | None]:
-    """The instant that is looked at, as the address has it and as it is; None: now."""
+def _asked(request: Request, now: datetime) -> tuple[str | None, datetime | None]:
+    """The instant that is looked at, as the address has it and as it is; None: now.
+
+    None too where the address names an instant that nothing can be shown of.
+    """
     text = request.query_params.get("as_of")
-    try:
-        return (text, parse_bound(text)) if text is not None else (None, None)
-    except ValueError:
-        return None, None
+    with suppress(ValueError):
+        if text is not None and (instant := parse_bound(text)) <= now:
+            return text, instant
+    return None, None
 
 
 def refusal_page(request: Request, error: LedgerError, **context: Any) -> Response:
@@ -225,9 +266,12 @@ def here(request: Request) -> str:
     if request.method in ("GET", "HEAD"):
         query = request.url.query
         return request.url.path + (f"?{query}" if query else "")
-    sender = urlsplit(request.headers.get("referer", ""))
-    path = sender.path + (f"?{sender.query}" if sender.query else "")
-    return path if _is_own(path) else HOME
+    with suppress(ValueError):
+        sender = urlsplit(request.headers.get("referer", ""))
+        path = sender.path + (f"?{sender.query}" if sender.query else "")
+        if _is_own(path):
+            return path
+    return HOME
 
 
 def own_page(path: str) -> str:

@@ -60,8 +60,13 @@ async def show_runs(
     query: Annotated[RunsPageQuery, QueryParameters()],
 ) -> Response:
     """A line's runs, newest request first. Raises RunsNotSupported."""
-    answer = runs.runs_page(request, principal, line_id, query, bare=True)
-    page = await told(answer, models.RunList)
+
+    async def read(of: Query) -> models.RunList:
+        asked = query.model_copy(update={"as_of": of.as_of})
+        answer = runs.runs_page(request, principal, line_id, asked, bare=True)
+        return await told(answer, models.RunList)
+
+    page = await as_known(read, query.as_of, "This line was not known yet at that instant.")
     seen_at = query.instant or services_of(request).clock()
     chosen = {
         "status": query.status,

@@ -18,9 +18,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from fastapi import Request
 from markupsafe import Markup
 
+from ledger.domain.errors import LedgerError
 from ledger.domain.values import format_instant, parse_instant
 
 ZONE_COOKIE = "ledger_zone"
+
+_NO_ZONES = frozenset({"Factory", "localtime", "posixrules"})
+"""What the database has beside the zones that people live in."""
 
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
@@ -31,6 +35,8 @@ class Zone:
     def __init__(self, name: str) -> None:
         """Raises ValueError for a name that is none."""
         try:
+            if name in _NO_ZONES:
+                raise ZoneInfoNotFoundError(name)
             self._zone = UTC if name == "UTC" else ZoneInfo(name)
         except (ZoneInfoNotFoundError, OSError) as error:
             raise ValueError("no such time zone") from error
@@ -188,6 +194,17 @@ def complaint(place: tuple[str, str]) -> str:
     )
 
 
+def refusal(error: LedgerError) -> str:
+    """A refusal as people who sent a form are told it."""
+    return _TOLD.get(error.code, error.detail)
+
+
+_TOLD = {
+    "idempotency_key_reused": "This form was sent before, with other words."
+    " Send it again to send these.",
+}
+
+
 def pretty(value: Any) -> str:
     """JSON to be read."""
     return json.dumps(value, indent=2, ensure_ascii=False)
@@ -200,6 +217,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "number": number,
     "words": words,
     "complaint": complaint,
+    "refusal": refusal,
     "pretty": pretty,
     "instant": format_instant,
     "after": lambda instant: format_instant(instant + timedelta(microseconds=1)),

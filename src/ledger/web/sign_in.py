@@ -14,7 +14,7 @@ from ledger.api.reading import services_of
 from ledger.api.writing import read_capped
 from ledger.domain.errors import LedgerError
 from ledger.web import session
-from ledger.web.pages import HOME, PageRoute, go, own_page, read_form, refusal_page, show
+from ledger.web.pages import HOME, PageRoute, go, home_of, own_page, read_form, refusal_page, show
 
 router = APIRouter(include_in_schema=False)
 signed_in = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -28,7 +28,7 @@ class SignIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     token: str = Field(max_length=3000)
-    next: str = Field(default=HOME, max_length=8000)
+    next: str = Field(default="", max_length=8000)
 
 
 class SignOut(BaseModel):
@@ -43,32 +43,41 @@ async def front_page(request: Request) -> Response:
     try:
         session.session_of(request)
     except Unauthorized:
-        return show(request, "sign_in.html", next=HOME, said=None)
+        return show(request, "sign_in.html", next="", said=None)
     return go(HOME)
+
+
+@router.get("/ui/")
+@router.get("/ui/sign-in")
+@router.get("/ui/sign-out")
+@router.get("/ui/zone")
+async def begin(request: Request) -> Response:
+    """Who comes to the address of a form, or almost to the board's, begins at the beginning."""
+    return go("/")
 
 
 @router.post("/ui/sign-in")
 async def sign_in(request: Request) -> Response:
     """Begin a session for a token, which is never part of an address."""
-    target = HOME
+    target = ""
     try:
         session.require_own_origin(request)
         form = parse_query(await read_capped(request, _LARGEST), SignIn)
         assert isinstance(form, SignIn)
-        target = own_page(form.next)
+        target = own_page(form.next) if form.next else ""
         token = form.token.strip()
-        await services_of(request).authenticator.authenticate(token)
+        principal = await services_of(request).authenticator.authenticate(token)
     except Unauthorized:
         said = "This token is not known, or was revoked. It begins with elk_ and is pasted whole."
         return refusal_page(request, Unauthorized(said), next=target)
     except (LedgerError, psycopg.OperationalError, psycopg.InterfaceError) as error:
         return refusal_page(request, as_refusal(error))
-    response = go(target)
+    response = go(target or home_of(principal))
     session.keep(request, response, session.begin(request, token))
     return response
 
 
-@signed_in.post("/ui/sign-out", openapi_extra=needs("read"))
+@signed_in.post("/ui/sign-out", openapi_extra=needs(None))
 async def sign_out(
     request: Request,
     principal: Authenticated,

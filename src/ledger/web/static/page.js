@@ -11,6 +11,8 @@
   let source = null;
   let followed = null;
   let pending = null;
+  let took = 0;
+  let askedAt = 0;
 
   Object.assign(Idiomorph.defaults.callbacks, {
     // What is the same already is not looked into: a page of a thousand lines costs its changes.
@@ -51,7 +53,8 @@
       pending = null;
       const target = view();
       if (target) htmx.trigger(target, "news");
-    }, QUIET_MS);
+      // A page that is slow to make is asked for more seldom: the API lives beside it.
+    }, Math.max(QUIET_MS, 4 * took));
   }
 
   function follow() {
@@ -87,8 +90,10 @@
     if (!document.hidden) refresh();
   });
 
+  document.addEventListener("htmx:beforeSend", () => { askedAt = performance.now(); });
   document.addEventListener("htmx:afterRequest", (event) => {
     const { elt, xhr, successful } = event.detail;
+    took = performance.now() - askedAt;
     if (successful) {
       say("");
     } else if (xhr.status === 401) {

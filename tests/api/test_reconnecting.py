@@ -1,0 +1,16 @@
+"""PostgreSQL ended connections that lay in the pool: nobody who reads is told of it."""
+
+from tests.support.edge import Edge
+
+
+def test_reads_go_on_over_connections_that_were_closed(edge: Edge) -> None:
+    """As after a restart of the database: each of them is found dead by whoever takes it."""
+    line_id = edge.fresh()
+    for _ in range(3):
+        (ended,) = edge.select(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE application_name = 'ledger api' AND datname = current_database()"
+        )
+        assert ended[0] >= 2
+        for _ in range(4):
+            assert edge.get(f"/v1/execution/{line_id}").status_code == 200
