@@ -1,0 +1,64 @@
+"""What the tests of the webhooks' page do there: its forms, filled and sent."""
+
+from typing import Any
+
+from tests.support.hooks import URL, Hooks
+from tests.support.views import until
+from tests.support.visitor import Seen, Visitor
+
+PATH = "/ui/webhooks"
+ACTS = {
+    "change": {"url": URL, "which": "all"},
+    "switch": {"enabled": "false"},
+    "recover": {"since": "2026-04-15T00:00:00"},
+    "test": {},
+    "rotate-secret": {},
+    "remove": {},
+}
+ACTIONS = {
+    "change": "webhook.update",
+    "switch": "webhook.update",
+    "recover": "webhook.recover",
+    "test": "webhook.test",
+    "rotate-secret": "webhook.rotate_secret",
+    "remove": "webhook.delete",
+}
+
+
+def page_of(endpoint_id: str) -> str:
+    return f"{PATH}/{endpoint_id}"
+
+
+def act(guest: Visitor, endpoint_id: str, name: str, **fields: str) -> Seen:
+    """A form of the endpoint's page, sent as it stands but for these fields."""
+    return guest.submit(guest.get(page_of(endpoint_id)), f"{page_of(endpoint_id)}/{name}", **fields)
+
+
+def typed(page: Seen) -> dict[str, str]:
+    """The fields of the form for a new endpoint, as they stand."""
+    for filters in page.all("form.filters"):
+        filters.extract()
+    return page.form(PATH)
+
+
+def set_up(guest: Visitor, page: Seen | None = None, **fields: str) -> Seen:
+    """The form for a new endpoint, sent as it stands but for these fields."""
+    return guest.post(PATH, typed(page or guest.get(PATH)) | fields)
+
+
+def made_by(page: Seen) -> str:
+    """The endpoint whose secret is shown."""
+    return str(page.one(".secret a.button")["href"]).removeprefix(f"{PATH}/")
+
+
+def settled(hooks: Hooks, endpoint_id: str, count: int) -> list[dict[str, Any]]:
+    """An endpoint's deliveries, once there are so many and none is pending."""
+    found: list[list[dict[str, Any]]] = []
+
+    def look() -> bool:
+        hooks.edge.clock.advance(seconds=1)
+        found[:] = [hooks.data(f"/{endpoint_id}/deliveries?limit=100")]
+        return len(found[0]) == count and all(one["status"] != "pending" for one in found[0])
+
+    until(look, "deliveries")
+    return found[0]
