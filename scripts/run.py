@@ -1,4 +1,4 @@
-"""``make run``: the service, a story in an empty ledger, and three lines to try.
+"""``make run``: the service, a story in an empty ledger, the page, and three lines to try.
 
 Ends with its parent: whoever kills ``make`` leaves nothing behind.
 """
@@ -68,10 +68,10 @@ def tell(address: str) -> None:
     print(f"""
 {lines[0]}
 
-  Address  {address}
+  Page     {address}/
   Token    {token}
 
-Try (Ctrl-C stops everything):
+Open the page and paste the token, or try (Ctrl-C stops everything):
 
   curl -s -H 'Authorization: Bearer {token}' '{address}/v1/execution/summary'
   curl -s -H 'Authorization: Bearer {token}' '{address}/v1/execution?state=blocked'
