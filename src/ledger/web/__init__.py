@@ -9,6 +9,8 @@
     summary.py    what an event says, in one line
     webhook_forms.py    what forms about endpoints send, as the API's models take it
     sign_in.py, board.py, line.py, run.py, events.py, audit.py, webhooks.py    one page each
+    jump.py       to another id, instant or zone
+    site.py       all of them, added to the application
     templates/    their HTML            static/    style, script, and the two libraries as they are
 
 A page's way: cookie → principal → permission → query model, as in the API (``api/lean.py``); then
