@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.support.browser import Watch, assert_accessible, screenshot, sign_in, watched
 from tests.support.edge import Edge
@@ -185,6 +185,29 @@ def test_the_slider_is_dragged_through_the_past_and_back(
     as_api_says(edge, line, line_id)
     line.get_by_role("link", name="Back to now").click()
     as_api_says(edge, line, line_id, now=True)
+
+
+def test_a_slow_answer_does_not_lose_the_place_where_the_hand_let_go(
+    line: Page, edge: Edge, line_id: str
+) -> None:
+    """What the hand passes meanwhile is not asked for; where it ends is."""
+    waiting: list[Route] = []
+    asked = re.compile(r"/ui/lines/.*[?&]at=")
+    line.route(asked, lambda route: route.continue_() if waiting else waiting.append(route))
+    slider = line.get_by_role("slider")
+    box = slider.bounding_box()
+    assert box is not None
+    middle = box["y"] + box["height"] / 2
+    line.mouse.move(box["x"] + box["width"] - 5, middle)
+    line.mouse.down()
+    with line.expect_request(asked):
+        line.mouse.move(box["x"] + box["width"] * 0.6, middle)
+    line.mouse.move(box["x"] + box["width"] * 0.02, middle, steps=4)
+    line.mouse.up()
+    waiting[0].continue_()
+    first = edge.data(f"/v1/execution/{line_id}/history")[0]["id"]
+    expect(slider).to_have_attribute("aria-valuetext", pattern(first))
+    as_api_says(edge, line, line_id)
 
 
 def test_without_script_the_past_is_walked_by_links(

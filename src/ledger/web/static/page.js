@@ -112,6 +112,12 @@
       outdated("The service cannot be reached.", event.detail.elt);
     });
   }
+  // An answer to what the page asks no longer: it shows another instant, or other filters.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { elt, requestConfig } = event.detail;
+    const asks = document.getElementById("view")?.getAttribute("hx-get");
+    if (elt.id === "view" && requestConfig.path !== asks) event.detail.shouldSwap = false;
+  });
   document.addEventListener("htmx:afterSettle", follow);
 
   // Panels close as menus do.

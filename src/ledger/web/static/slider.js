@@ -14,6 +14,8 @@
   };
 
   let held = false;
+  let asked = null; // The place whose page is awaited.
+  let reached = false; // Whether the thumb stands at that page's event.
 
   const isSlider = (element) => element?.id === "slider";
 
@@ -32,9 +34,10 @@
 
   // Now has no position: by the time the request arrives something may have been recorded there.
   document.addEventListener("htmx:configRequest", (event) => {
-    if (isSlider(event.target) && event.target.value === event.target.max) {
-      delete event.detail.parameters.at;
-    }
+    if (!isSlider(event.target)) return;
+    asked = event.target.value;
+    reached = false;
+    if (asked === event.target.max) delete event.detail.parameters.at;
   });
 
   document.addEventListener("pointerdown", (event) => { held = isSlider(event.target); });
@@ -42,8 +45,32 @@
     document.addEventListener(name, () => { held = false; }, true);
   }
 
-  // A thumb that is held is not moved from under the hand.
+  // A thumb is not moved from under the hand, nor by an answer that its last place has outrun.
   const { beforeAttributeUpdated } = Idiomorph.defaults.callbacks;
-  Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, element, change) =>
-    !(held && name === "value" && isSlider(element)) && beforeAttributeUpdated(name, element, change);
+  Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, element, change) => {
+    if (name === "value" && isSlider(element)) {
+      if (held || (asked !== null && asked !== element.value)) return false;
+      reached = true;
+    }
+    return beforeAttributeUpdated(name, element, change);
+  };
+
+  // While one is on the way to another instant, the present is of no interest.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { elt } = event.detail.requestConfig;
+    if (!isSlider(elt) && (held || asked !== null)) event.detail.shouldSwap = false;
+  });
+
+  // One question at a time (hx-sync: drop): who has moved on meanwhile asks again. htmx could keep
+  // that question itself, but forgets it where the answer changes the one who asks.
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (isSlider(event.detail.elt) && !event.detail.successful) asked = null;
+  });
+  document.addEventListener("htmx:afterSettle", (event) => {
+    if (!isSlider(event.detail.requestConfig?.elt)) return;
+    const slider = document.getElementById("slider");
+    const moved = slider && !reached && asked !== slider.value;
+    asked = null;
+    if (moved) htmx.trigger(slider, "again");
+  });
 })();
