@@ -1,12 +1,8 @@
 """Webhook endpoints as people see them: whose they are, and what became of each delivery."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
-from ledger.store.embedded import EmbeddedPostgres
 from tests.support.facts import fact
 from tests.support.hooks import (
     NOBODYS,
@@ -14,7 +10,6 @@ from tests.support.hooks import (
     OTHER_WORKSPACE,
     URL,
     Hooks,
-    hooked,
 )
 from tests.support.receiver import Answer, Receiver
 from tests.support.visitor import Visitor, visitor
@@ -27,20 +22,6 @@ from tests.support.webhook_page import (
     settled,
     typed,
 )
-
-
-@pytest.fixture(scope="module")
-def hooks(server: EmbeddedPostgres) -> Iterator[Hooks]:
-    """A running service that sends webhooks, with a database of its own."""
-    with hooked(server, "hooks_shown") as hooks:
-        yield hooks
-
-
-@pytest.fixture
-def guest(hooks: Hooks) -> Visitor:
-    """Somebody who manages the organization's webhooks and reads its events."""
-    return visitor(hooks.edge, "read", "webhooks:manage")
-
 
 # Who may not.
 

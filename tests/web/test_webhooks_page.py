@@ -1,18 +1,15 @@
 """Webhook endpoints as people manage them: every form, and what became of deliveries."""
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
 
-from ledger.store.embedded import EmbeddedPostgres
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.hooks import (
     OTHER_ORGANIZATION,
     URL,
     Hooks,
-    hooked,
 )
 from tests.support.receiver import Answer, Receiver
 from tests.support.views import until
@@ -29,20 +26,6 @@ from tests.support.webhook_page import (
     typed,
 )
 from tests.support.webhooks import body_of
-
-
-@pytest.fixture(scope="module")
-def hooks(server: EmbeddedPostgres) -> Iterator[Hooks]:
-    """A running service that sends webhooks, with a database of its own."""
-    with hooked(server, "hooks_page") as hooks:
-        yield hooks
-
-
-@pytest.fixture
-def guest(hooks: Hooks) -> Visitor:
-    """Somebody who manages the organization's webhooks and reads its events."""
-    return visitor(hooks.edge, "read", "webhooks:manage")
-
 
 # Setting one up.
 
