@@ -15,7 +15,7 @@ from typing import Any
 from psycopg import Connection, Cursor, RawCursor
 
 from ledger.projection.contract import Projection, Table
-from ledger.store.arrays import array, copy_text
+from ledger.store.binary import BinaryArray, array, copy_rows, unnested
 
 _EXPOSE = """
 DROP VIEW IF EXISTS ledger.{name};
@@ -24,7 +24,7 @@ GRANT SELECT ON ledger.{name}, {table} TO ledger_api
 """
 
 _INSERT = """
-INSERT INTO {table} ({columns}) SELECT {values} FROM unnest({arrays}) AS u ({columns})
+INSERT INTO {table} ({columns}) SELECT {values}
 """
 
 _REPLACE = " ON CONFLICT ({key}) DO UPDATE SET {changes}"
@@ -50,14 +50,15 @@ class Writes:
     def flush(self) -> None:
         """Send what was gathered."""
         inserts: list[tuple[Table, int]] = []
-        columns: list[str] = []
+        columns: list[BinaryArray] = []
         for (table, generation), rows in self._rows.items():
             if len(rows) >= _COPY_FROM and not table.replaces:
                 with self.cursor.copy(_copy(table, generation)) as copy:
-                    copy.write(copy_text(rows))
+                    copy.write(copy_rows(tuple(table.columns.values()), rows))
             elif rows:
                 inserts.append((table, generation))
-                columns += [array(column) for column in zip(*rows, strict=True)]
+                values = zip(table.columns.values(), zip(*rows, strict=True), strict=True)
+                columns += [array(type_, column) for type_, column in values]
         if inserts:
             # A raw cursor takes PostgreSQL's own placeholders: psycopg does not keep what it made
             # of a statement as long as this one, and would parse it anew each time.
@@ -123,7 +124,8 @@ def expose(connection: Connection[Any], projection: Projection, generation: int)
 
 
 def _copy(table: Table, generation: int) -> bytes:
-    return f"COPY {table_of(table, generation)} ({', '.join(table.columns)}) FROM STDIN".encode()
+    columns = ", ".join(table.columns)
+    return f"COPY {table_of(table, generation)} ({columns}) FROM STDIN (FORMAT BINARY)".encode()
 
 
 @lru_cache(256)
@@ -138,13 +140,10 @@ def _insert_all(inserts: tuple[tuple[Table, int], ...]) -> bytes:
 
 
 def _insert(table: Table, generation: int, numbers: Iterator[int]) -> str:
-    columns = table.columns.items()
-    # A row's own array travels as text: unnest would flatten it.
     statement = _INSERT.format(
         table=table_of(table, generation),
         columns=", ".join(table.columns),
-        values=", ".join(f"{c}::{t}" if t.endswith("[]") else c for c, t in columns),
-        arrays=", ".join(f"${next(numbers)}::{t.removesuffix('[]')}[]" for _, t in columns),
+        values=", ".join(unnested(f"${next(numbers)}", type_) for type_ in table.columns.values()),
     )
     if table.replaces:
         changed = [c for c in table.columns if c not in table.key]

@@ -16,7 +16,7 @@ from psycopg import Cursor
 from ledger.domain.api_key import ApiKeyCreated
 from ledger.domain.recorded import Recorded
 from ledger.store import snapshots
-from ledger.store.arrays import array
+from ledger.store.binary import array
 from ledger.store.decision_tables import DecisionTables, LineActivity
 from ledger.store.side_tables import SideTables
 from ledger.store.snapshots import EVERY, FOLD, Aggregate
@@ -81,45 +81,91 @@ _WRITE = """
 WITH event AS (
     INSERT INTO ledger.ledger_events
         (originator_id, originator_version, topic, state, notification_id, recorded_at)
-    SELECT * FROM unnest(%(stream)s::text[], %(version)s::bigint[], %(topic)s::text[],
-        %(state)s::bytea[], %(position)s::bigint[], %(recorded_at)s::timestamptz[])
+    SELECT unnest(%(stream)s::text[]), unnest(%(version)s::bigint[]), unnest(%(topic)s::text[]),
+        unnest(%(state)s::bytea[]), unnest(%(position)s::bigint[]),
+        unnest(%(recorded_at)s::timestamptz[])
 ), fact AS (
     INSERT INTO ledger.fact
         (organization_id, source, fact_id, digest, run_id, subject, event_ids, position)
-    SELECT * FROM unnest(%(fact_organization)s::text[], %(fact_source)s::text[],
-        %(fact_id)s::text[], %(fact_digest)s::bytea[], %(fact_run)s::text[],
-        %(fact_subject)s::text[], %(fact_events)s::text[], %(fact_position)s::bigint[])
+    SELECT unnest(%(fact_organization)s::text[]), unnest(%(fact_source)s::text[]),
+        unnest(%(fact_id)s::text[]), unnest(%(fact_digest)s::bytea[]), unnest(%(fact_run)s::text[]),
+        unnest(%(fact_subject)s::text[]), unnest(%(fact_events)s::text[]),
+        unnest(%(fact_position)s::bigint[])
 ), activity AS (
     INSERT INTO ledger.line_activity (line_id, last_activity_at, open_runs)
-    SELECT * FROM unnest(%(line)s::text[], %(line_at)s::timestamptz[], %(line_open)s::int[])
+    SELECT unnest(%(line)s::text[]), unnest(%(line_at)s::timestamptz[]),
+        unnest(%(line_open)s::int[])
     ON CONFLICT (line_id) DO UPDATE
     SET last_activity_at = excluded.last_activity_at, open_runs = excluded.open_runs
 ), opened AS (
     INSERT INTO ledger.open_run (line_id, run_id, version, started_at)
-    SELECT * FROM unnest(%(opened_line)s::text[], %(opened)s::text[],
-        %(opened_version)s::bigint[], %(opened_at)s::timestamptz[])
+    SELECT unnest(%(opened_line)s::text[]), unnest(%(opened)s::text[]),
+        unnest(%(opened_version)s::bigint[]), unnest(%(opened_at)s::timestamptz[])
     ON CONFLICT (line_id, run_id) DO UPDATE
     SET version = excluded.version, started_at = excluded.started_at
 ), ended AS (
     DELETE FROM ledger.open_run AS o
-    USING unnest(%(ended_line)s::text[], %(ended)s::text[]) AS gone (line_id, run_id)
+    USING (SELECT unnest(%(ended_line)s::text[]) AS line_id, unnest(%(ended)s::text[]) AS run_id)
+        AS gone
     WHERE o.line_id = gone.line_id AND o.run_id = gone.run_id
 ), checked_in AS (
     INSERT INTO ledger.check_in (line_id, source, fact_id, hours, at, resource_id, voided)
-    SELECT * FROM unnest(%(check_line)s::text[], %(check_source)s::text[], %(check_fact)s::text[],
-        %(check_hours)s::float8[], %(check_at)s::timestamptz[], %(check_resource)s::text[],
-        %(check_voided)s::bool[])
+    SELECT unnest(%(check_line)s::text[]), unnest(%(check_source)s::text[]),
+        unnest(%(check_fact)s::text[]), unnest(%(check_hours)s::float8[]),
+        unnest(%(check_at)s::timestamptz[]), unnest(%(check_resource)s::text[]),
+        unnest(%(check_voided)s::bool[])
 ), run_key AS (
     INSERT INTO ledger.run_key (run_id, organization_id, wrapped)
-    SELECT * FROM unnest(%(key_run)s::text[], %(key_organization)s::text[], %(key)s::bytea[])
+    SELECT unnest(%(key_run)s::text[]), unnest(%(key_organization)s::text[]),
+        unnest(%(key)s::bytea[])
 ), execution_record AS (
     INSERT INTO ledger.execution_record (execution_id, line_id, organization_id)
-    SELECT * FROM unnest(%(record)s::text[], %(record_line)s::text[],
-        %(record_organization)s::text[])
+    SELECT unnest(%(record)s::text[]), unnest(%(record_line)s::text[]),
+        unnest(%(record_organization)s::text[])
 )
 SELECT setval('ledger.ledger_events_notification_id_seq', %(last)s),
        pg_notify('ledger_events', '')
 """
+
+# The types of its parameters, each an array.
+_WRITTEN = {
+    "stream": "text",
+    "version": "bigint",
+    "topic": "text",
+    "state": "bytea",
+    "position": "bigint",
+    "recorded_at": "timestamptz",
+    "fact_organization": "text",
+    "fact_source": "text",
+    "fact_id": "text",
+    "fact_digest": "bytea",
+    "fact_run": "text",
+    "fact_subject": "text",
+    "fact_events": "text",
+    "fact_position": "bigint",
+    "line": "text",
+    "line_at": "timestamptz",
+    "line_open": "int",
+    "opened_line": "text",
+    "opened": "text",
+    "opened_version": "bigint",
+    "opened_at": "timestamptz",
+    "ended_line": "text",
+    "ended": "text",
+    "check_line": "text",
+    "check_source": "text",
+    "check_fact": "text",
+    "check_hours": "float8",
+    "check_at": "timestamptz",
+    "check_resource": "text",
+    "check_voided": "bool",
+    "key_run": "text",
+    "key_organization": "text",
+    "key": "bytea",
+    "record": "text",
+    "record_line": "text",
+    "record_organization": "text",
+}
 
 _VOID = """
 UPDATE ledger.check_in SET voided = true WHERE line_id = %s AND source = %s AND fact_id = %s
@@ -191,15 +237,15 @@ class Append:
         self._cursor.execute(
             _READ,
             {
-                "stream": array(known),
-                "version": array(known.values()),
+                "stream": array("text", known),
+                "version": array("bigint", known.values()),
                 "far": EVERY,
                 "fold": fold,
-                "organization": array(fact[0] for fact in facts),
-                "source": array(fact[1] for fact in facts),
-                "fact": array(fact[2] for fact in facts),
-                "line": array(lines),
-                "run": array(runs),
+                "organization": array("text", [fact[0] for fact in facts]),
+                "source": array("text", [fact[1] for fact in facts]),
+                "fact": array("text", [fact[2] for fact in facts]),
+                "line": array("text", lines),
+                "run": array("text", runs),
             },
             prepare=True,
         )
@@ -259,8 +305,8 @@ class Append:
             **_fact_columns(facts),
             **_decision_columns(self.decisions),
         }
-        columns = {name: array(values) for name, values in parameters.items()}
-        self._cursor.execute(_WRITE, columns | {"last": positions[-1]}, prepare=True)
+        columns = {name: array(_WRITTEN[name], values) for name, values in parameters.items()}
+        self._cursor.execute(_WRITE, {**columns, "last": positions[-1]}, prepare=True)
         self._write_rare_changes()
         return positions
 

@@ -21,7 +21,7 @@ from ledger.domain.endpoint import Endpoint
 from ledger.domain.execution import Execution
 from ledger.domain.refusals import Refusals
 from ledger.domain.run import Run
-from ledger.store.arrays import array
+from ledger.store.binary import array
 
 Aggregate = Execution | Run | ApiKey | Endpoint | Refusals
 
@@ -63,9 +63,9 @@ _DECODE: dict[str, Callable[[bytes], Aggregate]] = {
 def keep(cursor: Cursor[Any], aggregates: Collection[Aggregate]) -> None:
     """Write the snapshots of these aggregates, whose events are written."""
     columns = {
-        "stream": array(aggregate.id for aggregate in aggregates),
-        "version": array(aggregate.version for aggregate in aggregates),
-        "state": array(_encode(aggregate) for aggregate in aggregates),
+        "stream": array("text", (aggregate.id for aggregate in aggregates)),
+        "version": array("bigint", (aggregate.version for aggregate in aggregates)),
+        "state": array("bytea", (_encode(aggregate) for aggregate in aggregates)),
     }
     cursor.execute(_KEEP, columns | {"fold": FOLD}, prepare=True)
 

@@ -1,0 +1,142 @@
+"""Values in PostgreSQL's own binary form, for statements that write many rows: arrays and ``COPY``.
+
+psycopg dumps a list element by element through its adapters, and as text PostgreSQL reads it
+character by character, quotes and escapes included: most of what we write is JSON. In binary both
+sides copy bytes. A column of a declared type is encoded at once, each value with its length before
+it; an array and a ``COPY`` stream are two ways of stringing the same values together.
+
+The types are named as SQL names them. A statement casts each array that it is given
+(``%(name)s::text[]``), and so tells PostgreSQL what it is: it is prepared once.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from itertools import chain, repeat
+from typing import Any, NamedTuple
+
+from psycopg import adapters, pq
+from psycopg.adapt import Dumper
+
+from ledger.store import arrays
+
+_NULL = b"\xff\xff\xff\xff"
+"""The length of a value that is none."""
+
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_EPOCH_DAY = _EPOCH.toordinal()
+_MICROSECOND = timedelta(microseconds=1)
+
+_length = struct.Struct(">i").pack
+_int = struct.Struct(">ii").pack
+_bigint = struct.Struct(">iq").pack
+_double = struct.Struct(">id").pack
+_array_head = struct.Struct(">iiiii").pack
+_field_count = struct.Struct(">h").pack
+
+_COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_END = b"\xff\xff"
+
+_Encode = Callable[[Iterable[Any]], list[bytes]]
+
+
+class BinaryArray(bytes):
+    """An array as PostgreSQL receives it."""
+
+
+class _BinaryArrayDumper(Dumper):
+    """Passes one on as it is. Of no type: the statement's cast says which."""
+
+    format = pq.Format.BINARY
+
+    def dump(self, obj: Any) -> bytes:
+        """The bytes."""
+        value: bytes = obj
+        return value
+
+
+adapters.register_dumper(BinaryArray, _BinaryArrayDumper)
+
+
+def _text(items: Iterable[Any]) -> list[bytes]:
+    values = []
+    for item in items:
+        if item is None:
+            values.append(_NULL)
+        else:
+            data = item.encode()
+            values.append(_length(len(data)) + data)
+    return values
+
+
+def _bytes(items: Iterable[Any]) -> list[bytes]:
+    return [_NULL if item is None else _length(len(item)) + item for item in items]
+
+
+def _booleans(items: Iterable[Any]) -> list[bytes]:
+    return [b"\0\0\0\1\1" if item else b"\0\0\0\1\0" for item in items]
+
+
+def _numbers(pack: Callable[[int, Any], bytes], size: int) -> _Encode:
+    return lambda items: [_NULL if item is None else pack(size, item) for item in items]
+
+
+def _instants(items: Iterable[Any]) -> list[bytes]:
+    return [_NULL if at is None else _bigint(8, (at - _EPOCH) // _MICROSECOND) for at in items]
+
+
+def _dates(items: Iterable[date | None]) -> list[bytes]:
+    return [_NULL if day is None else _int(4, day.toordinal() - _EPOCH_DAY) for day in items]
+
+
+def _text_arrays(items: Iterable[Iterable[str]]) -> list[bytes]:
+    values = [array("text", item) for item in items]
+    return [_length(len(value)) + value for value in values]
+
+
+class _Type(NamedTuple):
+    oid: int
+    encode: _Encode
+
+
+_TYPES: dict[str, _Type] = {
+    "bool": _Type(16, _booleans),
+    "bytea": _Type(17, _bytes),
+    "bigint": _Type(20, _numbers(_bigint, 8)),
+    "int": _Type(23, _numbers(_int, 4)),
+    "text": _Type(25, _text),
+    "float8": _Type(701, _numbers(_double, 8)),
+    "date": _Type(1082, _dates),
+    "timestamptz": _Type(1184, _instants),
+    "text[]": _Type(1009, _text_arrays),
+}
+"""The types that our tables have, with PostgreSQL's own numbers for them."""
+
+
+def array(type_: str, items: Iterable[Any]) -> BinaryArray:
+    """An array of a type's values; ``text[]`` ones travel as text, since arrays do not nest."""
+    if type_ == "text[]":
+        type_, items = "text", map(arrays.array, items)
+    oid, encode = _TYPES[type_]
+    values = encode(items)
+    return BinaryArray(_array_head(1, 1, oid, len(values), 1) + b"".join(values))
+
+
+def unnested(place: str, type_: str) -> str:
+    """SQL that gives the elements of an array of a type, one a row.
+
+    In a ``SELECT`` list: there PostgreSQL walks all arrays side by side. In ``FROM`` it would first
+    copy each of them into a store of its own.
+    """
+    if type_.endswith("[]"):
+        return f"unnest({place}::text[])::{type_}"
+    return f"unnest({place}::{type_}[])"
+
+
+def copy_rows(types: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Rows, at least one, in ``COPY``'s binary format."""
+    columns = zip(*rows, strict=True)
+    values = [_TYPES[type_].encode(column) for type_, column in zip(types, columns, strict=True)]
+    count = repeat(_field_count(len(types)))
+    body = b"".join(chain.from_iterable(zip(count, *values, strict=False)))
+    return _COPY_HEAD + body + _COPY_END
