@@ -15,7 +15,7 @@ from importlib.util import find_spec
 import psycopg
 import pytest
 
-from ledger.bootstrap import prepare_database
+from ledger.bootstrap.database import prepare_database
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 from tests.support.edge import Edge, edge_of

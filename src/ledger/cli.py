@@ -1,145 +1,30 @@
-"""The command line (contract 1): one command a function, no logic.
+"""The command line (contract 1): what can be asked for. ``actions.py`` does it.
 
 Exit codes: 0 done, 1 refused or failed with one clear line, 2 usage.
+
+Help and usage errors come at once: nothing is loaded here that only a command's work needs.
 """
 
 import argparse
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import get_args
 
-import psycopg
-from pydantic import ValidationError
-
 from ledger import __version__
-from ledger.application.facts import MAX_ITEMS
-from ledger.bootstrap import ConfigurationError, prepare_database
 from ledger.domain.api_key import Permission
-from ledger.domain.errors import LedgerError
 from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
-from ledger.projection.shadow import CannotBuild
-from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgresError, running
-from ledger.store.migrate import SchemaError
-from projections import projections
-
-_VIEWS = tuple(view.name for view in projections())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the ``ledger`` command; returns the exit code."""
     parsed = _parser().parse_args(arguments)
+    parsed.check(parsed)
     try:
-        command: Callable[[Settings, argparse.Namespace], int] = parsed.command
-        return command(Settings(), parsed)
-    except ValidationError as error:
-        names = ", ".join(f"LEDGER_{str(e['loc'][0]).upper()}" for e in error.errors())
-        return _fail(f"These settings are not valid: {names}.")
-    except (
-        CannotBuild,
-        ConfigurationError,
-        EmbeddedPostgresError,
-        SchemaError,
-        LedgerError,
-    ) as error:
-        return _fail(str(error))
-    except psycopg.Error as error:
-        return _fail(f"The database cannot be used: {str(error).strip().splitlines()[0]}")
+        from ledger.actions import carry_out
+
+        return carry_out(parsed)
     except KeyboardInterrupt:
         return 130
-
-
-def _fail(line: str) -> int:
-    print(f"ledger: {line}", file=sys.stderr)
-    return 1
-
-
-def _announce(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _database(settings: Settings, purpose: str) -> Iterator[str]:
-    """A prepared database: the configured one, or the embedded one, running or started for this."""
-    if settings.database_url is not None:
-        prepare_database(settings, settings.database_url)
-        yield settings.database_url
-        return
-    with running(settings.data_dir, purpose=purpose, announce=_announce) as postgres:
-        prepare_database(settings, postgres.url)
-        yield postgres.url
-
-
-def _serve(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.serve import serve
-
-    serve(settings, parsed.host, parsed.port, parsed.workers, _announce)
-    return 0
-
-
-def _demo(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.commands import load_demo
-
-    with _database(settings, "demo") as conninfo:
-        return load_demo(settings, conninfo)
-
-
-def _import(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.commands import import_facts
-
-    with _database(settings, "import") as conninfo:
-        return import_facts(settings, conninfo, parsed.file, MAX_ITEMS)
-
-
-def _keys_create(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.commands import create_key
-
-    with _database(settings, "keys create") as conninfo:
-        return create_key(
-            settings,
-            conninfo,
-            name=parsed.name,
-            organization_id=parsed.organization,
-            workspace_id=parsed.workspace,
-            permissions=("admin",) if parsed.admin else tuple(dict.fromkeys(parsed.permission)),
-        )
-
-
-def _keys_list(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.commands import list_keys
-
-    with _database(settings, "keys list") as conninfo:
-        return list_keys(conninfo)
-
-
-def _keys_revoke(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.commands import revoke_key
-
-    with _database(settings, "keys revoke") as conninfo:
-        return revoke_key(settings, conninfo, parsed.id)
-
-
-def _projections_list(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.view_commands import list_projections
-
-    with _database(settings, "projections list") as conninfo:
-        return list_projections(conninfo)
-
-
-def _projections_rebuild(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.view_commands import rebuild
-
-    with _database(settings, "projections rebuild") as conninfo:
-        return rebuild(conninfo, parsed.names)
-
-
-def _projections_verify(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.view_commands import verify
-
-    with _database(settings, "projections verify") as conninfo:
-        return verify(conninfo, parsed.names)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,34 +32,35 @@ def _parser() -> argparse.ArgumentParser:
         prog="ledger", description="The whole truth about work in progress."
     )
     parser.add_argument("--version", action="version", version=f"ledger {__version__}")
+    parser.set_defaults(check=lambda _: None)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="run everything on this machine")
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=_number(0, 65535), default=8000)
     serve.add_argument("--workers", type=_number(1, 64), default=1, metavar="N")
-    serve.set_defaults(command=_serve)
+    serve.set_defaults(action="serve")
 
     demo = commands.add_parser("demo", help="load a realistic story; print a token and an address")
-    demo.set_defaults(command=_demo)
+    demo.set_defaults(action="demo")
 
     load = commands.add_parser("import", help="record facts, one structured CloudEvent a line")
     load.add_argument("file", metavar="FILE", help="a file, or - for standard input")
-    load.set_defaults(command=_import)
+    load.set_defaults(action="import")
 
     _add_keys(commands.add_parser("keys", help="API keys").add_subparsers(required=True))
 
     views = commands.add_parser("projections", help="the views").add_subparsers(required=True)
     listing = views.add_parser("list", help="where each view stands")
-    listing.set_defaults(command=_projections_list)
-    for name, command, text in (
-        ("rebuild", _projections_rebuild, "fill views anew beside the live ones, then swap"),
-        ("verify", _projections_verify, "replay the log and name every row that differs"),
+    listing.set_defaults(action="projections list")
+    for name, text in (
+        ("rebuild", "fill views anew beside the live ones, then swap"),
+        ("verify", "replay the log and name every row that differs"),
     ):
         one = views.add_parser(name, help=text)
-        help_ = f"of {', '.join(_VIEWS)}; all where none is named"
+        help_ = "of those that `projections list` shows; all where none is named"
         one.add_argument("names", nargs="*", type=_view, metavar="NAME", help=help_)
-        one.set_defaults(command=command)
+        one.set_defaults(action=f"projections {name}")
     return parser
 
 
@@ -192,27 +78,24 @@ def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         help="may be repeated and takes several",
     )
     create.add_argument("--admin", action="store_true", help="everything, everywhere")
-    create.set_defaults(command=_checked(create))
-    keys.add_parser("list", help="ids and names, never the keys").set_defaults(command=_keys_list)
+    create.set_defaults(action="keys create", check=_fitting(create))
+    keys.add_parser("list", help="ids and names, never the keys").set_defaults(action="keys list")
     revoke = keys.add_parser("revoke", help="take a key back")
     revoke.add_argument("id", metavar="ID")
-    revoke.set_defaults(command=_keys_revoke)
+    revoke.set_defaults(action="keys revoke")
 
 
-def _checked(
-    create: argparse.ArgumentParser,
-) -> Callable[[Settings, argparse.Namespace], int]:
-    """``keys create`` once its options fit together; otherwise a usage error."""
+def _fitting(create: argparse.ArgumentParser) -> Callable[[argparse.Namespace], None]:
+    """Options of ``keys create`` that do not go together are a usage error."""
 
-    def command(settings: Settings, parsed: argparse.Namespace) -> int:
+    def check(parsed: argparse.Namespace) -> None:
         tenant = parsed.organization or parsed.workspace
         if parsed.admin and (parsed.permission or tenant):
             create.error("--admin goes without --organization, --workspace and --permission")
         if not parsed.admin and not (parsed.organization and parsed.permission):
             create.error("--organization and --permission are needed (or --admin)")
-        return _keys_create(settings, parsed)
 
-    return command
+    return check
 
 
 def _number(low: int, high: int) -> Callable[[str], int]:
@@ -225,8 +108,11 @@ def _number(low: int, high: int) -> Callable[[str], int]:
 
 
 def _view(text: str) -> str:
-    if text not in _VIEWS:
-        raise argparse.ArgumentTypeError(f"is none of {', '.join(_VIEWS)}")
+    from projections import projections
+
+    names = [view.name for view in projections()]
+    if text not in names:
+        raise argparse.ArgumentTypeError(f"is none of {', '.join(names)}")
     return text
 
 

@@ -1,4 +1,4 @@
-"""What the short commands do: import, demo, keys. Results go to stdout."""
+"""What the commands that record facts do: import, demo. Results go to stdout."""
 
 import sys
 from collections import Counter, deque
@@ -13,20 +13,20 @@ import psycopg
 from psycopg.rows import tuple_row
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
-from ledger.api.authentication import create_token
-from ledger.application import commands, facts, json_gate
+from ledger.application import facts, json_gate
 from ledger.application.command import Outcome, Receipt
 from ledger.application.facts import Fact, Rejected
 from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import command_of
 from ledger.application.sweeper import sweepers_kept_away
 from ledger.application.writer import Writer
-from ledger.bootstrap import ConfigurationError, utc_now, writing
+from ledger.bootstrap.database import ConfigurationError
+from ledger.bootstrap.writing import utc_now, writing
 from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.domain.api_key import Permission
 from ledger.domain.errors import Invalid, LedgerError
+from ledger.key_commands import make_key
 from ledger.settings import Settings
 from ledger.telling import StoryClock, tell
 
@@ -43,11 +43,6 @@ _ALL_PERMISSIONS: tuple[Permission, ...] = (
     "audit:read",
     "runs:erase",
 )
-
-_KEYS = """
-SELECT key_id, name, organization_id, workspace_id, permissions, created_at, revoked_at
-FROM ledger.api_key ORDER BY created_at
-"""
 
 _Line = tuple[int, Fact | Rejected]
 
@@ -152,7 +147,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
             print(
                 f"Told the story: {told['recorded']:,} facts recorded, {told['refused']} refused."
             )
-        token = _create(
+        token = make_key(
             writer,
             name="demo",
             organization_id=PRIMARY_ORGANIZATION,
@@ -171,92 +166,3 @@ def _events_held(conninfo: str) -> int:
             "SELECT count(*) FROM ledger.ledger_events WHERE originator_id ~ '^(LIN|RUN)-'"
         ).fetchone()
     return int(row[0]) if row else 0
-
-
-def create_key(
-    settings: Settings,
-    conninfo: str,
-    *,
-    name: str | None,
-    organization_id: str | None,
-    workspace_id: str | None,
-    permissions: tuple[Permission, ...],
-) -> int:
-    """Print a new key, alone: it cannot be shown again."""
-    with writing(settings, conninfo) as writer:
-        print(
-            _create(
-                writer,
-                name=name,
-                organization_id=organization_id,
-                workspace_id=workspace_id,
-                permissions=permissions,
-            )
-        )
-    return 0
-
-
-def _create(
-    writer: Writer,
-    *,
-    name: str | None,
-    organization_id: str | None,
-    workspace_id: str | None,
-    permissions: tuple[Permission, ...],
-) -> str:
-    token = create_token()
-    outcome = writer.execute(
-        commands.CreateApiKey(
-            COMMAND_LINE,
-            token,
-            name=name,
-            organization_id=organization_id,
-            workspace_id=workspace_id,
-            permissions=permissions,
-        )
-    )
-    if isinstance(outcome, LedgerError):
-        raise outcome
-    return token
-
-
-def revoke_key(settings: Settings, conninfo: str, key_id: str) -> int:
-    """Take a key back."""
-    with writing(settings, conninfo) as writer:
-        outcome = writer.execute(commands.RevokeApiKey(COMMAND_LINE, key_id))
-    if isinstance(outcome, LedgerError):
-        raise outcome
-    print(f"Revoked {key_id}.", file=sys.stderr)
-    return 0
-
-
-def list_keys(conninfo: str) -> int:
-    """Every key's id, name, tenant and permissions."""
-    table = Table("id", "name", "organization", "workspace", "permissions", "created", "revoked")
-    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
-        for (
-            key_id,
-            name,
-            organization,
-            workspace,
-            permissions,
-            created,
-            revoked,
-        ) in connection.execute(_KEYS):
-            table.add_row(
-                key_id,
-                name or "",
-                organization or "",
-                workspace or "",
-                " ".join(permissions),
-                f"{created:%Y-%m-%d %H:%M}",
-                f"{revoked:%Y-%m-%d %H:%M}" if revoked else "",
-            )
-    print_table(table)
-    return 0
-
-
-def print_table(table: Table) -> None:
-    """A table on stdout."""
-    # Piped output keeps whole lines: a narrow default would cut ids.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)

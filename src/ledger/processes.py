@@ -11,18 +11,40 @@ import sys
 import threading
 from pathlib import Path
 
+GRACE_SECONDS = 20
+"""Accepted requests may finish within this time after a signal to stop."""
+
 
 def end_with_parent() -> None:
-    """Ask this process to stop as soon as its parent is gone, however that ended."""
+    """Ask this process, which was spawned, to stop as soon as its parent is gone, however."""
     parent = multiprocessing.parent_process()
-    if parent is None:
-        return
+    if parent is not None:
+        _end_with(parent.sentinel)
 
-    def watch(sentinel: int) -> None:
+
+class Lifeline:
+    """Ends processes that are forked with the one that forks them, however that one ends.
+
+    A pipe that nothing is written to. Its writing end is closed in each child (multiprocessing's
+    own pipes are not: a child would hold those of the ones before it), so that it is closed for all
+    when the parent is gone.
+    """
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe()
+
+    def watch(self) -> None:
+        """In a child: ask this process to stop as soon as the parent is gone."""
+        os.close(self._writing)
+        _end_with(self._reading)
+
+
+def _end_with(sentinel: int) -> None:
+    def watch() -> None:
         multiprocessing.connection.wait([sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def show_name() -> None:

@@ -7,10 +7,16 @@
                       └─ dispatcher          sends webhooks: beside the loops, for that reason too
 
 Whatever dies is started again. When the supervisor dies, by any signal, so do all of them: the
-workers watch its sentinel, PostgreSQL has the kernel's parent-death signal.
+children watch its lifeline, PostgreSQL has the kernel's parent-death signal.
+
+The children are forked. To load what they run takes an interpreter half a second, most of a start
+where each child does it; so the supervisor does it once, on a thread that has ended before it forks
+(meanwhile PostgreSQL starts), and the children share the memory. Forking is safe as long as the
+supervisor, once its first child is there, has one thread only and no connection to the database.
 """
 
 import contextlib
+import gc
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -22,35 +28,21 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, ModuleType
 
-import uvicorn
-from prometheus_client.multiprocess import mark_process_dead
-
-from ledger.bootstrap import (
-    ConfigurationError,
-    Dispatching,
-    Loops,
-    create_api,
-    prepare_database,
-)
-from ledger.processes import (
-    allow_many_connections,
-    calm_collector,
-    end_with_parent,
-    show_name,
-)
+from ledger.bootstrap.database import ConfigurationError, prepare_database
+from ledger.processes import GRACE_SECONDS, Lifeline, show_name
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 
 _logger = logging.getLogger(__name__)
 
-_GRACE_SECONDS = 20
-"""Accepted requests may finish within this time after a signal to stop."""
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 _UNTAKEN_SECONDS = 10
 """A connection whose client takes nothing of what was sent for so long is cut."""
@@ -62,10 +54,12 @@ Announce = Callable[[str], None]
 
 
 class _Child:
-    """A process that is kept running."""
+    """A process that is kept running. ``let_go`` closes what it inherits and must not hold."""
 
-    def __init__(self, name: str, target: Callable[..., None], *arguments: Any) -> None:
-        self._name, self._target, self._arguments = name, target, arguments
+    def __init__(
+        self, name: str, run: Callable[[], None], let_go: Sequence[Callable[[], None]]
+    ) -> None:
+        self._name, self._run, self._let_go = name, run, let_go
         self._started_at = 0.0
         self.process: BaseProcess | None = None
 
@@ -77,14 +71,26 @@ class _Child:
             return
         if self.process is not None:
             _logger.error("%s ended (%s); starting it again", self._name, self.process.exitcode)
-            # What it counted as open is not any more.
-            mark_process_dead(self.process.pid)  # type: ignore[no-untyped-call]
+            _forget_metrics(self.process.pid)
         self._started_at = time.monotonic()
-        context = multiprocessing.get_context("spawn")
-        self.process = context.Process(
-            target=self._target, args=self._arguments, name=f"ledger-{self._name}"
-        )
-        self.process.start()
+        context = multiprocessing.get_context("fork")
+        self.process = context.Process(target=self._live, name=f"ledger-{self._name}")
+        # Until the child has dropped the supervisor's handlers, a signal to stop must wait: they
+        # would take it, and tell nobody.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+
+    def _live(self) -> None:
+        for number in _STOPS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+        for let_go in self._let_go:
+            let_go()
+        show_name()
+        self._run()
 
     def terminate(self) -> None:
         """Ask it to stop."""
@@ -111,30 +117,56 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
     def stop(number: int, frame: FrameType | None) -> None:
         stopping.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPS:
         signal.signal(number, stop)
-    with _listening(host, port) as listener:
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listening(host, port))
         bound = listener.getsockname()[1]
         postgres = None
         if settings.database_url is None:
             postgres = EmbeddedPostgres(settings.data_dir, purpose="serve", announce=announce)
-            postgres.start()
-        try:
+            stack.callback(postgres.stop)
+            postgres.own()
+        stack.enter_context(_metrics_folder(settings.data_dir.absolute() / f"metrics-{bound}"))
+        with ThreadPoolExecutor(1) as beside:
+            loading = beside.submit(_load)
+            if postgres is not None:
+                postgres.start()
             conninfo = settings.database_url or (postgres.url if postgres else "")
             prepare_database(settings, conninfo)
-            children = [
-                _Child("loops", run_loops, settings, conninfo),
-                _Child("dispatcher", run_dispatcher, settings, conninfo),
-            ]
-            children += [
-                _Child(f"api-{n + 1}", run_api, settings, conninfo, listener)
-                for n in range(workers)
-            ]
-            with _metrics_folder(settings.data_dir.absolute() / f"metrics-{bound}"):
-                _supervise(children, postgres, stopping, f"http://{host}:{bound}", announce)
-        finally:
-            if postgres is not None:
-                postgres.stop()
+        code = loading.result()
+        lifeline = Lifeline()
+        let_go = [lifeline.watch, *([postgres.let_go] if postgres is not None else [])]
+        children = [
+            _Child(name, partial(run, settings, conninfo), [*let_go, listener.close])
+            for name, run in (("loops", code.run_loops), ("dispatcher", code.run_dispatcher))
+        ]
+        children += [
+            _Child(f"api-{n + 1}", partial(code.run_api, settings, conninfo, listener), let_go)
+            for n in range(workers)
+        ]
+        _supervise(children, postgres, stopping, f"http://{host}:{bound}", announce)
+
+
+def _load() -> ModuleType:
+    """Load what the children run, out of reach of the garbage collector.
+
+    Only now, since prometheus-client looks for the folder of metrics as it is loaded.
+    """
+    gc.disable()
+    from ledger import workers
+
+    workers.make_ready()
+    gc.freeze()
+    gc.enable()
+    return workers
+
+
+def _forget_metrics(pid: int | None) -> None:
+    """What a dead process counted as open is not any more."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
@@ -164,7 +196,8 @@ def _metrics_folder(folder: Path) -> Iterator[None]:
     A fixed place, emptied at start: a run that was killed leaves nothing to be counted again.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700, parents=True)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     try:
         yield
@@ -195,7 +228,7 @@ def _supervise(
             multiprocessing.connection.wait(sentinels, timeout=0.25 if ready else 0.05)
     finally:
         # The API workers first: what they have accepted is answered once the loops have seen it.
-        deadline = time.monotonic() + _GRACE_SECONDS
+        deadline = time.monotonic() + GRACE_SECONDS
         loops, *workers = children
         for group in (workers, [loops]):
             for child in group:
@@ -214,58 +247,3 @@ def _is_ready(address: str) -> bool:
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def run_api(settings: Settings, conninfo: str, listener: socket.socket) -> None:
-    """One API worker's process."""
-    show_name()
-    _configure_logging()
-    end_with_parent()
-    config = uvicorn.Config(
-        create_api(settings, conninfo),
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS - 5,
-    )
-    calm_collector()
-    uvicorn.Server(config).run(sockets=[listener])
-
-
-def run_loops(settings: Settings, conninfo: str) -> None:
-    """The loops' process."""
-    _run_until_told(Loops, settings, conninfo)
-
-
-def run_dispatcher(settings: Settings, conninfo: str) -> None:
-    """The dispatcher's process."""
-    allow_many_connections()
-    _run_until_told(Dispatching, settings, conninfo)
-
-
-def _run_until_told(
-    work: type[Loops] | type[Dispatching], settings: Settings, conninfo: str
-) -> None:
-    """Start something, and stop it on a signal."""
-    show_name()
-    _configure_logging()
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
-    end_with_parent()
-    running = work(settings, conninfo)
-    running.start()
-    calm_collector()
-    stopping.wait()
-    running.stop()
-
-
-def _configure_logging() -> None:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(processName)s %(message)s"
-    )
-    for noisy in ("psycopg.pool", "psycopg"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)

@@ -22,8 +22,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ledger.bootstrap import views_named
-from ledger.commands import print_table
+from ledger.bootstrap.views import views_named
+from ledger.printing import print_table
 from ledger.processes import calm_collector, end_with_parent
 from ledger.projection import rebuild as rebuilding
 from ledger.projection import shadow

@@ -16,7 +16,7 @@ from psycopg.sql import SQL, Literal
 
 from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
-from ledger.bootstrap import writing
+from ledger.bootstrap.writing import writing
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, day_of, week_of
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.bootstrap import create_api, writing
+from ledger.bootstrap.api import create_api
+from ledger.bootstrap.writing import writing
 from ledger.projection.contract import Projection
 from ledger.settings import Settings
 from projections import projections

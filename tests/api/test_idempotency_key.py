@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger.bootstrap import create_api
+from ledger.bootstrap.api import create_api
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.projection.test_stopped_views import degraded

@@ -17,7 +17,7 @@ from ledger.application.housekeeper import Housekeeper
 from ledger.application.idempotency import KEPT_FOR
 from ledger.application.principal import Principal
 from ledger.application.unit import Unit
-from ledger.bootstrap import writing
+from ledger.bootstrap.writing import writing
 from ledger.domain.errors import Invalid, LedgerError, Refused
 from ledger.store.side_tables import DROP_EXPIRED
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, new_id

@@ -9,7 +9,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from ledger.application import facts
-from ledger.bootstrap import ConfigurationError, open_vault, prepare_database
+from ledger.bootstrap.database import ConfigurationError, open_vault, prepare_database
 from ledger.settings import Settings
 from ledger.store.vault import CannotOpen, RunKey, Vault, content_digest
 from tests.conftest import MASTER_KEY

@@ -18,7 +18,7 @@ from ledger.application.principal import HOUSEKEEPER, Principal
 from ledger.application.report import ReportFact
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
-from ledger.bootstrap import writing
+from ledger.bootstrap.writing import writing
 from ledger.domain.errors import InvalidState, NotFound
 from ledger.domain.refusals import DAILY, stream_of
 from tests.support.facts import ORGANIZATION, activation, fact

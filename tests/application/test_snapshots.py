@@ -17,7 +17,7 @@ from ledger.application.command import Outcome, Receipt
 from ledger.application.commands import GoIdle
 from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
-from ledger.bootstrap import writing
+from ledger.bootstrap.writing import writing
 from ledger.domain.api_key import API_KEY_EVENTS
 from ledger.domain.errors import Unavailable
 from ledger.domain.execution_events import EXECUTION_EVENTS, CheckInVoided, Closed

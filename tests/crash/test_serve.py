@@ -1,6 +1,8 @@
 """A real ``ledger serve``: how it starts, refuses to start, answers and stops."""
 
+import os
 import random
+import re
 import signal
 import socket
 import threading
@@ -15,6 +17,7 @@ from tests.support.facts import LINE, activation, fact
 from tests.support.load import Load, recorded
 from tests.support.log_checker import check
 from tests.support.served import Served, connections, free_port, post, run_ledger, serving_at
+from tests.support.views import until
 
 PAIRS, READERS = 300, 6
 
@@ -94,6 +97,74 @@ def test_a_stop_under_load_lets_accepted_requests_finish_and_leaves_nothing(
     assert set(load.statuses) <= {201, 503}
     assert check(conninfo).findings == []
     assert "Traceback" not in served.said
+
+
+def descriptors(pid: int) -> set[str]:
+    """What a process holds open."""
+    return {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def children(served: Served) -> list[int]:
+    """The supervisor's own children that are at work: they show their names."""
+    return served.named(b"ledger-")
+
+
+def is_ready(served: Served) -> bool:
+    """Whether a worker answers that the service can be used."""
+    try:
+        return httpx.get(f"{served.address}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_the_supervisor_can_fork_at_any_time_and_children_hold_nothing_of_its_own(
+    tmp_path: Path,
+) -> None:
+    with serving_at(tmp_path / "data") as served:
+        supervisor = served.process.pid
+        held = descriptors(supervisor)
+        (listener,) = {name for name in held if name.startswith("socket:")}
+        (lock,) = {name for name in held if name.endswith("/owner.lock")}
+        for _ in range(2):
+            until(lambda: len(children(served)) == 4, "the children")
+            assert len(os.listdir(f"/proc/{supervisor}/task")) == 1
+            assert {name for name in descriptors(supervisor) if name.startswith("socket:")} == {
+                listener
+            }
+            workers = set(served.named(b"ledger-api"))
+            assert len(workers) == 2
+            first = children(served)
+            for pid in first:
+                assert lock not in descriptors(pid)
+                assert (listener in descriptors(pid)) == (pid in workers)
+            for pid in first:
+                os.kill(pid, signal.SIGKILL)
+            until(lambda killed=first: not {*killed} & {*served.processes()}, "their end")
+        until(lambda: len(children(served)) == 4 and is_ready(served), "answers")
+
+
+def test_a_supervisor_that_is_killed_takes_all_with_it_and_can_be_followed_at_once(
+    tmp_path: Path,
+) -> None:
+    with serving_at(tmp_path / "data") as served:
+        left = {*children(served), served.postmaster()}
+        os.kill(served.process.pid, signal.SIGKILL)
+        served.process.wait()
+        with Served(served.data_dir, free_port()) as following:
+            assert is_ready(following)
+            until(lambda: not left & {*served.processes()}, "the end of all")
+
+
+def test_the_workers_add_up_what_they_count(served: Served) -> None:
+    clients = clients_of_both_workers(served, served.token())
+    asked = sum(client.get("/healthz").status_code == 200 for client in clients for _ in range(5))
+    shown = clients[0].get("/metrics").text
+    for client in clients:
+        client.close()
+    counted = re.search(r'seconds_count\{[^}]*route="/healthz"[^}]*\} (\S+)', shown)
+    assert counted is not None, shown
+    # Each connection was tried once as it was opened.
+    assert float(counted[1]) == asked + len(clients)
 
 
 def refused(tmp_path: Path, port: int, **environment: str) -> str:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.bootstrap import prepare_database
+from ledger.bootstrap.database import prepare_database
 from ledger.projection.rebuilder import Rebuilder
 from ledger.settings import Settings
 from ledger.store.codec import EnvelopeMapper
@@ -56,7 +56,7 @@ class PatientRebuilder(Rebuilder):
 def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set it, and a service that builds a view goes on."""
     PatientRebuilder.may_go_on, PatientRebuilder.has_begun = threading.Event(), threading.Event()
-    monkeypatch.setattr("ledger.bootstrap.Rebuilder", PatientRebuilder)
+    monkeypatch.setattr("ledger.bootstrap.loops.Rebuilder", PatientRebuilder)
     return PatientRebuilder.may_go_on
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import psycopg
 
-from ledger.bootstrap import Dispatching
+from ledger.bootstrap.dispatching import Dispatching
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 from tests.conftest import MASTER_KEY

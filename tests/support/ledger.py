@@ -21,7 +21,8 @@ from ledger.application.commands import Pause, Resume
 from ledger.application.principal import Principal
 from ledger.application.report import command_of
 from ledger.application.sweeper import Sweeper
-from ledger.bootstrap import create_projector, create_writer
+from ledger.bootstrap.views import create_projector
+from ledger.bootstrap.writing import create_writer
 from ledger.domain.errors import LedgerError
 from ledger.domain.values import day_of, format_instant, week_of
 from ledger.settings import Settings

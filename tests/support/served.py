@@ -108,19 +108,19 @@ class Served:
 
     def api_workers(self) -> list[int]:
         """The processes that hold the listening socket, but for the supervisor."""
-        return [pid for pid in self._named(b"ledger-api") if b"uvloop" in _maps(pid)]
+        return [pid for pid in self.named(b"ledger-api") if b"uvloop" in _maps(pid)]
 
     def loops(self) -> int:
         """The process of projector and sweeper."""
-        (loops,) = self._named(b"ledger-loops")
+        (loops,) = self.named(b"ledger-loops")
         return loops
 
     def dispatcher(self) -> int:
         """The process that sends webhooks."""
-        (dispatcher,) = self._named(b"ledger-dispatch")
+        (dispatcher,) = self.named(b"ledger-dispatch")
         return dispatcher
 
-    def _named(self, name: bytes) -> list[int]:
+    def named(self, name: bytes) -> list[int]:
         """The processes that show this name."""
         return [pid for pid in self.processes() if _name(pid).startswith(name)]
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import httpx
 
-from ledger.api.authentication import create_token
 from ledger.application.command import Receipt
 from ledger.application.commands import CreateApiKey
 from ledger.application.principal import COMMAND_LINE
-from ledger.bootstrap import Loops, create_api
+from ledger.application.tokens import create_token
+from ledger.bootstrap.api import create_api
+from ledger.bootstrap.loops import Loops
 from ledger.domain.api_key import Permission
 from ledger.settings import Settings
 from tests.support.facts import ORGANIZATION, encode

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
-from ledger.bootstrap import create_api
+from ledger.bootstrap.api import create_api
 from ledger.domain.values import (
     CAUSES,
     EXECUTION_MODELS,

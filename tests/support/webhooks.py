@@ -13,7 +13,8 @@ from ledger.application.command import Command, Receipt
 from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
-from ledger.bootstrap import Dispatching, writing
+from ledger.bootstrap.dispatching import Dispatching
+from ledger.bootstrap.writing import writing
 from ledger.domain.recorded import Recorded
 from ledger.feed import signing
 from ledger.settings import Settings

@@ -4,9 +4,7 @@ Keys live in the database, hashed. A process remembers a key for ``_REMEMBER_SEC
 long a revoked one may still pass. An unknown one is never remembered, so a new key works at once.
 """
 
-import secrets
 import time
-import zlib
 from collections.abc import Collection
 from typing import Annotated
 
@@ -16,14 +14,11 @@ from fastapi.security import HTTPBearer
 from ledger.api.door import Door
 from ledger.application.commands import hash_token
 from ledger.application.principal import Principal
+from ledger.application.tokens import is_well_formed
 from ledger.domain.errors import LedgerError
 
 _REMEMBER_SECONDS = 2.0
 _REMEMBERED = 10_000
-_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_PREFIX = "elk_"
-_SECRET_LENGTH = 43
-_CHECK_LENGTH = 6
 
 _BY_HASH = """
 SELECT key_id, organization_id, workspace_id, permissions
@@ -38,36 +33,6 @@ class Unauthorized(LedgerError):
     """No credential, or one that is unknown, revoked or mistyped."""
 
     code = "unauthorized"
-
-
-def create_token() -> str:
-    """A new API key: 256 random bits and a checksum, so that a typing error is told offline."""
-    secret = _base62(int.from_bytes(secrets.token_bytes(32), "big"), _SECRET_LENGTH)
-    return _PREFIX + secret + _checksum(secret)
-
-
-def is_well_formed(token: str) -> bool:
-    """Whether a token could be a key of ours at all."""
-    body = token.removeprefix(_PREFIX)
-    return (
-        token.startswith(_PREFIX)
-        and len(body) == _SECRET_LENGTH + _CHECK_LENGTH
-        and body.isascii()
-        and body.isalnum()
-        and _checksum(body[:_SECRET_LENGTH]) == body[_SECRET_LENGTH:]
-    )
-
-
-def _checksum(secret: str) -> str:
-    return _base62(zlib.crc32(secret.encode()), _CHECK_LENGTH)
-
-
-def _base62(number: int, length: int) -> str:
-    digits = []
-    for _ in range(length):
-        number, digit = divmod(number, 62)
-        digits.append(_ALPHABET[digit])
-    return "".join(reversed(digits))
 
 
 class Authenticator:

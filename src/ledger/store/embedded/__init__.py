@@ -16,8 +16,8 @@ Three locks, in the folder that holds the database:
 A start, after whatever end, waits for server.lock and then lets PostgreSQL recover.
 
 Start from the main thread: to the kernel the server's parent is the thread that started it, and
-the server is shut down when that ends. Spawn workers from the owner, don't fork them: a forked one
-shares the owner's locks and keeps them when the owner is killed.
+the server is shut down when that ends. A worker that is forked from the owner shares its locks, and
+would keep them when the owner is killed: there, call `let_go` first.
 
     owner ── server ── leftovers ── place ── programs ── account ── child (a process of its own)
       └── lock ──────────┴────────────────────────────────┘

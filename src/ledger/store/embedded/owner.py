@@ -78,6 +78,24 @@ class EmbeddedPostgres:
         """None while the server lives, else its exit code; 0 when not started, or stopped."""
         return self._server.poll() if self._server else 0
 
+    def own(self) -> None:
+        """Take the directory, which exists from then on: the first step of `start`."""
+        try:
+            with _plain_errors(self._data_dir):
+                self._own()
+        except BaseException:
+            self._end()
+            raise
+
+    def let_go(self) -> None:
+        """In a process forked from the owner, as its first deed: the locks are not its own.
+
+        It would keep them when the owner is killed.
+        """
+        for lock in (self._owner, self._users):
+            if lock is not None:
+                lock.close()
+
     def start(self) -> None:
         """Run the server and return when it answers. After its unexpected death: run it again.
 

@@ -1,0 +1,147 @@
+"""What the commands of ``cli.py`` set going: a function each, over a database where it needs one.
+
+Loaded once there is something to do, and each command loads the rest of what it needs itself:
+without that ``ledger keys list`` would wait for the web framework.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+
+import psycopg
+from pydantic import ValidationError
+
+from ledger.bootstrap.database import ConfigurationError, prepare_database
+from ledger.domain.errors import LedgerError
+from ledger.projection.shadow import CannotBuild
+from ledger.settings import Settings
+from ledger.store.embedded import EmbeddedPostgresError, running
+from ledger.store.migrate import SchemaError
+
+
+def carry_out(parsed: argparse.Namespace) -> int:
+    """Do what was parsed; returns the exit code. Whatever refuses it is one line on stderr."""
+    try:
+        return _ACTIONS[parsed.action](Settings(), parsed)
+    except ValidationError as error:
+        names = ", ".join(f"LEDGER_{str(e['loc'][0]).upper()}" for e in error.errors())
+        return _fail(f"These settings are not valid: {names}.")
+    except (
+        CannotBuild,
+        ConfigurationError,
+        EmbeddedPostgresError,
+        SchemaError,
+        LedgerError,
+    ) as error:
+        return _fail(str(error))
+    except psycopg.Error as error:
+        return _fail(f"The database cannot be used: {str(error).strip().splitlines()[0]}")
+
+
+def _fail(line: str) -> int:
+    print(f"ledger: {line}", file=sys.stderr)
+    return 1
+
+
+def _announce(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _database(settings: Settings, purpose: str) -> Iterator[str]:
+    """A prepared database: the configured one, or the embedded one, running or started for this."""
+    if settings.database_url is not None:
+        prepare_database(settings, settings.database_url)
+        yield settings.database_url
+        return
+    with running(settings.data_dir, purpose=purpose, announce=_announce) as postgres:
+        prepare_database(settings, postgres.url)
+        yield postgres.url
+
+
+def _serve(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.serve import serve
+
+    serve(settings, parsed.host, parsed.port, parsed.workers, _announce)
+    return 0
+
+
+def _demo(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.commands import load_demo
+
+    with _database(settings, "demo") as conninfo:
+        return load_demo(settings, conninfo)
+
+
+def _import(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.application.facts import MAX_ITEMS
+    from ledger.commands import import_facts
+
+    with _database(settings, "import") as conninfo:
+        return import_facts(settings, conninfo, parsed.file, MAX_ITEMS)
+
+
+def _keys_create(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.key_commands import create_key
+
+    with _database(settings, "keys create") as conninfo:
+        return create_key(
+            settings,
+            conninfo,
+            name=parsed.name,
+            organization_id=parsed.organization,
+            workspace_id=parsed.workspace,
+            permissions=("admin",) if parsed.admin else tuple(dict.fromkeys(parsed.permission)),
+        )
+
+
+def _keys_list(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.key_commands import list_keys
+
+    with _database(settings, "keys list") as conninfo:
+        return list_keys(conninfo)
+
+
+def _keys_revoke(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.key_commands import revoke_key
+
+    with _database(settings, "keys revoke") as conninfo:
+        return revoke_key(settings, conninfo, parsed.id)
+
+
+def _projections_list(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.view_commands import list_projections
+
+    with _database(settings, "projections list") as conninfo:
+        return list_projections(conninfo)
+
+
+def _projections_rebuild(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.view_commands import rebuild
+
+    with _database(settings, "projections rebuild") as conninfo:
+        return rebuild(conninfo, parsed.names)
+
+
+def _projections_verify(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.view_commands import verify
+
+    with _database(settings, "projections verify") as conninfo:
+        return verify(conninfo, parsed.names)
+
+
+_ACTIONS: Mapping[str, Callable[[Settings, argparse.Namespace], int]] = MappingProxyType(
+    {
+        "serve": _serve,
+        "demo": _demo,
+        "import": _import,
+        "keys create": _keys_create,
+        "keys list": _keys_list,
+        "keys revoke": _keys_revoke,
+        "projections list": _projections_list,
+        "projections rebuild": _projections_rebuild,
+        "projections verify": _projections_verify,
+    }
+)

@@ -1,0 +1,39 @@
+"""API keys as people carry them: the form of their text."""
+
+import secrets
+import zlib
+
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_PREFIX = "elk_"
+_SECRET_LENGTH = 43
+_CHECK_LENGTH = 6
+
+
+def create_token() -> str:
+    """A new API key: 256 random bits and a checksum, so that a typing error is told offline."""
+    secret = _base62(int.from_bytes(secrets.token_bytes(32), "big"), _SECRET_LENGTH)
+    return _PREFIX + secret + _checksum(secret)
+
+
+def is_well_formed(token: str) -> bool:
+    """Whether a token could be a key of ours at all."""
+    body = token.removeprefix(_PREFIX)
+    return (
+        token.startswith(_PREFIX)
+        and len(body) == _SECRET_LENGTH + _CHECK_LENGTH
+        and body.isascii()
+        and body.isalnum()
+        and _checksum(body[:_SECRET_LENGTH]) == body[_SECRET_LENGTH:]
+    )
+
+
+def _checksum(secret: str) -> str:
+    return _base62(zlib.crc32(secret.encode()), _CHECK_LENGTH)
+
+
+def _base62(number: int, length: int) -> str:
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, 62)
+        digits.append(_ALPHABET[digit])
+    return "".join(reversed(digits))

@@ -1,0 +1,33 @@
+"""The HTTP application of one process."""
+
+from functools import partial
+
+from fastapi import FastAPI
+
+from ledger.api.app import create_app
+from ledger.api.door import Door
+from ledger.api.positions import ViewPositions
+from ledger.api.services import ApiServices
+from ledger.bootstrap.database import open_vault
+from ledger.bootstrap.writing import Clock, create_writer, utc_now
+from ledger.feed.target import check
+from ledger.settings import Settings
+from ledger.store.log import Log
+from ledger.web.site import add_pages
+
+
+def create_api(settings: Settings, conninfo: str, clock: Clock = utc_now) -> FastAPI:
+    """The API and the page, over services of their own."""
+    log = Log(conninfo)
+    services = ApiServices(
+        log=log,
+        writer=create_writer(settings, log, clock),
+        door=Door(conninfo),
+        positions=ViewPositions(conninfo),
+        vault=open_vault(settings),
+        clock=clock,
+        check_target=partial(check, allow_private=settings.webhook_allow_private),
+    )
+    app = create_app(services)
+    add_pages(app)
+    return app

@@ -1,0 +1,50 @@
+"""What every command needs first: a database that is up to date, and the master key."""
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from ledger.projection.projector import register
+from ledger.settings import Settings
+from ledger.store.migrate import migrate
+from ledger.store.vault import Vault, load_master_key, parse_master_key
+from projections import projections
+
+# The first process writes its master key's fingerprint; every other compares.
+_FINGERPRINT = """
+INSERT INTO ledger.setting (name, value) VALUES ('master_key', %s) ON CONFLICT DO NOTHING
+"""
+
+
+class ConfigurationError(Exception):
+    """The service cannot start like this; the message says why in one line."""
+
+
+def prepare_database(settings: Settings, conninfo: str) -> None:
+    """Schema, views' tables and master key, once, before any worker starts.
+
+    Raises ConfigurationError, SchemaError, or psycopg.OperationalError when it is unreachable.
+    """
+    vault = open_vault(settings)
+    migrate(conninfo)
+    register(conninfo, projections())
+    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+        connection.execute(_FINGERPRINT, (vault.fingerprint,))
+        row = connection.execute(
+            "SELECT value FROM ledger.setting WHERE name = 'master_key'"
+        ).fetchone()
+    if row != (vault.fingerprint,):
+        raise ConfigurationError(
+            "The master key is not the one this database was made with: set LEDGER_MASTER_KEY."
+        )
+
+
+def open_vault(settings: Settings) -> Vault:
+    """The vault under the configured master key. Raises ConfigurationError for an unusable one."""
+    try:
+        if settings.master_key is not None:
+            return Vault(parse_master_key(settings.master_key))
+        return Vault(load_master_key(settings.data_dir / "master.key"))
+    except ValueError as error:
+        raise ConfigurationError(
+            "The master key must be 64 hexadecimal digits (32 bytes)."
+        ) from error

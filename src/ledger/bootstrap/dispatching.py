@@ -1,0 +1,51 @@
+"""What sends webhooks, in a process of its own: it would fight the loops for the interpreter."""
+
+from functools import partial
+
+from ledger.application.webhooks import open_secret
+from ledger.bootstrap.database import open_vault
+from ledger.bootstrap.writing import Clock, create_writer, utc_now
+from ledger.feed.dispatcher import Dispatcher
+from ledger.feed.roster import MOST_IN_FLIGHT
+from ledger.feed.schedule import Schedule
+from ledger.feed.sender import DEADLINE_SECONDS, Sender
+from ledger.processes import connections_allowed
+from ledger.settings import Settings
+from ledger.store.log import Log
+
+
+class Dispatching:
+    """What sends webhooks, in a process of its own: it would fight the loops for the interpreter.
+
+    ``deadline`` is how long a receiver may take.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        conninfo: str,
+        clock: Clock = utc_now,
+        deadline: float = DEADLINE_SECONDS,
+    ) -> None:
+        self._log = Log(conninfo)
+        self._writer = create_writer(settings, self._log, clock)
+        self.dispatcher = Dispatcher(
+            conninfo,
+            self._writer.submit,
+            partial(open_secret, open_vault(settings)),
+            partial(Sender, settings.webhook_allow_private, clock, deadline),
+            Schedule(settings.webhook_delays),
+            clock,
+            min(MOST_IN_FLIGHT, connections_allowed()),
+        )
+
+    def start(self) -> None:
+        """Start sending."""
+        self._writer.start()
+        self.dispatcher.start()
+
+    def stop(self) -> None:
+        """End, once the requests in flight are answered and recorded."""
+        self.dispatcher.stop()
+        self._writer.stop()
+        self._log.close()

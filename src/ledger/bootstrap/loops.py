@@ -1,0 +1,42 @@
+"""Everything that works behind the log, in one process beside the API workers."""
+
+from ledger.application.housekeeper import Housekeeper
+from ledger.application.sweeper import Sweeper
+from ledger.bootstrap.views import create_projector
+from ledger.bootstrap.writing import Clock, create_writer, utc_now
+from ledger.projection.rebuilder import Rebuilder
+from ledger.settings import Settings
+from ledger.store.codec import EnvelopeMapper
+from ledger.store.log import Log
+from projections import projections
+
+
+class Loops:
+    """Everything that works behind the log, in one process beside the API workers."""
+
+    def __init__(self, settings: Settings, conninfo: str, clock: Clock = utc_now) -> None:
+        self._log = Log(conninfo)
+        self._writer = create_writer(settings, self._log, clock)
+        self.projector = create_projector(conninfo)
+        self.rebuilder = Rebuilder(conninfo, EnvelopeMapper(), projections())
+        self.sweeper = Sweeper(
+            conninfo, self._writer, clock, settings.idle_after, settings.idle_sweep_seconds
+        )
+        self.housekeeper = Housekeeper(conninfo, self._writer, clock)
+
+    def start(self) -> None:
+        """Start all loops."""
+        self._writer.start()
+        self.projector.start()
+        self.rebuilder.start()
+        self.sweeper.start()
+        self.housekeeper.start()
+
+    def stop(self) -> None:
+        """End all loops, each after the work in hand."""
+        self.housekeeper.stop()
+        self.sweeper.stop()
+        self.rebuilder.stop()
+        self.projector.stop()
+        self._writer.stop()
+        self._log.close()

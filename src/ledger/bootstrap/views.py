@@ -1,0 +1,18 @@
+"""Our views, and what keeps them up to date."""
+
+from collections.abc import Sequence
+
+from ledger.projection.contract import Projection
+from ledger.projection.projector import Projector
+from ledger.store.codec import EnvelopeMapper
+from projections import projections
+
+
+def create_projector(conninfo: str) -> Projector:
+    """The projector over all our views."""
+    return Projector(conninfo, EnvelopeMapper(), projections())
+
+
+def views_named(names: Sequence[str]) -> list[Projection]:
+    """These of our views, in our order; all of them where none is named."""
+    return [view for view in projections() if not names or view.name in names]

@@ -1,0 +1,35 @@
+"""A writer over the log."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from ledger.application.writer import Writer
+from ledger.bootstrap.database import open_vault
+from ledger.settings import Settings
+from ledger.store.log import Log
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """The clock, unless a test brings its own."""
+    return datetime.now(UTC)
+
+
+def create_writer(settings: Settings, log: Log, clock: Clock = utc_now) -> Writer:
+    """A writer; start it before use."""
+    return Writer(log, open_vault(settings), clock, settings.idle_after)
+
+
+@contextmanager
+def writing(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Iterator[Writer]:
+    """A running writer for a short command."""
+    log = Log(conninfo)
+    writer = create_writer(settings, log, clock)
+    writer.start()
+    try:
+        yield writer
+    finally:
+        writer.stop()
+        log.close()

@@ -1,0 +1,76 @@
+"""What the children of ``ledger serve`` do. The supervisor loads this once and forks."""
+
+import logging
+import signal
+import socket
+import threading
+
+import uvicorn
+
+# Chosen by name below; loaded here, so that no child has to.
+import uvicorn.lifespan.on
+import uvicorn.loops.uvloop
+import uvicorn.protocols.http.httptools_impl
+
+from ledger.bootstrap.api import create_api
+from ledger.bootstrap.dispatching import Dispatching
+from ledger.bootstrap.loops import Loops
+from ledger.processes import GRACE_SECONDS, allow_many_connections, calm_collector
+from ledger.settings import Settings
+from ledger.web import pages
+
+
+def make_ready() -> None:
+    """Do once, before there are children, what each would do."""
+    pages.make_ready()
+
+
+def run_api(settings: Settings, conninfo: str, listener: socket.socket) -> None:
+    """One API worker's process."""
+    _configure_logging()
+    config = uvicorn.Config(
+        create_api(settings, conninfo),
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_SECONDS - 5,
+    )
+    calm_collector()
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def run_loops(settings: Settings, conninfo: str) -> None:
+    """The loops' process."""
+    _run_until_told(Loops, settings, conninfo)
+
+
+def run_dispatcher(settings: Settings, conninfo: str) -> None:
+    """The dispatcher's process."""
+    allow_many_connections()
+    _run_until_told(Dispatching, settings, conninfo)
+
+
+def _run_until_told(
+    work: type[Loops] | type[Dispatching], settings: Settings, conninfo: str
+) -> None:
+    """Start something, and stop it on a signal."""
+    _configure_logging()
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    running = work(settings, conninfo)
+    running.start()
+    calm_collector()
+    stopping.wait()
+    running.stop()
+
+
+def _configure_logging() -> None:
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(processName)s %(message)s"
+    )
+    for noisy in ("psycopg.pool", "psycopg"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
