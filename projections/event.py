@@ -15,7 +15,7 @@ import msgspec
 from ledger.domain.api_key import API_KEY_EVENTS
 from ledger.domain.endpoint import ENDPOINT_EVENTS
 from ledger.domain.execution import Execution
-from ledger.domain.execution_events import EXECUTION_EVENTS, HealthSignalReported
+from ledger.domain.execution_events import EXECUTION_EVENTS, Activated, HealthSignalReported
 from ledger.domain.recorded import Recorded
 from ledger.domain.refusals import REFUSAL_EVENTS
 from ledger.domain.run import RUN_EVENTS
@@ -60,24 +60,24 @@ LINE = Table(
 # The folds of these lines.
 _LOAD = "SELECT fold FROM ledger.event_line_{g} WHERE line_id = ANY(%s::text[])"
 
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.msgpack.Encoder().encode
 
 
-class Standing(msgspec.Struct):
+class Standing(msgspec.Struct, array_like=True):
     """The fold's state for one line: the domain's own fold."""
 
     execution: Execution
     position: int = 0
 
 
-_decode = msgspec.json.Decoder(Standing).decode
+_decode = msgspec.msgpack.Decoder(Standing).decode
 
 
 class EventView:
     """The projection."""
 
     name = "event"
-    version = 2
+    version = 3
     tables: tuple[Table, ...] = (EVENT, LINE)
     events = frozenset(
         (*EXECUTION_EVENTS, *RUN_EVENTS, *API_KEY_EVENTS, *ENDPOINT_EVENTS, *REFUSAL_EVENTS)
@@ -99,6 +99,9 @@ class EventView:
                 standing = _decode(fold)
                 yield standing.execution.id, standing
 
+        # What begins here is stored nowhere: it is not looked for.
+        begun = (event.originator_id for event in events if type(event.body) is Activated)
+        self._lines.bring(begun, lambda _: ())
         self._lines.bring({own: None for e in events if (own := _line_of(e))}, load)
         rows = []
         for event in events:

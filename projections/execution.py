@@ -1,31 +1,31 @@
 """The view behind lists, counts, details, timelines and hours: lines as they are and as they were.
 
 ``execution`` has one row a line, what lists filter by and ready JSON: the present; beside it,
-``execution_quiet`` says since when a line looks idle. The other tables are the past, which only
-grows: ``execution_interval`` says who was in which state, with which causes and tags, from position
-to position; ``execution_version`` and ``execution_step`` keep what a row showed (see ``line.py``);
-``execution_day`` the hours of each UTC day. What held at a position is the latest row at or before
-it, so an answer of the past touches as few rows as one of the present.
+``execution_quiet`` says since when a line looks idle, ``execution_count`` how many lines are in
+which state (see ``counts.py``). The other tables are the past, which only grows:
+``execution_interval`` says who was in which state, with which causes and tags, from position to
+position; ``execution_version`` and ``execution_step`` keep what a row showed (see ``line.py``);
+``execution_day`` the hours of each UTC day (see ``hours.py``). What held at a position is the
+latest row at or before it, so an answer of the past touches as few rows as one of the present.
 """
 
-from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from ledger.domain import execution_events as lines
 from ledger.domain.execution import Execution
-from ledger.domain.execution_events import EXECUTION_EVENTS
+from ledger.domain.execution_events import EXECUTION_EVENTS, Activated
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS
-from ledger.domain.values import day_of, sort_key
+from ledger.domain.values import sort_key
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds
 from ledger.projection.generation import Generation
-from ledger.projection.rendering import json_text
 from ledger.store.arrays import array
-from projections import line
+from projections import counts, line
+from projections.counts import COUNT, Counts
+from projections.hours import DAY, Hours
 from projections.line import Interval, LineRow
 
 FOREVER = 2**63 - 1
@@ -72,6 +72,7 @@ QUIET = Table(
         "line_id": "text",
         "execution_model": "text",
         "quiet_since": "timestamptz",
+        "changed_at": "timestamptz",
         "position": "bigint",
     },
 )
@@ -110,159 +111,105 @@ STEP = Table(
         **_STEP_COLUMNS,
     },
 )
-DAY = Table(
-    "execution_day",
-    key=("line_id", "day", "position"),
-    columns={
-        "line_id": "text",
-        "day": "date",
-        "position": "bigint",
-        "at": "timestamptz",
-        "change": "text",
-        "total": "text",
-    },
-)
-
 # The folds of these lines.
 _LOAD = "SELECT fold FROM ledger.execution_{g} WHERE line_id = ANY(%s::text[])"
 
-# What these days of these lines have come to.
-_LOAD_DAYS = """
-SELECT asked.line_id, asked.day, latest.total
-FROM unnest(%s::text[], %s::date[]) AS asked (line_id, day)
-CROSS JOIN LATERAL (
-    SELECT total FROM ledger.execution_day_{g} AS d
-    WHERE d.line_id = asked.line_id AND d.day = asked.day ORDER BY d.position DESC LIMIT 1
-) AS latest
-"""
-
-_Day = tuple[str, date]
-_Hours = dict[str | None, int]
-"""Hundredths of hours by resource; none is kept at zero."""
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(LineRow).decode
-_decode_hours = msgspec.json.Decoder(list[tuple[str | None, int]]).decode
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(LineRow).decode
 
 
 class _Line:
-    """A line in memory: its fold, and the head and extra that it shows, once they are rendered."""
+    """A line in memory: its fold, and what it shows, rendered when an event changes it."""
 
-    __slots__ = ("row", "shown")
+    __slots__ = ("quiet", "row", "step", "version")
 
     def __init__(self, row: LineRow) -> None:
         self.row = row
-        self.shown: tuple[str, str] | None = None
-
-    def show(self) -> tuple[str, str]:
-        """Head and extra. Rendered once after each change: runs and check-ins make none."""
-        if self.shown is None:
-            self.shown = line.head(self.row.execution), line.extra(self.row.execution)
-        return self.shown
+        self.version: line.Version | None = None
+        self.step: line.Step | None = None
+        self.quiet = row.quiet
+        """As it is stored."""
 
 
 class ExecutionView:
     """The projection."""
 
     name = "execution"
-    version = 2
-    tables: tuple[Table, ...] = (EXECUTION, QUIET, INTERVAL, VERSION, STEP, DAY)
+    version = 3
+    tables: tuple[Table, ...] = (EXECUTION, QUIET, COUNT, INTERVAL, VERSION, STEP, DAY)
     events = frozenset((*EXECUTION_EVENTS, *RUN_EVENTS))
 
     def __init__(self) -> None:
         self._lines: Folds[str, _Line] = Folds(lambda line_id: _Line(LineRow(Execution(line_id))))
-        self._days: Folds[_Day, _Hours] = Folds(lambda _: {})
+        self._hours = Hours()
+        self._counts = Counts()
 
     @property
     def waiting(self) -> int:
-        """Lines whose row has changed."""
-        return self._lines.waiting
+        """Lines whose row has changed, and counts that have."""
+        return self._lines.waiting + self._counts.waiting
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Fold a batch; the past is written at once, the present waits for ``store``."""
-        self._bring(generation, events)
-        past = _Past()
-        for event in events:
-            line_id = event.line_id
-            found = self._lines[line_id]
-            self._lines.change(line_id)
-            if event.originator_id == line_id and type(event.body) not in line.CHECK_INS:
-                _evolve(found, event, past)
-            else:
-                found.row.evolve(event)
-            if type(event.body) in line.COUNTING:
-                past.steps.append((line_id, event.position, *line.step(found.row)))
-            if type(event.body) in line.CHECK_INS:
-                self._move_hours(line_id, event, past)
-        self._days.trim()
-        generation.write(INTERVAL, past.intervals.values())
-        generation.write(VERSION, past.versions)
-        generation.write(STEP, past.steps)
-        generation.write(DAY, past.days)
 
-    def store(self, generation: Generation) -> None:
-        """Write the rows of the lines that changed."""
-        changed = self._lines.take_changed()
-        generation.write(EXECUTION, map(_present, changed))
-        generation.write(QUIET, map(_quiet, changed))
-
-    def forget(self) -> None:
-        """Drop the rows in memory."""
-        self._lines.clear()
-        self._days.clear()
-
-    def _bring(self, generation: Generation, events: Sequence[Recorded]) -> None:
         def load(line_ids: list[str]) -> Iterable[tuple[str, _Line]]:
             for (fold,) in generation.fetch(_LOAD, (array(line_ids),)):
                 row = _decode(fold)
                 yield row.execution.id, _Line(row)
 
-        def load_days(days: list[_Day]) -> Iterable[tuple[_Day, _Hours]]:
-            asked = array(d[0] for d in days), array(d[1] for d in days)
-            for line_id, day, total in generation.fetch(_LOAD_DAYS, asked):
-                yield (line_id, day), dict(_decode_hours(total))
-
+        # What begins here is stored nowhere: it is not looked for.
+        self._lines.bring((e.line_id for e in events if type(e.body) is Activated), lambda _: ())
         self._lines.bring({e.line_id: None for e in events}, load)
-        check_ins = (e for e in events if type(e.body) in line.CHECK_INS)
-        days = {(e.originator_id, day_of(_hours_moved(e)[0])): None for e in check_ins}
-        self._days.bring(days, load_days)
+        past = _Past()
+        for event in events:
+            _take(self._lines[event.line_id], event, past)
+            self._lines.change(event.line_id)
+        generation.write(INTERVAL, past.intervals.values())
+        generation.write(VERSION, past.versions)
+        generation.write(STEP, past.steps)
+        self._hours.fold(generation, [e for e in events if type(e.body) in line.CHECK_INS])
+        self._counts.fold(generation, past.moves)
 
-    def _move_hours(self, line_id: str, event: Recorded, past: "_Past") -> None:
-        """Add a check-in to its day, or take a voided one from it."""
-        at, resource_id, amount = _hours_moved(event)
-        if not amount:
-            return
-        day = day_of(at)
-        hours = self._days[line_id, day]
-        hours[resource_id] = hours.get(resource_id, 0) + amount
-        if not hours[resource_id]:
-            del hours[resource_id]
-        change = json_text([(resource_id, amount)])
-        total = json_text(list(hours.items()))
-        past.days.append((line_id, day, event.position, at, change, total))
+    def store(self, generation: Generation) -> None:
+        """Write the rows of the lines that changed."""
+        changed = self._lines.take_changed()
+        generation.write(EXECUTION, map(_present, changed))
+        generation.write(QUIET, _changed_quiet(changed))
+        generation.write(COUNT, self._counts.rows())
+
+    def forget(self) -> None:
+        """Drop the rows in memory."""
+        self._lines.clear()
+        self._hours.forget()
+        self._counts.forget()
 
 
 class _Past:
     """A batch's rows of the tables that only grow, and the intervals it began or ended."""
 
     def __init__(self) -> None:
+        self.moves: list[counts.Move] = []
         self.intervals: dict[tuple[str, int], tuple[Any, ...]] = {}
         self.versions: list[tuple[Any, ...]] = []
         self.steps: list[tuple[Any, ...]] = []
-        self.days: list[tuple[Any, ...]] = []
 
 
-def _evolve(found: _Line, event: Recorded, past: _Past) -> None:
-    """Fold an event that changes what the line shows; keep that, and what it ended and began."""
-    row = found.row
-    before, execution = row.interval, row.execution
+def _take(found: _Line, event: Recorded, past: _Past) -> None:
+    """Fold an event; keep what the line shows from here on, and what it ended and began."""
+    row, line_id, kind = found.row, event.line_id, type(event.body)
+    before = row.interval
     row.evolve(event)
-    found.shown = None
-    past.versions.append((execution.id, event.position, *found.show()))
+    if event.originator_id == line_id and kind not in line.CHECK_INS:
+        found.version = line.version(row.execution)
+        past.versions.append((line_id, event.position, *found.version))
+    if kind in line.COUNTING:
+        found.step = line.step(row)
+        past.steps.append((line_id, event.position, *found.step))
     if row.interval is not before and row.interval is not None:
+        past.moves.append(counts.move(row.execution, before, row.interval, event.position))
         if before is not None:
-            past.intervals[execution.id, before.opened] = _interval(row, before, event.position)
-        past.intervals[execution.id, event.position] = _interval(row, row.interval, FOREVER)
+            past.intervals[line_id, before.opened] = _interval(row, before, event.position)
+        past.intervals[line_id, event.position] = _interval(row, row.interval, FOREVER)
 
 
 def _interval(row: LineRow, interval: Interval, ended: int) -> tuple[Any, ...]:
@@ -300,26 +247,18 @@ def _present(found: _Line) -> tuple[Any, ...]:
         execution.project_tags,
         execution.state,
         line.causes(execution),
-        *found.show(),
-        *line.step(row),
+        *(found.version or line.version(execution)),
+        *(found.step or line.step(row)),
         _encode(row),
         row.position,
     )
 
 
-def _quiet(found: _Line) -> tuple[Any, ...]:
-    """One row of the table, in the order of its columns."""
-    row, execution = found.row, found.row.execution
-    since = None
-    if execution.state == "running" and not row.open_runs:
-        since = max(t for t in (row.last_activity_at, execution.changed_at) if t is not None)
-    return execution.id, execution.execution_model, since, row.position
-
-
-def _hours_moved(event: Recorded) -> tuple[datetime, str | None, int]:
-    """(time, resource, hundredths) of what a check-in adds, or its void takes away."""
-    body = event.body
-    if isinstance(body, lines.CheckedIn):
-        return event.occurred_at, body.resource_id, line.hundredths(body.hours)
-    assert isinstance(body, lines.CheckInVoided)
-    return body.checked_in_at, body.resource_id, -line.hundredths(body.hours)
+def _changed_quiet(changed: Iterable[_Line]) -> Iterator[tuple[Any, ...]]:
+    """The rows of the table, in the order of its columns, that are no longer as they are stored."""
+    for found in changed:
+        quiet, execution = found.row.quiet, found.row.execution
+        if quiet is not None and quiet is not found.quiet:
+            found.quiet = quiet
+            since, changed_at = quiet.since, quiet.changed_at
+            yield execution.id, execution.execution_model, since, changed_at, quiet.position

@@ -24,7 +24,12 @@ CREATE TABLE ledger.execution_g$generation (
     now_2 text,
     fold bytea NOT NULL,                -- the fold's own state
     position bigint NOT NULL            -- of the event that last touched the row
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 70, toast_tuple_target = 4080);
+
+-- A row is written with every activity of its line. So it is not compressed each time, unless it is
+-- larger than half a page; and then what lists read of it stays as it is, where it is.
+ALTER TABLE ledger.execution_g$generation ALTER head SET STORAGE MAIN,
+    ALTER counts SET STORAGE MAIN, ALTER metrics SET STORAGE MAIN;
 
 -- Lists, by tenant and its usual filters, in the list's order; lists of the past leave out, in the
 -- index, what was activated later.
@@ -37,15 +42,36 @@ CREATE INDEX ON ledger.execution_g$generation (workspace_id, state, record_key);
 CREATE INDEX ON ledger.execution_g$generation USING gin (project_tags);
 
 -- The idle sweeper's candidates, apart: the rows above are wide, have many indexes, and change in
--- place (HOT) as long as no indexed column does; this one does with every activity.
+-- place (HOT) as long as no indexed column does. Rounded down, so that a busy line's row changes once
+-- a minute and not with every activity; the sweeper looks at the exact instants of those it finds.
 CREATE TABLE ledger.execution_quiet_g$generation (
     line_id text PRIMARY KEY,
     execution_model text NOT NULL,
-    quiet_since timestamptz,            -- last activity or change of a running line without runs
+    quiet_since timestamptz,            -- minute of the last activity or change; null: has open
+                                        -- runs, or does not run
+    changed_at timestamptz,             -- the last change, exactly
     position bigint NOT NULL
 ) WITH (fillfactor = 80);
 
-CREATE INDEX ON ledger.execution_quiet_g$generation (execution_model, quiet_since);
+CREATE INDEX ON ledger.execution_quiet_g$generation (execution_model, quiet_since)
+    WHERE quiet_since IS NOT NULL;
+
+-- How many lines are what: a summary adds up what it asks for. Nothing that is counted is indexed,
+-- so that an update stays within its page (HOT); the key begins with what a summary always gives.
+CREATE TABLE ledger.execution_count_g$generation (
+    per text NOT NULL,                  -- organization, workspace or project_tag
+    project_tag text NOT NULL,          -- empty unless per project tag
+    workspace_id text NOT NULL,         -- empty where per organization
+    organization_id text NOT NULL,
+    execution_model text NOT NULL,
+    product_line text NOT NULL,
+    state text NOT NULL,
+    causes text[] NOT NULL,             -- of the open blockers, sorted, each once
+    lines bigint NOT NULL,              -- none are left where all have moved on
+    position bigint NOT NULL,
+    PRIMARY KEY (per, project_tag, workspace_id, organization_id, execution_model, product_line,
+                 state, causes)
+) WITH (fillfactor = 70);
 
 -- Who was in which state, with which causes and tags, from position to position.
 CREATE TABLE ledger.execution_interval_g$generation (

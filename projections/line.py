@@ -26,7 +26,7 @@ from ledger.domain.values import day_of, week_of
 from ledger.projection.rendering import json_text, members, time_text
 
 
-class Interval(msgspec.Struct, frozen=True):
+class Interval(msgspec.Struct, frozen=True, array_like=True):
     """The present state, causes and tags, and where they began."""
 
     opened: int
@@ -40,7 +40,18 @@ class Interval(msgspec.Struct, frozen=True):
     project_tags: tuple[str, ...]
 
 
-class LineRow(msgspec.Struct):
+class Quiet(msgspec.Struct, frozen=True, array_like=True):
+    """Since when a line may be idling: running, without open runs. Empty where it may not."""
+
+    position: int
+    """Where that was last told otherwise."""
+    since: datetime | None
+    """The last activity or change, rounded down: a busy line tells otherwise once a minute."""
+    changed_at: datetime | None
+    """The last change, exactly. (The last activity, exactly, is a decision's: `line_activity`.)"""
+
+
+class LineRow(msgspec.Struct, array_like=True):
     """The fold's state for one line."""
 
     execution: Execution
@@ -58,6 +69,7 @@ class LineRow(msgspec.Struct):
     last_run_duration_ms: int | None = None
     periods: dict[date, int] = {}
     """Amount per ISO week (hundredths of hours, or check-ins) or UTC day (started runs)."""
+    quiet: Quiet | None = None
 
     def evolve(self, recorded: Recorded) -> None:
         """Fold one event of the line or of one of its runs. Pure: (row, event) → row."""
@@ -69,6 +81,7 @@ class LineRow(msgspec.Struct):
         apply = _COUNT.get(type(recorded.body))
         if apply is not None:
             apply(self, recorded.body, recorded)
+        self._note_quiet()
 
     def _note_interval(self) -> None:
         """Begin another interval where the state, the causes or the tags are no longer the same."""
@@ -81,6 +94,20 @@ class LineRow(msgspec.Struct):
         else:
             turned = True
         self.interval = Interval(self.position, execution.changed_at, turned, *now)
+
+    def _note_quiet(self) -> None:
+        since = changed_at = None
+        if self.execution.state == "running" and not self.open_runs:
+            changed_at = since = self.execution.changed_at
+            if since is None or (
+                self.last_activity_at is not None and self.last_activity_at > since
+            ):
+                since = self.last_activity_at
+            if since is not None:
+                since = since.replace(second=0, microsecond=0)
+        before = self.quiet
+        if before is None or before.since != since or before.changed_at != changed_at:
+            self.quiet = Quiet(self.position, since, changed_at)
 
     def _active(self, recorded: Recorded) -> None:
         if self.last_activity_at is None or recorded.occurred_at > self.last_activity_at:
@@ -170,49 +197,49 @@ def causes(execution: Execution) -> tuple[str, ...]:
     return tuple(dict.fromkeys(blocker.cause for blocker in execution.blockers.values()))
 
 
-def head(execution: Execution) -> str:
-    """JSON members that list row and detail share (contract 4)."""
-    return members(
-        {
-            "id": execution.execution_id,
-            "service_line_id": execution.id,
-            "execution_model": execution.execution_model,
-            "state": execution.state,
-            "workspace_id": execution.workspace_id,
-            "product_line": execution.product_line,
-            "project_tags": execution.project_tags,
-            "state_since": time_text(execution.state_since),
-            "health_status": health.status(health.score(execution.signals.values())),
-            "started_at": time_text(execution.started_at),
-        }
-    )
+Version = tuple[str, str]
 
 
-def extra(execution: Execution) -> str:
-    """JSON members that the detail has beside (contract 4)."""
+def version(execution: Execution) -> Version:
+    """(head, extra): JSON members that list row and detail share, and those of the detail alone."""
     score = health.score(execution.signals.values())
-    return members(
-        {
-            "resources": list(execution.resources.values()),
-            "health": {
-                "score": score,
-                "status": health.status(score),
-                "signals": list(execution.signals.values()),
-            },
-            "blockers": [
-                {"id": b.id, "cause": b.cause, "reason": b.reason, "since": time_text(b.since)}
-                for b in execution.blockers.values()
-            ],
-            "holds": [
-                {"hold": h.hold, "reason": h.reason, "since": time_text(h.since), "by": h.by}
-                for h in execution.holds.values()
-            ],
-            "closed_at": time_text(execution.closed_at),
-        }
-    )
+    status = health.status(score)
+    head = {
+        "id": execution.execution_id,
+        "service_line_id": execution.id,
+        "execution_model": execution.execution_model,
+        "state": execution.state,
+        "workspace_id": execution.workspace_id,
+        "product_line": execution.product_line,
+        "project_tags": execution.project_tags,
+        "state_since": time_text(execution.state_since),
+        "health_status": status,
+        "started_at": time_text(execution.started_at),
+    }
+    signals = [
+        {"signal": s.signal, "status": s.status, "value": s.value, "evidence": s.evidence}
+        for s in execution.signals.values()
+    ]
+    extra = {
+        "resources": list(execution.resources.values()),
+        "health": {"score": score, "status": status, "signals": signals},
+        "blockers": [
+            {"id": b.id, "cause": b.cause, "reason": b.reason, "since": time_text(b.since)}
+            for b in execution.blockers.values()
+        ],
+        "holds": [
+            {"hold": h.hold, "reason": h.reason, "since": time_text(h.since), "by": h.by}
+            for h in execution.holds.values()
+        ],
+        "closed_at": time_text(execution.closed_at),
+    }
+    return members(head), members(extra)
 
 
-def step(row: LineRow) -> tuple[str, str, str, date | None, str | None, date | None, str | None]:
+Step = tuple[str, str, str, date | None, str | None, date | None, str | None]
+
+
+def step(row: LineRow) -> Step:
     """Counts and metrics: (counts, metrics, quiet, period_1, now_1, period_2, now_2).
 
     ``counts`` and ``metrics`` are JSON members. ``now_…`` is the one metric that follows the

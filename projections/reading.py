@@ -147,28 +147,44 @@ LEFT JOIN LATERAL (
 ) AS line ON true
 """
 
-# Counts: a line once under its state, model and product line, and under each cause it has open.
+# How many lines are in which state, of which model and product line, with which causes open.
 _SUMMARY = """
-WITH p AS MATERIALIZED ({position}), line AS MATERIALIZED ({lines}), counted AS (
-    SELECT 'state' AS kind, state AS name, count(*) AS lines FROM line GROUP BY state
-    UNION ALL SELECT 'model', execution_model, count(*) FROM line GROUP BY execution_model
-    UNION ALL SELECT 'product', product_line, count(*) FROM line GROUP BY product_line
-    UNION ALL SELECT 'cause', cause, count(*) FROM line, unnest(causes) AS cause GROUP BY cause
-)
-SELECT p.position, counted.kind, counted.name, counted.lines FROM p LEFT JOIN counted ON true
+SELECT p.position, l.state, l.execution_model, l.product_line, l.causes, l.lines
+FROM ({position}) AS p LEFT JOIN LATERAL ({lines}) AS l ON true
 """
 
-_LINES = """
-SELECT l.state, l.execution_model, l.product_line, l.causes FROM ledger.execution AS l WHERE {where}
+# Lines that are counted already: per workspace where one is asked for, else per organization.
+_COUNTED = """
+SELECT l.state, l.execution_model, l.product_line, l.causes, l.lines
+FROM ledger.execution_count AS l WHERE l.per = '{per}' AND l.lines > 0 AND {where}
 """
 
-_ALL_PAST_LINES = """
-SELECT i.state, l.execution_model, l.product_line, i.causes
-FROM p, ledger.execution AS l CROSS JOIN LATERAL (
+# By tags: what is counted under each, less, for each tag but the first, the lines that have it and
+# one before it too, so that each line counts once. These are found in the index of tags.
+_COUNTED_BY_TAGS = """
+SELECT l.state, l.execution_model, l.product_line, l.causes, l.lines
+FROM ledger.execution_count AS l
+WHERE l.per = 'project_tag' AND l.project_tag = ANY(%(project_tag)s) AND l.lines > 0 AND {where}
+UNION ALL
+SELECT l.state, l.execution_model, l.product_line, l.causes, -1
+FROM unnest(%(project_tag)s::text[]) WITH ORDINALITY AS asked (tag, place)
+CROSS JOIN LATERAL (
+    SELECT l.state, l.execution_model, l.product_line, l.causes FROM ledger.execution AS l
+    WHERE l.project_tags @> ARRAY[asked.tag]
+      AND l.project_tags && (%(project_tag)s::text[])[:asked.place - 1] AND {where}
+) AS l
+WHERE asked.place > 1
+"""
+
+# In the past they are counted one by one.
+_PAST_LINES_BY_KIND = """
+SELECT i.state, l.execution_model, l.product_line, i.causes, count(*) AS lines
+FROM ledger.execution AS l CROSS JOIN LATERAL (
     SELECT state, causes, project_tags FROM ledger.execution_interval AS i
     WHERE i.line_id = l.line_id AND i.opened <= p.position ORDER BY i.opened DESC LIMIT 1
 ) AS i
 WHERE l.activated <= p.position AND {where}
+GROUP BY i.state, l.execution_model, l.product_line, i.causes
 """
 
 # Input, output and error, each as the latest event brought it.
@@ -229,11 +245,19 @@ LEFT JOIN LATERAL (
 # No run that was known by then was asked for later than this: facts are at most 5 minutes early.
 _REQUESTED_BY_THEN = "r.requested_at <= %(as_of)s + interval '5 minutes'"
 
-# Lines that look idle. The decision itself is made under the append lock.
+# Lines that look idle: by the minute in the index, then by the instant. The decision itself is made
+# under the append lock.
 IDLE_CANDIDATES = """
-SELECT line_id FROM ledger.execution_quiet
-WHERE (execution_model = 'agent_runtime' AND quiet_since <= %(agent_runtime)s)
-   OR (execution_model <> 'agent_runtime' AND quiet_since <= %(default)s)
+SELECT q.line_id
+FROM ledger.execution_quiet AS q
+CROSS JOIN LATERAL (
+    SELECT CASE q.execution_model WHEN 'agent_runtime' THEN %(agent_runtime)s ELSE %(default)s END
+) AS deadline (at)
+WHERE (q.execution_model = 'agent_runtime' AND q.quiet_since <= %(agent_runtime)s
+       OR q.execution_model <> 'agent_runtime' AND q.quiet_since <= %(default)s)
+  AND q.changed_at <= deadline.at
+  AND EXISTS (SELECT FROM ledger.line_activity AS a
+              WHERE a.line_id = q.line_id AND a.last_activity_at <= deadline.at)
 LIMIT %(limit)s
 """
 
@@ -306,10 +330,19 @@ def detail_statement(filters: frozenset[str], past: bool = False) -> str:
 
 @cache
 def summary_statement(filters: frozenset[str], past: bool = False) -> str:
-    """(position, kind, name, lines) rows."""
-    lines = _ALL_PAST_LINES if past else _LINES
-    where = where_line(filters, "i" if past else "l")
-    return _SUMMARY.format(position=position_of(past, "execution"), lines=lines.format(where=where))
+    """(position, state, model, product line, causes, lines) rows; one of nulls where nothing is.
+
+    Several rows may be alike in all but their lines, which are to be added up. Tags that are asked
+    for must be given once each.
+    """
+    if past:
+        lines = _PAST_LINES_BY_KIND.format(where=where_line(filters, "i"))
+    elif "project_tag" in filters:
+        lines = _COUNTED_BY_TAGS.format(where=where_line(filters - {"project_tag"}))
+    else:
+        per = "workspace" if filters & {"workspace", "workspace_id"} else "organization"
+        lines = _COUNTED.format(per=per, where=where_line(filters))
+    return _SUMMARY.format(position=position_of(past, "execution"), lines=lines)
 
 
 @cache

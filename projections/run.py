@@ -88,10 +88,10 @@ _Day = tuple[str, str, date]
 _Amounts = dict[str, int]
 """Runs by status, or the tokens used."""
 
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.msgpack.Encoder().encode
 
 
-class RunRow(msgspec.Struct):
+class RunRow(msgspec.Struct, array_like=True):
     """The fold's state for one run."""
 
     run: Run
@@ -106,7 +106,7 @@ class RunRow(msgspec.Struct):
         self.run.evolve(recorded)
 
 
-_decode = msgspec.json.Decoder(RunRow).decode
+_decode = msgspec.msgpack.Decoder(RunRow).decode
 _decode_amounts = msgspec.json.Decoder(dict[str, int]).decode
 
 
@@ -114,7 +114,7 @@ class RunView:
     """The projection."""
 
     name = "run"
-    version = 2
+    version = 3
     tables: tuple[Table, ...] = (RUN, VERSION, DAY)
     events = frozenset(RUN_EVENTS)
 
@@ -157,6 +157,9 @@ class RunView:
                 row = _decode(fold)
                 yield row.run.id, row
 
+        # What begins here is stored nowhere: it is not looked for.
+        begun = (event.originator_id for event in events if event.originator_version == 1)
+        self._runs.bring(begun, lambda _: ())
         self._runs.bring({event.originator_id: None for event in events}, load)
 
     def _days_after(

@@ -204,7 +204,10 @@ def test_a_limit_of_1_to_100_is_kept_and_25_is_the_default(
 @pytest.mark.parametrize(
     "query",
     ["", "state=running", "workspace_id=WS-26-000002", "state=closed,paused", "blocked_cause="
-     + CAUSES[0], "project_tag=PROJ-26-000001&product_line=ods", "workspace_id=WS-26-999999"],
+     + CAUSES[0], "project_tag=PROJ-26-000001&product_line=ods", "workspace_id=WS-26-999999",
+     "project_tag=PROJ-26-000001", "project_tag=PROJ-26-000001,PROJ-26-000003,PROJ-26-000002",
+     "project_tag=PROJ-26-000002,PROJ-26-000002,PROJ-26-000001,,", "project_tag=,",
+     "workspace_id=,", "workspace_id=WS-26-000001,WS-26-000003,WS-26-000001&state=blocked"],
 )  # fmt: skip
 def test_the_summary_equals_counting_the_list(
     edge: Edge, board: list[dict[str, Any]], query: str

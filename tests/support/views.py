@@ -27,7 +27,7 @@ from projections.line import LineRow
 from projections.run import RunRow, RunView
 from tests.support.racers import parsed
 
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.msgpack.Encoder().encode
 
 # An event whose bytes nobody can read, as a fault of disk or hand would leave it.
 _INSERT_RAW = """

@@ -176,19 +176,29 @@ async def summarize_executions(
     min_position: MinPosition = None,
 ) -> Response:
     """Counts by state, model, product line and open cause, zero-filled; the list's filters."""
-    filters = tenant_filters(principal) | query.chosen()
+    filters: dict[str, Any] = tenant_filters(principal) | query.chosen()
+    if "project_tag" in filters:
+        filters["project_tag"] = list(dict.fromkeys(filters["project_tag"]))
     read = Read(request, principal, query, min_position, _VIEW)
     rows = await read.rows(
         lambda past: reading.summary_statement(frozenset(filters), past), filters
     )
-    counts = {(kind, name): lines for _, kind, name, lines in rows if kind is not None}
-    by_state = {name: counts.get(("state", name), 0) for name in STATES}
+    by_state, by_model = dict.fromkeys(STATES, 0), dict.fromkeys(EXECUTION_MODELS, 0)
+    by_product, by_cause = dict.fromkeys(PRODUCT_LINES, 0), dict.fromkeys(CAUSES, 0)
+    for _, state, model, product, causes, lines in rows:
+        if state is None:
+            continue
+        by_state[state] += lines
+        by_model[model] += lines
+        by_product[product] += lines
+        for cause in causes:
+            by_cause[cause] += lines
     data = {
         "total": sum(by_state.values()),
         "by_state": by_state,
-        "by_execution_model": {n: counts.get(("model", n), 0) for n in EXECUTION_MODELS},
-        "by_product_line": {n: counts.get(("product", n), 0) for n in PRODUCT_LINES},
-        "by_blocked_cause": {n: counts.get(("cause", n), 0) for n in CAUSES},
+        "by_execution_model": by_model,
+        "by_product_line": by_product,
+        "by_blocked_cause": by_cause,
     }
     return answer(json.dumps({"data": data}, separators=(",", ":")), position_of(rows))
 

@@ -20,7 +20,7 @@ from ledger.domain.recorded import Actor, Event, Recorded
 from ledger.domain.values import MODELS_WITH_RUNS, Cause, HoldName, State
 
 
-class Hold(msgspec.Struct, frozen=True):
+class Hold(msgspec.Struct, frozen=True, array_like=True):
     """A hold and who put it on; ``since`` is an effective time."""
 
     hold: HoldName
@@ -29,7 +29,7 @@ class Hold(msgspec.Struct, frozen=True):
     by: Actor
 
 
-class Blocker(msgspec.Struct, frozen=True):
+class Blocker(msgspec.Struct, frozen=True, array_like=True):
     """An open blocker; ``since`` is an effective time."""
 
     id: str
@@ -38,8 +38,11 @@ class Blocker(msgspec.Struct, frozen=True):
     since: datetime
 
 
-class Execution(msgspec.Struct):
-    """One line as far as its own stream tells. Runs have streams of their own."""
+class Execution(msgspec.Struct, array_like=True):
+    """One line as far as its own stream tells. Runs have streams of their own.
+
+    Views and snapshots keep it, many times over: as an array, without its fields' names.
+    """
 
     id: str
     version: int = 0

@@ -20,7 +20,7 @@ PENALTY: dict[SignalStatus, int] = {"green": 0, "amber": 6, "red": 31}
 """Points off a full hundred for each signal of that status."""
 
 
-class Signal(msgspec.Struct, frozen=True):
+class Signal(msgspec.Struct, frozen=True, array_like=True):
     """The latest report of one signal."""
 
     signal: SignalName

@@ -79,7 +79,7 @@ RUN_EVENTS: tuple[type[Event], ...] = (
 )
 
 
-class Run(msgspec.Struct):
+class Run(msgspec.Struct, array_like=True):
     """One run as its stream tells it, without its encrypted payloads."""
 
     id: str
