@@ -10,7 +10,8 @@ from ledger.api import feed_models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import FEED_ERRORS, refusals
 from ledger.api.lean import LeanRoute, NoParameters, needs
-from ledger.api.reading import answer, services_of
+from ledger.api.reading import services_of
+from ledger.api.replies import answer
 from ledger.domain.errors import NotFound
 from projections.published import TYPES, VERSION, Payload
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -24,17 +25,15 @@ from ledger.api.reading import (
     PageQuery,
     Query,
     Read,
-    answer,
     any_of,
     decode_cursor,
     encode_cursor,
-    page,
     position_of,
     services_of,
     split,
-    tagged,
     tenant_filters,
 )
+from ledger.api.replies import Reply, answer, page, unless_known
 from ledger.api.writing import (
     Sent,
     execute,
@@ -136,21 +135,25 @@ async def lines_page(
     query: ListQuery,
     min_position: int | None = None,
     whole: bool = False,
-) -> Response:
+) -> Reply:
     """A page of lines, each as the list shows it or ``whole``, with the detail's keys too."""
     chosen: dict[str, Any] = query.chosen()
     filters = tenant_filters(principal) | chosen
     if query.cursor is not None:
         filters["after"] = _record_key(decode_cursor(query.cursor, chosen))
     read = Read(request, principal, query, min_position, _VIEW)
-    rows = await read.rows(
+
+    def finish(rows: Sequence[Any]) -> Reply:
+        found = [row for row in rows if row[1] is not None]
+        shown = found[: query.limit]
+        cursor = encode_cursor({"id": _record_id(shown[-1][1])}, chosen) if shown else None
+        return page([row[2] for row in shown], cursor, len(found) > len(shown), position_of(rows))
+
+    return await read.answer(
         lambda past: reading.list_statement(frozenset(filters), past, whole),
         {**filters, **read.periods, "limit": query.limit + 1},
+        finish,
     )
-    found = [row for row in rows if row[1] is not None]
-    shown = found[: query.limit]
-    cursor = encode_cursor({"id": _record_id(shown[-1][1])}, chosen) if shown else None
-    return page([row[2] for row in shown], cursor, len(found) > len(shown), position_of(rows))
 
 
 def _record_id(key: int) -> str:
@@ -180,9 +183,18 @@ async def summarize_executions(
     if "project_tag" in filters:
         filters["project_tag"] = list(dict.fromkeys(filters["project_tag"]))
     read = Read(request, principal, query, min_position, _VIEW)
-    rows = await read.rows(
-        lambda past: reading.summary_statement(frozenset(filters), past), filters
+
+    def finish(rows: Sequence[Any]) -> Reply:
+        data = json.dumps({"data": _summary(rows)}, separators=(",", ":"))
+        return answer(data, position_of(rows))
+
+    return await read.answer(
+        lambda past: reading.summary_statement(frozenset(filters), past), filters, finish
     )
+
+
+def _summary(rows: Sequence[Any]) -> dict[str, Any]:
+    """The counts that rows of lines' kinds add up to."""
     by_state, by_model = dict.fromkeys(STATES, 0), dict.fromkeys(EXECUTION_MODELS, 0)
     by_product, by_cause = dict.fromkeys(PRODUCT_LINES, 0), dict.fromkeys(CAUSES, 0)
     for _, state, model, product, causes, lines in rows:
@@ -193,14 +205,13 @@ async def summarize_executions(
         by_product[product] += lines
         for cause in causes:
             by_cause[cause] += lines
-    data = {
+    return {
         "total": sum(by_state.values()),
         "by_state": by_state,
         "by_execution_model": by_model,
         "by_product_line": by_product,
         "by_blocked_cause": by_cause,
     }
-    return answer(json.dumps({"data": data}, separators=(",", ":")), position_of(rows))
 
 
 @router.get(
@@ -219,19 +230,23 @@ async def show_execution(
     """One line with its resources, health, blockers and holds."""
     require_line_id(line_id)
     read = Read(request, principal, query, min_position, _VIEW)
-    return tagged(request, await _detail(read, principal, line_id))
+    return unless_known(request, await _detail(read, principal, line_id))
 
 
-async def _detail(read: Read, principal: Principal, line_id: str) -> Response:
+async def _detail(read: Read, principal: Principal, line_id: str) -> Reply:
     """The detail of a line the credential sees. Raises NotFound."""
     filters = tenant_filters(principal)
-    rows = await read.rows(
+
+    def finish(rows: Sequence[Any]) -> Reply:
+        if rows[0][1] is None:
+            raise NotFound(_UNKNOWN)
+        return answer('{"data":' + rows[0][1] + "}", position_of(rows), tagged=True)
+
+    return await read.answer(
         lambda past: reading.detail_statement(frozenset(filters), past),
         {**filters, **read.periods, "line_id": line_id},
+        finish,
     )
-    if rows[0][1] is None:
-        raise NotFound(_UNKNOWN)
-    return answer('{"data":' + rows[0][1] + "}", position_of(rows))
 
 
 @router.post(
@@ -278,9 +293,8 @@ async def _manage(
     """Carry out and answer the new detail, at the write's own position."""
     sent = await read_command(request, principal, model, optional=model is OptionalReason)
     receipt = await manage(request, principal, line_id, command, sent)
-    response = await _detail_after(receipt, request, principal)
-    response.headers["Ledger-Position"] = str(receipt.position)
-    return response
+    after = await _detail_after(receipt, request, principal)
+    return Reply(bytes(after.body), receipt.position)
 
 
 async def manage(
@@ -306,7 +320,7 @@ async def manage(
     )
 
 
-async def _detail_after(receipt: Receipt, request: Request, principal: Principal) -> Response:
+async def _detail_after(receipt: Receipt, request: Request, principal: Principal) -> Reply:
     """The line after a command, which stands whatever the view shows. Raises Behind if nothing."""
     line_id = receipt.subject
     if receipt.replayed:

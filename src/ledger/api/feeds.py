@@ -18,15 +18,14 @@ from ledger.api.reading import (
     Present,
     RangeParameters,
     Read,
-    answer,
     any_of,
     decode_cursor,
     encode_cursor,
-    page,
     position_of,
     split,
     tenant_filters,
 )
+from ledger.api.replies import answer, page
 from ledger.application.principal import Principal
 from ledger.domain.errors import NotFound
 from ledger.domain.values import EVENT_ID

@@ -8,6 +8,7 @@ import contextlib
 import heapq
 import itertools
 import logging
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import psycopg
@@ -27,6 +28,7 @@ class ViewPositions:
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
+        self._listeners: list[Callable[[str, int], None]] = []
         self._positions: dict[str, int] = {}
         self._stopped: set[str] = set()
         self._waiting: list[tuple[int, int, float, asyncio.Future[Any], Any, Any]] = []
@@ -41,6 +43,10 @@ class ViewPositions:
     def last_heard(self) -> int:
         """The position for answers that read no rows of their own."""
         return max(self._positions.values(), default=0)
+
+    def tell(self, listener: Callable[[str, int], None]) -> None:
+        """Call it with each view and position that is heard, before anyone who waits for it."""
+        self._listeners.append(listener)
 
     async def start(self) -> None:
         """Load the positions, then follow them."""
@@ -124,6 +130,8 @@ class ViewPositions:
             rows = await cursor.fetchall()
             self._positions = {name: position for name, position, _ in rows}
             self._stopped = {name for name, _, stopped in rows if stopped}
+            for name, position, _ in rows:
+                self._announce(name, position)
             self._settle()
             async for notification in connection.notifies():
                 name, _, what = notification.payload.partition(" ")
@@ -132,7 +140,12 @@ class ViewPositions:
                 else:
                     self._stopped.discard(name)
                     self._positions[name] = int(what)
+                    self._announce(name, int(what))
                 self._settle()
+
+    def _announce(self, name: str, position: int) -> None:
+        for listener in self._listeners:
+            listener(name, position)
 
 
 def _set(future: asyncio.Future[T], value: T) -> None:

@@ -5,20 +5,27 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Request, Response
+from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from ledger.api.answers import Finish
 from ledger.api.problems import Behind, InvalidCursor
+from ledger.api.replies import Reply
 from ledger.api.services import ApiServices
 from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid
 from ledger.domain.values import day_of, parse_bound, week_of
 from projections import reading
+
+T = TypeVar("T")
+
+_Statement = Callable[[bool], str]
+"""Makes a read's statement for the present (False) or the past (True)."""
 
 
 def _bound(text: str) -> str:
@@ -131,27 +138,60 @@ class Read:
         """The day and the week that metrics are shown of."""
         return {"today": day_of(self.now), "week": week_of(self.now)}
 
-    async def rows(
-        self, statement: Callable[[bool], str], parameters: Mapping[str, Any]
-    ) -> list[Any]:
+    async def rows(self, statement: _Statement, parameters: Mapping[str, Any]) -> list[Any]:
         """At least one row, the first column of which is the position.
 
         Raises Behind where the views do not get there in time, Invalid for the future.
         """
+
+        async def ask(text: str, values: Mapping[str, Any]) -> list[Any] | None:
+            rows = await self._fetch(text, values)
+            return rows if self._tells(rows) else None
+
+        return await self._asked(statement, parameters, ask)
+
+    async def answer(
+        self, statement: _Statement, parameters: Mapping[str, Any], finish: Finish
+    ) -> Reply:
+        """The answer made of the rows, or one that was made before and is true still.
+
+        Only for what depends on the views' rows alone, the clock's day and week being parameters
+        (``answers.py``). Raises what ``rows`` and ``finish`` raise.
+        """
+
+        def finish_known(rows: Sequence[Any]) -> Reply | None:
+            return finish(rows) if self._tells(rows) else None
+
+        async def ask(text: str, values: Mapping[str, Any]) -> Reply | None:
+            return await self._services.answers.find(self._principal, text, values, finish_known)
+
+        return await self._asked(statement, parameters, ask)
+
+    async def _asked(
+        self,
+        statement: _Statement,
+        parameters: Mapping[str, Any],
+        ask: Callable[[str, Mapping[str, Any]], Awaitable[T | None]],
+    ) -> T:
         if self._min_position is not None and not await self._reach(self._min_position):
             raise Behind("The views have not reached the asked position.")
         if self._as_of is None:
-            return await self._fetch(statement(False), parameters)
-        # An instant of the past proper needs nothing but the statement. One so near to now that
-        # nothing later is recorded has to wait: for an append in flight, and for the views.
-        past = {**parameters, "as_of": self._as_of, "settled": False}
-        rows = [] if self._as_of > self._clock else await self._fetch(statement(True), past)
-        if not rows or rows[0][0] is None:
-            await self._settle(self._as_of)
-            rows = await self._fetch(statement(True), past | {"settled": True})
-        if rows[0][0] is None:
+            found = await ask(statement(False), parameters)
+        else:
+            # An instant of the past proper needs nothing but the statement. One so near to now that
+            # nothing later is recorded has to wait: for an append in flight, and for the views.
+            past = {**parameters, "as_of": self._as_of, "settled": False}
+            found = None if self._as_of > self._clock else await ask(statement(True), past)
+            if found is None:
+                await self._settle(self._as_of)
+                found = await ask(statement(True), past | {"settled": True})
+        if found is None:
             raise Behind("The views have not reached the asked instant.")
-        return rows
+        return found
+
+    def _tells(self, rows: Sequence[Any]) -> bool:
+        """Whether the rows tell what was asked: those of the past may not, yet."""
+        return self._as_of is None or rows[0][0] is not None
 
     async def _settle(self, as_of: datetime) -> None:
         """Wait until whatever is recorded by the instant is known and in the views."""
@@ -225,33 +265,3 @@ def _digest(text: str) -> str:
 def position_of(rows: Sequence[Any]) -> int:
     """The position an answer was read at."""
     return rows[0][0] or 0
-
-
-def page(items: Sequence[str], cursor: str | None, has_more: bool, position: int) -> Response:
-    """A list's answer from ready JSON items."""
-    meta = json.dumps({"cursor": cursor, "has_more": has_more}, separators=(",", ":"))
-    return answer('{"data":[' + ",".join(items) + '],"meta":' + meta + "}", position)
-
-
-def answer(body: str, position: int, status: int = 200) -> Response:
-    """Ready JSON with the position it was read at."""
-    return Response(
-        body.encode(),
-        status_code=status,
-        media_type="application/json",
-        headers={"Ledger-Position": str(position)},
-    )
-
-
-def tagged(request: Request, response: Response) -> Response:
-    """The response with its entity tag, or 304 where the caller has it already (RFC 9110)."""
-    body = bytes(response.body)
-    tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
-    response.headers["ETag"] = tag
-    asked = request.headers.getlist("if-none-match")
-    if asked:
-        tags = {part.strip().removeprefix("W/") for part in ",".join(asked).split(",")}
-        if tag in tags or "*" in tags:
-            headers = {"ETag": tag, "Ledger-Position": response.headers["Ledger-Position"]}
-            return Response(status_code=304, headers=headers)
-    return response

@@ -1,6 +1,7 @@
 """Runs: a line's list, and one by its id (contract 4). The edge opens what is encrypted."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -19,17 +20,15 @@ from ledger.api.reading import (
     PageQuery,
     Query,
     Read,
-    answer,
     any_of,
     decode_cursor,
     encode_cursor,
-    page,
     position_of,
     services_of,
     split,
-    tagged,
     tenant_filters,
 )
+from ledger.api.replies import Reply, answer, page, unless_known
 from ledger.application.principal import Principal
 from ledger.domain.errors import NotFound, RunsNotSupported
 from ledger.domain.values import (
@@ -84,7 +83,7 @@ async def list_runs(
     min_position: MinPosition = None,
 ) -> Response:
     """The runs of an agent_runtime or timeboxed_outcome line, newest request first."""
-    return tagged(request, await runs_page(request, principal, line_id, query, min_position))
+    return unless_known(request, await runs_page(request, principal, line_id, query, min_position))
 
 
 async def runs_page(
@@ -94,7 +93,7 @@ async def runs_page(
     query: RunsQuery,
     min_position: int | None = None,
     bare: bool = False,
-) -> Response:
+) -> Reply:
     """A page of runs, each whole or ``bare``: with input, output and error left null."""
     require_line_id(line_id)
     chosen = query.chosen()
@@ -105,24 +104,29 @@ async def runs_page(
             decode_cursor(query.cursor, chosen | {"line": line_id})
         )
     names = frozenset(filters) - {"after_at"}
-    rows = await Read(request, principal, query, min_position, _VIEWS).rows(
+    vault = services_of(request).vault
+
+    def finish(rows: Sequence[Any]) -> Reply:
+        model = rows[0][1]
+        if model is None:
+            raise NotFound("No such service line.")
+        if model not in MODELS_WITH_RUNS:
+            raise RunsNotSupported
+        found = [row[2:] for row in rows if row[2] is not None]
+        shown = found[: query.limit]
+        cursor = None
+        if shown:
+            key = {"id": shown[-1][0], "at": format_instant(shown[-1][2])}
+            cursor = encode_cursor(key, chosen | {"line": line_id})
+        items = [_item(row, vault) for row in shown]
+        has_more = len(found) > len(shown)
+        return page(items, cursor, has_more, position_of(rows), tagged=True)
+
+    return await Read(request, principal, query, min_position, _VIEWS).answer(
         lambda past: reading.runs_statement(frozenset(tenant), names, past, bare),
         {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1},
+        finish,
     )
-    model = rows[0][1]
-    if model is None:
-        raise NotFound("No such service line.")
-    if model not in MODELS_WITH_RUNS:
-        raise RunsNotSupported
-    found = [row[2:] for row in rows if row[2] is not None]
-    shown = found[: query.limit]
-    vault = services_of(request).vault
-    cursor = None
-    if shown:
-        key = {"id": shown[-1][0], "at": format_instant(shown[-1][2])}
-        cursor = encode_cursor(key, chosen | {"line": line_id})
-    items = [_item(row, vault) for row in shown]
-    return page(items, cursor, len(found) > len(shown), position_of(rows))
 
 
 def _key(key: dict[str, Any]) -> tuple[int, datetime]:
@@ -151,13 +155,20 @@ async def show_run(
     if not re.fullmatch(RUN_ID, run_id):
         raise NotFound("No such run.")
     tenant = tenant_filters(principal)
-    rows = await Read(request, principal, query, min_position, frozenset({"run"})).rows(
-        lambda past: reading.run_statement(frozenset(tenant), past), {**tenant, "run_id": run_id}
+    vault = services_of(request).vault
+
+    def finish(rows: Sequence[Any]) -> Reply:
+        if rows[0][1] is None:
+            raise NotFound("No such run.")
+        item = _item(rows[0][1:], vault)
+        return answer('{"data":' + item + "}", position_of(rows), tagged=True)
+
+    reply = await Read(request, principal, query, min_position, frozenset({"run"})).answer(
+        lambda past: reading.run_statement(frozenset(tenant), past),
+        {**tenant, "run_id": run_id},
+        finish,
     )
-    if rows[0][1] is None:
-        raise NotFound("No such run.")
-    item = _item(rows[0][1:], services_of(request).vault)
-    return tagged(request, answer('{"data":' + item + "}", position_of(rows)))
+    return unless_known(request, reply)
 
 
 def _item(row: tuple[Any, ...], vault: Vault) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
+from ledger.api.answers import Answers
 from ledger.api.authentication import Authenticator
 from ledger.api.door import Door
 from ledger.api.positions import ViewPositions
@@ -35,6 +36,8 @@ class ApiServices:
         self.clock = clock
         self.check_target = check_target
         """Raises ForbiddenTarget for where no webhook may go."""
+        self.answers = Answers(door)
+        positions.tell(self.answers.heard)
         self.authenticator = Authenticator(door)
         self.submissions = Submissions(writer, positions)
         tail = Tail(door.fetch, positions)

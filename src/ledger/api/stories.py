@@ -18,13 +18,12 @@ from ledger.api.reading import (
     Query,
     RangeParameters,
     Read,
-    answer,
     decode_cursor,
     encode_cursor,
-    page,
     position_of,
     tenant_filters,
 )
+from ledger.api.replies import answer, page
 from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.timeline import Interval, Turn, intervals, totals

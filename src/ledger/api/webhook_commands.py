@@ -10,7 +10,8 @@ from typing import Any
 from fastapi import Request, Response
 
 from ledger.api import webhook_models as models
-from ledger.api.reading import answer, services_of
+from ledger.api.reading import services_of
+from ledger.api.replies import answer
 from ledger.api.writing import Sent, execute, refused_command, turn_down
 from ledger.application.command import Receipt
 from ledger.application.principal import Principal

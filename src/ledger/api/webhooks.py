@@ -29,15 +29,14 @@ from ledger.api.reading import (
     Page,
     Present,
     Read,
-    answer,
     any_of,
     decode_cursor,
     encode_cursor,
-    page,
     position_of,
     split,
     tenant_filters,
 )
+from ledger.api.replies import answer, page
 from ledger.api.webhook_commands import UNKNOWN
 from ledger.api.writing import read_command, records_refusals, refused_command
 from ledger.application.webhooks import (

@@ -1,0 +1,60 @@
+"""Questions that many ask at once, asked one at a time under each key.
+
+Whoever comes while a question is being asked cannot use its answer: that may be of a time before
+he came, and miss a write that he knows of. He waits for the next turn, which begins after he came
+and serves all that came meanwhile. So however many ask, one question is under way.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_Ask = Callable[[], Awaitable[T]]
+
+
+class Turns(Generic[T]):
+    """The questions under way, and who waits for the next turn of each."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Hashable, list[asyncio.Future[T]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def take(self, key: Hashable, ask: _Ask[T]) -> T:
+        """What is answered to a question that is asked from now on. Raises what ``ask`` raises.
+
+        Whose ``ask`` is called is anyone's: under one key all must ask the same.
+        """
+        waiting = self._waiting.get(key)
+        if waiting is not None:
+            future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+            waiting.append(future)
+            return await future
+        self._waiting[key] = []
+        try:
+            return await ask()
+        finally:
+            self._pass_on(key, ask)
+
+    def _pass_on(self, key: Hashable, ask: _Ask[T]) -> None:
+        """The turn is over: the next one is for those who have come since it began."""
+        if waiting := self._waiting.pop(key):
+            self._waiting[key] = []
+            task = asyncio.create_task(self._ask_for(waiting, key, ask))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _ask_for(self, waiting: list[asyncio.Future[T]], key: Hashable, ask: _Ask[T]) -> None:
+        try:
+            answered = await ask()
+        except Exception as error:
+            for future in waiting:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for future in waiting:
+                if not future.done():
+                    future.set_result(answered)
+        finally:
+            self._pass_on(key, ask)
