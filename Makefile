@@ -11,10 +11,10 @@ BROWSER_READY := .venv/browser-ready
 # Two at a time, each with a PostgreSQL of its own; a file's tests stay together.
 BESIDE := -n 2 --dist loadfile
 
-.PHONY: help setup run test check browser bench crash clean
+.PHONY: help setup run test check browser bench bench-short bench-big crash clean
 
 help: ## Show this help
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml .ci/constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer (with venv) is needed."; exit 1; }
@@ -51,8 +51,14 @@ browser: $(BROWSER_READY) ## Test the page in a real Chromium; pictures go to bu
 bench: $(READY) ## Measure against the limits beside us, both sides printed
 	$(BIN)/python scripts/bench.py
 
+bench-short: $(READY) ## The same on small data in a minute, against half the bounds
+	$(BIN)/python scripts/bench.py --short
+
+bench-big: $(READY) ## The same on 10 M events and 1 M lines; makes them first, and takes an hour
+	$(BIN)/python scripts/bench.py --big
+
 crash: $(READY) ## Kill server and database under load, many times: nothing acknowledged is lost
 	$(BIN)/python -m pytest -m crash --crash-rounds 50
 
-clean: ## Remove the environment and caches (never the data in .ledger)
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## Remove the environment, caches and data to measure on (never the data in .ledger)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build

@@ -1,14 +1,15 @@
 """How fast the ledger is, each figure beside the limit that this machine sets for it.
 
-    python scripts/bench.py                     every row (under 5 minutes)
-    python scripts/bench.py facts list          some rows; the ceiling is always the first
-    python scripts/bench.py rebuild --events 1000000
-    python scripts/bench.py --short             small data and half the bounds, for CI
+    python scripts/bench.py                     every row, on 1 M events (a quarter of an hour)
+    python scripts/bench.py facts lists         some rows; the ceiling is always the first
+    python scripts/bench.py --big               10 M events on 1 M lines, in place: reads, rebuild
+    python scripts/bench.py --short             small data, some rows, half the bounds, for CI
 
-Each row warms up, then measures ours and the limit in turn, several short rounds; the ratio is the
-median of the rounds' ratios, so it holds while the machine's speed drifts. A row is void when the
-load generator was the limit rather than the server. Exit code 1: a row is under its bound
-(`--short`: under half of it), void, or could not be measured.
+The data set is made once and kept (scripts/dataset.py); what writes works on a copy. Each row warms
+up, then measures ours and the limit in turn, several short rounds; the ratio is the median of the
+rounds' ratios, so it holds while the machine's speed drifts. A row is void when the load generator
+was the limit rather than the server. Exit code 1: a row is under its bound (`--short`: under half
+of it), void, or could not be measured.
 """
 
 import argparse
@@ -20,53 +21,73 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import counts
 import feed_rows
 import limits
 import psycopg
+import reads
 import rows
+import service_rows
+from dataset import DataSet
+from import_row import imports
 from measuring import Bench, Row
-from product import Client, Product, UnmeasuredError, serve_product
+from product import Product, UnmeasuredError, serving
 from rebuild_row import rebuild
-from story import Story, batches_of_lines
-
-from ledger.domain.values import format_instant
+from story import Story
 
 DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 
-ROWS: dict[str, Callable[[Bench], Row]] = {
+ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "facts": rows.facts,
+    "peers": rows.peers,
     "batches": rows.batches,
-    "list": rows.lists,
-    "detail": rows.detail,
     "visible": rows.visible,
-    "as-of": rows.as_of,
+    "lists": reads.lists,
+    "detail": reads.details,
+    "runs": reads.runs,
+    "pages": reads.pages,
+    "growth": reads.growth,
+    "summary": counts.summaries,
+    "as-of": reads.past,
     "stream": feed_rows.stream,
     "deliveries": feed_rows.deliveries,
     "export": feed_rows.export,
+    "import": imports,
     "rebuild": rebuild,
+    "memory": service_rows.memory,
+    "start": service_rows.start,
 }
 
 
-def load_lines(bench: Bench) -> None:
-    """Put the lines in, in batches of whole lines; look at the first's outcomes, and at the count.
+@dataclass(frozen=True)
+class Size:
+    """How much is measured on, and which rows unless some are named."""
 
-    They come in two halves, with an instant between them that the log can be asked about.
-    """
-    client, story = Client(bench.product), bench.story
-    every = range(1, story.lines + 1)
-    half = -(-story.lines // 2)
-    first, *others = batches_of_lines(story.beginning, every[:half])
-    client.post_batch(first)
-    bench.product.load(others)
-    bench.between = format_instant(datetime.now(UTC))
-    bench.product.load(batches_of_lines(story.beginning, every[half:]))
-    total = json.loads(client.get("/v1/execution/summary")[1])["data"]["total"]
-    if total < story.lines:
-        raise UnmeasuredError(f"only {total} of {story.lines} lines are there")
+    data: DataSet
+    imported: int
+    in_place: bool  # the data set itself is served: nothing may be reported to it
+    rows: tuple[str, ...]
+
+
+_WRITING = {"facts", "peers", "batches", "visible", "stream", "deliveries"}
+SIZES = {
+    "short": Size(
+        DataSet(20_000, 2_000),
+        20_000,
+        False,
+        ("facts", "batches", "lists", "detail", "summary", "as-of", "import", "rebuild"),
+    ),
+    "default": Size(DataSet(1_000_000, 100_000), 100_000, False, tuple(ROWS)),
+    "big": Size(
+        DataSet(10_000_000, 1_000_000),
+        1_000_000,
+        True,
+        tuple(name for name in ROWS if name not in _WRITING),
+    ),
+}
 
 
 def measure(bench: Bench, names: Sequence[str]) -> Iterator[Row]:
@@ -75,13 +96,15 @@ def measure(bench: Bench, names: Sequence[str]) -> Iterator[Row]:
     for name in names:
         bench.strained.clear()
         try:
-            row = ROWS[name](bench)
-            strained = max(bench.strained.values(), default=0)
-            if strained > bench.rounds / 2:
-                row.void = f"the load generator was the limit in {strained} rounds"
+            found = ROWS[name](bench)
+            for row in [found] if isinstance(found, Row) else found:
+                strained = max(bench.strained.values(), default=0)
+                if strained > bench.few_rounds / 2:
+                    row.void = f"the load generator was the limit in {strained} rounds"
+                yield row
+                bench.strained.clear()
         except (UnmeasuredError, RuntimeError, OSError, psycopg.Error) as error:
-            row = Row(name, 0.0, void=f"not measured: {' '.join(str(error).split())}")
-        yield row
+            yield Row(name, 0.0, void=f"not measured: {' '.join(str(error).split())}")
 
 
 def cells(row: Row) -> str:
@@ -106,32 +129,57 @@ def machine(product: Product) -> dict[str, str]:
     return about
 
 
-def run(asked: argparse.Namespace) -> list[Row]:
-    """Start everything, load the lines, measure and print."""
+@contextlib.contextmanager
+def benched(asked: argparse.Namespace, size: Size) -> Iterator[Bench]:
+    """Everything running: the product on the data set, the bare server, a folder."""
+    size.data.prepare()
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ledger-bench-")))
-        folder.chmod(0o755)  # as root, PostgreSQL runs as somebody else, who must get in
-        product = stack.enter_context(serve_product(asked.workers, folder))
-        bare = stack.enter_context(limits.serve_limit("bare", asked.workers, folder))
-        story = Story(asked.lines, asked.mix)
-        bench = Bench(
-            product,
-            bare,
-            story,
-            folder,
-            asked.seconds,
-            asked.rounds,
-            asked.clients,
-            asked.workers,
-            asked.events,
+        # Beside the data sets, where there is room; as root, PostgreSQL must get in there too.
+        folder = Path(
+            stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="bench-", dir=size.data.data_dir.parent)
+            )
         )
-        about = machine(product) | {"lines": str(asked.lines), "mix": asked.mix}
-        load_lines(bench)
+        folder.chmod(0o755)
+        data_dir = size.data.data_dir
+        if not size.in_place:
+            data_dir = folder / "data"
+            size.data.copy_to(data_dir)
+        log = folder / "ledger.log"
+        product = stack.enter_context(serving(data_dir, size.data.key, asked.workers, log))
+        bare = stack.enter_context(limits.serve_limit("bare", asked.workers, folder))
+        population = size.data.population
+        yield Bench(
+            product=product,
+            data=size.data,
+            bare_port=bare,
+            story=Story(
+                population.numbers_at_work(), population.numbers_at_work(with_runs=True), asked.mix
+            ),
+            asker=size.data.asker(product),
+            folder=folder,
+            seconds=asked.seconds,
+            rounds=asked.rounds,
+            clients=asked.clients,
+            workers=asked.workers,
+            short=asked.size == "short",
+            imported=size.imported,
+        )
+
+
+def run(asked: argparse.Namespace) -> list[Row]:
+    """Start everything, measure and print."""
+    size = SIZES[asked.size]
+    measured = []
+    with benched(asked, size) as bench:
+        about = machine(bench.product) | {
+            "events": f"{size.data.events:,}",
+            "lines": f"{size.data.lines:,}",
+        }
         if not asked.json:
             print(", ".join(f"{name} {value}" for name, value in about.items()), end="\n\n")
-            print("| work | ours | limit | ratio | at least | |\n|---|--:|--:|--:|--:|---|")
-        measured = []
-        for row in measure(bench, asked.rows or list(ROWS)):
+            print("| work | ours | limit | ratio | bound | |\n|---|--:|--:|--:|--:|---|")
+        for row in measure(bench, asked.rows or size.rows):
             measured.append(row)
             if not asked.json:
                 print(cells(row), flush=True)
@@ -147,23 +195,23 @@ def main() -> int:
     )
     names = ", ".join(ROWS)
     parser.add_argument("rows", nargs="*", choices=[[], *ROWS], metavar="ROW", help=names)
-    parser.add_argument("--seconds", type=float, help="of each round (1.2)")
-    parser.add_argument("--rounds", type=int, help="of each row (5)")
-    parser.add_argument("--lines", type=int, help="service lines loaded first (2000)")
-    parser.add_argument("--events", type=int, help="in the log before `rebuild` (200000)")
+    parser.add_argument("--seconds", type=float, help="of each round (1.2; short: 0.4)")
+    parser.add_argument("--rounds", type=int, help="of each row (5; short: 3)")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--mix", choices=("mixed", "check_ins"), default="mixed")
-    parser.add_argument(
-        "--short", action="store_true", help="200 lines, 10000 events, 3 rounds of 0.5 s"
-    )
+    size = {"dest": "size", "action": "store_const", "default": "default"}
+    parser.add_argument("--short", const="short", help="20,000 events, 2,000 lines", **size)
+    parser.add_argument("--big", const="big", help="10 M events, 1 M lines, in place", **size)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     asked = parser.parse_args()
-    asked.seconds = asked.seconds or (0.5 if asked.short else 1.2)
-    asked.rounds = asked.rounds or (3 if asked.short else 5)
-    asked.lines = asked.lines or (200 if asked.short else 2_000)
-    asked.events = asked.events or (10_000 if asked.short else 200_000)
-    needed = 0.5 if asked.short else 1.0
+    short = asked.size == "short"
+    asked.seconds = asked.seconds or (0.4 if short else 1.2)
+    asked.rounds = asked.rounds or (3 if short else 5)
+    if SIZES[asked.size].in_place and (writing := _WRITING & set(asked.rows)):
+        parser.error(f"would write to the data set: {', '.join(sorted(writing))}")
+    needed = 0.5 if short else 1.0
+    os.environ.pop("LEDGER_DATABASE_URL", None)  # data sets have servers of their own
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
     missed = [
         row for row in run(asked) if row.void or (row.reached is not None and row.reached < needed)

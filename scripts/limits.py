@@ -34,6 +34,7 @@ from pydantic import BaseModel
 
 HERE = Path(__file__).resolve().parent
 SCHEMA = "bench_limit"
+PART = 1 << 18  # bytes of a file at a time
 SMALL = 100  # bytes: the size that `app` always has a route for
 CONSTANT = b'{"data":{"outcome":"recorded"}}'
 
@@ -252,6 +253,37 @@ def copy_seconds(
             connection.commit()
             taken.append(time.perf_counter() - began)
     return taken
+
+
+def copied_table_seconds(
+    connection: psycopg.Connection[Any], table: str, columns: Sequence[str], folder: Path
+) -> float:
+    """The time that COPY takes for all rows of a table, by way of a file: they may be many.
+
+    Into an empty table with the same indexes, in one transaction, the commit included.
+    """
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    original = sql.Identifier(*table.split("."))
+    clone, file = TableRows(table, tuple(columns), b""), folder / "rows"
+    create_clones(connection, [clone])
+    try:
+        with connection.cursor() as cursor, file.open("wb") as output:
+            out = sql.SQL("COPY {} ({}) TO STDOUT (FORMAT BINARY)").format(original, names)
+            with cursor.copy(out) as copy:
+                for part in copy:
+                    output.write(part)
+        connection.commit()
+        began = time.perf_counter()
+        into = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(clone.clone, names)
+        with connection.cursor() as cursor, file.open("rb") as rows, cursor.copy(into) as copy:
+            while part := rows.read(PART):
+                copy.write(part)
+        connection.commit()
+        return time.perf_counter() - began
+    finally:
+        connection.rollback()
+        drop_clones(connection)
+        file.unlink(missing_ok=True)
 
 
 def commit_seconds(url: str, seconds: float) -> float:

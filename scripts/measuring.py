@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import loadgen
+from asking import Asker
+from dataset import DataSet
 from product import Product, UnmeasuredError
 from story import Story
 
@@ -15,6 +17,7 @@ WARM_UP = 0.3
 GATHER = 0.0002  # for rates: the generator looks for answers every 0.2 ms
 SUPPLY = 16_000  # facts encoded for each second to be measured: more than any row reaches
 NEAR_CEILING = 0.8  # of the ceiling, or of one core: from here on the generator is the limit
+LONG = 3  # rounds at most of what takes long
 
 
 @dataclass
@@ -22,18 +25,25 @@ class Bench:
     """The options, the running servers, and what earlier rows found out."""
 
     product: Product
+    data: DataSet
     bare_port: int
     story: Story
+    asker: Asker
     folder: Path
     seconds: float
     rounds: int
     clients: int
     workers: int
-    events: int  # that the log holds at least before views are rebuilt
-    between: str = ""  # the instant at which half of the lines had been loaded
+    short: bool
+    imported: int  # facts in the file that is imported
     ceiling: float = 0.0
     fact_rate: float = 0.0
     strained: Counter[int] = field(default_factory=Counter)  # rounds near the ceiling, by port
+
+    @property
+    def few_rounds(self) -> int:
+        """For rows of several measurements a round."""
+        return min(self.rounds, LONG)
 
     def load(self, port: int, requests: list[list[bytes]], repeat: bool = True) -> loadgen.Result:
         """One measurement as fast as the server answers."""
@@ -63,6 +73,16 @@ class Bench:
         if result.cpu_share > NEAR_CEILING or result.rate > NEAR_CEILING * self.ceiling:
             self.strained[port] += 1
         return result.rate
+
+    def gets(self, paths: Sequence[str], product: Product | None = None) -> float:
+        """GETs a second: the paths are shared out over the connections; a few go round them all."""
+        product = product or self.product
+        gets = [product.get(path) for path in paths]
+        if len(gets) < self.clients:
+            shares = [gets[n % len(gets) :] + gets[: n % len(gets)] for n in range(self.clients)]
+        else:
+            shares = [gets[n :: self.clients] for n in range(self.clients)]
+        return self.rate(product.port, shares, 200)
 
     def fact_requests(self, per_second: float = SUPPLY) -> list[list[bytes]]:
         """Single facts for one measurement, a run's on one connection so that they keep order."""
@@ -114,3 +134,10 @@ def compared(
         statistics.median(limit),
     )
     return Row(work, mine, theirs, ratio, f"{at_least}", ratio / at_least, note)
+
+
+def at_most(work: str, ours: float, most: float, unit: str, note: str) -> Row:
+    """The row of a figure that has a bound of its own and no other side."""
+    return Row(
+        work, ours, bound=f"≤ {most:g} {unit}", reached=most / ours if ours else 1, note=note
+    )

@@ -4,37 +4,92 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import limits
 import loadgen
-from story import ORGANIZATION, batch_of
+from story import batch_of
 
-from ledger.store.embedded import running
+from ledger.store.embedded.place import find_place
 
 LEDGER = str(Path(sys.executable).with_name("ledger"))
 HELD = 40  # batches encoded at a time while loading
 BATCH_CLIENTS = 4  # two for each worker: one batch is decided while the other's bytes arrive
 ONE, MANY = "application/cloudevents+json", "application/cloudevents-batch+json"
 
+STARTS_WITHIN = 60.0  # seconds
+STOPS_WITHIN = 60.0
+# A data set's facts lie weeks back: by the usual rules every line would be found idle at once.
+NEVER_IDLE = str(20 * 365 * 86_400)
+
 
 class UnmeasuredError(Exception):
     """A row could not be measured; the text says why. The other rows go on."""
 
 
-@dataclass
 class Product:
-    """The ledger under measurement, and what its API and its database are reached by."""
+    """`ledger serve` on a data directory, and what its API and its database are reached by."""
 
-    port: int
-    key: str
-    database_url: str
-    env: dict[str, str]  # for commands of the same ledger
+    def __init__(self, data_dir: Path, key: str, workers: int, log: Path) -> None:
+        self.data_dir, self.key = data_dir, key
+        self.port = limits.free_port()
+        self.env = {
+            "LEDGER_DATA_DIR": str(data_dir),
+            "LEDGER_WEBHOOK_ALLOW_PRIVATE": "true",
+            "LEDGER_IDLE_AFTER_AGENT_RUNTIME": NEVER_IDLE,
+            "LEDGER_IDLE_AFTER_DEFAULT": NEVER_IDLE,
+        }
+        self._command = [LEDGER, "serve", "--port", str(self.port), "--workers", str(workers)]
+        self._log = log
+        self._server: subprocess.Popen[bytes] | None = None
+
+    @property
+    def database_url(self) -> str:
+        """Where its PostgreSQL answers while it serves."""
+        return find_place(self.data_dir).url()
+
+    @property
+    def pid(self) -> int:
+        """The serving process's."""
+        if self._server is None:
+            raise UnmeasuredError("the server does not run")
+        return self._server.pid
+
+    def start(self) -> float:
+        """Serve; the seconds from the command to its word that it does."""
+        began = time.perf_counter()
+        with self._log.open("wb") as output:
+            self._server = subprocess.Popen(
+                self._command,
+                stdout=output,
+                stderr=output,
+                env=os.environ | self.env,
+                start_new_session=True,
+            )
+        while time.perf_counter() - began < STARTS_WITHIN and self._server.poll() is None:
+            if b"Serving on" in self._log.read_bytes():
+                return time.perf_counter() - began
+            time.sleep(0.002)
+        tail = self._log.read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"the ledger does not serve; its log ends with:\n{tail}")
+
+    def stop(self) -> None:
+        """SIGTERM; its whole group is killed when it does not end."""
+        if self._server is None:
+            return
+        self._server.terminate()
+        try:
+            self._server.wait(STOPS_WITHIN)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._server.pid, signal.SIGKILL)
+            self._server.wait()
+        self._server = None
 
     def get(self, path: str) -> bytes:
         """One encoded GET."""
@@ -95,22 +150,14 @@ class Client:
 
 
 @contextlib.contextmanager
-def serve_product(workers: int, folder: Path) -> Iterator[Product]:
-    """`ledger serve` on a fresh data directory (or LEDGER_DATABASE_URL), with an API key."""
-    data_dir, port = folder / "data", limits.free_port()
-    env = {"LEDGER_DATA_DIR": str(data_dir), "LEDGER_WEBHOOK_ALLOW_PRIVATE": "true"}
-    command = [LEDGER, "serve", "--port", str(port), "--workers", str(workers)]
-    create = ["keys", "create", "--organization", ORGANIZATION, "--name", "bench"]
-    create += ["--permission", "read", "write", "service_lines:manage"]
-    create += ["--permission", "webhooks:manage", "audit:read"]
-    with contextlib.ExitStack() as stack:
-        ready = f"http://127.0.0.1:{port}/readyz"
-        stack.enter_context(limits.serve(command, ready, folder / "ledger.log", env))
-        key = run_ledger(env, *create).strip()
-        url = os.environ.get("LEDGER_DATABASE_URL")
-        if not url:
-            url = stack.enter_context(running(data_dir, purpose="bench", announce=print)).url
-        yield Product(port, key, url, env)
+def serving(data_dir: Path, key: str, workers: int, log: Path) -> Iterator[Product]:
+    """The product on a data directory, as long as the block lasts."""
+    product = Product(data_dir, key, workers, log)
+    try:
+        product.start()
+        yield product
+    finally:
+        product.stop()
 
 
 def run_ledger(env: dict[str, str], *arguments: str, seconds: float = 60) -> str:

@@ -1,6 +1,6 @@
 """The row about views: all of them rebuilt, beside what reading the log and writing rows allow."""
 
-import itertools
+import shutil
 import statistics
 import time
 from collections.abc import Iterator
@@ -8,19 +8,19 @@ from typing import Any
 
 import limits
 import psycopg
-from measuring import Bench, Row, compared, interleave
-from product import UnmeasuredError
+from measuring import Bench, Row, at_most, compared
+from processes import Watched
+from product import LEDGER, UnmeasuredError
 from psycopg.rows import tuple_row
-from story import BATCH, Story
 
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.recorder import read_log
 from projections import reading
 
-ROUNDS = 3  # at most: one rebuild is long already
+FEW = 100_000  # events: a log with fewer is rebuilt several times
 PAGE_OF_LOG = 2_000  # events a SELECT
 SETTLED_WITHIN = 20.0  # seconds without progress after which a view counts as stuck
-SLOWEST = 500  # events a second: a rebuild slower than this is given up
+MOST_MB = 300
 
 # The tables behind the views that serve, each with the columns that COPY can fill.
 LIVE_TABLES = """
@@ -39,46 +39,62 @@ WHERE t.relnamespace = 'ledger'::regnamespace AND t.relkind = 'r' AND EXISTS (
 GROUP BY t.relname ORDER BY t.relname
 """
 
+# What they take on the disk, indexes and all.
+SIZE = "SELECT sum(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[]) AS t (name)"
 
-def rebuild(bench: Bench) -> Row:
-    """Events a second of `ledger projections rebuild`, beside what its parts allow.
+
+def rebuild(bench: Bench) -> Iterator[Row]:
+    """Events a second of `ledger projections rebuild`, beside what its parts allow; its memory.
 
     The limit is 1 / (1/R + 1/W): R is SELECT and decode of the whole log, W is COPY of every live
     table's rows into tables with the same indexes, both in events a second, one after the other.
     """
     url = bench.product.database_url
     with psycopg.connect(url) as connection:
-        fill_log(bench, connection)
         names, start = settle(connection), seconds_of_start(bench)
         events, views = count_events(connection), live_tables(connection)
-        rows = [read_table(connection, table, columns) for table, columns in views.items()]
-
-        def ours() -> float:
-            before = live_tables(connection)
-            began = time.perf_counter()
-            bench.product.command("projections", "rebuild", *names, seconds=60 + events / SLOWEST)
-            taken = time.perf_counter() - began
-            if kept := before.keys() & live_tables(connection).keys():
-                raise UnmeasuredError(f"still served after the rebuild: {', '.join(sorted(kept))}")
-            return events / taken
-
-        def written() -> float:
-            taken = limits.copy_seconds(connection, [rows], bench.seconds / 2)
-            return events / statistics.median(taken)
-
-        limits.create_clones(connection, rows)
-        try:
-            mine, read, write = interleave(
-                min(bench.rounds, ROUNDS), ours, lambda: read_rate(url), written
-            )
-        finally:
-            connection.rollback()
-            limits.drop_clones(connection)
+        require_room(bench, connection, list(views))
+        rounds = bench.few_rounds if events < FEW else 1
+        peaks: list[float] = []
+        mine, read, write = [], [], []
+        for _ in range(rounds):
+            mine.append(events / rebuilt_seconds(bench, connection, names, peaks))
+            read.append(read_rate(url))
+            taken = [
+                limits.copied_table_seconds(connection, table, columns, bench.folder)
+                for table, columns in live_tables(connection).items()
+            ]
+            write.append(events / sum(taken))
     limit = [1 / (1 / r + 1 / w) for r, w in zip(read, write, strict=True)]
     took, r, w = events / statistics.median(mine), statistics.median(read), statistics.median(write)
     taken = f"{events:,} events in {took:.1f} s, {start:.1f} s of it the command's start"
     note = f"{taken}; {len(views)} tables of {', '.join(names)}; R {r:,.0f}/s, W {w:,.0f}/s"
-    return compared("rebuild of all views, events/s", 0.4, mine, limit, note)
+    yield compared("rebuild of all views, events/s", 0.4, mine, limit, note)
+    note = "the largest process that builds"
+    yield at_most("memory of a rebuild at most, MB", max(peaks), MOST_MB, "MB", note)
+
+
+def rebuilt_seconds(
+    bench: Bench, connection: psycopg.Connection[Any], names: list[str], peaks: list[float]
+) -> float:
+    """What the command takes for these views; adds what its largest process held at most."""
+    before = live_tables(connection)
+    watched = Watched([LEDGER, "projections", "rebuild", *names], bench.product.env, below=True)
+    if watched.run():
+        raise UnmeasuredError(f"the rebuild said: {watched.output[-300:]}")
+    if kept := before.keys() & live_tables(connection).keys():
+        raise UnmeasuredError(f"still served after the rebuild: {', '.join(sorted(kept))}")
+    peaks.append(watched.peak)
+    return watched.seconds
+
+
+def require_room(bench: Bench, connection: psycopg.Connection[Any], tables: list[str]) -> None:
+    """Refuse what would fill the disk: every view is there twice for a while."""
+    row = connection.execute(SIZE, (tables,)).fetchone()
+    connection.commit()
+    needed, free = int(row[0]) if row else 0, shutil.disk_usage(bench.product.data_dir).free
+    if free < 1.2 * needed:
+        raise UnmeasuredError(f"{needed >> 30} GB of views need as much room again")
 
 
 def seconds_of_start(bench: Bench) -> float:
@@ -86,29 +102,6 @@ def seconds_of_start(bench: Bench) -> float:
     began = time.perf_counter()
     bench.product.command("projections", "list")
     return time.perf_counter() - began
-
-
-def read_table(
-    connection: psycopg.Connection[Any], table: str, columns: list[str]
-) -> limits.TableRows:
-    """All rows of a table, ready to be copied in."""
-    quoted = ", ".join(f'"{column}"' for column in columns)
-    return limits.read_rows(connection, table, columns, f"SELECT {quoted} FROM {table}")
-
-
-def fill_log(bench: Bench, connection: psycopg.Connection[Any]) -> None:
-    """Report daily work until the log holds as many events as were asked for."""
-    while (held := count_events(connection)) < bench.events:
-        bench.product.load(work_in_batches(bench.story, bench.events - held))
-        if count_events(connection) == held:
-            raise UnmeasuredError(f"the log stays at {held:,} events")
-
-
-def work_in_batches(story: Story, facts: int) -> Iterator[list[bytes]]:
-    """About that many facts of daily work; nearly each becomes one event."""
-    work = story.work()
-    for _ in range(-(-facts // BATCH)):
-        yield list(itertools.islice(work, BATCH))
 
 
 def count_events(connection: psycopg.Connection[Any]) -> int:

@@ -2,13 +2,13 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 ORGANIZATION = "ORG-26-000001"
 BATCH = 1_000  # facts of daily work in a batch
-LINES_A_BATCH = 200  # when each line comes with a handful of facts
+BUSY = 2_000  # lines that report all the time
 
 MODELS = (
     ("talent", "capacity"),
@@ -39,13 +39,15 @@ def line_id(number: int) -> str:
 
 @dataclass
 class Story:
-    """Facts about `lines` service lines. Every tenth line is blocked, so it gets no runs."""
+    """Facts about lines at work: ``lines`` take check-ins, ``agents`` of them have runs too."""
 
-    lines: int
+    lines: Sequence[int]
+    agents: Sequence[int]
     mix: str = "mixed"
     now: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     serial: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    run: Iterator[int] = field(default_factory=lambda: itertools.count(1_000_000))
+    # Far from every id that a data set's ledger has issued.
+    run: Iterator[int] = field(default_factory=lambda: itertools.count(100_000_000))
 
     def fact(self, kind: str, subject: str, **data: object) -> bytes:
         """One CloudEvent with an id never used before."""
@@ -62,7 +64,7 @@ class Story:
         return json.dumps(event, separators=(",", ":")).encode()
 
     def beginning(self, number: int) -> list[bytes]:
-        """What makes one line: activation, a check-in, health, perhaps a blocker."""
+        """What makes one line: activation, a check-in, health."""
         line, (product_line, model) = line_id(number), MODELS[number % len(MODELS)]
         activated = self.fact(
             "service_line.activated",
@@ -75,42 +77,29 @@ class Story:
             resources=[{"id": f"SCR-{100_000 + number}", **ENGINEER}],
             execution_id=f"RUN-26-{number:06d}",
         )
-        facts = [
+        return [
             activated,
             self.fact("execution.checked_in", line, hours=7.5),
             self.fact("health.signal_reported", line, signal="hours_on_target", status="green"),
             self.fact("health.signal_reported", line, signal="sla_compliance", status="amber"),
         ]
-        if number % 10 == 0:
-            facts.append(
-                self.fact("execution.blocked", line, blocker_id="BLK-1", cause="approval_gap")
-            )
-        return facts
-
-    def later(self, number: int) -> list[bytes]:
-        """What changes one line afterwards: new tags, another engineer, health, no blocker."""
-        line = line_id(number)
-        tags = [f"PROJ-26-{(number + 7) % 50 + 1:06d}"]
-        facts = [
-            self.fact("service_line.updated", line, project_tags=tags),
-            self.fact("resource.allocated", line, id=f"SCR-{200_000 + number}", **ENGINEER),
-            self.fact("execution.checked_in", line, hours=2.25),
-            self.fact("health.signal_reported", line, signal="hours_on_target", status="red"),
-        ]
-        if number % 10 == 0:
-            facts.append(self.fact("execution.unblocked", line, blocker_id="BLK-1"))
-        return facts
 
     def work(self) -> Iterator[bytes]:
-        """Endless facts of daily work: check-ins alone, or half of them runs and health."""
-        agents = [n for n in range(1, self.lines + 1) if n % len(MODELS) == 5 and n % 10]
+        """Endless facts of daily work: check-ins alone, or half of them runs and health.
+
+        Three of four check-ins come from the lines that report all the time, as many as there are;
+        the fourth may come from any.
+        """
+        busy = self.lines[:: max(1, len(self.lines) // BUSY)]
         for turn in itertools.count(next(self.serial)):
-            places = [line_id((turn * 31 + n) % self.lines + 1) for n in range(4)]
+            places = [line_id(busy[(turn * 31 + n) % len(busy)]) for n in range(3)]
+            places.append(line_id(self.lines[turn * 7919 % len(self.lines)]))
             check_ins = [self.fact("execution.checked_in", at, hours=1.25) for at in places]
             if self.mix == "check_ins":
                 yield from check_ins
                 continue
-            run, line = f"RUN-26-{next(self.run)}", line_id(agents[turn * 7 % len(agents)])
+            run = f"RUN-26-{next(self.run)}"
+            line = line_id(self.agents[turn * 7 % len(self.agents)])
             status = ("green", "amber")[turn % 2]
             yield check_ins[0]
             yield self.fact(
@@ -126,14 +115,12 @@ class Story:
             )
 
 
-def batches_of_lines(
-    facts_of: Callable[[int], list[bytes]], numbers: Sequence[int]
-) -> Iterator[list[bytes]]:
-    """The facts about these lines in batches, all that are of one line in the same one."""
-    for at in range(0, len(numbers), LINES_A_BATCH):
-        yield [fact for number in numbers[at : at + LINES_A_BATCH] for fact in facts_of(number)]
+def story_of_new(lines: int) -> Story:
+    """A story about lines that begin in it (``beginning``)."""
+    numbers = range(1, lines + 1)
+    return Story(numbers, [n for n in numbers if MODELS[n % len(MODELS)][1] == "agent_runtime"])
 
 
-def batch_of(facts: Sequence[bytes]) -> bytes:
+def batch_of(facts: Iterable[bytes]) -> bytes:
     """The body of one batch."""
     return b"[" + b",".join(facts) + b"]"

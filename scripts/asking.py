@@ -1,0 +1,168 @@
+"""What is asked of a data set's lines: the path of each request, and the SQL it comes down to.
+
+The one module that knows how the API turns a request into a statement.
+"""
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from chronicle import BEGINS, SPAN
+from limits import Query
+from population import TAGS, WORKSPACES, Population
+from story import ORGANIZATION, line_id
+
+from ledger.api.executions import ListQuery
+from ledger.api.reading import encode_cursor
+from ledger.domain.values import (
+    CAUSES,
+    EXECUTION_MODELS,
+    PRODUCT_LINES,
+    STATES,
+    day_of,
+    format_id,
+    format_instant,
+    sort_key,
+    week_of,
+)
+from projections import reading
+
+PAGE = 25
+_TENANT = frozenset({"organization"})
+
+Filters = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request, and the statement that answers it."""
+
+    path: str
+    query: Query
+
+
+class Asker:
+    """Makes requests about a population, drawn from one seed."""
+
+    def __init__(self, population: Population, newest: str) -> None:
+        """``newest`` is the record id that the list begins with."""
+        self._lines = population
+        self._ids = population.ids()
+        self._newest = sort_key(newest) % 10**12
+        self._draw = random.Random(7)
+        now = datetime.now(UTC)
+        self._clock: dict[str, object] = {"today": day_of(now), "week": week_of(now)}
+
+    # Lists.
+
+    def choices(self, name: str) -> list[dict[str, str]]:
+        """What one may filter by under this name; ``none`` and ``rare`` are no parameters."""
+        workspaces = [f"WS-26-{number:06d}" for number in range(1, WORKSPACES + 1)]
+        tags = [f"PROJ-26-{number:06d}" for number in range(1, TAGS + 1)]
+        if name == "none":
+            return [{}]
+        if name == "rare":
+            return [
+                {"workspace_id": workspace, "project_tag": tag, "blocked_cause": cause}
+                for workspace, tag, cause in zip(workspaces, tags[40:], CAUSES * 5, strict=True)
+            ]
+        values = {
+            "workspace_id": workspaces,
+            "state": STATES,
+            "execution_model": EXECUTION_MODELS,
+            "product_line": PRODUCT_LINES,
+            "project_tag": tags,
+            "blocked_cause": CAUSES,
+        }
+        return [{name: value} for value in values[name]]
+
+    def lists(self, name: str, count: int) -> list[Ask]:
+        """Pages all over the list, another one each time."""
+        choices = self.choices(name)
+        return [self.page(self._draw.choice(choices), self._somewhere()) for _ in range(count)]
+
+    def first_pages(self, name: str, count: int) -> list[Ask]:
+        """The first pages by a few filters: what screens show that are looked at all day."""
+        return [self.page(filters) for filters in self.choices(name)[:count]]
+
+    def page(self, filters: Filters, after: str | None = None, as_of: str | None = None) -> Ask:
+        """A page of a list, the first or the one after a record id."""
+        chosen = ListQuery(**filters).chosen()
+        parameters = {"limit": str(PAGE), **filters}
+        values: dict[str, object] = {**self._tenant(), **chosen, "limit": PAGE + 1}
+        if after is not None:
+            parameters["cursor"] = encode_cursor({"id": after}, chosen)
+            values["after"] = sort_key(after)
+        if as_of is not None:
+            parameters["as_of"] = as_of
+        names = frozenset(values.keys() - self._clock.keys() - {"limit"})
+        return Ask(
+            f"/v1/execution?{urlencode(parameters)}", (reading.list_statement(names), values)
+        )
+
+    def past_pages(self, count: int) -> list[Ask]:
+        """Pages as they were, about the middle of the data set; the SQL is the live page's."""
+        middle = BEGINS + SPAN / 2
+        instants = [middle + timedelta(minutes=self._draw.randrange(10_000)) for _ in range(count)]
+        return [self.page({}, self._somewhere(), format_instant(at)) for at in instants]
+
+    def _somewhere(self) -> str:
+        """A RUN id from anywhere in the list but its end, where pages are short."""
+        number = self._draw.randrange(self._newest // 10, self._newest + 1)
+        return format_id("RUN", BEGINS.year, number)
+
+    # Lines, runs, counts.
+
+    def details(self, count: int) -> list[Ask]:
+        """Lines all over the data set."""
+        return [self.detail(line) for line in self._draw.choices(self._ids, k=count)]
+
+    def detail(self, line: str) -> Ask:
+        """One line."""
+        values = {**self._tenant(), "line_id": line}
+        return Ask(f"/v1/execution/{line}", (reading.detail_statement(_TENANT), values))
+
+    def runs(self, count: int) -> list[Ask]:
+        """Pages of the big line's runs, all over its life."""
+        moments = [BEGINS + SPAN * self._draw.uniform(0.1, 1) for _ in range(count)]
+        return [self._runs_after(moment) for moment in moments]
+
+    def first_runs(self) -> list[Ask]:
+        """The first page of the big line's runs."""
+        return [self._runs_after(None)]
+
+    def _runs_after(self, moment: datetime | None) -> Ask:
+        line = line_id(self._lines.big)
+        parameters = {"limit": str(PAGE)}
+        values: dict[str, Any] = {"organization": ORGANIZATION, "line_id": line, "limit": PAGE + 1}
+        names: frozenset[str] = frozenset()
+        if moment is not None:
+            run = format_id("RUN", BEGINS.year, 1)
+            key = {"id": run, "at": format_instant(moment)}
+            parameters["cursor"] = encode_cursor(key, {"line": line})
+            values |= {"after": sort_key(run), "after_at": moment}
+            names = frozenset({"after"})
+        statement = reading.runs_statement(_TENANT, names)
+        return Ask(f"/v1/execution/{line}/runs?{urlencode(parameters)}", (statement, values))
+
+    def summaries(self, name: str) -> list[str]:
+        """The paths of counts by what one may filter by."""
+        asked = [urlencode(filters) for filters in self.choices(name)]
+        return [f"/v1/execution/summary{'?' if query else ''}{query}" for query in asked]
+
+    def _tenant(self) -> dict[str, object]:
+        """What the edge binds in every read of lines."""
+        return {"organization": ORGANIZATION, **self._clock}
+
+
+def paths(asks: Iterable[Ask]) -> list[str]:
+    """Their paths."""
+    return [ask.path for ask in asks]
+
+
+def queries(asks: Iterable[Ask]) -> list[Query]:
+    """Their statements."""
+    return [ask.query for ask in asks]

@@ -1,0 +1,280 @@
+"""The log of a data set as it is written: envelopes, fact identities, decision rows, keys.
+
+Everything is made by the ledger's own code: events are ``Recorded`` and encoded by its mapper,
+decision rows come out of its fold, payloads are sealed in its vault. What is left to do here is
+what the writer does under the append lock: give positions and instants, keep identities.
+"""
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from story import line_id
+
+from ledger.application.json_gate import canonical
+from ledger.application.principal import COMMAND_LINE, SWEEPER
+from ledger.domain.execution_events import WentIdle
+from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
+from ledger.domain.run import Run
+from ledger.domain.values import format_id, format_instant
+from ledger.store.codec import EnvelopeMapper
+from ledger.store.decision_tables import CheckIn, DecisionTables, LineActivity
+from ledger.store.vault import RunKey, Vault, content_digest
+
+BEGINS = datetime(2026, 3, 2, 6, tzinfo=UTC)
+SPAN = timedelta(weeks=6)
+SOURCE = "/bench-data"
+_DELAY = timedelta(milliseconds=350)  # from what happens to its record
+_LATE = timedelta(hours=1)
+_MICROSECOND = timedelta(microseconds=1)
+_NULL = "\\N"
+
+_encode = msgspec.json.Encoder().encode
+
+# The tables that are filled, each with the columns of its rows.
+TABLES = {
+    "ledger_events": "originator_id originator_version topic state notification_id recorded_at",
+    "fact": "organization_id source fact_id digest run_id subject event_ids position",
+    "check_in": "line_id source fact_id hours at resource_id voided",
+    "run_key": "run_id organization_id wrapped",
+    "execution_record": "execution_id line_id organization_id",
+    "line_activity": "line_id last_activity_at open_runs",
+    "open_run": "line_id run_id version started_at",
+    "id_counter": "prefix year last",
+}
+
+
+class Line:
+    """What is to be known of a line while a part of its life is told."""
+
+    __slots__ = ("check_in", "id", "number", "organization_id", "run", "version", "workspace_id")
+
+    def __init__(self, number: int, organization_id: str, workspace_id: str, version: int) -> None:
+        self.number = number
+        self.id = line_id(number)
+        self.organization_id = organization_id
+        self.workspace_id = workspace_id
+        self.version = version
+        self.run: KeyedRun | None = None
+        self.check_in = ""
+
+
+class KeyedRun:
+    """A run under way, and its key."""
+
+    __slots__ = ("key", "run")
+
+    def __init__(self, run_id: str, key: RunKey) -> None:
+        self.run = Run(run_id)
+        self.key = key
+
+    def seal(self, field: str, value: Any) -> bytes:
+        """A payload of its next event, encrypted."""
+        return self.key.seal(field, self.run.version + 1, _encode(value))
+
+
+class Chronicle:
+    """Takes what happens, in log order, and keeps rows until they are taken away."""
+
+    def __init__(self, vault: Vault, events: int, seed: int) -> None:
+        self.draw = random.Random(seed)
+        self.position = 0
+        self.rows: dict[str, list[str]] = {table: [] for table in TABLES}
+        self.decisions = DecisionTables(None)  # type: ignore[arg-type]  # it only folds here
+        self._vault = vault
+        self._encode = EnvelopeMapper().to_stored_event
+        # Instants rise with the position, unevenly: within each step one is drawn.
+        self._step = SPAN // _MICROSECOND // max(1, events)
+        self._recorded_at = BEGINS
+
+    @property
+    def at(self) -> datetime:
+        """When the next event happens, a moment before it is recorded."""
+        return self._recorded_at - _DELAY
+
+    def issue(self) -> str:
+        """The next RUN id."""
+        key = ("RUN", self._recorded_at.year)
+        return format_id(*key, self.decisions.counters.get(key, 0) + 1)
+
+    def begin_run(self, line: Line) -> KeyedRun:
+        """A run that the ledger gives an id and a key."""
+        run_id = self.issue()
+        key, wrapped = self._vault.create(line.organization_id, run_id)
+        self.rows["run_key"].append(f"{run_id}\t{line.organization_id}\t\\\\x{wrapped.hex()}\n")
+        return KeyedRun(run_id, key)
+
+    def check_in(self, line: Line) -> CheckIn:
+        """The line's last one, told a moment ago."""
+        return self.decisions.check_ins[line.id, SOURCE, line.check_in]
+
+    def fact(
+        self,
+        line: Line,
+        kind: str,
+        data: dict[str, Any],
+        body: Event,
+        actor: Actor,
+        *,
+        late: bool = False,
+        woken: Event | None = None,
+        cancelled: KeyedRun | None = None,
+    ) -> str:
+        """Record what is reported about a line, and before it what that causes; the fact's id.
+
+        What it causes is an awakening, or the end of a run that is open when its line closes.
+        """
+        at = self.at - _LATE if late else self.at
+        caused, cause = "", self._event_id(self.position + 2)
+        if woken is not None:
+            caused = self._own(line, woken, at, actor, causation_id=cause).event_id
+        if cancelled is not None:
+            end = cancelled.run.cancel(at, None, by_closing=True)
+            self._of_run(line, cancelled, end, at, actor, causation_id=cause)
+        content = canonical([kind, line.id, format_instant(at), data, actor.type, actor.id])
+        identity = FactIdentity(SOURCE, self._fact_id(), content_digest(content))
+        recorded = self._own(line, body, at, actor, fact=identity)
+        self._remember(recorded, identity, None, caused)
+        return identity.id
+
+    def idle(self, line: Line, threshold: timedelta) -> None:
+        """Record that a line has been quiet for too long, as the sweeper does."""
+        due = self.decisions.activity[line.id].last_activity_at + threshold
+        if due > self._recorded_at:
+            raise AssertionError(f"{line.id} is not idle yet at position {self.position + 1}")
+        body = WentIdle(threshold_seconds=int(threshold.total_seconds()))
+        self._own(line, body, due, SWEEPER.actor, reported_by=SWEEPER.id)
+
+    def run_fact(
+        self,
+        line: Line,
+        keyed: KeyedRun,
+        kind: str,
+        data: dict[str, Any],
+        body: Event,
+        actor: Actor,
+        *,
+        issued: bool = False,
+    ) -> None:
+        """Record what is reported about a run; one that the ledger named had no subject."""
+        subject = None if issued else keyed.run.id
+        content = canonical([kind, subject, format_instant(self.at), data, actor.type, actor.id])
+        identity = FactIdentity(SOURCE, self._fact_id(), keyed.key.digest(content))
+        recorded = self._of_run(line, keyed, body, self.at, actor, fact=identity)
+        self._remember(recorded, identity, keyed.run.id, "")
+
+    # Between parts of a life.
+
+    def resume(self, line: Line, at: datetime, open_runs: int) -> None:
+        """Go on with a line whose activity is this."""
+        self.decisions.activity[line.id] = LineActivity(at, open_runs)
+
+    def leave(self, line: Line) -> LineActivity:
+        """Be done with a line for now; its activity is the caller's to keep."""
+        return self.decisions.activity.pop(line.id)
+
+    def settle(self) -> None:
+        """Turn what the decision tables have gathered into rows."""
+        decisions, rows = self.decisions, self.rows
+        for key in decisions.new_check_ins:
+            row = decisions.check_ins[key]
+            resource = row.resource_id or _NULL
+            hours = _NULL if row.hours is None else row.hours
+            rows["check_in"].append(
+                "\t".join(key) + f"\t{hours}\t{row.at}\t{resource}\t{row.voided}\n"
+            )
+        for record, (line, organization) in decisions.new_records.items():
+            rows["execution_record"].append(f"{record}\t{line}\t{organization}\n")
+        for gathered in (decisions.new_check_ins, decisions.check_ins, decisions.touched):
+            gathered.clear()
+        for gathered in (decisions.new_records, decisions.execution_records, decisions.ended):
+            gathered.clear()
+
+    def activity_row(self, line_id: str, activity: LineActivity) -> None:
+        """The last word on a line's activity."""
+        self.rows["line_activity"].append(
+            f"{line_id}\t{activity.last_activity_at}\t{activity.open_runs}\n"
+        )
+
+    def finish(self) -> None:
+        """The rows that say where everything stands in the end."""
+        self.settle()
+        for (prefix, year), last in self.decisions.counters.items():
+            self.rows["id_counter"].append(f"{prefix}\t{year}\t{last}\n")
+        for run_id, row in self.decisions.opened.items():
+            started = row.started_at or _NULL
+            self.rows["open_run"].append(f"{row.line_id}\t{run_id}\t{row.version}\t{started}\n")
+
+    # One event.
+
+    def _own(self, line: Line, body: Event, at: datetime, actor: Actor, **about: Any) -> Recorded:
+        """Record an event of the line's own stream."""
+        line.version += 1
+        return self._record(line, line.id, line.version, body, at, actor, **about)
+
+    def _of_run(
+        self, line: Line, keyed: KeyedRun, body: Event, at: datetime, actor: Actor, **about: Any
+    ) -> Recorded:
+        """Record an event of a run's stream."""
+        run = keyed.run
+        recorded = self._record(line, run.id, run.version + 1, body, at, actor, **about)
+        run.evolve(recorded)
+        return recorded
+
+    def _record(
+        self,
+        line: Line,
+        stream: str,
+        version: int,
+        body: Event,
+        at: datetime,
+        actor: Actor,
+        *,
+        fact: FactIdentity | None = None,
+        causation_id: str | None = None,
+        reported_by: str = COMMAND_LINE.id,
+    ) -> Recorded:
+        self.position += 1
+        recorded = Recorded(
+            originator_id=stream,
+            originator_version=version,
+            position=self.position,
+            occurred_at=at,
+            recorded_at=self._recorded_at,
+            actor=actor,
+            reported_by=reported_by,
+            organization_id=line.organization_id,
+            workspace_id=line.workspace_id,
+            service_line_id=line.id,
+            fact=fact,
+            request_id=None,
+            causation_id=causation_id,
+            nonce=self.draw.randbytes(16),
+            body=body,
+        )
+        self.decisions.note(recorded)
+        state = self._encode(recorded).state.hex()
+        self.rows["ledger_events"].append(
+            f"{stream}\t{version}\t{body.TOPIC}\t\\\\x{state}\t{self.position}\t{self._recorded_at}\n"
+        )
+        drawn = self.position * self._step + int(self.draw.random() * self._step)
+        self._recorded_at = BEGINS + timedelta(microseconds=drawn)
+        return recorded
+
+    def _remember(
+        self, recorded: Recorded, identity: FactIdentity, run_id: str | None, caused: str
+    ) -> None:
+        """Keep a fact's outcome."""
+        events = f"{recorded.event_id} {caused}" if caused else recorded.event_id
+        self.rows["fact"].append(
+            f"{recorded.organization_id}\t{SOURCE}\t{identity.id}\t\\\\x{identity.digest.hex()}\t"
+            f"{run_id or _NULL}\t{recorded.originator_id}\t{events}\t{recorded.position}\n"
+        )
+
+    def _event_id(self, position: int) -> str:
+        return format_id("EVT", self._recorded_at.year, position)
+
+    def _fact_id(self) -> str:
+        """As random as the ids that product lines give."""
+        return self.draw.randbytes(16).hex()

@@ -1,0 +1,45 @@
+"""The rows about counts: summaries over all lines."""
+
+import statistics
+import time
+from collections.abc import Iterator
+
+from asking import paths
+from measuring import Bench, Row, at_most, compared, interleave
+from product import Client
+from reads import FRESH
+
+CHEAP = ("none", "workspace_id", "state", "execution_model", "product_line")
+COSTLY = ("project_tag", "blocked_cause")
+IN_SHORT = ("none", "workspace_id")
+MOST_MS = 150
+
+
+def summaries(bench: Bench) -> Iterator[Row]:
+    """Counts by what lines are, beside the list; by tag and by cause the time of one."""
+    names = IN_SHORT if bench.short else CHEAP
+    asked = [bench.asker.summaries(name) for name in names]
+    measured = interleave(
+        bench.few_rounds,
+        lambda: bench.gets(paths(bench.asker.lists("none", FRESH))),
+        *(lambda some=some: bench.gets(some) for some in asked),
+    )
+    limit = measured[0]
+    for name, some, ours in zip(names, asked, measured[1:], strict=True):
+        work = "summary of all lines" if name == "none" else f"summary by {name}"
+        note = f"{len(some)} different; limit: the list, fresh"
+        yield compared(f"{work}, requests/s", 0.5, ours, limit, note)
+    for name in COSTLY:
+        yield _latency(bench, name)
+
+
+def _latency(bench: Bench, name: str) -> Row:
+    """The median time of one summary, one client, each value in turn."""
+    client, taken = Client(bench.product), []
+    for path in bench.asker.summaries(name) * 2:
+        began = time.perf_counter()
+        client.get(path)
+        taken.append((time.perf_counter() - began) * 1e3)
+    middle = statistics.median(taken)
+    note = f"one client; the slowest of {len(taken)}: {max(taken):.1f} ms"
+    return at_most(f"summary by {name}, median ms", middle, MOST_MS, "ms", note)

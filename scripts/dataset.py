@@ -1,0 +1,224 @@
+"""Data sets to measure on: a ledger full of lines, the same each time, made once and kept.
+
+    python scripts/dataset.py                            1 M events on 100,000 lines
+    python scripts/dataset.py --events 10000000 --lines 1000000
+    python scripts/dataset.py --verify                   … and have every view compared with the log
+
+Each is a data directory under `build/bench-data` (or LEDGER_BENCH_DATA) that `ledger serve` can be
+pointed at; its path is printed last. The log is generated and copied in, the views are built by
+`ledger projections rebuild`. One that is there is used again, as long as it is what this code would
+make; where only views have changed, only views are built again.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from asking import Asker
+from chronicle import TABLES, Chronicle
+from lives import Teller
+from loading import load, move_sequence
+from population import Population
+from product import Client, Product, run_ledger
+from story import ORGANIZATION
+
+import projections
+from ledger.bootstrap.database import open_vault, prepare_database
+from ledger.processes import calm_collector
+from ledger.settings import Settings
+from ledger.store.embedded import EmbeddedPostgres
+from ledger.store.embedded.place import find_place
+
+GENERATOR = 1
+"""Raise it with every change of what is generated."""
+
+FOLDER = Path(
+    os.environ.get("LEDGER_BENCH_DATA")
+    or Path(__file__).resolve().parent.parent / "build" / "bench-data"
+)
+
+# What is lost with the power can be made again.
+_CARELESS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_wal_size": "16GB",
+    "autovacuum": "off",
+}
+_SEED = 1
+PATIENCE = 6 * 3600.0  # seconds for a command on ten million events
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A ledger of so many events on so many lines, kept in a folder."""
+
+    events: int
+    lines: int
+
+    @property
+    def data_dir(self) -> Path:
+        """Where it is kept."""
+        return FOLDER / f"{self.events}-events-{self.lines}-lines"
+
+    @property
+    def key(self) -> str:
+        """An API key that may do everything in the first organization."""
+        return (self.data_dir / "bench.key").read_text().strip()
+
+    @property
+    def population(self) -> Population:
+        """Who its lines are."""
+        return Population(self.lines)
+
+    def asker(self, product: Product) -> Asker:
+        """Makes requests about its lines, to a product that serves it or a copy."""
+        answer = json.loads(Client(product).get("/v1/execution?limit=1")[1])
+        return Asker(self.population, answer["data"][0]["id"])
+
+    @property
+    def _marker(self) -> Path:
+        return self.data_dir / "bench.json"
+
+    def prepare(self) -> None:
+        """Make it, or what of it is missing."""
+        found = json.loads(self._marker.read_text()) if self._marker.exists() else {}
+        if found.get("log") != _log_version():
+            self._discard()
+            self._generate()
+            found = {}
+        if found.get("views") != _views_version():
+            self._build_views()
+        self._marker.write_text(json.dumps({"log": _log_version(), "views": _views_version()}))
+
+    def copy_to(self, data_dir: Path) -> None:
+        """A copy that may be written to. Nobody may be using this one."""
+        here, there = find_place(self.data_dir), find_place(data_dir)
+        there.make()
+        subprocess.run(
+            ["cp", "-a", "--reflink=auto", str(here.database), str(there.database)], check=True
+        )
+        shutil.copy(self.data_dir / "master.key", data_dir / "master.key")
+
+    def verify(self) -> None:
+        """Have every view compared with the log. Raises UnmeasuredError where one differs."""
+        self._command("projections", "verify")
+
+    def _discard(self) -> None:
+        """Remove what is there, wherever the database is."""
+        place = find_place(self.data_dir)
+        for folder in (place.base, self.data_dir):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _generate(self) -> None:
+        """The log and what is kept beside it, and a key."""
+        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        settings = Settings(data_dir=self.data_dir, database_url=None)
+        postgres = EmbeddedPostgres(self.data_dir, purpose="bench-data", settings=_CARELESS)
+        postgres.start()
+        try:
+            prepare_database(settings, postgres.url)
+            book = Chronicle(open_vault(settings), self.events, _SEED)
+            began = time.perf_counter()
+            calm_collector()
+            load(postgres.url, TABLES, self._parts(book))
+            move_sequence(postgres.url, book.position)
+            taken = time.perf_counter() - began
+            _say(f"{book.position:,} events in {taken:.1f} s, {book.position / taken:,.0f}/s")
+            self._create_key()
+        finally:
+            postgres.stop()
+
+    def _parts(self, book: Chronicle) -> Iterator[dict[str, list[str]]]:
+        began = told = time.perf_counter()
+        for _ in Teller(self.population, book, self.events).tell():
+            yield book.rows
+            if (now := time.perf_counter()) - told > 10:
+                told = now
+                rate = book.position / (now - began)
+                _say(f"{book.position:,} of {self.events:,} events, {rate:,.0f}/s")
+
+    def _build_views(self) -> None:
+        """The views, by the command that everybody has, and the planner's statistics."""
+        postgres = EmbeddedPostgres(self.data_dir, purpose="bench-data", settings=_CARELESS)
+        postgres.start()
+        try:
+            began = time.perf_counter()
+            self._command("projections", "rebuild")
+            _say(f"views built in {time.perf_counter() - began:.1f} s")
+            began = time.perf_counter()
+            with psycopg.connect(postgres.url, autocommit=True) as connection:
+                connection.execute("VACUUM (ANALYZE)")
+                connection.execute("CHECKPOINT")
+            _say(f"vacuumed in {time.perf_counter() - began:.1f} s")
+        finally:
+            postgres.stop()
+        os.sync()
+
+    def _create_key(self) -> None:
+        create = ["keys", "create", "--organization", ORGANIZATION, "--name", "bench"]
+        create += ["--permission", "read", "write", "service_lines:manage"]
+        create += ["--permission", "webhooks:manage", "audit:read"]
+        path = self.data_dir / "bench.key"
+        path.touch(0o600)
+        path.write_text(self._command(*create))
+
+    def _command(self, *arguments: str) -> str:
+        """Run `ledger` on it; what it prints."""
+        said = run_ledger({"LEDGER_DATA_DIR": str(self.data_dir)}, *arguments, seconds=PATIENCE)
+        if arguments[0] == "projections":
+            _say(said.rstrip())
+        return said
+
+
+def _log_version() -> list[Any]:
+    """What the log is made by. Migrations that come later are applied to it as to any other."""
+    return [GENERATOR]
+
+
+def _views_version() -> dict[str, list[Any]]:
+    """Which views are built: their versions and their tables."""
+    folder = Path(projections.__file__).parent
+    return {
+        view.name: [
+            view.version,
+            hashlib.sha256((folder / f"{view.name}.sql").read_bytes()).hexdigest(),
+        ]
+        for view in projections.projections()
+    }
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Read the options, make the data set, print where it is."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--lines", type=int, default=100_000)
+    parser.add_argument("--verify", action="store_true", help="compare the views with the log")
+    asked = parser.parse_args()
+    os.environ.pop("LEDGER_DATABASE_URL", None)  # a data set has an embedded server of its own
+    made = DataSet(asked.events, asked.lines)
+    made.prepare()
+    if asked.verify:
+        made.verify()
+    print(made.data_dir)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

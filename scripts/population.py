@@ -1,0 +1,108 @@
+"""Who the lines of a data set are: each one's tenant, model, tags and fate, drawn from one seed.
+
+A byte or two a line, so that a million of them fit anywhere; the same numbers give the same lines
+wherever they are asked for: the generator tells their lives, the bench asks about them.
+"""
+
+import random
+from collections.abc import Iterator
+from math import gcd
+
+from story import MODELS, ORGANIZATION, line_id
+
+from ledger.domain.values import CAUSES, MODELS_WITH_RUNS
+
+OTHER_ORGANIZATION = "ORG-26-000002"
+WORKSPACES = 20  # of the first organization; the other has two more
+TAGS = 60
+
+FATES = ("running", "idle", "blocked", "paused", "closed", "woken", "recovered", "open")
+"""What becomes of a line. ``recovered`` ones were blocked and are not any more; ``open`` ones have
+a run that has not ended, where their model has runs."""
+_SHARES = (50, 14, 10, 7, 7, 3, 4, 5)
+_SEED = 20260302
+
+
+class Population:
+    """Lines 1 to ``lines``. The one with the many runs is ``big``."""
+
+    def __init__(self, lines: int) -> None:
+        draw = random.Random(_SEED + lines)
+        self.lines = lines
+        self.big = lines // 2 or 1
+        every = lines + 1  # there is no line 0
+        self._model = bytearray(draw.choices(range(len(MODELS)), (25, 15, 15, 15, 12, 18), k=every))
+        # Most lines come from the product line that their model is named after.
+        self._product = bytearray(draw.choices(range(2 * len(MODELS)), k=every))
+        # Two in a hundred are the other organization's.
+        shares = [98 / WORKSPACES] * WORKSPACES + [1, 1]
+        self._workspace = bytearray(draw.choices(range(WORKSPACES + 2), shares, k=every))
+        self._fate = bytearray(draw.choices(range(len(FATES)), _SHARES, k=every))
+        self._cause = bytearray(draw.choices(range(len(CAUSES)), (4, 3, 1, 4), k=every))
+        # The first ten projects have three times as many lines as the others.
+        shares = [3] * 10 + [1] * (TAGS - 10)
+        self._tag = bytearray(draw.choices(range(TAGS), shares, k=every))
+        self._other_tag = bytearray(draw.choices(range(2 * TAGS), k=every))
+        self._model[self.big], self._workspace[self.big], self._fate[self.big] = 5, 0, 0
+
+    def order(self) -> Iterator[int]:
+        """Every line once, in the order in which they began: not that of their numbers."""
+        stride = int(self.lines * 0.618) | 1
+        while gcd(stride, self.lines) > 1:
+            stride += 2
+        return ((place * stride) % self.lines + 1 for place in range(self.lines))
+
+    def model(self, number: int) -> str:
+        """The execution model."""
+        return MODELS[self._model[number]][1]
+
+    def product_line(self, number: int) -> str:
+        """The product line."""
+        drawn = self._product[number]
+        return MODELS[drawn if drawn < len(MODELS) else self._model[number]][0]
+
+    def organization(self, number: int) -> str:
+        """The organization."""
+        return ORGANIZATION if self._workspace[number] < WORKSPACES else OTHER_ORGANIZATION
+
+    def workspace(self, number: int) -> str:
+        """The workspace."""
+        return f"WS-26-{self._workspace[number] + 1:06d}"
+
+    def fate(self, number: int) -> str:
+        """What becomes of it."""
+        return FATES[self._fate[number]]
+
+    def cause(self, number: int) -> str:
+        """What blocks it, should it be blocked."""
+        return CAUSES[self._cause[number]]
+
+    def tags(self, number: int, shift: int = 0) -> tuple[str, ...]:
+        """Its projects, one or two; others after a shift."""
+        first, second = (self._tag[number] + shift) % TAGS, self._other_tag[number]
+        numbers = {first, second} if second < TAGS else {first}
+        return tuple(f"PROJ-26-{tag + 1:06d}" for tag in sorted(numbers))
+
+    def has_runs(self, number: int) -> bool:
+        """Whether its model has runs."""
+        return self.model(number) in MODELS_WITH_RUNS
+
+    def at_work(self, number: int) -> bool:
+        """Whether facts of daily work are taken: of the first organization, and not held up."""
+        return self.organization(number) == ORGANIZATION and self.fate(number) in (
+            "running",
+            "woken",
+            "recovered",
+            "open",
+        )
+
+    def numbers_at_work(self, with_runs: bool = False) -> list[int]:
+        """The lines at work, or those of them that have runs; never the big one."""
+        every = range(1, self.lines + 1)
+        found = [n for n in every if n != self.big and self.at_work(n)]
+        return [n for n in found if self.has_runs(n)] if with_runs else found
+
+    def ids(self) -> list[str]:
+        """The line ids of the first organization, but for the big line's."""
+        every = range(1, self.lines + 1)
+        return [line_id(n) for n in every if n != self.big and self.organization(n) == ORGANIZATION]
