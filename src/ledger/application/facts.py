@@ -16,7 +16,13 @@ from pydantic import ValidationError
 
 from ledger.application import json_gate
 from ledger.application.command import About
-from ledger.application.fact_types import ALIASES, FACT_TYPES, FactData, FactType
+from ledger.application.fact_types import (
+    ALIASES,
+    FACT_TYPES,
+    FactData,
+    FactType,
+    ServiceLineActivated,
+)
 from ledger.domain.errors import Invalid, Refused, TooLarge
 from ledger.domain.recorded import Actor
 from ledger.domain.values import LINE_ID, RUN_ID, ActorType, format_instant, parse_instant
@@ -30,6 +36,7 @@ _TOLD = 50
 otherwise, and under an idempotency key that would be kept."""
 
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}")
+_USUAL = {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"}
 _SUBJECT = {"line": re.compile(LINE_ID), "run": re.compile(RUN_ID)}
 _ACTOR_TYPES = get_args(ActorType)
 _RESOURCE = {"line": "service_line", "run": "run"}
@@ -53,13 +60,10 @@ class Fact(msgspec.Struct, frozen=True):
     """The data as sent, for what must be known before it is judged."""
     fault: Invalid | None
 
-    @property
-    def named_line(self) -> str | None:
-        """The line that a run's data names, where it is an id at all."""
-        line_id = self.sent.get("service_line_id")
-        if self.kind.subject == "run" and isinstance(line_id, str):
-            return line_id if _SUBJECT["line"].fullmatch(line_id) else None
-        return None
+    named_line: str | None
+    """The line that a run's data names, where it is an id at all."""
+    streams: tuple[str, ...]
+    """Its subject, and the line or record that its data names."""
 
     @property
     def about(self) -> About:
@@ -127,13 +131,13 @@ def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Reject
 
 def _from_attributes(event: dict[str, Any], data: Any) -> Fact | Rejected:
     """The common part of both modes."""
-    fact_id, source, subject = (
-        value if isinstance(value, str) else None
-        for value in (event.get("id"), event.get("source"), event.get("subject"))
-    )
     try:
         return _fact(event, data)
     except Invalid as error:
+        fact_id, source, subject = (
+            value if isinstance(value, str) else None
+            for value in (event.get("id"), event.get("source"), event.get("subject"))
+        )
         return Rejected(error, fact_id, source, subject, _about(event))
 
 
@@ -175,6 +179,9 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
     model, fault = _checked_data(kind, sent)
     if late_faults:
         fault = Invalid("The fact is not valid.", late_faults + (fault.errors if fault else ()))
+    data_sent = sent if isinstance(sent, dict) else {}
+    line_id = _named_line(kind, data_sent)
+    record_id = model.execution_id if isinstance(model, ServiceLineActivated) else None
     return Fact(
         type=name,
         kind=kind,
@@ -185,9 +192,18 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
         actor=_actor(event),
         content=json_gate.canonical([sent_type, subject, instant, sent, *who]),
         data=model,
-        sent=sent if isinstance(sent, dict) else {},
+        sent=data_sent,
         fault=fault,
+        named_line=line_id,
+        streams=tuple([named for named in (subject, line_id, record_id) if named is not None]),
     )
+
+
+def _named_line(kind: FactType, sent: dict[str, Any]) -> str | None:
+    line_id = sent.get("service_line_id")
+    if kind.subject == "run" and isinstance(line_id, str) and _SUBJECT["line"].fullmatch(line_id):
+        return line_id
+    return None
 
 
 def _time(value: Any) -> tuple[datetime | None, tuple[tuple[str, str], ...]]:
@@ -208,8 +224,8 @@ def _attribute_faults(event: dict[str, Any]) -> list[tuple[str, str]]:
         value = event.get(name)
         if not isinstance(value, str) or not 1 <= len(value) <= 255:
             faults.append((f"/{name}", "must be a string of 1 to 255 characters"))
-    for name in event:
-        if name != "data" and not _ATTRIBUTE.fullmatch(name):
+    for name in event.keys() - _USUAL:
+        if not _ATTRIBUTE.fullmatch(name):
             faults.append(("", "an attribute's name is not lower-case letters and digits"))
     media = event.get("datacontenttype")
     if media is not None and not _is_json(media):

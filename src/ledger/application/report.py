@@ -63,12 +63,7 @@ class ReportFact:
 
     def streams(self) -> Iterable[str]:
         """Its subject, and the line or record that its data names."""
-        if self.fact.subject is not None:
-            yield self.fact.subject
-        if self.fact.named_line is not None:
-            yield self.fact.named_line
-        if isinstance(self.fact.data, types.ServiceLineActivated) and self.fact.data.execution_id:
-            yield self.fact.data.execution_id
+        return self.fact.streams
 
     def identity(self, tenant_of: TenantOf) -> tuple[str, str, str] | None:
         """(organization, source, id). For an administrator's fact the subject tells the tenant."""
@@ -86,7 +81,7 @@ class ReportFact:
     def decide(self, unit: Unit) -> Receipt:
         """Judge and record. Raises Refused."""
         fact = self.fact
-        unit.load(self.streams())
+        unit.load(fact.streams)
         # An unknown subject of an administrator's fact has no tenant; it is not found below.
         identity = self.identity(unit.tenant_of) or ("", fact.source, fact.id)
         earlier = unit.fact(identity)
@@ -105,7 +100,7 @@ class ReportFact:
         return self._record(unit, subject, identity)
 
     def _subject_tenant(self, tenant_of: TenantOf) -> str | None:
-        for stream in self.streams():
+        for stream in self.fact.streams:
             organization_id = tenant_of(stream)
             if organization_id is not None:
                 return organization_id

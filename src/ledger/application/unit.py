@@ -92,23 +92,28 @@ class Unit:
     def prepare(self, commands: Sequence[Command]) -> None:
         """Load what the whole group needs, so that its commands seldom ask one by one."""
         begun: dict[str, str] = {}
+        unknown: list[Command] = []
+        identities: set[tuple[str, str, str]] = set()
 
-        def identities() -> set[tuple[str, str, str]]:
-            found = set()
-            for command in commands:
-                identity = command.identity(lambda s: self.tenant_of(s) or begun.get(s))
-                if identity is not None:
-                    found.add(identity)
-                    # A stream that this very group begins belongs to whoever begins it.
-                    for stream in command.streams():
-                        begun.setdefault(stream, identity[0])
-            return found
+        def tenant_of(stream: str) -> str | None:
+            return self.tenant_of(stream) or begun.get(stream)
 
-        self.load({s for command in commands for s in command.streams()}, identities())
+        streams: set[str] = set()
+        for command in commands:
+            streams.update(command.streams())
+            identity = command.identity(tenant_of)
+            if identity is None:
+                unknown.append(command)
+                continue
+            identities.add(identity)
+            # A stream that this very group begins belongs to whoever begins it.
+            for stream in command.streams():
+                begun.setdefault(stream, identity[0])
+        self.load(streams, identities)
         # Now that streams are loaded, administrators' facts have a tenant too; and a repeated
         # fact about a run is compared under that run's key.
-        runs = {row.run_id for row in self._facts.values() if row.run_id is not None}
-        self.load(runs, identities())
+        late = {identity for c in unknown if (identity := c.identity(tenant_of)) is not None}
+        self.load({row.run_id for row in self._facts.values() if row.run_id is not None}, late)
         self.outcomes.load(c.idempotency for c in commands if c.idempotency is not None)
 
     def tenant_of(self, stream: str) -> str | None:
@@ -122,13 +127,13 @@ class Unit:
         One that is far behind, or unknown, and has a snapshot goes on from there.
         The lines of runs come with them, and the facts recorded under these identities.
         """
-        cached = self._cache.aggregates
         wanted = {i for i in ids if i not in self._fresh}
-        runs = {i for i in wanted if i.startswith("RUN")}
-        wanted |= self._lines_of(runs)
         asked = {identity for identity in identities if identity not in self._asked}
         if not wanted and not asked and self.append.next_position:
             return
+        cached = self._cache.aggregates
+        runs = {i for i in wanted if i.startswith("RUN")}
+        wanted |= self._lines_of(runs)
         state = self.append.read(
             {i: cached[i].version if i in cached else 0 for i in wanted},
             facts=asked,
@@ -175,7 +180,8 @@ class Unit:
 
     def find(self, identifier: str) -> Aggregate | None:
         """An aggregate, up to date, or None where the stream is empty."""
-        self.load([identifier])
+        if identifier not in self._fresh:
+            self.load((identifier,))
         return self._cache.aggregates.get(identifier)
 
     def execution(self, line_id: str, principal: Principal) -> Execution:
@@ -205,7 +211,8 @@ class Unit:
 
     def activity(self, line_id: str) -> LineActivity:
         """The line's last activity and number of open runs."""
-        self.load((line_id,))
+        if line_id not in self._fresh:
+            self.load((line_id,))
         return self.decisions.activity[line_id]
 
     def run_key(self, run: Run) -> RunKey | None:
@@ -222,7 +229,8 @@ class Unit:
 
     def fact(self, identity: tuple[str, str, str]) -> FactRow | None:
         """The first outcome of a fact recorded before, in this group or earlier."""
-        self.load((), (identity,))
+        if identity not in self._asked:
+            self.load((), (identity,))
         return self._facts.get(identity)
 
     def issue(self, prefix: str) -> str:

@@ -32,12 +32,16 @@ _int = struct.Struct(">ii").pack
 _bigint = struct.Struct(">iq").pack
 _double = struct.Struct(">id").pack
 _array_head = struct.Struct(">iiiii").pack
+_empty_array_head = struct.Struct(">iii").pack
 _field_count = struct.Struct(">h").pack
 
 _COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_END = b"\xff\xff"
 
-_Encode = Callable[[Iterable[Any]], list[bytes]]
+_Parts = tuple[list[bytes], ...]
+"""Columns of bytes: side by side they are a column's values, each with its length before it."""
+
+_Encode = Callable[[Sequence[Any]], _Parts]
 
 
 class BinaryArray(bytes):
@@ -58,40 +62,37 @@ class _BinaryArrayDumper(Dumper):
 adapters.register_dumper(BinaryArray, _BinaryArrayDumper)
 
 
-def _text(items: Iterable[Any]) -> list[bytes]:
-    values = []
-    for item in items:
-        if item is None:
-            values.append(_NULL)
-        else:
-            data = item.encode()
-            values.append(_length(len(data)) + data)
-    return values
+def _sized(values: list[bytes | None]) -> _Parts:
+    lengths = [_NULL if value is None else _length(len(value)) for value in values]
+    return lengths, [value or b"" for value in values]
 
 
-def _bytes(items: Iterable[Any]) -> list[bytes]:
-    return [_NULL if item is None else _length(len(item)) + item for item in items]
+def _text(items: Sequence[str | None]) -> _Parts:
+    return _sized([None if item is None else item.encode() for item in items])
 
 
-def _booleans(items: Iterable[Any]) -> list[bytes]:
-    return [b"\0\0\0\1\1" if item else b"\0\0\0\1\0" for item in items]
+def _bytes(items: Sequence[bytes | None]) -> _Parts:
+    return _sized(list(items))
+
+
+def _booleans(items: Sequence[bool]) -> _Parts:
+    return ([b"\0\0\0\1\1" if item else b"\0\0\0\1\0" for item in items],)
 
 
 def _numbers(pack: Callable[[int, Any], bytes], size: int) -> _Encode:
-    return lambda items: [_NULL if item is None else pack(size, item) for item in items]
+    return lambda items: ([_NULL if item is None else pack(size, item) for item in items],)
 
 
-def _instants(items: Iterable[Any]) -> list[bytes]:
-    return [_NULL if at is None else _bigint(8, (at - _EPOCH) // _MICROSECOND) for at in items]
+def _instants(items: Sequence[datetime | None]) -> _Parts:
+    return ([_NULL if at is None else _bigint(8, (at - _EPOCH) // _MICROSECOND) for at in items],)
 
 
-def _dates(items: Iterable[date | None]) -> list[bytes]:
-    return [_NULL if day is None else _int(4, day.toordinal() - _EPOCH_DAY) for day in items]
+def _dates(items: Sequence[date | None]) -> _Parts:
+    return ([_NULL if day is None else _int(4, day.toordinal() - _EPOCH_DAY) for day in items],)
 
 
-def _text_arrays(items: Iterable[Iterable[str]]) -> list[bytes]:
-    values = [array("text", item) for item in items]
-    return [_length(len(value)) + value for value in values]
+def _text_arrays(items: Sequence[Iterable[str]]) -> _Parts:
+    return _sized([array("text", item) for item in items])
 
 
 class _Type(NamedTuple):
@@ -113,13 +114,19 @@ _TYPES: dict[str, _Type] = {
 """The types that our tables have, with PostgreSQL's own numbers for them."""
 
 
+_EMPTY = {name: BinaryArray(_empty_array_head(0, 0, type_.oid)) for name, type_ in _TYPES.items()}
+
+
 def array(type_: str, items: Iterable[Any]) -> BinaryArray:
     """An array of a type's values; ``text[]`` ones travel as text, since arrays do not nest."""
     if type_ == "text[]":
         type_, items = "text", map(arrays.array, items)
+    values = items if isinstance(items, list) else list(items)
+    if not values:
+        return _EMPTY[type_]
     oid, encode = _TYPES[type_]
-    values = encode(items)
-    return BinaryArray(_array_head(1, 1, oid, len(values), 1) + b"".join(values))
+    body = b"".join(chain.from_iterable(zip(*encode(values), strict=True)))
+    return BinaryArray(_array_head(1, 1, oid, len(values), 1) + body)
 
 
 def unnested(place: str, type_: str) -> str:
@@ -136,7 +143,7 @@ def unnested(place: str, type_: str) -> str:
 def copy_rows(types: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     """Rows, at least one, in ``COPY``'s binary format."""
     columns = zip(*rows, strict=True)
-    values = [_TYPES[type_].encode(column) for type_, column in zip(types, columns, strict=True)]
+    parts = [_TYPES[type_].encode(column) for type_, column in zip(types, columns, strict=True)]
     count = repeat(_field_count(len(types)))
-    body = b"".join(chain.from_iterable(zip(count, *values, strict=False)))
+    body = b"".join(chain.from_iterable(zip(count, *chain(*parts), strict=False)))
     return _COPY_HEAD + body + _COPY_END
