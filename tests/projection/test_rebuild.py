@@ -267,7 +267,7 @@ def test_a_projector_that_rested_while_its_view_was_rebuilt_loses_the_lead_not_t
                 projector.run_once()
             assert projector.lead()
             projector.catch_up()
-        until(lambda: f"run {head(conninfo)}" in heard.payloads, "the last batch")
+        until(lambda: heard.told("run", head(conninfo)), "the last batch")
     assert heard.stops == []
     assert rows_of(conninfo) == replayed(conninfo)
 

@@ -210,6 +210,11 @@ class Heard:
     def stops(self) -> list[str]:
         return [payload for payload in self.payloads if payload.endswith(" stopped")]
 
+    def told(self, name: str, position: int) -> bool:
+        """Whether it was said that a view reached a position."""
+        said = (payload.split(" ") for payload in self.payloads)
+        return any(name in names.split(",") and what == str(position) for names, what in said)
+
 
 @contextlib.contextmanager
 def listening(conninfo: str) -> Iterator[Heard]:

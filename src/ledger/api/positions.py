@@ -134,14 +134,18 @@ class ViewPositions:
                 self._announce(name, position)
             self._settle()
             async for notification in connection.notifies():
-                name, _, what = notification.payload.partition(" ")
-                if what == "stopped":
-                    self._stopped.add(name)
-                else:
-                    self._stopped.discard(name)
-                    self._positions[name] = int(what)
-                    self._announce(name, int(what))
-                self._settle()
+                self._hear(*notification.payload.split(" "))
+
+    def _hear(self, names: str, what: str) -> None:
+        """Take in that views, named with commas between them, stopped or reached a position."""
+        for name in names.split(","):
+            if what == "stopped":
+                self._stopped.add(name)
+            else:
+                self._stopped.discard(name)
+                self._positions[name] = int(what)
+                self._announce(name, int(what))
+        self._settle()
 
     def _announce(self, name: str, position: int) -> None:
         for listener in self._listeners:

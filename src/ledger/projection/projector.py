@@ -42,12 +42,17 @@ _logger = logging.getLogger(__name__)
 # The tracking of every projection that serves.
 _TRACKING = "SELECT name, version, generation, position, stopped_at FROM ledger.projection"
 
-# Move the tracking; the old position in the WHERE makes a second projector harmless.
+# Move the tracking; the old position in the WHERE makes a second projector harmless. One word goes
+# to whoever waits, about all of them: each costs a listener more than the work of looking at it.
 _TRACK = """
-UPDATE ledger.projection AS p SET position = %(to)s
-FROM unnest(%(names)s::text[], %(generations)s::int[]) AS view (name, generation)
-WHERE p.name = view.name AND p.generation = view.generation AND p.position = %(from)s
-RETURNING pg_notify('ledger_views', p.name || ' ' || p.position)
+WITH moved AS (
+    UPDATE ledger.projection AS p SET position = %(to)s
+    FROM unnest(%(names)s::text[], %(generations)s::int[]) AS view (name, generation)
+    WHERE p.name = view.name AND p.generation = view.generation AND p.position = %(from)s
+    RETURNING p.name
+)
+SELECT count(*), pg_notify('ledger_views', string_agg(name, ',') || ' ' || %(to)s::bigint)
+FROM moved
 """
 
 # Stop a view at an event it cannot take. (Not one that was rebuilt meanwhile.)
@@ -181,28 +186,27 @@ class Projector:
             self._standing = {(row[0], row[1], row[2]) for row in tracking}
         return True
 
-    def run_once(self) -> bool:
-        """Take one batch to every live view; whether there was any. Needs ``lead`` before.
+    def run_once(self) -> int:
+        """Take one batch to every live view; the events of the largest. Needs ``lead`` before.
 
         Views that stand at the same place share a batch, those furthest ahead first: one that
         starts anew catches up batch by batch and holds no other back.
         """
         alive = [view for view in self._views if not view.stopped]
-        worked = False
+        largest = 0
         for start in sorted({view.position for view in alive}, reverse=True):
             views = [view for view in alive if view.position == start]
-            worked |= self._take_batch(views, start)
-        return worked
+            largest = max(largest, self._take_batch(views, start))
+        return largest
 
-    def _take_batch(self, views: Sequence[_View], start: int) -> bool:
+    def _take_batch(self, views: Sequence[_View], start: int) -> int:
         rows = read_log(self._connect(), start, _BATCH)
-        if not rows:
-            return False
-        events, end = self._decode(rows), rows[-1][4]
-        if not self._advance_together(views, events, end):
-            for view in views:
-                self._advance(view, events, end)
-        return True
+        if rows:
+            events, end = self._decode(rows), rows[-1][4]
+            if not self._advance_together(views, events, end):
+                for view in views:
+                    self._advance(view, events, end)
+        return len(rows)
 
     def _advance_together(self, views: Sequence[_View], batch: Sequence[Any], end: int) -> bool:
         """Take a whole batch to all views in one transaction: one commit instead of one a view.
@@ -279,8 +283,8 @@ class Projector:
                 "from": views[0].position,
                 "to": end,
             }
-            cursor.execute(_TRACK, tracking, prepare=True)
-            if cursor.rowcount != len(views):
+            ((moved, _),) = cursor.execute(_TRACK, tracking, prepare=True).fetchall()
+            if moved != len(views):
                 raise LostLead("a view is not where it was left")
             writes = Writes(cursor)
             for view in views:
@@ -323,7 +327,9 @@ class Projector:
         connection.execute("LISTEN ledger_events")
         looked_at = time.monotonic()
         while not self._stopping.is_set():
-            if not self.run_once():
+            # After less than a whole batch there is no more, unless it was told of meanwhile: the
+            # connection keeps what it hears until it is asked.
+            if self.run_once() < _BATCH:
                 for _ in connection.notifies(timeout=0.25, stop_after=1):
                     pass
             if time.monotonic() - looked_at > _HEAL_SECONDS:
