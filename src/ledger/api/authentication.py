@@ -12,6 +12,7 @@ from fastapi import Request, Security
 from fastapi.security import HTTPBearer
 
 from ledger.api.door import Door
+from ledger.api.headers import header
 from ledger.application.commands import hash_token
 from ledger.application.principal import Principal
 from ledger.application.tokens import is_well_formed
@@ -86,7 +87,8 @@ Authenticated = Annotated[Principal, Security(_bearer)]
 
 async def authenticate(request: Request) -> Principal:
     """The request's principal. Raises Unauthorized."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    sent = (header(request.scope, b"authorization") or b"").decode("latin-1")
+    scheme, _, token = sent.partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthorized("A bearer token is needed.")
     authenticator: Authenticator = request.app.state.services.authenticator

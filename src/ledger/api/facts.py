@@ -10,9 +10,11 @@ from ledger.api import models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import refusals
 from ledger.api.fact_schema import FACT_BODY
+from ledger.api.headers import header
 from ledger.api.lean import LeanRoute, NoParameters, needs
 from ledger.api.problems import BadRequest, UnsupportedMediaType, status_of
 from ledger.api.reading import services_of
+from ledger.api.replies import Reply
 from ledger.api.writing import media_type, read_capped, records_refusals, submit
 from ledger.application import facts as parsing
 from ledger.application import json_gate
@@ -29,6 +31,7 @@ _encode = msgspec.json.Encoder().encode
 _BATCH = "application/cloudevents-batch+json"
 _STRUCTURED = "application/cloudevents+json"
 _JSON = "application/json"
+_BINARY = (b"ce-specversion", b"ce-id", b"ce-type")
 
 
 async def _refused(request: Request, principal: Principal, refusal: Refused) -> list[Command]:
@@ -85,11 +88,11 @@ async def report_facts(
 
 
 def _parse_single(request: Request, raw: bytes) -> Fact | Rejected:
-    media, headers = media_type(request), request.headers
-    binary = "ce-specversion" in headers or "ce-id" in headers or "ce-type" in headers
+    media = media_type(request)
+    binary = any(header(request.scope, name) is not None for name in _BINARY)
     if binary and media in (_JSON, ""):
         json_gate.check_text(raw)
-        return parsing.from_binary(headers.items(), raw)
+        return parsing.from_binary(request.headers.items(), raw)
     if media in (_STRUCTURED, _JSON):
         return parsing.from_structured(raw)
     raise UnsupportedMediaType("The body must be a CloudEvent in JSON.")
@@ -157,9 +160,4 @@ def _item(index: int, sent: Fact | Rejected, outcome: Outcome | LedgerError) -> 
 
 
 def _answer(document: Any, position: int, status: int) -> Response:
-    return Response(
-        _encode(document),
-        status_code=status,
-        media_type=_JSON,
-        headers={"Ledger-Position": str(position)},
-    )
+    return Reply(_encode(document), position, status)

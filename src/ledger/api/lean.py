@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.authentication import Authenticated, authenticate
+from ledger.api.headers import header
 from ledger.api.problems import UNBUILT, as_refusal, problem
 from ledger.api.writing import TurnsDown, turn_down
 from ledger.application.facts import pointers
@@ -155,9 +156,9 @@ def parse_query(raw: bytes, model: type[BaseModel]) -> BaseModel:
 
 
 def _min_position(request: Request) -> int | None:
-    text = request.headers.get("ledger-min-position")
+    text = header(request.scope, b"ledger-min-position")
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= _LARGEST):
+    if not (text.isdigit() and len(text) <= 19 and int(text) <= _LARGEST):
         raise Invalid.at("/Ledger-Min-Position", "must be a position")
     return int(text)

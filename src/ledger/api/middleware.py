@@ -4,18 +4,20 @@ import logging
 import random
 import re
 import time
+from functools import lru_cache
 from typing import Any
 
 from prometheus_client import Histogram
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ledger.api.headers import header
 from ledger.api.positions import ViewPositions
 from ledger.api.problems import InternalError, problem
 
 _logger = logging.getLogger(__name__)
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 SECONDS = Histogram(
     "ledger_http_request_seconds",
@@ -34,10 +36,11 @@ class EveryAnswer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; add the headers as the answer starts."""
-        asked = next((v for n, v in scope["headers"] if n == b"x-request-id"), b"").decode(
-            "latin-1"
-        )
-        request_id = asked if _REQUEST_ID.fullmatch(asked) else f"{random.getrandbits(128):032x}"
+        asked = header(scope, b"x-request-id")
+        if asked is not None and _REQUEST_ID.fullmatch(asked):
+            request_id = asked.decode()
+        else:
+            request_id = f"{random.getrandbits(128):032x}"
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
 
@@ -72,4 +75,9 @@ class EveryAnswer:
     def _count(scope: Scope, status: int, seconds: float) -> None:
         route: Any = scope.get("route")
         path = getattr(route, "path", "none")
-        SECONDS.labels(path, scope["method"], status).observe(seconds)
+        _seconds_of(path, scope["method"], status).observe(seconds)
+
+
+@lru_cache(1000)
+def _seconds_of(path: str, method: str, status: int) -> Histogram:
+    return SECONDS.labels(path, method, status)

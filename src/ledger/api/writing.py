@@ -7,11 +7,13 @@ of decisions by themselves, those from before any decision by ``turn_down``.
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
+from ledger.api.headers import header
 from ledger.api.problems import BadRequest, UnsupportedMediaType
 from ledger.api.reading import services_of
 from ledger.application import json_gate
@@ -42,20 +44,26 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 def media_type(request: Request) -> str:
     """The body's media type in lower case. Raises UnsupportedMediaType for other charsets."""
-    essence, *parameters = request.headers.get("content-type", "").lower().split(";")
+    essence = _essence(header(request.scope, b"content-type") or b"")
+    if header(request.scope, b"content-encoding") not in (None, b"identity"):
+        raise UnsupportedMediaType("Compressed bodies are not taken.")
+    return essence
+
+
+@lru_cache(256)
+def _essence(content_type: bytes) -> str:
+    essence, *parameters = content_type.decode("latin-1").lower().split(";")
     for parameter in parameters:
         name, _, value = parameter.strip().partition("=")
         if name.strip() == "charset" and value.strip(' "') not in ("utf-8", "utf8"):
             raise UnsupportedMediaType("Only UTF-8 is taken.")
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise UnsupportedMediaType("Compressed bodies are not taken.")
     return essence.strip()
 
 
 async def read_capped(request: Request, limit: int) -> bytes:
     """The body. Raises TooLarge, as soon as that is known, above ``limit`` bytes."""
-    length = request.headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and int(length[:19]) > limit:
+    length = header(request.scope, b"content-length") or b""
+    if length.isdigit() and int(length[:19]) > limit:
         raise TooLarge("The body is too large.")
     parts, size = [], 0
     async for part in request.stream():
