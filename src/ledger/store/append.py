@@ -123,8 +123,7 @@ WITH event AS (
     SELECT unnest(%(record)s::text[]), unnest(%(record_line)s::text[]),
         unnest(%(record_organization)s::text[])
 )
-SELECT setval('ledger.ledger_events_notification_id_seq', %(last)s),
-       pg_notify('ledger_events', '')
+SELECT setval('ledger.ledger_events_notification_id_seq', %(last)s)
 """
 
 # The types of its parameters, each an array.
@@ -220,6 +219,8 @@ class Append:
         self.next_position = 0
         self.last_recorded_at: datetime | None = None
         """Both known from the first ``read`` on."""
+        self.has_events = False
+        """Whether any was written."""
 
     def read(
         self,
@@ -307,6 +308,7 @@ class Append:
         }
         columns = {name: array(_WRITTEN[name], values) for name, values in parameters.items()}
         self._cursor.execute(_WRITE, {**columns, "last": positions[-1]}, prepare=True)
+        self.has_events = True
         self._write_rare_changes()
         return positions
 
