@@ -1,16 +1,16 @@
-"""PostgreSQL ended connections that lay in the pool: nobody who reads is told of it."""
+"""PostgreSQL ended connections that were idle: nobody who reads is told of it."""
 
 from tests.support.edge import Edge
 
 
 def test_reads_go_on_over_connections_that_were_closed(edge: Edge) -> None:
-    """As after a restart of the database: each of them is found dead by whoever takes it."""
+    """As after a restart of the database: there are four at first, then as many as are needed."""
     line_id = edge.fresh()
-    for _ in range(3):
+    for least in (4, 1, 1):
         (ended,) = edge.select(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
             " WHERE application_name = 'ledger api' AND datname = current_database()"
         )
-        assert ended[0] >= 2
+        assert ended[0] >= least
         for _ in range(4):
             assert edge.get(f"/v1/execution/{line_id}").status_code == 200

@@ -17,15 +17,16 @@ looks under a load of writes, but only a look can confirm one. Many requests sha
 statement for one answer (``turns.py``).
 
 Everything that is kept belongs to one standing of the views: as soon as any of them moves, all is
-forgotten. So a run's opened payload, which is in its answer, is forgotten when the run's erasure,
-an event as all else, reaches the views; and the table of run keys, which is no view's, changes only
-with events too. An answer that depends on anything else (deliveries, keys, the clock) must not be
-asked for here.
+forgotten. One table beside the views is read too, that of run keys. It changes in the transaction
+that appends an event, before any view: a run that is erased while the views are stopped must not
+be shown from here. So where the log ends belongs to the standing as well. An answer that depends on
+anything else (deliveries, credentials, the clock) must not be asked for here.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from sys import getsizeof
 from typing import Any
 
 from ledger.api.door import Door
@@ -33,8 +34,13 @@ from ledger.api.replies import Reply
 from ledger.api.turns import Turns
 from ledger.application.principal import Principal
 
-# Where every view stands.
-_LOOK = "SELECT name, generation, position FROM ledger.projection"
+_LOG = "log"
+
+# Where every view stands, and where the log ends.
+_LOOK = f"""
+SELECT name, generation, position FROM ledger.projection
+UNION ALL SELECT '{_LOG}', 0, COALESCE(max(notification_id), 0) FROM ledger.ledger_events
+"""
 
 _BUDGET = 24 * 1024 * 1024
 """Bytes that a process keeps."""
@@ -42,12 +48,9 @@ _BUDGET = 24 * 1024 * 1024
 _OVERHEAD = 1500
 """Bytes that an answer takes beside its body and its key's words; an upper guess."""
 
-_WORD = 60
-"""Bytes that a word of a key takes beside its letters."""
-
 _Key = tuple[Any, ...]
 _Standing = dict[str, tuple[int, int]]
-"""view → (generation, position)."""
+"""view, or the log → (generation, position)."""
 
 Finish = Callable[[Sequence[Any]], Reply | None]
 """Makes the answer of the rows; None where they do not tell it yet. What it uses beside the rows
@@ -79,19 +82,23 @@ class Answers:
         statement: str,
         parameters: Mapping[str, Any],
         finish: Finish,
+        *,
+        long: bool = False,
     ) -> Reply | None:
         """The answer as of now or later. Raises what the door or ``finish`` raises."""
         key = _key(principal, statement, parameters)
         if key in self._kept and (reply := await self._confirmed(key)) is not None:
             return reply
-        ask = partial(self._ask, key, principal, statement, parameters, finish)
+        fetch = partial(self._door.fetch, principal, statement, parameters, long=long)
+        ask = partial(self._ask, key, fetch, finish)
         return await self._asked.take(key, ask)
 
     def heard(self, view: str, position: int) -> None:
         """A view is told to have moved on to a position, some time ago."""
         generation, known = self._standing.get(view, (0, 0))
         if position > known:
-            self._move({**self._standing, view: (generation, position)})
+            end = max(position, self._standing.get(_LOG, (0, 0))[1])
+            self._move({**self._standing, view: (generation, position), _LOG: (0, end)})
 
     async def _confirmed(self, key: _Key) -> Reply | None:
         """What is kept under a key, if it is still true."""
@@ -116,18 +123,13 @@ class Answers:
         self._bytes = 0
 
     async def _ask(
-        self,
-        key: _Key,
-        principal: Principal,
-        statement: str,
-        parameters: Mapping[str, Any],
-        finish: Finish,
+        self, key: _Key, fetch: Callable[[], Awaitable[Sequence[Any]]], finish: Finish
     ) -> Reply | None:
         # Who waited for this turn finds, most often, what the turn before has kept.
         if key in self._kept and (reply := await self._confirmed(key)) is not None:
             return reply
         moves = self._moves
-        reply = finish(await self._door.fetch(principal, statement, parameters))
+        reply = finish(await fetch())
         if reply is not None and moves == self._moves:
             self._keep(key, reply)
         return reply
@@ -157,10 +159,7 @@ def _key(principal: Principal, statement: str, parameters: Mapping[str, Any]) ->
 
 
 def _size(key: _Key) -> int:
-    words = sum(len(v) if isinstance(v, tuple) else 1 for v in key)
-    letters = sum(
-        sum(map(len, v)) if isinstance(v, tuple) else len(v)
-        for v in key[4:]
-        if isinstance(v, str | tuple)
-    )
-    return _OVERHEAD + _WORD * words + letters
+    """Bytes that an answer takes beside its body: its parameters are whatever a client sends."""
+    words = key[4:]
+    items = sum(sum(map(getsizeof, word)) for word in words if isinstance(word, tuple))
+    return _OVERHEAD + sum(map(getsizeof, words)) + items

@@ -182,7 +182,9 @@ async def summarize_executions(
     filters: dict[str, Any] = tenant_filters(principal) | query.chosen()
     if "project_tag" in filters:
         filters["project_tag"] = list(dict.fromkeys(filters["project_tag"]))
-    read = Read(request, principal, query, min_position, _VIEW)
+    # Tags are counted line by line where several are asked for.
+    is_long = "project_tag" in filters
+    read = Read(request, principal, query, min_position, _VIEW, long=is_long)
 
     def finish(rows: Sequence[Any]) -> Reply:
         data = json.dumps({"data": _summary(rows)}, separators=(",", ":"))

@@ -157,6 +157,6 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_error)
-    # The pool's own errors (no connection in time, too many waiting) are operational ones too.
+    # The door's own errors (no connection in time, too many waiting) are operational ones too.
     for kind in (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBUILT):
         app.add_exception_handler(kind, refusal)

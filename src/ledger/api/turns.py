@@ -38,8 +38,8 @@ class Turns(Generic[T]):
             self._pass_on(key, ask)
 
     def _pass_on(self, key: Hashable, ask: _Ask[T]) -> None:
-        """The turn is over: the next one is for those who have come since it began."""
-        if waiting := self._waiting.pop(key):
+        """The turn is over: the next one is for those who have come since it began, and stayed."""
+        if waiting := [future for future in self._waiting.pop(key) if not future.done()]:
             self._waiting[key] = []
             task = asyncio.create_task(self._ask_for(waiting, key, ask))
             self._tasks.add(task)
@@ -52,6 +52,11 @@ class Turns(Generic[T]):
             for future in waiting:
                 if not future.done():
                     future.set_exception(error)
+        except asyncio.CancelledError:
+            # The process ends, or what we asked was given up: nobody is left to wait for ever.
+            for future in waiting:
+                future.cancel()
+            raise
         else:
             for future in waiting:
                 if not future.done():

@@ -1,0 +1,400 @@
+"""Kept answers: nobody is told anything but what a look at the rows would have told him then.
+
+Two workers serve one database. ``other`` hears nothing of the views: only its looks can tell it
+that they have moved.
+"""
+
+import asyncio
+import random
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
+from itertools import product
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from ledger.api.answers import Answers
+from ledger.api.replies import Reply, answer
+from ledger.application.principal import Principal
+from ledger.bootstrap.api import create_api
+from ledger.settings import Settings
+from tests.conftest import MASTER_KEY
+from tests.support.edge import Edge, edge_of
+from tests.support.facts import fact
+from tests.support.rebuilding import rebuild, view
+from tests.support.service import Clock, Service
+from tests.support.time_travel import Question, Questions, World, as_of, told
+from tests.support.views import insert_raw, query, until
+
+SETTINGS = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
+ANYONE = Principal("KEY", "api_key", frozenset({"read"}), "ORG-26-000001")
+
+
+@contextmanager
+def beside(edge: Edge, **options: Any) -> Iterator[Edge]:
+    """Another worker for the same callers, whose answers hear nothing of the views."""
+    stack, app = AsyncExitStack(), create_api(SETTINGS, edge.conninfo, edge.clock)
+    services = app.state.services
+    services.answers = Answers(services.door, **options)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    http = httpx.AsyncClient(transport=transport, base_url="http://ledger.test")
+    http.headers.update(edge.service.http.headers)
+    for context in (app.router.lifespan_context(app), http):
+        edge.run(stack.enter_async_context(context))
+    worker = Edge(Service(app, edge.service.loops, edge.clock, http), edge._loop, edge.conninfo)
+    worker._lines = edge._lines
+    try:
+        yield worker
+    finally:
+        edge.run(stack.aclose())
+
+
+@pytest.fixture(scope="module")
+def other(edge: Edge) -> Iterator[Edge]:
+    """The worker that hears nothing."""
+    with beside(edge) as other:
+        yield other
+
+
+@pytest.fixture
+def alone(conninfo: str) -> Iterator[Edge]:
+    """A service with a database that may be harmed."""
+    with edge_of(SETTINGS, conninfo) as edge:
+        yield edge
+
+
+def with_run(edge: Edge) -> tuple[str, str]:
+    """A new line with a run that has an input."""
+    line = edge.fresh(project_tags=["before"])
+    started = {"service_line_id": line, "input": {"said": "secret"}}
+    (begun,) = edge.accept(fact("run.started", None, started))
+    return line, begun["subject"]
+
+
+def of_a_line(line: str, run: str) -> list[str]:
+    """Every read whose answers are kept."""
+    return [
+        "/v1/execution?project_tag=before,after",
+        "/v1/execution/summary?project_tag=after",
+        f"/v1/execution/{line}",
+        f"/v1/execution/{line}/runs?status=running,completed",
+        f"/v1/runs/{run}",
+    ]
+
+
+# What is given again.
+
+
+def test_a_kept_answer_is_given_without_its_rows(edge: Edge, other: Edge) -> None:
+    paths = of_a_line(*with_run(edge))
+    for worker in (edge, other):
+        first = [told(worker.get(path)) for path in paths]
+        assert [told(worker.get(path)) for path in paths] == first
+        with psycopg.connect(edge.conninfo) as connection:
+            views = "ledger.execution, ledger.execution_count, ledger.run, ledger.run_version"
+            connection.execute(f"LOCK TABLE {views} IN ACCESS EXCLUSIVE MODE".encode())
+            assert [told(worker.get(path)) for path in paths] == first
+
+
+def test_what_another_worker_acknowledged_is_shown(edge: Edge, other: Edge) -> None:
+    """To whoever knows the tag of the answer before, too."""
+    for reader, writer in ((other, edge), (edge, other)):
+        line, run = with_run(writer)
+        paths = of_a_line(line, run)
+        before = [reader.get(path) for path in paths * 3][-len(paths) :]
+        items = writer.accept(
+            fact("service_line.updated", line, {"project_tags": ["after"]}),
+            fact("run.completed", run, {"output": 1}),
+        )
+        for path, old in zip(paths, before, strict=True):
+            tag = old.headers.get("etag", '"none"')
+            new = reader.get(path, headers={"if-none-match": tag})
+            assert (new.status_code, new.content == old.content) == (200, False)
+            assert new.headers.get("etag") != tag
+            assert int(new.headers["ledger-position"]) >= items[-1]["position"]
+            known = reader.get(path, headers={"if-none-match": new.headers.get("etag", "*")})
+            assert known.status_code == (304 if "etag" in new.headers else 200)
+            assert known.headers["ledger-position"] == new.headers["ledger-position"]
+
+
+def test_what_one_request_is_told_in_headers_no_other_is(edge: Edge) -> None:
+    path = f"/v1/execution/{edge.fresh()}"
+    names = [name for name, _ in edge.get(path).headers.multi_items()]
+    for number in range(3):
+        known = edge.get(path, headers={"if-none-match": edge.get(path).headers["etag"]})
+        assert (known.status_code, edge.request("HEAD", path).status_code) == (304, 405)
+        shown = edge.get(path, headers={"x-request-id": f"mine-{number}"})
+        assert (shown.status_code, shown.headers["x-request-id"]) == (200, f"mine-{number}")
+        assert [name for name, _ in shown.headers.multi_items()] == names
+    key = {"idempotency-key": path}
+    for _ in range(2):
+        replayed = edge.post(f"{path}/pause", json={"reason": "r"}, headers=key)
+    assert replayed.headers["idempotency-replayed"] == "true"
+    shown = edge.get(path)
+    assert shown.json() == replayed.json()
+    assert [name for name, _ in shown.headers.multi_items()] == names
+
+
+# Random work, random questions, three workers.
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_worker_that_keeps_answers_says_what_one_that_keeps_none_does(
+    conninfo: str, seed: int
+) -> None:
+    begin = datetime(2026, 12, 30, 21, 0, tzinfo=UTC)
+    with (
+        edge_of(SETTINGS, conninfo, Clock(begin)) as first,
+        beside(first) as deaf,
+        beside(first, budget=0) as forgetful,
+    ):
+        world, dice = World(first, seed), random.Random(seed)
+        asker, asked, bodies = Questions(world), list[Question](), dict[str | None, bytes]()
+        for _ in range(24):
+            world.edge = dice.choice([first, deaf])
+            world.work()
+            for question in [*asker.some(6), *dice.sample(asked, min(len(asked), 12))]:
+                asked.append(question)
+                params: dict[str, Any] = dict(question.params)
+                if dice.random() < 0.2:
+                    params |= as_of(world.edge.clock.now)
+                workers = [forgetful, *dice.sample([first, first, deaf, deaf], 3)]
+                headers = {"x-request-id": "same", "ledger-min-position": str(world.head)}
+                token = world.tokens[question.by]
+                asking = {"params": params, "headers": headers}
+                answers = [told(w.get(question.path, token, **asking)) for w in workers]
+                assert answers == answers[:1] * 4, question
+                tag, body = answers[0].tag, answers[0].body
+                assert tag is None or bodies.setdefault(tag, body) == body
+                asker.hear(question, answers[0])
+            if dice.random() < 0.7:
+                world.move()
+
+
+def test_every_read_shows_all_that_was_acknowledged_before_it_began(
+    edge: Edge, other: Edge
+) -> None:
+    lines = [edge.fresh() for _ in range(3)]
+    acknowledged = dict.fromkeys(lines, 0)
+    workers = (edge.service, other.service)
+    done, seen = asyncio.Event(), list[tuple[int, int]]()
+
+    async def write(worker: Service, dice: random.Random) -> None:
+        for _ in range(40):
+            line = dice.choice(lines)
+            await worker.accept(fact("run.requested", None, {"service_line_id": line}))
+            acknowledged[line] += 1
+
+    async def read(worker: Service, dice: random.Random) -> None:
+        while not done.is_set():
+            line = dice.choice(lines)
+            least = acknowledged[line]
+            seen.append((least, (await worker.line(line))["open_runs"]))
+
+    async def play() -> None:
+        reading = [read(worker, random.Random(n)) for n, worker in enumerate(workers * 4)]
+        readers = [asyncio.create_task(one) for one in reading]
+        await asyncio.gather(*(write(worker, random.Random(n)) for n, worker in enumerate(workers)))
+        done.set()
+        await asyncio.gather(*readers)
+
+    edge.run(play())
+    assert len(seen) > 100
+    assert [(least, shown) for least, shown in seen if shown < least] == []
+
+
+# Whatever happens to the views.
+
+
+def shows(edge: Edge, line: str) -> str:
+    """The line's only tag."""
+    (tag,) = edge.data(f"/v1/execution/{line}")["project_tags"]
+    return str(tag)
+
+
+HAPPENS = {
+    "restored to an earlier position": "UPDATE ledger.projection SET position = position - 1",
+    "one alone restored": "UPDATE ledger.projection SET position = 0 WHERE name = 'execution'",
+    "gone": "DELETE FROM ledger.projection WHERE name = 'webhook'",
+    "new": "INSERT INTO ledger.projection VALUES ('another', 1, 1, 0)",
+}
+
+
+def test_no_answer_outlives_a_change_of_where_the_views_stand(alone: Edge) -> None:
+    line = alone.fresh(project_tags=["word-0"])
+    alone.service.loops.projector.stop()
+    with beside(alone) as deaf:
+        for number, (what, statement) in enumerate(HAPPENS.items()):
+            for worker in (alone, deaf, alone, deaf):
+                assert shows(worker, line) == f"word-{number}"
+            rows = f"head = replace(head, 'word-{number}', 'word-{number + 1}')"
+            with psycopg.connect(alone.conninfo) as connection:
+                connection.execute(statement.encode())
+                connection.execute(f"UPDATE ledger.execution SET {rows}".encode())
+            for worker in (alone, deaf):
+                assert shows(worker, line) == f"word-{number + 1}", what
+
+
+def test_no_answer_is_of_before_a_rebuild_s_swap(alone: Edge) -> None:
+    line = alone.fresh(project_tags=["right"])
+    with beside(alone) as deaf:
+        query(alone.conninfo, "UPDATE ledger.execution SET head = replace(head, 'right', 'wrong')")
+        for worker in (alone, deaf, alone, deaf):
+            assert shows(worker, line) == "wrong"
+        rebuild(alone.conninfo, view("execution"))
+        for worker in (alone, deaf):
+            assert shows(worker, line) == "right"
+
+
+def test_a_run_that_is_erased_while_the_views_stand_still_is_shown_by_nobody(alone: Edge) -> None:
+    """Its erasure is answered after 2 s whether or not the views have taken it in."""
+    line, run = with_run(alone)
+    paths = [f"/v1/runs/{run}", f"/v1/execution/{line}/runs"]
+    with beside(alone) as deaf:
+        alone.service.loops.projector.stop()
+        for worker in (alone, deaf, alone, deaf):
+            assert all("secret" in worker.get(path).text for path in paths)
+        destroy = "UPDATE ledger.run_key SET wrapped = NULL, destroyed_at = now() WHERE run_id = %s"
+        query(alone.conninfo, destroy, run)
+        insert_raw(alone.conninfo, "run.erased/1", b"")
+        for worker in (alone, deaf):
+            assert not any("secret" in worker.get(path).text for path in paths)
+
+
+# What is asked here, with statements of our own.
+
+POSITION = "SELECT position::text FROM ledger.projection WHERE name = 'execution'"
+# The same, seen at once but told only when nobody holds lock 7.
+HELD_UP = f"""WITH seen (position) AS MATERIALIZED ({POSITION})
+    SELECT position || pg_advisory_xact_lock_shared(7)::text FROM seen"""
+HOLDS_UP = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND NOT granted"
+TENANT = """SELECT concat_ws('/', current_setting('ledger.organization_id'),
+    current_setting('ledger.workspace_id'), %(word)s::text, %(words)s::text[])"""
+BRIEF = "SELECT cardinality(%(words)s::text[]) || left(%(word)s, 1)"
+
+
+class Asker:
+    """Asks for a text; it is counted how often that was read."""
+
+    def __init__(self, edge: Edge, budget: int = 10**6) -> None:
+        services = edge.service.app.state.services
+        self.answers, self.reads = Answers(services.door, budget), 0
+        services.positions.tell(self.answers.heard)
+
+    async def ask(self, statement: str, by: Principal = ANYONE, **parameters: Any) -> str:
+        def finish(rows: Sequence[Any]) -> Reply:
+            self.reads += 1
+            return answer(rows[0][0], 0)
+
+        reply = await self.answers.find(by, statement, parameters, finish)
+        assert reply is not None
+        return bytes(reply.body).decode()
+
+
+async def asking(edge: Edge, **options: Any) -> Asker:
+    """One that knows where the views stand: they rest."""
+    asker = Asker(edge, **options)
+    while asker.reads < 2:
+        await asker.ask("SELECT ''")
+    asker.reads = 0
+    return asker
+
+
+def test_only_who_asks_the_same_within_the_same_tenant_is_told_the_same(edge: Edge) -> None:
+    tenants = [("ORG-26-000001", None), ("ORG-26-000001", "WS-1"), ("ORG-26-000002", "WS-1")]
+    people = [Principal("KEY", "api_key", frozenset({"read"}), *tenant) for tenant in tenants]
+    words = ([], ["a"], ["a", "b"], ["b", "a"], ["a,b"], ["{a,b}"])
+    statements, one_word = (TENANT, TENANT + " || '!'"), ("", "a", "ä")
+    questions = list(product(statements, people, one_word, words))
+
+    async def play() -> None:
+        asker, forgetful = await asking(edge), Asker(edge, budget=0)
+        for statement, by, word, some in random.Random(1).sample(questions * 2, k=216):
+            said = await asker.ask(statement, by, word=word, words=some)
+            assert said == await forgetful.ask(statement, by, word=word, words=some)
+        assert asker.reads == len(questions)
+        pair = "SELECT %(one)s::text || %(other)s::text"
+        assert await asker.ask(pair, one="a", other="b") == "ab"
+        assert await asker.ask(pair, other="a", one="b") == "ba"
+
+    edge.run(play())
+
+
+def test_many_who_ask_the_same_cost_one_reading_after_each_write(edge: Edge) -> None:
+    line = edge.fresh()
+
+    async def play() -> None:
+        asker = await asking(edge)
+        for reads in (1, 2, 3):
+            at_once = await asyncio.gather(*(asker.ask(POSITION) for _ in range(20)))
+            assert {*at_once, await asker.ask(POSITION)} == {at_once[0]}
+            assert asker.reads == reads
+            await edge.service.accept(fact("execution.checked_in", line))
+
+    edge.run(play())
+
+
+def test_an_answer_that_is_overtaken_while_it_is_read_is_for_its_asker_alone(edge: Edge) -> None:
+    """Not for who comes after the write, and never again."""
+    write = fact("run.requested", None, {"service_line_id": edge.fresh()})
+
+    async def play() -> None:
+        asker = await asking(edge)
+        with psycopg.connect(edge.conninfo) as connection:
+            connection.execute("SELECT pg_advisory_lock(7)")
+            first = asyncio.create_task(asker.ask(HELD_UP))
+            await asyncio.to_thread(until, lambda: edge.select(HOLDS_UP), "the reading")
+            (item,) = await edge.service.accept(write)
+            second = asyncio.create_task(asker.ask(HELD_UP))
+        assert int(await first) < item["position"] == int(await second)
+        assert int(await asker.ask(HELD_UP)) == item["position"]
+
+    edge.run(play())
+
+
+@pytest.mark.parametrize("letter", ["a", "語", "\U0001f600"])
+def test_what_is_kept_takes_no_more_memory_than_its_budget(edge: Edge, letter: str) -> None:
+    """Whatever words are asked for."""
+
+    async def play() -> None:
+        budget = 2**19
+        asker, dice = await asking(edge, budget=budget), random.Random(1)
+        tracemalloc.start()
+        try:
+            for number in range(200):
+                words = [f"{number}{letter}" * dice.randint(1, 400) for _ in range(number % 7)]
+                await asker.ask(dice.choice([BRIEF, TENANT]), word=letter, words=words)
+                assert asker.answers.bytes_kept <= budget
+            assert budget * 0.8 < asker.answers.bytes_kept
+            assert tracemalloc.get_traced_memory()[0] < budget
+        finally:
+            tracemalloc.stop()
+
+    edge.run(play())
+
+
+def test_what_was_given_longest_ago_is_dropped_first_and_nothing_for_what_is_too_large(
+    edge: Edge,
+) -> None:
+    async def play() -> None:
+        asker = await asking(edge, budget=2**15)
+
+        async def reads(word: str, letters: int) -> int:
+            before = asker.reads
+            await asker.ask(BRIEF, word=word * letters, words=[])
+            return asker.reads - before
+
+        assert [await reads(word, 2000) for word in "abcdefg"] == [1] * 7
+        for word in "hijklmnop":
+            assert (await reads("a", 2000), await reads(word, 2000)) == (0, 1)
+        assert await reads("b", 2000) == 1
+        assert [await reads("z", 2**13) for _ in range(2)] == [1, 1]
+        assert [await reads(word, 2000) for word in "apb"] == [0, 0, 0]
+        asker.answers.heard("execution", 10**9)
+        assert asker.answers.bytes_kept == 0
+
+    edge.run(play())

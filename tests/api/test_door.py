@@ -1,0 +1,309 @@
+"""Reads through the door, on both loops: each gets its own, and what takes long stands aside."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import UTC, date, datetime, tzinfo
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+import uvloop
+from psycopg import errors
+
+from ledger.api import door as doors
+from ledger.api.door import Door
+from ledger.application.principal import Principal
+from tests.support.doors import (
+    HELD,
+    READERS,
+    SCOPE,
+    gathered,
+    holding,
+    play_with_door,
+    soon,
+    writers,
+)
+from tests.support.views import query
+
+ADMIN = Principal("KEY-26-000001", "api_key", frozenset({"admin"}))
+PREPARED = "SELECT name, statement FROM pg_prepared_statements WHERE statement ~ %(like)s"
+
+Tell = Callable[..., None]
+
+
+class Nowhere(tzinfo):
+    """A time zone with a bug."""
+
+    def utcoffset(self, _: datetime | None) -> Any:
+        raise RuntimeError("a bug")
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def tell(request: pytest.FixtureRequest, conninfo: str) -> Tell:
+    """Plays with a door of its own, on either loop."""
+    return partial(play_with_door, request.param, conninfo)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_each_of_many_gets_its_own_rows_or_its_own_error(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(doors, "_OPTIONS", doors._OPTIONS.replace("=10s", "=500ms"))
+    dice = random.Random(seed)
+    failing = [
+        ("SELECT * FROM nowhere", errors.UndefinedTable),
+        ("SELECT 1 / (%(n)s::int - %(n)s::int)", errors.DivisionByZero),
+        ("SELECT pg_sleep(9)", errors.QueryCanceled),
+        ("SELECT %(nothing)s", psycopg.ProgrammingError),
+        ("SELECT %(odd)s", psycopg.ProgrammingError),
+        ("SELECT %(nul)s::text", psycopg.DataError),
+        ("SELECT %(broken)s", RuntimeError),
+        ("SELECT 'infinity'::timestamptz", psycopg.DataError),
+        ("DO 'BEGIN END'", psycopg.ProgrammingError),
+        ("COPY (SELECT 1) TO STDOUT", psycopg.ProgrammingError),
+        ("SELECT '50%'", psycopg.ProgrammingError),
+    ]
+
+    async def read(door: Door, n: int) -> None:
+        principal, long = dice.choice([*READERS, ADMIN, None]), dice.random() < 0.1
+        broken = datetime(2026, 1, 1, tzinfo=Nowhere())
+        values = {"n": n, "odd": object(), "nul": "\0", "broken": broken}
+        if dice.random() < 0.1:
+            statement, error = dice.choice(failing)
+            with pytest.raises(error):
+                await door.fetch(principal, statement, values, long=long)
+        elif dice.random() < 0.1:
+            statement = dice.choice(["SELECT pg_sleep(0.02)", failing[1][0]])
+            reading = asyncio.create_task(door.fetch(principal, statement, values))
+            for _ in range(dice.randrange(6)):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        else:
+            own = (principal and principal.organization_id) or ""
+            more = (principal and principal.workspace_id) or ""
+            rows = await door.fetch(principal, SCOPE, values, long=long)
+            assert rows == [(own, more, n)]
+
+    async def play(door: Door) -> None:
+        numbers = iter(range(400))
+
+        async def reader() -> None:
+            for n in numbers:
+                await read(door, n)
+
+        assert await gathered([reader() for _ in range(40)]) == [None] * 40
+
+    tell(play)
+
+
+def test_a_setting_is_sent_once_for_a_tenants_reads_and_ends_with_their_group(tell: Tell) -> None:
+    used = """SELECT generic_plans + custom_plans FROM pg_prepared_statements
+        WHERE statement ~ '^.SELECT set_config'"""
+
+    async def play(door: Door) -> None:
+        ((before,),) = await door.fetch(None, used, {})
+        principals = [READERS[1], READERS[2], None, READERS[1], READERS[2], ADMIN, READERS[1]]
+        asking = [door.fetch(each, SCOPE, {"n": 1}) for each in principals]
+        told = [(row[0][0], row[0][1]) for row in await gathered(asking)]
+        assert told[0] == told[3] == told[6] == ("ORG-1", "WKS-1")
+        assert told[1] == told[4] == ("ORG-2", "WKS-2")
+        assert told[2] == told[5] == ("", "")
+        # Three tenants, and this one's own.
+        assert await door.fetch(None, used, {}) == [(before + 4,)]
+        assert await door.fetch(ADMIN, SCOPE, {"n": 1}) == [("", "", 1)]
+
+    tell(play, size=1)
+
+
+def test_more_than_a_thousand_do_not_wait(tell: Tell, conninfo: str) -> None:
+    async def play(door: Door) -> None:
+        async with holding(conninfo):
+            reading = []
+            for count in (16, 1000):
+                reading += [asyncio.create_task(door.fetch(None, HELD, {})) for _ in range(count)]
+                await soon(lambda: not door._idle and len(door._lanes) == 2, "all to be busy")
+            await soon(lambda: len(door._short) == 1000, "all to wait")
+            with pytest.raises(psycopg.OperationalError, match="too many"):
+                await door.fetch(None, HELD, {})
+        assert await gathered(reading) == [[(1,)]] * 1016
+
+    tell(play, size=2)
+
+
+def test_what_takes_long_delays_nothing_short(tell: Tell, conninfo: str) -> None:
+    async def play(door: Door) -> None:
+        async with holding(conninfo):
+            pages = [asyncio.create_task(door.fetch_page(None, HELD, {})) for _ in range(8)]
+            await soon(lambda: door._taken, "the first page to be under way")
+            assert len(door._taken) + len(door._long) == 4
+            for _ in range(3):
+                longs = [door.fetch(None, HELD, {}, long=True) for _ in range(6)]
+                pages += map(asyncio.create_task, longs)
+                shorts = [door.fetch(READERS[0], SCOPE, {"n": n}) for n in range(20)]
+                assert [rows[0][2] for rows in await gathered(shorts)] == list(range(20))
+            await soon(lambda: len(door._taken) > 1, "several at once")
+            assert len(door._taken) <= len(door._lanes) / 2
+            assert not any(page.done() for page in pages)
+        assert await gathered(pages) == [[(1,)]] * len(pages)
+
+    tell(play)
+
+
+def test_who_was_passed_over_is_asked_again_before_all_others(tell: Tell) -> None:
+    async def play(door: Door) -> None:
+        order = list[Any]()
+
+        async def read(n: int) -> None:
+            rows = await door.fetch(None, "SELECT %(n)s::int", {"n": n})
+            order.append(rows[0][0])
+
+        bad = [door.fetch(None, "SELECT 1 / %(n)s::int", {"n": 0}) for _ in range(4)]
+        told = await gathered([*bad, *map(read, range(12))])
+        assert [type(error) for error in told[:4]] == [errors.DivisionByZero] * 4
+        assert order == list(range(12))
+
+    tell(play, size=1)
+
+
+def test_who_may_not_even_set_the_scope_is_told_so(tell: Tell, conninfo: str) -> None:
+    async def play(door: Door) -> None:
+        no_tenant = Principal("KEY-26-000009", "api_key", frozenset(), "ORG-\0")
+        asking = [door.fetch(each, SCOPE, {"n": 1}) for each in (no_tenant, READERS[1])]
+        error, rows = await gathered(asking)
+        assert isinstance(error, psycopg.DataError)
+        assert rows == [("ORG-1", "WKS-1", 1)]
+        query(conninfo, "REVOKE EXECUTE ON FUNCTION set_config FROM PUBLIC")
+        told = await gathered([door.fetch(each, SCOPE, {"n": 1}) for each in READERS])
+        assert {type(error) for error in told} == {errors.InsufficientPrivilege}
+
+    tell(play)
+
+
+def test_a_read_that_meets_a_deadlock_is_asked_again(tell: Tell, conninfo: str) -> None:
+    locking = "SELECT 1 FROM pg_advisory_xact_lock_shared(%(n)s::int)"
+
+    async def play(door: Door) -> None:
+        async with await psycopg.AsyncConnection.connect(conninfo) as other:
+            # The read is the one that finds the deadlock, and gives way.
+            await other.execute("SET LOCAL deadlock_timeout = '60s'")
+            await other.execute("SELECT pg_advisory_xact_lock(2)")
+            reading = [asyncio.create_task(door.fetch(None, locking, {"n": n})) for n in (1, 2)]
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while await asyncio.to_thread(query, conninfo, waiting) != [(1,)]:
+                assert not reading[1].done()
+            await other.execute("SELECT pg_advisory_xact_lock(1)")
+        assert await gathered(reading) == [[(1,)]] * 2
+
+    tell(play)
+
+
+def test_values_of_every_kind_come_back_as_they_were(tell: Tell) -> None:
+    values: list[tuple[str, Any]] = [
+        ("text", "50% of »ä« 'x' %s %% \\"),
+        ("text[]", ["a,b", '"', "ü", ""]),
+        ("text[]", []),
+        ("timestamptz", datetime(2026, 3, 31, 23, 59, 59, 123456, UTC)),
+        ("date", date(2026, 2, 28)),
+        *(("bigint", number) for number in (0, -1, 2**15, 2**31, 2**62)),
+        ("bool", True),
+        ("bool", False),
+        ("text", None),
+        ("bytea", b"\0\xff"),
+    ]
+
+    async def play(door: Door) -> None:
+        for kind, value in values:
+            statement = f"SELECT 1 AS a, %(v)s::{kind}, 7 %% 4, '%%', %(v)s::{kind} IS NULL"
+            rows = await door.fetch(None, statement, {"v": value, "unused": object()})
+            assert rows == [(1, value, 3, "%", value is None)]
+
+    tell(play)
+
+
+def test_what_is_large_goes_both_ways_at_once(tell: Tell) -> None:
+    async def play(door: Door) -> None:
+        text = "x" * 3_000_000
+        both = [
+            door.fetch(None, "SELECT %(t)s::text || %(n)s", {"t": text, "n": n}) for n in "abcd"
+        ]
+        rows = "SELECT n, repeat('y', 500) FROM generate_series(1, 20000) AS n"
+        *told, many = await gathered([*both, door.fetch(None, rows, {})])
+        assert [row[0][0] == text + n for row, n in zip(told, "abcd", strict=True)] == [True] * 4
+        assert len(many) == 20_000
+        assert writers() == 0
+
+    tell(play, size=1)
+
+
+def test_statements_are_prepared_once_and_anew_after_an_error(tell: Tell) -> None:
+    async def names(door: Door, like: str) -> list[str]:
+        return [name for name, _ in await door.fetch(None, PREPARED, {"like": like})]
+
+    async def play(door: Door) -> None:
+        dividing = "SELECT 12 / %(n)s::int AS divided"
+        for n in (1, 2, 3):
+            assert await door.fetch(None, dividing, {"n": n}) == [(12 // n,)]
+        (first,) = await names(door, "divided")
+        with pytest.raises(errors.DivisionByZero):
+            await door.fetch(None, dividing, {"n": 0})
+        assert await names(door, "divided") == []
+        assert await door.fetch(None, dividing, {"n": 4}) == [(3,)]
+        assert await names(door, "divided") != [first]
+        for _ in range(2):
+            asking = [door.fetch(None, f"SELECT {n} AS one_of_many", {}) for n in range(250)]
+            assert await gathered(asking) == [[(n,)] for n in range(250)]
+        assert 90 < len(await names(door, "")) <= 101
+
+    tell(play, size=1)
+
+
+def test_a_prepared_statement_reads_what_its_view_is_made_of_now(tell: Tell, conninfo: str) -> None:
+    made = """CREATE TABLE ledger.made_{n} AS SELECT {n} AS number;
+        CREATE OR REPLACE VIEW ledger.made AS SELECT number FROM ledger.made_{n};
+        GRANT SELECT ON ledger.made TO ledger_api; DROP TABLE IF EXISTS ledger.made_{before}"""
+
+    async def play(door: Door) -> None:
+        for n in range(1, 5):
+            await asyncio.to_thread(query, conninfo, made.format(n=n, before=n - 1))
+            for _ in range(8):
+                rows = await door.fetch(None, "SELECT number FROM ledger.made", {})
+                assert rows == [(n,)]
+        assert len(await door.fetch(None, PREPARED, {"like": "^SELECT number"})) == 1
+
+    tell(play, size=1)
+
+
+def test_whatever_is_under_way_ends_with_the_door(tell: Tell, conninfo: str) -> None:
+    async def play(door: Door) -> None:
+        async with holding(conninfo):
+            gone = asyncio.create_task(door.fetch_page(None, HELD, {}))
+            await soon(lambda: door._taken, "the page to be under way")
+            gone.cancel()
+            pages = [asyncio.create_task(door.fetch_page(None, HELD, {})) for _ in range(9)]
+            shorts = [asyncio.create_task(door.fetch(None, HELD, {})) for _ in range(300)]
+            await soon(lambda: not door._idle and door._connecting, "all to be busy")
+            await door.close()
+            assert not door._walking
+            told = await gathered([*pages, *shorts])
+            assert {type(error) for error in told} == {psycopg.OperationalError}
+            with pytest.raises(psycopg.OperationalError):
+                await door.fetch(None, "SELECT 1", {})
+
+    tell(play)
+
+
+def test_a_role_with_special_powers_is_none_to_read_as(conninfo: str) -> None:
+    async def play() -> None:
+        door = Door(conninfo)
+        with pytest.raises(AssertionError):
+            await door.open()
+        assert (door._lanes, asyncio.all_tasks()) == (set(), {asyncio.current_task()})
+
+    query(conninfo, "ALTER ROLE ledger_api BYPASSRLS")
+    try:
+        asyncio.run(play())
+    finally:
+        query(conninfo, "ALTER ROLE ledger_api NOBYPASSRLS")
