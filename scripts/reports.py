@@ -156,12 +156,7 @@ class Reporter:
 
     def requested(self, line: Line) -> None:
         """A run is asked for."""
-        keyed = line.run = self.book.begin_run(line)
-        body = RunRequested(
-            run_id_origin="issued", triggered_by=_TRIGGER, input=keyed.seal("input", PROMPT)
-        )
-        data = {"service_line_id": line.id, "triggered_by": CALLER, "input": PROMPT}
-        self.book.run_fact(line, keyed, "run.requested", data, body, _AGENT, issued=True)
+        self._begin_run(line, "run.requested", RunRequested)
 
     def started(self, line: Line) -> None:
         """… and starts."""
@@ -171,12 +166,16 @@ class Reporter:
 
     def begun(self, line: Line) -> None:
         """A run starts that nobody had asked for before."""
+        self._begin_run(line, "run.started", RunStarted)
+
+    def _begin_run(
+        self, line: Line, kind: str, event: type[RunRequested] | type[RunStarted]
+    ) -> None:
         keyed = line.run = self.book.begin_run(line)
-        body = RunStarted(
-            run_id_origin="issued", triggered_by=_TRIGGER, input=keyed.seal("input", PROMPT)
-        )
+        sealed = keyed.seal("input", PROMPT)
+        body = event(run_id_origin="issued", triggered_by=_TRIGGER, input=sealed)
         data = {"service_line_id": line.id, "triggered_by": CALLER, "input": PROMPT}
-        self.book.run_fact(line, keyed, "run.started", data, body, _AGENT, issued=True)
+        self.book.run_fact(line, keyed, kind, data, body, _AGENT, issued=True)
 
     def completed(self, line: Line) -> None:
         """The run ends as meant."""
