@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import random
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 from ledger.store.embedded.place import find_place
 from tests.support.facts import ORGANIZATION, activation
 from tests.support.log_checker import check
-from tests.support.served import Served, free_port, post, run_ledger
+from tests.support.served import Served, connections, free_port, post, run_ledger
 from tests.support.views import query, until
 
 _numbers = itertools.count(1)
@@ -128,7 +127,9 @@ def kill_workers(served: Served, token: str, kills: int) -> None:
     try:
         for _ in range(kills):
             await_more(operators, 40)
-            os.kill(random.choice(served.api_workers()), signal.SIGKILL)
+            # One that serves somebody: all four may have come to the same worker.
+            held = connections(served)
+            os.kill(max(held, key=held.__getitem__), signal.SIGKILL)
             until(lambda: len(served.api_workers()) == served.workers, "a successor")
     finally:
         stopping.set()
