@@ -143,6 +143,7 @@ def test_what_cannot_be_answered_now_is_said_and_what_was_seen_stays(
     with psycopg.connect(edge.conninfo, autocommit=True) as connection:
         connection.execute("ALTER VIEW ledger.execution RENAME TO execution_away")
         try:
+            edge.fresh()  # what was read before this is no answer any more
             board.evaluate("htmx.trigger(document.getElementById('view'), 'news')")
             expect(board.locator("#notice")).to_contain_text("cannot answer now")
             expect(board.locator(f"#{line_id}")).to_be_visible()
