@@ -95,6 +95,14 @@ class Traffic:
                 await self._look(run, status, item["position"])
             self.answers["writes"] += 2
 
+    async def go_on(self, writes: int, answers: int) -> None:
+        """Until there are more writes than that and so many answers, most of which are reads'."""
+        async with asyncio.timeout(15):
+            while not self.faults and (
+                self.answers["writes"] <= writes or self.answers.total() < answers
+            ):
+                await asyncio.sleep(0.001)
+
     async def _look(self, run: str, status: str, position: int) -> None:
         """Every view shows the event at once."""
         shown = await self._get(f"/v1/runs/{run}")
@@ -142,9 +150,7 @@ def test_every_read_and_write_goes_on_while_views_are_rebuilt(
                     before = traffic.answers.copy()
                     await rebuilding(conninfo, name, traffic)
                     # The old generation is gone, and everybody is answered still.
-                    wanted = traffic.answers.total() + 60
-                    while traffic.answers.total() < wanted and not traffic.faults:
-                        await asyncio.sleep(0.001)
+                    await traffic.go_on(before["writes"], traffic.answers.total() + 60)
                     assert traffic.answers["writes"] > before["writes"] or traffic.faults
             assert traffic.faults == []
             assert min(traffic.answers[path] for path in traffic._past) > 10
