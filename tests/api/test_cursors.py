@@ -132,6 +132,9 @@ def encoded(document: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(document).encode()).rstrip(b"=").decode()
 
 
+NESTED = base64.urlsafe_b64encode(b'{"f":' + b"[" * 30_000).rstrip(b"=").decode()
+
+
 def test_a_cursor_is_unpadded_base64url_of_json(edge: Edge, lines: list[str]) -> None:
     cursor = edge.get("/v1/execution?project_tag=walk&limit=1").json()["meta"]["cursor"]
     assert "=" not in cursor
@@ -147,7 +150,7 @@ def assert_invalid(edge: Edge, path: str, cursor: str) -> None:
     "cursor",
     [
         "", "x", "garbage!", "====", "null", "é", "a b", "AAAA", encoded(None), encoded([]),
-        encoded({}), encoded("RUN-26-000001"), encoded({"id": "RUN-26-000001"}),
+        NESTED, encoded({}), encoded("RUN-26-000001"), encoded({"id": "RUN-26-000001"}),
         encoded({"id": "RUN-26-000001", "f": ""}), encoded({"f": "44136fa355b3"}),
         encoded({"id": "x", "f": "44136fa355b3"}), encoded({"id": None, "f": "44136fa355b3"}),
         encoded({"id": {"a": 1}, "at": 5, "f": "44136fa355b3"}), "W" * 490,

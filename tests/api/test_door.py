@@ -46,6 +46,22 @@ def tell(request: pytest.FixtureRequest, conninfo: str) -> Tell:
     return partial(play_with_door, request.param, conninfo)
 
 
+def test_only_what_takes_long_is_planned_for_its_values(tell: Tell) -> None:
+    plans = (
+        "SELECT generic_plans, custom_plans FROM pg_prepared_statements"
+        " WHERE statement = 'SELECT ' || chr(36) || '1::int'"
+    )
+
+    async def play(door: Door) -> None:
+        for value in range(7):
+            await door.fetch(ADMIN, "SELECT %(n)s::int", {"n": value})
+        assert await door.fetch(ADMIN, plans, {}) == [(7, 0)]
+        await door.fetch(ADMIN, "SELECT %(n)s::int", {"n": 7}, long=True)
+        assert await door.fetch(ADMIN, plans, {}) == [(7, 1)]
+
+    tell(play)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_each_of_many_gets_its_own_rows_or_its_own_error(
     tell: Tell, monkeypatch: pytest.MonkeyPatch, seed: int

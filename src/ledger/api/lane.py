@@ -31,9 +31,13 @@ Rows = list[TupleRow]
 Tenant = tuple[str, str]
 """Organization and workspace; empty where a credential is bound to none."""
 
+# What holds for the statements after it. A short read is planned once a connection, whatever its
+# parameters: they walk an index in order, and to plan one anew takes as long as to execute it. A
+# long one may be best in another way for each value, so PostgreSQL may look at the values.
 _SCOPE = """
 SELECT set_config('ledger.organization_id', %(organization)s, true),
-       set_config('ledger.workspace_id', %(workspace)s, true)
+       set_config('ledger.workspace_id', %(workspace)s, true),
+       set_config('plan_cache_mode', %(plans)s, true)
 """
 
 _PREPARED = 100
@@ -155,8 +159,7 @@ class Lane:
             scope = None
             try:
                 if asked.tenant != tenant:
-                    names = {"organization": asked.tenant[0], "workspace": asked.tenant[1]}
-                    scope = self._adapted(_SCOPE, names)
+                    scope = self._adapted(_SCOPE, _scope_of(asked))
                 read = self._adapted(asked.statement, asked.parameters)
             except Exception as error:
                 # A value that PostgreSQL does not know. Nothing was sent for it: whatever went
@@ -299,6 +302,13 @@ class Lane:
 
     def _lose(self, error: psycopg.Error) -> None:
         self._done(self, self.close(), error)
+
+
+def _scope_of(asked: Asked) -> Mapping[str, str]:
+    """The parameters of its scope."""
+    organization, workspace = asked.tenant
+    plans = "auto" if asked.is_long else "force_generic_plan"
+    return {"organization": organization, "workspace": workspace, "plans": plans}
 
 
 @lru_cache(4096)

@@ -1,15 +1,17 @@
 """What a read is answered with: ready JSON, its position, and an entity tag where it has one."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 
+import msgspec
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.headers import header
 
 _JSON = (b"content-type", b"application/json")
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Reply(Response):
@@ -31,7 +33,7 @@ class Reply(Response):
         ]
         self.tag: bytes | None = None
         if tagged:
-            self.tag = b'"%s"' % hashlib.blake2b(body, digest_size=12).hexdigest().encode()
+            self.tag = b'"%s"' % hashlib.sha256(body).hexdigest()[:24].encode()
             self.raw_headers.append((b"etag", self.tag))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,7 +57,7 @@ def page(
     tagged: bool = False,
 ) -> Reply:
     """A list's answer from ready JSON items."""
-    meta = json.dumps({"cursor": cursor, "has_more": has_more}, separators=(",", ":"))
+    meta = _encode({"cursor": cursor, "has_more": has_more}).decode()
     body = f'{{"data":[{",".join(items)}],"meta":{meta}}}'
     return answer(body, position, tagged=tagged)
 

@@ -21,6 +21,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 _NONCE = 12
 _COMMITMENT = 32
 _HEADER = 8
+_SALTED = _HEADER + _NONCE
+_BEGINS = _SALTED + _COMMITMENT
+"""Where the commitment and the ciphertext begin."""
 _COMMIT_LABEL = b"ledger/key-commit/v1"
 _DIGEST_LABEL = b"ledger/fact-digest/v1"
 
@@ -32,12 +35,14 @@ class CannotOpen(Exception):
 class RunKey:
     """The data key of one run: seals its payloads and digests its facts."""
 
-    __slots__ = ("_aead", "_commitment", "_context", "_digest_key")
+    __slots__ = ("_aead", "_commitment", "_context", "_digest_key", "_key")
 
     def __init__(self, key: bytes, organization_id: str, run_id: str) -> None:
+        self._key = key
         self._aead = AESGCM(key)
         self._commitment = hmac.digest(key, _COMMIT_LABEL, "sha256")
-        self._digest_key = hmac.digest(key, _DIGEST_LABEL, "sha256")
+        self._digest_key: bytes | None = None
+        """Made when it is first needed: who only opens payloads never needs it."""
         self._context = f"{organization_id}|{run_id}"
 
     def seal(self, field: str, version: int, plaintext: bytes) -> bytes:
@@ -49,18 +54,19 @@ class RunKey:
 
     def open(self, field: str, sealed: bytes) -> bytes:
         """The plaintext again. Raises CannotOpen for other keys, fields, runs or altered bytes."""
-        header, rest = sealed[:_HEADER], sealed[_HEADER:]
-        nonce, rest = rest[:_NONCE], rest[_NONCE:]
-        commitment, ciphertext = rest[:_COMMITMENT], rest[_COMMITMENT:]
-        if not hmac.compare_digest(commitment, self._commitment):
+        if not hmac.compare_digest(sealed[_SALTED:_BEGINS], self._commitment):
             raise CannotOpen("sealed under another key")
         try:
-            return self._aead.decrypt(nonce, ciphertext, self._aad(field, header))
+            return self._aead.decrypt(
+                sealed[_HEADER:_SALTED], sealed[_BEGINS:], self._aad(field, sealed[:_HEADER])
+            )
         except InvalidTag as error:
             raise CannotOpen("sealed for another place, or altered") from error
 
     def digest(self, content: bytes) -> bytes:
         """HMAC-SHA256 of a fact's content: once the key is gone nobody can guess it back."""
+        if self._digest_key is None:
+            self._digest_key = hmac.digest(self._key, _DIGEST_LABEL, "sha256")
         return hmac.digest(self._digest_key, content, "sha256")
 
     def _aad(self, field: str, header: bytes) -> bytes:
