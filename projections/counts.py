@@ -128,9 +128,9 @@ class Counts:
             for kind in move.entered:
                 self._add(kind, 1, move.position)
 
-    def rows(self) -> list[tuple[Any, ...]]:
+    def rows(self, most: int | None = None) -> list[tuple[Any, ...]]:
         """The changed rows of the table, in the order of its columns, to be stored now."""
-        return [(*c.kind, c.lines, c.position) for c in self._counts.take_changed()]
+        return [(*c.kind, c.lines, c.position) for c in self._counts.take_changed(most)]
 
     def forget(self) -> None:
         """Drop the rows in memory."""

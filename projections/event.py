@@ -20,7 +20,7 @@ from ledger.domain.recorded import Recorded
 from ledger.domain.refusals import REFUSAL_EVENTS
 from ledger.domain.run import RUN_EVENTS
 from ledger.projection.contract import Table
-from ledger.projection.folds import Folds
+from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation
 from ledger.projection.rendering import members, time_text
 from ledger.store.arrays import array
@@ -84,7 +84,9 @@ class EventView:
     )
 
     def __init__(self) -> None:
-        self._lines: Folds[str, Standing] = Folds(lambda line_id: Standing(Execution(line_id)))
+        self._lines: Folds[str, Standing] = Folds(
+            lambda line_id: Standing(Execution(line_id)), Packing(_encode, _decode)
+        )
 
     @property
     def waiting(self) -> int:
@@ -116,13 +118,14 @@ class EventView:
             else:
                 rows.append(_tell_change(event, standing))
                 self._lines.change(line_id)
+        self._lines.trim()
         generation.write(EVENT, rows)
 
-    def store(self, generation: Generation) -> None:
+    def store(self, generation: Generation, most: int | None = None) -> None:
         """Write the states of the lines that changed."""
         rows = [
             (standing.execution.id, _encode(standing), standing.position)
-            for standing in self._lines.take_changed()
+            for standing in self._lines.take_changed(most)
         ]
         generation.write(LINE, rows)
 

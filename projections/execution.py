@@ -20,7 +20,7 @@ from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS
 from ledger.domain.values import sort_key
 from ledger.projection.contract import Table
-from ledger.projection.folds import Folds
+from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation
 from ledger.store.arrays import array
 from projections import counts, line
@@ -121,14 +121,15 @@ _decode = msgspec.msgpack.Decoder(LineRow).decode
 class _Line:
     """A line in memory: its fold, and what it shows, rendered when an event changes it."""
 
-    __slots__ = ("quiet", "row", "step", "version")
+    __slots__ = ("row", "step", "version")
 
     def __init__(self, row: LineRow) -> None:
         self.row = row
         self.version: line.Version | None = None
         self.step: line.Step | None = None
-        self.quiet = row.quiet
-        """As it is stored."""
+
+
+_PACKING = Packing[_Line](lambda found: _encode(found.row), lambda fold: _Line(_decode(fold)))
 
 
 class ExecutionView:
@@ -140,7 +141,11 @@ class ExecutionView:
     events = frozenset((*EXECUTION_EVENTS, *RUN_EVENTS))
 
     def __init__(self) -> None:
-        self._lines: Folds[str, _Line] = Folds(lambda line_id: _Line(LineRow(Execution(line_id))))
+        self._lines: Folds[str, _Line] = Folds(
+            lambda line_id: _Line(LineRow(Execution(line_id))), _PACKING
+        )
+        self._quiet: set[str] = set()
+        """Lines that are quiet since another time than is stored."""
         self._hours = Hours()
         self._counts = Counts()
 
@@ -162,26 +167,41 @@ class ExecutionView:
         self._lines.bring({e.line_id: None for e in events}, load)
         past = _Past()
         for event in events:
-            _take(self._lines[event.line_id], event, past)
+            found = self._lines[event.line_id]
+            quiet = found.row.quiet
+            _take(found, event, past)
             self._lines.change(event.line_id)
+            if found.row.quiet is not quiet:
+                self._quiet.add(event.line_id)
+        self._lines.trim()
         generation.write(INTERVAL, past.intervals.values())
         generation.write(VERSION, past.versions)
         generation.write(STEP, past.steps)
         self._hours.fold(generation, [e for e in events if type(e.body) in line.CHECK_INS])
         self._counts.fold(generation, past.moves)
 
-    def store(self, generation: Generation) -> None:
+    def store(self, generation: Generation, most: int | None = None) -> None:
         """Write the rows of the lines that changed."""
-        changed = self._lines.take_changed()
+        changed = self._lines.take_changed(most)
         generation.write(EXECUTION, map(_present, changed))
-        generation.write(QUIET, _changed_quiet(changed))
-        generation.write(COUNT, self._counts.rows())
+        generation.write(QUIET, self._changed_quiet(changed))
+        generation.write(COUNT, self._counts.rows(most))
 
     def forget(self) -> None:
         """Drop the rows in memory."""
         self._lines.clear()
+        self._quiet.clear()
         self._hours.forget()
         self._counts.forget()
+
+    def _changed_quiet(self, changed: Iterable[_Line]) -> Iterator[tuple[Any, ...]]:
+        """The rows of the table, in the order of its columns, that are not as they are stored."""
+        for found in changed:
+            quiet, execution = found.row.quiet, found.row.execution
+            if execution.id in self._quiet and quiet is not None:
+                self._quiet.discard(execution.id)
+                since, changed_at = quiet.since, quiet.changed_at
+                yield execution.id, execution.execution_model, since, changed_at, quiet.position
 
 
 class _Past:
@@ -252,13 +272,3 @@ def _present(found: _Line) -> tuple[Any, ...]:
         _encode(row),
         row.position,
     )
-
-
-def _changed_quiet(changed: Iterable[_Line]) -> Iterator[tuple[Any, ...]]:
-    """The rows of the table, in the order of its columns, that are no longer as they are stored."""
-    for found in changed:
-        quiet, execution = found.row.quiet, found.row.execution
-        if quiet is not None and quiet is not found.quiet:
-            found.quiet = quiet
-            since, changed_at = quiet.since, quiet.changed_at
-            yield execution.id, execution.execution_model, since, changed_at, quiet.position

@@ -16,7 +16,7 @@ from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run
 from ledger.domain.values import day_of, sort_key
 from ledger.projection.contract import Table
-from ledger.projection.folds import Folds
+from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation
 from ledger.projection.rendering import json_text, members, time_text
 from ledger.store.arrays import array
@@ -119,7 +119,9 @@ class RunView:
     events = frozenset(RUN_EVENTS)
 
     def __init__(self) -> None:
-        self._runs: Folds[str, RunRow] = Folds(lambda run_id: RunRow(Run(run_id)))
+        self._runs: Folds[str, RunRow] = Folds(
+            lambda run_id: RunRow(Run(run_id)), Packing(_encode, _decode)
+        )
         self._days: Folds[_Day, _Amounts] = Folds(lambda _: {})
 
     @property
@@ -139,12 +141,13 @@ class RunView:
             self._runs.change(event.originator_id)
             versions.append(_version(row, event))
             moves += [(event.position, *move) for move in _moves(row.run, event, status)]
+        self._runs.trim()
         generation.write(VERSION, versions)
         generation.write(DAY, self._days_after(generation, moves))
 
-    def store(self, generation: Generation) -> None:
+    def store(self, generation: Generation, most: int | None = None) -> None:
         """Write the rows of the runs that changed."""
-        generation.write(RUN, map(_present, self._runs.take_changed()))
+        generation.write(RUN, map(_present, self._runs.take_changed(most)))
 
     def forget(self) -> None:
         """Drop the rows in memory."""

@@ -177,14 +177,14 @@ class WebhookView:
                 self._tenants.change(event.organization_id)
         generation.write(MESSAGE, messages)
 
-    def store(self, generation: Generation) -> None:
+    def store(self, generation: Generation, most: int | None = None) -> None:
         """Write the endpoints and the lines that changed."""
         rows = []
-        for tenant in self._tenants.take_changed():
+        for tenant in self._tenants.take_changed(most):
             rows += [_present(standing) for standing in tenant.changed.values()]
             tenant.changed.clear()
         generation.write(WEBHOOK, rows)
-        lines = self._health.take_changed()
+        lines = self._health.take_changed(most)
         generation.write(HEALTH, [(h.line_id, json_text(h.statuses), h.position) for h in lines])
 
     def forget(self) -> None:

@@ -50,8 +50,11 @@ class Projection(Protocol):
         Raises whatever goes wrong; nothing is kept then.
         """
 
-    def store(self, generation: "Generation") -> None:
-        """Write the changed rows. A live view does so after each batch, a rebuild seldom."""
+    def store(self, generation: "Generation", most: int | None = None) -> None:
+        """Write the changed rows, of each table so many at the most.
+
+        A live view does so after each batch, a rebuild seldom, and then bit by bit.
+        """
 
     def forget(self) -> None:
         """Drop rows kept in memory: the transaction they were changed in did not commit."""

@@ -31,8 +31,12 @@ _BUILDER = 7_300_005
 """Advisory lock of whoever builds a generation of a view; the second key is the view's."""
 
 _BATCH = 5000
-_STORE_AT = 10_000
-"""Changed rows that are kept in memory before they are written: most change again soon."""
+_WAITING = 150_000
+"""Changed rows that wait to be written: most change again, and packed they take some 100 MB. When
+there are more, the half that waits longest is written: of lines that rest, or are closed."""
+
+_STORED = 2000
+"""Rows that are written at once: the statement holds them all."""
 
 _NEAR = 2000
 """Positions that a shadow may be behind when the live view is held still for it."""
@@ -144,12 +148,14 @@ class Shadow:
         if events:
             with self._writing(events[-1].position) as generation:
                 self.projection.fold(generation, events)
-            self._store(_STORE_AT)
+            if self.projection.waiting > _WAITING:
+                self._store(_WAITING // 2)
 
-    def _store(self, at_least: int) -> None:
-        if self.projection.waiting > at_least:
+    def _store(self, left: int) -> None:
+        """Write changed rows until so many wait."""
+        while self.projection.waiting > left:
             with self._writing(self.position) as generation:
-                self.projection.store(generation)
+                self.projection.store(generation, _STORED)
 
     @contextmanager
     def _writing(self, end: int) -> Iterator[Generation]:

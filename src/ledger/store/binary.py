@@ -35,6 +35,9 @@ _array_head = struct.Struct(">iiiii").pack
 _empty_array_head = struct.Struct(">iii").pack
 _field_count = struct.Struct(">h").pack
 
+_LENGTHS = [_length(length) for length in range(4096)]
+"""The lengths of most values, ready: half of what a value's encoding would take otherwise."""
+
 _COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_END = b"\xff\xff"
 
@@ -62,13 +65,20 @@ class _BinaryArrayDumper(Dumper):
 adapters.register_dumper(BinaryArray, _BinaryArrayDumper)
 
 
-def _sized(values: list[bytes | None]) -> _Parts:
-    lengths = [_NULL if value is None else _length(len(value)) for value in values]
-    return lengths, [value or b"" for value in values]
+def _sized(values: list[Any]) -> _Parts:
+    """Bytes, or None, with their lengths; the usual column has no None, and nothing long."""
+    try:
+        return list(map(_LENGTHS.__getitem__, map(len, values))), values
+    except (TypeError, IndexError):
+        lengths = [_NULL if value is None else _length(len(value)) for value in values]
+        return lengths, [value or b"" for value in values]
 
 
 def _text(items: Sequence[str | None]) -> _Parts:
-    return _sized([None if item is None else item.encode() for item in items])
+    try:
+        return _sized(list(map(str.encode, items)))  # type: ignore[arg-type]
+    except TypeError:
+        return _sized([None if item is None else item.encode() for item in items])
 
 
 def _bytes(items: Sequence[bytes | None]) -> _Parts:

@@ -37,6 +37,15 @@ LIMIT %s
 _COMMIT_AND_NOTIFY = "COMMIT; NOTIFY ledger_events"
 
 
+PLANNED_ONCE = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
+"""Options of a connection that executes the same few statements for ever, each through an index.
+
+They are planned once, whatever their parameters: to plan them anew takes a good part of a small
+group's time. And since a plan stays, one that is made while a table is empty, as all are on a new
+ledger, must not walk it: with a million rows it would do so still.
+"""
+
+
 class LedgerRecorder(PostgresApplicationRecorder):
     """Appends under the library's table lock; reads plain tuples."""
 
@@ -87,7 +96,8 @@ class LedgerFactory(PostgresFactory):
         # Connection options the library has no setting for (sslmode, keepalives …).
         extra = conninfo_to_dict(self.env.get("LEDGER_CONNINFO") or "")
         pool = self.datastore.pool
-        pool.kwargs = {**pool.kwargs, **extra, "application_name": "ledger"}  # type: ignore[dict-item]
+        ours = {"application_name": "ledger", "options": PLANNED_ONCE}
+        pool.kwargs = {**pool.kwargs, **extra, **ours}  # type: ignore[dict-item]
         # A lost server is asked again soon, not after the default's five minutes of back-off.
         pool.reconnect_timeout = 3.0
 
