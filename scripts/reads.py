@@ -6,16 +6,20 @@
 psycopg, asked as the fresh ones.
 """
 
+import contextlib
+import itertools
 import json
 import statistics
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import limits
+import psycopg
 from asking import PAGE, Ask, paths, queries
 from dataset import DataSet
 from measuring import Bench, Row, compared, interleave
-from product import Client, UnmeasuredError, serving
+from product import Client, Product, UnmeasuredError, serving
 
 FILTERS = (
     "none",
@@ -32,6 +36,7 @@ FRESH = 16_000  # drawn for each round: more than are answered in it
 POLLED = 5
 DEEP = 1_000  # the page that is far down the list
 SMALL = DataSet(10_000, 1_000)
+OUTDATED_AFTER = 0.005  # seconds that an answer may be kept in the row about growth
 
 _SAID = {"none": "unfiltered", "rare": "by workspace, tag and cause"}
 
@@ -100,10 +105,16 @@ def pages(bench: Bench) -> Iterator[Row]:
 
 
 def growth(bench: Bench) -> Iterator[Row]:
-    """The same requests to this ledger and to a small one."""
+    """The same requests to this ledger and to a small one, neither from what workers keep.
+
+    All that a small ledger can be asked would soon be kept, and nothing of a large one's.
+    """
     SMALL.prepare()
     log = bench.folder / "small.log"
-    with serving(SMALL.data_dir, SMALL.key, bench.workers, log) as small:
+    with (
+        serving(SMALL.data_dir, SMALL.key, bench.workers, log) as small,
+        outdated_soon(bench.product, small),
+    ):
         asker = SMALL.asker(small)
         large = bench.asker
         for work, of_large, of_small in (
@@ -118,6 +129,35 @@ def growth(bench: Bench) -> Iterator[Row]:
             note = f"limit: a ledger of {SMALL.events:,} events"
             work = f"{work}, {bench.data.events:,} events, requests/s"
             yield compared(work, 0.9, ours, limit, note)
+
+
+@contextlib.contextmanager
+def outdated_soon(*products: Product) -> Iterator[None]:
+    """Tell the workers again and again that a view has moved on, though there is no such view."""
+    over = threading.Event()
+
+    def tell() -> None:
+        with contextlib.ExitStack() as stack:
+            channels = [
+                stack.enter_context(psycopg.connect(product.database_url, autocommit=True))
+                for product in products
+            ]
+            for position in itertools.count(1):
+                # In the end it stops: nobody waits for a view that has stopped.
+                is_over = over.wait(OUTDATED_AFTER)
+                word = f"bench {'stopped' if is_over else position}"
+                for channel in channels:
+                    channel.execute("SELECT pg_notify('ledger_views', %s)", (word,))
+                if is_over:
+                    return
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def past(bench: Bench) -> Iterator[Row]:
