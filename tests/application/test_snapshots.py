@@ -12,7 +12,8 @@ import msgspec
 import psycopg
 import pytest
 
-from ledger.application import facts
+from ledger.application import cache, facts
+from ledger.application.cache import Cache
 from ledger.application.command import Outcome, Receipt
 from ledger.application.commands import GoIdle
 from ledger.application.report import ReportFact
@@ -70,7 +71,9 @@ class Process:
         assert not isinstance(
             self.report(fact("resource.released", line, {"id": "no"}))[0], Receipt
         )
-        return self.writer._cache.aggregates[line]
+        found = self.writer._cache.find(line)
+        assert found is not None
+        return found
 
     @property
     def decoded(self) -> int:
@@ -138,6 +141,19 @@ def assert_same(one: Aggregate, other: Aggregate) -> None:
     """Field by field; as text too, which tells orders and types apart."""
     assert one == other
     assert repr(one) == repr(other)
+
+
+def remembered(aggregate: Aggregate) -> Aggregate:
+    """The aggregate as a process has it that has not used it for long: packed meanwhile."""
+    memory = Cache()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "_UNPACKED", 0)
+        memory.keep(aggregate)
+        memory.trim()
+    found = memory.find(aggregate.id)
+    assert found is not None
+    assert found is not aggregate
+    return found
 
 
 class Chance:
@@ -248,6 +264,7 @@ def test_every_state_on_the_way_comes_back_as_it_was(own_ledger: Ledger, seed: i
             again = restore(*row.fetchall()[0])
             assert again is not None
             assert_same(again, aggregate)
+            assert_same(remembered(again), aggregate)
 
 
 def test_runs_and_keys_would_come_back_too(own_ledger: Ledger) -> None:
@@ -259,6 +276,7 @@ def test_runs_and_keys_would_come_back_too(own_ledger: Ledger) -> None:
     again = restore(*row)
     assert again is not None
     assert_same(again, replayed(own_ledger, run))
+    assert_same(remembered(again), replayed(own_ledger, run))
 
 
 def test_a_process_that_does_not_know_a_long_stream_reads_only_its_end(own_ledger: Ledger) -> None:

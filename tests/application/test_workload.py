@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger.application import facts
+from ledger.application import cache, facts
 from ledger.application.commands import Pause, Resume
 from ledger.application.report import ReportFact
 from ledger.domain.values import format_instant
@@ -83,10 +83,17 @@ def twin(own_ledger: Ledger, settings: Settings) -> Iterator[Ledger]:
         yield second
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(("seed", "remembered"), [(1, None), (2, None), (3, (3, 9)), (4, (0, 9))])
 def test_tables_and_views_equal_the_log_told_anew(
-    own_ledger: Ledger, twin: Ledger, seed: int
+    own_ledger: Ledger,
+    twin: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    remembered: tuple[int, int] | None,
 ) -> None:
+    if remembered is not None:
+        monkeypatch.setattr(cache, "_UNPACKED", remembered[0])
+        monkeypatch.setattr(cache, "_PACKED", remembered[1])
     chance = Chance(seed, own_ledger)
     outcomes: list[str] = []
     for _ in range(130):

@@ -6,11 +6,12 @@ command records is applied at once, so that the next command of the group sees i
 """
 
 import os
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
+from ledger.application.cache import Cache
 from ledger.application.command import Command
 from ledger.application.idempotency import Outcomes
 from ledger.application.principal import Principal
@@ -24,34 +25,12 @@ from ledger.store.append import Append, FactRow
 from ledger.store.decision_tables import LineActivity
 from ledger.store.log import Log
 from ledger.store.side_tables import Omitted
-from ledger.store.snapshots import EVERY, KINDS, Aggregate
+from ledger.store.snapshots import EVERY, Aggregate
 from ledger.store.vault import RunKey, Vault
 
 A = TypeVar("A", Execution, Run, Endpoint)
 
 _YEAR_END = timedelta(milliseconds=50)
-_CACHED = 20_000
-"""Aggregates kept per process: some 2 KB each."""
-
-
-class Cache:
-    """Aggregates and run keys that a process has seen lately. Versions are checked at each use."""
-
-    def __init__(self) -> None:
-        self.aggregates: OrderedDict[str, Aggregate] = OrderedDict()
-        self.run_keys: dict[str, RunKey | None] = {}
-
-    def forget(self, ids: Iterable[str]) -> None:
-        """Drop what an append that failed may have changed in memory."""
-        for identifier in ids:
-            self.aggregates.pop(identifier, None)
-            self.run_keys.pop(identifier, None)
-
-    def trim(self) -> None:
-        """Keep the most recently used."""
-        while len(self.aggregates) > _CACHED:
-            identifier, _ = self.aggregates.popitem(last=False)
-            self.run_keys.pop(identifier, None)
 
 
 class Unit:
@@ -118,7 +97,7 @@ class Unit:
 
     def tenant_of(self, stream: str) -> str | None:
         """The organization of a loaded aggregate."""
-        aggregate = self._cache.aggregates.get(stream)
+        aggregate = self._cache.find(stream)
         return aggregate.organization_id if aggregate is not None else None
 
     def load(self, ids: Iterable[str], identities: Collection[tuple[str, str, str]] = ()) -> None:
@@ -131,11 +110,10 @@ class Unit:
         asked = {identity for identity in identities if identity not in self._asked}
         if not wanted and not asked and self.append.next_position:
             return
-        cached = self._cache.aggregates
         runs = {i for i in wanted if i.startswith("RUN")}
         wanted |= self._lines_of(runs)
         state = self.append.read(
-            {i: cached[i].version if i in cached else 0 for i in wanted},
+            {i: known.version if (known := self._cache.find(i)) else 0 for i in wanted},
             facts=asked,
             lines=[i for i in wanted if i not in self.decisions.activity],
             runs=[i for i in runs if i not in self._cache.run_keys],
@@ -148,29 +126,21 @@ class Unit:
             key = None if wrapped is None else self.vault.unwrap(wrapped, owner, run_id)
             self._cache.run_keys[run_id] = key
         for aggregate in state.snapshots:
-            cached[aggregate.id] = aggregate
+            self._cache.keep(aggregate)
         if len(state.tails) >= EVERY:
             replayed = Counter(row[0] for row in state.tails)
             self._long.update(stream for stream, events in replayed.items() if events >= EVERY)
         for row in state.tails:
-            self._aggregate(row[0]).evolve(self._log.codec.decode(*row))
+            self._cache.bring(row[0]).evolve(self._log.codec.decode(*row))
         for identifier in self._unloaded.keys() & wanted:
-            self._aggregate(identifier).evolve(self._unloaded.pop(identifier))
+            self._cache.bring(identifier).evolve(self._unloaded.pop(identifier))
         self._fresh |= wanted
         # The lines of runs that were not in memory are only known now.
         self.load(self._lines_of(runs))
 
     def _lines_of(self, runs: Iterable[str]) -> set[str]:
-        cached = self._cache.aggregates
-        lines = {run.service_line_id for i in runs if isinstance(run := cached.get(i), Run)}
-        return lines - self._fresh
-
-    def _aggregate(self, identifier: str) -> Aggregate:
-        aggregates = self._cache.aggregates
-        if identifier not in aggregates:
-            aggregates[identifier] = KINDS[identifier[:3]](identifier)
-        aggregates.move_to_end(identifier)
-        return aggregates[identifier]
+        found = map(self._cache.find, runs)
+        return {run.service_line_id for run in found if isinstance(run, Run)} - self._fresh
 
     def begin(self) -> None:
         """Start on the next command: it gets an instant of its own."""
@@ -182,7 +152,7 @@ class Unit:
         """An aggregate, up to date, or None where the stream is empty."""
         if identifier not in self._fresh:
             self.load((identifier,))
-        return self._cache.aggregates.get(identifier)
+        return self._cache.find(identifier)
 
     def execution(self, line_id: str, principal: Principal) -> Execution:
         """A line that the credential sees. Raises NotFound."""
@@ -306,7 +276,7 @@ class Unit:
         )
         self._recorded.append(recorded)
         self.touched.add(aggregate.id)
-        self._cache.aggregates[aggregate.id] = aggregate
+        self._cache.keep(aggregate)
         self._fresh.add(aggregate.id)
         aggregate.evolve(recorded)
         self.decisions.note(recorded)
@@ -322,12 +292,12 @@ class Unit:
         and then takes in this event, which the table does not have yet.
         """
         self._recorded.append(recorded)
-        loaded = self._cache.aggregates.get(recorded.originator_id)
+        loaded = self._cache.find(recorded.originator_id)
         if loaded is not None and recorded.originator_id in self._fresh:
             loaded.evolve(recorded)
         else:
             self._unloaded[recorded.originator_id] = recorded
-            self._cache.aggregates.pop(recorded.originator_id, None)
+            self._cache.drop(recorded.originator_id)
         self.touched.add(recorded.originator_id)
         self.decisions.note(recorded)
 
@@ -356,7 +326,7 @@ class Unit:
             tenant = principal.organization_id, principal.workspace_id
             self.append.aside.omit(principal.id, Omitted(*tenant, since, count))
         if self._long:
-            self.append.keep([self._cache.aggregates[stream] for stream in self._long])
+            self.append.keep([self._cache.bring(stream) for stream in self._long])
 
     def _next_instant(self) -> datetime:
         """Now, but after everything recorded before (clocks may step back, nodes may differ).

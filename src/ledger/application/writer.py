@@ -18,9 +18,10 @@ from datetime import datetime, timedelta
 
 from eventsourcing.persistence import InterfaceError, OperationalError
 
+from ledger.application.cache import Cache
 from ledger.application.carry_out import carry_out
 from ledger.application.command import Command, Outcome
-from ledger.application.unit import Cache, Unit
+from ledger.application.unit import Unit
 from ledger.domain.errors import Unavailable
 from ledger.store.log import Log
 from ledger.store.vault import Vault
