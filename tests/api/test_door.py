@@ -46,7 +46,7 @@ def tell(request: pytest.FixtureRequest, conninfo: str) -> Tell:
     return partial(play_with_door, request.param, conninfo)
 
 
-def test_only_what_takes_long_is_planned_for_its_values(tell: Tell) -> None:
+def test_what_is_asked_again_and_again_is_planned_once_unless_its_values_matter(tell: Tell) -> None:
     plans = (
         "SELECT generic_plans, custom_plans FROM pg_prepared_statements"
         " WHERE statement = 'SELECT ' || chr(36) || '1::int'"
@@ -56,8 +56,10 @@ def test_only_what_takes_long_is_planned_for_its_values(tell: Tell) -> None:
         for value in range(7):
             await door.fetch(ADMIN, "SELECT %(n)s::int", {"n": value})
         assert await door.fetch(ADMIN, plans, {}) == [(7, 0)]
-        await door.fetch(ADMIN, "SELECT %(n)s::int", {"n": 7}, long=True)
+        await door.fetch(ADMIN, "SELECT %(n)s::int", {"n": 7}, by_values=True)
         assert await door.fetch(ADMIN, plans, {}) == [(7, 1)]
+        await door.fetch(ADMIN, "SELECT %(n)s::int", {"n": 8}, long=True)
+        assert await door.fetch(ADMIN, plans, {}) == [(8, 1)]
 
     tell(play)
 

@@ -84,12 +84,15 @@ class Answers:
         finish: Finish,
         *,
         long: bool = False,
+        by_values: bool = False,
     ) -> Reply | None:
         """The answer as of now or later. Raises what the door or ``finish`` raises."""
         key = _key(principal, statement, parameters)
         if key in self._kept and (reply := await self._confirmed(key)) is not None:
             return reply
-        fetch = partial(self._door.fetch, principal, statement, parameters, long=long)
+        fetch = partial(
+            self._door.fetch, principal, statement, parameters, long=long, by_values=by_values
+        )
         ask = partial(self._ask, key, fetch, finish)
         return await self._asked.take(key, ask)
 

@@ -87,7 +87,7 @@ async def entries_page(
 ) -> Response:
     """A page of the audit log; ``backwards`` the newest first, for people."""
     return await feed_page(
-        Read(request, principal, query, min_position, _VIEW, long=True),
+        Read(request, principal, query, min_position, _VIEW, by_values=True),
         feeds.audit_statement,
         audit_filters(query, query, tenant_filters(principal)),
         query,

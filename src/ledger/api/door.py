@@ -119,16 +119,20 @@ class Door:
         parameters: Mapping[str, Any],
         *,
         long: bool = False,
+        by_values: bool = False,
     ) -> Rows:
         """The statement's rows, within the credential's tenant.
 
-        One that may take ``long`` says so: it goes alone, else those in its group would wait.
+        One that may take ``long`` says so: it goes alone, else those in its group would wait. So
+        does one that is best planned ``by_values``, since many rows may have what is asked for, or
+        few.
         """
         if not self._is_open:
             raise psycopg.OperationalError("reads have ended, or not begun")
         if len(self._short) + len(self._long) >= _MOST_WAITING:
             raise psycopg.OperationalError("too many reads are waiting")
-        asked = Asked(self._loop, _tenant(principal), statement, parameters, long)
+        long = long or by_values
+        asked = Asked(self._loop, _tenant(principal), statement, parameters, long, by_values)
         (self._long if long else self._short).append(asked)
         self._send_soon()
         return await asked.future
@@ -151,7 +155,7 @@ class Door:
         self, principal: Principal | None, statement: str, parameters: Mapping[str, Any]
     ) -> Rows:
         async with self._walks:
-            return await self.fetch(principal, statement, parameters, long=True)
+            return await self.fetch(principal, statement, parameters, by_values=True)
 
     def _walked(self, task: asyncio.Task[Rows]) -> None:
         self._walking.discard(task)

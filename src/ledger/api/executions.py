@@ -63,6 +63,7 @@ router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanR
 
 _VIEW = frozenset({"execution"})
 _OF_FEW = frozenset({"project_tag", "blocked_cause"})
+"""Filters that few lines may pass, and no index keeps in the list's order."""
 
 
 class Filters(Query):
@@ -142,9 +143,8 @@ async def lines_page(
     filters = tenant_filters(principal) | chosen
     if query.cursor is not None:
         filters["after"] = _record_key(decode_cursor(query.cursor, chosen))
-    # Few lines may have what is asked for, so many may be gone through: as PostgreSQL sees fit.
-    long = not _OF_FEW.isdisjoint(chosen)
-    read = Read(request, principal, query, min_position, _VIEW, long=long)
+    by_values = not _OF_FEW.isdisjoint(chosen)
+    read = Read(request, principal, query, min_position, _VIEW, by_values=by_values)
 
     def finish(rows: Sequence[Any]) -> Reply:
         found = [row for row in rows if row[1] is not None]
@@ -185,9 +185,9 @@ async def summarize_executions(
     filters: dict[str, Any] = tenant_filters(principal) | query.chosen()
     if "project_tag" in filters:
         filters["project_tag"] = list(dict.fromkeys(filters["project_tag"]))
-    # Tags are counted line by line where several are asked for.
-    is_long = "project_tag" in filters
-    read = Read(request, principal, query, min_position, _VIEW, long=is_long)
+    # Lines are counted one by one where several tags are asked for, and in the past.
+    by_values = "project_tag" in filters or query.as_of is not None
+    read = Read(request, principal, query, min_position, _VIEW, by_values=by_values)
 
     def finish(rows: Sequence[Any]) -> Reply:
         data = json.dumps({"data": _summary(rows)}, separators=(",", ":"))

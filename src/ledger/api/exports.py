@@ -199,7 +199,7 @@ async def export_audit_log(
     return await _export(
         request,
         principal,
-        Read(request, principal, query, min_position, _VIEW, long=True),
+        Read(request, principal, query, min_position, _VIEW, by_values=True),
         feeds.audit_statement(frozenset(filters)),
         {**filters, "after": walk_from(filters, position_in(query.after), query.cursor)},
         f"audit-log.{query.format}",
@@ -215,7 +215,7 @@ async def export_events(
     return await _export(
         request,
         principal,
-        Read(request, principal, query, None, _VIEW, behind_all=True, long=True),
+        Read(request, principal, query, None, _VIEW, behind_all=True, by_values=True),
         feeds.feed_statement(frozenset(filters)),
         {**filters, "after": position_in(query.after)},
         f"events.{query.format}",

@@ -109,7 +109,7 @@ async def events_page(
 ) -> Response:
     """A page of the feed; ``backwards`` the newest first, for people."""
     return await feed_page(
-        Read(request, principal, query, min_position, _VIEW, behind_all=True, long=True),
+        Read(request, principal, query, min_position, _VIEW, behind_all=True, by_values=True),
         feeds.feed_statement,
         feed_filters(query, query, principal),
         query,

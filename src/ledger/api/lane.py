@@ -31,9 +31,9 @@ Rows = list[TupleRow]
 Tenant = tuple[str, str]
 """Organization and workspace; empty where a credential is bound to none."""
 
-# What holds for the statements after it. A short read is planned once a connection, whatever its
-# parameters: they walk an index in order, and to plan one anew takes as long as to execute it. A
-# long one may be best in another way for each value, so PostgreSQL may look at the values.
+# What holds for the statements after it. Most are planned once a connection, whatever their
+# parameters: they walk an index in order, and to plan one anew takes as long as to execute it, or
+# three times as long. Where the best way depends on the values, PostgreSQL may look at them.
 _SCOPE = """
 SELECT set_config('ledger.organization_id', %(organization)s, true),
        set_config('ledger.workspace_id', %(workspace)s, true),
@@ -52,7 +52,16 @@ _Key = tuple[str, tuple[int, ...]]
 class Asked:
     """One read, and the future of its rows."""
 
-    __slots__ = ("future", "is_long", "parameters", "since", "statement", "tenant", "tries")
+    __slots__ = (
+        "by_values",
+        "future",
+        "is_long",
+        "parameters",
+        "since",
+        "statement",
+        "tenant",
+        "tries",
+    )
 
     def __init__(
         self,
@@ -61,9 +70,10 @@ class Asked:
         statement: str,
         parameters: Mapping[str, Any],
         is_long: bool = False,
+        by_values: bool = False,
     ) -> None:
         self.tenant, self.statement, self.parameters = tenant, statement, parameters
-        self.is_long = is_long
+        self.is_long, self.by_values = is_long, by_values
         self.future: asyncio.Future[Rows] = loop.create_future()
         self.since = loop.time()
         """Since when it has waited for a lane."""
@@ -307,7 +317,7 @@ class Lane:
 def _scope_of(asked: Asked) -> Mapping[str, str]:
     """The parameters of its scope."""
     organization, workspace = asked.tenant
-    plans = "auto" if asked.is_long else "force_generic_plan"
+    plans = "auto" if asked.by_values else "force_generic_plan"
     return {"organization": organization, "workspace": workspace, "plans": plans}
 
 

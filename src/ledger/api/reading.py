@@ -116,8 +116,8 @@ class Read:
 
     ``views`` are those whose rows it gives, ``statement`` makes the statement for the present
     (False) or the past (True). ``now`` is the instant the answer is about. A read ``behind_all``
-    gives nothing that another live view does not show yet (feeds). One that may be ``long`` goes
-    alone, as all of the past do.
+    gives nothing that another live view does not show yet (feeds). One that is planned
+    ``by_values`` goes alone, as all of the past do (``Door.fetch``).
     """
 
     def __init__(
@@ -128,13 +128,13 @@ class Read:
         min_position: int | None,
         views: frozenset[str],
         behind_all: bool = False,
-        long: bool = False,
+        by_values: bool = False,
     ) -> None:
         self._services = services_of(request)
         self._behind_all = behind_all
         self._principal, self._min_position, self._views = principal, min_position, views
         self._as_of = query.instant
-        self._is_long = long or self._as_of is not None
+        self._is_long, self._by_values = self._as_of is not None, by_values
         self._clock = self._services.clock()
         self.now = self._clock if self._as_of is None else self._as_of
 
@@ -169,7 +169,12 @@ class Read:
 
         async def ask(text: str, values: Mapping[str, Any]) -> Reply | None:
             return await self._services.answers.find(
-                self._principal, text, values, finish_known, long=self._is_long
+                self._principal,
+                text,
+                values,
+                finish_known,
+                long=self._is_long,
+                by_values=self._by_values,
             )
 
         return await self._asked(statement, parameters, ask)
@@ -218,7 +223,11 @@ class Read:
 
     async def _fetch(self, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
         return await self._services.door.fetch(
-            self._principal, statement, parameters, long=self._is_long
+            self._principal,
+            statement,
+            parameters,
+            long=self._is_long,
+            by_values=self._by_values,
         )
 
 
