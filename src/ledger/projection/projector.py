@@ -23,7 +23,7 @@ from ledger.projection.generation import Generation, Writes, create_indexes, cre
 from ledger.store.append import StoredRow
 from ledger.store.arrays import array
 from ledger.store.codec import EnvelopeMapper
-from ledger.store.recorder import PLANNED_ONCE, read_log
+from ledger.store.recorder import planned_once, read_log
 
 _LEADER = 7_300_002
 """Advisory lock of the leading projector."""
@@ -350,7 +350,7 @@ class Projector:
                 row_factory=tuple_row,
                 application_name="ledger projector",
                 connect_timeout=5,
-                options=PLANNED_ONCE,
+                options=planned_once(self._conninfo),
             )
             # Views can be derived again: they need not wait for the disk at each batch.
             self._connection.execute("SET synchronous_commit = off")

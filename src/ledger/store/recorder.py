@@ -37,13 +37,15 @@ LIMIT %s
 _COMMIT_AND_NOTIFY = "COMMIT; NOTIFY ledger_events"
 
 
-PLANNED_ONCE = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
-"""Options of a connection that executes the same few statements for ever, each through an index.
+def planned_once(conninfo: str) -> str:
+    """Options of a connection that executes the same few statements for ever, through indexes.
 
-They are planned once, whatever their parameters: to plan them anew takes a good part of a small
-group's time. And since a plan stays, one that is made while a table is empty, as all are on a new
-ledger, must not walk it: with a million rows it would do so still.
-"""
+    They are planned once, whatever their parameters: to plan them anew takes a good part of a small
+    group's time. And since a plan stays, one that is made while a table is empty, as all are on a
+    new ledger, must not walk it: with a million rows it would do so still.
+    """
+    given = conninfo_to_dict(conninfo).get("options") or ""
+    return f"{given} -c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
 
 
 class LedgerRecorder(PostgresApplicationRecorder):
@@ -94,9 +96,10 @@ class LedgerFactory(PostgresFactory):
         if self.datastore.enable_db_functions:
             raise AssertionError("enable_db_functions loses events for tailing readers")
         # Connection options the library has no setting for (sslmode, keepalives …).
-        extra = conninfo_to_dict(self.env.get("LEDGER_CONNINFO") or "")
+        conninfo = self.env.get("LEDGER_CONNINFO") or ""
+        extra = conninfo_to_dict(conninfo)
         pool = self.datastore.pool
-        ours = {"application_name": "ledger", "options": PLANNED_ONCE}
+        ours = {"application_name": "ledger", "options": planned_once(conninfo)}
         pool.kwargs = {**pool.kwargs, **extra, **ours}  # type: ignore[dict-item]
         # A lost server is asked again soon, not after the default's five minutes of back-off.
         pool.reconnect_timeout = 3.0
