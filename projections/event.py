@@ -118,7 +118,6 @@ class EventView:
             else:
                 rows.append(_tell_change(event, standing))
                 self._lines.change(line_id)
-        self._lines.trim()
         generation.write(EVENT, rows)
 
     def store(self, generation: Generation, most: int | None = None) -> None:

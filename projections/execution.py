@@ -173,7 +173,6 @@ class ExecutionView:
             self._lines.change(event.line_id)
             if found.row.quiet is not quiet:
                 self._quiet.add(event.line_id)
-        self._lines.trim()
         generation.write(INTERVAL, past.intervals.values())
         generation.write(VERSION, past.versions)
         generation.write(STEP, past.steps)

@@ -72,7 +72,6 @@ class Hours:
             change = json_text([(resource_id, amount)])
             total = json_text(list(hours.items()))
             rows.append((line_id, day, event.position, at, change, total))
-        self._days.trim()
         generation.write(DAY, rows)
 
     def forget(self) -> None:

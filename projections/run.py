@@ -141,7 +141,6 @@ class RunView:
             self._runs.change(event.originator_id)
             versions.append(_version(row, event))
             moves += [(event.position, *move) for move in _moves(row.run, event, status)]
-        self._runs.trim()
         generation.write(VERSION, versions)
         generation.write(DAY, self._days_after(generation, moves))
 
@@ -186,7 +185,6 @@ class RunView:
             for name, amount in change.items():
                 total[name] = total.get(name, 0) + amount
             rows.append((*day, position, at, json_text(change), json_text(total)))
-        self._days.trim()
         return rows
 
 

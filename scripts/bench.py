@@ -44,7 +44,6 @@ SELECT pg_relation_filepath(oid) FROM pg_class
 WHERE relnamespace = 'ledger'::regnamespace AND relkind IN ('r', 'i')
     AND relname ~ '^(execution|run)_'
 """
-PART = 1 << 20  # bytes that are read at once
 
 DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 
@@ -160,9 +159,9 @@ def warm(product: Product) -> None:
         paths = [path for (path,) in connection.execute(READ_FILES)]
     for path in paths:
         place = product.data_dir / "postgres" / path
-        for file in place.parent.glob(f"{place.name}*"):  # a large table has several
+        for file in (place, *place.parent.glob(f"{place.name}.*")):  # a large table has several
             with file.open("rb", buffering=0) as content:
-                while content.read(PART):
+                while content.read(limits.PART):
                     pass
 
 

@@ -198,6 +198,21 @@ class TableRows:
         """The empty table with the same columns and indexes that the rows are copied into."""
         return sql.Identifier(SCHEMA, self.table.replace(".", "_"))
 
+    @property
+    def original(self) -> sql.Identifier:
+        """The product's table."""
+        return sql.Identifier(*self.table.split("."))
+
+    @property
+    def names(self) -> sql.Composed:
+        """The columns, as a statement lists them."""
+        return sql.SQL(", ").join(map(sql.Identifier, self.columns))
+
+    @property
+    def copy_in(self) -> sql.Composed:
+        """The statement that copies into the clone."""
+        return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(self.clone, self.names)
+
 
 def read_rows(
     connection: psycopg.Connection[Any], table: str, columns: Sequence[str], query: str
@@ -215,9 +230,8 @@ def create_clones(connection: psycopg.Connection[Any], batch: Sequence[TableRows
     drop_clones(connection)
     connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
     for rows in batch:
-        original = sql.Identifier(*rows.table.split("."))
         connection.execute(
-            sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)").format(rows.clone, original)
+            sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)").format(rows.clone, rows.original)
         )
     connection.commit()
 
@@ -231,11 +245,9 @@ def drop_clones(connection: psycopg.Connection[Any]) -> None:
 def fill_clones(connection: psycopg.Connection[Any], batch: Sequence[TableRows]) -> None:
     """Put all the rows that the originals have now into the tables to copy into."""
     for rows in batch:
-        columns = sql.SQL(", ").join(map(sql.Identifier, rows.columns))
-        original = sql.Identifier(*rows.table.split("."))
         connection.execute(
             sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(
-                rows.clone, columns, columns, original
+                rows.clone, rows.names, rows.names, rows.original
             )
         )
     connection.commit()
@@ -262,9 +274,7 @@ def copy_batch(connection: psycopg.Connection[Any], batch: Sequence[TableRows]) 
     """Copy a batch in one transaction; the seconds it took, the commit included."""
     began = time.perf_counter()
     for rows in batch:
-        columns = sql.SQL(", ").join(map(sql.Identifier, rows.columns))
-        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(rows.clone, columns)
-        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        with connection.cursor() as cursor, cursor.copy(rows.copy_in) as copy:
             copy.write(rows.data)
     connection.commit()
     return time.perf_counter() - began
@@ -277,20 +287,23 @@ def copied_table_seconds(
 
     Into an empty table with the same indexes, in one transaction, the commit included.
     """
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    original = sql.Identifier(*table.split("."))
     clone, file = TableRows(table, tuple(columns), b""), folder / "rows"
     create_clones(connection, [clone])
     try:
         with connection.cursor() as cursor, file.open("wb") as output:
-            out = sql.SQL("COPY {} ({}) TO STDOUT (FORMAT BINARY)").format(original, names)
+            out = sql.SQL("COPY {} ({}) TO STDOUT (FORMAT BINARY)").format(
+                clone.original, clone.names
+            )
             with cursor.copy(out) as copy:
                 for part in copy:
                     output.write(part)
         connection.commit()
         began = time.perf_counter()
-        into = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(clone.clone, names)
-        with connection.cursor() as cursor, file.open("rb") as rows, cursor.copy(into) as copy:
+        with (
+            connection.cursor() as cursor,
+            file.open("rb") as rows,
+            cursor.copy(clone.copy_in) as copy,
+        ):
             while part := rows.read(PART):
                 copy.write(part)
         connection.commit()

@@ -67,8 +67,7 @@ def batches(bench: Bench) -> Iterator[Row]:
 
     client, work = Client(bench.product), bench.story.work()
     with psycopg.connect(bench.product.database_url) as connection:
-        names = [(name, columns) for name, columns, _ in rows_of_batch(0, 0)]
-        tables = [limits.TableRows(name, columns, b"") for name, columns in names]
+        tables = [limits.TableRows(name, columns, b"") for name, columns, _ in rows_of_batch(0, 0)]
         limits.create_clones(connection, tables)
         try:
             limits.fill_clones(connection, tables)
@@ -87,7 +86,7 @@ def batches(bench: Bench) -> Iterator[Row]:
         finally:
             connection.rollback()
             limits.drop_clones(connection)
-    work_done, into = f"facts in batches of {BATCH:,}", ", ".join(name for name, _ in names)
+    work_done, into = f"facts in batches of {BATCH:,}", ", ".join(rows.table for rows in tables)
     note = f"{BATCH_CLIENTS} clients; limit: COPY into {into}"
     yield compared(f"{work_done}, facts/s", 0.15, mine, limit, note)
     rate, there = statistics.median(mine), BATCH / full

@@ -45,7 +45,6 @@ def test_folds_are_what_they_would_be_if_all_were_kept(
                 kept.change(key)
                 whole.setdefault(key, [key]).append(number)
             assert all(kept[key] == whole.get(key, [key]) for key in keys)
-            kept.trim()
             store(most)
             assert in_memory(kept) <= 9 + kept.waiting
         store(None)

@@ -3,15 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 
-import msgspec
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.headers import header
+from ledger.projection.rendering import json_text
 
 _JSON = (b"content-type", b"application/json")
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Reply(Response):
@@ -57,7 +55,7 @@ def page(
     tagged: bool = False,
 ) -> Reply:
     """A list's answer from ready JSON items."""
-    meta = _encode({"cursor": cursor, "has_more": has_more}).decode()
+    meta = json_text({"cursor": cursor, "has_more": has_more})
     body = f'{{"data":[{",".join(items)}],"meta":{meta}}}'
     return answer(body, position, tagged=tagged)
 

@@ -26,7 +26,7 @@ _UNPACK: dict[str, Callable[[bytes], Aggregate]] = {
 
 
 class Cache:
-    """Aggregates and run keys, the least recently used packed and then dropped first."""
+    """Aggregates and run keys; what was read or recorded longest ago is packed, then dropped."""
 
     def __init__(self) -> None:
         self._aggregates: OrderedDict[str, Aggregate] = OrderedDict()
@@ -49,7 +49,7 @@ class Cache:
         return found
 
     def keep(self, aggregate: Aggregate) -> None:
-        """Remember an aggregate, as the one used last."""
+        """Remember an aggregate, as the latest."""
         self._packed.pop(aggregate.id, None)
         self._aggregates[aggregate.id] = aggregate
         self._aggregates.move_to_end(aggregate.id)
@@ -66,7 +66,7 @@ class Cache:
             self.drop(identifier)
 
     def trim(self) -> None:
-        """Between appends: pack all but the most recently used, and drop what is too much."""
+        """Between appends: pack all but the latest, and drop what is too much."""
         while len(self._aggregates) > _UNPACKED:
             identifier, aggregate = self._aggregates.popitem(last=False)
             self._packed[identifier] = _pack(aggregate)

@@ -51,7 +51,8 @@ class Folds(Generic[K, R]):
         return len(self._changed)
 
     def bring(self, keys: Iterable[K], load: Callable[[list[K]], Iterable[tuple[K, R]]]) -> None:
-        """Have these in memory: remembered, else loaded, else new."""
+        """Have these in memory: remembered, else loaded, else new. Before that it is trimmed."""
+        self._trim()
         missing = []
         for key in keys:
             if key in self._folds:
@@ -74,10 +75,17 @@ class Folds(Generic[K, R]):
         changed = [self._stored(key) for key in keys]
         for key in keys:
             del self._changed[key]
-        self.trim()
+        self._trim()
         return changed
 
-    def trim(self) -> None:
+    def clear(self) -> None:
+        """Forget all."""
+        self._folds.clear()
+        self._changed.clear()
+        self._packed.clear()
+        self._packed_changed.clear()
+
+    def _trim(self) -> None:
         """Pack the least recently used, and drop what is stored beyond what is kept."""
         if self._packing is None:
             for key in list(islice(self._folds, max(0, len(self._folds) - _KEPT))):
@@ -90,13 +98,6 @@ class Folds(Generic[K, R]):
             packed[key] = self._packing.pack(fold)
         while len(self._packed) > _PACKED:
             self._packed.popitem(last=False)
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._folds.clear()
-        self._changed.clear()
-        self._packed.clear()
-        self._packed_changed.clear()
 
     def _unpack(self, key: K) -> bool:
         """Make it an object again, if it is packed."""
