@@ -1,14 +1,21 @@
 """Connections to receivers: which are used again, and which are closed."""
 
 import asyncio
+import gc
 import socket
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Self
 
 import httpcore
+import pytest
+import uvloop
 
 from ledger.feed.connections import Connections
 from ledger.feed.sender import Sender
 from ledger.feed.target import PinnedBackend
-from tests.feed.sending import BODY, EVENT, SECRET, answers, now, send_all
+from tests.feed.sending import BODY, EVENT, SECRET, answers, now, resolves, send_all
+from tests.support.certificate import create_contexts
 from tests.support.receiver import Answer, Receiver, Request
 
 
@@ -96,3 +103,57 @@ def test_one_that_has_waited_its_time_is_closed_by_the_next_request_to_anyone() 
 
     with Receiver() as one, Receiver() as other:
         asyncio.run(run(one, other))
+
+
+class CancelledAt:
+    """Awaits something; the task is cancelled as soon as it waits for the n-th time."""
+
+    def __init__(self, wait: int, work: Coroutine[Any, Any, object]) -> None:
+        self._left, self._waits = wait, work.__await__()
+
+    def __await__(self) -> Self:
+        return self
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> object:
+        return self.send(None)
+
+    def send(self, value: object) -> object:
+        return self._count(self._waits.send(value))
+
+    def throw(self, error: BaseException) -> object:
+        return self._count(self._waits.throw(error))
+
+    def _count(self, waited_for: object) -> object:
+        self._left -= 1
+        if self._left == 0:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        return waited_for
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_send_that_is_given_up_leaves_no_connection_open(tmp_path: Path, scheme: str) -> None:
+    """Wherever it waits: each run gives it up at the next place, until none is left."""
+    server, client = create_contexts(tmp_path, "hooks.example")
+
+    async def is_given_up(wait: int, url: str) -> bool:
+        pinned = resolves("127.0.0.1")
+        async with Sender(True, now, resolve=pinned, ssl_context=client) as sender:
+            try:
+                await CancelledAt(wait, sender.send(url, EVENT, BODY, [SECRET]))
+            except asyncio.CancelledError:
+                return True
+        return False
+
+    with Receiver(ssl_context=server if scheme == "https" else None) as receiver:
+        wait = 1
+        while uvloop.run(is_given_up(wait, f"{scheme}://hooks.example:{receiver.port}/")):
+            # The collector closes what was left open, and complains.
+            gc.collect()
+            wait += 1
+        assert wait > 5
+        receiver.await_closed()

@@ -8,6 +8,7 @@ the others. Here a request costs the same however many are in use.
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpcore
 
@@ -15,6 +16,50 @@ import httpcore
 KEEPALIVE_SECONDS = 4.0
 
 _MOST_IDLE = 128
+
+
+class _Opener(httpcore.AsyncNetworkBackend):
+    """The way to the network of one connection: it knows what it has opened."""
+
+    def __init__(self, backend: httpcore.AsyncNetworkBackend) -> None:
+        self._backend = backend
+        self._opened: httpcore.AsyncNetworkStream | None = None
+
+    async def connect_tcp(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        self._opened = await self._backend.connect_tcp(*args, **options)
+        return self._opened
+
+    async def aclose(self) -> None:
+        """Close the stream, if one was opened, below all that was put on it."""
+        if self._opened is not None:
+            await self._opened.aclose()
+
+
+class _Connection(httpcore.AsyncHTTPConnection):
+    """httpcore's, but closing it does close it.
+
+    One that is cancelled in the midst of a TLS handshake leaves its socket to the collector.
+    """
+
+    def __init__(
+        self,
+        origin: httpcore.Origin,
+        ssl_context: ssl.SSLContext,
+        keepalive_seconds: float,
+        backend: httpcore.AsyncNetworkBackend,
+    ) -> None:
+        self._opener = _Opener(backend)
+        super().__init__(
+            origin=origin,
+            ssl_context=ssl_context,
+            keepalive_expiry=keepalive_seconds,
+            retries=0,
+            network_backend=self._opener,
+        )
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self._opener.aclose()
 
 
 class Connections:
@@ -28,15 +73,12 @@ class Connections:
     ) -> None:
         self._backend, self._keepalive_seconds = backend, keepalive_seconds
         self._ssl_context = ssl_context or httpcore.default_ssl_context()
-        self._idle: list[httpcore.AsyncHTTPConnection] = []
+        self._idle: list[_Connection] = []
         """The one that has waited longest first, so the expired ones come first."""
 
     @asynccontextmanager
-    async def borrow(self, origin: httpcore.Origin) -> AsyncIterator[httpcore.AsyncHTTPConnection]:
-        """A connection for one request and its answer.
-
-        After anything but a whole answer it has closed itself, and is forgotten.
-        """
+    async def borrow(self, origin: httpcore.Origin) -> AsyncIterator[_Connection]:
+        """A connection for one request and its answer; after anything but a whole one it closes."""
         connection = await self._take(origin)
         try:
             yield connection
@@ -45,26 +87,23 @@ class Connections:
             if connection.is_idle() and not connection.is_closed():
                 self._idle.append(connection)
                 await self._close_idle(_MOST_IDLE)
+            else:
+                # Cancelled between two of its steps, it would stay open until it is collected.
+                await connection.aclose()
 
     async def close(self) -> None:
         """Close those that wait."""
         await self._close_idle(0)
 
-    async def _take(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
+    async def _take(self, origin: httpcore.Origin) -> _Connection:
         while (kept := self._pop(origin)) is not None:
             # Expired is also one that the other side has closed meanwhile.
             if not kept.has_expired():
                 return kept
             await kept.aclose()
-        return httpcore.AsyncHTTPConnection(
-            origin=origin,
-            ssl_context=self._ssl_context,
-            keepalive_expiry=self._keepalive_seconds,
-            retries=0,
-            network_backend=self._backend,
-        )
+        return _Connection(origin, self._ssl_context, self._keepalive_seconds, self._backend)
 
-    def _pop(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection | None:
+    def _pop(self, origin: httpcore.Origin) -> _Connection | None:
         for index in range(len(self._idle) - 1, -1, -1):
             if self._idle[index].can_handle_request(origin):
                 return self._idle.pop(index)

@@ -30,8 +30,8 @@ from ledger.feed.target import (
 # Contract 5: delivered means 2xx within this time, name lookup and connecting included.
 DEADLINE_SECONDS = 10.0
 
-# Connecting has two phases, TCP with the lookup, then TLS. Each has two fifths of the deadline, so
-# that the deadline itself never cuts a handshake short: httpcore would leave that socket open.
+# Connecting has two phases, TCP with the lookup, then TLS. Each has two fifths of the deadline: who
+# cannot be reached takes a place among the requests in flight for less time than who is slow.
 _PHASE = 0.4
 
 # What an operator gets to see of an answer, and how much of it is read to save the connection.
