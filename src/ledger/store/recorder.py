@@ -123,7 +123,7 @@ def library_environment(conninfo: str) -> Mapping[str, str]:
         "POSTGRES_LOCK_TIMEOUT": "2",
         "POSTGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT": "5",
         "POSTGRES_POOL_SIZE": "1",
-        "POSTGRES_MAX_OVERFLOW": "3",
+        "POSTGRES_MAX_OVERFLOW": "0",
         "ORIGINATOR_ID_TYPE": "text",
         "CREATE_TABLE": "n",
         "LEDGER_CONNINFO": conninfo,
