@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import copying
 import counts
 import feed_rows
 import limits
@@ -161,7 +162,7 @@ def warm(product: Product) -> None:
         place = product.data_dir / "postgres" / path
         for file in (place, *place.parent.glob(f"{place.name}.*")):  # a large table has several
             with file.open("rb", buffering=0) as content:
-                while content.read(limits.PART):
+                while content.read(copying.PART):
                     pass
 
 

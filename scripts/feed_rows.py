@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import copying
 import httpcore
 import limits
 import loadgen
@@ -57,7 +58,7 @@ def stream(bench: Bench) -> Row:
         return loadgen.percentile(taken, 0.99)
 
     def commit() -> float:
-        return 1e3 * limits.commit_seconds(bench.product.database_url, bench.seconds / 5)
+        return 1e3 * copying.commit_seconds(bench.product.database_url, bench.seconds / 5)
 
     ours, fsync = interleave(bench.rounds, under_half_load, commit)
     ratio, slowest = median_ratio(ours, fsync), statistics.median(ours)

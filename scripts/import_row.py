@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import limits
+import copying
 import psycopg
 from chronicle import TABLES
 from measuring import Bench, Row, at_most, compared
@@ -76,6 +76,6 @@ def seconds_of_start(env: dict[str, str]) -> float:
 def copied_seconds(connection: psycopg.Connection[Any], folder: Path) -> float:
     """COPY of all rows of the log and what is beside it, table by table."""
     return sum(
-        limits.copied_table_seconds(connection, f"ledger.{table}", columns.split(), folder)
+        copying.copied_table_seconds(connection, f"ledger.{table}", columns.split(), folder)
         for table, columns in TABLES.items()
     )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import limits
+import copying
 import psycopg
 from measuring import Bench, Row, at_most, compared
 from processes import Watched
@@ -61,7 +61,7 @@ def rebuild(bench: Bench) -> Iterator[Row]:
             mine.append(events / rebuilt_seconds(bench, connection, names, peaks))
             read.append(read_rate(url))
             taken = [
-                limits.copied_table_seconds(connection, table, columns, bench.folder)
+                copying.copied_table_seconds(connection, table, columns, bench.folder)
                 for table, columns in live_tables(connection).items()
             ]
             write.append(events / sum(taken))

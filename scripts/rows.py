@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import copying
 import limits
 import loadgen
 import psycopg
@@ -67,25 +68,25 @@ def batches(bench: Bench) -> Iterator[Row]:
 
     client, work = Client(bench.product), bench.story.work()
     with psycopg.connect(bench.product.database_url) as connection:
-        tables = [limits.TableRows(name, columns, b"") for name, columns, _ in rows_of_batch(0, 0)]
-        limits.create_clones(connection, tables)
+        tables = [copying.TableRows(name, columns, b"") for name, columns, _ in rows_of_batch(0, 0)]
+        copying.create_clones(connection, tables)
         try:
-            limits.fill_clones(connection, tables)
+            copying.fill_clones(connection, tables)
             ends = [client.post_batch(list(itertools.islice(work, BATCH))) for _ in range(25)]
             batches = [
-                [limits.read_rows(connection, *table) for table in rows_of_batch(low, high)]
+                [copying.read_rows(connection, *table) for table in rows_of_batch(low, high)]
                 for low, high in itertools.pairwise(ends)
             ]
-            full = statistics.median(limits.copy_batch(connection, batch) for batch in batches)
+            full = statistics.median(copying.copy_batch(connection, batch) for batch in batches)
 
             def copied() -> float:
-                taken = limits.copy_seconds(connection, batches[:8], bench.seconds / 2)
+                taken = copying.copy_seconds(connection, batches[:8], bench.seconds / 2)
                 return BATCH / statistics.median(taken)
 
             mine, limit = interleave(bench.rounds, ours, copied)
         finally:
             connection.rollback()
-            limits.drop_clones(connection)
+            copying.drop_clones(connection)
     work_done, into = f"facts in batches of {BATCH:,}", ", ".join(rows.table for rows in tables)
     note = f"{BATCH_CLIENTS} clients; limit: COPY into {into}"
     yield compared(f"{work_done}, facts/s", 0.15, mine, limit, note)
@@ -141,7 +142,7 @@ def visible(bench: Bench) -> Row:
         return result.p99_ms
 
     def commit() -> float:
-        return 1e3 * limits.commit_seconds(bench.product.database_url, bench.seconds / 5)
+        return 1e3 * copying.commit_seconds(bench.product.database_url, bench.seconds / 5)
 
     ours, fsync = interleave(bench.rounds, under_half_load, commit)
     ratio, slowest = median_ratio(ours, fsync), statistics.median(ours)

@@ -1,0 +1,164 @@
+"""What PostgreSQL takes for the same rows with nothing of ours in between.
+
+`copy_seconds`: COPY of given rows into tables with the same indexes; `copied_table_seconds`: COPY
+of a table's own rows; `commit_seconds`: one row and one fsync.
+"""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+SCHEMA = "bench_limit"
+PART = 1 << 18  # bytes of a file at a time
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Rows of one table, as COPY's binary format writes them."""
+
+    table: str  # as the product names it, schema and all
+    columns: tuple[str, ...]
+    data: bytes
+
+    @property
+    def clone(self) -> sql.Identifier:
+        """The empty table with the same columns and indexes that the rows are copied into."""
+        return sql.Identifier(SCHEMA, self.table.replace(".", "_"))
+
+    @property
+    def original(self) -> sql.Identifier:
+        """The product's table."""
+        return sql.Identifier(*self.table.split("."))
+
+    @property
+    def names(self) -> sql.Composed:
+        """The columns, as a statement lists them."""
+        return sql.SQL(", ").join(map(sql.Identifier, self.columns))
+
+    @property
+    def copy_in(self) -> sql.Composed:
+        """The statement that copies into the clone."""
+        return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(self.clone, self.names)
+
+
+def read_rows(
+    connection: psycopg.Connection[Any], table: str, columns: Sequence[str], query: str
+) -> TableRows:
+    """Take the rows of `query` out of the database, ready to be copied in without any encoding."""
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT BINARY)") as copy,
+    ):
+        return TableRows(table, tuple(columns), b"".join(bytes(part) for part in copy))
+
+
+def create_clones(connection: psycopg.Connection[Any], batch: Sequence[TableRows]) -> None:
+    """Create the tables to copy into, with the originals' indexes, constraints and defaults."""
+    drop_clones(connection)
+    connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
+    for rows in batch:
+        connection.execute(
+            sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)").format(rows.clone, rows.original)
+        )
+    connection.commit()
+
+
+def drop_clones(connection: psycopg.Connection[Any]) -> None:
+    """Remove everything that these measurements put into the database."""
+    connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(SCHEMA)))
+    connection.commit()
+
+
+def fill_clones(connection: psycopg.Connection[Any], batch: Sequence[TableRows]) -> None:
+    """Put all the rows that the originals have now into the tables to copy into."""
+    for rows in batch:
+        connection.execute(
+            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(
+                rows.clone, rows.names, rows.names, rows.original
+            )
+        )
+    connection.commit()
+
+
+def copy_seconds(
+    connection: psycopg.Connection[Any], batches: Sequence[Sequence[TableRows]], seconds: float
+) -> list[float]:
+    """Copy each batch, again and again for about `seconds`; what each took.
+
+    The tables are emptied, outside the time taken, each time all batches are in: that favours the
+    limit, never us.
+    """
+    taken: list[float] = []
+    while sum(taken) < seconds:
+        for rows in batches[0]:
+            connection.execute(sql.SQL("TRUNCATE {}").format(rows.clone))
+        connection.commit()
+        taken += [copy_batch(connection, batch) for batch in batches]
+    return taken
+
+
+def copy_batch(connection: psycopg.Connection[Any], batch: Sequence[TableRows]) -> float:
+    """Copy a batch in one transaction; the seconds it took, the commit included."""
+    began = time.perf_counter()
+    for rows in batch:
+        with connection.cursor() as cursor, cursor.copy(rows.copy_in) as copy:
+            copy.write(rows.data)
+    connection.commit()
+    return time.perf_counter() - began
+
+
+def copied_table_seconds(
+    connection: psycopg.Connection[Any], table: str, columns: Sequence[str], folder: Path
+) -> float:
+    """The time that COPY takes for all rows of a table, by way of a file: they may be many.
+
+    Into an empty table with the same indexes, in one transaction, the commit included.
+    """
+    clone, file = TableRows(table, tuple(columns), b""), folder / "rows"
+    create_clones(connection, [clone])
+    try:
+        with connection.cursor() as cursor, file.open("wb") as output:
+            out = sql.SQL("COPY {} ({}) TO STDOUT (FORMAT BINARY)").format(
+                clone.original, clone.names
+            )
+            with cursor.copy(out) as copy:
+                for part in copy:
+                    output.write(part)
+        connection.commit()
+        began = time.perf_counter()
+        with (
+            connection.cursor() as cursor,
+            file.open("rb") as rows,
+            cursor.copy(clone.copy_in) as copy,
+        ):
+            while part := rows.read(PART):
+                copy.write(part)
+        connection.commit()
+        return time.perf_counter() - began
+    finally:
+        connection.rollback()
+        drop_clones(connection)
+        file.unlink(missing_ok=True)
+
+
+def commit_seconds(url: str, seconds: float) -> float:
+    """The median time of a transaction that inserts one row: one fsync."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        drop_clones(connection)
+        connection.execute(f"CREATE SCHEMA {SCHEMA}")
+        connection.execute(f"CREATE TABLE {SCHEMA}.commits (n bigint PRIMARY KEY)")
+        taken: list[float] = []
+        while sum(taken) < seconds:
+            began = time.perf_counter()
+            connection.execute(
+                f"INSERT INTO {SCHEMA}.commits VALUES (%s)", [len(taken)], prepare=True
+            )
+            taken.append(time.perf_counter() - began)
+        drop_clones(connection)
+    return statistics.median(taken)

@@ -1,0 +1,215 @@
+"""Long streams, as processes have them that know them well, or no more, or not yet."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta, timezone
+from typing import Any
+
+import pytest
+
+from ledger.application import cache, facts
+from ledger.application.cache import Cache
+from ledger.application.command import Outcome, Receipt
+from ledger.application.commands import GoIdle
+from ledger.application.report import ReportFact
+from ledger.application.writer import Writer
+from ledger.bootstrap.writing import writing
+from ledger.domain.recorded import Recorded
+from ledger.domain.refusals import PREFIX
+from ledger.store.codec import EnvelopeMapper
+from ledger.store.snapshots import KINDS, Aggregate
+from tests.support.facts import encode, fact
+from tests.support.ledger import REPORTER, Ledger
+
+
+class CountingMapper(EnvelopeMapper):
+    """Counts the events of lines and runs that are read."""
+
+    decoded = 0
+
+    def decode(self, *columns: Any) -> Recorded:
+        self.decoded += not columns[0].startswith(PREFIX)
+        return super().decode(*columns)
+
+
+class Process:
+    """Another process's writer: its memory is its own, and empty at first."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+        self.codec = writer._log.codec
+        self.codec.__class__ = CountingMapper
+
+    def report(self, *events: dict[str, Any]) -> list[Outcome]:
+        return submit(self.writer, *events)
+
+    def accept(self, *events: dict[str, Any]) -> None:
+        assert [o for o in self.report(*events) if not isinstance(o, Receipt)] == []
+
+    def look(self, line: str) -> Aggregate:
+        """The line as this process has it, after a command that is refused."""
+        assert not isinstance(
+            self.report(fact("resource.released", line, {"id": "no"}))[0], Receipt
+        )
+        found = self.writer._cache.find(line)
+        assert found is not None
+        return found
+
+    @property
+    def decoded(self) -> int:
+        assert isinstance(self.codec, CountingMapper)
+        return self.codec.decoded
+
+
+def submit(writer: Writer, *events: dict[str, Any]) -> list[Outcome]:
+    parsed = [facts.from_structured(encode(event)) for event in events]
+    commands = [ReportFact(p, REPORTER) for p in parsed if isinstance(p, facts.Fact)]
+    assert len(commands) == len(events)
+    return writer.submit(commands).result()
+
+
+@contextmanager
+def process(ledger: Ledger) -> Iterator[Process]:
+    with writing(ledger.settings, ledger.conninfo, ledger.clock) as writer:
+        yield Process(writer)
+
+
+def check_ins(line: str, count: int) -> list[dict[str, Any]]:
+    return [fact("execution.checked_in", line, {"hours": 1}) for _ in range(count)]
+
+
+def fill(ledger: Ledger, line: str, count: int) -> None:
+    """So many check-ins, in one append."""
+    assert {item.outcome for item in ledger.report(*check_ins(line, count))} == {"recorded"}
+
+
+def stored(ledger: Ledger, stream: str) -> list[Recorded]:
+    rows = ledger.rows(
+        "SELECT originator_id, originator_version, topic, state, notification_id "
+        "FROM ledger.ledger_events WHERE originator_id = %s ORDER BY originator_version",
+        stream,
+    )
+    return [EnvelopeMapper().decode(*row.values()) for row in rows]
+
+
+def length(ledger: Ledger, stream: str) -> int:
+    (row,) = ledger.rows(
+        "SELECT max(originator_version) v FROM ledger.ledger_events WHERE originator_id = %s",
+        stream,
+    )
+    return int(row["v"])
+
+
+def replayed(ledger: Ledger, stream: str) -> Aggregate:
+    """The aggregate as its whole stream tells it."""
+    aggregate = KINDS[stream[:3]](stream)
+    for recorded in stored(ledger, stream):
+        aggregate.evolve(recorded)
+    return aggregate
+
+
+def kept(ledger: Ledger) -> dict[str, int]:
+    """Stream → version of every snapshot of a line or run."""
+    return {
+        row["stream"]: row["version"]
+        for row in ledger.rows("SELECT stream, version FROM ledger.snapshot")
+        if not row["stream"].startswith(PREFIX)
+    }
+
+
+def assert_same(one: Aggregate, other: Aggregate) -> None:
+    """Field by field; as text too, which tells orders and types apart."""
+    assert one == other
+    assert repr(one) == repr(other)
+
+
+def remembered(aggregate: Aggregate) -> Aggregate:
+    """The aggregate as a process has it that has not used it for long: packed meanwhile."""
+    memory = Cache()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "_UNPACKED", 0)
+        memory.keep(aggregate)
+        memory.trim()
+    found = memory.find(aggregate.id)
+    assert found is not None
+    assert found is not aggregate
+    return found
+
+
+class Chance:
+    """Facts about one line that touch every field of its aggregate."""
+
+    def __init__(self, seed: int, line: str) -> None:
+        self.random, self.line = random.Random(seed), line
+
+    def value(self, depth: int = 3) -> Any:
+        leaves = [
+            None,
+            True,
+            0,
+            -1,
+            2**53,
+            2.0,
+            0.1,
+            -0.0,
+            1e300,
+            5e-324,
+            "",
+            'ü\u2028\\"',
+            "é" * 9,
+        ]
+        if depth and self.random.random() < 0.5:
+            items = [self.value(depth - 1) for _ in range(self.random.randrange(4))]
+            return items if self.random.random() < 0.5 else dict(zip("zayb", items, strict=False))
+        return self.random.choice(leaves)
+
+    def fact(self, ledger: Ledger) -> dict[str, Any]:
+        pick, line = self.random.choice, self.line
+        zone = timezone(timedelta(minutes=pick([0, 0, 330, -480])))
+        behind = timedelta(microseconds=pick([0, 1, 999_999, 10**9, 10**10]))
+        time = {"time": (ledger.clock.now - behind).astimezone(zone).isoformat()}
+        by = pick([{}, {"actortype": "user", "actorid": "USR-ü"}])
+        name = pick("dcba")
+        resource = {"id": name, "type": "t", "allocated_hours_per_week": pick([40, 40.0, 7.25])}
+        named = {"name": pick(["n", None]), "role": pick(["r", None]), "status": pick(["a", "b"])}
+        signal = pick(["sla_compliance", "hours_on_target", "agent_error_rate"])
+        health = {"signal": signal, "status": pick(["green", "amber", "red"])}
+        blocker = {"blocker_id": name}
+        cause = {"cause": pick(["approval_gap", "capacity_issue"]), "reason": pick(["r", None])}
+        type, data = pick(
+            [
+                ("execution.checked_in", {"hours": 1.25}),
+                ("service_line.updated", {"project_tags": pick([[], ["b", "a"], ["ü"]])}),
+                ("service_line.paused", {"reason": pick(["why", None])}),
+                ("service_line.resumed", {}),
+                ("execution.blocked", blocker | cause),
+                ("execution.unblocked", blocker),
+                ("resource.allocated", resource | named),
+                ("resource.released", {"id": name}),
+                ("health.signal_reported", health | {"value": self.value()}),
+                ("health.signal_reported", health | {"evidence": self.value()}),
+            ]
+        )
+        return fact(type, line, data, **time, **by)
+
+    def report(self, ledger: Ledger, until: int) -> None:
+        """Batches of any size, until the stream has so many events."""
+        while (version := length(ledger, self.line)) < until:
+            size = self.random.choice([1, 2, 30, 120])
+            ledger.report(*[self.fact(ledger) for _ in range(min(size, until - version))])
+            if self.random.random() < 0.5:
+                ledger.pause(self.line)
+            else:
+                self.calm(ledger)
+
+    def calm(self, ledger: Ledger) -> None:
+        """Nothing holds the line any more: it goes idle, and wakes."""
+        line = self.line
+        ledger.report(*[fact("execution.unblocked", line, {"blocker_id": b}) for b in "abcd"])
+        ledger.report(fact("service_line.resumed", line))
+        ledger.resume(line)
+        ledger.clock.advance(seconds=self.random.choice([60, 1_000]))
+        ledger.execute(GoIdle(line))
+        if self.random.random() < 0.5:
+            ledger.accept(fact("execution.checked_in", line))
