@@ -22,14 +22,18 @@ from ledger.store.side_tables import SideTables
 from ledger.store.snapshots import EVERY, FOLD, Aggregate
 
 # Everything a group of decisions needs, in one round trip. Under the lock nobody changes any of it.
+# OFFSET 0 keeps each look at a large table a look by key: the plan stays (``planned_once``), and
+# one that is made while a table is empty would rather walk that than what is asked for.
 _READ = """
 WITH known AS (
     -- Of a stream far beyond the version we know, its snapshot is read, and only what came after
     SELECT asked.id, coalesce(s.version, asked.version) AS version, s.state
     FROM unnest(%(stream)s::text[], %(version)s::bigint[]) AS asked (id, version)
-    LEFT JOIN ledger.snapshot AS s
-      ON s.stream = asked.id AND s.version >= asked.version + %(far)s::int
-     AND s.fold = %(fold)s::int
+    LEFT JOIN LATERAL (
+        SELECT version, state FROM ledger.snapshot
+        WHERE stream = asked.id AND version >= asked.version + %(far)s::int AND fold = %(fold)s::int
+        OFFSET 0
+    ) AS s ON true
 )
 -- 0: where the log ends
 SELECT 0 AS kind, NULL AS a, NULL AS b, NULL AS c, NULL AS d, NULL AS e, NULL AS f,
@@ -40,15 +44,23 @@ UNION ALL
 -- 1: what each stream holds beyond the version we know: "is it stale?" and the tail itself
 SELECT 1, e.originator_id, e.topic, NULL, NULL, NULL, NULL,
        e.originator_version, e.notification_id, e.state, NULL
-FROM known JOIN ledger.ledger_events AS e
-  ON e.originator_id = known.id AND e.originator_version > known.version
+FROM known CROSS JOIN LATERAL (
+    SELECT originator_id, originator_version, topic, state, notification_id
+    FROM ledger.ledger_events
+    WHERE originator_id = known.id AND originator_version > known.version
+    OFFSET 0
+) AS e
 UNION ALL
 -- 2: facts recorded before
 SELECT 2, f.organization_id, f.source, f.fact_id, f.run_id, f.subject, f.event_ids,
        f.position, NULL, f.digest, NULL
 FROM unnest(%(organization)s::text[], %(source)s::text[], %(fact)s::text[])
-    AS asked (organization_id, source, fact_id)
-JOIN ledger.fact AS f USING (organization_id, source, fact_id)
+    AS asked (organization_id, source, id)
+CROSS JOIN LATERAL (
+    SELECT * FROM ledger.fact
+    WHERE organization_id = asked.organization_id AND source = asked.source AND fact_id = asked.id
+    OFFSET 0
+) AS f
 UNION ALL
 -- 3: the idle decision's row of every line
 SELECT 3, line_id, NULL, NULL, NULL, NULL, NULL, open_runs, NULL, NULL, last_activity_at

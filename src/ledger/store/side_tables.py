@@ -12,12 +12,16 @@ from psycopg import Cursor
 
 from ledger.store.arrays import array
 
-# The outcomes kept under these keys.
+# The outcomes kept under these keys. (OFFSET 0: as in ``append.py``.)
 _OUTCOMES = """
-SELECT i.credential, i.path, i.key, i.fingerprint, i.outcome, i.recorded_at
+SELECT i.*
 FROM unnest(%(credential)s::text[], %(path)s::text[], %(key)s::text[])
     AS asked (credential, path, key)
-JOIN ledger.idempotency AS i USING (credential, path, key)
+CROSS JOIN LATERAL (
+    SELECT credential, path, key, fingerprint, outcome, recorded_at FROM ledger.idempotency
+    WHERE credential = asked.credential AND path = asked.path AND key = asked.key
+    OFFSET 0
+) AS i
 """
 
 # An outcome; one that is there still has outlived its day.
