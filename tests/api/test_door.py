@@ -64,6 +64,17 @@ def test_what_is_asked_again_and_again_is_planned_once_unless_its_values_matter(
     tell(play)
 
 
+def test_what_is_planned_once_walks_no_table_however_small_it_is_by_then(tell: Tell) -> None:
+    explain = "EXPLAIN SELECT oid FROM pg_am WHERE amname = %(name)s::name"
+
+    async def play(door: Door) -> None:
+        for by_values, scan in ((True, "Seq Scan"), (False, "Index Scan"), (True, "Seq Scan")):
+            rows = await door.fetch(ADMIN, explain, {"name": "gin"}, by_values=by_values)
+            assert scan in rows[0][0]
+
+    tell(play)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_each_of_many_gets_its_own_rows_or_its_own_error(
     tell: Tell, monkeypatch: pytest.MonkeyPatch, seed: int

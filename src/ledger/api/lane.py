@@ -32,12 +32,14 @@ Tenant = tuple[str, str]
 """Organization and workspace; empty where a credential is bound to none."""
 
 # What holds for the statements after it. Most are planned once a connection, whatever their
-# parameters: they walk an index in order, and to plan one anew takes as long as to execute it, or
-# three times as long. Where the best way depends on the values, PostgreSQL may look at them.
+# parameters: they follow an index in order, and to plan one anew takes as long as to execute it, or
+# three times as long. Since such a plan stays, it must follow the index on a table that is empty
+# too. Where the best way depends on the values, PostgreSQL may look at them.
 _SCOPE = """
 SELECT set_config('ledger.organization_id', %(organization)s, true),
        set_config('ledger.workspace_id', %(workspace)s, true),
-       set_config('plan_cache_mode', %(plans)s, true)
+       set_config('plan_cache_mode', %(plans)s, true),
+       set_config('enable_seqscan', %(walks)s, true)
 """
 
 _PREPARED = 100
@@ -317,8 +319,8 @@ class Lane:
 def _scope_of(asked: Asked) -> Mapping[str, str]:
     """The parameters of its scope."""
     organization, workspace = asked.tenant
-    plans = "auto" if asked.by_values else "force_generic_plan"
-    return {"organization": organization, "workspace": workspace, "plans": plans}
+    plans, walks = ("auto", "on") if asked.by_values else ("force_generic_plan", "off")
+    return {"organization": organization, "workspace": workspace, "plans": plans, "walks": walks}
 
 
 @lru_cache(4096)
