@@ -12,7 +12,7 @@ from ledger.projection import rebuild as rebuilding
 from ledger.projection.generation import create_tables
 from ledger.projection.projector import LostLead
 from ledger.projection.rebuilder import Rebuilder
-from ledger.projection.shadow import CannotBuild, shadow
+from ledger.projection.shadow import CannotBuild, clean_up, shadow
 from ledger.store.codec import EnvelopeMapper
 from projections import projections
 from tests.support.facts import LINE, activation, fact
@@ -197,6 +197,19 @@ def test_of_two_rebuilds_of_a_view_the_second_is_refused_and_of_other_views_not(
         )
     assert left_over(conninfo) == []
     assert rebuild(conninfo, view("run"))[0].differing == 0
+
+
+def test_the_lock_of_a_view_is_free_as_soon_as_who_held_it_goes_on(conninfo: str) -> None:
+    """Not when the server notices, a moment later, that a connection was closed."""
+    held = b"""SELECT count(*) FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+        WHERE l.locktype = 'advisory' AND d.datname = current_database()"""
+    with psycopg.connect(conninfo, autocommit=True) as watching:
+        for _ in range(20):
+            clean_up(conninfo, view("run"))
+            assert watching.execute(held).fetchone() == (0,)
+            with shadow(conninfo, EnvelopeMapper(), view("run"), quiet):
+                assert watching.execute(held).fetchone() == (1,)
+            assert watching.execute(held).fetchone() == (0,)
 
 
 @pytest.mark.parametrize("cleaner", ["a service that starts", "the next rebuild"])

@@ -180,8 +180,8 @@ def shadow(
 
     Raises CannotBuild where another is being built.
     """
-    with connect(conninfo) as connection:
-        if not _lock(connection, projection):
+    with _building(conninfo, projection) as connection:
+        if connection is None:
             raise CannotBuild(f"{projection.name} is being rebuilt or verified by another process.")
         drop_others(connection, projection)
         projection.forget()
@@ -198,8 +198,8 @@ def shadow(
 
 def clean_up(conninfo: str, projection: Projection) -> None:
     """Drop what a rebuild or verification that was killed has left, unless one is at work."""
-    with connect(conninfo) as connection:
-        if _lock(connection, projection):
+    with _building(conninfo, projection) as connection:
+        if connection is not None:
             drop_others(connection, projection)
 
 
@@ -210,10 +210,25 @@ def outdated(conninfo: str, projection: Projection) -> bool:
         return row is None or row[0] != projection.version
 
 
-def _lock(connection: psycopg.Connection[TupleRow], projection: Projection) -> bool:
-    key = zlib.crc32(projection.name.encode()) & 0x7FFFFFFF
-    locked = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (_BUILDER, key))
-    return locked.fetchone() == (True,)
+@contextmanager
+def _building(
+    conninfo: str, projection: Projection
+) -> Iterator[psycopg.Connection[TupleRow] | None]:
+    """A connection that holds the view's lock; None where another one does.
+
+    The lock is given back, not left to the closing of the connection: the server notices that a
+    moment later, and who comes next meanwhile would find it held.
+    """
+    key = _BUILDER, zlib.crc32(projection.name.encode()) & 0x7FFFFFFF
+    with connect(conninfo) as connection:
+        if connection.execute("SELECT pg_try_advisory_lock(%s, %s)", key).fetchone() != (True,):
+            yield None
+            return
+        try:
+            yield connection
+        finally:
+            if not connection.closed and not connection.broken:
+                connection.execute("SELECT pg_advisory_unlock(%s, %s)", key)
 
 
 def connect(conninfo: str) -> psycopg.Connection[TupleRow]:
