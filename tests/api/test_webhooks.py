@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from ledger.domain.values import parse_instant
 from tests.api.test_bad_bodies import BROKEN, CANARY, HAZARDS, planted
 from tests.feed.targets import FORBIDDEN_HOSTS
 from tests.support.edge import PLAIN, Edge, assert_problem, dumps
@@ -177,7 +178,7 @@ def test_what_is_named_is_changed_and_nothing_else(hooks: Hooks, changes: dict[s
     assert answer.status_code == 200, answer.text
     changed = answer.json()["data"]
     assert changed == created | changes | {"updated_at": changed["updated_at"]}
-    assert changed["updated_at"] > created["updated_at"]
+    assert parse_instant(changed["updated_at"]) > parse_instant(created["updated_at"])
     assert hooks.data(f"/{created['id']}") | {"status": None} == changed
 
 

@@ -285,6 +285,17 @@ def test_five_days_of_nothing_but_failure_disable_an_endpoint(patient: Post) -> 
         assert patient.shown(endpoint)["enabled"]
 
 
+def test_who_fails_is_seen_to_fail_though_a_clock_was_ahead_when_it_was_enabled(
+    patient: Post,
+) -> None:
+    with Receiver(answering(500)) as receiver:
+        endpoint, _ = patient.create(receiver.url, CHECK_INS)
+        patient.advance(seconds=-5)
+        fails(patient, endpoint, receiver, 1)
+        enabled = "SELECT enabled_at FROM ledger.webhook WHERE endpoint_id = %s"
+        assert query(patient.conninfo, enabled, endpoint) == [(patient.dispatch(endpoint)[2],)]
+
+
 def fails(post: Post, endpoint: str, receiver: Receiver, count: int) -> None:
     """An event whose first attempt fails; the receiver's request of that number."""
     post.check_in()

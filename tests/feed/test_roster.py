@@ -124,6 +124,15 @@ def test_what_failed_before_it_was_enabled_no_longer_counts() -> None:
     assert watched(roster_of(one), "A").failing_since == NOW
 
 
+def test_a_failure_counts_from_the_enabling_on_where_a_clock_says_it_was_before() -> None:
+    one = changed("A")
+    later = NOW + timedelta(seconds=1)
+    assert watched(roster_of(one), "A").counted_from(NOW) == NOW
+    one.standing.enabled_at = later
+    assert watched(roster_of(one), "A").counted_from(NOW) == later
+    assert watched(roster_of(one), "A").counted_from(later + timedelta(1)) == later + timedelta(1)
+
+
 def test_what_is_due_later_is_looked_at_then() -> None:
     roster = roster_of(changed("A", latest=3))
     some(roster, roster.turn(NOW), 3)

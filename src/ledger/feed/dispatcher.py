@@ -272,7 +272,9 @@ class _Lead:
             watched = self._roster.get(claimed.endpoint_id)
             if watched is None or claimed.is_test:
                 continue
-            since = None if attempt.delivered else watched.failing_since or attempt.at
+            since = None
+            if not attempt.delivered:
+                since = watched.failing_since or watched.counted_from(attempt.at)
             if since != watched.failing_since:
                 watched.failing_since = changed[watched.id] = since
         return changed

@@ -78,6 +78,11 @@ class Watched:
             self.due = now
         self._drop_old_failures()
 
+    def counted_from(self, at: datetime) -> datetime:
+        """Since when a failure counts: not before it was enabled, though a clock may say so."""
+        enabled_at = self.standing.enabled_at
+        return at if enabled_at is None else max(at, enabled_at)
+
     def _drop_old_failures(self) -> None:
         """Enabled again, it starts anew: what it failed before no longer counts."""
         enabled_at = self.standing.enabled_at
