@@ -16,7 +16,15 @@ from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, activation, fact
 from tests.support.load import Load, recorded
 from tests.support.log_checker import check
-from tests.support.served import Served, connections, free_port, post, run_ledger, serving_at
+from tests.support.served import (
+    Served,
+    connections,
+    descriptors,
+    free_port,
+    post,
+    run_ledger,
+    serving_at,
+)
 from tests.support.views import until
 
 PAIRS, READERS = 300, 6
@@ -97,11 +105,6 @@ def test_a_stop_under_load_lets_accepted_requests_finish_and_leaves_nothing(
     assert set(load.statuses) <= {201, 503}
     assert check(conninfo).findings == []
     assert "Traceback" not in served.said
-
-
-def descriptors(pid: int) -> set[str]:
-    """What a process holds open."""
-    return {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
 
 
 def children(served: Served) -> list[int]:

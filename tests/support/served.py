@@ -186,11 +186,13 @@ def connections(served: Served) -> dict[int, int]:
         _, local, _, state, *rest = line.split()
         if state == "01" and int(local.split(":")[1], 16) == served.port:
             inodes.add(f"socket:[{rest[5]}]")
-    held = {}
-    for pid in served.api_workers():
-        names = set()
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                names.add(os.readlink(descriptor))
-        held[pid] = len(names & inodes)
+    return {pid: len(descriptors(pid) & inodes) for pid in served.api_workers()}
+
+
+def descriptors(pid: int) -> set[str]:
+    """What a process holds open; not what it closes while this looks, as it does at its start."""
+    held = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            held.add(os.readlink(entry))
     return held
