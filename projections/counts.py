@@ -48,8 +48,8 @@ _LOAD = """
 SELECT asked.per, asked.project_tag, asked.workspace_id, asked.organization_id,
        asked.execution_model, asked.product_line, asked.state,
        found.causes, found.lines, found.position
-FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
-            %s::text[])
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+            $8::text[])
     AS asked (per, project_tag, workspace_id, organization_id, execution_model, product_line,
               state, causes)
 CROSS JOIN LATERAL (

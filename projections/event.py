@@ -58,7 +58,7 @@ LINE = Table(
 )
 
 # The folds of these lines.
-_LOAD = "SELECT fold FROM ledger.event_line_{g} WHERE line_id = ANY(%s::text[])"
+_LOAD = "SELECT fold FROM ledger.event_line_{g} WHERE line_id = ANY($1::text[])"
 
 _encode = msgspec.msgpack.Encoder().encode
 

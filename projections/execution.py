@@ -112,7 +112,7 @@ STEP = Table(
     },
 )
 # The folds of these lines.
-_LOAD = "SELECT fold FROM ledger.execution_{g} WHERE line_id = ANY(%s::text[])"
+_LOAD = "SELECT fold FROM ledger.execution_{g} WHERE line_id = ANY($1::text[])"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(LineRow).decode

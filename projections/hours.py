@@ -36,7 +36,7 @@ DAY = Table(
 # What these days of these lines have come to.
 _LOAD = """
 SELECT asked.line_id, asked.day, latest.total
-FROM unnest(%s::text[], %s::date[]) AS asked (line_id, day)
+FROM unnest($1::text[], $2::date[]) AS asked (line_id, day)
 CROSS JOIN LATERAL (
     SELECT total FROM ledger.execution_day_{g} AS d
     WHERE d.line_id = asked.line_id AND d.day = asked.day ORDER BY d.position DESC LIMIT 1

@@ -71,12 +71,12 @@ DAY = Table(
 )
 
 # The folds of these runs.
-_LOAD = "SELECT fold FROM ledger.run_{g} WHERE run_id = ANY(%s::text[])"
+_LOAD = "SELECT fold FROM ledger.run_{g} WHERE run_id = ANY($1::text[])"
 
 # What these days of these lines have come to.
 _LOAD_DAYS = """
 SELECT asked.line_id, asked.kind, asked.day, latest.total
-FROM unnest(%s::text[], %s::text[], %s::date[]) AS asked (line_id, kind, day)
+FROM unnest($1::text[], $2::text[], $3::date[]) AS asked (line_id, kind, day)
 CROSS JOIN LATERAL (
     SELECT total FROM ledger.run_day_{g} AS d
     WHERE d.line_id = asked.line_id AND d.kind = asked.kind AND d.day = asked.day

@@ -78,12 +78,12 @@ TEST = "webhook.test"
 # The folds of these organizations' endpoints.
 _LOAD = """
 SELECT organization_id, fold FROM ledger.webhook_{g}
-WHERE organization_id = ANY(%s::text[]) AND NOT deleted
+WHERE organization_id = ANY($1::text[]) AND NOT deleted
 """
 
 # The health of these lines.
 _LOAD_HEALTH = """
-SELECT line_id, statuses, position FROM ledger.webhook_health_{g} WHERE line_id = ANY(%s::text[])
+SELECT line_id, statuses, position FROM ledger.webhook_health_{g} WHERE line_id = ANY($1::text[])
 """
 
 _encode = msgspec.json.Encoder().encode

@@ -14,6 +14,7 @@ from product import LEDGER, UnmeasuredError
 from psycopg.rows import tuple_row
 
 from ledger.store.codec import EnvelopeMapper
+from ledger.store.pipeline import Pipeline
 from ledger.store.recorder import read_log
 from projections import reading
 
@@ -142,8 +143,9 @@ def read_rate(url: str) -> float:
     """Events a second of reading the whole log, page by page, each event decoded."""
     decode, after, count = EnvelopeMapper().decode, 0, 0
     with psycopg.connect(url, autocommit=True, row_factory=tuple_row) as connection:
+        pipeline = Pipeline(connection)
         began = time.perf_counter()
-        while page := read_log(connection, after, PAGE_OF_LOG):
+        while page := read_log(pipeline, after, PAGE_OF_LOG):
             for event in page:
                 decode(*event)
             count, after = count + len(page), page[-1][4]

@@ -16,6 +16,7 @@ from ledger.domain.errors import Unavailable
 from ledger.domain.execution_events import EXECUTION_EVENTS, CheckInVoided, Closed
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.run import RUN_EVENTS
+from ledger.store.pipeline import Transaction
 from ledger.store.snapshots import EVERY, FOLD, KINDS, keep, restore
 from tests.application.long_streams import (
     Chance,
@@ -34,6 +35,7 @@ from tests.golden.samples import BODIES, envelope
 from tests.support.facts import fact
 from tests.support.ledger import Ledger
 from tests.support.log_checker import check
+from tests.support.transactions import undone
 
 PINNED = (2, "b81d54723b2f3dfa")
 """FOLD, and what the folds then made of every event."""
@@ -67,24 +69,29 @@ def test_every_state_on_the_way_comes_back_as_it_was(own_ledger: Ledger, seed: i
     chance = Chance(seed, own_ledger.line())
     chance.report(own_ledger, until=EVERY - 1)
     aggregate = KINDS["LIN"](chance.line)
-    with psycopg.connect(own_ledger.conninfo) as connection:
+    with undone(own_ledger.conninfo) as transaction:
         for recorded in stored(own_ledger, chance.line):
             aggregate.evolve(recorded)
-            keep(connection.cursor(), [aggregate])
-            row = connection.execute("SELECT stream, version, state FROM ledger.snapshot")
-            again = restore(*row.fetchall()[0])
+            keep(transaction, [aggregate])
+            again = restore(*kept_row(transaction))
             assert again is not None
             assert_same(again, aggregate)
             assert_same(remembered(again), aggregate)
 
 
+def kept_row(transaction: Transaction) -> tuple[Any, ...]:
+    """The only snapshot there is."""
+    rows = transaction.cursor().execute("SELECT stream, version, state FROM ledger.snapshot")
+    (row,) = rows.fetchall()
+    return row
+
+
 def test_runs_and_keys_would_come_back_too(own_ledger: Ledger) -> None:
     run = own_ledger.run(own_ledger.line())
     own_ledger.accept(fact("run.completed", run, {"tokens_used": 7}))
-    with psycopg.connect(own_ledger.conninfo) as connection:
-        keep(connection.cursor(), [replayed(own_ledger, run)])
-        row = connection.execute("SELECT stream, version, state FROM ledger.snapshot").fetchall()[0]
-    again = restore(*row)
+    with undone(own_ledger.conninfo) as transaction:
+        keep(transaction, [replayed(own_ledger, run)])
+        again = restore(*kept_row(transaction))
     assert again is not None
     assert_same(again, replayed(own_ledger, run))
     assert_same(remembered(again), replayed(own_ledger, run))

@@ -8,7 +8,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.rows import tuple_row
 
 from ledger.application.command import Receipt
 from ledger.application.principal import COMMAND_LINE
@@ -22,6 +21,7 @@ from ledger.store.codec import EnvelopeMapper
 from projections import projections
 from tests.support.managers import TENANTS, Manager
 from tests.support.racers import Racer, fast_idling, parsed
+from tests.support.transactions import undone
 from tests.support.views import HandProjector, query, until
 
 # The story's end: what it tells in its first facts depends on the hour of the day.
@@ -90,16 +90,17 @@ def test_replayed_rows_equal_the_live_ones_in_every_column(
             monkeypatch.setattr(folds, name, few)
     assert work(conninfo, 1600) > 1600
     events = events_of(conninfo)
-    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
+    with undone(conninfo) as transaction:
+        connection = transaction.cursor().connection
         for number, size in enumerate((7,) if forgetful else (1, 7, 2000), start=2):
             for view in projections():
                 create_tables(connection, view, number)
-                with connection.cursor(binary=True) as cursor:
-                    for part in range(0, len(events), 500 if forgetful else len(events)):
-                        if forgetful:
-                            view.forget()
-                        some = events[part : part + 500] if forgetful else events
-                        replay(Writes(cursor), number, view, some, size)
+                for part in range(0, len(events), 500 if forgetful else len(events)):
+                    if forgetful:
+                        view.forget()
+                    some = events[part : part + 500] if forgetful else events
+                    replay(Writes(transaction), number, view, some, size)
+                transaction.cursor()  # what is due is written
                 for table in view.tables:
                     assert_same_rows(connection, table, number)
 

@@ -13,6 +13,7 @@ from ledger.application.command import Receipt
 from ledger.application.report import ReportFact
 from ledger.application.sweeper import Sweeper
 from ledger.application.writer import Writer
+from ledger.store.pipeline import Pipeline
 from ledger.store.recorder import read_log
 from tests.support.facts import activation, fact
 from tests.support.log_checker import check
@@ -57,11 +58,12 @@ def test_a_tailing_reader_beside_16_writers_in_2_processes_misses_nothing(connin
     def tail() -> None:
         nonlocal rounds
         connection = psycopg.connect(conninfo, autocommit=True)
+        pipeline = Pipeline(connection)
         finished = False
         while not finished:
             # Looked at before the read: the last read comes after the last append.
             finished = stop.is_set()
-            rows = read_log(connection, seen[-1] if seen else 0, 50)
+            rows = read_log(pipeline, seen[-1] if seen else 0, 50)
             finished = finished and not rows
             rounds += bool(rows)
             seen.extend(row[4] for row in rows)

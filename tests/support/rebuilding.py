@@ -25,6 +25,7 @@ from ledger.store.codec import EnvelopeMapper
 from projections import projections
 from tests.support.managers import TENANTS, Manager
 from tests.support.racers import Racer, fast_idling, parsed
+from tests.support.transactions import undone
 from tests.support.views import projecting, query
 
 NAMES = tuple(projection.name for projection in projections())
@@ -116,22 +117,19 @@ def rows_of(conninfo: str) -> Rows:
 def replayed(conninfo: str) -> Rows:
     """Every row that the log gives, folded here into tables that are never committed."""
     codec = EnvelopeMapper()
-    with (
-        psycopg.connect(conninfo, row_factory=tuple_row) as connection,
-        connection.transaction(force_rollback=True),
-        connection.cursor(binary=True) as cursor,
-    ):
+    with undone(conninfo) as transaction:
+        cursor = transaction.cursor()
         events = [codec.decode(*row) for row in cursor.execute(_EVENTS).fetchall()]
         for projection in projections():
-            create_tables(connection, projection, 999)
-            writes = Writes(cursor)
+            create_tables(cursor.connection, projection, 999)
+            writes = Writes(transaction)
             generation = Generation(writes, 999)
             for event in events:
                 if type(event.body) in projection.events:
                     projection.fold(generation, [event])
                     projection.store(generation)
                     writes.flush()
-        return _read(connection, lambda _, table: table_of(table, 999))
+        return _read(transaction.cursor().connection, lambda _, table: table_of(table, 999))
 
 
 def _read(connection: psycopg.Connection[Any], source: Callable[[Projection, Table], str]) -> Rows:

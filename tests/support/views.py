@@ -48,7 +48,7 @@ class PoisonedRunView(RunView):
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         super().fold(generation, events)
         if any(event.originator_id == self._poison for event in events):
-            self.meet_poison(generation._writes.cursor)
+            self.meet_poison(generation._writes.transaction.cursor())
 
     def meet_poison(self, cursor: Cursor[Any]) -> None:
         raise ValueError("a bug in the view")
@@ -76,7 +76,7 @@ class KilledRunView(RunView):
         super().fold(generation, events)
         if not self.killed:
             self.killed = True
-            backend = generation._writes.cursor.connection.info.backend_pid
+            backend = generation._writes.transaction.cursor().connection.info.backend_pid
             query(self._conninfo, "SELECT pg_terminate_backend(%s, 5000)", backend)
 
 
@@ -93,7 +93,7 @@ class HandProjector(Projector):
 
     def give_up_lock(self) -> None:
         """As if another had taken the lead without this one's knowledge."""
-        self._connect().execute("SELECT pg_advisory_unlock_all()")
+        self._connect().connection.execute("SELECT pg_advisory_unlock_all()")
 
     def close(self) -> None:
         """Give the connection, and the lead, back."""

@@ -13,11 +13,9 @@ among others.
 """
 
 import asyncio
-import re
 import select
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import psycopg
@@ -25,6 +23,8 @@ from psycopg import pq
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import DeadlockDetected, error_from_result
 from psycopg.rows import TupleRow
+
+from ledger.store.prepared import Key, Prepared, numbered
 
 Rows = list[TupleRow]
 
@@ -41,14 +41,6 @@ SELECT set_config('ledger.organization_id', %(organization)s, true),
        set_config('plan_cache_mode', %(plans)s, true),
        set_config('enable_seqscan', %(walks)s, true)
 """
-
-_PREPARED = 100
-"""Statements that stay prepared: each takes memory in PostgreSQL."""
-
-_PLACEHOLDER = re.compile(r"%(?:\((\w+)\)s|%|)")
-
-_Key = tuple[str, tuple[int, ...]]
-"""A statement, and the types of its parameters: what a prepared one is good for."""
 
 
 class Asked:
@@ -95,8 +87,7 @@ class Asked:
 class _Statement(NamedTuple):
     """What is sent for a read, or for its scope."""
 
-    key: _Key
-    text: bytes
+    key: Key
     values: Sequence[Any]
     formats: Sequence[pq.Format]
 
@@ -105,8 +96,7 @@ class _Due(NamedTuple):
     """A result that is to come, and whose read fails if it is an error."""
 
     asked: Asked | None
-    key: _Key | None = None
-    prepares: bool = False
+    key: Key | None = None
     answers: bool = False
     """Its rows are what was asked for."""
 
@@ -129,10 +119,7 @@ class Lane:
         self._hang_up = select.poll()
         self._hang_up.register(self._socket, 0)
         self._adapt = Transformer.from_context(connection)
-        self._prepared: OrderedDict[_Key, bytes] = OrderedDict()
-        self._outdated: list[bytes] = []
-        """Prepared statements to be closed before the next group: after an error none would be."""
-        self._names = 0
+        self._prepared = Prepared(self._pg)
         self._group: Sequence[Asked] = ()
         self._due: deque[_Due] = deque()
         self._is_full = False
@@ -155,9 +142,7 @@ class Lane:
         """Send reads; those of one tenant should stand together."""
         self._group = group
         try:
-            while self._outdated:
-                self._pg.send_close_prepared(self._outdated.pop())
-                self._due.append(_Due(None))
+            self._due.extend([_Due(None)] * self._prepared.close_outdated())
             self._send_reads(group)
             self._pg.pipeline_sync()
         except psycopg.Error as error:
@@ -184,33 +169,19 @@ class Lane:
             self._execute(read, asked, answers=True)
 
     def _adapted(self, statement: str, parameters: Mapping[str, Any]) -> _Statement:
-        text, names = _converted(statement)
+        text, names = numbered(statement)
         try:
             values = [parameters[name] for name in names]
         except KeyError as error:
             raise psycopg.ProgrammingError(f"query parameter missing: {error}") from error
         adapt = self._adapt
         dumped = adapt.dump_sequence(values, [PyFormat.AUTO] * len(values))
-        return _Statement((statement, adapt.types or ()), text, dumped, adapt.formats or ())
+        return _Statement((text, adapt.types or ()), dumped, adapt.formats or ())
 
     def _execute(self, statement: _Statement, asked: Asked, answers: bool) -> None:
-        key = statement.key
-        name = self._prepared.get(key)
-        if name is None:
-            name = self._prepare(statement, asked)
-        else:
-            self._prepared.move_to_end(key)
-        self._pg.send_query_prepared(name, statement.values, statement.formats, pq.Format.BINARY)
-        self._due.append(_Due(asked, key, answers=answers))
-
-    def _prepare(self, statement: _Statement, asked: Asked) -> bytes:
-        if len(self._prepared) >= _PREPARED:
-            self._outdated.append(self._prepared.popitem(last=False)[1])
-        self._names += 1
-        name = self._prepared[statement.key] = b"read%d" % self._names
-        self._pg.send_prepare(name, statement.text, statement.key[1])
-        self._due.append(_Due(asked, statement.key, prepares=True))
-        return name
+        if self._prepared.send(*statement):
+            self._due.append(_Due(asked, statement.key))
+        self._due.append(_Due(asked, statement.key, answers))
 
     def _flush(self) -> None:
         """Send what is left. Where the socket takes no more, go on when it does."""
@@ -267,8 +238,7 @@ class Lane:
         if status == pq.ExecStatus.FATAL_ERROR:
             self._take_error(due, result)
         elif status == pq.ExecStatus.PIPELINE_ABORTED:
-            if due.prepares:
-                self._forget(due)
+            self._forget(due)
         elif due.answers and due.asked is not None:
             if status == pq.ExecStatus.TUPLES_OK:
                 self._tell(due.asked, result)
@@ -303,9 +273,8 @@ class Lane:
             due.asked.fail(error)
 
     def _forget(self, due: _Due) -> None:
-        """Prepare a statement anew the next time: after an error, whatever it was."""
-        if due.key is not None and (name := self._prepared.pop(due.key, None)) and not due.prepares:
-            self._outdated.append(name)
+        if due.key is not None:
+            self._prepared.forget(due.key)
 
     def _finish(self) -> None:
         passed_over = [asked for asked in self._group if not asked.future.done()]
@@ -321,20 +290,3 @@ def _scope_of(asked: Asked) -> Mapping[str, str]:
     organization, workspace = asked.tenant
     plans, walks = ("auto", "on") if asked.by_values else ("force_generic_plan", "off")
     return {"organization": organization, "workspace": workspace, "plans": plans, "walks": walks}
-
-
-@lru_cache(4096)
-def _converted(statement: str) -> tuple[bytes, tuple[str, ...]]:
-    """A statement with PostgreSQL's own placeholders, and the names they stand for in order."""
-    names: list[str] = []
-
-    def number(match: re.Match[str]) -> str:
-        if match[0] == "%%":
-            return "%"
-        if match[1] is None:
-            raise psycopg.ProgrammingError("a placeholder is %(name)s, a percent sign %%")
-        if match[1] not in names:
-            names.append(match[1])
-        return f"${names.index(match[1]) + 1}"
-
-    return _PLACEHOLDER.sub(number, statement).encode(), tuple(names)

@@ -1,6 +1,6 @@
 """The unit of work of one append: aggregates up to date, decisions made, events collected.
 
-``Unit`` lives while the append lock is held. It brings every aggregate of the group up to date
+``Unit`` lives as long as one append transaction. It brings every aggregate of the group up to date
 (one statement), lets each command decide in turn, and writes all of it (one statement). What a
 command records is applied at once, so that the next command of the group sees it.
 """

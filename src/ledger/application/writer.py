@@ -154,15 +154,8 @@ class Writer:
         return group
 
     def _answer_waiting(self) -> None:
-        group: list[_Ticket] = []
-
-        def take() -> list[Command]:
-            # Asked for once the lock is held: while another process had it, more has come.
-            if not group:
-                group.extend(self._take())
-            return [command for ticket in group for command in ticket.commands]
-
-        outcomes = self._append_safely(take)
+        group = self._take()
+        outcomes = self._append_safely([command for ticket in group for command in ticket.commands])
         self._together = len(outcomes) if len(group) > 1 else 0
         start = 0
         for ticket in group:
@@ -170,22 +163,21 @@ class Writer:
             ticket.deliver(outcomes[start:end])
             start = end
 
-    def _append_safely(self, take: Callable[[], list[Command]]) -> Outcomes:
+    def _append_safely(self, commands: Sequence[Command]) -> Outcomes:
         try:
-            return self._append(take)
+            return self._append(commands)
         except (OperationalError, InterfaceError) as error:
             _logger.warning("append failed: %s", error)
             unavailable = Unavailable("The database cannot be reached, or is too busy.")
-            return [unavailable] * len(take())
+            return [unavailable] * len(commands)
         except Exception:
-            commands = take()
             if len(commands) == 1:
                 _logger.exception("a command could not be carried out")
                 return [Unavailable("The command could not be carried out.")]
             _logger.exception("a group failed; its commands are carried out one by one")
-            return [self._append_safely([command].copy)[0] for command in commands]
+            return [self._append_safely([command])[0] for command in commands]
 
-    def _append(self, take: Callable[[], list[Command]]) -> Outcomes:
+    def _append(self, commands: Sequence[Command]) -> Outcomes:
         outcomes: Outcomes = []
         touched: set[str] = set()
         try:
@@ -194,7 +186,6 @@ class Writer:
                     append, self._log, self._cache, self._vault, self._clock, self._idle_after
                 )
                 touched = unit.touched
-                commands = take()
                 unit.prepare(commands)
                 outcomes += [carry_out(command, unit) for command in commands]
                 unit.write()

@@ -12,10 +12,11 @@ from itertools import count
 from string import Template
 from typing import Any
 
-from psycopg import Connection, Cursor, RawCursor
+from psycopg import Connection
 
 from ledger.projection.contract import Projection, Table
 from ledger.store.binary import BinaryArray, array, copy_rows, unnested
+from ledger.store.pipeline import Rows, Statement, Transaction, Value
 
 _EXPOSE = """
 DROP VIEW IF EXISTS ledger.{name};
@@ -39,8 +40,8 @@ class Writes:
     A batch of a few events touches ten tables; one statement each would cost more than the rows.
     """
 
-    def __init__(self, cursor: Cursor[Any]) -> None:
-        self.cursor = cursor
+    def __init__(self, transaction: Transaction) -> None:
+        self.transaction = transaction
         self._rows: dict[tuple[Table, int], list[Sequence[Any]]] = {}
 
     def add(self, table: Table, generation: int, rows: Iterable[Sequence[Any]]) -> None:
@@ -48,27 +49,24 @@ class Writes:
         self._rows.setdefault((table, generation), []).extend(rows)
 
     def flush(self) -> None:
-        """Send what was gathered."""
+        """Write what was gathered, at the latest with the transaction's commit."""
         inserts: list[tuple[Table, int]] = []
         columns: list[BinaryArray] = []
         for (table, generation), rows in self._rows.items():
             if len(rows) >= _COPY_FROM and not table.replaces:
-                with self.cursor.copy(_copy(table, generation)) as copy:
+                with self.transaction.cursor().copy(_copy(table, generation)) as copy:
                     copy.write(copy_rows(tuple(table.columns.values()), rows))
             elif rows:
                 inserts.append((table, generation))
                 values = zip(table.columns.values(), zip(*rows, strict=True), strict=True)
                 columns += [array(type_, column) for type_, column in values]
         if inserts:
-            # A raw cursor takes PostgreSQL's own placeholders: psycopg does not keep what it made
-            # of a statement as long as this one, and would parse it anew each time.
-            raw = RawCursor(self.cursor.connection)
-            raw.execute(_insert_all(tuple(inserts)), columns, prepare=True)
+            self.transaction.defer(Statement(_insert_all(tuple(inserts)), columns))
         self._rows.clear()
 
 
 class Generation:
-    """The tables of one generation, through a cursor whose transaction is someone else's."""
+    """The tables of one generation, in a transaction that is someone else's."""
 
     def __init__(self, writes: Writes, number: int) -> None:
         self._writes = writes
@@ -78,10 +76,13 @@ class Generation:
         """Have rows written, each a value a column, at the end of the transaction."""
         self._writes.add(table, self.number, rows)
 
-    def fetch(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
-        """Rows of a statement that names its table as ``{g}``: the number is put there."""
+    def fetch(self, statement: str, values: Sequence[Value]) -> Rows:
+        """Rows of a statement that names its table as ``{g}``: the number is put there.
+
+        Its placeholders are PostgreSQL's own: ``$1``.
+        """
         text = statement.replace("{g}", f"g{self.number}")
-        return self._writes.cursor.execute(text.encode(), parameters, prepare=True).fetchall()
+        return self._writes.transaction.run(Statement(text.encode(), values))
 
 
 def table_of(table: Table, generation: int) -> str:

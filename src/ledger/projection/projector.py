@@ -14,15 +14,16 @@ from typing import Any
 
 import psycopg
 from eventsourcing.persistence import MapperDeserialisationError
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.rows import tuple_row
 
 from ledger.domain.recorded import Event, Recorded
 from ledger.projection.contract import Projection
 from ledger.projection.failures import is_passing
 from ledger.projection.generation import Generation, Writes, create_indexes, create_tables, expose
 from ledger.store.append import StoredRow
-from ledger.store.arrays import array
+from ledger.store.binary import array
 from ledger.store.codec import EnvelopeMapper
+from ledger.store.pipeline import Pipeline, Value, named
 from ledger.store.recorder import planned_once, read_log
 
 _LEADER = 7_300_002
@@ -46,9 +47,9 @@ _TRACKING = "SELECT name, version, generation, position, stopped_at FROM ledger.
 # to whoever waits, about all of them: each costs a listener more than the work of looking at it.
 _TRACK = """
 WITH moved AS (
-    UPDATE ledger.projection AS p SET position = %(to)s
+    UPDATE ledger.projection AS p SET position = %(to)s::bigint
     FROM unnest(%(names)s::text[], %(generations)s::int[]) AS view (name, generation)
-    WHERE p.name = view.name AND p.generation = view.generation AND p.position = %(from)s
+    WHERE p.name = view.name AND p.generation = view.generation AND p.position = %(from)s::bigint
     RETURNING p.name
 )
 SELECT count(*), pg_notify('ledger_views', string_agg(name, ',') || ' ' || %(to)s::bigint)
@@ -149,7 +150,7 @@ class Projector:
         self._views: list[_View] = []
         self._standing: set[tuple[str, int, int]] = set()
         """(name, version, generation) of every view when we took the lead."""
-        self._connection: psycopg.Connection[TupleRow] | None = None
+        self._pipeline: Pipeline | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="ledger-projector", daemon=True)
 
@@ -164,7 +165,7 @@ class Projector:
 
     def lead(self) -> bool:
         """Try to become the one projector; then load where every view stands."""
-        connection = self._connect()
+        connection = self._connect().connection
         row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_LEADER,)).fetchone()
         if row != (True,):
             return False
@@ -275,18 +276,17 @@ class Projector:
         The tracking comes first: where a rebuild has swapped, the tables we know may be gone.
         Raises LostLead, or what a view raises; nothing is kept then.
         """
-        connection = self._connect()
-        with connection.transaction(), connection.cursor(binary=True) as cursor:
-            tracking = {
-                "names": array(view.projection.name for view in views),
-                "generations": array(view.generation for view in views),
+        with self._connect().transaction() as transaction:
+            tracking: dict[str, Value] = {
+                "names": array("text", (view.projection.name for view in views)),
+                "generations": array("int", (view.generation for view in views)),
                 "from": views[0].position,
                 "to": end,
             }
-            ((moved, _),) = cursor.execute(_TRACK, tracking, prepare=True).fetchall()
+            ((moved, _),) = transaction.run(named(_TRACK, tracking))
             if moved != len(views):
                 raise LostLead("a view is not where it was left")
-            writes = Writes(cursor)
+            writes = Writes(transaction)
             for view in views:
                 wanted = [e for e in events if type(e.body) in view.projection.events]
                 if wanted:
@@ -302,7 +302,7 @@ class Projector:
         text = f"at position {position}: {error!r}"[:2000]
         _logger.error("projection %s stopped %s", view.projection.name, text)
         names = {"name": view.projection.name, "generation": view.generation}
-        self._connect().execute(_STOP, names | {"error": text})
+        self._connect().connection.execute(_STOP, names | {"error": text})
 
     # The loop.
 
@@ -323,7 +323,7 @@ class Projector:
         self._disconnect()
 
     def _follow(self) -> None:
-        connection = self._connect()
+        connection = self._connect().connection
         connection.execute("LISTEN ledger_events")
         looked_at = time.monotonic()
         while not self._stopping.is_set():
@@ -339,12 +339,12 @@ class Projector:
 
     def _is_rebuilt(self) -> bool:
         """Whether a view has another generation now. (One that we follow is noticed at once.)"""
-        tracking = self._connect().execute(_TRACKING).fetchall()
+        tracking = self._connect().connection.execute(_TRACKING).fetchall()
         return {(row[0], row[1], row[2]) for row in tracking} != self._standing
 
-    def _connect(self) -> psycopg.Connection[TupleRow]:
-        if self._connection is None:
-            self._connection = psycopg.connect(
+    def _connect(self) -> Pipeline:
+        if self._pipeline is None:
+            connection = psycopg.connect(
                 self._conninfo,
                 autocommit=True,
                 row_factory=tuple_row,
@@ -353,11 +353,12 @@ class Projector:
                 options=planned_once(self._conninfo),
             )
             # Views can be derived again: they need not wait for the disk at each batch.
-            self._connection.execute("SET synchronous_commit = off")
-            self._connection.execute("SET idle_in_transaction_session_timeout = '60s'")
-        return self._connection
+            connection.execute("SET synchronous_commit = off")
+            connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+            self._pipeline = Pipeline(connection)
+        return self._pipeline
 
     def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._pipeline is not None:
+            self._pipeline.connection.close()
+            self._pipeline = None

@@ -25,6 +25,7 @@ from ledger.projection.generation import (
     table_of,
 )
 from ledger.store.codec import EnvelopeMapper
+from ledger.store.pipeline import Pipeline
 from ledger.store.recorder import read_log
 
 _BUILDER = 7_300_005
@@ -85,6 +86,7 @@ class Shadow:
         self.projection = projection
         self.number = self.live().generation + 1
         self.position = 0
+        self._pipeline = Pipeline(connection)
         self._codec, self._progress = codec, progress
         self._wanted = {event.TOPIC for event in projection.events}
 
@@ -103,7 +105,7 @@ class Shadow:
     def fill(self, end: int) -> None:
         """Fold the log up to a position. Raises CannotBuild at an event the fold cannot take."""
         while self.position < end:
-            rows = read_log(self.connection, self.position, _BATCH)
+            rows = read_log(self._pipeline, self.position, _BATCH)
             rows = [row for row in rows if row[4] <= end]
             self._take(self._decode(rows))
             self.position = rows[-1][4] if rows else end
@@ -161,8 +163,8 @@ class Shadow:
     def _writing(self, end: int) -> Iterator[Generation]:
         """One transaction on the new tables. Raises CannotBuild for what the fold raises."""
         try:
-            with self.connection.transaction(), self.connection.cursor(binary=True) as cursor:
-                writes = Writes(cursor)
+            with self._pipeline.transaction() as transaction:
+                writes = Writes(transaction)
                 yield Generation(writes, self.number)
                 writes.flush()
         except Exception as error:

@@ -3,21 +3,22 @@
 The order is what keeps the promises. The lock comes first, so that everything read afterwards is
 still true at commit and positions appear in commit order: a reader that tails the log never sees
 a position filled in behind it. Then, in new statements, the reads. Then one statement that writes
-events, identities and decision rows and wakes the listeners. Then COMMIT.
+events, identities and decision rows. Then COMMIT, and a word to those who wait for events. Most
+take two round trips: the lock travels with the first read, the writing with the commit.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
 from eventsourcing.persistence import StoredEvent
-from psycopg import Cursor
 
 from ledger.domain.api_key import ApiKeyCreated
 from ledger.domain.recorded import Recorded
 from ledger.store import snapshots
 from ledger.store.binary import array
 from ledger.store.decision_tables import DecisionTables, LineActivity
+from ledger.store.pipeline import Statement, Transaction, Value, named
 from ledger.store.side_tables import SideTables
 from ledger.store.snapshots import EVERY, FOLD, Aggregate
 
@@ -135,7 +136,7 @@ WITH event AS (
     SELECT unnest(%(record)s::text[]), unnest(%(record_line)s::text[]),
         unnest(%(record_organization)s::text[])
 )
-SELECT setval('ledger.ledger_events_notification_id_seq', %(last)s)
+SELECT setval('ledger.ledger_events_notification_id_seq', %(last)s::bigint)
 """
 
 # The types of its parameters, each an array.
@@ -177,6 +178,11 @@ _WRITTEN = {
     "record_line": "text",
     "record_organization": "text",
 }
+
+# A transaction that notifies commits under a lock that every other such one waits for, and ours
+# waits for the disk: so the word is sent after the commit, in a transaction of its own. One that is
+# lost is healed by the projector's next look.
+_NOTIFY = Statement(b"NOTIFY ledger_events")
 
 _VOID = """
 UPDATE ledger.check_in SET voided = true WHERE line_id = %s AND source = %s AND fact_id = %s
@@ -222,17 +228,15 @@ class State:
 
 
 class Append:
-    """What may be done while the lock is held."""
+    """What may be done while the lock is held, which the first ``read`` takes."""
 
-    def __init__(self, cursor: Cursor[Any]) -> None:
-        self._cursor = cursor
-        self.decisions = DecisionTables(cursor)
-        self.aside = SideTables(cursor)
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self.decisions = DecisionTables(transaction)
+        self.aside = SideTables(transaction)
         self.next_position = 0
         self.last_recorded_at: datetime | None = None
         """Both known from the first ``read`` on."""
-        self.has_events = False
-        """Whether any was written."""
 
     def read(
         self,
@@ -247,24 +251,21 @@ class Append:
 
         Snapshots are those of ``fold``; with None the tails are whole.
         """
-        self._cursor.execute(
-            _READ,
-            {
-                "stream": array("text", known),
-                "version": array("bigint", known.values()),
-                "far": EVERY,
-                "fold": fold,
-                "organization": array("text", [fact[0] for fact in facts]),
-                "source": array("text", [fact[1] for fact in facts]),
-                "fact": array("text", [fact[2] for fact in facts]),
-                "line": array("text", lines),
-                "run": array("text", runs),
-            },
-            prepare=True,
-        )
+        asked: dict[str, Value] = {
+            "stream": array("text", known),
+            "version": array("bigint", known.values()),
+            "far": EVERY,
+            "fold": fold,
+            "organization": array("text", [fact[0] for fact in facts]),
+            "source": array("text", [fact[1] for fact in facts]),
+            "fact": array("text", [fact[2] for fact in facts]),
+            "line": array("text", lines),
+            "run": array("text", runs),
+        }
         state = State()
         spoilt: dict[str, int] = {}
-        for kind, a, b, c, d, e, f, n, m, octets, at in self._cursor.fetchall():
+        rows = self._transaction.run(named(_READ, asked))
+        for kind, a, b, c, d, e, f, n, m, octets, at in rows:
             if kind == 1:
                 state.tails.append((a, n, b, octets, m))
             elif kind == 2:
@@ -292,8 +293,7 @@ class Append:
 
     def taken(self, ids: Sequence[str]) -> set[str]:
         """Those of these RUN or KEY ids that something already bears."""
-        self._cursor.execute(_TAKEN, {"ids": list(ids)})
-        return {row[0] for row in self._cursor.fetchall()}
+        return {row[0] for row in self._transaction.cursor().execute(_TAKEN, {"ids": list(ids)})}
 
     def insert(
         self,
@@ -303,7 +303,10 @@ class Append:
         facts: Sequence[FactRow],
         keys: Sequence[tuple[str, str, bytes]],
     ) -> list[int]:
-        """Write events, facts, run keys and every noted change; returns the positions."""
+        """Write events, facts, run keys and every noted change, at the latest with the commit.
+
+        Returns the positions.
+        """
         positions = [r.position for r in recorded]
         parameters: dict[str, Iterable[Any]] = {
             "stream": [e.originator_id for e in stored],
@@ -319,17 +322,21 @@ class Append:
             **_decision_columns(self.decisions),
         }
         columns = {name: array(_WRITTEN[name], values) for name, values in parameters.items()}
-        self._cursor.execute(_WRITE, {**columns, "last": positions[-1]}, prepare=True)
-        self.has_events = True
+        self._transaction.defer(named(_WRITE, {**columns, "last": positions[-1]}))
+        self._transaction.defer_beyond(_NOTIFY)
         self._write_rare_changes()
         return positions
 
     def keep(self, aggregates: Collection[Aggregate]) -> None:
         """Write the snapshots of aggregates, as they are with what this append has written."""
-        snapshots.keep(self._cursor, aggregates)
+        snapshots.keep(self._transaction, aggregates)
 
     def _write_rare_changes(self) -> None:
-        decisions, execute = self.decisions, self._cursor.execute
+        decisions = self.decisions
+
+        def execute(statement: LiteralString, values: Sequence[Any]) -> None:
+            self._transaction.cursor().execute(statement, values)
+
         for void in decisions.voided:
             execute(_VOID, void)
         for prefix, year in decisions.moved_counters:

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from psycopg import Cursor
-
 from ledger.domain import api_key, endpoint, run
 from ledger.domain import execution_events as execution
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import sort_key
+from ledger.store.pipeline import Transaction
 
 # The open runs of one line, for its closing.
 _OPEN_RUNS = """
@@ -69,8 +68,8 @@ class CheckIn:
 class DecisionTables:
     """The rows one append has read, and the changes it will write."""
 
-    def __init__(self, cursor: Cursor[Any]) -> None:
-        self._cursor = cursor
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
         self.activity: dict[str, LineActivity] = {}
         self.touched: set[str] = set()
         """Lines whose activity row changed."""
@@ -92,8 +91,8 @@ class DecisionTables:
 
     def open_runs(self, line_id: str) -> dict[str, OpenRun]:
         """The line's open runs by id: the stored ones and this group's own changes."""
-        self._cursor.execute(_OPEN_RUNS, (line_id,))
-        stored = {row[0]: OpenRun(line_id, row[1], row[2]) for row in self._cursor.fetchall()}
+        found = self._transaction.cursor().execute(_OPEN_RUNS, (line_id,))
+        stored = {row[0]: OpenRun(line_id, row[1], row[2]) for row in found.fetchall()}
         runs = {k: v for k, v in stored.items() if k not in self.ended}
         return runs | {k: v for k, v in self.opened.items() if v.line_id == line_id}
 
@@ -101,7 +100,7 @@ class DecisionTables:
         """One check-in of the line, or None."""
         key = (line_id, source, fact_id)
         if key not in self.check_ins:
-            row = self._cursor.execute(_CHECK_IN, key).fetchone()
+            row = self._transaction.cursor().execute(_CHECK_IN, key).fetchone()
             if row is None:
                 return None
             self.check_ins[key] = CheckIn(*row)
@@ -115,7 +114,7 @@ class DecisionTables:
         """The last number issued for a prefix in a year of recording."""
         key = (prefix, year)
         if key not in self.counters:
-            row = self._cursor.execute(_COUNTER, key).fetchone()
+            row = self._transaction.cursor().execute(_COUNTER, key).fetchone()
             self.counters[key] = row[0] if row else 0
         return self.counters[key]
 

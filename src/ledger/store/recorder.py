@@ -12,29 +12,23 @@ from typing import Any
 
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresFactory
-from psycopg import Connection, Cursor
+from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import TupleRow, tuple_row
-from psycopg.sql import SQL
+from psycopg.sql import Composed
 
 from ledger.store.append import Append, StoredRow
+from ledger.store.pipeline import Pipeline, Statement
 
 SCHEMA = "ledger"
 
 # The log in order, from after a position.
-_READ = """
+_READ = b"""
 SELECT originator_id, originator_version, topic, state, notification_id
 FROM ledger.ledger_events
-WHERE notification_id > %s
+WHERE notification_id > $1
 ORDER BY notification_id
-LIMIT %s
+LIMIT $2
 """
-
-
-# A transaction that notifies commits under a lock that every other such one waits for, and ours
-# waits for the disk: so the word is sent in a transaction of its own, in the same round trip.
-# One that is lost is healed by the projector's next look.
-_COMMIT_AND_NOTIFY = "COMMIT; NOTIFY ledger_events"
 
 
 def planned_once(conninfo: str) -> str:
@@ -51,27 +45,19 @@ def planned_once(conninfo: str) -> str:
 class LedgerRecorder(PostgresApplicationRecorder):
     """Appends under the library's table lock; reads plain tuples."""
 
+    _pipeline: Pipeline | None = None
+
     @contextmanager
     def append_transaction(self) -> Iterator[Append]:
-        """A transaction that holds the table lock from its first statement to its commit.
+        """A transaction that takes the table lock, on the way to its first read, until its commit.
 
         READ COMMITTED, so every statement after the lock sees all that was committed before it.
         Raises the library's OperationalError when the lock is not had within ``lock_timeout``.
         """
-        begin = SQL("; ").join([SQL("BEGIN"), *self.lock_table_statements])
-        with self.datastore.get_connection() as conn:
-            cursor: Cursor[TupleRow] = conn.cursor(row_factory=tuple_row, binary=True)
-            try:
-                conn.execute(begin)
-                append = Append(cursor)
-                yield append
-                # Also where nothing was written: at a ROLLBACK psycopg would forget its prepared
-                # statements, and the next group would have them planned anew, under the lock.
-                conn.execute(_COMMIT_AND_NOTIFY if append.has_events else "COMMIT")
-            except BaseException:
-                if not conn.closed and not conn.broken:
-                    conn.rollback()
-                raise
+        with self.datastore.get_connection() as connection:
+            locks = [Composed([lock]).as_bytes(connection) for lock in self.lock_table_statements]
+            with self._pipeline_on(connection).transaction(*map(Statement, locks)) as transaction:
+                yield Append(transaction)
 
     def insert_events(
         self, stored_events: Sequence[StoredEvent], **kwargs: Any
@@ -80,10 +66,16 @@ class LedgerRecorder(PostgresApplicationRecorder):
         append: Append = kwargs.pop("append")
         return append.insert(stored_events, **kwargs)
 
+    def _pipeline_on(self, connection: Connection[Any]) -> Pipeline:
+        """The one that knows what the connection has prepared."""
+        if self._pipeline is None or self._pipeline.connection is not connection:
+            self._pipeline = Pipeline(connection)
+        return self._pipeline
 
-def read_log(connection: Connection[TupleRow], after: int, limit: int) -> list[StoredRow]:
+
+def read_log(pipeline: Pipeline, after: int, limit: int) -> list[StoredRow]:
     """Stored events after a position, in order. Complete, because of the table lock."""
-    return connection.execute(_READ, (after, limit), prepare=True, binary=True).fetchall()
+    return pipeline.run(Statement(_READ, (after, limit)))[0]
 
 
 class LedgerFactory(PostgresFactory):

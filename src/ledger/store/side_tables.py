@@ -6,11 +6,10 @@ the outcome where the next try finds it.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
-
-from psycopg import Cursor
+from typing import NamedTuple
 
 from ledger.store.arrays import array
+from ledger.store.pipeline import Transaction, named
 
 # The outcomes kept under these keys. (OFFSET 0: as in ``append.py``.)
 _OUTCOMES = """
@@ -82,28 +81,27 @@ class Omitted(NamedTuple):
 
 
 class SideTables:
-    """The tables beside the log, through an append's cursor."""
+    """The tables beside the log, in an append's transaction."""
 
-    def __init__(self, cursor: Cursor[Any]) -> None:
-        self._cursor = cursor
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
 
     def outcomes(self, keys: Sequence[KeyColumns]) -> list[OutcomeRow]:
         """Those kept under these keys, expired ones too."""
         names = ("credential", "path", "key")
         columns = dict(zip(names, map(array, zip(*keys, strict=True)), strict=True))
-        self._cursor.execute(_OUTCOMES, columns, prepare=True)
-        return [OutcomeRow(*row) for row in self._cursor.fetchall()]
+        return [OutcomeRow(*row) for row in self._transaction.run(named(_OUTCOMES, columns))]
 
     def keep(self, rows: Iterable[OutcomeRow]) -> None:
         """Keep outcomes."""
-        columns = map(array, zip(*rows, strict=True))
-        self._cursor.execute(_KEEP, dict(zip(OutcomeRow._fields, columns, strict=True)))
+        columns = dict(zip(OutcomeRow._fields, map(array, zip(*rows, strict=True)), strict=True))
+        self._transaction.defer(named(_KEEP, columns))
 
     def omit(self, credential: str, omitted: Omitted) -> None:
         """Count refusals that are not recorded singly."""
-        self._cursor.execute(_OMIT, (credential, *omitted))
+        self._transaction.cursor().execute(_OMIT, (credential, *omitted))
 
     def take_omitted(self, credential: str) -> Omitted | None:
         """What was counted, and no longer is."""
-        row = self._cursor.execute(_TAKE_OMITTED, (credential,)).fetchone()
+        row = self._transaction.cursor().execute(_TAKE_OMITTED, (credential,)).fetchone()
         return None if row is None else Omitted(*row)

@@ -11,10 +11,8 @@ good as none.
 
 import logging
 from collections.abc import Callable, Collection
-from typing import Any
 
 import msgspec
-from psycopg import Cursor
 
 from ledger.domain.api_key import ApiKey
 from ledger.domain.endpoint import Endpoint
@@ -22,6 +20,7 @@ from ledger.domain.execution import Execution
 from ledger.domain.refusals import Refusals
 from ledger.domain.run import Run
 from ledger.store.binary import array
+from ledger.store.pipeline import Transaction, Value, named
 
 Aggregate = Execution | Run | ApiKey | Endpoint | Refusals
 
@@ -60,14 +59,14 @@ _DECODE: dict[str, Callable[[bytes], Aggregate]] = {
 }
 
 
-def keep(cursor: Cursor[Any], aggregates: Collection[Aggregate]) -> None:
+def keep(transaction: Transaction, aggregates: Collection[Aggregate]) -> None:
     """Write the snapshots of these aggregates, whose events are written."""
-    columns = {
+    columns: dict[str, Value] = {
         "stream": array("text", (aggregate.id for aggregate in aggregates)),
         "version": array("bigint", (aggregate.version for aggregate in aggregates)),
         "state": array("bytea", (_encode(aggregate) for aggregate in aggregates)),
     }
-    cursor.execute(_KEEP, columns | {"fold": FOLD}, prepare=True)
+    transaction.defer(named(_KEEP, columns | {"fold": FOLD}))
 
 
 def restore(stream: str, version: int, state: bytes) -> Aggregate | None:

@@ -1,0 +1,212 @@
+"""Statements that travel together on a thread's connection: one round trip for several.
+
+    with pipeline.transaction() as work:
+        work.run(read)           BEGIN; read             one round trip
+        work.defer(write)
+                                 write; COMMIT           another, at the end of the block
+
+A round trip costs both sides more than most statements do: the appends and the projector, which
+follow one another, spend a third of their time so. psycopg's own pipeline saves the trips, but
+takes as long itself. So psycopg connects, loads values and knows the errors; the sending and
+receiving is done with its ``pq`` module. Between two exchanges the connection is psycopg's again.
+"""
+
+import select
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import Connection, Cursor, pq
+from psycopg.adapt import Transformer
+from psycopg.errors import error_from_result
+from psycopg.rows import TupleRow, tuple_row
+
+from ledger.store.binary import BinaryArray
+from ledger.store.prepared import Key, Prepared, numbered
+
+Rows = list[TupleRow]
+
+Value = BinaryArray | int | str | None
+
+
+class Statement(NamedTuple):
+    """SQL with PostgreSQL's own placeholders, each cast where its type does not follow."""
+
+    text: bytes
+    values: Sequence[Value] = ()
+
+
+def named(statement: str, values: Mapping[str, Value]) -> Statement:
+    """A statement whose placeholders are names: ``%(name)s``."""
+    text, names = numbered(statement)
+    return Statement(text, [values[name] for name in names])
+
+
+_BEGIN, _COMMIT, _ROLLBACK = Statement(b"BEGIN"), Statement(b"COMMIT"), Statement(b"ROLLBACK")
+
+
+class Pipeline:
+    """Exchanges on one connection, which is in autocommit mode, by one thread at a time.
+
+    psycopg must drop nothing on it and roll nothing back while there is more to come: it would then
+    have all prepared statements deallocated, ours too.
+    """
+
+    def __init__(self, connection: Connection[Any]) -> None:
+        self.connection = connection
+        self._pg = connection.pgconn
+        self._adapt = Transformer.from_context(connection)
+        self._prepared = Prepared(self._pg)
+        self._due: deque[tuple[Key | None, bool]] = deque()
+        """Of each result that is to come: whose it is, and whether it is the statement's own."""
+        self._socket = select.poll()
+        self._socket.register(self._pg.socket, select.POLLIN)
+
+    def run(self, *statements: Statement) -> list[Rows]:
+        """The rows of each. They are one transaction, unless they begin or end one.
+
+        Raises the error of the first that fails; those after it are passed over. Where the
+        connection is lost, or anything breaks off the exchange, it is closed.
+        """
+        try:
+            self._send(statements)
+            self._flush()
+            found, error = self._receive()
+            self._pg.exit_pipeline_mode()
+        except BaseException:
+            # Results are still to come, and nobody will take them.
+            self.connection.close()
+            raise
+        self._hear()
+        if error is not None:
+            raise error
+        return found
+
+    @contextmanager
+    def transaction(self, *first: Statement) -> Iterator["Transaction"]:
+        """A transaction that begins with these statements; undone where the block raises."""
+        transaction = Transaction(self, _BEGIN, *first)
+        try:
+            yield transaction
+            transaction.commit()
+        except BaseException:
+            if self._pg.transaction_status in _OPEN:
+                self.run(_ROLLBACK)
+            raise
+
+    def _send(self, statements: Sequence[Statement]) -> None:
+        self._due.clear()
+        self._pg.enter_pipeline_mode()
+        self._due.extend([(None, False)] * self._prepared.close_outdated())
+        for text, values in statements:
+            key = (text, ())
+            if self._prepared.send(key, *_encoded(values)):
+                self._due.append((key, False))
+            self._due.append((key, True))
+        self._pg.pipeline_sync()
+
+    def _flush(self) -> None:
+        """Send all of it. What comes meanwhile is taken: else both sides might wait for ever."""
+        while self._pg.flush():
+            self._socket.modify(self._pg.socket, select.POLLIN | select.POLLOUT)
+            self._socket.poll()
+            self._socket.modify(self._pg.socket, select.POLLIN)
+            self._pg.consume_input()
+
+    def _receive(self) -> tuple[list[Rows], psycopg.Error | None]:
+        found: list[Rows] = []
+        error: psycopg.Error | None = None
+        is_between = False
+        while True:
+            result = self._next_result()
+            if result is None:
+                # One ends each statement's results. From a lost connection they come without end.
+                if is_between:
+                    raise error or psycopg.OperationalError("the connection is lost")
+                is_between = True
+                continue
+            is_between = False
+            if result.status == pq.ExecStatus.PIPELINE_SYNC:
+                return found, error
+            key, is_own = self._due.popleft()
+            if result.status in (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.PIPELINE_ABORTED):
+                if key is not None:
+                    self._prepared.forget(key)
+                error = error or error_from_result(result)
+            elif is_own:
+                found.append(self._rows(result))
+
+    def _next_result(self) -> pq.abc.PGresult | None:
+        while self._pg.is_busy():
+            self._socket.poll()
+            self._pg.consume_input()
+        return self._pg.get_result()
+
+    def _rows(self, result: pq.abc.PGresult) -> Rows:
+        if result.status != pq.ExecStatus.TUPLES_OK:
+            return []
+        self._adapt.set_pgresult(result)
+        try:
+            return self._adapt.load_rows(0, result.ntuples, tuple)
+        finally:
+            self._adapt.set_pgresult(None)  # it may be large, and the next one far off
+
+    def _hear(self) -> None:
+        """Pass on what came for listeners: psycopg has not seen it."""
+        while heard := self._pg.notifies():
+            if self._pg.notify_handler is not None:
+                self._pg.notify_handler(heard)
+
+
+class Transaction:
+    """One transaction. What is due is sent with the next statement that somebody waits for."""
+
+    def __init__(self, pipeline: Pipeline, *first: Statement) -> None:
+        self._pipeline = pipeline
+        self._due = list(first)
+        self._afterwards: list[Statement] = []
+
+    def run(self, statement: Statement) -> Rows:
+        """A statement's rows."""
+        return self._exchange(statement)[-1]
+
+    def defer(self, statement: Statement) -> None:
+        """Have a statement carried out whose rows nobody waits for, before what is run later."""
+        self._due.append(statement)
+
+    def defer_beyond(self, statement: Statement) -> None:
+        """Have a statement carried out after the commit, if there is one, in the same trip."""
+        self._afterwards.append(statement)
+
+    def cursor(self) -> Cursor[TupleRow]:
+        """psycopg's own way into the transaction: for COPY, and for what is seldom needed."""
+        if self._due:
+            self._exchange()
+        return self._pipeline.connection.cursor(row_factory=tuple_row, binary=True)
+
+    def commit(self) -> None:
+        """What is due, and the end."""
+        self._exchange(_COMMIT, *self._afterwards)
+
+    def _exchange(self, *statements: Statement) -> list[Rows]:
+        sent, self._due = [*self._due, *statements], []
+        return self._pipeline.run(*sent)
+
+
+_OPEN = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
+
+
+def _encoded(values: Sequence[Value]) -> tuple[list[bytes | None], list[pq.Format]]:
+    """Values as they are sent: arrays in binary, the few others as text."""
+    encoded: list[bytes | None] = []
+    formats: list[pq.Format] = []
+    for value in values:
+        if isinstance(value, BinaryArray):
+            encoded.append(value)
+            formats.append(pq.Format.BINARY)
+        else:
+            encoded.append(None if value is None else str(value).encode())
+            formats.append(pq.Format.TEXT)
+    return encoded, formats

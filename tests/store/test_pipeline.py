@@ -1,0 +1,169 @@
+"""Statements that travel together: what each gives, what an error leaves, and that none waits."""
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from ledger.store.binary import array
+from ledger.store.pipeline import Pipeline, Statement, named
+
+TABLE = "CREATE TABLE note (number int PRIMARY KEY, word text)"
+WRITE = "INSERT INTO note SELECT %(number)s::int, %(word)s::text"
+ALL = Statement(b"SELECT number, word FROM note ORDER BY number")
+PREPARED = Statement(
+    b"SELECT count(*), min(name) FILTER (WHERE statement ~ 'FILTER') FROM pg_prepared_statements"
+)
+
+
+@pytest.fixture
+def pipeline(conninfo: str) -> Iterator[Pipeline]:
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(TABLE)
+        yield Pipeline(connection)
+
+
+def write(number: int, word: str | None = None) -> Statement:
+    return named(WRITE, {"number": number, "word": word})
+
+
+def test_each_statement_has_its_rows(pipeline: Pipeline) -> None:
+    asked = Statement(b"SELECT unnest($1::text[]), $2::bigint", (array("text", ["a", None]), 7))
+    for _ in range(2):  # prepared, and again
+        assert pipeline.run(asked, Statement(b"SET work_mem = '5MB'"), ALL) == [
+            [("a", 7), (None, 7)],
+            [],
+            [],
+        ]
+    assert pipeline.run() == []
+
+
+def test_they_are_one_transaction(pipeline: Pipeline) -> None:
+    with pytest.raises(errors.UniqueViolation):
+        pipeline.run(write(1), write(1), ALL)
+    assert pipeline.run(ALL) == [[]]
+    assert pipeline.run(write(1, "one"), ALL) == [[], [(1, "one")]]
+
+
+def test_what_is_deferred_comes_before_what_is_run(pipeline: Pipeline, conninfo: str) -> None:
+    with psycopg.connect(conninfo, autocommit=True) as other:
+        other.execute("LISTEN done")
+        with pipeline.transaction(write(1)) as transaction:
+            transaction.defer(write(2))
+            transaction.defer_beyond(Statement(b"NOTIFY done"))
+            assert transaction.run(ALL) == [(1, None), (2, None)]
+            transaction.defer(write(3))
+            assert transaction.cursor().execute("SELECT count(*) FROM note").fetchone() == (3,)
+            transaction.defer(write(4))
+            assert other.execute("SELECT count(*) FROM note").fetchone() == (0,)
+        assert other.execute("SELECT count(*) FROM note").fetchone() == (4,)
+        assert [heard.channel for heard in other.notifies(timeout=5, stop_after=1)] == ["done"]
+
+
+def work_and_fail(pipeline: Pipeline, where: str) -> None:
+    """A transaction in which note 1, which is there, is written again, or the block raises."""
+    with pipeline.transaction(write(1 if where == "first" else 2)) as transaction:
+        transaction.defer(write(3))
+        transaction.defer_beyond(Statement(b"NOTIFY done"))
+        if where == "run":
+            transaction.run(write(1))
+        if where == "block":
+            transaction.cursor()
+            raise ZeroDivisionError
+        transaction.defer(write(1))
+
+
+def test_what_is_deferred_beyond_the_commit_is_another_transaction(pipeline: Pipeline) -> None:
+    note = b"INSERT INTO note SELECT $1::int, pg_current_xact_id()"
+    with pipeline.transaction() as transaction:
+        transaction.defer_beyond(Statement(note, (2,)))
+        transaction.defer(Statement(note, (1,)))
+    ((first, second),) = pipeline.run(Statement(b"SELECT array_agg(word) FROM note"))[0][0]
+    assert first != second
+
+
+@pytest.mark.parametrize("where", ["first", "run", "deferred", "block"])
+def test_a_transaction_that_fails_leaves_nothing(
+    pipeline: Pipeline, conninfo: str, where: str
+) -> None:
+    pipeline.run(write(1))
+    with psycopg.connect(conninfo, autocommit=True) as other:
+        other.execute("LISTEN done")
+        with pytest.raises(ZeroDivisionError if where == "block" else errors.UniqueViolation):
+            work_and_fail(pipeline, where)
+        assert pipeline.connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        assert pipeline.run(ALL) == [[(1, None)]]
+        other.execute("NOTIFY done, 'by us'")
+        assert [heard.payload for heard in other.notifies(timeout=5, stop_after=1)] == ["by us"]
+
+
+def test_a_statement_that_failed_is_prepared_anew(pipeline: Pipeline) -> None:
+    star = Statement(b"SELECT * FROM note")
+    pipeline.run(write(1), star)
+    pipeline.connection.execute("ALTER TABLE note ADD more int DEFAULT 5")
+    with pytest.raises(errors.FeatureNotSupported, match="cached plan"):
+        pipeline.run(star)
+    assert pipeline.run(star) == [[(1, None, 5)]]
+
+
+def test_the_statements_used_last_stay_prepared(pipeline: Pipeline) -> None:
+    for number in range(250):
+        pipeline.run(Statement(b"SELECT %d" % number), PREPARED)
+    ((held, first),) = pipeline.run(PREPARED)[0]
+    assert 90 < held <= 102
+    assert first == "ledger2", "it was prepared anew, although it was used all the time"
+
+
+def test_much_both_ways_at_once_ends(pipeline: Pipeline) -> None:
+    """More than the sockets hold: whoever only sent would wait for one who only answers."""
+    words = [str(number) * 100 for number in range(20_000)]
+    echo = Statement(b"SELECT unnest($1::text[])", (array("text", words),))
+    expected = [(word,) for word in words]
+    assert pipeline.run(*[echo] * 6) == [expected] * 6
+
+
+def test_what_is_heard_meanwhile_is_kept_for_the_listener(
+    pipeline: Pipeline, conninfo: str
+) -> None:
+    pipeline.connection.execute("LISTEN told")
+    with psycopg.connect(conninfo, autocommit=True) as other:
+        other.execute("NOTIFY told, 'x'")
+    pipeline.run(ALL)
+    # At once: nothing more will come that would wake one who waits at the socket.
+    heard = [notify.payload for notify in pipeline.connection.notifies(timeout=0, stop_after=1)]
+    assert heard == ["x"]
+
+
+def test_a_lost_connection_is_told_and_closed(pipeline: Pipeline, conninfo: str) -> None:
+    backend = pipeline.connection.info.backend_pid
+    with psycopg.connect(conninfo, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", (backend,))
+    with pytest.raises(psycopg.OperationalError), pipeline.transaction() as transaction:
+        transaction.run(ALL)
+    assert pipeline.connection.closed
+    with pytest.raises(psycopg.OperationalError):
+        pipeline.run(ALL)
+
+
+def test_one_that_ends_its_own_connection_is_told_too(pipeline: Pipeline) -> None:
+    with pytest.raises(psycopg.OperationalError):
+        pipeline.run(write(1), Statement(b"SELECT pg_terminate_backend(pg_backend_pid())"), ALL)
+    assert pipeline.connection.closed
+
+
+def test_an_exchange_that_is_broken_off_closes_the_connection(pipeline: Pipeline) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(Statement(b"SELECT pg_sleep(30)"))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert pipeline.connection.closed

@@ -1,0 +1,24 @@
+"""Transactions that leave nothing behind."""
+
+import contextlib
+from collections.abc import Iterator
+
+import psycopg
+
+from ledger.store.pipeline import Pipeline, Transaction
+
+
+class _Undo(Exception):
+    """The end of what is not to be kept."""
+
+
+@contextlib.contextmanager
+def undone(conninfo: str) -> Iterator[Transaction]:
+    """A transaction that is never committed."""
+    with (
+        psycopg.connect(conninfo, autocommit=True) as connection,
+        contextlib.suppress(_Undo),
+        Pipeline(connection).transaction() as transaction,
+    ):
+        yield transaction
+        raise _Undo
