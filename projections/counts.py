@@ -6,14 +6,14 @@ summary by anything but tags adds up some dozens of rows, however many lines the
 tag those of the tag. A row whose lines have all moved on stays, with none.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ledger.domain.execution import Execution
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds
 from ledger.projection.generation import Generation
-from ledger.store.arrays import array
+from ledger.store.pipeline import Rows
 from projections.line import Interval
 
 COUNT = Table(
@@ -110,18 +110,9 @@ class Counts:
 
     def fold(self, generation: Generation, moves: Sequence[Move]) -> None:
         """Count a batch's moves."""
-
-        def load(kinds: list[Kind]) -> Iterable[tuple[Kind, _Count]]:
-            asked = [array(column) for column in zip(*kinds, strict=True)]
-            for row in generation.fetch(_LOAD, asked):
-                *names, causes, lines, position = row
-                kind = Kind._make((*names, tuple(causes)))
-                yield kind, _Count(kind, lines, position)
-
-        if not moves:
-            return
         touched = {kind: None for move in moves for kind in (*move.left, *move.entered)}
-        self._counts.bring(touched, load)
+        generation.ask(self._counts, touched, _LOAD, _read)
+        generation.load()
         for move in moves:
             for kind in move.left:
                 self._add(kind, -1, move.position)
@@ -141,6 +132,12 @@ class Counts:
         count.lines += lines
         count.position = position
         self._counts.change(kind)
+
+
+def _read(rows: Rows) -> Iterator[tuple[Kind, _Count]]:
+    for *names, causes, lines, position in rows:
+        kind = Kind._make((*names, tuple(causes)))
+        yield kind, _Count(kind, lines, position)
 
 
 def move(execution: Execution, before: Interval | None, after: Interval, position: int) -> Move:

@@ -7,7 +7,7 @@ gives the three of them in one order, and what is in two of them is kept once (c
 ``event_line`` is what the fold needs to know of a line: its state before and after.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -23,7 +23,7 @@ from ledger.projection.contract import Table
 from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation
 from ledger.projection.rendering import members, time_text
-from ledger.store.arrays import array
+from ledger.store.pipeline import Rows
 from projections import line
 from projections.audited import entry_of
 from projections.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH, changes_health
@@ -93,18 +93,14 @@ class EventView:
         """Lines whose state has changed."""
         return self._lines.waiting
 
+    def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        """Ask for the lines' states."""
+        self._lines.begin(e.originator_id for e in events if type(e.body) is Activated)
+        line_ids = {own: None for e in events if (own := _line_of(e))}
+        generation.ask(self._lines, line_ids, _LOAD, _read)
+
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Tell a batch of events."""
-
-        def load(line_ids: list[str]) -> Iterable[tuple[str, Standing]]:
-            for (fold,) in generation.fetch(_LOAD, (array(line_ids),)):
-                standing = _decode(fold)
-                yield standing.execution.id, standing
-
-        # What begins here is stored nowhere: it is not looked for.
-        begun = (event.originator_id for event in events if type(event.body) is Activated)
-        self._lines.bring(begun, lambda _: ())
-        self._lines.bring({own: None for e in events if (own := _line_of(e))}, load)
         rows = []
         for event in events:
             line_id = _line_of(event)
@@ -131,6 +127,12 @@ class EventView:
     def forget(self) -> None:
         """Drop the rows in memory."""
         self._lines.clear()
+
+
+def _read(rows: Rows) -> Iterator[tuple[str, Standing]]:
+    for (fold,) in rows:
+        standing = _decode(fold)
+        yield standing.execution.id, standing
 
 
 def _line_of(event: Recorded) -> str | None:

@@ -22,7 +22,7 @@ from ledger.domain.values import sort_key
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation
-from ledger.store.arrays import array
+from ledger.store.pipeline import Rows
 from projections import counts, line
 from projections.counts import COUNT, Counts
 from projections.hours import DAY, Hours
@@ -154,17 +154,14 @@ class ExecutionView:
         """Lines whose row has changed, and counts that have."""
         return self._lines.waiting + self._counts.waiting
 
+    def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        """Ask for the lines' rows, and for the hours of their days."""
+        self._lines.begin(e.line_id for e in events if type(e.body) is Activated)
+        generation.ask(self._lines, {e.line_id: None for e in events}, _LOAD, _read)
+        self._hours.prepare(generation, _check_ins(events))
+
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Fold a batch; the past is written at once, the present waits for ``store``."""
-
-        def load(line_ids: list[str]) -> Iterable[tuple[str, _Line]]:
-            for (fold,) in generation.fetch(_LOAD, (array(line_ids),)):
-                row = _decode(fold)
-                yield row.execution.id, _Line(row)
-
-        # What begins here is stored nowhere: it is not looked for.
-        self._lines.bring((e.line_id for e in events if type(e.body) is Activated), lambda _: ())
-        self._lines.bring({e.line_id: None for e in events}, load)
         past = _Past()
         for event in events:
             found = self._lines[event.line_id]
@@ -176,7 +173,7 @@ class ExecutionView:
         generation.write(INTERVAL, past.intervals.values())
         generation.write(VERSION, past.versions)
         generation.write(STEP, past.steps)
-        self._hours.fold(generation, [e for e in events if type(e.body) in line.CHECK_INS])
+        self._hours.fold(generation, _check_ins(events))
         self._counts.fold(generation, past.moves)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
@@ -201,6 +198,16 @@ class ExecutionView:
                 self._quiet.discard(execution.id)
                 since, changed_at = quiet.since, quiet.changed_at
                 yield execution.id, execution.execution_model, since, changed_at, quiet.position
+
+
+def _read(rows: Rows) -> Iterator[tuple[str, _Line]]:
+    for (fold,) in rows:
+        row = _decode(fold)
+        yield row.execution.id, _Line(row)
+
+
+def _check_ins(events: Sequence[Recorded]) -> list[Recorded]:
+    return [event for event in events if type(event.body) in line.CHECK_INS]
 
 
 class _Past:

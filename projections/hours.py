@@ -4,7 +4,7 @@
 with it. So a day of any instant is the latest row at or before it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from ledger.projection.contract import Table
 from ledger.projection.folds import Folds
 from ledger.projection.generation import Generation
 from ledger.projection.rendering import json_text
-from ledger.store.arrays import array
+from ledger.store.pipeline import Rows
 from projections import line
 
 DAY = Table(
@@ -56,10 +56,14 @@ class Hours:
     def __init__(self) -> None:
         self._days: Folds[_Day, _Amounts] = Folds(lambda _: {})
 
+    def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        """Ask for the days of a batch's check-ins and voids."""
+        days = {(event.originator_id, day_of(_moved(event)[0])): None for event in events}
+        generation.ask(self._days, days, _LOAD, _read)
+
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Add a batch's check-ins to their days, and take the voided ones from theirs."""
         moves = [(event, *_moved(event)) for event in events]
-        self._bring(generation, {(e.originator_id, day_of(at)): None for e, at, _, _ in moves})
         rows: list[tuple[Any, ...]] = []
         for event, at, resource_id, amount in moves:
             if not amount:
@@ -78,13 +82,10 @@ class Hours:
         """Drop what is in memory."""
         self._days.clear()
 
-    def _bring(self, generation: Generation, days: Iterable[_Day]) -> None:
-        def load(days: list[_Day]) -> Iterable[tuple[_Day, _Amounts]]:
-            asked = array(d[0] for d in days), array(d[1] for d in days)
-            for line_id, day, total in generation.fetch(_LOAD, asked):
-                yield (line_id, day), dict(_decode(total))
 
-        self._days.bring(days, load)
+def _read(rows: Rows) -> Iterator[tuple[_Day, _Amounts]]:
+    for line_id, day, total in rows:
+        yield (line_id, day), dict(_decode(total))
 
 
 def _moved(event: Recorded) -> tuple[datetime, str | None, int]:

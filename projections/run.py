@@ -6,7 +6,7 @@ the ready JSON around the place where the edge splices them in. ``run_day`` coun
 by status on the UTC day of their start, and tokens on the day of their end.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from ledger.projection.contract import Table
 from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation
 from ledger.projection.rendering import json_text, members, time_text
-from ledger.store.arrays import array
+from ledger.store.pipeline import Rows
 
 RUN = Table(
     "run",
@@ -129,9 +129,13 @@ class RunView:
         """Runs whose row has changed."""
         return self._runs.waiting
 
+    def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        """Ask for the runs' rows."""
+        self._runs.begin(e.originator_id for e in events if e.originator_version == 1)
+        generation.ask(self._runs, {e.originator_id: None for e in events}, _LOAD, _read)
+
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Fold a batch; the past is written at once, the present waits for ``store``."""
-        self._bring_runs(generation, events)
         versions: list[tuple[Any, ...]] = []
         moves: list[tuple[int, _Day, datetime, _Amounts]] = []
         for event in events:
@@ -153,32 +157,12 @@ class RunView:
         self._runs.clear()
         self._days.clear()
 
-    def _bring_runs(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        def load(run_ids: list[str]) -> Iterable[tuple[str, RunRow]]:
-            for (fold,) in generation.fetch(_LOAD, (array(run_ids),)):
-                row = _decode(fold)
-                yield row.run.id, row
-
-        # What begins here is stored nowhere: it is not looked for.
-        begun = (event.originator_id for event in events if event.originator_version == 1)
-        self._runs.bring(begun, lambda _: ())
-        self._runs.bring({event.originator_id: None for event in events}, load)
-
     def _days_after(
         self, generation: Generation, moves: Sequence[tuple[int, _Day, datetime, _Amounts]]
     ) -> list[tuple[Any, ...]]:
         """The rows of the days that a batch changed, one a change."""
-
-        def load(days: list[_Day]) -> Iterable[tuple[_Day, _Amounts]]:
-            asked = (
-                array(d[0] for d in days),
-                array(d[1] for d in days),
-                array(d[2] for d in days),
-            )
-            for line_id, kind, day, total in generation.fetch(_LOAD_DAYS, asked):
-                yield (line_id, kind, day), _decode_amounts(total)
-
-        self._days.bring({day: None for _, day, _, _ in moves}, load)
+        generation.ask(self._days, {day: None for _, day, _, _ in moves}, _LOAD_DAYS, _read_days)
+        generation.load()
         rows = []
         for position, day, at, change in moves:
             total = self._days[day]
@@ -186,6 +170,17 @@ class RunView:
                 total[name] = total.get(name, 0) + amount
             rows.append((*day, position, at, json_text(change), json_text(total)))
         return rows
+
+
+def _read(rows: Rows) -> Iterator[tuple[str, RunRow]]:
+    for (fold,) in rows:
+        row = _decode(fold)
+        yield row.run.id, row
+
+
+def _read_days(rows: Rows) -> Iterator[tuple[_Day, _Amounts]]:
+    for line_id, kind, day, total in rows:
+        yield (line_id, kind, day), _decode_amounts(total)
 
 
 def _moves(

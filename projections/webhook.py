@@ -28,7 +28,7 @@ from ledger.projection.contract import Table
 from ledger.projection.folds import Folds
 from ledger.projection.generation import Generation
 from ledger.projection.rendering import json_text, members, time_text
-from ledger.store.arrays import array
+from ledger.store.pipeline import Rows
 from projections.published import PUBLISHED, SUBJECTS, changes_health
 
 WEBHOOK = Table(
@@ -162,9 +162,15 @@ class WebhookView:
         """Organizations whose endpoints have changed, and lines whose health has."""
         return self._tenants.waiting + self._health.waiting
 
+    def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        """Ask for the organizations' endpoints, and for the health of lines."""
+        organizations = {o: None for e in events if (o := e.organization_id)}
+        generation.ask(self._tenants, organizations, _LOAD, _read)
+        lines = {e.originator_id: None for e in events if type(e.body) is HealthSignalReported}
+        generation.ask(self._health, lines, _LOAD_HEALTH, _read_health)
+
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Number what a batch brings to each endpoint."""
-        self._bring(generation, events)
         messages: list[_Message] = []
         for event in events:
             if event.organization_id is None:
@@ -192,23 +198,6 @@ class WebhookView:
         self._tenants.clear()
         self._health.clear()
 
-    def _bring(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        def load(organizations: list[str]) -> Iterable[tuple[str, _Tenant]]:
-            found: dict[str, _Tenant] = {}
-            for organization_id, fold in generation.fetch(_LOAD, (array(organizations),)):
-                standing = decode_standing(fold)
-                tenant = found.setdefault(organization_id, _Tenant())
-                tenant.endpoints[standing.endpoint.id] = standing
-            return found.items()
-
-        def load_health(lines: list[str]) -> Iterable[tuple[str, _Health]]:
-            for line_id, statuses, position in generation.fetch(_LOAD_HEALTH, (array(lines),)):
-                yield line_id, _Health(line_id, _decode_statuses(statuses), position)
-
-        self._tenants.bring({o: None for e in events if (o := e.organization_id)}, load)
-        lines = {e.originator_id: None for e in events if type(e.body) is HealthSignalReported}
-        self._health.bring(lines, load_health)
-
     def _is_published(self, event: Recorded) -> bool:
         """Whether feeds carry it; a health report is noted on the way."""
         if not isinstance(event.body, HealthSignalReported):
@@ -219,6 +208,20 @@ class WebhookView:
         health.position = event.position
         self._health.change(event.originator_id)
         return changes_health(event.body, before)
+
+
+def _read(rows: Rows) -> Iterable[tuple[str, _Tenant]]:
+    found: dict[str, _Tenant] = {}
+    for organization_id, fold in rows:
+        standing = decode_standing(fold)
+        tenant = found.setdefault(organization_id, _Tenant())
+        tenant.endpoints[standing.endpoint.id] = standing
+    return found.items()
+
+
+def _read_health(rows: Rows) -> Iterator[tuple[str, _Health]]:
+    for line_id, statuses, position in rows:
+        yield line_id, _Health(line_id, _decode_statuses(statuses), position)
 
 
 def _requested(tenant: _Tenant, event: Recorded) -> Iterator[_Message]:

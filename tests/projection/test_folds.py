@@ -39,7 +39,8 @@ def test_folds_are_what_they_would_be_if_all_were_kept(
         for name, few in {"_KEPT": 5, "_UNPACKED": 3, "_PACKED": 4}.items():
             patch.setattr(folds, name, few)
         for number, (keys, most) in enumerate(steps):
-            kept.bring(keys, load)
+            missing = kept.recall(keys)
+            kept.add(missing, load(missing))
             for key in data.draw(st.sets(st.sampled_from(sorted(keys)))):
                 kept[key].append(number)
                 kept.change(key)
@@ -54,10 +55,11 @@ def test_folds_are_what_they_would_be_if_all_were_kept(
 
 def test_what_is_forgotten_is_loaded_again() -> None:
     kept: Folds[int, Fold] = Folds(lambda key: [key], PACKING)
-    kept.bring([1], lambda _: ())
+    kept.begin([1])
     kept[1].append(5)
     kept.change(1)
     kept.clear()
     assert (kept.waiting, in_memory(kept)) == (0, 0)
-    kept.bring([1], lambda keys: [(key, [key, 8]) for key in keys])
+    missing = kept.recall([1])
+    kept.add(missing, [(key, [key, 8]) for key in missing])
     assert kept[1] == [1, 8]

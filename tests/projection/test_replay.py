@@ -71,7 +71,7 @@ def replay(
     for start in range(0, len(events), size):
         batch = [e for e in events[start : start + size] if type(e.body) in view.events]
         if batch:
-            view.fold(generation, batch)
+            generation.take(view, batch)
             if size != 7:  # as a rebuild does, which stores seldom
                 view.store(generation)
             writes.flush()

@@ -126,7 +126,7 @@ def replayed(conninfo: str) -> Rows:
             generation = Generation(writes, 999)
             for event in events:
                 if type(event.body) in projection.events:
-                    projection.fold(generation, [event])
+                    generation.take(projection, [event])
                     projection.store(generation)
                     writes.flush()
         return _read(transaction.cursor().connection, lambda _, table: table_of(table, 999))

@@ -44,6 +44,9 @@ class Projection(Protocol):
     def waiting(self) -> int:
         """Changed rows that ``store`` would write."""
 
+    def prepare(self, generation: "Generation", events: Sequence[Recorded]) -> None:
+        """Ask for what ``fold`` will need: it comes in one trip with what other views need."""
+
     def fold(self, generation: "Generation", events: Sequence[Recorded]) -> None:
         """Fold a batch: added rows are written, changed ones wait for ``store``.
 

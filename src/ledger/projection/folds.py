@@ -50,8 +50,8 @@ class Folds(Generic[K, R]):
         """How many were changed and not stored yet."""
         return len(self._changed)
 
-    def bring(self, keys: Iterable[K], load: Callable[[list[K]], Iterable[tuple[K, R]]]) -> None:
-        """Have these in memory: remembered, else loaded, else new. Before that it is trimmed."""
+    def recall(self, keys: Iterable[K]) -> list[K]:
+        """Trim memory, then have these in it that are remembered; the others, to be loaded."""
         self._trim()
         missing = []
         for key in keys:
@@ -59,11 +59,18 @@ class Folds(Generic[K, R]):
                 self._folds.move_to_end(key)
             elif not self._unpack(key):
                 missing.append(key)
-        if missing:
-            self._folds.update(load(missing))
-            for key in missing:
-                if key not in self._folds:
-                    self._folds[key] = self._make(key)
+        return missing
+
+    def add(self, missing: Iterable[K], loaded: Iterable[tuple[K, R]]) -> None:
+        """Have these in memory, as they were loaded, else new."""
+        self._folds.update(loaded)
+        for key in missing:
+            if key not in self._folds:
+                self._folds[key] = self._make(key)
+
+    def begin(self, keys: Iterable[K]) -> None:
+        """Have these in memory, which are stored nowhere: they need not be looked for."""
+        self.add(self.recall(keys), ())
 
     def change(self, key: K) -> None:
         """Note that a fold was changed."""

@@ -5,18 +5,24 @@ The live generation's rows are found under ``ledger.<table>``; all have tables o
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from itertools import count
 from string import Template
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg import Connection
 
+from ledger.domain.recorded import Recorded
 from ledger.projection.contract import Projection, Table
+from ledger.projection.folds import Folds
+from ledger.store import arrays
 from ledger.store.binary import BinaryArray, array, copy_rows, unnested
-from ledger.store.pipeline import Rows, Statement, Transaction, Value
+from ledger.store.pipeline import Rows, Statement, Transaction
+
+K = TypeVar("K")
+R = TypeVar("R")
 
 _EXPOSE = """
 DROP VIEW IF EXISTS ledger.{name};
@@ -76,13 +82,36 @@ class Generation:
         """Have rows written, each a value a column, at the end of the transaction."""
         self._writes.add(table, self.number, rows)
 
-    def fetch(self, statement: str, values: Sequence[Value]) -> Rows:
-        """Rows of a statement that names its table as ``{g}``: the number is put there.
+    def ask(
+        self,
+        folds: Folds[K, R],
+        keys: Iterable[K],
+        statement: str,
+        read: Callable[[Rows], Iterable[tuple[K, R]]],
+    ) -> None:
+        """Have folds of these keys in memory from ``load`` on: remembered, else stored, else new.
 
-        Its placeholders are PostgreSQL's own: ``$1``.
+        The statement names its table as ``{g}``: the number is put there. It takes an array of keys
+        as ``$1``, or of each of their parts; ``read`` makes folds of its rows.
         """
-        text = statement.replace("{g}", f"g{self.number}")
-        return self._writes.transaction.run(Statement(text.encode(), values))
+        missing = folds.recall(keys)
+        if not missing:
+            return
+        columns = zip(*missing, strict=True) if isinstance(missing[0], tuple) else [missing]
+        asked = Statement(
+            statement.replace("{g}", f"g{self.number}").encode(), [*map(arrays.array, columns)]
+        )
+        self._writes.transaction.defer(asked, lambda rows: folds.add(missing, read(rows)))
+
+    def load(self) -> None:
+        """Have all in memory that was asked for."""
+        self._writes.transaction.flush()
+
+    def take(self, projection: Projection, events: Sequence[Recorded]) -> None:
+        """Fold a batch of events of one projection."""
+        projection.prepare(self, events)
+        self.load()
+        projection.fold(self, events)
 
 
 def table_of(table: Table, generation: int) -> str:

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -23,7 +24,7 @@ from ledger.projection.generation import Generation, Writes, create_indexes, cre
 from ledger.store.append import StoredRow
 from ledger.store.binary import array
 from ledger.store.codec import EnvelopeMapper
-from ledger.store.pipeline import Pipeline, Value, named
+from ledger.store.pipeline import Pipeline, Rows, Value, named
 from ledger.store.recorder import planned_once, read_log
 
 _LEADER = 7_300_002
@@ -127,6 +128,13 @@ class _Unreadable:
         self.error = error
 
 
+def _assert_moved(expected: int, rows: Rows) -> None:
+    """Raises LostLead unless the tracking of all views was moved."""
+    ((moved, _),) = rows
+    if moved != expected:
+        raise LostLead("a view is not where it was left")
+
+
 class _View:
     """One projection and where it stands."""
 
@@ -221,10 +229,7 @@ class Projector:
         try:
             self._transact(views, readable, end)
         except Exception as error:
-            for view in views:
-                view.projection.forget()
-            if isinstance(error, LostLead) or is_passing(error):
-                raise
+            self._forget(views, error)
             return False
         return True
 
@@ -258,9 +263,7 @@ class Projector:
         try:
             self._transact([view], events, end)
         except Exception as error:
-            view.projection.forget()
-            if isinstance(error, LostLead) or is_passing(error):
-                raise
+            self._forget([view], error)
             if len(events) <= 1:
                 self._stop_view(view, events[0].position if events else end, error)
                 return
@@ -273,7 +276,6 @@ class Projector:
     def _transact(self, views: Sequence[_View], events: Sequence[Recorded], end: int) -> None:
         """Fold and track in one transaction, for views that stand at one position.
 
-        The tracking comes first: where a rebuild has swapped, the tables we know may be gone.
         Raises LostLead, or what a view raises; nothing is kept then.
         """
         with self._connect().transaction() as transaction:
@@ -283,19 +285,32 @@ class Projector:
                 "from": views[0].position,
                 "to": end,
             }
-            ((moved, _),) = transaction.run(named(_TRACK, tracking))
-            if moved != len(views):
-                raise LostLead("a view is not where it was left")
+            transaction.defer(named(_TRACK, tracking), partial(_assert_moved, len(views)))
             writes = Writes(transaction)
+            batches = []
             for view in views:
                 wanted = [e for e in events if type(e.body) in view.projection.events]
                 if wanted:
                     generation = Generation(writes, view.generation)
-                    view.projection.fold(generation, wanted)
-                    view.projection.store(generation)
+                    view.projection.prepare(generation, wanted)
+                    batches.append((view.projection, generation, wanted))
+            transaction.flush()
+            for projection, generation, wanted in batches:
+                projection.fold(generation, wanted)
+                projection.store(generation)
             writes.flush()
         for view in views:
             view.position = end
+
+    def _forget(self, views: Sequence[_View], error: Exception) -> None:
+        """What a failed transaction folded is not so. Raises what is no fault of an event."""
+        for view in views:
+            view.projection.forget()
+        if isinstance(error, LostLead) or is_passing(error):
+            raise error
+        if self._is_rebuilt():
+            # Its error came first, before we were told: the tables that we know may be gone.
+            raise LostLead("a view was rebuilt") from error
 
     def _stop_view(self, view: _View, position: int, error: Exception) -> None:
         view.stopped = True

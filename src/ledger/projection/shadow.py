@@ -149,7 +149,7 @@ class Shadow:
     def _take(self, events: Sequence[Recorded]) -> None:
         if events:
             with self._writing(events[-1].position) as generation:
-                self.projection.fold(generation, events)
+                generation.take(self.projection, events)
             if self.projection.waiting > _WAITING:
                 self._store(_WAITING // 2)
 

@@ -13,7 +13,7 @@ receiving is done with its ``pq`` module. Between two exchanges the connection i
 
 import select
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -29,6 +29,8 @@ from ledger.store.prepared import Key, Prepared, numbered
 Rows = list[TupleRow]
 
 Value = BinaryArray | int | str | None
+
+_Take = Callable[[Rows], None]
 
 
 class Statement(NamedTuple):
@@ -165,16 +167,21 @@ class Transaction:
 
     def __init__(self, pipeline: Pipeline, *first: Statement) -> None:
         self._pipeline = pipeline
-        self._due = list(first)
+        self._due: list[tuple[Statement, _Take | None]] = [(statement, None) for statement in first]
         self._afterwards: list[Statement] = []
 
     def run(self, statement: Statement) -> Rows:
         """A statement's rows."""
         return self._exchange(statement)[-1]
 
-    def defer(self, statement: Statement) -> None:
-        """Have a statement carried out whose rows nobody waits for, before what is run later."""
-        self._due.append(statement)
+    def defer(self, statement: Statement, take: _Take | None = None) -> None:
+        """Have a statement carried out before what is run later; its rows are given to ``take``."""
+        self._due.append((statement, take))
+
+    def flush(self) -> None:
+        """Send what is due, if anything is."""
+        if self._due:
+            self._exchange()
 
     def defer_beyond(self, statement: Statement) -> None:
         """Have a statement carried out after the commit, if there is one, in the same trip."""
@@ -182,8 +189,7 @@ class Transaction:
 
     def cursor(self) -> Cursor[TupleRow]:
         """psycopg's own way into the transaction: for COPY, and for what is seldom needed."""
-        if self._due:
-            self._exchange()
+        self.flush()
         return self._pipeline.connection.cursor(row_factory=tuple_row, binary=True)
 
     def commit(self) -> None:
@@ -191,8 +197,12 @@ class Transaction:
         self._exchange(_COMMIT, *self._afterwards)
 
     def _exchange(self, *statements: Statement) -> list[Rows]:
-        sent, self._due = [*self._due, *statements], []
-        return self._pipeline.run(*sent)
+        due, self._due = self._due, []
+        found = self._pipeline.run(*(statement for statement, _ in due), *statements)
+        for (_, take), rows in zip(due, found, strict=False):
+            if take is not None:
+                take(rows)
+        return found
 
 
 _OPEN = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
