@@ -19,7 +19,7 @@ from ledger.bootstrap.database import prepare_database
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 from tests.support.edge import Edge, edge_of
-from tests.support.embedded import folder_in_tmp
+from tests.support.embedded import folder_in_tmp, remove_databases_elsewhere
 
 _numbers = itertools.count(1)
 
@@ -31,6 +31,13 @@ collect_ignore = [] if find_spec("playwright") else ["browser"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--crash-rounds", type=int, default=5, help="how often crash tests kill")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No database of a test's data directory stays where root's are kept."""
+    yield
+    remove_databases_elsewhere(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

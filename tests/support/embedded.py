@@ -20,6 +20,7 @@ from typing import Any, Self
 import psycopg
 
 from ledger.store.embedded import EmbeddedPostgres
+from ledger.store.embedded.programs import SYSTEM_DIR
 
 # Another `ledger` command: it prints what happens and stops when its standard input ends.
 COMMAND = """
@@ -147,6 +148,14 @@ def nothing_lives_on(folder: Path) -> Iterator[None]:
         until(lambda: not postgres_processes(folder), "the end of what a failed test left")
 
 
+def remove_databases_elsewhere(folder: Path) -> None:
+    """What root's data directories below the folder hold outside of it (``place.py``)."""
+    for data_dir, names, _ in os.walk(folder):
+        database = Path(data_dir, "postgres").resolve()
+        if "postgres" in names and SYSTEM_DIR in database.parents:
+            shutil.rmtree(database.parent, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def folder_in_tmp(mode: int) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="ledger-test-"))
@@ -155,6 +164,7 @@ def folder_in_tmp(mode: int) -> Iterator[Path]:
         with nothing_lives_on(folder):
             yield folder
     finally:
+        remove_databases_elsewhere(folder)
         shutil.rmtree(folder)
 
 

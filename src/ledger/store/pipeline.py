@@ -5,10 +5,11 @@
         work.defer(write)
                                  write; COMMIT           another, at the end of the block
 
-A round trip costs both sides more than most statements do: the appends and the projector, which
-follow one another, spend a third of their time so. psycopg's own pipeline saves the trips, but
-takes as long itself. So psycopg connects, loads values and knows the errors; the sending and
-receiving is done with its ``pq`` module. Between two exchanges the connection is psycopg's again.
+Appends and projections follow one another, so what counts is how long each takes, and most of
+ours hold few rows. psycopg takes some 60 µs of the interpreter's time for a statement, and a round
+trip; its own pipeline saves the trips, but takes longer itself. So psycopg connects, loads values
+and knows the errors; the sending and receiving is done with its ``pq`` module, at 10 µs a statement.
+Between two exchanges the connection is psycopg's again.
 """
 
 import select
