@@ -8,7 +8,7 @@
 Appends and projections follow one another, so what counts is how long each takes, and most of
 ours hold few rows. psycopg takes some 60 µs of the interpreter's time for a statement, and a round
 trip; its own pipeline saves the trips, but takes longer itself. So psycopg connects, loads values
-and knows the errors; the sending and receiving is done with its ``pq`` module, at 10 µs a statement.
+and knows the errors; the sending and receiving is done with its ``pq`` module, at 10 µs each.
 Between two exchanges the connection is psycopg's again.
 """
 
