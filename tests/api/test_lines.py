@@ -27,9 +27,12 @@ WORKSPACES = ("WS-26-000001", "WS-26-000002", "WS-26-000003")
 TAGS = ((), ("PROJ-26-000001",), ("PROJ-26-000001", "PROJ-26-000002"), ("PROJ-26-000003",))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def board(edge: Edge) -> list[dict[str, Any]]:
-    """60 lines of every model and product, in every state but idle; the rows of the list."""
+    """60 lines of every model and product, in every state but idle; the rows of the list.
+
+    Made before any other line, whichever of the tests a process begins with.
+    """
     ids = []
     for number in range(60):
         model, product = EXECUTION_MODELS[number % 6], PRODUCT_LINES[number // 6 % 6]
