@@ -1,0 +1,66 @@
+"""How long after its recording each event is in every view: what a read after it would see."""
+
+import threading
+import time
+from datetime import datetime
+
+import psycopg
+from product import UnmeasuredError
+from psycopg.rows import tuple_row
+
+_RECORDED = """
+SELECT notification_id, recorded_at FROM ledger.ledger_events
+WHERE recorded_at >= %s ORDER BY notification_id
+"""
+
+_VIEWS = "SELECT name, position FROM ledger.projection"
+
+
+class Watch:
+    """Hears on a thread how far the views are, as the service's own workers do."""
+
+    def __init__(self, database_url: str) -> None:
+        self._connection = psycopg.connect(database_url, autocommit=True, row_factory=tuple_row)
+        self._connection.execute("LISTEN ledger_views")
+        self._positions: dict[str, int] = dict(self._connection.execute(_VIEWS).fetchall())
+        self._reached: list[tuple[float, int]] = []
+        """(when it was heard, the position that every view has reached)"""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(5)
+        self._connection.close()
+
+    def _listen(self) -> None:
+        while not self._over.is_set():
+            for heard in self._connection.notifies(timeout=0.1):
+                at = time.time()
+                names, _, position = heard.payload.rpartition(" ")
+                self._positions |= dict.fromkeys(names.split(","), int(position))
+                self._reached.append((at, min(self._positions.values())))
+
+    def milliseconds(self, database_url: str, since: datetime) -> list[float]:
+        """The age of each event recorded since then when it was heard to be in all views.
+
+        `recorded_at` is given under the lock, before the decision and the commit: these are part
+        of the figure.
+        """
+        with psycopg.connect(database_url, row_factory=tuple_row) as connection:
+            recorded = connection.execute(_RECORDED, (since,)).fetchall()
+        taken: list[float] = []
+        heard = iter(self._reached)
+        at, position = next(heard, (0.0, 0))
+        for event, instant in recorded:
+            while position < event:
+                following = next(heard, None)
+                if following is None:
+                    raise UnmeasuredError(f"position {event} was not heard to be in all views")
+                at, position = following
+            taken.append(1e3 * (at - instant.timestamp()))
+        return sorted(taken)
