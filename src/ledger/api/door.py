@@ -22,8 +22,9 @@ from typing import Any
 
 import psycopg
 
-from ledger.api.lane import Asked, Lane, Rows, Tenant
+from ledger.api.lane import Asked, Lane, Tenant
 from ledger.application.principal import Principal
+from ledger.store.pipeline import Rows
 
 ROLE = "ledger_api"
 

@@ -22,11 +22,9 @@ import psycopg
 from psycopg import pq
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import DeadlockDetected, error_from_result
-from psycopg.rows import TupleRow
 
+from ledger.store.pipeline import Rows
 from ledger.store.prepared import Key, Prepared, numbered
-
-Rows = list[TupleRow]
 
 Tenant = tuple[str, str]
 """Organization and workspace; empty where a credential is bound to none."""

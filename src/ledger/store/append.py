@@ -9,7 +9,7 @@ take two round trips: the lock travels with the first read, the writing with the
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, NamedTuple
 
 from eventsourcing.persistence import StoredEvent
 
@@ -293,7 +293,7 @@ class Append:
 
     def taken(self, ids: Sequence[str]) -> set[str]:
         """Those of these RUN or KEY ids that something already bears."""
-        return {row[0] for row in self._transaction.cursor().execute(_TAKEN, {"ids": list(ids)})}
+        return {row[0] for row in self._transaction.execute(_TAKEN, {"ids": list(ids)})}
 
     def insert(
         self,
@@ -332,11 +332,7 @@ class Append:
         snapshots.keep(self._transaction, aggregates)
 
     def _write_rare_changes(self) -> None:
-        decisions = self.decisions
-
-        def execute(statement: LiteralString, values: Sequence[Any]) -> None:
-            self._transaction.cursor().execute(statement, values)
-
+        decisions, execute = self.decisions, self._transaction.execute
         for void in decisions.voided:
             execute(_VOID, void)
         for prefix, year in decisions.moved_counters:

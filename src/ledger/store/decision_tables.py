@@ -91,7 +91,7 @@ class DecisionTables:
 
     def open_runs(self, line_id: str) -> dict[str, OpenRun]:
         """The line's open runs by id: the stored ones and this group's own changes."""
-        found = self._transaction.cursor().execute(_OPEN_RUNS, (line_id,))
+        found = self._transaction.execute(_OPEN_RUNS, (line_id,))
         stored = {row[0]: OpenRun(line_id, row[1], row[2]) for row in found.fetchall()}
         runs = {k: v for k, v in stored.items() if k not in self.ended}
         return runs | {k: v for k, v in self.opened.items() if v.line_id == line_id}
@@ -100,7 +100,7 @@ class DecisionTables:
         """One check-in of the line, or None."""
         key = (line_id, source, fact_id)
         if key not in self.check_ins:
-            row = self._transaction.cursor().execute(_CHECK_IN, key).fetchone()
+            row = self._transaction.execute(_CHECK_IN, key).fetchone()
             if row is None:
                 return None
             self.check_ins[key] = CheckIn(*row)
@@ -114,7 +114,7 @@ class DecisionTables:
         """The last number issued for a prefix in a year of recording."""
         key = (prefix, year)
         if key not in self.counters:
-            row = self._transaction.cursor().execute(_COUNTER, key).fetchone()
+            row = self._transaction.execute(_COUNTER, key).fetchone()
             self.counters[key] = row[0] if row else 0
         return self.counters[key]
 

@@ -13,10 +13,9 @@ Between two exchanges the connection is psycopg's again.
 """
 
 import select
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import Connection, Cursor, pq
@@ -32,6 +31,9 @@ Rows = list[TupleRow]
 Value = BinaryArray | int | str | None
 
 _Take = Callable[[Rows], None]
+
+_Due = tuple[Key | None, bool]
+"""A result that is to come: whose it is, and whether it is the statement's own."""
 
 
 class Statement(NamedTuple):
@@ -62,8 +64,6 @@ class Pipeline:
         self._pg = connection.pgconn
         self._adapt = Transformer.from_context(connection)
         self._prepared = Prepared(self._pg)
-        self._due: deque[tuple[Key | None, bool]] = deque()
-        """Of each result that is to come: whose it is, and whether it is the statement's own."""
         self._socket = select.poll()
         self._socket.register(self._pg.socket, select.POLLIN)
 
@@ -74,9 +74,9 @@ class Pipeline:
         connection is lost, or anything breaks off the exchange, it is closed.
         """
         try:
-            self._send(statements)
+            due = self._send(statements)
             self._flush()
-            found, error = self._receive()
+            found, error = self._receive(due)
             self._pg.exit_pipeline_mode()
         except BaseException:
             # Results are still to come, and nobody will take them.
@@ -99,16 +99,17 @@ class Pipeline:
                 self.run(_ROLLBACK)
             raise
 
-    def _send(self, statements: Sequence[Statement]) -> None:
-        self._due.clear()
+    def _send(self, statements: Sequence[Statement]) -> list[_Due]:
+        """Hand all to libpq; the results that are to come."""
         self._pg.enter_pipeline_mode()
-        self._due.extend([(None, False)] * self._prepared.close_outdated())
+        due: list[_Due] = [(None, False)] * self._prepared.close_outdated()
         for text, values in statements:
             key = (text, ())
             if self._prepared.send(key, *_encoded(values)):
-                self._due.append((key, False))
-            self._due.append((key, True))
+                due.append((key, False))
+            due.append((key, True))
         self._pg.pipeline_sync()
+        return due
 
     def _flush(self) -> None:
         """Send all of it. What comes meanwhile is taken: else both sides might wait for ever."""
@@ -118,7 +119,8 @@ class Pipeline:
             self._socket.modify(self._pg.socket, select.POLLIN)
             self._pg.consume_input()
 
-    def _receive(self) -> tuple[list[Rows], psycopg.Error | None]:
+    def _receive(self, due: Iterable[_Due]) -> tuple[list[Rows], psycopg.Error | None]:
+        coming = iter(due)
         found: list[Rows] = []
         error: psycopg.Error | None = None
         is_between = False
@@ -133,7 +135,7 @@ class Pipeline:
             is_between = False
             if result.status == pq.ExecStatus.PIPELINE_SYNC:
                 return found, error
-            key, is_own = self._due.popleft()
+            key, is_own = next(coming)
             if result.status in (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.PIPELINE_ABORTED):
                 if key is not None:
                     self._prepared.forget(key)
@@ -189,9 +191,15 @@ class Transaction:
         self._afterwards.append(statement)
 
     def cursor(self) -> Cursor[TupleRow]:
-        """psycopg's own way into the transaction: for COPY, and for what is seldom needed."""
+        """psycopg's own way into the transaction, after what is due: for COPY."""
         self.flush()
         return self._pipeline.connection.cursor(row_factory=tuple_row, binary=True)
+
+    def execute(
+        self, statement: LiteralString, values: Sequence[Any] | Mapping[str, Any]
+    ) -> Cursor[TupleRow]:
+        """What is seldom needed, with values of any type and psycopg's placeholders."""
+        return self.cursor().execute(statement, values)
 
     def commit(self) -> None:
         """What is due, and the end."""

@@ -99,9 +99,9 @@ class SideTables:
 
     def omit(self, credential: str, omitted: Omitted) -> None:
         """Count refusals that are not recorded singly."""
-        self._transaction.cursor().execute(_OMIT, (credential, *omitted))
+        self._transaction.execute(_OMIT, (credential, *omitted))
 
     def take_omitted(self, credential: str) -> Omitted | None:
         """What was counted, and no longer is."""
-        row = self._transaction.cursor().execute(_TAKE_OMITTED, (credential,)).fetchone()
+        row = self._transaction.execute(_TAKE_OMITTED, (credential,)).fetchone()
         return None if row is None else Omitted(*row)
