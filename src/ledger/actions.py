@@ -76,11 +76,11 @@ def _demo(settings: Settings, parsed: argparse.Namespace) -> int:
 
 
 def _import(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.application.facts import MAX_ITEMS
     from ledger.commands import import_facts
+    from ledger.parser import parsing
 
-    with _database(settings, "import") as conninfo:
-        return import_facts(settings, conninfo, parsed.file, MAX_ITEMS)
+    with parsing() as parser, _database(settings, "import") as conninfo:
+        return import_facts(settings, conninfo, parsed.file, parser)
 
 
 def _keys_create(settings: Settings, parsed: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +13,6 @@ from psycopg.rows import tuple_row
 from rich.console import Console
 from rich.progress import Progress
 
-from ledger.application import facts, json_gate
 from ledger.application.command import Outcome, Receipt
 from ledger.application.facts import Fact, Rejected
 from ledger.application.principal import COMMAND_LINE
@@ -25,8 +23,10 @@ from ledger.bootstrap.database import ConfigurationError
 from ledger.bootstrap.writing import utc_now, writing
 from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.domain.api_key import Permission
-from ledger.domain.errors import Invalid, LedgerError
+from ledger.domain.errors import LedgerError
 from ledger.key_commands import make_key
+from ledger.parser import Line, Parser
+from ledger.processes import calm_collector
 from ledger.settings import Settings
 from ledger.telling import StoryClock, tell
 
@@ -44,18 +44,17 @@ _ALL_PERMISSIONS: tuple[Permission, ...] = (
     "runs:erase",
 )
 
-_Line = tuple[int, Fact | Rejected]
 
-
-def import_facts(settings: Settings, conninfo: str, file: str, chunk: int) -> int:
+def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -> int:
     """Record every line of a file; refused ones are listed. 1 when any was refused."""
+    calm_collector()
     counts = {"recorded": 0, "duplicate": 0, "refused": 0}
     with (
         _open(file) as (stream, size),
         writing(settings, conninfo) as writer,
         _bar(size) as advance,
     ):
-        for lines, outcomes in _record(writer, _parse(stream, advance), chunk):
+        for lines, outcomes in _record(writer, parser.parse(stream, advance)):
             for (number, parsed), outcome in zip(lines, outcomes, strict=True):
                 counts[_kind(outcome)] += 1
                 if not isinstance(outcome, Receipt):
@@ -95,32 +94,19 @@ class _Advance:
         self._progress.update(self._task, advance=amount)  # type: ignore[arg-type]
 
 
-def _parse(stream: Iterable[bytes], advance: _Advance) -> Iterator[_Line]:
-    for number, raw in enumerate(stream, 1):
-        advance(len(raw))
-        if not raw.strip():
-            continue
-        try:
-            yield number, facts.from_structured(raw.strip())
-        except json_gate.BrokenJson as error:
-            yield number, Rejected(Invalid(str(error)))
-
-
 def _record(
-    writer: Writer, lines: Iterator[_Line], chunk: int
-) -> Iterator[tuple[Sequence[_Line], list[Outcome]]]:
-    """Hand lines to the writer in chunks, a few ahead, and give them back with their outcomes."""
-    waiting: deque[tuple[list[_Line], Future[list[Outcome]]]] = deque()
-    while True:
-        batch = list(islice(lines, chunk))
-        if batch:
-            reports = [command_of(parsed, COMMAND_LINE) for _, parsed in batch]
-            waiting.append((batch, writer.submit(reports)))
-        while waiting and (len(waiting) >= _IN_FLIGHT or not batch):
+    writer: Writer, chunks: Iterable[list[Line]]
+) -> Iterator[tuple[Sequence[Line], list[Outcome]]]:
+    """Hand chunks of lines to the writer, a few ahead, and give them back with their outcomes."""
+    waiting: deque[tuple[list[Line], Future[list[Outcome]]]] = deque()
+    for chunk in chunks:
+        reports = [command_of(parsed, COMMAND_LINE) for _, parsed in chunk]
+        waiting.append((chunk, writer.submit(reports)))
+        if len(waiting) == _IN_FLIGHT:
             sent, future = waiting.popleft()
             yield sent, future.result()
-        if not batch:
-            return
+    for sent, future in waiting:
+        yield sent, future.result()
 
 
 def _kind(outcome: Outcome) -> str:

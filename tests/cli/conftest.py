@@ -48,16 +48,19 @@ def ledger_alone(tmp_path: Path) -> Ledger:
     return _process("postgresql://127.0.0.1:1/nothing", tmp_path)
 
 
-def _process(conninfo: str, folder: Path) -> Ledger:
+def environment(conninfo: str) -> dict[str, str]:
+    """What a process finds its database by."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}
-    own = {"LEDGER_MASTER_KEY": MASTER_KEY, "LEDGER_DATABASE_URL": conninfo}
+    return kept | {"LEDGER_MASTER_KEY": MASTER_KEY, "LEDGER_DATABASE_URL": conninfo}
 
+
+def _process(conninfo: str, folder: Path) -> Ledger:
     def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "ledger", *arguments],
             input=stdin,
             capture_output=True,
-            env=kept | own,
+            env=environment(conninfo),
             cwd=folder,
             timeout=60,
             check=False,

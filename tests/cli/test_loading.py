@@ -1,13 +1,20 @@
 """``ledger import``, ``demo`` and ``projections list`` (contract 1)."""
 
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.cli.conftest import Ledger
+from tests.cli.conftest import Ledger, environment
 from tests.support.facts import LINE, activation, encode, fact
+from tests.support.views import until
 
 
 def events(conninfo: str) -> int:
@@ -75,6 +82,55 @@ def test_refused_and_broken_lines_are_listed_and_the_rest_recorded(
     again = ledger("import", str(file))
     assert (again.returncode, again.stdout) == (1, done.stdout)
     assert "0 recorded, 4 duplicate, 8 refused" in again.stderr
+
+
+@contextmanager
+def importing(conninfo: str) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
+    """An import in the midst of its input, and the process that parses for it."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "ledger", "import", "-"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(conninfo),
+    ) as command:
+        try:
+            until(lambda: parsers(command.pid), "the parser")
+            yield command, parsers(command.pid)[0]
+        finally:
+            command.kill()
+
+
+def parsers(pid: int) -> list[int]:
+    """Those that an import has started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if name_of(int(child)) == "ledger-parser"]
+
+
+def name_of(pid: int) -> str | None:
+    """None: it is gone, or only not yet reaped."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return None if state == "Z" else Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return None
+
+
+def test_an_import_whose_parser_is_killed_says_so(conninfo: str) -> None:
+    with importing(conninfo) as (command, parser):
+        os.kill(parser, signal.SIGKILL)
+        _, said = command.communicate(lines(*GOOD), 30)
+        assert command.returncode == 1
+        last = said.decode().splitlines()[-1]
+        assert last == "ledger: The process that parses the file has ended."
+        assert b"Traceback" not in said
+
+
+def test_a_parser_ends_with_its_import(conninfo: str) -> None:
+    with importing(conninfo) as (command, parser):
+        assert name_of(parser) == "ledger-parser"
+        command.kill()
+        command.wait(10)
+        until(lambda: name_of(parser) is None, "its end")
 
 
 def test_a_dash_reads_standard_input_without_a_last_newline(

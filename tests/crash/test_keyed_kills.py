@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx
@@ -134,7 +135,7 @@ def kill_workers(served: Served, token: str, kills: int) -> None:
             held = connections(served)
             killed = max(held, key=held.__getitem__)
             os.kill(killed, signal.SIGKILL)
-            until(lambda: succeeded(served, killed), "a successor")
+            until(partial(succeeded, served, killed), "a successor")
     finally:
         stopping.set()
         for operator in operators:

@@ -1,20 +1,34 @@
-"""One group of commands: each is answered for itself, whatever the others do."""
+"""One group of commands: each is answered for itself, whatever the others do.
+
+Whether all is written at the end or, as in large groups, some of it while the rest is decided.
+"""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
+from ledger.application import unit as unit_module
 from ledger.application.command import Command, Outcome, Receipt
 from ledger.application.report import ReportFact
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.domain.errors import InvalidState, NotFound, Unavailable
+from ledger.domain.run import Run
 from tests.support.facts import LINE, RUN, activation, fact
 from tests.support.log_checker import check
 from tests.support.racers import fast_idling, parsed, principal
+
+# What the database refuses, whoever decided it.
+FORBIDDEN = """
+CREATE FUNCTION ledger.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'forbidden'; END $$;
+CREATE TRIGGER forbidden BEFORE INSERT ON ledger.fact
+FOR EACH ROW WHEN (NEW.fact_id = 'forbidden') EXECUTE FUNCTION ledger.refuse()
+"""
 
 REPORTER = principal("reporter")
 EARLIER = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
@@ -40,6 +54,37 @@ class Breaks:
         if self._after_recording:
             report(fact("service_line.updated", LINE, {"project_tags": ["no"]})).decide(unit)
         raise RuntimeError("nobody thought of this")
+
+
+class Looks:
+    """A command that asks for a run that it does not name, and changes nothing."""
+
+    principal, request_id, idempotency = REPORTER, None, None
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, str]] = []
+
+    def streams(self) -> Iterable[str]:
+        return ()
+
+    def identity(self, *_: object) -> None:
+        return None
+
+    def about(self) -> None:
+        return None
+
+    def decide(self, unit: Unit) -> Receipt:
+        run = unit.find(RUN)
+        assert isinstance(run, Run)
+        self.seen.append((run.version, run.status))
+        return Receipt(RUN, (), 0)
+
+
+@pytest.fixture(autouse=True, params=[None, 1], ids=["at the end", "ahead"])
+def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After how many events what is recorded is written."""
+    if request.param is not None:
+        monkeypatch.setattr(unit_module, "_AHEAD", request.param)
 
 
 @pytest.fixture
@@ -106,6 +151,27 @@ def test_a_command_that_breaks_in_an_unforeseen_way_fails_alone(
     assert sum(log.topics.values()) == 4
 
 
+@pytest.mark.filterwarnings("default")
+def test_what_cannot_be_written_fails_alone(writer: Writer, conninfo: str) -> None:
+    with psycopg.connect(conninfo) as connection:
+        connection.execute(FORBIDDEN)
+    outcomes = submit(
+        writer,
+        report(activation()),
+        tags("kept"),
+        report(fact("service_line.paused", LINE) | {"id": "forbidden"}),
+        report(fact("run.started", RUN, {"service_line_id": LINE})),
+        tags("kept", "too"),
+    )
+    assert recorded(outcomes) == [True, True, False, True, True]
+    assert isinstance(outcomes[2], Unavailable)
+    # The line is as the log has it: not paused.
+    assert isinstance(submit(writer, report(fact("service_line.resumed", LINE)))[0], InvalidState)
+    log = check(conninfo)
+    assert log.findings == []
+    assert sum(log.topics.values()) == 4 + 1
+
+
 def test_what_a_group_recorded_before_it_failed_is_told_from_the_log_not_from_memory(
     writer: Writer,
 ) -> None:
@@ -130,6 +196,18 @@ def test_a_run_that_began_in_the_group_that_closed_its_line_still_takes_its_late
     close = report(fact("service_line.closed", LINE))
     late = report(fact("run.completed", RUN, {}, time=EARLIER))
     assert recorded(submit(writer, start, close, late)) == [True, True, True]
+
+
+def test_a_command_sees_what_another_of_its_group_did_to_a_run_that_neither_named(
+    writer: Writer, conninfo: str
+) -> None:
+    submit(
+        writer, report(activation()), report(fact("run.started", RUN, {"service_line_id": LINE}))
+    )
+    with fast_idling(conninfo, idle_after=timedelta(hours=1)) as other:  # remembers no run
+        looks = Looks()
+        submit(other, report(fact("service_line.closed", LINE)), looks, looks)
+    assert looks.seen == [(2, "cancelled")] * 2
 
 
 def test_a_caller_who_gave_up_waiting_does_not_end_the_writer(writer: Writer) -> None:

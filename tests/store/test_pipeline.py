@@ -9,7 +9,8 @@ import pytest
 from psycopg import errors
 
 from ledger.store.binary import array
-from ledger.store.pipeline import Pipeline, Statement, named
+from ledger.store.pipeline import Pipeline, Rows, Statement, named
+from tests.support.views import until
 
 TABLE = "CREATE TABLE note (number int PRIMARY KEY, word text)"
 WRITE = "INSERT INTO note SELECT %(number)s::int, %(word)s::text"
@@ -63,11 +64,41 @@ def test_what_is_deferred_comes_before_what_is_run(pipeline: Pipeline, conninfo:
         assert [heard.channel for heard in other.notifies(timeout=5, stop_after=1)] == ["done"]
 
 
+def test_what_is_sent_is_carried_out_meanwhile(pipeline: Pipeline, conninfo: str) -> None:
+    locked = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711"
+    taken: list[Rows] = []
+    with (
+        psycopg.connect(conninfo, autocommit=True) as other,
+        pipeline.transaction(write(1)) as work,
+    ):
+        work.defer(ALL, taken.append)
+        work.defer(Statement(b"SELECT pg_advisory_lock(4711)"))
+        work.send()
+        # Nobody has waited for it, and it is done.
+        until(lambda: other.execute(locked).rowcount == 1, "the lock")
+        work.defer(write(2))
+        work.send()
+        work.defer(write(3))
+        assert work.run(ALL) == [(1, None), (2, None), (3, None)]
+        assert taken == [[(1, None)]]
+        work.defer(write(4))
+        work.send()
+        assert work.cursor().execute("SELECT count(*) FROM note").fetchone() == (4,)
+        work.defer(write(5))
+        work.send()
+    assert pipeline.run(Statement(b"SELECT count(*) FROM note")) == [[(5,)]]
+
+
 def work_and_fail(pipeline: Pipeline, where: str) -> None:
     """A transaction in which note 1, which is there, is written again, or the block raises."""
     with pipeline.transaction(write(1 if where == "first" else 2)) as transaction:
         transaction.defer(write(3))
         transaction.defer_beyond(Statement(b"NOTIFY done"))
+        if where.startswith("sent"):
+            transaction.defer(write(1 if where == "sent" else 4))
+            transaction.send()
+        if where == "sent, block":
+            raise ZeroDivisionError
         if where == "run":
             transaction.run(write(1))
         if where == "block":
@@ -85,14 +116,18 @@ def test_what_is_deferred_beyond_the_commit_is_another_transaction(pipeline: Pip
     assert first != second
 
 
-@pytest.mark.parametrize("where", ["first", "run", "deferred", "block"])
+@pytest.mark.parametrize(
+    "where", ["first", "run", "deferred", "block", "sent", "sent, block", "sent, deferred"]
+)
 def test_a_transaction_that_fails_leaves_nothing(
     pipeline: Pipeline, conninfo: str, where: str
 ) -> None:
     pipeline.run(write(1))
     with psycopg.connect(conninfo, autocommit=True) as other:
         other.execute("LISTEN done")
-        with pytest.raises(ZeroDivisionError if where == "block" else errors.UniqueViolation):
+        with pytest.raises(
+            ZeroDivisionError if where.endswith("block") else errors.UniqueViolation
+        ):
             work_and_fail(pipeline, where)
         assert pipeline.connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         assert pipeline.run(ALL) == [[(1, None)]]
@@ -123,6 +158,9 @@ def test_much_both_ways_at_once_ends(pipeline: Pipeline) -> None:
     echo = Statement(b"SELECT unnest($1::text[])", (array("text", words),))
     expected = [(word,) for word in words]
     assert pipeline.run(*[echo] * 6) == [expected] * 6
+    for _ in range(6):
+        pipeline.send(echo)
+    assert pipeline.run() == [expected] * 6
 
 
 def test_what_is_heard_meanwhile_is_kept_for_the_listener(

@@ -32,6 +32,9 @@ A = TypeVar("A", Execution, Run, Endpoint)
 
 _YEAR_END = timedelta(milliseconds=50)
 
+_AHEAD = 200
+"""Events that are written while the rest of a large group is decided."""
+
 
 class Unit:
     """One group's work under the append lock."""
@@ -56,6 +59,8 @@ class Unit:
         self._new_facts: list[FactRow] = []
         self._new_keys: list[tuple[str, str, bytes]] = []
         self._recorded: list[Recorded] = []
+        self._is_ahead = False
+        """Whether events were recorded that are not among these any more: they are written."""
         self._unloaded: dict[str, Recorded] = {}
         self._long: set[str] = set()
         """Streams that are due for a snapshot: a long tail was read, or a round version reached."""
@@ -144,6 +149,9 @@ class Unit:
 
     def begin(self) -> None:
         """Start on the next command: it gets an instant of its own."""
+        if len(self._recorded) >= _AHEAD:
+            self._write_recorded(is_last=False)
+            self._is_ahead = True
         self.now = self._next_instant()
 
     # What commands ask.
@@ -313,20 +321,27 @@ class Unit:
 
     def write(self) -> None:
         """Write everything recorded, and what is kept beside it, in the append transaction."""
-        if self._recorded:
-            self._log.events.put(
-                self._recorded,
-                append=self.append,
-                recorded=self._recorded,
-                facts=self._new_facts,
-                keys=self._new_keys,
-            )
+        if self._recorded or self._is_ahead:
+            self._write_recorded(is_last=True)
         self.outcomes.write()
         for principal, (since, count) in self._omitted.items():
             tenant = principal.organization_id, principal.workspace_id
             self.append.aside.omit(principal.id, Omitted(*tenant, since, count))
         if self._long:
             self.append.keep([self._cache.bring(stream) for stream in self._long])
+
+    def _write_recorded(self, *, is_last: bool) -> None:
+        self._log.events.put(
+            self._recorded,
+            append=self.append,
+            recorded=self._recorded,
+            facts=self._new_facts,
+            keys=self._new_keys,
+            is_last=is_last,
+        )
+        self._recorded, self._new_facts, self._new_keys = [], [], []
+        # The table has them from now on, for whoever asks in this append.
+        self._unloaded.clear()
 
     def _next_instant(self) -> datetime:
         """Now, but after everything recorded before (clocks may step back, nodes may differ).

@@ -302,13 +302,16 @@ class Append:
         recorded: Sequence[Recorded],
         facts: Sequence[FactRow],
         keys: Sequence[tuple[str, str, bytes]],
+        is_last: bool,
     ) -> list[int]:
-        """Write events, facts, run keys and every noted change, at the latest with the commit.
+        """Write events, facts and run keys; with the last of the append every noted change too.
 
+        That is at the latest with the commit; what is not the last, while the caller goes on.
         Returns the positions.
         """
         positions = [r.position for r in recorded]
-        parameters: dict[str, Iterable[Any]] = {
+        parameters: dict[str, Iterable[Any]] = dict.fromkeys(_WRITTEN, ())
+        parameters |= {
             "stream": [e.originator_id for e in stored],
             "version": [e.originator_version for e in stored],
             "topic": [e.topic for e in stored],
@@ -319,12 +322,17 @@ class Append:
             "key_organization": [key[1] for key in keys],
             "key": [key[2] for key in keys],
             **_fact_columns(facts),
-            **_decision_columns(self.decisions),
         }
+        if is_last:
+            parameters |= _decision_columns(self.decisions)
+        self.next_position += len(positions)
         columns = {name: array(_WRITTEN[name], values) for name, values in parameters.items()}
-        self._transaction.defer(named(_WRITE, {**columns, "last": positions[-1]}))
-        self._transaction.defer_beyond(_NOTIFY)
-        self._write_rare_changes()
+        self._transaction.defer(named(_WRITE, {**columns, "last": self.next_position - 1}))
+        if is_last:
+            self._transaction.defer_beyond(_NOTIFY)
+            self._write_rare_changes()
+        else:
+            self._transaction.send()
         return positions
 
     def keep(self, aggregates: Collection[Aggregate]) -> None:

@@ -14,7 +14,7 @@ Between two exchanges the connection is psycopg's again.
 
 import select
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
@@ -64,8 +64,18 @@ class Pipeline:
         self._pg = connection.pgconn
         self._adapt = Transformer.from_context(connection)
         self._prepared = Prepared(self._pg)
+        self._due: list[_Due] = []
         self._socket = select.poll()
         self._socket.register(self._pg.socket, select.POLLIN)
+
+    def send(self, *statements: Statement) -> None:
+        """Have statements carried out while the caller goes on, as the first of the next ``run``.
+
+        Until then nobody else may use the connection.
+        """
+        with self._broken_off_closed():
+            self._hand_over(statements)
+            self._flush()
 
     def run(self, *statements: Statement) -> list[Rows]:
         """The rows of each. They are one transaction, unless they begin or end one.
@@ -73,15 +83,13 @@ class Pipeline:
         Raises the error of the first that fails; those after it are passed over. Where the
         connection is lost, or anything breaks off the exchange, it is closed.
         """
-        try:
-            due = self._send(statements)
+        with self._broken_off_closed():
+            self._hand_over(statements)
+            self._pg.pipeline_sync()
             self._flush()
+            due, self._due = self._due, []
             found, error = self._receive(due)
             self._pg.exit_pipeline_mode()
-        except BaseException:
-            # Results are still to come, and nobody will take them.
-            self.connection.close()
-            raise
         self._hear()
         if error is not None:
             raise error
@@ -95,21 +103,38 @@ class Pipeline:
             yield transaction
             transaction.commit()
         except BaseException:
-            if self._pg.transaction_status in _OPEN:
-                self.run(_ROLLBACK)
+            self._roll_back()
             raise
 
-    def _send(self, statements: Sequence[Statement]) -> list[_Due]:
-        """Hand all to libpq; the results that are to come."""
-        self._pg.enter_pipeline_mode()
-        due: list[_Due] = [(None, False)] * self._prepared.close_outdated()
+    def _roll_back(self) -> None:
+        if self._due:
+            # Behind one that failed a ROLLBACK would be passed over.
+            with suppress(psycopg.Error):
+                self.run()
+        if self._pg.transaction_status in _OPEN:
+            self.run(_ROLLBACK)
+
+    @contextmanager
+    def _broken_off_closed(self) -> Iterator[None]:
+        """Results are to come: where an exchange is broken off, nobody will take them."""
+        try:
+            yield
+        except BaseException:
+            self._due = []
+            self.connection.close()
+            raise
+
+    def _hand_over(self, statements: Sequence[Statement]) -> None:
+        """Give all to libpq, and note the results that are to come."""
+        due = self._due
+        if not due:
+            self._pg.enter_pipeline_mode()
+            due += [(None, False)] * self._prepared.close_outdated()
         for text, values in statements:
             key = (text, ())
             if self._prepared.send(key, *_encoded(values)):
                 due.append((key, False))
             due.append((key, True))
-        self._pg.pipeline_sync()
-        return due
 
     def _flush(self) -> None:
         """Send all of it. What comes meanwhile is taken: else both sides might wait for ever."""
@@ -171,6 +196,7 @@ class Transaction:
     def __init__(self, pipeline: Pipeline, *first: Statement) -> None:
         self._pipeline = pipeline
         self._due: list[tuple[Statement, _Take | None]] = [(statement, None) for statement in first]
+        self._sent: list[_Take | None] = []
         self._afterwards: list[Statement] = []
 
     def run(self, statement: Statement) -> Rows:
@@ -181,9 +207,18 @@ class Transaction:
         """Have a statement carried out before what is run later; its rows are given to ``take``."""
         self._due.append((statement, take))
 
+    def send(self) -> None:
+        """Have what is due carried out while the caller goes on.
+
+        An error of it is raised by what waits next.
+        """
+        self._pipeline.send(*(statement for statement, _ in self._due))
+        self._sent += [take for _, take in self._due]
+        self._due = []
+
     def flush(self) -> None:
-        """Send what is due, if anything is."""
-        if self._due:
+        """Have what is due carried out now, if anything is."""
+        if self._due or self._sent:
             self._exchange()
 
     def defer_beyond(self, statement: Statement) -> None:
@@ -207,8 +242,10 @@ class Transaction:
 
     def _exchange(self, *statements: Statement) -> list[Rows]:
         due, self._due = self._due, []
+        takes = [*self._sent, *(take for _, take in due)]
+        self._sent = []
         found = self._pipeline.run(*(statement for statement, _ in due), *statements)
-        for (_, take), rows in zip(due, found, strict=False):
+        for take, rows in zip(takes, found, strict=False):
             if take is not None:
                 take(rows)
         return found
