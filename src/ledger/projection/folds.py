@@ -15,7 +15,7 @@ K = TypeVar("K")
 R = TypeVar("R")
 
 _KEPT = 20_000
-"""Folds that cannot be packed."""
+"""Folds that cannot be packed, beside those that wait to be stored."""
 
 _UNPACKED = 5_000
 _PACKED = 80_000
@@ -95,8 +95,10 @@ class Folds(Generic[K, R]):
     def _trim(self) -> None:
         """Pack the least recently used, and drop what is stored beyond what is kept."""
         if self._packing is None:
-            for key in list(islice(self._folds, max(0, len(self._folds) - _KEPT))):
-                if key not in self._changed:
+            spare = len(self._folds) - len(self._changed) - _KEPT
+            if spare > 0:
+                stored = (key for key in self._folds if key not in self._changed)
+                for key in list(islice(stored, spare)):
                     del self._folds[key]
             return
         while len(self._folds) > _UNPACKED:

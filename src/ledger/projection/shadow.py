@@ -234,14 +234,17 @@ def _building(
 
 
 def connect(conninfo: str) -> psycopg.Connection[TupleRow]:
-    """A connection for building: what it writes can be derived again, so it waits for no disk."""
+    """A connection for building: what it writes can be derived again, so it waits for no disk.
+
+    Whole tables are joined to compare them, through a hash, which takes room.
+    """
     return psycopg.connect(
         conninfo,
         autocommit=True,
         row_factory=tuple_row,
         application_name="ledger rebuild",
         connect_timeout=5,
-        options="-c synchronous_commit=off",
+        options="-c synchronous_commit=off -c work_mem=32MB",
     )
 
 
