@@ -50,7 +50,7 @@ DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 
 ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "facts": rows.facts,
-    "peers": rows.peers,
+    "peers": rows.beside_peers,
     "batches": rows.batches,
     "visible": rows.visible,
     "lists": reads.lists,

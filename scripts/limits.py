@@ -124,7 +124,7 @@ def wait_until_ready(
 @contextlib.contextmanager
 def serve(
     command: Sequence[str], ready: str, log: Path, env: dict[str, str] | None = None
-) -> Iterator[None]:
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a server as long as the block lasts, then SIGTERM; after 30 s SIGKILL to its group."""
     with log.open("wb") as output:
         server = subprocess.Popen(
@@ -136,7 +136,7 @@ def serve(
         )
     try:
         wait_until_ready(ready, server, log)
-        yield
+        yield server
     finally:
         server.terminate()
         try:

@@ -3,25 +3,20 @@
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import copying
 import limits
 import loadgen
+import peers
 import psycopg
 from chronicle import TABLES
 from lag import Watch
 from measuring import SUPPLY, WARM_UP, Bench, Row, compared, interleave, median_ratio
 from product import BATCH_CLIENTS, MANY, Client, UnmeasuredError
 from story import BATCH, batch_of, line_id
-
-# Recorded on the same kind of machine, 32 clients (research of 24 Nov 2026), not measured here.
-PEERS = {
-    "Emmett with an inline projection (raw SQL)": (1_170, 2.5),
-    "Prefect's server on PostgreSQL": (65, 45),
-}
 
 
 def ceiling(bench: Bench) -> Row:
@@ -47,12 +42,18 @@ def facts(bench: Bench) -> Row:
     return compared("facts, one per request, facts/s", 0.35, ours, limit, note)
 
 
-def peers(bench: Bench) -> Iterator[Row]:
-    """Single facts beside what comparable systems reached, as it was recorded."""
-    ours = bench.fact_rate or bench.measure_facts()
-    note = "a recorded figure, from the same kind of machine; not measured in this run"
-    for name, (theirs, at_least) in PEERS.items():
-        yield compared(f"facts beside {name}, writes/s", at_least, [ours], [theirs], note)
+def beside_peers(bench: Bench) -> Iterator[Row]:
+    """Single facts beside writes of comparable systems, in turn with each."""
+    for peer in peers.PEERS:
+        theirs: Sequence[float]
+        try:
+            with peers.measured(bench, peer) as measure:
+                ours, theirs = interleave(bench.few_rounds, bench.measure_facts, measure)
+            note = "in turn with it"
+        except peers.NotInstalledError as error:
+            ours, theirs = [bench.fact_rate or bench.measure_facts()], [peer.recorded]
+            note = f"a recorded figure, from the same kind of machine: {error}"
+        yield compared(f"facts beside {peer.name}, writes/s", peer.at_least, ours, theirs, note)
 
 
 def batches(bench: Bench) -> Iterator[Row]:

@@ -1,0 +1,157 @@
+"""Comparable systems, measured in the same run: Emmett (npm) and Prefect's server (PyPI).
+
+Each is installed once, below `build/peers`, in the version whose figures were recorded, and works
+on a database of its own, on a server with our settings. Where one cannot be installed (no Node.js,
+no package index) its recorded figure stands, and the row says so.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import limits
+import loadgen
+import psycopg
+from measuring import Bench
+from product import UnmeasuredError
+
+from ledger.store.embedded import running
+
+HERE = Path(__file__).resolve().parent
+INSTALLED = HERE.parent / "build" / "peers"
+INSTALLS_WITHIN = 300  # seconds
+
+EMMETT = "0.42.0"
+PREFECT = "3.9.1"
+LONG = 3  # times as long as other rounds: it answers some 60 requests a second
+WARM_UP = 1.0
+
+Measure = Callable[[], float]
+
+
+class NotInstalledError(Exception):
+    """A peer cannot be had on this machine; the text says why."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A system, what it does in a second by the record, and how many times of it we must reach."""
+
+    name: str
+    recorded: float
+    at_least: float
+    measuring: Callable[[Bench, str], AbstractContextManager[Measure]]
+    """Given the address of an empty database: what measures it."""
+
+
+@contextlib.contextmanager
+def measured(bench: Bench, peer: Peer) -> Iterator[Measure]:
+    """What measures a peer in writes a second. Raises NotInstalledError."""
+    folder = bench.folder / "peers"
+    with running(folder, purpose="bench", announce=print) as postgres:
+        database = peer.measuring.__name__
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {database}".encode())
+        with peer.measuring(bench, postgres.url.replace("/ledger?", f"/{database}?")) as measure:
+            yield measure
+
+
+@contextlib.contextmanager
+def emmett(bench: Bench, url: str) -> Iterator[Measure]:
+    """Appends of one event, each with an inline projection, from within its own process."""
+    packages = [f"@event-driven-io/{name}@{EMMETT}" for name in ("emmett", "emmett-postgresql")]
+    place = installed("emmett", ["npm", "install", "--no-audit", "--no-fund", *packages])
+    command = ["node", str(HERE / "emmett.mjs"), url, str(bench.seconds), str(bench.clients)]
+
+    def measure() -> float:
+        done = subprocess.run(
+            command, cwd=place, capture_output=True, text=True, timeout=60, check=False
+        )
+        if done.returncode:
+            raise UnmeasuredError(f"Emmett said: {done.stderr.strip()[-300:]}")
+        return float(done.stdout)
+
+    yield measure
+
+
+@contextlib.contextmanager
+def prefect(bench: Bench, url: str) -> Iterator[Measure]:
+    """Flow runs created over HTTP. The server is held still while others are measured."""
+    venv = [sys.executable, "-m", "venv", "."]
+    package = ["bin/pip", "install", "--quiet", f"prefect=={PREFECT}"]
+    place = installed("prefect", venv, package)
+    port = limits.free_port()
+    env = {
+        "PREFECT_HOME": str(bench.folder / "prefect"),
+        "PREFECT_API_DATABASE_CONNECTION_URL": url.replace("postgresql:", "postgresql+asyncpg:"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    command = [str(place / "bin/prefect"), "server", "start", "--port", str(port)]
+    log = bench.folder / "prefect.log"
+    with limits.serve(command, f"http://127.0.0.1:{port}/api/health", log, env) as server:
+        run = {"flow_id": create_flow(port), "state": {"type": "PENDING"}}
+        body = json.dumps(run).encode()
+        post = loadgen.request("POST", "/api/flow_runs/", body, content_type="application/json")
+        requests = [[post]] * bench.clients
+
+        def measure() -> float:
+            os.killpg(server.pid, signal.SIGCONT)
+            job = loadgen.Job(port, requests, LONG * bench.seconds, WARM_UP, repeat=True)
+            result = loadgen.run_load(job)
+            os.killpg(server.pid, signal.SIGSTOP)
+            if set(result.statuses) != {201}:
+                raise UnmeasuredError(f"Prefect answered {result.statuses}: {result.refusal}")
+            return result.rate
+
+        try:
+            yield measure
+        finally:
+            os.killpg(server.pid, signal.SIGCONT)
+
+
+def create_flow(port: int) -> str:
+    """A flow whose runs are created; its id."""
+    asked = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/flows/",
+        json.dumps({"name": "line"}).encode(),
+        {"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(asked, timeout=20) as answer:
+        return str(json.load(answer)["id"])
+
+
+def installed(name: str, *commands: list[str]) -> Path:
+    """The folder that these commands, run in it, have installed something in. Once is enough."""
+    place = INSTALLED / name
+    done = place / "installed"
+    if done.exists():
+        return place
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    for command in commands:
+        try:
+            subprocess.run(
+                command, cwd=place, capture_output=True, timeout=INSTALLS_WITHIN, check=True
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise NotInstalledError(f"{command[0]} failed: {type(error).__name__}") from error
+    done.touch()
+    return place
+
+
+# Recorded on the same kind of machine, 32 clients (research of 24 Nov 2026).
+PEERS = (
+    Peer("Emmett with an inline projection (raw SQL)", 1_170, 2.5, emmett),
+    Peer("Prefect's server on PostgreSQL", 65, 45, prefect),
+)
