@@ -48,7 +48,7 @@ def beside_peers(bench: Bench) -> Iterator[Row]:
         theirs: Sequence[float]
         try:
             with peers.measured(bench, peer) as measure:
-                ours, theirs = interleave(bench.few_rounds, bench.measure_facts, measure)
+                ours, theirs = interleave(bench.rounds, bench.measure_facts, measure)
             note = "in turn with it"
         except peers.NotInstalledError as error:
             ours, theirs = [bench.fact_rate or bench.measure_facts()], [peer.recorded]

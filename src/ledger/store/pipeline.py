@@ -3,6 +3,8 @@
     with pipeline.transaction() as work:
         work.run(read)           BEGIN; read             one round trip
         work.defer(write)
+        work.send()              write                   on its way while we go on
+        work.defer(write)
                                  write; COMMIT           another, at the end of the block
 
 Appends and projections follow one another, so what counts is how long each takes, and most of
