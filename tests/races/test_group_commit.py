@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from ledger.application import unit as unit_module
-from ledger.application.command import Command, Outcome, Receipt
+from ledger.application.command import Command, Outcome, OwnCommand, Receipt
 from ledger.application.report import ReportFact
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
@@ -35,20 +35,15 @@ EARLIER = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
 """Before whatever a test closes now: a late report of then still counts."""
 
 
-class Breaks:
+class Breaks(OwnCommand):
     """A command with a bug in it."""
 
-    principal = REPORTER
-    request_id = None
-
     def __init__(self, *, after_recording: bool) -> None:
+        super().__init__(REPORTER)
         self._after_recording = after_recording
 
     def streams(self) -> Iterable[str]:
         return (LINE,)
-
-    def identity(self, *_: object) -> None:
-        return None
 
     def decide(self, unit: Unit) -> Receipt:
         if self._after_recording:
@@ -56,22 +51,12 @@ class Breaks:
         raise RuntimeError("nobody thought of this")
 
 
-class Looks:
+class Looks(OwnCommand):
     """A command that asks for a run that it does not name, and changes nothing."""
 
-    principal, request_id, idempotency = REPORTER, None, None
-
     def __init__(self) -> None:
+        super().__init__(REPORTER)
         self.seen: list[tuple[int, str]] = []
-
-    def streams(self) -> Iterable[str]:
-        return ()
-
-    def identity(self, *_: object) -> None:
-        return None
-
-    def about(self) -> None:
-        return None
 
     def decide(self, unit: Unit) -> Receipt:
         run = unit.find(RUN)
