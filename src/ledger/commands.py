@@ -1,9 +1,8 @@
 """What the commands that record facts do: import, demo. Results go to stdout."""
 
 import sys
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +24,7 @@ from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.domain.api_key import Permission
 from ledger.domain.errors import LedgerError
 from ledger.key_commands import make_key
-from ledger.parser import Line, Parser
+from ledger.parser import Line, Parser, in_order
 from ledger.processes import calm_collector
 from ledger.settings import Settings
 from ledger.telling import StoryClock, tell
@@ -96,17 +95,13 @@ class _Advance:
 
 def _record(
     writer: Writer, chunks: Iterable[list[Line]]
-) -> Iterator[tuple[Sequence[Line], list[Outcome]]]:
+) -> Iterator[tuple[list[Line], list[Outcome]]]:
     """Hand chunks of lines to the writer, a few ahead, and give them back with their outcomes."""
-    waiting: deque[tuple[list[Line], Future[list[Outcome]]]] = deque()
-    for chunk in chunks:
-        reports = [command_of(parsed, COMMAND_LINE) for _, parsed in chunk]
-        waiting.append((chunk, writer.submit(reports)))
-        if len(waiting) == _IN_FLIGHT:
-            sent, future = waiting.popleft()
-            yield sent, future.result()
-    for sent, future in waiting:
-        yield sent, future.result()
+    submitted = (
+        (chunk, writer.submit([command_of(parsed, COMMAND_LINE) for _, parsed in chunk]))
+        for chunk in chunks
+    )
+    return in_order(submitted, _IN_FLIGHT)
 
 
 def _kind(outcome: Outcome) -> str:

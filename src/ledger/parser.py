@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
+from typing import TypeVar
 
 from ledger.application import facts, json_gate
 from ledger.application.facts import MAX_ITEMS, Fact, Rejected
@@ -19,6 +20,9 @@ from ledger.processes import Lifeline, calm_collector, show_name
 
 _AHEAD = 3
 """Chunks handed to the parser before the oldest is waited for."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 Line = tuple[int, Fact | Rejected]
 """A fact, or why it is none, and the number of its line; empty lines have none."""
@@ -35,18 +39,26 @@ class Parser:
     ) -> Iterator[list[Line]]:
         """The stream's facts in chunks; ``advance`` is told how many bytes each chunk took."""
         lines = enumerate(stream, 1)
-        ahead: deque[tuple[int, Future[list[Line]]]] = deque()
-        while True:
-            chunk = list(islice(lines, MAX_ITEMS))
-            if chunk:
-                size = sum(len(raw) for _, raw in chunk)
-                ahead.append((size, self._pool.submit(_parse, chunk)))
-            if not ahead:
-                return
-            if len(ahead) == _AHEAD or not chunk:
-                size, parsed = ahead.popleft()
-                yield parsed.result()
-                advance(size)
+        chunks = iter(lambda: list(islice(lines, MAX_ITEMS)), [])
+        submitted = (
+            (sum(len(raw) for _, raw in chunk), self._pool.submit(_parse, chunk))
+            for chunk in chunks
+        )
+        for size, parsed in in_order(submitted, _AHEAD):
+            yield parsed
+            advance(size)
+
+
+def in_order(submitted: Iterable[tuple[T, Future[R]]], ahead: int) -> Iterator[tuple[T, R]]:
+    """What each came to; so many are submitted before the oldest is waited for."""
+    waiting: deque[tuple[T, Future[R]]] = deque()
+    for one in submitted:
+        waiting.append(one)
+        if len(waiting) == ahead:
+            item, future = waiting.popleft()
+            yield item, future.result()
+    for item, future in waiting:
+        yield item, future.result()
 
 
 @contextmanager
