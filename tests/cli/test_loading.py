@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import psycopg
@@ -14,6 +15,7 @@ import pytest
 
 from tests.cli.conftest import Ledger, environment
 from tests.support.facts import LINE, activation, encode, fact
+from tests.support.served import name_of
 from tests.support.views import until
 
 
@@ -103,16 +105,7 @@ def importing(conninfo: str) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
 def parsers(pid: int) -> list[int]:
     """Those that an import has started."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if name_of(int(child)) == "ledger-parser"]
-
-
-def name_of(pid: int) -> str | None:
-    """None: it is gone, or only not yet reaped."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return None if state == "Z" else Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return None
+    return [int(child) for child in children if name_of(int(child)) == b"ledger-parser\n"]
 
 
 def test_an_import_whose_parser_is_killed_says_so(conninfo: str) -> None:
@@ -126,11 +119,10 @@ def test_an_import_whose_parser_is_killed_says_so(conninfo: str) -> None:
 
 
 def test_a_parser_ends_with_its_import(conninfo: str) -> None:
-    with importing(conninfo) as (command, parser):
-        assert name_of(parser) == "ledger-parser"
+    with importing(conninfo) as (command, parser), open(os.pidfd_open(parser), "rb") as end:
+        assert not wait([end], 0)
         command.kill()
-        command.wait(10)
-        until(lambda: name_of(parser) is None, "its end")
+        assert wait([end], 15)
 
 
 def test_a_dash_reads_standard_input_without_a_last_newline(

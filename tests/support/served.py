@@ -122,7 +122,7 @@ class Served:
 
     def named(self, name: bytes) -> list[int]:
         """The processes that show this name."""
-        return [pid for pid in self.processes() if _name(pid).startswith(name)]
+        return [pid for pid in self.processes() if name_of(pid).startswith(name)]
 
     def postmaster(self) -> int:
         """The embedded server's first process."""
@@ -135,7 +135,8 @@ class Served:
         return httpx.Client(base_url=self.address, headers=headers, timeout=20.0, **options)
 
 
-def _name(pid: int) -> bytes:
+def name_of(pid: int) -> bytes:
+    """What a process shows as its name, with a newline; empty once it is gone."""
     try:
         return Path(f"/proc/{pid}/comm").read_bytes()
     except OSError:
