@@ -20,6 +20,7 @@ class Watch:
     """Hears on a thread how far the views are, as the service's own workers do."""
 
     def __init__(self, database_url: str) -> None:
+        self._url = database_url
         self._connection = psycopg.connect(database_url, autocommit=True, row_factory=tuple_row)
         self._connection.execute("LISTEN ledger_views")
         self._positions: dict[str, int] = dict(self._connection.execute(_VIEWS).fetchall())
@@ -45,13 +46,13 @@ class Watch:
                 self._positions |= dict.fromkeys(names.split(","), int(position))
                 self._reached.append((at, min(self._positions.values())))
 
-    def milliseconds(self, database_url: str, since: datetime) -> list[float]:
+    def milliseconds(self, since: datetime) -> list[float]:
         """The age of each event recorded since then when it was heard to be in all views.
 
         `recorded_at` is given under the lock, before the decision and the commit: these are part
         of the figure.
         """
-        with psycopg.connect(database_url, row_factory=tuple_row) as connection:
+        with psycopg.connect(self._url, row_factory=tuple_row) as connection:
             recorded = connection.execute(_RECORDED, (since,)).fetchall()
         taken: list[float] = []
         heard = iter(self._reached)

@@ -114,6 +114,7 @@ def prefect(bench: Bench, url: str) -> Iterator[Measure]:
                 raise UnmeasuredError(f"Prefect answered {result.statuses}: {result.refusal}")
             return result.rate
 
+        os.killpg(server.pid, signal.SIGSTOP)
         try:
             yield measure
         finally:

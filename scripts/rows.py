@@ -137,13 +137,12 @@ def visible(bench: Bench) -> Row:
     def under_half_load() -> float:
         job = loadgen.Job(bench.product.port, bench.fact_requests(half), bench.seconds, WARM_UP)
         job.rate, job.workers = half, bench.workers
-        url = bench.product.database_url
-        with Watch(url) as watch, ThreadPoolExecutor(1) as pool:
+        with Watch(bench.product.database_url) as watch, ThreadPoolExecutor(1) as pool:
             warm = datetime.now(UTC) + timedelta(seconds=WARM_UP)
             load = pool.submit(loadgen.run_load, job)
             probe_visibility(bench, shown, stale, load.done)
             result = load.result()
-            taken = watch.milliseconds(url, warm)
+            taken = watch.milliseconds(warm)
         if set(result.statuses) != {201} or result.refusal:
             raise UnmeasuredError(f"answers {result.statuses}: {result.refusal}")
         writes.append(result.p99_ms)
