@@ -1,12 +1,13 @@
 """The view behind lists, counts, details, timelines and hours: lines as they are and as they were.
 
 ``execution`` has one row a line, what lists filter by and ready JSON: the present; beside it,
-``execution_quiet`` says since when a line looks idle, ``execution_count`` how many lines are in
-which state (see ``counts.py``). The other tables are the past, which only grows:
-``execution_interval`` says who was in which state, with which causes and tags, from position to
-position; ``execution_version`` and ``execution_step`` keep what a row showed (see ``line.py``);
-``execution_day`` the hours of each UTC day (see ``hours.py``). What held at a position is the
-latest row at or before it, so an answer of the past touches as few rows as one of the present.
+``execution_tag`` says which lines have a project tag, ``execution_quiet`` since when a line looks
+idle, ``execution_count`` how many lines are in which state (see ``counts.py``). The other tables
+are the past, which only grows: ``execution_interval`` says who was in which state, with which
+causes and tags, from position to position; ``execution_version`` and ``execution_step`` keep what a
+row showed (see ``line.py``); ``execution_day`` the hours of each UTC day (see ``hours.py``). What
+held at a position is the latest row at or before it, so an answer of the past touches as few rows
+as one of the present.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -61,6 +62,20 @@ EXECUTION = Table(
         "extra": "text",
         **_STEP_COLUMNS,
         "fold": "bytea",
+        "position": "bigint",
+    },
+)
+TAG = Table(
+    "execution_tag",
+    key=("line_id", "project_tag"),
+    replaces=True,
+    columns={
+        "line_id": "text",
+        "project_tag": "text",
+        "present": "bool",
+        "record_key": "bigint",
+        "organization_id": "text",
+        "workspace_id": "text",
         "position": "bigint",
     },
 )
@@ -136,8 +151,8 @@ class ExecutionView:
     """The projection."""
 
     name = "execution"
-    version = 3
-    tables: tuple[Table, ...] = (EXECUTION, QUIET, COUNT, INTERVAL, VERSION, STEP, DAY)
+    version = 4
+    tables: tuple[Table, ...] = (EXECUTION, TAG, QUIET, COUNT, INTERVAL, VERSION, STEP, DAY)
     events = frozenset((*EXECUTION_EVENTS, *RUN_EVENTS))
 
     def __init__(self) -> None:
@@ -170,6 +185,7 @@ class ExecutionView:
             self._lines.change(event.line_id)
             if found.row.quiet is not quiet:
                 self._quiet.add(event.line_id)
+        generation.write(TAG, past.tags.values())
         generation.write(INTERVAL, past.intervals.values())
         generation.write(VERSION, past.versions)
         generation.write(STEP, past.steps)
@@ -211,10 +227,11 @@ def _check_ins(events: Sequence[Recorded]) -> list[Recorded]:
 
 
 class _Past:
-    """A batch's rows of the tables that only grow, and the intervals it began or ended."""
+    """A batch's rows of the tables that only grow, and the intervals and tags it began or ended."""
 
     def __init__(self) -> None:
         self.moves: list[counts.Move] = []
+        self.tags: dict[tuple[str, str], tuple[Any, ...]] = {}
         self.intervals: dict[tuple[str, int], tuple[Any, ...]] = {}
         self.versions: list[tuple[Any, ...]] = []
         self.steps: list[tuple[Any, ...]] = []
@@ -235,6 +252,8 @@ def _take(found: _Line, event: Recorded, past: _Past) -> None:
         past.moves.append(counts.move(row.execution, before, row.interval, event.position))
         if before is not None:
             past.intervals[line_id, before.opened] = _interval(row, before, event.position)
+        for tag, present in line.changed_tags(before, row.interval):
+            past.tags[line_id, tag] = _tag(row, tag, present)
         past.intervals[line_id, event.position] = _interval(row, row.interval, FOREVER)
 
 
@@ -256,6 +275,20 @@ def _interval(row: LineRow, interval: Interval, ended: int) -> tuple[Any, ...]:
         execution.execution_model,
         execution.product_line,
         interval.opened if ended == FOREVER else ended,
+    )
+
+
+def _tag(row: LineRow, tag: str, present: bool) -> tuple[Any, ...]:
+    """One row of the table, in the order of its columns."""
+    execution = row.execution
+    return (
+        execution.id,
+        tag,
+        present,
+        sort_key(execution.execution_id),
+        execution.organization_id,
+        execution.workspace_id,
+        row.position,
     )
 
 

@@ -31,15 +31,36 @@ CREATE TABLE ledger.execution_g$generation (
 ALTER TABLE ledger.execution_g$generation ALTER head SET STORAGE MAIN,
     ALTER counts SET STORAGE MAIN, ALTER metrics SET STORAGE MAIN;
 
--- Lists, by tenant and its usual filters, in the list's order; lists of the past leave out, in the
--- index, what was activated later.
+-- Lists, by tenant, in the list's order; lists of the past leave out, in the index, what was
+-- activated later.
 CREATE INDEX ON ledger.execution_g$generation (record_key, activated);
 CREATE INDEX ON ledger.execution_g$generation (organization_id, record_key, activated);
 CREATE INDEX ON ledger.execution_g$generation (workspace_id, record_key, activated);
+-- Lists by what few lines, or none, may be: a walk for each of the values (see lists.py).
 CREATE INDEX ON ledger.execution_g$generation (organization_id, state, record_key);
 CREATE INDEX ON ledger.execution_g$generation (workspace_id, state, record_key);
--- Lists by project.
+CREATE INDEX ON ledger.execution_g$generation
+    (organization_id, execution_model, product_line, record_key, state);
+CREATE INDEX ON ledger.execution_g$generation
+    (workspace_id, execution_model, product_line, record_key, state);
+CREATE INDEX ON ledger.execution_g$generation (organization_id, record_key) WHERE causes <> '{}';
+-- Lists by a project and what changes in a line's life; counts by several projects.
 CREATE INDEX ON ledger.execution_g$generation USING gin (project_tags);
+
+-- Which lines have a project tag, or had it: lists by project, in the list's order.
+CREATE TABLE ledger.execution_tag_g$generation (
+    line_id text NOT NULL,
+    project_tag text NOT NULL,
+    present boolean NOT NULL,           -- whether the line has it now
+    record_key bigint NOT NULL,
+    organization_id text NOT NULL,
+    workspace_id text NOT NULL,
+    position bigint NOT NULL,
+    PRIMARY KEY (line_id, project_tag)
+);
+
+CREATE INDEX ON ledger.execution_tag_g$generation
+    (organization_id, project_tag, record_key, workspace_id) WHERE present;
 
 -- The idle sweeper's candidates, apart: the rows above are wide, have many indexes, and change in
 -- place (HOT) as long as no indexed column does. Rounded down, so that a busy line's row changes once

@@ -11,7 +11,7 @@ periods with activity; the reading statement picks one with the clock as a bound
 suffice: at most one period can lie ahead of now, because facts may be five minutes early.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from typing import Any
 
@@ -195,6 +195,13 @@ def causes(execution: Execution) -> tuple[str, ...]:
     if not execution.blockers:
         return ()
     return tuple(dict.fromkeys(blocker.cause for blocker in execution.blockers.values()))
+
+
+def changed_tags(before: Interval | None, after: Interval) -> Iterator[tuple[str, bool]]:
+    """Each project tag that an interval took from the one before, or gave; and whether it gave."""
+    had, has = set(before.project_tags if before is not None else ()), set(after.project_tags)
+    for tag in had ^ has:
+        yield tag, tag in has
 
 
 Version = tuple[str, str]

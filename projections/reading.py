@@ -1,4 +1,4 @@
-"""The statements that read lines and runs, as they are and as they were.
+"""The statements that read lines and runs, as they are and as they were. (Lists: ``lists.py``.)
 
 Each answers in one round trip, position and rows together, and its bytes come out as stored:
 nothing is parsed on the way. Every one is scoped by the credential's tenant through the filters
@@ -20,7 +20,7 @@ _STATIC_FILTERS: Mapping[str, str] = {
     "product_line": "l.product_line = ANY(%(product_line)s)",
     "after": "l.record_key < %(after)s",
 }
-_CHANGING_FILTERS: Mapping[str, str] = {
+CHANGING_FILTERS: Mapping[str, str] = {
     "state": "{changing}.state = ANY(%(state)s)",
     "project_tag": "{changing}.project_tags && %(project_tag)s",
     "blocked_cause": "{changing}.causes && %(blocked_cause)s AND {changing}.causes <> '{{}}'",
@@ -64,7 +64,7 @@ RECORDED_AT = "SELECT recorded_at FROM ledger.ledger_events WHERE notification_i
 AWAIT_APPEND = "SELECT ledger.await_append()"
 
 # The metrics of the clock's own period: week or day, whichever the model counts by.
-_METRICS = """
+METRICS = """
 ',"metrics":{{' ||
 CASE CASE l.execution_model WHEN 'agent_runtime' THEN %(today)s ELSE %(week)s END
 WHEN {s}.period_1 THEN {s}.now_1 WHEN {s}.period_2 THEN {s}.now_2 ELSE {s}.quiet END
@@ -72,7 +72,7 @@ WHEN {s}.period_1 THEN {s}.now_1 WHEN {s}.period_2 THEN {s}.now_2 ELSE {s}.quiet
 """
 
 # What a line showed at the position: its latest version and step at or before it.
-_VERSION = """
+VERSION = """
 CROSS JOIN LATERAL (
     SELECT head, extra FROM ledger.execution_version AS v
     WHERE v.line_id = l.line_id AND v.position <= p.position ORDER BY v.position DESC LIMIT 1
@@ -82,50 +82,6 @@ CROSS JOIN LATERAL (
     FROM ledger.execution_step AS s
     WHERE s.line_id = l.line_id AND s.position <= p.position ORDER BY s.position DESC LIMIT 1
 ) AS s
-"""
-
-_LIST = """
-SELECT p.position, page.record_key, page.item
-FROM ({position}) AS p
-LEFT JOIN LATERAL (
-    SELECT l.record_key, '{{' || l.head || ',' || l.counts {extra} || {metrics} || '}}' AS item
-    FROM ledger.execution AS l WHERE {where} ORDER BY l.record_key DESC LIMIT %(limit)s
-) AS page ON true
-ORDER BY page.record_key DESC
-"""
-
-_PAST_LIST = """
-SELECT p.position, page.record_key, page.item
-FROM ({position}) AS p
-LEFT JOIN LATERAL (
-    SELECT l.record_key, '{{' || v.head || ',' || s.counts {extra} || {metrics} || '}}' AS item
-    FROM ({lines}) AS l {version}
-) AS page ON true
-ORDER BY page.record_key DESC
-"""
-
-# The page's lines where nothing that changes is asked for: those activated by then.
-_PAST_LINES = """
-SELECT l.line_id, l.record_key, l.execution_model FROM ledger.execution AS l
-WHERE l.activated <= p.position AND {where} ORDER BY l.record_key DESC LIMIT %(limit)s
-"""
-
-# … and where it is: those whose interval at the position fits.
-_PAST_INTERVALS = """
-SELECT l.line_id, l.record_key, l.execution_model FROM ledger.execution_interval AS l
-WHERE l.opened <= p.position AND l.ended > p.position AND {where}
-ORDER BY l.record_key DESC LIMIT %(limit)s
-"""
-
-# The same for each state that is asked for, so that each is walked in the list's order.
-_PAST_INTERVALS_BY_STATE = """
-SELECT l.line_id, l.record_key, l.execution_model
-FROM (SELECT DISTINCT unnest(%(state)s::text[])) AS wanted (state) CROSS JOIN LATERAL (
-    SELECT l.line_id, l.record_key, l.execution_model FROM ledger.execution_interval AS l
-    WHERE l.state = wanted.state AND l.opened <= p.position AND l.ended > p.position AND {where}
-    ORDER BY l.record_key DESC LIMIT %(limit)s
-) AS l
-ORDER BY l.record_key DESC LIMIT %(limit)s
 """
 
 _DETAIL = """
@@ -278,7 +234,7 @@ def position_of(past: bool, *views: str) -> str:
 
 def where_line(filters: frozenset[str], changing: str = "l") -> str:
     """The condition on a line ``l``; what changes in its life is taken from ``changing``."""
-    fragments = {**_STATIC_FILTERS, **_changing(_CHANGING_FILTERS, changing)}
+    fragments = {**_STATIC_FILTERS, **_changing(CHANGING_FILTERS, changing)}
     return _where(filters, fragments)
 
 
@@ -291,40 +247,13 @@ def _where(filters: frozenset[str], fragments: Mapping[str, str]) -> str:
 
 
 @cache
-def list_statement(filters: frozenset[str], past: bool = False, whole: bool = False) -> str:
-    """(position, record_key, item JSON) rows; one row of nulls where nothing matches.
-
-    The items are list rows, or ``whole`` details.
-    """
-    position = position_of(past, "execution")
-    if not past:
-        return _LIST.format(
-            position=position,
-            extra="|| ',' || l.extra" if whole else "",
-            metrics=_METRICS.format(s="l"),
-            where=where_line(filters),
-        )
-    if "state" in filters:
-        lines, filters = _PAST_INTERVALS_BY_STATE, filters - {"state"}
-    else:
-        lines = _PAST_INTERVALS if filters & _CHANGING_FILTERS.keys() else _PAST_LINES
-    return _PAST_LIST.format(
-        position=position,
-        extra="|| ',' || v.extra" if whole else "",
-        metrics=_METRICS.format(s="s"),
-        lines=lines.format(where=where_line(filters)),
-        version=_VERSION,
-    )
-
-
-@cache
 def detail_statement(filters: frozenset[str], past: bool = False) -> str:
     """One (position, detail JSON or null) row."""
     return (_PAST_DETAIL if past else _DETAIL).format(
         position=position_of(past, "execution"),
-        metrics=_METRICS.format(s="s" if past else "l"),
+        metrics=METRICS.format(s="s" if past else "l"),
         where=where_line(filters),
-        version=_VERSION,
+        version=VERSION,
     )
 
 

@@ -28,7 +28,7 @@ from ledger.domain.values import (
     sort_key,
     week_of,
 )
-from projections import reading
+from projections import lists, reading
 
 PAGE = 25
 _TENANT = frozenset({"organization"})
@@ -98,10 +98,8 @@ class Asker:
             values["after"] = sort_key(after)
         if as_of is not None:
             parameters["as_of"] = as_of
-        names = frozenset(values.keys() - self._clock.keys() - {"limit"})
-        return Ask(
-            f"/v1/execution?{urlencode(parameters)}", (reading.list_statement(names), values)
-        )
+        asked = {name: values[name] for name in values.keys() - self._clock.keys() - {"limit"}}
+        return Ask(f"/v1/execution?{urlencode(parameters)}", (lists.list_statement(asked), values))
 
     def past_pages(self, count: int) -> list[Ask]:
         """Pages as they were, about the middle of the data set; the SQL is the live page's."""

@@ -1,18 +1,16 @@
 """What the past costs: rows touched in proportion to the page; and what it waits for near now."""
 
 import random
-import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import psycopg
 import pytest
 from psycopg.rows import tuple_row
-from psycopg.sql import SQL, Literal
 
 from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
@@ -20,10 +18,11 @@ from ledger.bootstrap.writing import writing
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, day_of, week_of
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
-from projections import reading
+from projections import lists, reading
 from tests.conftest import _execute, _named
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
+from tests.support.plans import cost
 from tests.support.racers import SLOTS, Racer, fast_idling, now, parsed, principal
 from tests.support.time_travel import OF_A_LINE, OTHER, WORKSPACES, Answer, as_of, told
 from tests.support.views import projecting, query, report, until
@@ -109,39 +108,6 @@ def work(writer: Writer) -> list[int]:
     return ends
 
 
-_COUNTED = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
-
-
-_TYPES = {datetime: "timestamptz", date: "date", bool: "bool", int: "int"}
-"""As the driver names them; what is not here it leaves to the statement."""
-
-
-def touched(plan: dict[str, Any]) -> float:
-    """Rows that the scans of a plan brought or threw away, loops and all."""
-    own = sum(plan.get(name, 0) for name in _COUNTED) * plan["Actual Loops"]
-    scanned = own if "Scan" in plan["Node Type"] else 0
-    return scanned + sum(touched(part) for part in plan.get("Plans", ()))
-
-
-def cost(past: Past, statement: str, parameters: dict[str, Any]) -> float:
-    """Rows touched by a statement that was prepared and used a few times.
-
-    As a service uses it: after five times PostgreSQL may choose a plan for any parameters.
-    """
-    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
-    text = re.sub(r"%\((\w+)\)s", lambda m: f"${names.index(m[1]) + 1}", statement)
-    text = text.replace("%%", "%")
-    execute = past.connection.execute
-    types = ", ".join(_TYPES.get(type(parameters[name]), "unknown") for name in names)
-    execute(f"PREPARE asked ({types}) AS {text}".encode())
-    values = SQL(", ").join(Literal(parameters[name]) for name in names)
-    explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE asked ({})"
-    for _ in range(8):
-        ((plans,),) = execute(SQL(explain).format(values)).fetchall()
-    execute("DEALLOCATE asked")
-    return touched(plans[0]["Plan"])
-
-
 def parameters_at(moment: datetime, **more: Any) -> dict[str, Any]:
     periods = {"today": day_of(moment), "week": week_of(moment)}
     return {"as_of": moment, "settled": False, **periods, **more}
@@ -179,12 +145,12 @@ def test_so_does_a_list_of_a_narrow_token_or_of_every_tenant(past: Past, name: s
 
 def list_cost(past: Past, filters: dict[str, Any], limit: int, moment: str) -> float:
     """Rows touched by a list that finds something."""
-    statement = reading.list_statement(frozenset(filters), past=True)
+    statement = lists.list_statement(filters, past=True)
     parameters = parameters_at(getattr(past, moment), **filters, limit=limit)
     rows = past.connection.execute(statement.encode(), parameters).fetchall()
     if rows[0][1] is None:
         raise LookupError("the list is empty")
-    return cost(past, statement, parameters)
+    return cost(past.connection, statement, parameters)
 
 
 @pytest.mark.parametrize("moment", ["long_ago", "half_way"])
@@ -199,7 +165,7 @@ def test_a_detail_and_a_run_of_the_past_touch_few_rows(past: Past, what: str, mo
     ((position, shown, *_),) = past.connection.execute(statement.encode(), parameters).fetchall()
     if position is None or shown is None:
         raise LookupError(known)
-    assert cost(past, statement, parameters) <= 15
+    assert cost(past.connection, statement, parameters) <= 15
 
 
 # Near now.

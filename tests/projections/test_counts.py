@@ -1,101 +1,19 @@
 """Counts are kept, not counted: after any mix of facts they equal counting the rows."""
 
-import random
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES, STATES
+from ledger.domain.values import STATES
 from projections import reading
-from tests.support.facts import ORGANIZATION, activation, fact
-from tests.support.ledger import ADMIN, Ledger, new_id
+from tests.support.ledger import Ledger
+from tests.support.mix import Mix, asked_at_random, matching
 from tests.support.rebuilding import rebuild, verify, view
 from tests.support.views import query
 
-OTHER = "ORG-26-000002"
-WORKSPACES = ["WS-26-000001", "WS-26-000002", "WS-26-000003"]
-TAGS = ["PROJ-26-000001", "PROJ-26-000002", "PROJ-26-000003", "organization", "{", ","]
-
-CHOICES: Mapping[str, list[Any]] = {
-    "organization": [ORGANIZATION, OTHER, "ORG-26-000003"],
-    "workspace": [*WORKSPACES, ""],
-    "workspace_id": [*WORKSPACES, ""],
-    "state": list(STATES),
-    "execution_model": list(EXECUTION_MODELS),
-    "product_line": list(PRODUCT_LINES),
-    "project_tag": [*TAGS, "", "nothing"],
-    "blocked_cause": list(CAUSES),
-}
-OWN = ("organization", "workspace")
-"""A credential has one of each; of the others several may be asked for."""
-
 Counted = Counter[tuple[str, str, str, frozenset[str]]]
 """Lines by state, model, product line and causes."""
-
-
-class Mix:
-    """Lines of two organizations that share their workspaces' names; anything may happen."""
-
-    def __init__(self, ledger: Ledger, seed: int) -> None:
-        self.ledger, self.dice = ledger, random.Random(seed)
-        self.lines: list[str] = []
-
-    def go_on(self, steps: int) -> None:
-        for _ in range(steps):
-            facts = [self._activation() for _ in range(self.dice.choice([0, 0, 1, 3]))]
-            facts += [self._fact() for _ in range(self.dice.choice([1, 5, 20])) if self.lines]
-            self.ledger.report(*facts, by=ADMIN)
-            self.ledger.clock.advance(minutes=self.dice.choice([0, 1, 20, 2000]))
-            if self.dice.random() < 0.4:
-                self.ledger.sweep()
-            if self.dice.random() < 0.2:
-                self.forget()
-        self.ledger.catch_up()
-
-    def forget(self) -> None:
-        """As if another projector had taken over: it goes on from the stored rows."""
-        for projection in self.ledger.projector._projections:
-            projection.forget()
-
-    def _activation(self) -> dict[str, Any]:
-        pick = self.dice.choice
-        self.lines.append(new_id("LIN"))
-        tenant = {"organization_id": pick([ORGANIZATION, OTHER]), "workspace_id": pick(WORKSPACES)}
-        model, product = pick(EXECUTION_MODELS[:3]), pick(PRODUCT_LINES[:2])
-        return activation(self.lines[-1], model, product, project_tags=self._tags(), **tenant)
-
-    def _tags(self) -> list[str]:
-        return self.dice.choices(TAGS, k=self.dice.choice([0, 1, 2, 4]))
-
-    def _fact(self) -> dict[str, Any]:
-        line, pick = self.dice.choice(self.lines), self.dice.choice
-        blocker = {"blocker_id": pick("abcd")}
-        run = fact("run.requested", new_id("RUN"), {"service_line_id": line})
-        return pick(
-            [
-                fact("service_line.updated", line, {"project_tags": self._tags()}),
-                fact("service_line.paused", line),
-                fact("service_line.resumed", line),
-                fact("execution.blocked", line, blocker | {"cause": pick(CAUSES)}),
-                fact("execution.blocked", line, blocker | {"cause": pick(CAUSES)}),
-                fact("execution.unblocked", line, blocker),
-                fact("execution.checked_in", line, {"hours": 1}),
-                *([fact("service_line.closed", line)] if self.dice.random() < 0.3 else ()),
-                run,
-            ]
-        )
-
-
-def asked_at_random(dice: random.Random) -> dict[str, Any]:
-    """Filters as the edge gives them."""
-    names = dice.sample(list(CHOICES), k=dice.choice([0, 1, 1, 2, 3]))
-    asked: dict[str, Any] = {}
-    for name in names:
-        words = list(dict.fromkeys(dice.choices(CHOICES[name], k=dice.choice([1, 1, 2, 4]))))
-        asked[name] = words[0] if name in OWN else words
-    return asked
 
 
 def summarized(ledger: Ledger, asked: dict[str, Any]) -> Counted:
@@ -110,22 +28,10 @@ def summarized(ledger: Ledger, asked: dict[str, Any]) -> Counted:
 
 def recounted(ledger: Ledger, asked: dict[str, Any]) -> Counted:
     """The same from each line's own row."""
-    counted: Counted = Counter()
-    for row in ledger.rows("SELECT * FROM ledger.execution"):
-        has = {
-            "organization": {row["organization_id"]},
-            "workspace": {row["workspace_id"]},
-            "workspace_id": {row["workspace_id"]},
-            "state": {row["state"]},
-            "execution_model": {row["execution_model"]},
-            "product_line": {row["product_line"]},
-            "project_tag": set(row["project_tags"]),
-            "blocked_cause": set(row["causes"]),
-        }
-        if all(has[n] & ({words} if n in OWN else set(words)) for n, words in asked.items()):
-            kind = row["execution_model"], row["product_line"], frozenset(row["causes"])
-            counted[row["state"], *kind] += 1
-    return counted
+    return Counter(
+        (row["state"], row["execution_model"], row["product_line"], frozenset(row["causes"]))
+        for row in matching(ledger, asked)
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))

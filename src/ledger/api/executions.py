@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -57,13 +57,11 @@ from ledger.domain.values import (
     format_instant,
     sort_key,
 )
-from projections import reading
+from projections import lists, reading
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 
 _VIEW = frozenset({"execution"})
-_OF_FEW = frozenset({"project_tag", "blocked_cause"})
-"""Filters that few lines may pass, and no index keeps in the list's order."""
 
 
 class Filters(Query):
@@ -80,6 +78,11 @@ class Filters(Query):
         """The filters that were given, each as its list of words."""
         names = Filters.model_fields.keys() - Query.model_fields.keys()
         return {name: words for name in names if (words := split(getattr(self, name))) is not None}
+
+
+def each_once(chosen: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The filters, each with its words once, as the statements want them."""
+    return {name: list(dict.fromkeys(words)) for name, words in chosen.items()}
 
 
 class ListQuery(Filters, PageQuery):
@@ -139,11 +142,11 @@ async def lines_page(
     whole: bool = False,
 ) -> Reply:
     """A page of lines, each as the list shows it or ``whole``, with the detail's keys too."""
-    chosen: dict[str, Any] = query.chosen()
-    filters = tenant_filters(principal) | chosen
+    chosen = query.chosen()
+    filters = tenant_filters(principal) | each_once(chosen)
     if query.cursor is not None:
         filters["after"] = _record_key(decode_cursor(query.cursor, chosen))
-    by_values = not _OF_FEW.isdisjoint(chosen)
+    by_values = lists.is_best_by_values(filters)
     read = Read(request, principal, query, min_position, _VIEW, by_values=by_values)
 
     def finish(rows: Sequence[Any]) -> Reply:
@@ -153,7 +156,7 @@ async def lines_page(
         return page([row[2] for row in shown], cursor, len(found) > len(shown), position_of(rows))
 
     return await read.answer(
-        lambda past: reading.list_statement(frozenset(filters), past, whole),
+        lambda past: lists.list_statement(filters, past, whole),
         {**filters, **read.periods, "limit": query.limit + 1},
         finish,
     )
@@ -182,9 +185,7 @@ async def summarize_executions(
     min_position: MinPosition = None,
 ) -> Response:
     """Counts by state, model, product line and open cause, zero-filled; the list's filters."""
-    filters: dict[str, Any] = tenant_filters(principal) | query.chosen()
-    if "project_tag" in filters:
-        filters["project_tag"] = list(dict.fromkeys(filters["project_tag"]))
+    filters = tenant_filters(principal) | each_once(query.chosen())
     # Lines are counted one by one where several tags are asked for, and in the past.
     by_values = "project_tag" in filters or query.as_of is not None
     read = Read(request, principal, query, min_position, _VIEW, by_values=by_values)

@@ -1,0 +1,182 @@
+"""The statements behind lists of lines, as they are and as they were (contract 4).
+
+A page takes what the page has, however many lines there are and however few of them are asked for:
+it is found by walking an index in the list's order, newest record id first, until it is full. Where
+lines are asked for by state, by model or product line, by workspace or by project, each value that
+was asked for, or each combination of them, is a walk of its own along an index that begins with it.
+PostgreSQL merges the walks as far as the page goes; one that finds nothing ends at once. With one
+walk for all that are asked for, it would look at every line to find the three that are blocked.
+
+What else is asked for is looked at line by line: open causes among the lines that have any; and for
+a credential that is bound to no organization everything, since no index begins without one.
+"""
+
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from itertools import product
+from math import prod
+from typing import Any
+
+from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES
+from projections.reading import CHANGING_FILTERS, METRICS, VERSION, position_of, where_line
+
+_MOST_WALKS = 40
+"""Walks of a page: each takes some microseconds, even if it finds nothing."""
+
+_PAIR = ("execution_model", "product_line")
+"""Walked together: where one was not asked for, along each of its values."""
+
+_ALL: Mapping[str, Collection[str]] = {
+    "execution_model": EXECUTION_MODELS,
+    "product_line": PRODUCT_LINES,
+}
+_WIDE = ("workspace_id", "project_tag", "state", *_PAIR)
+"""Filters of which several values may be asked for, and that walks may begin with."""
+
+_TENANTS = frozenset({"organization", "workspace", "workspace_id"})
+_OF_TAGS = _TENANTS | {"project_tag", "after"}
+"""What the table of tags has itself."""
+
+_LIST = """
+SELECT p.position, page.record_key, page.item
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT l.record_key, '{{' || l.head || ',' || l.counts {extra} || {metrics} || '}}' AS item
+    FROM ({lines}) AS l ORDER BY l.record_key DESC LIMIT %(limit)s
+) AS page ON true
+ORDER BY page.record_key DESC
+"""
+
+_PAST_LIST = """
+SELECT p.position, page.record_key, page.item
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT l.record_key, '{{' || v.head || ',' || s.counts {extra} || {metrics} || '}}' AS item
+    FROM (SELECT * FROM ({lines}) AS l ORDER BY l.record_key DESC LIMIT %(limit)s) AS l {version}
+) AS page ON true
+ORDER BY page.record_key DESC
+"""
+
+_WALK = """
+(SELECT {columns} FROM {table} AS l WHERE {where} ORDER BY l.record_key DESC LIMIT %(limit)s)
+"""
+
+# The lines of a page that is found among the tags: one with two of those asked for comes once.
+_TAGGED = """
+SELECT e.* FROM (
+    SELECT DISTINCT ON (l.record_key) l.record_key, l.line_id FROM ({walks}) AS l
+    ORDER BY l.record_key DESC LIMIT %(limit)s
+) AS l JOIN ledger.execution AS e ON e.line_id = l.line_id
+"""
+
+
+def list_statement(filters: Mapping[str, Any], past: bool = False, whole: bool = False) -> str:
+    """(position, record_key, item JSON) rows; one row of nulls where nothing matches.
+
+    The filters come with their values, each once: it depends on their number, not on themselves.
+    The items are list rows, or ``whole`` details.
+    """
+    widths = {name: min(len(filters[name]), _MOST_WALKS + 1) for name in _WIDE if name in filters}
+    return _statement(frozenset(filters), tuple(widths.items()), past, whole)
+
+
+def is_best_by_values(filters: Collection[str]) -> bool:
+    """Whether a page's plan should depend on the values: how many lines have a project tag.
+
+    For a tag that few have, these are looked through; with one that most have, it is not.
+    """
+    return "project_tag" in filters and not _is_in_tags(frozenset(filters))
+
+
+def _is_in_tags(filters: frozenset[str]) -> bool:
+    return {"project_tag", "organization"} <= filters <= _OF_TAGS
+
+
+@lru_cache(1000)
+def _statement(
+    filters: frozenset[str], widths: tuple[tuple[str, int], ...], past: bool, whole: bool
+) -> str:
+    walks = _Walks(filters, dict(widths))
+    shown, changing = ("v", "s") if past else ("l", "l")
+    if not past:
+        lines = _tagged(walks) if _is_in_tags(filters) else _present(walks)
+    elif filters & CHANGING_FILTERS.keys():
+        lines = _intervals(walks)
+    else:
+        lines = _activated(walks)
+    return (_PAST_LIST if past else _LIST).format(
+        position=position_of(past, "execution"),
+        extra=f"|| ',' || {shown}.extra" if whole else "",
+        metrics=METRICS.format(s=changing),
+        lines=lines,
+        version=VERSION,
+    )
+
+
+def _present(walks: "_Walks") -> str:
+    """Lines as they are."""
+    if walks.filters & {"project_tag", "blocked_cause"}:
+        return walks.along("ledger.execution", "*", ())
+    return walks.along("ledger.execution", "*", (_PAIR, ("state",), ("workspace_id",)))
+
+
+def _tagged(walks: "_Walks") -> str:
+    """Lines that have one of some tags, and nothing else is asked for."""
+    columns = "l.line_id, l.record_key"
+    groups = (("project_tag",), ("workspace_id",))
+    found = walks.along("ledger.execution_tag", columns, groups, "l.present")
+    return _TAGGED.format(walks=found)
+
+
+_THEN = "l.line_id, l.record_key, l.execution_model"
+
+
+def _activated(walks: "_Walks") -> str:
+    """Lines of the past where nothing that changes is asked for: those activated by then."""
+    known = "l.activated <= p.position"
+    return walks.along("ledger.execution", _THEN, (_PAIR, ("workspace_id",)), known)
+
+
+def _intervals(walks: "_Walks") -> str:
+    """… and where it is: those whose interval at the position fits."""
+    known = "l.opened <= p.position AND l.ended > p.position"
+    groups = (("state",), ("workspace_id",)) if "state" in walks.filters else ()
+    return walks.along("ledger.execution_interval", _THEN, groups, known)
+
+
+class _Walks:
+    """What is asked for, and the walks that find it."""
+
+    def __init__(self, filters: frozenset[str], widths: Mapping[str, int]) -> None:
+        self.filters = filters
+        self._widths = widths
+
+    def along(
+        self,
+        table: str,
+        columns: str,
+        groups: Collection[Collection[str]],
+        known: str = "true",
+    ) -> str:
+        """The walks along a table's indexes that begin with these groups of filters.
+
+        The groups in order of their worth: those that would make too many walks are left out.
+        """
+        led: list[str] = []
+        for group in groups if self.filters & _TENANTS else ():
+            if self.filters.isdisjoint(group):
+                continue
+            if prod(len(self._values(name)) for name in (*led, *group)) <= _MOST_WALKS:
+                led += group
+        rest = where_line(self.filters - frozenset(led))
+        walks = product(*map(self._values, led))
+        return " UNION ALL ".join(
+            _WALK.format(columns=columns, table=table, where=" AND ".join((*values, known, rest)))
+            for values in walks
+        )
+
+    def _values(self, name: str) -> list[str]:
+        """The condition of each value of a filter: of those asked for, else of all there are."""
+        if name in self.filters:
+            return [f"l.{name} = (%({name})s::text[])[{n + 1}]" for n in range(self._widths[name])]
+        return [f"l.{name} = '{value}'" for value in _ALL[name]]

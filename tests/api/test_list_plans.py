@@ -1,0 +1,147 @@
+"""What a page of lines costs: rows in proportion to the page, however few are what is asked for."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import tuple_row
+
+from ledger.application.writer import Writer
+from ledger.domain.values import (
+    EXECUTION_MODELS,
+    PRODUCT_LINES,
+    STATES,
+    day_of,
+    week_of,
+)
+from ledger.store.embedded import EmbeddedPostgres
+from projections import lists
+from tests.conftest import _execute, _named
+from tests.support.facts import ORGANIZATION, activation, fact
+from tests.support.plans import cost
+from tests.support.racers import fast_idling, now
+from tests.support.time_travel import OTHER, WORKSPACES
+from tests.support.views import projecting, report
+
+LINES, RARE = 2_000, 3
+TENANT = {"organization": ORGANIZATION}
+USUAL, SELDOM = WORKSPACES
+
+
+@pytest.fixture(scope="module")
+def connection(server: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any]]:
+    """Many lines that are alike, and three at the list's end that are like none of them."""
+    _execute(server.url, "CREATE DATABASE lists TEMPLATE ledger_template STRATEGY FILE_COPY")
+    conninfo = _named(server.url, "lists")
+    with fast_idling(conninfo, idle_after=timedelta(days=1)) as writer:
+        work(writer)
+    with projecting(conninfo) as projector:
+        projector.catch_up()
+    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+        connection.execute("VACUUM ANALYZE")
+        connection.execute("SET ROLE ledger_api")
+        yield connection
+
+
+def work(writer: Writer) -> None:
+    ids = [f"LIN-26-{number + 1:06d}" for number in range(LINES)]
+    for index, line in enumerate(ids):
+        rare = index < RARE
+        begun = [
+            activation(
+                line,
+                "capacity" if rare else "agent_runtime",
+                "talent" if rare else "agent_gateway",
+                organization_id=OTHER if index % 10 == 9 else ORGANIZATION,
+                workspace_id=SELDOM if rare else USUAL,
+                project_tags=["SELDOM", "BOTH"] if rare else ["USUAL", "BOTH"],
+            )
+        ]
+        if rare:
+            blocker = {"blocker_id": "b", "cause": "approval_gap"}
+            begun.append(fact("execution.blocked", line, blocker))
+        elif index % 20 == 0:
+            begun.append(fact("service_line.paused", line))
+        report(writer, *begun)
+
+
+FOUND: dict[str, dict[str, Any]] = {
+    "all": {},
+    "a state": {"state": ["running"]},
+    "a rare state": {"state": ["blocked"]},
+    "rare states": {"state": ["blocked", "closed", "idle"]},
+    "states": {"state": ["blocked", "paused", "running"]},
+    "every state": {"state": list(STATES)},
+    "a product line": {"product_line": ["agent_gateway"]},
+    "a rare product line": {"product_line": ["talent"]},
+    "rare product lines": {"product_line": ["ods", "talent"]},
+    "a rare model": {"execution_model": ["capacity"]},
+    "a model and state": {"execution_model": ["agent_runtime"], "state": ["paused"]},
+    "everything named": {
+        "execution_model": list(EXECUTION_MODELS),
+        "product_line": list(PRODUCT_LINES),
+    },
+    "a workspace": {"workspace_id": [USUAL]},
+    "a rare workspace": {"workspace_id": [SELDOM]},
+    "workspaces": {"workspace_id": ["WS-26-000009", SELDOM, USUAL]},
+    "a rare workspace and state": {"workspace_id": [SELDOM], "state": ["blocked"]},
+    "a narrow token": {"workspace": SELDOM},
+    "a narrow token and model": {"workspace": SELDOM, "execution_model": ["capacity"]},
+    "a project": {"project_tag": ["USUAL"]},
+    "a rare project": {"project_tag": ["SELDOM"]},
+    "projects": {"project_tag": ["SELDOM", "BOTH", "USUAL", "NONE"]},
+    "a project and a workspace": {"project_tag": ["BOTH"], "workspace_id": [USUAL]},
+    "a project and a rare state": {"project_tag": ["BOTH"], "state": ["blocked"]},
+    "a rare project and a state": {"project_tag": ["SELDOM"], "state": ["blocked"]},
+    "a cause": {"blocked_cause": ["approval_gap"]},
+    "causes": {"blocked_cause": ["approval_gap", "capacity_issue"]},
+    "a cause and a project": {"blocked_cause": ["approval_gap"], "project_tag": ["BOTH"]},
+}
+NOT_FOUND: dict[str, dict[str, Any]] = {
+    "a state": {"state": ["closed"]},
+    "states": {"state": ["closed", "idle"]},
+    "a product line": {"product_line": ["ods"]},
+    "a model": {"execution_model": ["observability"]},
+    "a pair": {"execution_model": ["agent_runtime"], "product_line": ["talent"]},
+    "a state of a product line": {"product_line": ["talent"], "state": ["closed"]},
+    "an unknown workspace": {"workspace_id": ["WS-26-000009"]},
+    "a product line of a workspace": {"workspace_id": [SELDOM], "product_line": ["agent_gateway"]},
+    "a state of a narrow token": {"workspace": SELDOM, "state": ["running"]},
+    "an unknown project": {"project_tag": ["NONE"]},
+    "a project of a workspace": {"project_tag": ["SELDOM"], "workspace_id": ["WS-26-000009"]},
+    "a cause": {"blocked_cause": ["policy_violation"]},
+}
+
+
+def page(connection: psycopg.Connection[Any], filters: dict[str, Any], limit: int) -> list[Any]:
+    """The page's rows. Raises AssertionError where they cost more than such a page may."""
+    asked = TENANT | filters
+    by_values = lists.is_best_by_values(asked)
+    for setting in (
+        f"plan_cache_mode = {'auto' if by_values else 'force_generic_plan'}",
+        f"enable_seqscan = {'on' if by_values else 'off'}",
+    ):
+        connection.execute(f"SET {setting}".encode())
+    moment = now()
+    parameters = {**asked, "today": day_of(moment), "week": week_of(moment), "limit": limit}
+    statement = lists.list_statement(asked)
+    assert cost(connection, statement, parameters) <= 7 * limit + 40
+    rows = connection.execute(statement.encode(), parameters).fetchall()
+    return [row for row in rows if row[1] is not None]
+
+
+@pytest.mark.parametrize("limit", [10, 100])
+@pytest.mark.parametrize("name", FOUND)
+def test_a_page_touches_rows_in_proportion_to_it(
+    connection: psycopg.Connection[Any], name: str, limit: int
+) -> None:
+    assert page(connection, FOUND[name], limit)
+
+
+@pytest.mark.parametrize("name", NOT_FOUND)
+def test_a_page_without_a_line_touches_hardly_a_row(
+    connection: psycopg.Connection[Any], name: str
+) -> None:
+    assert not page(connection, NOT_FOUND[name], 10)
