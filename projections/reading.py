@@ -21,9 +21,9 @@ _STATIC_FILTERS: Mapping[str, str] = {
     "after": "l.record_key < %(after)s",
 }
 CHANGING_FILTERS: Mapping[str, str] = {
-    "state": "{changing}.state = ANY(%(state)s)",
-    "project_tag": "{changing}.project_tags && %(project_tag)s",
-    "blocked_cause": "{changing}.causes && %(blocked_cause)s AND {changing}.causes <> '{{}}'",
+    "state": "l.state = ANY(%(state)s)",
+    "project_tag": "l.project_tags && %(project_tag)s",
+    "blocked_cause": "l.causes && %(blocked_cause)s AND l.causes <> '{}'",
 }
 _RUN_FILTERS: Mapping[str, str] = {
     "status": "{changing}.status = ANY(%(status)s)",
@@ -132,15 +132,12 @@ CROSS JOIN LATERAL (
 WHERE asked.place > 1
 """
 
-# In the past they are counted one by one.
-_PAST_LINES_BY_KIND = """
-SELECT i.state, l.execution_model, l.product_line, i.causes, count(*) AS lines
-FROM ledger.execution AS l CROSS JOIN LATERAL (
-    SELECT state, causes, project_tags FROM ledger.execution_interval AS i
-    WHERE i.line_id = l.line_id AND i.opened <= p.position ORDER BY i.opened DESC LIMIT 1
-) AS i
-WHERE l.activated <= p.position AND {where}
-GROUP BY i.state, l.execution_model, l.product_line, i.causes
+# In the past they are counted one by one: of each line, the one interval that held then.
+_THEN_COUNTED = """
+SELECT l.state, l.execution_model, l.product_line, l.causes, count(*) AS lines
+FROM ledger.execution_interval AS l
+WHERE l.opened <= p.position AND l.ended > p.position AND {where}
+GROUP BY l.state, l.execution_model, l.product_line, l.causes
 """
 
 # Input, output and error, each as the latest event brought it.
@@ -232,14 +229,9 @@ def position_of(past: bool, *views: str) -> str:
     return (_PAST if past else _PRESENT).format(views=names, position_then=POSITION_THEN)
 
 
-def where_line(filters: frozenset[str], changing: str = "l") -> str:
-    """The condition on a line ``l``; what changes in its life is taken from ``changing``."""
-    fragments = {**_STATIC_FILTERS, **_changing(CHANGING_FILTERS, changing)}
-    return _where(filters, fragments)
-
-
-def _changing(fragments: Mapping[str, str], changing: str) -> dict[str, str]:
-    return {name: text.format(changing=changing) for name, text in fragments.items()}
+def where_line(filters: frozenset[str]) -> str:
+    """The condition on a line ``l``, or on one of its intervals."""
+    return _where(filters, {**_STATIC_FILTERS, **CHANGING_FILTERS})
 
 
 def _where(filters: frozenset[str], fragments: Mapping[str, str]) -> str:
@@ -265,7 +257,7 @@ def summary_statement(filters: frozenset[str], past: bool = False) -> str:
     for must be given once each.
     """
     if past:
-        lines = _PAST_LINES_BY_KIND.format(where=where_line(filters, "i"))
+        lines = _THEN_COUNTED.format(where=where_line(filters))
     elif "project_tag" in filters:
         lines = _COUNTED_BY_TAGS.format(where=where_line(filters - {"project_tag"}))
     else:
@@ -280,7 +272,8 @@ def runs_statement(
 ) -> str:
     """(position, model or null, run columns or nulls) rows; ``bare`` ones without payloads."""
     line_where, changing = where_line(tenant), "v" if past else "r"
-    where = _where(filters, _changing(_RUN_FILTERS, changing))
+    fragments = {name: text.format(changing=changing) for name, text in _RUN_FILTERS.items()}
+    where = _where(filters, fragments)
     if past:
         line_where += " AND l.activated <= p.position"
         where += f" AND r.opened <= p.position AND {_REQUESTED_BY_THEN}"

@@ -103,9 +103,11 @@ class Asker:
 
     def past_pages(self, count: int) -> list[Ask]:
         """Pages as they were, about the middle of the data set; the SQL is the live page's."""
-        middle = BEGINS + SPAN / 2
-        instants = [middle + timedelta(minutes=self._draw.randrange(10_000)) for _ in range(count)]
-        return [self.page({}, self._somewhere(), format_instant(at)) for at in instants]
+        return [self.page({}, self._somewhere(), self._then()) for _ in range(count)]
+
+    def _then(self) -> str:
+        """An instant about the middle of the data set."""
+        return format_instant(BEGINS + SPAN / 2 + timedelta(minutes=self._draw.randrange(10_000)))
 
     def _somewhere(self) -> str:
         """A RUN id from anywhere in the list but its end, where pages are short."""
@@ -150,6 +152,10 @@ class Asker:
         """The paths of counts by what one may filter by."""
         asked = [urlencode(filters) for filters in self.choices(name)]
         return [f"/v1/execution/summary{'?' if query else ''}{query}" for query in asked]
+
+    def past_summaries(self, count: int) -> list[str]:
+        """The paths of counts of all lines, about the middle of the data set."""
+        return [f"/v1/execution/summary?as_of={self._then()}" for _ in range(count)]
 
     def _tenant(self) -> dict[str, object]:
         """What the edge binds in every read of lines."""
