@@ -77,7 +77,7 @@ class EventView:
     """The projection."""
 
     name = "event"
-    version = 3
+    version = 4
     tables: tuple[Table, ...] = (EVENT, LINE)
     events = frozenset(
         (*EXECUTION_EVENTS, *RUN_EVENTS, *API_KEY_EVENTS, *ENDPOINT_EVENTS, *REFUSAL_EVENTS)

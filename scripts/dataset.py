@@ -52,7 +52,7 @@ _CARELESS = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
-    "max_wal_size": "16GB",
+    "max_wal_size": "4GB",
     "autovacuum": "off",
 }
 _SEED = 1

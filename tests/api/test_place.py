@@ -7,9 +7,10 @@ import psycopg
 import pytest
 
 from projections import stories
-from tests.api.test_feed_plans import Past, cost
+from tests.api.test_feed_plans import Past
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
+from tests.support.plans import Cost, cost
 
 OWN = {"organization": ORGANIZATION}
 TICKS, LIMIT = 50, 10
@@ -45,10 +46,10 @@ def past(edge: Edge, busy: Busy) -> Iterator[Past]:
         yield Past(connection, edge.clock.now, found[0][0])
 
 
-def place(past: Past, line_id: str, by: Any, **values: Any) -> Any:
+def place(past: Past, line_id: str, by: Any, **values: Any) -> Cost:
     statement = stories.place_statement(frozenset(OWN), by)
     given = {"line_id": line_id, "limit": LIMIT, "ticks": TICKS, **OWN, **values}
-    return cost(past, statement, **given)
+    return cost(past.connection, statement, given)
 
 
 def half_way(past: Past) -> dict[str, Any]:
@@ -83,7 +84,8 @@ def test_anothers_line_costs_one_look(past: Past, busy: Busy) -> None:
 
 def test_a_runs_events_are_found_without_a_walk_through_its_lines(past: Past, busy: Busy) -> None:
     statement = stories.run_events_statement(frozenset(OWN))
-    found = cost(past, statement, run_id=busy.run, limit=LIMIT, **OWN)
+    given = {"run_id": busy.run, "limit": LIMIT, **OWN}
+    found = cost(past.connection, statement, given)
     assert found.found == 3
     assert found.rows <= 20
     assert found.blocks <= 40

@@ -2,26 +2,37 @@
 
 import re
 from datetime import date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.sql import SQL, Literal
 
 _COUNTED = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
 
-_TYPES = {datetime: "timestamptz", date: "date", bool: "bool", int: "int"}
+_TYPES = {datetime: "timestamptz", date: "date", bool: "bool", int: "bigint"}
 """As the driver names them; what is not here it leaves to the statement."""
 
 
-def touched(plan: dict[str, Any]) -> float:
+def _touched(plan: dict[str, Any]) -> float:
     """Rows that the scans of a plan brought or threw away, loops and all."""
     own = sum(plan.get(name, 0) for name in _COUNTED) * plan["Actual Loops"]
     scanned = own if "Scan" in plan["Node Type"] else 0
-    return scanned + sum(touched(part) for part in plan.get("Plans", ()))
+    return scanned + sum(_touched(part) for part in plan.get("Plans", ()))
 
 
-def cost(connection: psycopg.Connection[Any], statement: str, parameters: dict[str, Any]) -> float:
-    """Rows touched by a statement that was prepared and used a few times.
+class Cost(NamedTuple):
+    """What a statement came to."""
+
+    found: int
+    """Rows that it gave, but for the one of nulls where there is nothing."""
+    rows: float
+    """Brought or thrown away by scans, loops and all."""
+    blocks: int
+    """Pages of tables and indexes that were looked at."""
+
+
+def cost(connection: psycopg.Connection[Any], statement: str, parameters: dict[str, Any]) -> Cost:
+    """What a statement comes to that was prepared, and used a few times.
 
     As a service uses it: after five times PostgreSQL may choose a plan for any parameters.
     """
@@ -29,11 +40,14 @@ def cost(connection: psycopg.Connection[Any], statement: str, parameters: dict[s
     text = re.sub(r"%\((\w+)\)s", lambda m: f"${names.index(m[1]) + 1}", statement)
     text = text.replace("%%", "%")
     execute = connection.execute
+    found = sum(row[1] is not None for row in execute(statement.encode(), parameters).fetchall())
     types = ", ".join(_TYPES.get(type(parameters[name]), "unknown") for name in names)
     execute(f"PREPARE asked ({types}) AS {text}".encode())
     values = SQL(", ").join(Literal(parameters[name]) for name in names)
-    explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE asked ({})"
+    explain = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE asked ({})"
     for _ in range(8):
         ((plans,),) = execute(SQL(explain).format(values)).fetchall()
     execute("DEALLOCATE asked")
-    return touched(plans[0]["Plan"])
+    root = plans[0]["Plan"]
+    blocks = root["Shared Hit Blocks"] + root["Shared Read Blocks"]
+    return Cost(found, _touched(root), blocks)
