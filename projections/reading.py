@@ -27,6 +27,7 @@ CHANGING_FILTERS: Mapping[str, str] = {
 }
 _RUN_FILTERS: Mapping[str, str] = {
     "status": "{changing}.status = ANY(%(status)s)",
+    "not_completed": "{changing}.status <> 'completed'",
     "triggered_by": "{changing}.triggered_by = ANY(%(triggered_by)s)",
     "from": "r.requested_at >= %(from)s",
     "to": "r.requested_at < %(to)s",

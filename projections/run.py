@@ -114,7 +114,7 @@ class RunView:
     """The projection."""
 
     name = "run"
-    version = 3
+    version = 4
     tables: tuple[Table, ...] = (RUN, VERSION, DAY)
     events = frozenset(RUN_EVENTS)
 

@@ -20,6 +20,9 @@ CREATE TABLE ledger.run_g$generation (
 
 -- The runs of a line, newest first; those of the past leave out, in the index, what came later.
 CREATE INDEX ON ledger.run_g$generation (line_id, requested_at DESC, run_key DESC, opened);
+-- Those that are at work, or came to nothing, among the many that are done.
+CREATE INDEX ON ledger.run_g$generation (line_id, requested_at DESC, run_key DESC)
+    WHERE status <> 'completed';
 
 -- What each event made of a run. Input, output and error are ciphertext here too.
 CREATE TABLE ledger.run_version_g$generation (

@@ -17,7 +17,7 @@ from ledger.domain.values import (
     week_of,
 )
 from ledger.store.embedded import EmbeddedPostgres
-from projections import lists
+from projections import lists, reading
 from tests.conftest import _execute, _named
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import cost
@@ -25,7 +25,7 @@ from tests.support.racers import fast_idling, now
 from tests.support.time_travel import OTHER, WORKSPACES
 from tests.support.views import projecting, report
 
-LINES, RARE = 2_000, 3
+LINES, RUNS, RARE = 2_000, 800, 3
 TENANT = {"organization": ORGANIZATION}
 USUAL, SELDOM = WORKSPACES
 
@@ -65,6 +65,10 @@ def work(writer: Writer) -> None:
         elif index % 20 == 0:
             begun.append(fact("service_line.paused", line))
         report(writer, *begun)
+    for number in range(RUNS):
+        run, line = f"RUN-26-{700_000 + number}", {"service_line_id": ids[-1]}
+        ended = "failed" if number < RARE else "completed"
+        report(writer, fact("run.started", run, line), fact(f"run.{ended}", run))
 
 
 FOUND: dict[str, dict[str, Any]] = {
@@ -144,3 +148,20 @@ def test_a_page_without_a_line_touches_hardly_a_row(
     connection: psycopg.Connection[Any], name: str
 ) -> None:
     assert found(connection, NOT_FOUND[name], 10) == 0
+
+
+@pytest.mark.parametrize(
+    ("statuses", "runs"),
+    [(["failed"], 3), (["failed", "cancelled"], 3), (["pending", "running"], 0)],
+)
+def test_runs_that_are_not_completed_are_found_among_many_that_are(
+    connection: psycopg.Connection[Any], statuses: list[str], runs: int
+) -> None:
+    connection.execute("SET plan_cache_mode = force_generic_plan")
+    connection.execute("SET enable_seqscan = off")
+    filters = {"status": statuses, "not_completed": True}
+    statement = reading.runs_statement(frozenset(), frozenset(filters))
+    line = f"LIN-26-{LINES:06d}"
+    page = cost(connection, statement, {**filters, "line_id": line, "limit": 10})
+    assert page.rows <= 60
+    assert page.found == (runs or 1)  # without runs, the line's model is told

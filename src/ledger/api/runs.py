@@ -99,6 +99,8 @@ async def runs_page(
     chosen = query.chosen()
     tenant = tenant_filters(principal)
     filters = dict(chosen)
+    if "completed" not in chosen.get("status", ("completed",)):
+        filters["not_completed"] = True  # what the status implies, as the index says it
     if query.cursor is not None:
         filters["after"], filters["after_at"] = _key(
             decode_cursor(query.cursor, chosen | {"line": line_id})
