@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +18,7 @@ from ledger.application.facts import Fact, Rejected
 from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import command_of
 from ledger.application.sweeper import sweepers_kept_away
-from ledger.application.writer import Writer
+from ledger.application.writer import Outcomes, Writer
 from ledger.bootstrap.database import ConfigurationError
 from ledger.bootstrap.writing import utc_now, writing
 from ledger.demo import PRIMARY_ORGANIZATION, story
@@ -53,7 +54,7 @@ def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -
         writing(settings, conninfo) as writer,
         _bar(size) as advance,
     ):
-        for lines, outcomes in _record(writer, parser.parse(stream, advance)):
+        for lines, outcomes in filter(None, _record(writer, parser.parse(stream, advance))):
             for (number, parsed), outcome in zip(lines, outcomes, strict=True):
                 counts[_kind(outcome)] += 1
                 if not isinstance(outcome, Receipt):
@@ -94,13 +95,14 @@ class _Advance:
 
 
 def _record(
-    writer: Writer, chunks: Iterable[list[Line]]
-) -> Iterator[tuple[list[Line], list[Outcome]]]:
+    writer: Writer, chunks: Iterable[list[Line] | None]
+) -> Iterator[tuple[list[Line], list[Outcome]] | None]:
     """Hand chunks of lines to the writer, a few ahead, and give them back with their outcomes."""
-    submitted = (
-        (chunk, writer.submit([command_of(parsed, COMMAND_LINE) for _, parsed in chunk]))
-        for chunk in chunks
-    )
+
+    def submit(chunk: list[Line]) -> tuple[list[Line], Future[Outcomes]]:
+        return chunk, writer.submit([command_of(parsed, COMMAND_LINE) for _, parsed in chunk])
+
+    submitted = (None if chunk is None else submit(chunk) for chunk in chunks)
     return in_order(submitted, _IN_FLIGHT)
 
 

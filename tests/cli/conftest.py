@@ -1,6 +1,5 @@
 """The command against the test's database: in this process, or as a process of its own."""
 
-import io
 import os
 import subprocess
 import sys
@@ -28,8 +27,11 @@ def ledger(
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        code = cli.main(arguments)
+        file = tmp_path / "stdin"
+        file.write_bytes(stdin)
+        with file.open(encoding="utf-8") as given:
+            monkeypatch.setattr(sys, "stdin", given)
+            code = cli.main(arguments)
         printed = capsys.readouterr()
         return subprocess.CompletedProcess(arguments, code, printed.out, printed.err)
 

@@ -134,6 +134,20 @@ def test_a_dash_reads_standard_input_without_a_last_newline(
     assert events(conninfo) == 2
 
 
+def test_facts_that_trickle_in_are_recorded_as_they_come(conninfo: str) -> None:
+    whole, begun = lines(*GOOD, b"nonsense"), lines(fact("execution.checked_in", LINE, id="i-6"))
+    with importing(conninfo) as (command, _):
+        assert command.stdin is not None
+        command.stdin.write(whole + begun[:20])
+        command.stdin.flush()
+        until(lambda: events(conninfo) == 2, "the facts that came whole")
+        command.stdin.write(begun[20:])
+        command.stdin.flush()
+        until(lambda: events(conninfo) == 3, "the fact that came in two parts")
+        _, said = command.communicate(timeout=30)
+        assert b"3 recorded, 0 duplicate, 1 refused" in said
+
+
 def test_nothing_is_a_file_too(ledger: Ledger) -> None:
     done = ledger("import", "-", stdin=b"")
     assert done.returncode == 0
