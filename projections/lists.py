@@ -113,11 +113,17 @@ def _statement(
     )
 
 
+_SHOWN = """
+l.record_key, l.execution_model, l.head, l.extra, l.counts, l.metrics, l.quiet, l.period_1, l.now_1,
+l.period_2, l.now_2
+"""
+
+
 def _present(walks: "_Walks") -> str:
     """Lines as they are."""
     if walks.filters & {"project_tag", "blocked_cause"}:
-        return walks.along("ledger.execution", "*", ())
-    return walks.along("ledger.execution", "*", (_PAIR, ("state",), ("workspace_id",)))
+        return walks.along("ledger.execution", _SHOWN, ())
+    return walks.along("ledger.execution", _SHOWN, (_PAIR, ("state",), ("workspace_id",)))
 
 
 def _tagged(walks: "_Walks") -> str:

@@ -46,10 +46,11 @@ def connection(server: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any]]:
 
 
 def work(writer: Writer) -> None:
-    ids = [f"LIN-26-{number + 1:06d}" for number in range(LINES)]
-    for index, line in enumerate(ids):
+    lines = [f"LIN-26-{number + 1:06d}" for number in range(LINES)]
+    begun: list[dict[str, Any]] = []
+    for index, line in enumerate(lines):
         rare = index < RARE
-        begun = [
+        begun.append(
             activation(
                 line,
                 "capacity" if rare else "agent_runtime",
@@ -58,17 +59,21 @@ def work(writer: Writer) -> None:
                 workspace_id=SELDOM if rare else USUAL,
                 project_tags=["SELDOM", "BOTH"] if rare else ["USUAL", "BOTH"],
             )
-        ]
+        )
         if rare:
             blocker = {"blocker_id": "b", "cause": "approval_gap"}
             begun.append(fact("execution.blocked", line, blocker))
         elif index % 20 == 0:
             begun.append(fact("service_line.paused", line))
-        report(writer, *begun)
+    report(writer, *begun)
+    done: list[dict[str, Any]] = []
     for number in range(RUNS):
-        run, line = f"RUN-26-{700_000 + number}", {"service_line_id": ids[-1]}
-        ended = "failed" if number < RARE else "completed"
-        report(writer, fact("run.started", run, line), fact(f"run.{ended}", run))
+        run, ended = f"RUN-26-{700_000 + number}", "failed" if number < RARE else "completed"
+        done += (
+            fact("run.started", run, {"service_line_id": lines[-1]}),
+            fact(f"run.{ended}", run),
+        )
+    report(writer, *done)
 
 
 FOUND: dict[str, dict[str, Any]] = {
