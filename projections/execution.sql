@@ -36,11 +36,12 @@ ALTER TABLE ledger.execution_g$generation ALTER head SET STORAGE MAIN,
 CREATE INDEX ON ledger.execution_g$generation (record_key, activated);
 CREATE INDEX ON ledger.execution_g$generation (organization_id, record_key, activated);
 CREATE INDEX ON ledger.execution_g$generation (workspace_id, record_key, activated);
--- Lists by what few lines, or none, may be: a walk for each of the values (see lists.py).
-CREATE INDEX ON ledger.execution_g$generation (organization_id, state, record_key);
+-- Lists by what few lines, or none, may be: a walk for each of the values (see lists.py). The tenant
+-- comes after them, so that what is rare in all tenants is found too.
+CREATE INDEX ON ledger.execution_g$generation (state, organization_id, record_key);
 CREATE INDEX ON ledger.execution_g$generation (workspace_id, state, record_key);
 CREATE INDEX ON ledger.execution_g$generation
-    (organization_id, execution_model, product_line, record_key, state);
+    (execution_model, product_line, organization_id, record_key, state);
 CREATE INDEX ON ledger.execution_g$generation
     (workspace_id, execution_model, product_line, record_key, state);
 CREATE INDEX ON ledger.execution_g$generation (organization_id, record_key) WHERE causes <> '{}';

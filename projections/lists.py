@@ -7,8 +7,9 @@ was asked for, or each combination of them, is a walk of its own along an index 
 PostgreSQL merges the walks as far as the page goes; one that finds nothing ends at once. With one
 walk for all that are asked for, it would look at every line to find the three that are blocked.
 
-What else is asked for is looked at line by line: open causes among the lines that have any; and for
-a credential that is bound to no organization everything, since no index begins without one.
+What else is asked for is looked at line by line, such as open causes among the lines that have any.
+For a credential that is bound to no organization, and for a project with other filters, the
+statistics of PostgreSQL say what is rare and looked for first.
 """
 
 from collections.abc import Collection, Mapping
@@ -81,11 +82,14 @@ def list_statement(filters: Mapping[str, Any], past: bool = False, whole: bool =
 
 
 def is_best_by_values(filters: Collection[str]) -> bool:
-    """Whether a page's plan should depend on the values: how many lines have a project tag.
+    """Whether a page's plan should depend on the values, on how many lines have them.
 
-    For a tag that few have, these are looked through; with one that most have, it is not.
+    Where few have them, these are looked through; where most have them, the list is.
     """
-    return "project_tag" in filters and not _is_in_tags(frozenset(filters))
+    names = frozenset(filters)
+    if names.isdisjoint(_TENANTS):
+        return not names <= {"after"}
+    return "project_tag" in names and not _is_in_tags(names)
 
 
 def _is_in_tags(filters: frozenset[str]) -> bool:
@@ -118,9 +122,15 @@ l.record_key, l.execution_model, l.head, l.extra, l.counts, l.metrics, l.quiet, 
 l.period_2, l.now_2
 """
 
+# True of every line. An index begins with both, and is of use to whoever asks for one of them.
+_OF_SOME_PAIR = " AND ".join(f"l.{name} = ANY('{{{','.join(_ALL[name])}}}')" for name in _PAIR)
+
 
 def _present(walks: "_Walks") -> str:
     """Lines as they are."""
+    if not walks.filters & _TENANTS:
+        some_pair = _OF_SOME_PAIR if walks.filters.intersection(_PAIR) else "true"
+        return walks.along("ledger.execution", _SHOWN, (), some_pair)
     if walks.filters & {"project_tag", "blocked_cause"}:
         return walks.along("ledger.execution", _SHOWN, ())
     return walks.along("ledger.execution", _SHOWN, (_PAIR, ("state",), ("workspace_id",)))
@@ -140,13 +150,15 @@ _THEN = "l.line_id, l.record_key, l.execution_model"
 def _activated(walks: "_Walks") -> str:
     """Lines of the past where nothing that changes is asked for: those activated by then."""
     known = "l.activated <= p.position"
-    return walks.along("ledger.execution", _THEN, (_PAIR, ("workspace_id",)), known)
+    groups = (_PAIR, ("workspace_id",)) if walks.filters & _TENANTS else ()
+    return walks.along("ledger.execution", _THEN, groups, known)
 
 
 def _intervals(walks: "_Walks") -> str:
     """… and where it is: those whose interval at the position fits."""
     known = "l.opened <= p.position AND l.ended > p.position"
-    groups = (("state",), ("workspace_id",)) if "state" in walks.filters else ()
+    is_led = walks.filters & _TENANTS and "state" in walks.filters
+    groups = (("state",), ("workspace_id",)) if is_led else ()
     return walks.along("ledger.execution_interval", _THEN, groups, known)
 
 
@@ -169,7 +181,7 @@ class _Walks:
         The groups in order of their worth: those that would make too many walks are left out.
         """
         led: list[str] = []
-        for group in groups if self.filters & _TENANTS else ():
+        for group in groups:
             if self.filters.isdisjoint(group):
                 continue
             if prod(len(self._values(name)) for name in (*led, *group)) <= _MOST_WALKS:

@@ -22,7 +22,7 @@ from projections import lists, reading
 from tests.conftest import _execute, _named
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
-from tests.support.plans import cost
+from tests.support.plans import cost, plan_for
 from tests.support.racers import SLOTS, Racer, fast_idling, now, parsed, principal
 from tests.support.time_travel import OF_A_LINE, OTHER, WORKSPACES, Answer, as_of, told
 from tests.support.views import projecting, query, report, until
@@ -55,6 +55,7 @@ def past(server: EmbeddedPostgres) -> Iterator[Past]:
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         connection.execute("VACUUM ANALYZE")
         connection.execute("SET ROLE ledger_api")
+        plan_for(connection, by_values=False)
         at = [
             connection.execute(
                 "SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = %s", (end,)

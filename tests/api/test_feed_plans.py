@@ -18,7 +18,7 @@ from ledger.store.embedded import EmbeddedPostgres
 from projections import feeds
 from tests.conftest import _execute, _named
 from tests.support.facts import ORGANIZATION, activation, fact
-from tests.support.plans import Cost, cost
+from tests.support.plans import Cost, cost, plan_for
 from tests.support.racers import fast_idling, parsed
 from tests.support.views import projecting
 
@@ -52,6 +52,7 @@ def past(server: EmbeddedPostgres) -> Iterator[Past]:
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         connection.execute("VACUUM ANALYZE")
         connection.execute("SET ROLE ledger_api")
+        plan_for(connection, by_values=True)
         late = f"SELECT recorded_at FROM ledger.ledger_events OFFSET {EVENTS * 9 // 10} LIMIT 1"
         ((at,),) = connection.execute(late.encode()).fetchall()
         ((end,),) = connection.execute("SELECT max(position) FROM ledger.event").fetchall()

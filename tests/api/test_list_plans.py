@@ -20,7 +20,7 @@ from ledger.store.embedded import EmbeddedPostgres
 from projections import lists, reading
 from tests.conftest import _execute, _named
 from tests.support.facts import ORGANIZATION, activation, fact
-from tests.support.plans import cost
+from tests.support.plans import cost, plan_for
 from tests.support.racers import fast_idling, now
 from tests.support.time_travel import OTHER, WORKSPACES
 from tests.support.views import projecting, report
@@ -124,15 +124,9 @@ NOT_FOUND: dict[str, dict[str, Any]] = {
 }
 
 
-def found(connection: psycopg.Connection[Any], filters: dict[str, Any], limit: int) -> int:
+def found(connection: psycopg.Connection[Any], asked: dict[str, Any], limit: int) -> int:
     """The page's lines. Raises AssertionError where they cost more than such a page may."""
-    asked = TENANT | filters
-    by_values = lists.is_best_by_values(asked)
-    for setting in (
-        f"plan_cache_mode = {'auto' if by_values else 'force_generic_plan'}",
-        f"enable_seqscan = {'on' if by_values else 'off'}",
-    ):
-        connection.execute(f"SET {setting}".encode())
+    plan_for(connection, by_values=lists.is_best_by_values(asked))
     moment = now()
     parameters = {**asked, "today": day_of(moment), "week": week_of(moment), "limit": limit}
     page = cost(connection, lists.list_statement(asked), parameters)
@@ -145,14 +139,35 @@ def found(connection: psycopg.Connection[Any], filters: dict[str, Any], limit: i
 def test_a_page_touches_rows_in_proportion_to_it(
     connection: psycopg.Connection[Any], name: str, limit: int
 ) -> None:
-    assert found(connection, FOUND[name], limit) > 0
+    assert found(connection, TENANT | FOUND[name], limit) > 0
 
 
 @pytest.mark.parametrize("name", NOT_FOUND)
 def test_a_page_without_a_line_touches_hardly_a_row(
     connection: psycopg.Connection[Any], name: str
 ) -> None:
-    assert found(connection, NOT_FOUND[name], 10) == 0
+    assert found(connection, TENANT | NOT_FOUND[name], 10) == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "all",
+        "a state",
+        "a rare state",
+        "rare states",
+        "a product line",
+        "a rare product line",
+        "a rare model",
+        "a rare workspace",
+        "a rare project",
+        "a cause",
+    ],
+)
+def test_so_does_a_page_of_a_credential_that_sees_every_tenant(
+    connection: psycopg.Connection[Any], name: str
+) -> None:
+    assert found(connection, FOUND[name], 10) > 0
 
 
 @pytest.mark.parametrize(
@@ -162,8 +177,7 @@ def test_a_page_without_a_line_touches_hardly_a_row(
 def test_runs_that_are_not_completed_are_found_among_many_that_are(
     connection: psycopg.Connection[Any], statuses: list[str], runs: int
 ) -> None:
-    connection.execute("SET plan_cache_mode = force_generic_plan")
-    connection.execute("SET enable_seqscan = off")
+    plan_for(connection, by_values=False)
     filters = {"status": statuses, "not_completed": True}
     statement = reading.runs_statement(frozenset(), frozenset(filters))
     line = f"LIN-26-{LINES:06d}"

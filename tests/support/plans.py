@@ -7,10 +7,19 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.sql import SQL, Literal
 
+from ledger.api.lane import PLANNED_BY_VALUES, PLANNED_ONCE
+
 _COUNTED = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
 
 _TYPES = {datetime: "timestamptz", date: "date", bool: "bool", int: "bigint"}
 """As the driver names them; what is not here it leaves to the statement."""
+
+
+def plan_for(connection: psycopg.Connection[Any], *, by_values: bool) -> None:
+    """Have statements planned as the edge's reads are: once, or each time by their values."""
+    plans, walks = PLANNED_BY_VALUES if by_values else PLANNED_ONCE
+    connection.execute("SELECT set_config('plan_cache_mode', %s, false)", (plans,))
+    connection.execute("SELECT set_config('enable_seqscan', %s, false)", (walks,))
 
 
 def _touched(plan: dict[str, Any]) -> float:

@@ -32,13 +32,19 @@ Tenant = tuple[str, str]
 # What holds for the statements after it. Most are planned once a connection, whatever their
 # parameters: they follow an index in order, and to plan one anew takes as long as to execute it, or
 # three times as long. Since such a plan stays, it must follow the index on a table that is empty
-# too. Where the best way depends on the values, PostgreSQL may look at them.
+# too. Where the best way depends on the values, PostgreSQL looks at them each time: left to itself
+# it would settle on one plan for all, by what the first few asked for.
 _SCOPE = """
 SELECT set_config('ledger.organization_id', %(organization)s, true),
        set_config('ledger.workspace_id', %(workspace)s, true),
        set_config('plan_cache_mode', %(plans)s, true),
        set_config('enable_seqscan', %(walks)s, true)
 """
+
+
+PLANNED_ONCE = ("force_generic_plan", "off")
+PLANNED_BY_VALUES = ("force_custom_plan", "on")
+"""How a statement is planned, and whether a plan may walk through whole tables."""
 
 
 class Asked:
@@ -286,5 +292,5 @@ class Lane:
 def _scope_of(asked: Asked) -> Mapping[str, str]:
     """The parameters of its scope."""
     organization, workspace = asked.tenant
-    plans, walks = ("auto", "on") if asked.by_values else ("force_generic_plan", "off")
+    plans, walks = PLANNED_BY_VALUES if asked.by_values else PLANNED_ONCE
     return {"organization": organization, "workspace": workspace, "plans": plans, "walks": walks}
