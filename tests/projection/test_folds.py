@@ -36,7 +36,7 @@ def test_folds_are_what_they_would_be_if_all_were_kept(
         stored.update({fold[0]: fold.copy() for fold in kept.take_changed(most)})
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, few in {"_KEPT": 5, "_UNPACKED": 3, "_PACKED": 4}.items():
+        for name, few in {"_KEPT": 5, "_UNPACKED": 3, "_PACKED": 4, "_PACKED_IN_ALL": 6}.items():
             patch.setattr(folds, name, few)
         for number, (keys, most) in enumerate(steps):
             missing = kept.recall(keys)
@@ -48,6 +48,7 @@ def test_folds_are_what_they_would_be_if_all_were_kept(
             assert all(kept[key] == whole.get(key, [key]) for key in keys)
             store(most)
             assert in_memory(kept) <= 9 + kept.waiting
+            assert len(kept._packed) <= max(0, 6 - len(kept._packed_changed))
         store(None)
     assert kept.waiting == 0
     assert stored == whole

@@ -19,7 +19,9 @@ _KEPT = 20_000
 
 _UNPACKED = 5_000
 _PACKED = 80_000
-"""Folds that can be: of a line an object has 3 to 5 KB, its bytes have 700, the key included."""
+_PACKED_IN_ALL = 160_000
+"""Folds that can be, and with those that wait to be stored: of a line an object has 3 to 5 KB, its
+bytes have 700, the key included."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ class Folds(Generic[K, R]):
             key, fold = self._folds.popitem(last=False)
             packed = self._packed_changed if key in self._changed else self._packed
             packed[key] = self._packing.pack(fold)
-        while len(self._packed) > _PACKED:
+        most = min(_PACKED, _PACKED_IN_ALL - len(self._packed_changed))
+        while len(self._packed) > max(0, most):
             self._packed.popitem(last=False)
 
     def _unpack(self, key: K) -> bool:
