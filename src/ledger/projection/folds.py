@@ -19,7 +19,7 @@ _KEPT = 20_000
 
 _UNPACKED = 5_000
 _PACKED = 80_000
-_PACKED_IN_ALL = 160_000
+_PACKED_IN_ALL = 110_000
 """Folds that can be, and with those that wait to be stored: of a line an object has 3 to 5 KB, its
 bytes have 700, the key included."""
 

@@ -32,8 +32,8 @@ _BUILDER = 7_300_005
 """Advisory lock of whoever builds a generation of a view; the second key is the view's."""
 
 _BATCH = 5000
-_WAITING = 150_000
-"""Changed rows that wait to be written: most change again, and packed they take some 100 MB. When
+_WAITING = 175_000
+"""Changed rows that wait to be written: most change again, and packed they take some 120 MB. When
 there are more, the half that waits longest is written: of lines that rest, or are closed."""
 
 _STORED = 2000
