@@ -5,12 +5,11 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-from psycopg.rows import tuple_row
 
 from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
@@ -19,13 +18,12 @@ from ledger.domain.values import CAUSES, EXECUTION_MODELS, day_of, week_of
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 from projections import lists, reading
-from tests.conftest import _execute, _named
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
-from tests.support.plans import cost, plan_for
+from tests.support.plans import cost, worked
 from tests.support.racers import SLOTS, Racer, fast_idling, now, parsed, principal
 from tests.support.time_travel import OF_A_LINE, OTHER, WORKSPACES, Answer, as_of, told
-from tests.support.views import projecting, query, report, until
+from tests.support.views import query, report, until
 
 # Costs.
 
@@ -46,16 +44,7 @@ class Past(NamedTuple):
 @pytest.fixture(scope="module")
 def past(server: EmbeddedPostgres) -> Iterator[Past]:
     """2,000 lines in two organizations, activated one after the other, with changes throughout."""
-    _execute(server.url, "CREATE DATABASE plan TEMPLATE ledger_template STRATEGY FILE_COPY")
-    conninfo = _named(server.url, "plan")
-    with fast_idling(conninfo, idle_after=timedelta(days=1)) as writer:
-        ends = work(writer)
-    with projecting(conninfo) as projector:
-        projector.catch_up()
-    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
-        connection.execute("VACUUM ANALYZE")
-        connection.execute("SET ROLE ledger_api")
-        plan_for(connection, by_values=False)
+    with worked(server, "plan", work) as (connection, ends):
         at = [
             connection.execute(
                 "SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = %s", (end,)
@@ -63,7 +52,7 @@ def past(server: EmbeddedPostgres) -> Iterator[Past]:
             for end in (ends[0], ends[ROUNDS // 2])
         ]
         first = "SELECT run_id FROM ledger.run ORDER BY position LIMIT 1"
-        ((run,),) = connection.execute(first).fetchall()
+        ((run,),) = connection.execute(first.encode()).fetchall()
         yield Past(connection, *at, run)
 
 

@@ -2,12 +2,11 @@
 
 import random
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-from psycopg.rows import tuple_row
 
 from ledger.application.command import Receipt
 from ledger.application.commands import Pause
@@ -16,11 +15,9 @@ from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
 from ledger.store.embedded import EmbeddedPostgres
 from projections import feeds
-from tests.conftest import _execute, _named
 from tests.support.facts import ORGANIZATION, activation, fact
-from tests.support.plans import Cost, cost, plan_for
-from tests.support.racers import fast_idling, parsed
-from tests.support.views import projecting
+from tests.support.plans import Cost, cost, worked
+from tests.support.racers import parsed
 
 OTHER = "ORG-26-000002"
 WORKSPACES = ["WS-26-000001", "WS-26-000002"]
@@ -42,22 +39,11 @@ class Past(NamedTuple):
 @pytest.fixture(scope="module")
 def past(server: EmbeddedPostgres) -> Iterator[Past]:
     """Two organizations take turns; of some lines, workspaces, types and commands there are few."""
-    name = "feed_plans"
-    _execute(server.url, f"CREATE DATABASE {name} TEMPLATE ledger_template STRATEGY FILE_COPY")
-    conninfo = _named(server.url, name)
-    with fast_idling(conninfo, idle_after=timedelta(days=1)) as writer:
-        work(writer)
-    with projecting(conninfo) as projector:
-        projector.catch_up()
-    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
-        connection.execute("VACUUM ANALYZE")
-        connection.execute("SET ROLE ledger_api")
-        plan_for(connection, by_values=True)
+    with worked(server, "feed_plans", work, by_values=True) as (connection, _):
         late = f"SELECT recorded_at FROM ledger.ledger_events OFFSET {EVENTS * 9 // 10} LIMIT 1"
         ((at,),) = connection.execute(late.encode()).fetchall()
         ((end,),) = connection.execute("SELECT max(position) FROM ledger.event").fetchall()
         yield Past(connection, at, end)
-    _execute(server.url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def work(writer: Writer) -> None:

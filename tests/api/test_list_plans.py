@@ -1,12 +1,10 @@
 """What a page of lines costs: rows in proportion to the page, however few are what is asked for."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.rows import tuple_row
 
 from ledger.application.writer import Writer
 from ledger.domain.values import (
@@ -18,12 +16,11 @@ from ledger.domain.values import (
 )
 from ledger.store.embedded import EmbeddedPostgres
 from projections import lists, reading
-from tests.conftest import _execute, _named
 from tests.support.facts import ORGANIZATION, activation, fact
-from tests.support.plans import cost, plan_for
-from tests.support.racers import fast_idling, now
+from tests.support.plans import cost, plan_for, worked
+from tests.support.racers import now
 from tests.support.time_travel import OTHER, WORKSPACES
-from tests.support.views import projecting, report
+from tests.support.views import report
 
 LINES, RUNS, RARE = 2_000, 800, 3
 TENANT = {"organization": ORGANIZATION}
@@ -33,15 +30,7 @@ USUAL, SELDOM = WORKSPACES
 @pytest.fixture(scope="module")
 def connection(server: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any]]:
     """Many lines that are alike, and three at the list's end that are like none of them."""
-    _execute(server.url, "CREATE DATABASE lists TEMPLATE ledger_template STRATEGY FILE_COPY")
-    conninfo = _named(server.url, "lists")
-    with fast_idling(conninfo, idle_after=timedelta(days=1)) as writer:
-        work(writer)
-    with projecting(conninfo) as projector:
-        projector.catch_up()
-    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
-        connection.execute("VACUUM ANALYZE")
-        connection.execute("SET ROLE ledger_api")
+    with worked(server, "lists", work) as (connection, _):
         yield connection
 
 

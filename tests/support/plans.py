@@ -1,18 +1,47 @@
 """What a statement costs: the rows that its plan touches, as a service would have it planned."""
 
 import re
-from datetime import date, datetime
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
+from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Literal
 
 from ledger.api.lane import PLANNED_BY_VALUES, PLANNED_ONCE
+from ledger.application.writer import Writer
+from ledger.store.embedded import EmbeddedPostgres
+from tests.conftest import _execute, _named
+from tests.support.racers import fast_idling
+from tests.support.views import projecting
+
+T = TypeVar("T")
 
 _COUNTED = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
 
 _TYPES = {datetime: "timestamptz", date: "date", bool: "bool", int: "bigint"}
 """As the driver names them; what is not here it leaves to the statement."""
+
+
+@contextmanager
+def worked(
+    server: EmbeddedPostgres, name: str, work: Callable[[Writer], T], *, by_values: bool = False
+) -> Iterator[tuple[psycopg.Connection[Any], T]]:
+    """A database of its own after some work, as the edge's reads see it; and what the work gave."""
+    _execute(server.url, f"CREATE DATABASE {name} TEMPLATE ledger_template STRATEGY FILE_COPY")
+    conninfo = _named(server.url, name)
+    with fast_idling(conninfo, idle_after=timedelta(days=1)) as writer:
+        given = work(writer)
+    with projecting(conninfo) as projector:
+        projector.catch_up()
+    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+        connection.execute("VACUUM ANALYZE")
+        connection.execute("SET ROLE ledger_api")
+        plan_for(connection, by_values=by_values)
+        yield connection, given
+    _execute(server.url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def plan_for(connection: psycopg.Connection[Any], *, by_values: bool) -> None:

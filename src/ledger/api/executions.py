@@ -80,7 +80,7 @@ class Filters(Query):
         return {name: words for name in names if (words := split(getattr(self, name))) is not None}
 
 
-def each_once(chosen: Mapping[str, list[str]]) -> dict[str, list[str]]:
+def _each_once(chosen: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """The filters, each with its words once, as the statements want them."""
     return {name: list(dict.fromkeys(words)) for name, words in chosen.items()}
 
@@ -143,7 +143,7 @@ async def lines_page(
 ) -> Reply:
     """A page of lines, each as the list shows it or ``whole``, with the detail's keys too."""
     chosen = query.chosen()
-    filters = tenant_filters(principal) | each_once(chosen)
+    filters = tenant_filters(principal) | _each_once(chosen)
     if query.cursor is not None:
         filters["after"] = _record_key(decode_cursor(query.cursor, chosen))
     by_values = lists.is_best_by_values(filters)
@@ -185,7 +185,7 @@ async def summarize_executions(
     min_position: MinPosition = None,
 ) -> Response:
     """Counts by state, model, product line and open cause, zero-filled; the list's filters."""
-    filters = tenant_filters(principal) | each_once(query.chosen())
+    filters = tenant_filters(principal) | _each_once(query.chosen())
     # Lines are counted one by one where several tags are asked for, and in the past.
     by_values = "project_tag" in filters or query.as_of is not None
     read = Read(request, principal, query, min_position, _VIEW, by_values=by_values)
