@@ -81,7 +81,7 @@ def list_statement(filters: Mapping[str, Any], past: bool = False, whole: bool =
     return _statement(frozenset(filters), tuple(widths.items()), past, whole)
 
 
-def is_best_by_values(filters: Collection[str]) -> bool:
+def is_best_by_values(filters: Collection[str], past: bool = False) -> bool:
     """Whether a page's plan should depend on the values, on how many lines have them.
 
     Where few have them, these are looked through; where most have them, the list is.
@@ -89,7 +89,7 @@ def is_best_by_values(filters: Collection[str]) -> bool:
     names = frozenset(filters)
     if names.isdisjoint(_TENANTS):
         return not names <= {"after"}
-    return "project_tag" in names and not _is_in_tags(names)
+    return "project_tag" in names and (past or not _is_in_tags(names))
 
 
 def _is_in_tags(filters: frozenset[str]) -> bool:

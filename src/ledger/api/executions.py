@@ -146,7 +146,7 @@ async def lines_page(
     filters = tenant_filters(principal) | _each_once(chosen)
     if query.cursor is not None:
         filters["after"] = _record_key(decode_cursor(query.cursor, chosen))
-    by_values = lists.is_best_by_values(filters)
+    by_values = lists.is_best_by_values(filters, past=query.as_of is not None)
     read = Read(request, principal, query, min_position, _VIEW, by_values=by_values)
 
     def finish(rows: Sequence[Any]) -> Reply:
