@@ -128,12 +128,11 @@ _OF_SOME_PAIR = " AND ".join(f"l.{name} = ANY('{{{','.join(_ALL[name])}}}')" for
 
 def _present(walks: "_Walks") -> str:
     """Lines as they are."""
-    if not walks.filters & _TENANTS:
-        some_pair = _OF_SOME_PAIR if walks.filters.intersection(_PAIR) else "true"
-        return walks.along("ledger.execution", _SHOWN, (), some_pair)
-    if walks.filters & {"project_tag", "blocked_cause"}:
-        return walks.along("ledger.execution", _SHOWN, ())
-    return walks.along("ledger.execution", _SHOWN, (_PAIR, ("state",), ("workspace_id",)))
+    is_pair_alone = walks.filters.isdisjoint(_TENANTS) and not walks.filters.isdisjoint(_PAIR)
+    known = _OF_SOME_PAIR if is_pair_alone else "true"
+    is_of_few = walks.filters & {"project_tag", "blocked_cause"}
+    groups = () if is_of_few else (_PAIR, ("state",), ("workspace_id",))
+    return walks.along("ledger.execution", _SHOWN, groups, known)
 
 
 def _tagged(walks: "_Walks") -> str:
@@ -150,15 +149,13 @@ _THEN = "l.line_id, l.record_key, l.execution_model"
 def _activated(walks: "_Walks") -> str:
     """Lines of the past where nothing that changes is asked for: those activated by then."""
     known = "l.activated <= p.position"
-    groups = (_PAIR, ("workspace_id",)) if walks.filters & _TENANTS else ()
-    return walks.along("ledger.execution", _THEN, groups, known)
+    return walks.along("ledger.execution", _THEN, (_PAIR, ("workspace_id",)), known)
 
 
 def _intervals(walks: "_Walks") -> str:
     """… and where it is: those whose interval at the position fits."""
     known = "l.opened <= p.position AND l.ended > p.position"
-    is_led = walks.filters & _TENANTS and "state" in walks.filters
-    groups = (("state",), ("workspace_id",)) if is_led else ()
+    groups = (("state",), ("workspace_id",)) if "state" in walks.filters else ()
     return walks.along("ledger.execution_interval", _THEN, groups, known)
 
 
@@ -178,10 +175,11 @@ class _Walks:
     ) -> str:
         """The walks along a table's indexes that begin with these groups of filters.
 
-        The groups in order of their worth: those that would make too many walks are left out.
+        The groups in order of their worth: those that would make too many walks are left out. There
+        is one walk where no tenant is given: across tenants no index has the list's order.
         """
         led: list[str] = []
-        for group in groups:
+        for group in groups if self.filters & _TENANTS else ():
             if self.filters.isdisjoint(group):
                 continue
             if prod(len(self._values(name)) for name in (*led, *group)) <= _MOST_WALKS:

@@ -7,13 +7,7 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.domain.values import (
-    EXECUTION_MODELS,
-    PRODUCT_LINES,
-    STATES,
-    day_of,
-    week_of,
-)
+from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, STATES, day_of, week_of
 from ledger.store.embedded import EmbeddedPostgres
 from projections import lists, reading
 from tests.support.facts import ORGANIZATION, activation, fact
