@@ -4,7 +4,7 @@ Facts are called by their type, commands and management acts by names of their o
 merely causes (a line waking up, the runs that its closing cancels) is no write of anybody.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from ledger.domain import api_key, refusals
@@ -12,7 +12,7 @@ from ledger.domain import endpoint as endpoints
 from ledger.domain import execution_events as lines
 from ledger.domain import run as runs
 from ledger.domain.recorded import Event, Recorded
-from projections.published import SUBJECTS
+from projections.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH
 
 Kind = Literal["fact", "command", "refused"]
 
@@ -50,6 +50,12 @@ _FACTS: Mapping[type[Event], str] = {
     runs.RunFailed: "run.failed",
     runs.RunCancelled: "run.cancelled",
 }
+
+FACT_TYPES: Sequence[tuple[str, str]] = (
+    *((action, PUBLISHED[event].name) for event, action in _FACTS.items()),
+    (_FACTS[lines.HealthSignalReported], UNCHANGED_HEALTH),
+)
+"""(action, type): what the events of accepted facts are called in histories and feeds."""
 
 _COMMANDS: Mapping[type[Event], str] = {
     lines.Paused: "execution.pause",

@@ -8,6 +8,8 @@ since instants of recording rise with it.
 from collections.abc import Mapping
 from functools import cache
 
+from projections.audited import FACT_TYPES
+
 ENVELOPE = (
     """'"id":"EVT-' || e.number || '","type":"' || e.type || '",' || e.told || ',' || e.said"""
 )
@@ -43,6 +45,7 @@ _FILTERS: Mapping[str, str] = {
     "action": "e.action = ANY(%(action)s)",
     "succeeded": "e.audit IN ('fact', 'command')",
     "refused": "e.audit = 'refused'",
+    "fact": "e.audit = 'fact'",
     "no_fact": "e.audit IN ('command', 'refused')",
 }
 """``organization`` and ``workspace`` are the credential's own."""
@@ -51,6 +54,11 @@ _SAME = (("organization_id", "organization"), ("workspace_id", "workspace"))
 """(what is asked for, the credential's own): told apart before any row is looked at."""
 
 _TENANT = frozenset(name for pair in _SAME for name in pair)
+_OWNER = frozenset({"organization", "organization_id"})
+
+_BEFORE_ACTIONS = frozenset({"actor_id", "actor_type", "workspace", "workspace_id", "no_fact"})
+"""Filters of the audit log that say where to walk, so that actions are looked at on the way. (Of a
+type and a kind of actor PostgreSQL expects so few that it would not walk, but sort.)"""
 
 # A line's events are all of one tenant: its first one tells whose, so that another's line costs
 # one row, however long it is.
@@ -89,7 +97,7 @@ ORDER BY {order} LIMIT %(limit)s
 # Each type by itself, so that a rare one is found without a walk through all others.
 _WALK_TYPES = """
 SELECT one.position, one.item
-FROM (SELECT DISTINCT unnest(%(type)s::text[])) AS wanted (type) CROSS JOIN LATERAL (
+FROM ({types}) AS wanted (type) CROSS JOIN LATERAL (
     SELECT e.position, {item} AS item FROM ledger.event AS e
     WHERE (e.organization_id, e.type, e.position) > ({value}wanted.type, {after})
       AND (e.organization_id, e.type, e.position) <= ({value}wanted.type, {until})
@@ -97,6 +105,24 @@ FROM (SELECT DISTINCT unnest(%(type)s::text[])) AS wanted (type) CROSS JOIN LATE
     ORDER BY e.organization_id{way}, e.type{way}, e.position{way} LIMIT %(limit)s
 ) AS one
 ORDER BY one.position{way} LIMIT %(limit)s
+"""
+
+_TYPES = "SELECT DISTINCT unnest(%(type)s::text[])"
+
+# The types of facts by what the audit log calls them. (Actions need not be looked at any more.)
+_TYPES_OF_ACTIONS = f"""
+SELECT told.type FROM (VALUES {", ".join(map(str, FACT_TYPES))}) AS told (action, type)
+WHERE told.action = ANY(%(action)s)
+"""
+
+# By actions: facts by their types, and what is no fact, which no history tells and so has no type.
+# Each type costs a page of rows; of so many actions that most entries fit, all are looked at.
+_FEW_ACTIONS = "cardinality(%(action)s::text[]) <= 8"
+_WALK_ACTIONS = f"""
+(SELECT * FROM ({{facts}}) AS e WHERE {_FEW_ACTIONS})
+UNION ALL (SELECT * FROM ({{others}}) AS e WHERE {_FEW_ACTIONS})
+UNION ALL (SELECT * FROM ({{all}}) AS e WHERE NOT {_FEW_ACTIONS})
+ORDER BY position{{way}} LIMIT %(limit)s
 """
 
 # All that feeds carry after a position, with what a stream is chosen by.
@@ -139,16 +165,8 @@ def feed_statement(filters: frozenset[str], backwards: bool = False) -> str:
     Those after ``after``; ``backwards`` the last of them before ``before``, the newest first.
     """
     item = f"'{{' || {ENVELOPE} || '}}'"
-    gates, plain = _told_apart(filters)
-    owner = next((f for f in ("organization", "organization_id") if f in plain), None)
-    if "type" in plain and owner is not None and "service_line_id" not in plain:
-        rows = _WALK_TYPES.format(
-            item=item,
-            value=f"%({owner})s, ",
-            where=_where(plain - {owner, "type"}, "e.in_feed", *gates),
-            way=_way(backwards),
-            **_bounds(filters, backwards),
-        )
+    if "type" in filters and filters & _OWNER and "service_line_id" not in filters:
+        rows = _walk_types(_TYPES, item, filters, "e.in_feed", backwards)
     else:
         rows = _walk(item, filters, "e.in_feed", backwards)
     return _PAGE.format(position=_FEED_POSITION, rows=rows, way=_way(backwards))
@@ -157,7 +175,15 @@ def feed_statement(filters: frozenset[str], backwards: bool = False) -> str:
 @cache
 def audit_statement(filters: frozenset[str], backwards: bool = False) -> str:
     """(position, entry's position, entry JSON) rows; one of nulls where there is none."""
-    rows = _walk(_ENTRY, filters, "e.audit IS NOT NULL", backwards)
+    always = "e.audit IS NOT NULL"
+    rows = _walk(_ENTRY, filters, always, backwards)
+    if "action" in filters and filters & _OWNER and not filters & _BEFORE_ACTIONS:
+        rows = _WALK_ACTIONS.format(
+            facts=_walk_types(_TYPES_OF_ACTIONS, _ENTRY, filters | {"fact"}, always, backwards),
+            others=_walk(_ENTRY, filters | {"no_fact"}, always, backwards),
+            all=rows,
+            way=_way(backwards),
+        )
     return _PAGE.format(position=_VIEW_POSITION, rows=rows, way=_way(backwards))
 
 
@@ -181,6 +207,21 @@ def _walk(item: str, filters: frozenset[str], always: str, backwards: bool) -> s
         value="".join(f"%({name})s, " for name in fixed),
         where=_where(plain, always, *gates),
         order=", ".join(f"{name}{_way(backwards)}" for name in (*fixed.values(), "e.position")),
+        **_bounds(filters, backwards),
+    )
+
+
+def _walk_types(
+    types: str, item: str, filters: frozenset[str], always: str, backwards: bool
+) -> str:
+    gates, plain = _told_apart(filters)
+    (owner,) = plain & _OWNER
+    return _WALK_TYPES.format(
+        types=types,
+        item=item,
+        value=f"%({owner})s, ",
+        where=_where(plain - {owner, "type", "action"}, always, *gates),
+        way=_way(backwards),
         **_bounds(filters, backwards),
     )
 

@@ -311,6 +311,9 @@ def busy(edge: Edge) -> Tenant:
         kind = dice.choice(["paused", "resumed", "praised"])
         edge.send(fact(f"service_line.{kind}", line, **dice.choice([{}, person])), tenant.token)
         edge.send(fact("execution.checked_in", line), tenant.token)
+        # One that changes the line's health, or one that does not.
+        signal = {"signal": "sla_compliance", "status": dice.choice(["green", "red"])}
+        edge.send(fact("health.signal_reported", line, signal), tenant.token)
         tenant.pause(dice.choice([*lines, "LIN-26-999997"]))
         edge.post(f"/v1/execution/{line}/resume", tenant.token)
     return tenant
@@ -329,12 +332,16 @@ def test_the_order_is_the_logs_whatever_the_pages(busy: Tenant) -> None:
 FILTERS: list[dict[str, str]] = [
     {"outcome": "refused"}, {"outcome": "succeeded"}, {"action": "execution.pause"},
     {"action": "execution.checked_in,execution.resume"}, {"action": "key.create"},
+    {"action": "health.signal_reported"}, {"action": "service_line.paused,key.create"},
+    {"action": "health.signal_reported,service_line.resumed,execution.pause,write.omitted"},
     {"action": "service_line.praised"}, {"action": "nothing.of_the_kind"},
     {"actor_id": "USR-1"}, {"actor_type": "user"}, {"actor_type": "agent"},
     {"actor_type": "user", "outcome": "refused"},
     {"action": "execution.pause", "outcome": "refused"},
     {"action": "execution.pause,service_line.paused", "outcome": "succeeded"},
     {"action": "key.create", "actor_id": "cli"},
+    {"action": "service_line.paused,execution.pause", "actor_type": "user"},
+    {"action": "health.signal_reported,key.create", "outcome": "succeeded"},
 ]  # fmt: skip
 
 
@@ -349,7 +356,9 @@ def test_filters_choose_what_they_say(busy: Tenant, params: dict[str, str]) -> N
             and entry["actor"]["type"] == params.get("actor_type", entry["actor"]["type"])
         )
 
-    assert busy.log(**params) == [entry for entry in busy.log() if fits(entry)]
+    fitting = [entry for entry in busy.log() if fits(entry)]
+    assert busy.log(**params) == fitting
+    assert busy.log(**params, limit=3) == fitting
 
 
 def test_bounds_are_instants_of_recording(busy: Tenant) -> None:

@@ -15,6 +15,7 @@ from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
 from ledger.store.embedded import EmbeddedPostgres
 from projections import feeds
+from projections.audited import FACT_TYPES
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import Cost, cost, worked
 from tests.support.racers import parsed
@@ -117,6 +118,9 @@ AUDIT = ORG | {"organization_id": ORGANIZATION}
 REFUSED = {"refused": "refused", "no_fact": True}
 COMMANDS = {"action": ["execution.pause", "key.create"], "no_fact": True}
 
+BLOCKED = {"action": ["execution.blocked", "key.create"]}
+RESUMED = {"action": ["service_line.resumed"]}
+
 AUDITS: dict[str, dict[str, Any]] = {
     "organization": AUDIT,
     "administrator": {"organization_id": ORGANIZATION},
@@ -135,6 +139,17 @@ AUDITS: dict[str, dict[str, Any]] = {
     "rare actor, refused": AUDIT | REFUSED | {"actor_id": VISITOR},
     "commands, narrow": AUDIT | NARROW | COMMANDS,
     "refused commands": AUDIT | REFUSED | COMMANDS,
+    "action": AUDIT | {"action": ["execution.checked_in"]},
+    "rare actions": AUDIT | BLOCKED,
+    "action, only refused": AUDIT | RESUMED,
+    "missing action": AUDIT | {"action": ["run.failed"]},
+    "unknown action": AUDIT | {"action": ["no.such"]},
+    "all actions": AUDIT | {"action": sorted({action for action, _ in FACT_TYPES})},
+    "rare actions, administrator": {"organization_id": ORGANIZATION} | BLOCKED,
+    "rare actions, succeeded": AUDIT | BLOCKED | {"succeeded": "succeeded"},
+    "refused actions": AUDIT | BLOCKED | REFUSED,
+    "rare actions, rare actor": AUDIT | BLOCKED | {"actor_id": VISITOR},
+    "action, another organization": ORG | {"organization_id": OTHER} | BLOCKED,
     "another organization": ORG | {"organization_id": OTHER},
     "refused, another organization": ORG | {"organization_id": OTHER} | REFUSED,
 }
@@ -201,6 +216,9 @@ def test_the_measure_finds_what_there_is(past: Past) -> None:
     assert 0 < found(AUDITS["refused"], feeds.audit_statement) < LIMIT
     assert 0 < found(AUDITS["commands"], feeds.audit_statement) < LIMIT
     assert 0 < found(AUDITS["rare actor"], feeds.audit_statement) < LIMIT
+    assert 0 < found(AUDITS["rare actions"], feeds.audit_statement) < LIMIT
+    assert 0 < found(AUDITS["action, only refused"], feeds.audit_statement) < LIMIT
+    assert found(AUDITS["action"], feeds.audit_statement) == LIMIT
 
 
 def test_one_event_is_one_row(past: Past) -> None:
