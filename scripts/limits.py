@@ -8,6 +8,7 @@ own. What it takes for rows that are written is in `copying.py`.
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import pickle
@@ -182,7 +183,7 @@ def serve_limit(name: str, workers: int, folder: Path, sizes: Sequence[int] = ()
 
 @dataclass
 class StatementJob:
-    """The statements to go through, each connection beginning elsewhere, and how many of those."""
+    """The statements to go through, shared out over the connections, and how many of those."""
 
     url: str
     queries: list[Query]
@@ -192,7 +193,10 @@ class StatementJob:
 
 
 def statement_rate(job: StatementJob, processes: int) -> float:
-    """Executions a second, the connections shared out over processes as ours are over workers."""
+    """Executions a second, the connections shared out over processes as ours are over workers.
+
+    No statement is executed twice before all have been.
+    """
     shares = [
         job.connections // processes + (n < job.connections % processes) for n in range(processes)
     ]
@@ -201,8 +205,9 @@ def statement_rate(job: StatementJob, processes: int) -> float:
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in shares
     ]
     try:
-        for child, share in zip(children, shares, strict=True):
-            pipe(child.stdin).write(pickle.dumps(job.__dict__ | {"connections": share}))
+        for n, (child, share) in enumerate(zip(children, shares, strict=True)):
+            part = {"connections": share, "queries": job.queries[n::processes]}
+            pipe(child.stdin).write(pickle.dumps(job.__dict__ | part))
             pipe(child.stdin).flush()
         for child in children:
             pipe(child.stdout).readline()  # connected
@@ -234,17 +239,19 @@ async def execute_statements(job: StatementJob) -> float:
     began = time.perf_counter() + job.warm_up
     stop = began + job.seconds
 
-    async def client(connection: psycopg.AsyncConnection[Any], at: int) -> int:
+    async def client(connection: psycopg.AsyncConnection[Any], queries: Sequence[Query]) -> int:
         count = 0
         cursor = connection.cursor(binary=True)
-        while (now := time.perf_counter()) < stop:
-            at = (at + 1) % len(job.queries)
-            await cursor.execute(*job.queries[at], prepare=True)
+        for query in itertools.cycle(queries):
+            if (now := time.perf_counter()) >= stop:
+                break
+            await cursor.execute(*query, prepare=True)
             await cursor.fetchall()
             count += now >= began
         return count
 
-    counts = await asyncio.gather(*(client(each, 17 * at) for at, each in enumerate(connections)))
+    shares = [job.queries[n :: job.connections] for n in range(job.connections)]
+    counts = await asyncio.gather(*map(client, connections, shares))
     rate = sum(counts) / (time.perf_counter() - began)
     for connection in connections:
         await connection.close()
