@@ -1,7 +1,9 @@
 """Statements that travel together: what each gives, what an error leaves, and that none waits."""
 
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -163,16 +165,41 @@ def test_much_both_ways_at_once_ends(pipeline: Pipeline) -> None:
     assert pipeline.run() == [expected] * 6
 
 
-def test_what_is_heard_meanwhile_is_kept_for_the_listener(
-    pipeline: Pipeline, conninfo: str
+@pytest.mark.parametrize("how", ["pipeline", "psycopg"])
+def test_what_is_heard_meanwhile_ends_the_next_wait_at_once(
+    pipeline: Pipeline, conninfo: str, how: str
 ) -> None:
     pipeline.connection.execute("LISTEN told")
     with psycopg.connect(conninfo, autocommit=True) as other:
         other.execute("NOTIFY told, 'x'")
-    pipeline.run(ALL)
-    # At once: nothing more will come that would wake one who waits at the socket.
-    heard = [notify.payload for notify in pipeline.connection.notifies(timeout=0, stop_after=1)]
-    assert heard == ["x"]
+    # Taken from the socket now: nothing more will come that would wake one who waits at it.
+    if how == "pipeline":
+        pipeline.run(ALL)
+    else:
+        pipeline.connection.execute("SELECT 1")
+    assert seconds_of(lambda: pipeline.wait(60)) < 30
+    assert seconds_of(lambda: pipeline.wait(0.1)) >= 0.1
+
+
+def test_a_wait_ends_with_a_notification_or_with_the_connection(
+    pipeline: Pipeline, conninfo: str
+) -> None:
+    pipeline.connection.execute("LISTEN told")
+    backend = pipeline.connection.info.backend_pid
+    with psycopg.connect(conninfo, autocommit=True) as other, ThreadPoolExecutor(1) as beside:
+        waiting = beside.submit(seconds_of, lambda: pipeline.wait(60))
+        other.execute("NOTIFY told, 'x'")
+        assert waiting.result() < 30
+        waiting = beside.submit(pipeline.wait, 60)
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", (backend,))
+        with pytest.raises(psycopg.OperationalError):
+            waiting.result() or pipeline.wait(60)  # it may see the end only the second time
+
+
+def seconds_of(work: Callable[[], None]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
 
 
 def test_a_lost_connection_is_told_and_closed(pipeline: Pipeline, conninfo: str) -> None:

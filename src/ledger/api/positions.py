@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from ledger.store.listening import Ear
+
 _logger = logging.getLogger(__name__)
 
 WAIT_SECONDS = 2.0
@@ -125,6 +127,7 @@ class ViewPositions:
             options="-c role=ledger_api",
         )
         async with connection:
+            ear = Ear(connection)
             await connection.execute("LISTEN ledger_views")
             cursor = await connection.execute(_ALL)
             rows = await cursor.fetchall()
@@ -133,8 +136,7 @@ class ViewPositions:
             for name, position, _ in rows:
                 self._announce(name, position)
             self._settle()
-            async for notification in connection.notifies():
-                self._hear(*notification.payload.split(" "))
+            await ear.listen(lambda payload: self._hear(*payload.split(" ")))
 
     def _hear(self, names: str, what: str) -> None:
         """Take in that views, named with commas between them, stopped or reached a position."""

@@ -30,6 +30,7 @@ from ledger.feed.roster import MOST_IN_FLIGHT, Opener, Roster, Watched, secrets_
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt, Sender
 from ledger.feed.verdict import FAILING_FOR, Claimed, Result, Verdict
+from ledger.store.listening import Ear
 
 _logger = logging.getLogger(__name__)
 
@@ -133,15 +134,18 @@ class Dispatcher:
     async def _listening(self, hear: Callable[[], bool]) -> AsyncIterator[None]:
         """Hear when the views move, on a connection of its own."""
 
+        def heard(_: str) -> None:
+            if hear():
+                self._wake.set()
+
         async def listen() -> None:
             while True:
                 try:
                     async with await connect(self._conninfo) as connection:
+                        ear = Ear(connection)
                         await connection.execute("LISTEN ledger_views")
                         hear()
-                        async for _ in connection.notifies():
-                            if hear():
-                                self._wake.set()
+                        await ear.listen(heard)
                 except (psycopg.Error, OSError) as error:
                     _logger.warning("dispatcher cannot follow the views: %s", error)
                     await asyncio.sleep(_HEAL_SECONDS)

@@ -338,15 +338,13 @@ class Projector:
         self._disconnect()
 
     def _follow(self) -> None:
-        connection = self._connect().connection
-        connection.execute("LISTEN ledger_events")
+        pipeline = self._connect()
+        pipeline.connection.execute("LISTEN ledger_events")
         looked_at = time.monotonic()
         while not self._stopping.is_set():
-            # After less than a whole batch there is no more, unless it was told of meanwhile: the
-            # connection keeps what it hears until it is asked.
+            # After less than a whole batch there is no more, unless it was told of meanwhile.
             if self.run_once() < _BATCH:
-                for _ in connection.notifies(timeout=0.25, stop_after=1):
-                    pass
+                pipeline.wait(0.25)
             if time.monotonic() - looked_at > _HEAL_SECONDS:
                 looked_at = time.monotonic()
                 if self._is_rebuilt():

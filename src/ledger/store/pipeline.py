@@ -69,6 +69,8 @@ class Pipeline:
         self._due: list[_Due] = []
         self._socket = select.poll()
         self._socket.register(self._pg.socket, select.POLLIN)
+        self._has_heard = False
+        connection.add_notify_handler(self._hear)
 
     def send(self, *statements: Statement) -> None:
         """Have statements carried out while the caller goes on, as the first of the next ``run``.
@@ -92,10 +94,20 @@ class Pipeline:
             due, self._due = self._due, []
             found, error = self._receive(due)
             self._pg.exit_pipeline_mode()
-        self._hear()
+        self._take_notifications()
         if error is not None:
             raise error
         return found
+
+    def wait(self, seconds: float) -> None:
+        """Until something comes that is listened for, or has come since the last time; or so long.
+
+        Raises psycopg.OperationalError where the connection is lost.
+        """
+        if not self._has_heard and self._socket.poll(seconds * 1000):
+            self._pg.consume_input()
+            self._take_notifications()
+        self._has_heard = False
 
     @contextmanager
     def transaction(self, *first: Statement) -> Iterator["Transaction"]:
@@ -185,11 +197,13 @@ class Pipeline:
         finally:
             self._adapt.set_pgresult(None)  # it may be large, and the next one far off
 
-    def _hear(self) -> None:
-        """Pass on what came for listeners: psycopg has not seen it."""
+    def _hear(self, _: object) -> None:
+        self._has_heard = True
+
+    def _take_notifications(self) -> None:
+        """Note what came for listeners: psycopg has not seen it."""
         while heard := self._pg.notifies():
-            if self._pg.notify_handler is not None:
-                self._pg.notify_handler(heard)
+            self._hear(heard)
 
 
 class Transaction:
