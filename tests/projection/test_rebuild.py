@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import psycopg
@@ -305,6 +306,28 @@ def test_the_projector_follows_a_rebuilt_view_within_a_second(
             )
     assert heard.stops == []
     assert rows_of(conninfo) == replayed(conninfo)
+
+
+def test_a_rebuild_waits_for_one_who_only_cleans_up(conninfo: str) -> None:
+    """As a service does that starts at that moment."""
+
+    def waits_for(kind: str) -> bool:
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = %s"
+        return query(conninfo, waiting, kind) == [(1,)]
+
+    work(conninfo, 24)
+    with psycopg.connect(conninfo) as reader, ThreadPoolExecutor() as beside:
+        with psycopg.connect(conninfo) as killed:
+            create_tables(killed, view("run"), 7)
+        reader.execute("SELECT FROM ledger.run_g7")
+        cleaning = beside.submit(clean_up, conninfo, view("run"))
+        until(lambda: waits_for("relation"), "the clean-up")
+        built = beside.submit(rebuild, conninfo, view("run"))
+        until(lambda: waits_for("advisory"), "the rebuild")
+        reader.commit()
+        cleaning.result()
+        assert built.result()[0].differing == 0
+    assert left_over(conninfo) == []
 
 
 def test_a_view_that_stays_in_use_is_left_as_it_is(

@@ -84,6 +84,8 @@ def test_a_lost_connection_is_told(conninfo: str, loop: Loop) -> None:
             ear = await listening(connection)
             listener = asyncio.create_task(ear.listen(heard.append))
             await mouth.execute("NOTIFY told, 'x'")
+            while not heard:
+                await asyncio.sleep(0)
             backend = connection.info.backend_pid
             await mouth.execute("SELECT pg_terminate_backend(%s, 5000)", (backend,))
             with pytest.raises(psycopg.OperationalError):

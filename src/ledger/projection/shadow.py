@@ -31,6 +31,9 @@ from ledger.store.recorder import read_log
 _BUILDER = 7_300_005
 """Advisory lock of whoever builds a generation of a view; the second key is the view's."""
 
+_CLEANING = "2s"
+"""How long others may take to clean up."""
+
 _BATCH = 5000
 _WAITING = 175_000
 """Changed rows that wait to be written: most change again, and packed they take some 120 MB. When
@@ -182,7 +185,7 @@ def shadow(
 
     Raises CannotBuild where another is being built.
     """
-    with _building(conninfo, projection) as connection:
+    with _building(conninfo, projection, waits=True) as connection:
         if connection is None:
             raise CannotBuild(f"{projection.name} is being rebuilt or verified by another process.")
         drop_others(connection, projection)
@@ -200,7 +203,7 @@ def shadow(
 
 def clean_up(conninfo: str, projection: Projection) -> None:
     """Drop what a rebuild or verification that was killed has left, unless one is at work."""
-    with _building(conninfo, projection) as connection:
+    with _building(conninfo, projection, waits=False) as connection:
         if connection is not None:
             drop_others(connection, projection)
 
@@ -214,16 +217,18 @@ def outdated(conninfo: str, projection: Projection) -> bool:
 
 @contextmanager
 def _building(
-    conninfo: str, projection: Projection
+    conninfo: str, projection: Projection, *, waits: bool
 ) -> Iterator[psycopg.Connection[TupleRow] | None]:
     """A connection that holds the view's lock; None where another one does.
+
+    One who ``waits`` outlasts another who only cleans up, as a service does when it starts.
 
     The lock is given back, not left to the closing of the connection: the server notices that a
     moment later, and who comes next meanwhile would find it held.
     """
     key = _BUILDER, zlib.crc32(projection.name.encode()) & 0x7FFFFFFF
     with connect(conninfo) as connection:
-        if connection.execute("SELECT pg_try_advisory_lock(%s, %s)", key).fetchone() != (True,):
+        if not (_wait_for if waits else _try)(connection, key):
             yield None
             return
         try:
@@ -231,6 +236,21 @@ def _building(
         finally:
             if not connection.closed and not connection.broken:
                 connection.execute("SELECT pg_advisory_unlock(%s, %s)", key)
+
+
+def _try(connection: psycopg.Connection[TupleRow], key: tuple[int, int]) -> bool:
+    found = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", key).fetchone()
+    return found == (True,)
+
+
+def _wait_for(connection: psycopg.Connection[TupleRow], key: tuple[int, int]) -> bool:
+    connection.execute(f"SET lock_timeout = '{_CLEANING}'".encode())
+    try:
+        connection.execute("SELECT pg_advisory_lock(%s, %s)", key)
+    except psycopg.errors.LockNotAvailable:
+        return False
+    connection.execute("RESET lock_timeout")
+    return True
 
 
 def connect(conninfo: str) -> psycopg.Connection[TupleRow]:
