@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from ledger.store.embedded import EmbeddedPostgres
+from tests.support.audits import Tenant
+from tests.support.edge import Edge
 from tests.support.hooks import Hooks, hooked
 
 
@@ -13,3 +15,8 @@ def hooks(server: EmbeddedPostgres, request: pytest.FixtureRequest) -> Iterator[
     """A running service that sends webhooks, with a database of its own."""
     with hooked(server, "hooks_" + request.module.__name__.rsplit(".", 1)[-1]) as hooks:
         yield hooks
+
+
+@pytest.fixture
+def tenant(edge: Edge) -> Tenant:
+    return Tenant(edge)

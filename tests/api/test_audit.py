@@ -1,8 +1,6 @@
 """The audit log: one entry for each fact and command, refused ones too (contract 5)."""
 
-import itertools
 import json
-import random
 from datetime import datetime
 from typing import Any
 
@@ -12,9 +10,9 @@ import pytest
 from ledger.api.feed_models import AuditPage
 from ledger.application.commands import RevokeApiKey
 from ledger.application.principal import COMMAND_LINE
-from ledger.domain.values import format_instant
+from tests.support.audits import BESIDE, REASON, Tenant, short
 from tests.support.edge import PLAIN, Edge, assert_problem
-from tests.support.facts import WORKSPACE, activation, fact
+from tests.support.facts import activation, fact
 from tests.support.service import BATCH, STRUCTURED
 from tests.support.stories import Life
 
@@ -23,63 +21,6 @@ KEYS = {
     "recorded_at", "request_id", "position",
 }  # fmt: skip
 COMMANDS = {"execution.pause", "execution.resume", "key.create"}
-BESIDE = "WS-26-000002"
-REASON = {"json": {"reason": "because"}}
-
-Entry = dict[str, Any]
-_organizations = itertools.count(100)
-
-
-class Tenant:
-    """An organization of a test's own, with tokens and the audit log that they see."""
-
-    def __init__(self, edge: Edge) -> None:
-        self.edge = edge
-        self.organization = f"ORG-26-{next(_organizations):06d}"
-        self.token = self.new_token("read", "write", "service_lines:manage", "audit:read")
-
-    def new_token(self, *permissions: str, **tenant: str) -> str:
-        return self.edge.token(*permissions, **({"organization_id": self.organization} | tenant))
-
-    def line(self, **more: Any) -> str:
-        more = {"organization_id": self.organization, "token": self.token} | more
-        return self.edge.fresh(**more)
-
-    def log(self, token: str | None = None, **params: Any) -> list[Entry]:
-        """The whole audit log, page by page."""
-        entries: list[Entry] = []
-        params = {"organization_id": self.organization, "limit": 100} | params
-        ((end,),) = self.edge.select("SELECT max(notification_id) FROM ledger.ledger_events")
-        far = {"ledger-min-position": str(end)}
-        while True:
-            token = token or self.token
-            answer = self.edge.get("/v1/audit-logs", token, params=params, headers=far)
-            assert answer.status_code == 200, answer.text
-            page = answer.json()
-            assert entries[-1:] != page["data"][-1:] or not entries, "it goes on"
-            entries += page["data"]
-            if not page["meta"]["has_more"]:
-                return entries
-            params["cursor"] = page["meta"]["cursor"]
-
-    def told(self, *before: Entry) -> list[tuple[Any, ...]]:
-        """What came after these, in short."""
-        return [short(entry) for entry in self.log()[len(before) :]]
-
-    def pause(self, line: str, query: str = "", **options: Any) -> httpx.Response:
-        path = f"/v1/execution/{line}/pause{query}"
-        token = options.pop("token", self.token)
-        return self.edge.post(path, token, **(options or REASON))
-
-
-def short(entry: Entry) -> tuple[Any, ...]:
-    about = entry["resource"] and entry["resource"]["id"]
-    return entry["action"], about, entry["outcome"], entry["code"]
-
-
-@pytest.fixture
-def tenant(edge: Edge) -> Tenant:
-    return Tenant(edge)
 
 
 def test_each_fact_of_a_life_has_exactly_one_entry_accepted_or_refused(edge: Edge) -> None:
@@ -296,114 +237,3 @@ def test_an_entry_names_actor_credential_times_and_request(tenant: Tenant) -> No
 
 
 # Who sees what, and how it is asked for.
-
-
-@pytest.fixture(scope="module")
-def busy(edge: Edge) -> Tenant:
-    """A tenant with two workspaces and all that may be in an audit log."""
-    tenant = Tenant(edge)
-    lines = [tenant.line(), tenant.line(workspace_id=BESIDE)]
-    person = {"actortype": "user", "actorid": "USR-1"}
-    dice = random.Random(2)
-    for _ in range(30):
-        edge.clock.advance(seconds=dice.choice([0, 1, 5_000]))
-        line = dice.choice(lines)
-        kind = dice.choice(["paused", "resumed", "praised"])
-        edge.send(fact(f"service_line.{kind}", line, **dice.choice([{}, person])), tenant.token)
-        edge.send(fact("execution.checked_in", line), tenant.token)
-        # One that changes the line's health, or one that does not.
-        signal = {"signal": "sla_compliance", "status": dice.choice(["green", "red"])}
-        edge.send(fact("health.signal_reported", line, signal), tenant.token)
-        tenant.pause(dice.choice([*lines, "LIN-26-999997"]))
-        edge.post(f"/v1/execution/{line}/resume", tenant.token)
-    return tenant
-
-
-def test_the_order_is_the_logs_whatever_the_pages(busy: Tenant) -> None:
-    entries = busy.log()
-    positions = [entry["position"] for entry in entries]
-    assert positions == sorted(set(positions))
-    assert len(entries) > 100
-    for limit in (1, 7, 33):
-        assert busy.log(limit=limit) == entries
-    assert busy.log(after=entries[40]["id"]) == entries[41:]
-
-
-FILTERS: list[dict[str, str]] = [
-    {"outcome": "refused"}, {"outcome": "succeeded"}, {"action": "execution.pause"},
-    {"action": "execution.checked_in,execution.resume"}, {"action": "key.create"},
-    {"action": "health.signal_reported"}, {"action": "service_line.paused,key.create"},
-    {"action": "health.signal_reported,service_line.resumed,execution.pause,write.omitted"},
-    {"action": "service_line.praised"}, {"action": "nothing.of_the_kind"},
-    {"actor_id": "USR-1"}, {"actor_type": "user"}, {"actor_type": "agent"},
-    {"actor_type": "user", "outcome": "refused"},
-    {"action": "execution.pause", "outcome": "refused"},
-    {"action": "execution.pause,service_line.paused", "outcome": "succeeded"},
-    {"action": "key.create", "actor_id": "cli"},
-    {"action": "service_line.paused,execution.pause", "actor_type": "user"},
-    {"action": "health.signal_reported,key.create", "outcome": "succeeded"},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("params", FILTERS, ids=str)
-def test_filters_choose_what_they_say(busy: Tenant, params: dict[str, str]) -> None:
-    def fits(entry: Entry) -> bool:
-        actions = params.get("action", entry["action"]).split(",")
-        return (
-            entry["outcome"] == params.get("outcome", entry["outcome"])
-            and entry["action"] in actions
-            and entry["actor"]["id"] == params.get("actor_id", entry["actor"]["id"])
-            and entry["actor"]["type"] == params.get("actor_type", entry["actor"]["type"])
-        )
-
-    fitting = [entry for entry in busy.log() if fits(entry)]
-    assert busy.log(**params) == fitting
-    assert busy.log(**params, limit=3) == fitting
-
-
-def test_bounds_are_instants_of_recording(busy: Tenant) -> None:
-    entries = busy.log()
-    for at in (1, len(entries) // 2, len(entries) - 1):
-        when = datetime.fromisoformat(entries[at]["recorded_at"])
-        later = [e for e in entries if datetime.fromisoformat(e["recorded_at"]) >= when]
-        assert busy.log(**{"from": format_instant(when)}) == later
-        assert busy.log(to=format_instant(when)) == entries[: len(entries) - len(later)]
-
-
-def test_a_narrowed_credential_sees_its_workspace_alone(busy: Tenant) -> None:
-    narrow = busy.new_token("audit:read", workspace_id=BESIDE)
-    asked = busy.log(workspace_id=BESIDE)
-    assert 20 < len(asked) < len(busy.log())
-    assert busy.log(narrow)[: len(asked)] == asked
-    assert busy.log(narrow, workspace_id=WORKSPACE) == []
-    assert busy.log(workspace_id="WS-26-000009") == []
-
-
-def test_another_organization_is_an_empty_list_and_an_administrator_names_any(
-    busy: Tenant, tenant: Tenant
-) -> None:
-    assert tenant.log(organization_id=busy.organization) == []
-    admin = busy.edge.token("admin", organization_id=None)
-    assert busy.log(admin) == busy.log()
-    assert [entry["action"] for entry in tenant.log(admin)] == ["key.create"]
-
-
-@pytest.mark.parametrize("permission", ["read", "write", "service_lines:manage", "runs:erase"])
-def test_it_needs_its_own_permission(tenant: Tenant, permission: str) -> None:
-    token = tenant.new_token(permission)
-    for query in (f"?organization_id={tenant.organization}", "", "?x=1"):
-        assert_problem(tenant.edge.get(f"/v1/audit-logs{query}", token), 403, "forbidden")
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        "", "x=1", "organization_id=", "outcome=done", "actor_type=nobody", "limit=0", "action=",
-        "from=2026-04-16&to=2026-04-15", "as_of=2026-04-15", "after=EVT-26-000001",
-        "service_line_id=LIN-26-000001", "type=run.started", "actor_id=%00",
-    ],
-)  # fmt: skip
-def test_an_organization_is_required_and_the_rest_known(tenant: Tenant, query: str) -> None:
-    query = query if "organization_id" in query or not query else f"organization_id=O&{query}"
-    answer = tenant.edge.get(f"/v1/audit-logs?{query}", tenant.token)
-    assert_problem(answer, 422, "invalid_request")

@@ -1,0 +1,61 @@
+"""An organization with an audit log of its own, and what it says in short."""
+
+import itertools
+from typing import Any
+
+import httpx
+
+from tests.support.edge import Edge
+
+BESIDE = "WS-26-000002"
+REASON = {"json": {"reason": "because"}}
+
+Entry = dict[str, Any]
+_organizations = itertools.count(100)
+
+
+class Tenant:
+    """An organization of a test's own, with tokens and the audit log that they see."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.edge = edge
+        self.organization = f"ORG-26-{next(_organizations):06d}"
+        self.token = self.new_token("read", "write", "service_lines:manage", "audit:read")
+
+    def new_token(self, *permissions: str, **tenant: str) -> str:
+        return self.edge.token(*permissions, **({"organization_id": self.organization} | tenant))
+
+    def line(self, **more: Any) -> str:
+        more = {"organization_id": self.organization, "token": self.token} | more
+        return self.edge.fresh(**more)
+
+    def log(self, token: str | None = None, **params: Any) -> list[Entry]:
+        """The whole audit log, page by page."""
+        entries: list[Entry] = []
+        params = {"organization_id": self.organization, "limit": 100} | params
+        ((end,),) = self.edge.select("SELECT max(notification_id) FROM ledger.ledger_events")
+        far = {"ledger-min-position": str(end)}
+        while True:
+            token = token or self.token
+            answer = self.edge.get("/v1/audit-logs", token, params=params, headers=far)
+            assert answer.status_code == 200, answer.text
+            page = answer.json()
+            assert entries[-1:] != page["data"][-1:] or not entries, "it goes on"
+            entries += page["data"]
+            if not page["meta"]["has_more"]:
+                return entries
+            params["cursor"] = page["meta"]["cursor"]
+
+    def told(self, *before: Entry) -> list[tuple[Any, ...]]:
+        """What came after these, in short."""
+        return [short(entry) for entry in self.log()[len(before) :]]
+
+    def pause(self, line: str, query: str = "", **options: Any) -> httpx.Response:
+        path = f"/v1/execution/{line}/pause{query}"
+        token = options.pop("token", self.token)
+        return self.edge.post(path, token, **(options or REASON))
+
+
+def short(entry: Entry) -> tuple[Any, ...]:
+    about = entry["resource"] and entry["resource"]["id"]
+    return entry["action"], about, entry["outcome"], entry["code"]
