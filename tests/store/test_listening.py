@@ -80,17 +80,16 @@ def test_each_is_heard_once_and_in_order_whenever_it_came(conninfo: str, loop: L
 def test_a_lost_connection_is_told(conninfo: str, loop: Loop) -> None:
     async def work() -> None:
         async with two(conninfo) as (connection, mouth):
-            heard: list[str] = []
+            heard: asyncio.Queue[str] = asyncio.Queue()
             ear = await listening(connection)
-            listener = asyncio.create_task(ear.listen(heard.append))
+            listener = asyncio.create_task(ear.listen(heard.put_nowait))
             await mouth.execute("NOTIFY told, 'x'")
-            while not heard:
-                await asyncio.sleep(0)
+            assert await heard.get() == "x"
             backend = connection.info.backend_pid
             await mouth.execute("SELECT pg_terminate_backend(%s, 5000)", (backend,))
             with pytest.raises(psycopg.OperationalError):
                 await listener
-            assert heard == ["x"]
+            assert heard.empty()
 
     run(loop, work)
 

@@ -30,10 +30,10 @@ class Ear:
         for payload in self._early:
             hear(payload)
         self._early.clear()
-        loop, pg = asyncio.get_running_loop(), self._pg
+        loop, pg, socket = asyncio.get_running_loop(), self._pg, self._pg.socket
         end: asyncio.Future[None] = loop.create_future()
         hang_up = select.poll()
-        hang_up.register(pg.socket, 0)
+        hang_up.register(socket, 0)
 
         def take() -> None:
             try:
@@ -49,8 +49,9 @@ class Ear:
                 if not end.done():
                     end.set_exception(error)
 
-        socket = pg.socket
         loop.add_reader(socket, take)
+        # What libpq has read already wakes nobody.
+        take()
         try:
             await end
         finally:

@@ -104,6 +104,7 @@ class Pipeline:
 
         Raises psycopg.OperationalError where the connection is lost.
         """
+        self._take_notifications()  # what libpq has read already wakes nobody
         if not self._has_heard and self._socket.poll(seconds * 1000):
             self._pg.consume_input()
             self._take_notifications()
