@@ -54,7 +54,7 @@ _SAME = (("organization_id", "organization"), ("workspace_id", "workspace"))
 """(what is asked for, the credential's own): told apart before any row is looked at."""
 
 _TENANT = frozenset(name for pair in _SAME for name in pair)
-_OWNER = frozenset({"organization", "organization_id"})
+_OWNER = frozenset(_SAME[0])
 
 _BEFORE_ACTIONS = frozenset({"actor_id", "actor_type", "workspace", "workspace_id", "no_fact"})
 """Filters of the audit log that say where to walk, so that actions are looked at on the way. (Of a
