@@ -110,7 +110,6 @@ def _build(pipe: Connection, conninfo: str, name: str) -> None:
             EnvelopeMapper(),
             projection,
             lambda position, head: pipe.send((position, head)),
-            _ignore,
         )
     except CannotBuild as error:
         end = error
@@ -144,10 +143,6 @@ def verify(conninfo: str, names: Sequence[str]) -> int:
         )
         differing += found.differing
     return 1 if differing else 0
-
-
-def _ignore(difference: Difference) -> None:
-    """A rebuild repairs what it finds."""
 
 
 def _print(difference: Difference) -> None:

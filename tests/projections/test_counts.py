@@ -58,7 +58,7 @@ def test_counts_are_the_logs_however_it_is_cut(ledger: Ledger) -> None:
     assert len(live) > 100
     assert min(row[8] for row in live) == 0
     assert verify(ledger.conninfo, view("execution"))[1] == []
-    assert rebuild(ledger.conninfo, view("execution"))[1] == []
+    assert rebuild(ledger.conninfo, view("execution")).differing == 0
     assert query(ledger.conninfo, counts) == live
 
 

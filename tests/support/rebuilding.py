@@ -60,11 +60,9 @@ def view(name: str) -> Projection:
 
 def rebuild(
     conninfo: str, projection: Projection, progress: Callable[[int, int], None] = quiet
-) -> tuple[Rebuilt, list[Difference]]:
-    """Rebuild a view; what it came to and the rows that it found to be other ones."""
-    told: list[Difference] = []
-    built = rebuilding.rebuild(conninfo, EnvelopeMapper(), projection, progress, told.append)
-    return built, told
+) -> Rebuilt:
+    """Rebuild a view; what it came to."""
+    return rebuilding.rebuild(conninfo, EnvelopeMapper(), projection, progress)
 
 
 def verify(

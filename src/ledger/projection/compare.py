@@ -1,5 +1,6 @@
 """Comparing a live view with a shadow of it, row by row and column by column."""
 
+import secrets
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -37,16 +38,52 @@ WHERE ({live_row}) IS DISTINCT FROM ({shadow_row})
 ORDER BY COALESCE(shadow.position, live.position)
 """
 
+# What a table's rows come to, in whatever order they stand.
+_DIGEST = "SELECT bit_xor(hash_record_extended(ROW({columns}), {seed})) FROM {table}"
+
 
 def differences(
     connection: psycopg.Connection[TupleRow], projection: Projection, live: int, shadow: int
 ) -> Iterator[Difference]:
     """What differs between two generations, within the connection's snapshot, table by table."""
     for table in projection.tables:
-        with connection.cursor(name="ledger_differences") as cursor:
-            cursor.execute(_statement(table, live, shadow))
-            for row in cursor:
-                yield _difference(table, row)
+        yield from _differences(connection, table, live, shadow)
+
+
+def count_differing(
+    connection: psycopg.Connection[TupleRow], projection: Projection, live: int, shadow: int
+) -> int:
+    """How many rows differ between two generations, within the connection's snapshot.
+
+    To join two tables row by row takes four times as long as to look at each once, and room on the
+    disk. So those are joined whose digests differ: by a seed that nobody knows before, 64 bits of
+    them. That will do for a number that is told in passing, not for a proof.
+    """
+    return sum(
+        sum(1 for _ in _differences(connection, table, live, shadow))
+        for table in projection.tables
+        if not _agree(connection, table, live, shadow)
+    )
+
+
+def _agree(connection: psycopg.Connection[TupleRow], table: Table, live: int, shadow: int) -> bool:
+    columns, seed = ", ".join(table.columns), secrets.randbits(63)
+    digests = [
+        connection.execute(
+            _DIGEST.format(columns=columns, seed=seed, table=table_of(table, number)).encode()
+        ).fetchone()
+        for number in (live, shadow)
+    ]
+    return digests[0] == digests[1]
+
+
+def _differences(
+    connection: psycopg.Connection[TupleRow], table: Table, live: int, shadow: int
+) -> Iterator[Difference]:
+    with connection.cursor(name="ledger_differences") as cursor:
+        cursor.execute(_statement(table, live, shadow))
+        for row in cursor:
+            yield _difference(table, row)
 
 
 def count_rows(

@@ -13,7 +13,12 @@ from typing import NamedTuple, TypeVar
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.projection.compare import Difference, count_rows, differences
+from ledger.projection.compare import (
+    Difference,
+    count_differing,
+    count_rows,
+    differences,
+)
 from ledger.projection.contract import Projection
 from ledger.projection.generation import expose
 from ledger.projection.shadow import CannotBuild, Live, Progress, Shadow, connect, shadow
@@ -74,19 +79,16 @@ def verify(
                 " rebuild it first."
             )
         with _pinned(made) as (connection, live):
-            return Verified(
-                live.position,
-                count_rows(connection, projection, made.number),
-                _tell_all(connection, made, live, tell),
-            )
+            rows = count_rows(connection, projection, made.number)
+            differing = 0
+            for difference in differences(connection, projection, live.generation, made.number):
+                tell(difference)
+                differing += 1
+            return Verified(live.position, rows, differing)
 
 
 def rebuild(
-    conninfo: str,
-    codec: EnvelopeMapper,
-    projection: Projection,
-    progress: Progress,
-    tell: Callable[[Difference], None],
+    conninfo: str, codec: EnvelopeMapper, projection: Projection, progress: Progress
 ) -> Rebuilt:
     """Fill a new generation, compare it with the live one, and swap. Raises CannotBuild."""
     with shadow(conninfo, codec, projection, progress) as made:
@@ -94,26 +96,13 @@ def rebuild(
         differing = None
         if live.version == projection.version and live.generation:
             with _pinned(made) as (connection, live):
-                differing = _tell_all(connection, made, live, tell)
+                differing = count_differing(connection, projection, live.generation, made.number)
         made.approach(made.head)
         made.finish()
         made.approach(made.head)
         _retried(lambda: _swap(made))
         rows = count_rows(made.connection, projection, made.number)
         return Rebuilt(made.position, made.number, rows, differing)
-
-
-def _tell_all(
-    connection: psycopg.Connection[TupleRow],
-    made: Shadow,
-    live: Live,
-    tell: Callable[[Difference], None],
-) -> int:
-    count = 0
-    for difference in differences(connection, made.projection, live.generation, made.number):
-        tell(difference)
-        count += 1
-    return count
 
 
 @contextmanager

@@ -51,9 +51,7 @@ class Rebuilder:
                 clean_up(self._conninfo, projection)
                 if outdated(self._conninfo, projection):
                     _logger.info("building %s, version %s", projection.name, projection.version)
-                    built = rebuild(
-                        self._conninfo, self._codec, projection, self._go_on, lambda _: None
-                    )
+                    built = rebuild(self._conninfo, self._codec, projection, self._go_on)
                     _logger.info("built %s up to position %s", projection.name, built.position)
             except CannotBuild as error:
                 _logger.error("%s", error)

@@ -1,0 +1,76 @@
+"""How a rebuild counts the rows that differ: by digests of whole tables first."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import Connection
+from psycopg.rows import TupleRow, tuple_row
+
+from ledger.projection.compare import count_differing
+from ledger.projection.contract import Projection, Table
+from ledger.projection.generation import create_tables, table_of
+from projections import projections
+from tests.support.rebuilding import NAMES, Vandal, view, work
+
+LIVE, COPY = 1, 7
+
+
+@pytest.fixture
+def connection(conninfo: str) -> Iterator[Connection[TupleRow]]:
+    """To a ledger whose views have a copy of each of their rows as another generation."""
+    work(conninfo)
+    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as opened:
+        for projection in projections():
+            create_tables(opened, projection, COPY)
+            for table in projection.tables:
+                restore(opened, table, COPY, LIVE)
+        yield opened
+
+
+def restore(connection: Connection[TupleRow], table: Table, to: int, source: int) -> None:
+    """Have a generation's table hold what another's does, in another order."""
+    columns = ", ".join(table.columns)
+    connection.execute(f"TRUNCATE {table_of(table, to)}".encode())
+    connection.execute(
+        f"INSERT INTO {table_of(table, to)} ({columns})"
+        f" SELECT {columns} FROM {table_of(table, source)} ORDER BY random()".encode()
+    )
+
+
+def differing(connection: Connection[TupleRow], projection: Projection) -> int:
+    with connection.transaction():
+        return count_differing(connection, projection, LIVE, COPY)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_cell_that_differs_is_counted(
+    conninfo: str, connection: Connection[TupleRow], name: str
+) -> None:
+    projection, vandal = view(name), Vandal(conninfo, 5)
+    assert differing(connection, projection) == 0
+    for table in projection.tables:
+        for column in [c for c in table.columns if c not in table.key]:
+            assert vandal.spoil_cell(projection, table, column), column
+            assert differing(connection, projection) == 1, column
+            restore(connection, table, LIVE, COPY)
+    assert differing(connection, projection) == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_on_one_side_only_are_counted(
+    conninfo: str, connection: Connection[TupleRow], name: str
+) -> None:
+    projection, vandal = view(name), Vandal(conninfo, 6)
+    for number, table in enumerate(projection.tables):
+        vandal.remove(projection, table)
+        vandal.add(projection, table)
+        assert differing(connection, projection) == 2 * (number + 1)
+    for table in projection.tables:
+        connection.execute(f"TRUNCATE {table_of(table, LIVE)}".encode())
+    rows = sum(
+        row[0]
+        for table in projection.tables
+        for row in connection.execute(f"SELECT count(*) FROM {table_of(table, COPY)}".encode())
+    )
+    assert differing(connection, projection) == rows
