@@ -1,10 +1,12 @@
 """What is no JSON, or JSON that parsers disagree on, leaves the log as it was (contract 2)."""
 
 import json
+import time
 from typing import Any
 
 import pytest
 
+from ledger.application import json_gate
 from tests.support.edge import PLAIN, Edge, assert_problem, dumps
 from tests.support.facts import encode, fact
 from tests.support.service import BATCH, STRUCTURED
@@ -143,6 +145,45 @@ def test_a_deep_batch_that_is_no_json_records_none_of_its_facts(
     answer = edge.post("/v1/facts", content=b"[" + good + tail, headers=BATCH)
     assert_problem(answer, 400, "invalid_request")
     assert edge.log() == before
+
+
+@pytest.mark.parametrize("body", [b"{}", b"null", b"5", b'"x"', b' {"a": [1, 2]} '])
+def test_a_batch_that_is_no_array_is_a_422(edge: Edge, body: bytes) -> None:
+    answer = edge.post("/v1/facts", content=body, headers=BATCH)
+    problem = assert_problem(answer, 422, "invalid_request")
+    assert problem["errors"] == [{"pointer": "", "detail": "must be an array"}]
+
+
+def test_a_string_that_does_not_end_is_looked_through_once(edge: Edge) -> None:
+    began = time.monotonic()
+    answer = edge.post("/v1/facts", content=b'["' + rb"\"" * 100_000, headers=BATCH)
+    assert_problem(answer, 400, "invalid_request")
+    assert time.monotonic() - began < 5.0
+
+
+def test_of_too_many_items_no_more_are_looked_at(edge: Edge) -> None:
+    body = b"[" + b"0," * 1_000_000 + b"0]"
+    assert len(json_gate.split(body, 1_000)) == 1_001
+    assert_problem(edge.post("/v1/facts", content=body, headers=BATCH), 413, "too_large")
+
+
+def test_an_item_of_many_commas_is_one_item() -> None:
+    body = b'[ {"a": [' + b"1," * 200_000 + b'1], "b": "],[" } , 2]'
+    first, second = json_gate.split(body, 1_000)
+    assert (len(json.loads(first)["a"]), second) == (200_001, b"2")
+
+
+def test_broken_json_in_an_item_that_is_too_large_breaks_the_batch(edge: Edge, line: str) -> None:
+    before, good = edge.log(), encode(fact("execution.checked_in", line))
+    large = b'{"a": "' + b"x" * 300_000 + b'", "b": '
+    broken = edge.post("/v1/facts", content=b"[" + good + b"," + large + b"NaN}]", headers=BATCH)
+    assert_problem(broken, 400, "invalid_request")
+    assert edge.log() == before
+    whole = edge.post("/v1/facts", content=b"[" + good + b"," + large + b"1}]", headers=BATCH)
+    assert [item["error"] and item["error"]["status"] for item in whole.json()["data"]] == [
+        None,
+        413,
+    ]
 
 
 def test_a_batch_of_nothing_but_open_brackets_is_broken_json(edge: Edge) -> None:

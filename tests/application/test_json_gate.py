@@ -83,7 +83,7 @@ def test_broken_json_refuses_the_whole_body(settings: Settings, conninfo: str) -
     async def test(service: Service) -> None:
         for name, item in BROKEN.items():
             assert (await surrounded(service, item))[0] == 400, name
-        for body in (b"", b" ", b"[", b"{}", b"7", b"\xef\xbb\xbf[]", b"[]]"):
+        for body in (b"", b" ", b"[", b"{", b"\xef\xbb\xbf[]", b"[]]"):
             assert (await post(service, body)).status_code == 400, body[:9]
         for name, item in BROKEN.items():
             assert (await post(service, item, STRUCTURED)).status_code == 400, name

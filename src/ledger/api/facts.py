@@ -121,7 +121,7 @@ async def _batch(request: Request, principal: Principal, raw: bytes) -> Response
 
 def _parse_batch(raw: bytes) -> list[Fact | Rejected]:
     json_gate.check_text(raw)
-    items = json_gate.split(raw)
+    items = json_gate.split(raw, MAX_ITEMS)
     if len(items) > MAX_ITEMS:
         raise TooLarge("A batch may have at most 1,000 facts.")
     # All are parsed before any is recorded: broken JSON anywhere is about the whole body.

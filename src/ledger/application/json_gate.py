@@ -8,6 +8,7 @@ duplicate keys, NUL, lone surrogates, numbers beyond what a double holds exactly
 import json
 import math
 import re
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -20,8 +21,12 @@ MAX_INTEGER = 2**53 - 1
 _ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 """Only an escape can bring in NUL or a surrogate: raw ones are no valid JSON or UTF-8."""
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
-"""A whole string, or what gives an array its shape."""
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+("|\\?\Z)|[\[\]{},]', re.DOTALL)
+"""A whole string, or what gives an array its shape. A string that does not end goes to the text's
+end: were it no token, it would be looked for again at each quote within it."""
+
+_MANY_COMMAS = 100_000
+"""In a text with more, items are told apart one by one, up to the most: it may hold millions."""
 
 _SPACE = " \t\r\n"
 
@@ -73,18 +78,25 @@ def parse(raw: bytes, depth: int = 1) -> Any:
     return value
 
 
-def split(body: bytes) -> list[bytes]:
-    """The raw items of a JSON array, each as it was sent. Raises BrokenJson."""
-    try:
-        return [bytes(item) for item in msgspec.json.decode(body, type=list[msgspec.Raw])]
-    except (msgspec.DecodeError, RecursionError):
+def split(body: bytes, most: int) -> list[bytes]:
+    """The raw items of a JSON array, each as it was sent; of more than ``most`` at least one more.
+
+    Raises BrokenJson, or Invalid for what is JSON, but no array.
+    """
+    if body.count(b",") <= _MANY_COMMAS:
         # What this parser does not take may still be an array with one bad item: one nested too
         # deep, or with an escape that is no character. Then brackets alone tell the items apart,
         # and each item is judged by itself.
-        return _split_by_brackets(check_text(body))
+        with suppress(msgspec.DecodeError, RecursionError):
+            return [bytes(item) for item in msgspec.json.decode(body, type=list[msgspec.Raw])]
+    text = check_text(body)
+    if text.lstrip(_SPACE)[:1] != "[":
+        parse(body)
+        raise Invalid.at("", "must be an array")
+    return _split_by_brackets(text, most)
 
 
-def _split_by_brackets(text: str) -> list[bytes]:
+def _split_by_brackets(text: str, most: int) -> list[bytes]:
     """``split`` by brackets and commas. Raises BrokenJson unless they match to the end."""
     closing: list[str] = []
     items: list[str] = []
@@ -93,6 +105,8 @@ def _split_by_brackets(text: str) -> list[bytes]:
         token, at = match.group(), match.start()
         if not closing and (token != "[" or items or text[:at].strip(_SPACE)):
             raise BrokenJson("The body is not a valid JSON array.")
+        if token[0] == '"' and match[1] != '"':
+            break
         if token in "[{":
             closing.append("]" if token == "[" else "}")
             start = start if len(closing) > 1 else at + 1
@@ -105,6 +119,9 @@ def _split_by_brackets(text: str) -> list[bytes]:
         elif token == "," and len(closing) == 1:
             items.append(text[start:at])
             start = at + 1
+            if len(items) > most:
+                closing, end = [], len(text)
+                break
     if closing or not items or text[end:].strip(_SPACE):
         raise BrokenJson("The body is not a valid JSON array.")
     raw = [item.strip(_SPACE).encode() for item in items]
