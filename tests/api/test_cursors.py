@@ -128,6 +128,18 @@ def test_a_cursor_may_be_used_with_another_limit_and_twice(edge: Edge, lines: li
         assert [row["service_line_id"] for row in rows] == lines[5 : 5 + limit]
 
 
+def test_filters_are_the_same_however_they_are_written(edge: Edge, lines: list[str]) -> None:
+    """Also where the answer is one that was kept for another who wrote them so."""
+    ways = ("running,idle", "idle,running", "running,idle,running")
+    path = "/v1/execution?project_tag=walk&limit=1&state={}".format
+    for _ in range(2):
+        cursors = [edge.get(path(way)).json()["meta"]["cursor"] for way in ways]
+        for cursor in cursors:
+            for way in ways:
+                (row,) = edge.data(f"{path(way)}&cursor={cursor}")
+                assert row["service_line_id"] == lines[1]
+
+
 def encoded(document: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(document).encode()).rstrip(b"=").decode()
 

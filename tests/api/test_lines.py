@@ -171,6 +171,7 @@ def test_without_a_state_filter_closed_lines_are_listed(
         "execution_model=agent", "product_line=ODS", "blocked_cause=other", "workspace_id=",
         "project_tag=", "limit=0", "limit=101", "limit=abc", "limit=", "limit=-1", "limit=1.5",
         "limit=1e1", "limit=%D9%A1", "limit=99999999999999999999", "limit=true", "offset=5",
+        "limit=1_0", "limit=5.0", "limit=%2B5", "limit=%205",
         "limit=10&page=2", "state=running&x", "state[]=running", "organization_id=ORG-26-000001",
     ],
 )  # fmt: skip

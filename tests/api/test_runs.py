@@ -68,7 +68,6 @@ def test_the_latest_request_comes_first(edge: Edge, story: tuple[str, list[Any]]
         ("from=2026-04-05T10:00:00Z", lambda run: run["requested_at"] >= "2026-04-05T10:00:00Z"),
         ("to=2026-04-05T10:00:00Z", lambda run: run["requested_at"] < "2026-04-05T10:00:00Z"),
         ("from=2026-04-05T12:00:00%2B02:00", lambda run: run["requested_at"] >= "2026-04-05T10"),
-        ("from=2026-04-05&to=2026-04-04", lambda run: False),
         (
             "from=2026-04-03&to=2026-04-08&status=running&triggered_by=USR-26-0,USR-26-2",
             lambda run: (
@@ -98,7 +97,7 @@ def by(run: dict[str, Any]) -> str | None:
         "from=yesterday", "from=2026-04-05T10:00:00", "from=2026-02-30", "from=1899-12-31",
         "to=1776247964", "from=2026-04-05T10:00:00+02:00", "from=2016-12-31T23:59:60Z", "limit=0",
         "limit=101", "limit=abc", "from_=2026-04-05", "state=running", "to=2026-04-05%0A",
-        "from=%EF%BC%92026-04-05",
+        "from=%EF%BC%92026-04-05", "from=2026-04-05&to=2026-04-04",
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_a_422(

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -75,14 +75,9 @@ class Filters(Query):
     blocked_cause: Annotated[str | None, Field(pattern=any_of(CAUSES))] = None
 
     def chosen(self) -> dict[str, list[str]]:
-        """The filters that were given, each as its list of words."""
+        """The filters that were given, each as its words."""
         names = Filters.model_fields.keys() - Query.model_fields.keys()
         return {name: words for name in names if (words := split(getattr(self, name))) is not None}
-
-
-def _each_once(chosen: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The filters, each with its words once, as the statements want them."""
-    return {name: list(dict.fromkeys(words)) for name, words in chosen.items()}
 
 
 class ListQuery(Filters, PageQuery):
@@ -143,7 +138,7 @@ async def lines_page(
 ) -> Reply:
     """A page of lines, each as the list shows it or ``whole``, with the detail's keys too."""
     chosen = query.chosen()
-    filters = tenant_filters(principal) | _each_once(chosen)
+    filters = tenant_filters(principal) | chosen
     if query.cursor is not None:
         filters["after"] = _record_key(decode_cursor(query.cursor, chosen))
     by_values = lists.is_best_by_values(filters, past=query.as_of is not None)
@@ -185,7 +180,7 @@ async def summarize_executions(
     min_position: MinPosition = None,
 ) -> Response:
     """Counts by state, model, product line and open cause, zero-filled; the list's filters."""
-    filters = tenant_filters(principal) | _each_once(query.chosen())
+    filters = tenant_filters(principal) | query.chosen()
     # Lines are counted one by one where several tags are asked for, and in the past.
     by_values = "project_tag" in filters or query.as_of is not None
     read = Read(request, principal, query, min_position, _VIEW, by_values=by_values)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 from fastapi import Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ledger.api.answers import Finish
 from ledger.api.problems import Behind, InvalidCursor
@@ -35,11 +35,11 @@ def _bound(text: str) -> str:
     return text
 
 
-_INSTANT_OR_DATE = r"^\d{4}-\d{2}-\d{2}([Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2}))?$"
+INSTANT_OR_DATE = r"^\d{4}-\d{2}-\d{2}([Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2}))?$"
 Bound = Annotated[
     str,
     Field(
-        pattern=_INSTANT_OR_DATE,
+        pattern=INSTANT_OR_DATE,
         description="An RFC 3339 instant, or a date meaning 00:00Z.",
         examples=["2026-04-15T09:12:44Z"],
     ),
@@ -48,7 +48,7 @@ Bound = Annotated[
 AsOf = Annotated[
     str | None,
     Field(
-        pattern=_INSTANT_OR_DATE,
+        pattern=INSTANT_OR_DATE,
         description="Answer with what was recorded by this instant (RFC 3339, or a date meaning"
         " 00:00Z), judged by today's rules and rights; not in the future.",
         examples=["2026-03-31T23:59:59Z"],
@@ -79,11 +79,18 @@ class Query(Present):
         return None if self.as_of is None else parse_bound(self.as_of)
 
 
+def _digits(value: Any) -> Any:
+    """What pydantic would read as a number too: `5.0`, `+5`, `1_0`."""
+    if isinstance(value, str) and not re.fullmatch("[0-9]+", value):
+        raise ValueError("must be a whole number")
+    return value
+
+
 class Page(BaseModel):
     """The parameters of a list."""
 
     cursor: str | None = None
-    limit: Annotated[int, Field(ge=1, le=100)] = 25
+    limit: Annotated[int, Field(ge=1, le=100), BeforeValidator(_digits)] = 25
 
 
 class PageQuery(Query, Page):
@@ -242,8 +249,11 @@ def tenant_filters(principal: Principal) -> dict[str, Any]:
 
 
 def split(value: str | None) -> list[str] | None:
-    """A comma-separated parameter: any of these."""
-    return None if value is None else value.split(",")
+    """A comma-separated parameter: any of these, each once and in one order.
+
+    So what asks for the same is the same, to cursors and to answers that are kept.
+    """
+    return None if value is None else sorted(set(value.split(",")))
 
 
 def any_of(words: tuple[str, ...]) -> str:

@@ -16,9 +16,9 @@ from ledger.api.executions import AnyLineId, require_line_id
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
-    Bound,
     PageQuery,
     Query,
+    RangeParameters,
     Read,
     any_of,
     decode_cursor,
@@ -36,7 +36,6 @@ from ledger.domain.values import (
     RUN_ID,
     RUN_STATUSES,
     format_instant,
-    parse_bound,
     parse_instant,
     sort_key,
 )
@@ -48,23 +47,22 @@ router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)
 _VIEWS = frozenset({"execution", "run"})
 
 
-class RunsQuery(PageQuery):
-    """Which runs; a comma means or. ``from`` is inclusive, ``to`` exclusive, by requested_at."""
+class RunsQuery(PageQuery, RangeParameters):
+    """Which runs; a comma means or. ``from`` and ``to`` are by requested_at."""
 
     status: Annotated[str | None, Field(pattern=any_of(RUN_STATUSES))] = None
     triggered_by: Annotated[
         str | None, Field(min_length=1, max_length=2000, description="Actor ids.")
     ] = None
-    from_: Annotated[Bound | None, Field(alias="from")] = None
-    to: Bound | None = None
 
     def chosen(self) -> dict[str, Any]:
-        """The filters that were given."""
+        """The filters that were given. Raises Invalid where ``from`` lies after ``to``."""
+        start, end = self.bounds()
         chosen: dict[str, Any] = {
             "status": split(self.status),
             "triggered_by": split(self.triggered_by),
-            "from": parse_bound(self.from_) if self.from_ else None,
-            "to": parse_bound(self.to) if self.to else None,
+            "from": start,
+            "to": end,
         }
         return {name: value for name, value in chosen.items() if value is not None}
 
