@@ -277,6 +277,7 @@ def cases(ledger: Ledger) -> dict[str, tuple[Principal, dict[str, Any], Any]]:
     again = fact("service_line.resumed", line)
     held = ledger.line()
     ledger.accept(fact("service_line.paused", held))
+    elsewhere = activation(unknown, workspace_id=BESIDE, execution_model="no")
     start = fact("run.started", new, {"service_line_id": held})
     return {
         "own line": (REPORTER, again, OWN),
@@ -297,6 +298,11 @@ def cases(ledger: Ledger) -> dict[str, tuple[Principal, dict[str, Any], Any]]:
         "known again, named elsewhere": (REPORTER, activation(line, workspace_id=BESIDE), OWN),
         "administrator": (ADMIN, again, OWN),
         "administrator, new run": (ADMIN, start, OWN),
+        "administrator, nothing right": (ADMIN, activation(unknown, execution_model="no"), OWN),
+        "administrator, no fact": (ADMIN, activation(unknown) | {"actortype": "no"}, OWN),
+        "nothing right, elsewhere": (REPORTER, elsewhere, narrow),
+        "no workspace, narrow": (NARROW, activation(unknown, workspace_id="no"), narrow),
+        "administrator, no tenant": (ADMIN, activation(unknown, organization_id=1), (None, None)),
         "administrator, nothing": (ADMIN, fact("service_line.paused", unknown), (None, None)),
     }
 
@@ -308,7 +314,9 @@ def cases(ledger: Ledger) -> dict[str, tuple[Principal, dict[str, Any], Any]]:
         "unnamed run on an own line", "no fact, own line", "unknown line", "another's line",
         "another's run", "beside", "narrow, own", "narrow, new run elsewhere", "for another",
         "for beside", "known again", "known again, named elsewhere", "administrator",
-        "administrator, new run", "administrator, nothing",
+        "administrator, new run", "administrator, nothing", "administrator, nothing right",
+        "administrator, no fact", "nothing right, elsewhere", "no workspace, narrow",
+        "administrator, no tenant",
     ],
 )  # fmt: skip
 def test_a_record_belongs_to_what_it_was_about_where_the_credential_sees_that(

@@ -25,19 +25,30 @@ from ledger.application.fact_types import (
 )
 from ledger.domain.errors import Invalid, Refused, TooLarge
 from ledger.domain.recorded import Actor
-from ledger.domain.values import LINE_ID, RUN_ID, ActorType, format_instant, parse_instant
+from ledger.domain.values import (
+    LINE_ID,
+    ORGANIZATION_ID,
+    RUN_ID,
+    WORKSPACE_ID,
+    ActorType,
+    format_instant,
+    parse_instant,
+)
 
 MAX_FACT_BYTES = 256 * 1024
 MAX_ITEMS = 1000
 MAX_BODY_BYTES = 8 * 1024 * 1024
+_TOO_LARGE = "A fact may have at most 256 KiB."
 
 _TOLD = 50
 """Wrong places that are told at once: a body of unknown fields is answered by many times its size
 otherwise, and under an idempotency key that would be kept."""
 
-_ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}")
+_ATTRIBUTE = re.compile(r"[a-z0-9]+")
+"""CloudEvents names attributes so; that they have 20 characters at most is but advised."""
 _USUAL = {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"}
 _SUBJECT = {"line": re.compile(LINE_ID), "run": re.compile(RUN_ID)}
+_TENANT = {"organization_id": ORGANIZATION_ID, "workspace_id": WORKSPACE_ID}
 _ACTOR_TYPES = get_args(ActorType)
 _RESOURCE = {"line": "service_line", "run": "run"}
 
@@ -73,8 +84,6 @@ class Fact(msgspec.Struct, frozen=True):
             resource = (_RESOURCE[self.kind.subject], self.subject)
         elif line is not None:
             resource = (_RESOURCE["line"], line)
-        named = self.sent.get("organization_id"), self.sent.get("workspace_id")
-        begins = self.type == "service_line.activated" and self.fault is None
         return About(
             self.type,
             resource,
@@ -82,7 +91,7 @@ class Fact(msgspec.Struct, frozen=True):
             self.time,
             self.source,
             self.id,
-            (str(named[0]), str(named[1])) if begins else None,
+            _named_tenant(self.type, self.sent),
             line,
         )
 
@@ -100,12 +109,14 @@ class Rejected(msgspec.Struct, frozen=True):
 
 def from_structured(raw: bytes) -> Fact | Rejected:
     """A structured CloudEvent from its JSON text. Raises BrokenJson for broken JSON only."""
-    if len(raw) > MAX_FACT_BYTES:
-        return Rejected(TooLarge("A fact may have at most 256 KiB."))
+    too_large = TooLarge(_TOO_LARGE) if len(raw) > MAX_FACT_BYTES else None
     try:
+        # One that is too large too: broken JSON anywhere in a batch is about all of it.
         event = json_gate.parse(raw)
     except Invalid as error:
-        return Rejected(error)
+        return Rejected(too_large or error)
+    if too_large is not None:
+        return Rejected(too_large)
     if type(event) is not dict:
         return Rejected(Invalid.at("", "must be an object"))
     return _from_attributes(event, event.get("data"))
@@ -113,12 +124,12 @@ def from_structured(raw: bytes) -> Fact | Rejected:
 
 def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Rejected:
     """A binary-mode CloudEvent: attributes from ``ce-`` headers, data from the body."""
-    named = [(name[3:], unquote(value)) for name, value in headers if name.startswith("ce-")]
+    named = [(name[3:], _header_text(value)) for name, value in headers if name.startswith("ce-")]
     attributes: dict[str, Any] = dict(named)
     if len(attributes) != len(named):
         return Rejected(Invalid.at("", "an attribute is given twice"))
     if len(raw) + sum(map(len, attributes.values())) > MAX_FACT_BYTES:
-        return Rejected(TooLarge("A fact may have at most 256 KiB."))
+        return Rejected(TooLarge(_TOO_LARGE))
     try:
         # The data stands one level deep, as it would in a structured event.
         data = json_gate.parse(raw, depth=2) if raw.strip() else None
@@ -127,6 +138,13 @@ def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Reject
     except Invalid as error:
         return Rejected(error)
     return _from_attributes(attributes, data)
+
+
+def _header_text(value: str) -> str:
+    """An attribute from its header: unquoted, then percent-decoded (CloudEvents HTTP, 3.1.3.2)."""
+    if len(value) > 1 and value[0] == value[-1] == '"':
+        value = re.sub(r"\\(.)", r"\1", value[1:-1])
+    return unquote(value)
 
 
 def _from_attributes(event: dict[str, Any], data: Any) -> Fact | Rejected:
@@ -138,10 +156,10 @@ def _from_attributes(event: dict[str, Any], data: Any) -> Fact | Rejected:
             value if isinstance(value, str) else None
             for value in (event.get("id"), event.get("source"), event.get("subject"))
         )
-        return Rejected(error, fact_id, source, subject, _about(event))
+        return Rejected(error, fact_id, source, subject, _about(event, data))
 
 
-def _about(event: dict[str, Any]) -> About:
+def _about(event: dict[str, Any], data: Any) -> About:
     """What can be said of an object that is no fact: its type, who and when, ids that are ids."""
 
     def text(name: str, limit: int) -> str | None:
@@ -157,6 +175,7 @@ def _about(event: dict[str, Any]) -> About:
         _time(event.get("time"))[0],
         text("source", 255),
         text("id", 255),
+        _named_tenant(sent_type, data),
     )
 
 
@@ -204,6 +223,19 @@ def _named_line(kind: FactType, sent: dict[str, Any]) -> str | None:
     if kind.subject == "run" and isinstance(line_id, str) and _SUBJECT["line"].fullmatch(line_id):
         return line_id
     return None
+
+
+def _named_tenant(name: str, sent: Any) -> tuple[str, str | None] | None:
+    """The tenant of the line that an activation would begin, whatever else is wrong with it."""
+    if name != "service_line.activated" or not isinstance(sent, dict):
+        return None
+    organization_id, workspace_id = (
+        value
+        if isinstance(value := sent.get(field), str) and re.fullmatch(pattern, value)
+        else None
+        for field, pattern in _TENANT.items()
+    )
+    return None if organization_id is None else (organization_id, workspace_id)
 
 
 def _time(value: Any) -> tuple[datetime | None, tuple[tuple[str, str], ...]]:
