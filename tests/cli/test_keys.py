@@ -52,6 +52,16 @@ def test_list_shows_ids_and_names_and_never_a_key(ledger: Ledger, conninfo: str)
     assert all(token.strip()[4:20] not in done.stdout for token in tokens)
 
 
+def test_list_shows_names_as_they_were_given(ledger: Ledger) -> None:
+    names = ["ci [/deploy]", "[prod] ci", ":rocket: launcher", "[bold]"]
+    for name in names:
+        create = ("keys", "create", *ORGANIZATION, "--permission", "read", "--name", name)
+        assert ledger(*create).returncode == 0
+    done = ledger("keys", "list")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(name in done.stdout for name in names)
+
+
 def test_a_key_works_in_a_running_service_until_it_is_revoked(
     ledger: Ledger, conninfo: str, settings: Settings
 ) -> None:
