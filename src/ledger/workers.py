@@ -38,6 +38,7 @@ def run_api(settings: Settings, conninfo: str, listener: socket.socket) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS - 5,
     )
+    allow_many_connections()
     calm_collector()
     uvicorn.Server(config).run(sockets=[listener])
 

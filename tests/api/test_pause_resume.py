@@ -88,6 +88,12 @@ def test_an_empty_body_does_not_pause(edge: Edge) -> None:
     assert_problem(answer, 400, "invalid_request")
 
 
+def test_a_body_that_is_not_there_names_no_reason(edge: Edge) -> None:
+    problem = assert_problem(manage(edge, edge.fresh(), "pause"), 422, "invalid_request")
+    assert [error["pointer"] for error in problem["errors"]] == ["/reason"]
+    assert_problem(manage(edge, "LIN-26-999999", "pause"), 404, "not_found")
+
+
 BODIES = [pytest.param(body, id=name) for name, body in BROKEN.items() if body]
 
 

@@ -54,6 +54,21 @@ def test_another_tenants_endpoint_does_not_exist(hooks: Hooks) -> None:
         assert hooks.data(f"/{endpoint_id}", hooks.admin)["enabled"]
 
 
+def test_a_change_that_names_another_tenant_is_403_and_recorded(hooks: Hooks) -> None:
+    own, narrow = hooks.create()["id"], hooks.create(hooks.narrow)["id"]
+    for token, endpoint_id, named in (
+        (hooks.token, own, {"organization_id": OTHER_ORGANIZATION}),
+        (hooks.token, own, {"organization_id": OTHER_ORGANIZATION, "url": "nonsense"}),
+        (hooks.narrow, narrow, {"workspace_id": "WS-26-000009"}),
+    ):
+        before = hooks.head()
+        answer = hooks.call("PATCH", f"/{endpoint_id}", token, json=named)
+        assert_problem(answer, 403, "forbidden")
+        assert hooks.refused(before) == [("webhook.update", "forbidden", endpoint_id)]
+    answer = hooks.call("PATCH", f"/{own}", json={"organization_id": ORGANIZATION})
+    assert_problem(answer, 422, "invalid_request")
+
+
 def test_the_right_to_manage_webhooks_is_needed_everywhere(hooks: Hooks) -> None:
     others = hooks.edge.token("read", "write", "service_lines:manage", "audit:read")
     endpoint_id = hooks.create()["id"]
@@ -157,7 +172,7 @@ def test_a_rotated_secret_is_another_one_shown_once(hooks: Hooks) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"since": None}, {"since": "yesterday"}, {"since": "2026-04-15"}, {"since": 1},
+    "body", [{}, {"since": None}, {"since": "yesterday"}, {"since": "2026-04-31"}, {"since": 1},
              {"since": "2026-04-15T00:00:00"}, {"since": "2026-04-15T12:00:01Z", "x": 1}],
     ids=str,
 )  # fmt: skip
@@ -165,6 +180,12 @@ def test_a_wrong_recovery_is_refused(hooks: Hooks, body: Any) -> None:
     endpoint_id = hooks.create()["id"]
     answer = hooks.call("POST", f"/{endpoint_id}/recover", json=body)
     assert_problem(answer, 422, "invalid_request")
+
+
+def test_a_recovery_since_a_date_begins_at_midnight(hooks: Hooks) -> None:
+    endpoint_id = hooks.create()["id"]
+    answer = hooks.call("POST", f"/{endpoint_id}/recover", json={"since": "2026-04-15"})
+    assert answer.status_code == 202, answer.text
 
 
 def test_neither_the_future_nor_a_disabled_endpoint_is_recovered(hooks: Hooks) -> None:

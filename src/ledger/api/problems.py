@@ -9,6 +9,7 @@ import psycopg
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from ledger.api.authentication import Unauthorized
 from ledger.domain.errors import Invalid, LedgerError, NotFound, Refused, Unavailable
@@ -135,6 +136,18 @@ def as_refusal(error: Exception) -> LedgerError:
     return Unavailable("The database cannot be reached, or is too busy.")
 
 
+def _methods(request: Request) -> str:
+    """All that the path takes (RFC 9110, 15.5.6): the router names the first route's only."""
+    path = request.scope["path"]
+    found = {
+        method
+        for route in request.app.routes
+        if isinstance(route, Route) and route.path_regex.match(path)
+        for method in route.methods or ()
+    }
+    return ", ".join(sorted(found))
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of the application, the framework and the database as a problem."""
 
@@ -153,6 +166,8 @@ def install(app: FastAPI) -> None:
         }
         fallback = BadRequest("The request is not valid.")
         headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = _methods(request)
         return problem(request, known.get(error.status_code, fallback), headers)
 
     app.add_exception_handler(RequestValidationError, validation_error)

@@ -16,6 +16,7 @@ from ledger.api.writing import Sent, execute, refused_command, turn_down
 from ledger.application.command import Receipt
 from ledger.application.principal import Principal
 from ledger.application.webhooks import (
+    OTHER_TENANT,
     CreateEndpoint,
     DeleteEndpoint,
     RecoverEndpoint,
@@ -24,7 +25,7 @@ from ledger.application.webhooks import (
     TestEndpoint,
     UpdateEndpoint,
 )
-from ledger.domain.errors import Invalid, NotFound
+from ledger.domain.errors import Forbidden, Invalid, NotFound
 from ledger.domain.values import ENDPOINT_ID, ORGANIZATION_ID, WORKSPACE_ID
 from ledger.feed.signing import create_secret
 from ledger.feed.target import ForbiddenTarget
@@ -55,7 +56,12 @@ async def create(request: Request, principal: Principal, sent: Sent[models.NewWe
 async def update(
     request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.WebhookChanges]
 ) -> Response:
-    """Change what is named."""
+    """Change what is named. Whose it is cannot be, and another tenant's is 403 (contract 7)."""
+    organization_id = _said(sent, "organization_id", ORGANIZATION_ID) or principal.organization_id
+    workspace_id = _said(sent, "workspace_id", WORKSPACE_ID) or principal.workspace_id
+    if not principal.sees(organization_id, workspace_id):
+        about = refused_command(UpdateEndpoint.action, "webhook", "endpoint_id")
+        await turn_down(request, principal, Forbidden(OTHER_TENANT), about)
     chosen = sent.body.given if sent.body is not None else {}
     if "event_types" in chosen:
         chosen["event_types"] = tuple(chosen["event_types"])
@@ -122,7 +128,7 @@ async def _manage(
     return _answer(await execute(request, made), status)
 
 
-def _said(sent: Sent[models.NewWebhook], name: str, pattern: str) -> str | None:
+def _said(sent: Sent[Any], name: str, pattern: str) -> str | None:
     """A tenant's id, whatever else is wrong: another tenant's is 403 before anything is 422."""
     value = sent.said.get(name) if isinstance(sent.said, dict) else None
     return value if isinstance(value, str) and re.fullmatch(pattern, value) else None

@@ -75,9 +75,12 @@ async def read_capped(request: Request, limit: int) -> bytes:
 
 
 async def read_body(request: Request, limit: int, *, optional: bool) -> bytes:
-    """A command's JSON body; may be empty where it is optional, whatever its content type."""
+    """A command's JSON body; may be empty where it is optional, whatever its content type.
+
+    One that is not there at all is checked as if nothing were named in it: what is missing is told.
+    """
     raw = await read_capped(request, limit)
-    if not raw and optional:
+    if not raw and (optional or header(request.scope, b"content-type") is None):
         return raw
     if media_type(request) != "application/json":
         raise UnsupportedMediaType("The body must be application/json.")

@@ -50,6 +50,9 @@ def open_secret(vault: Vault, endpoint_id: str, sealed: bytes) -> str:
     return vault.open(secret_purpose(endpoint_id), sealed).decode()
 
 
+OTHER_TENANT = "The credential may not act for this organization or workspace."
+
+
 class CreateEndpoint(OwnCommand):
     """Set up an endpoint for an organization or one of its workspaces."""
 
@@ -83,7 +86,7 @@ class CreateEndpoint(OwnCommand):
         """Raises Forbidden for another tenant, or Invalid."""
         organization_id, workspace_id = self._organization_id, self._workspace_id
         if organization_id is not None and not self.principal.sees(organization_id, workspace_id):
-            raise Forbidden("The credential may not act for this organization or workspace.")
+            raise Forbidden(OTHER_TENANT)
         if self._fault is not None:
             raise self._fault
         if organization_id is None:
