@@ -126,9 +126,11 @@ def test_the_address_of_a_form_leads_to_the_beginning(edge: Edge, path: str) -> 
 
 def test_a_session_ends_some_hours_after_its_last_use(edge: Edge) -> None:
     guest, other = visitor(edge), visitor(edge)
-    for _ in range(3):
-        edge.clock.advance(seconds=SECONDS * 0.6)
+    for share in (0.6, 0.3, 0.95, 0.95):
+        edge.clock.advance(seconds=SECONDS * share)
         assert guest.get("/ui").status == 200
+    edge.clock.advance(seconds=30)
+    assert "set-cookie" not in guest.get("/ui").answer.headers
     asked = other.get("/ui")
     assert asked.status == 401
     assert "over" in asked.text

@@ -177,7 +177,7 @@ def show(request: Request, template: str, status: int = 200, **context: Any) -> 
     }
     text = _templates.get_template(template).render(common | context)
     response = HTMLResponse(text, status_code=status, headers=dict(HEADERS))
-    if found is not None and found.is_half_over(now):
+    if found is not None and found.is_aging(now):
         session.keep(request, response, found.prolonged(now))
     return response
 

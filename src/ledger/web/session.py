@@ -40,9 +40,9 @@ class Session(msgspec.Struct, frozen=True):
     secure: bool
     """Whether it was begun over TLS."""
 
-    def is_half_over(self, now: datetime) -> bool:
-        """Whether it is time to prolong it."""
-        return self.expires - now.timestamp() < SECONDS / 2
+    def is_aging(self, now: datetime) -> bool:
+        """Whether it is time to prolong it: not for each page, but within a minute."""
+        return self.expires - now.timestamp() < SECONDS - 60
 
     def prolonged(self, now: datetime) -> "Session":
         """The same for another while."""
