@@ -173,17 +173,24 @@ def test_an_item_of_many_commas_is_one_item() -> None:
     assert (len(json.loads(first)["a"]), second) == (200_001, b"2")
 
 
-def test_broken_json_in_an_item_that_is_too_large_breaks_the_batch(edge: Edge, line: str) -> None:
+@pytest.mark.parametrize("value", [b"1", rb'"\ud800"', b"[" * 40 + b"]" * 40])
+def test_an_item_that_is_too_large_is_refused_alone_unless_it_is_no_json(
+    edge: Edge, line: str, value: bytes
+) -> None:
     before, good = edge.log(), encode(fact("execution.checked_in", line))
     large = b'{"a": "' + b"x" * 300_000 + b'", "b": '
     broken = edge.post("/v1/facts", content=b"[" + good + b"," + large + b"NaN}]", headers=BATCH)
     assert_problem(broken, 400, "invalid_request")
+    assert_problem(
+        edge.post("/v1/facts", content=large + b"NaN}", headers=PLAIN), 400, "invalid_request"
+    )
     assert edge.log() == before
-    whole = edge.post("/v1/facts", content=b"[" + good + b"," + large + b"1}]", headers=BATCH)
-    assert [item["error"] and item["error"]["status"] for item in whole.json()["data"]] == [
-        None,
-        413,
-    ]
+    batch = b"[" + good + b"," + large + value + b"}]"
+    first, second = edge.post("/v1/facts", content=batch, headers=BATCH).json()["data"]
+    assert (first["outcome"], second["error"]["status"]) == ("recorded", 413)
+    assert_problem(
+        edge.post("/v1/facts", content=large + value + b"}", headers=PLAIN), 413, "too_large"
+    )
 
 
 def test_a_batch_of_nothing_but_open_brackets_is_broken_json(edge: Edge) -> None:

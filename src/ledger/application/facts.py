@@ -109,14 +109,14 @@ class Rejected(msgspec.Struct, frozen=True):
 
 def from_structured(raw: bytes) -> Fact | Rejected:
     """A structured CloudEvent from its JSON text. Raises BrokenJson for broken JSON only."""
-    too_large = TooLarge(_TOO_LARGE) if len(raw) > MAX_FACT_BYTES else None
+    if len(raw) > MAX_FACT_BYTES:
+        # Broken JSON is about the whole body, wherever in a batch it stands.
+        json_gate.check_syntax(raw)
+        return Rejected(TooLarge(_TOO_LARGE))
     try:
-        # One that is too large too: broken JSON anywhere in a batch is about all of it.
         event = json_gate.parse(raw)
     except Invalid as error:
-        return Rejected(too_large or error)
-    if too_large is not None:
-        return Rejected(too_large)
+        return Rejected(error)
     if type(event) is not dict:
         return Rejected(Invalid.at("", "must be an object"))
     return _from_attributes(event, event.get("data"))

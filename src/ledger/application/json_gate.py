@@ -78,6 +78,20 @@ def parse(raw: bytes, depth: int = 1) -> Any:
     return value
 
 
+def check_syntax(raw: bytes) -> None:
+    """Raise BrokenJson for what is no JSON, of which nothing is made, however large it is.
+
+    What only some parsers take, an escape that is no character or a great depth, passes.
+    """
+    try:
+        msgspec.json.decode(raw, type=msgspec.Raw)
+    except RecursionError:
+        return
+    except msgspec.DecodeError as error:
+        if not _ESCAPE.search(raw):
+            raise BrokenJson("The body is not valid JSON.") from error
+
+
 def split(body: bytes, most: int) -> list[bytes]:
     """The raw items of a JSON array, each as it was sent; of more than ``most`` at least one more.
 
