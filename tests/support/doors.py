@@ -60,7 +60,7 @@ async def _play(door: Door, play: Play) -> None:
         await door.close()
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert _watched(loop) == before
-    assert faults == []
+    assert faults == [], faults
 
 
 def _watched(loop: Any) -> tuple[int, int]:
