@@ -35,11 +35,11 @@ def _bound(text: str) -> str:
     return text
 
 
-INSTANT_OR_DATE = r"^\d{4}-\d{2}-\d{2}([Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2}))?$"
+_INSTANT_OR_DATE = r"^\d{4}-\d{2}-\d{2}([Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2}))?$"
 Bound = Annotated[
     str,
     Field(
-        pattern=INSTANT_OR_DATE,
+        pattern=_INSTANT_OR_DATE,
         description="An RFC 3339 instant, or a date meaning 00:00Z.",
         examples=["2026-04-15T09:12:44Z"],
     ),
@@ -48,7 +48,7 @@ Bound = Annotated[
 AsOf = Annotated[
     str | None,
     Field(
-        pattern=INSTANT_OR_DATE,
+        pattern=_INSTANT_OR_DATE,
         description="Answer with what was recorded by this instant (RFC 3339, or a date meaning"
         " 00:00Z), judged by today's rules and rights; not in the future.",
         examples=["2026-03-31T23:59:59Z"],

@@ -26,7 +26,13 @@ from ledger.application.webhooks import (
     UpdateEndpoint,
 )
 from ledger.domain.errors import Forbidden, Invalid, NotFound
-from ledger.domain.values import ENDPOINT_ID, ORGANIZATION_ID, WORKSPACE_ID
+from ledger.domain.values import (
+    ENDPOINT_ID,
+    ORGANIZATION_ID,
+    WORKSPACE_ID,
+    id_named,
+    parse_bound,
+)
 from ledger.feed.signing import create_secret
 from ledger.feed.target import ForbiddenTarget
 
@@ -40,13 +46,14 @@ async def create(request: Request, principal: Principal, sent: Sent[models.NewWe
     chosen = Settings()
     if body is not None:
         chosen = Settings(body.url, tuple(body.event_types), body.description, body.enabled)
+    organization_id, workspace_id = _named_tenant(sent)
     command = CreateEndpoint(
         principal,
         request.state.request_id,
         secret=create_secret(),
         settings=chosen,
-        organization_id=_said(sent, "organization_id", ORGANIZATION_ID),
-        workspace_id=_said(sent, "workspace_id", WORKSPACE_ID),
+        organization_id=organization_id,
+        workspace_id=workspace_id,
         fault=fault,
         idempotency=sent.key,
     )
@@ -57,9 +64,10 @@ async def update(
     request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.WebhookChanges]
 ) -> Response:
     """Change what is named. Whose it is cannot be, and another tenant's is 403 (contract 7)."""
-    organization_id = _said(sent, "organization_id", ORGANIZATION_ID) or principal.organization_id
-    workspace_id = _said(sent, "workspace_id", WORKSPACE_ID) or principal.workspace_id
-    if not principal.sees(organization_id, workspace_id):
+    organization_id, workspace_id = _named_tenant(sent)
+    if not principal.sees(
+        organization_id or principal.organization_id, workspace_id or principal.workspace_id
+    ):
         about = refused_command(UpdateEndpoint.action, "webhook", "endpoint_id")
         await turn_down(request, principal, Forbidden(OTHER_TENANT), about)
     chosen = sent.body.given if sent.body is not None else {}
@@ -93,7 +101,7 @@ async def recover(
     request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.Recovery]
 ) -> Response:
     """Send again what was not delivered since an instant."""
-    since = sent.body.since if sent.body is not None else None
+    since = parse_bound(sent.body.since) if sent.body is not None else None
     return await _manage(request, principal, endpoint_id, RecoverEndpoint, sent, 202, since=since)
 
 
@@ -128,10 +136,12 @@ async def _manage(
     return _answer(await execute(request, made), status)
 
 
-def _said(sent: Sent[Any], name: str, pattern: str) -> str | None:
-    """A tenant's id, whatever else is wrong: another tenant's is 403 before anything is 422."""
-    value = sent.said.get(name) if isinstance(sent.said, dict) else None
-    return value if isinstance(value, str) and re.fullmatch(pattern, value) else None
+def _named_tenant(sent: Sent[Any]) -> tuple[str | None, str | None]:
+    """Organization and workspace: another tenant is 403 before anything is 422."""
+    return (
+        id_named(sent.said, "organization_id", ORGANIZATION_ID),
+        id_named(sent.said, "workspace_id", WORKSPACE_ID),
+    )
 
 
 async def _fault(request: Request, sent: Sent[Any]) -> Invalid | None:

@@ -4,26 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ledger.api.models import Meta, Model
-from ledger.api.reading import INSTANT_OR_DATE
+from ledger.api.reading import Bound
 from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
-from ledger.domain.values import (
-    ENDPOINT_ID,
-    EVENT_ID,
-    ORGANIZATION_ID,
-    WORKSPACE_ID,
-    parse_bound,
-)
+from ledger.domain.values import ENDPOINT_ID, EVENT_ID, ORGANIZATION_ID, WORKSPACE_ID
 from ledger.feed.target import LONGEST_URL
 from projections.published import TYPES
 
@@ -112,21 +98,10 @@ class WebhookChanges(Command):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-def _bound(value: Any) -> Any:
-    if not isinstance(value, str):
-        raise ValueError("must be an RFC 3339 instant, or a date")
-    return parse_bound(value)
-
-
 class Recovery(Command):
     """From when on."""
 
-    since: Annotated[
-        datetime,
-        BeforeValidator(_bound),
-        WithJsonSchema({"type": "string", "pattern": INSTANT_OR_DATE}),
-        Field(description="Events recorded from then on; a date means 00:00Z."),
-    ]
+    since: Annotated[Bound, Field(description="Events recorded from then on.")]
 
 
 class Nothing(Command):

@@ -32,6 +32,7 @@ from ledger.domain.values import (
     WORKSPACE_ID,
     ActorType,
     format_instant,
+    id_named,
     parse_instant,
 )
 
@@ -48,7 +49,6 @@ _ATTRIBUTE = re.compile(r"[a-z0-9]+")
 """CloudEvents names attributes so; that they have 20 characters at most is but advised."""
 _USUAL = {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"}
 _SUBJECT = {"line": re.compile(LINE_ID), "run": re.compile(RUN_ID)}
-_TENANT = {"organization_id": ORGANIZATION_ID, "workspace_id": WORKSPACE_ID}
 _ACTOR_TYPES = get_args(ActorType)
 _RESOURCE = {"line": "service_line", "run": "run"}
 
@@ -219,23 +219,15 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
 
 
 def _named_line(kind: FactType, sent: dict[str, Any]) -> str | None:
-    line_id = sent.get("service_line_id")
-    if kind.subject == "run" and isinstance(line_id, str) and _SUBJECT["line"].fullmatch(line_id):
-        return line_id
-    return None
+    return id_named(sent, "service_line_id", _SUBJECT["line"]) if kind.subject == "run" else None
 
 
 def _named_tenant(name: str, sent: Any) -> tuple[str, str | None] | None:
     """The tenant of the line that an activation would begin, whatever else is wrong with it."""
-    if name != "service_line.activated" or not isinstance(sent, dict):
+    organization_id = id_named(sent, "organization_id", ORGANIZATION_ID)
+    if name != "service_line.activated" or organization_id is None:
         return None
-    organization_id, workspace_id = (
-        value
-        if isinstance(value := sent.get(field), str) and re.fullmatch(pattern, value)
-        else None
-        for field, pattern in _TENANT.items()
-    )
-    return None if organization_id is None else (organization_id, workspace_id)
+    return organization_id, id_named(sent, "workspace_id", WORKSPACE_ID)
 
 
 def _time(value: Any) -> tuple[datetime | None, tuple[tuple[str, str], ...]]:

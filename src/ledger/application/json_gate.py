@@ -117,10 +117,9 @@ def _split_by_brackets(text: str, most: int) -> list[bytes]:
     start, end = 0, len(text)
     for match in _TOKEN.finditer(text):
         token, at = match.group(), match.start()
-        if not closing and (token != "[" or items or text[:at].strip(_SPACE)):
+        is_outside = not closing and (token != "[" or items or text[:at].strip(_SPACE))
+        if is_outside or (token[0] == '"' and match[1] != '"'):
             raise BrokenJson("The body is not a valid JSON array.")
-        if token[0] == '"' and match[1] != '"':
-            break
         if token in "[{":
             closing.append("]" if token == "[" else "}")
             start = start if len(closing) > 1 else at + 1
@@ -134,12 +133,15 @@ def _split_by_brackets(text: str, most: int) -> list[bytes]:
             items.append(text[start:at])
             start = at + 1
             if len(items) > most:
-                closing, end = [], len(text)
-                break
+                return _encoded(items)
     if closing or not items or text[end:].strip(_SPACE):
         raise BrokenJson("The body is not a valid JSON array.")
-    raw = [item.strip(_SPACE).encode() for item in items]
+    raw = _encoded(items)
     return [] if raw == [b""] else raw
+
+
+def _encoded(items: list[str]) -> list[bytes]:
+    return [item.strip(_SPACE).encode() for item in items]
 
 
 def canonical(value: Any) -> bytes:

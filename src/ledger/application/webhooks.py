@@ -28,6 +28,8 @@ from ledger.store.append import FactRow
 from ledger.store.vault import Vault
 from projections.webhook import shown
 
+OTHER_TENANT = "The credential may not act for this organization or workspace."
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -48,9 +50,6 @@ def secret_purpose(endpoint_id: str) -> str:
 def open_secret(vault: Vault, endpoint_id: str, sealed: bytes) -> str:
     """A signing secret, ``whsec_…``. Raises CannotOpen."""
     return vault.open(secret_purpose(endpoint_id), sealed).decode()
-
-
-OTHER_TENANT = "The credential may not act for this organization or workspace."
 
 
 class CreateEndpoint(OwnCommand):

@@ -6,7 +6,7 @@ digits, and more than six only without leading zeros.
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -72,6 +72,12 @@ def sort_key(identifier: str) -> int:
     """An id as a number that orders by year, then by number (contract 4)."""
     _, year, number = identifier.split("-")
     return int(year) * 10**12 + int(number)
+
+
+def id_named(said: Any, name: str, pattern: str | re.Pattern[str]) -> str | None:
+    """An id that something sent names, where it is one at all, whatever else is wrong with it."""
+    value = said.get(name) if isinstance(said, dict) else None
+    return value if isinstance(value, str) and re.fullmatch(pattern, value) else None
 
 
 def parse_instant(text: str) -> datetime:

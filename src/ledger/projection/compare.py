@@ -55,9 +55,9 @@ def count_differing(
 ) -> int:
     """How many rows differ between two generations, within the connection's snapshot.
 
-    To join two tables row by row takes four times as long as to look at each once, and room on the
-    disk. So those are joined whose digests differ: by a seed that nobody knows before, 64 bits of
-    them. That will do for a number that is told in passing, not for a proof.
+    To join two tables row by row takes longer than to look at each once, and room on the disk. So
+    those are joined whose digests differ: by a seed that nobody knows before, 64 bits of them. That
+    will do for a number that is told in passing, not for a proof.
     """
     return sum(
         sum(1 for _ in _differences(connection, table, live, shadow))

@@ -13,12 +13,7 @@ from typing import NamedTuple, TypeVar
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.projection.compare import (
-    Difference,
-    count_differing,
-    count_rows,
-    differences,
-)
+from ledger.projection.compare import Difference, count_differing, count_rows, differences
 from ledger.projection.contract import Projection
 from ledger.projection.generation import expose
 from ledger.projection.shadow import CannotBuild, Live, Progress, Shadow, connect, shadow
