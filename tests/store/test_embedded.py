@@ -46,6 +46,12 @@ def test_a_second_start_finds_what_the_first_wrote(data_dir: Path) -> None:
         names = ("fsync", "synchronous_commit", "data_checksums", "timezone", "listen_addresses")
         shown = query(server.url, f"SELECT {', '.join(map(settings, names))}")
         assert shown == [("on", "on", "on", "UTC", "")]
+        # It sorts by code point, whatever the system's library does, and knows all letters.
+        ours = "SELECT datlocprovider, datlocale FROM pg_database WHERE datname = 'ledger'"
+        assert query(server.url, ours) == [("b", "C.UTF-8")]
+        assert query(server.url, "SELECT lower('Ä'), 'B' < 'a', 'a-c' < 'ab'") == [
+            ("ä", True, True)
+        ]
     assert server.poll() == 0
     assert postgres_processes(data_dir) == []
     server.stop()

@@ -38,8 +38,9 @@ PORT = 5432
 # The longest path of a socket is 107 bytes on Linux and 103 on macOS; the smaller serves both.
 _SOCKET_PATH_BYTES = 103
 _LOG_BYTES = 10 * 1024 * 1024
-# The second where the system does not know the first. Both sort by code point.
-_LOCALES = ("C.UTF-8", "C")
+# PostgreSQL's own, which compares bytes: the system's C.UTF-8 sorts alike, but takes a copy of both
+# texts for each comparison. An append and its views spend a sixteenth of PostgreSQL's time on that.
+_LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,8 @@ class Place:
         new.mkdir(mode=0o700)
         give(new, self.account)
         options = ("-U", "postgres", "--auth=trust", "--encoding=UTF8", "--data-checksums")
-        for locale in _LOCALES:
-            initdb = self.command("initdb", "-D", str(new), f"--locale={locale}", *options)
-            result = run(initdb, keep=(lock,))
-            if result.returncode == 0:
-                break
-        else:
+        result = run(self.command("initdb", "-D", str(new), *options, *_LOCALE), keep=(lock,))
+        if result.returncode:
             reason = one_line(result.stderr.splitlines())
             raise EmbeddedPostgresError(f"No database could be created in {self.base}: {reason}")
         new.rename(self.database)
