@@ -15,10 +15,12 @@ CREATED = WebhookCreated(url="http://x.example/", event_types=("*",), secret=b""
 DISABLED = WebhookUpdated(url="http://x.example/", event_types=("*",), enabled=False)
 
 
-def changed(endpoint_id: str, *past: Any, latest: int = 0, **more: Any) -> Changed:
+def changed(
+    endpoint_id: str, *past: Any, latest: int = 0, owner: str = "ORG-26-000001", **more: Any
+) -> Changed:
     """An endpoint as the view has it."""
     endpoint = given_endpoint(CREATED, *past).aggregate
-    endpoint.id = endpoint_id
+    endpoint.id, endpoint.organization_id = endpoint_id, owner
     standing = Standing(endpoint, position=max(latest, 1), latest=latest, sequence=latest)
     values = {"planned": 0, "heeded": 0, "failing_since": None}
     return Changed(standing, **(values | more))
@@ -97,17 +99,57 @@ def test_messages_beyond_the_feed_wait_until_it_is_there() -> None:
 
 
 def test_what_is_in_hand_leaves_so_much_less_room() -> None:
-    roster = roster_of(changed("A", latest=90), most=IN_FLIGHT + 2)
+    roster = roster_of(changed("A", latest=90), most=2 * IN_FLIGHT)
     some(roster, roster.turn(NOW), IN_FLIGHT)
     assert roster.turn(NOW) == []
-    roster.update(News(2, 100, [changed("B", latest=90)]), NOW)
+    roster.update(News(2, 100, [changed("B", latest=90, owner="ORG-26-000002")]), NOW)
     (ask,) = roster.turn(NOW)
-    assert (ask.endpoint_id, ask.free) == ("B", 2)
-    some(roster, [ask], 2)
+    assert (ask.endpoint_id, ask.free) == ("B", IN_FLIGHT // 2)
+    some(roster, [ask], ask.free)
     assert roster.turn(NOW) == []
-    roster.release(claimed("A", 3), None, NOW)
+    for position in range(1, 5):
+        roster.release(claimed("B", position), None, NOW)
     (ask,) = roster.turn(NOW)
+    assert (ask.endpoint_id, ask.free) == ("B", 4)
+
+
+def fill(roster: Roster) -> list[Ask]:
+    """All that it asks for until it asks no more, each given as many as it has room for."""
+    asks: list[Ask] = []
+    while roster.is_ready:
+        turn = roster.turn(NOW)
+        some(roster, turn, IN_FLIGHT)
+        asks += turn
+    return asks
+
+
+def test_an_organization_takes_no_more_than_it_leaves() -> None:
+    def of(owner: str, count: int) -> list[Changed]:
+        return [changed(f"{owner}-{n}", latest=90, owner=owner) for n in range(count)]
+
+    roster = roster_of(*of("A", 100), most=96)
+    fill(roster)
+    assert roster.in_hand == 48
+    roster.update(News(2, 100, of("B", 100)), NOW)
+    asked = fill(roster)
+    assert {ask.endpoint_id[0] for ask in asked} == {"B"}
+    assert sum(ask.free for ask in asked) == 24
+    roster.update(News(3, 100, of("C", 1)), NOW)
+    assert [(ask.endpoint_id, ask.free) for ask in fill(roster)] == [("C-0", 12)]
+    roster.update(News(4, 100, [changed("A-0", WebhookDeleted(), owner="A")]), NOW)
+    assert roster.in_hand == 84, "what was sent to it is on its way still"
+
+
+def test_room_for_one_is_given_to_who_has_nothing_in_hand() -> None:
+    roster = roster_of(changed("A", latest=90), most=1)
+    (ask,) = fill(roster)
     assert ask.free == 1
+
+
+def test_organizations_take_turns_however_many_endpoints_they_have() -> None:
+    many = [changed(f"A-{n}", latest=90, owner="A") for n in range(200)]
+    roster = roster_of(*many, changed("B", latest=90, owner="B"), most=10**6)
+    assert [ask.endpoint_id for ask in roster.turn(NOW)][:3] == ["A-0", "B", "A-1"]
 
 
 def test_who_fails_has_fewer_in_hand() -> None:

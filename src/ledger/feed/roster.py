@@ -1,10 +1,14 @@
 """The dispatcher's memory: every endpoint, what of it is in hand, and which to look at next.
 
-An endpoint that is dead or slow has its own few deliveries in hand and no others: nothing that is
-shared fills up. Looking costs nothing for endpoints that have nothing to be sent.
+An endpoint that is dead or slow has its own few deliveries in hand and no others. Nor does an
+organization with very many of them fill what is shared: it never has more in hand than there is
+room left for all, so however many do so, there is room for the next. (Switches share out their
+buffers in this way: Choudhury and Hahne, Dynamic Queue Length Thresholds, 1998.) Looking costs
+nothing for endpoints that have nothing to be sent.
 """
 
 import heapq
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
@@ -53,6 +57,11 @@ class Watched:
     def id(self) -> str:
         """The WHK id."""
         return self.standing.endpoint.id
+
+    @property
+    def organization(self) -> str | None:
+        """Whose it is."""
+        return self.standing.endpoint.organization_id
 
     @property
     def sends(self) -> bool:
@@ -117,9 +126,13 @@ class Roster:
         self._held: dict[str, None] = {}
         """Those whose new messages lie beyond."""
         self.in_hand = 0
+        self._in_hand: Counter[str | None] = Counter()
+        """The same by organization, but for what was sent to endpoints that are deleted now."""
         self._watched: dict[str, Watched] = {}
-        self._ready: dict[str, None] = {}
-        """Those to claim for, in turn."""
+        self._ready: dict[str | None, dict[str, None]] = {}
+        """Those to claim for by organization, in turn."""
+        self._queue: deque[str | None] = deque()
+        """Organizations that have any, in turn."""
         self._timers: list[tuple[datetime, str]] = []
 
     @property
@@ -138,7 +151,9 @@ class Roster:
             endpoint = one.standing.endpoint
             watched = self._watched.get(endpoint.id)
             if endpoint.deleted:
-                self._watched.pop(endpoint.id, None)
+                if watched is not None:
+                    del self._watched[endpoint.id]
+                    self._in_hand[watched.organization] -= len(watched.busy)
                 continue
             if watched is None:
                 watched = self._watched[endpoint.id] = Watched(one, now)
@@ -172,11 +187,11 @@ class Roster:
         if watched.is_behind and watched.taken >= self._reached:
             self._held.setdefault(watched.id)
         elif watched.is_behind:
-            self._ready.setdefault(watched.id)
+            self._queue_up(watched)
         if watched.due is None:
             return
         if watched.due <= now:
-            self._ready.setdefault(watched.id)
+            self._queue_up(watched)
         elif watched.due != watched.timer:
             watched.timer = watched.due
             heapq.heappush(self._timers, (watched.due, watched.id))
@@ -188,23 +203,43 @@ class Roster:
             if watched is not None:
                 watched.timer = None
                 self.consider(watched, now)
-        return list(self._asks(self._most - self.in_hand))
+        return list(self._asks())
 
-    def _asks(self, room: int) -> Iterator[Ask]:
-        for endpoint_id in list(self._ready)[:_AT_ONCE]:
-            watched = self._watched.get(endpoint_id)
-            if watched is not None and room <= 0:
+    def _queue_up(self, watched: Watched) -> None:
+        organization = watched.organization
+        if organization not in self._ready:
+            self._ready[organization] = {}
+            self._queue.append(organization)
+        self._ready[organization].setdefault(watched.id)
+
+    def _asks(self) -> Iterator[Ask]:
+        """One endpoint of each organization in turn, as far as there is room for it."""
+        room, asked = self._most - self.in_hand, Counter[str | None]()
+        for _ in range(_AT_ONCE):
+            if not self._queue:
                 return
-            del self._ready[endpoint_id]
-            if watched is not None and watched.free > 0:
-                free = min(watched.free, room)
-                room -= free
-                yield Ask(watched.id, free, list(watched.busy), watched.sends)
+            organization = self._queue.popleft()
+            ready = self._ready[organization]
+            share = _share(room, self._in_hand[organization] + asked[organization])
+            if share > 0:
+                endpoint_id = next(iter(ready))
+                del ready[endpoint_id]
+                watched = self._watched.get(endpoint_id)
+                if watched is not None and watched.free > 0:
+                    free = min(watched.free, share)
+                    room -= free
+                    asked[organization] += free
+                    yield Ask(watched.id, free, list(watched.busy), watched.sends)
+            if ready:
+                self._queue.append(organization)
+            else:
+                del self._ready[organization]
 
     @property
     def is_ready(self) -> bool:
-        """Whether somebody waits for its turn, and there is room."""
-        return bool(self._ready) and self.in_hand < self._most
+        """Whether somebody waits for its turn, and there is room for it."""
+        room = self._most - self.in_hand
+        return any(_share(room, self._in_hand[one]) > 0 for one in self._queue)
 
     def next_due(self) -> datetime | None:
         """When something is to be tried again."""
@@ -225,6 +260,7 @@ class Roster:
             for claimed in one.claimed:
                 watched.busy[claimed.position] = claimed
             self.in_hand += len(one.claimed)
+            self._in_hand[watched.organization] += len(one.claimed)
             if len(one.claimed) < ask.free:
                 watched.due = one.next_due
                 if one.sends:
@@ -239,11 +275,17 @@ class Roster:
         if watched is None:
             return
         watched.busy.pop(claimed.position, None)
+        self._in_hand[watched.organization] -= 1
         if claimed.round < watched.recovered:
             due = now
         if due is not None:
             watched.due = due if watched.due is None else min(watched.due, due)
         self.consider(watched, now)
+
+
+def _share(room: int, in_hand: int) -> int:
+    """How many more an organization may have in hand, of which the room gets as many less."""
+    return max((room - in_hand) // 2, int(in_hand == 0 < room))
 
 
 Opener = Callable[[str, bytes], str]
