@@ -126,7 +126,7 @@ def test_what_one_request_is_told_in_headers_no_other_is(edge: Edge) -> None:
     names = [name for name, _ in edge.get(path).headers.multi_items()]
     for number in range(3):
         known = edge.get(path, headers={"if-none-match": edge.get(path).headers["etag"]})
-        assert (known.status_code, edge.request("HEAD", path).status_code) == (304, 405)
+        assert (known.status_code, edge.request("HEAD", path).status_code) == (304, 200)
         shown = edge.get(path, headers={"x-request-id": f"mine-{number}"})
         assert (shown.status_code, shown.headers["x-request-id"]) == (200, f"mine-{number}")
         assert [name for name, _ in shown.headers.multi_items()] == names

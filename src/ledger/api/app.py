@@ -25,6 +25,7 @@ from ledger.api import (
 )
 from ledger.api.documentation import PROBLEM_SCHEMA
 from ledger.api.fact_schema import FACT_SCHEMAS
+from ledger.api.head import answer_head
 from ledger.api.lean import LeanRoute
 from ledger.api.middleware import EveryAnswer
 from ledger.api.models import FactBatchAnswer
@@ -69,10 +70,12 @@ class LedgerApi(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Every answer goes through one place, whoever gives it."""
-        if scope["type"] == "http":
-            await self._every_answer(scope, receive, send)
-        else:
+        if scope["type"] != "http":
             await super().__call__(scope, receive, send)
+        elif scope["method"] == "HEAD":
+            await answer_head(self._every_answer, scope, receive, send)
+        else:
+            await self._every_answer(scope, receive, send)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         for route in self._lean:

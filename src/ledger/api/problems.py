@@ -145,6 +145,8 @@ def _methods(request: Request) -> str:
         if isinstance(route, Route) and route.path_regex.match(path)
         for method in route.methods or ()
     }
+    if "GET" in found:
+        found.add("HEAD")
     return ", ".join(sorted(found))
 
 

@@ -1,0 +1,21 @@
+"""HEAD: what GET would answer, without its body (RFC 9110, 9.3.2), on every path that takes GET."""
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Have the application answer a GET, and pass on how the answer starts.
+
+    What would stream on is told that its reader has gone.
+    """
+
+    async def send_start(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b""})
+        elif message.get("more_body"):
+            raise ClientDisconnect
+
+    # The server keeps its own scope, and sends no body where that says HEAD.
+    await app({**scope, "method": "GET"}, receive, send_start)

@@ -1,0 +1,91 @@
+"""HEAD on every path that takes GET, of the server that serves in earnest (RFC 9110, 9.3.2)."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection, HTTPResponse
+
+import pytest
+
+from tests.support.edge import Edge
+from tests.support.facts import ORGANIZATION
+from tests.support.streaming import listening
+from tests.support.views import until
+
+
+@pytest.fixture
+def connection(edge: Edge) -> Iterator[HTTPConnection]:
+    """One connection: what came behind a HEAD's headers would spoil the next answer on it."""
+    with listening(edge) as address, closing(HTTPConnection(*address, timeout=30)) as connection:
+        yield connection
+
+
+def ask(
+    connection: HTTPConnection, method: str, path: str, token: str
+) -> tuple[HTTPResponse, bytes]:
+    """The answer, and its body."""
+    connection.request(method, path, headers={"authorization": f"Bearer {token}"})
+    answer = connection.getresponse()
+    return answer, answer.read()
+
+
+def said(answer: HTTPResponse) -> dict[str, str]:
+    """The headers, but for those that differ from request to request."""
+    headers = {name.lower(): value for name, value in answer.getheaders()}
+    return {n: v for n, v in headers.items() if n not in ("x-request-id", "date")}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/execution?limit=1", 200),
+        ("/v1/execution/{line}", 200),
+        ("/v1/execution/LIN-26-999999", 404),
+        ("/v1/execution?limit=0", 422),
+        ("/v1/facts", 405),
+        ("/nothing", 404),
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/openapi.json", 200),
+        ("/docs", 200),
+        ("/", 200),
+        ("/ui", 401),
+        ("/ui/static/page.css", 200),
+    ],
+)
+def test_it_says_what_get_says_and_nothing_more(
+    edge: Edge, connection: HTTPConnection, path: str, status: int
+) -> None:
+    token = edge.token("read")
+    path = path.format(line=edge.fresh())
+    shown, text = ask(connection, "GET", path, token)
+    head, nothing = ask(connection, "HEAD", path, token)
+    assert (head.status, shown.status) == (status, status)
+    assert said(head) == said(shown)
+    assert (nothing, bool(text)) == (b"", True)
+
+
+def test_what_it_may_not_see_it_is_not_told(edge: Edge, connection: HTTPConnection) -> None:
+    line = edge.fresh()
+    for token, status in (("wrong", 401), (edge.token("write"), 403)):
+        assert ask(connection, "HEAD", f"/v1/execution/{line}", token)[0].status == status
+
+
+@pytest.mark.parametrize(
+    ("path", "type_"),
+    [
+        ("/v1/events/stream", "text/event-stream"),
+        (f"/v1/audit-logs/export?format=csv&organization_id={ORGANIZATION}", "text/csv"),
+    ],
+)
+def test_what_streams_ends_where_it_would_begin(
+    edge: Edge, connection: HTTPConnection, path: str, type_: str
+) -> None:
+    token = edge.token("read", "audit:read")
+    edge.fresh()
+    for _ in range(3):
+        head, nothing = ask(connection, "HEAD", path, token)
+        assert (head.status, nothing) == (200, b"")
+        assert head.headers["content-type"].startswith(type_)
+    streams = edge.service.app.state.services.streams
+    until(lambda: len(streams) == 0, "the streams' end")
+    assert ask(connection, "GET", "/healthz", token)[0].status == 200
