@@ -1,6 +1,7 @@
 """What every answer carries, refusals and the framework's own included (contract 4, 7)."""
 
 import json
+import re
 
 import pytest
 
@@ -92,6 +93,15 @@ def test_without_a_token_only_the_operators_paths_answer(edge: Edge) -> None:
     text = edge.get("/metrics").text
     assert "ORG-" not in text
     assert "LIN-" not in text
+
+
+def test_the_page_about_the_api_has_nothing_from_elsewhere(edge: Edge) -> None:
+    page = edge.get("/docs")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    files = re.findall(r"""(?:href|src|url)(?:=|: )["']([^"']+)""", page.text)
+    assert "openapi.json" in files
+    for file in files:
+        assert edge.get(f"/{file}").status_code == 200, "relative, and there"
 
 
 # Hostile paths and parameters: anything but a server error, and nothing repeated.

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from ledger import __version__
 from ledger.api import (
     audit,
+    docs,
     event_types,
     executions,
     exports,
@@ -103,10 +104,12 @@ def create_app(services: ApiServices) -> LedgerApi:
         version=__version__,
         description=_ABOUT,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     problems.install(app)
+    docs.install(app)
     for module in ROUTED:
         app.add_routes(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

@@ -1,0 +1,57 @@
+"""`/docs`: the API as a page to read and to try, from this service alone (contract 7).
+
+FastAPI's own page has its script from a public network: a closed one shows nothing, and whoever
+serves that script could read the token that is typed in. ``fastapi-offline`` brings the same files
+as a package; the policy of contents holds the page to them.
+"""
+
+import base64
+import hashlib
+import re
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
+
+# Relative, so that they hold behind a proxy that serves us below a path of its own.
+_FILES = "docs/static"
+_DOCUMENT = "openapi.json"
+
+_INLINE_SCRIPT = re.compile("<script>(.*?)</script>", re.DOTALL)
+
+
+def install(app: FastAPI) -> None:
+    """Serve the page and its files, without a token; neither is in the document that it shows."""
+    app.mount(f"/{_FILES}", StaticFiles(packages=[("fastapi_offline", "static")]), name="docs")
+    page = get_swagger_ui_html(
+        openapi_url=_DOCUMENT,
+        title=app.title,
+        swagger_js_url=f"{_FILES}/swagger-ui-bundle.js",
+        swagger_css_url=f"{_FILES}/swagger-ui.css",
+        swagger_favicon_url=f"{_FILES}/favicon.png",
+        swagger_ui_parameters={"defaultModelsExpandDepth": 0},
+    ).body
+    headers = {"Content-Security-Policy": _policy(bytes(page).decode())}
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(bytes(page), headers=headers)
+
+
+def _policy(page: str) -> str:
+    """Nothing but our own files, and the one script in the page itself, known by its digest."""
+    digests = [hashlib.sha256(text.encode()).digest() for text in _INLINE_SCRIPT.findall(page)]
+    inline = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src 'self' {inline}",
+            "style-src 'self'",
+            "img-src 'self' data:",
+            "connect-src 'self'",
+            "form-action 'none'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
