@@ -10,8 +10,8 @@ import uvicorn
 # Chosen by name below; loaded here, so that no child has to.
 import uvicorn.lifespan.on
 import uvicorn.loops.uvloop
-import uvicorn.protocols.http.httptools_impl
 
+from ledger.api.connection import Connection
 from ledger.bootstrap.api import create_api
 from ledger.bootstrap.dispatching import Dispatching
 from ledger.bootstrap.loops import Loops
@@ -31,7 +31,8 @@ def run_api(settings: Settings, conninfo: str, listener: socket.socket) -> None:
     config = uvicorn.Config(
         create_api(settings, conninfo),
         loop="uvloop",
-        http="httptools",
+        http=Connection,
+        ws="none",
         access_log=False,
         log_level="warning",
         server_header=False,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import uvicorn
 
+from ledger.api.connection import Connection
 from tests.support.edge import Edge
 
 STREAM = "/v1/events/stream"
@@ -24,14 +25,14 @@ class Address(NamedTuple):
 
 
 @contextlib.contextmanager
-def listening(edge: Edge) -> Iterator[Address]:
+def listening(edge: Edge, connection: type[Connection] = Connection) -> Iterator[Address]:
     """The edge's application under the server that serves it in earnest."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
             edge.service.app,
             lifespan="off",
-            http="httptools",
+            http=connection,
             ws="none",
             log_config=None,
             server_header=False,

@@ -1,0 +1,81 @@
+"""Connections from clients: uvicorn's, which end where a request does not come to its end.
+
+Below the application nobody else looks: the parser takes a head of any size, and a connection on
+which nothing comes stays open for good. Without bounds a single client could fill the memory with
+one head, or hold all connections that the system allows.
+"""
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+_MOST_HEAD_BYTES = 64 * 1024
+"""Of request line and headers; what is read at once may be as much again."""
+
+_TOO_LARGE = b"The request line and headers are too large."
+_REFUSAL = b"\r\n".join(
+    (
+        b"HTTP/1.1 431 Request Header Fields Too Large",
+        b"content-type: text/plain; charset=utf-8",
+        b"content-length: %d" % len(_TOO_LARGE),
+        b"connection: close",
+        b"",
+        _TOO_LARGE,
+    )
+)
+
+
+class Connection(HttpToolsProtocol):
+    """One of a client's. Idle ones between two requests uvicorn itself ends, sooner."""
+
+    patience_seconds = 20.0
+    """How long a head may take, or a part of a body that is due, or the first byte of all. It is
+    looked at as often, so that may be found after twice as long."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._in_head, self._head_bytes = False, 0
+        self._waits_since = self.loop.time()
+        self._look = self.loop.call_later(self.patience_seconds, self._end_if_stuck)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Look no more."""
+        self._look.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come; refuse a head that is too large."""
+        if not self._in_head:
+            self._waits_since = self.loop.time()
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > _MOST_HEAD_BYTES and not self.transport.is_closing():
+                self.transport.write(_REFUSAL)
+                self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """A head begins: from here on its time runs, however often a byte of it comes."""
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+        self._waits_since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        """A head is complete."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def _end_if_stuck(self) -> None:
+        waited = self.loop.time() - self._waits_since
+        if self._is_clients_turn() and waited >= self.patience_seconds:
+            self.transport.close()
+        else:
+            self._look = self.loop.call_later(self.patience_seconds, self._end_if_stuck)
+
+    def _is_clients_turn(self) -> bool:
+        """Whether something must come from there: we read, and have no whole request."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if self._in_head or cycle is None or cycle.response_complete:
+            return not self.flow.read_paused
+        return cycle.more_body and not self.flow.read_paused
