@@ -86,6 +86,19 @@ def test_an_answer_that_breaks_off_is_asked_for_again_and_not_for_ever(
     tell(play, size=2, through=relay.conninfo)
 
 
+def test_a_connection_that_is_ended_behind_its_last_result_is_one_that_is_lost(
+    tell: Tell, relay: Relay
+) -> None:
+    async def play(door: Door) -> None:
+        for _ in range(2):
+            lanes, relay.to_end = set(door._lanes), 1
+            assert await gathered([door.fetch(READERS[0], SCOPE, {"n": 1})]) == [[("ORG-0", "", 1)]]
+            await soon(lambda lanes=lanes: len(lanes - door._lanes) == 1, "the loss of its lane")
+        assert relay.to_end == 0
+
+    tell(play, through=relay.conninfo)
+
+
 def test_a_database_that_is_away_for_a_moment_is_waited_for(tell: Tell, relay: Relay) -> None:
     async def play(door: Door) -> None:
         relay.lets_in, asked = False, relay.asked

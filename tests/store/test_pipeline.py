@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -12,6 +13,8 @@ from psycopg import errors
 
 from ledger.store.binary import array
 from ledger.store.pipeline import Pipeline, Rows, Statement, named
+from tests.support.embedded import folder_in_tmp
+from tests.support.relay import Relay
 from tests.support.views import until
 
 TABLE = "CREATE TABLE note (number int PRIMARY KEY, word text)"
@@ -217,6 +220,21 @@ def test_one_that_ends_its_own_connection_is_told_too(pipeline: Pipeline) -> Non
     with pytest.raises(psycopg.OperationalError):
         pipeline.run(write(1), Statement(b"SELECT pg_terminate_backend(pg_backend_pid())"), ALL)
     assert pipeline.connection.closed
+
+
+def test_one_that_is_ended_behind_its_last_result_is_told_too(conninfo: str) -> None:
+    with (
+        folder_in_tmp(0o755) as folder,
+        closing(Relay(conninfo, folder)) as relay,
+        psycopg.connect(relay.conninfo, autocommit=True) as connection,
+    ):
+        connection.execute(TABLE)
+        relay.to_end = 1
+        with pytest.raises(psycopg.OperationalError), Pipeline(connection).transaction() as work:
+            work.defer(write(1))
+        assert connection.closed
+    with psycopg.connect(conninfo) as other:
+        assert other.execute("SELECT number FROM note").fetchall() == [(1,)], "it was committed"
 
 
 def test_an_exchange_that_is_broken_off_closes_the_connection(pipeline: Pipeline) -> None:

@@ -15,6 +15,13 @@ BROKEN_OFF = b"1\0\0\0\41\0\0"
 OUT_OF_STEP = b"1\0\0\0\0"
 """No message of the protocol is so short."""
 
+_READY = b"Z\0\0\0\5"
+"""What ends each exchange, but for the last byte."""
+
+_ENDED = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+ENDED = b"E" + (len(_ENDED) + 4).to_bytes(4) + _ENDED
+"""What PostgreSQL says as it ends a connection."""
+
 _LARGE = 10_000
 
 
@@ -33,6 +40,8 @@ class Relay:
         self.to_break = 0
         """How many large messages to read in part, to answer so, and then to be gone."""
         self.broken_answer = BROKEN_OFF
+        self.to_end = 0
+        """How many exchanges to end with the connection, after all of their results."""
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(folder / name))
         self._listener.listen(64)
@@ -70,6 +79,10 @@ class Relay:
                 if is_asking and self.to_break and len(data) > _LARGE:
                     self.to_break -= 1
                     source.sendall(self.broken_answer)
+                    break
+                if not is_asking and self.to_end and data[-6:-1] == _READY:
+                    self.to_end -= 1
+                    target.sendall(data[:-6] + ENDED)
                     break
                 target.sendall(data)
         # What is left unread in the source is now lost, which its other end is told as an error.

@@ -233,7 +233,8 @@ class Lane:
                 return True
             else:
                 is_between = False
-                self._take(self._due.popleft(), result)
+                # One more than is due says that the connection ends, behind all that it answered.
+                self._take(self._due.popleft() if self._due else _Due(None), result)
         return False
 
     def _take(self, due: _Due, result: pq.abc.PGresult) -> None:

@@ -175,7 +175,8 @@ class Pipeline:
             is_between = False
             if result.status == pq.ExecStatus.PIPELINE_SYNC:
                 return found, error
-            key, is_own = next(coming)
+            # One more than is due says that the connection ends: what was asked may be carried out.
+            key, is_own = next(coming, (None, False))
             if result.status in (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.PIPELINE_ABORTED):
                 if key is not None:
                     self._prepared.forget(key)
