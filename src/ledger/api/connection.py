@@ -30,13 +30,16 @@ class Connection(HttpToolsProtocol):
 
     patience_seconds = 20.0
     """How long a head may take, or a part of a body that is due, or the first byte of all. It is
-    looked at as often, so that may be found after twice as long."""
+    looked at as often, so that may be found after twice as long; requests pay for no clock."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
-        self._in_head, self._head_bytes = False, 0
-        self._waits_since = self.loop.time()
+        self._head: object = None
+        self._head_bytes = 0
+        """Of the latest head that did not come at once: its scope, and how much has come of it."""
+        self._progress = self._seen = 0
+        """Parts that have come and left no head incomplete, and how many there were."""
         self._look = self.loop.call_later(self.patience_seconds, self._end_if_stuck)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -46,36 +49,32 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come; refuse a head that is too large."""
-        if not self._in_head:
-            self._waits_since = self.loop.time()
         super().data_received(data)
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > _MOST_HEAD_BYTES and not self.transport.is_closing():
-                self.transport.write(_REFUSAL)
-                self.transport.close()
+        if not self._is_in_head():
+            self._progress += 1
+            return
+        if self._head is not self.scope:
+            self._head, self._head_bytes = self.scope, 0
+        self._head_bytes += len(data)
+        if self._head_bytes > _MOST_HEAD_BYTES and not self.transport.is_closing():
+            self.transport.write(_REFUSAL)
+            self.transport.close()
 
-    def on_message_begin(self) -> None:
-        """A head begins: from here on its time runs, however often a byte of it comes."""
-        super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
-        self._waits_since = self.loop.time()
-
-    def on_headers_complete(self) -> None:
-        """A head is complete."""
-        self._in_head = False
-        super().on_headers_complete()
+    def _is_in_head(self) -> bool:
+        """Whether a request has begun whose head is not complete: that is when it gets a cycle."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return self.scope is not (None if cycle is None else cycle.scope)
 
     def _end_if_stuck(self) -> None:
-        waited = self.loop.time() - self._waits_since
-        if self._is_clients_turn() and waited >= self.patience_seconds:
+        if self._is_clients_turn() and self._progress == self._seen:
             self.transport.close()
         else:
+            self._seen = self._progress
             self._look = self.loop.call_later(self.patience_seconds, self._end_if_stuck)
 
     def _is_clients_turn(self) -> bool:
         """Whether something must come from there: we read, and have no whole request."""
         cycle: RequestResponseCycle | None = self.cycle
-        if self._in_head or cycle is None or cycle.response_complete:
+        if cycle is None or cycle.response_complete or self._is_in_head():
             return not self.flow.read_paused
         return cycle.more_body and not self.flow.read_paused
