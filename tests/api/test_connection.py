@@ -2,6 +2,7 @@
 
 import select
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPResponse
@@ -107,6 +108,15 @@ def test_a_head_that_trickles_has_no_more_time(hasty: Address) -> None:
     with connected(hasty) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\n")
         assert ended_while_sending(client, b"x: y\r\n", 400, 0.05)
+
+
+def test_who_always_has_a_head_begun_goes_on_for_as_long_as_they_end(hasty: Address) -> None:
+    with connected(hasty) as client:
+        client.sendall(HEALTH[:9])
+        end = time.monotonic() + 4 * Hasty.patience_seconds
+        while time.monotonic() < end:
+            client.sendall(HEALTH[9:] + HEALTH[:9])
+            assert status(client) == 200
 
 
 def test_a_stream_and_a_slow_answer_are_not_the_clients_turn(edge: Edge, hasty: Address) -> None:

@@ -39,7 +39,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         """Of the latest head that did not come at once: its scope, and how much has come of it."""
         self._progress = self._seen = 0
-        """Parts that have come and left no head incomplete, and how many there were."""
+        """Parts that did more than lengthen a head, and how many there were at the last look."""
         self._look = self.loop.call_later(self.patience_seconds, self._end_if_stuck)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -55,6 +55,7 @@ class Connection(HttpToolsProtocol):
             return
         if self._head is not self.scope:
             self._head, self._head_bytes = self.scope, 0
+            self._progress += 1
         self._head_bytes += len(data)
         if self._head_bytes > _MOST_HEAD_BYTES and not self.transport.is_closing():
             self.transport.write(_REFUSAL)
@@ -74,7 +75,7 @@ class Connection(HttpToolsProtocol):
 
     def _is_clients_turn(self) -> bool:
         """Whether something must come from there: we read, and have no whole request."""
+        if self.flow.read_paused:
+            return False
         cycle: RequestResponseCycle | None = self.cycle
-        if cycle is None or cycle.response_complete or self._is_in_head():
-            return not self.flow.read_paused
-        return cycle.more_body and not self.flow.read_paused
+        return self._is_in_head() or cycle is None or cycle.response_complete or cycle.more_body

@@ -8,7 +8,7 @@ nothing for endpoints that have nothing to be sent.
 """
 
 import heapq
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
@@ -129,10 +129,8 @@ class Roster:
         self._in_hand: Counter[str | None] = Counter()
         """The same by organization, but for what was sent to endpoints that are deleted now."""
         self._watched: dict[str, Watched] = {}
-        self._ready: dict[str | None, dict[str, None]] = {}
-        """Those to claim for by organization, in turn."""
-        self._queue: deque[str | None] = deque()
-        """Organizations that have any, in turn."""
+        self._ready: OrderedDict[str | None, OrderedDict[str, None]] = OrderedDict()
+        """Those to claim for by organization, both in turn."""
         self._timers: list[tuple[datetime, str]] = []
 
     @property
@@ -206,40 +204,31 @@ class Roster:
         return list(self._asks())
 
     def _queue_up(self, watched: Watched) -> None:
-        organization = watched.organization
-        if organization not in self._ready:
-            self._ready[organization] = {}
-            self._queue.append(organization)
-        self._ready[organization].setdefault(watched.id)
+        self._ready.setdefault(watched.organization, OrderedDict()).setdefault(watched.id)
 
     def _asks(self) -> Iterator[Ask]:
         """One endpoint of each organization in turn, as far as there is room for it."""
         room, asked = self._most - self.in_hand, Counter[str | None]()
         for _ in range(_AT_ONCE):
-            if not self._queue:
+            if not self._ready:
                 return
-            organization = self._queue.popleft()
-            ready = self._ready[organization]
+            organization, ready = self._ready.popitem(last=False)
             share = _share(room, self._in_hand[organization] + asked[organization])
             if share > 0:
-                endpoint_id = next(iter(ready))
-                del ready[endpoint_id]
-                watched = self._watched.get(endpoint_id)
+                watched = self._watched.get(ready.popitem(last=False)[0])
                 if watched is not None and watched.free > 0:
                     free = min(watched.free, share)
                     room -= free
                     asked[organization] += free
                     yield Ask(watched.id, free, list(watched.busy), watched.sends)
             if ready:
-                self._queue.append(organization)
-            else:
-                del self._ready[organization]
+                self._ready[organization] = ready
 
     @property
     def is_ready(self) -> bool:
         """Whether somebody waits for its turn, and there is room for it."""
         room = self._most - self.in_hand
-        return any(_share(room, self._in_hand[one]) > 0 for one in self._queue)
+        return any(_share(room, self._in_hand[one]) > 0 for one in self._ready)
 
     def next_due(self) -> datetime | None:
         """When something is to be tried again."""
