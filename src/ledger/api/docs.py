@@ -14,6 +14,8 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
+from ledger.api.policy import content_policy
+
 # Relative, so that they hold behind a proxy that serves us below a path of its own.
 _FILES = "docs/static"
 _DOCUMENT = "openapi.json"
@@ -43,15 +45,6 @@ def _policy(page: str) -> str:
     """Nothing but our own files, and the one script in the page itself, known by its digest."""
     digests = [hashlib.sha256(text.encode()).digest() for text in _INLINE_SCRIPT.findall(page)]
     inline = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-    return "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src 'self' {inline}",
-            "style-src 'self'",
-            "img-src 'self' data:",
-            "connect-src 'self'",
-            "form-action 'none'",
-            "base-uri 'none'",
-            "frame-ancestors 'none'",
-        )
+    return content_policy(
+        f"script-src 'self' {inline}", "img-src 'self' data:", "form-action 'none'"
     )

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from ledger.api.authentication import Unauthorized
 from ledger.api.lean import REFUSALS, LeanRoute, parse_query
+from ledger.api.policy import content_policy
 from ledger.api.problems import STATUS, InternalError, status_of
 from ledger.api.reading import services_of
 from ledger.api.writing import media_type, read_capped
@@ -31,20 +32,10 @@ _logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=BaseModel)
 
-_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "connect-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
-)
 HEADERS: Mapping[str, str] = {
-    "Content-Security-Policy": _POLICY,
+    "Content-Security-Policy": content_policy(
+        "script-src 'self'", "img-src 'self'", "form-action 'self'"
+    ),
     "X-Content-Type-Options": "nosniff",
     # Not "no-referrer": a form's request would then not say where it comes from.
     "Referrer-Policy": "same-origin",
