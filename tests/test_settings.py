@@ -1,4 +1,4 @@
-"""What an operator may set for webhooks."""
+"""What an operator may set."""
 
 import pytest
 from pydantic import ValidationError
@@ -27,5 +27,23 @@ def test_the_waits_between_attempts_are_numbers_of_seconds(
 )
 def test_anything_else_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("LEDGER_WEBHOOK_RETRY_SECONDS", text)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("IDLE_AFTER_DEFAULT", "100000000000"),
+        ("IDLE_AFTER_AGENT_RUNTIME", "0"),
+        ("IDLE_SWEEP_SECONDS", "inf"),
+        ("IDLE_SWEEP_SECONDS", "nan"),
+        ("IDLE_SWEEP_SECONDS", "86401"),
+    ],
+)
+def test_a_time_that_never_comes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, sent: str
+) -> None:
+    monkeypatch.setenv(f"LEDGER_{name}", sent)
     with pytest.raises(ValidationError):
         Settings()

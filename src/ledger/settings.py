@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _LONGEST_WAIT = 2_592_000
+_LONGEST_QUIET = 315_360_000
 
 
 class Settings(BaseSettings):
@@ -25,13 +26,23 @@ class Settings(BaseSettings):
         description="64 hexadecimal digits that wrap every run's key. Unset: a 0600 file.",
     )
     idle_after_agent_runtime: int = Field(
-        default=900, ge=1, description="Seconds without activity until an agent line is idle."
+        default=900,
+        ge=1,
+        le=_LONGEST_QUIET,
+        description="Seconds without activity until an agent line is idle.",
     )
     idle_after_default: int = Field(
-        default=86_400, ge=1, description="The same for lines of every other model."
+        default=86_400,
+        ge=1,
+        le=_LONGEST_QUIET,
+        description="The same for lines of every other model.",
     )
     idle_sweep_seconds: float = Field(
-        default=5, gt=0, description="How often lines that have become idle are looked for."
+        default=5,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="How often lines that have become idle are looked for.",
     )
     webhook_retry_seconds: str = Field(
         default="5,300,1800,7200",

@@ -122,6 +122,24 @@ def test_a_restarted_projector_tries_a_stopped_view_again(conninfo: str, writer:
     assert stored(conninfo) == folded(conninfo)
 
 
+def test_a_view_that_the_code_does_not_know_stops_until_it_does(
+    conninfo: str, writer: Writer
+) -> None:
+    report(writer, activation(), start("RUN-26-900001"))
+    with projecting(conninfo, ExecutionView()) as older:
+        older.catch_up()
+        assert standing(conninfo) == {
+            "execution": (head(conninfo), False),
+            "run": (0, True),
+            "event": (0, True),
+            "webhook": (0, True),
+        }
+    with projecting(conninfo) as projector:
+        projector.catch_up()
+    assert set(standing(conninfo).values()) == {(head(conninfo), False)}
+    assert stored(conninfo) == folded(conninfo)
+
+
 @pytest.mark.parametrize("state", [b"{half", b"", b"[]", b'{"reported_by":"\xff"}'])
 def test_an_unreadable_event_stops_the_views_that_want_it_and_no_other(
     conninfo: str, writer: Writer, state: bytes

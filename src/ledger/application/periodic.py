@@ -63,6 +63,10 @@ class Periodic:
             except psycopg.Error as error:
                 _logger.warning("%s lost the database: %s", self._name, error)
                 self._disconnect()
+            except Exception:
+                # A fault of ours: the next round may well be without it.
+                _logger.exception("%s: a round failed", self._name)
+                self._disconnect()
         self._disconnect()
 
     def _connect(self) -> psycopg.Connection[TupleRow]:

@@ -92,6 +92,15 @@ WHERE name = %(name)s AND stopped_at IS NULL
 RETURNING pg_notify('ledger_views', name || ' stopped')
 """
 
+# A view that only another version of the code has: nobody is to wait for it. It goes on (as after
+# any stop) once that code takes over again.
+_UNKNOWN = """
+UPDATE ledger.projection
+SET stopped_at = clock_timestamp(), error = 'is not known to the version that runs'
+WHERE name <> ALL(%(known)s) AND stopped_at IS NULL
+RETURNING pg_notify('ledger_views', name || ' stopped')
+"""
+
 
 def register(conninfo: str, projections: Sequence[Projection]) -> None:
     """Create the tables of views that are new, empty and at position 0, before workers start.
@@ -180,6 +189,7 @@ class Projector:
         with connection.transaction():
             tracking = connection.execute(_TRACKING).fetchall()
             known = {row[0]: row for row in tracking}
+            connection.execute(_UNKNOWN, {"known": [view.name for view in self._projections]})
             self._views = []
             for projection in self._projections:
                 projection.forget()
