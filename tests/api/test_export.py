@@ -327,6 +327,21 @@ def test_an_export_that_breaks_off_does_not_look_complete_and_resumes(
     complete.close()
 
 
+def test_an_export_breaks_off_where_a_crash_took_the_view_back(
+    large: tuple[Edge, Address, str],
+) -> None:
+    edge, address, token = large
+    download = Download(address, token)
+    download.read(100_000)
+    query(edge.conninfo, "UPDATE ledger.projection SET position = position - 1")
+    try:
+        with pytest.raises(http.client.IncompleteRead):
+            download.answer.read()
+    finally:
+        query(edge.conninfo, "UPDATE ledger.projection SET position = position + 1")
+        download.close()
+
+
 def test_an_export_of_a_revoked_key_breaks_off(large: tuple[Edge, Address, str]) -> None:
     edge, address, _ = large
     token = edge.token("audit:read")

@@ -2,10 +2,13 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from ledger.bootstrap.api import create_api
@@ -83,6 +86,34 @@ def test_a_pause_is_shown_as_it_was_though_the_line_goes_on(edge: Edge) -> None:
     assert not held(edge, line)
     edge.accept(fact("service_line.closed", line))
     assert body(send(edge, line, key)) == body(first)
+
+
+def test_what_others_did_before_the_answer_is_in_neither_of_them(edge: Edge) -> None:
+    line, key = edge.fresh(), fresh_key()
+    begun = end(edge)
+    with psycopg.connect(edge.conninfo) as connection, ThreadPoolExecutor(3) as pool:
+        # The views are held up by a batch of one, and then take both commands together.
+        connection.execute("LOCK TABLE ledger.projection IN EXCLUSIVE MODE")
+        pool.submit(edge.send, fact("execution.checked_in", line))
+        await_end(edge, begun + 1)
+        paused = pool.submit(send, edge, line, key)
+        await_end(edge, begun + 2)
+        resumed = pool.submit(send, edge, line, fresh_key(), "resume")
+        await_end(edge, begun + 3)
+        connection.rollback()
+        first, second = paused.result(10), resumed.result(10)
+    assert first.json()["data"]["state"] == "paused"
+    assert first.headers["ledger-position"] == str(begun + 2)
+    assert second.json()["data"]["state"] == "running"
+    again = send(edge, line, key)
+    assert (body(again), replayed(again)) == (body(first), True)
+
+
+def await_end(edge: Edge, position: int) -> None:
+    """Until the log ends there; each question is a round trip."""
+    deadline = time.monotonic() + 10
+    while end(edge) != position:
+        assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize("status", [409, 422])

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
@@ -29,6 +28,7 @@ from ledger.api.reading import (
     decode_cursor,
     encode_cursor,
     position_of,
+    read_at,
     services_of,
     split,
     tenant_filters,
@@ -240,7 +240,7 @@ async def _detail(read: Read, principal: Principal, line_id: str) -> Reply:
 
     def finish(rows: Sequence[Any]) -> Reply:
         if rows[0][1] is None:
-            raise NotFound(_UNKNOWN)
+            raise read_at(rows, NotFound(_UNKNOWN))
         return answer('{"data":' + rows[0][1] + "}", position_of(rows), tagged=True)
 
     return await read.answer(
@@ -322,18 +322,20 @@ async def manage(
 
 
 async def _detail_after(receipt: Receipt, request: Request, principal: Principal) -> Reply:
-    """The line after a command, which stands whatever the view shows. Raises Behind if nothing."""
+    """The line as the command left it; where the view is not so far yet, as it shows it.
+
+    The command stands in any case. Raises Behind if the view does not show the line at all.
+    """
     line_id = receipt.subject
-    if receipt.replayed:
-        # The line as it was at the write's own position, which later ones have left; where the
-        # view has stopped before that, as it is there.
-        query = Query(as_of=await _recorded_at(request, receipt.position))
-        with suppress(Behind):
-            return await _detail(Read(request, principal, query, None, _VIEW), principal, line_id)
     try:
-        return await _detail(Read(request, principal, Query(), None, _VIEW), principal, line_id)
+        now = await _detail(Read(request, principal, Query(), None, _VIEW), principal, line_id)
     except NotFound as error:
         raise Behind("It was done, but the view does not show the line yet.") from error
+    if now.position <= receipt.position:
+        return now
+    # Others have written since: at its own position, so it is the same however often it is sent.
+    query = Query(as_of=await _recorded_at(request, receipt.position))
+    return await _detail(Read(request, principal, query, None, _VIEW), principal, line_id)
 
 
 async def _recorded_at(request: Request, position: int) -> str:

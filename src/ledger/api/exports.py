@@ -24,6 +24,7 @@ from ledger.api.authentication import Authenticated, Unauthorized
 from ledger.api.documentation import READ_ERRORS
 from ledger.api.feeds import Chosen, feed_filters, position_in, walk_from
 from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.problems import Behind
 from ledger.api.reading import (
     Present,
     RangeParameters,
@@ -265,6 +266,9 @@ async def _pages(
         if found:
             yield render([row[2] for row in found])
         if len(found) < _PAGE:
+            if position_of(rows) < end:
+                # A crash of the database took the view back: what is missing was there before.
+                raise Behind("The view does not reach as far as the export any more.")
             return
         # A key that was revoked meanwhile goes no further, however its holder came in.
         if await services.authenticator.lapsed([principal]):

@@ -22,6 +22,7 @@ from ledger.api.reading import (
     decode_cursor,
     encode_cursor,
     position_of,
+    read_at,
     split,
     tenant_filters,
 )
@@ -197,5 +198,5 @@ async def show_event(
         {**tenant, "at": position_in(event_id), "number": event_id.removeprefix("EVT-")},
     )
     if rows[0][1] is None:
-        raise NotFound("No such event.")
+        raise read_at(rows, NotFound("No such event."))
     return answer('{"data":' + rows[0][1] + "}", position_of(rows))

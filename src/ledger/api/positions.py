@@ -1,6 +1,11 @@
 """How far the views are, as this process last heard: what a write waits for before it answers.
 
 The projector notifies with each batch; nothing polls. A stopped view is waited for by nobody.
+
+What a view has shown it may lose again: its commits do not wait for the disk, so a crash of the
+database takes it back some events, which it then folds anew. Nobody must be shown that, to whom a
+write was acknowledged: a read is told which position its rows must have (``due``), and where they
+have not, it waits.
 """
 
 import asyncio
@@ -22,7 +27,12 @@ WAIT_SECONDS = 2.0
 
 T = TypeVar("T")
 
-_ALL = "SELECT name, position, stopped_at IS NOT NULL FROM ledger.projection"
+# Where the views stand, and where the log ends.
+_ALL = """
+SELECT name, position, stopped_at IS NOT NULL,
+       (SELECT COALESCE(max(notification_id), 0) FROM ledger.ledger_events)
+FROM ledger.projection
+"""
 
 
 class ViewPositions:
@@ -32,7 +42,11 @@ class ViewPositions:
         self._conninfo = conninfo
         self._listeners: list[Callable[[str, int], None]] = []
         self._positions: dict[str, int] = {}
+        """As we hear of them; none while we hear of nothing."""
         self._stopped: set[str] = set()
+        self._owed: dict[str, int] | None = None
+        """Where views have to come to again, after the database was away; None: they have."""
+        self._patience: asyncio.TimerHandle | None = None
         self._waiting: list[tuple[int, int, float, asyncio.Future[Any], Any, Any]] = []
         """A heap of (position, order of arrival, deadline, future, value, value when late)."""
         self._expiry: asyncio.TimerHandle | None = None
@@ -40,11 +54,14 @@ class ViewPositions:
         self._task: asyncio.Task[None] | None = None
         self.reached = 0
         """The position that every live view has reached."""
-
-    @property
-    def last_heard(self) -> int:
+        self.last_heard = 0
         """The position for answers that read no rows of their own."""
-        return max(self._positions.values(), default=0)
+
+    def due(self, views: frozenset[str] | None) -> int:
+        """What a read of these views, or of all live ones, that begins now has to show."""
+        known = self._positions if self._owed is None else self._owed
+        names = known.keys() - self._stopped if views is None else views
+        return min((known.get(name, 0) for name in names), default=0)
 
     def tell(self, listener: Callable[[str, int], None]) -> None:
         """Call it with each view and position that is heard, before anyone who waits for it."""
@@ -92,6 +109,9 @@ class ViewPositions:
         alive = [p for name, p in self._positions.items() if name not in self._stopped]
         # With every view stopped there is nothing to wait for.
         self.reached = min(alive) if alive else (2**63 if self._stopped else 0)
+        self.last_heard = max(self._positions.values(), default=self.last_heard)
+        if self._owed is not None and self._positions and self._is_paid(self._owed):
+            self._forgive()
         while self._waiting and self._waiting[0][0] <= self.reached:
             _, _, _, future, value, _ = heapq.heappop(self._waiting)
             _set(future, value)
@@ -116,6 +136,7 @@ class ViewPositions:
                 await self._listen()
             except (psycopg.Error, OSError) as error:
                 _logger.warning("cannot follow the views: %s", error)
+                self._lose()
                 await asyncio.sleep(0.5)
 
     async def _listen(self) -> None:
@@ -131,12 +152,38 @@ class ViewPositions:
             await connection.execute("LISTEN ledger_views")
             cursor = await connection.execute(_ALL)
             rows = await cursor.fetchall()
-            self._positions = {name: position for name, position, _ in rows}
-            self._stopped = {name for name, _, stopped in rows if stopped}
-            for name, position, _ in rows:
+            self._stopped = {name for name, _, stopped, _ in rows if stopped}
+            for name, position, _, _ in rows:
+                self._positions[name] = position
                 self._announce(name, position)
+            self._expect({name: p if stopped else end for name, p, stopped, end in rows})
             self._settle()
             await ear.listen(lambda payload: self._hear(*payload.split(" ")))
+
+    def _lose(self) -> None:
+        """Where the views stand is not known any more: only where they stood."""
+        if self._owed is None:
+            self._owed = self._positions
+        if self._patience is not None:
+            self._patience.cancel()
+        self._positions, self._stopped = {}, set()
+        self._settle()
+
+    def _expect(self, owed: dict[str, int]) -> None:
+        """Have reads show what was recorded before we heard of anything, for a moment at least.
+
+        A view that takes longer is not one that a crash took back: it is behind for another reason.
+        """
+        self._owed = owed
+        self._patience = asyncio.get_running_loop().call_later(WAIT_SECONDS, self._forgive)
+
+    def _is_paid(self, owed: dict[str, int]) -> bool:
+        return all(self._positions.get(name, 0) >= position for name, position in owed.items())
+
+    def _forgive(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        self._owed = self._patience = None
 
     def _hear(self, names: str, what: str) -> None:
         """Take in that views, named with commas between them, stopped or reached a position."""

@@ -17,11 +17,12 @@ from ledger.api.problems import Behind, InvalidCursor
 from ledger.api.replies import Reply
 from ledger.api.services import ApiServices
 from ledger.application.principal import Principal
-from ledger.domain.errors import Invalid
+from ledger.domain.errors import Invalid, Refused
 from ledger.domain.values import day_of, parse_bound, week_of
 from projections import reading
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Refused)
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -141,6 +142,8 @@ class Read:
         self._behind_all = behind_all
         self._principal, self._min_position, self._views = principal, min_position, views
         self._as_of = query.instant
+        self._due = 0
+        """Which position the rows of the present must have (``ViewPositions.due``)."""
         self._is_long, self._by_values = self._as_of is not None, by_values
         self._clock = self._services.clock()
         self.now = self._clock if self._as_of is None else self._as_of
@@ -175,14 +178,21 @@ class Read:
             return finish(rows) if self._tells(rows) else None
 
         async def ask(text: str, values: Mapping[str, Any]) -> Reply | None:
-            return await self._services.answers.find(
-                self._principal,
-                text,
-                values,
-                finish_known,
-                long=self._is_long,
-                by_values=self._by_values,
-            )
+            try:
+                reply = await self._services.answers.find(
+                    self._principal,
+                    text,
+                    values,
+                    finish_known,
+                    long=self._is_long,
+                    by_values=self._by_values,
+                )
+            except Refused as error:
+                # Of somebody who asked the same and was due less, perhaps.
+                if self._shows(error.position):
+                    raise
+                return None
+            return reply if reply is not None and self._shows(reply.position) else None
 
         return await self._asked(statement, parameters, ask)
 
@@ -195,7 +205,7 @@ class Read:
         if self._min_position is not None and not await self._reach(self._min_position):
             raise Behind("The views have not reached the asked position.")
         if self._as_of is None:
-            found = await ask(statement(False), parameters)
+            found = await self._asked_of_now(statement(False), parameters, ask)
         else:
             # An instant of the past proper needs nothing but the statement. One so near to now that
             # nothing later is recorded has to wait: for an append in flight, and for the views.
@@ -205,12 +215,38 @@ class Read:
                 await self._settle(self._as_of)
                 found = await ask(statement(True), past | {"settled": True})
         if found is None:
-            raise Behind("The views have not reached the asked instant.")
+            what = "position" if self._as_of is None else "instant"
+            raise Behind(f"The views have not reached the asked {what}.")
+        return found
+
+    async def _asked_of_now(
+        self,
+        statement: str,
+        parameters: Mapping[str, Any],
+        ask: Callable[[str, Mapping[str, Any]], Awaitable[T | None]],
+    ) -> T | None:
+        """Ask again where a view is not yet again where a crash took it from.
+
+        After that it is shown as it is, if not too old for who asked for a position.
+        """
+        least = self._min_position or 0
+        due = self._services.positions.due(None if self._behind_all else self._views)
+        self._due = max(least, due)
+        found = await ask(statement, parameters)
+        if found is None:
+            await self._reach(self._due)
+            self._due = least
+            found = await ask(statement, parameters)
         return found
 
     def _tells(self, rows: Sequence[Any]) -> bool:
         """Whether the rows tell what was asked: those of the past may not, yet."""
-        return self._as_of is None or rows[0][0] is not None
+        if self._as_of is not None:
+            return rows[0][0] is not None
+        return self._shows(position_of(rows))
+
+    def _shows(self, position: int) -> bool:
+        return position >= self._due
 
     async def _settle(self, as_of: datetime) -> None:
         """Wait until whatever is recorded by the instant is known and in the views."""
@@ -292,3 +328,9 @@ def _digest(text: str) -> str:
 def position_of(rows: Sequence[Any]) -> int:
     """The position an answer was read at."""
     return rows[0][0] or 0
+
+
+def read_at(rows: Sequence[Any], refusal: R) -> R:
+    """A refusal that follows from what was read: it too is told with the rows' position."""
+    refusal.position = position_of(rows)
+    return refusal

@@ -22,6 +22,7 @@ class Reply(Response):
         self, body: bytes, position: int, status: int = 200, *, tagged: bool = False
     ) -> None:
         self.body = body
+        self.position = position
         self.status_code = status
         self.background = None
         self.raw_headers = [

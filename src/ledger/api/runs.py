@@ -24,6 +24,7 @@ from ledger.api.reading import (
     decode_cursor,
     encode_cursor,
     position_of,
+    read_at,
     services_of,
     split,
     tenant_filters,
@@ -109,9 +110,9 @@ async def runs_page(
     def finish(rows: Sequence[Any]) -> Reply:
         model = rows[0][1]
         if model is None:
-            raise NotFound("No such service line.")
+            raise read_at(rows, NotFound("No such service line."))
         if model not in MODELS_WITH_RUNS:
-            raise RunsNotSupported
+            raise read_at(rows, RunsNotSupported())
         found = [row[2:] for row in rows if row[2] is not None]
         shown = found[: query.limit]
         cursor = None
@@ -159,7 +160,7 @@ async def show_run(
 
     def finish(rows: Sequence[Any]) -> Reply:
         if rows[0][1] is None:
-            raise NotFound("No such run.")
+            raise read_at(rows, NotFound("No such run."))
         item = _item(rows[0][1:], vault)
         return answer('{"data":' + item + "}", position_of(rows), tagged=True)
 

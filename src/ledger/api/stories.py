@@ -21,6 +21,7 @@ from ledger.api.reading import (
     decode_cursor,
     encode_cursor,
     position_of,
+    read_at,
     tenant_filters,
 )
 from ledger.api.replies import answer, page
@@ -132,7 +133,7 @@ async def show_run_events(
         {**tenant, "run_id": run_id, "limit": _LATEST},
     )
     if rows[0][1] is None:
-        raise NotFound("No such run.")
+        raise read_at(rows, NotFound("No such run."))
     return page([row[3] for row in rows if row[2] is not None], None, False, position_of(rows))
 
 
@@ -260,4 +261,4 @@ def _add(amounts: Amounts, kind: str, text: str) -> None:
 
 def _require_line(rows: list[Any]) -> None:
     if rows[0][1] is None:
-        raise NotFound("No such service line.")
+        raise read_at(rows, NotFound("No such service line."))

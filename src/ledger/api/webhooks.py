@@ -33,6 +33,7 @@ from ledger.api.reading import (
     decode_cursor,
     encode_cursor,
     position_of,
+    read_at,
     split,
     tenant_filters,
 )
@@ -153,7 +154,7 @@ async def show_webhook(
         {**tenant, "endpoint_id": endpoint_id},
     )
     if rows[0][1] is None:
-        raise NotFound(UNKNOWN)
+        raise read_at(rows, NotFound(UNKNOWN))
     return answer('{"data":' + rows[0][1] + "}", position_of(rows))
 
 
@@ -282,7 +283,7 @@ async def list_deliveries(
         {**tenant, **bound_to, "before": before, "limit": query.limit + 1},
     )
     if rows[0][1] is None:
-        raise NotFound(UNKNOWN)
+        raise read_at(rows, NotFound(UNKNOWN))
     found = [row for row in rows if row[2] is not None]
     shown = found[: query.limit]
     cursor = encode_cursor({"position": shown[-1][2]}, bound_to) if shown else None

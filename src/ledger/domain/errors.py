@@ -38,7 +38,7 @@ class Refused(LedgerError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.position = 0
-        """Of the record that the audit log keeps of it; 0 where there is none."""
+        """Of the record that the audit log keeps of it, or of the views that were read; else 0."""
         self.replayed = False
         """Whether this is the answer to an earlier request under the same idempotency key."""
 
