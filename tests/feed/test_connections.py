@@ -45,6 +45,19 @@ def test_a_connection_that_the_receiver_has_closed_is_not_used_again() -> None:
         assert receiver.count_connections() == 10
 
 
+def test_where_a_kept_one_breaks_a_new_one_is_tried_once() -> None:
+    """As where the receiver ends it just as we send."""
+
+    def script(request: Request) -> Answer:
+        return Answer(action="drop") if request.number in (2, 4, 5) else Answer()
+
+    with Receiver(script) as receiver:
+        attempts = send_all([receiver.url] * 4)
+        assert [a.response_status for a in attempts] == [200, 200, None, 200]
+        assert attempts[2].error == "no HTTP answer came"
+        assert [r.connection for r in receiver.requests] == [1, 1, 2, 2, 3, 4]
+
+
 def test_nor_is_one_that_waits_behind_an_open_one() -> None:
     async def run(steady: Receiver, closing: Receiver) -> None:
         async with Sender(True, now) as sender:

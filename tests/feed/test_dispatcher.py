@@ -1,5 +1,6 @@
 """The dispatcher with a real database and a real receiver (contract 5, webhooks)."""
 
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
@@ -247,6 +248,25 @@ def test_an_endpoint_that_is_gone_is_disabled_at_once_and_goes_on_when_enabled(
         post.await_all(endpoint, 2)
         assert received(receiver.requests) == due_to(events_of(post.conninfo), endpoint)
         assert [r.number for r in receiver.requests] == [1, 2, 3, 4]
+
+
+def test_an_address_that_is_gone_does_not_disable_the_endpoint_at_its_new_one(post: Post) -> None:
+    moved = threading.Event()
+
+    def gone_once_moved(request: Request) -> Answer:
+        moved.wait(10)
+        return Answer(410)
+
+    with Receiver(gone_once_moved) as old, Receiver() as new:
+        endpoint, _ = post.create(old.url, CHECK_INS)
+        post.check_in()
+        old.await_count(1)
+        post.update(endpoint, url=new.url)
+        moved.set()
+        post.check_in()
+        post.await_all(endpoint, 2)
+        assert sorted(d.sequence for d in post.deliveries(endpoint)) == [1, 2]
+        assert post.topics(endpoint) == ["webhook.created", "webhook.updated"]
 
 
 def test_many_answers_of_an_endpoint_that_is_gone_disable_it_once(post: Post) -> None:

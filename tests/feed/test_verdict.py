@@ -32,6 +32,7 @@ def claimed(**more: Any) -> Claimed:
 
 def attempt(status: int | None = 500, **more: Any) -> Attempt:
     values = {
+        "url": "https://example.com/",
         "at": NOW,
         "response_status": status,
         "latency_ms": 12,

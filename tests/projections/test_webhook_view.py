@@ -90,7 +90,7 @@ class Story:
         failed = WebhookDeliveryFailed(event_id="EVT-26-000001", sequence=1, attempts=5)
         commands: dict[str, Command] = {
             "update": webhooks.UpdateEndpoint(*target, settings=changed),
-            "disable": webhooks.DisableEndpoint(endpoint, "gone"),
+            "disable": webhooks.DisableEndpoint(endpoint, "gone", "http://127.0.0.1:9/"),
             "delete": webhooks.DeleteEndpoint(*target),
             "test": webhooks.TestEndpoint(*target),
             "recover": webhooks.RecoverEndpoint(*target, since=instant("2026-01-01T00:00:00Z")),

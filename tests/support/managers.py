@@ -72,7 +72,7 @@ class Manager:
         if dice < 0.8:
             return webhooks.RotateSecret(endpoint, COMMAND_LINE, secret=SECRET)
         if dice < 0.87:
-            return webhooks.DisableEndpoint(endpoint, "failing")
+            return webhooks.DisableEndpoint(endpoint, "failing", "http://127.0.0.1:9/")
         if dice < 0.97:
             self._rounds += 1
             body = WebhookDeliveryFailed(event_id="EVT-26-000001", sequence=1, attempts=5)

@@ -214,15 +214,15 @@ class TestEndpoint(_EndpointCommand):
 class DisableEndpoint(_EndpointCommand):
     """The dispatcher's: stop delivering, by a rule."""
 
-    def __init__(self, endpoint_id: str, reason: DisabledReason) -> None:
+    def __init__(self, endpoint_id: str, reason: DisabledReason, url: str) -> None:
         super().__init__(endpoint_id, DISPATCHER)
-        self._reason = reason
+        self._reason, self._url = reason, url
 
     def about(self) -> None:
         """The service's own doing."""
 
     def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
-        return endpoint.disable(self._reason)
+        return endpoint.disable(self._reason, self._url)
 
 
 class GiveUpDelivery(_EndpointCommand):

@@ -156,10 +156,12 @@ class Endpoint(msgspec.Struct):
             raise InvalidState("The secret was rotated too often within a day.")
         return WebhookSecretRotated(secret=sealed)
 
-    def disable(self, reason: DisabledReason) -> WebhookDisabled:
-        """Stop delivering, once."""
+    def disable(self, reason: DisabledReason, url: str) -> WebhookDisabled:
+        """Stop delivering, once, because of what came of an attempt at this address."""
         if not self.enabled:
             raise InvalidState("The endpoint is already disabled.")
+        if url != self.url:
+            raise InvalidState("The endpoint has another address by now.")
         return WebhookDisabled(reason=reason)
 
     def request_recovery(self, since: datetime) -> WebhookRecoveryRequested:

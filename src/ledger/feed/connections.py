@@ -18,6 +18,11 @@ KEEPALIVE_SECONDS = 4.0
 _MOST_IDLE = 128
 
 
+class StaleConnection(Exception):
+    """A kept connection broke before an answer came, as it does where the other side ends it just
+    then. That says nothing about the receiver: a new one may be tried."""
+
+
 class _Opener(httpcore.AsyncNetworkBackend):
     """The way to the network of one connection: it knows what it has opened."""
 
@@ -63,7 +68,10 @@ class _Connection(httpcore.AsyncHTTPConnection):
 
 
 class Connections:
-    """As many as are needed at once; up to 128 idle ones wait 4 s for another use."""
+    """As many as are needed at once; up to 128 idle ones wait 4 s for another use.
+
+    Those whose time is over are closed when the next one is given back.
+    """
 
     def __init__(
         self,
@@ -77,11 +85,21 @@ class Connections:
         """The one that has waited longest first, so the expired ones come first."""
 
     @asynccontextmanager
-    async def borrow(self, origin: httpcore.Origin) -> AsyncIterator[_Connection]:
-        """A connection for one request and its answer; after anything but a whole one it closes."""
-        connection = await self._take(origin)
+    async def borrow(
+        self, origin: httpcore.Origin, fresh: bool = False
+    ) -> AsyncIterator[_Connection]:
+        """A connection for one request and its answer; after anything but a whole one it closes.
+
+        One that is kept, unless ``fresh``. Raises StaleConnection where such a one breaks.
+        """
+        kept = None if fresh else await self._take(origin)
+        connection = kept or self._new(origin)
         try:
             yield connection
+        except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
+            if kept is None:
+                raise
+            raise StaleConnection from error
         finally:
             # One that never came about calls itself idle too, but also closed.
             if connection.is_idle() and not connection.is_closed():
@@ -95,13 +113,16 @@ class Connections:
         """Close those that wait."""
         await self._close_idle(0)
 
-    async def _take(self, origin: httpcore.Origin) -> _Connection:
+    def _new(self, origin: httpcore.Origin) -> _Connection:
+        return _Connection(origin, self._ssl_context, self._keepalive_seconds, self._backend)
+
+    async def _take(self, origin: httpcore.Origin) -> _Connection | None:
         while (kept := self._pop(origin)) is not None:
             # Expired is also one that the other side has closed meanwhile.
             if not kept.has_expired():
                 return kept
             await kept.aclose()
-        return _Connection(origin, self._ssl_context, self._keepalive_seconds, self._backend)
+        return None
 
     def _pop(self, origin: httpcore.Origin) -> _Connection | None:
         for index in range(len(self._idle) - 1, -1, -1):

@@ -256,8 +256,8 @@ class _Lead:
             return
         given = await self._deliveries.turn(results, failing, asks, now)
         # Recorded: only now does anything follow from it.
-        for one, _ in verdicts:
-            self._conclude(one, now)
+        for one, attempt in verdicts:
+            self._conclude(one, attempt.url, now)
         for claimed in settled:
             self._roster.release(claimed, None, now)
         self._look |= not self._roster.give(asks, given, now)
@@ -283,16 +283,16 @@ class _Lead:
                 watched.failing_since = changed[watched.id] = since
         return changed
 
-    def _conclude(self, one: Verdict, now: datetime) -> None:
-        """What follows from an attempt that is recorded."""
+    def _conclude(self, one: Verdict, url: str, now: datetime) -> None:
+        """What follows from an attempt at an address that is recorded."""
         claimed = one.result.claimed
         watched = self._roster.get(claimed.endpoint_id)
         if watched is not None:
             since = watched.failing_since
             if one.gone:
-                self._disable(watched, "gone")
+                self._disable(watched, "gone", url)
             elif one.result.counts and since is not None and now - since >= FAILING_FOR:
-                self._disable(watched, "failing")
+                self._disable(watched, "failing", url)
         if one.gives_up:
             self._begin(self._give_up(claimed, claimed.tried + 1, one.result.attempt))
         else:
@@ -320,15 +320,15 @@ class _Lead:
         if watched is None:
             self._roster.release(claimed, None, self._now())
             return
-        at = self._now()
+        at, url = self._now(), watched.standing.endpoint.url
         try:
             secrets = secrets_of(watched, at, self._of._open_secret)
-            url, body = watched.standing.endpoint.url, claimed.body.encode()
+            body = claimed.body.encode()
             attempt = await self._sender.send(url, claimed.event_id, body, secrets)
         except Exception:
             # A fault of ours. To whoever waits for the event it is a failed attempt like another.
             _logger.exception("a webhook could not be sent")
-            attempt = Attempt(at, None, 0, "it could not be sent", None, None)
+            attempt = Attempt(url, at, None, 0, "it could not be sent", None, None)
         self._done.append((claimed, attempt))
 
     async def _give_up(self, claimed: Claimed, tried: int, last: str | None) -> None:
@@ -340,14 +340,14 @@ class _Lead:
                 return
         self._settled.append(claimed)
 
-    def _disable(self, watched: Watched, reason: DisabledReason) -> None:
+    def _disable(self, watched: Watched, reason: DisabledReason, url: str) -> None:
         if watched.halt():
-            self._begin(self._tell_disabled(watched, reason))
+            self._begin(self._tell_disabled(watched, reason, url))
 
-    async def _tell_disabled(self, watched: Watched, reason: DisabledReason) -> None:
+    async def _tell_disabled(self, watched: Watched, reason: DisabledReason, url: str) -> None:
         """Have the log say it; until the view shows it, we know it."""
-        outcome = await self._execute(DisableEndpoint(watched.id, reason))
-        # Refused: somebody was faster, and the view shows it soon.
+        outcome = await self._execute(DisableEndpoint(watched.id, reason, url))
+        # Refused: somebody was faster, or moved the endpoint, and the view shows it soon.
         position = outcome.position if isinstance(outcome, Receipt) else 0
         watched.halt_until(position, self._now())
         self._roster.consider(watched, self._now())

@@ -15,7 +15,7 @@ import msgspec
 
 from ledger import __version__
 from ledger.feed import signing
-from ledger.feed.connections import Connections
+from ledger.feed.connections import Connections, StaleConnection
 from ledger.feed.resolver import CannotConnect
 from ledger.feed.schedule import parse_retry_after
 from ledger.feed.target import (
@@ -51,6 +51,8 @@ _BROKEN = (
 class Attempt(msgspec.Struct, frozen=True):
     """What came of one attempt."""
 
+    url: str
+    """Where it was sent."""
     at: datetime
     response_status: int | None
     """None where no answer came."""
@@ -118,14 +120,14 @@ class Sender:
             request = self._request(
                 parse_url(url), signing.headers(event_id, body, at, secrets), body
             )
-            async with self._connections.borrow(request.url.origin) as connection:
-                async with asyncio.timeout_at(end):
-                    response = await connection.handle_async_request(request)
-                latency = _since(begun)
-                start = await _read_start(response, end)
+            try:
+                response, latency, start = await self._exchange(request, begun, end)
+            except StaleConnection:
+                response, latency, start = await self._exchange(request, begun, end, fresh=True)
         except (*_BROKEN, ForbiddenTarget, CannotConnect) as error:
-            return Attempt(at, None, _since(begun), _why(error), None, None)
+            return Attempt(url, at, None, _since(begun), _why(error), None, None)
         return Attempt(
+            url=url,
             at=at,
             response_status=response.status,
             latency_ms=latency,
@@ -133,6 +135,16 @@ class Sender:
             response_body=start.decode(errors="replace").replace("\0", ""),
             retry_after=parse_retry_after(_header(response, b"retry-after"), self._clock()),
         )
+
+    async def _exchange(
+        self, request: httpcore.Request, begun: float, end: float, fresh: bool = False
+    ) -> tuple[httpcore.Response, int, bytes]:
+        """The answer's head, how long it took, and the beginning of its body."""
+        async with self._connections.borrow(request.url.origin, fresh) as connection:
+            async with asyncio.timeout_at(end):
+                response = await connection.handle_async_request(request)
+            latency = _since(begun)
+            return response, latency, await _read_start(response, end)
 
     def _request(
         self, target: Target, signature: list[tuple[bytes, bytes]], body: bytes
