@@ -110,6 +110,15 @@ class Pipeline:
             self._take_notifications()
         self._has_heard = False
 
+    def is_lost(self) -> bool:
+        """Whether the other side has ended the connection since it was last used."""
+        try:
+            while self._socket.poll(0):
+                self._pg.consume_input()
+        except psycopg.OperationalError:
+            return True
+        return False
+
     @contextmanager
     def transaction(self, *first: Statement) -> Iterator["Transaction"]:
         """A transaction that begins with these statements; undone where the block raises."""

@@ -7,7 +7,7 @@ with it the library takes no lock, and a reader that tails the log loses events 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from eventsourcing.persistence import StoredEvent
@@ -54,10 +54,24 @@ class LedgerRecorder(PostgresApplicationRecorder):
         READ COMMITTED, so every statement after the lock sees all that was committed before it.
         Raises the library's OperationalError when the lock is not had within ``lock_timeout``.
         """
-        with self.datastore.get_connection() as connection:
+        with self._living_connection() as connection:
             locks = [Composed([lock]).as_bytes(connection) for lock in self.lock_table_statements]
             with self._pipeline_on(connection).transaction(*map(Statement, locks)) as transaction:
                 yield Append(transaction)
+
+    @contextmanager
+    def _living_connection(self) -> Iterator[Connection[Any]]:
+        """The pool's; a new one where PostgreSQL has ended it, as with a restart.
+
+        The library's own way to find that out is a round trip before each use.
+        """
+        with ExitStack() as given_back:
+            connection = given_back.enter_context(self.datastore.get_connection())
+            if self._pipeline_on(connection).is_lost():
+                connection.close()
+                given_back.close()
+                connection = given_back.enter_context(self.datastore.get_connection())
+            yield connection
 
     def insert_events(
         self, stored_events: Sequence[StoredEvent], **kwargs: Any
