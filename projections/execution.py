@@ -133,6 +133,10 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(LineRow).decode
 
 
+_MUCH = 8 * 1024 * 1024
+"""Characters of versions that are written before a batch is through: a large line has long ones."""
+
+
 class _Line:
     """A line in memory: its fold, and what it shows, rendered when an event changes it."""
 
@@ -185,6 +189,8 @@ class ExecutionView:
             self._lines.change(event.line_id)
             if found.row.quiet is not quiet:
                 self._quiet.add(event.line_id)
+            if past.size > _MUCH:
+                generation.send(VERSION, past.take_versions())
         generation.write(TAG, past.tags.values())
         generation.write(INTERVAL, past.intervals.values())
         generation.write(VERSION, past.versions)
@@ -234,7 +240,14 @@ class _Past:
         self.tags: dict[tuple[str, str], tuple[Any, ...]] = {}
         self.intervals: dict[tuple[str, int], tuple[Any, ...]] = {}
         self.versions: list[tuple[Any, ...]] = []
+        self.size = 0
+        """Characters of the versions."""
         self.steps: list[tuple[Any, ...]] = []
+
+    def take_versions(self) -> list[tuple[Any, ...]]:
+        """Those gathered so far."""
+        versions, self.versions, self.size = self.versions, [], 0
+        return versions
 
 
 def _take(found: _Line, event: Recorded, past: _Past) -> None:
@@ -245,6 +258,7 @@ def _take(found: _Line, event: Recorded, past: _Past) -> None:
     if event.originator_id == line_id and kind not in line.CHECK_INS:
         found.version = line.version(row.execution)
         past.versions.append((line_id, event.position, *found.version))
+        past.size += len(found.version[1])
     if kind in line.COUNTING:
         found.step = line.step(row)
         past.steps.append((line_id, event.position, *found.step))

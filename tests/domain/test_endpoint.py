@@ -25,13 +25,16 @@ from tests.support.domain import given_endpoint, minute, recorded
 ORGANIZATION, WORKSPACE = "ORG-26-000001", "WS-26-000001"
 
 
+URL = "https://x.example/"
+
+
 def created(**more: Any) -> WebhookCreated:
-    values = {"url": "https://x.example/", "event_types": ("*",), "secret": b"first"}
+    values = {"url": URL, "event_types": ("*",), "secret": b"first"}
     return WebhookCreated(**(values | more))
 
 
 def updated(**more: Any) -> WebhookUpdated:
-    values = {"url": "https://x.example/", "event_types": ("*",), "enabled": True}
+    values = {"url": URL, "event_types": ("*",), "enabled": True}
     return WebhookUpdated(**(values | more))
 
 
@@ -63,10 +66,13 @@ def test_what_is_set_is_recorded_whole() -> None:
 
 @pytest.mark.parametrize("reason", ["gone", "failing"])
 def test_an_enabled_endpoint_is_disabled_by_rule_once(reason: Any) -> None:
-    decide: Callable[[Endpoint], Any] = lambda endpoint: endpoint.disable(reason)  # noqa: E731
+    decide: Callable[[Endpoint], Any] = lambda endpoint: endpoint.disable(reason, URL)  # noqa: E731
     given_endpoint(created()).when(decide).then(WebhookDisabled(reason=reason))
     given_endpoint(created(), WebhookDisabled(reason="gone")).when(decide).refused(InvalidState)
     given_endpoint(created(enabled=False)).when(decide).refused(InvalidState)
+    given_endpoint(created(), updated(url="https://new.example/")).when(decide).refused(
+        InvalidState
+    )
 
 
 def test_a_recovery_is_for_an_enabled_endpoint() -> None:

@@ -225,3 +225,37 @@ def test_resources_are_replaced_by_id_and_signals_keep_their_first_place() -> No
         ("sla_compliance", "green"),
         ("outcome_progress", "amber"),
     ]
+
+
+# How much a line shows.
+
+LONG = "x" * 200_000
+
+
+def full() -> Given:
+    """A line that has room for half of a long text."""
+    reasons = [e.Blocked(blocker_id=b, cause="capacity_issue", reason=LONG) for b in "bc"]
+    return given_line(*reasons, e.ResourceAllocated(resource=CREW))
+
+
+@pytest.mark.parametrize(
+    "grow",
+    [
+        lambda x: x.block("d", "capacity_issue", LONG),
+        lambda x: x.allocate(e.Resource(type="talent", id="SCR-2", name=LONG)),
+        lambda x: x.update((LONG,)),
+        lambda x: x.report_signal(Signal("sla_compliance", "red", None, LONG)),
+    ],
+)
+def test_a_line_shows_no_more_than_512_kb(grow: Callable[[Any], Any]) -> None:
+    full().when(grow).refused(InvalidState)
+
+
+def test_what_is_replaced_makes_room_and_a_hold_is_never_too_much() -> None:
+    signalled = e.HealthSignalReported(signal="sla_compliance", status="red", evidence=LONG)
+    line = given_line(signalled, e.Updated(project_tags=(LONG,)))
+    amber = e.HealthSignalReported(signal="sla_compliance", status="amber", evidence=LONG)
+    line.when(lambda x: x.report_signal(Signal("sla_compliance", "amber", None, LONG))).then(amber)
+    line.when(lambda x: x.update((LONG[1:],))).then(e.Updated(project_tags=(LONG[1:],)))
+    held = e.Paused(hold="operator", reason=LONG)
+    line.when(lambda x: x.pause("operator", LONG)).then(held)

@@ -194,3 +194,31 @@ def test_a_view_that_is_far_behind_holds_no_other_back(conninfo: str, writer: Wr
         report(writer, checked_in(1))
         projector.run_once()
         assert standing(conninfo)["execution"] == (head(conninfo), False)
+
+
+def test_large_events_and_large_lines_are_taken_part_by_part(conninfo: str, writer: Writer) -> None:
+    text = "x" * 200_000
+    report(writer, activation(), *(blocked(name, text) for name in "ab"))
+    # Each keeps 400 KB anew, and all of them are far more than is read or gathered at once.
+    changes = [tags(str(number)) for number in range(30)]
+    report(
+        writer, *changes, *(fact("execution.checked_in", LINE, {"note": text}) for _ in range(90))
+    )
+    with projecting(conninfo) as projector:
+        assert 0 < projector.run_once() < head(conninfo)
+        projector.catch_up()
+    assert stored(conninfo) == folded(conninfo)
+    ((versions, size),) = query(
+        conninfo, "SELECT count(*), sum(length(extra)) FROM ledger.execution_version"
+    )
+    assert versions == 33
+    assert size > 30 * 400_000
+
+
+def blocked(name: str, reason: str) -> dict[str, Any]:
+    data = {"blocker_id": name, "cause": "capacity_issue", "reason": reason}
+    return fact("execution.blocked", LINE, data)
+
+
+def tags(*words: str) -> dict[str, Any]:
+    return fact("service_line.updated", LINE, {"project_tags": list(words)})

@@ -8,7 +8,7 @@ The same fold serves the writer, the views, a rebuild and a look back in time.
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,6 +18,13 @@ from ledger.domain.execution_events import Resource
 from ledger.domain.health import Signal
 from ledger.domain.recorded import Actor, Event, Recorded
 from ledger.domain.values import MODELS_WITH_RUNS, Cause, HoldName, State
+
+MOST_BYTES = 512 * 1024
+"""As JSON: what a line shows of itself may be so large, since each change keeps all of it anew."""
+
+_encode = msgspec.json.Encoder().encode
+
+E = TypeVar("E", bound=Event)
 
 
 class Hold(msgspec.Struct, frozen=True, array_like=True):
@@ -91,7 +98,8 @@ class Execution(msgspec.Struct, array_like=True):
         self.require_open()
         if blocker_id in self.blockers:
             raise InvalidState("A blocker with this id is already open.")
-        return events.Blocked(blocker_id=blocker_id, cause=cause, reason=reason)
+        blocked = events.Blocked(blocker_id=blocker_id, cause=cause, reason=reason)
+        return self._with_room(blocked, None)
 
     def unblock(self, blocker_id: str, reason: str | None) -> events.Unblocked:
         """Clear an open blocker."""
@@ -103,12 +111,13 @@ class Execution(msgspec.Struct, array_like=True):
     def update(self, project_tags: tuple[str, ...]) -> events.Updated:
         """Replace the project tags."""
         self.require_open()
-        return events.Updated(project_tags=project_tags)
+        return self._with_room(events.Updated(project_tags=project_tags), self.project_tags)
 
     def allocate(self, resource: Resource) -> events.ResourceAllocated:
         """Allocate or replace a resource."""
         self.require_open()
-        return events.ResourceAllocated(resource=resource)
+        replaced = self.resources.get(resource.id)
+        return self._with_room(events.ResourceAllocated(resource=resource), replaced)
 
     def release(self, resource_id: str) -> events.ResourceReleased:
         """Release an allocated resource."""
@@ -120,11 +129,14 @@ class Execution(msgspec.Struct, array_like=True):
     def report_signal(self, signal: Signal) -> events.HealthSignalReported:
         """Record a health signal, changed or not."""
         self.require_open()
-        return events.HealthSignalReported(
-            signal=signal.signal,
-            status=signal.status,
-            value=signal.value,
-            evidence=signal.evidence,
+        return self._with_room(
+            events.HealthSignalReported(
+                signal=signal.signal,
+                status=signal.status,
+                value=signal.value,
+                evidence=signal.evidence,
+            ),
+            self.signals.get(signal.signal),
         )
 
     def close(self, reason: str | None) -> events.Closed:
@@ -179,6 +191,17 @@ class Execution(msgspec.Struct, array_like=True):
         began = [since for since in (self.held_since, self.blocked_since) if since is not None]
         if began and at >= min(began):
             raise InvalidState(f"The line is {self.state}: no run starts on it.")
+
+    def _with_room(self, event: E, replaced: Any) -> E:
+        """What the line is to show, instead of what is replaced, if that is not too much.
+
+        Holds are never too much: there are two, and a line must be stopped whatever it shows.
+        """
+        if len(_encode(self)) + len(_encode(event)) - len(_encode(replaced)) > MOST_BYTES:
+            raise InvalidState(
+                "The line shows as much as it may: 512 KB of tags, resources, blockers and signals."
+            )
+        return event
 
     # The fold.
 

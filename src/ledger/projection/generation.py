@@ -54,14 +54,18 @@ class Writes:
         """Gather rows. Within one transaction no row of a table that replaces comes twice."""
         self._rows.setdefault((table, generation), []).extend(rows)
 
+    def send(self, table: Table, generation: int, rows: Sequence[Sequence[Any]]) -> None:
+        """Write rows of a table that only grows now: they are too much to be gathered."""
+        with self.transaction.cursor().copy(_copy(table, generation)) as copy:
+            copy.write(copy_rows(tuple(table.columns.values()), rows))
+
     def flush(self) -> None:
         """Write what was gathered, at the latest with the transaction's commit."""
         inserts: list[tuple[Table, int]] = []
         columns: list[BinaryArray] = []
         for (table, generation), rows in self._rows.items():
             if len(rows) >= _COPY_FROM and not table.replaces:
-                with self.transaction.cursor().copy(_copy(table, generation)) as copy:
-                    copy.write(copy_rows(tuple(table.columns.values()), rows))
+                self.send(table, generation, rows)
             elif rows:
                 inserts.append((table, generation))
                 values = zip(table.columns.values(), zip(*rows, strict=True), strict=True)
@@ -81,6 +85,10 @@ class Generation:
     def write(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
         """Have rows written, each a value a column, at the end of the transaction."""
         self._writes.add(table, self.number, rows)
+
+    def send(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
+        """Have rows of a table that only grows written at once, and forgotten."""
+        self._writes.send(table, self.number, rows)
 
     def ask(
         self,

@@ -25,7 +25,7 @@ from ledger.store.append import StoredRow
 from ledger.store.binary import array
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.pipeline import Pipeline, Rows, Value, named
-from ledger.store.recorder import planned_once, read_log
+from ledger.store.recorder import is_full, planned_once, read_log
 
 _LEADER = 7_300_002
 """Advisory lock of the leading projector."""
@@ -167,6 +167,8 @@ class Projector:
         self._views: list[_View] = []
         self._standing: set[tuple[str, int, int]] = set()
         """(name, version, generation) of every view when we took the lead."""
+        self._is_behind = False
+        """Whether the last round left some of the log unread."""
         self._pipeline: Pipeline | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="ledger-projector", daemon=True)
@@ -220,6 +222,7 @@ class Projector:
 
     def _take_batch(self, views: Sequence[_View], start: int) -> int:
         rows = read_log(self._connect(), start, _BATCH)
+        self._is_behind |= is_full(rows, _BATCH)
         if rows:
             events, end = self._decode(rows), rows[-1][4]
             if not self._advance_together(views, events, end):
@@ -353,7 +356,9 @@ class Projector:
         looked_at = time.monotonic()
         while not self._stopping.is_set():
             # After less than a whole batch there is no more, unless it was told of meanwhile.
-            if self.run_once() < _BATCH:
+            self._is_behind = False
+            self.run_once()
+            if not self._is_behind:
                 pipeline.wait(0.25)
             if time.monotonic() - looked_at > _HEAL_SECONDS:
                 looked_at = time.monotonic()

@@ -21,14 +21,22 @@ from ledger.store.pipeline import Pipeline, Statement
 
 SCHEMA = "ledger"
 
-# The log in order, from after a position.
+# The log in order, from after a position: so many events, or so many bytes and the one beyond.
 _READ = b"""
 SELECT originator_id, originator_version, topic, state, notification_id
-FROM ledger.ledger_events
-WHERE notification_id > $1
+FROM (
+    SELECT *, sum(octet_length(state))
+        OVER (ORDER BY notification_id ROWS UNBOUNDED PRECEDING) - octet_length(state) AS before
+    FROM ledger.ledger_events
+    WHERE notification_id > $1
+    ORDER BY notification_id
+    LIMIT $2
+) AS next
+WHERE before < $3
 ORDER BY notification_id
-LIMIT $2
 """
+
+_READ_BYTES = 16 * 1024 * 1024
 
 
 def planned_once(conninfo: str) -> str:
@@ -88,8 +96,16 @@ class LedgerRecorder(PostgresApplicationRecorder):
 
 
 def read_log(pipeline: Pipeline, after: int, limit: int) -> list[StoredRow]:
-    """Stored events after a position, in order. Complete, because of the table lock."""
-    return pipeline.run(Statement(_READ, (after, limit)))[0]
+    """Stored events after a position, in order. Complete, because of the table lock.
+
+    Fewer than the limit, but at least one if there is any, where they are large.
+    """
+    return pipeline.run(Statement(_READ, (after, limit, _READ_BYTES)))[0]
+
+
+def is_full(rows: Sequence[StoredRow], limit: int) -> bool:
+    """Whether there may be more of the log than was read."""
+    return len(rows) == limit or sum(len(row[3]) for row in rows) >= _READ_BYTES
 
 
 class LedgerFactory(PostgresFactory):
