@@ -1,5 +1,7 @@
 """Sizes: at the limit it passes, one byte or item more is a 413 (contract 2)."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests.support.edge import PLAIN, Edge, assert_problem
@@ -84,3 +86,17 @@ def test_an_absurd_content_length_is_no_server_error(edge: Edge, length: bytes) 
     # A proxy or httptools refuses these too; behind another server they would reach us.
     headers = [(b"content-type", b"application/json"), (b"content-length", length)]
     assert edge.post("/v1/facts", content=b"{}", headers=headers).status_code < 500
+
+
+@pytest.mark.parametrize("part", [b"[", b"[{"])
+def test_what_takes_long_to_be_taken_apart_holds_up_nobody(edge: Edge, part: bytes) -> None:
+    stranger, body = edge.token("audit:read"), part * 1_500_000
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(edge.post, "/v1/facts", stranger, content=body, headers=BATCH)
+        meanwhile = 0
+        while not answer.done():
+            assert edge.get("/healthz").status_code == 200
+            meanwhile += 1
+    assert_problem(answer.result(), 403, "forbidden")
+    # Each is a turn of the event loop: it has some hundreds in the time that the parser takes.
+    assert meanwhile > 30

@@ -1,6 +1,8 @@
 """Reporting facts: CloudEvents over HTTP, one at a time or in batches (contract 2)."""
 
+import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import msgspec
@@ -33,13 +35,19 @@ _STRUCTURED = "application/cloudevents+json"
 _JSON = "application/json"
 _BINARY = (b"ce-specversion", b"ce-id", b"ce-type")
 
+_QUICK_BYTES = 256 * 1024
+"""A batch that is larger may take seconds to be taken apart, by what is in it: that is done beside
+the event loop, which everybody waits for, two at a time, since each may also take much memory."""
+
+_beside = ThreadPoolExecutor(2, "ledger-parser")
+
 
 async def _refused(request: Request, principal: Principal, refusal: Refused) -> list[Command]:
     """A record for each fact of a body that was refused as a whole, as far as it can be read."""
     try:
         raw = await read_capped(request, MAX_BODY_BYTES)
         batch = media_type(request) == _BATCH
-        parsed = _parse_batch(raw) if batch else [_parse_single(request, raw)]
+        parsed = await _parsed_batch(raw) if batch else [_parse_single(request, raw)]
     except (LedgerError, json_gate.BrokenJson):
         return []
     request_id = request.state.request_id
@@ -109,7 +117,7 @@ async def _single(request: Request, principal: Principal, parsed: Fact | Rejecte
 
 
 async def _batch(request: Request, principal: Principal, raw: bytes) -> Response:
-    parsed = _parse_batch(raw)
+    parsed = await _parsed_batch(raw)
     request_id = request.state.request_id
     outcomes = await submit(request, [command_of(p, principal, request_id) for p in parsed])
     results = [
@@ -117,6 +125,12 @@ async def _batch(request: Request, principal: Principal, raw: bytes) -> Response
         for index, (one, outcome) in enumerate(zip(parsed, outcomes, strict=True))
     ]
     return _answer({"data": results}, _last_position(results, request), 200)
+
+
+async def _parsed_batch(raw: bytes) -> list[Fact | Rejected]:
+    if len(raw) <= _QUICK_BYTES:
+        return _parse_batch(raw)
+    return await asyncio.get_running_loop().run_in_executor(_beside, _parse_batch, raw)
 
 
 def _parse_batch(raw: bytes) -> list[Fact | Rejected]:
