@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _LONGEST_WAIT = 2_592_000
-_LONGEST_QUIET = 315_360_000
+_LONGEST_QUIET = 3_153_600_000
 
 
 class Settings(BaseSettings):
