@@ -1,0 +1,88 @@
+"""Words without end, as machines write them: none pushes the page off, short ones stay whole."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.support.browser import assert_accessible, show, sign_in
+from tests.support.edge import Edge
+from tests.support.facts import fact
+
+WIDTHS = (390, 768, 1024, 1440)
+URL = "https://drive.example.com/" + "a-folder-within-a-folder/" * 8
+TAG = "PROJ-" + "x" * 195
+RESOURCE = "SCR-" + "r" * 176
+ACTOR = "service-account-" + "s" * 180
+BEYOND_THEIR_CARD = """() => [...document.querySelectorAll('.card')].flatMap((card) => {
+    const edge = card.getBoundingClientRect().right
+    return [...card.querySelectorAll('table, p, dl, dd, .id, .chip')]
+        .filter((part) => !part.closest('.scroll') && part.getBoundingClientRect().right > edge + 1)
+        .map((part) => part.outerHTML.slice(0, 80))
+})"""
+ROWS = """(element) => {
+    const range = document.createRange()
+    range.selectNodeContents(element)
+    return new Set([...range.getClientRects()].map((box) => box.top)).size
+}"""
+
+
+@pytest.fixture(scope="module", params=["capacity", "agent_runtime"])
+def line_id(edge: Edge, request: pytest.FixtureRequest) -> str:
+    """A line that was told such words wherever it takes any."""
+    line_id = edge.fresh(request.param, project_tags=["PROJ-26-004281", TAG])
+    data = {"id": RESOURCE, "type": "engineer", "name": "N" * 190, "role": "o" * 190}
+    hours = {"hours": 123456.25, "note": URL, "resource_id": RESOURCE}
+    stuck = {"blocker_id": "B" * 190, "cause": "policy_violation", "reason": URL}
+    signal = {"signal": "sla_compliance", "status": "red", "evidence": URL, "value": URL}
+    edge.accept(
+        fact("resource.allocated", line_id, data),
+        fact("execution.checked_in", line_id, hours, actortype="agent", actorid=ACTOR),
+        fact("execution.blocked", line_id, stuck),
+        fact("health.signal_reported", line_id, signal),
+    )
+    return line_id
+
+
+@pytest.fixture
+def line(page: Page, edge: Edge, line_id: str) -> Page:
+    """That line's page."""
+    sign_in(page, edge.token("read"))
+    page.goto(f"/ui/lines/{line_id}")
+    expect(page.locator(".happened")).to_contain_text(URL)
+    return page
+
+
+def assert_whole(page: Page, width: int) -> None:
+    """Nobody has to scroll sideways."""
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+
+
+def test_a_line_stays_within_its_page(line: Page) -> None:
+    for width in WIDTHS:
+        show(line, width)
+        assert_whole(line, width)
+        assert line.evaluate(BEYOND_THEIR_CARD) == [], width
+        assert_accessible(line)
+
+
+def test_what_is_short_is_not_broken(line: Page) -> None:
+    for width in WIDTHS:
+        show(line, width)
+        for short in (
+            line.locator(".why .chip", has_text="policy violation"),
+            line.locator(".marks .tag", has_text="PROJ-26-004281"),
+            line.locator(".happened th .id").first,
+            line.locator(".facts dd", has_text="123,456.25").last,
+        ):
+            assert short.evaluate(ROWS) == 1, (width, short.inner_text())
+
+
+def test_the_other_pages_stay_whole_too(line: Page, line_id: str) -> None:
+    for path in (
+        "/ui?state=blocked",
+        f"/ui?project_tag={TAG}",
+        f"/ui/events?service_line_id={line_id}",
+    ):
+        line.goto(path)
+        for width in WIDTHS:
+            show(line, width)
+            assert_whole(line, width)
