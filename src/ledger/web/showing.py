@@ -26,6 +26,9 @@ ZONE_COOKIE = "ledger_zone"
 _NO_ZONES = frozenset({"Factory", "localtime", "posixrules"})
 """What the database has beside the zones that people live in."""
 
+_EXACT = 10**16
+"""From here on a float does not have all its digits: it is written by its power of ten."""
+
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -142,10 +145,11 @@ def since(instant: datetime, now: datetime) -> str:
 
 
 def number(value: float | None) -> str:
-    """A number with its thousands apart."""
+    """A number as JSON has it, with its thousands apart: what is nearly nothing does not say 0."""
     if value is None:
         return "—"
-    return f"{value:,.2f}".rstrip("0").rstrip(".") if value % 1 else f"{int(value):,}"
+    is_whole = isinstance(value, int) or (value % 1 == 0 and abs(value) < _EXACT)
+    return f"{int(value):,}" if is_whole else f"{value:,}"
 
 
 def words(name: str) -> str:
