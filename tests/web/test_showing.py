@@ -3,6 +3,7 @@
 import pytest
 
 from ledger.web.showing import number
+from ledger.web.summary import summary
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.visitor import visitor
@@ -41,3 +42,51 @@ def test_a_signal_near_nothing_does_not_say_nothing(edge: Edge) -> None:
     )
     page = visitor(edge).get(f"/ui/lines/{line_id}")
     assert sorted(page.words(".signals .value")) == ["0.004", "0.9975"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        ({"hours": 0, "note": "Nothing came of it"}, ["Nothing came of it", "0 h"]),
+        ({"tokens_used": 0, "duration_ms": 0}, ["took 0 s", "0 tokens"]),
+        ({"late": False, "reason": "", "project_tags": [], "evidence": {}, "error": None}, []),
+        ({"late": True}, ["after its line had closed"]),
+    ],
+)
+def test_an_event_says_zero_and_leaves_out_what_is_nothing(
+    payload: dict[str, object], said: list[str]
+) -> None:
+    assert summary(payload) == said
+
+
+HEBREW = "בדיקה"
+
+
+def test_what_is_read_from_right_to_left_tears_nothing_else(edge: Edge) -> None:
+    line_id = edge.fresh("capacity")
+    token = edge.token("read", "write", "service_lines:manage")
+    resource = {"id": HEBREW + "-1", "type": "engineer", "name": HEBREW}
+    hours = {"hours": 7.5, "note": HEBREW, "resource_id": resource["id"]}
+    stuck = {"blocker_id": "B-1", "cause": "approval_gap", "reason": HEBREW}
+    signal = {"signal": "sla_compliance", "status": "green", "evidence": HEBREW}
+    edge.accept(
+        fact("resource.allocated", line_id, resource),
+        fact("execution.checked_in", line_id, hours, actortype="user", actorid=HEBREW + "-2"),
+        fact("execution.blocked", line_id, stuck),
+        fact("health.signal_reported", line_id, signal),
+    )
+    paused = edge.post(f"/v1/execution/{line_id}/pause", token, json={"reason": HEBREW})
+    assert paused.status_code == 200
+    guest = visitor(edge)
+    page = guest.get(f"/ui/lines/{line_id}")
+    assert [bdi.get_text() for bdi in page.all(".happened .said")[3].select("bdi")] == [
+        HEBREW, "7.5 h", resource["id"],
+    ]  # fmt: skip
+    checked_in = page.all(".happened .said")[3]
+    assert checked_in.get_text() == f"{HEBREW} · 7.5 h · {resource['id']}"
+    (event_id,) = [row["id"] for row in page.all(".happened tr[id]") if "7.5 h" in row.get_text()]
+    board, feed = guest.get("/ui?state=paused"), guest.get("/ui/events")
+    for shown in (page, board, feed, guest.get(f"/ui/events/{event_id}")):
+        torn = [text for text in shown.html.find_all(string=lambda text: HEBREW in text)
+                if text.parent.name not in ("bdi", "pre", "title")]  # fmt: skip
+        assert torn == []

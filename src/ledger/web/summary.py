@@ -45,10 +45,15 @@ _SAYS: Sequence[tuple[str, Callable[[Any], str]]] = (
 )
 
 
-def summary(payload: dict[str, Any]) -> str:
-    """A payload's words, apart by dots; empty where it says nothing that is not marked."""
-    said = [say(payload[name]) for name, say in _SAYS if payload.get(name) not in _NOTHING]
-    return " · ".join(filter(None, said))
+def summary(payload: dict[str, Any]) -> list[str]:
+    """A payload's words, part by part; none where it says nothing that is not marked.
+
+    Each part is a text of its own: joined, one that is read from right to left would tear the next.
+    """
+    said = (say(payload[name]) for name, say in _SAYS if not _is_nothing(payload.get(name)))
+    return [part for part in said if part]
 
 
-_NOTHING: tuple[Any, ...] = (None, "", False, [], {})
+def _is_nothing(value: Any) -> bool:
+    """Whether there is nothing to say. Zero hours are something: 0 is no False."""
+    return value is None or value is False or value in ("", [], {})
