@@ -176,6 +176,15 @@ def test_a_test_is_sent_and_found_among_the_deliveries(hooks: Hooks, guest: Visi
     assert "test delivered" in row
 
 
+def test_a_failed_test_is_not_said_to_be_sent_again(hooks: Hooks, guest: Visitor) -> None:
+    with Receiver(lambda _: Answer(500)) as receiver:
+        endpoint_id = hooks.create(url=receiver.url, event_types=["run.failed"])["id"]
+        act(guest, endpoint_id, "test")
+        settled(hooks, endpoint_id, 1)
+    page = guest.get(page_of(endpoint_id))
+    assert page.words(".deliveries .next") == ["none: a test is sent once"]
+
+
 def test_a_new_secret_is_shown_once_and_the_old_one_signs_too(hooks: Hooks, guest: Visitor) -> None:
     created = hooks.create()
     page = act(guest, created["id"], "rotate-secret")
