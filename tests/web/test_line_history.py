@@ -76,6 +76,7 @@ def test_the_page_shows_the_line_as_it_was(edge: Edge) -> None:
     assert "data-stream" not in page.one("#view").attrs
     latest = page.words(".happened .kind")
     assert latest == ["execution.blocked", "execution.checked_in", "execution.started"]
+    assert str(page.one("#band")["aria-label"]).endswith(" At that instant blocked.")
     slider = page.one("#slider")
     assert int(str(slider["value"])) == at["execution.blocked"]["position"]
     assert "execution.blocked" in str(slider["aria-valuetext"])

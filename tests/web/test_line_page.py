@@ -122,6 +122,7 @@ def test_the_timeline_is_told_in_words_and_as_a_table_too(edge: Edge) -> None:
     said = str(page.one("#band")["aria-label"])
     assert "running 6 h, blocked 2 h" in said
     assert "Open causes: approval gap 2 h" in said
+    assert said.endswith(" Now blocked.")
     assert page.words(".legend li") == [
         "running 6 h 75 %", "blocked 2 h 25 %", "approval gap 2 h 25 %",
     ]  # fmt: skip
