@@ -18,7 +18,8 @@ def test_an_id_leads_to_its_page(edge: Edge) -> None:
         ("WHK-26-000001", "/ui/webhooks/WHK-26-000001"),
         ("RUN-26-999999", "/ui/runs/RUN-26-999999"),
         ("ws-26-000001", "/ui?workspace_id=WS-26-000001"),
-        ("PROJ-26-004281", "/ui?project_tag=PROJ-26-004281"),
+        ("proj-26-004281", "/ui?project_tag=PROJ-26-004281"),
+        (" PROJ-Alpha two ", "/ui?project_tag=PROJ-Alpha+two"),
     ):
         assert guest.get("/ui/search", params={"id": typed}).location == path
 

@@ -78,7 +78,9 @@ async def search(
 
     A workspace or a project is no page of its own: they lead to the board of their lines.
     """
-    identifier = query.id.strip().upper()
+    text = query.id.strip()
+    # A project is called as its people call it; everything else is an id of ours.
+    identifier = text if text.startswith("PROJ-") else text.upper()
     for prefix, filter_name in _FILTERS:
         if identifier.startswith(prefix):
             board = with_parameter(HOME, filter_name, identifier)
