@@ -66,7 +66,8 @@ async def show_board(
         request,
         "board.html",
         query=query,
-        chosen=_filters(query),
+        # The instant is no filter: who has chosen nothing else has chosen no lines among others.
+        chosen={name: value for name, value in _filters(query).items() if name != "as_of"},
         counts=counts.data,
         groups=groups,
         given_limit="" if query.limit == _PAGE else query.limit,
