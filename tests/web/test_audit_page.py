@@ -1,7 +1,7 @@
 """The audit log as people look at it: the newest first, what was refused marked, and as a file."""
 
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
@@ -91,6 +91,14 @@ def test_every_filter_means_what_it_means_in_the_api(edge: Edge, lively: str, qu
     if not expected:
         assert f"The service answered: no entry of {ORGANIZATION} fits" in page.text
         assert page.all("table") == []
+
+
+def test_a_bound_that_nobody_touched_stays_as_exact_as_it_was(edge: Edge, lively: str) -> None:
+    guest = Visitor(edge, lively)
+    form = guest.get("/ui/audit?from=2026-04-01T00:00:00.123456Z").form("/ui/audit")
+    answer = guest.get(guest.get("/ui/audit", params=form | {"outcome": "refused"}).location)
+    asked = dict(parse_qsl(urlsplit(answer.location).query))
+    assert asked == {"from": "2026-04-01T00:00:00.123456Z", "outcome": "refused"}
 
 
 def test_only_the_first_page_goes_on_by_itself(edge: Edge, lively: str) -> None:

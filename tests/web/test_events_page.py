@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
@@ -157,6 +157,38 @@ def test_times_are_typed_in_the_zone_of_the_page_and_addressed_by_instants(edge:
     assert page.form("/ui/events")["from_local"] == "2026-04-15T14:00:00"
     assert "from 2026-04-15 14:00:00" in page.text
     assert "(Europe/Berlin)" in page.text
+
+
+def test_a_bound_that_nobody_touched_keeps_the_parts_of_its_second(edge: Edge) -> None:
+    """A field shows whole seconds: what was recorded within the last one must not vanish."""
+    guest = visitor(edge)
+    guest.http.cookies.set("ledger_zone", "Europe/Berlin")
+    bounds = {"from": "2026-10-25T01:30:00.25Z", "to": "2026-12-01T12:00:00.000001Z"}
+    page = guest.get("/ui/events", params=bounds)
+    form = page.form("/ui/events")
+    assert form["from_local"] == "2026-10-25T02:30:00", "the second half past two of that night"
+
+    def led_to(**fields: str) -> dict[str, str]:
+        answer = guest.get("/ui/events", params=form | fields)
+        while answer.status == 303:
+            last = answer.location
+            answer = guest.get(last)
+        assert answer.status == 200
+        return dict(parse_qsl(urlsplit(last).query))
+
+    assert led_to(type="run.failed") == bounds | {"type": "run.failed"}
+    # As browsers send it, without seconds that are none.
+    assert led_to(to_local="2026-12-01T13:00") == bounds
+    assert led_to(to_local="2026-12-01T13:01") == bounds | {"to": "2026-12-01T12:01:00Z"}
+    assert led_to(to_local="") == {"from": bounds["from"]}
+    assert led_to(from_exact="nonsense")["from"] == "2026-10-25T00:30:00Z"
+
+
+def test_a_bound_that_is_a_day_stays_one(edge: Edge) -> None:
+    guest = visitor(edge)
+    form = guest.get("/ui/events?from=2026-04-01").form("/ui/events")
+    answer = guest.get(guest.get("/ui/events", params=form).location)
+    assert answer.location == "/ui/events?from=2026-04-01"
 
 
 @pytest.mark.parametrize("typed", ["tomorrow", "2026-04-31T00:00", "0001-01-01T00:00:00+14:00"])

@@ -55,6 +55,23 @@ def test_an_instant_is_read_in_the_zone_of_the_page(edge: Edge) -> None:
     assert answer.location == "/ui?state=blocked&as_of=2026-04-01T00%3A00%3A00Z"
 
 
+def test_an_instant_that_nobody_touched_keeps_the_parts_of_its_second(edge: Edge) -> None:
+    guest = visitor(edge)
+    exact = "2026-04-01T00:00:00.5Z"
+    form = guest.get(f"/ui?as_of={exact}").form("/ui/as-of")
+    assert form["at"] == "2026-04-01T00:00:00"
+
+    def led_to(**fields: str) -> str:
+        return guest.get("/ui/as-of", params=form | fields).location
+
+    assert led_to() == "/ui?as_of=2026-04-01T00%3A00%3A00.5Z"
+    assert led_to(at="2026-04-01T00:00:01") == "/ui?as_of=2026-04-01T00%3A00%3A01Z"
+    # Now is an instant as any other: what happened within this second is known.
+    edge.clock.now = edge.clock.now.replace(microsecond=250_000)
+    form = guest.get("/ui").form("/ui/as-of")
+    assert led_to().endswith(".25Z")
+
+
 def test_every_instant_is_shown_in_the_zone_and_the_zone_is_named(edge: Edge) -> None:
     line_id = edge.fresh(time="2026-04-15T11:00:00Z")
     guest = visitor(edge)

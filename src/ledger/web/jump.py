@@ -20,7 +20,6 @@ from ledger.domain.values import (
     LINE_ID,
     RUN_ID,
     format_id,
-    format_instant,
     sort_key,
 )
 from ledger.web.pages import HOME, PageRoute, go, own_page, read_form, told, with_parameter
@@ -55,6 +54,7 @@ class InstantQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     at: str = Field(max_length=40)
+    exact: str | None = Field(default=None, max_length=40)
     next: str = Field(max_length=8000)
 
 
@@ -115,10 +115,10 @@ async def look_back(
 ) -> Response:
     """The same page as of another instant."""
     try:
-        instant = zone_of(request).instant(query.at)
+        instant = zone_of(request).meant(query.at, query.exact)
     except (ValueError, OverflowError) as error:
         raise Invalid.at("/at", "must be a date and a time, such as 2026-11-30 18:00") from error
-    return go(with_parameter(own_page(query.next), "as_of", format_instant(instant)))
+    return go(with_parameter(own_page(query.next), "as_of", instant))
 
 
 @router.post("/zone", openapi_extra=needs(None))

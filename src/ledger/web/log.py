@@ -8,7 +8,6 @@ from pydantic import BaseModel, Field
 
 from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid
-from ledger.domain.values import format_instant
 from ledger.web.pages import here, with_parameter
 from ledger.web.showing import zone_of
 
@@ -19,10 +18,15 @@ WrittenInstant = Annotated[str | None, Field(max_length=40)]
 
 
 class WrittenRange(BaseModel):
-    """A stretch of time as a form sends it: in the zone of the page, which is in no address."""
+    """A stretch of time as a form sends it: in the zone of the page, which is in no address.
+
+    Beside what is written stands the exact bound of before, which may have parts of a second.
+    """
 
     from_local: WrittenInstant = None
     to_local: WrittenInstant = None
+    from_exact: WrittenInstant = None
+    to_exact: WrittenInstant = None
 
     def canonical(self, request: Request) -> str | None:
         """The page's address with instants instead: one to pass on. Raises Invalid.
@@ -30,17 +34,28 @@ class WrittenRange(BaseModel):
         None: it is that already.
         """
         address = here(request)
-        for name, written in (("from", self.from_local), ("to", self.to_local)):
-            if written is None:
+        for name, written, exact in (
+            ("from", self.from_local, self.from_exact),
+            ("to", self.to_local, self.to_exact),
+        ):
+            if written is None and exact is None:
                 continue
-            try:
-                instant = format_instant(zone_of(request).instant(written))
-            except (ValueError, OverflowError) as error:
-                raise Invalid.at(
-                    f"/{name}", "must be a date and a time, such as 2026-11-30 18:00"
-                ) from error
-            address = with_parameter(with_parameter(address, f"{name}_local", None), name, instant)
+            for field in (f"{name}_local", f"{name}_exact"):
+                address = with_parameter(address, field, None)
+            address = with_parameter(address, name, self._meant(request, name, written, exact))
         return None if address == here(request) else address
+
+    @staticmethod
+    def _meant(request: Request, name: str, written: str | None, exact: str | None) -> str | None:
+        """None: the field was emptied, so the bound goes."""
+        if written is None:
+            return None
+        try:
+            return zone_of(request).meant(written, exact)
+        except (ValueError, OverflowError) as error:
+            raise Invalid.at(
+                f"/{name}", "must be a date and a time, such as 2026-11-30 18:00"
+            ) from error
 
 
 class Chip(NamedTuple):

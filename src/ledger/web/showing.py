@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.resources import files
@@ -19,7 +20,7 @@ from fastapi import Request
 from markupsafe import Markup
 
 from ledger.domain.errors import LedgerError
-from ledger.domain.values import format_instant, parse_instant
+from ledger.domain.values import format_instant, parse_bound, parse_instant
 
 ZONE_COOKIE = "ledger_zone"
 
@@ -61,6 +62,20 @@ class Zone:
         if written.tzinfo is None:
             written = written.replace(tzinfo=self._zone)
         return written.astimezone(UTC)
+
+    def meant(self, text: str, exact: str | None) -> str:
+        """What a field of a form means, as addresses have it. Raises ValueError or OverflowError.
+
+        A field shows whole seconds: who left it as it was means the exact instant behind it.
+        """
+        written = datetime.fromisoformat(text)
+        with suppress(ValueError):
+            if exact is not None and written == self._as_shown(parse_bound(exact)):
+                return exact
+        return format_instant(self.instant(text))
+
+    def _as_shown(self, instant: datetime) -> datetime:
+        return self.local(instant).replace(microsecond=0, tzinfo=None)
 
     def show(self, instant: datetime | str | None, precise: bool = False) -> Markup:
         """An instant as an element that names it exactly too; ``precise`` to the microsecond."""
