@@ -150,6 +150,28 @@ def test_an_endpoint_is_set_up_followed_recovered_and_removed(
         expect(visit.get_by_text(receiver.url)).to_have_count(0)
 
 
+def test_an_endpoint_that_is_gone_is_not_offered_to_be_disabled(visit: Page, edge: Edge) -> None:
+    """What can be done about it follows its standing, as that is shown."""
+    with Receiver(lambda request: Answer(status=410)) as receiver:
+        visit.goto("/ui/webhooks")
+        visit.get_by_text("Add an endpoint", exact=True).click()
+        visit.get_by_label("URL").fill(receiver.url)
+        visit.get_by_role("button", name="Add it").click()
+        visit.get_by_role("link", name="I have it").click()
+        disable = visit.get_by_role("button", name="Disable", exact=True)
+        expect(disable).to_be_visible()
+        screenshot(visit, "webhook-enabled", 390)
+        check_in(edge, edge.fresh(), "told nobody")
+        expect(visit.get_by_text("the receiver answered 410")).to_be_visible()
+        expect(disable).to_have_count(0)
+        receiver.script = lambda request: Answer(status=204)
+        visit.get_by_role("button", name="Enable").click()
+        disable.click()
+        assert_accessible(visit)
+        visit.get_by_role("button", name="Disable it").click()
+        expect(visit.get_by_text("disabled by somebody who manages it")).to_be_visible()
+
+
 def test_a_target_that_is_refused_is_told_beside_what_was_typed(visit: Page, watch: Watch) -> None:
     watch.expect("status of 422")
     visit.goto("/ui/webhooks")

@@ -151,6 +151,7 @@ def test_an_endpoint_is_disabled_and_enabled_and_says_why(hooks: Hooks, guest: V
     assert "disabled by somebody who manages it, since 2026-" in page.text
     assert "disabled by somebody who manages it" in guest.get(PATH).words(f"#{endpoint_id}")[0]
     assert page.form(f"{page_of(endpoint_id)}/switch")["enabled"] == "true"
+    assert page.all('[popovertarget="p-disable"], #p-disable') == []
     assert act(guest, endpoint_id, "switch").status == 303
     assert hooks.data(f"/{endpoint_id}")["enabled"] is True
 
@@ -169,7 +170,9 @@ def test_a_test_is_sent_and_found_among_the_deliveries(hooks: Hooks, guest: Visi
         endpoint_id = hooks.create(url=receiver.url)["id"]
         answer = act(guest, endpoint_id, "test")
         assert (answer.status, answer.location) == (303, f"{page_of(endpoint_id)}?done=test")
-        assert "A test is being sent" in guest.get(answer.location).one(".done").get_text()
+        assert guest.get(answer.location).words(".done") == [
+            "A test is being sent: what comes of it is shown among the deliveries."
+        ]
         settled(hooks, endpoint_id, 1)
     (row,) = guest.get(page_of(endpoint_id)).words(".deliveries tbody tr")
     assert row.startswith("webhook.test EVT-26-")

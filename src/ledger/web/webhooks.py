@@ -69,7 +69,7 @@ DONE: Mapping[Done | None, str] = {
     "enable": "It is told again what is recorded from now on.",
     "disable": "It is told nothing any more, until it is enabled.",
     "recover": "What was not delivered since then is being sent again.",
-    "test": "A test is being sent: what comes of it is the first of the deliveries.",
+    "test": "A test is being sent: what comes of it is shown among the deliveries.",
     "remove": "The endpoint is removed.",
 }
 """What a page says once, after a form of its."""
