@@ -81,6 +81,24 @@ def test_a_dialog_is_left_by_escape_and_the_focus_comes_back(line: Page) -> None
     expect(button).to_be_focused()
 
 
+def test_nothing_behind_a_dialog_is_reached(line: Page) -> None:
+    line.get_by_role("button", name="Pause…").click()
+    dialog = line.get_by_role("dialog")
+    for key in ["Tab"] * 6 + ["Shift+Tab"] * 6:
+        line.keyboard.press(key)
+        # The page as a whole has the focus where the browser's own controls would have it.
+        assert dialog.evaluate(
+            "dialog => dialog.contains(document.activeElement)"
+            " || document.activeElement === document.body"
+        )
+    dialog.get_by_role("button", name="Not now").click()
+    expect(dialog).to_be_hidden()
+    expect(line.get_by_role("button", name="Pause…")).to_be_focused()
+    line.keyboard.press("Enter")
+    line.mouse.click(5, 5)
+    expect(dialog).to_be_hidden()
+
+
 def test_a_refusal_is_a_sentence_beside_what_was_typed(
     line: Page, edge: Edge, line_id: str, watch: Watch
 ) -> None:

@@ -19,7 +19,7 @@
     // And the service knows nothing of what this script says.
     beforeNodeMorphed: (old, fresh) => !old.isEqualNode(fresh) && !old.matches?.("[data-live]"),
     // Nor of what somebody has opened: that stays open.
-    beforeAttributeUpdated: (name, node) => !(name === "open" && node.matches("details")),
+    beforeAttributeUpdated: (name, node) => !(name === "open" && node.matches("details, dialog")),
   });
 
   const view = () => document.querySelector("[data-stream]");
@@ -133,6 +133,16 @@
     for (const panel of panels()) {
       if (!panel.contains(event.target)) panel.open = false;
     }
+  });
+
+  // Dialogs are popovers, which need no script. With script nothing behind them can be reached.
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[popovertarget]");
+    const dialog = button && document.getElementById(button.getAttribute("popovertarget"));
+    if (!dialog?.matches("dialog")) return;
+    event.preventDefault();
+    if (button.getAttribute("popovertargetaction") === "hide") dialog.close();
+    else dialog.showModal();
   });
 
   document.addEventListener("submit", (event) => {
