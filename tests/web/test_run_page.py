@@ -121,6 +121,16 @@ def test_nobody_sees_anothers_runs(edge: Edge) -> None:
     assert other.get(runs_path(line_id)).status == 404
 
 
+def test_the_bars_of_a_line_say_how_many_of_them_the_table_has(edge: Edge) -> None:
+    line_id, guest = edge.fresh(), visitor(edge)
+    for count, said in ((8, "has the same runs"), (9, "has the latest 8 of them")):
+        while len(edge.data(f"/v1/execution/{line_id}/runs?limit=100")) < count:
+            run_of(edge, line_id, "started")
+        page = guest.get(f"/ui/lines/{line_id}")
+        assert str(page.one("#bars")["aria-label"]).endswith(f"The table below {said}.")
+        assert len(page.all(".run-rows tbody tr")) == 8
+
+
 def test_each_run_is_a_bar_that_leads_to_it_the_oldest_first(edge: Edge) -> None:
     line_id = edge.fresh()
     done = run_of(edge, line_id, "started", "completed", duration_ms=1500)
@@ -128,6 +138,7 @@ def test_each_run_is_a_bar_that_leads_to_it_the_oldest_first(edge: Edge) -> None
     never = run_of(edge, line_id, "requested", "cancelled")
     still = run_of(edge, line_id, "started")
     page = visitor(edge).get(f"/ui/lines/{line_id}")
+    assert "The table below has the same runs." in str(page.one("#bars")["aria-label"])
     bars = page.all("#bars a")
     assert [bar["href"] for bar in bars] == [f"/ui/runs/{r}" for r in (done, failed, never, still)]
     titles = page.words("#bars title")
