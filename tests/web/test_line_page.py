@@ -1,9 +1,11 @@
 """The page of a line: why it stands as it does, its history, and the operator's hold."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from ledger.api import stories
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.stories import history_of
@@ -131,6 +133,19 @@ def test_the_timeline_is_told_in_words_and_as_a_table_too(edge: Edge) -> None:
     assert rows[0].startswith("blocked approval gap")
     assert rows[0].endswith("lasts 2 h")
     assert next(rect.get_text() for rect in page.all("#band > rect title")).startswith("running: ")
+
+
+@pytest.mark.parametrize(("most", "said"), [(2, "The last day: "), (4, "The last 7 days: ")])
+def test_a_life_of_too_many_changes_is_shown_from_a_stretch_before_its_end(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch, most: int, said: str
+) -> None:
+    monkeypatch.setattr(stories, "MAX_INTERVALS", most)
+    line_id = edge.fresh(time="2026-03-01T00:00:00Z")
+    for days, type in ((20, "paused"), (19, "resumed"), (3, "paused"), (2, "resumed")):
+        at = edge.clock() - timedelta(days=days)
+        edge.accept(fact(f"service_line.{type}", line_id, time=at.isoformat()))
+    page = visitor(edge).get(path_of(line_id))
+    assert page.words('section[aria-labelledby="h-life"] > .quiet')[0].startswith(said)
 
 
 def test_a_closed_lines_life_ends_with_it(edge: Edge) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.web.showing import number
+from ledger.web.showing import duration, number
 from ledger.web.summary import summary
 from tests.support.edge import Edge
 from tests.support.facts import fact
@@ -29,6 +29,25 @@ def test_a_number_is_written_as_json_has_it_with_its_thousands_apart(
     value: float | None, written: str
 ) -> None:
     assert number(value) == written
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (0, "0 s"),
+        (0.0004, "0 ms"),
+        (0.9994, "999 ms"),
+        (0.9996, "1 s"),
+        (59.94, "59.9 s"),
+        (59.97, "1 min"),
+        (60.97, "1 min"),
+        (61, "1 min 1 s"),
+        (3599.99, "59 min 59 s"),
+        (90_000, "1 d 1 h"),
+    ],
+)
+def test_a_duration_is_rounded_before_its_unit_is_chosen(seconds: float, written: str) -> None:
+    assert duration(seconds) == written
 
 
 def test_a_signal_near_nothing_does_not_say_nothing(edge: Edge) -> None:

@@ -133,11 +133,14 @@ def duration(length: timedelta | float | None) -> str:
     if length is None:
         return "—"
     seconds = length.total_seconds() if isinstance(length, timedelta) else length
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms" if seconds > 0 else "0 s"
-    if seconds < 60:
+    if seconds <= 0:
+        return "0 s"
+    # Rounded first: what comes to a whole second or minute is told as one.
+    if round(seconds * 1000) < 1000:
+        return f"{round(seconds * 1000)} ms"
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f}".removesuffix(".0") + " s"
-    whole, parts = int(seconds), list[tuple[int, str]]()
+    whole, parts = max(60, int(seconds)), list[tuple[int, str]]()
     for unit, size in _UNITS:
         amount, whole = divmod(whole, size)
         if amount or parts:
