@@ -1,0 +1,67 @@
+"""With the system's own few colours (Windows' high contrast): what is chosen is seen to be so."""
+
+import pytest
+from playwright.sync_api import Locator, Page
+
+from tests.support.browser import screenshot, sign_in
+from tests.support.edge import Edge
+
+
+@pytest.fixture
+def visit(page: Page, edge: Edge) -> Page:
+    """Somebody whose system says all colours."""
+    sign_in(page, edge.token("read", "webhooks:manage"))
+    page.emulate_media(forced_colors="active")
+    return page
+
+
+def is_marked(element: Locator) -> bool:
+    """Whether it has the system's colour of what is chosen."""
+    marked: bool = element.evaluate(
+        """(element) => {
+            const probe = document.body.appendChild(document.createElement("i"))
+            probe.style.forcedColorAdjust = "none"
+            probe.style.color = "Highlight"
+            const colour = getComputedStyle(probe).color
+            probe.remove()
+            const style = getComputedStyle(element)
+            return [style.backgroundColor, style.borderTopColor].includes(colour)
+        }"""
+    )
+    return marked
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/ui?state=running", ".tile"),
+        ("/ui?blocked_cause=approval_gap", ".causes .chip"),
+        ("/ui", ".top nav a"),
+    ],
+)
+def test_what_is_chosen_looks_chosen(visit: Page, path: str, kind: str) -> None:
+    visit.goto(path)
+    assert is_marked(visit.locator(f"{kind}[aria-current]"))
+    assert not is_marked(visit.locator(kind).last)
+
+
+def test_the_chosen_status_of_deliveries_looks_chosen(visit: Page, edge: Edge) -> None:
+    body = {"url": "https://93.184.216.34/hooks", "event_types": ["run.failed"]}
+    made = edge.post("/v1/webhooks", edge.token("webhooks:manage"), json=body).json()["data"]
+    visit.goto(f"/ui/webhooks/{made['id']}")
+    chips = visit.locator(".bar .chip")
+    assert [is_marked(chip) for chip in chips.all()] == [True, False, False, False]
+
+
+def test_the_slider_is_seen(visit: Page, edge: Edge) -> None:
+    visit.goto(f"/ui/lines/{edge.fresh()}")
+    slider = visit.get_by_role("slider")
+    box = slider.bounding_box()
+    assert box is not None
+    thumb = {**box, "x": box["x"] + box["width"] - 16, "width": 16.0}
+    for part in (thumb, {**box, "width": box["width"] / 2}):
+        seen = visit.screenshot(clip=part)  # type: ignore[arg-type]
+        slider.evaluate("slider => { slider.style.opacity = 0 }")
+        assert visit.screenshot(clip=part) != seen  # type: ignore[arg-type]
+        slider.evaluate("slider => { slider.style.opacity = 1 }")
+    screenshot(visit, "forced-colors")
