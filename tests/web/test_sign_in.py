@@ -147,6 +147,8 @@ def test_a_revoked_token_ends_its_sessions(edge: Edge) -> None:
     answer = guest.get("/ui")
     assert answer.status == 401
     assert answer.all("#token")
+    said = "The key that you signed in with is no longer known, or was revoked."
+    assert answer.words('[role="alert"]') == [said]
 
 
 @pytest.mark.parametrize("cookie", ["", "x", "A" * 200, "=" * 20, "%00"])

@@ -57,6 +57,8 @@ PLACES = (
 
 _LARGEST_FORM = 64 * 1024
 
+_KEY_LOST = "The key that you signed in with is no longer known, or was revoked."
+
 _templates = Environment(
     loader=PackageLoader("ledger.web"),
     autoescape=select_autoescape(),
@@ -96,7 +98,10 @@ class PageRoute(LeanRoute):
         """Whose session it is. Raises Unauthorized, or Forbidden for another site's requests."""
         found = session.session_of(request)
         session.require_own_origin(request)
-        principal = await services_of(request).authenticator.authenticate(found.token)
+        try:
+            principal = await services_of(request).authenticator.authenticate(found.token)
+        except Unauthorized as error:
+            raise Unauthorized(_KEY_LOST) from error
         request.state.session, request.state.principal = found, principal
         return principal
 
