@@ -103,7 +103,7 @@ def test_signing_out_ends_the_session(edge: Edge) -> None:
 
 @pytest.mark.parametrize(
     ("permission", "home"),
-    [("webhooks:manage", "/ui/webhooks"), ("audit:read", "/ui/audit"), ("write", "/ui")],
+    [("webhooks:manage", "/ui/webhooks"), ("audit:read", "/ui/audit")],
 )
 def test_whoever_may_not_read_begins_where_he_may_and_can_leave(
     edge: Edge, permission: str, home: str
@@ -117,6 +117,18 @@ def test_whoever_may_not_read_begins_where_he_may_and_can_leave(
     assert board.one("section.refusal a")["href"] == home
     assert guest.submit(board, "/ui/zone", zone="Europe/Berlin").status == 303
     assert guest.submit(board, "/ui/sign-out").location == "/"
+
+
+def test_whoever_may_open_no_page_is_offered_none(edge: Edge) -> None:
+    guest = Visitor(edge)
+    answer = guest.sign_in(edge.token("write"))
+    assert answer.location == "/ui"
+    board = guest.get("/ui")
+    assert board.status == 403
+    assert "This needs the permission read." in board.text
+    assert board.all("section.refusal a") == []
+    assert guest.submit(board, "/ui/sign-out").location == "/"
+    assert guest.get("/ui/nothing").words("section.refusal a") == ["To the first page"]
 
 
 @pytest.mark.parametrize("path", ["/ui/", "/ui/sign-in", "/ui/sign-out", "/ui/zone"])
