@@ -205,6 +205,22 @@ def test_pausing_and_resuming_leads_back_to_the_line(edge: Edge) -> None:
     assert [b["popovertarget"] for b in page.all(".head button")] == ["pause-line"]
 
 
+def test_the_month_that_is_shown_stays_whatever_becomes_of_the_form(edge: Edge) -> None:
+    line_id, guest = edge.fresh("capacity", time="2026-01-01T00:00:00Z"), visitor(edge, *MANAGE)
+    shown = f"{path_of(line_id)}?month=2026-02"
+    page, act = guest.get(shown), f"{path_of(line_id)}/pause"
+    refused = guest.submit(page, act, reason=" ")
+    assert "Usage in 2026-02" in refused.text
+    assert refused.one('section.manage input[name="month"]')["value"] == "2026-02"
+    assert refused.one(".manage .acts a")["href"] == shown
+    page = guest.get(shown)
+    assert guest.submit(page, act, reason="Office move").location == shown
+    late = guest.submit(page, act, reason="Too late", request_key="another")
+    assert late.one("section.manage a")["href"] == shown
+    wrong = guest.submit(page, act, reason="r", month="2026-13")
+    assert wrong.status == 422
+
+
 def test_a_refused_pause_says_why_and_keeps_what_was_typed(edge: Edge) -> None:
     line_id, guest = edge.fresh(), visitor(edge, *MANAGE)
     page = guest.get(path_of(line_id))

@@ -61,6 +61,8 @@ class ManageForm(Form):
     """Why a line is paused or resumed; what a reason may be is the API's to say."""
 
     reason: str | None = None
+    month: Annotated[str | None, Field(pattern=_MONTH)] = None
+    """Which one the page shows, before and after."""
 
 
 class Entered(NamedTuple):
@@ -193,8 +195,9 @@ async def _manage(
         await executions.manage(request, principal, line_id, command, sent)
     except (Invalid, InvalidState) as error:
         action = "pause" if command is Pause else "resume"
-        return await _page(request, principal, line_id, LineQuery(), Entered(action, reason, error))
-    return go(f"/ui/lines/{line_id}")
+        query = LineQuery(month=form.month)
+        return await _page(request, principal, line_id, query, Entered(action, reason, error))
+    return go(with_parameter(f"/ui/lines/{line_id}", "month", form.month))
 
 
 async def _page(
