@@ -120,6 +120,21 @@ def test_an_instant_is_picked_and_the_banner_says_so(board: Page, edge: Edge) ->
     expect(board.locator(f".s-blocked #{line_id}")).to_be_visible()
 
 
+def test_the_latest_instant_to_look_back_at_goes_on_with_time(
+    chromium: Browser, address: str, edge: Edge
+) -> None:
+    """A board hangs on the wall for days."""
+    with watched(chromium, address, timezone_id="Asia/Kolkata") as watch:
+        page = watch.context.new_page()
+        sign_in(page, edge.token("read"))
+        page.get_by_role("button", name="UTC").click()
+        expect(page.get_by_role("button", name="Asia/")).to_be_visible()
+        page.clock.set_fixed_time("2097-12-31T23:00:00Z")
+        page.get_by_text("Look back").click()
+        field = page.get_by_label("What was known at")
+        expect(field).to_have_attribute("max", "2098-01-01T04:30:00")
+
+
 def test_the_zone_is_printed_and_switched(chromium: Browser, address: str, edge: Edge) -> None:
     line_id = edge.fresh(time="2026-04-15T11:00:00Z")
     with watched(chromium, address, timezone_id="Asia/Kolkata") as watch:

@@ -1,6 +1,6 @@
 """To another id, another instant, another time zone."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -70,6 +70,14 @@ def test_an_instant_that_nobody_touched_keeps_the_parts_of_its_second(edge: Edge
     edge.clock.now = edge.clock.now.replace(microsecond=250_000)
     form = guest.get("/ui").form("/ui/as-of")
     assert led_to().endswith(".25Z")
+
+
+def test_nobody_is_offered_to_look_into_the_future(edge: Edge) -> None:
+    guest = visitor(edge)
+    guest.http.cookies.set("ledger_zone", "Asia/Kolkata")
+    field = guest.get("/ui?as_of=2026-04-01").one('input[name="at"]')
+    now = edge.clock.now + timedelta(hours=5, minutes=30)
+    assert field["max"] == f"{now:%Y-%m-%dT%H:%M:%S}"
 
 
 def test_every_instant_is_shown_in_the_zone_and_the_zone_is_named(edge: Edge) -> None:

@@ -145,6 +145,15 @@
     else dialog.showModal();
   });
 
+  // Time goes on while a page stands open: what one may look back at, too.
+  document.addEventListener("toggle", (event) => {
+    const field = event.target.matches("details.tool") && event.target.querySelector("[name=at]");
+    const zone = document.querySelector("[data-zone]")?.textContent.trim();
+    if (!field || !zone) return;
+    const now = new Date().toLocaleString("sv", { timeZone: zone }).replace(" ", "T");
+    if (now > field.max) field.max = now;
+  }, true);
+
   document.addEventListener("submit", (event) => {
     if (!event.target.matches("[data-zone-form]")) return;
     const { zone } = event.target.elements;
