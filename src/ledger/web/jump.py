@@ -22,7 +22,16 @@ from ledger.domain.values import (
     format_id,
     sort_key,
 )
-from ledger.web.pages import HOME, PageRoute, go, own_page, read_form, told, with_parameter
+from ledger.web.pages import (
+    HOME,
+    PageRoute,
+    go,
+    may_audit,
+    own_page,
+    read_form,
+    told,
+    with_parameter,
+)
 from ledger.web.showing import ZONE_COOKIE, Zone, zone_of
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
@@ -35,6 +44,9 @@ _PLACES = (
     (EVENT_ID, "/ui/events/"),
     (ENDPOINT_ID, "/ui/webhooks/"),
 )
+
+_ACTOR = "[A-Z]{2,5}-[0-9]{2}-[0-9]+"
+_NO_ACTORS = ("LIN-", "RUN-", "EVT-", "WHK-", "AUD-", "ORG-")
 
 _FILTERS = (("WS-", "workspace_id"), ("PROJ-", "project_tag"))
 
@@ -76,7 +88,8 @@ async def search(
 ) -> Response:
     """To the page of an id; of an execution record to its line's. Raises NotFound.
 
-    A workspace or a project is no page of its own: they lead to the board of their lines.
+    A workspace or a project is no page of its own: they lead to the board of their lines; nor is
+    an actor, who leads to the audit log of what he wrote.
     """
     text = query.id.strip()
     # A project is called as its people call it; everything else is an id of ours.
@@ -86,6 +99,8 @@ async def search(
             board = with_parameter(HOME, filter_name, identifier)
             return go(with_parameter(board, "as_of", query.as_of))
     place = next((path for form, path in _PLACES if re.fullmatch(form, identifier)), None)
+    if place is None and _is_actor(identifier) and may_audit(principal):
+        return go(with_parameter("/ui/audit", "actor_id", identifier))
     if place is None:
         raise NotFound(
             "Ids look like LIN-26-000042, RUN-26-000042, EVT-26-000042 or WHK-26-000042."
@@ -94,6 +109,11 @@ async def search(
     if place == "/ui/runs/" and (line_id := await _line_of_record(request, principal, identifier)):
         path = f"/ui/lines/{line_id}"
     return go(with_parameter(path, "as_of", query.as_of))
+
+
+def _is_actor(identifier: str) -> bool:
+    is_id = re.fullmatch(_ACTOR, identifier) is not None
+    return is_id and not identifier.startswith(_NO_ACTORS)
 
 
 async def _line_of_record(request: Request, principal: Principal, record_id: str) -> str | None:

@@ -138,6 +138,26 @@ def home_of(principal: Principal) -> str:
     return next((place[0] for place in places_of(principal)), HOME)
 
 
+def may_audit(principal: Principal) -> bool:
+    """Whether a credential may read the audit log."""
+    return principal.is_admin or "audit:read" in principal.permissions
+
+
+def writes_of(
+    principal: Principal | None, actor_id: str, organization_id: str | None = None
+) -> str | None:
+    """Where an actor's writes are read; None: nowhere for this reader.
+
+    Each organization has an audit log of its own: an administrator must know which one is meant.
+    """
+    if principal is None or not may_audit(principal):
+        return None
+    address = with_parameter("/ui/audit", "actor_id", actor_id)
+    if not principal.is_admin:
+        return address
+    return organization_id and with_parameter(address, "organization_id", organization_id)
+
+
 async def told(answer: Awaitable[Response], model: type[M]) -> M:
     """What the API answers, as the model that describes it."""
     return model.model_validate_json(bytes((await answer).body))
@@ -170,6 +190,7 @@ def show(request: Request, template: str, status: int = 200, **context: Any) -> 
         "home": home_of(principal) if principal is not None else "/",
         "static": showing.static,
         "link": _linker(as_of),
+        "writes_of": partial(writes_of, principal),
     }
     text = _templates.get_template(template).render(common | context)
     response = HTMLResponse(text, status_code=status, headers=dict(HEADERS))

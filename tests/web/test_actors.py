@@ -1,0 +1,96 @@
+"""Who did something is followed into the audit log, by whoever may read it."""
+
+import pytest
+
+from tests.support.edge import Edge
+from tests.support.facts import ORGANIZATION, fact
+from tests.support.visitor import Seen, Visitor, visitor
+
+USER = "USR-26-000009"
+PATHS = {
+    "line": "/ui/lines/{line}",
+    "run": "/ui/runs/{run}",
+    "events": "/ui/events?service_line_id={line}",
+    "event": "/ui/events/{event}",
+    "audit": "/ui/audit?organization_id={organization}&action=run.started",
+}
+
+
+@pytest.fixture(scope="module")
+def known(edge: Edge) -> dict[str, str]:
+    """A line that a person paused after he started a run on it, by way of a key."""
+    line_id = edge.fresh()
+    run_id = line_id.replace("LIN", "RUN")
+    by = {"actortype": "user", "actorid": USER}
+    data = {"service_line_id": line_id}
+    (item,) = edge.accept(fact("run.started", run_id, data, **by))
+    edge.accept(fact("service_line.paused", line_id, {"reason": "Office move"}, **by))
+    event = edge.data(f"/v1/events/{item['event_ids'][0]}")
+    return {
+        "line": line_id,
+        "run": run_id,
+        "event": event["id"],
+        "organization": event["organization_id"],
+        "key": event["reported_by"],
+    }
+
+
+def followed(page: Seen) -> set[str]:
+    """Where the actors that a page shows lead."""
+    return {str(a["href"]) for a in page.all('main a[href^="/ui/audit?actor_id="]')}
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_whoever_audits_follows_actors_to_what_they_wrote(
+    edge: Edge, known: dict[str, str], path: str
+) -> None:
+    auditor = visitor(edge, "read", "audit:read")
+    address = f"/ui/audit?actor_id={USER}"
+    assert followed(auditor.get(path.format_map(known))) == {
+        address,
+        f"/ui/audit?actor_id={known['key']}",
+    }
+    found = auditor.get(address)
+    assert known["line"] in found.words(".audit .about .id")
+    assert all(words.startswith(USER) for words in found.words(".audit .by"))
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_an_administrator_follows_them_into_their_organizations_log(
+    edge: Edge, known: dict[str, str], path: str
+) -> None:
+    admin = Visitor(edge, edge.token("admin", organization_id=None))
+    led = followed(admin.get(path.format_map(known)))
+    assert f"/ui/audit?actor_id={USER}&organization_id={ORGANIZATION}" in led
+    assert all(address.endswith(f"&organization_id={ORGANIZATION}") for address in led)
+
+
+@pytest.mark.parametrize("name", ["line", "run", "events", "event"])
+def test_whoever_may_not_audit_is_led_nowhere(edge: Edge, known: dict[str, str], name: str) -> None:
+    page = visitor(edge).get(PATHS[name].format_map(known))
+    assert USER in page.text
+    assert page.all('a[href^="/ui/audit"]') == []
+
+
+def test_a_hold_names_who_put_it_on_and_leads_on(edge: Edge, known: dict[str, str]) -> None:
+    page = visitor(edge, "read", "audit:read").get(f"/ui/lines/{known['line']}")
+    assert page.one(".why a")["href"] == f"/ui/audit?actor_id={USER}"
+
+
+def test_an_actors_id_is_looked_for_in_the_audit_log(edge: Edge, known: dict[str, str]) -> None:
+    auditor = visitor(edge, "audit:read")
+    for typed in (known["key"], USER.lower()):
+        answer = auditor.get("/ui/search", params={"id": typed})
+        assert answer.location == f"/ui/audit?actor_id={typed.upper()}"
+    for typed in ("LIN-26-1", "AUD-26-000001", "ORG-26-000001", "somebody", "USR-26-x"):
+        assert auditor.get("/ui/search", params={"id": typed}).status == 404
+    answer = visitor(edge).get("/ui/search", params={"id": USER})
+    assert answer.status == 404
+    assert "LIN-26-000042" in answer.text
+
+
+def test_an_administrator_is_asked_whose_log_and_the_actor_is_kept(edge: Edge) -> None:
+    admin = Visitor(edge, edge.token("admin", organization_id=None))
+    page = admin.get(admin.get("/ui/search", params={"id": USER}).location)
+    kept = page.one('.empty input[name="actor_id"]')
+    assert (kept["type"], kept["value"]) == ("hidden", USER)
