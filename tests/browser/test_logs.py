@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from ledger.store.embedded import EmbeddedPostgres
-from tests.support.browser import Watch, assert_accessible, screenshot, sign_in
+from tests.support.browser import Watch, assert_accessible, screenshot, show, sign_in
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.hooks import Hooks, hooked
@@ -148,6 +148,28 @@ def test_an_endpoint_is_set_up_followed_recovered_and_removed(
         visit.get_by_role("button", name="Remove it").click()
         visit.wait_for_url("/ui/webhooks")
         expect(visit.get_by_text(receiver.url)).to_have_count(0)
+
+
+def test_a_very_long_address_is_no_headline_and_can_be_read(visit: Page, edge: Edge) -> None:
+    url = "http://127.0.0.1:9/hooks?" + "x" * 275
+    visit.goto("/ui/webhooks")
+    visit.get_by_text("Add an endpoint", exact=True).click()
+    visit.get_by_label("URL").fill(url)
+    visit.get_by_label("only these:").check()
+    visit.get_by_label("run.failed", exact=True).check()
+    visit.get_by_role("button", name="Add it").click()
+    visit.get_by_role("link", name="I have it").click()
+    visit.get_by_role("button", name="Send a test").click()
+    show(visit, 390)
+    heading, done = visit.get_by_role("heading", level=1), visit.locator(".done")
+    expect(heading).to_have_text(url)
+    above, below = heading.bounding_box(), done.bounding_box()
+    assert above is not None
+    assert below is not None
+    assert above["height"] < 230
+    assert heading.evaluate("h1 => h1.scrollWidth <= h1.clientWidth")
+    assert below["y"] - (above["y"] + above["height"]) >= 8, "the bar does not touch it"
+    screenshot(visit, "webhook-long", 390)
 
 
 def test_an_endpoint_that_is_gone_is_not_offered_to_be_disabled(visit: Page, edge: Edge) -> None:

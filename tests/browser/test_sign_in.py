@@ -9,6 +9,9 @@ from tests.support.edge import Edge
 def test_a_person_signs_in_with_a_token_and_out_again(page: Page, edge: Edge, watch: Watch) -> None:
     watch.expect("status of 401")
     page.goto("/")
+    brand = page.get_by_role("link", name="Execution ledger").bounding_box()
+    assert brand is not None
+    assert brand["x"] < 50, "where it is on every other page"
     assert_accessible(page)
     screenshot(page, "sign-in", 390)
     sign_in(page, edge.token("read"))
