@@ -318,6 +318,28 @@ def test_headers_are_unquoted_and_percent_decoded(
     assert answer.json()["data"]["id"] == meant
 
 
+@pytest.mark.parametrize(
+    ("name", "pointer"),
+    [("id", "/id"), ("source", "/source"), ("actorid", "/actorid"), (CANARY, "")],
+)
+@pytest.mark.parametrize("sent", ["a%FF", "a%FE", "%C3", '"%ED%A0%80"', "%C0%80"])
+def test_a_header_that_is_not_utf_8_is_refused_and_audited(
+    edge: Edge, line: str, name: str, pointer: str, sent: str
+) -> None:
+    """With a replacement in it two ids became one, and the second fact a duplicate."""
+    before, audit = edge.log(), "/v1/audit-logs?organization_id=ORG-26-000001&outcome=refused"
+    sending = binary(line, (f"ce-{name}", sent), **{name: None})
+    answer = edge.post("/v1/facts", content=b"{}", headers=sending)
+    problem = assert_problem(answer, 422, "invalid_request")
+    assert problem["errors"] == [
+        {"pointer": pointer, "detail": "must be UTF-8 in percent encoding"}
+    ]
+    assert CANARY not in answer.text
+    assert edge.log() == before
+    last = edge.data(audit, edge.token("audit:read"))[0]
+    assert (last["action"], last["resource"]["id"]) == ("execution.checked_in", line)
+
+
 def test_an_extension_may_have_a_long_name(edge: Edge, line: str) -> None:
     event = fact("execution.checked_in", line) | {"a" * 40: "x"}
     assert edge.send(event).status_code == 201

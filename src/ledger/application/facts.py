@@ -6,7 +6,7 @@ is wrong stays a ``Fact`` with ``fault`` set: whether its subject exists is answ
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from datetime import datetime
 from typing import Any, get_args
 from urllib.parse import unquote
@@ -39,7 +39,7 @@ from ledger.domain.values import (
 MAX_FACT_BYTES = 256 * 1024
 MAX_ITEMS = 1000
 MAX_BODY_BYTES = 8 * 1024 * 1024
-_TOO_LARGE = "A fact may have at most 256 KiB."
+TOO_LARGE = "A fact may have at most 256 KiB."
 
 _TOLD = 50
 """Wrong places that are told at once: a body of unknown fields is answered by many times its size
@@ -48,6 +48,7 @@ otherwise, and under an idempotency key that would be kept."""
 _ATTRIBUTE = re.compile(r"[a-z0-9]+")
 """CloudEvents names attributes so; that they have 20 characters at most is but advised."""
 _USUAL = {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"}
+_KNOWN = _USUAL | {"actortype", "actorid"}
 _SUBJECT = {"line": re.compile(LINE_ID), "run": re.compile(RUN_ID)}
 _ACTOR_TYPES = get_args(ActorType)
 _RESOURCE = {"line": "service_line", "run": "run"}
@@ -112,7 +113,7 @@ def from_structured(raw: bytes) -> Fact | Rejected:
     if len(raw) > MAX_FACT_BYTES:
         # Broken JSON is about the whole body, wherever in a batch it stands.
         json_gate.check_syntax(raw)
-        return Rejected(TooLarge(_TOO_LARGE))
+        return Rejected(TooLarge(TOO_LARGE))
     try:
         event = json_gate.parse(raw)
     except Invalid as error:
@@ -124,12 +125,14 @@ def from_structured(raw: bytes) -> Fact | Rejected:
 
 def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Rejected:
     """A binary-mode CloudEvent: attributes from ``ce-`` headers, data from the body."""
-    named = [(name[3:], _header_text(value)) for name, value in headers if name.startswith("ce-")]
-    attributes: dict[str, Any] = dict(named)
-    if len(attributes) != len(named):
+    named = [(name[3:], value) for name, value in headers if name.startswith("ce-")]
+    sent = dict(named)
+    if len(sent) != len(named):
         return Rejected(Invalid.at("", "an attribute is given twice"))
+    decoded = {name: _header_text(value) for name, value in sent.items()}
+    attributes = {name: text for name, text in decoded.items() if text is not None}
     if len(raw) + sum(map(len, attributes.values())) > MAX_FACT_BYTES:
-        return Rejected(TooLarge(_TOO_LARGE))
+        return Rejected(TooLarge(TOO_LARGE))
     try:
         # The data stands one level deep, as it would in a structured event.
         data = json_gate.parse(raw, depth=2) if raw.strip() else None
@@ -137,19 +140,32 @@ def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Reject
             return Rejected(Invalid.at("", "an attribute contains NUL"))
     except Invalid as error:
         return Rejected(error)
-    return _from_attributes(attributes, data)
+    return _from_attributes(attributes, data, decoded.keys() - attributes.keys())
 
 
-def _header_text(value: str) -> str:
-    """An attribute from its header: unquoted, then percent-decoded (CloudEvents HTTP, 3.1.3.2)."""
+def _header_text(value: str) -> str | None:
+    """An attribute from its header: unquoted, then percent-decoded (CloudEvents HTTP, 3.1.3.2).
+
+    None for what is not UTF-8 then: with a replacement two ids could become one.
+    """
     if len(value) > 1 and value[0] == value[-1] == '"':
         value = re.sub(r"\\(.)", r"\1", value[1:-1])
-    return unquote(value)
-
-
-def _from_attributes(event: dict[str, Any], data: Any) -> Fact | Rejected:
-    """The common part of both modes."""
     try:
+        return unquote(value, errors="strict")
+    except UnicodeDecodeError:
+        return None
+
+
+def _from_attributes(
+    event: dict[str, Any], data: Any, unreadable: Set[str] = frozenset()
+) -> Fact | Rejected:
+    """The common part of both modes; unreadable attributes are not in the event."""
+    try:
+        if unreadable:
+            # Names that we do not know are the sender's words, and not repeated.
+            places = {f"/{name}" if name in _KNOWN else "" for name in unreadable}
+            faults = tuple((place, "must be UTF-8 in percent encoding") for place in sorted(places))
+            raise Invalid("The fact is not valid.", faults)
         return _fact(event, data)
     except Invalid as error:
         fact_id, source, subject = (
