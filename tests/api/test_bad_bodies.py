@@ -193,6 +193,45 @@ def test_an_item_that_is_too_large_is_refused_alone_unless_it_is_no_json(
     )
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'"\xff"',
+        b'"\xed\xa0\x80"',
+        rb'"\ud800", ',
+        rb'"\ud800", "\q"',
+        rb'"\ud800", "\u12"',
+        rb'"\\\ud800\\", \u0020',
+        pytest.param(b'"\xff", "c": ' + nested(3000), id="deep"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["single", "item", "binary"])
+def test_what_is_too_large_and_broken_is_a_400(
+    edge: Edge, line: str, value: bytes, mode: str
+) -> None:
+    before, good = edge.log(), encode(fact("execution.checked_in", line))
+    raw, headers = b'{"a": "' + b"x" * 300_000 + b'", "b": ' + value + b"}", STRUCTURED
+    if mode == "binary":
+        headers = PLAIN | binary(line)
+    if mode == "item":
+        raw, headers = b"[" + good + b"," + raw + b"]", BATCH
+    answer = edge.post("/v1/facts", content=raw, headers=headers)
+    assert_problem(answer, 400, "invalid_request")
+    assert edge.log() == before
+
+
+@pytest.mark.parametrize("headers", [STRUCTURED, PLAIN | {"ce-id": "x"}], ids=["single", "binary"])
+def test_escapes_that_are_no_characters_are_json_however_large(
+    edge: Edge, headers: dict[str, str]
+) -> None:
+    body = rb'{"a": "\\\u0000", "b": "' + rb"\ud800" * 1_300_000 + b'"}'
+    began = time.monotonic()
+    json_gate.check_syntax(body)
+    assert time.monotonic() - began < 2.0
+    answer = edge.post("/v1/facts", content=body, headers=headers)
+    assert_problem(answer, 413, "too_large")
+
+
 def test_a_batch_of_nothing_but_open_brackets_is_broken_json(edge: Edge) -> None:
     answer = edge.post("/v1/facts", content=b"[" * 100_000, headers=BATCH)
     assert_problem(answer, 400, "invalid_request")

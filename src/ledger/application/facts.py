@@ -132,6 +132,8 @@ def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Reject
     decoded = {name: _header_text(value) for name, value in sent.items()}
     attributes = {name: text for name, text in decoded.items() if text is not None}
     if len(raw) + sum(map(len, attributes.values())) > MAX_FACT_BYTES:
+        if raw.strip():
+            json_gate.check_syntax(raw)
         return Rejected(TooLarge(TOO_LARGE))
     try:
         # The data stands one level deep, as it would in a structured event.
