@@ -5,6 +5,7 @@ without that ``ledger keys list`` would wait for the web framework.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,8 +24,12 @@ from ledger.store.migrate import SchemaError
 
 def carry_out(parsed: argparse.Namespace) -> int:
     """Do what was parsed; returns the exit code. Whatever refuses it is one line on stderr."""
+    if sys.stdout is None and parsed.action != "serve":
+        return _fail("Standard output is closed.")
     try:
-        return _ACTIONS[parsed.action](Settings(), parsed)
+        code = _ACTIONS[parsed.action](Settings(), parsed)
+        print(end="", flush=True)
+        return code
     except ValidationError as error:
         names = ", ".join(f"LEDGER_{str(e['loc'][0]).upper()}" for e in error.errors())
         return _fail(f"These settings are not valid: {names}.")
@@ -38,6 +43,20 @@ def carry_out(parsed: argparse.Namespace) -> int:
         return _fail(str(error))
     except psycopg.Error as error:
         return _fail(f"The database cannot be used: {str(error).strip().splitlines()[0]}")
+    except OSError as error:
+        return _fail(_said_of(error))
+
+
+def _said_of(error: OSError) -> str:
+    """What the system said, and whether of our output: that is not tried again at the end."""
+    # Pipes to our own processes and sockets have errors of their own.
+    is_output = isinstance(error, BrokenPipeError)
+    try:
+        print(end="", flush=True)
+    except OSError:
+        is_output = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return f"The output cannot be written: {error.strerror}." if is_output else str(error)
 
 
 def _fail(line: str) -> int:

@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="run everything on this machine")
-    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--host", type=_text, default="127.0.0.1")
     serve.add_argument("--port", type=_number(0, 65535), default=8000)
     serve.add_argument("--workers", type=_number(1, 64), default=1, metavar="N")
     serve.set_defaults(action="serve")
@@ -68,7 +68,7 @@ def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     create = keys.add_parser("create", help="print a new key, once")
     create.add_argument("--organization", type=_identifier(ORGANIZATION_ID), metavar="ORG-…")
     create.add_argument("--workspace", type=_identifier(WORKSPACE_ID), metavar="WS-…")
-    create.add_argument("--name", metavar="N")
+    create.add_argument("--name", type=_text, metavar="N")
     create.add_argument(
         "--permission",
         nargs="+",
@@ -81,7 +81,7 @@ def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     create.set_defaults(action="keys create", check=_fitting(create))
     keys.add_parser("list", help="ids and names, never the keys").set_defaults(action="keys list")
     revoke = keys.add_parser("revoke", help="take a key back")
-    revoke.add_argument("id", metavar="ID")
+    revoke.add_argument("id", type=_text, metavar="ID")
     revoke.set_defaults(action="keys revoke")
 
 
@@ -96,6 +96,13 @@ def _fitting(create: argparse.ArgumentParser) -> Callable[[argparse.Namespace], 
             create.error("--organization and --permission are needed (or --admin)")
 
     return check
+
+
+def _text(text: str) -> str:
+    # Bytes that are no UTF-8 come from the shell as lone surrogates, which nothing can keep.
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise argparse.ArgumentTypeError("is not UTF-8")
+    return text
 
 
 def _number(low: int, high: int) -> Callable[[str], int]:

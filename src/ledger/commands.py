@@ -1,11 +1,11 @@
 """What the commands that record facts do: import, demo. Results go to stdout."""
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
 import psycopg
@@ -67,13 +67,16 @@ def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -
 @contextmanager
 def _open(file: str) -> Iterator[tuple[BinaryIO, int | None]]:
     if file == "-":
+        if sys.stdin is None:
+            raise ConfigurationError("Cannot read standard input: it is closed.")
         yield sys.stdin.buffer, None
         return
-    try:
-        with open(file, "rb") as stream:
-            yield stream, Path(file).stat().st_size
-    except OSError as error:
-        raise ConfigurationError(f"Cannot read the file: {error.strerror}.") from error
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(open(file, "rb"))
+        except OSError as error:
+            raise ConfigurationError(f"Cannot read the file: {error.strerror}.") from error
+        yield stream, os.fstat(stream.fileno()).st_size
 
 
 @contextmanager

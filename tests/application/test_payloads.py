@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -153,6 +154,16 @@ def test_another_master_key_refuses_to_start(conninfo: str) -> None:
         prepare_database(Settings(master_key=OTHER_KEY), conninfo)
     with pytest.raises(ConfigurationError):
         open_vault(Settings(master_key="0f"))
+
+
+def test_a_master_key_that_cannot_be_read_is_said_in_a_line(tmp_path: Path) -> None:
+    """A directory cannot be read by root either, whom no permission keeps out."""
+    (tmp_path / "master.key").mkdir()
+    with pytest.raises(ConfigurationError, match="The master key cannot be read: Is a directory"):
+        open_vault(Settings(data_dir=tmp_path))
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="The master key cannot be read: "):
+        open_vault(Settings(data_dir=tmp_path / "file"))
 
 
 def test_the_fingerprint_tells_nothing_of_the_key(conninfo: str) -> None:

@@ -66,8 +66,11 @@ def test_every_command_has_help(
         ("keys", "create", "--organization", "ORG-26-000001\n", "--permission", "read"),
         ("keys", "create", *ORGANIZATION, "--workspace", "x", "--permission", "read"),
         ("keys", "create", "--organization", "ORG-26-٠٠٠٠٠١", "--permission", "read"),
+        ("keys", "create", "--admin", "--name", "a\udcff"),
+        ("keys", "revoke", "KEY-26-000001\udcff"),
+        ("serve", "--host", "a\udcff"),
     ],
-    ids=lambda arguments: " ".join(arguments).replace("\n", "\\n") or "nothing",
+    ids=lambda arguments: ascii(" ".join(arguments)) if arguments else "nothing",
 )
 def test_a_usage_error_ends_with_2_and_opens_nothing(
     arguments: tuple[str, ...],

@@ -44,6 +44,8 @@ def open_vault(settings: Settings) -> Vault:
         if settings.master_key is not None:
             return Vault(parse_master_key(settings.master_key))
         return Vault(load_master_key(settings.data_dir / "master.key"))
+    except OSError as error:
+        raise ConfigurationError(f"The master key cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise ConfigurationError(
             "The master key must be 64 hexadecimal digits (32 bytes)."

@@ -1,0 +1,72 @@
+"""Standard streams as a shell may leave them: closed, full, or without a reader (contract 1)."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import environment
+
+REFUSED = b'{"specversion": "1.0"}\n' * 5000
+"""Their refusals are more than any buffer holds."""
+
+
+def ledger(conninfo: str, *arguments: str, shell: str = "", **streams: object) -> tuple[int, str]:
+    """The exit code and what is said on stderr, under a shell's redirections."""
+    command = ["sh", "-c", f'exec "$@" {shell}', "sh", sys.executable, "-m", "ledger", *arguments]
+    done = subprocess.run(
+        command,
+        stderr=subprocess.PIPE,
+        env=environment(conninfo),
+        timeout=60,
+        check=False,
+        **streams,  # type: ignore[call-overload]
+    )
+    return done.returncode, done.stderr.decode()
+
+
+@contextmanager
+def without_reader() -> Iterator[int]:
+    """A pipe's writing end; who would read has gone."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+def test_an_import_of_a_closed_standard_input_says_so(conninfo: str) -> None:
+    code, said = ledger(conninfo, "import", "-", shell="<&-")
+    assert code == 1
+    assert said.splitlines()[-1] == "ledger: Cannot read standard input: it is closed."
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("lines", [1, 5000])
+def test_an_import_whose_list_nobody_reads_blames_the_output(
+    conninfo: str, tmp_path: Path, lines: int
+) -> None:
+    file = tmp_path / "refused.jsonl"
+    file.write_bytes(REFUSED[: len(REFUSED) // 5000 * lines])
+    with without_reader() as output:
+        code, said = ledger(conninfo, "import", str(file), stdout=output)
+    assert code == 1
+    assert said.splitlines()[-1] == "ledger: The output cannot be written: Broken pipe."
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said
+
+
+def test_a_key_that_cannot_be_printed_is_no_success(conninfo: str) -> None:
+    said = "ledger: The output cannot be written: No space left on device.\n"
+    assert ledger(conninfo, "keys", "create", "--admin", shell=">/dev/full") == (1, said)
+
+
+@pytest.mark.parametrize("command", [("keys", "create", "--admin"), ("projections", "list")])
+def test_a_command_whose_output_is_closed_does_nothing(
+    conninfo: str, command: tuple[str, ...]
+) -> None:
+    said = "ledger: Standard output is closed.\n"
+    assert ledger(conninfo, *command, shell=">&-") == (1, said)
