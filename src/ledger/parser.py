@@ -17,8 +17,14 @@ from contextlib import contextmanager
 from typing import BinaryIO, TypeVar
 
 from ledger.application import facts, json_gate
-from ledger.application.facts import MAX_ITEMS, Fact, Rejected
-from ledger.domain.errors import Invalid, Unavailable
+from ledger.application.facts import (
+    MAX_FACT_BYTES,
+    MAX_ITEMS,
+    TOO_LARGE,
+    Fact,
+    Rejected,
+)
+from ledger.domain.errors import Invalid, TooLarge, Unavailable
 from ledger.processes import Lifeline, calm_collector, show_name
 
 _AHEAD = 3
@@ -26,6 +32,12 @@ _AHEAD = 3
 
 _READ = 1 << 18
 """Bytes at a time."""
+
+_MAX_LINE = 2 * MAX_FACT_BYTES
+"""What a line is longer by is dropped: no fact needs it, whatever blanks are around it."""
+
+_CHUNK_BYTES = 1 << 20
+"""Lines that are longer than usual are handed on fewer at a time: they wait in several places."""
 
 _PAUSE_SECONDS = 0.2
 """After so long without input, what has come is recorded."""
@@ -57,13 +69,12 @@ class Parser:
 
     def _submit(self, stream: BinaryIO) -> Iterator[tuple[int, Future[list[Line]]] | None]:
         number = 1
-        for chunk in _chunks(stream):
-            if chunk is None:
-                yield None
-            else:
-                size = sum(map(len, chunk)) + len(chunk)
+        for size, chunk in _chunks(stream):
+            if chunk:
                 yield size, self._pool.submit(_parse, number, chunk)
                 number += len(chunk)
+            else:
+                yield None
 
 
 def in_order(
@@ -83,32 +94,76 @@ def in_order(
         yield item, future.result()
 
 
-def _chunks(stream: BinaryIO) -> Iterator[list[bytes] | None]:
-    """The stream's lines, some at a time."""
+def _chunks(stream: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
+    """The stream's lines, some at a time, and how many bytes they took; none for a pause."""
     source = stream.fileno()
-    lines: list[bytes] = []
-    begun: list[bytes] = []  # a line that has not ended
+    lines = _Lines()
     while True:
         if not select.select([source], [], [], _PAUSE_SECONDS)[0]:
-            if lines:
-                yield lines
-                lines = []
-            yield None
+            if lines.whole:
+                yield lines.take()
+            yield 0, []
         read = os.read(source, _READ)
         if not read:
             break
+        lines.add(read)
+        while lines.suffice():
+            yield lines.take()
+    lines.end()
+    if lines.whole:
+        yield lines.take()
+
+
+class _Lines:
+    """Lines as they come in pieces: those that are whole, and one that has begun.
+
+    Number and size of what is taken at once are bounded: memory does not depend on the file.
+    """
+
+    def __init__(self) -> None:
+        self.whole: list[bytes] = []
+        self._begun = bytearray()
+        self._held = 0
+        """The bytes of those that are whole."""
+        self._read = 0
+        """The bytes since the last were taken; the last line's rest counts for the next."""
+
+    def add(self, read: bytes) -> None:
+        """The next piece."""
+        self._read += len(read)
         first, *others = read.split(b"\n")
-        begun.append(first)
-        for other in others:
-            lines.append(b"".join(begun))
-            begun = [other]
-        while len(lines) >= MAX_ITEMS:
-            yield lines[:MAX_ITEMS]
-            lines = lines[MAX_ITEMS:]
-    if last := b"".join(begun):
-        lines.append(last)
-    if lines:
-        yield lines
+        self._go_on(first)
+        if others:
+            self._end_line()
+            *whole, begun = others  # of one reading, and so no longer than a line may be
+            self.whole += whole
+            self._held += sum(map(len, whole))
+            self._go_on(begun)
+
+    def end(self) -> None:
+        """There is no more: the last line may lack its end."""
+        if self._begun:
+            self._end_line()
+
+    def suffice(self) -> bool:
+        """Whether some should be taken before more is read."""
+        return len(self.whole) >= MAX_ITEMS or self._held > _CHUNK_BYTES
+
+    def take(self) -> tuple[int, list[bytes]]:
+        """The first whole lines, and the bytes that were read meanwhile."""
+        taken, self.whole = self.whole[:MAX_ITEMS], self.whole[MAX_ITEMS:]
+        self._held -= sum(map(len, taken))
+        size, self._read = self._read, 0
+        return size, taken
+
+    def _go_on(self, piece: bytes) -> None:
+        # One byte more than fits tells that it was too long.
+        self._begun += piece[: _MAX_LINE + 1 - len(self._begun)]
+
+    def _end_line(self) -> None:
+        self.whole.append(bytes(self._begun))
+        self._held += len(self._begun)
+        self._begun.clear()
 
 
 @contextmanager
@@ -136,12 +191,13 @@ def parsing() -> Iterator[Parser]:
 
 
 def _parse(first: int, lines: Sequence[bytes]) -> list[Line]:
-    stripped = enumerate(map(bytes.strip, lines), first)
-    return [(number, _fact(raw)) for number, raw in stripped if raw]
+    return [(number, _fact(raw)) for number, raw in enumerate(lines, first) if raw.strip()]
 
 
 def _fact(raw: bytes) -> Fact | Rejected:
+    if len(raw) > _MAX_LINE:
+        return Rejected(TooLarge(TOO_LARGE))
     try:
-        return facts.from_structured(raw)
+        return facts.from_structured(raw.strip())
     except json_gate.BrokenJson as error:
         return Rejected(Invalid(str(error)))

@@ -92,6 +92,7 @@ def importing(conninfo: str) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
     with subprocess.Popen(
         [sys.executable, "-m", "ledger", "import", "-"],
         stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(conninfo),
     ) as command:
@@ -146,6 +147,46 @@ def test_facts_that_trickle_in_are_recorded_as_they_come(conninfo: str) -> None:
         until(lambda: events(conninfo) == 3, "the fact that came in two parts")
         _, said = command.communicate(timeout=30)
         assert b"3 recorded, 0 duplicate, 1 refused" in said
+
+
+def test_a_line_that_is_too_long_is_dropped_as_it_comes_and_refused_alone(conninfo: str) -> None:
+    with importing(conninfo) as (command, parser):
+        assert command.stdin is not None
+        held = {pid: most_memory(pid) for pid in (command.pid, parser)}
+        command.stdin.write(lines(GOOD[0]))
+        for _ in range(200):
+            command.stdin.write(b"x" * 1_000_000)
+        command.stdin.write(b"\n" + b" " * 1_000_000 + b"\n" + lines(GOOD[1]).rstrip())
+        command.stdin.flush()
+        command.stdin.write(b" " * 300_000 + b"\r\n")
+        command.stdin.flush()
+        until(lambda: events(conninfo) == 2, "the facts around it")
+        for pid, before in held.items():
+            assert most_memory(pid) - before < 64_000, "kB"
+        listed, said = command.communicate(timeout=30)
+    refusal = "line 2: too_large (None) A fact may have at most 256 KiB.\n"
+    assert (command.returncode, listed.decode()) == (1, refusal)
+    assert b"2 recorded, 0 duplicate, 1 refused" in said
+
+
+def most_memory(pid: int) -> int:
+    """The most that a process has held so far, in kB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
+
+
+def test_of_large_lines_no_more_than_a_batch_is_held_at_once(conninfo: str) -> None:
+    """Neither on the way, nor by the refusals: a thousand are a quarter of a gigabyte."""
+    large = encode(fact("execution.checked_in", LINE, {"note": "x" * 250_000})) + b"\n"
+    with importing(conninfo) as (command, _):
+        assert command.stdin is not None
+        before = most_memory(command.pid)
+        for _ in range(900):
+            command.stdin.write(large)
+        command.stdin.flush()
+        assert most_memory(command.pid) - before < 150_000, "kB"
+        _, said = command.communicate(timeout=60)
+    assert b"0 recorded, 0 duplicate, 900 refused" in said
 
 
 def test_nothing_is_a_file_too(ledger: Ledger) -> None:

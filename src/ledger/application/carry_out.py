@@ -23,15 +23,25 @@ def carry_out(command: Command, unit: Unit) -> Outcome:
                 return earlier
         outcome: Outcome = command.decide(unit)
     except IdempotencyKeyReused as refusal:
+        _unbind(refusal)
         _record(command, refusal, unit)
         return refusal
     except Refused as refusal:
+        _unbind(refusal)
         # What is only counted is not kept either: a flood under ever new keys fills no disk.
         kept = _record(command, refusal, unit)
         outcome = refusal
     if key is not None and kept:
         unit.outcomes.keep(key, outcome, unit.now)
     return outcome
+
+
+def _unbind(refusal: Refused) -> None:
+    """Take the way that it came off it: that holds the refusal again, and the command.
+
+    A cycle is collected late (``calm_collector``), and thousands of refused facts may be large.
+    """
+    refusal.with_traceback(None)
 
 
 def _record(command: Command, refusal: Refused, unit: Unit) -> bool:
