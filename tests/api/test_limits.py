@@ -1,5 +1,7 @@
 """Sizes: at the limit it passes, one byte or item more is a 413 (contract 2)."""
 
+import gc
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -29,6 +31,21 @@ def test_a_fact_may_have_256_kib_and_no_more(edge: Edge, line: str) -> None:
     before = edge.log()
     assert_problem(edge.send(sized(line, FACT + 1)), 413, "too_large")
     assert edge.log() == before
+
+
+def test_of_facts_that_are_refused_nothing_is_held(edge: Edge) -> None:
+    """A refusal and its way up held each other, and so the fact: 0.7 MB each until collected."""
+    unknown = sized(edge.fresh_id(), FACT)
+    edge.send(unknown)
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            assert edge.send(unknown).status_code == 404
+        assert tracemalloc.get_traced_memory()[0] < 10 * FACT
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 def test_a_fact_that_is_too_large_is_refused_alone_in_its_batch(edge: Edge, line: str) -> None:

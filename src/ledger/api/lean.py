@@ -91,6 +91,8 @@ class LeanRoute(APIRoute):
         try:
             response = await self.answer(request)
         except REFUSALS as error:
+            # Its way up holds the request and the error again: a cycle, which is collected late.
+            error.with_traceback(None)
             response = self.refuse(request, as_refusal(error))
         await response(scope, receive, send)
 
