@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from itertools import chain
 from typing import BinaryIO
 
 import psycopg
@@ -24,6 +26,7 @@ from ledger.bootstrap.writing import utc_now, writing
 from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.domain.api_key import Permission
 from ledger.domain.errors import LedgerError
+from ledger.domain.values import parse_instant
 from ledger.key_commands import make_key
 from ledger.parser import Line, Parser, in_order
 from ledger.processes import calm_collector
@@ -34,6 +37,11 @@ _IN_FLIGHT = 3
 """Chunks handed to the writer before the oldest is waited for."""
 
 _ADDRESS = "http://127.0.0.1:8000"
+
+_HELD = """
+SELECT count(*) FILTER (WHERE originator_id ~ '^(LIN|RUN)-'), max(recorded_at)
+FROM ledger.ledger_events
+"""
 
 _ALL_PERMISSIONS: tuple[Permission, ...] = (
     "read",
@@ -124,12 +132,17 @@ def load_demo(settings: Settings, conninfo: str) -> int:
     """Tell the story to an empty ledger; print a token and the page's address."""
     clock = StoryClock(utc_now)
     with sweepers_kept_away(conninfo), writing(settings, conninfo, clock) as writer:
-        held = _events_held(conninfo)
+        held, last = _held(conninfo)
         if held:
             print(f"The ledger already holds {held:,} events: the story is not told again.")
         else:
+            facts = story(utc_now())
+            first = next(facts)
+            if last is not None and last > parse_instant(first["time"]):
+                # Instants of recording rise: none of the story's comes before what is there.
+                print(f"The log already has a record of {last:%Y-%m-%d}: the past begins with it.")
             with _bar(None) as advance:
-                told = Counter(map(_kind, tell(writer, clock, story(utc_now()), advance)))
+                told = Counter(map(_kind, tell(writer, clock, chain([first], facts), advance)))
             print(
                 f"Told the story: {told['recorded']:,} facts recorded, {told['refused']} refused."
             )
@@ -145,10 +158,11 @@ def load_demo(settings: Settings, conninfo: str) -> int:
     return 0
 
 
-def _events_held(conninfo: str) -> int:
-    """How many events of lines there are; keys, endpoints and refusals leave a ledger empty."""
+def _held(conninfo: str) -> tuple[int, datetime | None]:
+    """How many events of lines there are, and when the last of all events was recorded.
+
+    Keys, endpoints and refusals leave a ledger empty.
+    """
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
-        row = connection.execute(
-            "SELECT count(*) FROM ledger.ledger_events WHERE originator_id ~ '^(LIN|RUN)-'"
-        ).fetchone()
-    return int(row[0]) if row else 0
+        row = connection.execute(_HELD).fetchone()
+    return row or (0, None)

@@ -251,7 +251,8 @@ def test_the_demo_is_told_once_and_gives_a_token_each_time(ledger: Ledger, conni
 
 def test_the_demo_leaves_a_past_that_can_be_looked_at(ledger: Ledger, conninfo: str) -> None:
     """Recorded as it happened, lines that went idle meanwhile included."""
-    assert ledger("demo").returncode == 0
+    told = ledger("demo")
+    assert told.returncode == 0
     with psycopg.connect(conninfo) as connection:
         first, last = connection.execute(
             "SELECT min(recorded_at), max(recorded_at) FROM ledger.ledger_events"
@@ -263,3 +264,18 @@ def test_the_demo_leaves_a_past_that_can_be_looked_at(ledger: Ledger, conninfo: 
     assert first is not None
     assert last - first > timedelta(days=30)
     assert idle[0] > 10
+    assert "past" not in told.stdout
+
+
+def test_a_demo_beside_a_key_says_where_its_past_begins(ledger: Ledger, conninfo: str) -> None:
+    """No instant of recording comes before the key's: last week nothing was known."""
+    assert ledger("keys", "create", "--admin").returncode == 0
+    told = ledger("demo")
+    assert (told.returncode, "0 refused" in told.stdout) == (0, True)
+    with psycopg.connect(conninfo) as connection:
+        first, last = connection.execute(
+            "SELECT min(recorded_at), max(recorded_at) FROM ledger.ledger_events"
+        ).fetchone() or (None, None)
+    assert last - first < timedelta(hours=1)
+    said = f"The log already has a record of {first:%Y-%m-%d}: the past begins with it."
+    assert told.stdout.splitlines()[0] == said
