@@ -26,11 +26,11 @@ from ledger.store.embedded.place import Place, find_place
 from ledger.store.embedded.server import answers
 from tests.support.embedded import (
     Command,
-    interrupted_at_end,
     postgres_processes,
     query,
     remember,
     served,
+    terminated_at_end,
     until,
     words,
 )
@@ -256,7 +256,7 @@ def test_pid_files_that_name_a_foreign_process_do_not_fool_it(data_dir: Path) ->
         until(lambda: postgres_processes(data_dir) == [], "the end of PostgreSQL")
         owner.kill()
     uid = place.database.stat().st_uid
-    with interrupted_at_end(subprocess.Popen(["sleep", "60"], user=uid)) as foreign:
+    with terminated_at_end(subprocess.Popen(["sleep", "60"], user=uid)) as foreign:
         for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
             lines = (place.database / name).read_text().split("\n")
             assert lines[0] == str(postmaster)
@@ -278,7 +278,7 @@ def test_an_orphan_of_ours_is_stopped(data_dir: Path) -> None:
     with FileLock(place.base / "server.lock", place.account) as lock:
         assert lock.try_exclusive()
         orphan = _server_without_owner(place, pass_fds=(lock.fd,))
-    with interrupted_at_end(orphan):
+    with terminated_at_end(orphan):
         until(lambda: answers(place, "ledger"), "the orphan")
         with served(data_dir) as server:
             assert orphan.wait(0) == 0
@@ -287,7 +287,7 @@ def test_an_orphan_of_ours_is_stopped(data_dir: Path) -> None:
 
 def test_a_server_that_is_not_ours_is_left_alone(data_dir: Path) -> None:
     place = find_place(data_dir)
-    with interrupted_at_end(_server_without_owner(place)) as foreign:
+    with terminated_at_end(_server_without_owner(place)) as foreign:
         until(lambda: answers(place, "ledger"), "the server")
         with pytest.raises(EmbeddedPostgresError, match=rf"not ours \(pid {foreign.pid}\)"):
             EmbeddedPostgres(data_dir).start()

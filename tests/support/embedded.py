@@ -169,11 +169,11 @@ def folder_in_tmp(mode: int) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def interrupted_at_end(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+def terminated_at_end(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait(20)
 
 
