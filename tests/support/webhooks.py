@@ -194,13 +194,15 @@ class Post:
         until(look, "deliveries", seconds)
         return found[0]
 
-    def await_all(self, endpoint_id: str, count: int, status: str = "delivered") -> list[Delivery]:
+    def await_all(
+        self, endpoint_id: str, count: int, status: str = "delivered", seconds: float = 10.0
+    ) -> list[Delivery]:
         """Until there are so many, all in a status."""
 
         def done(found: list[Delivery]) -> bool:
             return len(found) == count and {d.status for d in found} <= {status}
 
-        return self.await_deliveries(endpoint_id, done)
+        return self.await_deliveries(endpoint_id, done, seconds)
 
     def dispatch(self, endpoint_id: str) -> tuple[Any, ...]:
         """(planned, heeded, failing_since); empty where the dispatcher does not know it yet."""
