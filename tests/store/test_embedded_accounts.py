@@ -9,12 +9,14 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from ledger.store.embedded.place import find_place
+from ledger.store.embedded.place import Place, find_place
 from ledger.store.embedded.programs import SYSTEM_DIR
 from tests.support.embedded import (
     Command,
@@ -63,6 +65,22 @@ def test_as_root_what_the_account_cannot_reach_goes_elsewhere(folder: Path) -> N
         moved = data_dir.parent.rename(folder / "moved") / ".ledger"
         with served(moved) as server:
             assert words(server.url) == ["kept"]
+
+
+def test_as_root_two_first_starts_at_once_make_the_same_folders(folder: Path) -> None:
+    folder.chmod(0o700)
+    together = threading.Barrier(4)
+
+    def make(place: Place) -> None:
+        together.wait(20)
+        place.make()
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(50):
+            place = find_place(folder / f"project{number}" / ".ledger")
+            with removed_at_end(place.base):
+                list(pool.map(make, [place] * 4))
+                assert (place.data_dir / "postgres").readlink() == place.database
 
 
 def test_as_root_programs_that_the_account_cannot_reach_are_copied(data_dir: Path) -> None:

@@ -16,6 +16,7 @@ import os
 import shutil
 import stat
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,9 +95,9 @@ class Place:
         if self.base != self.data_dir:
             make_system_dir()
             _make_private(self.base, self.account)
-            link = self.data_dir / "postgres"
-            if not link.is_symlink():
-                link.symlink_to(self.database)
+            # A second process that starts meanwhile makes the same one.
+            with suppress(FileExistsError):
+                (self.data_dir / "postgres").symlink_to(self.database)
         if self.socket_dir != self.database:
             _make_private(self.socket_dir, self.account)
             _refuse_foreign(self.socket_dir, self.account)
