@@ -40,7 +40,10 @@ class Ledger:
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
         """The JSON of an answer; anything but a success ends the check."""
-        answer = self.http.request(method, path, **options)
+        try:
+            answer = self.http.request(method, path, **options)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise SystemExit(f"{self.http.base_url} cannot be asked: {error}.") from error
         if not answer.is_success:
             raise SystemExit(f"{method} {path} answered {answer.status_code}: {answer.text[:300]}")
         return answer.json() if answer.content else None
@@ -94,7 +97,10 @@ class Receiver:
         self.secret = ""
         self.arrived = threading.Condition()
         handler = type("Handler", (_Handler,), {"receiver": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        try:
+            self.server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        except OSError as error:
+            raise SystemExit(f"Port {port} cannot be listened on: {error.strerror}.") from error
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def take(self, body: bytes, headers: dict[str, str]) -> None:
@@ -157,6 +163,7 @@ def differences(name: str, got: list[str], feed: list[str]) -> list[str]:
 
 def check(ledger: Ledger, seconds: float, port: int | None) -> list[str]:
     """Follow for a while, then compare; what is wrong, a line each."""
+    ledger.ask("GET", "/v1/events", params={"limit": 1})  # or there is nothing to follow
     streamed: list[Event] = []
     ready: queue.Queue[str] = queue.Queue()
     follower = threading.Thread(

@@ -83,5 +83,15 @@ def test_a_running_service_is_followed_three_ways_and_nothing_was_missed(tmp_pat
         assert "each signature verified" in said
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense"])
+def test_without_a_service_it_says_so_at_once(url: str) -> None:
+    command = [sys.executable, str(SCRIPT), "--url", url, "--token", "elk_x"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(url)
+    assert "cannot be asked: " in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def blocker(number: int) -> dict[str, Any]:
     return {"blocker_id": f"b-{number}", "cause": "approval_gap"}
