@@ -154,7 +154,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
             permissions=_ALL_PERMISSIONS,
         )
     print(f"Token: {token}")
-    print(f"Page:  {_ADDRESS}/")
+    print(f"Page:  {_ADDRESS}/ (while `ledger serve` runs; with --port, on that port)")
     return 0
 
 

@@ -238,7 +238,8 @@ def test_the_demo_is_told_once_and_gives_a_token_each_time(ledger: Ledger, conni
     told = ledger("demo")
     assert told.returncode == 0, told.stderr
     assert "0 refused" in told.stdout
-    assert "http://127.0.0.1:8000/" in told.stdout
+    page = "Page:  http://127.0.0.1:8000/ (while `ledger serve` runs; with --port, on that port)"
+    assert told.stdout.splitlines()[-1] == page
     held = events(conninfo)
     assert held > 5000
     again = ledger("demo")
