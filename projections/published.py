@@ -266,8 +266,8 @@ TYPES: Mapping[str, type[Payload]] = {
     **{p.name: p.payload for p in PUBLISHED.values()},
     "run.erased": RunErased,
 }
-"""Every type of the language, with its payload. Nothing brings an erasure about yet (contract 6);
-who wants to hear of it can ask for it all the same."""
+"""Every type of the language, with its payload. Nothing brings an erasure about yet; who wants to
+hear of it can ask for it all the same (contract 5)."""
 
 UNCHANGED_HEALTH = "health.signal_reported"
 """A health report that left the signal's status as it was: in a line's history, not in feeds."""
