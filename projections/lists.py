@@ -81,7 +81,7 @@ def list_statement(filters: Mapping[str, Any], past: bool = False, whole: bool =
     return _statement(frozenset(filters), tuple(widths.items()), past, whole)
 
 
-def is_best_by_values(filters: Collection[str], past: bool = False) -> bool:
+def is_best_by_values(filters: Mapping[str, Any], past: bool = False) -> bool:
     """Whether a page's plan should depend on the values, on how many lines have them.
 
     Where few have them, these are looked through; where most have them, the list is.
@@ -89,11 +89,14 @@ def is_best_by_values(filters: Collection[str], past: bool = False) -> bool:
     names = frozenset(filters)
     if names.isdisjoint(_TENANTS):
         return not names <= {"after"}
-    return "project_tag" in names and (past or not _is_in_tags(names))
+    if "project_tag" not in names:
+        return False
+    return past or not _is_in_tags(names, len(filters["project_tag"]))
 
 
-def _is_in_tags(filters: frozenset[str]) -> bool:
-    return {"project_tag", "organization"} <= filters <= _OF_TAGS
+def _is_in_tags(filters: frozenset[str], tags: int) -> bool:
+    """Whether lines are found among the tags: each is a walk, for all at once it has no column."""
+    return {"project_tag", "organization"} <= filters <= _OF_TAGS and tags <= _MOST_WALKS
 
 
 @lru_cache(1000)
@@ -103,7 +106,8 @@ def _statement(
     walks = _Walks(filters, dict(widths))
     shown, changing = ("v", "s") if past else ("l", "l")
     if not past:
-        lines = _tagged(walks) if _is_in_tags(filters) else _present(walks)
+        is_in_tags = _is_in_tags(filters, dict(widths).get("project_tag", 0))
+        lines = _tagged(walks) if is_in_tags else _present(walks)
     elif filters & CHANGING_FILTERS.keys():
         lines = _intervals(walks)
     else:

@@ -147,6 +147,26 @@ def test_filters_are_combined_with_and(edge: Edge, board: list[dict[str, Any]]) 
         assert edge.data("/v1/execution", params=params | {"limit": 100}) == expected
 
 
+@pytest.mark.parametrize("tags", [1, 40, 41, 100])
+@pytest.mark.parametrize("more", [{}, {"workspace_id": ",".join(WORKSPACES[:2])}])
+def test_a_list_by_any_number_of_tags_walks_through_each_line_once(
+    edge: Edge, board: list[dict[str, Any]], tags: int, more: dict[str, str]
+) -> None:
+    assert board
+    words = [*CHOICES["project_tag"], *(f"PROJ-26-{number:06d}" for number in range(500, 600))]
+    params = more | {"project_tag": ",".join(words[:tags])}
+    counted = edge.data("/v1/execution/summary", params=params)["total"]
+    walked: list[str] = []
+    page: dict[str, Any] = {"meta": {"has_more": True, "cursor": None}}
+    while page["meta"]["has_more"]:
+        after = {"cursor": page["meta"]["cursor"]} if walked else {}
+        answer = edge.get("/v1/execution", params=params | after | {"limit": "7"})
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        walked += [row["id"] for row in page["data"]]
+    assert len(set(walked)) == len(walked) == counted > 7
+
+
 def test_the_cause_filter_finds_lines_with_such_a_blocker_open(
     edge: Edge, board: list[dict[str, Any]]
 ) -> None:

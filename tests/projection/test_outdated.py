@@ -148,7 +148,11 @@ def forget_view(conninfo: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["execution", "event"])
 def test_a_new_view_of_an_old_log_answers_behind_until_it_is_built(
-    settings: Settings, conninfo: str, gate: threading.Event, name: str
+    settings: Settings,
+    conninfo: str,
+    gate: threading.Event,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def play() -> None:
         async with serving(settings, conninfo) as service:
@@ -164,6 +168,8 @@ def test_a_new_view_of_an_old_log_answers_behind_until_it_is_built(
                 answer = await service.http.get(path)
                 assert (answer.status_code, answer.json()["code"]) == (503, "behind")
                 assert answer.headers["retry-after"] == "1"
+            # A wrong statement of ours is answered alike, and would never be found out.
+            assert f'relation "ledger.{name}" does not exist' in caplog.text
             gate.set()
             await until_built(service, conninfo, name, generation=1)
 

@@ -131,6 +131,8 @@ def as_refusal(error: Exception) -> LedgerError:
     if isinstance(error, LedgerError):
         return error
     if isinstance(error, UNBUILT):
+        # A wrong statement of ours looks the same, and no rebuild would mend it.
+        _logger.warning("a view lacks a table or column: %s", error)
         return Behind("The view is being built: ask again soon.")
     _logger.warning("database error: %s", error)
     return Unavailable("The database cannot be reached, or is too busy.")
