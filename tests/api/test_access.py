@@ -251,6 +251,24 @@ def test_anothers_id_cannot_be_activated_started_or_taken(
     assert edge.log() == before
 
 
+def test_so_with_the_ids_of_another_workspace(
+    edge: Edge, beside: tuple[str, str], narrow: str
+) -> None:
+    line, run = beside
+    record, mine, before = edge.data(f"/v1/execution/{line}")["id"], edge.fresh(), edge.log()
+    for event in (
+        activation(edge.fresh_id(), execution_id=run),
+        activation(edge.fresh_id(), execution_id=record),
+        fact("run.requested", run, {"service_line_id": mine}),
+        fact("run.requested", record, {"service_line_id": mine}),
+        fact("run.started", run, {"service_line_id": mine}),
+        fact("run.started", record, {"service_line_id": mine}),
+    ):
+        assert_problem(edge.send(event, narrow), 404, "not_found")
+        assert_problem(edge.send(event), 409, "invalid_state")
+    assert edge.log() == before
+
+
 def test_a_body_that_names_another_tenant_is_a_403(edge: Edge, narrow: str) -> None:
     own = edge.token("write")
     before = edge.log()

@@ -21,6 +21,7 @@ from ledger.domain.execution import Execution
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import Run, RunRequested, RunStarted, Trigger
 from ledger.domain.values import MAX_OPEN_RUNS, Origin
+from ledger.store.snapshots import Aggregate
 from ledger.store.vault import RunKey
 
 if TYPE_CHECKING:
@@ -61,22 +62,28 @@ def _require_line(fact: Fact, run: Run | None, principal: Principal, unit: Unit)
 
 
 def _require_not_anothers(fact: Fact, principal: Principal, unit: Unit) -> None:
-    if fact.subject is None or principal.is_admin:
-        return
-    owner = unit.decisions.execution_record_owner(fact.subject)
-    if owner is not None and owner != principal.organization_id:
-        raise NotFound("No such run.")
+    if fact.subject is not None:
+        _bearer(fact.subject, principal, unit)
 
 
 def require_free(run_id: str, principal: Principal, unit: Unit) -> None:
     """Refuse a supplied RUN id that a run or an execution record already bears."""
+    if _bearer(run_id, principal, unit) is not None:
+        raise InvalidState("The RUN id is already taken.")
+
+
+def _bearer(run_id: str, principal: Principal, unit: Unit) -> Aggregate | None:
+    """The run of this id, or the line whose execution record bears it. Raises NotFound.
+
+    What the credential does not see is as unknown as its line: "taken" would tell of it.
+    """
     found = unit.find(run_id)
-    owner = found.organization_id if found else unit.decisions.execution_record_owner(run_id)
-    if owner is None:
-        return
-    if not principal.is_admin and owner != principal.organization_id:
+    line_id = unit.decisions.line_of_record(run_id)
+    if found is None and line_id is not None:
+        found = unit.find(line_id)
+    if found is not None and not principal.sees(found.organization_id, found.workspace_id):
         raise NotFound("No such run.")
-    raise InvalidState("The RUN id is already taken.")
+    return found
 
 
 def cancel_open_runs(recording: Recording, execution: Execution) -> None:

@@ -68,7 +68,7 @@ SELECT 3, line_id, NULL, NULL, NULL, NULL, NULL, open_runs, NULL, NULL, last_act
 FROM ledger.line_activity WHERE line_id = ANY(%(line)s::text[])
 UNION ALL
 -- 4: RUN ids that are taken by execution records
-SELECT 4, execution_id, organization_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 4, execution_id, line_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM ledger.execution_record WHERE execution_id = ANY(%(run)s::text[])
 UNION ALL
 -- 5: the wrapped keys of runs
@@ -222,7 +222,7 @@ class State:
         self.facts: list[FactRow] = []
         self.activity: dict[str, LineActivity] = {}
         self.records: dict[str, str] = {}
-        """Execution record id → organization."""
+        """Execution record id → line id."""
         self.keys: list[tuple[str, str, bytes | None]] = []
         """(run, organization, wrapped key or None once destroyed)."""
 

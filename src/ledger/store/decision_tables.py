@@ -80,7 +80,7 @@ class DecisionTables:
         self.voided: set[tuple[str, str, str]] = set()
         self.new_check_ins: set[tuple[str, str, str]] = set()
         self.execution_records: dict[str, str] = {}
-        """Execution id → organization, of those among the loaded ids and this group's own."""
+        """Execution id → line id, of those among the loaded ids and this group's own."""
         self.new_records: dict[str, tuple[str, str]] = {}
         self.counters: dict[tuple[str, int], int] = {}
         self.moved_counters: set[tuple[str, int]] = set()
@@ -106,8 +106,8 @@ class DecisionTables:
             self.check_ins[key] = CheckIn(*row)
         return self.check_ins[key]
 
-    def execution_record_owner(self, run_id: str) -> str | None:
-        """The organization whose execution record has this id, or None."""
+    def line_of_record(self, run_id: str) -> str | None:
+        """The line whose execution record has this id, or None."""
         return self.execution_records.get(run_id)
 
     def counter(self, prefix: str, year: int) -> int:
@@ -137,9 +137,8 @@ class DecisionTables:
         line_id = recorded.originator_id
         self.activity[line_id] = LineActivity(body.started_at, 0)
         self.touched.add(line_id)
-        organization_id = recorded.organization_id or ""
-        self.new_records[body.execution_id] = (line_id, organization_id)
-        self.execution_records[body.execution_id] = organization_id
+        self.new_records[body.execution_id] = (line_id, recorded.organization_id or "")
+        self.execution_records[body.execution_id] = line_id
         if body.execution_id_origin == "issued":
             self._issued(body.execution_id, recorded)
 
