@@ -163,7 +163,7 @@ def test_a_403_and_a_404_are_judged_anew(edge: Edge) -> None:
     assert (answer.status_code, replayed(answer)) == (200, False)
 
 
-@pytest.mark.parametrize("raw", [b"{", b"", b"\xff", b'{"reason": NaN}'])
+@pytest.mark.parametrize("raw", [b"{", b" ", b"\xff", b'{"reason": NaN}'])
 def test_broken_json_is_a_400_that_keeps_nothing(edge: Edge, raw: bytes) -> None:
     line, key = edge.fresh(), fresh_key()
     for _ in range(2):

@@ -83,15 +83,15 @@ def test_to_resume_no_reason_is_needed(edge: Edge, options: dict[str, Any]) -> N
     assert answer.json()["data"]["holds"] == []
 
 
-def test_an_empty_body_does_not_pause(edge: Edge) -> None:
-    answer = manage(edge, edge.fresh(), "pause", content=b"", headers=PLAIN)
-    assert_problem(answer, 400, "invalid_request")
-
-
-def test_a_body_that_is_not_there_names_no_reason(edge: Edge) -> None:
-    problem = assert_problem(manage(edge, edge.fresh(), "pause"), 422, "invalid_request")
+@pytest.mark.parametrize(
+    "headers", [{}, PLAIN, {"content-type": "text/plain"}, PLAIN | {"content-length": "0"}], ids=str
+)
+def test_a_body_that_is_not_there_names_no_reason(edge: Edge, headers: dict[str, str]) -> None:
+    answer = manage(edge, edge.fresh(), "pause", content=b"", headers=headers)
+    problem = assert_problem(answer, 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/reason"]
-    assert_problem(manage(edge, "LIN-26-999999", "pause"), 404, "not_found")
+    unknown = manage(edge, "LIN-26-999999", "pause", content=b"", headers=headers)
+    assert_problem(unknown, 404, "not_found")
 
 
 BODIES = [pytest.param(body, id=name) for name, body in BROKEN.items() if body]

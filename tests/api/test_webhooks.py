@@ -85,7 +85,11 @@ def test_a_wrong_field_is_named_recorded_and_changes_nothing(
     assert hooks.head() == before + 1
 
 
-@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
+# One without a byte is none: it names nothing, and is refused for that.
+BODIES = [pytest.param(body, id=name) for name, body in BROKEN.items() if body]
+
+
+@pytest.mark.parametrize("body", BODIES)
 def test_a_body_that_is_no_json_is_refused_and_leaves_no_record(hooks: Hooks, body: bytes) -> None:
     before = hooks.head()
     answer = hooks.call("POST", content=planted(body), headers=PLAIN)

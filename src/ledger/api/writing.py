@@ -74,13 +74,13 @@ async def read_capped(request: Request, limit: int) -> bytes:
     return b"".join(parts)
 
 
-async def read_body(request: Request, limit: int, *, optional: bool) -> bytes:
-    """A command's JSON body; may be empty where it is optional, whatever its content type.
+async def read_body(request: Request, limit: int) -> bytes:
+    """A command's JSON body, or no bytes where there is none, whatever its content type.
 
-    One that is not there at all is checked as if nothing were named in it: what is missing is told.
+    One that is not there is checked as if nothing were named in it: what is missing is told.
     """
     raw = await read_capped(request, limit)
-    if not raw and (optional or header(request.scope, b"content-type") is None):
+    if not raw:
         return raw
     if media_type(request) != "application/json":
         raise UnsupportedMediaType("The body must be application/json.")
@@ -106,7 +106,7 @@ async def read_command(
     request: Request, principal: Principal, model: type[M], *, optional: bool = False
 ) -> Sent[M]:
     """What a command's request says. Raises BadRequest, TooLarge or UnsupportedMediaType."""
-    raw = await read_body(request, _LARGEST_COMMAND, optional=optional)
+    raw = await read_body(request, _LARGEST_COMMAND)
     key, fault = _idempotency_key(request, principal, raw)
     try:
         return checked(json_gate.parse(raw) if raw else {}, model, key, fault)
