@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import requests
 import schemathesis
@@ -110,6 +111,67 @@ def test_every_content_type_of_facts_is_documented(document: dict[str, Any]) -> 
         "application/cloudevents-batch+json",
         "application/json",
     }
+
+
+TAKEN: list[dict[str, Any]] = [
+    {},
+    {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "x1": 5},
+    {"time": None, "actortype": None, "actorid": None, "datacontenttype": None},
+    {"actorid": None},
+    {"actortype": "user", "actorid": "U", "datacontenttype": "Application/JSON; charset=utf-8"},
+    {"datacontenttype": "application/vnd.example+json"},
+]
+REFUSED: list[dict[str, Any]] = [
+    {"traceParent": "x"},
+    {"data_base64": "e30="},
+    {"actortype": "user"},
+    {"actortype": "user", "actorid": None},
+    {"actorid": "U"},
+    {"datacontenttype": "application/xml"},
+    {"subject": None},
+    {"data": {"x": 1}},
+    {"data": 1},
+]
+
+
+@pytest.fixture(scope="module")
+def body_of_facts(document: dict[str, Any]) -> Any:
+    """Whether a single fact is one that the document allows."""
+    content = document["paths"]["/v1/facts"]["post"]["requestBody"]["content"]
+    schema = content["application/cloudevents+json"]["schema"]
+    return jsonschema_rs.validator_for({**schema, "components": document["components"]})
+
+
+@pytest.mark.parametrize("more", TAKEN, ids=str)
+def test_the_document_allows_the_facts_that_are_taken(
+    edge: Edge, body_of_facts: Any, more: dict[str, Any]
+) -> None:
+    line = edge.fresh()
+    run = edge.accept(fact("run.started", None, {"service_line_id": line}))[0]["subject"]
+    for event in (
+        fact("service_line.paused", line),
+        fact("service_line.resumed", line, {"reason": None}),
+        fact("run.requested", None, {"service_line_id": line}) | {"subject": None},
+        fact("execution.blocked", line, {"blocker_id": "b", "cause": "approval_gap"}),
+        fact("run.completed", run),
+        fact("execution.checked_in", line, {"hours": 1.25}),
+    ):
+        whole = event | more
+        without = {k: v for k, v in whole.items() if k != "data"} | {"id": event["id"] + "-without"}
+        empty = without | {"data": None, "id": event["id"] + "-empty"}
+        for sent in (whole, without, empty):
+            is_fact = edge.send(sent).status_code != 422
+            assert is_fact == body_of_facts.is_valid(sent), sent
+            assert is_fact or sent is not whole
+
+
+@pytest.mark.parametrize("more", REFUSED, ids=str)
+def test_the_document_forbids_what_is_refused_as_no_fact(
+    edge: Edge, body_of_facts: Any, more: dict[str, Any]
+) -> None:
+    event = fact("service_line.paused", edge.fresh()) | more
+    assert_problem(edge.send(event), 422, "invalid_request")
+    assert not body_of_facts.is_valid(event)
 
 
 def test_the_problem_schema_fits_the_problems(edge: Edge, document: dict[str, Any]) -> None:

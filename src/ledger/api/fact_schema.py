@@ -1,11 +1,12 @@
 """The CloudEvent bodies of ``POST /v1/facts`` in OpenAPI, made from the models that check them."""
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
 from ledger.application.fact_types import ALIASES, FACT_TYPES, FactType
-from ledger.domain.values import LINE_ID, RUN_ID
+from ledger.application.facts import ATTRIBUTE
+from ledger.domain.values import LINE_ID, RUN_ID, ActorType
 
 _TEMPLATE = "#/components/schemas/{model}"
 _NAMES, _DEFINITIONS = models_json_schema(
@@ -15,13 +16,39 @@ FACT_SCHEMAS: dict[str, Any] = _DEFINITIONS["$defs"]
 """The ``data`` models by name, for the components of the OpenAPI document."""
 
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 255}
+_NULL: dict[str, Any] = {"type": "null"}
+_JSON = r"^[^;]*[/+][Jj][Ss][Oo][Nn] *(;|$)"
+
+# Both or neither; null is as absent (CloudEvents JSON format, 2.2).
+_ACTOR: list[dict[str, Any]] = [
+    {
+        "properties": {"actortype": {"type": "string"}, "actorid": {"type": "string"}},
+        "required": ["actortype", "actorid"],
+    },
+    {"properties": {"actortype": _NULL, "actorid": _NULL}},
+]
+
+
+def _optional(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, _NULL]}
 
 
 def _event(name: str, kind: FactType) -> dict[str, Any]:
     """The structured CloudEvent of one type."""
-    required = ["specversion", "id", "source", "type", "data"]
-    if not kind.subject_optional:
+    required = ["specversion", "id", "source", "type"]
+    subject: dict[str, Any] = {
+        "type": "string",
+        "pattern": LINE_ID if kind.subject == "line" else RUN_ID,
+    }
+    if kind.subject_optional:
+        subject = _optional(subject)
+    else:
         required.append("subject")
+    data = _NAMES[(kind.data, "validation")]
+    if any(field.is_required() for field in kind.data.model_fields.values()):
+        required.append("data")
+    else:
+        data = _optional(data)
     return {
         "type": "object",
         "title": name,
@@ -31,19 +58,17 @@ def _event(name: str, kind: FactType) -> dict[str, Any]:
             "id": _TEXT,
             "source": _TEXT | {"format": "uri-reference"},
             "type": {"const": name},
-            "subject": {
-                "type": "string",
-                "pattern": LINE_ID if kind.subject == "line" else RUN_ID,
-            },
-            "time": {"type": "string", "format": "date-time"},
-            "actortype": {"enum": ["user", "api_key", "agent", "system"]},
-            "actorid": {"type": "string", "minLength": 1, "maxLength": 200},
-            "datacontenttype": {"const": "application/json"},
-            "data": _NAMES[(kind.data, "validation")],
+            "subject": subject,
+            "time": _optional({"type": "string", "format": "date-time"}),
+            "actortype": {"enum": [*get_args(ActorType), None]},
+            "actorid": _optional({"type": "string", "minLength": 1, "maxLength": 200}),
+            "datacontenttype": _optional({"type": "string", "pattern": _JSON}),
+            "data": data,
         },
         "required": required,
-        "dependentRequired": {"actortype": ["actorid"], "actorid": ["actortype"]},
-        "additionalProperties": False,
+        "anyOf": _ACTOR,
+        # Extensions are ignored; what is no attribute's name is refused.
+        "propertyNames": {"pattern": ATTRIBUTE},
     }
 
 

@@ -45,8 +45,9 @@ _TOLD = 50
 """Wrong places that are told at once: a body of unknown fields is answered by many times its size
 otherwise, and under an idempotency key that would be kept."""
 
-_ATTRIBUTE = re.compile(r"[a-z0-9]+")
+ATTRIBUTE = "^[a-z0-9]+$"
 """CloudEvents names attributes so; that they have 20 characters at most is but advised."""
+_ATTRIBUTE = re.compile(ATTRIBUTE)
 _USUAL = {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"}
 _KNOWN = _USUAL | {"actortype", "actorid"}
 _SUBJECT = {"line": re.compile(LINE_ID), "run": re.compile(RUN_ID)}
