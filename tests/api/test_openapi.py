@@ -104,6 +104,12 @@ def test_the_details_document_304(document: dict[str, Any]) -> None:
         assert "304" in document["paths"][path]["get"]["responses"]
 
 
+def test_readiness_documents_that_it_may_be_missing(document: dict[str, Any]) -> None:
+    responses = document["paths"]["/readyz"]["get"]["responses"]
+    assert set(responses) == {"200", "503"}
+    assert list(responses["503"]["content"]) == ["application/json"]
+
+
 def test_every_content_type_of_facts_is_documented(document: dict[str, Any]) -> None:
     content = document["paths"]["/v1/facts"]["post"]["requestBody"]["content"]
     assert set(content) == {

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import psycopg
 from fastapi import APIRouter, Request, Response
@@ -18,6 +19,13 @@ router = APIRouter(tags=["operations"])
 
 _Lag = list[tuple[str, int, int, int, int, object, str | None]]
 
+_NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {
+        "description": "The database does not answer, or there is no view yet",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
+}
+
 
 @router.get("/healthz", summary="Is the process alive?")
 async def health() -> dict[str, str]:
@@ -25,7 +33,7 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Can it serve?")
+@router.get("/readyz", summary="Can it serve?", responses=_NOT_READY)
 async def readiness(request: Request) -> Response:
     """200 once the database answers and the views exist; a stopped view degrades, loudly.
 
