@@ -72,6 +72,17 @@ def test_a_batch_may_have_1000_items_and_no_more(edge: Edge, line: str) -> None:
     assert edge.log() == before
 
 
+def test_an_answer_tells_fifty_faults_of_one_kind_and_no_more(edge: Edge, line: str) -> None:
+    event = fact("execution.checked_in", line)
+    many = dict.fromkeys((f"A{n}" for n in range(20_000)), 0)
+    for wrong in (event | many, event | {"data": many}):
+        problem = assert_problem(edge.send(wrong), 422, "invalid_request")
+        assert len(problem["errors"]) == 50
+    unknown = "&".join(f"a{n}=1" for n in range(2_000))
+    problem = assert_problem(edge.get(f"/v1/execution?{unknown}"), 422, "invalid_request")
+    assert len(problem["errors"]) == 50
+
+
 def test_an_empty_batch_is_a_batch(edge: Edge) -> None:
     answer = edge.send_batch()
     assert (answer.status_code, answer.json()) == (200, {"data": []})

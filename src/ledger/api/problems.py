@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from ledger.api.authentication import Unauthorized
+from ledger.application.facts import TOLD
 from ledger.domain.errors import Invalid, LedgerError, NotFound, Refused, Unavailable
 
 _logger = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ def problem(
 def invalid_parameters(problems: Sequence[Any]) -> Invalid:
     """FastAPI's validation errors without what was sent."""
     errors = []
-    for one in problems:
+    for one in problems[:TOLD]:
         place = [str(part) for part in one["loc"][1:]]
         message = str(one["msg"]).removeprefix("Value error, ")
         if one["type"] == "extra_forbidden":

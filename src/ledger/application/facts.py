@@ -41,7 +41,7 @@ MAX_ITEMS = 1000
 MAX_BODY_BYTES = 8 * 1024 * 1024
 TOO_LARGE = "A fact may have at most 256 KiB."
 
-_TOLD = 50
+TOLD = 50
 """Wrong places that are told at once: a body of unknown fields is answered by many times its size
 otherwise, and under an idempotency key that would be kept."""
 
@@ -267,9 +267,9 @@ def _attribute_faults(event: dict[str, Any]) -> list[tuple[str, str]]:
         value = event.get(name)
         if not isinstance(value, str) or not 1 <= len(value) <= 255:
             faults.append((f"/{name}", "must be a string of 1 to 255 characters"))
-    for name in event.keys() - _USUAL:
-        if not _ATTRIBUTE.fullmatch(name):
-            faults.append(("", "an attribute's name is not lower-case letters and digits"))
+    misnamed = [name for name in event.keys() - _USUAL if not _ATTRIBUTE.fullmatch(name)]
+    for _ in misnamed[:TOLD]:
+        faults.append(("", "an attribute's name is not lower-case letters and digits"))
     media = event.get("datacontenttype")
     if media is not None and not _is_json(media):
         faults.append(("/datacontenttype", "must be application/json"))
@@ -323,7 +323,7 @@ def pointers(error: ValidationError, prefix: str) -> tuple[tuple[str, str], ...]
     """A validation error as (JSON pointer, sentence) pairs that repeat nothing of the input."""
     faults = []
     problems = error.errors(include_url=False, include_context=False, include_input=False)
-    for problem in problems[:_TOLD]:
+    for problem in problems[:TOLD]:
         place, sentence = problem["loc"], problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             # The last part is the unknown name itself: the sender's words are not repeated.
