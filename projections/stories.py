@@ -140,36 +140,55 @@ LEFT JOIN LATERAL (
 ORDER BY turn.since
 """
 
-# What whole days came to, and the single changes of the days that are asked for in part.
+# What whole days came to, and what the changes of days that are asked for in part come to. Hours
+# are told by day and resource: such pairs are counted here, and where too many, none is given.
 _USAGE = """
-SELECT p.position, line.line_id, found.kind, found.day, found.amounts
+SELECT p.position, line.line_id, found.kind, found.day,
+       CASE WHEN found.pairs <= %(limit)s THEN found.amounts END
 FROM ({position}) AS p
 {line}
 LEFT JOIN LATERAL (
-    SELECT 'hours' AS kind, whole.day, latest.total AS amounts
-    FROM unnest(%(days)s::date[]) AS whole (day) CROSS JOIN LATERAL (
-        SELECT d.total FROM ledger.execution_day AS d
-        WHERE d.line_id = line.line_id AND d.day = whole.day AND d.position <= p.position
-        ORDER BY d.position DESC LIMIT 1
-    ) AS latest
-    UNION ALL
-    SELECT kind.name, whole.day, latest.total
-    FROM unnest(%(days)s::date[]) AS whole (day),
-         (VALUES ('runs'), ('tokens')) AS kind (name) CROSS JOIN LATERAL (
-        SELECT d.total FROM ledger.run_day AS d
-        WHERE d.line_id = line.line_id AND d.kind = kind.name AND d.day = whole.day
-          AND d.position <= p.position
-        ORDER BY d.position DESC LIMIT 1
-    ) AS latest
-    UNION ALL
-    SELECT 'hours', d.day, d.change FROM ledger.execution_day AS d
-    WHERE d.line_id = line.line_id AND d.day = ANY(%(parts)s::date[])
-      AND d.position <= p.position AND d.at >= %(from)s AND d.at < %(to)s
-    UNION ALL
-    SELECT d.kind, d.day, d.change FROM ledger.run_day AS d
-    WHERE d.line_id = line.line_id AND d.kind IN ('runs', 'tokens')
-      AND d.day = ANY(%(parts)s::date[])
-      AND d.position <= p.position AND d.at >= %(from)s AND d.at < %(to)s
+    SELECT one.kind, one.day, one.amounts, sum(one.pairs) OVER () AS pairs
+    FROM (
+        SELECT 'hours' AS kind, whole.day, latest.total AS amounts,
+               json_array_length(latest.total::json) AS pairs
+        FROM unnest(%(days)s::date[]) AS whole (day) CROSS JOIN LATERAL (
+            SELECT d.total FROM ledger.execution_day AS d
+            WHERE d.line_id = line.line_id AND d.day = whole.day AND d.position <= p.position
+            ORDER BY d.position DESC LIMIT 1
+        ) AS latest
+        UNION ALL
+        SELECT kind.name, whole.day, latest.total, 0
+        FROM unnest(%(days)s::date[]) AS whole (day),
+             (VALUES ('runs'), ('tokens')) AS kind (name) CROSS JOIN LATERAL (
+            SELECT d.total FROM ledger.run_day AS d
+            WHERE d.line_id = line.line_id AND d.kind = kind.name AND d.day = whole.day
+              AND d.position <= p.position
+            ORDER BY d.position DESC LIMIT 1
+        ) AS latest
+        UNION ALL
+        SELECT 'hours', pair.day, json_agg(json_build_array(pair.resource_id, pair.amount))::text,
+               count(*)
+        FROM (
+            SELECT d.day, d.change::json #>> '{{0,0}}' AS resource_id,
+                   sum((d.change::json #>> '{{0,1}}')::bigint) AS amount
+            FROM ledger.execution_day AS d
+            WHERE d.line_id = line.line_id AND d.day = ANY(%(parts)s::date[])
+              AND d.position <= p.position AND d.at >= %(from)s AND d.at < %(to)s
+            GROUP BY 1, 2
+        ) AS pair WHERE pair.amount <> 0 GROUP BY pair.day
+        UNION ALL
+        SELECT amount.kind, amount.day, json_object_agg(amount.name, amount.number)::text, 0
+        FROM (
+            SELECT d.kind, d.day, change.name, sum(change.number::numeric) AS number
+            FROM ledger.run_day AS d
+            CROSS JOIN LATERAL json_each_text(d.change::json) AS change (name, number)
+            WHERE d.line_id = line.line_id AND d.kind IN ('runs', 'tokens')
+              AND d.day = ANY(%(parts)s::date[])
+              AND d.position <= p.position AND d.at >= %(from)s AND d.at < %(to)s
+            GROUP BY 1, 2, 3
+        ) AS amount GROUP BY amount.kind, amount.day
+    ) AS one
 ) AS found ON true
 """
 
@@ -206,7 +225,7 @@ def timeline_statement(tenant: frozenset[str], past: bool = False) -> str:
 
 @cache
 def usage_statement(tenant: frozenset[str], past: bool = False) -> str:
-    """(position, line or null, kind, day, amounts JSON) rows; a day in part has one a change."""
+    """(position, line or null, kind, day, amounts JSON) rows; no amounts where too many."""
     return _USAGE.format(position=position_of(past, "execution", "run"), line=_line(tenant))
 
 

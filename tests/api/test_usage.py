@@ -263,6 +263,36 @@ def test_a_line_of_others_or_of_nobody_is_a_404(edge: Edge) -> None:
         assert_problem(edge.get(f"/v1/execution/{name}/usage", token), 404, "not_found")
 
 
+def test_ten_thousand_pairs_are_an_answer_and_one_more_is_a_422(edge: Edge) -> None:
+    line = edge.fresh()
+    for day in range(1, 11):
+        edge.accept(
+            *(check_in(line, f"2026-04-{day:02}T10:00:00Z", 0.01, f"r{n}") for n in range(1_000))
+        )
+    # Of a day in part each resource counts once, and not at all where nothing is left of it.
+    part = {"from_": "2026-04-01", "to": "2026-04-10T12:00:00Z"}
+    again = check_in(line, "2026-04-10T11:00:00Z", 0.01, "r1")
+    wrong = check_in(line, "2026-04-10T11:00:00Z", 0.01, "wrong")
+    void = fact("execution.check_in_voided", line, {"fact_id": wrong["id"]})
+    edge.accept(again, wrong, void)
+    edge.clock.advance(seconds=1)
+    before = format_instant(edge.clock.now)
+    for bounds in (APRIL, part):
+        data = ask(edge, line, **bounds)
+        assert sum(len(day["hours_by_resource"]) for day in data["by_day"]) == 10_000
+        assert data["total"]["hours"] == 100.01
+    edge.clock.advance(seconds=1)
+    edge.accept(check_in(line, "2026-04-10T11:00:00Z", 0.01))
+    for bounds in (APRIL, part):
+        params = {name.rstrip("_"): value for name, value in bounds.items()}
+        answer = edge.get(f"/v1/execution/{line}/usage", params=params)
+        (error,) = assert_problem(answer, 422, "invalid_request")["errors"]
+        assert error["pointer"] == "/from"
+        assert error["detail"].endswith("narrow it")
+        assert ask(edge, line, **bounds, as_of=before)["total"]["hours"] == 100.01
+    assert ask(edge, line, **APRIL | {"from_": "2026-04-02"})["total"]["hours"] == 90.02
+
+
 # Random lives against the facts that were accepted.
 
 
@@ -333,5 +363,5 @@ def test_whole_days_touch_few_rows_however_much_was_used_on_them(edge: Edge) -> 
     start = datetime(2026, 4, 1, tzinfo=UTC)
     days = [start + timedelta(days=n) for n in range(30)]
     values = {"organization": ORGANIZATION, "line_id": line, "from": start, "to": days[-1]}
-    values |= {"days": days[:-1], "parts": []}
+    values |= {"days": days[:-1], "parts": [], "limit": 10_000}
     assert touched(edge, stories.usage_statement(frozenset({"organization"})), values) < 900

@@ -36,6 +36,9 @@ router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanR
 
 MAX_INTERVALS = 10_000
 MAX_DAYS = 400
+MAX_PAIRS = 10_000
+"""Of days and resources, in an answer about what was used."""
+
 _DEFAULT_DAYS = 30
 _LATEST = 10
 _TICKS = 1000
@@ -222,9 +225,13 @@ async def show_usage(
             "to": asked.end,
             "days": [day for day, is_whole in days.items() if is_whole],
             "parts": [day for day, is_whole in days.items() if not is_whole],
+            "limit": MAX_PAIRS,
         },
     )
     _require_line(rows)
+    if rows[0][2] is not None and rows[0][4] is None:
+        too_many = f"there are more than {MAX_PAIRS} pairs of a day and a resource: narrow it"
+        raise Invalid.at("/from", too_many)
     by_day, total = {day: Amounts() for day in days}, Amounts()
     for _, _, kind, day, amounts in rows:
         if kind is not None:
