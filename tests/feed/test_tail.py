@@ -1,6 +1,7 @@
 """The tail and its streams on a real database, with a projector that is driven by hand."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
+import msgspec
 import psycopg
 import pytest
 
@@ -25,6 +27,7 @@ from tests.support.views import HandProjector, head, projecting, query, report
 
 READER = Principal("KEY-26-000001", "api_key", frozenset({"read"}), ORGANIZATION)
 OTHER = Principal("KEY-26-000002", "api_key", frozenset({"read"}), "ORG-26-000002")
+ADMIN = Principal("KEY-26-000009", "api_key", frozenset({"admin"}))
 OWN = {"organization": ORGANIZATION}
 THEIRS = {"organization": "ORG-26-000002"}
 
@@ -57,7 +60,7 @@ class Rig:
         self.paged: asyncio.Queue[None] = asyncio.Queue()
         self.away = ""
         self.tail = Tail(self._read, self.positions, **bounds)
-        self.streams = Streams(self.tail, self._read_page, self._lapsed, most=60)
+        self.streams = Streams(self.tail, self._read_page, self._lapsed, most=120)
 
     async def _read(
         self, principal: Principal | None, statement: str, values: Mapping[str, Any]
@@ -360,12 +363,30 @@ def test_pages_leave_connections_to_others_and_cost_none(
     tell(story)
 
 
-def test_there_is_room_for_so_many(tell: Callable[..., None]) -> None:
+def test_an_organization_opens_no_more_streams_than_it_leaves_free(
+    tell: Callable[..., None],
+) -> None:
+    """One key alone held all there are."""
+
+    async def fill(rig: Rig, principal: Principal) -> list[Ear]:
+        ears: list[Ear] = []
+        with contextlib.suppress(Unavailable):
+            while len(ears) <= 120:
+                ears.append(await rig.listen(principal))
+        return ears
+
     async def story(rig: Rig) -> None:
-        ears = [await rig.listen() for _ in range(60)]
-        with pytest.raises(Unavailable):
-            await rig.listen()
-        rig.streams.close(ears[0].stream)
-        await rig.listen()
+        ears = await fill(rig, READER)
+        narrow = msgspec.structs.replace(READER, id="KEY-26-000003", workspace_id="WS-26-000001")
+        assert await fill(rig, narrow) == []
+        # Administrators are as one organization.
+        assert [len(ears), *[len(await fill(rig, who)) for who in (OTHER, ADMIN)]] == [60, 30, 15]
+        for ear in ears:
+            rig.streams.close(ear.stream)
+        assert len(await fill(rig, READER)) == 37
+        for number in range(120 - len(rig.streams)):
+            one = msgspec.structs.replace(READER, organization_id=f"ORG-26-{number + 100:06d}")
+            await rig.listen(one)
+        assert await fill(rig, msgspec.structs.replace(READER, organization_id="none")) == []
 
     tell(story)

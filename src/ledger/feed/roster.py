@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from ledger.feed.deliveries import Ask, Changed, Given, Heeded, News
+from ledger.feed.sharing import share
 from ledger.feed.verdict import Claimed
 from projections.webhook import Standing
 
@@ -213,11 +214,11 @@ class Roster:
             if not self._ready:
                 return
             organization, ready = self._ready.popitem(last=False)
-            share = _share(room, self._in_hand[organization] + asked[organization])
-            if share > 0:
+            most = share(room, self._in_hand[organization] + asked[organization])
+            if most > 0:
                 watched = self._watched.get(ready.popitem(last=False)[0])
                 if watched is not None and watched.free > 0:
-                    free = min(watched.free, share)
+                    free = min(watched.free, most)
                     room -= free
                     asked[organization] += free
                     yield Ask(watched.id, free, list(watched.busy), watched.sends)
@@ -228,7 +229,7 @@ class Roster:
     def is_ready(self) -> bool:
         """Whether somebody waits for its turn, and there is room for it."""
         room = self._most - self.in_hand
-        return any(_share(room, self._in_hand[one]) > 0 for one in self._ready)
+        return any(share(room, self._in_hand[one]) > 0 for one in self._ready)
 
     def next_due(self) -> datetime | None:
         """When something is to be tried again."""
@@ -270,11 +271,6 @@ class Roster:
         if due is not None:
             watched.due = due if watched.due is None else min(watched.due, due)
         self.consider(watched, now)
-
-
-def _share(room: int, in_hand: int) -> int:
-    """How many more an organization may have in hand, of which the room gets as many less."""
-    return max((room - in_hand) // 2, int(in_hand == 0 < room))
 
 
 Opener = Callable[[str, bytes], str]

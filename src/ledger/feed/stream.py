@@ -8,6 +8,7 @@ falls behind misses or repeats an event.
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any
 
@@ -17,13 +18,14 @@ from prometheus_client import Gauge
 
 from ledger.application.principal import Principal
 from ledger.domain.errors import Unavailable
+from ledger.feed.sharing import share
 from ledger.feed.tail import CHUNK, Fetch, Selection, Tail, message
 from projections import feeds
 
 _logger = logging.getLogger(__name__)
 
 MOST = 2000
-"""Open streams a process."""
+"""Open streams a process, of which no organization has more than it leaves for the others."""
 
 PING_SECONDS = 15.0
 """How often a comment keeps the connection alive."""
@@ -151,6 +153,8 @@ class Streams:
         self._lapsed, self._most = lapsed, most
         self.ping_seconds, self.patience_seconds = ping_seconds, patience_seconds
         self._open: set[Stream] = set()
+        self._open_by: Counter[str | None] = Counter()
+        """How many each organization has open; under None those of administrators."""
         self._watch: asyncio.Task[None] | None = None
         self.closing = anyio.Event()
         """Set when the process is about to end: every stream then finishes by itself."""
@@ -164,13 +168,13 @@ class Streams:
     ) -> Stream:
         """A stream of what comes after a position, or from now on; ``close`` it in the end.
 
-        Raises Unavailable where too many are open.
+        Raises Unavailable where too many are open, or too many of the credential's organization.
         """
-        self._require_room()
+        self._require_room(principal.organization_id)
         # In turn, like pages: after a restart all come back at once, and browsers take a refusal
         # for final.
         ((present, number),) = await self._fetch_page(None, feeds.PRESENT, {})
-        self._require_room()
+        self._require_room(principal.organization_id)
         present = present or 0
         opening = f": ledger\nretry: {RECONNECT_MILLISECONDS}\n\n"
         if after is None and number is not None:
@@ -180,6 +184,7 @@ class Streams:
         at = present if after is None else after
         stream = Stream(self._tail, self._fetch_page, principal, filters, at, opening.encode())
         self._open.add(stream)
+        self._open_by[principal.organization_id] += 1
         OPEN.inc()
         self._tail.join(stream, present)
         if self._watch is None:
@@ -190,6 +195,7 @@ class Streams:
         """The stream's connection has ended."""
         if stream in self._open:
             self._open.remove(stream)
+            self._open_by[stream.principal.organization_id] -= 1
             self._tail.leave(stream)
             OPEN.dec()
 
@@ -204,8 +210,9 @@ class Streams:
                 await self._watch
         await self._tail.stop()
 
-    def _require_room(self) -> None:
-        if len(self._open) >= self._most:
+    def _require_room(self, organization_id: str | None) -> None:
+        """One key alone could shut everybody else out, and need do no more than listen."""
+        if not share(self._most - len(self._open), self._open_by[organization_id]):
             raise Unavailable("Too many streams are open: try again, or follow by polling.")
 
     async def _watch_rights(self) -> None:
