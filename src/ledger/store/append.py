@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from eventsourcing.persistence import StoredEvent
 
-from ledger.domain.api_key import ApiKeyCreated
 from ledger.domain.recorded import Recorded
 from ledger.store import snapshots
 from ledger.store.binary import array
@@ -184,17 +183,6 @@ _WRITTEN = {
 # lost is healed by the projector's next look.
 _NOTIFY = Statement(b"NOTIFY ledger_events")
 
-_VOID = """
-UPDATE ledger.check_in SET voided = true WHERE line_id = %s AND source = %s AND fact_id = %s
-"""
-_COUNTER = """
-INSERT INTO ledger.id_counter (prefix, year, last) VALUES (%s, %s, %s)
-ON CONFLICT (prefix, year) DO UPDATE SET last = excluded.last
-"""
-_KEY_CREATED = "INSERT INTO ledger.api_key VALUES (%s, %s, %s, %s, %s, %s, %s)"
-_KEY_REVOKED = "UPDATE ledger.api_key SET revoked_at = %s WHERE key_id = %s"
-
-
 StoredRow = tuple[str, int, str, bytes, int]
 """(stream, version, topic, state, position)"""
 
@@ -330,7 +318,7 @@ class Append:
         self._transaction.defer(named(_WRITE, {**columns, "last": self.next_position - 1}))
         if is_last:
             self._transaction.defer_beyond(_NOTIFY)
-            self._write_rare_changes()
+            self.decisions.write_rare_changes()
         else:
             self._transaction.send()
         return positions
@@ -338,21 +326,6 @@ class Append:
     def keep(self, aggregates: Collection[Aggregate]) -> None:
         """Write the snapshots of aggregates, as they are with what this append has written."""
         snapshots.keep(self._transaction, aggregates)
-
-    def _write_rare_changes(self) -> None:
-        decisions, execute = self.decisions, self._transaction.execute
-        for void in decisions.voided:
-            execute(_VOID, void)
-        for prefix, year in decisions.moved_counters:
-            execute(_COUNTER, (prefix, year, decisions.counters[prefix, year]))
-        for key in decisions.new_keys:
-            body = key.body
-            if isinstance(body, ApiKeyCreated):
-                values = (key.originator_id, body.secret_hash, body.name, key.organization_id)
-                tail = (key.workspace_id, list(body.permissions), key.recorded_at)
-                execute(_KEY_CREATED, values + tail)
-        for key in decisions.revoked_keys:
-            execute(_KEY_REVOKED, (key.recorded_at, key.originator_id))
 
 
 def _fact_columns(facts: Sequence[FactRow]) -> dict[str, Any]:

@@ -29,6 +29,17 @@ WHERE line_id = %s AND source = %s AND fact_id = %s
 # The last id issued for a prefix in a year.
 _COUNTER = "SELECT last FROM ledger.id_counter WHERE prefix = %s AND year = %s"
 
+# What few appends change, a statement each.
+_VOID = """
+UPDATE ledger.check_in SET voided = true WHERE line_id = %s AND source = %s AND fact_id = %s
+"""
+_MOVE_COUNTER = """
+INSERT INTO ledger.id_counter (prefix, year, last) VALUES (%s, %s, %s)
+ON CONFLICT (prefix, year) DO UPDATE SET last = excluded.last
+"""
+_KEY_CREATED = "INSERT INTO ledger.api_key VALUES (%s, %s, %s, %s, %s, %s, %s)"
+_KEY_REVOKED = "UPDATE ledger.api_key SET revoked_at = %s WHERE key_id = %s"
+
 
 class LineActivity:
     """The idle decision's view of one line."""
@@ -117,6 +128,24 @@ class DecisionTables:
             row = self._transaction.execute(_COUNTER, key).fetchone()
             self.counters[key] = row[0] if row else 0
         return self.counters[key]
+
+    # Writing what few appends change; all else is in the statement that writes the events.
+
+    def write_rare_changes(self) -> None:
+        """Voids, counters and keys, each by a statement of its own."""
+        execute = self._transaction.execute
+        for void in self.voided:
+            execute(_VOID, void)
+        for prefix, year in self.moved_counters:
+            execute(_MOVE_COUNTER, (prefix, year, self.counters[prefix, year]))
+        for key in self.new_keys:
+            body = key.body
+            if isinstance(body, api_key.ApiKeyCreated):
+                values = (key.originator_id, body.secret_hash, body.name, key.organization_id)
+                tail = (key.workspace_id, list(body.permissions), key.recorded_at)
+                execute(_KEY_CREATED, values + tail)
+        for key in self.revoked_keys:
+            execute(_KEY_REVOKED, (key.recorded_at, key.originator_id))
 
     # The fold.
 
