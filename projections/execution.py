@@ -155,7 +155,7 @@ class ExecutionView:
     """The projection."""
 
     name = "execution"
-    version = 4
+    version = 5
     tables: tuple[Table, ...] = (EXECUTION, TAG, QUIET, COUNT, INTERVAL, VERSION, STEP, DAY)
     events = frozenset((*EXECUTION_EVENTS, *RUN_EVENTS))
 

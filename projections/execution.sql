@@ -150,13 +150,17 @@ CREATE TABLE ledger.execution_step_g$generation (
 
 CREATE UNIQUE INDEX ON ledger.execution_step_g$generation (line_id, position);
 
--- Hundredths of hours by resource: what each check-in or void changed, what the day came to.
+-- Hundredths of hours: what each check-in or void changed, what its resource came to that day.
 CREATE TABLE ledger.execution_day_g$generation (
     line_id text NOT NULL,
     day date NOT NULL,                  -- UTC
+    resource_id text NOT NULL,          -- empty: none
     position bigint NOT NULL,
     at timestamptz NOT NULL,            -- the check-in's time
-    change text NOT NULL,               -- JSON: [[resource or null, hundredths]]
-    total text NOT NULL,                -- the same, for the day up to this position
-    PRIMARY KEY (line_id, day, position)
+    change bigint NOT NULL,
+    total bigint NOT NULL               -- of the day up to this position
 );
+
+-- The latest of each resource of a day, one after the other.
+CREATE UNIQUE INDEX ON ledger.execution_day_g$generation
+    (line_id, day, resource_id, position DESC);

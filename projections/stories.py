@@ -150,13 +150,26 @@ FROM ({position}) AS p
 LEFT JOIN LATERAL (
     SELECT one.kind, one.day, one.amounts, sum(one.pairs) OVER () AS pairs
     FROM (
-        SELECT 'hours' AS kind, whole.day, latest.total AS amounts,
-               json_array_length(latest.total::json) AS pairs
+        SELECT 'hours' AS kind, whole.day, pairs.amounts, pairs.number AS pairs
         FROM unnest(%(days)s::date[]) AS whole (day) CROSS JOIN LATERAL (
-            SELECT d.total FROM ledger.execution_day AS d
-            WHERE d.line_id = line.line_id AND d.day = whole.day AND d.position <= p.position
-            ORDER BY d.position DESC LIMIT 1
-        ) AS latest
+            -- From resource to resource, the latest row of each: a look into the index for each.
+            WITH RECURSIVE latest AS (
+                (SELECT d.resource_id, d.total FROM ledger.execution_day AS d
+                 WHERE d.line_id = line.line_id AND d.day = whole.day AND d.position <= p.position
+                 ORDER BY d.resource_id, d.position DESC LIMIT 1)
+                UNION ALL
+                SELECT further.resource_id, further.total
+                FROM latest CROSS JOIN LATERAL (
+                    SELECT d.resource_id, d.total FROM ledger.execution_day AS d
+                    WHERE d.line_id = line.line_id AND d.day = whole.day
+                      AND d.resource_id > latest.resource_id AND d.position <= p.position
+                    ORDER BY d.resource_id, d.position DESC LIMIT 1
+                ) AS further
+            )
+            SELECT json_agg(json_build_array(nullif(resource_id, ''), total))::text AS amounts,
+                   count(*) AS number
+            FROM latest WHERE total <> 0
+        ) AS pairs WHERE pairs.number > 0
         UNION ALL
         SELECT kind.name, whole.day, latest.total, 0
         FROM unnest(%(days)s::date[]) AS whole (day),
@@ -167,11 +180,10 @@ LEFT JOIN LATERAL (
             ORDER BY d.position DESC LIMIT 1
         ) AS latest
         UNION ALL
-        SELECT 'hours', pair.day, json_agg(json_build_array(pair.resource_id, pair.amount))::text,
-               count(*)
+        SELECT 'hours', pair.day,
+               json_agg(json_build_array(nullif(pair.resource_id, ''), pair.amount))::text, count(*)
         FROM (
-            SELECT d.day, d.change::json #>> '{{0,0}}' AS resource_id,
-                   sum((d.change::json #>> '{{0,1}}')::bigint) AS amount
+            SELECT d.day, d.resource_id, sum(d.change) AS amount
             FROM ledger.execution_day AS d
             WHERE d.line_id = line.line_id AND d.day = ANY(%(parts)s::date[])
               AND d.position <= p.position AND d.at >= %(from)s AND d.at < %(to)s

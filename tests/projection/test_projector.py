@@ -215,6 +215,20 @@ def test_large_events_and_large_lines_are_taken_part_by_part(conninfo: str, writ
     assert size > 30 * 400_000
 
 
+def test_a_day_grows_with_its_check_ins_not_with_their_square(
+    conninfo: str, writer: Writer
+) -> None:
+    data = [{"hours": 1, "resource_id": f"{number:0200}"} for number in range(300)]
+    report(writer, activation(), *(fact("execution.checked_in", LINE, one) for one in data))
+    with projecting(conninfo) as projector:
+        projector.catch_up()
+    ((rows, size),) = query(
+        conninfo, "SELECT count(*), sum(pg_column_size(d)) FROM ledger.execution_day AS d"
+    )
+    assert rows == 300
+    assert size < 300 * 400
+
+
 def blocked(name: str, reason: str) -> dict[str, Any]:
     data = {"blocker_id": name, "cause": "capacity_issue", "reason": reason}
     return fact("execution.blocked", LINE, data)
