@@ -41,6 +41,9 @@ Instant = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(max_length=200)]
+Tags = Annotated[list[Label], Field(max_length=100)]
+"""Kept anew with each change of a line, and with each of its intervals."""
 FactId = Annotated[str, Field(min_length=1, max_length=255)]
 Hours = Annotated[float, Field(ge=0, le=1_000_000), AfterValidator(_hours)]
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
@@ -57,8 +60,8 @@ class ResourceData(FactData):
 
     id: Label
     type: Label
-    name: str | None = None
-    role: str | None = None
+    name: Name | None = None
+    role: Name | None = None
     allocated_hours_per_week: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
     status: Label = "active"
 
@@ -70,7 +73,7 @@ class ServiceLineActivated(FactData):
     workspace_id: Annotated[str, Field(pattern=WORKSPACE_ID)]
     product_line: ProductLine
     execution_model: ExecutionModel
-    project_tags: list[Label] = []
+    project_tags: Tags = []
     resources: list[ResourceData] = []
     started_at: Instant | None = None
     execution_id: Annotated[str, Field(pattern=RUN_ID)] | None = None
@@ -79,7 +82,7 @@ class ServiceLineActivated(FactData):
 class ServiceLineUpdated(FactData):
     """The line's project tags, all of them."""
 
-    project_tags: list[Label]
+    project_tags: Tags
 
 
 class Reasoned(FactData):
