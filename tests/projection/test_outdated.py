@@ -70,6 +70,11 @@ def start(run: str) -> dict[str, object]:
     return fact("run.started", run, {"service_line_id": LINE})
 
 
+def test_of_each_view_something_is_shown() -> None:
+    """A view that is missing in SHOWS is not tested here: name a route that gives its rows."""
+    assert SHOWS.keys() == set(NAMES)
+
+
 async def until_true(condition: object, what: str) -> None:
     await asyncio.to_thread(until, condition, what)
 

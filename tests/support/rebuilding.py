@@ -276,7 +276,9 @@ class Vandal:
     def _pick(self, table: Table, name: str) -> tuple[Any, ...]:
         """The key of a row."""
         key = ", ".join(table.key)
-        return self._dice.choice(query(self._conninfo, f"SELECT {key} FROM {name} ORDER BY {key}"))
+        rows = query(self._conninfo, f"SELECT {key} FROM {name} ORDER BY {key}")
+        assert rows, f"nothing fills {name}: neither the demo's story, a Racer nor a Manager"
+        return self._dice.choice(rows)
 
     def _other(self, table: Table, column: str) -> str:
         """An expression whose value is never the column's own."""
