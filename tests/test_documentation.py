@@ -1,5 +1,6 @@
 """Documentation is part of the product: what exists is described, or a test fails."""
 
+import tomllib
 from pathlib import Path
 
 from fastapi.routing import APIRoute
@@ -9,9 +10,11 @@ from ledger.application.fact_types import ALIASES, FACT_TYPES
 from ledger.domain.api_key import Permission
 from ledger.settings import Settings
 from ledger.store.codec import EVENTS
+from projections import projections
 
 PREFIXES = {"line_id": "LIN", "run_id": "RUN", "event_id": "EVT", "endpoint_id": "WHK"}
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def test_every_setting_is_in_the_readme_with_its_default() -> None:
@@ -26,7 +29,8 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
 def test_every_fact_type_and_its_fields_are_in_the_readme() -> None:
     for name, kind in FACT_TYPES.items():
         rows = [line for line in README.splitlines() if line.startswith("| `")]
-        row = next(line for line in rows if f"`{name}`" in line.split("|")[1])
+        row = next((line for line in rows if f"`{name}`" in line.split("|")[1]), None)
+        assert row is not None, f"{name} has no row in the README's table of facts"
         for field in kind.data.model_fields:
             assert field in row, f"{name}: {field}"
     for alias in ALIASES:
@@ -54,3 +58,10 @@ def test_every_event_says_in_a_sentence_what_happened() -> None:
     for event in EVENTS:
         assert event.__doc__, event
         assert event.__doc__.strip().endswith("."), event
+
+
+def test_every_view_is_among_those_that_know_nothing_of_each_other() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (apart,) = (one["modules"] for one in contracts if one["type"] == "independence")
+    assert apart == sorted(type(view).__module__ for view in projections())

@@ -1,5 +1,6 @@
 """Every row of the table of facts is accepted with all its fields, and recorded as sent."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -312,3 +313,22 @@ def test_ids_are_ascii_digits_only(own_ledger: Ledger) -> None:
 
     assert [i.status for i in own_ledger.report(subject, record)] == [422, 422]
     own_ledger.catch_up()
+
+
+ELSEWHERE: dict[Callable[..., None], set[str]] = {
+    test_an_activation_is_stored_with_every_field: {"service_line.activated"},
+    test_resume_unblock_release_and_void_undo_their_counterparts: {
+        "service_line.resumed",
+        "execution.unblocked",
+        "resource.allocated",
+        "resource.released",
+        "execution.check_in_voided",
+    },
+    test_a_requested_run_is_pending_until_it_starts: {"run.requested", "run.started"},
+    test_an_open_run_ends_once_each_way: {"run.completed", "run.failed", "run.cancelled"},
+}
+"""The types that have no row in ON_LINES, by the test that accepts them."""
+
+
+def test_every_type_has_a_row_or_a_test_of_its_own() -> None:
+    assert ON_LINES.keys() | set().union(*ELSEWHERE.values()) == FACT_TYPES.keys()

@@ -1,0 +1,27 @@
+"""What the page says of an event: each field of its payload, or it is known that it does not."""
+
+from ledger.web.summary import _SAYS
+from projections.published import TYPES
+
+MARKED = {"state_before", "state_after", "cause", "signal", "status"}
+"""Shown by marks of their own (`event_says.html`)."""
+
+UNSAID = {
+    "execution_id",
+    "resources",
+    "started_at",
+    "fact_id",
+    "checked_in_at",
+    "type",
+    "value",
+    "sequence",
+}
+"""Left to the event's own page, which shows the whole payload."""
+
+
+def test_every_field_of_a_payload_is_said_or_known_to_be_left_out() -> None:
+    fields = {name for payload in TYPES.values() for name in payload.__struct_fields__}
+    said = {name for name, _ in _SAYS}
+    assert fields - said - MARKED - UNSAID == set(), "a line in web/summary.py says it"
+    assert (MARKED | UNSAID) - fields == set()
+    assert UNSAID & said == set()
