@@ -108,6 +108,19 @@ def test_a_body_with_a_hazard_is_refused_and_recorded(hooks: Hooks, hazard: byte
     assert hooks.refused(before) == [("webhook.create", "invalid_request", None)]
 
 
+def test_an_organization_has_a_hundred_endpoints_and_no_more(hooks: Hooks) -> None:
+    organization = "ORG-26-000009"
+    token = hooks.edge.token("webhooks:manage", organization_id=organization)
+    for _ in range(100):
+        hooks.create(token)
+    before = hooks.head()
+    answer = hooks.call("POST", token=token, json={"url": URL, "event_types": ["*"]})
+    problem = assert_problem(answer, 409, "invalid_state")
+    assert problem["detail"] == "The organization has 100 endpoints, the most there may be."
+    assert hooks.refused(before, organization) == [("webhook.create", "invalid_state", None)]
+    assert_problem(hooks.call("POST", token=token, json={"url": URL}), 422, "invalid_request")
+
+
 @pytest.mark.parametrize("named", [{}, {"organization_id": ORGANIZATION}])
 @pytest.mark.parametrize("workspace", [{}, {"workspace_id": WORKSPACE}])
 def test_a_narrowed_credential_sets_up_endpoints_of_its_workspace(

@@ -15,6 +15,7 @@ from ledger.application.commands import receipt
 from ledger.application.principal import DISPATCHER, Principal
 from ledger.application.unit import Unit
 from ledger.domain.endpoint import (
+    MAX_ENDPOINTS,
     DisabledReason,
     Endpoint,
     WebhookCreated,
@@ -22,7 +23,7 @@ from ledger.domain.endpoint import (
     WebhookDeliveryFailed,
     WebhookTestRequested,
 )
-from ledger.domain.errors import Forbidden, Invalid
+from ledger.domain.errors import Forbidden, Invalid, InvalidState
 from ledger.domain.recorded import Event, Recorded
 from ledger.store.append import FactRow
 from ledger.store.vault import Vault
@@ -82,7 +83,7 @@ class CreateEndpoint(OwnCommand):
         return About("webhook.create", tenant=tenant)
 
     def decide(self, unit: Unit) -> Receipt:
-        """Raises Forbidden for another tenant, or Invalid."""
+        """Raises Forbidden for another tenant, Invalid, or InvalidState where there are many."""
         organization_id, workspace_id = self._organization_id, self._workspace_id
         if organization_id is not None and not self.principal.sees(organization_id, workspace_id):
             raise Forbidden(OTHER_TENANT)
@@ -90,6 +91,9 @@ class CreateEndpoint(OwnCommand):
             raise self._fault
         if organization_id is None:
             raise Invalid.at("/organization_id", "is required")
+        if unit.decisions.endpoints(organization_id) >= MAX_ENDPOINTS:
+            most = f"The organization has {MAX_ENDPOINTS} endpoints, the most there may be."
+            raise InvalidState(most)
         endpoint = Endpoint(unit.issue("WHK"))
         sealed = unit.vault.seal(secret_purpose(endpoint.id), self._secret.encode())
         given = msgspec.structs.asdict(self._settings)

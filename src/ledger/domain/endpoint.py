@@ -22,6 +22,9 @@ OVERLAP = timedelta(hours=24)
 MAX_SECRETS = 10
 """Secrets that may sign at once: each adds to a header."""
 
+MAX_ENDPOINTS = 100
+"""Of an organization: each event of its costs a row for each of them."""
+
 
 class WebhookCreated(Event, frozen=True, kw_only=True):
     """An endpoint was set up; it is told what is recorded from here on."""

@@ -29,6 +29,9 @@ WHERE line_id = %s AND source = %s AND fact_id = %s
 # The last id issued for a prefix in a year.
 _COUNTER = "SELECT last FROM ledger.id_counter WHERE prefix = %s AND year = %s"
 
+# How many endpoints an organization has.
+_ENDPOINTS = "SELECT count(*) FROM ledger.endpoint WHERE organization_id = %s"
+
 # What few appends change, a statement each.
 _VOID = """
 UPDATE ledger.check_in SET voided = true WHERE line_id = %s AND source = %s AND fact_id = %s
@@ -39,6 +42,8 @@ ON CONFLICT (prefix, year) DO UPDATE SET last = excluded.last
 """
 _KEY_CREATED = "INSERT INTO ledger.api_key VALUES (%s, %s, %s, %s, %s, %s, %s)"
 _KEY_REVOKED = "UPDATE ledger.api_key SET revoked_at = %s WHERE key_id = %s"
+_ENDPOINT_CREATED = "INSERT INTO ledger.endpoint (organization_id, endpoint_id) VALUES (%s, %s)"
+_ENDPOINT_DELETED = "DELETE FROM ledger.endpoint WHERE organization_id = %s AND endpoint_id = %s"
 
 
 class LineActivity:
@@ -97,6 +102,8 @@ class DecisionTables:
         self.moved_counters: set[tuple[str, int]] = set()
         self.new_keys: list[Recorded] = []
         self.revoked_keys: list[Recorded] = []
+        self.moved_endpoints: list[Recorded] = []
+        """Set up or removed by this group."""
 
     # Reading, under the lock.
 
@@ -129,10 +136,16 @@ class DecisionTables:
             self.counters[key] = row[0] if row else 0
         return self.counters[key]
 
+    def endpoints(self, organization_id: str) -> int:
+        """How many webhook endpoints the organization has, this group's own changes included."""
+        row = self._transaction.execute(_ENDPOINTS, (organization_id,)).fetchone()
+        moved = [e.body for e in self.moved_endpoints if e.organization_id == organization_id]
+        return (row[0] if row else 0) + sum(1 if _is_created(body) else -1 for body in moved)
+
     # Writing what few appends change; all else is in the statement that writes the events.
 
     def write_rare_changes(self) -> None:
-        """Voids, counters and keys, each by a statement of its own."""
+        """Voids, counters, keys and endpoints, each by a statement of its own."""
         execute = self._transaction.execute
         for void in self.voided:
             execute(_VOID, void)
@@ -146,6 +159,9 @@ class DecisionTables:
                 execute(_KEY_CREATED, values + tail)
         for key in self.revoked_keys:
             execute(_KEY_REVOKED, (key.recorded_at, key.originator_id))
+        for moved in self.moved_endpoints:
+            statement = _ENDPOINT_CREATED if _is_created(moved.body) else _ENDPOINT_DELETED
+            execute(statement, (moved.organization_id, moved.originator_id))
 
     # The fold.
 
@@ -226,7 +242,15 @@ class DecisionTables:
         self.revoked_keys.append(recorded)
 
     def _endpoint_created(self, body: endpoint.WebhookCreated, recorded: Recorded) -> None:
+        self.moved_endpoints.append(recorded)
         self._issued(recorded.originator_id, recorded)
+
+    def _endpoint_deleted(self, body: endpoint.WebhookDeleted, recorded: Recorded) -> None:
+        self.moved_endpoints.append(recorded)
+
+
+def _is_created(body: Event) -> bool:
+    return isinstance(body, endpoint.WebhookCreated)
 
 
 _NOTE: dict[type[Event], Callable[[DecisionTables, Any, Recorded], None]] = {
@@ -241,4 +265,5 @@ _NOTE: dict[type[Event], Callable[[DecisionTables, Any, Recorded], None]] = {
     api_key.ApiKeyCreated: DecisionTables._key_created,
     api_key.ApiKeyRevoked: DecisionTables._key_revoked,
     endpoint.WebhookCreated: DecisionTables._endpoint_created,
+    endpoint.WebhookDeleted: DecisionTables._endpoint_deleted,
 }

@@ -1,0 +1,87 @@
+"""An organization has at most 100 webhook endpoints, however many set some up (contract 5)."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from ledger.application.command import Command, Outcome, Receipt
+from ledger.application.principal import COMMAND_LINE
+from ledger.application.webhooks import CreateEndpoint, DeleteEndpoint, Settings
+from ledger.application.writer import Writer
+from ledger.bootstrap.writing import create_writer
+from ledger.domain.errors import InvalidState
+from ledger.store.log import Log
+from ledger.store.migrate import migrate
+from tests.support.facts import ORGANIZATION
+from tests.support.ledger import Ledger
+from tests.support.managers import SECRET
+
+OTHER = "ORG-26-000002"
+
+
+def create(organization: str = ORGANIZATION) -> Command:
+    return CreateEndpoint(
+        COMMAND_LINE,
+        None,
+        secret=SECRET,
+        settings=Settings("http://127.0.0.1:9/", ("*",), None, True),
+        organization_id=organization,
+        workspace_id=None,
+    )
+
+
+def endpoints(ledger: Ledger) -> list[tuple[Any, ...]]:
+    """(organization, endpoint) of those that are counted."""
+    rows = ledger.rows("SELECT * FROM ledger.endpoint ORDER BY organization_id, endpoint_id")
+    return [tuple(row.values()) for row in rows]
+
+
+@pytest.fixture
+def another(own_ledger: Ledger) -> Iterator[Writer]:
+    """A writer of another process."""
+    log = Log(own_ledger.conninfo)
+    writer = create_writer(own_ledger.settings, log, own_ledger.clock)
+    writer.start()
+    yield writer
+    writer.stop()
+    log.close()
+
+
+def test_a_hundred_endpoints_are_set_up_and_no_more(own_ledger: Ledger) -> None:
+    submit = own_ledger.writer.submit
+    *made, refused = submit([create() for _ in range(101)]).result(30)
+    assert isinstance(refused, InvalidState)
+    assert refused.detail == "The organization has 100 endpoints, the most there may be."
+    assert all(isinstance(one, Receipt) for one in made)
+    assert isinstance(submit([create(OTHER)]).result(30)[0], Receipt)
+    # One that is removed makes room for one, in the same append too.
+    first = made[0]
+    assert isinstance(first, Receipt)
+    remove = DeleteEndpoint(first.subject, COMMAND_LINE)
+    outcomes = submit([create(), remove, create(), create()]).result(30)
+    kinds = [InvalidState, Receipt, Receipt, InvalidState]
+    assert [type(outcome) for outcome in outcomes] == kinds
+    assert [organization for organization, _ in endpoints(own_ledger)].count(ORGANIZATION) == 100
+
+
+def test_nor_by_writers_that_race(own_ledger: Ledger, another: Writer) -> None:
+    begun: list[Future[list[Outcome]]] = []
+    for _ in range(60):
+        begun += [writer.submit([create()]) for writer in (own_ledger.writer, another)]
+    outcomes = [future.result(30)[0] for future in begun]
+    assert sum(isinstance(outcome, Receipt) for outcome in outcomes) == 100
+    assert len(endpoints(own_ledger)) == 100
+
+
+def test_a_ledger_from_before_counts_the_endpoints_that_its_log_has(own_ledger: Ledger) -> None:
+    made = own_ledger.writer.submit([create(o) for o in (OTHER, *[ORGANIZATION] * 3)]).result(30)
+    kept = [one.subject for one in made if isinstance(one, Receipt)]
+    own_ledger.execute(DeleteEndpoint(kept.pop(2), COMMAND_LINE))
+    counted = endpoints(own_ledger)
+    assert sorted(endpoint for _, endpoint in counted) == kept
+    own_ledger.reader.execute("DROP TABLE ledger.endpoint")
+    own_ledger.reader.execute("DELETE FROM ledger.migration WHERE name = '0008_endpoints.sql'")
+    assert migrate(own_ledger.conninfo) == ["0008_endpoints.sql"]
+    assert endpoints(own_ledger) == counted
