@@ -292,7 +292,7 @@ async def _manage(
     model: type[Reason] | type[OptionalReason],
 ) -> Response:
     """Carry out and answer the new detail, at the write's own position."""
-    sent = await read_command(request, principal, model, optional=model is OptionalReason)
+    sent = await read_command(request, principal, model)
     receipt = await manage(request, principal, line_id, command, sent)
     after = await _detail_after(receipt, request, principal)
     return Reply(bytes(after.body), receipt.position)

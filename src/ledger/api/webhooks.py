@@ -213,7 +213,7 @@ async def rotate_webhook_secret(
     _: Annotated[NoParameters, QueryParameters()],
 ) -> Response:
     """The new secret is shown this once; the old one signs beside it for 24 hours."""
-    sent = await read_command(request, principal, models.Nothing, optional=True)
+    sent = await read_command(request, principal, models.Nothing)
     return await commands.rotate_secret(request, principal, endpoint_id, sent)
 
 
@@ -254,7 +254,7 @@ async def request_test(
 
     What came of it is found among the deliveries.
     """
-    sent = await read_command(request, principal, models.Nothing, optional=True)
+    sent = await read_command(request, principal, models.Nothing)
     return await commands.send_test(request, principal, endpoint_id, sent)
 
 

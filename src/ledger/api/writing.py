@@ -102,9 +102,7 @@ class Sent(NamedTuple, Generic[M]):
     """The body as it was parsed, valid or not."""
 
 
-async def read_command(
-    request: Request, principal: Principal, model: type[M], *, optional: bool = False
-) -> Sent[M]:
+async def read_command(request: Request, principal: Principal, model: type[M]) -> Sent[M]:
     """What a command's request says. Raises BadRequest, TooLarge or UnsupportedMediaType."""
     raw = await read_body(request, _LARGEST_COMMAND)
     key, fault = _idempotency_key(request, principal, raw)
