@@ -86,10 +86,16 @@ def tell(settings: Settings, conninfo: str, story: Story) -> None:
 
 
 def catch_up(conninfo: str, views: Sequence[Projection]) -> HandProjector:
-    """Bring these views to the log's end, and the others nowhere."""
+    """Bring these views to the log's end, and the others nowhere: they lag, but they live."""
     with projecting(conninfo, *views) as projector:
         projector.catch_up()
-        return projector
+    query(
+        conninfo,
+        "UPDATE ledger.projection SET stopped_at = NULL, error = NULL"
+        " WHERE error LIKE 'is not known%'"
+        " RETURNING pg_notify('ledger_views', name || ' ' || position)",
+    )
+    return projector
 
 
 def others_than(name: str) -> list[Projection]:

@@ -52,6 +52,21 @@ def test_a_line_that_stands_still_says_why(edge: Edge) -> None:
         assert words in why
 
 
+def test_usage_of_many_resources_is_shortened_and_of_too_many_left_out(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line_id = edge.fresh("capacity")
+    hours = [{"hours": 1, "resource_id": f"SCR-{number}"} for number in range(60)]
+    edge.accept(*(fact("execution.checked_in", line_id, one) for one in hours))
+    usage = 'section[aria-labelledby="usage"]'
+    (shown,) = visitor(edge).get(path_of(line_id)).words(usage)
+    assert "hours 60" in shown
+    assert "and 10 more" in shown
+    monkeypatch.setattr(stories, "MAX_PAIRS", 59)
+    (shown,) = visitor(edge).get(path_of(line_id)).words(usage)
+    assert "Too many resources" in shown
+
+
 def test_a_line_that_works_has_nothing_to_explain(edge: Edge) -> None:
     page = visitor(edge).get(path_of(edge.fresh()))
     assert page.words(".standing .state") == ["running"]

@@ -259,11 +259,15 @@ def _month_of(day: date) -> Month:
 
 async def _usage(
     request: Request, principal: Principal, line_id: str, query: LineQuery, month: Month
-) -> models.UsageModel:
+) -> models.UsageModel | None:
+    """The month's usage; None where that is more than is told at once."""
     bounds: Mapping[str, Any] = {"from": f"{month.name}-01", "to": f"{month.plus(1).name}-01"}
     asked = RangeQuery(as_of=query.as_of, **bounds)
     answer = stories.show_usage(request, principal, line_id, asked)
-    return (await told(answer, models.UsageAnswer)).data
+    try:
+        return (await told(answer, models.UsageAnswer)).data
+    except Invalid:
+        return None
 
 
 async def _place(request: Request, principal: Principal, line_id: str, query: LineQuery) -> Place:
