@@ -71,7 +71,7 @@ def test_what_is_short_is_not_broken(line: Page) -> None:
             line.locator(".why .chip", has_text="policy violation"),
             line.locator(".marks .tag", has_text="PROJ-26-004281"),
             line.locator(".happened th .id").first,
-            line.locator(".facts dd", has_text="123,456.25").last,
+            *line.locator(".facts dd", has_text="123,456.25").all(),
         ):
             assert short.evaluate(ROWS) == 1, (width, short.inner_text())
 
