@@ -1,5 +1,6 @@
 """What the reading routes share: parameters, the instant they ask about, cursors, entity tags."""
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -13,6 +14,7 @@ from fastapi import Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ledger.api.answers import Finish
+from ledger.api.positions import WAIT_SECONDS
 from ledger.api.problems import Behind, InvalidCursor
 from ledger.api.replies import Reply
 from ledger.api.services import ApiServices
@@ -20,6 +22,8 @@ from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid, Refused
 from ledger.domain.values import day_of, parse_bound, week_of
 from projections import reading
+
+_BREATH_SECONDS = 0.01
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Refused)
@@ -225,16 +229,19 @@ class Read:
         parameters: Mapping[str, Any],
         ask: Callable[[str, Mapping[str, Any]], Awaitable[T | None]],
     ) -> T | None:
-        """Ask again where a view is not yet again where a crash took it from.
+        """Ask until a view is again where a crash took it from, for two seconds.
 
         After that it is shown as it is, if not too old for who asked for a position.
         """
-        least = self._min_position or 0
+        least, time = self._min_position or 0, asyncio.get_running_loop().time
         due = self._services.positions.due(None if self._behind_all else self._views)
         self._due = max(least, due)
-        found = await ask(statement, parameters)
-        if found is None:
+        deadline = time() + WAIT_SECONDS
+        while (found := await ask(statement, parameters)) is None and time() < deadline:
+            # Where it stands we may not have heard yet: then this does not wait.
             await self._reach(self._due)
+            await asyncio.sleep(_BREATH_SECONDS)
+        if found is None:
             self._due = least
             found = await ask(statement, parameters)
         return found
