@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from ledger.api import stories
@@ -50,6 +51,17 @@ def test_a_line_that_stands_still_says_why(edge: Edge) -> None:
         "for 3 h",
     ):
         assert words in why
+
+
+def test_a_pause_that_cannot_be_recorded_now_keeps_what_was_written(edge: Edge) -> None:
+    line_id, guest = edge.fresh(), visitor(edge, *MANAGE)
+    with psycopg.connect(edge.conninfo) as connection:
+        connection.execute("LOCK TABLE ledger.ledger_events IN EXCLUSIVE MODE")
+        page = send(guest, line_id, "pause", reason="Stakeholder review")
+        connection.rollback()
+    assert page.status == 503
+    assert "The database cannot be reached, or is too busy." in page.words(".refused")[0]
+    assert page.words(".manage textarea")[0] == "Stakeholder review"
 
 
 def test_usage_of_many_resources_is_shortened_and_of_too_many_left_out(

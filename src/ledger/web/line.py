@@ -20,7 +20,7 @@ from ledger.api.writing import Sent, records_refusals, refused_command
 from ledger.application.commands import Pause, Resume
 from ledger.application.facts import pointers
 from ledger.application.principal import Principal
-from ledger.domain.errors import Invalid, InvalidState, Refused
+from ledger.domain.errors import Invalid, InvalidState, LedgerError, Unavailable
 from ledger.domain.health import PENALTY
 from ledger.domain.values import MODELS_WITH_RUNS, STATES, format_instant
 from ledger.web import charts
@@ -70,7 +70,7 @@ class Entered(NamedTuple):
 
     action: str
     reason: str | None
-    error: Refused
+    error: LedgerError
 
 
 class Month(NamedTuple):
@@ -193,7 +193,7 @@ async def _manage(
         sent = Sent(None, key, Invalid("The reason is not valid.", pointers(error, "")))
     try:
         await executions.manage(request, principal, line_id, command, sent)
-    except (Invalid, InvalidState) as error:
+    except (Invalid, InvalidState, Unavailable) as error:
         action = "pause" if command is Pause else "resume"
         query = LineQuery(month=form.month)
         return await _page(request, principal, line_id, query, Entered(action, reason, error))
