@@ -158,9 +158,6 @@ CREATE TABLE ledger.execution_day_g$generation (
     position bigint NOT NULL,
     at timestamptz NOT NULL,            -- the check-in's time
     change bigint NOT NULL,
-    total bigint NOT NULL               -- of the day up to this position
+    total bigint NOT NULL,              -- of the day up to this position
+    PRIMARY KEY (line_id, day, resource_id, position)
 );
-
--- The latest of each resource of a day, one after the other.
-CREATE UNIQUE INDEX ON ledger.execution_day_g$generation
-    (line_id, day, resource_id, position DESC);

@@ -156,14 +156,14 @@ LEFT JOIN LATERAL (
             WITH RECURSIVE latest AS (
                 (SELECT d.resource_id, d.total FROM ledger.execution_day AS d
                  WHERE d.line_id = line.line_id AND d.day = whole.day AND d.position <= p.position
-                 ORDER BY d.resource_id, d.position DESC LIMIT 1)
+                 ORDER BY d.resource_id DESC, d.position DESC LIMIT 1)
                 UNION ALL
                 SELECT further.resource_id, further.total
                 FROM latest CROSS JOIN LATERAL (
                     SELECT d.resource_id, d.total FROM ledger.execution_day AS d
                     WHERE d.line_id = line.line_id AND d.day = whole.day
-                      AND d.resource_id > latest.resource_id AND d.position <= p.position
-                    ORDER BY d.resource_id, d.position DESC LIMIT 1
+                      AND d.resource_id < latest.resource_id AND d.position <= p.position
+                    ORDER BY d.resource_id DESC, d.position DESC LIMIT 1
                 ) AS further
             )
             SELECT json_agg(json_build_array(nullif(resource_id, ''), total))::text AS amounts,
