@@ -221,8 +221,7 @@ HAPPENS = {
     "gone": "DELETE FROM ledger.projection WHERE name = 'webhook'",
     "new": "INSERT INTO ledger.projection VALUES ('another', 1, 1, 0)",
 }
-# Who has heard of more would wait for that.
-TOLD = "SELECT pg_notify('ledger_views', name || ' ' || position) FROM ledger.projection"
+TELL = "SELECT pg_notify('ledger_views', name || ' ' || position) FROM ledger.projection"
 
 
 def test_no_answer_outlives_a_change_of_where_the_views_stand(alone: Edge) -> None:
@@ -234,9 +233,8 @@ def test_no_answer_outlives_a_change_of_where_the_views_stand(alone: Edge) -> No
                 assert shows(worker, line) == f"word-{number}"
             rows = f"head = replace(head, 'word-{number}', 'word-{number + 1}')"
             with psycopg.connect(alone.conninfo) as connection:
-                connection.execute(
-                    f"{statement}; UPDATE ledger.execution SET {rows}; {TOLD}".encode()
-                )
+                changes = f"{statement}; UPDATE ledger.execution SET {rows}; {TELL}"
+                connection.execute(changes.encode())
             for worker in (alone, deaf):
                 assert shows(worker, line) == f"word-{number + 1}", what
 
