@@ -8,8 +8,10 @@ PYTHON ?= $(shell for p in python3.13 python3 /usr/bin/python3 python3.12 python
 BIN := .venv/bin
 READY := .venv/ready
 BROWSER_READY := .venv/browser-ready
-# Two at a time, each with a PostgreSQL of its own; a file's tests stay together.
-BESIDE := -n 2 --dist loadfile
+# Three at a time, since they wait for half of their time, each with a PostgreSQL of its own; a file's
+# tests stay together. Browsers are busier.
+BESIDE := -n 3 --dist loadfile
+BROWSERS := -n 2 --dist loadfile
 
 .PHONY: help setup run test check browser bench bench-short bench-big crash clean
 
@@ -46,7 +48,7 @@ $(BROWSER_READY): $(READY)
 browser: $(BROWSER_READY) ## Test the page in a real Chromium; pictures go to build/screenshots
 	@scripts/chromium.sh
 	@rm -rf build/screenshots
-	$(BIN)/python -m pytest $(BESIDE) -m browser tests/browser
+	$(BIN)/python -m pytest $(BROWSERS) -m browser tests/browser
 
 bench: $(READY) ## Measure against the limits beside us, both sides printed
 	$(BIN)/python scripts/bench.py
