@@ -36,7 +36,7 @@ class Chaos:
     def __call__(self, request: Request) -> Answer:
         with self._lock:
             fates = ["lost", "unanswered", "late", "doubled", "failed", "unheard"]
-            fate = self._dice.choice(fates) if self._dice.random() < 0.3 else "fine"
+            fate = self._dice.choice(fates) if self._dice.random() < 0.9 else "fine"
             self.suffered[fate] += 1
             if fate not in ("lost", "failed"):
                 self.consume(request)
