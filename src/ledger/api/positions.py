@@ -111,7 +111,7 @@ class ViewPositions:
         self.reached = min(alive) if alive else (2**63 if self._stopped else 0)
         self.last_heard = max(self._positions.values(), default=self.last_heard)
         if self._owed is not None and self._positions and self._is_paid(self._owed):
-            self._forgive()
+            self._owe(None)
         while self._waiting and self._waiting[0][0] <= self.reached:
             _, _, _, future, value, _ = heapq.heappop(self._waiting)
             _set(future, value)
@@ -162,10 +162,7 @@ class ViewPositions:
 
     def _lose(self) -> None:
         """Where the views stand is not known any more: only where they stood."""
-        if self._owed is None:
-            self._owed = self._positions
-        if self._patience is not None:
-            self._patience.cancel()
+        self._owe(self._positions if self._owed is None else self._owed)
         self._positions, self._stopped = {}, set()
         self._settle()
 
@@ -174,16 +171,18 @@ class ViewPositions:
 
         A view that takes longer is not one that a crash took back: it is behind for another reason.
         """
-        self._owed = owed
-        self._patience = asyncio.get_running_loop().call_later(WAIT_SECONDS, self._forgive)
+        loop = asyncio.get_running_loop()
+        self._owe(owed, loop.call_later(WAIT_SECONDS, self._owe, None))
 
     def _is_paid(self, owed: dict[str, int]) -> bool:
         return all(self._positions.get(name, 0) >= position for name, position in owed.items())
 
-    def _forgive(self) -> None:
+    def _owe(
+        self, owed: dict[str, int] | None, patience: asyncio.TimerHandle | None = None
+    ) -> None:
         if self._patience is not None:
             self._patience.cancel()
-        self._owed = self._patience = None
+        self._owed, self._patience = owed, patience
 
     def _hear(self, names: str, what: str) -> None:
         """Take in that views, named with commas between them, stopped or reached a position."""

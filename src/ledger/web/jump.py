@@ -134,10 +134,7 @@ async def look_back(
     query: Annotated[InstantQuery, QueryParameters()],
 ) -> Response:
     """The same page as of another instant."""
-    try:
-        instant = zone_of(request).meant(query.at, query.exact)
-    except (ValueError, OverflowError) as error:
-        raise Invalid.at("/at", "must be a date and a time, such as 2026-11-30 18:00") from error
+    instant = zone_of(request).meant("at", query.at, query.exact)
     return go(with_parameter(own_page(query.next), "as_of", instant))
 
 

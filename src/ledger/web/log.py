@@ -7,7 +7,6 @@ from fastapi import Request
 from pydantic import BaseModel, Field
 
 from ledger.application.principal import Principal
-from ledger.domain.errors import Invalid
 from ledger.web.pages import here, with_parameter
 from ledger.web.showing import zone_of
 
@@ -42,20 +41,10 @@ class WrittenRange(BaseModel):
                 continue
             for field in (f"{name}_local", f"{name}_exact"):
                 address = with_parameter(address, field, None)
-            address = with_parameter(address, name, self._meant(request, name, written, exact))
+            # Where the field was emptied, the bound goes.
+            bound = None if written is None else zone_of(request).meant(name, written, exact)
+            address = with_parameter(address, name, bound)
         return None if address == here(request) else address
-
-    @staticmethod
-    def _meant(request: Request, name: str, written: str | None, exact: str | None) -> str | None:
-        """None: the field was emptied, so the bound goes."""
-        if written is None:
-            return None
-        try:
-            return zone_of(request).meant(written, exact)
-        except (ValueError, OverflowError) as error:
-            raise Invalid.at(
-                f"/{name}", "must be a date and a time, such as 2026-11-30 18:00"
-            ) from error
 
 
 class Chip(NamedTuple):

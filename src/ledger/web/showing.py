@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from fastapi import Request
 from markupsafe import Markup
 
-from ledger.domain.errors import LedgerError
+from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import format_instant, parse_bound, parse_instant
 
 ZONE_COOKIE = "ledger_zone"
@@ -63,19 +63,28 @@ class Zone:
             written = written.replace(tzinfo=self._zone)
         return written.astimezone(UTC)
 
-    def meant(self, text: str, exact: str | None) -> str:
-        """What a field of a form means, as addresses have it. Raises ValueError or OverflowError.
+    def field(self, instant: datetime | str) -> str:
+        """An instant, or a bound as addresses have it, as a field of a form shows it."""
+        known = parse_bound(instant) if isinstance(instant, str) else instant
+        return f"{self.local(known):%Y-%m-%dT%H:%M:%S}"
+
+    def meant(self, name: str, text: str, exact: str | None = None) -> str:
+        """What the field of this name means, as addresses have it. Raises Invalid.
 
         A field shows whole seconds: who left it as it was means the exact instant behind it.
         """
-        written = datetime.fromisoformat(text)
-        with suppress(ValueError):
-            if exact is not None and written == self._as_shown(parse_bound(exact)):
-                return exact
-        return format_instant(self.instant(text))
-
-    def _as_shown(self, instant: datetime) -> datetime:
-        return self.local(instant).replace(microsecond=0, tzinfo=None)
+        try:
+            with suppress(ValueError):
+                # Compared as instants: browsers leave out seconds that are zero.
+                if exact is not None and datetime.fromisoformat(
+                    self.field(exact)
+                ) == datetime.fromisoformat(text):
+                    return exact
+            return format_instant(self.instant(text))
+        except (ValueError, OverflowError) as error:
+            raise Invalid.at(
+                f"/{name}", "must be a date and a time, such as 2026-11-30 18:00"
+            ) from error
 
     def show(self, instant: datetime | str | None, precise: bool = False) -> Markup:
         """An instant as an element that names it exactly too; ``precise`` to the microsecond."""

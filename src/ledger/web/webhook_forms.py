@@ -11,7 +11,6 @@ from ledger.api.writing import Sent, checked
 from ledger.application.command import IdempotencyKey
 from ledger.domain.endpoint import EVERY_TYPE
 from ledger.domain.errors import Invalid
-from ledger.domain.values import format_instant
 from ledger.web.pages import Form
 from ledger.web.showing import Zone
 
@@ -100,10 +99,9 @@ class RecoverForm(Form):
     def sent(self, key: IdempotencyKey, zone: Zone) -> Sent[models.Recovery]:
         """As the API takes it, from an instant of the page's zone."""
         try:
-            since = format_instant(zone.instant(self.since or ""))
-        except (ValueError, OverflowError):
-            wrong = Invalid.at("/since", "must be a date and a time, such as 2026-11-30 18:00")
-            return Sent(None, key, wrong)
+            since = zone.meant("since", self.since or "")
+        except Invalid as error:
+            return Sent(None, key, error)
         return checked({"since": since}, models.Recovery, key)
 
 

@@ -175,7 +175,7 @@ async def _one(
         api.list_deliveries(request, principal, endpoint_id, query), models.DeliveryList
     )
     zone = zone_of(request)
-    since = f"{zone.local(since_when(endpoint, services_of(request).clock())):%Y-%m-%dT%H:%M:%S}"
+    since = zone.field(since_when(endpoint, services_of(request).clock()))
     whose = {"organization_id": endpoint.organization_id, "workspace_id": endpoint.workspace_id}
     return show(
         request,
