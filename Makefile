@@ -48,7 +48,8 @@ $(BROWSER_READY): $(READY)
 browser: $(BROWSER_READY) ## Test the page in a real Chromium; pictures go to build/screenshots
 	@scripts/chromium.sh
 	@rm -rf build/screenshots
-	$(BIN)/python -m pytest $(BROWSERS) -m browser tests/browser
+	$(BIN)/python -m pytest $(BROWSERS) -m "browser and not alone" tests/browser
+	$(BIN)/python -m pytest -m alone tests/browser
 
 bench: $(READY) ## Measure against the limits beside us, both sides printed
 	$(BIN)/python scripts/bench.py

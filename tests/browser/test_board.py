@@ -218,6 +218,7 @@ def test_nothing_is_cut_off_and_everything_can_be_read(
     assert_accessible(board)
 
 
+@pytest.mark.alone
 def test_a_thousand_lines_are_shown_and_refreshed_without_a_stop(page: Page, edge: Edge) -> None:
     """No task of the browser's main thread takes longer than people notice."""
     workspace = "WS-26-001000"
