@@ -114,7 +114,7 @@ def test_what_is_in_flight_when_it_is_asked_for_is_sent_again_if_it_fails(connin
         (delivery,) = post.await_all(endpoint, 1)
         assert delivery.statuses == [500, 200]
         assert delivery.tried == 0, "a failure of the round before does not count in this one"
-        assert post.dispatch(endpoint)[1] == position
+        post.await_heeded(endpoint, position)
 
 
 def test_a_recovery_of_very_many_is_heeded_whole(conninfo: str) -> None:
@@ -134,7 +134,7 @@ def test_a_recovery_of_very_many_is_heeded_whole(conninfo: str) -> None:
         post.start()
         receiver.await_count(2502, 30)
         post.await_all(endpoint, 2501)
-        assert post.dispatch(endpoint)[1] == position
+        post.await_heeded(endpoint, position)
         assert len(receiver.requests) == 2502, "each once more"
         assert received(receiver.requests) == due_to(events_of(conninfo), endpoint)
 

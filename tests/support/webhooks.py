@@ -210,6 +210,10 @@ class Post:
         found = query(self.conninfo, statement + " WHERE endpoint_id = %s", endpoint_id)
         return found[0] if found else ()
 
+    def await_heeded(self, endpoint_id: str, position: int) -> None:
+        """Until a recovery has nothing left to make due, which is a look after its last part."""
+        until(lambda: self.dispatch(endpoint_id)[1] == position, "the recovery's end")
+
     def shown(self, endpoint_id: str) -> dict[str, Any]:
         """An endpoint as its owner sees it, once the view has it."""
         statement = "SELECT '{' || item || '}' FROM ledger.webhook WHERE endpoint_id = %s"
