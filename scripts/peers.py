@@ -151,7 +151,7 @@ def installed(name: str, *commands: list[str]) -> Path:
     return place
 
 
-# Recorded on the same kind of machine, 32 clients (research of 24 Nov 2026).
+# Recorded on the same kind of machine, 32 clients (24 November 2026).
 PEERS = (
     Peer("Emmett with an inline projection (raw SQL)", 1_170, 2.5, emmett),
     Peer("Prefect's server on PostgreSQL", 65, 45, prefect),

@@ -2,8 +2,8 @@
 
     supervisor (this) ── postgres            the embedded server, when no URL is set
                       ├─ api worker × N      uvicorn over one shared listening socket
-                      ├─ loops               projector, sweeper: beside the workers, since they
-                      │                      would fight with them for the interpreter lock
+                      ├─ loops               projector, rebuilder, sweeper, housekeeper: not in the
+                      │                      workers, which would wait for the interpreter lock
                       └─ dispatcher          sends webhooks: beside the loops, for that reason too
 
 Whatever dies is started again. When the supervisor dies, by any signal, so do all of them: the

@@ -1,1 +1,1 @@
-"""Pure: events, rules and folds of lines, runs and keys. No I/O, no clock, no ids of its own."""
+"""Pure: events, rules and folds, one file an aggregate. No I/O, no clock, no ids of its own."""

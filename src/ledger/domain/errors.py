@@ -3,13 +3,13 @@
     LedgerError
     ├── Refused                 the request was understood and turned down; nothing changed
     │   ├── Forbidden           the credential may not do this
-    │   ├── NotFound            no such line or run, as far as this credential can see
+    │   ├── NotFound            no such thing, as far as this credential can see
     │   ├── Invalid             a field or parameter is wrong
-    │   │   └── RunsNotSupported  the line's execution model has no runs
-    │   ├── TooLarge            a fact is over its size
-    │   ├── InvalidState        the line's, run's or endpoint's present state forbids it
-    │   ├── FactConflict        this fact id was recorded before, with another content
-    │   └── IdempotencyKeyReused  the key was sent before, with another request
+    │   │   ├── RunsNotSupported      the line's execution model has no runs
+    │   │   └── IdempotencyKeyReused  the key was sent before, with another request
+    │   ├── TooLarge            a fact, a batch or a body is over its size
+    │   ├── InvalidState        the present state of a line, run, endpoint or key forbids it
+    │   └── FactConflict        this fact id was recorded before, with another content
     └── Unavailable             the database cannot be reached, or is too busy; try again
 
 None of them knows HTTP: ``api/problems.py`` holds the one table of codes. Messages never repeat

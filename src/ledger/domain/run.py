@@ -101,7 +101,7 @@ class Run(msgspec.Struct, array_like=True):
     # Decisions.
 
     def start(self, trigger: Trigger | None, sealed_input: bytes | None) -> RunStarted:
-        """Start a pending run; a run without a request is started by ``start_new``."""
+        """Start a pending run. (One that was never requested begins with its ``RunStarted``.)"""
         if self.status != "pending":
             raise InvalidState("The run has already started or ended.")
         return RunStarted(triggered_by=trigger, input=sealed_input)

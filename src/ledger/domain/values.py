@@ -37,7 +37,7 @@ RUN_STATUSES: tuple[RunStatus, ...] = get_args(RunStatus)
 ENDED: frozenset[RunStatus] = frozenset({"completed", "failed", "cancelled"})
 
 MODELS_WITH_RUNS: frozenset[ExecutionModel] = frozenset({"agent_runtime", "timeboxed_outcome"})
-"""The two execution models that have discrete runs (seed, "Runs")."""
+"""The two execution models that have discrete runs; the other four are continuous."""
 
 MAX_OPEN_RUNS = 20_000
 """Open runs a line may have at once (contract 3)."""

@@ -1,1 +1,1 @@
-"""Machinery that keeps views: the contract and the projector."""
+"""Machinery that keeps views: the contract, the projector, rebuilding and verifying."""

@@ -6,10 +6,11 @@ A stored event is (stream id, version, topic, state). The topic is the event cla
 
 An event's shape changes in one of two ways. A new field gets a default, and old bytes decode as
 they are. Anything else gets a new class with the next version in its topic; the old class then
-stays in ``DECODED`` with an upcaster that turns it into the new one, so that folds see one shape.
+stays in ``EVENTS``, and ``decode`` has to turn it into the new one (an upcaster), so that folds see
+one shape. So far no event has needed that.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
@@ -55,11 +56,11 @@ class _State(msgspec.Struct, Generic[B], frozen=True, omit_defaults=True, kw_onl
 class EnvelopeMapper(Mapper[str]):
     """The library's mapper, over ``Recorded`` envelopes."""
 
-    def __init__(self, decoded: Sequence[type[Event]] = EVENTS) -> None:
+    def __init__(self) -> None:
         self._encode = msgspec.json.Encoder().encode
         self._decode: dict[str, Callable[[bytes], _State[Any]]] = {
             cls.TOPIC: msgspec.json.Decoder(_State[cls]).decode  # type: ignore[valid-type]
-            for cls in decoded
+            for cls in EVENTS
         }
 
     def to_stored_event(self, domain_event: Any) -> StoredEvent:
