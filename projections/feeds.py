@@ -19,7 +19,7 @@ _ENTRY = """'{"id":"AUD-' || e.number || '",' || e.audited || ',' || e.told || '
 
 # How far feeds go: not beyond any view that is alive, so that what is read after an event has been
 # heard of shows it. A stopped view holds nothing back; where the feed's own is stopped, it ends.
-_FEED_POSITION = """
+FEED_POSITION = """
 SELECT min(position) AS position FROM ledger.projection
 WHERE name = 'event' OR stopped_at IS NULL
 """
@@ -128,9 +128,9 @@ ORDER BY position{{way}} LIMIT %(limit)s
 # All that feeds carry after a position, with what a stream is chosen by.
 TAIL = f"""
 SELECT p.position, page.*
-FROM ({_FEED_POSITION}) AS p
+FROM ({FEED_POSITION}) AS p
 LEFT JOIN LATERAL (
-    SELECT e.position AS at, e.organization_id, e.workspace_id, e.line_id, e.type, e.number,
+    SELECT e.position AS at, e.organization_id, e.workspace_id, e.line_id, e.type,
         '{{' || {ENVELOPE} || '}}' AS item
     FROM ledger.event AS e
     WHERE e.in_feed AND e.position > %(after)s AND e.position <= p.position
@@ -139,12 +139,10 @@ LEFT JOIN LATERAL (
 ORDER BY page.at
 """
 
-FEED_POSITION = _FEED_POSITION
-
 # Where feeds end, and the number of the event there.
 PRESENT = f"""
 SELECT p.position, e.number
-FROM ({_FEED_POSITION}) AS p LEFT JOIN ledger.event AS e ON e.position = p.position
+FROM ({FEED_POSITION}) AS p LEFT JOIN ledger.event AS e ON e.position = p.position
 """
 
 _ONE = """
@@ -169,7 +167,7 @@ def feed_statement(filters: frozenset[str], backwards: bool = False) -> str:
         rows = _walk_types(_TYPES, item, filters, "e.in_feed", backwards)
     else:
         rows = _walk(item, filters, "e.in_feed", backwards)
-    return _PAGE.format(position=_FEED_POSITION, rows=rows, way=_way(backwards))
+    return _PAGE.format(position=FEED_POSITION, rows=rows, way=_way(backwards))
 
 
 @cache

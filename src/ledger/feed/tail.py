@@ -226,7 +226,7 @@ class Tail:
         rows = await self._fetch(None, feeds.TAIL, {"after": self._position, "limit": _BATCH})
         told = [
             Told(at, organization, workspace, line, type_, message(item))
-            for _, at, organization, workspace, line, type_, _, item in rows
+            for _, at, organization, workspace, line, type_, item in rows
             if at is not None
         ]
         is_full = len(told) == _BATCH

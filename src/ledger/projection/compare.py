@@ -28,12 +28,12 @@ class Difference(NamedTuple):
 
 # Every row that is on one side only, or not the same on both; and when its event was recorded.
 _DIFFERENCES = """
-SELECT {key}, live.{first} IS NULL, shadow.{first} IS NULL,
+SELECT {key}, live.position IS NULL, shadow.position IS NULL,
     ARRAY_REMOVE(ARRAY[{columns}], NULL),
     COALESCE(shadow.position, live.position),
     (SELECT recorded_at FROM ledger.ledger_events
      WHERE notification_id = COALESCE(shadow.position, live.position))
-FROM {live} AS live FULL JOIN {shadow} AS shadow USING ({names})
+FROM {live} AS live FULL JOIN {shadow} AS shadow USING ({key})
 WHERE ({live_row}) IS DISTINCT FROM ({shadow_row})
 ORDER BY COALESCE(shadow.position, live.position)
 """
@@ -117,8 +117,6 @@ def _statement(table: Table, live: int, shadow: int) -> bytes:
     differing = [f"CASE WHEN live.{c} IS DISTINCT FROM shadow.{c} THEN '{c}' END" for c in others]
     return _DIFFERENCES.format(
         key=", ".join(table.key),
-        names=", ".join(table.key),
-        first="position",
         columns=", ".join(differing) or "NULL::text",
         live=table_of(table, live),
         shadow=table_of(table, shadow),

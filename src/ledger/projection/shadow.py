@@ -8,7 +8,7 @@ dead one left behind is dropped by whoever comes next.
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from eventsourcing.persistence import MapperDeserialisationError
@@ -48,7 +48,7 @@ _NEAR = 2000
 Progress = Callable[[int, int], None]
 """Called with the position reached and the one to be reached."""
 
-_LIVE = "SELECT version, generation, position, stopped_at FROM ledger.projection WHERE name = %s"
+_LIVE = "SELECT version, generation, position FROM ledger.projection WHERE name = %s"
 _HOLD = _LIVE + " FOR UPDATE"
 _HEAD = "SELECT COALESCE(max(notification_id), 0) FROM ledger.ledger_events"
 
@@ -63,14 +63,12 @@ class CannotBuild(Exception):
     """A view cannot be built; the message says why in one line."""
 
 
-class Live:
+class Live(NamedTuple):
     """Where a view stands."""
 
-    def __init__(self, version: int, generation: int, position: int, stopped: bool) -> None:
-        self.version = version
-        self.generation = generation
-        self.position = position
-        self.stopped = stopped
+    version: int
+    generation: int
+    position: int
 
 
 class Shadow:
@@ -97,7 +95,7 @@ class Shadow:
         """Where the live view stands now."""
         row = self.connection.execute(_LIVE, (self.projection.name,)).fetchone()
         assert row is not None
-        return Live(row[0], row[1], row[2], row[3] is not None)
+        return Live(*row)
 
     def head(self) -> int:
         """The log's last position."""
@@ -141,7 +139,7 @@ class Shadow:
             held.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'".encode())
             row = held.execute(_HOLD, (self.projection.name,)).fetchone()
             assert row is not None
-            yield held, Live(row[0], row[1], row[2], row[3] is not None)
+            yield held, Live(*row)
 
     def _decode(self, rows: Sequence[Any]) -> list[Recorded]:
         try:
