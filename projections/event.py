@@ -12,17 +12,14 @@ from typing import Any
 
 import msgspec
 
-from ledger.domain.api_key import API_KEY_EVENTS
-from ledger.domain.endpoint import ENDPOINT_EVENTS
 from ledger.domain.execution import Execution
-from ledger.domain.execution_events import EXECUTION_EVENTS, Activated, HealthSignalReported
+from ledger.domain.execution_events import Activated, HealthSignalReported
 from ledger.domain.recorded import Recorded
-from ledger.domain.refusals import REFUSAL_EVENTS
-from ledger.domain.run import RUN_EVENTS
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation
 from ledger.projection.rendering import members, time_text
+from ledger.store.codec import EVENTS
 from ledger.store.pipeline import Rows
 from projections import line
 from projections.audited import entry_of
@@ -79,9 +76,7 @@ class EventView:
     name = "event"
     version = 4
     tables: tuple[Table, ...] = (EVENT, LINE)
-    events = frozenset(
-        (*EXECUTION_EVENTS, *RUN_EVENTS, *API_KEY_EVENTS, *ENDPOINT_EVENTS, *REFUSAL_EVENTS)
-    )
+    events = frozenset(EVENTS)
 
     def __init__(self) -> None:
         self._lines: Folds[str, Standing] = Folds(
