@@ -8,10 +8,9 @@ Help and usage errors come at once: nothing is loaded here that only a command's
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from typing import get_args
 
 from ledger import __version__
-from ledger.domain.api_key import Permission
+from ledger.domain.api_key import SINGLE_PERMISSIONS
 from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
 
 
@@ -73,7 +72,7 @@ def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--permission",
         nargs="+",
         action="extend",
-        choices=[p for p in get_args(Permission) if p != "admin"],
+        choices=SINGLE_PERMISSIONS,
         metavar="P",
         help="may be repeated and takes several",
     )

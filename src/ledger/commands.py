@@ -24,7 +24,7 @@ from ledger.application.writer import Outcomes, Writer
 from ledger.bootstrap.database import ConfigurationError
 from ledger.bootstrap.writing import utc_now, writing
 from ledger.demo import PRIMARY_ORGANIZATION, story
-from ledger.domain.api_key import Permission
+from ledger.domain.api_key import SINGLE_PERMISSIONS
 from ledger.domain.errors import LedgerError
 from ledger.domain.values import parse_instant
 from ledger.key_commands import make_key
@@ -42,15 +42,6 @@ _HELD = """
 SELECT count(*) FILTER (WHERE originator_id ~ '^(LIN|RUN)-'), max(recorded_at)
 FROM ledger.ledger_events
 """
-
-_ALL_PERMISSIONS: tuple[Permission, ...] = (
-    "read",
-    "write",
-    "service_lines:manage",
-    "webhooks:manage",
-    "audit:read",
-    "runs:erase",
-)
 
 
 def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -> int:
@@ -151,7 +142,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
             name="demo",
             organization_id=PRIMARY_ORGANIZATION,
             workspace_id=None,
-            permissions=_ALL_PERMISSIONS,
+            permissions=SINGLE_PERMISSIONS,
         )
     print(f"Token: {token}")
     print(f"Page:  {_ADDRESS}/ (while `ledger serve` runs; with --port, on that port)")

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, get_args, get_origin
 from urllib.parse import parse_qsl
 
-import psycopg
 from fastapi import Header, Request, Response
 from fastapi import params as fastapi_params
 from fastapi.routing import APIRoute
@@ -22,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from ledger.api.authentication import Authenticated, authenticate
 from ledger.api.headers import header
-from ledger.api.problems import UNBUILT, as_refusal, problem
+from ledger.api.problems import REFUSALS, as_refusal, problem
 from ledger.api.writing import TurnsDown, turn_down
 from ledger.application.facts import pointers
 from ledger.application.principal import Principal
@@ -31,9 +30,6 @@ from ledger.domain.errors import Invalid, LedgerError, Refused
 _Filler = Callable[[Request], Any]
 
 _LARGEST = 2**63 - 1
-
-REFUSALS = (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBUILT)
-"""What an endpoint may raise, and a route has an answer to."""
 
 MinPosition = Annotated[
     int | None,

@@ -41,6 +41,10 @@ STATUS: dict[str, tuple[int, str]] = {
 UNBUILT = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
 """What the database says while a view has not yet, or not yet again, the tables we read."""
 
+REFUSALS = (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBUILT)
+"""What a route may raise, and there is an answer to. The door's own errors (no connection in time,
+too many waiting) are operational ones too."""
+
 _RETRY_AFTER = {"behind": "1", "unavailable": "2"}
 
 
@@ -177,6 +181,5 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_error)
-    # The door's own errors (no connection in time, too many waiting) are operational ones too.
-    for kind in (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBUILT):
+    for kind in REFUSALS:
         app.add_exception_handler(kind, refusal)

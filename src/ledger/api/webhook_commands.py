@@ -36,7 +36,6 @@ from ledger.domain.values import (
 from ledger.feed.signing import create_secret
 from ledger.feed.target import ForbiddenTarget
 
-CREATE = "webhook.create"
 UNKNOWN = "No such webhook endpoint."
 
 

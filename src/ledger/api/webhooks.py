@@ -41,6 +41,7 @@ from ledger.api.replies import answer, page
 from ledger.api.webhook_commands import UNKNOWN
 from ledger.api.writing import read_command, records_refusals, refused_command
 from ledger.application.webhooks import (
+    CreateEndpoint,
     DeleteEndpoint,
     RecoverEndpoint,
     RotateSecret,
@@ -87,7 +88,7 @@ class DeliveriesQuery(Present, Page):
     responses={201: {"model": models.WebhookSecretAnswer}, **WRITE_ERRORS},
     openapi_extra=_RIGHT | IDEMPOTENT | body_of(models.NewWebhook),
 )
-@records_refusals(refused_command(commands.CREATE))
+@records_refusals(refused_command(CreateEndpoint.action))
 async def create_webhook(
     request: Request, principal: Authenticated, _: Annotated[NoParameters, QueryParameters()]
 ) -> Response:

@@ -56,6 +56,8 @@ def open_secret(vault: Vault, endpoint_id: str, sealed: bytes) -> str:
 class CreateEndpoint(OwnCommand):
     """Set up an endpoint for an organization or one of its workspaces."""
 
+    action = "webhook.create"
+
     def __init__(
         self,
         principal: Principal,
@@ -80,7 +82,7 @@ class CreateEndpoint(OwnCommand):
         tenant = None
         if self._organization_id is not None:
             tenant = self._organization_id, self._workspace_id
-        return About("webhook.create", tenant=tenant)
+        return About(self.action, tenant=tenant)
 
     def decide(self, unit: Unit) -> Receipt:
         """Raises Forbidden for another tenant, Invalid, or InvalidState where there are many."""

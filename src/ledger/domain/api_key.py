@@ -1,7 +1,7 @@
 """API key: a credential's life. The secret itself is never in the log, only its hash."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -11,6 +11,9 @@ from ledger.domain.recorded import Event, Recorded
 Permission = Literal[
     "read", "write", "service_lines:manage", "webhooks:manage", "audit:read", "runs:erase", "admin"
 ]
+
+SINGLE_PERMISSIONS: tuple[Permission, ...] = tuple(p for p in get_args(Permission) if p != "admin")
+"""Those that are given one by one; ``admin`` is all of them, everywhere."""
 
 
 class ApiKeyCreated(Event, frozen=True, kw_only=True):

@@ -2,17 +2,15 @@
 
 from typing import Annotated
 
-import psycopg
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.authentication import Authenticated, Unauthorized
 from ledger.api.lean import NoParameters, needs, parse_query
-from ledger.api.problems import as_refusal
+from ledger.api.problems import REFUSALS, as_refusal
 from ledger.api.reading import services_of
 from ledger.api.writing import read_capped
-from ledger.domain.errors import LedgerError
 from ledger.web import session
 from ledger.web.pages import HOME, PageRoute, go, home_of, own_page, read_form, refusal_page, show
 
@@ -70,7 +68,7 @@ async def sign_in(request: Request) -> Response:
     except Unauthorized:
         said = "This token is not known, or was revoked. It begins with elk_ and is pasted whole."
         return refusal_page(request, Unauthorized(said), next=target)
-    except (LedgerError, psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except REFUSALS as error:
         return refusal_page(request, as_refusal(error))
     response = go(target or home_of(principal))
     session.keep(request, response, session.begin(request, token))

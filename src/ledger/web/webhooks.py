@@ -21,6 +21,7 @@ from ledger.api.reading import Present, services_of
 from ledger.api.writing import records_refusals, refused_command
 from ledger.application.principal import Principal
 from ledger.application.webhooks import (
+    CreateEndpoint,
     DeleteEndpoint,
     RecoverEndpoint,
     RotateSecret,
@@ -124,7 +125,7 @@ async def _list(
 
 
 @router.post("", openapi_extra=_RIGHT)
-@records_refusals(refused_command(commands.CREATE))
+@records_refusals(refused_command(CreateEndpoint.action))
 async def add_webhook(request: Request, principal: Authenticated, _: Nothing) -> Response:
     """Set an endpoint up; its secret is in this answer."""
     form = await read_form(request, NewForm)
