@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ledger.application.command import Outcome, Receipt
-from ledger.application.facts import Fact, Rejected
+from ledger.application.facts import Fact, Rejected, full_detail
 from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import command_of
 from ledger.application.sweeper import sweepers_kept_away
@@ -115,8 +115,7 @@ def _kind(outcome: Outcome) -> str:
 
 
 def _refusal(error: LedgerError, parsed: Fact | Rejected) -> str:
-    places = "".join(f" {p or 'fact'}: {s}." for p, s in getattr(error, "errors", ()))
-    return f"{error.code} ({parsed.id!a}) {error.detail}{places}"
+    return f"{error.code} ({parsed.id!a}) {full_detail(error)}"
 
 
 def load_demo(settings: Settings, conninfo: str) -> int:

@@ -165,11 +165,11 @@ def _item(index: int, sent: Fact | Rejected, outcome: Outcome | LedgerError) -> 
         item["event_ids"] = outcome.event_ids
         item["position"] = outcome.position
     else:
-        detail = outcome.detail
-        errors = getattr(outcome, "errors", ())
-        if errors:
-            detail += "".join(f" {pointer or 'fact'}: {sentence}." for pointer, sentence in errors)
-        item["error"] = {"status": status_of(outcome), "code": outcome.code, "detail": detail}
+        item["error"] = {
+            "status": status_of(outcome),
+            "code": outcome.code,
+            "detail": parsing.full_detail(outcome),
+        }
     return item
 
 

@@ -23,7 +23,7 @@ from ledger.application.fact_types import (
     FactType,
     ServiceLineActivated,
 )
-from ledger.domain.errors import Invalid, Refused, TooLarge
+from ledger.domain.errors import Invalid, LedgerError, Refused, TooLarge
 from ledger.domain.recorded import Actor
 from ledger.domain.values import (
     LINE_ID,
@@ -330,6 +330,12 @@ def pointers(error: ValidationError, prefix: str) -> tuple[tuple[str, str], ...]
             place, sentence = place[:-1], "has a field that is not known"
         faults.append(("".join([prefix, *(f"/{_escaped(part)}" for part in place)]), sentence))
     return tuple(faults)
+
+
+def full_detail(error: LedgerError) -> str:
+    """Why a fact is refused, each wrong place included, where all of it has to be one text."""
+    places = error.errors if isinstance(error, Invalid) else ()
+    return error.detail + "".join(f" {place or 'fact'}: {sentence}." for place, sentence in places)
 
 
 def _escaped(part: int | str) -> str:
