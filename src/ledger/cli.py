@@ -74,7 +74,7 @@ def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         action="extend",
         choices=SINGLE_PERMISSIONS,
         metavar="P",
-        help="may be repeated and takes several",
+        help=f"may be repeated and takes several: {', '.join(SINGLE_PERMISSIONS)}",
     )
     create.add_argument("--admin", action="store_true", help="everything, everywhere")
     create.set_defaults(action="keys create", check=_fitting(create))
