@@ -32,6 +32,7 @@ from pydantic import BaseModel
 
 HERE = Path(__file__).resolve().parent
 SMALL = 100  # bytes: the size that `app` always has a route for
+READY_WITHIN = 60.0  # seconds
 CONSTANT = b'{"data":{"outcome":"recorded"}}'
 
 Message = MutableMapping[str, Any]
@@ -104,11 +105,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until_ready(
-    url: str, server: "subprocess.Popen[bytes]", log: Path, seconds: float = 60
-) -> None:
+def wait_until_ready(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
     """Wait for 200 from `url`; raise, with the end of the log, when that does not come."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + READY_WITHIN
     while time.monotonic() < deadline:
         with (
             contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError),

@@ -169,10 +169,10 @@ def past(bench: Bench) -> Iterator[Row]:
     """Pages as they were in the middle of the log, beside the live ones."""
     asker, client = bench.asker, Client(bench.product)
 
-    def ids(ask: Ask) -> list[str]:
+    def states(ask: Ask) -> list[str]:
         return [line["state"] for line in json.loads(client.get(ask.path)[1])["data"]]
 
-    if not any(map(ids, asker.past_pages(20))):
+    if not any(map(states, asker.past_pages(20))):
         raise UnmeasuredError("the pages of then are empty")
     ours, limit = interleave(
         bench.rounds,

@@ -58,11 +58,10 @@ class Dispatcher:
         schedule: Schedule,
         clock: Callable[[], datetime],
         most_in_flight: int = MOST_IN_FLIGHT,
-        chance: Callable[[], float] = random.random,
     ) -> None:
         self._conninfo, self._submit, self._open_secret = conninfo, submit, open_secret
         self._make_sender, self._schedule, self._clock = sender, schedule, clock
-        self._most_in_flight, self._chance = most_in_flight, chance
+        self._most_in_flight = most_in_flight
         self._loop: asyncio.AbstractEventLoop
         self._wake = asyncio.Event()
         self._stopping = False
@@ -266,7 +265,7 @@ class _Lead:
                 self._begin(self._send(claimed))
 
     def _judge(self, claimed: Claimed, attempt: Attempt, now: datetime) -> Verdict:
-        return verdict.judge(claimed, attempt, self._of._schedule, now, self._of._chance())
+        return verdict.judge(claimed, attempt, self._of._schedule, now, random.random())
 
     def _failing(self, verdicts: Sequence[tuple[Verdict, Attempt]]) -> dict[str, datetime | None]:
         """Since when endpoints fail, where that has changed."""

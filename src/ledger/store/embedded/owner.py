@@ -221,10 +221,9 @@ def running(
     *,
     purpose: str,
     announce: Announce = print,
-    settings: Mapping[str, str] = _NO_SETTINGS,
 ) -> Iterator[EmbeddedPostgres | AttachedPostgres]:
     """A running server for a short command: its own, or that of the process that owns one."""
-    server = EmbeddedPostgres(data_dir, purpose=purpose, announce=announce, settings=settings)
+    server = EmbeddedPostgres(data_dir, purpose=purpose, announce=announce)
     users = server.own_or_attach()
     if users is not None:
         with users:
