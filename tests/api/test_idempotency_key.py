@@ -11,7 +11,10 @@ import httpx
 import psycopg
 import pytest
 
+from ledger.api.problems import STATUS
+from ledger.application.idempotency import LASTING
 from ledger.bootstrap.api import create_api
+from ledger.domain.errors import IdempotencyKeyReused, Refused
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.projection.test_stopped_views import degraded
@@ -36,6 +39,20 @@ def send(edge: Edge, line: str, key: str, action: str = "pause", **more: Any) ->
         more["json"] = REASON
     headers = [*more.pop("headers", {}).items(), ("idempotency-key", key)]
     return edge.post(f"/v1/execution/{line}/{action}", token, headers=headers, **more)
+
+
+def kinds(of: type[Refused]) -> Iterator[type[Refused]]:
+    """A class of refusals and all below it."""
+    yield of
+    for kind in of.__subclasses__():
+        yield from kinds(kind)
+
+
+def test_every_409_and_422_is_among_the_refusals_that_are_replayed() -> None:
+    found = {kind for kind in kinds(Refused) if kind is not Refused}
+    lasting = {kind for kind in found if STATUS[kind.code][0] in (409, 422)}
+    # About the key itself: the outcome under it is another request's.
+    assert set(LASTING) == lasting - {IdempotencyKeyReused}
 
 
 def replayed(answer: httpx.Response) -> bool:

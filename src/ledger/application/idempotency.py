@@ -17,15 +17,16 @@ from ledger.store.vault import Vault
 
 KEPT_FOR = timedelta(hours=24)
 
-_LASTING: tuple[type[Refused], ...] = (
+LASTING: tuple[type[Refused], ...] = (
     errors.Invalid,
     errors.RunsNotSupported,
     errors.InvalidState,
     errors.FactConflict,
 )
-"""Refusals that are replayed (409 and 422); 403 and 404 are judged anew."""
+"""Refusals that are replayed, each by its own class: all of 409 and 422; 403 and 404 are judged
+anew."""
 
-_BY_CODE = {kind.code: kind for kind in _LASTING}
+_BY_CODE = {kind.code: kind for kind in LASTING}
 
 
 class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -68,7 +69,7 @@ class Outcomes:
         """Keep an outcome, if it is one that is replayed."""
         if isinstance(outcome, Receipt):
             kept = _Kept(receipt=outcome)
-        elif isinstance(outcome, _LASTING):
+        elif isinstance(outcome, LASTING):
             places = outcome.errors if isinstance(outcome, Invalid) else ()
             kept = _Kept(code=outcome.code, detail=outcome.detail, errors=places)
         else:
