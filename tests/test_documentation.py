@@ -2,12 +2,25 @@
 
 import tomllib
 from pathlib import Path
+from typing import Any, get_args
 
+import pytest
 from fastapi.routing import APIRoute
 
 from ledger.api.app import ROUTED
 from ledger.application.fact_types import ALIASES, FACT_TYPES
 from ledger.domain.api_key import Permission
+from ledger.domain.health import SignalName, SignalStatus
+from ledger.domain.values import (
+    ActorType,
+    Cause,
+    ExecutionModel,
+    HoldName,
+    ProductLine,
+    RunStatus,
+    State,
+    TriggerType,
+)
 from ledger.settings import Settings
 from ledger.store.codec import EVENTS
 from projections import projections
@@ -52,6 +65,26 @@ def test_every_route_is_in_the_readme_and_says_what_it_is_for() -> None:
 def test_every_permission_is_in_the_readme() -> None:
     for permission in Permission.__args__:  # type: ignore[attr-defined]
         assert f"`{permission}`" in README
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ProductLine,
+        ExecutionModel,
+        State,
+        Cause,
+        RunStatus,
+        HoldName,
+        SignalName,
+        SignalStatus,
+        ActorType,
+        TriggerType,
+    ],
+)
+def test_every_word_that_a_fact_or_an_answer_may_have_is_in_the_readme(words: Any) -> None:
+    for word in get_args(words):
+        assert f"`{word}`" in README
 
 
 def test_every_event_says_in_a_sentence_what_happened() -> None:
