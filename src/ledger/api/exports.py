@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from ledger.api.audit import AuditFilters, audit_filters
 from ledger.api.authentication import Authenticated, Unauthorized
 from ledger.api.documentation import READ_ERRORS
-from ledger.api.feeds import Chosen, feed_filters, position_in, walk_from
+from ledger.api.feeds import EventFilters, feed_filters, position_in, walk_from
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.problems import Behind
 from ledger.api.reading import (
@@ -155,7 +155,7 @@ class ExportQuery(Present, AuditFilters, RangeParameters):
     cursor: str | None = None
 
 
-class EventsExportQuery(Present, Chosen, RangeParameters):
+class EventsExportQuery(Present, EventFilters, RangeParameters):
     """The feed's export's parameters."""
 
     format: Literal["jsonl"] = "jsonl"

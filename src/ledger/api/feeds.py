@@ -54,7 +54,7 @@ AfterEvent = Annotated[
 ]
 
 
-class Chosen(BaseModel):
+class EventFilters(BaseModel):
     """Which events."""
 
     organization_id: Identifier = None
@@ -76,7 +76,7 @@ class Chosen(BaseModel):
         return {name: value for name, value in chosen.items() if value is not None}
 
 
-class FeedQuery(Present, Chosen, RangeParameters, Page):
+class FeedQuery(Present, EventFilters, RangeParameters, Page):
     """The feed's parameters."""
 
 
@@ -119,7 +119,9 @@ async def events_page(
     )
 
 
-def feed_filters(chosen: Chosen, stretch: RangeParameters, principal: Principal) -> dict[str, Any]:
+def feed_filters(
+    chosen: EventFilters, stretch: RangeParameters, principal: Principal
+) -> dict[str, Any]:
     """All filters of a statement, the credential's own among them."""
     return tenant_filters(principal) | chosen.chosen() | time_filters(stretch)
 

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import refusals
 from ledger.api.event_types import EVENT
-from ledger.api.feeds import Chosen, position_in
+from ledger.api.feeds import EventFilters, position_in
 from ledger.api.lean import LeanRoute, needs
 from ledger.api.reading import Present, services_of, tenant_filters
 from ledger.domain.errors import Invalid
@@ -64,7 +64,7 @@ _MESSAGES: dict[str, Any] = {
 }
 
 
-class StreamQuery(Present, Chosen):
+class StreamQuery(Present, EventFilters):
     """The stream's parameters."""
 
 

@@ -50,7 +50,7 @@ async def show_events(
         given=given,
         given_limit=None if query.limit == ROWS else query.limit,
         chips=chips(request, given),
-        stream=stream_address(principal, chosen, tuple(feeds.Chosen.model_fields)),
+        stream=stream_address(principal, chosen, tuple(feeds.EventFilters.model_fields)),
         types=tuple(TYPES),
         summary=summary,
     )
@@ -58,7 +58,7 @@ async def show_events(
 
 def _chosen(query: EventsQuery) -> dict[str, Any]:
     """The filters as addresses have them."""
-    chosen = {name: getattr(query, name) for name in feeds.Chosen.model_fields}
+    chosen = {name: getattr(query, name) for name in feeds.EventFilters.model_fields}
     return chosen | {"from": query.from_, "to": query.to}
 
 
