@@ -201,6 +201,15 @@ def test_no_operation_says_it_takes_what_it_does_not(document: dict[str, Any]) -
     }  # fmt: skip
 
 
+def test_every_parameter_is_described(document: dict[str, Any]) -> None:
+    assert [
+        (method, path, parameter["name"])
+        for path, method, operation in operations(document)
+        for parameter in operation.get("parameters", [])
+        if not parameter.get("description")
+    ] == []
+
+
 # The service against its document.
 
 

@@ -11,7 +11,7 @@ from ledger.api.authentication import Authenticated
 from ledger.api.documentation import READ_ERRORS
 from ledger.api.feeds import Identifier, feed_page, position_in, time_filters
 from ledger.api.lean import LeanRoute, MinPosition, needs
-from ledger.api.reading import Page, Present, RangeParameters, Read, split, tenant_filters
+from ledger.api.reading import OR, Page, Present, RangeParameters, Read, split, tenant_filters
 from ledger.application.principal import Principal
 from ledger.domain.values import AUDIT_ID, ActorType
 from projections import feeds
@@ -25,14 +25,16 @@ _VIEW = frozenset({"event"})
 class AuditFilters(BaseModel):
     """Which entries."""
 
-    organization_id: Annotated[str, Field(min_length=1, max_length=200)]
+    organization_id: Annotated[
+        str, Field(min_length=1, max_length=200, description="Whose log; always required.")
+    ]
     workspace_id: Identifier = None
     actor_id: Identifier = None
-    actor_type: ActorType | None = None
-    action: Annotated[
-        str | None, Field(min_length=1, max_length=2000, description="A comma means or.")
+    actor_type: Annotated[ActorType | None, Field(description="What kind of actor.")] = None
+    action: Annotated[str | None, Field(min_length=1, max_length=2000, description=OR)] = None
+    outcome: Annotated[
+        Literal["succeeded", "refused"] | None, Field(description="What became of it.")
     ] = None
-    outcome: Literal["succeeded", "refused"] | None = None
     after: Annotated[
         str | None,
         Field(
@@ -74,7 +76,10 @@ async def list_audit_entries(
     query: Annotated[AuditQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """One entry for each fact, command and management act, the refused ones too, in log order."""
+    """One entry for each fact, command and management act, the refused ones too, in log order.
+
+    `from` and `to` are by `recorded_at`.
+    """
     return await entries_page(request, principal, query, min_position)
 
 

@@ -21,6 +21,7 @@ from ledger.api.documentation import (
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
 from ledger.api.problems import Behind, InvalidCursor
 from ledger.api.reading import (
+    OR,
     PageQuery,
     Query,
     Read,
@@ -64,15 +65,22 @@ router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanR
 _VIEW = frozenset({"execution"})
 
 
+_Names = Annotated[str | None, Field(min_length=1, max_length=2000, description=OR)]
+
+
 class Filters(Query):
     """Which lines; a comma means or."""
 
-    workspace_id: Annotated[str | None, Field(min_length=1, max_length=2000)] = None
-    state: Annotated[str | None, Field(pattern=any_of(STATES))] = None
-    execution_model: Annotated[str | None, Field(pattern=any_of(EXECUTION_MODELS))] = None
-    product_line: Annotated[str | None, Field(pattern=any_of(PRODUCT_LINES))] = None
-    project_tag: Annotated[str | None, Field(min_length=1, max_length=2000)] = None
-    blocked_cause: Annotated[str | None, Field(pattern=any_of(CAUSES))] = None
+    workspace_id: _Names = None
+    state: Annotated[str | None, Field(pattern=any_of(STATES), description=OR)] = None
+    execution_model: Annotated[
+        str | None, Field(pattern=any_of(EXECUTION_MODELS), description=OR)
+    ] = None
+    product_line: Annotated[str | None, Field(pattern=any_of(PRODUCT_LINES), description=OR)] = None
+    project_tag: _Names = None
+    blocked_cause: Annotated[
+        str | None, Field(pattern=any_of(CAUSES), description=f"The cause of an open blocker. {OR}")
+    ] = None
 
     def chosen(self) -> dict[str, list[str]]:
         """The filters that were given, each as its words."""

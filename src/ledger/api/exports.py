@@ -17,6 +17,7 @@ import psycopg
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from fastapi.responses import StreamingResponse
+from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.audit import AuditFilters, audit_filters
@@ -26,6 +27,7 @@ from ledger.api.feeds import EventFilters, feed_filters, position_in, walk_from
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.problems import Behind
 from ledger.api.reading import (
+    Cursor,
     Present,
     RangeParameters,
     Read,
@@ -151,8 +153,10 @@ _FORMATS: dict[str, tuple[str, Render, bytes]] = {
 class ExportQuery(Present, AuditFilters, RangeParameters):
     """The audit log's export's parameters."""
 
-    format: Literal["jsonl", "csv"] = "jsonl"
-    cursor: str | None = None
+    format: Annotated[
+        Literal["jsonl", "csv"], Field(description="JSON objects, one a line, or a table.")
+    ] = "jsonl"
+    cursor: Cursor = None
 
 
 class EventsExportQuery(Present, EventFilters, RangeParameters):

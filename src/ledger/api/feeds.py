@@ -14,6 +14,7 @@ from ledger.api.documentation import FEED_ERRORS, READ_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
+    OR,
     Page,
     Present,
     RangeParameters,
@@ -43,7 +44,9 @@ BEYOND = 2**63 - 1
 Statement = Callable[[frozenset[str], bool], str]
 """A walk's statement by its filters, and whether it goes backwards."""
 
-Identifier = Annotated[str | None, Field(min_length=1, max_length=200)]
+Identifier = Annotated[
+    str | None, Field(min_length=1, max_length=200, description="One id, not several.")
+]
 AfterEvent = Annotated[
     str | None,
     Field(
@@ -60,9 +63,7 @@ class EventFilters(BaseModel):
     organization_id: Identifier = None
     workspace_id: Identifier = None
     service_line_id: Identifier = None
-    type: Annotated[
-        str | None, Field(pattern=any_of(tuple(TYPES)), description="A comma means or.")
-    ] = None
+    type: Annotated[str | None, Field(pattern=any_of(tuple(TYPES)), description=OR)] = None
     after: AfterEvent = None
 
     def chosen(self) -> dict[str, Any]:
@@ -97,7 +98,10 @@ async def list_events(
     query: Annotated[FeedQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """Published events in log order. Go on with `cursor`; an empty page repeats the one sent."""
+    """Published events in log order, `from` and `to` by `recorded_at`.
+
+    Go on with `cursor`; an empty page repeats the one sent.
+    """
     return await events_page(request, principal, query, min_position)
 
 

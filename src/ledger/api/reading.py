@@ -62,6 +62,15 @@ AsOf = Annotated[
 ]
 
 
+OR = "A comma means or."
+"""What the document says of a parameter that ``split`` reads."""
+
+Cursor = Annotated[
+    str | None,
+    Field(description="Go on after a page: its `meta.cursor`, under the same filters."),
+]
+
+
 class Present(BaseModel):
     """The parameters of a route that only knows the present; an unknown one is refused."""
 
@@ -94,8 +103,10 @@ def _digits(value: Any) -> Any:
 class Page(BaseModel):
     """The parameters of a list."""
 
-    cursor: str | None = None
-    limit: Annotated[int, Field(ge=1, le=100), BeforeValidator(_digits)] = 25
+    cursor: Cursor = None
+    limit: Annotated[
+        int, Field(ge=1, le=100, description="How many at most."), BeforeValidator(_digits)
+    ] = 25
 
 
 class PageQuery(Query, Page):
@@ -105,8 +116,8 @@ class PageQuery(Query, Page):
 class RangeParameters(BaseModel):
     """A stretch of time: ``from`` is inclusive, ``to`` exclusive."""
 
-    from_: Annotated[Bound | None, Field(alias="from")] = None
-    to: Bound | None = None
+    from_: Annotated[Bound | None, Field(alias="from", description="The start, included.")] = None
+    to: Annotated[Bound | None, Field(description="The end, excluded.")] = None
 
     def bounds(self) -> tuple[datetime | None, datetime | None]:
         """Both ends. Raises Invalid where they are the wrong way round."""

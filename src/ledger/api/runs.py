@@ -16,6 +16,7 @@ from ledger.api.executions import AnyLineId, require_line_id
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
+    OR,
     PageQuery,
     Query,
     RangeParameters,
@@ -51,9 +52,9 @@ _VIEWS = frozenset({"execution", "run"})
 class RunsQuery(PageQuery, RangeParameters):
     """Which runs; a comma means or. ``from`` and ``to`` are by requested_at."""
 
-    status: Annotated[str | None, Field(pattern=any_of(RUN_STATUSES))] = None
+    status: Annotated[str | None, Field(pattern=any_of(RUN_STATUSES), description=OR)] = None
     triggered_by: Annotated[
-        str | None, Field(min_length=1, max_length=2000, description="Actor ids.")
+        str | None, Field(min_length=1, max_length=2000, description=f"Actor ids. {OR}")
     ] = None
 
     def chosen(self) -> dict[str, Any]:
@@ -81,7 +82,10 @@ async def list_runs(
     query: Annotated[RunsQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """The runs of an agent_runtime or timeboxed_outcome line, newest request first."""
+    """The runs of an agent_runtime or timeboxed_outcome line, newest request first.
+
+    `from` and `to` are by `requested_at`.
+    """
     return unless_known(request, await runs_page(request, principal, line_id, query, min_position))
 
 

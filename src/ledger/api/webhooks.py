@@ -21,11 +21,13 @@ from ledger.api.documentation import (
     STORY_ERRORS,
     WRITE_ERRORS,
     body_of,
+    refusals,
 )
 from ledger.api.feeds import BEYOND, Identifier, event_position
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
+    OR,
     Page,
     Present,
     Read,
@@ -75,10 +77,7 @@ class ListQuery(Present, Page):
 class DeliveriesQuery(Present, Page):
     """The deliveries' parameters."""
 
-    status: Annotated[
-        str | None,
-        Field(pattern=any_of(endpoints.STATUSES), description="A comma means or."),
-    ] = None
+    status: Annotated[str | None, Field(pattern=any_of(endpoints.STATUSES), description=OR)] = None
 
 
 @router.post(
@@ -186,7 +185,7 @@ async def update_webhook(
     "/{endpoint_id}",
     summary="Remove a webhook",
     status_code=204,
-    responses=WRITE_ERRORS,
+    responses=refusals(401, 403, 404, 422, 503),
     openapi_extra=_RIGHT,
 )
 @records_refusals(refused_command(DeleteEndpoint.action, "webhook", "endpoint_id"))
