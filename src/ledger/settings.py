@@ -7,7 +7,10 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _LONGEST_WAIT = 2_592_000
+"""Seconds, 30 days: what a schedule of deliveries takes."""
+
 _LONGEST_QUIET = 3_153_600_000
+"""Seconds, 100 years: what lies so long ago still has a date."""
 
 
 class Settings(BaseSettings):
