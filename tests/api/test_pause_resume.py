@@ -134,7 +134,8 @@ def test_another_content_type_is_a_415_and_a_large_body_a_413(edge: Edge) -> Non
         assert_problem(answer, 415, "unsupported_media_type")
     large = b'{"reason": "x"}' + b" " * 8 * 1024 * 1024
     answer = manage(edge, line, "pause", content=large, headers=PLAIN)
-    assert_problem(answer, 413, "too_large")
+    problem = assert_problem(answer, 413, "too_large")
+    assert problem["detail"] == "The body may have at most 64 KiB."
     assert edge.log() == before
 
 

@@ -64,12 +64,12 @@ async def read_capped(request: Request, limit: int) -> bytes:
     """The body. Raises TooLarge, as soon as that is known, above ``limit`` bytes."""
     length = header(request.scope, b"content-length") or b""
     if length.isdigit() and int(length[:19]) > limit:
-        raise TooLarge("The body is too large.")
+        raise TooLarge(f"The body may have at most {limit // 1024:,} KiB.")
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
         if size > limit:
-            raise TooLarge("The body is too large.")
+            raise TooLarge(f"The body may have at most {limit // 1024:,} KiB.")
         parts.append(part)
     return b"".join(parts)
 

@@ -81,7 +81,7 @@ class RunsNotSupported(Invalid):
 
 
 class TooLarge(Refused):
-    """A fact above 256 KiB, a batch above 1,000 items or a body above 8 MiB (contract 2)."""
+    """A fact, a batch or a body above its limit (contract 2; a command's body: 7)."""
 
     code = "too_large"
     audited = False
