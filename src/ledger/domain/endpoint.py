@@ -156,7 +156,9 @@ class Endpoint(msgspec.Struct):
     def rotate_secret(self, sealed: bytes, now: datetime) -> WebhookSecretRotated:
         """Replace the secret. Refused while too many sign already."""
         if len(self.signing(now)) >= MAX_SECRETS:
-            raise InvalidState("The secret was rotated too often within a day.")
+            raise InvalidState(
+                f"{MAX_SECRETS} secrets sign already; an old one stops 24 hours after its rotation."
+            )
         return WebhookSecretRotated(secret=sealed)
 
     def disable(self, reason: DisabledReason, url: str) -> WebhookDisabled:
