@@ -151,7 +151,7 @@ def _require_opening(recording: Recording, run: Run | None, execution: Execution
     if subject_id is not None:
         require_free(subject_id, recording.command.principal, recording.unit)
     if recording.unit.activity(execution.id).open_runs >= MAX_OPEN_RUNS:
-        raise InvalidState("The line has too many open runs.")
+        raise InvalidState(f"The line has {MAX_OPEN_RUNS:,} open runs, the most there may be.")
 
 
 def _begin(
