@@ -10,10 +10,8 @@ from ledger.application.carry_out import TellOmitted
 from ledger.application.idempotency import KEPT_FOR
 from ledger.application.periodic import Periodic
 from ledger.application.writer import Writer
+from ledger.store import locks
 from ledger.store.side_tables import DROP_EXPIRED, DUE_OMITTED
-
-_LEADER = 7_300_006
-"""Advisory lock of the housekeeping process."""
 
 _EVERY_SECONDS = 15.0
 _TELL_AFTER = timedelta(minutes=1)
@@ -28,7 +26,7 @@ class Housekeeper(Periodic):
     """``run_once`` gives the number of rows that were seen to."""
 
     def __init__(self, conninfo: str, writer: Writer, clock: Callable[[], datetime]) -> None:
-        super().__init__(conninfo, "housekeeper", _LEADER, _EVERY_SECONDS)
+        super().__init__(conninfo, "housekeeper", locks.HOUSEKEEPER, _EVERY_SECONDS)
         self._writer, self._clock = writer, clock
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:

@@ -15,10 +15,8 @@ from ledger.application.command import Receipt
 from ledger.application.commands import GoIdle
 from ledger.application.periodic import Periodic
 from ledger.application.writer import Writer
+from ledger.store import locks
 from projections import reading
-
-_LEADER = 7_300_003
-"""Advisory lock of the sweeping process."""
 
 _AT_ONCE = 500
 
@@ -27,7 +25,7 @@ _AT_ONCE = 500
 def sweepers_kept_away(conninfo: str) -> Iterator[None]:
     """No process sweeps meanwhile: for who records what was true at another time than now."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        connection.execute("SELECT pg_advisory_lock(%s)", (_LEADER,))
+        connection.execute("SELECT pg_advisory_lock(%s)", (locks.SWEEPER,))
         yield
 
 
@@ -42,7 +40,7 @@ class Sweeper(Periodic):
         idle_after: Callable[[str], timedelta],
         every_seconds: float,
     ) -> None:
-        super().__init__(conninfo, "sweeper", _LEADER, every_seconds)
+        super().__init__(conninfo, "sweeper", locks.SWEEPER, every_seconds)
         self._writer, self._clock, self._idle_after = writer, clock, idle_after
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:

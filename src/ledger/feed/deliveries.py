@@ -13,12 +13,10 @@ import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.feed.verdict import Claimed, Result
+from ledger.store import locks
 from ledger.store.arrays import array
 from projections import feeds
 from projections.webhook import Standing, decode_standing
-
-_LEADER = 7_300_007
-"""Advisory lock of the dispatching process."""
 
 KEPT_ATTEMPTS = 50
 """Attempts of a delivery that are kept, the latest ones: each recovery adds some."""
@@ -233,7 +231,9 @@ class Deliveries:
 
     async def lead(self) -> bool:
         """Try to become the one dispatcher, for as long as the connection lives."""
-        cursor = await self._connection.execute("SELECT pg_try_advisory_lock(%s)", (_LEADER,))
+        cursor = await self._connection.execute(
+            "SELECT pg_try_advisory_lock(%s)", (locks.DISPATCHER,)
+        )
         return await cursor.fetchone() == (True,)
 
     async def changed(self, seen: int) -> News:

@@ -21,17 +21,12 @@ from ledger.domain.recorded import Event, Recorded
 from ledger.projection.contract import Projection
 from ledger.projection.failures import is_passing
 from ledger.projection.generation import Generation, Writes, create_indexes, create_tables, expose
+from ledger.store import locks
 from ledger.store.append import StoredRow
 from ledger.store.binary import array
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.pipeline import Pipeline, Rows, Value, named
 from ledger.store.recorder import is_full, planned_once, read_log
-
-_LEADER = 7_300_002
-"""Advisory lock of the leading projector."""
-
-_REGISTRAR = 7_300_004
-"""Advisory lock of whoever creates the views' tables."""
 
 _BATCH = 2000
 """Events a round: enough to make SQL set-based, few enough to be seen at once."""
@@ -109,7 +104,7 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
     """
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         # Held to the commit: two processes that start at once create them one after the other.
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_REGISTRAR,))
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (locks.VIEW_TABLES,))
         known = {row[0] for row in connection.execute(_TRACKING).fetchall()}
         is_empty = connection.execute(_IS_EMPTY).fetchone() == (True,)
         for projection in projections:
@@ -185,7 +180,7 @@ class Projector:
     def lead(self) -> bool:
         """Try to become the one projector; then load where every view stands."""
         connection = self._connect().connection
-        row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_LEADER,)).fetchone()
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", (locks.PROJECTOR,)).fetchone()
         if row != (True,):
             return False
         with connection.transaction():

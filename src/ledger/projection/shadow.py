@@ -24,12 +24,10 @@ from ledger.projection.generation import (
     create_tables,
     table_of,
 )
+from ledger.store import locks
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.pipeline import Pipeline
 from ledger.store.recorder import read_log
-
-_BUILDER = 7_300_005
-"""Advisory lock of whoever builds a generation of a view; the second key is the view's."""
 
 _CLEANING = "2s"
 """How long others may take to clean up."""
@@ -224,7 +222,7 @@ def _building(
     The lock is given back, not left to the closing of the connection: the server notices that a
     moment later, and who comes next meanwhile would find it held.
     """
-    key = _BUILDER, zlib.crc32(projection.name.encode()) & 0x7FFFFFFF
+    key = locks.BUILDER, zlib.crc32(projection.name.encode()) & 0x7FFFFFFF
     with connect(conninfo) as connection:
         if not (_wait_for if waits else _try)(connection, key):
             yield None

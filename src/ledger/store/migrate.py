@@ -10,10 +10,8 @@ from importlib.resources import files
 import psycopg
 from psycopg.rows import tuple_row
 
+from ledger.store import locks
 from ledger.store.log import Log
-
-_LOCK = 7_300_001
-"""Advisory lock of the migrations (any number will do, as long as it is this one)."""
 
 _BASE = """
 CREATE SCHEMA IF NOT EXISTS ledger;
@@ -55,7 +53,7 @@ def migrate(conninfo: str) -> list[str]:
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         if connection.info.server_version < 150000:
             raise SchemaError("PostgreSQL 15 or newer is needed.")
-        connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        connection.execute("SELECT pg_advisory_lock(%s)", (locks.MIGRATIONS,))
         connection.execute(_ROLE)
         connection.execute(_BASE)
         _create_library_table(connection, conninfo)
