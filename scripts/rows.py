@@ -76,14 +76,14 @@ def batches(bench: Bench) -> Iterator[Row]:
         try:
             copying.fill_clones(connection, tables)
             ends = [client.post_batch(list(itertools.islice(work, BATCH))) for _ in range(25)]
-            batches = [
+            written = [
                 [copying.read_rows(connection, *table) for table in rows_of_batch(low, high)]
                 for low, high in itertools.pairwise(ends)
             ]
-            full = statistics.median(copying.copy_batch(connection, batch) for batch in batches)
+            full = statistics.median(copying.copy_batch(connection, batch) for batch in written)
 
             def copied() -> float:
-                taken = copying.copy_seconds(connection, batches[:8], bench.seconds / 2)
+                taken = copying.copy_seconds(connection, written[:8], bench.seconds / 2)
                 return BATCH / statistics.median(taken)
 
             mine, limit = interleave(bench.rounds, ours, copied)
