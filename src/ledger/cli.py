@@ -1,6 +1,6 @@
 """The command line (contract 1): what can be asked for. ``actions.py`` does it.
 
-Exit codes: 0 done, 1 refused or failed with one clear line, 2 usage.
+Exit codes: 0 done, 1 refused or failed with one clear line, 2 usage, 130 interrupted by Ctrl-C.
 
 Help and usage errors come at once: nothing is loaded here that only a command's work needs.
 """
@@ -35,9 +35,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="run everything on this machine")
-    serve.add_argument("--host", type=_text, default="127.0.0.1")
-    serve.add_argument("--port", type=_number(0, 65535), default=8000)
-    serve.add_argument("--workers", type=_number(1, 64), default=1, metavar="N")
+    serve.add_argument("--host", type=_text, default="127.0.0.1", help="%(default)s unless given")
+    serve.add_argument(
+        "--port", type=_number(0, 65535), default=8000, help="%(default)s unless given; 0: any"
+    )
+    serve.add_argument(
+        "--workers",
+        type=_number(1, 64),
+        default=1,
+        metavar="N",
+        help="processes that answer requests, %(default)s unless given",
+    )
     serve.set_defaults(action="serve")
 
     demo = commands.add_parser("demo", help="load a realistic story; print a token and an address")
@@ -65,9 +73,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     create = keys.add_parser("create", help="print a new key, once")
-    create.add_argument("--organization", type=_identifier(ORGANIZATION_ID), metavar="ORG-…")
-    create.add_argument("--workspace", type=_identifier(WORKSPACE_ID), metavar="WS-…")
-    create.add_argument("--name", type=_text, metavar="N")
+    create.add_argument(
+        "--organization",
+        type=_identifier(ORGANIZATION_ID),
+        metavar="ORG-…",
+        help="whose data it sees",
+    )
+    create.add_argument(
+        "--workspace",
+        type=_identifier(WORKSPACE_ID),
+        metavar="WS-…",
+        help="only this workspace of it",
+    )
+    create.add_argument("--name", type=_text, metavar="N", help="a name, for keys list")
     create.add_argument(
         "--permission",
         nargs="+",
@@ -80,7 +98,7 @@ def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     create.set_defaults(action="keys create", check=_fitting(create))
     keys.add_parser("list", help="ids and names, never the keys").set_defaults(action="keys list")
     revoke = keys.add_parser("revoke", help="take a key back")
-    revoke.add_argument("id", type=_text, metavar="ID")
+    revoke.add_argument("id", type=_text, metavar="ID", help="as keys list shows it")
     revoke.set_defaults(action="keys revoke")
 
 
