@@ -133,5 +133,9 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schemas["FactBatchAnswer"] = batch
         schemas.update(FACT_SCHEMAS)
         event_types.describe(schemas)
+        # Generators of clients name classes by titles, and give up where two are alike.
+        document["components"]["schemas"] = {
+            name: {**schema, "title": name} for name, schema in schemas.items()
+        }
         app.openapi_schema = document
     return app.openapi_schema
