@@ -6,13 +6,34 @@ import re
 import pytest
 
 from tests.support.edge import Edge, assert_problem
+from tests.support.facts import fact
 
 UNKNOWN = "LIN-26-999999"
+JSON = {"content-type": "application/json"}
 
 
 def test_a_path_that_is_nothing_is_a_404(edge: Edge) -> None:
     for path in ("/nothing", "/v1", "/v1/execution/a/b/c", "/v1/facts/x", "/v2/execution"):
         assert_problem(edge.get(path), 404, "not_found")
+
+
+def test_a_refusal_is_titled_as_its_status_is_called(edge: Edge) -> None:
+    """RFC 9457, 4.2.1: a problem of the type ``about:blank`` has no other title."""
+    line = edge.fresh()
+    refusals = (
+        ("Not Found", edge.get("/nothing")),
+        ("Method Not Allowed", edge.request("PUT", "/v1/execution")),
+        ("Unprocessable Content", edge.get("/v1/execution?limit=0")),
+        ("Unprocessable Content", edge.send(fact("run.requested", None, {"service_line_id": 1}))),
+        ("Bad Request", edge.get("/v1/execution?cursor=none")),
+        ("Bad Request", edge.post("/v1/facts", content=b"{", headers=JSON)),
+        ("Content Too Large", edge.post("/v1/facts", content=b" " * 9_000_000, headers=JSON)),
+        ("Unsupported Media Type", edge.post("/v1/facts", content=b"{}")),
+        ("Conflict", edge.send(fact("service_line.resumed", line))),
+        ("Unauthorized", edge.get("/v1/execution", headers={"authorization": "Bearer none"})),
+    )
+    for title, answer in refusals:
+        assert (answer.json()["type"], answer.json()["title"]) == ("about:blank", title)
 
 
 @pytest.mark.parametrize(

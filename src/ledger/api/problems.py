@@ -36,7 +36,23 @@ STATUS: dict[str, tuple[int, str]] = {
     "behind": (503, "The views are behind"),
     "unavailable": (503, "Unavailable"),
 }
-"""code → (status, title)."""
+"""code → (status, what people read of it)."""
+
+_PHRASES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    409: "Conflict",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+"""The titles of problems, as RFC 9110 calls the statuses: those of the type ``about:blank`` have no
+other (RFC 9457, 4.2.1). Python's own have other names in each version."""
 
 UNBUILT = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
 """What the database says while a view has not yet, or not yet again, the tables we read."""
@@ -101,10 +117,11 @@ def problem(
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Refused) and error.position:
         headers["Ledger-Position"] = str(error.position)
+    status = status_of(error)
     document: dict[str, Any] = {
         "type": "about:blank",
-        "title": STATUS[code][1],
-        "status": status_of(error),
+        "title": _PHRASES[status],
+        "status": status,
         "detail": error.detail,
         "code": code,
         "request_id": request.scope.get("state", {}).get("request_id"),
@@ -113,7 +130,7 @@ def problem(
         document["errors"] = [{"pointer": p, "detail": d} for p, d in error.errors]
     return Response(
         json.dumps(document, ensure_ascii=False).encode(),
-        status_code=document["status"],
+        status_code=status,
         media_type=MEDIA_TYPE,
         headers=headers,
     )
