@@ -42,7 +42,7 @@ def envelope_schema(type_: str, definitions: str = "#/$defs") -> tuple[dict[str,
     envelope["description"] = _about(payload)
     envelope["properties"]["type"] = {"const": type_}
     envelope["properties"]["payload"] = ref
-    return envelope, components
+    return _open(envelope), {name: _open(schema) for name, schema in components.items()}
 
 
 def describe(schemas: dict[str, Any]) -> None:
@@ -61,13 +61,17 @@ def describe(schemas: dict[str, Any]) -> None:
 
 
 def _whole(schema: dict[str, Any]) -> dict[str, Any]:
-    """Every key is always there, whatever may be left out where a value is made, and no other."""
+    """Every key is always there, whatever may be left out where a value is made."""
     properties = schema.get("properties")
     if properties is None:
         return schema
     plain = {name: {k: v for k, v in p.items() if k != "default"} for name, p in properties.items()}
-    whole = {"properties": plain, "required": sorted(plain), "additionalProperties": False}
-    return schema | whole
+    return schema | {"properties": plain, "required": sorted(plain)}
+
+
+def _open(schema: dict[str, Any]) -> dict[str, Any]:
+    """Other keys are let pass: a version adds fields, and a webhook its ``sequence``."""
+    return {name: value for name, value in schema.items() if name != "additionalProperties"}
 
 
 def _about(payload: type[Payload]) -> str:
