@@ -72,12 +72,10 @@ def _announce(line: str) -> None:
 def _database(settings: Settings, purpose: str) -> Iterator[str]:
     """A prepared database: the configured one, or the embedded one, running or started for this."""
     if settings.database_url is not None:
-        prepare_database(settings, settings.database_url)
-        yield settings.database_url
+        yield prepare_database(settings, settings.database_url)
         return
     with running(settings.data_dir, purpose=purpose, announce=_announce) as postgres:
-        prepare_database(settings, postgres.url)
-        yield postgres.url
+        yield prepare_database(settings, postgres.url)
 
 
 def _serve(settings: Settings, parsed: argparse.Namespace) -> int:

@@ -133,7 +133,7 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
             if postgres is not None:
                 postgres.start()
             conninfo = settings.database_url or (postgres.url if postgres else "")
-            prepare_database(settings, conninfo)
+            conninfo = prepare_database(settings, conninfo)
         code = loading.result()
         lifeline = Lifeline()
         let_go = [lifeline.watch, *([postgres.let_go] if postgres is not None else [])]

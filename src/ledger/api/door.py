@@ -25,6 +25,7 @@ import psycopg
 from ledger.api.lane import Asked, Lane, Tenant
 from ledger.application.principal import Principal
 from ledger.store.pipeline import Rows
+from ledger.store.session import options_of
 
 ROLE = "ledger_api"
 
@@ -266,7 +267,7 @@ class Door:
             application_name="ledger api",
             client_encoding="utf-8",
             connect_timeout=2,
-            options=_OPTIONS,
+            options=options_of(self._conninfo, _OPTIONS),
         )
         lane = Lane(connection, self._is_done)
         self._lanes.add(lane)

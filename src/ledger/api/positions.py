@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from ledger.store.listening import Ear
+from ledger.store.session import options_of
 
 _logger = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ class ViewPositions:
             autocommit=True,
             application_name="ledger api listener",
             connect_timeout=2,
-            options="-c role=ledger_api",
+            options=options_of(self._conninfo, "-c role=ledger_api"),
         )
         async with connection:
             ear = Ear(connection)

@@ -6,6 +6,7 @@ from psycopg.rows import tuple_row
 from ledger.projection.projector import register
 from ledger.settings import Settings
 from ledger.store.migrate import migrate
+from ledger.store.session import pin
 from ledger.store.vault import Vault, load_master_key, parse_master_key
 from projections import projections
 
@@ -19,12 +20,15 @@ class ConfigurationError(Exception):
     """The service cannot start like this; the message says why in one line."""
 
 
-def prepare_database(settings: Settings, conninfo: str) -> None:
+def prepare_database(settings: Settings, conninfo: str) -> str:
     """Schema, views' tables and master key, once, before any worker starts.
+
+    Returns the connection string for all that follows, whose sessions are as we need them.
 
     Raises ConfigurationError, SchemaError, or psycopg.OperationalError when it is unreachable.
     """
     vault = open_vault(settings)
+    conninfo = pin(conninfo)
     migrate(conninfo)
     register(conninfo, projections())
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
@@ -36,6 +40,7 @@ def prepare_database(settings: Settings, conninfo: str) -> None:
         raise ConfigurationError(
             "The master key is not the one this database was made with: set LEDGER_MASTER_KEY."
         )
+    return conninfo
 
 
 def open_vault(settings: Settings) -> Vault:

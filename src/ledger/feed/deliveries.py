@@ -15,8 +15,11 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.feed.verdict import Claimed, Result
 from ledger.store import locks
 from ledger.store.arrays import array
+from ledger.store.session import options_of
 from projections import feeds
 from projections.webhook import Standing, decode_standing
+
+_OPTIONS = "-c synchronous_commit=off -c idle_in_transaction_session_timeout=60s"
 
 KEPT_ATTEMPTS = 50
 """Attempts of a delivery that are kept, the latest ones: each recovery adds some."""
@@ -288,7 +291,7 @@ async def connect(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:
         row_factory=tuple_row,
         application_name="ledger dispatcher",
         connect_timeout=5,
-        options="-c synchronous_commit=off -c idle_in_transaction_session_timeout=60s",
+        options=options_of(conninfo, _OPTIONS),
     )
 
 

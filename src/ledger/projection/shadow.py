@@ -28,6 +28,7 @@ from ledger.store import locks
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.pipeline import Pipeline
 from ledger.store.recorder import read_log
+from ledger.store.session import options_of
 
 _CLEANING = "2s"
 """How long others may take to clean up."""
@@ -260,7 +261,7 @@ def connect(conninfo: str) -> psycopg.Connection[TupleRow]:
         row_factory=tuple_row,
         application_name="ledger rebuild",
         connect_timeout=5,
-        options="-c synchronous_commit=off -c work_mem=32MB",
+        options=options_of(conninfo, "-c synchronous_commit=off -c work_mem=32MB"),
     )
 
 

@@ -8,7 +8,7 @@ import hashlib
 from importlib.resources import files
 
 import psycopg
-from psycopg.rows import tuple_row
+from psycopg.rows import TupleRow, tuple_row
 
 from ledger.store import locks
 from ledger.store.log import Log
@@ -40,6 +40,8 @@ EXCEPTION WHEN insufficient_privilege THEN NULL;  -- someone else made the role 
 END $$
 """
 
+_POWERS = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = 'ledger_api'"
+
 
 class SchemaError(Exception):
     """The database cannot be used as it is; the message says why in one line."""
@@ -48,16 +50,44 @@ class SchemaError(Exception):
 def migrate(conninfo: str) -> list[str]:
     """Bring the schema up to date; returns the names applied now.
 
-    Raises SchemaError for a server older than 15 or a migration that was edited after it ran.
+    Raises SchemaError for a server older than 15, a database or user that will not do, or a
+    migration that was edited after it ran.
     """
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         if connection.info.server_version < 150000:
             raise SchemaError("PostgreSQL 15 or newer is needed.")
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise SchemaError(
+                f"A database of the encoding UTF8 is needed, this one has {encoding}."
+            )
         connection.execute("SELECT pg_advisory_lock(%s)", (locks.MIGRATIONS,))
-        connection.execute(_ROLE)
+        _ensure_role(connection)
         connection.execute(_BASE)
         _create_library_table(connection, conninfo)
         return [name for name, sql in _files() if _apply(connection, name, sql)]
+
+
+def _ensure_role(connection: psycopg.Connection[TupleRow]) -> None:
+    """The role that reads: it is there, we may become it, and it has no powers."""
+    user = connection.info.user
+    try:
+        connection.execute(_ROLE)
+    except psycopg.errors.InsufficientPrivilege as exc:
+        raise SchemaError(
+            f'"{user}" needs CREATEROLE, or a role ledger_api that it is a member of.'
+        ) from exc
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute("SET LOCAL ROLE ledger_api")
+    except psycopg.errors.InsufficientPrivilege as exc:
+        raise SchemaError(
+            f'"{user}" may not become the role ledger_api: GRANT ledger_api TO "{user}".'
+        ) from exc
+    if connection.execute(_POWERS).fetchone() != (False,):
+        raise SchemaError(
+            "The role ledger_api must not be SUPERUSER or have BYPASSRLS: policies bind neither."
+        )
 
 
 def _create_library_table(connection: psycopg.Connection, conninfo: str) -> None:

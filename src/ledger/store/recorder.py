@@ -18,6 +18,7 @@ from psycopg.sql import Composed
 
 from ledger.store.append import Append, StoredRow
 from ledger.store.pipeline import Pipeline, Statement
+from ledger.store.session import DURABLE, options_of
 
 SCHEMA = "ledger"
 
@@ -36,6 +37,9 @@ WHERE before < $3
 ORDER BY notification_id
 """
 
+_ADDRESS = ("dbname", "host", "port", "user", "password")
+"""What the library has defaults of its own for."""
+
 _READ_BYTES = 16 * 1024 * 1024
 
 
@@ -46,8 +50,7 @@ def planned_once(conninfo: str) -> str:
     group's time. And since a plan stays, one that is made while a table is empty, as all are on a
     new ledger, must not walk it: with a million rows it would do so still.
     """
-    given = conninfo_to_dict(conninfo).get("options") or ""
-    return f"{given} -c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
+    return options_of(conninfo, "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off")
 
 
 class LedgerRecorder(PostgresApplicationRecorder):
@@ -92,6 +95,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
         """The one that knows what the connection has prepared."""
         if self._pipeline is None or self._pipeline.connection is not connection:
             self._pipeline = Pipeline(connection)
+            self._pipeline.run(Statement(DURABLE))
         return self._pipeline
 
 
@@ -120,9 +124,11 @@ class LedgerFactory(PostgresFactory):
         # Connection options the library has no setting for (sslmode, keepalives …).
         conninfo = self.env.get("LEDGER_CONNINFO") or ""
         extra = conninfo_to_dict(conninfo)
+        # What the string leaves open is libpq's to fill in, here as for every other connection.
         pool = self.datastore.pool
+        kept = {name: value for name, value in pool.kwargs.items() if name not in _ADDRESS}  # type: ignore[union-attr]
         ours = {"application_name": "ledger", "options": planned_once(conninfo)}
-        pool.kwargs = {**pool.kwargs, **extra, **ours}  # type: ignore[dict-item]
+        pool.kwargs = {**kept, **extra, **ours}
         # A lost server is asked again soon, not after the default's five minutes of back-off.
         pool.reconnect_timeout = 3.0
 

@@ -1,0 +1,212 @@
+"""A database that is not ours alone: roles, settings and encodings that others chose."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from ledger.bootstrap.database import prepare_database
+from ledger.settings import Settings
+from ledger.store.embedded import EmbeddedPostgres
+from ledger.store.log import Log
+from ledger.store.migrate import SchemaError
+from ledger.store.session import options_of
+from tests.support.edge import edge_of
+from tests.support.embedded import served
+from tests.support.facts import fact
+
+OTHER_MINDS = {
+    "array_nulls": "off",
+    "bytea_output": "escape",
+    "client_encoding": "LATIN1",
+    "DateStyle": "German, DMY",
+    "default_transaction_deferrable": "on",
+    "default_transaction_isolation": "serializable",
+    "extra_float_digits": "-15",
+    "idle_in_transaction_session_timeout": "1ms",
+    "idle_session_timeout": "50ms",
+    "IntervalStyle": "sql_standard",
+    "lock_timeout": "1ms",
+    "search_path": "pg_temp",
+    "standard_conforming_strings": "off",
+    "statement_timeout": "1ms",
+    "synchronous_commit": "off",
+    "TimeZone": "America/New_York",
+    "transaction_timeout": "50ms",
+    "transform_null_equals": "on",
+}
+"""Each would break something, were a session to begin with it."""
+
+_names = itertools.count(1)
+
+
+class Tenant:
+    """A login role without powers, and a database that it owns."""
+
+    def __init__(self, url: str) -> None:
+        self.name = f"tenant_{next(_names)}"
+        self._url = url
+        self.url = make_conninfo(url, user=self.name, dbname=self.name)
+
+    def set_up(self, *encoding: str) -> None:
+        self.execute(f"CREATE ROLE {self.name} LOGIN")
+        self.execute(f"CREATE DATABASE {self.name} OWNER {self.name} {' '.join(encoding)}")
+
+    def execute(self, statement: str) -> None:
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def remove(self) -> None:
+        self.execute(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
+        self.execute(f"DROP ROLE IF EXISTS {self.name}")
+
+
+@pytest.fixture
+def tenant(server: EmbeddedPostgres) -> Iterator[Tenant]:
+    """On the session's server, which has the role ledger_api already."""
+    tenant = Tenant(server.url)
+    yield tenant
+    tenant.remove()
+
+
+def test_a_user_that_may_not_become_the_reading_role_is_refused_in_one_line(
+    tenant: Tenant, settings: Settings
+) -> None:
+    tenant.set_up()
+    with pytest.raises(SchemaError, match=f'^"{tenant.name}" .* ledger_api.*GRANT') as refused:
+        prepare_database(settings, tenant.url)
+    assert "\n" not in str(refused.value)
+    tenant.execute(f"GRANT ledger_api TO {tenant.name}")
+    prepare_database(settings, tenant.url)
+
+
+def test_a_user_that_may_not_make_the_reading_role_is_refused_in_one_line(
+    folder: Path, settings: Settings
+) -> None:
+    with served(folder / "data") as postgres:
+        tenant = Tenant(postgres.url)
+        tenant.set_up()
+        with pytest.raises(SchemaError, match=f'^"{tenant.name}" .*CREATEROLE') as refused:
+            prepare_database(settings, tenant.url)
+        assert "\n" not in str(refused.value)
+        tenant.execute(f"ALTER ROLE {tenant.name} CREATEROLE")
+        prepare_database(settings, tenant.url)
+
+
+def test_a_reading_role_that_policies_do_not_bind_is_refused(
+    folder: Path, settings: Settings
+) -> None:
+    with served(folder / "data") as postgres:
+        with psycopg.connect(postgres.url) as connection:
+            connection.execute("CREATE ROLE ledger_api BYPASSRLS")
+        with pytest.raises(SchemaError, match=r"ledger_api .*BYPASSRLS"):
+            prepare_database(settings, postgres.url)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_text_is_refused(
+    tenant: Tenant, settings: Settings, encoding: str
+) -> None:
+    tenant.set_up(f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    with pytest.raises(SchemaError, match=f"encoding UTF8 .*{encoding}"):
+        prepare_database(settings, tenant.url)
+
+
+def test_whatever_a_database_sets_for_its_sessions_the_service_works(
+    conninfo: str, settings: Settings
+) -> None:
+    _set_for_all(conninfo, OTHER_MINDS)
+    with edge_of(settings, prepare_database(settings, conninfo)) as edge:
+        line = edge.fresh("capacity", project_tags=["€uro", "null"])
+        edge.accept(
+            fact("execution.checked_in", line, {"hours": 7.15}, time="2026-01-01T23:30:00Z")
+        )
+        detail = edge.data(f"/v1/execution/{line}")
+        usage = edge.data(f"/v1/execution/{line}/usage?from=2026-01-01&to=2026-01-02")
+    assert detail["project_tags"] == ["€uro", "null"]
+    assert detail["metrics"]["hours_total"] == 7.15
+    assert usage["by_day"] == [
+        {
+            "date": "2026-01-01",
+            "hours": 7.15,
+            "hours_by_resource": [{"resource_id": None, "hours": 7.15}],
+            "runs": usage["total"]["runs"],
+            "tokens_used": 0,
+        }
+    ]
+
+
+def test_the_environments_options_do_not_reach_a_session(
+    conninfo: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c statement_timeout=1ms -c lock_timeout=1ms")
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    with psycopg.connect(prepare_database(settings, conninfo)) as connection:
+        for name, value in (("statement_timeout", "0"), ("client_encoding", "UTF8")):
+            assert connection.execute(f"SHOW {name}".encode()).fetchone() == (value,)
+
+
+def test_options_of_the_address_stay_beside_ours(conninfo: str, settings: Settings) -> None:
+    given = make_conninfo(conninfo, options="-c work_mem=7MB -c statement_timeout=1ms")
+    made = prepare_database(settings, given)
+    with psycopg.connect(made, options=options_of(made, "-c role=ledger_api")) as connection:
+        shown = [
+            connection.execute(f"SHOW {name}".encode()).fetchone()
+            for name in ("work_mem", "statement_timeout", "role", "default_transaction_isolation")
+        ]
+    assert shown == [("7MB",), ("0",), ("ledger_api",), ("read committed",)]
+
+
+def test_an_append_waits_for_the_disk_where_the_database_would_not(
+    conninfo: str, settings: Settings
+) -> None:
+    _set_for_all(conninfo, {"synchronous_commit": "off"})
+    log = Log(prepare_database(settings, conninfo))
+    try:
+        with log.ledger_recorder.append_transaction():
+            pass
+        assert _asked(log, "SHOW synchronous_commit") == ["on"]
+    finally:
+        log.close()
+
+
+def test_the_log_is_where_the_environment_leads_everything_else(
+    conninfo: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = conninfo_to_dict(conninfo)
+    for name in ("host", "port", "user"):
+        monkeypatch.setenv(f"PG{name.upper()}", str(parts[name]))
+    monkeypatch.setenv("PGDATABASE", "no_such_database")
+    bare = make_conninfo(dbname=str(parts["dbname"]))
+    monkeypatch.setenv("PGUSER", "boss")
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("CREATE ROLE boss SUPERUSER LOGIN")
+    try:
+        log = Log(prepare_database(settings, bare))
+        try:
+            assert _asked(log, "SELECT current_user") == ["boss"]
+        finally:
+            log.close()
+    finally:
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            connection.execute("DROP ROLE boss")
+
+
+def _asked(log: Log, question: str) -> list[str]:
+    """The answer of the one connection that the log has."""
+    with log.ledger_recorder.datastore.get_connection() as connection:
+        return list(connection.execute(question.encode()).fetchone().values())
+
+
+def _set_for_all(conninfo: str, values: dict[str, str]) -> None:
+    """What ``ALTER DATABASE`` sets begins with the next session."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        database = sql.Identifier(connection.info.dbname)
+        for name, value in values.items():
+            statement = sql.SQL("ALTER DATABASE {} SET {} TO {}")
+            value = sql.Literal(value) if name != "search_path" else sql.Identifier(value)
+            connection.execute(statement.format(database, sql.Identifier(name), value))
