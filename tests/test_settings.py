@@ -3,7 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
+from ledger import cli
 from ledger.settings import Settings
+
+SECRET = "hunter2"
 
 
 @pytest.mark.parametrize(
@@ -45,5 +48,33 @@ def test_a_time_that_never_comes_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, sent: str
 ) -> None:
     monkeypatch.setenv(f"LEDGER_{name}", sent)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        f"mysql://ledger:{SECRET}@db/ledger",
+        f"postgresql://ledger:{SECRET}@[::1/ledger",
+        f"postgresql://ledger:{SECRET}@db/ledger?no_such=1",
+        f"postgresql://ledger:{SECRET}\udcff@db/ledger",
+    ],
+)
+def test_a_database_url_that_is_none_is_named_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    monkeypatch.setenv("LEDGER_DATABASE_URL", text)
+    assert cli.main(["keys", "list"]) == 1
+    expected = "ledger: These settings are not valid: LEDGER_DATABASE_URL.\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_an_empty_data_dir_is_refused_not_taken_for_the_present_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LEDGER_DATA_DIR", "")
     with pytest.raises(ValidationError):
         Settings()

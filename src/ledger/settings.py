@@ -3,6 +3,8 @@
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -61,6 +63,25 @@ class Settings(BaseSettings):
     def webhook_delays(self) -> tuple[float, ...]:
         """The waits as numbers."""
         return tuple(map(float, self.webhook_retry_seconds.split(",")))
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_an_address(cls, text: str | None) -> str | None:
+        # Empty it would be libpq's own defaults: a variable that was left out, more likely.
+        if text is not None and not text.strip():
+            raise ValueError("must not be empty")
+        try:
+            conninfo_to_dict(text or "")
+        except psycopg.ProgrammingError as error:
+            raise ValueError("must be a PostgreSQL URL") from error
+        return text
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _is_named(cls, path: object) -> object:
+        if path == "":
+            raise ValueError("must not be empty")
+        return path
 
     @field_validator("webhook_retry_seconds")
     @classmethod

@@ -74,7 +74,7 @@ def test_a_relative_directory_is_taken_from_where_the_command_started(
         assert query(server.url, "SHOW data_directory") == [(str(data_dir / "postgres"),)]
 
 
-@pytest.mark.parametrize("name", ["x" * 150, "a,b"])
+@pytest.mark.parametrize("name", ["x" * 150, "a,b", "\udcff"], ids=ascii)
 def test_a_path_that_no_socket_can_have_gets_its_socket_in_tmp(
     folder: Path, data_dir: Path, name: str
 ) -> None:

@@ -72,10 +72,11 @@ class Place:
     def socket_dir(self) -> Path:
         """The database's own folder, or one in /tmp when that does not fit a socket's address.
 
-        A comma does not fit either: libpq takes it for the end of a host.
+        A comma does not fit either: libpq takes it for the end of a host. Nor does what is not
+        UTF-8, as which psycopg reads a URL.
         """
         address = os.fsencode(self.database / f".s.PGSQL.{PORT}")
-        if len(address) <= _SOCKET_PATH_BYTES and b"," not in address:
+        if len(address) <= _SOCKET_PATH_BYTES and b"," not in address and _is_utf8(address):
             return self.database
         return Path("/tmp", f"execution-ledger-{_short_hash(self.base)}")
 
@@ -192,6 +193,14 @@ def _refuse_foreign(folder: Path, account: Account | None) -> None:
         raise EmbeddedPostgresError(
             f"{folder}, for the database's socket, belongs to another user or is open to others"
         )
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _short_hash(path: Path) -> str:
