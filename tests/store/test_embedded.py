@@ -313,6 +313,15 @@ def test_a_start_that_fails_tells_why_in_one_line(data_dir: Path) -> None:
         assert server.poll() is None
 
 
+def test_a_recovery_that_fails_tells_why_and_not_what_came_of_it(folder: Path) -> None:
+    with served(folder / "data"):
+        pass
+    for segment in (folder / "data" / "postgres" / "pg_wal").glob("0*"):
+        os.truncate(segment, 0)
+    with pytest.raises(EmbeddedPostgresError, match=r"could not locate a valid checkpoint record"):
+        EmbeddedPostgres(folder / "data").start()
+
+
 def test_a_directory_that_cannot_be_is_one_clear_line(folder: Path) -> None:
     (folder / "file").touch()
     with pytest.raises(EmbeddedPostgresError, match="cannot be used"):

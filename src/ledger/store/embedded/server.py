@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -37,6 +38,8 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "unix_socket_permissions": "0700",
     }
 )
+
+_FATAL = re.compile(r"\b(FATAL|PANIC):  ")
 
 _POLL = 0.01
 _SLOW_POLL = 0.2
@@ -100,7 +103,9 @@ class Server:
         with self._place.log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()
-        return one_line(lines[-4:]) or f"see {self._place.log}"
+        # Why is said first; what follows tells only how it went down. (Clients are refused too.)
+        why = [line for line in lines if _FATAL.search(line) and "database system is" not in line]
+        return one_line(why[-2:] or lines[-4:]) or f"see {self._place.log}"
 
 
 def launch(place: Place, settings: Mapping[str, str], announce: Callable[[str], None]) -> Server:
