@@ -5,6 +5,7 @@ DDL races between processes. A file that was applied and later edited is refused
 """
 
 import hashlib
+import re
 from importlib.resources import files
 
 import psycopg
@@ -42,6 +43,15 @@ END $$
 
 _POWERS = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = 'ledger_api'"
 
+_MAY_READ = "SELECT has_table_privilege('ledger_api', 'ledger.projection', 'SELECT')"
+
+# Each live view, and the tables that it shows.
+_GRANTS_OF_VIEWS = """
+SELECT DISTINCT format('GRANT SELECT ON %I.%I, %I.%I TO ledger_api',
+    view_schema, view_name, table_schema, table_name)
+FROM information_schema.view_table_usage WHERE view_schema = 'ledger'
+"""
+
 
 class SchemaError(Exception):
     """The database cannot be used as it is; the message says why in one line."""
@@ -51,7 +61,7 @@ def migrate(conninfo: str) -> list[str]:
     """Bring the schema up to date; returns the names applied now.
 
     Raises SchemaError for a server older than 15, a database or user that will not do, or a
-    migration that was edited after it ran.
+    migration that was edited after it ran, or that only a newer version has.
     """
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         if connection.info.server_version < 150000:
@@ -64,8 +74,12 @@ def migrate(conninfo: str) -> list[str]:
         connection.execute("SELECT pg_advisory_lock(%s)", (locks.MIGRATIONS,))
         _ensure_role(connection)
         connection.execute(_BASE)
+        _refuse_newer(connection)
         _create_library_table(connection, conninfo)
-        return [name for name, sql in _files() if _apply(connection, name, sql)]
+        applied = [name for name, sql in _files() if _apply(connection, name, sql)]
+        if connection.execute(_MAY_READ).fetchone() == (False,):
+            _grant_again(connection)
+        return applied
 
 
 def _ensure_role(connection: psycopg.Connection[TupleRow]) -> None:
@@ -88,6 +102,28 @@ def _ensure_role(connection: psycopg.Connection[TupleRow]) -> None:
         raise SchemaError(
             "The role ledger_api must not be SUPERUSER or have BYPASSRLS: policies bind neither."
         )
+
+
+def _refuse_newer(connection: psycopg.Connection[TupleRow]) -> None:
+    """A writer that knows nothing of a table would leave it behind the log."""
+    applied = connection.execute("SELECT name FROM ledger.migration ORDER BY name").fetchall()
+    if newer := {name for (name,) in applied} - {name for name, _ in _files()}:
+        raise SchemaError(
+            "The database belongs to a newer version of the ledger: this one does not know"
+            f" {', '.join(sorted(newer))}."
+        )
+
+
+def _grant_again(connection: psycopg.Connection[TupleRow]) -> None:
+    """What the role that reads may do, as migrations and views have granted it.
+
+    A dump that is restored where there is no such role loses it, and nothing else.
+    """
+    for _, sql in _files():
+        for grant in re.findall(r"^GRANT [^;]+ TO ledger_api;", sql, re.MULTILINE):
+            connection.execute(grant.encode())
+    for (grant,) in connection.execute(_GRANTS_OF_VIEWS).fetchall():
+        connection.execute(grant.encode())
 
 
 def _create_library_table(connection: psycopg.Connection, conninfo: str) -> None:

@@ -1,0 +1,47 @@
+"""Which schemas the code takes, and which it leaves alone."""
+
+import psycopg
+import pytest
+
+from ledger.bootstrap.database import prepare_database
+from ledger.settings import Settings
+from ledger.store.migrate import SchemaError, migrate
+from tests.support.edge import edge_of
+
+
+def test_code_older_than_the_schema_is_refused_and_changes_nothing(conninfo: str) -> None:
+    # It would write the log, and not what a newer migration keeps beside it.
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO ledger.migration (name, checksum) VALUES ('9999_keep_more.sql', '')"
+        )
+        connection.execute("DELETE FROM ledger.migration WHERE name = '0008_endpoints.sql'")
+    with pytest.raises(SchemaError, match=r"newer version .*9999_keep_more"):
+        migrate(conninfo)
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        rows = connection.execute("SELECT name FROM ledger.migration ORDER BY name").fetchall()
+    assert [name for (name,) in rows][-2:] == ["0007_webhook_deliveries.sql", "9999_keep_more.sql"]
+
+
+def test_a_migration_that_was_edited_is_refused(conninfo: str) -> None:
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("UPDATE ledger.migration SET checksum = '' WHERE name LIKE '0005_%'")
+    with pytest.raises(SchemaError, match=r"0005_instants\.sql was changed"):
+        migrate(conninfo)
+
+
+def test_a_dump_that_was_restored_where_no_role_was_is_read_again(
+    conninfo: str, settings: Settings
+) -> None:
+    # pg_restore passes over the grants to a role that is not there, and says so.
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        for what in ("ALL TABLES IN SCHEMA ledger", "ALL FUNCTIONS IN SCHEMA ledger"):
+            connection.execute(f"REVOKE ALL ON {what} FROM ledger_api".encode())
+        connection.execute("REVOKE ALL ON SCHEMA ledger FROM ledger_api")
+    with edge_of(settings, prepare_database(settings, conninfo)) as edge:
+        line = edge.fresh()
+        now = edge.get(f"/v1/execution/{line}").json()
+        assert edge.get("/v1/events").json()["data"][0]["service_line_id"] == line
+        recorded_at = edge.get("/v1/events").json()["data"][0]["recorded_at"]
+        past = edge.get(f"/v1/execution/{line}", params={"as_of": recorded_at})
+        assert past.json() == now
