@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ledger.bootstrap.database import prepare_database
+from ledger.bootstrap.database import ConfigurationError, prepare_database
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 from ledger.store.log import Log
@@ -18,6 +18,7 @@ from ledger.store.session import options_of
 from tests.support.edge import edge_of
 from tests.support.embedded import served
 from tests.support.facts import fact
+from tests.support.relay import Relay
 
 OTHER_MINDS = {
     "array_nulls": "off",
@@ -159,6 +160,20 @@ def test_options_of_the_address_stay_beside_ours(conninfo: str, settings: Settin
             for name in ("work_mem", "statement_timeout", "role", "default_transaction_isolation")
         ]
     assert shown == [("7MB",), ("0",), ("ledger_api",), ("read committed",)]
+
+
+def test_a_pooler_that_drops_the_options_of_sessions_is_refused_in_one_line(
+    conninfo: str, settings: Settings, tmp_path: Path
+) -> None:
+    relay = Relay(conninfo, tmp_path)
+    try:
+        prepare_database(settings, relay.conninfo)
+        relay.drops_options = True
+        with pytest.raises(ConfigurationError, match="pooler") as refused:
+            prepare_database(settings, relay.conninfo)
+        assert "\n" not in str(refused.value)
+    finally:
+        relay.close()
 
 
 def test_an_append_waits_for_the_disk_where_the_database_would_not(

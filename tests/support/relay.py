@@ -40,6 +40,8 @@ class Relay:
         self.to_break = 0
         """How many large messages to read in part, to answer so, and then to be gone."""
         self.broken_answer = BROKEN_OFF
+        self.drops_options = False
+        """As some poolers do: sessions begin without what the client asks for."""
         self.to_end = 0
         """How many exchanges to end with the connection, after all of their results."""
         self._listener = socket.socket(socket.AF_UNIX)
@@ -69,6 +71,8 @@ class Relay:
                     continue
                 server = socket.socket(socket.AF_UNIX)
                 server.connect(self._server)
+                if self.drops_options:
+                    server.sendall(_without_options(client.recv(16_384)))
                 self._pairs.append((client, server))
                 _start(self._pass_on, client, server, True)
                 _start(self._pass_on, server, client, False)
@@ -88,6 +92,14 @@ class Relay:
         # What is left unread in the source is now lost, which its other end is told as an error.
         source.close()
         _shut(target)
+
+
+def _without_options(start: bytes) -> bytes:
+    """A client's first message: its length, the protocol's number, names and values."""
+    words = start[8:-2].split(b"\0")
+    pairs = zip(words[::2], words[1::2], strict=True)
+    kept = b"".join(b"%b\0%b\0" % pair for pair in pairs if pair[0] != b"options")
+    return (len(kept) + 9).to_bytes(4) + start[4:8] + kept + b"\0"
 
 
 def _start(target: Callable[..., None], *arguments: Any) -> None:

@@ -6,7 +6,7 @@ from psycopg.rows import tuple_row
 from ledger.projection.projector import register
 from ledger.settings import Settings
 from ledger.store.migrate import migrate
-from ledger.store.session import pin
+from ledger.store.session import is_pinned, pin
 from ledger.store.vault import Vault, load_master_key, parse_master_key
 from projections import projections
 
@@ -32,6 +32,11 @@ def prepare_database(settings: Settings, conninfo: str) -> str:
     migrate(conninfo)
     register(conninfo, projections())
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+        if not is_pinned(connection):
+            raise ConfigurationError(
+                "A pooler before the database drops what sessions begin with: connect to PostgreSQL"
+                " itself."
+            )
         connection.execute(_FINGERPRINT, (vault.fingerprint,))
         row = connection.execute(
             "SELECT value FROM ledger.setting WHERE name = 'master_key'"

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
 
 PINNED: Mapping[str, str] = MappingProxyType(
     {
@@ -57,6 +58,11 @@ def pin(conninfo: str) -> str:
     # Words are parted by spaces; one that belongs to a value has a backslash before it.
     words = (f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
     return make_conninfo(conninfo, client_encoding="UTF8", options=options_of(conninfo, *words))
+
+
+def is_pinned(connection: psycopg.Connection[TupleRow]) -> bool:
+    """Whether a session has begun as it was asked to: some poolers drop a connection's options."""
+    return connection.execute("SHOW search_path").fetchone() == (PINNED["search_path"],)
 
 
 def options_of(conninfo: str, *more: str) -> str:
