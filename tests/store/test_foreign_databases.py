@@ -151,6 +151,15 @@ def test_the_environments_options_do_not_reach_a_session(
             assert connection.execute(f"SHOW {name}".encode()).fetchone() == (value,)
 
 
+@pytest.mark.parametrize("options_more", ["", "-c role=ledger_api"])
+def test_no_statement_is_compiled(conninfo: str, settings: Settings, options_more: str) -> None:
+    # Before 18 a plan that may walk no table is as costly as can be, and so worth a second's work.
+    _set_for_all(conninfo, {"jit": "on"})
+    made = prepare_database(settings, conninfo)
+    with psycopg.connect(made, options=options_of(made, options_more)) as connection:
+        assert connection.execute("SHOW jit").fetchone() == ("off",)
+
+
 def test_options_of_the_address_stay_beside_ours(conninfo: str, settings: Settings) -> None:
     given = make_conninfo(conninfo, options="-c work_mem=7MB -c statement_timeout=1ms")
     made = prepare_database(settings, given)

@@ -24,6 +24,9 @@ PINNED: Mapping[str, str] = MappingProxyType(
         "lock_timeout": "0",
         "idle_in_transaction_session_timeout": "0",
         "idle_session_timeout": "0",
+        # Before 18 a plan under enable_seqscan=off that walks a table all the same counts as one of
+        # the costliest, and is compiled at each execution: a second for an append.
+        "jit": "off",
         # We name schemas; what is not named is PostgreSQL's own.
         "search_path": "pg_catalog",
         # How texts are read and values are shown.
