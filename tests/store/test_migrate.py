@@ -1,12 +1,32 @@
-"""Which schemas the code takes, and which it leaves alone."""
+"""Migrations: each applied once, by one process; which schemas the code leaves alone."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from ledger.bootstrap.database import prepare_database
 from ledger.settings import Settings
-from ledger.store.migrate import SchemaError, migrate
+from ledger.store.embedded import EmbeddedPostgres
+from ledger.store.migrate import SchemaError, _files, migrate
+from tests.conftest import _execute, _named
 from tests.support.edge import edge_of
+
+
+@pytest.fixture
+def empty(server: EmbeddedPostgres) -> Iterator[str]:
+    """A database that nothing was ever applied to."""
+    _execute(server.url, "CREATE DATABASE ledger_empty TEMPLATE template0")
+    yield _named(server.url, "ledger_empty")
+    _execute(server.url, "DROP DATABASE ledger_empty WITH (FORCE)")
+
+
+def test_of_processes_that_start_together_one_applies_each(empty: str) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        applied = list(pool.map(migrate, [empty] * 6))
+    assert sorted(applied) == [[]] * 5 + [[name for name, _ in _files()]]
+    assert migrate(empty) == []
 
 
 def test_code_older_than_the_schema_is_refused_and_changes_nothing(conninfo: str) -> None:

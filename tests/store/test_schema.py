@@ -1,0 +1,171 @@
+"""What the schema of the log and of the decision tables forbids (migrations 0001 to 0005)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from ledger.store.embedded import EmbeddedPostgres
+from tests.conftest import Databases, _execute, _named
+
+Connection = psycopg.Connection[Any]
+
+EVENT = {
+    "originator_id": "LIN-26-000001", "originator_version": 1, "topic": "t/1", "state": b"{}",
+    "notification_id": 1, "recorded_at": "2026-04-15T12:00:00Z",
+}  # fmt: skip
+ANOTHER = EVENT | {
+    "originator_version": 2, "notification_id": 2, "recorded_at": "2026-04-15T12:00:01Z",
+}  # fmt: skip
+FACT = {
+    "organization_id": "ORG-26-000001", "source": "/s", "fact_id": "f", "digest": b"d",
+    "subject": "LIN-26-000001", "event_ids": "EVT-26-000001", "position": 1,
+}  # fmt: skip
+KEY = {
+    "key_id": "KEY-26-000001", "secret_hash": b"h", "permissions": ["read"],
+    "created_at": "2026-04-15T12:00:00Z",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def connected(server: EmbeddedPostgres, databases: Databases) -> Iterator[Connection]:
+    name = databases.take()
+    with psycopg.connect(_named(server.url, name), autocommit=True) as connection:
+        yield connection
+    _execute(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def connection(connected: Connection) -> Iterator[Connection]:
+    """Within a transaction that is rolled back."""
+    with connected.transaction(force_rollback=True):
+        yield connected
+
+
+def insert(connection: Connection, table: str, row: dict[str, Any]) -> None:
+    names = ", ".join(f'"{name}"' for name in row)
+    values = ", ".join(f"%({name})s" for name in row)
+    connection.execute(f"INSERT INTO ledger.{table} ({names}) VALUES ({values})".encode(), row)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE ledger.ledger_events SET state = ''",
+        "UPDATE ledger.ledger_events SET recorded_at = now() WHERE false",
+        "DELETE FROM ledger.ledger_events",
+        "TRUNCATE ledger.ledger_events CASCADE",
+    ],
+)
+def test_the_log_is_append_only(connection: Connection, statement: str) -> None:
+    insert(connection, "ledger_events", EVENT)
+    with pytest.raises(errors.RaiseException, match="the log is append-only") as refused:
+        connection.execute(statement.encode())
+    assert refused.value.diag.constraint_name == "ledger_events_append_only"
+
+
+@pytest.mark.parametrize("name", ANOTHER)
+def test_an_event_is_whole(connection: Connection, name: str) -> None:
+    with pytest.raises(errors.NotNullViolation) as refused:
+        insert(connection, "ledger_events", ANOTHER | {name: None})
+    assert refused.value.diag.column_name == name
+
+
+def test_a_streams_versions_begin_with_one(connection: Connection) -> None:
+    with pytest.raises(errors.CheckViolation) as refused:
+        insert(connection, "ledger_events", EVENT | {"originator_version": 0})
+    assert refused.value.diag.constraint_name == "ledger_events_version_from_one"
+
+
+@pytest.mark.parametrize("shared", ["originator_version", "notification_id", "recorded_at"])
+def test_no_two_events_share_a_version_a_position_or_an_instant(
+    connection: Connection, shared: str
+) -> None:
+    insert(connection, "ledger_events", EVENT)
+    with pytest.raises(errors.UniqueViolation):
+        insert(connection, "ledger_events", ANOTHER | {shared: EVENT[shared]})
+
+
+def test_a_fact_has_one_outcome_an_organization_and_source(connection: Connection) -> None:
+    insert(connection, "fact", FACT)
+    for name in ("organization_id", "source", "fact_id"):
+        insert(connection, "fact", FACT | {name: "another"})
+    with pytest.raises(errors.UniqueViolation) as refused:
+        insert(connection, "fact", FACT | {"digest": b"e", "position": 2})
+    assert refused.value.diag.constraint_name == "fact_pkey"
+
+
+def test_no_line_has_fewer_open_runs_than_none(connection: Connection) -> None:
+    row = {"line_id": "LIN-26-000001", "last_activity_at": "2026-04-15T12:00:00Z", "open_runs": -1}
+    with pytest.raises(errors.CheckViolation) as refused:
+        insert(connection, "line_activity", row)
+    assert refused.value.diag.constraint_name == "line_activity_open_runs_from_zero"
+
+
+def test_a_record_id_names_one_line(connection: Connection) -> None:
+    row = {"execution_id": "RUN-26-000001", "organization_id": "ORG-26-000001"}
+    insert(connection, "execution_record", row | {"line_id": "LIN-26-000001"})
+    with pytest.raises(errors.UniqueViolation):
+        insert(connection, "execution_record", row | {"line_id": "LIN-26-000002"})
+
+
+def test_no_two_keys_share_a_secret(connection: Connection) -> None:
+    insert(connection, "api_key", KEY)
+    with pytest.raises(errors.UniqueViolation) as refused:
+        insert(connection, "api_key", KEY | {"key_id": "KEY-26-000002"})
+    assert refused.value.diag.constraint_name == "api_key_secret_hash_unique"
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "destroyed_at"), [(None, None), (b"w", "2026-04-15T12:00:00Z")]
+)
+def test_a_runs_key_is_there_or_destroyed(
+    connection: Connection, wrapped: bytes | None, destroyed_at: str | None
+) -> None:
+    row = {"run_id": "RUN-26-000001", "organization_id": "ORG-26-000001", "wrapped": wrapped}
+    with pytest.raises(errors.CheckViolation) as refused:
+        insert(connection, "run_key", row | {"destroyed_at": destroyed_at})
+    assert refused.value.diag.constraint_name == "run_key_wrapped_or_destroyed"
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ("position = -1", "projection_position_from_zero"),
+        ("stopped_at = now()", "projection_stopped_with_error"),
+        ("error = 'e'", "projection_stopped_with_error"),
+    ],
+)
+def test_a_view_stands_somewhere_and_stops_for_a_reason(
+    connection: Connection, change: str, constraint: str
+) -> None:
+    row = {"name": "n", "version": 1, "generation": 1, "position": 0}
+    insert(connection, "projection", row)
+    with pytest.raises(errors.CheckViolation) as refused:
+        connection.execute(f"UPDATE ledger.projection SET {change} WHERE name = 'n'".encode())
+    assert refused.value.diag.constraint_name == constraint
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT state FROM ledger.ledger_events",
+        "SELECT originator_id FROM ledger.ledger_events",
+        "SELECT * FROM ledger.fact",
+        "SELECT * FROM ledger.snapshot",
+        "SELECT * FROM ledger.setting",
+        "LOCK TABLE ledger.ledger_events IN ROW SHARE MODE",
+        "UPDATE ledger.api_key SET revoked_at = NULL",
+        "DELETE FROM ledger.run_key",
+        "UPDATE ledger.projection SET position = 0",
+        "DELETE FROM ledger.delivery",
+    ],
+)
+def test_who_only_reads_for_the_api_reads_no_event_and_writes_nothing(
+    connection: Connection, statement: str
+) -> None:
+    connection.execute("SET LOCAL ROLE ledger_api")
+    with pytest.raises(errors.InsufficientPrivilege):
+        connection.execute(statement.encode())
