@@ -187,6 +187,21 @@ def test_what_cannot_be_signed_is_a_failed_attempt_like_another(post: Post) -> N
         assert receiver.requests == []
 
 
+def test_a_test_that_fails_disables_no_endpoint_however_long_it_has_failed(conninfo: str) -> None:
+    failing = Receiver(lambda _: Answer(500))
+    with posting(conninfo, retries="0") as post, failing as receiver:
+        post.activate()
+        post.start()
+        endpoint, _ = post.create(receiver.url, CHECK_INS)
+        post.check_in()
+        post.await_all(endpoint, 1, "failed")
+        post.advance(days=6)
+        post.test(endpoint)
+        post.await_all(endpoint, 2, "failed")
+        post.stop()  # what follows from the attempt is done by then
+        assert "webhook.disabled" not in post.topics(endpoint)
+
+
 @pytest.mark.parametrize(
     ("change", "constraint"),
     [

@@ -117,6 +117,21 @@ def test_what_is_in_flight_when_it_is_asked_for_is_sent_again_if_it_fails(connin
         post.await_heeded(endpoint, position)
 
 
+def test_a_test_is_sent_once_whatever_is_recovered(conninfo: str) -> None:
+    answers = iter([Answer(500), Answer(500, delay_seconds=0.5)])
+    with posting(conninfo, retries="0") as post, Receiver(lambda _: next(answers)) as receiver:
+        post.start()
+        endpoint, _ = post.create(receiver.url, CHECK_INS)
+        post.test(endpoint)
+        post.await_all(endpoint, 1, "failed")
+        post.test(endpoint)
+        receiver.await_count(2)
+        position = post.recover(endpoint, post.clock() - timedelta(minutes=1))
+        post.await_heeded(endpoint, position)
+        found = post.await_all(endpoint, 2, "failed")
+        assert [delivery.statuses for delivery in found] == [[500], [500]]
+
+
 def test_a_recovery_of_very_many_is_heeded_whole(conninfo: str) -> None:
     with posting(conninfo) as post, Receiver() as receiver:
         post.activate()

@@ -215,3 +215,20 @@ def test_a_deleted_one_is_forgotten_whatever_it_has_in_hand() -> None:
     assert roster.get("A") is None
     roster.release(claimed("A", 1), NOW, NOW)
     assert (roster.in_hand, roster.turn(NOW)) == (0, [])
+
+
+def test_what_a_deleted_one_had_in_hand_leaves_its_organization_no_less_room() -> None:
+    roster = roster_of(changed("A", latest=90), most=2 * IN_FLIGHT)
+    some(roster, roster.turn(NOW), IN_FLIGHT)
+    roster.update(News(2, 100, [changed("A", WebhookDeleted()), changed("B", latest=90)]), NOW)
+    for position in range(1, IN_FLIGHT + 1):
+        roster.release(claimed("A", position), None, NOW)
+    assert [(ask.endpoint_id, ask.free) for ask in roster.turn(NOW)] == [("B", IN_FLIGHT)]
+
+
+def test_a_view_that_falls_back_has_nothing_taken_anew() -> None:
+    roster = roster_of(changed("A", latest=90))
+    assert nothing(roster, roster.turn(NOW), reached=100)
+    roster.update(News(101, 101, [changed("A", latest=101)]), NOW)
+    assert nothing(roster, roster.turn(NOW), reached=95)
+    assert watched(roster, "A").taken == 100

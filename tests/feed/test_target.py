@@ -250,7 +250,8 @@ def test_a_name_that_is_rebound_after_its_check_is_not_connected_to() -> None:
 
 def test_a_private_address_behind_a_public_one_is_not_connected_to() -> None:
     with Receiver() as receiver:
-        for addresses in ([PUBLIC, "127.0.0.1"], ["127.0.0.1", PUBLIC]):
+        behind = [PUBLIC, PUBLIC, PUBLIC, "127.0.0.1"]  # where it would not even be tried
+        for addresses in ([PUBLIC, "127.0.0.1"], ["127.0.0.1", PUBLIC], behind):
             with pytest.raises(ForbiddenTarget):
                 connect("hooks.example", receiver.port, False, resolves_to(addresses))
         assert receiver.count_connections() == 0
