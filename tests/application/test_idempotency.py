@@ -224,13 +224,16 @@ class Breaks(OwnCommand):
         raise RuntimeError("nobody thought of this")
 
 
-def test_a_group_that_fails_keeps_nothing_of_its_first_try(ledger: Ledger) -> None:
+def test_a_group_that_fails_keeps_nothing_of_its_first_try(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
     line, before = ledger.line(), end(ledger)
     outcomes = ledger.writer.submit([pause(line), Breaks(REPORTER), pause(line)]).result(20)
     first, _, twin = outcomes
     assert isinstance(first, Receipt)
     assert (shown(twin), first.replayed) == (shown(first), False)
     assert len(ledger.events(line, after=before)) == 1
+    caplog.clear()  # the group was meant to
 
 
 def test_nothing_of_a_kept_outcome_can_be_read(own_ledger: Ledger) -> None:
