@@ -54,6 +54,7 @@ HAZARDS = {
     "NUL in a key": rb'{"x\u0000": 1}',
     "a lone high surrogate": rb'"\ud800"',
     "a lone low surrogate": rb'"\udc00"',
+    "lone surrogates in capitals": rb'["\uDBFF", "\uDFFF"]',
     "surrogates the wrong way round": rb'"\udc00\ud800"',
     "a lone low surrogate as a key": rb'{"\udfff": 1}',
     "an integer of 2^53": b"9007199254740992",

@@ -175,6 +175,14 @@ def test_garbage_is_no_cursor(edge: Edge, lines: list[str], cursor: str) -> None
         assert_invalid(edge, path, cursor)
 
 
+def test_a_cursor_has_nothing_between_its_letters(edge: Edge, lines: list[str]) -> None:
+    path = "/v1/execution?project_tag=walk&limit=1"
+    cursor = edge.get(path).json()["meta"]["cursor"]
+    assert edge.get(f"{path}&cursor={cursor}").status_code == 200
+    for other in "!", "\n", "=", "+":
+        assert_invalid(edge, path, cursor[:8] + other + cursor[8:])
+
+
 def test_a_huge_cursor_is_no_cursor(edge: Edge) -> None:
     assert_invalid(edge, "/v1/execution", "A" * 5000)
 

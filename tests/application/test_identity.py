@@ -60,6 +60,15 @@ def test_another_content_is_a_conflict(ledger: Ledger, change: str) -> None:
     assert ledger.refusal(event | {"subject": ledger.line()}) == CONFLICT
 
 
+def test_what_is_wrong_with_a_repeated_fact_is_told_before_that_it_conflicts(
+    ledger: Ledger,
+) -> None:
+    event = checked_in(ledger.line("capacity"))
+    ledger.accept(event)
+    for wrong in ({"data": {"hours": -1}}, {"time": ledger.at(hours=1)}, {"time": "yesterday"}):
+        assert ledger.refusal(event | wrong) == (422, "invalid_request")
+
+
 def test_raw_json_compares_by_value(ledger: Ledger) -> None:
     event = checked_in(ledger.line("capacity"))
     event["data"] = {"hours": 8, "note": "é"}

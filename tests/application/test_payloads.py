@@ -10,12 +10,15 @@ import pytest
 from psycopg.rows import dict_row
 
 from ledger.application import facts
+from ledger.application.command import Receipt
+from ledger.application.report import command_of
 from ledger.bootstrap.database import ConfigurationError, open_vault, prepare_database
+from ledger.bootstrap.writing import writing
 from ledger.settings import Settings
 from ledger.store.vault import CannotOpen, RunKey, Vault, content_digest
 from tests.conftest import MASTER_KEY
 from tests.support.facts import ORGANIZATION, encode, fact
-from tests.support.ledger import Ledger, new_id
+from tests.support.ledger import REPORTER, Ledger, new_id
 
 CANARY = "CANARY-7f3a"
 OTHER_KEY = "ab" * 32
@@ -186,6 +189,32 @@ def test_a_run_facts_digest_is_keyed_everywhere(ledger: Ledger, told: Told) -> N
     parsed = facts.from_structured(encode(told.start))
     assert isinstance(parsed, facts.Fact)
     assert base64.b64decode(stored["digest"]) == key.digest(parsed.content)
+
+
+def test_without_its_key_nothing_of_a_run_is_compared_and_nothing_more_is_kept(
+    ledger: Ledger,
+) -> None:
+    run = new_id("RUN")
+    start = fact("run.started", run, {"service_line_id": ledger.line(), "input": CANARY})
+    (first,) = ledger.accept(start)
+    destroy = "UPDATE ledger.run_key SET wrapped = NULL, destroyed_at = now() WHERE run_id = %s"
+    ledger.rows(f"{destroy} RETURNING 1", run)
+    end = fact("run.failed", run, {"output": CANARY, "error": {"code": CANARY}, "tokens_used": 7})
+    again = [start, start | {"data": {}}, end, end, end | {"data": {"output": 1}}]
+    parsed = [facts.from_structured(encode(event)) for event in again]
+    # Another process: this one's still holds the key in memory.
+    with writing(ledger.settings, ledger.conninfo, ledger.clock) as other:
+        outcomes = other.submit([command_of(one, REPORTER) for one in parsed]).result(20)
+    receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
+    assert [one.duplicate for one in receipts] == [True, True, False, True, True]
+    assert {one.event_ids for one in receipts[:2]} == {first.event_ids}
+    ended = ledger.events(run)[-1]["state"]
+    assert ended["body"] == {"tokens_used": 7, "duration_ms": ended["body"]["duration_ms"]}
+    (row,) = ledger.rows("SELECT digest FROM ledger.fact WHERE fact_id = %s", end["id"])
+    assert len(row["digest"]) == 32
+    content = parsed[2]
+    assert isinstance(content, facts.Fact)
+    assert row["digest"] != content_digest(content.content)
 
 
 @pytest.mark.parametrize("value", [0, False, "", [], {}, 1e300, "é\u2028😀", [[[None]]]])

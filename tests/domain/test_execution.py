@@ -69,6 +69,7 @@ REFUSED: dict[str, tuple[Given, Callable[[Any], Any]]] = {
     "release an unknown resource": (given_line(), lambda x: x.release("SCR-1")),
     "a start while held": (given_line((5, SERVICE)), lambda x: x.require_startable(minute(5))),
     "a start while blocked": (given_line((5, BLOCKED)), lambda x: x.require_startable(minute(9))),
+    "a start once closed": (given_line((5, CLOSED)), lambda x: x.require_startable(minute(4))),
 }
 
 
