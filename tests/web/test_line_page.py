@@ -282,6 +282,14 @@ def test_a_form_that_is_sent_twice_is_carried_out_once(edge: Edge) -> None:
     assert kinds == ["execution.started", "execution.paused"]
 
 
+def test_a_form_that_is_sent_again_with_other_words_is_another(edge: Edge) -> None:
+    line_id, guest = edge.fresh(), visitor(edge, *MANAGE)
+    path = f"{path_of(line_id)}/pause"
+    fields = guest.get(path_of(line_id)).form(path)
+    assert guest.post(path, fields | {"reason": "r"}).status == 303
+    assert guest.post(path, fields | {"reason": "s"}).status == 422
+
+
 def test_a_refused_pause_is_in_the_audit_log_by_who_tried(edge: Edge) -> None:
     line_id, guest = edge.fresh(), visitor(edge, *MANAGE)
     weak = visitor(edge)

@@ -116,6 +116,7 @@ def test_scripts_and_styles_are_kept_as_long_as_they_stay_the_same(edge: Edge) -
         answer = guest.get(str(tag.get("src") or tag.get("href"))).answer
         assert answer.status_code == 200
         assert "immutable" in answer.headers["cache-control"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
     assert guest.get("/ui/static/../pages.py").status == 404
     assert guest.get("/ui/static/nothing.css").status == 404
 
