@@ -16,8 +16,12 @@ from ledger.application.command import Command, Outcome, OwnCommand, Receipt
 from ledger.application.report import ReportFact
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
+from ledger.bootstrap.writing import create_writer
 from ledger.domain.errors import InvalidState, NotFound, Unavailable
 from ledger.domain.run import Run
+from ledger.settings import Settings
+from ledger.store.log import Log
+from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, RUN, activation, fact
 from tests.support.log_checker import check
 from tests.support.racers import fast_idling, parsed, principal
@@ -193,6 +197,31 @@ def test_a_command_sees_what_another_of_its_group_did_to_a_run_that_neither_name
         looks = Looks()
         submit(other, report(fact("service_line.closed", LINE)), looks, looks)
     assert looks.seen == [(2, "cancelled")] * 2
+
+
+def test_where_the_last_of_a_group_records_nothing_all_before_it_is_written_whole(
+    writer: Writer, conninfo: str
+) -> None:
+    begun = fact("run.requested", RUN, {"service_line_id": LINE})
+    *_, first, again = submit(writer, report(activation()), report(begun), report(begun))
+    assert isinstance(first, Receipt)
+    assert isinstance(again, Receipt)
+    assert (again.duplicate, again.event_ids) == (True, first.event_ids)
+    with psycopg.connect(conninfo) as connection:
+        stored = connection.execute("SELECT line_id, open_runs FROM ledger.line_activity")
+        assert stored.fetchall() == [(LINE, 1)]
+
+
+def test_more_than_may_wait_is_turned_away_at_once(conninfo: str) -> None:
+    log = Log(conninfo)
+    try:
+        busy = create_writer(Settings(master_key=MASTER_KEY), log)  # never started: all of it waits
+        for _ in range(2):
+            busy.submit([tags()] * 10_000)
+        with pytest.raises(Unavailable, match="busy"):
+            busy.submit([tags()])
+    finally:
+        log.close()
 
 
 def test_a_caller_who_gave_up_waiting_does_not_end_the_writer(writer: Writer) -> None:
