@@ -179,7 +179,7 @@ def test_a_cursor_has_nothing_between_its_letters(edge: Edge, lines: list[str]) 
     path = "/v1/execution?project_tag=walk&limit=1"
     cursor = edge.get(path).json()["meta"]["cursor"]
     assert edge.get(f"{path}&cursor={cursor}").status_code == 200
-    for other in "!", "\n", "=", "+":
+    for other in "!", "!!!!", "\n\n\n\n":  # four leave the padding as it is
         assert_invalid(edge, path, cursor[:8] + other + cursor[8:])
 
 
