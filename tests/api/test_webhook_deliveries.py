@@ -59,6 +59,19 @@ def test_deliveries_are_shown_newest_first_with_their_attempts(hooks: Hooks) -> 
     assert bodies[3]["subject"] == {"type": "webhook", "id": endpoint_id}
 
 
+def test_since_when_it_fails_is_not_from_before_it_was_enabled(hooks: Hooks) -> None:
+    line = hooks.edge.fresh("capacity")
+    with Receiver(lambda _: Answer(500)) as receiver:
+        endpoint_id = hooks.create(url=receiver.url, event_types=["execution.checked_in"])["id"]
+        hooks.edge.accept(fact("execution.checked_in", line, {"hours": 1}))
+        settled(hooks, endpoint_id, 1)
+        assert hooks.data(f"/{endpoint_id}")["status"]["failing_since"] is not None
+        hooks.edge.clock.advance(seconds=1)
+        for enabled in (False, True):
+            hooks.call("PATCH", f"/{endpoint_id}", json={"enabled": enabled})
+        assert hooks.data(f"/{endpoint_id}")["status"] == {"sequence": 1, "failing_since": None}
+
+
 def test_deliveries_are_walked_and_filtered_by_status(hooks: Hooks) -> None:
     line = hooks.edge.fresh("capacity")
 
