@@ -13,8 +13,11 @@ import httpx
 import psycopg
 import pytest
 
+from ledger.store.embedded import EmbeddedPostgres
+from tests.conftest import _execute
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
+from tests.support.views import until
 
 
 class Views:
@@ -31,11 +34,11 @@ class Views:
     def crash(self) -> None:
         """They stand before their last event, and who listened to them hears nothing any more."""
         self._connection.execute("UPDATE ledger.projection SET position = position - 1")
-        ((ended,),) = self._edge.select(
+        ended = self._connection.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
             " WHERE application_name = 'ledger api listener' AND datname = current_database()"
         )
-        assert ended == 1
+        assert ended.fetchone() == (1,)
 
     def return_once_awaited(self) -> None:
         """They have folded it again, when somebody waits for that."""
@@ -100,6 +103,25 @@ def test_who_reads_waits_until_they_are_back(
         views.return_once_awaited()
         found = answer.result(10)
     assert (found.status_code, found.headers["ledger-position"]) == (200, str(views.position))
+
+
+def test_who_reads_waits_though_for_a_while_nobody_can_listen_to_them(
+    edge: Edge,
+    views: Views,
+    line: str,
+    server: EmbeddedPostgres,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    allow = "ALTER DATABASE edge_test_taken_back ALLOW_CONNECTIONS"
+    _execute(server.url, f"{allow} false")
+    try:
+        views.crash()
+        until(lambda: caplog.text.count("cannot follow the views") > 2, "it to be tried again")
+        with asking(edge, f"/v1/execution/{line}") as answer:
+            views.return_once_awaited()
+            assert answer.result(10).headers["ledger-position"] == str(views.position)
+    finally:
+        _execute(server.url, f"{allow} true")
 
 
 def test_views_that_do_not_come_back_are_shown_as_they_are(
