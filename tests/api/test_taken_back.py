@@ -40,6 +40,16 @@ class Views:
         )
         assert ended.fetchone() == (1,)
 
+    def stop(self, name: str) -> None:
+        """One of them goes no further."""
+        self._connection.execute(
+            "UPDATE ledger.projection SET stopped_at = now(), error = 'e' WHERE name = %s", (name,)
+        )
+
+    def due_of(self, name: str) -> int | None:
+        """What a read of one that has stopped is due; None until that was heard."""
+        return self._heard.due(frozenset({name})) if name in self._heard._stopped else None
+
     def return_once_awaited(self) -> None:
         """They have folded it again, when somebody waits for that."""
         deadline = time.monotonic() + 10
@@ -49,7 +59,10 @@ class Views:
         self.put_forth()
 
     def put_forth(self) -> None:
-        self._connection.execute("UPDATE ledger.projection SET position = %s", (self.position,))
+        self._connection.execute(
+            "UPDATE ledger.projection SET position = %s, stopped_at = NULL, error = NULL",
+            (self.position,),
+        )
         self._connection.execute(
             "SELECT pg_notify('ledger_views', string_agg(name, ',') || ' ' || min(position))"
             " FROM ledger.projection"
@@ -122,6 +135,13 @@ def test_who_reads_waits_though_for_a_while_nobody_can_listen_to_them(
             assert answer.result(10).headers["ledger-position"] == str(views.position)
     finally:
         _execute(server.url, f"{allow} true")
+
+
+def test_one_that_has_stopped_is_not_waited_for(views: Views) -> None:
+    views.stop("execution")
+    views.crash()
+    until(lambda: views.due_of("execution") is not None, "news of it")
+    assert views.due_of("execution") == views.position - 1
 
 
 def test_views_that_do_not_come_back_are_shown_as_they_are(
