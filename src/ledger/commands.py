@@ -25,7 +25,7 @@ from ledger.bootstrap.database import ConfigurationError
 from ledger.bootstrap.writing import utc_now, writing
 from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.domain.api_key import SINGLE_PERMISSIONS
-from ledger.domain.errors import LedgerError
+from ledger.domain.errors import LedgerError, Unavailable
 from ledger.domain.values import parse_instant
 from ledger.key_commands import make_key
 from ledger.parser import Line, Parser, in_order
@@ -45,22 +45,44 @@ FROM ledger.ledger_events
 
 
 def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -> int:
-    """Record every line of a file; refused ones are listed. 1 when any was refused."""
+    """Record every line of a file; refused ones are listed. 1 when any was refused.
+
+    Raises Unavailable, once what was done is told, where the database is lost on the way.
+    """
     calm_collector()
     counts = {"recorded": 0, "duplicate": 0, "refused": 0}
+    lost_at = None
     with (
         _open(file) as (stream, size),
         writing(settings, conninfo) as writer,
         _bar(size) as advance,
     ):
         for lines, outcomes in filter(None, _record(writer, parser.parse(stream, advance))):
+            none_done = all(isinstance(outcome, Unavailable) for outcome in outcomes)
+            if lines and none_done and not _is_reachable(conninfo):
+                lost_at = lines[0][0]
+                break
             for (number, parsed), outcome in zip(lines, outcomes, strict=True):
                 counts[_kind(outcome)] += 1
                 if not isinstance(outcome, Receipt):
                     print(f"line {number}: {_refusal(outcome, parsed)}")
     summary = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     print(summary, file=sys.stderr)
+    if lost_at is not None:
+        raise Unavailable(
+            f"The database was lost: facts from line {lost_at} on may be missing."
+            " Once it is back, import the file again."
+        )
     return 1 if counts["refused"] else 0
+
+
+def _is_reachable(conninfo: str) -> bool:
+    """Whether the database is there: a command can also fail of itself, and alone."""
+    try:
+        psycopg.connect(conninfo, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 @contextmanager

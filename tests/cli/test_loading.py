@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.cli.conftest import Ledger, environment
 from tests.support.facts import LINE, activation, encode, fact
@@ -124,6 +125,37 @@ def test_a_parser_ends_with_its_import(conninfo: str) -> None:
         assert not wait([end], 0)
         command.kill()
         assert wait([end], 15)
+
+
+def close_for_all(conninfo: str) -> None:
+    """Let nobody into the database any more, and throw out who is there."""
+    name = conninfo_to_dict(conninfo)["dbname"]
+    with psycopg.connect(conninfo, dbname="postgres", autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
+            (name,),
+        )
+
+
+def test_an_import_that_loses_its_database_ends_and_says_where(conninfo: str) -> None:
+    # It went on to the end of the file, a wait for each group, and listed each line as refused.
+    with importing(conninfo) as (command, _):
+        assert command.stdin is not None
+        command.stdin.write(lines(*GOOD))
+        command.stdin.flush()
+        until(lambda: events(conninfo) == 2, "the first lines")
+        close_for_all(conninfo)
+        command.stdin.write(lines(b"", activation("LIN-26-000077")))
+        command.stdin.flush()
+        assert command.wait(30) == 1, "it does not wait for what comes after"
+        told, said = command.communicate()
+        assert told == b""
+        assert said.decode().splitlines()[-2:] == [
+            "2 recorded, 0 duplicate, 0 refused",
+            "ledger: The database was lost: facts from line 4 on may be missing."
+            " Once it is back, import the file again.",
+        ]
 
 
 def test_a_dash_reads_standard_input_without_a_last_newline(
