@@ -61,7 +61,8 @@ class Periodic:
             except LedgerError as error:
                 _logger.warning("%s: put off: %s", self._name, error)
             except psycopg.Error as error:
-                _logger.warning("%s lost the database: %s", self._name, error)
+                # Lost, or without the view that is asked, which is being built.
+                _logger.warning("%s: put off, says the database: %s", self._name, error)
                 self._disconnect()
             except Exception:
                 # A fault of ours: the next round may well be without it.
