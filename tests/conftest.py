@@ -135,5 +135,6 @@ def _named(url: str, database: str) -> str:
 
 
 def _execute(url: str, statement: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
+    # A test may have set PGOPTIONS for itself while the next databases are made.
+    with psycopg.connect(url, autocommit=True, options="-c statement_timeout=0") as connection:
         connection.execute(statement.encode())

@@ -58,7 +58,5 @@ def test_a_closing_that_does_not_look_for_open_runs_is_found(conninfo: str) -> N
 
 
 def test_a_writer_that_trusts_its_memory_starts_runs_on_held_lines(conninfo: str) -> None:
-    counts, log = raced(conninfo, StaleRecorder)
+    _, log = raced(conninfo, StaleRecorder)
     assert any("starts on a held or blocked line" in finding for finding in log.findings)
-    # Where both wrote to one stream, the database itself refused the second version.
-    assert counts["unavailable"] > 0
