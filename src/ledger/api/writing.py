@@ -64,14 +64,18 @@ async def read_capped(request: Request, limit: int) -> bytes:
     """The body. Raises TooLarge, as soon as that is known, above ``limit`` bytes."""
     length = header(request.scope, b"content-length") or b""
     if length.isdigit() and int(length[:19]) > limit:
-        raise TooLarge(f"The body may have at most {limit // 1024:,} KiB.")
+        raise _too_large(limit)
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
         if size > limit:
-            raise TooLarge(f"The body may have at most {limit // 1024:,} KiB.")
+            raise _too_large(limit)
         parts.append(part)
     return b"".join(parts)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body may have at most {limit // 1024:,} KiB.")
 
 
 async def read_body(request: Request, limit: int) -> bytes:

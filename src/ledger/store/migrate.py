@@ -63,6 +63,7 @@ def migrate(conninfo: str) -> list[str]:
     Raises SchemaError for a server older than 15, a database or user that will not do, or a
     migration that was edited after it ran, or that only a newer version has.
     """
+    migrations = _files()
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         if connection.info.server_version < 150000:
             raise SchemaError("PostgreSQL 15 or newer is needed.")
@@ -74,11 +75,11 @@ def migrate(conninfo: str) -> list[str]:
         connection.execute("SELECT pg_advisory_lock(%s)", (locks.MIGRATIONS,))
         _ensure_role(connection)
         connection.execute(_BASE)
-        _refuse_newer(connection)
+        _refuse_newer(connection, {name for name, _ in migrations})
         _create_library_table(connection, conninfo)
-        applied = [name for name, sql in _files() if _apply(connection, name, sql)]
+        applied = [name for name, sql in migrations if _apply(connection, name, sql)]
         if connection.execute(_MAY_READ).fetchone() == (False,):
-            _grant_again(connection)
+            _grant_again(connection, [sql for _, sql in migrations])
         return applied
 
 
@@ -104,22 +105,22 @@ def _ensure_role(connection: psycopg.Connection[TupleRow]) -> None:
         )
 
 
-def _refuse_newer(connection: psycopg.Connection[TupleRow]) -> None:
+def _refuse_newer(connection: psycopg.Connection[TupleRow], known: set[str]) -> None:
     """A writer that knows nothing of a table would leave it behind the log."""
-    applied = connection.execute("SELECT name FROM ledger.migration ORDER BY name").fetchall()
-    if newer := {name for (name,) in applied} - {name for name, _ in _files()}:
+    applied = connection.execute("SELECT name FROM ledger.migration").fetchall()
+    if newer := {name for (name,) in applied} - known:
         raise SchemaError(
             "The database belongs to a newer version of the ledger: this one does not know"
             f" {', '.join(sorted(newer))}."
         )
 
 
-def _grant_again(connection: psycopg.Connection[TupleRow]) -> None:
+def _grant_again(connection: psycopg.Connection[TupleRow], migrations: list[str]) -> None:
     """What the role that reads may do, as migrations and views have granted it.
 
     A dump that is restored where there is no such role loses it, and nothing else.
     """
-    for _, sql in _files():
+    for sql in migrations:
         for grant in re.findall(r"^GRANT [^;]+ TO ledger_api;", sql, re.MULTILINE):
             connection.execute(grant.encode())
     for (grant,) in connection.execute(_GRANTS_OF_VIEWS).fetchall():

@@ -94,8 +94,9 @@ class LedgerRecorder(PostgresApplicationRecorder):
     def _pipeline_on(self, connection: Connection[Any]) -> Pipeline:
         """The one that knows what the connection has prepared."""
         if self._pipeline is None or self._pipeline.connection is not connection:
-            self._pipeline = Pipeline(connection)
-            self._pipeline.run(Statement(DURABLE))
+            pipeline = Pipeline(connection)
+            pipeline.run(Statement(DURABLE))
+            self._pipeline = pipeline
         return self._pipeline
 
 
