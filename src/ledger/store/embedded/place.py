@@ -171,9 +171,13 @@ def _make_private(path: Path, account: Account | None) -> None:
     """Create a folder that only the account can enter; one that exists is left as it is.
 
     It appears at once with its owner: a second process that starts meanwhile must not find a
-    folder of root's and conclude that the account cannot reach it.
+    folder of root's and conclude that the account cannot reach it. (One of our own is never put in
+    the place of another, still empty, that somebody is about to fill.)
     """
     if path.is_dir():
+        return
+    if account is None:
+        path.mkdir(mode=0o700, exist_ok=True)
         return
     aside = Path(tempfile.mkdtemp(prefix=".ledger-", dir=path.parent))
     try:
