@@ -22,6 +22,8 @@ import psycopg
 from ledger.store.embedded import EmbeddedPostgres
 from ledger.store.embedded.programs import SYSTEM_DIR
 
+_ROOM = 4 * 1024**3
+
 # Another `ledger` command: it prints what happens and stops when its standard input ends.
 COMMAND = """
 import pathlib, sys
@@ -156,9 +158,16 @@ def remove_databases_elsewhere(folder: Path) -> None:
             shutil.rmtree(database.parent, ignore_errors=True)
 
 
+def memory() -> Path | None:
+    """Where files are kept in memory, if this system has such a place, and room there."""
+    place = Path("/dev/shm")
+    has_room = os.access(place, os.W_OK) and shutil.disk_usage(place).free > _ROOM
+    return place if has_room else None
+
+
 @contextlib.contextmanager
-def folder_in_tmp(mode: int) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="ledger-test-"))
+def folder_in_tmp(mode: int, parent: Path | None = None) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="ledger-test-", dir=parent))
     folder.chmod(mode)
     try:
         with nothing_lives_on(folder):
