@@ -149,6 +149,13 @@ def _projections_verify(settings: Settings, parsed: argparse.Namespace) -> int:
         return verify(conninfo, parsed.names)
 
 
+def _verify(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.log_commands import verify
+
+    with _database(settings, "verify") as conninfo:
+        return verify(settings, conninfo)
+
+
 _ACTIONS: Mapping[str, Callable[[Settings, argparse.Namespace], int]] = MappingProxyType(
     {
         "serve": _serve,
@@ -160,5 +167,6 @@ _ACTIONS: Mapping[str, Callable[[Settings, argparse.Namespace], int]] = MappingP
         "projections list": _projections_list,
         "projections rebuild": _projections_rebuild,
         "projections verify": _projections_verify,
+        "verify": _verify,
     }
 )

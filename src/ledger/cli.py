@@ -68,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         help_ = "of those that `projections list` shows; all where none is named"
         one.add_argument("names", nargs="*", type=_view, metavar="NAME", help=help_)
         one.set_defaults(action=f"projections {name}")
+
+    sealed = commands.add_parser("verify", help="compare the sealed log with the stored events")
+    sealed.set_defaults(action="verify")
     return parser
 
 

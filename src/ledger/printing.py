@@ -1,9 +1,22 @@
-"""How commands print tables."""
+"""How commands print tables, and show how far they are."""
 
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+
+Bar = Callable[[int, int], None]
+"""Is told how far it is, and where the end is."""
 
 
 def print_table(table: Table) -> None:
@@ -12,3 +25,29 @@ def print_table(table: Table) -> None:
     # colons is part of a name, not rich's markup.
     width = None if sys.stdout.isatty() else 200
     Console(width=width, markup=False, emoji=False).print(table)
+
+
+@contextmanager
+def bars(what: str, names: Sequence[str]) -> Iterator[dict[str, Bar]]:
+    """Progress bars on stderr, in positions of the log, with the time that is left."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(file=sys.stderr)
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        disable=not console.is_terminal,
+    ) as progress:
+
+        def bar(name: str) -> Bar:
+            task = progress.add_task(f"{what} {name}", total=None)
+            return lambda position, end: progress.update(task, completed=position, total=end)
+
+        yield {name: bar(name) for name in names}

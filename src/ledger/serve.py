@@ -1,10 +1,11 @@
-"""``ledger serve``: one process that owns PostgreSQL, the API workers and the loops.
+"""``ledger serve``: one process that owns PostgreSQL, the API workers and all loops.
 
     supervisor (this) ── postgres            the embedded server, when no URL is set
                       ├─ api worker × N      uvicorn over one shared listening socket
                       ├─ loops               projector, rebuilder, sweeper, housekeeper: not in the
                       │                      workers, which would wait for the interpreter lock
-                      └─ dispatcher          sends webhooks: beside the loops, for that reason too
+                      ├─ dispatcher          sends webhooks: beside the loops, for that reason too
+                      └─ sealer              seals the log: hashing takes an interpreter's time too
 
 Whatever dies is started again. When the supervisor dies, by any signal, so do all of them: the
 children watch its lifeline, PostgreSQL has the kernel's parent-death signal.
@@ -139,7 +140,11 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
         let_go = [lifeline.watch, *([postgres.let_go] if postgres is not None else [])]
         children = [
             _Child(name, partial(run, settings, conninfo), [*let_go, listener.close])
-            for name, run in (("loops", code.run_loops), ("dispatcher", code.run_dispatcher))
+            for name, run in (
+                ("loops", code.run_loops),
+                ("dispatcher", code.run_dispatcher),
+                ("sealer", code.run_sealer),
+            )
         ]
         children += [
             _Child(f"api-{n + 1}", partial(code.run_api, settings, conninfo, listener), let_go)

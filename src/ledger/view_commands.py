@@ -3,30 +3,18 @@
 import multiprocessing
 import multiprocessing.connection
 import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 import psycopg
 from psycopg.rows import tuple_row
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from ledger.bootstrap.views import views_named
-from ledger.printing import print_table
+from ledger.printing import bars, print_table
 from ledger.processes import calm_collector, end_with_parent
 from ledger.projection import rebuild as rebuilding
-from ledger.projection import shadow
 from ledger.projection.compare import Difference
 from ledger.projection.rebuild import Rebuilt
 from ledger.projection.shadow import CannotBuild
@@ -59,7 +47,7 @@ def rebuild(conninfo: str, names: Sequence[str]) -> int:
     context = multiprocessing.get_context("spawn")
     builders: dict[Connection, tuple[str, BaseProcess]] = {}
     results: dict[str, Rebuilt | CannotBuild] = {}
-    with _bars("Rebuilding", waiting) as bars:
+    with bars("Rebuilding", waiting) as shown:
         while waiting or builders:
             while waiting and len(builders) < (os.cpu_count() or 1):
                 name = waiting.pop(0)
@@ -75,7 +63,7 @@ def rebuild(conninfo: str, names: Sequence[str]) -> int:
                 name, builder = builders[pipe]
                 told = _receive(pipe, name)
                 if isinstance(told, tuple) and not isinstance(told, Rebuilt):
-                    bars[name](*told)
+                    shown[name](*told)
                 else:
                     results[name] = told
                     del builders[pipe]
@@ -134,8 +122,8 @@ def verify(conninfo: str, names: Sequence[str]) -> int:
     """Name every row of these views, or of all, that is not what the log says; 1 if any is not."""
     differing = 0
     for projection in views_named(names):
-        with _bars("Verifying", [projection.name]) as bars:
-            bar = bars[projection.name]
+        with bars("Verifying", [projection.name]) as shown:
+            bar = shown[projection.name]
             found = rebuilding.verify(conninfo, EnvelopeMapper(), projection, bar, _print)
         print(
             f"{projection.name}: {found.rows:,} rows at position {found.position},"
@@ -150,29 +138,3 @@ def _print(difference: Difference) -> None:
     key = difference.key if difference.key.isprintable() else ascii(difference.key)
     what = difference.kind + (f" in {', '.join(difference.columns)}" if difference.columns else "")
     print(f"{difference.table} {key}: {what}; last touched by {difference.event_id}")
-
-
-@contextmanager
-def _bars(what: str, names: Sequence[str]) -> Iterator[dict[str, shadow.Progress]]:
-    """Progress bars on stderr, in positions of the log, with the time that is left."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(file=sys.stderr)
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        disable=not console.is_terminal,
-    ) as progress:
-
-        def bar(name: str) -> shadow.Progress:
-            task = progress.add_task(f"{what} {name}", total=None)
-            return lambda position, end: progress.update(task, completed=position, total=end)
-
-        yield {name: bar(name) for name in names}

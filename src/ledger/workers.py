@@ -4,6 +4,7 @@ import logging
 import signal
 import socket
 import threading
+from collections.abc import Callable
 
 import uvicorn
 
@@ -15,7 +16,9 @@ from ledger.api.connection import Connection
 from ledger.bootstrap.api import create_api
 from ledger.bootstrap.dispatching import Dispatching
 from ledger.bootstrap.loops import Loops
+from ledger.bootstrap.sealing import create_sealer
 from ledger.processes import GRACE_SECONDS, allow_many_connections, calm_collector
+from ledger.sealing.sealer import Sealer
 from ledger.settings import Settings
 from ledger.web import pages
 
@@ -55,15 +58,22 @@ def run_dispatcher(settings: Settings, conninfo: str) -> None:
     _run_until_told(Dispatching, settings, conninfo)
 
 
+def run_sealer(settings: Settings, conninfo: str) -> None:
+    """The sealer's process."""
+    _run_until_told(create_sealer, settings, conninfo)
+
+
 def _run_until_told(
-    work: type[Loops] | type[Dispatching], settings: Settings, conninfo: str
+    create: Callable[[Settings, str], Loops | Dispatching | Sealer],
+    settings: Settings,
+    conninfo: str,
 ) -> None:
     """Start something, and stop it on a signal."""
     _configure_logging()
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    running = work(settings, conninfo)
+    running = create(settings, conninfo)
     running.start()
     calm_collector()
     stopping.wait()

@@ -12,10 +12,11 @@ from ledger.store.embedded.place import find_place
 from tests.support.facts import activation
 from tests.support.load import Load, recorded, total_hours
 from tests.support.log_checker import check
+from tests.support.sealing import checked
 from tests.support.served import Served, free_port, post
 from tests.support.views import until
 
-TARGETS = ("worker", "loops", "postmaster", "database kept away", "supervisor")
+TARGETS = ("worker", "loops", "postmaster", "database kept away", "supervisor", "sealer")
 
 
 class Trial:
@@ -23,6 +24,7 @@ class Trial:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir, self.port = data_dir, free_port()
+        self._sealed = data_dir / "sealed"
         self.conninfo = ""
 
     def rounds(self, targets: list[str]) -> None:
@@ -52,6 +54,9 @@ class Trial:
         if target == "loops":
             os.kill(served.loops(), signal.SIGKILL)
             return served
+        if target == "sealer":
+            os.kill(served.sealer(), signal.SIGKILL)
+            return served
         if target == "database kept away":
             # As long as the supervisor sleeps nobody starts the database again.
             os.kill(served.process.pid, signal.SIGSTOP)
@@ -71,7 +76,7 @@ class Trial:
         assert set(load.statuses) <= {200, 201, 503}, load.statuses
         assert load.without_retry_after == 0
         assert load.slowest < 5.0
-        if target in ("loops", "postmaster", "database kept away"):
+        if target in ("loops", "sealer", "postmaster", "database kept away"):
             assert load.outages == 0, "the workers live: every request has an answer"
         before = dict(load.acknowledged)
         outcomes = load.send_again()
@@ -81,15 +86,17 @@ class Trial:
         assert sorted(names) == sorted(seen), "each fact is there exactly once"
         log = check(self.conninfo)
         assert log.findings == []
+        until(lambda: checked(self.conninfo, self._sealed)[0].unsealed == 0, "what is sealed")
+        assert checked(self.conninfo, self._sealed)[1] == []
         with served.client(token) as client:
             assert total_hours(client) == len(names)
         until(lambda: len(served.api_workers()) == served.workers, "the worker's successor")
 
 
-def test_what_was_acknowledged_outlives_the_kill_of_worker_database_and_supervisor(
+def test_what_was_acknowledged_outlives_the_kill_of_worker_sealer_database_and_supervisor(
     tmp_path: Path,
 ) -> None:
-    Trial(tmp_path / "data").rounds(["worker", "database kept away", "supervisor"])
+    Trial(tmp_path / "data").rounds(["worker", "sealer", "database kept away", "supervisor"])
 
 
 @pytest.mark.crash

@@ -129,7 +129,7 @@ def test_the_supervisor_can_fork_at_any_time_and_children_hold_nothing_of_its_ow
         (listener,) = {name for name in held if name.startswith("socket:")}
         (lock,) = {name for name in held if name.endswith("/owner.lock")}
         for _ in range(2):
-            until(lambda: len(children(served)) == 4, "the children")
+            until(lambda: len(children(served)) == 5, "the children")
             assert len(os.listdir(f"/proc/{supervisor}/task")) == 1
             assert {name for name in descriptors(supervisor) if name.startswith("socket:")} == {
                 listener
@@ -143,7 +143,7 @@ def test_the_supervisor_can_fork_at_any_time_and_children_hold_nothing_of_its_ow
             for pid in first:
                 os.kill(pid, signal.SIGKILL)
             until(lambda killed=first: not {*killed} & {*served.processes()}, "their end")
-        until(lambda: len(children(served)) == 4 and is_ready(served), "answers")
+        until(lambda: len(children(served)) == 5 and is_ready(served), "answers")
 
 
 def test_a_supervisor_that_is_killed_takes_all_with_it_and_can_be_followed_at_once(

@@ -120,6 +120,11 @@ class Served:
         (dispatcher,) = self.named(b"ledger-dispatch")
         return dispatcher
 
+    def sealer(self) -> int:
+        """The process that seals the log."""
+        (sealer,) = self.named(b"ledger-sealer")
+        return sealer
+
     def named(self, name: bytes) -> list[int]:
         """The processes that show this name."""
         return [pid for pid in self.processes() if name_of(pid).startswith(name)]

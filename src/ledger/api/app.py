@@ -19,6 +19,7 @@ from ledger.api import (
     feeds,
     operations,
     problems,
+    proofs,
     runs,
     stories,
     streams,
@@ -51,6 +52,7 @@ ROUTED = (
     webhooks,
     audit,
     exports,
+    proofs,
     operations,
 )
 

@@ -18,6 +18,18 @@ from projections import reading
 router = APIRouter(tags=["operations"])
 
 _Lag = list[tuple[str, int, int, int, int, object, str | None]]
+_Sealing = tuple[int, int, bool]
+"""(position that is sealed, how far that is behind the log, whether sealing has stopped)."""
+
+# OFFSET 0: one look at the log's end, wherever it is used.
+_SEALING = """
+SELECT sealed.position, greatest(0, sealed.head - sealed.position), s.stopped_at IS NOT NULL
+FROM ledger.signer AS s, (
+    SELECT COALESCE((SELECT max(position) FROM ledger.checkpoint), 0) AS position,
+           COALESCE((SELECT max(notification_id) FROM ledger.ledger_events), 0) AS head
+    OFFSET 0
+) AS sealed
+"""
 
 _NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {
@@ -35,13 +47,13 @@ async def health() -> dict[str, str]:
 
 @router.get("/readyz", summary="Can it serve?", responses=_NOT_READY)
 async def readiness(request: Request) -> Response:
-    """200 once the database answers and the views exist; a stopped view degrades, loudly.
+    """200 once the database answers and the views exist; what has stopped degrades, loudly.
 
-    A stopped view does not turn the answer into 503: facts must still be taken, and a load
-    balancer would take every node out.
+    A stopped view does not turn the answer into 503, nor does sealing: facts must still be taken,
+    and a load balancer would take every node out.
     """
     try:
-        rows = await _lag(request)
+        rows, (sealed, lag, sealing_stopped) = await _lag(request), await _sealing(request)
     except (psycopg.Error, OSError):
         return _document({"status": "unavailable", "database": "unreachable"}, 503)
     if not rows:
@@ -56,9 +68,12 @@ async def readiness(request: Request) -> Response:
         }
         for name, version, _, position, head, stopped_at, _ in rows
     ]
-    stopped = any(view["stopped"] for view in views)
+    stopped = sealing_stopped or any(view["stopped"] for view in views)
     status = "degraded" if stopped else "ok"
-    return _document({"status": status, "database": "ok", "projections": views}, 200)
+    sealing = {"position": sealed, "lag": lag, "stopped": sealing_stopped}
+    return _document(
+        {"status": status, "database": "ok", "projections": views, "sealing": sealing}, 200
+    )
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
@@ -72,6 +87,7 @@ async def metrics(request: Request) -> Response:
     views = CollectorRegistry()
     try:
         views.register(_Views(await _lag(request)))
+        views.register(_Sealer(await _sealing(request)))
         up = 1
     except (psycopg.Error, OSError):
         up = 0
@@ -83,6 +99,11 @@ async def metrics(request: Request) -> Response:
 async def _lag(request: Request) -> _Lag:
     rows: _Lag = await services_of(request).door.fetch(None, reading.LAG, {})
     return rows
+
+
+async def _sealing(request: Request) -> _Sealing:
+    rows: list[_Sealing] = await services_of(request).door.fetch(None, _SEALING, {})
+    return rows[0]
 
 
 def _document(document: object, status: int) -> Response:
@@ -109,6 +130,26 @@ class _Views:
             lag.add_metric([name], max(0, head - at))
             stopped.add_metric([name], 0 if stopped_at is None else 1)
         return [position, lag, stopped]
+
+
+class _Sealer:
+    """How far the log is sealed, as gauges."""
+
+    def __init__(self, sealing: _Sealing) -> None:
+        self._sealing = sealing
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry."""
+        position, behind, has_stopped = self._sealing
+        sealed = GaugeMetricFamily("ledger_sealed_position", "The last position that is sealed.")
+        sealed.add_metric([], position)
+        lag = GaugeMetricFamily("ledger_sealing_lag", "Positions that sealing is behind.")
+        lag.add_metric([], behind)
+        stopped = GaugeMetricFamily(
+            "ledger_sealing_stopped", "1 where what there is contradicts what was signed."
+        )
+        stopped.add_metric([], int(has_stopped))
+        return [sealed, lag, stopped]
 
 
 class _Up:

@@ -93,8 +93,8 @@ class Query(Present):
         return None if self.as_of is None else parse_bound(self.as_of)
 
 
-def _digits(value: Any) -> Any:
-    """What pydantic would read as a number too: `5.0`, `+5`, `1_0`."""
+def digits(value: Any) -> Any:
+    """Refuse what pydantic would read as a number too: `5.0`, `+5`, `1_0`."""
     if isinstance(value, str) and not re.fullmatch("[0-9]+", value):
         raise ValueError("must be a whole number")
     return value
@@ -105,7 +105,7 @@ class Page(BaseModel):
 
     cursor: Cursor = None
     limit: Annotated[
-        int, Field(ge=1, le=100, description="How many at most."), BeforeValidator(_digits)
+        int, Field(ge=1, le=100, description="How many at most."), BeforeValidator(digits)
     ] = 25
 
 

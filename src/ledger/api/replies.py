@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from ledger.api.headers import header
 from ledger.projection.rendering import json_text
 
-_JSON = (b"content-type", b"application/json")
+_JSON = b"application/json"
 
 
 class Reply(Response):
@@ -19,7 +19,13 @@ class Reply(Response):
     """
 
     def __init__(
-        self, body: bytes, position: int, status: int = 200, *, tagged: bool = False
+        self,
+        body: bytes,
+        position: int,
+        status: int = 200,
+        *,
+        tagged: bool = False,
+        media: bytes = _JSON,
     ) -> None:
         self.body = body
         self.position = position
@@ -27,7 +33,7 @@ class Reply(Response):
         self.background = None
         self.raw_headers = [
             (b"content-length", b"%d" % len(body)),
-            _JSON,
+            (b"content-type", media),
             (b"ledger-position", b"%d" % position),
         ]
         self.tag: bytes | None = None

@@ -5,6 +5,7 @@
     views.py          our views and their projector
     loops.py          everything that works behind the log
     dispatching.py    what sends webhooks
+    sealing.py        what seals the log
     api.py            the HTTP application
 
 One module for each kind of process, so that each loads what it needs and no more: the web framework

@@ -4,6 +4,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from ledger.projection.projector import register
+from ledger.sealing import shelf
 from ledger.settings import Settings
 from ledger.store.migrate import migrate
 from ledger.store.session import is_pinned, pin
@@ -21,7 +22,7 @@ class ConfigurationError(Exception):
 
 
 def prepare_database(settings: Settings, conninfo: str) -> str:
-    """Schema, views' tables and master key, once, before any worker starts.
+    """Schema, views' tables, master key and the log's own key, once, before any worker starts.
 
     Returns the connection string for all that follows, whose sessions are as we need them.
 
@@ -41,10 +42,11 @@ def prepare_database(settings: Settings, conninfo: str) -> str:
         row = connection.execute(
             "SELECT value FROM ledger.setting WHERE name = 'master_key'"
         ).fetchone()
-    if row != (vault.fingerprint,):
-        raise ConfigurationError(
-            "The master key is not the one this database was made with: set LEDGER_MASTER_KEY."
-        )
+        if row != (vault.fingerprint,):
+            raise ConfigurationError(
+                "The master key is not the one this database was made with: set LEDGER_MASTER_KEY."
+            )
+        shelf.begin(connection, vault)
     return conninfo
 
 

@@ -23,3 +23,6 @@ HOUSEKEEPER = 7_300_006
 
 DISPATCHER = 7_300_007
 """Of the dispatching process."""
+
+SEALER = 7_300_008
+"""Of the sealing process."""

@@ -1,0 +1,293 @@
+"""Proofs: what anybody needs to check, offline, that nothing of the log was changed (contract 6).
+
+Bare texts, bytes and documents, without the envelope of other answers: they are formats of their
+own (C2SP, RFC 6962), and go to tools as they are.
+"""
+
+import asyncio
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Path, Request, Response
+from fastapi import Query as QueryParameters
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from ledger.api.authentication import Authenticated
+from ledger.api.documentation import refusals
+from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
+from ledger.api.positions import WAIT_SECONDS
+from ledger.api.problems import Behind
+from ledger.api.reading import digits, read_at, services_of
+from ledger.api.replies import Reply
+from ledger.application.principal import Principal
+from ledger.domain.errors import Forbidden, Invalid, NotFound
+from ledger.sealing.leaf import leaf_of
+from ledger.sealing.tiles import WIDTH, root_of, tiles_of
+from ledger.sealing.tree import Stretch, consistency, hash_leaf, inclusion
+
+router = APIRouter(prefix="/v1/log", tags=["proof"], route_class=LeanRoute)
+
+_LARGEST = 2**63 - 1
+_BREATH_SECONDS = 0.05
+
+_TEXT = b"text/plain; charset=utf-8"
+_BYTES = b"application/octet-stream"
+
+# How far the log is sealed, the latest checkpoint and the key.
+_SEALED = """
+SELECT COALESCE(c.position, 0), COALESCE(c.size, 0), c.note, s.vkey
+FROM ledger.signer AS s LEFT JOIN LATERAL (
+    SELECT position, size, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1
+) AS c ON true
+"""
+
+# The same, a stored event where the credential sees it, and how many leaves are before its own.
+_ENTRY = f"""
+SELECT c.*, e.stream, e.version, e.topic, e.state, t.number * {WIDTH} + (
+    SELECT count(*) FROM ledger.ledger_events AS l
+    WHERE l.notification_id >= t.first_position AND l.notification_id < %(at)s::bigint
+)
+FROM ({_SEALED}) AS c
+LEFT JOIN LATERAL ledger.stored_event(%(at)s::bigint) AS e ON true
+LEFT JOIN LATERAL (
+    SELECT number, first_position FROM ledger.tile WHERE first_position <= %(at)s::bigint
+    ORDER BY first_position DESC LIMIT 1
+) AS t ON true
+"""
+
+_TILES = """
+SELECT level, number, hashes FROM ledger.tile
+JOIN unnest(%(levels)s::smallint[], %(numbers)s::bigint[]) AS asked (level, number)
+    USING (level, number)
+"""
+
+_NOT_SEALED = "Not sealed yet."
+
+Size = Annotated[int, Field(ge=0, le=_LARGEST), BeforeValidator(digits)]
+Position = Annotated[int, Field(ge=1, le=_LARGEST), BeforeValidator(digits)]
+
+_ANY = refusals(401, 422, 503)
+_OWN = refusals(401, 403, 404, 422, 503)
+
+
+def _of(media: str, description: str) -> dict[int | str, dict[str, Any]]:
+    schema = {"type": "string"} | ({} if media.startswith("text") else {"format": "binary"})
+    return {200: {"description": description, "content": {media: {"schema": schema}}}}
+
+
+class Inclusion(BaseModel):
+    """That a leaf is in a tree (RFC 6962, 2.1.1). Hashes are base64."""
+
+    leaf_index: int
+    leaf_hash: str
+    tree_size: int
+    hashes: list[str] = Field(description="The audit path, the leaf's sibling first.")
+
+
+class Consistency(BaseModel):
+    """That a tree is the beginning of another (RFC 6962, 2.1.2)."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    from_: int = Field(alias="from")
+    to: int
+    hashes: list[str] = Field(description="Base64.")
+
+
+class InclusionQuery(BaseModel):
+    """Which leaf, in which tree."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    position: Annotated[Position, Field(description="Of the event.", examples=[17])]
+    size: Annotated[
+        Annotated[int, Field(ge=1, le=_LARGEST), BeforeValidator(digits)] | None,
+        Field(description="Of the tree; the latest checkpoint's unless given."),
+    ] = None
+
+
+class ConsistencyQuery(BaseModel):
+    """Which trees, by their sizes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    from_: Annotated[Size, Field(alias="from", description="The smaller tree's size.")]
+    to: Annotated[Size, Field(description="The larger tree's size.")]
+
+
+@router.get(
+    "/checkpoint",
+    summary="Show the latest checkpoint",
+    openapi_extra=needs(None),
+    responses=_of("text/plain", "A signed note") | _ANY,
+)
+async def show_checkpoint(
+    request: Request,
+    principal: Authenticated,
+    _: Annotated[NoParameters, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """How large the sealed log is, and its root, signed (C2SP tlog-checkpoint).
+
+    `Ledger-Min-Position` waits until the log is sealed so far.
+    """
+    position, _size, note, _vkey = await _read(request, principal, _SEALED, {}, min_position)
+    if note is None:
+        raise Behind(_NOT_SEALED)
+    return Reply(note.encode(), position, media=_TEXT)
+
+
+@router.get(
+    "/key",
+    summary="Show the log's key",
+    openapi_extra=needs(None),
+    responses=_of("text/plain", "A verifier key") | _ANY,
+)
+async def show_key(
+    request: Request,
+    principal: Authenticated,
+    _: Annotated[NoParameters, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """The log's name and public key, by which checkpoints are checked (C2SP signed-note).
+
+    Note it down once: whoever changed the log could change this answer too.
+    """
+    position, _size, _note, vkey = await _read(request, principal, _SEALED, {}, min_position)
+    return Reply(f"{vkey}\n".encode(), position, media=_TEXT)
+
+
+@router.get(
+    "/entries/{position}",
+    summary="Show a leaf",
+    openapi_extra=needs(None),
+    responses=_of("application/octet-stream", "The leaf's bytes") | _OWN,
+)
+async def show_entry(
+    request: Request,
+    principal: Authenticated,
+    position: Annotated[str, Path(description="Of the event in the log.", examples=[17])],
+    _: Annotated[NoParameters, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """The exact bytes that were hashed for an event that the credential sees."""
+    if not re.fullmatch("[1-9][0-9]{0,18}", position) or int(position) > _LARGEST:
+        raise NotFound("No such position.")
+    sealed_until, _size, _index, leaf = await _entry(
+        request, principal, int(position), min_position
+    )
+    return Reply(leaf, sealed_until, media=_BYTES)
+
+
+@router.get(
+    "/proof/inclusion",
+    summary="Prove that an event is in the log",
+    openapi_extra=needs(None),
+    responses={200: {"model": Inclusion}, **_OWN},
+)
+async def prove_inclusion(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[InclusionQuery, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """That the leaf of an event that the credential sees is in the tree of a size."""
+    sealed_until, sealed, index, leaf = await _entry(
+        request, principal, query.position, min_position
+    )
+    size = sealed if query.size is None else query.size
+    if index >= size:
+        raise Invalid.at("/size", "is of a tree without this event")
+    _require_sealed(size, sealed)
+    proof = {
+        "leaf_index": index,
+        "leaf_hash": _base64(hash_leaf(leaf)),
+        "tree_size": size,
+        "hashes": await _roots(request, principal, inclusion(index, size)),
+    }
+    return Reply(msgspec.json.encode(proof), sealed_until)
+
+
+@router.get(
+    "/proof/consistency",
+    summary="Prove that the log only grew",
+    openapi_extra=needs(None),
+    responses={200: {"model": Consistency}, **_ANY},
+)
+async def prove_consistency(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[ConsistencyQuery, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """That the tree of one size is the beginning of the tree of another."""
+    if query.from_ > query.to:
+        raise Invalid.at("/to", "is smaller than from")
+    sealed_until, sealed, _note, _vkey = await _read(request, principal, _SEALED, {}, min_position)
+    _require_sealed(query.to, sealed)
+    hashes = await _roots(request, principal, consistency(query.from_, query.to))
+    proof = {"from": query.from_, "to": query.to, "hashes": hashes}
+    return Reply(msgspec.json.encode(proof), sealed_until)
+
+
+async def _read(
+    request: Request,
+    principal: Principal,
+    statement: str,
+    parameters: Mapping[str, Any],
+    min_position: int | None,
+) -> Any:
+    """The statement's row, which begins with the position that is sealed.
+
+    Raises Behind where the one that is asked for is not reached in time.
+    """
+    time = asyncio.get_running_loop().time
+    deadline = time() + WAIT_SECONDS
+    while True:
+        (row,) = await services_of(request).door.fetch(principal, statement, parameters)
+        if row[0] >= (min_position or 0):
+            return row
+        if time() >= deadline:
+            raise Behind("The log is not sealed up to the asked position.")
+        await asyncio.sleep(_BREATH_SECONDS)
+
+
+async def _entry(
+    request: Request, principal: Principal, position: int, min_position: int | None
+) -> tuple[int, int, int, bytes]:
+    """(position and size of what is sealed, index of the leaf, the leaf) of an event.
+
+    Raises Forbidden for who may neither read nor audit, NotFound for what the credential does not
+    see, Behind for what is not sealed yet.
+    """
+    if not principal.is_admin and not principal.permissions & {"read", "audit:read"}:
+        raise Forbidden("This needs the permission read or audit:read.")
+    row = await _read(request, principal, _ENTRY, {"at": position}, min_position)
+    sealed_until, size, _note, _vkey, stream, version, topic, state, index = row
+    if stream is None:
+        raise read_at([row], NotFound("No such position."))
+    if position > sealed_until:
+        raise Behind(_NOT_SEALED)
+    return sealed_until, size, index, leaf_of(stream, version, topic, bytes(state), position)
+
+
+async def _roots(request: Request, principal: Principal, stretches: Iterable[Stretch]) -> list[str]:
+    """The roots over these stretches of leaves, base64."""
+    stretches = list(stretches)
+    wanted = tiles_of(stretches)
+    asked = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}
+    rows = await services_of(request).door.fetch(principal, _TILES, asked)
+    tiles = {(level, number): bytes(hashes) for level, number, hashes in rows}
+    return [_base64(root_of(stretch, tiles)) for stretch in stretches]
+
+
+def _require_sealed(size: int, sealed: int) -> None:
+    if size > sealed:
+        raise Behind(_NOT_SEALED)
+
+
+def _base64(octets: bytes) -> str:
+    return base64.b64encode(octets).decode()

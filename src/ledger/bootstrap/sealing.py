@@ -1,0 +1,18 @@
+"""What seals the log, in a process of its own: hashing would hold up the loops' interpreter."""
+
+from pathlib import Path
+
+from ledger.bootstrap.database import open_vault
+from ledger.bootstrap.writing import Clock, utc_now
+from ledger.sealing.sealer import Sealer
+from ledger.settings import Settings
+
+
+def create_sealer(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Sealer:
+    """The sealer; the last checkpoint is kept in the data directory too."""
+    return Sealer(conninfo, open_vault(settings), clock, witness_folder(settings))
+
+
+def witness_folder(settings: Settings) -> Path:
+    """Where the last checkpoint is kept outside of the database."""
+    return settings.data_dir / "sealed"

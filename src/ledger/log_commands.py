@@ -1,0 +1,22 @@
+"""What ``ledger verify`` does: the sealed log compared with the stored events."""
+
+from ledger.bootstrap.sealing import witness_folder
+from ledger.printing import bars
+from ledger.sealing.check import check
+from ledger.sealing.note import BadNote
+from ledger.settings import Settings
+
+
+def verify(settings: Settings, conninfo: str) -> int:
+    """Name everything that is not as it was sealed; 1 if anything is not."""
+    with bars("Verifying", ["the sealed log"]) as shown:
+        try:
+            found = check(conninfo, witness_folder(settings), print, shown["the sealed log"])
+        except BadNote as error:
+            print(f"the log's key: {error}")
+            return 1
+    print(
+        f"{found.events:,} events in {found.checkpoints:,} checkpoints,"
+        f" {found.faults:,} not as sealed; {found.unsealed:,} not sealed yet."
+    )
+    return 1 if found.faults else 0

@@ -1,0 +1,81 @@
+"""What a leaf of the sealed log says (contract 6).
+
+A leaf is the UTF-8 text of one JSON object without spaces, its keys in this order:
+
+    v               1
+    position        of the event in the log
+    stream          whose event it is: LIN-…, RUN-…, KEY-…, WHK-…, REF-…
+    version         1, 2, 3 … in that stream
+    type            the event's stored name, such as "execution.paused/1"
+    occurred_at     when it happened, as other answers tell it
+    recorded_at     when it was recorded
+    actor           {"type", "id"}
+    stored_sha256   SHA-256 of what is stored of the event, as hexadecimal digits
+    nonce           16 random bytes, base64
+
+What is stored is the whole event, a run's input, output and error as ciphertext: so an erasure
+changes no leaf. The nonce is stored too, and known to nobody else; who sees only a leaf's hash
+cannot find out what the leaf says by trying what it may say.
+"""
+
+import hashlib
+
+import msgspec
+
+
+class _Stored(msgspec.Struct):
+    """What a leaf repeats of the stored JSON."""
+
+    occurred_at: msgspec.Raw
+    recorded_at: msgspec.Raw
+    actor: msgspec.Raw
+    nonce: msgspec.Raw
+
+
+class _Leaf(msgspec.Struct):
+    v: int
+    position: int
+    stream: str
+    version: int
+    type: str
+    occurred_at: msgspec.Raw
+    recorded_at: msgspec.Raw
+    actor: msgspec.Raw
+    stored_sha256: str
+    nonce: msgspec.Raw
+
+
+_decode = msgspec.json.Decoder(_Stored).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class UnreadableEvent(Exception):
+    """A stored event that no leaf can be made of."""
+
+
+def leaf_of(stream: str, version: int, type_: str, state: bytes, position: int) -> bytes:
+    """The leaf of a stored event, from its columns. Raises UnreadableEvent."""
+    try:
+        stored = _decode(state)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise UnreadableEvent(f"the event at position {position} cannot be read") from error
+    return _encode(
+        _Leaf(
+            v=1,
+            position=position,
+            stream=stream,
+            version=version,
+            type=type_,
+            occurred_at=_time(stored.occurred_at),
+            recorded_at=_time(stored.recorded_at),
+            actor=stored.actor,
+            stored_sha256=hashlib.sha256(state).hexdigest(),
+            nonce=stored.nonce,
+        )
+    )
+
+
+def _time(stored: msgspec.Raw) -> msgspec.Raw:
+    """Without zeros behind its decimals, so that it is the same text as in other answers."""
+    text = bytes(stored)
+    return msgspec.Raw(text[:-2].rstrip(b"0") + b'Z"') if b"." in text else stored

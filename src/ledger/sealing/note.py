@@ -1,0 +1,101 @@
+"""A checkpoint: how large the tree is and what its root is, as a signed note.
+
+The text is C2SP's tlog-checkpoint, the signature Ed25519 as C2SP's signed-note has it:
+
+    execution-ledger/5f0c…      the origin: which log, also the key's name
+    1234                        the tree's size
+    base64(root)
+
+    — execution-ledger/5f0c… base64(key id || signature)
+"""
+
+import base64
+import hashlib
+import os
+import re
+from typing import NamedTuple, Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+_ED25519 = b"\1"
+_ID = 4
+_NOTE = re.compile(
+    r"(?P<text>(?P<origin>[^\s+]+)\n(?P<size>0|[1-9][0-9]*)\n(?P<root>[A-Za-z0-9+/]{43}=)\n)"
+    r"\n— (?P<name>[^\s+]+) (?P<signature>[A-Za-z0-9+/]+=*)\n"
+)
+
+
+class BadNote(Exception):
+    """No checkpoint, or not one that this key has signed."""
+
+
+class Checkpoint(NamedTuple):
+    """What a note says."""
+
+    size: int
+    root: bytes
+
+
+class Verifier:
+    """Who can tell whether a checkpoint is signed by a key: ``text`` is the key, as C2SP's vkey."""
+
+    def __init__(self, text: str) -> None:
+        """Raises BadNote for what is no Ed25519 vkey."""
+        try:
+            self.name, key_id, key = text.rstrip("\n").split("+", 2)
+            kind_and_key = base64.b64decode(key, validate=True)
+            self._key = Ed25519PublicKey.from_public_bytes(kind_and_key[1:])
+        except ValueError as error:
+            raise BadNote("no key of an Ed25519 signature") from error
+        self._id = _key_id(self.name, kind_and_key)
+        if kind_and_key[:1] != _ED25519 or self._id.hex() != key_id:
+            raise BadNote("no key of an Ed25519 signature")
+
+    def open(self, note: str) -> Checkpoint:
+        """What a checkpoint says that this key has signed. Raises BadNote for any other."""
+        found = _NOTE.fullmatch(note)
+        if found is None:
+            raise BadNote("no checkpoint")
+        if found["origin"] != self.name or found["name"] != self.name:
+            raise BadNote("the checkpoint of another log")
+        try:
+            signature = base64.b64decode(found["signature"], validate=True)
+            if signature[:_ID] != self._id:
+                raise BadNote("signed by another key")
+            self._key.verify(signature[_ID:], found["text"].encode())
+        except (ValueError, InvalidSignature) as error:
+            raise BadNote("the signature does not fit") from error
+        return Checkpoint(int(found["size"]), base64.b64decode(found["root"]))
+
+
+class Signer:
+    """A log's name and its key."""
+
+    def __init__(self, name: str, secret: bytes) -> None:
+        self.name = name
+        self.secret = secret
+        self._key = Ed25519PrivateKey.from_private_bytes(secret)
+        kind_and_key = _ED25519 + self._key.public_key().public_bytes_raw()
+        self._id = _key_id(name, kind_and_key)
+        self.vkey = f"{name}+{self._id.hex()}+{_text(kind_and_key)}"
+        """What others need to check: the name, the key's id and the public key."""
+
+    @classmethod
+    def create(cls) -> Self:
+        """Of a new log."""
+        return cls(f"execution-ledger/{os.urandom(8).hex()}", os.urandom(32))
+
+    def sign(self, checkpoint: Checkpoint) -> str:
+        """The signed note."""
+        text = f"{self.name}\n{checkpoint.size}\n{_text(checkpoint.root)}\n"
+        signature = _text(self._id + self._key.sign(text.encode()))
+        return f"{text}\n— {self.name} {signature}\n"
+
+
+def _key_id(name: str, kind_and_key: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + b"\n" + kind_and_key).digest()[:_ID]
+
+
+def _text(octets: bytes) -> str:
+    return base64.b64encode(octets).decode()

@@ -1,0 +1,117 @@
+"""Where the sealed log is kept: its tiles and checkpoints, its name and its key."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from ledger.sealing.note import Signer, Verifier
+from ledger.sealing.tiles import Tile
+from ledger.store.vault import Vault
+
+Connection = psycopg.Connection[TupleRow]
+
+# The first process to come names the log and makes its key.
+_BEGIN = "INSERT INTO ledger.signer (vkey, secret) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+
+_SIGNER = "SELECT vkey, secret FROM ledger.signer"
+
+_LATEST = "SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1"
+
+_TILES = """
+SELECT level, number, hashes FROM ledger.tile
+JOIN unnest(%(levels)s::smallint[], %(numbers)s::bigint[]) AS asked (level, number)
+    USING (level, number)
+"""
+
+_KEEP_TILES = """
+INSERT INTO ledger.tile (level, number, hashes, first_position)
+SELECT unnest(%(levels)s::smallint[]), unnest(%(numbers)s::bigint[]), unnest(%(hashes)s::bytea[]),
+    unnest(%(positions)s::bigint[])
+ON CONFLICT (level, number) DO UPDATE SET hashes = excluded.hashes
+"""
+
+_KEEP_CHECKPOINT = """
+INSERT INTO ledger.checkpoint (size, position, note, signed_at) VALUES (%s, %s, %s, %s)
+"""
+
+_STOP = """
+UPDATE ledger.signer SET stopped_at = coalesce(stopped_at, %(at)s), error = %(error)s
+WHERE error IS DISTINCT FROM %(error)s
+"""
+
+_GO_ON = "UPDATE ledger.signer SET stopped_at = NULL, error = NULL WHERE error IS NOT NULL"
+
+_PURPOSE = "log/signing-key/v1"
+
+
+class Sealed(NamedTuple):
+    """The latest checkpoint."""
+
+    size: int
+    position: int
+    note: str | None
+    """None where nothing is sealed yet."""
+
+
+def begin(connection: Connection, vault: Vault) -> None:
+    """Give the log a name and a key, if it has none."""
+    signer = Signer.create()
+    connection.execute(_BEGIN, (signer.vkey, vault.seal(_PURPOSE, signer.secret)))
+
+
+def signer_of(connection: Connection, vault: Vault) -> Signer:
+    """The log's name and key. Raises CannotOpen where they were sealed under another master key."""
+    ((vkey, secret),) = connection.execute(_SIGNER).fetchall()
+    return Signer(Verifier(vkey).name, vault.open(_PURPOSE, secret))
+
+
+def verifier_of(connection: Connection) -> Verifier:
+    """What tells whether a checkpoint is the log's. Raises BadNote where the key was damaged."""
+    ((vkey, _),) = connection.execute(_SIGNER).fetchall()
+    return Verifier(vkey)
+
+
+def latest(connection: Connection) -> Sealed:
+    """How far the log is sealed."""
+    row = connection.execute(_LATEST).fetchone()
+    return Sealed(*row) if row else Sealed(0, 0, None)
+
+
+def tiles(connection: Connection, wanted: Collection[Tile]) -> dict[Tile, bytes]:
+    """Those of some tiles that there are."""
+    asked = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}
+    found = connection.execute(_TILES, asked, binary=True)
+    return {(level, number): hashes for level, number, hashes in found}
+
+
+def keep(
+    connection: Connection,
+    changed: Mapping[Tile, bytes],
+    first_positions: Mapping[int, int],
+    sealed: Sealed,
+    signed_at: datetime,
+) -> None:
+    """Write what has grown and its checkpoint. New tiles of leaves have their first positions."""
+    connection.execute(
+        _KEEP_TILES,
+        {
+            "levels": [level for level, _ in changed],
+            "numbers": [number for _, number in changed],
+            "hashes": list(changed.values()),
+            "positions": [None if level else first_positions[n] for level, n in changed],
+        },
+    )
+    connection.execute(_KEEP_CHECKPOINT, (*sealed, signed_at))
+
+
+def stop(connection: Connection, at: datetime, error: str) -> bool:
+    """Say that nothing is sealed any more, and why; whether that is news."""
+    return connection.execute(_STOP, {"at": at, "error": error}).rowcount > 0
+
+
+def go_on(connection: Connection) -> None:
+    """Say that sealing goes on."""
+    connection.execute(_GO_ON)

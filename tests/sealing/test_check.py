@@ -1,0 +1,198 @@
+"""``ledger verify``: whatever of the sealed log was changed is found, and named."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from ledger.bootstrap.sealing import witness_folder
+from ledger.log_commands import verify
+from ledger.settings import Settings
+from tests.conftest import MASTER_KEY
+from tests.sealing.test_sealer import BACK_TO_501, checkpoint_outside
+from tests.support.ledger import Ledger
+from tests.support.sealing import checked, seal, vandalize
+
+
+def position_at(ledger: Ledger, rank: int) -> int:
+    rows = ledger.rows(
+        "SELECT notification_id AS at FROM ledger.ledger_events ORDER BY 1 OFFSET %s LIMIT 1", rank
+    )
+    return int(rows[0]["at"])
+
+
+def test_what_is_not_sealed_yet_is_no_fault(full: Ledger, folder: Path) -> None:
+    full.line()
+    found, faults = checked(full.conninfo, folder)
+    assert (found.events, found.unsealed, faults) == (601, 1, [])
+
+
+def test_a_log_that_was_never_sealed_has_no_faults(ledger: Ledger, folder: Path) -> None:
+    ledger.line()
+    found, faults = checked(ledger.conninfo, folder)
+    assert (found.events, found.checkpoints, found.unsealed, faults) == (0, 0, 1, [])
+
+
+def test_changed_events_are_named_by_their_positions(full: Ledger, folder: Path) -> None:
+    changes = {
+        0: "originator_id = 'LIN-26-000999'",
+        255: "originator_version = originator_version + 5000",
+        256: "topic = 'execution.paused/1'",
+        400: "state = set_byte(state, length(state) / 2, 33)",
+        511: "state = ''",
+        600: "recorded_at = recorded_at, state = convert_to(replace(convert_from(state, 'UTF8'),"
+        " 'recorded_at\":\"20', 'recorded_at\":\"19'), 'UTF8')",
+    }
+    positions = {position_at(full, rank): change for rank, change in changes.items()}
+    vandalize(
+        full.conninfo,
+        *(
+            f"UPDATE ledger.ledger_events SET {change} WHERE notification_id = {at}"
+            for at, change in positions.items()
+        ),
+    )
+    faults = checked(full.conninfo, folder)[1]
+    assert faults == [f"position {at}: not the event that was sealed" for at in positions]
+
+
+def test_any_flipped_bit_of_any_event_is_found(full: Ledger, folder: Path) -> None:
+    dice = random.Random(7)
+    positions = [position_at(full, rank) for rank in sorted(dice.sample(range(601), 40))]
+    for at in positions:
+        bit = f"{dice.randrange(10**6)} % (length(state) * 8)"
+        vandalize(
+            full.conninfo,
+            f"UPDATE ledger.ledger_events SET state = set_bit(state, {bit},"
+            f" 1 - get_bit(state, {bit})) WHERE notification_id = {at}",
+        )
+    faults = checked(full.conninfo, folder)[1]
+    assert faults == [f"position {at}: not the event that was sealed" for at in positions]
+
+
+def test_missing_events_are_named_by_their_leaves(full: Ledger, folder: Path) -> None:
+    gone = [position_at(full, rank) for rank in (0, 100, 256, 600)]
+    firsts = [position_at(full, rank) for rank in (0, 256, 512)]
+    for at in gone:
+        vandalize(full.conninfo, f"DELETE FROM ledger.ledger_events WHERE notification_id = {at}")
+    assert checked(full.conninfo, folder)[1] == [
+        f"from position {first} on: no event is there of the leaves {leaves}"
+        for first, leaves in zip(firsts, ("0, 100", "256", "600"), strict=True)
+    ]
+
+
+def test_an_event_put_in_is_named(full: Ledger, folder: Path) -> None:
+    at = position_at(full, 300)
+    vandalize(
+        full.conninfo,
+        "UPDATE ledger.ledger_events SET notification_id = notification_id + 1000"
+        f" WHERE notification_id >= {at}",
+        "UPDATE ledger.tile SET first_position = first_position + 1000 WHERE number = 2 AND"
+        " level = 0",
+        "UPDATE ledger.checkpoint SET position = position + 1000 WHERE size > 300",
+    )
+    faults = checked(full.conninfo, folder)[1]
+    assert faults[0] == f"position {at + 1000}: not the event that was sealed"
+    assert len(faults) == 301, "a leaf holds its position: each that moved is another"
+
+
+def test_two_events_that_changed_places_are_named(full: Ledger, folder: Path) -> None:
+    one, other = position_at(full, 10), position_at(full, 20)
+    vandalize(
+        full.conninfo,
+        f"UPDATE ledger.ledger_events SET notification_id = -1 WHERE notification_id = {one}",
+        f"UPDATE ledger.ledger_events SET notification_id = {one} WHERE notification_id = {other}",
+        f"UPDATE ledger.ledger_events SET notification_id = {other} WHERE notification_id = -1",
+    )
+    assert checked(full.conninfo, folder)[1] == [
+        f"position {at}: not the event that was sealed" for at in (one, other)
+    ]
+
+
+FLIPPED = "hashes = set_byte(hashes, 5, get_byte(hashes, 5) # 1)"
+
+
+@pytest.mark.parametrize(
+    ("damage", "faults"),
+    [
+        (
+            f"UPDATE ledger.tile SET {FLIPPED} WHERE level = 1",
+            ["tile 0 of level 1: not what the leaves make"],
+        ),
+        (
+            "DELETE FROM ledger.tile WHERE level = 1",
+            ["tile 0 of level 1: not what the leaves make"],
+        ),
+        (
+            "INSERT INTO ledger.tile SELECT 2, 0, hashes FROM ledger.tile WHERE level = 1",
+            ["tile 0 of level 2: not what the leaves make"],
+        ),
+        (
+            "UPDATE ledger.checkpoint SET note = replace(note, '501', '502') WHERE size = 501",
+            ["checkpoint 501: the signature does not fit"],
+        ),
+        (
+            "UPDATE ledger.checkpoint SET size = 500 WHERE size = 501",
+            ["checkpoint 500: not of what is sealed"],
+        ),
+        (
+            "UPDATE ledger.checkpoint SET position = position - 1 WHERE size = 501",
+            ["checkpoint 501: its last event is not at position"],
+        ),
+        (
+            f"UPDATE ledger.tile SET {FLIPPED} WHERE (level, number) = (0, 2)",
+            ["position ", "checkpoint 601: not of what is sealed", "the checkpoint in "],
+        ),
+        (
+            "DELETE FROM ledger.tile WHERE (level, number) = (0, 0)",
+            [
+                "the tile of leaf 0 is missing",
+                *(f"checkpoint {size} is of" for size in (201, 501, 601)),
+                "the checkpoint in ",
+                "tile 0 of level 1: not what the leaves make",
+            ],
+        ),
+    ],
+)
+def test_damage_to_what_was_sealed_is_named(
+    full: Ledger, folder: Path, damage: str, faults: list[str]
+) -> None:
+    vandalize(full.conninfo, damage)
+    found = checked(full.conninfo, folder)[1]
+    assert [fault[: len(due)] for fault, due in zip(found, faults, strict=True)] == faults
+
+
+def test_a_database_that_was_put_back_does_not_fit_the_file(full: Ledger, folder: Path) -> None:
+    vandalize(full.conninfo, *BACK_TO_501)
+    (fault,) = checked(full.conninfo, folder)[1]
+    assert fault == (
+        f"the checkpoint in {checkpoint_outside(folder)} is of 601 events, and 501 are sealed"
+    )
+
+
+def test_a_file_that_is_no_checkpoint_is_named(full: Ledger, folder: Path) -> None:
+    path = checkpoint_outside(folder)
+    path.write_text("nothing\n")
+    assert checked(full.conninfo, folder)[1] == [f"the checkpoint in {path}: no checkpoint"]
+
+
+def test_the_command_says_what_it_found_and_ends_accordingly(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(master_key=MASTER_KEY, data_dir=tmp_path)
+    ledger.line()
+    seal(ledger.conninfo, witness_folder(settings))
+    ledger.line()
+    assert verify(settings, ledger.conninfo) == 0
+    sound = "1 events in 1 checkpoints, 0 not as sealed; 1 not sealed yet.\n"
+    assert capsys.readouterr().out == sound
+    at = position_at(ledger, 0)
+    vandalize(ledger.conninfo, "UPDATE ledger.ledger_events SET topic = 'execution.closed/1'")
+    assert verify(settings, ledger.conninfo) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        f"position {at}: not the event that was sealed",
+        "1 events in 1 checkpoints, 1 not as sealed; 1 not sealed yet.",
+    ]
+    vandalize(ledger.conninfo, "UPDATE ledger.signer SET vkey = 'a+b+c'")
+    assert verify(settings, ledger.conninfo) == 1
+    assert capsys.readouterr().out == "the log's key: no key of an Ed25519 signature\n"

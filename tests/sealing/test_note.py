@@ -1,0 +1,91 @@
+"""Checkpoints are signed notes as C2SP has them, and only ours are taken."""
+
+import base64
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ledger.sealing.note import BadNote, Checkpoint, Signer, Verifier
+from tests.support.verifier import verifier
+
+SIGNER = Signer("execution-ledger/00ff", bytes(range(32)))
+CHECKPOINT = Checkpoint(1234, bytes(range(100, 132)))
+NOTE = SIGNER.sign(CHECKPOINT)
+
+PREFIX_OF_ED25519 = bytes.fromhex("302a300506032b6570032100")
+"""What precedes such a public key in DER (RFC 8410)."""
+
+
+def test_a_checkpoint_has_the_form_that_others_read() -> None:
+    lines = NOTE.split("\n")
+    assert lines[:4] == [
+        "execution-ledger/00ff", "1234", base64.b64encode(CHECKPOINT.root).decode(), "",
+    ]  # fmt: skip
+    dash, name, signature = lines[4].split(" ")
+    assert (dash, name, lines[5:]) == ("—", "execution-ledger/00ff", [""])
+    assert len(base64.b64decode(signature)) == 4 + 64
+
+
+def test_the_key_is_the_one_that_the_format_tells() -> None:
+    # The example of signed-note's first implementation (golang.org/x/mod/sumdb/note).
+    secret = base64.b64decode("AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz")[1:]
+    vkey = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
+    assert Signer("PeterNeumann", secret).vkey == vkey
+
+
+def test_what_was_signed_is_read_again_by_us_and_by_others() -> None:
+    assert Verifier(SIGNER.vkey + "\n").open(NOTE) == CHECKPOINT
+    assert verifier.opened(NOTE, SIGNER.vkey) == CHECKPOINT
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_openssl_takes_the_signature(tmp_path: Path) -> None:
+    text, signature = NOTE.split("\n\n— execution-ledger/00ff ")
+    key = base64.b64decode(SIGNER.vkey.split("+", 2)[2])[1:]
+    (tmp_path / "text").write_text(text + "\n")
+    (tmp_path / "signature").write_bytes(base64.b64decode(signature)[4:])
+    (tmp_path / "key").write_bytes(PREFIX_OF_ED25519 + key)
+    asked = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", "key", "-keyform", "DER"]
+    asked += ["-rawin", "-in", "text", "-sigfile", "signature"]
+    done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "Signature Verified Successfully" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("note", "why"),
+    [
+        ("", "no checkpoint"),
+        (NOTE[:-1], "no checkpoint"),
+        (NOTE + "\n", "no checkpoint"),
+        (NOTE.replace("1234", "01234"), "no checkpoint"),
+        (NOTE.replace("1234", "1235"), "does not fit"),
+        (NOTE.replace("\nZ", "\na", 1), "does not fit"),
+        (NOTE.replace("00ff", "00fe"), "another log"),
+        (Signer("execution-ledger/00fe", SIGNER.secret).sign(CHECKPOINT), "another log"),
+        (Signer(SIGNER.name, bytes(32)).sign(CHECKPOINT), "another key"),
+        (NOTE[:-6] + "A" + NOTE[-5:], "does not fit"),
+    ],
+)
+def test_nothing_else_is_taken(note: str, why: str) -> None:
+    with pytest.raises(BadNote, match=why):
+        Verifier(SIGNER.vkey).open(note)
+
+
+@pytest.mark.parametrize(
+    "vkey",
+    [
+        "", "a+b", "execution-ledger/00ff+00000000+" + SIGNER.vkey[-44:],
+        SIGNER.vkey.replace("00ff", "00fe"), SIGNER.vkey[:-4], SIGNER.vkey + "AAAA",
+    ],
+)  # fmt: skip
+def test_what_is_no_key_is_refused(vkey: str) -> None:
+    with pytest.raises(BadNote, match="no key"):
+        Verifier(vkey)
+
+
+def test_each_log_has_a_name_and_a_key_of_its_own() -> None:
+    one, other = Signer.create(), Signer.create()
+    assert one.name != other.name
+    assert one.secret != other.secret
