@@ -6,8 +6,8 @@
 
 Each is a data directory under `build/bench-data` (or LEDGER_BENCH_DATA) that `ledger serve` can be
 pointed at; its path is printed last. The log is generated and copied in, the views are built by
-`ledger projections rebuild`. One that is there is used again, as long as it is what this code would
-make; where only views have changed, only views are built again.
+`ledger projections rebuild`, and the log is sealed. One that is there is used again, as long as it
+is what this code would make; where only views have changed, only views are built again.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from story import ORGANIZATION
 
 import projections
 from ledger.bootstrap.database import open_vault, prepare_database
+from ledger.bootstrap.sealing import create_sealer
 from ledger.processes import calm_collector
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
@@ -99,7 +100,10 @@ class DataSet:
             found = {}
         if found.get("views") != _views_version():
             self._build_views()
-        self._marker.write_text(json.dumps({"log": _log_version(), "views": _views_version()}))
+        if not found.get("sealed"):
+            self._seal()
+        made = {"log": _log_version(), "views": _views_version(), "sealed": True}
+        self._marker.write_text(json.dumps(made))
 
     def copy_to(self, data_dir: Path) -> None:
         """A copy that may be written to. Nobody may be using this one."""
@@ -161,6 +165,25 @@ class DataSet:
                 connection.execute("VACUUM (ANALYZE)")
                 connection.execute("CHECKPOINT")
             _say(f"vacuumed in {time.perf_counter() - began:.1f} s")
+        finally:
+            postgres.stop()
+        os.sync()
+
+    def _seal(self) -> None:
+        """The sealed log, by the loop that every service runs."""
+        settings = Settings(data_dir=self.data_dir, database_url=None)
+        postgres = EmbeddedPostgres(self.data_dir, purpose="bench-data", settings=_CARELESS)
+        postgres.start()
+        try:
+            sealer = create_sealer(settings, prepare_database(settings, postgres.url))
+            began = time.perf_counter()
+            sealed = 0
+            while count := sealer.run_once():
+                sealed += count
+            _say(f"{sealed:,} events sealed in {time.perf_counter() - began:.1f} s")
+            with psycopg.connect(postgres.url, autocommit=True) as connection:
+                connection.execute("VACUUM (ANALYZE) ledger.tile, ledger.checkpoint")
+                connection.execute("CHECKPOINT")
         finally:
             postgres.stop()
         os.sync()

@@ -171,8 +171,12 @@ def test_a_database_that_was_put_back_does_not_fit_the_file(full: Ledger, folder
 
 def test_a_file_that_is_no_checkpoint_is_named(full: Ledger, folder: Path) -> None:
     path = checkpoint_outside(folder)
-    path.write_text("nothing\n")
+    path.write_bytes(b"\xff\n")
     assert checked(full.conninfo, folder)[1] == [f"the checkpoint in {path}: no checkpoint"]
+    path.unlink()
+    path.mkdir()
+    (fault,) = checked(full.conninfo, folder)[1]
+    assert fault.startswith(f"the checkpoint in {path}: ")
 
 
 def test_the_command_says_what_it_found_and_ends_accordingly(

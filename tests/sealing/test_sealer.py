@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import threading
 from pathlib import Path
@@ -13,6 +14,7 @@ from psycopg.rows import tuple_row
 from ledger.sealing import shelf
 from ledger.sealing.note import Signer
 from ledger.sealing.shelf import signer_of
+from ledger.sealing.witness import Witness
 from tests.sealing.conftest import report
 from tests.support.ledger import Ledger
 from tests.support.sealing import VAULT, checked, seal, sealer_of, stopped, vandalize
@@ -146,6 +148,34 @@ def test_one_that_dies_before_the_file_is_written_goes_on(full: Ledger, folder: 
     assert seal(full.conninfo, folder) == 1
     assert stopped(full.conninfo) is None
     assert verifier.opened(checkpoint_outside(folder).read_text(), signer(full).vkey)[0] == 603
+
+
+def test_where_the_file_cannot_be_written_sealing_goes_on_and_says_so_once(
+    ledger: Ledger, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Witness(folder, signer(ledger).name).path
+    in_the_way = path.with_name(f"{path.name}.{os.getpid()}")
+    in_the_way.mkdir(parents=True)
+    sealer = sealer_of(ledger.conninfo, folder)
+    for _ in range(3):
+        ledger.line()
+        assert sealer.run_once() == 1
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    in_the_way.rmdir()
+    ledger.line()
+    assert sealer.run_once() == 1
+    sealer._disconnect()
+    assert path.is_file()
+    assert checked(ledger.conninfo, folder)[1] == []
+
+
+def test_where_the_file_cannot_be_read_nothing_is_signed(full: Ledger, folder: Path) -> None:
+    path = checkpoint_outside(folder)
+    path.unlink()
+    path.mkdir()
+    full.line()
+    assert seal(full.conninfo, folder) == 0
+    assert stopped(full.conninfo) == f"{path} cannot be read: Is a directory"
 
 
 CUT = "DELETE FROM ledger.{} WHERE {}"

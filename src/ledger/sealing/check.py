@@ -132,12 +132,12 @@ class _Check:
             for size, position, note in self._read(_CHECKPOINTS)
         )
         outside = []
-        if (note := self._witness.read()) is not None:
-            name = f"the checkpoint in {self._witness.path}"
-            try:
+        name = f"the checkpoint in {self._witness.path}"
+        try:
+            if (note := self._witness.read()) is not None:
                 outside.append(_Signed(self._verifier.open(note).size, None, note, name))
-            except BadNote as error:
-                self._fault(f"{name}: {error}")
+        except (BadNote, OSError) as error:
+            self._fault(f"{name}: {error}")
         return merge(kept, outside, key=attrgetter("size"))
 
     def _made_until(self, position: int) -> list[_Leaf]:

@@ -26,8 +26,9 @@ from ledger.sealing.tree import hash_leaf
 from ledger.sealing.witness import Witness
 from ledger.store import locks
 from ledger.store.append import StoredRow
-from ledger.store.pipeline import Pipeline
+from ledger.store.pipeline import Pipeline, Statement
 from ledger.store.recorder import is_full, read_log
+from ledger.store.session import DURABLE
 from ledger.store.vault import Vault
 
 _EVERY_SECONDS = 0.4
@@ -53,6 +54,8 @@ class Sealer(Periodic):
         self._vault, self._clock, self._folder = vault, clock, folder
         self._signer: Signer | None = None
         self._pipeline: Pipeline | None = None
+        self._is_kept = True
+        """Whether the last checkpoint is outside of the database too."""
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
         """Seal what is new."""
@@ -93,7 +96,13 @@ class Sealer(Periodic):
             )
             shelf.go_on(connection)
         # After the commit: a checkpoint that only the file knew of would never fit again.
-        witness.keep(note)
+        try:
+            witness.keep(note)
+            self._is_kept = True
+        except OSError as error:
+            if self._is_kept:
+                _logger.error("sealer: no checkpoint can be kept outside: %s", error)
+            self._is_kept = False
 
     def _compare(
         self,
@@ -109,7 +118,11 @@ class Sealer(Periodic):
             verifier, sealed.note, "in the database"
         ) != Checkpoint(tree.size, tree.root()):
             raise DoesNotFit("the last checkpoint in the database is not of what is sealed")
-        if (note := witness.read()) is None:
+        try:
+            note = witness.read()
+        except OSError as error:
+            raise DoesNotFit(f"{witness.path} cannot be read: {error.strerror}") from error
+        if note is None:
             return
         kept = _opened(verifier, note, f"in {witness.path}")
         if kept.size > tree.size:
@@ -122,6 +135,8 @@ class Sealer(Periodic):
     def _pipeline_on(self, connection: psycopg.Connection[TupleRow]) -> Pipeline:
         if self._pipeline is None or self._pipeline.connection is not connection:
             self._pipeline = Pipeline(connection)
+            # A checkpoint that was shown must not be lost: another one might follow in its place.
+            self._pipeline.run(Statement(DURABLE))
         return self._pipeline
 
 

@@ -16,13 +16,16 @@ class Witness:
         self.path = folder / f"{origin.replace('/', '-')}.checkpoint"
 
     def read(self) -> str | None:
-        """The checkpoint that was kept last; None where there is none."""
+        """The checkpoint that was kept last; None where there is none. Raises OSError."""
         with suppress(FileNotFoundError):
-            return self.path.read_text("utf-8")
+            return self.path.read_text("utf-8", "replace")
         return None
 
     def keep(self, note: str) -> None:
-        """Keep a checkpoint in place of the one before: the file holds either, never a part."""
+        """Keep a checkpoint in place of the one before: the file holds either, never a part.
+
+        Raises OSError.
+        """
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         with draft.open("w", encoding="utf-8") as file:
