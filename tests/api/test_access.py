@@ -251,6 +251,19 @@ def test_anothers_id_cannot_be_activated_started_or_taken(
     assert edge.log() == before
 
 
+def test_that_an_id_is_anothers_is_told_before_what_else_is_wrong(
+    edge: Edge, theirs: tuple[str, str]
+) -> None:
+    _, run = theirs
+    known = edge.fresh()
+    for event in (
+        activation(known, execution_id=run),
+        activation(edge.fresh_id(), execution_id=run, product_line="nonsense"),
+        activation(edge.fresh_id(), execution_id=run) | {"time": "2099-01-01T00:00:00Z"},
+    ):
+        assert_problem(edge.send(event), 404, "not_found")
+
+
 def test_so_with_the_ids_of_another_workspace(
     edge: Edge, beside: tuple[str, str], narrow: str
 ) -> None:

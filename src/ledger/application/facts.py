@@ -21,7 +21,6 @@ from ledger.application.fact_types import (
     FACT_TYPES,
     FactData,
     FactType,
-    ServiceLineActivated,
 )
 from ledger.domain.errors import Invalid, LedgerError, Refused, TooLarge
 from ledger.domain.recorded import Actor
@@ -75,6 +74,8 @@ class Fact(msgspec.Struct, frozen=True):
 
     named_line: str | None
     """The line that a run's data names, where it is an id at all."""
+    named_record: str | None
+    """The id that an activation's data names for its record, likewise."""
     streams: tuple[str, ...]
     """Its subject, and the line or record that its data names."""
 
@@ -219,7 +220,7 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
         fault = Invalid("The fact is not valid.", late_faults + (fault.errors if fault else ()))
     data_sent = sent if isinstance(sent, dict) else {}
     line_id = _named_line(kind, data_sent)
-    record_id = model.execution_id if isinstance(model, ServiceLineActivated) else None
+    record_id = _named_record(name, data_sent)
     return Fact(
         type=name,
         kind=kind,
@@ -233,12 +234,19 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
         sent=data_sent,
         fault=fault,
         named_line=line_id,
+        named_record=record_id,
         streams=tuple([named for named in (subject, line_id, record_id) if named is not None]),
     )
 
 
 def _named_line(kind: FactType, sent: dict[str, Any]) -> str | None:
     return id_named(sent, "service_line_id", _SUBJECT["line"]) if kind.subject == "run" else None
+
+
+def _named_record(name: str, sent: dict[str, Any]) -> str | None:
+    if name != "service_line.activated":
+        return None
+    return id_named(sent, "execution_id", _SUBJECT["run"])
 
 
 def _named_tenant(name: str, sent: Any) -> tuple[str, str | None] | None:

@@ -137,7 +137,9 @@ class ReportFact:
         fact, principal = self.fact, self.principal
         if fact.type == "service_line.activated":
             known = unit.find(fact.subject or "")
-            return unit.execution(known.id, principal) if known is not None else None
+            execution = unit.execution(known.id, principal) if known is not None else None
+            report_runs.require_not_anothers(fact.named_record, principal, unit)
+            return execution
         if fact.kind.subject == "line":
             return unit.execution(fact.subject or "", principal)
         return report_runs.subject(fact, principal, unit)

@@ -42,7 +42,7 @@ def subject(fact: Fact, principal: Principal, unit: Unit) -> Run | None:
         run = unit.run(known.id, principal)
     elif begins:
         run = None
-        _require_not_anothers(fact, principal, unit)
+        require_not_anothers(fact.subject, principal, unit)
     else:
         raise NotFound("No such run.")
     if begins:
@@ -61,9 +61,10 @@ def _require_line(fact: Fact, run: Run | None, principal: Principal, unit: Unit)
         raise Invalid.at("/data/service_line_id", "is required for a run that was never requested")
 
 
-def _require_not_anothers(fact: Fact, principal: Principal, unit: Unit) -> None:
-    if fact.subject is not None:
-        _bearer(fact.subject, principal, unit)
+def require_not_anothers(run_id: str | None, principal: Principal, unit: Unit) -> None:
+    """Refuse (404) a supplied RUN id that is taken where the credential does not see it."""
+    if run_id is not None:
+        _bearer(run_id, principal, unit)
 
 
 def require_free(run_id: str, principal: Principal, unit: Unit) -> None:
