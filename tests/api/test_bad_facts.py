@@ -321,6 +321,18 @@ def test_headers_are_unquoted_and_percent_decoded(
     assert answer.json()["data"]["id"] == meant
 
 
+@pytest.mark.parametrize(("encoding", "status"), [("utf-8", 201), ("latin-1", 422)])
+def test_letters_in_a_header_that_are_not_percent_encoded_are_utf_8(
+    edge: Edge, line: str, encoding: str, status: int
+) -> None:
+    """Read as Latin-1 they became other letters, and two ids one: the second fact a duplicate."""
+    headers = [(k.encode(), v.encode(encoding)) for k, v in binary(line, id="naïve %C3%A9")]
+    answer = edge.post("/v1/facts", content=b"{}", headers=headers)
+    assert answer.status_code == status, answer.text
+    if status == 201:
+        assert answer.json()["data"]["id"] == "naïve é"
+
+
 @pytest.mark.parametrize(
     ("name", "pointer"),
     [("id", "/id"), ("source", "/source"), ("actorid", "/actorid"), (CANARY, "")],

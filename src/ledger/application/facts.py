@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Set
 from datetime import datetime
 from typing import Any, get_args
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from pydantic import ValidationError
@@ -150,12 +150,13 @@ def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Reject
 def _header_text(value: str) -> str | None:
     """An attribute from its header: unquoted, then percent-decoded (CloudEvents HTTP, 3.1.3.2).
 
-    None for what is not UTF-8 then: with a replacement two ids could become one.
+    None for what is not UTF-8 then, be it encoded or bare bytes, which came as Latin-1: with a
+    replacement, or taken as those letters, two ids could become one.
     """
     if len(value) > 1 and value[0] == value[-1] == '"':
         value = re.sub(r"\\(.)", r"\1", value[1:-1])
     try:
-        return unquote(value, errors="strict")
+        return unquote_to_bytes(value.encode("latin-1")).decode()
     except UnicodeDecodeError:
         return None
 
