@@ -73,6 +73,7 @@ def refusable(ledger: Ledger) -> dict[str, tuple[int, dict[str, Any], str | None
         "ahead": (422, fact("execution.checked_in", line, {}, time=far), line),
         "no runs": (422, fact("run.started", run, {"service_line_id": continuous}), run),
         "unnamed run": (422, fact("run.started", None, begun | {"x": 1}), line),
+        "unnamed run's source": (422, fact("run.started", None, begun, source=""), line),
         "type": (422, fact("service_line.praised", line), line),
         "no actor's id": (422, fact("service_line.paused", line, actortype="user"), line),
         "subject": (422, fact("service_line.paused", "LIN-26-1"), None),
@@ -90,8 +91,8 @@ def new_ids() -> tuple[str, str]:
     "case",
     [
         "forbidden", "unknown line", "unknown run", "state", "conflict", "known", "data", "time",
-        "ahead", "no runs", "unnamed run", "type", "no actor's id", "subject", "no subject",
-        "a run's subject", "source",
+        "ahead", "no runs", "unnamed run", "unnamed run's source", "type", "no actor's id",
+        "subject", "no subject", "a run's subject", "source",
     ],
 )  # fmt: skip
 def test_each_refused_fact_leaves_one_record_of_what_it_was_about(
@@ -285,6 +286,8 @@ def cases(ledger: Ledger) -> dict[str, tuple[Principal, dict[str, Any], Any]]:
         "own run": (REPORTER, fact("run.started", own_run, {"service_line_id": line}), OWN),
         "new run on an own line": (REPORTER, start, OWN),
         "unnamed run on an own line": (REPORTER, start | {"subject": None}, OWN),
+        "no fact, run on an own line": (REPORTER, start | {"subject": None, "id": ""}, OWN),
+        "no fact, new run on an own line": (REPORTER, start | {"id": ""}, OWN),
         "no fact, own line": (REPORTER, fact("service_line.praised", line), OWN),
         "unknown line": (REPORTER, fact("service_line.paused", unknown), (ORGANIZATION, None)),
         "another's line": (STRANGER, again, strangers),
@@ -311,7 +314,8 @@ def cases(ledger: Ledger) -> dict[str, tuple[Principal, dict[str, Any], Any]]:
     "case",
     [
         "own line", "own line, another workspace", "own run", "new run on an own line",
-        "unnamed run on an own line", "no fact, own line", "unknown line", "another's line",
+        "unnamed run on an own line", "no fact, run on an own line",
+        "no fact, new run on an own line", "no fact, own line", "unknown line", "another's line",
         "another's run", "beside", "narrow, own", "narrow, new run elsewhere", "for another",
         "for beside", "known again", "known again, named elsewhere", "administrator",
         "administrator, new run", "administrator, nothing", "administrator, nothing right",

@@ -188,15 +188,20 @@ def _about(event: dict[str, Any], data: Any) -> About:
         return value if isinstance(value, str) and 1 <= len(value) <= limit else None
 
     sent_type, subject = text("type", 100) or "unknown", text("subject", 255) or ""
-    kinds = [kind for kind, pattern in _SUBJECT.items() if pattern.fullmatch(subject)]
+    name = ALIASES.get(sent_type, sent_type)
+    named = [(_RESOURCE[k], subject) for k, known in _SUBJECT.items() if known.fullmatch(subject)]
+    line = _named_line(kind, data) if (kind := FACT_TYPES.get(name)) is not None else None
+    if line is not None:
+        named.append((_RESOURCE["line"], line))
     return About(
-        ALIASES.get(sent_type, sent_type),
-        (_RESOURCE[kinds[0]], subject) if kinds else None,
+        name,
+        named[0] if named else None,
         None if _actor_faults(event) else _actor(event),
         _time(event.get("time"))[0],
         text("source", 255),
         text("id", 255),
         _named_tenant(sent_type, data),
+        line,
     )
 
 
@@ -240,7 +245,7 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
     )
 
 
-def _named_line(kind: FactType, sent: dict[str, Any]) -> str | None:
+def _named_line(kind: FactType, sent: Any) -> str | None:
     return id_named(sent, "service_line_id", _SUBJECT["line"]) if kind.subject == "run" else None
 
 
