@@ -174,7 +174,7 @@ class HeldClock:
 
 
 _WAITERS = """
-SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'ledger.ledger_events'::regclass
+SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'ledger.append_lock'::regclass
 """
 
 

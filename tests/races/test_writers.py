@@ -38,12 +38,12 @@ def test_thousands_of_starts_race_everything_that_forbids_them_and_the_log_stays
     assert counts["service_line.closed done"] == log.topics["execution.closed/1"]
 
 
-def test_without_the_table_lock_the_database_refuses_positions_given_twice(conninfo: str) -> None:
+def test_without_the_append_lock_the_database_refuses_positions_given_twice(conninfo: str) -> None:
     counts, log = raced(conninfo, UnlockedRecorder)
     assert counts["unavailable"] > 0 or log.findings
 
 
-def test_without_the_table_lock_and_unique_positions_the_judge_finds_the_damage(
+def test_without_the_append_lock_and_unique_positions_the_judge_finds_the_damage(
     conninfo: str,
 ) -> None:
     with psycopg.connect(conninfo, autocommit=True) as connection:

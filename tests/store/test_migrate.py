@@ -35,12 +35,12 @@ def test_code_older_than_the_schema_is_refused_and_changes_nothing(conninfo: str
         connection.execute(
             "INSERT INTO ledger.migration (name, checksum) VALUES ('9999_keep_more.sql', '')"
         )
-        connection.execute("DELETE FROM ledger.migration WHERE name = '0009_sealing.sql'")
+        connection.execute("DELETE FROM ledger.migration WHERE name = '0010_append_lock.sql'")
     with pytest.raises(SchemaError, match=r"newer version .*9999_keep_more"):
         migrate(conninfo)
     with psycopg.connect(conninfo, autocommit=True) as connection:
         rows = connection.execute("SELECT name FROM ledger.migration ORDER BY name").fetchall()
-    assert [name for (name,) in rows][-2:] == ["0008_endpoints.sql", "9999_keep_more.sql"]
+    assert [name for (name,) in rows][-2:] == ["0009_sealing.sql", "9999_keep_more.sql"]
 
 
 def test_a_migration_that_was_edited_is_refused(conninfo: str) -> None:

@@ -1,9 +1,25 @@
 """The writer's connection: planned once, still as its owner asks for it, and alive."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
+import pytest
 from psycopg.conninfo import make_conninfo
 
 from ledger.store.log import Log
+from tests.support.views import query, until
+
+# An event at the log's next position.
+_INSERT = """
+INSERT INTO ledger.ledger_events
+    (originator_id, originator_version, topic, state, notification_id, recorded_at)
+SELECT 'LIN-26-000001', 1, 'topic', '', nextval('ledger.ledger_events_notification_id_seq'), now()
+"""
+
+_WAITERS = """
+SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'ledger.ledger_events'::regclass
+"""
 
 
 def test_the_connection_strings_own_options_hold_beside_ours(conninfo: str) -> None:
@@ -38,3 +54,41 @@ def test_one_that_was_ended_meanwhile_is_not_used(conninfo: str) -> None:
                 assert ended == (1,)
     finally:
         log.close()
+
+
+@pytest.fixture
+def log(conninfo: str) -> Iterator[Log]:
+    log = Log(conninfo)
+    yield log
+    log.close()
+
+
+def next_position(log: Log) -> int:
+    """Where an append that begins now would write."""
+    with log.ledger_recorder.append_transaction() as append:
+        append.read({})
+        return append.next_position
+
+
+def test_a_vacuum_of_the_log_holds_no_append_up(log: Log, conninfo: str) -> None:
+    """Nor an append it: one against wraparound takes minutes, and is not cancelled for anybody."""
+    with psycopg.connect(conninfo) as vacuum:
+        vacuum.execute("LOCK TABLE ledger.ledger_events IN SHARE UPDATE EXCLUSIVE MODE")
+        assert next_position(log) == 1
+    with log.ledger_recorder.append_transaction() as append:
+        append.read({})
+        with psycopg.connect(conninfo, autocommit=True) as vacuum:
+            vacuum.execute("SET lock_timeout = '1s'")
+            vacuum.execute("VACUUM (ANALYZE) ledger.ledger_events")
+
+
+def test_who_locks_the_log_itself_is_waited_for_before_anything_is_read(
+    log: Log, conninfo: str
+) -> None:
+    with psycopg.connect(conninfo) as older, ThreadPoolExecutor() as others:
+        older.execute("LOCK TABLE ledger.ledger_events IN EXCLUSIVE MODE")
+        found = others.submit(next_position, log)
+        until(lambda: query(conninfo, _WAITERS), "an append that waits")
+        older.execute(_INSERT)
+        older.commit()
+        assert found.result(20) == 2

@@ -157,6 +157,7 @@ def test_a_view_stands_somewhere_and_stops_for_a_reason(
         "SELECT * FROM ledger.snapshot",
         "SELECT * FROM ledger.setting",
         "LOCK TABLE ledger.ledger_events IN ROW SHARE MODE",
+        "LOCK TABLE ledger.append_lock IN ROW SHARE MODE",
         "UPDATE ledger.api_key SET revoked_at = NULL",
         "DELETE FROM ledger.run_key",
         "UPDATE ledger.projection SET position = 0",

@@ -46,7 +46,7 @@ _spawn = multiprocessing.get_context("spawn")
 
 
 class UnlockedRecorder(LedgerRecorder):
-    """Takes no table lock: appends of several processes overlap."""
+    """Takes no append lock: appends of several processes overlap."""
 
     @contextlib.contextmanager
     def append_transaction(self) -> Iterator[Append]:

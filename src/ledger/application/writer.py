@@ -1,6 +1,6 @@
 """The writer: one thread a process that turns waiting commands into one append (group commit).
 
-Committing one command at a time through the table lock gives some 1,400 appends a second however
+Committing one command at a time through the append lock gives some 1,400 appends a second however
 many clients wait. So the thread takes all that waits, decides it under one lock, writes it in one
 statement, commits once, and answers each command. A refused command simply contributes nothing; a
 command that breaks in an unforeseen way makes the group be redone one by one, so that it alone
@@ -80,7 +80,7 @@ class Writer:
         """Start the thread.
 
         The interpreter's switch interval is lowered with it: after each reply of the database the
-        thread needs the interpreter back, and it holds the table lock while it waits for it.
+        thread needs the interpreter back, and it holds the append lock while it waits for it.
         """
         sys.setswitchinterval(0.0005)
         self._thread.start()

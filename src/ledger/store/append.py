@@ -1,4 +1,4 @@
-"""One append transaction: the table lock is held, the facts are read, the events are written.
+"""One append transaction: the append lock is held, the facts are read, the events are written.
 
 The order is what keeps the promises. The lock comes first, so that everything read afterwards is
 still true at commit and positions appear in commit order: a reader that tails the log never sees

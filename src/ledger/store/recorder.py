@@ -1,9 +1,10 @@
 """The library's PostgreSQL recorder, with the append path replaced.
 
-Kept: its table, its lock, its channel, its datastore. Replaced: ``insert_events``, because the
-library's pipelined form hangs for ever, lock held, once a batch fills the socket's buffer, and
-because our decisions are made inside the append transaction. ``enable_db_functions`` stays off:
-with it the library takes no lock, and a reader that tails the log loses events for good.
+Kept: its table, its channel, its datastore. Replaced: ``insert_events``, because the library's
+pipelined form hangs for ever, lock held, once a batch fills the socket's buffer, and because our
+decisions are made inside the append transaction; and its lock, which is on the table itself.
+``enable_db_functions`` stays off: with it the library takes no lock, and a reader that tails the
+log loses events for good.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresFactory
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.sql import Composed
+from psycopg.sql import SQL, Composed
 
 from ledger.store.append import Append, StoredRow
 from ledger.store.pipeline import Pipeline, Statement
@@ -37,6 +38,16 @@ WHERE before < $3
 ORDER BY notification_id
 """
 
+# Who appends has a table of its own to lock, in the library's mode. A vacuum of the log conflicts
+# with every lock by which appends could exclude each other: they would be refused for as long as it
+# takes (or, where it gives way, stand still for a second, and it would never come to its end).
+# The second lock is what the insert takes anyway, but before anything is read: it keeps us apart
+# from whoever locks the log as the library does, as versions before 0010 that run on beside us.
+_LOCKS = (
+    SQL("LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE"),
+    SQL("LOCK TABLE ledger.ledger_events IN ROW EXCLUSIVE MODE"),
+)
+
 _ADDRESS = ("dbname", "host", "port", "user", "password")
 """What the library has defaults of its own for."""
 
@@ -54,13 +65,18 @@ def planned_once(conninfo: str) -> str:
 
 
 class LedgerRecorder(PostgresApplicationRecorder):
-    """Appends under the library's table lock; reads plain tuples."""
+    """Appends under a lock of all who append; reads plain tuples."""
 
     _pipeline: Pipeline | None = None
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        patience, _ = self.lock_table_statements
+        self.lock_table_statements = [patience, *_LOCKS]
+
     @contextmanager
     def append_transaction(self) -> Iterator[Append]:
-        """A transaction that takes the table lock, on the way to its first read, until its commit.
+        """A transaction that takes the append lock, on the way to its first read, until its commit.
 
         READ COMMITTED, so every statement after the lock sees all that was committed before it.
         Raises the library's OperationalError when the lock is not had within ``lock_timeout``.
@@ -101,7 +117,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
 
 
 def read_log(pipeline: Pipeline, after: int, limit: int) -> list[StoredRow]:
-    """Stored events after a position, in order. Complete, because of the table lock.
+    """Stored events after a position, in order. Complete, because of the append lock.
 
     Fewer than the limit, but at least one if there is any, where they are large.
     """
