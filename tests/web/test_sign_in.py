@@ -163,6 +163,23 @@ def test_a_revoked_token_ends_its_sessions(edge: Edge) -> None:
     assert answer.words('[role="alert"]') == [said]
 
 
+def test_a_form_that_outlived_its_session_is_told_not_to_be_done(edge: Edge) -> None:
+    line_id, guest = edge.fresh(), visitor(edge, "read", "service_lines:manage")
+    path = f"/ui/lines/{line_id}"
+    fields = guest.get(path).form(f"{path}/pause") | {"reason": "Stakeholder review"}
+    edge.clock.advance(seconds=SECONDS + 1)
+    came_from = {"referer": f"http://ledger.test{path}"}
+    over = guest.post(f"{path}/pause", fields, headers=came_from)
+    assert over.words('[role="alert"]') == ["Not done. The session is over: sign in again."]
+    # What most browsers do: they have dropped the cookie by then.
+    gone = guest.signed_out().post(f"{path}/pause", fields, headers=came_from)
+    assert gone.words('[role="alert"]') == ["Not done. Sign in to see this page."]
+    for answer in (over, gone):
+        assert answer.status == 401
+        assert answer.form("/ui/sign-in")["next"] == path
+    assert edge.data(f"/v1/execution/{line_id}")["state"] == "running"
+
+
 @pytest.mark.parametrize("cookie", ["", "x", "A" * 200, "=" * 20, "%00"])
 def test_a_forged_cookie_is_no_session(edge: Edge, cookie: str) -> None:
     answer = Visitor(edge).get("/ui", headers={"cookie": f"{COOKIE}={cookie}"})

@@ -107,6 +107,8 @@ class PageRoute(LeanRoute):
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
         """A page that says why, in words."""
+        if isinstance(error, Unauthorized) and request.method == "POST":
+            error = Unauthorized(f"Not done. {error.detail}")
         return refusal_page(request, error)
 
     async def answer(self, request: Request) -> Response:
