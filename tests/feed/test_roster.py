@@ -208,6 +208,20 @@ def test_what_a_recovery_touched_is_looked_at_once_its_attempt_is_over() -> None
     assert [ask.endpoint_id for ask in roster.turn(NOW)] == ["A"]
 
 
+def test_what_waits_for_long_is_remembered_once_however_much_is_due_before() -> None:
+    """An endpoint that now and then fails a delivery once, while another waits for two hours."""
+    roster, far = roster_of(changed("A")), NOW + timedelta(hours=2)
+    for second in range(100):
+        now = NOW + timedelta(seconds=second)
+        (ask,) = roster.turn(now)
+        assert roster.give([ask], {"A": Given(100, True, far, [claimed("A", second)])}, now)
+        roster.release(claimed("A", second), now + timedelta(seconds=1), now)
+    assert len(roster._timers) <= 2
+    assert [ask.endpoint_id for ask in roster.turn(now + timedelta(seconds=1))] == ["A"]
+    assert roster.next_due() == far
+    assert [ask.endpoint_id for ask in roster.turn(far)] == ["A"]
+
+
 def test_a_deleted_one_is_forgotten_whatever_it_has_in_hand() -> None:
     roster = roster_of(changed("A", latest=1))
     some(roster, roster.turn(NOW), 1)

@@ -45,7 +45,8 @@ class Watched:
         """What is in hand, by position."""
         self.due: datetime | None = now
         """When to look for deliveries that are due."""
-        self.timer: datetime | None = None
+        self.timers: set[datetime] = set()
+        """When it is looked for in any case."""
         self.recovered = 0
         """Deliveries of an earlier round than this may be due though their attempt says not."""
         self.halted = 0
@@ -191,16 +192,17 @@ class Roster:
             return
         if watched.due <= now:
             self._queue_up(watched)
-        elif watched.due != watched.timer:
-            watched.timer = watched.due
+        elif watched.due not in watched.timers:
+            watched.timers.add(watched.due)
             heapq.heappush(self._timers, (watched.due, watched.id))
 
     def turn(self, now: datetime) -> list[Ask]:
         """Those whose turn it is; they go to the end of the queue."""
         while self._timers and self._timers[0][0] <= now:
-            watched = self._watched.get(heapq.heappop(self._timers)[1])
+            due, endpoint_id = heapq.heappop(self._timers)
+            watched = self._watched.get(endpoint_id)
             if watched is not None:
-                watched.timer = None
+                watched.timers.discard(due)
                 self.consider(watched, now)
         return list(self._asks())
 
