@@ -232,3 +232,25 @@ def test_the_table_of_how_far_it_is_forbids_what_must_not_be(conninfo: str, chan
     with pytest.raises(psycopg.errors.CheckViolation) as caught:
         query(conninfo, f"UPDATE ledger.dispatch SET {change}")
     assert caught.value.diag.constraint_name == "dispatch_positions_from_zero"
+
+
+def test_what_became_of_deliveries_is_kept_no_longer_than_their_endpoint(post: Post) -> None:
+    def kept() -> dict[str, int]:
+        return dict(
+            query(post.conninfo, "SELECT endpoint_id, count(*) FROM ledger.delivery GROUP BY 1")
+        )
+
+    with Receiver() as receiver:
+        post.start()
+        first, second, third = (post.create(receiver.url, CHECK_INS)[0] for _ in range(3))
+        post.check_in(3)
+        for endpoint in (first, second, third):
+            post.await_all(endpoint, 3)
+        assert kept() == {first: 3, second: 3, third: 3}
+        post.delete(first)
+        until(lambda: kept() == {second: 3, third: 3}, "the dispatcher that heard of it")
+        post.stop()
+        post.delete(second)
+        post.start()
+        until(lambda: kept() == {third: 3}, "the next dispatcher")
+        assert len(receiver.requests) == 9

@@ -25,6 +25,7 @@ KEPT_ATTEMPTS = 50
 """Attempts of a delivery that are kept, the latest ones: each recovery adds some."""
 
 _RECOVERED_AT_ONCE = 1000
+_DROPPED_AT_ONCE = 1000
 
 # How far messages are taken: not beyond what feeds show, so that whatever a receiver then reads
 # shows the event; nor beyond the view of messages itself, should that one have stopped.
@@ -177,6 +178,20 @@ UPDATE ledger.dispatch SET heeded = %(position)s
 WHERE endpoint_id = %(endpoint)s AND NOT EXISTS (SELECT FROM part)
 """
 
+# Some of what became of the webhooks of endpoints that are deleted: nobody can ask for it any more.
+# (Their rows of ``dispatch`` stay: where a crash takes the view back to before the deletion, all
+# that was ever sent would be begun anew.)
+_DROP = f"""
+DELETE FROM ledger.delivery WHERE (endpoint_id, position) IN (
+    SELECT d.endpoint_id, d.position
+    FROM ledger.dispatch AS t JOIN ledger.webhook AS w USING (endpoint_id)
+    CROSS JOIN LATERAL (
+        SELECT endpoint_id, position FROM ledger.delivery
+        WHERE endpoint_id = t.endpoint_id LIMIT {_DROPPED_AT_ONCE}
+    ) AS d
+    WHERE w.deleted LIMIT {_DROPPED_AT_ONCE})
+"""
+
 
 class Changed(NamedTuple):
     """An endpoint as the view has it now, and how far the dispatcher was with it."""
@@ -281,6 +296,11 @@ class Deliveries:
             done = await self._connection.execute(statement, values)
             heeded.append(Heeded(endpoint_id, position, done.rowcount == 1))
         return heeded
+
+    async def drop_deleted(self) -> bool:
+        """Drop some of what deleted endpoints have left; whether there may be more."""
+        dropped = await self._connection.execute(_DROP)
+        return dropped.rowcount == _DROPPED_AT_ONCE
 
 
 async def connect(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:

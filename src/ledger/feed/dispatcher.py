@@ -25,7 +25,7 @@ from ledger.application.webhooks import DisableEndpoint, GiveUpDelivery
 from ledger.domain.endpoint import DisabledReason
 from ledger.domain.errors import Unavailable
 from ledger.feed import verdict
-from ledger.feed.deliveries import Deliveries, connect
+from ledger.feed.deliveries import Deliveries, News, connect
 from ledger.feed.roster import MOST_IN_FLIGHT, Opener, Roster, Watched, secrets_of
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt, Sender
@@ -183,6 +183,8 @@ class _Lead:
         """Deliveries that the log now has as failed."""
         self._look = True
         self._looked_at = 0.0
+        self._leaves = True
+        """Whether endpoints that are deleted may have left something behind."""
         self._fault: BaseException | None = None
         """Of a task that broke: what it had in hand is in hand no more once we start over."""
 
@@ -197,8 +199,10 @@ class _Lead:
             raise self._fault
         if self._until_look() <= 0:
             self._look, self._looked_at = False, self._of._loop.time()
-            self._roster.update(await self._deliveries.changed(self._roster.seen), self._now())
+            news = await self._deliveries.changed(self._roster.seen)
+            self._roster.update(news, self._now())
             await self._heed()
+            await self._clear(news)
         await self._turn(sends=True)
 
     async def _heed(self) -> None:
@@ -208,6 +212,13 @@ class _Lead:
             heeded = await self._deliveries.heed(requesting, self._now())
             self._roster.heed(heeded, self._now())
             self._look |= any(not one.is_done for one in heeded)
+
+    async def _clear(self, news: News) -> None:
+        """Drop what deleted endpoints have left, some at each look."""
+        self._leaves |= any(one.standing.endpoint.deleted for one in news.changed)
+        if self._leaves:
+            self._leaves = await self._deliveries.drop_deleted()
+            self._look |= self._leaves
 
     def idle_seconds(self) -> float:
         """How long there is nothing to do, as far as is known now."""
