@@ -22,6 +22,12 @@ class Hasty(Connection):
     patience_seconds = 0.2
 
 
+class Forgetting(Connection):
+    """One that is not kept for long."""
+
+    keep_alive_seconds = 0
+
+
 @pytest.fixture(scope="module")
 def hasty(edge: Edge) -> Iterator[Address]:
     """The service, in a hurry."""
@@ -117,6 +123,27 @@ def test_who_always_has_a_head_begun_goes_on_for_as_long_as_they_end(hasty: Addr
         while time.monotonic() < end:
             client.sendall(HEALTH[9:] + HEALTH[:9])
             assert status(client) == 200
+
+
+def test_between_two_requests_nothing_is_due(hasty: Address) -> None:
+    """Clients and proxies keep a connection for a minute; one that we end takes a request along."""
+    with connected(hasty) as client:
+        client.sendall(HEALTH)
+        assert status(client) == 200
+        for _ in range(2):
+            with connected(hasty) as other:
+                rest(other)  # so long somebody else was waited for in vain
+        client.sendall(HEALTH)
+        assert status(client) == 200
+        client.sendall(b"\r\n")
+        assert rest(client) == b"", "what has begun must go on"
+
+
+def test_between_two_requests_there_is_time_but_not_for_ever(edge: Edge) -> None:
+    with listening(edge, Forgetting) as address, connected(address) as client:
+        client.sendall(HEALTH)
+        assert rest(client).count(b"HTTP/1.1 200") == 1
+    assert Connection.keep_alive_seconds > 60
 
 
 def test_a_stream_and_a_slow_answer_are_not_the_clients_turn(edge: Edge, hasty: Address) -> None:

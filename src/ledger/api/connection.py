@@ -26,7 +26,12 @@ _REFUSAL = b"\r\n".join(
 
 
 class Connection(HttpToolsProtocol):
-    """One of a client's. Idle ones between two requests uvicorn itself ends, sooner."""
+    """One of a client's."""
+
+    keep_alive_seconds = 75
+    """How long it is kept between two requests: longer than clients and proxies keep theirs, 60 s
+    most often. Who ends it first must be they: a request that is on its way meanwhile is lost, and
+    one that writes is not sent again by itself."""
 
     patience_seconds = 20.0
     """How long a head may take, or a part of a body that is due, or the first byte of all. It is
@@ -35,6 +40,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
+        self.timeout_keep_alive = self.keep_alive_seconds
         self._head: object = None
         self._head_bytes = 0
         """Of the latest head that did not come at once: its scope, and how much has come of it."""
@@ -74,8 +80,13 @@ class Connection(HttpToolsProtocol):
             self._look = self.loop.call_later(self.patience_seconds, self._end_if_stuck)
 
     def _is_clients_turn(self) -> bool:
-        """Whether something must come from there: we read, and have no whole request."""
+        """Whether something must come from there: we read, and have no whole request.
+
+        Between two requests, as long as nothing has come of the next, nothing must.
+        """
         if self.flow.read_paused:
             return False
         cycle: RequestResponseCycle | None = self.cycle
-        return self._is_in_head() or cycle is None or cycle.response_complete or cycle.more_body
+        if self._is_in_head() or cycle is None or cycle.more_body:
+            return True
+        return cycle.response_complete and self.timeout_keep_alive_task is None
