@@ -116,6 +116,20 @@ def test_without_a_token_only_the_operators_paths_answer(edge: Edge) -> None:
     assert "LIN-" not in text
 
 
+def test_what_no_route_answers_makes_one_series_for_all_methods(edge: Edge) -> None:
+    """Anybody can send the thirty that there are, to each route; what was counted stays."""
+    methods = ("PUT", "OPTIONS", "TRACE", "PROPFIND", "MKCALENDAR", "M-SEARCH", "ANYTHING")
+    for method in methods:
+        assert edge.request(method, "/v1/execution/summary").status_code == 405
+    counted = r"ledger_http_request_seconds_count\{(.*)\} (.*)"
+    series = dict(re.findall(counted, edge.get("/metrics").text))
+    others = 'method="other",route="/v1/execution/summary",status="405"'
+    assert float(series[others]) >= len(methods)
+    assert {re.findall('method="(.*?)"', labels)[0] for labels in series} <= {
+        "GET", "HEAD", "POST", "PATCH", "DELETE", "other",
+    }  # fmt: skip
+
+
 def test_the_page_about_the_api_has_nothing_from_elsewhere(edge: Edge) -> None:
     page = edge.get("/docs")
     assert "default-src 'none'" in page.headers["content-security-policy"]

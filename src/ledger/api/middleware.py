@@ -27,6 +27,11 @@ SECONDS = Histogram(
 )
 
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE"})
+"""Those that something answers. Of a route's 405 no others are told apart: there are some thirty,
+and anybody could have a series kept for each of them and each route."""
+
+
 class EveryAnswer:
     """ASGI middleware. The request id comes from ``X-Request-Id`` when that is a plain token."""
 
@@ -80,4 +85,4 @@ class EveryAnswer:
 
 @lru_cache(1000)
 def _seconds_of(path: str, method: str, status: int) -> Histogram:
-    return SECONDS.labels(path, method, status)
+    return SECONDS.labels(path, method if method in _METHODS else "other", status)
