@@ -43,7 +43,8 @@ from ledger.store.embedded import EmbeddedPostgres
 
 _logger = logging.getLogger(__name__)
 
-_STOPS = (signal.SIGINT, signal.SIGTERM)
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The last comes from a terminal that is closed. ``nohup`` has it ignored, and so it stays."""
 
 _UNTAKEN_SECONDS = 10
 """A connection whose client takes nothing of what was sent for so long is cut."""
@@ -85,6 +86,9 @@ class _Child:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
     def _live(self) -> None:
+        # What a terminal sends goes to all in its session at once: it is for the supervisor, who
+        # ends the loops behind the workers.
+        os.setsid()
         for number in _STOPS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
@@ -108,7 +112,7 @@ class _Child:
 
 
 def serve(settings: Settings, host: str, port: int, workers: int, announce: Announce) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT, SIGTERM or SIGHUP.
 
     Raises ConfigurationError, EmbeddedPostgresError, SchemaError or psycopg.OperationalError,
     each with one clear line, when it cannot start.
@@ -119,7 +123,8 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
         stopping.set()
 
     for number in _STOPS:
-        signal.signal(number, stop)
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listening(host, port))
         bound = listener.getsockname()[1]

@@ -6,12 +6,13 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from ledger.api.positions import WAIT_SECONDS
 from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, activation, fact
 from tests.support.load import Load, recorded
@@ -89,19 +90,34 @@ def test_a_read_after_a_write_sees_it_on_any_worker(served: Served) -> None:
     assert shown["open_runs"] == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def by_sigterm(served: Served) -> None:
+    served.process.terminate()
+
+
+def by_ctrl_c(served: Served) -> None:
+    """As a terminal sends it: to every process of the group."""
+    os.killpg(served.process.pid, signal.SIGINT)
+
+
+def by_a_hang_up(served: Served) -> None:
+    """As a terminal that is closed sends it."""
+    os.killpg(served.process.pid, signal.SIGHUP)
+
+
+@pytest.mark.parametrize("stop", [by_sigterm, by_ctrl_c, by_a_hang_up])
 def test_a_stop_under_load_lets_accepted_requests_finish_and_leaves_nothing(
-    served: Served, conninfo: str, number: signal.Signals
+    served: Served, conninfo: str, stop: Callable[[Served], None]
 ) -> None:
     token = served.token()
     with served.client(token) as client:
         assert post(client, activation(model="capacity")).status_code == 201
     with Load(served, token, threads=8, reads=False) as load:
         load.await_more(200)
-        served.process.send_signal(number)
+        stop(served)
         assert served.process.wait(20) == 0
         assert served.processes() == []
     assert sorted(recorded(conninfo)) == sorted(load.acknowledged), "recorded, but never answered"
+    assert load.slowest < WAIT_SECONDS, "the views were not kept until the last was answered"
     assert set(load.statuses) <= {201, 503}
     assert check(conninfo).findings == []
     assert "Traceback" not in served.said
@@ -204,18 +220,6 @@ def test_a_busy_port_is_one_line_and_starts_no_database(tmp_path: Path) -> None:
         port = busy.getsockname()[1]
         assert f"127.0.0.1:{port}" in refused(tmp_path, port)
     assert not (tmp_path / "data").exists()
-
-
-@pytest.mark.crash
-def test_the_last_writes_before_a_stop_are_shown_by_the_views(served: Served) -> None:
-    token = served.token()
-    with served.client(token) as client:
-        assert post(client, activation(model="capacity")).status_code == 201
-    with Load(served, token, threads=8, reads=False) as load:
-        load.await_more(200)
-        served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(20) == 0
-    assert load.slowest < 1.5
 
 
 @pytest.mark.crash
