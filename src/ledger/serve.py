@@ -18,6 +18,7 @@ supervisor, once its first child is there, has one thread only and no connection
 
 import contextlib
 import gc
+import hashlib
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -51,6 +52,8 @@ _UNTAKEN_SECONDS = 10
 
 _RESTART_SECONDS = 1.0
 """A child that dies is not started again sooner than this after its last start."""
+
+_MEMORY = Path("/dev/shm")
 
 Announce = Callable[[str], None]
 
@@ -133,7 +136,7 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
             postgres = EmbeddedPostgres(settings.data_dir, purpose="serve", announce=announce)
             stack.callback(postgres.stop)
             postgres.own()
-        stack.enter_context(_metrics_folder(settings.data_dir.absolute() / f"metrics-{bound}"))
+        stack.enter_context(_metrics_folder(settings.data_dir.absolute(), bound))
         with ThreadPoolExecutor(1) as beside:
             loading = beside.submit(_load)
             if postgres is not None:
@@ -200,14 +203,23 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _metrics_folder(folder: Path) -> Iterator[None]:
+def _metrics_folder(data_dir: Path, port: int) -> Iterator[None]:
     """Where the workers add up their metrics (prometheus-client's multiprocess mode).
 
-    A fixed place, emptied at start: a run that was killed leaves nothing to be counted again.
+    A fixed place, emptied at start: a run that was killed leaves nothing to be counted again. In
+    memory where the system has such a place: what is counted is written into mapped files, and on
+    a full disk the kernel ends who writes there.
     """
+    name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
+    folder = _MEMORY / f"execution-ledger-{name}-{port}"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700)
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError:  # no such place, or somebody else's folder
+        folder = data_dir / f"metrics-{port}"
+        shutil.rmtree(folder, ignore_errors=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     try:
         yield
