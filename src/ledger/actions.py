@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
+from typing import TextIO
 
 import psycopg
 from pydantic import ValidationError
@@ -55,17 +56,26 @@ def _said_of(error: OSError) -> str:
         print(end="", flush=True)
     except OSError:
         is_output = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
     return f"The output cannot be written: {error.strerror}." if is_output else str(error)
 
 
+def _discard(stream: TextIO) -> None:
+    """Have what is written from now on, and what waits to be, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _fail(line: str) -> int:
-    print(f"ledger: {line}", file=sys.stderr)
+    _announce(f"ledger: {line}")
     return 1
 
 
 def _announce(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        # Nobody reads it any more, as behind ``ledger serve 2>&1 | head -1``: no reason to end.
+        _discard(sys.stderr)
 
 
 @contextmanager

@@ -6,7 +6,9 @@ Help and usage errors come at once: nothing is loaded here that only a command's
 """
 
 import argparse
+import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 
 from ledger import __version__
@@ -16,6 +18,7 @@ from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the ``ledger`` command; returns the exit code."""
+    _occupy_closed_streams()
     parsed = _parser().parse_args(arguments)
     parsed.check(parsed)
     try:
@@ -24,6 +27,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return carry_out(parsed)
     except KeyboardInterrupt:
         return 130
+
+
+def _occupy_closed_streams() -> None:
+    """Open the null device in the place of each standard stream that is closed.
+
+    What is opened next would get its number: the event loop's own, which ends its process then, or
+    a lock that PostgreSQL is to inherit, and whose place its log would take.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    if sys.stderr is None:
+        # Else what is printed there goes to standard output.
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -38,6 +38,7 @@ def run_api(settings: Settings, conninfo: str, listener: socket.socket) -> None:
         ws="none",
         access_log=False,
         log_level="warning",
+        use_colors=False,  # else standard output is asked, which may be closed
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS - 5,

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.cli.conftest import environment
+from tests.support.served import LEDGER, free_port
+from tests.support.views import until
 
 REFUSED = b'{"specversion": "1.0"}\n' * 5000
 """Their refusals are more than any buffer holds."""
@@ -70,3 +73,30 @@ def test_a_command_whose_output_is_closed_does_nothing(
 ) -> None:
     said = "ledger: Standard output is closed.\n"
     assert ledger(conninfo, *command, shell=">&-") == (1, said)
+
+
+def test_a_closed_standard_error_does_not_lead_messages_to_the_output(conninfo: str) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as output:
+        code, _ = ledger(conninfo, "keys", "revoke", "nobody's", shell="2>&-", stdout=writing)
+        os.close(writing)
+        assert (code, output.read()) == (1, "")
+
+
+def test_a_service_without_input_and_output_whose_messages_nobody_reads_serves(
+    conninfo: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    command = ["sh", "-c", 'exec "$@" <&- >&-', "sh", LEDGER, "serve", "--port", str(port)]
+    data = {"LEDGER_DATA_DIR": str(tmp_path / "data")}
+    with without_reader() as messages:
+        service = subprocess.Popen(command, env=environment(conninfo) | data, stderr=messages)
+    with service:
+        try:
+            streams = Path(f"/proc/{service.pid}/fd")
+            until(lambda: os.readlink(streams / "2") == os.devnull, "what it says when it serves")
+            assert {os.readlink(streams / "0"), os.readlink(streams / "1")} == {os.devnull}
+            assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+        finally:
+            service.terminate()
+    assert service.returncode == 0
