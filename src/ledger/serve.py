@@ -40,7 +40,7 @@ from types import FrameType, ModuleType
 from ledger.bootstrap.database import ConfigurationError, prepare_database
 from ledger.processes import GRACE_SECONDS, Lifeline, show_name
 from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgres
+from ledger.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
 
 _logger = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ _UNTAKEN_SECONDS = 10
 """A connection whose client takes nothing of what was sent for so long is cut."""
 
 _RESTART_SECONDS = 1.0
-"""A child that dies is not started again sooner than this after its last start."""
+"""A child that dies is not started again sooner than this after its last start, nor is PostgreSQL
+after it could not be started."""
 
 _MEMORY = Path("/dev/shm")
 
@@ -114,6 +115,29 @@ class _Child:
                 self.process.join()
 
 
+class _Database:
+    """The embedded PostgreSQL, kept running."""
+
+    def __init__(self, postgres: EmbeddedPostgres) -> None:
+        self._postgres = postgres
+        self._failed_at = 0.0
+
+    def ensure_running(self) -> None:
+        """Start it again where it has ended.
+
+        Where it cannot start, as on a full disk, that is tried until it can: requests are answered
+        503 meanwhile.
+        """
+        if self._postgres.poll() is None or time.monotonic() - self._failed_at < _RESTART_SECONDS:
+            return
+        _logger.error("PostgreSQL ended; starting it again")
+        try:
+            self._postgres.start()
+        except EmbeddedPostgresError as error:
+            _logger.error("%s", error)
+            self._failed_at = time.monotonic()
+
+
 def serve(settings: Settings, host: str, port: int, workers: int, announce: Announce) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP.
 
@@ -158,7 +182,8 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
             _Child(f"api-{n + 1}", partial(code.run_api, settings, conninfo, listener), let_go)
             for n in range(workers)
         ]
-        _supervise(children, postgres, stopping, f"http://{host}:{bound}", announce)
+        database = _Database(postgres) if postgres is not None else None
+        _supervise(children, database, stopping, f"http://{host}:{bound}", announce)
 
 
 def _load() -> ModuleType:
@@ -229,7 +254,7 @@ def _metrics_folder(data_dir: Path, port: int) -> Iterator[None]:
 
 def _supervise(
     children: list[_Child],
-    postgres: EmbeddedPostgres | None,
+    database: _Database | None,
     stopping: threading.Event,
     address: str,
     announce: Announce,
@@ -238,9 +263,8 @@ def _supervise(
     ready = False
     try:
         while not stopping.is_set():
-            if postgres is not None and postgres.poll() is not None:
-                _logger.error("PostgreSQL ended; starting it again")
-                postgres.start()
+            if database is not None:
+                database.ensure_running()
             for child in children:
                 child.ensure_running()
             if not ready and _is_ready(address):

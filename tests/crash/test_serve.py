@@ -174,6 +174,22 @@ def test_a_supervisor_that_is_killed_takes_all_with_it_and_can_be_followed_at_on
             until(lambda: not left & {*served.processes()}, "the end of all")
 
 
+@pytest.mark.crash
+def test_a_database_that_cannot_start_again_is_tried_again(tmp_path: Path) -> None:
+    """As where the disk is full: once there is room, nobody has to look after the service."""
+    with serving_at(tmp_path / "data", workers=1) as served:
+        control = served.data_dir / "postgres" / "global" / "pg_control"
+        control.rename(control.with_name("away"))
+        os.kill(served.postmaster(), signal.SIGKILL)
+        until(lambda: "could not open file" in served.said, "what keeps it")
+        assert httpx.get(f"{served.address}/healthz").status_code == 200
+        assert not is_ready(served)
+        control.with_name("away").rename(control)
+        until(lambda: is_ready(served), "answers")
+    assert served.process.returncode == 0
+    assert "Traceback" not in served.said
+
+
 def test_the_workers_add_up_what_they_count(served: Served) -> None:
     clients = clients_of_both_workers(served, served.token())
     asked = sum(client.get("/healthz").status_code == 200 for client in clients for _ in range(5))
