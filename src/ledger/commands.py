@@ -25,7 +25,7 @@ from ledger.bootstrap.database import ConfigurationError
 from ledger.bootstrap.writing import utc_now, writing
 from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.domain.api_key import SINGLE_PERMISSIONS
-from ledger.domain.errors import LedgerError, Unavailable
+from ledger.domain.errors import LedgerError, NotCarriedOut, Unavailable
 from ledger.domain.values import parse_instant
 from ledger.key_commands import make_key
 from ledger.parser import Line, Parser, in_order
@@ -47,7 +47,7 @@ FROM ledger.ledger_events
 def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -> int:
     """Record every line of a file; refused ones are listed. 1 when any was refused.
 
-    Raises Unavailable, once what was done is told, where the database is lost on the way.
+    Raises Unavailable, once what was done is told, where the database takes no more.
     """
     calm_collector()
     counts = {"recorded": 0, "duplicate": 0, "refused": 0}
@@ -58,8 +58,7 @@ def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -
         _bar(size) as advance,
     ):
         for lines, outcomes in filter(None, _record(writer, parser.parse(stream, advance))):
-            none_done = all(isinstance(outcome, Unavailable) for outcome in outcomes)
-            if lines and none_done and not _is_reachable(conninfo):
+            if _is_lost(outcomes):
                 lost_at = lines[0][0]
                 break
             for (number, parsed), outcome in zip(lines, outcomes, strict=True):
@@ -70,19 +69,18 @@ def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -
     print(summary, file=sys.stderr)
     if lost_at is not None:
         raise Unavailable(
-            f"The database was lost: facts from line {lost_at} on may be missing."
-            " Once it is back, import the file again."
+            f"The database takes no more: facts from line {lost_at} on may be missing."
+            " Once it does, import the file again."
         )
     return 1 if counts["refused"] else 0
 
 
-def _is_reachable(conninfo: str) -> bool:
-    """Whether the database is there: a command can also fail of itself, and alone."""
-    try:
-        psycopg.connect(conninfo, connect_timeout=2).close()
-    except psycopg.OperationalError:
-        return False
-    return True
+def _is_lost(outcomes: Outcomes) -> bool:
+    """Whether the database took nothing of a chunk. (A command can also fail of itself, alone.)"""
+    return bool(outcomes) and all(
+        isinstance(outcome, Unavailable) and not isinstance(outcome, NotCarriedOut)
+        for outcome in outcomes
+    )
 
 
 @contextmanager

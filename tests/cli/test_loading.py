@@ -153,9 +153,33 @@ def test_an_import_that_loses_its_database_ends_and_says_where(conninfo: str) ->
         assert told == b""
         assert said.decode().splitlines()[-2:] == [
             "2 recorded, 0 duplicate, 0 refused",
-            "ledger: The database was lost: facts from line 4 on may be missing."
-            " Once it is back, import the file again.",
+            "ledger: The database takes no more: facts from line 4 on may be missing."
+            " Once it does, import the file again.",
         ]
+
+
+def test_an_import_whose_database_takes_nothing_ends_and_says_where(
+    ledger: Ledger, conninfo: str, tmp_path: Path
+) -> None:
+    """As where the disk is full."""
+    file = tmp_path / "facts.jsonl"
+    file.write_bytes(lines(b"", *GOOD))
+    with psycopg.connect(conninfo) as connection:
+        connection.execute(
+            "CREATE FUNCTION public.full_disk() RETURNS trigger LANGUAGE plpgsql"
+            " AS $$ BEGIN RAISE disk_full; END $$"
+        )
+        connection.execute(
+            "CREATE TRIGGER full_disk BEFORE INSERT ON ledger.ledger_events"
+            " EXECUTE FUNCTION public.full_disk()"
+        )
+    done = ledger("import", str(file))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == (
+        "ledger: The database takes no more: facts from line 2 on may be missing."
+        " Once it does, import the file again."
+    )
+    assert events(conninfo) == 0
 
 
 def test_a_dash_reads_standard_input_without_a_last_newline(

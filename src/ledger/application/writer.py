@@ -22,7 +22,7 @@ from ledger.application.cache import Cache
 from ledger.application.carry_out import carry_out
 from ledger.application.command import Command, Outcome
 from ledger.application.unit import Unit
-from ledger.domain.errors import Unavailable
+from ledger.domain.errors import NotCarriedOut, Unavailable
 from ledger.store.log import Log
 from ledger.store.vault import Vault
 
@@ -173,7 +173,7 @@ class Writer:
         except Exception:
             if len(commands) == 1:
                 _logger.exception("a command could not be carried out")
-                return [Unavailable("The command could not be carried out.")]
+                return [NotCarriedOut()]
             _logger.exception("a group failed; its commands are carried out one by one")
             return [self._append_safely([command])[0] for command in commands]
 

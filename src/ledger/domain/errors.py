@@ -10,7 +10,8 @@
     │   ├── TooLarge            a fact, a batch or a body is over its size
     │   ├── InvalidState        the present state of a line, run, endpoint or key forbids it
     │   └── FactConflict        this fact id was recorded before, with another content
-    └── Unavailable             the database cannot be reached, or is too busy; try again
+    └── Unavailable             the database cannot be reached, or takes nothing now; try again
+        └── NotCarriedOut       a fault of ours: it is this command alone that fails
 
 None of them knows HTTP: ``api/problems.py`` holds the one table of codes. Messages never repeat
 what was sent.
@@ -112,3 +113,10 @@ class Unavailable(LedgerError):
     """The database is out of reach or overloaded; nothing is known to have changed. Retry."""
 
     code = "unavailable"
+
+
+class NotCarriedOut(Unavailable):
+    """A command breaks in a way that nobody foresaw; others are carried out."""
+
+    def __init__(self) -> None:
+        super().__init__("The command could not be carried out.")
