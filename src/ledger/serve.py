@@ -183,7 +183,11 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
             for n in range(workers)
         ]
         database = _Database(postgres) if postgres is not None else None
-        _supervise(children, database, stopping, f"http://{host}:{bound}", announce)
+        try:
+            _supervise(children, database, stopping, address_of(host, bound), announce)
+        finally:
+            listener.close()  # or who comes now would wait for workers that take nobody any more
+            _end(children)
 
 
 def _load() -> ModuleType:
@@ -259,33 +263,39 @@ def _supervise(
     address: str,
     announce: Announce,
 ) -> None:
-    """Keep everything running until told to stop; then end the workers before the database."""
+    """Keep everything running until told to stop."""
     ready = False
-    try:
-        while not stopping.is_set():
-            if database is not None:
-                database.ensure_running()
-            for child in children:
-                child.ensure_running()
-            if not ready and _is_ready(address):
-                ready = True
-                announce(f"Serving on {address}")
-            sentinels = [c.process.sentinel for c in children if c.process is not None]
-            multiprocessing.connection.wait(sentinels, timeout=0.25 if ready else 0.05)
-    finally:
-        # The API workers first: what they have accepted is answered once the loops have seen it.
-        deadline = time.monotonic() + GRACE_SECONDS
-        loops, *workers = children
-        for group in (workers, [loops]):
-            for child in group:
-                child.terminate()
-            for child in group:
-                child.join(deadline)
+    while not stopping.is_set():
+        if database is not None:
+            database.ensure_running()
+        for child in children:
+            child.ensure_running()
+        if not ready and _is_ready(address):
+            ready = True
+            announce(f"Serving on {address}")
+        sentinels = [c.process.sentinel for c in children if c.process is not None]
+        multiprocessing.connection.wait(sentinels, timeout=0.25 if ready else 0.05)
+
+
+def _end(children: list[_Child]) -> None:
+    """The API workers first: what they have accepted is answered once the loops have seen it."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    loops, *workers = children
+    for group in (workers, [loops]):
+        for child in group:
+            child.terminate()
+        for child in group:
+            child.join(deadline)
+
+
+def address_of(host: str, port: int) -> str:
+    """Where a browser finds what listens there."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _is_ready(address: str) -> bool:
     # A wildcard address is reached through loopback.
-    url = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//:::", "//[::1]:") + "/readyz"
+    url = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:") + "/readyz"
     try:
         # Without the environment's proxy: this is our own loopback.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -1,5 +1,6 @@
 """Connections on which a request does not come to its end, or has a head without end."""
 
+import contextlib
 import select
 import socket
 import time
@@ -26,6 +27,12 @@ class Forgetting(Connection):
     """One that is not kept for long."""
 
     keep_alive_seconds = 0
+
+
+class Leaving(Connection):
+    """One that waits for nobody once the service stops."""
+
+    last_patience_seconds = 0.0
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +115,19 @@ def test_a_body_that_stops_in_the_middle_is_ended_unrecorded(edge: Edge, hasty: 
         client.sendall(head(edge, kind, b"content-length: 100") + b'{"id":')
         assert rest(client) == b""
     assert edge.log()[0] == recorded
+
+
+def test_who_has_begun_and_does_not_go_on_holds_no_stop_up(edge: Edge) -> None:
+    """It was answered 500, after the whole time that a stop may take."""
+    with contextlib.ExitStack() as stack:
+        with listening(edge, Leaving) as address:
+            client = stack.enter_context(connected(address))
+            kind = b"content-type: application/cloudevents+json"
+            client.sendall(head(edge, kind, b"content-length: 100") + b'{"id":')
+            with connected(address) as other:
+                other.sendall(HEALTH)
+                assert status(other) == 200
+        assert rest(client) == b""
 
 
 def test_a_head_that_trickles_has_no_more_time(hasty: Address) -> None:

@@ -1,5 +1,6 @@
 """A real ``ledger serve``: how it starts, refuses to start, answers and stops."""
 
+import contextlib
 import os
 import random
 import re
@@ -7,17 +8,20 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
 import pytest
 
 from ledger.api.positions import WAIT_SECONDS
+from ledger.serve import address_of
 from tests.conftest import MASTER_KEY
-from tests.support.facts import LINE, activation, fact
+from tests.support.facts import LINE, activation, encode, fact
 from tests.support.load import Load, recorded
 from tests.support.log_checker import check
 from tests.support.served import (
+    STRUCTURED,
     Served,
     connections,
     descriptors,
@@ -121,6 +125,38 @@ def test_a_stop_under_load_lets_accepted_requests_finish_and_leaves_nothing(
     assert set(load.statuses) <= {201, 503}
     assert check(conninfo).findings == []
     assert "Traceback" not in served.said
+
+
+def test_a_stop_refuses_who_comes_and_answers_who_has_begun(served: Served) -> None:
+    headers = {"authorization": f"Bearer {served.token()}", **STRUCTURED}
+    body = encode(activation())
+    with contextlib.closing(HTTPConnection("127.0.0.1", served.port, timeout=20)) as client:
+        client.putrequest("POST", "/v1/facts")
+        for name, value in (headers | {"content-length": str(len(body))}).items():
+            client.putheader(name, value)
+        client.endheaders(body[:-1])
+        served.process.terminate()
+        until(lambda: is_refused(served), "refusals")
+        client.send(body[-1:])
+        assert client.getresponse().status == 201
+    assert served.process.wait(20) == 0
+
+
+def is_refused(served: Served) -> bool:
+    """Whether nobody listens."""
+    try:
+        socket.create_connection(("127.0.0.1", served.port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("127.0.0.1", "http://127.0.0.1:80"), ("::1", "http://[::1]:80"), ("name", "http://name:80")],
+)
+def test_an_address_can_be_followed(host: str, address: str) -> None:
+    assert address_of(host, 80) == address
 
 
 def children(served: Served) -> list[int]:

@@ -37,6 +37,9 @@ class Connection(HttpToolsProtocol):
     """How long a head may take, or a part of a body that is due, or the first byte of all. It is
     looked at as often, so that may be found after twice as long; requests pay for no clock."""
 
+    last_patience_seconds = 3.0
+    """How long the rest of a request may take that has begun when the service stops."""
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
@@ -52,6 +55,12 @@ class Connection(HttpToolsProtocol):
         """Look no more."""
         self._look.cancel()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The service stops: what has begun is answered, if the rest of it comes soon."""
+        super().shutdown()
+        self._look.cancel()
+        self._look = self.loop.call_later(self.last_patience_seconds, self._end_if_unfinished)
 
     def data_received(self, data: bytes) -> None:
         """Take what has come; refuse a head that is too large."""
@@ -78,6 +87,10 @@ class Connection(HttpToolsProtocol):
         else:
             self._seen = self._progress
             self._look = self.loop.call_later(self.patience_seconds, self._end_if_stuck)
+
+    def _end_if_unfinished(self) -> None:
+        if self._is_clients_turn():
+            self.transport.close()
 
     def _is_clients_turn(self) -> bool:
         """Whether something must come from there: we read, and have no whole request.
