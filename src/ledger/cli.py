@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="run everything on this machine")
-    serve.add_argument("--host", type=_text, default="127.0.0.1", help="%(default)s unless given")
+    serve.add_argument("--host", type=_host, default="127.0.0.1", help="%(default)s unless given")
     serve.add_argument(
         "--port", type=_number(0, 65535), default=8000, help="%(default)s unless given; 0: any"
     )
@@ -142,6 +142,13 @@ def _text(text: str) -> str:
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise argparse.ArgumentTypeError("is not UTF-8")
     return text
+
+
+def _host(text: str) -> str:
+    # To the system it would be every address there is: a variable that was left out, more likely.
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return _text(text)
 
 
 def _number(low: int, high: int) -> Callable[[str], int]:

@@ -69,6 +69,7 @@ def test_every_command_has_help(
         ("keys", "create", "--admin", "--name", "a\udcff"),
         ("keys", "revoke", "KEY-26-000001\udcff"),
         ("serve", "--host", "a\udcff"),
+        ("serve", "--host", ""),
     ],
     ids=lambda arguments: ascii(" ".join(arguments)) if arguments else "nothing",
 )
