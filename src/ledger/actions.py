@@ -19,7 +19,7 @@ from ledger.bootstrap.database import ConfigurationError, prepare_database
 from ledger.domain.errors import LedgerError
 from ledger.projection.shadow import CannotBuild
 from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgresError, running
+from ledger.store.embedded import EmbeddedPostgresError, forget_other_servers, running
 from ledger.store.migrate import SchemaError
 
 
@@ -28,7 +28,10 @@ def carry_out(parsed: argparse.Namespace) -> int:
     if sys.stdout is None and parsed.action != "serve":
         return _fail("Standard output is closed.")
     try:
-        code = _ACTIONS[parsed.action](Settings(), parsed)
+        settings = Settings()
+        if settings.database_url is None:
+            forget_other_servers()
+        code = _ACTIONS[parsed.action](settings, parsed)
         print(end="", flush=True)
         return code
     except ValidationError as error:

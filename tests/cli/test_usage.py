@@ -1,9 +1,12 @@
 """Help and usage errors: told before anything is opened, exit code 2 (contract 1)."""
 
+from pathlib import Path
+
 import pytest
 
 from ledger import cli
 from tests.cli.conftest import Ledger
+from tests.support.served import run_ledger
 
 ORGANIZATION = ("--organization", "ORG-26-000001")
 
@@ -92,6 +95,16 @@ def test_a_database_that_is_away_is_one_clear_line(ledger_alone: Ledger) -> None
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("ledger: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_what_leads_other_clients_elsewhere_leads_nobody_from_the_embedded_database(
+    tmp_path: Path,
+) -> None:
+    """A command waited ten minutes for a database that it took to be recovering."""
+    elsewhere = {"PGHOSTADDR": "127.0.0.1", "PGSERVICE": "work", "PGTZ": "Mars"}
+    data = {"LEDGER_DATA_DIR": str(tmp_path / "data"), "PATH": "/usr/bin"}
+    done = run_ledger(elsewhere | data, "keys", "revoke", "nobody's")
+    assert done.stderr.splitlines()[-1] == "ledger: No such key."
 
 
 def test_settings_that_are_not_valid_are_named(

@@ -23,7 +23,7 @@ would keep them when the owner is killed: there, call `let_go` first.
       └── lock ──────────┴────────────────────────────────┘
 """
 
-from ledger.store.embedded.account import EmbeddedPostgresError
+from ledger.store.embedded.account import EmbeddedPostgresError, forget_other_servers
 from ledger.store.embedded.owner import (
     AttachedPostgres,
     DirectoryInUse,
@@ -36,5 +36,6 @@ __all__ = [
     "DirectoryInUse",
     "EmbeddedPostgres",
     "EmbeddedPostgresError",
+    "forget_other_servers",
     "running",
 ]

@@ -87,6 +87,15 @@ def environment() -> dict[str, str]:
     return kept | {"LC_ALL": "C"}
 
 
+def forget_other_servers() -> None:
+    """Drop what would lead this process's own clients elsewhere than to the embedded server.
+
+    libpq obeys some thirty variables, a PGSERVICE or PGHOSTADDR also where it is given a host.
+    """
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
+
+
 def give(target: Path | int, account: Account | None) -> None:
     """Make the account the owner; of a link itself, not of what it leads to (see below)."""
     if account is None:
