@@ -1,6 +1,7 @@
 """Connections on which a request does not come to its end, or has a head without end."""
 
 import contextlib
+import re
 import select
 import socket
 import time
@@ -196,6 +197,29 @@ def test_a_head_that_is_too_large_is_told(patient: Address) -> None:
     with connected(patient) as client:
         client.sendall(b"GET /healthz?" + b"y" * 70_000)
         assert rest(client).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_head_that_is_too_large_is_told_behind_the_answers_before_it(patient: Address) -> None:
+    with connected(patient) as client:
+        client.sendall(HEALTH + b"GET /healthz?" + b"y" * 70_000)
+        assert status(client) == 200
+        client.sendall(b"y")
+        assert status(client) == 431
+
+
+def test_many_requests_at_once_are_no_large_head(edge: Edge, patient: Address) -> None:
+    """Those that came with the beginning of another were counted as part of its head."""
+    large = HEALTH[:-2] + b"x-more: " + b"y" * 1_000 + b"\r\n\r\n"
+    kind = b"content-type: application/json"
+    posted = head(edge, kind, b"content-length: 100000") + b" " * 100_000
+    last = HEALTH[:-2] + b"connection: close\r\n\r\n"
+    for sent, answers in ((large * 100, [b"200"] * 100), (posted * 2, [b"400"] * 2)):
+        with connected(patient) as client:
+            client.sendall(sent + last[:9])
+            told = client.recv(65_536)
+            client.sendall(last[9:])
+            told += rest(client)
+        assert re.findall(rb"HTTP/1.1 (\d+)", told) == [*answers, b"200"]
 
 
 def test_large_heads_in_many_parts_are_taken(patient: Address) -> None:

@@ -69,12 +69,25 @@ class Connection(HttpToolsProtocol):
             self._progress += 1
             return
         if self._head is not self.scope:
-            self._head, self._head_bytes = self.scope, 0
+            self._head, self._head_bytes = self.scope, -self._bytes_before_head(data)
             self._progress += 1
         self._head_bytes += len(data)
         if self._head_bytes > _MOST_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse_head()
+
+    def _bytes_before_head(self, data: bytes) -> int:
+        """How much of what has come belongs to requests before the head that has begun in it."""
+        before, end, _ = data.rpartition(b"\r\n\r\n")
+        body = b"" if self.cycle is None else self.cycle.body
+        return len(before) + len(end) + len(body)
+
+    def _refuse_head(self) -> None:
+        """In its turn: what was asked before is answered first, and nothing is read until then."""
+        if self.cycle is None or self.cycle.response_complete:
             self.transport.write(_REFUSAL)
             self.transport.close()
+        else:
+            self.flow.pause_reading()
 
     def _is_in_head(self) -> bool:
         """Whether a request has begun whose head is not complete: that is when it gets a cycle."""
