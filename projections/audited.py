@@ -60,6 +60,7 @@ FACT_TYPES: Sequence[tuple[str, str]] = (
 _COMMANDS: Mapping[type[Event], str] = {
     lines.Paused: "execution.pause",
     lines.Resumed: "execution.resume",
+    runs.RunErased: "run.erase",
     api_key.ApiKeyCreated: "key.create",
     api_key.ApiKeyRevoked: "key.revoke",
     endpoints.WebhookCreated: "webhook.create",
@@ -86,6 +87,9 @@ def entry_of(event: Recorded) -> Entry | None:
     resource = {"type": SUBJECTS[event.originator_id[:3]], "id": event.originator_id}
     if event.fact is not None:
         return Entry("fact", _FACTS[type(event.body)], resource)
+    if isinstance(event.body, runs.RunErased):
+        # Here too: it is the audit log that is asked why something is gone.
+        resource["reason"] = event.body.reason
     action = _COMMANDS.get(type(event.body))
     return None if action is None else Entry("command", action, resource)
 

@@ -259,15 +259,12 @@ PUBLISHED: Mapping[type[Event], Published] = {
     runs.RunCompleted: _same("run.completed", RunCompleted),
     runs.RunFailed: _same("run.failed", RunFailed),
     runs.RunCancelled: _same("run.cancelled", RunCancelled),
+    runs.RunErased: _same("run.erased", RunErased),
     endpoints.WebhookDeliveryFailed: _same("webhook.delivery_failed", WebhookDeliveryFailed),
 }
 
-TYPES: Mapping[str, type[Payload]] = {
-    **{p.name: p.payload for p in PUBLISHED.values()},
-    "run.erased": RunErased,
-}
-"""Every type of the language, with its payload. Nothing brings an erasure about yet; who wants to
-hear of it can ask for it all the same (contract 5)."""
+TYPES: Mapping[str, type[Payload]] = {p.name: p.payload for p in PUBLISHED.values()}
+"""Every type of the language, with its payload (contract 5)."""
 
 UNCHANGED_HEALTH = "health.signal_reported"
 """A health report that left the signal's status as it was: in a line's history, not in feeds."""

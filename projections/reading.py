@@ -155,12 +155,13 @@ LEFT JOIN ledger.run_key AS k ON k.run_id = r.run_id
 # A list that shows none of them reads none of them: each may be as large as a fact.
 _NO_PAYLOADS = """
 CROSS JOIN (SELECT NULL::bytea, NULL::bytea, NULL::bytea) AS b (input, output, error)
-CROSS JOIN (SELECT NULL::bytea) AS k (wrapped)
+CROSS JOIN (SELECT NULL::bytea, NULL::timestamptz) AS k (wrapped, destroyed_at)
 """
 
+# An erasure is shown of the past too, and before the view has come to it: the key is gone already.
 _RUN_COLUMNS = """
-r.run_id, r.run_key, r.requested_at, r.organization_id, {changing}.head, {changing}.tail, b.input,
-b.output, b.error, k.wrapped
+r.run_id, r.run_key, r.requested_at, r.organization_id, {changing}.head, {changing}.tail,
+COALESCE(r.erased_at, k.destroyed_at), b.input, b.output, b.error, k.wrapped
 """
 
 # What a run was at the position.

@@ -2,8 +2,9 @@
 
 ``run`` has one row a run. ``run_version`` keeps what each event made of it, with the payloads it
 brought: input, output and error stay as the log has them, encrypted; ``head`` and ``tail`` are
-the ready JSON around the place where the edge splices them in. ``run_day`` counts a line's runs
-by status on the UTC day of their start, and tokens on the day of their end.
+the ready JSON around the place where the edge splices them in. ``erased_at`` stands apart: it is
+shown of every instant, since the payloads are gone from all of them. ``run_day`` counts a line's
+runs by status on the UTC day of their start, and tokens on the day of their end.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,6 +38,7 @@ RUN = Table(
         "triggered_by": "text",
         "head": "text",
         "tail": "text",
+        "erased_at": "timestamptz",
         "fold": "bytea",
         "position": "bigint",
     },
@@ -114,7 +116,7 @@ class RunView:
     """The projection."""
 
     name = "run"
-    version = 4
+    version = 5
     tables: tuple[Table, ...] = (RUN, VERSION, DAY)
     events = frozenset(RUN_EVENTS)
 
@@ -226,6 +228,7 @@ def _present(row: RunRow) -> tuple[Any, ...]:
         run.requested_at,
         row.opened,
         *_shown(run),
+        run.erased_at,
         _encode(row),
         row.position,
     )
@@ -245,7 +248,6 @@ def _shown(run: Run) -> tuple[Any, ...]:
         "requested_at": time_text(run.requested_at),
         "started_at": time_text(run.started_at),
         "completed_at": time_text(run.completed_at),
-        "erased_at": None,
     }
     actor = run.triggered_by.actor_id if run.triggered_by else None
     return run.status, actor, members(head), members(tail)

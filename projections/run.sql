@@ -13,7 +13,8 @@ CREATE TABLE ledger.run_g$generation (
     status text NOT NULL,
     triggered_by text,                  -- the actor's id
     head text NOT NULL,                 -- JSON members before input, output and error
-    tail text NOT NULL,                 -- … and after them
+    tail text NOT NULL,                 -- … and after them, but for erased_at
+    erased_at timestamptz,
     fold bytea NOT NULL,
     position bigint NOT NULL
 ) WITH (fillfactor = 80);

@@ -24,6 +24,7 @@ EXPORT, LIST = "/v1/audit-logs/export", "/v1/audit-logs"
 COLUMNS = [
     "id", "action", "actor_type", "actor_id", "reported_by", "resource_type", "resource_id",
     "outcome", "code", "occurred_at", "recorded_at", "request_id", "position", "resource_count",
+    "resource_reason",
 ]  # fmt: skip
 OTHERS = {"organization_id": "ORG-26-000002", "workspace_id": "WS-26-000002"}
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]

@@ -284,6 +284,7 @@ OPERATIONS = [
     ("get", "/v1/execution/{line_id}/timeline"),
     ("get", "/v1/execution/{line_id}/usage"),
     ("get", "/v1/runs/{run_id}"),
+    ("post", "/v1/runs/{run_id}/erase"),
     ("post", "/v1/execution/{line_id}/pause"),
     ("post", "/v1/execution/{line_id}/resume"),
     ("get", "/v1/events"),

@@ -66,6 +66,7 @@ BODIES: tuple[Event, ...] = (
     r.RunCompleted(output=SEALED, tokens_used=1840, duration_ms=2411, late=True),
     r.RunFailed(error=SEALED, output=SEALED, tokens_used=12, duration_ms=7, late=True),
     r.RunCancelled(reason="No longer needed", by_closing=True, duration_ms=60_000),
+    r.RunErased(reason="Asked for by the data subject"),
     ApiKeyCreated(name="billing", secret_hash=bytes(range(32)), permissions=("read", "write")),
     ApiKeyRevoked(),
     w.WebhookCreated(

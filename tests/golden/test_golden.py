@@ -44,6 +44,7 @@ MINIMAL = {
     "resource.released/1": {"id": "r"},
     "health.signal_reported/1": {"signal": "outcome_progress", "status": "green"},
     "run.requested/1": {"run_id_origin": "issued"},
+    "run.erased/1": {"reason": "r"},
     "api_key.created/1": {"secret_hash": "AAEC", "permissions": []},
     "webhook.created/1": {"url": "https://h.example/", "event_types": ["*"], "secret": "AAEC"},
     "webhook.updated/1": {"url": "https://h.example/", "event_types": ["*"], "enabled": True},

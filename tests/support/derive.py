@@ -47,6 +47,7 @@ class World:
     lines: dict[str, Line] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
     records: dict[str, str] = field(default_factory=dict)
+    erased: set[str] = field(default_factory=set)
     counters: Counter[tuple[str, int]] = field(default_factory=Counter)
     facts: dict[tuple[str, str, str], tuple[str, int]] = field(default_factory=dict)
 
@@ -111,6 +112,14 @@ def _issued(world: World, identifier: str, year: int) -> None:
 def _run(world: World, event: dict[str, Any], what: str, at: datetime, year: int) -> None:
     state, run_id = event["state"], event["originator_id"]
     line = world.lines[state["service_line_id"]]
+    if what == "erased":
+        # Nothing that happened to the work: no activity, no change of status.
+        run = world.runs[run_id]
+        assert run.status not in ("pending", "running")
+        assert run_id not in world.erased
+        run.version = event["originator_version"]
+        world.erased.add(run_id)
+        return
     line.last_activity_at = max(line.last_activity_at, at)
     if run_id not in world.runs:
         assert run_id not in world.records

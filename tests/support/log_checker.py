@@ -58,6 +58,7 @@ class LogChecker:
         self._lines: dict[str, _Line] = {}
         self._runs: dict[str, str] = {}
         """Run → pending, running, ended, or cancelled by its line's closing."""
+        self._erased: set[str] = set()
         self._versions: Counter[str] = Counter()
         self._facts: dict[tuple[str, str, str], int] = {}
         self._last: tuple[int, datetime] | None = None
@@ -163,6 +164,13 @@ class LogChecker:
                 self._find("an idle line has an open run")
             line.open_runs.add(run)
             self._runs[run] = "running" if started else "pending"
+            return
+        if topic == "run.erased/1":
+            if known not in ("ended", "cancelled by closing"):
+                self._find(f"a run that is {known or 'unknown'} is erased")
+            if run in self._erased:
+                self._find("a run is erased twice")
+            self._erased.add(run)
             return
         late = known == "cancelled by closing" and topic != "run.cancelled/1"
         if known not in ("pending", "running") and not late:

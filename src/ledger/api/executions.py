@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
@@ -19,7 +19,7 @@ from ledger.api.documentation import (
     body_of,
 )
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
-from ledger.api.problems import Behind, InvalidCursor
+from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
     OR,
     PageQuery,
@@ -30,13 +30,13 @@ from ledger.api.reading import (
     encode_cursor,
     position_of,
     read_at,
-    services_of,
     split,
     tenant_filters,
 )
 from ledger.api.replies import Reply, answer, page, unless_known
 from ledger.api.writing import (
     Sent,
+    as_left,
     execute,
     read_command,
     records_refusals,
@@ -55,7 +55,6 @@ from ledger.domain.values import (
     RUN_ID,
     STATES,
     format_id,
-    format_instant,
     sort_key,
 )
 from projections import lists, reading
@@ -302,8 +301,11 @@ async def _manage(
     """Carry out and answer the new detail, at the write's own position."""
     sent = await read_command(request, principal, model)
     receipt = await manage(request, principal, line_id, command, sent)
-    after = await _detail_after(receipt, request, principal)
-    return Reply(bytes(after.body), receipt.position)
+
+    def show(query: Query) -> Awaitable[Reply]:
+        return _detail(Read(request, principal, query, None, _VIEW), principal, line_id)
+
+    return await as_left(request, receipt, show)
 
 
 async def manage(
@@ -327,27 +329,3 @@ async def manage(
             idempotency=sent.key,
         ),
     )
-
-
-async def _detail_after(receipt: Receipt, request: Request, principal: Principal) -> Reply:
-    """The line as the command left it; where the view is not so far yet, as it shows it.
-
-    The command stands in any case. Raises Behind if the view does not show the line at all.
-    """
-    line_id = receipt.subject
-    try:
-        now = await _detail(Read(request, principal, Query(), None, _VIEW), principal, line_id)
-    except NotFound as error:
-        raise Behind("It was done, but the view does not show the line yet.") from error
-    if now.position <= receipt.position:
-        return now
-    # Others have written since: at its own position, so it is the same however often it is sent.
-    query = Query(as_of=await _recorded_at(request, receipt.position))
-    return await _detail(Read(request, principal, query, None, _VIEW), principal, line_id)
-
-
-async def _recorded_at(request: Request, position: int) -> str:
-    ((instant,),) = await services_of(request).door.fetch(
-        None, reading.RECORDED_AT, {"position": position}
-    )
-    return format_instant(instant)

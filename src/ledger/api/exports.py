@@ -66,6 +66,7 @@ COLUMNS = (
     "request_id",
     "position",
     "resource_count",
+    "resource_reason",
 )
 
 
@@ -78,6 +79,7 @@ class _Resource(msgspec.Struct):
     type: str | None = None
     id: str | None = None
     count: int | None = None
+    reason: str | None = None
 
 
 class _Entry(msgspec.Struct):
@@ -135,6 +137,7 @@ def _cells(entry: _Entry) -> tuple[str | int | None, ...]:
         _harmless(entry.request_id),
         entry.position,
         resource.count,
+        _harmless(resource.reason),
     )
 
 

@@ -63,11 +63,16 @@ class EventTypeList(Model):
 
 
 class AuditResource(BaseModel):
-    """What a write was about. ``count`` is there where it stands for that many refused writes."""
+    """What a write was about.
+
+    ``count`` is there where it stands for that many refused writes, ``reason`` where a run was
+    erased.
+    """
 
     type: str
     id: str
     count: int | None = None
+    reason: str | None = None
 
 
 class AuditEntry(Model):

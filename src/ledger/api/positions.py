@@ -42,6 +42,7 @@ class ViewPositions:
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
         self._listeners: list[Callable[[str, int], None]] = []
+        self._forgetters: list[Callable[[str | None], None]] = []
         self._positions: dict[str, int] = {}
         """As we hear of them; none while we hear of nothing."""
         self._stopped: set[str] = set()
@@ -67,6 +68,13 @@ class ViewPositions:
     def tell(self, listener: Callable[[str, int], None]) -> None:
         """Call it with each view and position that is heard, before anyone who waits for it."""
         self._listeners.append(listener)
+
+    def tell_erased(self, forget: Callable[[str | None], None]) -> None:
+        """Call it with each run that is erased, before its erasure shows in any view.
+
+        With None where erasures may have been missed, as none are heard of for a while.
+        """
+        self._forgetters.append(forget)
 
     async def start(self) -> None:
         """Load the positions, then follow them."""
@@ -151,6 +159,8 @@ class ViewPositions:
         async with connection:
             ear = Ear(connection)
             await connection.execute("LISTEN ledger_views")
+            await connection.execute("LISTEN ledger_erased")
+            self._announce_erased(None)
             cursor = await connection.execute(_ALL)
             rows = await cursor.fetchall()
             self._stopped = {name for name, _, stopped, _ in rows if stopped}
@@ -186,7 +196,13 @@ class ViewPositions:
         self._owed, self._patience = owed, patience
 
     def _hear(self, names: str, what: str) -> None:
-        """Take in that views, named with commas between them, stopped or reached a position."""
+        """Take in that views, named with commas between them, stopped or reached a position.
+
+        Or that a run was erased. PostgreSQL tells both in the order of their commits.
+        """
+        if what == "erased":
+            self._announce_erased(names)
+            return
         for name in names.split(","):
             if what == "stopped":
                 self._stopped.add(name)
@@ -199,6 +215,10 @@ class ViewPositions:
     def _announce(self, name: str, position: int) -> None:
         for listener in self._listeners:
             listener(name, position)
+
+    def _announce_erased(self, run_id: str | None) -> None:
+        for forget in self._forgetters:
+            forget(run_id)
 
 
 def _set(future: asyncio.Future[T], value: T) -> None:

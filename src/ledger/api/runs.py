@@ -1,7 +1,10 @@
-"""Runs: a line's list, and one by its id (contract 4). The edge opens what is encrypted."""
+"""Runs: a line's list, one by its id, and its erasure (contract 4, 6).
+
+The edge opens what is encrypted.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -11,9 +14,15 @@ from pydantic import Field
 
 from ledger.api import models
 from ledger.api.authentication import Authenticated
-from ledger.api.documentation import LINE_ERRORS, RUN_LIST_ERRORS
-from ledger.api.executions import AnyLineId, require_line_id
-from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.documentation import (
+    IDEMPOTENT,
+    LINE_ERRORS,
+    RUN_LIST_ERRORS,
+    WRITE_ERRORS,
+    body_of,
+)
+from ledger.api.executions import AnyLineId, Reason, require_line_id
+from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
     OR,
@@ -31,6 +40,15 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.replies import Reply, answer, page, unless_known
+from ledger.api.writing import (
+    as_left,
+    execute,
+    read_command,
+    records_refusals,
+    refused_command,
+    turn_down,
+)
+from ledger.application.commands import EraseRun
 from ledger.application.principal import Principal
 from ledger.domain.errors import NotFound, RunsNotSupported
 from ledger.domain.values import (
@@ -47,6 +65,15 @@ from projections import reading
 router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)
 
 _VIEWS = frozenset({"execution", "run"})
+_OWN_VIEW = frozenset({"run"})
+
+_UNKNOWN = "No such run."
+
+AnyRunId = Annotated[str, Path(description="A RUN id.", examples=["RUN-26-001812"])]
+
+
+class ErasureReason(Reason):
+    """Why a run's payloads are erased; kept for good, so it names nobody."""
 
 
 class RunsQuery(PageQuery, RangeParameters):
@@ -152,37 +179,82 @@ def _key(key: dict[str, Any]) -> tuple[int, datetime]:
 async def show_run(
     request: Request,
     principal: Authenticated,
-    run_id: Annotated[str, Path(description="A RUN id.", examples=["RUN-26-001812"])],
+    run_id: AnyRunId,
     query: Annotated[Query, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
     """One run with its input, output and error."""
     if not re.fullmatch(RUN_ID, run_id):
-        raise NotFound("No such run.")
+        raise NotFound(_UNKNOWN)
+    read = Read(request, principal, query, min_position, _OWN_VIEW)
+    return unless_known(request, await _run(request, read, principal, run_id))
+
+
+async def _run(request: Request, read: Read, principal: Principal, run_id: str) -> Reply:
+    """A run the credential sees. Raises NotFound."""
     tenant = tenant_filters(principal)
     vault = services_of(request).vault
 
     def finish(rows: Sequence[Any]) -> Reply:
         if rows[0][1] is None:
-            raise read_at(rows, NotFound("No such run."))
+            raise read_at(rows, NotFound(_UNKNOWN))
         item = _item(rows[0][1:], vault)
         return answer('{"data":' + item + "}", position_of(rows), tagged=True)
 
-    reply = await Read(request, principal, query, min_position, frozenset({"run"})).answer(
+    return await read.answer(
         lambda past: reading.run_statement(frozenset(tenant), past),
         {**tenant, "run_id": run_id},
         finish,
     )
-    return unless_known(request, reply)
+
+
+@router.post(
+    "/runs/{run_id}/erase",
+    summary="Erase a run's payloads",
+    responses={200: {"model": models.RunAnswer}, **WRITE_ERRORS},
+    openapi_extra=needs("runs:erase") | IDEMPOTENT | body_of(ErasureReason),
+)
+@records_refusals(refused_command(EraseRun.action, "run", "run_id"))
+async def erase_run(
+    request: Request,
+    principal: Authenticated,
+    run_id: AnyRunId,
+    _: Annotated[NoParameters, QueryParameters()],
+) -> Response:
+    """Make an ended run's input, output and error unreadable everywhere and for good.
+
+    Their key is destroyed, so nobody can undo it. One that is erased already stays as it is.
+    """
+    sent = await read_command(request, principal, ErasureReason)
+    if not re.fullmatch(RUN_ID, run_id):
+        about = refused_command(EraseRun.action)
+        await turn_down(request, principal, NotFound(_UNKNOWN), about)
+    command = EraseRun(
+        run_id,
+        principal,
+        request.state.request_id,
+        reason=sent.body.reason if sent.body is not None else "",
+        fault=sent.fault,
+        idempotency=sent.key,
+    )
+    receipt = await execute(request, command)
+
+    def show(query: Query) -> Awaitable[Reply]:
+        read = Read(request, principal, query, None, _OWN_VIEW)
+        return _run(request, read, principal, run_id)
+
+    return await as_left(request, receipt, show)
 
 
 def _item(row: tuple[Any, ...], vault: Vault) -> str:
     """A run's JSON: the ready parts with the opened payloads between them."""
-    run_id, _, _, organization_id, head, tail, *sealed, wrapped = row
+    run_id, _, _, organization_id, head, tail, erased_at, *sealed, wrapped = row
     texts = ["null", "null", "null"]
-    if wrapped is not None and any(sealed):
+    erased = "null" if erased_at is None else f'"{format_instant(erased_at)}"'
+    if erased_at is None and wrapped is not None and any(sealed):
         key = vault.unwrap(wrapped, organization_id, run_id)
         for index, field in enumerate(("input", "output", "error")):
             if sealed[index] is not None:
                 texts[index] = key.open(field, sealed[index]).decode()
-    return f'{{{head},"input":{texts[0]},"output":{texts[1]},"error":{texts[2]},{tail}}}'
+    payloads = f'"input":{texts[0]},"output":{texts[1]},"error":{texts[2]}'
+    return f'{{{head},{payloads},{tail},"erased_at":{erased}}}'

@@ -38,6 +38,7 @@ class ApiServices:
         """Raises ForbiddenTarget for where no webhook may go."""
         self.answers = Answers(door)
         positions.tell(self.answers.heard)
+        positions.tell_erased(writer.forget_key)
         self.authenticator = Authenticator(door)
         self.submissions = Submissions(writer, positions)
         tail = Tail(door.fetch, positions)

@@ -14,8 +14,9 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from ledger.api.headers import header
-from ledger.api.problems import BadRequest, UnsupportedMediaType
-from ledger.api.reading import services_of
+from ledger.api.problems import BadRequest, Behind, UnsupportedMediaType
+from ledger.api.reading import Query, services_of
+from ledger.api.replies import Reply
 from ledger.application import json_gate
 from ledger.application.command import (
     About,
@@ -27,8 +28,9 @@ from ledger.application.command import (
 )
 from ledger.application.facts import pointers
 from ledger.application.principal import Principal
-from ledger.domain.errors import Invalid, LedgerError, Refused, TooLarge, Unavailable
-from ledger.domain.values import ENDPOINT_ID, LINE_ID, RUN_ID
+from ledger.domain.errors import Invalid, LedgerError, NotFound, Refused, TooLarge, Unavailable
+from ledger.domain.values import ENDPOINT_ID, LINE_ID, RUN_ID, format_instant
+from projections import reading
 
 M = TypeVar("M", bound=BaseModel)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -194,3 +196,31 @@ async def execute(request: Request, command: Command) -> Receipt:
     if isinstance(outcome, LedgerError):
         raise outcome
     return outcome
+
+
+async def as_left(
+    request: Request, receipt: Receipt, show: Callable[[Query], Awaitable[Reply]]
+) -> Reply:
+    """What a command was about as it left it; where the view is not so far yet, as that shows it.
+
+    The command stands in any case. One that found all done already is shown what is there now.
+    Raises Behind if the view does not show it at all.
+    """
+    try:
+        now = await show(Query())
+    except NotFound as error:
+        raise Behind("It was done, but the view does not show it yet.") from error
+    if receipt.duplicate:
+        return Reply(bytes(now.body), now.position)
+    if now.position > receipt.position:
+        # Others have written since: at its own position, so it is the same however often it is
+        # sent.
+        now = await show(Query(as_of=await _recorded_at(request, receipt.position)))
+    return Reply(bytes(now.body), receipt.position)
+
+
+async def _recorded_at(request: Request, position: int) -> str:
+    ((instant,),) = await services_of(request).door.fetch(
+        None, reading.RECORDED_AT, {"position": position}
+    )
+    return format_instant(instant)

@@ -60,6 +60,13 @@ class Cache:
         self._packed.pop(identifier, None)
         self.run_keys.pop(identifier, None)
 
+    def forget_key(self, run_id: str | None) -> None:
+        """Forget a run's key; None: every key."""
+        if run_id is None:
+            self.run_keys.clear()
+        else:
+            self.run_keys.pop(run_id, None)
+
     def forget(self, ids: Iterable[str]) -> None:
         """Drop what an append that failed may have changed in memory."""
         for identifier in ids:

@@ -194,7 +194,13 @@ class Unit:
         return self.decisions.activity[line_id]
 
     def run_key(self, run: Run) -> RunKey | None:
-        """The run's data key, or None once it was destroyed."""
+        """The run's data key, or None once it was destroyed.
+
+        Another process may have destroyed it while this one had it in memory: the run, which is up
+        to date, tells.
+        """
+        if run.erased_at is not None:
+            self._cache.run_keys[run.id] = None
         return self._cache.run_keys.get(run.id)
 
     def create_run_key(self, organization_id: str, run_id: str) -> RunKey:

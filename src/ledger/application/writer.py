@@ -74,6 +74,8 @@ class Writer:
         """Commands of the last append, where they came from several: so many are waited for."""
         self._gathering = False
         self._enough = threading.Event()
+        self._outdated: deque[str | None] = deque()
+        """Runs whose keys are to be forgotten; None: all of them."""
         self._thread = threading.Thread(target=self._serve, name="ledger-writer", daemon=True)
 
     def start(self) -> None:
@@ -122,13 +124,27 @@ class Writer:
         """Hand in one command and wait (for the command line and the sweeper)."""
         return self.submit([command]).result()[0]
 
+    def forget_key(self, run_id: str | None) -> None:
+        """Have a run's key that was destroyed elsewhere dropped from memory; None: every key.
+
+        Between appends, on the writer's thread: during one a key that is not there would pass for
+        destroyed. (What is decided needs none of this: the run itself tells that it is erased.)
+        """
+        with self._changed:
+            self._outdated.append(run_id)
+            self._changed.notify()
+
     def _serve(self) -> None:
         while True:
             with self._changed:
-                while not self._tickets and not self._stopping:
+                while not (self._tickets or self._outdated or self._stopping):
                     self._changed.wait()
+                while self._outdated:
+                    self._cache.forget_key(self._outdated.popleft())
                 if not self._tickets:
-                    return
+                    if self._stopping:
+                        return
+                    continue
             self._gather()
             self._answer_waiting()
 

@@ -70,12 +70,20 @@ class RunCancelled(Event, frozen=True, kw_only=True):
     duration_ms: int | None = None
 
 
+class RunErased(Event, frozen=True, kw_only=True):
+    """An ended run's input, output and error became unreadable: its key is destroyed with this."""
+
+    TOPIC = "run.erased/1"
+    reason: str
+
+
 RUN_EVENTS: tuple[type[Event], ...] = (
     RunRequested,
     RunStarted,
     RunCompleted,
     RunFailed,
     RunCancelled,
+    RunErased,
 )
 
 
@@ -97,6 +105,8 @@ class Run(msgspec.Struct, array_like=True):
     duration_ms: int | None = None
     tokens_used: int | None = None
     cancelled_by_closing: bool = False
+    erased_at: datetime | None = None
+    """Since when its input, output and error are unreadable; what comes later keeps none."""
 
     # Decisions.
 
@@ -145,6 +155,12 @@ class Run(msgspec.Struct, array_like=True):
         return RunCancelled(
             reason=reason, by_closing=by_closing, duration_ms=self._duration(at, None)
         )
+
+    def erase(self, reason: str) -> RunErased | None:
+        """Erase what an ended run took in and gave; None where that is done already."""
+        if self.status not in ENDED:
+            raise InvalidState("The run has not ended.")
+        return None if self.erased_at is not None else RunErased(reason=reason)
 
     def _require_endable(self, at: datetime) -> bool:
         """Whether this ending is a late one; refused where the run has ended for good."""
@@ -202,6 +218,9 @@ class Run(msgspec.Struct, array_like=True):
         self._ended("cancelled", body.duration_ms, recorded)
         self.cancelled_by_closing = body.by_closing
 
+    def _erased(self, body: RunErased, recorded: Recorded) -> None:
+        self.erased_at = recorded.occurred_at
+
     def _ended(self, status: RunStatus, duration_ms: int | None, recorded: Recorded) -> None:
         self.status = status
         self.completed_at = recorded.occurred_at
@@ -215,4 +234,5 @@ _APPLY: dict[type[Event], Callable[[Run, Any, Recorded], None]] = {
     RunCompleted: Run._completed,
     RunFailed: Run._failed,
     RunCancelled: Run._cancelled,
+    RunErased: Run._erased,
 }

@@ -42,6 +42,13 @@ ON CONFLICT (prefix, year) DO UPDATE SET last = excluded.last
 """
 _KEY_CREATED = "INSERT INTO ledger.api_key VALUES (%s, %s, %s, %s, %s, %s, %s)"
 _KEY_REVOKED = "UPDATE ledger.api_key SET revoked_at = %s WHERE key_id = %s"
+# The end of a run's key; whoever has it in memory is told when that is committed.
+_DESTROY_RUN_KEY = """
+WITH destroyed AS (
+    UPDATE ledger.run_key SET wrapped = NULL, destroyed_at = %s WHERE run_id = %s RETURNING run_id
+)
+SELECT pg_notify('ledger_erased', run_id || ' erased') FROM destroyed
+"""
 _ENDPOINT_CREATED = "INSERT INTO ledger.endpoint (organization_id, endpoint_id) VALUES (%s, %s)"
 _ENDPOINT_DELETED = "DELETE FROM ledger.endpoint WHERE organization_id = %s AND endpoint_id = %s"
 
@@ -104,6 +111,7 @@ class DecisionTables:
         self.revoked_keys: list[Recorded] = []
         self.moved_endpoints: list[Recorded] = []
         """Set up or removed by this group."""
+        self.erased: list[Recorded] = []
 
     # Reading, under the lock.
 
@@ -145,7 +153,7 @@ class DecisionTables:
     # Writing what few appends change; all else is in the statement that writes the events.
 
     def write_rare_changes(self) -> None:
-        """Voids, counters, keys and endpoints, each by a statement of its own."""
+        """Voids, counters, keys, erasures and endpoints, each by a statement of its own."""
         execute = self._transaction.execute
         for void in self.voided:
             execute(_VOID, void)
@@ -159,6 +167,8 @@ class DecisionTables:
                 execute(_KEY_CREATED, values + tail)
         for key in self.revoked_keys:
             execute(_KEY_REVOKED, (key.recorded_at, key.originator_id))
+        for erased in self.erased:
+            execute(_DESTROY_RUN_KEY, (erased.occurred_at, erased.originator_id))
         for moved in self.moved_endpoints:
             statement = _ENDPOINT_CREATED if _is_created(moved.body) else _ENDPOINT_DELETED
             execute(statement, (moved.organization_id, moved.originator_id))
@@ -229,6 +239,10 @@ class DecisionTables:
         self.opened.pop(recorded.originator_id, None)
         self.ended[recorded.originator_id] = recorded.service_line_id or ""
 
+    def _erased(self, body: run.RunErased, recorded: Recorded) -> None:
+        # No activity: nothing happened to the work.
+        self.erased.append(recorded)
+
     def _issued(self, identifier: str, recorded: Recorded) -> None:
         key = (identifier[:3], recorded.recorded_at.year)
         self.counters[key] = sort_key(identifier) % 10**12
@@ -262,6 +276,7 @@ _NOTE: dict[type[Event], Callable[[DecisionTables, Any, Recorded], None]] = {
     run.RunCompleted: DecisionTables._ended,
     run.RunFailed: DecisionTables._ended,
     run.RunCancelled: DecisionTables._cancelled,
+    run.RunErased: DecisionTables._erased,
     api_key.ApiKeyCreated: DecisionTables._key_created,
     api_key.ApiKeyRevoked: DecisionTables._key_revoked,
     endpoint.WebhookCreated: DecisionTables._endpoint_created,

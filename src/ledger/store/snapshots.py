@@ -33,7 +33,7 @@ KINDS: dict[str, type[Aggregate]] = {
 }
 """What a stream's prefix says its events fold into."""
 
-FOLD = 2
+FOLD = 3
 """The folds' version. Raise it with every change of an aggregate's fields or of its fold: old
 snapshots are then ignored, and replaced when their streams are next read."""
 
