@@ -13,7 +13,10 @@ from tests.support.facts import WORKSPACE, activation, encode, fact
 from tests.support.service import STRUCTURED
 
 OTHER_ORGANIZATION, OTHER_WORKSPACE = "ORG-26-000002", "WS-26-000002"
-PERMISSIONS = ("read", "write", "service_lines:manage", "webhooks:manage", "audit:read")
+MANAGING = ("read", "write", "service_lines:manage", "runs:erase")
+PERMISSIONS = (
+    "read", "write", "service_lines:manage", "webhooks:manage", "audit:read", "runs:erase",
+)  # fmt: skip
 ROUTES = {
     ("GET", "/v1/execution"): "read",
     ("GET", "/v1/execution/summary"): "read",
@@ -23,6 +26,7 @@ ROUTES = {
     ("POST", "/v1/facts"): "write",
     ("POST", "/v1/execution/LIN-26-999999/pause"): "service_lines:manage",
     ("POST", "/v1/execution/LIN-26-999999/resume"): "service_lines:manage",
+    ("POST", "/v1/runs/RUN-26-999999/erase"): "runs:erase",
 }
 
 
@@ -56,7 +60,7 @@ def beside(edge: Edge) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def narrow(edge: Edge) -> str:
     """A token that is narrowed to WORKSPACE."""
-    return edge.token("read", "write", "service_lines:manage", workspace_id=WORKSPACE)
+    return edge.token(*MANAGING, workspace_id=WORKSPACE)
 
 
 # Tokens.
@@ -138,7 +142,7 @@ def test_a_new_key_works_at_once_and_a_revoked_one_for_5_s_at_most(edge: Edge) -
 # Permissions.
 
 
-@pytest.mark.parametrize("permission", [*PERMISSIONS, "runs:erase", "admin"])
+@pytest.mark.parametrize("permission", [*PERMISSIONS, "admin"])
 def test_each_permission_opens_its_routes_and_no_other(
     edge: Edge, permission: str, admin: str
 ) -> None:
@@ -190,6 +194,7 @@ def attempts(line: str, run: str) -> list[tuple[str, str, Any]]:
     tries: list[tuple[str, str, Any]] = [("GET", path, None) for path in reads]
     manage = {"reason": "mine"}
     tries += [("POST", f"/v1/execution/{line}/{action}", manage) for action in ("pause", "resume")]
+    tries.append(("POST", f"/v1/runs/{run}/erase", manage))
     facts = [
         fact("service_line.updated", line, {"project_tags": []}),
         fact("service_line.paused", line),
@@ -215,7 +220,7 @@ def test_anothers_line_and_run_are_like_ones_nobody_has(
     edge: Edge, narrow: str, whose: str, request: pytest.FixtureRequest
 ) -> None:
     line, run = request.getfixturevalue(whose)
-    token = narrow if whose == "beside" else edge.token("read", "write", "service_lines:manage")
+    token = narrow if whose == "beside" else edge.token(*MANAGING)
     before = edge.log()
     unknown = attempts("LIN-26-999999", "RUN-26-999999")
     for real, empty in zip(attempts(line, run), unknown, strict=True):

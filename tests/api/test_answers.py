@@ -28,7 +28,7 @@ from tests.support.facts import fact
 from tests.support.rebuilding import rebuild, view
 from tests.support.service import Clock, Service
 from tests.support.time_travel import Question, Questions, World, as_of, told
-from tests.support.views import insert_raw, query, until
+from tests.support.views import query, until
 
 SETTINGS = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
 ANYONE = Principal("KEY", "api_key", frozenset({"read"}), "ORG-26-000001")
@@ -253,16 +253,18 @@ def test_no_answer_is_of_before_a_rebuild_s_swap(alone: Edge) -> None:
 def test_a_run_that_is_erased_while_the_views_stand_still_is_shown_by_nobody(alone: Edge) -> None:
     """Its erasure is answered after 2 s whether or not the views have taken it in."""
     line, run = with_run(alone)
+    alone.accept(fact("run.cancelled", run))
     paths = [f"/v1/runs/{run}", f"/v1/execution/{line}/runs"]
     with beside(alone) as deaf:
         alone.service.loops.projector.stop()
         for worker in (alone, deaf, alone, deaf):
             assert all("secret" in worker.get(path).text for path in paths)
-        destroy = "UPDATE ledger.run_key SET wrapped = NULL, destroyed_at = now() WHERE run_id = %s"
-        query(alone.conninfo, destroy, run)
-        insert_raw(alone.conninfo, "run.erased/1", b"")
+        erased = alone.post(f"/v1/runs/{run}/erase", json={"reason": "asked for"})
+        assert erased.status_code == 200, erased.text
         for worker in (alone, deaf):
-            assert not any("secret" in worker.get(path).text for path in paths)
+            shown, (listed,) = (worker.data(path) for path in paths)
+            assert shown == listed == erased.json()["data"]
+            assert (shown["input"], bool(shown["erased_at"])) == (None, True)
 
 
 # What is asked here, with statements of our own.

@@ -45,6 +45,7 @@ def test_a_refusal_is_titled_as_its_status_is_called(edge: Edge) -> None:
         ("DELETE", f"/v1/execution/{UNKNOWN}", "GET, HEAD"),
         ("GET", f"/v1/execution/{UNKNOWN}/pause", "POST"),
         ("PATCH", "/v1/runs/RUN-26-000001", "GET, HEAD"),
+        ("DELETE", "/v1/runs/RUN-26-000001/erase", "POST"),
         ("OPTIONS", "/v1/execution", "GET, HEAD"),
         ("TRACE", "/v1/execution", "GET, HEAD"),
         ("NONSENSE", "/v1/execution", "GET, HEAD"),

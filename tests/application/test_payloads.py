@@ -17,6 +17,7 @@ from ledger.bootstrap.writing import writing
 from ledger.settings import Settings
 from ledger.store.vault import CannotOpen, RunKey, Vault, content_digest
 from tests.conftest import MASTER_KEY
+from tests.support.canary import stored_rows, tables_with
 from tests.support.facts import ORGANIZATION, encode, fact
 from tests.support.ledger import REPORTER, Ledger, new_id
 
@@ -65,36 +66,12 @@ def ciphertexts(ledger: Ledger, run: str) -> dict[str, bytes]:
     return {name: row[name] for row in rows for name in row if row[name] is not None}
 
 
-def stored_rows(ledger: Ledger) -> dict[str, list[bytes]]:
-    """Every row of every table, as text with its bytea columns decoded."""
-    tables = ledger.rows(
-        "SELECT format('%%I.%%I', schemaname, tablename) AS name FROM pg_tables "
-        "WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND %s = 1",
-        1,
-    )
-    stored: dict[str, list[bytes]] = {}
-    for table in tables:
-        rows = ledger.rows(f"SELECT * FROM {table['name']}")
-        stored[table["name"]] = [
-            b"\n".join(v if isinstance(v, bytes) else str(v).encode() for v in row.values())
-            for row in rows
-        ]
-    return stored
-
-
 def test_no_payload_lies_in_the_clear_in_any_table(ledger: Ledger, told: Told) -> None:
-    stored = stored_rows(ledger)
+    stored = stored_rows(ledger.conninfo)
     # What is searched is what is there: the run's id is found where its payloads are not.
     assert any(told.run.encode() in row for row in stored["ledger.ledger_events"])
     assert any(told.run.encode() in row for row in stored["ledger.run_g1"])
-    canary = CANARY.encode()
-    needles = [canary, base64.b64encode(canary)[:12], canary.hex().encode()]
-    found = [
-        name
-        for name, rows in stored.items()
-        if any(needle in row for needle in needles for row in rows)
-    ]
-    assert found == []
+    assert tables_with(stored, CANARY) == []
 
 
 def test_what_is_stored_opens_to_what_was_sent(ledger: Ledger, told: Told) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ledger.application import cache, facts, unit
-from ledger.application.commands import Pause, Resume
+from ledger.application.commands import EraseRun, Pause, Resume
 from ledger.application.report import ReportFact
 from ledger.domain.values import format_instant
 from ledger.settings import Settings
@@ -114,6 +114,8 @@ def test_tables_and_views_equal_the_log_told_anew(
         if chance.random.random() < 0.2:
             line = chance.random.choice(LINES)
             writer.execute(command(line, REPORTER, reason="r"))
+        if chance.random.random() < 0.3:
+            writer.execute(EraseRun(chance.random.choice(RUNS), REPORTER, reason="r"))
         if chance.random.random() < 0.1:
             twin.sweep()
 
@@ -158,8 +160,11 @@ def assert_tables(ledger: Ledger, world: World) -> None:
         (ORGANIZATION, row["source"], row["fact_id"]): (row["subject"], row["position"])
         for row in remembered
     } == world.facts
-    keys = ledger.rows("SELECT run_id FROM ledger.run_key")
+    keys = ledger.rows("SELECT run_id, wrapped IS NULL AS destroyed FROM ledger.run_key")
     assert {row["run_id"] for row in keys} == world.runs.keys()
+    assert {row["run_id"] for row in keys if row["destroyed"]} == world.erased != set()
+    after = [e for e in ledger.events() if e["originator_id"] in world.erased]
+    assert [e for e in after if e["state"]["body"].keys() & {"output", "error"}] == []
 
 
 def assert_views(ledger: Ledger, world: World) -> None:

@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 from ledger.api.problems import status_of
 from ledger.application import facts
 from ledger.application.command import Command, Outcome, Receipt
-from ledger.application.commands import Pause, Resume
+from ledger.application.commands import EraseRun, Pause, Resume
 from ledger.application.principal import Principal
 from ledger.application.report import command_of
 from ledger.application.sweeper import Sweeper
@@ -115,6 +115,9 @@ class Ledger:
 
     def resume(self, line: str, by: Principal = REPORTER) -> Item:
         return self.execute(Resume(line, by, reason=None))
+
+    def erase(self, run: str, by: Principal = REPORTER, reason: str = "asked for") -> Item:
+        return self.execute(EraseRun(run, by, reason=reason))
 
     def line(self, model: str = "agent_runtime", **more: Any) -> str:
         """A new line, activated an hour ago unless told otherwise."""

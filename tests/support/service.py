@@ -21,7 +21,7 @@ from tests.support.facts import ORGANIZATION, encode
 BATCH = {"content-type": "application/cloudevents-batch+json"}
 STRUCTURED = {"content-type": "application/cloudevents+json"}
 ALL: tuple[Permission, ...] = (
-    "read", "write", "service_lines:manage", "webhooks:manage", "audit:read",
+    "read", "write", "service_lines:manage", "webhooks:manage", "audit:read", "runs:erase",
 )  # fmt: skip
 
 

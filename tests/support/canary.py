@@ -1,0 +1,35 @@
+"""Words that must lie nowhere in the clear: what is stored, row by row, and how they might look."""
+
+import base64
+
+import psycopg
+from psycopg.rows import tuple_row
+
+_TABLES = """
+SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
+WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
+"""
+
+
+def stored_rows(conninfo: str) -> dict[str, list[bytes]]:
+    """Every row of every table, as text with its bytea columns decoded."""
+    stored: dict[str, list[bytes]] = {}
+    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+        for (table,) in connection.execute(_TABLES).fetchall():
+            rows = connection.execute(f"SELECT * FROM {table}".encode()).fetchall()
+            stored[table] = [
+                b"\n".join(v if isinstance(v, bytes) else str(v).encode() for v in row)
+                for row in rows
+            ]
+    return stored
+
+
+def tables_with(stored: dict[str, list[bytes]], word: str) -> list[str]:
+    """The tables in which a word is found: plain, in base 64 or in hexadecimal digits."""
+    plain = word.encode()
+    needles = [plain, base64.b64encode(plain)[:12], plain.hex().encode()]
+    return [
+        table
+        for table, rows in stored.items()
+        if any(needle in row for needle in needles for row in rows)
+    ]
