@@ -147,6 +147,20 @@ def test_no_key_that_is_left_opens_what_is_stored(edge: Edge, other: Edge) -> No
             opened(told.gone, key)
 
 
+def test_a_key_that_comes_back_opens_nothing_more(edge: Edge, other: Edge) -> None:
+    """As of a backup that somebody put back: the log still says that the run is erased."""
+    told = told_to(edge, other)
+    key = "FROM ledger.run_key WHERE run_id = %s"
+    ((wrapped,),) = query(edge.conninfo, f"SELECT wrapped {key}", told.gone)
+    erase(edge, told.gone)
+    back = "UPDATE ledger.run_key SET wrapped = %s, destroyed_at = NULL WHERE run_id = %s"
+    query(edge.conninfo, back, wrapped, told.gone)
+    for worker in (edge, other):
+        for path in (f"/v1/runs/{told.gone}", f"/v1/execution/{told.line}/runs"):
+            for way in ("", f"?as_of={told.then}"):
+                assert GONE not in worker.get(path + way).text
+
+
 DEAFEN = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE application_name = 'ledger api listener' AND datname = current_database()

@@ -1,7 +1,5 @@
 """An erasure in the log: with its key's end, once, and what later facts about the run keep."""
 
-import contextlib
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,17 +10,12 @@ from ledger.application import facts, unit
 from ledger.application.command import Command, Outcome, Receipt
 from ledger.application.commands import EraseRun
 from ledger.application.report import command_of
-from ledger.bootstrap.writing import create_writer
-from ledger.settings import Settings
-from ledger.store.append import Append
-from ledger.store.log import Log
-from ledger.store.recorder import LedgerRecorder
 from tests.conftest import MASTER_KEY
 from tests.support.canary import stored_rows, tables_with
+from tests.support.dying import DyingLateRecorder, DyingRecorder, dying
 from tests.support.facts import encode, fact
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, new_id, working
-from tests.support.racers import _spawn
-from tests.support.service import Clock
+from tests.support.racers import now
 
 CANARY = "CANARY-9c41"
 
@@ -68,9 +61,11 @@ def decide(ledger: Ledger, *commands: Any) -> Sequence[Outcome]:
 def test_the_event_and_the_end_of_the_key_are_of_one_moment(ledger: Ledger) -> None:
     run = begun(ledger)
     ledger.accept(failed(run))
-    assert key_row(ledger, run) == (True, None)
+    keys = ledger.writer._cache.run_keys
+    assert (key_row(ledger, run), keys[run] is None) == ((True, None), False)
     ledger.clock.advance(minutes=1)
     item = ledger.erase(run)
+    assert keys[run] is None
     event = ledger.events(run)[-1]
     assert (event["topic"], event["notification_id"]) == ("run.erased/1", item.position)
     assert event["state"]["body"] == {"reason": "asked for"}
@@ -158,44 +153,13 @@ def test_a_run_may_begin_end_and_be_erased_in_one_append(
     assert ledger.events(run)[-1]["state"]["body"].keys() == {"tokens_used", "duration_ms", "late"}
 
 
-class DyingRecorder(LedgerRecorder):
-    """Its process is killed: with all written but not committed, or just after the commit."""
-
-    before_commit = True
-
-    @contextlib.contextmanager
-    def append_transaction(self) -> Iterator[Append]:
-        with super().append_transaction() as append:
-            yield append
-            if self.before_commit:
-                # On the server by now, as every statement of the append is.
-                append._transaction.execute("SELECT 1", ())
-                os.kill(os.getpid(), signal.SIGKILL)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-class DyingLateRecorder(DyingRecorder):
-    """Killed after the commit, before anybody is answered."""
-
-    before_commit = False
-
-
-def _erase_and_die(conninfo: str, run: str, clock: Clock, recorder: type[LedgerRecorder]) -> None:
-    log = Log(conninfo)
-    log.recorder.__class__ = recorder
-    writer = create_writer(Settings(master_key=MASTER_KEY), log, clock)
-    writer.start()
-    writer.execute(EraseRun(run, REPORTER, reason="asked for"))
-
-
 def test_a_kill_leaves_both_or_neither(ledger: Ledger) -> None:
     killed = {begun(ledger): recorder for recorder in (DyingRecorder, DyingLateRecorder)}
     processes = []
     for run, recorder in killed.items():
         ledger.accept(failed(run))
-        arguments = (ledger.conninfo, run, ledger.clock, recorder)
-        processes.append(_spawn.Process(target=_erase_and_die, args=arguments))
-        processes[-1].start()
+        command = EraseRun(run, REPORTER, reason="asked for")
+        processes.append(dying(recorder, ledger.conninfo, MASTER_KEY, now, command))
     for process in processes:
         process.join(30)
         assert process.exitcode == -signal.SIGKILL

@@ -198,3 +198,34 @@ def test_lists_read_no_payloads(edge: Edge) -> None:
     guest = visitor(edge)
     for path in (runs_path(line_id), f"/ui/lines/{line_id}"):
         assert "planted-in-a-payload" not in guest.get(path).answer.text
+
+
+def test_an_erased_run_says_so_and_shows_nothing_of_it(edge: Edge) -> None:
+    line_id, secret = edge.fresh(), "hidden-word"
+    run = run_of(edge, line_id, "started", "failed", output=secret, error={"code": secret})
+    then = edge.clock.now
+    edge.clock.advance(days=1)
+    guest = visitor(edge, "read", "audit:read", "runs:erase")
+    assert secret in guest.get(f"/ui/runs/{run}").text
+    answer = edge.post(f"/v1/runs/{run}/erase", json={"reason": "Asked <for>"})
+    assert answer.status_code == 200
+    for path in (f"/ui/runs/{run}", f"/ui/runs/{run}?as_of={then:%Y-%m-%dT%H:%M:%S.%fZ}"):
+        page = guest.get(path)
+        (said,) = page.words(".erased")
+        assert said.startswith("Input, output and error were erased on ")
+        assert page.words("section[aria-labelledby=h-input] .quiet") == ["Erased."]
+        assert page.words("section[aria-labelledby=h-output] .quiet") == ["Erased."]
+        assert page.all("pre") == page.all(".failed") == []
+        assert secret not in page.text
+        # Nothing can be done to it any more.
+        assert page.all("main form") == []
+    page = guest.get(f"/ui/runs/{run}")
+    assert page.words(".happened .kind")[-1] == "run.erased"
+    assert page.words(".happened .said")[-1] == "Asked <for>"
+    (row,) = guest.get(runs_path(line_id)).all(".run-rows tbody tr")
+    assert "erased" in row.get_text()
+    audit = guest.get("/ui/audit")
+    about = audit.words("tr .about")[0]
+    assert about.startswith(run)
+    assert about.endswith("Asked <for>")
+    assert "run.erased" in guest.get("/ui/events").words(".log .name")
