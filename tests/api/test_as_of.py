@@ -106,11 +106,14 @@ def test_an_instant_is_answered_as_by_a_ledger_whose_log_and_clock_end_there(
         edge_of(settings, conninfo, Clock(BEGIN)) as edge,
         prefix_of(conninfo, _named(server.url, copy), settings) as prefix,
     ):
-        world = World(edge, seed)
+        world = World(edge, seed, erases=True)
         for _ in range(40):
             world.work()
             world.move()
+        # What was erased later is so there too, from the beginning: erasure wins.
         prefix.copy_keys()
+        erased = "SELECT run_id FROM ledger.run_key WHERE wrapped IS NULL"
+        assert len(query(conninfo, erased)) >= 5
         asker, asked = Questions(world), []
         for moment, position in moments(world, 100):
             prefix.go(position, moment)

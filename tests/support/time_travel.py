@@ -92,8 +92,8 @@ def as_of(instant: datetime, **more: Any) -> dict[str, Any]:
 class World:
     """Facts and commands that mostly make sense, sent through the service."""
 
-    def __init__(self, edge: Edge, seed: int) -> None:
-        self.edge, self.random = edge, random.Random(seed)
+    def __init__(self, edge: Edge, seed: int, erases: bool = False) -> None:
+        self.edge, self.random, self._erases = edge, random.Random(seed), erases
         self.tokens = {
             "all": edge.token(*ALL),
             "narrow": edge.token("read", workspace_id=WORKSPACES[1]),
@@ -122,6 +122,9 @@ class World:
         if self.random.random() < 0.3:
             command = self.random.choice(["pause", "resume"])
             path = f"/v1/execution/{self.random.choice(LINES)}/{command}"
+            self.edge.post(path, self.tokens["all"], json={"reason": "because"})
+        if self._erases and self.runs:
+            path = f"/v1/runs/{self.random.choice(self.runs[-8:])}/erase"
             self.edge.post(path, self.tokens["all"], json={"reason": "because"})
         if self.random.random() < 0.3:
             self.edge.run(self.edge.service.sweep())

@@ -103,6 +103,10 @@ class Answers:
             end = max(position, self._standing.get(_LOG, (0, 0))[1])
             self._move({**self._standing, view: (generation, position), _LOG: (0, end)})
 
+    def forget(self) -> None:
+        """Drop what is kept, as where a run was erased: memory holds it no longer than need be."""
+        self._move(self._standing)
+
     async def _confirmed(self, key: _Key) -> Reply | None:
         """What is kept under a key, if it is still true."""
         await self._looks.take(None, self._look)

@@ -39,6 +39,7 @@ class ApiServices:
         self.answers = Answers(door)
         positions.tell(self.answers.heard)
         positions.tell_erased(writer.forget_key)
+        positions.tell_erased(lambda _: self.answers.forget())
         self.authenticator = Authenticator(door)
         self.submissions = Submissions(writer, positions)
         tail = Tail(door.fetch, positions)
