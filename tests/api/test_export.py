@@ -158,7 +158,7 @@ def test_the_table_has_every_cell(edge: Edge, auditor: str) -> None:
             entry["id"], entry["action"], entry["actor"]["type"], entry["actor"]["id"],
             entry["reported_by"], resource.get("type"), resource.get("id"), entry["outcome"],
             entry["code"], entry["occurred_at"], entry["recorded_at"], entry["request_id"],
-            entry["position"], resource.get("count"),
+            entry["position"], resource.get("count"), resource.get("reason"),
         ]  # fmt: skip
         words = ["" if value is None else str(value) for value in values]
         assert row == ["'" + word if word[:1] in tuple("=+-@\t\r") else word for word in words]
