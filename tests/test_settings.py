@@ -1,5 +1,7 @@
 """What an operator may set."""
 
+from itertools import combinations
+
 import pytest
 from pydantic import ValidationError
 
@@ -78,3 +80,81 @@ def test_an_empty_data_dir_is_refused_not_taken_for_the_present_one(
     monkeypatch.setenv("LEDGER_DATA_DIR", "")
     with pytest.raises(ValidationError):
         Settings()
+
+
+PROVIDER = {
+    "JWKS_URL": "https://id.example.com/keys",
+    "JWT_ISSUER": "https://id.example.com/",
+    "JWT_AUDIENCE": "execution-ledger",
+}
+
+
+def set_provider(monkeypatch: pytest.MonkeyPatch, **more: str | None) -> None:
+    for name, value in (PROVIDER | more).items():
+        if value is not None:
+            monkeypatch.setenv(f"LEDGER_{name}", value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://id.example.com/keys",
+        "https://id.example.com:8443/realms/x/keys?tenant=1",
+        "https://10.0.0.7/keys",
+        "http://localhost:9000/keys",
+        "http://127.0.0.1/keys",
+        "http://127.8.8.8:1/keys",
+        "http://[::1]:9000/keys",
+    ],
+)
+def test_an_identity_provider_is_named_by_three_settings(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    assert Settings().provider is None
+    set_provider(monkeypatch, JWKS_URL=url)
+    assert Settings().provider == (url, PROVIDER["JWT_ISSUER"], PROVIDER["JWT_AUDIENCE"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("JWKS_URL", ""),
+        ("JWKS_URL", "id.example.com/keys"),
+        ("JWKS_URL", "ftp://id.example.com/keys"),
+        ("JWKS_URL", "file:///etc/keys"),
+        ("JWKS_URL", "https://"),
+        ("JWKS_URL", "http://id.example.com/keys"),
+        ("JWKS_URL", "http://localhost.example.com/keys"),
+        ("JWKS_URL", "http://127.0.0.1.example.com/keys"),
+        ("JWKS_URL", "http://10.0.0.7/keys"),
+        ("JWKS_URL", "http://[::2]/keys"),
+        ("JWKS_URL", f"https://ledger:{SECRET}@id.example.com/keys"),
+        ("JWKS_URL", "https://id.example.com/keys#1"),
+        ("JWKS_URL", "https://id.example.com/" + "k" * 2000),
+        ("JWKS_URL", f"https://{SECRET}\udcff.example.com/keys"),
+        ("JWT_ISSUER", ""),
+        ("JWT_ISSUER", " "),
+        ("JWT_AUDIENCE", ""),
+        ("JWT_AUDIENCE", "\n"),
+    ],
+)
+def test_an_identity_provider_that_is_none_is_named_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, text: str
+) -> None:
+    set_provider(monkeypatch, **{name: text})
+    assert cli.main(["serve"]) == 1
+    expected = f"ledger: These settings are not valid: LEDGER_{name}.\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("missing", [*combinations(PROVIDER, 1), *combinations(PROVIDER, 2)])
+def test_half_an_identity_provider_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], missing: tuple[str, ...]
+) -> None:
+    set_provider(monkeypatch, **dict.fromkeys(missing))
+    assert cli.main(["serve"]) == 1
+    expected = (
+        "ledger: These settings are not valid:"
+        " LEDGER_JWKS_URL, LEDGER_JWT_ISSUER and LEDGER_JWT_AUDIENCE go together.\n"
+    )
+    assert capsys.readouterr().err == expected

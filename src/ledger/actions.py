@@ -14,6 +14,7 @@ from typing import TextIO
 
 import psycopg
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from ledger.bootstrap.database import ConfigurationError, prepare_database
 from ledger.domain.errors import LedgerError
@@ -35,8 +36,7 @@ def carry_out(parsed: argparse.Namespace) -> int:
         print(end="", flush=True)
         return code
     except ValidationError as error:
-        names = ", ".join(f"LEDGER_{str(e['loc'][0]).upper()}" for e in error.errors())
-        return _fail(f"These settings are not valid: {names}.")
+        return _fail(f"These settings are not valid: {', '.join(map(_named, error.errors()))}.")
     except (
         CannotBuild,
         ConfigurationError,
@@ -49,6 +49,13 @@ def carry_out(parsed: argparse.Namespace) -> int:
         return _fail(f"The database cannot be used: {str(error).strip().splitlines()[0]}")
     except OSError as error:
         return _fail(_said_of(error))
+
+
+def _named(fault: ErrorDetails) -> str:
+    """The setting, never what it was set to; of several together what is wrong with them."""
+    if not fault["loc"]:
+        return fault["msg"].removeprefix("Value error, ")
+    return f"LEDGER_{str(fault['loc'][0]).upper()}"
 
 
 def _said_of(error: OSError) -> str:

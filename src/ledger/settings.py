@@ -1,11 +1,13 @@
 """Settings: the only reader of the environment. Each variable has the prefix ``LEDGER_``."""
 
+import ipaddress
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import Field, field_validator
+from pydantic import AnyHttpUrl, Field, TypeAdapter, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _LONGEST_WAIT = 2_592_000
@@ -13,6 +15,17 @@ _LONGEST_WAIT = 2_592_000
 
 _LONGEST_QUIET = 3_153_600_000
 """Seconds, 100 years: what lies so long ago still has a date."""
+
+
+_URL = TypeAdapter(AnyHttpUrl)
+
+
+class Provider(NamedTuple):
+    """An identity provider whose tokens are taken."""
+
+    jwks_url: str
+    issuer: str
+    audience: str
 
 
 class Settings(BaseSettings):
@@ -59,6 +72,31 @@ class Settings(BaseSettings):
         description="Whether webhooks may go to private, loopback and link-local addresses.",
     )
 
+    jwks_url: str | None = Field(
+        default=None,
+        max_length=2000,
+        description="Where the identity provider's keys are. Unset: only API keys are taken.",
+    )
+    jwt_issuer: str | None = Field(
+        default=None,
+        pattern=r"^\S.*$",
+        max_length=2000,
+        description="What `iss` of a token must be.",
+    )
+    jwt_audience: str | None = Field(
+        default=None,
+        pattern=r"^\S.*$",
+        max_length=2000,
+        description="What `aud` of a token must be, or have among others.",
+    )
+
+    @property
+    def provider(self) -> Provider | None:
+        """Whose tokens are taken beside API keys; None: nobody's."""
+        if self.jwks_url is None or self.jwt_issuer is None or self.jwt_audience is None:
+            return None
+        return Provider(self.jwks_url, self.jwt_issuer, self.jwt_audience)
+
     @property
     def webhook_delays(self) -> tuple[float, ...]:
         """The waits as numbers."""
@@ -83,6 +121,32 @@ class Settings(BaseSettings):
             raise ValueError("must not be empty")
         return path
 
+    @field_validator("jwks_url")
+    @classmethod
+    def _is_a_trusted_place(cls, text: str | None) -> str | None:
+        if text is None:
+            return None
+        try:
+            url = _URL.validate_python(text)
+        except ValueError as error:
+            raise ValueError("must be a URL") from error
+        if url.username is not None or url.password is not None or url.fragment is not None:
+            raise ValueError("must not name a user, a password or a fragment")
+        # Whoever can change the answer on its way could make tokens.
+        if url.scheme != "https" and not _is_this_machine(url.host or ""):
+            raise ValueError("must be https, unless it leads to this machine")
+        return str(url)
+
+    @model_validator(mode="after")
+    def _names_a_provider_wholly(self) -> Self:
+        # Without them a token that somebody else issued, or for somebody else, would pass.
+        given = [self.jwks_url, self.jwt_issuer, self.jwt_audience]
+        if any(one is None for one in given) and given != [None, None, None]:
+            raise ValueError(
+                "LEDGER_JWKS_URL, LEDGER_JWT_ISSUER and LEDGER_JWT_AUDIENCE go together"
+            )
+        return self
+
     @field_validator("webhook_retry_seconds")
     @classmethod
     def _at_most_a_month(cls, text: str) -> str:
@@ -95,3 +159,12 @@ class Settings(BaseSettings):
         if execution_model == "agent_runtime":
             return timedelta(seconds=self.idle_after_agent_runtime)
         return timedelta(seconds=self.idle_after_default)
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
