@@ -1,0 +1,290 @@
+"""The provider's keys: fetched again and again, never waited for long, and kept for a while."""
+
+import asyncio
+import gzip
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ledger.api.key_set import (
+    DEADLINE_SECONDS,
+    KEPT_SECONDS,
+    LARGEST,
+    RETRY_SECONDS,
+    KeySet,
+    UnusableKeySet,
+    parse_keys,
+)
+from ledger.domain.errors import Unavailable
+from tests.support.provider import Provider, jwk
+from tests.support.receiver import Answer
+
+Play = Callable[[KeySet], Awaitable[Any]]
+
+
+class Seconds:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    with Provider("ed-1") as provider:
+        yield provider
+
+
+def play(provider: Provider, play: Play, clock: Seconds | None = None) -> Any:
+    """Play with a set of the provider's keys that nobody fetches but who asks for one."""
+
+    async def playing() -> Any:
+        keys = KeySet(provider.url, clock or Seconds())
+        try:
+            return await play(keys)
+        finally:
+            await keys.stop()
+
+    return asyncio.run(playing())
+
+
+async def finds(keys: KeySet, *names: str) -> list[bool]:
+    return [await keys.find(name, "EdDSA") is not None for name in names]
+
+
+# Rotation.
+
+
+def test_a_new_key_works_at_once_and_a_withdrawn_one_ends(provider: Provider) -> None:
+    async def rotate(keys: KeySet) -> None:
+        await keys.refresh()
+        old = await keys.find("ed-1", "EdDSA")
+        assert old is not None
+        assert keys.holds(old.fingerprint)
+        provider.publish("ed-2")
+        assert await finds(keys, "ed-2", "ed-1") == [True, False]
+        assert not keys.holds(old.fingerprint)
+
+    play(provider, rotate)
+
+
+def test_another_key_by_the_same_name_is_another_key(provider: Provider) -> None:
+    async def replace(keys: KeySet) -> None:
+        await keys.refresh()
+        old = await keys.find("ed-1", "EdDSA")
+        provider.keys = [jwk("ed-2", kid="ed-1")]
+        await keys.refresh()
+        new = await keys.find("ed-1", "EdDSA")
+        assert old is not None
+        assert new is not None
+        assert not keys.holds(old.fingerprint)
+        assert keys.holds(new.fingerprint)
+
+    play(provider, replace)
+
+
+def test_keys_are_fetched_at_the_start_and_the_loop_goes_on_after_a_failure(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.api.key_set.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("ledger.api.key_set.REFRESH_SECONDS", 0.01)
+
+    async def go_on(keys: KeySet) -> None:
+        keys.start()
+        for answer in (None, Answer(500), Answer(action="drop"), None):
+            provider.fail(answer)
+            await asyncio.to_thread(provider.receiver.await_count, len(provider.asked) + 2)
+
+    play(provider, go_on)
+
+
+# Unknown names.
+
+
+def test_a_thousand_unknown_names_cause_one_fetch_in_a_while(provider: Provider) -> None:
+    clock = Seconds()
+
+    async def stampede(keys: KeySet) -> None:
+        await keys.refresh()
+        for fetches in (2, 3, 4):
+            found = await asyncio.gather(*(finds(keys, f"mine-{n}") for n in range(1000)))
+            assert not any(map(any, found))
+            assert len(provider.asked) == fetches
+            clock.now += RETRY_SECONDS - 0.01
+            assert await finds(keys, "mine") == [False]
+            assert len(provider.asked) == fetches
+            clock.now += 0.02
+
+    play(provider, stampede, clock)
+
+
+def test_all_who_come_before_the_first_answer_wait_for_it(provider: Provider) -> None:
+    async def begin(keys: KeySet) -> None:
+        keys.start()
+        found = await asyncio.gather(*(finds(keys, "ed-1") for _ in range(100)))
+        assert all(map(all, found))
+        assert len(provider.asked) == 1
+
+    play(provider, begin)
+
+
+def test_who_leaves_takes_the_answer_away_from_nobody(provider: Provider) -> None:
+    async def leave(keys: KeySet) -> None:
+        first = asyncio.create_task(finds(keys, "ed-1"))
+        second = asyncio.create_task(finds(keys, "ed-1"))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert await second == [True]
+
+    play(provider, leave)
+
+
+# Outages.
+
+DOWN = {
+    "refuses": Answer(503),
+    "drops": Answer(action="drop"),
+    "redirects": Answer(302, headers={"location": "/keys?moved"}),
+    "is empty": Answer(204),
+    "says nothing of keys": Answer(body=b"{}"),
+    "speaks HTML": Answer(body=b"<html></html>"),
+    "is no HTTP server": Answer(body=b"SSH-2.0\r\n\r\n", action="raw"),
+    "has no keys": Answer(body=b'{"keys": []}'),
+    "answers deeply": Answer(body=b'{"keys": ' + b"[" * 100_000),
+    "answers without end": Answer(body=b" " * (LARGEST + 1)),
+    "packs its answer": Answer(
+        body=gzip.compress(json.dumps({"keys": [jwk("ed-1")]}).encode()),
+        headers={"content-encoding": "gzip"},
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DOWN)
+def test_while_the_provider_is_away_its_keys_go_on_for_a_stated_time(
+    provider: Provider, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Seconds()
+    caplog.set_level(logging.INFO)
+
+    async def be_away(keys: KeySet) -> None:
+        await keys.refresh()
+        known = await keys.find("ed-1", "EdDSA")
+        assert known is not None
+        provider.fail(DOWN[how])
+        with pytest.raises(Unavailable):
+            await keys.find("ed-2", "EdDSA")
+        clock.now += KEPT_SECONDS - 1
+        assert await keys.find("ed-1", "EdDSA") is known
+        assert keys.holds(known.fingerprint)
+        clock.now += 1
+        with pytest.raises(Unavailable):
+            await keys.find("ed-1", "EdDSA")
+        assert not keys.holds(known.fingerprint)
+        provider.fail(None)
+        clock.now += RETRY_SECONDS
+        assert await finds(keys, "ed-1", "ed-2") == [True, False]
+        assert keys.holds(known.fingerprint)
+
+    play(provider, be_away, clock)
+    assert [record.levelname for record in caplog.records if "key set" in record.message] == [
+        "WARNING",
+        "INFO",
+    ]
+    assert {request.path for request in provider.asked} == {"/keys"}
+
+
+def test_before_the_first_answer_nothing_can_be_told(provider: Provider) -> None:
+    provider.fail(Answer(500))
+
+    async def ask(keys: KeySet) -> None:
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await keys.find("ed-1", "EdDSA")
+        assert len(provider.asked) == 1
+
+    play(provider, ask)
+
+
+@pytest.mark.parametrize("answer", [Answer(action="hang"), Answer(200, b"x" * 99, {}, 1, "drip")])
+def test_nobody_waits_longer_than_two_seconds(
+    provider: Provider, answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert DEADLINE_SECONDS == 2
+    monkeypatch.setattr("ledger.api.key_set.DEADLINE_SECONDS", 0.5)
+    provider.fail(answer)
+
+    async def wait(keys: KeySet) -> float:
+        in_flight = asyncio.create_task(keys.refresh())
+        await asyncio.sleep(0)
+        begun = time.monotonic()
+        with pytest.raises(Unavailable):
+            await keys.find("ed-1", "EdDSA")
+        await in_flight
+        return time.monotonic() - begun
+
+    # Not for what is in flight, and then for another.
+    assert play(provider, wait) < 0.9
+
+
+# What is a key.
+
+
+def test_what_cannot_check_a_token_is_passed_over() -> None:
+    ours = jwk("rsa-1")
+    odd: list[Any] = [
+        None,
+        "key",
+        {},
+        {"kty": "oct", "k": "AAAA", "kid": "oct", "alg": "HS256"},
+        ours | {"kid": None},
+        ours | {"kid": 1},
+        ours | {"kid": ""},
+        ours | {"kid": "x" * 201},
+        ours | {"kid": "enc", "use": "enc"},
+        ours | {"kid": "ops", "key_ops": ["encrypt"]},
+        ours | {"kid": "ops 2", "key_ops": 1},
+        ours | {"kid": "private", "d": "AQAB"},
+        ours | {"kid": "hmac", "alg": "HS256"},
+        ours | {"kid": "none", "alg": "none"},
+        ours | {"kid": "oaep", "alg": "RSA-OAEP"},
+        ours | {"kid": "ec", "alg": "ES256"},
+        ours | {"kid": "n", "n": 5},
+        ours | {"kid": "e", "e": ""},
+        jwk("ec-1", x="AAAA"),
+        jwk("ec-1", crv="P-257"),
+        jwk("ec-1", alg="ES256K", crv="secp256k1"),
+    ]
+    document = json.dumps({"keys": [*odd, ours]}).encode()
+    assert set(parse_keys(document)) == {("rsa-1", "RS256")}
+    with pytest.raises(UnusableKeySet):
+        parse_keys(json.dumps({"keys": odd}).encode())
+
+
+def test_a_key_without_an_algorithm_is_for_the_usual_one_of_its_kind() -> None:
+    names = ("rsa-1", "ec-1", "ec384-1", "ec521-1", "ed-1")
+    bare = [jwk(name) for name in names]
+    for one in bare:
+        del one["alg"], one["use"]
+    keys = parse_keys(json.dumps({"keys": bare}).encode())
+    usual = ("RS256", "ES256", "ES384", "ES512", "EdDSA")
+    assert set(keys) == set(zip(names, usual, strict=True))
+
+
+def test_of_two_keys_that_are_called_alike_the_first_counts() -> None:
+    first, second = jwk("ed-1"), jwk("ed-2", kid="ed-1")
+    both = parse_keys(json.dumps({"keys": [first, second]}).encode())
+    alone = parse_keys(json.dumps({"keys": [first]}).encode())
+    assert both["ed-1", "EdDSA"].fingerprint == alone["ed-1", "EdDSA"].fingerprint
+
+
+def test_a_hundred_keys_are_looked_at_and_no_more() -> None:
+    many = [jwk("ed-1", kid=f"ed-{n}") for n in range(101)]
+    keys = parse_keys(json.dumps({"keys": many}).encode())
+    assert len(keys) == 100

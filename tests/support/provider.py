@@ -1,0 +1,170 @@
+"""An identity provider: a real key server on loopback, and tokens that are signed by its keys."""
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import cache
+from types import TracebackType
+from typing import Any, Self
+
+import jwt
+import psycopg
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import get_default_algorithms
+
+from ledger.settings import Settings
+from ledger.store.embedded import EmbeddedPostgres
+from tests.conftest import MASTER_KEY
+from tests.support.edge import Edge, edge_of
+from tests.support.facts import ORGANIZATION
+from tests.support.receiver import Answer, Receiver, Request
+from tests.support.service import Clock
+
+ISSUER, AUDIENCE = "https://id.example.com/", "execution-ledger"
+
+
+@cache
+def private_key(name: str) -> Any:
+    """A key by its name, whose first letters say of what kind: the same each time."""
+    kind = name.split("-")[0]
+    makers: dict[str, Callable[[], Any]] = {
+        "rsa": lambda: rsa.generate_private_key(65537, 2048),
+        "short": lambda: rsa.generate_private_key(65537, 1024),
+        "ec": lambda: ec.generate_private_key(ec.SECP256R1()),
+        "ec384": lambda: ec.generate_private_key(ec.SECP384R1()),
+        "ec521": lambda: ec.generate_private_key(ec.SECP521R1()),
+        "ed": ed25519.Ed25519PrivateKey.generate,
+    }
+    return makers[kind]()
+
+
+OWN = {
+    "rsa": "RS256", "short": "RS256", "ec": "ES256", "ec384": "ES384", "ec521": "ES512",
+    "ed": "EdDSA",
+}  # fmt: skip
+"""The algorithm of each kind of key."""
+
+
+def public_pem(name: str) -> bytes:
+    key = private_key(name).public_key()
+    pem: bytes = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return pem
+
+
+def jwk(name: str, **more: Any) -> dict[str, Any]:
+    """A key as it is published; a member that is None is left out."""
+    algorithm = more.get("alg") or OWN[name.split("-")[0]]
+    one = get_default_algorithms()[algorithm].to_jwk(private_key(name).public_key(), as_dict=True)
+    one = {**one, "kid": name, "use": "sig", "alg": algorithm} | more
+    return {member: value for member, value in one.items() if value is not None}
+
+
+def encoded(part: Any) -> str:
+    """A part of a token: bytes as they are, anything else as JSON."""
+    raw = part if isinstance(part, bytes) else json.dumps(part).encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def claims(**more: Any) -> dict[str, Any]:
+    """What a good token says; a claim that is given as ... is left out."""
+    now = int(time.time())
+    said = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": "alice",
+        "iat": now,
+        "exp": now + 3600,
+        "organization_id": ORGANIZATION,
+        "permissions": ["read"],
+    } | more
+    return {name: value for name, value in said.items() if value is not ...}
+
+
+def signed(payload: Any, header: dict[str, Any], key: str) -> str:
+    """A token with any header and payload, signed by the algorithm that is the key's own."""
+    text = f"{encoded(header)}.{encoded(payload)}"
+    algorithm = get_default_algorithms()[OWN[key.split("-")[0]]]
+    return f"{text}.{encoded(algorithm.sign(text.encode(), private_key(key)))}"
+
+
+def with_hmac(payload: Any, header: dict[str, Any], secret: bytes) -> str:
+    """A token whose signature is an HMAC: what whoever knows the public key can make."""
+    text = f"{encoded(header)}.{encoded(payload)}"
+    return f"{text}.{encoded(hmac.new(secret, text.encode(), hashlib.sha256).digest())}"
+
+
+class Provider:
+    """Serves the keys that are published, until it is told to answer something else."""
+
+    def __init__(self, *names: str) -> None:
+        self.keys = [jwk(name) for name in names]
+        self.instead: Callable[[Request], Answer] | None = None
+        self.receiver = Receiver(self._answer)
+
+    def __enter__(self) -> Self:
+        self.receiver.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.receiver.__exit__(kind, error, trace)
+
+    @property
+    def url(self) -> str:
+        return f"{self.receiver.url}/keys"
+
+    @property
+    def asked(self) -> list[Request]:
+        """What was asked of it so far."""
+        return self.receiver.requests
+
+    def publish(self, *names: str) -> None:
+        """From now on these are its keys."""
+        self.keys = [jwk(name) for name in names]
+
+    def fail(self, answer: Answer | None) -> None:
+        """Answer this from now on; None: the keys again."""
+        self.instead = None if answer is None else lambda _: answer
+
+    def _answer(self, request: Request) -> Answer:
+        if self.instead is not None:
+            return self.instead(request)
+        return Answer(body=json.dumps({"keys": self.keys}).encode())
+
+    def token(self, key: str = "rsa-1", header: dict[str, Any] | None = None, **more: Any) -> str:
+        """A token as a library makes it; ``more`` are claims."""
+        algorithm = OWN[key.split("-")[0]]
+        headers = {"kid": key} | (header or {})
+        return jwt.encode(claims(**more), private_key(key), algorithm, headers)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the service is set to for it."""
+        return {"jwks_url": self.url, "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
+
+
+@contextlib.contextmanager
+def trusting(server: EmbeddedPostgres, name: str, provider: Provider) -> Iterator[Edge]:
+    """A running service that takes the provider's tokens, with a database of its own.
+
+    Its clock begins at the present: tokens are made and checked by the time that it is.
+    """
+    settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600, **provider.settings)
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE ledger_template".encode())
+        try:
+            conninfo = server.url.replace("/ledger?", f"/{name}?")
+            with edge_of(settings, conninfo, Clock(datetime.now(UTC))) as edge:
+                yield edge
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
