@@ -1,12 +1,16 @@
 """From a bearer token to a principal (contract 7).
 
-Keys live in the database, hashed. A process remembers a key for ``_REMEMBER_SECONDS``: that is how
-long a revoked one may still pass. An unknown one is never remembered, so a new key works at once.
+API keys live in the database, hashed. A process remembers a key for ``_REMEMBER_SECONDS``: that is
+how long a revoked one may still pass. An unknown one is never remembered, so a new key works at
+once. What is no key may be a token of an identity provider (``json_web_tokens.py``), where one is
+set.
 """
+
+from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Request, Security
 from fastapi.security import HTTPBearer
@@ -17,6 +21,10 @@ from ledger.application.commands import hash_token
 from ledger.application.principal import Principal
 from ledger.application.tokens import is_well_formed
 from ledger.domain.errors import LedgerError
+
+if TYPE_CHECKING:
+    # Only loaded where tokens are taken: it takes as long as a quarter of a start.
+    from ledger.api.json_web_tokens import TokenVerifier
 
 _REMEMBER_SECONDS = 2.0
 _REMEMBERED = 10_000
@@ -37,21 +45,24 @@ class Unauthorized(LedgerError):
 
 
 class Authenticator:
-    """Looks keys up through the door and remembers them for a moment."""
+    """Looks keys up through the door and remembers them for a moment.
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    ``verifier`` checks tokens that an identity provider signed; None: there is no provider.
+    """
+
+    def __init__(self, door: Door, verifier: TokenVerifier | None = None) -> None:
+        self._door, self._verifier = door, verifier
         self._known: dict[str, tuple[float, Principal]] = {}
 
     async def authenticate(self, token: str) -> Principal:
-        """The token's principal. Raises Unauthorized."""
+        """The token's principal. Raises Unauthorized; Unavailable where no token can be checked."""
         now = time.monotonic()
         known = self._known.get(token)
         if known is not None and known[0] > now:
             return known[1]
         self._known.pop(token, None)
         if not is_well_formed(token):
-            raise Unauthorized("The bearer token is not valid.")
+            return await self._verified(token)
         rows = await self._door.fetch(None, _BY_HASH, {"hash": hash_token(token)})
         if not rows:
             raise Unauthorized("The bearer token is not valid.")
@@ -62,6 +73,13 @@ class Authenticator:
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
         self._known[token] = (now + _REMEMBER_SECONDS, principal)
+        return principal
+
+    async def _verified(self, token: str) -> Principal:
+        verifier = self._verifier
+        principal = await verifier.verify(token) if verifier is not None else None
+        if principal is None:
+            raise Unauthorized("The bearer token is not valid.")
         return principal
 
     async def lapsed(self, principals: Collection[Principal]) -> frozenset[Principal]:
@@ -76,10 +94,20 @@ class Authenticator:
         if lapsed:
             known = self._known.items()
             self._known = {token: entry for token, entry in known if entry[1] not in lapsed}
-        return lapsed
+        return lapsed | self._ended(principals)
+
+    def _ended(self, principals: Collection[Principal]) -> frozenset[Principal]:
+        """Those whose token is over, or whose key was withdrawn."""
+        if self._verifier is None:
+            return frozenset()
+        has_lapsed = self._verifier.has_lapsed
+        return frozenset(one for one in principals if one.grant and has_lapsed(one.grant))
 
 
-_bearer = HTTPBearer(auto_error=False, description="An API key (`elk_…`).")
+_bearer = HTTPBearer(
+    auto_error=False,
+    description="An API key (`elk_…`), or a JWT where the service has an identity provider.",
+)
 
 Authenticated = Annotated[Principal, Security(_bearer)]
 """The principal among an endpoint's parameters; OpenAPI shows the bearer scheme for it."""

@@ -277,8 +277,8 @@ async def _pages(
                 # A crash of the database took the view back: what is missing was there before.
                 raise Behind("The view does not reach as far as the export any more.")
             return
-        # A key that was revoked meanwhile goes no further, however its holder came in.
+        # A credential that ended meanwhile goes no further, however its holder came in.
         if await services.authenticator.lapsed([principal]):
-            raise Unauthorized("The credential was revoked.")
+            raise Unauthorized("The credential was revoked, or is over.")
         values = {**values, "after": found[-1][1]}
         rows = await services.door.fetch_page(principal, statement, values)

@@ -1,7 +1,10 @@
 """What one API process works with, opened and closed together."""
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from ledger.api.answers import Answers
 from ledger.api.authentication import Authenticator
@@ -13,6 +16,9 @@ from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
 from ledger.store.log import Log
 from ledger.store.vault import Vault
+
+if TYPE_CHECKING:
+    from ledger.api.json_web_tokens import TokenVerifier
 
 
 class ApiServices:
@@ -27,6 +33,7 @@ class ApiServices:
         vault: Vault,
         clock: Callable[[], datetime],
         check_target: Callable[[str], Awaitable[None]],
+        verifier: TokenVerifier | None = None,
     ) -> None:
         self.log = log
         self.writer = writer
@@ -40,7 +47,8 @@ class ApiServices:
         positions.tell(self.answers.heard)
         positions.tell_erased(writer.forget_key)
         positions.tell_erased(lambda _: self.answers.forget())
-        self.authenticator = Authenticator(door)
+        self._verifier = verifier
+        self.authenticator = Authenticator(door, verifier)
         self.submissions = Submissions(writer, positions)
         tail = Tail(door.fetch, positions)
         self.streams = Streams(tail, door.fetch_page, self.authenticator.lapsed)
@@ -49,12 +57,16 @@ class ApiServices:
         """Connect and start. Raises what the database says when it is away."""
         await self.door.open()
         await self.positions.start()
+        if self._verifier is not None:
+            self._verifier.keys.start()
         self.writer.start()
 
     async def close(self) -> None:
         """Answer what was accepted, then give everything back."""
         self.writer.stop()
         await self.streams.stop()
+        if self._verifier is not None:
+            await self._verifier.keys.stop()
         await self.positions.stop()
         await self.door.close()
         self.log.close()

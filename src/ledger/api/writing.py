@@ -145,7 +145,7 @@ def _idempotency_key(
     if len(sent) > 1 or not _IDEMPOTENCY_KEY.fullmatch(key):
         return None, Invalid.at("/Idempotency-Key", "must be 1 to 255 visible ASCII characters")
     fingerprint = hashlib.sha256(request.scope["query_string"] + b"\0" + raw).digest()
-    return IdempotencyKey(principal.id, request.url.path, key, fingerprint), None
+    return IdempotencyKey(principal.credential, request.url.path, key, fingerprint), None
 
 
 def records_refusals(turns_down: TurnsDown) -> Callable[[F], F]:

@@ -50,7 +50,7 @@ def _record(command: Command, refusal: Refused, unit: Unit) -> bool:
     if about is None or not refusal.audited:
         return True
     principal = command.principal
-    stream = stream_of(principal.id)
+    stream = stream_of(principal.credential)
     found = unit.find(stream)
     refusals = found if isinstance(found, Refusals) else Refusals(stream)
     if not refusals.has_room(unit.now):

@@ -7,6 +7,16 @@ from ledger.domain.recorded import Actor
 from ledger.domain.values import ActorType
 
 
+class Grant(msgspec.Struct, frozen=True):
+    """What an identity provider's token adds: whom it speaks of, and what it ends with."""
+
+    subject: str
+    expires_at: float
+    """Seconds since 1970, from when on it passes no more."""
+    signed_by: bytes
+    """The key's fingerprint: with the key goes the token."""
+
+
 class Principal(msgspec.Struct, frozen=True):
     """A credential that was checked. ``admin`` may do all, everywhere."""
 
@@ -15,6 +25,8 @@ class Principal(msgspec.Struct, frozen=True):
     permissions: frozenset[str]
     organization_id: str | None = None
     workspace_id: str | None = None
+    grant: Grant | None = None
+    """None: the credential is one of ours."""
 
     @property
     def is_admin(self) -> bool:
@@ -24,7 +36,18 @@ class Principal(msgspec.Struct, frozen=True):
     @property
     def actor(self) -> Actor:
         """The credential as an actor, where a fact names nobody else."""
-        return Actor(self.type, self.id)
+        return Actor(self.type, self.id if self.grant is None else self.grant.subject)
+
+    @property
+    def credential(self) -> str:
+        """What remembers for it: its idempotency keys, its refusals.
+
+        A key has one tenant; the same person may have tokens for several, and what one of them was
+        answered must not be told to another.
+        """
+        if self.grant is None:
+            return self.id
+        return f"{self.id} at {self.organization_id or '*'}/{self.workspace_id or '*'}"
 
     def require(self, permission: str) -> None:
         """Raise Forbidden unless the permission (or admin) is held."""

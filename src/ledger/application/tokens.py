@@ -4,7 +4,8 @@ import secrets
 import zlib
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_PREFIX = "elk_"
+PREFIX = "elk_"
+"""How every key begins, and no other token does."""
 _SECRET_LENGTH = 43
 _CHECK_LENGTH = 6
 
@@ -12,14 +13,14 @@ _CHECK_LENGTH = 6
 def create_token() -> str:
     """A new API key: 256 random bits and a checksum, so that a typing error is told offline."""
     secret = _base62(int.from_bytes(secrets.token_bytes(32), "big"), _SECRET_LENGTH)
-    return _PREFIX + secret + _checksum(secret)
+    return PREFIX + secret + _checksum(secret)
 
 
 def is_well_formed(token: str) -> bool:
     """Whether a token could be a key of ours at all."""
-    body = token.removeprefix(_PREFIX)
+    body = token.removeprefix(PREFIX)
     return (
-        token.startswith(_PREFIX)
+        token.startswith(PREFIX)
         and len(body) == _SECRET_LENGTH + _CHECK_LENGTH
         and body.isascii()
         and body.isalnum()

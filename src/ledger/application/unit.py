@@ -332,7 +332,7 @@ class Unit:
         self.outcomes.write()
         for principal, (since, count) in self._omitted.items():
             tenant = principal.organization_id, principal.workspace_id
-            self.append.aside.omit(principal.id, Omitted(*tenant, since, count))
+            self.append.aside.omit(principal.credential, Omitted(*tenant, since, count))
         if self._long:
             self.append.keep([self._cache.bring(stream) for stream in self._long])
 

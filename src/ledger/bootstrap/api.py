@@ -1,6 +1,9 @@
 """The HTTP application of one process."""
 
+from __future__ import annotations
+
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -15,6 +18,9 @@ from ledger.settings import Settings
 from ledger.store.log import Log
 from ledger.web.site import add_pages
 
+if TYPE_CHECKING:
+    from ledger.api.json_web_tokens import TokenVerifier
+
 
 def create_api(settings: Settings, conninfo: str, clock: Clock = utc_now) -> FastAPI:
     """The API and the page, over services of their own."""
@@ -27,7 +33,19 @@ def create_api(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Fas
         vault=open_vault(settings),
         clock=clock,
         check_target=partial(check, allow_private=settings.webhook_allow_private),
+        verifier=_create_verifier(settings, clock),
     )
     app = create_app(services)
     add_pages(app)
     return app
+
+
+def _create_verifier(settings: Settings, clock: Clock) -> TokenVerifier | None:
+    """What checks the identity provider's tokens; None: there is no provider."""
+    provider = settings.provider
+    if provider is None:
+        return None
+    from ledger.api.json_web_tokens import TokenVerifier
+    from ledger.api.key_set import KeySet
+
+    return TokenVerifier(KeySet(provider.jwks_url), provider.issuer, provider.audience, clock)

@@ -272,7 +272,8 @@ def idempotency_of(request: Request, principal: Principal, form: Form) -> Idempo
     """The key under which a form is carried out once; with other words it is another form."""
     said = form.model_dump_json(exclude={"form_key", "request_key"})
     fingerprint = hashlib.sha256(said.encode()).digest()
-    return IdempotencyKey(principal.id, request.url.path, f"ui-{form.request_key}", fingerprint)
+    name = f"ui-{form.request_key}"
+    return IdempotencyKey(principal.credential, request.url.path, name, fingerprint)
 
 
 def go(path: str) -> Response:

@@ -1,0 +1,158 @@
+"""Tokens that an identity provider signed: from a JWT to a principal (contract 7).
+
+PyJWT decides whether a token is genuine and in time, by a key of the configured set. Ours is what
+it leaves to the caller: the sizes, the header's ``typ`` and ``kid``, the types of the claims, and
+how long a token may last, since nobody can take it back.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, get_args
+
+import jwt
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ledger.api.key_set import ALGORITHMS, Key, KeySet
+from ledger.application.principal import Grant, Principal
+from ledger.domain.api_key import Permission
+from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
+
+LONGEST = 8 * 1024
+"""Characters of a token."""
+
+LEEWAY_SECONDS = 30.0
+"""By so much the provider's clock and ours may differ."""
+
+LONGEST_LIFE_SECONDS = 24 * 3600.0
+"""A token that lasts longer from now on is refused: for that are API keys, which can be revoked."""
+
+_REMEMBER_SECONDS = 60.0
+_REMEMBERED = 10_000
+
+# PyJWT would take padding, too, and so more than one spelling of the same token.
+_FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
+
+_TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
+"""What ``typ`` may say, in any case of its letters, where it is there (RFC 7519, RFC 9068)."""
+
+_PERMISSIONS = frozenset(get_args(Permission))
+
+_Instant = Annotated[float, Field(strict=True, ge=0, le=1e15, allow_inf_nan=False)]
+
+
+class Claims(BaseModel):
+    """What a token says of its holder; claims of others' are passed over."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    # Visible ASCII, spaces within, and no longer than an actor's id may be: it becomes one.
+    sub: str = Field(pattern=r"^[!-~]([ -~]{0,198}[!-~])?$")
+    exp: _Instant
+    nbf: _Instant | None = None
+    iat: _Instant | None = None
+    organization_id: str | None = Field(default=None, pattern=ORGANIZATION_ID)
+    workspace_id: str | None = Field(default=None, pattern=WORKSPACE_ID)
+    permissions: list[str]
+
+
+class _Known(msgspec.Struct, frozen=True):
+    until: float
+    principal: Principal
+    signed_by: bytes
+
+
+class TokenVerifier:
+    """Checks tokens of one issuer for one audience, and remembers those that passed for a while.
+
+    By their digests: no token is kept. Each time a remembered one comes its key is looked for, so
+    that it ends with its key.
+    """
+
+    def __init__(
+        self, keys: KeySet, issuer: str, audience: str, clock: Callable[[], datetime]
+    ) -> None:
+        self.keys = keys
+        self._issuer, self._audience, self._clock = issuer, audience, clock
+        self._known: dict[bytes, _Known] = {}
+
+    async def verify(self, token: str) -> Principal | None:
+        """Whose token it is; None: it is not to be trusted. Raises Unavailable where that cannot be
+        told."""
+        if len(token) > LONGEST:
+            return None
+        digest = hashlib.sha256(token.encode()).digest()
+        now = self._clock().timestamp()
+        known = self._known.get(digest)
+        if known is not None and known.until > now and self.keys.holds(known.signed_by):
+            return known.principal
+        self._known.pop(digest, None)
+        name = _key_name(token)
+        key = await self.keys.find(*name) if name is not None else None
+        claims = self._claims(token, key) if key is not None else None
+        if key is None or claims is None:
+            return None
+        if not now - LEEWAY_SECONDS < claims.exp <= now + LONGEST_LIFE_SECONDS + LEEWAY_SECONDS:
+            return None
+        principal = _principal(claims, key)
+        if principal is not None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            until = min(now + _REMEMBER_SECONDS, claims.exp)
+            self._known[digest] = _Known(until, principal, key.fingerprint)
+        return principal
+
+    def has_lapsed(self, grant: Grant) -> bool:
+        """Whether a token that passed would not pass any more."""
+        is_over = self._clock().timestamp() >= grant.expires_at
+        return is_over or not self.keys.holds(grant.signed_by)
+
+    def _claims(self, token: str, key: Key) -> Claims | None:
+        try:
+            said = jwt.decode(
+                token,
+                key.jwk,
+                algorithms=ALGORITHMS,
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=LEEWAY_SECONDS,
+                options={
+                    "require": ["exp", "sub", "iss", "aud"],
+                    "enforce_minimum_key_length": True,
+                },
+            )
+            return Claims.model_validate(said)
+        except (jwt.PyJWTError, ValidationError):
+            return None
+
+
+def _key_name(token: str) -> tuple[str, str] | None:
+    """The key id and the algorithm that a token names, where it may pass by its form."""
+    if not _FORM.fullmatch(token):
+        return None
+    try:
+        header = jwt.get_unverified_header(token)
+    except jwt.PyJWTError:
+        return None
+    key_id, algorithm, kind = header.get("kid"), header.get("alg"), header.get("typ", "JWT")
+    if not isinstance(kind, str) or kind.lower() not in _TYPES:
+        return None
+    if not isinstance(key_id, str) or algorithm not in ALGORITHMS:
+        return None
+    return key_id, algorithm
+
+
+def _principal(claims: Claims, key: Key) -> Principal | None:
+    """Permissions that we do not know are another service's. ``admin`` is everything, everywhere,
+    as it is of a key, whatever tenant the token names."""
+    permissions = _PERMISSIONS & frozenset(claims.permissions)
+    grant = Grant(claims.sub, claims.exp + LEEWAY_SECONDS, key.fingerprint)
+    identifier = f"user:{claims.sub}"
+    if "admin" in permissions:
+        return Principal(identifier, "user", permissions, grant=grant)
+    if claims.organization_id is None:
+        return None
+    tenant = claims.organization_id, claims.workspace_id
+    return Principal(identifier, "user", permissions, *tenant, grant)
