@@ -24,6 +24,7 @@ from ledger.api.reading import services_of
 from ledger.api.writing import media_type, read_capped
 from ledger.application.command import IdempotencyKey
 from ledger.application.principal import Principal
+from ledger.application.tokens import PREFIX
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import parse_bound
 from ledger.web import session, showing
@@ -58,6 +59,7 @@ PLACES = (
 _LARGEST_FORM = 64 * 1024
 
 _KEY_LOST = "The key that you signed in with is no longer known, or was revoked."
+_TOKEN_OVER = "The token that you signed in with is over: sign in with a new one."
 
 _templates = Environment(
     loader=PackageLoader("ledger.web"),
@@ -101,7 +103,8 @@ class PageRoute(LeanRoute):
         try:
             principal = await services_of(request).authenticator.authenticate(found.token)
         except Unauthorized as error:
-            raise Unauthorized(_KEY_LOST) from error
+            is_key = found.token.startswith(PREFIX)
+            raise Unauthorized(_KEY_LOST if is_key else _TOKEN_OVER) from error
         request.state.session, request.state.principal = found, principal
         return principal
 

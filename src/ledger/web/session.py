@@ -25,6 +25,9 @@ COOKIE = "ledger_session"
 SECONDS = 12 * 3600
 """A session ends so long after its last use: a working day, and no page left open ends it."""
 
+LONGEST_TOKEN = 2800
+"""Characters: sealed, no more fits into the 4 KB that browsers take for a cookie."""
+
 _PURPOSE = "ui/session"
 _SAFE = frozenset({"GET", "HEAD"})
 

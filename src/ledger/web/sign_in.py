@@ -19,13 +19,17 @@ signed_in = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 _LARGEST = 16 * 1024
 
+_NOT_KNOWN = "This token is not known, or was revoked. It begins with elk_ and is pasted whole."
+_NOT_TAKEN = "This token is over, or is not taken here. It is pasted whole."
+_TOO_LONG = f"This token has more than {session.LONGEST_TOKEN} characters: no cookie holds so many."
+
 
 class SignIn(BaseModel):
     """What the sign-in form sends."""
 
     model_config = ConfigDict(extra="forbid")
 
-    token: str = Field(max_length=3000)
+    token: str = Field(max_length=8192)
     next: str = Field(default="", max_length=8000)
 
 
@@ -57,16 +61,18 @@ async def begin(request: Request) -> Response:
 @router.post("/ui/sign-in")
 async def sign_in(request: Request) -> Response:
     """Begin a session for a token, which is never part of an address."""
-    target = ""
+    target = token = ""
     try:
         session.require_own_origin(request)
         form = parse_query(await read_capped(request, _LARGEST), SignIn)
         assert isinstance(form, SignIn)
         target = own_page(form.next) if form.next else ""
         token = form.token.strip()
+        if len(token) > session.LONGEST_TOKEN:
+            return refusal_page(request, Unauthorized(_TOO_LONG), next=target)
         principal = await services_of(request).authenticator.authenticate(token)
     except Unauthorized:
-        said = "This token is not known, or was revoked. It begins with elk_ and is pasted whole."
+        said = _NOT_TAKEN if token.count(".") == 2 else _NOT_KNOWN
         return refusal_page(request, Unauthorized(said), next=target)
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))

@@ -1,0 +1,90 @@
+"""Signing in with a token of the identity provider, where a key would do."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from ledger.store.embedded import EmbeddedPostgres
+from ledger.web.session import COOKIE, LONGEST_TOKEN
+from tests.support.edge import Edge
+from tests.support.facts import ORGANIZATION
+from tests.support.provider import Provider, trusting
+from tests.support.receiver import Answer
+from tests.support.visitor import Visitor
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    with Provider("ed-1") as provider:
+        yield provider
+
+
+@pytest.fixture(scope="module")
+def edge(server: EmbeddedPostgres, provider: Provider) -> Iterator[Edge]:
+    with trusting(server, "edge_sign_in_by_token", provider) as edge:
+        yield edge
+
+
+def test_whoever_signs_in_sees_the_board_and_who_he_is(edge: Edge, provider: Provider) -> None:
+    token = provider.token("ed-1", sub="<b>alice</b>")
+    guest = Visitor(edge, token)
+    board = guest.get("/ui")
+    assert board.status == 200
+    assert f"Signed in with user:<b>alice</b> · {ORGANIZATION}" in board.text
+    assert token not in guest.http.cookies[COOKIE]
+
+
+def test_he_pauses_a_line_in_his_name(edge: Edge, provider: Provider) -> None:
+    guest = Visitor(edge, provider.token("ed-1", permissions=["read", "service_lines:manage"]))
+    line = edge.fresh()
+    page = guest.get(f"/ui/lines/{line}")
+    answer = guest.submit(page, f"/ui/lines/{line}/pause", reason="Review")
+    assert answer.status == 303
+    # Sent twice by an impatient hand.
+    assert guest.submit(page, f"/ui/lines/{line}/pause", reason="Review").status == 303
+    (hold,) = edge.data(f"/v1/execution/{line}")["holds"]
+    assert hold["by"] == {"type": "user", "id": "alice"}
+
+
+def test_a_session_ends_with_its_token(edge: Edge, provider: Provider) -> None:
+    now = int(edge.clock().timestamp())
+    guest = Visitor(edge, provider.token("ed-1", exp=now + 600))
+    assert guest.get("/ui").status == 200
+    edge.clock.advance(seconds=640)
+    answer = guest.get("/ui")
+    assert answer.status == 401
+    said = "The token that you signed in with is over: sign in with a new one."
+    assert answer.words('[role="alert"]') == [said]
+
+
+def test_a_token_that_is_not_taken_is_refused_in_words(edge: Edge, provider: Provider) -> None:
+    guest = Visitor(edge)
+    answer = guest.sign_in(provider.token("ed-1", aud="billing"), next="/ui?state=blocked")
+    assert answer.status == 401
+    said = "This token is over, or is not taken here. It is pasted whole."
+    assert answer.words('[role="alert"]') == [said]
+    assert answer.form("/ui/sign-in")["next"] == "/ui?state=blocked"
+    assert COOKIE not in guest.http.cookies
+
+
+def test_a_token_that_fits_into_a_cookie_is_kept_and_a_longer_one_refused_in_words(
+    edge: Edge, provider: Provider
+) -> None:
+    bare = len(provider.token("ed-1", more=""))
+    fits = provider.token("ed-1", more="x" * ((LONGEST_TOKEN - bare) * 3 // 4 - 2))
+    assert LONGEST_TOKEN - 5 < len(fits) <= LONGEST_TOKEN
+    answer = Visitor(edge).sign_in(fits)
+    assert answer.status == 303
+    assert len(answer.answer.headers["set-cookie"]) <= 4096
+    longer = Visitor(edge).sign_in(provider.token("ed-1", more="x" * 2100))
+    assert longer.status == 401
+    assert "no cookie holds so many" in longer.one('[role="alert"]').get_text()
+
+
+def test_while_no_key_can_be_had_the_page_says_so(server: EmbeddedPostgres) -> None:
+    with Provider("ed-1") as provider:
+        provider.fail(Answer(500))
+        with trusting(server, "edge_page_without_provider", provider) as edge:
+            answer = Visitor(edge).sign_in(provider.token("ed-1"))
+            assert answer.status == 503
+            assert "cannot be fetched" in answer.text
