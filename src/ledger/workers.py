@@ -85,5 +85,5 @@ def _configure_logging() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(processName)s %(message)s"
     )
-    for noisy in ("psycopg.pool", "psycopg"):
+    for noisy in ("psycopg.pool", "psycopg", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

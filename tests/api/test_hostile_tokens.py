@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jwt
@@ -80,7 +80,7 @@ def now(seconds: float = 0) -> int:
     return int(time.time() + seconds)
 
 
-HOSTILE = {
+HOSTILE: dict[str, Callable[[], str]] = {
     # How it is signed.
     "alg none": lambda: f"{encoded(HEADER | {'alg': 'none'})}.{encoded(claims())}.",
     "alg None, any case": lambda: f"{encoded(HEADER | {'alg': 'nOnE'})}.{encoded(claims())}.AA",
@@ -220,7 +220,7 @@ HOSTILE = {
 def test_a_hostile_token_is_a_401_that_repeats_nothing(
     edge: Edge, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    token = HOSTILE[name]()  # type: ignore[no-untyped-call]
+    token = HOSTILE[name]()
     answer = edge.get("/v1/execution", token)
     problem = assert_problem(answer, 401, "unauthorized")
     assert problem["detail"] == "The bearer token is not valid."
@@ -230,7 +230,7 @@ def test_a_hostile_token_is_a_401_that_repeats_nothing(
     assert caplog.text == ""
 
 
-GOOD = {
+GOOD: dict[str, Callable[[], str]] = {
     "as it should be": lambda: said(),
     "RFC 9068": lambda: headed(typ="at+JWT"),
     "a media type": lambda: headed(typ="application/at+jwt"),
@@ -253,7 +253,7 @@ GOOD = {
 
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_token_passes(edge: Edge, name: str) -> None:
-    answer = edge.get("/v1/execution", GOOD[name]())  # type: ignore[no-untyped-call]
+    answer = edge.get("/v1/execution", GOOD[name]())
     assert answer.status_code == 200, answer.text
 
 

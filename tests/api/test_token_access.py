@@ -1,19 +1,23 @@
 """What a provider's token may do: what a key of its permissions and tenant may (contract 7)."""
 
+import asyncio
 import itertools
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from ledger.api import json_web_tokens
+from ledger.api.json_web_tokens import TokenVerifier
+from ledger.api.key_set import KeySet
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 from tests.api.test_access import PERMISSIONS, ROUTES, attempts, same_but_for_the_request
 from tests.support.edge import PLAIN, Edge, assert_problem, edge_of
 from tests.support.facts import ORGANIZATION, WORKSPACE, encode, fact
-from tests.support.provider import Provider, trusting
+from tests.support.provider import AUDIENCE, ISSUER, Provider, claims, signed, trusting
 from tests.support.receiver import Answer
 from tests.support.streaming import Listener, listening
 
@@ -83,7 +87,7 @@ def test_what_is_not_its_own_is_like_what_nobody_has(
     tenant = {"organization_id": ORGANIZATION if narrowed else OTHER_ORGANIZATION}
     line = edge.fresh(workspace_id=OTHER_WORKSPACE, token=admin, **tenant)
     (begun,) = edge.accept(fact("run.started", None, {"service_line_id": line}), token=admin)
-    scope = {"workspace_id": WORKSPACE} if narrowed else {}
+    scope: dict[str, Any] = {"workspace_id": WORKSPACE} if narrowed else {}
     token = provider.token("ed-1", permissions=EVERYTHING, **scope)
     unknown = attempts("LIN-26-999999", "RUN-26-999999")
     for real, empty in zip(attempts(line, begun["subject"]), unknown, strict=True):
@@ -222,6 +226,24 @@ def test_so_many_are_remembered_and_none_in_clear(
     for bad in ("x.y.z", tokens[0][:-8] + "AAAAAAAA"):
         edge.get("/v1/execution", bad)
     assert len(verifier._known) <= 3
+
+
+def test_what_cannot_be_a_token_causes_no_fetch() -> None:
+    """Nor does it go on to whatever is behind."""
+
+    async def verify(provider: Provider) -> None:
+        keys = KeySet(provider.url)
+        verifier = TokenVerifier(keys, ISSUER, AUDIENCE, lambda: datetime.now(UTC))
+        for header in ({}, {"kid": 1}, {"kid": "ed-1", "alg": "HS256"}, {"kid": "a", "typ": "JWE"}):
+            token = signed(claims(), {"typ": "JWT", "alg": "EdDSA"} | header, "ed-1")
+            assert await verifier.verify(token) is None
+        for token in ("", "a.b.c", "..", provider.token("ed-1") + "=", "x" * 9000):
+            assert await verifier.verify(token) is None
+        assert provider.asked == []
+        assert await verifier.verify(provider.token("ed-1")) is not None
+
+    with Provider("ed-1") as provider:
+        asyncio.run(verify(provider))
 
 
 def test_a_withdrawn_key_takes_its_tokens_and_streams_with_it(

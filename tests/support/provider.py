@@ -39,6 +39,7 @@ def private_key(name: str) -> Any:
         "ec": lambda: ec.generate_private_key(ec.SECP256R1()),
         "ec384": lambda: ec.generate_private_key(ec.SECP384R1()),
         "ec521": lambda: ec.generate_private_key(ec.SECP521R1()),
+        "k1": lambda: ec.generate_private_key(ec.SECP256K1()),
         "ed": ed25519.Ed25519PrivateKey.generate,
     }
     return makers[kind]()
@@ -46,7 +47,7 @@ def private_key(name: str) -> Any:
 
 OWN = {
     "rsa": "RS256", "short": "RS256", "ec": "ES256", "ec384": "ES384", "ec521": "ES512",
-    "ed": "EdDSA",
+    "k1": "ES256K", "ed": "EdDSA",
 }  # fmt: skip
 """The algorithm of each kind of key."""
 
@@ -148,7 +149,7 @@ class Provider:
         return jwt.encode(claims(**more), private_key(key), algorithm, headers)
 
     @property
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         """What the service is set to for it."""
         return {"jwks_url": self.url, "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
 
