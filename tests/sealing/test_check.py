@@ -1,6 +1,8 @@
 """``ledger verify``: whatever of the sealed log was changed is found, and named."""
 
+import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -146,10 +148,45 @@ FLIPPED = "hashes = set_byte(hashes, 5, get_byte(hashes, 5) # 1)"
             "DELETE FROM ledger.tile WHERE (level, number) = (0, 0)",
             [
                 "the tile of leaf 0 is missing",
+                "tile 0 of level 1: not what the leaves make",
                 *(f"checkpoint {size} is of" for size in (201, 501, 601)),
                 "the checkpoint in ",
-                "tile 0 of level 1: not what the leaves make",
             ],
+        ),
+        (
+            "DELETE FROM ledger.tile WHERE (level, number) = (0, 1)",
+            [
+                "the tile of leaf 256 is missing",
+                "tile 0 of level 1: not what the leaves make",
+                *(f"checkpoint {size} is of {size} events, and 256 are" for size in (501, 601)),
+                "the checkpoint in ",
+            ],
+        ),
+        (
+            "DELETE FROM ledger.tile WHERE (level, number) = (0, 2)",
+            ["the tile of leaf 512 is missing", "checkpoint 601 is of", "the checkpoint in "],
+        ),
+        (
+            "UPDATE ledger.tile SET first_position = first_position + 5 WHERE number = 1",
+            ["tile 1 of level 0: its first event is not at position 262"],
+        ),
+        (
+            "UPDATE ledger.tile SET first_position = first_position - 300 WHERE number = 2",
+            ["tile 2 of level 0: its first event is not at position 213"],
+        ),
+        (
+            "UPDATE ledger.checkpoint SET position = position - 1 WHERE size = 601",
+            ["checkpoint 601: its last event is not at position 600"],
+        ),
+        (
+            "DELETE FROM ledger.checkpoint WHERE size = 601",
+            ["601 are sealed, and the last checkpoint is of 501"],
+        ),
+        ("TRUNCATE ledger.checkpoint", ["601 are sealed, and the last checkpoint is of 0"]),
+        (
+            "UPDATE ledger.ledger_events SET state = repeat('[', 200000)::bytea"
+            " WHERE notification_id = 300",
+            ["position 300: not the event that was sealed"],
         ),
     ],
 )
@@ -165,8 +202,26 @@ def test_a_database_that_was_put_back_does_not_fit_the_file(full: Ledger, folder
     vandalize(full.conninfo, *BACK_TO_501)
     (fault,) = checked(full.conninfo, folder)[1]
     assert fault == (
-        f"the checkpoint in {checkpoint_outside(folder)} is of 601 events, and 501 are sealed"
+        f"the checkpoint in {checkpoint_outside(folder)} is of 601 events, and 501 are there"
     )
+
+
+def test_what_is_sealed_while_we_look_is_no_fault(full: Ledger, folder: Path) -> None:
+    path = checkpoint_outside(folder)
+    path.unlink()
+    os.mkfifo(path)
+
+    def seal_more() -> None:
+        with path.open("w") as file:  # waits for who reads it
+            full.line()
+            seal(full.conninfo, folder.with_name("elsewhere"))
+            file.write(checkpoint_outside(folder.with_name("elsewhere")).read_text())
+
+    with ThreadPoolExecutor() as threads:
+        more = threads.submit(seal_more)
+        found, faults = checked(full.conninfo, folder)
+        more.result()
+    assert (found.events, faults) == (602, [])
 
 
 def test_a_file_that_is_no_checkpoint_is_named(full: Ledger, folder: Path) -> None:

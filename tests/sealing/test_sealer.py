@@ -20,6 +20,8 @@ from tests.support.ledger import Ledger
 from tests.support.sealing import VAULT, checked, seal, sealer_of, stopped, vandalize
 from tests.support.verifier import verifier
 
+OTHER_KEY = Signer.create().vkey
+
 
 def signer(ledger: Ledger) -> Signer:
     with psycopg.connect(ledger.conninfo, row_factory=tuple_row) as connection:
@@ -120,26 +122,55 @@ def test_of_many_sealers_at_once_each_event_is_sealed_by_one(ledger: Ledger, fol
     assert (found.events, found.unsealed, faults) == (801, 0, [])
 
 
-def test_a_sealer_that_dies_before_the_commit_leaves_nothing(
-    full: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    full.line()
-    kept = checkpoint_outside(folder).read_text()
+@pytest.fixture
+def ahead(full: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """The file has the checkpoint of one event more: the sealer died before its commit."""
 
     def die(_: object) -> None:
         raise KeyboardInterrupt
 
+    full.line()
     with monkeypatch.context() as patch:
         patch.setattr(shelf, "go_on", die)
         with pytest.raises(KeyboardInterrupt):
             seal(full.conninfo, folder)
-    assert checkpoint_outside(folder).read_text() == kept
+    assert verifier.opened(checkpoint_outside(folder).read_text(), signer(full).vkey)[0] == 602
     assert full.rows("SELECT max(size) AS size FROM ledger.checkpoint") == [{"size": 601}]
-    assert seal(full.conninfo, folder) == 1
-    assert checked(full.conninfo, folder)[1] == []
+    return full
 
 
-def test_one_that_dies_before_the_file_is_written_goes_on(full: Ledger, folder: Path) -> None:
+def test_a_sealer_that_dies_before_the_commit_goes_on_from_the_file(
+    ahead: Ledger, folder: Path
+) -> None:
+    found, faults = checked(ahead.conninfo, folder)
+    assert (found.events, found.unsealed, faults) == (601, 1, [])
+    ahead.line()
+    assert seal(ahead.conninfo, folder) == 2
+    assert stopped(ahead.conninfo) is None
+    assert checked(ahead.conninfo, folder)[1] == []
+
+
+def test_where_the_last_transactions_were_lost_no_others_are_signed_in_their_place(
+    ahead: Ledger, folder: Path
+) -> None:
+    path, head = checkpoint_outside(folder), ahead.head()
+    vandalize(ahead.conninfo, f"DELETE FROM ledger.ledger_events WHERE notification_id = {head}")
+    assert checked(ahead.conninfo, folder)[1] == [
+        f"the checkpoint in {path} is of 602 events, and 601 are there"
+    ]
+    for error in (
+        f"the first 602 events are not those sealed ({path})",
+        f"the first 602 events are not those sealed ({path})",
+    ):
+        ahead.line()
+        assert seal(ahead.conninfo, folder) == 0
+        assert stopped(ahead.conninfo) == error
+    assert checked(ahead.conninfo, folder)[1] == [
+        f"the checkpoint in {path}: not of what is sealed"
+    ]
+
+
+def test_where_the_file_is_behind_the_database_sealing_goes_on(full: Ledger, folder: Path) -> None:
     kept = checkpoint_outside(folder).read_text()
     full.line()
     assert seal(full.conninfo, folder) == 1
@@ -206,11 +237,35 @@ def test_a_database_put_back_is_not_signed_until_the_file_is_gone(
     error = stopped(full.conninfo)
     assert error is not None
     assert "601 events were sealed" in error
-    assert "501 are left" in error
+    assert "502 are left" in error
     assert len(caplog.records) == 1, "said once"
     checkpoint_outside(folder).unlink()
     assert seal(full.conninfo, folder) == 1
     assert stopped(full.conninfo) is None
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_log_that_has_lost_what_was_sealed_is_not_signed_on(
+    full: Ledger, folder: Path, more: int
+) -> None:
+    end = full.head()
+    vandalize(full.conninfo, f"DELETE FROM ledger.ledger_events WHERE notification_id > {end - 3}")
+    for _ in range(more):
+        full.line()
+    assert seal(full.conninfo, folder) == 0
+    assert stopped(full.conninfo) == f"the last event that was sealed is not at position {end}"
+
+
+def test_a_database_in_anothers_place_is_signed_by_its_own_key(full: Ledger, folder: Path) -> None:
+    sealer = sealer_of(full.conninfo, folder)
+    full.line()
+    assert sealer.run_once() == 1
+    with psycopg.connect(full.conninfo, autocommit=True) as connection:
+        connection.execute("TRUNCATE ledger.tile, ledger.checkpoint, ledger.signer")
+        shelf.begin(connection, VAULT)
+    assert sealer.run_once() == 602
+    sealer._disconnect()
+    assert checked(full.conninfo, folder)[1] == []
 
 
 def rewritten(full: Ledger, folder: Path) -> None:
@@ -249,6 +304,19 @@ def test_a_past_that_was_rewritten_and_sealed_anew_is_not_signed_on(
         ),
         ("UPDATE ledger.checkpoint SET note = replace(note, '601', '602')", "does not fit"),
         (
+            "UPDATE ledger.checkpoint SET position = position - 1 WHERE size = 601",
+            "is not the last that was sealed",
+        ),
+        (
+            "UPDATE ledger.ledger_events SET state = convert_to(replace(convert_from(state,"
+            " 'UTF8'), '\"hours\":1.0', '\"hours\":9.0'), 'UTF8')"
+            " WHERE notification_id = (SELECT max(position) FROM ledger.checkpoint)",
+            "is not the last that was sealed",
+        ),
+        ("UPDATE ledger.signer SET vkey = 'a+b+c'", "no key of an Ed25519 signature"),
+        (f"UPDATE ledger.signer SET vkey = '{OTHER_KEY}'", "not the key that others were told"),
+        ("UPDATE ledger.signer SET secret = '\\x00'", "sealed under another master key"),
+        (
             "UPDATE ledger.checkpoint SET note = (SELECT note FROM ledger.checkpoint"
             " WHERE size = 501) WHERE size = 601",
             "not of what is sealed",
@@ -266,11 +334,12 @@ def test_what_was_sealed_and_damaged_is_not_signed_on(
     assert why in (stopped(full.conninfo) or "")
 
 
-def test_an_event_that_cannot_be_read_stops_sealing(full: Ledger, folder: Path) -> None:
+@pytest.mark.parametrize("state", ["'{}'", r"'\xff'", "repeat('[', 200000)::bytea"])
+def test_an_event_that_cannot_be_read_stops_sealing(full: Ledger, folder: Path, state: str) -> None:
     full.line()
     vandalize(
         full.conninfo,
-        "UPDATE ledger.ledger_events SET state = '{}'"
+        f"UPDATE ledger.ledger_events SET state = {state}"
         " WHERE notification_id = (SELECT max(notification_id) FROM ledger.ledger_events)",
     )
     assert seal(full.conninfo, folder) == 0

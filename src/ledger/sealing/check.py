@@ -5,8 +5,10 @@ leaves, checkpoints with the tree, the last checkpoint outside with it too. It g
 once, in the order of positions, and holds a tile's worth of events at a time.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
+from itertools import chain, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import LiteralString, NamedTuple
@@ -26,11 +28,11 @@ Progress = Callable[[int, int], None]
 
 _EVENTS = """
 SELECT originator_id, originator_version, topic, state, notification_id
-FROM ledger.ledger_events WHERE notification_id <= %s ORDER BY notification_id
+FROM ledger.ledger_events ORDER BY notification_id
 """
 _LEAVES = """
-SELECT number, hashes, first_position, lead(first_position) OVER (ORDER BY number) - 1
-FROM ledger.tile WHERE level = 0 ORDER BY number
+SELECT number, hashes, first_position, lead(number) OVER tile, lead(first_position) OVER tile - 1
+FROM ledger.tile WHERE level = 0 WINDOW tile AS (ORDER BY number) ORDER BY number
 """
 _ABOVE = "SELECT level, number, hashes FROM ledger.tile WHERE level > 0"
 _CHECKPOINTS = "SELECT size, position, note FROM ledger.checkpoint ORDER BY size"
@@ -73,7 +75,6 @@ def check(conninfo: str, folder: Path, report: Report, progress: Progress) -> Ch
     how many events were compared, and of how many. Raises BadNote where the log's key is damaged.
     """
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
-        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         return _Check(connection, folder, report, progress).run()
 
 
@@ -84,40 +85,46 @@ class _Check:
         self, connection: shelf.Connection, folder: Path, report: Report, progress: Progress
     ) -> None:
         self._connection, self._report, self._progress = connection, report, progress
-        self._sealed = shelf.latest(connection)
+        self._checkpoints = self._faults = 0
         self._verifier = shelf.verifier_of(connection)
-        self._witness = Witness(folder, self._verifier.name)
-        self._events = self._read(_EVENTS, self._sealed.position)
-        self._event = next(self._events, None)
+        # Before the database's instant: what is outside then is of events that are there by it.
+        self._outside = list(self._read_outside(Witness(folder, self._verifier.name)))
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        self._sealed = shelf.latest(connection)
+        self._events = self._read_events()
+        self._ahead: deque[_Leaf] = deque()
+        """Events that were read, and that no tile was compared with yet."""
         self._tree = GrowingTree(0, {})
         self._above: dict[Tile, bytes] = {}
-        self._checkpoints = self._faults = 0
 
     def run(self) -> Checked:
         """Go through the log once."""
         signed = self._signed()
         due = next(signed, None)
-        for number, hashes, first, last in self._read(_LEAVES):
+        for number, hashes, first, *beyond in self._read(_LEAVES):
             if number * WIDTH != self._tree.size:
-                self._fault(f"the tile of leaf {self._tree.size} is missing")
                 break
-            sealed = [hashes[at : at + HASH] for at in range(0, len(hashes), HASH)]
-            made = self._made_until(self._sealed.position if last is None else last)
-            self._compare_leaves(first, sealed, made)
-            is_whole = len(made) == len(sealed)
-            for at, leaf in enumerate(sealed):
+            leaves = [hashes[at : at + HASH] for at in range(0, len(hashes), HASH)]
+            positions = self._compare_leaves(
+                number, first, leaves, self._end_of(number, len(leaves), *beyond)
+            )
+            for at, leaf in enumerate(leaves):
                 self._tree.add(leaf)
                 while due is not None and due.size == self._tree.size:
-                    self._compare_root(due, made[at].position if is_whole else None)
+                    self._compare_root(due, positions[at] if positions else None)
                     due = next(signed, None)
             self._above |= {tile: h for tile, h in self._tree.take_changed().items() if tile[0]}
             self._progress(self._tree.size, self._sealed.size)
-        while due is not None:
-            self._fault(f"{due.name} is of {due.size} events, and {self._tree.size} are sealed")
-            due = next(signed, None)
+        found = self._tree.size
+        if found < self._sealed.size:
+            self._fault(f"the tile of leaf {found} is missing")
+        elif found > self._sealed.size:
+            self._fault(f"{found} are sealed, and the last checkpoint is of {self._sealed.size}")
         self._compare_above()
+        for signed_beyond in chain(filter(None, [due]), signed):
+            self._compare_beyond(signed_beyond, found)
         ((unsealed,),) = self._read(_UNSEALED, self._sealed.position)
-        return Checked(self._tree.size, self._checkpoints, unsealed, self._faults)
+        return Checked(found, self._checkpoints, unsealed, self._faults)
 
     def _read(self, statement: LiteralString, *values: int) -> Iterator[TupleRow]:
         """A statement's rows, a few at a time."""
@@ -125,49 +132,75 @@ class _Check:
             cursor.itersize = _AT_ONCE
             yield from cursor.execute(statement, values)
 
+    def _read_events(self) -> Iterator[_Leaf]:
+        for stream, version, topic, state, at in self._read(_EVENTS):
+            try:
+                yield _Leaf(at, hash_leaf(leaf_of(stream, version, topic, state, at)))
+            except UnreadableEvent:
+                yield _Leaf(at, None)
+
+    def _read_outside(self, witness: Witness) -> Iterator[_Signed]:
+        name = f"the checkpoint in {witness.path}"
+        try:
+            if (note := witness.read()) is not None:
+                yield _Signed(self._verifier.open(note).size, None, note, name)
+        except (BadNote, OSError) as error:
+            self._fault(f"{name}: {error}")
+
     def _signed(self) -> Iterator[_Signed]:
         """All checkpoints by size, that outside of the database among them."""
         kept = (
             _Signed(size, position, note, f"checkpoint {size}")
             for size, position, note in self._read(_CHECKPOINTS)
         )
-        outside = []
-        name = f"the checkpoint in {self._witness.path}"
-        try:
-            if (note := self._witness.read()) is not None:
-                outside.append(_Signed(self._verifier.open(note).size, None, note, name))
-        except (BadNote, OSError) as error:
-            self._fault(f"{name}: {error}")
-        return merge(kept, outside, key=attrgetter("size"))
+        return merge(kept, self._outside, key=attrgetter("size"))
 
-    def _made_until(self, position: int) -> list[_Leaf]:
-        """The leaves of the next events, up to a position."""
-        made = []
-        while self._event is not None and self._event[4] <= position:
-            stream, version, topic, state, at = self._event
-            try:
-                made.append(_Leaf(at, hash_leaf(leaf_of(stream, version, topic, state, at))))
-            except UnreadableEvent:
-                made.append(_Leaf(at, None))
-            self._event = next(self._events, None)
-        return made
+    def _end_of(
+        self, number: int, count: int, next_number: int | None, end: int | None
+    ) -> int | None:
+        """Where the events of a tile's leaves end; None where what is behind it is missing."""
+        if next_number is not None:
+            return end if next_number == number + 1 else None
+        return self._sealed.position if number * WIDTH + count == self._sealed.size else None
 
-    def _compare_leaves(self, first: int, sealed: Sequence[bytes], made: Sequence[_Leaf]) -> None:
-        if len(made) == len(sealed):
-            for leaf, is_sealed in zip(made, sealed, strict=True):
+    def _compare_leaves(
+        self, number: int, first: int, leaves: Sequence[bytes], end: int | None
+    ) -> Sequence[int]:
+        """A tile with the next events; their positions where they are as many as its leaves."""
+        self._ahead.extend(islice(self._events, max(0, len(leaves) - len(self._ahead))))
+        if [leaf.hash for leaf in islice(self._ahead, len(leaves))] == leaves:
+            positions = [self._ahead.popleft().position for _ in leaves]
+            if positions and positions[0] != first:
+                self._fault(f"tile {number} of level 0: its first event is not at position {first}")
+            return positions
+        coming = self._coming(end)
+        made = list(islice(coming, len(leaves) + (end is not None)))
+        if end is None or len(made) == len(leaves):
+            for leaf, is_sealed in zip(made, leaves, strict=False):
                 if leaf.hash != is_sealed:
                     self._fault(f"position {leaf.position}: not the event that was sealed")
-            return
+            return [leaf.position for leaf in made] if len(made) == len(leaves) else ()
         # Something is missing, or was put in: name what has no counterpart.
-        known = set(sealed)
-        for leaf in made:
-            if leaf.hash not in known:
+        known, there = set(leaves), set()
+        for leaf in chain(made, coming):
+            if leaf.hash in known:
+                there.add(leaf.hash)
+            else:
                 self._fault(f"position {leaf.position}: an event that was not sealed")
-        there = {leaf.hash for leaf in made}
-        missing = [at for at, leaf in enumerate(sealed, self._tree.size) if leaf not in there]
+        missing = [at for at, leaf in enumerate(leaves, self._tree.size) if leaf not in there]
         if missing:
-            leaves = ", ".join(map(str, missing))
-            self._fault(f"from position {first} on: no event is there of the leaves {leaves}")
+            named = ", ".join(map(str, missing))
+            self._fault(f"from position {first} on: no event is there of the leaves {named}")
+        return ()
+
+    def _coming(self, end: int | None) -> Iterator[_Leaf]:
+        """The next events, up to a position if there is one."""
+        while True:
+            if not self._ahead:
+                self._ahead.extend(islice(self._events, 1))
+            if not self._ahead or (end is not None and self._ahead[0].position > end):
+                return
+            yield self._ahead.popleft()
 
     def _compare_root(self, signed: _Signed, position: int | None) -> None:
         """A checkpoint with the tree, which has as many leaves now."""
@@ -181,6 +214,20 @@ class _Check:
             self._fault(f"{signed.name}: not of what is sealed")
         elif position is not None and signed.position not in (None, position):
             self._fault(f"{signed.name}: its last event is not at position {signed.position}")
+
+    def _compare_beyond(self, signed: _Signed, found: int) -> None:
+        """A checkpoint of more than is sealed: that outside is written before the database's."""
+        if signed.position is not None or found != self._sealed.size:
+            self._fault(f"{signed.name} is of {signed.size} events, and {found} are sealed")
+            return
+        for leaf in self._coming(None):
+            if leaf.hash is None:
+                break
+            self._tree.add(leaf.hash)
+            if self._tree.size == signed.size:
+                self._compare_root(signed, None)
+                return
+        self._fault(f"{signed.name} is of {signed.size} events, and {self._tree.size} are there")
 
     def _compare_above(self) -> None:
         """What is kept of the tree above its leaves with what they make."""

@@ -57,7 +57,7 @@ def leaf_of(stream: str, version: int, type_: str, state: bytes, position: int) 
     """The leaf of a stored event, from its columns. Raises UnreadableEvent."""
     try:
         stored = _decode(state)
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise UnreadableEvent(f"the event at position {position} cannot be read") from error
     return _encode(
         _Leaf(

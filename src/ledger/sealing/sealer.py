@@ -2,10 +2,15 @@
 
 Events enter in the order of their positions, which is that of their commits: behind a position that
 was read, none is ever filled in. One process at a time seals; tiles and checkpoint are written in
-one transaction, so that one that dies half-way leaves nothing behind. Before it signs it compares
-what it has found with the last checkpoint in the database, and with the last one outside. A tree
-that does not go on from both is not signed: whoever has an earlier checkpoint could prove that two
-of ours contradict each other.
+one transaction, so that one that dies half-way leaves no part of them. Before it signs it compares
+what it has found with the last event that was sealed, the last checkpoint in the database, and the
+last one outside. A tree that does not go on from all of these is not signed: whoever has an earlier
+checkpoint could prove that two of ours contradict each other.
+
+A checkpoint is outside before it is in the database, where it may be shown. Else one could have
+been shown that nobody remembers, once the database has lost its last transactions: to a standby
+that was behind, or to a backup. One outside that is ahead of the database is no contradiction, as
+long as the log goes on to it.
 """
 
 import logging
@@ -19,17 +24,17 @@ from psycopg.rows import TupleRow
 from ledger.application.periodic import Periodic
 from ledger.sealing import shelf
 from ledger.sealing.leaf import UnreadableEvent, leaf_of
-from ledger.sealing.note import BadNote, Checkpoint, Signer, Verifier
+from ledger.sealing.note import BadNote, Checkpoint, Verifier
 from ledger.sealing.shelf import Sealed
 from ledger.sealing.tiles import WIDTH, GrowingTree, edge_of, root_of, tiles_of
-from ledger.sealing.tree import hash_leaf
+from ledger.sealing.tree import EMPTY, Stretch, hash_leaf
 from ledger.sealing.witness import Witness
 from ledger.store import locks
 from ledger.store.append import StoredRow
 from ledger.store.pipeline import Pipeline, Statement
 from ledger.store.recorder import is_full, read_log
 from ledger.store.session import DURABLE
-from ledger.store.vault import Vault
+from ledger.store.vault import CannotOpen, Vault
 
 _EVERY_SECONDS = 0.4
 """At most a second behind, the work itself and a busy machine included."""
@@ -52,7 +57,6 @@ class Sealer(Periodic):
     ) -> None:
         super().__init__(conninfo, "sealer", locks.SEALER, _EVERY_SECONDS)
         self._vault, self._clock, self._folder = vault, clock, folder
-        self._signer: Signer | None = None
         self._pipeline: Pipeline | None = None
         self._is_kept = True
         """Whether the last checkpoint is outside of the database too."""
@@ -60,32 +64,45 @@ class Sealer(Periodic):
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
         """Seal what is new."""
         sealed = shelf.latest(connection)
-        rows = read_log(self._pipeline_on(connection), sealed.position, _AT_ONCE)
-        if not rows:
-            return 0, False
+        # The last one that was sealed is read again: it must still be there.
+        rows = read_log(self._pipeline_on(connection), sealed.position - 1, _AT_ONCE)
         try:
-            self._seal(connection, sealed, rows)
-        except (DoesNotFit, UnreadableEvent) as error:
+            last = _last_of(sealed, rows)
+            if len(rows) > len(last):
+                self._seal(connection, sealed, last, rows[len(last) :])
+        except (DoesNotFit, UnreadableEvent, BadNote, CannotOpen) as error:
             if shelf.stop(connection, self._clock(), str(error)):
                 _logger.error("sealer: nothing is signed any more: %s", error)
             return 0, False
-        return len(rows), is_full(rows, _AT_ONCE)
+        return len(rows) - len(last), is_full(rows, _AT_ONCE)
 
     def _seal(
         self,
         connection: psycopg.Connection[TupleRow],
         sealed: Sealed,
+        last: Sequence[StoredRow],
         rows: Sequence[StoredRow],
     ) -> None:
-        signer = self._signer = self._signer or shelf.signer_of(connection, self._vault)
-        witness = Witness(self._folder, signer.name)
+        signer = shelf.signer_of(connection, self._vault)
+        verifier, witness = Verifier(signer.vkey), Witness(self._folder, signer.name)
         tree = _tree_of(connection, sealed)
-        self._compare(connection, sealed, tree, signer, witness)
+        _compare(connection, sealed, last, tree, verifier)
+        kept = _kept(verifier, witness)
+        root = _root_of(connection, (0, kept.size), tree)
         first_positions: dict[int, int] = {}
-        for stream, version, topic, state, position in rows:
-            first_positions.setdefault(tree.size // WIDTH, position)
-            tree.add(hash_leaf(leaf_of(stream, version, topic, state, position)))
+        for row in rows:
+            first_positions.setdefault(tree.size // WIDTH, row[4])
+            tree.add(hash_leaf(leaf_of(*row)))
+            if tree.size == kept.size:
+                root = tree.root()
+        if kept.size > tree.size:
+            raise DoesNotFit(
+                f"{kept.size} events were sealed ({witness.path}), and {tree.size} are left"
+            )
+        if root != kept.root:
+            raise DoesNotFit(f"the first {kept.size} events are not those sealed ({witness.path})")
         note = signer.sign(Checkpoint(tree.size, tree.root()))
+        self._keep_outside(witness, note)
         with connection.transaction():
             shelf.keep(
                 connection,
@@ -95,7 +112,8 @@ class Sealer(Periodic):
                 self._clock(),
             )
             shelf.go_on(connection)
-        # After the commit: a checkpoint that only the file knew of would never fit again.
+
+    def _keep_outside(self, witness: Witness, note: str) -> None:
         try:
             witness.keep(note)
             self._is_kept = True
@@ -104,40 +122,50 @@ class Sealer(Periodic):
                 _logger.error("sealer: no checkpoint can be kept outside: %s", error)
             self._is_kept = False
 
-    def _compare(
-        self,
-        connection: psycopg.Connection[TupleRow],
-        sealed: Sealed,
-        tree: GrowingTree,
-        signer: Signer,
-        witness: Witness,
-    ) -> None:
-        """Raises DoesNotFit where the tree is not one that goes on from what was signed."""
-        verifier = Verifier(signer.vkey)
-        if sealed.note is not None and _opened(
-            verifier, sealed.note, "in the database"
-        ) != Checkpoint(tree.size, tree.root()):
-            raise DoesNotFit("the last checkpoint in the database is not of what is sealed")
-        try:
-            note = witness.read()
-        except OSError as error:
-            raise DoesNotFit(f"{witness.path} cannot be read: {error.strerror}") from error
-        if note is None:
-            return
-        kept = _opened(verifier, note, f"in {witness.path}")
-        if kept.size > tree.size:
-            raise DoesNotFit(
-                f"{kept.size} events were sealed ({witness.path}), and {tree.size} are left"
-            )
-        if _root_at(connection, kept.size, tree) != kept.root:
-            raise DoesNotFit(f"the first {kept.size} events are not those sealed ({witness.path})")
-
     def _pipeline_on(self, connection: psycopg.Connection[TupleRow]) -> Pipeline:
         if self._pipeline is None or self._pipeline.connection is not connection:
             self._pipeline = Pipeline(connection)
             # A checkpoint that was shown must not be lost: another one might follow in its place.
             self._pipeline.run(Statement(DURABLE))
         return self._pipeline
+
+
+def _last_of(sealed: Sealed, rows: Sequence[StoredRow]) -> Sequence[StoredRow]:
+    """The last event that was sealed, which the rows begin with: one, or none if nothing is.
+
+    Raises DoesNotFit where it is gone.
+    """
+    if sealed.note is None:
+        return ()
+    if not rows or rows[0][4] != sealed.position:
+        raise DoesNotFit(f"the last event that was sealed is not at position {sealed.position}")
+    return rows[:1]
+
+
+def _compare(
+    connection: psycopg.Connection[TupleRow],
+    sealed: Sealed,
+    last: Sequence[StoredRow],
+    tree: GrowingTree,
+    verifier: Verifier,
+) -> None:
+    """Raises DoesNotFit where what the database says is sealed does not agree with itself."""
+    if sealed.note is not None and _opened(verifier, sealed.note, "in the database") != Checkpoint(
+        tree.size, tree.root()
+    ):
+        raise DoesNotFit("the last checkpoint in the database is not of what is sealed")
+    for row in last:
+        if _root_of(connection, (tree.size - 1, tree.size), tree) != hash_leaf(leaf_of(*row)):
+            raise DoesNotFit(f"the event at position {row[4]} is not the last that was sealed")
+
+
+def _kept(verifier: Verifier, witness: Witness) -> Checkpoint:
+    """The last checkpoint outside; of nothing where there is none. Raises DoesNotFit."""
+    try:
+        note = witness.read()
+    except OSError as error:
+        raise DoesNotFit(f"{witness.path} cannot be read: {error.strerror}") from error
+    return Checkpoint(0, EMPTY) if note is None else _opened(verifier, note, f"in {witness.path}")
 
 
 def _opened(verifier: Verifier, note: str, where: str) -> Checkpoint:
@@ -156,13 +184,13 @@ def _tree_of(connection: psycopg.Connection[TupleRow], sealed: Sealed) -> Growin
         raise DoesNotFit(str(error)) from error
 
 
-def _root_at(
-    connection: psycopg.Connection[TupleRow], size: int, tree: GrowingTree
+def _root_of(
+    connection: psycopg.Connection[TupleRow], stretch: Stretch, tree: GrowingTree
 ) -> bytes | None:
-    """The root that the tree had at a size; None where tiles are missing."""
-    if size == tree.size:
+    """The root over some of the leaves that are kept; None where tiles are missing."""
+    if stretch == (0, tree.size):
         return tree.root()
     try:
-        return root_of((0, size), shelf.tiles(connection, tiles_of([(0, size)])))
+        return root_of(stretch, shelf.tiles(connection, tiles_of([stretch])))
     except LookupError:
         return None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.sealing.note import Signer, Verifier
+from ledger.sealing.note import BadNote, Signer, Verifier
 from ledger.sealing.tiles import Tile
 from ledger.store.vault import Vault
 
@@ -63,9 +63,16 @@ def begin(connection: Connection, vault: Vault) -> None:
 
 
 def signer_of(connection: Connection, vault: Vault) -> Signer:
-    """The log's name and key. Raises CannotOpen where they were sealed under another master key."""
+    """The log's name and key.
+
+    Raises BadNote where they were damaged or do not belong together, CannotOpen where the key is
+    not one that was sealed under the master key.
+    """
     ((vkey, secret),) = connection.execute(_SIGNER).fetchall()
-    return Signer(Verifier(vkey).name, vault.open(_PURPOSE, secret))
+    signer = Signer(Verifier(vkey).name, vault.open(_PURPOSE, secret))
+    if signer.vkey != vkey:
+        raise BadNote("not the key that others were told")
+    return signer
 
 
 def verifier_of(connection: Connection) -> Verifier:

@@ -111,7 +111,7 @@ class Vault:
         """The plaintext again. Raises CannotOpen for another master key, purpose or bytes."""
         try:
             return self._aead.decrypt(sealed[:_NONCE], sealed[_NONCE:], _own_aad(purpose))
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:  # the latter for less than a nonce
             raise CannotOpen("sealed under another master key, or for another purpose") from error
 
     @staticmethod
