@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from ledger.api import proofs
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 from tests.support.sealing import seal, vandalize
@@ -115,6 +116,19 @@ def test_each_answer_says_how_far_the_log_is_sealed(edge: Edge, line: str) -> No
         assert int(answer.headers["ledger-position"]) == sealed[0]
 
 
+def test_what_is_not_sealed_is_counted_by_nobody(edge: Edge, line: str, folder: Path) -> None:
+    """The leaves before an event are counted within its tile, however long the log is behind it."""
+    seal(edge.conninfo, folder)
+    for _ in range(3):
+        edge.accept(fact("execution.checked_in", line, {"hours": 1}))
+    (head,) = edge.select("SELECT max(notification_id) FROM ledger.ledger_events")
+    statement = proofs._ENTRY.replace("%(at)s", str(head[0]))
+    settings = "SET ROLE ledger_api; SET ledger.organization_id = ''; SET ledger.workspace_id = '';"
+    ((row,),) = _last(edge, f"{settings} SELECT json_agg(e) FROM ({statement}) AS e")
+    assert row[0]["leaf_index"] is None
+    seal(edge.conninfo, folder)
+
+
 def test_what_is_not_sealed_yet_is_behind(edge: Edge, line: str, folder: Path) -> None:
     (item,) = edge.accept(fact("execution.checked_in", line, {"hours": 1}))
     (sizes,) = edge.select("SELECT max(size) FROM ledger.checkpoint")
@@ -151,15 +165,25 @@ def test_whoever_may_not_see_an_event_gets_neither_its_leaf_nor_its_proof(
             assert edge.get(f"/v1/log/{path}", token).status_code == 200
     for token in (admin, edge.token("audit:read"), edge.token("read", workspace_id="WS-26-000001")):
         assert edge.get(f"/v1/log/entries/{position}", token).status_code == 200
-    # The stranger's own key is an event of his organization, and none of a workspace.
-    (own,) = edge.select(
+
+
+def test_what_only_the_audit_log_tells_has_a_leaf_only_for_auditors(
+    edge: Edge, line: str, folder: Path
+) -> None:
+    reader = edge.token("read", organization_id=OTHER)
+    auditor = edge.token("audit:read", organization_id=OTHER)
+    narrow = edge.token("audit:read", organization_id=OTHER, workspace_id="WS-26-000001")
+    seal(edge.conninfo, folder)
+    # A key is an event of its organization, and of no workspace.
+    own, *_ = edge.select(
         "SELECT notification_id FROM ledger.ledger_events AS e JOIN ledger.api_key AS k"
         f" ON k.key_id = e.originator_id WHERE k.organization_id = '{OTHER}'"
     )
-    theirs = edge.get(f"/v1/log/entries/{own[0]}", stranger)
+    theirs = edge.get(f"/v1/log/entries/{own[0]}", auditor)
     assert theirs.status_code == 200
     assert theirs.json()["stream"].startswith("KEY-")
-    assert edge.get(f"/v1/log/entries/{own[0]}").status_code == 404
+    for token in (reader, narrow, edge.token("audit:read")):
+        assert_problem(edge.get(f"/v1/log/entries/{own[0]}", token), 404, "not_found")
 
 
 def test_the_database_keeps_others_out_where_the_code_does_not(edge: Edge, line: str) -> None:

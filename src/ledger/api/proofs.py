@@ -27,6 +27,7 @@ from ledger.domain.errors import Forbidden, Invalid, NotFound
 from ledger.sealing.leaf import leaf_of
 from ledger.sealing.tiles import WIDTH, root_of, tiles_of
 from ledger.sealing.tree import Stretch, consistency, hash_leaf, inclusion
+from projections.published import PUBLISHED
 
 router = APIRouter(prefix="/v1/log", tags=["proof"], route_class=LeanRoute)
 
@@ -38,22 +39,24 @@ _BYTES = b"application/octet-stream"
 
 # How far the log is sealed, the latest checkpoint and the key.
 _SEALED = """
-SELECT COALESCE(c.position, 0), COALESCE(c.size, 0), c.note, s.vkey
+SELECT COALESCE(c.position, 0) AS position, COALESCE(c.size, 0), c.note, s.vkey
 FROM ledger.signer AS s LEFT JOIN LATERAL (
     SELECT position, size, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1
 ) AS c ON true
 """
 
-# The same, a stored event where the credential sees it, and how many leaves are before its own.
+# The same, a stored event where the credential's tenant has it, and how many leaves are before its
+# own: of what is sealed only, since behind that there may be any number to count.
 _ENTRY = f"""
 SELECT c.*, e.stream, e.version, e.topic, e.state, t.number * {WIDTH} + (
     SELECT count(*) FROM ledger.ledger_events AS l
     WHERE l.notification_id >= t.first_position AND l.notification_id < %(at)s::bigint
-)
+) AS leaf_index
 FROM ({_SEALED}) AS c
 LEFT JOIN LATERAL ledger.stored_event(%(at)s::bigint) AS e ON true
 LEFT JOIN LATERAL (
-    SELECT number, first_position FROM ledger.tile WHERE first_position <= %(at)s::bigint
+    SELECT number, first_position FROM ledger.tile
+    WHERE first_position <= %(at)s::bigint AND c.position >= %(at)s::bigint
     ORDER BY first_position DESC LIMIT 1
 ) AS t ON true
 """
@@ -65,6 +68,9 @@ JOIN unnest(%(levels)s::smallint[], %(numbers)s::bigint[]) AS asked (level, numb
 """
 
 _NOT_SEALED = "Not sealed yet."
+
+_IN_HISTORIES = frozenset(event.TOPIC.partition("/")[0] for event in PUBLISHED)
+"""The names of events that histories and feeds tell of, in whatever shape they were stored."""
 
 Size = Annotated[int, Field(ge=0, le=_LARGEST), BeforeValidator(digits)]
 Position = Annotated[int, Field(ge=1, le=_LARGEST), BeforeValidator(digits)]
@@ -267,11 +273,17 @@ async def _entry(
         raise Forbidden("This needs the permission read or audit:read.")
     row = await _read(request, principal, _ENTRY, {"at": position}, min_position)
     sealed_until, size, _note, _vkey, stream, version, topic, state, index = row
-    if stream is None:
+    if stream is None or not _tells_of(principal, topic):
         raise read_at([row], NotFound("No such position."))
     if position > sealed_until:
         raise Behind(_NOT_SEALED)
     return sealed_until, size, index, leaf_of(stream, version, topic, bytes(state), position)
+
+
+def _tells_of(principal: Principal, topic: str) -> bool:
+    """Whether a credential may hear of such events: of some only the audit log tells."""
+    is_auditor = principal.is_admin or "audit:read" in principal.permissions
+    return is_auditor or topic.partition("/")[0] in _IN_HISTORIES
 
 
 async def _roots(request: Request, principal: Principal, stretches: Iterable[Stretch]) -> list[str]:
