@@ -1,5 +1,6 @@
 """The tree is RFC 6962's: its roots and proofs by definition, by vectors, and to an outsider."""
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -117,6 +118,13 @@ def test_an_outsider_finds_each_leaf_where_it_is_and_nowhere_else(data: st.DataO
         changed = [*hashes[:spoilt], EMPTY, *hashes[spoilt + 1 :]]
         assert found(LEAVES[index], index, size, changed) != root
         assert found(LEAVES[index], index ^ 1, size, hashes) != root
+
+
+def test_an_outsider_takes_no_place_beyond_the_tree() -> None:
+    for index, size in itertools.combinations(range(9), 2):
+        hashes, root = roots(inclusion(index, size)), root_of((0, size), TILES)
+        claimed = (verifier.root_with(LEAVES[index], at, size, hashes) for at in range(-8, 24))
+        assert list(claimed).count(root) == 1
 
 
 @given(st.data())
