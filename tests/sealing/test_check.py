@@ -154,8 +154,10 @@ FLIPPED = "hashes = set_byte(hashes, 5, get_byte(hashes, 5) # 1)"
             ],
         ),
         (
-            "DELETE FROM ledger.tile WHERE (level, number) = (0, 1)",
+            "DELETE FROM ledger.tile WHERE (level, number) = (0, 1);"
+            "UPDATE ledger.ledger_events SET state = '' WHERE notification_id = 10",
             [
+                "position 10: not the event that was sealed",
                 "the tile of leaf 256 is missing",
                 "tile 0 of level 1: not what the leaves make",
                 *(f"checkpoint {size} is of {size} events, and 256 are" for size in (501, 601)),

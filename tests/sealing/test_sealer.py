@@ -122,6 +122,17 @@ def test_of_many_sealers_at_once_each_event_is_sealed_by_one(ledger: Ledger, fol
     assert (found.events, found.unsealed, faults) == (801, 0, [])
 
 
+def test_what_was_signed_is_on_the_disk_whatever_the_server_would_have(
+    ledger: Ledger, folder: Path
+) -> None:
+    assert ledger.rows("SHOW synchronous_commit") == [{"synchronous_commit": "off"}]
+    ledger.line()
+    sealer = sealer_of(ledger.conninfo, folder)
+    assert sealer.run_once() == 1
+    assert sealer._connect().execute("SHOW synchronous_commit").fetchone() == ("on",)
+    sealer._disconnect()
+
+
 @pytest.fixture
 def ahead(full: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     """The file has the checkpoint of one event more: the sealer died before its commit."""
