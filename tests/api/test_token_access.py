@@ -23,7 +23,9 @@ from tests.support.streaming import Listener, listening
 
 OTHER_ORGANIZATION, OTHER_WORKSPACE = "ORG-26-000002", "WS-26-000002"
 REASON = {"json": {"reason": "because"}}
-EVERYTHING = ["read", "write", "service_lines:manage", "webhooks:manage", "audit:read"]
+EVERYTHING = [
+    "read", "write", "service_lines:manage", "webhooks:manage", "audit:read", "runs:erase",
+]  # fmt: skip
 
 _names = itertools.count(1)
 
