@@ -165,8 +165,14 @@ FLIPPED = "hashes = set_byte(hashes, 5, get_byte(hashes, 5) # 1)"
             ],
         ),
         (
-            "DELETE FROM ledger.tile WHERE (level, number) = (0, 2)",
-            ["the tile of leaf 512 is missing", "checkpoint 601 is of", "the checkpoint in "],
+            "DELETE FROM ledger.tile WHERE (level, number) = (0, 2);"
+            "UPDATE ledger.ledger_events SET state = '' WHERE notification_id = 300",
+            [
+                "position 300: not the event that was sealed",
+                "the tile of leaf 512 is missing",
+                "checkpoint 601 is of",
+                "the checkpoint in ",
+            ],
         ),
         (
             "UPDATE ledger.tile SET first_position = first_position + 5 WHERE number = 1",
@@ -186,7 +192,7 @@ FLIPPED = "hashes = set_byte(hashes, 5, get_byte(hashes, 5) # 1)"
         ),
         ("TRUNCATE ledger.checkpoint", ["601 are sealed, and the last checkpoint is of 0"]),
         (
-            "UPDATE ledger.ledger_events SET state = repeat('[', 200000)::bytea"
+            "UPDATE ledger.ledger_events SET state = ('{\"x\":' || repeat('[', 200000))::bytea"
             " WHERE notification_id = 300",
             ["position 300: not the event that was sealed"],
         ),
