@@ -24,6 +24,7 @@ from ledger.api.reading import digits, read_at, services_of
 from ledger.api.replies import Reply
 from ledger.application.principal import Principal
 from ledger.domain.errors import Forbidden, Invalid, NotFound
+from ledger.sealing import shelf
 from ledger.sealing.leaf import leaf_of
 from ledger.sealing.tiles import WIDTH, root_of, tiles_of
 from ledger.sealing.tree import Stretch, consistency, hash_leaf, inclusion
@@ -59,12 +60,6 @@ LEFT JOIN LATERAL (
     WHERE first_position <= %(at)s::bigint AND c.position >= %(at)s::bigint
     ORDER BY first_position DESC LIMIT 1
 ) AS t ON true
-"""
-
-_TILES = """
-SELECT level, number, hashes FROM ledger.tile
-JOIN unnest(%(levels)s::smallint[], %(numbers)s::bigint[]) AS asked (level, number)
-    USING (level, number)
 """
 
 _NOT_SEALED = "Not sealed yet."
@@ -291,7 +286,7 @@ async def _roots(request: Request, principal: Principal, stretches: Iterable[Str
     stretches = list(stretches)
     wanted = tiles_of(stretches)
     asked = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}
-    rows = await services_of(request).door.fetch(principal, _TILES, asked)
+    rows = await services_of(request).door.fetch(principal, shelf.TILES, asked)
     tiles = {(level, number): bytes(hashes) for level, number, hashes in rows}
     return [_base64(root_of(stretch, tiles)) for stretch in stretches]
 

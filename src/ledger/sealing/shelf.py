@@ -20,7 +20,8 @@ _SIGNER = "SELECT vkey, secret FROM ledger.signer"
 
 _LATEST = "SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1"
 
-_TILES = """
+# Those of these tiles that there are.
+TILES = """
 SELECT level, number, hashes FROM ledger.tile
 JOIN unnest(%(levels)s::smallint[], %(numbers)s::bigint[]) AS asked (level, number)
     USING (level, number)
@@ -90,7 +91,7 @@ def latest(connection: Connection) -> Sealed:
 def tiles(connection: Connection, wanted: Collection[Tile]) -> dict[Tile, bytes]:
     """Those of some tiles that there are."""
     asked = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}
-    found = connection.execute(_TILES, asked, binary=True)
+    found = connection.execute(TILES, asked, binary=True)
     return {(level, number): hashes for level, number, hashes in found}
 
 
