@@ -8,9 +8,9 @@ PYTHON ?= $(shell for p in python3.13 python3 /usr/bin/python3 python3.12 python
 BIN := .venv/bin
 READY := .venv/ready
 BROWSER_READY := .venv/browser-ready
-# Three at a time, since they wait for half of their time, each with a PostgreSQL of its own; a file's
+# Four at a time, since they wait for some of their time, each with a PostgreSQL of its own; a file's
 # tests stay together. Browsers are busier.
-BESIDE := -n 3 --dist loadfile
+BESIDE := -n 4 --dist loadfile
 BROWSERS := -n 2 --dist loadfile
 
 .PHONY: help setup run test check browser bench bench-short bench-big crash clean

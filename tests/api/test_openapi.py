@@ -352,7 +352,7 @@ def test_the_service_does_what_its_document_says(
     checks = CHECKS.get_by_names(names)
 
     @settings(
-        max_examples=20,
+        max_examples=12,
         derandomize=True,
         deadline=None,
         database=None,

@@ -1,14 +1,21 @@
 """A ledger of its own for each test, to be sealed and spoilt."""
 
+import itertools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ledger.settings import Settings
+from ledger.store.embedded import EmbeddedPostgres
+from tests.conftest import MASTER_KEY, Databases
+from tests.support.embedded import query
 from tests.support.facts import fact
 from tests.support.ledger import Ledger, working
 from tests.support.sealing import seal
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture
@@ -23,14 +30,32 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "sealed"
 
 
-@pytest.fixture
-def full(ledger: Ledger, folder: Path) -> Ledger:
+@pytest.fixture(scope="session")
+def sealed_once(
+    server: EmbeddedPostgres, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
     """A line with 601 events, sealed in three parts: three tiles of leaves and one above."""
-    line = ledger.line("capacity")
-    for count in (200, 300, 100):
-        report(ledger, line, count)
-        assert seal(ledger.conninfo, folder) > 0
-    return ledger
+    name, folder = databases.take(), tmp_path_factory.mktemp("once") / "sealed"
+    settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
+    with working(server.url.replace("/ledger?", f"/{name}?"), settings) as ledger:
+        line = ledger.line("capacity")
+        for count in (200, 300, 100):
+            report(ledger, line, count)
+            assert seal(ledger.conninfo, folder) > 0
+    return name, folder
+
+
+@pytest.fixture
+def full(
+    server: EmbeddedPostgres, sealed_once: tuple[str, Path], settings: Settings, folder: Path
+) -> Iterator[Ledger]:
+    """A copy of that."""
+    name, kept = f"full_{next(_numbers)}", sealed_once[1]
+    shutil.copytree(kept, folder)
+    query(server.url, f"CREATE DATABASE {name} TEMPLATE {sealed_once[0]} STRATEGY FILE_COPY")
+    with working(server.url.replace("/ledger?", f"/{name}?"), settings) as ledger:
+        yield ledger
+    query(server.url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def report(ledger: Ledger, line: str, count: int) -> None:
