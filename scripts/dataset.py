@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,10 @@ class DataSet:
         return Asker(self.population, answer["data"][0]["id"])
 
     @property
+    def _settings(self) -> Settings:
+        return Settings(data_dir=self.data_dir, database_url=None)
+
+    @property
     def _marker(self) -> Path:
         return self.data_dir / "bench.json"
 
@@ -124,24 +129,30 @@ class DataSet:
         for folder in (place.base, self.data_dir):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _generate(self) -> None:
-        """The log and what is kept beside it, and a key."""
-        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        settings = Settings(data_dir=self.data_dir, database_url=None)
+    @contextmanager
+    def _running(self) -> Iterator[str]:
+        """Its database, which waits for no disk until the end; the address."""
         postgres = EmbeddedPostgres(self.data_dir, purpose="bench-data", settings=_CARELESS)
         postgres.start()
         try:
-            prepare_database(settings, postgres.url)
-            book = Chronicle(open_vault(settings), self.events, _SEED)
+            yield postgres.url
+        finally:
+            postgres.stop()
+        os.sync()
+
+    def _generate(self) -> None:
+        """The log and what is kept beside it, and a key."""
+        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        with self._running() as url:
+            prepare_database(self._settings, url)
+            book = Chronicle(open_vault(self._settings), self.events, _SEED)
             began = time.perf_counter()
             calm_collector()
-            load(postgres.url, TABLES, self._parts(book))
-            move_sequence(postgres.url, book.position)
+            load(url, TABLES, self._parts(book))
+            move_sequence(url, book.position)
             taken = time.perf_counter() - began
             _say(f"{book.position:,} events in {taken:.1f} s, {book.position / taken:,.0f}/s")
             self._create_key()
-        finally:
-            postgres.stop()
 
     def _parts(self, book: Chronicle) -> Iterator[dict[str, list[str]]]:
         began = told = time.perf_counter()
@@ -154,39 +165,24 @@ class DataSet:
 
     def _build_views(self) -> None:
         """The views, by the command that everybody has, and the planner's statistics."""
-        postgres = EmbeddedPostgres(self.data_dir, purpose="bench-data", settings=_CARELESS)
-        postgres.start()
-        try:
+        with self._running() as url:
             began = time.perf_counter()
             self._command("projections", "rebuild")
             _say(f"views built in {time.perf_counter() - began:.1f} s")
             began = time.perf_counter()
-            with psycopg.connect(postgres.url, autocommit=True) as connection:
-                connection.execute("VACUUM (ANALYZE)")
-                connection.execute("CHECKPOINT")
+            _vacuum(url)
             _say(f"vacuumed in {time.perf_counter() - began:.1f} s")
-        finally:
-            postgres.stop()
-        os.sync()
 
     def _seal(self) -> None:
         """The sealed log, by the loop that every service runs."""
-        settings = Settings(data_dir=self.data_dir, database_url=None)
-        postgres = EmbeddedPostgres(self.data_dir, purpose="bench-data", settings=_CARELESS)
-        postgres.start()
-        try:
-            sealer = create_sealer(settings, prepare_database(settings, postgres.url))
+        with self._running() as url:
+            sealer = create_sealer(self._settings, prepare_database(self._settings, url))
             began = time.perf_counter()
             sealed = 0
             while count := sealer.run_once():
                 sealed += count
             _say(f"{sealed:,} events sealed in {time.perf_counter() - began:.1f} s")
-            with psycopg.connect(postgres.url, autocommit=True) as connection:
-                connection.execute("VACUUM (ANALYZE) ledger.tile, ledger.checkpoint")
-                connection.execute("CHECKPOINT")
-        finally:
-            postgres.stop()
-        os.sync()
+            _vacuum(url, "ledger.tile, ledger.checkpoint")
 
     def _create_key(self) -> None:
         create = ["keys", "create", "--organization", ORGANIZATION, "--name", "bench"]
@@ -202,6 +198,13 @@ class DataSet:
         if arguments[0] == "projections":
             _say(said.rstrip())
         return said
+
+
+def _vacuum(url: str, tables: str = "") -> None:
+    """The planner's statistics, of all tables or some, and everything on the disk."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"VACUUM (ANALYZE) {tables}".encode())
+        connection.execute("CHECKPOINT")
 
 
 def _log_version() -> list[Any]:
