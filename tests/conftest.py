@@ -18,6 +18,7 @@ import pytest
 from ledger.bootstrap.database import prepare_database
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
+from tests.support.databases import TEMPLATE, copied, copy, drop, execute, named
 from tests.support.edge import Edge, edge_of
 from tests.support.embedded import folder_in_tmp, memory, remove_databases_elsewhere
 
@@ -51,9 +52,8 @@ def server() -> Iterator[EmbeddedPostgres]:
         postgres = EmbeddedPostgres(folder / "data", purpose="tests", settings=quick)
         postgres.start()
         try:
-            _execute(postgres.url, "CREATE DATABASE ledger_template")
-            template = _named(postgres.url, "ledger_template")
-            prepare_database(Settings(master_key=MASTER_KEY), template)
+            execute(postgres.url, f"CREATE DATABASE {TEMPLATE}")
+            prepare_database(Settings(master_key=MASTER_KEY), named(postgres.url, TEMPLATE))
             yield postgres
         finally:
             postgres.stop()
@@ -86,9 +86,8 @@ class Databases:
     def _make(self) -> None:
         while not self._stopping.is_set():
             name = f"ledger_{next(_numbers)}"
-            statement = f"CREATE DATABASE {name} TEMPLATE ledger_template STRATEGY FILE_COPY"
             try:
-                _execute(self._url, statement)
+                copy(self._url, name)
             except psycopg.Error as error:
                 self._ready.put(error)
                 return
@@ -107,8 +106,8 @@ def databases(server: EmbeddedPostgres) -> Iterator[Databases]:
 def conninfo(server: EmbeddedPostgres, databases: Databases) -> Iterator[str]:
     """A fresh, migrated database."""
     name = databases.take()
-    yield _named(server.url, name)
-    _execute(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+    yield named(server.url, name)
+    drop(server.url, name)
 
 
 @pytest.fixture(scope="module")
@@ -116,25 +115,11 @@ def edge(server: EmbeddedPostgres, request: pytest.FixtureRequest) -> Iterator[E
     """A running service with a database of its own, for the tests of one module."""
     name = "edge_" + request.module.__name__.rsplit(".", 1)[-1]
     settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
-    _execute(server.url, f"CREATE DATABASE {name} TEMPLATE ledger_template STRATEGY FILE_COPY")
-    try:
-        with edge_of(settings, _named(server.url, name)) as edge:
-            yield edge
-    finally:
-        _execute(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+    with copied(server.url, name) as conninfo, edge_of(settings, conninfo) as edge:
+        yield edge
 
 
 @pytest.fixture
 def settings() -> Settings:
     """Settings that touch no file."""
     return Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
-
-
-def _named(url: str, database: str) -> str:
-    return url.replace("/ledger?", f"/{database}?")
-
-
-def _execute(url: str, statement: str) -> None:
-    # A test may have set PGOPTIONS for itself while the next databases are made.
-    with psycopg.connect(url, autocommit=True, options="-c statement_timeout=0") as connection:
-        connection.execute(statement.encode())

@@ -11,7 +11,7 @@ import pytest
 from ledger.domain.values import format_instant
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
-from tests.conftest import _execute, _named
+from tests.support.databases import copied
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import LINE, activation, fact
 from tests.support.service import Clock
@@ -100,11 +100,10 @@ def moments(world: World, count: int) -> list[tuple[datetime, int]]:
 def test_an_instant_is_answered_as_by_a_ledger_whose_log_and_clock_end_there(
     server: EmbeddedPostgres, conninfo: str, settings: Settings, seed: int
 ) -> None:
-    copy = f"prefix_{seed}"
-    _execute(server.url, f"CREATE DATABASE {copy} TEMPLATE ledger_template STRATEGY FILE_COPY")
     with (
+        copied(server.url, f"prefix_{seed}") as copy,
         edge_of(settings, conninfo, Clock(BEGIN)) as edge,
-        prefix_of(conninfo, _named(server.url, copy), settings) as prefix,
+        prefix_of(conninfo, copy, settings) as prefix,
     ):
         world = World(edge, seed, erases=True)
         for _ in range(40):

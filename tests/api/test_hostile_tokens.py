@@ -271,4 +271,4 @@ def test_nobody_is_asked_for_keys_but_the_provider(edge: Edge, provider: Provide
     elsewhere = f"{provider.url}-of-mine"
     for header in ({"jku": elsewhere}, {"x5u": elsewhere}, {"jku": elsewhere, "kid": "mine"}):
         assert_problem(edge.get("/v1/execution", headed("rsa-2", **header)), 401, "unauthorized")
-    assert {request.path for request in provider.asked} == {"/keys"}
+    assert {request.path for request in provider.requests} == {"/keys"}

@@ -101,7 +101,7 @@ def test_keys_are_fetched_at_the_start_and_the_loop_goes_on_after_a_failure(
         keys.start()
         for answer in (None, Answer(500), Answer(action="drop"), None):
             provider.fail(answer)
-            await asyncio.to_thread(provider.receiver.await_count, len(provider.asked) + 2)
+            await asyncio.to_thread(provider.await_count, len(provider.requests) + 2)
 
     play(provider, go_on)
 
@@ -117,10 +117,10 @@ def test_a_thousand_unknown_names_cause_one_fetch_in_a_while(provider: Provider)
         for fetches in (2, 3, 4):
             found = await asyncio.gather(*(finds(keys, f"mine-{n}") for n in range(1000)))
             assert not any(map(any, found))
-            assert len(provider.asked) == fetches
+            assert len(provider.requests) == fetches
             clock.now += RETRY_SECONDS - 0.01
             assert await finds(keys, "mine") == [False]
-            assert len(provider.asked) == fetches
+            assert len(provider.requests) == fetches
             clock.now += 0.02
 
     play(provider, stampede, clock)
@@ -131,9 +131,9 @@ def test_all_who_come_before_the_first_answer_wait_for_it(provider: Provider) ->
         keys.start()
         found = await asyncio.gather(*(finds(keys, "ed-1") for _ in range(100)))
         assert all(map(all, found))
-        assert len(provider.asked) == 1
+        assert len(provider.requests) == 1
         await asyncio.gather(*(keys.refresh() for _ in range(100)))
-        assert len(provider.asked) == 2
+        assert len(provider.requests) == 2
 
     play(provider, begin)
 
@@ -198,7 +198,7 @@ def test_while_the_provider_is_away_its_keys_go_on_for_a_stated_time(
         "WARNING",
         "INFO",
     ]
-    assert {request.path for request in provider.asked} == {"/keys"}
+    assert {request.path for request in provider.requests} == {"/keys"}
 
 
 def test_before_the_first_answer_nothing_can_be_told(provider: Provider) -> None:
@@ -208,7 +208,7 @@ def test_before_the_first_answer_nothing_can_be_told(provider: Provider) -> None
         for _ in range(3):
             with pytest.raises(Unavailable):
                 await keys.find("ed-1", "EdDSA")
-        assert len(provider.asked) == 1
+        assert len(provider.requests) == 1
 
     play(provider, ask)
 

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from ledger.store.embedded import EmbeddedPostgres
-from tests.conftest import _execute
+from tests.support.databases import execute
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 from tests.support.views import until
@@ -126,7 +126,7 @@ def test_who_reads_waits_though_for_a_while_nobody_can_listen_to_them(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     allow = "ALTER DATABASE edge_test_taken_back ALLOW_CONNECTIONS"
-    _execute(server.url, f"{allow} false")
+    execute(server.url, f"{allow} false")
     try:
         views.crash()
         until(lambda: caplog.text.count("cannot follow the views") > 2, "it to be tried again")
@@ -134,7 +134,7 @@ def test_who_reads_waits_though_for_a_while_nobody_can_listen_to_them(
             views.return_once_awaited()
             assert answer.result(10).headers["ledger-position"] == str(views.position)
     finally:
-        _execute(server.url, f"{allow} true")
+        execute(server.url, f"{allow} true")
 
 
 def test_one_that_has_stopped_is_not_waited_for(views: Views) -> None:

@@ -247,7 +247,7 @@ def test_what_cannot_be_a_token_causes_no_fetch() -> None:
             assert await verifier.verify(token) is None
         for token in ("", "a.b.c", "..", provider.token("ed-1") + "=", "x" * 9000):
             assert await verifier.verify(token) is None
-        assert provider.asked == []
+        assert provider.requests == []
         assert await verifier.verify(provider.token("ed-1")) is not None
 
     with Provider("ed-1") as provider:
@@ -306,4 +306,4 @@ def test_while_no_key_can_be_had_a_token_is_a_503_and_a_key_works(
 def test_without_a_provider_no_token_passes(conninfo: str, settings: Settings) -> None:
     with Provider("ed-1") as provider, edge_of(settings, conninfo) as edge:
         assert_problem(edge.get("/v1/execution", provider.token("ed-1")), 401, "unauthorized")
-        assert provider.asked == []
+        assert provider.requests == []

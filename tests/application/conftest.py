@@ -3,12 +3,12 @@
 import itertools
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 from tests.conftest import MASTER_KEY
+from tests.support.databases import copied
 from tests.support.ledger import Ledger, working
 
 _numbers = itertools.count(1)
@@ -18,10 +18,8 @@ _numbers = itertools.count(1)
 def ledger(server: EmbeddedPostgres) -> Iterator[Ledger]:
     """Shared by a module: move its clock forward only."""
     name = f"ledger_application_{next(_numbers)}"
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE ledger_template".encode())
     settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
-    with working(server.url.replace("/ledger?", f"/{name}?"), settings) as shared:
+    with copied(server.url, name) as conninfo, working(conninfo, settings) as shared:
         yield shared
 
 

@@ -10,7 +10,7 @@ import pytest
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 from tests.conftest import MASTER_KEY, Databases
-from tests.support.embedded import query
+from tests.support.databases import copied, named
 from tests.support.facts import fact
 from tests.support.ledger import Ledger, working
 from tests.support.sealing import seal
@@ -37,7 +37,7 @@ def sealed_once(
     """A line with 601 events, sealed in three parts: three tiles of leaves and one above."""
     name, folder = databases.take(), tmp_path_factory.mktemp("once") / "sealed"
     settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
-    with working(server.url.replace("/ledger?", f"/{name}?"), settings) as ledger:
+    with working(named(server.url, name), settings) as ledger:
         line = ledger.line("capacity")
         for count in (200, 300, 100):
             report(ledger, line, count)
@@ -52,10 +52,11 @@ def full(
     """A copy of that."""
     name, kept = f"full_{next(_numbers)}", sealed_once[1]
     shutil.copytree(kept, folder)
-    query(server.url, f"CREATE DATABASE {name} TEMPLATE {sealed_once[0]} STRATEGY FILE_COPY")
-    with working(server.url.replace("/ledger?", f"/{name}?"), settings) as ledger:
+    with (
+        copied(server.url, name, sealed_once[0]) as conninfo,
+        working(conninfo, settings) as ledger,
+    ):
         yield ledger
-    query(server.url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def report(ledger: Ledger, line: str, count: int) -> None:

@@ -10,16 +10,16 @@ from ledger.bootstrap.database import prepare_database
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 from ledger.store.migrate import SchemaError, _files, migrate
-from tests.conftest import _execute, _named
+from tests.support.databases import drop, execute, named
 from tests.support.edge import edge_of
 
 
 @pytest.fixture
 def empty(server: EmbeddedPostgres) -> Iterator[str]:
     """A database that nothing was ever applied to."""
-    _execute(server.url, "CREATE DATABASE ledger_empty TEMPLATE template0")
-    yield _named(server.url, "ledger_empty")
-    _execute(server.url, "DROP DATABASE ledger_empty WITH (FORCE)")
+    execute(server.url, "CREATE DATABASE ledger_empty TEMPLATE template0")
+    yield named(server.url, "ledger_empty")
+    drop(server.url, "ledger_empty")
 
 
 def test_of_processes_that_start_together_one_applies_each(empty: str) -> None:

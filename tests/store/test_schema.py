@@ -8,7 +8,8 @@ import pytest
 from psycopg import errors
 
 from ledger.store.embedded import EmbeddedPostgres
-from tests.conftest import Databases, _execute, _named
+from tests.conftest import Databases
+from tests.support.databases import drop, named
 
 Connection = psycopg.Connection[Any]
 
@@ -32,9 +33,9 @@ KEY = {
 @pytest.fixture(scope="module")
 def connected(server: EmbeddedPostgres, databases: Databases) -> Iterator[Connection]:
     name = databases.take()
-    with psycopg.connect(_named(server.url, name), autocommit=True) as connection:
+    with psycopg.connect(named(server.url, name), autocommit=True) as connection:
         yield connection
-    _execute(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+    drop(server.url, name)
 
 
 @pytest.fixture

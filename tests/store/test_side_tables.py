@@ -8,7 +8,8 @@ import pytest
 from psycopg import errors
 
 from ledger.store.embedded import EmbeddedPostgres
-from tests.conftest import Databases, _execute, _named
+from tests.conftest import Databases
+from tests.support.databases import drop, named
 
 OUTCOME = {
     "credential": "KEY-26-000001", "path": "/v1/x", "key": "k", "fingerprint": b"f",
@@ -20,9 +21,9 @@ OMITTED = {"credential": "KEY-26-000001", "since": "2026-04-15T12:00:00Z", "coun
 @pytest.fixture(scope="module")
 def connected(server: EmbeddedPostgres, databases: Databases) -> Iterator[psycopg.Connection[Any]]:
     name = databases.take()
-    with psycopg.connect(_named(server.url, name), autocommit=True) as connection:
+    with psycopg.connect(named(server.url, name), autocommit=True) as connection:
         yield connection
-    _execute(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+    drop(server.url, name)
 
 
 @pytest.fixture

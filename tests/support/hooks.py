@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
-import psycopg
 
 from ledger.bootstrap.dispatching import Dispatching
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 from tests.conftest import MASTER_KEY
+from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import ORGANIZATION, WORKSPACE
 
@@ -82,20 +82,14 @@ def hooked(server: EmbeddedPostgres, name: str) -> Iterator[Hooks]:
         webhook_allow_private=True,
         webhook_retry_seconds="0.02,0.02",
     )
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE ledger_template".encode())
+    with copied(server.url, name) as conninfo, edge_of(settings, conninfo) as edge:
+        # On the service's own clock, which stands: what is due is due at once.
+        dispatching = Dispatching(settings, conninfo, edge.clock)
+        dispatching.start()
         try:
-            conninfo = server.url.replace("/ledger?", f"/{name}?")
-            with edge_of(settings, conninfo) as edge:
-                # On the service's own clock, which stands: what is due is due at once.
-                dispatching = Dispatching(settings, conninfo, edge.clock)
-                dispatching.start()
-                try:
-                    yield Hooks(edge)
-                finally:
-                    dispatching.stop()
+            yield Hooks(edge)
         finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+            dispatching.stop()
 
 
 def every_route(endpoint_id: str) -> list[tuple[str, str, Any]]:

@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Literal
 from ledger.api.lane import PLANNED_BY_VALUES, PLANNED_ONCE
 from ledger.application.writer import Writer
 from ledger.store.embedded import EmbeddedPostgres
-from tests.conftest import _execute, _named
+from tests.support.databases import copied
 from tests.support.racers import fast_idling
 from tests.support.views import projecting
 
@@ -30,18 +30,16 @@ def worked(
     server: EmbeddedPostgres, name: str, work: Callable[[Writer], T], *, by_values: bool = False
 ) -> Iterator[tuple[psycopg.Connection[Any], T]]:
     """A database of its own after some work, as the edge's reads see it; and what the work gave."""
-    _execute(server.url, f"CREATE DATABASE {name} TEMPLATE ledger_template STRATEGY FILE_COPY")
-    conninfo = _named(server.url, name)
-    with fast_idling(conninfo, idle_after=timedelta(days=1)) as writer:
-        given = work(writer)
-    with projecting(conninfo) as projector:
-        projector.catch_up()
-    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
-        connection.execute("VACUUM ANALYZE")
-        connection.execute("SET ROLE ledger_api")
-        plan_for(connection, by_values=by_values)
-        yield connection, given
-    _execute(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+    with copied(server.url, name) as conninfo:
+        with fast_idling(conninfo, idle_after=timedelta(days=1)) as writer:
+            given = work(writer)
+        with projecting(conninfo) as projector:
+            projector.catch_up()
+        with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+            connection.execute("VACUUM ANALYZE")
+            connection.execute("SET ROLE ledger_api")
+            plan_for(connection, by_values=by_values)
+            yield connection, given
 
 
 def plan_for(connection: psycopg.Connection[Any], *, by_values: bool) -> None:

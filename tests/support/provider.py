@@ -9,11 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jwt
-import psycopg
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import get_default_algorithms
@@ -21,6 +19,7 @@ from jwt.algorithms import get_default_algorithms
 from ledger.settings import Settings
 from ledger.store.embedded import EmbeddedPostgres
 from tests.conftest import MASTER_KEY
+from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import ORGANIZATION
 from tests.support.receiver import Answer, Receiver, Request
@@ -100,34 +99,16 @@ def with_hmac(payload: Any, header: dict[str, Any], secret: bytes) -> str:
     return f"{text}.{encoded(hmac.new(secret, text.encode(), hashlib.sha256).digest())}"
 
 
-class Provider:
+class Provider(Receiver):
     """Serves the keys that are published, until it is told to answer something else."""
 
     def __init__(self, *names: str) -> None:
+        super().__init__(self._answer)
         self.keys = [jwk(name) for name in names]
-        self.instead: Callable[[Request], Answer] | None = None
-        self.receiver = Receiver(self._answer)
-
-    def __enter__(self) -> Self:
-        self.receiver.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.receiver.__exit__(kind, error, trace)
 
     @property
     def url(self) -> str:
-        return f"{self.receiver.url}/keys"
-
-    @property
-    def asked(self) -> list[Request]:
-        """What was asked of it so far."""
-        return self.receiver.requests
+        return f"{super().url}/keys"
 
     def publish(self, *names: str) -> None:
         """From now on these are its keys."""
@@ -135,11 +116,9 @@ class Provider:
 
     def fail(self, answer: Answer | None) -> None:
         """Answer this from now on; None: the keys again."""
-        self.instead = None if answer is None else lambda _: answer
+        self.script = self._answer if answer is None else lambda _: answer
 
     def _answer(self, request: Request) -> Answer:
-        if self.instead is not None:
-            return self.instead(request)
         return Answer(body=json.dumps({"keys": self.keys}).encode())
 
     def token(self, key: str = "rsa-1", header: dict[str, Any] | None = None, **more: Any) -> str:
@@ -161,11 +140,8 @@ def trusting(server: EmbeddedPostgres, name: str, provider: Provider) -> Iterato
     Its clock begins at the present: tokens are made and checked by the time that it is.
     """
     settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600, **provider.settings)
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE ledger_template".encode())
-        try:
-            conninfo = server.url.replace("/ledger?", f"/{name}?")
-            with edge_of(settings, conninfo, Clock(datetime.now(UTC))) as edge:
-                yield edge
-        finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+    with (
+        copied(server.url, name) as conninfo,
+        edge_of(settings, conninfo, Clock(datetime.now(UTC))) as edge,
+    ):
+        yield edge
