@@ -1,0 +1,218 @@
+"""Connections that send many requests at once, and what is left of them."""
+
+import contextlib
+import gc
+import re
+import select
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+from weakref import WeakSet
+
+import pytest
+
+from ledger.api.connection import MOST_WAITING, Connection
+from tests.support.edge import Edge
+from tests.support.streaming import STREAM, Address, listening
+from tests.support.views import until
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+LAST = HEALTH[:-2] + b"connection: close\r\n\r\n"
+
+ONE_READ = 256 * 1024
+"""Bytes that asyncio reads at once; uvloop reads fewer."""
+
+
+class Watched(Connection):
+    """One that is looked at while it serves."""
+
+    alive: ClassVar["WeakSet[Watched]"] = WeakSet()
+    most_waiting = most_held = 0
+    rest_seconds = 0.5
+    patience_seconds = 60.0
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)  # type: ignore[arg-type]
+        Watched.alive.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        Watched.most_held = max(Watched.most_held, len(self._held))
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        waiting = len(self.pipeline) + (not self.cycle.response_complete)
+        Watched.most_waiting = max(Watched.most_waiting, waiting)
+
+
+@pytest.fixture(scope="module")
+def watched(edge: Edge) -> Iterator[Address]:
+    with listening(edge, Watched) as address:
+        yield address
+
+
+@contextmanager
+def connected(address: Address) -> Iterator[socket.socket]:
+    with socket.create_connection(address, timeout=20) as client:
+        yield client
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Nothing is freed but what nobody refers to."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def rest(client: socket.socket) -> bytes:
+    parts = []
+    while part := client.recv(65_536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def statuses(told: bytes) -> list[bytes]:
+    return re.findall(rb"HTTP/1.1 (\d+)", told)
+
+
+def fill(client: socket.socket, part: bytes) -> None:
+    """Send until the service takes no more."""
+    client.settimeout(0.3)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            client.sendall(part)
+
+
+@pytest.mark.parametrize("number", [1, MOST_WAITING, MOST_WAITING + 1, 3 * MOST_WAITING, 1000])
+def test_all_requests_are_answered_in_order_and_few_wait(watched: Address, number: int) -> None:
+    asked = [b"GET /nowhere/%d HTTP/1.1\r\nhost: x\r\n\r\n" % n for n in range(number)]
+    Watched.most_waiting = 0
+    with connected(watched) as client:
+        client.sendall(b"".join(asked[::2]))
+        client.sendall(b"".join(asked[1::2]) + LAST)
+        told = rest(client)
+    assert statuses(told) == [b"404"] * number + [b"200"]
+    assert Watched.most_waiting <= MOST_WAITING
+
+
+def test_heads_that_end_between_two_reads_are_counted(watched: Address) -> None:
+    """The end of a head is four bytes; they may come one at a time."""
+    Watched.most_waiting = 0
+    with connected(watched) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream = HEALTH * 40 + LAST
+        for start in range(0, len(stream), 7):
+            client.sendall(stream[start : start + 7])
+        assert statuses(rest(client)) == [b"200"] * 41
+    assert Watched.most_waiting <= MOST_WAITING
+
+
+def test_a_body_behind_as_many_requests_as_may_wait_is_taken(edge: Edge, watched: Address) -> None:
+    key = edge.token("write").encode()
+    body = b" " * 300_000 + b"\r\n\r\n" * 1_000
+    posted = (
+        b"POST /v1/facts HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"authorization: Bearer " + key + b"\r\ncontent-length: %d\r\n\r\n" % len(body)
+    )
+    for before in (MOST_WAITING - 2, MOST_WAITING - 1, MOST_WAITING, 2 * MOST_WAITING + 3):
+        with connected(watched) as client:
+            client.sendall(HEALTH * before + posted + body + HEALTH * before + LAST)
+            expected = [b"200"] * before + [b"400"] + [b"200"] * (before + 1)
+            assert statuses(rest(client)) == expected
+
+
+def test_a_connection_that_reads_nothing_is_read_no_more(watched: Address) -> None:
+    Watched.most_waiting = Watched.most_held = 0
+    with connected(watched) as client, connected(watched) as other:
+        fill(client, HEALTH * 4096)
+        assert 1 < Watched.most_waiting <= MOST_WAITING
+        assert 0 < Watched.most_held <= ONE_READ
+        other.sendall(LAST)
+        assert statuses(rest(other)) == [b"200"]
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_all_is_let_go_when_it_closes(watched: Address, is_reset: bool) -> None:
+    """Requests and connection referred to each other, and the collector comes seldom."""
+    with uncollected():
+        with connected(watched) as client:
+            fill(client, HEALTH * 4096)
+            assert len(Watched.alive) == 1
+            if is_reset:
+                linger = b"\1\0\0\0\0\0\0\0"
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        until(lambda: not Watched.alive, "the end of the connection and of all that it held")
+
+
+def test_a_stream_ends_with_its_connection_whatever_came_behind_it(
+    edge: Edge, watched: Address
+) -> None:
+    """Only the last request that came was told that the connection was lost."""
+    key = edge.token("read").encode()
+    asked = b"GET " + STREAM.encode() + b" HTTP/1.1\r\nhost: x\r\nauthorization: Bearer "
+    streams = edge.service.app.state.services.streams
+    with connected(watched) as client:
+        client.sendall(asked + key + b"\r\n\r\n" + HEALTH)
+        until(lambda: streams._open, "the stream")
+
+    def is_over() -> bool:
+        edge.fresh()  # that the client has gone is noticed when something is sent to it
+        return not streams._open
+
+    until(is_over, "the end of the stream")
+
+
+def ended_while_trickling(client: socket.socket, most: int) -> bool:
+    """Whether the other side ended it before so many bytes were sent, one each 50 ms."""
+    try:
+        for _ in range(most):
+            client.sendall(b" ")
+            if select.select([client], [], [], 0.05)[0] and not client.recv(65_536):
+                return True
+    except ConnectionError:
+        return True
+    return False
+
+
+def posted(size: int) -> bytes:
+    return b"POST /v1/facts HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size
+
+
+def test_the_rest_of_a_body_that_was_answered_without_it_must_come(watched: Address) -> None:
+    with connected(watched) as client:
+        client.sendall(posted(1_000))
+        assert statuses(client.recv(65_536)) == [b"401"]
+        assert ended_while_trickling(client, 200)
+
+
+def test_a_rest_that_comes_fast_has_its_time(watched: Address) -> None:
+    """At more than 64 KiB a second, for longer than a slow one has."""
+    part, end = b" " * 16_384, time.monotonic() + 3 * Watched.rest_seconds
+    parts = 0
+    with connected(watched) as client:
+        client.sendall(posted(len(part) * 10_000))
+        assert statuses(client.recv(65_536)) == [b"401"]
+        while time.monotonic() < end:
+            client.sendall(part)
+            parts += 1
+            select.select([], [], [], 0.02)
+        client.sendall(part * (10_000 - parts) + LAST)
+        assert statuses(rest(client)) == [b"200"]
+
+
+def test_an_answer_before_the_whole_body_leaves_the_connection_as_it_was(watched: Address) -> None:
+    """Once the body has come, nothing is due any more."""
+    with connected(watched) as client, connected(watched) as other:
+        client.sendall(posted(5) + b"12")
+        assert statuses(client.recv(65_536)) == [b"401"]
+        client.sendall(b"345")
+        other.sendall(posted(5) + b"12")
+        assert statuses(rest(other)) == [b"401"], "as long another was waited for"
+        client.sendall(LAST)
+        assert statuses(rest(client)) == [b"200"]
