@@ -8,7 +8,7 @@ from ledger.settings import Settings
 
 
 def verify(settings: Settings, conninfo: str) -> int:
-    """Name everything that is not as it was sealed; 1 if anything is not."""
+    """Name everything that is not as it was sealed, or told otherwise by a column; 1 if any is."""
     with bars("Verifying", ["the sealed log"]) as shown:
         try:
             found = check(conninfo, witness_folder(settings), print, shown["the sealed log"])
@@ -17,6 +17,6 @@ def verify(settings: Settings, conninfo: str) -> int:
             return 1
     print(
         f"{found.events:,} events in {found.checkpoints:,} checkpoints,"
-        f" {found.faults:,} not as sealed; {found.unsealed:,} not sealed yet."
+        f" {found.faults:,} differences; {found.unsealed:,} not sealed yet."
     )
     return 1 if found.faults else 0

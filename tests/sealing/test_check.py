@@ -250,7 +250,7 @@ def test_the_command_says_what_it_found_and_ends_accordingly(
     seal(ledger.conninfo, witness_folder(settings))
     ledger.line()
     assert verify(settings, ledger.conninfo) == 0
-    sound = "1 events in 1 checkpoints, 0 not as sealed; 1 not sealed yet.\n"
+    sound = "1 events in 1 checkpoints, 0 differences; 1 not sealed yet.\n"
     assert capsys.readouterr().out == sound
     at = position_at(ledger, 0)
     vandalize(ledger.conninfo, "UPDATE ledger.ledger_events SET topic = 'execution.closed/1'")
@@ -258,7 +258,7 @@ def test_the_command_says_what_it_found_and_ends_accordingly(
     said = capsys.readouterr().out.splitlines()
     assert said == [
         f"position {at}: not the event that was sealed",
-        "1 events in 1 checkpoints, 1 not as sealed; 1 not sealed yet.",
+        "1 events in 1 checkpoints, 1 differences; 1 not sealed yet.",
     ]
     vandalize(ledger.conninfo, "UPDATE ledger.signer SET vkey = 'a+b+c'")
     assert verify(settings, ledger.conninfo) == 1

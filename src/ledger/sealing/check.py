@@ -1,23 +1,28 @@
 """The sealed log compared with the stored events: every leaf, every checkpoint (contract 1, 6).
 
 Each layer is compared with the one that it is made of: leaves with the events, tiles with the
-leaves, checkpoints with the tree, the last checkpoint outside with it too. It goes through the log
-once, in the order of positions, and holds a tile's worth of events at a time.
+leaves, checkpoints with the tree, the last checkpoint outside with it too. Each row's column
+``recorded_at``, by which the past is asked for, is compared with its stored event, also of events
+that are not sealed yet. The check goes through the log once, in the order of positions, and holds a
+tile's worth of events at a time.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from heapq import merge
 from itertools import chain, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import LiteralString, NamedTuple
 
+import msgspec
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
+from ledger.domain.values import format_instant
 from ledger.sealing import shelf
-from ledger.sealing.leaf import UnreadableEvent, leaf_of
+from ledger.sealing.leaf import UnreadableEvent, leaf_and_instant
 from ledger.sealing.note import BadNote, Checkpoint
 from ledger.sealing.tiles import HASH, WIDTH, GrowingTree, Tile
 from ledger.sealing.tree import hash_leaf
@@ -26,8 +31,12 @@ from ledger.sealing.witness import Witness
 Report = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
+# The column recorded_at as the JSON that leaves have: to the microsecond, the same text whatever the
+# session's zone and style of dates are, and for every value that the column can hold (infinity too,
+# which no datetime can be made of).
 _EVENTS = """
-SELECT originator_id, originator_version, topic, state, notification_id
+SELECT originator_id, originator_version, topic, state, notification_id,
+    coalesce(left(to_json(recorded_at AT TIME ZONE 'UTC')::text, -1) || 'Z"', 'null')
 FROM ledger.ledger_events ORDER BY notification_id
 """
 _LEAVES = """
@@ -37,6 +46,10 @@ FROM ledger.tile WHERE level = 0 WINDOW tile AS (ORDER BY number) ORDER BY numbe
 _ABOVE = "SELECT level, number, hashes FROM ledger.tile WHERE level > 0"
 _CHECKPOINTS = "SELECT size, position, note FROM ledger.checkpoint ORDER BY size"
 _UNSEALED = "SELECT count(*) FROM ledger.ledger_events WHERE notification_id > %s"
+
+_UNREADABLE = "the stored event cannot be read"
+
+_decode_instant = msgspec.json.Decoder(datetime).decode
 
 _AT_ONCE = 256
 """Rows of a cursor; an event may have a quarter of a megabyte."""
@@ -66,6 +79,8 @@ class _Leaf(NamedTuple):
 
     position: int
     hash: bytes | None
+    difference: str | None = None
+    """What its row's column ``recorded_at`` says otherwise than the event."""
 
 
 def check(conninfo: str, folder: Path, report: Report, progress: Progress) -> Checked:
@@ -123,6 +138,7 @@ class _Check:
         self._compare_above()
         for signed_beyond in chain(filter(None, [due]), signed):
             self._compare_beyond(signed_beyond, found)
+        self._read_unsealed()
         ((unsealed,),) = self._read(_UNSEALED, self._sealed.position)
         return Checked(found, self._checkpoints, unsealed, self._faults)
 
@@ -133,11 +149,21 @@ class _Check:
             yield from cursor.execute(statement, values)
 
     def _read_events(self) -> Iterator[_Leaf]:
-        for stream, version, topic, state, at in self._read(_EVENTS):
+        for stream, version, topic, state, at, column in self._read(_EVENTS):
             try:
-                yield _Leaf(at, hash_leaf(leaf_of(stream, version, topic, state, at)))
+                leaf, told = leaf_and_instant(stream, version, topic, state, at)
             except UnreadableEvent:
                 yield _Leaf(at, None)
+                continue
+            is_alike = column.encode() == told
+            yield _Leaf(at, hash_leaf(leaf), None if is_alike else _difference(column, told))
+
+    def _read_unsealed(self) -> None:
+        """The events that no tile was compared with."""
+        for leaf in self._coming(None):
+            if leaf.hash is None and leaf.position > self._sealed.position:
+                self._fault(f"position {leaf.position}: {_UNREADABLE}")
+            self._compare_column(leaf)
 
     def _read_outside(self, witness: Witness) -> Iterator[_Signed]:
         name = f"the checkpoint in {witness.path}"
@@ -169,7 +195,7 @@ class _Check:
         """A tile with the next events; their positions where they are as many as its leaves."""
         self._ahead.extend(islice(self._events, max(0, len(leaves) - len(self._ahead))))
         if [leaf.hash for leaf in islice(self._ahead, len(leaves))] == leaves:
-            positions = [self._ahead.popleft().position for _ in leaves]
+            positions = [self._compare_column(self._ahead.popleft()) for _ in leaves]
             if positions and positions[0] != first:
                 self._fault(f"tile {number} of level 0: its first event is not at position {first}")
             return positions
@@ -179,12 +205,15 @@ class _Check:
             for leaf, is_sealed in zip(made, leaves, strict=False):
                 if leaf.hash != is_sealed:
                     self._fault(f"position {leaf.position}: not the event that was sealed")
+                else:
+                    self._compare_column(leaf)
             return [leaf.position for leaf in made] if len(made) == len(leaves) else ()
         # Something is missing, or was put in: name what has no counterpart.
         known, there = set(leaves), set()
         for leaf in chain(made, coming):
             if leaf.hash in known:
                 there.add(leaf.hash)
+                self._compare_column(leaf)
             else:
                 self._fault(f"position {leaf.position}: an event that was not sealed")
         missing = [at for at, leaf in enumerate(leaves, self._tree.size) if leaf not in there]
@@ -201,6 +230,16 @@ class _Check:
             if not self._ahead or (end is not None and self._ahead[0].position > end):
                 return
             yield self._ahead.popleft()
+
+    def _compare_column(self, leaf: _Leaf) -> int:
+        """An event's row with the event; its position.
+
+        Not where the event itself is another than was sealed: its position is named already, and
+        what it says is worth nothing.
+        """
+        if leaf.difference is not None:
+            self._fault(f"position {leaf.position}: {leaf.difference}")
+        return leaf.position
 
     def _compare_root(self, signed: _Signed, position: int | None) -> None:
         """A checkpoint with the tree, which has as many leaves now."""
@@ -222,7 +261,9 @@ class _Check:
             return
         for leaf in self._coming(None):
             if leaf.hash is None:
+                self._fault(f"position {leaf.position}: {_UNREADABLE}")
                 break
+            self._compare_column(leaf)
             self._tree.add(leaf.hash)
             if self._tree.size == signed.size:
                 self._compare_root(signed, None)
@@ -239,3 +280,13 @@ class _Check:
     def _fault(self, line: str) -> None:
         self._faults += 1
         self._report(line)
+
+
+def _difference(column: str, told: bytes) -> str:
+    """What a row's column says, and what its event tells instead; both are JSON."""
+    try:
+        said = format_instant(_decode_instant(told))
+    except (ValueError, msgspec.MsgspecError):
+        return _UNREADABLE
+    shown = "nothing" if column == "null" else column.strip('"')
+    return f"its column recorded_at says {shown}, the stored event {said}"

@@ -55,11 +55,22 @@ class UnreadableEvent(Exception):
 
 def leaf_of(stream: str, version: int, type_: str, state: bytes, position: int) -> bytes:
     """The leaf of a stored event, from its columns. Raises UnreadableEvent."""
+    return leaf_and_instant(stream, version, type_, state, position)[0]
+
+
+def leaf_and_instant(
+    stream: str, version: int, type_: str, state: bytes, position: int
+) -> tuple[bytes, bytes]:
+    """The leaf of a stored event, and its ``recorded_at``, JSON as the leaf tells it.
+
+    Raises UnreadableEvent.
+    """
     try:
         stored = _decode(state)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise UnreadableEvent(f"the event at position {position} cannot be read") from error
-    return _encode(
+    recorded_at = _time(stored.recorded_at)
+    leaf = _encode(
         _Leaf(
             v=1,
             position=position,
@@ -67,12 +78,13 @@ def leaf_of(stream: str, version: int, type_: str, state: bytes, position: int) 
             version=version,
             type=type_,
             occurred_at=_time(stored.occurred_at),
-            recorded_at=_time(stored.recorded_at),
+            recorded_at=recorded_at,
             actor=stored.actor,
             stored_sha256=hashlib.sha256(state).hexdigest(),
             nonce=stored.nonce,
         )
     )
+    return leaf, bytes(recorded_at)
 
 
 def _time(stored: msgspec.Raw) -> msgspec.Raw:

@@ -1,0 +1,174 @@
+"""``ledger verify``: a row's ``recorded_at`` says what the stored event says (contract 6).
+
+Questions ``as_of`` and bounds in time are answered by the column, leaves are made of the stored
+event: with the column changed the past was told wrongly, and every proof still held.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from ledger.bootstrap.sealing import witness_folder
+from ledger.domain.values import format_instant
+from ledger.log_commands import verify
+from ledger.settings import Settings
+from tests.conftest import MASTER_KEY
+from tests.sealing.test_check import position_at
+from tests.support.ledger import Ledger
+from tests.support.sealing import checked, seal, vandalize
+
+_FROM = "UPDATE ledger.ledger_events SET recorded_at = {} WHERE notification_id {}"
+
+
+def shifted(ledger: Ledger, position: int, **by: float) -> str:
+    """What is said of an event whose column was moved by so much."""
+    (row,) = ledger.rows(
+        "SELECT convert_from(state, 'UTF8')::jsonb ->> 'recorded_at' AS text,"
+        " (convert_from(state, 'UTF8')::jsonb ->> 'recorded_at')::timestamptz AS at"
+        " FROM ledger.ledger_events WHERE notification_id = %s",
+        position,
+    )
+    column = format_instant(row["at"] + timedelta(**by))
+    return (
+        f"position {position}: its column recorded_at says {column},"
+        f" the stored event {format_instant(row['at'])}"
+    )
+
+
+def test_instants_that_were_moved_are_named_by_position(full: Ledger, folder: Path) -> None:
+    since = position_at(full, 304)
+    vandalize(full.conninfo, _FROM.format("recorded_at + interval '1 hour'", f">= {since}"))
+    found, faults = checked(full.conninfo, folder)
+    expected = [shifted(full, position_at(full, rank), hours=1) for rank in range(304, 601)]
+    assert faults == expected
+    assert (found.events, found.faults) == (601, 297)
+
+
+@pytest.mark.parametrize("by", [{"microseconds": 1}, {"microseconds": -1}, {"days": -365}])
+def test_a_microsecond_is_a_difference(full: Ledger, folder: Path, by: dict[str, int]) -> None:
+    at = position_at(full, 17)
+    interval = " ".join(f"{number} {unit}" for unit, number in by.items())
+    # Its neighbour may be as near: the index forbids two that are alike.
+    vandalize(
+        full.conninfo,
+        "DROP INDEX ledger.ledger_events_recorded_at_unique",
+        _FROM.format(f"recorded_at + interval '{interval}'", f"= {at}"),
+    )
+    assert checked(full.conninfo, folder)[1] == [shifted(full, at, **by)]
+
+
+@pytest.mark.parametrize("value", ["infinity", "-infinity", "4000-01-01 BC", "12345-01-01"])
+def test_an_instant_that_no_calendar_of_ours_has_is_named_too(
+    full: Ledger, folder: Path, value: str
+) -> None:
+    at = position_at(full, 256)
+    vandalize(full.conninfo, _FROM.format(f"timestamptz '{value}'", f"= {at}"))
+    (fault,) = checked(full.conninfo, folder)[1]
+    assert fault.startswith(f"position {at}: its column recorded_at says ")
+
+
+def test_a_missing_instant_is_named(full: Ledger, folder: Path) -> None:
+    at = position_at(full, 600)
+    vandalize(
+        full.conninfo,
+        "ALTER TABLE ledger.ledger_events ALTER COLUMN recorded_at DROP NOT NULL",
+        _FROM.format("NULL", f"= {at}"),
+    )
+    expected = shifted(full, at).partition(" says ")[2].partition(",")[2]
+    assert checked(full.conninfo, folder)[1] == [
+        f"position {at}: its column recorded_at says nothing,{expected}"
+    ]
+
+
+def test_an_event_that_is_not_sealed_yet_is_compared_too(full: Ledger, folder: Path) -> None:
+    full.line()
+    at = position_at(full, 601)
+    vandalize(full.conninfo, _FROM.format("recorded_at - interval '2 days'", f"= {at}"))
+    found, faults = checked(full.conninfo, folder)
+    assert faults == [shifted(full, at, days=-2)]
+    assert (found.events, found.unsealed) == (601, 1)
+
+
+def test_an_event_that_is_not_sealed_yet_and_cannot_be_read_is_named(
+    full: Ledger, folder: Path
+) -> None:
+    full.line()
+    at = position_at(full, 601)
+    vandalize(
+        full.conninfo, f"UPDATE ledger.ledger_events SET state = '' WHERE notification_id = {at}"
+    )
+    assert checked(full.conninfo, folder)[1] == [f"position {at}: the stored event cannot be read"]
+
+
+def test_instants_are_compared_where_a_tile_is_missing(full: Ledger, folder: Path) -> None:
+    at = position_at(full, 590)
+    vandalize(
+        full.conninfo,
+        "DELETE FROM ledger.tile WHERE (level, number) = (0, 2)",
+        _FROM.format("recorded_at - interval '2 days'", f"= {at}"),
+    )
+    assert shifted(full, at, days=-2) in checked(full.conninfo, folder)[1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ("UPDATE ledger.ledger_events SET state = ''", "position {}: not the event that was"),
+        ("DELETE FROM ledger.ledger_events", "from position 257 on: no event is there of the"),
+    ],
+)
+def test_instants_are_compared_beside_other_damage(
+    full: Ledger, folder: Path, damage: str, named: str
+) -> None:
+    moved, damaged = position_at(full, 300), position_at(full, 310)
+    vandalize(
+        full.conninfo,
+        _FROM.format("recorded_at - interval '2 days'", f"= {moved}"),
+        f"{damage} WHERE notification_id = {damaged}",
+    )
+    first, second = checked(full.conninfo, folder)[1]
+    assert first == shifted(full, moved, days=-2)
+    assert second.startswith(named.format(damaged))
+
+
+@pytest.mark.parametrize("text", ["noon", "\\u0000", "2026-04-15T12:p0:00.000219Z"])
+def test_an_unsealed_event_with_no_instant_is_named_and_not_repeated(
+    full: Ledger, folder: Path, text: str
+) -> None:
+    full.line()
+    at = position_at(full, 601)
+    vandalize(
+        full.conninfo,
+        "UPDATE ledger.ledger_events SET state = convert_to(regexp_replace("
+        f"convert_from(state, 'UTF8'), 'recorded_at\":\"[^\"]*', 'recorded_at\":\"{text}'), 'UTF8')"
+        f" WHERE notification_id = {at}",
+    )
+    assert checked(full.conninfo, folder)[1] == [f"position {at}: the stored event cannot be read"]
+
+
+def test_how_a_session_writes_instants_is_no_difference(full: Ledger, folder: Path) -> None:
+    with psycopg.connect(full.conninfo, autocommit=True) as connection:
+        name = connection.info.dbname
+        for setting in ("TimeZone = 'Asia/Kathmandu'", "DateStyle = 'German, DMY'"):
+            connection.execute(f'ALTER DATABASE "{name}" SET {setting}'.encode())
+    assert checked(full.conninfo, folder)[1] == []
+
+
+def test_the_command_names_them_and_exits_1(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(master_key=MASTER_KEY, data_dir=tmp_path)
+    ledger.line()
+    seal(ledger.conninfo, witness_folder(settings))
+    assert verify(settings, ledger.conninfo) == 0
+    sound = "1 events in 1 checkpoints, 0 differences; 0 not sealed yet.\n"
+    assert capsys.readouterr().out == sound
+    at = position_at(ledger, 0)
+    vandalize(ledger.conninfo, _FROM.format("recorded_at + interval '1 hour'", f"= {at}"))
+    assert verify(settings, ledger.conninfo) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        shifted(ledger, at, hours=1),
+        "1 events in 1 checkpoints, 1 differences; 0 not sealed yet.",
+    ]
