@@ -1,7 +1,9 @@
 """The audit log's language: what each recorded write is called there (contract 5).
 
 Facts are called by their type, commands and management acts by names of their own. What a write
-merely causes (a line waking up, the runs that its closing cancels) is no write of anybody.
+merely causes (a line waking up, the runs that its closing cancels) is no write of anybody. Feeds
+and histories call the same writes by the types of their events: ``actions_of`` knows both
+languages.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -77,6 +79,37 @@ OMITTED = "write.omitted"
 
 COMMANDS: frozenset[str] = frozenset(_COMMANDS.values()) | {OMITTED}
 """Actions that are no facts."""
+
+FACTS: frozenset[str] = frozenset(_FACTS.values())
+"""Types of facts."""
+
+ACTIONS: frozenset[str] = FACTS | COMMANDS | {refusals.UNKNOWN}
+"""What entries are called.
+
+A refused fact of a type that there is not is called by that word. Any sender may invent one, so it
+is none of these: such an entry is found by its outcome.
+"""
+
+SYSTEM_TYPES: frozenset[str] = frozenset(
+    {"execution.idle", "execution.active", "webhook.delivery_failed"}
+)
+"""Types of events that only the ledger itself records: no write of anybody leads to them."""
+
+_WRITES: Mapping[str, frozenset[str]] = {
+    published.name: frozenset(table[event] for table in (_FACTS, _COMMANDS) if event in table)
+    for event, published in PUBLISHED.items()
+}
+"""Type of an event → the actions whose own event it is."""
+
+
+def actions_of(word: str) -> frozenset[str]:
+    """The actions that a word means: an action's name, a type of events, or both; empty: neither.
+
+    A type finds refused facts too that a sender called by it.
+    """
+    if word in _WRITES:
+        return _WRITES[word] | {word}
+    return frozenset({word}) & ACTIONS
 
 
 def entry_of(event: Recorded) -> Entry | None:

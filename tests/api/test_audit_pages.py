@@ -47,7 +47,7 @@ FILTERS: list[dict[str, str]] = [
     {"action": "execution.checked_in,execution.resume"}, {"action": "key.create"},
     {"action": "health.signal_reported"}, {"action": "service_line.paused,key.create"},
     {"action": "health.signal_reported,service_line.resumed,execution.pause,write.omitted"},
-    {"action": "service_line.praised"}, {"action": "nothing.of_the_kind"},
+    {"action": "run.failed"}, {"action": "execution.idle,run.cancelled"},
     {"actor_id": "USR-1"}, {"actor_type": "user"}, {"actor_type": "agent"},
     {"actor_type": "user", "outcome": "refused"},
     {"action": "execution.pause", "outcome": "refused"},
@@ -112,6 +112,7 @@ def test_it_needs_its_own_permission(tenant: Tenant, permission: str) -> None:
     "query",
     [
         "", "x=1", "organization_id=", "outcome=done", "actor_type=nobody", "limit=0", "action=",
+        "action=service_line.praised", "action=nothing.of_the_kind",
         "from=2026-04-16&to=2026-04-15", "as_of=2026-04-15", "after=EVT-26-000001",
         "service_line_id=LIN-26-000001", "type=run.started", "actor_id=%00",
     ],

@@ -15,7 +15,7 @@ from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
 from ledger.store.embedded import EmbeddedPostgres
 from projections import feeds
-from projections.audited import FACT_TYPES
+from projections.audited import FACT_TYPES, actions_of
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import Cost, cost, worked
 from tests.support.racers import parsed
@@ -120,6 +120,8 @@ COMMANDS = {"action": ["execution.pause", "key.create"], "no_fact": True}
 
 BLOCKED = {"action": ["execution.blocked", "key.create"]}
 RESUMED = {"action": ["service_line.resumed"]}
+RARE_TYPES = ("execution.paused", "execution.resumed", "execution.blocked", "execution.closed",
+              "execution.updated", "run.erased")  # fmt: skip
 
 AUDITS: dict[str, dict[str, Any]] = {
     "organization": AUDIT,
@@ -145,6 +147,8 @@ AUDITS: dict[str, dict[str, Any]] = {
     "missing action": AUDIT | {"action": ["run.failed"]},
     "unknown action": AUDIT | {"action": ["no.such"]},
     "all actions": AUDIT | {"action": sorted({action for action, _ in FACT_TYPES})},
+    "type of events": AUDIT | {"action": sorted(actions_of("execution.paused"))},
+    "types of events": AUDIT | {"action": sorted({a for t in RARE_TYPES for a in actions_of(t)})},
     "rare actions, administrator": {"organization_id": ORGANIZATION} | BLOCKED,
     "rare actions, succeeded": AUDIT | BLOCKED | {"succeeded": "succeeded"},
     "refused actions": AUDIT | BLOCKED | REFUSED,

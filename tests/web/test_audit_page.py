@@ -70,6 +70,8 @@ def test_entries_come_newest_first_and_refusals_say_so(edge: Edge, lively: str) 
         "outcome=refused",
         "outcome=succeeded&action=execution.checked_in",
         "action=execution.pause,key.create",
+        "action=execution.paused",
+        "action=execution.idle",
         "actor_type=api_key",
         "actor_type=system",
         "actor_id=cli",
@@ -91,6 +93,25 @@ def test_every_filter_means_what_it_means_in_the_api(edge: Edge, lively: str, qu
     if not expected:
         assert f"The service answered: no entry of {ORGANIZATION} fits" in page.text
         assert page.all("table") == []
+
+
+def test_the_pages_own_words_find_what_they_name(edge: Edge, lively: str) -> None:
+    page = Visitor(edge, lively).get("/ui/audit?action=execution.paused")
+    assert page.words(".audit .name") == ["execution.pause"] * 3
+    suggested = [str(option["value"]) for option in page.all("#actions option")]
+    assert suggested == sorted(set(suggested))
+    assert {"execution.paused", "execution.pause", "service_line.paused"} <= set(suggested)
+
+
+@pytest.mark.parametrize("path", ["/ui/audit?", "/ui/audit/export?organization_id=ORG-26-000001&"])
+def test_a_word_that_means_nothing_is_told_apart_from_nothing_found(
+    edge: Edge, lively: str, path: str
+) -> None:
+    page = Visitor(edge, lively).get(f"{path}action=execution.stopped")
+    assert page.status == 422
+    told = "Action: names what is neither an action of the audit log nor a type of events."
+    assert told in page.text
+    assert "No entry fits" not in page.text
 
 
 def test_a_bound_that_nobody_touched_stays_as_exact_as_it_was(edge: Edge, lively: str) -> None:

@@ -4,22 +4,50 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from ledger.api import feed_models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import READ_ERRORS
 from ledger.api.feeds import Identifier, feed_page, position_in, time_filters
 from ledger.api.lean import LeanRoute, MinPosition, needs
-from ledger.api.reading import OR, Page, Present, RangeParameters, Read, split, tenant_filters
+from ledger.api.reading import (
+    OR,
+    Page,
+    Present,
+    RangeParameters,
+    Read,
+    any_of,
+    split,
+    tenant_filters,
+)
 from ledger.application.principal import Principal
 from ledger.domain.values import AUDIT_ID, ActorType
 from projections import feeds
-from projections.audited import COMMANDS
+from projections.audited import ACTIONS, FACTS, actions_of
+from projections.published import TYPES
 
 router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)
 
 _VIEW = frozenset({"event"})
+
+
+WORDS = tuple(sorted(ACTIONS | TYPES.keys()))
+"""What the filter ``action`` takes."""
+
+
+def _known_words(words: str) -> str:
+    if not all(map(actions_of, words.split(","))):
+        raise ValueError("names what is neither an action of the audit log nor a type of events")
+    return words
+
+
+Words = Annotated[
+    str,
+    # In the document only: of a pattern so long nobody would learn what is wrong.
+    Field(min_length=1, max_length=2000, json_schema_extra={"pattern": any_of(WORDS)}),
+    AfterValidator(_known_words),
+]
 
 
 class AuditFilters(BaseModel):
@@ -31,7 +59,14 @@ class AuditFilters(BaseModel):
     workspace_id: Identifier = None
     actor_id: Identifier = None
     actor_type: Annotated[ActorType | None, Field(description="What kind of actor.")] = None
-    action: Annotated[str | None, Field(min_length=1, max_length=2000, description=OR)] = None
+    action: Annotated[
+        Words | None,
+        Field(
+            description="What entries are called, or the type of an event: what led to such events"
+            f" (`execution.paused`: `execution.pause`, `service_line.paused`). {OR}",
+            examples=["execution.paused"],
+        ),
+    ] = None
     outcome: Annotated[
         Literal["succeeded", "refused"] | None, Field(description="What became of it.")
     ] = None
@@ -46,7 +81,7 @@ class AuditFilters(BaseModel):
 
     def chosen(self) -> dict[str, Any]:
         """The filters that were given, but for where to begin."""
-        actions = split(self.action)
+        actions = sorted({a for word in split(self.action) or () for a in actions_of(word)})
         chosen: dict[str, Any] = {
             "organization_id": self.organization_id,
             "workspace_id": self.workspace_id,
@@ -55,7 +90,7 @@ class AuditFilters(BaseModel):
             "action": actions,
             self.outcome or "": self.outcome,
             # What is no fact is found without a walk through all facts.
-            "no_fact": self.outcome == "refused" or (actions and COMMANDS.issuperset(actions)),
+            "no_fact": self.outcome == "refused" or (actions and FACTS.isdisjoint(actions)),
         }
         return {name: value for name, value in chosen.items() if value}
 

@@ -170,6 +170,8 @@ class CreateApiKey(OwnCommand):
 class RevokeApiKey(OwnCommand):
     """Take a key back; every worker refuses it within seconds."""
 
+    action = "key.revoke"
+
     def __init__(self, principal: Principal, key_id: str) -> None:
         super().__init__(principal)
         self._key_id = key_id
@@ -180,7 +182,7 @@ class RevokeApiKey(OwnCommand):
 
     def about(self) -> About:
         """The key."""
-        return About("key.revoke", ("api_key", self._key_id))
+        return About(self.action, ("api_key", self._key_id))
 
     def decide(self, unit: Unit) -> Receipt:
         """Raises NotFound or InvalidState."""

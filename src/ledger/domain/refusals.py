@@ -40,6 +40,9 @@ class RefusalsOmitted(Event, frozen=True, kw_only=True):
 
 REFUSAL_EVENTS: tuple[type[Event], ...] = (WriteRefused, RefusalsOmitted)
 
+UNKNOWN = "unknown"
+"""What a refused fact is called whose type could not be read."""
+
 PREFIX = "REF-"
 
 

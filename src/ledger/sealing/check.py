@@ -31,9 +31,9 @@ from ledger.sealing.witness import Witness
 Report = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
-# The column recorded_at as the JSON that leaves have: to the microsecond, the same text whatever the
-# session's zone and style of dates are, and for every value that the column can hold (infinity too,
-# which no datetime can be made of).
+# The column recorded_at as the JSON that leaves have: to the microsecond, the same text whatever
+# the session's zone and style of dates are, and for every value that the column can hold (infinity
+# too, which no datetime can be made of).
 _EVENTS = """
 SELECT originator_id, originator_version, topic, state, notification_id,
     coalesce(left(to_json(recorded_at AT TIME ZONE 'UTC')::text, -1) || 'Z"', 'null')

@@ -9,16 +9,11 @@ from pydantic import Field
 from ledger.api import audit, exports, feed_models
 from ledger.api.authentication import Authenticated
 from ledger.api.lean import needs
-from ledger.application.fact_types import FACT_TYPES
 from ledger.domain.values import ActorType
 from ledger.web.log import ROWS, WrittenRange, chips, stream_address
 from ledger.web.pages import HEADERS, PageRoute, go, show, told
-from projections.audited import COMMANDS
 
 router = APIRouter(prefix="/ui/audit", include_in_schema=False, route_class=PageRoute)
-
-ACTIONS = (*FACT_TYPES, *sorted(COMMANDS))
-"""What a form suggests; refused facts may be called anything that was a type once."""
 
 _RIGHT = needs("audit:read")
 
@@ -64,7 +59,7 @@ async def show_audit_log(
         stream=stream_address(
             principal, chosen | {"organization_id": whose}, ("organization_id", "workspace_id")
         ),
-        actions=ACTIONS,
+        actions=audit.WORDS,
         actor_types=get_args(ActorType),
     )
 

@@ -1,0 +1,192 @@
+"""The audit log's filter ``action``: actions, and what event types are called (contract 5).
+
+Feeds and the page call a pause ``execution.paused``, the audit log ``execution.pause`` or
+``service_line.paused``: whoever asked the audit log for the first was told that there was nothing.
+"""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
+
+from ledger.application.command import OwnCommand
+from ledger.application.fact_types import ALIASES, FACT_TYPES
+from projections.audited import ACTIONS, COMMANDS, SYSTEM_TYPES, actions_of
+from projections.published import TYPES
+from tests.support.audits import REASON, Entry, Tenant
+from tests.support.edge import Edge, assert_problem
+from tests.support.facts import fact
+
+FOUND: dict[str, set[str]] = {
+    "execution.paused": {"execution.pause", "service_line.paused"},
+    "execution.resumed": {"execution.resume", "service_line.resumed"},
+    "execution.started": {"service_line.activated"},
+    "execution.updated": {"service_line.updated"},
+    "execution.closed": {"service_line.closed"},
+    "execution.blocked": {"execution.blocked"},
+    "health.changed": {"health.signal_reported"},
+    "run.erased": {"run.erase"},
+    "run.started": {"run.started"},
+    "execution.paused,run.erased": {"execution.pause", "service_line.paused", "run.erase"},
+    "execution.closed,key.create": {"service_line.closed", "key.create"},
+    "service_line.paused": {"service_line.paused"},
+    "execution.pause": {"execution.pause"},
+}
+"""What is found by a word; nothing is found by a word of ``SYSTEM_TYPES``."""
+
+
+@pytest.fixture(scope="module")
+def busy(edge: Edge) -> Tenant:
+    """A tenant whose audit log has an entry of each action above, most of them refused too."""
+    tenant, line = Tenant(edge), ""
+    manager = tenant.new_token("admin", organization_id=None)
+    for _ in range(2):
+        line = tenant.line()
+        run = edge.accept(fact("run.started", None, {"service_line_id": line}), token=tenant.token)[
+            0
+        ]["subject"]
+        blocker = {"blocker_id": "b", "cause": "approval_gap"}
+        signal = {"signal": "sla_compliance", "status": "red"}
+        for event in (
+            fact("service_line.updated", line, {"project_tags": ["t"]}),
+            fact("service_line.paused", line),
+            fact("service_line.paused", line),
+            fact("service_line.resumed", line),
+            fact("execution.blocked", line, blocker),
+            fact("execution.unblocked", line, {"blocker_id": "b"}),
+            fact("health.signal_reported", line, signal),
+            fact("health.signal_reported", line, signal),
+            fact("run.completed", run),
+        ):
+            edge.send(event, tenant.token)
+        for _ in range(2):
+            tenant.pause(line)
+        edge.post(f"/v1/execution/{line}/resume", tenant.token)
+        edge.post(f"/v1/runs/{run}/erase", manager, **REASON)
+        edge.accept(fact("service_line.closed", line), token=tenant.token)
+        edge.send(fact("service_line.closed", line), tenant.token)
+        # No fact is called so: it is refused, and in the audit log under the word that was sent.
+        edge.send(fact("execution.resumed", line), tenant.token)
+        edge.send(fact("service_line.praised", line), tenant.token)
+        edge.send(fact("run.failed", run) | {"type": None}, tenant.token)
+    return tenant
+
+
+def chosen(busy: Tenant, words: str) -> list[Entry]:
+    """What a filter must find, of the whole log."""
+    named = {action for word in words.split(",") for action in FOUND.get(word, set()) | {word}}
+    return [entry for entry in busy.log() if entry["action"] in named]
+
+
+@pytest.mark.parametrize("words", FOUND)
+def test_an_event_type_finds_what_is_audited_of_it(busy: Tenant, words: str) -> None:
+    found = busy.log(action=words)
+    assert {entry["action"] for entry in found} >= FOUND[words]
+    assert found == chosen(busy, words)
+    assert busy.log(action=words, limit=1) == found, "a cursor goes on under the same word"
+    for outcome in ("succeeded", "refused"):
+        expected = [entry for entry in found if entry["outcome"] == outcome]
+        assert busy.log(action=words, outcome=outcome) == expected
+    assert busy.log(action=words, actor_type="user") == []
+
+
+def test_a_refused_fact_by_a_published_types_name_is_found_by_it(busy: Tenant) -> None:
+    found = busy.log(action="execution.resumed", outcome="refused")
+    assert [entry["action"] for entry in found] == ["execution.resumed"] * 2
+
+
+def test_a_fact_without_a_type_is_found_by_the_ledgers_word_for_it(busy: Tenant) -> None:
+    (first, second) = busy.log(action="unknown")
+    assert {first["outcome"], second["outcome"]} == {"refused"}
+
+
+@pytest.mark.parametrize("word", sorted(SYSTEM_TYPES))
+def test_a_type_that_nobody_asks_for_finds_nothing(busy: Tenant, word: str) -> None:
+    assert busy.log(action=word) == []
+    closed = busy.log(action="service_line.closed")
+    assert busy.log(action=f"{word},service_line.closed") == closed != []
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+@pytest.mark.parametrize("words", ["execution.paused", "execution.closed,key.create"])
+def test_exports_choose_the_same(busy: Tenant, words: str, kind: str) -> None:
+    path = f"/v1/audit-logs/export?organization_id={busy.organization}&format={kind}"
+    export = busy.edge.get(f"{path}&action={words}", busy.token).text
+    lines = export.splitlines()[kind == "csv" :]
+    expected = [entry["id"] for entry in chosen(busy, words)]
+    assert len(lines) == len(expected) > 2
+    assert all(id in line for id, line in zip(expected, lines, strict=True))
+
+
+@pytest.mark.parametrize("path", ["", "/export", "/export?format=csv"])
+@pytest.mark.parametrize(
+    "words",
+    ["execution.stopped", "nothing", "service_line.praised", "Execution.Paused", " execution.pause",
+     "execution.pause,", "execution.pause,,key.create", ",", "agent.run.started", "*",
+     "execution.paused,execution.stopped", "run.", "webhook"],
+)  # fmt: skip
+def test_a_word_without_a_meaning_is_refused(tenant: Tenant, path: str, words: str) -> None:
+    path, _, given = f"/v1/audit-logs{path}".partition("?")
+    asked = f"{path}?organization_id={tenant.organization}&action={quote(words)}&{given}"
+    answer = tenant.edge.get(asked.rstrip("&"), tenant.token)
+    problem = assert_problem(answer, 422, "invalid_request")
+    assert [error["pointer"] for error in problem["errors"]] == ["/action"]
+    assert words.strip(" ,") not in answer.text or len(words) < 2
+
+
+def test_so_it_is_behind_a_cursor(busy: Tenant) -> None:
+    path = f"/v1/audit-logs?organization_id={busy.organization}&limit=1&action="
+    cursor = busy.edge.get(f"{path}execution.paused", busy.token).json()["meta"]["cursor"]
+    again = busy.edge.get(f"{path}execution.paused&cursor={cursor}", busy.token)
+    assert again.status_code == 200
+    answer = busy.edge.get(f"{path}execution.stopped&cursor={cursor}", busy.token)
+    assert_problem(answer, 422, "invalid_request")
+    answer = busy.edge.get(f"{path}execution.resumed&cursor={cursor}", busy.token)
+    assert_problem(answer, 400, "invalid_cursor")
+
+
+# Nothing is forgotten.
+
+
+def test_each_published_type_finds_something_or_is_the_systems_alone() -> None:
+    lost = {type_ for type_ in TYPES if not actions_of(type_) & ACTIONS}
+    assert lost == SYSTEM_TYPES
+
+
+def test_each_type_of_fact_is_an_action() -> None:
+    assert set(FACT_TYPES) - ACTIONS == set()
+    assert ACTIONS - COMMANDS - {"unknown"} == set(FACT_TYPES)
+    assert not ACTIONS & set(ALIASES), "they are audited under their run.* name"
+
+
+def kinds(kind: type[OwnCommand]) -> Iterator[type[OwnCommand]]:
+    """Every command but facts."""
+    for one in kind.__subclasses__():
+        if one.__module__.startswith("ledger."):
+            yield one
+            yield from kinds(one)
+
+
+def test_each_command_that_is_audited_where_it_is_refused_is_an_action() -> None:
+    # A command of the service's own doing says so: it is about nothing (None).
+    audited = {
+        kind.__name__: getattr(kind, "action", "")
+        for kind in kinds(OwnCommand)
+        if kind.about is not OwnCommand.about and kind.about.__annotations__["return"] is not None
+    }
+    # One only carries what another is about, the other is what endpoints' commands are made from.
+    for name in ("TurnDown", "_EndpointCommand"):
+        del audited[name]
+    assert len(audited) >= 10
+    assert {name for name, action in audited.items() if action not in COMMANDS} == set()
+
+
+def test_each_action_and_type_is_documented(edge: Edge) -> None:
+    operation = edge.get("/openapi.json").json()["paths"]["/v1/audit-logs"]["get"]
+    (action,) = (one for one in operation["parameters"] if one["name"] == "action")
+    pattern = re.compile(action["schema"]["anyOf"][0]["pattern"])
+    words = ACTIONS | TYPES.keys()
+    assert {word for word in words if not pattern.fullmatch(word)} == set()
+    assert pattern.fullmatch(",".join(words))
+    assert not pattern.fullmatch("execution.stopped")
