@@ -25,7 +25,7 @@ from ledger.api import (
     streams,
     webhooks,
 )
-from ledger.api.documentation import PROBLEM_SCHEMA
+from ledger.api.documentation import PROBLEM_SCHEMA, without_null_defaults
 from ledger.api.fact_schema import FACT_SCHEMAS
 from ledger.api.head import answer_head
 from ledger.api.lean import LeanRoute
@@ -139,5 +139,5 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         document["components"]["schemas"] = {
             name: {**schema, "title": name} for name, schema in schemas.items()
         }
-        app.openapi_schema = document
+        app.openapi_schema = without_null_defaults(document)
     return app.openapi_schema

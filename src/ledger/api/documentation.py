@@ -51,3 +51,24 @@ def body_of(model: type[BaseModel]) -> dict[str, Any]:
             "content": {"application/json": {"schema": schema}},
         }
     }
+
+
+_VALUES = frozenset({"const", "enum", "example", "examples"})
+"""What holds values, not schemas."""
+
+
+def without_null_defaults(part: Any) -> Any:
+    """The same part of a document without ``default: null``.
+
+    Null is what a field has that is left out: a default says nothing more, and generators of
+    TypeScript require each field that has one.
+    """
+    if isinstance(part, list):
+        return [without_null_defaults(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    return {
+        name: value if name in _VALUES else without_null_defaults(value)
+        for name, value in part.items()
+        if name != "default" or value is not None
+    }

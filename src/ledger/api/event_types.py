@@ -104,6 +104,7 @@ async def list_event_types(
     "/{type}",
     summary="Show a type's JSON Schema",
     openapi_extra=needs("read"),
+    response_class=Response,
     responses={
         200: {
             "description": "The JSON Schema (2020-12) of the type's envelope",

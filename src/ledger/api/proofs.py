@@ -123,6 +123,7 @@ class ConsistencyQuery(BaseModel):
     "/checkpoint",
     summary="Show the latest checkpoint",
     openapi_extra=needs(None),
+    response_class=Response,
     responses=_of("text/plain", "A signed note") | _ANY,
 )
 async def show_checkpoint(
@@ -145,6 +146,7 @@ async def show_checkpoint(
     "/key",
     summary="Show the log's key",
     openapi_extra=needs(None),
+    response_class=Response,
     responses=_of("text/plain", "A verifier key") | _ANY,
 )
 async def show_key(
@@ -165,6 +167,7 @@ async def show_key(
     "/entries/{position}",
     summary="Show a leaf",
     openapi_extra=needs(None),
+    response_class=Response,
     responses=_of("application/octet-stream", "The leaf's bytes") | _OWN,
 )
 async def show_entry(

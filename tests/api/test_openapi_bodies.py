@@ -1,0 +1,182 @@
+"""The OpenAPI document's bodies: the media types that answers really have, and inputs' schemas.
+
+Generated clients believe both. A text that was documented as JSON too was parsed as JSON, and
+TypeScript requires each field that has a default, `default: null` included.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.edge import Edge
+from tests.support.facts import ORGANIZATION, activation, encode, fact
+from tests.support.sealing import seal
+from tests.support.service import BATCH, STRUCTURED
+from tests.support.streaming import STREAM, Listener, listening
+
+METHODS = {"get", "post", "put", "patch", "delete"}
+WHOLE = ("200", "201", "202")
+
+Sent = dict[tuple[str, str, str], set[str]]
+"""(method, path, status) → media types."""
+
+
+@pytest.fixture(scope="module")
+def document(edge: Edge) -> dict[str, Any]:
+    answer: dict[str, Any] = edge.get("/openapi.json").json()
+    return answer
+
+
+class Asked:
+    """Requests by the document's paths, and the media types of their answers."""
+
+    def __init__(self, edge: Edge, **ids: Any) -> None:
+        self._edge, self._ids = edge, ids
+        self._admin = edge.token("admin", organization_id=None)
+        self.sent: Sent = defaultdict(set)
+
+    def ask(self, method: str, path: str, query: str = "", **options: Any) -> httpx.Response:
+        """One request, which must be carried out."""
+        address = path.format(**self._ids) + (f"?{query}" if query else "")
+        answer = self._edge.request(method.upper(), address, self._admin, **options)
+        assert answer.status_code < 300, (address, answer.text)
+        self.note(method, path, answer.status_code, answer.headers.get("content-type", ""))
+        return answer
+
+    def note(self, method: str, path: str, status: int, media: str) -> None:
+        self.sent[method, path, str(status)].add(media.partition(";")[0])
+
+
+@pytest.fixture(scope="module")
+def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
+    """What every operation of the document sends where it succeeds."""
+    line = edge.fresh()
+    (started,) = edge.accept(fact("run.started", None, {"service_line_id": line}))
+    edge.accept(fact("run.completed", started["subject"]))
+    seal(edge.conninfo, tmp_path_factory.mktemp("sealed"))
+    tenant = f"organization_id={ORGANIZATION}"
+    asked = Asked(
+        edge,
+        line_id=line,
+        run_id=started["subject"],
+        event_id=started["event_ids"][0],
+        type="run.started",
+        position=started["position"],
+    )
+    reads = [
+        "/v1/execution", "/v1/execution/summary", "/v1/execution/{line_id}",
+        "/v1/execution/{line_id}/runs", "/v1/runs/{run_id}", "/v1/execution/{line_id}/history",
+        "/v1/execution/{line_id}/timeline", "/v1/execution/{line_id}/usage", "/v1/events",
+        "/v1/events/{event_id}", "/v1/event-types", "/v1/event-types/{type}", "/v1/log/checkpoint",
+        "/v1/log/key", "/v1/log/entries/{position}", "/healthz", "/readyz", "/metrics",
+    ]  # fmt: skip
+    for path in reads:
+        asked.ask("get", path)
+    asked.ask("get", "/v1/log/proof/inclusion", f"position={started['position']}")
+    asked.ask("get", "/v1/log/proof/consistency", "from=1&to=2")
+    asked.ask("get", "/v1/audit-logs", tenant)
+    for format in ("jsonl", "csv"):
+        asked.ask("get", "/v1/audit-logs/export", f"{tenant}&format={format}")
+    for command in ("pause", "resume"):
+        asked.ask("post", f"/v1/execution/{{line_id}}/{command}", json={"reason": "r"})
+    asked.ask("post", "/v1/runs/{run_id}/erase", json={"reason": "r"})
+    send_facts(edge, asked)
+    manage_webhooks(asked)
+    with listening(edge) as address, Listener(address, edge.token("read")) as listener:
+        media = listener.answer.headers["content-type"]
+        asked.note("get", STREAM, listener.answer.status, media)
+    return asked.sent
+
+
+def send_facts(edge: Edge, asked: Asked) -> None:
+    event = encode(activation(edge.fresh_id()))
+    for _ in range(2):
+        asked.ask("post", "/v1/facts", content=event, headers=STRUCTURED)
+    asked.ask("post", "/v1/facts", content=b"[]", headers=BATCH)
+
+
+def manage_webhooks(asked: Asked) -> None:
+    new = {"url": "https://1.1.1.1/", "event_types": ["*"], "organization_id": ORGANIZATION}
+    endpoint = asked.ask("post", "/v1/webhooks", json=new).json()["data"]
+    asked._ids["endpoint_id"] = endpoint["id"]
+    path = "/v1/webhooks/{endpoint_id}"
+    asked.ask("get", "/v1/webhooks")
+    asked.ask("get", path)
+    asked.ask("patch", path, json={"description": "d"})
+    for command in ("rotate-secret", "test"):
+        asked.ask("post", f"{path}/{command}")
+    asked.ask("post", f"{path}/recover", json={"since": "2026-04-01"})
+    asked.ask("get", f"{path}/deliveries")
+    asked.ask("delete", path)
+
+
+def test_every_answer_has_the_media_types_that_the_document_says(
+    document: dict[str, Any], sent: Sent
+) -> None:
+    documented = {
+        (method, path, status): set(answer.get("content", {}))
+        for path, item in document["paths"].items()
+        for method in item.keys() & METHODS
+        for status, answer in item[method]["responses"].items()
+        if status in WHOLE
+    }
+    live = {one: media for one, media in sent.items() if one[2] in WHOLE}
+    assert live == documented
+
+
+def test_what_is_no_json_is_not_described_as_an_object(document: dict[str, Any]) -> None:
+    for path in ("/v1/log/checkpoint", "/v1/log/key", "/v1/log/entries/{position}", "/metrics"):
+        (kind,) = document["paths"][path]["get"]["responses"]["200"]["content"].values()
+        assert kind["schema"]["type"] == "string", path
+
+
+# Inputs.
+
+
+def schemas(
+    document: dict[str, Any], part: Any, place: str, seen: set[str]
+) -> Iterator[tuple[str, Any]]:
+    """Every schema below a part of the document, through references, each with its place."""
+    if isinstance(part, dict):
+        yield place, part
+        reference = part.get("$ref")
+        if isinstance(reference, str) and reference not in seen:
+            seen.add(reference)
+            target: Any = document
+            for name in reference.removeprefix("#/").split("/"):
+                target = target[name]
+            yield from schemas(document, target, reference, seen)
+    for name, value in part.items() if isinstance(part, dict) else enumerate(part):
+        if isinstance(value, dict | list):
+            yield from schemas(document, value, f"{place}/{name}", seen)
+
+
+def inputs(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The schemas of bodies and parameters."""
+    seen: set[str] = set()
+    for path, item in document["paths"].items():
+        for method in item.keys() & METHODS:
+            for part in ("requestBody", "parameters"):
+                place = f"{method} {path} {part}"
+                yield from schemas(document, item[method].get(part, {}), place, seen)
+
+
+def test_no_input_has_null_as_its_default(document: dict[str, Any]) -> None:
+    found = dict(inputs(document))
+    assert "#/components/schemas/Reasoned" in found, "the walk goes through references"
+    assert [place for place, schema in found.items() if schema.get("default", 0) is None] == []
+
+
+def test_fields_that_had_it_stay_optional_and_nullable(document: dict[str, Any]) -> None:
+    components = document["components"]["schemas"]
+    for name, field in (
+        ("Reasoned", "reason"),
+        ("RunStarted", "triggered_by"),
+        ("CheckedIn", "hours"),
+    ):
+        assert field not in components[name].get("required", [])
+        assert {"type": "null"} in components[name]["properties"][field]["anyOf"]
+    assert components["ResourceData"]["properties"]["status"]["default"] == "active"
