@@ -32,11 +32,10 @@ from ledger.parser import Line, Parser, in_order
 from ledger.processes import calm_collector
 from ledger.settings import Settings
 from ledger.telling import StoryClock, tell
+from ledger.whereabouts import address_kept
 
 _IN_FLIGHT = 3
 """Chunks handed to the writer before the oldest is waited for."""
-
-_ADDRESS = "http://127.0.0.1:8000"
 
 _HELD = """
 SELECT count(*) FILTER (WHERE originator_id ~ '^(LIN|RUN)-'), max(recorded_at)
@@ -139,7 +138,7 @@ def _refusal(error: LedgerError, parsed: Fact | Rejected) -> str:
 
 
 def load_demo(settings: Settings, conninfo: str) -> int:
-    """Tell the story to an empty ledger; print a token and the page's address."""
+    """Tell the story to an empty ledger; print a token and the page's address, if it is served."""
     clock = StoryClock(utc_now)
     with sweepers_kept_away(conninfo), writing(settings, conninfo, clock) as writer:
         held, last = _held(conninfo)
@@ -164,7 +163,11 @@ def load_demo(settings: Settings, conninfo: str) -> int:
             permissions=SINGLE_PERMISSIONS,
         )
     print(f"Token: {token}")
-    print(f"Page:  {_ADDRESS}/ (while `ledger serve` runs; with --port, on that port)")
+    address = address_kept(settings.data_dir)
+    if address is None:
+        print("Page:  start the service with `ledger serve`; it says where the page is")
+    else:
+        print(f"Page:  {address}/")
     return 0
 
 

@@ -37,6 +37,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType, ModuleType
 
+from ledger import whereabouts
 from ledger.bootstrap.database import ConfigurationError, prepare_database
 from ledger.processes import GRACE_SECONDS, Lifeline, show_name
 from ledger.settings import Settings
@@ -183,6 +184,7 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
             for n in range(workers)
         ]
         database = _Database(postgres) if postgres is not None else None
+        stack.enter_context(whereabouts.kept(settings.data_dir, address_of(host, bound)))
         try:
             _supervise(children, database, stopping, address_of(host, bound), announce)
         finally:

@@ -29,8 +29,15 @@ def free_port() -> int:
 class Served:
     """One ``ledger serve`` over a data directory; started by ``with``, killed at its end."""
 
-    def __init__(self, data_dir: Path, port: int, workers: int = 2, **environment: str) -> None:
-        self.data_dir, self.port, self.workers = data_dir, port, workers
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int,
+        workers: int = 2,
+        host: str = "127.0.0.1",
+        **environment: str,
+    ) -> None:
+        self.data_dir, self.port, self.workers, self.host = data_dir, port, workers, host
         self.environment = {**os.environ, "LEDGER_DATA_DIR": str(data_dir), **environment}
         self.log = data_dir.with_suffix(f".{port}.log")
         self.address = f"http://127.0.0.1:{port}"
@@ -38,7 +45,10 @@ class Served:
     def __enter__(self) -> Self:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [LEDGER, "serve", "--port", str(self.port), "--workers", str(self.workers)],
+                [
+                    *(LEDGER, "serve", "--host", self.host, "--port", str(self.port)),
+                    *("--workers", str(self.workers)),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

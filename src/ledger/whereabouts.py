@@ -1,0 +1,109 @@
+"""Where the service listens: a file of the data directory that says so while it serves.
+
+Other commands on the same data directory can name the address then. Two services may share a data
+directory (with a database elsewhere): the file is that of the newest, and the end of one leaves the
+other's file alone. A service that was killed leaves its file behind, so who reads it looks whether
+the service still answers.
+"""
+
+import contextlib
+import ipaddress
+import json
+import logging
+import os
+import re
+import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import urlsplit
+
+_logger = logging.getLogger(__name__)
+
+_FILE = "serving"
+
+_WRITTEN = re.compile(r"(http://[^\s/?#@]+)\n([1-9][0-9]{0,9})\n")
+"""The address, and the process that serves there."""
+
+_ALIVE = {"status": "ok"}
+"""What ``/healthz`` says."""
+
+
+@contextlib.contextmanager
+def kept(data_dir: Path, address: str) -> Iterator[None]:
+    """Keep the address in the data directory for so long.
+
+    A service whose data directory cannot be written serves nevertheless.
+    """
+    path, text = data_dir / _FILE, f"{address}\n{os.getpid()}\n"
+    draft = path.with_name(f"{_FILE}.{os.getpid()}")
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            draft.write_text(text, "utf-8")
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        _logger.warning("the address where this service listens is kept nowhere: %s", error)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            if path.read_text("utf-8") == text:
+                path.unlink()
+
+
+def address_kept(data_dir: Path) -> str | None:
+    """Where the service of this data directory can be reached now; None: it does not run."""
+    try:
+        written = _WRITTEN.fullmatch((data_dir / _FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    if written is None or not _is_running(int(written[2])):
+        return None
+    address = reachable(written[1])
+    return address if address is not None and _answers(address) else None
+
+
+def reachable(address: str) -> str | None:
+    """An address that leads there from this machine: a wildcard stands for the loopback too.
+
+    None where it is no address.
+    """
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not host or port is None:
+        return None
+    with contextlib.suppress(ValueError):
+        ip = ipaddress.ip_address(host)
+        if ip.is_unspecified:
+            return f"http://127.0.0.1:{port}" if ip.version == 4 else f"http://[::1]:{port}"
+    return address
+
+
+def _is_running(process: int) -> bool:
+    """Whether the process that wrote the file lives.
+
+    The port of one that was killed may be another service's by now.
+    """
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+def _answers(address: str) -> bool:
+    # Without the environment's proxy, which would look for this machine elsewhere.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{address}/healthz", timeout=2) as reply:
+            return bool(json.loads(reply.read(100)) == _ALIVE)
+    except (OSError, ValueError, HTTPException):
+        return False

@@ -1,0 +1,182 @@
+"""``ledger demo`` names the address of the service that runs, or says how to start one.
+
+It printed port 8000 wherever the service ran: people followed the link to nothing, or to another
+program.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from ledger import whereabouts
+from tests.conftest import MASTER_KEY
+from tests.support.facts import activation
+from tests.support.served import Served, free_port, post, run_ledger
+from tests.support.views import until
+
+NOT_RUNNING = "Page:  start the service with `ledger serve`; it says where the page is"
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def database(conninfo: str) -> dict[str, str]:
+    """A database that outlives the services on it."""
+    return {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
+
+
+def served_at(data_dir: Path, database: dict[str, str], host: str = "127.0.0.1") -> Served:
+    return Served(data_dir, free_port(), workers=1, host=host, **database)
+
+
+def fill(served: Served) -> None:
+    """With a line in it the ledger is told no story: that takes seconds."""
+    with served.client(served.token()) as client:
+        assert post(client, activation()).status_code == 201
+
+
+def page(served: Served, **environment: str) -> str:
+    """The last line of ``ledger demo``."""
+    done = run_ledger(served.environment | environment, "demo")
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()[-1]
+
+
+def test_the_address_is_the_running_services(data_dir: Path, database: dict[str, str]) -> None:
+    with served_at(data_dir, database) as served:
+        fill(served)
+        assert page(served) == f"Page:  {served.address}/"
+        elsewhere = {"http_proxy": "http://127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:1"}
+        assert page(served, **elsewhere, no_proxy="") == f"Page:  {served.address}/"
+        assert page(served, LEDGER_DATA_DIR=str(data_dir.with_name("other"))) == NOT_RUNNING
+    assert page(served) == NOT_RUNNING
+    assert not list(data_dir.glob("serving*")), "the file goes with the service"
+
+
+def test_a_killed_services_address_is_not_claimed(data_dir: Path, database: dict[str, str]) -> None:
+    with served_at(data_dir, database) as served:
+        fill(served)
+        served.process.send_signal(signal.SIGKILL)
+        served.process.wait()
+        until(lambda: not served.processes(), "the end of all that the service was")
+        assert (data_dir / "serving").exists()
+        assert page(served) == NOT_RUNNING
+        # Its port is another service's now, on another data directory.
+        other = Served(data_dir.with_name("other"), served.port, workers=1, **database)
+        with other:
+            assert page(other) == f"Page:  {other.address}/"
+            assert page(served) == NOT_RUNNING
+
+
+def test_of_two_services_the_newest_is_named_and_keeps_its_file(
+    data_dir: Path, database: dict[str, str]
+) -> None:
+    with served_at(data_dir, database) as first, served_at(data_dir, database) as second:
+        fill(first)
+        assert page(first) == f"Page:  {second.address}/"
+        first.process.terminate()
+        first.process.wait()
+        assert page(second) == f"Page:  {second.address}/"
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]")]
+)
+def test_a_wildcard_is_named_by_the_loopback(
+    data_dir: Path, database: dict[str, str], host: str, shown: str
+) -> None:
+    with served_at(data_dir, database, host) as served:
+        served.address = f"http://{shown}:{served.port}"
+        fill(served)
+        assert page(served) == f"Page:  {served.address}/"
+
+
+def test_a_file_that_cannot_be_written_keeps_nobody_from_serving(
+    data_dir: Path, database: dict[str, str]
+) -> None:
+    (data_dir / "serving").mkdir(parents=True)
+    with served_at(data_dir, database) as served:
+        fill(served)
+        assert "is kept nowhere" in served.said
+        assert page(served) == NOT_RUNNING
+    assert [path.name for path in data_dir.glob("serving*")] == ["serving"]
+
+
+# What a file may say.
+
+
+class _Stranger(BaseHTTPRequestHandler):
+    """Another program: it answers everything."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"status": "fine"}')
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def stranger() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), _Stranger) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_another_program_at_the_address_is_not_taken_for_ours(
+    tmp_path: Path, stranger: str
+) -> None:
+    with whereabouts.kept(tmp_path, stranger):
+        assert whereabouts.address_kept(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "\n", "http://127.0.0.1:1", "http://127.0.0.1:1\n{pid}", "http://127.0.0.1:1\n0\n",
+        "http://127.0.0.1:1\n-1\n", "http://127.0.0.1:1\n9999999999\n", "file:///etc/hostname\n{pid}\n",
+        "http://127.0.0.1\n{pid}\n", "http://[::1:80\n{pid}\n", "http://a:b\n{pid}\n",
+        "http://127.0.0.1:99999\n{pid}\n", "http://\x1b[2J:80\n{pid}\n", "\udcff\n{pid}\n",
+    ],
+)  # fmt: skip
+def test_a_file_of_anything_else_names_nothing(tmp_path: Path, text: str) -> None:
+    said = text.replace("{pid}", str(os.getpid())).encode("utf-8", "surrogateescape")
+    (tmp_path / "serving").write_bytes(said)
+    assert whereabouts.address_kept(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "reached"),
+    [
+        ("http://127.0.0.1:80", "http://127.0.0.1:80"),
+        ("http://0.0.0.0:80", "http://127.0.0.1:80"),
+        ("http://[::]:80", "http://[::1]:80"),
+        ("http://[0:0:0:0:0:0:0:0]:80", "http://[::1]:80"),
+        ("http://[fe80::1]:80", "http://[fe80::1]:80"),
+        ("http://ledger.example:80", "http://ledger.example:80"),
+    ],
+)
+def test_a_wildcard_is_reached_by_the_loopback(address: str, reached: str) -> None:
+    assert whereabouts.reachable(address) == reached
+
+
+def test_the_end_of_one_leaves_the_others_file(tmp_path: Path) -> None:
+    file = tmp_path / "serving"
+    with whereabouts.kept(tmp_path, "http://127.0.0.1:80"):
+        file.write_text(f"http://127.0.0.1:80\n{os.getpid() + 1}\n")
+    assert file.exists()
+    with whereabouts.kept(tmp_path, "http://127.0.0.1:80"):
+        assert file.read_text() == f"http://127.0.0.1:80\n{os.getpid()}\n"
+    assert list(tmp_path.iterdir()) == []
