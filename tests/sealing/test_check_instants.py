@@ -91,6 +91,21 @@ def test_an_event_that_is_not_sealed_yet_is_compared_too(full: Ledger, folder: P
     assert (found.events, found.unsealed) == (601, 1)
 
 
+def test_an_event_that_only_the_checkpoint_outside_covers_is_compared_once(
+    full: Ledger, folder: Path
+) -> None:
+    full.line()
+    assert seal(full.conninfo, folder) == 1
+    at = position_at(full, 601)
+    vandalize(
+        full.conninfo,
+        "DELETE FROM ledger.checkpoint WHERE size = 602",
+        "UPDATE ledger.tile SET hashes = substr(hashes, 1, 89 * 32) WHERE (level, number) = (0, 2)",
+        _FROM.format("recorded_at - interval '2 days'", f"= {at}"),
+    )
+    assert checked(full.conninfo, folder)[1] == [shifted(full, at, days=-2)]
+
+
 def test_an_event_that_is_not_sealed_yet_and_cannot_be_read_is_named(
     full: Ledger, folder: Path
 ) -> None:
