@@ -182,7 +182,7 @@ def test_an_answer_says_what_it_is(edge: Edge, auditor: str) -> None:
         assert answer.headers["content-type"] == content_type
         disposition = f'attachment; filename="audit-log.{format_}"'
         assert answer.headers["content-disposition"] == disposition
-        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["cache-control"] == "private, no-cache"
         assert answer.headers["ledger-position"] == _seen(edge)["ledger-min-position"]
 
 

@@ -66,7 +66,7 @@ def test_a_stream_says_at_once_that_it_is_open(edge: Edge, address: Address, tok
         assert listener.retry is not None
         headers = answer.headers
         assert headers["content-type"].partition(";")[0] == "text/event-stream"
-        assert headers["cache-control"] == "no-store"
+        assert headers["cache-control"] == "private, no-cache"
         assert headers["x-accel-buffering"] == "no"
         assert listener.position == edge.log()[0][0]
         assert headers["x-request-id"]

@@ -1,4 +1,5 @@
-"""What every answer carries, whichever route gave it: request id, position, a line of metrics."""
+"""What every answer carries, whichever route gave it: request id, position, a line of metrics, and
+what caches and browsers may do with it (contract 7)."""
 
 import logging
 import random
@@ -32,6 +33,24 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE"})
 and anybody could have a series kept for each of them and each route."""
 
 
+_Headers = tuple[tuple[bytes, bytes], ...]
+
+_NOT_GUESSED = (b"x-content-type-options", b"nosniff")
+"""No browser takes an answer for something else than it says to be: a page, or a script."""
+
+_VARY = (b"vary", b"Authorization, Accept-Encoding, Origin")
+
+_OF_THE_API: _Headers = ((b"cache-control", b"private, no-cache"), _VARY, _NOT_GUESSED)
+"""Each credential sees something else, and it changes at any time: a client may keep its own copy,
+and asks whether that still holds (``If-None-Match``) before it uses it again."""
+
+_SECRET: _Headers = ((b"cache-control", b"no-store"), _VARY, _NOT_GUESSED)
+"""A secret that is shown once must not be found in a cache afterwards."""
+
+_OF_OTHERS: _Headers = (_NOT_GUESSED,)
+"""Pages say by themselves how they may be kept (``web/pages.py``)."""
+
+
 class EveryAnswer:
     """ASGI middleware. The request id comes from ``X-Request-Id`` when that is a plain token."""
 
@@ -56,6 +75,7 @@ class EveryAnswer:
             if message["type"] == "http.response.start":
                 answered = True
                 headers: list[tuple[bytes, bytes]] = message["headers"]
+                _say(headers, _kept(scope))
                 headers.append((b"x-request-id", request_id.encode()))
                 if scope["state"].get("replayed"):
                     headers.append((b"idempotency-replayed", b"true"))
@@ -81,6 +101,21 @@ class EveryAnswer:
         route: Any = scope.get("route")
         path = getattr(route, "path", "none")
         _seconds_of(path, scope["method"], status).observe(seconds)
+
+
+def _kept(scope: Scope) -> _Headers:
+    """What an answer says about how it may be kept and read."""
+    path = scope["path"]
+    if not path.startswith("/v1/") and path != "/v1":
+        return _OF_OTHERS
+    return _SECRET if scope["state"].get("holds_secret") else _OF_THE_API
+
+
+def _say(headers: list[tuple[bytes, bytes]], ours: _Headers) -> None:
+    """Put headers in the place of those of the same names, which a library may have set."""
+    names = {name for name, _ in ours}
+    headers[:] = [pair for pair in headers if pair[0] not in names]
+    headers += ours
 
 
 @lru_cache(1000)

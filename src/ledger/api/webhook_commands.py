@@ -56,7 +56,7 @@ async def create(request: Request, principal: Principal, sent: Sent[models.NewWe
         fault=fault,
         idempotency=sent.key,
     )
-    return _answer(await execute(request, command), 201)
+    return _with_secret(request, _answer(await execute(request, command), 201))
 
 
 async def update(
@@ -93,7 +93,8 @@ async def rotate_secret(
 ) -> Response:
     """Replace its secret. The new one is in this answer only."""
     secret = create_secret()
-    return await _manage(request, principal, endpoint_id, RotateSecret, sent, 200, secret=secret)
+    done = await _manage(request, principal, endpoint_id, RotateSecret, sent, 200, secret=secret)
+    return _with_secret(request, done)
 
 
 async def recover(
@@ -152,6 +153,12 @@ async def _fault(request: Request, sent: Sent[Any]) -> Invalid | None:
         except ForbiddenTarget as error:
             return Invalid.at("/url", str(error))
     return sent.fault
+
+
+def _with_secret(request: Request, response: Response) -> Response:
+    """An answer that shows a secret, a replayed one too: no cache may keep it."""
+    request.state.holds_secret = True
+    return response
 
 
 def _answer(receipt: Receipt, status: int) -> Response:

@@ -1,0 +1,120 @@
+"""What every answer says to caches, and what a request's head must say (contract 7)."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.support.edge import Edge
+from tests.support.facts import ORGANIZATION, fact
+from tests.support.hooks import URL, Hooks
+from tests.support.streaming import Address, Listener, listening
+from tests.support.visitor import visitor
+
+VARY = "Authorization, Accept-Encoding, Origin"
+KEPT, SECRET = "private, no-cache", "no-store"
+
+
+@pytest.fixture(scope="module")
+def address(edge: Edge) -> Iterator[Address]:
+    with listening(edge) as address:
+        yield address
+
+
+def assert_api_headers(answer: httpx.Response, kept: str = KEPT) -> None:
+    """Each of the three is there, once."""
+    said = answer.headers
+    assert said.get_list("cache-control") == [kept]
+    assert said.get_list("vary") == [VARY]
+    assert said.get_list("x-content-type-options") == ["nosniff"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "token", "status"),
+    [
+        ("GET", "/v1/execution", None, 200),
+        ("HEAD", "/v1/execution", None, 200),
+        ("GET", "/v1/execution", "wrong", 401),
+        ("GET", "/v1/execution?limit=0", None, 422),
+        ("GET", "/v1/execution/LIN-26-999999", None, 404),
+        ("GET", "/v1/facts", None, 405),
+        ("POST", "/v1/facts", None, 415),
+        ("GET", "/v1", None, 404),
+        ("GET", "/v1/nothing", None, 404),
+        ("GET", f"/v1/audit-logs/export?organization_id={ORGANIZATION}", None, 200),
+        ("GET", "/v1/log/key", None, 200),
+    ],
+)
+def test_every_answer_of_the_api_says_how_it_may_be_kept(
+    edge: Edge, method: str, path: str, token: str | None, status: int
+) -> None:
+    answer = edge.request(method, path, token)
+    assert answer.status_code == status
+    assert_api_headers(answer)
+
+
+def test_what_is_known_already_may_be_kept_likewise(edge: Edge) -> None:
+    path = f"/v1/execution/{edge.fresh()}"
+    known = edge.get(path, headers={"if-none-match": edge.get(path).headers["etag"]})
+    assert known.status_code == 304
+    assert_api_headers(known)
+
+
+def test_an_accepted_write_may_be_kept_likewise(edge: Edge) -> None:
+    line = edge.fresh()
+    assert_api_headers(edge.send(fact("execution.checked_in", line)))
+    assert_api_headers(edge.post(f"/v1/execution/{line}/pause", json={"reason": "r"}))
+
+
+def test_a_stream_may_be_kept_likewise(edge: Edge, address: Address) -> None:
+    with Listener(address, edge.token("read")) as listener:
+        said = listener.opened().answer.headers
+        assert said.get_all("cache-control") == [KEPT]
+        assert said.get_all("vary") == [VARY]
+        assert said.get_all("x-content-type-options") == ["nosniff"]
+
+
+def test_an_answer_with_a_secret_is_kept_nowhere(hooks: Hooks) -> None:
+    edge, key = hooks.edge, {"idempotency-key": "made-once"}
+    body = {"url": URL, "event_types": ["*"]}
+    made = [edge.post("/v1/webhooks", json=body, headers=key) for _ in range(2)]
+    assert [answer.status_code for answer in made] == [201, 201]
+    assert made[1].headers["idempotency-replayed"] == "true"
+    path = f"/v1/webhooks/{made[0].json()['data']['id']}"
+    rotated = [edge.post(f"{path}/rotate-secret", headers=key) for _ in range(2)]
+    assert rotated[1].headers["idempotency-replayed"] == "true"
+    for answer in (*made, *rotated):
+        assert "whsec_" in answer.text
+        assert_api_headers(answer, SECRET)
+    without = (
+        edge.get(path),
+        edge.request("PATCH", path, json={"description": "d"}),
+        edge.post("/v1/webhooks", json={}),
+        edge.post(f"{path}x/rotate-secret"),
+    )
+    for answer in without:
+        assert "whsec_" not in answer.text
+        assert_api_headers(answer)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/docs",
+        "/docs/static/swagger-ui.css",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+        "/nothing",
+        "/v1x",
+        "/ui",
+        "/ui/nothing",
+        "/ui/static/page.css",
+    ],
+)
+def test_no_other_answer_is_guessed_at_either(edge: Edge, path: str) -> None:
+    said = visitor(edge).get(path).answer.headers
+    assert said.get_list("x-content-type-options") == ["nosniff"]
+    assert KEPT not in said.get_list("cache-control")
