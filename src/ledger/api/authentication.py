@@ -16,7 +16,7 @@ from fastapi import Request, Security
 from fastapi.security import HTTPBearer
 
 from ledger.api.door import Door
-from ledger.api.headers import header
+from ledger.api.headers import count, header
 from ledger.application.commands import hash_token
 from ledger.application.principal import Principal
 from ledger.application.tokens import is_well_formed
@@ -115,6 +115,9 @@ Authenticated = Annotated[Principal, Security(_bearer)]
 
 async def authenticate(request: Request) -> Principal:
     """The request's principal. Raises Unauthorized."""
+    if count(request.scope, b"authorization") > 1:
+        # A proxy may have checked the other one.
+        raise Unauthorized("Exactly one Authorization header is needed.")
     sent = (header(request.scope, b"authorization") or b"").decode("latin-1")
     scheme, _, token = sent.partition(" ")
     if scheme.lower() != "bearer" or not token:

@@ -12,9 +12,9 @@ from prometheus_client import Histogram
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ledger.api.headers import header
+from ledger.api.headers import count, header
 from ledger.api.positions import ViewPositions
-from ledger.api.problems import InternalError, problem
+from ledger.api.problems import BadRequest, InternalError, problem
 
 _logger = logging.getLogger(__name__)
 
@@ -86,7 +86,13 @@ class EveryAnswer:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            if count(scope, b"host") == 1:
+                await self._app(scope, receive, send_with_headers)
+            else:
+                # Two servers on the way may read such a request as meant for different hosts.
+                refusal = BadRequest("The request must have exactly one Host header.")
+                closing = {"Connection": "close"}
+                await problem(Request(scope), refusal, closing)(scope, receive, send_with_headers)
         except ClientDisconnect:
             _logger.info("request %s was broken off", request_id)
         except Exception:

@@ -65,7 +65,7 @@ _RETRY_AFTER = {"behind": "1", "unavailable": "2"}
 
 
 class BadRequest(LedgerError):
-    """The body is broken JSON: 400 where ``invalid_request`` otherwise means 422."""
+    """The request cannot be read, as broken JSON cannot: ``invalid_request`` is 422 otherwise."""
 
     code = "invalid_request"
 
