@@ -1,10 +1,10 @@
 """The HTTP application: routers, refusals, the headers of every answer."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from starlette.types import Receive, Scope, Send
 
@@ -32,6 +32,7 @@ from ledger.api.lean import LeanRoute
 from ledger.api.middleware import EveryAnswer
 from ledger.api.models import FactBatchAnswer
 from ledger.api.services import ApiServices
+from ledger.domain.errors import NotFound
 
 _ABOUT = """
 The whole truth about work in progress: product lines report facts, the log keeps them for ever,
@@ -57,6 +58,11 @@ ROUTED = (
 )
 
 
+def _nothing(request: Request) -> Response:
+    """The answer where nothing can be."""
+    return problems.problem(request, NotFound("There is nothing here."))
+
+
 class LedgerApi(FastAPI):
     """FastAPI's application, with a shorter way to the routes that need none of its layers."""
 
@@ -65,6 +71,7 @@ class LedgerApi(FastAPI):
         self.state.services = services
         self._every_answer = EveryAnswer(self._dispatch, services.positions)
         self._lean: list[LeanRoute] = []
+        self.answer_nothing: Callable[[Request], Response] = _nothing
 
     def add_routes(self, router: APIRouter) -> None:
         """Take a router's routes as they are: an included router is matched anew, and twice."""
@@ -81,12 +88,26 @@ class LedgerApi(FastAPI):
             await self._every_answer(scope, receive, send)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if _has_encoded_slash(scope):
+            scope["app"] = self
+            await self.answer_nothing(Request(scope))(scope, receive, send)
+            return
         for route in self._lean:
             if route.takes(scope):
                 scope["app"] = self
                 await route.serve(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
+
+
+def _has_encoded_slash(scope: Scope) -> bool:
+    """Whether a name in the path has a slash in it: nothing has such a name (contract 7).
+
+    The server decodes the path as a whole, and one name becomes two. A proxy that lets only some
+    paths through, by how they begin, reads them otherwise.
+    """
+    raw: bytes = scope.get("raw_path") or b""
+    return b"%" in raw and b"%2f" in raw.lower()
 
 
 def create_app(services: ApiServices) -> LedgerApi:

@@ -21,6 +21,8 @@ PAGES = (
     jump.router,
 )
 
+_NO_PAGE = "There is no such page."
+
 _unknown = APIRouter(include_in_schema=False)
 
 
@@ -38,12 +40,20 @@ class _Static(StaticFiles):
 @_unknown.get("/ui/{path:path}")
 async def show_nothing(request: Request, path: str) -> Response:
     """Nothing is at any other address below ``/ui``."""
-    return refusal_page(request, NotFound("There is no such page."))
+    return refusal_page(request, NotFound(_NO_PAGE))
 
 
 def add_pages(app: LedgerApi) -> None:
     """Put the pages beside the API."""
     make_ready()
+    answer_elsewhere = app.answer_nothing
+
+    def answer_nothing(request: Request) -> Response:
+        if request.scope["path"].startswith("/ui/"):
+            return refusal_page(request, NotFound(_NO_PAGE))
+        return answer_elsewhere(request)
+
+    app.answer_nothing = answer_nothing
     app.mount("/ui/static", _Static(packages=[("ledger.web", "static")]), name="static")
     for router in PAGES:
         app.add_routes(router)
