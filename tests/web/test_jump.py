@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.edge import Edge
 from tests.support.facts import fact
-from tests.support.visitor import visitor
+from tests.support.visitor import Visitor, visitor
 
 
 def test_an_id_leads_to_its_page(edge: Edge) -> None:
@@ -114,12 +114,67 @@ def test_an_instant_that_is_none_is_refused(edge: Edge, at: str) -> None:
     assert visitor(edge).get("/ui/as-of", params={"at": at, "next": "/ui"}).status == 422
 
 
-@pytest.mark.parametrize("target", ["https://example.com", "//example.com", "/v1/execution"])
+ELSEWHERE = (
+    "https://example.com",
+    "//example.com",
+    "/v1/execution",
+    "/uix",
+    "",
+    "ui",
+    "/ui/../v1/execution",
+    "/ui/..",
+    "/ui/../../evil",
+    "/ui/./.././evil",
+    "/ui/../uix",
+    "/ui/..//example.com",
+    "/ui//../../../example.com",
+    "/ui/x//../../../../ui/../example.com",
+    "/ui/%2e%2e/evil",
+    "/ui/.%2E/%2e./evil",
+    "/ui/%2e%2e//example.com",
+    "/ui/..?next=/ui/",
+    "/ui/..#/ui/",
+    "\\\\example.com",
+    "/ui\\..\\evil",
+    "/ui/..\\evil",
+    "/ui/.\t./evil",
+    "/ui/.\n./evil",
+    "/ui/.\r./evil",
+    "\t//example.com",
+    "/\t/example.com",
+    " /ui",
+    "/ui/\x01",
+)
+
+
+@pytest.mark.parametrize("target", ELSEWHERE)
 def test_nobody_is_led_elsewhere(edge: Edge, target: str) -> None:
     guest = visitor(edge)
-    answer = guest.get("/ui/as-of", params={"at": "2026-04-01", "next": target})
-    assert answer.status == 422
-    assert guest.submit(guest.get("/ui"), "/ui/zone", next=target).status == 422
+    answer = guest.get("/ui/as-of", params={"at": "2026-04-01", "next": target or "x"})
+    assert (answer.status, answer.location) == (303, "/ui?as_of=2026-04-01T00%3A00%3A00Z")
+    answer = guest.submit(guest.get("/ui"), "/ui/zone", next=target)
+    assert (answer.status, answer.location) == (303, "/ui")
+    answer = Visitor(edge).sign_in(edge.token("read"), next=target)
+    assert (answer.status, answer.location) == (303, "/ui")
+
+
+@pytest.mark.parametrize(
+    ("target", "place"),
+    [
+        ("/ui", "/ui"),
+        ("/ui?state=blocked&x=../..", "/ui?state=blocked&x=../.."),
+        ("/ui/lines/LIN-26-000001#usage", "/ui/lines/LIN-26-000001#usage"),
+        ("/ui/lines/../events?limit=1", "/ui/events?limit=1"),
+        ("/ui/../ui/%2e/events/", "/ui/events"),
+        ("/ui/...", "/ui/..."),
+        ("/ui/%252e%252e/x", "/ui/%252e%252e/x"),
+    ],
+)
+def test_what_lies_below_the_pages_is_led_to_as_it_is_resolved(
+    edge: Edge, target: str, place: str
+) -> None:
+    guest = visitor(edge)
+    assert guest.submit(guest.get("/ui"), "/ui/zone", next=target).location == place
 
 
 def test_the_usage_shown_is_of_the_month_where_the_reader_lives(edge: Edge) -> None:

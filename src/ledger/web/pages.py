@@ -2,6 +2,8 @@
 
 import hashlib
 import logging
+import posixpath
+import re
 import secrets
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
@@ -57,6 +59,11 @@ PLACES = (
 """What the head of each page offers: (address, what lies below it, name, permission)."""
 
 _LARGEST_FORM = 64 * 1024
+
+_PATH_END = re.compile("[?#]")
+_ENCODED_DOT = re.compile("%2e", re.IGNORECASE)
+_MISREAD = re.compile(r"[\x00-\x20\x7f\\]")
+"""What a browser leaves out of a path, or takes for a slash."""
 
 _KEY_LOST = "The key that you signed in with is no longer known, or was revoked."
 _TOKEN_OVER = "The token that you signed in with is over: sign in with a new one."
@@ -292,20 +299,23 @@ def here(request: Request) -> str:
     with suppress(ValueError):
         sender = urlsplit(request.headers.get("referer", ""))
         path = sender.path + (f"?{sender.query}" if sender.query else "")
-        if _is_own(path):
-            return path
+        return own_page(path)
     return HOME
 
 
-def own_page(path: str) -> str:
-    """A path below ``/ui``: nobody is led anywhere else. Raises Invalid."""
-    if not _is_own(path):
-        raise Invalid.at("/next", "must be a page of this site")
-    return path
+def own_page(address: str) -> str:
+    """Where somebody is led on: to an address below ``/ui``, else to ``/ui`` (contract 7).
 
-
-def _is_own(path: str) -> bool:
-    return path == HOME or path.startswith((f"{HOME}/", f"{HOME}?"))
+    Browsers resolve dot segments, also percent-encoded ones, take a backslash for a slash, and
+    leave tabs and line ends out. So dot segments are resolved here, and a path with any of the
+    others leads to ``/ui``.
+    """
+    path = _PATH_END.split(address, maxsplit=1)[0]
+    rest = address[len(path) :]
+    if _MISREAD.search(path):
+        return HOME
+    path = posixpath.normpath(_ENCODED_DOT.sub(".", path))
+    return path + rest if path == HOME or path.startswith(f"{HOME}/") else HOME
 
 
 def with_parameter(address: str, name: str, value: str | None) -> str:
