@@ -117,4 +117,5 @@ def test_an_answer_with_a_secret_is_kept_nowhere(hooks: Hooks) -> None:
 def test_no_other_answer_is_guessed_at_either(edge: Edge, path: str) -> None:
     said = visitor(edge).get(path).answer.headers
     assert said.get_list("x-content-type-options") == ["nosniff"]
+    assert said.get_list("vary") == ["Accept-Encoding"]
     assert KEPT not in said.get_list("cache-control")

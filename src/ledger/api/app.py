@@ -25,6 +25,7 @@ from ledger.api import (
     streams,
     webhooks,
 )
+from ledger.api.compression import Compression
 from ledger.api.documentation import PROBLEM_SCHEMA, without_null_defaults
 from ledger.api.fact_schema import FACT_SCHEMAS
 from ledger.api.head import answer_head
@@ -69,7 +70,7 @@ class LedgerApi(FastAPI):
     def __init__(self, services: ApiServices, **options: Any) -> None:
         super().__init__(**options)
         self.state.services = services
-        self._every_answer = EveryAnswer(self._dispatch, services.positions)
+        self._every_answer = EveryAnswer(Compression(self._dispatch), services.positions)
         self._lean: list[LeanRoute] = []
         self.answer_nothing: Callable[[Request], Response] = _nothing
 

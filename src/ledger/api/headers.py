@@ -24,6 +24,13 @@ def count(scope: Scope, name: bytes) -> int:
     return sum(one == name for one, _ in headers)
 
 
+def joined(scope: Scope, name: bytes) -> bytes | None:
+    """All headers of a name in lower case as one list, as they may be sent (RFC 9110, 5.3)."""
+    if count(scope, name) < 2:
+        return header(scope, name)
+    return b",".join(value for one, value in scope["headers"] if one == name)
+
+
 def _by_name(scope: Scope) -> dict[bytes, bytes]:
     by_name: dict[bytes, bytes] | None = scope.get(_BY_NAME)
     if by_name is None:

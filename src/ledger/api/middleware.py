@@ -47,8 +47,8 @@ and asks whether that still holds (``If-None-Match``) before it uses it again.""
 _SECRET: _Headers = ((b"cache-control", b"no-store"), _VARY, _NOT_GUESSED)
 """A secret that is shown once must not be found in a cache afterwards."""
 
-_OF_OTHERS: _Headers = (_NOT_GUESSED,)
-"""Pages say by themselves how they may be kept (``web/pages.py``)."""
+_OF_OTHERS: _Headers = ((b"vary", b"Accept-Encoding"), _NOT_GUESSED)
+"""Pages and files say by themselves how long they may be kept (``web``)."""
 
 
 class EveryAnswer:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.headers import header
+from ledger.api.compression import compresses, weak
+from ledger.api.headers import joined
 from ledger.projection.rendering import json_text
 
 _JSON = b"application/json"
@@ -69,13 +70,14 @@ def page(
 
 def unless_known(request: Request, reply: Reply) -> Response:
     """The reply, or 304 where the caller has it already, by its entity tag (RFC 9110)."""
-    asked = header(request.scope, b"if-none-match")
+    asked = joined(request.scope, b"if-none-match")
     if asked is None or reply.tag is None:
         return reply
-    asked = b",".join(v for n, v in request.scope["headers"] if n == b"if-none-match")
     tags = {part.strip().removeprefix(b"W/") for part in asked.split(b",")}
     if reply.tag not in tags and b"*" not in tags:
         return reply
     known = Response(status_code=304)
-    known.raw_headers = [h for h in reply.raw_headers if h[0] in (b"etag", b"ledger-position")]
+    # The tag that the reply would go out with.
+    tag = weak(reply.tag) if compresses(request.scope, len(reply.body)) else reply.tag
+    known.raw_headers = [(b"etag", tag), (b"ledger-position", b"%d" % reply.position)]
     return known

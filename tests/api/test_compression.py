@@ -1,0 +1,239 @@
+"""Answers above 1 KB are compressed for who accepts it (contract 7)."""
+
+import gzip
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.edge import Edge, assert_problem
+from tests.support.facts import ORGANIZATION, fact
+from tests.support.streaming import Address, Listener, listening
+from tests.support.visitor import visitor
+
+GZIP, PLAIN = "gzip", "identity"
+
+
+class Raw(NamedTuple):
+    """An answer as it came, nothing unpacked."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def is_packed(self) -> bool:
+        return self.headers.get("content-encoding") == "gzip"
+
+    @property
+    def unpacked(self) -> bytes:
+        return gzip.decompress(self.body) if self.is_packed else self.body
+
+
+@pytest.fixture(scope="module")
+def address(edge: Edge) -> Iterator[Address]:
+    with listening(edge) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def token(edge: Edge) -> str:
+    for _ in range(30):
+        edge.fresh(project_tags=["PROJ-1", "PROJ-2"])
+    return edge.token("read", "audit:read")
+
+
+def ask(
+    address: Address, path: str, token: str, accepted: str | None, method: str = "GET", **more: str
+) -> Raw:
+    """One request; ``accepted`` is its Accept-Encoding, None: it has none."""
+    with closing(HTTPConnection(*address, timeout=30)) as connection:
+        connection.putrequest(method, path, skip_accept_encoding=True)
+        if accepted is not None:
+            connection.putheader("accept-encoding", accepted)
+        connection.putheader("authorization", f"Bearer {token}")
+        for name, value in more.items():
+            connection.putheader(name.replace("_", "-"), value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        headers = {name.lower(): value for name, value in answer.getheaders()}
+        return Raw(answer.status, headers, answer.read())
+
+
+@pytest.mark.parametrize(
+    ("accepted", "is_packed"),
+    [
+        (None, False),
+        ("", False),
+        ("identity", False),
+        ("br, deflate", False),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000", False),
+        ("gzip;q=0, *", False),
+        ("*;q=0", False),
+        ("gzipped", False),
+        ("gzip;q=x", False),
+        ("gzip;q=2", False),
+        ("gzip;q=-1", False),
+        ("gzip;q=nan", False),
+        ("gzip", True),
+        ("GZIP", True),
+        ("x-gzip", True),
+        ("*", True),
+        ("identity;q=0, *;q=0.1", True),
+        ("br;q=1.0, gzip;q=0.001", True),
+        ("deflate , gzip ; q=1", True),
+        ("gzip;q=0, x-gzip", True),
+        ("deflate, gzip, br, zstd", True),
+        (",, gzip,", True),
+    ],
+)
+def test_who_accepts_it_gets_a_compressed_body(
+    address: Address, token: str, accepted: str | None, is_packed: bool
+) -> None:
+    answer = ask(address, "/v1/execution", token, accepted)
+    assert (answer.status, answer.is_packed) == (200, is_packed)
+    assert len(answer.body) == int(answer.headers["content-length"])
+    plain = ask(address, "/v1/execution", token, PLAIN)
+    assert answer.unpacked == plain.body
+    assert len(plain.body) > 5 * 1024
+    assert not is_packed or len(answer.body) * 5 < len(plain.body)
+
+
+def test_several_headers_of_what_is_accepted_are_one_list(edge: Edge, token: str) -> None:
+    headers = [("accept-encoding", "br"), ("accept-encoding", "gzip")]
+    assert edge.get("/v1/execution", token, headers=headers).headers["content-encoding"] == "gzip"
+
+
+def line_of(edge: Edge, size: int, token: str) -> str:
+    """A line whose detail has so many bytes."""
+    plain = edge.get(f"/v1/execution/{edge.fresh(project_tags=['P'])}", token)
+    # Each further tag takes its letters, two quotes and a comma.
+    letters = size - len(plain.content) - 5 * 3
+    tags = [tag * (letters // 5) for tag in "abcd"] + ["e" * (letters - letters // 5 * 4)]
+    return f"/v1/execution/{edge.fresh(project_tags=['P', *tags])}"
+
+
+def test_up_to_one_kilobyte_nothing_is_compressed(edge: Edge, address: Address, token: str) -> None:
+    tags = {}
+    for size in (1024, 1025):
+        path = line_of(edge, size, token)
+        plain, packed = (ask(address, path, token, accepted) for accepted in (PLAIN, GZIP))
+        assert len(plain.body) == size
+        assert packed.is_packed == (size > 1024)
+        assert packed.unpacked == plain.body
+        tags[size] = packed.headers["etag"], plain.headers["etag"]
+    assert tags[1024][0] == tags[1024][1]
+    assert tags[1025][0] == f"W/{tags[1025][1]}"
+
+
+@pytest.mark.parametrize("accepted", [GZIP, PLAIN])
+def test_a_known_tag_is_still_known(
+    edge: Edge, address: Address, accepted: str, token: str
+) -> None:
+    for path in (line_of(edge, 1100, token), line_of(edge, 1000, token)):
+        shown = ask(address, path, token, accepted)
+        tag = shown.headers["etag"]
+        assert tag.startswith("W/") == shown.is_packed
+        for sent in (tag, tag.removeprefix("W/"), f"W/{tag.removeprefix('W/')}", "*"):
+            known = ask(address, path, token, accepted, if_none_match=sent)
+            assert (known.status, known.body) == (304, b"")
+            assert known.headers["etag"] == tag
+            assert "content-encoding" not in known.headers
+        assert ask(address, path, token, accepted, if_none_match='W/"x"').status == 200
+
+
+def test_what_is_kept_for_many_is_given_to_each_as_he_accepts_it(
+    address: Address, token: str
+) -> None:
+    asked = (GZIP, PLAIN, GZIP, GZIP, PLAIN)
+    answers = [ask(address, "/v1/execution", token, one) for one in asked]
+    assert [answer.is_packed for answer in answers] == [one == GZIP for one in asked]
+    assert len({answer.unpacked for answer in answers}) == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/execution",
+        "/v1/execution?limit=1",
+        f"/v1/audit-logs/export?organization_id={ORGANIZATION}",
+        "/openapi.json",
+        "/healthz",
+        "/ui/static/page.css",
+        "/docs/static/swagger-ui.css",
+        "/nothing",
+    ],
+)
+@pytest.mark.parametrize("accepted", [GZIP, PLAIN])
+def test_head_says_what_get_says(address: Address, token: str, path: str, accepted: str) -> None:
+    shown = ask(address, path, token, accepted)
+    head = ask(address, path, token, accepted, "HEAD")
+    assert (head.status, head.body) == (shown.status, b"")
+    differing = {"date", "x-request-id", "transfer-encoding"}
+    for name in (head.headers.keys() | shown.headers.keys()) - differing:
+        assert head.headers.get(name) == shown.headers.get(name), name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/openapi.json",
+        "/metrics",
+        "/ui/static/page.css",
+        "/docs/static/swagger-ui-bundle.js",
+    ],
+)
+def test_pages_files_and_documents_are_compressed_too(
+    address: Address, token: str, path: str
+) -> None:
+    packed, plain = ask(address, path, token, GZIP), ask(address, path, token, PLAIN)
+    assert packed.is_packed
+    assert not plain.is_packed
+    assert packed.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
+    if path != "/metrics":
+        assert packed.unpacked == plain.body
+    if "etag" in plain.headers:
+        assert packed.headers["etag"] == f"W/{plain.headers['etag']}"
+        known = ask(address, path, token, GZIP, if_none_match=packed.headers["etag"])
+        assert known.status == 304
+
+
+def test_a_page_for_people_is_compressed(edge: Edge, token: str) -> None:
+    page = visitor(edge).get("/ui", headers={"accept-encoding": "gzip"}).answer
+    assert page.headers["content-encoding"] == "gzip"
+    assert page.headers["vary"] == "Accept-Encoding"
+
+
+def test_a_refusal_of_many_places_is_compressed(edge: Edge) -> None:
+    event = fact("execution.checked_in", edge.fresh(), {f"unknown_{n}": n for n in range(60)})
+    answer = edge.send(event)
+    assert_problem(answer, 422, "invalid_request")
+    assert answer.headers["content-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "csv"])
+def test_an_export_is_compressed_as_it_goes(address: Address, token: str, format_: str) -> None:
+    path = f"/v1/audit-logs/export?organization_id={ORGANIZATION}&format={format_}"
+    packed, plain = ask(address, path, token, GZIP), ask(address, path, token, PLAIN)
+    assert packed.is_packed
+    assert "content-length" not in packed.headers
+    assert packed.unpacked == plain.body
+    assert len(packed.body) * 3 < len(plain.body)
+
+
+def test_a_stream_of_events_never_is(edge: Edge, address: Address, token: str) -> None:
+    line = edge.fresh()
+    with closing(HTTPConnection(*address, timeout=30)) as connection:
+        headers = {"authorization": f"Bearer {token}", "accept-encoding": "gzip, *"}
+        connection.request("GET", "/v1/events/stream", headers=headers)
+        answer = connection.getresponse()
+        assert answer.headers["content-encoding"] is None
+        edge.accept(fact("service_line.paused", line, {"reason": "x" * 2000}))
+        while not (said := answer.readline()).startswith(b"data:"):
+            assert said
+        assert line.encode() in said
+    with Listener(address, token) as listener:
+        listener.opened()
