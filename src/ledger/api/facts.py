@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from ledger.api import models
 from ledger.api.authentication import Authenticated
+from ledger.api.bodies import media_type, read_capped
 from ledger.api.documentation import refusals
 from ledger.api.fact_schema import FACT_BODY
 from ledger.api.headers import header
@@ -17,7 +18,7 @@ from ledger.api.lean import LeanRoute, NoParameters, needs
 from ledger.api.problems import BadRequest, UnsupportedMediaType, status_of
 from ledger.api.reading import services_of
 from ledger.api.replies import Reply
-from ledger.api.writing import media_type, read_capped, records_refusals, submit
+from ledger.api.writing import records_refusals, submit
 from ledger.application import facts as parsing
 from ledger.application import json_gate
 from ledger.application.command import Command, Outcome, Receipt, TurnDown

@@ -1,4 +1,4 @@
-"""What the writing routes share: bodies under a cap, commands to the writer, waiting for views.
+"""What the writing routes share: their bodies, commands to the writer, waiting for views.
 
 Every refusal of a write passes the writer, which records it for the audit log (contract 5): those
 of decisions by themselves, those from before any decision by ``turn_down``.
@@ -7,13 +7,12 @@ of decisions by themselves, those from before any decision by ``turn_down``.
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from ledger.api.headers import header
+from ledger.api.bodies import media_type, read_capped
 from ledger.api.problems import BadRequest, Behind, UnsupportedMediaType
 from ledger.api.reading import Query, services_of
 from ledger.api.replies import Reply
@@ -28,7 +27,7 @@ from ledger.application.command import (
 )
 from ledger.application.facts import pointers
 from ledger.application.principal import Principal
-from ledger.domain.errors import Invalid, LedgerError, NotFound, Refused, TooLarge, Unavailable
+from ledger.domain.errors import Invalid, LedgerError, NotFound, Refused, Unavailable
 from ledger.domain.values import ENDPOINT_ID, LINE_ID, RUN_ID, format_instant
 from projections import reading
 
@@ -42,42 +41,6 @@ _IDS = {"service_line": LINE_ID, "run": RUN_ID, "webhook": ENDPOINT_ID}
 
 _LARGEST_COMMAND = 64 * 1024
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-
-
-def media_type(request: Request) -> str:
-    """The body's media type in lower case. Raises UnsupportedMediaType for other charsets."""
-    essence = _essence(header(request.scope, b"content-type") or b"")
-    if header(request.scope, b"content-encoding") not in (None, b"identity"):
-        raise UnsupportedMediaType("Compressed bodies are not taken.")
-    return essence
-
-
-@lru_cache(256)
-def _essence(content_type: bytes) -> str:
-    essence, *parameters = content_type.decode("latin-1").lower().split(";")
-    for parameter in parameters:
-        name, _, value = parameter.strip().partition("=")
-        if name.strip() == "charset" and value.strip(' "') not in ("utf-8", "utf8"):
-            raise UnsupportedMediaType("Only UTF-8 is taken.")
-    return essence.strip()
-
-
-async def read_capped(request: Request, limit: int) -> bytes:
-    """The body. Raises TooLarge, as soon as that is known, above ``limit`` bytes."""
-    length = header(request.scope, b"content-length") or b""
-    if length.isdigit() and int(length[:19]) > limit:
-        raise _too_large(limit)
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise _too_large(limit)
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"The body may have at most {limit // 1024:,} KiB.")
 
 
 async def read_body(request: Request, limit: int) -> bytes:

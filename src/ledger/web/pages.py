@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.authentication import Unauthorized
+from ledger.api.bodies import media_type, read_capped
 from ledger.api.lean import LeanRoute, parse_query
 from ledger.api.policy import content_policy
 from ledger.api.problems import REFUSALS, STATUS, InternalError, status_of
 from ledger.api.reading import services_of
-from ledger.api.writing import media_type, read_capped
 from ledger.application.command import IdempotencyKey
 from ledger.application.principal import Principal
 from ledger.application.tokens import PREFIX

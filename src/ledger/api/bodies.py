@@ -1,0 +1,101 @@
+"""Bodies of requests: what they are in, and how much of them is taken (contract 2, 7).
+
+A body is unpacked while it comes, and no further than its bound: what would unpack to a thousand
+times its bytes costs as much as any body that is too large.
+"""
+
+import zlib
+from functools import lru_cache
+
+from fastapi import Request
+
+from ledger.api.headers import header, joined
+from ledger.api.problems import BadRequest, UnsupportedMediaType
+from ledger.domain.errors import TooLarge
+
+_GZIP = frozenset({b"gzip", b"x-gzip"})
+
+
+def media_type(request: Request) -> str:
+    """The body's media type in lower case. Raises UnsupportedMediaType for other charsets."""
+    return _essence(header(request.scope, b"content-type") or b"")
+
+
+@lru_cache(256)
+def _essence(content_type: bytes) -> str:
+    essence, *parameters = content_type.decode("latin-1").lower().split(";")
+    for parameter in parameters:
+        name, _, value = parameter.strip().partition("=")
+        if name.strip() == "charset" and value.strip(' "') not in ("utf-8", "utf8"):
+            raise UnsupportedMediaType("Only UTF-8 is taken.")
+    return essence.strip()
+
+
+async def read_capped(request: Request, limit: int) -> bytes:
+    """The body, unpacked. Raises TooLarge, as soon as that is known, above ``limit`` bytes.
+
+    Raises UnsupportedMediaType for another coding than gzip, BadRequest for broken gzip.
+    """
+    packed = _is_packed(request)
+    length = header(request.scope, b"content-length") or b""
+    if length.isdigit() and int(length[:19]) > limit:
+        raise _too_large(limit)
+    unpacking = _Unpacking(limit) if packed else None
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part if unpacking is None else unpacking.take(part))
+    if unpacking is not None and size:
+        unpacking.end()
+    return b"".join(parts)
+
+
+def _is_packed(request: Request) -> bool:
+    """Whether the body is gzip."""
+    coding = (joined(request.scope, b"content-encoding") or b"").strip().lower()
+    if coding in _GZIP:
+        return True
+    if coding not in (b"", b"identity"):
+        raise UnsupportedMediaType("A body may be compressed by gzip only.")
+    return False
+
+
+class _Unpacking:
+    """What of a body has been unpacked so far, up to so many bytes.
+
+    One member, as all clients send it: thousands of empty ones would fit into a part.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._room = limit
+        self._stream = zlib.decompressobj(16 + zlib.MAX_WBITS)  # gzip's head and sums, no others
+
+    def take(self, part: bytes) -> bytes:
+        """What a part unpacks to."""
+        if self._stream.eof and part:
+            raise _broken()
+        try:
+            unpacked = self._stream.decompress(part, self._room + 1)
+        except zlib.error as error:
+            raise _broken() from error
+        self._room -= len(unpacked)
+        if self._room < 0:
+            raise _too_large(self._limit)
+        if self._stream.unused_data:
+            raise _broken()
+        return unpacked
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        if not self._stream.eof:
+            raise _broken()
+
+
+def _broken() -> BadRequest:
+    return BadRequest("The body is not gzip, or not all of it.")
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body may have at most {limit // 1024:,} KiB.")
