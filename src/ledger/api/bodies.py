@@ -1,19 +1,37 @@
-"""Bodies of requests: what they are in, and how much of them is taken (contract 2, 7).
+"""Bodies of requests: what they are in, how much of them is taken, and how long (contract 2, 7).
 
 A body is unpacked while it comes, and no further than its bound: what would unpack to a thousand
 times its bytes costs as much as any body that is too large.
 """
 
+import asyncio
 import zlib
 from functools import lru_cache
+from typing import NamedTuple
 
 from fastapi import Request
 
 from ledger.api.headers import header, joined
-from ledger.api.problems import BadRequest, UnsupportedMediaType
+from ledger.api.problems import BadRequest, BodyTimeout, UnsupportedMediaType
 from ledger.domain.errors import TooLarge
 
 _GZIP = frozenset({b"gzip", b"x-gzip"})
+
+
+class Pace(NamedTuple):
+    """How long a body may take from its head on.
+
+    One byte now and then keeps a connection, and what has come of the body in our memory. Whoever
+    sends 8 MiB over a slow line goes on after that time, as long as the average is fair: these are
+    two minutes at most.
+    """
+
+    seconds: float = 60.0
+    bytes_per_second: float = 64 * 1024
+
+    def seconds_for(self, size: int) -> float:
+        """How long a body may take of which so many bytes have come."""
+        return max(self.seconds, size / self.bytes_per_second)
 
 
 def media_type(request: Request) -> str:
@@ -34,19 +52,28 @@ def _essence(content_type: bytes) -> str:
 async def read_capped(request: Request, limit: int) -> bytes:
     """The body, unpacked. Raises TooLarge, as soon as that is known, above ``limit`` bytes.
 
-    Raises UnsupportedMediaType for another coding than gzip, BadRequest for broken gzip.
+    Raises UnsupportedMediaType for another coding than gzip, BadRequest for broken gzip, and
+    BodyTimeout for a body that comes too slowly.
     """
     packed = _is_packed(request)
     length = header(request.scope, b"content-length") or b""
     if length.isdigit() and int(length[:19]) > limit:
         raise _too_large(limit)
+    pace: Pace = request.app.state.services.pace
+    begun = asyncio.get_running_loop().time()
     unpacking = _Unpacking(limit) if packed else None
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise _too_large(limit)
-        parts.append(part if unpacking is None else unpacking.take(part))
+    try:
+        async with asyncio.timeout_at(begun + pace.seconds) as deadline:
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise _too_large(limit)
+                parts.append(part if unpacking is None else unpacking.take(part))
+                if (seconds := pace.seconds_for(size)) > pace.seconds:
+                    deadline.reschedule(begun + seconds)
+    except TimeoutError as error:
+        raise BodyTimeout("The body did not come to its end in time.") from error
     if unpacking is not None and size:
         unpacking.end()
     return b"".join(parts)

@@ -25,7 +25,7 @@ LINE_ERRORS = _NOT_MODIFIED | refusals(401, 403, 404, 422, 503)
 FEED_ERRORS = refusals(401, 403, 404, 422, 503)
 STORY_ERRORS = refusals(400, 401, 403, 404, 422, 503)
 RUN_LIST_ERRORS = _NOT_MODIFIED | refusals(400, 401, 403, 404, 422, 503)
-WRITE_ERRORS = refusals(400, 401, 403, 404, 409, 413, 415, 422, 503)
+WRITE_ERRORS = refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 503)
 PROBLEM_SCHEMA = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
 
 IDEMPOTENT: dict[str, Any] = {

@@ -75,7 +75,7 @@ async def _refused(request: Request, principal: Principal, refusal: Refused) -> 
             },
         },
         201: {"model": models.FactAnswer, "description": "Recorded"},
-        **refusals(400, 401, 403, 404, 409, 413, 415, 422, 503),
+        **refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 503),
     },
 )
 @records_refusals(_refused)

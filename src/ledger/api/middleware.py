@@ -5,6 +5,7 @@ import logging
 import random
 import re
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -33,22 +34,25 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE"})
 and anybody could have a series kept for each of them and each route."""
 
 
-_Headers = tuple[tuple[bytes, bytes], ...]
+_Headers = Mapping[bytes, bytes]
 
-_NOT_GUESSED = (b"x-content-type-options", b"nosniff")
-"""No browser takes an answer for something else than it says to be: a page, or a script."""
+_OF_OTHERS: _Headers = {
+    b"vary": b"Accept-Encoding",
+    # No browser takes an answer for something else than it says to be: a page, or a script.
+    b"x-content-type-options": b"nosniff",
+}
+"""Pages and files say by themselves how long they may be kept (``web``)."""
 
-_VARY = (b"vary", b"Authorization, Accept-Encoding, Origin")
-
-_OF_THE_API: _Headers = ((b"cache-control", b"private, no-cache"), _VARY, _NOT_GUESSED)
+_OF_THE_API: _Headers = {
+    **_OF_OTHERS,
+    b"vary": b"Authorization, Accept-Encoding, Origin",
+    b"cache-control": b"private, no-cache",
+}
 """Each credential sees something else, and it changes at any time: a client may keep its own copy,
 and asks whether that still holds (``If-None-Match``) before it uses it again."""
 
-_SECRET: _Headers = ((b"cache-control", b"no-store"), _VARY, _NOT_GUESSED)
+_SECRET: _Headers = {**_OF_THE_API, b"cache-control": b"no-store"}
 """A secret that is shown once must not be found in a cache afterwards."""
-
-_OF_OTHERS: _Headers = ((b"vary", b"Accept-Encoding"), _NOT_GUESSED)
-"""Pages and files say by themselves how long they may be kept (``web``)."""
 
 
 class EveryAnswer:
@@ -76,6 +80,9 @@ class EveryAnswer:
                 answered = True
                 headers: list[tuple[bytes, bytes]] = message["headers"]
                 _say(headers, _kept(scope))
+                if message["status"] == 408:
+                    # The rest of the body may still come, and stands before the next request.
+                    headers.append((b"connection", b"close"))
                 headers.append((b"x-request-id", request_id.encode()))
                 if scope["state"].get("replayed"):
                     headers.append((b"idempotency-replayed", b"true"))
@@ -119,9 +126,8 @@ def _kept(scope: Scope) -> _Headers:
 
 def _say(headers: list[tuple[bytes, bytes]], ours: _Headers) -> None:
     """Put headers in the place of those of the same names, which a library may have set."""
-    names = {name for name, _ in ours}
-    headers[:] = [pair for pair in headers if pair[0] not in names]
-    headers += ours
+    headers[:] = [pair for pair in headers if pair[0] not in ours]
+    headers += ours.items()
 
 
 @lru_cache(1000)

@@ -24,6 +24,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "forbidden": (403, "Forbidden"),
     "not_found": (404, "Not found"),
     "method_not_allowed": (405, "Method not allowed"),
+    "timeout": (408, "The request took too long"),
     "invalid_state": (409, "The present state forbids it"),
     "fact_conflict": (409, "The fact was recorded with another content"),
     "too_large": (413, "Too large"),
@@ -44,6 +45,7 @@ _PHRASES = {
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
+    408: "Request Timeout",
     409: "Conflict",
     413: "Content Too Large",
     415: "Unsupported Media Type",
@@ -80,6 +82,12 @@ class UnsupportedMediaType(LedgerError):
     """The body's content type is none that the route takes."""
 
     code = "unsupported_media_type"
+
+
+class BodyTimeout(LedgerError):
+    """The body came too slowly; nothing of it was recorded."""
+
+    code = "timeout"
 
 
 class Behind(LedgerError):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ledger.api.answers import Answers
 from ledger.api.authentication import Authenticator
+from ledger.api.bodies import Pace
 from ledger.api.door import Door
 from ledger.api.positions import ViewPositions
 from ledger.api.submissions import Submissions
@@ -41,6 +42,7 @@ class ApiServices:
         self.positions = positions
         self.vault = vault
         self.clock = clock
+        self.pace = Pace()
         self.check_target = check_target
         """Raises ForbiddenTarget for where no webhook may go."""
         self.answers = Answers(door)
