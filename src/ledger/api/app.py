@@ -73,6 +73,7 @@ class LedgerApi(FastAPI):
         self._every_answer = EveryAnswer(Compression(self._dispatch), services.positions)
         self._lean: list[LeanRoute] = []
         self.answer_nothing: Callable[[Request], Response] = _nothing
+        """Answers a request whose path cannot name anything; pages put their own in its place."""
 
     def add_routes(self, router: APIRouter) -> None:
         """Take a router's routes as they are: an included router is matched anew, and twice."""
