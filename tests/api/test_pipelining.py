@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 import pytest
 
+from ledger.api.bodies import Pace
 from ledger.api.connection import MOST_WAITING, Connection
 from tests.support.edge import Edge
 from tests.support.streaming import STREAM, Address, listening
@@ -30,7 +31,7 @@ class Watched(Connection):
 
     alive: ClassVar["WeakSet[Watched]"] = WeakSet()
     most_waiting = most_held = 0
-    rest_seconds = 0.5
+    pace = Pace(seconds=0.5)
     patience_seconds = 60.0
 
     def __init__(self, *arguments: object, **options: object) -> None:
@@ -193,7 +194,7 @@ def test_the_rest_of_a_body_that_was_answered_without_it_must_come(watched: Addr
 
 def test_a_rest_that_comes_fast_has_its_time(watched: Address) -> None:
     """At more than 64 KiB a second, for longer than a slow one has."""
-    part, end = b" " * 16_384, time.monotonic() + 3 * Watched.rest_seconds
+    part, end = b" " * 16_384, time.monotonic() + 3 * Watched.pace.seconds
     parts = 0
     with connected(watched) as client:
         client.sendall(posted(len(part) * 10_000))

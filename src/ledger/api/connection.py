@@ -21,6 +21,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from ledger.api.bodies import Pace
+
 MOST_WAITING = 16
 """Requests of one connection that wait for their answers, the one that is answered among them."""
 
@@ -102,17 +104,15 @@ class Connection(HttpToolsProtocol):
     one that writes is not sent again by itself."""
 
     patience_seconds = 20.0
-    """How long a head may take, or a part of a body that is due, or the first byte of all. It is
-    looked at as often, so that may be found after twice as long; requests pay for no clock."""
+    """How long a part of a head may take, or the first byte of all. It is looked at as often, so
+    that may be found after twice as long; requests pay for no clock. (How long a body may take
+    whose request is not answered yet, is said in ``bodies.py``.)"""
 
     last_patience_seconds = 3.0
     """How long the rest of a request may take that has begun when the service stops."""
 
-    rest_seconds = 60.0
+    pace = Pace()
     """How long the rest of a body may take whose request was answered without it."""
-
-    rest_bytes_a_second = 64 * 1024
-    """A body that comes as fast may take longer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
@@ -264,7 +264,7 @@ class Connection(HttpToolsProtocol):
         return self.scope is not (None if cycle is None else cycle.scope)
 
     def _end_if_stuck(self) -> None:
-        if self._is_clients_turn() and self._progress == self._seen:
+        if self._is_head_due() and self._progress == self._seen:
             self.transport.close()
         else:
             self._seen = self._progress
@@ -276,25 +276,29 @@ class Connection(HttpToolsProtocol):
 
         def look() -> None:
             is_left = self.cycle is answered and answered.more_body
-            if is_left and self._received - came < self.rest_bytes_a_second * self.rest_seconds:
+            allowed = self.pace.seconds_for(self._received - came)
+            if is_left and allowed <= self.pace.seconds:
                 self.transport.close()
             elif is_left:
                 self._rest_look = self._end_without_rest(answered)
 
-        return self.loop.call_later(self.rest_seconds, look)
+        return self.loop.call_later(self.pace.seconds, look)
 
     def _end_if_unfinished(self) -> None:
-        if self._is_clients_turn():
+        is_body_due = self.cycle is not None and self.cycle.more_body
+        if self._is_head_due() or (is_body_due and not self.flow.read_paused):
             self.transport.close()
 
-    def _is_clients_turn(self) -> bool:
-        """Whether something must come from there: we read, and have no whole request.
+    def _is_head_due(self) -> bool:
+        """Whether a part of a head must come from the client: we read, and have no whole one.
 
         Between two requests, as long as nothing has come of the next, nothing must.
         """
         if self.flow.read_paused:
             return False
         cycle: RequestResponseCycle | None = self.cycle
-        if self._is_in_head() or cycle is None or cycle.more_body:
+        if self._is_in_head() or cycle is None:
             return True
-        return cycle.response_complete and self.timeout_keep_alive_task is None
+        return (
+            cycle.response_complete and self.timeout_keep_alive_task is None and not cycle.more_body
+        )
