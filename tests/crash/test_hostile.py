@@ -1,0 +1,75 @@
+"""Clients that ask without end and never read: what they cost a real worker, and for how long."""
+
+import contextlib
+import re
+import selectors
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MASTER_KEY
+from tests.support.served import serving_at
+from tests.support.views import until
+
+CONNECTIONS = 200
+SECONDS = 4.0
+ASKED = {
+    "without a Host": b"GET / HTTP/1.1\r\n\r\n",
+    "a page": b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+    "refused": b"POST /v1/facts HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n[]",
+}
+
+
+def flood(address: tuple[str, int], asked: bytes) -> list[socket.socket]:
+    """Connections that have sent all that the service takes within the time."""
+    part, clients = asked * 4096, selectors.DefaultSelector()
+    for _ in range(CONNECTIONS):
+        client = socket.create_connection(address)
+        client.setblocking(False)
+        clients.register(client, selectors.EVENT_WRITE)
+    end = time.monotonic() + SECONDS
+    while clients.get_map() and time.monotonic() < end:
+        for key, _ in clients.select(0.1):
+            client = key.fileobj
+            assert isinstance(client, socket.socket)
+            try:
+                client.send(part)
+            except BlockingIOError:
+                pass
+            except OSError:  # ended by the service
+                clients.unregister(client)
+                client.close()
+    return [key.fileobj for key in clients.get_map().values()]  # type: ignore[misc]
+
+
+def megabytes(pid: int, what: str) -> float:
+    """Memory of a process: ``VmRSS`` now, ``VmHWM`` at the most."""
+    found = re.search(rf"{what}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_a_worker_stays_small_and_goes_on(conninfo: str, tmp_path: Path, what: str) -> None:
+    """One connection took a gigabyte in six seconds, which never came back."""
+    environment = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
+    with serving_at(tmp_path / "data", workers=1, **environment) as served:
+        (worker,) = served.api_workers()
+        with served.client("none") as client:
+            assert client.get("/healthz").status_code == 200
+            before = megabytes(worker, "VmRSS")
+            hostile = flood(("127.0.0.1", served.port), ASKED[what])
+            assert client.get("/healthz").status_code == 200
+            for one in hostile:
+                with contextlib.suppress(OSError):
+                    one.close()
+            until(
+                lambda: megabytes(worker, "VmRSS") < before + 30,
+                "the memory to come back",
+                40.0,
+            )
+            assert megabytes(worker, "VmHWM") < 300
+            assert client.get("/healthz").status_code == 200
+        assert "Traceback" not in served.said
