@@ -7,7 +7,8 @@
                       ├─ dispatcher          sends webhooks: beside the loops, for that reason too
                       └─ sealer              seals the log: hashing takes an interpreter's time too
 
-Whatever dies is started again. When the supervisor dies, by any signal, so do all of them: the
+Whatever dies is started again; a child that can't be started for a minute ends the service, so that
+who runs it hears of it. When the supervisor dies, by any signal, so do all of them: the
 children watch its lifeline, PostgreSQL has the kernel's parent-death signal.
 
 The children are forked. To load what they run takes an interpreter half a second, most of a start
@@ -32,6 +33,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from ctypes import c_bool
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -55,23 +57,42 @@ _RESTART_SECONDS = 1.0
 """A child that dies is not started again sooner than this after its last start, nor is PostgreSQL
 after it could not be started."""
 
+START_SECONDS = 60.0
+"""How long it is tried to start a child, again and again, before the service ends."""
+
 _MEMORY = Path("/dev/shm")
 
 Announce = Callable[[str], None]
+Run = Callable[[Callable[[], None]], None]
 
 
 class _Child:
-    """A process that is kept running. ``let_go`` closes what it inherits and must not hold."""
+    """A process that is kept running. ``let_go`` closes what it inherits and must not hold.
 
-    def __init__(
-        self, name: str, run: Callable[[], None], let_go: Sequence[Callable[[], None]]
-    ) -> None:
+    ``run`` is given what it calls once it has started.
+    """
+
+    def __init__(self, name: str, run: Run, let_go: Sequence[Callable[[], None]]) -> None:
         self._name, self._run, self._let_go = name, run, let_go
         self._started_at = 0.0
+        self._trying_since: float | None = None
+        """When the first of the attempts to start it began that have not succeeded."""
+        # Memory of both processes, without a lock that one could take along as it is killed.
+        self._has_started = multiprocessing.RawValue(c_bool, False)
         self.process: BaseProcess | None = None
 
     def ensure_running(self) -> None:
-        """Start it, or start it again; says so when it had died."""
+        """Start it, or start it again; says so when it had died.
+
+        Raises ConfigurationError where that has been tried for too long.
+        """
+        if self._has_started.value:
+            self._trying_since = None
+        since = self._trying_since
+        if since is not None and time.monotonic() - since > START_SECONDS:
+            raise ConfigurationError(
+                f"{self._name} could not be started for {START_SECONDS:.0f} s."
+            )
         if self.process is not None and self.process.is_alive():
             return
         if time.monotonic() - self._started_at < _RESTART_SECONDS:
@@ -80,6 +101,9 @@ class _Child:
             _logger.error("%s ended (%s); starting it again", self._name, self.process.exitcode)
             _forget_metrics(self.process.pid)
         self._started_at = time.monotonic()
+        if self._trying_since is None:
+            self._trying_since = self._started_at
+        self._has_started.value = False
         context = multiprocessing.get_context("fork")
         self.process = context.Process(target=self._live, name=f"ledger-{self._name}")
         # Until the child has dropped the supervisor's handlers, a signal to stop must wait: they
@@ -100,7 +124,10 @@ class _Child:
         for let_go in self._let_go:
             let_go()
         show_name()
-        self._run()
+        self._run(self._tell_started)
+
+    def _tell_started(self) -> None:
+        self._has_started.value = True
 
     def terminate(self) -> None:
         """Ask it to stop."""
@@ -143,7 +170,7 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
     """Serve until SIGINT, SIGTERM or SIGHUP.
 
     Raises ConfigurationError, EmbeddedPostgresError, SchemaError or psycopg.OperationalError,
-    each with one clear line, when it cannot start.
+    each with one clear line, when it cannot start, or a part of it can't be started any more.
     """
     stopping = threading.Event()
 

@@ -28,7 +28,23 @@ def make_ready() -> None:
     pages.make_ready()
 
 
-def run_api(settings: Settings, conninfo: str, listener: socket.socket) -> None:
+class _Server(uvicorn.Server):
+    """Uvicorn's, that tells when it takes requests."""
+
+    def __init__(self, config: uvicorn.Config, tell_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._tell_started = tell_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open what requests need; it fails where the database is away."""
+        await super().startup(sockets)
+        if self.started:
+            self._tell_started()
+
+
+def run_api(
+    settings: Settings, conninfo: str, listener: socket.socket, tell_started: Callable[[], None]
+) -> None:
     """One API worker's process."""
     _configure_logging()
     config = uvicorn.Config(
@@ -45,29 +61,30 @@ def run_api(settings: Settings, conninfo: str, listener: socket.socket) -> None:
     )
     allow_many_connections()
     calm_collector()
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config, tell_started).run(sockets=[listener])
 
 
-def run_loops(settings: Settings, conninfo: str) -> None:
+def run_loops(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
     """The loops' process."""
-    _run_until_told(Loops, settings, conninfo)
+    _run_until_told(Loops, settings, conninfo, tell_started)
 
 
-def run_dispatcher(settings: Settings, conninfo: str) -> None:
+def run_dispatcher(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
     """The dispatcher's process."""
     allow_many_connections()
-    _run_until_told(Dispatching, settings, conninfo)
+    _run_until_told(Dispatching, settings, conninfo, tell_started)
 
 
-def run_sealer(settings: Settings, conninfo: str) -> None:
+def run_sealer(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
     """The sealer's process."""
-    _run_until_told(create_sealer, settings, conninfo)
+    _run_until_told(create_sealer, settings, conninfo, tell_started)
 
 
 def _run_until_told(
     create: Callable[[Settings, str], Loops | Dispatching | Sealer],
     settings: Settings,
     conninfo: str,
+    tell_started: Callable[[], None],
 ) -> None:
     """Start something, and stop it on a signal."""
     _configure_logging()
@@ -76,6 +93,7 @@ def _run_until_told(
         signal.signal(number, lambda *_: stopping.set())
     running = create(settings, conninfo)
     running.start()
+    tell_started()
     calm_collector()
     stopping.wait()
     running.stop()

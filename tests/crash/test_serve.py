@@ -6,8 +6,10 @@ import random
 import re
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, activation, encode, fact
 from tests.support.load import Load, recorded
 from tests.support.log_checker import check
+from tests.support.relay import Relay
 from tests.support.served import (
     STRUCTURED,
     Served,
@@ -277,6 +280,30 @@ def test_a_busy_port_is_one_line_and_starts_no_database(tmp_path: Path) -> None:
         port = busy.getsockname()[1]
         assert f"127.0.0.1:{port}" in refused(tmp_path, port)
     assert not (tmp_path / "data").exists()
+
+
+class Impatient(Served):
+    """One that soon gives up."""
+
+    command = (
+        sys.executable,
+        "-c",
+        "import sys; from ledger import cli, serve\n"
+        "serve.START_SECONDS = 3.0; sys.exit(cli.main())",
+    )
+
+
+def test_a_service_with_a_worker_that_cannot_be_started_ends(conninfo: str, tmp_path: Path) -> None:
+    """It tried for ever, while clients waited for whoever would take their connections."""
+    with closing(Relay(conninfo)) as relay:
+        environment = {"LEDGER_DATABASE_URL": relay.conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
+        with Impatient(tmp_path / "data", free_port(), 1, **environment) as served:
+            relay.lets_in = False
+            relay.cut()
+            os.kill(served.api_workers()[0], signal.SIGKILL)
+            assert served.process.wait(30) == 1
+            assert served.said.splitlines()[-1] == "ledger: api-1 could not be started for 3 s."
+            assert served.processes() == []
 
 
 @pytest.mark.crash

@@ -1,4 +1,4 @@
-"""A way to PostgreSQL that can be shut, cut, or broken off in the middle of an answer."""
+"""A way to PostgreSQL that can be shut, cut, slow, swallow all, or break off an answer."""
 
 import contextlib
 import socket
@@ -26,14 +26,29 @@ _LARGE = 10_000
 
 
 class Relay:
-    """Passes on what comes, in threads of its own; ``conninfo`` leads through it."""
+    """Passes on what comes, in threads of its own; ``conninfo`` leads through it.
 
-    def __init__(self, conninfo: str, folder: Path) -> None:
+    Without a folder it listens on a port of the loopback, as a proxy between two machines would.
+    """
+
+    def __init__(self, conninfo: str, folder: Path | None = None) -> None:
         place = conninfo_to_dict(conninfo)
         name = f".s.PGSQL.{place['port']}"
-        self.conninfo = make_conninfo(conninfo, host=str(folder))
         self._server = f"{place['host']}/{name}"
+        if folder is None:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            port = str(self._listener.getsockname()[1])
+            self.conninfo = make_conninfo(conninfo, host="127.0.0.1", port=port)
+        else:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(folder / name))
+            self.conninfo = make_conninfo(conninfo, host=str(folder))
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._vanished: set[socket.socket] = set()
+        self.swallows = False
+        """Takes new connections and passes nothing on, as in front of a host that has vanished."""
+        self.delay = 0.0
+        """Seconds before each piece is passed on."""
         self.asked = 0
         """Connections that were asked for."""
         self.lets_in = True
@@ -44,8 +59,6 @@ class Relay:
         """As some poolers do: sessions begin without what the client asks for."""
         self.to_end = 0
         """How many exchanges to end with the connection, after all of their results."""
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(folder / name))
         self._listener.listen(64)
         _start(self._serve)
 
@@ -54,6 +67,15 @@ class Relay:
         while self._pairs:
             for end in self._pairs.pop():
                 _shut(end)
+
+    def vanish(self) -> None:
+        """Have the server vanish from all connections: what is sent is taken, and leads nowhere."""
+        self.swallows = True
+        self._vanished.update(end for pair in self._pairs for end in pair)
+
+    def come_back(self) -> None:
+        """Lead new connections to the server again; those from before are not told anything."""
+        self.swallows = False
 
     def close(self) -> None:
         """End it all."""
@@ -71,6 +93,8 @@ class Relay:
                     continue
                 server = socket.socket(socket.AF_UNIX)
                 server.connect(self._server)
+                if self.swallows:
+                    self._vanished.update((client, server))
                 if self.drops_options:
                     server.sendall(_without_options(client.recv(16_384)))
                 self._pairs.append((client, server))
@@ -88,7 +112,10 @@ class Relay:
                     self.to_end -= 1
                     target.sendall(data[:-6] + ENDED)
                     break
-                target.sendall(data)
+                if self.delay:
+                    threading.Event().wait(self.delay)
+                if source not in self._vanished:
+                    target.sendall(data)
         # What is left unread in the source is now lost, which its other end is told as an error.
         source.close()
         _shut(target)

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,6 +29,8 @@ def free_port() -> int:
 class Served:
     """One ``ledger serve`` over a data directory; started by ``with``, killed at its end."""
 
+    command: Sequence[str] = (LEDGER,)
+
     def __init__(
         self,
         data_dir: Path,
@@ -46,7 +48,8 @@ class Served:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(LEDGER, "serve", "--host", self.host, "--port", str(self.port)),
+                    *self.command,
+                    *("serve", "--host", self.host, "--port", str(self.port)),
                     *("--workers", str(self.workers)),
                 ],
                 stdin=subprocess.DEVNULL,
