@@ -79,7 +79,7 @@ def test_what_is_planned_once_walks_no_table_however_small_it_is_by_then(tell: T
 def test_each_of_many_gets_its_own_rows_or_its_own_error(
     tell: Tell, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(doors, "_OPTIONS", doors._OPTIONS.replace("=10s", "=500ms"))
+    monkeypatch.setattr(doors, "_OPTIONS", doors._OPTIONS.replace("=9s", "=500ms"))
     dice = random.Random(seed)
     failing = [
         ("SELECT * FROM nowhere", errors.UndefinedTable),

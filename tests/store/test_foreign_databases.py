@@ -234,3 +234,27 @@ def _set_for_all(conninfo: str, values: dict[str, str]) -> None:
             statement = sql.SQL("ALTER DATABASE {} SET {} TO {}")
             value = sql.Literal(value) if name != "search_path" else sql.Identifier(value)
             connection.execute(statement.format(database, sql.Identifier(name), value))
+
+
+def test_both_ends_of_a_connection_look_after_each_other(conninfo: str, settings: Settings) -> None:
+    """A vanished client held its locks for two hours, and a connect waited for two minutes."""
+    made = conninfo_to_dict(prepare_database(settings, conninfo))
+    ours = ("connect_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count")
+    assert [made[name] for name in (*ours, "tcp_user_timeout")] == ["2", "5", "2", "3", "10000"]
+    theirs = ("idle=5", "interval=2", "count=3")
+    assert all(f"-c tcp_keepalives_{word}" in str(made["options"]) for word in theirs)
+    assert "-c tcp_user_timeout=10000" in str(made["options"])
+
+
+def test_what_an_address_says_of_its_connections_stays(conninfo: str, settings: Settings) -> None:
+    asked = make_conninfo(conninfo, connect_timeout="7", keepalives_idle="60")
+    made = conninfo_to_dict(prepare_database(settings, asked))
+    assert (made["connect_timeout"], made["keepalives_idle"]) == ("7", "60")
+
+
+def test_the_environments_wish_for_a_server_to_write_to_is_one_for_a_primary(
+    conninfo: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "read-write")
+    made = conninfo_to_dict(prepare_database(settings, conninfo))
+    assert made["target_session_attrs"] == "primary"

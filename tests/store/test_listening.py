@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
 import psycopg
@@ -10,6 +10,7 @@ import pytest
 import uvloop
 
 from ledger.store.listening import Ear
+from tests.support.relay import Relay
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
 
@@ -106,5 +107,29 @@ def test_so_is_what_the_listener_raises(conninfo: str, loop: Loop) -> None:
             await mouth.execute("NOTIFY told, 'x'")
             with pytest.raises(ValueError, match="x"):
                 await listener
+
+    run(loop, work)
+
+
+@LOOPS
+def test_a_silent_server_is_a_lost_one(conninfo: str, loop: Loop) -> None:
+    """A proxy acknowledges what it is sent, whether a server is behind it or not."""
+
+    async def work() -> None:
+        with closing(Relay(conninfo)) as relay:
+            connect = psycopg.AsyncConnection.connect
+            async with await connect(relay.conninfo, autocommit=True) as connection:
+                ear = Ear(connection, ask_seconds=0.05)
+                await connection.execute("LISTEN told")
+                heard: asyncio.Queue[str] = asyncio.Queue()
+                listener = asyncio.create_task(ear.listen(heard.put_nowait))
+                for number in range(5):  # and one that answers is not
+                    async with await connect(conninfo, autocommit=True) as mouth:
+                        await mouth.execute(f"NOTIFY told, '{number}'".encode())
+                    assert await heard.get() == str(number)
+                relay.vanish()
+                with pytest.raises(psycopg.OperationalError, match="in time"):
+                    await listener
+                assert connection.closed
 
     run(loop, work)

@@ -250,3 +250,17 @@ def test_an_exchange_that_is_broken_off_closes_the_connection(pipeline: Pipeline
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert pipeline.connection.closed
+
+
+def test_a_silent_server_is_given_up_in_time(conninfo: str) -> None:
+    """With a patience: else long statements would have no chance."""
+    with (
+        closing(Relay(conninfo)) as relay,
+        psycopg.connect(relay.conninfo, autocommit=True) as connection,
+    ):
+        pipeline = Pipeline(connection, 0.5)
+        assert pipeline.run(Statement(b"SELECT 1 FROM pg_sleep(0.1)")) == [[(1,)]]
+        relay.vanish()
+        with pytest.raises(psycopg.OperationalError, match="in time"):
+            pipeline.run(Statement(b"SELECT 1"))
+        assert connection.closed

@@ -12,6 +12,8 @@ them; the role's transactions are read-only by default.
 
 A read may be asked again, and is where its connection was lost: that after a restart of the
 database every connection is dead, and none can be had for a moment, nobody sees who waits for it.
+A read that has not been answered after ``ANSWER_SECONDS`` fails, and a connection that was silent
+for so long is given up.
 """
 
 import asyncio
@@ -29,7 +31,8 @@ from ledger.store.session import options_of
 
 ROLE = "ledger_api"
 
-_OPTIONS = f"-c role={ROLE} -c default_transaction_read_only=on -c statement_timeout=10s"
+_OPTIONS = f"-c role={ROLE} -c default_transaction_read_only=on -c statement_timeout=9s"
+"""PostgreSQL ends a statement before we give its connection up (``ANSWER_SECONDS``)."""
 
 _POWERS = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 
@@ -52,6 +55,9 @@ _AGAIN_SECONDS = 0.1
 _OPENING_SECONDS = 10.0
 """How long it is tried to connect at the start."""
 
+_LOOK_SECONDS = 0.25
+"""How often it is looked for reads that are overdue: no read has a timer of its own."""
+
 _WALKS = 4
 """Pages of long walks that are read at once: what is read by others meanwhile is read fast."""
 
@@ -71,6 +77,7 @@ class Door:
         self._long: deque[Asked] = deque()
         self._sending: asyncio.Handle | None = None
         self._watching: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._connect_at = 0.0
         """When it may be tried again to connect."""
@@ -86,6 +93,7 @@ class Door:
         """
         self._loop = asyncio.get_running_loop()
         self._is_open = True
+        self._look()
         try:
             await self._open_first()
             if await self.fetch(None, _POWERS, {}) != [(False,)]:
@@ -97,10 +105,10 @@ class Door:
     async def close(self) -> None:
         """Give every connection back. Reads that are not answered yet fail."""
         self._is_open = False
-        for timer in (self._sending, self._watching):
+        for timer in (self._sending, self._watching, self._looking):
             if timer is not None:
                 timer.cancel()
-        self._sending = self._watching = None
+        self._sending = self._watching = self._looking = None
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
@@ -165,6 +173,16 @@ class Door:
         if not task.cancelled():
             task.exception()
 
+    def renew(self) -> None:
+        """Connect anew: a connection to the same server was lost, or silent.
+
+        Lanes that are idle are given up, or each would fail a read to find that out; so are those
+        that have been waited for longer than most, and their reads are asked again.
+        """
+        for lane in tuple(self._lanes):
+            if lane in self._idle or lane.waited_seconds() >= _PATIENCE_SECONDS:
+                lane.give_up()
+
     def _send_soon(self) -> None:
         if self._sending is None:
             self._sending = self._loop.call_soon(self._send)
@@ -219,11 +237,17 @@ class Door:
 
     def _ask_again(self, unanswered: list[Asked]) -> None:
         for asked in reversed(unanswered):
-            if asked.tries > self._size:
+            if asked.tries > self._size or self._loop.time() >= asked.deadline:
                 asked.fail(psycopg.OperationalError("a connection was lost each time"))
                 continue
             asked.since = self._loop.time()
             (self._long if asked.is_long else self._short).appendleft(asked)
+
+    def _look(self) -> None:
+        overdue = [lane for lane in tuple(self._lanes) if lane.give_up_overdue()]
+        if overdue:
+            self.renew()
+        self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
 
     def _watch(self) -> None:
         """As long as somebody waits: see that there are lanes, and that nobody waits too long."""
@@ -266,7 +290,6 @@ class Door:
             autocommit=True,
             application_name="ledger api",
             client_encoding="utf-8",
-            connect_timeout=2,
             options=options_of(self._conninfo, _OPTIONS),
         )
         lane = Lane(connection, self._is_done)

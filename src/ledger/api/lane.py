@@ -25,6 +25,7 @@ from psycopg.errors import DeadlockDetected, error_from_result
 
 from ledger.store.pipeline import Rows
 from ledger.store.prepared import Key, Prepared, numbered
+from ledger.store.session import ANSWER_SECONDS
 
 Tenant = tuple[str, str]
 """Organization and workspace; empty where a credential is bound to none."""
@@ -42,6 +43,8 @@ SELECT set_config('ledger.organization_id', %(organization)s, true),
 """
 
 
+_OVERDUE = "the database has not answered in time"
+
 PLANNED_ONCE = ("force_generic_plan", "off")
 PLANNED_BY_VALUES = ("force_custom_plan", "on")
 """How a statement is planned, and whether a plan may walk through whole tables."""
@@ -52,6 +55,7 @@ class Asked:
 
     __slots__ = (
         "by_values",
+        "deadline",
         "future",
         "is_long",
         "parameters",
@@ -75,6 +79,7 @@ class Asked:
         self.future: asyncio.Future[Rows] = loop.create_future()
         self.since = loop.time()
         """Since when it has waited for a lane."""
+        self.deadline = self.since + ANSWER_SECONDS
         self.tries = 0
 
     def tell(self, rows: Rows) -> None:
@@ -128,6 +133,7 @@ class Lane:
         self._due: deque[_Due] = deque()
         self._is_full = False
         """The socket takes no more for now."""
+        self._sent_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._pg.nonblocking = 1
         self._pg.enter_pipeline_mode()
@@ -145,6 +151,7 @@ class Lane:
     def send(self, group: Sequence[Asked]) -> None:
         """Send reads; those of one tenant should stand together."""
         self._group = group
+        self._sent_at = self._loop.time()
         try:
             self._due.extend([_Due(None)] * self._prepared.close_outdated())
             self._send_reads(group)
@@ -153,6 +160,29 @@ class Lane:
             self._lose(error)
         else:
             self._flush()
+
+    def give_up_overdue(self) -> bool:
+        """Fail reads that are overdue, and lose the connection where its replies are: whether so.
+
+        A proxy may keep a connection alive whose server has vanished. A read that was sent before
+        on another connection is overdue sooner than this one is.
+        """
+        now = self._loop.time()
+        for asked in self._group:
+            if now >= asked.deadline:
+                asked.fail(psycopg.OperationalError(_OVERDUE))
+        is_overdue = self.waited_seconds() >= ANSWER_SECONDS
+        if is_overdue:
+            self.give_up()
+        return is_overdue
+
+    def give_up(self) -> None:
+        """Close the connection; the reads that were under way may be asked again."""
+        self._lose(psycopg.OperationalError(_OVERDUE))
+
+    def waited_seconds(self) -> float:
+        """For how long the replies to the group have been waited for; 0 where there is none."""
+        return self._loop.time() - self._sent_at if self._group else 0.0
 
     def _send_reads(self, group: Sequence[Asked]) -> None:
         tenant: Tenant | None = None

@@ -43,6 +43,7 @@ class ViewPositions:
         self._conninfo = conninfo
         self._listeners: list[Callable[[str, int], None]] = []
         self._forgetters: list[Callable[[str | None], None]] = []
+        self._renewers: list[Callable[[], None]] = []
         self._positions: dict[str, int] = {}
         """As we hear of them; none while we hear of nothing."""
         self._stopped: set[str] = set()
@@ -68,6 +69,10 @@ class ViewPositions:
     def tell(self, listener: Callable[[str, int], None]) -> None:
         """Call it with each view and position that is heard, before anyone who waits for it."""
         self._listeners.append(listener)
+
+    def tell_lost(self, renew: Callable[[], None]) -> None:
+        """Call it when the database is lost, or silent: nobody else may have asked it anything."""
+        self._renewers.append(renew)
 
     def tell_erased(self, forget: Callable[[str | None], None]) -> None:
         """Call it with each run that is erased, before its erasure shows in any view.
@@ -146,6 +151,8 @@ class ViewPositions:
             except (psycopg.Error, OSError) as error:
                 _logger.warning("cannot follow the views: %s", error)
                 self._lose()
+                for renew in self._renewers:
+                    renew()
                 await asyncio.sleep(0.5)
 
     async def _listen(self) -> None:
@@ -153,7 +160,6 @@ class ViewPositions:
             self._conninfo,
             autocommit=True,
             application_name="ledger api listener",
-            connect_timeout=2,
             options=options_of(self._conninfo, "-c role=ledger_api"),
         )
         async with connection:

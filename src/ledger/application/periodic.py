@@ -77,7 +77,6 @@ class Periodic:
                 autocommit=True,
                 row_factory=tuple_row,
                 application_name=f"ledger {self._name}",
-                connect_timeout=5,
             )
         return self._connection
 

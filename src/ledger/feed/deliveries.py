@@ -310,7 +310,6 @@ async def connect(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:
         autocommit=True,
         row_factory=tuple_row,
         application_name="ledger dispatcher",
-        connect_timeout=5,
         options=options_of(conninfo, _OPTIONS),
     )
 

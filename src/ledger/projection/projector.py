@@ -27,6 +27,7 @@ from ledger.store.binary import array
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.pipeline import Pipeline, Rows, Value, named
 from ledger.store.recorder import is_full, planned_once, read_log
+from ledger.store.session import ROUND_SECONDS
 
 _BATCH = 2000
 """Events a round: enough to make SQL set-based, few enough to be seen at once."""
@@ -372,13 +373,12 @@ class Projector:
                 autocommit=True,
                 row_factory=tuple_row,
                 application_name="ledger projector",
-                connect_timeout=5,
                 options=planned_once(self._conninfo),
             )
             # Views can be derived again: they need not wait for the disk at each batch.
             connection.execute("SET synchronous_commit = off")
             connection.execute("SET idle_in_transaction_session_timeout = '60s'")
-            self._pipeline = Pipeline(connection)
+            self._pipeline = Pipeline(connection, ROUND_SECONDS)
         return self._pipeline
 
     def _disconnect(self) -> None:

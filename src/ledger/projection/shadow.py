@@ -260,7 +260,6 @@ def connect(conninfo: str) -> psycopg.Connection[TupleRow]:
         autocommit=True,
         row_factory=tuple_row,
         application_name="ledger rebuild",
-        connect_timeout=5,
         options=options_of(conninfo, "-c synchronous_commit=off -c work_mem=32MB"),
     )
 

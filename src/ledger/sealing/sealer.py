@@ -33,7 +33,7 @@ from ledger.store import locks
 from ledger.store.append import StoredRow
 from ledger.store.pipeline import Pipeline, Statement
 from ledger.store.recorder import is_full, read_log
-from ledger.store.session import DURABLE
+from ledger.store.session import DURABLE, ROUND_SECONDS
 from ledger.store.vault import CannotOpen, Vault
 
 _EVERY_SECONDS = 0.4
@@ -124,7 +124,7 @@ class Sealer(Periodic):
 
     def _pipeline_on(self, connection: psycopg.Connection[TupleRow]) -> Pipeline:
         if self._pipeline is None or self._pipeline.connection is not connection:
-            self._pipeline = Pipeline(connection)
+            self._pipeline = Pipeline(connection, ROUND_SECONDS)
             # A checkpoint that was shown must not be lost: another one might follow in its place.
             self._pipeline.run(Statement(DURABLE))
         return self._pipeline

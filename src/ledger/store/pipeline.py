@@ -15,8 +15,10 @@ Between two exchanges the connection is psycopg's again.
 """
 
 import select
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from math import inf
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
@@ -57,12 +59,18 @@ _BEGIN, _COMMIT, _ROLLBACK = Statement(b"BEGIN"), Statement(b"COMMIT"), Statemen
 class Pipeline:
     """Exchanges on one connection, which is in autocommit mode, by one thread at a time.
 
+    ``patience`` is for how many seconds the replies of an exchange are waited for, from when it was
+    sent: a proxy may keep a connection alive whose server has vanished. None: for ever, as where
+    statements may take long.
+
     psycopg must drop nothing on it and roll nothing back while there is more to come: it would then
     have all prepared statements deallocated, ours too.
     """
 
-    def __init__(self, connection: Connection[Any]) -> None:
+    def __init__(self, connection: Connection[Any], patience: float | None = None) -> None:
         self.connection = connection
+        self._patience = inf if patience is None else patience
+        self._deadline = 0.0
         self._pg = connection.pgconn
         self._adapt = Transformer.from_context(connection)
         self._prepared = Prepared(self._pg)
@@ -79,17 +87,20 @@ class Pipeline:
         """
         with self._broken_off_closed():
             self._hand_over(statements)
+            self._deadline = time.monotonic() + self._patience
             self._flush()
 
     def run(self, *statements: Statement) -> list[Rows]:
         """The rows of each. They are one transaction, unless they begin or end one.
 
         Raises the error of the first that fails; those after it are passed over. Where the
-        connection is lost, or anything breaks off the exchange, it is closed.
+        connection is lost, the answer does not come in time, or anything else breaks off the
+        exchange, it is closed.
         """
         with self._broken_off_closed():
             self._hand_over(statements)
             self._pg.pipeline_sync()
+            self._deadline = time.monotonic() + self._patience
             self._flush()
             due, self._due = self._due, []
             found, error = self._receive(due)
@@ -164,9 +175,16 @@ class Pipeline:
         """Send all of it. What comes meanwhile is taken: else both sides might wait for ever."""
         while self._pg.flush():
             self._socket.modify(self._pg.socket, select.POLLIN | select.POLLOUT)
-            self._socket.poll()
+            self._await_socket()
             self._socket.modify(self._pg.socket, select.POLLIN)
             self._pg.consume_input()
+
+    def _await_socket(self) -> None:
+        """Raises psycopg.OperationalError where nothing comes before the deadline."""
+        seconds = self._deadline - time.monotonic()
+        milliseconds = None if seconds == inf else seconds * 1000
+        if seconds <= 0 or not self._socket.poll(milliseconds):
+            raise psycopg.OperationalError("the database has not answered in time")
 
     def _receive(self, due: Iterable[_Due]) -> tuple[list[Rows], psycopg.Error | None]:
         coming = iter(due)
@@ -195,7 +213,7 @@ class Pipeline:
 
     def _next_result(self) -> pq.abc.PGresult | None:
         while self._pg.is_busy():
-            self._socket.poll()
+            self._await_socket()
             self._pg.consume_input()
         return self._pg.get_result()
 

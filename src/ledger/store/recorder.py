@@ -11,15 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import psycopg
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresFactory
-from psycopg import Connection
+from psycopg import Connection, errors
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Composed
 
 from ledger.store.append import Append, StoredRow
 from ledger.store.pipeline import Pipeline, Statement
-from ledger.store.session import DURABLE, options_of
+from ledger.store.session import ANSWER_SECONDS, DURABLE, options_of
 
 SCHEMA = "ledger"
 
@@ -47,6 +48,9 @@ _LOCKS = (
     SQL("LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE"),
     SQL("LOCK TABLE ledger.ledger_events IN ROW EXCLUSIVE MODE"),
 )
+
+_TAKES_NO_WRITES = (errors.ReadOnlySqlTransaction, errors.ObjectNotInPrerequisiteState)
+"""What a server says to an append that is a standby, or is to be read from only."""
 
 _ADDRESS = ("dbname", "host", "port", "user", "password")
 """What the library has defaults of its own for."""
@@ -79,12 +83,19 @@ class LedgerRecorder(PostgresApplicationRecorder):
         """A transaction that takes the append lock, on the way to its first read, until its commit.
 
         READ COMMITTED, so every statement after the lock sees all that was committed before it.
-        Raises the library's OperationalError when the lock is not had within ``lock_timeout``.
+        Raises the library's OperationalError when the lock is not had within ``lock_timeout``, a
+        reply is not had within ``ANSWER_SECONDS``, or the server takes no writes.
         """
         with self._living_connection() as connection:
             locks = [Composed([lock]).as_bytes(connection) for lock in self.lock_table_statements]
-            with self._pipeline_on(connection).transaction(*map(Statement, locks)) as transaction:
-                yield Append(transaction)
+            pipeline = self._pipeline_on(connection)
+            try:
+                with pipeline.transaction(*map(Statement, locks)) as transaction:
+                    yield Append(transaction)
+            except _TAKES_NO_WRITES as error:
+                # A primary may have become a standby: the next append asks for the primary anew.
+                connection.close()
+                raise psycopg.OperationalError(str(error)) from error
 
     @contextmanager
     def _living_connection(self) -> Iterator[Connection[Any]]:
@@ -110,7 +121,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
     def _pipeline_on(self, connection: Connection[Any]) -> Pipeline:
         """The one that knows what the connection has prepared."""
         if self._pipeline is None or self._pipeline.connection is not connection:
-            pipeline = Pipeline(connection)
+            pipeline = Pipeline(connection, ANSWER_SECONDS)
             pipeline.run(Statement(DURABLE))
             self._pipeline = pipeline
         return self._pipeline

@@ -1,9 +1,15 @@
-"""What our sessions rely on, whatever the role, the database, the server or PGOPTIONS would have.
+"""What connections and sessions rely on, whatever role, database, server or PGOPTIONS would have.
 
 A shared server's administrator may have given a role a timeout, another isolation or another form
 of dates: good for people at a prompt, and each would break something here. What a session begins
 with wins over all of these, so it is in the connection string that every part of us gets. An
 option given in LEDGER_DATABASE_URL itself stays where it is none of these.
+
+A host that vanishes says nothing. Without bounds, connecting waits for two minutes, a statement for
+a quarter of an hour, and a server keeps the locks of a vanished client for two hours; so both ends
+of each connection look after the other (contract 9). A proxy may acknowledge in the place of a
+vanished host, which TCP can't notice: the reply to a statement is waited for no longer than
+``ANSWER_SECONDS`` where a request waits for it.
 """
 
 from collections.abc import Mapping
@@ -38,8 +44,31 @@ PINNED: Mapping[str, str] = MappingProxyType(
         "standard_conforming_strings": "on",
         "TimeZone": "UTC",
         "transform_null_equals": "off",
+        # The server's own look after a client: the locks of one that vanished are free after 15 s.
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "10000",
     }
 )
+
+_REACHED: Mapping[str, str] = MappingProxyType(
+    {
+        "connect_timeout": "2",
+        "keepalives": "1",
+        "keepalives_idle": "5",
+        "keepalives_interval": "2",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "10000",
+    }
+)
+"""libpq's parameters of each connection; what LEDGER_DATABASE_URL says of them stays."""
+
+ANSWER_SECONDS = 9.5
+"""How long the reply to a statement is waited for that a request waits for."""
+
+ROUND_SECONDS = 10.0
+"""The same in a loop: each of its statements takes milliseconds, and its next round does it all."""
 
 _SINCE_17: Mapping[str, str] = MappingProxyType({"transaction_timeout": "0"})
 
@@ -55,8 +84,14 @@ def pin(conninfo: str) -> str:
 
     Raises psycopg.OperationalError when it is unreachable.
     """
+    said = conninfo_to_dict(conninfo)
+    conninfo = make_conninfo(conninfo, **{k: v for k, v in _REACHED.items() if k not in said})
     with psycopg.connect(conninfo) as connection:
         version = connection.info.server_version
+        asked_for = connection.info.get_parameters()  # of the environment too
+    if asked_for.get("target_session_attrs") == "read-write":
+        # libpq would take a session for one of a standby that begins read-only, as reads do.
+        conninfo = make_conninfo(conninfo, target_session_attrs="primary")
     settings = {**PINNED, **(_SINCE_17 if version >= 170000 else {})}
     # Words are parted by spaces; one that belongs to a value has a backslash before it.
     words = (f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
