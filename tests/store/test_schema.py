@@ -1,4 +1,4 @@
-"""What the schema of the log and of the decision tables forbids (migrations 0001 to 0005)."""
+"""What the schema of the log and of the decision tables forbids (migrations 0001 to 0005, 0011)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -149,6 +149,12 @@ def test_a_view_stands_somewhere_and_stops_for_a_reason(
     assert refused.value.diag.constraint_name == constraint
 
 
+def test_there_is_one_row_to_probe_appends_with(connection: Connection) -> None:
+    with pytest.raises(errors.CheckViolation) as refused:
+        insert(connection, "append_probe", {"is_only": False, "written_at": "2026-04-15"})
+    assert refused.value.diag.constraint_name == "append_probe_one_row"
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -163,6 +169,7 @@ def test_a_view_stands_somewhere_and_stops_for_a_reason(
         "DELETE FROM ledger.run_key",
         "UPDATE ledger.projection SET position = 0",
         "DELETE FROM ledger.delivery",
+        "UPDATE ledger.append_probe SET written_at = now()",
     ],
 )
 def test_who_only_reads_for_the_api_reads_no_event_and_writes_nothing(

@@ -1,5 +1,6 @@
 """For those who run the service: health, readiness, metrics. No token, and nothing of tenants."""
 
+import asyncio
 import json
 import os
 from collections.abc import Iterable
@@ -17,6 +18,12 @@ from projections import reading
 
 router = APIRouter(tags=["operations"])
 
+_ANSWERED_SECONDS = 0.8
+"""The database must answer within this time: who asks may wait for a second (contract 9)."""
+
+_FAILING_SECONDS = 10.0
+"""Once appends have failed for so long, facts should be sent elsewhere."""
+
 _Lag = list[tuple[str, int, int, int, int, object, str | None]]
 _Sealing = tuple[int, int, bool]
 """(position that is sealed, how far that is behind the log, whether sealing has stopped)."""
@@ -33,7 +40,7 @@ FROM ledger.signer AS s, (
 
 _NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {
-        "description": "The database does not answer, or there is no view yet",
+        "description": "The database does not answer, appends fail, or there is no view yet",
         "content": {"application/json": {"schema": {"type": "object"}}},
     }
 }
@@ -47,15 +54,18 @@ async def health() -> dict[str, str]:
 
 @router.get("/readyz", summary="Can it serve?", responses=_NOT_READY)
 async def readiness(request: Request) -> Response:
-    """200 once the database answers and the views exist; what has stopped degrades, loudly.
+    """200 once the database answers, the views exist and facts are taken; within a second.
 
     A stopped view does not turn the answer into 503, nor does sealing: facts must still be taken,
-    and a load balancer would take every node out.
+    and a load balancer would take every node out. They degrade it, loudly.
     """
     try:
-        rows, (sealed, lag, sealing_stopped) = await _lag(request), await _sealing(request)
-    except (psycopg.Error, OSError):
+        async with asyncio.timeout(_ANSWERED_SECONDS):
+            rows, (sealed, lag, sealing_stopped) = await _lag(request), await _sealing(request)
+    except (psycopg.Error, OSError):  # a TimeoutError is one of these
         return _document({"status": "unavailable", "database": "unreachable"}, 503)
+    if services_of(request).writer.failing_seconds() >= _FAILING_SECONDS:
+        return _document({"status": "unavailable", "database": "ok", "appends": "failing"}, 503)
     if not rows:
         return _document({"status": "starting", "database": "ok", "projections": []}, 503)
     views = [
@@ -86,12 +96,13 @@ async def metrics(request: Request) -> Response:
         registry = REGISTRY
     views = CollectorRegistry()
     try:
-        views.register(_Views(await _lag(request)))
-        views.register(_Sealer(await _sealing(request)))
+        async with asyncio.timeout(_ANSWERED_SECONDS):
+            views.register(_Views(await _lag(request)))
+            views.register(_Sealer(await _sealing(request)))
         up = 1
     except (psycopg.Error, OSError):
         up = 0
-    views.register(_Up(up))
+    views.register(_Up(up, services_of(request).writer.failing_seconds()))
     text = generate_latest(registry) + generate_latest(views)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
@@ -153,13 +164,18 @@ class _Sealer:
 
 
 class _Up:
-    """Whether the database answers."""
+    """Whether the database answers, and takes what this worker appends."""
 
-    def __init__(self, up: int) -> None:
-        self._up = up
+    def __init__(self, up: int, failing_seconds: float) -> None:
+        self._up, self._failing_seconds = up, failing_seconds
 
     def collect(self) -> Iterable[Metric]:
         """Called by the registry."""
         gauge = GaugeMetricFamily("ledger_database_up", "1 while the database answers.")
         gauge.add_metric([], self._up)
-        return [gauge]
+        failing = GaugeMetricFamily(
+            "ledger_appends_failing_seconds",
+            "For how long every append of the worker that answers has failed; 0: they succeed.",
+        )
+        failing.add_metric([], self._failing_seconds)
+        return [gauge, failing]

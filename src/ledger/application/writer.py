@@ -5,6 +5,9 @@ many clients wait. So the thread takes all that waits, decides it under one lock
 statement, commits once, and answers each command. A refused command simply contributes nothing; a
 command that breaks in an unforeseen way makes the group be redone one by one, so that it alone
 fails.
+
+The writer knows whether appends succeed. One that ``probes`` finds it out by itself while nobody
+asks for anything: each second it appends a row that says nothing.
 """
 
 import logging
@@ -16,7 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 
-from eventsourcing.persistence import InterfaceError, OperationalError
+from eventsourcing.persistence import InterfaceError, OperationalError, PersistenceError
 
 from ledger.application.cache import Cache
 from ledger.application.carry_out import carry_out
@@ -41,6 +44,9 @@ comes for a moment, but not for long: requests that were answered together come 
 other, and each append costs the same whatever it holds. A command that comes alone does not wait.
 """
 
+_PROBE_SECONDS = 1.0
+"""Between two probes while nothing is handed in."""
+
 Outcomes = list[Outcome]
 
 
@@ -63,7 +69,12 @@ class Writer:
         vault: Vault,
         clock: Callable[[], datetime],
         idle_after: Callable[[str], timedelta],
+        *,
+        probes: bool = False,
     ) -> None:
+        self._probe_seconds = _PROBE_SECONDS if probes else None
+        self._failing_since: float | None = None
+        """When the first of the appends began that have all failed; None: the last succeeded."""
         self._log, self._vault, self._clock, self._idle_after = log, vault, clock, idle_after
         self._cache = Cache()
         self._tickets: deque[_Ticket] = deque()
@@ -134,19 +145,45 @@ class Writer:
             self._outdated.append(run_id)
             self._changed.notify()
 
+    def failing_seconds(self) -> float:
+        """For how long every append has failed; 0 where the last one succeeded."""
+        since = self._failing_since
+        return 0.0 if since is None else time.monotonic() - since
+
     def _serve(self) -> None:
         while True:
             with self._changed:
-                while not (self._tickets or self._outdated or self._stopping):
-                    self._changed.wait()
+                has_come = self._changed.wait_for(self._has_work, self._probe_seconds)
                 while self._outdated:
                     self._cache.forget_key(self._outdated.popleft())
-                if not self._tickets:
-                    if self._stopping:
-                        return
-                    continue
-            self._gather()
-            self._answer_waiting()
+                is_asked = bool(self._tickets)
+                if self._stopping and not is_asked:
+                    return
+            if is_asked:
+                self._gather()
+                self._answer_waiting()
+            elif not has_come:
+                self._probe()
+
+    def _has_work(self) -> bool:
+        return bool(self._tickets or self._outdated or self._stopping)
+
+    def _probe(self) -> None:
+        """Find out whether appends succeed."""
+        began = time.monotonic()
+        try:
+            with self._log.ledger_recorder.append_transaction() as append:
+                append.probe()
+        except PersistenceError as error:
+            if self._failing_since is None:
+                _logger.warning("a probe of appends failed: %s", error)
+            self._note_failure(began)
+        else:
+            self._failing_since = None
+
+    def _note_failure(self, began: float) -> None:
+        if self._failing_since is None:
+            self._failing_since = began
 
     def _gather(self) -> None:
         """Wait until enough has come, or nothing more comes for a moment."""
@@ -180,9 +217,11 @@ class Writer:
             start = end
 
     def _append_safely(self, commands: Sequence[Command]) -> Outcomes:
+        began = time.monotonic()
         try:
             return self._append(commands)
         except (OperationalError, InterfaceError) as error:
+            self._note_failure(began)
             _logger.warning("append failed: %s", error)
             unavailable = Unavailable("The database cannot be reached, or is too busy.")
             return [unavailable] * len(commands)
@@ -209,5 +248,7 @@ class Writer:
             # Memory may be ahead of the table now. (Streams that were only read are as stored.)
             self._cache.forget(touched)
             raise
+        if touched:  # else nothing was written, as where all was recorded before
+            self._failing_since = None
         self._cache.trim()
         return outcomes

@@ -27,7 +27,7 @@ def create_api(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Fas
     log = Log(conninfo)
     services = ApiServices(
         log=log,
-        writer=create_writer(settings, log, clock),
+        writer=create_writer(settings, log, clock, probes=True),
         door=Door(conninfo),
         positions=ViewPositions(conninfo),
         vault=open_vault(settings),

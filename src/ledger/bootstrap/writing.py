@@ -17,9 +17,11 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def create_writer(settings: Settings, log: Log, clock: Clock = utc_now) -> Writer:
+def create_writer(
+    settings: Settings, log: Log, clock: Clock = utc_now, *, probes: bool = False
+) -> Writer:
     """A writer; start it before use."""
-    return Writer(log, open_vault(settings), clock, settings.idle_after)
+    return Writer(log, open_vault(settings), clock, settings.idle_after, probes=probes)
 
 
 @contextmanager

@@ -187,6 +187,9 @@ StoredRow = tuple[str, int, str, bytes, int]
 """(stream, version, topic, state, position)"""
 
 
+_PROBE = b"UPDATE ledger.append_probe SET written_at = clock_timestamp()"
+
+
 class FactRow(NamedTuple):
     """A recorded fact's first outcome."""
 
@@ -282,6 +285,10 @@ class Append:
     def taken(self, ids: Sequence[str]) -> set[str]:
         """Those of these RUN or KEY ids that something already bears."""
         return {row[0] for row in self._transaction.execute(_TAKEN, {"ids": list(ids)})}
+
+    def probe(self) -> None:
+        """Write a row that says nothing, as an append would write its own."""
+        self._transaction.defer(Statement(_PROBE))
 
     def insert(
         self,
