@@ -102,6 +102,20 @@ def test_all_requests_are_answered_in_order_and_few_wait(watched: Address, numbe
     assert Watched.most_waiting <= MOST_WAITING
 
 
+def test_the_beginning_of_a_request_behind_several_is_gone_on_with(watched: Address) -> None:
+    """It was held back with them; nobody read on, since no answer was to come."""
+    with connected(watched) as client:
+        for _ in range(3):
+            client.sendall(HEALTH * 40 + HEALTH[:9])
+            told = b""
+            while len(statuses(told)) < 40 or not told.endswith(b"}"):
+                told += client.recv(65_536)
+            for part in (HEALTH[9:20], HEALTH[20:]):
+                until(lambda: not any(one._held for one in Watched.alive), "all to be taken")
+                client.sendall(part)
+            assert statuses(client.recv(65_536)) == [b"200"]
+
+
 def test_heads_that_end_between_two_reads_are_counted(watched: Address) -> None:
     """The end of a head is four bytes; they may come one at a time."""
     Watched.most_waiting = 0

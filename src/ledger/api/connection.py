@@ -26,9 +26,6 @@ from ledger.api.bodies import Pace
 MOST_WAITING = 16
 """Requests of one connection that wait for their answers, the one that is answered among them."""
 
-_BEGUN_TOGETHER = 1
-"""Requests of connections with several that begin in one turn of the loop."""
-
 _HEAD_END = b"\r\n\r\n"
 """The parser takes no other end of a head, so there are at least as many of these as requests."""
 
@@ -49,7 +46,7 @@ _REFUSAL = b"\r\n".join(
 
 
 class _Turns:
-    """Requests of connections that send several at once; a few begin in each turn of the loop.
+    """Requests of connections that send several at once: one begins in each turn of the loop.
 
     Each connection has one under way at a time, but there may be hundreds of connections: a request
     that comes alone would wait for one of each.
@@ -60,14 +57,13 @@ class _Turns:
         self._waiting: deque[Callable[[], None]] = deque()
 
     def take(self, begin: Callable[[], None]) -> None:
-        """Begin in one of the next turns, after whoever came before."""
+        """Begin in one of the next turns, after those that came before."""
         if not self._waiting:
             self._loop.call_soon(self._go_on)
         self._waiting.append(begin)
 
     def _go_on(self) -> None:
-        for _ in range(min(_BEGUN_TOGETHER, len(self._waiting))):
-            self._waiting.popleft()()
+        self._waiting.popleft()()
         if self._waiting:
             self._loop.call_soon(self._go_on)
 
@@ -173,6 +169,8 @@ class Connection(HttpToolsProtocol):
 
     def _take_held(self) -> None:
         held, self._held = self._held, b""
+        # Whatever comes of it may pause the reading again. (Nothing is read before this returns.)
+        self.flow.resume_reading()
         while held and not self.transport.is_closing():
             end = self._end_of_room(held)
             if end == 0:
