@@ -174,7 +174,7 @@ class Door:
             task.exception()
 
     def renew(self) -> None:
-        """Connect anew: a connection to the same server was lost, or silent.
+        """Connect anew: another connection to the same server has fallen silent.
 
         Lanes that are idle are given up, or each would fail a read to find that out; so are those
         that have been waited for longer than most, and their reads are asked again.

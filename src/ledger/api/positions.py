@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from ledger.store.listening import Ear
+from ledger.store.listening import Ear, SilentServer
 from ledger.store.session import options_of
 
 _logger = logging.getLogger(__name__)
@@ -70,8 +70,8 @@ class ViewPositions:
         """Call it with each view and position that is heard, before anyone who waits for it."""
         self._listeners.append(listener)
 
-    def tell_lost(self, renew: Callable[[], None]) -> None:
-        """Call it when the database is lost, or silent: nobody else may have asked it anything."""
+    def tell_silent(self, renew: Callable[[], None]) -> None:
+        """Call it when the database has fallen silent: nobody else may have asked it anything."""
         self._renewers.append(renew)
 
     def tell_erased(self, forget: Callable[[str | None], None]) -> None:
@@ -151,8 +151,9 @@ class ViewPositions:
             except (psycopg.Error, OSError) as error:
                 _logger.warning("cannot follow the views: %s", error)
                 self._lose()
-                for renew in self._renewers:
-                    renew()
+                if isinstance(error, SilentServer):
+                    for renew in self._renewers:
+                        renew()
                 await asyncio.sleep(0.5)
 
     async def _listen(self) -> None:

@@ -47,7 +47,7 @@ class ApiServices:
         """Raises ForbiddenTarget for where no webhook may go."""
         self.answers = Answers(door)
         positions.tell(self.answers.heard)
-        positions.tell_lost(door.renew)
+        positions.tell_silent(door.renew)
         positions.tell_erased(writer.forget_key)
         positions.tell_erased(lambda _: self.answers.forget())
         self._verifier = verifier

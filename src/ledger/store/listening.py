@@ -18,6 +18,10 @@ _ASK_SECONDS = 3.0
 """Between two such statements. The one before must have been answered by then."""
 
 
+class SilentServer(psycopg.OperationalError):
+    """The server has not answered in time; connect anew."""
+
+
 class Ear:
     """A connection's notifications from now on: to be made before the first LISTEN."""
 
@@ -37,9 +41,9 @@ class Ear:
     async def listen(self, hear: Callable[[str], object]) -> None:
         """Give ``hear`` the payload of each, until cancelled.
 
-        Nobody else may use the connection meanwhile. Raises what ``hear`` raises, or
-        psycopg.OperationalError when the connection is lost or its server is silent. A connection
-        whose server owes an answer at the end is closed: psycopg would wait for it.
+        Nobody else may use the connection meanwhile. Raises what ``hear`` raises, SilentServer, or
+        psycopg.OperationalError when the connection is lost. A connection whose server owes an
+        answer at the end is closed: psycopg would wait for it.
         """
         for payload in self._early:
             hear(payload)
@@ -86,6 +90,6 @@ class Ear:
 
     def _ask(self) -> None:
         if self._is_asked:
-            raise psycopg.OperationalError("the database has not answered in time")
+            raise SilentServer("the database has not answered in time")
         self._pg.send_query(b"")
         self._is_asked = True
