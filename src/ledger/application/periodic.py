@@ -7,6 +7,7 @@ import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.domain.errors import LedgerError
+from ledger.store.session import RoundConnection
 
 _logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Periodic:
 
     def _connect(self) -> psycopg.Connection[TupleRow]:
         if self._connection is None:
-            self._connection = psycopg.connect(
+            self._connection = RoundConnection.connect(
                 self._conninfo,
                 autocommit=True,
                 row_factory=tuple_row,

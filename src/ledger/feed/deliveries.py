@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.feed.verdict import Claimed, Result
 from ledger.store import locks
 from ledger.store.arrays import array
-from ledger.store.session import options_of
+from ledger.store.session import AsyncRoundConnection, options_of
 from projections import feeds
 from projections.webhook import Standing, decode_standing
 
@@ -305,7 +305,7 @@ class Deliveries:
 
 async def connect(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:
     """A connection whose commits need not wait for the disk: what is lost is sent again."""
-    return await psycopg.AsyncConnection.connect(
+    return await AsyncRoundConnection.connect(
         conninfo,
         autocommit=True,
         row_factory=tuple_row,

@@ -27,7 +27,7 @@ from ledger.store.binary import array
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.pipeline import Pipeline, Rows, Value, named
 from ledger.store.recorder import is_full, planned_once, read_log
-from ledger.store.session import ROUND_SECONDS
+from ledger.store.session import ROUND_SECONDS, RoundConnection
 
 _BATCH = 2000
 """Events a round: enough to make SQL set-based, few enough to be seen at once."""
@@ -368,7 +368,7 @@ class Projector:
 
     def _connect(self) -> Pipeline:
         if self._pipeline is None:
-            connection = psycopg.connect(
+            connection = RoundConnection.connect(
                 self._conninfo,
                 autocommit=True,
                 row_factory=tuple_row,

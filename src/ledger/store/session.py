@@ -16,7 +16,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import psycopg
+from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 PINNED: Mapping[str, str] = MappingProxyType(
@@ -77,6 +79,36 @@ SELECT set_config('synchronous_commit', 'on', false)
 WHERE current_setting('synchronous_commit') = 'off'
 """
 """For a session that appends: what is acknowledged is on the disk. Stricter settings stay."""
+
+
+class RoundConnection(psycopg.Connection[TupleRow]):
+    """A loop's: a statement that is not answered within ``ROUND_SECONDS`` is its last."""
+
+    def wait(
+        self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = ROUND_SECONDS
+    ) -> RV:
+        """As psycopg's; closes the connection where no answer comes in time."""
+        try:
+            return super().wait(gen, interval, timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.close()
+            raise
+
+
+class AsyncRoundConnection(psycopg.AsyncConnection[TupleRow]):
+    """The same for a loop that is one of asyncio's tasks."""
+
+    async def wait(
+        self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = ROUND_SECONDS
+    ) -> RV:
+        """As psycopg's; closes the connection where no answer comes in time."""
+        try:
+            return await super().wait(gen, interval, timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                await self.close()
+            raise
 
 
 def pin(conninfo: str) -> str:

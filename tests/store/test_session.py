@@ -1,0 +1,71 @@
+"""Connections of loops: a server that is silent is one that is lost."""
+
+import asyncio
+from contextlib import closing
+
+import psycopg
+import pytest
+from psycopg import pq
+
+from ledger.store.session import AsyncRoundConnection, RoundConnection
+from tests.support.relay import Relay
+
+
+class Hasty(RoundConnection):
+    """One that does not wait for long."""
+
+    def wait(self, gen, interval=0.1, timeout=0.5):  # type: ignore[no-untyped-def]
+        return super().wait(gen, interval, timeout)
+
+
+class AsyncHasty(AsyncRoundConnection):
+    """The same on a loop of asyncio's."""
+
+    async def wait(self, gen, interval=0.1, timeout=0.5):  # type: ignore[no-untyped-def]
+        return await super().wait(gen, interval, timeout)
+
+
+def test_a_statement_that_is_not_answered_in_time_is_the_connections_last(conninfo: str) -> None:
+    with (
+        closing(Relay(conninfo)) as relay,
+        Hasty.connect(relay.conninfo, autocommit=True) as connection,
+    ):
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            connection.execute("SELECT 1 / 0")
+        assert not connection.closed, "an error is an answer"
+        relay.vanish()
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+        assert connection.closed
+
+
+def test_the_same_on_a_loop(conninfo: str) -> None:
+    async def play(relay: Relay) -> None:
+        async with await AsyncHasty.connect(relay.conninfo, autocommit=True) as connection:
+            await connection.execute("SELECT 1")
+            relay.vanish()
+            with pytest.raises(psycopg.OperationalError):
+                await connection.execute("SELECT 1")
+            assert connection.closed
+
+    with closing(Relay(conninfo)) as relay:
+        asyncio.run(play(relay))
+
+
+def test_a_transaction_that_was_not_answered_leaves_nothing_open(conninfo: str) -> None:
+    with closing(Relay(conninfo)) as relay:
+        connection = Hasty.connect(relay.conninfo, autocommit=True)
+
+        def begin_and_lose() -> None:
+            with connection.transaction():
+                connection.execute("CREATE TABLE half (n int)")
+                relay.vanish()
+                connection.execute("SELECT 1")
+
+        with pytest.raises(psycopg.OperationalError):
+            begin_and_lose()
+        assert connection.closed
+        assert connection.pgconn.status == pq.ConnStatus.BAD
+    with psycopg.connect(conninfo) as other:
+        assert other.execute("SELECT to_regclass('half')").fetchone() == (None,)
