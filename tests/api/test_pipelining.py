@@ -8,10 +8,12 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from typing import ClassVar
 from weakref import WeakSet
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from ledger.api.bodies import Pace
 from ledger.api.connection import MOST_WAITING, Connection
@@ -30,6 +32,7 @@ class Watched(Connection):
     """One that is looked at while it serves."""
 
     alive: ClassVar["WeakSet[Watched]"] = WeakSet()
+    requests: ClassVar["WeakSet[RequestResponseCycle]"] = WeakSet()
     most_waiting = most_held = 0
     pace = Pace(seconds=0.5)
     patience_seconds = 60.0
@@ -37,6 +40,10 @@ class Watched(Connection):
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
         Watched.alive.add(self)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        Watched.requests.add(self.cycle)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -80,6 +87,14 @@ def rest(client: socket.socket) -> bytes:
 
 def statuses(told: bytes) -> list[bytes]:
     return re.findall(rb"HTTP/1.1 (\d+)", told)
+
+
+def status(client: socket.socket) -> int:
+    """An answer's, which is read to its end."""
+    response = HTTPResponse(client)
+    response.begin()
+    response.read()
+    return response.status
 
 
 def fill(client: socket.socket, part: bytes) -> None:
@@ -231,3 +246,96 @@ def test_an_answer_before_the_whole_body_leaves_the_connection_as_it_was(watched
         assert statuses(rest(other)) == [b"401"], "as long another was waited for"
         client.sendall(LAST)
         assert statuses(rest(client)) == [b"200"]
+
+
+def test_requests_that_were_answered_early_are_let_go(watched: Address) -> None:
+    """Each was held with all its headers for as long as the rest of its body might have come."""
+    more = b"".join(b"x-%d: %s\r\n" % (n, b"y" * 400) for n in range(100))
+    asked = posted(1)[:-2] + more + b"\r\n"
+    with uncollected(), connected(watched) as client:
+        client.sendall(asked)
+        for _ in range(30):
+            assert status(client) == 401
+            client.sendall(b"x" + asked)
+        assert status(client) == 401
+        assert len(Watched.requests) <= 3
+
+
+BROKEN = b"\1garbage\r\n\r\n"
+
+
+def test_what_is_no_request_is_refused_behind_the_answers_before_it(watched: Address) -> None:
+    """The refusal was written at once, and taken for the answer to the first of them."""
+    for number in (0, 1, 5, MOST_WAITING + 3):
+        with connected(watched) as client:
+            client.sendall(HEALTH * number + BROKEN)
+            assert statuses(rest(client)) == [b"200"] * number + [b"400"]
+
+
+def test_a_body_that_breaks_off_is_refused_behind_the_answers_before_it(
+    edge: Edge, watched: Address
+) -> None:
+    key = edge.token("write").encode()
+    begun = (
+        b"POST /v1/facts HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"authorization: Bearer " + key + b"\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    for number in (0, 1, 5):
+        with connected(watched) as client:
+            client.sendall(HEALTH * number + begun + b"1\r\n{\r\nnothing\r\n")
+            assert statuses(rest(client)) == [b"200"] * number + [b"400"]
+
+
+def test_a_stream_goes_on_though_what_follows_it_is_no_request(
+    edge: Edge, watched: Address
+) -> None:
+    key = edge.token("read").encode()
+    asked = b"GET " + STREAM.encode() + b" HTTP/1.1\r\nhost: x\r\nauthorization: Bearer "
+    with connected(watched) as client:
+        client.sendall(asked + key + b"\r\n\r\n")
+        told = client.recv(65_536)
+        client.sendall(BROKEN)
+        line = edge.fresh()
+        while line.encode() not in told:
+            part = client.recv(65_536)
+            assert part
+            told += part
+        assert statuses(told) == [b"200"]
+
+
+UPGRADE = b"connection: upgrade\r\nupgrade: h2c\r\n"
+
+
+def test_who_asks_for_another_protocol_is_answered_in_this_one(
+    edge: Edge, watched: Address
+) -> None:
+    """As Java's client does: its body was read as a request of its own."""
+    key = edge.token("write").encode()
+    body = b'"no fact"'
+    asked = (
+        b"POST /v1/facts HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"authorization: Bearer " + key + b"\r\ncontent-length: %d\r\n" % len(body)
+    )
+    with connected(watched) as client:
+        client.sendall(asked + UPGRADE + b"\r\n" + body + LAST)
+        assert statuses(rest(client)) == [b"422", b"200"]
+    with connected(watched) as client:
+        client.sendall(HEALTH[:-2] + UPGRADE + b"\r\n" + HEALTH[:-2] + UPGRADE + b"\r\n" + LAST)
+        assert statuses(rest(client)) == [b"200"] * 3
+    with connected(watched) as client:
+        client.sendall(HEALTH + asked + UPGRADE + b"\r\n" + LAST)
+        assert statuses(rest(client)) == [b"200", b"400"], "a body is no request"
+
+
+def test_a_head_has_not_more_headers_than_anybody_needs(watched: Address) -> None:
+    """Short ones took ten times their bytes."""
+    for number, status in ((126, b"200"), (4_000, b"431")):
+        with connected(watched) as client:
+            client.sendall(LAST[:-2] + b"x: y\r\n" * number + b"\r\n")
+            assert statuses(rest(client)) == [status]
+
+
+def test_a_large_head_that_comes_at_once_is_refused_too(watched: Address) -> None:
+    with connected(watched) as client:
+        client.sendall(HEALTH + LAST[:-2] + b"x: %s\r\n\r\n" % (b"y" * 150_000))
+        assert statuses(rest(client)) == [b"200", b"431"]

@@ -16,33 +16,26 @@ from collections.abc import Callable
 from functools import partial
 from weakref import WeakKeyDictionary
 
+from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from ledger.api.bodies import Pace
+from ledger.api.heads import (
+    FRAMING,
+    HEAD_END,
+    INVALID,
+    MOST_HEAD_BYTES,
+    MOST_HEADERS,
+    TOO_LARGE,
+    Refused,
+    without_upgrade,
+)
 
 MOST_WAITING = 16
 """Requests of one connection that wait for their answers, the one that is answered among them."""
-
-_HEAD_END = b"\r\n\r\n"
-"""The parser takes no other end of a head, so there are at least as many of these as requests."""
-
-_MOST_HEAD_BYTES = 64 * 1024
-"""Of request line and headers; what is read at once may be as much again."""
-
-_TOO_LARGE = b"The request line and headers are too large."
-_REFUSAL = b"\r\n".join(
-    (
-        b"HTTP/1.1 431 Request Header Fields Too Large",
-        b"content-type: text/plain; charset=utf-8",
-        b"content-length: %d" % len(_TOO_LARGE),
-        b"connection: close",
-        b"",
-        _TOO_LARGE,
-    )
-)
 
 
 class _Turns:
@@ -105,7 +98,8 @@ class Connection(HttpToolsProtocol):
     whose request is not answered yet, is said in ``bodies.py``.)"""
 
     last_patience_seconds = 3.0
-    """How long the rest of a request may take that has begun when the service stops."""
+    """How long the rest of a request may take that has begun when the service stops, and what is
+    sent to a connection that was refused is read."""
 
     pace = Pace()
     """How long the rest of a body may take whose request was answered without it."""
@@ -121,9 +115,15 @@ class Connection(HttpToolsProtocol):
         """The request that the application has; uvicorn's ``cycle`` is the last that came."""
         self._has_several = False
         """More than one request came at once."""
-        self._received = 0
-        """Bytes that have come."""
+        self._received = self._fed = 0
+        """Bytes that have come, and how many of them the parser was given at last."""
         self._rest_look: asyncio.TimerHandle | None = None
+        self._rest_since = 0
+        """How much had come when a request was answered without the rest of its body."""
+        self._refusal: bytes | None = None
+        """What the connection ends with, once what was asked before is answered."""
+        self._is_over = False
+        """Its last word is written: what still comes is read, and means nothing any more."""
         self._head: object = None
         self._head_bytes = 0
         """Of the latest head that did not come at once: its scope, and how much has come of it."""
@@ -137,9 +137,8 @@ class Connection(HttpToolsProtocol):
         A connection and its requests refer to each other; the collector, which comes seldom, would
         find them late.
         """
-        for timer in (self._look, self._rest_look):
-            if timer is not None:
-                timer.cancel()
+        self._look.cancel()
+        self._await_no_rest()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         if self._answering is not None and not self._answering.response_complete:
@@ -159,6 +158,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come, as far as its requests may wait; nothing is read before the rest."""
+        if self._is_over:
+            return
         self._received += len(data)
         self._held = self._held + data if self._held else data
         if self._has_several:
@@ -171,30 +172,53 @@ class Connection(HttpToolsProtocol):
         held, self._held = self._held, b""
         # Whatever comes of it may pause the reading again. (Nothing is read before this returns.)
         self.flow.resume_reading()
-        while held and not self.transport.is_closing():
-            end = self._end_of_room(held)
-            if end == 0:
-                self._held = held
+        start = 0
+        while start < len(held) and not self._is_ending():
+            end = self._end_of_room(held, start)
+            if end == start:
+                self._held = held[start:]
                 self.flow.pause_reading()
                 return
-            self._feed(held[:end])
-            held = held[end:]
+            self._feed(held[start:end])
+            start = end
+
+    def _is_ending(self) -> bool:
+        return self._is_over or self._refusal is not None or self.transport.is_closing()
 
     def on_response_complete(self) -> None:
         """Go on with the next request, and with what was held back once none waits."""
-        answered = self._answering
+        answered, is_last = self._answering, not self.pipeline
         super().on_response_complete()
         if self.transport.is_closing():
             return
+        if is_last and self._refusal is not None:
+            self._end_with(self._refusal)
+            return
         if answered is not None and answered.more_body:
-            self._rest_look = self._end_without_rest(answered)
+            self._await_rest()
         if self._held and not self.pipeline:
             self._take_held()
+
+    def on_headers_complete(self) -> None:
+        """Begin a request, unless its head cannot be taken."""
+        if len(self.headers) > MOST_HEADERS or self._is_head_large():
+            raise Refused(TOO_LARGE)
+        # The parser takes what comes behind such a head for another protocol, not for its body.
+        if self.parser.should_upgrade() and any(name in FRAMING for name, _ in self.headers):
+            raise Refused(INVALID)
+        super().on_headers_complete()
+
+    def _is_head_large(self) -> bool:
+        if self._fed <= MOST_HEAD_BYTES:
+            return False  # one that came in parts was looked at with each of them
+        size = sum(len(name) + len(value) for name, value in self.headers)
+        return size + len(self.url) > MOST_HEAD_BYTES
 
     def on_message_complete(self) -> None:
         """Note that its body is complete, also where the request is answered already."""
         super().on_message_complete()
         self.cycle.more_body = False
+        self._await_no_rest()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
@@ -212,26 +236,44 @@ class Connection(HttpToolsProtocol):
         return _turns.setdefault(self.server_state, _Turns(self.loop))
 
     def _has_room(self) -> bool:
-        return not self.pipeline and not self._held
+        return self._is_over or not (self.pipeline or self._held or self._refusal is not None)
 
-    def _end_of_room(self, data: bytes) -> int:
-        """How much of it the parser may see: at most as many heads end in it as may still wait.
+    def _end_of_room(self, data: bytes, start: int) -> int:
+        """Up to where the parser may see it: at most as many heads end there as may still wait.
 
         A head whose end has begun before is not counted; it has a place that is kept free.
         """
-        waiting = len(self.pipeline) + (self.cycle is not None and not self.cycle.response_complete)
-        end = 0
-        for _ in range(MOST_WAITING - 1 - waiting):
-            found = data.find(_HEAD_END, end)
+        end = start
+        for _ in range(MOST_WAITING - 1 - self._waiting()):
+            found = data.find(HEAD_END, end)
             if found < 0:
                 return len(data)
-            self._has_several |= end > 0
-            end = found + len(_HEAD_END)
+            self._has_several |= end > start
+            end = found + len(HEAD_END)
         return end
 
+    def _waiting(self) -> int:
+        """Requests that have not been answered yet."""
+        return len(self.pipeline) + self._is_answering()
+
     def _feed(self, data: bytes) -> None:
-        """Have the parser take it; refuse a head that is too large."""
-        super().data_received(data)
+        """Have the parser take it; refuse what is no request, and a head that is too large."""
+        if self.scope is None:
+            data = without_upgrade(data)
+        self._fed = len(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            # No other protocol is spoken here, so what follows is HTTP.
+            self._progress += 1
+            if rest := data[upgrade.args[0] :]:
+                self._feed(rest)
+            return
+        except HttpParserError as error:
+            cause = error.__context__
+            self._refuse(cause.refusal if isinstance(cause, Refused) else INVALID)
+            return
         if not self._is_in_head():
             self._progress += 1
             return
@@ -239,8 +281,8 @@ class Connection(HttpToolsProtocol):
             self._head, self._head_bytes = self.scope, -self._bytes_before_head(data)
             self._progress += 1
         self._head_bytes += len(data)
-        if self._head_bytes > _MOST_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse_head()
+        if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(TOO_LARGE)
 
     def _bytes_before_head(self, data: bytes) -> int:
         """How much of what has come belongs to requests before the head that has begun in it."""
@@ -248,13 +290,42 @@ class Connection(HttpToolsProtocol):
         body = b"" if self.cycle is None else self.cycle.body
         return len(before) + len(end) + len(body)
 
-    def _refuse_head(self) -> None:
-        """In its turn: what was asked before is answered first, and nothing is read until then."""
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(_REFUSAL)
-            self.transport.close()
-        else:
+    def _refuse(self, refusal: bytes) -> None:
+        """End the connection in its turn: what was asked before is answered, and no more is read.
+
+        A request whose body breaks off so is the refused one.
+        """
+        last, is_answering = self.cycle, self._is_answering()
+        if last is not None and last.more_body and not last.response_complete:
+            if self.pipeline:
+                self.pipeline.popleft()
+            else:
+                is_answering = False
+                if last.response_started:
+                    refusal = b""
+                last.disconnected = True
+                last.message_event.set()
+        if is_answering:
+            self._refusal = refusal
             self.flow.pause_reading()
+        else:
+            self._end_with(refusal)
+
+    def _end_with(self, refusal: bytes) -> None:
+        """Write the last word, and read on for a while.
+
+        Where the system closes a connection with something unread, its other end may lose what was
+        written before (RFC 9112, 9.6).
+        """
+        self._is_over = True
+        self.transport.write(refusal)
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._look.cancel()
+        self._look = self.loop.call_later(self.last_patience_seconds, self.transport.close)
+
+    def _is_answering(self) -> bool:
+        return self._answering is not None and not self._answering.response_complete
 
     def _is_in_head(self) -> bool:
         """Whether a request has begun whose head is not complete: that is when it gets a cycle."""
@@ -268,19 +339,22 @@ class Connection(HttpToolsProtocol):
             self._seen = self._progress
             self._look = self.loop.call_later(self.patience_seconds, self._end_if_stuck)
 
-    def _end_without_rest(self, answered: RequestResponseCycle) -> asyncio.TimerHandle:
-        """End it where the rest of an answered request's body does not come in time."""
-        came = self._received
+    def _await_rest(self) -> None:
+        """The request is answered; from now on the rest of its body has its time."""
+        self._await_no_rest()
+        self._rest_since = self._received
+        self._rest_look = self.loop.call_later(self.pace.seconds, self._end_without_rest)
 
-        def look() -> None:
-            is_left = self.cycle is answered and answered.more_body
-            allowed = self.pace.seconds_for(self._received - came)
-            if is_left and allowed <= self.pace.seconds:
-                self.transport.close()
-            elif is_left:
-                self._rest_look = self._end_without_rest(answered)
+    def _await_no_rest(self) -> None:
+        if self._rest_look is not None:
+            self._rest_look.cancel()
+            self._rest_look = None
 
-        return self.loop.call_later(self.pace.seconds, look)
+    def _end_without_rest(self) -> None:
+        if self.pace.seconds_for(self._received - self._rest_since) > self.pace.seconds:
+            self._await_rest()
+        else:
+            self.transport.close()
 
     def _end_if_unfinished(self) -> None:
         is_body_due = self.cycle is not None and self.cycle.more_body
