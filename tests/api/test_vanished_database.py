@@ -149,24 +149,66 @@ def test_it_is_not_ready_once_appends_have_failed_for_ten_seconds_though_nobody_
         assert "ledger_appends_failing_seconds 0.0" in edge.get("/metrics").text
 
 
+def test_a_disk_without_room_is_found_though_nobody_asked(
+    conninfo: str, settings: Settings
+) -> None:
+    """A row changed in place was written on a full disk too. Here no file may grow for a query."""
+    with edge_of(settings, prepare_database(settings, conninfo)) as edge:
+        set_for_writers(conninfo, "temp_file_limit", "0", is_ending=True)
+        until(lambda: edge.get("/readyz").status_code == 503, "it not to be ready", 25.0)
+        set_for_writers(conninfo, "temp_file_limit", "-1", is_ending=True)
+        until(lambda: edge.get("/readyz").status_code == 200, "it to be ready again", 10.0)
+
+
+def test_facts_that_are_known_already_prove_nothing(conninfo: str, settings: Settings) -> None:
+    """It stayed 503 while clients sent again what had been refused, though appends succeeded."""
+    with edge_of(settings, prepare_database(settings, conninfo)) as edge:
+        known = fact("run.started", None, {"service_line_id": edge.fresh()})
+        assert edge.send(known).status_code == 201
+        with psycopg.connect(conninfo) as other:
+            other.execute("LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE")
+            until(lambda: edge.send(known).status_code == 503, "appends to fail", 10.0)
+
+        def is_well() -> bool:
+            return edge.send(known).status_code == 200 and writer.failing_seconds() == 0
+
+        writer = edge.service.app.state.services.writer
+        assert writer.failing_seconds() > 0
+        until(is_well, "it to find out that appends succeed", 5.0)
+
+
+def test_an_append_that_hangs_in_one_of_its_later_statements_ends(
+    conninfo: str, settings: Settings
+) -> None:
+    """Few appends send statements of psycopg's own, as one that issues an id."""
+    with behind(conninfo, settings) as (edge, relay):
+        line, other = edge.fresh(), edge.fresh()
+        relay.vanish_at = b"ledger.open_run WHERE"
+        began = time.monotonic()
+        closing_it = edge.send(fact("service_line.closed", line))
+        assert (closing_it.status_code, time.monotonic() - began < LONGEST + SLACK) == (503, True)
+        relay.vanish_at = None
+        relay.come_back()
+        until(lambda: start(edge, other) == 201, "writes to go on", 20.0)
+
+
 def test_a_server_that_takes_no_writes_is_left_for_one_that_does(
     conninfo: str, settings: Settings
 ) -> None:
     """A primary that had become a standby was asked again and again, and each fact answered 500."""
     with edge_of(settings, prepare_database(settings, conninfo)) as edge:
         line = edge.fresh()
-        set_read_only(conninfo, "on")
+        set_for_writers(conninfo, "default_transaction_read_only", "on", is_ending=True)
         assert start(edge, line) == 503
-        set_read_only(conninfo, "off", is_ending=False)
+        set_for_writers(conninfo, "default_transaction_read_only", "off")
         until(lambda: start(edge, line) == 201, "writes to go on", 10.0)
 
 
-def set_read_only(conninfo: str, value: str, *, is_ending: bool = True) -> None:
+def set_for_writers(conninfo: str, name: str, value: str, *, is_ending: bool = False) -> None:
     """What sessions of this database begin with from now on; those that there are may be ended."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("SET default_transaction_read_only = off")
-        name = connection.info.dbname
-        setting = f"ALTER DATABASE {name} SET default_transaction_read_only = {value}"
+        setting = f"ALTER DATABASE {connection.info.dbname} SET {name} = {value}"
         connection.execute(setting.encode())
         if is_ending:
             connection.execute(

@@ -14,15 +14,13 @@ from tests.support.relay import Relay
 class Hasty(RoundConnection):
     """One that does not wait for long."""
 
-    def wait(self, gen, interval=0.1, timeout=0.5):  # type: ignore[no-untyped-def]
-        return super().wait(gen, interval, timeout)
+    patience = 0.5
 
 
 class AsyncHasty(AsyncRoundConnection):
     """The same on a loop of asyncio's."""
 
-    async def wait(self, gen, interval=0.1, timeout=0.5):  # type: ignore[no-untyped-def]
-        return await super().wait(gen, interval, timeout)
+    patience = 0.5
 
 
 def test_a_statement_that_is_not_answered_in_time_is_the_connections_last(conninfo: str) -> None:

@@ -47,6 +47,8 @@ class Relay:
         self._vanished: set[socket.socket] = set()
         self.swallows = False
         """Takes new connections and passes nothing on, as in front of a host that has vanished."""
+        self.vanish_at: bytes | None = None
+        """Vanish as soon as a client sends this."""
         self.delay = 0.0
         """Seconds before each piece is passed on."""
         self.asked = 0
@@ -112,6 +114,8 @@ class Relay:
                     self.to_end -= 1
                     target.sendall(data[:-6] + ENDED)
                     break
+                if is_asking and self.vanish_at is not None and self.vanish_at in data:
+                    self.vanish()
                 if self.delay:
                     threading.Event().wait(self.delay)
                 if source not in self._vanished:

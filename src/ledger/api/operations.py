@@ -175,7 +175,7 @@ class _Up:
         gauge.add_metric([], self._up)
         failing = GaugeMetricFamily(
             "ledger_appends_failing_seconds",
-            "For how long every append of the worker that answers has failed; 0: they succeed.",
+            "For how long the worker that answers has tried to append in vain.",
         )
         failing.add_metric([], self._failing_seconds)
         return [gauge, failing]

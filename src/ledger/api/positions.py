@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from ledger.store.listening import Ear, SilentServer
-from ledger.store.session import options_of
+from ledger.store.session import AsyncRoundConnection, options_of
 
 _logger = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ class ViewPositions:
                 await asyncio.sleep(0.5)
 
     async def _listen(self) -> None:
-        connection = await psycopg.AsyncConnection.connect(
+        connection = await AsyncRoundConnection.connect(
             self._conninfo,
             autocommit=True,
             application_name="ledger api listener",

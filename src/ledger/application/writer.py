@@ -6,8 +6,8 @@ statement, commits once, and answers each command. A refused command simply cont
 command that breaks in an unforeseen way makes the group be redone one by one, so that it alone
 fails.
 
-The writer knows whether appends succeed. One that ``probes`` finds it out by itself while nobody
-asks for anything: each second it appends a row that says nothing.
+The writer knows whether appends succeed. One that ``probes`` finds it out by itself while nothing
+is written: each second it appends a row that says nothing.
 """
 
 import logging
@@ -15,8 +15,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 
 from eventsourcing.persistence import InterfaceError, OperationalError, PersistenceError
@@ -45,7 +46,7 @@ other, and each append costs the same whatever it holds. A command that comes al
 """
 
 _PROBE_SECONDS = 1.0
-"""Between two probes while nothing is handed in."""
+"""Between two probes while nothing is written."""
 
 Outcomes = list[Outcome]
 
@@ -75,6 +76,10 @@ class Writer:
         self._probe_seconds = _PROBE_SECONDS if probes else None
         self._failing_since: float | None = None
         """When the first of the appends began that have all failed; None: the last succeeded."""
+        self._trying_since: float | None = None
+        """When the append under way began."""
+        self._tried_at = 0.0
+        """When it was last found out whether a row can be written."""
         self._log, self._vault, self._clock, self._idle_after = log, vault, clock, idle_after
         self._cache = Cache()
         self._tickets: deque[_Ticket] = deque()
@@ -146,14 +151,14 @@ class Writer:
             self._changed.notify()
 
     def failing_seconds(self) -> float:
-        """For how long every append has failed; 0 where the last one succeeded."""
-        since = self._failing_since
+        """For how long appends have been tried in vain; 0 where the last one succeeded."""
+        since = self._trying_since if self._failing_since is None else self._failing_since
         return 0.0 if since is None else time.monotonic() - since
 
     def _serve(self) -> None:
         while True:
             with self._changed:
-                has_come = self._changed.wait_for(self._has_work, self._probe_seconds)
+                self._changed.wait_for(self._has_work, self._probe_seconds)
                 while self._outdated:
                     self._cache.forget_key(self._outdated.popleft())
                 is_asked = bool(self._tickets)
@@ -162,28 +167,41 @@ class Writer:
             if is_asked:
                 self._gather()
                 self._answer_waiting()
-            elif not has_come:
+            if self._is_probe_due():
                 self._probe()
 
     def _has_work(self) -> bool:
         return bool(self._tickets or self._outdated or self._stopping)
 
+    def _is_probe_due(self) -> bool:
+        """Whether nothing was written for a while: facts that are known already write nothing."""
+        seconds = self._probe_seconds
+        return seconds is not None and time.monotonic() - self._tried_at >= seconds
+
     def _probe(self) -> None:
         """Find out whether appends succeed."""
-        began = time.monotonic()
-        try:
+        with suppress(PersistenceError), self._trying():
             with self._log.ledger_recorder.append_transaction() as append:
                 append.probe()
-        except PersistenceError as error:
-            if self._failing_since is None:
-                _logger.warning("a probe of appends failed: %s", error)
-            self._note_failure(began)
-        else:
-            self._failing_since = None
+            self._note_success()
 
-    def _note_failure(self, began: float) -> None:
-        if self._failing_since is None:
-            self._failing_since = began
+    @contextmanager
+    def _trying(self) -> Iterator[None]:
+        """Note when an append began, and whether the database was why it failed."""
+        began = self._trying_since = time.monotonic()
+        try:
+            yield
+        except PersistenceError as error:
+            self._tried_at = time.monotonic()
+            if self._failing_since is None:
+                _logger.warning("appends fail: %s", error)
+                self._failing_since = began
+            raise
+        finally:
+            self._trying_since = None
+
+    def _note_success(self) -> None:
+        self._failing_since, self._tried_at = None, time.monotonic()
 
     def _gather(self) -> None:
         """Wait until enough has come, or nothing more comes for a moment."""
@@ -217,11 +235,10 @@ class Writer:
             start = end
 
     def _append_safely(self, commands: Sequence[Command]) -> Outcomes:
-        began = time.monotonic()
         try:
-            return self._append(commands)
+            with self._trying():
+                return self._append(commands)
         except (OperationalError, InterfaceError) as error:
-            self._note_failure(began)
             _logger.warning("append failed: %s", error)
             unavailable = Unavailable("The database cannot be reached, or is too busy.")
             return [unavailable] * len(commands)
@@ -248,7 +265,7 @@ class Writer:
             # Memory may be ahead of the table now. (Streams that were only read are as stored.)
             self._cache.forget(touched)
             raise
-        if touched:  # else nothing was written, as where all was recorded before
-            self._failing_since = None
+        if touched:
+            self._note_success()
         self._cache.trim()
         return outcomes

@@ -187,7 +187,13 @@ StoredRow = tuple[str, int, str, bytes, int]
 """(stream, version, topic, state, position)"""
 
 
-_PROBE = b"UPDATE ledger.append_probe SET written_at = clock_timestamp()"
+# A row that is changed in place needs no room that is not there yet, and would be written on a full
+# disk. So the statement needs some for a moment: rows beyond work_mem go to a file.
+_LITTLE_MEMORY = b"SET LOCAL work_mem = '64kB'"
+_PROBE = b"""
+UPDATE ledger.append_probe SET written_at = clock_timestamp()
+FROM (SELECT count(*) FROM generate_series(1, 20000)) AS beyond
+"""
 
 
 class FactRow(NamedTuple):
@@ -288,6 +294,7 @@ class Append:
 
     def probe(self) -> None:
         """Write a row that says nothing, as an append would write its own."""
+        self._transaction.defer(Statement(_LITTLE_MEMORY))
         self._transaction.defer(Statement(_PROBE))
 
     def insert(

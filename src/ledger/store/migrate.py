@@ -9,6 +9,7 @@ import re
 from importlib.resources import files
 
 import psycopg
+from eventsourcing.persistence import OperationalError
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.store import locks
@@ -130,7 +131,10 @@ def _grant_again(connection: psycopg.Connection[TupleRow], migrations: list[str]
 def _create_library_table(connection: psycopg.Connection, conninfo: str) -> None:
     row = connection.execute("SELECT to_regclass('ledger.ledger_events')").fetchone()
     if row == (None,):
-        Log(conninfo, CREATE_TABLE="y").close()
+        try:
+            Log(conninfo, CREATE_TABLE="y").close()
+        except OperationalError as error:
+            raise psycopg.OperationalError(str(error)) from error
 
 
 def _files() -> list[tuple[str, str]]:

@@ -20,7 +20,14 @@ from psycopg.sql import SQL, Composed
 
 from ledger.store.append import Append, StoredRow
 from ledger.store.pipeline import Pipeline, Statement
-from ledger.store.session import ANSWER_SECONDS, DURABLE, options_of
+from ledger.store.session import (
+    ANSWER_SECONDS,
+    CONNECT_SECONDS,
+    DURABLE,
+    AppendConnection,
+    hosts_of,
+    options_of,
+)
 
 SCHEMA = "ledger"
 
@@ -157,8 +164,14 @@ class LedgerFactory(PostgresFactory):
         kept = {name: value for name, value in pool.kwargs.items() if name not in _ADDRESS}  # type: ignore[union-attr]
         ours = {"application_name": "ledger", "options": planned_once(conninfo)}
         pool.kwargs = {**kept, **extra, **ours}
+        pool.connection_class = AppendConnection
         # A lost server is asked again soon, not after the default's five minutes of back-off.
-        pool.reconnect_timeout = 3.0
+        pool.reconnect_timeout = _wait_seconds(conninfo)
+
+
+def _wait_seconds(conninfo: str) -> int:
+    """How long a connection is waited for: each server is tried, and one more moment is spent."""
+    return CONNECT_SECONDS * hosts_of(conninfo) + 1
 
 
 def library_environment(conninfo: str) -> Mapping[str, str]:
@@ -175,7 +188,7 @@ def library_environment(conninfo: str) -> Mapping[str, str]:
         "POSTGRES_USER": str(parts.get("user") or "postgres"),
         "POSTGRES_PASSWORD": str(parts.get("password") or ""),
         "POSTGRES_SCHEMA": SCHEMA,
-        "POSTGRES_CONNECT_TIMEOUT": "2",
+        "POSTGRES_CONNECT_TIMEOUT": str(_wait_seconds(conninfo)),
         "POSTGRES_LOCK_TIMEOUT": "2",
         "POSTGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT": "5",
         "POSTGRES_POOL_SIZE": "1",

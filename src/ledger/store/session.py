@@ -19,7 +19,7 @@ import psycopg
 from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
-from psycopg.rows import TupleRow
+from psycopg.rows import Row, TupleRow
 
 PINNED: Mapping[str, str] = MappingProxyType(
     {
@@ -54,9 +54,12 @@ PINNED: Mapping[str, str] = MappingProxyType(
     }
 )
 
+CONNECT_SECONDS = 2
+"""How long one server may take to let us in."""
+
 _REACHED: Mapping[str, str] = MappingProxyType(
     {
-        "connect_timeout": "2",
+        "connect_timeout": str(CONNECT_SECONDS),
         "keepalives": "1",
         "keepalives_idle": "5",
         "keepalives_interval": "2",
@@ -65,6 +68,9 @@ _REACHED: Mapping[str, str] = MappingProxyType(
     }
 )
 """libpq's parameters of each connection; what LEDGER_DATABASE_URL says of them stays."""
+
+_INTERVAL = 0.1
+"""How often psycopg looks for a signal while it waits."""
 
 ANSWER_SECONDS = 9.5
 """How long the reply to a statement is waited for that a request waits for."""
@@ -81,34 +87,48 @@ WHERE current_setting('synchronous_commit') = 'off'
 """For a session that appends: what is acknowledged is on the disk. Stricter settings stay."""
 
 
-class RoundConnection(psycopg.Connection[TupleRow]):
-    """A loop's: a statement that is not answered within ``ROUND_SECONDS`` is its last."""
+class RoundConnection(psycopg.Connection[Row]):
+    """A loop's: a statement of psycopg's that is not answered in time is its last."""
 
-    def wait(
-        self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = ROUND_SECONDS
-    ) -> RV:
+    patience = ROUND_SECONDS
+
+    def wait(self, gen: PQGen[RV], interval: float = _INTERVAL, timeout: float | None = None) -> RV:
         """As psycopg's; closes the connection where no answer comes in time."""
         try:
-            return super().wait(gen, interval, timeout)
+            return super().wait(gen, interval, self.patience if timeout is None else timeout)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.close()
             raise
 
 
-class AsyncRoundConnection(psycopg.AsyncConnection[TupleRow]):
+class AppendConnection(RoundConnection[Row]):
+    """A writer's."""
+
+    patience = ANSWER_SECONDS
+
+
+class AsyncRoundConnection(psycopg.AsyncConnection[Row]):
     """The same for a loop that is one of asyncio's tasks."""
 
+    patience = ROUND_SECONDS
+
     async def wait(
-        self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = ROUND_SECONDS
+        self, gen: PQGen[RV], interval: float = _INTERVAL, timeout: float | None = None
     ) -> RV:
         """As psycopg's; closes the connection where no answer comes in time."""
         try:
-            return await super().wait(gen, interval, timeout)
+            return await super().wait(gen, interval, self.patience if timeout is None else timeout)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 await self.close()
             raise
+
+
+def hosts_of(conninfo: str) -> int:
+    """How many servers are tried, one after the other, until one will do."""
+    said = conninfo_to_dict(conninfo)
+    return max(len(str(said.get(name) or "").split(",")) for name in ("host", "hostaddr"))
 
 
 def pin(conninfo: str) -> str:
