@@ -13,7 +13,7 @@ BROWSER_READY := .venv/browser-ready
 BESIDE := -n 4 --dist loadfile
 BROWSERS := -n 2 --dist loadfile
 
-.PHONY: help setup run test check browser bench bench-short bench-big crash clean
+.PHONY: help setup run test check browser bench bench-short bench-big bench-pair crash clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -60,8 +60,13 @@ bench-short: $(READY) ## The same on small data in a minute, against half the bo
 bench-big: $(READY) ## The same on 10 M events and 1 M lines; makes them first, and takes an hour
 	$(BIN)/python scripts/bench.py --big
 
+bench-pair: $(READY) ## Compare with the version OLD=commit: every answer, byte for byte
+	@test -n "$(OLD)" || { echo "Which commit? make bench-pair OLD=57058cd"; exit 2; }
+	$(BIN)/python scripts/bench_pair.py --old $(OLD)
+
 crash: $(READY) ## Kill server and database under load, many times: nothing acknowledged is lost
 	$(BIN)/python -m pytest -m crash --crash-rounds 50
 
 clean: ## Remove the environment, caches and data to measure on (never the data in .ledger)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build
+	@git worktree prune 2>/dev/null || true

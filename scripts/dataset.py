@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ from chronicle import TABLES, Chronicle
 from lives import Teller
 from loading import load, move_sequence
 from population import Population
-from product import Client, Product, run_ledger
+from product import Client, Product, copy_ledger, run_ledger
 from story import ORGANIZATION
 
 import projections
@@ -112,12 +111,7 @@ class DataSet:
 
     def copy_to(self, data_dir: Path) -> None:
         """A copy that may be written to. Nobody may be using this one."""
-        here, there = find_place(self.data_dir), find_place(data_dir)
-        there.make()
-        subprocess.run(
-            ["cp", "-a", "--reflink=auto", str(here.database), str(there.database)], check=True
-        )
-        shutil.copy(self.data_dir / "master.key", data_dir / "master.key")
+        copy_ledger(self.data_dir, data_dir)
 
     def verify(self) -> None:
         """Have every view compared with the log. Raises UnmeasuredError where one differs."""

@@ -4,11 +4,12 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -34,18 +35,30 @@ class UnmeasuredError(Exception):
 
 
 class Product:
-    """`ledger serve` on a data directory, and what its API and its database are reached by."""
+    """`ledger serve` on a data directory, and what its API and its database are reached by.
 
-    def __init__(self, data_dir: Path, key: str, workers: int, log: Path) -> None:
-        self.data_dir, self.key = data_dir, key
+    ``ledger`` is the command of another version, ``settings`` are variables of its environment.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        key: str,
+        workers: int,
+        log: Path,
+        *,
+        ledger: Sequence[str] = (LEDGER,),
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.data_dir, self.key, self.ledger = data_dir, key, ledger
         self.port = limits.free_port()
         self.env = {
             "LEDGER_DATA_DIR": str(data_dir),
             "LEDGER_WEBHOOK_ALLOW_PRIVATE": "true",
             "LEDGER_IDLE_AFTER_AGENT_RUNTIME": NEVER_IDLE,
             "LEDGER_IDLE_AFTER_DEFAULT": NEVER_IDLE,
-        }
-        self._command = [LEDGER, "serve", "--port", str(self.port), "--workers", str(workers)]
+        } | dict(settings or {})
+        self._command = [*ledger, "serve", "--port", str(self.port), "--workers", str(workers)]
         self._log = log
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -111,7 +124,7 @@ class Product:
 
     def command(self, *arguments: str, seconds: float = 60) -> str:
         """Run `ledger` on the same data; what it prints."""
-        return run_ledger(self.env, *arguments, seconds=seconds)
+        return run_ledger(self.env, *arguments, seconds=seconds, ledger=self.ledger)
 
 
 class Client:
@@ -150,9 +163,17 @@ class Client:
 
 
 @contextlib.contextmanager
-def serving(data_dir: Path, key: str, workers: int, log: Path) -> Iterator[Product]:
+def serving(
+    data_dir: Path,
+    key: str,
+    workers: int,
+    log: Path,
+    *,
+    ledger: Sequence[str] = (LEDGER,),
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Product]:
     """The product on a data directory, as long as the block lasts."""
-    product = Product(data_dir, key, workers, log)
+    product = Product(data_dir, key, workers, log, ledger=ledger, settings=settings)
     try:
         product.start()
         yield product
@@ -160,12 +181,28 @@ def serving(data_dir: Path, key: str, workers: int, log: Path) -> Iterator[Produ
         product.stop()
 
 
-def run_ledger(env: dict[str, str], *arguments: str, seconds: float = 60) -> str:
+def copy_ledger(source: Path, target: Path) -> None:
+    """Copy a data directory's database and master key. No process may be using the source."""
+    here, there = find_place(source), find_place(target)
+    there.make()
+    subprocess.run(
+        ["cp", "-a", "--reflink=auto", str(here.database), str(there.database)], check=True
+    )
+    if (key := source / "master.key").exists():  # else the environment has it
+        shutil.copy(key, target / "master.key")
+
+
+def run_ledger(
+    env: dict[str, str],
+    *arguments: str,
+    seconds: float = 60,
+    ledger: Sequence[str] = (LEDGER,),
+) -> str:
     """What a `ledger` command prints; its last line is the reason when it fails."""
     said = f"ledger {' '.join(arguments[:2])}"
     try:
         done = subprocess.run(
-            [LEDGER, *arguments],
+            [*ledger, *arguments],
             env=os.environ | env,
             capture_output=True,
             text=True,

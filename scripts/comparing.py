@@ -1,0 +1,132 @@
+"""Two versions on copies of the same ledger, and every answer in which they differ."""
+
+import contextlib
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import tale
+from asked import Answer, Request, Send, compared, sending
+from corpus import Corpus
+from product import NEVER_IDLE, Product, UnmeasuredError, copy_ledger, serving
+from tales import Tale, tale_of
+from teller import Teller
+from versions import HERE, OLD, Version
+from wanted import LEFT_OUT, wanted
+
+import projections
+
+SHOWN = 10  # differences that are named
+AROUND = 60  # bytes of a difference that are shown
+BUILT_WITHIN = 3600.0  # seconds for views that were built by another version
+
+QUIET = {"LEDGER_IDLE_AFTER_AGENT_RUNTIME": NEVER_IDLE, "LEDGER_WEBHOOK_RETRY_SECONDS": "2592000"}
+"""Nothing is recorded while answers are compared."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A request that two versions answer differently."""
+
+    request: Request
+    old: Answer
+    new: Answer
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is wanted; None: it is not."""
+        return wanted(self.request, self.old)
+
+    def __str__(self) -> str:
+        old, new = (compared(self.request, answer) for answer in (self.old, self.new))
+        at = next((n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), None)
+        at = min(len(old), len(new)) if at is None else at
+        shown = [text[max(0, at - 20) : at + AROUND] for text in (old, new)]
+        said = f"  old {shown[0]!r}\n  new {shown[1]!r}"
+        return f"{self.request}\n  differs from byte {at} on:\n{said}"
+
+
+@contextlib.contextmanager
+def served_tale(told: Tale, version: Version, folder: Path) -> Iterator[Product]:
+    """A version on a copy of the tale, once nothing happens any more."""
+    data_dir = folder / version.name[:7]
+    copy_ledger(told.data_dir, data_dir)
+    settings = tale.SETTINGS | QUIET
+    log = folder / f"{version.name[:7]}.log"
+    with serving(
+        data_dir, told.keys["organization"], 1, log, ledger=version.ledger, settings=settings
+    ) as product:
+        if version is HERE:
+            await_views(product)
+        teller = Teller(product)
+        teller.keys = told.keys
+        teller.settle()
+        yield product
+
+
+def await_views(product: Product) -> None:
+    """Wait until every view is of this version, has all of the log, and none has stopped."""
+    wanted = {view.name: view.version for view in projections.projections()}
+    deadline = time.monotonic() + BUILT_WITHIN
+    with sending(product.port, {}) as send:
+        while True:
+            document = json.loads(send(Request("nobody", "/readyz")).body)
+            views = document["projections"]
+            if stopped := [view["name"] for view in views if view["stopped"]]:
+                raise UnmeasuredError(f"stopped: {', '.join(stopped)}")
+            behind = any(view["lag"] for view in views)
+            if not behind and {view["name"]: view["version"] for view in views} == wanted:
+                return
+            if time.monotonic() > deadline:
+                raise UnmeasuredError(f"the views are not built: {views}")
+            time.sleep(0.05)
+
+
+def compare_corpora(old: Version) -> tuple[int, list[Difference]]:
+    """How many answers were compared, and those that differ. Raises where a route was not asked."""
+    told = tale_of(old)
+    with contextlib.ExitStack() as stack:
+        # Below the work trees, where PostgreSQL can be when it is another user's.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pair-", dir=OLD)))
+        folder.chmod(0o755)
+        ports = [
+            stack.enter_context(served_tale(told, version, folder)).port for version in (old, HERE)
+        ]
+        ask_old, ask_new = (stack.enter_context(sending(port, told.keys)) for port in ports)
+        corpus = Corpus(ask_old)
+        corpus.ask()
+        for ask in (ask_old, ask_new):
+            document = json.loads(ask(Request("nobody", "/openapi.json")).body)
+            if missing := corpus.unasked(document):
+                raise UnmeasuredError(f"the corpus asks for no {'; no '.join(missing)}")
+        return len(corpus.told), list(_differences(corpus, ask_old, ask_new))
+
+
+def _differences(corpus: Corpus, ask_old: Send, ask_new: Send) -> Iterator[Difference]:
+    """What differs now, and not only because a second or a day has passed."""
+    for request, answer in corpus.told.items():
+        new = ask_new(request)
+        if compared(request, new) != compared(request, answer):
+            old, new = ask_old(request), ask_new(request)
+            if compared(request, old) != compared(request, new):
+                yield Difference(request, old, new)
+
+
+def print_comparison(old: Version) -> bool:
+    """Compare, and say what differs; whether nothing does."""
+    began = time.perf_counter()
+    count, found = compare_corpora(old)
+    taken = time.perf_counter() - began
+    unwanted = [difference for difference in found if difference.reason is None]
+    print(f"{count:,} answers compared in {taken:.0f} s, {len(unwanted)} differ.")
+    for reason, number in Counter(difference.reason for difference in found).items():
+        if reason is not None:
+            print(f"{number} differ as wanted: {reason}.")
+    print("Not compared:", *(f"{path} ({reason});" for path, reason in LEFT_OUT.items()))
+    for difference in unwanted[:SHOWN]:
+        print(difference)
+    return not unwanted

@@ -1,0 +1,365 @@
+"""The answer corpus: every read of a ledger that holds the tale, asked as each of its readers.
+
+``Corpus`` asks the version that wrote the ledger and keeps what it answered. Pages are walked to
+their end, and what is asked follows from what is there. A route of the OpenAPI document that was
+not asked, or a parameter of one that was never sent, is named by ``unasked``.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+import tale
+from asked import Answer, Request, Send
+from wanted import LEFT_OUT
+
+READERS = ("organization", "workspace", "other", "admin")
+REFUSED = ("nobody", "unknown", "revoked", "writer")
+INSTANTS = 12  # of lists of the past
+EVERY = 12  # of the long line's events: each of the other lines' is an instant
+
+Json = Any
+
+
+class Corpus:
+    """All requests with their answers, in the order in which they were asked."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.told: dict[Request, Answer] = {}
+
+    def ask(self) -> None:
+        """Ask everything."""
+        self.events = list(self.walk("/v1/events?limit=100", "admin"))
+        self.log = sorted(int(entry["id"].split("-")[2]) for entry in self._audited())
+        for chapter in (
+            self.lists,
+            self.lines,
+            self.line_instants,
+            self.runs,
+            self.feeds,
+            self.types,
+            self.webhooks,
+            self.audit,
+            self.proofs,
+            self.conditions,
+            self.refusals,
+        ):
+            chapter()
+
+    # Asking.
+
+    def get(
+        self, path: str, role: str = "organization", *, method: str = "GET", **more: str
+    ) -> Answer:
+        """One request; the answer is kept."""
+        until = more.pop("until", "")
+        headers = tuple((name.replace("_", "-"), value) for name, value in more.items())
+        request = Request(role, path, method, headers, until)
+        if request not in self.told:
+            self.told[request] = self._send(request)
+        return self.told[request]
+
+    def data(self, path: str, role: str = "organization") -> Json:
+        """The ``data`` of an answer; nothing where it is refused."""
+        answer = self.get(path, role)
+        return json.loads(answer.body)["data"] if answer.status == 200 else []
+
+    def walk(self, path: str, role: str = "organization") -> Iterator[Json]:
+        """The rows of all pages."""
+        page = path
+        while True:
+            answer = self.get(page, role)
+            if answer.status != 200:
+                return
+            document = json.loads(answer.body)
+            yield from document["data"]
+            if not document["meta"]["has_more"]:
+                return
+            page = f"{path}{'&' if '?' in path else '?'}cursor={document['meta']['cursor']}"
+
+    def by_each(self, path: str, choices: dict[str, Iterable[object]], role: str) -> None:
+        """A path with each value of each filter."""
+        for name, values in choices.items():
+            for value in values:
+                self.get(f"{path}{'&' if '?' in path else '?'}{urlencode({name: value})}", role)
+
+    # What there is.
+
+    def instants(self) -> list[str]:
+        """A dozen from the first event to the last."""
+        step = max(1, len(self.events) // INSTANTS)
+        chosen = [*self.events[::step], self.events[-1]]
+        return [event["recorded_at"] for event in chosen]
+
+    def lists(self) -> None:
+        """Lines and their counts by every filter, for every reader, now and then."""
+        tags = ("PROJ-26-000001", tale.NAMES, "ü", "x,y", "x%2Cy", "none")
+        choices: dict[str, Iterable[object]] = {
+            "workspace_id": (tale.FIRST, tale.SECOND, tale.THIRD, f"{tale.FIRST},{tale.SECOND}"),
+            "state": ("running", "idle", "paused", "blocked", "closed", "idle,closed", "none"),
+            "execution_model": {line[3] for line in tale.LINES.values()},
+            "product_line": {line[2] for line in tale.LINES.values()},
+            "project_tag": tags,
+            "blocked_cause": ("approval_gap", "capacity_issue", "policy_violation,none"),
+        }
+        choices = {name: sorted(map(str, values)) for name, values in choices.items()}
+        for path in ("/v1/execution", "/v1/execution/summary"):
+            for role in READERS:
+                self.get(path, role)
+                self.by_each(path, choices, role)
+            for at in self.instants():
+                self.get(f"{path}?as_of={at}")
+                self.get(f"{path}?as_of={at}&state=running,blocked", "workspace")
+                self.get(f"{path}?as_of={at}&project_tag={quote(tale.NAMES)}", "admin")
+            self.by_each(f"{path}?as_of={self.events[-1]['recorded_at']}", choices, "admin")
+            self.get(f"{path}?state=blocked&workspace_id={tale.FIRST}&product_line=talent")
+        for role in READERS:
+            list(self.walk("/v1/execution?limit=2", role))
+        list(self.walk(f"/v1/execution?limit=3&as_of={self.instants()[8]}", "admin"))
+
+    def lines(self) -> None:
+        """Everything about every line."""
+        for line in tale.LINES:
+            path = f"/v1/execution/{line}"
+            for role in READERS:
+                for part in ("", "/runs", "/timeline", "/usage", "/history?limit=3"):
+                    self.get(f"{path}{part}", role)
+            list(self.walk(f"{path}/history?limit=100", "admin"))
+            list(self.walk(f"{path}/runs?limit=2", "admin"))
+            first = self.data(f"{path}", "admin")["started_at"]
+            bounds = {"from": first, "to": self.events[-1]["recorded_at"]}
+            day = {"from": first[:10], "to": self.events[0]["recorded_at"][:10]}
+            for part in ("timeline", "usage", "runs"):
+                for chosen in (bounds, day, {"from": bounds["from"]}, {"to": bounds["to"]}):
+                    self.get(f"{path}/{part}?{urlencode(chosen)}", "admin")
+            choices: dict[str, Iterable[object]] = {
+                "status": ("pending", "running", "completed", "failed", "cancelled", "none"),
+                "triggered_by": ("user-ü", "api-ü", "none"),
+            }
+            self.by_each(f"{path}/runs", choices, "admin")
+
+    def line_instants(self) -> None:
+        """Lines as they were at each of their events."""
+        for line in tale.LINES:
+            path = f"/v1/execution/{line}"
+            own = [event for event in self.events if event["service_line_id"] == line]
+            for event in own[:: EVERY if line == tale.LONG else 1]:
+                self.get(f"{path}?as_of={event['recorded_at']}", "admin")
+            for event in own[:: max(1, len(own) // 3)]:
+                for part in ("/runs", "/timeline", "/usage", "/history?limit=5"):
+                    sign = "&" if "?" in part else "?"
+                    self.get(f"{path}{part}{sign}as_of={event['recorded_at']}", "admin")
+            self.get(f"{path}?as_of=2026-01-01", "admin")
+            self.get(f"{path}/timeline?as_of={own[-1]['recorded_at']}&from={own[0]['occurred_at']}")
+
+    def runs(self) -> None:
+        """Every run, now and at some instants."""
+        named = {e["subject"]["id"] for e in self.events if e["subject"]["type"] == "run"}
+        for run in sorted(named):
+            for role in READERS:
+                self.get(f"/v1/runs/{run}", role)
+            for event in self.events:
+                if event["subject"]["id"] == run:
+                    self.get(f"/v1/runs/{run}?as_of={event['recorded_at']}", "admin")
+
+    def feeds(self) -> None:
+        """The feed by every filter, each event, and the stream."""
+        middle, last = self.events[len(self.events) // 2], self.events[-1]
+        types = sorted({event["type"] for event in self.events})
+        choices: dict[str, Iterable[object]] = {
+            "type": [*types, "run.started,run.failed", "none"],
+            "organization_id": (tale.ORGANIZATION, tale.OTHER, "none"),
+            "workspace_id": (tale.FIRST, tale.SECOND, tale.THIRD),
+            "service_line_id": (*tale.LINES, "LIN-26-999999"),
+            "after": (self.events[0]["id"], middle["id"], last["id"], "EVT-26-999999"),
+            "from": (middle["recorded_at"], last["recorded_at"][:10]),
+            "to": (middle["recorded_at"], self.events[0]["recorded_at"][:10]),
+        }
+        for role in READERS:
+            list(self.walk("/v1/events?limit=60", role))
+            self.by_each("/v1/events?limit=100", choices, role)
+        list(self.walk("/v1/events?limit=7&type=run.started,run.requested"))
+        for event in self.events:
+            self.get(f"/v1/events/{event['id']}", "admin")
+            self.get(f"/v1/events/{event['id']}", "workspace")
+        for number in self.log:
+            self.get(f"/v1/events/EVT-26-{number:06d}")
+        stream = f"/v1/events/stream?after={self.events[0]['id']}"
+        self.get(stream, "admin", until=last["id"])
+        ours = list(self.walk(f"/v1/events?limit=60&service_line_id={tale.CYCLE}"))
+        for more in (f"&service_line_id={tale.CYCLE}", f"&workspace_id={tale.SECOND}"):
+            self.get(stream + more, until=ours[-1]["id"])
+        of_type = f"/v1/events/stream?organization_id={tale.ORGANIZATION}&type={ours[-1]['type']}"
+        self.get(of_type, until=ours[-1]["id"], Last_Event_ID=ours[0]["id"])
+
+    def types(self) -> None:
+        """Every type's schema."""
+        for kind in self.data("/v1/event-types"):
+            self.get(f"/v1/event-types/{kind['type']}", "workspace")
+
+    def webhooks(self) -> None:
+        """Endpoints and what became of their deliveries."""
+        for role in READERS:
+            hooks = list(self.walk("/v1/webhooks?limit=3", role))
+            choices: dict[str, Iterable[object]] = {
+                "organization_id": (tale.ORGANIZATION, tale.OTHER),
+                "workspace_id": (tale.SECOND, tale.THIRD),
+            }
+            self.by_each("/v1/webhooks", choices, role)
+            for hook in hooks:
+                path = f"/v1/webhooks/{hook['id']}"
+                self.get(path, role)
+                list(self.walk(f"{path}/deliveries?limit=100", role))
+                for status in ("pending", "delivered", "failed"):
+                    list(self.walk(f"{path}/deliveries?limit=50&status={status}", role))
+
+    def _audited(self) -> Iterator[Json]:
+        for organization in (tale.ORGANIZATION, tale.OTHER):
+            yield from self.walk(
+                f"/v1/audit-logs?organization_id={organization}&limit=100", "admin"
+            )
+
+    def audit(self) -> None:
+        """The audit log by every filter, and its exports."""
+        entries = list(self._audited())
+        ours = f"organization_id={tale.ORGANIZATION}"
+        middle = entries[len(entries) // 3]
+        values = {
+            "action": {entry["action"] for entry in entries}
+            | {event["type"] for event in self.events}
+            | {"execution.pause,run.erase", "no.such_word"},
+            "actor_id": {entry["actor"]["id"] for entry in entries},
+            "actor_type": {"user", "api_key", "agent", "system"},
+            "outcome": {entry["outcome"] for entry in entries} | {"none"},
+            "workspace_id": {tale.FIRST, tale.SECOND, tale.THIRD},
+            "after": {entries[0]["id"], middle["id"]},
+            "from": {middle["recorded_at"], middle["recorded_at"][:10]},
+            "to": {middle["recorded_at"]},
+        }
+        choices = {name: sorted(map(str, found)) for name, found in values.items()}
+        self.by_each(f"/v1/audit-logs?{ours}&limit=100", choices, "organization")
+        self.by_each(f"/v1/audit-logs/export?{ours}", choices, "organization")
+        list(self.walk(f"/v1/audit-logs?{ours}&limit=9&outcome=refused"))
+        for role in READERS:
+            for organization in (tale.ORGANIZATION, tale.OTHER):
+                own = f"organization_id={organization}"
+                self.get(f"/v1/audit-logs?{own}&limit=100", role)
+                for form in ("jsonl", "csv", "none"):
+                    self.get(f"/v1/audit-logs/export?{own}&format={form}", role)
+        page = json.loads(self.get(f"/v1/audit-logs?{ours}&limit=9").body)
+        self.get(f"/v1/audit-logs/export?{ours}&cursor={page['meta']['cursor']}")
+
+    def proofs(self) -> None:
+        """Leaf and inclusion of every position, and that trees contain their beginnings."""
+        self.get("/v1/log/key", "workspace")
+        note = self.get("/v1/log/checkpoint", "writer").body.decode()
+        size = int(note.splitlines()[1])
+        for position in range(size + 2):
+            self.get(f"/v1/log/entries/{position}", "admin")
+            self.get(f"/v1/log/proof/inclusion?position={position}", "admin")
+        for position in range(1, size, 17):
+            self.get(f"/v1/log/entries/{position}", "workspace")
+            self.get(f"/v1/log/proof/inclusion?position={position}&size={size - 3}")
+        sizes = (0, 1, 2, 255, 256, 257, size - 1, size, size + 1)
+        for first in sizes:
+            for second in sizes:
+                self.get(f"/v1/log/proof/consistency?from={first}&to={second}")
+
+    def conditions(self) -> None:
+        """Entity tags, HEAD, and a position that is there."""
+        for path in (
+            f"/v1/execution/{tale.LONG}",
+            f"/v1/execution/{tale.CYCLE}/runs?limit=2",
+            "/v1/runs/RUN-26-800000",
+            "/v1/runs/RUN-26-800003",
+        ):
+            tag = self.get(path).headers["etag"]
+            for sent in (tag, f"W/{tag}", '"other"', f'"other", {tag}', "*"):
+                self.get(path, if_none_match=sent)
+        first: dict[str, Request] = {}
+        for request, answer in self.told.items():
+            if answer.status == 200 and not request.until:
+                first.setdefault(_kind(request.path), request)
+        for request in first.values():
+            self.get(request.path, request.role, method="HEAD")
+            self.get(request.path, request.role, ledger_min_position="1")
+        self.get("/healthz", "nobody")
+
+    def refusals(self) -> None:
+        """What is refused to each reader, and to who is none."""
+        whose = f"/v1/execution/{tale.LONG}", "/v1/runs/RUN-26-800000", "/v1/events"
+        ours = f"organization_id={tale.ORGANIZATION}"
+        for role in (*REFUSED, *READERS):
+            for path in (
+                *whose,
+                "/v1/execution",
+                "/v1/execution/LIN-26-999999",
+                "/v1/execution/LIN-26-999999/runs",
+                "/v1/execution/LIN-26-999999/history",
+                "/v1/execution/LIN-26-999999/timeline",
+                "/v1/execution/LIN-26-999999/usage",
+                "/v1/runs/RUN-26-999999",
+                "/v1/events/EVT-26-999999",
+                "/v1/event-types/none",
+                "/v1/webhooks/WHK-26-999999",
+                "/v1/webhooks/WHK-26-999999/deliveries",
+                f"/v1/audit-logs?{ours}",
+                "/v1/audit-logs",
+                "/v1/audit-logs/export",
+                "/v1/log/entries/none",
+                "/v1/log/entries/999999",
+                "/v1/log/proof/inclusion",
+                "/v1/log/proof/consistency?from=9&to=1",
+                "/v1/execution?cursor=none",
+                "/v1/execution?cursor=eyJpZCI6MX0",
+                "/v1/execution?limit=0",
+                "/v1/execution?limit=101",
+                "/v1/execution?as_of=2099-01-01",
+                "/v1/execution?as_of=none",
+                "/v1/execution/summary?as_of=2099-01-01",
+                f"{whose[0]}/timeline?from=2026-02-01&to=2026-01-01",
+                f"{whose[0]}/usage?from=2020-01-01&to=2026-01-01",
+                f"{whose[0]}/runs?cursor=none",
+                f"{whose[0]}/history?cursor=none",
+                "/v1/events?cursor=none",
+                "/v1/events?after=none",
+                "/v1/events/stream?after=none",
+                f"/v1/audit-logs?{ours}&cursor=none",
+                f"/v1/audit-logs?{ours}&from=none",
+                "/v1/nothing",
+            ):
+                self.get(path, role)
+
+    def unasked(self, document: Json) -> list[str]:
+        """Routes that no request was for, and parameters that none had."""
+        missing = []
+        for template, methods in document["paths"].items():
+            if "get" not in methods or template in LEFT_OUT:
+                continue
+            asked = [r for r in self.told if _is_of(template, r.path, document["paths"])]
+            if not asked:
+                missing.append(f"GET {template}")
+                continue
+            sent = {name for r in asked for name, _ in parse_qsl(urlsplit(r.path).query)}
+            sent |= {name.lower() for r in asked for name, _ in r.headers}
+            for parameter in methods["get"].get("parameters", []):
+                name = parameter["name"]
+                if parameter["in"] != "path" and not {name, name.lower()} & sent:
+                    missing.append(f"{name} of GET {template}")
+        return missing
+
+
+def _kind(path: str) -> str:
+    """A path without its ids and what follows it: as its route is written, about."""
+    return re.sub(r"/([A-Z]+-\d+-\d+|\d+)(?=/|$)", "/", urlsplit(path).path)
+
+
+def _is_of(template: str, path: str, templates: Iterable[str]) -> bool:
+    """Whether a path is a template's, and no template's that is written out."""
+    plain = urlsplit(path).path
+    if plain in templates:
+        return plain == template
+    return re.fullmatch(re.sub(r"\{[^}]*\}", "[^/]+", template), plain) is not None

@@ -1,0 +1,193 @@
+"""Tells a running service what happens: facts and commands over HTTP, keys by the command line.
+
+Each answer is insisted on, and what was used of the public door is kept, so that a tale can be
+asked for what it left out.
+"""
+
+import itertools
+import json
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+from product import MANY, Product
+
+WAIT = 30.0  # seconds for what the service does by itself
+
+Json = Any
+
+
+class UntoldError(Exception):
+    """The service answered otherwise than the tale needs; the text says what."""
+
+
+class Teller:
+    """What is told in the name of several keys, by the role that each plays."""
+
+    def __init__(self, product: Product) -> None:
+        self.product = product
+        self.keys: dict[str, str] = {}
+        self.now = datetime.now(UTC)
+        self.used: set[tuple[str, str]] = set()
+        """Method and path of every command that was carried out."""
+        self.reported: set[str] = set()
+        """Types of the facts that were recorded."""
+        self.refused: set[tuple[int, str]] = set()
+        """Status and code of every refusal."""
+        self._numbers = itertools.count(1)
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{product.port}", timeout=30)
+
+    def create_key(self, role: str, *options: str) -> None:
+        """A key for a role."""
+        said = self.product.command("keys", "create", "--name", role, *options)
+        self.keys[role] = said.strip()
+
+    def revoke_key(self, role: str) -> None:
+        """Take a role's key back; it is refused from then on."""
+        table = self.product.command("keys", "list")
+        (key,) = re.findall(rf"(KEY-\d+-\d+)\W+{role}\W", table)
+        self.product.command("keys", "revoke", key)
+        self.wait(lambda: self._send("GET", "/v1/execution", role).status_code == 401, "revocation")
+
+    def ago(self, **duration: float) -> str:
+        """An instant before the tale began."""
+        return _text(self.now - timedelta(**duration))
+
+    def instant(self) -> str:
+        """Now."""
+        return _text(datetime.now(UTC))
+
+    def fact(self, kind: str, subject: str | None = None, /, **data: Json) -> dict[str, Json]:
+        """A fact; arguments that end with an underscore are attributes of the event itself."""
+        attributes = {name[:-1]: data.pop(name) for name in list(data) if name.endswith("_")}
+        made = {
+            "specversion": "1.0",
+            "id": f"fact-{next(self._numbers):04d}",
+            "source": "/tale",
+            "type": kind,
+            "data": data,
+        }
+        if subject is not None:
+            made["subject"] = subject
+        return made | attributes
+
+    def report(self, *facts: dict[str, Json], role: str = "organization") -> list[Json]:
+        """Facts in one batch, each of which must be recorded; their outcomes."""
+        outcomes: list[Json] = self.batch(*facts, role=role)
+        for fact, outcome in zip(facts, outcomes, strict=True):
+            if outcome["outcome"] != "recorded":
+                raise UntoldError(f"{fact['type']} was not recorded: {outcome}")
+            self.reported.add(fact["type"])
+        return outcomes
+
+    def batch(self, *facts: Json, role: str = "organization") -> list[Json]:
+        """Facts in one batch, whatever becomes of them."""
+        answer = self._send("POST", "/v1/facts", role, list(facts), **{"content-type": MANY})
+        self._insist(answer, 200)
+        outcomes: list[Json] = answer.json()["data"]
+        for outcome in outcomes:
+            if outcome["error"] is not None:
+                self.refused.add((0, outcome["error"]["code"]))
+        return outcomes
+
+    def command(
+        self,
+        method: str,
+        path: str,
+        body: Json = None,
+        *,
+        role: str = "organization",
+        status: int = 200,
+        **headers: str,
+    ) -> Json:
+        """One request that must be answered so; the JSON of the answer."""
+        answer = self._send(method, path, role, body, **headers)
+        self._insist(answer, status)
+        if answer.is_success:
+            self.used.add((method, path))
+        else:
+            self.refused.add((status, answer.json()["code"]))
+        return answer.json() if answer.content else None
+
+    def get(self, path: str, role: str = "organization") -> Json:
+        """The JSON of a GET."""
+        answer = self._send("GET", path, role)
+        self._insist(answer, 200)
+        return answer.json()
+
+    def wait(self, is_so: Callable[[], object], what: str) -> None:
+        """Until the service has done something by itself."""
+        deadline = time.monotonic() + WAIT
+        while not is_so():
+            if time.monotonic() > deadline:
+                raise UntoldError(f"{what}: not after {WAIT:.0f} s")
+            time.sleep(0.05)
+
+    def positions(self) -> tuple[int, int]:
+        """The log's last position, and the last one that is sealed."""
+        return tuple(
+            int(self._send("GET", path, "organization").headers["ledger-position"])
+            for path in ("/healthz", "/v1/log/checkpoint")
+        )  # type: ignore[return-value]
+
+    def settle(self) -> int:
+        """Wait until all is sealed and nothing more is recorded; the last position."""
+        before = -1, 0
+
+        def is_quiet() -> bool:
+            nonlocal before
+            found = self.positions()
+            if found[0] == found[1] and found == before:
+                return True
+            before = found
+            time.sleep(0.5)
+            return False
+
+        self.wait(is_quiet, "a quiet and sealed log")
+        return before[0]
+
+    def uncalled(self, document: Json) -> set[str]:
+        """The commands of an OpenAPI document that were never carried out."""
+        missing = set()
+        for template, methods in document["paths"].items():
+            pattern = re.compile(re.sub(r"\{[^}]*\}", "[^/]+", template))
+            for method in methods.keys() - {"get"}:
+                used = (path for one, path in self.used if one == method.upper())
+                if not any(pattern.fullmatch(path) for path in used):
+                    missing.add(f"{method.upper()} {template}")
+        return missing - {"POST /v1/facts"}
+
+    def _send(
+        self, method: str, path: str, role: str, body: Json = None, **headers: str
+    ) -> httpx.Response:
+        if role in self.keys:
+            headers["authorization"] = f"Bearer {self.keys[role]}"
+        content = b""
+        if body is not None:
+            headers.setdefault("content-type", "application/json")
+            content = json.dumps(body, ensure_ascii=False).encode()
+        return self._http.request(method, path, content=content, headers=headers)
+
+    def _insist(self, answer: httpx.Response, status: int) -> None:
+        if answer.status_code != status:
+            asked = f"{answer.request.method} {answer.request.url.raw_path.decode()}"
+            raise UntoldError(
+                f"{asked} answered {answer.status_code}, not {status}: {answer.text[:500]}"
+            )
+
+
+def _text(at: datetime) -> str:
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def consts(document: Json, suffix: str) -> set[str]:
+    """The types that the schemas of a document describe whose names end so: Fact, Event."""
+    found = set()
+    for name, schema in document["components"]["schemas"].items():
+        kind = schema.get("properties", {}).get("type", {}).get("const")
+        if kind is not None and name.endswith(suffix):
+            found.add(kind)
+    return found

@@ -1,0 +1,58 @@
+"""Versions of the service beside each other: this work tree, and one of an earlier commit.
+
+A work tree of an earlier commit stands below `build/old` with an environment of its own. It is made
+once and kept; `make clean` removes it.
+"""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OLD = ROOT / "build" / "old"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version: what to call it, its work tree, and the interpreter of its environment."""
+
+    name: str
+    folder: Path
+    python: Path
+
+    @property
+    def ledger(self) -> tuple[str, ...]:
+        """Its command."""
+        return (str(self.python.with_name("ledger")),)
+
+    @property
+    def topics(self) -> set[str]:
+        """The stored name of every event that it has, as its golden samples are called."""
+        samples = (self.folder / "tests" / "golden").glob("*_*.json")
+        return {"/".join(sample.stem.rsplit("_", 1)) for sample in samples}
+
+
+HERE = Version("new", ROOT, Path(sys.executable))
+
+
+def version_of(commit: str) -> Version:
+    """The version of a commit, made where it is not there yet."""
+    sha = _git("rev-parse", "--verify", f"{commit}^{{commit}}")
+    folder = OLD / sha
+    if not (folder / ".git").exists():
+        _git("worktree", "prune")  # what a removed folder has left behind
+        _git("worktree", "add", "--detach", str(folder), sha)
+    if not (folder / ".venv" / "ready").exists():
+        print(f"An environment is made for {sha[:7]}.", file=sys.stderr, flush=True)
+        subprocess.run(["make", "--silent", "setup"], cwd=folder, check=True, stdout=sys.stderr)
+    return Version(sha, folder, folder / ".venv" / "bin" / "python")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"git {arguments[0]} says: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout.strip()
