@@ -1,0 +1,137 @@
+"""A ledger that an earlier version wrote (``tests/fixtures``), restored and served by this one."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from ledger.bootstrap.api import create_api
+from ledger.bootstrap.database import prepare_database
+from ledger.settings import Settings
+from ledger.store.embedded.programs import find_programs
+from projections import projections
+from scripts.asked import Answer, Request, headers_of
+from tests.support.databases import drop, execute, named
+from tests.support.rebuilding import rebuild
+from tests.support.service import Clock
+from tests.support.views import query
+
+FOLDER = Path(__file__).parents[1] / "fixtures"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What lies in the repository of one commit's ledger."""
+
+    commit: str
+
+    @cached_property
+    def _about(self) -> Any:
+        return json.loads((FOLDER / f"answers-{self.commit}.json").read_text())
+
+    @property
+    def settings(self) -> Settings:
+        """Its master key."""
+        return Settings(master_key=self._about["master_key"], idle_sweep_seconds=3600)
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Its readers' keys, by their roles."""
+        return dict(self._about["keys"])
+
+    @property
+    def clock(self) -> Clock:
+        """Stands when its answers were given: they say what is of today and of this week."""
+        return Clock(datetime.fromisoformat(self._about["asked_at"]))
+
+    @property
+    def answers(self) -> Iterator[tuple[Request, str]]:
+        """Each request, and the digest of its answer."""
+        for digest, role, method, path, *headers in self._about["answers"]:
+            pairs = zip(headers[::2], headers[1::2], strict=True)
+            yield Request(role, path, method, tuple(pairs)), digest
+
+    @contextmanager
+    def restored(self, server: str) -> Iterator[str]:
+        """A database of a server that holds it, as today's code starts on it; the address.
+
+        The role that a dump grants to is the cluster's, and so is there before.
+        """
+        name = f"written_by_{self.commit}"
+        execute(server, f"CREATE DATABASE {name}")
+        conninfo = named(server, name)
+        program = find_programs(None) / "bin" / "pg_restore"
+        file = str(FOLDER / f"ledger-{self.commit}.dump")
+        options = ("--exit-on-error", "--no-owner", f"--dbname={conninfo}")
+        try:
+            subprocess.run([program, *options, file], check=True)
+            prepare_database(self.settings, conninfo)
+            build_outdated_views(conninfo)
+            yield conninfo
+        finally:
+            drop(server, name)
+
+
+def build_outdated_views(conninfo: str) -> None:
+    """What a service does in the background after its start."""
+    built = dict(query(conninfo, "SELECT name, version FROM ledger.projection"))
+    for view in projections():
+        if built.get(view.name) != view.version:
+            rebuild(conninfo, view)
+
+
+@contextmanager
+def answering(written: Written, conninfo: str) -> Iterator[Callable[[Request], Answer]]:
+    """Today's API on it, without any loop behind: nothing is recorded."""
+    app = create_api(written.settings, conninfo, written.clock)
+    with asyncio.Runner() as runner:
+        lifespan = app.router.lifespan_context(app)
+        runner.run(lifespan.__aenter__())
+        try:
+            yield lambda request: runner.run(_ask(app, request, written.keys))
+        finally:
+            runner.run(lifespan.__aexit__(None, None, None))
+
+
+async def _ask(app: Any, request: Request, keys: dict[str, str]) -> Answer:
+    """One request, as the server hands it over: a client between would take most of the time."""
+    path, _, parameters = request.path.partition("?")
+    headers = {"host": "ledger.test", **headers_of(request, keys)}
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": "http",
+        "path": unquote(path),
+        "raw_path": path.encode(),
+        "query_string": parameters.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "server": ("ledger.test", 80),
+        "client": ("127.0.0.1", 1),
+    }
+    received = iter([{"type": "http.request", "body": b"", "more_body": False}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        for message in received:
+            return message
+        return await asyncio.Future()  # the client stays
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    start, *parts = sent
+    return Answer(
+        start["status"],
+        {name.decode().lower(): value.decode() for name, value in start["headers"]},
+        b"".join(part.get("body", b"") for part in parts),
+    )

@@ -1,0 +1,77 @@
+"""A ledger that commit 57058cd wrote opens, verifies and answers as it did then.
+
+How it was made: ``tests/fixtures/README.md``. Every event, fact and command of then is in it.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ledger.store.embedded import EmbeddedPostgres
+from scripts.asked import Answer, Request, digest_of
+from tests.support.rebuilding import verify_all
+from tests.support.restored import Written, answering
+from tests.support.sealing import checked
+from tests.support.verifier import verifier
+from tests.support.views import query
+from tests.support.webhooks import events_of
+
+WRITTEN = Written("57058cd")
+TOPICS = 32
+
+Ask = Callable[[Request], Answer]
+
+
+@pytest.fixture(scope="module")
+def restored(server: EmbeddedPostgres) -> Iterator[str]:
+    with WRITTEN.restored(server.url) as conninfo:
+        yield conninfo
+
+
+@pytest.fixture(scope="module")
+def ask(restored: str) -> Iterator[Ask]:
+    with answering(WRITTEN, restored) as ask:
+        yield ask
+
+
+def test_every_event_decodes(restored: str) -> None:
+    events = events_of(restored)
+    assert len({event.body.TOPIC for event in events}) == TOPICS
+    assert [event.position for event in events] == list(range(1, len(events) + 1))
+
+
+def test_its_seal_holds(restored: str, tmp_path: Path) -> None:
+    found, faults = checked(restored, tmp_path)
+    assert faults == []
+    assert (found.events, found.unsealed) == (len(events_of(restored)), 0)
+
+
+def test_its_views_hold_what_its_log_says(restored: str) -> None:
+    assert query(restored, "SELECT name FROM ledger.projection WHERE stopped_at IS NOT NULL") == []
+    assert verify_all(restored) == []
+
+
+def test_the_inclusion_of_each_event_can_be_proved(ask: Ask) -> None:
+    def log(path: str) -> bytes:
+        answer = ask(Request("admin", f"/v1/log/{path}"))
+        assert answer.status == 200, answer.body
+        return answer.body
+
+    size, root = verifier.opened(log("checkpoint").decode(), log("key").decode())
+    for position in range(1, size + 1):
+        proof = json.loads(log(f"proof/inclusion?position={position}&size={size}"))
+        hashes = [base64.b64decode(one) for one in proof["hashes"]]
+        leaf = log(f"entries/{position}")
+        assert verifier.root_with(leaf, proof["leaf_index"], size, hashes) == root, position
+
+
+def test_it_is_read_as_then(ask: Ask) -> None:
+    different = [
+        f"{request}: {answer.status} {answer.body[:200]!r}"
+        for request, digest in WRITTEN.answers
+        if not digest_of(request, answer := ask(request)).startswith(digest)
+    ]
+    assert different[:10] == []
