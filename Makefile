@@ -60,9 +60,9 @@ bench-short: $(READY) ## The same on small data in a minute, against half the bo
 bench-big: $(READY) ## The same on 10 M events and 1 M lines; makes them first, and takes an hour
 	$(BIN)/python scripts/bench.py --big
 
-bench-pair: $(READY) ## Compare with the version OLD=commit: every answer, byte for byte
+bench-pair: $(READY) ## Compare with the version of OLD=commit: every answer, and how fast
 	@test -n "$(OLD)" || { echo "Which commit? make bench-pair OLD=57058cd"; exit 2; }
-	$(BIN)/python scripts/bench_pair.py --old $(OLD)
+	$(BIN)/python scripts/bench_pair.py --old "$(OLD)"
 
 crash: $(READY) ## Kill server and database under load, many times: nothing acknowledged is lost
 	$(BIN)/python -m pytest -m crash --crash-rounds 50

@@ -1,32 +1,147 @@
-"""This version beside an earlier one: do they answer the same?
+"""This version beside an earlier one: do they answer the same, and as fast?
 
-    python scripts/bench_pair.py --old 57058cd --corpus-only     every answer, byte for byte
+    python scripts/bench_pair.py --old 57058cd                    answers, then every row
+    python scripts/bench_pair.py --old 57058cd lists facts        answers, then some rows
+    python scripts/bench_pair.py --old 57058cd --corpus-only      answers: half a minute
 
-Both serve a copy of a ledger that the old version has written through its public door, in which
-everything happens (`tale.py`), and are asked the same of it (`corpus.py`). Exit code 1: an answer
-differs that is not wanted to (`wanted.py`).
+Answers: both serve a copy of a ledger that the old version has written through its public door, in
+which everything happens (`tale.py`), and are asked the same of it (`corpus.py`), byte for byte.
+Rates: both serve a copy of a data set that the old version has made, the new one after it has
+migrated it, and are measured in turn, every other round in the reverse order. The ratio is the
+median of the rounds' own ratios, so it holds while the machine's speed drifts.
+
+Exit code 1: an answer differs that is not wanted to (`wanted.py`), or a ratio is below --at-least.
 """
 
 import argparse
+import contextlib
 import os
 import signal
+import statistics
+import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 from comparing import print_comparison
-from versions import version_of
+from dataset import DataSet
+from measuring import Bench, interleave
+from pair_rows import WORKS, Work, measured
+from product import copy_ledger, serving
+from story import Story
+from upgrading import await_views
+from versions import HERE, OLD, Version, version_of
+
+
+def data_of(old: Version, size: DataSet) -> Path:
+    """The old version's own data set of a size, made once."""
+    folder = OLD / f"data-{old.name}"
+    command = [str(old.python), "scripts/dataset.py"]
+    command += ["--events", str(size.events), "--lines", str(size.lines)]
+    environment = os.environ | {"LEDGER_BENCH_DATA": str(folder)}
+    made = subprocess.run(
+        command, cwd=old.folder, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return Path(made.stdout.splitlines()[-1])
+
+
+@contextlib.contextmanager
+def served_data(
+    version: Version, data: Path, folder: Path, size: DataSet, asked: argparse.Namespace
+) -> Iterator[Bench]:
+    """A version on a copy of the data set, ready to be measured; says how long an upgrade took."""
+    data_dir = folder / version.name[:7]
+    copy_ledger(data, data_dir)
+    key = (data / "bench.key").read_text().strip()
+    log = folder / f"{version.name[:7]}.log"
+    began = time.perf_counter()
+    with serving(data_dir, key, asked.workers, log, ledger=version.ledger) as product:
+        if version is HERE:
+            await_views(product)
+            taken = time.perf_counter() - began
+            print(f"Started on the old ledger, migrated, views built: {taken:.1f} s.\n")
+        lines = size.population
+        yield Bench(
+            product=product,
+            data=size,
+            bare_port=0,
+            story=Story(lines.numbers_at_work(), lines.numbers_at_work(with_runs=True)),
+            asker=size.asker(product),
+            folder=folder,
+            seconds=asked.seconds,
+            rounds=asked.rounds,
+            clients=asked.clients,
+            workers=asked.workers,
+            short=False,
+            imported=0,
+            ceiling=float("inf"),  # a generator that is near its limit is told by its CPU time
+        )
+
+
+def measure(work: Work, old: Bench, new: Bench) -> tuple[str, float]:
+    """One row of the table, and its ratio."""
+    rounds = min(old.rounds, work.most_rounds or old.rounds)
+    for bench in (old, new):
+        bench.strained.clear()
+    before, after = interleave(rounds, lambda: measured(work, old), lambda: measured(work, new))
+    ratios = [mine / theirs for mine, theirs in zip(after, before, strict=True)]
+    ratio = statistics.median(ratios)
+    figures = f"{statistics.median(before):,.0f} | {statistics.median(after):,.0f} | {ratio:.2f}"
+    strained = max([*old.strained.values(), *new.strained.values()], default=0)
+    note = f"the generator was the limit in {strained} of {rounds} rounds" if strained else ""
+    return f"| {work.said} | {figures} | {min(ratios):.2f}–{max(ratios):.2f} | {note} |", ratio
+
+
+def print_rates(old: Version, asked: argparse.Namespace) -> bool:
+    """Measure the rows and print them; whether each ratio is high enough."""
+    size = DataSet(asked.events, asked.lines)
+    data = data_of(old, size)
+    slow = []
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rates-", dir=OLD)))
+        folder.chmod(0o755)
+        before, after = (
+            stack.enter_context(served_data(version, data, folder, size, asked))
+            for version in (old, HERE)
+        )
+        about = f"{asked.rounds} rounds of {asked.seconds} s, {asked.clients} clients"
+        print(f"{size.events:,} events on {size.lines:,} lines, {about}, {asked.workers} workers\n")
+        print("| work | old | new | ratio | spread | |\n|---|--:|--:|--:|--:|---|")
+        for name in asked.rows or WORKS:
+            row, ratio = measure(WORKS[name], before, after)
+            print(row, flush=True)
+            if ratio < asked.at_least:
+                slow.append(f"{WORKS[name].said}: {ratio:.2f}")
+    for row in slow:
+        print(f"slower than {asked.at_least}: {row}", file=sys.stderr)
+    return not slow
 
 
 def main() -> int:
-    """Read the options, compare, judge."""
+    """Read the options, compare, measure, judge."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    names = ", ".join(WORKS)
+    parser.add_argument("rows", nargs="*", choices=[[], *WORKS], metavar="ROW", help=names)
     parser.add_argument("--old", required=True, metavar="COMMIT")
     parser.add_argument("--corpus-only", action="store_true", help="no rates")
+    parser.add_argument("--rounds", type=int, default=9, help="of each row (rebuild: at most 3)")
+    parser.add_argument("--seconds", type=float, default=1.2, help="of each round")
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--lines", type=int, default=10_000)
+    parser.add_argument("--at-least", type=float, default=0.0, help="the lowest ratio that passes")
     asked = parser.parse_args()
     os.environ.pop("LEDGER_DATABASE_URL", None)  # each side has a server of its own
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
-    return 0 if print_comparison(version_of(asked.old)) else 1
+    old = version_of(asked.old)
+    is_same = print_comparison(old)
+    is_fast = asked.corpus_only or print_rates(old, asked)
+    return 0 if is_same and is_fast else 1
 
 
 if __name__ == "__main__":

@@ -15,14 +15,12 @@ from corpus import Corpus
 from product import NEVER_IDLE, Product, UnmeasuredError, copy_ledger, serving
 from tales import Tale, tale_of
 from teller import Teller
+from upgrading import await_views
 from versions import HERE, OLD, Version
 from wanted import LEFT_OUT, wanted
 
-import projections
-
 SHOWN = 10  # differences that are named
 AROUND = 60  # bytes of a difference that are shown
-BUILT_WITHIN = 3600.0  # seconds for views that were built by another version
 
 QUIET = {"LEDGER_IDLE_AFTER_AGENT_RUNTIME": NEVER_IDLE, "LEDGER_WEBHOOK_RETRY_SECONDS": "2592000"}
 """Nothing is recorded while answers are compared."""
@@ -66,24 +64,6 @@ def served_tale(told: Tale, version: Version, folder: Path) -> Iterator[Product]
         teller.keys = told.keys
         teller.settle()
         yield product
-
-
-def await_views(product: Product) -> None:
-    """Wait until every view is of this version, has all of the log, and none has stopped."""
-    wanted = {view.name: view.version for view in projections.projections()}
-    deadline = time.monotonic() + BUILT_WITHIN
-    with sending(product.port, {}) as send:
-        while True:
-            document = json.loads(send(Request("nobody", "/readyz")).body)
-            views = document["projections"]
-            if stopped := [view["name"] for view in views if view["stopped"]]:
-                raise UnmeasuredError(f"stopped: {', '.join(stopped)}")
-            behind = any(view["lag"] for view in views)
-            if not behind and {view["name"]: view["version"] for view in views} == wanted:
-                return
-            if time.monotonic() > deadline:
-                raise UnmeasuredError(f"the views are not built: {views}")
-            time.sleep(0.05)
 
 
 def compare_corpora(old: Version) -> tuple[int, list[Difference]]:

@@ -58,17 +58,6 @@ def beside_peers(bench: Bench) -> Iterator[Row]:
 
 def batches(bench: Bench) -> Iterator[Row]:
     """Facts in batches beside COPY of the same rows: into empty tables, and into such as ours."""
-
-    def bodies(count: int) -> list[bytes]:
-        work = bench.story.work()
-        return [batch_of(list(itertools.islice(work, BATCH))) for _ in range(count)]
-
-    def ours() -> float:
-        count = int(2 * SUPPLY * (bench.seconds + WARM_UP) / BATCH / BATCH_CLIENTS) + 1
-        streams = [bodies(count) for _ in range(BATCH_CLIENTS)]
-        requests = [[bench.product.post(body, MANY) for body in stream] for stream in streams]
-        return BATCH * bench.rate(bench.product.port, requests, 200, repeat=False)
-
     client, work = Client(bench.product), bench.story.work()
     with psycopg.connect(bench.product.database_url) as connection:
         tables = [copying.TableRows(name, columns, b"") for name, columns, _ in rows_of_batch(0, 0)]
@@ -86,7 +75,7 @@ def batches(bench: Bench) -> Iterator[Row]:
                 taken = copying.copy_seconds(connection, written[:8], bench.seconds / 2)
                 return BATCH / statistics.median(taken)
 
-            mine, limit = interleave(bench.rounds, ours, copied)
+            mine, limit = interleave(bench.rounds, lambda: batched_facts(bench), copied)
         finally:
             connection.rollback()
             copying.drop_clones(connection)
@@ -96,6 +85,19 @@ def batches(bench: Bench) -> Iterator[Row]:
     rate, there = statistics.median(mine), BATCH / full
     note = "limit: the same COPY into tables that hold the ledger's own rows too; no bound"
     yield Row(f"{work_done}, beside full tables, facts/s", rate, there, rate / there, note=note)
+
+
+def batched_facts(bench: Bench) -> float:
+    """Facts a second in batches."""
+
+    def bodies(count: int) -> list[bytes]:
+        work = bench.story.work()
+        return [batch_of(list(itertools.islice(work, BATCH))) for _ in range(count)]
+
+    count = int(2 * SUPPLY * (bench.seconds + WARM_UP) / BATCH / BATCH_CLIENTS) + 1
+    streams = [bodies(count) for _ in range(BATCH_CLIENTS)]
+    requests = [[bench.product.post(body, MANY) for body in stream] for stream in streams]
+    return BATCH * bench.rate(bench.product.port, requests, 200, repeat=False)
 
 
 def rows_of_batch(low: int, high: int) -> list[tuple[str, tuple[str, ...], str]]:

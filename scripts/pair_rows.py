@@ -1,0 +1,68 @@
+"""What is measured of two versions: each row is a rate, and more is better."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+from asking import PAGE, paths
+from measuring import LONG, Bench
+from reads import FRESH
+from rebuild_row import count_events
+from rows import batched_facts
+from story import BATCH
+from upgrading import await_sealed
+
+PATIENCE = 3600.0  # seconds for a rebuild
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a row is called, and how one round of one version is measured."""
+
+    said: str
+    measure: Callable[[Bench], float]
+    most_rounds: int | None = None
+    writes: bool = False
+    """What it leaves to be done is done before the other version is measured."""
+
+
+def rebuilt(bench: Bench) -> float:
+    """Events a second of a rebuild of all views."""
+    with psycopg.connect(bench.product.database_url) as connection:
+        events = count_events(connection)
+    began = time.perf_counter()
+    bench.product.command("projections", "rebuild", seconds=PATIENCE)
+    return events / (time.perf_counter() - began)
+
+
+def measured(work: Work, bench: Bench) -> float:
+    """One round."""
+    rate = work.measure(bench)
+    if work.writes:
+        await_sealed(bench.product)
+    return rate
+
+
+WORKS: dict[str, Work] = {
+    "lists": Work(
+        f"list of {PAGE}, requests/s",
+        lambda bench: bench.gets(paths(bench.asker.lists("none", FRESH))),
+    ),
+    "detail": Work(
+        "detail, requests/s",
+        lambda bench: bench.gets(paths(bench.asker.details(FRESH))),
+    ),
+    "runs": Work(
+        "runs of a line, requests/s",
+        lambda bench: bench.gets(paths(bench.asker.runs(FRESH))),
+    ),
+    "as-of": Work(
+        f"list of {PAGE} as of then, requests/s",
+        lambda bench: bench.gets(paths(bench.asker.past_pages(FRESH))),
+    ),
+    "facts": Work("facts, one per request, facts/s", Bench.measure_facts, writes=True),
+    "batches": Work(f"facts in batches of {BATCH:,}, facts/s", batched_facts, writes=True),
+    "rebuild": Work("rebuild of all views, events/s", rebuilt, most_rounds=LONG),
+}
+"""All rows, in the order in which they are measured: reads before what makes the ledger grow."""

@@ -1,0 +1,47 @@
+"""This version on a ledger that another one has served: until it is as its own."""
+
+import json
+import time
+
+from asked import Request, sending
+from product import Product, UnmeasuredError
+
+import projections
+
+BUILT_WITHIN = 3600.0  # seconds for views that were built by another version
+SEALED_WITHIN = 600.0
+
+
+def await_views(product: Product) -> None:
+    """Wait until every view is of this version, has all of the log, and none has stopped."""
+    wanted = {view.name: view.version for view in projections.projections()}
+    deadline = time.monotonic() + BUILT_WITHIN
+    with sending(product.port, {}) as send:
+        while True:
+            document = json.loads(send(Request("nobody", "/readyz")).body)
+            views = document["projections"]
+            if stopped := [view["name"] for view in views if view["stopped"]]:
+                raise UnmeasuredError(f"stopped: {', '.join(stopped)}")
+            behind = any(view["lag"] for view in views)
+            if not behind and {view["name"]: view["version"] for view in views} == wanted:
+                return
+            if time.monotonic() > deadline:
+                raise UnmeasuredError(f"the views are not built: {views}")
+            time.sleep(0.05)
+
+
+def await_sealed(product: Product) -> None:
+    """Wait until the whole log is sealed: nothing of what was written is still being worked on."""
+    keys = {"reader": product.key}
+    deadline = time.monotonic() + SEALED_WITHIN
+    with sending(product.port, keys) as send:
+        while True:
+            recorded, sealed = (
+                int(send(Request("reader", path)).headers["ledger-position"])
+                for path in ("/healthz", "/v1/log/checkpoint")
+            )
+            if recorded == sealed:
+                return
+            if time.monotonic() > deadline:
+                raise UnmeasuredError(f"of {recorded:,} positions only {sealed:,} are sealed")
+            time.sleep(0.05)
