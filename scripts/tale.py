@@ -110,7 +110,7 @@ def begin(teller: Teller) -> None:
 
 
 def work(teller: Teller) -> None:
-    """Check-ins, people, health; a fact in structured and one in binary mode."""
+    """Check-ins, people, health; batches, facts alone in both modes, and an imported file."""
     fact, ago = teller.fact, teller.ago
     hours = (0, 0.01, 7.25, None)
     every = [
@@ -148,6 +148,12 @@ def work(teller: Teller) -> None:
         teller.report(fact("health.signal_reported", INFRA, **told))
         teller.report(fact("health.signal_reported", INFRA, **turned))
     teller.report(fact("execution.checked_in", OTHERS, hours=3), role="other")
+    teller.report_alone(fact("execution.checked_in", SLA, hours=1, note=TEXT))
+    teller.report_alone(fact("execution.checked_in", SLA, source_=f"/{NAMES}"), binary=True)
+    teller.load(
+        fact("execution.checked_in", SLA, hours=4, source_="/file", time_=ago(days=11)),
+        fact("execution.checked_in", OTHERS, hours=5, source_="/file"),
+    )
     (first,) = teller.batch(every[0])
     if first["outcome"] != "duplicate":
         raise UntoldError(f"A repeated fact was answered {first}")

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import httpx
-from product import MANY, Product
+from product import MANY, ONE, Product
 
 WAIT = 30.0  # seconds for what the service does by itself
 
@@ -82,6 +83,23 @@ class Teller:
                 raise UntoldError(f"{fact['type']} was not recorded: {outcome}")
             self.reported.add(fact["type"])
         return outcomes
+
+    def report_alone(self, fact: dict[str, Json], *, binary: bool = False) -> None:
+        """A fact in a request of its own, structured or binary."""
+        headers = {"content-type": ONE}
+        body: Json = fact
+        if binary:
+            body = fact["data"]
+            kept = {name: value for name, value in fact.items() if name != "data"}
+            headers = {f"ce-{name}": quote(str(value)) for name, value in kept.items()}
+        answer = self._send("POST", "/v1/facts", "organization", body, **headers)
+        self._insist(answer, 201)
+
+    def load(self, *facts: dict[str, Json]) -> None:
+        """Facts in a file, by the command that imports it."""
+        file = self.product.data_dir / "facts.jsonl"
+        file.write_text("".join(f"{json.dumps(fact)}\n" for fact in facts))
+        self.product.command("import", str(file))
 
     def batch(self, *facts: Json, role: str = "organization") -> list[Json]:
         """Facts in one batch, whatever becomes of them."""
