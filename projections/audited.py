@@ -9,10 +9,10 @@ languages.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from ledger.domain import api_key, refusals
-from ledger.domain import endpoint as endpoints
 from ledger.domain import execution_events as lines
+from ledger.domain import refusals
 from ledger.domain import run as runs
+from ledger.domain.events import EVENT_TABLE
 from ledger.domain.recorded import Event, Recorded
 from projections.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH
 
@@ -33,25 +33,7 @@ class Entry(NamedTuple):
         return "refused" if self.kind == "refused" else "succeeded"
 
 
-_FACTS: Mapping[type[Event], str] = {
-    lines.Activated: "service_line.activated",
-    lines.Updated: "service_line.updated",
-    lines.Paused: "service_line.paused",
-    lines.Resumed: "service_line.resumed",
-    lines.Closed: "service_line.closed",
-    lines.CheckedIn: "execution.checked_in",
-    lines.CheckInVoided: "execution.check_in_voided",
-    lines.Blocked: "execution.blocked",
-    lines.Unblocked: "execution.unblocked",
-    lines.ResourceAllocated: "resource.allocated",
-    lines.ResourceReleased: "resource.released",
-    lines.HealthSignalReported: "health.signal_reported",
-    runs.RunRequested: "run.requested",
-    runs.RunStarted: "run.started",
-    runs.RunCompleted: "run.completed",
-    runs.RunFailed: "run.failed",
-    runs.RunCancelled: "run.cancelled",
-}
+_FACTS: Mapping[type[Event], str] = {row.event: row.fact for row in EVENT_TABLE if row.fact}
 
 FACT_TYPES: Sequence[tuple[str, str]] = (
     *((action, PUBLISHED[event].name) for event, action in _FACTS.items()),
@@ -59,25 +41,13 @@ FACT_TYPES: Sequence[tuple[str, str]] = (
 )
 """(action, type): what the events of accepted facts are called in histories and feeds."""
 
-_COMMANDS: Mapping[type[Event], str] = {
-    lines.Paused: "execution.pause",
-    lines.Resumed: "execution.resume",
-    runs.RunErased: "run.erase",
-    api_key.ApiKeyCreated: "key.create",
-    api_key.ApiKeyRevoked: "key.revoke",
-    endpoints.WebhookCreated: "webhook.create",
-    endpoints.WebhookUpdated: "webhook.update",
-    endpoints.WebhookSecretRotated: "webhook.rotate_secret",
-    endpoints.WebhookDisabled: "webhook.disable",
-    endpoints.WebhookRecoveryRequested: "webhook.recover",
-    endpoints.WebhookTestRequested: "webhook.test",
-    endpoints.WebhookDeleted: "webhook.delete",
-}
+_COMMANDS: Mapping[type[Event], str | None] = {row.event: row.command for row in EVENT_TABLE}
+"""What an event is called that no fact reported; None: nobody's write."""
 
 OMITTED = "write.omitted"
 """Refusals beyond those that are recorded singly; the resource says whose and how many."""
 
-COMMANDS: frozenset[str] = frozenset(_COMMANDS.values()) | {OMITTED}
+COMMANDS: frozenset[str] = frozenset(filter(None, _COMMANDS.values())) | {OMITTED}
 """Actions that are no facts."""
 
 FACTS: frozenset[str] = frozenset(_FACTS.values())
@@ -96,8 +66,9 @@ SYSTEM_TYPES: frozenset[str] = frozenset(
 """Types of events that only the ledger itself records: no write of anybody leads to them."""
 
 _WRITES: Mapping[str, frozenset[str]] = {
-    published.name: frozenset(table[event] for table in (_FACTS, _COMMANDS) if event in table)
-    for event, published in PUBLISHED.items()
+    row.told_as: frozenset(filter(None, (row.fact, row.command)))
+    for row in EVENT_TABLE
+    if row.told_as is not None
 }
 """Type of an event → the actions whose own event it is."""
 
@@ -123,7 +94,7 @@ def entry_of(event: Recorded) -> Entry | None:
     if isinstance(event.body, runs.RunErased):
         # Here too: it is the audit log that is asked why something is gone.
         resource["reason"] = event.body.reason
-    action = _COMMANDS.get(type(event.body))
+    action = _COMMANDS[type(event.body)]
     return None if action is None else Entry("command", action, resource)
 
 

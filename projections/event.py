@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from ledger.domain.events import EVENTS
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Activated, HealthSignalReported
 from ledger.domain.recorded import Recorded
@@ -19,7 +20,6 @@ from ledger.projection.contract import Table
 from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation
 from ledger.projection.rendering import members, time_text
-from ledger.store.codec import EVENTS
 from ledger.store.pipeline import Rows
 from projections import line
 from projections.audited import entry_of

@@ -78,9 +78,7 @@ class LineRow(msgspec.Struct, array_like=True):
             self.execution.evolve(recorded)
             if type(recorded.body) not in CHECK_INS:
                 self._note_interval()
-        apply = _COUNT.get(type(recorded.body))
-        if apply is not None:
-            apply(self, recorded.body, recorded)
+        _COUNT[type(recorded.body)](self, recorded.body, recorded)
         self._note_quiet()
 
     def _note_interval(self) -> None:
@@ -165,19 +163,37 @@ class LineRow(msgspec.Struct, array_like=True):
         self._active(recorded)
         self.open_runs -= 1
 
+    def _passes(self, body: Event, recorded: Recorded) -> None:
+        """Counts and metrics stay as they are."""
+
 
 _COUNT: dict[type[Event], Callable[[LineRow, Any, Recorded], None]] = {
     lines.Activated: LineRow._activated,
+    lines.Updated: LineRow._passes,
+    lines.Paused: LineRow._passes,
+    lines.Resumed: LineRow._passes,
+    lines.Blocked: LineRow._passes,
+    lines.Unblocked: LineRow._passes,
+    lines.WentIdle: LineRow._passes,
+    lines.Woken: LineRow._passes,
+    lines.Closed: LineRow._passes,
     lines.CheckedIn: LineRow._checked_in,
     lines.CheckInVoided: LineRow._voided,
+    lines.ResourceAllocated: LineRow._passes,
+    lines.ResourceReleased: LineRow._passes,
+    lines.HealthSignalReported: LineRow._passes,
     runs.RunRequested: LineRow._requested,
     runs.RunStarted: LineRow._started,
     runs.RunCompleted: LineRow._completed,
     runs.RunFailed: LineRow._ended,
     runs.RunCancelled: LineRow._cancelled,
+    runs.RunErased: LineRow._passes,
 }
 
-COUNTING: frozenset[type[Event]] = frozenset({*_COUNT, lines.HealthSignalReported})
+COUNTING: frozenset[type[Event]] = frozenset(
+    {event for event, count in _COUNT.items() if count is not LineRow._passes}
+    | {lines.HealthSignalReported}
+)
 """The events after which counts or metrics (a health score is one) may read otherwise."""
 
 

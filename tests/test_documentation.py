@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from ledger.api.app import ROUTED
 from ledger.application.fact_types import ALIASES, FACT_TYPES
 from ledger.domain.api_key import Permission
+from ledger.domain.events import EVENTS
 from ledger.domain.health import SignalName, SignalStatus
 from ledger.domain.values import (
     ActorType,
@@ -22,7 +23,6 @@ from ledger.domain.values import (
     TriggerType,
 )
 from ledger.settings import Settings
-from ledger.store.codec import EVENTS
 from projections import projections
 
 PREFIXES = {"line_id": "LIN", "run_id": "RUN", "event_id": "EVT", "endpoint_id": "WHK"}

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 from eventsourcing.persistence import MapperDeserialisationError, StoredEvent
 
+from ledger.domain.events import EVENTS
 from ledger.domain.recorded import Event
-from ledger.store.codec import EVENTS, EnvelopeMapper
+from ledger.store.codec import EnvelopeMapper
 from tests.golden.samples import BODIES, FOLDER, envelope, file_of
 
 MAPPER = EnvelopeMapper()

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from ledger.domain.errors import InvalidState
+from ledger.domain.event_table import EventRow, Note
 from ledger.domain.recorded import Event, Recorded
 
 Permission = Literal[
@@ -32,7 +33,13 @@ class ApiKeyRevoked(Event, frozen=True, kw_only=True):
     TOPIC = "api_key.revoked/1"
 
 
-API_KEY_EVENTS: tuple[type[Event], ...] = (ApiKeyCreated, ApiKeyRevoked)
+# Event, type and payload outside, fact and command of the audit log, note of decisions.
+API_KEY_TABLE: tuple[EventRow, ...] = (
+    EventRow(ApiKeyCreated, None, None, None, "key.create", Note.KEY_CREATED),
+    EventRow(ApiKeyRevoked, None, None, None, "key.revoke", Note.KEY_REVOKED),
+)
+
+API_KEY_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in API_KEY_TABLE)
 
 
 class ApiKey(msgspec.Struct):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from ledger.domain.errors import InvalidState
+from ledger.domain.event_table import PASSES, SAME, EventRow, Note
 from ledger.domain.recorded import Event, Recorded
 
 DisabledReason = Literal["operator", "gone", "failing"]
@@ -75,7 +76,12 @@ class WebhookTestRequested(Event, frozen=True, kw_only=True):
 
 
 class WebhookDeliveryFailed(Event, frozen=True, kw_only=True):
-    """The last attempt to deliver an event failed; it is sent again only when asked for."""
+    """The last attempt to deliver an event to a webhook endpoint failed; the subject is that one.
+
+    The endpoint itself is not told so.
+    """
+
+    # It is sent again only when asked for.
 
     TOPIC = "webhook.delivery_failed/1"
     event_id: str
@@ -91,16 +97,19 @@ class WebhookDeleted(Event, frozen=True, kw_only=True):
     TOPIC = "webhook.deleted/1"
 
 
-ENDPOINT_EVENTS: tuple[type[Event], ...] = (
-    WebhookCreated,
-    WebhookUpdated,
-    WebhookSecretRotated,
-    WebhookDisabled,
-    WebhookRecoveryRequested,
-    WebhookTestRequested,
-    WebhookDeliveryFailed,
-    WebhookDeleted,
+# Event, type and payload outside, fact and command of the audit log, note of decisions.
+ENDPOINT_TABLE: tuple[EventRow, ...] = (
+    EventRow(WebhookCreated, None, None, None, "webhook.create", Note.ENDPOINT_CREATED),
+    EventRow(WebhookUpdated, None, None, None, "webhook.update", PASSES),
+    EventRow(WebhookSecretRotated, None, None, None, "webhook.rotate_secret", PASSES),
+    EventRow(WebhookDisabled, None, None, None, "webhook.disable", PASSES),
+    EventRow(WebhookRecoveryRequested, None, None, None, "webhook.recover", PASSES),
+    EventRow(WebhookTestRequested, None, None, None, "webhook.test", PASSES),
+    EventRow(WebhookDeliveryFailed, "webhook.delivery_failed", SAME, None, None, PASSES),
+    EventRow(WebhookDeleted, None, None, None, "webhook.delete", Note.ENDPOINT_DELETED),
 )
+
+ENDPOINT_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in ENDPOINT_TABLE)
 
 
 class Secret(msgspec.Struct, frozen=True):
@@ -180,9 +189,7 @@ class Endpoint(msgspec.Struct):
     def evolve(self, recorded: Recorded) -> None:
         """Take in one event of this endpoint's stream. Only assigns, never fails."""
         self.version = recorded.originator_version
-        apply = _APPLY.get(type(recorded.body))
-        if apply is not None:
-            apply(self, recorded.body, recorded)
+        _APPLY[type(recorded.body)](self, recorded.body, recorded)
 
     def _created(self, body: WebhookCreated, recorded: Recorded) -> None:
         self.organization_id = recorded.organization_id
@@ -219,11 +226,17 @@ class Endpoint(msgspec.Struct):
     def _deleted(self, body: WebhookDeleted, recorded: Recorded) -> None:
         self.deleted, self.enabled = True, False
 
+    def _passes(self, body: Event, recorded: Recorded) -> None:
+        """Nothing but the version changes."""
+
 
 _APPLY: dict[type[Event], Callable[[Endpoint, Any, Recorded], None]] = {
     WebhookCreated: Endpoint._created,
     WebhookUpdated: Endpoint._set,
     WebhookSecretRotated: Endpoint._rotated,
     WebhookDisabled: Endpoint._disabled,
+    WebhookRecoveryRequested: Endpoint._passes,
+    WebhookTestRequested: Endpoint._passes,
+    WebhookDeliveryFailed: Endpoint._passes,
     WebhookDeleted: Endpoint._deleted,
 }

@@ -208,9 +208,7 @@ class Execution(msgspec.Struct, array_like=True):
     def evolve(self, recorded: Recorded) -> None:
         """Take in one event of this line's stream. Only assigns, never fails."""
         self.version = recorded.originator_version
-        apply = _APPLY.get(type(recorded.body))
-        if apply is not None:
-            apply(self, recorded.body, recorded)
+        _APPLY[type(recorded.body)](self, recorded.body, recorded)
 
     def _changed(self, recorded: Recorded) -> datetime:
         """The effective time of a change: its own, but never before the previous change's."""
@@ -306,6 +304,9 @@ class Execution(msgspec.Struct, array_like=True):
         signal = Signal(body.signal, body.status, body.value, body.evidence)
         self.signals = self.signals | {body.signal: signal}
 
+    def _passes(self, body: Event, recorded: Recorded) -> None:
+        """Nothing but the version changes."""
+
 
 _APPLY: dict[type[Event], Callable[[Execution, Any, Recorded], None]] = {
     events.Activated: Execution._activated,
@@ -317,6 +318,8 @@ _APPLY: dict[type[Event], Callable[[Execution, Any, Recorded], None]] = {
     events.WentIdle: Execution._went_idle,
     events.Woken: Execution._woken,
     events.Closed: Execution._closed,
+    events.CheckedIn: Execution._passes,
+    events.CheckInVoided: Execution._passes,
     events.ResourceAllocated: Execution._allocated,
     events.ResourceReleased: Execution._released,
     events.HealthSignalReported: Execution._signalled,

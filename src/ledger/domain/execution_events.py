@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from ledger.domain.event_table import PASSES, SAME, EventRow, Note, Part
 from ledger.domain.health import SignalName, SignalStatus
 from ledger.domain.recorded import Event
 from ledger.domain.values import Cause, ExecutionModel, HoldName, Origin, ProductLine
@@ -75,27 +76,31 @@ class Unblocked(Event, frozen=True, kw_only=True):
 
 
 class WentIdle(Event, frozen=True, kw_only=True):
-    """No open run and no activity for the threshold; occurred when the threshold ran out."""
+    """The line had no open run and no activity for its threshold."""
+
+    # It occurred when the threshold ran out.
 
     TOPIC = "execution.idle/1"
     threshold_seconds: int
 
 
 class Woken(Event, frozen=True, kw_only=True):
-    """An activity ended the line's idleness; appended before the activity that caused it."""
+    """An activity ended the line's idleness; its own event follows."""
 
     TOPIC = "execution.active/1"
 
 
 class Closed(Event, frozen=True, kw_only=True):
-    """The line ended: holds and blockers are gone, open runs were cancelled just before."""
+    """The line ended; its open runs were cancelled just before."""
+
+    # Holds and blockers are gone too.
 
     TOPIC = "execution.closed/1"
     reason: str | None = None
 
 
 class CheckedIn(Event, frozen=True, kw_only=True):
-    """Work was reported on a line, with hours where hours count."""
+    """Work was reported on the line."""
 
     TOPIC = "execution.checked_in/1"
     hours: float | None = None
@@ -104,7 +109,9 @@ class CheckedIn(Event, frozen=True, kw_only=True):
 
 
 class CheckInVoided(Event, frozen=True, kw_only=True):
-    """A check-in no longer counts; repeats what it said, so that a view need not look it up."""
+    """A check-in no longer counts; what it said is repeated."""
+
+    # So a view need not look the check-in up.
 
     TOPIC = "execution.check_in_voided/1"
     fact_id: str
@@ -129,7 +136,9 @@ class ResourceReleased(Event, frozen=True, kw_only=True):
 
 
 class HealthSignalReported(Event, frozen=True, kw_only=True):
-    """A health signal was reported; whether its status changed is for the fold to see."""
+    """A health signal has another status than before, or a first one."""
+
+    # Or the same: that is for the folds to see, and such a report is told to nobody.
 
     TOPIC = "health.signal_reported/1"
     signal: SignalName
@@ -138,19 +147,58 @@ class HealthSignalReported(Event, frozen=True, kw_only=True):
     evidence: Any = None
 
 
-EXECUTION_EVENTS: tuple[type[Event], ...] = (
-    Activated,
-    Updated,
-    Paused,
-    Resumed,
-    Blocked,
-    Unblocked,
-    WentIdle,
-    Woken,
-    Closed,
-    CheckedIn,
-    CheckInVoided,
-    ResourceAllocated,
-    ResourceReleased,
-    HealthSignalReported,
+_STARTED = (
+    "execution_id",
+    "product_line",
+    "execution_model",
+    "project_tags",
+    "resources",
+    "started_at",
 )
+_VOIDED = ("fact_id", "reason", "hours", "resource_id", "checked_in_at")
+_RESOURCE = Part(
+    "resource",
+    {
+        "type": str,
+        "id": str,
+        "name": str | None,
+        "role": str | None,
+        "allocated_hours_per_week": float | None,
+        "status": str,
+    },
+)
+
+# Event, type and payload outside, fact and command of the audit log, note of decisions.
+EXECUTION_TABLE: tuple[EventRow, ...] = (
+    EventRow(
+        Activated, "execution.started", _STARTED, "service_line.activated", None, Note.LINE_BEGAN
+    ),
+    EventRow(Updated, "execution.updated", SAME, "service_line.updated", None, PASSES),
+    EventRow(Paused, "execution.paused", SAME, "service_line.paused", "execution.pause", PASSES),
+    EventRow(
+        Resumed, "execution.resumed", SAME, "service_line.resumed", "execution.resume", PASSES
+    ),
+    EventRow(Blocked, "execution.blocked", SAME, "execution.blocked", None, PASSES),
+    EventRow(Unblocked, "execution.unblocked", SAME, "execution.unblocked", None, PASSES),
+    EventRow(WentIdle, "execution.idle", SAME, None, None, PASSES),
+    EventRow(Woken, "execution.active", SAME, None, None, PASSES),
+    EventRow(Closed, "execution.closed", SAME, "service_line.closed", None, PASSES),
+    EventRow(
+        CheckedIn, "execution.checked_in", SAME, "execution.checked_in", None, Note.CHECKED_IN
+    ),
+    EventRow(
+        CheckInVoided,
+        "execution.check_in_voided",
+        _VOIDED,
+        "execution.check_in_voided",
+        None,
+        Note.CHECK_IN_VOIDED,
+    ),
+    EventRow(
+        ResourceAllocated, "resource.allocated", _RESOURCE, "resource.allocated", None, PASSES
+    ),
+    EventRow(ResourceReleased, "resource.released", SAME, "resource.released", None, PASSES),
+    EventRow(HealthSignalReported, "health.changed", SAME, "health.signal_reported", None, PASSES),
+)
+
+EXECUTION_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in EXECUTION_TABLE)

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from ledger.domain.event_table import PASSES, EventRow
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import day_of
 
@@ -38,7 +39,14 @@ class RefusalsOmitted(Event, frozen=True, kw_only=True):
     since: datetime
 
 
-REFUSAL_EVENTS: tuple[type[Event], ...] = (WriteRefused, RefusalsOmitted)
+# Event, type and payload outside, fact and command of the audit log, note of decisions. What the
+# audit log calls a refusal, the event itself says.
+REFUSAL_TABLE: tuple[EventRow, ...] = (
+    EventRow(WriteRefused, None, None, None, None, PASSES),
+    EventRow(RefusalsOmitted, None, None, None, None, PASSES),
+)
+
+REFUSAL_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in REFUSAL_TABLE)
 
 UNKNOWN = "unknown"
 """What a refused fact is called whose type could not be read."""
@@ -68,16 +76,18 @@ class Refusals(msgspec.Struct):
     def evolve(self, recorded: Recorded) -> None:
         """Take in one event of this stream. Only assigns, never fails."""
         self.version = recorded.originator_version
-        apply = _APPLY.get(type(recorded.body))
-        if apply is not None:
-            apply(self, recorded.body, recorded)
+        _APPLY[type(recorded.body)](self, recorded.body, recorded)
 
     def _refused(self, body: WriteRefused, recorded: Recorded) -> None:
         day = day_of(recorded.recorded_at)
         self.recorded = self.recorded + 1 if day == self.day else 1
         self.day = day
 
+    def _passes(self, body: Event, recorded: Recorded) -> None:
+        """Nothing but the version changes."""
+
 
 _APPLY: dict[type[Event], Callable[[Refusals, Any, Recorded], None]] = {
     WriteRefused: Refusals._refused,
+    RefusalsOmitted: Refusals._passes,
 }

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from ledger.domain.errors import InvalidState
+from ledger.domain.event_table import SAME, EventRow, Note
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import ENDED, Origin, RunStatus, TriggerType
 
@@ -32,8 +33,9 @@ class RunRequested(Event, frozen=True, kw_only=True):
 
 
 class RunStarted(Event, frozen=True, kw_only=True):
-    """A run began; ``run_id_origin`` is set when no request came before."""
+    """A run began."""
 
+    # ``run_id_origin`` is set when no request came before.
     TOPIC = "run.started/1"
     run_id_origin: Origin | None = None
     triggered_by: Trigger | None = None
@@ -71,20 +73,28 @@ class RunCancelled(Event, frozen=True, kw_only=True):
 
 
 class RunErased(Event, frozen=True, kw_only=True):
-    """An ended run's input, output and error became unreadable: its key is destroyed with this."""
+    """A run's input, output and error became unreadable for good."""
+
+    # Its key is destroyed with this; only an ended run is erased.
 
     TOPIC = "run.erased/1"
     reason: str
 
 
-RUN_EVENTS: tuple[type[Event], ...] = (
-    RunRequested,
-    RunStarted,
-    RunCompleted,
-    RunFailed,
-    RunCancelled,
-    RunErased,
+_BEGUN = ("triggered_by",)
+_ENDED = ("tokens_used", "duration_ms", "late")
+
+# Event, type and payload outside, fact and command of the audit log, note of decisions.
+RUN_TABLE: tuple[EventRow, ...] = (
+    EventRow(RunRequested, "run.requested", _BEGUN, "run.requested", None, Note.RUN_REQUESTED),
+    EventRow(RunStarted, "run.started", _BEGUN, "run.started", None, Note.RUN_STARTED),
+    EventRow(RunCompleted, "run.completed", _ENDED, "run.completed", None, Note.RUN_ENDED),
+    EventRow(RunFailed, "run.failed", _ENDED, "run.failed", None, Note.RUN_ENDED),
+    EventRow(RunCancelled, "run.cancelled", SAME, "run.cancelled", None, Note.RUN_CANCELLED),
+    EventRow(RunErased, "run.erased", SAME, None, "run.erase", Note.RUN_ERASED),
 )
+
+RUN_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in RUN_TABLE)
 
 
 class Run(msgspec.Struct, array_like=True):
@@ -185,9 +195,7 @@ class Run(msgspec.Struct, array_like=True):
     def evolve(self, recorded: Recorded) -> None:
         """Take in one event of this run's stream. Only assigns, never fails."""
         self.version = recorded.originator_version
-        apply = _APPLY.get(type(recorded.body))
-        if apply is not None:
-            apply(self, recorded.body, recorded)
+        _APPLY[type(recorded.body)](self, recorded.body, recorded)
 
     def _opened(self, body: RunRequested | RunStarted, recorded: Recorded) -> None:
         self.organization_id = recorded.organization_id or ""

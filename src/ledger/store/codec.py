@@ -6,7 +6,7 @@ A stored event is (stream id, version, topic, state). The topic is the event cla
 
 An event's shape changes in one of two ways. A new field gets a default, and old bytes decode as
 they are. Anything else gets a new class with the next version in its topic; the old class then
-stays in ``EVENTS``, and ``decode`` has to turn it into the new one (an upcaster), so that folds see
+stays in its table, and ``decode`` has to turn it into the new one (an upcaster), so that folds see
 one shape. So far no event has needed that.
 """
 
@@ -17,23 +17,10 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 from eventsourcing.persistence import Mapper, MapperDeserialisationError, StoredEvent
 
-from ledger.domain.api_key import API_KEY_EVENTS
-from ledger.domain.endpoint import ENDPOINT_EVENTS
-from ledger.domain.execution_events import EXECUTION_EVENTS
+from ledger.domain.events import EVENTS
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
-from ledger.domain.refusals import REFUSAL_EVENTS
-from ledger.domain.run import RUN_EVENTS
 
 B = TypeVar("B")
-
-EVENTS: tuple[type[Event], ...] = (
-    *EXECUTION_EVENTS,
-    *RUN_EVENTS,
-    *API_KEY_EVENTS,
-    *ENDPOINT_EVENTS,
-    *REFUSAL_EVENTS,
-)
-"""Every event class of the ledger."""
 
 
 class _State(msgspec.Struct, Generic[B], frozen=True, omit_defaults=True, kw_only=True):

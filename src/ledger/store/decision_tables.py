@@ -5,12 +5,14 @@ and stored by the statement that writes the events. The fold (``note``) is the o
 says what an event does to them, so they can be derived from the log at any time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from ledger.domain import api_key, endpoint, run
 from ledger.domain import execution_events as execution
+from ledger.domain.event_table import Note
+from ledger.domain.events import EVENT_TABLE
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import sort_key
 from ledger.store.pipeline import Transaction
@@ -177,9 +179,10 @@ class DecisionTables:
 
     def note(self, recorded: Recorded) -> None:
         """Take in one event that is about to be written."""
-        apply = _NOTE.get(type(recorded.body))
-        if apply is not None:
-            apply(self, recorded.body, recorded)
+        _NOTE[type(recorded.body)](self, recorded.body, recorded)
+
+    def _passes(self, body: Event, recorded: Recorded) -> None:
+        """No decision across streams needs to know."""
 
     def _active(self, recorded: Recorded, opened: int = 0) -> None:
         line_id = recorded.service_line_id or ""
@@ -267,18 +270,20 @@ def _is_created(body: Event) -> bool:
     return isinstance(body, endpoint.WebhookCreated)
 
 
-_NOTE: dict[type[Event], Callable[[DecisionTables, Any, Recorded], None]] = {
-    execution.Activated: DecisionTables._activated,
-    execution.CheckedIn: DecisionTables._checked_in,
-    execution.CheckInVoided: DecisionTables._voided,
-    run.RunRequested: DecisionTables._requested,
-    run.RunStarted: DecisionTables._started,
-    run.RunCompleted: DecisionTables._ended,
-    run.RunFailed: DecisionTables._ended,
-    run.RunCancelled: DecisionTables._cancelled,
-    run.RunErased: DecisionTables._erased,
-    api_key.ApiKeyCreated: DecisionTables._key_created,
-    api_key.ApiKeyRevoked: DecisionTables._key_revoked,
-    endpoint.WebhookCreated: DecisionTables._endpoint_created,
-    endpoint.WebhookDeleted: DecisionTables._endpoint_deleted,
+_BY_NOTE: Mapping[Note, Callable[[DecisionTables, Any, Recorded], None]] = {
+    Note.PASSES: DecisionTables._passes,
+    Note.LINE_BEGAN: DecisionTables._activated,
+    Note.CHECKED_IN: DecisionTables._checked_in,
+    Note.CHECK_IN_VOIDED: DecisionTables._voided,
+    Note.RUN_REQUESTED: DecisionTables._requested,
+    Note.RUN_STARTED: DecisionTables._started,
+    Note.RUN_ENDED: DecisionTables._ended,
+    Note.RUN_CANCELLED: DecisionTables._cancelled,
+    Note.RUN_ERASED: DecisionTables._erased,
+    Note.KEY_CREATED: DecisionTables._key_created,
+    Note.KEY_REVOKED: DecisionTables._key_revoked,
+    Note.ENDPOINT_CREATED: DecisionTables._endpoint_created,
+    Note.ENDPOINT_DELETED: DecisionTables._endpoint_deleted,
 }
+
+_NOTE = {row.event: _BY_NOTE[row.noted] for row in EVENT_TABLE}

@@ -1,0 +1,19 @@
+"""Every event of the ledger: the tables of all aggregates as one."""
+
+from ledger.domain.api_key import API_KEY_TABLE
+from ledger.domain.endpoint import ENDPOINT_TABLE
+from ledger.domain.event_table import EventRow
+from ledger.domain.execution_events import EXECUTION_TABLE
+from ledger.domain.recorded import Event
+from ledger.domain.refusals import REFUSAL_TABLE
+from ledger.domain.run import RUN_TABLE
+
+EVENT_TABLE: tuple[EventRow, ...] = (
+    *EXECUTION_TABLE,
+    *RUN_TABLE,
+    *API_KEY_TABLE,
+    *ENDPOINT_TABLE,
+    *REFUSAL_TABLE,
+)
+
+EVENTS: tuple[type[Event], ...] = tuple(row.event for row in EVENT_TABLE)

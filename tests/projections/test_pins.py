@@ -1,0 +1,160 @@
+"""Each view is pinned as (version, digest of its tables and of the rows that its fold makes).
+
+A changed fold over old rows goes unnoticed until somebody verifies the view; a raised version has
+it rebuilt at the next start.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from ledger.domain import endpoint as w
+from ledger.domain import execution_events as e
+from ledger.domain import run as r
+from ledger.domain.events import EVENT_TABLE, EVENTS
+from ledger.domain.recorded import Event, Recorded
+from ledger.projection.contract import Projection, Table
+from ledger.projection.generation import Generation, Writes, create_tables, table_of
+from projections import projections
+from tests.golden.samples import BODIES, envelope
+from tests.support.transactions import undone
+
+PINNED = {
+    "execution": (5, "f3788c9033dd1b37"),
+    "run": (5, "d6eaed56941a6696"),
+    "event": (4, "f310d2da106d8793"),
+    "webhook": (1, "94beed2d85f4ca50"),
+}
+
+LINES = ("LIN-26-000001", "LIN-26-000002", "LIN-26-000003")
+REPORTED = {row.event for row in EVENT_TABLE if row.fact is not None}
+MODELS = ("capacity", "agent_runtime", "infra_managed")
+
+
+def samples(*kinds: type[Event]) -> list[Event]:
+    return [body for body in BODIES if type(body) in kinds]
+
+
+def story() -> Iterator[Recorded]:
+    """Every event at least once, on three lines, their runs and what belongs to no line."""
+    version: dict[str, int] = {}
+    position = 0
+
+    def told(stream: str, body: Event, line: str | None = None, fact: bool = True) -> Recorded:
+        nonlocal position
+        position += 1
+        version[stream] = version.get(stream, 0) + 1
+        sample = envelope(body)
+        later = timedelta(hours=7 * position)
+        return msgspec.structs.replace(
+            sample,
+            originator_id=stream,
+            originator_version=version[stream],
+            position=position,
+            occurred_at=sample.occurred_at + later - timedelta(minutes=position % 3),
+            recorded_at=sample.recorded_at + later,
+            service_line_id=line,
+            fact=sample.fact if fact and type(body) in REPORTED else None,
+        )
+
+    for body in samples(w.WebhookCreated):
+        everything = msgspec.structs.replace(body, event_types=("*",))
+        yield told("WHK-26-000001", everything)
+        yield told("WHK-26-000002", body)
+    for line, model in zip(LINES, MODELS, strict=True):
+        (begun,) = samples(e.Activated)
+        number = line[-6:]
+        yield told(
+            line,
+            msgspec.structs.replace(
+                begun, execution_model=model, execution_id=f"RUN-26-1{number[1:]}"
+            ),
+            line,
+        )
+        others = [b for b in BODIES if type(b) in e.EXECUTION_EVENTS]
+        for body in others:
+            if type(body) in (e.Paused, e.Resumed, e.Blocked, e.CheckedIn):
+                yield told(line, body, line, fact=type(body) is not e.Paused)
+        if model == "agent_runtime":
+            for n, kinds in enumerate(
+                (
+                    (r.RunRequested, r.RunStarted, r.RunCompleted, r.RunErased),
+                    (r.RunRequested, r.RunStarted, r.RunFailed),
+                    (r.RunRequested, r.RunCancelled),
+                ),
+                1,
+            ):
+                for kind in kinds:
+                    for body in samples(kind)[:1]:
+                        yield told(f"RUN-26-00000{n}", body, line)
+        rest = (e.Updated, e.Unblocked, e.ResourceAllocated, e.HealthSignalReported)
+        for body in (*samples(*rest), *samples(e.WentIdle, e.Woken, e.CheckInVoided)):
+            yield told(line, body, line)
+        for body in samples(e.ResourceReleased, e.Closed)[: 1 if line == LINES[0] else 2]:
+            yield told(line, body, line)
+    for body in BODIES:
+        prefix = type(body).TOPIC.partition(".")[0]
+        if prefix in ("webhook", "api_key", "write") and not isinstance(body, w.WebhookCreated):
+            stream = {"webhook": "WHK-26-000002", "api_key": "KEY-26-000009"}.get(prefix)
+            yield told(stream or "REF-KEY-26-000001", body)
+
+
+def digest_of(projection: Projection, conninfo: str) -> str:
+    projection.forget()
+    digest = hashlib.sha256()
+    for table in projection.tables:
+        about = (table.name, table.key, dict(table.columns), table.replaces)
+        digest.update(repr(about).encode())
+    with undone(conninfo) as transaction:
+        connection = transaction.cursor().connection
+        create_tables(connection, projection, 999)
+        writes = Writes(transaction)
+        generation = Generation(writes, 999)
+        for event in story():
+            if type(event.body) in projection.events:
+                generation.take(projection, [event])
+                projection.store(generation)
+                writes.flush()
+        transaction.flush()
+        for table in projection.tables:
+            columns = ", ".join(f"{name}::text" for name in table.columns)
+            order = ", ".join(str(n + 1) for n in range(len(table.columns)))
+            statement = f"SELECT {columns} FROM {table_of(table, 999)} ORDER BY {order}"
+            rows = transaction.cursor().execute(statement.encode()).fetchall()
+            assert rows, f"the story puts nothing into {table.name}"
+            digest.update(repr(rows).encode())
+    return digest.hexdigest()[:16]
+
+
+def test_the_story_has_every_event() -> None:
+    assert {type(event.body) for event in story()} == set(EVENTS)
+
+
+@pytest.mark.parametrize("projection", projections(), ids=lambda view: view.name)
+def test_a_views_version_is_raised_with_every_change_of_it(
+    projection: Projection, conninfo: str
+) -> None:
+    assert (projection.version, digest_of(projection, conninfo)) == PINNED.get(projection.name), (
+        f"The fold or the tables of the view {projection.name} changed, or a sample event. Rows of"
+        " the old fold would be taken for the new one's: raise the view's version by one, then pin"
+        " the pair here. (If only a sample changed, pin the digest alone.)"
+    )
+
+
+def test_a_change_of_a_table_shows(conninfo: str) -> None:
+    (view,) = (view for view in projections() if view.name == "run")
+    before = digest_of(view, conninfo)
+
+    class Changed:
+        def __getattr__(self, name: str) -> object:
+            return getattr(view, name)
+
+        @property
+        def tables(self) -> tuple[Table, ...]:
+            return (replace(view.tables[0], key=()), *view.tables[1:])
+
+    assert digest_of(Changed(), conninfo) != before
