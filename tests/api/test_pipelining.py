@@ -126,7 +126,10 @@ def test_the_beginning_of_a_request_behind_several_is_gone_on_with(watched: Addr
             while len(statuses(told)) < 40 or not told.endswith(b"}"):
                 told += client.recv(65_536)
             for part in (HEALTH[9:20], HEALTH[20:]):
-                until(lambda: not any(one._held for one in Watched.alive), "all to be taken")
+                until(
+                    lambda: not any(getattr(one, "_held", b"") for one in Watched.alive),
+                    "all to be taken",
+                )
                 client.sendall(part)
             assert statuses(client.recv(65_536)) == [b"200"]
 
@@ -316,15 +319,42 @@ def test_who_asks_for_another_protocol_is_answered_in_this_one(
         b"POST /v1/facts HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         b"authorization: Bearer " + key + b"\r\ncontent-length: %d\r\n" % len(body)
     )
+    whole = asked + UPGRADE + b"\r\n" + body
     with connected(watched) as client:
-        client.sendall(asked + UPGRADE + b"\r\n" + body + LAST)
-        assert statuses(rest(client)) == [b"422", b"200"]
+        client.sendall(whole * 3 + LAST)
+        assert statuses(rest(client)) == [b"422"] * 3 + [b"200"]
+    for cut in (1, 20, len(asked) + 5, len(asked) + 20, len(whole) - len(body), len(whole) - 3):
+        with connected(watched) as client:
+            for part in (HEALTH, whole[:cut], whole[cut:] + whole[:cut], whole[cut:] + LAST):
+                client.sendall(part)
+                until(
+                    lambda: not any(getattr(one, "_held", b"") for one in Watched.alive),
+                    "all to be taken",
+                )
+            assert statuses(rest(client)) == [b"200", b"422", b"422", b"200"]
     with connected(watched) as client:
         client.sendall(HEALTH[:-2] + UPGRADE + b"\r\n" + HEALTH[:-2] + UPGRADE + b"\r\n" + LAST)
         assert statuses(rest(client)) == [b"200"] * 3
+    smuggled = asked.replace(b"length: 9", b"length: %d" % len(HEALTH)) + UPGRADE + b"\r\n" + HEALTH
     with connected(watched) as client:
-        client.sendall(HEALTH + asked + UPGRADE + b"\r\n" + LAST)
-        assert statuses(rest(client)) == [b"200", b"400"], "a body is no request"
+        client.sendall(HEALTH + smuggled + LAST)
+        assert statuses(rest(client)) == [b"200", b"400", b"200"], "a body is no request"
+
+
+def test_turns_are_taken_one_at_a_time_and_without_faults(
+    watched: Address, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A turn was scheduled twice, and the second found nothing."""
+    with connected(watched) as client:
+        client.sendall(HEALTH * 2)
+        told = b""
+        while told.count(b'{"status":"ok"}') < 2:
+            told += client.recv(65_536)
+        for _ in range(20):
+            client.sendall(HEALTH)
+            assert status(client) == 200
+    assert "Traceback" not in caplog.text
+    assert not caplog.records
 
 
 def test_a_head_has_not_more_headers_than_anybody_needs(watched: Address) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from weakref import WeakKeyDictionary
 
-from httptools import HttpParserError, HttpParserUpgrade
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -31,11 +31,14 @@ from ledger.api.heads import (
     MOST_HEADERS,
     TOO_LARGE,
     Refused,
-    without_upgrade,
+    WithoutFirstHead,
 )
 
 MOST_WAITING = 16
 """Requests of one connection that wait for their answers, the one that is answered among them."""
+
+_PIECES_A_TURN = 64
+"""A body may look like the ends of many heads; each piece up to so many takes the parser a call."""
 
 
 class _Turns:
@@ -48,17 +51,22 @@ class _Turns:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: deque[Callable[[], None]] = deque()
+        self._is_going_on = False
 
     def take(self, begin: Callable[[], None]) -> None:
         """Begin in one of the next turns, after those that came before."""
-        if not self._waiting:
-            self._loop.call_soon(self._go_on)
         self._waiting.append(begin)
+        if not self._is_going_on:
+            self._is_going_on = True
+            self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        self._waiting.popleft()()
+        begin = self._waiting.popleft()
         if self._waiting:
             self._loop.call_soon(self._go_on)
+        else:
+            self._is_going_on = False
+        begin()
 
 
 _turns: "WeakKeyDictionary[ServerState, _Turns]" = WeakKeyDictionary()
@@ -118,17 +126,19 @@ class Connection(HttpToolsProtocol):
         self._received = self._fed = 0
         """Bytes that have come, and how many of them the parser was given at last."""
         self._rest_look: asyncio.TimerHandle | None = None
-        self._rest_since = 0
-        """How much had come when a request was answered without the rest of its body."""
+        self._rest_since = 0  # bytes that had come when its request was answered
         self._refusal: bytes | None = None
         """What the connection ends with, once what was asked before is answered."""
+        self._is_body_skipped = False
+        """The parser has taken the head of a request with a body for all of it."""
         self._is_over = False
         """Its last word is written: what still comes is read, and means nothing any more."""
         self._head: object = None
         self._head_bytes = 0
         """Of the latest head that did not come at once: its scope, and how much has come of it."""
-        self._progress = self._seen = 0
-        """Parts that did more than lengthen a head, and how many there were at the last look."""
+        self._progress = self._seen = (
+            0  # parts that did more than lengthen a head; at the last look
+        )
         self._look = self.loop.call_later(self.patience_seconds, self._end_if_stuck)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -172,15 +182,17 @@ class Connection(HttpToolsProtocol):
         held, self._held = self._held, b""
         # Whatever comes of it may pause the reading again. (Nothing is read before this returns.)
         self.flow.resume_reading()
-        start = 0
+        start = pieces = 0
         while start < len(held) and not self._is_ending():
             end = self._end_of_room(held, start)
-            if end == start:
+            if end == start or pieces == _PIECES_A_TURN:
                 self._held = held[start:]
                 self.flow.pause_reading()
+                if end > start:
+                    self._turns.take(self._take_held)
                 return
             self._feed(held[start:end])
-            start = end
+            start, pieces = end, pieces + 1
 
     def _is_ending(self) -> bool:
         return self._is_over or self._refusal is not None or self.transport.is_closing()
@@ -203,10 +215,9 @@ class Connection(HttpToolsProtocol):
         """Begin a request, unless its head cannot be taken."""
         if len(self.headers) > MOST_HEADERS or self._is_head_large():
             raise Refused(TOO_LARGE)
-        # The parser takes what comes behind such a head for another protocol, not for its body.
-        if self.parser.should_upgrade() and any(name in FRAMING for name, _ in self.headers):
-            raise Refused(INVALID)
         super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self._is_body_skipped = any(name in FRAMING for name, _ in self.headers)
 
     def _is_head_large(self) -> bool:
         if self._fed <= MOST_HEAD_BYTES:
@@ -216,6 +227,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that its body is complete, also where the request is answered already."""
+        if self._is_body_skipped:
+            return  # it comes behind what the parser takes for the end
         super().on_message_complete()
         self.cycle.more_body = False
         self._await_no_rest()
@@ -236,7 +249,7 @@ class Connection(HttpToolsProtocol):
         return _turns.setdefault(self.server_state, _Turns(self.loop))
 
     def _has_room(self) -> bool:
-        return self._is_over or not (self.pipeline or self._held or self._refusal is not None)
+        return self._is_over or not (self.pipeline or self._held or self._refusal)
 
     def _end_of_room(self, data: bytes, start: int) -> int:
         """Up to where the parser may see it: at most as many heads end there as may still wait.
@@ -258,21 +271,18 @@ class Connection(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         """Have the parser take it; refuse what is no request, and a head that is too large."""
-        if self.scope is None:
-            data = without_upgrade(data)
         self._fed = len(data)
         self._unset_keepalive_if_required()
         try:
-            self.parser.feed_data(data)
-        except HttpParserUpgrade as upgrade:
-            # No other protocol is spoken here, so what follows is HTTP.
-            self._progress += 1
-            if rest := data[upgrade.args[0] :]:
-                self._feed(rest)
-            return
+            rest = self._parse(data)
         except HttpParserError as error:
             cause = error.__context__
             self._refuse(cause.refusal if isinstance(cause, Refused) else INVALID)
+            return
+        if rest is not None:
+            self._progress += 1
+            if rest:
+                self._feed(rest)
             return
         if not self._is_in_head():
             self._progress += 1
@@ -283,6 +293,22 @@ class Connection(HttpToolsProtocol):
         self._head_bytes += len(data)
         if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(TOO_LARGE)
+
+    def _parse(self, data: bytes) -> bytes | None:
+        """What follows a head that asks for another protocol: HTTP, as nothing else is spoken here.
+
+        None: all of it was taken. Raises HttpParserError.
+        """
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            if self._is_body_skipped:
+                self._is_body_skipped = False
+                self.parser = HttpRequestParser(WithoutFirstHead(self))
+                framing = (b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in FRAMING)
+                self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
+            return data[upgrade.args[0] :]
+        return None
 
     def _bytes_before_head(self, data: bytes) -> int:
         """How much of what has come belongs to requests before the head that has begun in it."""

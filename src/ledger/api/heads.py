@@ -1,6 +1,6 @@
 """Heads of requests that are refused, or read otherwise, below the application."""
 
-import re
+from typing import Protocol
 
 MOST_HEAD_BYTES = 64 * 1024
 """Of request line and headers."""
@@ -14,8 +14,63 @@ HEAD_END = b"\r\n\r\n"
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 """Headers that say that a body follows."""
 
-_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
-_NO_UPGRADE = b"\r\nupgrad-:"
+
+class Parsed(Protocol):
+    """What a parser tells of requests."""
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+
+    def on_url(self, url: bytes) -> None:
+        """A part of its target."""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+
+    def on_headers_complete(self) -> None:
+        """Its head is complete."""
+
+    def on_body(self, body: bytes) -> None:
+        """A part of its body."""
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+
+
+class WithoutFirstHead:
+    """Passes on what a parser tells, but for the first head: that is known already.
+
+    httptools takes what follows a head that asks for another protocol for that protocol, a body
+    too. So another parser, which was given no more of that head than the length of the body, goes
+    on behind it. (Java's client asks for HTTP/2 so, in each of its requests.)
+    """
+
+    def __init__(self, parsed: Parsed) -> None:
+        self._parsed = parsed
+        self._is_beyond = False
+        self.on_body = parsed.on_body
+        self.on_message_complete = parsed.on_message_complete
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        if self._is_beyond:
+            self._parsed.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of its target."""
+        if self._is_beyond:
+            self._parsed.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        if self._is_beyond:
+            self._parsed.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Its head is complete."""
+        if self._is_beyond:
+            self._parsed.on_headers_complete()
+        self._is_beyond = True
 
 
 class Refused(Exception):
@@ -24,18 +79,6 @@ class Refused(Exception):
     def __init__(self, refusal: bytes) -> None:
         super().__init__()
         self.refusal = refusal
-
-
-def without_upgrade(data: bytes) -> bytes:
-    """A connection's first data, whose first head asks for no other protocol any more.
-
-    Java's client asks for HTTP/2 in its first request, whatever that is, and the parser takes what
-    comes behind such a head for the other protocol.
-    """
-    if not _UPGRADE.search(data):
-        return data
-    head, end, rest = data.partition(HEAD_END)
-    return _UPGRADE.sub(_NO_UPGRADE, head) + end + rest
 
 
 def _refusal(status: bytes, said: bytes) -> bytes:

@@ -192,7 +192,7 @@ StoredRow = tuple[str, int, str, bytes, int]
 _LITTLE_MEMORY = b"SET LOCAL work_mem = '64kB'"
 _PROBE = b"""
 UPDATE ledger.append_probe SET written_at = clock_timestamp()
-FROM (SELECT count(*) FROM generate_series(1, 20000)) AS beyond
+FROM (SELECT count(*) FROM generate_series(1, 3000)) AS beyond
 """
 
 
