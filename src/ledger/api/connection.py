@@ -129,10 +129,8 @@ class Connection(HttpToolsProtocol):
         self._rest_since = 0  # bytes that had come when its request was answered
         self._refusal: bytes | None = None
         """What the connection ends with, once what was asked before is answered."""
-        self._is_body_skipped = False
-        """The parser has taken the head of a request with a body for all of it."""
-        self._is_over = False
-        """Its last word is written: what still comes is read, and means nothing any more."""
+        self._is_body_skipped = False  # the parser took a request's head for all of it
+        self._is_over = False  # its last word is written; what still comes means nothing
         self._head: object = None
         self._head_bytes = 0
         """Of the latest head that did not come at once: its scope, and how much has come of it."""
