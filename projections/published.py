@@ -9,6 +9,7 @@ only added.
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from inspect import cleandoc  # Python itself does so from 3.13 on
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import msgspec
@@ -55,7 +56,7 @@ def _published(row: EventRow) -> Published:
         "".join(word.capitalize() for word in row.told_as.replace(".", "_").split("_")),
         list(fields.items()),
         bases=(Change if row.told_as.startswith("execution.") else Payload,),
-        namespace={"__doc__": row.event.__doc__},
+        namespace={"__doc__": cleandoc(row.event.__doc__ or "")},
         frozen=True,
         kw_only=True,
     )
