@@ -29,8 +29,6 @@ import signal
 import socket
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import c_bool
@@ -323,12 +321,5 @@ def address_of(host: str, port: int) -> str:
 
 
 def _is_ready(address: str) -> bool:
-    # A wildcard address is reached through loopback.
-    url = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:") + "/readyz"
-    try:
-        # Without the environment's proxy: this is our own loopback.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=1) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+    own = whereabouts.reachable(address)
+    return own is not None and whereabouts.fetched(f"{own}/readyz", 1.0) is not None

@@ -100,10 +100,19 @@ def _is_running(process: int) -> bool:
 
 
 def _answers(address: str) -> bool:
+    said = fetched(f"{address}/healthz", 2.0)
+    try:
+        return said is not None and bool(json.loads(said) == _ALIVE)
+    except ValueError:
+        return False
+
+
+def fetched(url: str, seconds: float) -> bytes | None:
+    """The beginning of what a service on this machine answers with 200; None: it does not."""
     # Without the environment's proxy, which would look for this machine elsewhere.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{address}/healthz", timeout=2) as reply:
-            return bool(json.loads(reply.read(100)) == _ALIVE)
-    except (OSError, ValueError, HTTPException):
-        return False
+        with opener.open(url, timeout=seconds) as reply:
+            return bytes(reply.read(100)) if reply.status == 200 else None
+    except (OSError, HTTPException):
+        return None

@@ -32,6 +32,11 @@ PINNED = {
 
 LINES = ("LIN-26-000001", "LIN-26-000002", "LIN-26-000003")
 REPORTED = {row.event for row in EVENT_TABLE if row.fact is not None}
+RUNS: tuple[tuple[type[Event], ...], ...] = (
+    (r.RunRequested, r.RunStarted, r.RunCompleted, r.RunErased),
+    (r.RunRequested, r.RunStarted, r.RunFailed),
+    (r.RunRequested, r.RunCancelled),
+)
 MODELS = ("capacity", "agent_runtime", "infra_managed")
 
 
@@ -80,17 +85,9 @@ def story() -> Iterator[Recorded]:
             if type(body) in (e.Paused, e.Resumed, e.Blocked, e.CheckedIn):
                 yield told(line, body, line, fact=type(body) is not e.Paused)
         if model == "agent_runtime":
-            for n, kinds in enumerate(
-                (
-                    (r.RunRequested, r.RunStarted, r.RunCompleted, r.RunErased),
-                    (r.RunRequested, r.RunStarted, r.RunFailed),
-                    (r.RunRequested, r.RunCancelled),
-                ),
-                1,
-            ):
-                for kind in kinds:
-                    for body in samples(kind)[:1]:
-                        yield told(f"RUN-26-00000{n}", body, line)
+            for number, kinds in enumerate(RUNS, 1):
+                for body in (samples(kind)[0] for kind in kinds):
+                    yield told(f"RUN-26-{number:06d}", body, line)
         rest = (e.Updated, e.Unblocked, e.ResourceAllocated, e.HealthSignalReported)
         for body in (*samples(*rest), *samples(e.WentIdle, e.Woken, e.CheckInVoided)):
             yield told(line, body, line)

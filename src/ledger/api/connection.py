@@ -310,7 +310,7 @@ class Connection(HttpToolsProtocol):
 
     def _bytes_before_head(self, data: bytes) -> int:
         """How much of what has come belongs to requests before the head that has begun in it."""
-        before, end, _ = data.rpartition(b"\r\n\r\n")
+        before, end, _ = data.rpartition(HEAD_END)
         body = b"" if self.cycle is None else self.cycle.body
         return len(before) + len(end) + len(body)
 
