@@ -42,7 +42,7 @@ FACT_TYPES: Sequence[tuple[str, str]] = (
 """(action, type): what the events of accepted facts are called in histories and feeds."""
 
 _COMMANDS: Mapping[type[Event], str | None] = {row.event: row.command for row in EVENT_TABLE}
-"""What an event is called that no fact reported; None: nobody's write."""
+"""The action of an event that no fact reported; None: the event is nobody's write."""
 
 OMITTED = "write.omitted"
 """Refusals beyond those that are recorded singly; the resource says whose and how many."""
@@ -54,7 +54,7 @@ FACTS: frozenset[str] = frozenset(_FACTS.values())
 """Types of facts."""
 
 ACTIONS: frozenset[str] = FACTS | COMMANDS | {refusals.UNKNOWN}
-"""What entries are called.
+"""The names of entries.
 
 A refused fact of a type that there is not is called by that word. Any sender may invent one, so it
 is none of these: such an entry is found by its outcome.
