@@ -1,0 +1,67 @@
+"""A table, described once: its columns are the fields of its row.
+
+    class LineRow(NamedTuple):
+        line_id: Text
+        blocked_since: Instant | None
+
+    LINE = Table("line", LineRow, key=("line_id",))
+    LINE.columns                      # {"line_id": "text", "blocked_since": "timestamptz"}
+
+So a row is a value with names, its tuple is in the order of the columns, and no list of columns is
+written a second time.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cached_property
+from types import MappingProxyType
+from typing import Annotated, Any, get_args, get_type_hints
+
+Text = Annotated[str, "text"]
+Texts = Annotated[Sequence[str], "text[]"]
+Octets = Annotated[bytes, "bytea"]
+Bool = Annotated[bool, "bool"]
+Int = Annotated[int, "int"]
+BigInt = Annotated[int, "bigint"]
+Float = Annotated[float, "float8"]
+Date = Annotated[date, "date"]
+Instant = Annotated[datetime, "timestamptz"]
+"""The types of columns, with PostgreSQL's names for them; ``| None`` where a column may be null."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """One table."""
+
+    name: str
+    """Without the schema, which is ``ledger``."""
+    row: type[tuple[Any, ...]]
+    """A NamedTuple whose fields are the columns, in their order."""
+    key: tuple[str, ...]
+    tenant: tuple[str, ...] = ()
+    """The columns that say whose a row is: organization, then workspace. None: the rows are of a
+    line, a run or an endpoint, or of nobody."""
+    replaces: bool = False
+    """Whether a row takes the place of an earlier one of its key; else rows are only added."""
+
+    @cached_property
+    def columns(self) -> Mapping[str, str]:
+        """Each column's SQL type, in the order of a row's values."""
+        hints = get_type_hints(self.row, include_extras=True)
+        return MappingProxyType({name: _type_of(hint) for name, hint in hints.items()})
+
+    @cached_property
+    def nullable(self) -> frozenset[str]:
+        """The columns that may be null."""
+        hints = get_type_hints(self.row, include_extras=True)
+        return frozenset(name for name, hint in hints.items() if type(None) in get_args(hint))
+
+
+def _type_of(hint: Any) -> str:
+    """The SQL type of a field. Raises TypeError for a field that is none of the above."""
+    for inner in (hint, *get_args(hint)):
+        metadata = getattr(inner, "__metadata__", ())
+        if metadata:
+            return str(metadata[0])
+    raise TypeError(f"{hint!r} is no type of a column")
