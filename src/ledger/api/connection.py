@@ -11,16 +11,11 @@ all connections that the system allows.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
 from functools import partial
-from weakref import WeakKeyDictionary
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
 from ledger.api.bodies import Pace
 from ledger.api.heads import (
@@ -33,57 +28,13 @@ from ledger.api.heads import (
     Refused,
     WithoutFirstHead,
 )
+from ledger.api.pipelining import Flow, turns_of
 
 MOST_WAITING = 16
 """Requests of one connection that wait for their answers, the one that is answered among them."""
 
 _PIECES_A_TURN = 64
 """A body may look like the ends of many heads; each piece up to so many takes the parser a call."""
-
-
-class _Turns:
-    """Requests of connections that send several at once: one begins in each turn of the loop.
-
-    Each connection has one under way at a time, but there may be hundreds of connections: a request
-    that comes alone would wait for one of each.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._is_going_on = False
-
-    def take(self, begin: Callable[[], None]) -> None:
-        """Begin in one of the next turns, after those that came before."""
-        self._waiting.append(begin)
-        if not self._is_going_on:
-            self._is_going_on = True
-            self._loop.call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        begin = self._waiting.popleft()
-        if self._waiting:
-            self._loop.call_soon(self._go_on)
-        else:
-            self._is_going_on = False
-        begin()
-
-
-_turns: "WeakKeyDictionary[ServerState, _Turns]" = WeakKeyDictionary()
-"""Each server's."""
-
-
-class _Flow(FlowControl):
-    """Reading is resumed by uvicorn after each answer; here only when no request waits."""
-
-    def __init__(self, transport: asyncio.Transport, has_room: Callable[[], bool]) -> None:
-        super().__init__(transport)
-        self.has_room = has_room
-
-    def resume_reading(self) -> None:
-        """Read on, unless requests wait that were read before."""
-        if self.has_room():
-            super().resume_reading()
 
 
 def _never() -> bool:
@@ -93,7 +44,7 @@ def _never() -> bool:
 class Connection(HttpToolsProtocol):
     """One of a client's."""
 
-    flow: _Flow
+    flow: Flow
 
     keep_alive_seconds = 75
     """How long it is kept between two requests: longer than clients and proxies keep theirs, 60 s
@@ -115,7 +66,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
-        self.flow = _Flow(transport, self._has_room)
+        self.flow = Flow(transport, self._has_room)
         self.timeout_keep_alive = self.keep_alive_seconds
         self._held = b""
         """Data behind as many requests as may wait; the parser has not seen it."""
@@ -169,10 +120,13 @@ class Connection(HttpToolsProtocol):
         if self._is_over:
             return
         self._received += len(data)
+        if not self._is_behind() and data.count(HEAD_END) < 2:
+            self._feed(data)  # most data is of one request: there is nothing to be counted
+            return
         self._held = self._held + data if self._held else data
         if self._has_several:
             self.flow.pause_reading()
-            self._turns.take(self._take_held)
+            turns_of(self.server_state, self.loop).take(self._take_held)
         else:
             self._take_held()
 
@@ -187,10 +141,14 @@ class Connection(HttpToolsProtocol):
                 self._held = held[start:]
                 self.flow.pause_reading()
                 if end > start:
-                    self._turns.take(self._take_held)
+                    turns_of(self.server_state, self.loop).take(self._take_held)
                 return
             self._feed(held[start:end])
             start, pieces = end, pieces + 1
+
+    def _is_behind(self) -> bool:
+        """Whether requests that came before wait, or may, or nothing more is taken."""
+        return bool(self._has_several or self.pipeline or self._held) or self._is_ending()
 
     def _is_ending(self) -> bool:
         return self._is_over or self._refusal is not None or self.transport.is_closing()
@@ -211,15 +169,15 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin a request, unless its head cannot be taken."""
-        if len(self.headers) > MOST_HEADERS or self._is_head_large():
+        is_large = self._fed > MOST_HEAD_BYTES and self._is_head_large()
+        if is_large or len(self.headers) > MOST_HEADERS:
             raise Refused(TOO_LARGE)
         super().on_headers_complete()
         if self.parser.should_upgrade():
             self._is_body_skipped = any(name in FRAMING for name, _ in self.headers)
 
     def _is_head_large(self) -> bool:
-        if self._fed <= MOST_HEAD_BYTES:
-            return False  # one that came in parts was looked at with each of them
+        """A head that came in parts was looked at with each of them."""
         size = sum(len(name) + len(value) for name, value in self.headers)
         return size + len(self.url) > MOST_HEAD_BYTES
 
@@ -234,17 +192,13 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
         if self._has_several:
-            self._turns.take(partial(self._begin, cycle, app))
+            turns_of(self.server_state, self.loop).take(partial(self._begin, cycle, app))
         else:
             super()._start_asgi_task(cycle, app)
 
     def _begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if not cycle.disconnected:
             super()._start_asgi_task(cycle, app)
-
-    @property
-    def _turns(self) -> _Turns:
-        return _turns.setdefault(self.server_state, _Turns(self.loop))
 
     def _has_room(self) -> bool:
         return self._is_over or not (self.pipeline or self._held or self._refusal)

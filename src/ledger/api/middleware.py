@@ -79,14 +79,14 @@ class EveryAnswer:
             if message["type"] == "http.response.start":
                 answered = True
                 headers: list[tuple[bytes, bytes]] = message["headers"]
-                _say(headers, _kept(scope))
+                names = _say(headers, _kept(scope))
                 if message["status"] == 408:
                     # The rest of the body may still come, and stands before the next request.
                     headers.append((b"connection", b"close"))
                 headers.append((b"x-request-id", request_id.encode()))
                 if scope["state"].get("replayed"):
                     headers.append((b"idempotency-replayed", b"true"))
-                if not any(name == b"ledger-position" for name, _ in headers):
+                if b"ledger-position" not in names:
                     position = str(self._positions.last_heard).encode()
                     headers.append((b"ledger-position", position))
                 self._count(scope, message["status"], time.perf_counter() - started)
@@ -124,10 +124,16 @@ def _kept(scope: Scope) -> _Headers:
     return _SECRET if scope["state"].get("holds_secret") else _OF_THE_API
 
 
-def _say(headers: list[tuple[bytes, bytes]], ours: _Headers) -> None:
-    """Put headers in the place of those of the same names, which a library may have set."""
-    headers[:] = [pair for pair in headers if pair[0] not in ours]
+def _say(headers: list[tuple[bytes, bytes]], ours: _Headers) -> set[bytes]:
+    """Put headers in the place of those of the same names, which a library may have set.
+
+    Returns the names that were there.
+    """
+    names = {name for name, _ in headers}
+    if not ours.keys().isdisjoint(names):
+        headers[:] = [pair for pair in headers if pair[0] not in ours]
     headers += ours.items()
+    return names
 
 
 @lru_cache(1000)
