@@ -52,17 +52,17 @@ browser: $(BROWSER_READY) ## Test the page in a real Chromium; pictures go to bu
 	$(BIN)/python -m pytest -m alone tests/browser
 
 bench: $(READY) ## Measure against the limits beside us, both sides printed
-	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/bench
 
 bench-short: $(READY) ## The same on small data in a minute, against half the bounds
-	$(BIN)/python scripts/bench.py --short
+	$(BIN)/python scripts/bench --short
 
 bench-big: $(READY) ## The same on 10 M events and 1 M lines; makes them first, and takes an hour
-	$(BIN)/python scripts/bench.py --big
+	$(BIN)/python scripts/bench --big
 
 bench-pair: $(READY) ## Compare with the version of OLD=commit: every answer, and how fast
 	@test -n "$(OLD)" || { echo "Which commit? make bench-pair OLD=57058cd"; exit 2; }
-	$(BIN)/python scripts/bench_pair.py --old "$(OLD)"
+	$(BIN)/python scripts/bench/pair.py --old "$(OLD)"
 
 crash: $(READY) ## Kill server and database under load, many times: nothing acknowledged is lost
 	$(BIN)/python -m pytest -m crash --crash-rounds 50

@@ -17,7 +17,7 @@ from ledger.bootstrap.database import prepare_database
 from ledger.settings import Settings
 from ledger.store.embedded.programs import find_programs
 from projections import projections
-from scripts.asked import Answer, Request, headers_of
+from scripts.bench.corpus_request import Answer, Request, headers_of
 from tests.support.databases import drop, execute, named
 from tests.support.rebuilding import rebuild
 from tests.support.service import Clock

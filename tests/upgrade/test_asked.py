@@ -2,7 +2,7 @@
 
 import json
 
-from scripts.asked import Answer, Request, compared
+from scripts.bench.corpus_request import Answer, Request, compared
 
 LIST, NOW = Request("admin", "/v1/execution"), Request("admin", "/v1/execution/LIN-26-1/timeline")
 THEN = Request("admin", "/v1/execution/LIN-26-1/timeline?from=2026-01-01&as_of=2026-02-01")

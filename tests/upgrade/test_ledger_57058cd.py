@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ledger.store.embedded import EmbeddedPostgres
-from scripts.asked import Answer, Request, digest_of
+from scripts.bench.corpus_request import Answer, Request, digest_of
 from tests.support.rebuilding import verify_all
 from tests.support.restored import Written, answering
 from tests.support.sealing import checked

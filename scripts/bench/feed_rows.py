@@ -16,13 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import copying
+import copy_limit
 import httpcore
 import limits
 import loadgen
 import psycopg
 import uvloop
-from measuring import WARM_UP, Bench, Row, compared, interleave, median_ratio
+from measure import WARM_UP, Bench, Row, compared, interleave, median_ratio
 from product import Product, UnmeasuredError
 from psycopg.rows import tuple_row
 from story import BATCH, ORGANIZATION
@@ -58,7 +58,7 @@ def stream(bench: Bench) -> Row:
         return loadgen.percentile(taken, 0.99)
 
     def commit() -> float:
-        return 1e3 * copying.commit_seconds(bench.product.database_url, bench.seconds / 5)
+        return 1e3 * copy_limit.commit_seconds(bench.product.database_url, bench.seconds / 5)
 
     ours, fsync = interleave(bench.rounds, under_half_load, commit)
     ratio, slowest = median_ratio(ours, fsync), statistics.median(ours)

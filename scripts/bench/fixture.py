@@ -1,6 +1,6 @@
 """The ledger of an earlier version as a fixture of the tests, and a digest of each of its answers.
 
-    python scripts/fixture.py 57058cd
+    python scripts/bench/fixture.py 57058cd
 
 The version writes the tale (`tale.py`) through its public door and answers the corpus
 (`corpus.py`). The database that it serves is dumped to `tests/fixtures/ledger-COMMIT.dump`. Beside
@@ -20,13 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import tale
-from asked import Answer, Request, digest_of, sending
-from comparing import served_tale
+from compare_answers import served_tale
 from corpus import Corpus
+from corpus_request import Answer, Request, digest_of, sending
 from product import Product
-from tales import tale_of
+from told_ledgers import tale_of
 from versions import OLD, ROOT, version_of
-from wanted import wanted
+from wanted_differences import wanted
 
 from ledger.store.embedded.place import find_place
 

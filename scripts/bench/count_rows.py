@@ -4,10 +4,10 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 
-from asking import paths
-from measuring import Bench, Row, at_most, compared, interleave
+from line_requests import paths
+from measure import Bench, Row, at_most, compared, interleave
 from product import Client
-from reads import FRESH
+from read_rows import FRESH
 
 CHEAP = ("none", "workspace_id", "state", "execution_model", "product_line")
 COSTLY = ("project_tag", "blocked_cause")

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import copying
+import copy_limit
 import psycopg
 from chronicle import TABLES
-from measuring import Bench, Row, at_most, compared
+from measure import Bench, Row, at_most, compared
 from processes import Watched
 from product import LEDGER, UnmeasuredError, run_ledger
 from story import story_of_new
@@ -76,6 +76,6 @@ def seconds_of_start(env: dict[str, str]) -> float:
 def copied_seconds(connection: psycopg.Connection[Any], folder: Path) -> float:
     """COPY of all rows of the log and what is beside it, table by table."""
     return sum(
-        copying.copied_table_seconds(connection, f"ledger.{table}", columns.split(), folder)
+        copy_limit.copied_table_seconds(connection, f"ledger.{table}", columns.split(), folder)
         for table, columns in TABLES.items()
     )

@@ -1,6 +1,6 @@
 """A receiver of webhooks that does nothing but answer 204 and count: the bench's other side.
 
-    python scripts/sink.py PORT
+    python scripts/bench/sink.py PORT
 
 `GET` answers how many requests have come.
 """

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import loadgen
-from asking import Asker
 from dataset import DataSet
+from line_requests import Asker
 from product import Product, UnmeasuredError
 from story import Story
 

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from asked import Answer, Request
+from corpus_request import Answer, Request
 
 LEFT_OUT = {
     "/readyz": "says how far this process is; new members are added",

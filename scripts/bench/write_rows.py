@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
-import copying
+import copy_limit
 import limits
 import loadgen
 import peers
 import psycopg
 from chronicle import TABLES
 from lag import Watch
-from measuring import SUPPLY, WARM_UP, Bench, Row, compared, interleave, median_ratio
+from measure import SUPPLY, WARM_UP, Bench, Row, compared, interleave, median_ratio
 from product import BATCH_CLIENTS, MANY, Client, UnmeasuredError
 from story import BATCH, batch_of, line_id
 
@@ -60,25 +60,27 @@ def batches(bench: Bench) -> Iterator[Row]:
     """Facts in batches beside COPY of the same rows: into empty tables, and into such as ours."""
     client, work = Client(bench.product), bench.story.work()
     with psycopg.connect(bench.product.database_url) as connection:
-        tables = [copying.TableRows(name, columns, b"") for name, columns, _ in rows_of_batch(0, 0)]
-        copying.create_clones(connection, tables)
+        tables = [
+            copy_limit.TableRows(name, columns, b"") for name, columns, _ in rows_of_batch(0, 0)
+        ]
+        copy_limit.create_clones(connection, tables)
         try:
-            copying.fill_clones(connection, tables)
+            copy_limit.fill_clones(connection, tables)
             ends = [client.post_batch(list(itertools.islice(work, BATCH))) for _ in range(25)]
             written = [
-                [copying.read_rows(connection, *table) for table in rows_of_batch(low, high)]
+                [copy_limit.read_rows(connection, *table) for table in rows_of_batch(low, high)]
                 for low, high in itertools.pairwise(ends)
             ]
-            full = statistics.median(copying.copy_batch(connection, batch) for batch in written)
+            full = statistics.median(copy_limit.copy_batch(connection, batch) for batch in written)
 
             def copied() -> float:
-                taken = copying.copy_seconds(connection, written[:8], bench.seconds / 2)
+                taken = copy_limit.copy_seconds(connection, written[:8], bench.seconds / 2)
                 return BATCH / statistics.median(taken)
 
             mine, limit = interleave(bench.rounds, lambda: batched_facts(bench), copied)
         finally:
             connection.rollback()
-            copying.drop_clones(connection)
+            copy_limit.drop_clones(connection)
     work_done, into = f"facts in batches of {BATCH:,}", ", ".join(rows.table for rows in tables)
     note = f"{BATCH_CLIENTS} clients; limit: COPY into {into}"
     yield compared(f"{work_done}, facts/s", 0.15, mine, limit, note)
@@ -151,7 +153,7 @@ def visible(bench: Bench) -> Row:
         return loadgen.percentile(taken, 0.99)
 
     def commit() -> float:
-        return 1e3 * copying.commit_seconds(bench.product.database_url, bench.seconds / 5)
+        return 1e3 * copy_limit.commit_seconds(bench.product.database_url, bench.seconds / 5)
 
     ours, fsync = interleave(bench.rounds, under_half_load, commit)
     ratio, slowest = median_ratio(ours, fsync), statistics.median(ours)

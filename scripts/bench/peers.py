@@ -21,7 +21,7 @@ from pathlib import Path
 import limits
 import loadgen
 import psycopg
-from measuring import Bench
+from measure import Bench
 from product import UnmeasuredError
 
 from ledger.store.embedded import running

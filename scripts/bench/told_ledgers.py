@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import hurried
+import short_limits
 import tale
 import tale_webhooks
 from product import serving
@@ -43,7 +43,7 @@ def tale_of(version: Version) -> Tale:
 
 def _told(data_dir: Path, version: Version) -> dict[str, str]:
     data_dir.mkdir(parents=True)
-    command = (str(version.python), "-P", hurried.__file__)
+    command = (str(version.python), "-P", short_limits.__file__)
     log = data_dir / "ledger.log"
     with serving(data_dir, "", 1, log, ledger=command, settings=tale.SETTINGS) as product:
         return tale.tell(product, version)

@@ -1,8 +1,8 @@
 """This version beside an earlier one: do they answer the same, and as fast?
 
-    python scripts/bench_pair.py --old 57058cd                    answers, then every row
-    python scripts/bench_pair.py --old 57058cd lists facts        answers, then some rows
-    python scripts/bench_pair.py --old 57058cd --corpus-only      answers: half a minute
+    python scripts/bench/pair.py --old 57058cd                    answers, then every row
+    python scripts/bench/pair.py --old 57058cd lists facts        answers, then some rows
+    python scripts/bench/pair.py --old 57058cd --corpus-only      answers: half a minute
 
 Answers: both serve a copy of a ledger that the old version has written through its public door, in
 which everything happens (`tale.py`), and are asked the same of it (`corpus.py`), byte for byte.
@@ -25,20 +25,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from comparing import print_comparison
+from compare_answers import print_comparison
 from dataset import DataSet
-from measuring import Bench, interleave
+from measure import Bench, interleave
 from pair_rows import WORKS, Work, measured
 from product import copy_ledger, serving
 from story import Story
-from upgrading import await_views
+from upgrade import await_views
 from versions import HERE, OLD, Version, version_of
 
 
 def data_of(old: Version, size: DataSet) -> Path:
     """The old version's own data set of a size, made once."""
     folder = OLD / f"data-{old.name}"
-    command = [str(old.python), "scripts/dataset.py"]
+    (script,) = (old.folder / "scripts").rglob("dataset.py")
+    command = [str(old.python), str(script)]
     command += ["--events", str(size.events), "--lines", str(size.lines)]
     environment = os.environ | {"LEDGER_BENCH_DATA": str(folder)}
     made = subprocess.run(

@@ -1,15 +1,15 @@
 """How fast the ledger is, each figure beside the limit that this machine sets for it.
 
-    python scripts/bench.py                     every row, on 1 M events (a quarter of an hour)
-    python scripts/bench.py facts lists         some rows; the ceiling is always the first
-    python scripts/bench.py --big               10 M events on 1 M lines, in place: reads, rebuild
-    python scripts/bench.py --short             small data, some rows, half the bounds, for CI
+    python scripts/bench                     every row, on 1 M events (a quarter of an hour)
+    python scripts/bench facts lists         some rows; the ceiling is always the first
+    python scripts/bench --big               10 M events on 1 M lines, in place: reads, rebuild
+    python scripts/bench --short             small data, some rows, half the bounds, for CI
 
-The data set is made once and kept (scripts/dataset.py); what writes works on a copy. Each row warms
-up, then measures ours and the limit in turn, several short rounds; the ratio is the median of the
-rounds' ratios, so it holds while the machine's speed drifts. A row is void when the load generator
-was the limit rather than the server. Exit code 1: a row is under its bound, void, or could not be
-measured; `--short`: a row has only half of what it usually reaches, or of its bound.
+The data set is made once and kept (`dataset.py`); what writes works on a copy. Each row
+warms up, then measures ours and the limit in turn, several short rounds. The ratio is the median of
+the rounds' ratios, so it holds while the machine's speed drifts. A row is void when the load
+generator was the limit rather than the server. Exit code 1: a row is under its bound, void, or
+could not be measured; `--short`: a row has only half of what it usually reaches, or of its bound.
 """
 
 import argparse
@@ -24,17 +24,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import copying
-import counts
+import copy_limit
+import count_rows
 import feed_rows
 import limits
 import psycopg
-import reads
-import rows
+import read_rows
 import service_rows
+import write_rows
 from dataset import DataSet
 from import_row import imports
-from measuring import Bench, Row
+from measure import Bench, Row
 from product import Product, UnmeasuredError, serving
 from rebuild_row import rebuild
 from story import Story
@@ -49,17 +49,17 @@ WHERE relnamespace = 'ledger'::regnamespace AND relkind IN ('r', 'i')
 DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 
 ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
-    "facts": rows.facts,
-    "peers": rows.beside_peers,
-    "batches": rows.batches,
-    "visible": rows.visible,
-    "lists": reads.lists,
-    "detail": reads.details,
-    "runs": reads.runs,
-    "pages": reads.pages,
-    "growth": reads.growth,
-    "summary": counts.summaries,
-    "as-of": reads.past,
+    "facts": write_rows.facts,
+    "peers": write_rows.beside_peers,
+    "batches": write_rows.batches,
+    "visible": write_rows.visible,
+    "lists": read_rows.lists,
+    "detail": read_rows.details,
+    "runs": read_rows.runs,
+    "pages": read_rows.pages,
+    "growth": read_rows.growth,
+    "summary": count_rows.summaries,
+    "as-of": read_rows.past,
     "stream": feed_rows.stream,
     "deliveries": feed_rows.deliveries,
     "export": feed_rows.export,
@@ -116,7 +116,7 @@ def is_missed(row: Row, *, short: bool) -> bool:
 
 def measure(bench: Bench, names: Sequence[str]) -> Iterator[Row]:
     """The ceiling, then each named row; one that cannot be measured is void, and says why."""
-    yield rows.ceiling(bench)
+    yield write_rows.ceiling(bench)
     for name in names:
         bench.strained.clear()
         try:
@@ -162,7 +162,7 @@ def warm(product: Product) -> None:
         place = product.data_dir / "postgres" / path
         for file in (place, *place.parent.glob(f"{place.name}.*")):  # a large table has several
             with file.open("rb", buffering=0) as content:
-                while content.read(copying.PART):
+                while content.read(copy_limit.PART):
                     pass
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tale
-from asked import Answer, Request, Send, compared, sending
 from corpus import Corpus
+from corpus_request import Answer, Request, Send, compared, sending
 from product import NEVER_IDLE, Product, UnmeasuredError, copy_ledger, serving
-from tales import Tale, tale_of
 from teller import Teller
-from upgrading import await_views
+from told_ledgers import Tale, tale_of
+from upgrade import await_views
 from versions import HERE, OLD, Version
-from wanted import LEFT_OUT, wanted
+from wanted_differences import LEFT_OUT, wanted
 
 SHOWN = 10  # differences that are named
 AROUND = 60  # bytes of a difference that are shown

@@ -1,8 +1,8 @@
 """Data sets to measure on: a ledger full of lines, the same each time, made once and kept.
 
-    python scripts/dataset.py                            1 M events on 100,000 lines
-    python scripts/dataset.py --events 10000000 --lines 1000000
-    python scripts/dataset.py --verify                   … and have every view compared with the log
+    python scripts/bench/dataset.py                            1 M events on 100,000 lines
+    python scripts/bench/dataset.py --events 10000000 --lines 1000000
+    python scripts/bench/dataset.py --verify                   … and have every view verified
 
 Each is a data directory under `build/bench-data` (or LEDGER_BENCH_DATA) that `ledger serve` can be
 pointed at; its path is printed last. The log is generated and copied in, the views are built by
@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from asking import Asker
 from chronicle import TABLES, Chronicle
-from lives import Teller
-from loading import load, move_sequence
+from line_histories import Teller
+from line_requests import Asker
+from load_log import load, move_sequence
 from population import Population
 from product import Client, Product, copy_ledger, run_ledger
 from story import ORGANIZATION
@@ -45,7 +45,7 @@ GENERATOR = 1
 
 FOLDER = Path(
     os.environ.get("LEDGER_BENCH_DATA")
-    or Path(__file__).resolve().parent.parent / "build" / "bench-data"
+    or Path(__file__).resolve().parents[2] / "build" / "bench-data"
 )
 
 # What is lost with the power can be made again.

@@ -16,9 +16,9 @@ from functools import partial
 
 import limits
 import psycopg
-from asking import PAGE, Ask, paths, queries
 from dataset import DataSet
-from measuring import Bench, Row, compared, interleave
+from line_requests import PAGE, Ask, paths, queries
+from measure import Bench, Row, compared, interleave
 from product import Client, Product, UnmeasuredError, serving
 
 FILTERS = (

@@ -3,7 +3,7 @@
 import json
 import time
 
-from asked import Request, sending
+from corpus_request import Request, sending
 from product import Product, UnmeasuredError
 
 import projections

@@ -2,7 +2,7 @@
 
 import statistics
 
-from measuring import Bench, Row, at_most
+from measure import Bench, Row, at_most
 from processes import children_of, megabytes, name_of
 from product import UnmeasuredError
 

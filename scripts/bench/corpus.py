@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import tale
-from asked import Answer, Request, Send
-from wanted import LEFT_OUT
+from corpus_request import Answer, Request, Send
+from wanted_differences import LEFT_OUT
 
 READERS = ("organization", "workspace", "other", "admin")
 REFUSED = ("nobody", "unknown", "revoked", "writer")

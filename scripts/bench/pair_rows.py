@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import psycopg
-from asking import PAGE, paths
-from measuring import LONG, Bench
-from reads import FRESH
+from line_requests import PAGE, paths
+from measure import LONG, Bench
+from read_rows import FRESH
 from rebuild_row import count_events
-from rows import batched_facts
 from story import BATCH
-from upgrading import await_sealed
+from upgrade import await_sealed
+from write_rows import batched_facts
 
 PATIENCE = 3600.0  # seconds for a rebuild
 

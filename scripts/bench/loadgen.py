@@ -1,6 +1,6 @@
 """A closed-loop HTTP/1.1 load generator that costs far less a request than the servers it measures.
 
-`run_load(job)` runs it in a process of its own; by hand: `python scripts/loadgen.py URL`. Requests
+`run_load(job)` runs it in a process of its own; by hand: `python loadgen.py URL`. Requests
 come pre-encoded; each keep-alive connection sends its next one when the last is answered. Of an
 answer only the status and the length are read, one `find` each, over raw epoll: no event loop, no
 callbacks, no headers as objects. Its own CPU time is part of the result: close to one second a

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import copying
+import copy_limit
 import psycopg
-from measuring import Bench, Row, at_most, compared
+from measure import Bench, Row, at_most, compared
 from processes import Watched
 from product import LEDGER, UnmeasuredError
 from psycopg.rows import tuple_row
@@ -62,7 +62,7 @@ def rebuild(bench: Bench) -> Iterator[Row]:
             mine.append(events / rebuilt_seconds(bench, connection, names, peaks))
             read.append(read_rate(url))
             taken = [
-                copying.copied_table_seconds(connection, table, columns, bench.folder)
+                copy_limit.copied_table_seconds(connection, table, columns, bench.folder)
                 for table, columns in live_tables(connection).items()
             ]
             write.append(events / sum(taken))

@@ -1,6 +1,6 @@
 """The command `ledger` of whichever version runs this, with shorter limits than it is shipped with.
 
-    OLD/.venv/bin/python -P scripts/hurried.py serve …
+    OLD/.venv/bin/python -P scripts/bench/short_limits.py serve …
 
 A tale (`tale.py`) has refusals beyond a credential's daily number, which is 10,000: as events they
 would make a ledger of 10 MB, and the event that counts the others follows a minute later. Here the
@@ -29,7 +29,7 @@ def shorten(name: str, value: object, modules: tuple[str, ...]) -> None:
             if hasattr(found, name):
                 setattr(found, name, value)
                 return
-    raise SystemExit(f"No module has {name}: name the one that does in scripts/hurried.py.")
+    raise SystemExit(f"No module has {name}: name the one that does here.")
 
 
 def main() -> int:
