@@ -11,10 +11,10 @@ from sys import intern
 from typing import Any, NamedTuple
 
 from ledger.domain.execution import Execution
+from ledger.postgres.pipeline import Rows
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds
 from ledger.projection.generation import Generation
-from ledger.store.pipeline import Rows
 from projections.line import Interval
 
 COUNT = Table(

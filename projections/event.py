@@ -16,11 +16,11 @@ from ledger.domain.events import EVENTS
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Activated, HealthSignalReported
 from ledger.domain.recorded import Recorded
+from ledger.postgres.pipeline import Rows
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation
 from ledger.projection.rendering import members, time_text
-from ledger.store.pipeline import Rows
 from projections import line
 from projections.audited import entry_of
 from projections.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH, changes_health

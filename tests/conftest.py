@@ -11,13 +11,14 @@ import queue
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from ledger.bootstrap.database import prepare_database
+from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgres
 from tests.support.databases import TEMPLATE, copied, copy, drop, execute, named
 from tests.support.edge import Edge, edge_of
 from tests.support.embedded import folder_in_tmp, memory, remove_databases_elsewhere
@@ -57,6 +58,13 @@ def server() -> Iterator[EmbeddedPostgres]:
             yield postgres
         finally:
             postgres.stop()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Like a checkout in /srv: everybody can enter. (pytest's own folders are root's alone.)"""
+    with folder_in_tmp(0o755) as folder:
+        yield folder
 
 
 class Databases:

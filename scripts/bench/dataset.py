@@ -35,10 +35,10 @@ from story import ORGANIZATION
 import projections
 from ledger.bootstrap.database import open_vault, prepare_database
 from ledger.bootstrap.sealing import create_sealer
+from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.embedded.place import find_place
 from ledger.processes import calm_collector
 from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgres
-from ledger.store.embedded.place import find_place
 
 GENERATOR = 1
 """Raise it with every change of what is generated."""

@@ -28,7 +28,7 @@ from told_ledgers import tale_of
 from versions import OLD, ROOT, version_of
 from wanted_differences import wanted
 
-from ledger.store.embedded.place import find_place
+from ledger.postgres.embedded.place import find_place
 
 FOLDER = ROOT / "tests" / "fixtures"
 SHORT = 7  # digits of a commit

@@ -24,7 +24,7 @@ import psycopg
 from measure import Bench
 from product import UnmeasuredError
 
-from ledger.store.embedded import running
+from ledger.postgres.embedded import running
 
 HERE = Path(__file__).resolve().parent
 INSTALLED = HERE.parent / "build" / "peers"

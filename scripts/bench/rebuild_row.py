@@ -13,8 +13,8 @@ from processes import Watched
 from product import LEDGER, UnmeasuredError
 from psycopg.rows import tuple_row
 
+from ledger.postgres.pipeline import Pipeline
 from ledger.store.codec import EnvelopeMapper
-from ledger.store.pipeline import Pipeline
 from ledger.store.recorder import read_log
 from projections import reading
 

@@ -14,7 +14,7 @@ import tale_webhooks
 from product import serving
 from versions import OLD, Version
 
-from ledger.store.embedded.place import find_place
+from ledger.postgres.embedded.place import find_place
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from pydantic_core import ErrorDetails
 
 from ledger.bootstrap.database import ConfigurationError, prepare_database
 from ledger.domain.errors import LedgerError
+from ledger.postgres.embedded import EmbeddedPostgresError, forget_other_servers, running
 from ledger.projection.shadow import CannotBuild
 from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgresError, forget_other_servers, running
 from ledger.store.migrate import SchemaError
 
 

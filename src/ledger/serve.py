@@ -39,9 +39,9 @@ from types import FrameType, ModuleType
 
 from ledger import whereabouts
 from ledger.bootstrap.database import ConfigurationError, prepare_database
+from ledger.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from ledger.processes import GRACE_SECONDS, Lifeline, show_name
 from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
 
 _logger = logging.getLogger(__name__)
 

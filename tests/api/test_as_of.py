@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from ledger.domain.values import format_instant
+from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgres
 from tests.support.databases import copied
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import LINE, activation, fact

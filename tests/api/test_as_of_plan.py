@@ -15,8 +15,8 @@ from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
 from ledger.bootstrap.writing import writing
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, day_of, week_of
+from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgres
 from projections import lists, reading
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import LINE, ORGANIZATION, activation, fact

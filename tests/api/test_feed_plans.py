@@ -13,7 +13,7 @@ from ledger.application.commands import Pause
 from ledger.application.principal import Principal
 from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
-from ledger.store.embedded import EmbeddedPostgres
+from ledger.postgres.embedded import EmbeddedPostgres
 from projections import feeds
 from projections.audited import FACT_TYPES, actions_of
 from tests.support.facts import ORGANIZATION, activation, fact

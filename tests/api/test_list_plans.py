@@ -8,7 +8,7 @@ import pytest
 
 from ledger.application.writer import Writer
 from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, STATES, day_of, week_of
-from ledger.store.embedded import EmbeddedPostgres
+from ledger.postgres.embedded import EmbeddedPostgres
 from projections import lists, reading
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import cost, plan_for, worked

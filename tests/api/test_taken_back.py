@@ -13,7 +13,7 @@ import httpx
 import psycopg
 import pytest
 
-from ledger.store.embedded import EmbeddedPostgres
+from ledger.postgres.embedded import EmbeddedPostgres
 from tests.support.databases import execute
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact

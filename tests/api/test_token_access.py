@@ -12,8 +12,8 @@ import pytest
 from ledger.api import json_web_tokens
 from ledger.api.json_web_tokens import TokenVerifier
 from ledger.api.key_set import KeySet
+from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgres
 from tests.api.test_access import PERMISSIONS, ROUTES, attempts, same_but_for_the_request
 from tests.support.edge import PLAIN, Edge, assert_problem, edge_of
 from tests.support.facts import ORGANIZATION, WORKSPACE, encode, fact

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgres
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.ledger import Ledger, working

@@ -16,7 +16,7 @@ from ledger.domain.errors import Unavailable
 from ledger.domain.execution_events import EXECUTION_EVENTS, CheckInVoided, Closed
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.run import RUN_EVENTS
-from ledger.store.pipeline import Transaction
+from ledger.postgres.pipeline import Transaction
 from ledger.store.snapshots import EVERY, FOLD, KINDS, keep, restore
 from tests.application.long_streams import (
     Chance,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from ledger.store.embedded import EmbeddedPostgres
+from ledger.postgres.embedded import EmbeddedPostgres
 from tests.support.browser import Watch, assert_accessible, screenshot, show, sign_in
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger.store.embedded.place import find_place
+from ledger.postgres.embedded.place import find_place
 from tests.support.facts import ORGANIZATION, activation
 from tests.support.log_checker import check
 from tests.support.served import Served, connections, free_port, post, run_ledger

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.store.embedded.place import find_place
+from ledger.postgres.embedded.place import find_place
 from tests.support.facts import activation
 from tests.support.load import Load, recorded, total_hours
 from tests.support.log_checker import check

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ledger.bootstrap.dispatching import Dispatching
+from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgres
 from tests.conftest import MASTER_KEY, Databases
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import ORGANIZATION

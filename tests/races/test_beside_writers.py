@@ -13,7 +13,7 @@ from ledger.application.command import Receipt
 from ledger.application.report import ReportFact
 from ledger.application.sweeper import Sweeper
 from ledger.application.writer import Writer
-from ledger.store.pipeline import Pipeline
+from ledger.postgres.pipeline import Pipeline
 from ledger.store.recorder import read_log
 from tests.support.facts import activation, fact
 from tests.support.log_checker import check

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgres
 from tests.conftest import MASTER_KEY, Databases
 from tests.support.databases import copied, named
 from tests.support.facts import fact

@@ -10,11 +10,11 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ledger.bootstrap.database import ConfigurationError, prepare_database
+from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.session import options_of
 from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgres
 from ledger.store.log import Log
 from ledger.store.migrate import SchemaError
-from ledger.store.session import options_of
 from tests.support.edge import edge_of
 from tests.support.embedded import served
 from tests.support.facts import fact

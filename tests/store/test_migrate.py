@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from ledger.bootstrap.database import prepare_database
+from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgres
 from ledger.store.migrate import SchemaError, _files, migrate
 from tests.support.databases import drop, execute, named
 from tests.support.edge import edge_of

@@ -19,15 +19,15 @@ from typing import Any, Self
 
 import psycopg
 
-from ledger.store.embedded import EmbeddedPostgres
-from ledger.store.embedded.programs import SYSTEM_DIR
+from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.embedded.programs import SYSTEM_DIR
 
 _ROOM = 4 * 1024**3
 
 # Another `ledger` command: it prints what happens and stops when its standard input ends.
 COMMAND = """
 import pathlib, sys
-from ledger.store.embedded import EmbeddedPostgres, EmbeddedPostgresError, running
+from ledger.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError, running
 
 folder, purpose = pathlib.Path(sys.argv[1]), sys.argv[2]
 say = lambda line: print(line, flush=True)

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 
 from ledger.bootstrap.dispatching import Dispatching
+from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
-from ledger.store.embedded import EmbeddedPostgres
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import Edge, edge_of

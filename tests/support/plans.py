@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Literal
 
 from ledger.api.lane import PLANNED_BY_VALUES, PLANNED_ONCE
 from ledger.application.writer import Writer
-from ledger.store.embedded import EmbeddedPostgres
+from ledger.postgres.embedded import EmbeddedPostgres
 from tests.support.databases import copied
 from tests.support.racers import fast_idling
 from tests.support.views import projecting

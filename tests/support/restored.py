@@ -14,8 +14,8 @@ from urllib.parse import unquote
 
 from ledger.bootstrap.api import create_api
 from ledger.bootstrap.database import prepare_database
+from ledger.postgres.embedded.programs import find_programs
 from ledger.settings import Settings
-from ledger.store.embedded.programs import find_programs
 from projections import projections
 from scripts.bench.corpus_request import Answer, Request, headers_of
 from tests.support.databases import drop, execute, named

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.store.embedded import EmbeddedPostgres
+from ledger.postgres.embedded import EmbeddedPostgres
 from scripts.bench.corpus_request import Answer, Request, digest_of
 from tests.support.rebuilding import verify_all
 from tests.support.restored import Written, answering

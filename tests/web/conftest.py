@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.store.embedded import EmbeddedPostgres
+from ledger.postgres.embedded import EmbeddedPostgres
 from tests.support.hooks import Hooks, hooked
 from tests.support.visitor import Visitor, visitor
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.store.embedded import EmbeddedPostgres
+from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.web.session import COOKIE, LONGEST_TOKEN
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION

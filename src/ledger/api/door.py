@@ -26,8 +26,8 @@ import psycopg
 
 from ledger.api.lane import Asked, Lane, Tenant
 from ledger.application.principal import Principal
-from ledger.store.pipeline import Rows
-from ledger.store.session import options_of
+from ledger.postgres.pipeline import Rows
+from ledger.postgres.session import options_of
 
 ROLE = "ledger_api"
 

@@ -23,9 +23,9 @@ from psycopg import pq
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import DeadlockDetected, error_from_result
 
-from ledger.store.pipeline import Rows
-from ledger.store.prepared import Key, Prepared, numbered
-from ledger.store.session import ANSWER_SECONDS
+from ledger.postgres.pipeline import Rows
+from ledger.postgres.prepared import Key, Prepared, numbered
+from ledger.postgres.session import ANSWER_SECONDS
 
 Tenant = tuple[str, str]
 """Organization and workspace; empty where a credential is bound to none."""

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from ledger.store.listening import Ear, SilentServer
-from ledger.store.session import AsyncRoundConnection, options_of
+from ledger.postgres.listening import Ear, SilentServer
+from ledger.postgres.session import AsyncRoundConnection, options_of
 
 _logger = logging.getLogger(__name__)
 

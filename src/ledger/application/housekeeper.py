@@ -10,7 +10,7 @@ from ledger.application.carry_out import TellOmitted
 from ledger.application.idempotency import KEPT_FOR
 from ledger.application.periodic import Periodic
 from ledger.application.writer import Writer
-from ledger.store import locks
+from ledger.postgres import locks
 from ledger.store.side_tables import DROP_EXPIRED, DUE_OMITTED
 
 _EVERY_SECONDS = 15.0

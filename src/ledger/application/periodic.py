@@ -7,7 +7,7 @@ import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.domain.errors import LedgerError
-from ledger.store.session import RoundConnection
+from ledger.postgres.session import RoundConnection
 
 _logger = logging.getLogger(__name__)
 

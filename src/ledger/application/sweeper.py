@@ -15,7 +15,7 @@ from ledger.application.command import Receipt
 from ledger.application.commands import GoIdle
 from ledger.application.periodic import Periodic
 from ledger.application.writer import Writer
-from ledger.store import locks
+from ledger.postgres import locks
 from projections import reading
 
 _AT_ONCE = 500

@@ -3,11 +3,11 @@
 import psycopg
 from psycopg.rows import tuple_row
 
+from ledger.postgres.session import is_pinned, pin
 from ledger.projection.projector import register
 from ledger.sealing import shelf
 from ledger.settings import Settings
 from ledger.store.migrate import migrate
-from ledger.store.session import is_pinned, pin
 from ledger.store.vault import Vault, load_master_key, parse_master_key
 from projections import projections
 

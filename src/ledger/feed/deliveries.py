@@ -13,9 +13,9 @@ import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.feed.verdict import Claimed, Result
-from ledger.store import locks
-from ledger.store.arrays import array
-from ledger.store.session import AsyncRoundConnection, options_of
+from ledger.postgres import locks
+from ledger.postgres.arrays import array
+from ledger.postgres.session import AsyncRoundConnection, options_of
 from projections import feeds
 from projections.webhook import Standing, decode_standing
 

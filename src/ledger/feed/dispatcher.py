@@ -30,7 +30,7 @@ from ledger.feed.roster import MOST_IN_FLIGHT, Opener, Roster, Watched, secrets_
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt, Sender
 from ledger.feed.verdict import FAILING_FOR, Claimed, Result, Verdict
-from ledger.store.listening import Ear
+from ledger.postgres.listening import Ear
 
 _logger = logging.getLogger(__name__)
 

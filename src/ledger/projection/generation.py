@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 from psycopg import Connection
 
 from ledger.domain.recorded import Recorded
+from ledger.postgres import arrays
+from ledger.postgres.binary import BinaryArray, array, copy_rows, unnested
+from ledger.postgres.pipeline import Rows, Statement, Transaction
 from ledger.projection.contract import Projection, Table
 from ledger.projection.folds import Folds
-from ledger.store import arrays
-from ledger.store.binary import BinaryArray, array, copy_rows, unnested
-from ledger.store.pipeline import Rows, Statement, Transaction
 
 K = TypeVar("K")
 R = TypeVar("R")

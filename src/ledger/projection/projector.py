@@ -18,16 +18,16 @@ from eventsourcing.persistence import MapperDeserialisationError
 from psycopg.rows import tuple_row
 
 from ledger.domain.recorded import Event, Recorded
+from ledger.postgres import locks
+from ledger.postgres.binary import array
+from ledger.postgres.pipeline import Pipeline, Rows, Value, named
+from ledger.postgres.session import ROUND_SECONDS, RoundConnection
 from ledger.projection.contract import Projection
 from ledger.projection.failures import is_passing
 from ledger.projection.generation import Generation, Writes, create_indexes, create_tables, expose
-from ledger.store import locks
 from ledger.store.append import StoredRow
-from ledger.store.binary import array
 from ledger.store.codec import EnvelopeMapper
-from ledger.store.pipeline import Pipeline, Rows, Value, named
 from ledger.store.recorder import is_full, planned_once, read_log
-from ledger.store.session import ROUND_SECONDS, RoundConnection
 
 _BATCH = 2000
 """Events a round: enough to make SQL set-based, few enough to be seen at once."""

@@ -15,6 +15,9 @@ from eventsourcing.persistence import MapperDeserialisationError
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.domain.recorded import Recorded
+from ledger.postgres import locks
+from ledger.postgres.pipeline import Pipeline
+from ledger.postgres.session import options_of
 from ledger.projection.contract import Projection
 from ledger.projection.failures import is_passing
 from ledger.projection.generation import (
@@ -24,11 +27,8 @@ from ledger.projection.generation import (
     create_tables,
     table_of,
 )
-from ledger.store import locks
 from ledger.store.codec import EnvelopeMapper
-from ledger.store.pipeline import Pipeline
 from ledger.store.recorder import read_log
-from ledger.store.session import options_of
 
 _CLEANING = "2s"
 """How long others may take to clean up."""

@@ -22,6 +22,9 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.application.periodic import Periodic
+from ledger.postgres import locks
+from ledger.postgres.pipeline import Pipeline, Statement
+from ledger.postgres.session import DURABLE, ROUND_SECONDS
 from ledger.sealing import shelf
 from ledger.sealing.leaf import UnreadableEvent, leaf_of
 from ledger.sealing.note import BadNote, Checkpoint, Verifier
@@ -29,11 +32,8 @@ from ledger.sealing.shelf import Sealed
 from ledger.sealing.tiles import WIDTH, GrowingTree, edge_of, root_of, tiles_of
 from ledger.sealing.tree import EMPTY, Stretch, hash_leaf
 from ledger.sealing.witness import Witness
-from ledger.store import locks
 from ledger.store.append import StoredRow
-from ledger.store.pipeline import Pipeline, Statement
 from ledger.store.recorder import is_full, read_log
-from ledger.store.session import DURABLE, ROUND_SECONDS
 from ledger.store.vault import CannotOpen, Vault
 
 _EVERY_SECONDS = 0.4

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from eventsourcing.persistence import StoredEvent
 
 from ledger.domain.recorded import Recorded
+from ledger.postgres.binary import array
+from ledger.postgres.pipeline import Statement, Transaction, Value, named
 from ledger.store import snapshots
-from ledger.store.binary import array
 from ledger.store.decision_tables import DecisionTables, LineActivity
-from ledger.store.pipeline import Statement, Transaction, Value, named
 from ledger.store.side_tables import SideTables
 from ledger.store.snapshots import EVERY, FOLD, Aggregate
 

@@ -15,7 +15,7 @@ from ledger.domain.event_table import Note
 from ledger.domain.events import EVENT_TABLE
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import sort_key
-from ledger.store.pipeline import Transaction
+from ledger.postgres.pipeline import Transaction
 
 # The open runs of one line, for its closing.
 _OPEN_RUNS = """

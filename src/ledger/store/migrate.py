@@ -12,7 +12,7 @@ import psycopg
 from eventsourcing.persistence import OperationalError
 from psycopg.rows import TupleRow, tuple_row
 
-from ledger.store import locks
+from ledger.postgres import locks
 from ledger.store.log import Log
 
 _BASE = """

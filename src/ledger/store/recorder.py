@@ -18,9 +18,8 @@ from psycopg import Connection, errors
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Composed
 
-from ledger.store.append import Append, StoredRow
-from ledger.store.pipeline import Pipeline, Statement
-from ledger.store.session import (
+from ledger.postgres.pipeline import Pipeline, Statement
+from ledger.postgres.session import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
     DURABLE,
@@ -28,6 +27,7 @@ from ledger.store.session import (
     hosts_of,
     options_of,
 )
+from ledger.store.append import Append, StoredRow
 
 SCHEMA = "ledger"
 

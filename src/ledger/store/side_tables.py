@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from ledger.store.arrays import array
-from ledger.store.pipeline import Transaction, named
+from ledger.postgres.arrays import array
+from ledger.postgres.pipeline import Transaction, named
 
 # The outcomes kept under these keys. (OFFSET 0: as in ``append.py``.)
 _OUTCOMES = """

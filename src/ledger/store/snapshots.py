@@ -19,8 +19,8 @@ from ledger.domain.endpoint import Endpoint
 from ledger.domain.execution import Execution
 from ledger.domain.refusals import Refusals
 from ledger.domain.run import Run
-from ledger.store.binary import array
-from ledger.store.pipeline import Transaction, Value, named
+from ledger.postgres.binary import array
+from ledger.postgres.pipeline import Transaction, Value, named
 
 Aggregate = Execution | Run | ApiKey | Endpoint | Refusals
 

@@ -11,9 +11,9 @@ from types import MappingProxyType
 
 import psycopg
 
-from ledger.store.embedded.account import EmbeddedPostgresError, environment, one_line
-from ledger.store.embedded.leftovers import await_previous, disarm_pid_files
-from ledger.store.embedded.place import Place
+from ledger.postgres.embedded.account import EmbeddedPostgresError, environment, one_line
+from ledger.postgres.embedded.leftovers import await_previous, disarm_pid_files
+from ledger.postgres.embedded.place import Place
 
 # Durable first, then sized for a machine that does other work too. On the command line, where they
 # win over postgresql.conf, so that a new version of the ledger brings its own.

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg import pq
 
-from ledger.store.session import AsyncRoundConnection, RoundConnection
+from ledger.postgres.session import AsyncRoundConnection, RoundConnection
 from tests.support.relay import Relay
 
 

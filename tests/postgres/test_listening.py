@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import uvloop
 
-from ledger.store.listening import Ear
+from ledger.postgres.listening import Ear
 from tests.support.relay import Relay
 
 Loop = Callable[[], asyncio.AbstractEventLoop]

@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-from ledger.store.embedded.account import EmbeddedPostgresError
-from ledger.store.embedded.lock import FileLock, Holder
-from ledger.store.embedded.place import Place, find_place
-from ledger.store.embedded.server import SETTINGS, Server, answers, launch
+from ledger.postgres.embedded.account import EmbeddedPostgresError
+from ledger.postgres.embedded.lock import FileLock, Holder
+from ledger.postgres.embedded.place import Place, find_place
+from ledger.postgres.embedded.server import SETTINGS, Server, answers, launch
 
 Announce = Callable[[str], None]
 

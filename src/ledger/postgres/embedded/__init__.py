@@ -23,8 +23,8 @@ would keep them when the owner is killed: there, call `let_go` first.
       └── lock ──────────┴────────────────────────────────┘
 """
 
-from ledger.store.embedded.account import EmbeddedPostgresError, forget_other_servers
-from ledger.store.embedded.owner import (
+from ledger.postgres.embedded.account import EmbeddedPostgresError, forget_other_servers
+from ledger.postgres.embedded.owner import (
     AttachedPostgres,
     DirectoryInUse,
     EmbeddedPostgres,

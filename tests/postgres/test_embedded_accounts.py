@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger.store.embedded.place import Place, find_place
-from ledger.store.embedded.programs import SYSTEM_DIR
+from ledger.postgres.embedded.place import Place, find_place
+from ledger.postgres.embedded.programs import SYSTEM_DIR
 from tests.support.embedded import (
     Command,
     folder_in_tmp,
@@ -121,7 +121,9 @@ def test_an_ordinary_user_has_everything_in_the_data_directory(folder: Path) -> 
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
     try:
-        subprocess.run([sys.executable, "-c", "import ledger.store.embedded"], **user, check=True)
+        subprocess.run(
+            [sys.executable, "-c", "import ledger.postgres.embedded"], **user, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("an ordinary user cannot reach this Python")
     data_dir = folder / ".ledger"

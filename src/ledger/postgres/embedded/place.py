@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
-from ledger.store.embedded.account import (
+from ledger.postgres.embedded.account import (
     Account,
     EmbeddedPostgresError,
     command_as,
@@ -33,7 +33,7 @@ from ledger.store.embedded.account import (
     owner_of,
     run,
 )
-from ledger.store.embedded.programs import SYSTEM_DIR, find_programs, make_system_dir
+from ledger.postgres.embedded.programs import SYSTEM_DIR, find_programs, make_system_dir
 
 PORT = 5432
 # The longest path of a socket is 107 bytes on Linux and 103 on macOS; the smaller serves both.

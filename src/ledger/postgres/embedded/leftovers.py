@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ledger.store.embedded.account import EmbeddedPostgresError, run
-from ledger.store.embedded.lock import FileLock
-from ledger.store.embedded.place import PORT, Place
+from ledger.postgres.embedded.account import EmbeddedPostgresError, run
+from ledger.postgres.embedded.lock import FileLock
+from ledger.postgres.embedded.place import PORT, Place
 
 _POLL = 0.01
 _PATIENCE = 2.0

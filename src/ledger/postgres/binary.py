@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from psycopg import adapters, pq
 from psycopg.adapt import Dumper
 
-from ledger.store import arrays
+from ledger.postgres import arrays
 
 _NULL = b"\xff\xff\xff\xff"
 """The length of a value that is none."""

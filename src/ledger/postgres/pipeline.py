@@ -27,8 +27,8 @@ from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 from psycopg.rows import TupleRow, tuple_row
 
-from ledger.store.binary import BinaryArray
-from ledger.store.prepared import Key, Prepared, numbered
+from ledger.postgres.binary import BinaryArray
+from ledger.postgres.prepared import Key, Prepared, numbered
 
 Rows = list[TupleRow]
 

@@ -8,13 +8,6 @@ import pytest
 from tests.support.embedded import folder_in_tmp, nothing_lives_on, served
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Like a checkout in /srv: everybody can enter. (pytest's own folders are root's alone.)"""
-    with folder_in_tmp(0o755) as folder:
-        yield folder
-
-
 @pytest.fixture(scope="session")
 def shared_dir() -> Iterator[Path]:
     with folder_in_tmp(0o755) as folder:

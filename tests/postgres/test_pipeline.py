@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from ledger.store.binary import array
-from ledger.store.pipeline import Pipeline, Rows, Statement, named
+from ledger.postgres.binary import array
+from ledger.postgres.pipeline import Pipeline, Rows, Statement, named
 from tests.support.embedded import folder_in_tmp
 from tests.support.relay import Relay
 from tests.support.views import until

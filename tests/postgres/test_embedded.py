@@ -13,17 +13,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.store.embedded import (
+from ledger.postgres.embedded import (
     AttachedPostgres,
     DirectoryInUse,
     EmbeddedPostgres,
     EmbeddedPostgresError,
     running,
 )
-from ledger.store.embedded.account import environment
-from ledger.store.embedded.lock import FileLock
-from ledger.store.embedded.place import Place, find_place
-from ledger.store.embedded.server import answers
+from ledger.postgres.embedded.account import environment
+from ledger.postgres.embedded.lock import FileLock
+from ledger.postgres.embedded.place import Place, find_place
+from ledger.postgres.embedded.server import answers
 from tests.support.embedded import (
     Command,
     postgres_processes,
