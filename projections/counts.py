@@ -11,7 +11,7 @@ from sys import intern
 from typing import Any, NamedTuple
 
 from ledger.domain.execution import Execution
-from ledger.postgres.pipeline import Rows
+from ledger.postgres.exchange import Rows
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds
 from ledger.projection.generation import Generation

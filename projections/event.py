@@ -16,7 +16,7 @@ from ledger.domain.events import EVENTS
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Activated, HealthSignalReported
 from ledger.domain.recorded import Recorded
-from ledger.postgres.pipeline import Rows
+from ledger.postgres.exchange import Rows
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation

@@ -20,7 +20,7 @@ from ledger.domain.execution_events import EXECUTION_EVENTS, Activated
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS
 from ledger.domain.values import sort_key
-from ledger.postgres.pipeline import Rows
+from ledger.postgres.exchange import Rows
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation

@@ -14,7 +14,7 @@ import msgspec
 from ledger.domain import execution_events as lines
 from ledger.domain.recorded import Recorded
 from ledger.domain.values import day_of
-from ledger.postgres.pipeline import Rows
+from ledger.postgres.exchange import Rows
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds
 from ledger.projection.generation import Generation

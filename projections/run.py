@@ -16,7 +16,7 @@ import msgspec
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run
 from ledger.domain.values import day_of, sort_key
-from ledger.postgres.pipeline import Rows
+from ledger.postgres.exchange import Rows
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation

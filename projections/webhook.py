@@ -24,7 +24,7 @@ from ledger.domain.execution_events import HealthSignalReported
 from ledger.domain.health import SignalName, SignalStatus
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import sort_key
-from ledger.postgres.pipeline import Rows
+from ledger.postgres.exchange import Rows
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds
 from ledger.projection.generation import Generation

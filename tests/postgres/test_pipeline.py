@@ -12,7 +12,8 @@ import pytest
 from psycopg import errors
 
 from ledger.postgres.binary import array
-from ledger.postgres.pipeline import Pipeline, Rows, Statement, named
+from ledger.postgres.exchange import Rows
+from ledger.postgres.pipeline import Pipeline, Statement, named
 from tests.support.embedded import folder_in_tmp
 from tests.support.relay import Relay
 from tests.support.views import until

@@ -26,7 +26,7 @@ import psycopg
 
 from ledger.api.lane import Asked, Lane, Tenant
 from ledger.application.principal import Principal
-from ledger.postgres.pipeline import Rows
+from ledger.postgres.exchange import Rows
 from ledger.postgres.session import options_of
 
 ROLE = "ledger_api"

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from ledger.postgres.listening import Ear, SilentServer
+from ledger.postgres.exchange import SilentServer
+from ledger.postgres.listening import Ear
 from ledger.postgres.session import AsyncRoundConnection, options_of
 
 _logger = logging.getLogger(__name__)

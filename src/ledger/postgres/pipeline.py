@@ -7,37 +7,29 @@
         work.defer(write)
                                  write; COMMIT           another, at the end of the block
 
-Appends and projections follow one another, so what counts is how long each takes, and most of
-ours hold few rows. psycopg takes some 60 µs of the interpreter's time for a statement, and a round
-trip; its own pipeline saves the trips, but takes longer itself. So psycopg connects, loads values
-and knows the errors; the sending and receiving is done with its ``pq`` module, at 10 µs each.
-Between two exchanges the connection is psycopg's again.
+A pipeline is the blocking driver of an ``Exchange``. Appends and projections follow one another, so
+what counts is how long each takes, and most of ours hold few rows: a round trip for each statement
+would take longer than the statements. Between two exchanges the connection is psycopg's again.
 """
 
 import select
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from math import inf
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import Connection, Cursor, pq
-from psycopg.adapt import Transformer
-from psycopg.errors import error_from_result
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.postgres.binary import BinaryArray
-from ledger.postgres.prepared import Key, Prepared, numbered
-
-Rows = list[TupleRow]
+from ledger.postgres.exchange import Exchange, Rows, SilentServer
+from ledger.postgres.prepared import numbered
 
 Value = BinaryArray | int | str | None
 
 _Take = Callable[[Rows], None]
-
-_Due = tuple[Key | None, bool]
-"""A result that is to come: whose it is, and whether it is the statement's own."""
 
 
 class Statement(NamedTuple):
@@ -69,26 +61,23 @@ class Pipeline:
 
     def __init__(self, connection: Connection[Any], patience: float | None = None) -> None:
         self.connection = connection
-        self._patience = inf if patience is None else patience
-        self._deadline = 0.0
-        self._pg = connection.pgconn
-        self._adapt = Transformer.from_context(connection)
-        self._prepared = Prepared(self._pg)
-        self._due: list[_Due] = []
+        self._exchange: Exchange[None] = Exchange(connection, inf if patience is None else patience)
         self._socket = select.poll()
-        self._socket.register(self._pg.socket, select.POLLIN)
+        self._socket.register(self._exchange.socket, select.POLLIN)
         self._has_heard = False
-        connection.add_notify_handler(self._hear)
 
     def send(self, *statements: Statement) -> None:
         """Have statements carried out while the caller goes on, as the first of the next ``run``.
 
         Until then nobody else may use the connection.
         """
-        with self._broken_off_closed():
-            self._hand_over(statements)
-            self._deadline = time.monotonic() + self._patience
+        try:
+            self._add(statements)
+            self._exchange.wait_from(time.monotonic())
             self._flush()
+        except BaseException:
+            self._break_off()
+            raise
 
     def run(self, *statements: Statement) -> list[Rows]:
         """The rows of each. They are one transaction, unless they begin or end one.
@@ -97,14 +86,14 @@ class Pipeline:
         connection is lost, the answer does not come in time, or anything else breaks off the
         exchange, it is closed.
         """
-        with self._broken_off_closed():
-            self._hand_over(statements)
-            self._pg.pipeline_sync()
-            self._deadline = time.monotonic() + self._patience
+        try:
+            self._add(statements)
+            self._exchange.sync(time.monotonic())
             self._flush()
-            due, self._due = self._due, []
-            found, error = self._receive(due)
-            self._pg.exit_pipeline_mode()
+            found, error = self._receive()
+        except BaseException:
+            self._break_off()
+            raise
         self._take_notifications()
         if error is not None:
             raise error
@@ -115,9 +104,9 @@ class Pipeline:
 
         Raises psycopg.OperationalError where the connection is lost.
         """
-        self._take_notifications()  # what libpq has read already wakes nobody
+        self._take_notifications()  # for what has been read no socket becomes readable
         if not self._has_heard and self._socket.poll(seconds * 1000):
-            self._pg.consume_input()
+            self._exchange.consume()
             self._take_notifications()
         self._has_heard = False
 
@@ -125,7 +114,7 @@ class Pipeline:
         """Whether the other side has ended the connection since it was last used."""
         try:
             while self._socket.poll(0):
-                self._pg.consume_input()
+                self._exchange.consume()
         except psycopg.OperationalError:
             return True
         return False
@@ -142,97 +131,58 @@ class Pipeline:
             raise
 
     def _roll_back(self) -> None:
-        if self._due:
+        if self._exchange.is_begun:
             # Behind one that failed a ROLLBACK would be passed over.
             with suppress(psycopg.Error):
                 self.run()
-        if self._pg.transaction_status in _OPEN:
+        if self.connection.pgconn.transaction_status in _OPEN:
             self.run(_ROLLBACK)
 
-    @contextmanager
-    def _broken_off_closed(self) -> Iterator[None]:
-        """Results are to come: where an exchange is broken off, nobody will take them."""
-        try:
-            yield
-        except BaseException:
-            self._due = []
-            self.connection.close()
-            raise
+    def _break_off(self) -> None:
+        """Results may be to come that nobody will take."""
+        self.connection.close()
 
-    def _hand_over(self, statements: Sequence[Statement]) -> None:
-        """Give all to libpq, and note the results that are to come."""
-        due = self._due
-        if not due:
-            self._pg.enter_pipeline_mode()
-            due += [(None, False)] * self._prepared.close_outdated()
+    def _add(self, statements: Sequence[Statement]) -> None:
         for text, values in statements:
-            key = (text, ())
-            if self._prepared.send(key, *_encoded(values)):
-                due.append((key, False))
-            due.append((key, True))
+            self._exchange.send(None, (text, ()), *_encoded(values))
 
     def _flush(self) -> None:
-        """Send all of it. What comes meanwhile is taken: else both sides might wait for ever."""
-        while self._pg.flush():
-            self._socket.modify(self._pg.socket, select.POLLIN | select.POLLOUT)
+        """Write all of it. What comes meanwhile is read: else both sides might wait for ever."""
+        while self._exchange.flush():
+            self._socket.modify(self._exchange.socket, select.POLLIN | select.POLLOUT)
             self._await_socket()
-            self._socket.modify(self._pg.socket, select.POLLIN)
-            self._pg.consume_input()
+            self._socket.modify(self._exchange.socket, select.POLLIN)
+            self._exchange.consume()
 
     def _await_socket(self) -> None:
-        """Raises psycopg.OperationalError where nothing comes before the deadline."""
-        seconds = self._deadline - time.monotonic()
+        """Raises SilentServer where nothing comes in time."""
+        seconds = self._exchange.seconds_left(time.monotonic())
         milliseconds = None if seconds == inf else seconds * 1000
         if seconds <= 0 or not self._socket.poll(milliseconds):
-            raise psycopg.OperationalError("the database has not answered in time")
+            raise SilentServer
 
-    def _receive(self, due: Iterable[_Due]) -> tuple[list[Rows], psycopg.Error | None]:
-        coming = iter(due)
-        found: list[Rows] = []
-        error: psycopg.Error | None = None
-        is_between = False
+    def _receive(self) -> tuple[list[Rows], Exception | None]:
+        """The rows of each statement, or of those before the first error, and that error."""
+        exchange, found, error = self._exchange, list[Rows](), None
         while True:
-            result = self._next_result()
-            if result is None:
-                # One ends each statement's results. From a lost connection they come without end.
-                if is_between:
-                    raise error or psycopg.OperationalError("the connection is lost")
-                is_between = True
-                continue
-            is_between = False
-            if result.status == pq.ExecStatus.PIPELINE_SYNC:
+            try:
+                for _, outcome in exchange.take():
+                    if isinstance(outcome, Exception):
+                        error = error or outcome
+                    else:
+                        found.append(outcome or [])
+            except psycopg.OperationalError:
+                if error is not None:
+                    raise error from None
+                raise
+            if not exchange.is_waiting:
                 return found, error
-            # One more than is due says that the connection ends: what was asked may be carried out.
-            key, is_own = next(coming, (None, False))
-            if result.status in (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.PIPELINE_ABORTED):
-                if key is not None:
-                    self._prepared.forget(key)
-                error = error or error_from_result(result)
-            elif is_own:
-                found.append(self._rows(result))
-
-    def _next_result(self) -> pq.abc.PGresult | None:
-        while self._pg.is_busy():
             self._await_socket()
-            self._pg.consume_input()
-        return self._pg.get_result()
-
-    def _rows(self, result: pq.abc.PGresult) -> Rows:
-        if result.status != pq.ExecStatus.TUPLES_OK:
-            return []
-        self._adapt.set_pgresult(result)
-        try:
-            return self._adapt.load_rows(0, result.ntuples, tuple)
-        finally:
-            self._adapt.set_pgresult(None)  # it may be large, and the next one far off
-
-    def _hear(self, _: object) -> None:
-        self._has_heard = True
+            exchange.consume()
 
     def _take_notifications(self) -> None:
-        """Note what came for listeners: psycopg has not seen it."""
-        while heard := self._pg.notifies():
-            self._hear(heard)
+        if self._exchange.notifications():
+            self._has_heard = True
 
 
 class Transaction:

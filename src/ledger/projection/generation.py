@@ -17,7 +17,8 @@ from psycopg import Connection
 from ledger.domain.recorded import Recorded
 from ledger.postgres import arrays
 from ledger.postgres.binary import BinaryArray, array, copy_rows, unnested
-from ledger.postgres.pipeline import Rows, Statement, Transaction
+from ledger.postgres.exchange import Rows
+from ledger.postgres.pipeline import Statement, Transaction
 from ledger.projection.contract import Projection, Table
 from ledger.projection.folds import Folds
 

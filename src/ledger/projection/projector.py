@@ -20,7 +20,8 @@ from psycopg.rows import tuple_row
 from ledger.domain.recorded import Event, Recorded
 from ledger.postgres import locks
 from ledger.postgres.binary import array
-from ledger.postgres.pipeline import Pipeline, Rows, Value, named
+from ledger.postgres.exchange import Rows
+from ledger.postgres.pipeline import Pipeline, Value, named
 from ledger.postgres.session import ROUND_SECONDS, RoundConnection
 from ledger.projection.contract import Projection
 from ledger.projection.failures import is_passing

@@ -1,0 +1,219 @@
+"""One connection's exchange with PostgreSQL: statements out, results in, in the same order.
+
+For each statement psycopg takes 60 to 70 µs of the interpreter's time, in its own pipeline too;
+this exchange takes 5 to 30, depending on how many statements travel together. So psycopg connects,
+adapts values and knows the errors, and its ``pq`` module sends and receives.
+
+    send, send, sync ─▶ flush ─▶ socket ─▶ consume ─▶ take: an outcome a statement
+
+The exchange never waits: it has no poll, no sleep, no loop. Its two drivers have them:
+``pipeline.py`` for a thread and ``loop.py`` for an event loop.
+
+All statements up to a ``sync`` are a group. A group is one transaction, unless its statements begin
+or end one; after an error the rest of the group is passed over. The connection is in pipeline mode
+from a group's first statement until the reply to its sync. Between groups psycopg may use it.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from math import inf
+from typing import Any, Generic, TypeVar
+
+import psycopg
+from psycopg import pq
+from psycopg.abc import Buffer
+from psycopg.adapt import Transformer
+from psycopg.errors import error_from_result
+from psycopg.rows import TupleRow
+
+from ledger.postgres.prepared import Key, Prepared
+
+Rows = list[TupleRow]
+
+Outcome = Rows | Exception | None
+"""A statement's rows, its error, or None where its kind gives no rows."""
+
+Owner = TypeVar("Owner")
+"""The type of that for which statements are sent: outcomes come with it."""
+
+_Due = tuple[Owner | None, Key | None, bool]
+"""A result to come: its owner, its statement's key, and whether its rows are an outcome."""
+
+_NOBODYS: tuple[None, None, bool] = (None, None, False)
+"""The result of closing a prepared statement, or one beyond the expected results."""
+
+_OFF = pq.PipelineStatus.OFF
+_ROWS = pq.ExecStatus.TUPLES_OK
+_NO_ROWS = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY)
+_FAILED = pq.ExecStatus.FATAL_ERROR
+_PASSED_OVER = pq.ExecStatus.PIPELINE_ABORTED
+_SYNC = pq.ExecStatus.PIPELINE_SYNC
+
+
+class SilentServer(psycopg.OperationalError):
+    """A reply has not come in time; connect anew."""
+
+    def __init__(self) -> None:
+        super().__init__("the database has not answered in time")
+
+
+class Exchange(Generic[Owner]):
+    """The groups of one connection, which is in autocommit mode. Make it before the first LISTEN.
+
+    ``patience`` is for how many seconds the replies to a group are waited for: a proxy may keep a
+    connection alive whose server has vanished. The driver asks for ``seconds_left``.
+    """
+
+    def __init__(self, connection: psycopg.BaseConnection[Any], patience: float = inf) -> None:
+        self._pg = connection.pgconn
+        self._patience = patience
+        self._sent_at = inf
+        self._adapt = Transformer.from_context(connection)
+        self._prepared = Prepared(self._pg)
+        self._due: deque[_Due[Owner]] = deque()
+        self._notified: list[str] = []
+        self.socket = self._pg.socket
+        self.is_waiting = False
+        """Whether the reply to a sync is to come."""
+        notified = self._notified  # not self, which would make a circle
+        connection.add_notify_handler(lambda heard: notified.append(heard.payload))
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a group has begun whose last reply has not been taken."""
+        return self._pg.pipeline_status != _OFF
+
+    def send(
+        self,
+        owner: Owner,
+        key: Key,
+        values: Sequence[Buffer | None],
+        formats: Sequence[pq.Format],
+        is_asked: bool = True,
+    ) -> None:
+        """Add a statement to the group, prepared once a connection.
+
+        Its error is an outcome in any case, its rows where they are asked for. Raises
+        psycopg.OperationalError where the connection is lost.
+        """
+        if self._pg.pipeline_status == _OFF:
+            self._begin()
+        if self._prepared.send(key, values, formats):
+            self._due.append((owner, key, False))
+        self._due.append((owner, key, is_asked))
+
+    def sync(self, now: float) -> None:
+        """End the group, which may be empty: the server answers all the same."""
+        if self._pg.pipeline_status == _OFF:
+            self._begin()
+        self._pg.pipeline_sync()
+        self.is_waiting = True
+        self.wait_from(now)
+
+    def wait_from(self, now: float) -> None:
+        """Count the patience from this instant, on the driver's clock."""
+        self._sent_at = now
+
+    def seconds_left(self, now: float) -> float:
+        """For how long the server may still be waited for; at most 0 where it is overdue."""
+        return self._sent_at + self._patience - now
+
+    def waited_seconds(self, now: float) -> float:
+        """For how long the server has been waited for; 0 where it owes nothing."""
+        return max(0.0, now - self._sent_at)
+
+    def flush(self) -> bool:
+        """Write what is left; whether some is left still, since the socket takes no more now.
+
+        Then write again when the socket is writable, and consume meanwhile: if both sides only
+        wrote, both would wait for ever.
+        """
+        return bool(self._pg.flush())
+
+    def consume(self) -> None:
+        """Read what has come. Raises psycopg.OperationalError where the connection is lost."""
+        self._pg.consume_input()
+
+    def take(self) -> Iterator[tuple[Owner | None, Outcome]]:
+        """The outcomes that have come: of each statement that was not passed over, in order.
+
+        Statements of no owner are the exchange's own; of them only errors are told. Raises
+        psycopg.OperationalError where the connection is lost, or the place in it.
+        """
+        pg, due, is_between = self._pg, self._due, False
+        while self.is_waiting and not pg.is_busy():
+            result = pg.get_result()
+            if result is None:
+                # A NULL result ends a statement's results. A lost connection gives only these.
+                if is_between:
+                    raise psycopg.OperationalError("the connection is lost")
+                is_between = True
+                continue
+            is_between = False
+            status = result.status
+            if status == _SYNC:
+                pg.exit_pipeline_mode()
+                self._owe_nothing()
+                return
+            # A result beyond the expected ones means that the server is closing the connection;
+            # all replies before it are complete.
+            owner, key, is_asked = due.popleft() if due else _NOBODYS
+            if status == _ROWS:
+                if is_asked:
+                    yield owner, self._rows(result)
+            elif status in (_FAILED, _PASSED_OVER):
+                if key is not None:
+                    self._prepared.forget(key)
+                if status == _FAILED:
+                    yield owner, self._error(result)
+            elif status not in _NO_ROWS:
+                # COPY: what comes now is no result, and would never end.
+                yield owner, psycopg.ProgrammingError("the statement copies")
+                raise psycopg.OperationalError("the statement takes the connection for itself")
+            elif is_asked:
+                yield owner, None
+
+    def notifications(self) -> list[str]:
+        """The payloads that have come since the last time, also while psycopg had the connection.
+
+        To be called after ``take``: taking reads on, perhaps to a notification behind the results,
+        and for what has been read no socket becomes readable.
+        """
+        while heard := self._pg.notifies():
+            self._notified.append(heard.extra.decode())
+        if not self._notified:
+            return []
+        heard_now = self._notified.copy()
+        self._notified.clear()
+        return heard_now
+
+    def close(self) -> None:
+        """End the connection, whatever it owes."""
+        self._pg.finish()
+        self._owe_nothing()
+
+    def _begin(self) -> None:
+        self._pg.enter_pipeline_mode()
+        # Before all others: behind a statement that fails these would be passed over.
+        self._due.extend([_NOBODYS] * self._prepared.close_outdated())
+
+    def _owe_nothing(self) -> None:
+        self.is_waiting, self._sent_at = False, inf
+
+    def _rows(self, result: pq.abc.PGresult) -> Rows | Exception:
+        try:
+            self._adapt.set_pgresult(result)
+            return self._adapt.load_rows(0, result.ntuples, tuple)
+        except Exception as error:
+            return error  # a value that Python does not know, as an infinite instant
+        finally:
+            self._adapt.set_pgresult(None)  # it may be large, and the next one far off
+
+    def _error(self, result: pq.abc.PGresult) -> psycopg.Error:
+        """A statement's error. Raises OperationalError where it is the connection's."""
+        error = error_from_result(result)
+        # An error that libpq made up, having lost the connection, has no severity.
+        is_lost = self._pg.status == pq.ConnStatus.BAD
+        if is_lost or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
+            raise psycopg.OperationalError(str(error)) from error
+        return error
