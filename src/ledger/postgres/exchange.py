@@ -42,7 +42,6 @@ _Due = tuple[Owner | None, Key | None, bool]
 _NOBODYS: tuple[None, None, bool] = (None, None, False)
 """The result of closing a prepared statement, or one beyond the expected results."""
 
-_OFF = pq.PipelineStatus.OFF
 _ROWS = pq.ExecStatus.TUPLES_OK
 _NO_ROWS = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY)
 _FAILED = pq.ExecStatus.FATAL_ERROR
@@ -81,7 +80,7 @@ class Exchange(Generic[Owner]):
     @property
     def is_begun(self) -> bool:
         """Whether a group has begun whose last reply has not been taken."""
-        return self._pg.pipeline_status != _OFF
+        return self._pg.pipeline_status != pq.PipelineStatus.OFF
 
     def send(
         self,
@@ -96,7 +95,7 @@ class Exchange(Generic[Owner]):
         Its error is an outcome in any case, its rows where they are asked for. Raises
         psycopg.OperationalError where the connection is lost.
         """
-        if self._pg.pipeline_status == _OFF:
+        if not self._due:
             self._begin()
         if self._prepared.send(key, values, formats):
             self._due.append((owner, key, False))
@@ -104,11 +103,10 @@ class Exchange(Generic[Owner]):
 
     def sync(self, now: float) -> None:
         """End the group, which may be empty: the server answers all the same."""
-        if self._pg.pipeline_status == _OFF:
+        if not self._due:
             self._begin()
         self._pg.pipeline_sync()
-        self.is_waiting = True
-        self.wait_from(now)
+        self.is_waiting, self._sent_at = True, now
 
     def wait_from(self, now: float) -> None:
         """Count the patience from this instant, on the driver's clock."""
@@ -179,13 +177,12 @@ class Exchange(Generic[Owner]):
         To be called after ``take``: taking reads on, perhaps to a notification behind the results,
         and for what has been read no socket becomes readable.
         """
+        notified = self._notified
         while heard := self._pg.notifies():
-            self._notified.append(heard.extra.decode())
-        if not self._notified:
-            return []
-        heard_now = self._notified.copy()
-        self._notified.clear()
-        return heard_now
+            notified.append(heard.extra.decode())
+        taken = notified[:]
+        notified.clear()
+        return taken
 
     def close(self) -> None:
         """End the connection, whatever it owes."""

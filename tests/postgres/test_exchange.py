@@ -1,0 +1,211 @@
+"""The exchange with a server, driven by hand: outcomes in order, with their owners, and its end."""
+
+import select
+from collections.abc import Iterator
+from contextlib import closing
+from math import inf
+
+import psycopg
+import pytest
+from psycopg import errors, pq
+
+from ledger.postgres.exchange import Exchange, Outcome
+from tests.support.embedded import folder_in_tmp
+from tests.support.relay import Relay
+
+PREPARED = b"SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT 7'"
+
+Told = list[tuple[str | None, Outcome]]
+
+
+@pytest.fixture
+def connection(conninfo: str) -> Iterator[psycopg.Connection]:
+    with closing(psycopg.connect(conninfo, autocommit=True)) as connection:
+        yield connection
+
+
+@pytest.fixture
+def exchange(connection: psycopg.Connection) -> Exchange[str]:
+    return Exchange(connection)
+
+
+def add(exchange: Exchange[str], **statements: str | bytes) -> None:
+    """Add statements to the group, each with its name as the owner."""
+    for owner, text in statements.items():
+        exchange.send(owner, (text if isinstance(text, bytes) else text.encode(), ()), (), ())
+
+
+def finish(exchange: Exchange[str], told: Told | None = None) -> Told:
+    """End the group, and take all outcomes."""
+    exchange.sync(0.0)
+    return take(exchange, [] if told is None else told)
+
+
+def take(exchange: Exchange[str], told: Told) -> Told:
+    socket = select.poll()
+    while exchange.flush():
+        exchange.consume()
+    socket.register(exchange.socket, select.POLLIN)
+    while True:
+        told += exchange.take()
+        if not exchange.is_waiting:
+            return told
+        assert socket.poll(15_000), "nothing comes"
+        exchange.consume()
+
+
+def run(exchange: Exchange[str], **statements: str | bytes) -> Told:
+    add(exchange, **statements)
+    return finish(exchange)
+
+
+def terminate(connection: psycopg.Connection, conninfo: str) -> None:
+    """End the connection's server process."""
+    with psycopg.connect(conninfo, autocommit=True) as other:
+        pid = connection.info.backend_pid
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+
+def test_outcomes_come_in_order_each_with_its_owner(exchange: Exchange[str]) -> None:
+    for _ in range(2):  # prepared, and again
+        told = run(exchange, a="SELECT 1, 'x'", b="SET work_mem = '5MB'", c="", d="SELECT 2")
+        assert told == [("a", [(1, "x")]), ("b", None), ("c", None), ("d", [(2,)])]
+
+
+def test_rows_that_nobody_asks_for_are_not_told_but_their_error_is(
+    exchange: Exchange[str],
+) -> None:
+    for text, outcomes in ((b"SELECT 1", 0), (b"SELECT 1 / 0", 1)):
+        exchange.send("scope", (text, ()), (), (), is_asked=False)
+        told = finish(exchange)
+        assert [(owner, type(outcome)) for owner, outcome in told] == [
+            ("scope", errors.DivisionByZero)
+        ] * outcomes
+
+
+def test_an_error_has_the_rest_of_its_group_passed_over_and_no_other_group(
+    exchange: Exchange[str],
+) -> None:
+    (first, failed) = run(exchange, a="SELECT 1", b="SELECT 1 / 0", c="SELECT 3", d="SELECT 4")
+    assert first == ("a", [(1,)])
+    assert (failed[0], type(failed[1])) == ("b", errors.DivisionByZero)
+    assert run(exchange, c="SELECT 3", d="SELECT 4") == [("c", [(3,)]), ("d", [(4,)])]
+
+
+def test_a_statement_that_was_passed_over_is_prepared_anew(exchange: Exchange[str]) -> None:
+    """Its preparation may have been passed over with it."""
+    run(exchange, bad="SELECT 1 / 0", seven="SELECT 7")
+    assert run(exchange, held=PREPARED) == [("held", [(0,)])]
+    assert run(exchange, seven="SELECT 7", held=PREPARED)[1] == ("held", [(1,)])
+    run(exchange, bad="SELECT 1 / 0", seven="SELECT 7")
+    assert run(exchange, held=PREPARED) == [("held", [(0,)])], "the one before was closed"
+
+
+def test_an_empty_group_is_answered(exchange: Exchange[str]) -> None:
+    assert finish(exchange) == []
+
+
+def test_a_value_that_python_does_not_know_is_its_statements_error_alone(
+    exchange: Exchange[str],
+) -> None:
+    (_, error), second = run(exchange, a="SELECT 'infinity'::timestamptz", b="SELECT 2")
+    assert isinstance(error, psycopg.DataError)
+    assert second == ("b", [(2,)])
+
+
+def test_a_statement_that_copies_is_told_its_error_and_the_place_is_lost(
+    exchange: Exchange[str],
+) -> None:
+    told: Told = []
+    add(exchange, a="SELECT 1", b="COPY (SELECT 1) TO STDOUT", c="SELECT 3")
+    with pytest.raises(psycopg.OperationalError, match="takes the connection"):
+        finish(exchange, told)
+    assert told[0] == ("a", [(1,)])
+    assert (told[1][0], type(told[1][1]), len(told)) == ("b", psycopg.ProgrammingError, 2)
+
+
+def test_the_message_that_ends_a_connection_is_no_statements_error(
+    exchange: Exchange[str],
+) -> None:
+    told: Told = []
+    add(exchange, a="SELECT 1", b="SELECT pg_terminate_backend(pg_backend_pid())", c="SELECT 3")
+    with pytest.raises(psycopg.OperationalError, match="administrator command"):
+        finish(exchange, told)
+    assert told == [("a", [(1,)])]
+
+
+def test_so_is_that_message_behind_all_results(conninfo: str) -> None:
+    with (
+        folder_in_tmp(0o755) as folder,
+        closing(Relay(conninfo, folder)) as relay,
+        closing(psycopg.connect(relay.conninfo, autocommit=True)) as connection,
+    ):
+        exchange, told = Exchange[str](connection), Told()
+        relay.to_end = 1
+        add(exchange, a="SELECT 1")
+        with pytest.raises(psycopg.OperationalError, match="administrator command"):
+            finish(exchange, told)
+        assert told == [("a", [(1,)])]
+
+
+def test_a_lost_connection_gives_no_results_without_end(
+    exchange: Exchange[str], connection: psycopg.Connection, conninfo: str
+) -> None:
+    terminate(connection, conninfo)
+    with pytest.raises(psycopg.OperationalError):
+        run(exchange, a="SELECT 1")
+    with pytest.raises(psycopg.OperationalError):
+        exchange.consume()
+    with pytest.raises(psycopg.OperationalError, match="lost"):
+        list(exchange.take())
+
+
+def test_between_groups_the_connection_is_psycopgs(
+    exchange: Exchange[str], connection: psycopg.Connection
+) -> None:
+    assert not exchange.is_begun
+    add(exchange, a="SELECT 1")
+    assert exchange.is_begun
+    finish(exchange)
+    assert not exchange.is_begun
+    assert connection.execute("SELECT 2").fetchone() == (2,)
+    assert run(exchange, a="SELECT 3") == [("a", [(3,)])]
+
+
+def test_notifications_are_heard_whoever_read_them(
+    exchange: Exchange[str], connection: psycopg.Connection, conninfo: str
+) -> None:
+    connection.execute("LISTEN told")
+    with psycopg.connect(conninfo, autocommit=True) as other:
+        other.execute("NOTIFY told, 'to psycopg'")
+        connection.execute("SELECT 1")
+        other.execute("NOTIFY told, 'to us'")
+        assert run(exchange, a="SELECT 1") == [("a", [(1,)])]
+    run(exchange, a="NOTIFY told, 'by us'")
+    assert exchange.notifications() == ["to psycopg", "to us", "by us"]
+    assert exchange.notifications() == []
+
+
+def test_the_patience_is_counted_from_the_sync_until_the_reply(
+    connection: psycopg.Connection,
+) -> None:
+    exchange = Exchange[str](connection, patience=9.0)
+    assert (exchange.seconds_left(100.0), exchange.waited_seconds(100.0)) == (inf, 0.0)
+    add(exchange, a="SELECT 1")
+    exchange.sync(100.0)
+    assert (exchange.seconds_left(103.0), exchange.waited_seconds(103.0)) == (6.0, 3.0)
+    assert exchange.seconds_left(110.0) <= 0
+    take(exchange, [])
+    assert (exchange.seconds_left(110.0), exchange.waited_seconds(110.0)) == (inf, 0.0)
+    exchange.wait_from(200.0)
+    assert exchange.seconds_left(200.0) == 9.0
+
+
+def test_a_connection_that_is_closed_owes_nothing(
+    exchange: Exchange[str], connection: psycopg.Connection
+) -> None:
+    exchange.sync(100.0)
+    exchange.close()
+    assert (exchange.is_waiting, exchange.is_begun) == (False, False)
+    assert exchange.waited_seconds(105.0) == 0.0
+    assert connection.pgconn.status == pq.ConnStatus.BAD
