@@ -19,7 +19,8 @@ from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.run import Run
 from ledger.domain.values import format_id, format_instant
 from ledger.store.codec import EnvelopeMapper
-from ledger.store.decision_tables import CheckIn, DecisionTables, LineActivity
+from ledger.store.decision_tables import DecisionTables
+from ledger.store.tables import CheckInRow, LineActivityRow
 from ledger.store.vault import RunKey, Vault, content_digest
 
 BEGINS = datetime(2026, 3, 2, 6, tzinfo=UTC)
@@ -81,7 +82,7 @@ class Chronicle:
         self.draw = random.Random(seed)
         self.position = 0
         self.rows: dict[str, list[str]] = {table: [] for table in TABLES}
-        self.decisions = DecisionTables(None)  # type: ignore[arg-type]  # it only folds here
+        self.decisions = DecisionTables()
         self._vault = vault
         self._encode = EnvelopeMapper().to_stored_event
         # Instants rise with the position, unevenly: within each step one is drawn.
@@ -105,7 +106,7 @@ class Chronicle:
         self.rows["run_key"].append(f"{run_id}\t{line.organization_id}\t\\\\x{wrapped.hex()}\n")
         return KeyedRun(run_id, key)
 
-    def check_in(self, line: Line) -> CheckIn:
+    def check_in(self, line: Line) -> CheckInRow:
         """The line's last one, told a moment ago."""
         return self.decisions.check_ins[line.id, SOURCE, line.check_in]
 
@@ -168,9 +169,9 @@ class Chronicle:
 
     def resume(self, line: Line, at: datetime, open_runs: int) -> None:
         """Go on with a line whose activity is this."""
-        self.decisions.activity[line.id] = LineActivity(at, open_runs)
+        self.decisions.activity[line.id] = LineActivityRow(line.id, at, open_runs)
 
-    def leave(self, line: Line) -> LineActivity:
+    def leave(self, line: Line) -> LineActivityRow:
         """Be done with a line for now; its activity is the caller's to keep."""
         return self.decisions.activity.pop(line.id)
 
@@ -184,14 +185,14 @@ class Chronicle:
             rows["check_in"].append(
                 "\t".join(key) + f"\t{hours}\t{row.at}\t{resource}\t{row.voided}\n"
             )
-        for record, (line, organization) in decisions.new_records.items():
-            rows["execution_record"].append(f"{record}\t{line}\t{organization}\n")
+        for record in decisions.new_records:
+            rows["execution_record"].append("\t".join(decisions.records[record]) + "\n")
         for gathered in (decisions.new_check_ins, decisions.check_ins, decisions.touched):
             gathered.clear()
-        for gathered in (decisions.new_records, decisions.execution_records, decisions.ended):
+        for gathered in (decisions.new_records, decisions.records, decisions.ended):
             gathered.clear()
 
-    def activity_row(self, line_id: str, activity: LineActivity) -> None:
+    def activity_row(self, line_id: str, activity: LineActivityRow) -> None:
         """The last word on a line's activity."""
         self.rows["line_activity"].append(
             f"{line_id}\t{activity.last_activity_at}\t{activity.open_runs}\n"

@@ -15,10 +15,10 @@ from psycopg.rows import tuple_row
 from rich.console import Console
 from rich.progress import Progress
 
-from ledger.application.command import Outcome, Receipt
 from ledger.application.facts import Fact, Rejected, full_detail
 from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import command_of
+from ledger.application.request import Outcome, Receipt
 from ledger.application.sweeper import sweepers_kept_away
 from ledger.application.writer import Outcomes, Writer
 from ledger.bootstrap.database import ConfigurationError

@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 
 from ledger.application import facts
-from ledger.application.command import Command, Outcome
+from ledger.application.command import Command
 from ledger.application.commands import GoIdle
 from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import command_of
+from ledger.application.request import Outcome
 from ledger.application.writer import Writer
 from ledger.domain.values import parse_instant
 
@@ -33,7 +34,7 @@ _AT_ONCE = 1000
 class StoryClock:
     """Stands at the instant that is being told; after the story it goes on as ``clock`` does.
 
-    The writer asks once for each command, in their order (``Unit.begin``).
+    The writer asks once for each command, in their order (``NewEvents.begin``).
     """
 
     def __init__(self, clock: Callable[[], datetime]) -> None:

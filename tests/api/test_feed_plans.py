@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from ledger.application.command import Receipt
 from ledger.application.commands import Pause
 from ledger.application.principal import Principal
 from ledger.application.report import ReportFact
+from ledger.application.request import Receipt
 from ledger.application.writer import Writer
 from ledger.postgres.embedded import EmbeddedPostgres
 from projections import feeds

@@ -10,9 +10,9 @@ import pytest
 
 from ledger.application import cache, facts
 from ledger.application.cache import Cache
-from ledger.application.command import Outcome, Receipt
 from ledger.application.commands import GoIdle
 from ledger.application.report import ReportFact
+from ledger.application.request import Outcome, Receipt
 from ledger.application.writer import Writer
 from ledger.bootstrap.writing import writing
 from ledger.domain.recorded import Recorded

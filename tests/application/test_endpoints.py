@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from ledger.application.command import Command, Outcome, Receipt
+from ledger.application.command import Command
 from ledger.application.principal import COMMAND_LINE
+from ledger.application.request import Outcome, Receipt
 from ledger.application.webhooks import CreateEndpoint, DeleteEndpoint, Settings
 from ledger.application.writer import Writer
 from ledger.bootstrap.writing import create_writer

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from ledger.application import facts, unit
-from ledger.application.command import Command, Outcome, Receipt
+from ledger.application import facts, new_events
+from ledger.application.command import Command
 from ledger.application.commands import EraseRun
 from ledger.application.report import command_of
+from ledger.application.request import Outcome, Receipt
 from tests.conftest import MASTER_KEY
 from tests.support.canary import stored_rows, tables_with
 from tests.support.dying import DyingLateRecorder, DyingRecorder, dying
@@ -139,7 +140,7 @@ def test_facts_from_before_are_repeated_whatever_they_say(ledger: Ledger, twin: 
 def test_a_run_may_begin_end_and_be_erased_in_one_append(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, ahead: int
 ) -> None:
-    monkeypatch.setattr(unit, "_AHEAD", ahead)
+    monkeypatch.setattr(new_events, "_AHEAD", ahead)
     line, run, late = ledger.line(), new_id("RUN"), ledger.at(seconds=-1)
     start = fact("run.started", run, {"service_line_id": line, "input": CANARY}, time=late)
     closed = fact("service_line.closed", line)

@@ -11,11 +11,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.command import IdempotencyKey, OwnCommand, Receipt
+from ledger.application.command import OwnCommand
 from ledger.application.commands import Pause, Resume
 from ledger.application.housekeeper import Housekeeper
 from ledger.application.idempotency import KEPT_FOR
 from ledger.application.principal import Principal
+from ledger.application.request import IdempotencyKey, Receipt
 from ledger.application.unit import Unit
 from ledger.bootstrap.writing import writing
 from ledger.domain.errors import Invalid, LedgerError, Refused

@@ -10,8 +10,8 @@ import pytest
 from psycopg.rows import dict_row
 
 from ledger.application import facts
-from ledger.application.command import Receipt
 from ledger.application.report import command_of
+from ledger.application.request import Receipt
 from ledger.bootstrap.database import ConfigurationError, open_vault, prepare_database
 from ledger.bootstrap.writing import writing
 from ledger.settings import Settings

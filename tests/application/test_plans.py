@@ -6,8 +6,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.application.command import IdempotencyKey
 from ledger.application.commands import Pause
+from ledger.application.request import IdempotencyKey
 from tests.support.facts import fact
 from tests.support.ledger import REPORTER, Ledger
 

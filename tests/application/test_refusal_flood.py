@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from ledger.application.carry_out import TellOmitted
-from ledger.application.command import Command, IdempotencyKey, OwnCommand, Receipt
+from ledger.application.command import Command, OwnCommand
 from ledger.application.commands import Pause
 from ledger.application.housekeeper import Housekeeper
 from ledger.application.principal import HOUSEKEEPER, Principal
 from ledger.application.report import ReportFact
+from ledger.application.request import IdempotencyKey, Receipt
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.bootstrap.writing import writing

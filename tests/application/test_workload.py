@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from ledger.application import cache, facts, unit
+from ledger.application import cache, facts, new_events
 from ledger.application.commands import EraseRun, Pause, Resume
 from ledger.application.report import ReportFact
 from ledger.domain.values import format_instant
 from ledger.settings import Settings
 from tests.support.derive import World, derive
 from tests.support.facts import ORGANIZATION, activation, encode, fact
+from tests.support.folded import assert_folded
 from tests.support.ledger import REPORTER, Ledger, instant, working
 
 MODELS = ["agent_runtime", "timeboxed_outcome", "capacity", "observability"]
@@ -100,7 +101,7 @@ def test_tables_and_views_equal_the_log_told_anew(
         monkeypatch.setattr(cache, "_UNPACKED", remembered[0])
         monkeypatch.setattr(cache, "_PACKED", remembered[1])
     if ahead is not None:
-        monkeypatch.setattr(unit, "_AHEAD", ahead)
+        monkeypatch.setattr(new_events, "_AHEAD", ahead)
     chance = Chance(seed, own_ledger)
     outcomes: list[str] = []
     for _ in range(130):
@@ -125,6 +126,7 @@ def test_tables_and_views_equal_the_log_told_anew(
     twin.catch_up()
     world = derive(twin.events())
     assert_tables(twin, world)
+    assert_folded(twin.conninfo)
     assert_views(twin, world)
 
 

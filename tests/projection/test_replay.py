@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.command import Receipt
 from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import ReportFact
+from ledger.application.request import Receipt
 from ledger.demo import story
 from ledger.domain.recorded import Recorded
 from ledger.projection import folds

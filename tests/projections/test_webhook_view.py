@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ledger.application import webhooks
-from ledger.application.command import Command, Receipt
+from ledger.application.command import Command
 from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import ReportFact
+from ledger.application.request import Receipt
 from ledger.domain.endpoint import WebhookDeliveryFailed
 from projections.published import TYPES
 from tests.support.facts import activation, fact

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.application.command import Receipt
 from ledger.application.report import ReportFact
+from ledger.application.request import Receipt
 from ledger.application.sweeper import Sweeper
 from ledger.application.writer import Writer
 from ledger.postgres.pipeline import Pipeline

@@ -11,9 +11,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application import unit as unit_module
-from ledger.application.command import Command, Outcome, OwnCommand, Receipt
+from ledger.application import new_events
+from ledger.application.command import Command, OwnCommand
 from ledger.application.report import ReportFact
+from ledger.application.request import Outcome, Receipt
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.bootstrap.writing import create_writer
@@ -63,7 +64,7 @@ class Looks(OwnCommand):
         self.seen: list[tuple[int, str]] = []
 
     def decide(self, unit: Unit) -> Receipt:
-        run = unit.find(RUN)
+        run = unit.loader.find(RUN)
         assert isinstance(run, Run)
         self.seen.append((run.version, run.status))
         return Receipt(RUN, (), 0)
@@ -73,7 +74,7 @@ class Looks(OwnCommand):
 def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """After how many events what is recorded is written."""
     if request.param is not None:
-        monkeypatch.setattr(unit_module, "_AHEAD", request.param)
+        monkeypatch.setattr(new_events, "_AHEAD", request.param)
 
 
 @pytest.fixture

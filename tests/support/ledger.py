@@ -16,10 +16,11 @@ from psycopg.rows import dict_row
 
 from ledger.api.problems import status_of
 from ledger.application import facts
-from ledger.application.command import Command, Outcome, Receipt
+from ledger.application.command import Command
 from ledger.application.commands import EraseRun, Pause, Resume
 from ledger.application.principal import Principal
 from ledger.application.report import command_of
+from ledger.application.request import Outcome, Receipt
 from ledger.application.sweeper import Sweeper
 from ledger.bootstrap.views import create_projector
 from ledger.bootstrap.writing import create_writer

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ledger.application import webhooks
-from ledger.application.command import Command, Receipt
+from ledger.application.command import Command
 from ledger.application.principal import COMMAND_LINE
+from ledger.application.request import Receipt
 from ledger.application.writer import Writer
 from ledger.demo import ORGANIZATIONS, WORKSPACES
 from ledger.domain.endpoint import WebhookCreated, WebhookDeliveryFailed, WebhookUpdated

@@ -17,17 +17,18 @@ from typing import Any
 from psycopg.sql import SQL
 
 from ledger.application import facts
-from ledger.application.command import Command, Outcome, Receipt
+from ledger.application.command import Command
 from ledger.application.commands import GoIdle, Pause, Resume
 from ledger.application.facts import Fact
 from ledger.application.principal import Principal
 from ledger.application.report import ReportFact
+from ledger.application.request import Outcome, Receipt
 from ledger.application.writer import Writer
 from ledger.domain.errors import LedgerError
 from ledger.store.append import Append, State
-from ledger.store.decision_tables import DecisionTables, OpenRun
 from ledger.store.log import Log
 from ledger.store.recorder import LedgerRecorder
+from ledger.store.tables import OpenRunRow
 from ledger.store.vault import Vault
 from tests.support.facts import ORGANIZATION, activation, encode
 
@@ -55,20 +56,20 @@ class UnlockedRecorder(LedgerRecorder):
             yield append
 
 
-class ForgetfulDecisions(DecisionTables):
+class ForgetfulAppend(Append):
     """Knows of no open run when a line closes."""
 
-    def open_runs(self, line_id: str) -> dict[str, OpenRun]:
+    def open_runs(self, line_id: str) -> dict[str, OpenRunRow]:
         return {}
 
 
 class ForgetfulRecorder(LedgerRecorder):
-    """Gives appends whose decision tables forget the open runs."""
+    """Gives appends that forget the open runs."""
 
     @contextlib.contextmanager
     def append_transaction(self) -> Iterator[Append]:
         with super().append_transaction() as append:
-            append.decisions.__class__ = ForgetfulDecisions
+            append.__class__ = ForgetfulAppend
             yield append
 
 
@@ -77,8 +78,7 @@ class StaleAppend(Append):
 
     def read(self, known: Mapping[str, int], **more: Any) -> State:
         state = super().read(known, **more)
-        state.tails = [tail for tail in state.tails if known[tail[0]] == 0]
-        return state
+        return state._replace(tails=[tail for tail in state.tails if known[tail[0]] == 0])
 
 
 class StaleRecorder(LedgerRecorder):

@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 
-from ledger.application.command import Receipt
 from ledger.application.commands import CreateApiKey
 from ledger.application.principal import COMMAND_LINE
+from ledger.application.request import Receipt
 from ledger.application.tokens import create_token
 from ledger.bootstrap.api import create_api
 from ledger.bootstrap.loops import Loops

@@ -11,9 +11,9 @@ import psycopg
 from psycopg import Cursor
 from psycopg.rows import tuple_row
 
-from ledger.application.command import Receipt
 from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import ReportFact
+from ledger.application.request import Receipt
 from ledger.application.writer import Writer
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Recorded

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from standardwebhooks import Webhook
 
 from ledger.application import webhooks
-from ledger.application.command import Command, Receipt
+from ledger.application.command import Command
 from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import ReportFact
+from ledger.application.request import Receipt
 from ledger.application.writer import Writer
 from ledger.bootstrap.dispatching import Dispatching
 from ledger.bootstrap.writing import writing

@@ -12,6 +12,7 @@ import pytest
 
 from ledger.postgres.embedded import EmbeddedPostgres
 from scripts.bench.corpus_request import Answer, Request, digest_of
+from tests.support.folded import FOLDED, assert_folded
 from tests.support.rebuilding import verify_all
 from tests.support.restored import Written, answering
 from tests.support.sealing import checked
@@ -41,6 +42,10 @@ def test_every_event_decodes(restored: str) -> None:
     events = events_of(restored)
     assert len({event.body.TOPIC for event in events}) == TOPICS
     assert [event.position for event in events] == list(range(1, len(events) + 1))
+
+
+def test_its_decision_tables_hold_what_its_log_tells(restored: str) -> None:
+    assert assert_folded(restored) == {table.name for table in FOLDED}
 
 
 def test_its_seal_holds(restored: str, tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ from ledger.api.writing import (
     refused_command,
     turn_down,
 )
-from ledger.application.command import Receipt
 from ledger.application.commands import Pause, Resume
 from ledger.application.principal import Principal
+from ledger.application.request import Receipt
 from ledger.domain.errors import NotFound
 from ledger.domain.values import (
     CAUSES,

@@ -21,10 +21,11 @@ from ledger.api.replies import Reply
 from ledger.api.writing import records_refusals, submit
 from ledger.application import facts as parsing
 from ledger.application import json_gate
-from ledger.application.command import Command, Outcome, Receipt, TurnDown
+from ledger.application.command import Command, TurnDown
 from ledger.application.facts import MAX_BODY_BYTES, MAX_ITEMS, Fact, Rejected
 from ledger.application.principal import Principal
 from ledger.application.report import command_of
+from ledger.application.request import Outcome, Receipt
 from ledger.domain.errors import LedgerError, Refused, TooLarge
 
 router = APIRouter(prefix="/v1", tags=["facts"], route_class=LeanRoute)

@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from ledger.api.positions import ViewPositions
-from ledger.application.command import Command, Outcome
+from ledger.application.command import Command
+from ledger.application.request import Outcome
 from ledger.application.writer import Writer
 
 _Answered = tuple[asyncio.Future[list[Outcome]], list[Outcome]]

@@ -13,8 +13,8 @@ from ledger.api import webhook_models as models
 from ledger.api.reading import services_of
 from ledger.api.replies import answer
 from ledger.api.writing import Sent, execute, refused_command, turn_down
-from ledger.application.command import Receipt
 from ledger.application.principal import Principal
+from ledger.application.request import Receipt
 from ledger.application.webhooks import (
     OTHER_TENANT,
     CreateEndpoint,

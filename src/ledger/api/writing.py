@@ -17,16 +17,10 @@ from ledger.api.problems import BadRequest, Behind, UnsupportedMediaType
 from ledger.api.reading import Query, services_of
 from ledger.api.replies import Reply
 from ledger.application import json_gate
-from ledger.application.command import (
-    About,
-    Command,
-    IdempotencyKey,
-    Outcome,
-    Receipt,
-    TurnDown,
-)
+from ledger.application.command import Command, TurnDown
 from ledger.application.facts import pointers
 from ledger.application.principal import Principal
+from ledger.application.request import About, IdempotencyKey, Outcome, Receipt
 from ledger.domain.errors import Invalid, LedgerError, NotFound, Refused, Unavailable
 from ledger.domain.values import ENDPOINT_ID, LINE_ID, RUN_ID, format_instant
 from projections import reading

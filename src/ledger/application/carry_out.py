@@ -4,17 +4,17 @@ What is refused leaves one record for the audit log, in the transaction of its g
 about and the code, never what it said (contract 5). Nothing else changes.
 """
 
-from ledger.application.command import About, Command, Outcome, OwnCommand, Receipt
+from ledger.application.command import Command, OwnCommand
 from ledger.application.principal import HOUSEKEEPER, Principal
+from ledger.application.request import About, Outcome, Receipt
 from ledger.application.unit import Unit
 from ledger.domain.errors import IdempotencyKeyReused, NotFound, Refused
 from ledger.domain.refusals import PREFIX, Refusals, RefusalsOmitted, WriteRefused, stream_of
-from ledger.store.side_tables import Omitted
 
 
 def carry_out(command: Command, unit: Unit) -> Outcome:
     """The outcome of one command, recorded with all that it brings about."""
-    unit.begin()
+    unit.events.begin()
     key, kept = command.idempotency, True
     try:
         if key is not None:
@@ -51,7 +51,7 @@ def _record(command: Command, refusal: Refused, unit: Unit) -> bool:
         return True
     principal = command.principal
     stream = stream_of(principal.credential)
-    found = unit.find(stream)
+    found = unit.loader.find(stream)
     refusals = found if isinstance(found, Refusals) else Refusals(stream)
     if not refusals.has_room(unit.now):
         unit.omit(principal)
@@ -65,7 +65,7 @@ def _record(command: Command, refusal: Refused, unit: Unit) -> bool:
         source=about.source,
         fact_id=about.fact_id,
     )
-    recorded = unit.record(
+    recorded = unit.events.record(
         refusals,
         body,
         about.occurred_at or unit.now,
@@ -84,7 +84,7 @@ def _tenant(about: About, principal: Principal, unit: Unit) -> tuple[str | None,
     found under that workspace.
     """
     for stream in about.streams:
-        found = unit.find(stream)
+        found = unit.loader.find(stream)
         if found is not None and principal.sees(found.organization_id, found.workspace_id):
             return found.organization_id, found.workspace_id
     if about.tenant is not None and principal.sees(*about.tenant):
@@ -105,11 +105,11 @@ class TellOmitted(OwnCommand):
 
     def decide(self, unit: Unit) -> Receipt:
         """Raises NotFound where there are none, or another process was faster."""
-        found = unit.find(stream_of(self._credential))
-        omitted: Omitted | None = unit.append.aside.take_omitted(self._credential)
+        found = unit.loader.find(stream_of(self._credential))
+        omitted = unit.append.aside.take_omitted(self._credential)
         if not isinstance(found, Refusals) or omitted is None:
             raise NotFound("Nothing was omitted.")
-        body = RefusalsOmitted(count=omitted.number, since=omitted.since)
+        body = RefusalsOmitted(count=omitted.count, since=omitted.since)
         tenant = (omitted.organization_id, omitted.workspace_id, None)
-        recorded = unit.record(found, body, unit.now, self, tenant=tenant)
+        recorded = unit.events.record(found, body, unit.now, self, tenant=tenant)
         return Receipt(found.id.removeprefix(PREFIX), (recorded.event_id,), recorded.position)

@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import Iterable
 
-from ledger.application.command import About, IdempotencyKey, OwnCommand, Receipt
+from ledger.application.command import OwnCommand
 from ledger.application.principal import SWEEPER, Principal
+from ledger.application.request import About, IdempotencyKey, Receipt
 from ledger.application.unit import Unit
 from ledger.domain.api_key import ApiKey, ApiKeyCreated, Permission
 from ledger.domain.errors import Invalid, NotFound
@@ -46,10 +47,10 @@ class Pause(OwnCommand):
         """Raises NotFound, Invalid or InvalidState."""
         execution = self._line(unit)
         body = execution.pause("operator", self.reason)
-        return receipt(unit.record(execution, body, unit.now, self))
+        return receipt(unit.events.record(execution, body, unit.now, self))
 
     def _line(self, unit: Unit) -> Execution:
-        execution = unit.execution(self.line_id, self.principal)
+        execution = unit.loader.execution(self.line_id, self.principal)
         if self.fault is not None:
             raise self.fault
         return execution
@@ -64,7 +65,7 @@ class Resume(Pause):
         """Raises NotFound, Invalid or InvalidState."""
         execution = self._line(unit)
         body = execution.resume("operator", self.reason)
-        return receipt(unit.record(execution, body, unit.now, self))
+        return receipt(unit.events.record(execution, body, unit.now, self))
 
 
 class EraseRun(OwnCommand):
@@ -99,16 +100,16 @@ class EraseRun(OwnCommand):
 
     def decide(self, unit: Unit) -> Receipt:
         """Recorded once. Raises NotFound, Invalid or InvalidState."""
-        run = unit.run(self.run_id, self.principal)
+        run = unit.loader.run(self.run_id, self.principal)
         if self.fault is not None:
             raise self.fault
         body = run.erase(self.reason)
         if body is None:
             return Receipt(run.id, (), 0, duplicate=True)
-        recorded = unit.record(run, body, unit.now, self)
+        recorded = unit.events.record(run, body, unit.now, self)
         # Out of this process's memory at once. (The decision tables take it out of the database,
         # and tell the others.)
-        unit.run_key(run)
+        unit.loader.run_key(run)
         return receipt(recorded)
 
 
@@ -125,10 +126,10 @@ class GoIdle(OwnCommand):
 
     def decide(self, unit: Unit) -> Receipt:
         """Recorded once: a line that is idle, held, closed or busy is left as it is."""
-        execution = unit.find(self.line_id)
+        execution = unit.loader.find(self.line_id)
         if not isinstance(execution, Execution):
             raise NotFound("No such service line.")
-        activity = unit.activity(self.line_id)
+        activity = unit.loader.activity(self.line_id)
         idle = execution.go_idle(
             activity.last_activity_at,
             activity.open_runs,
@@ -138,7 +139,7 @@ class GoIdle(OwnCommand):
         if idle is None:
             return Receipt(self.line_id, (), 0, duplicate=True)
         body, at = idle
-        return receipt(unit.record(execution, body, at, self))
+        return receipt(unit.events.record(execution, body, at, self))
 
 
 class CreateApiKey(OwnCommand):
@@ -164,7 +165,7 @@ class CreateApiKey(OwnCommand):
         """Always recorded."""
         body = ApiKeyCreated(name=self._name, secret_hash=self._hash, permissions=self._permissions)
         key = ApiKey(unit.issue("KEY"))
-        return receipt(unit.record(key, body, unit.now, self, tenant=self._tenant))
+        return receipt(unit.events.record(key, body, unit.now, self, tenant=self._tenant))
 
 
 class RevokeApiKey(OwnCommand):
@@ -186,10 +187,10 @@ class RevokeApiKey(OwnCommand):
 
     def decide(self, unit: Unit) -> Receipt:
         """Raises NotFound or InvalidState."""
-        key = unit.find(self._key_id)
+        key = unit.loader.find(self._key_id)
         if not isinstance(key, ApiKey):
             raise NotFound("No such key.")
-        return receipt(unit.record(key, key.revoke(), unit.now, self))
+        return receipt(unit.events.record(key, key.revoke(), unit.now, self))
 
 
 def hash_token(token: str) -> bytes:

@@ -15,13 +15,13 @@ import msgspec
 from pydantic import ValidationError
 
 from ledger.application import json_gate
-from ledger.application.command import About
 from ledger.application.fact_types import (
     ALIASES,
     FACT_TYPES,
     FactData,
     FactType,
 )
+from ledger.application.request import About
 from ledger.domain.errors import Invalid, LedgerError, Refused, TooLarge
 from ledger.domain.recorded import Actor
 from ledger.domain.refusals import UNKNOWN

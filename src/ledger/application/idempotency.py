@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from ledger.application.command import IdempotencyKey, Outcome, Receipt
+from ledger.application.request import IdempotencyKey, Outcome, Receipt
 from ledger.domain import errors
 from ledger.domain.errors import Invalid, Refused
-from ledger.store.side_tables import KeyColumns, OutcomeRow, SideTables
+from ledger.store.side_tables import KeyColumns, SideTables
+from ledger.store.tables import OutcomeRow
 from ledger.store.vault import Vault
 
 KEPT_FOR = timedelta(hours=24)
@@ -52,7 +53,7 @@ class Outcomes:
 
     def load(self, keys: Iterable[IdempotencyKey]) -> None:
         """Read what is kept under these keys, for a whole group at once."""
-        wanted = [columns for key in keys if (columns := _columns(key)) not in self._rows]
+        wanted = {columns for key in keys if (columns := _columns(key)) not in self._rows}
         if wanted:
             self._rows |= {row[:3]: row for row in self._tables.outcomes(wanted)}
 
@@ -81,7 +82,7 @@ class Outcomes:
     def write(self) -> None:
         """Write the new ones."""
         if self._new:
-            self._tables.keep(self._new.values())
+            self._tables.keep([*self._new.values()])
 
 
 def _columns(key: IdempotencyKey) -> KeyColumns:

@@ -7,16 +7,18 @@ the present state (409). Only then does the handler of its type record events.
 """
 
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 
 from ledger.application import fact_types as types
 from ledger.application import json_gate, report_runs
-from ledger.application.command import About, Command, Receipt, TenantOf, TurnDown
+from ledger.application.command import Command, TurnDown
 from ledger.application.facts import Fact, Rejected
 from ledger.application.principal import Principal
+from ledger.application.recording import Recording
+from ledger.application.request import About, Receipt, TenantOf
 from ledger.application.unit import Unit
 from ledger.domain import execution_events as events
 from ledger.domain.errors import (
@@ -28,10 +30,9 @@ from ledger.domain.errors import (
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Resource
 from ledger.domain.health import Signal
-from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.run import Run
 from ledger.domain.values import Origin
-from ledger.store.append import FactRow
+from ledger.store.tables import FactRow
 from ledger.store.vault import content_digest
 
 MAX_AHEAD = timedelta(minutes=5)
@@ -50,7 +51,7 @@ def command_of(
 class ReportFact:
     """The command: one fact, as one credential reports it."""
 
-    __slots__ = ("actor", "fact", "principal", "request_id")
+    __slots__ = ("fact", "principal", "request_id")
 
     idempotency = None
     """Facts have an identity of their own."""
@@ -59,7 +60,6 @@ class ReportFact:
         self.fact = fact
         self.principal = principal
         self.request_id = request_id
-        self.actor: Actor = fact.actor or principal.actor
 
     def streams(self) -> Iterable[str]:
         """Its subject, and the line or record that its data names."""
@@ -81,10 +81,10 @@ class ReportFact:
     def decide(self, unit: Unit) -> Receipt:
         """Judge and record. Raises Refused."""
         fact = self.fact
-        unit.load(fact.streams)
+        unit.loader.load(fact.streams)
         # An unknown subject of an administrator's fact has no tenant; it is not found below.
-        identity = self.identity(unit.tenant_of) or ("", fact.source, fact.id)
-        earlier = unit.fact(identity)
+        identity = self.identity(unit.loader.tenant_of) or ("", fact.source, fact.id)
+        earlier = unit.loader.fact(identity)
         if earlier is not None and self._same_content(earlier, unit) and self._sees(earlier, unit):
             event_ids = tuple(earlier.event_ids.split())
             return Receipt(earlier.subject, event_ids, earlier.position, duplicate=True)
@@ -110,14 +110,14 @@ class ReportFact:
 
     def _sees(self, earlier: FactRow, unit: Unit) -> bool:
         """Whether the credential may know of the first outcome (it may be narrowed since)."""
-        about = unit.find(earlier.subject)
+        about = unit.loader.find(earlier.subject)
         return about is not None and self.principal.sees(about.organization_id, about.workspace_id)
 
     def _same_content(self, earlier: FactRow, unit: Unit) -> bool:
         if earlier.run_id is None:
             return earlier.digest == content_digest(self.fact.content)
-        run = unit.find(earlier.run_id)
-        key = unit.run_key(run) if isinstance(run, Run) else None
+        run = unit.loader.find(earlier.run_id)
+        key = unit.loader.run_key(run) if isinstance(run, Run) else None
         # Erased: nobody can compare any more, and the fact was recorded.
         return key is None or earlier.digest == key.digest(self.fact.content)
 
@@ -136,19 +136,18 @@ class ReportFact:
         """The aggregate it is about; None where it begins one. Raises NotFound."""
         fact, principal = self.fact, self.principal
         if fact.type == "service_line.activated":
-            known = unit.find(fact.subject or "")
-            execution = unit.execution(known.id, principal) if known is not None else None
+            known = unit.loader.find(fact.subject or "")
+            execution = unit.loader.execution(known.id, principal) if known is not None else None
             report_runs.require_not_anothers(fact.named_record, principal, unit)
             return execution
         if fact.kind.subject == "line":
-            return unit.execution(fact.subject or "", principal)
+            return unit.loader.execution(fact.subject or "", principal)
         return report_runs.subject(fact, principal, unit)
 
     def _record(
         self, unit: Unit, subject: Execution | Run | None, identity: tuple[str, str, str]
     ) -> Receipt:
-        at = self.fact.time or unit.now
-        recording = Recording(self, unit, identity, at)
+        recording = Recording(self.fact, self, unit, identity)
         data: Any = self.fact.data
         if self.fact.kind.subject == "run":
             report_runs.HANDLERS[self.fact.type](recording, subject, data)
@@ -157,80 +156,15 @@ class ReportFact:
         return recording.receipt()
 
 
-class Recording:
-    """What the handlers record for one fact: its own event and those that it causes."""
-
-    def __init__(
-        self, command: ReportFact, unit: Unit, identity: tuple[str, str, str], at: datetime
-    ) -> None:
-        self.command = command
-        self.unit = unit
-        self.at = at
-        self._identity = identity
-        self._own: Recorded | None = None
-        self._caused: list[str] = []
-
-    def own(
-        self,
-        aggregate: Execution | Run,
-        body: Event,
-        *,
-        run_id: str | None = None,
-        digest: bytes | None = None,
-        tenant: tuple[str | None, str | None, str | None] | None = None,
-    ) -> None:
-        """Record the fact's own event. Facts about runs bring a digest of their own."""
-        _, source, fact_id = self._identity
-        digest = digest or content_digest(self.command.fact.content)
-        self._own = self.unit.record(
-            aggregate,
-            body,
-            self.at,
-            self.command,
-            actor=self.command.actor,
-            fact=FactIdentity(source, fact_id, digest),
-            tenant=tenant,
-        )
-        self._digest, self._run_id = digest, run_id
-
-    def wake(self, execution: Execution, opens_run: bool) -> None:
-        """Record that the activity woke the line, just before the activity's own event."""
-        threshold = self.unit.idle_after(execution.execution_model)
-        woken = execution.wake(self.at, opens_run, self.unit.now, threshold)
-        if woken is not None:
-            cause = self.unit.event_id(self.unit.next_position + 1)
-            recorded = self.unit.record(
-                execution, woken, self.at, self.command, actor=self.command.actor, caused_by=cause
-            )
-            self._caused.append(recorded.event_id)
-
-    def receipt(self) -> Receipt:
-        """The fact's outcome, remembered for when it is sent again."""
-        own = self._own
-        if own is None:
-            raise AssertionError("a handler recorded no event")
-        event_ids = (own.event_id, *self._caused)
-        row = FactRow(
-            *self._identity,
-            self._digest,
-            self._run_id,
-            own.originator_id,
-            " ".join(event_ids),
-            own.position,
-        )
-        self.unit.remember(row)
-        return Receipt(own.originator_id, event_ids, own.position)
-
-
 def _activated(
     recording: Recording, known: Execution | None, data: types.ServiceLineActivated
 ) -> None:
-    unit, fact = recording.unit, recording.command.fact
+    unit, fact = recording.unit, recording.fact
     if known is not None:
         raise InvalidState("The service line is already known.")
     origin: Origin = "issued" if data.execution_id is None else "supplied"
     if data.execution_id is not None:
-        report_runs.require_free(data.execution_id, recording.command.principal, unit)
+        report_runs.require_free(data.execution_id, recording.principal, unit)
     body = events.Activated(
         execution_id=data.execution_id or unit.issue("RUN"),
         execution_id_origin=origin,
@@ -263,7 +197,7 @@ def _resumed(recording: Recording, execution: Execution, data: types.Reasoned) -
 
 def _closed(recording: Recording, execution: Execution, data: types.Reasoned) -> None:
     body = execution.close(data.reason)
-    report_runs.cancel_open_runs(recording, execution)
+    recording.cancel_open_runs(execution)
     recording.own(execution, body)
 
 
@@ -276,8 +210,8 @@ def _checked_in(recording: Recording, execution: Execution, data: types.CheckedI
 
 def _voided(recording: Recording, execution: Execution, data: types.CheckInVoided) -> None:
     execution.require_open_at(recording.at)
-    source = recording.command.fact.source
-    check_in = recording.unit.decisions.check_in(execution.id, source, data.fact_id)
+    source = recording.fact.source
+    check_in = recording.unit.append.check_in(execution.id, source, data.fact_id)
     if check_in is None or check_in.voided:
         raise InvalidState("No check-in with this id counts on the line.")
     body = events.CheckInVoided(

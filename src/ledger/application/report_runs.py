@@ -4,28 +4,23 @@ A run starts only on a line that accepts it, and a closed line has no open run. 
 streams; they hold because line and run are decided together under the append lock.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from ledger.application import fact_types as types
 from ledger.application.facts import Fact
 from ledger.application.principal import Principal
+from ledger.application.recording import Recording
 from ledger.application.unit import Unit
 from ledger.domain.errors import Invalid, InvalidState, NotFound
 from ledger.domain.execution import Execution
-from ledger.domain.recorded import Recorded
 from ledger.domain.run import Run, RunRequested, RunStarted, Trigger
 from ledger.domain.values import MAX_OPEN_RUNS, Origin
 from ledger.store.snapshots import Aggregate
 from ledger.store.vault import RunKey
-
-if TYPE_CHECKING:
-    from ledger.application.report import Recording
 
 _encode = msgspec.json.Encoder().encode
 
@@ -37,9 +32,9 @@ def subject(fact: Fact, principal: Principal, unit: Unit) -> Run | None:
     from the data is a fault of the data, not an unknown run.
     """
     begins = fact.type in ("run.requested", "run.started")
-    known = unit.find(fact.subject) if fact.subject is not None else None
+    known = unit.loader.find(fact.subject) if fact.subject is not None else None
     if known is not None:
-        run = unit.run(known.id, principal)
+        run = unit.loader.run(known.id, principal)
     elif begins:
         run = None
         require_not_anothers(fact.subject, principal, unit)
@@ -54,7 +49,7 @@ def _require_line(fact: Fact, run: Run | None, principal: Principal, unit: Unit)
     """Refuse (404, 422) a request or start without a line that can have runs."""
     line_id = fact.named_line or (run.service_line_id if run is not None else None)
     if line_id is not None:
-        execution = unit.execution(line_id, principal)
+        execution = unit.loader.execution(line_id, principal)
         if fact.fault is None:
             execution.require_runs()
     elif fact.fault is None:
@@ -78,67 +73,35 @@ def _bearer(run_id: str, principal: Principal, unit: Unit) -> Aggregate | None:
 
     What the credential does not see is as unknown as its line: "taken" would tell of it.
     """
-    found = unit.find(run_id)
-    line_id = unit.decisions.line_of_record(run_id)
-    if found is None and line_id is not None:
-        found = unit.find(line_id)
+    found = unit.loader.find(run_id)
+    record = unit.append.decisions.records.get(run_id)
+    if found is None and record is not None:
+        found = unit.loader.find(record.line_id)
     if found is not None and not principal.sees(found.organization_id, found.workspace_id):
         raise NotFound("No such run.")
     return found
 
 
-def cancel_open_runs(recording: Recording, execution: Execution) -> None:
-    """Cancel every open run of a line that is about to close.
-
-    The cancellations come before the closing in the log, so that at no position does a closed
-    line have an open run. Versions come from the decision table: no run is loaded for this.
-    """
-    unit, command = recording.unit, recording.command
-    open_runs = unit.decisions.open_runs(execution.id)
-    closed_at = max(recording.at, execution.changed_at or recording.at)
-    closing = unit.event_id(unit.next_position + len(open_runs))
-    for run_id, row in open_runs.items():
-        run = Run(run_id, version=row.version, started_at=row.started_at)
-        recorded = Recorded(
-            originator_id=run_id,
-            originator_version=row.version + 1,
-            position=unit.next_position,
-            occurred_at=closed_at,
-            recorded_at=unit.next_recorded_at(),
-            actor=command.actor,
-            reported_by=command.principal.id,
-            organization_id=execution.organization_id,
-            workspace_id=execution.workspace_id,
-            service_line_id=execution.id,
-            fact=None,
-            request_id=command.request_id,
-            causation_id=closing,
-            nonce=os.urandom(16),
-            body=run.cancel(closed_at, None, by_closing=True),
-        )
-        unit.record_unloaded(recorded)
-
-
 def _requested(recording: Recording, run: Run | None, data: types.RunRequested) -> None:
-    execution = recording.unit.execution(data.service_line_id, recording.command.principal)
+    execution = recording.unit.loader.execution(data.service_line_id, recording.principal)
     _require_opening(recording, run, execution)
     _begin(recording, execution, RunRequested, data)
 
 
 def _started(recording: Recording, run: Run | None, data: types.RunStarted) -> None:
-    unit, principal = recording.unit, recording.command.principal
+    unit, principal = recording.unit, recording.principal
     if run is None:
-        execution = unit.execution(data.service_line_id or "", principal)
+        execution = unit.loader.execution(data.service_line_id or "", principal)
         _require_opening(recording, run, execution)
         execution.require_startable(recording.at)
         _begin(recording, execution, RunStarted, data)
         return
     if data.service_line_id not in (None, run.service_line_id):
         raise InvalidState("The run was requested on another line.")
-    execution = unit.execution(run.service_line_id, principal)
+    execution = unit.loader.execution(run.service_line_id, principal)
     body = run.start(_trigger(data.triggered_by), None)
     execution.require_startable(recording.at)
-    key = unit.run_key(run)
+    key = unit.loader.run_key(run)
     sealed = _seal(key, "input", run.version + 1, data.input)
     _own(recording, run, msgspec.structs.replace(body, input=sealed), key)
 
@@ -148,10 +111,10 @@ def _require_opening(recording: Recording, run: Run | None, execution: Execution
     if run is not None:
         raise InvalidState("The run is already known.")
     execution.require_open()
-    subject_id = recording.command.fact.subject
+    subject_id = recording.fact.subject
     if subject_id is not None:
-        require_free(subject_id, recording.command.principal, recording.unit)
-    if recording.unit.activity(execution.id).open_runs >= MAX_OPEN_RUNS:
+        require_free(subject_id, recording.principal, recording.unit)
+    if recording.unit.loader.activity(execution.id).open_runs >= MAX_OPEN_RUNS:
         raise InvalidState(f"The line has {MAX_OPEN_RUNS:,} open runs, the most there may be.")
 
 
@@ -162,10 +125,10 @@ def _begin(
     data: types.RunRequested | types.RunStarted,
 ) -> None:
     """Record the first event of a run."""
-    unit, supplied = recording.unit, recording.command.fact.subject
+    unit, supplied = recording.unit, recording.fact.subject
     origin: Origin = "issued" if supplied is None else "supplied"
     run_id = supplied or unit.issue("RUN")
-    key = unit.create_run_key(execution.organization_id, run_id)
+    key = unit.events.create_run_key(execution.organization_id, run_id)
     recording.wake(execution, opens_run=True)
     event = body(
         run_id_origin=origin,
@@ -178,7 +141,7 @@ def _begin(
 
 def _completed(recording: Recording, run: Run, data: types.RunCompleted) -> None:
     run.complete(recording.at, None, None, None)
-    key = recording.unit.run_key(run)
+    key = recording.unit.loader.run_key(run)
     output = _seal(key, "output", run.version + 1, data.output)
     body = run.complete(recording.at, output, data.tokens_used, data.duration_ms)
     _own(recording, run, body, key)
@@ -186,7 +149,7 @@ def _completed(recording: Recording, run: Run, data: types.RunCompleted) -> None
 
 def _failed(recording: Recording, run: Run, data: types.RunFailed) -> None:
     run.fail(recording.at, None, None, None, None)
-    key = recording.unit.run_key(run)
+    key = recording.unit.loader.run_key(run)
     version = run.version + 1
     error = _seal(key, "error", version, data.error and data.error.model_dump())
     output = _seal(key, "output", version, data.output)
@@ -196,7 +159,7 @@ def _failed(recording: Recording, run: Run, data: types.RunFailed) -> None:
 
 def _cancelled(recording: Recording, run: Run, data: types.Reasoned) -> None:
     body = run.cancel(recording.at, data.reason)
-    _own(recording, run, body, recording.unit.run_key(run))
+    _own(recording, run, body, recording.unit.loader.run_key(run))
 
 
 def _own(
@@ -207,7 +170,7 @@ def _own(
     tenant: tuple[str | None, str | None, str | None] | None = None,
 ) -> None:
     """Record a run's own event; its digest is keyed, so that nothing guessable stays behind."""
-    content = recording.command.fact.content
+    content = recording.fact.content
     # Without its key an erased run's late ending keeps no trace of the content at all.
     digest = key.digest(content) if key is not None else os.urandom(32)
     recording.own(run, body, run_id=run.id, digest=digest, tenant=tenant)

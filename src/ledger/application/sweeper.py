@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.application.command import Receipt
 from ledger.application.commands import GoIdle
 from ledger.application.periodic import Periodic
+from ledger.application.request import Receipt
 from ledger.application.writer import Writer
 from ledger.postgres import locks
 from projections import reading

@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
-from ledger.application.command import About, IdempotencyKey, OwnCommand, Receipt, TenantOf
+from ledger.application.command import OwnCommand
 from ledger.application.commands import receipt
 from ledger.application.principal import DISPATCHER, Principal
+from ledger.application.request import About, IdempotencyKey, Receipt, TenantOf
 from ledger.application.unit import Unit
 from ledger.domain.endpoint import (
     MAX_ENDPOINTS,
@@ -25,7 +26,7 @@ from ledger.domain.endpoint import (
 )
 from ledger.domain.errors import Forbidden, Invalid, InvalidState
 from ledger.domain.recorded import Event, Recorded
-from ledger.store.append import FactRow
+from ledger.store.tables import FactRow
 from ledger.store.vault import Vault
 from projections.webhook import shown
 
@@ -93,7 +94,7 @@ class CreateEndpoint(OwnCommand):
             raise self._fault
         if organization_id is None:
             raise Invalid.at("/organization_id", "is required")
-        if unit.decisions.endpoints(organization_id) >= MAX_ENDPOINTS:
+        if unit.append.endpoints(organization_id) >= MAX_ENDPOINTS:
             most = f"The organization has {MAX_ENDPOINTS} endpoints, the most there may be."
             raise InvalidState(most)
         endpoint = Endpoint(unit.issue("WHK"))
@@ -103,7 +104,7 @@ class CreateEndpoint(OwnCommand):
             **{k: v for k, v in given.items() if v is not msgspec.UNSET}, secret=sealed
         )
         tenant = (organization_id, workspace_id, None)
-        recorded = unit.record(endpoint, body, unit.now, self, tenant=tenant)
+        recorded = unit.events.record(endpoint, body, unit.now, self, tenant=tenant)
         return receipt(recorded, _answer(endpoint, self._secret))
 
 
@@ -137,10 +138,10 @@ class _EndpointCommand(OwnCommand):
 
     def decide(self, unit: Unit) -> Receipt:
         """Raises NotFound, Invalid or InvalidState."""
-        endpoint = unit.endpoint(self.endpoint_id, self.principal)
+        endpoint = unit.loader.endpoint(self.endpoint_id, self.principal)
         if self._fault is not None:
             raise self._fault
-        recorded = unit.record(endpoint, self._event(endpoint, unit), unit.now, self)
+        recorded = unit.events.record(endpoint, self._event(endpoint, unit), unit.now, self)
         return receipt(recorded, self._shown(endpoint))
 
     def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
@@ -251,13 +252,15 @@ class GiveUpDelivery(_EndpointCommand):
 
     def decide(self, unit: Unit) -> Receipt:
         """Raises NotFound where the endpoint is gone."""
-        endpoint = unit.endpoint(self.endpoint_id, self.principal)
+        endpoint = unit.loader.endpoint(self.endpoint_id, self.principal)
         identity = (endpoint.organization_id or "", "", self._name)
-        earlier = unit.fact(identity)
+        earlier = unit.loader.fact(identity)
         if earlier is not None:
             return Receipt(endpoint.id, (earlier.event_ids,), earlier.position, duplicate=True)
-        recorded = unit.record(endpoint, self._body, unit.now, self, caused_by=self._event_id)
-        unit.remember(_row(identity, recorded))
+        recorded = unit.events.record(
+            endpoint, self._body, unit.now, self, caused_by=self._event_id
+        )
+        unit.events.remember(_row(identity, recorded))
         return receipt(recorded)
 
 

@@ -24,7 +24,8 @@ from eventsourcing.persistence import InterfaceError, OperationalError, Persiste
 
 from ledger.application.cache import Cache
 from ledger.application.carry_out import carry_out
-from ledger.application.command import Command, Outcome
+from ledger.application.command import Command
+from ledger.application.request import Outcome
 from ledger.application.unit import Unit
 from ledger.domain.errors import NotCarriedOut, Unavailable
 from ledger.store.log import Log
@@ -257,7 +258,7 @@ class Writer:
                 unit = Unit(
                     append, self._log, self._cache, self._vault, self._clock, self._idle_after
                 )
-                touched = unit.touched
+                touched = unit.events.touched
                 unit.prepare(commands)
                 outcomes += [carry_out(command, unit) for command in commands]
                 unit.write()

@@ -20,7 +20,8 @@ from typing import Any
 import psycopg
 import uvloop
 
-from ledger.application.command import Command, Outcome, Receipt
+from ledger.application.command import Command
+from ledger.application.request import Outcome, Receipt
 from ledger.application.webhooks import DisableEndpoint, GiveUpDelivery
 from ledger.domain.endpoint import DisabledReason
 from ledger.domain.errors import Unavailable

@@ -1,11 +1,11 @@
 """Decision tables: what rules that span streams need to know, folded from the same events.
 
 Rows are read under the append lock, changed in memory by each event that is about to be written,
-and stored by the statement that writes the events. The fold (``note``) is the only place that
-says what an event does to them, so they can be derived from the log at any time.
+and stored beside the events. The fold (``note``) is the only place that says what an event does to
+them, so those that are ``AS_FOLDED`` can be derived from the log at any time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,165 +15,82 @@ from ledger.domain.event_table import Note
 from ledger.domain.events import EVENT_TABLE
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import sort_key
-from ledger.postgres.pipeline import Transaction
-
-# The open runs of one line, for its closing.
-_OPEN_RUNS = """
-SELECT run_id, version, started_at FROM ledger.open_run WHERE line_id = %s ORDER BY run_id
-"""
-
-# One check-in, for its void.
-_CHECK_IN = """
-SELECT hours, at, resource_id, voided FROM ledger.check_in
-WHERE line_id = %s AND source = %s AND fact_id = %s
-"""
-
-# The last id issued for a prefix in a year.
-_COUNTER = "SELECT last FROM ledger.id_counter WHERE prefix = %s AND year = %s"
-
-# How many endpoints an organization has.
-_ENDPOINTS = "SELECT count(*) FROM ledger.endpoint WHERE organization_id = %s"
-
-# What few appends change, a statement each.
-_VOID = """
-UPDATE ledger.check_in SET voided = true WHERE line_id = %s AND source = %s AND fact_id = %s
-"""
-_MOVE_COUNTER = """
-INSERT INTO ledger.id_counter (prefix, year, last) VALUES (%s, %s, %s)
-ON CONFLICT (prefix, year) DO UPDATE SET last = excluded.last
-"""
-_KEY_CREATED = "INSERT INTO ledger.api_key VALUES (%s, %s, %s, %s, %s, %s, %s)"
-_KEY_REVOKED = "UPDATE ledger.api_key SET revoked_at = %s WHERE key_id = %s"
-# The end of a run's key; whoever has it in memory is told when that is committed.
-_DESTROY_RUN_KEY = """
-WITH destroyed AS (
-    UPDATE ledger.run_key SET wrapped = NULL, destroyed_at = %s WHERE run_id = %s RETURNING run_id
+from ledger.postgres.table import Table
+from ledger.store.tables import (
+    API_KEY,
+    CHECK_IN,
+    ENDPOINT,
+    EXECUTION_RECORD,
+    ID_COUNTER,
+    LINE_ACTIVITY,
+    OPEN_RUN,
+    ApiKeyRow,
+    CheckInRow,
+    EndpointRow,
+    ExecutionRecordRow,
+    IdCounterRow,
+    LineActivityRow,
+    OpenRunRow,
 )
-SELECT pg_notify('ledger_erased', run_id || ' erased') FROM destroyed
-"""
-_ENDPOINT_CREATED = "INSERT INTO ledger.endpoint (organization_id, endpoint_id) VALUES (%s, %s)"
-_ENDPOINT_DELETED = "DELETE FROM ledger.endpoint WHERE organization_id = %s AND endpoint_id = %s"
 
-
-class LineActivity:
-    """The idle decision's view of one line."""
-
-    __slots__ = ("last_activity_at", "open_runs")
-
-    def __init__(self, last_activity_at: datetime, open_runs: int) -> None:
-        self.last_activity_at = last_activity_at
-        self.open_runs = open_runs
-
-
-class OpenRun:
-    """A pending or running run: its stream's version, and when it started."""
-
-    __slots__ = ("line_id", "started_at", "version")
-
-    def __init__(self, line_id: str, version: int, started_at: datetime | None) -> None:
-        self.line_id = line_id
-        self.version = version
-        self.started_at = started_at
-
-
-class CheckIn:
-    """What a void must know of the check-in it voids."""
-
-    __slots__ = ("at", "hours", "resource_id", "voided")
-
-    def __init__(
-        self, hours: float | None, at: datetime, resource_id: str | None, voided: bool
-    ) -> None:
-        self.hours = hours
-        self.at = at
-        self.resource_id = resource_id
-        self.voided = voided
+CheckInKey = tuple[str, str, str]
+"""(line, source, fact id)"""
 
 
 class DecisionTables:
-    """The rows one append has read, and the changes it will write."""
+    """The rows that an append has read, and the changes that its events make.
 
-    def __init__(self, transaction: Transaction) -> None:
-        self._transaction = transaction
-        self.activity: dict[str, LineActivity] = {}
+    A fold of the whole log, which reads nothing, changes every row there is.
+    """
+
+    def __init__(self) -> None:
+        self.activity: dict[str, LineActivityRow] = {}
         self.touched: set[str] = set()
         """Lines whose activity row changed."""
-        self.opened: dict[str, OpenRun] = {}
+        self.opened: dict[str, OpenRunRow] = {}
         self.ended: dict[str, str] = {}
-        """Run id → line id of open runs that ended and are stored."""
-        self.check_ins: dict[tuple[str, str, str], CheckIn] = {}
-        self.voided: set[tuple[str, str, str]] = set()
-        self.new_check_ins: set[tuple[str, str, str]] = set()
-        self.execution_records: dict[str, str] = {}
-        """Execution id → line id, of those among the loaded ids and this group's own."""
-        self.new_records: dict[str, tuple[str, str]] = {}
+        """Run id → line id of open runs that ended and may be stored."""
+        self.check_ins: dict[CheckInKey, CheckInRow] = {}
+        self.new_check_ins: set[CheckInKey] = set()
+        self.voided: set[CheckInKey] = set()
+        """Stored check-ins that were voided."""
+        self.records: dict[str, ExecutionRecordRow] = {}
+        """Execution records by id: of the ids that were looked up, and this append's own."""
+        self.new_records: set[str] = set()
         self.counters: dict[tuple[str, int], int] = {}
         self.moved_counters: set[tuple[str, int]] = set()
-        self.new_keys: list[Recorded] = []
-        self.revoked_keys: list[Recorded] = []
-        self.moved_endpoints: list[Recorded] = []
-        """Set up or removed by this group."""
-        self.erased: list[Recorded] = []
+        self.new_keys: dict[str, ApiKeyRow] = {}
+        self.revoked_keys: dict[str, datetime] = {}
+        """Stored keys that were revoked."""
+        self.new_endpoints: dict[str, EndpointRow] = {}
+        self.deleted_endpoints: dict[str, EndpointRow] = {}
+        """Stored endpoints that were deleted."""
+        self.erased: dict[str, datetime] = {}
 
-    # Reading, under the lock.
+    def changed(self) -> Mapping[Table, Sequence[Sequence[Any]]]:
+        """The rows to be written; some tables have none."""
+        return {
+            LINE_ACTIVITY: [self.activity[line] for line in sorted(self.touched)],
+            OPEN_RUN: [*self.opened.values()],
+            CHECK_IN: [self.check_ins[key] for key in self.new_check_ins],
+            EXECUTION_RECORD: [self.records[record] for record in self.new_records],
+            ID_COUNTER: [IdCounterRow(*key, self.counters[key]) for key in self.moved_counters],
+            API_KEY: [*self.new_keys.values()],
+            ENDPOINT: [*self.new_endpoints.values()],
+        }
 
-    def open_runs(self, line_id: str) -> dict[str, OpenRun]:
-        """The line's open runs by id: the stored ones and this group's own changes."""
-        found = self._transaction.execute(_OPEN_RUNS, (line_id,))
-        stored = {row[0]: OpenRun(line_id, row[1], row[2]) for row in found.fetchall()}
-        runs = {k: v for k, v in stored.items() if k not in self.ended}
+    def open_runs(self, line_id: str, stored: Iterable[OpenRunRow]) -> dict[str, OpenRunRow]:
+        """The line's open runs by id: the stored ones with this append's own changes."""
+        runs = {row.run_id: row for row in stored if row.run_id not in self.ended}
         return runs | {k: v for k, v in self.opened.items() if v.line_id == line_id}
 
-    def check_in(self, line_id: str, source: str, fact_id: str) -> CheckIn | None:
-        """One check-in of the line, or None."""
-        key = (line_id, source, fact_id)
-        if key not in self.check_ins:
-            row = self._transaction.execute(_CHECK_IN, key).fetchone()
-            if row is None:
-                return None
-            self.check_ins[key] = CheckIn(*row)
-        return self.check_ins[key]
-
-    def line_of_record(self, run_id: str) -> str | None:
-        """The line whose execution record has this id, or None."""
-        return self.execution_records.get(run_id)
-
-    def counter(self, prefix: str, year: int) -> int:
-        """The last number issued for a prefix in a year of recording."""
-        key = (prefix, year)
-        if key not in self.counters:
-            row = self._transaction.execute(_COUNTER, key).fetchone()
-            self.counters[key] = row[0] if row else 0
-        return self.counters[key]
-
-    def endpoints(self, organization_id: str) -> int:
-        """How many webhook endpoints the organization has, this group's own changes included."""
-        row = self._transaction.execute(_ENDPOINTS, (organization_id,)).fetchone()
-        moved = [e.body for e in self.moved_endpoints if e.organization_id == organization_id]
-        return (row[0] if row else 0) + sum(1 if _is_created(body) else -1 for body in moved)
-
-    # Writing what few appends change; all else is in the statement that writes the events.
-
-    def write_rare_changes(self) -> None:
-        """Voids, counters, keys, erasures and endpoints, each by a statement of its own."""
-        execute = self._transaction.execute
-        for void in self.voided:
-            execute(_VOID, void)
-        for prefix, year in self.moved_counters:
-            execute(_MOVE_COUNTER, (prefix, year, self.counters[prefix, year]))
-        for key in self.new_keys:
-            body = key.body
-            if isinstance(body, api_key.ApiKeyCreated):
-                values = (key.originator_id, body.secret_hash, body.name, key.organization_id)
-                tail = (key.workspace_id, list(body.permissions), key.recorded_at)
-                execute(_KEY_CREATED, values + tail)
-        for key in self.revoked_keys:
-            execute(_KEY_REVOKED, (key.recorded_at, key.originator_id))
-        for erased in self.erased:
-            execute(_DESTROY_RUN_KEY, (erased.occurred_at, erased.originator_id))
-        for moved in self.moved_endpoints:
-            statement = _ENDPOINT_CREATED if _is_created(moved.body) else _ENDPOINT_DELETED
-            execute(statement, (moved.organization_id, moved.originator_id))
+    def endpoints(self, organization_id: str, stored: int) -> int:
+        """How many webhook endpoints the organization has, where so many are stored."""
+        new, deleted = (
+            sum(1 for row in rows.values() if row.organization_id == organization_id)
+            for rows in (self.new_endpoints, self.deleted_endpoints)
+        )
+        return stored + new - deleted
 
     # The fold.
 
@@ -186,17 +103,20 @@ class DecisionTables:
 
     def _active(self, recorded: Recorded, opened: int = 0) -> None:
         line_id = recorded.service_line_id or ""
-        row = self.activity[line_id]
-        row.last_activity_at = max(row.last_activity_at, recorded.occurred_at)
-        row.open_runs += opened
+        _, at, open_runs = self.activity[line_id]
+        self.activity[line_id] = LineActivityRow(
+            line_id, max(at, recorded.occurred_at), open_runs + opened
+        )
         self.touched.add(line_id)
 
     def _activated(self, body: execution.Activated, recorded: Recorded) -> None:
         line_id = recorded.originator_id
-        self.activity[line_id] = LineActivity(body.started_at, 0)
+        self.activity[line_id] = LineActivityRow(line_id, body.started_at, 0)
         self.touched.add(line_id)
-        self.new_records[body.execution_id] = (line_id, recorded.organization_id or "")
-        self.execution_records[body.execution_id] = line_id
+        self.records[body.execution_id] = ExecutionRecordRow(
+            body.execution_id, line_id, recorded.organization_id or ""
+        )
+        self.new_records.add(body.execution_id)
         if body.execution_id_origin == "issued":
             self._issued(body.execution_id, recorded)
 
@@ -204,13 +124,15 @@ class DecisionTables:
         self._active(recorded)
         if recorded.fact is not None:
             key = (recorded.originator_id, recorded.fact.source, recorded.fact.id)
-            self.check_ins[key] = CheckIn(body.hours, recorded.occurred_at, body.resource_id, False)
+            self.check_ins[key] = CheckInRow(
+                *key, body.hours, recorded.occurred_at, body.resource_id, voided=False
+            )
             self.new_check_ins.add(key)
 
     def _voided(self, body: execution.CheckInVoided, recorded: Recorded) -> None:
         if recorded.fact is not None:
             key = (recorded.originator_id, recorded.fact.source, body.fact_id)
-            self.check_ins[key].voided = True
+            self.check_ins[key] = self.check_ins[key]._replace(voided=True)
             if key not in self.new_check_ins:
                 self.voided.add(key)
 
@@ -227,8 +149,11 @@ class DecisionTables:
             self._issued(recorded.originator_id, recorded)
 
     def _open(self, recorded: Recorded, started_at: datetime | None) -> None:
-        self.opened[recorded.originator_id] = OpenRun(
-            recorded.service_line_id or "", recorded.originator_version, started_at
+        self.opened[recorded.originator_id] = OpenRunRow(
+            recorded.service_line_id or "",
+            recorded.originator_id,
+            recorded.originator_version,
+            started_at,
         )
 
     def _ended(self, body: run.RunCompleted | run.RunFailed, recorded: Recorded) -> None:
@@ -244,7 +169,7 @@ class DecisionTables:
 
     def _erased(self, body: run.RunErased, recorded: Recorded) -> None:
         # No activity: nothing happened to the work.
-        self.erased.append(recorded)
+        self.erased[recorded.originator_id] = recorded.occurred_at
 
     def _issued(self, identifier: str, recorded: Recorded) -> None:
         key = (identifier[:3], recorded.recorded_at.year)
@@ -252,22 +177,36 @@ class DecisionTables:
         self.moved_counters.add(key)
 
     def _key_created(self, body: api_key.ApiKeyCreated, recorded: Recorded) -> None:
-        self.new_keys.append(recorded)
+        self.new_keys[recorded.originator_id] = ApiKeyRow(
+            key_id=recorded.originator_id,
+            secret_hash=body.secret_hash,
+            name=body.name,
+            organization_id=recorded.organization_id,
+            workspace_id=recorded.workspace_id,
+            permissions=body.permissions,
+            created_at=recorded.recorded_at,
+            revoked_at=None,
+        )
         self._issued(recorded.originator_id, recorded)
 
     def _key_revoked(self, body: api_key.ApiKeyRevoked, recorded: Recorded) -> None:
-        self.revoked_keys.append(recorded)
+        key_id, at = recorded.originator_id, recorded.recorded_at
+        if key_id in self.new_keys:
+            self.new_keys[key_id] = self.new_keys[key_id]._replace(revoked_at=at)
+        else:
+            self.revoked_keys[key_id] = at
 
     def _endpoint_created(self, body: endpoint.WebhookCreated, recorded: Recorded) -> None:
-        self.moved_endpoints.append(recorded)
+        self.new_endpoints[recorded.originator_id] = _endpoint(recorded)
         self._issued(recorded.originator_id, recorded)
 
     def _endpoint_deleted(self, body: endpoint.WebhookDeleted, recorded: Recorded) -> None:
-        self.moved_endpoints.append(recorded)
+        if self.new_endpoints.pop(recorded.originator_id, None) is None:
+            self.deleted_endpoints[recorded.originator_id] = _endpoint(recorded)
 
 
-def _is_created(body: Event) -> bool:
-    return isinstance(body, endpoint.WebhookCreated)
+def _endpoint(recorded: Recorded) -> EndpointRow:
+    return EndpointRow(recorded.organization_id or "", recorded.originator_id)
 
 
 _BY_NOTE: Mapping[Note, Callable[[DecisionTables, Any, Recorded], None]] = {

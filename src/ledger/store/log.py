@@ -10,7 +10,7 @@ from ledger.store.recorder import LedgerRecorder, library_environment
 
 
 class Log(Application[str]):
-    """One per process. ``events.put(recorded, append=…)`` appends; ``recorder.read`` tails.
+    """One per process. ``ledger_recorder.append_transaction`` appends; ``codec`` maps events.
 
     The events table is ``ledger.ledger_events``: schema and name come from here.
     """

@@ -1,8 +1,9 @@
 """The library's PostgreSQL recorder, with the append path replaced.
 
-Kept: its table, its channel, its datastore. Replaced: ``insert_events``, because the library's
-pipelined form hangs for ever, lock held, once a batch fills the socket's buffer, and because our
-decisions are made inside the append transaction; and its lock, which is on the table itself.
+Kept: its table, its channel, its datastore. Replaced: ``insert_events`` by ``Append``, because the
+library's pipelined form hangs for ever, lock held, once a batch fills the socket's buffer, and
+because our decisions are made inside the append transaction; and its lock, which is on the table
+itself.
 ``enable_db_functions`` stays off: with it the library takes no lock, and a reader that tails the
 log loses events for good.
 """
@@ -12,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psycopg
-from eventsourcing.persistence import StoredEvent
+from eventsourcing.persistence import ProgrammingError, StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresFactory
 from psycopg import Connection, errors
 from psycopg.conninfo import conninfo_to_dict
@@ -121,9 +122,8 @@ class LedgerRecorder(PostgresApplicationRecorder):
     def insert_events(
         self, stored_events: Sequence[StoredEvent], **kwargs: Any
     ) -> Sequence[int] | None:
-        """Write events in the append transaction given as ``append``; there is no other way."""
-        append: Append = kwargs.pop("append")
-        return append.insert(stored_events, **kwargs)
+        """Refused: events are written in an ``append_transaction``. Raises ProgrammingError."""
+        raise ProgrammingError("events are written in an append_transaction")
 
     def _pipeline_on(self, connection: Connection[Any]) -> Pipeline:
         """The one that knows what the connection has prepared."""

@@ -4,45 +4,25 @@ Read and written under the append lock, in its transaction: a crash between comm
 the outcome where the next try finds it.
 """
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
 
-from ledger.postgres.arrays import array
+from ledger.postgres.binary import array
 from ledger.postgres.pipeline import Transaction, named
+from ledger.store.rows import find, insert
+from ledger.store.tables import OMITTED, OUTCOME, OmittedRow, OutcomeRow
 
-# The outcomes kept under these keys. (OFFSET 0: as in ``append.py``.)
-_OUTCOMES = """
-SELECT i.*
-FROM unnest(%(credential)s::text[], %(path)s::text[], %(key)s::text[])
-    AS asked (credential, path, key)
-CROSS JOIN LATERAL (
-    SELECT credential, path, key, fingerprint, outcome, recorded_at FROM ledger.idempotency
-    WHERE credential = asked.credential AND path = asked.path AND key = asked.key
-    OFFSET 0
-) AS i
-"""
-
-# An outcome; one that is there still has outlived its day.
-_KEEP = """
-INSERT INTO ledger.idempotency (credential, path, key, fingerprint, outcome, recorded_at)
-SELECT * FROM unnest(%(credential)s::text[], %(path)s::text[], %(key)s::text[],
-    %(fingerprint)s::bytea[], %(outcome)s::bytea[], %(recorded_at)s::timestamptz[])
-ON CONFLICT (credential, path, key) DO UPDATE
-SET fingerprint = excluded.fingerprint, outcome = excluded.outcome,
-    recorded_at = excluded.recorded_at
-"""
-
+# Counts that are added to what is counted already.
 _OMIT = """
 INSERT INTO ledger.refusals_omitted AS o (credential, organization_id, workspace_id, since, count)
-VALUES (%s, %s, %s, %s, %s)
+SELECT unnest(%(credential)s::text[]), unnest(%(organization_id)s::text[]),
+    unnest(%(workspace_id)s::text[]), unnest(%(since)s::timestamptz[]), unnest(%(count)s::bigint[])
 ON CONFLICT (credential) DO UPDATE SET count = o.count + excluded.count
 """
 
 # Takes the count: an event says it from here on.
 _TAKE_OMITTED = """
-DELETE FROM ledger.refusals_omitted WHERE credential = %s
-RETURNING organization_id, workspace_id, since, count
+DELETE FROM ledger.refusals_omitted WHERE credential = %(credential)s
+RETURNING credential, organization_id, workspace_id, since, count
 """
 
 # Counts that have waited long enough to be told.
@@ -60,48 +40,26 @@ KeyColumns = tuple[str, str, str]
 """(credential, path, key)"""
 
 
-class OutcomeRow(NamedTuple):
-    """One kept outcome."""
-
-    credential: str
-    path: str
-    key: str
-    fingerprint: bytes
-    outcome: bytes
-    recorded_at: datetime
-
-
-class Omitted(NamedTuple):
-    """A credential's refusals that were only counted."""
-
-    organization_id: str | None
-    workspace_id: str | None
-    since: datetime
-    number: int
-
-
 class SideTables:
     """The tables beside the log, in an append's transaction."""
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
 
-    def outcomes(self, keys: Sequence[KeyColumns]) -> list[OutcomeRow]:
-        """Those kept under these keys, expired ones too."""
-        names = ("credential", "path", "key")
-        columns = dict(zip(names, map(array, zip(*keys, strict=True)), strict=True))
-        return [OutcomeRow(*row) for row in self._transaction.run(named(_OUTCOMES, columns))]
+    def outcomes(self, keys: Collection[KeyColumns]) -> list[OutcomeRow]:
+        """Those kept under these keys, at least one; expired ones too."""
+        return [OutcomeRow(*row) for row in self._transaction.run(find(OUTCOME, keys))]
 
-    def keep(self, rows: Iterable[OutcomeRow]) -> None:
-        """Keep outcomes."""
-        columns = dict(zip(OutcomeRow._fields, map(array, zip(*rows, strict=True)), strict=True))
-        self._transaction.defer(named(_KEEP, columns))
+    def keep(self, rows: Sequence[OutcomeRow]) -> None:
+        """Keep outcomes, at least one."""
+        self._transaction.defer(insert({OUTCOME: rows}))
 
-    def omit(self, credential: str, omitted: Omitted) -> None:
-        """Count refusals that are not recorded singly."""
-        self._transaction.execute(_OMIT, (credential, *omitted))
+    def omit(self, rows: Sequence[OmittedRow]) -> None:
+        """Count refusals that are not recorded singly, of at least one credential."""
+        columns = map(array, OMITTED.columns.values(), zip(*rows, strict=True))
+        self._transaction.defer(named(_OMIT, dict(zip(OMITTED.columns, columns, strict=True))))
 
-    def take_omitted(self, credential: str) -> Omitted | None:
+    def take_omitted(self, credential: str) -> OmittedRow | None:
         """What was counted, and no longer is."""
-        row = self._transaction.execute(_TAKE_OMITTED, (credential,)).fetchone()
-        return None if row is None else Omitted(*row)
+        rows = self._transaction.run(named(_TAKE_OMITTED, {"credential": credential}))
+        return OmittedRow(*rows[0]) if rows else None

@@ -19,8 +19,9 @@ from ledger.domain.endpoint import Endpoint
 from ledger.domain.execution import Execution
 from ledger.domain.refusals import Refusals
 from ledger.domain.run import Run
-from ledger.postgres.binary import array
-from ledger.postgres.pipeline import Transaction, Value, named
+from ledger.postgres.pipeline import Transaction
+from ledger.store.rows import insert
+from ledger.store.tables import SNAPSHOT, SnapshotRow
 
 Aggregate = Execution | Run | ApiKey | Endpoint | Refusals
 
@@ -41,16 +42,6 @@ EVERY = 200
 """Events from one snapshot of a stream to the next: what a process replays at the most, give or
 take one append, in about a millisecond."""
 
-# The latest snapshot of each stream. The lock is held: what is written last stands farthest.
-_KEEP = """
-INSERT INTO ledger.snapshot (stream, version, fold, state)
-SELECT stream, version, %(fold)s::int, state
-FROM unnest(%(stream)s::text[], %(version)s::bigint[], %(state)s::bytea[])
-    AS kept (stream, version, state)
-ON CONFLICT (stream) DO UPDATE
-SET version = excluded.version, fold = excluded.fold, state = excluded.state
-"""
-
 _logger = logging.getLogger(__name__)
 
 _encode = msgspec.json.Encoder().encode
@@ -60,13 +51,12 @@ _DECODE: dict[str, Callable[[bytes], Aggregate]] = {
 
 
 def keep(transaction: Transaction, aggregates: Collection[Aggregate]) -> None:
-    """Write the snapshots of these aggregates, whose events are written."""
-    columns: dict[str, Value] = {
-        "stream": array("text", (aggregate.id for aggregate in aggregates)),
-        "version": array("bigint", (aggregate.version for aggregate in aggregates)),
-        "state": array("bytea", (_encode(aggregate) for aggregate in aggregates)),
-    }
-    transaction.defer(named(_KEEP, columns | {"fold": FOLD}))
+    """Write the snapshots of these aggregates, at least one, whose events are written.
+
+    The append lock is held, so what is written last stands farthest.
+    """
+    rows = [SnapshotRow(a.id, a.version, FOLD, _encode(a)) for a in aggregates]
+    transaction.defer(insert({SNAPSHOT: rows}))
 
 
 def restore(stream: str, version: int, state: bytes) -> Aggregate | None:

@@ -1,0 +1,198 @@
+"""The events that one append records: put in their envelopes, applied, and written.
+
+What a command records is applied at once, so that the next command of the group sees it.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from ledger.application.loader import Loader
+from ledger.application.request import Request
+from ledger.domain.execution import Execution
+from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
+from ledger.domain.values import EARLIEST, format_id
+from ledger.store.append import Append
+from ledger.store.codec import EnvelopeMapper
+from ledger.store.snapshots import Aggregate
+from ledger.store.tables import FactRow, RunKeyRow
+from ledger.store.vault import RunKey, Vault
+
+Tenant = tuple[str | None, str | None, str | None]
+"""(organization, workspace, line)"""
+
+_YEAR_END = timedelta(milliseconds=50)
+
+_AHEAD = 200
+"""Events that are written while the rest of a large group is decided."""
+
+
+class NewEvents:
+    """What was recorded, and is written at the latest with the commit."""
+
+    def __init__(
+        self,
+        append: Append,
+        mapper: EnvelopeMapper,
+        loader: Loader,
+        vault: Vault,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._append, self._mapper, self._loader = append, mapper, loader
+        self._vault, self._clock = vault, clock
+        self._recorded: list[Recorded] = []
+        self._facts: list[FactRow] = []
+        self._keys: list[RunKeyRow] = []
+        self._is_ahead = False
+        """Whether events were recorded that are not among these any more: they are written."""
+        self.touched: set[str] = set()
+        """The streams of all events."""
+        self.now = EARLIEST
+        """The instant of the command that is decided."""
+
+    def begin(self) -> None:
+        """Start on the next command: it gets an instant of its own."""
+        if len(self._recorded) >= _AHEAD:
+            self._write(is_last=False)
+            self._is_ahead = True
+        self.now = self._next_instant()
+
+    @property
+    def next_position(self) -> int:
+        """The position that the next recorded event will get."""
+        return self._append.next_position + len(self._recorded)
+
+    def event_id(self, position: int) -> str:
+        """The EVT id of a position in this append (contract 5)."""
+        return format_id("EVT", self.now.year, position)
+
+    def record(
+        self,
+        aggregate: Aggregate,
+        body: Event,
+        occurred_at: datetime,
+        request: Request,
+        *,
+        actor: Actor | None = None,
+        fact: FactIdentity | None = None,
+        caused_by: str | None = None,
+        tenant: Tenant | None = None,
+    ) -> Recorded:
+        """Put an event in its envelope, apply it and keep it for writing.
+
+        ``tenant`` is given for the first event of a stream; later ones take it from the aggregate.
+        ``caused_by`` is the causing event's EVT id.
+        """
+        if tenant is None:
+            is_line = isinstance(aggregate, Execution)
+            line_id = aggregate.id if is_line else getattr(aggregate, "service_line_id", None)
+            tenant = (aggregate.organization_id, aggregate.workspace_id, line_id)
+        recorded = self._enveloped(
+            aggregate, body, occurred_at, request, actor, fact, caused_by, tenant
+        )
+        aggregate.evolve(recorded)
+        self._loader.keep(aggregate)
+        return recorded
+
+    def record_unloaded(
+        self,
+        aggregate: Aggregate,
+        body: Event,
+        occurred_at: datetime,
+        request: Request,
+        *,
+        actor: Actor,
+        caused_by: str,
+        tenant: Tenant,
+    ) -> Recorded:
+        """The same for a stream of which only the version is known (a closing's cancellations)."""
+        recorded = self._enveloped(
+            aggregate, body, occurred_at, request, actor, None, caused_by, tenant
+        )
+        self._loader.take_in(recorded)
+        return recorded
+
+    def _enveloped(
+        self,
+        aggregate: Aggregate,
+        body: Event,
+        occurred_at: datetime,
+        request: Request,
+        actor: Actor | None,
+        fact: FactIdentity | None,
+        caused_by: str | None,
+        tenant: Tenant,
+    ) -> Recorded:
+        recorded = Recorded(
+            originator_id=aggregate.id,
+            originator_version=aggregate.version + 1,
+            position=self.next_position,
+            occurred_at=occurred_at,
+            recorded_at=self._next_recorded_at(),
+            actor=actor or request.principal.actor,
+            reported_by=request.principal.id,
+            organization_id=tenant[0],
+            workspace_id=tenant[1],
+            service_line_id=tenant[2],
+            fact=fact,
+            request_id=request.request_id,
+            causation_id=caused_by,
+            nonce=os.urandom(16),
+            body=body,
+        )
+        self._recorded.append(recorded)
+        self.touched.add(aggregate.id)
+        self._append.decisions.note(recorded)
+        return recorded
+
+    def remember(self, row: FactRow) -> None:
+        """Keep a fact's outcome, to be found when it is sent again."""
+        self._loader.keep_fact(row)
+        self._facts.append(row)
+
+    def create_run_key(self, organization_id: str, run_id: str) -> RunKey:
+        """A data key for a run that is about to be recorded."""
+        key, wrapped = self._vault.create(organization_id, run_id)
+        self._keys.append(RunKeyRow(run_id, organization_id, wrapped, None))
+        self._loader.keep_key(run_id, key)
+        self.touched.add(run_id)
+        return key
+
+    def write(self) -> None:
+        """Have everything written that was recorded."""
+        if self._recorded or self._is_ahead:
+            self._write(is_last=True)
+
+    def _write(self, *, is_last: bool) -> None:
+        self._append.write(
+            [self._mapper.to_stored_event(recorded) for recorded in self._recorded],
+            self._recorded,
+            facts=self._facts,
+            keys=self._keys,
+            is_last=is_last,
+        )
+        self._recorded, self._facts, self._keys = [], [], []
+        self._loader.note_written()
+
+    def _next_instant(self) -> datetime:
+        """Now, but after everything recorded before (clocks may step back, nodes may differ).
+
+        A command's events are recorded within one UTC year, which ids are counted by: in a year's
+        last moment the next year has already begun.
+        """
+        now = self._clock().astimezone(UTC)
+        if (now + _YEAR_END).year != now.year:
+            now = datetime(now.year + 1, 1, 1, tzinfo=UTC)
+        last = self._append.last_recorded_at
+        if last is not None and now <= last:
+            now = last.astimezone(UTC) + timedelta(microseconds=1)
+        return now
+
+    def _next_recorded_at(self) -> datetime:
+        """The instant of recording of the next event: rises strictly with position."""
+        last = self._append.last_recorded_at
+        at = self.now
+        if last is not None and at <= last:
+            at = last + timedelta(microseconds=1)
+        self._append.last_recorded_at = at
+        return at

@@ -1,0 +1,99 @@
+"""What is recorded for one fact: its own event, those that it causes, and its outcome."""
+
+from ledger.application.facts import Fact
+from ledger.application.loader import Identity
+from ledger.application.new_events import Tenant
+from ledger.application.request import Receipt, Request
+from ledger.application.unit import Unit
+from ledger.domain.execution import Execution
+from ledger.domain.recorded import Event, FactIdentity, Recorded
+from ledger.domain.run import Run
+from ledger.store.tables import FactRow
+from ledger.store.vault import content_digest
+
+
+class Recording:
+    """What the handlers of facts decide with, and record."""
+
+    def __init__(self, fact: Fact, request: Request, unit: Unit, identity: Identity) -> None:
+        self.fact = fact
+        self.principal = request.principal
+        self.unit = unit
+        self.at = fact.time or unit.now
+        self._request = request
+        self._actor = fact.actor or request.principal.actor
+        self._identity = identity
+        self._own: Recorded | None = None
+        self._caused: list[str] = []
+
+    def own(
+        self,
+        aggregate: Execution | Run,
+        body: Event,
+        *,
+        run_id: str | None = None,
+        digest: bytes | None = None,
+        tenant: Tenant | None = None,
+    ) -> None:
+        """Record the fact's own event. Facts about runs bring a digest of their own."""
+        _, source, fact_id = self._identity
+        digest = digest or content_digest(self.fact.content)
+        self._own = self.unit.events.record(
+            aggregate,
+            body,
+            self.at,
+            self._request,
+            actor=self._actor,
+            fact=FactIdentity(source, fact_id, digest),
+            tenant=tenant,
+        )
+        self._digest, self._run_id = digest, run_id
+
+    def wake(self, execution: Execution, opens_run: bool) -> None:
+        """Record that the activity woke the line, just before the activity's own event."""
+        events, threshold = self.unit.events, self.unit.idle_after(execution.execution_model)
+        woken = execution.wake(self.at, opens_run, self.unit.now, threshold)
+        if woken is not None:
+            cause = events.event_id(events.next_position + 1)
+            recorded = events.record(
+                execution, woken, self.at, self._request, actor=self._actor, caused_by=cause
+            )
+            self._caused.append(recorded.event_id)
+
+    def cancel_open_runs(self, execution: Execution) -> None:
+        """Cancel every open run of a line that is about to close.
+
+        The cancellations come before the closing in the log, so that at no position does a closed
+        line have an open run. Versions come from the decision table: no run is loaded for this.
+        """
+        events, open_runs = self.unit.events, self.unit.append.open_runs(execution.id)
+        closed_at = max(self.at, execution.changed_at or self.at)
+        closing = events.event_id(events.next_position + len(open_runs))
+        for run_id, row in open_runs.items():
+            run = Run(run_id, version=row.version, started_at=row.started_at)
+            events.record_unloaded(
+                run,
+                run.cancel(closed_at, None, by_closing=True),
+                closed_at,
+                self._request,
+                actor=self._actor,
+                caused_by=closing,
+                tenant=(execution.organization_id, execution.workspace_id, execution.id),
+            )
+
+    def receipt(self) -> Receipt:
+        """The fact's outcome, remembered for when it is sent again."""
+        own = self._own
+        if own is None:
+            raise AssertionError("a handler recorded no event")
+        event_ids = (own.event_id, *self._caused)
+        row = FactRow(
+            *self._identity,
+            self._digest,
+            self._run_id,
+            own.originator_id,
+            " ".join(event_ids),
+            own.position,
+        )
+        self.unit.events.remember(row)
+        return Receipt(own.originator_id, event_ids, own.position)

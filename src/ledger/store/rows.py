@@ -1,0 +1,87 @@
+"""Rows of described tables: the statements that write them, and that find them by their keys.
+
+Both follow from the description. Rows travel as an array a column, so that a statement is prepared
+once, however many rows it is given.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import count
+from typing import Any
+
+from ledger.postgres.binary import array, unnested
+from ledger.postgres.pipeline import Statement, Value
+from ledger.postgres.table import Table
+
+_INSERT = "INSERT INTO ledger.{table} ({columns}) SELECT {values}"
+
+_REPLACE = " ON CONFLICT ({key}) DO UPDATE SET {changes}"
+
+# OFFSET 0 keeps the look at a large table a look by key: the plan stays (``planned_once``), and one
+# that is made while the table is empty would rather walk it.
+_FIND = """
+SELECT found.* FROM unnest({keys}) AS asked ({key})
+CROSS JOIN LATERAL (
+    SELECT {columns} FROM ledger.{table} AS stored WHERE {is_asked} OFFSET 0
+) AS found
+"""
+
+
+def insert(
+    rows: Mapping[Table, Sequence[Sequence[Any]]], select: str = "", value: Value = None
+) -> Statement:
+    """One statement that writes rows, at least one a table, each a value a column.
+
+    It may select something besides, in which ``{}`` stands for the value.
+    """
+    values: list[Value] = []
+    for table, of_table in rows.items():
+        columns = zip(*of_table, strict=True)
+        values += map(array, table.columns.values(), columns)
+    if select:
+        values.append(value)
+    return Statement(_insert_all(tuple(rows), select), values)
+
+
+def find(table: Table, keys: Collection[Sequence[Any]]) -> Statement:
+    """The statement for the rows of these keys, at least one, each a value a column of the key."""
+    parts = zip(*keys, strict=True)
+    types = [table.columns[column] for column in table.key]
+    return Statement(_find(table), [*map(array, types, parts)])
+
+
+@lru_cache(256)
+def _insert_all(tables: tuple[Table, ...], select: str) -> bytes:
+    """One statement for all these tables; its parameters are all their columns, and what follows.
+
+    A statement for each table would cost more than its rows, where they are few.
+    """
+    numbers = count(1)
+    parts = [f"i{n} AS ({_insert(table, numbers)})" for n, table in enumerate(tables)]
+    selected = select.replace("{}", f"${next(numbers)}")
+    return f"WITH {', '.join(parts)} SELECT {selected}".encode()
+
+
+def _insert(table: Table, numbers: Iterator[int]) -> str:
+    statement = _INSERT.format(
+        table=table.name,
+        columns=", ".join(table.columns),
+        values=", ".join(unnested(f"${next(numbers)}", type_) for type_ in table.columns.values()),
+    )
+    if table.replaces:
+        changed = [c for c in table.columns if c not in table.key]
+        changes = ", ".join(f"{c} = excluded.{c}" for c in changed)
+        statement += _REPLACE.format(key=", ".join(table.key), changes=changes)
+    return statement
+
+
+@lru_cache(64)
+def _find(table: Table) -> bytes:
+    types = enumerate((table.columns[column] for column in table.key), 1)
+    return _FIND.format(
+        table=table.name,
+        columns=", ".join(table.columns),
+        keys=", ".join(f"${number}::{type_}[]" for number, type_ in types),
+        key=", ".join(table.key),
+        is_asked=" AND ".join(f"stored.{column} = asked.{column}" for column in table.key),
+    ).encode()

@@ -1,0 +1,73 @@
+"""Decision tables hold what the log tells, however the events were spread over appends."""
+
+import pytest
+
+from ledger.application.command import Command
+from ledger.application.commands import CreateApiKey, RevokeApiKey
+from ledger.application.principal import COMMAND_LINE
+from ledger.application.request import Receipt
+from ledger.application.webhooks import CreateEndpoint, DeleteEndpoint, Settings
+from tests.support.facts import ORGANIZATION, fact
+from tests.support.folded import FOLDED, assert_folded
+from tests.support.ledger import REPORTER, Ledger
+from tests.support.managers import SECRET
+
+
+def create_key(number: int) -> Command:
+    return CreateApiKey(
+        COMMAND_LINE,
+        f"token {number}",
+        name=None,
+        organization_id=ORGANIZATION,
+        workspace_id=None,
+        permissions=("read", "write"),
+    )
+
+
+def create_endpoint() -> Command:
+    return CreateEndpoint(
+        COMMAND_LINE,
+        None,
+        secret=SECRET,
+        settings=Settings("http://127.0.0.1:9/", ("*",), None, True),
+        organization_id=ORGANIZATION,
+        workspace_id=None,
+    )
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_what_is_begun_and_ended_is_stored_as_folded(own_ledger: Ledger, together: bool) -> None:
+    commands = [
+        *(create_key(number) for number in range(3)),
+        *(RevokeApiKey(COMMAND_LINE, f"KEY-26-00000{number}") for number in (1, 3)),
+        *(create_endpoint() for _ in range(3)),
+        *(DeleteEndpoint(f"WHK-26-00000{number}", COMMAND_LINE) for number in (1, 3)),
+    ]
+    groups = [commands] if together else [[command] for command in commands]
+    for group in groups:
+        outcomes = own_ledger.writer.submit(group).result(20)
+        assert [outcome for outcome in outcomes if not isinstance(outcome, Receipt)] == []
+    assert_folded(own_ledger.conninfo)
+    keys = own_ledger.rows("SELECT key_id, revoked_at FROM ledger.api_key ORDER BY key_id")
+    assert [row["revoked_at"] is None for row in keys] == [False, True, False]
+    endpoints = own_ledger.rows("SELECT endpoint_id FROM ledger.endpoint")
+    assert [row["endpoint_id"] for row in endpoints] == ["WHK-26-000002"]
+
+
+def test_a_check_in_that_is_voided_later_is_stored_as_folded(own_ledger: Ledger) -> None:
+    line = own_ledger.line("capacity")
+    told = fact("execution.checked_in", line, {"hours": 2})
+    own_ledger.accept(told, fact("execution.checked_in", line, {"hours": 3}))
+    own_ledger.accept(fact("execution.check_in_voided", line, {"fact_id": told["id"]}))
+    assert_folded(own_ledger.conninfo)
+    rows = own_ledger.rows("SELECT hours, voided FROM ledger.check_in ORDER BY hours")
+    assert [tuple(row.values()) for row in rows] == [(2.0, True), (3.0, False)]
+
+
+def test_every_table_that_is_folded_is_tried(own_ledger: Ledger) -> None:
+    line = own_ledger.line()
+    own_ledger.run(line)
+    own_ledger.accept(fact("execution.checked_in", line), by=REPORTER)
+    for command in (create_key(0), create_endpoint()):
+        own_ledger.execute(command)
+    assert assert_folded(own_ledger.conninfo) == {table.name for table in FOLDED}

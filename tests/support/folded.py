@@ -1,0 +1,41 @@
+"""Decision tables as the log tells them: its fold from the first event on."""
+
+from typing import Any
+
+import psycopg
+
+from ledger.postgres.table import Table
+from ledger.store.codec import EnvelopeMapper
+from ledger.store.decision_tables import DecisionTables
+from ledger.store.tables import DECISION_TABLES, Derived
+
+_LOG = """
+SELECT originator_id, originator_version, topic, state, notification_id
+FROM ledger.ledger_events ORDER BY notification_id
+"""
+
+FOLDED = [table for table in DECISION_TABLES if table.derived is Derived.AS_FOLDED]
+
+
+def assert_folded(conninfo: str) -> set[str]:
+    """Every table that is ``AS_FOLDED`` has the rows that the log tells; those that have any."""
+    decisions, mapper = DecisionTables(), EnvelopeMapper()
+    with psycopg.connect(conninfo) as connection:
+        for row in connection.execute(_LOG):
+            decisions.note(mapper.decode(*row))
+        changed = decisions.changed()
+        assert set(FOLDED) == changed.keys()
+        for table in FOLDED:
+            told = [tuple(map(_plain, row)) for row in changed[table]]
+            assert len(told) == len(set(told))
+            assert set(told) == _stored(connection, table), table.name
+    return {table.name for table in FOLDED if changed[table]}
+
+
+def _stored(connection: psycopg.Connection[Any], table: Table) -> set[tuple[Any, ...]]:
+    statement = f"SELECT {', '.join(table.columns)} FROM ledger.{table.name}".encode()
+    return {tuple(map(_plain, row)) for row in connection.execute(statement)}
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
