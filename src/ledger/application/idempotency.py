@@ -12,7 +12,8 @@ import msgspec
 from ledger.application.request import IdempotencyKey, Outcome, Receipt
 from ledger.domain import errors
 from ledger.domain.errors import Invalid, Refused
-from ledger.store.side_tables import KeyColumns, SideTables
+from ledger.store.append import Append
+from ledger.store.side_tables import KeyColumns
 from ledger.store.tables import OutcomeRow
 from ledger.store.vault import Vault
 
@@ -46,8 +47,8 @@ _decode = msgspec.json.Decoder(_Kept).decode
 class Outcomes:
     """The kept outcomes of one append: those read, and those to be written."""
 
-    def __init__(self, tables: SideTables, vault: Vault) -> None:
-        self._tables, self._vault = tables, vault
+    def __init__(self, append: Append, vault: Vault) -> None:
+        self._append, self._vault = append, vault
         self._rows: dict[KeyColumns, OutcomeRow] = {}
         self._new: dict[KeyColumns, OutcomeRow] = {}
 
@@ -55,7 +56,7 @@ class Outcomes:
         """Read what is kept under these keys, for a whole group at once."""
         wanted = {columns for key in keys if (columns := _columns(key)) not in self._rows}
         if wanted:
-            self._rows |= {row[:3]: row for row in self._tables.outcomes(wanted)}
+            self._rows |= {row[:3]: row for row in self._append.aside.outcomes(wanted)}
 
     def find(self, key: IdempotencyKey, now: datetime) -> Outcome | None:
         """The outcome of an earlier request, or None. Raises IdempotencyKeyReused."""
@@ -82,7 +83,7 @@ class Outcomes:
     def write(self) -> None:
         """Write the new ones."""
         if self._new:
-            self._tables.keep([*self._new.values()])
+            self._append.aside.keep([*self._new.values()])
 
 
 def _columns(key: IdempotencyKey) -> KeyColumns:

@@ -6,6 +6,7 @@ lets each command decide in turn, and writes all of it together.
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from ledger.application.cache import Cache
 from ledger.application.idempotency import Outcomes
@@ -35,8 +36,7 @@ class Unit:
         self.append, self.vault, self.idle_after = append, vault, idle_after
         self.loader = Loader(append, log.codec, cache, vault)
         self.events = NewEvents(append, log.codec, self.loader, vault, clock)
-        self.outcomes = Outcomes(append.aside, vault)
-        self._ids = Ids(append, self.events.touched)
+        self.outcomes = Outcomes(append, vault)
         self._omitted: dict[str, OmittedRow] = {}
         """By credential."""
 
@@ -75,6 +75,10 @@ class Unit:
     def issue(self, prefix: str) -> str:
         """The next id of this year's counter."""
         return self._ids.issue(prefix, self.now.year)
+
+    @cached_property
+    def _ids(self) -> Ids:
+        return Ids(self.append, self.events.touched)
 
     def omit(self, principal: Principal) -> None:
         """Count a refusal of the credential that is not recorded singly."""

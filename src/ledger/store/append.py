@@ -158,10 +158,14 @@ class Append:
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
         self.decisions = DecisionTables()
-        self.aside = SideTables(transaction)
         self.next_position = 0
         self.last_recorded_at: datetime | None = None
         """Both known from the first ``read`` on."""
+
+    @property
+    def aside(self) -> SideTables:
+        """The tables beside the log."""
+        return SideTables(self._transaction)
 
     # Reading, under the lock: nobody changes any of it.
 
