@@ -28,7 +28,7 @@ Identity = tuple[str, str, str]
 
 
 class Loader:
-    """What commands ask for. A whole group's streams are loaded in one read where possible."""
+    """Aggregates, facts and keys, as commands ask for them: a whole group's in one read or two."""
 
     def __init__(self, append: Append, mapper: EnvelopeMapper, cache: Cache, vault: Vault) -> None:
         self._append, self._mapper, self._cache, self._vault = append, mapper, cache, vault
@@ -43,7 +43,7 @@ class Loader:
     def load(self, ids: Iterable[str], identities: Collection[Identity] = ()) -> None:
         """Make aggregates current: cached ones take in their tails, unknown ones are built.
 
-        One that is far behind, or unknown, and has a snapshot goes on from there.
+        An aggregate that is far behind, or unknown, goes on from its snapshot if there is one.
         The lines of runs come with them, and the facts recorded under these identities.
         """
         wanted = {i for i in ids if i not in self._fresh}
@@ -169,8 +169,8 @@ class Loader:
     def take_in(self, recorded: Recorded) -> None:
         """Take in an event of a stream whose aggregate nobody had to load.
 
-        One that is loaded after all takes the event in at once. Any other is behind if it is
-        cached at all; should a later command of this group ask for it, it is read from the table
+        An aggregate that is loaded after all takes the event in at once. Any other is behind if it
+        is cached at all; should a later command of this group ask for it, it is read from the table
         and then takes in this event, which the table does not have yet.
         """
         stream = recorded.originator_id

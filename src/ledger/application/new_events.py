@@ -1,6 +1,6 @@
 """The events that one append records: put in their envelopes, applied, and written.
 
-What a command records is applied at once, so that the next command of the group sees it.
+An event is applied as soon as a command has recorded it, so that the group's next command sees it.
 """
 
 import os
@@ -28,7 +28,7 @@ _AHEAD = 200
 
 
 class NewEvents:
-    """What was recorded, and is written at the latest with the commit."""
+    """Events that commands have recorded, and that are written at the latest with the commit."""
 
     def __init__(
         self,
@@ -77,52 +77,18 @@ class NewEvents:
         fact: FactIdentity | None = None,
         caused_by: str | None = None,
         tenant: Tenant | None = None,
+        is_loaded: bool = True,
     ) -> Recorded:
         """Put an event in its envelope, apply it and keep it for writing.
 
         ``tenant`` is given for the first event of a stream; later ones take it from the aggregate.
-        ``caused_by`` is the causing event's EVT id.
+        ``caused_by`` is the causing event's EVT id. An aggregate that is not loaded has no more
+        than its version and what the decision took (a closing's cancellations).
         """
         if tenant is None:
             is_line = isinstance(aggregate, Execution)
             line_id = aggregate.id if is_line else getattr(aggregate, "service_line_id", None)
             tenant = (aggregate.organization_id, aggregate.workspace_id, line_id)
-        recorded = self._enveloped(
-            aggregate, body, occurred_at, request, actor, fact, caused_by, tenant
-        )
-        aggregate.evolve(recorded)
-        self._loader.keep(aggregate)
-        return recorded
-
-    def record_unloaded(
-        self,
-        aggregate: Aggregate,
-        body: Event,
-        occurred_at: datetime,
-        request: Request,
-        *,
-        actor: Actor,
-        caused_by: str,
-        tenant: Tenant,
-    ) -> Recorded:
-        """The same for a stream of which only the version is known (a closing's cancellations)."""
-        recorded = self._enveloped(
-            aggregate, body, occurred_at, request, actor, None, caused_by, tenant
-        )
-        self._loader.take_in(recorded)
-        return recorded
-
-    def _enveloped(
-        self,
-        aggregate: Aggregate,
-        body: Event,
-        occurred_at: datetime,
-        request: Request,
-        actor: Actor | None,
-        fact: FactIdentity | None,
-        caused_by: str | None,
-        tenant: Tenant,
-    ) -> Recorded:
         recorded = Recorded(
             originator_id=aggregate.id,
             originator_version=aggregate.version + 1,
@@ -143,6 +109,11 @@ class NewEvents:
         self._recorded.append(recorded)
         self.touched.add(aggregate.id)
         self._append.decisions.note(recorded)
+        if is_loaded:
+            aggregate.evolve(recorded)
+            self._loader.keep(aggregate)
+        else:
+            self._loader.take_in(recorded)
         return recorded
 
     def remember(self, row: FactRow) -> None:

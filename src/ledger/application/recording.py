@@ -1,4 +1,4 @@
-"""What is recorded for one fact: its own event, those that it causes, and its outcome."""
+"""The recording of one fact: its own event, the events that it causes, and its outcome."""
 
 from ledger.application.facts import Fact
 from ledger.application.loader import Identity
@@ -13,7 +13,7 @@ from ledger.store.vault import content_digest
 
 
 class Recording:
-    """What the handlers of facts decide with, and record."""
+    """One fact under decision: its handler reads here, and records here."""
 
     def __init__(self, fact: Fact, request: Request, unit: Unit, identity: Identity) -> None:
         self.fact = fact
@@ -71,7 +71,7 @@ class Recording:
         closing = events.event_id(events.next_position + len(open_runs))
         for run_id, row in open_runs.items():
             run = Run(run_id, version=row.version, started_at=row.started_at)
-            events.record_unloaded(
+            events.record(
                 run,
                 run.cancel(closed_at, None, by_closing=True),
                 closed_at,
@@ -79,6 +79,7 @@ class Recording:
                 actor=self._actor,
                 caused_by=closing,
                 tenant=(execution.organization_id, execution.workspace_id, execution.id),
+                is_loaded=False,
             )
 
     def receipt(self) -> Receipt:

@@ -124,8 +124,8 @@ WHERE organization_id = %(organization)s AND endpoint_id = %(endpoint)s
 """
 
 # A transaction that notifies commits under a lock that every other such one waits for, and ours
-# waits for the disk: so the word is sent after the commit, in a transaction of its own. One that is
-# lost is healed by the projector's next look.
+# waits for the disk: so the word is sent after the commit, in a transaction of its own. A word that
+# is lost is healed by the projector's next look.
 _NOTIFY = Statement(b"NOTIFY ledger_events")
 
 StoredRow = tuple[str, int, str, bytes, int]
@@ -283,7 +283,7 @@ class Append:
     ) -> None:
         """Write events, facts and run keys; with the last of the append every noted change too.
 
-        What is not the last is written while the caller goes on.
+        Events that are not the last are written while the caller goes on.
         """
         events = [
             LogRow(*_columns(event), envelope.position, envelope.recorded_at)

@@ -32,7 +32,7 @@ def insert(
 ) -> Statement:
     """One statement that writes rows, at least one a table, each a value a column.
 
-    It may select something besides, in which ``{}`` stands for the value.
+    The statement may select an expression besides, in which ``{}`` stands for the value.
     """
     values: list[Value] = []
     for table, of_table in rows.items():
@@ -52,7 +52,7 @@ def find(table: Table, keys: Collection[Sequence[Any]]) -> Statement:
 
 @lru_cache(256)
 def _insert_all(tables: tuple[Table, ...], select: str) -> bytes:
-    """One statement for all these tables; its parameters are all their columns, and what follows.
+    """One statement for all these tables; its parameters are all their columns, then the value.
 
     A statement for each table would cost more than its rows, where they are few.
     """

@@ -8,17 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from ledger.postgres.table import (
-    BigInt,
-    Bool,
-    Float,
-    Instant,
-    Int,
-    Octets,
-    Table,
-    Text,
-    Texts,
-)
+from ledger.postgres.table import BigInt, Bool, Float, Instant, Int, Octets, Table, Text, Texts
 
 
 class Derived(Enum):
@@ -90,11 +80,7 @@ class OpenRunRow(NamedTuple):
 
 
 OPEN_RUN = DecisionTable(
-    "open_run",
-    OpenRunRow,
-    key=("line_id", "run_id"),
-    replaces=True,
-    derived=Derived.AS_FOLDED,
+    "open_run", OpenRunRow, key=("line_id", "run_id"), replaces=True, derived=Derived.AS_FOLDED
 )
 
 
@@ -107,11 +93,7 @@ class LineActivityRow(NamedTuple):
 
 
 LINE_ACTIVITY = DecisionTable(
-    "line_activity",
-    LineActivityRow,
-    key=("line_id",),
-    replaces=True,
-    derived=Derived.AS_FOLDED,
+    "line_activity", LineActivityRow, key=("line_id",), replaces=True, derived=Derived.AS_FOLDED
 )
 
 
@@ -128,10 +110,7 @@ class CheckInRow(NamedTuple):
 
 
 CHECK_IN = DecisionTable(
-    "check_in",
-    CheckInRow,
-    key=("line_id", "source", "fact_id"),
-    derived=Derived.AS_FOLDED,
+    "check_in", CheckInRow, key=("line_id", "source", "fact_id"), derived=Derived.AS_FOLDED
 )
 
 
@@ -161,11 +140,7 @@ class IdCounterRow(NamedTuple):
 
 
 ID_COUNTER = DecisionTable(
-    "id_counter",
-    IdCounterRow,
-    key=("prefix", "year"),
-    replaces=True,
-    derived=Derived.AS_FOLDED,
+    "id_counter", IdCounterRow, key=("prefix", "year"), replaces=True, derived=Derived.AS_FOLDED
 )
 
 
@@ -202,11 +177,7 @@ class RunKeyRow(NamedTuple):
 
 
 RUN_KEY = DecisionTable(
-    "run_key",
-    RunKeyRow,
-    key=("run_id",),
-    tenant=("organization_id",),
-    derived=Derived.IN_PART,
+    "run_key", RunKeyRow, key=("run_id",), tenant=("organization_id",), derived=Derived.IN_PART
 )
 
 
@@ -253,10 +224,7 @@ class OmittedRow(NamedTuple):
 
 
 OMITTED = DecisionTable(
-    "refusals_omitted",
-    OmittedRow,
-    key=("credential",),
-    tenant=("organization_id", "workspace_id"),
+    "refusals_omitted", OmittedRow, key=("credential",), tenant=("organization_id", "workspace_id")
 )
 
 
