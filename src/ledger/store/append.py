@@ -15,11 +15,12 @@ from eventsourcing.persistence import StoredEvent
 
 from ledger.domain.recorded import Recorded
 from ledger.postgres.binary import array
-from ledger.postgres.pipeline import Rows, Statement, Transaction, Value, named
+from ledger.postgres.exchange import Rows
+from ledger.postgres.pipeline import Statement, Transaction, Value, named
+from ledger.postgres.rows import find, insert
 from ledger.postgres.table import Table
 from ledger.store import snapshots
 from ledger.store.decision_tables import CheckInKey, DecisionTables
-from ledger.store.rows import find, insert
 from ledger.store.side_tables import SideTables
 from ledger.store.snapshots import EVERY, FOLD, Aggregate
 from ledger.store.tables import (

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 from ledger.postgres.binary import array
 from ledger.postgres.pipeline import Transaction, named
-from ledger.store.rows import find, insert
+from ledger.postgres.rows import find, insert
 from ledger.store.tables import OMITTED, OUTCOME, OmittedRow, OutcomeRow
 
 # Counts that are added to what is counted already.

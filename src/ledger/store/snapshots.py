@@ -20,7 +20,7 @@ from ledger.domain.execution import Execution
 from ledger.domain.refusals import Refusals
 from ledger.domain.run import Run
 from ledger.postgres.pipeline import Transaction
-from ledger.store.rows import insert
+from ledger.postgres.rows import insert
 from ledger.store.tables import SNAPSHOT, SnapshotRow
 
 Aggregate = Execution | Run | ApiKey | Endpoint | Refusals

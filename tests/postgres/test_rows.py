@@ -6,9 +6,9 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
+from ledger.postgres.pipeline import Pipeline, Statement
+from ledger.postgres.rows import find, insert
 from ledger.postgres.table import BigInt, Instant, Table, Text, Texts
-from ledger.store.pipeline import Pipeline, Statement
-from ledger.store.rows import find, insert
 
 
 class Place(NamedTuple):
