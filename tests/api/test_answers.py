@@ -17,10 +17,10 @@ import httpx
 import psycopg
 import pytest
 
-from ledger.api.answers import Answers
 from ledger.api.replies import Reply, answer
 from ledger.application.principal import Principal
 from ledger.bootstrap.api import create_api
+from ledger.reads.answers import Answers
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of

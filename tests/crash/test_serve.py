@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ledger.api.positions import WAIT_SECONDS
+from ledger.reads.positions import WAIT_SECONDS
 from ledger.serve import address_of
 from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, activation, encode, fact

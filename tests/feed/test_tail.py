@@ -14,12 +14,12 @@ import psycopg
 import pytest
 
 from ledger.api.door import Door
-from ledger.api.positions import ViewPositions
 from ledger.application.principal import Principal
 from ledger.application.writer import Writer
 from ledger.domain.errors import Unavailable
 from ledger.feed.stream import Stream, Streams
 from ledger.feed.tail import CHUNK, Tail
+from ledger.reads.positions import ViewPositions
 from projections import feeds
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
 from tests.support.racers import fast_idling

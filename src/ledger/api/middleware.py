@@ -14,8 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.api.headers import count, header
-from ledger.api.positions import ViewPositions
 from ledger.api.problems import BadRequest, InternalError, problem
+from ledger.reads.positions import ViewPositions
 
 _logger = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import refusals
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
-from ledger.api.positions import WAIT_SECONDS
 from ledger.api.problems import Behind
 from ledger.api.reading import digits, read_at, services_of
 from ledger.api.replies import Reply
 from ledger.application.principal import Principal
 from ledger.domain.errors import Forbidden, Invalid, NotFound
+from ledger.reads.positions import WAIT_SECONDS
 from ledger.sealing import shelf
 from ledger.sealing.leaf import leaf_of
 from ledger.sealing.tiles import WIDTH, root_of, tiles_of

@@ -13,14 +13,14 @@ import msgspec
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from ledger.api.answers import Finish
-from ledger.api.positions import WAIT_SECONDS
 from ledger.api.problems import Behind, InvalidCursor
 from ledger.api.replies import Reply
 from ledger.api.services import ApiServices
 from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid, Refused
 from ledger.domain.values import day_of, parse_bound, week_of
+from ledger.reads.answers import Finish
+from ledger.reads.positions import WAIT_SECONDS
 from projections import reading
 
 _BREATH_SECONDS = 0.01

@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ledger.api.answers import Answers
 from ledger.api.authentication import Authenticator
 from ledger.api.bodies import Pace
 from ledger.api.door import Door
-from ledger.api.positions import ViewPositions
 from ledger.api.submissions import Submissions
 from ledger.application.writer import Writer
 from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
+from ledger.reads.answers import Answers
+from ledger.reads.positions import ViewPositions
 from ledger.store.log import Log
 from ledger.store.vault import Vault
 

@@ -8,10 +8,10 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from ledger.api.positions import ViewPositions
 from ledger.application.command import Command
 from ledger.application.request import Outcome
 from ledger.application.writer import Writer
+from ledger.reads.positions import ViewPositions
 
 _Answered = tuple[asyncio.Future[list[Outcome]], list[Outcome]]
 

@@ -31,8 +31,8 @@ from typing import Any
 
 from ledger.api.door import Door
 from ledger.api.replies import Reply
-from ledger.api.turns import Turns
 from ledger.application.principal import Principal
+from ledger.reads.turns import Turns
 
 _LOG = "log"
 

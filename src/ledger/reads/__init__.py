@@ -1,0 +1,1 @@
+"""Reads: a question as a value, and what answers it (contract 4)."""
