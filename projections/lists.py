@@ -19,6 +19,7 @@ from math import prod
 from typing import Any
 
 from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES
+from ledger.postgres.scope import Planning
 from projections.reading import CHANGING_FILTERS, METRICS, VERSION, position_of, where_line
 
 _MOST_WALKS = 40
@@ -81,17 +82,20 @@ def list_statement(filters: Mapping[str, Any], past: bool = False, whole: bool =
     return _statement(frozenset(filters), tuple(widths.items()), past, whole)
 
 
-def is_best_by_values(filters: Mapping[str, Any], past: bool = False) -> bool:
-    """Whether a page's plan should depend on the values, on how many lines have them.
+def planning_of(filters: Mapping[str, Any], past: bool = False) -> Planning:
+    """How a page is planned: by its values where their lines may be few or most of all.
 
     Where few have them, these are looked through; where most have them, the list is.
     """
     names = frozenset(filters)
     if names.isdisjoint(_TENANTS):
-        return not names <= {"after"}
-    if "project_tag" not in names:
-        return False
-    return past or not _is_in_tags(names, len(filters["project_tag"]))
+        is_by_values = not names <= {"after"}
+    else:
+        is_in_tags = "project_tag" in names and _is_in_tags(names, len(filters["project_tag"]))
+        is_by_values = "project_tag" in names and (past or not is_in_tags)
+    if is_by_values:
+        return Planning.BY_VALUES
+    return Planning.LONG if past else Planning.SHORT
 
 
 def _is_in_tags(filters: frozenset[str], tags: int) -> bool:

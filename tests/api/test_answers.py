@@ -7,7 +7,7 @@ that they have moved.
 import asyncio
 import random
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import product
@@ -20,18 +20,29 @@ import pytest
 from ledger.api.replies import Reply, answer
 from ledger.application.principal import Principal
 from ledger.bootstrap.api import create_api
+from ledger.postgres.scope import Planning
 from ledger.reads.answers import Answers
+from ledger.reads.asking import Reads
+from ledger.reads.question import Answer, Question
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
 from tests.support.rebuilding import rebuild, view
 from tests.support.service import Clock, Service
-from tests.support.time_travel import Question, Questions, World, as_of, told
+from tests.support.time_travel import Question as Asking
+from tests.support.time_travel import Questions, World, as_of, told
 from tests.support.views import query, until
 
 SETTINGS = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
 ANYONE = Principal("KEY", "api_key", frozenset({"read"}), "ORG-26-000001")
+
+
+def deaf_reads(services: Any, **options: Any) -> Reads:
+    """Reads whose memory hears of erasures, but nothing of the views."""
+    answers = Answers(services.door, **options)
+    services.positions.on_erased(answers.forget)
+    return Reads(services.door, services.positions, answers, services.clock)
 
 
 @contextmanager
@@ -39,7 +50,7 @@ def beside(edge: Edge, **options: Any) -> Iterator[Edge]:
     """Another worker for the same callers, whose answers hear nothing of the views."""
     stack, app = AsyncExitStack(), create_api(SETTINGS, edge.conninfo, edge.clock)
     services = app.state.services
-    services.answers = Answers(services.door, **options)
+    services.reads = deaf_reads(services, **options)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     http = httpx.AsyncClient(transport=transport, base_url="http://ledger.test")
     http.headers.update(edge.service.http.headers)
@@ -153,7 +164,7 @@ def test_a_worker_that_keeps_answers_says_what_one_that_keeps_none_does(
         beside(first, budget=0) as forgetful,
     ):
         world, dice = World(first, seed), random.Random(seed)
-        asker, asked, bodies = Questions(world), list[Question](), dict[str | None, bytes]()
+        asker, asked, bodies = Questions(world), list[Asking](), dict[str | None, bytes]()
         for _ in range(24):
             world.edge = dice.choice([first, deaf])
             world.work()
@@ -260,7 +271,8 @@ def test_a_run_that_is_erased_while_the_views_stand_still_is_shown_by_nobody(alo
         assert all("secret" in w.get(path).text for w in (alone, deaf) * 2 for path in paths)
         erased = alone.post(f"/v1/runs/{run}/erase", json={"reason": "-"}).json()["data"]
         assert (erased["input"], bool(erased["erased_at"])) == (None, True)
-        until(lambda: not deaf.service.app.state.services.answers.bytes_kept, "an empty memory")
+        memory = deaf.service.app.state.services.reads.answers
+        until(lambda: not memory.bytes_kept, "an empty memory")
         shown = [worker.data(path) for worker in (alone, deaf) for path in paths]
         assert shown == [erased, [erased]] * 2
 
@@ -282,17 +294,33 @@ class Asker:
 
     def __init__(self, edge: Edge, budget: int = 10**6) -> None:
         services = edge.service.app.state.services
-        self.answers, self.reads = Answers(services.door, budget), 0
-        services.positions.tell(self.answers.heard)
+        self._door, self.reads = services.door, 0
+        self.answers = Answers(services.door, budget)
+        services.positions.on_moved(self.answers.heard)
+        door: Any = self  # What is fetched through us is counted, the memory's looks are not.
+        self._reads = Reads(door, services.positions, self.answers, services.clock)
+
+    async def fetch(self, *asked: Any) -> list[Any]:
+        self.reads += 1
+        rows: list[Any] = await self._door.fetch(*asked)
+        return rows
 
     async def ask(self, statement: str, by: Principal = ANYONE, **parameters: Any) -> str:
-        def finish(rows: Sequence[Any]) -> Reply:
-            self.reads += 1
-            return answer(rows[0][0], 0)
-
-        reply = await self.answers.find(by, statement, parameters, finish)
-        assert reply is not None
+        question = Question(
+            tenant=by.tenant,
+            statement=f"SELECT 0, ({statement})",
+            parameters=parameters,
+            views=frozenset(),
+            planning=Planning.SHORT,
+            is_kept=True,
+        )
+        reply = (await self._reads.ask(question)).once(said)
         return bytes(reply.body).decode()
+
+
+def said(rows: Answer) -> Reply:
+    """The text as an answer."""
+    return answer(rows[0][1], 0)
 
 
 async def asking(edge: Edge, **options: Any) -> Asker:

@@ -14,7 +14,7 @@ from psycopg import errors
 
 from ledger.api import door as doors
 from ledger.api.door import Door
-from ledger.application.principal import Principal
+from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from tests.support.doors import (
     HELD,
     READERS,
@@ -27,7 +27,6 @@ from tests.support.doors import (
 )
 from tests.support.views import query
 
-ADMIN = Principal("KEY-26-000001", "api_key", frozenset({"admin"}))
 PREPARED = "SELECT name, statement FROM pg_prepared_statements WHERE statement ~ %(like)s"
 
 Tell = Callable[..., None]
@@ -38,6 +37,11 @@ class Nowhere(tzinfo):
 
     def utcoffset(self, _: datetime | None) -> Any:
         raise RuntimeError("a bug")
+
+
+async def walk(door: Door) -> Any:
+    """A page of a long walk, which is held."""
+    return await door.fetch(EVERYONE, HELD, {}, Planning.WALK)
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -54,12 +58,12 @@ def test_what_is_asked_again_and_again_is_planned_once_unless_its_values_matter(
 
     async def play(door: Door) -> None:
         for value in range(7):
-            await door.fetch(ADMIN, "SELECT %(n)s::int", {"n": value})
-        assert await door.fetch(ADMIN, plans, {}) == [(7, 0)]
-        await door.fetch(ADMIN, "SELECT %(n)s::int", {"n": 7}, by_values=True)
-        assert await door.fetch(ADMIN, plans, {}) == [(7, 1)]
-        await door.fetch(ADMIN, "SELECT %(n)s::int", {"n": 8}, long=True)
-        assert await door.fetch(ADMIN, plans, {}) == [(8, 1)]
+            await door.fetch(EVERYONE, "SELECT %(n)s::int", {"n": value})
+        assert await door.fetch(EVERYONE, plans, {}) == [(7, 0)]
+        await door.fetch(EVERYONE, "SELECT %(n)s::int", {"n": 7}, Planning.BY_VALUES)
+        assert await door.fetch(EVERYONE, plans, {}) == [(7, 1)]
+        await door.fetch(EVERYONE, "SELECT %(n)s::int", {"n": 8}, Planning.LONG)
+        assert await door.fetch(EVERYONE, plans, {}) == [(8, 1)]
 
     tell(play)
 
@@ -68,9 +72,10 @@ def test_what_is_planned_once_walks_no_table_however_small_it_is_by_then(tell: T
     explain = "EXPLAIN SELECT oid FROM pg_am WHERE amname = %(name)s::name"
 
     async def play(door: Door) -> None:
-        for by_values, scan in ((True, "Seq Scan"), (False, "Index Scan"), (True, "Seq Scan")):
-            rows = await door.fetch(ADMIN, explain, {"name": "gin"}, by_values=by_values)
-            assert scan in rows[0][0]
+        scans = {Planning.BY_VALUES: "Seq Scan", Planning.SHORT: "Index Scan"}
+        for planning in (Planning.BY_VALUES, Planning.SHORT, Planning.BY_VALUES):
+            rows = await door.fetch(EVERYONE, explain, {"name": "gin"}, planning)
+            assert scans[planning] in rows[0][0]
 
     tell(play)
 
@@ -96,25 +101,24 @@ def test_each_of_many_gets_its_own_rows_or_its_own_error(
     ]
 
     async def read(door: Door, n: int) -> None:
-        principal, long = dice.choice([*READERS, ADMIN, None]), dice.random() < 0.1
+        tenant = dice.choice([*READERS, EVERYONE, EVERYONE])
+        planning = Planning.LONG if dice.random() < 0.1 else Planning.SHORT
         broken = datetime(2026, 1, 1, tzinfo=Nowhere())
         values = {"n": n, "odd": object(), "nul": "\0", "broken": broken}
         if dice.random() < 0.1:
             statement, error = dice.choice(failing)
             with pytest.raises(error):
-                await door.fetch(principal, statement, values, long=long)
+                await door.fetch(tenant, statement, values, planning)
         elif dice.random() < 0.1:
             statement = dice.choice(["SELECT pg_sleep(0.02)", failing[1][0]])
-            reading = asyncio.create_task(door.fetch(principal, statement, values))
+            reading = asyncio.create_task(door.fetch(tenant, statement, values))
             for _ in range(dice.randrange(6)):
                 await asyncio.sleep(0)
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
         else:
-            own = (principal and principal.organization_id) or ""
-            more = (principal and principal.workspace_id) or ""
-            rows = await door.fetch(principal, SCOPE, values, long=long)
-            assert rows == [(own, more, n)]
+            rows = await door.fetch(tenant, SCOPE, values, planning)
+            assert rows == [(*tenant, n)]
 
     async def play(door: Door) -> None:
         numbers = iter(range(400))
@@ -133,16 +137,17 @@ def test_a_setting_is_sent_once_for_a_tenants_reads_and_ends_with_their_group(te
         WHERE statement ~ '^.SELECT set_config'"""
 
     async def play(door: Door) -> None:
-        ((before,),) = await door.fetch(None, used, {})
-        principals = [READERS[1], READERS[2], None, READERS[1], READERS[2], ADMIN, READERS[1]]
-        asking = [door.fetch(each, SCOPE, {"n": 1}) for each in principals]
+        ((before,),) = await door.fetch(EVERYONE, used, {})
+        one, other = READERS[1:3]
+        tenants = [one, other, EVERYONE, one, other, EVERYONE, one]
+        asking = [door.fetch(each, SCOPE, {"n": 1}) for each in tenants]
         told = [(row[0][0], row[0][1]) for row in await gathered(asking)]
         assert told[0] == told[3] == told[6] == ("ORG-1", "WKS-1")
         assert told[1] == told[4] == ("ORG-2", "WKS-2")
         assert told[2] == told[5] == ("", "")
         # Three tenants, and this one's own.
-        assert await door.fetch(None, used, {}) == [(before + 4,)]
-        assert await door.fetch(ADMIN, SCOPE, {"n": 1}) == [("", "", 1)]
+        assert await door.fetch(EVERYONE, used, {}) == [(before + 4,)]
+        assert await door.fetch(EVERYONE, SCOPE, {"n": 1}) == [("", "", 1)]
 
     tell(play, size=1)
 
@@ -152,11 +157,12 @@ def test_more_than_a_thousand_do_not_wait(tell: Tell, conninfo: str) -> None:
         async with holding(conninfo):
             reading = []
             for count in (16, 1000):
-                reading += [asyncio.create_task(door.fetch(None, HELD, {})) for _ in range(count)]
+                held = [door.fetch(EVERYONE, HELD, {}) for _ in range(count)]
+                reading += map(asyncio.create_task, held)
                 await soon(lambda: not door._idle and len(door._lanes) == 2, "all to be busy")
             await soon(lambda: len(door._short) == 1000, "all to wait")
             with pytest.raises(psycopg.OperationalError, match="too many"):
-                await door.fetch(None, HELD, {})
+                await door.fetch(EVERYONE, HELD, {})
         assert await gathered(reading) == [[(1,)]] * 1016
 
     tell(play, size=2)
@@ -165,11 +171,11 @@ def test_more_than_a_thousand_do_not_wait(tell: Tell, conninfo: str) -> None:
 def test_what_takes_long_delays_nothing_short(tell: Tell, conninfo: str) -> None:
     async def play(door: Door) -> None:
         async with holding(conninfo):
-            pages = [asyncio.create_task(door.fetch_page(None, HELD, {})) for _ in range(8)]
+            pages = [asyncio.create_task(walk(door)) for _ in range(8)]
             await soon(lambda: door._taken, "the first page to be under way")
             assert len(door._taken) + len(door._long) == 4
             for _ in range(3):
-                longs = [door.fetch(None, HELD, {}, long=True) for _ in range(6)]
+                longs = [door.fetch(EVERYONE, HELD, {}, Planning.LONG) for _ in range(6)]
                 pages += map(asyncio.create_task, longs)
                 shorts = [door.fetch(READERS[0], SCOPE, {"n": n}) for n in range(20)]
                 assert [rows[0][2] for rows in await gathered(shorts)] == list(range(20))
@@ -186,10 +192,10 @@ def test_who_was_passed_over_is_asked_again_before_all_others(tell: Tell) -> Non
         order = list[Any]()
 
         async def read(n: int) -> None:
-            rows = await door.fetch(None, "SELECT %(n)s::int", {"n": n})
+            rows = await door.fetch(EVERYONE, "SELECT %(n)s::int", {"n": n})
             order.append(rows[0][0])
 
-        bad = [door.fetch(None, "SELECT 1 / %(n)s::int", {"n": 0}) for _ in range(4)]
+        bad = [door.fetch(EVERYONE, "SELECT 1 / %(n)s::int", {"n": 0}) for _ in range(4)]
         told = await gathered([*bad, *map(read, range(12))])
         assert [type(error) for error in told[:4]] == [errors.DivisionByZero] * 4
         assert order == list(range(12))
@@ -199,7 +205,7 @@ def test_who_was_passed_over_is_asked_again_before_all_others(tell: Tell) -> Non
 
 def test_who_may_not_even_set_the_scope_is_told_so(tell: Tell, conninfo: str) -> None:
     async def play(door: Door) -> None:
-        no_tenant = Principal("KEY-26-000009", "api_key", frozenset(), "ORG-\0")
+        no_tenant = Tenant("ORG-\0")
         asking = [door.fetch(each, SCOPE, {"n": 1}) for each in (no_tenant, READERS[1])]
         error, rows = await gathered(asking)
         assert isinstance(error, psycopg.DataError)
@@ -219,7 +225,7 @@ def test_a_read_that_meets_a_deadlock_is_asked_again(tell: Tell, conninfo: str) 
             # The read is the one that finds the deadlock, and gives way.
             await other.execute("SET LOCAL deadlock_timeout = '60s'")
             await other.execute("SELECT pg_advisory_xact_lock(2)")
-            reading = [asyncio.create_task(door.fetch(None, locking, {"n": n})) for n in (1, 2)]
+            reading = [asyncio.create_task(door.fetch(EVERYONE, locking, {"n": n})) for n in (1, 2)]
             waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
             while await asyncio.to_thread(query, conninfo, waiting) != [(1,)]:
                 assert not reading[1].done()
@@ -246,7 +252,7 @@ def test_values_of_every_kind_come_back_as_they_were(tell: Tell) -> None:
     async def play(door: Door) -> None:
         for kind, value in values:
             statement = f"SELECT 1 AS a, %(v)s::{kind}, 7 %% 4, '%%', %(v)s::{kind} IS NULL"
-            rows = await door.fetch(None, statement, {"v": value, "unused": object()})
+            rows = await door.fetch(EVERYONE, statement, {"v": value, "unused": object()})
             assert rows == [(1, value, 3, "%", value is None)]
 
     tell(play)
@@ -256,10 +262,10 @@ def test_what_is_large_goes_both_ways_at_once(tell: Tell) -> None:
     async def play(door: Door) -> None:
         text = "x" * 3_000_000
         both = [
-            door.fetch(None, "SELECT %(t)s::text || %(n)s", {"t": text, "n": n}) for n in "abcd"
+            door.fetch(EVERYONE, "SELECT %(t)s::text || %(n)s", {"t": text, "n": n}) for n in "abcd"
         ]
         rows = "SELECT n, repeat('y', 500) FROM generate_series(1, 20000) AS n"
-        *told, many = await gathered([*both, door.fetch(None, rows, {})])
+        *told, many = await gathered([*both, door.fetch(EVERYONE, rows, {})])
         assert [row[0][0] == text + n for row, n in zip(told, "abcd", strict=True)] == [True] * 4
         assert len(many) == 20_000
         assert writers() == 0
@@ -269,20 +275,20 @@ def test_what_is_large_goes_both_ways_at_once(tell: Tell) -> None:
 
 def test_statements_are_prepared_once_and_anew_after_an_error(tell: Tell) -> None:
     async def names(door: Door, like: str) -> list[str]:
-        return [name for name, _ in await door.fetch(None, PREPARED, {"like": like})]
+        return [name for name, _ in await door.fetch(EVERYONE, PREPARED, {"like": like})]
 
     async def play(door: Door) -> None:
         dividing = "SELECT 12 / %(n)s::int AS divided"
         for n in (1, 2, 3):
-            assert await door.fetch(None, dividing, {"n": n}) == [(12 // n,)]
+            assert await door.fetch(EVERYONE, dividing, {"n": n}) == [(12 // n,)]
         (first,) = await names(door, "divided")
         with pytest.raises(errors.DivisionByZero):
-            await door.fetch(None, dividing, {"n": 0})
+            await door.fetch(EVERYONE, dividing, {"n": 0})
         assert await names(door, "divided") == []
-        assert await door.fetch(None, dividing, {"n": 4}) == [(3,)]
+        assert await door.fetch(EVERYONE, dividing, {"n": 4}) == [(3,)]
         assert await names(door, "divided") != [first]
         for _ in range(2):
-            asking = [door.fetch(None, f"SELECT {n} AS one_of_many", {}) for n in range(250)]
+            asking = [door.fetch(EVERYONE, f"SELECT {n} AS one_of_many", {}) for n in range(250)]
             assert await gathered(asking) == [[(n,)] for n in range(250)]
         assert 90 < len(await names(door, "")) <= 101
 
@@ -298,9 +304,9 @@ def test_a_prepared_statement_reads_what_its_view_is_made_of_now(tell: Tell, con
         for n in range(1, 5):
             await asyncio.to_thread(query, conninfo, made.format(n=n, before=n - 1))
             for _ in range(8):
-                rows = await door.fetch(None, "SELECT number FROM ledger.made", {})
+                rows = await door.fetch(EVERYONE, "SELECT number FROM ledger.made", {})
                 assert rows == [(n,)]
-        assert len(await door.fetch(None, PREPARED, {"like": "^SELECT number"})) == 1
+        assert len(await door.fetch(EVERYONE, PREPARED, {"like": "^SELECT number"})) == 1
 
     tell(play, size=1)
 
@@ -308,18 +314,18 @@ def test_a_prepared_statement_reads_what_its_view_is_made_of_now(tell: Tell, con
 def test_whatever_is_under_way_ends_with_the_door(tell: Tell, conninfo: str) -> None:
     async def play(door: Door) -> None:
         async with holding(conninfo):
-            gone = asyncio.create_task(door.fetch_page(None, HELD, {}))
+            gone = asyncio.create_task(walk(door))
             await soon(lambda: door._taken, "the page to be under way")
             gone.cancel()
-            pages = [asyncio.create_task(door.fetch_page(None, HELD, {})) for _ in range(9)]
-            shorts = [asyncio.create_task(door.fetch(None, HELD, {})) for _ in range(300)]
+            pages = [asyncio.create_task(walk(door)) for _ in range(9)]
+            shorts = [asyncio.create_task(door.fetch(EVERYONE, HELD, {})) for _ in range(300)]
             await soon(lambda: not door._idle and door._connecting, "all to be busy")
             await door.close()
             assert not door._walking
             told = await gathered([*pages, *shorts])
             assert {type(error) for error in told} == {psycopg.OperationalError}
             with pytest.raises(psycopg.OperationalError):
-                await door.fetch(None, "SELECT 1", {})
+                await door.fetch(EVERYONE, "SELECT 1", {})
 
     tell(play)
 

@@ -11,7 +11,7 @@ import uvloop
 
 from ledger.api import door as doors
 from ledger.api.door import Door
-from ledger.application.principal import Principal
+from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from tests.support.doors import HELD, READERS, SCOPE, gathered, holding, play_with_door, soon
 from tests.support.embedded import folder_in_tmp
 from tests.support.relay import OUT_OF_STEP, Relay
@@ -47,10 +47,10 @@ def test_no_read_fails_while_connections_are_ended(tell: Tell, conninfo: str) ->
             assert await door.fetch(READERS[0], SCOPE, {"n": 1}) == [("ORG-0", "", 1)]
         killing = asyncio.create_task(asyncio.to_thread(kill))
 
-        async def reader(principal: Principal) -> None:
+        async def reader(tenant: Tenant) -> None:
             for n in itertools.count():
-                rows = await door.fetch(principal, SCOPE, {"n": n}, long=n % 50 == 0)
-                assert rows == [(principal.organization_id, principal.workspace_id or "", n)]
+                planning = Planning.SHORT if n % 50 else Planning.LONG
+                assert await door.fetch(tenant, SCOPE, {"n": n}, planning) == [(*tenant, n)]
                 if killing.done():
                     return
 
@@ -73,15 +73,15 @@ def test_an_answer_that_breaks_off_is_asked_for_again_and_not_for_ever(
 
     async def play(door: Door) -> None:
         relay.to_break = 2
-        assert await gathered([door.fetch(None, length, large)]) == [[(100_000,)]]
+        assert await gathered([door.fetch(EVERYONE, length, large)]) == [[(100_000,)]]
         relay.broken_answer = OUT_OF_STEP
         relay.to_break = 1
-        assert await gathered([door.fetch(None, length, large)]) == [[(100_000,)]]
+        assert await gathered([door.fetch(EVERYONE, length, large)]) == [[(100_000,)]]
         relay.to_break = 99
-        (error,) = await gathered([door.fetch(None, length, large)])
+        (error,) = await gathered([door.fetch(EVERYONE, length, large)])
         assert isinstance(error, psycopg.OperationalError)
         assert relay.to_break == 99 - 3
-        assert await gathered([door.fetch(None, "SELECT 1", {})]) == [[(1,)]]
+        assert await gathered([door.fetch(EVERYONE, "SELECT 1", {})]) == [[(1,)]]
 
     tell(play, size=2, through=relay.conninfo)
 
@@ -107,7 +107,7 @@ def test_a_database_that_is_away_for_a_moment_is_waited_for(tell: Tell, relay: R
         # Nobody waits, so nothing is tried.
         assert (door._idle, relay.asked) == ([], asked)
         assert (door._connecting, door._watching, door._sending) == (None, None, None)
-        reading = [asyncio.create_task(door.fetch(None, "SELECT 1", {})) for _ in range(100)]
+        reading = [asyncio.create_task(door.fetch(EVERYONE, "SELECT 1", {})) for _ in range(100)]
         await soon(lambda: relay.asked > asked + 3, "some attempts")
         relay.lets_in = True
         assert await gathered(reading) == [[(1,)]] * 100
@@ -121,7 +121,7 @@ def test_who_has_waited_for_two_seconds_is_refused(tell: Tell, relay: Relay) -> 
         relay.cut()
         asked, loop = relay.asked, asyncio.get_running_loop()
         begun = loop.time()
-        (error,) = await gathered([door.fetch(None, "SELECT 1", {})])
+        (error,) = await gathered([door.fetch(EVERYONE, "SELECT 1", {})])
         assert isinstance(error, psycopg.OperationalError)
         assert 1.9 < loop.time() - begun < 4
         assert 3 < relay.asked - asked <= 21
@@ -138,7 +138,7 @@ def test_who_loses_his_connection_late_has_his_patience_anew(
     async def play(door: Door) -> None:
         loop, asked = asyncio.get_running_loop(), relay.asked
         async with holding(conninfo):
-            reading = asyncio.create_task(door.fetch(None, HELD, {}))
+            reading = asyncio.create_task(door.fetch(EVERYONE, HELD, {}))
             end = loop.time() + 1.1
             await soon(lambda: loop.time() > end, "a second")
             relay.lets_in = False

@@ -14,6 +14,7 @@ from ledger.application.report import ReportFact
 from ledger.application.request import Receipt
 from ledger.application.writer import Writer
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.scope import Planning
 from projections import feeds
 from projections.audited import FACT_TYPES, actions_of
 from tests.support.facts import ORGANIZATION, activation, fact
@@ -40,7 +41,7 @@ class Past(NamedTuple):
 @pytest.fixture(scope="module")
 def past(server: EmbeddedPostgres) -> Iterator[Past]:
     """Two organizations take turns; of some lines, workspaces, types and commands there are few."""
-    with worked(server, "feed_plans", work, by_values=True) as (connection, _):
+    with worked(server, "feed_plans", work, Planning.BY_VALUES) as (connection, _):
         late = f"SELECT recorded_at FROM ledger.ledger_events OFFSET {EVENTS * 9 // 10} LIMIT 1"
         ((at,),) = connection.execute(late.encode()).fetchall()
         ((end,),) = connection.execute("SELECT max(position) FROM ledger.event").fetchall()

@@ -9,6 +9,7 @@ import pytest
 from ledger.application.writer import Writer
 from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, STATES, day_of, week_of
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.scope import Planning
 from projections import lists, reading
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import cost, plan_for, worked
@@ -109,7 +110,7 @@ NOT_FOUND: dict[str, dict[str, Any]] = {
 
 def found(connection: psycopg.Connection[Any], asked: dict[str, Any], limit: int) -> int:
     """The page's lines. Raises AssertionError where they cost more than such a page may."""
-    plan_for(connection, by_values=lists.is_best_by_values(asked))
+    plan_for(connection, lists.planning_of(asked))
     moment = now()
     parameters = {**asked, "today": day_of(moment), "week": week_of(moment), "limit": limit}
     page = cost(connection, lists.list_statement(asked), parameters)
@@ -160,7 +161,7 @@ def test_so_does_a_page_of_a_credential_that_sees_every_tenant(
 def test_runs_that_are_not_completed_are_found_among_many_that_are(
     connection: psycopg.Connection[Any], statuses: list[str], runs: int
 ) -> None:
-    plan_for(connection, by_values=False)
+    plan_for(connection, Planning.SHORT)
     filters = {"status": statuses, "not_completed": True}
     statement = reading.runs_statement(frozenset(), frozenset(filters))
     line = f"LIN-26-{LINES:06d}"

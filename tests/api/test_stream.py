@@ -27,7 +27,7 @@ def address(edge: Edge) -> Iterator[Address]:
     services = edge.service.app.state.services
     services.streams = Streams(
         Tail(services.door.fetch, services.positions, rows=40),
-        services.door.fetch_page,
+        services.door.fetch,
         services.authenticator.lapsed,
         most=600,
         ping_seconds=0.1,

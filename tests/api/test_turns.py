@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ class Desk:
     """Where questions arrive. The test answers them, in the order in which they were asked."""
 
     def __init__(self) -> None:
-        self.turns: Turns[int] = Turns()
+        self.turns: Turns[int] = Turns(self._ask)
         self.open: list[tuple[object, asyncio.Future[int], int]] = []
         """Under which key, where the answer goes, and the moment when it was asked."""
         self.moment = 0
@@ -34,7 +34,7 @@ class Desk:
     def come(self, key: object) -> tuple[int, asyncio.Task[int]]:
         """Somebody who asks: when he came, and what he will be told."""
         self.moment += 1
-        return self.moment, asyncio.create_task(self.turns.take(key, self._asking(key)))
+        return self.moment, asyncio.create_task(self.turns.take(key, key))
 
     def answer(self, number: int = 0) -> None:
         """Answer a question with the moment in which it was asked."""
@@ -47,15 +47,12 @@ class Desk:
         if not future.done():
             future.set_exception(error)
 
-    def _asking(self, key: object) -> Callable[[], Awaitable[int]]:
-        async def ask() -> int:
-            self.moment += 1
-            self.asked += 1
-            future = asyncio.get_running_loop().create_future()
-            self.open.append((key, future, self.moment))
-            return await future
-
-        return ask
+    async def _ask(self, key: object) -> int:
+        self.moment += 1
+        self.asked += 1
+        future = asyncio.get_running_loop().create_future()
+        self.open.append((key, future, self.moment))
+        return await future
 
 
 def run(play: Coroutine[Any, Any, None]) -> None:

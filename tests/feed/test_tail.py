@@ -19,6 +19,7 @@ from ledger.application.writer import Writer
 from ledger.domain.errors import Unavailable
 from ledger.feed.stream import Stream, Streams
 from ledger.feed.tail import CHUNK, Tail
+from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from ledger.reads.positions import ViewPositions
 from projections import feeds
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
@@ -63,20 +64,20 @@ class Rig:
         self.streams = Streams(self.tail, self._read_page, self._lapsed, most=120)
 
     async def _read(
-        self, principal: Principal | None, statement: str, values: Mapping[str, Any]
+        self, tenant: Tenant, statement: str, values: Mapping[str, Any], planning: Planning
     ) -> Rows:
         self.reads += statement == feeds.TAIL
         await self._meet("tail")
-        return await self.door.fetch(principal, statement, values)
+        return await self.door.fetch(tenant, statement, values, planning)
 
     async def _read_page(
-        self, principal: Principal | None, statement: str, values: Mapping[str, Any]
+        self, tenant: Tenant, statement: str, values: Mapping[str, Any], planning: Planning
     ) -> Rows:
         if statement == feeds.PRESENT:
-            return await self.door.fetch_page(principal, statement, values)
+            return await self.door.fetch(tenant, statement, values, planning)
         self.pages += 1
         await self._meet("pages")
-        rows = await self.door.fetch_page(principal, statement, values)
+        rows = await self.door.fetch(tenant, statement, values, planning)
         self.paged.put_nowait(None)
         return rows
 
@@ -352,12 +353,12 @@ def test_pages_leave_connections_to_others_and_cost_none(
         waiting = "SELECT pg_advisory_xact_lock_shared(1)"
         async with anyio.create_task_group() as listeners:
             for _ in range(40):
-                listeners.start_soon(rig.door.fetch_page, READER, waiting, {})
+                listeners.start_soon(rig.door.fetch, READER.tenant, waiting, {}, Planning.WALK)
             for _ in range(20):
-                assert await rig.door.fetch(None, "SELECT 1", {}) == [(1,)]
+                assert await rig.door.fetch(EVERYONE, "SELECT 1", {}) == [(1,)]
             listeners.cancel_scope.cancel()
         await held.close()
-        assert await rig.door.fetch_page(None, "SELECT 2", {}) == [(2,)]
+        assert await rig.door.fetch(EVERYONE, "SELECT 2", {}, Planning.WALK) == [(2,)]
         assert lanes <= rig.door._lanes
 
     tell(story)

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ledger.postgres.scope import EVERYONE
 from ledger.settings import Settings
 from tests.support.facts import LINE, RUN, activation, fact
 from tests.support.rebuilding import (
@@ -267,7 +268,7 @@ def test_statements_prepared_on_pooled_connections_survive_swaps(
                 for _ in range(8):
                     answers = await asyncio.gather(*(service.http.get(path) for path in PATHS))
                     assert {answer.status_code for answer in answers} == {200}
-                (row,) = await door.fetch(None, PREPARED, {})
+                (row,) = await door.fetch(EVERYONE, PREPARED, {})
                 assert row[0] > 0
                 await rebuilding(conninfo, name)
                 answers = await asyncio.gather(*(service.http.get(path) for path in PATHS))

@@ -10,15 +10,15 @@ import psycopg
 import uvloop
 
 from ledger.api.door import Door
-from ledger.application.principal import Principal
+from ledger.postgres.scope import Tenant
 from tests.support.views import query, until
 
 Play = Callable[[Door], Awaitable[None]]
 
 # Of three organizations, some of them bound to a workspace.
 READERS = [
-    Principal(f"KEY-26-00001{n}", "api_key", frozenset({"read"}), f"ORG-{n % 3}", workspace)
-    for n, workspace in enumerate((None, "WKS-1", "WKS-2", None, "WKS-1", "WKS-2"))
+    Tenant(f"ORG-{n % 3}", workspace)
+    for n, workspace in enumerate(("", "WKS-1", "WKS-2", "", "WKS-1", "WKS-2"))
 ]
 
 # What tells whose transaction a read was in.

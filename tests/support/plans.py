@@ -10,9 +10,9 @@ import psycopg
 from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Literal
 
-from ledger.api.lane import PLANNED_BY_VALUES, PLANNED_ONCE
 from ledger.application.writer import Writer
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.scope import Planning
 from tests.support.databases import copied
 from tests.support.racers import fast_idling
 from tests.support.views import projecting
@@ -27,7 +27,10 @@ _TYPES = {datetime: "timestamptz", date: "date", bool: "bool", int: "bigint"}
 
 @contextmanager
 def worked(
-    server: EmbeddedPostgres, name: str, work: Callable[[Writer], T], *, by_values: bool = False
+    server: EmbeddedPostgres,
+    name: str,
+    work: Callable[[Writer], T],
+    planning: Planning = Planning.SHORT,
 ) -> Iterator[tuple[psycopg.Connection[Any], T]]:
     """A database of its own after some work, as the edge's reads see it; and what the work gave."""
     with copied(server.url, name) as conninfo:
@@ -38,13 +41,13 @@ def worked(
         with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
             connection.execute("VACUUM ANALYZE")
             connection.execute("SET ROLE ledger_api")
-            plan_for(connection, by_values=by_values)
+            plan_for(connection, planning)
             yield connection, given
 
 
-def plan_for(connection: psycopg.Connection[Any], *, by_values: bool) -> None:
+def plan_for(connection: psycopg.Connection[Any], planning: Planning) -> None:
     """Have statements planned as the edge's reads are: once, or each time by their values."""
-    plans, walks = PLANNED_BY_VALUES if by_values else PLANNED_ONCE
+    plans, walks = planning.settings
     connection.execute("SELECT set_config('plan_cache_mode', %s, false)", (plans,))
     connection.execute("SELECT set_config('enable_seqscan', %s, false)", (walks,))
 

@@ -9,28 +9,27 @@ from pydantic import AfterValidator, BaseModel, Field
 from ledger.api import feed_models
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import READ_ERRORS
-from ledger.api.feeds import Identifier, feed_page, position_in, time_filters
+from ledger.api.feeds import VIEW, Identifier, Walk, position_in, time_filters
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.reading import (
     OR,
     Page,
     Present,
     RangeParameters,
-    Read,
     any_of,
+    services_of,
     split,
     tenant_filters,
 )
 from ledger.application.principal import Principal
 from ledger.domain.values import AUDIT_ID, ActorType
+from ledger.postgres.scope import Planning
+from ledger.reads.question import Question
 from projections import feeds
 from projections.audited import ACTIONS, FACTS, actions_of
 from projections.published import TYPES
 
 router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)
-
-_VIEW = frozenset({"event"})
-
 
 WORDS = tuple(sorted(ACTIONS | TYPES.keys()))
 """What the filter ``action`` takes."""
@@ -115,29 +114,33 @@ async def list_audit_entries(
 
     `from` and `to` are by `recorded_at`.
     """
-    return await entries_page(request, principal, query, min_position)
+    walk = Walk(audit_filters(query, query, principal), position_in(query.after))
+    question = entries_asked(principal, walk, query.cursor, query.limit + 1)
+    rows = await services_of(request).reads.ask(question, min_position)
+    return walk.page(rows, query)
 
 
-async def entries_page(
-    request: Request,
-    principal: Principal,
-    query: AuditQuery,
-    min_position: int | None = None,
-    backwards: bool = False,
-) -> Response:
-    """A page of the audit log; ``backwards`` the newest first, for people."""
-    return await feed_page(
-        Read(request, principal, query, min_position, _VIEW, by_values=True),
-        feeds.audit_statement,
-        audit_filters(query, query, tenant_filters(principal)),
-        query,
-        position_in(query.after),
-        backwards,
+async def latest_entries(request: Request, principal: Principal, query: AuditQuery) -> Response:
+    """A page of the audit log, the newest entry first. For the page alone."""
+    filters = audit_filters(query, query, principal)
+    walk = Walk(filters, position_in(query.after), is_backwards=True)
+    question = entries_asked(principal, walk, query.cursor, query.limit + 1)
+    return walk.page(await services_of(request).reads.ask(question), query)
+
+
+def entries_asked(principal: Principal, walk: Walk, cursor: str | None, limit: int) -> Question:
+    """So many entries of a walk along the audit log."""
+    return Question(
+        tenant=principal.tenant,
+        statement=feeds.audit_statement(frozenset(walk.filters), walk.is_backwards),
+        parameters=walk.parameters(cursor, limit),
+        views=VIEW,
+        planning=Planning.BY_VALUES,
     )
 
 
 def audit_filters(
-    filters: AuditFilters, stretch: RangeParameters, tenant: dict[str, Any]
+    chosen: AuditFilters, stretch: RangeParameters, principal: Principal
 ) -> dict[str, Any]:
     """All filters of a statement, the credential's own among them."""
-    return tenant | filters.chosen() | time_filters(stretch)
+    return tenant_filters(principal) | chosen.chosen() | time_filters(stretch)

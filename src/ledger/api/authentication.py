@@ -21,6 +21,7 @@ from ledger.application.commands import hash_token
 from ledger.application.principal import Principal
 from ledger.application.tokens import is_well_formed
 from ledger.domain.errors import LedgerError
+from ledger.postgres.scope import EVERYONE
 
 if TYPE_CHECKING:
     # Only loaded where tokens are taken: it takes as long as a quarter of a start.
@@ -63,7 +64,7 @@ class Authenticator:
         self._known.pop(token, None)
         if not is_well_formed(token):
             return await self._verified(token)
-        rows = await self._door.fetch(None, _BY_HASH, {"hash": hash_token(token)})
+        rows = await self._door.fetch(EVERYONE, _BY_HASH, {"hash": hash_token(token)})
         if not rows:
             raise Unauthorized("The bearer token is not valid.")
         key_id, organization_id, workspace_id, permissions = rows[0]
@@ -89,7 +90,7 @@ class Authenticator:
         """
         keys = [principal for principal in principals if principal.type == "api_key"]
         ids = sorted({key.id for key in keys})
-        passing = {row[0] for row in await self._door.fetch(None, _PASSING, {"ids": ids})}
+        passing = {row[0] for row in await self._door.fetch(EVERYONE, _PASSING, {"ids": ids})}
         lapsed = frozenset(key for key in keys if key.id not in passing)
         if lapsed:
             known = self._known.items()

@@ -2,9 +2,9 @@
 
 Reads that come in one turn of the loop travel together, on the lanes (``lane.py``) that are idle:
 
-    fetch ─▶ short ─┐                  ┌─▶ lane ─ a group of short ones
-                    ├─ next turn: send ┼─▶ lane ─ a long one, alone
-    page ──▶ long ──┘                  └─▶ …      lost: those unanswered are first in the queue
+              ┌─▶ short ─┐                  ┌─▶ lane ─ a group of short ones
+    fetch ────┤          ├─ next turn: send ┼─▶ lane ─ a long one, alone
+      └▶ walk ┴─▶ long ──┘                  └─▶ …      lost: those unanswered are first again
 
 What takes long goes alone, and on half of the lanes at most, so that short reads need not wait for
 it. The tenant's settings are local to a group's transaction, and every group begins by setting
@@ -24,9 +24,9 @@ from typing import Any
 
 import psycopg
 
-from ledger.api.lane import Asked, Lane, Tenant
-from ledger.application.principal import Principal
+from ledger.api.lane import Asked, Lane
 from ledger.postgres.exchange import Rows
+from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from ledger.postgres.session import options_of
 
 ROLE = "ledger_api"
@@ -96,7 +96,7 @@ class Door:
         self._look()
         try:
             await self._open_first()
-            if await self.fetch(None, _POWERS, {}) != [(False,)]:
+            if await self.fetch(EVERYONE, _POWERS, {}) != [(False,)]:
                 raise AssertionError("reads must go through a role without special powers")
         except BaseException:
             await self.close()
@@ -124,50 +124,45 @@ class Door:
 
     async def fetch(
         self,
-        principal: Principal | None,
+        tenant: Tenant,
         statement: str,
         parameters: Mapping[str, Any],
-        *,
-        long: bool = False,
-        by_values: bool = False,
+        planning: Planning = Planning.SHORT,
     ) -> Rows:
-        """The statement's rows, within the credential's tenant.
+        """The statement's rows, as the tenant sees them. Raises what PostgreSQL says.
 
-        One that may take ``long`` says so: it goes alone, else those in its group would wait. So
-        does one that is best planned ``by_values``, since many rows may have what is asked for, or
-        few.
+        Raises OperationalError where no connection can be had in time, or too many reads wait.
         """
+        if planning is Planning.WALK:
+            return await self._walk(tenant, statement, parameters)
         if not self._is_open:
             raise psycopg.OperationalError("reads have ended, or not begun")
         if len(self._short) + len(self._long) >= _MOST_WAITING:
             raise psycopg.OperationalError("too many reads are waiting")
-        long = long or by_values
-        asked = Asked(self._loop, _tenant(principal), statement, parameters, long, by_values)
-        (self._long if long else self._short).append(asked)
+        asked = Asked(self._loop, tenant, statement, parameters, planning)
+        (self._long if asked.is_long else self._short).append(asked)
         self._send_soon()
         return await asked.future
 
-    async def fetch_page(
-        self, principal: Principal | None, statement: str, parameters: Mapping[str, Any]
-    ) -> Rows:
+    async def _walk(self, tenant: Tenant, statement: str, parameters: Mapping[str, Any]) -> Rows:
         """A page of a long walk: few are read at once, and each to its end.
 
-        Whoever asked may go in the middle, as listeners do. What he asked for holds a lane until it
-        is answered, whether he is there or not; so the next one must wait for its turn all the
+        Whoever asked may go in the middle, as listeners do. The page holds a lane until it is
+        answered, whether its asker is there or not; so the next page must wait for its turn all the
         same, or many who come and go would take every lane that there is for what is long.
         """
-        task = self._loop.create_task(self._fetch_in_turn(principal, statement, parameters))
+        task = self._loop.create_task(self._walk_in_turn(tenant, statement, parameters))
         self._walking.add(task)
-        task.add_done_callback(self._walked)
+        task.add_done_callback(self._end_walk)
         return await asyncio.shield(task)
 
-    async def _fetch_in_turn(
-        self, principal: Principal | None, statement: str, parameters: Mapping[str, Any]
+    async def _walk_in_turn(
+        self, tenant: Tenant, statement: str, parameters: Mapping[str, Any]
     ) -> Rows:
         async with self._walks:
-            return await self.fetch(principal, statement, parameters, by_values=True)
+            return await self.fetch(tenant, statement, parameters, Planning.BY_VALUES)
 
-    def _walked(self, task: asyncio.Task[Rows]) -> None:
+    def _end_walk(self, task: asyncio.Task[Rows]) -> None:
         self._walking.discard(task)
         # An error, of which the one who asked and has gone need not be told.
         if not task.cancelled():
@@ -222,8 +217,8 @@ class Door:
         group.sort(key=attrgetter("tenant"))
         return group
 
-    def _is_done(self, lane: Lane, unanswered: list[Asked], error: psycopg.Error | None) -> None:
-        """A lane is idle again, or lost."""
+    def _release(self, lane: Lane, unanswered: list[Asked], error: psycopg.Error | None) -> None:
+        """Take a lane back that is idle again, or lost."""
         self._taken.discard(lane)
         self._ask_again(unanswered)
         if error is None:
@@ -292,7 +287,7 @@ class Door:
             client_encoding="utf-8",
             options=options_of(self._conninfo, _OPTIONS),
         )
-        lane = Lane(connection, self._is_done)
+        lane = Lane(connection, self._release)
         self._lanes.add(lane)
         self._idle.append(lane)
         self._failure = None
@@ -315,9 +310,3 @@ def _first(waiting: deque[Asked]) -> Asked | None:
     while waiting and waiting[0].future.done():
         waiting.popleft()
     return waiting[0] if waiting else None
-
-
-def _tenant(principal: Principal | None) -> Tenant:
-    if principal is None:
-        return "", ""
-    return principal.organization_id or "", principal.workspace_id or ""

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
@@ -24,16 +24,18 @@ from ledger.api.reading import (
     OR,
     PageQuery,
     Query,
-    Read,
     any_of,
     decode_cursor,
     encode_cursor,
-    position_of,
+    instant_of,
+    paged,
+    periods,
     read_at,
+    services_of,
     split,
     tenant_filters,
 )
-from ledger.api.replies import Reply, answer, page, unless_known
+from ledger.api.replies import Reply, answer, unless_known
 from ledger.api.writing import (
     Sent,
     as_left,
@@ -57,6 +59,8 @@ from ledger.domain.values import (
     format_id,
     sort_key,
 )
+from ledger.postgres.scope import Planning
+from ledger.reads.question import Answer, Question
 from projections import lists, reading
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
@@ -133,35 +137,47 @@ async def list_executions(
     min_position: MinPosition = None,
 ) -> Response:
     """Lines of the credential's tenant, newest record id first; closed ones too."""
-    return await lines_page(request, principal, query, min_position)
+    question = _lines_asked(request, principal, query)
+    rows = await services_of(request).reads.ask(question, min_position)
+    return rows.once(_lines_reply, query)
 
 
-async def lines_page(
-    request: Request,
-    principal: Principal,
-    query: ListQuery,
-    min_position: int | None = None,
-    whole: bool = False,
-) -> Reply:
+def _lines_asked(
+    request: Request, principal: Principal, query: ListQuery, whole: bool = False
+) -> Question:
     """A page of lines, each as the list shows it or ``whole``, with the detail's keys too."""
     chosen = query.chosen()
     filters = tenant_filters(principal) | chosen
     if query.cursor is not None:
         filters["after"] = _record_key(decode_cursor(query.cursor, chosen))
-    by_values = lists.is_best_by_values(filters, past=query.as_of is not None)
-    read = Read(request, principal, query, min_position, _VIEW, by_values=by_values)
-
-    def finish(rows: Sequence[Any]) -> Reply:
-        found = [row for row in rows if row[1] is not None]
-        shown = found[: query.limit]
-        cursor = encode_cursor({"id": _record_id(shown[-1][1])}, chosen) if shown else None
-        return page([row[2] for row in shown], cursor, len(found) > len(shown), position_of(rows))
-
-    return await read.answer(
-        lambda past: lists.list_statement(filters, past, whole),
-        {**filters, **read.periods, "limit": query.limit + 1},
-        finish,
+    return Question(
+        tenant=principal.tenant,
+        statement=lists.list_statement(filters, query.is_past, whole),
+        parameters={
+            **filters,
+            **periods(instant_of(request, query)),
+            "limit": query.limit + 1,
+        },
+        views=_VIEW,
+        planning=lists.planning_of(filters, query.is_past),
+        as_of=query.instant,
+        is_kept=True,
     )
+
+
+async def whole_lines(request: Request, principal: Principal, query: ListQuery) -> Reply:
+    """A page of lines with the detail's keys. For the page alone."""
+    question = _lines_asked(request, principal, query, whole=True)
+    return (await services_of(request).reads.ask(question)).once(_lines_reply, query)
+
+
+def _lines_reply(rows: Answer, query: ListQuery) -> Reply:
+    """The page's answer."""
+
+    def cursor_after(row: Any) -> str:
+        return encode_cursor({"id": _record_id(row[1])}, query.chosen())
+
+    return paged(rows, query.limit, 1, cursor_after)
 
 
 def _record_id(key: int) -> str:
@@ -189,16 +205,22 @@ async def summarize_executions(
     """Counts by state, model, product line and open cause, zero-filled; the list's filters."""
     filters = tenant_filters(principal) | query.chosen()
     # Lines are counted one by one where several tags are asked for, and in the past.
-    by_values = "project_tag" in filters or query.as_of is not None
-    read = Read(request, principal, query, min_position, _VIEW, by_values=by_values)
-
-    def finish(rows: Sequence[Any]) -> Reply:
-        data = json.dumps({"data": _summary(rows)}, separators=(",", ":"))
-        return answer(data, position_of(rows))
-
-    return await read.answer(
-        lambda past: reading.summary_statement(frozenset(filters), past), filters, finish
+    is_counted = "project_tag" in filters or query.is_past
+    question = Question(
+        tenant=principal.tenant,
+        statement=reading.summary_statement(frozenset(filters), query.is_past),
+        parameters=filters,
+        views=_VIEW,
+        planning=Planning.BY_VALUES if is_counted else Planning.SHORT,
+        as_of=query.instant,
+        is_kept=True,
     )
+    return (await services_of(request).reads.ask(question, min_position)).once(_summary_reply)
+
+
+def _summary_reply(rows: Answer) -> Reply:
+    data = json.dumps({"data": _summary(rows)}, separators=(",", ":"))
+    return answer(data, rows.position)
 
 
 def _summary(rows: Sequence[Any]) -> dict[str, Any]:
@@ -237,24 +259,30 @@ async def show_execution(
 ) -> Response:
     """One line with its resources, health, blockers and holds."""
     require_line_id(line_id)
-    read = Read(request, principal, query, min_position, _VIEW)
-    return unless_known(request, await _detail(read, principal, line_id))
+    question = _line_asked(request, principal, line_id, query)
+    rows = await services_of(request).reads.ask(question, min_position)
+    return unless_known(request, rows.once(_line_reply))
 
 
-async def _detail(read: Read, principal: Principal, line_id: str) -> Reply:
-    """The detail of a line the credential sees. Raises NotFound."""
+def _line_asked(request: Request, principal: Principal, line_id: str, query: Query) -> Question:
+    """The detail of a line, if the credential sees it."""
     filters = tenant_filters(principal)
-
-    def finish(rows: Sequence[Any]) -> Reply:
-        if rows[0][1] is None:
-            raise read_at(rows, NotFound(_UNKNOWN))
-        return answer('{"data":' + rows[0][1] + "}", position_of(rows), tagged=True)
-
-    return await read.answer(
-        lambda past: reading.detail_statement(frozenset(filters), past),
-        {**filters, **read.periods, "line_id": line_id},
-        finish,
+    return Question(
+        tenant=principal.tenant,
+        statement=reading.detail_statement(frozenset(filters), query.is_past),
+        parameters={**filters, **periods(instant_of(request, query)), "line_id": line_id},
+        views=_VIEW,
+        planning=query.planning,
+        as_of=query.instant,
+        is_kept=True,
     )
+
+
+def _line_reply(rows: Answer) -> Reply:
+    """The detail's answer. Raises NotFound."""
+    if rows[0][1] is None:
+        raise read_at(rows, NotFound(_UNKNOWN))
+    return answer('{"data":' + rows[0][1] + "}", rows.position, tagged=True)
 
 
 @router.post(
@@ -302,8 +330,9 @@ async def _manage(
     sent = await read_command(request, principal, model)
     receipt = await manage(request, principal, line_id, command, sent)
 
-    def show(query: Query) -> Awaitable[Reply]:
-        return _detail(Read(request, principal, query, None, _VIEW), principal, line_id)
+    async def show(query: Query) -> Reply:
+        question = _line_asked(request, principal, line_id, query)
+        return (await services_of(request).reads.ask(question)).once(_line_reply)
 
     return await as_left(request, receipt, show)
 

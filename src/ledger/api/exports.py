@@ -20,30 +20,25 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.audit import AuditFilters, audit_filters
+from ledger.api.audit import AuditFilters, audit_filters, entries_asked
 from ledger.api.authentication import Authenticated, Unauthorized
 from ledger.api.documentation import READ_ERRORS
-from ledger.api.feeds import EventFilters, feed_filters, position_in, walk_from
+from ledger.api.feeds import EventFilters, Walk, events_asked, feed_filters, position_in
 from ledger.api.lean import LeanRoute, MinPosition, needs
-from ledger.api.problems import Behind
 from ledger.api.reading import (
     Cursor,
     Present,
     RangeParameters,
-    Read,
-    position_of,
     services_of,
-    tenant_filters,
 )
 from ledger.application.principal import Principal
-from ledger.domain.errors import LedgerError
-from projections import feeds
+from ledger.domain.errors import Behind, LedgerError
+from ledger.postgres.scope import Planning
+from ledger.reads.question import Answer, Question
 
 router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)
 
 _logger = logging.getLogger(__name__)
-
-_VIEW = frozenset({"event"})
 
 _PAGE = 1000
 """Entries a statement, half a megabyte: some milliseconds of the database's time and of ours."""
@@ -203,52 +198,39 @@ async def export_audit_log(
     min_position: MinPosition = None,
 ) -> Response:
     """What the list gives, as one file up to `Ledger-Position`. It resumes by `after`."""
-    filters = audit_filters(query, query, tenant_filters(principal))
-    return await _export(
-        request,
-        principal,
-        Read(request, principal, query, min_position, _VIEW, by_values=True),
-        feeds.audit_statement(frozenset(filters)),
-        {**filters, "after": walk_from(filters, position_in(query.after), query.cursor)},
-        f"audit-log.{query.format}",
-        goes_on=query.after is not None or query.cursor is not None,
-    )
+    walk = Walk(audit_filters(query, query, principal), position_in(query.after))
+    question = entries_asked(principal, walk, query.cursor, _PAGE)
+    name = f"audit-log.{query.format}"
+    goes_on = query.after is not None or query.cursor is not None
+    return await _export(request, principal, question, name, min_position, goes_on)
 
 
 async def export_events(
     request: Request, principal: Principal, query: EventsExportQuery
 ) -> Response:
     """The feed up to `Ledger-Position` as JSON lines. For people: programs follow the feed."""
-    filters = feed_filters(query, query, principal)
-    return await _export(
-        request,
-        principal,
-        Read(request, principal, query, None, _VIEW, behind_all=True, by_values=True),
-        feeds.feed_statement(frozenset(filters)),
-        {**filters, "after": position_in(query.after)},
-        f"events.{query.format}",
-    )
+    walk = Walk(feed_filters(query, query, principal), position_in(query.after))
+    question = events_asked(principal, walk, None, _PAGE)
+    return await _export(request, principal, question, f"events.{query.format}")
 
 
 async def _export(
     request: Request,
     principal: Principal,
-    read: Read,
-    statement: str,
-    begin: dict[str, Any],
+    question: Question,
     name: str,
+    min_position: int | None = None,
     goes_on: bool = False,
 ) -> Response:
     """A walk's rows as a file of this name; one that ``goes_on`` has no heading again."""
-    values = {**begin, "limit": _PAGE}
     # The first page before the answer begins: so a refusal is one.
-    first = await read.rows(lambda _: statement, values)
+    first = await services_of(request).reads.ask(question, min_position)
     content_type, render, heading = _FORMATS[name.rsplit(".", 1)[1]]
     return _Export(
-        _pages(request, principal, statement, values, first, render, b"" if goes_on else heading),
+        _pages(request, principal, question, first, render, b"" if goes_on else heading),
         media_type=content_type,
         headers={
-            "Ledger-Position": str(position_of(first)),
+            "Ledger-Position": str(first.position),
             "Content-Disposition": f'attachment; filename="{name}"',
             "Cache-Control": "no-store",
         },
@@ -258,14 +240,13 @@ async def _export(
 async def _pages(
     request: Request,
     principal: Principal,
-    statement: str,
-    values: dict[str, Any],
-    rows: list[Any],
+    question: Question,
+    rows: Answer,
     render: Render,
     heading: bytes,
 ) -> AsyncIterator[bytes]:
     """An export's bytes, from its first page on."""
-    services, end = services_of(request), position_of(rows)
+    services, end = services_of(request), rows.position
     if heading:
         yield heading
     while True:
@@ -273,12 +254,14 @@ async def _pages(
         if found:
             yield render([row[2] for row in found])
         if len(found) < _PAGE:
-            if position_of(rows) < end:
+            if rows.position < end:
                 # A crash of the database took the view back: what is missing was there before.
                 raise Behind("The view does not reach as far as the export any more.")
             return
         # A credential that ended meanwhile goes no further, however its holder came in.
         if await services.authenticator.lapsed([principal]):
             raise Unauthorized("The credential was revoked, or is over.")
-        values = {**values, "after": found[-1][1]}
-        rows = await services.door.fetch_page(principal, statement, values)
+        values = {**question.parameters, "after": found[-1][1]}
+        rows = Answer(
+            await services.door.fetch(question.tenant, question.statement, values, Planning.WALK)
+        )

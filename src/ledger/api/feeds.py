@@ -1,8 +1,7 @@
 """The feed: every published event in log order, pulled page by page (contract 5)."""
 
 import re
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi import Query as QueryParameters
@@ -18,31 +17,30 @@ from ledger.api.reading import (
     Page,
     Present,
     RangeParameters,
-    Read,
     any_of,
     decode_cursor,
     encode_cursor,
-    position_of,
+    paged,
     read_at,
+    services_of,
     split,
     tenant_filters,
 )
-from ledger.api.replies import answer, page
+from ledger.api.replies import Reply, answer
 from ledger.application.principal import Principal
 from ledger.domain.errors import NotFound
 from ledger.domain.values import EVENT_ID
+from ledger.postgres.scope import Planning
+from ledger.reads.question import Answer, Question
 from projections import feeds
 from projections.published import TYPES
 
 router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
 
-_VIEW = frozenset({"event"})
+VIEW = frozenset({"event"})
 
 BEYOND = 2**63 - 1
 """Past every position."""
-
-Statement = Callable[[frozenset[str], bool], str]
-"""A walk's statement by its filters, and whether it goes backwards."""
 
 Identifier = Annotated[
     str | None, Field(min_length=1, max_length=200, description="One id, not several.")
@@ -102,24 +100,29 @@ async def list_events(
 
     Go on with `cursor`; an empty page repeats the one sent.
     """
-    return await events_page(request, principal, query, min_position)
+    walk = Walk(feed_filters(query, query, principal), position_in(query.after))
+    question = events_asked(principal, walk, query.cursor, query.limit + 1)
+    rows = await services_of(request).reads.ask(question, min_position)
+    return walk.page(rows, query)
 
 
-async def events_page(
-    request: Request,
-    principal: Principal,
-    query: FeedQuery,
-    min_position: int | None = None,
-    backwards: bool = False,
-) -> Response:
-    """A page of the feed; ``backwards`` the newest first, for people."""
-    return await feed_page(
-        Read(request, principal, query, min_position, _VIEW, behind_all=True, by_values=True),
-        feeds.feed_statement,
-        feed_filters(query, query, principal),
-        query,
-        position_in(query.after),
-        backwards,
+async def latest_events(request: Request, principal: Principal, query: FeedQuery) -> Response:
+    """A page of the feed, the newest event first. For the page alone."""
+    filters = feed_filters(query, query, principal)
+    walk = Walk(filters, position_in(query.after), is_backwards=True)
+    question = events_asked(principal, walk, query.cursor, query.limit + 1)
+    return walk.page(await services_of(request).reads.ask(question), query)
+
+
+def events_asked(principal: Principal, walk: "Walk", cursor: str | None, limit: int) -> Question:
+    """So many events of a walk along the feed."""
+    return Question(
+        tenant=principal.tenant,
+        statement=feeds.feed_statement(frozenset(walk.filters), walk.is_backwards),
+        parameters=walk.parameters(cursor, limit),
+        views=VIEW,
+        planning=Planning.BY_VALUES,
+        is_behind_all=True,
     )
 
 
@@ -136,42 +139,37 @@ def time_filters(query: RangeParameters) -> dict[str, Any]:
     return {name: at for name, at in (("from", start), ("to", end)) if at is not None}
 
 
-async def feed_page(
-    read: Read,
-    statement: Statement,
-    filters: dict[str, Any],
-    query: Page,
-    after: int,
-    backwards: bool = False,
-) -> Response:
-    """A page of rows that are walked by position, ascending; ``backwards`` the newest first."""
-    bound_to = {**filters, "after": after}
-    if backwards:
-        # A cursor goes on in its own direction only.
-        bound_to["backwards"] = True
-        before = BEYOND
-        if query.cursor is not None:
-            before = event_position(decode_cursor(query.cursor, bound_to))
-        begin = {"after": after, "before": before}
-    else:
-        begin = {"after": walk_from(filters, after, query.cursor)}
-    rows = await read.rows(
-        lambda _: statement(frozenset(filters), backwards),
-        {**filters, **begin, "limit": query.limit + 1},
-    )
-    found = [row for row in rows if row[1] is not None]
-    shown = found[: query.limit]
-    cursor = query.cursor
-    if shown:
-        cursor = encode_cursor({"position": shown[-1][1]}, bound_to)
-    return page([row[2] for row in shown], cursor, len(found) > len(shown), position_of(rows))
+class Walk(NamedTuple):
+    """A way along rows by their position: ascending from the first one after ``after``, or
+    backwards, the newest first."""
 
+    filters: dict[str, Any]
+    after: int
+    is_backwards: bool = False
 
-def walk_from(filters: dict[str, Any], after: int, cursor: str | None) -> int:
-    """The position after which a page begins. Raises InvalidCursor."""
-    if cursor is None:
-        return after
-    return max(after, event_position(decode_cursor(cursor, {**filters, "after": after})))
+    @property
+    def bound_to(self) -> dict[str, Any]:
+        """What a cursor is bound to; it goes on in its own direction only."""
+        bound_to = {**self.filters, "after": self.after}
+        return bound_to | {"backwards": True} if self.is_backwards else bound_to
+
+    def parameters(self, cursor: str | None, limit: int) -> dict[str, Any]:
+        """A statement's parameters, for so many rows. Raises InvalidCursor."""
+        begin = {"after": self.after}
+        at = None if cursor is None else event_position(decode_cursor(cursor, self.bound_to))
+        if self.is_backwards:
+            begin["before"] = BEYOND if at is None else at
+        elif at is not None:
+            begin["after"] = max(self.after, at)
+        return {**self.filters, **begin, "limit": limit}
+
+    def page(self, rows: Answer, query: Page) -> Reply:
+        """A page's answer; an empty one has the cursor that it was asked with."""
+
+        def cursor_after(row: Any) -> str:
+            return encode_cursor({"position": row[1]}, self.bound_to)
+
+        return paged(rows, query.limit, 1, cursor_after, cursor=query.cursor)
 
 
 def event_position(key: dict[str, Any]) -> int:
@@ -199,10 +197,18 @@ async def show_event(
     if not re.fullmatch(EVENT_ID, event_id):
         raise NotFound("No such event.")
     tenant = tenant_filters(principal)
-    rows = await Read(request, principal, query, min_position, _VIEW).rows(
-        lambda _: feeds.event_statement(frozenset(tenant)),
-        {**tenant, "at": position_in(event_id), "number": event_id.removeprefix("EVT-")},
+    question = Question(
+        tenant=principal.tenant,
+        statement=feeds.event_statement(frozenset(tenant)),
+        parameters={
+            **tenant,
+            "at": position_in(event_id),
+            "number": event_id.removeprefix("EVT-"),
+        },
+        views=VIEW,
+        planning=query.planning,
     )
+    rows = await services_of(request).reads.ask(question, min_position)
     if rows[0][1] is None:
         raise read_at(rows, NotFound("No such event."))
-    return answer('{"data":' + rows[0][1] + "}", position_of(rows))
+    return answer('{"data":' + rows[0][1] + "}", rows.position)

@@ -22,19 +22,13 @@ from psycopg.errors import DeadlockDetected
 from ledger.postgres.exchange import Exchange, Rows, SilentServer
 from ledger.postgres.loop import LoopDriver
 from ledger.postgres.prepared import Key, numbered
+from ledger.postgres.scope import Planning, Tenant
 from ledger.postgres.session import ANSWER_SECONDS
-
-Tenant = tuple[str, str]
-"""Organization and workspace; empty where a credential is bound to none."""
 
 _Adapted = tuple[Key, Sequence[Buffer | None], Sequence[pq.Format]]
 """A statement with its parameters as they are sent."""
 
-# What holds for the statements after it. Most are planned once a connection, whatever their
-# parameters: they follow an index in order, and to plan one anew takes as long as to execute it, or
-# three times as long. Since such a plan stays, it must follow the index on a table that is empty
-# too. Where the best way depends on the values, PostgreSQL looks at them each time: left to itself
-# it would settle on one plan for all, by what the first few asked for.
+# What holds for the statements after it: whose rows they see, and how they are planned.
 _SCOPE = """
 SELECT set_config('ledger.organization_id', %(organization)s, true),
        set_config('ledger.workspace_id', %(workspace)s, true),
@@ -42,20 +36,16 @@ SELECT set_config('ledger.organization_id', %(organization)s, true),
        set_config('enable_seqscan', %(walks)s, true)
 """
 
-PLANNED_ONCE = ("force_generic_plan", "off")
-PLANNED_BY_VALUES = ("force_custom_plan", "on")
-"""How a statement is planned, and whether a plan may walk through whole tables."""
-
 
 class Asked:
     """One read, and the future of its rows."""
 
     __slots__ = (
-        "by_values",
         "deadline",
         "future",
         "is_long",
         "parameters",
+        "planning",
         "since",
         "statement",
         "tenant",
@@ -68,11 +58,10 @@ class Asked:
         tenant: Tenant,
         statement: str,
         parameters: Mapping[str, Any],
-        is_long: bool = False,
-        by_values: bool = False,
+        planning: Planning,
     ) -> None:
         self.tenant, self.statement, self.parameters = tenant, statement, parameters
-        self.is_long, self.by_values = is_long, by_values
+        self.planning, self.is_long = planning, planning is not Planning.SHORT
         self.future: asyncio.Future[Rows] = loop.create_future()
         self.since = loop.time()
         """Since when it has waited for a lane."""
@@ -204,5 +193,5 @@ class Lane:
 def _scope_of(asked: Asked) -> Mapping[str, str]:
     """The parameters of its scope."""
     organization, workspace = asked.tenant
-    plans, walks = PLANNED_BY_VALUES if asked.by_values else PLANNED_ONCE
+    plans, walks = asked.planning.settings
     return {"organization": organization, "workspace": workspace, "plans": plans, "walks": walks}

@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from ledger.api.reading import services_of
+from ledger.postgres.scope import EVERYONE
 from projections import reading
 
 router = APIRouter(tags=["operations"])
@@ -108,12 +109,12 @@ async def metrics(request: Request) -> Response:
 
 
 async def _lag(request: Request) -> _Lag:
-    rows: _Lag = await services_of(request).door.fetch(None, reading.LAG, {})
+    rows: _Lag = await services_of(request).door.fetch(EVERYONE, reading.LAG, {})
     return rows
 
 
 async def _sealing(request: Request) -> _Sealing:
-    rows: list[_Sealing] = await services_of(request).door.fetch(None, _SEALING, {})
+    rows: list[_Sealing] = await services_of(request).door.fetch(EVERYONE, _SEALING, {})
     return rows[0]
 
 

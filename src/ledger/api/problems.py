@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from ledger.api.authentication import Unauthorized
 from ledger.application.facts import TOLD
-from ledger.domain.errors import Invalid, LedgerError, NotFound, Refused, Unavailable
+from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
 
 _logger = logging.getLogger(__name__)
 
@@ -88,12 +88,6 @@ class BodyTimeout(LedgerError):
     """The body came too slowly; nothing of it was recorded."""
 
     code = "timeout"
-
-
-class Behind(LedgerError):
-    """The views did not reach the asked position in time."""
-
-    code = "behind"
 
 
 class MethodNotAllowed(LedgerError):

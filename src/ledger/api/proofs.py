@@ -18,12 +18,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from ledger.api.authentication import Authenticated
 from ledger.api.documentation import refusals
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
-from ledger.api.problems import Behind
 from ledger.api.reading import digits, read_at, services_of
 from ledger.api.replies import Reply
 from ledger.application.principal import Principal
-from ledger.domain.errors import Forbidden, Invalid, NotFound
+from ledger.domain.errors import Behind, Forbidden, Invalid, NotFound
 from ledger.reads.positions import WAIT_SECONDS
+from ledger.reads.question import Answer
 from ledger.sealing import shelf
 from ledger.sealing.leaf import leaf_of
 from ledger.sealing.tiles import WIDTH, root_of, tiles_of
@@ -251,7 +251,7 @@ async def _read(
     time = asyncio.get_running_loop().time
     deadline = time() + WAIT_SECONDS
     while True:
-        (row,) = await services_of(request).door.fetch(principal, statement, parameters)
+        (row,) = await services_of(request).door.fetch(principal.tenant, statement, parameters)
         if row[0] >= (min_position or 0):
             return row
         if time() >= deadline:
@@ -272,7 +272,7 @@ async def _entry(
     row = await _read(request, principal, _ENTRY, {"at": position}, min_position)
     sealed_until, size, _note, _vkey, stream, version, topic, state, index = row
     if stream is None or not _tells_of(principal, topic):
-        raise read_at([row], NotFound("No such position."))
+        raise read_at(Answer([row]), NotFound("No such position."))
     if position > sealed_until:
         raise Behind(_NOT_SEALED)
     return sealed_until, size, index, leaf_of(stream, version, topic, bytes(state), position)
@@ -289,7 +289,7 @@ async def _roots(request: Request, principal: Principal, stretches: Iterable[Str
     stretches = list(stretches)
     wanted = tiles_of(stretches)
     asked = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}
-    rows = await services_of(request).door.fetch(principal, shelf.TILES, asked)
+    rows = await services_of(request).door.fetch(principal.tenant, shelf.TILES, asked)
     tiles = {(level, number): bytes(hashes) for level, number, hashes in rows}
     return [_base64(root_of(stretch, tiles)) for stretch in stretches]
 

@@ -1,10 +1,9 @@
 """What the reading routes share: parameters, the instant they ask about, cursors, entity tags."""
 
-import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar
@@ -13,26 +12,19 @@ import msgspec
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from ledger.api.problems import Behind, InvalidCursor
-from ledger.api.replies import Reply
+from ledger.api.problems import InvalidCursor
+from ledger.api.replies import Reply, page
 from ledger.api.services import ApiServices
 from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid, Refused
 from ledger.domain.values import day_of, parse_bound, week_of
-from ledger.reads.answers import Finish
-from ledger.reads.positions import WAIT_SECONDS
-from projections import reading
+from ledger.postgres.scope import Planning
+from ledger.reads.question import Answer
 
-_BREATH_SECONDS = 0.01
-
-T = TypeVar("T")
 R = TypeVar("R", bound=Refused)
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
-
-_Statement = Callable[[bool], str]
-"""Makes a read's statement for the present (False) or the past (True)."""
 
 
 def _bound(text: str) -> str:
@@ -80,6 +72,16 @@ class Present(BaseModel):
     def instant(self) -> datetime | None:
         """The instant that is asked about; None: now."""
         return None
+
+    @property
+    def is_past(self) -> bool:
+        """Whether an instant is asked about."""
+        return self.instant is not None
+
+    @property
+    def planning(self) -> Planning:
+        """How a statement is planned that follows its index: of the past it takes long."""
+        return Planning.LONG if self.is_past else Planning.SHORT
 
 
 class Query(Present):
@@ -134,162 +136,14 @@ def services_of(request: Request) -> ApiServices:
     return services
 
 
-class Read:
-    """One read: of the present, or of what was known at an instant (contract 4, as_of).
+def instant_of(request: Request, query: Present) -> datetime:
+    """The instant that the answer is about, of which metrics show the day and the week."""
+    return query.instant or services_of(request).clock()
 
-    ``views`` are those whose rows it gives, ``statement`` makes the statement for the present
-    (False) or the past (True). ``now`` is the instant the answer is about. A read ``behind_all``
-    gives nothing that another live view does not show yet (feeds). One that is planned
-    ``by_values`` goes alone, as all of the past do (``Door.fetch``).
-    """
 
-    def __init__(
-        self,
-        request: Request,
-        principal: Principal,
-        query: Present,
-        min_position: int | None,
-        views: frozenset[str],
-        behind_all: bool = False,
-        by_values: bool = False,
-    ) -> None:
-        self._services = services_of(request)
-        self._behind_all = behind_all
-        self._principal, self._min_position, self._views = principal, min_position, views
-        self._as_of = query.instant
-        self._due = 0
-        """Which position the rows of the present must have (``ViewPositions.due``)."""
-        self._is_long, self._by_values = self._as_of is not None, by_values
-        self._clock = self._services.clock()
-        self.now = self._clock if self._as_of is None else self._as_of
-
-    @property
-    def periods(self) -> dict[str, Any]:
-        """The day and the week that metrics are shown of."""
-        return {"today": day_of(self.now), "week": week_of(self.now)}
-
-    async def rows(self, statement: _Statement, parameters: Mapping[str, Any]) -> list[Any]:
-        """At least one row, the first column of which is the position.
-
-        Raises Behind where the views do not get there in time, Invalid for the future.
-        """
-
-        async def ask(text: str, values: Mapping[str, Any]) -> list[Any] | None:
-            rows = await self._fetch(text, values)
-            return rows if self._tells(rows) else None
-
-        return await self._asked(statement, parameters, ask)
-
-    async def answer(
-        self, statement: _Statement, parameters: Mapping[str, Any], finish: Finish
-    ) -> Reply:
-        """The answer made of the rows, or one that was made before and is true still.
-
-        Only for what depends on the views' rows alone, the clock's day and week being parameters
-        (``answers.py``). Raises what ``rows`` and ``finish`` raise.
-        """
-
-        def finish_known(rows: Sequence[Any]) -> Reply | None:
-            return finish(rows) if self._tells(rows) else None
-
-        async def ask(text: str, values: Mapping[str, Any]) -> Reply | None:
-            try:
-                reply = await self._services.answers.find(
-                    self._principal,
-                    text,
-                    values,
-                    finish_known,
-                    long=self._is_long,
-                    by_values=self._by_values,
-                )
-            except Refused as error:
-                # Of somebody who asked the same and was due less, perhaps.
-                if self._shows(error.position):
-                    raise
-                return None
-            return reply if reply is not None and self._shows(reply.position) else None
-
-        return await self._asked(statement, parameters, ask)
-
-    async def _asked(
-        self,
-        statement: _Statement,
-        parameters: Mapping[str, Any],
-        ask: Callable[[str, Mapping[str, Any]], Awaitable[T | None]],
-    ) -> T:
-        if self._min_position is not None and not await self._reach(self._min_position):
-            raise Behind("The views have not reached the asked position.")
-        if self._as_of is None:
-            found = await self._asked_of_now(statement(False), parameters, ask)
-        else:
-            # An instant of the past proper needs nothing but the statement. One so near to now that
-            # nothing later is recorded has to wait: for an append in flight, and for the views.
-            past = {**parameters, "as_of": self._as_of, "settled": False}
-            found = None if self._as_of > self._clock else await ask(statement(True), past)
-            if found is None:
-                await self._settle(self._as_of)
-                found = await ask(statement(True), past | {"settled": True})
-        if found is None:
-            what = "position" if self._as_of is None else "instant"
-            raise Behind(f"The views have not reached the asked {what}.")
-        return found
-
-    async def _asked_of_now(
-        self,
-        statement: str,
-        parameters: Mapping[str, Any],
-        ask: Callable[[str, Mapping[str, Any]], Awaitable[T | None]],
-    ) -> T | None:
-        """Ask until a view is again where a crash took it from, for two seconds.
-
-        After that it is shown as it is, if not too old for who asked for a position.
-        """
-        least, time = self._min_position or 0, asyncio.get_running_loop().time
-        due = self._services.positions.due(None if self._behind_all else self._views)
-        self._due = max(least, due)
-        deadline = time() + WAIT_SECONDS
-        while (found := await ask(statement, parameters)) is None and time() < deadline:
-            # Where it stands we may not have heard yet: then this does not wait.
-            await self._reach(self._due)
-            await asyncio.sleep(_BREATH_SECONDS)
-        if found is None:
-            self._due = least
-            found = await ask(statement, parameters)
-        return found
-
-    def _tells(self, rows: Sequence[Any]) -> bool:
-        """Whether the rows tell what was asked: those of the past may not, yet."""
-        if self._as_of is not None:
-            return rows[0][0] is not None
-        return self._shows(position_of(rows))
-
-    def _shows(self, position: int) -> bool:
-        return position >= self._due
-
-    async def _settle(self, as_of: datetime) -> None:
-        """Wait until whatever is recorded by the instant is known and in the views."""
-        await self._fetch(reading.AWAIT_APPEND, {})
-        ((position, latest),) = await self._fetch(reading.INSTANT, {"as_of": as_of})
-        # Under load the log's own clock may run ahead by some microseconds.
-        if as_of > self._clock and (latest is None or as_of > latest):
-            raise Invalid.at("/as_of", "lies in the future")
-        if not await self._reach(position):
-            raise Behind("The views have not reached the asked instant.")
-
-    async def _reach(self, position: int) -> bool:
-        positions = self._services.positions
-        if self._behind_all and not await positions.wait(position):
-            return False
-        return await positions.wait_for(self._views, position)
-
-    async def _fetch(self, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
-        return await self._services.door.fetch(
-            self._principal,
-            statement,
-            parameters,
-            long=self._is_long,
-            by_values=self._by_values,
-        )
+def periods(instant: datetime) -> dict[str, Any]:
+    """The day and the week that metrics are shown of."""
+    return {"today": day_of(instant), "week": week_of(instant)}
 
 
 def tenant_filters(principal: Principal) -> dict[str, Any]:
@@ -343,12 +197,30 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def position_of(rows: Sequence[Any]) -> int:
-    """The position an answer was read at."""
-    return rows[0][0] or 0
-
-
-def read_at(rows: Sequence[Any], refusal: R) -> R:
+def read_at(rows: Answer, refusal: R) -> R:
     """A refusal that follows from what was read: it too is told with the rows' position."""
-    refusal.position = position_of(rows)
+    refusal.position = rows.position
     return refusal
+
+
+def paged(
+    rows: Answer,
+    limit: int,
+    key: int,
+    cursor_after: Callable[[Any], str],
+    item: Callable[[Any], str] | None = None,
+    *,
+    cursor: str | None = None,
+    tagged: bool = False,
+) -> Reply:
+    """A page's answer from rows of which one more than ``limit`` was asked for.
+
+    ``key`` is the column that is null where nothing was found; ``item`` makes a row's JSON, else it
+    is the next column. An empty page has ``cursor``, any other that of its last row.
+    """
+    found = [row for row in rows if row[key] is not None]
+    shown = found[:limit]
+    items = [row[key + 1] for row in shown] if item is None else [item(row) for row in shown]
+    if shown:
+        cursor = cursor_after(shown[-1])
+    return page(items, cursor, len(found) > len(shown), rows.position, tagged=tagged)

@@ -4,7 +4,6 @@ The edge opens what is encrypted.
 """
 
 import re
-from collections.abc import Awaitable, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -29,17 +28,16 @@ from ledger.api.reading import (
     PageQuery,
     Query,
     RangeParameters,
-    Read,
     any_of,
     decode_cursor,
     encode_cursor,
-    position_of,
+    paged,
     read_at,
     services_of,
     split,
     tenant_filters,
 )
-from ledger.api.replies import Reply, answer, page, unless_known
+from ledger.api.replies import Reply, answer, unless_known
 from ledger.api.writing import (
     as_left,
     execute,
@@ -59,6 +57,7 @@ from ledger.domain.values import (
     parse_instant,
     sort_key,
 )
+from ledger.reads.question import Answer, Question
 from ledger.store.vault import Vault
 from projections import reading
 
@@ -113,17 +112,15 @@ async def list_runs(
 
     `from` and `to` are by `requested_at`.
     """
-    return unless_known(request, await runs_page(request, principal, line_id, query, min_position))
+    question = _runs_asked(principal, line_id, query)
+    services = services_of(request)
+    rows = await services.reads.ask(question, min_position)
+    return unless_known(request, rows.once(_runs_reply, line_id, query, services.vault))
 
 
-async def runs_page(
-    request: Request,
-    principal: Principal,
-    line_id: str,
-    query: RunsQuery,
-    min_position: int | None = None,
-    bare: bool = False,
-) -> Reply:
+def _runs_asked(
+    principal: Principal, line_id: str, query: RunsQuery, bare: bool = False
+) -> Question:
     """A page of runs, each whole or ``bare``: with input, output and error left null."""
     require_line_id(line_id)
     chosen = query.chosen()
@@ -136,29 +133,39 @@ async def runs_page(
             decode_cursor(query.cursor, chosen | {"line": line_id})
         )
     names = frozenset(filters) - {"after_at"}
-    vault = services_of(request).vault
-
-    def finish(rows: Sequence[Any]) -> Reply:
-        model = rows[0][1]
-        if model is None:
-            raise read_at(rows, NotFound("No such service line."))
-        if model not in MODELS_WITH_RUNS:
-            raise read_at(rows, RunsNotSupported())
-        found = [row[2:] for row in rows if row[2] is not None]
-        shown = found[: query.limit]
-        cursor = None
-        if shown:
-            key = {"id": shown[-1][0], "at": format_instant(shown[-1][2])}
-            cursor = encode_cursor(key, chosen | {"line": line_id})
-        items = [_item(row, vault) for row in shown]
-        has_more = len(found) > len(shown)
-        return page(items, cursor, has_more, position_of(rows), tagged=True)
-
-    return await Read(request, principal, query, min_position, _VIEWS).answer(
-        lambda past: reading.runs_statement(frozenset(tenant), names, past, bare),
-        {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1},
-        finish,
+    return Question(
+        tenant=principal.tenant,
+        statement=reading.runs_statement(frozenset(tenant), names, query.is_past, bare),
+        parameters={**tenant, **filters, "line_id": line_id, "limit": query.limit + 1},
+        views=_VIEWS,
+        planning=query.planning,
+        as_of=query.instant,
+        is_kept=True,
     )
+
+
+async def bare_runs(
+    request: Request, principal: Principal, line_id: str, query: RunsQuery
+) -> Reply:
+    """A page of runs with input, output and error left null. For the page alone."""
+    services = services_of(request)
+    rows = await services.reads.ask(_runs_asked(principal, line_id, query, bare=True))
+    return rows.once(_runs_reply, line_id, query, services.vault)
+
+
+def _runs_reply(rows: Answer, line_id: str, query: RunsQuery, vault: Vault) -> Reply:
+    """The page's answer. Raises NotFound and RunsNotSupported."""
+    model = rows[0][1]
+    if model is None:
+        raise read_at(rows, NotFound("No such service line."))
+    if model not in MODELS_WITH_RUNS:
+        raise read_at(rows, RunsNotSupported())
+
+    def cursor_after(row: Any) -> str:
+        key = {"id": row[2], "at": format_instant(row[4])}
+        return encode_cursor(key, query.chosen() | {"line": line_id})
+
+    return paged(rows, query.limit, 2, cursor_after, lambda row: _item(row[2:], vault), tagged=True)
 
 
 def _key(key: dict[str, Any]) -> tuple[int, datetime]:
@@ -186,26 +193,30 @@ async def show_run(
     """One run with its input, output and error."""
     if not re.fullmatch(RUN_ID, run_id):
         raise NotFound(_UNKNOWN)
-    read = Read(request, principal, query, min_position, _OWN_VIEW)
-    return unless_known(request, await _run(request, read, principal, run_id))
+    services = services_of(request)
+    rows = await services.reads.ask(_run_asked(principal, run_id, query), min_position)
+    return unless_known(request, rows.once(_run_reply, services.vault))
 
 
-async def _run(request: Request, read: Read, principal: Principal, run_id: str) -> Reply:
-    """A run the credential sees. Raises NotFound."""
+def _run_asked(principal: Principal, run_id: str, query: Query) -> Question:
+    """A run, if the credential sees it."""
     tenant = tenant_filters(principal)
-    vault = services_of(request).vault
-
-    def finish(rows: Sequence[Any]) -> Reply:
-        if rows[0][1] is None:
-            raise read_at(rows, NotFound(_UNKNOWN))
-        item = _item(rows[0][1:], vault)
-        return answer('{"data":' + item + "}", position_of(rows), tagged=True)
-
-    return await read.answer(
-        lambda past: reading.run_statement(frozenset(tenant), past),
-        {**tenant, "run_id": run_id},
-        finish,
+    return Question(
+        tenant=principal.tenant,
+        statement=reading.run_statement(frozenset(tenant), query.is_past),
+        parameters={**tenant, "run_id": run_id},
+        views=_OWN_VIEW,
+        planning=query.planning,
+        as_of=query.instant,
+        is_kept=True,
     )
+
+
+def _run_reply(rows: Answer, vault: Vault) -> Reply:
+    """The run's answer. Raises NotFound."""
+    if rows[0][1] is None:
+        raise read_at(rows, NotFound(_UNKNOWN))
+    return answer('{"data":' + _item(rows[0][1:], vault) + "}", rows.position, tagged=True)
 
 
 @router.post(
@@ -239,9 +250,11 @@ async def erase_run(
     )
     receipt = await execute(request, command)
 
-    def show(query: Query) -> Awaitable[Reply]:
-        read = Read(request, principal, query, None, _OWN_VIEW)
-        return _run(request, read, principal, run_id)
+    services = services_of(request)
+
+    async def show(query: Query) -> Reply:
+        rows = await services.reads.ask(_run_asked(principal, run_id, query))
+        return rows.once(_run_reply, services.vault)
 
     return await as_left(request, receipt, show)
 

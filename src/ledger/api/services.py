@@ -14,6 +14,7 @@ from ledger.application.writer import Writer
 from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
 from ledger.reads.answers import Answers
+from ledger.reads.asking import Reads
 from ledger.reads.positions import ViewPositions
 from ledger.store.log import Log
 from ledger.store.vault import Vault
@@ -45,16 +46,17 @@ class ApiServices:
         self.pace = Pace()
         self.check_target = check_target
         """Raises ForbiddenTarget for where no webhook may go."""
-        self.answers = Answers(door)
-        positions.tell(self.answers.heard)
-        positions.tell_silent(door.renew)
-        positions.tell_erased(writer.forget_key)
-        positions.tell_erased(lambda _: self.answers.forget())
+        answers = Answers(door)
+        self.reads = Reads(door, positions, answers, clock)
+        positions.on_moved(answers.heard)
+        positions.on_silence(door.renew)
+        positions.on_erased(writer.forget_key)
+        positions.on_erased(answers.forget)
         self._verifier = verifier
         self.authenticator = Authenticator(door, verifier)
         self.submissions = Submissions(writer, positions)
         tail = Tail(door.fetch, positions)
-        self.streams = Streams(tail, door.fetch_page, self.authenticator.lapsed)
+        self.streams = Streams(tail, door.fetch, self.authenticator.lapsed)
 
     async def open(self) -> None:
         """Connect and start. Raises what the database says when it is away."""

@@ -17,11 +17,12 @@ from ledger.api.reading import (
     PageQuery,
     Query,
     RangeParameters,
-    Read,
     decode_cursor,
     encode_cursor,
-    position_of,
+    instant_of,
+    paged,
     read_at,
+    services_of,
     tenant_filters,
 )
 from ledger.api.replies import answer, page
@@ -30,9 +31,13 @@ from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.timeline import Interval, Turn, intervals, totals
 from ledger.domain.usage import Amounts, Range
 from ledger.domain.values import EARLIEST, LATEST, day_of, format_instant
+from ledger.postgres.scope import Planning
+from ledger.reads.question import Answer, Question
 from projections import stories
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
+
+_EVENTS = frozenset({"event"})
 
 MAX_INTERVALS = 10_000
 MAX_DAYS = 400
@@ -72,15 +77,17 @@ async def show_history(
     if query.cursor is not None:
         after = event_position(decode_cursor(query.cursor, of_line))
     tenant = tenant_filters(principal)
-    rows = await Read(request, principal, query, min_position, frozenset({"event"})).rows(
-        lambda past: stories.history_statement(frozenset(tenant), past),
-        {**tenant, "line_id": line_id, "after": after, "limit": query.limit + 1},
+    question = Question(
+        tenant=principal.tenant,
+        statement=stories.history_statement(frozenset(tenant), query.is_past),
+        parameters={**tenant, "line_id": line_id, "after": after, "limit": query.limit + 1},
+        views=_EVENTS,
+        planning=query.planning,
+        as_of=query.instant,
     )
+    rows = await services_of(request).reads.ask(question, min_position)
     _require_line(rows)
-    found = [row for row in rows if row[2] is not None]
-    shown = found[: query.limit]
-    cursor = encode_cursor({"position": shown[-1][2]}, of_line) if shown else None
-    return page([row[3] for row in shown], cursor, len(found) > len(shown), position_of(rows))
+    return paged(rows, query.limit, 2, lambda row: encode_cursor({"position": row[2]}, of_line))
 
 
 class PlaceQuery(Query):
@@ -105,9 +112,10 @@ async def show_place(
     """
     require_line_id(line_id)
     tenant = tenant_filters(principal)
-    rows = await Read(request, principal, Query(), None, frozenset({"event"})).rows(
-        lambda _: stories.place_statement(frozenset(tenant), query.by),
-        {
+    question = Question(
+        tenant=principal.tenant,
+        statement=stories.place_statement(frozenset(tenant), query.by),
+        parameters={
             **tenant,
             "line_id": line_id,
             "at": query.at,
@@ -115,7 +123,10 @@ async def show_place(
             "limit": _LATEST,
             "ticks": _TICKS,
         },
+        views=_EVENTS,
+        planning=Planning.SHORT,
     )
+    rows = await services_of(request).reads.ask(question)
     _require_line(rows)
     ends, until, following = ([r[4] for r in rows if r[2] == k] for k in ("end", "until", "next"))
     ticks = (f'{{"position":{r[3]},"state":"{r[4]}"}}' for r in rows if r[2] == "tick")
@@ -123,7 +134,7 @@ async def show_place(
         f'{{"data":{{"first":{ends[0]},"last":{ends[-1]},"until":[{",".join(reversed(until))}],'
         f'"next":{following[0] if following else "null"},"ticks":[{",".join(ticks)}]}}}}'
     )
-    return answer(data, position_of(rows))
+    return answer(data, rows.position)
 
 
 async def show_run_events(
@@ -131,13 +142,18 @@ async def show_run_events(
 ) -> Response:
     """A run's own events, as its line's history has them; for the page alone."""
     tenant = tenant_filters(principal)
-    rows = await Read(request, principal, query, None, frozenset({"event", "run"})).rows(
-        lambda past: stories.run_events_statement(frozenset(tenant), past),
-        {**tenant, "run_id": run_id, "limit": _LATEST},
+    question = Question(
+        tenant=principal.tenant,
+        statement=stories.run_events_statement(frozenset(tenant), query.is_past),
+        parameters={**tenant, "run_id": run_id, "limit": _LATEST},
+        views=frozenset({"event", "run"}),
+        planning=query.planning,
+        as_of=query.instant,
     )
+    rows = await services_of(request).reads.ask(question)
     if rows[0][1] is None:
         raise read_at(rows, NotFound("No such run."))
-    return page([row[3] for row in rows if row[2] is not None], None, False, position_of(rows))
+    return page([row[3] for row in rows if row[2] is not None], None, False, rows.position)
 
 
 @router.get(
@@ -156,21 +172,31 @@ async def show_timeline(
     """How long the line was in which state, and with which causes of blockage."""
     require_line_id(line_id)
     start, end = query.bounds()
-    read = Read(request, principal, query, min_position, frozenset({"execution"}))
     tenant = tenant_filters(principal)
-    bounds = {"from": start or EARLIEST, "to": end or LATEST}
     # Turning points without length do not count as intervals, hence some more than the limit.
     limit = 2 * MAX_INTERVALS
-    rows = await read.rows(
-        lambda past: stories.timeline_statement(frozenset(tenant), past),
-        {**tenant, **bounds, "line_id": line_id, "limit": limit},
+    question = Question(
+        tenant=principal.tenant,
+        statement=stories.timeline_statement(frozenset(tenant), query.is_past),
+        parameters={
+            **tenant,
+            "from": start or EARLIEST,
+            "to": end or LATEST,
+            "line_id": line_id,
+            "limit": limit,
+        },
+        views=frozenset({"execution"}),
+        planning=query.planning,
+        as_of=query.instant,
     )
+    now = instant_of(request, query)
+    rows = await services_of(request).reads.ask(question, min_position)
     _require_line(rows)
     too_many = Invalid.at("/from", f"there are more than {MAX_INTERVALS} intervals: narrow it")
     if len(rows) == limit:
         raise too_many
     turns = [Turn(row[2], row[3], frozenset(row[4])) for row in rows if row[2] is not None]
-    found = intervals(turns, start, end, read.now)
+    found = intervals(turns, start, end, now)
     if len(found) > MAX_INTERVALS:
         raise too_many
     by_state, by_cause = totals(found)
@@ -178,7 +204,7 @@ async def show_timeline(
         "intervals": [_shown(interval) for interval in found],
         "totals": {"by_state": _seconds(by_state), "by_cause": _seconds(by_cause)},
     }
-    return answer(_encode({"data": data}).decode(), position_of(rows))
+    return answer(_encode({"data": data}).decode(), rows.position)
 
 
 def _shown(interval: Interval) -> dict[str, Any]:
@@ -210,15 +236,15 @@ async def show_usage(
 ) -> Response:
     """Hours by resource, runs by status and tokens, in total and by UTC day; the last 30 days."""
     require_line_id(line_id)
-    read = Read(request, principal, query, min_position, frozenset({"execution", "run"}))
-    asked = _asked(query, read.now)
+    asked = _asked(query, instant_of(request, query))
     days = dict(asked.days())
     if len(days) > MAX_DAYS:
         raise Invalid.at("/from", f"there are more than {MAX_DAYS} days: narrow it")
     tenant = tenant_filters(principal)
-    rows = await read.rows(
-        lambda past: stories.usage_statement(frozenset(tenant), past),
-        {
+    question = Question(
+        tenant=principal.tenant,
+        statement=stories.usage_statement(frozenset(tenant), query.is_past),
+        parameters={
             **tenant,
             "line_id": line_id,
             "from": asked.start,
@@ -227,7 +253,11 @@ async def show_usage(
             "parts": [day for day, is_whole in days.items() if not is_whole],
             "limit": MAX_PAIRS,
         },
+        views=frozenset({"execution", "run"}),
+        planning=query.planning,
+        as_of=query.instant,
     )
+    rows = await services_of(request).reads.ask(question, min_position)
     _require_line(rows)
     if rows[0][2] is not None and rows[0][4] is None:
         too_many = f"there are more than {MAX_PAIRS} pairs of a day and a resource: narrow it"
@@ -244,7 +274,7 @@ async def show_usage(
         "total": total.shown(),
         "by_day": [{"date": day.isoformat(), **one.shown()} for day, one in by_day.items()],
     }
-    return answer(_encode({"data": data}).decode(), position_of(rows))
+    return answer(_encode({"data": data}).decode(), rows.position)
 
 
 def _asked(query: RangeQuery, now: datetime) -> Range:
@@ -266,6 +296,6 @@ def _add(amounts: Amounts, kind: str, text: str) -> None:
         amounts.tokens += _decode_amounts(text)["tokens"]
 
 
-def _require_line(rows: list[Any]) -> None:
+def _require_line(rows: Answer) -> None:
     if rows[0][1] is None:
         raise read_at(rows, NotFound("No such service line."))

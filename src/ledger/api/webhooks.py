@@ -30,16 +30,16 @@ from ledger.api.reading import (
     OR,
     Page,
     Present,
-    Read,
     any_of,
     decode_cursor,
     encode_cursor,
-    position_of,
+    paged,
     read_at,
+    services_of,
     split,
     tenant_filters,
 )
-from ledger.api.replies import answer, page
+from ledger.api.replies import answer
 from ledger.api.webhook_commands import UNKNOWN
 from ledger.api.writing import read_command, records_refusals, refused_command
 from ledger.application.webhooks import (
@@ -52,6 +52,7 @@ from ledger.application.webhooks import (
 )
 from ledger.domain.errors import NotFound
 from ledger.domain.values import ENDPOINT_ID, format_id, sort_key
+from ledger.reads.question import Question
 from projections import endpoints
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=LeanRoute)
@@ -113,14 +114,17 @@ async def list_webhooks(
     filters = tenant_filters(principal) | chosen
     if query.cursor is not None:
         filters["after"] = _endpoint_key(decode_cursor(query.cursor, chosen))
-    rows = await Read(request, principal, query, min_position, _VIEW).rows(
-        lambda _: endpoints.list_statement(frozenset(filters)),
-        {**filters, "limit": query.limit + 1},
+    question = Question(
+        tenant=principal.tenant,
+        statement=endpoints.list_statement(frozenset(filters)),
+        parameters={**filters, "limit": query.limit + 1},
+        views=_VIEW,
+        planning=query.planning,
     )
-    found = [row for row in rows if row[1] is not None]
-    shown = found[: query.limit]
-    cursor = encode_cursor({"id": _endpoint_id(shown[-1][1])}, chosen) if shown else None
-    return page([row[2] for row in shown], cursor, len(found) > len(shown), position_of(rows))
+    rows = await services_of(request).reads.ask(question, min_position)
+    return paged(
+        rows, query.limit, 1, lambda row: encode_cursor({"id": _endpoint_id(row[1])}, chosen)
+    )
 
 
 def _endpoint_id(key: int) -> str:
@@ -149,13 +153,17 @@ async def show_webhook(
     """One endpoint, and how its deliveries stand."""
     _require_id(endpoint_id)
     tenant = tenant_filters(principal)
-    rows = await Read(request, principal, query, min_position, _VIEW).rows(
-        lambda _: endpoints.endpoint_statement(frozenset(tenant)),
-        {**tenant, "endpoint_id": endpoint_id},
+    question = Question(
+        tenant=principal.tenant,
+        statement=endpoints.endpoint_statement(frozenset(tenant)),
+        parameters={**tenant, "endpoint_id": endpoint_id},
+        views=_VIEW,
+        planning=query.planning,
     )
+    rows = await services_of(request).reads.ask(question, min_position)
     if rows[0][1] is None:
         raise read_at(rows, NotFound(UNKNOWN))
-    return answer('{"data":' + rows[0][1] + "}", position_of(rows))
+    return answer('{"data":' + rows[0][1] + "}", rows.position)
 
 
 def _require_id(endpoint_id: str) -> None:
@@ -278,13 +286,14 @@ async def list_deliveries(
     before = BEYOND
     if query.cursor is not None:
         before = event_position(decode_cursor(query.cursor, bound_to))
-    rows = await Read(request, principal, query, min_position, _VIEW).rows(
-        lambda _: endpoints.deliveries_statement(frozenset(tenant), frozenset(statuses)),
-        {**tenant, **bound_to, "before": before, "limit": query.limit + 1},
+    question = Question(
+        tenant=principal.tenant,
+        statement=endpoints.deliveries_statement(frozenset(tenant), frozenset(statuses)),
+        parameters={**tenant, **bound_to, "before": before, "limit": query.limit + 1},
+        views=_VIEW,
+        planning=query.planning,
     )
+    rows = await services_of(request).reads.ask(question, min_position)
     if rows[0][1] is None:
         raise read_at(rows, NotFound(UNKNOWN))
-    found = [row for row in rows if row[2] is not None]
-    shown = found[: query.limit]
-    cursor = encode_cursor({"position": shown[-1][2]}, bound_to) if shown else None
-    return page([row[3] for row in shown], cursor, len(found) > len(shown), position_of(rows))
+    return paged(rows, query.limit, 2, lambda row: encode_cursor({"position": row[2]}, bound_to))

@@ -13,7 +13,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from ledger.api.bodies import media_type, read_capped
-from ledger.api.problems import BadRequest, Behind, UnsupportedMediaType
+from ledger.api.problems import BadRequest, UnsupportedMediaType
 from ledger.api.reading import Query, services_of
 from ledger.api.replies import Reply
 from ledger.application import json_gate
@@ -21,8 +21,9 @@ from ledger.application.command import Command, TurnDown
 from ledger.application.facts import pointers
 from ledger.application.principal import Principal
 from ledger.application.request import About, IdempotencyKey, Outcome, Receipt
-from ledger.domain.errors import Invalid, LedgerError, NotFound, Refused, Unavailable
+from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
 from ledger.domain.values import ENDPOINT_ID, LINE_ID, RUN_ID, format_instant
+from ledger.postgres.scope import EVERYONE
 from projections import reading
 
 M = TypeVar("M", bound=BaseModel)
@@ -178,6 +179,6 @@ async def as_left(
 
 async def _recorded_at(request: Request, position: int) -> str:
     ((instant,),) = await services_of(request).door.fetch(
-        None, reading.RECORDED_AT, {"position": position}
+        EVERYONE, reading.RECORDED_AT, {"position": position}
     )
     return format_instant(instant)

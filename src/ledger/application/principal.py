@@ -5,6 +5,7 @@ import msgspec
 from ledger.domain.errors import Forbidden
 from ledger.domain.recorded import Actor
 from ledger.domain.values import ActorType
+from ledger.postgres.scope import Tenant
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -32,6 +33,11 @@ class Principal(msgspec.Struct, frozen=True):
     def is_admin(self) -> bool:
         """All permissions, every tenant."""
         return "admin" in self.permissions
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose rows it reads."""
+        return Tenant(self.organization_id or "", self.workspace_id or "")
 
     @property
     def actor(self) -> Actor:

@@ -10,8 +10,9 @@
     │   ├── TooLarge            a fact, a batch or a body is over its size
     │   ├── InvalidState        the present state of a line, run, endpoint or key forbids it
     │   └── FactConflict        this fact id was recorded before, with another content
-    └── Unavailable             the database cannot be reached, or takes nothing now; try again
-        └── NotCarriedOut       a fault of ours: it is this command alone that fails
+    ├── Unavailable             the database cannot be reached, or takes nothing now; try again
+    │   └── NotCarriedOut       a fault of ours: it is this command alone that fails
+    └── Behind                  the views have not reached what was asked for; try again
 
 None of them knows HTTP: ``api/problems.py`` holds the one table of codes. Messages never repeat
 what was sent.
@@ -120,3 +121,9 @@ class NotCarriedOut(Unavailable):
 
     def __init__(self) -> None:
         super().__init__("The command could not be carried out.")
+
+
+class Behind(LedgerError):
+    """The views, or the seal, did not reach the asked position in time. Retry."""
+
+    code = "behind"

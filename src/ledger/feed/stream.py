@@ -20,6 +20,7 @@ from ledger.application.principal import Principal
 from ledger.domain.errors import Unavailable
 from ledger.feed.sharing import share
 from ledger.feed.tail import CHUNK, Fetch, Selection, Tail, message
+from ledger.postgres.scope import EVERYONE, Planning
 from projections import feeds
 
 _logger = logging.getLogger(__name__)
@@ -55,13 +56,13 @@ class Stream:
     def __init__(
         self,
         tail: Tail,
-        fetch_page: Fetch,
+        fetch: Fetch,
         principal: Principal,
         filters: Mapping[str, Any],
         at: int,
         opening: bytes,
     ) -> None:
-        self._tail, self._fetch_page = tail, fetch_page
+        self._tail, self._fetch = tail, fetch
         self._selection = Selection(filters)
         self._statement = feeds.feed_statement(frozenset(filters))
         self._opening = opening
@@ -110,11 +111,11 @@ class Stream:
     async def _read(self) -> list[Any] | None:
         """Rows, whenever the database gives them; None, and the end, where it does not for long."""
         values = {**self._selection.filters, "after": self.at, "limit": _PAGE}
-        loop = asyncio.get_running_loop()
+        tenant, loop = self.principal.tenant, asyncio.get_running_loop()
         failures, give_up = 0, loop.time() + self._tail.give_up_seconds
         while not self._ended:
             try:
-                return await self._fetch_page(self.principal, self._statement, values)
+                return await self._fetch(tenant, self._statement, values, Planning.WALK)
             except (psycopg.Error, OSError) as error:
                 _logger.warning("cannot read a page for a stream: %s", error)
                 if loop.time() > give_up:
@@ -143,13 +144,13 @@ class Streams:
     def __init__(
         self,
         tail: Tail,
-        fetch_page: Fetch,
+        fetch: Fetch,
         lapsed: Lapsed,
         most: int = MOST,
         ping_seconds: float = PING_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
-        self._tail, self._fetch_page = tail, fetch_page
+        self._tail, self._fetch = tail, fetch
         self._lapsed, self._most = lapsed, most
         self.ping_seconds, self.patience_seconds = ping_seconds, patience_seconds
         self._open: set[Stream] = set()
@@ -173,7 +174,7 @@ class Streams:
         self._require_room(principal.organization_id)
         # In turn, like pages: after a restart all come back at once, and browsers take a refusal
         # for final.
-        ((present, number),) = await self._fetch_page(None, feeds.PRESENT, {})
+        ((present, number),) = await self._fetch(EVERYONE, feeds.PRESENT, {}, Planning.WALK)
         self._require_room(principal.organization_id)
         present = present or 0
         opening = f": ledger\nretry: {RECONNECT_MILLISECONDS}\n\n"
@@ -182,7 +183,7 @@ class Streams:
             # where the connection breaks before the first event.
             opening += f"id: EVT-{number}\n\n"
         at = present if after is None else after
-        stream = Stream(self._tail, self._fetch_page, principal, filters, at, opening.encode())
+        stream = Stream(self._tail, self._fetch, principal, filters, at, opening.encode())
         self._open.add(stream)
         self._open_by[principal.organization_id] += 1
         OPEN.inc()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import psycopg
 
-from ledger.application.principal import Principal
+from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from projections import feeds
 
 _logger = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ _RETRY_SECONDS = 0.5
 _STANDSTILL_SECONDS = 1.0
 """How often to look whether the feed goes on, while its view is stopped and others are not."""
 
-Fetch = Callable[[Principal | None, str, Mapping[str, Any]], Awaitable[list[Any]]]
-"""Reads rows within a credential's tenant."""
+Fetch = Callable[[Tenant, str, Mapping[str, Any], Planning], Awaitable[list[Any]]]
+"""Reads the rows that a tenant sees."""
 
 
 class Positions(Protocol):
@@ -223,7 +223,8 @@ class Tail:
 
     async def _read_once(self) -> bool:
         """Take what is new into memory and wake its listeners; whether there may be more."""
-        rows = await self._fetch(None, feeds.TAIL, {"after": self._position, "limit": _BATCH})
+        values = {"after": self._position, "limit": _BATCH}
+        rows = await self._fetch(EVERYONE, feeds.TAIL, values, Planning.SHORT)
         told = [
             Told(at, organization, workspace, line, type_, message(item))
             for _, at, organization, workspace, line, type_, item in rows

@@ -67,15 +67,15 @@ class ViewPositions:
         names = known.keys() - self._stopped if views is None else views
         return min((known.get(name, 0) for name in names), default=0)
 
-    def tell(self, listener: Callable[[str, int], None]) -> None:
+    def on_moved(self, listener: Callable[[str, int], None]) -> None:
         """Call it with each view and position that is heard, before anyone who waits for it."""
         self._listeners.append(listener)
 
-    def tell_silent(self, renew: Callable[[], None]) -> None:
+    def on_silence(self, renew: Callable[[], None]) -> None:
         """Call it when the database has fallen silent: nobody else may have asked it anything."""
         self._renewers.append(renew)
 
-    def tell_erased(self, forget: Callable[[str | None], None]) -> None:
+    def on_erased(self, forget: Callable[[str | None], None]) -> None:
         """Call it with each run that is erased, before its erasure shows in any view.
 
         With None where erasures may have been missed, as none are heard of for a while.

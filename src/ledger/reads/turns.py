@@ -7,24 +7,23 @@ and serves all that came meanwhile. So however many ask, one question is under w
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-_Ask = Callable[[], Awaitable[T]]
-
 
 class Turns(Generic[T]):
-    """The questions under way, and who waits for the next turn of each."""
+    """The questions under way, and who waits for the next turn of each; ``ask`` asks one."""
 
-    def __init__(self) -> None:
+    def __init__(self, ask: Callable[..., Awaitable[T]]) -> None:
+        self._ask = ask
         self._waiting: dict[Hashable, list[asyncio.Future[T]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def take(self, key: Hashable, ask: _Ask[T]) -> T:
+    async def take(self, key: Hashable, *question: Any) -> T:
         """What is answered to a question that is asked from now on. Raises what ``ask`` raises.
 
-        Whose ``ask`` is called is anyone's: under one key all must ask the same.
+        The question may be that of anyone: under one key all must ask the same.
         """
         waiting = self._waiting.get(key)
         if waiting is not None:
@@ -33,21 +32,23 @@ class Turns(Generic[T]):
             return await future
         self._waiting[key] = []
         try:
-            return await ask()
+            return await self._ask(*question)
         finally:
-            self._pass_on(key, ask)
+            self._pass_on(key, question)
 
-    def _pass_on(self, key: Hashable, ask: _Ask[T]) -> None:
+    def _pass_on(self, key: Hashable, question: tuple[Any, ...]) -> None:
         """The turn is over: the next one is for those who have come since it began, and stayed."""
         if waiting := [future for future in self._waiting.pop(key) if not future.done()]:
             self._waiting[key] = []
-            task = asyncio.create_task(self._ask_for(waiting, key, ask))
+            task = asyncio.create_task(self._ask_for(waiting, key, question))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _ask_for(self, waiting: list[asyncio.Future[T]], key: Hashable, ask: _Ask[T]) -> None:
+    async def _ask_for(
+        self, waiting: list[asyncio.Future[T]], key: Hashable, question: tuple[Any, ...]
+    ) -> None:
         try:
-            answered = await ask()
+            answered = await self._ask(*question)
         except Exception as error:
             for future in waiting:
                 if not future.done():
@@ -62,4 +63,4 @@ class Turns(Generic[T]):
                 if not future.done():
                     future.set_result(answered)
         finally:
-            self._pass_on(key, ask)
+            self._pass_on(key, question)

@@ -113,7 +113,7 @@ async def _walk(
         if left == 0:
             return groups, f"{state}~"
         part = query.model_copy(update={"state": state, "cursor": after or None, "limit": left})
-        page = await told(executions.lines_page(request, principal, part, whole=True), _Lines)
+        page = await told(executions.whole_lines(request, principal, part), _Lines)
         after = None
         if page.data:
             groups.append(Group(state, page.data))

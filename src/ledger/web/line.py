@@ -287,7 +287,7 @@ async def _runs(
     if line.execution_model not in MODELS_WITH_RUNS:
         return None
     asked = runs.RunsQuery(as_of=query.as_of, limit=100)
-    answer = runs.runs_page(request, principal, line.service_line_id, asked, bare=True)
+    answer = runs.bare_runs(request, principal, line.service_line_id, asked)
     return chart_of((await told(answer, models.RunList)).data, seen_at)
 
 

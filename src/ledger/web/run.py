@@ -63,7 +63,7 @@ async def show_runs(
 
     async def read(of: Query) -> models.RunList:
         asked = query.model_copy(update={"as_of": of.as_of})
-        answer = runs.runs_page(request, principal, line_id, asked, bare=True)
+        answer = runs.bare_runs(request, principal, line_id, asked)
         return await told(answer, models.RunList)
 
     page = await as_known(read, query.as_of, "This line was not known yet at that instant.")

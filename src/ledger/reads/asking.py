@@ -1,0 +1,105 @@
+"""Where questions are answered: from memory or by PostgreSQL, once the views show what is due."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from ledger.api.door import Door
+from ledger.domain.errors import Behind, Invalid
+from ledger.reads.answers import Answers
+from ledger.reads.positions import WAIT_SECONDS, ViewPositions
+from ledger.reads.question import Answer, Question
+from ledger.reads.turns import Turns
+from projections import reading
+
+_BREATH_SECONDS = 0.01
+
+
+class Reads:
+    """The reads of one process."""
+
+    def __init__(
+        self,
+        door: Door,
+        positions: ViewPositions,
+        answers: Answers,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._door, self._positions, self._clock = door, positions, clock
+        self.answers = answers
+        self._turns: Turns[Answer] = Turns(self._read_in_turn)
+
+    async def ask(self, question: Question, min_position: int | None = None) -> Answer:
+        """The rows of a question, at ``min_position`` at least.
+
+        A view that a crash of the database took back is waited for, for two seconds, until it shows
+        again what it has shown (``ViewPositions.due``); after that the rows are given as they are.
+        Raises Behind where the views do not get there in time, Invalid for the future.
+        """
+        if min_position is not None and not await self._reach(question, min_position):
+            raise Behind("The views have not reached the asked position.")
+        if question.as_of is not None and question.as_of > self._clock():
+            question = await self._settle(question)
+        least, time = min_position or 0, asyncio.get_running_loop().time
+        due, deadline = self._due(question, least), time() + WAIT_SECONDS
+        while True:
+            if not question.is_kept:
+                answer = Answer(await self._door.fetch(*question.asked))
+            elif (kept := await self.answers.find(question)) is not None:
+                answer = kept
+            else:
+                answer = await self._turns.take(question.key, question)
+            if answer.position >= due and (answer.is_known or question.as_of is None):
+                return answer
+            if question.as_of is not None:
+                question = await self._settle(question)
+            elif time() < deadline:
+                # Where the views are heard to be there already, this does not wait.
+                await self._reach(question, due)
+                await asyncio.sleep(_BREATH_SECONDS)
+            elif due > least:
+                due = least
+            else:
+                raise Behind("The views have not reached the asked position.")
+
+    async def _read_in_turn(self, question: Question) -> Answer:
+        # The turn before has most often kept the answer that this turn is for.
+        if (kept := await self.answers.find(question)) is not None:
+            return kept
+        moves = self.answers.moves
+        answer = Answer(await self._door.fetch(*question.asked))
+        self.answers.keep(question, answer, moves)
+        return answer
+
+    def _due(self, question: Question, least: int) -> int:
+        """Which position the rows must have; the past is told by its statement alone."""
+        if question.as_of is not None:
+            return 0
+        views = None if question.is_behind_all else question.views
+        return max(least, self._positions.due(views))
+
+    async def _settle(self, question: Question) -> Question:
+        """Wait until all that is recorded by the instant is known and in the views.
+
+        An instant near now may have an append in flight. Raises Behind, and Invalid for the future.
+        """
+        as_of = question.as_of
+        if as_of is None or question.is_settled:
+            raise Behind("The views have not reached the asked instant.")
+        fetch, tenant, planning = self._door.fetch, question.tenant, question.planning
+        await fetch(tenant, reading.AWAIT_APPEND, {}, planning)
+        ((position, latest),) = await fetch(tenant, reading.INSTANT, {"as_of": as_of}, planning)
+        # Under load the log's own clock may run ahead by some microseconds.
+        if as_of > self._clock() and (latest is None or as_of > latest):
+            raise Invalid.at("/as_of", "lies in the future")
+        if not await self._reach(question, position):
+            raise Behind("The views have not reached the asked instant.")
+        return replace(question, is_settled=True)
+
+    async def _reach(self, question: Question, position: int) -> bool:
+        """Whether the question's views reached the position in time."""
+        if question.is_behind_all and not await self._positions.wait(position):
+            return False
+        return await self._positions.wait_for(question.views, position)
