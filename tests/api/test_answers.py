@@ -40,9 +40,9 @@ ANYONE = Principal("KEY", "api_key", frozenset({"read"}), "ORG-26-000001")
 
 def deaf_reads(services: Any, **options: Any) -> Reads:
     """Reads whose memory hears of erasures, but nothing of the views."""
-    answers = Answers(services.door, **options)
+    answers = Answers(services.door.fetch, **options)
     services.positions.on_erased(answers.forget)
-    return Reads(services.door, services.positions, answers, services.clock)
+    return Reads(services.door.fetch, services.positions, answers, services.clock)
 
 
 @contextmanager
@@ -295,12 +295,12 @@ class Asker:
     def __init__(self, edge: Edge, budget: int = 10**6) -> None:
         services = edge.service.app.state.services
         self._door, self.reads = services.door, 0
-        self.answers = Answers(services.door, budget)
+        self.answers = Answers(services.door.fetch, budget)
         services.positions.on_moved(self.answers.heard)
-        door: Any = self  # What is fetched through us is counted, the memory's looks are not.
-        self._reads = Reads(door, services.positions, self.answers, services.clock)
+        # The memory's looks are not counted.
+        self._reads = Reads(self._count, services.positions, self.answers, services.clock)
 
-    async def fetch(self, *asked: Any) -> list[Any]:
+    async def _count(self, *asked: Any) -> list[Any]:
         self.reads += 1
         rows: list[Any] = await self._door.fetch(*asked)
         return rows

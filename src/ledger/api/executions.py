@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
@@ -71,6 +71,10 @@ _VIEW = frozenset({"execution"})
 _Names = Annotated[str | None, Field(min_length=1, max_length=2000, description=OR)]
 
 
+Chosen = Mapping[str, list[str]]
+"""The filters that were given, each as its words."""
+
+
 class Filters(Query):
     """Which lines; a comma means or."""
 
@@ -85,10 +89,13 @@ class Filters(Query):
         str | None, Field(pattern=any_of(CAUSES), description=f"The cause of an open blocker. {OR}")
     ] = None
 
-    def chosen(self) -> dict[str, list[str]]:
+    def chosen(self) -> Chosen:
         """The filters that were given, each as its words."""
-        names = Filters.model_fields.keys() - Query.model_fields.keys()
-        return {name: words for name in names if (words := split(getattr(self, name))) is not None}
+        given = ((name, split(getattr(self, name))) for name in _FILTERS)
+        return {name: words for name, words in given if words is not None}
+
+
+_FILTERS = tuple(Filters.model_fields.keys() - Query.model_fields.keys())
 
 
 class ListQuery(Filters, PageQuery):
@@ -137,17 +144,24 @@ async def list_executions(
     min_position: MinPosition = None,
 ) -> Response:
     """Lines of the credential's tenant, newest record id first; closed ones too."""
-    question = _lines_asked(request, principal, query)
+    chosen = query.chosen()
+    question = _lines_asked(request, principal, query, chosen)
     rows = await services_of(request).reads.ask(question, min_position)
-    return rows.once(_lines_reply, query)
+    return rows.once(_lines_reply, query.limit, chosen)
+
+
+async def whole_lines(request: Request, principal: Principal, query: ListQuery) -> Reply:
+    """A page of lines with the detail's keys. For the page alone."""
+    chosen = query.chosen()
+    question = _lines_asked(request, principal, query, chosen, whole=True)
+    return (await services_of(request).reads.ask(question)).once(_lines_reply, query.limit, chosen)
 
 
 def _lines_asked(
-    request: Request, principal: Principal, query: ListQuery, whole: bool = False
+    request: Request, principal: Principal, query: ListQuery, chosen: Chosen, whole: bool = False
 ) -> Question:
-    """A page of lines, each as the list shows it or ``whole``, with the detail's keys too."""
-    chosen = query.chosen()
-    filters = tenant_filters(principal) | chosen
+    """A page of lines, each as the list shows it or ``whole``."""
+    filters = {**tenant_filters(principal), **chosen}
     if query.cursor is not None:
         filters["after"] = _record_key(decode_cursor(query.cursor, chosen))
     return Question(
@@ -165,19 +179,9 @@ def _lines_asked(
     )
 
 
-async def whole_lines(request: Request, principal: Principal, query: ListQuery) -> Reply:
-    """A page of lines with the detail's keys. For the page alone."""
-    question = _lines_asked(request, principal, query, whole=True)
-    return (await services_of(request).reads.ask(question)).once(_lines_reply, query)
-
-
-def _lines_reply(rows: Answer, query: ListQuery) -> Reply:
+def _lines_reply(rows: Answer, limit: int, chosen: Chosen) -> Reply:
     """The page's answer."""
-
-    def cursor_after(row: Any) -> str:
-        return encode_cursor({"id": _record_id(row[1])}, query.chosen())
-
-    return paged(rows, query.limit, 1, cursor_after)
+    return paged(rows, limit, 1, lambda row: encode_cursor({"id": _record_id(row[1])}, chosen))
 
 
 def _record_id(key: int) -> str:
@@ -203,7 +207,7 @@ async def summarize_executions(
     min_position: MinPosition = None,
 ) -> Response:
     """Counts by state, model, product line and open cause, zero-filled; the list's filters."""
-    filters = tenant_filters(principal) | query.chosen()
+    filters = {**tenant_filters(principal), **query.chosen()}
     # Lines are counted one by one where several tags are asked for, and in the past.
     is_counted = "project_tag" in filters or query.is_past
     question = Question(

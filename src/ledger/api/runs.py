@@ -4,6 +4,7 @@ The edge opens what is encrypted.
 """
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -112,25 +113,39 @@ async def list_runs(
 
     `from` and `to` are by `requested_at`.
     """
-    question = _runs_asked(principal, line_id, query)
-    services = services_of(request)
+    require_line_id(line_id)
+    chosen, services = query.chosen(), services_of(request)
+    question = _runs_asked(principal, line_id, query, chosen)
     rows = await services.reads.ask(question, min_position)
-    return unless_known(request, rows.once(_runs_reply, line_id, query, services.vault))
+    reply = rows.once(_runs_reply, query.limit, {**chosen, "line": line_id}, services.vault)
+    return unless_known(request, reply)
+
+
+async def bare_runs(
+    request: Request, principal: Principal, line_id: str, query: RunsQuery
+) -> Reply:
+    """A page of runs with input, output and error left null. For the page alone."""
+    require_line_id(line_id)
+    chosen, services = query.chosen(), services_of(request)
+    rows = await services.reads.ask(_runs_asked(principal, line_id, query, chosen, bare=True))
+    return rows.once(_runs_reply, query.limit, {**chosen, "line": line_id}, services.vault)
 
 
 def _runs_asked(
-    principal: Principal, line_id: str, query: RunsQuery, bare: bool = False
+    principal: Principal,
+    line_id: str,
+    query: RunsQuery,
+    chosen: Mapping[str, Any],
+    bare: bool = False,
 ) -> Question:
-    """A page of runs, each whole or ``bare``: with input, output and error left null."""
-    require_line_id(line_id)
-    chosen = query.chosen()
+    """A page of runs, each whole or ``bare``."""
     tenant = tenant_filters(principal)
     filters = dict(chosen)
     if "completed" not in chosen.get("status", ("completed",)):
         filters["not_completed"] = True  # what the status implies, as the index says it
     if query.cursor is not None:
         filters["after"], filters["after_at"] = _key(
-            decode_cursor(query.cursor, chosen | {"line": line_id})
+            decode_cursor(query.cursor, {**chosen, "line": line_id})
         )
     names = frozenset(filters) - {"after_at"}
     return Question(
@@ -144,17 +159,11 @@ def _runs_asked(
     )
 
 
-async def bare_runs(
-    request: Request, principal: Principal, line_id: str, query: RunsQuery
-) -> Reply:
-    """A page of runs with input, output and error left null. For the page alone."""
-    services = services_of(request)
-    rows = await services.reads.ask(_runs_asked(principal, line_id, query, bare=True))
-    return rows.once(_runs_reply, line_id, query, services.vault)
+def _runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
+    """The page's answer; its cursor is bound to the filters and the line.
 
-
-def _runs_reply(rows: Answer, line_id: str, query: RunsQuery, vault: Vault) -> Reply:
-    """The page's answer. Raises NotFound and RunsNotSupported."""
+    Raises NotFound and RunsNotSupported.
+    """
     model = rows[0][1]
     if model is None:
         raise read_at(rows, NotFound("No such service line."))
@@ -162,10 +171,9 @@ def _runs_reply(rows: Answer, line_id: str, query: RunsQuery, vault: Vault) -> R
         raise read_at(rows, RunsNotSupported())
 
     def cursor_after(row: Any) -> str:
-        key = {"id": row[2], "at": format_instant(row[4])}
-        return encode_cursor(key, query.chosen() | {"line": line_id})
+        return encode_cursor({"id": row[2], "at": format_instant(row[4])}, bound_to)
 
-    return paged(rows, query.limit, 2, cursor_after, lambda row: _item(row[2:], vault), tagged=True)
+    return paged(rows, limit, 2, cursor_after, lambda row: _item(row[2:], vault), tagged=True)
 
 
 def _key(key: dict[str, Any]) -> tuple[int, datetime]:

@@ -46,8 +46,8 @@ class ApiServices:
         self.pace = Pace()
         self.check_target = check_target
         """Raises ForbiddenTarget for where no webhook may go."""
-        answers = Answers(door)
-        self.reads = Reads(door, positions, answers, clock)
+        answers = Answers(door.fetch)
+        self.reads = Reads(door.fetch, positions, answers, clock)
         positions.on_moved(answers.heard)
         positions.on_silence(door.renew)
         positions.on_erased(writer.forget_key)

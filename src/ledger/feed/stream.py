@@ -19,8 +19,8 @@ from prometheus_client import Gauge
 from ledger.application.principal import Principal
 from ledger.domain.errors import Unavailable
 from ledger.feed.sharing import share
-from ledger.feed.tail import CHUNK, Fetch, Selection, Tail, message
-from ledger.postgres.scope import EVERYONE, Planning
+from ledger.feed.tail import CHUNK, Selection, Tail, message
+from ledger.postgres.scope import EVERYONE, Fetch, Planning
 from projections import feeds
 
 _logger = logging.getLogger(__name__)

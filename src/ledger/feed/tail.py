@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import logging
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
 
-from ledger.postgres.scope import EVERYONE, Planning, Tenant
+from ledger.postgres.scope import EVERYONE, Fetch, Planning
 from projections import feeds
 
 _logger = logging.getLogger(__name__)
@@ -38,9 +38,6 @@ _BATCH = 256
 _RETRY_SECONDS = 0.5
 _STANDSTILL_SECONDS = 1.0
 """How often to look whether the feed goes on, while its view is stopped and others are not."""
-
-Fetch = Callable[[Tenant, str, Mapping[str, Any], Planning], Awaitable[list[Any]]]
-"""Reads the rows that a tenant sees."""
 
 
 class Positions(Protocol):

@@ -1,7 +1,8 @@
 """What holds for a statement that reads: whose rows it sees, and how it is planned."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Tenant(NamedTuple):
@@ -40,3 +41,7 @@ class Planning(Enum):
         if self is Planning.SHORT or self is Planning.LONG:
             return "force_generic_plan", "off"
         return "force_custom_plan", "on"
+
+
+Fetch = Callable[[Tenant, str, Mapping[str, Any], Planning], Awaitable[list[Any]]]
+"""Reads a statement's rows with its parameters, as the door does (``Door.fetch``)."""

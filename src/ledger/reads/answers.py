@@ -27,8 +27,7 @@ from collections import OrderedDict
 from sys import getsizeof
 from typing import Any
 
-from ledger.api.door import Door
-from ledger.postgres.scope import EVERYONE
+from ledger.postgres.scope import EVERYONE, Fetch, Planning
 from ledger.reads.question import Answer, Question
 from ledger.reads.turns import Turns
 
@@ -54,8 +53,8 @@ _Standing = dict[str, tuple[int, int]]
 class Answers:
     """One process's kept answers, those given longest ago dropped first."""
 
-    def __init__(self, door: Door, budget: int = _BUDGET) -> None:
-        self._door = door
+    def __init__(self, fetch: Fetch, budget: int = _BUDGET) -> None:
+        self._fetch = fetch
         self._budget = budget
         self._kept: OrderedDict[_Key, tuple[Answer, int]] = OrderedDict()
         self._standing: _Standing = {}
@@ -100,7 +99,7 @@ class Answers:
         self._move(self._standing)
 
     async def _look(self) -> None:
-        rows = await self._door.fetch(EVERYONE, _LOOK, {})
+        rows = await self._fetch(EVERYONE, _LOOK, {}, Planning.SHORT)
         standing = {name: (generation, position) for name, generation, position in rows}
         # Where it shows less than we have heard meanwhile, what is kept now is younger than it; we
         # forget it all the same: the next look will show what we heard.

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from ledger.api.door import Door
 from ledger.domain.errors import Behind, Invalid
+from ledger.postgres.scope import Fetch
 from ledger.reads.answers import Answers
 from ledger.reads.positions import WAIT_SECONDS, ViewPositions
 from ledger.reads.question import Answer, Question
@@ -22,12 +22,12 @@ class Reads:
 
     def __init__(
         self,
-        door: Door,
+        fetch: Fetch,
         positions: ViewPositions,
         answers: Answers,
         clock: Callable[[], datetime],
     ) -> None:
-        self._door, self._positions, self._clock = door, positions, clock
+        self._fetch, self._positions, self._clock = fetch, positions, clock
         self.answers = answers
         self._turns: Turns[Answer] = Turns(self._read_in_turn)
 
@@ -46,7 +46,7 @@ class Reads:
         due, deadline = self._due(question, least), time() + WAIT_SECONDS
         while True:
             if not question.is_kept:
-                answer = Answer(await self._door.fetch(*question.asked))
+                answer = Answer(await self._fetch(*question.asked))
             elif (kept := await self.answers.find(question)) is not None:
                 answer = kept
             else:
@@ -69,7 +69,7 @@ class Reads:
         if (kept := await self.answers.find(question)) is not None:
             return kept
         moves = self.answers.moves
-        answer = Answer(await self._door.fetch(*question.asked))
+        answer = Answer(await self._fetch(*question.asked))
         self.answers.keep(question, answer, moves)
         return answer
 
@@ -88,7 +88,7 @@ class Reads:
         as_of = question.as_of
         if as_of is None or question.is_settled:
             raise Behind("The views have not reached the asked instant.")
-        fetch, tenant, planning = self._door.fetch, question.tenant, question.planning
+        fetch, tenant, planning = self._fetch, question.tenant, question.planning
         await fetch(tenant, reading.AWAIT_APPEND, {}, planning)
         ((position, latest),) = await fetch(tenant, reading.INSTANT, {"as_of": as_of}, planning)
         # Under load the log's own clock may run ahead by some microseconds.

@@ -32,7 +32,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=True):
     """Whether the answer follows from the views' rows alone, so that it may be given again
     (``answers.py``). The clock's day and week are then among the parameters."""
 
-    @cached_property
+    @property
     def values(self) -> Mapping[str, Any]:
         """The statement's parameters, with those that a statement of the past takes."""
         if self.as_of is None:
