@@ -93,9 +93,7 @@ def planning_of(filters: Mapping[str, Any], past: bool = False) -> Planning:
     else:
         is_in_tags = "project_tag" in names and _is_in_tags(names, len(filters["project_tag"]))
         is_by_values = "project_tag" in names and (past or not is_in_tags)
-    if is_by_values:
-        return Planning.BY_VALUES
-    return Planning.LONG if past else Planning.SHORT
+    return Planning.BY_VALUES if is_by_values else Planning.SHORT
 
 
 def _is_in_tags(filters: frozenset[str], tags: int) -> bool:

@@ -21,6 +21,7 @@ from ledger.api.reading import (
     split,
     tenant_filters,
 )
+from ledger.api.replies import Reply
 from ledger.application.principal import Principal
 from ledger.domain.values import AUDIT_ID, ActorType
 from ledger.postgres.scope import Planning
@@ -114,29 +115,27 @@ async def list_audit_entries(
 
     `from` and `to` are by `recorded_at`.
     """
-    walk = Walk(audit_filters(query, query, principal), position_in(query.after))
-    question = entries_asked(principal, walk, query.cursor, query.limit + 1)
-    rows = await services_of(request).reads.ask(question, min_position)
-    return walk.page(rows, query)
+    return await entries_page(request, principal, query, min_position)
 
 
-async def latest_entries(request: Request, principal: Principal, query: AuditQuery) -> Response:
-    """A page of the audit log, the newest entry first. For the page alone."""
-    filters = audit_filters(query, query, principal)
-    walk = Walk(filters, position_in(query.after), is_backwards=True)
+async def entries_page(
+    request: Request,
+    principal: Principal,
+    query: AuditQuery,
+    min_position: int | None = None,
+    is_backwards: bool = False,
+) -> Reply:
+    """A page of the audit log; backwards the newest entry first, for people."""
+    walk = Walk(audit_filters(query, query, principal), position_in(query.after), is_backwards)
     question = entries_asked(principal, walk, query.cursor, query.limit + 1)
-    return walk.page(await services_of(request).reads.ask(question), query)
+    return walk.page(await services_of(request).reads.ask(question, min_position), query)
 
 
 def entries_asked(principal: Principal, walk: Walk, cursor: str | None, limit: int) -> Question:
     """So many entries of a walk along the audit log."""
-    return Question(
-        tenant=principal.tenant,
-        statement=feeds.audit_statement(frozenset(walk.filters), walk.is_backwards),
-        parameters=walk.parameters(cursor, limit),
-        views=VIEW,
-        planning=Planning.BY_VALUES,
-    )
+    statement = feeds.audit_statement(frozenset(walk.filters), walk.is_backwards)
+    parameters = walk.parameters(cursor, limit)
+    return Question(principal.tenant, statement, parameters, VIEW, Planning.BY_VALUES)
 
 
 def audit_filters(

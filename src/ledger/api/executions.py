@@ -25,6 +25,7 @@ from ledger.api.reading import (
     PageQuery,
     Query,
     any_of,
+    asked,
     decode_cursor,
     encode_cursor,
     instant_of,
@@ -164,19 +165,10 @@ def _lines_asked(
     filters = {**tenant_filters(principal), **chosen}
     if query.cursor is not None:
         filters["after"] = _record_key(decode_cursor(query.cursor, chosen))
-    return Question(
-        tenant=principal.tenant,
-        statement=lists.list_statement(filters, query.is_past, whole),
-        parameters={
-            **filters,
-            **periods(instant_of(request, query)),
-            "limit": query.limit + 1,
-        },
-        views=_VIEW,
-        planning=lists.planning_of(filters, query.is_past),
-        as_of=query.instant,
-        is_kept=True,
-    )
+    statement = lists.list_statement(filters, query.is_past, whole)
+    planning = lists.planning_of(filters, query.is_past)
+    parameters = {**filters, **periods(instant_of(request, query)), "limit": query.limit + 1}
+    return asked(principal, query, statement, parameters, _VIEW, planning, is_kept=True)
 
 
 def _lines_reply(rows: Answer, limit: int, chosen: Chosen) -> Reply:
@@ -210,15 +202,9 @@ async def summarize_executions(
     filters = {**tenant_filters(principal), **query.chosen()}
     # Lines are counted one by one where several tags are asked for, and in the past.
     is_counted = "project_tag" in filters or query.is_past
-    question = Question(
-        tenant=principal.tenant,
-        statement=reading.summary_statement(frozenset(filters), query.is_past),
-        parameters=filters,
-        views=_VIEW,
-        planning=Planning.BY_VALUES if is_counted else Planning.SHORT,
-        as_of=query.instant,
-        is_kept=True,
-    )
+    planning = Planning.BY_VALUES if is_counted else Planning.SHORT
+    statement = reading.summary_statement(frozenset(filters), query.is_past)
+    question = asked(principal, query, statement, filters, _VIEW, planning, is_kept=True)
     return (await services_of(request).reads.ask(question, min_position)).once(_summary_reply)
 
 
@@ -271,15 +257,9 @@ async def show_execution(
 def _line_asked(request: Request, principal: Principal, line_id: str, query: Query) -> Question:
     """The detail of a line, if the credential sees it."""
     filters = tenant_filters(principal)
-    return Question(
-        tenant=principal.tenant,
-        statement=reading.detail_statement(frozenset(filters), query.is_past),
-        parameters={**filters, **periods(instant_of(request, query)), "line_id": line_id},
-        views=_VIEW,
-        planning=query.planning,
-        as_of=query.instant,
-        is_kept=True,
-    )
+    statement = reading.detail_statement(frozenset(filters), query.is_past)
+    parameters = {**filters, **periods(instant_of(request, query)), "line_id": line_id}
+    return asked(principal, query, statement, parameters, _VIEW, is_kept=True)
 
 
 def _line_reply(rows: Answer) -> Reply:

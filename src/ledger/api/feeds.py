@@ -18,6 +18,7 @@ from ledger.api.reading import (
     Present,
     RangeParameters,
     any_of,
+    asked,
     decode_cursor,
     encode_cursor,
     paged,
@@ -100,30 +101,28 @@ async def list_events(
 
     Go on with `cursor`; an empty page repeats the one sent.
     """
-    walk = Walk(feed_filters(query, query, principal), position_in(query.after))
-    question = events_asked(principal, walk, query.cursor, query.limit + 1)
-    rows = await services_of(request).reads.ask(question, min_position)
-    return walk.page(rows, query)
+    return await events_page(request, principal, query, min_position)
 
 
-async def latest_events(request: Request, principal: Principal, query: FeedQuery) -> Response:
-    """A page of the feed, the newest event first. For the page alone."""
-    filters = feed_filters(query, query, principal)
-    walk = Walk(filters, position_in(query.after), is_backwards=True)
+async def events_page(
+    request: Request,
+    principal: Principal,
+    query: FeedQuery,
+    min_position: int | None = None,
+    is_backwards: bool = False,
+) -> Reply:
+    """A page of the feed; backwards the newest event first, for people."""
+    walk = Walk(feed_filters(query, query, principal), position_in(query.after), is_backwards)
     question = events_asked(principal, walk, query.cursor, query.limit + 1)
-    return walk.page(await services_of(request).reads.ask(question), query)
+    return walk.page(await services_of(request).reads.ask(question, min_position), query)
 
 
 def events_asked(principal: Principal, walk: "Walk", cursor: str | None, limit: int) -> Question:
     """So many events of a walk along the feed."""
-    return Question(
-        tenant=principal.tenant,
-        statement=feeds.feed_statement(frozenset(walk.filters), walk.is_backwards),
-        parameters=walk.parameters(cursor, limit),
-        views=VIEW,
-        planning=Planning.BY_VALUES,
-        is_behind_all=True,
-    )
+    statement = feeds.feed_statement(frozenset(walk.filters), walk.is_backwards)
+    parameters = walk.parameters(cursor, limit)
+    tenant, planning = principal.tenant, Planning.BY_VALUES
+    return Question(tenant, statement, parameters, VIEW, planning, is_behind_all=True)
 
 
 def feed_filters(
@@ -197,17 +196,13 @@ async def show_event(
     if not re.fullmatch(EVENT_ID, event_id):
         raise NotFound("No such event.")
     tenant = tenant_filters(principal)
-    question = Question(
-        tenant=principal.tenant,
-        statement=feeds.event_statement(frozenset(tenant)),
-        parameters={
-            **tenant,
-            "at": position_in(event_id),
-            "number": event_id.removeprefix("EVT-"),
-        },
-        views=VIEW,
-        planning=query.planning,
-    )
+    statement = feeds.event_statement(frozenset(tenant))
+    parameters = {
+        **tenant,
+        "at": position_in(event_id),
+        "number": event_id.removeprefix("EVT-"),
+    }
+    question = asked(principal, query, statement, parameters, VIEW)
     rows = await services_of(request).reads.ask(question, min_position)
     if rows[0][1] is None:
         raise read_at(rows, NotFound("No such event."))

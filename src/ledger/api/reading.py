@@ -19,7 +19,7 @@ from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid, Refused
 from ledger.domain.values import day_of, parse_bound, week_of
 from ledger.postgres.scope import Planning
-from ledger.reads.question import Answer
+from ledger.reads.question import Answer, Question
 
 R = TypeVar("R", bound=Refused)
 
@@ -77,11 +77,6 @@ class Present(BaseModel):
     def is_past(self) -> bool:
         """Whether an instant is asked about."""
         return False
-
-    @property
-    def planning(self) -> Planning:
-        """How a statement is planned that follows its index: of the past it takes long."""
-        return Planning.LONG if self.is_past else Planning.SHORT
 
 
 class Query(Present):
@@ -144,6 +139,35 @@ def services_of(request: Request) -> ApiServices:
 def instant_of(request: Request, query: Present) -> datetime:
     """The instant that the answer is about, of which metrics show the day and the week."""
     return query.instant or services_of(request).clock()
+
+
+def asked(
+    principal: Principal,
+    query: Present,
+    statement: str,
+    parameters: Mapping[str, Any],
+    views: frozenset[str],
+    planning: Planning = Planning.SHORT,
+    *,
+    is_behind_all: bool = False,
+    is_kept: bool = False,
+) -> Question:
+    """A credential's question, at the instant that its query asks about.
+
+    A statement of the past takes long, even where it follows an index.
+    """
+    if query.is_past and planning is Planning.SHORT:
+        planning = Planning.LONG
+    return Question(
+        principal.tenant,
+        statement,
+        parameters,
+        views,
+        planning,
+        query.instant,
+        is_behind_all=is_behind_all,
+        is_kept=is_kept,
+    )
 
 
 def periods(instant: datetime) -> dict[str, Any]:

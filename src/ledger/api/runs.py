@@ -30,6 +30,7 @@ from ledger.api.reading import (
     Query,
     RangeParameters,
     any_of,
+    asked,
     decode_cursor,
     encode_cursor,
     paged,
@@ -148,15 +149,9 @@ def _runs_asked(
             decode_cursor(query.cursor, {**chosen, "line": line_id})
         )
     names = frozenset(filters) - {"after_at"}
-    return Question(
-        tenant=principal.tenant,
-        statement=reading.runs_statement(frozenset(tenant), names, query.is_past, bare),
-        parameters={**tenant, **filters, "line_id": line_id, "limit": query.limit + 1},
-        views=_VIEWS,
-        planning=query.planning,
-        as_of=query.instant,
-        is_kept=True,
-    )
+    statement = reading.runs_statement(frozenset(tenant), names, query.is_past, bare)
+    parameters = {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1}
+    return asked(principal, query, statement, parameters, _VIEWS, is_kept=True)
 
 
 def _runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
@@ -209,15 +204,9 @@ async def show_run(
 def _run_asked(principal: Principal, run_id: str, query: Query) -> Question:
     """A run, if the credential sees it."""
     tenant = tenant_filters(principal)
-    return Question(
-        tenant=principal.tenant,
-        statement=reading.run_statement(frozenset(tenant), query.is_past),
-        parameters={**tenant, "run_id": run_id},
-        views=_OWN_VIEW,
-        planning=query.planning,
-        as_of=query.instant,
-        is_kept=True,
-    )
+    statement = reading.run_statement(frozenset(tenant), query.is_past)
+    parameters = {**tenant, "run_id": run_id}
+    return asked(principal, query, statement, parameters, _OWN_VIEW, is_kept=True)
 
 
 def _run_reply(rows: Answer, vault: Vault) -> Reply:

@@ -17,6 +17,7 @@ from ledger.api.reading import (
     PageQuery,
     Query,
     RangeParameters,
+    asked,
     decode_cursor,
     encode_cursor,
     instant_of,
@@ -31,8 +32,7 @@ from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.timeline import Interval, Turn, intervals, totals
 from ledger.domain.usage import Amounts, Range
 from ledger.domain.values import EARLIEST, LATEST, day_of, format_instant
-from ledger.postgres.scope import Planning
-from ledger.reads.question import Answer, Question
+from ledger.reads.question import Answer
 from projections import stories
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
@@ -77,14 +77,9 @@ async def show_history(
     if query.cursor is not None:
         after = event_position(decode_cursor(query.cursor, of_line))
     tenant = tenant_filters(principal)
-    question = Question(
-        tenant=principal.tenant,
-        statement=stories.history_statement(frozenset(tenant), query.is_past),
-        parameters={**tenant, "line_id": line_id, "after": after, "limit": query.limit + 1},
-        views=_EVENTS,
-        planning=query.planning,
-        as_of=query.instant,
-    )
+    statement = stories.history_statement(frozenset(tenant), query.is_past)
+    parameters = {**tenant, "line_id": line_id, "after": after, "limit": query.limit + 1}
+    question = asked(principal, query, statement, parameters, _EVENTS)
     rows = await services_of(request).reads.ask(question, min_position)
     _require_line(rows)
     return paged(rows, query.limit, 2, lambda row: encode_cursor({"position": row[2]}, of_line))
@@ -112,20 +107,17 @@ async def show_place(
     """
     require_line_id(line_id)
     tenant = tenant_filters(principal)
-    question = Question(
-        tenant=principal.tenant,
-        statement=stories.place_statement(frozenset(tenant), query.by),
-        parameters={
-            **tenant,
-            "line_id": line_id,
-            "at": query.at,
-            "as_of": query.instant,
-            "limit": _LATEST,
-            "ticks": _TICKS,
-        },
-        views=_EVENTS,
-        planning=Planning.SHORT,
-    )
+    # Seen from now, whatever instant the place is at.
+    statement = stories.place_statement(frozenset(tenant), query.by)
+    parameters = {
+        **tenant,
+        "line_id": line_id,
+        "at": query.at,
+        "as_of": query.instant,
+        "limit": _LATEST,
+        "ticks": _TICKS,
+    }
+    question = asked(principal, Query(), statement, parameters, _EVENTS)
     rows = await services_of(request).reads.ask(question)
     _require_line(rows)
     ends, until, following = ([r[4] for r in rows if r[2] == k] for k in ("end", "until", "next"))
@@ -142,14 +134,9 @@ async def show_run_events(
 ) -> Response:
     """A run's own events, as its line's history has them; for the page alone."""
     tenant = tenant_filters(principal)
-    question = Question(
-        tenant=principal.tenant,
-        statement=stories.run_events_statement(frozenset(tenant), query.is_past),
-        parameters={**tenant, "run_id": run_id, "limit": _LATEST},
-        views=frozenset({"event", "run"}),
-        planning=query.planning,
-        as_of=query.instant,
-    )
+    statement = stories.run_events_statement(frozenset(tenant), query.is_past)
+    parameters = {**tenant, "run_id": run_id, "limit": _LATEST}
+    question = asked(principal, query, statement, parameters, frozenset({"event", "run"}))
     rows = await services_of(request).reads.ask(question)
     if rows[0][1] is None:
         raise read_at(rows, NotFound("No such run."))
@@ -175,20 +162,15 @@ async def show_timeline(
     tenant = tenant_filters(principal)
     # Turning points without length do not count as intervals, hence some more than the limit.
     limit = 2 * MAX_INTERVALS
-    question = Question(
-        tenant=principal.tenant,
-        statement=stories.timeline_statement(frozenset(tenant), query.is_past),
-        parameters={
-            **tenant,
-            "from": start or EARLIEST,
-            "to": end or LATEST,
-            "line_id": line_id,
-            "limit": limit,
-        },
-        views=frozenset({"execution"}),
-        planning=query.planning,
-        as_of=query.instant,
-    )
+    statement = stories.timeline_statement(frozenset(tenant), query.is_past)
+    parameters = {
+        **tenant,
+        "from": start or EARLIEST,
+        "to": end or LATEST,
+        "line_id": line_id,
+        "limit": limit,
+    }
+    question = asked(principal, query, statement, parameters, frozenset({"execution"}))
     now = instant_of(request, query)
     rows = await services_of(request).reads.ask(question, min_position)
     _require_line(rows)
@@ -236,27 +218,22 @@ async def show_usage(
 ) -> Response:
     """Hours by resource, runs by status and tokens, in total and by UTC day; the last 30 days."""
     require_line_id(line_id)
-    asked = _asked(query, instant_of(request, query))
-    days = dict(asked.days())
+    wanted = _wanted(query, instant_of(request, query))
+    days = dict(wanted.days())
     if len(days) > MAX_DAYS:
         raise Invalid.at("/from", f"there are more than {MAX_DAYS} days: narrow it")
     tenant = tenant_filters(principal)
-    question = Question(
-        tenant=principal.tenant,
-        statement=stories.usage_statement(frozenset(tenant), query.is_past),
-        parameters={
-            **tenant,
-            "line_id": line_id,
-            "from": asked.start,
-            "to": asked.end,
-            "days": [day for day, is_whole in days.items() if is_whole],
-            "parts": [day for day, is_whole in days.items() if not is_whole],
-            "limit": MAX_PAIRS,
-        },
-        views=frozenset({"execution", "run"}),
-        planning=query.planning,
-        as_of=query.instant,
-    )
+    statement = stories.usage_statement(frozenset(tenant), query.is_past)
+    parameters = {
+        **tenant,
+        "line_id": line_id,
+        "from": wanted.start,
+        "to": wanted.end,
+        "days": [day for day, is_whole in days.items() if is_whole],
+        "parts": [day for day, is_whole in days.items() if not is_whole],
+        "limit": MAX_PAIRS,
+    }
+    question = asked(principal, query, statement, parameters, frozenset({"execution", "run"}))
     rows = await services_of(request).reads.ask(question, min_position)
     _require_line(rows)
     if rows[0][2] is not None and rows[0][4] is None:
@@ -269,15 +246,15 @@ async def show_usage(
     for amounts in by_day.values():
         total.add(amounts)
     data = {
-        "from": format_instant(asked.start),
-        "to": format_instant(asked.end),
+        "from": format_instant(wanted.start),
+        "to": format_instant(wanted.end),
         "total": total.shown(),
         "by_day": [{"date": day.isoformat(), **one.shown()} for day, one in by_day.items()],
     }
     return answer(_encode({"data": data}).decode(), rows.position)
 
 
-def _asked(query: RangeQuery, now: datetime) -> Range:
+def _wanted(query: RangeQuery, now: datetime) -> Range:
     """The range that is asked for; without ``to`` today is the last day."""
     start, end = query.bounds()
     if end is None:

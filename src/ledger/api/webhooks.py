@@ -31,6 +31,7 @@ from ledger.api.reading import (
     Page,
     Present,
     any_of,
+    asked,
     decode_cursor,
     encode_cursor,
     paged,
@@ -52,7 +53,6 @@ from ledger.application.webhooks import (
 )
 from ledger.domain.errors import NotFound
 from ledger.domain.values import ENDPOINT_ID, format_id, sort_key
-from ledger.reads.question import Question
 from projections import endpoints
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=LeanRoute)
@@ -114,13 +114,9 @@ async def list_webhooks(
     filters = tenant_filters(principal) | chosen
     if query.cursor is not None:
         filters["after"] = _endpoint_key(decode_cursor(query.cursor, chosen))
-    question = Question(
-        tenant=principal.tenant,
-        statement=endpoints.list_statement(frozenset(filters)),
-        parameters={**filters, "limit": query.limit + 1},
-        views=_VIEW,
-        planning=query.planning,
-    )
+    statement = endpoints.list_statement(frozenset(filters))
+    parameters = {**filters, "limit": query.limit + 1}
+    question = asked(principal, query, statement, parameters, _VIEW)
     rows = await services_of(request).reads.ask(question, min_position)
     return paged(
         rows, query.limit, 1, lambda row: encode_cursor({"id": _endpoint_id(row[1])}, chosen)
@@ -153,13 +149,9 @@ async def show_webhook(
     """One endpoint, and how its deliveries stand."""
     _require_id(endpoint_id)
     tenant = tenant_filters(principal)
-    question = Question(
-        tenant=principal.tenant,
-        statement=endpoints.endpoint_statement(frozenset(tenant)),
-        parameters={**tenant, "endpoint_id": endpoint_id},
-        views=_VIEW,
-        planning=query.planning,
-    )
+    statement = endpoints.endpoint_statement(frozenset(tenant))
+    parameters = {**tenant, "endpoint_id": endpoint_id}
+    question = asked(principal, query, statement, parameters, _VIEW)
     rows = await services_of(request).reads.ask(question, min_position)
     if rows[0][1] is None:
         raise read_at(rows, NotFound(UNKNOWN))
@@ -286,13 +278,9 @@ async def list_deliveries(
     before = BEYOND
     if query.cursor is not None:
         before = event_position(decode_cursor(query.cursor, bound_to))
-    question = Question(
-        tenant=principal.tenant,
-        statement=endpoints.deliveries_statement(frozenset(tenant), frozenset(statuses)),
-        parameters={**tenant, **bound_to, "before": before, "limit": query.limit + 1},
-        views=_VIEW,
-        planning=query.planning,
-    )
+    statement = endpoints.deliveries_statement(frozenset(tenant), frozenset(statuses))
+    parameters = {**tenant, **bound_to, "before": before, "limit": query.limit + 1}
+    question = asked(principal, query, statement, parameters, _VIEW)
     rows = await services_of(request).reads.ask(question, min_position)
     if rows[0][1] is None:
         raise read_at(rows, NotFound(UNKNOWN))

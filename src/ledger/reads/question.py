@@ -12,7 +12,7 @@ from ledger.postgres.scope import Planning, Tenant
 T = TypeVar("T")
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=True):
+class Question(msgspec.Struct, frozen=True, eq=False, dict=True):
     """What is read of the views: of the present, or of what was known at an instant."""
 
     tenant: Tenant

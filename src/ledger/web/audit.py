@@ -41,7 +41,9 @@ async def show_audit_log(
     found = None
     if whose is not None:
         asked = query.model_copy(update={"organization_id": whose})
-        found = await told(audit.latest_entries(request, principal, asked), feed_models.AuditPage)
+        found = await told(
+            audit.entries_page(request, principal, asked, is_backwards=True), feed_models.AuditPage
+        )
     return show(
         request,
         "audit.html",

@@ -35,7 +35,9 @@ async def show_events(
     address = query.canonical(request)
     if address is not None:
         return go(address)
-    found = await told(feeds.latest_events(request, principal, query), feed_models.EventPage)
+    found = await told(
+        feeds.events_page(request, principal, query, is_backwards=True), feed_models.EventPage
+    )
     chosen = _chosen(query)
     given = {name: value for name, value in chosen.items() if value is not None}
     return show(
