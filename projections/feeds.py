@@ -115,9 +115,10 @@ SELECT told.type FROM (VALUES {", ".join(map(str, FACT_TYPES))}) AS told (action
 WHERE told.action = ANY(%(action)s)
 """
 
-# By actions: facts by their types, and what is no fact, which no history tells and so has no type.
-# Each type costs a page of rows; of so many actions of facts that most entries fit, all are looked
-# at. (Added up, and not counted in rows: so PostgreSQL knows it when it plans.)
+# Entries by actions: facts are found by their types; commands and refusals have no type, since no
+# history tells them, and are found apart. Each type costs a page of rows: where many actions of
+# facts are asked for, most entries fit, and all entries are looked at. (The number of actions is a
+# sum of comparisons and not a count of rows: so PostgreSQL knows it when it plans.)
 _FEW_ACTIONS = "{} <= 8".format(
     " + ".join(
         f"('{action}' = ANY(%(action)s::text[]))::int"

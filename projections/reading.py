@@ -116,8 +116,8 @@ SELECT l.state, l.execution_model, l.product_line, l.causes, l.lines
 FROM ledger.execution_count AS l WHERE l.per = '{per}' AND l.lines > 0 AND {where}
 """
 
-# By tags: what is counted under each, less, for each tag but the first, the lines that have it and
-# one before it too, so that each line counts once. These are found in the index of tags.
+# Lines by tags: the sum of the tags' counts, less the lines that an earlier tag has counted
+# already. The lines with several of the tags are found in the index of tags.
 _COUNTED_BY_TAGS = """
 SELECT l.state, l.execution_model, l.product_line, l.causes, l.lines
 FROM ledger.execution_count AS l

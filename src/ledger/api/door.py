@@ -2,16 +2,16 @@
 
 Reads that come in one turn of the loop travel together, on the lanes (``lane.py``) that are idle:
 
-              ┌─▶ short ─┐                  ┌─▶ lane ─ a group of short ones
-    fetch ────┤          ├─ next turn: send ┼─▶ lane ─ a long one, alone
-      └▶ walk ┴─▶ long ──┘                  └─▶ …      lost: those unanswered are first again
+    fetch ─▶ short ─┐                  ┌─▶ lane ─ a group of short reads
+                    ├─ next turn: send ┼─▶ lane ─ a long read, alone
+    walk ──▶ long ──┘                  └─▶ …      lost: its unanswered reads are first in the queue
 
-What takes long goes alone, and on half of the lanes at most, so that short reads need not wait for
-it. The tenant's settings are local to a group's transaction, and every group begins by setting
-them; the role's transactions are read-only by default.
+A long read goes alone, and long reads have half of the lanes at most, so that short reads need not
+wait for them (``Planning``). The tenant's settings are local to a group's transaction, and every
+group begins by setting them; the role's transactions are read-only by default.
 
-A read may be asked again, and is where its connection was lost: that after a restart of the
-database every connection is dead, and none can be had for a moment, nobody sees who waits for it.
+A read whose connection was lost is asked again on another connection. So a restart of the database,
+which ends every connection and refuses new ones for a moment, fails no read that can wait so long.
 A read that has not been answered after ``ANSWER_SECONDS`` fails, and a connection that was silent
 for so long is given up.
 """

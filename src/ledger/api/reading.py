@@ -76,7 +76,7 @@ class Present(BaseModel):
     @property
     def is_past(self) -> bool:
         """Whether an instant is asked about."""
-        return False
+        return self.instant is not None
 
 
 class Query(Present):
@@ -88,11 +88,6 @@ class Query(Present):
     def instant(self) -> datetime | None:
         """The instant that is asked about; None: now."""
         return None if self.as_of is None else parse_bound(self.as_of)
-
-    @property
-    def is_past(self) -> bool:
-        """Whether an instant is asked about."""
-        return self.as_of is not None
 
 
 def digits(value: Any) -> Any:

@@ -101,8 +101,8 @@ class Answers:
     async def _look(self) -> None:
         rows = await self._fetch(EVERYONE, _LOOK, {}, Planning.SHORT)
         standing = {name: (generation, position) for name, generation, position in rows}
-        # Where it shows less than we have heard meanwhile, what is kept now is younger than it; we
-        # forget it all the same: the next look will show what we heard.
+        # News of a view may have come since the look began: then the answers kept now are younger
+        # than the look. They are forgotten all the same; the next look will show the news too.
         if standing != self._standing:
             self._move(standing)
 
