@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import uvloop
 
-from ledger.api.door import Door
+from ledger.postgres.door import Door
 from ledger.postgres.scope import Tenant
 from tests.support.views import query, until
 

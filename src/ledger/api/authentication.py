@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Request, Security
 from fastapi.security import HTTPBearer
 
-from ledger.api.door import Door
 from ledger.api.headers import count, header
 from ledger.application.commands import hash_token
 from ledger.application.principal import Principal
 from ledger.application.tokens import is_well_formed
 from ledger.domain.errors import LedgerError
+from ledger.postgres.door import Door
 from ledger.postgres.scope import EVERYONE
 
 if TYPE_CHECKING:

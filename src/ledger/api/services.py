@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from ledger.api.authentication import Authenticator
 from ledger.api.bodies import Pace
-from ledger.api.door import Door
 from ledger.api.submissions import Submissions
 from ledger.application.writer import Writer
 from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
+from ledger.postgres.door import Door
 from ledger.reads.answers import Answers
 from ledger.reads.asking import Reads
 from ledger.reads.positions import ViewPositions

@@ -12,8 +12,8 @@ import pytest
 import uvloop
 from psycopg import errors
 
-from ledger.api import door as doors
-from ledger.api.door import Door
+from ledger.postgres import door as doors
+from ledger.postgres.door import Door
 from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from tests.support.doors import (
     HELD,

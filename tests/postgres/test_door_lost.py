@@ -9,8 +9,8 @@ import psycopg
 import pytest
 import uvloop
 
-from ledger.api import door as doors
-from ledger.api.door import Door
+from ledger.postgres import door as doors
+from ledger.postgres.door import Door
 from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from tests.support.doors import HELD, READERS, SCOPE, gathered, holding, play_with_door, soon
 from tests.support.embedded import folder_in_tmp

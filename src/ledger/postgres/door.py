@@ -24,8 +24,8 @@ from typing import Any
 
 import psycopg
 
-from ledger.api.lane import Asked, Lane
 from ledger.postgres.exchange import Rows
+from ledger.postgres.lane import Asked, Lane
 from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from ledger.postgres.session import options_of
 
