@@ -36,7 +36,7 @@ def main() -> int:
     """Shorten the limits, then run the command."""
     for constant in SHORTER:
         shorten(*constant)
-    from ledger.cli import main as ledger
+    from ledger.cli.arguments import main as ledger
 
     return ledger()
 

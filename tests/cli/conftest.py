@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger import cli
+from ledger.cli.arguments import arguments as cli
 from tests.conftest import MASTER_KEY
 
 Ledger = Callable[..., subprocess.CompletedProcess[str]]

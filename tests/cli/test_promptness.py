@@ -21,7 +21,8 @@ def test_help_and_usage_errors_load_nothing() -> None:
     for arguments in (["--help"], ["keys", "create"]):
         assert (
             loaded(
-                f"from ledger.cli import main\ntry: main({arguments})\nexcept SystemExit: print()"
+                "from ledger.cli.arguments import main\n"
+                f"try: main({arguments})\nexcept SystemExit: print()"
             )
             == set()
         )
@@ -29,10 +30,10 @@ def test_help_and_usage_errors_load_nothing() -> None:
 
 @pytest.mark.parametrize("module", ["key_commands", "view_commands", "commands"])
 def test_no_short_command_loads_the_web_framework(module: str) -> None:
-    found = loaded(f"import ledger.actions, ledger.{module}")
+    found = loaded(f"import ledger.cli.dispatch, ledger.{module}")
     assert found & {"fastapi", "uvicorn", "jinja2", "prometheus_client"} == set()
 
 
 def test_the_supervisor_loads_what_its_children_run_only_beside_the_database() -> None:
     """And prometheus-client once its folder is known: else each worker would count for itself."""
-    assert loaded("import ledger.actions, ledger.serve") == {"psycopg", "pydantic"}
+    assert loaded("import ledger.cli.dispatch, ledger.serve") == {"psycopg", "pydantic"}

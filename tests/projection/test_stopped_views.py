@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
+from ledger.cli.views import list_projections
 from ledger.domain.execution_events import Updated
 from ledger.projection.contract import Projection
 from ledger.settings import Settings
-from ledger.view_commands import list_projections
 from projections import projections
 from projections.execution import ExecutionView
 from tests.support.facts import LINE, activation, fact

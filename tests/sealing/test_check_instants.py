@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from ledger.bootstrap.sealing import witness_folder
+from ledger.cli.verify import verify
 from ledger.domain.values import format_instant
-from ledger.log_commands import verify
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.test_check import position_at

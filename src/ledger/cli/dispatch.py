@@ -1,4 +1,4 @@
-"""What the commands of ``cli.py`` set going: a function each, over a database where it needs one.
+"""What each command of ``arguments.py`` sets going, over a database where it needs one.
 
 Loaded once there is something to do, and each command loads the rest of what it needs itself:
 without that ``ledger keys list`` would wait for the web framework.
@@ -106,22 +106,22 @@ def _serve(settings: Settings, parsed: argparse.Namespace) -> int:
 
 
 def _demo(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.commands import load_demo
+    from ledger.cli.load import load_demo
 
     with _database(settings, "demo") as conninfo:
         return load_demo(settings, conninfo)
 
 
 def _import(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.commands import import_facts
-    from ledger.parser import parsing
+    from ledger.cli.line_parser import parsing
+    from ledger.cli.load import import_facts
 
     with parsing() as parser, _database(settings, "import") as conninfo:
         return import_facts(settings, conninfo, parsed.file, parser)
 
 
 def _keys_create(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.key_commands import create_key
+    from ledger.cli.keys import create_key
 
     with _database(settings, "keys create") as conninfo:
         return create_key(
@@ -135,42 +135,42 @@ def _keys_create(settings: Settings, parsed: argparse.Namespace) -> int:
 
 
 def _keys_list(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.key_commands import list_keys
+    from ledger.cli.keys import list_keys
 
     with _database(settings, "keys list") as conninfo:
         return list_keys(conninfo)
 
 
 def _keys_revoke(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.key_commands import revoke_key
+    from ledger.cli.keys import revoke_key
 
     with _database(settings, "keys revoke") as conninfo:
         return revoke_key(settings, conninfo, parsed.id)
 
 
 def _projections_list(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.view_commands import list_projections
+    from ledger.cli.views import list_projections
 
     with _database(settings, "projections list") as conninfo:
         return list_projections(conninfo)
 
 
 def _projections_rebuild(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.view_commands import rebuild
+    from ledger.cli.views import rebuild
 
     with _database(settings, "projections rebuild") as conninfo:
         return rebuild(conninfo, parsed.names)
 
 
 def _projections_verify(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.view_commands import verify
+    from ledger.cli.views import verify
 
     with _database(settings, "projections verify") as conninfo:
         return verify(conninfo, parsed.names)
 
 
 def _verify(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.log_commands import verify
+    from ledger.cli.verify import verify
 
     with _database(settings, "verify") as conninfo:
         return verify(settings, conninfo)

@@ -12,7 +12,7 @@ from psycopg.rows import tuple_row
 from rich.table import Table
 
 from ledger.bootstrap.views import views_named
-from ledger.printing import bars, print_table
+from ledger.cli.printing import bars, print_table
 from ledger.processes import calm_collector, end_with_parent
 from ledger.projection import rebuild as rebuilding
 from ledger.projection.compare import Difference

@@ -23,15 +23,15 @@ from ledger.application.sweeper import sweepers_kept_away
 from ledger.application.writer import Outcomes, Writer
 from ledger.bootstrap.database import ConfigurationError
 from ledger.bootstrap.writing import utc_now, writing
+from ledger.cli.keys import make_key
+from ledger.cli.line_parser import Line, Parser, in_order
 from ledger.demo import PRIMARY_ORGANIZATION, story
+from ledger.demo.telling import StoryClock, tell
 from ledger.domain.api_key import SINGLE_PERMISSIONS
 from ledger.domain.errors import LedgerError, NotCarriedOut, Unavailable
 from ledger.domain.values import parse_instant
-from ledger.key_commands import make_key
-from ledger.parser import Line, Parser, in_order
 from ledger.processes import calm_collector
 from ledger.settings import Settings
-from ledger.telling import StoryClock, tell
 from ledger.whereabouts import address_kept
 
 _IN_FLIGHT = 3

@@ -1,7 +1,7 @@
 """What ``ledger verify`` does: the sealed log compared with the stored events."""
 
 from ledger.bootstrap.sealing import witness_folder
-from ledger.printing import bars
+from ledger.cli.printing import bars
 from ledger.sealing.check import check
 from ledger.sealing.note import BadNote
 from ledger.settings import Settings

@@ -1,4 +1,4 @@
-"""The command line (contract 1): what can be asked for. ``actions.py`` does it.
+"""The command line (contract 1): what can be asked for. ``dispatch.py`` does it.
 
 Exit codes: 0 done, 1 refused or failed with one clear line, 2 usage, 130 interrupted by Ctrl-C.
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     parsed.check(parsed)
     try:
-        from ledger.actions import carry_out
+        from ledger.cli.dispatch import carry_out
 
         return carry_out(parsed)
     except KeyboardInterrupt:
