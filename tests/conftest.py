@@ -16,8 +16,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ledger.bootstrap.database import prepare_database
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from tests.support.databases import TEMPLATE, copied, copy, drop, execute, named
 from tests.support.edge import Edge, edge_of

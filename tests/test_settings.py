@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 from pydantic import ValidationError
 
-from ledger.cli.arguments import arguments as cli
+from ledger.cli import arguments as cli
 from ledger.settings import Settings
 
 SECRET = "hunter2"

@@ -33,11 +33,11 @@ from product import Client, Product, copy_ledger, run_ledger
 from story import ORGANIZATION
 
 import projections
-from ledger.bootstrap.database import open_vault, prepare_database
-from ledger.bootstrap.sealing import create_sealer
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.place import find_place
-from ledger.processes import calm_collector
+from ledger.service.composition.database import open_vault, prepare_database
+from ledger.service.composition.sealing import create_sealer
+from ledger.service.processes import calm_collector
 from ledger.settings import Settings
 
 GENERATOR = 1

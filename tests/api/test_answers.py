@@ -19,11 +19,11 @@ import pytest
 
 from ledger.api.replies import Reply, answer
 from ledger.application.principal import Principal
-from ledger.bootstrap.api import create_api
 from ledger.postgres.scope import Planning
 from ledger.reads.answers import Answers
 from ledger.reads.asking import Reads
 from ledger.reads.question import Answer, Question
+from ledger.service.composition.api import create_api
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of

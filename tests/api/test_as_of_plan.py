@@ -13,9 +13,9 @@ import pytest
 
 from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
-from ledger.bootstrap.writing import writing
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, day_of, week_of
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from projections import lists, reading
 from tests.support.edge import Edge, edge_of

@@ -4,7 +4,7 @@ import time
 
 import psycopg
 
-from ledger.bootstrap.database import prepare_database
+from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.bootstrap.api import create_api
-from ledger.bootstrap.writing import writing
 from ledger.projection.contract import Projection
+from ledger.service.composition.api import create_api
+from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from projections import projections
 from projections.event import EventView

@@ -13,8 +13,8 @@ import pytest
 
 from ledger.api.problems import STATUS
 from ledger.application.idempotency import LASTING
-from ledger.bootstrap.api import create_api
 from ledger.domain.errors import IdempotencyKeyReused, Refused
+from ledger.service.composition.api import create_api
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.projection.test_stopped_views import degraded

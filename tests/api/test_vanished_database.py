@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from ledger.bootstrap.database import prepare_database
+from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import fact

@@ -14,9 +14,9 @@ from ledger.application.commands import GoIdle
 from ledger.application.report import ReportFact
 from ledger.application.request import Outcome, Receipt
 from ledger.application.writer import Writer
-from ledger.bootstrap.writing import writing
 from ledger.domain.recorded import Recorded
 from ledger.domain.refusals import PREFIX
+from ledger.service.composition.writing import writing
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.snapshots import KINDS, Aggregate
 from tests.support.facts import encode, fact

@@ -11,8 +11,8 @@ from ledger.application.principal import COMMAND_LINE
 from ledger.application.request import Outcome, Receipt
 from ledger.application.webhooks import CreateEndpoint, DeleteEndpoint, Settings
 from ledger.application.writer import Writer
-from ledger.bootstrap.writing import create_writer
 from ledger.domain.errors import InvalidState
+from ledger.service.composition.writing import create_writer
 from ledger.store.log import Log
 from ledger.store.migrate import migrate
 from tests.support.facts import ORGANIZATION

@@ -12,8 +12,8 @@ from psycopg.rows import dict_row
 from ledger.application import facts
 from ledger.application.report import command_of
 from ledger.application.request import Receipt
-from ledger.bootstrap.database import ConfigurationError, open_vault, prepare_database
-from ledger.bootstrap.writing import writing
+from ledger.service.composition.database import ConfigurationError, open_vault, prepare_database
+from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from ledger.store.vault import CannotOpen, RunKey, Vault, content_digest
 from tests.conftest import MASTER_KEY

@@ -19,9 +19,9 @@ from ledger.application.report import ReportFact
 from ledger.application.request import IdempotencyKey, Receipt
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
-from ledger.bootstrap.writing import writing
 from ledger.domain.errors import InvalidState, NotFound
 from ledger.domain.refusals import DAILY, stream_of
+from ledger.service.composition.writing import writing
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.ledger import REPORTER, STRANGER, Ledger, instant
 from tests.support.racers import parsed

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger import whereabouts
+from ledger.service.address import address_kept, keeping_address, reachable
 from tests.conftest import MASTER_KEY
 from tests.support.facts import activation
 from tests.support.served import Served, free_port, post, run_ledger
@@ -138,8 +138,8 @@ def stranger() -> Iterator[str]:
 def test_another_program_at_the_address_is_not_taken_for_ours(
     tmp_path: Path, stranger: str
 ) -> None:
-    with whereabouts.kept(tmp_path, stranger):
-        assert whereabouts.address_kept(tmp_path) is None
+    with keeping_address(tmp_path, stranger):
+        assert address_kept(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_another_program_at_the_address_is_not_taken_for_ours(
 def test_a_file_of_anything_else_names_nothing(tmp_path: Path, text: str) -> None:
     said = text.replace("{pid}", str(os.getpid())).encode("utf-8", "surrogateescape")
     (tmp_path / "serving").write_bytes(said)
-    assert whereabouts.address_kept(tmp_path) is None
+    assert address_kept(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -169,14 +169,14 @@ def test_a_file_of_anything_else_names_nothing(tmp_path: Path, text: str) -> Non
     ],
 )
 def test_a_wildcard_is_reached_by_the_loopback(address: str, reached: str) -> None:
-    assert whereabouts.reachable(address) == reached
+    assert reachable(address) == reached
 
 
 def test_the_end_of_one_leaves_the_others_file(tmp_path: Path) -> None:
     file = tmp_path / "serving"
-    with whereabouts.kept(tmp_path, "http://127.0.0.1:80"):
+    with keeping_address(tmp_path, "http://127.0.0.1:80"):
         file.write_text(f"http://127.0.0.1:80\n{os.getpid() + 1}\n")
     assert file.exists()
-    with whereabouts.kept(tmp_path, "http://127.0.0.1:80"):
+    with keeping_address(tmp_path, "http://127.0.0.1:80"):
         assert file.read_text() == f"http://127.0.0.1:80\n{os.getpid()}\n"
     assert list(tmp_path.iterdir()) == []

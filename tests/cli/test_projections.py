@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.cli.arguments import arguments as cli
+from ledger.cli import arguments as cli
 from ledger.projection.shadow import shadow
 from ledger.settings import Settings
 from ledger.store.codec import EnvelopeMapper

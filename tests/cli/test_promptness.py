@@ -28,12 +28,15 @@ def test_help_and_usage_errors_load_nothing() -> None:
         )
 
 
-@pytest.mark.parametrize("module", ["key_commands", "view_commands", "commands"])
+@pytest.mark.parametrize("module", ["keys", "views", "load"])
 def test_no_short_command_loads_the_web_framework(module: str) -> None:
-    found = loaded(f"import ledger.cli.dispatch, ledger.{module}")
+    found = loaded(f"import ledger.cli.dispatch, ledger.cli.{module}")
     assert found & {"fastapi", "uvicorn", "jinja2", "prometheus_client"} == set()
 
 
 def test_the_supervisor_loads_what_its_children_run_only_beside_the_database() -> None:
     """And prometheus-client once its folder is known: else each worker would count for itself."""
-    assert loaded("import ledger.cli.dispatch, ledger.serve") == {"psycopg", "pydantic"}
+    assert loaded("import ledger.cli.dispatch, ledger.service.supervisor") == {
+        "psycopg",
+        "pydantic",
+    }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.cli.arguments import arguments as cli
+from ledger.cli import arguments as cli
 from tests.cli.conftest import Ledger
 from tests.support.served import run_ledger
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from ledger.reads.positions import WAIT_SECONDS
-from ledger.serve import address_of
+from ledger.service.supervisor import address_of
 from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, activation, encode, fact
 from tests.support.load import Load, recorded
@@ -288,8 +288,8 @@ class Impatient(Served):
     command = (
         sys.executable,
         "-c",
-        "import sys; from ledger import cli, serve\n"
-        "serve.START_SECONDS = 3.0; sys.exit(cli.main())",
+        "import sys; from ledger.cli import arguments; from ledger.service import supervisor\n"
+        "supervisor.START_SECONDS = 3.0; sys.exit(arguments.main())",
     )
 
 

@@ -10,8 +10,8 @@ from typing import ClassVar
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.bootstrap.database import prepare_database
 from ledger.projection.rebuilder import Rebuilder
+from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from ledger.store.codec import EnvelopeMapper
 from projections import projections
@@ -56,7 +56,7 @@ class PatientRebuilder(Rebuilder):
 def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set it, and a service that builds a view goes on."""
     PatientRebuilder.may_go_on, PatientRebuilder.has_begun = threading.Event(), threading.Event()
-    monkeypatch.setattr("ledger.bootstrap.loops.Rebuilder", PatientRebuilder)
+    monkeypatch.setattr("ledger.service.composition.loops.Rebuilder", PatientRebuilder)
     return PatientRebuilder.may_go_on
 
 

@@ -17,9 +17,9 @@ from ledger.application.report import ReportFact
 from ledger.application.request import Outcome, Receipt
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
-from ledger.bootstrap.writing import create_writer
 from ledger.domain.errors import InvalidState, NotFound, Unavailable
 from ledger.domain.run import Run
+from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
 from ledger.store.log import Log
 from tests.conftest import MASTER_KEY

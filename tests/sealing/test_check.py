@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger.bootstrap.sealing import witness_folder
 from ledger.cli.verify import verify
+from ledger.service.composition.sealing import witness_folder
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.test_sealer import BACK_TO_501, checkpoint_outside

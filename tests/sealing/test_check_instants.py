@@ -10,9 +10,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ledger.bootstrap.sealing import witness_folder
 from ledger.cli.verify import verify
 from ledger.domain.values import format_instant
+from ledger.service.composition.sealing import witness_folder
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.sealing.test_check import position_at

@@ -9,9 +9,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ledger.bootstrap.database import ConfigurationError, prepare_database
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.session import options_of
+from ledger.service.composition.database import ConfigurationError, prepare_database
 from ledger.settings import Settings
 from ledger.store.log import Log
 from ledger.store.migrate import SchemaError

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from ledger.bootstrap.database import prepare_database
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from ledger.store.migrate import SchemaError, _files, migrate
 from tests.support.databases import drop, execute, named

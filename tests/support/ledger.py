@@ -22,10 +22,10 @@ from ledger.application.principal import Principal
 from ledger.application.report import command_of
 from ledger.application.request import Outcome, Receipt
 from ledger.application.sweeper import Sweeper
-from ledger.bootstrap.views import create_projector
-from ledger.bootstrap.writing import create_writer
 from ledger.domain.errors import LedgerError
 from ledger.domain.values import day_of, format_instant, week_of
+from ledger.service.composition.views import create_projector
+from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
 from ledger.store.log import Log
 from projections import reading

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ledger.bootstrap.api import create_api
-from ledger.bootstrap.database import prepare_database
 from ledger.postgres.embedded.programs import find_programs
+from ledger.service.composition.api import create_api
+from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from projections import projections
 from scripts.bench.corpus_request import Answer, Request, headers_of

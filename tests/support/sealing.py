@@ -6,9 +6,9 @@ from typing import Any
 
 import psycopg
 
-from ledger.bootstrap.database import open_vault
 from ledger.sealing.check import Checked, check
 from ledger.sealing.sealer import Sealer
+from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
 from ledger.store.vault import Vault
 from tests.conftest import MASTER_KEY

@@ -12,9 +12,9 @@ from ledger.application.commands import CreateApiKey
 from ledger.application.principal import COMMAND_LINE
 from ledger.application.request import Receipt
 from ledger.application.tokens import create_token
-from ledger.bootstrap.api import create_api
-from ledger.bootstrap.loops import Loops
 from ledger.domain.api_key import Permission
+from ledger.service.composition.api import create_api
+from ledger.service.composition.loops import Loops
 from ledger.settings import Settings
 from tests.support.facts import ORGANIZATION, encode
 

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
-from ledger.bootstrap.api import create_api
 from ledger.domain.values import (
     CAUSES,
     EXECUTION_MODELS,
@@ -27,6 +26,7 @@ from ledger.domain.values import (
     STATES,
     format_instant,
 )
+from ledger.service.composition.api import create_api
 from ledger.settings import Settings
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, activation, fact

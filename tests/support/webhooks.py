@@ -14,10 +14,10 @@ from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import ReportFact
 from ledger.application.request import Receipt
 from ledger.application.writer import Writer
-from ledger.bootstrap.dispatching import Dispatching
-from ledger.bootstrap.writing import writing
 from ledger.domain.recorded import Recorded
 from ledger.feed import signing
+from ledger.service.composition.dispatching import Dispatching
+from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from ledger.store.codec import EnvelopeMapper
 from tests.conftest import MASTER_KEY

@@ -16,10 +16,10 @@ import psycopg
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ledger.bootstrap.database import ConfigurationError, prepare_database
 from ledger.domain.errors import LedgerError
 from ledger.postgres.embedded import EmbeddedPostgresError, forget_other_servers, running
 from ledger.projection.shadow import CannotBuild
+from ledger.service.composition.database import ConfigurationError, prepare_database
 from ledger.settings import Settings
 from ledger.store.migrate import SchemaError
 
@@ -99,7 +99,7 @@ def _database(settings: Settings, purpose: str) -> Iterator[str]:
 
 
 def _serve(settings: Settings, parsed: argparse.Namespace) -> int:
-    from ledger.serve import serve
+    from ledger.service.supervisor import serve
 
     serve(settings, parsed.host, parsed.port, parsed.workers, _announce)
     return 0

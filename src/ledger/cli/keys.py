@@ -10,10 +10,10 @@ from ledger.application import commands
 from ledger.application.principal import COMMAND_LINE
 from ledger.application.tokens import create_token
 from ledger.application.writer import Writer
-from ledger.bootstrap.writing import writing
 from ledger.cli.printing import print_table
 from ledger.domain.api_key import Permission
 from ledger.domain.errors import LedgerError
+from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 
 _KEYS = """

@@ -25,7 +25,7 @@ from ledger.application.facts import (
     Rejected,
 )
 from ledger.domain.errors import Invalid, TooLarge, Unavailable
-from ledger.processes import Lifeline, calm_collector, show_name
+from ledger.service.processes import Lifeline, calm_collector, show_name
 
 _AHEAD = 3
 """Chunks handed to the parser before the oldest is waited for."""

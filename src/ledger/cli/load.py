@@ -21,8 +21,6 @@ from ledger.application.report import command_of
 from ledger.application.request import Outcome, Receipt
 from ledger.application.sweeper import sweepers_kept_away
 from ledger.application.writer import Outcomes, Writer
-from ledger.bootstrap.database import ConfigurationError
-from ledger.bootstrap.writing import utc_now, writing
 from ledger.cli.keys import make_key
 from ledger.cli.line_parser import Line, Parser, in_order
 from ledger.demo import PRIMARY_ORGANIZATION, story
@@ -30,9 +28,11 @@ from ledger.demo.telling import StoryClock, tell
 from ledger.domain.api_key import SINGLE_PERMISSIONS
 from ledger.domain.errors import LedgerError, NotCarriedOut, Unavailable
 from ledger.domain.values import parse_instant
-from ledger.processes import calm_collector
+from ledger.service.address import address_kept
+from ledger.service.composition.database import ConfigurationError
+from ledger.service.composition.writing import utc_now, writing
+from ledger.service.processes import calm_collector
 from ledger.settings import Settings
-from ledger.whereabouts import address_kept
 
 _IN_FLIGHT = 3
 """Chunks handed to the writer before the oldest is waited for."""

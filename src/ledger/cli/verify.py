@@ -1,9 +1,9 @@
 """What ``ledger verify`` does: the sealed log compared with the stored events."""
 
-from ledger.bootstrap.sealing import witness_folder
 from ledger.cli.printing import bars
 from ledger.sealing.check import check
 from ledger.sealing.note import BadNote
+from ledger.service.composition.sealing import witness_folder
 from ledger.settings import Settings
 
 

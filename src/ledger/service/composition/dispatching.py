@@ -3,13 +3,13 @@
 from functools import partial
 
 from ledger.application.webhooks import open_secret
-from ledger.bootstrap.database import open_vault
-from ledger.bootstrap.writing import Clock, create_writer, utc_now
 from ledger.feed.dispatcher import Dispatcher
 from ledger.feed.roster import MOST_IN_FLIGHT
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import DEADLINE_SECONDS, Sender
-from ledger.processes import connections_allowed
+from ledger.service.composition.database import open_vault
+from ledger.service.composition.writing import Clock, create_writer, utc_now
+from ledger.service.processes import connections_allowed
 from ledger.settings import Settings
 from ledger.store.log import Log
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from ledger.application.writer import Writer
-from ledger.bootstrap.database import open_vault
+from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
 from ledger.store.log import Log
 

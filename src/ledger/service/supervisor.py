@@ -37,10 +37,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType, ModuleType
 
-from ledger import whereabouts
-from ledger.bootstrap.database import ConfigurationError, prepare_database
 from ledger.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from ledger.processes import GRACE_SECONDS, Lifeline, show_name
+from ledger.service.address import fetched, keeping_address, reachable
+from ledger.service.composition.database import ConfigurationError, prepare_database
+from ledger.service.processes import GRACE_SECONDS, Lifeline, show_name
 from ledger.settings import Settings
 
 _logger = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
             for n in range(workers)
         ]
         database = _Database(postgres) if postgres is not None else None
-        stack.enter_context(whereabouts.kept(settings.data_dir, address_of(host, bound)))
+        stack.enter_context(keeping_address(settings.data_dir, address_of(host, bound)))
         try:
             _supervise(children, database, stopping, address_of(host, bound), announce)
         finally:
@@ -223,7 +223,7 @@ def _load() -> ModuleType:
     Only now, since prometheus-client looks for the folder of metrics as it is loaded.
     """
     gc.disable()
-    from ledger import workers
+    from ledger.service import workers
 
     workers.make_ready()
     gc.freeze()
@@ -321,5 +321,5 @@ def address_of(host: str, port: int) -> str:
 
 
 def _is_ready(address: str) -> bool:
-    own = whereabouts.reachable(address)
-    return own is not None and whereabouts.fetched(f"{own}/readyz", 1.0) is not None
+    own = reachable(address)
+    return own is not None and fetched(f"{own}/readyz", 1.0) is not None

@@ -13,12 +13,12 @@ import uvicorn.lifespan.on
 import uvicorn.loops.uvloop
 
 from ledger.api.connection import Connection
-from ledger.bootstrap.api import create_api
-from ledger.bootstrap.dispatching import Dispatching
-from ledger.bootstrap.loops import Loops
-from ledger.bootstrap.sealing import create_sealer
-from ledger.processes import GRACE_SECONDS, allow_many_connections, calm_collector
 from ledger.sealing.sealer import Sealer
+from ledger.service.composition.api import create_api
+from ledger.service.composition.dispatching import Dispatching
+from ledger.service.composition.loops import Loops
+from ledger.service.composition.sealing import create_sealer
+from ledger.service.processes import GRACE_SECONDS, allow_many_connections, calm_collector
 from ledger.settings import Settings
 from ledger.web import pages
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ledger.bootstrap.database import open_vault
-from ledger.bootstrap.writing import Clock, utc_now
 from ledger.sealing.sealer import Sealer
+from ledger.service.composition.database import open_vault
+from ledger.service.composition.writing import Clock, utc_now
 from ledger.settings import Settings
 
 

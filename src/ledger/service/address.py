@@ -30,7 +30,7 @@ _ALIVE = {"status": "ok"}
 
 
 @contextlib.contextmanager
-def kept(data_dir: Path, address: str) -> Iterator[None]:
+def keeping_address(data_dir: Path, address: str) -> Iterator[None]:
     """Keep the address in the data directory for so long.
 
     A service whose data directory cannot be written serves nevertheless.

@@ -2,9 +2,9 @@
 
 from ledger.application.housekeeper import Housekeeper
 from ledger.application.sweeper import Sweeper
-from ledger.bootstrap.views import create_projector
-from ledger.bootstrap.writing import Clock, create_writer, utc_now
 from ledger.projection.rebuilder import Rebuilder
+from ledger.service.composition.views import create_projector
+from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.log import Log
