@@ -133,10 +133,10 @@ def test_a_slow_way_to_the_database_is_no_vanished_one(conninfo: str, settings: 
 def test_an_append_that_hangs_in_one_of_its_later_statements_ends(
     conninfo: str, settings: Settings
 ) -> None:
-    """Few appends send statements of psycopg's own, as one that issues an id."""
+    """The closing of a line asks for its open runs in a statement of its own."""
     with behind(conninfo, settings) as (edge, relay):
         line, other = edge.fresh(), edge.fresh()
-        relay.vanish_at = b"ledger.open_run WHERE"
+        relay.vanish_at = b"started_at FROM ledger.open_run"
         began = time.monotonic()
         closing_it = edge.send(fact("service_line.closed", line))
         assert (closing_it.status_code, time.monotonic() - began < LONGEST + SLACK) == (503, True)
