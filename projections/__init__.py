@@ -1,10 +1,10 @@
 """Our views. A projection is one file here with its ``.sql`` beside it, and one line below."""
 
 from ledger.projection.contract import Projection
-from projections.event import EventView
-from projections.execution import ExecutionView
-from projections.run import RunView
-from projections.webhook import WebhookView
+from projections.event.view import EventView
+from projections.execution.view import ExecutionView
+from projections.run.view import RunView
+from projections.webhook.view import WebhookView
 
 
 def projections() -> tuple[Projection, ...]:

@@ -8,7 +8,7 @@ since instants of recording rise with it.
 from collections.abc import Mapping
 from functools import cache
 
-from projections.audited import FACT_TYPES
+from ledger.language.audited import FACT_TYPES
 
 ENVELOPE = (
     """'"id":"EVT-' || e.number || '","type":"' || e.type || '",' || e.told || ',' || e.said"""

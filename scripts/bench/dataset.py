@@ -212,7 +212,7 @@ def _views_version() -> dict[str, list[Any]]:
     return {
         view.name: [
             view.version,
-            hashlib.sha256((folder / f"{view.name}.sql").read_bytes()).hexdigest(),
+            hashlib.sha256((folder / view.name / "tables.sql").read_bytes()).hexdigest(),
         ]
         for view in projections.projections()
     }

@@ -12,8 +12,8 @@ import pytest
 
 from ledger.application.command import OwnCommand
 from ledger.application.fact_types import ALIASES, FACT_TYPES
-from projections.audited import ACTIONS, COMMANDS, SYSTEM_TYPES, actions_of
-from projections.published import TYPES
+from ledger.language.audited import ACTIONS, COMMANDS, SYSTEM_TYPES, actions_of
+from ledger.language.published import TYPES
 from tests.support.audits import REASON, Entry, Tenant
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact

@@ -9,7 +9,7 @@ import jsonschema_rs
 import pytest
 
 from ledger.api.event_types import component_of
-from projections.published import TYPES
+from ledger.language.published import TYPES
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 from tests.support.stories import Life

@@ -11,7 +11,7 @@ import pytest
 
 from ledger.api.feed_models import EventPage
 from ledger.domain.values import format_instant
-from projections.published import TYPES
+from ledger.language.published import TYPES
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.stories import SECRET, Life, history_of

@@ -13,10 +13,10 @@ from ledger.application.principal import Principal
 from ledger.application.report import ReportFact
 from ledger.application.request import Receipt
 from ledger.application.writer import Writer
+from ledger.language.audited import FACT_TYPES, actions_of
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.scope import Planning
 from projections import feeds
-from projections.audited import FACT_TYPES, actions_of
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import Cost, cost, worked
 from tests.support.racers import parsed

@@ -14,8 +14,10 @@ from ledger.domain.event_table import EventRow, Note, Part
 from ledger.domain.events import EVENT_TABLE, EVENTS
 from ledger.domain.execution_events import EXECUTION_EVENTS
 from ledger.domain.recorded import Event
+from ledger.language import audited
 from ledger.store.decision_tables import _BY_NOTE
-from projections import audited, line, projections
+from projections import projections
+from projections.execution.view import line
 
 ROWS = pytest.mark.parametrize("row", EVENT_TABLE, ids=lambda row: row.event.__name__)
 

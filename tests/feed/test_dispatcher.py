@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from standardwebhooks import WebhookVerificationError
 
-from projections.webhook import WebhookView
+from projections.webhook.view import WebhookView
 from tests.support.managers import due_to
 from tests.support.receiver import Answer, Receiver, Request, Script
 from tests.support.views import projecting, query, standing, until

@@ -7,7 +7,7 @@ from ledger.domain.endpoint import WebhookCreated, WebhookDeleted, WebhookUpdate
 from ledger.feed.deliveries import Ask, Changed, Given, Heeded, News
 from ledger.feed.roster import IN_FLIGHT, PROBING, Roster, Watched
 from ledger.feed.verdict import Claimed
-from projections.webhook import Standing
+from projections.webhook.view import Standing
 from tests.support.domain import given_endpoint
 
 NOW = datetime(2026, 4, 15, 13, 0, tzinfo=UTC)

@@ -15,7 +15,7 @@ from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from ledger.store.codec import EnvelopeMapper
 from projections import projections
-from projections.run import RunView
+from projections.run.view import RunView
 from tests.support.facts import LINE, activation, fact
 from tests.support.racers import fast_idling
 from tests.support.rebuilding import (

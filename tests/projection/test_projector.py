@@ -13,8 +13,8 @@ import pytest
 
 from ledger.application.writer import Writer
 from ledger.projection.projector import LostLead
-from projections.execution import ExecutionView
-from projections.run import RunView
+from projections.execution.view import ExecutionView
+from projections.run.view import RunView
 from tests.support.facts import LINE, activation, fact
 from tests.support.racers import fast_idling
 from tests.support.rebuilding import NAMES

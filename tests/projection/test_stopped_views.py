@@ -15,7 +15,7 @@ from ledger.domain.execution_events import Updated
 from ledger.projection.contract import Projection
 from ledger.settings import Settings
 from projections import projections
-from projections.execution import ExecutionView
+from projections.execution.view import ExecutionView
 from tests.support.facts import LINE, activation, fact
 from tests.support.racers import fast_idling
 from tests.support.rebuilding import NAMES

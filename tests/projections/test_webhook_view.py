@@ -13,7 +13,7 @@ from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import ReportFact
 from ledger.application.request import Receipt
 from ledger.domain.endpoint import WebhookDeliveryFailed
-from projections.published import TYPES
+from ledger.language.published import TYPES
 from tests.support.facts import activation, fact
 from tests.support.ledger import Ledger, instant
 from tests.support.managers import SECRET, due_to

@@ -14,7 +14,7 @@ from ledger.demo import ORGANIZATIONS, WORKSPACES
 from ledger.domain.endpoint import WebhookCreated, WebhookDeliveryFailed, WebhookUpdated
 from ledger.domain.execution_events import HealthSignalReported
 from ledger.domain.recorded import Recorded
-from projections.published import PUBLISHED, TYPES
+from ledger.language.published import PUBLISHED, TYPES
 from tests.support.facts import ORGANIZATION, WORKSPACE
 
 SECRET = "whsec_" + "A" * 43 + "="

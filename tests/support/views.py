@@ -23,8 +23,8 @@ from ledger.projection.generation import Generation
 from ledger.projection.projector import Projector
 from ledger.store.codec import EnvelopeMapper
 from projections import projections
-from projections.line import LineRow
-from projections.run import RunRow, RunView
+from projections.execution.line import LineRow
+from projections.run.view import RunRow, RunView
 from tests.support.racers import parsed
 
 _encode = msgspec.msgpack.Encoder().encode

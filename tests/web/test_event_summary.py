@@ -1,7 +1,7 @@
 """What the page says of an event: each field of its payload, or it is known that it does not."""
 
+from ledger.language.published import TYPES
 from ledger.web.summary import _SAYS
-from projections.published import TYPES
 
 MARKED = {"state_before", "state_after", "cause", "signal", "status"}
 """Shown by marks of their own (`event_says.html`)."""

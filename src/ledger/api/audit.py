@@ -24,11 +24,11 @@ from ledger.api.reading import (
 from ledger.api.replies import Reply
 from ledger.application.principal import Principal
 from ledger.domain.values import AUDIT_ID, ActorType
+from ledger.language.audited import ACTIONS, FACTS, actions_of
+from ledger.language.published import TYPES
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Question
 from projections import feeds
-from projections.audited import ACTIONS, FACTS, actions_of
-from projections.published import TYPES
 
 router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)
 

@@ -13,7 +13,7 @@ from ledger.api.lean import LeanRoute, NoParameters, needs
 from ledger.api.reading import services_of
 from ledger.api.replies import answer
 from ledger.domain.errors import NotFound
-from projections.published import TYPES, VERSION, Payload
+from ledger.language.published import TYPES, VERSION, Payload
 
 router = APIRouter(prefix="/v1/event-types", tags=["feeds"], route_class=LeanRoute)
 

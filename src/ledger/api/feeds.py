@@ -31,10 +31,10 @@ from ledger.api.replies import Reply, answer
 from ledger.application.principal import Principal
 from ledger.domain.errors import NotFound
 from ledger.domain.values import EVENT_ID
+from ledger.language.published import TYPES
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
 from projections import feeds
-from projections.published import TYPES
 
 router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
 

@@ -22,13 +22,13 @@ from ledger.api.reading import digits, read_at, services_of
 from ledger.api.replies import Reply
 from ledger.application.principal import Principal
 from ledger.domain.errors import Behind, Forbidden, Invalid, NotFound
+from ledger.language.published import PUBLISHED
 from ledger.reads.positions import WAIT_SECONDS
 from ledger.reads.question import Answer
 from ledger.sealing import shelf
 from ledger.sealing.leaf import leaf_of
 from ledger.sealing.tiles import WIDTH, root_of, tiles_of
 from ledger.sealing.tree import Stretch, consistency, hash_leaf, inclusion
-from projections.published import PUBLISHED
 
 router = APIRouter(prefix="/v1/log", tags=["proof"], route_class=LeanRoute)
 

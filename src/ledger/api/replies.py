@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from ledger.api.compression import compresses, weak
 from ledger.api.headers import joined
-from ledger.projection.rendering import json_text
+from ledger.language.rendering import json_text
 
 _JSON = b"application/json"
 

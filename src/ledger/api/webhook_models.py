@@ -11,7 +11,7 @@ from ledger.api.reading import Bound
 from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
 from ledger.domain.values import ENDPOINT_ID, EVENT_ID, ORGANIZATION_ID, WORKSPACE_ID
 from ledger.feed.target import LONGEST_URL
-from projections.published import TYPES
+from ledger.language.published import TYPES
 
 
 def _known_types(types: Sequence[str]) -> Sequence[str]:

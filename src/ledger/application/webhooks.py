@@ -28,7 +28,7 @@ from ledger.domain.errors import Forbidden, Invalid, InvalidState
 from ledger.domain.recorded import Event, Recorded
 from ledger.store.tables import FactRow
 from ledger.store.vault import Vault
-from projections.webhook import shown
+from projections.webhook.view import shown
 
 OTHER_TENANT = "The credential may not act for this organization or workspace."
 

@@ -202,3 +202,6 @@ EXECUTION_TABLE: tuple[EventRow, ...] = (
 )
 
 EXECUTION_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in EXECUTION_TABLE)
+
+CHECK_INS: frozenset[type[Event]] = frozenset({CheckedIn, CheckInVoided})
+"""The events of a line's own stream that change neither its state nor its tags or resources."""

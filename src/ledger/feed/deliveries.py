@@ -17,7 +17,7 @@ from ledger.postgres import locks
 from ledger.postgres.arrays import array
 from ledger.postgres.session import AsyncRoundConnection, options_of
 from projections import feeds
-from projections.webhook import Standing, decode_standing
+from projections.webhook.view import Standing, decode_standing
 
 _OPTIONS = "-c synchronous_commit=off -c idle_in_transaction_session_timeout=60s"
 

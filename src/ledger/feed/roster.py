@@ -15,7 +15,7 @@ from datetime import datetime
 from ledger.feed.deliveries import Ask, Changed, Given, Heeded, News
 from ledger.feed.sharing import share
 from ledger.feed.verdict import Claimed
-from projections.webhook import Standing
+from projections.webhook.view import Standing
 
 IN_FLIGHT = 16
 """Deliveries in hand at once, an endpoint."""

@@ -8,8 +8,8 @@ import msgspec
 from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt
-from ledger.projection.rendering import json_text, time_text
-from projections.published import PUBLISHED
+from ledger.language.published import PUBLISHED
+from ledger.language.rendering import json_text, time_text
 
 Status = Literal["pending", "delivered", "failed"]
 

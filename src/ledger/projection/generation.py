@@ -146,7 +146,7 @@ def create_indexes(connection: Connection[Any], projection: Projection, generati
 
 
 def _ddl(projection: Projection, generation: int) -> list[str]:
-    text = (files("projections") / f"{projection.name}.sql").read_text()
+    text = (files("projections") / projection.name / "tables.sql").read_text()
     plain = re.sub(r"--[^\n]*", "", Template(text).substitute(generation=generation))
     return [statement.strip() for statement in plain.split(";") if statement.strip()]
 

@@ -11,10 +11,10 @@ from ledger.api import exports, feed_models, feeds
 from ledger.api.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.reading import Present
+from ledger.language.published import TYPES
 from ledger.web.log import ROWS, WrittenRange, chips, stream_address
 from ledger.web.pages import HEADERS, PageRoute, go, show, told
 from ledger.web.summary import summary
-from projections.published import TYPES
 
 router = APIRouter(prefix="/ui/events", include_in_schema=False, route_class=PageRoute)
 

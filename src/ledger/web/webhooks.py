@@ -29,6 +29,7 @@ from ledger.application.webhooks import (
     UpdateEndpoint,
 )
 from ledger.domain.errors import NotFound, Refused
+from ledger.language.published import TYPES
 from ledger.web.log import chips, stream_address
 from ledger.web.pages import (
     Form,
@@ -53,7 +54,6 @@ from ledger.web.webhook_forms import (
     typed,
 )
 from projections import endpoints
-from projections.published import TYPES
 
 PATH = "/ui/webhooks"
 router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)

@@ -18,7 +18,7 @@ from ledger.postgres.exchange import Rows
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds
 from ledger.projection.generation import Generation
-from projections import line
+from projections.execution import line
 
 DAY = Table(
     "execution_day",

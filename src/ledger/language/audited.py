@@ -14,7 +14,7 @@ from ledger.domain import refusals
 from ledger.domain import run as runs
 from ledger.domain.events import EVENT_TABLE
 from ledger.domain.recorded import Event, Recorded
-from projections.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH
+from ledger.language.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH
 
 Kind = Literal["fact", "command", "refused"]
 

@@ -23,7 +23,7 @@ from ledger.domain import run as runs
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import day_of, week_of
-from ledger.projection.rendering import json_text, members, time_text
+from ledger.language.rendering import json_text, members, time_text
 
 
 class Interval(msgspec.Struct, frozen=True, array_like=True):
@@ -76,7 +76,7 @@ class LineRow(msgspec.Struct, array_like=True):
         self.position = recorded.position
         if recorded.originator_id == self.execution.id:
             self.execution.evolve(recorded)
-            if type(recorded.body) not in CHECK_INS:
+            if type(recorded.body) not in lines.CHECK_INS:
                 self._note_interval()
         _COUNT[type(recorded.body)](self, recorded.body, recorded)
         self._note_quiet()
@@ -195,10 +195,6 @@ COUNTING: frozenset[type[Event]] = frozenset(
     | {lines.HealthSignalReported}
 )
 """The events after which counts or metrics (a health score is one) may read otherwise."""
-
-
-CHECK_INS: frozenset[type[Event]] = frozenset({lines.CheckedIn, lines.CheckInVoided})
-"""The events of a line's own stream that leave ``head`` and ``extra`` as they are."""
 
 
 def hundredths(hours: float | None) -> int:

@@ -20,7 +20,7 @@ from ledger.domain.events import EVENT_TABLE
 from ledger.domain.health import SignalStatus
 from ledger.domain.recorded import Event
 from ledger.domain.values import State
-from ledger.projection.rendering import time_text
+from ledger.language.rendering import time_text
 
 VERSION = 1
 """Of the language as a whole."""

@@ -16,11 +16,11 @@ import msgspec
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run
 from ledger.domain.values import day_of, sort_key
+from ledger.language.rendering import json_text, members, time_text
 from ledger.postgres.exchange import Rows
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation
-from ledger.projection.rendering import json_text, members, time_text
 
 RUN = Table(
     "run",

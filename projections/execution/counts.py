@@ -15,7 +15,7 @@ from ledger.postgres.exchange import Rows
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds
 from ledger.projection.generation import Generation
-from projections.line import Interval
+from projections.execution.line import Interval
 
 COUNT = Table(
     "execution_count",

@@ -24,12 +24,12 @@ from ledger.domain.execution_events import HealthSignalReported
 from ledger.domain.health import SignalName, SignalStatus
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import sort_key
+from ledger.language.published import PUBLISHED, SUBJECTS, changes_health
+from ledger.language.rendering import json_text, members, time_text
 from ledger.postgres.exchange import Rows
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds
 from ledger.projection.generation import Generation
-from ledger.projection.rendering import json_text, members, time_text
-from projections.published import PUBLISHED, SUBJECTS, changes_health
 
 WEBHOOK = Table(
     "webhook",

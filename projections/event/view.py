@@ -14,16 +14,15 @@ import msgspec
 
 from ledger.domain.events import EVENTS
 from ledger.domain.execution import Execution
-from ledger.domain.execution_events import Activated, HealthSignalReported
+from ledger.domain.execution_events import CHECK_INS, Activated, HealthSignalReported
 from ledger.domain.recorded import Recorded
+from ledger.language.audited import entry_of
+from ledger.language.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH, changes_health
+from ledger.language.rendering import members, time_text
 from ledger.postgres.exchange import Rows
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation
-from ledger.projection.rendering import members, time_text
-from projections import line
-from projections.audited import entry_of
-from projections.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH, changes_health
 
 EVENT = Table(
     "event",
@@ -103,7 +102,7 @@ class EventView:
                 rows.append(_told(event, None, None, None))
                 continue
             standing = self._lines[line_id]
-            if event.originator_id != line_id or type(event.body) in line.CHECK_INS:
+            if event.originator_id != line_id or type(event.body) in CHECK_INS:
                 state = standing.execution.state
                 rows.append(_told(event, line_id, state, state))
             else:

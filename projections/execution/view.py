@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from ledger.domain.execution import Execution
-from ledger.domain.execution_events import EXECUTION_EVENTS, Activated
+from ledger.domain.execution_events import CHECK_INS, EXECUTION_EVENTS, Activated
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS
 from ledger.domain.values import sort_key
@@ -24,10 +24,10 @@ from ledger.postgres.exchange import Rows
 from ledger.projection.contract import Table
 from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation
-from projections import counts, line
-from projections.counts import COUNT, Counts
-from projections.hours import DAY, Hours
-from projections.line import Interval, LineRow
+from projections.execution import counts, line
+from projections.execution.counts import COUNT, Counts
+from projections.execution.hours import DAY, Hours
+from projections.execution.line import Interval, LineRow
 
 FOREVER = 2**63 - 1
 """The position at which an interval that still lasts ends."""
@@ -229,7 +229,7 @@ def _read(rows: Rows) -> Iterator[tuple[str, _Line]]:
 
 
 def _check_ins(events: Sequence[Recorded]) -> list[Recorded]:
-    return [event for event in events if type(event.body) in line.CHECK_INS]
+    return [event for event in events if type(event.body) in CHECK_INS]
 
 
 class _Past:
@@ -255,7 +255,7 @@ def _take(found: _Line, event: Recorded, past: _Past) -> None:
     row, line_id, kind = found.row, event.line_id, type(event.body)
     before = row.interval
     row.evolve(event)
-    if event.originator_id == line_id and kind not in line.CHECK_INS:
+    if event.originator_id == line_id and kind not in CHECK_INS:
         found.version = line.version(row.execution)
         past.versions.append((line_id, event.position, *found.version))
         past.size += len(found.version[1])

@@ -1,0 +1,1 @@
+"""What the ledger says outside: names and payloads of events, actions of the audit log, JSON."""
