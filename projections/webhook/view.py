@@ -24,6 +24,7 @@ from ledger.domain.execution_events import HealthSignalReported
 from ledger.domain.health import SignalName, SignalStatus
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import sort_key
+from ledger.language.endpoints import describe_endpoint
 from ledger.language.published import PUBLISHED, SUBJECTS, changes_health
 from ledger.language.rendering import json_text, members, time_text
 from ledger.postgres.exchange import Rows
@@ -286,23 +287,6 @@ def _test_envelope(event: Recorded) -> str:
     )
 
 
-def shown(endpoint: Endpoint) -> dict[str, Any]:
-    """An endpoint as its owner sees it; the secret is shown apart, once."""
-    return {
-        "id": endpoint.id,
-        "url": endpoint.url,
-        "event_types": endpoint.event_types,
-        "organization_id": endpoint.organization_id,
-        "workspace_id": endpoint.workspace_id,
-        "description": endpoint.description,
-        "enabled": endpoint.enabled,
-        "disabled_reason": endpoint.disabled_reason,
-        "disabled_at": time_text(endpoint.disabled_at),
-        "created_at": time_text(endpoint.created_at),
-        "updated_at": time_text(endpoint.updated_at),
-    }
-
-
 def _present(standing: Standing) -> tuple[Any, ...]:
     """One row of the table, in the order of its columns."""
     endpoint = standing.endpoint
@@ -317,7 +301,7 @@ def _present(standing: Standing) -> tuple[Any, ...]:
         standing.sequence,
         standing.latest,
         standing.requested,
-        members(shown(endpoint)),
+        members(describe_endpoint(endpoint)),
         _encode(standing),
         standing.position,
     )

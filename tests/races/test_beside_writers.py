@@ -11,9 +11,9 @@ from psycopg.rows import tuple_row
 
 from ledger.application.report import ReportFact
 from ledger.application.request import Receipt
-from ledger.application.sweeper import Sweeper
 from ledger.application.writer import Writer
 from ledger.postgres.pipeline import Pipeline
+from ledger.service.composition.loops import create_sweeper
 from ledger.store.recorder import read_log
 from tests.support.facts import activation, fact
 from tests.support.log_checker import check
@@ -142,7 +142,7 @@ def _sweep(number: int, gate: Any, conninfo: str) -> list[int]:
     """Sweep again and again beside the other process; the lines that each sweep sent idle."""
     swept = []
     with fast_idling(conninfo, idle_after=timedelta(seconds=1)) as writer:
-        sweeper = Sweeper(conninfo, writer, now, lambda _: timedelta(seconds=1), 3600)
+        sweeper = create_sweeper(conninfo, writer, now, lambda _: timedelta(seconds=1), 3600)
         gate.wait(30)
         for _ in range(20):
             swept.append(sweeper.run_once())

@@ -21,9 +21,9 @@ from ledger.application.commands import EraseRun, Pause, Resume
 from ledger.application.principal import Principal
 from ledger.application.report import command_of
 from ledger.application.request import Outcome, Receipt
-from ledger.application.sweeper import Sweeper
 from ledger.domain.errors import LedgerError
 from ledger.domain.values import day_of, format_instant, week_of
+from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.views import create_projector
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
@@ -70,7 +70,7 @@ class Ledger:
         self.log = Log(conninfo)
         self.writer = create_writer(settings, self.log, clock)
         self.projector = create_projector(conninfo)
-        self.sweeper = Sweeper(conninfo, self.writer, clock, settings.idle_after, 3600)
+        self.sweeper = create_sweeper(conninfo, self.writer, clock, settings.idle_after, 3600)
         self.reader = psycopg.connect(conninfo, autocommit=True, row_factory=dict_row)
         self.writer.start()
         assert self.projector.lead()

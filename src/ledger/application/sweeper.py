@@ -16,7 +16,6 @@ from ledger.application.periodic import Periodic
 from ledger.application.request import Receipt
 from ledger.application.writer import Writer
 from ledger.postgres import locks
-from projections import reading
 
 _AT_ONCE = 500
 
@@ -30,17 +29,23 @@ def sweepers_kept_away(conninfo: str) -> Iterator[None]:
 
 
 class Sweeper(Periodic):
-    """``run_once`` gives the number of lines that went idle."""
+    """``run_once`` gives the number of lines that went idle.
+
+    ``candidates`` is the statement that finds lines which look idle: quiet since ``agent_runtime``
+    or, of the other models, since ``default``; at most ``limit`` of them.
+    """
 
     def __init__(
         self,
         conninfo: str,
+        candidates: str,
         writer: Writer,
         clock: Callable[[], datetime],
         idle_after: Callable[[str], timedelta],
         every_seconds: float,
     ) -> None:
         super().__init__(conninfo, "sweeper", locks.SWEEPER, every_seconds)
+        self._candidates = candidates
         self._writer, self._clock, self._idle_after = writer, clock, idle_after
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
@@ -51,7 +56,7 @@ class Sweeper(Periodic):
             "default": now - self._idle_after("capacity"),
             "limit": _AT_ONCE,
         }
-        rows = connection.execute(reading.IDLE_CANDIDATES, deadlines).fetchall()
+        rows = connection.execute(self._candidates.encode(), deadlines).fetchall()
         outcomes = self._writer.submit([GoIdle(row[0]) for row in rows]).result()
         idle = sum(1 for o in outcomes if isinstance(o, Receipt) and not o.duplicate)
         return idle, idle == _AT_ONCE

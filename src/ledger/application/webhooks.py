@@ -26,9 +26,9 @@ from ledger.domain.endpoint import (
 )
 from ledger.domain.errors import Forbidden, Invalid, InvalidState
 from ledger.domain.recorded import Event, Recorded
+from ledger.language.endpoints import describe_endpoint
 from ledger.store.tables import FactRow
 from ledger.store.vault import Vault
-from projections.webhook.view import shown
 
 OTHER_TENANT = "The credential may not act for this organization or workspace."
 
@@ -272,7 +272,7 @@ def _row(identity: tuple[str, str, str], recorded: Recorded) -> FactRow:
 
 def _answer(endpoint: Endpoint, secret: str | None = None) -> bytes:
     # How deliveries stand is for those who look: no decision knows.
-    document = shown(endpoint) | {"status": None}
+    document = describe_endpoint(endpoint) | {"status": None}
     if secret is not None:
         document["secret"] = secret
     return _encode({"data": document})

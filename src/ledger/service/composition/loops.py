@@ -1,14 +1,30 @@
 """Everything that works behind the log, in one process beside the API workers."""
 
+from collections.abc import Callable
+from datetime import timedelta
+
 from ledger.application.housekeeper import Housekeeper
 from ledger.application.sweeper import Sweeper
+from ledger.application.writer import Writer
 from ledger.projection.rebuilder import Rebuilder
 from ledger.service.composition.views import create_projector
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.log import Log
-from projections import projections
+from projections import projections, reading
+
+
+def create_sweeper(
+    conninfo: str,
+    writer: Writer,
+    clock: Clock,
+    idle_after: Callable[[str], timedelta],
+    every_seconds: float,
+) -> Sweeper:
+    """The idle sweeper, over the lines that our view shows as quiet."""
+    candidates = reading.IDLE_CANDIDATES
+    return Sweeper(conninfo, candidates, writer, clock, idle_after, every_seconds)
 
 
 class Loops:
@@ -19,7 +35,7 @@ class Loops:
         self._writer = create_writer(settings, self._log, clock)
         self.projector = create_projector(conninfo)
         self.rebuilder = Rebuilder(conninfo, EnvelopeMapper(), projections())
-        self.sweeper = Sweeper(
+        self.sweeper = create_sweeper(
             conninfo, self._writer, clock, settings.idle_after, settings.idle_sweep_seconds
         )
         self.housekeeper = Housekeeper(conninfo, self._writer, clock)
