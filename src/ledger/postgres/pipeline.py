@@ -94,7 +94,6 @@ class Pipeline:
         except BaseException:
             self._break_off()
             raise
-        self._take_notifications()
         if error is not None:
             raise error
         return found
@@ -104,7 +103,7 @@ class Pipeline:
 
         Raises psycopg.OperationalError where the connection is lost.
         """
-        self._take_notifications()  # for what has been read no socket becomes readable
+        self._take_notifications()  # what has been read already makes no socket readable
         if not self._has_heard and self._socket.poll(seconds * 1000):
             self._exchange.consume()
             self._take_notifications()
