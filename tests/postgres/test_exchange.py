@@ -10,10 +10,18 @@ import pytest
 from psycopg import errors, pq
 
 from ledger.postgres.exchange import Exchange, Outcome
+from ledger.postgres.session import RoundConnection
 from tests.support.embedded import folder_in_tmp
 from tests.support.relay import Relay
 
 PREPARED = b"SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT 7'"
+
+
+class Patient(RoundConnection):
+    """A connection whose server is waited for for nine seconds."""
+
+    patience = 9.0
+
 
 Told = list[tuple[str | None, Outcome]]
 
@@ -186,10 +194,12 @@ def test_notifications_are_heard_whoever_read_them(
     assert exchange.notifications() == []
 
 
-def test_the_patience_is_counted_from_the_sync_until_the_reply(
-    connection: psycopg.Connection,
-) -> None:
-    exchange = Exchange[str](connection, patience=9.0)
+def test_the_patience_is_counted_from_the_sync_until_the_reply(conninfo: str) -> None:
+    with closing(Patient.connect(conninfo, autocommit=True)) as connection:
+        count_patience(Exchange[str](connection))
+
+
+def count_patience(exchange: Exchange[str]) -> None:
     assert (exchange.seconds_left(100.0), exchange.waited_seconds(100.0)) == (inf, 0.0)
     add(exchange, a="SELECT 1")
     exchange.sync(100.0)

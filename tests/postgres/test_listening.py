@@ -78,6 +78,24 @@ def test_each_is_heard_once_and_in_order_whenever_it_came(conninfo: str, loop: L
 
 
 @LOOPS
+def test_what_came_before_is_heard_though_nothing_follows(conninfo: str, loop: Loop) -> None:
+    async def work() -> None:
+        async with two(conninfo) as (connection, mouth):
+            heard: asyncio.Queue[str] = asyncio.Queue()
+            ear = Ear(connection, ask_seconds=3600)
+            await connection.execute("LISTEN told")
+            await mouth.execute("NOTIFY told, 'x'")
+            await connection.execute("SELECT 1")  # takes it in
+            listener = asyncio.create_task(ear.listen(heard.put_nowait))
+            assert await heard.get() == "x"
+            listener.cancel()
+            with suppress(asyncio.CancelledError):
+                await listener
+
+    run(loop, work)
+
+
+@LOOPS
 def test_a_lost_connection_is_told(conninfo: str, loop: Loop) -> None:
     async def work() -> None:
         async with two(conninfo) as (connection, mouth):

@@ -14,6 +14,7 @@ from psycopg import errors
 from ledger.postgres.binary import array
 from ledger.postgres.exchange import Rows
 from ledger.postgres.pipeline import Pipeline, Statement, named
+from ledger.postgres.session import RoundConnection
 from tests.support.embedded import folder_in_tmp
 from tests.support.relay import Relay
 from tests.support.views import until
@@ -24,6 +25,12 @@ ALL = Statement(b"SELECT number, word FROM note ORDER BY number")
 PREPARED = Statement(
     b"SELECT count(*), min(name) FILTER (WHERE statement ~ 'FILTER') FROM pg_prepared_statements"
 )
+
+
+class Hasty(RoundConnection):
+    """A connection whose server is not waited for for long."""
+
+    patience = 0.5
 
 
 @pytest.fixture
@@ -254,12 +261,12 @@ def test_an_exchange_that_is_broken_off_closes_the_connection(pipeline: Pipeline
 
 
 def test_a_silent_server_is_given_up_in_time(conninfo: str) -> None:
-    """With a patience: else long statements would have no chance."""
+    """Where its connection has a patience: else long statements would have no chance."""
     with (
         closing(Relay(conninfo)) as relay,
-        psycopg.connect(relay.conninfo, autocommit=True) as connection,
+        Hasty.connect(relay.conninfo, autocommit=True) as connection,
     ):
-        pipeline = Pipeline(connection, 0.5)
+        pipeline = Pipeline(connection)
         assert pipeline.run(Statement(b"SELECT 1 FROM pg_sleep(0.1)")) == [[(1,)]]
         relay.vanish()
         with pytest.raises(psycopg.OperationalError, match="in time"):

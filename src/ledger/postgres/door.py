@@ -27,7 +27,7 @@ import psycopg
 from ledger.postgres.exchange import Rows
 from ledger.postgres.lane import Asked, Lane
 from ledger.postgres.scope import EVERYONE, Planning, Tenant
-from ledger.postgres.session import options_of
+from ledger.postgres.session import ReadConnection, options_of
 
 ROLE = "ledger_api"
 
@@ -280,7 +280,7 @@ class Door:
         self._send()
 
     async def _open_lane(self) -> None:
-        connection = await psycopg.AsyncConnection.connect(
+        connection = await ReadConnection.connect(
             self._conninfo,
             autocommit=True,
             application_name="ledger api",

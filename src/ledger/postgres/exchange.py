@@ -27,6 +27,7 @@ from psycopg.errors import error_from_result
 from psycopg.rows import TupleRow
 
 from ledger.postgres.prepared import Key, Prepared
+from ledger.postgres.session import patience_of
 
 Rows = list[TupleRow]
 
@@ -59,13 +60,13 @@ class SilentServer(psycopg.OperationalError):
 class Exchange(Generic[Owner]):
     """The groups of one connection, which is in autocommit mode. Make it before the first LISTEN.
 
-    ``patience`` is for how many seconds the replies to a group are waited for: a proxy may keep a
-    connection alive whose server has vanished. The driver asks for ``seconds_left``.
+    The replies to a group are waited for as long as the connection's class says (``patience_of``);
+    the driver asks for ``seconds_left``.
     """
 
-    def __init__(self, connection: psycopg.BaseConnection[Any], patience: float = inf) -> None:
+    def __init__(self, connection: psycopg.BaseConnection[Any]) -> None:
         self._pg = connection.pgconn
-        self._patience = patience
+        self._patience = patience_of(connection)
         self._sent_at = inf
         self._adapt = Transformer.from_context(connection)
         self._prepared = Prepared(self._pg)

@@ -2,11 +2,10 @@
 
 A lane puts groups of reads through an ``Exchange`` that the loop drives. A group is one implicit
 transaction, as in any pipeline: the tenant's settings, local to it, are those of the statements
-after them, and nothing is left of them for the next group. An
-error ends the transaction, so the reads behind it in the group are passed over; they may be asked
-again. Each statement has a snapshot of its own all the same, but what it locks stays locked, and
-PostgreSQL keeps what it answers to itself, until the group ends: so nothing that takes long may be
-among others.
+after them, and nothing is left of them for the next group. An error ends the transaction, so the
+reads behind it in the group are passed over; they may be asked again. Each statement has a snapshot
+of its own all the same, but what it locks stays locked, and PostgreSQL keeps what it answers to
+itself, until the group ends: so nothing that takes long may be among others.
 """
 
 import asyncio
@@ -92,7 +91,7 @@ class Lane:
         done: Callable[["Lane", list[Asked], psycopg.Error | None], None],
     ) -> None:
         self._connection, self._done = connection, done
-        self._exchange: Exchange[Asked] = Exchange(connection, ANSWER_SECONDS)
+        self._exchange: Exchange[Asked] = Exchange(connection)
         self._driver = LoopDriver(self._exchange, self._take, self._lose)
         self._adapt = Transformer.from_context(connection)
         self._group: Sequence[Asked] = ()

@@ -51,17 +51,13 @@ _BEGIN, _COMMIT, _ROLLBACK = Statement(b"BEGIN"), Statement(b"COMMIT"), Statemen
 class Pipeline:
     """Exchanges on one connection, which is in autocommit mode, by one thread at a time.
 
-    ``patience`` is for how many seconds the replies of an exchange are waited for, from when it was
-    sent: a proxy may keep a connection alive whose server has vanished. None: for ever, as where
-    statements may take long.
-
     psycopg must drop nothing on it and roll nothing back while there is more to come: it would then
     have all prepared statements deallocated, ours too.
     """
 
-    def __init__(self, connection: Connection[Any], patience: float | None = None) -> None:
+    def __init__(self, connection: Connection[Any]) -> None:
         self.connection = connection
-        self._exchange: Exchange[None] = Exchange(connection, inf if patience is None else patience)
+        self._exchange: Exchange[None] = Exchange(connection)
         self._socket = select.poll()
         self._socket.register(self._exchange.socket, select.POLLIN)
         self._has_heard = False

@@ -13,7 +13,9 @@ vanished host, which TCP can't notice: the reply to a statement is waited for no
 """
 
 from collections.abc import Mapping
+from math import inf
 from types import MappingProxyType
+from typing import Any
 
 import psycopg
 from psycopg.abc import RV, PQGen
@@ -123,6 +125,22 @@ class AsyncRoundConnection(psycopg.AsyncConnection[Row]):
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 await self.close()
             raise
+
+
+class ReadConnection(AsyncRoundConnection[Row]):
+    """A lane's."""
+
+    patience = ANSWER_SECONDS
+
+
+def patience_of(connection: psycopg.BaseConnection[Any]) -> float:
+    """For how many seconds the reply to a statement is waited for.
+
+    Infinite for psycopg's own classes, as where statements may take long.
+    """
+    if isinstance(connection, RoundConnection | AsyncRoundConnection):
+        return connection.patience
+    return inf
 
 
 def hosts_of(conninfo: str) -> int:

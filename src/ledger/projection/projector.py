@@ -22,7 +22,7 @@ from ledger.postgres import locks
 from ledger.postgres.binary import array
 from ledger.postgres.exchange import Rows
 from ledger.postgres.pipeline import Pipeline, Value, named
-from ledger.postgres.session import ROUND_SECONDS, RoundConnection
+from ledger.postgres.session import RoundConnection
 from ledger.projection.contract import Projection
 from ledger.projection.failures import is_passing
 from ledger.projection.generation import Generation, Writes, create_indexes, create_tables, expose
@@ -379,7 +379,7 @@ class Projector:
             # Views can be derived again: they need not wait for the disk at each batch.
             connection.execute("SET synchronous_commit = off")
             connection.execute("SET idle_in_transaction_session_timeout = '60s'")
-            self._pipeline = Pipeline(connection, ROUND_SECONDS)
+            self._pipeline = Pipeline(connection)
         return self._pipeline
 
     def _disconnect(self) -> None:

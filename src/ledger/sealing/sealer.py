@@ -24,7 +24,7 @@ from psycopg.rows import TupleRow
 from ledger.application.periodic import Periodic
 from ledger.postgres import locks
 from ledger.postgres.pipeline import Pipeline, Statement
-from ledger.postgres.session import DURABLE, ROUND_SECONDS
+from ledger.postgres.session import DURABLE
 from ledger.sealing import shelf
 from ledger.sealing.leaf import UnreadableEvent, leaf_of
 from ledger.sealing.note import BadNote, Checkpoint, Verifier
@@ -124,7 +124,7 @@ class Sealer(Periodic):
 
     def _pipeline_on(self, connection: psycopg.Connection[TupleRow]) -> Pipeline:
         if self._pipeline is None or self._pipeline.connection is not connection:
-            self._pipeline = Pipeline(connection, ROUND_SECONDS)
+            self._pipeline = Pipeline(connection)
             # A checkpoint that was shown must not be lost: another one might follow in its place.
             self._pipeline.run(Statement(DURABLE))
         return self._pipeline

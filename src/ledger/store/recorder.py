@@ -21,7 +21,6 @@ from psycopg.sql import SQL, Composed
 
 from ledger.postgres.pipeline import Pipeline, Statement
 from ledger.postgres.session import (
-    ANSWER_SECONDS,
     CONNECT_SECONDS,
     DURABLE,
     AppendConnection,
@@ -128,7 +127,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
     def _pipeline_on(self, connection: Connection[Any]) -> Pipeline:
         """The one that knows what the connection has prepared."""
         if self._pipeline is None or self._pipeline.connection is not connection:
-            pipeline = Pipeline(connection, ANSWER_SECONDS)
+            pipeline = Pipeline(connection)
             pipeline.run(Statement(DURABLE))
             self._pipeline = pipeline
         return self._pipeline
