@@ -1,4 +1,4 @@
-"""Our views. A projection is one file here with its ``.sql`` beside it, and one line below."""
+"""Our views. A projection is one folder here (``view.py``, ``statements.py``) and a line below."""
 
 from ledger.projection.contract import Projection
 from projections.event.view import EventView

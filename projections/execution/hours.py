@@ -7,7 +7,7 @@ it. (With all of a day's resources in each row, a day would grow with the square
 
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,24 +15,32 @@ from ledger.domain import execution_events as lines
 from ledger.domain.recorded import Recorded
 from ledger.domain.values import day_of
 from ledger.postgres.exchange import Rows
-from ledger.projection.contract import Table
+from ledger.postgres.table import BigInt, Date, Instant, Table, Text
 from ledger.projection.folds import Folds
 from ledger.projection.generation import Generation
 from projections.execution import line
 
-DAY = Table(
-    "execution_day",
-    key=("line_id", "day", "resource_id", "position"),
-    columns={
-        "line_id": "text",
-        "day": "date",
-        "resource_id": "text",
-        "position": "bigint",
-        "at": "timestamptz",
-        "change": "bigint",
-        "total": "bigint",
-    },
-)
+
+class DayRow(NamedTuple):
+    """The hours that a check-in or a void adds to a resource's day, and the day's sum with them.
+
+    Both in hundredths of hours.
+    """
+
+    line_id: Text
+    day: Date
+    """UTC."""
+    resource_id: Text
+    """Empty: none."""
+    position: BigInt
+    at: Instant
+    """The check-in's time."""
+    change: BigInt
+    total: BigInt
+    """Of the day up to this position."""
+
+
+DAY = Table("execution_day", DayRow, key=("line_id", "day", "resource_id", "position"))
 
 # What these days of these lines have come to for these resources.
 _LOAD = """
@@ -67,13 +75,13 @@ class Hours:
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Add a batch's check-ins to their days, and take the voided ones from theirs."""
-        rows: list[tuple[Any, ...]] = []
+        rows: list[DayRow] = []
         for event in events:
             key, at, change = _moved(event)
             if change:
                 amount = self._amounts[key]
                 amount.hundredths += change
-                rows.append((*key, event.position, at, change, amount.hundredths))
+                rows.append(DayRow(*key, event.position, at, change, amount.hundredths))
         generation.write(DAY, rows)
 
     def forget(self) -> None:

@@ -51,7 +51,7 @@ class Quiet(msgspec.Struct, frozen=True, array_like=True):
     """The last change, exactly. (The last activity, exactly, is a decision's: `line_activity`.)"""
 
 
-class LineRow(msgspec.Struct, array_like=True):
+class LineFold(msgspec.Struct, array_like=True):
     """The fold's state for one line."""
 
     execution: Execution
@@ -72,7 +72,7 @@ class LineRow(msgspec.Struct, array_like=True):
     quiet: Quiet | None = None
 
     def evolve(self, recorded: Recorded) -> None:
-        """Fold one event of the line or of one of its runs. Pure: (row, event) → row."""
+        """Fold one event of the line or of one of its runs. Pure: (fold, event) → fold."""
         self.position = recorded.position
         if recorded.originator_id == self.execution.id:
             self.execution.evolve(recorded)
@@ -167,31 +167,31 @@ class LineRow(msgspec.Struct, array_like=True):
         """Counts and metrics stay as they are."""
 
 
-_COUNT: dict[type[Event], Callable[[LineRow, Any, Recorded], None]] = {
-    lines.Activated: LineRow._activated,
-    lines.Updated: LineRow._passes,
-    lines.Paused: LineRow._passes,
-    lines.Resumed: LineRow._passes,
-    lines.Blocked: LineRow._passes,
-    lines.Unblocked: LineRow._passes,
-    lines.WentIdle: LineRow._passes,
-    lines.Woken: LineRow._passes,
-    lines.Closed: LineRow._passes,
-    lines.CheckedIn: LineRow._checked_in,
-    lines.CheckInVoided: LineRow._voided,
-    lines.ResourceAllocated: LineRow._passes,
-    lines.ResourceReleased: LineRow._passes,
-    lines.HealthSignalReported: LineRow._passes,
-    runs.RunRequested: LineRow._requested,
-    runs.RunStarted: LineRow._started,
-    runs.RunCompleted: LineRow._completed,
-    runs.RunFailed: LineRow._ended,
-    runs.RunCancelled: LineRow._cancelled,
-    runs.RunErased: LineRow._passes,
+_COUNT: dict[type[Event], Callable[[LineFold, Any, Recorded], None]] = {
+    lines.Activated: LineFold._activated,
+    lines.Updated: LineFold._passes,
+    lines.Paused: LineFold._passes,
+    lines.Resumed: LineFold._passes,
+    lines.Blocked: LineFold._passes,
+    lines.Unblocked: LineFold._passes,
+    lines.WentIdle: LineFold._passes,
+    lines.Woken: LineFold._passes,
+    lines.Closed: LineFold._passes,
+    lines.CheckedIn: LineFold._checked_in,
+    lines.CheckInVoided: LineFold._voided,
+    lines.ResourceAllocated: LineFold._passes,
+    lines.ResourceReleased: LineFold._passes,
+    lines.HealthSignalReported: LineFold._passes,
+    runs.RunRequested: LineFold._requested,
+    runs.RunStarted: LineFold._started,
+    runs.RunCompleted: LineFold._completed,
+    runs.RunFailed: LineFold._ended,
+    runs.RunCancelled: LineFold._cancelled,
+    runs.RunErased: LineFold._passes,
 }
 
 COUNTING: frozenset[type[Event]] = frozenset(
-    {event for event, count in _COUNT.items() if count is not LineRow._passes}
+    {event for event, count in _COUNT.items() if count is not LineFold._passes}
     | {lines.HealthSignalReported}
 )
 """The events after which counts or metrics (a health score is one) may read otherwise."""
@@ -258,42 +258,42 @@ def version(execution: Execution) -> Version:
 Step = tuple[str, str, str, date | None, str | None, date | None, str | None]
 
 
-def step(row: LineRow) -> Step:
+def step(fold: LineFold) -> Step:
     """Counts and metrics: (counts, metrics, quiet, period_1, now_1, period_2, now_2).
 
     ``counts`` and ``metrics`` are JSON members. ``now_…`` is the one metric that follows the
     clock, as a member with its comma, in that period; ``quiet`` the same in any other.
     """
-    counts = f'"last_activity_at":"{time_text(row.last_activity_at)}","open_runs":{row.open_runs}'
-    measure, metrics = _metrics(row)
-    latest = [(period, measure(amount)) for period, amount in row.periods.items()]
+    counts = f'"last_activity_at":"{time_text(fold.last_activity_at)}","open_runs":{fold.open_runs}'
+    measure, metrics = _metrics(fold)
+    latest = [(period, measure(amount)) for period, amount in fold.periods.items()]
     latest += [(None, None)] * (2 - len(latest))  # type: ignore[list-item]
     return (counts, metrics, measure(0), *latest[0], *latest[1])
 
 
-def _metrics(row: LineRow) -> tuple[Callable[[int], str], str]:
+def _metrics(fold: LineFold) -> tuple[Callable[[int], str], str]:
     """How the present period's amount is shown, and the model's other metrics (contract 3)."""
-    match row.execution.execution_model:
+    match fold.execution.execution_model:
         case "agent_runtime":
             return _invocations, (
-                f'"invocations_total":{row.started_runs},'
-                f'"last_run_duration_ms":{json_text(row.last_run_duration_ms)}'
+                f'"invocations_total":{fold.started_runs},'
+                f'"last_run_duration_ms":{json_text(fold.last_run_duration_ms)}'
             )
         case "timeboxed_outcome":
             return _nothing, (
-                f'"cycles_total":{row.started_runs},"cycles_completed":{row.completed_runs},'
-                f'"last_run_duration_ms":{json_text(row.last_run_duration_ms)}'
+                f'"cycles_total":{fold.started_runs},"cycles_completed":{fold.completed_runs},'
+                f'"last_run_duration_ms":{json_text(fold.last_run_duration_ms)}'
             )
         case "capacity" | "ongoing_sla":
             return _hours, (
-                f'"hours_total":{row.hours_total / 100},"health_score":{json_text(_score(row))}'
+                f'"hours_total":{fold.hours_total / 100},"health_score":{json_text(_score(fold))}'
             )
         case _:
-            return _check_ins, f'"health_score":{json_text(_score(row))}'
+            return _check_ins, f'"health_score":{json_text(_score(fold))}'
 
 
-def _score(row: LineRow) -> int | None:
-    return health.score(row.execution.signals.values())
+def _score(fold: LineFold) -> int | None:
+    return health.score(fold.execution.signals.values())
 
 
 def _invocations(amount: int) -> str:

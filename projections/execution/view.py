@@ -11,7 +11,6 @@ as one of the present.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import msgspec
 
@@ -21,116 +20,34 @@ from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS
 from ledger.domain.values import sort_key
 from ledger.postgres.exchange import Rows
-from ledger.projection.contract import Table
+from ledger.postgres.table import Table
 from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation
 from projections.execution import counts, line
 from projections.execution.counts import COUNT, Counts
 from projections.execution.hours import DAY, Hours
-from projections.execution.line import Interval, LineRow
+from projections.execution.line import Interval, LineFold
+from projections.execution.rows import (
+    EXECUTION,
+    FOREVER,
+    INTERVAL,
+    QUIET,
+    STEP,
+    TAG,
+    VERSION,
+    ExecutionRow,
+    IntervalRow,
+    QuietRow,
+    StepRow,
+    TagRow,
+    VersionRow,
+)
 
-FOREVER = 2**63 - 1
-"""The position at which an interval that still lasts ends."""
-
-# What ``line.step`` gives, in its order: of the present row, and of each step of the past.
-_STEP_COLUMNS = {
-    "counts": "text",
-    "metrics": "text",
-    "quiet": "text",
-    "period_1": "date",
-    "now_1": "text",
-    "period_2": "date",
-    "now_2": "text",
-}
-
-EXECUTION = Table(
-    "execution",
-    key=("line_id",),
-    replaces=True,
-    columns={
-        "line_id": "text",
-        "record_key": "bigint",
-        "organization_id": "text",
-        "workspace_id": "text",
-        "execution_model": "text",
-        "product_line": "text",
-        "activated": "bigint",
-        "project_tags": "text[]",
-        "state": "text",
-        "causes": "text[]",
-        "head": "text",
-        "extra": "text",
-        **_STEP_COLUMNS,
-        "fold": "bytea",
-        "position": "bigint",
-    },
-)
-TAG = Table(
-    "execution_tag",
-    key=("line_id", "project_tag"),
-    replaces=True,
-    columns={
-        "line_id": "text",
-        "project_tag": "text",
-        "present": "bool",
-        "record_key": "bigint",
-        "organization_id": "text",
-        "workspace_id": "text",
-        "position": "bigint",
-    },
-)
-QUIET = Table(
-    "execution_quiet",
-    key=("line_id",),
-    replaces=True,
-    columns={
-        "line_id": "text",
-        "execution_model": "text",
-        "quiet_since": "timestamptz",
-        "changed_at": "timestamptz",
-        "position": "bigint",
-    },
-)
-INTERVAL = Table(
-    "execution_interval",
-    key=("line_id", "opened"),
-    replaces=True,
-    columns={
-        "line_id": "text",
-        "opened": "bigint",
-        "ended": "bigint",
-        "since": "timestamptz",
-        "turned": "bool",
-        "state": "text",
-        "causes": "text[]",
-        "project_tags": "text[]",
-        "record_key": "bigint",
-        "organization_id": "text",
-        "workspace_id": "text",
-        "execution_model": "text",
-        "product_line": "text",
-        "position": "bigint",
-    },
-)
-VERSION = Table(
-    "execution_version",
-    key=("line_id", "position"),
-    columns={"line_id": "text", "position": "bigint", "head": "text", "extra": "text"},
-)
-STEP = Table(
-    "execution_step",
-    key=("line_id", "position"),
-    columns={
-        "line_id": "text",
-        "position": "bigint",
-        **_STEP_COLUMNS,
-    },
-)
 # The folds of these lines.
 _LOAD = "SELECT fold FROM ledger.execution_{g} WHERE line_id = ANY($1::text[])"
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(LineRow).decode
+_decode = msgspec.msgpack.Decoder(LineFold).decode
 
 
 _MUCH = 8 * 1024 * 1024
@@ -140,15 +57,15 @@ _MUCH = 8 * 1024 * 1024
 class _Line:
     """A line in memory: its fold, and what it shows, rendered when an event changes it."""
 
-    __slots__ = ("row", "step", "version")
+    __slots__ = ("fold", "step", "version")
 
-    def __init__(self, row: LineRow) -> None:
-        self.row = row
+    def __init__(self, fold: LineFold) -> None:
+        self.fold = fold
         self.version: line.Version | None = None
         self.step: line.Step | None = None
 
 
-_PACKING = Packing[_Line](lambda found: _encode(found.row), lambda fold: _Line(_decode(fold)))
+_PACKING = Packing[_Line](lambda found: _encode(found.fold), lambda packed: _Line(_decode(packed)))
 
 
 class ExecutionView:
@@ -161,7 +78,7 @@ class ExecutionView:
 
     def __init__(self) -> None:
         self._lines: Folds[str, _Line] = Folds(
-            lambda line_id: _Line(LineRow(Execution(line_id))), _PACKING
+            lambda line_id: _Line(LineFold(Execution(line_id))), _PACKING
         )
         self._quiet: set[str] = set()
         """Lines that are quiet since another time than is stored."""
@@ -184,10 +101,10 @@ class ExecutionView:
         past = _Past()
         for event in events:
             found = self._lines[event.line_id]
-            quiet = found.row.quiet
+            quiet = found.fold.quiet
             _take(found, event, past)
             self._lines.change(event.line_id)
-            if found.row.quiet is not quiet:
+            if found.fold.quiet is not quiet:
                 self._quiet.add(event.line_id)
             if past.size > _MUCH:
                 generation.send(VERSION, past.take_versions())
@@ -212,20 +129,25 @@ class ExecutionView:
         self._hours.forget()
         self._counts.forget()
 
-    def _changed_quiet(self, changed: Iterable[_Line]) -> Iterator[tuple[Any, ...]]:
-        """The rows of the table, in the order of its columns, that are not as they are stored."""
+    def _changed_quiet(self, changed: Iterable[_Line]) -> Iterator[QuietRow]:
+        """The rows that are not as they are stored."""
         for found in changed:
-            quiet, execution = found.row.quiet, found.row.execution
+            quiet, execution = found.fold.quiet, found.fold.execution
             if execution.id in self._quiet and quiet is not None:
                 self._quiet.discard(execution.id)
-                since, changed_at = quiet.since, quiet.changed_at
-                yield execution.id, execution.execution_model, since, changed_at, quiet.position
+                yield QuietRow(
+                    line_id=execution.id,
+                    execution_model=execution.execution_model,
+                    quiet_since=quiet.since,
+                    changed_at=quiet.changed_at,
+                    position=quiet.position,
+                )
 
 
 def _read(rows: Rows) -> Iterator[tuple[str, _Line]]:
-    for (fold,) in rows:
-        row = _decode(fold)
-        yield row.execution.id, _Line(row)
+    for (stored,) in rows:
+        fold = _decode(stored)
+        yield fold.execution.id, _Line(fold)
 
 
 def _check_ins(events: Sequence[Recorded]) -> list[Recorded]:
@@ -237,91 +159,98 @@ class _Past:
 
     def __init__(self) -> None:
         self.moves: list[counts.Move] = []
-        self.tags: dict[tuple[str, str], tuple[Any, ...]] = {}
-        self.intervals: dict[tuple[str, int], tuple[Any, ...]] = {}
-        self.versions: list[tuple[Any, ...]] = []
+        self.tags: dict[tuple[str, str], TagRow] = {}
+        self.intervals: dict[tuple[str, int], IntervalRow] = {}
+        self.versions: list[VersionRow] = []
         self.size = 0
         """Characters of the versions."""
-        self.steps: list[tuple[Any, ...]] = []
+        self.steps: list[StepRow] = []
 
-    def take_versions(self) -> list[tuple[Any, ...]]:
-        """Those gathered so far."""
+    def take_versions(self) -> list[VersionRow]:
+        """The versions gathered so far."""
         versions, self.versions, self.size = self.versions, [], 0
         return versions
 
 
 def _take(found: _Line, event: Recorded, past: _Past) -> None:
     """Fold an event; keep what the line shows from here on, and what it ended and began."""
-    row, line_id, kind = found.row, event.line_id, type(event.body)
-    before = row.interval
-    row.evolve(event)
+    fold, line_id, kind = found.fold, event.line_id, type(event.body)
+    before = fold.interval
+    fold.evolve(event)
     if event.originator_id == line_id and kind not in CHECK_INS:
-        found.version = line.version(row.execution)
-        past.versions.append((line_id, event.position, *found.version))
+        found.version = line.version(fold.execution)
+        past.versions.append(VersionRow(line_id, event.position, *found.version))
         past.size += len(found.version[1])
     if kind in line.COUNTING:
-        found.step = line.step(row)
-        past.steps.append((line_id, event.position, *found.step))
-    if row.interval is not before and row.interval is not None:
-        past.moves.append(counts.move(row.execution, before, row.interval, event.position))
+        found.step = line.step(fold)
+        past.steps.append(StepRow(line_id, event.position, *found.step))
+    if fold.interval is not before and fold.interval is not None:
+        past.moves.append(counts.move(fold.execution, before, fold.interval, event.position))
         if before is not None:
-            past.intervals[line_id, before.opened] = _interval(row, before, event.position)
-        for tag, present in line.changed_tags(before, row.interval):
-            past.tags[line_id, tag] = _tag(row, tag, present)
-        past.intervals[line_id, event.position] = _interval(row, row.interval, FOREVER)
+            past.intervals[line_id, before.opened] = _interval(fold, before, event.position)
+        for tag, present in line.changed_tags(before, fold.interval):
+            past.tags[line_id, tag] = _tag(fold, tag, present)
+        past.intervals[line_id, event.position] = _interval(fold, fold.interval, FOREVER)
 
 
-def _interval(row: LineRow, interval: Interval, ended: int) -> tuple[Any, ...]:
-    """One row of the table, in the order of its columns."""
-    execution = row.execution
-    return (
-        execution.id,
-        interval.opened,
-        ended,
-        interval.since,
-        interval.turned,
-        interval.state,
-        interval.causes,
-        interval.project_tags,
-        sort_key(execution.execution_id),
-        execution.organization_id,
-        execution.workspace_id,
-        execution.execution_model,
-        execution.product_line,
-        interval.opened if ended == FOREVER else ended,
+def _interval(fold: LineFold, interval: Interval, ended: int) -> IntervalRow:
+    execution = fold.execution
+    assert interval.since is not None, "a line has an interval from its activation on"
+    return IntervalRow(
+        line_id=execution.id,
+        opened=interval.opened,
+        ended=ended,
+        since=interval.since,
+        turned=interval.turned,
+        state=interval.state,
+        causes=interval.causes,
+        project_tags=interval.project_tags,
+        record_key=sort_key(execution.execution_id),
+        organization_id=execution.organization_id,
+        workspace_id=execution.workspace_id,
+        execution_model=execution.execution_model,
+        product_line=execution.product_line,
+        position=interval.opened if ended == FOREVER else ended,
     )
 
 
-def _tag(row: LineRow, tag: str, present: bool) -> tuple[Any, ...]:
-    """One row of the table, in the order of its columns."""
-    execution = row.execution
-    return (
-        execution.id,
-        tag,
-        present,
-        sort_key(execution.execution_id),
-        execution.organization_id,
-        execution.workspace_id,
-        row.position,
+def _tag(fold: LineFold, tag: str, present: bool) -> TagRow:
+    execution = fold.execution
+    return TagRow(
+        line_id=execution.id,
+        project_tag=tag,
+        present=present,
+        record_key=sort_key(execution.execution_id),
+        organization_id=execution.organization_id,
+        workspace_id=execution.workspace_id,
+        position=fold.position,
     )
 
 
-def _present(found: _Line) -> tuple[Any, ...]:
-    """One row of the table, in the order of its columns."""
-    row, execution = found.row, found.row.execution
-    return (
-        execution.id,
-        sort_key(execution.execution_id),
-        execution.organization_id,
-        execution.workspace_id,
-        execution.execution_model,
-        execution.product_line,
-        row.activated,
-        execution.project_tags,
-        execution.state,
-        line.causes(execution),
-        *(found.version or line.version(execution)),
-        *(found.step or line.step(row)),
-        _encode(row),
-        row.position,
+def _present(found: _Line) -> ExecutionRow:
+    fold, execution = found.fold, found.fold.execution
+    head, extra = found.version or line.version(execution)
+    shown, metrics, quiet, period_1, now_1, period_2, now_2 = found.step or line.step(fold)
+    return ExecutionRow(
+        line_id=execution.id,
+        record_key=sort_key(execution.execution_id),
+        organization_id=execution.organization_id,
+        workspace_id=execution.workspace_id,
+        execution_model=execution.execution_model,
+        product_line=execution.product_line,
+        activated=fold.activated,
+        project_tags=execution.project_tags,
+        state=execution.state,
+        causes=line.causes(execution),
+        head=head,
+        extra=extra,
+        counts=shown,
+        metrics=metrics,
+        quiet=quiet,
+        period_1=period_1,
+        now_1=now_1,
+        period_2=period_2,
+        now_2=now_2,
+        fold=_encode(fold),
+        position=fold.position,
     )

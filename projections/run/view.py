@@ -9,7 +9,7 @@ runs by status on the UTC day of their start, and tokens on the day of their end
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,59 +18,88 @@ from ledger.domain.run import RUN_EVENTS, Run
 from ledger.domain.values import day_of, sort_key
 from ledger.language.rendering import json_text, members, time_text
 from ledger.postgres.exchange import Rows
-from ledger.projection.contract import Table
+from ledger.postgres.table import BigInt, Date, Index, Instant, Octets, Table, Text
 from ledger.projection.folds import Folds, Packing
 from ledger.projection.generation import Generation
 
+
+class RunRow(NamedTuple):
+    """A run as it is."""
+
+    run_id: Text
+    run_key: BigInt
+    """The run id as a number: breaks ties in the list's order."""
+    line_id: Text
+    organization_id: Text
+    workspace_id: Text
+    requested_at: Instant
+    opened: BigInt
+    """A position: before it the run was not known."""
+    status: Text
+    triggered_by: Text | None
+    """The actor's id."""
+    head: Text
+    """JSON members before input, output and error."""
+    tail: Text
+    """JSON members after them, but for erased_at."""
+    erased_at: Instant | None
+    fold: Octets
+    position: BigInt
+
+
 RUN = Table(
     "run",
+    RunRow,
     key=("run_id",),
+    tenant=("organization_id", "workspace_id"),
     replaces=True,
-    columns={
-        "run_id": "text",
-        "run_key": "bigint",
-        "line_id": "text",
-        "organization_id": "text",
-        "workspace_id": "text",
-        "requested_at": "timestamptz",
-        "opened": "bigint",
-        "status": "text",
-        "triggered_by": "text",
-        "head": "text",
-        "tail": "text",
-        "erased_at": "timestamptz",
-        "fold": "bytea",
-        "position": "bigint",
-    },
+    options="fillfactor = 80",
+    indexes=(
+        # The runs of a line, newest first; those of the past leave out, in the index, what came
+        # later.
+        Index("line_id, requested_at DESC, run_key DESC, opened"),
+        # Those that are at work, or came to nothing, among the many that are done.
+        Index("line_id, requested_at DESC, run_key DESC", where="status <> 'completed'"),
+    ),
 )
-VERSION = Table(
-    "run_version",
-    key=("run_id", "position"),
-    columns={
-        "run_id": "text",
-        "position": "bigint",
-        "status": "text",
-        "triggered_by": "text",
-        "head": "text",
-        "tail": "text",
-        "input": "bytea",
-        "output": "bytea",
-        "error": "bytea",
-    },
-)
-DAY = Table(
-    "run_day",
-    key=("line_id", "kind", "day", "position"),
-    columns={
-        "line_id": "text",
-        "kind": "text",
-        "day": "date",
-        "position": "bigint",
-        "at": "timestamptz",
-        "change": "text",
-        "total": "text",
-    },
-)
+
+
+class VersionRow(NamedTuple):
+    """A run as an event left it. Input, output and error are ciphertext here too."""
+
+    run_id: Text
+    position: BigInt
+    status: Text
+    triggered_by: Text | None
+    head: Text
+    tail: Text
+    input: Octets | None
+    """Brought by this very event, as output and error are."""
+    output: Octets | None
+    error: Octets | None
+
+
+VERSION = Table("run_version", VersionRow, key=("run_id", "position"), is_keyed_late=True)
+
+
+class DayRow(NamedTuple):
+    """A line's runs by status on the day of their start, or tokens on the day of their end."""
+
+    line_id: Text
+    kind: Text
+    """``runs`` or ``tokens``."""
+    day: Date
+    """UTC."""
+    position: BigInt
+    at: Instant
+    """The start, or the end."""
+    change: Text
+    """JSON: amounts by status, or the tokens."""
+    total: Text
+    """The same, for the day up to this position."""
+
+
+DAY = Table("run_day", DayRow, key=("line_id", "kind", "day", "position"))
 
 # The folds of these runs.
 _LOAD = "SELECT fold FROM ledger.run_{g} WHERE run_id = ANY($1::text[])"
@@ -93,7 +122,7 @@ _Amounts = dict[str, int]
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class RunRow(msgspec.Struct, array_like=True):
+class RunFold(msgspec.Struct, array_like=True):
     """The fold's state for one run."""
 
     run: Run
@@ -102,13 +131,13 @@ class RunRow(msgspec.Struct, array_like=True):
     """Position of its first event."""
 
     def evolve(self, recorded: Recorded) -> None:
-        """Fold one event. Pure: (row, event) → row."""
+        """Fold one event. Pure: (fold, event) → fold."""
         self.opened = self.opened or recorded.position
         self.position = recorded.position
         self.run.evolve(recorded)
 
 
-_decode = msgspec.msgpack.Decoder(RunRow).decode
+_decode = msgspec.msgpack.Decoder(RunFold).decode
 _decode_amounts = msgspec.json.Decoder(dict[str, int]).decode
 
 
@@ -121,8 +150,8 @@ class RunView:
     events = frozenset(RUN_EVENTS)
 
     def __init__(self) -> None:
-        self._runs: Folds[str, RunRow] = Folds(
-            lambda run_id: RunRow(Run(run_id)), Packing(_encode, _decode)
+        self._runs: Folds[str, RunFold] = Folds(
+            lambda run_id: RunFold(Run(run_id)), Packing(_encode, _decode)
         )
         self._days: Folds[_Day, _Amounts] = Folds(lambda _: {})
 
@@ -138,15 +167,15 @@ class RunView:
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Fold a batch; the past is written at once, the present waits for ``store``."""
-        versions: list[tuple[Any, ...]] = []
+        versions: list[VersionRow] = []
         moves: list[tuple[int, _Day, datetime, _Amounts]] = []
         for event in events:
-            row = self._runs[event.originator_id]
-            status = row.run.status if row.run.started_at is not None else None
-            row.evolve(event)
+            fold = self._runs[event.originator_id]
+            status = fold.run.status if fold.run.started_at is not None else None
+            fold.evolve(event)
             self._runs.change(event.originator_id)
-            versions.append(_version(row, event))
-            moves += [(event.position, *move) for move in _moves(row.run, event, status)]
+            versions.append(_version(fold.run, event))
+            moves += [(event.position, *move) for move in _moves(fold.run, event, status)]
         generation.write(VERSION, versions)
         generation.write(DAY, self._days_after(generation, moves))
 
@@ -161,7 +190,7 @@ class RunView:
 
     def _days_after(
         self, generation: Generation, moves: Sequence[tuple[int, _Day, datetime, _Amounts]]
-    ) -> list[tuple[Any, ...]]:
+    ) -> list[DayRow]:
         """The rows of the days that a batch changed, one a change."""
         generation.ask(self._days, {day: None for _, day, _, _ in moves}, _LOAD_DAYS, _read_days)
         generation.load()
@@ -170,14 +199,14 @@ class RunView:
             total = self._days[day]
             for name, amount in change.items():
                 total[name] = total.get(name, 0) + amount
-            rows.append((*day, position, at, json_text(change), json_text(total)))
+            rows.append(DayRow(*day, position, at, json_text(change), json_text(total)))
         return rows
 
 
-def _read(rows: Rows) -> Iterator[tuple[str, RunRow]]:
-    for (fold,) in rows:
-        row = _decode(fold)
-        yield row.run.id, row
+def _read(rows: Rows) -> Iterator[tuple[str, RunFold]]:
+    for (stored,) in rows:
+        fold = _decode(stored)
+        yield fold.run.id, fold
 
 
 def _read_days(rows: Rows) -> Iterator[tuple[_Day, _Amounts]]:
@@ -203,38 +232,41 @@ def _moves(
         yield (line_id, "tokens", day_of(at)), at, {"tokens": tokens}
 
 
-def _version(row: RunRow, event: Recorded) -> tuple[Any, ...]:
-    """One row of the table, in the order of its columns."""
+def _version(run: Run, event: Recorded) -> VersionRow:
     body = event.body
-    return (
-        row.run.id,
+    return VersionRow(
+        run.id,
         event.position,
-        *_shown(row.run),
+        *_shown(run),
         getattr(body, "input", None),
         getattr(body, "output", None),
         getattr(body, "error", None),
     )
 
 
-def _present(row: RunRow) -> tuple[Any, ...]:
-    """One row of the table, in the order of its columns."""
-    run = row.run
-    return (
-        run.id,
-        sort_key(run.id),
-        run.service_line_id,
-        run.organization_id,
-        run.workspace_id,
-        run.requested_at,
-        row.opened,
-        *_shown(run),
-        run.erased_at,
-        _encode(row),
-        row.position,
+def _present(fold: RunFold) -> RunRow:
+    run = fold.run
+    status, triggered_by, head, tail = _shown(run)
+    assert run.requested_at is not None, "a run's first event says when it was requested"
+    return RunRow(
+        run_id=run.id,
+        run_key=sort_key(run.id),
+        line_id=run.service_line_id,
+        organization_id=run.organization_id,
+        workspace_id=run.workspace_id,
+        requested_at=run.requested_at,
+        opened=fold.opened,
+        status=status,
+        triggered_by=triggered_by,
+        head=head,
+        tail=tail,
+        erased_at=run.erased_at,
+        fold=_encode(fold),
+        position=fold.position,
     )
 
 
-def _shown(run: Run) -> tuple[Any, ...]:
+def _shown(run: Run) -> tuple[str, str | None, str, str]:
     """(status, triggered_by, head, tail): what changes in a run's life."""
     head = {
         "id": run.id,

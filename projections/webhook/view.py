@@ -9,7 +9,7 @@ fold needs to know of a line: a health report that changes no status is in no fe
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,49 +28,88 @@ from ledger.language.endpoints import describe_endpoint
 from ledger.language.published import PUBLISHED, SUBJECTS, changes_health
 from ledger.language.rendering import json_text, members, time_text
 from ledger.postgres.exchange import Rows
-from ledger.projection.contract import Table
+from ledger.postgres.table import BigInt, Bool, Index, Instant, Octets, Table, Text
 from ledger.projection.folds import Folds
 from ledger.projection.generation import Generation
 
+
+class EndpointRow(NamedTuple):
+    """A webhook endpoint."""
+
+    endpoint_id: Text
+    endpoint_key: BigInt
+    """The id as a number: the list's order."""
+    organization_id: Text
+    workspace_id: Text | None
+    """Null: the endpoint is the whole organization's."""
+    deleted: Bool
+    enabled: Bool
+    enabled_at: Instant | None
+    """Since when it is enabled, or was the last time."""
+    sequence: BigInt
+    """How many events have matched."""
+    latest: BigInt
+    """Position of the latest of them."""
+    requested: BigInt
+    """Position of the latest test or recovery that was asked for."""
+    item: Text
+    """JSON members: how its owner sees it."""
+    fold: Octets
+    position: BigInt
+
+
+# The sequence moves with every event that matches: no index may name what changes, so that such an
+# update stays within its page and leaves nothing behind for a vacuum.
 WEBHOOK = Table(
     "webhook",
+    EndpointRow,
     key=("endpoint_id",),
+    tenant=("organization_id", "workspace_id"),
     replaces=True,
-    columns={
-        "endpoint_id": "text",
-        "endpoint_key": "bigint",
-        "organization_id": "text",
-        "workspace_id": "text",
-        "deleted": "bool",
-        "enabled": "bool",
-        "enabled_at": "timestamptz",
-        "sequence": "bigint",
-        "latest": "bigint",
-        "requested": "bigint",
-        "item": "text",
-        "fold": "bytea",
-        "position": "bigint",
-    },
+    options="fillfactor = 50",
+    indexes=(Index("organization_id"),),
 )
+
+
+class MessageRow(NamedTuple):
+    """A task of the dispatcher: an event to be delivered, a test, a recovery."""
+
+    endpoint_id: Text
+    position: BigInt
+    number: Text
+    """Of the event's id: year and position."""
+    kind: Text
+    """``event``, ``test`` or ``recovery``."""
+    sequence: BigInt | None = None
+    """1, 2, 3 …; 0 for a test, null for a recovery."""
+    type: Text | None = None
+    """Of the event."""
+    item: Text | None = None
+    """JSON members of a test's envelope, which is in no feed."""
+    since: Instant | None = None
+    """Of a recovery."""
+
+
 MESSAGE = Table(
     "webhook_message",
+    MessageRow,
     key=("endpoint_id", "position"),
-    columns={
-        "endpoint_id": "text",
-        "position": "bigint",
-        "number": "text",
-        "kind": "text",
-        "sequence": "bigint",
-        "type": "text",
-        "item": "text",
-        "since": "timestamptz",
-    },
+    is_keyed_late=True,
+    indexes=(Index("endpoint_id, position", where="kind <> 'event'"),),
 )
+
+
+class HealthRow(NamedTuple):
+    """A line's health, for the fold: a report that changes no status is not published."""
+
+    line_id: Text
+    statuses: Text
+    """JSON: each signal's status."""
+    position: BigInt
+
+
 HEALTH = Table(
-    "webhook_health",
-    key=("line_id",),
-    replaces=True,
-    columns={"line_id": "text", "statuses": "text", "position": "bigint"},
+    "webhook_health", HealthRow, key=("line_id",), replaces=True, options="fillfactor = 80"
 )
 
 TEST = "webhook.test"
@@ -133,19 +172,6 @@ class _Health(msgspec.Struct):
     position: int = 0
 
 
-class _Message(NamedTuple):
-    """One row of the table, in the order of its columns."""
-
-    endpoint_id: str
-    position: int
-    number: str
-    kind: str
-    sequence: int | None = None
-    type: str | None = None
-    item: str | None = None
-    since: datetime | None = None
-
-
 class WebhookView:
     """The projection."""
 
@@ -172,7 +198,7 @@ class WebhookView:
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Number what a batch brings to each endpoint."""
-        messages: list[_Message] = []
+        messages: list[MessageRow] = []
         for event in events:
             if event.organization_id is None:
                 continue
@@ -186,13 +212,12 @@ class WebhookView:
 
     def store(self, generation: Generation, most: int | None = None) -> None:
         """Write the endpoints and the lines that changed."""
-        rows = []
         for tenant in self._tenants.take_changed(most):
-            rows += [_present(standing) for standing in tenant.changed.values()]
+            generation.write(WEBHOOK, map(_present, tenant.changed.values()))
             tenant.changed.clear()
-        generation.write(WEBHOOK, rows)
         lines = self._health.take_changed(most)
-        generation.write(HEALTH, [(h.line_id, json_text(h.statuses), h.position) for h in lines])
+        rows = [HealthRow(h.line_id, json_text(h.statuses), h.position) for h in lines]
+        generation.write(HEALTH, rows)
 
     def forget(self) -> None:
         """Drop the rows in memory."""
@@ -225,7 +250,7 @@ def _read_health(rows: Rows) -> Iterator[tuple[str, _Health]]:
         yield line_id, _Health(line_id, _decode_statuses(statuses), position)
 
 
-def _requested(tenant: _Tenant, event: Recorded) -> Iterator[_Message]:
+def _requested(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
     """Fold an event of an endpoint's own stream; a message where it asks for one."""
     body, endpoint_id = event.body, event.originator_id
     if not isinstance(body, ENDPOINT_EVENTS):
@@ -243,13 +268,13 @@ def _requested(tenant: _Tenant, event: Recorded) -> Iterator[_Message]:
     if isinstance(body, WebhookTestRequested):
         standing.requested = event.position
         item = _test_envelope(event)
-        yield _Message(endpoint_id, event.position, number, "test", 0, TEST, item)
+        yield MessageRow(endpoint_id, event.position, number, "test", 0, TEST, item)
     elif isinstance(body, WebhookRecoveryRequested):
         standing.requested = event.position
-        yield _Message(endpoint_id, event.position, number, "recovery", since=body.since)
+        yield MessageRow(endpoint_id, event.position, number, "recovery", since=body.since)
 
 
-def _matched(tenant: _Tenant, event: Recorded) -> Iterator[_Message]:
+def _matched(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
     """The next number of each endpoint that is to get an event.
 
     What is told of an endpoint itself (a delivery to it failed) is not told to it.
@@ -263,7 +288,7 @@ def _matched(tenant: _Tenant, event: Recorded) -> Iterator[_Message]:
         standing.latest = standing.position = event.position
         tenant.changed[endpoint_id] = standing
         number = event.event_id.removeprefix("EVT-")
-        yield _Message(endpoint_id, event.position, number, "event", standing.sequence, type_)
+        yield MessageRow(endpoint_id, event.position, number, "event", standing.sequence, type_)
 
 
 def _test_envelope(event: Recorded) -> str:
@@ -287,21 +312,21 @@ def _test_envelope(event: Recorded) -> str:
     )
 
 
-def _present(standing: Standing) -> tuple[Any, ...]:
-    """One row of the table, in the order of its columns."""
+def _present(standing: Standing) -> EndpointRow:
     endpoint = standing.endpoint
-    return (
-        endpoint.id,
-        sort_key(endpoint.id),
-        endpoint.organization_id,
-        endpoint.workspace_id,
-        endpoint.deleted,
-        endpoint.enabled,
-        standing.enabled_at,
-        standing.sequence,
-        standing.latest,
-        standing.requested,
-        members(describe_endpoint(endpoint)),
-        _encode(standing),
-        standing.position,
+    assert endpoint.organization_id is not None, "an endpoint is an organization's"
+    return EndpointRow(
+        endpoint_id=endpoint.id,
+        endpoint_key=sort_key(endpoint.id),
+        organization_id=endpoint.organization_id,
+        workspace_id=endpoint.workspace_id,
+        deleted=endpoint.deleted,
+        enabled=endpoint.enabled,
+        enabled_at=standing.enabled_at,
+        sequence=standing.sequence,
+        latest=standing.latest,
+        requested=standing.requested,
+        item=members(describe_endpoint(endpoint)),
+        fold=_encode(standing),
+        position=standing.position,
     )

@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,8 @@ from story import ORGANIZATION
 import projections
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.place import find_place
+from ledger.postgres.table import Table
+from ledger.projection.schema import index_statements, table_statements
 from ledger.service.composition.database import open_vault, prepare_database
 from ledger.service.composition.sealing import create_sealer
 from ledger.service.processes import calm_collector
@@ -208,14 +210,19 @@ def _log_version() -> list[Any]:
 
 def _views_version() -> dict[str, list[Any]]:
     """Which views are built: their versions and their tables."""
-    folder = Path(projections.__file__).parent
     return {
         view.name: [
             view.version,
-            hashlib.sha256((folder / view.name / "tables.sql").read_bytes()).hexdigest(),
+            hashlib.sha256("; ".join(_statements(view.tables)).encode()).hexdigest(),
         ]
         for view in projections.projections()
     }
+
+
+def _statements(tables: Sequence[Table]) -> Iterator[str]:
+    for table in tables:
+        yield from table_statements(table, 1)
+        yield from index_statements(table, 1)
 
 
 def _say(text: str) -> None:

@@ -7,9 +7,10 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow, tuple_row
 
+from ledger.postgres.table import Table
 from ledger.projection.compare import count_differing
-from ledger.projection.contract import Projection, Table
-from ledger.projection.generation import create_tables, table_of
+from ledger.projection.contract import Projection
+from ledger.projection.schema import create_tables, table_of
 from projections import projections
 from tests.support.rebuilding import NAMES, Vandal, view, work
 
@@ -22,7 +23,7 @@ def connection(conninfo: str) -> Iterator[Connection[TupleRow]]:
     work(conninfo)
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as opened:
         for projection in projections():
-            create_tables(opened, projection, COPY)
+            create_tables(opened, projection.tables, COPY)
             for table in projection.tables:
                 restore(opened, table, COPY, LIVE)
         yield opened

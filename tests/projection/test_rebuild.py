@@ -10,9 +10,9 @@ import pytest
 
 from ledger.application.writer import Writer
 from ledger.projection import rebuild as rebuilding
-from ledger.projection.generation import create_tables
 from ledger.projection.projector import LostLead
 from ledger.projection.rebuilder import Rebuilder
+from ledger.projection.schema import create_tables
 from ledger.projection.shadow import CannotBuild, clean_up, shadow
 from ledger.store.codec import EnvelopeMapper
 from projections import projections
@@ -214,8 +214,8 @@ def test_what_a_killed_rebuild_left_is_dropped_by_whoever_comes_next(
 ) -> None:
     work(conninfo, 24)
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        create_tables(connection, view("run"), 2)
-        create_tables(connection, view("run"), 11)
+        create_tables(connection, view("run").tables, 2)
+        create_tables(connection, view("run").tables, 11)
     assert len(left_over(conninfo)) == 6
     before = rows_of(conninfo)
     if cleaner == "the next rebuild":
@@ -313,7 +313,7 @@ def test_a_rebuild_waits_for_one_who_only_cleans_up(conninfo: str) -> None:
     work(conninfo, 24)
     with psycopg.connect(conninfo) as reader, ThreadPoolExecutor() as beside:
         with psycopg.connect(conninfo) as killed:
-            create_tables(killed, view("run"), 7)
+            create_tables(killed, view("run").tables, 7)
         reader.execute("SELECT FROM ledger.run_g7")
         cleaning = beside.submit(clean_up, conninfo, view("run"))
         until(lambda: waits_for("relation"), "the clean-up")

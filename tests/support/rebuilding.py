@@ -16,11 +16,13 @@ from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import ReportFact
 from ledger.demo import story
 from ledger.domain.recorded import Recorded
+from ledger.postgres.table import Table
 from ledger.projection import rebuild as rebuilding
 from ledger.projection.compare import Difference
-from ledger.projection.contract import Projection, Table
-from ledger.projection.generation import Generation, Writes, create_tables, table_of
+from ledger.projection.contract import Projection, take
+from ledger.projection.generation import Generation, Writes
 from ledger.projection.rebuild import Rebuilt, Verified
+from ledger.projection.schema import create_tables, table_of
 from ledger.store.codec import EnvelopeMapper
 from projections import projections
 from tests.support.managers import TENANTS, Manager
@@ -124,12 +126,12 @@ def replayed(conninfo: str) -> Rows:
         cursor = transaction.cursor()
         events = [codec.decode(*row) for row in cursor.execute(_EVENTS).fetchall()]
         for projection in projections():
-            create_tables(cursor.connection, projection, 999)
+            create_tables(cursor.connection, projection.tables, 999)
             writes = Writes(transaction)
             generation = Generation(writes, 999)
             for event in events:
                 if type(event.body) in projection.events:
-                    generation.take(projection, [event])
+                    take(projection, generation, [event])
                     projection.store(generation)
                     writes.flush()
         return _read(transaction.cursor().connection, lambda _, table: table_of(table, 999))

@@ -23,8 +23,8 @@ from ledger.projection.generation import Generation
 from ledger.projection.projector import Projector
 from ledger.store.codec import EnvelopeMapper
 from projections import projections
-from projections.execution.line import LineRow
-from projections.run.view import RunRow, RunView
+from projections.execution.line import LineFold
+from projections.run.view import RunFold, RunView
 from tests.support.racers import parsed
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -174,10 +174,10 @@ def folded(conninfo: str) -> dict[str, bytes]:
     for row in query(conninfo, statement):
         event = codec.decode(*row)
         line = event.service_line_id or event.originator_id
-        rows.setdefault(line, LineRow(Execution(line))).evolve(event)
+        rows.setdefault(line, LineFold(Execution(line))).evolve(event)
         if isinstance(event.body, RUN_EVENTS):
             run = event.originator_id
-            rows.setdefault(run, RunRow(Run(run))).evolve(event)
+            rows.setdefault(run, RunFold(Run(run))).evolve(event)
     return {identifier: _encode(row) for identifier, row in rows.items()}
 
 

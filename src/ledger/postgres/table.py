@@ -30,6 +30,17 @@ Instant = Annotated[datetime, "timestamptz"]
 """The types of columns, with PostgreSQL's names for them; ``| None`` where a column may be null."""
 
 
+@dataclass(frozen=True)
+class Index:
+    """An index beside that of the key."""
+
+    columns: str
+    """As SQL lists them."""
+    where: str | None = None
+    """The condition on the rows that it has; None: all."""
+    using: str = "btree"
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """One table."""
@@ -44,6 +55,14 @@ class Table:
     line, a run or an endpoint, or of nobody."""
     replaces: bool = False
     """Whether a row takes the place of an earlier one of its key; else rows are only added."""
+    is_keyed_late: bool = False
+    """Whether the key gets its index with the others; else it is there before any row."""
+    indexes: tuple[Index, ...] = ()
+    """In the order in which they are created, which their names follow."""
+    options: str = ""
+    """PostgreSQL's storage parameters of the table."""
+    uncompressed: tuple[str, ...] = ()
+    """Columns that stay in the row as they are for as long as the row fits (``STORAGE MAIN``)."""
 
     @cached_property
     def columns(self) -> Mapping[str, str]:

@@ -8,8 +8,9 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.domain.values import format_id
-from ledger.projection.contract import Projection, Table
-from ledger.projection.generation import table_of
+from ledger.postgres.table import Table
+from ledger.projection.contract import Projection
+from ledger.projection.schema import table_of
 
 Kind = Literal["missing", "extra", "differs"]
 

@@ -1,35 +1,24 @@
 """A generation of a view: one set of its tables, beside which the next one can be filled.
 
-The live generation's rows are found under ``ledger.<table>``; all have tables of their own,
-``ledger.<table>_g<number>``. Statements are made here from a table's description, once each.
+Rows are gathered and folds are loaded here, with statements made from a table's description, once
+each. ``schema.py`` creates the tables.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from importlib.resources import files
 from itertools import count
-from string import Template
 from typing import Any, TypeVar
 
-from psycopg import Connection
-
-from ledger.domain.recorded import Recorded
 from ledger.postgres import arrays
 from ledger.postgres.binary import BinaryArray, array, copy_rows, unnested
 from ledger.postgres.exchange import Rows
 from ledger.postgres.pipeline import Statement, Transaction
-from ledger.projection.contract import Projection, Table
+from ledger.postgres.table import Table
 from ledger.projection.folds import Folds
+from ledger.projection.schema import table_of
 
 K = TypeVar("K")
 R = TypeVar("R")
-
-_EXPOSE = """
-DROP VIEW IF EXISTS ledger.{name};
-CREATE VIEW ledger.{name} WITH (security_invoker = true) AS SELECT * FROM {table};
-GRANT SELECT ON ledger.{name}, {table} TO ledger_api
-"""
 
 _INSERT = """
 INSERT INTO {table} ({columns}) SELECT {values}
@@ -115,51 +104,6 @@ class Generation:
     def load(self) -> None:
         """Have all in memory that was asked for."""
         self._writes.transaction.flush()
-
-    def take(self, projection: Projection, events: Sequence[Recorded]) -> None:
-        """Fold a batch of events of one projection."""
-        projection.prepare(self, events)
-        self.load()
-        projection.fold(self, events)
-
-
-def table_of(table: Table, generation: int) -> str:
-    """The table that holds a generation's rows."""
-    return f"ledger.{table.name}_g{generation}"
-
-
-def create_tables(connection: Connection[Any], projection: Projection, generation: int) -> None:
-    """Create the empty tables of a generation from the projection's ``.sql``, without indexes."""
-    for statement in _ddl(projection, generation):
-        if not _is_index(statement):
-            connection.execute(statement.encode())
-
-
-def create_indexes(connection: Connection[Any], projection: Projection, generation: int) -> None:
-    """Create the indexes: at once on empty tables, but after a rebuild has filled them.
-
-    An index that is built over rows that are there costs a fraction of one kept up row by row.
-    """
-    for statement in _ddl(projection, generation):
-        if _is_index(statement):
-            connection.execute(statement.encode())
-
-
-def _ddl(projection: Projection, generation: int) -> list[str]:
-    text = (files("projections") / projection.name / "tables.sql").read_text()
-    plain = re.sub(r"--[^\n]*", "", Template(text).substitute(generation=generation))
-    return [statement.strip() for statement in plain.split(";") if statement.strip()]
-
-
-def _is_index(statement: str) -> bool:
-    return re.match(r"CREATE (UNIQUE )?INDEX ", statement) is not None
-
-
-def expose(connection: Connection[Any], projection: Projection, generation: int) -> None:
-    """Let queries find this generation's rows."""
-    for table in projection.tables:
-        statement = _EXPOSE.format(name=table.name, table=table_of(table, generation))
-        connection.execute(statement.encode())
 
 
 def _copy(table: Table, generation: int) -> bytes:

@@ -25,7 +25,8 @@ from ledger.postgres.pipeline import Pipeline, Value, named
 from ledger.postgres.session import RoundConnection
 from ledger.projection.contract import Projection
 from ledger.projection.failures import is_passing
-from ledger.projection.generation import Generation, Writes, create_indexes, create_tables, expose
+from ledger.projection.generation import Generation, Writes
+from ledger.projection.schema import create_indexes, create_tables, expose
 from ledger.store.append import StoredRow
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.recorder import is_full, planned_once, read_log
@@ -114,9 +115,9 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
                 continue
             if is_empty:
                 connection.execute(_REGISTER, (projection.name, projection.version))
-                create_tables(connection, projection, 1)
-                create_indexes(connection, projection, 1)
-                expose(connection, projection, 1)
+                create_tables(connection, projection.tables, 1)
+                create_indexes(connection, projection.tables, 1)
+                expose(connection, projection.tables, 1)
             else:
                 connection.execute(_REGISTER_UNBUILT, (projection.name,))
 

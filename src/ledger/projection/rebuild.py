@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 
 from ledger.projection.compare import Difference, count_differing, count_rows, differences
 from ledger.projection.contract import Projection
-from ledger.projection.generation import expose
+from ledger.projection.schema import expose
 from ledger.projection.shadow import CannotBuild, Live, Progress, Shadow, connect, shadow
 from ledger.store.codec import EnvelopeMapper
 
@@ -123,7 +123,7 @@ def _swap(made: Shadow) -> None:
     with made.holding_live(_LOCK_TIMEOUT) as (held, live):
         # Never behind what readers have seen. (A stopped view's shadow is ahead of it.)
         made.fill(max(live.position, made.position))
-        expose(held, made.projection, made.number)
+        expose(held, made.projection.tables, made.number)
         held.execute(
             _SWAP,
             {

@@ -18,15 +18,10 @@ from ledger.domain.recorded import Recorded
 from ledger.postgres import locks
 from ledger.postgres.pipeline import Pipeline
 from ledger.postgres.session import options_of
-from ledger.projection.contract import Projection
+from ledger.projection.contract import Projection, take
 from ledger.projection.failures import is_passing
-from ledger.projection.generation import (
-    Generation,
-    Writes,
-    create_indexes,
-    create_tables,
-    table_of,
-)
+from ledger.projection.generation import Generation, Writes
+from ledger.projection.schema import create_indexes, create_tables, table_of
 from ledger.store.codec import EnvelopeMapper
 from ledger.store.recorder import read_log
 
@@ -124,7 +119,7 @@ class Shadow:
     def finish(self) -> None:
         """Create the indexes that queries need: a shadow that is only compared needs none."""
         with self.connection.transaction():
-            create_indexes(self.connection, self.projection, self.number)
+            create_indexes(self.connection, self.projection.tables, self.number)
 
     @contextmanager
     def holding_live(
@@ -149,7 +144,7 @@ class Shadow:
     def _take(self, events: Sequence[Recorded]) -> None:
         if events:
             with self._writing(events[-1].position) as generation:
-                generation.take(self.projection, events)
+                take(self.projection, generation, events)
             if self.projection.waiting > _WAITING:
                 self._store(_WAITING // 2)
 
@@ -189,7 +184,7 @@ def shadow(
         projection.forget()
         made = Shadow(conninfo, connection, codec, projection, progress)
         with connection.transaction():
-            create_tables(connection, projection, made.number)
+            create_tables(connection, projection.tables, made.number)
         try:
             yield made
         finally:

@@ -1,0 +1,200 @@
+"""The rows and tables of the view of lines; ``counts.py`` and ``hours.py`` have their own."""
+
+from typing import NamedTuple
+
+from ledger.postgres.table import BigInt, Bool, Date, Index, Instant, Octets, Table, Text, Texts
+
+FOREVER = 2**63 - 1
+"""The position at which an interval that still lasts ends."""
+
+
+class ExecutionRow(NamedTuple):
+    """A line as it is: what lists filter by, and the ready JSON of list row and detail."""
+
+    line_id: Text
+    record_key: BigInt
+    """The record id as a number: the list's order."""
+    organization_id: Text
+    workspace_id: Text
+    execution_model: Text
+    product_line: Text
+    activated: BigInt
+    """A position: before it the line did not exist."""
+    project_tags: Texts
+    state: Text
+    causes: Texts
+    """Of the open blockers, each once."""
+    head: Text
+    """JSON members of both list row and detail."""
+    extra: Text
+    """JSON members of the detail alone."""
+    counts: Text
+    """JSON members of both, which runs and check-ins change."""
+    metrics: Text
+    """The metrics that do not follow the clock."""
+    quiet: Text
+    """The metric that follows the clock, in a period without activity."""
+    period_1: Date | None
+    """The latest period with activity …"""
+    now_1: Text | None
+    """… and the metric in it."""
+    period_2: Date | None
+    """The period with activity before it …"""
+    now_2: Text | None
+    """… and the metric in it."""
+    fold: Octets
+    """The fold's own state."""
+    position: BigInt
+
+
+EXECUTION = Table(
+    "execution",
+    ExecutionRow,
+    key=("line_id",),
+    tenant=("organization_id", "workspace_id"),
+    replaces=True,
+    options="fillfactor = 70, toast_tuple_target = 4080",
+    # A row is written with every activity of its line. So it is not compressed each time, unless
+    # it is larger than half a page; and then what lists read of it stays as it is, where it is.
+    uncompressed=("head", "counts", "metrics"),
+    indexes=(
+        # Lists, by tenant, in the list's order; lists of the past leave out, in the index, what was
+        # activated later.
+        Index("record_key, activated"),
+        Index("organization_id, record_key, activated"),
+        Index("workspace_id, record_key, activated"),
+        # Lists by what few lines, or none, may be: a walk for each of the values. The tenant comes
+        # after them, so that what is rare in all tenants is found too.
+        Index("state, organization_id, record_key"),
+        Index("workspace_id, state, record_key"),
+        Index("execution_model, product_line, organization_id, record_key, state"),
+        Index("workspace_id, execution_model, product_line, record_key, state"),
+        Index("organization_id, record_key", where="causes <> '{}'"),
+        # Lists by a project and what changes in a line's life; counts by several projects.
+        Index("project_tags", using="gin"),
+    ),
+)
+
+
+class TagRow(NamedTuple):
+    """A project tag that a line has, or had: lists by project, in the list's order."""
+
+    line_id: Text
+    project_tag: Text
+    present: Bool
+    """Whether the line has it now."""
+    record_key: BigInt
+    organization_id: Text
+    workspace_id: Text
+    position: BigInt
+
+
+TAG = Table(
+    "execution_tag",
+    TagRow,
+    key=("line_id", "project_tag"),
+    tenant=("organization_id", "workspace_id"),
+    replaces=True,
+    indexes=(Index("organization_id, project_tag, record_key, workspace_id", where="present"),),
+)
+
+
+class QuietRow(NamedTuple):
+    """A candidate of the idle sweeper.
+
+    Apart, since the rows of ``execution`` are wide, have many indexes, and change in place (HOT) as
+    long as no indexed column does.
+    """
+
+    line_id: Text
+    execution_model: Text
+    quiet_since: Instant | None
+    """The minute of the last activity or change; null: the line has open runs, or does not run.
+
+    Rounded down, so that a busy line's row changes once a minute and not with every activity; the
+    sweeper looks at the exact instants of the lines that it finds.
+    """
+    changed_at: Instant | None
+    """The last change, exactly."""
+    position: BigInt
+
+
+QUIET = Table(
+    "execution_quiet",
+    QuietRow,
+    key=("line_id",),
+    replaces=True,
+    options="fillfactor = 80",
+    indexes=(Index("execution_model, quiet_since", where="quiet_since IS NOT NULL"),),
+)
+
+
+class IntervalRow(NamedTuple):
+    """The state, causes and tags that a line had from a position to another."""
+
+    line_id: Text
+    opened: BigInt
+    """Position of the event that began it."""
+    ended: BigInt
+    """Position of the event that ended it; ``FOREVER``: none yet."""
+    since: Instant
+    """Effective time of the latest change of state or causes."""
+    turned: Bool
+    """Whether state or causes changed here, not tags alone."""
+    state: Text
+    causes: Texts
+    project_tags: Texts
+    record_key: BigInt
+    organization_id: Text
+    workspace_id: Text
+    execution_model: Text
+    product_line: Text
+    position: BigInt
+
+
+INTERVAL = Table(
+    "execution_interval",
+    IntervalRow,
+    key=("line_id", "opened"),
+    tenant=("organization_id", "workspace_id"),
+    replaces=True,
+    indexes=(
+        # Lists of the past by what changes, in the list's order; both ends are looked at in the
+        # index.
+        Index("organization_id, state, record_key, opened, ended"),
+        Index("workspace_id, state, record_key, opened, ended"),
+        Index("organization_id, record_key, opened, ended", where="causes <> '{}'"),
+        Index("project_tags", using="gin"),
+        # Timelines: the turning points of a line by effective time.
+        Index("line_id, since, opened DESC", where="turned"),
+    ),
+)
+
+
+class VersionRow(NamedTuple):
+    """A line's head and extra after an event of its own stream that changed them."""
+
+    line_id: Text
+    position: BigInt
+    head: Text
+    extra: Text
+
+
+VERSION = Table("execution_version", VersionRow, key=("line_id", "position"), is_keyed_late=True)
+
+
+class StepRow(NamedTuple):
+    """A line's counts and metrics after an event that changed them."""
+
+    line_id: Text
+    position: BigInt
+    counts: Text
+    metrics: Text
+    quiet: Text
+    period_1: Date | None
+    now_1: Text | None
+    period_2: Date | None
+    now_2: Text | None
+
+
+STEP = Table("execution_step", StepRow, key=("line_id", "position"), is_keyed_late=True)

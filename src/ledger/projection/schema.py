@@ -1,0 +1,72 @@
+"""A view's tables in PostgreSQL, made from their descriptions: one set for each generation.
+
+The live generation's rows are found under ``ledger.<table>``; all generations have tables of their
+own, ``ledger.<table>_g<number>``.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from psycopg import Connection
+
+from ledger.postgres.table import Table
+
+_EXPOSE = """
+DROP VIEW IF EXISTS ledger.{name};
+CREATE VIEW ledger.{name} WITH (security_invoker = true) AS SELECT * FROM {table};
+GRANT SELECT ON ledger.{name}, {table} TO ledger_api
+"""
+
+
+def table_of(table: Table, generation: int) -> str:
+    """The table that holds a generation's rows."""
+    return f"ledger.{table.name}_g{generation}"
+
+
+def create_tables(connection: Connection[Any], tables: Sequence[Table], generation: int) -> None:
+    """Create the empty tables of a generation, without the indexes that can wait."""
+    for table in tables:
+        for statement in table_statements(table, generation):
+            connection.execute(statement.encode())
+
+
+def create_indexes(connection: Connection[Any], tables: Sequence[Table], generation: int) -> None:
+    """Create the indexes: at once on empty tables, but after a rebuild has filled them.
+
+    An index that is built over rows that are there costs a fraction of one kept up row by row.
+    """
+    for table in tables:
+        for statement in index_statements(table, generation):
+            connection.execute(statement.encode())
+
+
+def expose(connection: Connection[Any], tables: Sequence[Table], generation: int) -> None:
+    """Let queries find this generation's rows."""
+    for table in tables:
+        statement = _EXPOSE.format(name=table.name, table=table_of(table, generation))
+        connection.execute(statement.encode())
+
+
+def table_statements(table: Table, generation: int) -> Iterator[str]:
+    """The statements that create an empty table."""
+    name = table_of(table, generation)
+    parts = [
+        f"{column} {type_}" + ("" if column in table.nullable else " NOT NULL")
+        for column, type_ in table.columns.items()
+    ]
+    if not table.is_keyed_late:
+        parts.append(f"PRIMARY KEY ({', '.join(table.key)})")
+    options = f" WITH ({table.options})" if table.options else ""
+    yield f"CREATE TABLE {name} ({', '.join(parts)}){options}"
+    for column in table.uncompressed:
+        yield f"ALTER TABLE {name} ALTER {column} SET STORAGE MAIN"
+
+
+def index_statements(table: Table, generation: int) -> Iterator[str]:
+    """The statements that create the indexes of a table, a late key's first."""
+    name = table_of(table, generation)
+    if table.is_keyed_late:
+        yield f"CREATE UNIQUE INDEX ON {name} ({', '.join(table.key)})"
+    for index in table.indexes:
+        where = f" WHERE {index.where}" if index.where else ""
+        yield f"CREATE INDEX ON {name} USING {index.using} ({index.columns}){where}"

@@ -1,0 +1,163 @@
+"""The view of lines: events in, rows out."""
+
+from datetime import date
+from typing import Any
+
+from ledger.domain import execution_events as e
+from ledger.domain import run as r
+from ledger.domain.recorded import Recorded
+from projections.execution.counts import COUNT, CountRow
+from projections.execution.hours import DAY, DayRow
+from projections.execution.rows import (
+    EXECUTION,
+    FOREVER,
+    INTERVAL,
+    QUIET,
+    STEP,
+    TAG,
+    VERSION,
+    ExecutionRow,
+    IntervalRow,
+    QuietRow,
+    StepRow,
+    TagRow,
+    VersionRow,
+)
+from projections.execution.view import ExecutionView
+from tests.support.domain import START, activated, minute, recorded
+from tests.support.folding import given
+
+LINE, ORG, WS, TAGGED = "LIN-26-000001", "ORG-26-000001", "WS-26-000001", "PROJ-26-000001"
+RECORD = 26_000_000_000_001
+BEGUN = recorded(activated("capacity", project_tags=(TAGGED,)), 1)
+BLOCKED = recorded(e.Blocked(blocker_id="b", cause="approval_gap"), 2, minute(1))
+CHECKED_IN = recorded(e.CheckedIn(hours=7.5, resource_id="SCR-1"), 2, minute(2))
+
+HEAD = (
+    '"id":"RUN-26-000001","service_line_id":"LIN-26-000001","execution_model":"capacity",'
+    '"state":"{state}","workspace_id":"WS-26-000001","product_line":"ods",'
+    '"project_tags":["PROJ-26-000001"],"state_since":"{since}","health_status":null,'
+    '"started_at":"2026-04-15T12:00:00Z"'
+)
+EXTRA = (
+    '"resources":[],"health":{"score":null,"status":null,"signals":[]},'
+    '"blockers":%s,"holds":[],"closed_at":null'
+)
+RUNNING = HEAD.format(state="running", since="2026-04-15T12:00:00Z"), EXTRA % "[]"
+STUCK = (
+    HEAD.format(state="blocked", since="2026-04-15T12:01:00Z"),
+    EXTRA % '[{"id":"b","cause":"approval_gap","reason":null,"since":"2026-04-15T12:01:00Z"}]',
+)
+COUNTED = '"last_activity_at":"{at}","open_runs":0'
+METRICS = '"hours_total":{hours},"health_score":null'
+
+
+def interval(opened: int, ended: int, **more: Any) -> IntervalRow:
+    values: dict[str, Any] = {
+        "since": START,
+        "turned": True,
+        "state": "running",
+        "causes": (),
+        "position": max(opened, ended if ended != FOREVER else 0),
+    }
+    return IntervalRow(
+        line_id=LINE,
+        opened=opened,
+        ended=ended,
+        project_tags=(TAGGED,),
+        record_key=RECORD,
+        organization_id=ORG,
+        workspace_id=WS,
+        execution_model="capacity",
+        product_line="ods",
+        **values | more,
+    )
+
+
+def counted(state: str, causes: tuple[str, ...], lines: int, position: int) -> list[CountRow]:
+    line = (ORG, "capacity", "ods", state, causes, lines, position)
+    return [
+        CountRow("organization", "", "", *line),
+        CountRow("workspace", "", WS, *line),
+        CountRow("project_tag", TAGGED, WS, *line),
+    ]
+
+
+def test_an_activation_makes_a_line_with_its_first_interval() -> None:
+    written = given(ExecutionView()).when(BEGUN)
+    written.then(
+        EXECUTION,
+        ExecutionRow(
+            line_id=LINE,
+            record_key=RECORD,
+            organization_id=ORG,
+            workspace_id=WS,
+            execution_model="capacity",
+            product_line="ods",
+            activated=1,
+            project_tags=(TAGGED,),
+            state="running",
+            causes=(),
+            head=RUNNING[0],
+            extra=RUNNING[1],
+            counts=COUNTED.format(at="2026-04-15T12:00:00Z"),
+            metrics=METRICS.format(hours=0.0),
+            quiet='"hours_this_week":0.0,',
+            period_1=None,
+            now_1=None,
+            period_2=None,
+            now_2=None,
+            fold=b"",
+            position=1,
+        ),
+    )
+    written.then(TAG, TagRow(LINE, TAGGED, True, RECORD, ORG, WS, 1))
+    written.then(QUIET, QuietRow(LINE, "capacity", START, START, 1))
+    written.then(INTERVAL, interval(1, FOREVER))
+    written.then(COUNT, *counted("running", (), 1, 1))
+    written.then(VERSION, VersionRow(LINE, 1, *RUNNING))
+    written.then(DAY)
+
+
+def test_a_blocker_ends_an_interval_and_moves_the_line_among_the_counts() -> None:
+    written = given(ExecutionView(), BEGUN).when(BLOCKED)
+    after = {"state": "blocked", "causes": ("approval_gap",), "since": minute(1)}
+    written.then(INTERVAL, interval(1, 2), interval(2, FOREVER, **after))
+    written.then(COUNT, *counted("running", (), 0, 2), *counted("blocked", ("approval_gap",), 1, 2))
+    written.then(VERSION, VersionRow(LINE, 2, *STUCK))
+    written.then(QUIET, QuietRow(LINE, "capacity", None, None, 2))
+    written.then(TAG).then(STEP).then(DAY)
+
+
+def test_a_check_in_adds_to_its_day_and_to_the_metrics() -> None:
+    written = given(ExecutionView(), BEGUN).when(CHECKED_IN)
+    counts, metrics = COUNTED.format(at="2026-04-15T12:02:00Z"), METRICS.format(hours=7.5)
+    week = (date(2026, 4, 13), '"hours_this_week":7.5,')
+    step = (counts, metrics, '"hours_this_week":0.0,', *week, None, None)
+    written.then(STEP, StepRow(LINE, 2, *step))
+    written.then(DAY, DayRow(LINE, date(2026, 4, 15), "SCR-1", 2, minute(2), 750, 750))
+    written.then(VERSION).then(INTERVAL).then(COUNT)
+
+
+def test_a_void_takes_the_hours_back_from_the_check_ins_day() -> None:
+    body = e.CheckInVoided(
+        fact_id="f", reason="r", hours=7.5, checked_in_at=minute(2), resource_id="SCR-1"
+    )
+    written = given(ExecutionView(), BEGUN, CHECKED_IN).when(recorded(body, 3, minute(9)))
+    written.then(DAY, DayRow(LINE, date(2026, 4, 15), "SCR-1", 3, minute(2), -750, 0))
+
+
+def test_a_tag_that_is_taken_away_stays_as_one_that_was_there() -> None:
+    written = given(ExecutionView(), BEGUN).when(recorded(e.Updated(project_tags=()), 2))
+    written.then(TAG, TagRow(LINE, TAGGED, False, RECORD, ORG, WS, 2))
+    written.then(
+        INTERVAL, interval(1, 2), interval(2, FOREVER, turned=False)._replace(project_tags=())
+    )
+
+
+def test_a_line_with_an_open_run_is_no_candidate_for_idling() -> None:
+    begun = recorded(activated(), 1)
+    requested = r.RunRequested(run_id_origin="issued")
+    run: Recorded = recorded(requested, 1, minute(1), originator_id="RUN-26-000009", position=2)
+    written = given(ExecutionView(), begun).when(run)
+    written.then(QUIET, QuietRow(LINE, "agent_runtime", None, None, 2)).then(VERSION)
