@@ -1,30 +1,22 @@
 """A generation of a view: one set of its tables, beside which the next one can be filled.
 
-Rows are gathered and folds are loaded here, with statements made from a table's description, once
-each. ``schema.py`` creates the tables.
+Rows are gathered and folds are loaded here; ``schema.py`` creates the tables.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
-from itertools import count
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from ledger.postgres import arrays
-from ledger.postgres.binary import BinaryArray, array, copy_rows, unnested
+from ledger.postgres.binary import copy_rows
 from ledger.postgres.exchange import Rows
 from ledger.postgres.pipeline import Statement, Transaction
+from ledger.postgres.rows import insert
 from ledger.postgres.table import Table
 from ledger.projection.folds import Folds
-from ledger.projection.schema import table_of
+from ledger.projection.schema import of_generation
 
 K = TypeVar("K")
 R = TypeVar("R")
-
-_INSERT = """
-INSERT INTO {table} ({columns}) SELECT {values}
-"""
-
-_REPLACE = " ON CONFLICT ({key}) DO UPDATE SET {changes}"
 
 _COPY_FROM = 100
 """Rows from which on COPY is cheaper, its extra messages included."""
@@ -38,30 +30,27 @@ class Writes:
 
     def __init__(self, transaction: Transaction) -> None:
         self.transaction = transaction
-        self._rows: dict[tuple[Table, int], list[Sequence[Any]]] = {}
+        self._rows: dict[Table, list[Sequence[Any]]] = {}
 
-    def add(self, table: Table, generation: int, rows: Iterable[Sequence[Any]]) -> None:
+    def add(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
         """Gather rows. Within one transaction no row of a table that replaces comes twice."""
-        self._rows.setdefault((table, generation), []).extend(rows)
+        self._rows.setdefault(table, []).extend(rows)
 
-    def send(self, table: Table, generation: int, rows: Sequence[Sequence[Any]]) -> None:
+    def send(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
         """Write rows of a table that only grows now: they are too much to be gathered."""
-        with self.transaction.cursor().copy(_copy(table, generation)) as copy:
+        with self.transaction.cursor().copy(_copy(table)) as copy:
             copy.write(copy_rows(tuple(table.columns.values()), rows))
 
     def flush(self) -> None:
         """Write what was gathered, at the latest with the transaction's commit."""
-        inserts: list[tuple[Table, int]] = []
-        columns: list[BinaryArray] = []
-        for (table, generation), rows in self._rows.items():
+        few: dict[Table, Sequence[Sequence[Any]]] = {}
+        for table, rows in self._rows.items():
             if len(rows) >= _COPY_FROM and not table.replaces:
-                self.send(table, generation, rows)
+                self.send(table, rows)
             elif rows:
-                inserts.append((table, generation))
-                values = zip(table.columns.values(), zip(*rows, strict=True), strict=True)
-                columns += [array(type_, column) for type_, column in values]
-        if inserts:
-            self.transaction.defer(Statement(_insert_all(tuple(inserts)), columns))
+                few[table] = rows
+        if few:
+            self.transaction.defer(insert(few))
         self._rows.clear()
 
 
@@ -74,11 +63,11 @@ class Generation:
 
     def write(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
         """Have rows written, each a value a column, at the end of the transaction."""
-        self._writes.add(table, self.number, rows)
+        self._writes.add(of_generation(table, self.number), rows)
 
     def send(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
         """Have rows of a table that only grows written at once, and forgotten."""
-        self._writes.send(table, self.number, rows)
+        self._writes.send(of_generation(table, self.number), rows)
 
     def ask(
         self,
@@ -106,30 +95,6 @@ class Generation:
         self._writes.transaction.flush()
 
 
-def _copy(table: Table, generation: int) -> bytes:
+def _copy(table: Table) -> bytes:
     columns = ", ".join(table.columns)
-    return f"COPY {table_of(table, generation)} ({columns}) FROM STDIN (FORMAT BINARY)".encode()
-
-
-@lru_cache(256)
-def _insert_all(inserts: tuple[tuple[Table, int], ...]) -> bytes:
-    """One statement that inserts into all these tables; its parameters are all their columns."""
-    numbers = count(1)
-    parts = [
-        f"i{n} AS ({_insert(table, generation, numbers)})"
-        for n, (table, generation) in enumerate(inserts)
-    ]
-    return f"WITH {', '.join(parts)} SELECT".encode()
-
-
-def _insert(table: Table, generation: int, numbers: Iterator[int]) -> str:
-    statement = _INSERT.format(
-        table=table_of(table, generation),
-        columns=", ".join(table.columns),
-        values=", ".join(unnested(f"${next(numbers)}", type_) for type_ in table.columns.values()),
-    )
-    if table.replaces:
-        changed = [c for c in table.columns if c not in table.key]
-        changes = ", ".join(f"{c} = excluded.{c}" for c in changed)
-        statement += _REPLACE.format(key=", ".join(table.key), changes=changes)
-    return statement
+    return f"COPY ledger.{table.name} ({columns}) FROM STDIN (FORMAT BINARY)".encode()

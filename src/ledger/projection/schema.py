@@ -5,6 +5,8 @@ own, ``ledger.<table>_g<number>``.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from psycopg import Connection
@@ -18,9 +20,15 @@ GRANT SELECT ON ledger.{name}, {table} TO ledger_api
 """
 
 
+@lru_cache(256)
+def of_generation(table: Table, generation: int) -> Table:
+    """The description of the table that holds a generation's rows, always the same object."""
+    return replace(table, name=f"{table.name}_g{generation}")
+
+
 def table_of(table: Table, generation: int) -> str:
-    """The table that holds a generation's rows."""
-    return f"ledger.{table.name}_g{generation}"
+    """The name of the table that holds a generation's rows."""
+    return f"ledger.{of_generation(table, generation).name}"
 
 
 def create_tables(connection: Connection[Any], tables: Sequence[Table], generation: int) -> None:
