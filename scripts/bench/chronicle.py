@@ -18,10 +18,10 @@ from ledger.domain.execution_events import WentIdle
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.run import Run
 from ledger.domain.values import format_id, format_instant
-from ledger.store.codec import EnvelopeMapper
-from ledger.store.decision_tables import DecisionTables
-from ledger.store.tables import CheckInRow, LineActivityRow
-from ledger.store.vault import RunKey, Vault, content_digest
+from ledger.log.codec import EnvelopeMapper
+from ledger.log.decisions import DecisionTables
+from ledger.log.tables import CheckInRow, LineActivityRow
+from ledger.log.vault import RunKey, Vault, content_digest
 
 BEGINS = datetime(2026, 3, 2, 6, tzinfo=UTC)
 SPAN = timedelta(weeks=6)

@@ -13,9 +13,9 @@ from processes import Watched
 from product import LEDGER, UnmeasuredError
 from psycopg.rows import tuple_row
 
+from ledger.log.codec import EnvelopeMapper
+from ledger.log.recorder import read_log
 from ledger.postgres.pipeline import Pipeline
-from ledger.store.codec import EnvelopeMapper
-from ledger.store.recorder import read_log
 from projections import reading
 
 FEW = 100_000  # events: a log with fewer is rebuilt several times

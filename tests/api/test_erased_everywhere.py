@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from ledger.domain.values import format_instant
-from ledger.store.vault import CannotOpen, RunKey, Vault
+from ledger.log.vault import CannotOpen, RunKey, Vault
 from tests.api.test_answers import beside
 from tests.conftest import MASTER_KEY
 from tests.support.canary import stored_rows, tables_with

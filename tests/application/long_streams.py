@@ -16,9 +16,9 @@ from ledger.application.request import Outcome, Receipt
 from ledger.application.writer import Writer
 from ledger.domain.recorded import Recorded
 from ledger.domain.refusals import PREFIX
+from ledger.log.codec import EnvelopeMapper
+from ledger.log.snapshots import KINDS, Aggregate
 from ledger.service.composition.writing import writing
-from ledger.store.codec import EnvelopeMapper
-from ledger.store.snapshots import KINDS, Aggregate
 from tests.support.facts import encode, fact
 from tests.support.ledger import REPORTER, Ledger
 

@@ -12,9 +12,9 @@ from ledger.application.request import Outcome, Receipt
 from ledger.application.webhooks import CreateEndpoint, DeleteEndpoint, Settings
 from ledger.application.writer import Writer
 from ledger.domain.errors import InvalidState
+from ledger.log.event_log import Log
+from ledger.log.migrate import migrate
 from ledger.service.composition.writing import create_writer
-from ledger.store.log import Log
-from ledger.store.migrate import migrate
 from tests.support.facts import ORGANIZATION
 from tests.support.ledger import Ledger
 from tests.support.managers import SECRET

@@ -19,8 +19,8 @@ from ledger.application.principal import Principal
 from ledger.application.request import IdempotencyKey, Receipt
 from ledger.application.unit import Unit
 from ledger.domain.errors import Invalid, LedgerError, Refused
+from ledger.log.side_tables import DROP_EXPIRED
 from ledger.service.composition.writing import writing
-from ledger.store.side_tables import DROP_EXPIRED
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, new_id
 from tests.support.views import query, until
 

@@ -12,10 +12,10 @@ from psycopg.rows import dict_row
 from ledger.application import facts
 from ledger.application.report import command_of
 from ledger.application.request import Receipt
+from ledger.log.vault import CannotOpen, RunKey, Vault, content_digest
 from ledger.service.composition.database import ConfigurationError, open_vault, prepare_database
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
-from ledger.store.vault import CannotOpen, RunKey, Vault, content_digest
 from tests.conftest import MASTER_KEY
 from tests.support.canary import stored_rows, tables_with
 from tests.support.facts import ORGANIZATION, encode, fact

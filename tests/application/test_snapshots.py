@@ -16,8 +16,8 @@ from ledger.domain.errors import Unavailable
 from ledger.domain.execution_events import EXECUTION_EVENTS, CheckInVoided, Closed
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.run import RUN_EVENTS
+from ledger.log.snapshots import EVERY, FOLD, KINDS, keep, restore
 from ledger.postgres.pipeline import Transaction
-from ledger.store.snapshots import EVERY, FOLD, KINDS, keep, restore
 from tests.application.long_streams import (
     Chance,
     assert_same,
@@ -286,7 +286,7 @@ def test_the_number_of_the_folds_is_raised_with_every_change_of_them() -> None:
     assert (FOLD, digest.hexdigest()[:16]) == PINNED, (
         "A fold of Execution, Run or ApiKey changed, or a field of theirs, or a sample event. "
         "Snapshots made by the old fold would be taken for the new one's: raise FOLD in "
-        "src/ledger/store/snapshots.py by one, then pin the pair here. (If it is only a sample "
+        "src/ledger/log/snapshots.py by one, then pin the pair here. (If it is only a sample "
         "that changed, pin the digest alone.)"
     )
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from ledger.cli import arguments as cli
+from ledger.log.codec import EnvelopeMapper
 from ledger.projection.shadow import shadow
 from ledger.settings import Settings
-from ledger.store.codec import EnvelopeMapper
 from tests.cli.conftest import Ledger
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of

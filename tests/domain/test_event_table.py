@@ -15,7 +15,7 @@ from ledger.domain.events import EVENT_TABLE, EVENTS
 from ledger.domain.execution_events import EXECUTION_EVENTS
 from ledger.domain.recorded import Event
 from ledger.language import audited
-from ledger.store.decision_tables import _BY_NOTE
+from ledger.log.decisions import _BY_NOTE
 from projections import projections
 from projections.execution.view import line
 

@@ -13,7 +13,7 @@ from ledger.domain import run as r
 from ledger.domain.api_key import ApiKeyCreated, ApiKeyRevoked
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.refusals import RefusalsOmitted, WriteRefused
-from ledger.store.codec import EnvelopeMapper
+from ledger.log.codec import EnvelopeMapper
 
 FOLDER = Path(__file__).parent
 SEALED = bytes(range(64))

@@ -14,7 +14,7 @@ from eventsourcing.persistence import MapperDeserialisationError, StoredEvent
 
 from ledger.domain.events import EVENTS
 from ledger.domain.recorded import Event
-from ledger.store.codec import EnvelopeMapper
+from ledger.log.codec import EnvelopeMapper
 from tests.golden.samples import BODIES, FOLDER, envelope, file_of
 
 MAPPER = EnvelopeMapper()

@@ -10,10 +10,10 @@ from typing import ClassVar
 import pytest
 
 from ledger.application.writer import Writer
+from ledger.log.codec import EnvelopeMapper
 from ledger.projection.rebuilder import Rebuilder
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
-from ledger.store.codec import EnvelopeMapper
 from projections import projections
 from projections.run.view import RunView
 from tests.support.facts import LINE, activation, fact

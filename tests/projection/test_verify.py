@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from ledger.application.writer import Writer
+from ledger.log.codec import EnvelopeMapper
 from ledger.projection import rebuild as rebuilding
 from ledger.projection.compare import Difference
 from ledger.projection.shadow import CannotBuild, shadow
-from ledger.store.codec import EnvelopeMapper
 from projections import projections
 from tests.support.facts import LINE, activation, fact
 from tests.support.racers import fast_idling

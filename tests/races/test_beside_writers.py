@@ -12,9 +12,9 @@ from psycopg.rows import tuple_row
 from ledger.application.report import ReportFact
 from ledger.application.request import Receipt
 from ledger.application.writer import Writer
+from ledger.log.recorder import read_log
 from ledger.postgres.pipeline import Pipeline
 from ledger.service.composition.loops import create_sweeper
-from ledger.store.recorder import read_log
 from tests.support.facts import activation, fact
 from tests.support.log_checker import check
 from tests.support.racers import activate, each_process, fast_idling, now, parsed, principal

@@ -19,9 +19,9 @@ from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.domain.errors import InvalidState, NotFound, Unavailable
 from ledger.domain.run import Run
+from ledger.log.event_log import Log
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
-from ledger.store.log import Log
 from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, RUN, activation, fact
 from tests.support.log_checker import check

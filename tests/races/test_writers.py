@@ -9,7 +9,7 @@ from itertools import groupby
 
 import psycopg
 
-from ledger.store.recorder import LedgerRecorder
+from ledger.log.recorder import LedgerRecorder
 from tests.support.log_checker import LogChecker, check
 from tests.support.racers import ForgetfulRecorder, StaleRecorder, UnlockedRecorder, race
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from ledger.application.command import Command
 from ledger.application.writer import Writer
-from ledger.store.append import Append
-from ledger.store.log import Log
-from ledger.store.recorder import LedgerRecorder
-from ledger.store.vault import Vault
+from ledger.log.append import Append
+from ledger.log.event_log import Log
+from ledger.log.recorder import LedgerRecorder
+from ledger.log.vault import Vault
 
 _spawn = multiprocessing.get_context("spawn")
 

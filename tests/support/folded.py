@@ -4,10 +4,10 @@ from typing import Any
 
 import psycopg
 
+from ledger.log.codec import EnvelopeMapper
+from ledger.log.decisions import DecisionTables
+from ledger.log.tables import DECISION_TABLES, Derived
 from ledger.postgres.table import Table
-from ledger.store.codec import EnvelopeMapper
-from ledger.store.decision_tables import DecisionTables
-from ledger.store.tables import DECISION_TABLES, Derived
 
 _LOG = """
 SELECT originator_id, originator_version, topic, state, notification_id

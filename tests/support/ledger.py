@@ -23,11 +23,11 @@ from ledger.application.report import command_of
 from ledger.application.request import Outcome, Receipt
 from ledger.domain.errors import LedgerError
 from ledger.domain.values import day_of, format_instant, week_of
+from ledger.log.event_log import Log
 from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.views import create_projector
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
-from ledger.store.log import Log
 from projections import reading
 from tests.support.facts import ORGANIZATION, activation, encode, fact
 from tests.support.service import Clock

@@ -25,11 +25,11 @@ from ledger.application.report import ReportFact
 from ledger.application.request import Outcome, Receipt
 from ledger.application.writer import Writer
 from ledger.domain.errors import LedgerError
-from ledger.store.append import Append, State
-from ledger.store.log import Log
-from ledger.store.recorder import LedgerRecorder
-from ledger.store.tables import OpenRunRow
-from ledger.store.vault import Vault
+from ledger.log.append import Append, State
+from ledger.log.event_log import Log
+from ledger.log.recorder import LedgerRecorder
+from ledger.log.tables import OpenRunRow
+from ledger.log.vault import Vault
 from tests.support.facts import ORGANIZATION, activation, encode
 
 SLOTS = 4

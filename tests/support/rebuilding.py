@@ -16,6 +16,7 @@ from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import ReportFact
 from ledger.demo import story
 from ledger.domain.recorded import Recorded
+from ledger.log.codec import EnvelopeMapper
 from ledger.postgres.table import Table
 from ledger.projection import rebuild as rebuilding
 from ledger.projection.compare import Difference
@@ -23,7 +24,6 @@ from ledger.projection.contract import Projection, take
 from ledger.projection.generation import Generation, Writes
 from ledger.projection.rebuild import Rebuilt, Verified
 from ledger.projection.schema import create_tables, table_of
-from ledger.store.codec import EnvelopeMapper
 from projections import projections
 from tests.support.managers import TENANTS, Manager
 from tests.support.racers import Racer, fast_idling, parsed

@@ -6,11 +6,11 @@ from typing import Any
 
 import psycopg
 
+from ledger.log.vault import Vault
 from ledger.sealing.check import Checked, check
 from ledger.sealing.sealer import Sealer
 from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
-from ledger.store.vault import Vault
 from tests.conftest import MASTER_KEY
 from tests.support.service import Clock
 

@@ -18,10 +18,10 @@ from ledger.application.writer import Writer
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run
+from ledger.log.codec import EnvelopeMapper
 from ledger.projection.contract import Projection
 from ledger.projection.generation import Generation
 from ledger.projection.projector import Projector
-from ledger.store.codec import EnvelopeMapper
 from projections import projections
 from projections.execution.line import LineFold
 from projections.run.view import RunFold, RunView

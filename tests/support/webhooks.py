@@ -16,10 +16,10 @@ from ledger.application.request import Receipt
 from ledger.application.writer import Writer
 from ledger.domain.recorded import Recorded
 from ledger.feed import signing
+from ledger.log.codec import EnvelopeMapper
 from ledger.service.composition.dispatching import Dispatching
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
-from ledger.store.codec import EnvelopeMapper
 from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
 from tests.support.racers import parsed

@@ -59,8 +59,8 @@ from ledger.domain.values import (
     parse_instant,
     sort_key,
 )
+from ledger.log.vault import Vault
 from ledger.reads.question import Answer, Question
-from ledger.store.vault import Vault
 from projections import reading
 
 router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)

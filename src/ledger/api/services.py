@@ -12,12 +12,12 @@ from ledger.api.submissions import Submissions
 from ledger.application.writer import Writer
 from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
+from ledger.log.event_log import Log
+from ledger.log.vault import Vault
 from ledger.postgres.door import Door
 from ledger.reads.answers import Answers
 from ledger.reads.asking import Reads
 from ledger.reads.positions import ViewPositions
-from ledger.store.log import Log
-from ledger.store.vault import Vault
 
 if TYPE_CHECKING:
     from ledger.api.json_web_tokens import TokenVerifier

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from ledger.store.snapshots import KINDS, Aggregate
-from ledger.store.vault import RunKey
+from ledger.log.snapshots import KINDS, Aggregate
+from ledger.log.vault import RunKey
 
 _UNPACKED = 5_000
 """Aggregates kept as objects: some 2 KB each, and as much for a run's key."""

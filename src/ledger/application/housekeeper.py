@@ -10,8 +10,8 @@ from ledger.application.carry_out import TellOmitted
 from ledger.application.idempotency import KEPT_FOR
 from ledger.application.periodic import Periodic
 from ledger.application.writer import Writer
+from ledger.log.side_tables import DROP_EXPIRED, DUE_OMITTED
 from ledger.postgres import locks
-from ledger.store.side_tables import DROP_EXPIRED, DUE_OMITTED
 
 _EVERY_SECONDS = 15.0
 _TELL_AFTER = timedelta(minutes=1)

@@ -12,10 +12,10 @@ import msgspec
 from ledger.application.request import IdempotencyKey, Outcome, Receipt
 from ledger.domain import errors
 from ledger.domain.errors import Invalid, Refused
-from ledger.store.append import Append
-from ledger.store.side_tables import KeyColumns
-from ledger.store.tables import OutcomeRow
-from ledger.store.vault import Vault
+from ledger.log.append import Append
+from ledger.log.side_tables import KeyColumns
+from ledger.log.tables import OutcomeRow
+from ledger.log.vault import Vault
 
 KEPT_FOR = timedelta(hours=24)
 

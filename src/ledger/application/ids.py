@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 
 from ledger.domain.values import format_id
-from ledger.store.append import Append
+from ledger.log.append import Append
 
 
 class Ids:

@@ -15,11 +15,11 @@ from ledger.domain.errors import NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import Run
-from ledger.store.append import Append
-from ledger.store.codec import EnvelopeMapper
-from ledger.store.snapshots import EVERY, Aggregate
-from ledger.store.tables import FactRow, LineActivityRow
-from ledger.store.vault import RunKey, Vault
+from ledger.log.append import Append
+from ledger.log.codec import EnvelopeMapper
+from ledger.log.snapshots import EVERY, Aggregate
+from ledger.log.tables import FactRow, LineActivityRow
+from ledger.log.vault import RunKey, Vault
 
 A = TypeVar("A", Execution, Run, Endpoint)
 

@@ -12,11 +12,11 @@ from ledger.application.request import Request
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.values import EARLIEST, format_id
-from ledger.store.append import Append
-from ledger.store.codec import EnvelopeMapper
-from ledger.store.snapshots import Aggregate
-from ledger.store.tables import FactRow, RunKeyRow
-from ledger.store.vault import RunKey, Vault
+from ledger.log.append import Append
+from ledger.log.codec import EnvelopeMapper
+from ledger.log.snapshots import Aggregate
+from ledger.log.tables import FactRow, RunKeyRow
+from ledger.log.vault import RunKey, Vault
 
 Tenant = tuple[str | None, str | None, str | None]
 """(organization, workspace, line)"""

@@ -8,8 +8,8 @@ from ledger.application.unit import Unit
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Event, FactIdentity, Recorded
 from ledger.domain.run import Run
-from ledger.store.tables import FactRow
-from ledger.store.vault import content_digest
+from ledger.log.tables import FactRow
+from ledger.log.vault import content_digest
 
 
 class Recording:

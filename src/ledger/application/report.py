@@ -32,8 +32,8 @@ from ledger.domain.execution_events import Resource
 from ledger.domain.health import Signal
 from ledger.domain.run import Run
 from ledger.domain.values import Origin
-from ledger.store.tables import FactRow
-from ledger.store.vault import content_digest
+from ledger.log.tables import FactRow
+from ledger.log.vault import content_digest
 
 MAX_AHEAD = timedelta(minutes=5)
 """How far a fact's time may lie in the future: clocks differ a little."""

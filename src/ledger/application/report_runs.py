@@ -19,8 +19,8 @@ from ledger.domain.errors import Invalid, InvalidState, NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.run import Run, RunRequested, RunStarted, Trigger
 from ledger.domain.values import MAX_OPEN_RUNS, Origin
-from ledger.store.snapshots import Aggregate
-from ledger.store.vault import RunKey
+from ledger.log.snapshots import Aggregate
+from ledger.log.vault import RunKey
 
 _encode = msgspec.json.Encoder().encode
 

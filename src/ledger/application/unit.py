@@ -15,10 +15,10 @@ from ledger.application.loader import Identity, Loader
 from ledger.application.new_events import NewEvents
 from ledger.application.principal import Principal
 from ledger.application.request import Request
-from ledger.store.append import Append
-from ledger.store.log import Log
-from ledger.store.tables import OmittedRow
-from ledger.store.vault import Vault
+from ledger.log.append import Append
+from ledger.log.event_log import Log
+from ledger.log.tables import OmittedRow
+from ledger.log.vault import Vault
 
 
 class Unit:

@@ -27,8 +27,8 @@ from ledger.domain.endpoint import (
 from ledger.domain.errors import Forbidden, Invalid, InvalidState
 from ledger.domain.recorded import Event, Recorded
 from ledger.language.endpoints import describe_endpoint
-from ledger.store.tables import FactRow
-from ledger.store.vault import Vault
+from ledger.log.tables import FactRow
+from ledger.log.vault import Vault
 
 OTHER_TENANT = "The credential may not act for this organization or workspace."
 

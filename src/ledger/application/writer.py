@@ -28,8 +28,8 @@ from ledger.application.command import Command
 from ledger.application.request import Outcome
 from ledger.application.unit import Unit
 from ledger.domain.errors import NotCarriedOut, Unavailable
-from ledger.store.log import Log
-from ledger.store.vault import Vault
+from ledger.log.event_log import Log
+from ledger.log.vault import Vault
 
 _GROUP = 1000
 """Commands in one append at the most: past this a larger batch gains nothing and holds the lock."""

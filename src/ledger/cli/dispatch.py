@@ -17,11 +17,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ledger.domain.errors import LedgerError
+from ledger.log.migrate import SchemaError
 from ledger.postgres.embedded import EmbeddedPostgresError, forget_other_servers, running
 from ledger.projection.shadow import CannotBuild
 from ledger.service.composition.database import ConfigurationError, prepare_database
 from ledger.settings import Settings
-from ledger.store.migrate import SchemaError
 
 
 def carry_out(parsed: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from ledger.domain.recorded import Event
 
 
 class Note(Enum):
-    """What decisions that span streams note of an event (``store/decision_tables.py``)."""
+    """What decisions that span streams note of an event (``log/decisions.py``)."""
 
     PASSES = auto()
     """Nothing."""

@@ -16,7 +16,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """What happened, in the past tense. ``TOPIC`` is its stored name and schema version.
 
     The name is data: it never changes. A field may be added with a default; any other change is
-    a new class with the next version, and the old one stays readable (see ``store/codec.py``).
+    a new class with the next version, and the old one stays readable (see ``log/codec.py``).
     """
 
     TOPIC: ClassVar[str]

@@ -18,6 +18,9 @@ from eventsourcing.persistence import MapperDeserialisationError
 from psycopg.rows import tuple_row
 
 from ledger.domain.recorded import Event, Recorded
+from ledger.log.append import StoredRow
+from ledger.log.codec import EnvelopeMapper
+from ledger.log.recorder import is_full, planned_once, read_log
 from ledger.postgres import locks
 from ledger.postgres.binary import array
 from ledger.postgres.exchange import Rows
@@ -27,9 +30,6 @@ from ledger.projection.contract import Projection
 from ledger.projection.failures import is_passing
 from ledger.projection.generation import Generation, Writes
 from ledger.projection.schema import create_indexes, create_tables, expose
-from ledger.store.append import StoredRow
-from ledger.store.codec import EnvelopeMapper
-from ledger.store.recorder import is_full, planned_once, read_log
 
 _BATCH = 2000
 """Events a round: enough to make SQL set-based, few enough to be seen at once."""

@@ -13,11 +13,11 @@ from typing import NamedTuple, TypeVar
 import psycopg
 from psycopg.rows import TupleRow
 
+from ledger.log.codec import EnvelopeMapper
 from ledger.projection.compare import Difference, count_differing, count_rows, differences
 from ledger.projection.contract import Projection
 from ledger.projection.schema import expose
 from ledger.projection.shadow import CannotBuild, Live, Progress, Shadow, connect, shadow
-from ledger.store.codec import EnvelopeMapper
 
 _LOCK_TIMEOUT = "1s"
 _TRIES = 60

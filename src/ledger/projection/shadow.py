@@ -15,6 +15,8 @@ from eventsourcing.persistence import MapperDeserialisationError
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.domain.recorded import Recorded
+from ledger.log.codec import EnvelopeMapper
+from ledger.log.recorder import read_log
 from ledger.postgres import locks
 from ledger.postgres.pipeline import Pipeline
 from ledger.postgres.session import options_of
@@ -22,8 +24,6 @@ from ledger.projection.contract import Projection, take
 from ledger.projection.failures import is_passing
 from ledger.projection.generation import Generation, Writes
 from ledger.projection.schema import create_indexes, create_tables, table_of
-from ledger.store.codec import EnvelopeMapper
-from ledger.store.recorder import read_log
 
 _CLEANING = "2s"
 """How long others may take to clean up."""

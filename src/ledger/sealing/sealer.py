@@ -22,6 +22,9 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.application.periodic import Periodic
+from ledger.log.append import StoredRow
+from ledger.log.recorder import is_full, read_log
+from ledger.log.vault import CannotOpen, Vault
 from ledger.postgres import locks
 from ledger.postgres.pipeline import Pipeline, Statement
 from ledger.postgres.session import DURABLE
@@ -32,9 +35,6 @@ from ledger.sealing.shelf import Sealed
 from ledger.sealing.tiles import WIDTH, GrowingTree, edge_of, root_of, tiles_of
 from ledger.sealing.tree import EMPTY, Stretch, hash_leaf
 from ledger.sealing.witness import Witness
-from ledger.store.append import StoredRow
-from ledger.store.recorder import is_full, read_log
-from ledger.store.vault import CannotOpen, Vault
 
 _EVERY_SECONDS = 0.4
 """At most a second behind, the work itself and a busy machine included."""

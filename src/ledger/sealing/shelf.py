@@ -7,9 +7,9 @@ from typing import NamedTuple
 import psycopg
 from psycopg.rows import TupleRow
 
+from ledger.log.vault import Vault
 from ledger.sealing.note import BadNote, Signer, Verifier
 from ledger.sealing.tiles import Tile
-from ledger.store.vault import Vault
 
 Connection = psycopg.Connection[TupleRow]
 

@@ -18,7 +18,7 @@ from fastapi import Request, Response
 from ledger.api.authentication import Unauthorized
 from ledger.api.reading import services_of
 from ledger.domain.errors import Forbidden
-from ledger.store.vault import CannotOpen
+from ledger.log.vault import CannotOpen
 
 COOKIE = "ledger_session"
 

@@ -10,12 +10,12 @@ from fastapi import FastAPI
 from ledger.api.app import create_app
 from ledger.api.services import ApiServices
 from ledger.feed.target import check
+from ledger.log.event_log import Log
 from ledger.postgres.door import Door
 from ledger.reads.positions import ViewPositions
 from ledger.service.composition.database import open_vault
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
-from ledger.store.log import Log
 from ledger.web.site import add_pages
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from ledger.feed.dispatcher import Dispatcher
 from ledger.feed.roster import MOST_IN_FLIGHT
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import DEADLINE_SECONDS, Sender
+from ledger.log.event_log import Log
 from ledger.service.composition.database import open_vault
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.service.processes import connections_allowed
 from ledger.settings import Settings
-from ledger.store.log import Log
 
 
 class Dispatching:

@@ -6,12 +6,12 @@ from datetime import timedelta
 from ledger.application.housekeeper import Housekeeper
 from ledger.application.sweeper import Sweeper
 from ledger.application.writer import Writer
+from ledger.log.codec import EnvelopeMapper
+from ledger.log.event_log import Log
 from ledger.projection.rebuilder import Rebuilder
 from ledger.service.composition.views import create_projector
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
-from ledger.store.codec import EnvelopeMapper
-from ledger.store.log import Log
 from projections import projections, reading
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from ledger.log.codec import EnvelopeMapper
 from ledger.projection.contract import Projection
 from ledger.projection.projector import Projector
-from ledger.store.codec import EnvelopeMapper
 from projections import projections
 
 

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from ledger.application.writer import Writer
+from ledger.log.event_log import Log
 from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
-from ledger.store.log import Log
 
 Clock = Callable[[], datetime]
 

@@ -15,8 +15,7 @@ from ledger.domain.event_table import Note
 from ledger.domain.events import EVENT_TABLE
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import sort_key
-from ledger.postgres.table import Table
-from ledger.store.tables import (
+from ledger.log.tables import (
     API_KEY,
     CHECK_IN,
     ENDPOINT,
@@ -32,6 +31,7 @@ from ledger.store.tables import (
     LineActivityRow,
     OpenRunRow,
 )
+from ledger.postgres.table import Table
 
 CheckInKey = tuple[str, str, str]
 """(line, source, fact id)"""

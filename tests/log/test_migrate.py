@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
+from ledger.log.migrate import SchemaError, _files, migrate
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
-from ledger.store.migrate import SchemaError, _files, migrate
 from tests.support.databases import drop, execute, named
 from tests.support.edge import edge_of
 

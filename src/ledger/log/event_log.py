@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from eventsourcing.application import Application
 from eventsourcing.persistence import Mapper
 
-from ledger.store.codec import EnvelopeMapper
-from ledger.store.recorder import LedgerRecorder, library_environment
+from ledger.log.codec import EnvelopeMapper
+from ledger.log.recorder import LedgerRecorder, library_environment
 
 
 class Log(Application[str]):

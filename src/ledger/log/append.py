@@ -14,16 +14,11 @@ from typing import Any, NamedTuple
 from eventsourcing.persistence import StoredEvent
 
 from ledger.domain.recorded import Recorded
-from ledger.postgres.binary import array
-from ledger.postgres.exchange import Rows
-from ledger.postgres.pipeline import Statement, Transaction, Value, named
-from ledger.postgres.rows import find, insert
-from ledger.postgres.table import Table
-from ledger.store import snapshots
-from ledger.store.decision_tables import CheckInKey, DecisionTables
-from ledger.store.side_tables import SideTables
-from ledger.store.snapshots import EVERY, FOLD, Aggregate
-from ledger.store.tables import (
+from ledger.log import snapshots
+from ledger.log.decisions import CheckInKey, DecisionTables
+from ledger.log.side_tables import SideTables
+from ledger.log.snapshots import EVERY, FOLD, Aggregate
+from ledger.log.tables import (
     CHECK_IN,
     EXECUTION_RECORD,
     FACT,
@@ -39,6 +34,11 @@ from ledger.store.tables import (
     OpenRunRow,
     RunKeyRow,
 )
+from ledger.postgres.binary import array
+from ledger.postgres.exchange import Rows
+from ledger.postgres.pipeline import Statement, Transaction, Value, named
+from ledger.postgres.rows import find, insert
+from ledger.postgres.table import Table
 
 # OFFSET 0 keeps each look at a large table a look by key: the plan stays (``planned_once``), and
 # one that is made while a table is empty would rather walk that than what is asked for.

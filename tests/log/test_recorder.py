@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from ledger.store.log import Log
+from ledger.log.event_log import Log
 from tests.support.views import query, until
 
 # An event at the log's next position.

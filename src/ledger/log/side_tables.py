@@ -6,10 +6,10 @@ the outcome where the next try finds it.
 
 from collections.abc import Collection, Sequence
 
+from ledger.log.tables import OMITTED, OUTCOME, OmittedRow, OutcomeRow
 from ledger.postgres.binary import array
 from ledger.postgres.pipeline import Transaction, named
 from ledger.postgres.rows import find, insert
-from ledger.store.tables import OMITTED, OUTCOME, OmittedRow, OutcomeRow
 
 # Counts that are added to what is counted already.
 _OMIT = """

@@ -19,9 +19,9 @@ from ledger.domain.endpoint import Endpoint
 from ledger.domain.execution import Execution
 from ledger.domain.refusals import Refusals
 from ledger.domain.run import Run
+from ledger.log.tables import SNAPSHOT, SnapshotRow
 from ledger.postgres.pipeline import Transaction
 from ledger.postgres.rows import insert
-from ledger.store.tables import SNAPSHOT, SnapshotRow
 
 Aggregate = Execution | Run | ApiKey | Endpoint | Refusals
 

@@ -12,8 +12,8 @@ import psycopg
 from eventsourcing.persistence import OperationalError
 from psycopg.rows import TupleRow, tuple_row
 
+from ledger.log.event_log import Log
 from ledger.postgres import locks
-from ledger.store.log import Log
 
 _BASE = """
 CREATE SCHEMA IF NOT EXISTS ledger;
@@ -138,7 +138,7 @@ def _create_library_table(connection: psycopg.Connection, conninfo: str) -> None
 
 
 def _files() -> list[tuple[str, str]]:
-    folder = files("ledger.store") / "migrations"
+    folder = files("ledger.log") / "migrations"
     names = sorted(f.name for f in folder.iterdir() if f.name.endswith(".sql"))
     return [(name, (folder / name).read_text()) for name in names]
 

@@ -19,6 +19,7 @@ from psycopg import Connection, errors
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Composed
 
+from ledger.log.append import Append, StoredRow
 from ledger.postgres.pipeline import Pipeline, Statement
 from ledger.postgres.session import (
     CONNECT_SECONDS,
@@ -27,7 +28,6 @@ from ledger.postgres.session import (
     hosts_of,
     options_of,
 )
-from ledger.store.append import Append, StoredRow
 
 SCHEMA = "ledger"
 
@@ -180,7 +180,7 @@ def library_environment(conninfo: str) -> Mapping[str, str]:
     """
     parts = conninfo_to_dict(conninfo)
     return {
-        "PERSISTENCE_MODULE": "ledger.store.recorder:LedgerFactory",
+        "PERSISTENCE_MODULE": "ledger.log.recorder:LedgerFactory",
         "POSTGRES_DBNAME": str(parts.get("dbname") or "postgres"),
         "POSTGRES_HOST": str(parts.get("host") or ""),
         "POSTGRES_PORT": str(parts.get("port") or "5432"),

@@ -9,12 +9,12 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from ledger.log.event_log import Log
+from ledger.log.migrate import SchemaError
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.session import options_of
 from ledger.service.composition.database import ConfigurationError, prepare_database
 from ledger.settings import Settings
-from ledger.store.log import Log
-from ledger.store.migrate import SchemaError
 from tests.support.edge import edge_of
 from tests.support.embedded import served
 from tests.support.facts import fact
