@@ -1,6 +1,6 @@
 """Our views. A projection is one folder here (``view.py``, ``statements.py``) and a line below."""
 
-from ledger.projection.contract import Projection
+from ledger.views.contract import Projection
 from projections.event.view import EventView
 from projections.execution.view import ExecutionView
 from projections.run.view import RunView

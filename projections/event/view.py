@@ -21,8 +21,8 @@ from ledger.language.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH, cha
 from ledger.language.rendering import members, time_text
 from ledger.postgres.exchange import Rows
 from ledger.postgres.table import BigInt, Bool, Index, Octets, Table, Text
-from ledger.projection.folds import Folds, Packing
-from ledger.projection.generation import Generation
+from ledger.views.folds import Folds, Packing
+from ledger.views.generation import Generation
 
 
 class ToldRow(NamedTuple):

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from ledger.domain.execution import Execution
 from ledger.postgres.exchange import Rows
 from ledger.postgres.table import BigInt, Table, Text, Texts
-from ledger.projection.folds import Folds
-from ledger.projection.generation import Generation
+from ledger.views.folds import Folds
+from ledger.views.generation import Generation
 from projections.execution.line import Interval
 
 # These counts, each looked up by its whole key.

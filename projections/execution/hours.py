@@ -16,8 +16,8 @@ from ledger.domain.recorded import Recorded
 from ledger.domain.values import day_of
 from ledger.postgres.exchange import Rows
 from ledger.postgres.table import BigInt, Date, Instant, Table, Text
-from ledger.projection.folds import Folds
-from ledger.projection.generation import Generation
+from ledger.views.folds import Folds
+from ledger.views.generation import Generation
 from projections.execution import line
 
 

@@ -21,8 +21,8 @@ from ledger.domain.run import RUN_EVENTS
 from ledger.domain.values import sort_key
 from ledger.postgres.exchange import Rows
 from ledger.postgres.table import Table
-from ledger.projection.folds import Folds, Packing
-from ledger.projection.generation import Generation
+from ledger.views.folds import Folds, Packing
+from ledger.views.generation import Generation
 from projections.execution import counts, line
 from projections.execution.counts import COUNT, Counts
 from projections.execution.hours import DAY, Hours

@@ -19,8 +19,8 @@ from ledger.domain.values import day_of, sort_key
 from ledger.language.rendering import json_text, members, time_text
 from ledger.postgres.exchange import Rows
 from ledger.postgres.table import BigInt, Date, Index, Instant, Octets, Table, Text
-from ledger.projection.folds import Folds, Packing
-from ledger.projection.generation import Generation
+from ledger.views.folds import Folds, Packing
+from ledger.views.generation import Generation
 
 
 class RunRow(NamedTuple):

@@ -29,8 +29,8 @@ from ledger.language.published import PUBLISHED, SUBJECTS, changes_health
 from ledger.language.rendering import json_text, members, time_text
 from ledger.postgres.exchange import Rows
 from ledger.postgres.table import BigInt, Bool, Index, Instant, Octets, Table, Text
-from ledger.projection.folds import Folds
-from ledger.projection.generation import Generation
+from ledger.views.folds import Folds
+from ledger.views.generation import Generation
 
 
 class EndpointRow(NamedTuple):

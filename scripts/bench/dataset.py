@@ -36,11 +36,11 @@ import projections
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.place import find_place
 from ledger.postgres.table import Table
-from ledger.projection.schema import index_statements, table_statements
 from ledger.service.composition.database import open_vault, prepare_database
 from ledger.service.composition.sealing import create_sealer
 from ledger.service.processes import calm_collector
 from ledger.settings import Settings
+from ledger.views.schema import index_statements, table_statements
 
 GENERATOR = 1
 """Raise it with every change of what is generated."""

@@ -13,8 +13,8 @@ import pytest
 
 from ledger.cli import arguments as cli
 from ledger.log.codec import EnvelopeMapper
-from ledger.projection.shadow import shadow
 from ledger.settings import Settings
+from ledger.views.shadow import shadow
 from tests.cli.conftest import Ledger
 from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge, edge_of
@@ -151,7 +151,7 @@ def test_a_view_of_another_version_is_rebuilt_and_not_verified(
     ledger: Ledger, conninfo: str
 ) -> None:
     work(conninfo, 24)
-    query(conninfo, "UPDATE ledger.projection SET version = 1 WHERE name = 'run'")
+    query(conninfo, "UPDATE ledger.views SET version = 1 WHERE name = 'run'")
     refused = ledger("projections", "verify", "run")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.lstrip() == (

@@ -19,9 +19,9 @@ from ledger.domain import run as r
 from ledger.domain.events import EVENT_TABLE, EVENTS
 from ledger.domain.recorded import Event, Recorded
 from ledger.postgres.table import Table
-from ledger.projection.contract import Projection, take
-from ledger.projection.generation import Generation, Writes
-from ledger.projection.schema import create_indexes, create_tables, table_of
+from ledger.views.contract import Projection, take
+from ledger.views.generation import Generation, Writes
+from ledger.views.schema import create_indexes, create_tables, table_of
 from projections import projections
 from tests.golden.samples import BODIES, envelope
 from tests.support.transactions import undone

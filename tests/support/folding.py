@@ -6,8 +6,8 @@ from typing import Any
 
 from ledger.domain.recorded import Recorded
 from ledger.postgres.table import Table
-from ledger.projection.contract import Projection, take
-from ledger.projection.folds import Folds
+from ledger.views.contract import Projection, take
+from ledger.views.folds import Folds
 
 Rows = dict[str, list[Any]]
 

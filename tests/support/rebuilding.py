@@ -18,12 +18,12 @@ from ledger.demo import story
 from ledger.domain.recorded import Recorded
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres.table import Table
-from ledger.projection import rebuild as rebuilding
-from ledger.projection.compare import Difference
-from ledger.projection.contract import Projection, take
-from ledger.projection.generation import Generation, Writes
-from ledger.projection.rebuild import Rebuilt, Verified
-from ledger.projection.schema import create_tables, table_of
+from ledger.views import rebuild as rebuilding
+from ledger.views.compare import Difference
+from ledger.views.contract import Projection, take
+from ledger.views.generation import Generation, Writes
+from ledger.views.rebuild import Rebuilt, Verified
+from ledger.views.schema import create_tables, table_of
 from projections import projections
 from tests.support.managers import TENANTS, Manager
 from tests.support.racers import Racer, fast_idling, parsed
@@ -45,7 +45,7 @@ FROM ledger.ledger_events ORDER BY notification_id
 _LEFT_OVER = """
 SELECT c.relname FROM pg_class AS c
 WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'r' AND c.relname ~ '_g[0-9]+$'
-  AND NOT EXISTS (SELECT FROM ledger.projection AS p
+  AND NOT EXISTS (SELECT FROM ledger.views AS p
                   WHERE c.relname ~ ('^' || p.name || '(_[a-z]+)?_g' || p.generation || '$'))
 ORDER BY 1
 """
@@ -195,7 +195,7 @@ def tracking(conninfo: str) -> Mapping[str, tuple[int, int, int, bool]]:
     """(version, generation, position, stopped) of each view."""
     rows = query(
         conninfo,
-        "SELECT name, version, generation, position, stopped_at IS NOT NULL FROM ledger.projection",
+        "SELECT name, version, generation, position, stopped_at IS NOT NULL FROM ledger.views",
     )
     return {
         name: (version, number, position, stopped)

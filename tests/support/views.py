@@ -19,9 +19,9 @@ from ledger.domain.execution import Execution
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run
 from ledger.log.codec import EnvelopeMapper
-from ledger.projection.contract import Projection
-from ledger.projection.generation import Generation
-from ledger.projection.projector import Projector
+from ledger.views.contract import Projection
+from ledger.views.generation import Generation
+from ledger.views.projector import Projector
 from projections import projections
 from projections.execution.line import LineFold
 from projections.run.view import RunFold, RunView
@@ -148,7 +148,7 @@ def query(conninfo: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
 
 def standing(conninfo: str) -> dict[str, tuple[int, bool]]:
     """Where each view stands, and whether it has stopped."""
-    rows = query(conninfo, "SELECT name, position, stopped_at IS NOT NULL FROM ledger.projection")
+    rows = query(conninfo, "SELECT name, position, stopped_at IS NOT NULL FROM ledger.views")
     return {name: (position, stopped) for name, position, stopped in rows}
 
 

@@ -19,9 +19,9 @@ from pydantic_core import ErrorDetails
 from ledger.domain.errors import LedgerError
 from ledger.log.migrate import SchemaError
 from ledger.postgres.embedded import EmbeddedPostgresError, forget_other_servers, running
-from ledger.projection.shadow import CannotBuild
 from ledger.service.composition.database import ConfigurationError, prepare_database
 from ledger.settings import Settings
+from ledger.views.shadow import CannotBuild
 
 
 def carry_out(parsed: argparse.Namespace) -> int:

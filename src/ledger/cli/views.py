@@ -13,12 +13,12 @@ from rich.table import Table
 
 from ledger.cli.printing import bars, print_table
 from ledger.log.codec import EnvelopeMapper
-from ledger.projection import rebuild as rebuilding
-from ledger.projection.compare import Difference
-from ledger.projection.rebuild import Rebuilt
-from ledger.projection.shadow import CannotBuild
 from ledger.service.composition.views import views_named
 from ledger.service.processes import calm_collector, end_with_parent
+from ledger.views import rebuild as rebuilding
+from ledger.views.compare import Difference
+from ledger.views.rebuild import Rebuilt
+from ledger.views.shadow import CannotBuild
 from projections import reading
 
 

@@ -6,9 +6,9 @@ from psycopg.rows import tuple_row
 from ledger.log.migrate import migrate
 from ledger.log.vault import Vault, load_master_key, parse_master_key
 from ledger.postgres.session import is_pinned, pin
-from ledger.projection.projector import register
 from ledger.sealing import shelf
 from ledger.settings import Settings
+from ledger.views.projector import register
 from projections import projections
 
 # The first process writes its master key's fingerprint; every other compares.

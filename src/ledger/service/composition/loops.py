@@ -8,10 +8,10 @@ from ledger.application.sweeper import Sweeper
 from ledger.application.writer import Writer
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.event_log import Log
-from ledger.projection.rebuilder import Rebuilder
 from ledger.service.composition.views import create_projector
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
+from ledger.views.rebuilder import Rebuilder
 from projections import projections, reading
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from ledger.log.codec import EnvelopeMapper
-from ledger.projection.contract import Projection
-from ledger.projection.projector import Projector
+from ledger.views.contract import Projection
+from ledger.views.projector import Projector
 from projections import projections
 
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import psycopg
 
 from ledger.log.codec import EnvelopeMapper
-from ledger.projection.contract import Projection
-from ledger.projection.rebuild import rebuild
-from ledger.projection.shadow import CannotBuild, clean_up, outdated
+from ledger.views.contract import Projection
+from ledger.views.rebuild import rebuild
+from ledger.views.shadow import CannotBuild, clean_up, outdated
 
 _RETRY_SECONDS = 30.0
 """Until a view that could not be built is tried again: the whole log is read each time."""

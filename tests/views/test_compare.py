@@ -8,9 +8,9 @@ from psycopg import Connection
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.postgres.table import Table
-from ledger.projection.compare import count_differing
-from ledger.projection.contract import Projection
-from ledger.projection.schema import create_tables, table_of
+from ledger.views.compare import count_differing
+from ledger.views.contract import Projection
+from ledger.views.schema import create_tables, table_of
 from projections import projections
 from tests.support.rebuilding import NAMES, Vandal, view, work
 

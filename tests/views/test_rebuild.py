@@ -10,11 +10,11 @@ import pytest
 
 from ledger.application.writer import Writer
 from ledger.log.codec import EnvelopeMapper
-from ledger.projection import rebuild as rebuilding
-from ledger.projection.projector import LostLead
-from ledger.projection.rebuilder import Rebuilder
-from ledger.projection.schema import create_tables
-from ledger.projection.shadow import CannotBuild, clean_up, shadow
+from ledger.views import rebuild as rebuilding
+from ledger.views.projector import LostLead
+from ledger.views.rebuilder import Rebuilder
+from ledger.views.schema import create_tables
+from ledger.views.shadow import CannotBuild, clean_up, shadow
 from projections import projections
 from tests.support.facts import LINE, activation, fact
 from tests.support.racers import fast_idling

@@ -16,10 +16,10 @@ from ledger.demo import story
 from ledger.domain.recorded import Recorded
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres.table import Table
-from ledger.projection import folds
-from ledger.projection.contract import Projection, take
-from ledger.projection.generation import Generation, Writes
-from ledger.projection.schema import create_tables, table_of
+from ledger.views import folds
+from ledger.views.contract import Projection, take
+from ledger.views.generation import Generation, Writes
+from ledger.views.schema import create_tables, table_of
 from projections import projections
 from tests.support.managers import TENANTS, Manager
 from tests.support.racers import Racer, fast_idling, parsed

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.projection import folds
-from ledger.projection.folds import Folds, Packing
+from ledger.views import folds
+from ledger.views.folds import Folds, Packing
 
 Fold = list[int]
 

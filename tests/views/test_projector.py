@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from ledger.application.writer import Writer
-from ledger.projection.projector import LostLead
+from ledger.views.projector import LostLead
 from projections.execution.view import ExecutionView
 from projections.run.view import RunView
 from tests.support.facts import LINE, activation, fact

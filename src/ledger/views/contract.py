@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ledger.domain.recorded import Event, Recorded
 from ledger.postgres.table import Table
-from ledger.projection.generation import Generation
+from ledger.views.generation import Generation
 
 
 class Projection(Protocol):

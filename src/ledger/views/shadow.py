@@ -20,10 +20,10 @@ from ledger.log.recorder import read_log
 from ledger.postgres import locks
 from ledger.postgres.pipeline import Pipeline
 from ledger.postgres.session import options_of
-from ledger.projection.contract import Projection, take
-from ledger.projection.failures import is_passing
-from ledger.projection.generation import Generation, Writes
-from ledger.projection.schema import create_indexes, create_tables, table_of
+from ledger.views.contract import Projection, take
+from ledger.views.failures import is_passing
+from ledger.views.generation import Generation, Writes
+from ledger.views.schema import create_indexes, create_tables, table_of
 
 _CLEANING = "2s"
 """How long others may take to clean up."""
@@ -42,7 +42,7 @@ _NEAR = 2000
 Progress = Callable[[int, int], None]
 """Called with the position reached and the one to be reached."""
 
-_LIVE = "SELECT version, generation, position FROM ledger.projection WHERE name = %s"
+_LIVE = "SELECT version, generation, position FROM ledger.views WHERE name = %s"
 _HOLD = _LIVE + " FOR UPDATE"
 _HEAD = "SELECT COALESCE(max(notification_id), 0) FROM ledger.ledger_events"
 

@@ -9,8 +9,8 @@ from psycopg.rows import TupleRow
 
 from ledger.domain.values import format_id
 from ledger.postgres.table import Table
-from ledger.projection.contract import Projection
-from ledger.projection.schema import table_of
+from ledger.views.contract import Projection
+from ledger.views.schema import table_of
 
 Kind = Literal["missing", "extra", "differs"]
 

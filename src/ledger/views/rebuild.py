@@ -14,10 +14,10 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.log.codec import EnvelopeMapper
-from ledger.projection.compare import Difference, count_differing, count_rows, differences
-from ledger.projection.contract import Projection
-from ledger.projection.schema import expose
-from ledger.projection.shadow import CannotBuild, Live, Progress, Shadow, connect, shadow
+from ledger.views.compare import Difference, count_differing, count_rows, differences
+from ledger.views.contract import Projection
+from ledger.views.schema import expose
+from ledger.views.shadow import CannotBuild, Live, Progress, Shadow, connect, shadow
 
 _LOCK_TIMEOUT = "1s"
 _TRIES = 60
@@ -29,7 +29,7 @@ _logger = logging.getLogger(__name__)
 
 # From here on queries find the new generation, and the projector goes on with it.
 _SWAP = """
-UPDATE ledger.projection
+UPDATE ledger.views
 SET version = %(version)s, generation = %(generation)s, position = %(position)s,
     stopped_at = NULL, error = NULL
 WHERE name = %(name)s

@@ -10,9 +10,9 @@ import pytest
 
 from ledger.application.writer import Writer
 from ledger.log.codec import EnvelopeMapper
-from ledger.projection import rebuild as rebuilding
-from ledger.projection.compare import Difference
-from ledger.projection.shadow import CannotBuild, shadow
+from ledger.views import rebuild as rebuilding
+from ledger.views.compare import Difference
+from ledger.views.shadow import CannotBuild, shadow
 from projections import projections
 from tests.support.facts import LINE, activation, fact
 from tests.support.racers import fast_idling
@@ -206,7 +206,7 @@ def test_a_stopped_view_is_compared_at_the_position_it_has_reached(
 
 def test_rows_of_another_version_are_not_compared(conninfo: str) -> None:
     work(conninfo, 24)
-    query(conninfo, "UPDATE ledger.projection SET version = 1 WHERE name = 'run'")
+    query(conninfo, "UPDATE ledger.views SET version = 1 WHERE name = 'run'")
     with pytest.raises(CannotBuild, match="rebuild it first"):
         verify(conninfo, view("run"))
     assert left_over(conninfo) == []

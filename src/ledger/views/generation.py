@@ -12,8 +12,8 @@ from ledger.postgres.exchange import Rows
 from ledger.postgres.pipeline import Statement, Transaction
 from ledger.postgres.rows import insert
 from ledger.postgres.table import Table
-from ledger.projection.folds import Folds
-from ledger.projection.schema import of_generation
+from ledger.views.folds import Folds
+from ledger.views.schema import of_generation
 
 K = TypeVar("K")
 R = TypeVar("R")
