@@ -8,7 +8,6 @@ import pytest
 from fastapi.routing import APIRoute
 
 from ledger.api.app import ROUTED
-from ledger.application.fact_types import ALIASES, FACT_TYPES
 from ledger.domain.api_key import Permission
 from ledger.domain.events import EVENTS
 from ledger.domain.health import SignalName, SignalStatus
@@ -22,6 +21,7 @@ from ledger.domain.values import (
     State,
     TriggerType,
 )
+from ledger.intake.fact_types import ALIASES, FACT_TYPES
 from ledger.settings import Settings
 from projections import projections
 

@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 from story import line_id
 
-from ledger.application.json_gate import canonical
-from ledger.application.principal import COMMAND_LINE, SWEEPER
 from ledger.domain.execution_events import WentIdle
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.run import Run
 from ledger.domain.values import format_id, format_instant
+from ledger.intake.json_gate import canonical
+from ledger.intake.principal import COMMAND_LINE, SWEEPER
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.decisions import DecisionTables
 from ledger.log.tables import CheckInRow, LineActivityRow

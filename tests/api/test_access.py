@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from ledger.application.commands import RevokeApiKey
-from ledger.application.principal import COMMAND_LINE
-from ledger.application.tokens import create_token, is_well_formed
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.tokens import create_token, is_well_formed
 from tests.support.edge import PLAIN, Edge, assert_problem
 from tests.support.facts import WORKSPACE, activation, encode, fact
 from tests.support.service import STRUCTURED

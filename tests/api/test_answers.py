@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from ledger.api.replies import Reply, answer
-from ledger.application.principal import Principal
+from ledger.intake.principal import Principal
 from ledger.postgres.scope import Planning
 from ledger.reads.answers import Answers
 from ledger.reads.asking import Reads

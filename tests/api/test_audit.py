@@ -9,7 +9,7 @@ import pytest
 
 from ledger.api.feed_models import AuditPage
 from ledger.application.commands import RevokeApiKey
-from ledger.application.principal import COMMAND_LINE
+from ledger.intake.principal import COMMAND_LINE
 from tests.support.audits import BESIDE, REASON, Tenant, short
 from tests.support.edge import PLAIN, Edge, assert_problem
 from tests.support.facts import activation, fact

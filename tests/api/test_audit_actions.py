@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from ledger.application.command import OwnCommand
-from ledger.application.fact_types import ALIASES, FACT_TYPES
+from ledger.intake.fact_types import ALIASES, FACT_TYPES
 from ledger.language.audited import ACTIONS, COMMANDS, SYSTEM_TYPES, actions_of
 from ledger.language.published import TYPES
 from tests.support.audits import REASON, Entry, Tenant

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ledger.application.commands import RevokeApiKey
-from ledger.application.principal import COMMAND_LINE
+from ledger.intake.principal import COMMAND_LINE
 from ledger.settings import Settings
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, encode, fact

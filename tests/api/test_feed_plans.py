@@ -9,10 +9,10 @@ import psycopg
 import pytest
 
 from ledger.application.commands import Pause
-from ledger.application.principal import Principal
 from ledger.application.report import ReportFact
-from ledger.application.request import Receipt
 from ledger.application.writer import Writer
+from ledger.intake.principal import Principal
+from ledger.intake.request import Receipt
 from ledger.language.audited import FACT_TYPES, actions_of
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.scope import Planning

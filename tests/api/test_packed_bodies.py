@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ledger.application.facts import MAX_BODY_BYTES
+from ledger.intake.envelope import MAX_BODY_BYTES
 from tests.support.edge import PLAIN, Edge, assert_problem
 from tests.support.facts import encode, fact
 from tests.support.service import BATCH, STRUCTURED

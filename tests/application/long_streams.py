@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from ledger.application import cache, facts
+from ledger.application import cache
 from ledger.application.cache import Cache
 from ledger.application.commands import GoIdle
 from ledger.application.report import ReportFact
-from ledger.application.request import Outcome, Receipt
 from ledger.application.writer import Writer
 from ledger.domain.recorded import Recorded
 from ledger.domain.refusals import PREFIX
+from ledger.intake import envelope
+from ledger.intake.request import Outcome, Receipt
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.snapshots import KINDS, Aggregate
 from ledger.service.composition.writing import writing
@@ -63,8 +64,8 @@ class Process:
 
 
 def submit(writer: Writer, *events: dict[str, Any]) -> list[Outcome]:
-    parsed = [facts.from_structured(encode(event)) for event in events]
-    commands = [ReportFact(p, REPORTER) for p in parsed if isinstance(p, facts.Fact)]
+    parsed = [envelope.from_structured(encode(event)) for event in events]
+    commands = [ReportFact(p, REPORTER) for p in parsed if isinstance(p, envelope.Fact)]
     assert len(commands) == len(events)
     return writer.submit(commands).result()
 

@@ -4,9 +4,9 @@ import pytest
 
 from ledger.application.command import Command
 from ledger.application.commands import CreateApiKey, RevokeApiKey
-from ledger.application.principal import COMMAND_LINE
-from ledger.application.request import Receipt
 from ledger.application.webhooks import CreateEndpoint, DeleteEndpoint, Settings
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.request import Receipt
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.folded import FOLDED, assert_folded
 from tests.support.ledger import REPORTER, Ledger

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from ledger.application.command import Command
-from ledger.application.principal import COMMAND_LINE
-from ledger.application.request import Outcome, Receipt
 from ledger.application.webhooks import CreateEndpoint, DeleteEndpoint, Settings
 from ledger.application.writer import Writer
 from ledger.domain.errors import InvalidState
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.request import Outcome, Receipt
 from ledger.log.event_log import Log
 from ledger.log.migrate import migrate
 from ledger.service.composition.writing import create_writer

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from ledger.application import facts, new_events
+from ledger.application import new_events
 from ledger.application.command import Command
 from ledger.application.commands import EraseRun
 from ledger.application.report import command_of
-from ledger.application.request import Outcome, Receipt
+from ledger.intake import envelope
+from ledger.intake.request import Outcome, Receipt
 from tests.conftest import MASTER_KEY
 from tests.support.canary import stored_rows, tables_with
 from tests.support.dying import DyingLateRecorder, DyingRecorder, dying
@@ -53,7 +54,7 @@ def decide(ledger: Ledger, *commands: Any) -> Sequence[Outcome]:
     made: list[Command] = [
         EraseRun(one, REPORTER, reason="asked for")
         if isinstance(one, str)
-        else command_of(facts.from_structured(encode(one)), REPORTER)
+        else command_of(envelope.from_structured(encode(one)), REPORTER)
         for one in commands
     ]
     return ledger.writer.submit(made).result(20)

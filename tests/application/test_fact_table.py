@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ledger.application.fact_types import ALIASES, FACT_TYPES
+from ledger.intake.fact_types import ALIASES, FACT_TYPES
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
 from tests.support.ledger import Ledger, new_id
 

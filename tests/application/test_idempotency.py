@@ -15,10 +15,10 @@ from ledger.application.command import OwnCommand
 from ledger.application.commands import Pause, Resume
 from ledger.application.housekeeper import Housekeeper
 from ledger.application.idempotency import KEPT_FOR
-from ledger.application.principal import Principal
-from ledger.application.request import IdempotencyKey, Receipt
 from ledger.application.unit import Unit
 from ledger.domain.errors import Invalid, LedgerError, Refused
+from ledger.intake.principal import Principal
+from ledger.intake.request import IdempotencyKey, Receipt
 from ledger.log.side_tables import DROP_EXPIRED
 from ledger.service.composition.writing import writing
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, new_id

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from ledger.application import facts
 from ledger.application.report import ReportFact
+from ledger.intake import envelope
 from tests.support.facts import activation, fact
 from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Item, Ledger, new_id
 
@@ -75,8 +75,8 @@ def test_raw_json_compares_by_value(ledger: Ledger) -> None:
     (first,) = ledger.accept(event)
     text = json.dumps(event).replace('"hours": 8', '"hours": 80e-1').replace("\\u00e9", "é")
     assert "80e-1" in text
-    parsed = facts.from_structured(text.encode())
-    assert isinstance(parsed, facts.Fact)
+    parsed = envelope.from_structured(text.encode())
+    assert isinstance(parsed, envelope.Fact)
     assert ledger.execute(ReportFact(parsed, REPORTER)) == again(first)
 
 

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from ledger.application import facts
 from ledger.application.report import command_of
-from ledger.application.request import Receipt
+from ledger.intake import envelope
+from ledger.intake.request import Receipt
 from ledger.log.vault import CannotOpen, RunKey, Vault, content_digest
 from ledger.service.composition.database import ConfigurationError, open_vault, prepare_database
 from ledger.service.composition.writing import writing
@@ -157,14 +157,14 @@ def test_the_fingerprint_tells_nothing_of_the_key(conninfo: str) -> None:
 def test_a_run_facts_digest_is_keyed_everywhere(ledger: Ledger, told: Told) -> None:
     key = run_key(ledger, told.run)
     for event in (told.start, told.end):
-        parsed = facts.from_structured(encode(event))
-        assert isinstance(parsed, facts.Fact)
+        parsed = envelope.from_structured(encode(event))
+        assert isinstance(parsed, envelope.Fact)
         (row,) = ledger.rows("SELECT digest, run_id FROM ledger.fact WHERE fact_id=%s", event["id"])
         assert row == {"digest": key.digest(parsed.content), "run_id": told.run}
         assert row["digest"] != content_digest(parsed.content)
     stored = ledger.events(told.run)[0]["state"]["fact"]
-    parsed = facts.from_structured(encode(told.start))
-    assert isinstance(parsed, facts.Fact)
+    parsed = envelope.from_structured(encode(told.start))
+    assert isinstance(parsed, envelope.Fact)
     assert base64.b64decode(stored["digest"]) == key.digest(parsed.content)
 
 
@@ -178,7 +178,7 @@ def test_without_its_key_nothing_of_a_run_is_compared_and_nothing_more_is_kept(
     ledger.rows(f"{destroy} RETURNING 1", run)
     end = fact("run.failed", run, {"output": CANARY, "error": {"code": CANARY}, "tokens_used": 7})
     again = [start, start | {"data": {}}, end, end, end | {"data": {"output": 1}}]
-    parsed = [facts.from_structured(encode(event)) for event in again]
+    parsed = [envelope.from_structured(encode(event)) for event in again]
     # Another process: this one's still holds the key in memory.
     with writing(ledger.settings, ledger.conninfo, ledger.clock) as other:
         outcomes = other.submit([command_of(one, REPORTER) for one in parsed]).result(20)
@@ -190,7 +190,7 @@ def test_without_its_key_nothing_of_a_run_is_compared_and_nothing_more_is_kept(
     (row,) = ledger.rows("SELECT digest FROM ledger.fact WHERE fact_id = %s", end["id"])
     assert len(row["digest"]) == 32
     content = parsed[2]
-    assert isinstance(content, facts.Fact)
+    assert isinstance(content, envelope.Fact)
     assert row["digest"] != content_digest(content.content)
 
 

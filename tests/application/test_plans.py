@@ -7,9 +7,9 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from ledger.application.commands import Pause, RevokeApiKey
-from ledger.application.principal import COMMAND_LINE
-from ledger.application.request import IdempotencyKey
 from ledger.application.webhooks import DeleteEndpoint
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.request import IdempotencyKey
 from tests.application.test_decision_tables import create_endpoint, create_key
 from tests.support.facts import fact
 from tests.support.ledger import REPORTER, Ledger

@@ -14,13 +14,13 @@ from ledger.application.carry_out import TellOmitted
 from ledger.application.command import Command, OwnCommand
 from ledger.application.commands import Pause
 from ledger.application.housekeeper import Housekeeper
-from ledger.application.principal import HOUSEKEEPER, Principal
 from ledger.application.report import ReportFact
-from ledger.application.request import IdempotencyKey, Receipt
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.domain.errors import InvalidState, NotFound
 from ledger.domain.refusals import DAILY, stream_of
+from ledger.intake.principal import HOUSEKEEPER, Principal
+from ledger.intake.request import IdempotencyKey, Receipt
 from ledger.service.composition.writing import writing
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.ledger import REPORTER, STRANGER, Ledger, instant

@@ -6,9 +6,9 @@ import pytest
 
 from ledger.application.command import Command
 from ledger.application.commands import Pause, RevokeApiKey
-from ledger.application.principal import COMMAND_LINE, Principal
 from ledger.domain.errors import Invalid
 from ledger.domain.refusals import stream_of
+from ledger.intake.principal import COMMAND_LINE, Principal
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
 from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Ledger, instant, new_id
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from ledger.application import cache, facts, new_events
+from ledger.application import cache, new_events
 from ledger.application.commands import EraseRun, Pause, Resume
 from ledger.application.report import ReportFact
 from ledger.domain.values import format_instant
+from ledger.intake import envelope
 from ledger.settings import Settings
 from tests.support.derive import World, derive
 from tests.support.facts import ORGANIZATION, activation, encode, fact
@@ -210,8 +211,8 @@ def assert_metrics(shown: dict[str, Any], world: World, name: str) -> None:
 def test_two_writers_agree_on_a_fact_that_both_are_sent(own_ledger: Ledger, twin: Ledger) -> None:
     line = own_ledger.line()
     start = fact("run.started", None, {"service_line_id": line})
-    parsed = facts.from_structured(encode(start))
-    assert isinstance(parsed, facts.Fact)
+    parsed = envelope.from_structured(encode(start))
+    assert isinstance(parsed, envelope.Fact)
     futures = [w.writer.submit([ReportFact(parsed, REPORTER)]) for w in (own_ledger, twin)]
     (one,), (two,) = (future.result() for future in futures)
     assert {one.duplicate, two.duplicate} == {True, False}

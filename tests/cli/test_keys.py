@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.tokens import is_well_formed
+from ledger.intake.tokens import is_well_formed
 from ledger.settings import Settings
 from tests.cli.conftest import Ledger
 from tests.support.edge import edge_of

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from ledger.application.fact_types import FACT_TYPES
 from ledger.domain import api_key, endpoint, execution, refusals, run
 from ledger.domain.event_table import EventRow, Note, Part
 from ledger.domain.events import EVENT_TABLE, EVENTS
 from ledger.domain.execution_events import EXECUTION_EVENTS
 from ledger.domain.recorded import Event
+from ledger.intake.fact_types import FACT_TYPES
 from ledger.language import audited
 from ledger.log.decisions import _BY_NOTE
 from projections import projections

@@ -13,11 +13,11 @@ import msgspec
 import psycopg
 import pytest
 
-from ledger.application.principal import Principal
 from ledger.application.writer import Writer
 from ledger.domain.errors import Unavailable
 from ledger.feed.stream import Stream, Streams
 from ledger.feed.tail import CHUNK, Tail
+from ledger.intake.principal import Principal
 from ledger.postgres.door import Door
 from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from ledger.reads.positions import ViewPositions

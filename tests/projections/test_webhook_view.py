@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from ledger.application import webhooks
 from ledger.application.command import Command
-from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import ReportFact
-from ledger.application.request import Receipt
 from ledger.domain.endpoint import WebhookDeliveryFailed
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.request import Receipt
 from ledger.language.published import TYPES
 from tests.support.facts import activation, fact
 from tests.support.ledger import Ledger, instant

@@ -10,8 +10,8 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from ledger.application.report import ReportFact
-from ledger.application.request import Receipt
 from ledger.application.writer import Writer
+from ledger.intake.request import Receipt
 from ledger.log.recorder import read_log
 from ledger.postgres.pipeline import Pipeline
 from ledger.service.composition.loops import create_sweeper

@@ -14,11 +14,11 @@ import pytest
 from ledger.application import new_events
 from ledger.application.command import Command, OwnCommand
 from ledger.application.report import ReportFact
-from ledger.application.request import Outcome, Receipt
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.domain.errors import InvalidState, NotFound, Unavailable
 from ledger.domain.run import Run
+from ledger.intake.request import Outcome, Receipt
 from ledger.log.event_log import Log
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings

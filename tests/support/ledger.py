@@ -15,14 +15,14 @@ import psycopg
 from psycopg.rows import dict_row
 
 from ledger.api.problems import status_of
-from ledger.application import facts
 from ledger.application.command import Command
 from ledger.application.commands import EraseRun, Pause, Resume
-from ledger.application.principal import Principal
 from ledger.application.report import command_of
-from ledger.application.request import Outcome, Receipt
 from ledger.domain.errors import LedgerError
 from ledger.domain.values import day_of, format_instant, week_of
+from ledger.intake import envelope
+from ledger.intake.principal import Principal
+from ledger.intake.request import Outcome, Receipt
 from ledger.log.event_log import Log
 from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.views import create_projector
@@ -88,7 +88,7 @@ class Ledger:
         self, *events: dict[str, Any], by: Principal = REPORTER, request_id: str | None = None
     ) -> list[Item]:
         """One batch: decided together, in one append."""
-        parsed = [facts.from_structured(encode(event)) for event in events]
+        parsed = [envelope.from_structured(encode(event)) for event in events]
         commands = [command_of(one, by, request_id) for one in parsed]
         return [_item(outcome) for outcome in self.writer.submit(commands).result()]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from ledger.application import webhooks
 from ledger.application.command import Command
-from ledger.application.principal import COMMAND_LINE
-from ledger.application.request import Receipt
 from ledger.application.writer import Writer
 from ledger.demo import ORGANIZATIONS, WORKSPACES
 from ledger.domain.endpoint import WebhookCreated, WebhookDeliveryFailed, WebhookUpdated
 from ledger.domain.execution_events import HealthSignalReported
 from ledger.domain.recorded import Recorded
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.request import Receipt
 from ledger.language.published import PUBLISHED, TYPES
 from tests.support.facts import ORGANIZATION, WORKSPACE
 

@@ -16,15 +16,15 @@ from typing import Any
 
 from psycopg.sql import SQL
 
-from ledger.application import facts
 from ledger.application.command import Command
 from ledger.application.commands import GoIdle, Pause, Resume
-from ledger.application.facts import Fact
-from ledger.application.principal import Principal
 from ledger.application.report import ReportFact
-from ledger.application.request import Outcome, Receipt
 from ledger.application.writer import Writer
 from ledger.domain.errors import LedgerError
+from ledger.intake import envelope
+from ledger.intake.envelope import Fact
+from ledger.intake.principal import Principal
+from ledger.intake.request import Outcome, Receipt
 from ledger.log.append import Append, State
 from ledger.log.event_log import Log
 from ledger.log.recorder import LedgerRecorder
@@ -103,7 +103,7 @@ def principal(name: str) -> Principal:
 
 def parsed(event: dict[str, Any]) -> Fact:
     """A fact as the edge would hand it on."""
-    fact = facts.from_structured(encode(event))
+    fact = envelope.from_structured(encode(event))
     assert isinstance(fact, Fact), fact
     return fact
 

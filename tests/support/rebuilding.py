@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import ReportFact
 from ledger.demo import story
 from ledger.domain.recorded import Recorded
+from ledger.intake.principal import COMMAND_LINE
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres.table import Table
 from ledger.views import rebuild as rebuilding

@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 
 from ledger.application.commands import CreateApiKey
-from ledger.application.principal import COMMAND_LINE
-from ledger.application.request import Receipt
-from ledger.application.tokens import create_token
 from ledger.domain.api_key import Permission
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.request import Receipt
+from ledger.intake.tokens import create_token
 from ledger.service.composition.api import create_api
 from ledger.service.composition.loops import Loops
 from ledger.settings import Settings

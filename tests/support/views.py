@@ -11,13 +11,13 @@ import psycopg
 from psycopg import Cursor
 from psycopg.rows import tuple_row
 
-from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import ReportFact
-from ledger.application.request import Receipt
 from ledger.application.writer import Writer
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.request import Receipt
 from ledger.log.codec import EnvelopeMapper
 from ledger.views.contract import Projection
 from ledger.views.generation import Generation

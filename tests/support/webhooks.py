@@ -10,12 +10,12 @@ from standardwebhooks import Webhook
 
 from ledger.application import webhooks
 from ledger.application.command import Command
-from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import ReportFact
-from ledger.application.request import Receipt
 from ledger.application.writer import Writer
 from ledger.domain.recorded import Recorded
 from ledger.feed import signing
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.request import Receipt
 from ledger.log.codec import EnvelopeMapper
 from ledger.service.composition.dispatching import Dispatching
 from ledger.service.composition.writing import writing

@@ -9,11 +9,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import ReportFact
-from ledger.application.request import Receipt
 from ledger.demo import story
 from ledger.domain.recorded import Recorded
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.request import Receipt
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres.table import Table
 from ledger.views import folds

@@ -3,7 +3,7 @@
 import pytest
 
 from ledger.application.commands import RevokeApiKey
-from ledger.application.principal import COMMAND_LINE
+from ledger.intake.principal import COMMAND_LINE
 from ledger.web.session import COOKIE, SECONDS
 from tests.support.edge import Edge
 from tests.support.visitor import Visitor, visitor

@@ -22,8 +22,8 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.replies import Reply
-from ledger.application.principal import Principal
 from ledger.domain.values import AUDIT_ID, ActorType
+from ledger.intake.principal import Principal
 from ledger.language.audited import ACTIONS, FACTS, actions_of
 from ledger.language.published import TYPES
 from ledger.postgres.scope import Planning

@@ -17,9 +17,9 @@ from fastapi.security import HTTPBearer
 
 from ledger.api.headers import count, header
 from ledger.application.commands import hash_token
-from ledger.application.principal import Principal
-from ledger.application.tokens import is_well_formed
 from ledger.domain.errors import LedgerError
+from ledger.intake.principal import Principal
+from ledger.intake.tokens import is_well_formed
 from ledger.postgres.door import Door
 from ledger.postgres.scope import EVERYONE
 

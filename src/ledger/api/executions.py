@@ -47,8 +47,6 @@ from ledger.api.writing import (
     turn_down,
 )
 from ledger.application.commands import Pause, Resume
-from ledger.application.principal import Principal
-from ledger.application.request import Receipt
 from ledger.domain.errors import NotFound
 from ledger.domain.values import (
     CAUSES,
@@ -60,6 +58,8 @@ from ledger.domain.values import (
     format_id,
     sort_key,
 )
+from ledger.intake.principal import Principal
+from ledger.intake.request import Receipt
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
 from projections import lists, reading

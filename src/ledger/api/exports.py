@@ -31,8 +31,8 @@ from ledger.api.reading import (
     RangeParameters,
     services_of,
 )
-from ledger.application.principal import Principal
 from ledger.domain.errors import Behind, LedgerError
+from ledger.intake.principal import Principal
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
 

@@ -4,9 +4,9 @@ from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
-from ledger.application.fact_types import ALIASES, FACT_TYPES, FactType
-from ledger.application.facts import ATTRIBUTE
 from ledger.domain.values import LINE_ID, RUN_ID, ActorType
+from ledger.intake.envelope import ATTRIBUTE
+from ledger.intake.fact_types import ALIASES, FACT_TYPES, FactType
 
 _TEMPLATE = "#/components/schemas/{model}"
 _NAMES, _DEFINITIONS = models_json_schema(

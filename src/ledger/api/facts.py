@@ -19,14 +19,14 @@ from ledger.api.problems import BadRequest, UnsupportedMediaType, status_of
 from ledger.api.reading import services_of
 from ledger.api.replies import Reply
 from ledger.api.writing import records_refusals, submit
-from ledger.application import facts as parsing
-from ledger.application import json_gate
 from ledger.application.command import Command, TurnDown
-from ledger.application.facts import MAX_BODY_BYTES, MAX_ITEMS, Fact, Rejected
-from ledger.application.principal import Principal
 from ledger.application.report import command_of
-from ledger.application.request import Outcome, Receipt
 from ledger.domain.errors import LedgerError, Refused, TooLarge
+from ledger.intake import envelope as parsing
+from ledger.intake import json_gate
+from ledger.intake.envelope import MAX_BODY_BYTES, MAX_ITEMS, Fact, Rejected
+from ledger.intake.principal import Principal
+from ledger.intake.request import Outcome, Receipt
 
 router = APIRouter(prefix="/v1", tags=["facts"], route_class=LeanRoute)
 

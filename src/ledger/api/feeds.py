@@ -28,9 +28,9 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.replies import Reply, answer
-from ledger.application.principal import Principal
 from ledger.domain.errors import NotFound
 from ledger.domain.values import EVENT_ID
+from ledger.intake.principal import Principal
 from ledger.language.published import TYPES
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question

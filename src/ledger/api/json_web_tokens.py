@@ -16,9 +16,9 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ledger.api.key_set import ALGORITHMS, Key, KeySet
-from ledger.application.principal import Grant, Principal
 from ledger.domain.api_key import Permission
 from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
+from ledger.intake.principal import Grant, Principal
 
 LONGEST = 8 * 1024
 """Characters of a token."""

@@ -23,9 +23,9 @@ from ledger.api.authentication import Authenticated, authenticate
 from ledger.api.headers import header
 from ledger.api.problems import REFUSALS, as_refusal, problem
 from ledger.api.writing import TurnsDown, turn_down
-from ledger.application.facts import pointers
-from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid, LedgerError, Refused
+from ledger.intake.envelope import pointers
+from ledger.intake.principal import Principal
 
 _Filler = Callable[[Request], Any]
 

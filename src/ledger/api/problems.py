@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from ledger.api.authentication import Unauthorized
-from ledger.application.facts import TOLD
 from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
+from ledger.intake.envelope import TOLD
 
 _logger = logging.getLogger(__name__)
 

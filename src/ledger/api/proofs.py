@@ -20,8 +20,8 @@ from ledger.api.documentation import refusals
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
 from ledger.api.reading import digits, read_at, services_of
 from ledger.api.replies import Reply
-from ledger.application.principal import Principal
 from ledger.domain.errors import Behind, Forbidden, Invalid, NotFound
+from ledger.intake.principal import Principal
 from ledger.language.published import PUBLISHED
 from ledger.reads.positions import WAIT_SECONDS
 from ledger.reads.question import Answer

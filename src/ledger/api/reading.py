@@ -15,9 +15,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ledger.api.problems import InvalidCursor
 from ledger.api.replies import Reply, page
 from ledger.api.services import ApiServices
-from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid, Refused
 from ledger.domain.values import day_of, parse_bound, week_of
+from ledger.intake.principal import Principal
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
 

@@ -49,7 +49,6 @@ from ledger.api.writing import (
     turn_down,
 )
 from ledger.application.commands import EraseRun
-from ledger.application.principal import Principal
 from ledger.domain.errors import NotFound, RunsNotSupported
 from ledger.domain.values import (
     MODELS_WITH_RUNS,
@@ -59,6 +58,7 @@ from ledger.domain.values import (
     parse_instant,
     sort_key,
 )
+from ledger.intake.principal import Principal
 from ledger.log.vault import Vault
 from ledger.reads.question import Answer, Question
 from projections import reading

@@ -27,11 +27,11 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.replies import answer, page
-from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.timeline import Interval, Turn, intervals, totals
 from ledger.domain.usage import Amounts, Range
 from ledger.domain.values import EARLIEST, LATEST, day_of, format_instant
+from ledger.intake.principal import Principal
 from ledger.reads.question import Answer
 from projections import stories
 

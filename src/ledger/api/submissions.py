@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from ledger.application.command import Command
-from ledger.application.request import Outcome
 from ledger.application.writer import Writer
+from ledger.intake.request import Outcome
 from ledger.reads.positions import ViewPositions
 
 _Answered = tuple[asyncio.Future[list[Outcome]], list[Outcome]]

@@ -13,8 +13,6 @@ from ledger.api import webhook_models as models
 from ledger.api.reading import services_of
 from ledger.api.replies import answer
 from ledger.api.writing import Sent, execute, refused_command, turn_down
-from ledger.application.principal import Principal
-from ledger.application.request import Receipt
 from ledger.application.webhooks import (
     OTHER_TENANT,
     CreateEndpoint,
@@ -35,6 +33,8 @@ from ledger.domain.values import (
 )
 from ledger.feed.signing import create_secret
 from ledger.feed.target import ForbiddenTarget
+from ledger.intake.principal import Principal
+from ledger.intake.request import Receipt
 
 UNKNOWN = "No such webhook endpoint."
 

@@ -16,13 +16,13 @@ from ledger.api.bodies import media_type, read_capped
 from ledger.api.problems import BadRequest, UnsupportedMediaType
 from ledger.api.reading import Query, services_of
 from ledger.api.replies import Reply
-from ledger.application import json_gate
 from ledger.application.command import Command, TurnDown
-from ledger.application.facts import pointers
-from ledger.application.principal import Principal
-from ledger.application.request import About, IdempotencyKey, Outcome, Receipt
 from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
 from ledger.domain.values import ENDPOINT_ID, LINE_ID, RUN_ID, format_instant
+from ledger.intake import json_gate
+from ledger.intake.envelope import pointers
+from ledger.intake.principal import Principal
+from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt
 from ledger.postgres.scope import EVERYONE
 from projections import reading
 

@@ -5,11 +5,11 @@ about and the code, never what it said (contract 5). Nothing else changes.
 """
 
 from ledger.application.command import Command, OwnCommand
-from ledger.application.principal import HOUSEKEEPER, Principal
-from ledger.application.request import About, Outcome, Receipt
 from ledger.application.unit import Unit
 from ledger.domain.errors import IdempotencyKeyReused, NotFound, Refused
 from ledger.domain.refusals import PREFIX, Refusals, RefusalsOmitted, WriteRefused, stream_of
+from ledger.intake.principal import HOUSEKEEPER, Principal
+from ledger.intake.request import About, Outcome, Receipt
 
 
 def carry_out(command: Command, unit: Unit) -> Outcome:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Protocol
 
-from ledger.application.principal import Principal
-from ledger.application.request import About, IdempotencyKey, Receipt, Request, TenantOf
 from ledger.application.unit import Unit
 from ledger.domain.errors import Refused
+from ledger.intake.principal import Principal
+from ledger.intake.request import About, IdempotencyKey, Receipt, Request, TenantOf
 
 
 class Command(Request, Protocol):

@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Iterable
 
 from ledger.application.command import OwnCommand
-from ledger.application.principal import SWEEPER, Principal
-from ledger.application.request import About, IdempotencyKey, Receipt
 from ledger.application.unit import Unit
 from ledger.domain.api_key import ApiKey, ApiKeyCreated, Permission
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Recorded
+from ledger.intake.principal import SWEEPER, Principal
+from ledger.intake.request import About, IdempotencyKey, Receipt
 
 
 class Pause(OwnCommand):

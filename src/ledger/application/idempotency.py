@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from ledger.application.request import IdempotencyKey, Outcome, Receipt
 from ledger.domain import errors
 from ledger.domain.errors import Invalid, Refused
+from ledger.intake.request import IdempotencyKey, Outcome, Receipt
 from ledger.log.append import Append
 from ledger.log.side_tables import KeyColumns
 from ledger.log.tables import OutcomeRow

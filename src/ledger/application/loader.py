@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterable
 from typing import TypeVar
 
 from ledger.application.cache import Cache
-from ledger.application.principal import Principal
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.errors import NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import Run
+from ledger.intake.principal import Principal
 from ledger.log.append import Append
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.snapshots import EVERY, Aggregate

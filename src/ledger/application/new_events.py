@@ -8,10 +8,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from ledger.application.loader import Loader
-from ledger.application.request import Request
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.values import EARLIEST, format_id
+from ledger.intake.request import Request
 from ledger.log.append import Append
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.snapshots import Aggregate

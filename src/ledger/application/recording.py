@@ -1,13 +1,13 @@
 """The recording of one fact: its own event, the events that it causes, and its outcome."""
 
-from ledger.application.facts import Fact
 from ledger.application.loader import Identity
 from ledger.application.new_events import Tenant
-from ledger.application.request import Receipt, Request
 from ledger.application.unit import Unit
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Event, FactIdentity, Recorded
 from ledger.domain.run import Run
+from ledger.intake.envelope import Fact
+from ledger.intake.request import Receipt, Request
 from ledger.log.tables import FactRow
 from ledger.log.vault import content_digest
 

@@ -12,13 +12,9 @@ from typing import Any
 
 import msgspec
 
-from ledger.application import fact_types as types
-from ledger.application import json_gate, report_runs
+from ledger.application import report_runs
 from ledger.application.command import Command, TurnDown
-from ledger.application.facts import Fact, Rejected
-from ledger.application.principal import Principal
 from ledger.application.recording import Recording
-from ledger.application.request import About, Receipt, TenantOf
 from ledger.application.unit import Unit
 from ledger.domain import execution_events as events
 from ledger.domain.errors import (
@@ -32,6 +28,11 @@ from ledger.domain.execution_events import Resource
 from ledger.domain.health import Signal
 from ledger.domain.run import Run
 from ledger.domain.values import Origin
+from ledger.intake import fact_types as types
+from ledger.intake import json_gate
+from ledger.intake.envelope import Fact, Rejected
+from ledger.intake.principal import Principal
+from ledger.intake.request import About, Receipt, TenantOf
 from ledger.log.tables import FactRow
 from ledger.log.vault import content_digest
 

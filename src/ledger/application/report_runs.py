@@ -10,15 +10,15 @@ from typing import Any
 
 import msgspec
 
-from ledger.application import fact_types as types
-from ledger.application.facts import Fact
-from ledger.application.principal import Principal
 from ledger.application.recording import Recording
 from ledger.application.unit import Unit
 from ledger.domain.errors import Invalid, InvalidState, NotFound
 from ledger.domain.execution import Execution
 from ledger.domain.run import Run, RunRequested, RunStarted, Trigger
 from ledger.domain.values import MAX_OPEN_RUNS, Origin
+from ledger.intake import fact_types as types
+from ledger.intake.envelope import Fact
+from ledger.intake.principal import Principal
 from ledger.log.snapshots import Aggregate
 from ledger.log.vault import RunKey
 

@@ -13,8 +13,8 @@ from psycopg.rows import TupleRow
 
 from ledger.application.commands import GoIdle
 from ledger.application.periodic import Periodic
-from ledger.application.request import Receipt
 from ledger.application.writer import Writer
+from ledger.intake.request import Receipt
 from ledger.postgres import locks
 
 _AT_ONCE = 500

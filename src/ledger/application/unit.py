@@ -13,8 +13,8 @@ from ledger.application.idempotency import Outcomes
 from ledger.application.ids import Ids
 from ledger.application.loader import Identity, Loader
 from ledger.application.new_events import NewEvents
-from ledger.application.principal import Principal
-from ledger.application.request import Request
+from ledger.intake.principal import Principal
+from ledger.intake.request import Request
 from ledger.log.append import Append
 from ledger.log.event_log import Log
 from ledger.log.tables import OmittedRow

@@ -12,8 +12,6 @@ import msgspec
 
 from ledger.application.command import OwnCommand
 from ledger.application.commands import receipt
-from ledger.application.principal import DISPATCHER, Principal
-from ledger.application.request import About, IdempotencyKey, Receipt, TenantOf
 from ledger.application.unit import Unit
 from ledger.domain.endpoint import (
     MAX_ENDPOINTS,
@@ -26,6 +24,8 @@ from ledger.domain.endpoint import (
 )
 from ledger.domain.errors import Forbidden, Invalid, InvalidState
 from ledger.domain.recorded import Event, Recorded
+from ledger.intake.principal import DISPATCHER, Principal
+from ledger.intake.request import About, IdempotencyKey, Receipt, TenantOf
 from ledger.language.endpoints import describe_endpoint
 from ledger.log.tables import FactRow
 from ledger.log.vault import Vault

@@ -25,9 +25,9 @@ from eventsourcing.persistence import InterfaceError, OperationalError, Persiste
 from ledger.application.cache import Cache
 from ledger.application.carry_out import carry_out
 from ledger.application.command import Command
-from ledger.application.request import Outcome
 from ledger.application.unit import Unit
 from ledger.domain.errors import NotCarriedOut, Unavailable
+from ledger.intake.request import Outcome
 from ledger.log.event_log import Log
 from ledger.log.vault import Vault
 

@@ -7,12 +7,12 @@ from psycopg.rows import tuple_row
 from rich.table import Table
 
 from ledger.application import commands
-from ledger.application.principal import COMMAND_LINE
-from ledger.application.tokens import create_token
 from ledger.application.writer import Writer
 from ledger.cli.printing import print_table
 from ledger.domain.api_key import Permission
 from ledger.domain.errors import LedgerError
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.tokens import create_token
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 

@@ -16,15 +16,15 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import BinaryIO, TypeVar
 
-from ledger.application import facts, json_gate
-from ledger.application.facts import (
+from ledger.domain.errors import Invalid, TooLarge, Unavailable
+from ledger.intake import envelope, json_gate
+from ledger.intake.envelope import (
     MAX_FACT_BYTES,
     MAX_ITEMS,
     TOO_LARGE,
     Fact,
     Rejected,
 )
-from ledger.domain.errors import Invalid, TooLarge, Unavailable
 from ledger.service.processes import Lifeline, calm_collector, show_name
 
 _AHEAD = 3
@@ -198,6 +198,6 @@ def _fact(raw: bytes) -> Fact | Rejected:
     if len(raw) > _MAX_LINE:
         return Rejected(TooLarge(TOO_LARGE))
     try:
-        return facts.from_structured(raw.strip())
+        return envelope.from_structured(raw.strip())
     except json_gate.BrokenJson as error:
         return Rejected(Invalid(str(error)))

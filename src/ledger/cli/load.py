@@ -15,10 +15,7 @@ from psycopg.rows import tuple_row
 from rich.console import Console
 from rich.progress import Progress
 
-from ledger.application.facts import Fact, Rejected, full_detail
-from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import command_of
-from ledger.application.request import Outcome, Receipt
 from ledger.application.sweeper import sweepers_kept_away
 from ledger.application.writer import Outcomes, Writer
 from ledger.cli.keys import make_key
@@ -28,6 +25,9 @@ from ledger.demo.telling import StoryClock, tell
 from ledger.domain.api_key import SINGLE_PERMISSIONS
 from ledger.domain.errors import LedgerError, NotCarriedOut, Unavailable
 from ledger.domain.values import parse_instant
+from ledger.intake.envelope import Fact, Rejected, full_detail
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.request import Outcome, Receipt
 from ledger.service.address import address_kept
 from ledger.service.composition.database import ConfigurationError
 from ledger.service.composition.writing import utc_now, writing

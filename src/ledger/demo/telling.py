@@ -13,14 +13,14 @@ from typing import Any
 
 import msgspec
 
-from ledger.application import facts
 from ledger.application.command import Command
 from ledger.application.commands import GoIdle
-from ledger.application.principal import COMMAND_LINE
 from ledger.application.report import command_of
-from ledger.application.request import Outcome
 from ledger.application.writer import Writer
 from ledger.domain.values import parse_instant
+from ledger.intake import envelope
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.request import Outcome
 
 _DELAY = timedelta(milliseconds=350)
 """From what happens to its record."""
@@ -82,4 +82,4 @@ def _with_sweeps(
             lines.append(fact["subject"])
         raw = msgspec.json.encode(fact)
         advance(len(raw))
-        yield at, command_of(facts.from_structured(raw), COMMAND_LINE)
+        yield at, command_of(envelope.from_structured(raw), COMMAND_LINE)

@@ -21,7 +21,6 @@ import psycopg
 import uvloop
 
 from ledger.application.command import Command
-from ledger.application.request import Outcome, Receipt
 from ledger.application.webhooks import DisableEndpoint, GiveUpDelivery
 from ledger.domain.endpoint import DisabledReason
 from ledger.domain.errors import Unavailable
@@ -31,6 +30,7 @@ from ledger.feed.roster import MOST_IN_FLIGHT, Opener, Roster, Watched, secrets_
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import Attempt, Sender
 from ledger.feed.verdict import FAILING_FOR, Claimed, Result, Verdict
+from ledger.intake.request import Outcome, Receipt
 from ledger.postgres.listening import Ear
 
 _logger = logging.getLogger(__name__)

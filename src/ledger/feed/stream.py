@@ -16,10 +16,10 @@ import anyio
 import psycopg
 from prometheus_client import Gauge
 
-from ledger.application.principal import Principal
 from ledger.domain.errors import Unavailable
 from ledger.feed.sharing import share
 from ledger.feed.tail import CHUNK, Selection, Tail, message
+from ledger.intake.principal import Principal
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
 from projections import feeds
 

@@ -13,8 +13,8 @@ from ledger.api.executions import Filters, ListQuery
 from ledger.api.lean import needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import split
-from ledger.application.principal import Principal
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES, State
+from ledger.intake.principal import Principal
 from ledger.web.pages import PageRoute, show, told, with_parameter
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)

@@ -12,7 +12,6 @@ from ledger.api import executions, models
 from ledger.api.authentication import Authenticated
 from ledger.api.lean import NoParameters, needs
 from ledger.api.reading import AsOf, encode_cursor
-from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.values import (
     ENDPOINT_ID,
@@ -22,6 +21,7 @@ from ledger.domain.values import (
     format_id,
     sort_key,
 )
+from ledger.intake.principal import Principal
 from ledger.web.pages import (
     HOME,
     PageRoute,

@@ -18,11 +18,11 @@ from ledger.api.reading import Query, services_of
 from ledger.api.stories import PlaceQuery, RangeQuery
 from ledger.api.writing import Sent, records_refusals, refused_command
 from ledger.application.commands import Pause, Resume
-from ledger.application.facts import pointers
-from ledger.application.principal import Principal
 from ledger.domain.errors import Invalid, InvalidState, LedgerError, Unavailable
 from ledger.domain.health import PENALTY
 from ledger.domain.values import MODELS_WITH_RUNS, STATES, format_instant
+from ledger.intake.envelope import pointers
+from ledger.intake.principal import Principal
 from ledger.web import charts
 from ledger.web.charts import Interval, Label, Piece
 from ledger.web.history import Place, as_known, place_of

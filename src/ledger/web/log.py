@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import Request
 from pydantic import BaseModel, Field
 
-from ledger.application.principal import Principal
+from ledger.intake.principal import Principal
 from ledger.web.pages import here, with_parameter
 from ledger.web.showing import zone_of
 

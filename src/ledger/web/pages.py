@@ -24,11 +24,11 @@ from ledger.api.lean import LeanRoute, parse_query
 from ledger.api.policy import content_policy
 from ledger.api.problems import REFUSALS, STATUS, InternalError, status_of
 from ledger.api.reading import services_of
-from ledger.application.principal import Principal
-from ledger.application.request import IdempotencyKey
-from ledger.application.tokens import PREFIX
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import parse_bound
+from ledger.intake.principal import Principal
+from ledger.intake.request import IdempotencyKey
+from ledger.intake.tokens import PREFIX
 from ledger.web import session, showing
 
 _logger = logging.getLogger(__name__)

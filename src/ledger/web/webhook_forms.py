@@ -8,9 +8,9 @@ from pydantic import BaseModel, Field, model_validator
 
 from ledger.api import webhook_models as models
 from ledger.api.writing import Sent, checked
-from ledger.application.request import IdempotencyKey
 from ledger.domain.endpoint import EVERY_TYPE
 from ledger.domain.errors import Invalid
+from ledger.intake.request import IdempotencyKey
 from ledger.web.pages import Form
 from ledger.web.showing import Zone
 

@@ -19,7 +19,6 @@ from ledger.api.lean import NoParameters, needs
 from ledger.api.problems import status_of
 from ledger.api.reading import Present, services_of
 from ledger.api.writing import records_refusals, refused_command
-from ledger.application.principal import Principal
 from ledger.application.webhooks import (
     CreateEndpoint,
     DeleteEndpoint,
@@ -29,6 +28,7 @@ from ledger.application.webhooks import (
     UpdateEndpoint,
 )
 from ledger.domain.errors import NotFound, Refused
+from ledger.intake.principal import Principal
 from ledger.language.published import TYPES
 from ledger.web.log import chips, stream_address
 from ledger.web.pages import (

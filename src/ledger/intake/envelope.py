@@ -14,14 +14,6 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from pydantic import ValidationError
 
-from ledger.application import json_gate
-from ledger.application.fact_types import (
-    ALIASES,
-    FACT_TYPES,
-    FactData,
-    FactType,
-)
-from ledger.application.request import About
 from ledger.domain.errors import Invalid, LedgerError, Refused, TooLarge
 from ledger.domain.recorded import Actor
 from ledger.domain.refusals import UNKNOWN
@@ -35,6 +27,14 @@ from ledger.domain.values import (
     id_named,
     parse_instant,
 )
+from ledger.intake import json_gate
+from ledger.intake.fact_types import (
+    ALIASES,
+    FACT_TYPES,
+    FactData,
+    FactType,
+)
+from ledger.intake.request import About
 
 MAX_FACT_BYTES = 256 * 1024
 MAX_ITEMS = 1000

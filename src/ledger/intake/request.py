@@ -6,9 +6,9 @@ from typing import Protocol
 
 import msgspec
 
-from ledger.application.principal import Principal
 from ledger.domain.errors import Refused, Unavailable
 from ledger.domain.recorded import Actor
+from ledger.intake.principal import Principal
 
 TenantOf = Callable[[str], str | None]
 
