@@ -16,8 +16,8 @@ from fastapi import Request, Security
 from fastapi.security import HTTPBearer
 
 from ledger.api.headers import count, header
+from ledger.api.problems import Unauthorized
 from ledger.application.commands import hash_token
-from ledger.domain.errors import LedgerError
 from ledger.intake.principal import Principal
 from ledger.intake.tokens import is_well_formed
 from ledger.postgres.door import Door
@@ -37,12 +37,6 @@ FROM ledger.api_key WHERE secret_hash = %(hash)s AND revoked_at IS NULL
 
 # Those of these keys that still pass.
 _PASSING = "SELECT key_id FROM ledger.api_key WHERE key_id = ANY(%(ids)s) AND revoked_at IS NULL"
-
-
-class Unauthorized(LedgerError):
-    """No credential, or one that is unknown, revoked or mistyped."""
-
-    code = "unauthorized"
 
 
 class Authenticator:

@@ -21,10 +21,11 @@ from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.audit import AuditFilters, audit_filters, entries_asked
-from ledger.api.authentication import Authenticated, Unauthorized
+from ledger.api.authentication import Authenticated
 from ledger.api.documentation import READ_ERRORS
 from ledger.api.feeds import EventFilters, Walk, events_asked, feed_filters, position_in
 from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.problems import Unauthorized
 from ledger.api.reading import (
     Cursor,
     Present,

@@ -11,7 +11,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from ledger.api.authentication import Unauthorized
 from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
 from ledger.intake.envelope import TOLD
 
@@ -64,6 +63,12 @@ REFUSALS = (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBU
 too many waiting) are operational ones too."""
 
 _RETRY_AFTER = {"behind": "1", "unavailable": "2"}
+
+
+class Unauthorized(LedgerError):
+    """No credential, or one that is unknown, revoked or mistyped."""
+
+    code = "unauthorized"
 
 
 class BadRequest(LedgerError):

@@ -18,11 +18,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.authentication import Unauthorized
 from ledger.api.bodies import media_type, read_capped
 from ledger.api.lean import LeanRoute, parse_query
 from ledger.api.policy import content_policy
-from ledger.api.problems import REFUSALS, STATUS, InternalError, status_of
+from ledger.api.problems import REFUSALS, STATUS, InternalError, Unauthorized, status_of
 from ledger.api.reading import services_of
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import parse_bound

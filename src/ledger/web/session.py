@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from fastapi import Request, Response
 
-from ledger.api.authentication import Unauthorized
+from ledger.api.problems import Unauthorized
 from ledger.api.reading import services_of
 from ledger.domain.errors import Forbidden
 from ledger.log.vault import CannotOpen

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.authentication import Authenticated, Unauthorized
+from ledger.api.authentication import Authenticated
 from ledger.api.bodies import read_capped
 from ledger.api.lean import NoParameters, needs, parse_query
-from ledger.api.problems import REFUSALS, as_refusal
+from ledger.api.problems import REFUSALS, Unauthorized, as_refusal
 from ledger.api.reading import services_of
 from ledger.web import session
 from ledger.web.pages import HOME, PageRoute, go, home_of, own_page, read_form, refusal_page, show
