@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from ledger.api.event_types import component_of
+from ledger.api.routes.event_types import component_of
 from ledger.language.published import TYPES
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from jwt.algorithms import OKPAlgorithm
 
-from ledger.api.key_set import (
+from ledger.api.access.key_set import (
     DEADLINE_SECONDS,
     KEPT_SECONDS,
     LARGEST,
@@ -94,8 +94,8 @@ def test_another_key_by_the_same_name_is_another_key(provider: Provider) -> None
 def test_keys_are_fetched_at_the_start_and_the_loop_goes_on_after_a_failure(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.api.key_set.RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("ledger.api.key_set.REFRESH_SECONDS", 0.01)
+    monkeypatch.setattr("ledger.api.access.key_set.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("ledger.api.access.key_set.REFRESH_SECONDS", 0.01)
 
     async def go_on(keys: KeySet) -> None:
         keys.start()
@@ -218,7 +218,7 @@ def test_nobody_waits_longer_than_two_seconds(
     provider: Provider, answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert DEADLINE_SECONDS == 2
-    monkeypatch.setattr("ledger.api.key_set.DEADLINE_SECONDS", 0.5)
+    monkeypatch.setattr("ledger.api.access.key_set.DEADLINE_SECONDS", 0.5)
     provider.fail(answer)
 
     async def wait(keys: KeySet) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.api import proofs
+from ledger.api.routes import proofs
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 from tests.support.sealing import seal, vandalize

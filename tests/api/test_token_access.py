@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ledger.api import json_web_tokens
-from ledger.api.json_web_tokens import TokenVerifier
-from ledger.api.key_set import KeySet
+from ledger.api.access import json_web_tokens
+from ledger.api.access.json_web_tokens import TokenVerifier
+from ledger.api.access.key_set import KeySet
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
 from tests.api.test_access import PERMISSIONS, ROUTES, attempts, same_but_for_the_request

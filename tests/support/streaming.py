@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import uvicorn
 
-from ledger.api.connection import Connection
+from ledger.api.machinery.connection import Connection
 from tests.support.edge import Edge
 
 STREAM = "/v1/events/stream"

@@ -9,7 +9,15 @@ from fastapi.openapi.utils import get_openapi
 from starlette.types import Receive, Scope, Send
 
 from ledger import __version__
-from ledger.api import (
+from ledger.api import problems
+from ledger.api.documentation import PROBLEM_SCHEMA, without_null_defaults
+from ledger.api.fact_schema import FACT_SCHEMAS
+from ledger.api.lean import LeanRoute
+from ledger.api.machinery.compression import Compression
+from ledger.api.machinery.head import answer_head
+from ledger.api.machinery.middleware import EveryAnswer
+from ledger.api.models import FactBatchAnswer
+from ledger.api.routes import (
     audit,
     docs,
     event_types,
@@ -18,20 +26,12 @@ from ledger.api import (
     facts,
     feeds,
     operations,
-    problems,
     proofs,
     runs,
     stories,
     streams,
     webhooks,
 )
-from ledger.api.compression import Compression
-from ledger.api.documentation import PROBLEM_SCHEMA, without_null_defaults
-from ledger.api.fact_schema import FACT_SCHEMAS
-from ledger.api.head import answer_head
-from ledger.api.lean import LeanRoute
-from ledger.api.middleware import EveryAnswer
-from ledger.api.models import FactBatchAnswer
 from ledger.api.services import ApiServices
 from ledger.domain.errors import NotFound
 

@@ -19,8 +19,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.authentication import Authenticated, authenticate
-from ledger.api.headers import header
+from ledger.api.access.authentication import Authenticated, authenticate
+from ledger.api.machinery.headers import header
 from ledger.api.problems import REFUSALS, as_refusal, problem
 from ledger.api.writing import TurnsDown, turn_down
 from ledger.domain.errors import Invalid, LedgerError, Refused

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.compression import compresses, weak
-from ledger.api.headers import joined
+from ledger.api.machinery.compression import compresses, weak
+from ledger.api.machinery.headers import joined
 from ledger.language.rendering import json_text
 
 _JSON = b"application/json"

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ledger.api.authentication import Authenticator
-from ledger.api.bodies import Pace
+from ledger.api.access.authentication import Authenticator
+from ledger.api.machinery.bodies import Pace
 from ledger.api.submissions import Submissions
 from ledger.application.writer import Writer
 from ledger.feed.stream import Streams
@@ -20,7 +20,7 @@ from ledger.reads.asking import Reads
 from ledger.reads.positions import ViewPositions
 
 if TYPE_CHECKING:
-    from ledger.api.json_web_tokens import TokenVerifier
+    from ledger.api.access.json_web_tokens import TokenVerifier
 
 
 class ApiServices:

@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from ledger.api.bodies import media_type, read_capped
+from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.problems import BadRequest, UnsupportedMediaType
 from ledger.api.reading import Query, services_of
 from ledger.api.replies import Reply

@@ -12,7 +12,7 @@ import uvicorn
 import uvicorn.lifespan.on
 import uvicorn.loops.uvloop
 
-from ledger.api.connection import Connection
+from ledger.api.machinery.connection import Connection
 from ledger.sealing.sealer import Sealer
 from ledger.service.composition.api import create_api
 from ledger.service.composition.dispatching import Dispatching

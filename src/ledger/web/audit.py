@@ -6,9 +6,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api import audit, exports, feed_models
-from ledger.api.authentication import Authenticated
+from ledger.api import feed_models
+from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
+from ledger.api.routes import audit, exports
 from ledger.domain.values import ActorType
 from ledger.web.log import ROWS, WrittenRange, chips, stream_address
 from ledger.web.pages import HEADERS, PageRoute, go, show, told

@@ -7,12 +7,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api import executions, models, streams
-from ledger.api.authentication import Authenticated
-from ledger.api.executions import Filters, ListQuery
+from ledger.api import models
+from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import split
+from ledger.api.routes import executions, streams
+from ledger.api.routes.executions import Filters, ListQuery
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES, State
 from ledger.intake.principal import Principal
 from ledger.web.pages import PageRoute, show, told, with_parameter

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api import exports, feed_models, feeds
-from ledger.api.authentication import Authenticated
+from ledger.api import feed_models
+from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.reading import Present
+from ledger.api.routes import exports, feeds
 from ledger.language.published import TYPES
 from ledger.web.log import ROWS, WrittenRange, chips, stream_address
 from ledger.web.pages import HEADERS, PageRoute, go, show, told

@@ -8,10 +8,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api import executions, models
-from ledger.api.authentication import Authenticated
+from ledger.api import models
+from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, needs
 from ledger.api.reading import AsOf, encode_cursor
+from ledger.api.routes import executions
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.values import (
     ENDPOINT_ID,

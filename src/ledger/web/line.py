@@ -9,13 +9,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field, ValidationError
 
-from ledger.api import executions, feed_models, models, runs, stories
-from ledger.api.authentication import Authenticated
-from ledger.api.executions import AnyLineId, OptionalReason, Reason
+from ledger.api import feed_models, models
+from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, needs
 from ledger.api.problems import status_of
 from ledger.api.reading import Query, services_of
-from ledger.api.stories import PlaceQuery, RangeQuery
+from ledger.api.routes import executions, runs, stories
+from ledger.api.routes.executions import AnyLineId, OptionalReason, Reason
+from ledger.api.routes.stories import PlaceQuery, RangeQuery
 from ledger.api.writing import Sent, records_refusals, refused_command
 from ledger.application.commands import Pause, Resume
 from ledger.domain.errors import Invalid, InvalidState, LedgerError, Unavailable

@@ -18,8 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.bodies import media_type, read_capped
 from ledger.api.lean import LeanRoute, parse_query
+from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.policy import content_policy
 from ledger.api.problems import REFUSALS, STATUS, InternalError, Unauthorized, status_of
 from ledger.api.reading import services_of

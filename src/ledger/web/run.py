@@ -8,11 +8,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api import feed_models, models, runs, stories
-from ledger.api.authentication import Authenticated
-from ledger.api.executions import AnyLineId
+from ledger.api import feed_models, models
+from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.reading import Query, services_of
+from ledger.api.routes import runs, stories
+from ledger.api.routes.executions import AnyLineId
 from ledger.domain.values import ENDED, RUN_STATUSES
 from ledger.web import charts
 from ledger.web.charts import Bar, Level

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.authentication import Authenticated
-from ledger.api.bodies import read_capped
+from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, needs, parse_query
+from ledger.api.machinery.bodies import read_capped
 from ledger.api.problems import REFUSALS, Unauthorized, as_refusal
 from ledger.api.reading import services_of
 from ledger.web import session

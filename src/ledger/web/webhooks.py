@@ -1,6 +1,6 @@
 """Webhook endpoints as people manage them (``/ui/webhooks``), and what became of deliveries.
 
-The forms' commands are the API's (``api/webhook_commands.py``), with its checks and its records of
+The forms' commands are the API's (``api/routes/webhook_commands.py``), with its checks and its records of
 refusals. A secret is in the answer to its form and nowhere else: in no address, and shown again
 only to the same form sent twice.
 """
@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 
-from ledger.api import webhook_commands as commands
 from ledger.api import webhook_models as models
-from ledger.api import webhooks as api
-from ledger.api.authentication import Authenticated
+from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, needs
 from ledger.api.problems import status_of
 from ledger.api.reading import Present, services_of
+from ledger.api.routes import webhook_commands as commands
+from ledger.api.routes import webhooks as api
 from ledger.api.writing import records_refusals, refused_command
 from ledger.application.webhooks import (
     CreateEndpoint,

@@ -19,7 +19,7 @@ from ledger.settings import Settings
 from ledger.web.site import add_pages
 
 if TYPE_CHECKING:
-    from ledger.api.json_web_tokens import TokenVerifier
+    from ledger.api.access.json_web_tokens import TokenVerifier
 
 
 def create_api(settings: Settings, conninfo: str, clock: Clock = utc_now) -> FastAPI:
@@ -45,7 +45,7 @@ def _create_verifier(settings: Settings, clock: Clock) -> TokenVerifier | None:
     provider = settings.provider
     if provider is None:
         return None
-    from ledger.api.json_web_tokens import TokenVerifier
-    from ledger.api.key_set import KeySet
+    from ledger.api.access.json_web_tokens import TokenVerifier
+    from ledger.api.access.key_set import KeySet
 
     return TokenVerifier(KeySet(provider.jwks_url), provider.issuer, provider.audience, clock)

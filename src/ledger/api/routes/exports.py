@@ -20,10 +20,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.audit import AuditFilters, audit_filters, entries_asked
-from ledger.api.authentication import Authenticated
+from ledger.api.access.authentication import Authenticated
 from ledger.api.documentation import READ_ERRORS
-from ledger.api.feeds import EventFilters, Walk, events_asked, feed_filters, position_in
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.problems import Unauthorized
 from ledger.api.reading import (
@@ -32,6 +30,8 @@ from ledger.api.reading import (
     RangeParameters,
     services_of,
 )
+from ledger.api.routes.audit import AuditFilters, audit_filters, entries_asked
+from ledger.api.routes.feeds import EventFilters, Walk, events_asked, feed_filters, position_in
 from ledger.domain.errors import Behind, LedgerError
 from ledger.intake.principal import Principal
 from ledger.postgres.scope import Planning

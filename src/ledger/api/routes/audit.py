@@ -7,9 +7,8 @@ from fastapi import Query as QueryParameters
 from pydantic import AfterValidator, BaseModel, Field
 
 from ledger.api import feed_models
-from ledger.api.authentication import Authenticated
+from ledger.api.access.authentication import Authenticated
 from ledger.api.documentation import READ_ERRORS
-from ledger.api.feeds import VIEW, Identifier, Walk, position_in, time_filters
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.reading import (
     OR,
@@ -22,6 +21,7 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.replies import Reply
+from ledger.api.routes.feeds import VIEW, Identifier, Walk, position_in, time_filters
 from ledger.domain.values import AUDIT_ID, ActorType
 from ledger.intake.principal import Principal
 from ledger.language.audited import ACTIONS, FACTS, actions_of

@@ -10,7 +10,7 @@ from fastapi import Query as QueryParameters
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api import models
-from ledger.api.authentication import Authenticated
+from ledger.api.access.authentication import Authenticated
 from ledger.api.documentation import (
     IDEMPOTENT,
     LINE_ERRORS,

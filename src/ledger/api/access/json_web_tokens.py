@@ -15,7 +15,7 @@ import jwt
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ledger.api.key_set import ALGORITHMS, Key, KeySet
+from ledger.api.access.key_set import ALGORITHMS, Key, KeySet
 from ledger.domain.api_key import Permission
 from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
 from ledger.intake.principal import Grant, Principal

@@ -8,7 +8,7 @@ from fastapi import Query as QueryParameters
 from pydantic import BaseModel, Field
 
 from ledger.api import feed_models
-from ledger.api.authentication import Authenticated
+from ledger.api.access.authentication import Authenticated
 from ledger.api.documentation import FEED_ERRORS, READ_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.problems import InvalidCursor

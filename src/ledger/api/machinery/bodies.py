@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from fastapi import Request
 
-from ledger.api.headers import header, joined
+from ledger.api.machinery.headers import header, joined
 from ledger.api.problems import BadRequest, BodyTimeout, UnsupportedMediaType
 from ledger.domain.errors import TooLarge
 

@@ -9,12 +9,12 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
 from ledger.api import models
-from ledger.api.authentication import Authenticated
-from ledger.api.bodies import media_type, read_capped
+from ledger.api.access.authentication import Authenticated
 from ledger.api.documentation import refusals
 from ledger.api.fact_schema import FACT_BODY
-from ledger.api.headers import header
 from ledger.api.lean import LeanRoute, NoParameters, needs
+from ledger.api.machinery.bodies import media_type, read_capped
+from ledger.api.machinery.headers import header
 from ledger.api.problems import BadRequest, UnsupportedMediaType, status_of
 from ledger.api.reading import services_of
 from ledger.api.replies import Reply

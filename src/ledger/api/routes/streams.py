@@ -10,11 +10,11 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from ledger.api.authentication import Authenticated
+from ledger.api.access.authentication import Authenticated
 from ledger.api.documentation import refusals
-from ledger.api.feeds import EventFilters, position_in
 from ledger.api.lean import LeanRoute, needs
 from ledger.api.reading import Present, services_of, tenant_filters
+from ledger.api.routes.feeds import EventFilters, position_in
 from ledger.domain.errors import Invalid
 from ledger.domain.values import EVENT_ID
 from ledger.feed.stream import Stream, Streams

@@ -11,9 +11,8 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from ledger.api import webhook_commands as commands
 from ledger.api import webhook_models as models
-from ledger.api.authentication import Authenticated
+from ledger.api.access.authentication import Authenticated
 from ledger.api.documentation import (
     FEED_ERRORS,
     IDEMPOTENT,
@@ -23,7 +22,6 @@ from ledger.api.documentation import (
     body_of,
     refusals,
 )
-from ledger.api.feeds import BEYOND, Identifier, event_position
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
@@ -41,7 +39,9 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.replies import answer
-from ledger.api.webhook_commands import UNKNOWN
+from ledger.api.routes import webhook_commands as commands
+from ledger.api.routes.feeds import BEYOND, Identifier, event_position
+from ledger.api.routes.webhook_commands import UNKNOWN
 from ledger.api.writing import read_command, records_refusals, refused_command
 from ledger.application.webhooks import (
     CreateEndpoint,

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from ledger.api.authentication import Authenticated
+from ledger.api.access.authentication import Authenticated
 from ledger.api.documentation import refusals
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
 from ledger.api.reading import digits, read_at, services_of

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Request, Security
 from fastapi.security import HTTPBearer
 
-from ledger.api.headers import count, header
+from ledger.api.machinery.headers import count, header
 from ledger.api.problems import Unauthorized
 from ledger.application.commands import hash_token
 from ledger.intake.principal import Principal
@@ -25,7 +25,7 @@ from ledger.postgres.scope import EVERYONE
 
 if TYPE_CHECKING:
     # Only loaded where tokens are taken: it takes as long as a quarter of a start.
-    from ledger.api.json_web_tokens import TokenVerifier
+    from ledger.api.access.json_web_tokens import TokenVerifier
 
 _REMEMBER_SECONDS = 2.0
 _REMEMBERED = 10_000

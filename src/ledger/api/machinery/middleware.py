@@ -13,7 +13,7 @@ from prometheus_client import Histogram
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ledger.api.headers import count, header
+from ledger.api.machinery.headers import count, header
 from ledger.api.problems import BadRequest, InternalError, problem
 from ledger.reads.positions import ViewPositions
 

@@ -7,7 +7,7 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from ledger.api import feed_models
-from ledger.api.authentication import Authenticated
+from ledger.api.access.authentication import Authenticated
 from ledger.api.documentation import FEED_ERRORS, refusals
 from ledger.api.lean import LeanRoute, NoParameters, needs
 from ledger.api.reading import services_of

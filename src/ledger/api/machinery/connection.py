@@ -17,8 +17,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from ledger.api.bodies import Pace
-from ledger.api.heads import (
+from ledger.api.machinery.bodies import Pace
+from ledger.api.machinery.heads import (
     FRAMING,
     HEAD_END,
     INVALID,
@@ -28,7 +28,7 @@ from ledger.api.heads import (
     Refused,
     WithoutFirstHead,
 )
-from ledger.api.pipelining import Flow, turns_of
+from ledger.api.machinery.pipelining import Flow, turns_of
 
 MOST_WAITING = 16
 """Requests of one connection that wait for their answers, the one that is answered among them."""

@@ -12,7 +12,7 @@ from functools import lru_cache
 from starlette.middleware.gzip import GZipResponder
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ledger.api.headers import joined
+from ledger.api.machinery.headers import joined
 
 _LARGEST_PLAIN = 1024
 

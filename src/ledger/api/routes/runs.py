@@ -13,7 +13,7 @@ from fastapi import Query as QueryParameters
 from pydantic import Field
 
 from ledger.api import models
-from ledger.api.authentication import Authenticated
+from ledger.api.access.authentication import Authenticated
 from ledger.api.documentation import (
     IDEMPOTENT,
     LINE_ERRORS,
@@ -21,7 +21,6 @@ from ledger.api.documentation import (
     WRITE_ERRORS,
     body_of,
 )
-from ledger.api.executions import AnyLineId, Reason, require_line_id
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
@@ -40,6 +39,7 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.replies import Reply, answer, unless_known
+from ledger.api.routes.executions import AnyLineId, Reason, require_line_id
 from ledger.api.writing import (
     as_left,
     execute,

@@ -8,10 +8,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 
 from ledger.api import feed_models, models
-from ledger.api.authentication import Authenticated
+from ledger.api.access.authentication import Authenticated
 from ledger.api.documentation import STORY_ERRORS
-from ledger.api.executions import AnyLineId, require_line_id
-from ledger.api.feeds import event_position
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.reading import (
     PageQuery,
@@ -27,6 +25,8 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.replies import answer, page
+from ledger.api.routes.executions import AnyLineId, require_line_id
+from ledger.api.routes.feeds import event_position
 from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.timeline import Interval, Turn, intervals, totals
 from ledger.domain.usage import Amounts, Range
