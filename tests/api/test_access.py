@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ledger.application.commands import RevokeApiKey
+from ledger.application.commands.keys import RevokeApiKey
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.tokens import create_token, is_well_formed
 from tests.support.edge import PLAIN, Edge, assert_problem

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from ledger.api.feed_models import AuditPage
-from ledger.application.commands import RevokeApiKey
+from ledger.application.commands.keys import RevokeApiKey
 from ledger.intake.principal import COMMAND_LINE
 from tests.support.audits import BESIDE, REASON, Tenant, short
 from tests.support.edge import PLAIN, Edge, assert_problem

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ledger.application.commands import RevokeApiKey
+from ledger.application.commands.keys import RevokeApiKey
 from ledger.intake.principal import COMMAND_LINE
 from ledger.settings import Settings
 from tests.support.edge import Edge, assert_problem, edge_of

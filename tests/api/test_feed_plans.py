@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from ledger.application.commands import Pause
+from ledger.application.commands.lines import Pause
 from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
 from ledger.intake.principal import Principal

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger.application.commands import RevokeApiKey
+from ledger.application.commands.keys import RevokeApiKey
 from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
 from ledger.intake.principal import COMMAND_LINE

@@ -10,7 +10,7 @@ import pytest
 
 from ledger.application import cache
 from ledger.application.cache import Cache
-from ledger.application.commands import GoIdle
+from ledger.application.commands.lines import GoIdle
 from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
 from ledger.domain.recorded import Recorded

@@ -3,8 +3,8 @@
 import pytest
 
 from ledger.application.command import Command
-from ledger.application.commands import CreateApiKey, RevokeApiKey
-from ledger.application.webhooks import CreateEndpoint, DeleteEndpoint, Settings
+from ledger.application.commands.keys import CreateApiKey, RevokeApiKey
+from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, Settings
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
 from tests.support.facts import ORGANIZATION, fact

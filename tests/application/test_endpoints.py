@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ledger.application.command import Command
-from ledger.application.webhooks import CreateEndpoint, DeleteEndpoint, Settings
+from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, Settings
 from ledger.application.writer import Writer
 from ledger.domain.errors import InvalidState
 from ledger.intake.principal import COMMAND_LINE

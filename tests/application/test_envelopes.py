@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from ledger.application.commands import Pause
+from ledger.application.commands.lines import Pause
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.ledger import REPORTER, Ledger, new_id
 

@@ -8,7 +8,7 @@ import pytest
 
 from ledger.application import new_events
 from ledger.application.command import Command
-from ledger.application.commands import EraseRun
+from ledger.application.commands.runs import EraseRun
 from ledger.application.report import command_of
 from ledger.intake import envelope
 from ledger.intake.request import Outcome, Receipt

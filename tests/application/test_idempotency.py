@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from ledger.application.command import OwnCommand
-from ledger.application.commands import Pause, Resume
+from ledger.application.commands.lines import Pause, Resume
 from ledger.application.housekeeper import Housekeeper
 from ledger.application.idempotency import KEPT_FOR
 from ledger.application.unit import Unit

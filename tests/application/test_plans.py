@@ -6,8 +6,9 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.application.commands import Pause, RevokeApiKey
-from ledger.application.webhooks import DeleteEndpoint
+from ledger.application.commands.keys import RevokeApiKey
+from ledger.application.commands.lines import Pause
+from ledger.application.commands.webhooks import DeleteEndpoint
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import IdempotencyKey
 from tests.application.test_decision_tables import create_endpoint, create_key

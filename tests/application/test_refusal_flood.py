@@ -12,7 +12,7 @@ import pytest
 
 from ledger.application.carry_out import TellOmitted
 from ledger.application.command import Command, OwnCommand
-from ledger.application.commands import Pause
+from ledger.application.commands.lines import Pause
 from ledger.application.housekeeper import Housekeeper
 from ledger.application.report import ReportFact
 from ledger.application.unit import Unit

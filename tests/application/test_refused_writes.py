@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from ledger.application.command import Command
-from ledger.application.commands import Pause, RevokeApiKey
+from ledger.application.commands.keys import RevokeApiKey
+from ledger.application.commands.lines import Pause
 from ledger.domain.errors import Invalid
 from ledger.domain.refusals import stream_of
 from ledger.intake.principal import COMMAND_LINE, Principal

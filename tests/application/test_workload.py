@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ledger.application import cache, new_events
-from ledger.application.commands import EraseRun, Pause, Resume
+from ledger.application.commands.lines import Pause, Resume
+from ledger.application.commands.runs import EraseRun
 from ledger.application.report import ReportFact
 from ledger.domain.values import format_instant
 from ledger.intake import envelope

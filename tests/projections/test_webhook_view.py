@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ledger.application import webhooks
 from ledger.application.command import Command
+from ledger.application.commands import webhooks
 from ledger.application.report import ReportFact
 from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.intake.principal import COMMAND_LINE

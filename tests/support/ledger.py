@@ -16,7 +16,8 @@ from psycopg.rows import dict_row
 
 from ledger.api.problems import status_of
 from ledger.application.command import Command
-from ledger.application.commands import EraseRun, Pause, Resume
+from ledger.application.commands.lines import Pause, Resume
+from ledger.application.commands.runs import EraseRun
 from ledger.application.report import command_of
 from ledger.domain.errors import LedgerError
 from ledger.domain.values import day_of, format_instant, week_of

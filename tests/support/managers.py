@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ledger.application import webhooks
 from ledger.application.command import Command
+from ledger.application.commands import webhooks
 from ledger.application.writer import Writer
 from ledger.demo import ORGANIZATIONS, WORKSPACES
 from ledger.domain.endpoint import WebhookCreated, WebhookDeliveryFailed, WebhookUpdated

@@ -17,7 +17,7 @@ from typing import Any
 from psycopg.sql import SQL
 
 from ledger.application.command import Command
-from ledger.application.commands import GoIdle, Pause, Resume
+from ledger.application.commands.lines import GoIdle, Pause, Resume
 from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
 from ledger.domain.errors import LedgerError

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from ledger.application.commands import CreateApiKey
+from ledger.application.commands.keys import CreateApiKey
 from ledger.domain.api_key import Permission
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Receipt

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from standardwebhooks import Webhook
 
-from ledger.application import webhooks
 from ledger.application.command import Command
+from ledger.application.commands import webhooks
 from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
 from ledger.domain.recorded import Recorded

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.application.commands import RevokeApiKey
+from ledger.application.commands.keys import RevokeApiKey
 from ledger.intake.principal import COMMAND_LINE
 from ledger.web.session import COOKIE, SECONDS
 from tests.support.edge import Edge

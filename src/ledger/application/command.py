@@ -5,6 +5,7 @@ from typing import Protocol
 
 from ledger.application.unit import Unit
 from ledger.domain.errors import Refused
+from ledger.domain.recorded import Recorded
 from ledger.intake.principal import Principal
 from ledger.intake.request import About, IdempotencyKey, Receipt, Request, TenantOf
 
@@ -61,3 +62,8 @@ class TurnDown(OwnCommand):
     def decide(self, unit: Unit) -> Receipt:
         """Raises the refusal."""
         raise self._refusal
+
+
+def receipt(recorded: Recorded, answer: bytes | None = None) -> Receipt:
+    """What became of a command that recorded one event."""
+    return Receipt(recorded.originator_id, (recorded.event_id,), recorded.position, answer=answer)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.application.commands import GoIdle
+from ledger.application.commands.lines import GoIdle
 from ledger.application.periodic import Periodic
 from ledger.application.writer import Writer
 from ledger.intake.request import Receipt

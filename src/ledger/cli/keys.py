@@ -6,7 +6,7 @@ import psycopg
 from psycopg.rows import tuple_row
 from rich.table import Table
 
-from ledger.application import commands
+from ledger.application.commands import keys
 from ledger.application.writer import Writer
 from ledger.cli.printing import print_table
 from ledger.domain.api_key import Permission
@@ -56,7 +56,7 @@ def make_key(
     """Record a new key; its token. Raises LedgerError."""
     token = create_token()
     outcome = writer.execute(
-        commands.CreateApiKey(
+        keys.CreateApiKey(
             COMMAND_LINE,
             token,
             name=name,
@@ -73,7 +73,7 @@ def make_key(
 def revoke_key(settings: Settings, conninfo: str, key_id: str) -> int:
     """Take a key back."""
     with writing(settings, conninfo) as writer:
-        outcome = writer.execute(commands.RevokeApiKey(COMMAND_LINE, key_id))
+        outcome = writer.execute(keys.RevokeApiKey(COMMAND_LINE, key_id))
     if isinstance(outcome, LedgerError):
         raise outcome
     print(f"Revoked {key_id}.", file=sys.stderr)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ledger.application.command import Command
-from ledger.application.commands import GoIdle
+from ledger.application.commands.lines import GoIdle
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.domain.values import parse_instant

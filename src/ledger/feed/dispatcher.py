@@ -21,7 +21,7 @@ import psycopg
 import uvloop
 
 from ledger.application.command import Command
-from ledger.application.webhooks import DisableEndpoint, GiveUpDelivery
+from ledger.application.commands.webhooks import DisableEndpoint, GiveUpDelivery
 from ledger.domain.endpoint import DisabledReason
 from ledger.domain.errors import Unavailable
 from ledger.feed import verdict

@@ -1,5 +1,6 @@
 """API keys as people carry them: the form of their text."""
 
+import hashlib
 import secrets
 import zlib
 
@@ -38,3 +39,8 @@ def _base62(number: int, length: int) -> str:
         number, digit = divmod(number, 62)
         digits.append(_ALPHABET[digit])
     return "".join(reversed(digits))
+
+
+def hash_token(token: str) -> bytes:
+    """How a token is stored and looked up."""
+    return hashlib.sha256(token.encode()).digest()

@@ -3,8 +3,8 @@
 It is a language of its own, not a dump of domain events: a field is told because somebody outside
 needs it, and payloads never carry a run's input, output or error. Which fields of an event are told
 stands in its row of the aggregate's table (``domain/event_table.py``); its docstring is the type's
-description. ``api/routes/event_types.py`` serves the payloads as JSON Schemas. Within a version fields are
-only added.
+description. ``api/routes/event_types.py`` serves the payloads as JSON Schemas. Within a version
+fields are only added.
 """
 
 from collections.abc import Callable, Mapping

@@ -18,7 +18,7 @@ from ledger.api.routes import executions, runs, stories
 from ledger.api.routes.executions import AnyLineId, OptionalReason, Reason
 from ledger.api.routes.stories import PlaceQuery, RangeQuery
 from ledger.api.writing import Sent, records_refusals, refused_command
-from ledger.application.commands import Pause, Resume
+from ledger.application.commands.lines import Pause, Resume
 from ledger.domain.errors import Invalid, InvalidState, LedgerError, Unavailable
 from ledger.domain.health import PENALTY
 from ledger.domain.values import MODELS_WITH_RUNS, STATES, format_instant

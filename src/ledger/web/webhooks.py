@@ -1,7 +1,7 @@
 """Webhook endpoints as people manage them (``/ui/webhooks``), and what became of deliveries.
 
-The forms' commands are the API's (``api/routes/webhook_commands.py``), with its checks and its records of
-refusals. A secret is in the answer to its form and nowhere else: in no address, and shown again
+The forms' commands are the API's (``api/routes/webhook_commands.py``), with its checks and its records
+of refusals. A secret is in the answer to its form and nowhere else: in no address, and shown again
 only to the same form sent twice.
 """
 
@@ -19,7 +19,7 @@ from ledger.api.reading import Present, services_of
 from ledger.api.routes import webhook_commands as commands
 from ledger.api.routes import webhooks as api
 from ledger.api.writing import records_refusals, refused_command
-from ledger.application.webhooks import (
+from ledger.application.commands.webhooks import (
     CreateEndpoint,
     DeleteEndpoint,
     RecoverEndpoint,

@@ -17,9 +17,8 @@ from fastapi.security import HTTPBearer
 
 from ledger.api.machinery.headers import count, header
 from ledger.api.problems import Unauthorized
-from ledger.application.commands import hash_token
 from ledger.intake.principal import Principal
-from ledger.intake.tokens import is_well_formed
+from ledger.intake.tokens import hash_token, is_well_formed
 from ledger.postgres.door import Door
 from ledger.postgres.scope import EVERYONE
 

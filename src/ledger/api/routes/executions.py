@@ -46,7 +46,7 @@ from ledger.api.writing import (
     refused_command,
     turn_down,
 )
-from ledger.application.commands import Pause, Resume
+from ledger.application.commands.lines import Pause, Resume
 from ledger.domain.errors import NotFound
 from ledger.domain.values import (
     CAUSES,

@@ -48,7 +48,7 @@ from ledger.api.writing import (
     refused_command,
     turn_down,
 )
-from ledger.application.commands import EraseRun
+from ledger.application.commands.runs import EraseRun
 from ledger.domain.errors import NotFound, RunsNotSupported
 from ledger.domain.values import (
     MODELS_WITH_RUNS,

@@ -13,7 +13,7 @@ from ledger.api import webhook_models as models
 from ledger.api.reading import services_of
 from ledger.api.replies import answer
 from ledger.api.writing import Sent, execute, refused_command, turn_down
-from ledger.application.webhooks import (
+from ledger.application.commands.webhooks import (
     OTHER_TENANT,
     CreateEndpoint,
     DeleteEndpoint,

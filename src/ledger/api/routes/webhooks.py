@@ -43,7 +43,7 @@ from ledger.api.routes import webhook_commands as commands
 from ledger.api.routes.feeds import BEYOND, Identifier, event_position
 from ledger.api.routes.webhook_commands import UNKNOWN
 from ledger.api.writing import read_command, records_refusals, refused_command
-from ledger.application.webhooks import (
+from ledger.application.commands.webhooks import (
     CreateEndpoint,
     DeleteEndpoint,
     RecoverEndpoint,

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from ledger.application.webhooks import open_secret
+from ledger.application.commands.webhooks import open_secret
 from ledger.feed.dispatcher import Dispatcher
 from ledger.feed.roster import MOST_IN_FLIGHT
 from ledger.feed.schedule import Schedule

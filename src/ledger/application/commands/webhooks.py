@@ -10,8 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ledger.application.command import OwnCommand
-from ledger.application.commands import receipt
+from ledger.application.command import OwnCommand, receipt
 from ledger.application.unit import Unit
 from ledger.domain.endpoint import (
     MAX_ENDPOINTS,

@@ -1,0 +1,1 @@
+"""Commands that are not facts: what people and the service itself ask for."""

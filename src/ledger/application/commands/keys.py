@@ -1,0 +1,62 @@
+"""Commands about API keys."""
+
+from collections.abc import Iterable
+
+from ledger.application.command import OwnCommand, receipt
+from ledger.application.unit import Unit
+from ledger.domain.api_key import ApiKey, ApiKeyCreated, Permission
+from ledger.domain.errors import NotFound
+from ledger.intake.principal import Principal
+from ledger.intake.request import About, Receipt
+from ledger.intake.tokens import hash_token
+
+
+class CreateApiKey(OwnCommand):
+    """Hand out a key. The token is made by the caller; only its hash comes here."""
+
+    def __init__(
+        self,
+        principal: Principal,
+        token: str,
+        *,
+        name: str | None,
+        organization_id: str | None,
+        workspace_id: str | None,
+        permissions: tuple[Permission, ...],
+    ) -> None:
+        super().__init__(principal)
+        self._hash = hash_token(token)
+        self._name = name
+        self._tenant = (organization_id, workspace_id, None)
+        self._permissions = permissions
+
+    def decide(self, unit: Unit) -> Receipt:
+        """Always recorded."""
+        body = ApiKeyCreated(name=self._name, secret_hash=self._hash, permissions=self._permissions)
+        key = ApiKey(unit.issue("KEY"))
+        return receipt(unit.events.record(key, body, unit.now, self, tenant=self._tenant))
+
+
+class RevokeApiKey(OwnCommand):
+    """Take a key back; every worker refuses it within seconds."""
+
+    action = "key.revoke"
+
+    def __init__(self, principal: Principal, key_id: str) -> None:
+        super().__init__(principal)
+        self._key_id = key_id
+
+    def streams(self) -> Iterable[str]:
+        """The key."""
+        return (self._key_id,)
+
+    def about(self) -> About:
+        """The key."""
+        return About(self.action, ("api_key", self._key_id))
+
+    def decide(self, unit: Unit) -> Receipt:
+        """Raises NotFound or InvalidState."""
+        key = unit.loader.find(self._key_id)
+        if not isinstance(key, ApiKey):
+            raise NotFound("No such key.")
+        return receipt(unit.events.record(key, key.revoke(), unit.now, self))

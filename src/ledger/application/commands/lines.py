@@ -1,0 +1,94 @@
+"""Commands about service lines: pause, resume, and what the sweeper asks for."""
+
+from collections.abc import Iterable
+
+from ledger.application.command import OwnCommand, receipt
+from ledger.application.unit import Unit
+from ledger.domain.errors import Invalid, NotFound
+from ledger.domain.execution import Execution
+from ledger.intake.principal import SWEEPER, Principal
+from ledger.intake.request import About, IdempotencyKey, Receipt
+
+
+class Pause(OwnCommand):
+    """Put the operator's hold on a line (contract 4)."""
+
+    action = "execution.pause"
+
+    def __init__(
+        self,
+        line_id: str,
+        principal: Principal,
+        request_id: str | None = None,
+        *,
+        reason: str | None,
+        fault: Invalid | None = None,
+        idempotency: IdempotencyKey | None = None,
+    ) -> None:
+        super().__init__(principal, request_id)
+        self.line_id = line_id
+        self.reason = reason
+        self.fault = fault
+        """What is wrong with the request: told only to who may know that the line exists."""
+        self.idempotency = idempotency
+
+    def streams(self) -> Iterable[str]:
+        """The line."""
+        return (self.line_id,)
+
+    def about(self) -> About:
+        """The line."""
+        return About(self.action, ("service_line", self.line_id))
+
+    def decide(self, unit: Unit) -> Receipt:
+        """Raises NotFound, Invalid or InvalidState."""
+        execution = self._line(unit)
+        body = execution.pause("operator", self.reason)
+        return receipt(unit.events.record(execution, body, unit.now, self))
+
+    def _line(self, unit: Unit) -> Execution:
+        execution = unit.loader.execution(self.line_id, self.principal)
+        if self.fault is not None:
+            raise self.fault
+        return execution
+
+
+class Resume(Pause):
+    """Lift the operator's hold (contract 4)."""
+
+    action = "execution.resume"
+
+    def decide(self, unit: Unit) -> Receipt:
+        """Raises NotFound, Invalid or InvalidState."""
+        execution = self._line(unit)
+        body = execution.resume("operator", self.reason)
+        return receipt(unit.events.record(execution, body, unit.now, self))
+
+
+class GoIdle(OwnCommand):
+    """Record that a line went idle, if the rule says so at this moment (contract 3)."""
+
+    def __init__(self, line_id: str) -> None:
+        super().__init__(SWEEPER)
+        self.line_id = line_id
+
+    def streams(self) -> Iterable[str]:
+        """The line."""
+        return (self.line_id,)
+
+    def decide(self, unit: Unit) -> Receipt:
+        """Recorded once: a line that is idle, held, closed or busy is left as it is."""
+        execution = unit.loader.find(self.line_id)
+        if not isinstance(execution, Execution):
+            raise NotFound("No such service line.")
+        activity = unit.loader.activity(self.line_id)
+        idle = execution.go_idle(
+            activity.last_activity_at,
+            activity.open_runs,
+            unit.now,
+            unit.idle_after(execution.execution_model),
+        )
+        if idle is None:
+            return Receipt(self.line_id, (), 0, duplicate=True)
+        body, at = idle
+        return receipt(unit.events.record(execution, body, at, self))
