@@ -7,7 +7,7 @@ was not begun yet is shown as pending too.
 from collections.abc import Mapping
 from functools import cache
 
-_POSITION = "SELECT position FROM ledger.views WHERE name = 'webhook'"
+_POSITION = "SELECT position FROM ledger.projection WHERE name = 'webhook'"
 
 _FILTERS: Mapping[str, str] = {
     "organization": "w.organization_id = %(organization)s",

@@ -20,12 +20,12 @@ _ENTRY = """'{"id":"AUD-' || e.number || '",' || e.audited || ',' || e.told || '
 # How far feeds go: not beyond any view that is alive, so that what is read after an event has been
 # heard of shows it. A stopped view holds nothing back; where the feed's own is stopped, it ends.
 FEED_POSITION = """
-SELECT min(position) AS position FROM ledger.views
+SELECT min(position) AS position FROM ledger.projection
 WHERE name = 'event' OR stopped_at IS NULL
 """
 
 # Where the view itself is: for single events, which are there for good, and the audit log.
-_VIEW_POSITION = "SELECT min(position) AS position FROM ledger.views WHERE name = 'event'"
+_VIEW_POSITION = "SELECT min(position) AS position FROM ledger.projection WHERE name = 'event'"
 
 # The position from which on events were recorded at or after an instant; past every one if none.
 _POSITION_FROM = """

@@ -35,7 +35,7 @@ _RUN_FILTERS: Mapping[str, str] = {
 }
 
 # Where the views that a statement reads stand.
-_PRESENT = "SELECT min(position) AS position FROM ledger.views WHERE name IN ({views})"
+_PRESENT = "SELECT min(position) AS position FROM ledger.projection WHERE name IN ({views})"
 
 POSITION_THEN = """
 COALESCE((SELECT notification_id FROM ledger.ledger_events
@@ -51,7 +51,7 @@ SELECT CASE WHEN reached.position >= asked.position
              AND (%(settled)s OR %(as_of)s < (SELECT recorded_at FROM ledger.ledger_events
                                               ORDER BY recorded_at DESC LIMIT 1))
        THEN asked.position END AS position
-FROM (SELECT min(position) AS position FROM ledger.views WHERE name IN ({views})) AS reached,
+FROM (SELECT min(position) AS position FROM ledger.projection WHERE name IN ({views})) AS reached,
      (SELECT {position_then} AS position) AS asked
 OFFSET 0
 """
@@ -221,7 +221,7 @@ LAG = """
 SELECT p.name, p.version, p.generation, p.position,
        COALESCE((SELECT max(notification_id) FROM ledger.ledger_events), 0) AS head,
        p.stopped_at, p.error
-FROM ledger.views AS p ORDER BY p.name
+FROM ledger.projection AS p ORDER BY p.name
 """
 
 

@@ -13,7 +13,7 @@ SELECT notification_id, recorded_at FROM ledger.ledger_events
 WHERE recorded_at >= %s ORDER BY notification_id
 """
 
-_VIEWS = "SELECT name, position FROM ledger.views"
+_VIEWS = "SELECT name, position FROM ledger.projection"
 
 
 class Watch:

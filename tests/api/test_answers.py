@@ -227,12 +227,12 @@ def shows(edge: Edge, line: str) -> str:
 
 
 HAPPENS = {
-    "restored to an earlier position": "UPDATE ledger.views SET position = position - 1",
-    "one alone restored": "UPDATE ledger.views SET position = 0 WHERE name = 'execution'",
-    "gone": "DELETE FROM ledger.views WHERE name = 'webhook'",
-    "new": "INSERT INTO ledger.views VALUES ('another', 1, 1, 0)",
+    "restored to an earlier position": "UPDATE ledger.projection SET position = position - 1",
+    "one alone restored": "UPDATE ledger.projection SET position = 0 WHERE name = 'execution'",
+    "gone": "DELETE FROM ledger.projection WHERE name = 'webhook'",
+    "new": "INSERT INTO ledger.projection VALUES ('another', 1, 1, 0)",
 }
-TELL = "SELECT pg_notify('ledger_views', name || ' ' || position) FROM ledger.views"
+TELL = "SELECT pg_notify('ledger_views', name || ' ' || position) FROM ledger.projection"
 
 
 def test_no_answer_outlives_a_change_of_where_the_views_stand(alone: Edge) -> None:
@@ -279,7 +279,7 @@ def test_a_run_that_is_erased_while_the_views_stand_still_is_shown_by_nobody(alo
 
 # What is asked here, with statements of our own.
 
-POSITION = "SELECT position::text FROM ledger.views WHERE name = 'execution'"
+POSITION = "SELECT position::text FROM ledger.projection WHERE name = 'execution'"
 # The same, seen at once but told only when nobody holds lock 7.
 HELD_UP = f"""WITH seen (position) AS MATERIALIZED ({POSITION})
     SELECT position || pg_advisory_xact_lock_shared(7)::text FROM seen"""

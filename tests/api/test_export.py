@@ -43,7 +43,7 @@ SELECT n, '26-' || n, %s, false,
 FROM generate_series(%s, %s) AS n
 """
 _HEAD = "SELECT max(notification_id) FROM ledger.ledger_events"
-_MOVE = "UPDATE ledger.views SET position = %s"
+_MOVE = "UPDATE ledger.projection SET position = %s"
 _KILL = """
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'ledger api'
@@ -334,12 +334,12 @@ def test_an_export_breaks_off_where_a_crash_took_the_view_back(
     edge, address, token = large
     download = Download(address, token)
     download.read(100_000)
-    query(edge.conninfo, "UPDATE ledger.views SET position = position - 1")
+    query(edge.conninfo, "UPDATE ledger.projection SET position = position - 1")
     try:
         with pytest.raises(http.client.IncompleteRead):
             download.answer.read()
     finally:
-        query(edge.conninfo, "UPDATE ledger.views SET position = position + 1")
+        query(edge.conninfo, "UPDATE ledger.projection SET position = position + 1")
         download.close()
 
 

@@ -71,8 +71,8 @@ async def bare(settings: Settings, conninfo: str) -> AsyncIterator[Bare]:
             yield Bare(http, writer, conninfo)
 
 
-_STOPPED = "SELECT name FROM ledger.views WHERE stopped_at IS NOT NULL"
-_STOP = "UPDATE ledger.views SET stopped_at = now(), error = 'x' WHERE name = 'event'"
+_STOPPED = "SELECT name FROM ledger.projection WHERE stopped_at IS NOT NULL"
+_STOP = "UPDATE ledger.projection SET stopped_at = now(), error = 'x' WHERE name = 'event'"
 
 Story = Callable[[Bare], Awaitable[None]]
 
@@ -91,7 +91,7 @@ def catch_up(conninfo: str, views: Sequence[Projection]) -> HandProjector:
         projector.catch_up()
     query(
         conninfo,
-        "UPDATE ledger.views SET stopped_at = NULL, error = NULL"
+        "UPDATE ledger.projection SET stopped_at = NULL, error = NULL"
         " WHERE error LIKE 'is not known%'"
         " RETURNING pg_notify('ledger_views', name || ' ' || position)",
     )

@@ -110,7 +110,7 @@ def test_what_others_did_before_the_answer_is_in_neither_of_them(edge: Edge) -> 
     begun = end(edge)
     with psycopg.connect(edge.conninfo) as connection, ThreadPoolExecutor(3) as pool:
         # The views are held up by a batch of one, and then take both commands together.
-        connection.execute("LOCK TABLE ledger.views IN EXCLUSIVE MODE")
+        connection.execute("LOCK TABLE ledger.projection IN EXCLUSIVE MODE")
         pool.submit(edge.send, fact("execution.checked_in", line))
         await_end(edge, begun + 1)
         paused = pool.submit(send, edge, line, key)

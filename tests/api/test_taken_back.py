@@ -25,7 +25,7 @@ class Views:
 
     def __init__(self, edge: Edge, connection: psycopg.Connection[Any]) -> None:
         self._edge, self._connection = edge, connection
-        ((self.position,),) = edge.select("SELECT min(position) FROM ledger.views")
+        ((self.position,),) = edge.select("SELECT min(position) FROM ledger.projection")
 
     @property
     def _heard(self) -> Any:
@@ -33,7 +33,7 @@ class Views:
 
     def crash(self) -> None:
         """They stand before their last event, and who listened to them hears nothing any more."""
-        self._connection.execute("UPDATE ledger.views SET position = position - 1")
+        self._connection.execute("UPDATE ledger.projection SET position = position - 1")
         ended = self._connection.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
             " WHERE application_name = 'ledger api listener' AND datname = current_database()"
@@ -43,7 +43,7 @@ class Views:
     def stop(self, name: str) -> None:
         """One of them goes no further."""
         self._connection.execute(
-            "UPDATE ledger.views SET stopped_at = now(), error = 'e' WHERE name = %s", (name,)
+            "UPDATE ledger.projection SET stopped_at = now(), error = 'e' WHERE name = %s", (name,)
         )
 
     def due_of(self, name: str) -> int | None:
@@ -60,12 +60,12 @@ class Views:
 
     def put_forth(self) -> None:
         self._connection.execute(
-            "UPDATE ledger.views SET position = %s, stopped_at = NULL, error = NULL",
+            "UPDATE ledger.projection SET position = %s, stopped_at = NULL, error = NULL",
             (self.position,),
         )
         self._connection.execute(
             "SELECT pg_notify('ledger_views', string_agg(name, ',') || ' ' || min(position))"
-            " FROM ledger.views"
+            " FROM ledger.projection"
         )
 
     def is_at_peace(self) -> bool:
@@ -157,7 +157,7 @@ def test_views_that_do_not_come_back_are_shown_as_they_are(
 
 def test_what_is_not_found_says_where_it_was_looked_for(edge: Edge, views: Views) -> None:
     with psycopg.connect(edge.conninfo, autocommit=True) as connection:
-        connection.execute("UPDATE ledger.views SET position = 5")
+        connection.execute("UPDATE ledger.projection SET position = 5")
         try:
             views.crash()
             while not views.is_at_peace():

@@ -303,7 +303,7 @@ def test_where_nobody_can_look_nothing_kept_is_given(edge: Edge) -> None:
 
     async def play() -> None:
         get = edge.service.http.get
-        with locked(edge, "ledger.views"):
+        with locked(edge, "ledger.projection"):
             first = asyncio.create_task(get(path))
             looking = await blocked(edge)
             others = [asyncio.create_task(get(path)) for _ in range(3)]

@@ -151,7 +151,7 @@ def test_a_view_of_another_version_is_rebuilt_and_not_verified(
     ledger: Ledger, conninfo: str
 ) -> None:
     work(conninfo, 24)
-    query(conninfo, "UPDATE ledger.views SET version = 1 WHERE name = 'run'")
+    query(conninfo, "UPDATE ledger.projection SET version = 1 WHERE name = 'run'")
     refused = ledger("projections", "verify", "run")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.lstrip() == (

@@ -150,7 +150,7 @@ def test_loops_that_are_killed_while_they_build_a_view_build_it_when_they_are_ba
         with served.client(token) as client:
             assert post(client, activation(model="capacity")).status_code == 201
         fill(served, token, 6)
-    query(conninfo, "UPDATE ledger.views SET version = 0 WHERE name = %s", name)
+    query(conninfo, "UPDATE ledger.projection SET version = 0 WHERE name = %s", name)
     with serving_at(tmp_path / "data", **environment) as served, Load(served, token) as load:
         until(lambda: left_over(conninfo) or tracking(conninfo)[name][1] == 2, "its tables")
         os.kill(served.loops(), signal.SIGKILL)

@@ -33,11 +33,11 @@ OWN = {"organization": ORGANIZATION}
 THEIRS = {"organization": "ORG-26-000002"}
 
 _STOP = """
-UPDATE ledger.views SET stopped_at = now(), error = 'by hand' WHERE name = %s
+UPDATE ledger.projection SET stopped_at = now(), error = 'by hand' WHERE name = %s
 RETURNING pg_notify('ledger_views', name || ' stopped')
 """
 _RESUME_AT = """
-UPDATE ledger.views SET stopped_at = NULL, error = NULL, position = %s WHERE name = %s
+UPDATE ledger.projection SET stopped_at = NULL, error = NULL, position = %s WHERE name = %s
 RETURNING pg_notify('ledger_views', name || ' ' || position)
 """
 _KILL = """

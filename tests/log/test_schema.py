@@ -145,7 +145,7 @@ def test_a_view_stands_somewhere_and_stops_for_a_reason(
     row = {"name": "n", "version": 1, "generation": 1, "position": 0}
     insert(connection, "projection", row)
     with pytest.raises(errors.CheckViolation) as refused:
-        connection.execute(f"UPDATE ledger.views SET {change} WHERE name = 'n'".encode())
+        connection.execute(f"UPDATE ledger.projection SET {change} WHERE name = 'n'".encode())
     assert refused.value.diag.constraint_name == constraint
 
 
@@ -167,7 +167,7 @@ def test_there_is_one_row_to_probe_appends_with(connection: Connection) -> None:
         "LOCK TABLE ledger.append_lock IN ROW SHARE MODE",
         "UPDATE ledger.api_key SET revoked_at = NULL",
         "DELETE FROM ledger.run_key",
-        "UPDATE ledger.views SET position = 0",
+        "UPDATE ledger.projection SET position = 0",
         "DELETE FROM ledger.delivery",
         "UPDATE ledger.append_probe SET written_at = now()",
     ],

@@ -176,7 +176,7 @@ class Ledger:
         """Bring the views to the end of the log; none may have stopped."""
         while self.projector.run_once():
             pass
-        assert self.rows("SELECT name, error FROM ledger.views WHERE error IS NOT NULL") == []
+        assert self.rows("SELECT name, error FROM ledger.projection WHERE error IS NOT NULL") == []
 
     def detail(self, line: str) -> dict[str, Any]:
         """The line as GET shows it at the clock's instant."""

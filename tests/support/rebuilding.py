@@ -45,7 +45,7 @@ FROM ledger.ledger_events ORDER BY notification_id
 _LEFT_OVER = """
 SELECT c.relname FROM pg_class AS c
 WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'r' AND c.relname ~ '_g[0-9]+$'
-  AND NOT EXISTS (SELECT FROM ledger.views AS p
+  AND NOT EXISTS (SELECT FROM ledger.projection AS p
                   WHERE c.relname ~ ('^' || p.name || '(_[a-z]+)?_g' || p.generation || '$'))
 ORDER BY 1
 """
@@ -195,7 +195,7 @@ def tracking(conninfo: str) -> Mapping[str, tuple[int, int, int, bool]]:
     """(version, generation, position, stopped) of each view."""
     rows = query(
         conninfo,
-        "SELECT name, version, generation, position, stopped_at IS NOT NULL FROM ledger.views",
+        "SELECT name, version, generation, position, stopped_at IS NOT NULL FROM ledger.projection",
     )
     return {
         name: (version, number, position, stopped)

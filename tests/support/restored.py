@@ -81,7 +81,7 @@ class Written:
 
 def build_outdated_views(conninfo: str) -> None:
     """What a service does in the background after its start."""
-    built = dict(query(conninfo, "SELECT name, version FROM ledger.views"))
+    built = dict(query(conninfo, "SELECT name, version FROM ledger.projection"))
     for view in projections():
         if built.get(view.name) != view.version:
             rebuild(conninfo, view)

@@ -148,7 +148,7 @@ def query(conninfo: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
 
 def standing(conninfo: str) -> dict[str, tuple[int, bool]]:
     """Where each view stands, and whether it has stopped."""
-    rows = query(conninfo, "SELECT name, position, stopped_at IS NOT NULL FROM ledger.views")
+    rows = query(conninfo, "SELECT name, position, stopped_at IS NOT NULL FROM ledger.projection")
     return {name: (position, stopped) for name, position, stopped in rows}
 
 

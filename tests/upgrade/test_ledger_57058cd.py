@@ -55,7 +55,7 @@ def test_its_seal_holds(restored: str, tmp_path: Path) -> None:
 
 
 def test_its_views_hold_what_its_log_says(restored: str) -> None:
-    assert query(restored, "SELECT name FROM ledger.views WHERE stopped_at IS NOT NULL") == []
+    assert query(restored, "SELECT name FROM ledger.projection WHERE stopped_at IS NOT NULL") == []
     assert verify_all(restored) == []
 
 

@@ -123,7 +123,7 @@ def test_a_view_of_another_version_serves_its_old_rows_until_it_is_built_anew(
             await service.accept(activation(), start(RUNS[0]))
         old = query(
             conninfo,
-            "UPDATE ledger.views SET version = version - 1 WHERE name = %s"
+            "UPDATE ledger.projection SET version = version - 1 WHERE name = %s"
             " RETURNING version, position",
             name,
         )[0]
@@ -148,7 +148,7 @@ def forget_view(conninfo: str, name: str) -> None:
     """As a ledger is whose code did not know the view yet."""
     for table in view(name).tables:
         query(conninfo, f"DROP VIEW ledger.{table.name}; DROP TABLE ledger.{table.name}_g1")
-    query(conninfo, "DELETE FROM ledger.views WHERE name = %s", name)
+    query(conninfo, "DELETE FROM ledger.projection WHERE name = %s", name)
 
 
 @pytest.mark.parametrize("name", ["execution", "event"])
@@ -187,7 +187,7 @@ def test_a_service_that_stops_while_it_builds_a_view_ends_promptly_and_leaves_no
     async def play() -> None:
         async with serving(settings, conninfo) as service:
             await service.accept(activation(), start(RUNS[0]))
-        query(conninfo, "UPDATE ledger.views SET version = 1 WHERE name = 'run'")
+        query(conninfo, "UPDATE ledger.projection SET version = 1 WHERE name = 'run'")
         before, rows = tracking(conninfo), rows_of(conninfo)
         async with serving(settings, conninfo) as service:
             await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
@@ -241,7 +241,7 @@ def test_a_service_whose_views_are_as_the_code_has_them_builds_nothing(conninfo:
 
 def test_a_view_that_cannot_be_built_holds_no_other_back(conninfo: str, writer: Writer) -> None:
     report(writer, activation(), start(RUNS[0]))
-    query(conninfo, "UPDATE ledger.views SET version = 0")
+    query(conninfo, "UPDATE ledger.projection SET version = 0")
     views = (PoisonedRunView(RUNS[0]), view("event"))
     assert not Rebuilder(conninfo, EnvelopeMapper(), views).run_once()
     assert tracking(conninfo)["event"] == (view("event").version, 2, head(conninfo), False)

@@ -29,7 +29,7 @@ from tests.support.rebuilding import (
 from tests.support.service import Service, serving
 from tests.support.views import head, query, until
 
-PREPARED = "SELECT count(*) FROM pg_prepared_statements WHERE statement ~ 'ledger.views'"
+PREPARED = "SELECT count(*) FROM pg_prepared_statements WHERE statement ~ 'ledger.projection'"
 
 PATHS = (
     "/v1/execution",

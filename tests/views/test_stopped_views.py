@@ -73,7 +73,7 @@ def test_a_poison_event_stops_its_view_alone(conninfo: str, writer: Writer) -> N
         assert standing(conninfo) == others | {"run": (before, True)}
     runs = query(conninfo, "SELECT run_id FROM ledger.run ORDER BY 1")
     assert runs == [("RUN-26-900001",), ("RUN-26-900002",)]
-    ((error,),) = query(conninfo, "SELECT error FROM ledger.views WHERE name = 'run'")
+    ((error,),) = query(conninfo, "SELECT error FROM ledger.projection WHERE name = 'run'")
     assert error == f"at position {poison}: ValueError('a bug in the view')"
 
 
@@ -111,7 +111,7 @@ def test_a_restarted_projector_tries_a_stopped_view_again(conninfo: str, writer:
     with projecting(conninfo) as projector:
         projector.catch_up()
     assert standing(conninfo)["run"] == (head(conninfo), False)
-    assert query(conninfo, "SELECT error FROM ledger.views") == [(None,)] * len(NAMES)
+    assert query(conninfo, "SELECT error FROM ledger.projection") == [(None,)] * len(NAMES)
     assert stored(conninfo) == folded(conninfo)
 
 

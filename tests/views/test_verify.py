@@ -206,7 +206,7 @@ def test_a_stopped_view_is_compared_at_the_position_it_has_reached(
 
 def test_rows_of_another_version_are_not_compared(conninfo: str) -> None:
     work(conninfo, 24)
-    query(conninfo, "UPDATE ledger.views SET version = 1 WHERE name = 'run'")
+    query(conninfo, "UPDATE ledger.projection SET version = 1 WHERE name = 'run'")
     with pytest.raises(CannotBuild, match="rebuild it first"):
         verify(conninfo, view("run"))
     assert left_over(conninfo) == []

@@ -32,7 +32,7 @@ _DROPPED_AT_ONCE = 1000
 _REACHED = f"""
 SELECT least(feed.position, own.position) AS position
 FROM ({feeds.FEED_POSITION}) AS feed,
-     (SELECT position FROM ledger.views WHERE name = 'webhook') AS own
+     (SELECT position FROM ledger.projection WHERE name = 'webhook') AS own
 """
 
 # Endpoints that have changed since the view was at a position. One statement, so one snapshot: what
@@ -47,7 +47,7 @@ WITH enlisted AS (
 )
 SELECT p.position, reached.position, w.fold,
     coalesce(t.planned, 0), coalesce(t.heeded, 0), t.failing_since
-FROM ledger.views AS p CROSS JOIN ({_REACHED}) AS reached
+FROM ledger.projection AS p CROSS JOIN ({_REACHED}) AS reached
 LEFT JOIN ledger.webhook AS w
   ON w.position > %(seen)s AND (NOT w.deleted OR %(seen)s::bigint > 0)
 LEFT JOIN ledger.dispatch AS t USING (endpoint_id)

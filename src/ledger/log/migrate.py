@@ -44,7 +44,7 @@ END $$
 
 _POWERS = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = 'ledger_api'"
 
-_MAY_READ = "SELECT has_table_privilege('ledger_api', 'ledger.views', 'SELECT')"
+_MAY_READ = "SELECT has_table_privilege('ledger_api', 'ledger.projection', 'SELECT')"
 
 # Each live view, and the tables that it shows.
 _GRANTS_OF_VIEWS = """

@@ -35,7 +35,7 @@ _LOG = "log"
 
 # Where every view stands, and where the log ends.
 _LOOK = f"""
-SELECT name, generation, position FROM ledger.views
+SELECT name, generation, position FROM ledger.projection
 UNION ALL SELECT '{_LOG}', 0, COALESCE(max(notification_id), 0) FROM ledger.ledger_events
 """
 

@@ -33,7 +33,7 @@ T = TypeVar("T")
 _ALL = """
 SELECT name, position, stopped_at IS NOT NULL,
        (SELECT COALESCE(max(notification_id), 0) FROM ledger.ledger_events)
-FROM ledger.views
+FROM ledger.projection
 """
 
 

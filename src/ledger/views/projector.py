@@ -40,13 +40,13 @@ _HEAL_SECONDS = 1.0
 _logger = logging.getLogger(__name__)
 
 # The tracking of every projection that serves.
-_TRACKING = "SELECT name, version, generation, position, stopped_at FROM ledger.views"
+_TRACKING = "SELECT name, version, generation, position, stopped_at FROM ledger.projection"
 
 # Move the tracking; the old position in the WHERE makes a second projector harmless. One word goes
 # to whoever waits, about all of them: each costs a listener more than the work of looking at it.
 _TRACK = """
 WITH moved AS (
-    UPDATE ledger.views AS p SET position = %(to)s::bigint
+    UPDATE ledger.projection AS p SET position = %(to)s::bigint
     FROM unnest(%(names)s::text[], %(generations)s::int[]) AS view (name, generation)
     WHERE p.name = view.name AND p.generation = view.generation AND p.position = %(from)s::bigint
     RETURNING p.name
@@ -57,19 +57,19 @@ FROM moved
 
 # Stop a view at an event it cannot take. (Not one that was rebuilt meanwhile.)
 _STOP = """
-UPDATE ledger.views SET stopped_at = clock_timestamp(), error = %(error)s
+UPDATE ledger.projection SET stopped_at = clock_timestamp(), error = %(error)s
 WHERE name = %(name)s AND generation = %(generation)s
 RETURNING pg_notify('ledger_views', name || ' stopped')
 """
 
 _REGISTER = """
-INSERT INTO ledger.views (name, version, generation, position) VALUES (%s, %s, 1, 0)
+INSERT INTO ledger.projection (name, version, generation, position) VALUES (%s, %s, 1, 0)
 RETURNING pg_notify('ledger_views', name || ' 0')
 """
 
 # A view that is new on a log that is not: it has no tables yet, and is built beside the others.
 _REGISTER_UNBUILT = """
-INSERT INTO ledger.views (name, version, generation, position, stopped_at, error)
+INSERT INTO ledger.projection (name, version, generation, position, stopped_at, error)
 VALUES (%s, 0, 0, 0, clock_timestamp(), 'is being built')
 RETURNING pg_notify('ledger_views', name || ' stopped')
 """
@@ -78,13 +78,13 @@ _IS_EMPTY = "SELECT NOT EXISTS (SELECT FROM ledger.ledger_events)"
 
 # A view that was stopped tries again when a projector takes over: the code may be new.
 _RESUME = """
-UPDATE ledger.views SET stopped_at = NULL, error = NULL WHERE name = %s
+UPDATE ledger.projection SET stopped_at = NULL, error = NULL WHERE name = %s
 RETURNING pg_notify('ledger_views', name || ' ' || position)
 """
 
 # A view of another version than the code's: its rows serve as they are until it is rebuilt.
 _OUTDATED = """
-UPDATE ledger.views
+UPDATE ledger.projection
 SET stopped_at = clock_timestamp(), error = 'waits to be rebuilt as version ' || %(version)s
 WHERE name = %(name)s AND stopped_at IS NULL
 RETURNING pg_notify('ledger_views', name || ' stopped')
@@ -93,7 +93,7 @@ RETURNING pg_notify('ledger_views', name || ' stopped')
 # A view that only another version of the code has: nobody is to wait for it. It goes on (as after
 # any stop) once that code takes over again.
 _UNKNOWN = """
-UPDATE ledger.views
+UPDATE ledger.projection
 SET stopped_at = clock_timestamp(), error = 'is not known to the version that runs'
 WHERE name <> ALL(%(known)s) AND stopped_at IS NULL
 RETURNING pg_notify('ledger_views', name || ' stopped')

@@ -29,7 +29,7 @@ _logger = logging.getLogger(__name__)
 
 # From here on queries find the new generation, and the projector goes on with it.
 _SWAP = """
-UPDATE ledger.views
+UPDATE ledger.projection
 SET version = %(version)s, generation = %(generation)s, position = %(position)s,
     stopped_at = NULL, error = NULL
 WHERE name = %(name)s

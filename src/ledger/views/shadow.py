@@ -42,7 +42,7 @@ _NEAR = 2000
 Progress = Callable[[int, int], None]
 """Called with the position reached and the one to be reached."""
 
-_LIVE = "SELECT version, generation, position FROM ledger.views WHERE name = %s"
+_LIVE = "SELECT version, generation, position FROM ledger.projection WHERE name = %s"
 _HOLD = _LIVE + " FOR UPDATE"
 _HEAD = "SELECT COALESCE(max(notification_id), 0) FROM ledger.ledger_events"
 
