@@ -1,8 +1,8 @@
 """Webhook endpoints as people manage them (``/ui/webhooks``), and what became of deliveries.
 
-The forms' commands are the API's (``api/routes/webhook_commands.py``), with its checks and records of
-refusals. A secret is in the answer to its form and nowhere else: in no address, and shown again only
-to the same form sent twice.
+The forms' commands are the API's (``api/routes/webhook_commands.py``), with its checks and its
+records of refusals. A secret is in the answer to its form and nowhere else: in no address, and
+shown again only to the same form sent twice.
 """
 
 from collections.abc import Awaitable, Mapping
