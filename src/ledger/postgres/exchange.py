@@ -14,8 +14,10 @@ or end one; after an error the rest of the group is passed over. The connection 
 from a group's first statement until the reply to its sync. Between groups psycopg may use it.
 """
 
-from collections import deque
+import re
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from math import inf
 from typing import Any, Generic, TypeVar
 
@@ -26,8 +28,15 @@ from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 from psycopg.rows import TupleRow
 
-from ledger.postgres.prepared import Key, Prepared
 from ledger.postgres.session import patience_of
+
+_MOST_PREPARED = 100
+"""Statements that stay prepared: each takes memory in PostgreSQL."""
+
+_PLACEHOLDER = re.compile(r"%(?:\((\w+)\)s|%|)")
+
+Key = tuple[bytes, tuple[int, ...]]
+"""A statement, and the types of its parameters where it does not say: what is prepared."""
 
 Rows = list[TupleRow]
 
@@ -69,7 +78,7 @@ class Exchange(Generic[Owner]):
         self._patience = patience_of(connection)
         self._sent_at = inf
         self._adapt = Transformer.from_context(connection)
-        self._prepared = Prepared(self._pg)
+        self._prepared = _Prepared(self._pg)
         self._due: deque[_Due[Owner]] = deque()
         self._notified: list[str] = []
         self.socket = self._pg.socket
@@ -215,3 +224,60 @@ class Exchange(Generic[Owner]):
         if is_lost or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
             raise psycopg.OperationalError(str(error)) from error
         return error
+
+
+class _Prepared:
+    """What one connection in pipeline mode has prepared: the statements that were used last."""
+
+    def __init__(self, pg: pq.abc.PGconn) -> None:
+        self._pg = pg
+        self._names: OrderedDict[Key, bytes] = OrderedDict()
+        self._outdated: list[bytes] = []
+        self._made = 0
+
+    def close_outdated(self) -> int:
+        """Send word of those not needed any more; how many results will come of it.
+
+        To be sent before others: behind a statement that fails it would be passed over.
+        """
+        closed = len(self._outdated)
+        while self._outdated:
+            self._pg.send_close_prepared(self._outdated.pop())
+        return closed
+
+    def send(self, key: Key, values: Sequence[Buffer | None], formats: Sequence[pq.Format]) -> bool:
+        """Send a statement; whether a result of its preparation will come before its own."""
+        name = self._names.get(key)
+        is_new = name is None
+        if name is None:
+            if len(self._names) >= _MOST_PREPARED:
+                self._outdated.append(self._names.popitem(last=False)[1])
+            self._made += 1
+            name = self._names[key] = b"ledger%d" % self._made
+            self._pg.send_prepare(name, *key)
+        else:
+            self._names.move_to_end(key)
+        self._pg.send_query_prepared(name, values, formats, pq.Format.BINARY)
+        return is_new
+
+    def forget(self, key: Key) -> None:
+        """Prepare a statement anew the next time: after an error, whatever it was."""
+        if name := self._names.pop(key, None):
+            self._outdated.append(name)
+
+
+@lru_cache(4096)
+def numbered(statement: str) -> tuple[bytes, tuple[str, ...]]:
+    """A statement with PostgreSQL's own placeholders, and the names they stand for in order."""
+    names: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        if match[0] == "%%":
+            return "%"
+        if match[1] is None:
+            raise psycopg.ProgrammingError("a placeholder is %(name)s, a percent sign %%")
+        if match[1] not in names:
+            names.append(match[1])
+        return f"${names.index(match[1]) + 1}"
+
+    return _PLACEHOLDER.sub(number, statement).encode(), tuple(names)

@@ -18,9 +18,8 @@ from psycopg.abc import Buffer
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import DeadlockDetected
 
-from ledger.postgres.exchange import Exchange, Rows, SilentServer
+from ledger.postgres.exchange import Exchange, Key, Rows, SilentServer, numbered
 from ledger.postgres.loop import LoopDriver
-from ledger.postgres.prepared import Key, numbered
 from ledger.postgres.scope import Planning, Tenant
 from ledger.postgres.session import ANSWER_SECONDS
 

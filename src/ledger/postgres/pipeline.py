@@ -24,8 +24,7 @@ from psycopg import Connection, Cursor, pq
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.postgres.binary import BinaryArray
-from ledger.postgres.exchange import Exchange, Rows, SilentServer
-from ledger.postgres.prepared import numbered
+from ledger.postgres.exchange import Exchange, Rows, SilentServer, numbered
 
 Value = BinaryArray | int | str | None
 
