@@ -9,11 +9,11 @@ BIN := .venv/bin
 READY := .venv/ready
 BROWSER_READY := .venv/browser-ready
 # Four at a time, since they wait for some of their time, each with a PostgreSQL of its own; a file's
-# tests stay together. Browsers are busier.
-BESIDE := -n 4 --dist loadfile
+# tests stay together, and the slowest files begin (tests/conftest.py). Browsers are busier.
+BESIDE := -n 4 --dist loadfile --no-loadscope-reorder
 BROWSERS := -n 2 --dist loadfile
 
-.PHONY: help setup run test check browser bench bench-short bench-big bench-pair crash clean
+.PHONY: help setup run test static check browser-setup browser bench bench-short bench-big bench-pair crash clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -33,20 +33,23 @@ run: $(READY) ## Start everything on port 8000, with a story to look at
 test: $(READY) ## Run the tests
 	@$(BIN)/python -m pytest $(BESIDE)
 
-check: $(READY) ## Format, lint, strict types, imports, tests: the one verdict
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(BESIDE)
+static: $(READY) ## Format, lint, strict types, imports
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+check: static test ## All of that, and the tests: the one verdict
 
 $(BROWSER_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		-c .ci/constraints.txt -e '.[browser]'
+	@scripts/chromium.sh
 	@touch $(BROWSER_READY)
 
+browser-setup: $(BROWSER_READY) ## Install what the browser's tests need
+
 browser: $(BROWSER_READY) ## Test the page in a real Chromium; pictures go to build/screenshots
-	@scripts/chromium.sh
 	@rm -rf build/screenshots
 	$(BIN)/python -m pytest $(BROWSERS) -m "browser and not alone" tests/browser
 	$(BIN)/python -m pytest -m alone tests/browser
