@@ -27,7 +27,7 @@ from product import Product, UnmeasuredError
 from psycopg.rows import tuple_row
 from story import BATCH, ORGANIZATION
 
-from projections import feeds
+from projections.event import feeds
 
 AT_ONCE = 16  # requests in flight to one receiver, ours and the limit's
 DELIVERIES = 4_000  # facts, about, a round of deliveries

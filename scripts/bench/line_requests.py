@@ -28,7 +28,8 @@ from ledger.domain.values import (
     sort_key,
     week_of,
 )
-from projections import lists, reading
+from projections.execution import lists, statements
+from projections.run.statements import runs_statement
 
 PAGE = 25
 _TENANT = frozenset({"organization"})
@@ -123,7 +124,7 @@ class Asker:
     def detail(self, line: str) -> Ask:
         """One line."""
         values = {**self._tenant(), "line_id": line}
-        return Ask(f"/v1/execution/{line}", (reading.detail_statement(_TENANT), values))
+        return Ask(f"/v1/execution/{line}", (statements.detail_statement(_TENANT), values))
 
     def runs(self, count: int) -> list[Ask]:
         """Pages of the big line's runs, all over its life."""
@@ -145,7 +146,7 @@ class Asker:
             parameters["cursor"] = encode_cursor(key, {"line": line})
             values |= {"after": sort_key(run), "after_at": moment}
             names = frozenset({"after"})
-        statement = reading.runs_statement(_TENANT, names)
+        statement = runs_statement(_TENANT, names)
         return Ask(f"/v1/execution/{line}/runs?{urlencode(parameters)}", (statement, values))
 
     def summaries(self, name: str) -> list[str]:

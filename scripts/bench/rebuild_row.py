@@ -16,7 +16,7 @@ from psycopg.rows import tuple_row
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.recorder import read_log
 from ledger.postgres.pipeline import Pipeline
-from projections import reading
+from ledger.views.statements import LAG
 
 FEW = 100_000  # events: a log with fewer is rebuilt several times
 PAGE_OF_LOG = 2_000  # events a SELECT
@@ -125,7 +125,7 @@ def settle(connection: psycopg.Connection[Any]) -> list[str]:
     """Wait until every view has all of the log; their names."""
     best, deadline = None, time.monotonic() + SETTLED_WITHIN
     while True:
-        views = connection.execute(reading.LAG).fetchall()
+        views = connection.execute(LAG).fetchall()
         connection.commit()
         lag = sum(max(0, head - position) for _, _, _, position, head, _, _ in views)
         if stopped := [str(name) for name, *_, stopped_at, _ in views if stopped_at]:

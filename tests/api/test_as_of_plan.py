@@ -17,7 +17,8 @@ from ledger.domain.values import CAUSES, EXECUTION_MODELS, day_of, week_of
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
-from projections import lists, reading
+from projections.execution import lists, statements
+from projections.run.statements import run_statement
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
 from tests.support.plans import cost, worked
@@ -145,10 +146,10 @@ def list_cost(past: Past, filters: dict[str, Any], limit: int, moment: str) -> f
 @pytest.mark.parametrize("moment", ["long_ago", "half_way"])
 @pytest.mark.parametrize("what", ["detail", "run"])
 def test_a_detail_and_a_run_of_the_past_touch_few_rows(past: Past, what: str, moment: str) -> None:
-    statement = reading.detail_statement(frozenset(TENANT), past=True)
+    statement = statements.detail_statement(frozenset(TENANT), past=True)
     known: dict[str, Any] = {"line_id": "LIN-26-000001"}
     if what == "run":
-        statement = reading.run_statement(frozenset(TENANT), past=True)
+        statement = run_statement(frozenset(TENANT), past=True)
         known = {"run_id": past.run}
     parameters = parameters_at(getattr(past, moment), **TENANT, **known)
     one = cost(past.connection, statement, parameters)

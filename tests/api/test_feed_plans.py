@@ -16,7 +16,7 @@ from ledger.intake.request import Receipt
 from ledger.language.audited import FACT_TYPES, actions_of
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.scope import Planning
-from projections import feeds
+from projections.event import feeds
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import Cost, cost, worked
 from tests.support.racers import parsed

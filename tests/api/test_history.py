@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ledger.api.feed_models import HistoryPage
-from projections import stories
+from projections.event import statements
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.ledger import new_id
@@ -303,7 +303,7 @@ def long(edge: Edge) -> str:
 
 def touched_by_page(edge: Edge, line: str, after: int = 0, by: str = ORGANIZATION) -> int:
     values = {"organization": by, "line_id": line, "after": after, "limit": 26}
-    return touched(edge, stories.history_statement(frozenset({"organization"})), values)
+    return touched(edge, statements.history_statement(frozenset({"organization"})), values)
 
 
 def test_a_line_with_many_runs_has_its_whole_history(edge: Edge, long: str) -> None:

@@ -10,7 +10,8 @@ from ledger.application.writer import Writer
 from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, STATES, day_of, week_of
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.scope import Planning
-from projections import lists, reading
+from projections.execution import lists
+from projections.run.statements import runs_statement
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import cost, plan_for, worked
 from tests.support.racers import now
@@ -163,7 +164,7 @@ def test_runs_that_are_not_completed_are_found_among_many_that_are(
 ) -> None:
     plan_for(connection, Planning.SHORT)
     filters = {"status": statuses, "not_completed": True}
-    statement = reading.runs_statement(frozenset(), frozenset(filters))
+    statement = runs_statement(frozenset(), frozenset(filters))
     line = f"LIN-26-{LINES:06d}"
     page = cost(connection, statement, {**filters, "line_id": line, "limit": 10})
     assert page.rows <= 60

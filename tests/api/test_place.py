@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from projections import stories
+from projections.event import statements
 from tests.api.test_feed_plans import Past
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
@@ -47,7 +47,7 @@ def past(edge: Edge, busy: Busy) -> Iterator[Past]:
 
 
 def place(past: Past, line_id: str, by: Any, **values: Any) -> Cost:
-    statement = stories.place_statement(frozenset(OWN), by)
+    statement = statements.place_statement(frozenset(OWN), by)
     given = {"line_id": line_id, "limit": LIMIT, "ticks": TICKS, **OWN, **values}
     return cost(past.connection, statement, given)
 
@@ -83,7 +83,7 @@ def test_anothers_line_costs_one_look(past: Past, busy: Busy) -> None:
 
 
 def test_a_runs_events_are_found_without_a_walk_through_its_lines(past: Past, busy: Busy) -> None:
-    statement = stories.run_events_statement(frozenset(OWN))
+    statement = statements.run_events_statement(frozenset(OWN))
     given = {"run_id": busy.run, "limit": LIMIT, **OWN}
     found = cost(past.connection, statement, given)
     assert found.found == 3

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from ledger.api.models import TimelineAnswer
-from projections import stories
+from projections.execution import statements
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.stories import (
@@ -306,7 +306,7 @@ def test_ten_thousand_intervals_are_an_answer_and_one_more_is_a_422(edge: Edge) 
     # A narrow look at it touches few rows.
     values = {"organization": ORGANIZATION, "line_id": line, "limit": 20_000}
     values |= {"from": start + timedelta(seconds=9_000), "to": start + timedelta(seconds=9_010)}
-    assert touched(edge, stories.timeline_statement(frozenset({"organization"})), values) < 300
+    assert touched(edge, statements.timeline_statement(frozenset({"organization"})), values) < 300
 
 
 # The same turn 20,000 times, each taken back at its own instant; copied past the log.

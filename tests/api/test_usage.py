@@ -7,7 +7,7 @@ import pytest
 
 from ledger.api.models import UsageAnswer
 from ledger.domain.values import format_instant
-from projections import stories
+from projections.execution.usage import usage_statement
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.ledger import new_id
@@ -364,4 +364,4 @@ def test_whole_days_touch_few_rows_however_much_was_used_on_them(edge: Edge) -> 
     days = [start + timedelta(days=n) for n in range(30)]
     values = {"organization": ORGANIZATION, "line_id": line, "from": start, "to": days[-1]}
     values |= {"days": days[:-1], "parts": [], "limit": 10_000}
-    assert touched(edge, stories.usage_statement(frozenset({"organization"})), values) < 900
+    assert touched(edge, usage_statement(frozenset({"organization"})), values) < 900

@@ -21,7 +21,7 @@ from ledger.intake.principal import Principal
 from ledger.postgres.door import Door
 from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from ledger.reads.positions import ViewPositions
-from projections import feeds
+from projections.event import feeds
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
 from tests.support.racers import fast_idling
 from tests.support.views import HandProjector, head, projecting, query, report

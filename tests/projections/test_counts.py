@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ledger.domain.values import STATES
-from projections import reading
+from projections.execution import statements
 from tests.support.ledger import Ledger
 from tests.support.mix import Mix, asked_at_random, matching
 from tests.support.rebuilding import rebuild, verify, view
@@ -17,7 +17,7 @@ Counted = Counter[tuple[str, str, str, frozenset[str]]]
 
 
 def summarized(ledger: Ledger, asked: dict[str, Any]) -> Counted:
-    statement = reading.summary_statement(frozenset(asked)).encode()
+    statement = statements.summary_statement(frozenset(asked)).encode()
     counted: Counted = Counter()
     for row in ledger.reader.execute(statement, asked).fetchall():
         if row["state"] is not None:

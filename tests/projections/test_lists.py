@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ledger.domain.values import day_of, week_of
-from projections import lists
+from projections.execution import lists
 from tests.support.ledger import Ledger
 from tests.support.mix import Mix, asked_at_random, matching
 

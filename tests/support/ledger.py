@@ -29,7 +29,7 @@ from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.views import create_projector
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
-from projections import reading
+from projections.execution import statements
 from tests.support.facts import ORGANIZATION, activation, encode, fact
 from tests.support.service import Clock
 
@@ -183,7 +183,7 @@ class Ledger:
         self.catch_up()
         now = self.clock.now
         values = {"line_id": line, "today": day_of(now), "week": week_of(now)}
-        statement = reading.detail_statement(frozenset()).encode()
+        statement = statements.detail_statement(frozenset()).encode()
         (row,) = self.reader.execute(statement, values).fetchall()
         assert row["item"] is not None
         shown: dict[str, Any] = json.loads(row["item"])

@@ -24,7 +24,7 @@ from ledger.intake.envelope import pointers
 from ledger.intake.principal import Principal
 from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt
 from ledger.postgres.scope import EVERYONE
-from projections import reading
+from ledger.views.statements import RECORDED_AT
 
 M = TypeVar("M", bound=BaseModel)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -179,6 +179,6 @@ async def as_left(
 
 async def _recorded_at(request: Request, position: int) -> str:
     ((instant,),) = await services_of(request).door.fetch(
-        EVERYONE, reading.RECORDED_AT, {"position": position}
+        EVERYONE, RECORDED_AT, {"position": position}
     )
     return format_instant(instant)

@@ -19,16 +19,14 @@ from ledger.views import rebuild as rebuilding
 from ledger.views.compare import Difference
 from ledger.views.rebuild import Rebuilt
 from ledger.views.shadow import CannotBuild
-from projections import reading
+from ledger.views.statements import LAG
 
 
 def list_projections(conninfo: str) -> int:
     """Where each view stands, and how far behind the log."""
     table = Table("projection", "version", "generation", "position", "lag", "state")
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
-        for name, version, generation, position, head, stopped_at, error in connection.execute(
-            reading.LAG
-        ):
+        for name, version, generation, position, head, stopped_at, error in connection.execute(LAG):
             state = f"stopped {error}" if stopped_at else "live"
             lag = max(0, head - position)
             table.add_row(name, str(version), str(generation), str(position), str(lag), state)

@@ -16,7 +16,7 @@ from ledger.feed.verdict import Claimed, Result
 from ledger.postgres import locks
 from ledger.postgres.arrays import array
 from ledger.postgres.session import AsyncRoundConnection, options_of
-from projections import feeds
+from projections.event import feeds
 from projections.webhook.view import Standing, decode_standing
 
 _OPTIONS = "-c synchronous_commit=off -c idle_in_transaction_session_timeout=60s"

@@ -21,7 +21,7 @@ from ledger.feed.sharing import share
 from ledger.feed.tail import CHUNK, Selection, Tail, message
 from ledger.intake.principal import Principal
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
-from projections import feeds
+from projections.event import feeds
 
 _logger = logging.getLogger(__name__)
 

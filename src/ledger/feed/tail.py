@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import psycopg
 
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
-from projections import feeds
+from projections.event import feeds
 
 _logger = logging.getLogger(__name__)
 

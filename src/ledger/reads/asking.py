@@ -12,7 +12,7 @@ from ledger.reads.answers import Answers
 from ledger.reads.positions import WAIT_SECONDS, ViewPositions
 from ledger.reads.question import Answer, Question
 from ledger.reads.turns import Turns
-from projections import reading
+from ledger.views.statements import AWAIT_APPEND, INSTANT
 
 _BREATH_SECONDS = 0.01
 
@@ -89,8 +89,8 @@ class Reads:
         if as_of is None or question.is_settled:
             raise Behind("The views have not reached the asked instant.")
         fetch, tenant, planning = self._fetch, question.tenant, question.planning
-        await fetch(tenant, reading.AWAIT_APPEND, {}, planning)
-        ((position, latest),) = await fetch(tenant, reading.INSTANT, {"as_of": as_of}, planning)
+        await fetch(tenant, AWAIT_APPEND, {}, planning)
+        ((position, latest),) = await fetch(tenant, INSTANT, {"as_of": as_of}, planning)
         # Under load the log's own clock may run ahead by some microseconds.
         if as_of > self._clock() and (latest is None or as_of > latest):
             raise Invalid.at("/as_of", "lies in the future")

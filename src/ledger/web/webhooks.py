@@ -53,7 +53,7 @@ from ledger.web.webhook_forms import (
     since_when,
     typed,
 )
-from projections import endpoints
+from projections.webhook import statements
 
 PATH = "/ui/webhooks"
 router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)
@@ -187,7 +187,7 @@ async def _one(
         older=found.meta.cursor if found.meta.has_more else None,
         query=query,
         done=DONE.get(query.done),
-        statuses=endpoints.STATUSES,
+        statuses=statements.STATUSES,
         stream=stream_address(principal, whose, tuple(whose)),
         refused=refused,
         refused_at=type(form).__name__ if form is not None else None,

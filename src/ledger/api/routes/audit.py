@@ -28,7 +28,7 @@ from ledger.language.audited import ACTIONS, FACTS, actions_of
 from ledger.language.published import TYPES
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Question
-from projections import feeds
+from projections.event import feeds
 
 router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)
 

@@ -62,7 +62,7 @@ from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
-from projections import lists, reading
+from projections.execution import lists, statements
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 
@@ -203,7 +203,7 @@ async def summarize_executions(
     # Lines are counted one by one where several tags are asked for, and in the past.
     is_counted = "project_tag" in filters or query.is_past
     planning = Planning.BY_VALUES if is_counted else Planning.SHORT
-    statement = reading.summary_statement(frozenset(filters), query.is_past)
+    statement = statements.summary_statement(frozenset(filters), query.is_past)
     question = asked(principal, query, statement, filters, _VIEW, planning, is_kept=True)
     return (await services_of(request).reads.ask(question, min_position)).once(_summary_reply)
 
@@ -257,7 +257,7 @@ async def show_execution(
 def _line_asked(request: Request, principal: Principal, line_id: str, query: Query) -> Question:
     """The detail of a line, if the credential sees it."""
     filters = tenant_filters(principal)
-    statement = reading.detail_statement(frozenset(filters), query.is_past)
+    statement = statements.detail_statement(frozenset(filters), query.is_past)
     parameters = {**filters, **periods(instant_of(request, query)), "line_id": line_id}
     return asked(principal, query, statement, parameters, _VIEW, is_kept=True)
 

@@ -34,7 +34,7 @@ from ledger.intake.principal import Principal
 from ledger.language.published import TYPES
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
-from projections import feeds
+from projections.event import feeds
 
 router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
 

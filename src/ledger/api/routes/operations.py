@@ -15,7 +15,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from ledger.api.reading import services_of
 from ledger.postgres.scope import EVERYONE
-from projections import reading
+from ledger.views.statements import LAG
 
 router = APIRouter(tags=["operations"])
 
@@ -109,7 +109,7 @@ async def metrics(request: Request) -> Response:
 
 
 async def _lag(request: Request) -> _Lag:
-    rows: _Lag = await services_of(request).door.fetch(EVERYONE, reading.LAG, {})
+    rows: _Lag = await services_of(request).door.fetch(EVERYONE, LAG, {})
     return rows
 
 

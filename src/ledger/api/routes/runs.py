@@ -61,7 +61,7 @@ from ledger.domain.values import (
 from ledger.intake.principal import Principal
 from ledger.log.vault import Vault
 from ledger.reads.question import Answer, Question
-from projections import reading
+from projections.run import statements
 
 router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)
 
@@ -149,7 +149,7 @@ def _runs_asked(
             decode_cursor(query.cursor, {**chosen, "line": line_id})
         )
     names = frozenset(filters) - {"after_at"}
-    statement = reading.runs_statement(frozenset(tenant), names, query.is_past, bare)
+    statement = statements.runs_statement(frozenset(tenant), names, query.is_past, bare)
     parameters = {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1}
     return asked(principal, query, statement, parameters, _VIEWS, is_kept=True)
 
@@ -204,7 +204,7 @@ async def show_run(
 def _run_asked(principal: Principal, run_id: str, query: Query) -> Question:
     """A run, if the credential sees it."""
     tenant = tenant_filters(principal)
-    statement = reading.run_statement(frozenset(tenant), query.is_past)
+    statement = statements.run_statement(frozenset(tenant), query.is_past)
     parameters = {**tenant, "run_id": run_id}
     return asked(principal, query, statement, parameters, _OWN_VIEW, is_kept=True)
 

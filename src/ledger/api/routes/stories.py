@@ -33,7 +33,13 @@ from ledger.domain.usage import Amounts, Range
 from ledger.domain.values import EARLIEST, LATEST, day_of, format_instant
 from ledger.intake.principal import Principal
 from ledger.reads.question import Answer
-from projections import stories
+from projections.event.statements import (
+    history_statement,
+    place_statement,
+    run_events_statement,
+)
+from projections.execution.statements import timeline_statement
+from projections.execution.usage import usage_statement
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 
@@ -77,7 +83,7 @@ async def show_history(
     if query.cursor is not None:
         after = event_position(decode_cursor(query.cursor, of_line))
     tenant = tenant_filters(principal)
-    statement = stories.history_statement(frozenset(tenant), query.is_past)
+    statement = history_statement(frozenset(tenant), query.is_past)
     parameters = {**tenant, "line_id": line_id, "after": after, "limit": query.limit + 1}
     question = asked(principal, query, statement, parameters, _EVENTS)
     rows = await services_of(request).reads.ask(question, min_position)
@@ -108,7 +114,7 @@ async def show_place(
     require_line_id(line_id)
     tenant = tenant_filters(principal)
     # Seen from now, whatever instant the place is at.
-    statement = stories.place_statement(frozenset(tenant), query.by)
+    statement = place_statement(frozenset(tenant), query.by)
     parameters = {
         **tenant,
         "line_id": line_id,
@@ -134,7 +140,7 @@ async def show_run_events(
 ) -> Response:
     """A run's own events, as its line's history has them; for the page alone."""
     tenant = tenant_filters(principal)
-    statement = stories.run_events_statement(frozenset(tenant), query.is_past)
+    statement = run_events_statement(frozenset(tenant), query.is_past)
     parameters = {**tenant, "run_id": run_id, "limit": _LATEST}
     question = asked(principal, query, statement, parameters, frozenset({"event", "run"}))
     rows = await services_of(request).reads.ask(question)
@@ -162,7 +168,7 @@ async def show_timeline(
     tenant = tenant_filters(principal)
     # Turning points without length do not count as intervals, hence some more than the limit.
     limit = 2 * MAX_INTERVALS
-    statement = stories.timeline_statement(frozenset(tenant), query.is_past)
+    statement = timeline_statement(frozenset(tenant), query.is_past)
     parameters = {
         **tenant,
         "from": start or EARLIEST,
@@ -223,7 +229,7 @@ async def show_usage(
     if len(days) > MAX_DAYS:
         raise Invalid.at("/from", f"there are more than {MAX_DAYS} days: narrow it")
     tenant = tenant_filters(principal)
-    statement = stories.usage_statement(frozenset(tenant), query.is_past)
+    statement = usage_statement(frozenset(tenant), query.is_past)
     parameters = {
         **tenant,
         "line_id": line_id,

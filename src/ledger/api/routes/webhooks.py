@@ -53,7 +53,7 @@ from ledger.application.commands.webhooks import (
 )
 from ledger.domain.errors import NotFound
 from ledger.domain.values import ENDPOINT_ID, format_id, sort_key
-from projections import endpoints
+from projections.webhook import statements
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=LeanRoute)
 
@@ -78,7 +78,7 @@ class ListQuery(Present, Page):
 class DeliveriesQuery(Present, Page):
     """The deliveries' parameters."""
 
-    status: Annotated[str | None, Field(pattern=any_of(endpoints.STATUSES), description=OR)] = None
+    status: Annotated[str | None, Field(pattern=any_of(statements.STATUSES), description=OR)] = None
 
 
 @router.post(
@@ -114,7 +114,7 @@ async def list_webhooks(
     filters = tenant_filters(principal) | chosen
     if query.cursor is not None:
         filters["after"] = _endpoint_key(decode_cursor(query.cursor, chosen))
-    statement = endpoints.list_statement(frozenset(filters))
+    statement = statements.list_statement(frozenset(filters))
     parameters = {**filters, "limit": query.limit + 1}
     question = asked(principal, query, statement, parameters, _VIEW)
     rows = await services_of(request).reads.ask(question, min_position)
@@ -149,7 +149,7 @@ async def show_webhook(
     """One endpoint, and how its deliveries stand."""
     _require_id(endpoint_id)
     tenant = tenant_filters(principal)
-    statement = endpoints.endpoint_statement(frozenset(tenant))
+    statement = statements.endpoint_statement(frozenset(tenant))
     parameters = {**tenant, "endpoint_id": endpoint_id}
     question = asked(principal, query, statement, parameters, _VIEW)
     rows = await services_of(request).reads.ask(question, min_position)
@@ -278,7 +278,7 @@ async def list_deliveries(
     before = BEYOND
     if query.cursor is not None:
         before = event_position(decode_cursor(query.cursor, bound_to))
-    statement = endpoints.deliveries_statement(frozenset(tenant), frozenset(statuses))
+    statement = statements.deliveries_statement(frozenset(tenant), frozenset(statuses))
     parameters = {**tenant, **bound_to, "before": before, "limit": query.limit + 1}
     question = asked(principal, query, statement, parameters, _VIEW)
     rows = await services_of(request).reads.ask(question, min_position)

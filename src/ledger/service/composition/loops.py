@@ -12,7 +12,8 @@ from ledger.service.composition.views import create_projector
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
 from ledger.views.rebuilder import Rebuilder
-from projections import projections, reading
+from projections import projections
+from projections.execution.statements import IDLE_CANDIDATES
 
 
 def create_sweeper(
@@ -23,8 +24,7 @@ def create_sweeper(
     every_seconds: float,
 ) -> Sweeper:
     """The idle sweeper, over the lines that our view shows as quiet."""
-    candidates = reading.IDLE_CANDIDATES
-    return Sweeper(conninfo, candidates, writer, clock, idle_after, every_seconds)
+    return Sweeper(conninfo, IDLE_CANDIDATES, writer, clock, idle_after, every_seconds)
 
 
 class Loops:

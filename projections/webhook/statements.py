@@ -1,22 +1,25 @@
 """The statements that read webhook endpoints and their deliveries (contract 5).
 
-What an endpoint is to get comes from the view, what became of it from the dispatcher's tables; what
-was not begun yet is shown as pending too.
+The messages of an endpoint come from the view, their deliveries from the dispatcher's tables. A
+message without a delivery yet is shown as pending.
 """
 
 from collections.abc import Mapping
 from functools import cache
 
+from ledger.views.statements import tenant_conditions, where
+
 _POSITION = "SELECT position FROM ledger.projection WHERE name = 'webhook'"
 
 _FILTERS: Mapping[str, str] = {
-    "organization": "w.organization_id = %(organization)s",
-    "workspace": "w.workspace_id = %(workspace)s",
+    **tenant_conditions("w"),
     "organization_id": "w.organization_id = %(organization_id)s",
     "workspace_id": "w.workspace_id = %(workspace_id)s",
     "after": "w.endpoint_key < %(after)s",
 }
 """``organization`` and ``workspace`` are the credential's own."""
+
+_NOT_DELETED = "NOT w.deleted"
 
 # An instant as JSON: up to six decimals, and none when zero.
 _TIME = (
@@ -24,7 +27,7 @@ _TIME = (
     """'YYYY-MM-DD"T"HH24:MI:SS.US'), '0'), '.') || 'Z"', 'null')"""
 )
 
-# What failed before it was enabled the last time no longer counts.
+# Failures before the endpoint was last enabled no longer count.
 _ITEM = (
     """'{{' || w.item || ',"status":{{"sequence":' || w.sequence || ',"failing_since":' || """
     + _TIME.format(at="(CASE WHEN t.failing_since >= w.enabled_at THEN t.failing_since END)")
@@ -52,7 +55,7 @@ LEFT JOIN LATERAL (
 ) AS w ON true
 """
 
-# Nothing but tests is attempted while the endpoint is disabled.
+# While the endpoint is disabled, only tests are attempted.
 _DELIVERY = (
     """'{{"event_id":"EVT-' || m.number || '","type":"' || m.type"""
     """ || '","sequence":' || m.sequence || ',"status":"' || coalesce(d.status, 'pending')"""
@@ -79,7 +82,8 @@ ledger.webhook_message AS m LEFT JOIN ledger.delivery AS d USING (endpoint_id, p
 WHERE m.endpoint_id = w.endpoint_id AND m.kind <> 'recovery' AND m.position < %(before)s
 """
 
-# Those of some statuses: each is walked by itself, so that few among many are found at once.
+# Deliveries of some statuses: each status is walked by itself, so that few among many are found at
+# once.
 _CHOSEN = """
 ({parts}) AS chosen
 JOIN ledger.webhook_message AS m
@@ -94,7 +98,7 @@ _BEGUN = """
  ORDER BY d.position DESC LIMIT %(limit)s)
 """
 
-# What was not taken yet: it is pending too.
+# Messages without a delivery yet are pending too.
 _NOT_BEGUN = """
 (SELECT m.position FROM ledger.webhook_message AS m
  WHERE m.endpoint_id = w.endpoint_id AND m.kind = '{kind}'
@@ -118,13 +122,13 @@ STATUSES = tuple(_PARTS)
 @cache
 def list_statement(filters: frozenset[str]) -> str:
     """(position, endpoint's key, item JSON) rows; one of nulls where there is none."""
-    return _LIST.format(where=_where(filters))
+    return _LIST.format(where=where(filters, _FILTERS, _NOT_DELETED))
 
 
 @cache
 def endpoint_statement(tenant: frozenset[str]) -> str:
     """One (position, item JSON or null) row."""
-    return _ONE.format(where=_where(tenant))
+    return _ONE.format(where=where(tenant, _FILTERS, _NOT_DELETED))
 
 
 @cache
@@ -135,8 +139,4 @@ def deliveries_statement(tenant: frozenset[str], statuses: frozenset[str]) -> st
     """
     parts = [part for status in sorted(statuses) for part in _PARTS[status]]
     rows = _CHOSEN.format(parts="UNION ALL".join(parts)) if parts else _ALL
-    return _DELIVERIES.format(where=_where(tenant), rows=rows)
-
-
-def _where(filters: frozenset[str]) -> str:
-    return " AND ".join(["NOT w.deleted", *(_FILTERS[name] for name in sorted(filters))])
+    return _DELIVERIES.format(where=where(tenant, _FILTERS, _NOT_DELETED), rows=rows)

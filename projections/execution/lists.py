@@ -20,7 +20,8 @@ from typing import Any
 
 from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES
 from ledger.postgres.scope import Planning
-from projections.reading import CHANGING_FILTERS, METRICS, VERSION, position_of, where_line
+from ledger.views.statements import position_of
+from projections.execution.statements import CHANGING_FILTERS, METRICS, SHOWN_THEN, where_line
 
 _MOST_WALKS = 40
 """Walks of a page: each takes some microseconds, even if it finds nothing."""
@@ -63,7 +64,7 @@ _WALK = """
 (SELECT {columns} FROM {table} AS l WHERE {where} ORDER BY l.record_key DESC LIMIT %(limit)s)
 """
 
-# The lines of a page that is found among the tags: one with two of those asked for comes once.
+# The lines of a page that is found among the tags. A line with two of the tags comes once.
 _TAGGED = """
 SELECT e.* FROM (
     SELECT DISTINCT ON (l.record_key) l.record_key, l.line_id FROM ({walks}) AS l
@@ -119,7 +120,7 @@ def _statement(
         extra=f"|| ',' || {shown}.extra" if whole else "",
         metrics=METRICS.format(s=changing),
         lines=lines,
-        version=VERSION,
+        version=SHOWN_THEN,
     )
 
 
@@ -128,7 +129,7 @@ l.record_key, l.execution_model, l.head, l.extra, l.counts, l.metrics, l.quiet, 
 l.period_2, l.now_2
 """
 
-# True of every line. An index begins with both, and is of use to whoever asks for one of them.
+# True of every line. An index begins with both, and serves a request for one of them.
 _OF_SOME_PAIR = " AND ".join(f"l.{name} = ANY('{{{','.join(_ALL[name])}}}')" for name in _PAIR)
 
 
@@ -159,7 +160,7 @@ def _activated(walks: "_Walks") -> str:
 
 
 def _intervals(walks: "_Walks") -> str:
-    """… and where it is: those whose interval at the position fits."""
+    """Lines of the past where something that changes is asked for: by their intervals of then."""
     known = "l.opened <= p.position AND l.ended > p.position"
     groups = (("state",), ("workspace_id",)) if "state" in walks.filters else ()
     return walks.along("ledger.execution_interval", _THEN, groups, known)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from ledger.language.audited import FACT_TYPES
+from ledger.views.statements import tenant_conditions, where
 
 ENVELOPE = (
     """'"id":"EVT-' || e.number || '","type":"' || e.type || '",' || e.told || ',' || e.said"""
@@ -17,14 +18,14 @@ ENVELOPE = (
 
 _ENTRY = """'{"id":"AUD-' || e.number || '",' || e.audited || ',' || e.told || '}'"""
 
-# How far feeds go: not beyond any view that is alive, so that what is read after an event has been
-# heard of shows it. A stopped view holds nothing back; where the feed's own is stopped, it ends.
+# Feeds go as far as every view that is not stopped, so that any read after an event was heard shows
+# the event. Other views that are stopped hold nothing back; a feed whose own view is stopped ends.
 FEED_POSITION = """
 SELECT min(position) AS position FROM ledger.projection
 WHERE name = 'event' OR stopped_at IS NULL
 """
 
-# Where the view itself is: for single events, which are there for good, and the audit log.
+# The view's own position: for single events, which never change, and for the audit log.
 _VIEW_POSITION = "SELECT min(position) AS position FROM ledger.projection WHERE name = 'event'"
 
 # The position from which on events were recorded at or after an instant; past every one if none.
@@ -34,8 +35,7 @@ COALESCE((SELECT notification_id FROM ledger.ledger_events
 """
 
 _FILTERS: Mapping[str, str] = {
-    "organization": "e.organization_id = %(organization)s",
-    "workspace": "e.workspace_id = %(workspace)s",
+    **tenant_conditions("e"),
     "organization_id": "e.organization_id = %(organization_id)s",
     "workspace_id": "e.workspace_id = %(workspace_id)s",
     "service_line_id": "e.line_id = %(service_line_id)s",
@@ -51,7 +51,7 @@ _FILTERS: Mapping[str, str] = {
 """``organization`` and ``workspace`` are the credential's own."""
 
 _SAME = (("organization_id", "organization"), ("workspace_id", "workspace"))
-"""(what is asked for, the credential's own): told apart before any row is looked at."""
+"""(what is asked for, the credential's own): compared before any row is looked at."""
 
 _TENANT = frozenset(name for pair in _SAME for name in pair)
 _OWNER = frozenset(_SAME[0])
@@ -94,7 +94,7 @@ WHERE ({column}e.position) > ({value}{after}) AND ({column}e.position) <= ({valu
 ORDER BY {order} LIMIT %(limit)s
 """
 
-# Each type by itself, so that a rare one is found without a walk through all others.
+# Each type is walked by itself, so that a rare type is found without a walk through all others.
 _WALK_TYPES = """
 SELECT one.position, one.item
 FROM ({types}) AS wanted (type) CROSS JOIN LATERAL (
@@ -195,8 +195,8 @@ def audit_statement(filters: frozenset[str], backwards: bool = False) -> str:
 @cache
 def event_statement(tenant: frozenset[str]) -> str:
     """One (position, envelope JSON or null) row."""
-    where = _where(tenant, "e.in_feed")
-    return _ONE.format(position=_VIEW_POSITION, envelope=ENVELOPE, where=where)
+    visible = where(tenant, _FILTERS, "e.in_feed")
+    return _ONE.format(position=_VIEW_POSITION, envelope=ENVELOPE, where=visible)
 
 
 def _walk(item: str, filters: frozenset[str], always: str, backwards: bool) -> str:
@@ -204,13 +204,13 @@ def _walk(item: str, filters: frozenset[str], always: str, backwards: bool) -> s
     fixed = _fixed(plain)
     plain -= fixed.keys()
     if "service_line_id" in fixed and plain & _TENANT:
-        gates.append(_LINE_GATE.format(where=_where(plain & _TENANT)))
+        gates.append(_LINE_GATE.format(where=where(plain & _TENANT, _FILTERS)))
         plain -= _TENANT
     return _WALK.format(
         item=item,
         column="".join(f"{column}, " for column in fixed.values()),
         value="".join(f"%({name})s, " for name in fixed),
-        where=_where(plain, always, *gates),
+        where=where(plain, _FILTERS, always, *gates),
         order=", ".join(f"{name}{_way(backwards)}" for name in (*fixed.values(), "e.position")),
         **_bounds(filters, backwards),
     )
@@ -225,14 +225,14 @@ def _walk_types(
         types=types,
         item=item,
         value=f"%({owner})s, ",
-        where=_where(plain - {owner, "type", "action"}, always, *gates),
+        where=where(plain - {owner, "type", "action"}, _FILTERS, always, *gates),
         way=_way(backwards),
         **_bounds(filters, backwards),
     )
 
 
 def _way(backwards: bool) -> str:
-    """Of every column alike: so one index serves both ways."""
+    """The direction, the same for every column, so that one index serves both directions."""
     return " DESC" if backwards else ""
 
 
@@ -245,10 +245,6 @@ def _fixed(filters: frozenset[str]) -> dict[str, str]:
         if None not in names:
             return {name: _FILTERS[name].split(" = ")[0] for name in names if name is not None}
     return {}
-
-
-def _where(filters: frozenset[str], *always: str) -> str:
-    return " AND ".join([*always, *(_FILTERS[name] for name in sorted(filters))])
 
 
 def _told_apart(filters: frozenset[str]) -> tuple[list[str], frozenset[str]]:

@@ -1,0 +1,190 @@
+"""The statements that read single lines and count lines, as they are and as they were (contract 4).
+
+Lists of lines have ``lists.py``, usage has ``usage.py``.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+
+from ledger.views.statements import position_of, tenant_conditions, where
+
+_LASTING_FILTERS: Mapping[str, str] = {
+    **tenant_conditions("l"),
+    "workspace_id": "l.workspace_id = ANY(%(workspace_id)s)",
+    "execution_model": "l.execution_model = ANY(%(execution_model)s)",
+    "product_line": "l.product_line = ANY(%(product_line)s)",
+    "after": "l.record_key < %(after)s",
+}
+CHANGING_FILTERS: Mapping[str, str] = {
+    "state": "l.state = ANY(%(state)s)",
+    "project_tag": "l.project_tags && %(project_tag)s",
+    "blocked_cause": "l.causes && %(blocked_cause)s AND l.causes <> '{}'",
+}
+
+# The metrics of the clock's own period: week or day, whichever the model counts by.
+METRICS = """
+',"metrics":{{' ||
+CASE CASE l.execution_model WHEN 'agent_runtime' THEN %(today)s ELSE %(week)s END
+WHEN {s}.period_1 THEN {s}.now_1 WHEN {s}.period_2 THEN {s}.now_2 ELSE {s}.quiet END
+|| {s}.metrics || '}}'
+"""
+
+# What a line showed at the position: its latest version and step at or before it.
+SHOWN_THEN = """
+CROSS JOIN LATERAL (
+    SELECT head, extra FROM ledger.execution_version AS v
+    WHERE v.line_id = l.line_id AND v.position <= p.position ORDER BY v.position DESC LIMIT 1
+) AS v
+CROSS JOIN LATERAL (
+    SELECT counts, metrics, quiet, period_1, now_1, period_2, now_2
+    FROM ledger.execution_step AS s
+    WHERE s.line_id = l.line_id AND s.position <= p.position ORDER BY s.position DESC LIMIT 1
+) AS s
+"""
+
+_DETAIL = """
+SELECT p.position, line.item
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT '{{' || l.head || ',' || l.counts || ',' || l.extra || {metrics} || '}}' AS item
+    FROM ledger.execution AS l WHERE l.line_id = %(line_id)s AND {where}
+) AS line ON true
+"""
+
+_PAST_DETAIL = """
+SELECT p.position, line.item
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT '{{' || v.head || ',' || s.counts || ',' || v.extra || {metrics} || '}}' AS item
+    FROM ledger.execution AS l {version}
+    WHERE l.line_id = %(line_id)s AND l.activated <= p.position AND {where}
+) AS line ON true
+"""
+
+# How many lines are in which state, of which model and product line, with which causes open.
+_SUMMARY = """
+SELECT p.position, l.state, l.execution_model, l.product_line, l.causes, l.lines
+FROM ({position}) AS p LEFT JOIN LATERAL ({lines}) AS l ON true
+"""
+
+# Lines from the kept counts: per workspace where one is asked for, else per organization.
+_COUNTED = """
+SELECT l.state, l.execution_model, l.product_line, l.causes, l.lines
+FROM ledger.execution_count AS l WHERE l.per = '{per}' AND l.lines > 0 AND {where}
+"""
+
+# Lines by tags, by inclusion and exclusion: the counts of the tags are added up, and a line with
+# several of the tags is subtracted once for each of its tags but the first. The index of tags finds
+# the lines with several of them; no other line is looked at.
+_COUNTED_BY_TAGS = """
+SELECT l.state, l.execution_model, l.product_line, l.causes, l.lines
+FROM ledger.execution_count AS l
+WHERE l.per = 'project_tag' AND l.project_tag = ANY(%(project_tag)s) AND l.lines > 0 AND {where}
+UNION ALL
+SELECT l.state, l.execution_model, l.product_line, l.causes, -1
+FROM unnest(%(project_tag)s::text[]) WITH ORDINALITY AS asked (tag, place)
+CROSS JOIN LATERAL (
+    SELECT l.state, l.execution_model, l.product_line, l.causes FROM ledger.execution AS l
+    WHERE l.project_tags @> ARRAY[asked.tag]
+      AND l.project_tags && (%(project_tag)s::text[])[:asked.place - 1] AND {where}
+) AS l
+WHERE asked.place > 1
+"""
+
+# Lines of the past are counted one by one, each by the one interval that held then.
+_THEN_COUNTED = """
+SELECT l.state, l.execution_model, l.product_line, l.causes, count(*) AS lines
+FROM ledger.execution_interval AS l
+WHERE l.opened <= p.position AND l.ended > p.position AND {where}
+GROUP BY l.state, l.execution_model, l.product_line, l.causes
+"""
+
+# The line, if the credential sees it and it was activated by the position.
+_LINE = """
+LEFT JOIN LATERAL (
+    SELECT l.line_id FROM ledger.execution AS l
+    WHERE l.line_id = %(line_id)s AND l.activated <= p.position AND {where}
+) AS line ON true
+"""
+
+# The turning points of a line by effective time, beginning with the one that holds at ``from``.
+# Effective times never fall along a line's stream, so the order of positions is also that of times;
+# of several turning points at one instant only the last one lasted.
+_TIMELINE = """
+SELECT p.position, line.line_id, turn.since, turn.state, turn.causes
+FROM ({position}) AS p
+{line}
+LEFT JOIN LATERAL (
+    SELECT DISTINCT ON (i.since) i.since, i.state, i.causes
+    FROM ledger.execution_interval AS i
+    WHERE i.line_id = line.line_id AND i.turned AND i.opened <= p.position
+      AND i.since < %(to)s
+      AND i.since >= COALESCE((
+          SELECT first.since FROM ledger.execution_interval AS first
+          WHERE first.line_id = line.line_id AND first.turned AND first.opened <= p.position
+            AND first.since <= %(from)s
+          ORDER BY first.since DESC LIMIT 1), '-infinity')
+    ORDER BY i.since, i.opened DESC LIMIT %(limit)s
+) AS turn ON true
+ORDER BY turn.since
+"""
+
+# Lines that look idle: by the minute in the index, then by the instant. The decision itself is made
+# under the append lock.
+IDLE_CANDIDATES = """
+SELECT q.line_id
+FROM ledger.execution_quiet AS q
+CROSS JOIN LATERAL (
+    SELECT CASE q.execution_model WHEN 'agent_runtime' THEN %(agent_runtime)s ELSE %(default)s END
+) AS deadline (at)
+WHERE (q.execution_model = 'agent_runtime' AND q.quiet_since <= %(agent_runtime)s
+       OR q.execution_model <> 'agent_runtime' AND q.quiet_since <= %(default)s)
+  AND q.changed_at <= deadline.at
+  AND EXISTS (SELECT FROM ledger.line_activity AS a
+              WHERE a.line_id = q.line_id AND a.last_activity_at <= deadline.at)
+LIMIT %(limit)s
+"""
+
+
+def where_line(filters: frozenset[str]) -> str:
+    """The condition on a line ``l``, or on one of its intervals."""
+    return where(filters, {**_LASTING_FILTERS, **CHANGING_FILTERS})
+
+
+@cache
+def detail_statement(filters: frozenset[str], past: bool = False) -> str:
+    """One (position, detail JSON or null) row."""
+    return (_PAST_DETAIL if past else _DETAIL).format(
+        position=position_of(past, "execution"),
+        metrics=METRICS.format(s="s" if past else "l"),
+        where=where_line(filters),
+        version=SHOWN_THEN,
+    )
+
+
+@cache
+def summary_statement(filters: frozenset[str], past: bool = False) -> str:
+    """(position, state, model, product line, causes, lines) rows; one of nulls where nothing is.
+
+    Several rows may be alike in all but their lines, which are to be added up. Tags that are asked
+    for must be given once each.
+    """
+    if past:
+        lines = _THEN_COUNTED.format(where=where_line(filters))
+    elif "project_tag" in filters:
+        lines = _COUNTED_BY_TAGS.format(where=where_line(filters - {"project_tag"}))
+    else:
+        per = "workspace" if filters & {"workspace", "workspace_id"} else "organization"
+        lines = _COUNTED.format(per=per, where=where_line(filters))
+    return _SUMMARY.format(position=position_of(past, "execution"), lines=lines)
+
+
+@cache
+def timeline_statement(tenant: frozenset[str], past: bool = False) -> str:
+    """(position, line or null, since, state, causes) rows."""
+    return _TIMELINE.format(position=position_of(past, "execution"), line=line_then(tenant))
+
+
+def line_then(tenant: frozenset[str]) -> str:
+    """The join that gives the line, if the tenant has one of this id at the position."""
+    return _LINE.format(where=where_line(tenant))
