@@ -245,6 +245,19 @@ def test_one_that_is_ended_behind_its_last_result_is_told_too(conninfo: str) -> 
         assert other.execute("SELECT number FROM note").fetchall() == [(1,)], "it was committed"
 
 
+def test_a_statements_error_is_told_though_the_connection_is_lost_behind_it(conninfo: str) -> None:
+    with (
+        folder_in_tmp(0o755) as folder,
+        closing(Relay(conninfo, folder)) as relay,
+        psycopg.connect(relay.conninfo, autocommit=True) as connection,
+    ):
+        connection.execute(TABLE)
+        relay.to_end = 1
+        with pytest.raises(errors.UniqueViolation):
+            Pipeline(connection).run(write(1), write(1))
+        assert connection.closed
+
+
 def test_an_exchange_that_is_broken_off_closes_the_connection(pipeline: Pipeline) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -15,6 +15,9 @@ BROKEN_OFF = b"1\0\0\0\41\0\0"
 OUT_OF_STEP = b"1\0\0\0\0"
 """No message of the protocol is so short."""
 
+NOTICE = b"N\0\0\0\5\0"
+"""A notice without any fields."""
+
 _READY = b"Z\0\0\0\5"
 """What ends each exchange, but for the last byte."""
 
@@ -74,6 +77,11 @@ class Relay:
         """Have the server vanish from all connections: what is sent is taken, and leads nowhere."""
         self.swallows = True
         self._vanished.update(end for pair in self._pairs for end in pair)
+
+    def remark(self) -> None:
+        """Send all clients a notice, which answers nothing."""
+        for client, _ in self._pairs:
+            client.sendall(NOTICE)
 
     def come_back(self) -> None:
         """Lead new connections to the server again; those from before are not told anything."""

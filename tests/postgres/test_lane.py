@@ -1,0 +1,89 @@
+"""A lane by itself, on both loops: when it says that a group is done, and that it is lost."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+
+import psycopg
+import pytest
+import uvloop
+
+from ledger.postgres.exchange import SilentServer
+from ledger.postgres.lane import Asked, Lane
+from ledger.postgres.scope import EVERYONE, Planning
+from ledger.postgres.session import AsyncRoundConnection
+from tests.support.embedded import folder_in_tmp
+from tests.support.relay import Relay
+
+Loop = Callable[[], asyncio.AbstractEventLoop]
+Done = list[tuple[list[Asked], psycopg.Error | None]]
+
+LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+
+
+class Hasty(AsyncRoundConnection):
+    """A connection whose server is not waited for for long."""
+
+    patience = 0.2
+
+
+def play_with_lane(
+    conninfo: str, new_loop: Loop, play: Callable[[Lane, Relay, Done], Awaitable[None]]
+) -> None:
+    """Play with a lane through a relay, and what the lane says."""
+
+    async def prepare(relay: Relay) -> None:
+        done: Done = []
+        connection = await Hasty.connect(relay.conninfo, autocommit=True)
+        lane = Lane(connection, lambda _, unanswered, error: done.append((unanswered, error)))
+        await play(lane, relay, done)
+
+    with (
+        folder_in_tmp(0o755) as folder,
+        closing(Relay(conninfo, folder)) as relay,
+        asyncio.Runner(loop_factory=new_loop) as runner,
+    ):
+        runner.run(prepare(relay))
+
+
+def ask(lane: Lane, number: int) -> Asked:
+    """Send a read of the number."""
+    loop = asyncio.get_running_loop()
+    asked = Asked(loop, EVERYONE, "SELECT %(n)s::int", {"n": number}, Planning.SHORT)
+    lane.send([asked])
+    return asked
+
+
+@LOOPS
+def test_what_answers_nothing_ends_no_group(conninfo: str, new_loop: Loop) -> None:
+    async def play(lane: Lane, relay: Relay, done: Done) -> None:
+        for number in range(3):
+            relay.remark()
+            await asyncio.sleep(0.05)
+            assert len(done) == number
+            async with asyncio.timeout(30):
+                assert await ask(lane, number).future == [(number,)]
+            await asyncio.sleep(0)
+        lane.close()
+        assert done == [([], None)] * 3
+
+    play_with_lane(conninfo, new_loop, play)
+
+
+@LOOPS
+def test_a_silent_server_loses_the_lane_and_no_read(conninfo: str, new_loop: Loop) -> None:
+    """The door asks the read again on another lane, as long as it is not overdue itself."""
+
+    async def play(lane: Lane, relay: Relay, done: Done) -> None:
+        relay.vanish()
+        asked = ask(lane, 1)
+        assert not lane.give_up_overdue()
+        await asyncio.sleep(2 * Hasty.patience)
+        assert lane.give_up_overdue()
+        ((unanswered, error),) = done
+        assert unanswered == [asked]
+        assert isinstance(error, SilentServer)
+        assert not asked.future.done()
+        assert lane.waited_seconds() == 0.0
+
+    play_with_lane(conninfo, new_loop, play)
