@@ -63,7 +63,7 @@ def where_tenant(tenant: frozenset[str], row: str) -> str:
 
 
 def tenant_conditions(row: str) -> Mapping[str, str]:
-    """The two conditions that make it up, for statements that have further filters."""
+    """The conditions of ``where_tenant`` by filter, for statements that have further filters."""
     return {
         "organization": f"{row}.organization_id = %(organization)s",
         "workspace": f"{row}.workspace_id = %(workspace)s",
