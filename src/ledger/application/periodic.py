@@ -1,11 +1,11 @@
 """A loop that works now and then, in one process a database at a time: ``run_once`` on a thread."""
 
 import logging
-import threading
 
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
+from ledger.background import BackgroundLoop
 from ledger.domain.errors import LedgerError
 from ledger.postgres.session import RoundConnection
 
@@ -15,28 +15,18 @@ _BREATH_SECONDS = 0.1
 """Between two rounds where there is more to do: the views need a moment."""
 
 
-class Periodic:
-    """``start``/``stop`` around ``run_once``. What it does is said by a subclass's ``work``."""
+class Periodic(BackgroundLoop):
+    """Runs ``run_once`` now and then; a subclass gives ``work``. The writer starts before it."""
 
     def __init__(self, conninfo: str, name: str, leader: int, every_seconds: float) -> None:
+        super().__init__(name)
         self._conninfo, self._name = conninfo, name
         self._leader, self._every = leader, every_seconds
         self._connection: psycopg.Connection[TupleRow] | None = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name=f"ledger-{name}", daemon=True)
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
         """One round: how much was done, and whether there is more."""
         raise NotImplementedError
-
-    def start(self) -> None:
-        """Start the thread. A writer that is used must have been started."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread after the round in hand."""
-        self._stopping.set()
-        self._thread.join()
 
     def run_once(self) -> int:
         """One round; how much was done. 0 where another process is at it."""

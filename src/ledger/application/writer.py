@@ -26,6 +26,7 @@ from ledger.application.cache import Cache
 from ledger.application.carry_out import carry_out
 from ledger.application.command import Command
 from ledger.application.unit import Unit
+from ledger.background import BackgroundLoop
 from ledger.domain.errors import NotCarriedOut, Unavailable
 from ledger.intake.request import Outcome
 from ledger.log.event_log import Log
@@ -62,7 +63,7 @@ class _Ticket:
         self.deliver = deliver
 
 
-class Writer:
+class Writer(BackgroundLoop):
     """Group commit over the log. ``start`` before ``submit``; ``stop`` finishes what waits."""
 
     def __init__(
@@ -74,6 +75,7 @@ class Writer:
         *,
         probes: bool = False,
     ) -> None:
+        super().__init__("writer")
         self._probe_seconds = _PROBE_SECONDS if probes else None
         self._failing_since: float | None = None
         """When the first of the appends began that have all failed; None: the last succeeded."""
@@ -86,14 +88,12 @@ class Writer:
         self._tickets: deque[_Ticket] = deque()
         self._waiting = 0
         self._changed = threading.Condition()
-        self._stopping = False
         self._together = 0
         """Commands of the last append, where they came from several: so many are waited for."""
         self._gathering = False
         self._enough = threading.Event()
         self._outdated: deque[str | None] = deque()
         """Runs whose keys are to be forgotten; None: all of them."""
-        self._thread = threading.Thread(target=self._serve, name="ledger-writer", daemon=True)
 
     def start(self) -> None:
         """Start the thread.
@@ -102,14 +102,7 @@ class Writer:
         thread needs the interpreter back, and it holds the append lock while it waits for it.
         """
         sys.setswitchinterval(0.0005)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Answer what waits, then end the thread."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        self._thread.join()
+        super().start()
 
     def hand_in(self, commands: Sequence[Command], deliver: Callable[[Outcomes], None]) -> None:
         """Hand in commands that belong together; ``deliver`` gets their outcomes, in order.
@@ -121,7 +114,7 @@ class Writer:
             deliver([])
             return
         with self._changed:
-            if self._stopping or self._waiting + len(commands) > _WAITING:
+            if self._stopping.is_set() or self._waiting + len(commands) > _WAITING:
                 raise Unavailable("The ledger is busy.")
             self._tickets.append(_Ticket(commands, deliver))
             self._waiting += len(commands)
@@ -156,6 +149,10 @@ class Writer:
         since = self._trying_since if self._failing_since is None else self._failing_since
         return 0.0 if since is None else time.monotonic() - since
 
+    def _interrupt(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
     def _serve(self) -> None:
         while True:
             with self._changed:
@@ -163,7 +160,7 @@ class Writer:
                 while self._outdated:
                     self._cache.forget_key(self._outdated.popleft())
                 is_asked = bool(self._tickets)
-                if self._stopping and not is_asked:
+                if self._stopping.is_set() and not is_asked:
                     return
             if is_asked:
                 self._gather()
@@ -172,7 +169,7 @@ class Writer:
                 self._probe()
 
     def _has_work(self) -> bool:
-        return bool(self._tickets or self._outdated or self._stopping)
+        return bool(self._tickets or self._outdated or self._stopping.is_set())
 
     def _is_probe_due(self) -> bool:
         """Whether nothing was written for a while: facts that are known already write nothing."""

@@ -22,6 +22,7 @@ import uvloop
 
 from ledger.application.command import Command
 from ledger.application.commands.webhooks import DisableEndpoint, GiveUpDelivery
+from ledger.background import BackgroundLoop
 from ledger.domain.endpoint import DisabledReason
 from ledger.domain.errors import Unavailable
 from ledger.feed import verdict
@@ -47,8 +48,12 @@ Submit = Callable[[Sequence[Command]], "Future[list[Outcome]]"]
 """Hands commands to the writer. Raises Unavailable."""
 
 
-class Dispatcher:
-    """``start``/``stop`` around the loop, on a thread with an event loop of its own."""
+class Dispatcher(BackgroundLoop):
+    """Delivers to webhook endpoints, on an event loop of its own.
+
+    ``stop`` begins no more deliveries, and waits until those in flight are answered and recorded.
+    The writer starts before it.
+    """
 
     def __init__(
         self,
@@ -60,40 +65,36 @@ class Dispatcher:
         clock: Callable[[], datetime],
         most_in_flight: int = MOST_IN_FLIGHT,
     ) -> None:
+        super().__init__("dispatcher")
         self._conninfo, self._submit, self._open_secret = conninfo, submit, open_secret
         self._make_sender, self._schedule, self._clock = sender, schedule, clock
         self._most_in_flight = most_in_flight
         self._loop: asyncio.AbstractEventLoop
         self._wake = asyncio.Event()
-        self._stopping = False
         self._started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ledger-dispatcher", daemon=True)
 
     def start(self) -> None:
-        """Start the thread. The writer must have been started."""
-        self._thread.start()
+        """Start the thread; return once its event loop runs."""
+        super().start()
         self._started.wait()
-
-    def stop(self) -> None:
-        """Begin no more; end the thread once the requests in flight are answered and recorded."""
-        self._stopping = True
-        self.wake()
-        self._thread.join()
 
     def wake(self) -> None:
         """Look now, from any thread: the clock may have been moved."""
         with contextlib.suppress(RuntimeError):  # it has ended
             self._loop.call_soon_threadsafe(self._wake.set)
 
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._serve())
+    def _interrupt(self) -> None:
+        self.wake()
 
-    async def _serve(self) -> None:
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._dispatch())
+
+    async def _dispatch(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._started.set()
         async with self._make_sender() as sender:
-            while not self._stopping:
+            while not self._stopping.is_set():
                 try:
                     async with await connect(self._conninfo) as connection:
                         await self._follow(Deliveries(connection), sender)
@@ -111,7 +112,7 @@ class Dispatcher:
 
     async def _follow(self, deliveries: Deliveries, sender: Sender) -> None:
         """Lead, or wait to."""
-        while not self._stopping:
+        while not self._stopping.is_set():
             if await deliveries.lead():
                 await self._lead(deliveries, sender)
             else:
@@ -122,7 +123,7 @@ class Dispatcher:
         lead = _Lead(self, deliveries, sender)
         async with self._listening(lead.hear):
             try:
-                while not self._stopping:
+                while not self._stopping.is_set():
                     await lead.run_once()
                     await self._sleep(lead.idle_seconds())
                 await lead.finish()
@@ -167,7 +168,7 @@ class Dispatcher:
 
     async def _pause(self) -> None:
         """Some time before another try, unless told to stop."""
-        if not self._stopping:
+        if not self._stopping.is_set():
             await self._sleep(_HEAL_SECONDS)
 
 
@@ -370,6 +371,6 @@ class _Lead:
                 (outcome,) = await asyncio.wrap_future(self._of._submit([command]))
                 if not isinstance(outcome, Unavailable):
                     return outcome
-            if self._of._stopping:
+            if self._of._stopping.is_set():
                 return None
             await asyncio.sleep(_HEAL_SECONDS)

@@ -7,7 +7,6 @@ that a view cannot take stops that view alone, loudly: the others and the writer
 """
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -17,6 +16,7 @@ import psycopg
 from eventsourcing.persistence import MapperDeserialisationError
 from psycopg.rows import tuple_row
 
+from ledger.background import BackgroundLoop
 from ledger.domain.recorded import Event, Recorded
 from ledger.log.append import StoredRow
 from ledger.log.codec import EnvelopeMapper
@@ -152,12 +152,13 @@ class _View:
         self.stopped = False
 
 
-class Projector:
-    """``start``/``stop`` around ``run_once``, on a thread and a connection of its own."""
+class Projector(BackgroundLoop):
+    """Takes the lead, then runs ``run_once`` again and again, on a connection of its own."""
 
     def __init__(
         self, conninfo: str, codec: EnvelopeMapper, projections: Sequence[Projection]
     ) -> None:
+        super().__init__("projector")
         self._conninfo, self._codec, self._projections = conninfo, codec, projections
         self._wanted: dict[str, type[Event]] = {
             cls.TOPIC: cls for projection in projections for cls in projection.events
@@ -168,17 +169,6 @@ class Projector:
         self._is_behind = False
         """Whether the last round left some of the log unread."""
         self._pipeline: Pipeline | None = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="ledger-projector", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread after the batch in hand."""
-        self._stopping.set()
-        self._thread.join()
 
     def lead(self) -> bool:
         """Try to become the one projector; then load where every view stands."""

@@ -4,11 +4,11 @@ The old rows serve meanwhile, at their old position; nobody waits for them.
 """
 
 import logging
-import threading
 from collections.abc import Sequence
 
 import psycopg
 
+from ledger.background import BackgroundLoop
 from ledger.log.codec import EnvelopeMapper
 from ledger.views.contract import Projection
 from ledger.views.rebuild import rebuild
@@ -24,24 +24,14 @@ class Stopping(Exception):
     """The service ends: what is half built is dropped."""
 
 
-class Rebuilder:
-    """``start``/``stop`` around ``run_once``; its thread ends once every view is up to date."""
+class Rebuilder(BackgroundLoop):
+    """Runs ``run_once`` until every view is up to date; then its thread ends."""
 
     def __init__(
         self, conninfo: str, codec: EnvelopeMapper, projections: Sequence[Projection]
     ) -> None:
+        super().__init__("rebuilder")
         self._conninfo, self._codec, self._projections = conninfo, codec, projections
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="ledger-rebuilder", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread after the batch in hand."""
-        self._stopping.set()
-        self._thread.join()
 
     def run_once(self) -> bool:
         """Drop what a killed rebuild left, build what is outdated; whether all is up to date."""
