@@ -130,7 +130,7 @@ def test_a_new_key_works_at_once_and_a_revoked_one_for_5_s_at_most(edge: Edge) -
     token = edge.token("read")
     assert edge.get("/v1/execution", token).status_code == 200
     ((key_id,),) = edge.select("SELECT key_id FROM ledger.api_key ORDER BY created_at DESC LIMIT 1")
-    command = RevokeApiKey(COMMAND_LINE, key_id)
+    command = RevokeApiKey(key_id, COMMAND_LINE)
     edge.service.app.state.services.writer.execute(command)
     deadline, ahead = time.monotonic() + 5, {"ledger-min-position": str(10**9)}
     # A read of a position nobody has waits for 2 s: that is the pause between two questions.

@@ -103,7 +103,7 @@ def test_keys_that_are_created_and_revoked_have_entries(tenant: Tenant) -> None:
     before = tenant.log()[:-2]
     writer = tenant.edge.service.app.state.services.writer
     for _ in range(2):
-        writer.execute(RevokeApiKey(COMMAND_LINE, key_id))
+        writer.execute(RevokeApiKey(key_id, COMMAND_LINE))
     told = tenant.log()[len(before) :]
     assert [short(entry) for entry in told[:1] + told[2:]] == [
         ("key.create", key_id, "succeeded", None),

@@ -350,7 +350,7 @@ def test_an_export_of_a_revoked_key_breaks_off(large: tuple[Edge, Address, str])
     principal = edge.run(authenticator.authenticate(token))
     download = Download(address, token)
     download.read(100_000)
-    edge.service.app.state.services.writer.execute(RevokeApiKey(COMMAND_LINE, principal.id))
+    edge.service.app.state.services.writer.execute(RevokeApiKey(principal.id, COMMAND_LINE))
     # What happens within 5 s by itself.
     assert edge.run(authenticator.lapsed([principal])) == {principal}
     with pytest.raises(http.client.IncompleteRead):

@@ -292,7 +292,7 @@ def test_the_streams_of_a_revoked_key_end_and_no_others(
         Listener(address, doomed, "service_line_id=nobody", timeout=5) as second,
         Listener(address, token) as other,
     ):
-        edge.service.app.state.services.writer.execute(RevokeApiKey(COMMAND_LINE, key_id))
+        edge.service.app.state.services.writer.execute(RevokeApiKey(key_id, COMMAND_LINE))
         # A clean end, within the 5 s that the sockets wait.
         assert first.message() is None
         assert second.message() is None

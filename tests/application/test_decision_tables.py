@@ -4,7 +4,7 @@ import pytest
 
 from ledger.application.command import Command
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey
-from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, Settings
+from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, EndpointSettings
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
 from tests.support.facts import ORGANIZATION, fact
@@ -29,7 +29,7 @@ def create_endpoint() -> Command:
         COMMAND_LINE,
         None,
         secret=SECRET,
-        settings=Settings("http://127.0.0.1:9/", ("*",), None, True),
+        settings=EndpointSettings("http://127.0.0.1:9/", ("*",), None, True),
         organization_id=ORGANIZATION,
         workspace_id=None,
     )
@@ -39,7 +39,7 @@ def create_endpoint() -> Command:
 def test_what_is_begun_and_ended_is_stored_as_folded(own_ledger: Ledger, together: bool) -> None:
     commands = [
         *(create_key(number) for number in range(3)),
-        *(RevokeApiKey(COMMAND_LINE, f"KEY-26-00000{number}") for number in (1, 3)),
+        *(RevokeApiKey(f"KEY-26-00000{number}", COMMAND_LINE) for number in (1, 3)),
         *(create_endpoint() for _ in range(3)),
         *(DeleteEndpoint(f"WHK-26-00000{number}", COMMAND_LINE) for number in (1, 3)),
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ledger.application.command import Command
-from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, Settings
+from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, EndpointSettings
 from ledger.application.writer import Writer
 from ledger.domain.errors import InvalidState
 from ledger.intake.principal import COMMAND_LINE
@@ -27,7 +27,7 @@ def create(organization: str = ORGANIZATION) -> Command:
         COMMAND_LINE,
         None,
         secret=SECRET,
-        settings=Settings("http://127.0.0.1:9/", ("*",), None, True),
+        settings=EndpointSettings("http://127.0.0.1:9/", ("*",), None, True),
         organization_id=organization,
         workspace_id=None,
     )

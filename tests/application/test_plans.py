@@ -57,7 +57,7 @@ def carry_out_what_is_rare(ledger: Ledger, ended_run: str) -> None:
     )
     commands = [
         create_key(0),
-        RevokeApiKey(COMMAND_LINE, "KEY-26-000001"),
+        RevokeApiKey("KEY-26-000001", COMMAND_LINE),
         create_endpoint(),
         DeleteEndpoint("WHK-26-000001", COMMAND_LINE),
     ]

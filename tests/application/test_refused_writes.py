@@ -119,7 +119,7 @@ def test_each_refused_command_leaves_one_record(ledger: Ledger) -> None:
         (Pause(unknown, REPORTER, reason="x"), "not_found", ("service_line", unknown)),
         (Pause(line, REPORTER, reason=None, fault=WRONG), "invalid_request",
          ("service_line", line)),
-        (RevokeApiKey(COMMAND_LINE, key), "not_found", ("api_key", key)),
+        (RevokeApiKey(key, COMMAND_LINE), "not_found", ("api_key", key)),
     ]  # fmt: skip
     for command, code, about in tries:
         before = end(ledger)

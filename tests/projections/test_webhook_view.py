@@ -57,7 +57,9 @@ class Story:
             self.manage(name, self.endpoints[number % len(self.endpoints)], types, enabled)
 
     def create(self, types: list[str] | None, enabled: bool, number: int) -> str:
-        chosen = webhooks.Settings("http://127.0.0.1:9/", tuple(types or ["*"]), None, enabled)
+        chosen = webhooks.EndpointSettings(
+            "http://127.0.0.1:9/", tuple(types or ["*"]), None, enabled
+        )
         made = self.do(
             webhooks.CreateEndpoint(
                 COMMAND_LINE,
@@ -87,7 +89,7 @@ class Story:
 
     def manage(self, name: str, endpoint: str, types: list[str] | None, enabled: bool) -> None:
         target = (endpoint, COMMAND_LINE)
-        changed = webhooks.Settings(event_types=tuple(types or ["*"]), enabled=enabled)
+        changed = webhooks.EndpointSettings(event_types=tuple(types or ["*"]), enabled=enabled)
         failed = WebhookDeliveryFailed(event_id="EVT-26-000001", sequence=1, attempts=5)
         commands: dict[str, Command] = {
             "update": webhooks.UpdateEndpoint(*target, settings=changed),

@@ -56,10 +56,10 @@ class Manager:
             workspace_id=self._dice.choice([None, workspace]),
         )
 
-    def _settings(self, enabled: bool) -> webhooks.Settings:
+    def _settings(self, enabled: bool) -> webhooks.EndpointSettings:
         few = tuple(self._dice.sample(_TYPES, 5))
         types = self._dice.choice([("*",), few])
-        return webhooks.Settings("http://127.0.0.1:9/", types, None, enabled)
+        return webhooks.EndpointSettings("http://127.0.0.1:9/", types, None, enabled)
 
     def _next(self) -> Command:
         endpoint, dice = self._dice.choice(self.endpoints), self._dice.random()

@@ -117,7 +117,7 @@ class Post:
             COMMAND_LINE,
             None,
             secret=secret,
-            settings=webhooks.Settings(url=url, event_types=tuple(types), **more),
+            settings=webhooks.EndpointSettings(url=url, event_types=tuple(types), **more),
             organization_id=ORGANIZATION,
             workspace_id=workspace_id,
         )
@@ -125,7 +125,7 @@ class Post:
 
     def update(self, endpoint_id: str, **settings: Any) -> int:
         """Change an endpoint; the position."""
-        chosen = webhooks.Settings(**settings)
+        chosen = webhooks.EndpointSettings(**settings)
         command = webhooks.UpdateEndpoint(endpoint_id, COMMAND_LINE, settings=chosen)
         return self.execute(command).position
 

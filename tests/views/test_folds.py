@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.views import folds
@@ -21,6 +21,7 @@ def in_memory(kept: Folds[int, Fold]) -> int:
 
 
 @pytest.mark.parametrize("packing", [PACKING, None], ids=["packed", "as they are"])
+@settings(deadline=None)
 @given(steps=STEPS, data=st.data())
 def test_folds_are_what_they_would_be_if_all_were_kept(
     packing: Packing[Fold] | None, steps: list[tuple[set[int], int]], data: st.DataObject

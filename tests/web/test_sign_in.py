@@ -144,7 +144,7 @@ def test_a_revoked_token_ends_its_sessions(edge: Edge) -> None:
     guest = Visitor(edge, token)
     services = edge.service.app.state.services
     principal = edge.run(services.authenticator.authenticate(token))
-    services.writer.execute(RevokeApiKey(COMMAND_LINE, principal.id))
+    services.writer.execute(RevokeApiKey(principal.id, COMMAND_LINE))
     # What is looked at every two seconds while streams are open: it is forgotten at once.
     assert edge.run(services.authenticator.lapsed([principal])) == {principal}
     answer = guest.get("/ui")

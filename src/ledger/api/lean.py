@@ -10,22 +10,26 @@ position to wait for, and what the path names.
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
-from fastapi import Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi import params as fastapi_params
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from ledger.api.access.authentication import Authenticated, authenticate
+from ledger.api.documentation import IDEMPOTENT, WRITE_ERRORS, body_of, refusals
 from ledger.api.machinery.headers import header
 from ledger.api.problems import REFUSALS, as_refusal, problem
-from ledger.api.writing import TurnsDown, turn_down
+from ledger.api.writing import TurnsDown, records_refusals, refusals_of, turn_down
+from ledger.application.command import OwnCommand
 from ledger.domain.errors import Invalid, LedgerError, Refused
 from ledger.intake.envelope import pointers
 from ledger.intake.principal import Principal
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _Filler = Callable[[Request], Any]
 
@@ -42,10 +46,14 @@ MinPosition = Annotated[
 ]
 
 
-class NoParameters(BaseModel):
-    """The query of a route without parameters: refuses all of them."""
+class _NoParameters(BaseModel):
+    """An empty query."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+NoParameters = Annotated[_NoParameters, Query()]
+"""The query of a route without parameters: refuses all of them."""
 
 
 def needs(permission: str | None) -> dict[str, Any]:
@@ -54,6 +62,42 @@ def needs(permission: str | None) -> dict[str, Any]:
     A route that does not say is an error.
     """
     return {"x-permission": permission}
+
+
+def command_route(
+    router: APIRouter,
+    path: str,
+    command: type[OwnCommand],
+    permission: str,
+    *,
+    method: str = "POST",
+    summary: str | None = None,
+    body: type[BaseModel] | None = None,
+    answer: type[BaseModel] | None = None,
+    status: int = 200,
+) -> Callable[[F], F]:
+    """Route a command to the decorated function; refusals of the command are recorded.
+
+    ``body`` and ``answer`` are its models, for OpenAPI. A command without a body has no answer
+    either, and takes no Idempotency-Key. Pages are not in OpenAPI, so their forms name no models.
+    """
+    described, responses = needs(permission), refusals(401, 403, 404, 422, 503)
+    if body is not None:
+        described |= IDEMPOTENT | body_of(body)
+        responses = {status: {"model": answer}, **WRITE_ERRORS}
+    declare = router.api_route(
+        path,
+        methods=[method],
+        summary=summary,
+        status_code=status,
+        responses=responses,
+        openapi_extra=described,
+    )
+
+    def mark(endpoint: F) -> F:
+        return declare(records_refusals(refusals_of(command))(endpoint))
+
+    return mark
 
 
 class LeanRoute(APIRoute):

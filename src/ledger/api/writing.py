@@ -16,7 +16,7 @@ from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.problems import BadRequest, UnsupportedMediaType
 from ledger.api.reading import Query, services_of
 from ledger.api.replies import Reply
-from ledger.application.command import Command, TurnDown
+from ledger.application.command import Command, OwnCommand, SubjectCommand, TurnDown
 from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
 from ledger.domain.values import ENDPOINT_ID, LINE_ID, RUN_ID, format_instant
 from ledger.intake import json_gate
@@ -32,7 +32,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 TurnsDown = Callable[[Request, Principal, Refused], Awaitable[Sequence[Command]]]
 """Makes the commands that record a refusal from before the endpoint was called."""
 
-_IDS = {"service_line": LINE_ID, "run": RUN_ID, "webhook": ENDPOINT_ID}
+_SUBJECTS = {
+    "service_line": (LINE_ID, "No such service line."),
+    "run": (RUN_ID, "No such run."),
+    "webhook": (ENDPOINT_ID, "No such webhook endpoint."),
+}
+"""For each type of subject: the form of its ids, and the answer where there is no such subject."""
 
 _LARGEST_COMMAND = 64 * 1024
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -116,16 +121,20 @@ def records_refusals(turns_down: TurnsDown) -> Callable[[F], F]:
     return mark
 
 
-def refused_command(action: str, resource: str = "", parameter: str = "") -> TurnsDown:
-    """The record of a refused command, about what its path names where that is an id at all."""
+def refusals_of(command: type[OwnCommand]) -> TurnsDown:
+    """Makes the record of a refused command, about what its path names if that is an id at all."""
+    subject_type = command.subject_type
+    pattern = _SUBJECTS[subject_type][0] if subject_type is not None else None
 
     async def turns_down(
         request: Request, principal: Principal, refusal: Refused
     ) -> Sequence[Command]:
-        identifier = request.path_params.get(parameter, "")
-        pattern = _IDS.get(resource)
-        named = pattern is not None and re.fullmatch(pattern, identifier)
-        about = About(action, (resource, identifier) if named else None)
+        resource = None
+        if subject_type is not None and pattern is not None:
+            (subject_id,) = request.path_params.values()
+            if re.fullmatch(pattern, subject_id):
+                resource = subject_type, subject_id
+        about = About(command.action, resource)
         return [TurnDown(refusal, about, principal, request.state.request_id)]
 
     return turns_down
@@ -154,6 +163,31 @@ async def execute(request: Request, command: Command) -> Receipt:
     if isinstance(outcome, LedgerError):
         raise outcome
     return outcome
+
+
+async def execute_on(
+    request: Request,
+    principal: Principal,
+    command: type[SubjectCommand],
+    subject_id: str,
+    sent: Sent[Any],
+    **details: Any,
+) -> Receipt:
+    """The receipt of a command on what the path names. Raises its refusal, which is recorded."""
+    pattern, unknown = _SUBJECTS[command.subject_type]
+    if not re.fullmatch(pattern, subject_id):
+        await turn_down(request, principal, NotFound(unknown), refusals_of(command))
+    return await execute(
+        request,
+        command(
+            subject_id,
+            principal,
+            request.state.request_id,
+            fault=sent.fault,
+            idempotency=sent.key,
+            **details,
+        ),
+    )
 
 
 async def as_left(

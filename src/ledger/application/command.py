@@ -1,10 +1,11 @@
 """Commands: requests that are decided under the append lock, with the unit of their group."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 from ledger.application.unit import Unit
-from ledger.domain.errors import Refused
+from ledger.domain.errors import Invalid, Refused
 from ledger.domain.recorded import Recorded
 from ledger.intake.principal import Principal
 from ledger.intake.request import About, IdempotencyKey, Receipt, Request, TenantOf
@@ -19,6 +20,11 @@ class Command(Request, Protocol):
 
 class OwnCommand:
     """What most commands have in common: no fact, no key, nothing for the audit log."""
+
+    action: ClassVar[str]
+    """What the audit log calls it, where somebody asks for it."""
+    subject_type: ClassVar[str | None] = None
+    """What it is about, as the audit log calls that; None: something new, or nothing."""
 
     def __init__(self, principal: Principal, request_id: str | None = None) -> None:
         self.principal = principal
@@ -36,6 +42,35 @@ class OwnCommand:
     def about(self) -> About | None:
         """Nobody's request."""
         return None
+
+
+@dataclass(eq=False, repr=False)
+class SubjectCommand(OwnCommand):
+    """A command about one aggregate that exists: its subject.
+
+    Subclasses that take more are dataclasses too, without a ``repr``: a command may hold a secret.
+    """
+
+    subject_type: ClassVar[str]
+
+    subject_id: str
+    principal: Principal
+    request_id: str | None = None
+    fault: Invalid | None = field(default=None, kw_only=True)
+    """What is wrong with the request: told only to who may know that the subject exists."""
+    idempotency: IdempotencyKey | None = field(default=None, kw_only=True)
+
+    def streams(self) -> Iterable[str]:
+        """The subject."""
+        return (self.subject_id,)
+
+    def about(self) -> About | None:
+        """The subject."""
+        return About(self.action, (self.subject_type, self.subject_id))
+
+    def decide(self, unit: Unit) -> Receipt:
+        """Check, then record. Raises Refused."""
+        raise NotImplementedError
 
 
 class TurnDown(OwnCommand):

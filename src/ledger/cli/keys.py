@@ -73,7 +73,7 @@ def make_key(
 def revoke_key(settings: Settings, conninfo: str, key_id: str) -> int:
     """Take a key back."""
     with writing(settings, conninfo) as writer:
-        outcome = writer.execute(keys.RevokeApiKey(COMMAND_LINE, key_id))
+        outcome = writer.execute(keys.RevokeApiKey(key_id, COMMAND_LINE))
     if isinstance(outcome, LedgerError):
         raise outcome
     print(f"Revoked {key_id}.", file=sys.stderr)

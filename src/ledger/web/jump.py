@@ -143,7 +143,7 @@ async def look_back(
 async def choose_zone(
     request: Request,
     principal: Authenticated,
-    _: Annotated[NoParameters, QueryParameters()],
+    _: NoParameters,
 ) -> Response:
     """Show instants in another zone from now on, in this browser."""
     form = await read_form(request, ZoneForm)

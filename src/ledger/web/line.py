@@ -11,13 +11,13 @@ from pydantic import Field, ValidationError
 
 from ledger.api import feed_models, models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import NoParameters, needs
+from ledger.api.lean import NoParameters, command_route, needs
 from ledger.api.problems import status_of
 from ledger.api.reading import Query, services_of
 from ledger.api.routes import executions, runs, stories
 from ledger.api.routes.executions import AnyLineId, OptionalReason, Reason
 from ledger.api.routes.stories import PlaceQuery, RangeQuery
-from ledger.api.writing import Sent, records_refusals, refused_command
+from ledger.api.writing import Sent, execute_on
 from ledger.application.commands.lines import Pause, Resume
 from ledger.domain.errors import Invalid, InvalidState, LedgerError, Unavailable
 from ledger.domain.health import PENALTY
@@ -139,25 +139,23 @@ async def show_line(
     )
 
 
-@router.post("/{line_id}/pause", openapi_extra=needs("service_lines:manage"))
-@records_refusals(refused_command(Pause.action, "service_line", "line_id"))
+@command_route(router, "/{line_id}/pause", Pause, "service_lines:manage")
 async def pause_line(
     request: Request,
     principal: Authenticated,
     line_id: AnyLineId,
-    _: Annotated[NoParameters, QueryParameters()],
+    _: NoParameters,
 ) -> Response:
     """Put the operator's hold on."""
     return await _manage(request, principal, line_id, Pause, Reason)
 
 
-@router.post("/{line_id}/resume", openapi_extra=needs("service_lines:manage"))
-@records_refusals(refused_command(Resume.action, "service_line", "line_id"))
+@command_route(router, "/{line_id}/resume", Resume, "service_lines:manage")
 async def resume_line(
     request: Request,
     principal: Authenticated,
     line_id: AnyLineId,
-    _: Annotated[NoParameters, QueryParameters()],
+    _: NoParameters,
 ) -> Response:
     """Lift the operator's hold."""
     return await _manage(request, principal, line_id, Resume, OptionalReason)
@@ -193,7 +191,7 @@ async def _manage(
     except ValidationError as error:
         sent = Sent(None, key, Invalid("The reason is not valid.", pointers(error, "")))
     try:
-        await executions.manage(request, principal, line_id, command, sent)
+        await execute_on(request, principal, command, line_id, sent, reason=reason)
     except (Invalid, InvalidState, Unavailable) as error:
         action = "pause" if command is Pause else "resume"
         query = LineQuery(month=form.month)

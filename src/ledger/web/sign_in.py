@@ -1,9 +1,6 @@
 """Signing in and out, and the way to the first page."""
 
-from typing import Annotated
-
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as QueryParameters
 from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api.access.authentication import Authenticated
@@ -85,7 +82,7 @@ async def sign_in(request: Request) -> Response:
 async def sign_out(
     request: Request,
     principal: Authenticated,
-    _: Annotated[NoParameters, QueryParameters()],
+    _: NoParameters,
 ) -> Response:
     """End the session in this browser."""
     await read_form(request, SignOut)

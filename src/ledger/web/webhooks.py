@@ -13,12 +13,11 @@ from fastapi import Query as QueryParameters
 
 from ledger.api import webhook_models as models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.lean import NoParameters, needs
+from ledger.api.lean import NoParameters, command_route, needs
 from ledger.api.problems import status_of
 from ledger.api.reading import Present, services_of
 from ledger.api.routes import webhook_commands as commands
 from ledger.api.routes import webhooks as api
-from ledger.api.writing import records_refusals, refused_command
 from ledger.application.commands.webhooks import (
     CreateEndpoint,
     DeleteEndpoint,
@@ -58,10 +57,7 @@ from projections.webhook import statements
 PATH = "/ui/webhooks"
 router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)
 
-_RIGHT = needs("webhooks:manage")
-
-Nothing = Annotated[NoParameters, QueryParameters()]
-
+_PERMISSION = "webhooks:manage"
 
 Done = Literal["change", "enable", "disable", "recover", "test", "remove"]
 
@@ -88,7 +84,7 @@ class DeliveriesQuery(api.DeliveriesQuery):
     done: Done | None = None
 
 
-@router.get("", openapi_extra=_RIGHT)
+@router.get("", openapi_extra=needs(_PERMISSION))
 async def show_webhooks(
     request: Request,
     principal: Authenticated,
@@ -124,9 +120,8 @@ async def _list(
     )
 
 
-@router.post("", openapi_extra=_RIGHT)
-@records_refusals(refused_command(CreateEndpoint.action))
-async def add_webhook(request: Request, principal: Authenticated, _: Nothing) -> Response:
+@command_route(router, "", CreateEndpoint, _PERMISSION)
+async def add_webhook(request: Request, principal: Authenticated, _: NoParameters) -> Response:
     """Set an endpoint up; its secret is in this answer."""
     form = await read_form(request, NewForm)
     sent = form.sent(idempotency_of(request, principal, form))
@@ -148,7 +143,7 @@ def _secret(request: Request, endpoint: models.WebhookWithSecret, is_new: bool) 
     )
 
 
-@router.get("/{endpoint_id}", openapi_extra=_RIGHT)
+@router.get("/{endpoint_id}", openapi_extra=needs(_PERMISSION))
 async def show_webhook(
     request: Request,
     principal: Authenticated,
@@ -218,10 +213,9 @@ async def _carried_out(
     return go(with_parameter(target or f"{PATH}/{endpoint_id}", "done", done))
 
 
-@router.post("/{endpoint_id}/change", openapi_extra=_RIGHT)
-@records_refusals(refused_command(UpdateEndpoint.action, "webhook", "endpoint_id"))
+@command_route(router, "/{endpoint_id}/change", UpdateEndpoint, _PERMISSION)
 async def change_webhook(
-    request: Request, principal: Authenticated, endpoint_id: str, _: Nothing
+    request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
 ) -> Response:
     """Replace its settings."""
     form = await read_form(request, ChangeForm)
@@ -230,10 +224,9 @@ async def change_webhook(
     return await _carried_out(request, principal, endpoint_id, form, command, "change")
 
 
-@router.post("/{endpoint_id}/switch", openapi_extra=_RIGHT)
-@records_refusals(refused_command(UpdateEndpoint.action, "webhook", "endpoint_id"))
+@command_route(router, "/{endpoint_id}/switch", UpdateEndpoint, _PERMISSION)
 async def switch_webhook(
-    request: Request, principal: Authenticated, endpoint_id: str, _: Nothing
+    request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
 ) -> Response:
     """Enable or disable it."""
     form = await read_form(request, SwitchForm)
@@ -243,10 +236,9 @@ async def switch_webhook(
     return await _carried_out(request, principal, endpoint_id, form, command, done)
 
 
-@router.post("/{endpoint_id}/recover", openapi_extra=_RIGHT)
-@records_refusals(refused_command(RecoverEndpoint.action, "webhook", "endpoint_id"))
+@command_route(router, "/{endpoint_id}/recover", RecoverEndpoint, _PERMISSION)
 async def recover_webhook(
-    request: Request, principal: Authenticated, endpoint_id: str, _: Nothing
+    request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
 ) -> Response:
     """Send again what was not delivered."""
     form = await read_form(request, RecoverForm)
@@ -255,10 +247,9 @@ async def recover_webhook(
     return await _carried_out(request, principal, endpoint_id, form, command, "recover")
 
 
-@router.post("/{endpoint_id}/test", openapi_extra=_RIGHT)
-@records_refusals(refused_command(TestEndpoint.action, "webhook", "endpoint_id"))
+@command_route(router, "/{endpoint_id}/test", TestEndpoint, _PERMISSION)
 async def send_test(
-    request: Request, principal: Authenticated, endpoint_id: str, _: Nothing
+    request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
 ) -> Response:
     """Send a test: what came of it is found among the deliveries."""
     form = await read_form(request, Form)
@@ -267,10 +258,9 @@ async def send_test(
     return await _carried_out(request, principal, endpoint_id, form, command, "test")
 
 
-@router.post("/{endpoint_id}/remove", openapi_extra=_RIGHT)
-@records_refusals(refused_command(DeleteEndpoint.action, "webhook", "endpoint_id"))
+@command_route(router, "/{endpoint_id}/remove", DeleteEndpoint, _PERMISSION)
 async def remove_webhook(
-    request: Request, principal: Authenticated, endpoint_id: str, _: Nothing
+    request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
 ) -> Response:
     """Remove it for good."""
     form = await read_form(request, Form)
@@ -279,10 +269,9 @@ async def remove_webhook(
     return await _carried_out(request, principal, endpoint_id, form, command, "remove", PATH)
 
 
-@router.post("/{endpoint_id}/rotate-secret", openapi_extra=_RIGHT)
-@records_refusals(refused_command(RotateSecret.action, "webhook", "endpoint_id"))
+@command_route(router, "/{endpoint_id}/rotate-secret", RotateSecret, _PERMISSION)
 async def rotate_secret(
-    request: Request, principal: Authenticated, endpoint_id: str, _: Nothing
+    request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
 ) -> Response:
     """Replace its secret; the new one is in this answer."""
     form = await read_form(request, Form)
@@ -299,9 +288,9 @@ async def rotate_secret(
     return _secret(request, made.data, is_new=False)
 
 
-@router.get("/{endpoint_id}/{act}", openapi_extra=_RIGHT)
+@router.get("/{endpoint_id}/{act}", openapi_extra=needs(_PERMISSION))
 async def return_to_webhook(
-    request: Request, principal: Authenticated, endpoint_id: str, act: str, _: Nothing
+    request: Request, principal: Authenticated, endpoint_id: str, act: str, _: NoParameters
 ) -> Response:
     """A form's address, opened as a page (having signed in again): to the page that it is on."""
     return go(f"{PATH}/{endpoint_id}")

@@ -4,7 +4,7 @@ from functools import cache
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from ledger.api import feed_models
 from ledger.api.access.authentication import Authenticated
@@ -84,9 +84,7 @@ def _about(payload: type[Payload]) -> str:
     openapi_extra=needs("read"),
     responses={200: {"model": feed_models.EventTypeList}, **refusals(401, 403, 422, 503)},
 )
-async def list_event_types(
-    request: Request, principal: Authenticated, _: Annotated[NoParameters, Query()]
-) -> Response:
+async def list_event_types(request: Request, principal: Authenticated, _: NoParameters) -> Response:
     """Every type that feeds and webhooks carry, and where its JSON Schema is."""
     types = [
         {
@@ -117,7 +115,7 @@ async def show_event_type(
     request: Request,
     principal: Authenticated,
     type: Annotated[str, Path(description="A type.", examples=["execution.blocked"])],
-    _: Annotated[NoParameters, Query()],
+    _: NoParameters,
 ) -> Response:
     """One type's envelope and payload. Within a version fields are only added."""
     if type not in TYPES:

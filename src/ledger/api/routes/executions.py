@@ -11,14 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.documentation import (
-    IDEMPOTENT,
-    LINE_ERRORS,
-    READ_ERRORS,
-    WRITE_ERRORS,
-    body_of,
-)
-from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
+from ledger.api.documentation import LINE_ERRORS, READ_ERRORS
+from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
     OR,
@@ -37,15 +31,7 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.replies import Reply, answer, unless_known
-from ledger.api.writing import (
-    Sent,
-    as_left,
-    execute,
-    read_command,
-    records_refusals,
-    refused_command,
-    turn_down,
-)
+from ledger.api.writing import as_left, execute_on, read_command
 from ledger.application.commands.lines import Pause, Resume
 from ledger.domain.errors import NotFound
 from ledger.domain.values import (
@@ -59,7 +45,6 @@ from ledger.domain.values import (
     sort_key,
 )
 from ledger.intake.principal import Principal
-from ledger.intake.request import Receipt
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
 from projections.execution import lists, statements
@@ -269,35 +254,39 @@ def _line_reply(rows: Answer) -> Reply:
     return answer('{"data":' + rows[0][1] + "}", rows.position, tagged=True)
 
 
-@router.post(
+@command_route(
+    router,
     "/{line_id}/pause",
+    Pause,
+    "service_lines:manage",
     summary="Pause a line",
-    responses={200: {"model": models.ExecutionAnswer}, **WRITE_ERRORS},
-    openapi_extra=needs("service_lines:manage") | IDEMPOTENT | body_of(Reason),
+    body=Reason,
+    answer=models.ExecutionAnswer,
 )
-@records_refusals(refused_command(Pause.action, "service_line", "line_id"))
 async def pause_execution(
     request: Request,
     principal: Authenticated,
     line_id: AnyLineId,
-    _: Annotated[NoParameters, QueryParameters()],
+    _: NoParameters,
 ) -> Response:
     """Put the operator's hold on a line: it stays active, but work stops."""
     return await _manage(request, principal, line_id, Pause, Reason)
 
 
-@router.post(
+@command_route(
+    router,
     "/{line_id}/resume",
+    Resume,
+    "service_lines:manage",
     summary="Resume a line",
-    responses={200: {"model": models.ExecutionAnswer}, **WRITE_ERRORS},
-    openapi_extra=needs("service_lines:manage") | IDEMPOTENT | body_of(OptionalReason),
+    body=OptionalReason,
+    answer=models.ExecutionAnswer,
 )
-@records_refusals(refused_command(Resume.action, "service_line", "line_id"))
 async def resume_execution(
     request: Request,
     principal: Authenticated,
     line_id: AnyLineId,
-    _: Annotated[NoParameters, QueryParameters()],
+    _: NoParameters,
 ) -> Response:
     """Lift the operator's hold. A hold of the service line's side stays."""
     return await _manage(request, principal, line_id, Resume, OptionalReason)
@@ -312,33 +301,11 @@ async def _manage(
 ) -> Response:
     """Carry out and answer the new detail, at the write's own position."""
     sent = await read_command(request, principal, model)
-    receipt = await manage(request, principal, line_id, command, sent)
+    reason = sent.body.reason if sent.body is not None else None
+    receipt = await execute_on(request, principal, command, line_id, sent, reason=reason)
 
     async def show(query: Query) -> Reply:
         question = _line_asked(request, principal, line_id, query)
         return (await services_of(request).reads.ask(question)).once(_line_reply)
 
     return await as_left(request, receipt, show)
-
-
-async def manage(
-    request: Request,
-    principal: Principal,
-    line_id: str,
-    command: type[Pause],
-    sent: Sent[Reason | OptionalReason],
-) -> Receipt:
-    """Carry out what was sent. Raises its refusal, which is recorded."""
-    if not re.fullmatch(LINE_ID, line_id):
-        await turn_down(request, principal, NotFound(_UNKNOWN), refused_command(command.action))
-    return await execute(
-        request,
-        command(
-            line_id,
-            principal,
-            request.state.request_id,
-            reason=sent.body.reason if sent.body is not None else None,
-            fault=sent.fault,
-            idempotency=sent.key,
-        ),
-    )

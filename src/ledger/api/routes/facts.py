@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
@@ -80,9 +80,7 @@ async def _refused(request: Request, principal: Principal, refusal: Refused) -> 
     },
 )
 @records_refusals(_refused)
-async def report_facts(
-    request: Request, principal: Authenticated, _: Annotated[NoParameters, Query()]
-) -> Response:
+async def report_facts(request: Request, principal: Authenticated, _: NoParameters) -> Response:
     """Record a CloudEvent (structured or binary mode), or a batch of up to 1,000.
 
     A fact that was recorded before is answered 200 with its first outcome. In a batch each item

@@ -129,7 +129,7 @@ class ConsistencyQuery(BaseModel):
 async def show_checkpoint(
     request: Request,
     principal: Authenticated,
-    _: Annotated[NoParameters, QueryParameters()],
+    _: NoParameters,
     min_position: MinPosition = None,
 ) -> Response:
     """How large the sealed log is, and its root, signed (C2SP tlog-checkpoint).
@@ -152,7 +152,7 @@ async def show_checkpoint(
 async def show_key(
     request: Request,
     principal: Authenticated,
-    _: Annotated[NoParameters, QueryParameters()],
+    _: NoParameters,
     min_position: MinPosition = None,
 ) -> Response:
     """The log's name and public key, by which checkpoints are checked (C2SP signed-note).
@@ -174,7 +174,7 @@ async def show_entry(
     request: Request,
     principal: Authenticated,
     position: Annotated[str, Path(description="Of the event in the log.", examples=[17])],
-    _: Annotated[NoParameters, QueryParameters()],
+    _: NoParameters,
     min_position: MinPosition = None,
 ) -> Response:
     """The exact bytes that were hashed for an event that the credential sees."""

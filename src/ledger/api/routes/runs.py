@@ -14,14 +14,8 @@ from pydantic import Field
 
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.documentation import (
-    IDEMPOTENT,
-    LINE_ERRORS,
-    RUN_LIST_ERRORS,
-    WRITE_ERRORS,
-    body_of,
-)
-from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
+from ledger.api.documentation import LINE_ERRORS, RUN_LIST_ERRORS
+from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
     OR,
@@ -40,14 +34,7 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import Reply, answer, unless_known
 from ledger.api.routes.executions import AnyLineId, Reason, require_line_id
-from ledger.api.writing import (
-    as_left,
-    execute,
-    read_command,
-    records_refusals,
-    refused_command,
-    turn_down,
-)
+from ledger.api.writing import as_left, execute_on, read_command
 from ledger.application.commands.runs import EraseRun
 from ledger.domain.errors import NotFound, RunsNotSupported
 from ledger.domain.values import (
@@ -216,37 +203,28 @@ def _run_reply(rows: Answer, vault: Vault) -> Reply:
     return answer('{"data":' + _item(rows[0][1:], vault) + "}", rows.position, tagged=True)
 
 
-@router.post(
+@command_route(
+    router,
     "/runs/{run_id}/erase",
+    EraseRun,
+    "runs:erase",
     summary="Erase a run's payloads",
-    responses={200: {"model": models.RunAnswer}, **WRITE_ERRORS},
-    openapi_extra=needs("runs:erase") | IDEMPOTENT | body_of(ErasureReason),
+    body=ErasureReason,
+    answer=models.RunAnswer,
 )
-@records_refusals(refused_command(EraseRun.action, "run", "run_id"))
 async def erase_run(
     request: Request,
     principal: Authenticated,
     run_id: AnyRunId,
-    _: Annotated[NoParameters, QueryParameters()],
+    _: NoParameters,
 ) -> Response:
     """Make an ended run's input, output and error unreadable everywhere and for good.
 
     Their key is destroyed, so nobody can undo it. One that is erased already stays as it is.
     """
     sent = await read_command(request, principal, ErasureReason)
-    if not re.fullmatch(RUN_ID, run_id):
-        about = refused_command(EraseRun.action)
-        await turn_down(request, principal, NotFound(_UNKNOWN), about)
-    command = EraseRun(
-        run_id,
-        principal,
-        request.state.request_id,
-        reason=sent.body.reason if sent.body is not None else "",
-        fault=sent.fault,
-        idempotency=sent.key,
-    )
-    receipt = await execute(request, command)
-
+    reason = sent.body.reason if sent.body is not None else ""
+    receipt = await execute_on(request, principal, EraseRun, run_id, sent, reason=reason)
     services = services_of(request)
 
     async def show(query: Query) -> Reply:

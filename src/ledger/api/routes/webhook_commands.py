@@ -4,7 +4,6 @@ What a command answers comes with its receipt, so a request that is replayed is 
 secret again.
 """
 
-import re
 from typing import Any
 
 from fastapi import Request, Response
@@ -12,20 +11,19 @@ from fastapi import Request, Response
 from ledger.api import webhook_models as models
 from ledger.api.reading import services_of
 from ledger.api.replies import answer
-from ledger.api.writing import Sent, execute, refused_command, turn_down
+from ledger.api.writing import Sent, execute, execute_on, refusals_of, turn_down
 from ledger.application.commands.webhooks import (
     OTHER_TENANT,
     CreateEndpoint,
     DeleteEndpoint,
+    EndpointSettings,
     RecoverEndpoint,
     RotateSecret,
-    Settings,
     TestEndpoint,
     UpdateEndpoint,
 )
-from ledger.domain.errors import Forbidden, Invalid, NotFound
+from ledger.domain.errors import Forbidden, Invalid
 from ledger.domain.values import (
-    ENDPOINT_ID,
     ORGANIZATION_ID,
     WORKSPACE_ID,
     id_named,
@@ -42,9 +40,9 @@ UNKNOWN = "No such webhook endpoint."
 async def create(request: Request, principal: Principal, sent: Sent[models.NewWebhook]) -> Response:
     """Set an endpoint up. Its secret is in this answer only."""
     fault, body = await _fault(request, sent), sent.body
-    chosen = Settings()
+    chosen = EndpointSettings()
     if body is not None:
-        chosen = Settings(body.url, tuple(body.event_types), body.description, body.enabled)
+        chosen = EndpointSettings(body.url, tuple(body.event_types), body.description, body.enabled)
     organization_id, workspace_id = _named_tenant(sent)
     command = CreateEndpoint(
         principal,
@@ -67,16 +65,17 @@ async def update(
     if not principal.sees(
         organization_id or principal.organization_id, workspace_id or principal.workspace_id
     ):
-        about = refused_command(UpdateEndpoint.action, "webhook", "endpoint_id")
-        await turn_down(request, principal, Forbidden(OTHER_TENANT), about)
+        refusal = Forbidden(OTHER_TENANT)
+        await turn_down(request, principal, refusal, refusals_of(UpdateEndpoint))
     chosen = sent.body.given if sent.body is not None else {}
     if "event_types" in chosen:
         chosen["event_types"] = tuple(chosen["event_types"])
-    fault = await _fault(request, sent)
-    settings = Settings(**chosen)
-    return await _manage(
-        request, principal, endpoint_id, UpdateEndpoint, sent, 200, fault, settings=settings
+    sent = sent._replace(fault=await _fault(request, sent))
+    settings = EndpointSettings(**chosen)
+    receipt = await execute_on(
+        request, principal, UpdateEndpoint, endpoint_id, sent, settings=settings
     )
+    return _answer(receipt, 200)
 
 
 async def delete(
@@ -84,17 +83,18 @@ async def delete(
 ) -> Response:
     """Remove it."""
     given: Sent[Any] = sent or Sent(None, None, None)
-    done = await _manage(request, principal, endpoint_id, DeleteEndpoint, given, 204)
-    return Response(status_code=204, headers={"Ledger-Position": done.headers["Ledger-Position"]})
+    receipt = await execute_on(request, principal, DeleteEndpoint, endpoint_id, given)
+    return Response(status_code=204, headers={"Ledger-Position": str(receipt.position)})
 
 
 async def rotate_secret(
     request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.Nothing]
 ) -> Response:
     """Replace its secret. The new one is in this answer only."""
-    secret = create_secret()
-    done = await _manage(request, principal, endpoint_id, RotateSecret, sent, 200, secret=secret)
-    return _with_secret(request, done)
+    receipt = await execute_on(
+        request, principal, RotateSecret, endpoint_id, sent, secret=create_secret()
+    )
+    return _with_secret(request, _answer(receipt, 200))
 
 
 async def recover(
@@ -102,38 +102,15 @@ async def recover(
 ) -> Response:
     """Send again what was not delivered since an instant."""
     since = parse_bound(sent.body.since) if sent.body is not None else None
-    return await _manage(request, principal, endpoint_id, RecoverEndpoint, sent, 202, since=since)
+    receipt = await execute_on(request, principal, RecoverEndpoint, endpoint_id, sent, since=since)
+    return _answer(receipt, 202)
 
 
 async def send_test(
     request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.Nothing]
 ) -> Response:
     """Send a test."""
-    return await _manage(request, principal, endpoint_id, TestEndpoint, sent, 202)
-
-
-async def _manage(
-    request: Request,
-    principal: Principal,
-    endpoint_id: str,
-    command: Any,
-    sent: Sent[Any],
-    status: int,
-    fault: Invalid | None = None,
-    **more: Any,
-) -> Response:
-    """Carry out a command about an endpoint."""
-    if not re.fullmatch(ENDPOINT_ID, endpoint_id):
-        await turn_down(request, principal, NotFound(UNKNOWN), refused_command(command.action))
-    made = command(
-        endpoint_id,
-        principal,
-        request.state.request_id,
-        fault=fault or sent.fault,
-        idempotency=sent.key,
-        **more,
-    )
-    return _answer(await execute(request, made), status)
+    return _answer(await execute_on(request, principal, TestEndpoint, endpoint_id, sent), 202)
 
 
 def _named_tenant(sent: Sent[Any]) -> tuple[str | None, str | None]:

@@ -13,16 +13,8 @@ from pydantic import Field
 
 from ledger.api import webhook_models as models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.documentation import (
-    FEED_ERRORS,
-    IDEMPOTENT,
-    READ_ERRORS,
-    STORY_ERRORS,
-    WRITE_ERRORS,
-    body_of,
-    refusals,
-)
-from ledger.api.lean import LeanRoute, MinPosition, NoParameters, needs
+from ledger.api.documentation import FEED_ERRORS, READ_ERRORS, STORY_ERRORS
+from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
     OR,
@@ -42,7 +34,7 @@ from ledger.api.replies import answer
 from ledger.api.routes import webhook_commands as commands
 from ledger.api.routes.feeds import BEYOND, Identifier, event_position
 from ledger.api.routes.webhook_commands import UNKNOWN
-from ledger.api.writing import read_command, records_refusals, refused_command
+from ledger.api.writing import read_command
 from ledger.application.commands.webhooks import (
     CreateEndpoint,
     DeleteEndpoint,
@@ -58,7 +50,7 @@ from projections.webhook import statements
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=LeanRoute)
 
 _VIEW = frozenset({"webhook"})
-_RIGHT = needs("webhooks:manage")
+_PERMISSION = "webhooks:manage"
 
 AnyEndpointId = Annotated[str, Path(description="A WHK id.", examples=["WHK-26-000007"])]
 
@@ -81,17 +73,17 @@ class DeliveriesQuery(Present, Page):
     status: Annotated[str | None, Field(pattern=any_of(statements.STATUSES), description=OR)] = None
 
 
-@router.post(
+@command_route(
+    router,
     "",
+    CreateEndpoint,
+    _PERMISSION,
     summary="Set up a webhook",
-    status_code=201,
-    responses={201: {"model": models.WebhookSecretAnswer}, **WRITE_ERRORS},
-    openapi_extra=_RIGHT | IDEMPOTENT | body_of(models.NewWebhook),
+    body=models.NewWebhook,
+    answer=models.WebhookSecretAnswer,
+    status=201,
 )
-@records_refusals(refused_command(CreateEndpoint.action))
-async def create_webhook(
-    request: Request, principal: Authenticated, _: Annotated[NoParameters, QueryParameters()]
-) -> Response:
+async def create_webhook(request: Request, principal: Authenticated, _: NoParameters) -> Response:
     """An endpoint that is told what is recorded from here on. Its secret is shown this once."""
     sent = await read_command(request, principal, models.NewWebhook)
     return await commands.create(request, principal, sent)
@@ -101,7 +93,7 @@ async def create_webhook(
     "",
     summary="List webhooks",
     responses={200: {"model": models.WebhookList}, **READ_ERRORS},
-    openapi_extra=_RIGHT,
+    openapi_extra=needs(_PERMISSION),
 )
 async def list_webhooks(
     request: Request,
@@ -137,7 +129,7 @@ def _endpoint_key(key: dict[str, Any]) -> int:
     "/{endpoint_id}",
     summary="Show a webhook",
     responses={200: {"model": models.WebhookAnswer}, **FEED_ERRORS},
-    openapi_extra=_RIGHT,
+    openapi_extra=needs(_PERMISSION),
 )
 async def show_webhook(
     request: Request,
@@ -163,92 +155,102 @@ def _require_id(endpoint_id: str) -> None:
         raise NotFound(UNKNOWN)
 
 
-@router.patch(
+@command_route(
+    router,
     "/{endpoint_id}",
+    UpdateEndpoint,
+    _PERMISSION,
+    method="PATCH",
     summary="Change a webhook",
-    responses={200: {"model": models.WebhookAnswer}, **WRITE_ERRORS},
-    openapi_extra=_RIGHT | IDEMPOTENT | body_of(models.WebhookChanges),
+    body=models.WebhookChanges,
+    answer=models.WebhookAnswer,
 )
-@records_refusals(refused_command(UpdateEndpoint.action, "webhook", "endpoint_id"))
 async def update_webhook(
     request: Request,
     principal: Authenticated,
     endpoint_id: AnyEndpointId,
-    _: Annotated[NoParameters, QueryParameters()],
+    _: NoParameters,
 ) -> Response:
     """Change what is named. Enabled again, it is told what is recorded from here on."""
     sent = await read_command(request, principal, models.WebhookChanges)
     return await commands.update(request, principal, endpoint_id, sent)
 
 
-@router.delete(
+@command_route(
+    router,
     "/{endpoint_id}",
+    DeleteEndpoint,
+    _PERMISSION,
+    method="DELETE",
     summary="Remove a webhook",
-    status_code=204,
-    responses=refusals(401, 403, 404, 422, 503),
-    openapi_extra=_RIGHT,
+    status=204,
 )
-@records_refusals(refused_command(DeleteEndpoint.action, "webhook", "endpoint_id"))
 async def delete_webhook(
     request: Request,
     principal: Authenticated,
     endpoint_id: AnyEndpointId,
-    _: Annotated[NoParameters, QueryParameters()],
+    _: NoParameters,
 ) -> Response:
     """Nothing is delivered to it any more, what is under way included."""
     return await commands.delete(request, principal, endpoint_id)
 
 
-@router.post(
+@command_route(
+    router,
     "/{endpoint_id}/rotate-secret",
+    RotateSecret,
+    _PERMISSION,
     summary="Replace a webhook's secret",
-    responses={200: {"model": models.WebhookSecretAnswer}, **WRITE_ERRORS},
-    openapi_extra=_RIGHT | IDEMPOTENT | body_of(models.Nothing),
+    body=models.Nothing,
+    answer=models.WebhookSecretAnswer,
 )
-@records_refusals(refused_command(RotateSecret.action, "webhook", "endpoint_id"))
 async def rotate_webhook_secret(
     request: Request,
     principal: Authenticated,
     endpoint_id: AnyEndpointId,
-    _: Annotated[NoParameters, QueryParameters()],
+    _: NoParameters,
 ) -> Response:
     """The new secret is shown this once; the old one signs beside it for 24 hours."""
     sent = await read_command(request, principal, models.Nothing)
     return await commands.rotate_secret(request, principal, endpoint_id, sent)
 
 
-@router.post(
+@command_route(
+    router,
     "/{endpoint_id}/recover",
+    RecoverEndpoint,
+    _PERMISSION,
     summary="Send again what was not delivered",
-    status_code=202,
-    responses={202: {"model": models.WebhookAnswer}, **WRITE_ERRORS},
-    openapi_extra=_RIGHT | IDEMPOTENT | body_of(models.Recovery),
+    body=models.Recovery,
+    answer=models.WebhookAnswer,
+    status=202,
 )
-@records_refusals(refused_command(RecoverEndpoint.action, "webhook", "endpoint_id"))
 async def recover_webhook(
     request: Request,
     principal: Authenticated,
     endpoint_id: AnyEndpointId,
-    _: Annotated[NoParameters, QueryParameters()],
+    _: NoParameters,
 ) -> Response:
     """Deliveries since then that failed, or wait for another try, are tried at once, anew."""
     sent = await read_command(request, principal, models.Recovery)
     return await commands.recover(request, principal, endpoint_id, sent)
 
 
-@router.post(
+@command_route(
+    router,
     "/{endpoint_id}/test",
+    TestEndpoint,
+    _PERMISSION,
     summary="Send a test",
-    status_code=202,
-    responses={202: {"model": models.WebhookAnswer}, **WRITE_ERRORS},
-    openapi_extra=_RIGHT | IDEMPOTENT | body_of(models.Nothing),
+    body=models.Nothing,
+    answer=models.WebhookAnswer,
+    status=202,
 )
-@records_refusals(refused_command(TestEndpoint.action, "webhook", "endpoint_id"))
 async def request_test(
     request: Request,
     principal: Authenticated,
     endpoint_id: AnyEndpointId,
-    _: Annotated[NoParameters, QueryParameters()],
+    _: NoParameters,
 ) -> Response:
     """One `webhook.test`, sent once, also while disabled; it has no number and counts for nothing.
 
@@ -262,7 +264,7 @@ async def request_test(
     "/{endpoint_id}/deliveries",
     summary="List deliveries",
     responses={200: {"model": models.DeliveryList}, **STORY_ERRORS},
-    openapi_extra=_RIGHT,
+    openapi_extra=needs(_PERMISSION),
 )
 async def list_deliveries(
     request: Request,

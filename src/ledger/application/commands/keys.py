@@ -1,13 +1,11 @@
 """Commands about API keys."""
 
-from collections.abc import Iterable
-
-from ledger.application.command import OwnCommand, receipt
+from ledger.application.command import OwnCommand, SubjectCommand, receipt
 from ledger.application.unit import Unit
 from ledger.domain.api_key import ApiKey, ApiKeyCreated, Permission
 from ledger.domain.errors import NotFound
 from ledger.intake.principal import Principal
-from ledger.intake.request import About, Receipt
+from ledger.intake.request import Receipt
 from ledger.intake.tokens import hash_token
 
 
@@ -37,26 +35,15 @@ class CreateApiKey(OwnCommand):
         return receipt(unit.events.record(key, body, unit.now, self, tenant=self._tenant))
 
 
-class RevokeApiKey(OwnCommand):
+class RevokeApiKey(SubjectCommand):
     """Take a key back; every worker refuses it within seconds."""
 
     action = "key.revoke"
-
-    def __init__(self, principal: Principal, key_id: str) -> None:
-        super().__init__(principal)
-        self._key_id = key_id
-
-    def streams(self) -> Iterable[str]:
-        """The key."""
-        return (self._key_id,)
-
-    def about(self) -> About:
-        """The key."""
-        return About(self.action, ("api_key", self._key_id))
+    subject_type = "api_key"
 
     def decide(self, unit: Unit) -> Receipt:
         """Raises NotFound or InvalidState."""
-        key = unit.loader.find(self._key_id)
+        key = unit.loader.find(self.subject_id)
         if not isinstance(key, ApiKey):
             raise NotFound("No such key.")
         return receipt(unit.events.record(key, key.revoke(), unit.now, self))

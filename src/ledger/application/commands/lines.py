@@ -1,44 +1,24 @@
 """Commands about service lines: pause, resume, and what the sweeper asks for."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from ledger.application.command import OwnCommand, receipt
+from ledger.application.command import OwnCommand, SubjectCommand, receipt
 from ledger.application.unit import Unit
-from ledger.domain.errors import Invalid, NotFound
+from ledger.domain.errors import NotFound
 from ledger.domain.execution import Execution
-from ledger.intake.principal import SWEEPER, Principal
-from ledger.intake.request import About, IdempotencyKey, Receipt
+from ledger.intake.principal import SWEEPER
+from ledger.intake.request import Receipt
 
 
-class Pause(OwnCommand):
+@dataclass(eq=False, repr=False)
+class Pause(SubjectCommand):
     """Put the operator's hold on a line (contract 4)."""
 
     action = "execution.pause"
+    subject_type = "service_line"
 
-    def __init__(
-        self,
-        line_id: str,
-        principal: Principal,
-        request_id: str | None = None,
-        *,
-        reason: str | None,
-        fault: Invalid | None = None,
-        idempotency: IdempotencyKey | None = None,
-    ) -> None:
-        super().__init__(principal, request_id)
-        self.line_id = line_id
-        self.reason = reason
-        self.fault = fault
-        """What is wrong with the request: told only to who may know that the line exists."""
-        self.idempotency = idempotency
-
-    def streams(self) -> Iterable[str]:
-        """The line."""
-        return (self.line_id,)
-
-    def about(self) -> About:
-        """The line."""
-        return About(self.action, ("service_line", self.line_id))
+    reason: str | None = field(kw_only=True)
 
     def decide(self, unit: Unit) -> Receipt:
         """Raises NotFound, Invalid or InvalidState."""
@@ -47,7 +27,7 @@ class Pause(OwnCommand):
         return receipt(unit.events.record(execution, body, unit.now, self))
 
     def _line(self, unit: Unit) -> Execution:
-        execution = unit.loader.execution(self.line_id, self.principal)
+        execution = unit.loader.execution(self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
         return execution

@@ -4,13 +4,12 @@ What the caller is answered is known when the decision is made, so it comes with
 secret is shown though no view has the endpoint yet, and shown again to a request that is replayed.
 """
 
-from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
-from ledger.application.command import OwnCommand, receipt
+from ledger.application.command import OwnCommand, SubjectCommand, receipt
 from ledger.application.unit import Unit
 from ledger.domain.endpoint import (
     MAX_ENDPOINTS,
@@ -34,7 +33,7 @@ OTHER_TENANT = "The credential may not act for this organization or workspace."
 _encode = msgspec.json.Encoder().encode
 
 
-class Settings(msgspec.Struct, frozen=True):
+class EndpointSettings(msgspec.Struct, frozen=True):
     """What the owner of an endpoint sets; UNSET is left as it is."""
 
     url: str | msgspec.UnsetType = msgspec.UNSET
@@ -64,7 +63,7 @@ class CreateEndpoint(OwnCommand):
         request_id: str | None,
         *,
         secret: str,
-        settings: Settings,
+        settings: EndpointSettings,
         organization_id: str | None,
         workspace_id: str | None,
         fault: Invalid | None = None,
@@ -107,39 +106,16 @@ class CreateEndpoint(OwnCommand):
         return receipt(recorded, _answer(endpoint, self._secret))
 
 
-class _EndpointCommand(OwnCommand):
-    """A command about one endpoint."""
+class _EndpointCommand(SubjectCommand):
+    """A command about one endpoint: records ``_event``, answers with ``_shown``."""
 
-    action = ""
-
-    def __init__(
-        self,
-        endpoint_id: str,
-        principal: Principal,
-        request_id: str | None = None,
-        *,
-        fault: Invalid | None = None,
-        idempotency: IdempotencyKey | None = None,
-    ) -> None:
-        super().__init__(principal, request_id)
-        self.endpoint_id = endpoint_id
-        self._fault = fault
-        """What is wrong with the request: told only to who may know that the endpoint exists."""
-        self.idempotency = idempotency
-
-    def streams(self) -> Iterable[str]:
-        """The endpoint."""
-        return (self.endpoint_id,)
-
-    def about(self) -> About | None:
-        """The endpoint."""
-        return About(self.action, ("webhook", self.endpoint_id))
+    subject_type = "webhook"
 
     def decide(self, unit: Unit) -> Receipt:
         """Raises NotFound, Invalid or InvalidState."""
-        endpoint = unit.loader.endpoint(self.endpoint_id, self.principal)
-        if self._fault is not None:
-            raise self._fault
+        endpoint = unit.loader.endpoint(self.subject_id, self.principal)
+        if self.fault is not None:
+            raise self.fault
         recorded = unit.events.record(endpoint, self._event(endpoint, unit), unit.now, self)
         return receipt(recorded, self._shown(endpoint))
 
@@ -150,17 +126,16 @@ class _EndpointCommand(OwnCommand):
         return _answer(endpoint)
 
 
+@dataclass(eq=False, repr=False)
 class UpdateEndpoint(_EndpointCommand):
     """Change what was given."""
 
     action = "webhook.update"
 
-    def __init__(self, *target: Any, settings: Settings, **options: Any) -> None:
-        super().__init__(*target, **options)
-        self._settings = settings
+    settings: EndpointSettings = field(kw_only=True)
 
     def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
-        given = msgspec.structs.asdict(self._settings)
+        given = msgspec.structs.asdict(self.settings)
         return endpoint.update(
             **{k: getattr(endpoint, k) if v is msgspec.UNSET else v for k, v in given.items()}
         )
@@ -175,36 +150,34 @@ class DeleteEndpoint(_EndpointCommand):
         return WebhookDeleted()
 
 
+@dataclass(eq=False, repr=False)
 class RotateSecret(_EndpointCommand):
     """Replace the secret; the old one signs too for a day."""
 
     action = "webhook.rotate_secret"
 
-    def __init__(self, *target: Any, secret: str, **options: Any) -> None:
-        super().__init__(*target, **options)
-        self._secret = secret
+    secret: str = field(kw_only=True)
 
     def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
-        sealed = unit.vault.seal(secret_purpose(endpoint.id), self._secret.encode())
+        sealed = unit.vault.seal(secret_purpose(endpoint.id), self.secret.encode())
         return endpoint.rotate_secret(sealed, unit.now)
 
     def _shown(self, endpoint: Endpoint) -> bytes:
-        return _answer(endpoint, self._secret)
+        return _answer(endpoint, self.secret)
 
 
+@dataclass(eq=False, repr=False)
 class RecoverEndpoint(_EndpointCommand):
     """Send again what was not delivered of the events recorded since an instant."""
 
     action = "webhook.recover"
 
-    def __init__(self, *target: Any, since: datetime | None, **options: Any) -> None:
-        super().__init__(*target, **options)
-        self._since = since
+    since: datetime | None = field(kw_only=True)
 
     def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
-        if self._since is None or self._since > unit.now:
+        if self.since is None or self.since > unit.now:
             raise Invalid.at("/since", "lies in the future")
-        return endpoint.request_recovery(self._since)
+        return endpoint.request_recovery(self.since)
 
 
 class TestEndpoint(_EndpointCommand):
@@ -246,12 +219,12 @@ class GiveUpDelivery(_EndpointCommand):
 
     def identity(self, tenant_of: TenantOf) -> tuple[str, str, str] | None:
         """That of a fact that nobody can send: a source is never empty."""
-        organization_id = tenant_of(self.endpoint_id)
+        organization_id = tenant_of(self.subject_id)
         return None if organization_id is None else (organization_id, "", self._name)
 
     def decide(self, unit: Unit) -> Receipt:
         """Raises NotFound where the endpoint is gone."""
-        endpoint = unit.loader.endpoint(self.endpoint_id, self.principal)
+        endpoint = unit.loader.endpoint(self.subject_id, self.principal)
         identity = (endpoint.organization_id or "", "", self._name)
         earlier = unit.loader.fact(identity)
         if earlier is not None:
