@@ -33,7 +33,7 @@ LINES = {
     BARE: (ORGANIZATION, FIRST, "talent", "ongoing_sla"),
 }
 CHECK_INS = 205  # of the long line: snapshots are taken after 200 events
-MOST_REFUSALS = 20  # as `hurried.py` has it
+MOST_REFUSALS = 20  # as `short_limits.py` has it
 MASTER_KEY = "0f" * 32
 
 SETTINGS = {
@@ -44,7 +44,7 @@ SETTINGS = {
     "LEDGER_WEBHOOK_RETRY_SECONDS": "0.1,0.1",
     "LEDGER_WEBHOOK_ALLOW_PRIVATE": "true",
 }
-"""What the service must be started with that the tale is told to; and by `hurried.py`."""
+"""What the service must be started with that the tale is told to; and by `short_limits.py`."""
 
 NAMES = "Zoë Ångström-Иванова 李小龍 🚀"
 TEXT = 'Quote " backslash \\ tab \t newline \n ünïcödé ☃ 漢字 \U0001f680 \u2028 <b>&amp;</b>'
