@@ -8,7 +8,7 @@ since instants of recording rise with it.
 from collections.abc import Mapping
 from functools import cache
 
-from ledger.language.audited import FACT_TYPES
+from ledger.language.audited import FACT_EVENT_TYPES
 from ledger.views.statements import tenant_conditions, where
 
 ENVELOPE = (
@@ -111,7 +111,7 @@ _TYPES = "SELECT DISTINCT unnest(%(type)s::text[])"
 
 # The types of facts by what the audit log calls them. (Actions need not be looked at any more.)
 _TYPES_OF_ACTIONS = f"""
-SELECT told.type FROM (VALUES {", ".join(map(str, FACT_TYPES))}) AS told (action, type)
+SELECT told.type FROM (VALUES {", ".join(map(str, FACT_EVENT_TYPES))}) AS told (action, type)
 WHERE told.action = ANY(%(action)s)
 """
 
@@ -122,7 +122,7 @@ WHERE told.action = ANY(%(action)s)
 _FEW_ACTIONS = "{} <= 8".format(
     " + ".join(
         f"('{action}' = ANY(%(action)s::text[]))::int"
-        for action in dict.fromkeys(action for action, _ in FACT_TYPES)
+        for action in dict.fromkeys(action for action, _ in FACT_EVENT_TYPES)
     )
 )
 _WALK_ACTIONS = f"""

@@ -180,7 +180,9 @@ class VersionRow(NamedTuple):
     extra: Text
 
 
-VERSION = Table("execution_version", VersionRow, key=("line_id", "position"), is_keyed_late=True)
+EXECUTION_VERSION = Table(
+    "execution_version", VersionRow, key=("line_id", "position"), is_keyed_late=True
+)
 
 
 class StepRow(NamedTuple):

@@ -29,12 +29,12 @@ from projections.execution.hours import DAY, Hours
 from projections.execution.line import Interval, LineFold
 from projections.execution.rows import (
     EXECUTION,
+    EXECUTION_VERSION,
     FOREVER,
     INTERVAL,
     QUIET,
     STEP,
     TAG,
-    VERSION,
     ExecutionRow,
     IntervalRow,
     QuietRow,
@@ -73,7 +73,16 @@ class ExecutionView:
 
     name = "execution"
     version = 5
-    tables: tuple[Table, ...] = (EXECUTION, TAG, QUIET, COUNT, INTERVAL, VERSION, STEP, DAY)
+    tables: tuple[Table, ...] = (
+        EXECUTION,
+        TAG,
+        QUIET,
+        COUNT,
+        INTERVAL,
+        EXECUTION_VERSION,
+        STEP,
+        DAY,
+    )
     events = frozenset((*EXECUTION_EVENTS, *RUN_EVENTS))
 
     def __init__(self) -> None:
@@ -107,10 +116,10 @@ class ExecutionView:
             if found.fold.quiet is not quiet:
                 self._quiet.add(event.line_id)
             if past.size > _MUCH:
-                generation.send(VERSION, past.take_versions())
+                generation.send(EXECUTION_VERSION, past.take_versions())
         generation.write(TAG, past.tags.values())
         generation.write(INTERVAL, past.intervals.values())
-        generation.write(VERSION, past.versions)
+        generation.write(EXECUTION_VERSION, past.versions)
         generation.write(STEP, past.steps)
         self._hours.fold(generation, _check_ins(events))
         self._counts.fold(generation, past.moves)

@@ -79,7 +79,7 @@ class VersionRow(NamedTuple):
     error: Octets | None
 
 
-VERSION = Table("run_version", VersionRow, key=("run_id", "position"), is_keyed_late=True)
+RUN_VERSION = Table("run_version", VersionRow, key=("run_id", "position"), is_keyed_late=True)
 
 
 class DayRow(NamedTuple):
@@ -146,7 +146,7 @@ class RunView:
 
     name = "run"
     version = 5
-    tables: tuple[Table, ...] = (RUN, VERSION, DAY)
+    tables: tuple[Table, ...] = (RUN, RUN_VERSION, DAY)
     events = frozenset(RUN_EVENTS)
 
     def __init__(self) -> None:
@@ -176,7 +176,7 @@ class RunView:
             self._runs.change(event.originator_id)
             versions.append(_version(fold.run, event))
             moves += [(event.position, *move) for move in _moves(fold.run, event, status)]
-        generation.write(VERSION, versions)
+        generation.write(RUN_VERSION, versions)
         generation.write(DAY, self._days_after(generation, moves))
 
     def store(self, generation: Generation, most: int | None = None) -> None:

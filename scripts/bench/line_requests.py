@@ -16,7 +16,7 @@ from population import TAGS, WORKSPACES, Population
 from story import ORGANIZATION, line_id
 
 from ledger.api.reading import encode_cursor
-from ledger.api.routes.executions import ListQuery
+from ledger.api.routes.executions import LinesQuery
 from ledger.domain.values import (
     CAUSES,
     EXECUTION_MODELS,
@@ -91,7 +91,7 @@ class Asker:
 
     def page(self, filters: Filters, after: str | None = None, as_of: str | None = None) -> Ask:
         """A page of a list, the first or the one after a record id."""
-        chosen = ListQuery(**filters).chosen()
+        chosen = LinesQuery(**filters).chosen()
         parameters = {"limit": str(PAGE), **filters}
         values: dict[str, object] = {**self._tenant(), **chosen, "limit": PAGE + 1}
         if after is not None:

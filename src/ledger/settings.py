@@ -104,7 +104,7 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _is_an_address(cls, text: str | None) -> str | None:
+    def _check_address(cls, text: str | None) -> str | None:
         # Empty it would be libpq's own defaults: a variable that was left out, more likely.
         if text is not None and not text.strip():
             raise ValueError("must not be empty")
@@ -116,14 +116,14 @@ class Settings(BaseSettings):
 
     @field_validator("data_dir", mode="before")
     @classmethod
-    def _is_named(cls, path: object) -> object:
+    def _check_name(cls, path: object) -> object:
         if path == "":
             raise ValueError("must not be empty")
         return path
 
     @field_validator("jwks_url")
     @classmethod
-    def _is_a_trusted_place(cls, text: str | None) -> str | None:
+    def _check_trusted_place(cls, text: str | None) -> str | None:
         if text is None:
             return None
         try:

@@ -13,7 +13,7 @@ from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
 from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
-from ledger.language.audited import FACT_TYPES, actions_of
+from ledger.language.audited import FACT_EVENT_TYPES, actions_of
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.scope import Planning
 from projections.event import feeds
@@ -147,7 +147,7 @@ AUDITS: dict[str, dict[str, Any]] = {
     "action, only refused": AUDIT | RESUMED,
     "missing action": AUDIT | {"action": ["run.failed"]},
     "unknown action": AUDIT | {"action": ["no.such"]},
-    "all actions": AUDIT | {"action": sorted({action for action, _ in FACT_TYPES})},
+    "all actions": AUDIT | {"action": sorted({action for action, _ in FACT_EVENT_TYPES})},
     "type of events": AUDIT | {"action": sorted(actions_of("execution.paused"))},
     "types of events": AUDIT | {"action": sorted({a for t in RARE_TYPES for a in actions_of(t)})},
     "rare actions, administrator": {"organization_id": ORGANIZATION} | BLOCKED,

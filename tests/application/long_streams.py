@@ -14,7 +14,7 @@ from ledger.application.commands.lines import GoIdle
 from ledger.application.report import ReportFact
 from ledger.application.writer import Writer
 from ledger.domain.recorded import Recorded
-from ledger.domain.refusals import PREFIX
+from ledger.domain.refusals import STREAM_PREFIX
 from ledger.intake import envelope
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.codec import EnvelopeMapper
@@ -30,7 +30,7 @@ class CountingMapper(EnvelopeMapper):
     decoded = 0
 
     def decode(self, *columns: Any) -> Recorded:
-        self.decoded += not columns[0].startswith(PREFIX)
+        self.decoded += not columns[0].startswith(STREAM_PREFIX)
         return super().decode(*columns)
 
 
@@ -115,7 +115,7 @@ def kept(ledger: Ledger) -> dict[str, int]:
     return {
         row["stream"]: row["version"]
         for row in ledger.rows("SELECT stream, version FROM ledger.snapshot")
-        if not row["stream"].startswith(PREFIX)
+        if not row["stream"].startswith(STREAM_PREFIX)
     }
 
 

@@ -17,7 +17,7 @@ from ledger.feed.target import (
     ForbiddenTarget,
     PinnedBackend,
     Resolve,
-    check,
+    check_target,
     is_public,
     parse_url,
     resolve_host,
@@ -185,37 +185,37 @@ def test_no_private_address_is_public_in_any_disguise(address: ipaddress.IPv4Add
 @pytest.mark.parametrize("host", FORBIDDEN_HOSTS)
 def test_no_spelling_of_a_forbidden_host_is_registered(host: str) -> None:
     with pytest.raises(ForbiddenTarget, match="not public"):
-        asyncio.run(check(f"http://{host}/", allow_private=False))
+        asyncio.run(check_target(f"http://{host}/", allow_private=False))
 
 
 @pytest.mark.parametrize("host", FORBIDDEN_HOSTS)
 def test_an_operator_may_allow_private_hosts(host: str) -> None:
-    asyncio.run(check(f"http://{host}/", allow_private=True))
+    asyncio.run(check_target(f"http://{host}/", allow_private=True))
 
 
 def test_allowing_private_hosts_does_not_allow_every_url() -> None:
     with pytest.raises(ForbiddenTarget):
-        asyncio.run(check("ftp://hooks.example/", allow_private=True))
+        asyncio.run(check_target("ftp://hooks.example/", allow_private=True))
 
 
 def test_one_private_address_among_public_ones_is_refused() -> None:
     resolve = resolves_to([PUBLIC, "10.0.0.1"])
     with pytest.raises(ForbiddenTarget):
-        asyncio.run(check("https://hooks.example/", False, resolve))
+        asyncio.run(check_target("https://hooks.example/", False, resolve))
 
 
 def test_a_public_host_passes() -> None:
-    asyncio.run(check("https://hooks.example/", False, resolves_to([PUBLIC])))
+    asyncio.run(check_target("https://hooks.example/", False, resolves_to([PUBLIC])))
 
 
 def test_a_name_that_does_not_resolve_passes() -> None:
     """An empty label fails before any name server is asked."""
-    asyncio.run(check("https://hooks..example/", allow_private=False))
+    asyncio.run(check_target("https://hooks..example/", allow_private=False))
 
 
 def test_a_name_server_that_keeps_silent_is_not_waited_for() -> None:
     with SilentNameServer() as server:
-        asyncio.run(check("https://silent.example/", False, Resolver(server.lookup), 0.05))
+        asyncio.run(check_target("https://silent.example/", False, Resolver(server.lookup), 0.05))
         assert not server.has_answered
 
 
@@ -242,7 +242,7 @@ def test_without_the_check_they_would_be(host: str) -> None:
 def test_a_name_that_is_rebound_after_its_check_is_not_connected_to() -> None:
     with Receiver() as receiver:
         resolve = resolves_to([PUBLIC], ["127.0.0.1"])
-        asyncio.run(check(f"http://hooks.example:{receiver.port}/", False, resolve))
+        asyncio.run(check_target(f"http://hooks.example:{receiver.port}/", False, resolve))
         with pytest.raises(ForbiddenTarget):
             connect("hooks.example", receiver.port, False, resolve)
         assert receiver.count_connections() == 0

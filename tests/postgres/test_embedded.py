@@ -22,7 +22,7 @@ from ledger.postgres.embedded import (
 )
 from ledger.postgres.embedded.account import environment
 from ledger.postgres.embedded.lock import FileLock
-from ledger.postgres.embedded.place import Place, find_place
+from ledger.postgres.embedded.place import ServerPlace, find_place
 from ledger.postgres.embedded.server import answers
 from tests.support.embedded import (
     Command,
@@ -294,7 +294,7 @@ def test_a_server_that_is_not_ours_is_left_alone(data_dir: Path) -> None:
         assert query(place.url(), "SELECT 1") == [(1,)]
 
 
-def _server_without_owner(place: Place, **options: Any) -> subprocess.Popen[bytes]:
+def _server_without_owner(place: ServerPlace, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         place.command("postgres", "-D", str(place.database), "-k", str(place.socket_dir), "-h", ""),
         stderr=subprocess.DEVNULL,

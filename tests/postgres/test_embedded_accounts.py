@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.postgres.embedded.place import Place, find_place
+from ledger.postgres.embedded.place import ServerPlace, find_place
 from ledger.postgres.embedded.programs import SYSTEM_DIR
 from tests.support.embedded import (
     Command,
@@ -71,7 +71,7 @@ def test_as_root_two_first_starts_at_once_make_the_same_folders(folder: Path) ->
     folder.chmod(0o700)
     together = threading.Barrier(4)
 
-    def make(place: Place) -> None:
+    def make(place: ServerPlace) -> None:
         together.wait(20)
         place.make()
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import errors, pq
 
-from ledger.postgres.exchange import Exchange, Outcome
+from ledger.postgres.exchange import Exchange, StatementResult
 from ledger.postgres.session import RoundConnection
 from tests.support.embedded import folder_in_tmp
 from tests.support.relay import Relay
@@ -23,7 +23,7 @@ class Patient(RoundConnection):
     patience = 9.0
 
 
-Told = list[tuple[str | None, Outcome]]
+Told = list[tuple[str | None, StatementResult]]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from datetime import date
 
 from ledger.domain import run as r
 from ledger.domain.recorded import Event, Recorded
-from projections.run.view import DAY, RUN, VERSION, DayRow, RunRow, RunView, VersionRow
+from projections.run.view import DAY, RUN, RUN_VERSION, DayRow, RunRow, RunView, VersionRow
 from tests.support.domain import START, minute, recorded
 from tests.support.folding import given
 
@@ -60,14 +60,14 @@ def test_a_request_makes_a_run_that_counts_on_no_day_yet() -> None:
         ),
     )
     shown = ("pending", "USR-1", HEAD % "pending", AT_REST)
-    written.then(VERSION, VersionRow(RUN_ID, 10, *shown, b"sealed in", None, None))
+    written.then(RUN_VERSION, VersionRow(RUN_ID, 10, *shown, b"sealed in", None, None))
     written.then(DAY)
 
 
 def test_a_start_counts_on_its_day() -> None:
     written = given(RunView(), REQUESTED).when(STARTED)
     shown = ("running", "USR-1", HEAD % "running", AT_WORK)
-    written.then(VERSION, VersionRow(RUN_ID, 20, *shown, None, None, None))
+    written.then(RUN_VERSION, VersionRow(RUN_ID, 20, *shown, None, None, None))
     change = '{"running":1}'
     written.then(DAY, DayRow(LINE, "runs", TODAY, 20, minute(1), change, change))
 
@@ -75,7 +75,7 @@ def test_a_start_counts_on_its_day() -> None:
 def test_an_end_moves_the_run_within_the_day_of_its_start_and_adds_tokens_to_its_own() -> None:
     written = given(RunView(), REQUESTED, STARTED).when(COMPLETED)
     shown = ("completed", "USR-1", HEAD % "completed", DONE)
-    written.then(VERSION, VersionRow(RUN_ID, 30, *shown, None, b"sealed out", None))
+    written.then(RUN_VERSION, VersionRow(RUN_ID, 30, *shown, None, b"sealed out", None))
     moved = '{"running":-1,"completed":1}', '{"running":0,"completed":1}'
     tokens = '{"tokens":40}'
     written.then(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.web import charts
-from ledger.web.charts import Interval
+from ledger.web.charts import TimeSpan
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 ZONES = [UTC, ZoneInfo("Europe/Berlin"), ZoneInfo("America/St_Johns"), ZoneInfo("Asia/Kathmandu")]
@@ -18,18 +18,18 @@ kinds = st.sampled_from(["running", "idle", "paused", "blocked"])
 
 
 @st.composite
-def lives(draw: st.DrawFn, largest: int = 40) -> list[Interval]:
+def lives(draw: st.DrawFn, largest: int = 40) -> list[TimeSpan]:
     """Intervals, one after the other."""
-    found, since = list[Interval](), BEGIN
+    found, since = list[TimeSpan](), BEGIN
     for kind, seconds in draw(st.lists(st.tuples(kinds, lengths), min_size=1, max_size=largest)):
         until = since + timedelta(seconds=max(seconds, 0.000_001))
-        found.append(Interval(kind, since, until))
+        found.append(TimeSpan(kind, since, until))
         since = until
     return found
 
 
 @given(lives(), st.integers(1, 60))
-def test_a_band_covers_the_whole_width_without_gaps(life: list[Interval], most: int) -> None:
+def test_a_band_covers_the_whole_width_without_gaps(life: list[TimeSpan], most: int) -> None:
     pieces = charts.band(life, most)
     assert pieces[0].x == 0
     assert abs(pieces[-1].x + pieces[-1].width - 100) < 1e-6
@@ -41,25 +41,25 @@ def test_a_band_covers_the_whole_width_without_gaps(life: list[Interval], most: 
 
 
 @given(lives())
-def test_a_short_life_is_drawn_as_it_was(life: list[Interval]) -> None:
+def test_a_short_life_is_drawn_as_it_was(life: list[TimeSpan]) -> None:
     assert [(p.kind, p.since, p.until) for p in charts.band(life)] == life
 
 
 def test_what_is_too_short_to_be_seen_is_told_as_one_piece_by_what_held_longest() -> None:
     second = timedelta(seconds=1)
-    life = [Interval("running", BEGIN, BEGIN + 3000 * second)]
+    life = [TimeSpan("running", BEGIN, BEGIN + 3000 * second)]
     for number in range(6):
         since = life[-1].until
         kind = ("blocked", "running")[number % 2]
-        life.append(Interval(kind, since, since + second * (2 if kind == "blocked" else 1)))
-    life.append(Interval("idle", life[-1].until, life[-1].until + 3000 * second))
+        life.append(TimeSpan(kind, since, since + second * (2 if kind == "blocked" else 1)))
+    life.append(TimeSpan("idle", life[-1].until, life[-1].until + 3000 * second))
     found = [(piece.kind, piece.parts) for piece in charts.band(life, 4)]
     assert found == [("running", 1), ("blocked", 6), ("idle", 1)]
 
 
 @given(lives())
 def test_what_is_painted_is_wide_enough_to_be_seen_and_inside_the_box(
-    life: list[Interval],
+    life: list[TimeSpan],
 ) -> None:
     painted = charts.drawn(charts.band(life))
     assert len(painted) == len(life)
@@ -72,7 +72,7 @@ def test_what_is_painted_is_wide_enough_to_be_seen_and_inside_the_box(
 
 
 @given(lives(), st.sets(kinds))
-def test_a_lane_shows_each_interval_once(life: list[Interval], chosen: set[str]) -> None:
+def test_a_lane_shows_each_interval_once(life: list[TimeSpan], chosen: set[str]) -> None:
     some = [interval for interval in life if interval.kind in chosen]
     pieces = charts.lane(some, life[0].since, life[-1].until)
     assert sum(piece.parts for piece in pieces) == len(some)

@@ -4,7 +4,7 @@ import pytest
 
 from ledger.application.commands.keys import RevokeApiKey
 from ledger.intake.principal import COMMAND_LINE
-from ledger.web.session import COOKIE, SECONDS
+from ledger.web.session import COOKIE, SESSION_SECONDS
 from tests.support.edge import Edge
 from tests.support.visitor import Visitor, visitor
 
@@ -28,7 +28,7 @@ def test_the_cookie_is_out_of_reach_and_tells_nothing(edge: Edge) -> None:
     token = edge.token("read")
     cookie = Visitor(edge).sign_in(token).answer.headers["set-cookie"]
     attributes = {part.strip().lower() for part in cookie.split(";")[1:]}
-    assert {"httponly", "samesite=strict", "path=/", f"max-age={SECONDS}"} <= attributes
+    assert {"httponly", "samesite=strict", "path=/", f"max-age={SESSION_SECONDS}"} <= attributes
     assert "secure" not in attributes
     assert token not in cookie
 
@@ -44,7 +44,7 @@ def test_over_tls_the_cookie_is_secure_and_stays_so(edge: Edge) -> None:
     )
     assert "Secure" in first.answer.headers["set-cookie"]
     sealed = first.answer.headers["set-cookie"].split(";")[0]
-    edge.clock.advance(seconds=SECONDS * 0.6)
+    edge.clock.advance(seconds=SESSION_SECONDS * 0.6)
     later = Visitor(edge).get("/ui", headers={"cookie": sealed})
     assert "Secure" in later.answer.headers["set-cookie"]
 
@@ -130,7 +130,7 @@ def test_the_address_of_a_form_leads_to_the_beginning(edge: Edge, path: str) -> 
 def test_a_session_ends_some_hours_after_its_last_use(edge: Edge) -> None:
     guest, other = visitor(edge), visitor(edge)
     for share in (0.6, 0.3, 0.95, 0.95):
-        edge.clock.advance(seconds=SECONDS * share)
+        edge.clock.advance(seconds=SESSION_SECONDS * share)
         assert guest.get("/ui").status == 200
     edge.clock.advance(seconds=30)
     assert "set-cookie" not in guest.get("/ui").answer.headers
@@ -158,7 +158,7 @@ def test_a_form_that_outlived_its_session_is_told_not_to_be_done(edge: Edge) -> 
     line_id, guest = edge.fresh(), visitor(edge, "read", "service_lines:manage")
     path = f"/ui/lines/{line_id}"
     fields = guest.get(path).form(f"{path}/pause") | {"reason": "Stakeholder review"}
-    edge.clock.advance(seconds=SECONDS + 1)
+    edge.clock.advance(seconds=SESSION_SECONDS + 1)
     came_from = {"referer": f"http://ledger.test{path}"}
     over = guest.post(f"{path}/pause", fields, headers=came_from)
     assert over.words('[role="alert"]') == ["Not done. The session is over: sign in again."]

@@ -55,7 +55,7 @@ AsOf = Annotated[
 
 
 OR = "A comma means or."
-"""What the document says of a parameter that ``split`` reads."""
+"""What the document says of a parameter that ``split_words`` reads."""
 
 Cursor = Annotated[
     str | None,
@@ -180,7 +180,7 @@ def tenant_filters(principal: Principal) -> dict[str, Any]:
     return filters
 
 
-def split(value: str | None) -> list[str] | None:
+def split_words(value: str | None) -> list[str] | None:
     """A comma-separated parameter: any of these, each once and in one order.
 
     So what asks for the same is the same, to cursors and to answers that are kept.

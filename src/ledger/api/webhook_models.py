@@ -48,13 +48,13 @@ EventTypes = Annotated[
 Description = Annotated[str | None, Field(max_length=500)]
 
 
-class Command(BaseModel):
+class CommandBody(BaseModel):
     """A command's body."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class NewWebhook(Command):
+class NewWebhook(CommandBody):
     """An endpoint to be set up."""
 
     url: Url
@@ -76,7 +76,7 @@ def _no_defaults(schema: dict[str, Any]) -> None:
         field.pop("default", None)
 
 
-class WebhookChanges(Command):
+class WebhookChanges(CommandBody):
     """What of an endpoint is changed; the rest stays as it is."""
 
     model_config = ConfigDict(json_schema_extra=_no_defaults)
@@ -98,13 +98,13 @@ class WebhookChanges(Command):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-class Recovery(Command):
+class Recovery(CommandBody):
     """From when on."""
 
     since: Annotated[Bound, Field(description="Events recorded from then on.")]
 
 
-class Nothing(Command):
+class Nothing(CommandBody):
     """No field is known."""
 
 

@@ -7,7 +7,7 @@ about and the code, never what it said (contract 5). Nothing else changes.
 from ledger.application.command import Command, OwnCommand
 from ledger.application.unit import Unit
 from ledger.domain.errors import IdempotencyKeyReused, NotFound, Refused
-from ledger.domain.refusals import PREFIX, Refusals, RefusalsOmitted, WriteRefused, stream_of
+from ledger.domain.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, WriteRefused, stream_of
 from ledger.intake.principal import HOUSEKEEPER, Principal
 from ledger.intake.request import About, Outcome, Receipt
 
@@ -112,4 +112,6 @@ class TellOmitted(OwnCommand):
         body = RefusalsOmitted(count=omitted.count, since=omitted.since)
         tenant = (omitted.organization_id, omitted.workspace_id, None)
         recorded = unit.events.record(found, body, unit.now, self, tenant=tenant)
-        return Receipt(found.id.removeprefix(PREFIX), (recorded.event_id,), recorded.position)
+        return Receipt(
+            found.id.removeprefix(STREAM_PREFIX), (recorded.event_id,), recorded.position
+        )

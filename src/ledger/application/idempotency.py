@@ -44,7 +44,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Kept).decode
 
 
-class Outcomes:
+class KeptOutcomes:
     """The kept outcomes of one append: those read, and those to be written."""
 
     def __init__(self, append: Append, vault: Vault) -> None:

@@ -18,7 +18,7 @@ from ledger.log.snapshots import Aggregate
 from ledger.log.tables import FactRow, RunKeyRow
 from ledger.log.vault import RunKey, Vault
 
-Tenant = tuple[str | None, str | None, str | None]
+EventTenant = tuple[str | None, str | None, str | None]
 """(organization, workspace, line)"""
 
 _YEAR_END = timedelta(milliseconds=50)
@@ -76,7 +76,7 @@ class NewEvents:
         actor: Actor | None = None,
         fact: FactIdentity | None = None,
         caused_by: str | None = None,
-        tenant: Tenant | None = None,
+        tenant: EventTenant | None = None,
         is_loaded: bool = True,
     ) -> Recorded:
         """Put an event in its envelope, apply it and keep it for writing.

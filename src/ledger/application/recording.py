@@ -1,7 +1,7 @@
 """The recording of one fact: its own event, the events that it causes, and its outcome."""
 
 from ledger.application.loader import Identity
-from ledger.application.new_events import Tenant
+from ledger.application.new_events import EventTenant
 from ledger.application.unit import Unit
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Event, FactIdentity, Recorded
@@ -33,7 +33,7 @@ class Recording:
         *,
         run_id: str | None = None,
         digest: bytes | None = None,
-        tenant: Tenant | None = None,
+        tenant: EventTenant | None = None,
     ) -> None:
         """Record the fact's own event. Facts about runs bring a digest of their own."""
         _, source, fact_id = self._identity

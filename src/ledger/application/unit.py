@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from ledger.application.cache import Cache
-from ledger.application.idempotency import Outcomes
+from ledger.application.idempotency import KeptOutcomes
 from ledger.application.ids import Ids
 from ledger.application.loader import Identity, Loader
 from ledger.application.new_events import NewEvents
@@ -36,7 +36,7 @@ class Unit:
         self.append, self.vault, self.idle_after = append, vault, idle_after
         self.loader = Loader(append, log.codec, cache, vault)
         self.events = NewEvents(append, log.codec, self.loader, vault, clock)
-        self.outcomes = Outcomes(append, vault)
+        self.outcomes = KeptOutcomes(append, vault)
         self._omitted: dict[str, OmittedRow] = {}
         """By credential."""
 

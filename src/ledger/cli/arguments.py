@@ -22,9 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     parsed.check(parsed)
     try:
-        from ledger.cli.dispatch import carry_out
+        from ledger.cli.dispatch import dispatch
 
-        return carry_out(parsed)
+        return dispatch(parsed)
     except KeyboardInterrupt:
         return 130
 

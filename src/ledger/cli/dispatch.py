@@ -24,7 +24,7 @@ from ledger.settings import Settings
 from ledger.views.shadow import CannotBuild
 
 
-def carry_out(parsed: argparse.Namespace) -> int:
+def dispatch(parsed: argparse.Namespace) -> int:
     """Do what was parsed; returns the exit code. Whatever refuses it is one line on stderr."""
     if sys.stdout is None and parsed.action != "serve":
         return _fail("Standard output is closed.")

@@ -45,7 +45,7 @@ _PAUSE_SECONDS = 0.2
 T = TypeVar("T")
 R = TypeVar("R")
 
-Line = tuple[int, Fact | Rejected]
+ParsedLine = tuple[int, Fact | Rejected]
 """A fact, or why it is none, and the number of its line; empty lines have none."""
 
 
@@ -57,7 +57,7 @@ class Parser:
 
     def parse(
         self, stream: BinaryIO, advance: Callable[[int], None]
-    ) -> Iterator[list[Line] | None]:
+    ) -> Iterator[list[ParsedLine] | None]:
         """The stream's facts in chunks; ``advance`` is told how many bytes each chunk took."""
         for done in in_order(self._submit(stream), _AHEAD):
             if done is None:
@@ -67,7 +67,7 @@ class Parser:
                 yield parsed
                 advance(size)
 
-    def _submit(self, stream: BinaryIO) -> Iterator[tuple[int, Future[list[Line]]] | None]:
+    def _submit(self, stream: BinaryIO) -> Iterator[tuple[int, Future[list[ParsedLine]]] | None]:
         number = 1
         for size, chunk in _chunks(stream):
             if chunk:
@@ -190,7 +190,7 @@ def parsing() -> Iterator[Parser]:
             raise Unavailable("The process that parses the file has ended.") from error
 
 
-def _parse(first: int, lines: Sequence[bytes]) -> list[Line]:
+def _parse(first: int, lines: Sequence[bytes]) -> list[ParsedLine]:
     return [(number, _fact(raw)) for number, raw in enumerate(lines, first) if raw.strip()]
 
 

@@ -19,7 +19,7 @@ from ledger.application.report import command_of
 from ledger.application.sweeper import sweepers_kept_away
 from ledger.application.writer import Outcomes, Writer
 from ledger.cli.keys import make_key
-from ledger.cli.line_parser import Line, Parser, in_order
+from ledger.cli.line_parser import ParsedLine, Parser, in_order
 from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.demo.telling import StoryClock, tell
 from ledger.domain.api_key import SINGLE_PERMISSIONS
@@ -116,11 +116,11 @@ class _Advance:
 
 
 def _record(
-    writer: Writer, chunks: Iterable[list[Line] | None]
-) -> Iterator[tuple[list[Line], list[Outcome]] | None]:
+    writer: Writer, chunks: Iterable[list[ParsedLine] | None]
+) -> Iterator[tuple[list[ParsedLine], list[Outcome]] | None]:
     """Hand chunks of lines to the writer, a few ahead, and give them back with their outcomes."""
 
-    def submit(chunk: list[Line]) -> tuple[list[Line], Future[Outcomes]]:
+    def submit(chunk: list[ParsedLine]) -> tuple[list[ParsedLine], Future[Outcomes]]:
         return chunk, writer.submit([command_of(parsed, COMMAND_LINE) for _, parsed in chunk])
 
     submitted = (None if chunk is None else submit(chunk) for chunk in chunks)

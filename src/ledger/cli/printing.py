@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-Bar = Callable[[int, int], None]
+ShowProgress = Callable[[int, int], None]
 """Is told how far it is, and where the end is."""
 
 
@@ -28,7 +28,7 @@ def print_table(table: Table) -> None:
 
 
 @contextmanager
-def bars(what: str, names: Sequence[str]) -> Iterator[dict[str, Bar]]:
+def progress_bars(what: str, names: Sequence[str]) -> Iterator[dict[str, ShowProgress]]:
     """Progress bars on stderr, in positions of the log, with the time that is left."""
     columns = (
         TextColumn("{task.description}"),
@@ -46,7 +46,7 @@ def bars(what: str, names: Sequence[str]) -> Iterator[dict[str, Bar]]:
         disable=not console.is_terminal,
     ) as progress:
 
-        def bar(name: str) -> Bar:
+        def bar(name: str) -> ShowProgress:
             task = progress.add_task(f"{what} {name}", total=None)
             return lambda position, end: progress.update(task, completed=position, total=end)
 

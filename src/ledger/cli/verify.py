@@ -1,6 +1,6 @@
 """What ``ledger verify`` does: the sealed log compared with the stored events."""
 
-from ledger.cli.printing import bars
+from ledger.cli.printing import progress_bars
 from ledger.sealing.check import check
 from ledger.sealing.note import BadNote
 from ledger.service.composition.sealing import witness_folder
@@ -9,7 +9,7 @@ from ledger.settings import Settings
 
 def verify(settings: Settings, conninfo: str) -> int:
     """Name everything that is not as it was sealed, or told otherwise by a column; 1 if any is."""
-    with bars("Verifying", ["the sealed log"]) as shown:
+    with progress_bars("Verifying", ["the sealed log"]) as shown:
         try:
             found = check(conninfo, witness_folder(settings), print, shown["the sealed log"])
         except BadNote as error:

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.rows import tuple_row
 from rich.table import Table
 
-from ledger.cli.printing import bars, print_table
+from ledger.cli.printing import print_table, progress_bars
 from ledger.log.codec import EnvelopeMapper
 from ledger.service.composition.views import views_named
 from ledger.service.processes import calm_collector, end_with_parent
@@ -45,7 +45,7 @@ def rebuild(conninfo: str, names: Sequence[str]) -> int:
     context = multiprocessing.get_context("spawn")
     builders: dict[Connection, tuple[str, BaseProcess]] = {}
     results: dict[str, Rebuilt | CannotBuild] = {}
-    with bars("Rebuilding", waiting) as shown:
+    with progress_bars("Rebuilding", waiting) as shown:
         while waiting or builders:
             while waiting and len(builders) < (os.cpu_count() or 1):
                 name = waiting.pop(0)
@@ -120,7 +120,7 @@ def verify(conninfo: str, names: Sequence[str]) -> int:
     """Name every row of these views, or of all, that is not what the log says; 1 if any is not."""
     differing = 0
     for projection in views_named(names):
-        with bars("Verifying", [projection.name]) as shown:
+        with progress_bars("Verifying", [projection.name]) as shown:
             bar = shown[projection.name]
             found = rebuilding.verify(conninfo, EnvelopeMapper(), projection, bar, _print)
         print(

@@ -9,7 +9,7 @@ Actor = tuple[str, str]
 """Actor type (`user`, `api_key`, `agent`, `system`) and id."""
 
 
-class Told(NamedTuple):
+class StoryFact(NamedTuple):
     """A fact with its time as an instant, so that facts sort by time rather than by text."""
 
     at: datetime
@@ -31,7 +31,7 @@ def tell(
     source: str,
     id: str,
     actor: Actor | None = None,
-) -> Told:
+) -> StoryFact:
     """Make one fact; keys of `data` that hold None are left out, as a sender would."""
     fact: dict[str, Any] = {
         "specversion": "1.0",
@@ -44,4 +44,4 @@ def tell(
     }
     if actor is not None:
         fact["actortype"], fact["actorid"] = actor
-    return Told(at, fact)
+    return StoryFact(at, fact)

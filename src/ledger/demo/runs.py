@@ -10,7 +10,7 @@ from typing import Any
 
 from ledger.demo import words
 from ledger.demo.cast import Line
-from ledger.demo.facts import Actor, Told, rfc3339, tell
+from ledger.demo.facts import Actor, StoryFact, rfc3339, tell
 from ledger.demo.work import agent_id
 
 INVOCATIONS = (1203, 760, 900, 620, 560, 470, 320, 120)
@@ -52,14 +52,14 @@ def runs_of(line: Line) -> Iterator[Run]:
         yield from _cycles(line)
 
 
-def run_facts(run: Run, run_id: str) -> Iterator[Told]:
+def run_facts(run: Run, run_id: str) -> Iterator[StoryFact]:
     """Tell a run: requested, started, ended, as far as it came."""
     source = SOURCES[run.line.product_line]
     cause = {"triggered_by": run.triggered_by, "input": run.input}
     opening = {"service_line_id": run.line.id, **cause}
     worker = _worker(run.line)
 
-    def say(at: datetime, verb: str, data: dict[str, Any], actor: Actor) -> Told:
+    def say(at: datetime, verb: str, data: dict[str, Any], actor: Actor) -> StoryFact:
         return tell(
             at, f"run.{verb}", run_id, data, source=source, id=f"{run_id}-{verb}", actor=actor
         )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ledger.demo import words
 from ledger.demo.cast import SEED_AGENT, SEED_TALENT, Interruption, Line
-from ledger.demo.facts import Actor, Told, tell
+from ledger.demo.facts import Actor, StoryFact, tell
 
 Resource = dict[str, Any]
 
@@ -53,7 +53,7 @@ class Assignment(NamedTuple):
     change: tuple[datetime, Resource] | None = None
 
 
-def line_facts(line: Line) -> Iterator[Told]:
+def line_facts(line: Line) -> Iterator[StoryFact]:
     """Tell everything about a line but its runs: activation first, the rest in any order."""
     assignments = _assignments(line)
     yield _activation(line, [each.resource for each in assignments if each.begin == line.opened])
@@ -70,7 +70,7 @@ def line_facts(line: Line) -> Iterator[Told]:
         yield _own(line, line.over, "service_line.closed", "closing", {"reason": reason})
 
 
-def _own(line: Line, at: datetime, type: str, word: str, data: dict[str, Any]) -> Told:
+def _own(line: Line, at: datetime, type: str, word: str, data: dict[str, Any]) -> StoryFact:
     """Tell a fact that the product line's own desk reports."""
     return tell(
         at,
@@ -83,7 +83,7 @@ def _own(line: Line, at: datetime, type: str, word: str, data: dict[str, Any]) -
     )
 
 
-def _activation(line: Line, resources: list[Resource]) -> Told:
+def _activation(line: Line, resources: list[Resource]) -> StoryFact:
     data = {
         "organization_id": line.organization_id,
         "workspace_id": line.workspace_id,
@@ -178,11 +178,11 @@ def _resource(
     }
 
 
-def _allocations(line: Line, assignments: list[Assignment]) -> Iterator[Told]:
+def _allocations(line: Line, assignments: list[Assignment]) -> Iterator[StoryFact]:
     """Tell who joined, changed and left after the activation."""
     numbers = count(1)
 
-    def allocation(at: datetime, type: str, data: dict[str, Any]) -> Told:
+    def allocation(at: datetime, type: str, data: dict[str, Any]) -> StoryFact:
         id = f"allocation-{line.number}-{next(numbers)}"
         return tell(at, type, line.id, data, source=ALLOCATIONS, id=id, actor=("user", line.lead))
 
@@ -195,7 +195,7 @@ def _allocations(line: Line, assignments: list[Assignment]) -> Iterator[Told]:
             yield allocation(each.end, "resource.released", {"id": each.resource["id"]})
 
 
-def _check_ins(line: Line, assignments: list[Assignment]) -> Iterator[Told]:
+def _check_ins(line: Line, assignments: list[Assignment]) -> Iterator[StoryFact]:
     """Tell the check-ins of every working day, and the last one at the line's quiet moment."""
     if line.product_line not in CADENCE:
         return
@@ -215,12 +215,12 @@ def _check_ins(line: Line, assignments: list[Assignment]) -> Iterator[Told]:
 
 def _check_in(
     line: Line, at: datetime, assignment: Assignment, rng: Random, numbers: count[int]
-) -> Iterator[Told]:
+) -> Iterator[StoryFact]:
     """Tell one check-in, and now and then that it was wrong, with the right one after it."""
     source, prefix = REPORTS[line.product_line]
     reporter = ("user", line.lead)
 
-    def check_in(at: datetime, hours: float | None) -> Told:
+    def check_in(at: datetime, hours: float | None) -> StoryFact:
         data = {
             "hours": hours,
             "note": rng.choice(words.NOTES[line.product_line]),
@@ -270,7 +270,7 @@ def _hours(product_line: str, resource: Resource, rng: Random) -> float | None:
     return None
 
 
-def _holds(line: Line) -> Iterator[Told]:
+def _holds(line: Line) -> Iterator[StoryFact]:
     """Tell every pause and blocker, and their ends where they have one."""
     pauses = count(1)
     for each in line.interruptions:
@@ -280,7 +280,7 @@ def _holds(line: Line) -> Iterator[Told]:
             yield from _block(line, each)
 
 
-def _pause(line: Line, pause: Interruption, number: int) -> Iterator[Told]:
+def _pause(line: Line, pause: Interruption, number: int) -> Iterator[StoryFact]:
     yield _own(
         line, pause.begin, "service_line.paused", f"pause-{number}", {"reason": pause.reason}
     )
@@ -290,7 +290,7 @@ def _pause(line: Line, pause: Interruption, number: int) -> Iterator[Told]:
         )
 
 
-def _block(line: Line, block: Interruption) -> Iterator[Told]:
+def _block(line: Line, block: Interruption) -> Iterator[StoryFact]:
     actor = GATEWAY if block.cause == "policy_violation" else ("user", line.lead)
     data = {"blocker_id": block.blocker_id, "cause": block.cause, "reason": block.reason}
     id = f"opened-{block.blocker_id}"
@@ -305,7 +305,7 @@ def _block(line: Line, block: Interruption) -> Iterator[Told]:
         )
 
 
-def _health(line: Line) -> Iterator[Told]:
+def _health(line: Line) -> Iterator[StoryFact]:
     """Report each signal weekly, green at first and as the line's mood has it at last."""
     rng = line.chance("health")
     signals = words.SIGNALS[line.execution_model]

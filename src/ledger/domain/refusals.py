@@ -48,15 +48,15 @@ REFUSAL_TABLE: tuple[EventRow, ...] = (
 
 REFUSAL_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in REFUSAL_TABLE)
 
-UNKNOWN = "unknown"
+UNKNOWN_ACTION = "unknown"
 """What a refused fact is called whose type could not be read."""
 
-PREFIX = "REF-"
+STREAM_PREFIX = "REF-"
 
 
 def stream_of(credential: str) -> str:
     """The stream of a credential's refusals."""
-    return PREFIX + credential
+    return STREAM_PREFIX + credential
 
 
 class Refusals(msgspec.Struct):

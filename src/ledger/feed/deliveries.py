@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from ledger.feed.verdict import Claimed, Result
 from ledger.postgres import locks
-from ledger.postgres.arrays import array
+from ledger.postgres.arrays import array_text
 from ledger.postgres.session import AsyncRoundConnection, options_of
 from projections.event import feeds
 from projections.webhook.view import Standing, decode_standing
@@ -287,7 +287,7 @@ class Deliveries:
 
         A recovery is heeded some deliveries at a time: it may ask for a million of them.
         """
-        wanted = {"endpoint": array(endpoints)}
+        wanted = {"endpoint": array_text(endpoints)}
         cursor = await self._connection.execute(_REQUESTS, wanted, prepare=True)
         heeded = []
         for endpoint_id, position, kind, since in await cursor.fetchall():
@@ -316,23 +316,23 @@ async def connect(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:
 
 def _record(results: Sequence[Result], failing: Mapping[str, datetime | None]) -> Mapping[str, Any]:
     return {
-        "endpoint": array(r.claimed.endpoint_id for r in results),
-        "position": array(r.claimed.position for r in results),
-        "round": array(r.claimed.round for r in results),
-        "status": array(r.status for r in results),
-        "due_at": array(r.due_at for r in results),
-        "counts": array(r.counts for r in results),
-        "attempt": array(r.attempt for r in results),
-        "failing": array(failing),
-        "failing_since": array(failing.values()),
+        "endpoint": array_text(r.claimed.endpoint_id for r in results),
+        "position": array_text(r.claimed.position for r in results),
+        "round": array_text(r.claimed.round for r in results),
+        "status": array_text(r.status for r in results),
+        "due_at": array_text(r.due_at for r in results),
+        "counts": array_text(r.counts for r in results),
+        "attempt": array_text(r.attempt for r in results),
+        "failing": array_text(failing),
+        "failing_since": array_text(failing.values()),
     }
 
 
 def _claim(asked: Sequence[Ask], now: datetime) -> Mapping[str, Any]:
     return {
-        "endpoint": array(a.endpoint_id for a in asked),
-        "free": array(a.free for a in asked),
-        "busy": array(a.busy for a in asked),
-        "sends": array(a.sends for a in asked),
+        "endpoint": array_text(a.endpoint_id for a in asked),
+        "free": array_text(a.free for a in asked),
+        "busy": array_text(a.busy for a in asked),
+        "sends": array_text(a.sends for a in asked),
         "now": now,
     }

@@ -21,8 +21,8 @@ from projections.event import feeds
 
 _logger = logging.getLogger(__name__)
 
-ROWS = 4096
-SIZE = 8 * 2**20
+KEPT_EVENTS = 4096
+KEPT_BYTES = 8 * 2**20
 """What is kept in memory at most: events, and bytes of them."""
 
 CHUNK = 64 * 1024
@@ -58,7 +58,7 @@ class Listener(Protocol):
         """Listen no longer."""
 
 
-class Told(NamedTuple):
+class FeedEvent(NamedTuple):
     """One event of the feed, ready to be sent."""
 
     position: int
@@ -70,12 +70,12 @@ class Told(NamedTuple):
 
 
 _COLUMNS: Mapping[str, int] = {
-    "organization": Told._fields.index("organization_id"),
-    "organization_id": Told._fields.index("organization_id"),
-    "workspace": Told._fields.index("workspace_id"),
-    "workspace_id": Told._fields.index("workspace_id"),
-    "service_line_id": Told._fields.index("line_id"),
-    "type": Told._fields.index("type"),
+    "organization": FeedEvent._fields.index("organization_id"),
+    "organization_id": FeedEvent._fields.index("organization_id"),
+    "workspace": FeedEvent._fields.index("workspace_id"),
+    "workspace_id": FeedEvent._fields.index("workspace_id"),
+    "service_line_id": FeedEvent._fields.index("line_id"),
+    "type": FeedEvent._fields.index("type"),
 }
 
 
@@ -91,7 +91,7 @@ class Selection:
             for name, value in filters.items()
         ]
 
-    def takes(self, row: Told) -> bool:
+    def takes(self, row: FeedEvent) -> bool:
         """Whether the stream is given the event."""
         return all(row[column] in allowed for column, allowed in self._allowed)
 
@@ -99,14 +99,14 @@ class Selection:
 class _Batch:
     """What one reading brought: the feed's events after a position, up to another."""
 
-    def __init__(self, after: int, up_to: int, rows: list[Told]) -> None:
+    def __init__(self, after: int, up_to: int, rows: list[FeedEvent]) -> None:
         self.after, self.up_to, self.rows = after, up_to, rows
         self.size = sum(len(row.message) for row in rows)
-        self.by_organization: dict[str | None, list[Told]] = {}
+        self.by_organization: dict[str | None, list[FeedEvent]] = {}
         for row in rows:
             self.by_organization.setdefault(row.organization_id, []).append(row)
 
-    def of(self, organization: str | None) -> Iterable[Told]:
+    def of(self, organization: str | None) -> Iterable[FeedEvent]:
         """The events that may concern a stream."""
         return self.rows if organization is None else self.by_organization.get(organization, ())
 
@@ -124,8 +124,8 @@ class Tail:
         self,
         fetch: Fetch,
         positions: Positions,
-        rows: int = ROWS,
-        size: int = SIZE,
+        rows: int = KEPT_EVENTS,
+        size: int = KEPT_BYTES,
         give_up_seconds: float = GIVE_UP_SECONDS,
     ) -> None:
         self._fetch, self._positions = fetch, positions
@@ -223,7 +223,7 @@ class Tail:
         values = {"after": self._position, "limit": _BATCH}
         rows = await self._fetch(EVERYONE, feeds.TAIL, values, Planning.SHORT)
         told = [
-            Told(at, organization, workspace, line, type_, message(item))
+            FeedEvent(at, organization, workspace, line, type_, message(item))
             for _, at, organization, workspace, line, type_, item in rows
             if at is not None
         ]

@@ -116,7 +116,7 @@ def _is_public_6(address: ipaddress.IPv6Address) -> bool:
     return not any(address in network for network in _NOT_PUBLIC_6)
 
 
-async def check(
+async def check_target(
     url: str,
     allow_private: bool,
     resolve: Resolve = resolve_host,

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from ledger.domain.errors import Invalid, LedgerError, Refused, TooLarge
 from ledger.domain.recorded import Actor
-from ledger.domain.refusals import UNKNOWN
+from ledger.domain.refusals import UNKNOWN_ACTION
 from ledger.domain.values import (
     LINE_ID,
     ORGANIZATION_ID,
@@ -188,7 +188,7 @@ def _about(event: dict[str, Any], data: Any) -> About:
         value = event.get(name)
         return value if isinstance(value, str) and 1 <= len(value) <= limit else None
 
-    sent_type, subject = text("type", 100) or UNKNOWN, text("subject", 255) or ""
+    sent_type, subject = text("type", 100) or UNKNOWN_ACTION, text("subject", 255) or ""
     name = ALIASES.get(sent_type, sent_type)
     named = [(_RESOURCE[k], subject) for k, known in _SUBJECT.items() if known.fullmatch(subject)]
     line = _named_line(kind, data) if (kind := FACT_TYPES.get(name)) is not None else None

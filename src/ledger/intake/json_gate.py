@@ -102,7 +102,7 @@ def check_syntax(raw: bytes) -> None:
         raise BrokenJson("The body is not valid JSON.") from error
 
 
-def split(body: bytes, most: int) -> list[bytes]:
+def split_items(body: bytes, most: int) -> list[bytes]:
     """The raw items of a JSON array, each as it was sent; of more than ``most`` at least one more.
 
     Raises BrokenJson, or Invalid for what is JSON, but no array.
@@ -121,7 +121,7 @@ def split(body: bytes, most: int) -> list[bytes]:
 
 
 def _split_by_brackets(text: str, most: int) -> list[bytes]:
-    """``split`` by brackets and commas. Raises BrokenJson unless they match to the end."""
+    """``split_items`` by brackets and commas. Raises BrokenJson unless they match to the end."""
     closing: list[str] = []
     items: list[str] = []
     start, end = 0, len(text)

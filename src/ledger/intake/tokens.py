@@ -5,7 +5,7 @@ import secrets
 import zlib
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-PREFIX = "elk_"
+TOKEN_PREFIX = "elk_"
 """How every key begins, and no other token does."""
 _SECRET_LENGTH = 43
 _CHECK_LENGTH = 6
@@ -14,14 +14,14 @@ _CHECK_LENGTH = 6
 def create_token() -> str:
     """A new API key: 256 random bits and a checksum, so that a typing error is told offline."""
     secret = _base62(int.from_bytes(secrets.token_bytes(32), "big"), _SECRET_LENGTH)
-    return PREFIX + secret + _checksum(secret)
+    return TOKEN_PREFIX + secret + _checksum(secret)
 
 
 def is_well_formed(token: str) -> bool:
     """Whether a token could be a key of ours at all."""
-    body = token.removeprefix(PREFIX)
+    body = token.removeprefix(TOKEN_PREFIX)
     return (
-        token.startswith(PREFIX)
+        token.startswith(TOKEN_PREFIX)
         and len(body) == _SECRET_LENGTH + _CHECK_LENGTH
         and body.isascii()
         and body.isalnum()

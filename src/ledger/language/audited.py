@@ -16,13 +16,13 @@ from ledger.domain.events import EVENT_TABLE
 from ledger.domain.recorded import Event, Recorded
 from ledger.language.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH
 
-Kind = Literal["fact", "command", "refused"]
+EntryKind = Literal["fact", "command", "refused"]
 
 
 class Entry(NamedTuple):
     """What an entry says beside who and when."""
 
-    kind: Kind
+    kind: EntryKind
     action: str
     resource: dict[str, Any] | None
     code: str | None = None
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 _FACTS: Mapping[type[Event], str] = {row.event: row.fact for row in EVENT_TABLE if row.fact}
 
-FACT_TYPES: Sequence[tuple[str, str]] = (
+FACT_EVENT_TYPES: Sequence[tuple[str, str]] = (
     *((action, PUBLISHED[event].name) for event, action in _FACTS.items()),
     (_FACTS[lines.HealthSignalReported], UNCHANGED_HEALTH),
 )
@@ -44,16 +44,16 @@ FACT_TYPES: Sequence[tuple[str, str]] = (
 _COMMANDS: Mapping[type[Event], str | None] = {row.event: row.command for row in EVENT_TABLE}
 """The action of an event that no fact reported; None: the event is nobody's write."""
 
-OMITTED = "write.omitted"
+OMITTED_ACTION = "write.omitted"
 """Refusals beyond those that are recorded singly; the resource says whose and how many."""
 
-COMMANDS: frozenset[str] = frozenset(filter(None, _COMMANDS.values())) | {OMITTED}
+COMMANDS: frozenset[str] = frozenset(filter(None, _COMMANDS.values())) | {OMITTED_ACTION}
 """Actions that are no facts."""
 
 FACTS: frozenset[str] = frozenset(_FACTS.values())
 """Types of facts."""
 
-ACTIONS: frozenset[str] = FACTS | COMMANDS | {refusals.UNKNOWN}
+ACTIONS: frozenset[str] = FACTS | COMMANDS | {refusals.UNKNOWN_ACTION}
 """The names of entries.
 
 A refused fact of a type that there is not is called by that word. Any sender may invent one, so it
@@ -106,9 +106,9 @@ def _refused(body: refusals.WriteRefused, event: Recorded) -> Entry:
 
 
 def _omitted(body: refusals.RefusalsOmitted, event: Recorded) -> Entry:
-    credential = event.originator_id.removeprefix(refusals.PREFIX)
+    credential = event.originator_id.removeprefix(refusals.STREAM_PREFIX)
     resource = {"type": "refused_writes", "id": credential, "count": body.count}
-    return Entry("refused", OMITTED, resource)
+    return Entry("refused", OMITTED_ACTION, resource)
 
 
 _REFUSALS: Mapping[type[Event], Callable[[Any, Recorded], Entry]] = {

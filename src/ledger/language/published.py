@@ -22,7 +22,7 @@ from ledger.domain.recorded import Event
 from ledger.domain.values import State
 from ledger.language.rendering import time_text
 
-VERSION = 1
+LANGUAGE_VERSION = 1
 """Of the language as a whole."""
 
 _Instant = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]

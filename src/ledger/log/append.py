@@ -141,7 +141,7 @@ FROM (SELECT count(*) FROM generate_series(1, 3000)) AS beyond
 """
 
 
-class State(NamedTuple):
+class Found(NamedTuple):
     """What one read found."""
 
     snapshots: list[Aggregate]
@@ -177,7 +177,7 @@ class Append:
         facts: Collection[tuple[str, str, str]] = (),
         lines: Collection[str] = (),
         runs: Collection[str] = (),
-    ) -> State:
+    ) -> Found:
         """The tails of streams beyond the versions known, facts, lines' activity, runs' keys.
 
         All in one round trip, without the statements that have nothing to ask.
@@ -192,7 +192,7 @@ class Append:
         for row in end:
             self.next_position, self.last_recorded_at = row
         restored, tails = self._restored(known, snapshots_found, tails)
-        return State(
+        return Found(
             restored,
             sorted(tails),
             [FactRow(*row) for row in facts_found],

@@ -16,7 +16,7 @@ _encode = msgspec.json.Encoder().encode
 """Instants and dates as ISO 8601 between quotes, in a tenth of isoformat's time."""
 
 
-def array(items: Iterable[Any]) -> str:
+def array_text(items: Iterable[Any]) -> str:
     """An array literal of text, numbers, booleans, bytes, instants, dates and nulls."""
     return "{" + ",".join(map(_element, items)) + "}"
 
@@ -33,7 +33,7 @@ def _element(item: Any) -> str:
         return _encode(item).decode()
     if kind is list or kind is tuple:
         # A row's own array, as text: unnest would flatten it. Cast again where it is used.
-        return _quoted(array(item))
+        return _quoted(array_text(item))
     return str(item)
 
 

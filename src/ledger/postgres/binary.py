@@ -130,7 +130,7 @@ _EMPTY = {name: BinaryArray(_empty_array_head(0, 0, type_.oid)) for name, type_ 
 def array(type_: str, items: Iterable[Any]) -> BinaryArray:
     """An array of a type's values; ``text[]`` ones travel as text, since arrays do not nest."""
     if type_ == "text[]":
-        type_, items = "text", map(arrays.array, items)
+        type_, items = "text", map(arrays.array_text, items)
     values = items if isinstance(items, list) else list(items)
     if not values:
         return _EMPTY[type_]

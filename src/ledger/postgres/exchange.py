@@ -35,18 +35,18 @@ _MOST_PREPARED = 100
 
 _PLACEHOLDER = re.compile(r"%(?:\((\w+)\)s|%|)")
 
-Key = tuple[bytes, tuple[int, ...]]
+StatementKey = tuple[bytes, tuple[int, ...]]
 """A statement, and the types of its parameters where it does not say: what is prepared."""
 
 Rows = list[TupleRow]
 
-Outcome = Rows | Exception | None
+StatementResult = Rows | Exception | None
 """A statement's rows, its error, or None where its kind gives no rows."""
 
 Owner = TypeVar("Owner")
 """The type of that for which statements are sent: outcomes come with it."""
 
-_Due = tuple[Owner | None, Key | None, bool]
+_Due = tuple[Owner | None, StatementKey | None, bool]
 """A result to come: its owner, its statement's key, and whether its rows are an outcome."""
 
 _NOBODYS: tuple[None, None, bool] = (None, None, False)
@@ -95,7 +95,7 @@ class Exchange(Generic[Owner]):
     def send(
         self,
         owner: Owner,
-        key: Key,
+        key: StatementKey,
         values: Sequence[Buffer | None],
         formats: Sequence[pq.Format],
         is_asked: bool = True,
@@ -142,7 +142,7 @@ class Exchange(Generic[Owner]):
         """Read what has come. Raises psycopg.OperationalError where the connection is lost."""
         self._pg.consume_input()
 
-    def take(self) -> Iterator[tuple[Owner | None, Outcome]]:
+    def take(self) -> Iterator[tuple[Owner | None, StatementResult]]:
         """The outcomes that have come: of each statement that was not passed over, in order.
 
         Statements of no owner are the exchange's own; of them only errors are told. Raises
@@ -231,7 +231,7 @@ class _Prepared:
 
     def __init__(self, pg: pq.abc.PGconn) -> None:
         self._pg = pg
-        self._names: OrderedDict[Key, bytes] = OrderedDict()
+        self._names: OrderedDict[StatementKey, bytes] = OrderedDict()
         self._outdated: list[bytes] = []
         self._made = 0
 
@@ -245,7 +245,9 @@ class _Prepared:
             self._pg.send_close_prepared(self._outdated.pop())
         return closed
 
-    def send(self, key: Key, values: Sequence[Buffer | None], formats: Sequence[pq.Format]) -> bool:
+    def send(
+        self, key: StatementKey, values: Sequence[Buffer | None], formats: Sequence[pq.Format]
+    ) -> bool:
         """Send a statement; whether a result of its preparation will come before its own."""
         name = self._names.get(key)
         is_new = name is None
@@ -260,7 +262,7 @@ class _Prepared:
         self._pg.send_query_prepared(name, values, formats, pq.Format.BINARY)
         return is_new
 
-    def forget(self, key: Key) -> None:
+    def forget(self, key: StatementKey) -> None:
         """Prepare a statement anew the next time: after an error, whatever it was."""
         if name := self._names.pop(key, None):
             self._outdated.append(name)

@@ -18,12 +18,12 @@ from psycopg.abc import Buffer
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import DeadlockDetected
 
-from ledger.postgres.exchange import Exchange, Key, Rows, SilentServer, numbered
+from ledger.postgres.exchange import Exchange, Rows, SilentServer, StatementKey, numbered
 from ledger.postgres.loop import LoopDriver
 from ledger.postgres.scope import Planning, Tenant
 from ledger.postgres.session import ANSWER_SECONDS
 
-_Adapted = tuple[Key, Sequence[Buffer | None], Sequence[pq.Format]]
+_Adapted = tuple[StatementKey, Sequence[Buffer | None], Sequence[pq.Format]]
 """A statement with its parameters as they are sent."""
 
 # What holds for the statements after it: whose rows they see, and how they are planned.

@@ -61,7 +61,7 @@ START_SECONDS = 60.0
 _MEMORY = Path("/dev/shm")
 
 Announce = Callable[[str], None]
-Run = Callable[[Callable[[], None]], None]
+ChildMain = Callable[[Callable[[], None]], None]
 
 
 class _Child:
@@ -70,7 +70,7 @@ class _Child:
     ``run`` is given what it calls once it has started.
     """
 
-    def __init__(self, name: str, run: Run, let_go: Sequence[Callable[[], None]]) -> None:
+    def __init__(self, name: str, run: ChildMain, let_go: Sequence[Callable[[], None]]) -> None:
         self._name, self._run, self._let_go = name, run, let_go
         self._started_at = 0.0
         self._trying_since: float | None = None

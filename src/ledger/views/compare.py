@@ -12,7 +12,7 @@ from ledger.postgres.table import Table
 from ledger.views.contract import Projection
 from ledger.views.schema import table_of
 
-Kind = Literal["missing", "extra", "differs"]
+DifferenceKind = Literal["missing", "extra", "differs"]
 
 
 class Difference(NamedTuple):
@@ -20,7 +20,7 @@ class Difference(NamedTuple):
 
     table: str
     key: str
-    kind: Kind
+    kind: DifferenceKind
     columns: tuple[str, ...]
     """Those that differ, where the row is there on both sides."""
     event_id: str
@@ -102,7 +102,7 @@ def count_rows(
 
 def _difference(table: Table, row: Sequence[object]) -> Difference:
     *key, no_live, no_shadow, columns, position, recorded_at = row
-    kind: Kind = "missing" if no_live else "extra" if no_shadow else "differs"
+    kind: DifferenceKind = "missing" if no_live else "extra" if no_shadow else "differs"
     year = recorded_at.year if recorded_at is not None else 0  # type: ignore[attr-defined]
     return Difference(
         table.name,

@@ -86,7 +86,7 @@ class Generation:
             return
         columns = zip(*missing, strict=True) if isinstance(missing[0], tuple) else [missing]
         asked = Statement(
-            statement.replace("{g}", f"g{self.number}").encode(), [*map(arrays.array, columns)]
+            statement.replace("{g}", f"g{self.number}").encode(), [*map(arrays.array_text, columns)]
         )
         self._writes.transaction.defer(asked, lambda rows: folds.add(missing, read(rows)))
 

@@ -12,7 +12,7 @@ from ledger.background import BackgroundLoop
 from ledger.log.codec import EnvelopeMapper
 from ledger.views.contract import Projection
 from ledger.views.rebuild import rebuild
-from ledger.views.shadow import CannotBuild, clean_up, outdated
+from ledger.views.shadow import CannotBuild, clean_up, is_outdated
 
 _RETRY_SECONDS = 30.0
 """Until a view that could not be built is tried again: the whole log is read each time."""
@@ -39,7 +39,7 @@ class Rebuilder(BackgroundLoop):
         for projection in self._projections:
             try:
                 clean_up(self._conninfo, projection)
-                if outdated(self._conninfo, projection):
+                if is_outdated(self._conninfo, projection):
                     _logger.info("building %s, version %s", projection.name, projection.version)
                     built = rebuild(self._conninfo, self._codec, projection, self._go_on)
                     _logger.info("built %s up to position %s", projection.name, built.position)

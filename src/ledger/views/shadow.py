@@ -200,7 +200,7 @@ def clean_up(conninfo: str, projection: Projection) -> None:
             drop_others(connection, projection)
 
 
-def outdated(conninfo: str, projection: Projection) -> bool:
+def is_outdated(conninfo: str, projection: Projection) -> bool:
     """Whether the live rows were made by another version of the projection, or not at all."""
     with connect(conninfo) as connection:
         row = connection.execute(_LIVE, (projection.name,)).fetchone()

@@ -11,7 +11,7 @@ from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.routes import audit, exports
 from ledger.domain.values import ActorType
-from ledger.web.log import ROWS, WrittenRange, chips, stream_address
+from ledger.web.log import PAGE_ROWS, WrittenRange, chips, stream_address
 from ledger.web.pages import HEADERS, PageRoute, go, show, told
 
 router = APIRouter(prefix="/ui/audit", include_in_schema=False, route_class=PageRoute)
@@ -23,7 +23,7 @@ class AuditQuery(audit.AuditQuery, WrittenRange):
     """The audit log's parameters; whose log it is may be left to the credential."""
 
     organization_id: Annotated[str, Field(min_length=1, max_length=200)] = ""
-    limit: Annotated[int, Field(ge=1, le=100)] = ROWS
+    limit: Annotated[int, Field(ge=1, le=100)] = PAGE_ROWS
 
 
 @router.get("", openapi_extra=_RIGHT)
@@ -55,7 +55,7 @@ async def show_audit_log(
         chosen=chosen,
         given=given,
         exported=given | {"organization_id": whose},
-        given_limit=None if query.limit == ROWS else query.limit,
+        given_limit=None if query.limit == PAGE_ROWS else query.limit,
         chips=chips(request, given),
         stream=stream_address(
             principal, chosen | {"organization_id": whose}, ("organization_id", "workspace_id")

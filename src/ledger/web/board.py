@@ -11,16 +11,16 @@ from ledger.api import models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.problems import InvalidCursor
-from ledger.api.reading import split
+from ledger.api.reading import split_words
 from ledger.api.routes import executions, streams
-from ledger.api.routes.executions import Filters, ListQuery
+from ledger.api.routes.executions import Filters, LinesQuery
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES, State
 from ledger.intake.principal import Principal
 from ledger.web.pages import PageRoute, show, told, with_parameter
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
-STATES: tuple[State, ...] = ("blocked", "paused", "running", "idle", "closed")
+BOARD_ORDER: tuple[State, ...] = ("blocked", "paused", "running", "idle", "closed")
 """In the board's order: what needs a human first."""
 
 _PAGE = 50
@@ -29,11 +29,11 @@ _BLOCKERS = 4
 """How many a line shows on the board, the oldest; its own page has more."""
 
 
-class BoardQuery(ListQuery):
+class BoardQuery(LinesQuery):
     """The API's filters; a page may be longer."""
 
     limit: Annotated[int, Field(ge=1, le=_MOST)] = _PAGE
-    cursor: str | None = Field(default=None, pattern=r"^(?:" + "|".join(STATES) + r")~")
+    cursor: str | None = Field(default=None, pattern=r"^(?:" + "|".join(BOARD_ORDER) + r")~")
 
 
 class Group(NamedTuple):
@@ -73,7 +73,7 @@ async def show_board(
         groups=groups,
         given_limit="" if query.limit == _PAGE else query.limit,
         cursor=cursor,
-        states=STATES,
+        states=BOARD_ORDER,
         most_blockers=_BLOCKERS,
         stream=with_parameter("/ui/stream", "workspace_id", _only(query.workspace_id)),
         causes=CAUSES,
@@ -98,15 +98,15 @@ async def _walk(
 
     A page's cursor is a state and the API's own cursor among the lines of that state.
     """
-    asked = split(query.state) or STATES
-    wanted = [state for state in STATES if state in asked and counts.by_state[state]]
+    asked = split_words(query.state) or BOARD_ORDER
+    wanted = [state for state in BOARD_ORDER if state in asked and counts.by_state[state]]
     after: str | None = None
     if query.cursor is not None:
         begin, _, after = query.cursor.partition("~")
         if begin not in asked:
             raise InvalidCursor("The cursor is not valid for these filters.")
         # Its own state in any case: to ask there is what judges the rest of the cursor.
-        beyond = STATES[STATES.index(begin) :]
+        beyond = BOARD_ORDER[BOARD_ORDER.index(begin) :]
         wanted = [state for state in beyond if state == begin or state in wanted]
     groups: list[Group] = []
     left = query.limit

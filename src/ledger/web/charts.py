@@ -27,7 +27,7 @@ _LEVELS = (
 """Where the grid of a scale of durations may have lines, in seconds."""
 
 
-class Interval(NamedTuple):
+class TimeSpan(NamedTuple):
     """A stretch of time in which one thing held."""
 
     kind: str
@@ -87,7 +87,7 @@ class Level(NamedTuple):
     seconds: float
 
 
-def share(at: datetime, start: datetime, end: datetime) -> float:
+def percent_between(at: datetime, start: datetime, end: datetime) -> float:
     """Where an instant lies between two others: 0 to 100."""
     whole = (end - start).total_seconds()
     if whole <= 0:
@@ -95,7 +95,7 @@ def share(at: datetime, start: datetime, end: datetime) -> float:
     return min(100.0, max(0.0, 100 * (at - start).total_seconds() / whole))
 
 
-def band(intervals: Sequence[Interval], most: int = 1000) -> list[Piece]:
+def band(intervals: Sequence[TimeSpan], most: int = 1000) -> list[Piece]:
     """Pieces that cover the whole width in turn; no more than about twice ``most``.
 
     Neighbours that are too short to be told apart are one piece.
@@ -105,7 +105,7 @@ def band(intervals: Sequence[Interval], most: int = 1000) -> list[Piece]:
     start, end = intervals[0].since, intervals[-1].until
     least = (end - start) / most if len(intervals) > most else timedelta(0)
     found: list[Piece] = []
-    waiting: list[Interval] = []
+    waiting: list[TimeSpan] = []
     for interval in intervals:
         if waiting and interval.length >= least:
             found.append(_piece(waiting, start, end))
@@ -119,10 +119,10 @@ def band(intervals: Sequence[Interval], most: int = 1000) -> list[Piece]:
     return found
 
 
-def lane(intervals: Iterable[Interval], start: datetime, end: datetime) -> list[Piece]:
+def lane(intervals: Iterable[TimeSpan], start: datetime, end: datetime) -> list[Piece]:
     """Pieces that lie apart, between ``start`` and ``end``; those that all but touch are one."""
     gap = (end - start) / 1000
-    groups: list[list[Interval]] = []
+    groups: list[list[TimeSpan]] = []
     for interval in intervals:
         if groups and interval.since - groups[-1][-1].until <= gap:
             groups[-1].append(interval)
@@ -131,14 +131,14 @@ def lane(intervals: Iterable[Interval], start: datetime, end: datetime) -> list[
     return [_piece(group, start, end) for group in groups]
 
 
-def _piece(group: Sequence[Interval], start: datetime, end: datetime) -> Piece:
+def _piece(group: Sequence[TimeSpan], start: datetime, end: datetime) -> Piece:
     since, until = group[0].since, group[-1].until
-    x = share(since, start, end)
+    x = percent_between(since, start, end)
     lengths: dict[str, timedelta] = {}
     for interval in group:
         lengths[interval.kind] = lengths.get(interval.kind, timedelta(0)) + interval.length
     kind = max(lengths, key=lambda name: lengths[name])
-    width = 100.0 if end <= start else share(until, start, end) - x
+    width = 100.0 if end <= start else percent_between(until, start, end) - x
     return Piece(x, width, kind, since, until, len(group))
 
 
@@ -169,7 +169,7 @@ def axis(start: datetime, end: datetime, most: int = 6) -> list[Label]:
     number = math.ceil(span / step) + 2
     walls = (begin + timedelta(seconds=step) * n for n in range(number))
     found = [
-        Label(share(wall.astimezone(UTC), first, last), wall, written)
+        Label(percent_between(wall.astimezone(UTC), first, last), wall, written)
         for wall in walls
         if first <= wall.astimezone(UTC) <= last
     ]

@@ -13,7 +13,7 @@ from ledger.api.lean import needs
 from ledger.api.reading import Present
 from ledger.api.routes import exports, feeds
 from ledger.language.published import TYPES
-from ledger.web.log import ROWS, WrittenRange, chips, stream_address
+from ledger.web.log import PAGE_ROWS, WrittenRange, chips, stream_address
 from ledger.web.pages import HEADERS, PageRoute, go, show, told
 from ledger.web.summary import summary
 
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/ui/events", include_in_schema=False, route_class=Pag
 class EventsQuery(feeds.FeedQuery, WrittenRange):
     """The feed's parameters."""
 
-    limit: Annotated[int, Field(ge=1, le=100)] = ROWS
+    limit: Annotated[int, Field(ge=1, le=100)] = PAGE_ROWS
 
 
 @router.get("", openapi_extra=needs("read"))
@@ -49,7 +49,7 @@ async def show_events(
         query=query,
         chosen=chosen,
         given=given,
-        given_limit=None if query.limit == ROWS else query.limit,
+        given_limit=None if query.limit == PAGE_ROWS else query.limit,
         chips=chips(request, given),
         stream=stream_address(principal, chosen, tuple(feeds.EventFilters.model_fields)),
         types=tuple(TYPES),

@@ -23,7 +23,7 @@ async def as_known(read: Callable[[Query], Awaitable[M]], as_of: str | None, sen
         raise NotFound(sentence) from None
 
 
-class Place(NamedTuple):
+class HistoryPlace(NamedTuple):
     """A slider over a line's log positions; its far right end is now."""
 
     least: int
@@ -47,7 +47,7 @@ class Place(NamedTuple):
     """The newest first."""
 
 
-def place_of(place: PlaceModel, is_now: bool) -> Place:
+def place_of(place: PlaceModel, is_now: bool) -> HistoryPlace:
     """The slider and its steps at a place; from now the previous event is the last one."""
     until = place.until or [place.first]
     event, first, last = until[0], place.first, place.last
@@ -60,7 +60,7 @@ def place_of(place: PlaceModel, is_now: bool) -> Place:
         return format_instant(to.recorded_at)
 
     by_state = {state: [t.position for t in place.ticks if t.state == state] for state in STATES}
-    return Place(
+    return HistoryPlace(
         first.position,
         most,
         most if is_now else event.position,

@@ -123,7 +123,7 @@ async def _line_of_record(request: Request, principal: Principal, record_id: str
         return None
     number = sort_key(record_id) + 1
     just_above = {"id": format_id("RUN", number // 10**12, number % 10**12)}
-    query = executions.ListQuery(cursor=encode_cursor(just_above, {}), limit=1)
+    query = executions.LinesQuery(cursor=encode_cursor(just_above, {}), limit=1)
     found = await told(executions.list_executions(request, principal, query), models.ExecutionList)
     return next((row.service_line_id for row in found.data if row.id == record_id), None)
 

@@ -25,8 +25,8 @@ from ledger.domain.values import MODELS_WITH_RUNS, STATES, format_instant
 from ledger.intake.envelope import pointers
 from ledger.intake.principal import Principal
 from ledger.web import charts
-from ledger.web.charts import Interval, Label, Piece
-from ledger.web.history import Place, as_known, place_of
+from ledger.web.charts import Label, Piece, TimeSpan
+from ledger.web.history import HistoryPlace, as_known, place_of
 from ledger.web.pages import (
     Form,
     PageRoute,
@@ -269,7 +269,9 @@ async def _usage(
         return None
 
 
-async def _place(request: Request, principal: Principal, line_id: str, query: LineQuery) -> Place:
+async def _place(
+    request: Request, principal: Principal, line_id: str, query: LineQuery
+) -> HistoryPlace:
     asked = PlaceQuery(as_of=query.as_of)
     answer = stories.show_place(request, principal, line_id, asked)
     return place_of((await told(answer, feed_models.PlaceAnswer)).data, query.as_of is None)
@@ -325,7 +327,7 @@ def _drawn(
         # all "closed".
         until = min(until, max(since, line.closed_at) + (line.closed_at - since) / 12)
     pieces = [
-        (interval, Interval(interval.state, interval.from_, min(interval.to or until, until)))
+        (interval, TimeSpan(interval.state, interval.from_, min(interval.to or until, until)))
         for interval in timeline.intervals
         if interval.from_ <= until
     ]

@@ -10,7 +10,7 @@ from ledger.intake.principal import Principal
 from ledger.web.pages import here, with_parameter
 from ledger.web.showing import zone_of
 
-ROWS = 50
+PAGE_ROWS = 50
 """Of a page, unless another number is asked for."""
 
 WrittenInstant = Annotated[str | None, Field(max_length=40)]

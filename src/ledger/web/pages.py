@@ -27,7 +27,7 @@ from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import parse_bound
 from ledger.intake.principal import Principal
 from ledger.intake.request import IdempotencyKey
-from ledger.intake.tokens import PREFIX
+from ledger.intake.tokens import TOKEN_PREFIX
 from ledger.web import session, showing
 
 _logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class PageRoute(LeanRoute):
         try:
             principal = await services_of(request).authenticator.authenticate(found.token)
         except Unauthorized as error:
-            is_key = found.token.startswith(PREFIX)
+            is_key = found.token.startswith(TOKEN_PREFIX)
             raise Unauthorized(_KEY_LOST if is_key else _TOKEN_OVER) from error
         request.state.session, request.state.principal = found, principal
         return principal

@@ -22,7 +22,7 @@ from ledger.log.vault import CannotOpen
 
 COOKIE = "ledger_session"
 
-SECONDS = 12 * 3600
+SESSION_SECONDS = 12 * 3600
 """A session ends so long after its last use: a working day, and no page left open ends it."""
 
 LONGEST_TOKEN = 2800
@@ -45,7 +45,7 @@ class Session(msgspec.Struct, frozen=True):
 
     def is_aging(self, now: datetime) -> bool:
         """Whether it is time to prolong it: not for each page, but within a minute."""
-        return self.expires - now.timestamp() < SECONDS - 60
+        return self.expires - now.timestamp() < SESSION_SECONDS - 60
 
     def prolonged(self, now: datetime) -> "Session":
         """The same for another while."""
@@ -65,7 +65,7 @@ def begin(request: Request, token: str) -> Session:
 
 
 def _expiry(now: datetime) -> int:
-    return int(now.timestamp()) + SECONDS
+    return int(now.timestamp()) + SESSION_SECONDS
 
 
 def session_of(request: Request) -> Session:
@@ -87,7 +87,7 @@ def keep(request: Request, response: Response, session: Session) -> None:
     response.set_cookie(
         COOKIE,
         base64.urlsafe_b64encode(sealed).rstrip(b"=").decode(),
-        max_age=SECONDS,
+        max_age=SESSION_SECONDS,
         path="/",
         httponly=True,
         samesite="strict",

@@ -72,7 +72,7 @@ DONE: Mapping[Done | None, str] = {
 """What a page says once, after a form of its."""
 
 
-class EndpointsQuery(api.ListQuery):
+class EndpointsQuery(api.EndpointsQuery):
     """The list's parameters, and what was done just now."""
 
     done: Done | None = None

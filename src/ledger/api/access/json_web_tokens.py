@@ -15,7 +15,7 @@ import jwt
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ledger.api.access.key_set import ALGORITHMS, Key, KeySet
+from ledger.api.access.key_set import ALGORITHMS, KeySet, SigningKey
 from ledger.domain.api_key import Permission
 from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
 from ledger.intake.principal import Grant, Principal
@@ -108,7 +108,7 @@ class TokenVerifier:
         is_over = self._clock().timestamp() >= grant.expires_at
         return is_over or not self.keys.holds(grant.signed_by)
 
-    def _claims(self, token: str, key: Key) -> Claims | None:
+    def _claims(self, token: str, key: SigningKey) -> Claims | None:
         # ``iss`` and ``aud`` must be there since they are given here, all others by their class.
         try:
             said = jwt.decode(
@@ -141,7 +141,7 @@ def _key_name(token: str) -> tuple[str, str] | None:
     return key_id, algorithm
 
 
-def _principal(claims: Claims, key: Key) -> Principal | None:
+def _principal(claims: Claims, key: SigningKey) -> Principal | None:
     """Permissions that we do not know are another service's. ``admin`` is everything, everywhere,
     as it is of a key, whatever tenant the token names."""
     permissions = _PERMISSIONS & frozenset(claims.permissions)

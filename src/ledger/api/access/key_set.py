@@ -60,7 +60,7 @@ class UnusableKeySet(Exception):
     """What the provider answered is no set of keys; the sentence repeats none of it."""
 
 
-class Key(msgspec.Struct, frozen=True):
+class SigningKey(msgspec.Struct, frozen=True):
     """One key, for one algorithm."""
 
     jwk: jwt.PyJWK
@@ -68,7 +68,7 @@ class Key(msgspec.Struct, frozen=True):
     """SHA-256 of the key itself, by which it is known again whatever it is called."""
 
 
-Keys = Mapping[tuple[str, str], Key]
+Keys = Mapping[tuple[str, str], SigningKey]
 """By key id and algorithm."""
 
 
@@ -103,7 +103,7 @@ class KeySet:
         """Whether a key is still the provider's, as far as is known."""
         return fingerprint in self._fingerprints and self._is_known_now()
 
-    async def find(self, key_id: str, algorithm: str) -> Key | None:
+    async def find(self, key_id: str, algorithm: str) -> SigningKey | None:
         """The key that is called so; None: the provider has no such key.
 
         Raises Unavailable where that cannot be told, since it did not answer.
@@ -128,7 +128,7 @@ class KeySet:
             self._asked_at = self._clock()
             await self.refresh()
 
-    def _get(self, name: tuple[str, str]) -> Key | None:
+    def _get(self, name: tuple[str, str]) -> SigningKey | None:
         return self._keys.get(name) if self._is_known_now() else None
 
     def _is_known_now(self) -> bool:
@@ -210,13 +210,13 @@ def parse_keys(document: bytes) -> Keys:
         said = msgspec.json.decode(document, type=_Document)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UnusableKeySet("it is no JWK Set") from error
-    keys: dict[tuple[str, str], Key] = {}
+    keys: dict[tuple[str, str], SigningKey] = {}
     for one in said.keys[:_MOST_KEYS]:
         with contextlib.suppress(Exception):  # what makes a library stumble is no key
             if _is_for_checking(one):
                 jwk = jwt.PyJWK(one)
                 if jwk.algorithm_name in ALGORITHMS:
-                    key = Key(jwk, _fingerprint(jwk))
+                    key = SigningKey(jwk, _fingerprint(jwk))
                     keys.setdefault((one["kid"], jwk.algorithm_name), key)
     if not keys:
         raise UnusableKeySet("it has no key that tokens can be checked with")

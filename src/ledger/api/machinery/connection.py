@@ -21,11 +21,11 @@ from ledger.api.machinery.bodies import Pace
 from ledger.api.machinery.heads import (
     FRAMING,
     HEAD_END,
+    HEAD_TOO_LARGE,
     INVALID,
     MOST_HEAD_BYTES,
     MOST_HEADERS,
-    TOO_LARGE,
-    Refused,
+    RefusedHead,
     WithoutFirstHead,
 )
 from ledger.api.machinery.pipelining import Flow, turns_of
@@ -171,7 +171,7 @@ class Connection(HttpToolsProtocol):
         """Begin a request, unless its head cannot be taken."""
         is_large = self._fed > MOST_HEAD_BYTES and self._is_head_large()
         if is_large or len(self.headers) > MOST_HEADERS:
-            raise Refused(TOO_LARGE)
+            raise RefusedHead(HEAD_TOO_LARGE)
         super().on_headers_complete()
         if self.parser.should_upgrade():
             self._is_body_skipped = any(name in FRAMING for name, _ in self.headers)
@@ -229,7 +229,7 @@ class Connection(HttpToolsProtocol):
             rest = self._parse(data)
         except HttpParserError as error:
             cause = error.__context__
-            self._refuse(cause.refusal if isinstance(cause, Refused) else INVALID)
+            self._refuse(cause.refusal if isinstance(cause, RefusedHead) else INVALID)
             return
         if rest is not None:
             self._progress += 1
@@ -244,7 +244,7 @@ class Connection(HttpToolsProtocol):
             self._progress += 1
         self._head_bytes += len(data)
         if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse(TOO_LARGE)
+            self._refuse(HEAD_TOO_LARGE)
 
     def _parse(self, data: bytes) -> bytes | None:
         """What follows a head that asks for another protocol: HTTP, as nothing else is spoken here.

@@ -73,7 +73,7 @@ class WithoutFirstHead:
         self._is_beyond = True
 
 
-class Refused(Exception):
+class RefusedHead(Exception):
     """A head is refused in one of the parser's callbacks; ``refusal`` is what to write."""
 
     def __init__(self, refusal: bytes) -> None:
@@ -95,6 +95,6 @@ def _refusal(status: bytes, said: bytes) -> bytes:
 
 
 INVALID = _refusal(b"400 Bad Request", b"Invalid HTTP request received.")
-TOO_LARGE = _refusal(
+HEAD_TOO_LARGE = _refusal(
     b"431 Request Header Fields Too Large", b"The request line and headers are too large."
 )

@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
-SECONDS = Histogram(
+REQUEST_SECONDS = Histogram(
     "ledger_http_request_seconds",
     "Requests answered, and the time it took.",
     ["route", "method", "status"],
@@ -138,4 +138,4 @@ def _say(headers: list[tuple[bytes, bytes]], ours: _Headers) -> set[bytes]:
 
 @lru_cache(1000)
 def _seconds_of(path: str, method: str, status: int) -> Histogram:
-    return SECONDS.labels(path, method if method in _METHODS else "other", status)
+    return REQUEST_SECONDS.labels(path, method if method in _METHODS else "other", status)

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
 
-class Turns:
+class RequestTurns:
     """Requests of connections that send several at once: one begins in each turn of the loop.
 
     Each connection has one under way at a time, but there may be hundreds of connections: a request
@@ -41,12 +41,12 @@ class Turns:
         begin()
 
 
-_turns: "WeakKeyDictionary[ServerState, Turns]" = WeakKeyDictionary()
+_turns: "WeakKeyDictionary[ServerState, RequestTurns]" = WeakKeyDictionary()
 
 
-def turns_of(server: ServerState, loop: asyncio.AbstractEventLoop) -> Turns:
+def turns_of(server: ServerState, loop: asyncio.AbstractEventLoop) -> RequestTurns:
     """A server's turns, which its connections share."""
-    return _turns.setdefault(server, Turns(loop))
+    return _turns.setdefault(server, RequestTurns(loop))
 
 
 class Flow(FlowControl):

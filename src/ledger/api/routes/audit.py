@@ -17,7 +17,7 @@ from ledger.api.reading import (
     RangeParameters,
     any_of,
     services_of,
-    split,
+    split_words,
     tenant_filters,
 )
 from ledger.api.replies import Reply
@@ -81,7 +81,7 @@ class AuditFilters(BaseModel):
 
     def chosen(self) -> dict[str, Any]:
         """The filters that were given, but for where to begin."""
-        actions = sorted({a for word in split(self.action) or () for a in actions_of(word)})
+        actions = sorted({a for word in split_words(self.action) or () for a in actions_of(word)})
         chosen: dict[str, Any] = {
             "organization_id": self.organization_id,
             "workspace_id": self.workspace_id,

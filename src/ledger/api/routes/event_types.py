@@ -13,13 +13,13 @@ from ledger.api.lean import LeanRoute, NoParameters, needs
 from ledger.api.reading import services_of
 from ledger.api.replies import answer
 from ledger.domain.errors import NotFound
-from ledger.language.published import TYPES, VERSION, Payload
+from ledger.language.published import LANGUAGE_VERSION, TYPES, Payload
 
 router = APIRouter(prefix="/v1/event-types", tags=["feeds"], route_class=LeanRoute)
 
 _encode = msgspec.json.Encoder().encode
 
-EVENT = {"$ref": "#/components/schemas/Event"}
+EVENT_SCHEMA = {"$ref": "#/components/schemas/Event"}
 """Where the OpenAPI document describes an event of any type."""
 
 
@@ -56,8 +56,8 @@ def describe(schemas: dict[str, Any]) -> None:
         "discriminator": {"propertyName": "type", "mapping": references},
     }
     schemas["Event"] = one
-    schemas["EventPage"]["properties"]["data"]["items"] = EVENT
-    schemas["EventAnswer"]["properties"]["data"] = EVENT
+    schemas["EventPage"]["properties"]["data"]["items"] = EVENT_SCHEMA
+    schemas["EventAnswer"]["properties"]["data"] = EVENT_SCHEMA
 
 
 def _whole(schema: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +89,7 @@ async def list_event_types(request: Request, principal: Authenticated, _: NoPara
     types = [
         {
             "type": type_,
-            "version": VERSION,
+            "version": LANGUAGE_VERSION,
             "description": _about(payload),
             "schema": f"{router.prefix}/{type_}",
         }
@@ -124,7 +124,7 @@ async def show_event_type(
     document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"{router.prefix}/{type}",
-        "version": VERSION,
+        "version": LANGUAGE_VERSION,
         **schema,
         "$defs": definitions,
     }

@@ -27,7 +27,7 @@ from ledger.api.reading import (
     periods,
     read_at,
     services_of,
-    split,
+    split_words,
     tenant_filters,
 )
 from ledger.api.replies import Reply, answer, unless_known
@@ -77,14 +77,14 @@ class Filters(Query):
 
     def chosen(self) -> Chosen:
         """The filters that were given, each as its words."""
-        given = ((name, split(getattr(self, name))) for name in _FILTERS)
+        given = ((name, split_words(getattr(self, name))) for name in _FILTERS)
         return {name: words for name, words in given if words is not None}
 
 
 _FILTERS = tuple(Filters.model_fields.keys() - Query.model_fields.keys())
 
 
-class ListQuery(Filters, PageQuery):
+class LinesQuery(Filters, PageQuery):
     """The list's parameters."""
 
 
@@ -126,7 +126,7 @@ def require_line_id(line_id: str) -> None:
 async def list_executions(
     request: Request,
     principal: Authenticated,
-    query: Annotated[ListQuery, QueryParameters()],
+    query: Annotated[LinesQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
     """Lines of the credential's tenant, newest record id first; closed ones too."""
@@ -136,7 +136,7 @@ async def list_executions(
     return rows.once(_lines_reply, query.limit, chosen)
 
 
-async def whole_lines(request: Request, principal: Principal, query: ListQuery) -> Reply:
+async def whole_lines(request: Request, principal: Principal, query: LinesQuery) -> Reply:
     """A page of lines with the detail's keys. For the page alone."""
     chosen = query.chosen()
     question = _lines_asked(request, principal, query, chosen, whole=True)
@@ -144,7 +144,7 @@ async def whole_lines(request: Request, principal: Principal, query: ListQuery) 
 
 
 def _lines_asked(
-    request: Request, principal: Principal, query: ListQuery, chosen: Chosen, whole: bool = False
+    request: Request, principal: Principal, query: LinesQuery, chosen: Chosen, whole: bool = False
 ) -> Question:
     """A page of lines, each as the list shows it or ``whole``."""
     filters = {**tenant_filters(principal), **chosen}

@@ -135,7 +135,7 @@ async def _parsed_batch(raw: bytes) -> list[Fact | Rejected]:
 
 def _parse_batch(raw: bytes) -> list[Fact | Rejected]:
     json_gate.check_text(raw)
-    items = json_gate.split(raw, MAX_ITEMS)
+    items = json_gate.split_items(raw, MAX_ITEMS)
     if len(items) > MAX_ITEMS:
         raise TooLarge("A batch may have at most 1,000 facts.")
     # All are parsed before any is recorded: broken JSON anywhere is about the whole body.

@@ -24,7 +24,7 @@ from ledger.api.reading import (
     paged,
     read_at,
     services_of,
-    split,
+    split_words,
     tenant_filters,
 )
 from ledger.api.replies import Reply, answer
@@ -71,7 +71,7 @@ class EventFilters(BaseModel):
             "organization_id": self.organization_id,
             "workspace_id": self.workspace_id,
             "service_line_id": self.service_line_id,
-            "type": split(self.type),
+            "type": split_words(self.type),
         }
         return {name: value for name, value in chosen.items() if value is not None}
 

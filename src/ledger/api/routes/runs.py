@@ -29,7 +29,7 @@ from ledger.api.reading import (
     paged,
     read_at,
     services_of,
-    split,
+    split_words,
     tenant_filters,
 )
 from ledger.api.replies import Reply, answer, unless_known
@@ -76,8 +76,8 @@ class RunsQuery(PageQuery, RangeParameters):
         """The filters that were given. Raises Invalid where ``from`` lies after ``to``."""
         start, end = self.bounds()
         chosen: dict[str, Any] = {
-            "status": split(self.status),
-            "triggered_by": split(self.triggered_by),
+            "status": split_words(self.status),
+            "triggered_by": split_words(self.triggered_by),
             "from": start,
             "to": end,
         }

@@ -34,8 +34,6 @@ from ledger.feed.target import ForbiddenTarget
 from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
 
-UNKNOWN = "No such webhook endpoint."
-
 
 async def create(request: Request, principal: Principal, sent: Sent[models.NewWebhook]) -> Response:
     """Set an endpoint up. Its secret is in this answer only."""

@@ -27,13 +27,12 @@ from ledger.api.reading import (
     paged,
     read_at,
     services_of,
-    split,
+    split_words,
     tenant_filters,
 )
 from ledger.api.replies import answer
 from ledger.api.routes import webhook_commands as commands
 from ledger.api.routes.feeds import BEYOND, Identifier, event_position
-from ledger.api.routes.webhook_commands import UNKNOWN
 from ledger.api.writing import read_command
 from ledger.application.commands.webhooks import (
     CreateEndpoint,
@@ -51,11 +50,12 @@ router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=LeanRou
 
 _VIEW = frozenset({"webhook"})
 _PERMISSION = "webhooks:manage"
+_UNKNOWN = "No such webhook endpoint."
 
 AnyEndpointId = Annotated[str, Path(description="A WHK id.", examples=["WHK-26-000007"])]
 
 
-class ListQuery(Present, Page):
+class EndpointsQuery(Present, Page):
     """The list's parameters."""
 
     organization_id: Identifier = None
@@ -98,7 +98,7 @@ async def create_webhook(request: Request, principal: Authenticated, _: NoParame
 async def list_webhooks(
     request: Request,
     principal: Authenticated,
-    query: Annotated[ListQuery, QueryParameters()],
+    query: Annotated[EndpointsQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
     """Endpoints of the credential's tenant, the newest first."""
@@ -146,13 +146,13 @@ async def show_webhook(
     question = asked(principal, query, statement, parameters, _VIEW)
     rows = await services_of(request).reads.ask(question, min_position)
     if rows[0][1] is None:
-        raise read_at(rows, NotFound(UNKNOWN))
+        raise read_at(rows, NotFound(_UNKNOWN))
     return answer('{"data":' + rows[0][1] + "}", rows.position)
 
 
 def _require_id(endpoint_id: str) -> None:
     if not re.fullmatch(ENDPOINT_ID, endpoint_id):
-        raise NotFound(UNKNOWN)
+        raise NotFound(_UNKNOWN)
 
 
 @command_route(
@@ -275,7 +275,7 @@ async def list_deliveries(
 ) -> Response:
     """Every event that the endpoint gets and every test, the newest first."""
     _require_id(endpoint_id)
-    tenant, statuses = tenant_filters(principal), split(query.status) or []
+    tenant, statuses = tenant_filters(principal), split_words(query.status) or []
     bound_to = {"endpoint_id": endpoint_id, "status": statuses}
     before = BEYOND
     if query.cursor is not None:
@@ -285,5 +285,5 @@ async def list_deliveries(
     question = asked(principal, query, statement, parameters, _VIEW)
     rows = await services_of(request).reads.ask(question, min_position)
     if rows[0][1] is None:
-        raise read_at(rows, NotFound(UNKNOWN))
+        raise read_at(rows, NotFound(_UNKNOWN))
     return paged(rows, query.limit, 2, lambda row: encode_cursor({"position": row[2]}, bound_to))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ledger.postgres.embedded.account import EmbeddedPostgresError, run
 from ledger.postgres.embedded.lock import FileLock
-from ledger.postgres.embedded.place import PORT, Place
+from ledger.postgres.embedded.place import PORT, ServerPlace
 
 _POLL = 0.01
 _PATIENCE = 2.0
@@ -21,7 +21,7 @@ _PATIENCE = 2.0
 _LIMIT = 60.0
 
 
-def await_previous(place: Place, announce: Callable[[str], None]) -> FileLock:
+def await_previous(place: ServerPlace, announce: Callable[[str], None]) -> FileLock:
     """Take the server lock, once the last process of an earlier server has gone."""
     lock = FileLock(place.base / "server.lock", place.account)
     try:
@@ -34,7 +34,7 @@ def await_previous(place: Place, announce: Callable[[str], None]) -> FileLock:
     return lock
 
 
-def disarm_pid_files(place: Place) -> None:
+def disarm_pid_files(place: ServerPlace) -> None:
     """Keep PostgreSQL from taking a reused pid for a living server, beside which it won't start.
 
     Called with the server lock in hand, so none of ours lives. The pid in postmaster.pid becomes
@@ -57,7 +57,7 @@ def disarm_pid_files(place: Place) -> None:
         (place.socket_dir / name).unlink(missing_ok=True)
 
 
-def _stop_orphan(place: Place) -> None:
+def _stop_orphan(place: ServerPlace) -> None:
     """Tell a server whose owner was killed to shut down.
 
     On Linux the kernel has told it already; once more does no harm. The server lock is held, so
@@ -66,7 +66,7 @@ def _stop_orphan(place: Place) -> None:
     run(place.command("pg_ctl", "stop", "-D", str(place.database), "-m", "fast", "--no-wait"))
 
 
-def _wait_for(lock: FileLock, place: Place, announce: Callable[[str], None]) -> None:
+def _wait_for(lock: FileLock, place: ServerPlace, announce: Callable[[str], None]) -> None:
     began = time.monotonic()
     told = False
     while not lock.try_exclusive():

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from ledger.postgres.embedded.account import EmbeddedPostgresError
 from ledger.postgres.embedded.lock import FileLock, Holder
-from ledger.postgres.embedded.place import Place, find_place
+from ledger.postgres.embedded.place import ServerPlace, find_place
 from ledger.postgres.embedded.server import SETTINGS, Server, answers, launch
 
 Announce = Callable[[str], None]
@@ -151,7 +151,7 @@ class EmbeddedPostgres:
         return None
 
     @cached_property
-    def _place(self) -> Place:
+    def _place(self) -> ServerPlace:
         return find_place(self._data_dir)
 
     def _lock(self, name: str) -> FileLock:

@@ -45,7 +45,7 @@ _LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"
 
 
 @dataclass(frozen=True)
-class Place:
+class ServerPlace:
     """The folders of one database. `account` is None for an ordinary user."""
 
     data_dir: Path
@@ -131,7 +131,7 @@ class Place:
         return command_as(self.account, str(self.programs / "bin" / program), *arguments)
 
 
-def find_place(data_dir: Path) -> Place:
+def find_place(data_dir: Path) -> ServerPlace:
     """Decide where the database of this data directory is, or is to be; creates nothing.
 
     A database that exists is used where it is, or refused: an empty one in another place would
@@ -139,7 +139,7 @@ def find_place(data_dir: Path) -> Place:
     """
     data_dir = data_dir.resolve()
     if os.geteuid() != 0:
-        return Place(data_dir, data_dir, None)
+        return ServerPlace(data_dir, data_dir, None)
     linked = _linked_base(data_dir)
     elsewhere = linked or SYSTEM_DIR / _short_hash(data_dir)
     for base in (data_dir, elsewhere):
@@ -150,11 +150,11 @@ def find_place(data_dir: Path) -> Place:
                 raise EmbeddedPostgresError(
                     f"User {account.name} owns the database {database} but cannot reach it"
                 )
-            return Place(data_dir, base, account)
+            return ServerPlace(data_dir, base, account)
     account = default_account()
     nearest = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
     inside = linked is None and account.reaches(nearest)
-    return Place(data_dir, data_dir if inside else elsewhere, account)
+    return ServerPlace(data_dir, data_dir if inside else elsewhere, account)
 
 
 def _linked_base(data_dir: Path) -> Path | None:

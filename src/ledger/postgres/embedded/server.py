@@ -13,7 +13,7 @@ import psycopg
 
 from ledger.postgres.embedded.account import EmbeddedPostgresError, environment, one_line
 from ledger.postgres.embedded.leftovers import await_previous, disarm_pid_files
-from ledger.postgres.embedded.place import Place
+from ledger.postgres.embedded.place import ServerPlace
 
 # Durable first, then sized for a machine that does other work too. On the command line, where they
 # win over postgresql.conf, so that a new version of the ledger brings its own.
@@ -54,7 +54,9 @@ _QUIT_LIMIT = 10.0
 class Server:
     """One life of the server: from `launch` to its end, which `poll` shows."""
 
-    def __init__(self, place: Place, process: subprocess.Popen[bytes], log_start: int) -> None:
+    def __init__(
+        self, place: ServerPlace, process: subprocess.Popen[bytes], log_start: int
+    ) -> None:
         self._place = place
         self._process = process
         self._log_start = log_start
@@ -108,7 +110,9 @@ class Server:
         return one_line(why[-2:] or lines[-4:]) or f"see {self._place.log}"
 
 
-def launch(place: Place, settings: Mapping[str, str], announce: Callable[[str], None]) -> Server:
+def launch(
+    place: ServerPlace, settings: Mapping[str, str], announce: Callable[[str], None]
+) -> Server:
     """Start the server, creating its files if there are none."""
     with await_previous(place, announce) as lock:
         if not place.database.exists():
@@ -135,7 +139,7 @@ def launch(place: Place, settings: Mapping[str, str], announce: Callable[[str], 
     return Server(place, process, log_start)
 
 
-def answers(place: Place, database: str) -> bool:
+def answers(place: ServerPlace, database: str) -> bool:
     """Does a server take connections here to this database?"""
     try:
         psycopg.connect(place.url(database), connect_timeout=10).close()
@@ -144,7 +148,7 @@ def answers(place: Place, database: str) -> bool:
     return True
 
 
-def _create_ledger(place: Place) -> None:
+def _create_ledger(place: ServerPlace) -> None:
     """Each start looks: a kill may have come between the files and the database."""
     try:
         with psycopg.connect(place.url("postgres"), autocommit=True) as connection:

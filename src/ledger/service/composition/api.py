@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from ledger.api.app import create_app
 from ledger.api.services import ApiServices
-from ledger.feed.target import check
+from ledger.feed.target import check_target
 from ledger.log.event_log import Log
 from ledger.postgres.door import Door
 from ledger.reads.positions import ViewPositions
@@ -32,7 +32,7 @@ def create_api(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Fas
         positions=ViewPositions(conninfo),
         vault=open_vault(settings),
         clock=clock,
-        check_target=partial(check, allow_private=settings.webhook_allow_private),
+        check_target=partial(check_target, allow_private=settings.webhook_allow_private),
         verifier=_create_verifier(settings, clock),
     )
     app = create_app(services)
