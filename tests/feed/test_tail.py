@@ -112,7 +112,7 @@ class Rig:
         """As an event that it cannot take would."""
         query(self.conninfo, _STOP, name)
         (view,) = (view for view in self.projector._views if view.projection.name == name)
-        view.stopped = True
+        view.is_stopped = True
 
     def ids(self) -> list[str]:
         """The feed's events of the organization, as the table has them."""

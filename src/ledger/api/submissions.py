@@ -23,7 +23,7 @@ class Submissions:
         self._writer = writer
         self._positions = positions
         self._answered: deque[_Answered] = deque()
-        self._awake = False
+        self._is_awake = False
         """Whether the loop has been told to look; a late look costs nothing."""
 
     async def submit(self, commands: Sequence[Command]) -> list[Outcome]:
@@ -34,15 +34,15 @@ class Submissions:
         def deliver(outcomes: list[Outcome]) -> None:
             # On the writer's thread.
             self._answered.append((future, outcomes))
-            if not self._awake:
-                self._awake = True
+            if not self._is_awake:
+                self._is_awake = True
                 loop.call_soon_threadsafe(self._drain)
 
         self._writer.hand_in(commands, deliver)
         return await future
 
     def _drain(self) -> None:
-        self._awake = False
+        self._is_awake = False
         while self._answered:
             future, outcomes = self._answered.popleft()
             # A refusal has a record too, which the audit log then shows.

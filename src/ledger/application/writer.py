@@ -90,7 +90,7 @@ class Writer(BackgroundLoop):
         self._changed = threading.Condition()
         self._together = 0
         """Commands of the last append, where they came from several: so many are waited for."""
-        self._gathering = False
+        self._is_gathering = False
         self._enough = threading.Event()
         self._outdated: deque[str | None] = deque()
         """Runs whose keys are to be forgotten; None: all of them."""
@@ -118,7 +118,7 @@ class Writer(BackgroundLoop):
                 raise Unavailable("The ledger is busy.")
             self._tickets.append(_Ticket(commands, deliver))
             self._waiting += len(commands)
-            if not self._gathering:
+            if not self._is_gathering:
                 self._changed.notify()
             elif self._waiting >= self._together:
                 self._enough.set()
@@ -204,13 +204,13 @@ class Writer(BackgroundLoop):
     def _gather(self) -> None:
         """Wait until enough has come, or nothing more comes for a moment."""
         self._enough.clear()
-        self._gathering = True
+        self._is_gathering = True
         deadline = time.monotonic() + _GATHER_SECONDS
         seen = 0
         while seen < self._waiting < self._together and time.monotonic() < deadline:
             seen = self._waiting
             self._enough.wait(_QUIET_SECONDS)
-        self._gathering = False
+        self._is_gathering = False
 
     def _take(self) -> list[_Ticket]:
         with self._changed:

@@ -183,16 +183,16 @@ class _Lead:
         """Requests that were answered, or failed, and are not recorded yet."""
         self._settled: list[Claimed] = []
         """Deliveries that the log now has as failed."""
-        self._look = True
+        self._is_news = True
         self._looked_at = 0.0
-        self._leaves = True
+        self._has_leftovers = True
         """Whether endpoints that are deleted may have left something behind."""
         self._fault: BaseException | None = None
         """Of a task that broke: what it had in hand is in hand no more once we start over."""
 
     def hear(self) -> bool:
         """The views have moved; whether that is news."""
-        known, self._look = self._look, True
+        known, self._is_news = self._is_news, True
         return not known
 
     async def run_once(self) -> None:
@@ -200,7 +200,7 @@ class _Lead:
         if self._fault is not None:
             raise self._fault
         if self._until_look() <= 0:
-            self._look, self._looked_at = False, self._of._loop.time()
+            self._is_news, self._looked_at = False, self._of._loop.time()
             news = await self._deliveries.changed(self._roster.seen)
             self._roster.update(news, self._now())
             await self._heed()
@@ -213,14 +213,14 @@ class _Lead:
         if requesting:
             heeded = await self._deliveries.heed(requesting, self._now())
             self._roster.heed(heeded, self._now())
-            self._look |= any(not one.is_done for one in heeded)
+            self._is_news |= any(not one.is_done for one in heeded)
 
     async def _clear(self, news: News) -> None:
         """Drop what deleted endpoints have left, some at each look."""
-        self._leaves |= any(one.standing.endpoint.deleted for one in news.changed)
-        if self._leaves:
-            self._leaves = await self._deliveries.drop_deleted()
-            self._look |= self._leaves
+        self._has_leftovers |= any(one.standing.endpoint.deleted for one in news.changed)
+        if self._has_leftovers:
+            self._has_leftovers = await self._deliveries.drop_deleted()
+            self._is_news |= self._has_leftovers
 
     def idle_seconds(self) -> float:
         """How long there is nothing to do, as far as is known now."""
@@ -233,7 +233,7 @@ class _Lead:
     def _until_look(self) -> float:
         """How long until the next look at what is new."""
         pause = _HEAL_SECONDS
-        if self._look:
+        if self._is_news:
             pause = _GATHER_IDLE_SECONDS if self._roster.is_empty else _GATHER_SECONDS
         return self._looked_at + pause - self._of._loop.time()
 
@@ -272,7 +272,7 @@ class _Lead:
             self._conclude(one, attempt.url, now)
         for claimed in settled:
             self._roster.release(claimed, None, now)
-        self._look |= not self._roster.give(asks, given, now)
+        self._is_news |= not self._roster.give(asks, given, now)
         for one_given in given.values():
             for claimed in one_given.claimed:
                 self._begin(self._send(claimed))

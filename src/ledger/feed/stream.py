@@ -66,7 +66,7 @@ class Stream:
         self._selection = Selection(filters)
         self._statement = feeds.feed_statement(frozenset(filters))
         self._opening = opening
-        self._ended = False
+        self._has_ended = False
         self._woken: asyncio.Future[int] | None = None
         self.principal = principal
         self.at = at
@@ -74,7 +74,7 @@ class Stream:
 
     def end(self) -> None:
         """Give nothing more."""
-        self._ended = True
+        self._has_ended = True
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(0)
 
@@ -82,10 +82,10 @@ class Stream:
         """Its events, as they come."""
         # At once, so that proxies and clients see that the stream is open.
         yield self._opening
-        while not self._ended:
+        while not self._has_ended:
             if self.at < self._tail.floor:
                 for chunk in await self._page():
-                    if not self._ended:
+                    if not self._has_ended:
                         yield chunk
                 continue
             chunk, self.at = self._tail.chunk(self.at, self._selection)
@@ -113,7 +113,7 @@ class Stream:
         values = {**self._selection.filters, "after": self.at, "limit": _PAGE}
         tenant, loop = self.principal.tenant, asyncio.get_running_loop()
         failures, give_up = 0, loop.time() + self._tail.give_up_seconds
-        while not self._ended:
+        while not self._has_ended:
             try:
                 return await self._fetch(tenant, self._statement, values, Planning.WALK)
             except (psycopg.Error, OSError) as error:

@@ -149,7 +149,7 @@ class _View:
         self.projection = projection
         self.generation = generation
         self.position = position
-        self.stopped = False
+        self.is_stopped = False
 
 
 class Projector(BackgroundLoop):
@@ -186,7 +186,7 @@ class Projector(BackgroundLoop):
                 name, version, generation, position, stopped_at = known[projection.name]
                 view = _View(projection, generation, position)
                 if version != projection.version:
-                    view.stopped = True
+                    view.is_stopped = True
                     outdated = {"name": name, "version": projection.version}
                     connection.execute(_OUTDATED, outdated)
                 elif stopped_at is not None:
@@ -201,7 +201,7 @@ class Projector(BackgroundLoop):
         Views that stand at the same place share a batch, those furthest ahead first: one that
         starts anew catches up batch by batch and holds no other back.
         """
-        alive = [view for view in self._views if not view.stopped]
+        alive = [view for view in self._views if not view.is_stopped]
         largest = 0
         for start in sorted({view.position for view in alive}, reverse=True):
             views = [view for view in alive if view.position == start]
@@ -270,7 +270,7 @@ class Projector(BackgroundLoop):
                 return
             for event in events:
                 self._commit(view, [event], event.position)
-                if view.stopped:
+                if view.is_stopped:
                     return
             self._commit(view, [], end)
 
@@ -314,7 +314,7 @@ class Projector(BackgroundLoop):
             raise LostLead("a view was rebuilt") from error
 
     def _stop_view(self, view: _View, position: int, error: Exception) -> None:
-        view.stopped = True
+        view.is_stopped = True
         text = f"at position {position}: {error!r}"[:2000]
         _logger.error("projection %s stopped %s", view.projection.name, text)
         names = {"name": view.projection.name, "generation": view.generation}

@@ -35,7 +35,7 @@ class Rebuilder(BackgroundLoop):
 
     def run_once(self) -> bool:
         """Drop what a killed rebuild left, build what is outdated; whether all is up to date."""
-        done = True
+        is_done = True
         for projection in self._projections:
             try:
                 clean_up(self._conninfo, projection)
@@ -45,8 +45,8 @@ class Rebuilder(BackgroundLoop):
                     _logger.info("built %s up to position %s", projection.name, built.position)
             except CannotBuild as error:
                 _logger.error("%s", error)
-                done = False
-        return done
+                is_done = False
+        return is_done
 
     def _go_on(self, position: int, end: int) -> None:
         if self._stopping.is_set():

@@ -82,7 +82,7 @@ class KeySet:
         self._keys: Keys = {}
         self._fingerprints: frozenset[bytes] = frozenset()
         self._fetched_at = self._asked_at = -math.inf
-        self._failed = False
+        self._has_failed = False
         """Whether the latest fetch did not succeed."""
         self._fetching: asyncio.Task[None] | None = None
         self._loop: asyncio.Task[None] | None = None
@@ -117,7 +117,7 @@ class KeySet:
         except TimeoutError:
             pass
         else:
-            if (known := self._get(name)) is not None or not self._failed:
+            if (known := self._get(name)) is not None or not self._has_failed:
                 return known
         raise Unavailable("The keys that tokens are checked with cannot be fetched.")
 
@@ -137,7 +137,7 @@ class KeySet:
     async def _keep_fresh(self) -> None:
         while True:
             await self.refresh()
-            await asyncio.sleep(RETRY_SECONDS if self._failed else REFRESH_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS if self._has_failed else REFRESH_SECONDS)
 
     async def refresh(self) -> None:
         """Fetch the keys; whoever comes meanwhile waits for the same answer."""
@@ -154,9 +154,9 @@ class KeySet:
             # Whatever it is, the next try must come.
             self._note_failure(error)
         else:
-            if self._failed:
+            if self._has_failed:
                 _logger.info("the key set can be fetched again")
-            self._failed = False
+            self._has_failed = False
             self._keys, self._fetched_at = keys, self._clock()
             self._fingerprints = frozenset(key.fingerprint for key in keys.values())
         finally:
@@ -190,10 +190,10 @@ class KeySet:
     def _note_failure(self, error: Exception) -> None:
         """Say so once: an outage may last."""
         foreseen = isinstance(error, UnusableKeySet | httpx.HTTPError | OSError | TimeoutError)
-        if not self._failed or not foreseen:
+        if not self._has_failed or not foreseen:
             why = str(error) or type(error).__name__
             _logger.warning("cannot fetch the key set: %s", why, exc_info=not foreseen)
-        self._failed = True
+        self._has_failed = True
 
 
 class _Document(msgspec.Struct):
