@@ -10,7 +10,8 @@ Rates: both serve a copy of a data set that the old version has made, the new on
 migrated it, and are measured in turn, every other round in the reverse order. The ratio is the
 median of the rounds' own ratios, so it holds while the machine's speed drifts.
 
-Exit code 1: an answer differs that is not wanted to (`wanted_differences.py`), or a ratio is below --at-least.
+Exit code 1: an answer differs that is not wanted to (`wanted_differences.py`), or a ratio is below
+--at-least.
 """
 
 import argparse

@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import sys
 from datetime import timedelta
+from importlib.metadata import entry_points
 
 SHORTER: tuple[tuple[str, object, tuple[str, ...]], ...] = (
     ("DAILY", 20, ("ledger.domain.refusals",)),
@@ -36,9 +37,10 @@ def main() -> int:
     """Shorten the limits, then run the command."""
     for constant in SHORTER:
         shorten(*constant)
-    from ledger.cli.arguments import main as ledger
-
-    return ledger()
+    # The entry point: where it is in the code differs from version to version.
+    (command,) = entry_points(group="console_scripts", name="ledger")
+    code: int = command.load()()
+    return code
 
 
 if __name__ == "__main__":
