@@ -10,12 +10,12 @@ from projections.execution.counts import COUNT, CountRow
 from projections.execution.hours import DAY, DayRow
 from projections.execution.rows import (
     EXECUTION,
+    EXECUTION_VERSION,
     FOREVER,
     INTERVAL,
     QUIET,
     STEP,
     TAG,
-    VERSION,
     ExecutionRow,
     IntervalRow,
     QuietRow,
@@ -115,7 +115,7 @@ def test_an_activation_makes_a_line_with_its_first_interval() -> None:
     written.then(QUIET, QuietRow(LINE, "capacity", START, START, 1))
     written.then(INTERVAL, interval(1, FOREVER))
     written.then(COUNT, *counted("running", (), 1, 1))
-    written.then(VERSION, VersionRow(LINE, 1, *RUNNING))
+    written.then(EXECUTION_VERSION, VersionRow(LINE, 1, *RUNNING))
     written.then(DAY)
 
 
@@ -124,7 +124,7 @@ def test_a_blocker_ends_an_interval_and_moves_the_line_among_the_counts() -> Non
     after = {"state": "blocked", "causes": ("approval_gap",), "since": minute(1)}
     written.then(INTERVAL, interval(1, 2), interval(2, FOREVER, **after))
     written.then(COUNT, *counted("running", (), 0, 2), *counted("blocked", ("approval_gap",), 1, 2))
-    written.then(VERSION, VersionRow(LINE, 2, *STUCK))
+    written.then(EXECUTION_VERSION, VersionRow(LINE, 2, *STUCK))
     written.then(QUIET, QuietRow(LINE, "capacity", None, None, 2))
     written.then(TAG).then(STEP).then(DAY)
 
@@ -136,7 +136,7 @@ def test_a_check_in_adds_to_its_day_and_to_the_metrics() -> None:
     step = (counts, metrics, '"hours_this_week":0.0,', *week, None, None)
     written.then(STEP, StepRow(LINE, 2, *step))
     written.then(DAY, DayRow(LINE, date(2026, 4, 15), "SCR-1", 2, minute(2), 750, 750))
-    written.then(VERSION).then(INTERVAL).then(COUNT)
+    written.then(EXECUTION_VERSION).then(INTERVAL).then(COUNT)
 
 
 def test_a_void_takes_the_hours_back_from_the_check_ins_day() -> None:
@@ -160,4 +160,4 @@ def test_a_line_with_an_open_run_is_no_candidate_for_idling() -> None:
     requested = r.RunRequested(run_id_origin="issued")
     run: Recorded = recorded(requested, 1, minute(1), originator_id="RUN-26-000009", position=2)
     written = given(ExecutionView(), begun).when(run)
-    written.then(QUIET, QuietRow(LINE, "agent_runtime", None, None, 2)).then(VERSION)
+    written.then(QUIET, QuietRow(LINE, "agent_runtime", None, None, 2)).then(EXECUTION_VERSION)

@@ -124,7 +124,7 @@ def dumps(value: Any) -> bytes:
 def edge_of(settings: Settings, conninfo: str, clock: Clock | None = None) -> Iterator[Edge]:
     """A service running on a thread of its own."""
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
+    thread = threading.Thread(target=loop.run_forever, name="edge")
     thread.start()
     stack = AsyncExitStack()
 

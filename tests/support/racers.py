@@ -25,7 +25,7 @@ from ledger.intake import envelope
 from ledger.intake.envelope import Fact
 from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
-from ledger.log.append import Append, State
+from ledger.log.append import Append, Found
 from ledger.log.event_log import Log
 from ledger.log.recorder import LedgerRecorder
 from ledger.log.tables import OpenRunRow
@@ -76,7 +76,7 @@ class ForgetfulRecorder(LedgerRecorder):
 class StaleAppend(Append):
     """Takes every stream in memory for up to date."""
 
-    def read(self, known: Mapping[str, int], **more: Any) -> State:
+    def read(self, known: Mapping[str, int], **more: Any) -> Found:
         state = super().read(known, **more)
         return state._replace(tails=[tail for tail in state.tails if known[tail[0]] == 0])
 

@@ -1,0 +1,141 @@
+"""The way of a fact and of a read through the code (`docs/architecture.md`): which modules execute.
+
+A module that joins a way is named here. Values, errors and settings are aside.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import httpx
+import pytest
+
+from ledger.settings import Settings
+from tests.support.edge import Edge, edge_of
+from tests.support.facts import fact
+
+ASIDE = {
+    "ledger.domain.errors",
+    "ledger.domain.recorded",
+    "ledger.domain.values",
+    "ledger.intake.principal",
+    "ledger.intake.request",
+    "ledger.postgres.scope",
+    "ledger.reads.question",
+    "ledger.settings",
+}
+EDGE = {
+    "ledger.api.access.authentication",
+    "ledger.api.app",
+    "ledger.api.lean",
+    "ledger.api.machinery.compression",
+    "ledger.api.machinery.headers",
+    "ledger.api.machinery.middleware",
+    "ledger.api.reading",
+}
+OF_A_FACT = EDGE | {
+    "ledger.api.machinery.bodies",
+    "ledger.api.routes.facts",
+    "ledger.api.submissions",
+    "ledger.api.writing",
+    "ledger.application.cache",
+    "ledger.application.carry_out",
+    "ledger.application.idempotency",
+    "ledger.application.ids",
+    "ledger.application.loader",
+    "ledger.application.new_events",
+    "ledger.application.recording",
+    "ledger.application.report",
+    "ledger.application.report_runs",
+    "ledger.application.unit",
+    "ledger.application.writer",
+    "ledger.domain.execution",
+    "ledger.domain.run",
+    "ledger.intake.envelope",
+    "ledger.intake.json_gate",
+    "ledger.log.append",
+    "ledger.log.codec",
+    "ledger.log.decisions",
+    "ledger.log.recorder",
+    "ledger.log.vault",
+    "ledger.postgres.binary",
+    "ledger.postgres.exchange",
+    "ledger.postgres.pipeline",
+    "ledger.postgres.rows",
+    "ledger.postgres.session",
+}
+BESIDE = {
+    "ledger.api.replies",
+    "ledger.postgres.door",
+    "ledger.postgres.lane",
+    "ledger.postgres.listening",
+    "ledger.postgres.loop",
+    "ledger.reads.answers",
+    "ledger.reads.positions",
+}
+"""From the commit to the answer, which waits for the views; and what a timer may do meanwhile."""
+OF_A_READ = EDGE | {
+    "ledger.api.replies",
+    "ledger.api.routes.executions",
+    "ledger.postgres.door",
+    "ledger.postgres.exchange",
+    "ledger.postgres.lane",
+    "ledger.postgres.loop",
+    "ledger.reads.answers",
+    "ledger.reads.asking",
+    "ledger.reads.positions",
+    "ledger.reads.turns",
+}
+
+
+class Trace:
+    """The modules that execute on some threads."""
+
+    def __init__(self) -> None:
+        self.executed: set[tuple[str, str]] = set()
+        self.is_on = False
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
+        if self.is_on and event == "call":
+            thread = threading.current_thread().name
+            self.executed.add((thread, frame.f_globals.get("__name__", "")))
+
+    def of(self, do: Callable[[], httpx.Response], status: int, *threads: str) -> set[str]:
+        """The modules of a request: of one that was done before, so that nothing is made anew."""
+        do()
+        self.executed, self.is_on = set(), True
+        answer = do()
+        self.is_on = False
+        assert answer.status_code == status, answer.text
+        executed = {module for thread, module in self.executed if thread in threads}
+        return {m for m in executed if m.startswith(("ledger.", "projections."))} - ASIDE
+
+
+@pytest.fixture
+def trace() -> Iterator[Trace]:
+    trace = Trace()
+    threading.setprofile(trace)
+    yield trace
+    threading.setprofile(None)
+
+
+@pytest.fixture
+def traced(trace: Trace, settings: Settings, conninfo: str) -> Iterator[Edge]:
+    with edge_of(settings, conninfo) as edge:
+        yield edge
+
+
+def test_a_fact_passes_these_files_to_its_row(trace: Trace, traced: Edge) -> None:
+    line = traced.fresh()
+
+    def start() -> httpx.Response:
+        return traced.send(fact("run.started", None, {"service_line_id": line}))
+
+    assert trace.of(start, 201, "edge", "ledger-writer") - BESIDE == OF_A_FACT
+
+
+def test_a_read_passes_these_files(trace: Trace, traced: Edge) -> None:
+    path = f"/v1/execution/{traced.fresh()}"
+    executed = trace.of(lambda: traced.get(path), 200, "edge")
+    assert executed - {"ledger.postgres.listening"} == OF_A_READ
