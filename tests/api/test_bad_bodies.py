@@ -164,13 +164,13 @@ def test_a_string_that_does_not_end_is_looked_through_once(edge: Edge) -> None:
 
 def test_of_too_many_items_no_more_are_looked_at(edge: Edge) -> None:
     body = b"[" + b"0," * 1_000_000 + b"0]"
-    assert len(json_gate.split(body, 1_000)) == 1_001
+    assert len(json_gate.split_items(body, 1_000)) == 1_001
     assert_problem(edge.post("/v1/facts", content=body, headers=BATCH), 413, "too_large")
 
 
 def test_an_item_of_many_commas_is_one_item() -> None:
     body = b'[ {"a": [' + b"1," * 200_000 + b'1], "b": "],[" } , 2]'
-    first, second = json_gate.split(body, 1_000)
+    first, second = json_gate.split_items(body, 1_000)
     assert (len(json.loads(first)["a"]), second) == (200_001, b"2")
 
 
