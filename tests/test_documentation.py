@@ -100,3 +100,5 @@ def test_every_view_is_among_those_that_know_nothing_of_each_other() -> None:
     assert apart == ["projections.*"]
     for view in projections():
         assert type(view).__module__ == f"projections.{view.name}.view", "a view is a folder"
+    folders = {path.parent.name for path in ROOT.glob("projections/*/view.py")}
+    assert folders - {view.name for view in projections()} == set(), "no line in projections()"

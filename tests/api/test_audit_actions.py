@@ -12,7 +12,7 @@ import pytest
 
 from ledger.application.command import OwnCommand
 from ledger.intake.fact_types import ALIASES, FACT_TYPES
-from ledger.language.audited import ACTIONS, COMMANDS, SYSTEM_TYPES, actions_of
+from ledger.language.audited import ACTIONS, COMMANDS, OMITTED_ACTION, SYSTEM_TYPES, actions_of
 from ledger.language.published import TYPES
 from tests.support.audits import REASON, Entry, Tenant
 from tests.support.edge import Edge, assert_problem
@@ -180,6 +180,13 @@ def test_each_command_that_is_audited_where_it_is_refused_is_an_action() -> None
         del audited[name]
     assert len(audited) >= 10
     assert {name for name, action in audited.items() if action not in COMMANDS} == set()
+
+
+def test_each_action_is_that_of_a_command() -> None:
+    actions = {getattr(kind, "action", "") for kind in kinds(OwnCommand)}
+    # The command line creates keys and the dispatcher disables endpoints: neither is refused.
+    unrefused = {"key.create", "webhook.disable"}
+    assert COMMANDS - {OMITTED_ACTION} - unrefused - actions == set(), "no command has this action"
 
 
 def test_each_action_and_type_is_documented(edge: Edge) -> None:
