@@ -76,7 +76,14 @@ class Answers:
         return found[0]
 
     def keep(self, question: Question, answer: Answer, moves: int) -> None:
-        """Keep an answer, unless a view has moved since ``moves``, when its statement began."""
+        """Keep an answer, unless a view has moved since ``moves``, when its statement began.
+
+        Rows that a crash of the database took back, after the views were heard to stand further,
+        must not be given as those of where they stand once they have folded the rest again.
+        """
+        stand = (self._standing.get(view, (0, 0))[1] for view in question.views)
+        if question.as_of is None and answer.position < min(stand, default=0):
+            return
         key = question.key
         size = _size_of_key(key) + _size_of_text(answer)
         if moves != self.moves or size > self._budget // 8:
