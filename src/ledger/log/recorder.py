@@ -79,11 +79,12 @@ class LedgerRecorder(PostgresApplicationRecorder):
     """Appends under a lock of all who append; reads plain tuples."""
 
     _pipeline: Pipeline | None = None
+    _locks: Sequence[Statement] = ()
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        patience, _ = self.lock_table_statements
-        self.lock_table_statements = [patience, *_LOCKS]
+        # How long they wait is an option of the connection: a statement less for each append.
+        self.lock_table_statements = list(_LOCKS)
 
     @contextmanager
     def append_transaction(self) -> Iterator[Append]:
@@ -94,10 +95,9 @@ class LedgerRecorder(PostgresApplicationRecorder):
         reply is not had within ``ANSWER_SECONDS``, or the server takes no writes.
         """
         with self._living_connection() as connection:
-            locks = [Composed([lock]).as_bytes(connection) for lock in self.lock_table_statements]
             pipeline = self._pipeline_on(connection)
             try:
-                with pipeline.transaction(*map(Statement, locks)) as transaction:
+                with pipeline.transaction(*self._locks) as transaction:
                     yield Append(transaction)
             except _TAKES_NO_WRITES as error:
                 # A primary may have become a standby: the next append asks for the primary anew.
@@ -129,6 +129,8 @@ class LedgerRecorder(PostgresApplicationRecorder):
         if self._pipeline is None or self._pipeline.connection is not connection:
             pipeline = Pipeline(connection)
             pipeline.run(Statement(DURABLE))
+            locks = (Composed([lock]) for lock in self.lock_table_statements)
+            self._locks = [Statement(lock.as_bytes(connection)) for lock in locks]
             self._pipeline = pipeline
         return self._pipeline
 
@@ -161,7 +163,9 @@ class LedgerFactory(PostgresFactory):
         # What the string leaves open is libpq's to fill in, here as for every other connection.
         pool = self.datastore.pool
         kept = {name: value for name, value in pool.kwargs.items() if name not in _ADDRESS}  # type: ignore[union-attr]
-        ours = {"application_name": "ledger", "options": planned_once(conninfo)}
+        patience = f"-c lock_timeout={self.datastore.lock_timeout}s"
+        options = f"{planned_once(conninfo)} {patience}"
+        ours = {"application_name": "ledger", "options": options}
         pool.kwargs = {**kept, **extra, **ours}
         pool.connection_class = AppendConnection
         # A lost server is asked again soon, not after the default's five minutes of back-off.
