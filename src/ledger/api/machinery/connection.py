@@ -120,7 +120,8 @@ class Connection(HttpToolsProtocol):
         if self._is_over:
             return
         self._received += len(data)
-        if not self._is_behind() and data.count(HEAD_END) < 2:
+        is_behind = self._has_several or self._held or self.pipeline or self._refusal is not None
+        if not is_behind and data.count(HEAD_END) < 2 and not self.transport.is_closing():
             self._feed(data)  # most data is of one request: there is nothing to be counted
             return
         self._held = self._held + data if self._held else data
@@ -145,10 +146,6 @@ class Connection(HttpToolsProtocol):
                 return
             self._feed(held[start:end])
             start, pieces = end, pieces + 1
-
-    def _is_behind(self) -> bool:
-        """Whether requests that came before wait, or may, or nothing more is taken."""
-        return bool(self._has_several or self.pipeline or self._held) or self._is_ending()
 
     def _is_ending(self) -> bool:
         return self._is_over or self._refusal is not None or self.transport.is_closing()
@@ -187,7 +184,8 @@ class Connection(HttpToolsProtocol):
             return  # it comes behind what the parser takes for the end
         super().on_message_complete()
         self.cycle.more_body = False
-        self._await_no_rest()
+        if self._rest_look is not None:
+            self._await_no_rest()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
