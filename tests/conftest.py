@@ -33,33 +33,18 @@ collect_ignore = [] if find_spec("playwright") else ["browser"]
 
 SLOWEST = (
     "views/test_replay.py",
-    "crash/test_serve.py",
-    "views/test_rebuild_under_load.py",
-    "races/test_writers.py",
-    "crash/test_kills.py",
     "projections/test_lists.py",
-    "api/test_vanished_database.py",
     "views/test_verify.py",
-    "postgres/test_embedded_accounts.py",
     "upgrade/test_ledger_57058cd.py",
     "views/test_compare.py",
-    "cli/test_demo_address.py",
     "api/test_answers.py",
     "feed/test_completeness.py",
-    "api/test_failing_appends.py",
     "projections/test_counts.py",
-    "races/test_beside_writers.py",
     "projections/test_webhook_view.py",
     "feed/test_recovery.py",
-    "feed/test_tail.py",
-    "cli/test_projections.py",
-    "log/test_foreign_databases.py",
-    "cli/test_standard_streams.py",
-    "crash/test_hostile.py",
-    "postgres/test_door_lost.py",
 )
 """Files that take longest, to begin with: at the end of a run all other workers would wait for the
-last of them."""
+last of them. Tests that look at the time are not among them: these here take all that they get."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
