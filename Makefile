@@ -9,8 +9,8 @@ BIN := .venv/bin
 READY := .venv/ready
 BROWSER_READY := .venv/browser-ready
 # Four at a time, since they wait for some of their time, each with a PostgreSQL of its own; a file's
-# tests stay together, and the slowest files begin (tests/conftest.py). Browsers are busier.
-BESIDE := -n 4 --dist loadfile --no-loadscope-reorder
+# tests stay together. Browsers are busier.
+BESIDE := -n 4 --dist loadfile
 BROWSERS := -n 2 --dist loadfile
 
 .PHONY: help setup run test static check browser-setup browser bench bench-short bench-big bench-pair crash clean

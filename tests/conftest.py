@@ -31,30 +31,6 @@ collect_ignore = [] if find_spec("playwright") else ["browser"]
 """Only `make browser` installs what the browser's tests import."""
 
 
-SLOWEST = (
-    "views/test_replay.py",
-    "projections/test_lists.py",
-    "views/test_verify.py",
-    "upgrade/test_ledger_57058cd.py",
-    "views/test_compare.py",
-    "api/test_answers.py",
-    "feed/test_completeness.py",
-    "projections/test_counts.py",
-    "projections/test_webhook_view.py",
-    "feed/test_recovery.py",
-)
-"""Files that take longest, to begin with: at the end of a run all other workers would wait for the
-last of them. Tests that look at the time are not among them: these here take all that they get."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    folder = Path(__file__).parent
-    places = {folder / name: place for place, name in enumerate(SLOWEST)}
-    if gone := [str(path) for path in places if not path.exists()]:
-        raise pytest.UsageError(f"SLOWEST in tests/conftest.py names what is not there: {gone}")
-    items.sort(key=lambda item: places.get(item.path, len(places)))
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--crash-rounds", type=int, default=5, help="how often crash tests kill")
 

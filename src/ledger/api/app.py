@@ -1,9 +1,7 @@
 """The HTTP application: routers, refusals, the headers of every answer."""
 
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from itertools import chain
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -15,7 +13,7 @@ from ledger.api import problems
 from ledger.api.documentation import PROBLEM_SCHEMA, without_null_defaults
 from ledger.api.fact_schema import FACT_SCHEMAS
 from ledger.api.lean import LeanRoute
-from ledger.api.machinery.compression import Compression, accepts_gzip
+from ledger.api.machinery.compression import Compression
 from ledger.api.machinery.head import answer_head
 from ledger.api.machinery.middleware import EveryAnswer
 from ledger.api.models import FactBatchAnswer
@@ -72,24 +70,15 @@ class LedgerApi(FastAPI):
     def __init__(self, services: ApiServices, **options: Any) -> None:
         super().__init__(**options)
         self.state.services = services
-        self._packed = Compression(self._dispatch)
-        self._every_answer = EveryAnswer(self._respond, services.positions)
+        self._every_answer = EveryAnswer(Compression(self._dispatch), services.positions)
         self._lean: list[LeanRoute] = []
-        """Those whose path names something, in their order; then those whose path is a constant."""
-        self._by_path: dict[str, list[LeanRoute]] = defaultdict(list)
-        """The latter, to be found at once."""
         self.answer_nothing: Callable[[Request], Response] = _nothing
         """Answers a request whose path cannot name anything; pages put their own in its place."""
 
     def add_routes(self, router: APIRouter) -> None:
         """Take a router's routes as they are: an included router is matched anew, and twice."""
         self.router.routes.extend(router.routes)
-        for route in router.routes:
-            if isinstance(route, LeanRoute):
-                self._lean.append(route)
-                if "{" not in route.path:
-                    self._by_path[route.path].append(route)
-        self._lean.sort(key=lambda route: "{" not in route.path)
+        self._lean += [route for route in router.routes if isinstance(route, LeanRoute)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Every answer goes through one place, whoever gives it."""
@@ -100,16 +89,12 @@ class LedgerApi(FastAPI):
         else:
             await self._every_answer(scope, receive, send)
 
-    def _respond(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        app = self._packed if accepts_gzip(scope) else self._dispatch
-        return app(scope, receive, send)
-
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         if _has_encoded_slash(scope):
             scope["app"] = self
             await self.answer_nothing(Request(scope))(scope, receive, send)
             return
-        for route in chain(self._by_path.get(scope["path"], ()), self._lean):
+        for route in self._lean:
             if route.takes(scope):
                 scope["app"] = self
                 await route.serve(scope, receive, send)

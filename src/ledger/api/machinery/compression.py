@@ -25,17 +25,17 @@ _WEIGHT = re.compile(rb"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
 class Compression:
-    """ASGI middleware for requests that accept gzip.
-
-    The library is not gone through in vain: it takes longer for a small answer than everything else
-    that all answers have in common.
-    """
+    """ASGI middleware. The library is not gone through in vain: it takes longer for a small answer
+    than everything else that all answers have in common."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; compress the answer if that is worth it."""
+        if not _accepts_gzip(scope):
+            await self._app(scope, receive, send)
+            return
         packing: GZipResponder | None = None
 
         async def send_weakened(message: Message) -> None:
@@ -65,7 +65,7 @@ def _is_small(start: Message) -> bool:
 
 def compresses(scope: Scope, size: int) -> bool:
     """Whether a request is answered a whole body of so many bytes compressed."""
-    return size > _LARGEST_PLAIN and accepts_gzip(scope)
+    return size > _LARGEST_PLAIN and _accepts_gzip(scope)
 
 
 def weak(tag: bytes) -> bytes:
@@ -73,8 +73,7 @@ def weak(tag: bytes) -> bytes:
     return tag if tag.startswith(b"W/") else b"W/" + tag
 
 
-def accepts_gzip(scope: Scope) -> bool:
-    """Whether a request may be answered compressed."""
+def _accepts_gzip(scope: Scope) -> bool:
     accepted = joined(scope, b"accept-encoding")
     return accepted is not None and _names_gzip(accepted)
 
