@@ -15,9 +15,6 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 
-from psycopg import adapters, pq
-from psycopg.adapt import Dumper
-
 from ledger.postgres import arrays
 
 _NULL = b"\xff\xff\xff\xff"
@@ -49,20 +46,6 @@ _Encode = Callable[[Sequence[Any]], _Parts]
 
 class BinaryArray(bytes):
     """An array as PostgreSQL receives it."""
-
-
-class _BinaryArrayDumper(Dumper):
-    """Passes one on as it is. Of no type: the statement's cast says which."""
-
-    format = pq.Format.BINARY
-
-    def dump(self, obj: Any) -> bytes:
-        """The bytes."""
-        value: bytes = obj
-        return value
-
-
-adapters.register_dumper(BinaryArray, _BinaryArrayDumper)
 
 
 def _sized(values: list[Any]) -> _Parts:

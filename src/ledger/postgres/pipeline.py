@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from math import inf
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import Connection, Cursor, pq
@@ -218,12 +218,6 @@ class Transaction:
         """psycopg's own way into the transaction, after what is due: for COPY."""
         self.flush()
         return self._pipeline.connection.cursor(row_factory=tuple_row, binary=True)
-
-    def execute(
-        self, statement: LiteralString, values: Sequence[Any] | Mapping[str, Any]
-    ) -> Cursor[TupleRow]:
-        """What is seldom needed, with values of any type and psycopg's placeholders."""
-        return self.cursor().execute(statement, values)
 
     def commit(self) -> None:
         """What is due, and the end."""
