@@ -38,7 +38,7 @@ CROSS JOIN LATERAL (
 
 
 class Kind(NamedTuple):
-    """What lines are counted together: a row's key."""
+    """The key of a row: lines that are alike in it are counted together."""
 
     per: str
     """What they share: ``organization``, ``workspace`` or ``project_tag``."""

@@ -29,7 +29,7 @@ WHEN {s}.period_1 THEN {s}.now_1 WHEN {s}.period_2 THEN {s}.now_2 ELSE {s}.quiet
 || {s}.metrics || '}}'
 """
 
-# What a line showed at the position: its latest version and step at or before it.
+# The line as it was at the position: its latest version and step at or before it.
 SHOWN_THEN = """
 CROSS JOIN LATERAL (
     SELECT head, extra FROM ledger.execution_version AS v

@@ -58,7 +58,7 @@ RUN = Table(
         # The runs of a line, newest first; those of the past leave out, in the index, what came
         # later.
         Index("line_id, requested_at DESC, run_key DESC, opened"),
-        # Those that are at work, or came to nothing, among the many that are done.
+        # Runs that are at work, or have failed, among the many that are completed.
         Index("line_id, requested_at DESC, run_key DESC", where="status <> 'completed'"),
     ),
 )
