@@ -173,8 +173,11 @@ class LedgerFactory(PostgresFactory):
 
 
 def _wait_seconds(conninfo: str) -> int:
-    """How long a connection is waited for: each server is tried, and one more moment is spent."""
-    return CONNECT_SECONDS * hosts_of(conninfo) + 1
+    """How long a connection is waited for: until each server has been tried.
+
+    A write may wait for two groups, its own and the one before.
+    """
+    return CONNECT_SECONDS * hosts_of(conninfo)
 
 
 def library_environment(conninfo: str) -> Mapping[str, str]:
