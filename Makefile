@@ -51,8 +51,7 @@ browser-setup: $(BROWSER_READY) ## Install what the browser's tests need
 
 browser: $(BROWSER_READY) ## Test the page in a real Chromium; pictures go to build/screenshots
 	@rm -rf build/screenshots
-	$(BIN)/python -m pytest $(BROWSERS) -m "browser and not alone" tests/browser
-	$(BIN)/python -m pytest -m alone tests/browser
+	$(BIN)/python -m pytest $(BROWSERS) -m browser tests/browser
 
 bench: $(READY) ## Measure against the limits beside us, both sides printed
 	$(BIN)/python scripts/bench

@@ -218,28 +218,20 @@ def test_nothing_is_cut_off_and_everything_can_be_read(
     assert_accessible(board)
 
 
-@pytest.mark.alone
-def test_a_thousand_lines_are_shown_and_refreshed_without_a_stop(page: Page, edge: Edge) -> None:
-    """No task of the browser's main thread takes longer than people notice."""
+def test_a_refresh_of_a_thousand_lines_keeps_the_rows_that_did_not_change(
+    page: Page, edge: Edge
+) -> None:
+    """The browser keeps their elements, and with them focus, selection and place."""
     workspace = "WS-26-001000"
     facts = [activation(edge.fresh_id(), workspace_id=workspace) for _ in range(1000)]
     edge.accept(*facts)
     sign_in(page, edge.token("read"))
     page.goto(f"/ui?workspace_id={workspace}&limit=1000")
     expect(page.locator("tbody tr")).to_have_count(1000)
-    page.evaluate(
-        """() => {
-            window.longest = 0;
-            new PerformanceObserver((list) => {
-                const tasks = list.getEntries().map((task) => task.duration);
-                window.longest = Math.max(window.longest, ...tasks);
-            }).observe({ type: "longtask" });
-        }"""
-    )
+    rows = "[...document.querySelectorAll('tbody tr')]"
+    page.evaluate(f"{rows}.forEach((row) => {{ row.wasShownFirst = true; }})")
     for number in range(3):
         line_id = facts[500 + number]["subject"]
         block(edge, line_id)
         expect(page.locator(f".s-blocked #{line_id}")).to_be_visible()
-    longest = page.evaluate("window.longest")
-    print(f"longest task {longest:.0f} ms")
-    assert longest < 300
+    assert page.evaluate(f"{rows}.filter((row) => row.wasShownFirst).length") >= 997
