@@ -1,15 +1,15 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 PORT ?= 8000
-# Python 3.13 where there is one: group commit is 1.45 times as fast as on 3.11.
+# Python 3.13 if it is installed: group commit is 1.45 times as fast as on 3.11.
 PYTHON ?= $(shell for p in python3.13 python3 /usr/bin/python3 python3.12 python3.11; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo "$$p" && break; done)
 BIN := .venv/bin
 READY := .venv/ready
 BROWSER_READY := .venv/browser-ready
-# Four at a time, since they wait for some of their time, each with a PostgreSQL of its own; a file's
-# tests stay together. Browsers are busier.
+# Four test processes at a time, since tests spend some of their time waiting; each process has a
+# PostgreSQL of its own, and a file's tests stay together. Browsers need more CPU time.
 BESIDE := -n 4 --dist loadfile
 BROWSERS := -n 2 --dist loadfile
 
@@ -39,7 +39,7 @@ static: $(READY) ## Format, lint, strict types, imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-check: static test ## All of that, and the tests: the one verdict
+check: static test ## The static checks and the tests: the one verdict
 
 $(BROWSER_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
@@ -47,13 +47,13 @@ $(BROWSER_READY): $(READY)
 	@scripts/chromium.sh
 	@touch $(BROWSER_READY)
 
-browser-setup: $(BROWSER_READY) ## Install what the browser's tests need
+browser-setup: $(BROWSER_READY) ## Install the packages of the browser tests
 
 browser: $(BROWSER_READY) ## Test the page in a real Chromium; pictures go to build/screenshots
 	@rm -rf build/screenshots
 	$(BIN)/python -m pytest $(BROWSERS) -m browser tests/browser
 
-bench: $(READY) ## Measure against the limits beside us, both sides printed
+bench: $(READY) ## Measure the ledger beside this machine's limits; both figures are printed
 	$(BIN)/python scripts/bench
 
 bench-short: $(READY) ## The same on small data in a minute, against half the bounds
@@ -62,13 +62,13 @@ bench-short: $(READY) ## The same on small data in a minute, against half the bo
 bench-big: $(READY) ## The same on 10 M events and 1 M lines; makes them first, and takes an hour
 	$(BIN)/python scripts/bench --big
 
-bench-pair: $(READY) ## Compare with the version of OLD=commit: every answer, and how fast
-	@test -n "$(OLD)" || { echo "Which commit? make bench-pair OLD=57058cd"; exit 2; }
+bench-pair: $(READY) ## Compare with the version of OLD=commit: every answer, and the speed
+	@test -n "$(OLD)" || { echo "Name a commit: make bench-pair OLD=57058cd"; exit 2; }
 	$(BIN)/python scripts/bench/pair.py --old "$(OLD)"
 
-crash: $(READY) ## Kill server and database under load, many times: nothing acknowledged is lost
+crash: $(READY) ## Kill server and database under load, many times: no acknowledged write is lost
 	$(BIN)/python -m pytest -m crash --crash-rounds 50
 
-clean: ## Remove the environment, caches and data to measure on (never the data in .ledger)
+clean: ## Remove the environment, caches and data sets (never the data in .ledger)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build
 	@git worktree prune 2>/dev/null || true

@@ -1,4 +1,4 @@
-"""Our views. A projection is one folder here (``view.py``, ``statements.py``) and a line below."""
+"""The projections: each is a folder here (``view.py``, ``statements.py``) and is named below."""
 
 from ledger.views.contract import Projection
 from projections.event.view import EventView
@@ -8,5 +8,5 @@ from projections.webhook.view import WebhookView
 
 
 def projections() -> tuple[Projection, ...]:
-    """Fresh instances of every projection: each projector keeps rows of its own in memory."""
+    """New instances of every projection: each projector keeps rows of its own in memory."""
     return (ExecutionView(), RunView(), EventView(), WebhookView())

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The browser for `make browser`: the distribution's Chromium, installed where there is none, with
-# fonts for text and for symbols (DejaVu has no "pause" sign, and a bare container no font at all).
+# The browser for `make browser`: the distribution's Chromium, installed if there is none, with fonts
+# for text and for symbols (DejaVu has no "pause" sign, and a bare container has no font at all).
 set -eu
 
 for name in chromium chromium-browser google-chrome; do

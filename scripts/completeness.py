@@ -1,14 +1,15 @@
-"""Prove against a running service that nothing was missed: events pulled, streamed and pushed.
+"""Prove against a running service that no event was missed: pulled, streamed or pushed.
 
     python scripts/completeness.py --url http://127.0.0.1:8000 --token elk_… [--seconds 20]
     python scripts/completeness.py … --receive 9000     also by webhook, to a receiver of its own
 
-It follows the stream for a while and, with ``--receive``, takes deliveries of an endpoint that it
-sets up and removes (the service must be allowed to reach this machine: LEDGER_WEBHOOK_ALLOW_PRIVATE
-where both are on one). Then it reads the feed again from where it began, and compares: the stream
-must hold exactly the feed's events in its order; each line's states must form an unbroken chain;
-the deliveries' sequence numbers must have no gap and name exactly the feed's events. Whoever works
-with the ledger meanwhile makes the events. Exit code 1: something is missing, and it is named.
+The script follows the stream for a while. With ``--receive`` it also takes the deliveries of an
+endpoint that it sets up and removes (if the service runs on the same machine, it needs
+LEDGER_WEBHOOK_ALLOW_PRIVATE). Then the script reads the feed again from its starting point, and
+compares: the stream must have exactly the feed's events in the feed's order; each line's states
+must form an unbroken chain; the deliveries' sequence numbers must have no gap and name exactly the
+feed's events. Other users of the ledger make the events meanwhile. Exit code 1: an event is
+missing, and its id is printed.
 """
 
 import argparse
@@ -31,7 +32,7 @@ Event = dict[str, Any]
 
 
 class Ledger:
-    """The few requests that a consumer makes."""
+    """The requests of a consumer."""
 
     def __init__(self, url: str, token: str) -> None:
         self.http = httpx.Client(
@@ -43,13 +44,13 @@ class Ledger:
         try:
             answer = self.http.request(method, path, **options)
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise SystemExit(f"{self.http.base_url} cannot be asked: {error}.") from error
+            raise SystemExit(f"{self.http.base_url} cannot be reached: {error}.") from error
         if not answer.is_success:
             raise SystemExit(f"{method} {path} answered {answer.status_code}: {answer.text[:300]}")
         return answer.json() if answer.content else None
 
     def feed(self, after: str) -> list[Event]:
-        """Every event after one, pulled page by page."""
+        """Every event after the event ``after``, pulled page by page."""
         events: list[Event] = []
         query: dict[str, Any] = {"after": after, "limit": PAGE}
         while True:
@@ -60,7 +61,7 @@ class Ledger:
             query["cursor"] = page["meta"]["cursor"]
 
     def stream(self, ready: "queue.Queue[str]", seconds: float) -> Iterator[Event]:
-        """Events as they come. What the stream begins after is put into ``ready``."""
+        """Events as they come. The id after which the stream begins is put into ``ready``."""
         give_up, last = time.monotonic() + seconds, ""
         while time.monotonic() < give_up:
             headers = {"last-event-id": last} if last else {}
@@ -80,16 +81,16 @@ class Ledger:
                         if time.monotonic() > give_up:
                             return
             except httpx.TransportError:
-                continue  # cut, or silent: it is taken up again after the last event that came
+                continue  # disconnected or silent: reconnect after the last event that came
 
 
 def event_id_at(position: int) -> str:
-    """An id that stands at a position: for ``after`` only that counts, not the year."""
+    """An event id with this position: ``after`` looks at the position only, not at the year."""
     return f"EVT-{time.gmtime().tm_year % 100:02d}-{position:06d}"
 
 
 class Receiver:
-    """An endpoint of our own: verifies each delivery and keeps what it says."""
+    """The receiver of the script's endpoint: verifies each delivery and keeps the event's id."""
 
     def __init__(self, port: int) -> None:
         self.by_sequence: dict[int, str] = {}
@@ -100,18 +101,18 @@ class Receiver:
         try:
             self.server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         except OSError as error:
-            raise SystemExit(f"Port {port} cannot be listened on: {error.strerror}.") from error
+            raise SystemExit(f"Cannot listen on port {port}: {error.strerror}.") from error
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def take(self, body: bytes, headers: dict[str, str]) -> None:
-        """Keep a delivery, once however often it comes. Raises WebhookVerificationError."""
+        """Keep a delivery, once even if it comes again. Raises WebhookVerificationError."""
         event = Webhook(self.secret).verify(body, headers)
         with self.arrived:
             self.by_sequence[event["sequence"]] = event["id"]
             self.arrived.notify_all()
 
     def await_all(self, latest: int) -> None:
-        """Wait until all numbers up to the latest have come, or for as long as is reasonable."""
+        """Wait until all sequence numbers up to the latest have come, or the time is over."""
         with self.arrived:
             self.arrived.wait_for(
                 lambda: self.by_sequence.keys() >= set(range(1, latest + 1)), DELIVERED_WITHIN
@@ -134,11 +135,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def broken_chains(events: list[Event]) -> list[str]:
-    """Where a line's state before an event is not its state after the one before."""
+    """The events whose state before is not the state after the line's previous event."""
     states: dict[str, str] = {}
     broken = []
     for event in events:
@@ -152,7 +153,7 @@ def broken_chains(events: list[Event]) -> list[str]:
 
 
 def differences(name: str, got: list[str], feed: list[str]) -> list[str]:
-    """What one way of following has missed, has too many, or has in another order."""
+    """The events that a way of following has missed, has too many, or has in another order."""
     missing, extra = set(feed) - set(got), set(got) - set(feed)
     found = [f"{name}: {event} is missing" for event in sorted(missing)]
     found += [f"{name}: {event} is not in the feed" for event in sorted(extra)]
@@ -162,8 +163,8 @@ def differences(name: str, got: list[str], feed: list[str]) -> list[str]:
 
 
 def check(ledger: Ledger, seconds: float, port: int | None) -> list[str]:
-    """Follow for a while, then compare; what is wrong, a line each."""
-    ledger.ask("GET", "/v1/events", params={"limit": 1})  # or there is nothing to follow
+    """Follow for a while, then compare; return a line for each fault."""
+    ledger.ask("GET", "/v1/events", params={"limit": 1})  # ends the check if refused
     streamed: list[Event] = []
     ready: queue.Queue[str] = queue.Queue()
     follower = threading.Thread(
@@ -180,7 +181,7 @@ def check(ledger: Ledger, seconds: float, port: int | None) -> list[str]:
     follower.join()
     feed = ledger.feed(start)
     ids = [event["id"] for event in feed]
-    # The stream ended at some event; what came later is only in the feed.
+    # The stream ended at some event; later events are only in the feed.
     last = streamed[-1]["position"] if streamed else 0
     seen = [event["id"] for event in feed if event["position"] <= last]
     wrong = differences("stream", [event["id"] for event in streamed], seen) + broken_chains(feed)
@@ -191,7 +192,7 @@ def check(ledger: Ledger, seconds: float, port: int | None) -> list[str]:
 
 
 def check_deliveries(ledger: Ledger, receiver: Receiver, endpoint: Event) -> list[str]:
-    """Stop the endpoint, then compare what came with the feed since it was set up."""
+    """Stop the endpoint, then compare its deliveries with the feed since it was set up."""
     path = f"/v1/webhooks/{endpoint['id']}"
     ledger.ask("PATCH", path, json={"enabled": True, "event_types": ["webhook.delivery_failed"]})
     latest = ledger.ask("GET", path)["data"]["status"]["sequence"]
@@ -201,32 +202,32 @@ def check_deliveries(ledger: Ledger, receiver: Receiver, endpoint: Event) -> lis
     wrong = [f"webhook: number {number} did not come" for number in sorted(gaps)]
     wrong += ["webhook: a signature did not verify"] * bool(receiver.forged)
     if came and not wrong:
-        told = [e["id"] for e in ledger.feed(event_id_before(came[0]))]
-        wrong += differences("webhook", came, told[: len(came)])
+        pulled = [e["id"] for e in ledger.feed(event_id_before(came[0]))]
+        wrong += differences("webhook", came, pulled[: len(came)])
     ledger.ask("DELETE", path)
     print(f"{len(came):,} of {latest:,} deliveries came, each signature verified")
     return wrong
 
 
 def event_id_before(identifier: str) -> str:
-    """The id to ask the feed to begin after, so that this event is the first."""
+    """The id after which the feed must begin, so that this event is the first."""
     return event_id_at(int(identifier.rsplit("-", 1)[1]) - 1)
 
 
 def main() -> int:
-    """Read the options, check, say what is wrong."""
+    """Read the options, check, and print the faults."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--token", required=True)
-    parser.add_argument("--seconds", type=float, default=20, help="of following (20)")
+    parser.add_argument("--seconds", type=float, default=20, help="how long to follow (20)")
     parser.add_argument("--receive", type=int, metavar="PORT", help="take webhooks on this port")
     asked = parser.parse_args()
     wrong = check(Ledger(asked.url, asked.token), asked.seconds, asked.receive)
     for line in wrong:
         print(line, file=sys.stderr)
-    print("Something is missing." if wrong else "Nothing was missed.")
+    print("Faults were found." if wrong else "No event was missed.")
     return 1 if wrong else 0
 
 

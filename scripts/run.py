@@ -1,6 +1,6 @@
-"""``make run``: the service, a story in an empty ledger, the page, and three lines to try.
+"""``make run``: the service, a story in an empty ledger, the page, and three commands to try.
 
-Ends with its parent: whoever kills ``make`` leaves nothing behind.
+The script ends with its parent: a killed ``make`` leaves nothing behind.
 """
 
 import argparse
@@ -19,13 +19,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Have the kernel send SIGTERM when the process that started us is gone (Linux)."""
+    """Have the kernel send SIGTERM to this process when its parent ends (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def main() -> int:
-    """Run until interrupted; returns the service's exit code."""
+    """Run until interrupted; return the service's exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", default="8000")
     port = parser.parse_args().port
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def wait_until_ready(service: "subprocess.Popen[bytes]", address: str) -> bool:
-    """Whether the service came up (False: it ended, and has said why)."""
+    """Whether the service became ready; False: the service ended, and has printed the reason."""
     pause = threading.Event()
     while service.poll() is None:
         try:
@@ -59,11 +59,11 @@ def wait_until_ready(service: "subprocess.Popen[bytes]", address: str) -> bool:
 
 
 def tell(address: str) -> None:
-    """Load the story and print what to try."""
-    told = subprocess.run([LEDGER, "demo"], stdout=subprocess.PIPE, text=True, check=False)
-    if told.returncode != 0:
+    """Load the story and print the commands to try."""
+    demo = subprocess.run([LEDGER, "demo"], stdout=subprocess.PIPE, text=True, check=False)
+    if demo.returncode != 0:
         return
-    lines = told.stdout.strip().splitlines()
+    lines = demo.stdout.strip().splitlines()
     token = next(line.split()[-1] for line in lines if line.startswith("Token:"))
     print(f"""
 {lines[0]}

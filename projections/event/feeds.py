@@ -1,8 +1,9 @@
-"""The statements behind feeds and the audit log: one table, one order (contract 5).
+"""The statements behind feeds and the audit log: one table, one order (contract, Feeds).
 
-Both walk ``event`` by position, through the narrowest index that the filters allow: upwards, as
-programs follow it, or backwards, as people look at it. Bounds in time become bounds in position,
-since instants of recording rise with it.
+Feeds and audit log walk ``event`` by position (keyset pagination), through the narrowest index that
+the filters allow: forwards for programs that follow the log, backwards for people who look at the
+latest events. Bounds in time become bounds in position, since instants of recording rise with
+positions.
 """
 
 from collections.abc import Mapping
@@ -18,17 +19,19 @@ ENVELOPE = (
 
 _ENTRY = """'{"id":"AUD-' || e.number || '",' || e.audited || ',' || e.told || '}'"""
 
-# Feeds go as far as every view that is not stopped, so that any read after an event was heard shows
-# the event. Other views that are stopped hold nothing back; a feed whose own view is stopped ends.
+# Feeds go only as far as the slowest view that is not stopped. So a client that has received an
+# event sees it in every later read. Other views that are stopped do not hold feeds back; if the
+# view ``event`` itself is stopped, feeds do not go on.
 FEED_POSITION = """
 SELECT min(position) AS position FROM ledger.projection
 WHERE name = 'event' OR stopped_at IS NULL
 """
 
-# The view's own position: for single events, which never change, and for the audit log.
+# The position of the view ``event``: for single events, which never change, and the audit log.
 _VIEW_POSITION = "SELECT min(position) AS position FROM ledger.projection WHERE name = 'event'"
 
-# The position from which on events were recorded at or after an instant; past every one if none.
+# The position of the first event recorded at or after an instant; if there is none, a position
+# beyond all others.
 _POSITION_FROM = """
 COALESCE((SELECT notification_id FROM ledger.ledger_events
           WHERE recorded_at >= %({name})s ORDER BY recorded_at LIMIT 1), 9223372036854775807)
@@ -48,20 +51,23 @@ _FILTERS: Mapping[str, str] = {
     "fact": "e.audit = 'fact'",
     "no_fact": "e.audit IN ('command', 'refused')",
 }
-"""``organization`` and ``workspace`` are the credential's own."""
+"""Conditions by filter; ``organization`` and ``workspace`` are those of the credential."""
 
 _SAME = (("organization_id", "organization"), ("workspace_id", "workspace"))
-"""(what is asked for, the credential's own): compared before any row is looked at."""
+"""(requested filter, the credential's own): compared with each other before any row is read."""
 
 _TENANT = frozenset(name for pair in _SAME for name in pair)
 _OWNER = frozenset(_SAME[0])
 
 _BEFORE_ACTIONS = frozenset({"actor_id", "actor_type", "workspace", "workspace_id", "no_fact"})
-"""Filters of the audit log that say where to walk, so that actions are looked at on the way. (Of a
-type and a kind of actor PostgreSQL expects so few that it would not walk, but sort.)"""
+"""Filters of the audit log that determine the walk, during which each row's action is compared.
 
-# A line's events are all of one tenant: its first one tells whose, so that another's line costs
-# one row, however long it is.
+(Of rows with a certain type and a certain kind of actor, PostgreSQL expects so few that it would
+sort them instead of walking an index.)
+"""
+
+# A line has one tenant, which the line's first event tells. So a request for another tenant's line
+# reads one row, however many events the line has.
 _LINE_GATE = """
 EXISTS (SELECT FROM (
     SELECT l.organization_id, l.workspace_id FROM ledger.event AS l
@@ -75,8 +81,11 @@ _WALKS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("organization", "organization_id"), ("workspace", "workspace_id")),
     (("organization", "organization_id"),),
 )
-"""Indexes that end in the position, the narrowest first: for each of their columns the filters that
-give its value. (An administrator who asks for a workspace names its organization, or walks all.)"""
+"""The indexes that end in the position, the narrowest first.
+
+For each column of an index: the filters that give its value. (If an administrator asks for a
+workspace without its organization, the whole log is walked.)
+"""
 
 _PAGE = """
 SELECT p.position, page.position, page.item
@@ -85,8 +94,8 @@ LEFT JOIN LATERAL ({rows}) AS page ON true
 ORDER BY page.position{way}
 """
 
-# The bounds and the order name the column too, as its index does: with the position alone
-# PostgreSQL may walk the whole log and look for the tenant in it.
+# The bounds and the order name the columns of the index too. With the position alone, PostgreSQL
+# may walk the whole log and filter it by the tenant.
 _WALK = """
 SELECT e.position, {item} AS item FROM ledger.event AS e
 WHERE ({column}e.position) > ({value}{after}) AND ({column}e.position) <= ({value}{until})
@@ -94,31 +103,32 @@ WHERE ({column}e.position) > ({value}{after}) AND ({column}e.position) <= ({valu
 ORDER BY {order} LIMIT %(limit)s
 """
 
-# Each type is walked by itself, so that a rare type is found without a walk through all others.
+# A separate walk for each type, so that a rare type is found without reading all other types.
 _WALK_TYPES = """
-SELECT one.position, one.item
+SELECT walked.position, walked.item
 FROM ({types}) AS wanted (type) CROSS JOIN LATERAL (
     SELECT e.position, {item} AS item FROM ledger.event AS e
     WHERE (e.organization_id, e.type, e.position) > ({value}wanted.type, {after})
       AND (e.organization_id, e.type, e.position) <= ({value}wanted.type, {until})
       AND {where}
     ORDER BY e.organization_id{way}, e.type{way}, e.position{way} LIMIT %(limit)s
-) AS one
-ORDER BY one.position{way} LIMIT %(limit)s
+) AS walked
+ORDER BY walked.position{way} LIMIT %(limit)s
 """
 
 _TYPES = "SELECT DISTINCT unnest(%(type)s::text[])"
 
-# The types of facts by what the audit log calls them. (Actions need not be looked at any more.)
+# The types of events for the requested actions of facts. (The walks need no filter by action then.)
 _TYPES_OF_ACTIONS = f"""
 SELECT told.type FROM (VALUES {", ".join(map(str, FACT_EVENT_TYPES))}) AS told (action, type)
 WHERE told.action = ANY(%(action)s)
 """
 
-# Entries by actions: facts are found by their types; commands and refusals have no type, since no
-# history tells them, and are found apart. Each type costs a page of rows: where many actions of
-# facts are asked for, most entries fit, and all entries are looked at. (The number of actions is a
-# sum of comparisons and not a count of rows: so PostgreSQL knows it when it plans.)
+# Entries by actions. Facts are found by the types of their events. Commands and refusals may have
+# no type, so they are found by an index of their own. The walk of each type costs a page of rows.
+# If many actions of facts are requested, most entries match, so all entries are walked instead.
+# (The number of requested actions is a sum of comparisons, not a count of rows, so that PostgreSQL
+# knows the number when it plans.)
 _FEW_ACTIONS = "{} <= 8".format(
     " + ".join(
         f"('{action}' = ANY(%(action)s::text[]))::int"
@@ -132,7 +142,7 @@ UNION ALL (SELECT * FROM ({{all}}) AS e WHERE NOT {_FEW_ACTIONS})
 ORDER BY position{{way}} LIMIT %(limit)s
 """
 
-# All that feeds carry after a position, with what a stream is chosen by.
+# The feed's events after a position, with the columns by which the streams of clients filter.
 TAIL = f"""
 SELECT p.position, page.*
 FROM ({FEED_POSITION}) AS p
@@ -146,13 +156,13 @@ LEFT JOIN LATERAL (
 ORDER BY page.at
 """
 
-# Where feeds end, and the number of the event there.
+# The position where feeds end, and the number of the event there.
 PRESENT = f"""
 SELECT p.position, e.number
 FROM ({FEED_POSITION}) AS p LEFT JOIN ledger.event AS e ON e.position = p.position
 """
 
-_ONE = """
+_EVENT = """
 SELECT p.position, e.item
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
@@ -165,9 +175,10 @@ LEFT JOIN LATERAL (
 
 @cache
 def feed_statement(filters: frozenset[str], backwards: bool = False) -> str:
-    """(position, event's position, envelope JSON) rows; one of nulls where there is none.
+    """(position, event's position, envelope JSON) rows; a row of nulls if there is no event.
 
-    Those after ``after``; ``backwards`` the last of them before ``before``, the newest first.
+    The events after ``after``, the oldest first; with ``backwards`` only those before ``before``,
+    the newest first.
     """
     item = f"'{{' || {ENVELOPE} || '}}'"
     if "type" in filters and filters & _OWNER and "service_line_id" not in filters:
@@ -179,7 +190,7 @@ def feed_statement(filters: frozenset[str], backwards: bool = False) -> str:
 
 @cache
 def audit_statement(filters: frozenset[str], backwards: bool = False) -> str:
-    """(position, entry's position, entry JSON) rows; one of nulls where there is none."""
+    """(position, entry's position, entry JSON) rows; a row of nulls if there is no entry."""
     always = "e.audit IS NOT NULL"
     rows = _walk(_ENTRY, filters, always, backwards)
     if "action" in filters and filters & _OWNER and not filters & _BEFORE_ACTIONS:
@@ -194,9 +205,9 @@ def audit_statement(filters: frozenset[str], backwards: bool = False) -> str:
 
 @cache
 def event_statement(tenant: frozenset[str]) -> str:
-    """One (position, envelope JSON or null) row."""
+    """A single (position, envelope JSON or null) row."""
     visible = where(tenant, _FILTERS, "e.in_feed")
-    return _ONE.format(position=_VIEW_POSITION, envelope=ENVELOPE, where=visible)
+    return _EVENT.format(position=_VIEW_POSITION, envelope=ENVELOPE, where=visible)
 
 
 def _walk(item: str, filters: frozenset[str], always: str, backwards: bool) -> str:
@@ -232,13 +243,14 @@ def _walk_types(
 
 
 def _way(backwards: bool) -> str:
-    """The direction, the same for every column, so that one index serves both directions."""
+    """The direction of a walk, the same for every column: one index then serves both directions."""
     return " DESC" if backwards else ""
 
 
 def _fixed(filters: frozenset[str]) -> dict[str, str]:
-    """The filters (each with its column) that lead to an index, the narrowest there is."""
-    # Commands and refusals have an index of their own: they are fewer than what one actor reports.
+    """The filters (each with its column) that select the narrowest index."""
+    # Commands and refusals have an index of their own: there are fewer of them than one actor's
+    # events.
     leading = filters - {"actor_id"} if "no_fact" in filters else filters
     for columns in _WALKS:
         names = [next((name for name in choice if name in leading), None) for choice in columns]
@@ -248,14 +260,14 @@ def _fixed(filters: frozenset[str]) -> dict[str, str]:
 
 
 def _told_apart(filters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
-    """(conditions about parameters alone, the filters left to be looked up in rows)."""
+    """(conditions on parameters alone, the filters that remain to be compared with rows)."""
     both = [(asked, own) for asked, own in _SAME if {asked, own} <= filters]
     gates = [f"%({asked})s::text = %({own})s::text" for asked, own in both]
     return gates, filters - {asked for asked, _ in both} - {"from", "to"}
 
 
 def _bounds(filters: frozenset[str], backwards: bool) -> dict[str, str]:
-    """Between which positions a walk goes. Bounds in time are not compared row by row."""
+    """The positions between which a walk goes. Bounds in time are not compared row by row."""
     after, ends = "%(after)s", ["p.position"]
     if "from" in filters:
         after = f"GREATEST(%(after)s, {_POSITION_FROM.format(name='from')} - 1)"

@@ -1,8 +1,8 @@
-"""The statements that tell a line's and a run's history (contract 4). (Feeds: ``feeds.py``.)
+"""The statements that read the histories of lines and runs (contract, Reading).
 
-A history is the same for now and for an instant of the past: it ends at the statement's position.
-A place in the history, which the page shows, is told by the present alone. Which events are a run's
-comes from the view ``run``.
+``feeds.py`` has the statements of feeds. A history for an instant of the past is the present
+history up to the statement's position. A place in the history (for the page) is always read from
+the present history. The view ``run`` tells which events belong to a run.
 """
 
 from functools import cache
@@ -17,9 +17,10 @@ _STATES = """
 """
 _ITEM = f"""'{{' || {ENVELOPE} || {_STATES} || '}}'"""
 
-# A line's events and its runs', in log order, with the line's state before and after. The line is
-# seen by whoever sees its first event. Bounds and orders name the line too, as the index does: with
-# the position alone PostgreSQL may walk the whole log and look for the line in it.
+# The events of a line and of its runs, in log order, with the line's state before and after. A
+# credential sees the line if it sees the line's first event. Bounds and orders name the line too,
+# as the index does: with the position alone, PostgreSQL may walk the whole log and filter it by the
+# line.
 _HISTORY = """
 SELECT p.position, line.line_id, page.position, page.item
 FROM ({position}) AS p
@@ -39,9 +40,9 @@ LEFT JOIN LATERAL (
 ORDER BY page.position
 """
 
-# A place in a line's history: the latest events up to it, the next event, the first and the last
-# one, and ticks. Ticks are events so far apart that a page can show all of them; each is looked for
-# from the tick before it, so that the events between them cost nothing.
+# A place in a line's history: the latest events up to the place, the next event, the first and the
+# last event, and ticks. Ticks are events so far apart that a page can show all of them. The query
+# looks up each tick from the tick before, so that the events between two ticks are not read.
 _PLACE = """
 SELECT p.position, line.line_id, found.kind, found.position, found.item
 FROM ({position}) AS p

@@ -1,10 +1,11 @@
-"""The view of every event as it is told outside: in histories, feeds and the audit log.
+"""The view of all events as they are published: in histories, feeds and the audit log.
 
-``event`` has one row an event, in log order, with its tenant and line; rows are only added. A row
-carries what it says as ready JSON in three parts: ``told``, who and when, is common to the feed's
-envelope and the audit log's entry; ``said`` completes the one, ``audited`` the other. So one table
-gives the three of them in one order, and what is in two of them is kept once (contract 4 and 5).
-``event_line`` is what the fold needs to know of a line: its state before and after.
+``event`` has one row per event, in log order, with the event's tenant and line; rows are only
+added. A row has three parts of ready JSON: ``told`` (actor and times) is common to the feed's
+envelope and to the audit log's entry, ``said`` completes the envelope, ``audited`` completes the
+entry. So one table serves histories, feeds and audit log in one order, and stores their common part
+once (contract, Reading and Feeds). ``event_line`` has the fold of each line, from which the view
+takes the line's state before and after an event.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,25 +27,25 @@ from ledger.views.generation import Generation
 
 
 class ToldRow(NamedTuple):
-    """An event as it is told outside."""
+    """An event as it is published."""
 
     position: BigInt
     number: Text
-    """Of its ids: year and position."""
+    """The part of the event's ids after the prefix: year and position."""
     line_id: Text | None
-    """Null: the event is not a line's."""
+    """Null: the event belongs to no line."""
     organization_id: Text | None
-    """Null: the event is no tenant's."""
+    """Null: the event belongs to no tenant."""
     workspace_id: Text | None
     type: Text | None
-    """Its name outside; null: it is told in no history."""
+    """The published type; null: the event is not published."""
     in_feed: Bool
-    """Whether feeds carry it."""
+    """Whether feeds carry the event."""
     state_before: Text | None
-    """Of the line; null at its first event."""
+    """The line's state before the event; null at its first event."""
     state_after: Text | None
     told: Text
-    """JSON members: who and when."""
+    """JSON members: actor and times."""
     said: Text | None
     """JSON members: the rest of the envelope."""
     audit: Text | None
@@ -69,17 +70,17 @@ EVENT = Table(
         Index("organization_id, position"),
         Index("organization_id, workspace_id, position"),
         Index("organization_id, type, position"),
-        # What an actor did. (With the tenant first, PostgreSQL would rather sort what the tenant
-        # did.)
+        # The events of an actor. (If the tenant came first, PostgreSQL would sort the tenant's
+        # events instead of walking the index.)
         Index("actor_id, organization_id, position"),
-        # Commands and refusals, which are few among facts.
+        # Commands and refusals: there are few of them among the facts.
         Index("organization_id, position", where="audit IN ('command', 'refused')"),
     ),
 )
 
 
 class LineRow(NamedTuple):
-    """A line's state, for the fold."""
+    """A line's fold."""
 
     line_id: Text
     fold: Octets
@@ -95,7 +96,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class LineFold(msgspec.Struct, array_like=True):
-    """The fold's state for one line: the domain's own fold."""
+    """The fold of one line: the domain's own aggregate."""
 
     execution: Execution
     position: int = 0
@@ -105,7 +106,7 @@ _decode = msgspec.msgpack.Decoder(LineFold).decode
 
 
 class EventView:
-    """The projection."""
+    """The projection ``event``."""
 
     name = "event"
     version = 4
@@ -119,17 +120,17 @@ class EventView:
 
     @property
     def waiting(self) -> int:
-        """Lines whose state has changed."""
+        """The number of lines whose fold has changed."""
         return self._lines.waiting
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Ask for the lines' states."""
+        """Ask for the lines' folds."""
         self._lines.begin(e.originator_id for e in events if type(e.body) is Activated)
         line_ids = {own: None for e in events if (own := _line_of(e))}
         generation.ask(self._lines, line_ids, _LOAD, _read)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Tell a batch of events."""
+        """Write the rows of a batch of events."""
         rows = []
         for event in events:
             line_id = _line_of(event)
@@ -146,7 +147,7 @@ class EventView:
         generation.write(EVENT, rows)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        """Write the states of the lines that changed."""
+        """Write the folds of the lines that changed."""
         changed = self._lines.take_changed(most)
         generation.write(LINE, [LineRow(f.execution.id, _encode(f), f.position) for f in changed])
 
@@ -162,14 +163,14 @@ def _read(rows: Rows) -> Iterator[tuple[str, LineFold]]:
 
 
 def _line_of(event: Recorded) -> str | None:
-    """The line whose story an event belongs to; None for keys, endpoints and refusals."""
+    """The line whose history an event belongs to; None for keys, endpoints and refusals."""
     if event.service_line_id is not None:
         return event.service_line_id
     return event.originator_id if event.originator_id.startswith("LIN") else None
 
 
 def _tell_change(event: Recorded, fold: LineFold) -> ToldRow:
-    """Fold an event of the line's own stream and tell it with the state before and after."""
+    """Fold an event of the line's own stream; return its row with the state before and after."""
     execution = fold.execution
     before = execution.state if execution.version else None
     in_feed = True
@@ -220,7 +221,7 @@ def _told(
         "actor": event.actor,
         "reported_by": event.reported_by,
     }
-    # By position: with names it would take three times as long, for every event.
+    # Positional arguments: keyword arguments would take three times as long, for every event.
     return ToldRow(
         event.position,
         event.event_id.removeprefix("EVT-"),

@@ -1,9 +1,9 @@
-"""How many lines are what: counts that are kept, so that a summary need not count (contract 4).
+"""Stored counts of lines, so that a summary need not count lines (contract, Reading).
 
-A row of ``execution_count`` says how many lines of one model and product line are in one state with
-just these causes open: of those of an organization, of a workspace, or with a project tag. So a
-summary by anything but tags adds up some dozens of rows, however many lines there are, and one by a
-tag those of the tag. A row whose lines have all moved on stays, with none.
+A row of ``execution_count`` has the number of lines with the same model, product line, state and
+set of open causes, within an organization, within a workspace, or with a project tag. So a summary
+without tags adds up some dozens of rows, however many lines there are, and a summary by a tag adds
+up the rows of the tag. A row whose lines have all left stays, with a count of 0.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from ledger.views.folds import Folds
 from ledger.views.generation import Generation
 from projections.execution.line import Interval
 
-# These counts, each looked up by its whole key.
+# The requested counts, found by their whole keys.
 _LOAD = """
 SELECT asked.per, asked.project_tag, asked.workspace_id, asked.organization_id,
        asked.execution_model, asked.product_line, asked.state,
@@ -38,24 +38,24 @@ CROSS JOIN LATERAL (
 
 
 class Kind(NamedTuple):
-    """The key of a row: lines that are alike in it are counted together."""
+    """The key of a row: lines with the same key are counted together."""
 
     per: str
-    """What they share: ``organization``, ``workspace`` or ``project_tag``."""
+    """The scope of the count: ``organization``, ``workspace`` or ``project_tag``."""
     project_tag: str
-    """Empty where they are counted per organization or workspace."""
+    """Empty in counts per organization or workspace."""
     workspace_id: str
-    """Empty where they are counted per organization."""
+    """Empty in counts per organization."""
     organization_id: str
     execution_model: str
     product_line: str
     state: str
     causes: tuple[str, ...]
-    """Sorted, each once."""
+    """The distinct open causes, sorted."""
 
 
 class CountRow(NamedTuple):
-    """How many lines are of a kind, whose fields come first."""
+    """The number of lines of a kind; the fields of the kind come first."""
 
     per: Text
     project_tag: Text
@@ -66,12 +66,12 @@ class CountRow(NamedTuple):
     state: Text
     causes: Texts
     lines: BigInt
-    """None are left where all have moved on."""
+    """0 after all lines have left the kind."""
     position: BigInt
 
 
-# Nothing that is counted is indexed, so that an update stays within its page (HOT); the key begins
-# with what a summary always gives.
+# The changing columns are not indexed, so that an update stays within its page (HOT). The key
+# begins with the columns that a summary always gives.
 COUNT = Table(
     "execution_count",
     CountRow,
@@ -83,7 +83,7 @@ COUNT = Table(
 
 
 class _Count:
-    """How many lines are of a kind, and the position at which that changed last."""
+    """The number of lines of a kind, and the position of its latest change."""
 
     __slots__ = ("kind", "lines", "position")
 
@@ -92,7 +92,7 @@ class _Count:
 
 
 class Move(NamedTuple):
-    """A line that is of other kinds from a position on."""
+    """The change of a line's kinds at a position."""
 
     position: int
     left: set[Kind]
@@ -100,14 +100,14 @@ class Move(NamedTuple):
 
 
 class Counts:
-    """The fold of moves."""
+    """The fold of moves into counts."""
 
     def __init__(self) -> None:
         self._counts: Folds[Kind, _Count] = Folds(_Count)
 
     @property
     def waiting(self) -> int:
-        """Counts that have changed."""
+        """The number of counts that have changed."""
         return self._counts.waiting
 
     def fold(self, generation: Generation, moves: Sequence[Move]) -> None:
@@ -123,7 +123,7 @@ class Counts:
                 self._add(kind, 1, move.position)
 
     def rows(self, most: int | None = None) -> list[CountRow]:
-        """The changed rows of the table, to be stored now."""
+        """The changed rows of the table, which the caller stores now."""
         return [CountRow(*c.kind, c.lines, c.position) for c in self._counts.take_changed(most)]
 
     def forget(self) -> None:
@@ -138,7 +138,10 @@ class Counts:
 
 
 def _sharing(kind: Kind) -> Kind:
-    """The same, with words that kinds share: many thousands are kept, of a few hundred words."""
+    """An equal kind with interned words.
+
+    Memory holds many thousands of kinds, but they consist of a few hundred distinct words.
+    """
     return Kind._make((*map(intern, kind[:-1]), kind.causes))
 
 
@@ -149,14 +152,14 @@ def _read(rows: Rows) -> Iterator[tuple[Kind, _Count]]:
 
 
 def move(execution: Execution, before: Interval | None, after: Interval, position: int) -> Move:
-    """What a line's new interval changes. (Where it only reorders its causes, nothing.)"""
+    """The change of a line's kinds by a new interval; empty if it only reorders the causes."""
     old = set(_kinds(execution, before)) if before is not None else set[Kind]()
     new = set(_kinds(execution, after))
     return Move(position, old - new, new - old)
 
 
 def _kinds(execution: Execution, interval: Interval) -> Iterator[Kind]:
-    """Every kind that a line is of."""
+    """Every kind in which a line is counted during an interval."""
     organization, workspace = execution.organization_id, execution.workspace_id
     what = (
         execution.execution_model,

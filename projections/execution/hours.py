@@ -1,8 +1,9 @@
-"""The hours that a line's check-ins come to, by UTC day and resource (contract 4, usage).
+"""The sums of a line's check-in hours by UTC day and resource (contract, Reading, usage).
 
-``execution_day`` only grows: a row says what one check-in or void changed, and what its resource
-came to that day with it. So a day of any instant is, of each resource, the latest row at or before
-it. (With all of a day's resources in each row, a day would grow with the square of their number.)
+``execution_day`` only grows: a row has the change by one check-in or void, and the new sum of its
+resource on that day. A day as of an instant therefore consists of the latest row of each resource
+at or before that instant. (If each row had all resources of the day, the size of a day would grow
+with the square of their number.)
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,27 +23,27 @@ from projections.execution import line
 
 
 class DayRow(NamedTuple):
-    """The hours that a check-in or a void adds to a resource's day, and the day's sum with them.
+    """The change of a resource's day by a check-in or a void, and the new sum of the day.
 
-    Both in hundredths of hours.
+    ``change`` and ``total`` are hundredths of hours.
     """
 
     line_id: Text
     day: Date
-    """UTC."""
+    """The UTC day."""
     resource_id: Text
-    """Empty: none."""
+    """Empty: the check-in names no resource."""
     position: BigInt
     at: Instant
     """The check-in's time."""
     change: BigInt
     total: BigInt
-    """Of the day up to this position."""
+    """The sum of the day up to this position."""
 
 
 DAY = Table("execution_day", DayRow, key=("line_id", "day", "resource_id", "position"))
 
-# What these days of these lines have come to for these resources.
+# The latest sums of these days of these lines for these resources.
 _LOAD = """
 SELECT asked.line_id, asked.day, asked.resource_id, latest.total
 FROM unnest($1::text[], $2::date[], $3::text[]) AS asked (line_id, day, resource_id)
@@ -54,12 +55,12 @@ CROSS JOIN LATERAL (
 """
 
 _Key = tuple[str, date, str]
-"""A line, a day and a resource; the empty one is none."""
+"""(line, day, resource); the resource is empty if there is none."""
 
 
 class _Amount(msgspec.Struct):
     hundredths: int = 0
-    """Of hours."""
+    """Hundredths of hours."""
 
 
 class Hours:
@@ -69,12 +70,12 @@ class Hours:
         self._amounts: Folds[_Key, _Amount] = Folds(lambda _: _Amount())
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Ask for the days of a batch's check-ins and voids."""
+        """Ask for the sums of the days of a batch's check-ins and voids."""
         keys = {key: None for key, _, _ in map(_moved, events)}
         generation.ask(self._amounts, keys, _LOAD, _read)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Add a batch's check-ins to their days, and take the voided ones from theirs."""
+        """Add a batch's check-ins to their days, and subtract voided check-ins from theirs."""
         rows: list[DayRow] = []
         for event in events:
             key, at, change = _moved(event)
@@ -85,7 +86,7 @@ class Hours:
         generation.write(DAY, rows)
 
     def forget(self) -> None:
-        """Drop what is in memory."""
+        """Drop the sums in memory."""
         self._amounts.clear()
 
 
@@ -95,7 +96,7 @@ def _read(rows: Rows) -> Iterator[tuple[_Key, _Amount]]:
 
 
 def _moved(event: Recorded) -> tuple[_Key, datetime, int]:
-    """(whose day, time, hundredths) of what a check-in adds, or its void takes away."""
+    """(key, time, hundredths) of the hours that a check-in adds, or that its void subtracts."""
     body = event.body
     if isinstance(body, lines.CheckedIn):
         at, amount = event.occurred_at, line.hundredths(body.hours)

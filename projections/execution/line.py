@@ -1,14 +1,14 @@
-"""One line's fold, and how it is shown: the same for a live row and for one of the past.
+"""The fold of one line, and its JSON: the same for the present row and for rows of the past.
 
-The fold is the domain's own fold of the line's stream plus what its runs and check-ins count up
-to (contract 3). A shown row has three parts, each ready JSON: the *version* (``head`` of list row
-and detail, ``extra`` of the detail), which only the line's own stream changes; the *counts*, and
-the *metrics*, which its runs and check-ins change. The past keeps every version and every step of
-the counts; an answer of any instant is put together from the two that held then.
+The fold is the domain's aggregate plus the counts of the line's runs and check-ins (contract,
+State). A row shows three parts, each of them ready JSON. The *version* (``head`` of list row and
+detail, ``extra`` of the detail) changes only with the line's own stream. The *counts* and the
+*metrics* change with its runs and check-ins. The tables of the past have every version and every
+step (counts and metrics); an answer for an instant joins the version and the step that held then.
 
-Metrics that follow the clock ("this week", "today") are kept per period, for the two latest
-periods with activity; the reading statement picks one with the clock as a bound value. Two
-suffice: at most one period can lie ahead of now, because facts may be five minutes early.
+Metrics that follow the clock ("this week", "today") are kept per period, for the two latest periods
+with activity; the reading statement selects the current period, with the clock as a parameter. Two
+periods suffice: a fact's time may lie five minutes ahead, so at most one period lies in the future.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,12 +27,12 @@ from ledger.language.rendering import json_text, members, time_text
 
 
 class Interval(msgspec.Struct, frozen=True, array_like=True):
-    """The present state, causes and tags, and where they began."""
+    """The present state, causes and tags, and the position at which they began."""
 
     opened: int
-    """Position."""
+    """The position at which the interval began."""
     since: datetime | None
-    """Effective time of the latest change of a line's state or holds or blockers."""
+    """Effective time of the latest change of the line's state, holds or blockers."""
     turned: bool
     """Whether the state or the causes changed here, not the tags alone."""
     state: str
@@ -41,18 +41,21 @@ class Interval(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Quiet(msgspec.Struct, frozen=True, array_like=True):
-    """Since when a line may be idling: running, without open runs. Empty where it may not."""
+    """Since when a line is quiet: running without open runs. The instants are None otherwise."""
 
     position: int
-    """Where that was last told otherwise."""
+    """The position at which the instants below last changed."""
     since: datetime | None
-    """The last activity or change, rounded down: a busy line tells otherwise once a minute."""
+    """The last activity or change, rounded down to the minute.
+
+    So a busy line changes it once a minute only.
+    """
     changed_at: datetime | None
-    """The last change, exactly. (The last activity, exactly, is a decision's: `line_activity`.)"""
+    """The exact instant of the last change. (``line_activity`` has that of the last activity.)"""
 
 
 class LineFold(msgspec.Struct, array_like=True):
-    """The fold's state for one line."""
+    """The fold of one line."""
 
     execution: Execution
     position: int = 0
@@ -62,17 +65,17 @@ class LineFold(msgspec.Struct, array_like=True):
     last_activity_at: datetime | None = None
     open_runs: int = 0
     hours_total: int = 0
-    """In hundredths of an hour: sums of decimals stay exact."""
+    """In hundredths of an hour, so that sums of decimals stay exact."""
     started_runs: int = 0
     completed_runs: int = 0
     last_ended_at: datetime | None = None
     last_run_duration_ms: int | None = None
     periods: dict[date, int] = {}
-    """Amount per ISO week (hundredths of hours, or check-ins) or UTC day (started runs)."""
+    """The amount per ISO week (hundredths of hours, or check-ins) or UTC day (started runs)."""
     quiet: Quiet | None = None
 
     def evolve(self, recorded: Recorded) -> None:
-        """Fold one event of the line or of one of its runs. Pure: (fold, event) → fold."""
+        """Fold one event of the line or of its runs; the result depends on fold and event only."""
         self.position = recorded.position
         if recorded.originator_id == self.execution.id:
             self.execution.evolve(recorded)
@@ -82,7 +85,7 @@ class LineFold(msgspec.Struct, array_like=True):
         self._note_quiet()
 
     def _note_interval(self) -> None:
-        """Begin another interval where the state, the causes or the tags are no longer the same."""
+        """Begin a new interval if the state, the causes or the tags have changed."""
         before, execution = self.interval, self.execution
         now = (execution.state, causes(execution), execution.project_tags)
         if before is not None:
@@ -194,7 +197,7 @@ COUNTING: frozenset[type[Event]] = frozenset(
     {event for event, count in _COUNT.items() if count is not LineFold._passes}
     | {lines.HealthSignalReported}
 )
-"""The events after which counts or metrics (a health score is one) may read otherwise."""
+"""The events that may change counts or metrics; the health score is among the metrics."""
 
 
 def hundredths(hours: float | None) -> int:
@@ -203,14 +206,14 @@ def hundredths(hours: float | None) -> int:
 
 
 def causes(execution: Execution) -> tuple[str, ...]:
-    """The causes of the open blockers, each once, in the order in which they were opened."""
+    """The distinct causes of the open blockers, in the order in which these were opened."""
     if not execution.blockers:
         return ()
     return tuple(dict.fromkeys(blocker.cause for blocker in execution.blockers.values()))
 
 
 def changed_tags(before: Interval | None, after: Interval) -> Iterator[tuple[str, bool]]:
-    """Each project tag that an interval took from the one before, or gave; and whether it gave."""
+    """(tag, is_added) for each project tag that an interval adds to the one before, or removes."""
     had, has = set(before.project_tags if before is not None else ()), set(after.project_tags)
     for tag in had ^ has:
         yield tag, tag in has
@@ -220,7 +223,7 @@ Version = tuple[str, str]
 
 
 def version(execution: Execution) -> Version:
-    """(head, extra): JSON members that list row and detail share, and those of the detail alone."""
+    """(head, extra): the JSON members of list row and detail, and those of the detail alone."""
     score = health.score(execution.signals.values())
     status = health.status(score)
     head = {
@@ -261,8 +264,9 @@ Step = tuple[str, str, str, date | None, str | None, date | None, str | None]
 def step(fold: LineFold) -> Step:
     """Counts and metrics: (counts, metrics, quiet, period_1, now_1, period_2, now_2).
 
-    ``counts`` and ``metrics`` are JSON members. ``now_…`` is the one metric that follows the
-    clock, as a member with its comma, in that period; ``quiet`` the same in any other.
+    ``counts`` and ``metrics`` are JSON members. ``now_1`` is the metric that follows the clock, as
+    a JSON member with its comma, for ``period_1``; ``now_2`` likewise for ``period_2``. ``quiet``
+    is this member for any other period.
     """
     counts = f'"last_activity_at":"{time_text(fold.last_activity_at)}","open_runs":{fold.open_runs}'
     measure, metrics = _metrics(fold)
@@ -272,7 +276,10 @@ def step(fold: LineFold) -> Step:
 
 
 def _metrics(fold: LineFold) -> tuple[Callable[[int], str], str]:
-    """How the present period's amount is shown, and the model's other metrics (contract 3)."""
+    """The function that renders a period's amount, and the model's other metrics as JSON members.
+
+    The contract's page State lists the metrics of each model.
+    """
     match fold.execution.execution_model:
         case "agent_runtime":
             return _invocations, (

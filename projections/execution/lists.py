@@ -1,15 +1,16 @@
-"""The statements behind lists of lines, as they are and as they were (contract 4).
+"""The statements behind lists of lines, present and past (contract, Reading).
 
-A page takes what the page has, however many lines there are and however few of them are asked for:
-it is found by walking an index in the list's order, newest record id first, until it is full. Where
-lines are asked for by state, by model or product line, by workspace or by project, each value that
-was asked for, or each combination of them, is a walk of its own along an index that begins with it.
-PostgreSQL merges the walks as far as the page goes; one that finds nothing ends at once. With one
-walk for all that are asked for, it would look at every line to find the three that are blocked.
+The cost of a page grows with the size of the page only, however many lines there are and however
+few of them match: the statement walks an index in the list's order, newest record id first, until
+the page is full. If a request filters by state, by model or product line, by workspace or by
+project, each requested value (or each combination of values) has a walk of its own, along an index
+that begins with these columns. PostgreSQL merges the walks as far as the page goes, and a walk that
+finds nothing ends at once. With a single walk for all values, PostgreSQL would read every line to
+find the three lines that are blocked.
 
-What else is asked for is looked at line by line, such as open causes among the lines that have any.
-For a credential that is bound to no organization, and for a project with other filters, the
-statistics of PostgreSQL say what is rare and looked for first.
+Other filters are compared line by line, such as a certain open cause among the lines that have open
+causes. For a credential that is bound to no organization, and for a project with other filters,
+PostgreSQL chooses by its statistics which filter is rare and comes first.
 """
 
 from collections.abc import Collection, Mapping
@@ -24,21 +25,21 @@ from ledger.views.statements import position_of
 from projections.execution.statements import CHANGING_FILTERS, METRICS, SHOWN_THEN, where_line
 
 _MOST_WALKS = 40
-"""Walks of a page: each takes some microseconds, even if it finds nothing."""
+"""The most walks of a page: a walk takes some microseconds, even if it finds nothing."""
 
 _PAIR = ("execution_model", "product_line")
-"""Walked together: where one was not asked for, along each of its values."""
+"""Columns that are walked together: if only one has a filter, each value of the other is walked."""
 
 _ALL: Mapping[str, Collection[str]] = {
     "execution_model": EXECUTION_MODELS,
     "product_line": PRODUCT_LINES,
 }
 _WIDE = ("workspace_id", "project_tag", "state", *_PAIR)
-"""Filters of which several values may be asked for, and that walks may begin with."""
+"""The filters that may have several values, and with which a walk may begin."""
 
 _TENANTS = frozenset({"organization", "workspace", "workspace_id"})
 _OF_TAGS = _TENANTS | {"project_tag", "after"}
-"""What the table of tags has itself."""
+"""The filters whose columns the table of tags has itself."""
 
 _LIST = """
 SELECT p.position, page.record_key, page.item
@@ -64,7 +65,7 @@ _WALK = """
 (SELECT {columns} FROM {table} AS l WHERE {where} ORDER BY l.record_key DESC LIMIT %(limit)s)
 """
 
-# The lines of a page that is found among the tags. A line with two of the tags comes once.
+# The lines of a page that is found in the table of tags. A line with two requested tags comes once.
 _TAGGED = """
 SELECT e.* FROM (
     SELECT DISTINCT ON (l.record_key) l.record_key, l.line_id FROM ({walks}) AS l
@@ -74,19 +75,20 @@ SELECT e.* FROM (
 
 
 def list_statement(filters: Mapping[str, Any], past: bool = False, whole: bool = False) -> str:
-    """(position, record_key, item JSON) rows; one row of nulls where nothing matches.
+    """(position, record_key, item JSON) rows; a row of nulls if no line matches.
 
-    The filters come with their values, each once: it depends on their number, not on themselves.
-    The items are list rows, or ``whole`` details.
+    ``filters`` maps each filter to its distinct values: the statement depends on their number, not
+    on the values. The items are list rows, or details if ``whole``.
     """
     widths = {name: min(len(filters[name]), _MOST_WALKS + 1) for name in _WIDE if name in filters}
     return _statement(frozenset(filters), tuple(widths.items()), past, whole)
 
 
 def planning_of(filters: Mapping[str, Any], past: bool = False) -> Planning:
-    """How a page is planned: by its values where their lines may be few or most of all.
+    """The planning of a page: by its values if few lines or most lines may have these values.
 
-    Where few have them, these are looked through; where most have them, the list is.
+    If few lines have the values, it is best to find these lines first; if most lines have them, it
+    is best to walk the list.
     """
     names = frozenset(filters)
     if names.isdisjoint(_TENANTS):
@@ -98,7 +100,10 @@ def planning_of(filters: Mapping[str, Any], past: bool = False) -> Planning:
 
 
 def _is_in_tags(filters: frozenset[str], tags: int) -> bool:
-    """Whether lines are found among the tags: each is a walk, for all at once it has no column."""
+    """Whether a page is found in the table of tags.
+
+    Every requested tag has a walk there: the table has no column to filter by several tags at once.
+    """
     return {"project_tag", "organization"} <= filters <= _OF_TAGS and tags <= _MOST_WALKS
 
 
@@ -129,12 +134,13 @@ l.record_key, l.execution_model, l.head, l.extra, l.counts, l.metrics, l.quiet, 
 l.period_2, l.now_2
 """
 
-# True of every line. An index begins with both, and serves a request for one of them.
+# A condition that is true of every line: with it, the index that begins with both columns serves a
+# request for one of them.
 _OF_SOME_PAIR = " AND ".join(f"l.{name} = ANY('{{{','.join(_ALL[name])}}}')" for name in _PAIR)
 
 
 def _present(walks: "_Walks") -> str:
-    """Lines as they are."""
+    """Present lines."""
     is_pair_alone = walks.filters.isdisjoint(_TENANTS) and not walks.filters.isdisjoint(_PAIR)
     known = _OF_SOME_PAIR if is_pair_alone else "true"
     is_of_few = walks.filters & {"project_tag", "blocked_cause"}
@@ -143,7 +149,7 @@ def _present(walks: "_Walks") -> str:
 
 
 def _tagged(walks: "_Walks") -> str:
-    """Lines that have one of some tags, and nothing else is asked for."""
+    """Present lines with one of the requested tags, if no other filter is given."""
     columns = "l.line_id, l.record_key"
     groups = (("project_tag",), ("workspace_id",))
     found = walks.along("ledger.execution_tag", columns, groups, "l.present")
@@ -154,20 +160,20 @@ _THEN = "l.line_id, l.record_key, l.execution_model"
 
 
 def _activated(walks: "_Walks") -> str:
-    """Lines of the past where nothing that changes is asked for: those activated by then."""
+    """Past lines without filters on changing columns: the lines activated by the position."""
     known = "l.activated <= p.position"
     return walks.along("ledger.execution", _THEN, (_PAIR, ("workspace_id",)), known)
 
 
 def _intervals(walks: "_Walks") -> str:
-    """Lines of the past where something that changes is asked for: by their intervals of then."""
+    """Past lines with filters on changing columns: by the intervals that held at the position."""
     known = "l.opened <= p.position AND l.ended > p.position"
     groups = (("state",), ("workspace_id",)) if "state" in walks.filters else ()
     return walks.along("ledger.execution_interval", _THEN, groups, known)
 
 
 class _Walks:
-    """What is asked for, and the walks that find it."""
+    """The filters of a request, and the walks that find its lines."""
 
     def __init__(self, filters: frozenset[str], widths: Mapping[str, int]) -> None:
         self.filters = filters
@@ -182,8 +188,8 @@ class _Walks:
     ) -> str:
         """The walks along a table's indexes that begin with these groups of filters.
 
-        The groups in order of their worth: those that would make too many walks are left out. There
-        is one walk where no tenant is given: across tenants no index has the list's order.
+        The most useful groups come first; a group that would make too many walks is left out. If no
+        tenant is given, there is only one walk: across tenants, no index has the list's order.
         """
         led: list[str] = []
         for group in groups if self.filters & _TENANTS else ():
@@ -199,7 +205,7 @@ class _Walks:
         )
 
     def _values(self, name: str) -> list[str]:
-        """The condition of each value of a filter: of those asked for, else of all there are."""
+        """The conditions for the requested values of a filter, or else for all its values."""
         if name in self.filters:
             return [f"l.{name} = (%({name})s::text[])[{n + 1}]" for n in range(self._widths[name])]
         return [f"l.{name} = '{value}'" for value in _ALL[name]]

@@ -1,4 +1,4 @@
-"""The rows and tables of the view of lines; ``counts.py`` and ``hours.py`` have their own."""
+"""The rows and tables of the view of lines, except those in ``counts.py`` and ``hours.py``."""
 
 from typing import NamedTuple
 
@@ -9,41 +9,41 @@ FOREVER = 2**63 - 1
 
 
 class ExecutionRow(NamedTuple):
-    """A line as it is: what lists filter by, and the ready JSON of list row and detail."""
+    """The present state of a line: columns for filters, and ready JSON of list row and detail."""
 
     line_id: Text
     record_key: BigInt
-    """The record id as a number: the list's order."""
+    """The record id as a number, which is the order of lists."""
     organization_id: Text
     workspace_id: Text
     execution_model: Text
     product_line: Text
     activated: BigInt
-    """A position: before it the line did not exist."""
+    """The position of the line's activation."""
     project_tags: Texts
     state: Text
     causes: Texts
-    """Of the open blockers, each once."""
+    """The distinct causes of the open blockers."""
     head: Text
-    """JSON members of both list row and detail."""
+    """JSON members of list row and detail."""
     extra: Text
     """JSON members of the detail alone."""
     counts: Text
-    """JSON members of both, which runs and check-ins change."""
+    """JSON members of list row and detail that runs and check-ins change."""
     metrics: Text
-    """The metrics that do not follow the clock."""
+    """JSON members: the metrics that do not follow the clock."""
     quiet: Text
     """The metric that follows the clock, in a period without activity."""
     period_1: Date | None
-    """The latest period with activity …"""
+    """The latest period with activity."""
     now_1: Text | None
-    """… and the metric in it."""
+    """The metric that follows the clock, in ``period_1``."""
     period_2: Date | None
-    """The period with activity before it …"""
+    """The latest period with activity before ``period_1``."""
     now_2: Text | None
-    """… and the metric in it."""
+    """The metric that follows the clock, in ``period_2``."""
     fold: Octets
-    """The fold's own state."""
+    """The encoded fold."""
     position: BigInt
 
 
@@ -54,30 +54,30 @@ EXECUTION = Table(
     tenant=("organization_id", "workspace_id"),
     replaces=True,
     options="fillfactor = 70, toast_tuple_target = 4080",
-    # A row is written with every activity of its line. So it is not compressed each time, unless
-    # it is larger than half a page; and then what lists read of it stays as it is, where it is.
+    # Every activity of a line writes the line's row. So a row is compressed only if it is larger
+    # than half a page; and then the columns that lists read stay uncompressed, in the row.
     uncompressed=("head", "counts", "metrics"),
     indexes=(
-        # Lists, by tenant, in the list's order; lists of the past leave out, in the index, what was
-        # activated later.
+        # Lists, by tenant, in the list's order. Lists of the past skip lines that were activated
+        # later within the index.
         Index("record_key, activated"),
         Index("organization_id, record_key, activated"),
         Index("workspace_id, record_key, activated"),
-        # Lists by what few lines, or none, may be: a walk for each of the values. The tenant comes
-        # after them, so that what is rare in all tenants is found too.
+        # Lists by columns of which a value may be rare: a walk for each value. The tenant comes
+        # after these columns, so that values that are rare in all tenants are found too.
         Index("state, organization_id, record_key"),
         Index("workspace_id, state, record_key"),
         Index("execution_model, product_line, organization_id, record_key, state"),
         Index("workspace_id, execution_model, product_line, record_key, state"),
         Index("organization_id, record_key", where="causes <> '{}'"),
-        # Lists by a project and what changes in a line's life; counts by several projects.
+        # Lists by a project and by changing columns; counts by several projects.
         Index("project_tags", using="gin"),
     ),
 )
 
 
 class TagRow(NamedTuple):
-    """A project tag that a line has, or had: lists by project, in the list's order."""
+    """A project tag that a line has or had, for lists by project in the list's order."""
 
     line_id: Text
     project_tag: Text
@@ -102,20 +102,20 @@ TAG = Table(
 class QuietRow(NamedTuple):
     """A candidate of the idle sweeper.
 
-    Apart, since the rows of ``execution`` are wide, have many indexes, and change in place (HOT) as
-    long as no indexed column does.
+    The table is separate from ``execution``, whose rows are wide and have many indexes. Updates of
+    ``execution`` stay within the page (HOT) as long as no indexed column changes.
     """
 
     line_id: Text
     execution_model: Text
     quiet_since: Instant | None
-    """The minute of the last activity or change; null: the line has open runs, or does not run.
+    """The minute of the last activity or change; null: the line has open runs or is not running.
 
-    Rounded down, so that a busy line's row changes once a minute and not with every activity; the
-    sweeper looks at the exact instants of the lines that it finds.
+    The instant is rounded down, so that a busy line's row changes once a minute, not with every
+    activity. The sweeper compares the exact instants of the lines that it finds.
     """
     changed_at: Instant | None
-    """The last change, exactly."""
+    """The exact instant of the last change."""
     position: BigInt
 
 
@@ -130,13 +130,13 @@ QUIET = Table(
 
 
 class IntervalRow(NamedTuple):
-    """The state, causes and tags that a line had from a position to another."""
+    """The state, causes and tags that a line had from one position to another."""
 
     line_id: Text
     opened: BigInt
-    """Position of the event that began it."""
+    """Position of the event that began the interval."""
     ended: BigInt
-    """Position of the event that ended it; ``FOREVER``: none yet."""
+    """Position of the event that ended the interval; ``FOREVER`` while it lasts."""
     since: Instant
     """Effective time of the latest change of state or causes."""
     turned: Bool
@@ -159,8 +159,8 @@ INTERVAL = Table(
     tenant=("organization_id", "workspace_id"),
     replaces=True,
     indexes=(
-        # Lists of the past by what changes, in the list's order; both ends are looked at in the
-        # index.
+        # Lists of the past by changing columns, in the list's order. PostgreSQL compares both ends
+        # of an interval within the index.
         Index("organization_id, state, record_key, opened, ended"),
         Index("workspace_id, state, record_key, opened, ended"),
         Index("organization_id, record_key, opened, ended", where="causes <> '{}'"),

@@ -1,6 +1,6 @@
-"""The statements that read single lines and count lines, as they are and as they were (contract 4).
+"""The statements that read single lines and count lines, present and past (contract, Reading).
 
-Lists of lines have ``lists.py``, usage has ``usage.py``.
+``lists.py`` has the statements of lists, ``usage.py`` the statement of usage.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ CHANGING_FILTERS: Mapping[str, str] = {
     "blocked_cause": "l.causes && %(blocked_cause)s AND l.causes <> '{}'",
 }
 
-# The metrics of the clock's own period: week or day, whichever the model counts by.
+# The metrics of the current period: the UTC day or the ISO week, as the model counts.
 METRICS = """
 ',"metrics":{{' ||
 CASE CASE l.execution_model WHEN 'agent_runtime' THEN %(today)s ELSE %(week)s END
@@ -29,7 +29,7 @@ WHEN {s}.period_1 THEN {s}.now_1 WHEN {s}.period_2 THEN {s}.now_2 ELSE {s}.quiet
 || {s}.metrics || '}}'
 """
 
-# The line as it was at the position: its latest version and step at or before it.
+# The line as it was at the position: the latest version and step at or before the position.
 SHOWN_THEN = """
 CROSS JOIN LATERAL (
     SELECT head, extra FROM ledger.execution_version AS v
@@ -61,21 +61,21 @@ LEFT JOIN LATERAL (
 ) AS line ON true
 """
 
-# How many lines are in which state, of which model and product line, with which causes open.
+# The number of lines by state, model, product line and open causes.
 _SUMMARY = """
 SELECT p.position, l.state, l.execution_model, l.product_line, l.causes, l.lines
 FROM ({position}) AS p LEFT JOIN LATERAL ({lines}) AS l ON true
 """
 
-# Lines from the kept counts: per workspace where one is asked for, else per organization.
+# Lines from the stored counts: per workspace if a workspace is requested, else per organization.
 _COUNTED = """
 SELECT l.state, l.execution_model, l.product_line, l.causes, l.lines
 FROM ledger.execution_count AS l WHERE l.per = '{per}' AND l.lines > 0 AND {where}
 """
 
-# Lines by tags, by inclusion and exclusion: the counts of the tags are added up, and a line with
-# several of the tags is subtracted once for each of its tags but the first. The index of tags finds
-# the lines with several of them; no other line is looked at.
+# Counts by tags follow inclusion-exclusion: the counts of the requested tags are added up, and a
+# line with several of these tags is subtracted once for each of them except the first. The index of
+# tags finds the lines with several requested tags; no other line is read.
 _COUNTED_BY_TAGS = """
 SELECT l.state, l.execution_model, l.product_line, l.causes, l.lines
 FROM ledger.execution_count AS l
@@ -91,7 +91,7 @@ CROSS JOIN LATERAL (
 WHERE asked.place > 1
 """
 
-# Lines of the past are counted one by one, each by the one interval that held then.
+# Lines of the past are counted one by one, each by the interval that held at the position.
 _THEN_COUNTED = """
 SELECT l.state, l.execution_model, l.product_line, l.causes, count(*) AS lines
 FROM ledger.execution_interval AS l
@@ -99,7 +99,7 @@ WHERE l.opened <= p.position AND l.ended > p.position AND {where}
 GROUP BY l.state, l.execution_model, l.product_line, l.causes
 """
 
-# The line, if the credential sees it and it was activated by the position.
+# The line, if the credential sees it and if the line was activated by the position.
 _LINE = """
 LEFT JOIN LATERAL (
     SELECT l.line_id FROM ledger.execution AS l
@@ -107,9 +107,9 @@ LEFT JOIN LATERAL (
 ) AS line ON true
 """
 
-# The turning points of a line by effective time, beginning with the one that holds at ``from``.
-# Effective times never fall along a line's stream, so the order of positions is also that of times;
-# of several turning points at one instant only the last one lasted.
+# The turning points of a line by effective time, beginning with the turning point that holds at
+# ``from``. Effective times never fall along a line's stream, so positions and times have the same
+# order. Of several turning points at one instant, only the last lasted.
 _TIMELINE = """
 SELECT p.position, line.line_id, turn.since, turn.state, turn.causes
 FROM ({position}) AS p
@@ -129,8 +129,8 @@ LEFT JOIN LATERAL (
 ORDER BY turn.since
 """
 
-# Lines that look idle: by the minute in the index, then by the instant. The decision itself is made
-# under the append lock.
+# Lines that look idle: found by the minute in the index, then compared by the exact instants. The
+# decision itself is made under the append lock.
 IDLE_CANDIDATES = """
 SELECT q.line_id
 FROM ledger.execution_quiet AS q
@@ -153,7 +153,7 @@ def where_line(filters: frozenset[str]) -> str:
 
 @cache
 def detail_statement(filters: frozenset[str], past: bool = False) -> str:
-    """One (position, detail JSON or null) row."""
+    """A single (position, detail JSON or null) row."""
     return (_PAST_DETAIL if past else _DETAIL).format(
         position=position_of(past, "execution"),
         metrics=METRICS.format(s="s" if past else "l"),
@@ -164,10 +164,10 @@ def detail_statement(filters: frozenset[str], past: bool = False) -> str:
 
 @cache
 def summary_statement(filters: frozenset[str], past: bool = False) -> str:
-    """(position, state, model, product line, causes, lines) rows; one of nulls where nothing is.
+    """(position, state, model, product line, causes, lines) rows; a row of nulls if there is none.
 
-    Several rows may be alike in all but their lines, which are to be added up. Tags that are asked
-    for must be given once each.
+    Several rows may differ only in ``lines``: their numbers are to be added up. The requested tags
+    must be distinct.
     """
     if past:
         lines = _THEN_COUNTED.format(where=where_line(filters))
@@ -186,5 +186,5 @@ def timeline_statement(tenant: frozenset[str], past: bool = False) -> str:
 
 
 def line_then(tenant: frozenset[str]) -> str:
-    """The join that gives the line, if the tenant has one of this id at the position."""
+    """The join that gives the line, if the tenant has a line of this id at the position."""
     return _LINE.format(where=where_line(tenant))

@@ -1,6 +1,6 @@
-"""The statement that reads what a line used: its hours, its runs and their tokens (contract 4).
+"""The statement that reads the usage of a line: hours, runs and tokens (contract, Reading).
 
-Hours are this view's own; runs and tokens come from the days of the view ``run``.
+The hours come from this view; runs and tokens come from the days of the view ``run``.
 """
 
 from functools import cache
@@ -8,19 +8,19 @@ from functools import cache
 from ledger.views.statements import position_of
 from projections.execution.statements import line_then
 
-# Totals of whole days, and sums of changes for days that are asked for in part. Hours are given by
-# day and resource: these pairs are counted here, and where they are too many, no amounts are given.
+# For whole days the totals, for parts of days the sums of the changes. Hours are given by day and
+# resource; if there are too many pairs of day and resource, no amounts are given.
 _USAGE = """
 SELECT p.position, line.line_id, found.kind, found.day,
        CASE WHEN found.pairs <= %(limit)s THEN found.amounts END
 FROM ({position}) AS p
 {line}
 LEFT JOIN LATERAL (
-    SELECT one.kind, one.day, one.amounts, sum(one.pairs) OVER () AS pairs
+    SELECT part.kind, part.day, part.amounts, sum(part.pairs) OVER () AS pairs
     FROM (
         SELECT 'hours' AS kind, whole.day, pairs.amounts, pairs.number AS pairs
         FROM unnest(%(days)s::date[]) AS whole (day) CROSS JOIN LATERAL (
-            -- From resource to resource, the latest row of each: a look into the index for each.
+            -- The latest row of each resource: one index look-up per resource.
             WITH RECURSIVE latest AS (
                 (SELECT d.resource_id, d.total FROM ledger.execution_day AS d
                  WHERE d.line_id = line.line_id AND d.day = whole.day AND d.position <= p.position
@@ -68,12 +68,12 @@ LEFT JOIN LATERAL (
               AND d.position <= p.position AND d.at >= %(from)s AND d.at < %(to)s
             GROUP BY 1, 2, 3
         ) AS amount GROUP BY amount.kind, amount.day
-    ) AS one
+    ) AS part
 ) AS found ON true
 """
 
 
 @cache
 def usage_statement(tenant: frozenset[str], past: bool = False) -> str:
-    """(position, line or null, kind, day, amounts JSON) rows; no amounts where too many."""
+    """(position, line or null, kind, day, amounts JSON) rows; no amounts if there are too many."""
     return _USAGE.format(position=position_of(past, "execution", "run"), line=line_then(tenant))

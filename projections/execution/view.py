@@ -1,13 +1,15 @@
-"""The view behind lists, counts, details, timelines and hours: lines as they are and as they were.
+"""The view of lines, present and past: lists, counts, details, timelines and hours.
 
-``execution`` has one row a line, what lists filter by and ready JSON: the present; beside it,
-``execution_tag`` says which lines have a project tag, ``execution_quiet`` since when a line looks
-idle, ``execution_count`` how many lines are in which state (see ``counts.py``). The other tables
-are the past, which only grows: ``execution_interval`` says who was in which state, with which
-causes and tags, from position to position; ``execution_version`` and ``execution_step`` keep what a
-row showed (see ``line.py``); ``execution_day`` the hours of each UTC day (see ``hours.py``). What
-held at a position is the latest row at or before it, so an answer of the past touches as few rows
-as one of the present.
+Tables of the present: ``execution`` has one row per line, with the columns of list filters and
+ready JSON. ``execution_tag`` has the lines of each project tag, ``execution_quiet`` has since when
+a line looks idle, ``execution_count`` has the number of lines by state (see ``counts.py``).
+
+Tables of the past, to which rows are only added (an interval's row gets its end later):
+``execution_interval`` has the state, causes and tags of a line from one position to another;
+``execution_version`` and ``execution_step`` have the JSON that a line showed (see ``line.py``);
+``execution_day`` has the hours of each UTC day (see ``hours.py``). The row that held at a position
+is the latest row at or before the position, so an answer for the past reads as few rows as an
+answer for the present.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -51,11 +53,11 @@ _decode = msgspec.msgpack.Decoder(LineFold).decode
 
 
 _MUCH = 8 * 1024 * 1024
-"""Characters of versions that are written before a batch is through: a large line has long ones."""
+"""Characters of versions that are written before the batch ends: large lines have long versions."""
 
 
 class _Line:
-    """A line in memory: its fold, and what it shows, rendered when an event changes it."""
+    """A line in memory: its fold, and its JSON, which is rendered when an event changes it."""
 
     __slots__ = ("fold", "step", "version")
 
@@ -69,7 +71,7 @@ _PACKING = Packing[_Line](lambda found: _encode(found.fold), lambda packed: _Lin
 
 
 class ExecutionView:
-    """The projection."""
+    """The projection ``execution``."""
 
     name = "execution"
     version = 5
@@ -90,23 +92,23 @@ class ExecutionView:
             lambda line_id: _Line(LineFold(Execution(line_id))), _PACKING
         )
         self._quiet: set[str] = set()
-        """Lines that are quiet since another time than is stored."""
+        """Lines whose quiet row differs from the stored row."""
         self._hours = Hours()
         self._counts = Counts()
 
     @property
     def waiting(self) -> int:
-        """Lines whose row has changed, and counts that have."""
+        """The number of lines and counts whose row has changed."""
         return self._lines.waiting + self._counts.waiting
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Ask for the lines' rows, and for the hours of their days."""
+        """Ask for the lines' folds, and for the hours of their days."""
         self._lines.begin(e.line_id for e in events if type(e.body) is Activated)
         generation.ask(self._lines, {e.line_id: None for e in events}, _LOAD, _read)
         self._hours.prepare(generation, _check_ins(events))
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Fold a batch; the past is written at once, the present waits for ``store``."""
+        """Fold a batch: write the rows of the past now; the present rows wait for ``store``."""
         past = _Past()
         for event in events:
             found = self._lines[event.line_id]
@@ -125,7 +127,7 @@ class ExecutionView:
         self._counts.fold(generation, past.moves)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        """Write the rows of the lines that changed."""
+        """Write the rows of the lines and counts that changed."""
         changed = self._lines.take_changed(most)
         generation.write(EXECUTION, map(_present, changed))
         generation.write(QUIET, self._changed_quiet(changed))
@@ -139,7 +141,7 @@ class ExecutionView:
         self._counts.forget()
 
     def _changed_quiet(self, changed: Iterable[_Line]) -> Iterator[QuietRow]:
-        """The rows that are not as they are stored."""
+        """The quiet rows that differ from the stored rows."""
         for found in changed:
             quiet, execution = found.fold.quiet, found.fold.execution
             if execution.id in self._quiet and quiet is not None:
@@ -164,7 +166,7 @@ def _check_ins(events: Sequence[Recorded]) -> list[Recorded]:
 
 
 class _Past:
-    """A batch's rows of the tables that only grow, and the intervals and tags it began or ended."""
+    """A batch's rows of the past, and the tags, intervals and counts that the batch changed."""
 
     def __init__(self) -> None:
         self.moves: list[counts.Move] = []
@@ -172,7 +174,7 @@ class _Past:
         self.intervals: dict[tuple[str, int], IntervalRow] = {}
         self.versions: list[VersionRow] = []
         self.size = 0
-        """Characters of the versions."""
+        """The number of characters of the versions."""
         self.steps: list[StepRow] = []
 
     def take_versions(self) -> list[VersionRow]:
@@ -182,7 +184,7 @@ class _Past:
 
 
 def _take(found: _Line, event: Recorded, past: _Past) -> None:
-    """Fold an event; keep what the line shows from here on, and what it ended and began."""
+    """Fold an event; keep the line's new JSON, and the intervals that the event ended or began."""
     fold, line_id, kind = found.fold, event.line_id, type(event.body)
     before = fold.interval
     fold.evolve(event)

@@ -1,7 +1,7 @@
-"""The statements that read runs, as they are and as they were (contract 4).
+"""The statements that read runs, present and past (contract, Reading).
 
-A line's runs are read together with the line: the table ``execution`` says whether the credential
-sees it, and of which model it is.
+A line's runs are read together with the line: the table ``execution`` tells whether the credential
+sees the line, and the line's execution model.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _FILTERS: Mapping[str, str] = {
     "after": "(r.requested_at, r.run_key) < (%(after_at)s, %(after)s)",
 }
 
-# Input, output and error, each as the latest event brought it.
+# Input, output and error: of each, the value of the latest event that has one.
 _PAYLOADS = """
 LEFT JOIN LATERAL (
     SELECT (array_agg(b.input ORDER BY b.position DESC) FILTER (WHERE b.input IS NOT NULL))[1],
@@ -29,13 +29,14 @@ LEFT JOIN LATERAL (
 LEFT JOIN ledger.run_key AS k ON k.run_id = r.run_id
 """
 
-# A list without payloads does not read them: each may be as large as a fact.
+# A list without payloads does not read the payloads, since each may be as large as a fact.
 _NO_PAYLOADS = """
 CROSS JOIN (SELECT NULL::bytea, NULL::bytea, NULL::bytea) AS b (input, output, error)
 CROSS JOIN (SELECT NULL::bytea, NULL::timestamptz) AS k (wrapped, destroyed_at)
 """
 
-# An erasure is shown of the past too, and before the view has come to it: the key is gone already.
+# An erasure is shown in reads of the past too, and even before the view has caught up with it,
+# because the key is already destroyed.
 _COLUMNS = """
 r.run_id, r.run_key, r.requested_at, r.organization_id, {changing}.head, {changing}.tail,
 COALESCE(r.erased_at, k.destroyed_at), b.input, b.output, b.error, k.wrapped
@@ -49,7 +50,8 @@ CROSS JOIN LATERAL (
 ) AS v
 """
 
-# A line's runs: whether the line is visible and has runs at all comes with the page.
+# A page of a line's runs. The model of the line comes with the page: null if the credential does
+# not see the line.
 _RUNS = """
 SELECT p.position, line.execution_model, page.*
 FROM ({position}) AS p
@@ -74,7 +76,8 @@ LEFT JOIN LATERAL (
 ) AS page ON true
 """
 
-# No run that was known by then was asked for later than this: facts are at most 5 minutes early.
+# Runs that were known at the instant have a ``requested_at`` of at most 5 minutes after the
+# instant, since the time of a fact may lie at most 5 minutes in the future.
 _REQUESTED_BY_THEN = "r.requested_at <= %(as_of)s + interval '5 minutes'"
 
 
@@ -82,7 +85,7 @@ _REQUESTED_BY_THEN = "r.requested_at <= %(as_of)s + interval '5 minutes'"
 def runs_statement(
     tenant: frozenset[str], filters: frozenset[str], past: bool = False, bare: bool = False
 ) -> str:
-    """(position, model or null, run columns or nulls) rows; ``bare`` ones without payloads."""
+    """(position, model or null, run columns or nulls) rows; without payloads if ``bare``."""
     changing = "v" if past else "r"
     conditions = {name: text.format(changing=changing) for name, text in _FILTERS.items()}
     of_line, of_runs = where_tenant(tenant, "l"), where(filters, conditions)
@@ -99,7 +102,7 @@ def runs_statement(
 
 @cache
 def run_statement(tenant: frozenset[str], past: bool = False) -> str:
-    """One (position, run columns or nulls) row."""
+    """A single (position, run columns or nulls) row."""
     position, own = position_of(past, "run"), where_tenant(tenant, "r")
     return _RUN.format(position=position, where=own, **_parts(past))
 

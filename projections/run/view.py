@@ -1,10 +1,11 @@
-"""The view behind runs: as they are, as they were, and what they came to each day (contract 4).
+"""The view of runs: the present, the past, and the sums of each day (contract, Reading).
 
-``run`` has one row a run. ``run_version`` keeps what each event made of it, with the payloads it
-brought: input, output and error stay as the log has them, encrypted; ``head`` and ``tail`` are
-the ready JSON around the place where the edge splices them in. ``erased_at`` stands apart: it is
-shown of every instant, since the payloads are gone from all of them. ``run_day`` counts a line's
-runs by status on the UTC day of their start, and tokens on the day of their end.
+``run`` has one row per run. ``run_version`` has the state of a run after each of its events, with
+the payloads of the event: input, output and error stay encrypted, as in the log. ``head`` and
+``tail`` are the ready JSON before and after the place into which the API splices the payloads.
+``erased_at`` has a column of its own, because an erasure is shown for every instant: the payloads
+are gone from the past too. ``run_day`` counts a line's runs by status on the UTC day of their
+start, and their tokens on the day of their end.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,24 +25,24 @@ from ledger.views.generation import Generation
 
 
 class RunRow(NamedTuple):
-    """A run as it is."""
+    """The present state of a run."""
 
     run_id: Text
     run_key: BigInt
-    """The run id as a number: breaks ties in the list's order."""
+    """The run id as a number, which breaks ties in the order of lists."""
     line_id: Text
     organization_id: Text
     workspace_id: Text
     requested_at: Instant
     opened: BigInt
-    """A position: before it the run was not known."""
+    """The position of the run's first event."""
     status: Text
     triggered_by: Text | None
     """The actor's id."""
     head: Text
     """JSON members before input, output and error."""
     tail: Text
-    """JSON members after them, but for erased_at."""
+    """JSON members after input, output and error, except ``erased_at``."""
     erased_at: Instant | None
     fold: Octets
     position: BigInt
@@ -55,17 +56,16 @@ RUN = Table(
     replaces=True,
     options="fillfactor = 80",
     indexes=(
-        # The runs of a line, newest first; those of the past leave out, in the index, what came
-        # later.
+        # The runs of a line, newest first. Reads of the past skip later runs within the index.
         Index("line_id, requested_at DESC, run_key DESC, opened"),
-        # Runs that are at work, or have failed, among the many that are completed.
+        # Runs that are open or have failed, among the many completed runs.
         Index("line_id, requested_at DESC, run_key DESC", where="status <> 'completed'"),
     ),
 )
 
 
 class VersionRow(NamedTuple):
-    """A run as an event left it. Input, output and error are ciphertext here too."""
+    """A run's state after an event. Input, output and error are encrypted here too."""
 
     run_id: Text
     position: BigInt
@@ -74,7 +74,7 @@ class VersionRow(NamedTuple):
     head: Text
     tail: Text
     input: Octets | None
-    """Brought by this very event, as output and error are."""
+    """The input that this event carries; output and error likewise."""
     output: Octets | None
     error: Octets | None
 
@@ -89,14 +89,14 @@ class DayRow(NamedTuple):
     kind: Text
     """``runs`` or ``tokens``."""
     day: Date
-    """UTC."""
+    """The UTC day."""
     position: BigInt
     at: Instant
-    """The start, or the end."""
+    """The time of the start or the end."""
     change: Text
     """JSON: amounts by status, or the tokens."""
     total: Text
-    """The same, for the day up to this position."""
+    """JSON: the sums of the day up to this position."""
 
 
 DAY = Table("run_day", DayRow, key=("line_id", "kind", "day", "position"))
@@ -104,7 +104,7 @@ DAY = Table("run_day", DayRow, key=("line_id", "kind", "day", "position"))
 # The folds of these runs.
 _LOAD = "SELECT fold FROM ledger.run_{g} WHERE run_id = ANY($1::text[])"
 
-# What these days of these lines have come to.
+# The latest sums of these days of these lines.
 _LOAD_DAYS = """
 SELECT asked.line_id, asked.kind, asked.day, latest.total
 FROM unnest($1::text[], $2::text[], $3::date[]) AS asked (line_id, kind, day)
@@ -123,15 +123,15 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class RunFold(msgspec.Struct, array_like=True):
-    """The fold's state for one run."""
+    """The fold of one run."""
 
     run: Run
     position: int = 0
     opened: int = 0
-    """Position of its first event."""
+    """Position of the run's first event."""
 
     def evolve(self, recorded: Recorded) -> None:
-        """Fold one event. Pure: (fold, event) → fold."""
+        """Fold one event; the result depends on the fold and the event only."""
         self.opened = self.opened or recorded.position
         self.position = recorded.position
         self.run.evolve(recorded)
@@ -142,7 +142,7 @@ _decode_amounts = msgspec.json.Decoder(dict[str, int]).decode
 
 
 class RunView:
-    """The projection."""
+    """The projection ``run``."""
 
     name = "run"
     version = 5
@@ -157,16 +157,16 @@ class RunView:
 
     @property
     def waiting(self) -> int:
-        """Runs whose row has changed."""
+        """The number of runs whose row has changed."""
         return self._runs.waiting
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Ask for the runs' rows."""
+        """Ask for the runs' folds."""
         self._runs.begin(e.originator_id for e in events if e.originator_version == 1)
         generation.ask(self._runs, {e.originator_id: None for e in events}, _LOAD, _read)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Fold a batch; the past is written at once, the present waits for ``store``."""
+        """Fold a batch: write the rows of the past now; the present rows wait for ``store``."""
         versions: list[VersionRow] = []
         moves: list[tuple[int, _Day, datetime, _Amounts]] = []
         for event in events:
@@ -191,7 +191,7 @@ class RunView:
     def _days_after(
         self, generation: Generation, moves: Sequence[tuple[int, _Day, datetime, _Amounts]]
     ) -> list[DayRow]:
-        """The rows of the days that a batch changed, one a change."""
+        """The rows of the days that a batch changed, one row for each change."""
         generation.ask(self._days, {day: None for _, day, _, _ in moves}, _LOAD_DAYS, _read_days)
         generation.load()
         rows = []
@@ -217,10 +217,10 @@ def _read_days(rows: Rows) -> Iterator[tuple[_Day, _Amounts]]:
 def _moves(
     run: Run, event: Recorded, status: str | None
 ) -> Iterable[tuple[_Day, datetime, _Amounts]]:
-    """What an event changed of a line's days: (day, time, amounts).
+    """(day, time, amounts) for each change that an event makes to a line's days.
 
-    ``status`` is what the run had before, or None where it had not started: only what started
-    counts as a run. Tokens count whenever a run ended with some.
+    ``status`` is the run's status before the event; None if the run had not started, since only
+    started runs are counted. Tokens are counted whenever a run ends with tokens.
     """
     line_id = run.service_line_id
     if run.started_at is not None and run.status != status:
@@ -267,7 +267,7 @@ def _present(fold: RunFold) -> RunRow:
 
 
 def _shown(run: Run) -> tuple[str, str | None, str, str]:
-    """(status, triggered_by, head, tail): what changes in a run's life."""
+    """(status, triggered_by, head, tail): the columns that change during a run's life."""
     head = {
         "id": run.id,
         "service_line_id": run.service_line_id,

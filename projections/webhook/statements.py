@@ -1,7 +1,7 @@
-"""The statements that read webhook endpoints and their deliveries (contract 5).
+"""The statements that read webhook endpoints and their deliveries (contract, Feeds).
 
 The messages of an endpoint come from the view, their deliveries from the dispatcher's tables. A
-message without a delivery yet is shown as pending.
+message that has no delivery yet is shown as pending.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ _FILTERS: Mapping[str, str] = {
     "workspace_id": "w.workspace_id = %(workspace_id)s",
     "after": "w.endpoint_key < %(after)s",
 }
-"""``organization`` and ``workspace`` are the credential's own."""
+"""Conditions by filter; ``organization`` and ``workspace`` are those of the credential."""
 
 _NOT_DELETED = "NOT w.deleted"
 
-# An instant as JSON: up to six decimals, and none when zero.
+# An instant as JSON, with up to six decimals and without trailing zeros.
 _TIME = (
     """coalesce('"' || rtrim(rtrim(to_char({at} AT TIME ZONE 'UTC', """
     """'YYYY-MM-DD"T"HH24:MI:SS.US'), '0'), '.') || 'Z"', 'null')"""
@@ -45,7 +45,7 @@ LEFT JOIN LATERAL (
 ORDER BY page.endpoint_key DESC
 """
 
-_ONE = f"""
+_ENDPOINT = f"""
 SELECT p.position, w.item
 FROM ({_POSITION}) AS p
 LEFT JOIN LATERAL (
@@ -82,8 +82,8 @@ ledger.webhook_message AS m LEFT JOIN ledger.delivery AS d USING (endpoint_id, p
 WHERE m.endpoint_id = w.endpoint_id AND m.kind <> 'recovery' AND m.position < %(before)s
 """
 
-# Deliveries of some statuses: each status is walked by itself, so that few among many are found at
-# once.
+# Deliveries with some statuses. Every status has a walk of its own, so that a few deliveries among
+# many are found at once.
 _CHOSEN = """
 ({parts}) AS chosen
 JOIN ledger.webhook_message AS m
@@ -98,7 +98,7 @@ _BEGUN = """
  ORDER BY d.position DESC LIMIT %(limit)s)
 """
 
-# Messages without a delivery yet are pending too.
+# Messages that have no delivery yet are pending too.
 _NOT_BEGUN = """
 (SELECT m.position FROM ledger.webhook_message AS m
  WHERE m.endpoint_id = w.endpoint_id AND m.kind = '{kind}'
@@ -121,21 +121,21 @@ STATUSES = tuple(_PARTS)
 
 @cache
 def list_statement(filters: frozenset[str]) -> str:
-    """(position, endpoint's key, item JSON) rows; one of nulls where there is none."""
+    """(position, endpoint's key, item JSON) rows; a row of nulls if there is no endpoint."""
     return _LIST.format(where=where(filters, _FILTERS, _NOT_DELETED))
 
 
 @cache
 def endpoint_statement(tenant: frozenset[str]) -> str:
-    """One (position, item JSON or null) row."""
-    return _ONE.format(where=where(tenant, _FILTERS, _NOT_DELETED))
+    """A single (position, item JSON or null) row."""
+    return _ENDPOINT.format(where=where(tenant, _FILTERS, _NOT_DELETED))
 
 
 @cache
 def deliveries_statement(tenant: frozenset[str], statuses: frozenset[str]) -> str:
     """(position, endpoint or null, event's position or null, item JSON) rows, at least one.
 
-    ``statuses``: those asked for; none: all.
+    ``statuses`` are the requested statuses; empty: all of them.
     """
     parts = [part for status in sorted(statuses) for part in _PARTS[status]]
     rows = _CHOSEN.format(parts="UNION ALL".join(parts)) if parts else _ALL

@@ -1,10 +1,10 @@
-"""The view behind webhooks: endpoints, and in order what the dispatcher has to do for each.
+"""The view behind webhooks: endpoints, and for each endpoint the dispatcher's tasks, in order.
 
-``webhook`` has one row an endpoint. ``webhook_message`` has one row for each event that matches an
-endpoint while it is enabled, numbered 1, 2, 3 …, for each test and for each recovery that was asked
-for. So which events an endpoint must get, and their numbers, are a fold of the log alone: however
-often the view is rebuilt, the numbers are the same (contract 5). ``webhook_health`` is what the
-fold needs to know of a line: a health report that changes no status is in no feed.
+``webhook`` has one row per endpoint. ``webhook_message`` has one row for each event that matches an
+endpoint while the endpoint is enabled, numbered 1, 2, 3 …, and one for each requested test and
+recovery. The events that an endpoint must receive, and their numbers, are thus a fold of the log
+alone: a rebuild of the view gives the same numbers (contract, Feeds). ``webhook_health`` has the
+status of each line's signals, because a health report that changes no status is not published.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,28 +38,28 @@ class EndpointRow(NamedTuple):
 
     endpoint_id: Text
     endpoint_key: BigInt
-    """The id as a number: the list's order."""
+    """The endpoint id as a number, which is the order of lists."""
     organization_id: Text
     workspace_id: Text | None
-    """Null: the endpoint is the whole organization's."""
+    """Null: the endpoint belongs to the whole organization."""
     deleted: Bool
     enabled: Bool
     enabled_at: Instant | None
-    """Since when it is enabled, or was the last time."""
+    """When the endpoint was last enabled."""
     sequence: BigInt
-    """How many events have matched."""
+    """The number of events that have matched."""
     latest: BigInt
-    """Position of the latest of them."""
+    """Position of the latest event that matched."""
     requested: BigInt
-    """Position of the latest test or recovery that was asked for."""
+    """Position of the latest requested test or recovery."""
     item: Text
-    """JSON members: how its owner sees it."""
+    """JSON members: the endpoint as its owner sees it."""
     fold: Octets
     position: BigInt
 
 
-# The sequence moves with every event that matches: no index may name what changes, so that such an
-# update stays within its page and leaves nothing behind for a vacuum.
+# Every matching event updates the sequence. No index names a column that such an update changes, so
+# that the update is a HOT update: it stays within its page and needs no vacuum of indexes.
 WEBHOOK = Table(
     "webhook",
     EndpointRow,
@@ -77,17 +77,17 @@ class MessageRow(NamedTuple):
     endpoint_id: Text
     position: BigInt
     number: Text
-    """Of the event's id: year and position."""
+    """The part of the event's id after the prefix: year and position."""
     kind: Text
     """``event``, ``test`` or ``recovery``."""
     sequence: BigInt | None = None
     """1, 2, 3 …; 0 for a test, null for a recovery."""
     type: Text | None = None
-    """Of the event."""
+    """The event's published type."""
     item: Text | None = None
     """JSON members of a test's envelope, which is in no feed."""
     since: Instant | None = None
-    """Of a recovery."""
+    """The instant from which on a recovery sends events again."""
 
 
 MESSAGE = Table(
@@ -100,7 +100,7 @@ MESSAGE = Table(
 
 
 class HealthRow(NamedTuple):
-    """A line's health, for the fold: a report that changes no status is not published."""
+    """The statuses of a line's signals, for the fold."""
 
     line_id: Text
     statuses: Text
@@ -113,7 +113,7 @@ HEALTH = Table(
 )
 
 TEST = "webhook.test"
-"""The type of what a test sends; it is in no feed."""
+"""The type of a test's envelope, which is in no feed."""
 
 # The folds of these organizations' endpoints.
 _LOAD = """
@@ -131,17 +131,17 @@ _decode_statuses = msgspec.json.Decoder(dict[SignalName, SignalStatus]).decode
 
 
 class Standing(msgspec.Struct):
-    """The fold's state for one endpoint: the domain's own fold, and how far its numbers are."""
+    """The fold of one endpoint: the domain's aggregate, and the latest sequence number."""
 
     endpoint: Endpoint
     position: int = 0
     enabled_at: datetime | None = None
-    """Since when it is enabled, or was the last time."""
+    """When the endpoint was last enabled."""
     sequence: int = 0
     latest: int = 0
     """Position of the latest event that matched."""
     requested: int = 0
-    """Position of the latest test or recovery that was asked for."""
+    """Position of the latest requested test or recovery."""
 
     def evolve(self, event: Recorded) -> None:
         """Fold one event of the endpoint's own stream."""
@@ -153,11 +153,11 @@ class Standing(msgspec.Struct):
 
 
 decode_standing = msgspec.json.Decoder(Standing).decode
-"""Of the column ``fold``."""
+"""Decodes the column ``fold``."""
 
 
 class _Tenant:
-    """An organization's endpoints; deleted ones are no longer among them."""
+    """An organization's endpoints, without deleted endpoints."""
 
     def __init__(self) -> None:
         self.endpoints: dict[str, Standing] = {}
@@ -165,7 +165,7 @@ class _Tenant:
 
 
 class _Health(msgspec.Struct):
-    """A line's signals."""
+    """The statuses of a line's signals."""
 
     line_id: str
     statuses: dict[SignalName, SignalStatus] = {}
@@ -173,7 +173,7 @@ class _Health(msgspec.Struct):
 
 
 class WebhookView:
-    """The projection."""
+    """The projection ``webhook``."""
 
     name = "webhook"
     version = 1
@@ -186,18 +186,18 @@ class WebhookView:
 
     @property
     def waiting(self) -> int:
-        """Organizations whose endpoints have changed, and lines whose health has."""
+        """The number of organizations with changed endpoints, and of lines with changed health."""
         return self._tenants.waiting + self._health.waiting
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Ask for the organizations' endpoints, and for the health of lines."""
+        """Ask for the organizations' endpoints, and for the health of the lines."""
         organizations = {o: None for e in events if (o := e.organization_id)}
         generation.ask(self._tenants, organizations, _LOAD, _read)
         lines = {e.originator_id: None for e in events if type(e.body) is HealthSignalReported}
         generation.ask(self._health, lines, _LOAD_HEALTH, _read_health)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Number what a batch brings to each endpoint."""
+        """Number the events of a batch for each endpoint that they match."""
         messages: list[MessageRow] = []
         for event in events:
             if event.organization_id is None:
@@ -225,7 +225,7 @@ class WebhookView:
         self._health.clear()
 
     def _is_published(self, event: Recorded) -> bool:
-        """Whether feeds carry it; a health report is noted on the way."""
+        """Whether feeds carry the event; the status of a health report is noted along the way."""
         if not isinstance(event.body, HealthSignalReported):
             return type(event.body) in PUBLISHED
         health = self._health[event.originator_id]
@@ -251,7 +251,7 @@ def _read_health(rows: Rows) -> Iterator[tuple[str, _Health]]:
 
 
 def _requested(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
-    """Fold an event of an endpoint's own stream; a message where it asks for one."""
+    """Fold an event of an endpoint's own stream; yield a message for a test or recovery."""
     body, endpoint_id = event.body, event.originator_id
     if not isinstance(body, ENDPOINT_EVENTS):
         return
@@ -275,9 +275,9 @@ def _requested(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
 
 
 def _matched(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
-    """The next number of each endpoint that is to get an event.
+    """The message, with the next sequence number, for each endpoint that receives the event.
 
-    What is told of an endpoint itself (a delivery to it failed) is not told to it.
+    An endpoint does not receive events about itself (a delivery to it failed).
     """
     type_ = PUBLISHED[type(event.body)].name
     for endpoint_id, standing in tenant.endpoints.items():

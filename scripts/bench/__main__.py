@@ -1,15 +1,15 @@
-"""How fast the ledger is, each figure beside the limit that this machine sets for it.
+"""The ledger's speed, each figure beside the limit that this machine sets.
 
     python scripts/bench                     every row, on 1 M events (a quarter of an hour)
     python scripts/bench facts lists         some rows; the ceiling is always the first
     python scripts/bench --big               10 M events on 1 M lines, in place: reads, rebuild
     python scripts/bench --short             small data, some rows, half the bounds, for CI
 
-The data set is made once and kept (`dataset.py`); what writes works on a copy. Each row
-warms up, then measures ours and the limit in turn, several short rounds. The ratio is the median of
-the rounds' ratios, so it holds while the machine's speed drifts. A row is void when the load
-generator was the limit rather than the server. Exit code 1: a row is under its bound, void, or
-could not be measured; `--short`: a row has only half of what it usually reaches, or of its bound.
+The data set is made once and kept (`dataset.py`); the rows run on a copy (`--big`: in place). Each
+row warms up, then measures ours and the limit in turn, in several short rounds. The ratio is the
+median of the rounds' ratios, so it holds while the machine's speed drifts. A row is void if the
+load generator was the limit and not the server. Exit code 1: a row is under its bound, void, or
+could not be measured; `--short`: a row reaches less than half of its usual ratio, or of its bound.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from product import Product, UnmeasuredError, serving
 from rebuild_row import rebuild
 from story import Story
 
-# The files of what lists, details, runs and their past are read from, indexes and all.
+# The files of the tables from which lists, details, runs and their past are read, with the indexes.
 READ_FILES = """
 SELECT pg_relation_filepath(oid) FROM pg_class
 WHERE relnamespace = 'ledger'::regnamespace AND relkind IN ('r', 'i')
@@ -72,11 +72,11 @@ ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured on, and which rows unless some are named."""
+    """The size of a measurement, and its rows unless some are named."""
 
     data: DataSet
     imported: int
-    in_place: bool  # the data set itself is served: nothing may be reported to it
+    in_place: bool  # the data set itself is served: no fact may be reported to it
     rows: tuple[str, ...]
 
 
@@ -98,15 +98,15 @@ SIZES = {
 }
 
 
-# The ratios that the short form reaches on two quiet cores, where they lie under the bound, or so
-# far above it that half of the bound would tell too late that something became slow.
+# The ratios that the short form reaches on two quiet cores. A ratio is listed if it is under the
+# bound, or so far above it that half of the bound would show a slowdown too late.
 USUAL = {
     "facts, one per request, facts/s": 0.17,
 }
 
 
 def is_missed(row: Row, *, short: bool) -> bool:
-    """Whether a row says that something must be done."""
+    """Whether a row fails the run."""
     if row.void:
         return True
     if short and row.ratio is not None and row.work in USUAL:
@@ -115,7 +115,7 @@ def is_missed(row: Row, *, short: bool) -> bool:
 
 
 def measure(bench: Bench, names: Sequence[str]) -> Iterator[Row]:
-    """The ceiling, then each named row; one that cannot be measured is void, and says why."""
+    """The ceiling, then each named row. A row that cannot be measured is void, with the reason."""
     yield write_rows.ceiling(bench)
     for name in names:
         bench.strained.clear()
@@ -123,7 +123,7 @@ def measure(bench: Bench, names: Sequence[str]) -> Iterator[Row]:
             found = ROWS[name](bench)
             for row in [found] if isinstance(found, Row) else found:
                 strained = max(bench.strained.values(), default=0)
-                # In short such a ratio still says enough: ours was at least as fast.
+                # For --short such a ratio is good enough: ours was at least as fast.
                 if strained > bench.few_rounds / 2 and not bench.short:
                     row.void = f"the load generator was the limit in {strained} rounds"
                 yield row
@@ -144,7 +144,7 @@ def cells(row: Row) -> str:
 
 
 def machine(product: Product) -> dict[str, str]:
-    """What the figures were measured on; without fsync they would say nothing."""
+    """The machine and the server's settings; without fsync the figures would mean nothing."""
     about = {"cores": str(os.cpu_count()), "python": platform.python_version()}
     with psycopg.connect(product.database_url) as connection:
         for name in ("server_version", *DURABLE):
@@ -155,7 +155,7 @@ def machine(product: Product) -> dict[str, str]:
 
 
 def warm(product: Product) -> None:
-    """Have in memory what reads look at, as a ledger has it that has served for a while."""
+    """Read the files of the reads' tables into memory, as in a ledger that has served a while."""
     with psycopg.connect(product.database_url) as connection:
         paths = [path for (path,) in connection.execute(READ_FILES)]
     for path in paths:
@@ -168,10 +168,10 @@ def warm(product: Product) -> None:
 
 @contextlib.contextmanager
 def benched(asked: argparse.Namespace, size: Size) -> Iterator[Bench]:
-    """Everything running: the product on the data set, the bare server, a folder."""
+    """The running product on the data set, the bare server, a folder."""
     size.data.prepare()
     with contextlib.ExitStack() as stack:
-        # Beside the data sets, where there is room; as root, PostgreSQL must get in there too.
+        # Beside the data sets, on a disk with room. Run by root, PostgreSQL's user must reach it.
         folder = Path(
             stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="bench-", dir=size.data.data_dir.parent)
@@ -185,7 +185,7 @@ def benched(asked: argparse.Namespace, size: Size) -> Iterator[Bench]:
         log = folder / "ledger.log"
         product = stack.enter_context(serving(data_dir, size.data.key, asked.workers, log))
         if size.in_place:
-            warm(product)  # a data set that was copied is in memory
+            warm(product)  # a copied data set is in memory already
         bare = stack.enter_context(limits.serve_limit("bare", asked.workers, folder))
         population = size.data.population
         yield Bench(
@@ -228,14 +228,14 @@ def run(asked: argparse.Namespace) -> list[Row]:
 
 
 def main() -> int:
-    """Read the options, measure, judge; `--short` changes only what was not given."""
+    """Read the options, measure, judge; `--short` changes only options that were not given."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = ", ".join(ROWS)
     parser.add_argument("rows", nargs="*", choices=[[], *ROWS], metavar="ROW", help=names)
-    parser.add_argument("--seconds", type=float, help="of each round (1.2; short: 0.4)")
-    parser.add_argument("--rounds", type=int, help="of each row (5; short: 3)")
+    parser.add_argument("--seconds", type=float, help="per round (1.2; short: 0.4)")
+    parser.add_argument("--rounds", type=int, help="per row (5; short: 3)")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--mix", choices=("mixed", "check_ins"), default="mixed")
@@ -250,7 +250,7 @@ def main() -> int:
     if SIZES[asked.size].in_place and (writing := _WRITING & set(asked.rows)):
         parser.error(f"would write to the data set: {', '.join(sorted(writing))}")
     os.environ.pop("LEDGER_DATABASE_URL", None)  # data sets have servers of their own
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end, too
     missed = [row for row in run(asked) if is_missed(row, short=short)]
     for row in missed:
         print(f"too slow, or not measured: {row.work}", file=sys.stderr)

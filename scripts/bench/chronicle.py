@@ -1,8 +1,8 @@
-"""The log of a data set as it is written: envelopes, fact identities, decision rows, keys.
+"""The log of a data set while it is written: envelopes, fact identities, decision rows, keys.
 
-Everything is made by the ledger's own code: events are ``Recorded`` and encoded by its mapper,
-decision rows come out of its fold, payloads are sealed in its vault. What is left to do here is
-what the writer does under the append lock: give positions and instants, keep identities.
+The ledger's own code makes all of it: events are ``Recorded`` and encoded by its mapper, decision
+rows come from its fold, payloads are encrypted by its vault. This module only does the writer's
+work under the append lock: assign positions and instants, keep identities.
 """
 
 import random
@@ -26,14 +26,14 @@ from ledger.log.vault import RunKey, Vault, content_digest
 BEGINS = datetime(2026, 3, 2, 6, tzinfo=UTC)
 SPAN = timedelta(weeks=6)
 SOURCE = "/bench-data"
-_DELAY = timedelta(milliseconds=350)  # from what happens to its record
+_DELAY = timedelta(milliseconds=350)  # from an occurrence to its recording
 _LATE = timedelta(hours=1)
 _MICROSECOND = timedelta(microseconds=1)
 _NULL = "\\N"
 
 _encode = msgspec.json.Encoder().encode
 
-# The tables that are filled, each with the columns of its rows.
+# The filled tables, each with the columns of its rows.
 TABLES = {
     "ledger_events": "originator_id originator_version topic state notification_id recorded_at",
     "fact": "organization_id source fact_id digest run_id subject event_ids position",
@@ -47,7 +47,7 @@ TABLES = {
 
 
 class Line:
-    """What is to be known of a line while a part of its life is told."""
+    """The state of a line while a part of its life is told."""
 
     __slots__ = ("check_in", "id", "number", "organization_id", "run", "version", "workspace_id")
 
@@ -71,12 +71,12 @@ class KeyedRun:
         self.key = key
 
     def seal(self, field: str, value: Any) -> bytes:
-        """A payload of its next event, encrypted."""
+        """Encrypt a payload of the run's next event."""
         return self.key.seal(field, self.run.version + 1, _encode(value))
 
 
 class Chronicle:
-    """Takes what happens, in log order, and keeps rows until they are taken away."""
+    """Takes facts in log order, and keeps their rows until the caller takes them away."""
 
     def __init__(self, vault: Vault, events: int, seed: int) -> None:
         self.draw = random.Random(seed)
@@ -85,29 +85,29 @@ class Chronicle:
         self.decisions = DecisionTables()
         self._vault = vault
         self._encode = EnvelopeMapper().to_stored_event
-        # Instants rise with the position, unevenly: within each step one is drawn.
+        # Instants rise with the position, unevenly: an instant is drawn within each step.
         self._step = SPAN // _MICROSECOND // max(1, events)
         self._recorded_at = BEGINS
 
     @property
     def at(self) -> datetime:
-        """When the next event happens, a moment before it is recorded."""
+        """The time at which the next event happens, a moment before its recording."""
         return self._recorded_at - _DELAY
 
     def issue(self) -> str:
-        """The next RUN id."""
+        """The next RUN id that the ledger issues."""
         key = ("RUN", self._recorded_at.year)
         return format_id(*key, self.decisions.counters.get(key, 0) + 1)
 
     def begin_run(self, line: Line) -> KeyedRun:
-        """A run that the ledger gives an id and a key."""
+        """A new run, with an id and a key from the ledger."""
         run_id = self.issue()
         key, wrapped = self._vault.create(line.organization_id, run_id)
         self.rows["run_key"].append(f"{run_id}\t{line.organization_id}\t\\\\x{wrapped.hex()}\n")
         return KeyedRun(run_id, key)
 
     def check_in(self, line: Line) -> CheckInRow:
-        """The line's last one, told a moment ago."""
+        """The line's last check-in, reported a moment ago."""
         return self.decisions.check_ins[line.id, SOURCE, line.check_in]
 
     def fact(
@@ -122,9 +122,9 @@ class Chronicle:
         woken: Event | None = None,
         cancelled: KeyedRun | None = None,
     ) -> str:
-        """Record what is reported about a line, and before it what that causes; the fact's id.
+        """Record a fact about a line, and before it the event that the fact causes; return its id.
 
-        What it causes is an awakening, or the end of a run that is open when its line closes.
+        The caused event wakes the line, or cancels a run that is open when its line closes.
         """
         at = self.at - _LATE if late else self.at
         caused, cause = "", self._event_id(self.position + 2)
@@ -158,7 +158,7 @@ class Chronicle:
         *,
         issued: bool = False,
     ) -> None:
-        """Record what is reported about a run; one that the ledger named had no subject."""
+        """Record a fact about a run; the fact has no subject if the ledger issued the run's id."""
         subject = None if issued else keyed.run.id
         content = canonical([kind, subject, format_instant(self.at), data, actor.type, actor.id])
         identity = FactIdentity(SOURCE, self._fact_id(), keyed.key.digest(content))
@@ -168,15 +168,15 @@ class Chronicle:
     # Between parts of a life.
 
     def resume(self, line: Line, at: datetime, open_runs: int) -> None:
-        """Go on with a line whose activity is this."""
+        """Go on with a line, whose last activity and open runs are given."""
         self.decisions.activity[line.id] = LineActivityRow(line.id, at, open_runs)
 
     def leave(self, line: Line) -> LineActivityRow:
-        """Be done with a line for now; its activity is the caller's to keep."""
+        """Stop with a line for now; the caller must keep the returned activity."""
         return self.decisions.activity.pop(line.id)
 
     def settle(self) -> None:
-        """Turn what the decision tables have gathered into rows."""
+        """Turn the entries that the decision tables have gathered into rows."""
         decisions, rows = self.decisions, self.rows
         for key in decisions.new_check_ins:
             row = decisions.check_ins[key]
@@ -193,13 +193,13 @@ class Chronicle:
             gathered.clear()
 
     def activity_row(self, line_id: str, activity: LineActivityRow) -> None:
-        """The last word on a line's activity."""
+        """Write the final row of a line's activity."""
         self.rows["line_activity"].append(
             f"{line_id}\t{activity.last_activity_at}\t{activity.open_runs}\n"
         )
 
     def finish(self) -> None:
-        """The rows that say where everything stands in the end."""
+        """Write the rows of the final state: counters and open runs."""
         self.settle()
         for (prefix, year), last in self.decisions.counters.items():
             self.rows["id_counter"].append(f"{prefix}\t{year}\t{last}\n")
@@ -266,7 +266,7 @@ class Chronicle:
     def _remember(
         self, recorded: Recorded, identity: FactIdentity, run_id: str | None, caused: str
     ) -> None:
-        """Keep a fact's outcome."""
+        """Keep a fact's identity and outcome."""
         events = f"{recorded.event_id} {caused}" if caused else recorded.event_id
         self.rows["fact"].append(
             f"{recorded.organization_id}\t{SOURCE}\t{identity.id}\t\\\\x{identity.digest.hex()}\t"
@@ -277,5 +277,5 @@ class Chronicle:
         return format_id("EVT", self._recorded_at.year, position)
 
     def _fact_id(self) -> str:
-        """As random as the ids that product lines give."""
+        """A fact id, as random as the ids of product lines."""
         return self.draw.randbytes(16).hex()

@@ -1,4 +1,4 @@
-"""Two versions on copies of the same ledger, and every answer in which they differ."""
+"""Compares the answers of two versions that serve copies of the same ledger."""
 
 import contextlib
 import json
@@ -19,11 +19,11 @@ from upgrade import await_views
 from versions import HERE, OLD, Version
 from wanted_differences import LEFT_OUT, wanted
 
-SHOWN = 10  # differences that are named
-AROUND = 60  # bytes of a difference that are shown
+SHOWN = 10  # differences that are printed
+AROUND = 60  # bytes of a difference that are printed
 
 QUIET = {"LEDGER_IDLE_AFTER_AGENT_RUNTIME": NEVER_IDLE, "LEDGER_WEBHOOK_RETRY_SECONDS": "2592000"}
-"""Nothing is recorded while answers are compared."""
+"""Settings under which nothing is recorded while answers are compared."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Difference:
 
     @property
     def reason(self) -> str | None:
-        """Why it is wanted; None: it is not."""
+        """The reason why the difference is wanted; None if it is not."""
         return wanted(self.request, self.old)
 
     def __str__(self) -> str:
@@ -44,13 +44,13 @@ class Difference:
         at = next((n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), None)
         at = min(len(old), len(new)) if at is None else at
         shown = [text[max(0, at - 20) : at + AROUND] for text in (old, new)]
-        said = f"  old {shown[0]!r}\n  new {shown[1]!r}"
-        return f"{self.request}\n  differs from byte {at} on:\n{said}"
+        both = f"  old {shown[0]!r}\n  new {shown[1]!r}"
+        return f"{self.request}\n  differs from byte {at} on:\n{both}"
 
 
 @contextlib.contextmanager
 def served_tale(told: Tale, version: Version, folder: Path) -> Iterator[Product]:
-    """A version on a copy of the tale, once nothing happens any more."""
+    """A version on a copy of the tale, once its log is quiet and sealed."""
     data_dir = folder / version.name[:7]
     copy_ledger(told.data_dir, data_dir)
     settings = tale.SETTINGS | QUIET
@@ -67,10 +67,10 @@ def served_tale(told: Tale, version: Version, folder: Path) -> Iterator[Product]
 
 
 def compare_corpora(old: Version) -> tuple[int, list[Difference]]:
-    """How many answers were compared, and those that differ. Raises where a route was not asked."""
+    """The number of compared answers, and the differences. Raises if a route was not asked."""
     told = tale_of(old)
     with contextlib.ExitStack() as stack:
-        # Below the work trees, where PostgreSQL can be when it is another user's.
+        # Beside the work trees, since PostgreSQL's user, if another, can reach that folder.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pair-", dir=OLD)))
         folder.chmod(0o755)
         ports = [
@@ -87,7 +87,7 @@ def compare_corpora(old: Version) -> tuple[int, list[Difference]]:
 
 
 def _differences(corpus: Corpus, ask_old: Send, ask_new: Send) -> Iterator[Difference]:
-    """What differs now, and not only because a second or a day has passed."""
+    """The answers that differ when both versions are asked now: time passes between requests."""
     for request, answer in corpus.told.items():
         new = ask_new(request)
         if compared(request, new) != compared(request, answer):
@@ -97,7 +97,7 @@ def _differences(corpus: Corpus, ask_old: Send, ask_new: Send) -> Iterator[Diffe
 
 
 def print_comparison(old: Version) -> bool:
-    """Compare, and say what differs; whether nothing does."""
+    """Compare, and print the differences; return whether every difference is wanted."""
     began = time.perf_counter()
     count, found = compare_corpora(old)
     taken = time.perf_counter() - began

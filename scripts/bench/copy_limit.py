@@ -1,4 +1,4 @@
-"""What PostgreSQL takes for the same rows with nothing of ours in between.
+"""The time that PostgreSQL takes for the same rows without the product's code.
 
 `copy_seconds`: COPY of given rows into tables with the same indexes; `copied_table_seconds`: COPY
 of a table's own rows; `commit_seconds`: one row and one fsync.
@@ -20,15 +20,15 @@ PART = 1 << 18  # bytes of a file at a time
 
 @dataclass(frozen=True)
 class TableRows:
-    """Rows of one table, as COPY's binary format writes them."""
+    """Rows of one table, in COPY's binary format."""
 
-    table: str  # as the product names it, schema and all
+    table: str  # the product's name for it, with the schema
     columns: tuple[str, ...]
     data: bytes
 
     @property
     def clone(self) -> sql.Identifier:
-        """The empty table with the same columns and indexes that the rows are copied into."""
+        """The table to copy the rows into, with the same columns and indexes."""
         return sql.Identifier(SCHEMA, self.table.replace(".", "_"))
 
     @property
@@ -50,7 +50,7 @@ class TableRows:
 def read_rows(
     connection: psycopg.Connection[Any], table: str, columns: Sequence[str], query: str
 ) -> TableRows:
-    """Take the rows of `query` out of the database, ready to be copied in without any encoding."""
+    """Read the rows of `query`, ready to be copied in without any encoding."""
     with (
         connection.cursor() as cursor,
         cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT BINARY)") as copy,
@@ -59,7 +59,10 @@ def read_rows(
 
 
 def create_clones(connection: psycopg.Connection[Any], batch: Sequence[TableRows]) -> None:
-    """Create the tables to copy into, with the originals' indexes, constraints and defaults."""
+    """Create the tables to copy into, with the originals' indexes, constraints and defaults.
+
+    Earlier ones are dropped.
+    """
     drop_clones(connection)
     connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
     for rows in batch:
@@ -70,13 +73,13 @@ def create_clones(connection: psycopg.Connection[Any], batch: Sequence[TableRows
 
 
 def drop_clones(connection: psycopg.Connection[Any]) -> None:
-    """Remove everything that these measurements put into the database."""
+    """Remove all tables that these measurements made in the database."""
     connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(SCHEMA)))
     connection.commit()
 
 
 def fill_clones(connection: psycopg.Connection[Any], batch: Sequence[TableRows]) -> None:
-    """Put all the rows that the originals have now into the tables to copy into."""
+    """Insert all rows of the originals into the tables to copy into."""
     for rows in batch:
         connection.execute(
             sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(
@@ -89,10 +92,10 @@ def fill_clones(connection: psycopg.Connection[Any], batch: Sequence[TableRows])
 def copy_seconds(
     connection: psycopg.Connection[Any], batches: Sequence[Sequence[TableRows]], seconds: float
 ) -> list[float]:
-    """Copy each batch, again and again for about `seconds`; what each took.
+    """Copy each batch, again and again for about `seconds`; return the time of each COPY.
 
-    The tables are emptied, outside the time taken, each time all batches are in: that favours the
-    limit, never us.
+    The tables are emptied before each pass over the batches, outside the measured time. This
+    favours the limit, never our product.
     """
     taken: list[float] = []
     while sum(taken) < seconds:
@@ -104,7 +107,7 @@ def copy_seconds(
 
 
 def copy_batch(connection: psycopg.Connection[Any], batch: Sequence[TableRows]) -> float:
-    """Copy a batch in one transaction; the seconds it took, the commit included."""
+    """Copy a batch in one transaction; return the seconds, including the commit."""
     began = time.perf_counter()
     for rows in batch:
         with connection.cursor() as cursor, cursor.copy(rows.copy_in) as copy:
@@ -116,9 +119,10 @@ def copy_batch(connection: psycopg.Connection[Any], batch: Sequence[TableRows]) 
 def copied_table_seconds(
     connection: psycopg.Connection[Any], table: str, columns: Sequence[str], folder: Path
 ) -> float:
-    """The time that COPY takes for all rows of a table, by way of a file: they may be many.
+    """The seconds of a COPY of all rows of a table into an empty table with the same indexes.
 
-    Into an empty table with the same indexes, in one transaction, the commit included.
+    The COPY is one transaction, and its commit is included. The rows pass through a file, since
+    they may be too many for memory.
     """
     clone, file = TableRows(table, tuple(columns), b""), folder / "rows"
     create_clones(connection, [clone])

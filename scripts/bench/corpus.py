@@ -1,8 +1,8 @@
-"""The answer corpus: every read of a ledger that holds the tale, asked as each of its readers.
+"""The answer corpus: every read of a ledger with the tale, sent as each of its readers.
 
-``Corpus`` asks the version that wrote the ledger and keeps what it answered. Pages are walked to
-their end, and what is asked follows from what is there. A route of the OpenAPI document that was
-not asked, or a parameter of one that was never sent, is named by ``unasked``.
+``Corpus`` sends the requests to the version that wrote the ledger, and keeps the answers. Pages are
+walked to their end, and later requests follow from earlier answers. ``unasked`` names each route of
+the OpenAPI document without a request, and each parameter that was never sent.
 """
 
 import json
@@ -17,21 +17,21 @@ from wanted_differences import LEFT_OUT
 
 READERS = ("organization", "workspace", "other", "admin")
 REFUSED = ("nobody", "unknown", "revoked", "writer")
-INSTANTS = 12  # of lists of the past
-EVERY = 12  # of the long line's events: each of the other lines' is an instant
+INSTANTS = 12  # at which lists of the past are read
+EVERY = 12  # every so many events of the long line are read as of; of other lines every event
 
 Json = Any
 
 
 class Corpus:
-    """All requests with their answers, in the order in which they were asked."""
+    """All requests with their answers, in the order of the requests."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.told: dict[Request, Answer] = {}
 
     def ask(self) -> None:
-        """Ask everything."""
+        """Send all requests."""
         self.events = list(self.walk("/v1/events?limit=100", "admin"))
         self.log = sorted(int(entry["id"].split("-")[2]) for entry in self._audited())
         for chapter in (
@@ -54,7 +54,7 @@ class Corpus:
     def get(
         self, path: str, role: str = "organization", *, method: str = "GET", **more: str
     ) -> Answer:
-        """One request; the answer is kept."""
+        """Send a request unless it was sent before; keep and return the answer."""
         until = more.pop("until", "")
         headers = tuple((name.replace("_", "-"), value) for name, value in more.items())
         request = Request(role, path, method, headers, until)
@@ -63,7 +63,7 @@ class Corpus:
         return self.told[request]
 
     def data(self, path: str, role: str = "organization") -> Json:
-        """The ``data`` of an answer; nothing where it is refused."""
+        """The ``data`` of an answer; an empty list if the request is refused."""
         answer = self.get(path, role)
         return json.loads(answer.body)["data"] if answer.status == 200 else []
 
@@ -81,21 +81,21 @@ class Corpus:
             page = f"{path}{'&' if '?' in path else '?'}cursor={document['meta']['cursor']}"
 
     def by_each(self, path: str, choices: dict[str, Iterable[object]], role: str) -> None:
-        """A path with each value of each filter."""
+        """Send a path with each value of each filter."""
         for name, values in choices.items():
             for value in values:
                 self.get(f"{path}{'&' if '?' in path else '?'}{urlencode({name: value})}", role)
 
-    # What there is.
+    # The chapters.
 
     def instants(self) -> list[str]:
-        """A dozen from the first event to the last."""
+        """About a dozen instants, from the first event to the last."""
         step = max(1, len(self.events) // INSTANTS)
         chosen = [*self.events[::step], self.events[-1]]
         return [event["recorded_at"] for event in chosen]
 
     def lists(self) -> None:
-        """Lines and their counts by every filter, for every reader, now and then."""
+        """Lines and their counts by every filter, for every reader, live and in the past."""
         tags = ("PROJ-26-000001", tale.NAMES, "ü", "x,y", "x%2Cy", "none")
         choices: dict[str, Iterable[object]] = {
             "workspace_id": (tale.FIRST, tale.SECOND, tale.THIRD, f"{tale.FIRST},{tale.SECOND}"),
@@ -121,7 +121,7 @@ class Corpus:
         list(self.walk(f"/v1/execution?limit=3&as_of={self.instants()[8]}", "admin"))
 
     def lines(self) -> None:
-        """Everything about every line."""
+        """All reads about every line."""
         for line in tale.LINES:
             path = f"/v1/execution/{line}"
             for role in READERS:
@@ -142,7 +142,7 @@ class Corpus:
             self.by_each(f"{path}/runs", choices, "admin")
 
     def line_instants(self) -> None:
-        """Lines as they were at each of their events."""
+        """Every line in the past, at each of its events."""
         for line in tale.LINES:
             path = f"/v1/execution/{line}"
             own = [event for event in self.events if event["service_line_id"] == line]
@@ -156,7 +156,7 @@ class Corpus:
             self.get(f"{path}/timeline?as_of={own[-1]['recorded_at']}&from={own[0]['occurred_at']}")
 
     def runs(self) -> None:
-        """Every run, now and at some instants."""
+        """Every run, live and as of each of its events."""
         named = {e["subject"]["id"] for e in self.events if e["subject"]["type"] == "run"}
         for run in sorted(named):
             for role in READERS:
@@ -201,7 +201,7 @@ class Corpus:
             self.get(f"/v1/event-types/{kind['type']}", "workspace")
 
     def webhooks(self) -> None:
-        """Endpoints and what became of their deliveries."""
+        """Endpoints and their deliveries."""
         for role in READERS:
             hooks = list(self.walk("/v1/webhooks?limit=3", role))
             choices: dict[str, Iterable[object]] = {
@@ -253,7 +253,7 @@ class Corpus:
         self.get(f"/v1/audit-logs/export?{ours}&cursor={page['meta']['cursor']}")
 
     def proofs(self) -> None:
-        """Leaf and inclusion of every position, and that trees contain their beginnings."""
+        """Leaf and inclusion proof of every position, and consistency proofs between trees."""
         self.get("/v1/log/key", "workspace")
         note = self.get("/v1/log/checkpoint", "writer").body.decode()
         size = int(note.splitlines()[1])
@@ -269,7 +269,7 @@ class Corpus:
                 self.get(f"/v1/log/proof/consistency?from={first}&to={second}")
 
     def conditions(self) -> None:
-        """Entity tags, HEAD, and a position that is there."""
+        """Entity tags, HEAD, and a least position that the ledger has reached."""
         for path in (
             f"/v1/execution/{tale.LONG}",
             f"/v1/execution/{tale.CYCLE}/runs?limit=2",
@@ -289,12 +289,12 @@ class Corpus:
         self.get("/healthz", "nobody")
 
     def refusals(self) -> None:
-        """What is refused to each reader, and to who is none."""
-        whose = f"/v1/execution/{tale.LONG}", "/v1/runs/RUN-26-800000", "/v1/events"
+        """Requests that each reader is refused, also sent by callers that may read nothing."""
+        owned = f"/v1/execution/{tale.LONG}", "/v1/runs/RUN-26-800000", "/v1/events"
         ours = f"organization_id={tale.ORGANIZATION}"
         for role in (*REFUSED, *READERS):
             for path in (
-                *whose,
+                *owned,
                 "/v1/execution",
                 "/v1/execution/LIN-26-999999",
                 "/v1/execution/LIN-26-999999/runs",
@@ -320,10 +320,10 @@ class Corpus:
                 "/v1/execution?as_of=2099-01-01",
                 "/v1/execution?as_of=none",
                 "/v1/execution/summary?as_of=2099-01-01",
-                f"{whose[0]}/timeline?from=2026-02-01&to=2026-01-01",
-                f"{whose[0]}/usage?from=2020-01-01&to=2026-01-01",
-                f"{whose[0]}/runs?cursor=none",
-                f"{whose[0]}/history?cursor=none",
+                f"{owned[0]}/timeline?from=2026-02-01&to=2026-01-01",
+                f"{owned[0]}/usage?from=2020-01-01&to=2026-01-01",
+                f"{owned[0]}/runs?cursor=none",
+                f"{owned[0]}/history?cursor=none",
                 "/v1/events?cursor=none",
                 "/v1/events?after=none",
                 "/v1/events/stream?after=none",
@@ -334,7 +334,7 @@ class Corpus:
                 self.get(path, role)
 
     def unasked(self, document: Json) -> list[str]:
-        """Routes that no request was for, and parameters that none had."""
+        """The routes without a request, and the parameters that no request had."""
         missing = []
         for template, methods in document["paths"].items():
             if "get" not in methods or template in LEFT_OUT:
@@ -353,12 +353,12 @@ class Corpus:
 
 
 def _kind(path: str) -> str:
-    """A path without its ids and what follows it: as its route is written, about."""
+    """A path without ids and query: roughly the template of its route."""
     return re.sub(r"/([A-Z]+-\d+-\d+|\d+)(?=/|$)", "/", urlsplit(path).path)
 
 
 def _is_of(template: str, path: str, templates: Iterable[str]) -> bool:
-    """Whether a path is a template's, and no template's that is written out."""
+    """Whether a path belongs to a template, and not to a template that is the path itself."""
     plain = urlsplit(path).path
     if plain in templates:
         return plain == template

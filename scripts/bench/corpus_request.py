@@ -1,4 +1,4 @@
-"""One request of the answer corpus, its answer, and what of an answer is compared."""
+"""One request of the answer corpus, its answer, and the parts of an answer that are compared."""
 
 import contextlib
 import hashlib
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 HEADERS = ("content-type", "etag", "ledger-position")
-"""The headers that are compared. Others have been added since 57058cd, and more will be."""
+"""The headers that are compared. Other headers have been added since 57058cd, and more will be."""
 
-STREAMED_WITHIN = 10.0  # seconds for an event that a stream is read up to
+STREAMED_WITHIN = 10.0  # seconds until a stream must have brought its last event
 
-_WORDS = ("detail", "message")
-"""Of a refusal: texts for people, which may be said better. Its code and pointers stay."""
-
+_WORDS = {"application/problem+json": ("detail", "message"), "/v1/event-types": ("description",)}
+"""Texts for people, which may be reworded: of refusals, whose codes and pointers are compared, and
+of the JSON Schemas of published events."""
 
 _COUNTED_TO_NOW = re.compile(r"/timeline(?!.*as_of=)")
-"""Timelines whose seconds go on to be counted; those as of then are compared with theirs."""
+"""Timelines whose seconds go on with the clock. With ``as_of`` the seconds are compared, too."""
 
 
 class Request(NamedTuple):
-    """What is asked, in the name of which key; a stream is read up to an event."""
+    """A request in the name of a role's key; a stream is read up to the event ``until``."""
 
     role: str
     path: str
@@ -39,7 +39,7 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """An answer, with the headers that are compared."""
 
     status: int
     headers: Mapping[str, str]
@@ -54,31 +54,32 @@ Send = Callable[[Request], Answer]
 
 
 def compared(request: Request, answer: Answer) -> bytes:
-    """What of an answer is compared: status, headers and body, one after the other."""
+    """The compared parts of an answer: status, headers and body, one after the other."""
     head = [f"{answer.status}", *(f"{name}: {answer.headers.get(name)}" for name in HEADERS)]
     body = answer.body
-    if answer.headers.get("content-type") == "application/problem+json" and body:
-        body = json.dumps(_without_words(json.loads(body))).encode()
+    for place, words in _WORDS.items():
+        if body and (place in (answer.headers.get("content-type"), request.path[: len(place)])):
+            body = json.dumps(_without(words, json.loads(body))).encode()
     if _COUNTED_TO_NOW.search(request.path):
         body = re.sub(rb":\d+(\.\d+)?", b":0", body)
     return "\n".join([*head, "", ""]).encode() + body
 
 
 def digest_of(request: Request, answer: Answer) -> str:
-    """Of what is compared."""
+    """The digest of the compared parts of an answer."""
     return hashlib.sha256(compared(request, answer)).hexdigest()[:32]
 
 
-def _without_words(value: object) -> object:
+def _without(words: tuple[str, ...], value: object) -> object:
     if isinstance(value, dict):
-        return {k: _without_words(v) for k, v in value.items() if k not in _WORDS}
-    return [_without_words(one) for one in value] if isinstance(value, list) else value
+        return {key: _without(words, item) for key, item in value.items() if key not in words}
+    return [_without(words, item) for item in value] if isinstance(value, list) else value
 
 
 def headers_of(request: Request, keys: Mapping[str, str]) -> dict[str, str]:
-    """What is sent with a request; a role without a key asks with none, or with one that is none.
+    """The headers of a request. ``nobody`` sends no key; other roles without a key send a bad one.
 
-    Refusals repeat the request's id, so all have the same.
+    Refusals repeat the request's id, so all requests have the same id.
     """
     made = {"x-request-id": "corpus", **dict(request.headers)}
     if request.role != "nobody":
@@ -88,7 +89,7 @@ def headers_of(request: Request, keys: Mapping[str, str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def sending(port: int, keys: Mapping[str, str]) -> Iterator[Send]:
-    """Sends requests to a port of this machine, one after the other."""
+    """A function that sends requests to a port of this machine, one after the other."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
     def send(request: Request) -> Answer:
@@ -105,7 +106,7 @@ def sending(port: int, keys: Mapping[str, str]) -> Iterator[Send]:
 
 
 def _streamed(port: int, request: Request, keys: Mapping[str, str]) -> Answer:
-    """A stream's answer up to an event, on a connection of its own."""
+    """A stream's answer up to an event, read on a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     with contextlib.closing(connection):
         connection.request("GET", request.path, headers=headers_of(request, keys))
@@ -114,10 +115,10 @@ def _streamed(port: int, request: Request, keys: Mapping[str, str]) -> Answer:
         deadline = time.monotonic() + STREAMED_WITHIN
         while line := answer.readline():
             lines.append(line)
-            if line == b"\n" and any(said.decode().strip() == last for said in lines[-4:]):
+            if line == b"\n" and any(recent.decode().strip() == last for recent in lines[-4:]):
                 break
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{request} did not come to {request.until}: {lines[-9:]}")
+                raise TimeoutError(f"{request} did not reach {request.until}: {lines[-9:]}")
         return Answer(answer.status, _lower(answer), b"".join(lines))
 
 

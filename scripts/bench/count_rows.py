@@ -17,7 +17,7 @@ FEW = 5
 
 
 def summaries(bench: Bench) -> Iterator[Row]:
-    """Counts by what lines are, beside the list; by tag and by cause the time of one."""
+    """Summaries by the lines' properties, beside the list; by tag and cause the time of one."""
     names = IN_SHORT if bench.short else CHEAP
     asked = [bench.asker.summaries(name) for name in names]
     measured = interleave(
@@ -38,7 +38,7 @@ def summaries(bench: Bench) -> Iterator[Row]:
 
 
 def _latency(bench: Bench, paths: Sequence[str]) -> tuple[float, str]:
-    """The median time of one summary, one client, each in turn; and a note about it."""
+    """The median time of one summary, with one client, and a note about it."""
     client, taken = Client(bench.product), []
     for path in paths:
         began = time.perf_counter()

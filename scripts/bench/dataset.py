@@ -1,13 +1,13 @@
-"""Data sets to measure on: a ledger full of lines, the same each time, made once and kept.
+"""Data sets for measurements: a ledger full of lines, always the same, made once and kept.
 
     python scripts/bench/dataset.py                            1 M events on 100,000 lines
     python scripts/bench/dataset.py --events 10000000 --lines 1000000
     python scripts/bench/dataset.py --verify                   … and have every view verified
 
-Each is a data directory under `build/bench-data` (or LEDGER_BENCH_DATA) that `ledger serve` can be
-pointed at; its path is printed last. The log is generated and copied in, the views are built by
-`ledger projections rebuild`, and the log is sealed. One that is there is used again, as long as it
-is what this code would make; where only views have changed, only views are built again.
+A data set is a data directory for `ledger serve`, under `build/bench-data` (or LEDGER_BENCH_DATA);
+its path is printed last. The log is generated and copied in, the views are built by
+`ledger projections rebuild`, and the log is sealed. An existing data set is used again as long as
+this code would make the same; if only views have changed, only the views are built again.
 """
 
 import argparse
@@ -43,14 +43,14 @@ from ledger.settings import Settings
 from ledger.views.schema import index_statements, table_statements
 
 GENERATOR = 1
-"""Raise it with every change of what is generated."""
+"""The generator's version: raise it with every change of the generated log."""
 
 FOLDER = Path(
     os.environ.get("LEDGER_BENCH_DATA")
     or Path(__file__).resolve().parents[2] / "build" / "bench-data"
 )
 
-# What is lost with the power can be made again.
+# Durability is off: a data set that is lost with the power can be made again.
 _CARELESS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -71,7 +71,7 @@ class DataSet:
 
     @property
     def data_dir(self) -> Path:
-        """Where it is kept."""
+        """The data set's folder."""
         return FOLDER / f"{self.events}-events-{self.lines}-lines"
 
     @property
@@ -81,11 +81,11 @@ class DataSet:
 
     @property
     def population(self) -> Population:
-        """Who its lines are."""
+        """The data set's lines."""
         return Population(self.lines)
 
     def asker(self, product: Product) -> Asker:
-        """Makes requests about its lines, to a product that serves it or a copy."""
+        """The maker of requests about the lines, to a product that serves the set or a copy."""
         answer = json.loads(Client(product).get("/v1/execution?limit=1")[1])
         return Asker(self.population, answer["data"][0]["id"])
 
@@ -98,7 +98,7 @@ class DataSet:
         return self.data_dir / "bench.json"
 
     def prepare(self) -> None:
-        """Make it, or what of it is missing."""
+        """Make the data set, or its missing parts."""
         found = json.loads(self._marker.read_text()) if self._marker.exists() else {}
         if found.get("log") != _log_version():
             self._discard()
@@ -112,22 +112,22 @@ class DataSet:
         self._marker.write_text(json.dumps(made))
 
     def copy_to(self, data_dir: Path) -> None:
-        """A copy that may be written to. Nobody may be using this one."""
+        """Make a copy that may be written to. No process may be using this data set."""
         copy_ledger(self.data_dir, data_dir)
 
     def verify(self) -> None:
-        """Have every view compared with the log. Raises UnmeasuredError where one differs."""
+        """Have every view compared with the log. Raises UnmeasuredError if any differs."""
         self._command("projections", "verify")
 
     def _discard(self) -> None:
-        """Remove what is there, wherever the database is."""
+        """Remove the data set, wherever its database is."""
         place = find_place(self.data_dir)
         for folder in (place.base, self.data_dir):
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def _running(self) -> Iterator[str]:
-        """Its database, which waits for no disk until the end; the address."""
+        """The URL of the running database, which does not wait for the disk until the end."""
         postgres = EmbeddedPostgres(self.data_dir, purpose="bench-data", settings=_CARELESS)
         postgres.start()
         try:
@@ -137,7 +137,7 @@ class DataSet:
         os.sync()
 
     def _generate(self) -> None:
-        """The log and what is kept beside it, and a key."""
+        """Make the log with its decision tables, and a key."""
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         with self._running() as url:
             prepare_database(self._settings, url)
@@ -151,16 +151,16 @@ class DataSet:
             self._create_key()
 
     def _parts(self, book: Chronicle) -> Iterator[dict[str, list[str]]]:
-        began = told = time.perf_counter()
+        began = printed = time.perf_counter()
         for _ in Teller(self.population, book, self.events).tell():
             yield book.rows
-            if (now := time.perf_counter()) - told > 10:
-                told = now
+            if (now := time.perf_counter()) - printed > 10:
+                printed = now
                 rate = book.position / (now - began)
                 _say(f"{book.position:,} of {self.events:,} events, {rate:,.0f}/s")
 
     def _build_views(self) -> None:
-        """The views, by the command that everybody has, and the planner's statistics."""
+        """Build the views by `ledger projections rebuild`, and the planner's statistics."""
         with self._running() as url:
             began = time.perf_counter()
             self._command("projections", "rebuild")
@@ -170,7 +170,7 @@ class DataSet:
             _say(f"vacuumed in {time.perf_counter() - began:.1f} s")
 
     def _seal(self) -> None:
-        """The sealed log, by the loop that every service runs."""
+        """Seal the log, by the loop that every service runs."""
         with self._running() as url:
             sealer = create_sealer(self._settings, prepare_database(self._settings, url))
             began = time.perf_counter()
@@ -189,27 +189,27 @@ class DataSet:
         path.write_text(self._command(*create))
 
     def _command(self, *arguments: str) -> str:
-        """Run `ledger` on it; what it prints."""
-        said = run_ledger({"LEDGER_DATA_DIR": str(self.data_dir)}, *arguments, seconds=PATIENCE)
+        """Run `ledger` on the data set; return its output."""
+        output = run_ledger({"LEDGER_DATA_DIR": str(self.data_dir)}, *arguments, seconds=PATIENCE)
         if arguments[0] == "projections":
-            _say(said.rstrip())
-        return said
+            _say(output.rstrip())
+        return output
 
 
 def _vacuum(url: str, tables: str = "") -> None:
-    """The planner's statistics, of all tables or some, and everything on the disk."""
+    """Make the planner's statistics, of all tables or some, and write everything to the disk."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"VACUUM (ANALYZE) {tables}".encode())
         connection.execute("CHECKPOINT")
 
 
 def _log_version() -> list[Any]:
-    """What the log is made by. Migrations that come later are applied to it as to any other."""
+    """The version of the generated log. Later migrations are applied as to any other ledger."""
     return [GENERATOR]
 
 
 def _views_version() -> dict[str, list[Any]]:
-    """Which views are built: their versions and their tables."""
+    """The versions and the tables of the views that are built."""
     return {
         view.name: [
             view.version,
@@ -230,7 +230,7 @@ def _say(text: str) -> None:
 
 
 def main() -> int:
-    """Read the options, make the data set, print where it is."""
+    """Read the options, make the data set, print its folder."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

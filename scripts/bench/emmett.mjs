@@ -2,7 +2,7 @@
 //
 //     node emmett.mjs URL SECONDS CLIENTS      in the folder where Emmett is installed
 //
-// Prints appends a second, after half a second to warm up.
+// Prints appends per second, after a warm-up of half a second.
 
 import { createRequire } from "node:module";
 
@@ -14,7 +14,7 @@ const {
   postgreSQLRawSQLProjection,
 } = require("@event-driven-io/emmett-postgresql");
 
-const LINES = 1000; // of each client
+const LINES = 1000; // per client
 const WARM_UP = 500;
 
 const [url, seconds, clients] = process.argv.slice(2);

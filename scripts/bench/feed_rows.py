@@ -30,16 +30,16 @@ from story import BATCH, ORGANIZATION
 from projections.event import feeds
 
 AT_ONCE = 16  # requests in flight to one receiver, ours and the limit's
-DELIVERIES = 4_000  # facts, about, a round of deliveries
+DELIVERIES = 4_000  # facts per round of deliveries, about
 SETTLED_WITHIN = 60.0  # seconds for the last delivery of a round
-PAGE = 1_000  # entries of the audit log a statement
+PAGE = 1_000  # entries of the audit log per statement
 EXPORT = f"/v1/audit-logs/export?organization_id={ORGANIZATION}"
 
 
 def stream(bench: Bench) -> Row:
-    """How long after its recording an event reaches the reader of a stream, at half load.
+    """The time from an event's recording until the reader of a stream has it, at half load.
 
-    `recorded_at` is given before the commit, so the fsync is part of the figure.
+    `recorded_at` is set before the commit, so the figure includes the fsync.
     """
     half = (bench.fact_rate or bench.measure_facts()) / 2
     middles: list[float] = []
@@ -69,7 +69,7 @@ def stream(bench: Bench) -> Row:
 
 
 class Reader:
-    """Follows the stream on a thread and notes how old each event is when it comes."""
+    """Follows the stream on a thread and notes the age of each event when it arrives."""
 
     def __init__(self, product: Product) -> None:
         self.milliseconds: list[float] = []
@@ -102,9 +102,9 @@ class Reader:
 
 
 def deliveries(bench: Bench) -> Row:
-    """Webhook deliveries a second to one receiver, beside bare httpcore posting as much to it.
+    """Webhook deliveries per second to one receiver, beside bare httpcore with bodies as large.
 
-    The facts are reported meanwhile, so the views are at work too.
+    The facts are reported during the measurement, so the views are at work, too.
     """
     port = limits.free_port()
     command = [sys.executable, str(Path(__file__).with_name("sink.py")), str(port)]
@@ -123,7 +123,7 @@ def deliveries(bench: Bench) -> Row:
 
 
 def average_envelope(connection: psycopg.Connection[Any]) -> int:
-    """Bytes of an envelope."""
+    """The average bytes of an envelope."""
     row = connection.execute(
         "SELECT avg(length(told) + length(said) + 60)::int FROM (SELECT * FROM ledger.event"
         " WHERE in_feed ORDER BY position DESC LIMIT 1000) AS e"
@@ -132,7 +132,7 @@ def average_envelope(connection: psycopg.Connection[Any]) -> int:
 
 
 def delivered_rate(bench: Bench, port: int) -> float:
-    """Deliveries a second from the first to the last of a round's, to a new endpoint."""
+    """Deliveries per second to a new endpoint, from the first to the last of a round."""
     product = bench.product
     url = f"http://127.0.0.1:{port}/"
     path = f"/v1/webhooks/{command(product, 'POST', '/v1/webhooks', url)['id']}"
@@ -158,7 +158,7 @@ def delivered_rate(bench: Bench, port: int) -> float:
 
 
 def command(product: Product, method: str, path: str, url: str | None = None) -> Any:
-    """A request about an endpoint; what it answers."""
+    """Send a request about an endpoint; return the answer's data."""
     connection = http.client.HTTPConnection("127.0.0.1", product.port, timeout=30)
     headers = {"authorization": f"Bearer {product.key}", "content-type": "application/json"}
     body = None if url is None else json.dumps({"url": url, "event_types": ["*"]})
@@ -172,7 +172,7 @@ def command(product: Product, method: str, path: str, url: str | None = None) ->
 
 
 def received(port: int) -> int:
-    """How many deliveries the receiver has taken."""
+    """The number of deliveries that the receiver has taken."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", "/")
     count = int(connection.getresponse().read())
@@ -181,14 +181,14 @@ def received(port: int) -> int:
 
 
 async def posted_rate(port: int, size: int, seconds: float) -> float:
-    """Requests a second of httpcore alone, as many at once as the dispatcher sends."""
+    """Requests per second of httpcore alone, as many at once as the dispatcher sends."""
     body, url = b"x" * size, f"http://127.0.0.1:{port}/"
     headers = {"content-type": "application/json"}
     count, end = 0, time.perf_counter() + seconds
 
     async def post() -> None:
         nonlocal count
-        # A connection each: httpcore's pool costs more than the request.
+        # Each task has its own connection: httpcore's pool costs more than the request.
         async with httpcore.AsyncHTTPConnection(httpcore.URL(url).origin) as connection:
             while time.perf_counter() < end:
                 await connection.request("POST", url, headers=headers, content=body)
@@ -199,7 +199,7 @@ async def posted_rate(port: int, size: int, seconds: float) -> float:
 
 
 def export(bench: Bench) -> Row:
-    """Entries a second of the audit log's export, beside the same statements from bare psycopg."""
+    """Entries per second of the audit log's export, beside the same statements by bare psycopg."""
     url = bench.product.database_url
     statement = feeds.audit_statement(frozenset({"organization", "organization_id"}))
 

@@ -2,10 +2,10 @@
 
     python scripts/bench/fixture.py 57058cd
 
-The version writes the tale (`tale.py`) through its public door and answers the corpus
-(`corpus.py`). The database that it serves is dumped to `tests/fixtures/ledger-COMMIT.dump`. Beside
-it lies `answers-COMMIT.json`: the master key, the keys of the readers, when they asked, and for
-each request a digest of what is compared of its answer.
+The version writes the tale (`tale.py`) through its public interface and answers the corpus
+(`corpus.py`). Its database is dumped to `tests/fixtures/ledger-COMMIT.dump`. The file
+`answers-COMMIT.json` beside it has the master key, the keys of the readers, the time of their
+requests, and for each request a digest of the compared parts of its answer.
 """
 
 import argparse
@@ -35,16 +35,17 @@ SHORT = 7  # digits of a commit
 
 
 def dump(product: Product, target: Path) -> None:
-    """The database of a running service, as small as it gets."""
+    """Dump the database of a running service, with the strongest compression."""
     program = find_place(product.data_dir).programs / "bin" / "pg_dump"
     options = ("--format=custom", "--compress=9", "--no-owner", "--schema=ledger")
     subprocess.run([str(program), *options, f"--file={target}", product.database_url], check=True)
 
 
 def digests(told: dict[Request, Answer]) -> Iterator[list[str]]:
-    """What a test can ask again: no streams, which never end, and nothing that is wanted to differ.
+    """The digests of the answers that a test can ask for again.
 
-    Leaves and inclusion of each position are held against the README's verifier instead.
+    Streams are left out, since they never end, and so are answers that are wanted to differ. Leaf
+    and inclusion proof of each position are checked by the verifier of docs/proof.md instead.
     """
     for request, answer in told.items():
         is_proof = request.role == "admin" and request.path.startswith("/v1/log/")
@@ -55,7 +56,7 @@ def digests(told: dict[Request, Answer]) -> Iterator[list[str]]:
 
 
 def make(commit: str) -> list[Path]:
-    """Both files of a commit's."""
+    """Make both files for a commit."""
     version = version_of(commit)
     told = tale_of(version)
     name = version.name[:SHORT]
@@ -82,14 +83,14 @@ def make(commit: str) -> list[Path]:
 
 
 def main() -> int:
-    """Read the commit, make the files, say how large they are."""
+    """Read the commit, make the files, print their sizes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("commit")
     asked = parser.parse_args()
     os.environ.pop("LEDGER_DATABASE_URL", None)  # the version has a server of its own
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it ends too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends, too
     for file in make(asked.commit):
         print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1024:,.0f} KB")
     return 0

@@ -18,16 +18,16 @@ from story import story_of_new
 from ledger.postgres.embedded import running
 
 FACTS_A_LINE = 20  # of the file: four begin it
-COPIES = 3  # of the rows of a file that has not
+COPIES = 3  # rounds of COPY, for a file with fewer facts than MANY
 MANY = 500_000  # facts
 GROWTH = 1.25  # memory at the end against that after a quarter
 
 
 def imports(bench: Bench) -> Iterator[Row]:
-    """Facts a second, and whether memory stays as it is.
+    """Facts per second, and whether memory stays constant.
 
-    The time that the command takes to start is not counted, and told. The limit copies what the
-    import has left in the log's tables, into empty ones with the same indexes.
+    The command's start is not counted, and its time is in the note. The limit copies the rows that
+    the import has left in the log's tables into empty tables with the same indexes.
     """
     folder = bench.folder / "import"
     folder.mkdir(mode=0o755)
@@ -39,17 +39,17 @@ def imports(bench: Bench) -> Iterator[Row]:
         start = min(seconds_of_start(env) for _ in range(3))
         watched = Watched([LEDGER, "import", str(file)], env)
         if watched.run():
-            raise UnmeasuredError(f"ledger import said: {watched.output[-300:]}")
+            raise UnmeasuredError(f"ledger import failed: {watched.output[-300:]}")
         file.unlink()
         with psycopg.connect(postgres.url) as connection:
             taken = [
                 copied_seconds(connection, folder) for _ in range(1 if facts > 500_000 else COPIES)
             ]
     rate, limit = facts / (watched.seconds - start), facts / statistics.median(taken)
-    note = f"{facts:,} facts in {watched.seconds:.1f} s, {start:.1f} s of it the command's start"
+    note = f"{facts:,} facts in {watched.seconds:.1f} s, of which {start:.1f} s are the start"
     yield compared("import of a file, facts/s", 0.15, [rate], [limit], f"{note}; limit: COPY")
     if bench.short:
-        return  # it ends before memory could tell
+        return  # the import is too short for a statement about memory
     quarter, end = watched.at(0.25), watched.peak
     growth = end / quarter if quarter else 0.0
     note = f"{quarter:,.0f} MB after a quarter, {end:,.0f} MB at most"
@@ -57,7 +57,7 @@ def imports(bench: Bench) -> Iterator[Row]:
 
 
 def write_facts(file: Path, count: int) -> int:
-    """A file of that many facts: lines begin, then they work; how many there are."""
+    """Write a file of about ``count`` facts: lines begin, then they work; return the number."""
     lines = count // FACTS_A_LINE
     story = story_of_new(lines)
     beginnings = (fact for number in range(1, lines + 1) for fact in story.beginning(number))
@@ -67,14 +67,14 @@ def write_facts(file: Path, count: int) -> int:
 
 
 def seconds_of_start(env: dict[str, str]) -> float:
-    """What a command that does next to nothing takes."""
+    """The time of a command that does almost nothing."""
     began = time.perf_counter()
     run_ledger(env, "keys", "list")
     return time.perf_counter() - began
 
 
 def copied_seconds(connection: psycopg.Connection[Any], folder: Path) -> float:
-    """COPY of all rows of the log and what is beside it, table by table."""
+    """The time of COPY of all rows of the log and its decision tables, table by table."""
     return sum(
         copy_limit.copied_table_seconds(connection, f"ledger.{table}", columns.split(), folder)
         for table, columns in TABLES.items()

@@ -1,4 +1,4 @@
-"""How long after its recording each event is in every view: what a read after it would see."""
+"""The time from each event's recording until every view has it, and a read would see it."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ _VIEWS = "SELECT name, position FROM ledger.projection"
 
 
 class Watch:
-    """Hears on a thread how far the views are, as the service's own workers do."""
+    """Listens on a thread to the views' positions, as the service's own workers do."""
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
@@ -47,10 +47,10 @@ class Watch:
                 self._reached.append((at, min(self._positions.values())))
 
     def milliseconds(self, since: datetime) -> list[float]:
-        """The age of each event recorded since then when it was heard to be in all views.
+        """The age of each event recorded since ``since`` when all views were heard to have it.
 
-        `recorded_at` is given under the lock, before the decision and the commit: these are part
-        of the figure.
+        `recorded_at` is set under the append lock, before the decision and the commit. The figure
+        therefore includes both.
         """
         with psycopg.connect(self._url, row_factory=tuple_row) as connection:
             recorded = connection.execute(_RECORDED, (since,)).fetchall()

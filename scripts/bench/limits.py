@@ -1,9 +1,9 @@
-"""The limits beside our product: what this machine does with nothing of ours in between.
+"""The limits beside our product: the speed of this machine without the product's code.
 
 HTTP (`serve_limit`): `bare`, an ASGI function that answers constant bytes; `app`, FastAPI with a
 route that only parses a fact, and routes that answer constant bytes of the sizes in `LIMIT_SIZES`.
 PostgreSQL: `statement_rate`, prepared statements on many async connections, in processes of their
-own. What it takes for rows that are written is in `copying.py`.
+own. The limits of writing rows are in `copy_limit.py`.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
 HERE = Path(__file__).resolve().parent
-SMALL = 100  # bytes: the size that `app` always has a route for
+SMALL = 100  # bytes: `app` always has a route for this size
 READY_WITHIN = 60.0  # seconds
 CONSTANT = b'{"data":{"outcome":"recorded"}}'
 
@@ -43,7 +43,7 @@ Query = tuple[str, dict[str, object]]  # a statement and its named parameters
 
 
 class CloudEvent(BaseModel):
-    """A fact as CloudEvents 1.0 writes it: what any FastAPI service would declare to parse one."""
+    """A fact by CloudEvents 1.0, as any FastAPI service would declare it for parsing."""
 
     specversion: str
     id: str
@@ -82,7 +82,7 @@ def constant_route(api: FastAPI, size: int) -> None:
 
 
 def build_app() -> FastAPI:
-    """FastAPI with the parsing route, and one constant route for each size in `LIMIT_SIZES`."""
+    """FastAPI with the parsing route, and a constant route for each size in `LIMIT_SIZES`."""
     api = FastAPI(openapi_url=None)
 
     @api.post("/fact")
@@ -99,14 +99,14 @@ app = build_app()
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on just now."""
+    """A loopback port on which no process listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_until_ready(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Wait for 200 from `url`; raise, with the end of the log, when that does not come."""
+    """Wait for 200 from `url`; raise, with the end of the log, if 200 does not come in time."""
     deadline = time.monotonic() + READY_WITHIN
     while time.monotonic() < deadline:
         with (
@@ -125,7 +125,7 @@ def wait_until_ready(url: str, server: "subprocess.Popen[bytes]", log: Path) -> 
 def serve(
     command: Sequence[str], ready: str, log: Path, env: dict[str, str] | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a server as long as the block lasts, then SIGTERM; after 30 s SIGKILL to its group."""
+    """Run a server while the block lasts, then send SIGTERM; after 30 s SIGKILL to its group."""
     with log.open("wb") as output:
         server = subprocess.Popen(
             command,
@@ -148,7 +148,7 @@ def serve(
 
 @contextlib.contextmanager
 def serve_limit(name: str, workers: int, folder: Path, sizes: Sequence[int] = ()) -> Iterator[int]:
-    """`bare` or `app` under uvicorn as fast as it goes; yields the port."""
+    """Serve `bare` or `app` by uvicorn in its fastest form; yield the port."""
     port = free_port()
     command = [
         sys.executable,
@@ -182,7 +182,7 @@ def serve_limit(name: str, workers: int, folder: Path, sizes: Sequence[int] = ()
 
 @dataclass
 class StatementJob:
-    """The statements to go through, shared out over the connections, and how many of those."""
+    """The statements to execute, shared out over a number of connections."""
 
     url: str
     queries: list[Query]
@@ -192,9 +192,9 @@ class StatementJob:
 
 
 def statement_rate(job: StatementJob, processes: int) -> float:
-    """Executions a second, the connections shared out over processes as ours are over workers.
+    """Executions per second. The processes share the connections, as the product's workers do.
 
-    No statement is executed twice before all have been.
+    No statement is executed twice before all have been executed.
     """
     shares = [
         job.connections // processes + (n < job.connections % processes) for n in range(processes)
@@ -222,13 +222,13 @@ def statement_rate(job: StatementJob, processes: int) -> float:
 
 
 def pipe(end: IO[bytes] | None) -> IO[bytes]:
-    """A pipe that was asked for, so it is there."""
+    """The end of a pipe that Popen was asked for, so it is not None."""
     assert end is not None
     return end
 
 
 async def execute_statements(job: StatementJob) -> float:
-    """Connect, say so, wait for the word, execute until the time is over; executions a second."""
+    """Connect, report it, wait for the start, execute until the time is over; return the rate."""
     connections = [
         await psycopg.AsyncConnection.connect(job.url, autocommit=True)
         for _ in range(job.connections)

@@ -1,8 +1,8 @@
 """The lives of a data set's lines, told in three parts, and the line with the many runs.
 
-Which steps a line takes follows from its fate and its model. Lines are told some hundreds at a
-time, a step of each in turn, and each part of every life before the next: so a line's events lie
-far apart in the log, as they do where all report at once.
+A line's fate and model determine its steps. Some hundred lines at a time are told in turn, a step
+of each, and each part of all lives comes before the next part. So a line's events are far apart in
+the log, as in a ledger to which all lines report at once.
 """
 
 from array import array
@@ -92,7 +92,7 @@ class Teller:
         self._population, self._book = population, book
         self._reporter = Reporter(population, book)
         every = population.lines + 1
-        # What is kept of each line between the parts of its life.
+        # The state of each line between the parts of its life.
         self._versions = array("H", bytes(2 * every))
         self._active = array("q", bytes(8 * every))
         self._open = bytearray(every)
@@ -103,17 +103,17 @@ class Teller:
         self._due = 0.0
 
     def _count_spare(self, events: int) -> int:
-        """Check-ins to be told beside the scripts. Raises ValueError where these have more."""
+        """The number of check-ins beside the scripts. Raises ValueError if these have too many."""
         lines = self._population
         others = (n for n in range(1, lines.lines + 1) if n != lines.big)
-        told = sum(_length(lines.fate(n), lines.has_runs(n)) for n in others)
-        told += _events_of_runs(self._runs)
-        if told > events:
-            raise ValueError(f"{lines.lines:,} lines have at least {told:,} events")
-        return events - told
+        scripted = sum(_length(lines.fate(n), lines.has_runs(n)) for n in others)
+        scripted += _events_of_runs(self._runs)
+        if scripted > events:
+            raise ValueError(f"{lines.lines:,} lines have at least {scripted:,} events")
+        return events - scripted
 
     def tell(self) -> Iterator[None]:
-        """All lives, with pauses in which rows can be taken away."""
+        """Tell all lives, with pauses in which the caller can take rows away."""
         big = self._tell_big()
         next(big)
         for part in range(3):
@@ -128,7 +128,7 @@ class Teller:
         yield
 
     def _tell_part(self, part: int, numbers: list[int], big: Iterator[None]) -> None:
-        """A part of these lines' lives, a step of each in turn, the big line's among them."""
+        """Tell a part of these lines' lives, a step of each in turn, with the big line's events."""
         living = [(line := self._resume(part, n), self._script(part, line)) for n in numbers]
         while living:
             for line, steps in living:
@@ -146,7 +146,7 @@ class Teller:
         lines = self._population
         steps = script(part, lines.fate(line.number), lines.has_runs(line.number))
         if part == 0:
-            # Spare check-ins go to the lines evenly; the first numbers have one more.
+            # Spare check-ins are spread evenly over the lines; the first lines have one more.
             share, more = divmod(self._spare, lines.lines - 1)
             share += line.number - (line.number > lines.big) <= more
             steps += (Reporter.checked_in,) * share
@@ -170,7 +170,7 @@ class Teller:
             self._book.activity_row(line.id, activity)
 
     def _tell_big(self) -> Iterator[None]:
-        """The line with the many runs; a pause after each event."""
+        """Tell the line with the many runs, with a pause after each event."""
         number, reporter = self._population.big, self._reporter
         line = self._resume(0, number)
         reporter.activated(line)
@@ -189,5 +189,5 @@ class Teller:
 
 
 def _events_of_runs(runs: int) -> int:
-    """The events of the big line with so many runs."""
+    """The number of the big line's events if it has so many runs."""
     return 1 + runs + (runs + 1) // 2 + max(0, runs - OPEN_RUNS)

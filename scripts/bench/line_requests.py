@@ -1,6 +1,6 @@
-"""What is asked of a data set's lines: the path of each request, and the SQL it comes down to.
+"""Requests about a data set's lines: the path of each, and the SQL that answers it.
 
-The one module that knows how the API turns a request into a statement.
+Only this module of the bench knows how the API turns a request into a statement.
 """
 
 import random
@@ -49,7 +49,7 @@ class Asker:
     """Makes requests about a population, drawn from one seed."""
 
     def __init__(self, population: Population, newest: str) -> None:
-        """``newest`` is the record id that the list begins with."""
+        """``newest`` is the first record id of the list."""
         self._lines = population
         self._ids = population.ids()
         self._newest = sort_key(newest) % 10**12
@@ -60,7 +60,10 @@ class Asker:
     # Lists.
 
     def choices(self, name: str) -> list[dict[str, str]]:
-        """What one may filter by under this name; ``none`` and ``rare`` are no parameters."""
+        """The filters of this name: values of a parameter; ``none`` and ``rare`` are no parameters.
+
+        ``none`` gives no filter, ``rare`` gives three filters at once.
+        """
         workspaces = [f"WS-26-{number:06d}" for number in range(1, WORKSPACES + 1)]
         tags = [f"PROJ-26-{number:06d}" for number in range(1, TAGS + 1)]
         if name == "none":
@@ -81,16 +84,16 @@ class Asker:
         return [{name: value} for value in values[name]]
 
     def lists(self, name: str, count: int) -> list[Ask]:
-        """Pages all over the list, another one each time."""
+        """Pages from all over the list, drawn anew each time."""
         choices = self.choices(name)
         return [self.page(self._draw.choice(choices), self._somewhere()) for _ in range(count)]
 
     def first_pages(self, name: str, count: int) -> list[Ask]:
-        """The first pages by a few filters: what screens show that are looked at all day."""
+        """The first pages by a few filters, as screens poll them all day."""
         return [self.page(filters) for filters in self.choices(name)[:count]]
 
     def page(self, filters: Filters, after: str | None = None, as_of: str | None = None) -> Ask:
-        """A page of a list, the first or the one after a record id."""
+        """A page of a list: the first page, or the page after a record id."""
         chosen = LinesQuery(**filters).chosen()
         parameters = {"limit": str(PAGE), **filters}
         values: dict[str, object] = {**self._tenant(), **chosen, "limit": PAGE + 1}
@@ -103,7 +106,7 @@ class Asker:
         return Ask(f"/v1/execution?{urlencode(parameters)}", (lists.list_statement(asked), values))
 
     def past_pages(self, count: int) -> list[Ask]:
-        """Pages as they were, about the middle of the data set; the SQL is the live page's."""
+        """Pages of the past, about the middle of the data set; their SQL is the live page's."""
         return [self.page({}, self._somewhere(), self._then()) for _ in range(count)]
 
     def _then(self) -> str:
@@ -111,23 +114,23 @@ class Asker:
         return format_instant(BEGINS + SPAN / 2 + timedelta(minutes=self._draw.randrange(10_000)))
 
     def _somewhere(self) -> str:
-        """A RUN id from anywhere in the list but its end, where pages are short."""
+        """A RUN id from anywhere in the list except its end, where pages are short."""
         number = self._draw.randrange(self._newest // 10, self._newest + 1)
         return format_id("RUN", BEGINS.year, number)
 
     # Lines, runs, counts.
 
     def details(self, count: int) -> list[Ask]:
-        """Lines all over the data set."""
+        """Details of lines from all over the data set."""
         return [self.detail(line) for line in self._draw.choices(self._ids, k=count)]
 
     def detail(self, line: str) -> Ask:
-        """One line."""
+        """The detail of a line."""
         values = {**self._tenant(), "line_id": line}
         return Ask(f"/v1/execution/{line}", (statements.detail_statement(_TENANT), values))
 
     def runs(self, count: int) -> list[Ask]:
-        """Pages of the big line's runs, all over its life."""
+        """Pages of the big line's runs, from its whole life."""
         moments = [BEGINS + SPAN * self._draw.uniform(0.1, 1) for _ in range(count)]
         return [self._runs_after(moment) for moment in moments]
 
@@ -150,24 +153,24 @@ class Asker:
         return Ask(f"/v1/execution/{line}/runs?{urlencode(parameters)}", (statement, values))
 
     def summaries(self, name: str) -> list[str]:
-        """The paths of counts by what one may filter by."""
+        """The paths of summaries by the filters of a name."""
         asked = [urlencode(filters) for filters in self.choices(name)]
         return [f"/v1/execution/summary{'?' if query else ''}{query}" for query in asked]
 
     def past_summaries(self, count: int) -> list[str]:
-        """The paths of counts of all lines, about the middle of the data set."""
+        """The paths of summaries of all lines in the past, about the middle of the data set."""
         return [f"/v1/execution/summary?as_of={self._then()}" for _ in range(count)]
 
     def _tenant(self) -> dict[str, object]:
-        """What the edge binds in every read of lines."""
+        """The parameters that the edge binds in every read of lines."""
         return {"organization": ORGANIZATION, **self._clock}
 
 
 def paths(asks: Iterable[Ask]) -> list[str]:
-    """Their paths."""
+    """The requests' paths."""
     return [ask.path for ask in asks]
 
 
 def queries(asks: Iterable[Ask]) -> list[Query]:
-    """Their statements."""
+    """The requests' statements."""
     return [ask.query for ask in asks]

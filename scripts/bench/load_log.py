@@ -1,4 +1,4 @@
-"""Rows straight into the log's tables: COPY, with the indexes made once all rows are in."""
+"""Loads rows into the log's tables by COPY; their indexes are made once all rows are in."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -7,7 +7,8 @@ import psycopg
 from psycopg.copy import QueuedLibpqWriter
 from psycopg.rows import tuple_row
 
-# Everything that COPY would have to keep up: what makes it again, keys before what refers to them.
+# The constraints that COPY would have to maintain, with their definitions: foreign keys come last,
+# after the keys that they refer to.
 _CONSTRAINTS = """
 SELECT c.conname, c.conrelid::regclass::text, pg_get_constraintdef(c.oid)
 FROM pg_constraint AS c
@@ -29,9 +30,9 @@ def load(
 ) -> None:
     """Copy rows, in COPY's text format, into empty tables of the schema `ledger`.
 
-    ``parts`` are rows by table, some at a time; each list is emptied once it is sent. One COPY a
-    table is open all the while, each on a connection and a thread of its own: PostgreSQL takes rows
-    in while the next are made.
+    ``parts`` are rows by table, some at a time; each list is emptied once it is sent. A COPY per
+    table stays open, on a connection and a thread of its own: PostgreSQL takes rows in while the
+    next rows are made.
     """
     names = [f"ledger.{table}" for table in tables]
     with _without_indexes(conninfo, names), ExitStack() as stack:
@@ -50,14 +51,14 @@ def load(
 
 
 def move_sequence(conninfo: str, last: int) -> None:
-    """Have the next event come after this position."""
+    """Set the sequence, so that the next event comes after this position."""
     with psycopg.connect(conninfo) as connection:
         connection.execute(_SEQUENCE, (last,))
 
 
 @contextmanager
 def _without_indexes(conninfo: str, tables: list[str]) -> Iterator[None]:
-    """Drop the tables' indexes, keys too, and make them again when the rows are in."""
+    """Drop the tables' indexes and constraints, and make them again once the rows are in."""
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         connection.execute("SET maintenance_work_mem = '1GB'")
         constraints = connection.execute(_CONSTRAINTS, {"tables": tables}).fetchall()

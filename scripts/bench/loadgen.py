@@ -1,10 +1,10 @@
-"""A closed-loop HTTP/1.1 load generator that costs far less a request than the servers it measures.
+"""A closed-loop HTTP/1.1 load generator, far cheaper per request than the servers it measures.
 
-`run_load(job)` runs it in a process of its own; by hand: `python loadgen.py URL`. Requests
-come pre-encoded; each keep-alive connection sends its next one when the last is answered. Of an
-answer only the status and the length are read, one `find` each, over raw epoll: no event loop, no
-callbacks, no headers as objects. Its own CPU time is part of the result: close to one second a
-second means that the generator was the limit, not the server.
+`run_load(job)` runs it in a process of its own; by hand: `python loadgen.py URL`. Requests are
+encoded beforehand; each keep-alive connection sends its next request when the last is answered. The
+generator reads only the status and the length of an answer, with one `find` each, over raw epoll:
+no event loop, no callbacks, no headers as objects. Its own CPU time is part of the result: close to
+one second per second means that the generator was the limit, not the server.
 """
 
 import argparse
@@ -24,22 +24,22 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 ACCEPT_PAUSE = 0.05  # after a burst of connects, so that the workers have accepted them all
-BURSTS = 8  # of connects, before a lopsided spread over the workers is put up with
+BURSTS = 8  # of connects, after which an uneven spread over the workers is accepted
 ANSWER_LIMIT = 20.0  # seconds without any answer after which a server counts as hung
-TIMER_TICK = 0.002  # how late this loop may be for a request that is due
+TIMER_TICK = 0.002  # seconds by which this loop may be late for a due request
 READ_SIZE = 1 << 18
 
 
 @dataclass
 class Job:
-    """What to send to a port of this machine, and for how long.
+    """The requests for a port of this machine, and the time to send them.
 
     requests  a list of encoded requests for each connection
     seconds   measured, after the warm-up; None: until every request is answered
-    repeat    begin a list again when it runs out; else the first to run out ends the measurement
-    rate      requests a second over all connections; None: as fast as answers come
+    repeat    start a list again at its end; otherwise the first end of a list ends the measurement
+    rate      requests per second over all connections; None: as fast as answers come
     workers   processes that accept on the port: each gets an equal share of the connections
-    gather    seconds for answers to gather between looks: half the CPU time, latencies longer by it
+    gather    seconds between looks for answers: half the CPU time, and latencies longer by as much
     """
 
     port: int
@@ -54,7 +54,7 @@ class Job:
 
 @dataclass
 class Result:
-    """What came back within the measured time."""
+    """The answers within the measured time."""
 
     seconds: float
     responses: int
@@ -62,17 +62,17 @@ class Result:
     p50_ms: float
     p99_ms: float
     cpu_seconds: float
-    spread: list[int]  # connections of each worker; empty where /proc does not tell
+    spread: list[int]  # connections of each worker; empty if /proc does not show them
     refusal: str = ""  # the beginning of the first answer that was no 2xx
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
+        """Answers per second."""
         return self.responses / self.seconds if self.seconds else 0.0
 
     @property
     def cpu_share(self) -> float:
-        """How much of one core the generator itself used."""
+        """The share of one core that the generator itself used."""
         return self.cpu_seconds / self.seconds if self.seconds else 0.0
 
 
@@ -86,7 +86,7 @@ def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
 
 
 def head_of(data: bytes) -> tuple[int, int] | None:
-    """Status and whole length of the answer that `data` begins with; None without all its head."""
+    """Status and whole length of the answer that starts `data`; None if its head is not whole."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return None
@@ -112,7 +112,7 @@ def percentile(sorted_values: list[float], share: float) -> float:
 
 
 def accepting_process(port: int) -> dict[int, int]:
-    """Who holds the other end of each connection to `port`, by the client's port (Linux only)."""
+    """The process at the other end of each connection to `port`, by the client's port (Linux)."""
     clients: dict[str, int] = {}
     try:
         table = Path("/proc/net/tcp").read_text().splitlines()[1:]
@@ -134,11 +134,11 @@ def accepting_process(port: int) -> dict[int, int]:
 
 
 def connect(job: Job) -> tuple[list[socket.socket], list[int]]:
-    """A socket for each list of requests, and how many of them each worker holds.
+    """A socket for each list of requests, and how many of the sockets each worker holds.
 
-    Workers that share a listening socket take connections as they happen to wake: 30 of 32 may end
-    in one of two processes, which halves what is measured. So more are opened than needed, as many
-    of each worker's kept, and the others closed.
+    Workers that share a listening socket accept connections as they happen to wake: one of two
+    processes may get 30 of 32 connections, which halves the measured rate. So more connections are
+    opened than needed, the same number of each worker is kept, and the others are closed.
     """
     wanted = len(job.requests)
     share = -(-wanted // job.workers)
@@ -167,7 +167,7 @@ def connect(job: Job) -> tuple[list[socket.socket], list[int]]:
 
 
 class _Connection:
-    """One keep-alive connection: what it has to send, and how much of the answer is missing."""
+    """One keep-alive connection: its requests, and how much of the present answer is missing."""
 
     __slots__ = ("head", "missing", "next", "requests", "socket", "started", "status", "unsent")
 
@@ -180,7 +180,7 @@ class _Connection:
         self.started = 0.0
         self.status = 0
         self.head = b""
-        self.missing = 0  # bytes of the body still to come once its head is known
+        self.missing = 0  # bytes of the body still to come, once the head is known
         self.unsent: memoryview | None = None
 
 
@@ -194,7 +194,7 @@ class _Counts:
 
 
 class _Load:
-    """One run of a job. `run` is the loop; everything it calls for each answer is kept small."""
+    """One run of a job. `run` is the loop; the methods that it calls per answer are kept small."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -203,13 +203,13 @@ class _Load:
         self.idle: deque[_Connection] = deque()
         self.waiting = 0  # connections with an answer to come
         self.sending = True
-        self.due = float("inf")  # with a rate: when the next request is to be sent
+        self.due = float("inf")  # with a rate: when the next request is due
         self.refusal = ""
         self.spread: list[int] = []
         self.counts = _Counts(time.perf_counter(), time.process_time())
 
     def run(self) -> Result:
-        """Connect, send until time or requests are over, take in what is still under way."""
+        """Connect, send until the time or the requests are over, take the outstanding answers."""
         sockets, self.spread = connect(self.job)
         for opened, requests in zip(sockets, self.job.requests, strict=True):
             connection = _Connection(opened, requests)
@@ -310,7 +310,7 @@ class _Load:
             self.idle.append(connection)
 
     def _send_due(self, now: float) -> None:
-        """Send on idle connections: all without a rate, else one for each request that is due."""
+        """Send on idle connections: on all without a rate, else a request for each that is due."""
         idle = self.idle
         if self.job.rate is None:
             while idle:
@@ -318,8 +318,8 @@ class _Load:
             return
         step = 1 / self.job.rate
         while idle and self.due <= now and self.sending:
-            # A request that no connection was free for has been waiting since it was due: the
-            # server's doing. One that this loop was a timer's tick late for has not.
+            # A request without a free connection has waited since it was due, because of the
+            # server: its latency counts from then. A delay of one timer tick is this loop's own.
             late = now - self.due
             self._send(idle.popleft(), self.due if late > TIMER_TICK else now)
             self.due += step
@@ -341,7 +341,7 @@ class _Load:
             self.poll.modify(connection.socket, select.EPOLLIN | select.EPOLLOUT)
 
     def _ran_out(self) -> None:
-        """One list is empty. That ends a timed run: fewer connections would be another load."""
+        """End a timed run, since a list is empty: fewer connections would be another load."""
         every = all(each.next == len(each.requests) for each in self.connections.values())
         self.sending = self.sending and self.job.seconds is None and not every
 

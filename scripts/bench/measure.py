@@ -1,4 +1,4 @@
-"""What a measurement is made of: the servers, how they are loaded, and the row that comes out."""
+"""The parts of a measurement: the servers, the loads on them, and the resulting row."""
 
 import itertools
 import statistics
@@ -15,14 +15,14 @@ from story import Story
 
 WARM_UP = 0.3
 GATHER = 0.0002  # for rates: the generator looks for answers every 0.2 ms
-SUPPLY = 16_000  # facts encoded for each second to be measured: more than any row reaches
+SUPPLY = 16_000  # facts encoded per second of measurement: more than any row reaches
 NEAR_CEILING = 0.8  # of the ceiling, or of one core: from here on the generator is the limit
-LONG = 3  # rounds at most of what takes long
+LONG = 3  # rounds at most of rows that take long
 
 
 @dataclass
 class Bench:
-    """The options, the running servers, and what earlier rows found out."""
+    """The options, the running servers, and the figures of earlier rows."""
 
     product: Product
     data: DataSet
@@ -42,27 +42,27 @@ class Bench:
 
     @property
     def few_rounds(self) -> int:
-        """For rows of several measurements a round."""
+        """The rounds of rows with several measurements per round."""
         return min(self.rounds, LONG)
 
     def load(self, port: int, requests: list[list[bytes]], repeat: bool = True) -> loadgen.Result:
-        """One measurement as fast as the server answers."""
+        """Take one measurement, as fast as the server answers."""
         job = loadgen.Job(port, requests, self.seconds, WARM_UP, repeat)
         job.workers, job.gather = self.workers, GATHER
         return loadgen.run_load(job)
 
     def bare_rate(self) -> float:
-        """Answers a second of ASGI without a framework: the generator's own ceiling."""
+        """Answers per second of ASGI without a framework: the generator's own ceiling."""
         requests = [[loadgen.request("GET", "/")]] * self.clients
         return self.load(self.bare_port, requests).rate
 
     def rate(
         self, port: int, requests: list[list[bytes]], status: int, repeat: bool = True
     ) -> float:
-        """Answers a second, all of them with `status`, or the row is off.
+        """Answers per second. Raises UnmeasuredError unless all answers have `status`.
 
-        One near the ceiling is compared with a ceiling of this very moment before it counts as
-        strained; a row with most rounds strained is void.
+        A rate near the ceiling is compared with a ceiling measured now before the round counts as
+        strained. A row with most rounds strained is void.
         """
         result = self.load(port, requests, repeat)
         if set(result.statuses) != {status} or result.refusal:
@@ -75,7 +75,7 @@ class Bench:
         return result.rate
 
     def gets(self, paths: Sequence[str], product: Product | None = None) -> float:
-        """GETs a second: the paths are shared out over the connections; a few go round them all."""
+        """GETs per second. The connections share the paths; of a few paths each gets all."""
         product = product or self.product
         gets = [product.get(path) for path in paths]
         if len(gets) < self.clients:
@@ -85,13 +85,13 @@ class Bench:
         return self.rate(product.port, shares, 200)
 
     def fact_requests(self, per_second: float = SUPPLY) -> list[list[bytes]]:
-        """Single facts for one measurement, a run's on one connection so that they keep order."""
+        """Single facts for one measurement; a run's facts keep their order on one connection."""
         count = int(per_second * (self.seconds + WARM_UP) / self.clients) + 8
         streams = [itertools.islice(self.story.work(), count) for _ in range(self.clients)]
         return [[self.product.post(fact) for fact in stream] for stream in streams]
 
     def measure_facts(self) -> float:
-        """Single facts a second."""
+        """Single facts per second."""
         return self.rate(self.product.port, self.fact_requests(), 201, repeat=False)
 
 
@@ -104,13 +104,13 @@ class Row:
     limit: float | None = None
     ratio: float | None = None
     bound: str = ""
-    reached: float | None = None  # of the bound: 1 just meets it, 0.5 is half of what it asks
+    reached: float | None = None  # share of the bound: 1 just meets it, 0.5 is half of it
     note: str = ""
-    void: str = ""  # why the figure says nothing
+    void: str = ""  # why the figure is meaningless
 
 
 def interleave(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
-    """Measure each in turn, `rounds` times, every other round backwards; its values for each."""
+    """Measure each in turn, `rounds` times, every other round backwards; return all values."""
     values: list[list[float]] = [[] for _ in measures]
     for number in range(rounds):
         order = list(zip(measures, values, strict=True))
@@ -121,7 +121,7 @@ def interleave(rounds: int, *measures: Callable[[], float]) -> list[list[float]]
 
 def median_ratio(ours: Sequence[float], limit: Sequence[float]) -> float:
     """The median of the rounds' own ratios."""
-    return statistics.median(one / other for one, other in zip(ours, limit, strict=True))
+    return statistics.median(mine / theirs for mine, theirs in zip(ours, limit, strict=True))
 
 
 def compared(
@@ -137,7 +137,7 @@ def compared(
 
 
 def at_most(work: str, ours: float, most: float, unit: str, note: str) -> Row:
-    """The row of a figure that has a bound of its own and no other side."""
+    """The row of a figure that has a fixed upper bound and no limit beside it."""
     return Row(
         work, ours, bound=f"≤ {most:g} {unit}", reached=most / ours if ours else 1, note=note
     )

@@ -1,17 +1,18 @@
-"""This version beside an earlier one: do they answer the same, and as fast?
+"""This version beside an earlier one: does it give the same answers, and as fast?
 
     python scripts/bench/pair.py --old 57058cd                    answers, then every row
     python scripts/bench/pair.py --old 57058cd lists facts        answers, then some rows
     python scripts/bench/pair.py --old 57058cd --corpus-only      answers: half a minute
 
-Answers: both serve a copy of a ledger that the old version has written through its public door, in
-which everything happens (`tale.py`), and are asked the same of it (`corpus.py`), byte for byte.
-Rates: both serve a copy of a data set that the old version has made, the new one after it has
-migrated it, and are measured in turn, every other round in the reverse order. The ratio is the
-median of the rounds' own ratios, so it holds while the machine's speed drifts.
+Answers: the old version has written a ledger with every kind of content (`tale.py`) through its
+public interface. Both versions serve a copy of that ledger and get the same requests (`corpus.py`);
+the answers are compared byte for byte. Rates: both versions serve a copy of a data set that the old
+version has made; the new version migrates its copy first. The versions are measured in turn, every
+other round in the reverse order. The ratio is the median of the rounds' ratios, so it holds while
+the machine's speed drifts.
 
-Exit code 1: an answer differs that is not wanted to (`wanted_differences.py`), or a ratio is below
---at-least.
+Exit code 1: an answer differs without being wanted to (`wanted_differences.py`), or a ratio is
+below --at-least.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def data_of(old: Version, size: DataSet) -> Path:
 def served_data(
     version: Version, data: Path, folder: Path, size: DataSet, asked: argparse.Namespace
 ) -> Iterator[Bench]:
-    """A version on a copy of the data set, ready to be measured; says how long an upgrade took."""
+    """A version on a copy of the data set, ready to be measured. Prints the time of an upgrade."""
     data_dir = folder / version.name[:7]
     copy_ledger(data, data_dir)
     key = (data / "bench.key").read_text().strip()
@@ -78,7 +79,7 @@ def served_data(
             workers=asked.workers,
             short=False,
             imported=0,
-            ceiling=float("inf"),  # a generator that is near its limit is told by its CPU time
+            ceiling=float("inf"),  # the generator's CPU time shows whether it was the limit
         )
 
 
@@ -97,7 +98,7 @@ def measure(work: Work, old: Bench, new: Bench) -> tuple[str, float]:
 
 
 def print_rates(old: Version, asked: argparse.Namespace) -> bool:
-    """Measure the rows and print them; whether each ratio is high enough."""
+    """Measure the rows and print them; return whether each ratio is high enough."""
     size = DataSet(asked.events, asked.lines)
     data = data_of(old, size)
     slow = []
@@ -130,8 +131,8 @@ def main() -> int:
     parser.add_argument("rows", nargs="*", choices=[[], *WORKS], metavar="ROW", help=names)
     parser.add_argument("--old", required=True, metavar="COMMIT")
     parser.add_argument("--corpus-only", action="store_true", help="no rates")
-    parser.add_argument("--rounds", type=int, default=9, help="of each row (rebuild: at most 3)")
-    parser.add_argument("--seconds", type=float, default=1.2, help="of each round")
+    parser.add_argument("--rounds", type=int, default=9, help="per row (rebuild: at most 3)")
+    parser.add_argument("--seconds", type=float, default=1.2, help="per round")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--events", type=int, default=100_000)
@@ -139,7 +140,7 @@ def main() -> int:
     parser.add_argument("--at-least", type=float, default=0.0, help="the lowest ratio that passes")
     asked = parser.parse_args()
     os.environ.pop("LEDGER_DATABASE_URL", None)  # each side has a server of its own
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end, too
     old = version_of(asked.old)
     is_same = print_comparison(old)
     is_fast = asked.corpus_only or print_rates(old, asked)

@@ -1,4 +1,4 @@
-"""What is measured of two versions: each row is a rate, and more is better."""
+"""The rows that are measured of two versions: each row is a rate, and more is better."""
 
 import time
 from collections.abc import Callable
@@ -18,17 +18,17 @@ PATIENCE = 3600.0  # seconds for a rebuild
 
 @dataclass(frozen=True)
 class Work:
-    """What a row is called, and how one round of one version is measured."""
+    """The name of a row, and the measurement of one round of one version."""
 
     said: str
     measure: Callable[[Bench], float]
     most_rounds: int | None = None
     writes: bool = False
-    """What it leaves to be done is done before the other version is measured."""
+    """The log is sealed before the other version is measured, so no work is left over."""
 
 
 def rebuilt(bench: Bench) -> float:
-    """Events a second of a rebuild of all views."""
+    """Events per second of a rebuild of all views."""
     with psycopg.connect(bench.product.database_url) as connection:
         events = count_events(connection)
     began = time.perf_counter()
@@ -37,7 +37,7 @@ def rebuilt(bench: Bench) -> float:
 
 
 def measured(work: Work, bench: Bench) -> float:
-    """One round."""
+    """Measure one round."""
     rate = work.measure(bench)
     if work.writes:
         await_sealed(bench.product)
@@ -65,4 +65,4 @@ WORKS: dict[str, Work] = {
     "batches": Work(f"facts in batches of {BATCH:,}, facts/s", batched_facts, writes=True),
     "rebuild": Work("rebuild of all views, events/s", rebuilt, most_rounds=LONG),
 }
-"""All rows, in the order in which they are measured: reads before what makes the ledger grow."""
+"""All rows, in the order of their measurement: reads come before rows that let the log grow."""

@@ -1,8 +1,8 @@
 """Comparable systems, measured in the same run: Emmett (npm) and Prefect's server (PyPI).
 
-Each is installed once, below `build/peers`, in the version whose figures were recorded, and works
-on a database of its own, on a server with our settings. Where one cannot be installed (no Node.js,
-no package index) its recorded figure stands, and the row says so.
+Each system is installed once, below `build/peers`, in the version of the recorded figures. Each
+system works on a database of its own, on a server with our settings. If a system cannot be
+installed (no Node.js, no package index), its recorded figure is used, and the row says so.
 """
 
 import contextlib
@@ -32,30 +32,30 @@ INSTALLS_WITHIN = 300  # seconds
 
 EMMETT = "0.42.0"
 PREFECT = "3.9.1"
-LONG = 3  # times as long as other rounds: it answers some 60 requests a second
+LONG = 3  # times the length of other rounds: Prefect answers only some 60 requests per second
 WARM_UP = 1.0
 
 Measure = Callable[[], float]
 
 
 class NotInstalledError(Exception):
-    """A peer cannot be had on this machine; the text says why."""
+    """A peer cannot be installed on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A system, what it does in a second by the record, and how many times of it we must reach."""
+    """A system, its recorded writes per second, and the multiple of them that we must reach."""
 
     name: str
     recorded: float
     at_least: float
     measuring: Callable[[Bench, str], AbstractContextManager[Measure]]
-    """Given the address of an empty database: what measures it."""
+    """Gives the measure of this system, on the empty database at a URL."""
 
 
 @contextlib.contextmanager
 def measured(bench: Bench, peer: Peer) -> Iterator[Measure]:
-    """What measures a peer in writes a second. Raises NotInstalledError."""
+    """The measure of a peer, in writes per second. Raises NotInstalledError."""
     folder = bench.folder / "peers"
     with running(folder, purpose="bench", announce=print) as postgres:
         database = peer.measuring.__name__
@@ -67,7 +67,7 @@ def measured(bench: Bench, peer: Peer) -> Iterator[Measure]:
 
 @contextlib.contextmanager
 def emmett(bench: Bench, url: str) -> Iterator[Measure]:
-    """Appends of one event, each with an inline projection, from within its own process."""
+    """Appends of one event, each with an inline projection, made in Emmett's own process."""
     packages = [f"@event-driven-io/{name}@{EMMETT}" for name in ("emmett", "emmett-postgresql")]
     place = installed("emmett", ["npm", "install", "--no-audit", "--no-fund", *packages])
     command = ["node", str(HERE / "emmett.mjs"), url, str(bench.seconds), str(bench.clients)]
@@ -77,7 +77,7 @@ def emmett(bench: Bench, url: str) -> Iterator[Measure]:
             command, cwd=place, capture_output=True, text=True, timeout=60, check=False
         )
         if done.returncode:
-            raise UnmeasuredError(f"Emmett said: {done.stderr.strip()[-300:]}")
+            raise UnmeasuredError(f"Emmett failed: {done.stderr.strip()[-300:]}")
         return float(done.stdout)
 
     yield measure
@@ -85,7 +85,7 @@ def emmett(bench: Bench, url: str) -> Iterator[Measure]:
 
 @contextlib.contextmanager
 def prefect(bench: Bench, url: str) -> Iterator[Measure]:
-    """Flow runs created over HTTP. The server is held still while others are measured."""
+    """Flow runs created over HTTP. The server is stopped (SIGSTOP) while others are measured."""
     venv = [sys.executable, "-m", "venv", "."]
     package = ["bin/pip", "install", "--quiet", f"prefect=={PREFECT}"]
     place = installed("prefect", venv, package)
@@ -122,7 +122,7 @@ def prefect(bench: Bench, url: str) -> Iterator[Measure]:
 
 
 def create_flow(port: int) -> str:
-    """A flow whose runs are created; its id."""
+    """Create the flow for the runs; return its id."""
     asked = urllib.request.Request(
         f"http://127.0.0.1:{port}/api/flows/",
         json.dumps({"name": "line"}).encode(),
@@ -133,7 +133,7 @@ def create_flow(port: int) -> str:
 
 
 def installed(name: str, *commands: list[str]) -> Path:
-    """The folder that these commands, run in it, have installed something in. Once is enough."""
+    """The folder in which these commands have installed a system; they run only once."""
     place = INSTALLED / name
     done = place / "installed"
     if done.exists():

@@ -1,7 +1,7 @@
-"""Who the lines of a data set are: each one's tenant, model, tags and fate, drawn from one seed.
+"""The lines of a data set: the tenant, model, tags and fate of each, drawn from one seed.
 
-A byte or two a line, so that a million of them fit anywhere; the same numbers give the same lines
-wherever they are asked for: the generator tells their lives, the bench asks about them.
+A line takes a few bytes, so a million lines fit anywhere. The same number of lines always gives the
+same lines: the generator tells their lives, and the bench asks about them.
 """
 
 import random
@@ -17,14 +17,14 @@ WORKSPACES = 20  # of the first organization; the other has two more
 TAGS = 60
 
 FATES = ("running", "idle", "blocked", "paused", "closed", "woken", "recovered", "open")
-"""What becomes of a line. ``recovered`` ones were blocked and are not any more; ``open`` ones have
-a run that has not ended, where their model has runs."""
+"""The fate of a line. A ``recovered`` line was blocked and is not any more; an ``open`` line has a
+run that has not ended, if its model has runs."""
 _SHARES = (50, 14, 10, 7, 7, 3, 4, 5)
 _SEED = 20260302
 
 
 class Population:
-    """Lines 1 to ``lines``. The one with the many runs is ``big``."""
+    """Lines 1 to ``lines``. The line with the many runs is ``big``."""
 
     def __init__(self, lines: int) -> None:
         draw = random.Random(_SEED + lines)
@@ -46,7 +46,7 @@ class Population:
         self._model[self.big], self._workspace[self.big], self._fate[self.big] = 5, 0, 0
 
     def order(self) -> Iterator[int]:
-        """Every line once, in the order in which they began: not that of their numbers."""
+        """Every line once, in the order of their beginnings, which is not that of their numbers."""
         stride = int(self.lines * 0.618) | 1
         while gcd(stride, self.lines) > 1:
             stride += 2
@@ -70,25 +70,25 @@ class Population:
         return f"WS-26-{self._workspace[number] + 1:06d}"
 
     def fate(self, number: int) -> str:
-        """What becomes of it."""
+        """The line's fate."""
         return FATES[self._fate[number]]
 
     def cause(self, number: int) -> str:
-        """What blocks it, should it be blocked."""
+        """The cause of the line's blocker, if it is blocked."""
         return CAUSES[self._cause[number]]
 
     def tags(self, number: int, shift: int = 0) -> tuple[str, ...]:
-        """Its projects, one or two; others after a shift."""
+        """The line's one or two projects; with a shift other projects."""
         first, second = (self._tag[number] + shift) % TAGS, self._other_tag[number]
         numbers = {first, second} if second < TAGS else {first}
         return tuple(f"PROJ-26-{tag + 1:06d}" for tag in sorted(numbers))
 
     def has_runs(self, number: int) -> bool:
-        """Whether its model has runs."""
+        """Whether the line's model has runs."""
         return self.model(number) in MODELS_WITH_RUNS
 
     def at_work(self, number: int) -> bool:
-        """Whether facts of daily work are taken: of the first organization, and not held up."""
+        """Whether the line takes facts of daily work: of the first organization, and not held."""
         return self.organization(number) == ORGANIZATION and self.fate(number) in (
             "running",
             "woken",
@@ -97,7 +97,7 @@ class Population:
         )
 
     def numbers_at_work(self, with_runs: bool = False) -> list[int]:
-        """The lines at work, or those of them that have runs; never the big one."""
+        """The lines at work, or only those with runs; never the big line."""
         every = range(1, self.lines + 1)
         found = [n for n in every if n != self.big and self.at_work(n)]
         return [n for n in found if self.has_runs(n)] if with_runs else found

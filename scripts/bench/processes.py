@@ -1,4 +1,4 @@
-"""What processes use: memory now, memory at most, of one or of all below it (Linux)."""
+"""The memory of processes: now and at most, of one process or of all its descendants (Linux)."""
 
 import contextlib
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 
 EVERY = 0.05  # seconds between looks
 
-MB = 1024  # kilobytes, in which /proc counts
+MB = 1024  # in kilobytes, the unit of /proc
 
 
 def children_of(pid: int) -> Iterator[int]:
-    """The processes that one has started, and those that these have."""
+    """All descendants of a process."""
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             for child in map(int, tasks.read_text().split()):
@@ -23,14 +23,14 @@ def children_of(pid: int) -> Iterator[int]:
 
 
 def name_of(pid: int) -> str:
-    """What the process calls itself."""
+    """The name of a process, as the process set it."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
     return ""
 
 
 def megabytes(pid: int, field: str = "VmRSS") -> float:
-    """Memory in use (``VmRSS``), or the most that ever was (``VmHWM``); 0 when it has ended."""
+    """A process's memory in use (``VmRSS``) or at its most (``VmHWM``); 0 if it has ended."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith(f"{field}:"):
@@ -39,10 +39,10 @@ def megabytes(pid: int, field: str = "VmRSS") -> float:
 
 
 class Watched:
-    """A command that is run to its end, and its memory meanwhile."""
+    """A command that is run to its end while its memory is watched."""
 
     def __init__(self, command: Sequence[str], env: dict[str, str], below: bool = False) -> None:
-        """``below``: watch what the command has started instead of the command itself."""
+        """``below``: watch the command's descendants instead of the command itself."""
         self._command, self._env, self._below = command, env, below
         self.samples: list[tuple[float, float]] = []
         """(seconds since the start, megabytes of the largest process watched)."""
@@ -51,7 +51,7 @@ class Watched:
         self.output = ""
 
     def run(self) -> int:
-        """Run it; its exit code."""
+        """Run the command; return its exit code."""
         began = time.perf_counter()
         child = subprocess.Popen(
             self._command,
@@ -70,7 +70,7 @@ class Watched:
         return child.returncode
 
     def at(self, share: float) -> float:
-        """Megabytes when this share of the time had passed."""
+        """The megabytes in use when this share of the time had passed."""
         earlier = [used for moment, used in self.samples if moment <= share * self.seconds]
         return earlier[-1] if earlier else 0.0
 

@@ -1,4 +1,4 @@
-"""The product under measurement, running, and a client for the answers that are looked at."""
+"""The running product under measurement, and a client for the answers that are read."""
 
 import contextlib
 import http.client
@@ -26,16 +26,16 @@ ONE, MANY = "application/cloudevents+json", "application/cloudevents-batch+json"
 
 STARTS_WITHIN = 60.0  # seconds
 STOPS_WITHIN = 60.0
-# A data set's facts lie weeks back: by the usual rules every line would be found idle at once.
+# A data set's facts are weeks old: by the usual rules every line would become idle at once.
 NEVER_IDLE = str(20 * 365 * 86_400)
 
 
 class UnmeasuredError(Exception):
-    """A row could not be measured; the text says why. The other rows go on."""
+    """A row could not be measured; the message says why. The other rows go on."""
 
 
 class Product:
-    """`ledger serve` on a data directory, and what its API and its database are reached by.
+    """`ledger serve` on a data directory, with the key of its API and the URL of its database.
 
     ``ledger`` is the command of another version, ``settings`` are variables of its environment.
     """
@@ -64,18 +64,18 @@ class Product:
 
     @property
     def database_url(self) -> str:
-        """Where its PostgreSQL answers while it serves."""
+        """The URL of its PostgreSQL while the product serves."""
         return find_place(self.data_dir).url()
 
     @property
     def pid(self) -> int:
-        """The serving process's."""
+        """The id of the serving process."""
         if self._server is None:
             raise UnmeasuredError("the server does not run")
         return self._server.pid
 
     def start(self) -> float:
-        """Serve; the seconds from the command to its word that it does."""
+        """Serve; return the seconds from the command to the line `Serving on`."""
         began = time.perf_counter()
         with self._log.open("wb") as output:
             self._server = subprocess.Popen(
@@ -93,7 +93,7 @@ class Product:
         raise RuntimeError(f"the ledger does not serve; its log ends with:\n{tail}")
 
     def stop(self) -> None:
-        """SIGTERM; its whole group is killed when it does not end."""
+        """Send SIGTERM; kill the whole process group if the server does not end."""
         if self._server is None:
             return
         self._server.terminate()
@@ -114,7 +114,7 @@ class Product:
         return loadgen.request("POST", path, body, authorization=key, content_type=kind)
 
     def load(self, batches: Iterable[Sequence[bytes]]) -> None:
-        """Post batches from a few clients at once, some at a time: they need not fit in memory."""
+        """Post batches from a few clients at once; only a few batches are in memory at a time."""
         bodies = map(batch_of, batches)
         while posts := [self.post(body, MANY) for body in islice(bodies, HELD)]:
             shares = [share for n in range(BATCH_CLIENTS) if (share := posts[n::BATCH_CLIENTS])]
@@ -123,12 +123,12 @@ class Product:
                 raise UnmeasuredError(f"batches answered {result.statuses}: {result.refusal}")
 
     def command(self, *arguments: str, seconds: float = 60) -> str:
-        """Run `ledger` on the same data; what it prints."""
+        """Run `ledger` on the same data; return its output."""
         return run_ledger(self.env, *arguments, seconds=seconds, ledger=self.ledger)
 
 
 class Client:
-    """A plain client for the few requests whose answers are looked at."""
+    """A plain client for the few requests whose answers are read."""
 
     def __init__(self, product: Product) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", product.port, timeout=30)
@@ -143,7 +143,7 @@ class Client:
         return self._ask("POST", "/v1/facts", body, {**self._key, "content-type": kind})
 
     def post_batch(self, facts: Sequence[bytes]) -> int:
-        """Post a batch, insist that each fact is recorded; the position of the last."""
+        """Post a batch, require that each fact is recorded, return the position of the last."""
         items = json.loads(self.post(batch_of(facts), MANY)[1])["data"]
         for item in items:
             if item["outcome"] != "recorded":
@@ -172,7 +172,7 @@ def serving(
     ledger: Sequence[str] = (LEDGER,),
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Product]:
-    """The product on a data directory, as long as the block lasts."""
+    """The product on a data directory, while the block lasts."""
     product = Product(data_dir, key, workers, log, ledger=ledger, settings=settings)
     try:
         product.start()
@@ -188,7 +188,7 @@ def copy_ledger(source: Path, target: Path) -> None:
     subprocess.run(
         ["cp", "-a", "--reflink=auto", str(here.database), str(there.database)], check=True
     )
-    if (key := source / "master.key").exists():  # else the environment has it
+    if (key := source / "master.key").exists():  # otherwise the environment has the key
         shutil.copy(key, target / "master.key")
 
 
@@ -198,8 +198,8 @@ def run_ledger(
     seconds: float = 60,
     ledger: Sequence[str] = (LEDGER,),
 ) -> str:
-    """What a `ledger` command prints; its last line is the reason when it fails."""
-    said = f"ledger {' '.join(arguments[:2])}"
+    """The output of a `ledger` command. Raises UnmeasuredError with its last line if it fails."""
+    named = f"ledger {' '.join(arguments[:2])}"
     try:
         done = subprocess.run(
             [*ledger, *arguments],
@@ -210,8 +210,8 @@ def run_ledger(
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise UnmeasuredError(f"{said} was not done after {seconds:,.0f} s") from error
+        raise UnmeasuredError(f"{named} was not done after {seconds:,.0f} s") from error
     if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
-        raise UnmeasuredError(f"{said} ended with {done.returncode}: {lines[-1]}")
+        lines = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
+        raise UnmeasuredError(f"{named} ended with {done.returncode}: {lines[-1]}")
     return done.stdout

@@ -1,9 +1,9 @@
-"""The rows about reads: each in two ways, beside what the parts allow.
+"""The rows about reads: each in two forms, beside the limit that the parts set.
 
-*Fresh* requests are drawn anew for each round from so many that hardly one is asked twice in it;
-*polled* ones are a few, asked again and again, as screens do. What the parts allow is
-1 / (1/A + 1/B): A is FastAPI answering constant bytes of that size, B the same SQL from bare
-psycopg, asked as the fresh ones.
+*Fresh* requests are drawn anew for each round, from so many that hardly any is sent twice in it.
+*Polled* requests are a few that are sent again and again, as screens do. The limit of the parts is
+1 / (1/A + 1/B): A is FastAPI answering constant bytes of that size, B is the same SQL by bare
+psycopg, with fresh requests.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ FILTERS = (
     "rare",
 )
 IN_SHORT = ("none", "state")
-FRESH = 16_000  # drawn for each round: more than are answered in it
+FRESH = 16_000  # requests drawn for each round: more than are answered in it
 POLLED = 5
-DEEP = 1_000  # the page that is far down the list
+DEEP = 1_000  # the number of a page far down the list
 SMALL = DataSet(10_000, 1_000)
-OUTDATED_AFTER = 0.005  # seconds that an answer may be kept in the row about growth
+OUTDATED_AFTER = 0.005  # seconds that workers may keep an answer in the row about growth
 
 _SAID = {"none": "unfiltered", "rare": "by workspace, tag and cause"}
 
@@ -51,13 +51,13 @@ def lists(bench: Bench) -> Iterator[Row]:
 
 
 def details(bench: Bench) -> Iterator[Row]:
-    """One line, another one each time."""
+    """The detail of a line, of another line each time."""
     asker = bench.asker
     yield from read_rows(bench, "detail", asker.details, asker.details(POLLED))
 
 
 def runs(bench: Bench) -> Iterator[Row]:
-    """Pages of the line that has the many runs."""
+    """Pages of runs of the line with the many runs."""
     work = f"runs of the line with {bench.data.events // 10:,}"
     yield from read_rows(bench, work, bench.asker.runs, bench.asker.first_runs())
 
@@ -65,13 +65,13 @@ def runs(bench: Bench) -> Iterator[Row]:
 def read_rows(
     bench: Bench, work: str, fresh: Callable[[int], Sequence[Ask]], polled: Sequence[Ask]
 ) -> Iterator[Row]:
-    """The two rows of one kind of read, of which ``fresh`` draws as many as are asked for."""
+    """The two rows of one kind of read; ``fresh`` draws a given number of requests."""
     client = Client(bench.product)
     size = int(statistics.median(len(client.get(path)[1]) for path in paths(fresh(20))))
     constant = [[bench.product.get(f"/bytes/{size}")]] * bench.clients
 
     def asked_of_database() -> float:
-        # Drawn anew for each round, as ours: what was asked before is in its memory.
+        # Drawn anew for each round, as ours are: the database has earlier rows in memory.
         job = limits.StatementJob(
             bench.product.database_url, queries(fresh(FRESH)), bench.clients, bench.seconds
         )
@@ -92,7 +92,7 @@ def read_rows(
 
 
 def pages(bench: Bench) -> Iterator[Row]:
-    """Pages far down the list, to which one walks, beside the first ones."""
+    """Pages far down the list, reached by their cursors, beside the first pages."""
     client = Client(bench.product)
     first = path = f"/v1/execution?limit={PAGE}"
     walked: list[str] = []
@@ -110,9 +110,10 @@ def pages(bench: Bench) -> Iterator[Row]:
 
 
 def growth(bench: Bench) -> Iterator[Row]:
-    """The same requests to this ledger and to a small one, neither from what workers keep.
+    """The same requests to this ledger and to a small one, without the workers' kept answers.
 
-    All that a small ledger can be asked would soon be kept, and nothing of a large one's.
+    Otherwise the workers would soon keep all answers of a small ledger, and hardly any of a large
+    ledger.
     """
     SMALL.prepare()
     log = bench.folder / "small.log"
@@ -138,7 +139,7 @@ def growth(bench: Bench) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def outdated_soon(*products: Product) -> Iterator[None]:
-    """Tell the workers again and again that a view has moved on, though there is no such view."""
+    """Announce again and again to the workers that a view has moved; the view does not exist."""
     over = threading.Event()
 
     def tell() -> None:
@@ -148,7 +149,7 @@ def outdated_soon(*products: Product) -> Iterator[None]:
                 for product in products
             ]
             for position in itertools.count(1):
-                # In the end it stops: nobody waits for a view that has stopped.
+                # At the end the view is announced as stopped: no read waits for a stopped view.
                 is_over = over.wait(OUTDATED_AFTER)
                 word = f"bench {'stopped' if is_over else position}"
                 for channel in channels:
@@ -166,14 +167,14 @@ def outdated_soon(*products: Product) -> Iterator[None]:
 
 
 def past(bench: Bench) -> Iterator[Row]:
-    """Pages as they were in the middle of the log, beside the live ones."""
+    """Pages of the past, from the middle of the log, beside live pages."""
     asker, client = bench.asker, Client(bench.product)
 
     def states(ask: Ask) -> list[str]:
         return [line["state"] for line in json.loads(client.get(ask.path)[1])["data"]]
 
     if not any(map(states, asker.past_pages(20))):
-        raise UnmeasuredError("the pages of then are empty")
+        raise UnmeasuredError("the pages of the past are empty")
     ours, limit = interleave(
         bench.rounds,
         lambda: bench.gets(paths(asker.past_pages(FRESH))),

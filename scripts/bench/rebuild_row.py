@@ -1,4 +1,4 @@
-"""The row about views: all of them rebuilt, beside what reading the log and writing rows allow."""
+"""The row about a rebuild of all views, beside the limit of reading the log and writing rows."""
 
 import shutil
 import statistics
@@ -19,11 +19,11 @@ from ledger.postgres.pipeline import Pipeline
 from ledger.views.statements import LAG
 
 FEW = 100_000  # events: a log with fewer is rebuilt several times
-PAGE_OF_LOG = 2_000  # events a SELECT
+PAGE_OF_LOG = 2_000  # events per SELECT
 SETTLED_WITHIN = 20.0  # seconds without progress after which a view counts as stuck
 MOST_MB = 300
 
-# The tables behind the views that serve, each with the columns that COPY can fill.
+# The tables behind the live views, each with the columns that COPY can fill.
 LIVE_TABLES = """
 SELECT 'ledger.' || t.relname, array_agg(a.attname::text ORDER BY a.attnum)
 FROM pg_class AS t
@@ -40,15 +40,15 @@ WHERE t.relnamespace = 'ledger'::regnamespace AND t.relkind = 'r' AND EXISTS (
 GROUP BY t.relname ORDER BY t.relname
 """
 
-# What they take on the disk, indexes and all.
+# The size of these tables on the disk, with their indexes.
 SIZE = "SELECT sum(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[]) AS t (name)"
 
 
 def rebuild(bench: Bench) -> Iterator[Row]:
-    """Events a second of `ledger projections rebuild`, beside what its parts allow; its memory.
+    """Events per second of `ledger projections rebuild`, beside the limit of its parts; memory.
 
     The limit is 1 / (1/R + 1/W): R is SELECT and decode of the whole log, W is COPY of every live
-    table's rows into tables with the same indexes, both in events a second, one after the other.
+    table's rows into tables with the same indexes, one after the other. Both are events per second.
     """
     url = bench.product.database_url
     with psycopg.connect(url) as connection:
@@ -68,21 +68,21 @@ def rebuild(bench: Bench) -> Iterator[Row]:
             write.append(events / sum(taken))
     limit = [1 / (1 / r + 1 / w) for r, w in zip(read, write, strict=True)]
     took, r, w = events / statistics.median(mine), statistics.median(read), statistics.median(write)
-    taken = f"{events:,} events in {took:.1f} s, {start:.1f} s of it the command's start"
+    taken = f"{events:,} events in {took:.1f} s, of which {start:.1f} s are the start"
     note = f"{taken}; {len(views)} tables of {', '.join(names)}; R {r:,.0f}/s, W {w:,.0f}/s"
     yield compared("rebuild of all views, events/s", 0.4, mine, limit, note)
-    note = "the largest process that builds"
+    note = "the largest of the processes that build"
     yield at_most("memory of a rebuild at most, MB", max(peaks), MOST_MB, "MB", note)
 
 
 def rebuilt_seconds(
     bench: Bench, connection: psycopg.Connection[Any], names: list[str], peaks: list[float]
 ) -> float:
-    """What the command takes for these views; adds what its largest process held at most."""
+    """The command's seconds for these views; adds its largest process's memory to ``peaks``."""
     before = live_tables(connection)
     watched = Watched([LEDGER, "projections", "rebuild", *names], bench.product.env, below=True)
     if watched.run():
-        raise UnmeasuredError(f"the rebuild said: {watched.output[-300:]}")
+        raise UnmeasuredError(f"the rebuild failed: {watched.output[-300:]}")
     if kept := before.keys() & live_tables(connection).keys():
         raise UnmeasuredError(f"still served after the rebuild: {', '.join(sorted(kept))}")
     peaks.append(watched.peak)
@@ -90,7 +90,7 @@ def rebuilt_seconds(
 
 
 def require_room(bench: Bench, connection: psycopg.Connection[Any], tables: list[str]) -> None:
-    """Refuse what would fill the disk: every view is there twice for a while."""
+    """Refuse a rebuild that would fill the disk: every view exists twice for a while."""
     row = connection.execute(SIZE, (tables,)).fetchone()
     connection.commit()
     needed, free = int(row[0]) if row else 0, shutil.disk_usage(bench.product.data_dir).free
@@ -99,21 +99,21 @@ def require_room(bench: Bench, connection: psycopg.Connection[Any], tables: list
 
 
 def seconds_of_start(bench: Bench) -> float:
-    """What a command that does next to nothing takes: part of ours, and said beside it."""
+    """The time of a command that does almost nothing: it is part of our figure, and noted."""
     began = time.perf_counter()
     bench.product.command("projections", "list")
     return time.perf_counter() - began
 
 
 def count_events(connection: psycopg.Connection[Any]) -> int:
-    """How many events the log holds."""
+    """The number of events in the log."""
     row = connection.execute("SELECT count(*) FROM ledger.ledger_events").fetchone()
     connection.commit()
     return int(row[0]) if row else 0
 
 
 def live_tables(connection: psycopg.Connection[Any]) -> dict[str, list[str]]:
-    """The columns of every table that serves now; leaves no lock behind to be waited for."""
+    """The columns of every live table. The commit leaves no lock for the rebuild to wait for."""
     tables = dict(connection.execute(LIVE_TABLES).fetchall())
     connection.commit()
     if not tables:
@@ -122,7 +122,7 @@ def live_tables(connection: psycopg.Connection[Any]) -> dict[str, list[str]]:
 
 
 def settle(connection: psycopg.Connection[Any]) -> list[str]:
-    """Wait until every view has all of the log; their names."""
+    """Wait until every view has the whole log; return the views' names."""
     best, deadline = None, time.monotonic() + SETTLED_WITHIN
     while True:
         views = connection.execute(LAG).fetchall()
@@ -140,7 +140,7 @@ def settle(connection: psycopg.Connection[Any]) -> list[str]:
 
 
 def read_rate(url: str) -> float:
-    """Events a second of reading the whole log, page by page, each event decoded."""
+    """Events per second of reading the whole log, page by page, with each event decoded."""
     decode, after, count = EnvelopeMapper().decode, 0, 0
     with psycopg.connect(url, autocommit=True, row_factory=tuple_row) as connection:
         pipeline = Pipeline(connection)

@@ -1,4 +1,4 @@
-"""What product lines report in a data set: one function a step of a line's life."""
+"""The reports of product lines in a data set: a method for each step of a line's life."""
 
 from typing import Any
 
@@ -30,10 +30,10 @@ class Reporter:
     def _person(self, line: Line) -> Actor:
         return _PEOPLE[line.number % len(_PEOPLE)]
 
-    # The line's own.
+    # Events of the line's own stream.
 
     def activated(self, line: Line) -> None:
-        """A line begins, with a resource."""
+        """The line begins, with a resource."""
         lines, number = self.population, line.number
         tags = lines.tags(number)
         resource = {"id": f"SCR-{100_000 + number}", **ENGINEER}
@@ -57,7 +57,7 @@ class Reporter:
         self.book.fact(line, "service_line.activated", data, body, self._person(line))
 
     def checked_in(self, line: Line, late: bool = False, woken: bool = False) -> None:
-        """Hours of work, every other time with who did it."""
+        """A check-in with hours; every other check-in also names the resource."""
         number = int(self.book.draw.random() * 8)
         data: dict[str, Any] = {"hours": _HOURS[number % 4]}
         if number < 4:
@@ -74,15 +74,15 @@ class Reporter:
         )
 
     def checked_in_late(self, line: Line) -> None:
-        """Hours that are reported an hour after."""
+        """A check-in that is reported an hour late."""
         self.checked_in(line, late=True)
 
     def woken(self, line: Line) -> None:
-        """Hours on a line that was idle."""
+        """A check-in on an idle line, which wakes it."""
         self.checked_in(line, woken=True)
 
     def voided(self, line: Line) -> None:
-        """The last hours were wrong."""
+        """The last check-in is voided."""
         found = self.book.check_in(line)
         data = {"fact_id": line.check_in, "reason": "Entered twice"}
         body = events.CheckInVoided(
@@ -91,7 +91,7 @@ class Reporter:
         self.book.fact(line, "execution.check_in_voided", data, body, self._person(line))
 
     def signalled(self, line: Line) -> None:
-        """One health signal."""
+        """A health signal is reported."""
         number = int(self.book.draw.random() * 28)
         data: dict[str, Any] = {
             "signal": _SIGNALS[number % 4],
@@ -102,39 +102,39 @@ class Reporter:
         self.book.fact(line, "health.signal_reported", data, body, _AGENT)
 
     def updated(self, line: Line) -> None:
-        """Other projects."""
+        """The line gets other projects."""
         tags = self.population.tags(line.number, shift=7)
         body = events.Updated(project_tags=tags)
         data = {"project_tags": list(tags)}
         self.book.fact(line, "service_line.updated", data, body, self._person(line))
 
     def allocated(self, line: Line) -> None:
-        """One more resource."""
+        """Another resource is allocated."""
         data: dict[str, Any] = {"id": f"SCR-{2_000_000 + line.number}", **ENGINEER}
         body = events.ResourceAllocated(resource=events.Resource(**data))
         self.book.fact(line, "resource.allocated", data, body, self._person(line))
 
     def released(self, line: Line) -> None:
-        """… which goes again."""
+        """The other resource is released."""
         data = {"id": f"SCR-{2_000_000 + line.number}"}
         body = events.ResourceReleased(**data)
         self.book.fact(line, "resource.released", data, body, self._person(line))
 
     def blocked(self, line: Line) -> None:
-        """Something that somebody must clear."""
+        """A blocker opens."""
         cause = self.population.cause(line.number)
         data: dict[str, Any] = {"blocker_id": "BLK-1", "cause": cause, "reason": "Waits for a yes"}
         body = events.Blocked(**data)
         self.book.fact(line, "execution.blocked", data, body, self._person(line))
 
     def unblocked(self, line: Line) -> None:
-        """It is cleared."""
+        """The blocker is resolved."""
         data = {"blocker_id": "BLK-1"}
         body = events.Unblocked(**data)
         self.book.fact(line, "execution.unblocked", data, body, self._person(line))
 
     def paused(self, line: Line) -> None:
-        """The service line pauses it."""
+        """The service line's side pauses the line."""
         data = {"reason": "The customer asked for it"}
         body = events.Paused(hold="service_line", **data)
         self.book.fact(line, "service_line.paused", data, body, self._person(line))
@@ -148,24 +148,24 @@ class Reporter:
         )
 
     def idle(self, line: Line) -> None:
-        """The sweeper finds it quiet."""
+        """The sweeper finds the line idle."""
         model = self.population.model(line.number)
         self.book.idle(line, self._settings.idle_after(model))
 
-    # Its runs.
+    # Events of the line's runs.
 
     def requested(self, line: Line) -> None:
-        """A run is asked for."""
+        """A run is requested."""
         self._begin_run(line, "run.requested", RunRequested)
 
     def started(self, line: Line) -> None:
-        """… and starts."""
+        """The requested run starts."""
         keyed = _run_of(line)
         data = {"service_line_id": line.id}
         self.book.run_fact(line, keyed, "run.started", data, keyed.run.start(None, None), _AGENT)
 
     def begun(self, line: Line) -> None:
-        """A run starts that nobody had asked for before."""
+        """A run starts without a request before."""
         self._begin_run(line, "run.started", RunStarted)
 
     def _begin_run(
@@ -178,7 +178,7 @@ class Reporter:
         self.book.run_fact(line, keyed, kind, data, body, _AGENT, issued=True)
 
     def completed(self, line: Line) -> None:
-        """The run ends as meant."""
+        """The run is completed."""
         keyed = _run_of(line)
         tokens = 500 + int(self.book.draw.random() * 4000)
         sealed = keyed.seal("output", SUMMARY)
@@ -188,7 +188,7 @@ class Reporter:
         line.run = None
 
     def failed(self, line: Line) -> None:
-        """The run ends in an error."""
+        """The run fails."""
         keyed = _run_of(line)
         body = keyed.run.fail(self.book.at, keyed.seal("error", _ERROR), None, 120, None)
         data = {"error": _ERROR, "tokens_used": 120}
@@ -196,7 +196,7 @@ class Reporter:
         line.run = None
 
     def cancelled(self, line: Line) -> None:
-        """The run is called off."""
+        """The run is cancelled."""
         keyed = _run_of(line)
         data = {"reason": "No longer needed"}
         body = keyed.run.cancel(self.book.at, data["reason"])
@@ -205,6 +205,6 @@ class Reporter:
 
 
 def _run_of(line: Line) -> KeyedRun:
-    """The run under way, which there is."""
+    """The line's present run, which must exist."""
     assert line.run is not None
     return line.run

@@ -1,4 +1,4 @@
-"""The rows about the service itself: what its workers hold in memory, how soon it is ready."""
+"""The rows about the service itself: the memory of its workers, the time of its start."""
 
 import statistics
 
@@ -12,7 +12,7 @@ STARTS = 3
 
 
 def memory(bench: Bench) -> Row:
-    """The most that any API worker has held since it began."""
+    """The largest memory of any API worker since its start."""
     held = {
         name: megabytes(pid, "VmHWM")
         for pid in children_of(bench.product.pid)
@@ -26,7 +26,7 @@ def memory(bench: Bench) -> Row:
 
 
 def start(bench: Bench) -> Row:
-    """From the command to its word that it serves, after a clean stop."""
+    """The time from the command to the line `Serving on`, after a clean stop."""
     taken = []
     for _ in range(STARTS):
         bench.product.stop()

@@ -1,11 +1,11 @@
-"""The command `ledger` of whichever version runs this, with shorter limits than it is shipped with.
+"""The command `ledger` of the version whose interpreter runs this, with shorter limits.
 
     OLD/.venv/bin/python -P scripts/bench/short_limits.py serve …
 
-A tale (`tale.py`) has refusals beyond a credential's daily number, which is 10,000: as events they
-would make a ledger of 10 MB, and the event that counts the others follows a minute later. Here the
-number is 20 and the event follows within a second. Nothing else of the version is changed: all that
-it writes, it writes as ever.
+A tale (`tale.py`) has more refusals than a credential's daily limit, which is 10,000. So many
+events would make a ledger of 10 MB, and the event that counts the omitted refusals follows a minute
+later. Here the limit is 20, and the event follows within a second. Nothing else of the version is
+changed: its writes are the usual ones.
 """
 
 import contextlib
@@ -19,25 +19,25 @@ SHORTER: tuple[tuple[str, object, tuple[str, ...]], ...] = (
     ("_TELL_AFTER", timedelta(seconds=0.2), ("ledger.application.housekeeper",)),
     ("_EVERY_SECONDS", 0.5, ("ledger.application.housekeeper",)),
 )
-"""Name, value, and the modules that have it in one version or another: a move adds a module."""
+"""Constant, value, and the modules that define it in any version: a move adds a module."""
 
 
 def shorten(name: str, value: object, modules: tuple[str, ...]) -> None:
-    """Give a constant another value, before anything of the version runs."""
+    """Give a constant another value, before any code of the version runs."""
     for module in modules:
         with contextlib.suppress(ModuleNotFoundError):
             found = importlib.import_module(module)
             if hasattr(found, name):
                 setattr(found, name, value)
                 return
-    raise SystemExit(f"No module has {name}: name the one that does here.")
+    raise SystemExit(f"No module has {name}: add the module that defines it.")
 
 
 def main() -> int:
     """Shorten the limits, then run the command."""
     for constant in SHORTER:
         shorten(*constant)
-    # The entry point: where it is in the code differs from version to version.
+    # By its entry point, since its place in the code differs from version to version.
     (command,) = entry_points(group="console_scripts", name="ledger")
     code: int = command.load()()
     return code

@@ -1,4 +1,4 @@
-"""A receiver of webhooks that does nothing but answer 204 and count: the bench's other side.
+"""A receiver of webhooks for the bench, which only answers 204 and counts.
 
     python scripts/bench/sink.py PORT
 
@@ -15,7 +15,7 @@ TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 class Sink(asyncio.Protocol):
-    """One connection: heads are looked for, bodies are skipped by their length."""
+    """One connection: searches for heads, and skips bodies by their length."""
 
     count = 0
 
@@ -46,7 +46,7 @@ class Sink(asyncio.Protocol):
 
 
 async def serve(port: int) -> None:
-    """Until told to stop."""
+    """Serve until stopped."""
     server = await asyncio.get_running_loop().create_server(Sink, "127.0.0.1", port)
     await server.serve_forever()
 

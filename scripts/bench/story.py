@@ -1,4 +1,4 @@
-"""The story that the measurements tell: the same facts every time, but for their times."""
+"""The story that the measurements tell: always the same facts, except for their times."""
 
 import itertools
 import json
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 ORGANIZATION = "ORG-26-000001"
-BATCH = 1_000  # facts of daily work in a batch
+BATCH = 1_000  # facts of daily work per batch
 BUSY = 2_000  # lines that report all the time
 
 MODELS = (
@@ -39,7 +39,7 @@ def line_id(number: int) -> str:
 
 @dataclass
 class Story:
-    """Facts about lines at work: ``lines`` take check-ins, ``agents`` of them have runs too."""
+    """Facts about lines at work: ``lines`` take check-ins, ``agents`` among them have runs, too."""
 
     lines: Sequence[int]
     agents: Sequence[int]
@@ -50,7 +50,7 @@ class Story:
     run: Iterator[int] = field(default_factory=lambda: itertools.count(100_000_000))
 
     def fact(self, kind: str, subject: str, **data: object) -> bytes:
-        """One CloudEvent with an id never used before."""
+        """One CloudEvent with a new id."""
         event = {
             "specversion": "1.0",
             "id": f"bench-{next(self.serial)}",
@@ -64,7 +64,7 @@ class Story:
         return json.dumps(event, separators=(",", ":")).encode()
 
     def beginning(self, number: int) -> list[bytes]:
-        """What makes one line: activation, a check-in, health."""
+        """The facts that begin a line: activation, a check-in, health."""
         line, (product_line, model) = line_id(number), MODELS[number % len(MODELS)]
         activated = self.fact(
             "service_line.activated",
@@ -85,10 +85,10 @@ class Story:
         ]
 
     def work(self) -> Iterator[bytes]:
-        """Endless facts of daily work: check-ins alone, or half of them runs and health.
+        """Endless facts of daily work: check-ins only, or half of the facts are runs and health.
 
-        Three of four check-ins come from the lines that report all the time, as many as there are;
-        the fourth may come from any.
+        Three of four check-ins come from the ``BUSY`` lines that report all the time; the fourth
+        may come from any line.
         """
         busy = self.lines[:: max(1, len(self.lines) // BUSY)]
         for turn in itertools.count(next(self.serial)):

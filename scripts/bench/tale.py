@@ -1,9 +1,9 @@
-"""A small ledger in which everything happens: told through the public door of whichever version.
+"""The tale: a small ledger with every kind of content, made through a version's public interface.
 
-Every kind of event, fact and command is in it, refusals of each kind, all six models, two
-organizations with three workspaces, texts of many scripts, and a line whose history is longer than
-a snapshot. ``tell`` says which of these is missing rather than telling less. What happens lies in
-the six weeks before, but for agents' lines, which would be idle.
+The tale has every kind of event, fact and command, refusals of each kind, all six models, two
+organizations with three workspaces, texts in many scripts, and a line with so many events that it
+has a snapshot. ``tell`` raises if any of these is missing. The tale's times lie in the six weeks
+before; the lines of agents begin now, since they would be idle otherwise.
 """
 
 import psycopg
@@ -33,7 +33,7 @@ LINES = {
     BARE: (ORGANIZATION, FIRST, "talent", "ongoing_sla"),
 }
 CHECK_INS = 205  # of the long line: snapshots are taken after 200 events
-MOST_REFUSALS = 20  # as `short_limits.py` has it
+MOST_REFUSALS = 20  # the limit that `short_limits.py` sets
 MASTER_KEY = "0f" * 32
 
 SETTINGS = {
@@ -44,14 +44,14 @@ SETTINGS = {
     "LEDGER_WEBHOOK_RETRY_SECONDS": "0.1,0.1",
     "LEDGER_WEBHOOK_ALLOW_PRIVATE": "true",
 }
-"""What the service must be started with that the tale is told to; and by `short_limits.py`."""
+"""The settings of the service that hears the tale; `short_limits.py` must start that service."""
 
 NAMES = "Zoë Ångström-Иванова 李小龍 🚀"
 TEXT = 'Quote " backslash \\ tab \t newline \n ünïcödé ☃ 漢字 \U0001f680 \u2028 <b>&amp;</b>'
 
 
 def tell(product: Product, version: Version) -> dict[str, str]:
-    """Tell all of it; the keys by role. Raises UntoldError where something is not in it."""
+    """Tell the whole tale; return the keys by role. Raises UntoldError if any part is missing."""
     teller = Teller(product)
     create_keys(teller)
     with tale_webhooks.receiving() as receiver:
@@ -73,7 +73,7 @@ def tell(product: Product, version: Version) -> dict[str, str]:
 
 
 def create_keys(teller: Teller) -> None:
-    """One for each way to see the ledger."""
+    """Create a key for each kind of access to the ledger."""
     every = "--permission read write service_lines:manage webhooks:manage audit:read runs:erase"
     ours = ["--organization", ORGANIZATION]
     teller.create_key("organization", *ours, *every.split())
@@ -86,7 +86,7 @@ def create_keys(teller: Teller) -> None:
 
 
 def begin(teller: Teller) -> None:
-    """Every line begins: in the past, or, where agents work, now."""
+    """Begin every line: in the past, or now if agents work on it."""
     for number, (line, (organization, workspace, product_line, model)) in enumerate(LINES.items()):
         more = {}
         if line not in (AGENT, LATER):
@@ -110,7 +110,7 @@ def begin(teller: Teller) -> None:
 
 
 def work(teller: Teller) -> None:
-    """Check-ins, people, health; batches, facts alone in both modes, and an imported file."""
+    """Report check-ins, people, health: in batches, alone in both modes, by an imported file."""
     fact, ago = teller.fact, teller.ago
     hours = (0, 0.01, 7.25, None)
     every = [
@@ -160,7 +160,7 @@ def work(teller: Teller) -> None:
 
 
 def stand_still(teller: Teller) -> None:
-    """Holds of both sides, blockers of every cause, and what lifts them."""
+    """Pause lines from both sides, block lines by every cause, and lift some of the holds."""
     fact, ago = teller.fact, teller.ago
     reason = {"reason": TEXT}
     teller.report(
@@ -193,7 +193,7 @@ def stand_still(teller: Teller) -> None:
 
 
 def be_idle(teller: Teller) -> None:
-    """Two agents' lines have been quiet; one of them works again."""
+    """Wait until two agents' lines are idle; then wake one of them."""
 
     def is_idle(line: str) -> bool:
         found: bool = teller.get(f"/v1/execution/{line}")["data"]["state"] == "idle"
@@ -204,7 +204,7 @@ def be_idle(teller: Teller) -> None:
 
 
 def have_runs(teller: Teller) -> None:
-    """Runs of every status, named by their reporters or by the ledger."""
+    """Report runs of every status; their ids come from the reporters or from the ledger."""
     fact, ago = teller.fact, teller.ago
     triggers = ("api", "user", "agent", "schedule", "system")
     called = [{"type": kind, "actor_id": f"{kind}-ü"} for kind in triggers]
@@ -245,7 +245,7 @@ def have_runs(teller: Teller) -> None:
 
 
 def close(teller: Teller) -> None:
-    """A line closes over runs that are open; two of them end after that, and one never does."""
+    """Close a line with open runs; report the end of two of them afterwards."""
     fact = teller.fact
     runs = [f"RUN-26-83000{at}" for at in range(4)]
     begun = {"service_line_id": CLOSING, "input": {"text": "late"}}
@@ -264,7 +264,7 @@ def close(teller: Teller) -> None:
 
 
 def erase(teller: Teller) -> None:
-    """Payloads go for good, also those of an end that came late; more comes after one of them."""
+    """Erase payloads, also of an end that was reported late; report an end after an erasure."""
     at = teller.get("/v1/runs/RUN-26-830002")["data"]["started_at"]
     for run in ("RUN-26-800000", "RUN-26-800001", "RUN-26-830000", "RUN-26-830002"):
         teller.command("POST", f"/v1/runs/{run}/erase", {"reason": "Asked for: ü"})
@@ -273,7 +273,7 @@ def erase(teller: Teller) -> None:
 
 
 def be_refused(teller: Teller) -> None:
-    """Facts and commands of every kind that is turned down and recorded."""
+    """Send facts and commands for every kind of refusal that is recorded."""
     fact = teller.fact
     known = fact("execution.checked_in", SLA, hours=1)
     teller.report(known)
@@ -315,7 +315,7 @@ def be_refused(teller: Teller) -> None:
 
 
 def flood(teller: Teller) -> None:
-    """More refusals of one credential than are recorded singly."""
+    """Cause more refusals of one credential than are recorded singly."""
     unknown = [teller.fact("run.completed", "RUN-26-999999") for _ in range(MOST_REFUSALS + 7)]
     teller.batch(*unknown, role="flooder")
     omitted = f"/v1/audit-logs?organization_id={ORGANIZATION}&action=write.omitted"
@@ -323,7 +323,7 @@ def flood(teller: Teller) -> None:
 
 
 def require_all(teller: Teller, version: Version) -> None:
-    """Every kind of event, published type, fact, command and refusal is there, or is named."""
+    """Raise UntoldError if an event, published type, fact, command or refusal is missing."""
     document = teller.get("/openapi.json")
     with psycopg.connect(teller.product.database_url) as connection:
         written = {t for (t,) in connection.execute("SELECT topic FROM ledger.ledger_events")}
@@ -344,7 +344,7 @@ def require_all(teller: Teller, version: Version) -> None:
 
 
 def every_event(teller: Teller) -> list[dict[str, str]]:
-    """The whole feed."""
+    """The events of the whole feed."""
     events: list[dict[str, str]] = []
     path = "/v1/events?limit=100"
     while True:

@@ -1,4 +1,4 @@
-"""The part of the tale about webhooks: endpoints, what they answer, and what becomes of them."""
+"""The part of the tale about webhooks: endpoints, their receiver's answers, and their fates."""
 
 import contextlib
 import threading
@@ -12,7 +12,7 @@ OTHER, LINE, SECOND = "ORG-26-000002", "LIN-26-000001", "WS-26-000002"
 
 
 class Receiver:
-    """Answers each path with the status that it is to have now."""
+    """Answers each path with the path's present status."""
 
     def __init__(self) -> None:
         self.statuses = {"/taken": 200, "/mends": 500, "/broken": 503, "/gone": 410, "/back": 410}
@@ -28,7 +28,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """Nothing: a sender leaves as it likes."""
+        """Ignore errors: a sender may disconnect at any time."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -44,12 +44,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager
 def receiving() -> Iterator[Receiver]:
-    """A receiver, as long as the block lasts."""
+    """A receiver, while the block lasts."""
     receiver = Receiver()
     threading.Thread(target=receiver.server.serve_forever, daemon=True).start()
     try:
@@ -60,7 +60,7 @@ def receiving() -> Iterator[Receiver]:
 
 
 def set_up(teller: Teller, receiver: Receiver) -> dict[str, str]:
-    """Endpoints of every fate; their ids by name."""
+    """Create an endpoint for every fate; return their ids by name."""
 
     def create(path: str, *types: str, role: str = "organization", **more: object) -> str:
         body = {"url": receiver.url(path), "event_types": list(types), **more}
@@ -83,7 +83,7 @@ def set_up(teller: Teller, receiver: Receiver) -> dict[str, str]:
 
 
 def go_on(teller: Teller, receiver: Receiver, hooks: dict[str, str]) -> None:
-    """Each meets its fate: change, failure, recovery, the end."""
+    """Let each endpoint meet its fate: change, failure, recovery, the end."""
     path = {name: f"/v1/webhooks/{hook}" for name, hook in hooks.items()}
     since = {"since": teller.ago(hours=1)}
 

@@ -1,7 +1,7 @@
-"""Tells a running service what happens: facts and commands over HTTP, keys by the command line.
+"""Tells a tale to a running service: facts and commands over HTTP, keys by the command line.
 
-Each answer is insisted on, and what was used of the public door is kept, so that a tale can be
-asked for what it left out.
+Each answer must be the expected one. The teller keeps the routes, types and refusals that were
+used, so that a tale can find out what it left out.
 """
 
 import itertools
@@ -16,24 +16,24 @@ from urllib.parse import quote
 import httpx
 from product import MANY, ONE, Product
 
-WAIT = 30.0  # seconds for what the service does by itself
+WAIT = 30.0  # seconds for the service's own work, such as making a line idle
 
 Json = Any
 
 
 class UntoldError(Exception):
-    """The service answered otherwise than the tale needs; the text says what."""
+    """The service answered otherwise than the tale needs; the message says how."""
 
 
 class Teller:
-    """What is told in the name of several keys, by the role that each plays."""
+    """Sends requests in the name of several keys, by the role of each."""
 
     def __init__(self, product: Product) -> None:
         self.product = product
         self.keys: dict[str, str] = {}
         self.now = datetime.now(UTC)
         self.used: set[tuple[str, str]] = set()
-        """Method and path of every command that was carried out."""
+        """Method and path of every command that succeeded."""
         self.reported: set[str] = set()
         """Types of the facts that were recorded."""
         self.refused: set[tuple[int, str]] = set()
@@ -42,12 +42,12 @@ class Teller:
         self._http = httpx.Client(base_url=f"http://127.0.0.1:{product.port}", timeout=30)
 
     def create_key(self, role: str, *options: str) -> None:
-        """A key for a role."""
-        said = self.product.command("keys", "create", "--name", role, *options)
-        self.keys[role] = said.strip()
+        """Create a key for a role."""
+        token = self.product.command("keys", "create", "--name", role, *options)
+        self.keys[role] = token.strip()
 
     def revoke_key(self, role: str) -> None:
-        """Take a role's key back; it is refused from then on."""
+        """Revoke a role's key, and wait until it is refused."""
         table = self.product.command("keys", "list")
         (key,) = re.findall(rf"(KEY-\d+-\d+)\W+{role}\W", table)
         self.product.command("keys", "revoke", key)
@@ -58,11 +58,11 @@ class Teller:
         return _text(self.now - timedelta(**duration))
 
     def instant(self) -> str:
-        """Now."""
+        """The present instant."""
         return _text(datetime.now(UTC))
 
     def fact(self, kind: str, subject: str | None = None, /, **data: Json) -> dict[str, Json]:
-        """A fact; arguments that end with an underscore are attributes of the event itself."""
+        """A fact; arguments that end with an underscore are attributes of the CloudEvent."""
         attributes = {name[:-1]: data.pop(name) for name in list(data) if name.endswith("_")}
         made = {
             "specversion": "1.0",
@@ -76,7 +76,7 @@ class Teller:
         return made | attributes
 
     def report(self, *facts: dict[str, Json], role: str = "organization") -> list[Json]:
-        """Facts in one batch, each of which must be recorded; their outcomes."""
+        """Send facts in one batch, each of which must be recorded; return their outcomes."""
         outcomes: list[Json] = self.batch(*facts, role=role)
         for fact, outcome in zip(facts, outcomes, strict=True):
             if outcome["outcome"] != "recorded":
@@ -85,7 +85,7 @@ class Teller:
         return outcomes
 
     def report_alone(self, fact: dict[str, Json], *, binary: bool = False) -> None:
-        """A fact in a request of its own, structured or binary."""
+        """Send a fact in a request of its own, structured or binary."""
         headers = {"content-type": ONE}
         body: Json = fact
         if binary:
@@ -96,13 +96,13 @@ class Teller:
         self._insist(answer, 201)
 
     def load(self, *facts: dict[str, Json]) -> None:
-        """Facts in a file, by the command that imports it."""
+        """Record facts by `ledger import` of a file."""
         file = self.product.data_dir / "facts.jsonl"
         file.write_text("".join(f"{json.dumps(fact)}\n" for fact in facts))
         self.product.command("import", str(file))
 
     def batch(self, *facts: Json, role: str = "organization") -> list[Json]:
-        """Facts in one batch, whatever becomes of them."""
+        """Send facts in one batch; return their outcomes, whatever these are."""
         answer = self._send("POST", "/v1/facts", role, list(facts), **{"content-type": MANY})
         self._insist(answer, 200)
         outcomes: list[Json] = answer.json()["data"]
@@ -121,7 +121,7 @@ class Teller:
         status: int = 200,
         **headers: str,
     ) -> Json:
-        """One request that must be answered so; the JSON of the answer."""
+        """Send a request that must be answered with ``status``; return the answer's JSON."""
         answer = self._send(method, path, role, body, **headers)
         self._insist(answer, status)
         if answer.is_success:
@@ -131,13 +131,13 @@ class Teller:
         return answer.json() if answer.content else None
 
     def get(self, path: str, role: str = "organization") -> Json:
-        """The JSON of a GET."""
+        """The answer's JSON of a GET."""
         answer = self._send("GET", path, role)
         self._insist(answer, 200)
         return answer.json()
 
     def wait(self, is_so: Callable[[], object], what: str) -> None:
-        """Until the service has done something by itself."""
+        """Wait until the service has done work of its own."""
         deadline = time.monotonic() + WAIT
         while not is_so():
             if time.monotonic() > deadline:
@@ -145,14 +145,14 @@ class Teller:
             time.sleep(0.05)
 
     def positions(self) -> tuple[int, int]:
-        """The log's last position, and the last one that is sealed."""
+        """The log's last position, and the last sealed position."""
         return tuple(
             int(self._send("GET", path, "organization").headers["ledger-position"])
             for path in ("/healthz", "/v1/log/checkpoint")
         )  # type: ignore[return-value]
 
     def settle(self) -> int:
-        """Wait until all is sealed and nothing more is recorded; the last position."""
+        """Wait until the log is quiet and sealed; return its last position."""
         before = -1, 0
 
         def is_quiet() -> bool:
@@ -168,12 +168,12 @@ class Teller:
         return before[0]
 
     def uncalled(self, document: Json) -> set[str]:
-        """The commands of an OpenAPI document that were never carried out."""
+        """The commands of an OpenAPI document that never succeeded here."""
         missing = set()
         for template, methods in document["paths"].items():
             pattern = re.compile(re.sub(r"\{[^}]*\}", "[^/]+", template))
             for method in methods.keys() - {"get"}:
-                used = (path for one, path in self.used if one == method.upper())
+                used = (path for verb, path in self.used if verb == method.upper())
                 if not any(pattern.fullmatch(path) for path in used):
                     missing.add(f"{method.upper()} {template}")
         return missing - {"POST /v1/facts"}
@@ -202,7 +202,7 @@ def _text(at: datetime) -> str:
 
 
 def consts(document: Json, suffix: str) -> set[str]:
-    """The types that the schemas of a document describe whose names end so: Fact, Event."""
+    """The types in a document's schemas whose names end with ``suffix`` (Fact, Event)."""
     found = set()
     for name, schema in document["components"]["schemas"].items():
         kind = schema.get("properties", {}).get("type", {}).get("const")

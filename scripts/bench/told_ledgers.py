@@ -1,4 +1,4 @@
-"""Ledgers that hold the tale, each written by one version, once, and kept beside its work tree."""
+"""Ledgers with the tale, each written once by one version, and kept beside its work tree."""
 
 import hashlib
 import json
@@ -19,14 +19,14 @@ from ledger.postgres.embedded.place import find_place
 
 @dataclass(frozen=True)
 class Tale:
-    """A ledger that nobody writes to any more, and the keys that it is asked by."""
+    """A ledger to which nothing is written any more, and the keys for its readers."""
 
     data_dir: Path
     keys: dict[str, str]
 
 
 def tale_of(version: Version) -> Tale:
-    """The tale as a version wrote it; told now where it was not, or was another tale."""
+    """The tale as a version wrote it; told now if that version has not written this tale yet."""
     data_dir = OLD / f"tale-{version.name}"
     marker = data_dir / "tale.json"
     found = json.loads(marker.read_text()) if marker.exists() else {}
@@ -50,6 +50,6 @@ def _told(data_dir: Path, version: Version) -> dict[str, str]:
 
 
 def _digest() -> str:
-    """Of what tells it."""
+    """The digest of the modules that tell the tale."""
     files = (tale.__file__, tale_webhooks.__file__)
     return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()

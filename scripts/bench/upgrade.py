@@ -1,4 +1,4 @@
-"""This version on a ledger that another one has served: until it is as its own."""
+"""Waits until this version has taken over a ledger that another version has served."""
 
 import json
 import time
@@ -13,7 +13,7 @@ SEALED_WITHIN = 600.0
 
 
 def await_views(product: Product) -> None:
-    """Wait until every view is of this version, has all of the log, and none has stopped."""
+    """Wait until every view is of this version and has the whole log. Raises if a view stopped."""
     wanted = {view.name: view.version for view in projections.projections()}
     deadline = time.monotonic() + BUILT_WITHIN
     with sending(product.port, {}) as send:
@@ -31,7 +31,7 @@ def await_views(product: Product) -> None:
 
 
 def await_sealed(product: Product) -> None:
-    """Wait until the whole log is sealed: nothing of what was written is still being worked on."""
+    """Wait until the whole log is sealed: no work on earlier writes is left then."""
     keys = {"reader": product.key}
     deadline = time.monotonic() + SEALED_WITHIN
     with sending(product.port, keys) as send:

@@ -1,7 +1,7 @@
-"""Versions of the service beside each other: this work tree, and one of an earlier commit.
+"""Two versions of the service beside each other: this work tree, and that of an earlier commit.
 
-A work tree of an earlier commit stands below `build/old` with an environment of its own. It is made
-once and kept; `make clean` removes it.
+The work tree of an earlier commit is below `build/old`, with an environment of its own. The tree is
+made once and kept; `make clean` removes it.
 """
 
 import subprocess
@@ -15,7 +15,7 @@ OLD = ROOT / "build" / "old"
 
 @dataclass(frozen=True)
 class Version:
-    """One version: what to call it, its work tree, and the interpreter of its environment."""
+    """One version: its name, its work tree, and the interpreter of its environment."""
 
     name: str
     folder: Path
@@ -23,12 +23,12 @@ class Version:
 
     @property
     def ledger(self) -> tuple[str, ...]:
-        """Its command."""
+        """The version's `ledger` command."""
         return (str(self.python.with_name("ledger")),)
 
     @property
     def topics(self) -> set[str]:
-        """The stored name of every event that it has, as its golden samples are called."""
+        """The stored names of all its events, by the names of its golden samples."""
         samples = (self.folder / "tests" / "golden").glob("*_*.json")
         return {"/".join(sample.stem.rsplit("_", 1)) for sample in samples}
 
@@ -37,11 +37,11 @@ HERE = Version("new", ROOT, Path(sys.executable))
 
 
 def version_of(commit: str) -> Version:
-    """The version of a commit, made where it is not there yet."""
+    """The version of a commit, made if it does not exist yet."""
     sha = _git("rev-parse", "--verify", f"{commit}^{{commit}}")
     folder = OLD / sha
     if not (folder / ".git").exists():
-        _git("worktree", "prune")  # what a removed folder has left behind
+        _git("worktree", "prune")  # forget the work trees of removed folders
         _git("worktree", "add", "--detach", str(folder), sha)
     if not (folder / ".venv" / "ready").exists():
         print(f"An environment is made for {sha[:7]}.", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What of the answers is not compared between versions, and why."""
+"""Differences between the answers of two versions that are wanted, and requests not compared."""
 
 import re
 from typing import NamedTuple
@@ -6,16 +6,16 @@ from typing import NamedTuple
 from corpus_request import Answer, Request
 
 LEFT_OUT = {
-    "/readyz": "says how far this process is; new members are added",
-    "/metrics": "counts what this process did",
-    "/openapi.json": "grows with every version, and its descriptions are words",
-    "/docs": "shows that document",
+    "/readyz": "depends on the state of this process; new members are added",
+    "/metrics": "counts the work of this process",
+    "/openapi.json": "grows with every version, and its descriptions are texts",
+    "/docs": "shows /openapi.json",
 }
-"""What is not asked, and why; the last two are no part of the document."""
+"""The paths that are not compared, and why; the last two are no routes of the OpenAPI document."""
 
 
 class Wanted(NamedTuple):
-    """A difference that is wanted: where, from what an old answer begins with, and why."""
+    """A wanted difference: patterns of the path and of the old answer's beginning, and a reason."""
 
     path: str
     old: str
@@ -34,14 +34,14 @@ WANTED = (
         "a filter of the audit log by a word that means nothing is 422",
     ),
 )
-"""A version that has such a change itself answers otherwise, and is compared: where it found
-something before, it must go on to find that."""
+"""An old version that has such a change already answers otherwise, and its answer is compared: a
+filter that found entries must go on to find them."""
 
 
 def wanted(request: Request, old: Answer) -> str | None:
-    """Why an answer may differ from this old one; None: it may not."""
-    said = f"{old.status} {old.body[:40].decode(errors='replace')}"
+    """The reason why an answer may differ from this old one; None if it may not."""
+    beginning = f"{old.status} {old.body[:40].decode(errors='replace')}"
     for each in WANTED:
-        if re.search(each.path, request.path) and re.match(each.old, said):
+        if re.search(each.path, request.path) and re.match(each.old, beginning):
             return each.reason
     return None

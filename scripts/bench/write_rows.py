@@ -20,9 +20,9 @@ from story import BATCH, batch_of, line_id
 
 
 def ceiling(bench: Bench) -> Row:
-    """What the generator itself reaches, against ASGI without a framework."""
+    """The load generator's own rate, against ASGI without a framework."""
     bench.ceiling = max(bench.bare_rate() for _ in range(min(bench.rounds, 3)))
-    note = f"{bench.clients} clients, {bench.workers} workers; near it a row is void"
+    note = f"{bench.clients} clients, {bench.workers} workers; near this rate a row is void"
     return Row("ceiling: bare ASGI, requests/s", bench.ceiling, note=note)
 
 
@@ -43,13 +43,13 @@ def facts(bench: Bench) -> Row:
 
 
 def beside_peers(bench: Bench) -> Iterator[Row]:
-    """Single facts beside writes of comparable systems, in turn with each."""
+    """Single facts beside writes of comparable systems, measured in turn with each."""
     for peer in peers.PEERS:
         theirs: Sequence[float]
         try:
             with peers.measured(bench, peer) as measure:
                 ours, theirs = interleave(bench.rounds, bench.measure_facts, measure)
-            note = "in turn with it"
+            note = "measured in turn"
         except peers.NotInstalledError as error:
             ours, theirs = [bench.fact_rate or bench.measure_facts()], [peer.recorded]
             note = f"a recorded figure, from the same kind of machine: {error}"
@@ -57,7 +57,7 @@ def beside_peers(bench: Bench) -> Iterator[Row]:
 
 
 def batches(bench: Bench) -> Iterator[Row]:
-    """Facts in batches beside COPY of the same rows: into empty tables, and into such as ours."""
+    """Facts in batches beside COPY of the same rows: into empty tables, and into filled ones."""
     client, work = Client(bench.product), bench.story.work()
     with psycopg.connect(bench.product.database_url) as connection:
         tables = [
@@ -85,12 +85,12 @@ def batches(bench: Bench) -> Iterator[Row]:
     note = f"{BATCH_CLIENTS} clients; limit: COPY into {into}"
     yield compared(f"{work_done}, facts/s", 0.15, mine, limit, note)
     rate, there = statistics.median(mine), BATCH / full
-    note = "limit: the same COPY into tables that hold the ledger's own rows too; no bound"
+    note = "limit: the same COPY into tables that already have the ledger's rows; no bound"
     yield Row(f"{work_done}, beside full tables, facts/s", rate, there, rate / there, note=note)
 
 
 def batched_facts(bench: Bench) -> float:
-    """Facts a second in batches."""
+    """Facts per second in batches."""
 
     def bodies(count: int) -> list[bytes]:
         work = bench.story.work()
@@ -103,10 +103,10 @@ def batched_facts(bench: Bench) -> float:
 
 
 def rows_of_batch(low: int, high: int) -> list[tuple[str, tuple[str, ...], str]]:
-    """(table, columns, SELECT) for all that the append of the positions low < p <= high inserted.
+    """(table, columns, SELECT) for all rows that the appends at low < position <= high inserted.
 
-    Rows that it changes in place (`line_activity`, `open_run`) have no COPY. They are left out,
-    which favours the limit.
+    Rows that an append changes in place (`line_activity`, `open_run`) have no COPY. Leaving such
+    rows out favours the limit.
     """
     reported = f"FROM ledger.fact WHERE position > {low} AND position <= {high}"
     rows = {
@@ -128,10 +128,10 @@ def rows_of_batch(low: int, high: int) -> list[tuple[str, tuple[str, ...], str]]
 
 
 def visible(bench: Bench) -> Row:
-    """How long after its recording a fact is in every view, under half load, beside one fsync.
+    """The time from a fact's recording until every view has it, at half load, beside one fsync.
 
-    A write is answered once the views have it: the note tells its own time, from the request on;
-    and a probe looks whether a read after it does see it.
+    A write is answered once the views have it: the note has the time of the whole request. A probe
+    checks whether a read after the answer sees the write.
     """
     half = (bench.fact_rate or bench.measure_facts()) / 2
     writes: list[float] = []
@@ -170,7 +170,7 @@ def visible(bench: Bench) -> Row:
 def probe_visibility(
     bench: Bench, shown: list[float], stale: list[bool], over: Callable[[], bool]
 ) -> None:
-    """Report a check-in, ask for its line until the answer is as late; note how long that took."""
+    """Report check-ins; read the line until the answer has each, and note how long that took."""
     client = Client(bench.product)
     for number in itertools.cycle(bench.story.lines):
         if over():

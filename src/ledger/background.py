@@ -1,10 +1,10 @@
-"""A loop beside the requests: a thread of its own, from ``start`` to ``stop``."""
+"""A background loop: it runs on a thread of its own, from ``start`` to ``stop``."""
 
 import threading
 
 
 class BackgroundLoop:
-    """Starts and stops a thread that runs ``_serve``, which a subclass gives.
+    """Starts and stops a thread that runs ``_serve``, which a subclass implements.
 
     ``_serve`` returns soon after ``_stopping`` is set.
     """
@@ -18,7 +18,7 @@ class BackgroundLoop:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, once the work in hand is done."""
+        """End the thread after the work in hand is done, and wait for its end."""
         self._stopping.set()
         self._interrupt()
         self._thread.join()
@@ -27,4 +27,4 @@ class BackgroundLoop:
         raise NotImplementedError
 
     def _interrupt(self) -> None:
-        """Cut a wait short that does not watch ``_stopping``."""
+        """Wake the thread from a wait that does not watch ``_stopping``."""

@@ -11,17 +11,17 @@ from pydantic import AnyHttpUrl, Field, TypeAdapter, field_validator, model_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _LONGEST_WAIT = 2_592_000
-"""Seconds, 30 days: what a schedule of deliveries takes."""
+"""Seconds (30 days): the longest wait in a schedule of deliveries."""
 
 _LONGEST_QUIET = 3_153_600_000
-"""Seconds, 100 years: what lies so long ago still has a date."""
+"""Seconds (100 years): an instant that lies so long ago is still within the range of dates."""
 
 
 _URL = TypeAdapter(AnyHttpUrl)
 
 
 class Provider(NamedTuple):
-    """An identity provider whose tokens are taken."""
+    """An identity provider whose tokens the service accepts."""
 
     jwks_url: str
     issuer: str
@@ -29,7 +29,7 @@ class Provider(NamedTuple):
 
 
 class Settings(BaseSettings):
-    """What an operator can set. The README lists every field."""
+    """The settings of an operator (contract, Command line)."""
 
     model_config = SettingsConfigDict(env_prefix="LEDGER_", frozen=True)
 
@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     )
     master_key: str | None = Field(
         default=None,
-        description="64 hexadecimal digits that wrap every run's key. Unset: a 0600 file.",
+        description="64 hexadecimal digits of the key that wraps run keys. Unset: a 0600 file.",
     )
     idle_after_agent_runtime: int = Field(
         default=900,
@@ -53,19 +53,19 @@ class Settings(BaseSettings):
         default=86_400,
         ge=1,
         le=_LONGEST_QUIET,
-        description="The same for lines of every other model.",
+        description="Seconds without activity until a line of any other model is idle.",
     )
     idle_sweep_seconds: float = Field(
         default=5,
         gt=0,
         le=86_400,
         allow_inf_nan=False,
-        description="How often lines that have become idle are looked for.",
+        description="Seconds from one search for idle lines to the next.",
     )
     webhook_retry_seconds: str = Field(
         default="5,300,1800,7200",
         pattern=r"^\d{1,7}(\.\d{1,6})?(,\d{1,7}(\.\d{1,6})?){0,19}$",
-        description="The waits after each failed attempt at a webhook but the last.",
+        description="Seconds to wait after each failed attempt of a delivery, except the last.",
     )
     webhook_allow_private: bool = Field(
         default=False,
@@ -75,37 +75,37 @@ class Settings(BaseSettings):
     jwks_url: str | None = Field(
         default=None,
         max_length=2000,
-        description="Where the identity provider's keys are. Unset: only API keys are taken.",
+        description="URL of the identity provider's key set. Unset: only API keys are accepted.",
     )
     jwt_issuer: str | None = Field(
         default=None,
         pattern=r"^\S.*$",
         max_length=2000,
-        description="What `iss` of a token must be.",
+        description="The required `iss` of a token.",
     )
     jwt_audience: str | None = Field(
         default=None,
         pattern=r"^\S.*$",
         max_length=2000,
-        description="What `aud` of a token must be, or have among others.",
+        description="The required `aud` of a token, which may name other audiences too.",
     )
 
     @property
     def provider(self) -> Provider | None:
-        """Whose tokens are taken beside API keys; None: nobody's."""
+        """The provider whose tokens are accepted beside API keys; None: only API keys are."""
         if self.jwks_url is None or self.jwt_issuer is None or self.jwt_audience is None:
             return None
         return Provider(self.jwks_url, self.jwt_issuer, self.jwt_audience)
 
     @property
     def webhook_delays(self) -> tuple[float, ...]:
-        """The waits as numbers."""
+        """The waits between attempts of a delivery, in seconds."""
         return tuple(map(float, self.webhook_retry_seconds.split(",")))
 
     @field_validator("database_url")
     @classmethod
     def _check_address(cls, text: str | None) -> str | None:
-        # Empty it would be libpq's own defaults: a variable that was left out, more likely.
+        # libpq reads an empty URL as its own defaults. An empty variable is more likely a mistake.
         if text is not None and not text.strip():
             raise ValueError("must not be empty")
         try:
@@ -132,18 +132,19 @@ class Settings(BaseSettings):
             raise ValueError("must be a URL") from error
         if url.username is not None or url.password is not None or url.fragment is not None:
             raise ValueError("must not name a user, a password or a fragment")
-        # Whoever can change the answer on its way could make tokens.
+        # An attacker who can change the provider's answer on its way could forge tokens.
         if url.scheme != "https" and not _is_this_machine(url.host or ""):
-            raise ValueError("must be https, unless it leads to this machine")
+            raise ValueError("must be https, unless the host is this machine")
         return str(url)
 
     @model_validator(mode="after")
     def _names_a_provider_wholly(self) -> Self:
-        # Without them a token that somebody else issued, or for somebody else, would pass.
+        # Without an issuer and an audience, the service would accept tokens of another issuer, and
+        # tokens meant for another service.
         given = [self.jwks_url, self.jwt_issuer, self.jwt_audience]
-        if any(one is None for one in given) and given != [None, None, None]:
+        if any(value is None for value in given) and given != [None, None, None]:
             raise ValueError(
-                "LEDGER_JWKS_URL, LEDGER_JWT_ISSUER and LEDGER_JWT_AUDIENCE go together"
+                "LEDGER_JWKS_URL, LEDGER_JWT_ISSUER and LEDGER_JWT_AUDIENCE must be set together"
             )
         return self
 
@@ -151,11 +152,11 @@ class Settings(BaseSettings):
     @classmethod
     def _at_most_a_month(cls, text: str) -> str:
         if any(float(part) > _LONGEST_WAIT for part in text.split(",")):
-            raise ValueError(f"each must be at most {_LONGEST_WAIT} (30 days)")
+            raise ValueError(f"each wait must be at most {_LONGEST_WAIT} seconds (30 days)")
         return text
 
     def idle_after(self, execution_model: str) -> timedelta:
-        """How long a line of this model may be quiet before it is idle (contract 3)."""
+        """The time without activity after which a line of this model is idle (contract, State)."""
         if execution_model == "agent_runtime":
             return timedelta(seconds=self.idle_after_agent_runtime)
         return timedelta(seconds=self.idle_after_default)

@@ -1,6 +1,6 @@
-"""The browser's tests share one Chromium a session and one service a module, on a real port.
+"""The browser's tests share one Chromium per session and one service per module, on a real port.
 
-Each test has a browser window of its own, with no cookies, and fails when the browser complains.
+Each test has its own browser window, without cookies, and fails if the browser reports an error.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ from tests.support.streaming import listening
 
 _PATIENCE_MS = 15_000
 
-# Nothing leaves the machine, and letters look the same on every machine. (The library itself turns
-# the sandbox off, which does not work for root, and asks for the colours of sRGB.)
+# No request leaves the machine, and letters look the same on every machine. (Playwright itself
+# turns off the sandbox, which does not work for root, and selects the colours of sRGB.)
 _ARGUMENTS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--font-render-hinting=none",
@@ -25,7 +25,7 @@ _ARGUMENTS = [
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """All that is in this folder needs a browser."""
+    """Mark every test in this folder as one that needs a browser."""
     item.add_marker("browser")
 
 
@@ -33,7 +33,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What a failed test saw last is kept."""
+    """Keep a screenshot of the page of a failed test."""
     report = yield
     page = getattr(item, "funcargs", {}).get("page")
     if report.when == "call" and report.failed and page is not None:
@@ -55,14 +55,14 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def address(edge: Edge) -> Iterator[str]:
-    """Where the module's service listens."""
+    """The address of the module's service."""
     with listening(edge) as (host, port):
         yield f"http://{host}:{port}"
 
 
 @pytest.fixture
 def watch(chromium: Browser, address: str) -> Iterator[Watch]:
-    """What the test's browser complains of; ``watch.expect`` for what is right."""
+    """The errors of the test's browser; ``watch.expect`` allows expected ones."""
     with watched(chromium, address) as watch:
         watch.context.set_default_timeout(_PATIENCE_MS)
         yield watch

@@ -18,14 +18,14 @@ def block(edge: Edge, line_id: str, reason: str = "Waiting for the sign-off") ->
 
 @pytest.fixture
 def board(page: Page, edge: Edge) -> Page:
-    """The board, seen by somebody who may read."""
+    """The board, opened by a visitor who may read."""
     sign_in(page, edge.token("read"))
     expect(page.locator("[data-live]")).to_contain_text("live")
     return page
 
 
-def test_a_fact_shows_by_itself_and_nothing_else_moves(board: Page, edge: Edge) -> None:
-    """The rows that stay are the very same ones: no flicker, and no lost place."""
+def test_a_new_fact_appears_and_no_other_row_moves(board: Page, edge: Edge) -> None:
+    """The other rows keep their elements: nothing flickers, and focus and scroll position stay."""
     line_id, other = edge.fresh(), edge.fresh()
     row = board.locator(f"#{other}")
     expect(row).to_be_visible()
@@ -64,7 +64,7 @@ def test_a_filter_is_a_link_that_can_be_shared(
         colleague.goto(board.url)
         expect(colleague.locator(f"#{line_id}")).to_be_visible()
         expect(colleague.locator(".group")).to_have_count(1)
-    # What happens next is shown under the same filters.
+    # New events are shown under the same filters.
     block(edge, idle)
     later = edge.fresh()
     block(edge, later)
@@ -75,8 +75,8 @@ def test_a_filter_is_a_link_that_can_be_shared(
     expect(board.locator(f"#{line_id}")).to_be_visible()
 
 
-def test_a_filter_stays_whatever_is_done_next(board: Page, edge: Edge) -> None:
-    """Zone, instant and the way back to now go on from what is shown, not from where one came."""
+def test_a_filter_stays_when_zone_or_instant_change(board: Page, edge: Edge) -> None:
+    """Zone, instant and the link to now start from the shown page, not from the one before it."""
     edge.fresh()
     edge.clock.advance(hours=2)
     board.get_by_text("Filters").click()
@@ -85,7 +85,7 @@ def test_a_filter_stays_whatever_is_done_next(board: Page, edge: Edge) -> None:
     board.keyboard.press("Escape")
     expect(board.locator("select[name=product_line]")).to_be_hidden()
     board.get_by_text("Look back").click()
-    board.get_by_role("link", name="an hour ago").click()
+    board.get_by_role("link", name="1 hour ago").click()
     board.wait_for_url("/ui?product_line=agent_gateway&as_of=*")
     board.get_by_text("Filters").click()
     board.locator("select[name=state]").select_option("running")
@@ -101,14 +101,14 @@ def test_an_id_is_found_from_anywhere(board: Page, edge: Edge) -> None:
     board.wait_for_url(f"/ui/lines/{line_id}")
 
 
-def test_an_instant_is_picked_and_the_banner_says_so(board: Page, edge: Edge) -> None:
+def test_an_instant_is_chosen_and_the_banner_names_it(board: Page, edge: Edge) -> None:
     line_id = edge.fresh()
     edge.clock.advance(hours=2)
     block(edge, line_id)
     edge.clock.advance(minutes=1)
     expect(board.locator(f".s-blocked #{line_id}")).to_be_visible()
     board.get_by_text("Look back").click()
-    board.get_by_label("What was known at").fill(f"{edge.clock.now - timedelta(hours=1):%FT%T}")
+    board.get_by_label("As known at").fill(f"{edge.clock.now - timedelta(hours=1):%FT%T}")
     board.get_by_role("button", name="Show").click()
     banner = board.get_by_role("status").filter(has_text="looking at the past")
     expect(banner).to_be_visible()
@@ -123,7 +123,7 @@ def test_an_instant_is_picked_and_the_banner_says_so(board: Page, edge: Edge) ->
 def test_the_latest_instant_to_look_back_at_goes_on_with_time(
     chromium: Browser, address: str, edge: Edge
 ) -> None:
-    """A board hangs on the wall for days."""
+    """A board may stay open on a wall for days."""
     with watched(chromium, address, timezone_id="Asia/Kolkata") as watch:
         page = watch.context.new_page()
         sign_in(page, edge.token("read"))
@@ -131,7 +131,7 @@ def test_the_latest_instant_to_look_back_at_goes_on_with_time(
         expect(page.get_by_role("button", name="Asia/")).to_be_visible()
         page.clock.set_fixed_time("2097-12-31T23:00:00Z")
         page.get_by_text("Look back").click()
-        field = page.get_by_label("What was known at")
+        field = page.get_by_label("As known at")
         expect(field).to_have_attribute("max", "2098-01-01T04:30:00")
 
 
@@ -148,17 +148,17 @@ def test_the_zone_is_printed_and_switched(chromium: Browser, address: str, edge:
         expect(page.locator(f"#{line_id}")).to_contain_text("2026-04-15 11:00:00")
 
 
-def test_what_cannot_be_answered_now_is_said_and_what_was_seen_stays(
+def test_an_unavailable_service_is_announced_and_the_shown_data_stays(
     board: Page, edge: Edge, watch: Watch
 ) -> None:
-    """503, and never an empty board. (A view that is being built answers so.)"""
+    """The page shows 503, never an empty board. (A view that is being built gives this answer.)"""
     watch.expect("status of 503", "Error Code 503")
     line_id = edge.fresh()
     expect(board.locator(f"#{line_id}")).to_be_visible()
     with psycopg.connect(edge.conninfo, autocommit=True) as connection:
         connection.execute("ALTER VIEW ledger.execution RENAME TO execution_away")
         try:
-            edge.fresh()  # what was read before this is no answer any more
+            edge.fresh()  # answers that were cached before this event are invalid now
             board.evaluate("htmx.trigger(document.getElementById('view'), 'news')")
             expect(board.locator("#notice")).to_contain_text("cannot answer now")
             expect(board.locator(f"#{line_id}")).to_be_visible()
@@ -194,7 +194,7 @@ def test_the_board_is_walked_by_keyboard(board: Page, edge: Edge) -> None:
     line_id = edge.fresh()
     expect(board.locator(f"#{line_id}")).to_be_visible()
     board.locator("body").press("Tab")
-    expect(board.get_by_role("link", name="To the content")).to_be_focused()
+    expect(board.get_by_role("link", name="Skip to content")).to_be_focused()
     board.keyboard.press("Enter")
     assert board.evaluate("document.activeElement.id") == "main"
     for _ in range(40):
@@ -227,11 +227,11 @@ def test_a_refresh_of_a_thousand_lines_keeps_the_rows_that_did_not_change(
     edge.accept(*facts)
     sign_in(page, edge.token("read"))
     page.goto(f"/ui?workspace_id={workspace}&limit=1000")
-    expect(page.locator("tbody tr")).to_have_count(1000)
+    expect(page.locator("tbody tr")).to_have_count(1000, timeout=30_000)
     rows = "[...document.querySelectorAll('tbody tr')]"
     page.evaluate(f"{rows}.forEach((row) => {{ row.wasShownFirst = true; }})")
     for number in range(3):
         line_id = facts[500 + number]["subject"]
         block(edge, line_id)
-        expect(page.locator(f".s-blocked #{line_id}")).to_be_visible()
+        expect(page.locator(f".s-blocked #{line_id}")).to_be_visible(timeout=30_000)
     assert page.evaluate(f"{rows}.filter((row) => row.wasShownFirst).length") >= 997

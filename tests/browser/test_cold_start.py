@@ -1,4 +1,4 @@
-"""The first look of the morning: the service has just been started, on a ledger of 10,000 lines."""
+"""The first page after a start of the service, on a ledger of 10,000 lines."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from tests.support.served import Served, free_port, run_ledger
 LINES = 10_000
 STARTS = 3
 
-# A page's first paint may come alone, before that of content.
+# The first paint of a page may be reported alone, before the first paint of content.
 _PAINTED = """() => new Promise((resolve) => new PerformanceObserver((list) => {
     const [painted] = list.getEntriesByName('first-contentful-paint')
     if (painted) resolve(painted.startTime)
@@ -22,12 +22,12 @@ _PAINTED = """() => new Promise((resolve) => new PerformanceObserver((list) => {
 
 @pytest.fixture(scope="module")
 def address() -> str:
-    """Where the service will listen."""
+    """The address at which the service will listen."""
     return f"http://127.0.0.1:{free_port()}"
 
 
-def told() -> Iterator[dict[str, object]]:
-    """Lines of every state."""
+def facts() -> Iterator[dict[str, object]]:
+    """Facts about running, blocked and paused lines."""
     for number in range(1, LINES + 1):
         line_id = f"LIN-26-{number:06}"
         yield activation(line_id, organization_id=ORGANIZATION)
@@ -42,7 +42,7 @@ def test_the_board_is_painted_within_a_second(chromium: Browser, address: str) -
     port = int(address.rsplit(":", 1)[1])
     with folder_in_tmp(0o755) as folder, watched(chromium, address) as watch:
         story = folder / "story.jsonl"
-        story.write_bytes(b"\n".join(map(encode, told())))
+        story.write_bytes(b"\n".join(map(encode, facts())))
         with Served(folder / "data", port) as served:
             done = run_ledger(served.environment, "import", str(story))
             assert done.returncode == 0, done.stderr
@@ -60,5 +60,5 @@ def test_the_board_is_painted_within_a_second(chromium: Browser, address: str) -
                     expect(page.locator(".tile.s-blocked")).to_contain_text("1,000")
                     page.close()
     print(f"first paint after {sorted(first)} ms on a cold start, then after {sorted(later)} ms")
-    # The quickest one: whatever else the machine does can only add to it.
+    # The fastest start counts: other work on the machine can only slow a start down.
     assert min(first) < 1000

@@ -1,4 +1,4 @@
-"""The API's description, as a person reads and tries it."""
+"""The API's documentation page, as a person reads and tries it."""
 
 from playwright.sync_api import Page, expect
 

@@ -1,4 +1,4 @@
-"""With the system's own few colours (Windows' high contrast): what is chosen is seen to be so."""
+"""Forced colours (Windows' high contrast): selected links look selected, the slider is visible."""
 
 import pytest
 from playwright.sync_api import Locator, Page
@@ -9,14 +9,14 @@ from tests.support.edge import Edge
 
 @pytest.fixture
 def visit(page: Page, edge: Edge) -> Page:
-    """Somebody whose system says all colours."""
+    """A visitor whose system forces its own colours."""
     sign_in(page, edge.token("read", "webhooks:manage"))
     page.emulate_media(forced_colors="active")
     return page
 
 
 def is_marked(element: Locator) -> bool:
-    """Whether it has the system's colour of what is chosen."""
+    """Whether the element has the system's colour of a selection."""
     marked: bool = element.evaluate(
         """(element) => {
             const probe = document.body.appendChild(document.createElement("i"))
@@ -39,13 +39,13 @@ def is_marked(element: Locator) -> bool:
         ("/ui", ".top nav a"),
     ],
 )
-def test_what_is_chosen_looks_chosen(visit: Page, path: str, kind: str) -> None:
+def test_a_selected_link_looks_selected(visit: Page, path: str, kind: str) -> None:
     visit.goto(path)
     assert is_marked(visit.locator(f"{kind}[aria-current]"))
     assert not is_marked(visit.locator(kind).last)
 
 
-def test_the_chosen_status_of_deliveries_looks_chosen(visit: Page, edge: Edge) -> None:
+def test_the_selected_status_of_deliveries_looks_selected(visit: Page, edge: Edge) -> None:
     body = {"url": "https://93.184.216.34/hooks", "event_types": ["run.failed"]}
     made = edge.post("/v1/webhooks", edge.token("webhooks:manage"), json=body).json()["data"]
     visit.goto(f"/ui/webhooks/{made['id']}")
@@ -53,7 +53,7 @@ def test_the_chosen_status_of_deliveries_looks_chosen(visit: Page, edge: Edge) -
     assert [is_marked(chip) for chip in chips.all()] == [True, False, False, False]
 
 
-def test_the_slider_is_seen(visit: Page, edge: Edge) -> None:
+def test_the_slider_is_visible(visit: Page, edge: Edge) -> None:
     visit.goto(f"/ui/lines/{edge.fresh()}")
     slider = visit.get_by_role("slider")
     box = slider.bounding_box()

@@ -1,4 +1,4 @@
-"""A line's page in a real browser: held and released, followed, and taken back through time."""
+"""A line's page in a real browser: pause and resume, live updates, and the past."""
 
 import re
 
@@ -14,7 +14,7 @@ ALL = ("read", "service_lines:manage")
 
 @pytest.fixture
 def line_id(edge: Edge) -> str:
-    """A line with a short history: it was blocked for an hour, then a run failed."""
+    """A line with a short history: blocked for an hour, then a failed run."""
     line_id = edge.fresh()
     edge.clock.advance(hours=1)
     data = {"blocker_id": "B", "cause": "policy_violation", "reason": "Tool not on the allow list"}
@@ -30,7 +30,7 @@ def line_id(edge: Edge) -> str:
 
 @pytest.fixture
 def line(page: Page, edge: Edge, line_id: str) -> Page:
-    """The line's page, seen by somebody who may manage it."""
+    """The line's page, opened by a visitor who may manage the line."""
     sign_in(page, edge.token(*ALL))
     page.goto(f"/ui/lines/{line_id}")
     expect(page.locator("[data-live]")).to_contain_text("live")
@@ -38,26 +38,26 @@ def line(page: Page, edge: Edge, line_id: str) -> Page:
 
 
 def pattern(words: str) -> re.Pattern[str]:
-    """Whatever holds these words."""
+    """A pattern for text that contains these words."""
     return re.compile(re.escape(words))
 
 
 def standing(page: Page) -> Locator:
-    """The state that the page shows."""
+    """The element with the line's state."""
     return page.locator(".standing .state")
 
 
 def test_a_line_is_paused_with_a_reason_and_resumed(line: Page, edge: Edge, line_id: str) -> None:
     line.get_by_role("button", name="Pause…").click()
     dialog = line.get_by_role("dialog")
-    expect(dialog).to_contain_text("no run starts on it")
+    expect(dialog).to_contain_text("No run starts on this line")
     expect(dialog.get_by_label("Reason")).to_be_focused()
     assert_accessible(line)
     screenshot(line, "pause")
-    # Without a reason nothing is sent.
+    # Without a reason the form is not sent.
     dialog.get_by_role("button", name="Pause this line").click()
     expect(dialog).to_be_visible()
-    # What is typed stays while the page behind refreshes itself.
+    # The typed reason stays while the page behind the dialog refreshes itself.
     dialog.get_by_label("Reason").fill("Stakeholder review")
     edge.accept(fact("execution.checked_in", line_id, {"note": "meanwhile"}))
     expect(line.get_by_text("execution.checked_in").first).to_be_visible()
@@ -86,12 +86,12 @@ def test_nothing_behind_a_dialog_is_reached(line: Page) -> None:
     dialog = line.get_by_role("dialog")
     for key in ["Tab"] * 6 + ["Shift+Tab"] * 6:
         line.keyboard.press(key)
-        # The page as a whole has the focus where the browser's own controls would have it.
+        # The body has the focus at the point where the browser's own controls would get it.
         assert dialog.evaluate(
             "dialog => dialog.contains(document.activeElement)"
             " || document.activeElement === document.body"
         )
-    dialog.get_by_role("button", name="Not now").click()
+    dialog.get_by_role("button", name="Cancel").click()
     expect(dialog).to_be_hidden()
     expect(line.get_by_role("button", name="Pause…")).to_be_focused()
     line.keyboard.press("Enter")
@@ -99,31 +99,33 @@ def test_nothing_behind_a_dialog_is_reached(line: Page) -> None:
     expect(dialog).to_be_hidden()
 
 
-def test_a_refusal_is_a_sentence_beside_what_was_typed(
+def test_a_refusal_is_a_sentence_beside_the_typed_reason(
     line: Page, edge: Edge, line_id: str, watch: Watch
 ) -> None:
     watch.expect("status of 409")
     line.get_by_role("button", name="Pause…").click()
     line.get_by_role("dialog").get_by_label("Reason").fill("My reason")
-    # Somebody was faster; the form is still the one that was opened.
+    # Another client pauses the line while the dialog is open.
     token = edge.token(*ALL)
     answer = edge.post(f"/v1/execution/{line_id}/pause", token, json={"reason": "Theirs"})
     assert answer.status_code == 200
     line.get_by_role("dialog").get_by_role("button", name="Pause this line").click()
-    expect(line.get_by_role("alert")).to_contain_text("the line is paused already")
+    expect(line.get_by_role("alert")).to_contain_text("The line is already paused.")
     expect(line.get_by_text("My reason")).to_be_visible()
     assert_accessible(line)
     screenshot(line, "pause-refused", 390)
 
 
-def test_who_may_not_manage_is_offered_no_button(page: Page, edge: Edge, line_id: str) -> None:
+def test_without_the_right_to_manage_there_is_no_button(
+    page: Page, edge: Edge, line_id: str
+) -> None:
     sign_in(page, edge.token("read"))
     page.goto(f"/ui/lines/{line_id}")
     expect(standing(page)).to_have_text("running")
     expect(page.get_by_role("button", name="Pause")).to_have_count(0)
 
 
-def test_what_others_do_shows_by_itself(line: Page, edge: Edge, line_id: str) -> None:
+def test_changes_by_others_appear_by_themselves(line: Page, edge: Edge, line_id: str) -> None:
     data = {"blocker_id": "C", "cause": "capacity_issue", "reason": "Nobody is free"}
     edge.accept(fact("execution.blocked", line_id, data))
     expect(standing(line)).to_have_text("blocked")
@@ -131,10 +133,10 @@ def test_what_others_do_shows_by_itself(line: Page, edge: Edge, line_id: str) ->
 
 
 def as_api_says(edge: Edge, page: Page, line_id: str, now: bool = False) -> None:
-    """Every part of the page belongs to the instant in its address."""
+    """Assert that every part of the page shows the instant in its address."""
     page.wait_for_url(lambda url: ("as_of=" in url) is not now)
     if not now:
-        # The address follows the page within a moment.
+        # The address is updated shortly after the page.
         page.wait_for_function(
             """() => document.querySelector('#standing-at time').dateTime
                 === new URLSearchParams(location.search).get('as_of')"""
@@ -166,7 +168,7 @@ def test_the_slider_goes_event_by_event_with_the_keyboard(
         expect(slider).to_have_attribute("aria-valuetext", pattern(identifier))
         expect(slider).to_be_focused()
         as_api_says(edge, line, line_id)
-    # Before the first there is nothing to go to.
+    # There is no step before the first event.
     line.keyboard.press("ArrowLeft")
     line.keyboard.press("ArrowRight")
     expect(slider).to_have_attribute("aria-valuetext", pattern(events[1]))
@@ -191,24 +193,24 @@ def test_the_slider_is_dragged_through_the_past_and_back(
     expect(line.get_by_role("status").filter(has_text="the past")).to_be_visible()
     assert "as_of=" in line.url
     line.mouse.up()
-    # The last place that the hand was at is the one that counts.
+    # The position at which the thumb was released counts.
     placed = line.evaluate("Number(document.getElementById('slider').value)")
     events = edge.data(f"/v1/execution/{line_id}/history")
     (reached,) = [e["id"] for e in events if e["position"] <= placed][-1:]
     expect(slider).to_have_attribute("aria-valuetext", pattern(reached))
     as_api_says(edge, line, line_id)
     assert_accessible(line)
-    # The address is one that can be passed on.
+    # The address can be shared: it shows the same page again.
     line.reload()
     as_api_says(edge, line, line_id)
     line.get_by_role("link", name="Back to now").click()
     as_api_says(edge, line, line_id, now=True)
 
 
-def test_a_slow_answer_does_not_lose_the_place_where_the_hand_let_go(
+def test_a_slow_answer_does_not_lose_the_last_position_of_the_thumb(
     line: Page, edge: Edge, line_id: str
 ) -> None:
-    """What the hand passes meanwhile is not asked for; where it ends is."""
+    """Positions passed during a request are not requested; the last position is."""
     waiting: list[Route] = []
     asked = re.compile(r"/ui/lines/.*[?&]at=")
     line.route(asked, lambda route: route.continue_() if waiting else waiting.append(route))
@@ -244,7 +246,7 @@ def test_without_script_the_past_is_walked_by_links(
         expect(standing(page)).to_have_text("running")
 
 
-def test_a_run_says_what_went_wrong(line: Page, line_id: str) -> None:
+def test_a_run_shows_its_error(line: Page, line_id: str) -> None:
     line.locator(".run-rows").get_by_role("link", name=line_id.replace("LIN", "RUN")).click()
     expect(line.get_by_role("heading", level=1)).to_have_text(line_id.replace("LIN", "RUN"))
     expect(line.get_by_text("It broke")).to_be_visible()
@@ -253,7 +255,7 @@ def test_a_run_says_what_went_wrong(line: Page, line_id: str) -> None:
 
 
 def test_the_page_says_when_it_is_not_up_to_date(line: Page, edge: Edge, watch: Watch) -> None:
-    """The service goes away: what was seen stays, with the time that it is from."""
+    """The service becomes unreachable: the shown data stays, with its time."""
     watch.expect("ERR_", "htmx:sendError", "htmx:afterRequest")
     line.context.set_offline(True)
     line.evaluate("htmx.trigger(document.getElementById('view'), 'news')")

@@ -1,4 +1,4 @@
-"""Events, audit log and webhooks in a real browser: live, filtered, taken away as files."""
+"""Events, audit log and webhooks in a real browser: live, filtered, downloaded."""
 
 import json
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from ledger.postgres.embedded import EmbeddedPostgres
 from tests.support.browser import Watch, assert_accessible, screenshot, show, sign_in
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
-from tests.support.hooks import Hooks, hooked
 from tests.support.receiver import Answer, Receiver
 from tests.support.views import until
+from tests.support.webhook_api import Hooks, serving_webhooks
 
 ALL = ("read", "write", "audit:read", "webhooks:manage")
 
@@ -21,19 +21,19 @@ ALL = ("read", "write", "audit:read", "webhooks:manage")
 @pytest.fixture(scope="module")
 def hooks(server: EmbeddedPostgres) -> Iterator[Hooks]:
     """A running service that sends webhooks."""
-    with hooked(server, "hooks_browser") as hooks:
+    with serving_webhooks(server, "hooks_browser") as hooks:
         yield hooks
 
 
 @pytest.fixture(scope="module")
 def edge(hooks: Hooks) -> Edge:
-    """The same one, for the other tests and the page's address."""
+    """The same service, for the fixtures of all browser tests."""
     return hooks.edge
 
 
 @pytest.fixture
 def visit(page: Page, edge: Edge) -> Page:
-    """Somebody who may read all of it."""
+    """A visitor who may open all of these pages."""
     sign_in(page, edge.token(*ALL))
     return page
 
@@ -43,7 +43,7 @@ def check_in(edge: Edge, line_id: str, note: str) -> None:
 
 
 def rows(path: Path) -> list[dict[str, object]]:
-    """A downloaded file of JSON lines."""
+    """The rows of a downloaded file of JSON lines."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -70,14 +70,14 @@ def test_the_feed_is_filtered_and_downloaded(visit: Page, edge: Edge, tmp_path: 
     with visit.expect_download() as download:
         visit.get_by_role("link", name="Download").click()
     download.value.save_as(tmp_path / "events.jsonl")
-    told = rows(tmp_path / "events.jsonl")
-    assert [event["payload"]["note"] for event in told] == ["note 0", "note 1", "note 2"]  # type: ignore[index]
+    events = rows(tmp_path / "events.jsonl")
+    assert [event["payload"]["note"] for event in events] == ["note 0", "note 1", "note 2"]  # type: ignore[index]
 
 
 def test_the_audit_log_follows_refusals_and_is_downloaded(
     visit: Page, edge: Edge, tmp_path: Path
 ) -> None:
-    """What is refused publishes no event; the page looks for it by itself."""
+    """A refusal publishes no event, so the page also refreshes itself by time."""
     line_id = edge.fresh()
     visit.goto("/ui/audit")
     answer = edge.post(f"/v1/execution/{line_id}/pause", edge.token("read"), json={"reason": "x"})
@@ -100,26 +100,26 @@ def test_the_audit_log_follows_refusals_and_is_downloaded(
     assert len((tmp_path / "csv").read_text().splitlines()) == 2
 
 
-def test_an_endpoint_is_set_up_followed_recovered_and_removed(
+def test_an_endpoint_is_created_followed_recovered_and_deleted(
     visit: Page, edge: Edge, hooks: Hooks, chromium: Browser
 ) -> None:
     with Receiver(lambda request: Answer(status=500, body=b"not today")) as receiver:
         visit.goto("/ui/webhooks")
         visit.get_by_text("Add an endpoint", exact=True).click()
         visit.get_by_label("URL").fill(receiver.url)
-        visit.get_by_label("only these:").check()
+        visit.get_by_label("Only these types:").check()
         visit.get_by_label("execution.checked_in", exact=True).check()
-        visit.get_by_role("button", name="Add it").click()
+        visit.get_by_role("button", name="Add endpoint").click()
         secret = visit.locator("pre code")
         expect(secret).to_contain_text("whsec_")
         assert "whsec_" not in visit.url
         assert_accessible(visit)
-        visit.get_by_role("link", name="I have it").click()
+        visit.get_by_role("link", name="Done").click()
         check_in(edge, edge.fresh(), "told outside")
         row = visit.locator("table.deliveries tbody tr")
-        expect(row).to_contain_text("answered 500")
-        # The service's clock stands: a retry comes when it is moved.
-        expect(row).to_contain_text("in under a minute")
+        expect(row).to_contain_text("last response 500")
+        # The service's clock stands still: a retry comes when the test moves the clock.
+        expect(row).to_contain_text("in less than a minute")
         endpoint_id = visit.url.rsplit("/", 1)[1]
 
         def has_failed() -> bool:
@@ -137,28 +137,28 @@ def test_an_endpoint_is_set_up_followed_recovered_and_removed(
         screenshot(visit, "webhook", 390, "dark")
         receiver.script = lambda request: Answer(status=204)
         visit.get_by_text("Recover", exact=True).click()
-        visit.get_by_role("button", name="Send them again").click()
+        visit.get_by_role("button", name="Send again").click()
         expect(row).to_contain_text("delivered")
-        expect(row).to_contain_text("answered 204")
-        visit.get_by_role("button", name="Rotate the secret").click()
-        visit.get_by_role("button", name="Rotate it").click()
+        expect(row).to_contain_text("last response 204")
+        visit.get_by_role("button", name="Rotate secret…").click()
+        visit.get_by_role("button", name="Rotate secret", exact=True).click()
         expect(secret).to_contain_text("whsec_")
-        visit.get_by_role("link", name="I have it").click()
-        visit.get_by_role("button", name="Remove").click()
-        visit.get_by_role("button", name="Remove it").click()
+        visit.get_by_role("link", name="Done").click()
+        visit.get_by_role("button", name="Delete…").click()
+        visit.get_by_role("button", name="Delete endpoint").click()
         visit.wait_for_url("/ui/webhooks")
         expect(visit.get_by_text(receiver.url)).to_have_count(0)
 
 
-def test_a_very_long_address_is_no_headline_and_can_be_read(visit: Page, edge: Edge) -> None:
+def test_a_very_long_url_is_small_and_readable_whole(visit: Page, edge: Edge) -> None:
     url = "http://127.0.0.1:9/hooks?" + "x" * 275
     visit.goto("/ui/webhooks")
     visit.get_by_text("Add an endpoint", exact=True).click()
     visit.get_by_label("URL").fill(url)
-    visit.get_by_label("only these:").check()
+    visit.get_by_label("Only these types:").check()
     visit.get_by_label("run.failed", exact=True).check()
-    visit.get_by_role("button", name="Add it").click()
-    visit.get_by_role("link", name="I have it").click()
+    visit.get_by_role("button", name="Add endpoint").click()
+    visit.get_by_role("link", name="Done").click()
     visit.get_by_role("button", name="Send a test").click()
     show(visit, 390)
     heading, done = visit.get_by_role("heading", level=1), visit.locator(".done")
@@ -168,19 +168,21 @@ def test_a_very_long_address_is_no_headline_and_can_be_read(visit: Page, edge: E
     assert below is not None
     assert above["height"] < 230
     assert heading.evaluate("h1 => h1.scrollWidth <= h1.clientWidth")
-    assert below["y"] - (above["y"] + above["height"]) >= 8, "the bar does not touch it"
+    assert below["y"] - (above["y"] + above["height"]) >= 8, (
+        "the message does not touch the heading"
+    )
     screenshot(visit, "webhook-long", 390)
 
 
-def test_an_endpoint_that_is_gone_is_not_offered_to_be_disabled(visit: Page, edge: Edge) -> None:
-    """What can be done about it follows its standing, as that is shown."""
+def test_a_disabled_endpoint_has_no_button_to_disable_it(visit: Page, edge: Edge) -> None:
+    """The buttons follow the shown status of the endpoint."""
     with Receiver(lambda request: Answer(status=410)) as receiver:
         visit.goto("/ui/webhooks")
         visit.get_by_text("Add an endpoint", exact=True).click()
         visit.get_by_label("URL").fill(receiver.url)
-        visit.get_by_role("button", name="Add it").click()
-        visit.get_by_role("link", name="I have it").click()
-        disable = visit.get_by_role("button", name="Disable", exact=True)
+        visit.get_by_role("button", name="Add endpoint").click()
+        visit.get_by_role("link", name="Done").click()
+        disable = visit.get_by_role("button", name="Disable…")
         expect(disable).to_be_visible()
         screenshot(visit, "webhook-enabled", 390)
         check_in(edge, edge.fresh(), "told nobody")
@@ -190,24 +192,24 @@ def test_an_endpoint_that_is_gone_is_not_offered_to_be_disabled(visit: Page, edg
         visit.get_by_role("button", name="Enable").click()
         disable.click()
         assert_accessible(visit)
-        visit.get_by_role("button", name="Disable it").click()
-        expect(visit.get_by_text("disabled by somebody who manages it")).to_be_visible()
+        visit.get_by_role("button", name="Disable endpoint").click()
+        expect(visit.get_by_text("disabled manually")).to_be_visible()
 
 
-def test_a_target_that_is_refused_is_told_beside_what_was_typed(visit: Page, watch: Watch) -> None:
+def test_a_refused_target_is_announced_beside_the_typed_url(visit: Page, watch: Watch) -> None:
     watch.expect("status of 422")
     visit.goto("/ui/webhooks")
     visit.get_by_text("Add an endpoint", exact=True).click()
     visit.get_by_label("URL").fill("ftp://example.com/hooks")
-    visit.get_by_role("button", name="Add it").click()
-    expect(visit.get_by_role("alert")).to_contain_text("Not done.")
+    visit.get_by_role("button", name="Add endpoint").click()
+    expect(visit.get_by_role("alert")).to_contain_text("Nothing was changed.")
     expect(visit.get_by_label("URL")).to_have_value("ftp://example.com/hooks")
     assert_accessible(visit)
 
 
-def test_who_may_not_look_is_told_in_words(page: Page, edge: Edge, watch: Watch) -> None:
+def test_a_missing_permission_is_named(page: Page, edge: Edge, watch: Watch) -> None:
     watch.expect("status of 403")
     sign_in(page, edge.token("read"))
     page.goto("/ui/audit")
-    expect(page.get_by_text("This needs the permission audit:read.")).to_be_visible()
+    expect(page.get_by_text("The credential lacks the permission audit:read.")).to_be_visible()
     assert ORGANIZATION in page.locator("footer").inner_text()

@@ -1,4 +1,4 @@
-"""Words without end, as machines write them: none pushes the page off, short ones stay whole."""
+"""Very long words, as machines write them: pages keep their width, short words stay whole."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -27,7 +27,7 @@ ROWS = """(element) => {
 
 @pytest.fixture(scope="module", params=["capacity", "agent_runtime"])
 def line_id(edge: Edge, request: pytest.FixtureRequest) -> str:
-    """A line that was told such words wherever it takes any."""
+    """A line with very long words in every field that allows them."""
     line_id = edge.fresh(request.param, project_tags=["PROJ-26-004281", TAG])
     data = {"id": RESOURCE, "type": "engineer", "name": "N" * 190, "role": "o" * 190}
     hours = {"hours": 123456.25, "note": URL, "resource_id": RESOURCE}
@@ -44,7 +44,7 @@ def line_id(edge: Edge, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def line(page: Page, edge: Edge, line_id: str) -> Page:
-    """That line's page."""
+    """The page of that line."""
     sign_in(page, edge.token("read"))
     page.goto(f"/ui/lines/{line_id}")
     expect(page.locator(".happened")).to_contain_text(URL)
@@ -52,7 +52,7 @@ def line(page: Page, edge: Edge, line_id: str) -> Page:
 
 
 def assert_whole(page: Page, width: int) -> None:
-    """Nobody has to scroll sideways."""
+    """Assert that the page needs no sideways scrolling."""
     assert page.evaluate("document.scrollingElement.scrollWidth") <= width
 
 
@@ -64,7 +64,7 @@ def test_a_line_stays_within_its_page(line: Page) -> None:
         assert_accessible(line)
 
 
-def test_what_is_short_is_not_broken(line: Page) -> None:
+def test_short_words_are_not_broken(line: Page) -> None:
     for width in WIDTHS:
         show(line, width)
         for short in (

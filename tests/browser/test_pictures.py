@@ -1,5 +1,5 @@
-"""Every page with the demo's story, at three widths and in both colour schemes: looked at by axe,
-and kept as pictures for people to look at."""
+"""Every page with the demo's story, at three widths and in both colour schemes: checked by axe, and
+kept as pictures for people."""
 
 from collections.abc import Iterator
 
@@ -25,35 +25,35 @@ AGENTS = "LIN-26-091100"
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    """A service whose ledger the demo was told to."""
+    """A service for the demo."""
     with folder_in_tmp(0o755) as folder, Served(folder / "data", free_port()) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
 def token(served: Served) -> str:
-    """The demo's token."""
-    told = run_ledger(served.environment, "demo")
-    assert told.returncode == 0, told.stderr
-    return next(word for word in told.stdout.split() if word.startswith("elk_"))
+    """The token that the demo prints."""
+    done = run_ledger(served.environment, "demo")
+    assert done.returncode == 0, done.stderr
+    return next(word for word in done.stdout.split() if word.startswith("elk_"))
 
 
 @pytest.fixture(scope="module")
 def address(served: Served) -> str:
-    """Where it listens."""
+    """The address of the service."""
     return served.address
 
 
 @pytest.fixture(scope="module")
 def visit(chromium: Browser, address: str, token: str) -> Iterator[Watch]:
-    """Somebody who has signed in once and looks at everything."""
+    """A visitor who has signed in once and opens every page."""
     with watched(chromium, address) as watch:
         sign_in(watch.context.new_page(), token)
         yield watch
 
 
 def first_link(page: Page, prefix: str) -> str:
-    """Where the first link to such a page leads."""
+    """The address of the first link with this prefix."""
     href = page.locator(f'main a[href^="{prefix}"]').first.get_attribute("href")
     assert href is not None
     return href

@@ -1,4 +1,4 @@
-"""Signing in and out, as a person does it."""
+"""Signing in and out in a real browser."""
 
 from playwright.sync_api import Browser, Page, expect
 
@@ -11,7 +11,7 @@ def test_a_person_signs_in_with_a_token_and_out_again(page: Page, edge: Edge, wa
     page.goto("/")
     brand = page.get_by_role("link", name="Execution ledger").bounding_box()
     assert brand is not None
-    assert brand["x"] < 50, "where it is on every other page"
+    assert brand["x"] < 50, "the same place as on every other page"
     assert_accessible(page)
     screenshot(page, "sign-in", 390)
     sign_in(page, edge.token("read"))
@@ -20,7 +20,7 @@ def test_a_person_signs_in_with_a_token_and_out_again(page: Page, edge: Edge, wa
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("Token")).to_be_visible()
     page.go_back()
-    # Nothing of the board was kept.
+    # The browser has kept nothing of the board.
     expect(page.get_by_label("Token")).to_be_visible()
 
 
@@ -29,7 +29,7 @@ def test_a_wrong_token_is_told_in_words(page: Page, watch: Watch) -> None:
     page.goto("/")
     page.get_by_label("Token").fill("elk_nonsense")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("alert")).to_contain_text("not known, or was revoked")
+    expect(page.get_by_role("alert")).to_contain_text("unknown or was revoked")
     assert_accessible(page)
 
 
@@ -45,7 +45,7 @@ def test_a_shared_link_leads_there_once_signed_in(page: Page, edge: Edge, watch:
 def test_a_link_on_another_site_finds_the_session(
     chromium: Browser, address: str, edge: Edge
 ) -> None:
-    """A strict cookie stays at home when another site's link is followed."""
+    """The browser sends no strict cookie when a link of another site is followed."""
     with watched(chromium, address) as watch:
         page = watch.context.new_page()
         sign_in(page, edge.token("read"))
@@ -67,7 +67,7 @@ def test_without_script_board_and_filters_can_be_read(
         page.wait_for_url("/ui?state=running")
         page.get_by_role("link", name=line_id).click()
         expect(page.get_by_role("heading", level=1)).to_contain_text(line_id)
-        # Forms, too: to pause is no luxury.
+        # Forms work without script too.
         page.get_by_role("button", name="Pause").first.click()
         page.get_by_label("Reason").first.fill("No script here")
         page.get_by_role("button", name="Pause this line").click()

@@ -1,4 +1,4 @@
-"""A real Chromium that looks at the page: what it must never do, and what tests do with it."""
+"""A real Chromium that opens the page: errors that it must never report, and helpers of tests."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 
-# The placeholders that stand out too little (WCAG 1.4.3); axe looks at what was typed alone.
+# The placeholders with too little contrast (WCAG 1.4.3); axe checks typed text only.
 _PALE_HINTS = """() => {
   const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
@@ -35,17 +35,17 @@ Scheme = Literal["light", "dark"]
 
 
 def chromium_path() -> str:
-    """The distribution's Chromium."""
+    """The path of the distribution's Chromium."""
     found = next(filter(None, map(shutil.which, _NAMES)), None)
     assert found, "There is no Chromium here: `make browser` installs it."
     return found
 
 
 class Watch:
-    """What went wrong in a browser's pages: complaints that a test did not expect fail it.
+    """The errors in a browser's pages: an unexpected error fails the test.
 
-    Errors on the console (what the content security policy stops, and answers of 400 and above, are
-    among them), errors that no script caught, and requests to anybody but the service.
+    Errors are: errors on the console (they include violations of the content security policy, and
+    answers of 400 and above), exceptions that no script caught, and requests to other hosts.
     """
 
     def __init__(self, context: BrowserContext, address: str) -> None:
@@ -57,15 +57,15 @@ class Watch:
         context.on("request", self._on_request)
 
     def expect(self, *patterns: str) -> Self:
-        """Complaints that match a pattern are right; each pattern must come up."""
+        """Allow errors that match a pattern; each pattern must match an error."""
         self._expected += patterns
         return self
 
     def verdict(self) -> None:
-        """Nothing unexpected was seen, and all that was expected."""
+        """Assert that every expected error was seen, and no other error."""
         for page in self.context.pages:
-            # The browser has told of all that came before once it answers. (Unlike an evaluation,
-            # this lives through a page that is just being left.)
+            # When the browser answers, it has reported all earlier errors. (Unlike an evaluation,
+            # this call survives a navigation of the page.)
             page.wait_for_function("true", polling=50)
         wrong = [seen for seen in self._complaints if not self._matches(self._expected, seen)]
         assert wrong == [], "\n".join(["the browser complained:", *wrong])
@@ -90,7 +90,7 @@ class Watch:
 
 @contextmanager
 def watched(chromium: Browser, address: str, **options: Any) -> Iterator[Watch]:
-    """A browser that has no cookies yet, for one person; its verdict at the end."""
+    """A browser without cookies, for one person; checks its errors at the end."""
     plain = {"locale": "en-GB", "timezone_id": "UTC", "reduced_motion": "reduce"}
     with chromium.new_context(base_url=address, **(plain | options)) as context:
         watch = Watch(context, address)
@@ -99,7 +99,7 @@ def watched(chromium: Browser, address: str, **options: Any) -> Iterator[Watch]:
 
 
 def sign_in(page: Page, token: str) -> None:
-    """As a person does, from the front page to the board."""
+    """Sign in as a person does, from the front page to the board."""
     page.goto("/")
     page.locator("input[name=token]").fill(token)
     page.get_by_role("button", name="Sign in").click()
@@ -107,13 +107,13 @@ def sign_in(page: Page, token: str) -> None:
 
 
 def show(page: Page, width: int = 1280, scheme: Scheme = "light") -> None:
-    """From now on, the page as wide as this, in these colours."""
+    """Show the page at this width, in this colour scheme."""
     page.set_viewport_size({"width": width, "height": 800})
     page.emulate_media(color_scheme=scheme)
 
 
 def screenshot(page: Page, name: str, width: int = 1280, scheme: Scheme = "light") -> Path:
-    """The whole page, kept as ``name-width-scheme.png``; the page stays as shown."""
+    """Keep a picture of the whole page as ``name-width-scheme.png``; its width and scheme stay."""
     show(page, width, scheme)
     path = SCREENSHOTS / f"{name}-{width}-{scheme}.png"
     page.screenshot(path=path, full_page=True, animations="disabled")
@@ -121,9 +121,9 @@ def screenshot(page: Page, name: str, width: int = 1280, scheme: Scheme = "light
 
 
 def assert_accessible(page: Page) -> None:
-    """Of the page as it is shown now, axe has nothing serious or critical to say.
+    """Assert that axe reports no serious or critical violation of the page as it is shown now.
 
-    Nor have placeholders, which it does not look at, too little contrast.
+    Placeholders, which axe does not check, must have enough contrast.
     """
     found = Axe().run(page).response["violations"]
     grave = [

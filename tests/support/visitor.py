@@ -1,4 +1,4 @@
-"""Somebody who looks at the page: cookies of his own, forms filled as they stand, HTML read."""
+"""A visitor of the pages without a browser: cookies, forms with their values, parsed HTML."""
 
 from typing import Any, Self
 
@@ -9,7 +9,7 @@ from tests.support.edge import Edge
 
 
 class Seen:
-    """One answer: what a browser would show of it."""
+    """An answer, with its HTML parsed."""
 
     def __init__(self, answer: httpx.Response) -> None:
         self.answer, self.status = answer, answer.status_code
@@ -17,12 +17,12 @@ class Seen:
 
     @property
     def text(self) -> str:
-        """All words, with single spaces between them."""
+        """The text of the page, with single spaces between words."""
         return " ".join(self.html.get_text(" ").split())
 
     @property
     def location(self) -> str:
-        """Where it leads on to."""
+        """The address of the redirect."""
         return self.answer.headers["location"]
 
     def all(self, selector: str) -> list[Tag]:
@@ -33,11 +33,11 @@ class Seen:
         return found
 
     def words(self, selector: str) -> list[str]:
-        """The words of each element."""
+        """The text of each element."""
         return [" ".join(tag.get_text(" ").split()) for tag in self.all(selector)]
 
     def form(self, action: str) -> dict[str, str]:
-        """The fields of a form as it stands."""
+        """The fields of a form with their values."""
         form = self.one(f'form[action="{action}"]')
         fields = {}
         for field in form.select("input[name], textarea[name]"):
@@ -50,7 +50,7 @@ class Seen:
 
 
 class Visitor:
-    """A browser's part in the tests that need no browser. Redirects are not followed."""
+    """A client with cookies, for tests that need no browser. Redirects are not followed."""
 
     def __init__(self, edge: Edge, token: str | None = None) -> None:
         self._edge = edge
@@ -69,7 +69,7 @@ class Visitor:
         return self.request("POST", path, data=fields, **options)
 
     def submit(self, page: Seen, action: str, **fields: str) -> Seen:
-        """Send a form of a page, these fields filled in."""
+        """Send a form of a page, with these fields filled in."""
         return self.post(action, page.form(action) | fields)
 
     def sign_in(self, token: str, **fields: str) -> Seen:
@@ -81,5 +81,5 @@ class Visitor:
 
 
 def visitor(edge: Edge, *permissions: Any, **tenant: str | None) -> Visitor:
-    """Somebody who has signed in, with these permissions."""
+    """A visitor who has signed in, with these permissions."""
     return Visitor(edge, edge.token(*(permissions or ("read",)), **tenant))

@@ -1,10 +1,10 @@
-"""What the tests of the webhooks' page do there: its forms, filled and sent."""
+"""The forms of the webhooks' pages, filled and sent by tests."""
 
 from typing import Any
 
-from tests.support.hooks import URL, Hooks
 from tests.support.views import until
 from tests.support.visitor import Seen, Visitor
+from tests.support.webhook_api import URL, Hooks
 
 PATH = "/ui/webhooks"
 ACTS = {
@@ -30,29 +30,29 @@ def page_of(endpoint_id: str) -> str:
 
 
 def act(guest: Visitor, endpoint_id: str, name: str, **fields: str) -> Seen:
-    """A form of the endpoint's page, sent as it stands but for these fields."""
+    """Send a form of the endpoint's page with its values, except for these fields."""
     return guest.submit(guest.get(page_of(endpoint_id)), f"{page_of(endpoint_id)}/{name}", **fields)
 
 
 def typed(page: Seen) -> dict[str, str]:
-    """The fields of the form for a new endpoint, as they stand."""
+    """The fields of the form for a new endpoint, with their values."""
     for filters in page.all("form.filters"):
         filters.extract()
     return page.form(PATH)
 
 
 def set_up(guest: Visitor, page: Seen | None = None, **fields: str) -> Seen:
-    """The form for a new endpoint, sent as it stands but for these fields."""
+    """Send the form for a new endpoint with its values, except for these fields."""
     return guest.post(PATH, typed(page or guest.get(PATH)) | fields)
 
 
 def made_by(page: Seen) -> str:
-    """The endpoint whose secret is shown."""
+    """The id of the endpoint whose secret the page shows."""
     return str(page.one(".secret a.button")["href"]).removeprefix(f"{PATH}/")
 
 
 def settled(hooks: Hooks, endpoint_id: str, count: int) -> list[dict[str, Any]]:
-    """An endpoint's deliveries, once there are so many and none is pending."""
+    """Wait until an endpoint has so many deliveries and none is pending; return them."""
     found: list[list[dict[str, Any]]] = []
 
     def look() -> bool:

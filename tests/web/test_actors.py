@@ -1,4 +1,4 @@
-"""Who did something is followed into the audit log, by whoever may read it."""
+"""Links from an actor to the actor's writes in the audit log, for its readers."""
 
 import pytest
 
@@ -18,7 +18,7 @@ PATHS = {
 
 @pytest.fixture(scope="module")
 def known(edge: Edge) -> dict[str, str]:
-    """A line that a person paused after he started a run on it, by way of a key."""
+    """A line on which a person started a run and which the person then paused, via a key."""
     line_id = edge.fresh()
     run_id = line_id.replace("LIN", "RUN")
     by = {"actortype": "user", "actorid": USER}
@@ -36,12 +36,12 @@ def known(edge: Edge) -> dict[str, str]:
 
 
 def followed(page: Seen) -> set[str]:
-    """Where the actors that a page shows lead."""
+    """The addresses that the actors on a page link to."""
     return {str(a["href"]) for a in page.all('main a[href^="/ui/audit?actor_id="]')}
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-def test_whoever_audits_follows_actors_to_what_they_wrote(
+def test_an_auditor_follows_actors_to_their_writes(
     edge: Edge, known: dict[str, str], path: str
 ) -> None:
     auditor = visitor(edge, "read", "audit:read")
@@ -56,7 +56,7 @@ def test_whoever_audits_follows_actors_to_what_they_wrote(
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-def test_an_administrator_follows_them_into_their_organizations_log(
+def test_an_administrator_follows_actors_into_their_organizations_log(
     edge: Edge, known: dict[str, str], path: str
 ) -> None:
     admin = Visitor(edge, edge.token("admin", organization_id=None))
@@ -66,18 +66,20 @@ def test_an_administrator_follows_them_into_their_organizations_log(
 
 
 @pytest.mark.parametrize("name", ["line", "run", "events", "event"])
-def test_whoever_may_not_audit_is_led_nowhere(edge: Edge, known: dict[str, str], name: str) -> None:
+def test_without_the_right_to_audit_actors_are_no_links(
+    edge: Edge, known: dict[str, str], name: str
+) -> None:
     page = visitor(edge).get(PATHS[name].format_map(known))
     assert USER in page.text
     assert page.all('a[href^="/ui/audit"]') == []
 
 
-def test_a_hold_names_who_put_it_on_and_leads_on(edge: Edge, known: dict[str, str]) -> None:
+def test_a_hold_links_its_actor(edge: Edge, known: dict[str, str]) -> None:
     page = visitor(edge, "read", "audit:read").get(f"/ui/lines/{known['line']}")
     assert page.one(".why a")["href"] == f"/ui/audit?actor_id={USER}"
 
 
-def test_an_actors_id_is_looked_for_in_the_audit_log(edge: Edge, known: dict[str, str]) -> None:
+def test_a_search_for_an_actor_leads_to_the_audit_log(edge: Edge, known: dict[str, str]) -> None:
     auditor = visitor(edge, "audit:read")
     for typed in (known["key"], USER.lower()):
         answer = auditor.get("/ui/search", params={"id": typed})
@@ -89,7 +91,12 @@ def test_an_actors_id_is_looked_for_in_the_audit_log(edge: Edge, known: dict[str
     assert "LIN-26-000042" in answer.text
 
 
-def test_an_administrator_is_asked_whose_log_and_the_actor_is_kept(edge: Edge) -> None:
+def test_the_command_line_is_named(edge: Edge, known: dict[str, str]) -> None:
+    found = visitor(edge, "audit:read").get("/ui/audit?actor_id=cli")
+    assert found.words(".audit .by")[0] == "command line system"
+
+
+def test_an_administrator_is_asked_for_the_organization_and_the_actor_is_kept(edge: Edge) -> None:
     admin = Visitor(edge, edge.token("admin", organization_id=None))
     page = admin.get(admin.get("/ui/search", params={"id": USER}).location)
     kept = page.one('.empty input[name="actor_id"]')

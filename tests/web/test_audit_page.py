@@ -1,4 +1,4 @@
-"""The audit log as people look at it: the newest first, what was refused marked, and as a file."""
+"""The page of the audit log: newest first, refusals marked, and as a file."""
 
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
@@ -17,7 +17,7 @@ def ids(page: Seen) -> list[str]:
 
 
 def walk(guest: Visitor, path: str) -> list[str]:
-    """All entries from this page on, older and older."""
+    """The entries from this page on, newest first."""
     pages = [guest.get(path)]
     while following := pages[-1].all('a[rel="next"]'):
         pages.append(guest.get(str(following[0]["href"])))
@@ -26,7 +26,7 @@ def walk(guest: Visitor, path: str) -> list[str]:
 
 
 def listed(edge: Edge, token: str, query: str = "") -> list[dict[str, Any]]:
-    """What the API gives, to its end."""
+    """The entries that the API lists, on all pages."""
     entries: list[dict[str, Any]] = []
     cursor = ""
     while True:
@@ -40,7 +40,7 @@ def listed(edge: Edge, token: str, query: str = "") -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def lively(edge: Edge) -> str:
-    """A key that audits, and what it finds: facts, commands and refusals of both."""
+    """A key that may read the audit log, with facts, commands and refusals of both in the log."""
     line_id = edge.fresh("capacity")
     edge.accept(*(fact("execution.checked_in", line_id, {"hours": 1}) for _ in range(60)))
     edge.post(f"/v1/execution/{line_id}/pause", json={"reason": "Office move"})
@@ -91,11 +91,11 @@ def test_every_filter_means_what_it_means_in_the_api(edge: Edge, lively: str, qu
     assert all(form[name] == chosen[name] for name in chosen if name in form)
     assert len(page.all(".chosen li")) == len(chosen)
     if not expected:
-        assert f"The service answered: no entry of {ORGANIZATION} fits" in page.text
+        assert page.words(".empty h2") == ["No entries match these filters"]
         assert page.all("table") == []
 
 
-def test_the_pages_own_words_find_what_they_name(edge: Edge, lively: str) -> None:
+def test_event_types_find_the_entries_of_their_commands(edge: Edge, lively: str) -> None:
     page = Visitor(edge, lively).get("/ui/audit?action=execution.paused")
     assert page.words(".audit .name") == ["execution.pause"] * 3
     suggested = [str(option["value"]) for option in page.all("#actions option")]
@@ -104,17 +104,17 @@ def test_the_pages_own_words_find_what_they_name(edge: Edge, lively: str) -> Non
 
 
 @pytest.mark.parametrize("path", ["/ui/audit?", "/ui/audit/export?organization_id=ORG-26-000001&"])
-def test_a_word_that_means_nothing_is_told_apart_from_nothing_found(
+def test_an_unknown_action_is_refused_and_not_shown_as_an_empty_list(
     edge: Edge, lively: str, path: str
 ) -> None:
     page = Visitor(edge, lively).get(f"{path}action=execution.stopped")
     assert page.status == 422
-    told = "Action: names what is neither an action of the audit log nor a type of events."
+    told = "Action: names a word that is neither an action of the audit log nor an event type."
     assert told in page.text
-    assert "No entry fits" not in page.text
+    assert "No entries match" not in page.text
 
 
-def test_a_bound_that_nobody_touched_stays_as_exact_as_it_was(edge: Edge, lively: str) -> None:
+def test_an_unchanged_bound_keeps_its_fractions_of_a_second(edge: Edge, lively: str) -> None:
     guest = Visitor(edge, lively)
     form = guest.get("/ui/audit?from=2026-04-01T00:00:00.123456Z").form("/ui/audit")
     answer = guest.get(guest.get("/ui/audit", params=form | {"outcome": "refused"}).location)
@@ -122,7 +122,7 @@ def test_a_bound_that_nobody_touched_stays_as_exact_as_it_was(edge: Edge, lively
     assert asked == {"from": "2026-04-01T00:00:00.123456Z", "outcome": "refused"}
 
 
-def test_only_the_first_page_goes_on_by_itself(edge: Edge, lively: str) -> None:
+def test_only_the_first_page_refreshes_itself(edge: Edge, lively: str) -> None:
     guest = visitor(edge, "read", "audit:read")
     first = guest.get("/ui/audit")
     view = first.one("#view")
@@ -130,13 +130,13 @@ def test_only_the_first_page_goes_on_by_itself(edge: Edge, lively: str) -> None:
     assert view["data-stream"] == f"/ui/stream?organization_id={ORGANIZATION}"
     second = guest.get(str(first.one('a[rel="next"]')["href"]))
     assert not {"data-stream", "hx-get"} & set(second.one("#view").attrs)
-    # Who may not read events has no stream, which would only be refused.
+    # A credential that may not read events gets no stream: the stream would be refused.
     view = Visitor(edge, lively).get("/ui/audit").one("#view")
     assert "data-stream" not in view.attrs
     assert view["hx-get"] == "/ui/audit"
 
 
-def test_an_administrator_chooses_whose_log_it_is(edge: Edge, lively: str) -> None:
+def test_an_administrator_chooses_the_organization(edge: Edge, lively: str) -> None:
     token = edge.token("admin", organization_id=None)
     edge.fresh(token=token, **OTHERS)
     admin = Visitor(edge, token)
@@ -178,11 +178,11 @@ def test_the_files_are_those_of_the_api(edge: Edge, lively: str, number: int) ->
     assert answer.headers["cache-control"] == "no-store", "as every page"
 
 
-def test_only_who_audits_may_look_or_take_the_file(edge: Edge) -> None:
+def test_page_and_export_need_the_right_to_audit(edge: Edge) -> None:
     guest = visitor(edge, "read", "webhooks:manage")
     for path in ("/ui/audit", f"/ui/audit/export?organization_id={ORGANIZATION}"):
         page = guest.get(path)
         assert page.status == 403
-        assert "This needs the permission audit:read." in page.text
+        assert "The credential lacks the permission audit:read." in page.text
     assert "/ui/audit" not in [a["href"] for a in guest.get("/ui").all("header nav a")]
     assert Visitor(edge).get("/ui/audit").status == 401

@@ -1,4 +1,4 @@
-"""Where the marks of charts go: bands without gaps, bars inside their box, axes with few labels."""
+"""The geometry of charts: bands without gaps, bars inside their box, axes with few labels."""
 
 import itertools
 from datetime import UTC, datetime, timedelta
@@ -45,7 +45,7 @@ def test_a_short_life_is_drawn_as_it_was(life: list[TimeSpan]) -> None:
     assert [(p.kind, p.since, p.until) for p in charts.band(life)] == life
 
 
-def test_what_is_too_short_to_be_seen_is_told_as_one_piece_by_what_held_longest() -> None:
+def test_intervals_too_short_to_be_seen_are_one_piece_of_the_longest_kind() -> None:
     second = timedelta(seconds=1)
     life = [TimeSpan("running", BEGIN, BEGIN + 3000 * second)]
     for number in range(6):
@@ -58,7 +58,7 @@ def test_what_is_too_short_to_be_seen_is_told_as_one_piece_by_what_held_longest(
 
 
 @given(lives())
-def test_what_is_painted_is_wide_enough_to_be_seen_and_inside_the_box(
+def test_painted_pieces_are_wide_enough_to_be_seen_and_inside_the_box(
     life: list[TimeSpan],
 ) -> None:
     painted = charts.drawn(charts.band(life))
@@ -67,7 +67,7 @@ def test_what_is_painted_is_wide_enough_to_be_seen_and_inside_the_box(
         assert piece.width >= charts.LEAST
         assert piece.x >= 0
         assert piece.x + piece.width <= 100 + 1e-6
-    # What is short lies above what is long.
+    # Short pieces are painted above long ones.
     assert [p.width for p in painted] == sorted((p.width for p in painted), reverse=True)
 
 
@@ -111,7 +111,7 @@ durations = st.lists(st.none() | st.floats(0, 100_000_000), max_size=100)
 
 @given(durations)
 def test_bars_stand_on_the_ground_inside_the_box_side_by_side(found: list[float | None]) -> None:
-    grid = charts.levels((one or 0 for one in found), 180)
+    grid = charts.levels((length or 0 for length in found), 180)
     drawn = charts.bars(found, grid, 180)
     assert len(drawn) == len(found)
     for bar in drawn:
@@ -130,10 +130,10 @@ def test_bars_stand_on_the_ground_inside_the_box_side_by_side(found: list[float 
 def test_the_grid_holds_all_durations_and_longer_ones_are_higher(
     found: list[float | None],
 ) -> None:
-    grid = charts.levels((one or 0 for one in found), 180)
+    grid = charts.levels((length or 0 for length in found), 180)
     assert len(grid) >= 2
     assert (grid[0].y, grid[-1].y) == (180, 0)
-    known = sorted(one for one in found if one)
+    known = sorted(length for length in found if length)
     heights = [bar.height for bar in charts.bars(known, grid, 180)]
     assert heights == sorted(heights)
 

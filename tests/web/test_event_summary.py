@@ -1,10 +1,10 @@
-"""What the page says of an event: each field of its payload, or it is known that it does not."""
+"""The page's line about an event: every payload field is shown, or listed here as left out."""
 
 from ledger.language.published import TYPES
 from ledger.web.summary import _SAYS
 
 MARKED = {"state_before", "state_after", "cause", "signal", "status"}
-"""Shown by marks of their own (`event_says.html`)."""
+"""Fields shown by marks of their own (`event_says.html`)."""
 
 UNSAID = {
     "execution_id",
@@ -16,10 +16,10 @@ UNSAID = {
     "value",
     "sequence",
 }
-"""Left to the event's own page, which shows the whole payload."""
+"""Fields shown on the event's own page only, which has the whole payload."""
 
 
-def test_every_field_of_a_payload_is_said_or_known_to_be_left_out() -> None:
+def test_every_field_of_a_payload_is_shown_or_listed_as_left_out() -> None:
     fields = {name for payload in TYPES.values() for name in payload.__struct_fields__}
     said = {name for name, _ in _SAYS}
     assert fields - said - MARKED - UNSAID == set(), "a line in web/summary.py says it"

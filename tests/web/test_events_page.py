@@ -1,4 +1,4 @@
-"""The feed as people look at it: the newest first, filtered, page by page, and as a file."""
+"""The page of the feed: newest first, filtered, page by page, and as a file."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def ids(page: Seen) -> list[str]:
 
 
 def walk(guest: Visitor, path: str) -> list[Seen]:
-    """All pages from this one on, older and older."""
+    """The pages from this address on, newest first."""
     pages = [guest.get(path)]
     while following := pages[-1].all('a[rel="next"]'):
         pages.append(guest.get(str(following[0]["href"])))
@@ -29,7 +29,7 @@ def walk(guest: Visitor, path: str) -> list[Seen]:
 
 
 def fed(edge: Edge, query: str, token: str | None = None) -> list[dict[str, Any]]:
-    """What the API gives, to its end."""
+    """The events that the API lists, on all pages."""
     events: list[dict[str, Any]] = []
     cursor = ""
     while True:
@@ -44,7 +44,7 @@ def check_ins(line_id: str, count: int, **more: Any) -> Sequence[dict[str, Any]]
     return [fact("execution.checked_in", line_id, {"hours": 1}, **more) for _ in range(count)]
 
 
-def test_what_happened_last_comes_first_with_who_and_what(edge: Edge) -> None:
+def test_the_newest_event_comes_first_with_actor_and_details(edge: Edge) -> None:
     line_id = edge.fresh("capacity")
     data = {"blocker_id": "B-1", "cause": "approval_gap", "reason": "Waiting for the sign-off"}
     edge.accept(fact("execution.blocked", line_id, data, actortype="user", actorid="USR-26-000009"))
@@ -61,7 +61,7 @@ def test_what_happened_last_comes_first_with_who_and_what(edge: Edge) -> None:
     assert "(UTC)" in page.words(".log thead th")[1]
 
 
-def test_what_was_recorded_late_says_how_late(edge: Edge) -> None:
+def test_a_late_event_shows_its_delay(edge: Edge) -> None:
     line_id = edge.fresh("capacity")
     at = edge.clock() - timedelta(minutes=5)
     edge.accept(fact("execution.checked_in", line_id, {"hours": 1}, time=at.isoformat()))
@@ -121,7 +121,7 @@ def test_every_filter_means_what_it_means_in_the_api(edge: Edge, chosen: dict[st
     pages = walk(guest, "/ui/events?" + query[1:])
     expected = [event["id"] for event in fed(edge, query)][::-1]
     assert [event_id for one in pages for event_id in ids(one)] == expected
-    # Kept in the form, told beside the table, and the same for the stream and the file.
+    # The filters stay in the form, are listed above the table, and apply to stream and file.
     form = page.form("/ui/events")
     assert all(form[name] == chosen[name] for name in chosen if name in form)
     assert len(page.all(".chosen li")) == len(chosen)
@@ -136,7 +136,7 @@ def test_every_filter_means_what_it_means_in_the_api(edge: Edge, chosen: dict[st
             assert asked == chosen | {"format": "jsonl"}
 
 
-def test_a_chosen_filter_is_taken_off_by_a_link(edge: Edge) -> None:
+def test_an_active_filter_is_removed_by_a_link(edge: Edge) -> None:
     page = visitor(edge).get("/ui/events?type=execution.blocked&workspace_id=WS-26-000801")
     links = [str(a["href"]) for a in page.all(".chosen a")]
     assert sorted(links) == [
@@ -155,12 +155,12 @@ def test_times_are_typed_in_the_zone_of_the_page_and_addressed_by_instants(edge:
     assert answer.location == "/ui/events?type=execution.started&from=2026-04-15T12%3A00%3A00Z"
     page = guest.get(answer.location)
     assert page.form("/ui/events")["from_local"] == "2026-04-15T14:00:00"
-    assert "from 2026-04-15 14:00:00" in page.text
+    assert "From 2026-04-15 14:00:00" in page.text
     assert "(Europe/Berlin)" in page.text
 
 
-def test_a_bound_that_nobody_touched_keeps_the_parts_of_its_second(edge: Edge) -> None:
-    """A field shows whole seconds: what was recorded within the last one must not vanish."""
+def test_an_unchanged_bound_keeps_its_fractions_of_a_second(edge: Edge) -> None:
+    """A field shows whole seconds: events within the last second must not disappear."""
     guest = visitor(edge)
     guest.http.cookies.set("ledger_zone", "Europe/Berlin")
     bounds = {"from": "2026-10-25T01:30:00.25Z", "to": "2026-12-01T12:00:00.000001Z"}
@@ -177,14 +177,14 @@ def test_a_bound_that_nobody_touched_keeps_the_parts_of_its_second(edge: Edge) -
         return dict(parse_qsl(urlsplit(last).query))
 
     assert led_to(type="run.failed") == bounds | {"type": "run.failed"}
-    # As browsers send it, without seconds that are none.
+    # As browsers send a time: without seconds that are zero.
     assert led_to(to_local="2026-12-01T13:00") == bounds
     assert led_to(to_local="2026-12-01T13:01") == bounds | {"to": "2026-12-01T12:01:00Z"}
     assert led_to(to_local="") == {"from": bounds["from"]}
     assert led_to(from_exact="nonsense")["from"] == "2026-10-25T00:30:00Z"
 
 
-def test_a_bound_that_is_a_day_stays_one(edge: Edge) -> None:
+def test_a_bound_that_is_a_day_stays_a_day(edge: Edge) -> None:
     guest = visitor(edge)
     form = guest.get("/ui/events?from=2026-04-01").form("/ui/events")
     answer = guest.get(guest.get("/ui/events", params=form).location)
@@ -192,20 +192,20 @@ def test_a_bound_that_is_a_day_stays_one(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("typed", ["tomorrow", "2026-04-31T00:00", "0001-01-01T00:00:00+14:00"])
-def test_what_is_no_time_is_refused_in_words(edge: Edge, typed: str) -> None:
+def test_an_invalid_time_is_refused_in_words(edge: Edge, typed: str) -> None:
     page = visitor(edge).get("/ui/events", params={"from_local": typed})
     assert page.status == 422
     assert "From: must be a date and a time" in page.text
 
 
-def test_no_event_fits_is_said_as_an_answer(edge: Edge) -> None:
+def test_an_empty_result_is_said_and_does_not_look_like_an_error(edge: Edge) -> None:
     page = visitor(edge).get("/ui/events?service_line_id=LIN-26-999999")
     assert page.status == 200
-    assert "The service answered: no event fits these filters" in page.text
+    assert page.words(".empty h2") == ["No events match these filters"]
     assert page.all(".refused, .refusal, table") == []
-    assert page.one("#view")["data-stream"], "what comes next is waited for"
+    assert page.one("#view")["data-stream"], "the page waits for matching events"
     other = visitor(edge, organization_id="ORG-26-000777").get("/ui/events")
-    assert "The service answered: nothing was recorded" in other.text
+    assert other.words(".empty h2") == ["No events yet"]
 
 
 def test_a_credential_sees_its_own_and_an_administrator_chooses(edge: Edge) -> None:
@@ -236,12 +236,12 @@ def test_an_event_is_shown_whole_and_leads_to_its_line_at_that_instant(edge: Edg
     assert event["reported_by"] in page.text
     instant = datetime.fromisoformat(event["recorded_at"]).astimezone(UTC)
     assert f"{instant:%Y-%m-%d %H:%M:%S.%f}" in page.text
-    (link,) = [a for a in page.all(".actions a") if "instant" in a.get_text()]
+    (link,) = [a for a in page.all(".actions a") if "at that time" in a.get_text()]
     assert urlsplit(str(link["href"])).path == f"/ui/lines/{line_id}"
     assert parse_qs(urlsplit(str(link["href"])).query) == {"as_of": [event["recorded_at"]]}
 
 
-def test_what_an_event_was_caused_by_is_a_link(edge: Edge) -> None:
+def test_the_cause_of_an_event_is_a_link(edge: Edge) -> None:
     line_id = edge.fresh()
     edge.accept(fact("run.started", None, {"service_line_id": line_id}))
     edge.accept(fact("service_line.closed", line_id))
@@ -251,10 +251,10 @@ def test_what_an_event_was_caused_by_is_a_link(edge: Edge) -> None:
     assert [a["href"] for a in page.all('dd a[href^="/ui/events/"]')] == [
         f"/ui/events/{cancelled['causation_id']}"
     ]
-    assert "because its line closed" in page.text
+    assert "because the line was closed" in page.text
 
 
-def test_anothers_event_and_none_at_all_are_not_found(edge: Edge) -> None:
+def test_another_tenants_event_and_an_unknown_event_are_not_found(edge: Edge) -> None:
     edge.fresh()
     (event, *_) = fed(edge, "")
     stranger = visitor(edge, organization_id=OTHERS["organization_id"])
@@ -264,11 +264,11 @@ def test_anothers_event_and_none_at_all_are_not_found(edge: Edge) -> None:
         assert "No such event." in page.text
 
 
-def test_the_file_is_what_the_feed_gives_line_by_line(edge: Edge) -> None:
+def test_the_file_has_the_events_of_the_feed_line_by_line(edge: Edge) -> None:
     line_id = edge.fresh("capacity")
     edge.accept(*check_ins(line_id, 990))
     edge.accept(*check_ins(line_id, 990))
-    # Longer than a page of the walk, so the credential is looked at on the way.
+    # Longer than a page of the export's walk, so the credential is checked again on the way.
     answer = visitor(edge).get(f"/ui/events/export?format=jsonl&service_line_id={line_id}").answer
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/x-ndjson"
@@ -285,10 +285,10 @@ def test_the_file_takes_the_filters_of_the_page_only(edge: Edge) -> None:
         assert guest.get(f"/ui/events/export?{query}").status == 422
 
 
-def test_only_who_may_read_sees_events(edge: Edge) -> None:
+def test_events_need_the_right_to_read(edge: Edge) -> None:
     guest = visitor(edge, "write", "audit:read")
     for path in ("", "/export", "/EVT-26-000001"):
         page = guest.get("/ui/events" + path)
         assert page.status == 403
-        assert "This needs the permission read." in page.text
+        assert "The credential lacks the permission read." in page.text
     assert Visitor(edge).get("/ui/events").status == 401

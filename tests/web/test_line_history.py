@@ -1,4 +1,4 @@
-"""The slider on a line's page: every event of its history, and the page as it was then."""
+"""The slider on a line's page: every event of its history, and the page as of then."""
 
 import itertools
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.edge import Edge
 from tests.support.facts import fact
-from tests.support.stories import history_of
+from tests.support.random_life import history_of
 from tests.support.visitor import Seen, visitor
 
 
@@ -21,18 +21,18 @@ def blocked(line_id: str, cause: str = "approval_gap", **more: Any) -> dict[str,
 
 
 def as_of(address: str) -> str | None:
-    """The instant that an address asks for."""
+    """The instant in an address."""
     return next(iter(parse_qs(urlsplit(address).query).get("as_of", [])), None)
 
 
 def step(page: Seen, name: str) -> str | None:
-    """Where a step of the slider leads; None: nowhere."""
+    """The address of a step of the slider; None for a disabled step."""
     href = page.one(f'[data-step="{name}"]').get("href")
     return None if href is None else str(href)
 
 
 def lived(edge: Edge) -> tuple[str, list[dict[str, Any]]]:
-    """A line with some events, another line's in between; and its history."""
+    """A line with some events and another line's events in between; and its history."""
     line_id, other = edge.fresh(), edge.fresh()
     edge.accept(fact("execution.checked_in", line_id, {"hours": 1}))
     edge.clock.advance(seconds=5)
@@ -45,7 +45,7 @@ def lived(edge: Edge) -> tuple[str, list[dict[str, Any]]]:
     return line_id, history_of(edge, line_id)
 
 
-def test_step_by_step_one_comes_to_every_event_and_back(edge: Edge) -> None:
+def test_steps_reach_every_event_and_lead_back(edge: Edge) -> None:
     line_id, history = lived(edge)
     guest = visitor(edge)
     page, seen = guest.get(path_of(line_id)), []
@@ -71,18 +71,19 @@ def test_the_page_shows_the_line_as_it_was(edge: Edge) -> None:
     at = {event["type"]: event for event in history}
     page = guest.get(f"{path_of(line_id)}?as_of={at['execution.blocked']['recorded_at']}")
     assert page.words(".standing .state") == ["blocked"]
+    assert page.words(".why h2") == ["Why it is blocked"]
     assert "Stuck" in page.words(".why")[0]
     assert "You are looking at the past" in page.text
     assert "data-stream" not in page.one("#view").attrs
     latest = page.words(".happened .kind")
     assert latest == ["execution.blocked", "execution.checked_in", "execution.started"]
-    assert str(page.one("#band")["aria-label"]).endswith(" At that instant blocked.")
+    assert str(page.one("#band")["aria-label"]).endswith(" State at that time: blocked.")
     slider = page.one("#slider")
     assert int(str(slider["value"])) == at["execution.blocked"]["position"]
     assert "execution.blocked" in str(slider["aria-valuetext"])
 
 
-def test_a_place_leads_to_the_instant_of_the_last_event_by_then(edge: Edge) -> None:
+def test_a_position_leads_to_the_instant_of_the_last_event_up_to_it(edge: Edge) -> None:
     line_id, history = lived(edge)
     guest = visitor(edge)
 
@@ -109,7 +110,7 @@ def test_the_slider_goes_from_the_first_event_to_beyond_the_last(edge: Edge) -> 
     assert ends == [first, last + 1, last + 1]
 
 
-def test_ticks_stand_where_something_happened(edge: Edge) -> None:
+def test_every_event_has_a_tick(edge: Edge) -> None:
     line_id, history = lived(edge)
     page = visitor(edge).get(path_of(line_id))
     assert sum(str(path["d"]).count("M") for path in page.all(".ticks path")) == len(history)
@@ -125,7 +126,7 @@ def test_a_line_that_was_not_known_yet_says_so(edge: Edge) -> None:
     guest = visitor(edge)
     page = guest.get(f"{path_of(line_id)}?as_of={then}")
     assert page.status == 404
-    assert "was not known yet at that instant" in page.text
+    assert "was not known yet at that time" in page.text
     nobody = guest.get(f"{path_of('LIN-26-999999')}?as_of={then}")
     assert nobody.status == 404
     assert "was not known yet" not in nobody.text
@@ -134,7 +135,7 @@ def test_a_line_that_was_not_known_yet_says_so(edge: Edge) -> None:
 @pytest.mark.parametrize(
     "query", ["at=x", "at=-1", f"at={2**63}", "as_of=soon", "as_of=2098-01-01", "what=1"]
 )
-def test_a_wrong_question_is_refused_in_words(edge: Edge, query: str) -> None:
+def test_an_invalid_parameter_is_refused_in_words(edge: Edge, query: str) -> None:
     page = visitor(edge).get(f"{path_of(edge.fresh())}?{query}")
     assert page.status == 422
     assert page.words("h1") == ["Invalid request"]

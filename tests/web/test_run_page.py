@@ -13,7 +13,7 @@ OTHER = "ORG-26-000002"
 
 
 def run_of(edge: Edge, line_id: str, *kinds: str, **data: Any) -> str:
-    """A run to which these things happened, ten seconds apart; ``data`` goes to the last one."""
+    """A run with these facts, ten seconds apart; the last fact has ``data``."""
     run = new_id("RUN")
     for kind in kinds:
         begun = {"service_line_id": line_id} if kind in ("requested", "started") else {}
@@ -41,7 +41,7 @@ def walk(guest: Visitor, path: str) -> list[str]:
         page = guest.get(str(following[0]["href"]))
 
 
-def test_a_run_says_how_long_it_waited_and_took_and_who_asked_for_it(edge: Edge) -> None:
+def test_a_run_shows_its_waiting_time_duration_and_trigger(edge: Edge) -> None:
     line_id = edge.fresh()
     asked = {"triggered_by": {"type": "user", "actor_id": "USR-26-000007"}, "input": {"a": ["ü"]}}
     begun, outcome = {"service_line_id": line_id}, {"output": [1], "tokens_used": 1234}
@@ -53,7 +53,12 @@ def test_a_run_says_how_long_it_waited_and_took_and_who_asked_for_it(edge: Edge)
     )
     page = visitor(edge).get(f"/ui/runs/{run}")
     (facts,) = page.words(".facts")
-    for words in ("waited 30 s", "took 1 min 30 s", "USR-26-000007 user", "tokens 1,234"):
+    for words in (
+        "Waiting time 30 s",
+        "Duration 1 min 30 s",
+        "USR-26-000007 user",
+        "Tokens 1,234",
+    ):
         assert words in facts
     assert page.words(".standing .state") == ["completed"]
     inside, outside = (pre.get_text() for pre in page.all("pre"))
@@ -63,13 +68,13 @@ def test_a_run_says_how_long_it_waited_and_took_and_who_asked_for_it(edge: Edge)
     assert page.one(f'.facts a[href="/ui/lines/{line_id}"]')
 
 
-def test_a_failed_run_says_what_went_wrong(edge: Edge) -> None:
+def test_a_failed_run_shows_its_error(edge: Edge) -> None:
     run = run_of(
         edge, edge.fresh(), "started", "failed", error={"code": "E7", "message": "<No> disk"}
     )
     page = visitor(edge).get(f"/ui/runs/{run}")
     assert page.words(".failed") == ["Error E7 <No> disk"]
-    assert "None was reported." in page.text
+    assert "No input reported." in page.text
 
 
 def test_only_an_open_run_is_followed(edge: Edge) -> None:
@@ -103,17 +108,17 @@ def test_a_run_is_shown_as_it_was(edge: Edge) -> None:
     assert "data-stream" not in page.one("#view").attrs
     early = at(before)
     assert early.status == 404
-    assert "was not known yet at that instant" in early.text
+    assert "was not known yet at that time" in early.text
 
 
 @pytest.mark.parametrize("run", ["RUN-26-999999", "nonsense"])
-def test_an_unknown_run_is_a_page_that_says_so(edge: Edge, run: str) -> None:
+def test_an_unknown_run_is_refused_in_words(edge: Edge, run: str) -> None:
     page = visitor(edge).get(f"/ui/runs/{run}")
     assert page.status == 404
     assert "No such run." in page.text
 
 
-def test_nobody_sees_anothers_runs(edge: Edge) -> None:
+def test_another_tenants_runs_are_not_found(edge: Edge) -> None:
     line_id = edge.fresh()
     run = run_of(edge, line_id, "started")
     other = visitor(edge, organization_id=OTHER)
@@ -121,9 +126,9 @@ def test_nobody_sees_anothers_runs(edge: Edge) -> None:
     assert other.get(runs_path(line_id)).status == 404
 
 
-def test_the_bars_of_a_line_say_how_many_of_them_the_table_has(edge: Edge) -> None:
+def test_the_label_of_the_bars_says_how_many_runs_the_table_shows(edge: Edge) -> None:
     line_id, guest = edge.fresh(), visitor(edge)
-    for count, said in ((8, "has the same runs"), (9, "has the latest 8 of them")):
+    for count, said in ((8, "shows the same runs"), (9, "shows the latest 8 runs")):
         while len(edge.data(f"/v1/execution/{line_id}/runs?limit=100")) < count:
             run_of(edge, line_id, "started")
         page = guest.get(f"/ui/lines/{line_id}")
@@ -138,13 +143,13 @@ def test_each_run_is_a_bar_that_leads_to_it_the_oldest_first(edge: Edge) -> None
     never = run_of(edge, line_id, "requested", "cancelled")
     still = run_of(edge, line_id, "started")
     page = visitor(edge).get(f"/ui/lines/{line_id}")
-    assert "The table below has the same runs." in str(page.one("#bars")["aria-label"])
+    assert "The table below shows the same runs." in str(page.one("#bars")["aria-label"])
     bars = page.all("#bars a")
     assert [bar["href"] for bar in bars] == [f"/ui/runs/{r}" for r in (done, failed, never, still)]
     titles = page.words("#bars title")
     assert titles[0].startswith(f"{done}: completed, started 2026-")
     assert titles[0].endswith(", 1.5 s")
-    assert titles[2].endswith("never started")
+    assert titles[2].endswith("not started")
     assert titles[3].endswith("10 s so far")
     heights = [float(str(bar.select_one(".bar")["height"])) for bar in bars]  # type: ignore[index]
     assert heights[2] < heights[0] < heights[3] < heights[1]
@@ -174,7 +179,7 @@ def test_filters_narrow_the_list_and_stay_in_the_form(edge: Edge) -> None:
     assert listed(guest.get(f"{path}?status=failed,completed")) == [failed, done]
     assert listed(guest.get(f"{path}?triggered_by=USR-1")) == [mine]
     assert listed(guest.get(f"{path}?to=2020-01-01")) == []
-    assert "No run fits these filters" in guest.get(f"{path}?from=2020-01-01&to=2020-01-02").text
+    assert "No runs match these filters" in guest.get(f"{path}?from=2020-01-01&to=2020-01-02").text
     assert guest.get(f"{path}?status=lost").status == 422
     assert guest.get(f"{path}?cursor=lost").status == 400
 
@@ -217,7 +222,7 @@ def test_an_erased_run_says_so_and_shows_nothing_of_it(edge: Edge) -> None:
         assert page.words("section[aria-labelledby=h-output] .quiet") == ["Erased."]
         assert page.all("pre") == page.all(".failed") == []
         assert secret not in page.text
-        # Nothing can be done to it any more.
+        # The page of an erased run offers no form.
         assert page.all("main form") == []
     page = guest.get(f"/ui/runs/{run}")
     assert page.words(".happened .kind")[-1] == "run.erased"

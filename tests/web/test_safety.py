@@ -1,4 +1,4 @@
-"""What no page may do, and what no other site may do with one."""
+"""Protection of the pages: sessions, form keys, headers, and requests from other sites."""
 
 import socket
 
@@ -20,7 +20,7 @@ def posts(edge: Edge) -> list[APIRoute]:
 
 
 def address(route: APIRoute) -> str:
-    """The route's path with ids that nothing has."""
+    """The route's path, with ids that do not exist."""
     return route.path.replace("{line_id}", "LIN-26-999999").replace(
         "{endpoint_id}", "WHK-26-999999"
     )
@@ -68,13 +68,13 @@ def test_another_sites_request_is_refused_whatever_it_carries(
     answer = guest.post(path, fields | {"reason": "r"}, headers=headers)
     assert answer.status == 403
     assert edge.data(f"/v1/execution/{line_id}")["state"] == "running"
-    # Not even signing in: nobody is led into another's session.
+    # Signing in is refused too: another site must not choose a visitor's session.
     token = edge.token("read")
     assert guest.post("/ui/sign-in", {"token": token}, headers=headers).status == 403
 
 
 @pytest.mark.parametrize("name", ["referer", "origin"])
-def test_a_header_that_is_no_address_is_nobodys(edge: Edge, name: str) -> None:
+def test_a_malformed_header_gives_no_access(edge: Edge, name: str) -> None:
     guest = visitor(edge)
     fields = guest.get("/ui").form("/ui/sign-out") | {"form_key": "another"}
     answer = guest.post("/ui/sign-out", fields, headers={name: "http://["})
@@ -84,7 +84,7 @@ def test_a_header_that_is_no_address_is_nobodys(edge: Edge, name: str) -> None:
     assert status == (303 if name == "referer" else 403)
 
 
-def test_every_page_forbids_what_it_does_not_need(edge: Edge) -> None:
+def test_every_page_has_strict_headers(edge: Edge) -> None:
     guest = visitor(edge, *ALL)
     line_id = edge.fresh()
     pages = ["/", "/ui", f"/ui/lines/{line_id}", "/ui/events", "/ui/audit", "/ui/nothing"]
@@ -99,7 +99,7 @@ def test_every_page_forbids_what_it_does_not_need(edge: Edge) -> None:
         assert headers["referrer-policy"] == "same-origin"
 
 
-def test_no_page_asks_anything_of_another_host(edge: Edge) -> None:
+def test_no_page_loads_anything_from_another_host(edge: Edge) -> None:
     guest = visitor(edge, *ALL)
     for path in ("/ui", "/ui/events", "/ui/audit", "/ui/webhooks"):
         page = guest.get(path)
@@ -110,7 +110,7 @@ def test_no_page_asks_anything_of_another_host(edge: Edge) -> None:
         assert page.all("[style], script:not([src]), style") == []
 
 
-def test_scripts_and_styles_are_kept_as_long_as_they_stay_the_same(edge: Edge) -> None:
+def test_scripts_and_styles_are_cached_until_their_content_changes(edge: Edge) -> None:
     guest = visitor(edge)
     for tag in guest.get("/ui").all("script[src], link[href]"):
         answer = guest.get(str(tag.get("src") or tag.get("href"))).answer
@@ -121,7 +121,7 @@ def test_scripts_and_styles_are_kept_as_long_as_they_stay_the_same(edge: Edge) -
     assert guest.get("/ui/static/nothing.css").status == 404
 
 
-def test_what_people_wrote_is_shown_as_they_wrote_it(edge: Edge) -> None:
+def test_text_from_outside_is_shown_as_text(edge: Edge) -> None:
     nasty = """<script>alert(1)</script>"'><img src=x onerror=alert(2)>{{ 7*7 }}"""
     line_id = edge.fresh(project_tags=["<b>tag</b>"])
     edge.accept(
@@ -138,8 +138,10 @@ def test_what_people_wrote_is_shown_as_they_wrote_it(edge: Edge) -> None:
         assert not page.all("img, script:not([src]), .why b")
 
 
-def test_a_body_that_breaks_off_is_no_alarm(edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
-    """Anybody may do that, signed in or not: it must not fill the log."""
+def test_a_body_that_breaks_off_leaves_no_traceback_in_the_log(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Any client may break off a request, also without a session: the log must not fill up."""
     with caplog.at_level("INFO"), listening(edge) as (host, port):
         with socket.create_connection((host, port)) as connection:
             connection.sendall(b"POST /ui/sign-in HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n")
@@ -147,7 +149,7 @@ def test_a_body_that_breaks_off_is_no_alarm(edge: Edge, caplog: pytest.LogCaptur
     assert "Traceback" not in caplog.text
 
 
-def test_an_address_that_is_none_says_so(edge: Edge) -> None:
+def test_an_unknown_address_is_refused_in_words(edge: Edge) -> None:
     answer = visitor(edge).get("/ui/nothing")
     assert answer.status == 404
-    assert "no such page" in answer.text
+    assert "There is no page at this address." in answer.text

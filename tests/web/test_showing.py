@@ -1,4 +1,4 @@
-"""How numbers and durations are written, and what an event says in one line."""
+"""Numbers and durations as people read them, and the line about an event."""
 
 import pytest
 
@@ -25,7 +25,7 @@ from tests.support.visitor import visitor
         (1e-7, "1e-07"),
     ],
 )
-def test_a_number_is_written_as_json_has_it_with_its_thousands_apart(
+def test_a_number_keeps_its_digits_and_has_commas_between_thousands(
     value: float | None, written: str
 ) -> None:
     assert number(value) == written
@@ -50,7 +50,7 @@ def test_a_duration_is_rounded_before_its_unit_is_chosen(seconds: float, written
     assert duration(seconds) == written
 
 
-def test_a_signal_near_nothing_does_not_say_nothing(edge: Edge) -> None:
+def test_a_signal_near_zero_is_not_shown_as_zero(edge: Edge) -> None:
     line_id = edge.fresh()
     signals = {"agent_error_rate": 0.004, "sla_compliance": 0.9975}
     edge.accept(
@@ -61,6 +61,7 @@ def test_a_signal_near_nothing_does_not_say_nothing(edge: Edge) -> None:
     )
     page = visitor(edge).get(f"/ui/lines/{line_id}")
     assert sorted(page.words(".signals .value")) == ["0.004", "0.9975"]
+    assert page.words(".sum") == ["All signals green"]
 
 
 @pytest.mark.parametrize(
@@ -69,10 +70,10 @@ def test_a_signal_near_nothing_does_not_say_nothing(edge: Edge) -> None:
         ({"hours": 0, "note": "Nothing came of it"}, ["Nothing came of it", "0 h"]),
         ({"tokens_used": 0, "duration_ms": 0}, ["took 0 s", "0 tokens"]),
         ({"late": False, "reason": "", "project_tags": [], "evidence": {}, "error": None}, []),
-        ({"late": True}, ["after its line had closed"]),
+        ({"late": True}, ["after the line was closed"]),
     ],
 )
-def test_an_event_says_zero_and_leaves_out_what_is_nothing(
+def test_the_line_about_an_event_has_zeros_and_leaves_out_empty_values(
     payload: dict[str, object], said: list[str]
 ) -> None:
     assert summary(payload) == said
@@ -81,7 +82,7 @@ def test_an_event_says_zero_and_leaves_out_what_is_nothing(
 HEBREW = "בדיקה"
 
 
-def test_what_is_read_from_right_to_left_tears_nothing_else(edge: Edge) -> None:
+def test_text_from_right_to_left_does_not_reorder_its_neighbours(edge: Edge) -> None:
     line_id = edge.fresh("capacity")
     token = edge.token("read", "write", "service_lines:manage")
     resource = {"id": HEBREW + "-1", "type": "engineer", "name": HEBREW}

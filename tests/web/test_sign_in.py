@@ -1,4 +1,4 @@
-"""Signing in with a token, and what a session is worth."""
+"""Signing in with a token, and the limits of a session."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def test_the_front_page_asks_for_a_token(edge: Edge) -> None:
     assert page.one("#token")["type"] == "password"
 
 
-def test_whoever_signs_in_sees_the_board(edge: Edge) -> None:
+def test_signing_in_leads_to_the_board(edge: Edge) -> None:
     guest = Visitor(edge)
     answer = guest.sign_in(edge.token("read"))
     assert (answer.status, answer.location) == (303, "/ui")
@@ -24,7 +24,7 @@ def test_whoever_signs_in_sees_the_board(edge: Edge) -> None:
     assert guest.get("/").location == "/ui"
 
 
-def test_the_cookie_is_out_of_reach_and_tells_nothing(edge: Edge) -> None:
+def test_scripts_cannot_read_the_cookie_and_it_contains_no_plain_token(edge: Edge) -> None:
     token = edge.token("read")
     cookie = Visitor(edge).sign_in(token).answer.headers["set-cookie"]
     attributes = {part.strip().lower() for part in cookie.split(";")[1:]}
@@ -34,7 +34,7 @@ def test_the_cookie_is_out_of_reach_and_tells_nothing(edge: Edge) -> None:
 
 
 def test_over_tls_the_cookie_is_secure_and_stays_so(edge: Edge) -> None:
-    """Behind a proxy that ends TLS only the browser's Origin tells."""
+    """Behind a proxy that ends TLS, only the browser's Origin header shows that TLS is used."""
     guest = Visitor(edge)
     first = guest.request(
         "POST",
@@ -54,7 +54,7 @@ def test_an_unknown_token_is_refused_in_words(edge: Edge, token: str) -> None:
     guest = Visitor(edge)
     answer = guest.sign_in(token, next="/ui?state=blocked")
     assert answer.status == 401
-    assert "not known" in answer.one('[role="alert"]').get_text()
+    assert "This token is unknown or was revoked." in answer.one('[role="alert"]').get_text()
     assert answer.form("/ui/sign-in")["next"] == "/ui?state=blocked"
     assert COOKIE not in guest.http.cookies
     assert guest.get("/ui").status == 401
@@ -96,7 +96,7 @@ def test_signing_out_ends_the_session(edge: Edge) -> None:
     ("permission", "home"),
     [("webhooks:manage", "/ui/webhooks"), ("audit:read", "/ui/audit")],
 )
-def test_whoever_may_not_read_begins_where_he_may_and_can_leave(
+def test_without_the_right_to_read_signing_in_leads_to_the_first_allowed_page(
     edge: Edge, permission: str, home: str
 ) -> None:
     guest = Visitor(edge)
@@ -110,20 +110,20 @@ def test_whoever_may_not_read_begins_where_he_may_and_can_leave(
     assert guest.submit(board, "/ui/sign-out").location == "/"
 
 
-def test_whoever_may_open_no_page_is_offered_none(edge: Edge) -> None:
+def test_a_token_that_may_open_no_page_is_offered_no_page(edge: Edge) -> None:
     guest = Visitor(edge)
     answer = guest.sign_in(edge.token("write"))
     assert answer.location == "/ui"
     board = guest.get("/ui")
     assert board.status == 403
-    assert "This needs the permission read." in board.text
+    assert "The credential lacks the permission read." in board.text
     assert board.all("section.refusal a") == []
     assert guest.submit(board, "/ui/sign-out").location == "/"
-    assert guest.get("/ui/nothing").words("section.refusal a") == ["To the first page"]
+    assert guest.get("/ui/nothing").words("section.refusal a") == ["Go to the first page"]
 
 
 @pytest.mark.parametrize("path", ["/ui/", "/ui/sign-in", "/ui/sign-out", "/ui/zone"])
-def test_the_address_of_a_form_leads_to_the_beginning(edge: Edge, path: str) -> None:
+def test_the_address_of_a_form_leads_to_the_front_page(edge: Edge, path: str) -> None:
     assert Visitor(edge).get(path).location == "/"
 
 
@@ -136,7 +136,7 @@ def test_a_session_ends_some_hours_after_its_last_use(edge: Edge) -> None:
     assert "set-cookie" not in guest.get("/ui").answer.headers
     asked = other.get("/ui")
     assert asked.status == 401
-    assert "over" in asked.text
+    assert "Your session has expired." in asked.text
 
 
 def test_a_revoked_token_ends_its_sessions(edge: Edge) -> None:
@@ -145,26 +145,28 @@ def test_a_revoked_token_ends_its_sessions(edge: Edge) -> None:
     services = edge.service.app.state.services
     principal = edge.run(services.authenticator.authenticate(token))
     services.writer.execute(RevokeApiKey(principal.id, COMMAND_LINE))
-    # What is looked at every two seconds while streams are open: it is forgotten at once.
+    # The check of open streams, every two seconds, also drops the revoked key from the cache.
     assert edge.run(services.authenticator.lapsed([principal])) == {principal}
     answer = guest.get("/ui")
     assert answer.status == 401
     assert answer.all("#token")
-    said = "The key that you signed in with is no longer known, or was revoked."
+    said = "Your API key is unknown or was revoked. Sign in with another key."
     assert answer.words('[role="alert"]') == [said]
 
 
-def test_a_form_that_outlived_its_session_is_told_not_to_be_done(edge: Edge) -> None:
+def test_a_form_of_an_expired_session_changes_nothing_and_says_so(edge: Edge) -> None:
     line_id, guest = edge.fresh(), visitor(edge, "read", "service_lines:manage")
     path = f"/ui/lines/{line_id}"
     fields = guest.get(path).form(f"{path}/pause") | {"reason": "Stakeholder review"}
     edge.clock.advance(seconds=SESSION_SECONDS + 1)
     came_from = {"referer": f"http://ledger.test{path}"}
     over = guest.post(f"{path}/pause", fields, headers=came_from)
-    assert over.words('[role="alert"]') == ["Not done. The session is over: sign in again."]
-    # What most browsers do: they have dropped the cookie by then.
+    assert over.words('[role="alert"]') == [
+        "Nothing was changed. Your session has expired. Sign in again."
+    ]
+    # Most browsers have dropped the expired cookie by then.
     gone = guest.signed_out().post(f"{path}/pause", fields, headers=came_from)
-    assert gone.words('[role="alert"]') == ["Not done. Sign in to see this page."]
+    assert gone.words('[role="alert"]') == ["Nothing was changed. Sign in to see this page."]
     for answer in (over, gone):
         assert answer.status == 401
         assert answer.form("/ui/sign-in")["next"] == path
@@ -178,7 +180,7 @@ def test_a_forged_cookie_is_no_session(edge: Edge, cookie: str) -> None:
 
 
 def test_a_link_from_another_site_finds_the_session(edge: Edge) -> None:
-    """The browser keeps a strict cookie at home then: we ask again, from our own page."""
+    """The browser sends no strict cookie then, so our own page requests the address again."""
     guest = Visitor(edge)
     elsewhere = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
     page = guest.get("/ui?state=blocked", headers=elsewhere)

@@ -1,4 +1,4 @@
-"""Signing in with a token of the identity provider, where a key would do."""
+"""Signing in with a token of the identity provider instead of an API key."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ def edge(server: EmbeddedPostgres, provider: Provider) -> Iterator[Edge]:
         yield edge
 
 
-def test_whoever_signs_in_sees_the_board_and_who_he_is(edge: Edge, provider: Provider) -> None:
+def test_signing_in_leads_to_the_board_which_names_the_user(edge: Edge, provider: Provider) -> None:
     token = provider.token("ed-1", sub="<b>alice</b>")
     guest = Visitor(edge, token)
     board = guest.get("/ui")
@@ -34,13 +34,13 @@ def test_whoever_signs_in_sees_the_board_and_who_he_is(edge: Edge, provider: Pro
     assert token not in guest.http.cookies[COOKIE]
 
 
-def test_he_pauses_a_line_in_his_name(edge: Edge, provider: Provider) -> None:
+def test_a_pause_is_recorded_in_the_users_name(edge: Edge, provider: Provider) -> None:
     guest = Visitor(edge, provider.token("ed-1", permissions=["read", "service_lines:manage"]))
     line = edge.fresh()
     page = guest.get(f"/ui/lines/{line}")
     answer = guest.submit(page, f"/ui/lines/{line}/pause", reason="Review")
     assert answer.status == 303
-    # Sent twice by an impatient hand.
+    # The same form sent twice is carried out once.
     assert guest.submit(page, f"/ui/lines/{line}/pause", reason="Review").status == 303
     (hold,) = edge.data(f"/v1/execution/{line}")["holds"]
     assert hold["by"] == {"type": "user", "id": "alice"}
@@ -53,15 +53,15 @@ def test_a_session_ends_with_its_token(edge: Edge, provider: Provider) -> None:
     edge.clock.advance(seconds=640)
     answer = guest.get("/ui")
     assert answer.status == 401
-    said = "The token that you signed in with is over: sign in with a new one."
+    said = "Your token has expired. Sign in with a new token."
     assert answer.words('[role="alert"]') == [said]
 
 
-def test_a_token_that_is_not_taken_is_refused_in_words(edge: Edge, provider: Provider) -> None:
+def test_a_token_that_is_not_accepted_is_refused_in_words(edge: Edge, provider: Provider) -> None:
     guest = Visitor(edge)
     answer = guest.sign_in(provider.token("ed-1", aud="billing"), next="/ui?state=blocked")
     assert answer.status == 401
-    said = "This token is over, or is not taken here. It is pasted whole."
+    said = "This token has expired, or this service does not accept it. Paste the whole token."
     assert answer.words('[role="alert"]') == [said]
     assert answer.form("/ui/sign-in")["next"] == "/ui?state=blocked"
     assert COOKIE not in guest.http.cookies
@@ -78,10 +78,12 @@ def test_a_token_that_fits_into_a_cookie_is_kept_and_a_longer_one_refused_in_wor
     assert len(answer.answer.headers["set-cookie"]) <= 4096
     longer = Visitor(edge).sign_in(provider.token("ed-1", more="x" * 2100))
     assert longer.status == 401
-    assert "no cookie holds so many" in longer.one('[role="alert"]').get_text()
+    assert "This token is too long." in longer.one('[role="alert"]').get_text()
 
 
-def test_while_no_key_can_be_had_the_page_says_so(server: EmbeddedPostgres) -> None:
+def test_while_the_providers_keys_cannot_be_fetched_the_page_says_so(
+    server: EmbeddedPostgres,
+) -> None:
     with Provider("ed-1") as provider:
         provider.fail(Answer(500))
         with trusting(server, "edge_page_without_provider", provider) as edge:

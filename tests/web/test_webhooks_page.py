@@ -1,4 +1,4 @@
-"""Webhook endpoints as people manage them: every form, and what became of deliveries."""
+"""The pages of webhook endpoints: every form, and its effect on deliveries."""
 
 from datetime import datetime, timedelta
 
@@ -6,14 +6,14 @@ import pytest
 
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
-from tests.support.hooks import (
+from tests.support.receiver import Answer, Receiver
+from tests.support.views import until
+from tests.support.visitor import Visitor, visitor
+from tests.support.webhook_api import (
     OTHER_ORGANIZATION,
     URL,
     Hooks,
 )
-from tests.support.receiver import Answer, Receiver
-from tests.support.views import until
-from tests.support.visitor import Visitor, visitor
 from tests.support.webhook_page import (
     ACTIONS,
     ACTS,
@@ -27,7 +27,7 @@ from tests.support.webhook_page import (
 )
 from tests.support.webhooks import body_of
 
-# Setting one up.
+# Creating an endpoint.
 
 
 def test_a_new_endpoint_shows_its_secret_in_the_answer_to_the_form(
@@ -48,7 +48,7 @@ def test_a_new_endpoint_shows_its_secret_in_the_answer_to_the_form(
         assert secret.startswith("whsec_")
         assert page.answer.headers["cache-control"] == "no-store"
         endpoint_id = made_by(page)
-        # Sent twice it is one endpoint, and still the secret of it.
+        # The same form sent twice creates one endpoint, and shows its secret again.
         again = guest.post(PATH, fields)
         assert again.one("pre").get_text() == secret
         assert made_by(again) == endpoint_id
@@ -64,7 +64,7 @@ def test_a_new_endpoint_shows_its_secret_in_the_answer_to_the_form(
     assert secret not in guest.get(page_of(endpoint_id)).answer.text
 
 
-def test_what_is_wrong_is_told_at_the_form_which_keeps_what_was_typed(
+def test_a_refusal_is_shown_at_the_form_which_keeps_the_typed_values(
     hooks: Hooks, guest: Visitor
 ) -> None:
     before = hooks.head()
@@ -72,10 +72,10 @@ def test_what_is_wrong_is_told_at_the_form_which_keeps_what_was_typed(
              "type:run.failed": "on", "workspace_id": "WS-26-1"}  # fmt: skip
     page = set_up(guest, **sent)
     assert page.status == 422
-    (told,) = page.words(f'form[action="{PATH}"] .refused')
-    assert "Not done." in told
-    assert "Event types: " in told
-    assert "Workspace id: " in told
+    (refusal,) = page.words(f'form[action="{PATH}"] .refused')
+    assert "Nothing was changed." in refusal
+    assert "Events: " in refusal
+    assert "Workspace: " in refusal
     kept = typed(page)
     assert (kept["url"], kept["description"], kept["which"]) == (URL, "Mine", "chosen")
     assert (kept["type:run.failed"], kept["workspace_id"]) == ("on", "WS-26-1")
@@ -85,21 +85,21 @@ def test_what_is_wrong_is_told_at_the_form_which_keeps_what_was_typed(
     assert page.one("pre").get_text().startswith("whsec_"), "the form that is shown can be sent"
 
 
-def test_where_no_webhook_may_go_none_is_set_up(edge: Edge) -> None:
+def test_an_endpoint_at_a_forbidden_target_is_refused(edge: Edge) -> None:
     guest = visitor(edge, "webhooks:manage")
     for url in ("http://127.0.0.1/", "http://localhost/", "ftp://example.com/"):
         page = set_up(guest, url=url)
         assert page.status == 422
-        assert "Url: must" in page.words(".refused")[0]
+        assert "URL: must" in page.words(".refused")[0]
         assert typed(page)["url"] == url
-    assert "nobody is told events yet" in guest.get(PATH).text
+    assert "No webhooks yet" in guest.get(PATH).text
 
 
-def test_an_administrator_says_whose_it_is(hooks: Hooks, guest: Visitor) -> None:
+def test_an_administrator_names_the_organization(hooks: Hooks, guest: Visitor) -> None:
     admin = Visitor(hooks.edge, hooks.admin)
     page = set_up(admin, url=URL)
     assert page.status == 422
-    assert "Organization id: is required." in page.words(".refused")[0]
+    assert "Organization: is required." in page.words(".refused")[0]
     page = set_up(admin, page, organization_id=OTHER_ORGANIZATION)
     endpoint_id = made_by(page)
     assert hooks.data(f"/{endpoint_id}", hooks.admin)["organization_id"] == OTHER_ORGANIZATION
@@ -117,7 +117,7 @@ def test_a_credential_of_a_workspace_sets_up_endpoints_of_that(hooks: Hooks) -> 
     assert hooks.data(f"/{endpoint_id}")["workspace_id"] == WORKSPACE
 
 
-# What can be done about one.
+# Changing an endpoint.
 
 
 def test_a_change_replaces_the_settings(hooks: Hooks, guest: Visitor) -> None:
@@ -131,38 +131,40 @@ def test_a_change_replaces_the_settings(hooks: Hooks, guest: Visitor) -> None:
     assert (shown["url"], shown["event_types"], shown["description"]) == (URL + "2", ["*"], None)
 
 
-def test_a_change_that_is_refused_keeps_what_was_typed(hooks: Hooks, guest: Visitor) -> None:
+def test_a_refused_change_keeps_the_typed_values(hooks: Hooks, guest: Visitor) -> None:
     created = hooks.create(event_types=["run.failed"])
     page = act(guest, created["id"], "change", url="ftp://example.com/", description="New")
     assert page.status == 422
-    (told,) = page.words(f'form[action="{page_of(created["id"])}/change"] .refused')
-    assert "Url: must" in told
+    (refusal,) = page.words(f'form[action="{page_of(created["id"])}/change"] .refused')
+    assert "URL: must" in refusal
     form = page.form(f"{page_of(created['id'])}/change")
     assert (form["url"], form["description"]) == ("ftp://example.com/", "New")
     assert [d.has_attr("open") for d in page.all("details.tool")] == [False, True]
-    assert page.one("h1").get_text() == URL, "what it is, not what was typed"
+    assert page.one("h1").get_text() == URL, "the stored URL, not the typed one"
     assert hooks.data(f"/{created['id']}")["description"] is None
 
 
-def test_an_endpoint_is_disabled_and_enabled_and_says_why(hooks: Hooks, guest: Visitor) -> None:
+def test_an_endpoint_is_disabled_and_enabled_and_shows_the_reason(
+    hooks: Hooks, guest: Visitor
+) -> None:
     endpoint_id = hooks.create()["id"]
     assert act(guest, endpoint_id, "switch").status == 303
     page = guest.get(page_of(endpoint_id))
-    assert "disabled by somebody who manages it, since 2026-" in page.text
-    assert "disabled by somebody who manages it" in guest.get(PATH).words(f"#{endpoint_id}")[0]
+    assert "disabled manually, since 2026-" in page.text
+    assert "disabled manually" in guest.get(PATH).words(f"#{endpoint_id}")[0]
     assert page.form(f"{page_of(endpoint_id)}/switch")["enabled"] == "true"
     assert page.all('[popovertarget="p-disable"], #p-disable') == []
     assert act(guest, endpoint_id, "switch").status == 303
     assert hooks.data(f"/{endpoint_id}")["enabled"] is True
 
 
-def test_an_endpoint_that_is_gone_says_so(hooks: Hooks, guest: Visitor) -> None:
+def test_an_endpoint_disabled_after_a_410_says_so(hooks: Hooks, guest: Visitor) -> None:
     line_id = hooks.edge.fresh("capacity")
     with Receiver(lambda _: Answer(410)) as receiver:
         endpoint_id = hooks.create(url=receiver.url)["id"]
         hooks.edge.accept(fact("execution.checked_in", line_id, {"hours": 1}))
         until(lambda: not hooks.data(f"/{endpoint_id}")["enabled"], "the rule")
-    assert "the receiver answered 410: it is gone" in guest.get(page_of(endpoint_id)).text
+    assert "the receiver answered 410 (Gone)" in guest.get(page_of(endpoint_id)).text
 
 
 def test_a_test_is_sent_and_found_among_the_deliveries(hooks: Hooks, guest: Visitor) -> None:
@@ -171,7 +173,7 @@ def test_a_test_is_sent_and_found_among_the_deliveries(hooks: Hooks, guest: Visi
         answer = act(guest, endpoint_id, "test")
         assert (answer.status, answer.location) == (303, f"{page_of(endpoint_id)}?done=test")
         assert guest.get(answer.location).words(".done") == [
-            "A test is being sent: what comes of it is shown among the deliveries."
+            "Test sent. The deliveries below show the result."
         ]
         settled(hooks, endpoint_id, 1)
     (row,) = guest.get(page_of(endpoint_id)).words(".deliveries tbody tr")
@@ -179,13 +181,13 @@ def test_a_test_is_sent_and_found_among_the_deliveries(hooks: Hooks, guest: Visi
     assert "test delivered" in row
 
 
-def test_a_failed_test_is_not_said_to_be_sent_again(hooks: Hooks, guest: Visitor) -> None:
+def test_a_failed_test_offers_no_recovery(hooks: Hooks, guest: Visitor) -> None:
     with Receiver(lambda _: Answer(500)) as receiver:
         endpoint_id = hooks.create(url=receiver.url, event_types=["run.failed"])["id"]
         act(guest, endpoint_id, "test")
         settled(hooks, endpoint_id, 1)
     page = guest.get(page_of(endpoint_id))
-    assert page.words(".deliveries .next") == ["none: a test is sent once"]
+    assert page.words(".deliveries .next") == ["none: a test is sent only once"]
 
 
 def test_a_new_secret_is_shown_once_and_the_old_one_signs_too(hooks: Hooks, guest: Visitor) -> None:
@@ -195,13 +197,13 @@ def test_a_new_secret_is_shown_once_and_the_old_one_signs_too(hooks: Hooks, gues
     assert page.status == 200
     assert secret.startswith("whsec_")
     assert secret != created["secret"]
-    assert "For 24 hours each delivery is signed with the old secret too" in page.text
+    assert "Both secrets work for 24 h" in page.text
     assert secret not in page.form("/ui/zone")["next"]
     for _ in range(8):
         assert act(guest, created["id"], "rotate-secret").status == 200
     page = act(guest, created["id"], "rotate-secret")
     assert page.status == 409
-    assert page.words(".refused")[0].startswith("Not done.")
+    assert page.words(".refused")[0].startswith("Nothing was changed.")
     assert page.words("h1") == [URL]
 
 
@@ -211,19 +213,19 @@ def test_recovery_begins_at_a_time_of_the_pages_zone(hooks: Hooks, guest: Visito
     form = guest.get(page_of(endpoint_id)).form(f"{page_of(endpoint_id)}/recover")
     now = hooks.edge.clock().replace(tzinfo=None)
     assert form["since"] == f"{now + timedelta(hours=2) - timedelta(days=1):%Y-%m-%dT%H:%M:%S}"
-    # Two hours ahead of UTC: there it is the past, in UTC it would be the future.
+    # Berlin is two hours ahead of UTC: the typed time is past there, but future in UTC.
     written = f"{now + timedelta(hours=1):%Y-%m-%dT%H:%M}"
     assert act(guest, endpoint_id, "recover", since=written).status == 303
     guest.http.cookies.delete("ledger_zone")
     page = act(guest, endpoint_id, "recover", since=written)
     assert page.status == 422
-    assert "Since: lies in the future." in page.words(".refused")[0]
+    assert "Choose a past time." in page.words(".refused")[0]
     assert page.form(f"{page_of(endpoint_id)}/recover")["since"] == written
     page = act(guest, endpoint_id, "recover", since="yesterday")
     assert "Since: must be a date and a time" in page.words(".refused")[0]
 
 
-def test_a_recovery_sends_what_failed_again(hooks: Hooks, guest: Visitor) -> None:
+def test_a_recovery_sends_failed_deliveries_again(hooks: Hooks, guest: Visitor) -> None:
     line_id = hooks.edge.fresh("capacity")
     with Receiver(lambda _: Answer(500)) as receiver:
         endpoint_id = hooks.create(url=receiver.url, event_types=["execution.checked_in"])["id"]
@@ -231,7 +233,7 @@ def test_a_recovery_sends_what_failed_again(hooks: Hooks, guest: Visitor) -> Non
         settled(hooks, endpoint_id, 1)
         page = guest.get(page_of(endpoint_id))
         assert "failing" in page.words("#view dl")[0]
-        assert "“Recover” sends it again" in page.words(".deliveries .next")[0]
+        assert "use “Recover” to send again" in page.words(".deliveries .next")[0]
         failing = hooks.data(f"/{endpoint_id}")["status"]["failing_since"]
         since = datetime.fromisoformat(page.form(f"{page_of(endpoint_id)}/recover")["since"])
         assert datetime.fromisoformat(failing[:19]) - since == timedelta(hours=1)
@@ -242,7 +244,7 @@ def test_a_recovery_sends_what_failed_again(hooks: Hooks, guest: Visitor) -> Non
         until(lambda: guest.get(path).all(".deliveries tbody tr"), "the delivery")
 
 
-def test_a_removed_endpoint_is_gone(hooks: Hooks, guest: Visitor) -> None:
+def test_a_deleted_endpoint_is_not_found(hooks: Hooks, guest: Visitor) -> None:
     endpoint_id = hooks.create()["id"]
     answer = act(guest, endpoint_id, "remove")
     assert (answer.status, answer.location) == (303, f"{PATH}?done=remove")

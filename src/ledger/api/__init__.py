@@ -1,8 +1,8 @@
 """The HTTP edge: parse, call, serialise.
 
-machinery/   what every request and every answer passes
-access/      who may come in
+machinery/   code that every request and every answer passes
+access/      authentication: from a bearer token to a principal
 lean.py      from a request to its route's arguments
 routes/      a function for each method and path: ask or execute, then render
-reading.py, writing.py   what routes that read or write share
+reading.py, writing.py   shared code of the routes that read or write
 """

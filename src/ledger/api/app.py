@@ -1,4 +1,4 @@
-"""The HTTP application: routers, refusals, the headers of every answer."""
+"""The HTTP application: its routes, its refusals, and the middleware of every answer."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -37,12 +37,12 @@ from ledger.domain.errors import NotFound
 
 _ABOUT = """
 The whole truth about work in progress: product lines report facts, the log keeps them for ever,
-the views answer. Every answer carries `Ledger-Position`; send it back as `Ledger-Min-Position` to
-read at least that far.
+and reads are answered from views. Every answer carries `Ledger-Position`. Send this position back
+as `Ledger-Min-Position`, and the next read shows at least everything up to it.
 """
 
 
-# Streams before feeds: an event's path would take theirs for an id.
+# `streams` comes before `feeds`: else `/v1/events/{event_id}` would match `/v1/events/stream`.
 ROUTED = (
     facts,
     executions,
@@ -60,12 +60,12 @@ ROUTED = (
 
 
 def _nothing(request: Request) -> Response:
-    """The answer where nothing can be."""
-    return problems.problem(request, NotFound("There is nothing here."))
+    """The answer to a request whose path can name no resource."""
+    return problems.problem(request, NotFound("No resource has this path."))
 
 
 class LedgerApi(FastAPI):
-    """FastAPI's application, with a shorter way to the routes that need none of its layers."""
+    """FastAPI's application, with a shortcut past its layers to the lean routes."""
 
     def __init__(self, services: ApiServices, **options: Any) -> None:
         super().__init__(**options)
@@ -73,15 +73,15 @@ class LedgerApi(FastAPI):
         self._every_answer = EveryAnswer(Compression(self._dispatch), services.positions)
         self._lean: list[LeanRoute] = []
         self.answer_nothing: Callable[[Request], Response] = _nothing
-        """Answers a request whose path cannot name anything; pages put their own in its place."""
+        """Answers a request whose path can name no resource; the pages replace it by their own."""
 
     def add_routes(self, router: APIRouter) -> None:
-        """Take a router's routes as they are: an included router is matched anew, and twice."""
+        """Add a router's routes directly: an included router would be matched again, and twice."""
         self.router.routes.extend(router.routes)
         self._lean += [route for route in router.routes if isinstance(route, LeanRoute)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Every answer goes through one place, whoever gives it."""
+        """Serve a request; every HTTP answer passes ``EveryAnswer``, whichever handler gives it."""
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
         elif scope["method"] == "HEAD":
@@ -103,17 +103,17 @@ class LedgerApi(FastAPI):
 
 
 def _has_encoded_slash(scope: Scope) -> bool:
-    """Whether a name in the path has a slash in it: nothing has such a name (contract 7).
+    """Whether a name in the path contains a slash: no resource has such a name (contract, Access).
 
-    The server decodes the path as a whole, and one name becomes two. A proxy that lets only some
-    paths through, by how they begin, reads them otherwise.
+    The server decodes the path as a whole, so one name would become two. A proxy that allows paths
+    by their prefix would read such a path differently.
     """
     raw: bytes = scope.get("raw_path") or b""
     return b"%" in raw and b"%2f" in raw.lower()
 
 
 def create_app(services: ApiServices) -> LedgerApi:
-    """The application over one process's services, which it opens and closes."""
+    """Return the application over one process's services; it opens and closes the services."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -158,7 +158,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schemas["FactBatchAnswer"] = batch
         schemas.update(FACT_SCHEMAS)
         event_types.describe(schemas)
-        # Generators of clients name classes by titles, and give up where two are alike.
+        # Client generators name classes by these titles, and fail if two titles are equal.
         document["components"]["schemas"] = {
             name: {**schema, "title": name} for name, schema in schemas.items()
         }

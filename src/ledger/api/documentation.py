@@ -1,4 +1,4 @@
-"""What OpenAPI says beside the models: refusals by kind of route, and bodies we parse ourselves."""
+"""OpenAPI beside the models: refusals by kind of route, and bodies that routes parse themselves."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _Responses = dict[int | str, dict[str, Any]]
 
 
 def refusals(*statuses: int) -> _Responses:
-    """These statuses as problem documents."""
+    """OpenAPI's responses of these statuses, each a problem document."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {"description": "Problem", "content": {MEDIA_TYPE: {"schema": schema}}}
@@ -20,7 +20,7 @@ def refusals(*statuses: int) -> _Responses:
 
 
 READ_ERRORS = refusals(400, 401, 403, 422, 503)
-_NOT_MODIFIED: _Responses = {304: {"description": "The caller's entity tag still holds"}}
+_NOT_MODIFIED: _Responses = {304: {"description": "The caller's entity tag is still valid"}}
 LINE_ERRORS = _NOT_MODIFIED | refusals(401, 403, 404, 422, 503)
 FEED_ERRORS = refusals(401, 403, 404, 422, 503)
 STORY_ERRORS = refusals(400, 401, 403, 404, 422, 503)
@@ -43,7 +43,7 @@ IDEMPOTENT: dict[str, Any] = {
 
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """A command's JSON body; one that needs no field may be empty."""
+    """OpenAPI's description of a command's JSON body, optional if no field is required."""
     schema = model.model_json_schema()
     return {
         "requestBody": {
@@ -54,17 +54,17 @@ def body_of(model: type[BaseModel]) -> dict[str, Any]:
 
 
 _VALUES = frozenset({"const", "enum", "example", "examples"})
-"""What holds values, not schemas."""
+"""Keywords that hold values, not schemas."""
 
 
 def without_null_defaults(part: Any) -> Any:
-    """The same part of a document without ``default: null``.
+    """Return a part of a document without ``default: null``.
 
-    Null is what a field has that is left out: a default says nothing more, and generators of
-    TypeScript require each field that has one.
+    A field that is left out is null anyway, so the default says nothing more. Generators of
+    TypeScript clients require each field that has a default.
     """
     if isinstance(part, list):
-        return [without_null_defaults(one) for one in part]
+        return [without_null_defaults(item) for item in part]
     if not isinstance(part, dict):
         return part
     return {

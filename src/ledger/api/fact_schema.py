@@ -16,8 +16,9 @@ _TEXT = {"type": "string", "minLength": 1, "maxLength": 255}
 _NULL: dict[str, Any] = {"type": "null"}
 _JSON = r"^[^;]*[/+][Jj][Ss][Oo][Nn] *(;|$)"
 
-# Both or neither; null is as absent (CloudEvents JSON format, 2.2). Said in a way that generators
-# of clients pass over: of alternatives they make classes of their own, or give up.
+# The two attributes of the actor are given both or not at all; null means absent (CloudEvents JSON
+# format, 2.2). Client generators ignore ``if`` and ``else``; of alternatives (``anyOf``) they would
+# make classes of their own, or fail.
 _ACTOR: dict[str, Any] = {
     "if": {"properties": {"actortype": _NULL, "actorid": _NULL}},
     "else": {
@@ -32,7 +33,7 @@ def _optional(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _event(name: str, kind: FactType) -> dict[str, Any]:
-    """The structured CloudEvent of one type."""
+    """The schema of a type's structured CloudEvent."""
     required = ["specversion", "id", "source", "type"]
     subject: dict[str, Any] = {
         "type": "string",
@@ -64,7 +65,7 @@ def _event(name: str, kind: FactType) -> dict[str, Any]:
         },
         "required": required,
         **_ACTOR,
-        # Extensions are ignored; what is no attribute's name is refused.
+        # Extension attributes are ignored; a malformed attribute name is refused.
         "propertyNames": {"pattern": ATTRIBUTE},
     }
 
@@ -73,7 +74,7 @@ _KINDS = {**FACT_TYPES, **{alias: FACT_TYPES[name] for alias, name in ALIASES.it
 
 
 def _component_of(name: str) -> str:
-    """A fact's schema in the OpenAPI document: ``run.started`` is ``RunStartedFact``."""
+    """The name of a fact's schema in OpenAPI: ``RunStartedFact`` for ``run.started``."""
     return "".join(word.capitalize() for word in name.replace(".", "_").split("_")) + "Fact"
 
 
@@ -100,4 +101,4 @@ FACT_BODY: dict[str, Any] = {
         },
     },
 }
-"""The request body. Binary mode (``ce-`` headers) works too."""
+"""The request body in structured mode. Binary mode (``ce-`` headers) is accepted too."""

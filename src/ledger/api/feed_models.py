@@ -10,14 +10,14 @@ from ledger.domain.values import AUDIT_ID, EVENT_ID, State
 
 
 class SubjectModel(Model):
-    """What an event is about."""
+    """The subject of an event."""
 
     type: Literal["service_line", "run", "webhook"]
     id: str
 
 
 class EventModel(Model):
-    """One event as it is told outside. Each type's payload is described at `/v1/event-types`."""
+    """An event as feeds and webhooks show it. `/v1/event-types` describes each type's payload."""
 
     id: str = Field(pattern=EVENT_ID)
     type: str
@@ -42,31 +42,31 @@ class EventPage(Model):
 
 
 class EventAnswer(Model):
-    """One event's answer."""
+    """The answer that shows an event."""
 
     data: EventModel
 
 
 class EventTypeModel(Model):
-    """One type of the published language."""
+    """A type of the published language."""
 
     type: str
     version: int
     description: str
-    schema_: str = Field(alias="schema", description="The path of its JSON Schema.")
+    schema_: str = Field(alias="schema", description="The path of the type's JSON Schema.")
 
 
 class EventTypeList(Model):
-    """Every type."""
+    """All event types."""
 
     data: list[EventTypeModel]
 
 
 class AuditResource(BaseModel):
-    """What a write was about.
+    """The resource of a write.
 
-    ``count`` is there where it stands for that many refused writes, ``reason`` where a run was
-    erased.
+    ``count`` is present if the entry stands for that many refused writes, ``reason`` if the write
+    erased a run.
     """
 
     type: str
@@ -76,7 +76,7 @@ class AuditResource(BaseModel):
 
 
 class AuditEntry(Model):
-    """One write."""
+    """A write, succeeded or refused."""
 
     id: str = Field(pattern=AUDIT_ID)
     action: str
@@ -99,7 +99,7 @@ class AuditPage(Model):
 
 
 class HistoryEvent(EventModel):
-    """One event of a line or its runs, with the line's state before and after it."""
+    """An event of a line or its runs, with the line's state before and after the event."""
 
     state_before: State | None
     state_after: State
@@ -113,25 +113,25 @@ class HistoryPage(Model):
 
 
 class TickModel(Model):
-    """A place in a line's history at which something happened, and the line's state after it."""
+    """The position of an event in a line's history, and the line's state after the event."""
 
     position: int
     state: State
 
 
 class PlaceModel(Model):
-    """Where one stands in a line's history, with what is around it."""
+    """A place in a line's history, with the events around it."""
 
     first: HistoryEvent
     last: HistoryEvent
     until: list[HistoryEvent]
-    """The latest ones up to the place, the newest first."""
+    """The latest events up to the place, newest first."""
     next: HistoryEvent | None
     ticks: list[TickModel]
-    """Some, far enough apart to be told apart."""
+    """A selection of the events, far enough apart for a slider."""
 
 
 class PlaceAnswer(Model):
-    """The answer to where one stands."""
+    """The answer that shows a place."""
 
     data: PlaceModel

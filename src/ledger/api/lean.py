@@ -1,11 +1,11 @@
-"""Routes as FastAPI describes them, called without its dependency machinery.
+"""Lean routes: declared as FastAPI describes them, but called without its dependency machinery.
 
 FastAPI resolves dependencies for every request through exit stacks and a walk over each field,
-below five layers of middleware; on our reads that costs as much as the database. These routes
-keep its declarations, which OpenAPI is made from, are called by the application before any of
-that (``app.py``), and fill an endpoint's arguments directly: the principal, whose permission is
-checked before anything is parsed (contract 2: 401, 403, 404, 422, 409), one query model, the
-position to wait for, and what the path names.
+below five layers of middleware; for our reads this costs as much as the database. A lean route
+keeps FastAPI's declarations, from which OpenAPI is made. The application (``app.py``) calls a lean
+route before any of FastAPI's layers, and the route fills its endpoint's arguments directly: the
+principal, one query model, the position to wait for, and the names in the path. The principal's
+permission is checked before anything is parsed (contract, Facts: 401, 403, 404, 422, 409).
 """
 
 import inspect
@@ -53,13 +53,13 @@ class _NoParameters(BaseModel):
 
 
 NoParameters = Annotated[_NoParameters, Query()]
-"""The query of a route without parameters: refuses all of them."""
+"""The query of a route without parameters: every parameter is refused."""
 
 
 def needs(permission: str | None) -> dict[str, Any]:
-    """The permission a route asks for, as OpenAPI shows it; None: any credential will do.
+    """The permission that a route needs, as OpenAPI shows it; None: any credential is enough.
 
-    A route that does not say is an error.
+    A route without this declaration cannot be built.
     """
     return {"x-permission": permission}
 
@@ -78,8 +78,9 @@ def command_route(
 ) -> Callable[[F], F]:
     """Route a command to the decorated function; refusals of the command are recorded.
 
-    ``body`` and ``answer`` are its models, for OpenAPI. A command without a body has no answer
-    either, and takes no Idempotency-Key. Pages are not in OpenAPI, so their forms name no models.
+    ``body`` and ``answer`` are the command's models, for OpenAPI. A command without a body has no
+    answer either, and accepts no Idempotency-Key. Pages are not in OpenAPI, so their forms name no
+    models.
     """
     described, responses = needs(permission), refusals(401, 403, 404, 422, 503)
     if body is not None:
@@ -101,7 +102,7 @@ def command_route(
 
 
 class LeanRoute(APIRoute):
-    """A route whose endpoint is called directly. Pages know their callers otherwise (``web``)."""
+    """A route whose endpoint is called directly. The routes of pages (``web``) are a subclass."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
@@ -117,7 +118,7 @@ class LeanRoute(APIRoute):
         ]
 
     def takes(self, scope: Scope) -> bool:
-        """Whether this very route answers the request; if so, the scope names it."""
+        """Whether this route matches the request; if so, note the route in the scope."""
         match = self.path_regex.match(scope["path"])
         if match is None or scope["method"] not in (self.methods or ()):
             return False
@@ -126,26 +127,26 @@ class LeanRoute(APIRoute):
         return True
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Authenticate, fill the arguments, call, answer; a refusal as a problem."""
+        """Authenticate, fill the arguments, call the endpoint, and send the response or refusal."""
         request = Request(scope, receive, send)
         try:
             response = await self.answer(request)
         except REFUSALS as error:
-            # Its way up holds the request and the error again: a cycle, which is collected late.
+            # The traceback's frames refer to the request and the error: a cycle that is freed late.
             error.with_traceback(None)
             response = self.refuse(request, as_refusal(error))
         await response(scope, receive, send)
 
     async def identify(self, request: Request) -> Principal:
-        """Who asks: by a bearer token. Raises Unauthorized."""
+        """The principal of the request's bearer token. Raises Unauthorized."""
         return await authenticate(request)
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
-        """The answer to a request that is refused."""
+        """The answer to a refused request: a problem document."""
         return problem(request, error)
 
     async def answer(self, request: Request) -> Response:
-        """What the endpoint says to whoever may ask. Raises one of REFUSALS."""
+        """The endpoint's response, if the caller has the permission. Raises one of REFUSALS."""
         principal = await self.identify(request)
         try:
             if self._permission is not None:
@@ -160,7 +161,7 @@ class LeanRoute(APIRoute):
 
 
 def _filler(name: str, annotation: Any) -> _Filler:
-    """How one parameter of an endpoint is filled."""
+    """Return the function that fills a parameter of an endpoint."""
     if annotation is Request:
         return lambda request: request
     if annotation == MinPosition:
@@ -184,7 +185,7 @@ def _query_filler(model: type[BaseModel]) -> _Filler:
 
 
 def parse_query(raw: bytes, model: type[BaseModel]) -> BaseModel:
-    """The query string as its model. Raises Invalid; a parameter given twice is one too many."""
+    """Parse the query string into its model. Raises Invalid, also for a repeated parameter."""
     pairs = parse_qsl(raw.decode("ascii", "replace"), keep_blank_values=True)
     values = dict(pairs)
     if len(values) != len(pairs):
@@ -202,5 +203,5 @@ def _min_position(request: Request) -> int | None:
     if text is None:
         return None
     if not (text.isdigit() and len(text) <= 19 and int(text) <= _LARGEST):
-        raise Invalid.at("/Ledger-Min-Position", "must be a position")
+        raise Invalid.at("/Ledger-Min-Position", "must be a position: a whole number, 0 or more")
     return int(text)

@@ -1,4 +1,4 @@
-"""The answers as OpenAPI describes them. Hot reads pass stored JSON on and do not build these."""
+"""Answers as OpenAPI describes them. Frequent reads pass on stored JSON and build no models."""
 
 from datetime import date, datetime
 from typing import Any, Literal
@@ -21,20 +21,20 @@ from ledger.domain.values import (
 
 
 class Model(BaseModel):
-    """An object whose keys are all always there."""
+    """An object that always has all its keys."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Meta(Model):
-    """Where a page ends."""
+    """The end of a page."""
 
     cursor: str | None
     has_more: bool
 
 
 class ExecutionRow(Model):
-    """One line in a list."""
+    """A line in a list."""
 
     id: str = Field(pattern=RUN_ID)
     service_line_id: str = Field(pattern=LINE_ID)
@@ -96,7 +96,7 @@ class BlockerModel(Model):
 
 
 class ActorModel(Model):
-    """Who did it."""
+    """The actor of a change."""
 
     type: ActorType
     id: str
@@ -112,7 +112,7 @@ class HoldModel(Model):
 
 
 class ExecutionDetail(ExecutionRow):
-    """One line, whole."""
+    """A line with all its details."""
 
     resources: list[ResourceModel]
     health: HealthModel
@@ -122,7 +122,7 @@ class ExecutionDetail(ExecutionRow):
 
 
 class ExecutionAnswer(Model):
-    """The detail's answer."""
+    """The answer that shows a line."""
 
     data: ExecutionDetail
 
@@ -144,21 +144,21 @@ class SummaryAnswer(Model):
 
 
 class TriggeredByModel(Model):
-    """What set a run off."""
+    """The trigger of a run."""
 
     type: TriggerType
     actor_id: str | None
 
 
 class RunErrorModel(Model):
-    """What went wrong."""
+    """The error of a run."""
 
     code: str | None
     message: str | None
 
 
 class RunModel(Model):
-    """One run."""
+    """A run."""
 
     id: str = Field(pattern=RUN_ID)
     service_line_id: str = Field(pattern=LINE_ID)
@@ -183,13 +183,13 @@ class RunList(Model):
 
 
 class RunAnswer(Model):
-    """One run's answer."""
+    """The answer that shows a run."""
 
     data: RunModel
 
 
 class IntervalModel(Model):
-    """A stretch in one state with the same open causes; ``to`` is null while it lasts."""
+    """An interval in one state with the same open causes; ``to`` is null while it lasts."""
 
     state: State
     causes: list[Cause]
@@ -199,14 +199,14 @@ class IntervalModel(Model):
 
 
 class TimelineTotals(Model):
-    """Seconds, zero-filled; an interval counts for every cause open in it."""
+    """Seconds, zero-filled; an interval counts for every cause that is open in it."""
 
     by_state: dict[State, float]
     by_cause: dict[Cause, float]
 
 
 class TimelineModel(Model):
-    """A line's life."""
+    """A line's states over time."""
 
     intervals: list[IntervalModel]
     totals: TimelineTotals
@@ -219,14 +219,14 @@ class TimelineAnswer(Model):
 
 
 class ResourceHours(Model):
-    """Hours of one resource; null for check-ins that name none."""
+    """The hours of a resource; its id is null for check-ins that name no resource."""
 
     resource_id: str | None
     hours: float
 
 
 class UsageTotals(Model):
-    """What was used."""
+    """The hours, runs and tokens that were used."""
 
     hours: float
     hours_by_resource: list[ResourceHours]
@@ -235,13 +235,13 @@ class UsageTotals(Model):
 
 
 class UsageDay(UsageTotals):
-    """What was used on one UTC day."""
+    """The usage on one UTC day."""
 
     date: date
 
 
 class UsageModel(Model):
-    """What was used, in total and by day."""
+    """The usage of a line, in total and by day."""
 
     from_: datetime = Field(alias="from")
     to: datetime
@@ -264,7 +264,7 @@ class ItemError(Model):
 
 
 class FactItem(Model):
-    """What became of one fact."""
+    """The outcome of a fact."""
 
     index: int
     id: str | None
@@ -277,19 +277,19 @@ class FactItem(Model):
 
 
 class FactAnswer(Model):
-    """A single fact's answer."""
+    """The answer to a single fact."""
 
     data: FactItem
 
 
 class FactBatchAnswer(Model):
-    """A batch's answer, in the order sent."""
+    """The answer to a batch, in the order of its facts."""
 
     data: list[FactItem]
 
 
 class FieldError(Model):
-    """One wrong place."""
+    """An invalid field or parameter."""
 
     pointer: str
     detail: str

@@ -1,8 +1,8 @@
-"""What pages of ours may load and do: nothing that has to do with others."""
+"""The Content-Security-Policy of our pages: a page uses nothing from other sites."""
 
 
 def content_policy(*more: str) -> str:
-    """A Content-Security-Policy: what holds for every page, then a page's own directives."""
+    """Return a Content-Security-Policy: every page's directives, then the page's own."""
     return "; ".join(
         (
             "default-src 'none'",

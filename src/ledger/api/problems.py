@@ -1,4 +1,4 @@
-"""Every refusal as RFC 9457 problem details (contract 7): the one table of codes and statuses."""
+"""Refusals as RFC 9457 problem details (contract, Access), with the one table of codes."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "behind": (503, "The views are behind"),
     "unavailable": (503, "Unavailable"),
 }
-"""code → (status, what people read of it)."""
+"""code → (status, title of the page that shows the refusal)."""
 
 _PHRASES = {
     400: "Bad Request",
@@ -52,57 +52,57 @@ _PHRASES = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-"""The titles of problems, as RFC 9110 calls the statuses: those of the type ``about:blank`` have no
-other (RFC 9457, 4.2.1). Python's own have other names in each version."""
+"""The titles of problems: the phrases of the statuses in RFC 9110, which the type ``about:blank``
+requires (RFC 9457, 4.2.1). Python's own phrases differ between its versions."""
 
 UNBUILT = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
-"""What the database says while a view has not yet, or not yet again, the tables we read."""
+"""The database's errors while the tables of a view are not built yet, or not rebuilt yet."""
 
 REFUSALS = (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBUILT)
-"""What a route may raise, and there is an answer to. The door's own errors (no connection in time,
-too many waiting) are operational ones too."""
+"""The errors of a route that are answered by a problem. The door's own errors (no connection in
+time, too many waiting reads) are operational errors too."""
 
 _RETRY_AFTER = {"behind": "1", "unavailable": "2"}
 
 
 class Unauthorized(LedgerError):
-    """No credential, or one that is unknown, revoked or mistyped."""
+    """The credential is missing, unknown, revoked or mistyped."""
 
     code = "unauthorized"
 
 
 class BadRequest(LedgerError):
-    """The request cannot be read, as broken JSON cannot: ``invalid_request`` is 422 otherwise."""
+    """The request cannot be parsed: 400. Any other ``invalid_request`` is 422."""
 
     code = "invalid_request"
 
 
 class InvalidCursor(LedgerError):
-    """A cursor that is none of ours, or one made for other filters."""
+    """The cursor was not made by this service, or was made for other filters."""
 
     code = "invalid_cursor"
 
 
 class UnsupportedMediaType(LedgerError):
-    """The body's content type is none that the route takes."""
+    """The route does not support the body's content type, charset or coding."""
 
     code = "unsupported_media_type"
 
 
 class BodyTimeout(LedgerError):
-    """The body came too slowly; nothing of it was recorded."""
+    """The body arrived too slowly; nothing of it was recorded."""
 
     code = "timeout"
 
 
 class MethodNotAllowed(LedgerError):
-    """The path exists, the method does not."""
+    """The path exists, but does not support the method."""
 
     code = "method_not_allowed"
 
 
 class InternalError(LedgerError):
-    """Something unforeseen; the log has it under the request id."""
+    """An unforeseen error; the process's log has it under the request id."""
 
     code = "internal_error"
 
@@ -144,31 +144,31 @@ def problem(
 
 
 def invalid_parameters(problems: Sequence[Any]) -> Invalid:
-    """FastAPI's validation errors without what was sent."""
+    """FastAPI's validation errors as a refusal that repeats none of the sent values."""
     errors = []
-    for one in problems[:TOLD]:
-        place = [str(part) for part in one["loc"][1:]]
-        message = str(one["msg"]).removeprefix("Value error, ")
-        if one["type"] == "extra_forbidden":
+    for fault in problems[:TOLD]:
+        place = [str(part) for part in fault["loc"][1:]]
+        message = str(fault["msg"]).removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
             place, message = [], "a parameter is not known"
         errors.append(("/" + "/".join(place) if place else "", message))
     return Invalid("The request has invalid parameters.", tuple(errors))
 
 
 def as_refusal(error: Exception) -> LedgerError:
-    """What an error of ours or of the database means to the caller."""
+    """Return the refusal for an error of the ledger or of the database."""
     if isinstance(error, LedgerError):
         return error
     if isinstance(error, UNBUILT):
-        # A wrong statement of ours looks the same, and no rebuild would mend it.
+        # Logged, since a wrong statement of ours raises the same error, and no rebuild mends it.
         _logger.warning("a view lacks a table or column: %s", error)
-        return Behind("The view is being built: ask again soon.")
+        return Behind("The view is being built; send the request again in a moment.")
     _logger.warning("database error: %s", error)
     return Unavailable("The database cannot be reached, or is too busy.")
 
 
 def _methods(request: Request) -> str:
-    """All that the path takes (RFC 9110, 15.5.6): the router names the first route's only."""
+    """All methods of the path (RFC 9110, 15.5.6); the router names only the first route's."""
     path = request.scope["path"]
     found = {
         method
@@ -194,8 +194,8 @@ def install(app: FastAPI) -> None:
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         known: dict[int, LedgerError] = {
-            404: NotFound("There is nothing here."),
-            405: MethodNotAllowed("The path does not take this method."),
+            404: NotFound("No resource has this path."),
+            405: MethodNotAllowed("The path does not support this method."),
         }
         fallback = BadRequest("The request is not valid.")
         headers = dict(error.headers or {})

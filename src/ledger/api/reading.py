@@ -1,4 +1,4 @@
-"""What the reading routes share: parameters, the instant they ask about, cursors, entity tags."""
+"""Shared code of the reading routes: parameters, the instant of a question, cursors, pages."""
 
 import base64
 import hashlib
@@ -55,16 +55,16 @@ AsOf = Annotated[
 
 
 OR = "A comma means or."
-"""What the document says of a parameter that ``split_words`` reads."""
+"""The OpenAPI description of a parameter that ``split_words`` reads."""
 
 Cursor = Annotated[
     str | None,
-    Field(description="Go on after a page: its `meta.cursor`, under the same filters."),
+    Field(description="The `meta.cursor` of the page before, with the same filters."),
 ]
 
 
 class Present(BaseModel):
-    """The parameters of a route that only knows the present; an unknown one is refused."""
+    """The parameters of a route that reads the present only; unknown parameters are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -75,7 +75,7 @@ class Present(BaseModel):
 
     @property
     def is_past(self) -> bool:
-        """Whether an instant is asked about."""
+        """Whether the question names an instant."""
         return self.instant is not None
 
 
@@ -91,7 +91,7 @@ class Query(Present):
 
 
 def digits(value: Any) -> Any:
-    """Refuse what pydantic would read as a number too: `5.0`, `+5`, `1_0`."""
+    """Refuse texts that pydantic would read as a number too: `5.0`, `+5`, `1_0`."""
     if isinstance(value, str) and not re.fullmatch("[0-9]+", value):
         raise ValueError("must be a whole number")
     return value
@@ -102,22 +102,22 @@ class Page(BaseModel):
 
     cursor: Cursor = None
     limit: Annotated[
-        int, Field(ge=1, le=100, description="How many at most."), BeforeValidator(digits)
+        int, Field(ge=1, le=100, description="The most items in a page."), BeforeValidator(digits)
     ] = 25
 
 
 class PageQuery(Query, Page):
-    """The parameters of a list that knows the past."""
+    """The parameters of a list that can also be read as of an instant."""
 
 
 class RangeParameters(BaseModel):
-    """A stretch of time: ``from`` is inclusive, ``to`` exclusive."""
+    """A range of time: ``from`` is inclusive, ``to`` exclusive."""
 
     from_: Annotated[Bound | None, Field(alias="from", description="The start, included.")] = None
     to: Annotated[Bound | None, Field(description="The end, excluded.")] = None
 
     def bounds(self) -> tuple[datetime | None, datetime | None]:
-        """Both ends. Raises Invalid where they are the wrong way round."""
+        """Return start and end. Raises Invalid if the start lies after the end."""
         start = parse_bound(self.from_) if self.from_ else None
         end = parse_bound(self.to) if self.to else None
         if start is not None and end is not None and start > end:
@@ -132,7 +132,7 @@ def services_of(request: Request) -> ApiServices:
 
 
 def instant_of(request: Request, query: Present) -> datetime:
-    """The instant that the answer is about, of which metrics show the day and the week."""
+    """The instant that the answer is about; metrics are shown for its day and its week."""
     return query.instant or services_of(request).clock()
 
 
@@ -147,9 +147,9 @@ def asked(
     is_behind_all: bool = False,
     is_kept: bool = False,
 ) -> Question:
-    """A credential's question, at the instant that its query asks about.
+    """A principal's question about the instant that the query names.
 
-    A statement of the past takes long, even where it follows an index.
+    A statement about the past takes long even if it follows an index.
     """
     if query.is_past and planning is Planning.SHORT:
         planning = Planning.LONG
@@ -166,12 +166,12 @@ def asked(
 
 
 def periods(instant: datetime) -> dict[str, Any]:
-    """The day and the week that metrics are shown of."""
+    """The day and the week for which metrics are shown."""
     return {"today": day_of(instant), "week": week_of(instant)}
 
 
 def tenant_filters(principal: Principal) -> dict[str, Any]:
-    """The filters by which a credential sees only its own."""
+    """The filters that limit a credential to the rows of its tenant."""
     if principal.is_admin:
         return {}
     filters = {"organization": principal.organization_id}
@@ -181,27 +181,27 @@ def tenant_filters(principal: Principal) -> dict[str, Any]:
 
 
 def split_words(value: str | None) -> list[str] | None:
-    """A comma-separated parameter: any of these, each once and in one order.
+    """The words of a comma-separated parameter, sorted and without duplicates.
 
-    So what asks for the same is the same, to cursors and to answers that are kept.
+    Two requests for the same words are therefore equal, for cursors and for kept answers.
     """
     return None if value is None else sorted(set(value.split(",")))
 
 
 def any_of(words: tuple[str, ...]) -> str:
     """The pattern of a comma-separated list of these words."""
-    one = "|".join(map(re.escape, words))
-    return rf"^(?:{one})(?:,(?:{one}))*$"
+    word = "|".join(map(re.escape, words))
+    return rf"^(?:{word})(?:,(?:{word}))*$"
 
 
 def encode_cursor(key: Mapping[str, Any], filters: Mapping[str, Any]) -> str:
-    """A row's key as an opaque cursor, bound to the filters it was made for."""
+    """Return a row's key as an opaque cursor, bound to the filters that it was made for."""
     document = {**key, "f": _fingerprint(filters)}
     return base64.urlsafe_b64encode(_encode(document)).rstrip(b"=").decode()
 
 
 def decode_cursor(cursor: str, filters: Mapping[str, Any]) -> dict[str, Any]:
-    """The key inside a cursor. Raises InvalidCursor for others' and for other filters."""
+    """The key inside a cursor. Raises InvalidCursor for a foreign cursor or other filters."""
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         document = _decode(text)
@@ -222,7 +222,7 @@ def _digest(text: str) -> str:
 
 
 def read_at(rows: Answer, refusal: R) -> R:
-    """A refusal that follows from what was read: it too is told with the rows' position."""
+    """Return the refusal with the position of the rows from which it follows."""
     refusal.position = rows.position
     return refusal
 
@@ -237,10 +237,11 @@ def paged(
     cursor: str | None = None,
     tagged: bool = False,
 ) -> Reply:
-    """A page's answer from rows of which one more than ``limit`` was asked for.
+    """Return a page's reply; the statement was asked for one row more than ``limit``.
 
-    ``key`` is the column that is null where nothing was found; ``item`` makes a row's JSON, else it
-    is the next column. An empty page has ``cursor``, any other that of its last row.
+    ``key`` is the column that is null if nothing was found. ``item`` makes a row's JSON; without
+    ``item`` the JSON is in the column after ``key``. An empty page repeats ``cursor``; any other
+    page has the cursor of its last row.
     """
     found = [row for row in rows if row[key] is not None]
     shown = found[:limit]

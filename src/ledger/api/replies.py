@@ -1,4 +1,4 @@
-"""What a read is answered with: ready JSON, its position, and an entity tag where it has one."""
+"""Answers of reads: ready JSON with its position, and for some routes an entity tag."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ _JSON = b"application/json"
 
 
 class Reply(Response):
-    """A response that is made once, headers and all, and may be given to many (``answers.py``).
+    """A response that is made once, with its headers, and may be sent to many (``answers.py``).
 
-    So nobody changes one: to say something else, make another.
+    A reply is therefore never changed: a different answer is a new reply.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class Reply(Response):
             self.raw_headers.append((b"etag", self.tag))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, with a list of headers that whoever passes it on may add to."""
+        """Send the reply, with a copy of its headers, which middleware may change."""
         headers = self.raw_headers.copy()
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 
 
 def answer(body: str, position: int, status: int = 200, *, tagged: bool = False) -> Reply:
-    """Ready JSON with the position it was read at."""
+    """Return ready JSON as a reply, with the position at which it was read."""
     return Reply(body.encode(), position, status, tagged=tagged)
 
 
@@ -62,14 +62,14 @@ def page(
     *,
     tagged: bool = False,
 ) -> Reply:
-    """A list's answer from ready JSON items."""
+    """Return the reply of a list from ready JSON items."""
     meta = json_text({"cursor": cursor, "has_more": has_more})
     body = f'{{"data":[{",".join(items)}],"meta":{meta}}}'
     return answer(body, position, tagged=tagged)
 
 
 def unless_known(request: Request, reply: Reply) -> Response:
-    """The reply, or 304 where the caller has it already, by its entity tag (RFC 9110)."""
+    """Return the reply, or 304 if the request names the reply's entity tag (RFC 9110)."""
     asked = joined(request.scope, b"if-none-match")
     if asked is None or reply.tag is None:
         return reply
@@ -77,7 +77,7 @@ def unless_known(request: Request, reply: Reply) -> Response:
     if reply.tag not in tags and b"*" not in tags:
         return reply
     known = Response(status_code=304)
-    # The tag that the reply would go out with.
+    # The tag that the reply itself would have been sent with.
     tag = weak(reply.tag) if compresses(request.scope, len(reply.body)) else reply.tag
     known.raw_headers = [(b"etag", tag), (b"ledger-position", b"%d" % reply.position)]
     return known

@@ -1,4 +1,4 @@
-"""What one API process works with, opened and closed together."""
+"""The services of one API process, opened and closed together."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ApiServices:
-    """Built by the composition root."""
+    """The services of one API process, built by the composition root."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class ApiServices:
         self.clock = clock
         self.pace = Pace()
         self.check_target = check_target
-        """Raises ForbiddenTarget for where no webhook may go."""
+        """Raises ForbiddenTarget for a URL to which no webhook may be sent."""
         answers = Answers(door.fetch)
         self.reads = Reads(door.fetch, positions, answers, clock)
         positions.on_moved(answers.heard)
@@ -59,7 +59,7 @@ class ApiServices:
         self.streams = Streams(tail, door.fetch, self.authenticator.lapsed)
 
     async def open(self) -> None:
-        """Connect and start. Raises what the database says when it is away."""
+        """Connect and start. Raises the database's error if it cannot be reached."""
         await self.door.open()
         await self.positions.start()
         if self._verifier is not None:
@@ -67,7 +67,7 @@ class ApiServices:
         self.writer.start()
 
     async def close(self) -> None:
-        """Answer what was accepted, then give everything back."""
+        """Answer the accepted commands, then release everything."""
         self.writer.stop()
         await self.streams.stop()
         if self._verifier is not None:

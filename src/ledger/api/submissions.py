@@ -1,7 +1,7 @@
-"""From the event loop to the writer's thread and back.
+"""Submissions carry commands from the event loop to the writer's thread, and outcomes back.
 
-The writer answers a whole group at once; so do we: one wake-up of the loop a group, and each
-request wakes once, when the views show what it wrote.
+The writer answers a whole group at once. The loop is therefore woken once for a group, and each
+request is woken once, when the views show its events.
 """
 
 import asyncio
@@ -17,22 +17,25 @@ _Answered = tuple[asyncio.Future[list[Outcome]], list[Outcome]]
 
 
 class Submissions:
-    """One process's way to its writer."""
+    """Hands the commands of one process to its writer."""
 
     def __init__(self, writer: Writer, positions: ViewPositions) -> None:
         self._writer = writer
         self._positions = positions
         self._answered: deque[_Answered] = deque()
         self._is_awake = False
-        """Whether the loop has been told to look; a late look costs nothing."""
+        """Whether a drain is scheduled on the loop; a drain that finds nothing costs nothing."""
 
     async def submit(self, commands: Sequence[Command]) -> list[Outcome]:
-        """Outcomes in order, once the views show them (or after 2 s). Raises Unavailable."""
+        """Return the outcomes in the commands' order, once the views show them, or after 2 s.
+
+        Raises Unavailable.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Outcome]] = loop.create_future()
 
         def deliver(outcomes: list[Outcome]) -> None:
-            # On the writer's thread.
+            # Called on the writer's thread.
             self._answered.append((future, outcomes))
             if not self._is_awake:
                 self._is_awake = True
@@ -45,6 +48,6 @@ class Submissions:
         self._is_awake = False
         while self._answered:
             future, outcomes = self._answered.popleft()
-            # A refusal has a record too, which the audit log then shows.
+            # A refusal has a position too, that of its record: the audit log then shows it.
             last = max((getattr(outcome, "position", 0) for outcome in outcomes), default=0)
             self._positions.after(last, future, outcomes, late=outcomes)

@@ -1,4 +1,4 @@
-"""Webhook endpoints as OpenAPI describes them, and what their routes take."""
+"""Webhook endpoints and deliveries as OpenAPI describes them, and the bodies of commands."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,11 +18,11 @@ def _known_types(types: Sequence[str]) -> Sequence[str]:
     if list(types) == [EVERY_TYPE]:
         return types
     if EVERY_TYPE in types:
-        raise ValueError('["*"] stands alone')
+        raise ValueError('has "*" beside other types: "*" must be the only one')
     if not set(types) <= TYPES.keys():
-        raise ValueError("names a type that is not known")
+        raise ValueError("names an unknown event type")
     if len(set(types)) < len(types):
-        raise ValueError("names a type twice")
+        raise ValueError("names an event type twice")
     return types
 
 
@@ -55,16 +55,20 @@ class CommandBody(BaseModel):
 
 
 class NewWebhook(CommandBody):
-    """An endpoint to be set up."""
+    """A new endpoint."""
 
     url: Url
     event_types: EventTypes
     organization_id: Annotated[
         str | None,
-        Field(pattern=ORGANIZATION_ID, description="The credential's own, unless it has none."),
+        Field(
+            pattern=ORGANIZATION_ID,
+            description="By default the credential's organization; required if it has none.",
+        ),
     ] = None
     workspace_id: Annotated[
-        str | None, Field(pattern=WORKSPACE_ID, description="Only this workspace's events.")
+        str | None,
+        Field(pattern=WORKSPACE_ID, description="Deliver the events of this workspace only."),
     ] = None
     description: Description = None
     enabled: bool = True
@@ -77,7 +81,7 @@ def _no_defaults(schema: dict[str, Any]) -> None:
 
 
 class WebhookChanges(CommandBody):
-    """What of an endpoint is changed; the rest stays as it is."""
+    """The changes of an endpoint; a field that is left out stays as it is."""
 
     model_config = ConfigDict(json_schema_extra=_no_defaults)
 
@@ -89,30 +93,34 @@ class WebhookChanges(CommandBody):
     @model_validator(mode="after")
     def _changes_something(self) -> "WebhookChanges":
         if not self.model_fields_set:
-            raise ValueError("names nothing to change")
+            raise ValueError("must name at least one field to change")
         return self
 
     @property
     def given(self) -> dict[str, Any]:
-        """What was sent."""
+        """The fields that were sent."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 class Recovery(CommandBody):
-    """From when on."""
+    """The start of a recovery."""
 
-    since: Annotated[Bound, Field(description="Events recorded from then on.")]
+    since: Annotated[
+        Bound, Field(description="The recovery covers events recorded from this instant on.")
+    ]
 
 
 class Nothing(CommandBody):
-    """No field is known."""
+    """A body without fields."""
 
 
 class WebhookStatus(Model):
-    """How deliveries stand."""
+    """The state of an endpoint's deliveries."""
 
-    sequence: int = Field(ge=0, description="The latest number given to an event.")
-    failing_since: datetime | None = Field(description="The first failure since the last success.")
+    sequence: int = Field(ge=0, description="The latest number that an event was given.")
+    failing_since: datetime | None = Field(
+        description="The time of the first failure since the last success."
+    )
 
 
 class WebhookModel(Model):
@@ -146,35 +154,37 @@ class WebhookList(Model):
 
 
 class WebhookAnswer(Model):
-    """One endpoint's answer."""
+    """The answer that shows an endpoint."""
 
     data: WebhookModel
 
 
 class WebhookSecretAnswer(Model):
-    """One endpoint's answer, with its secret."""
+    """The answer that shows an endpoint with its secret."""
 
     data: WebhookWithSecret
 
 
 class AttemptModel(Model):
-    """One attempt at a delivery."""
+    """An attempt at a delivery."""
 
     at: datetime
     response_status: int | None
     latency_ms: int
     error: str | None
-    response_body: str | None = Field(description="The first KB of the answer.")
+    response_body: str | None = Field(description="The first KB of the endpoint's answer.")
 
 
 class DeliveryModel(Model):
-    """One event and what became of it."""
+    """A delivery of an event, with its attempts."""
 
     event_id: str = Field(pattern=EVENT_ID)
     type: str
-    sequence: int = Field(ge=0, description="0 for a test.")
+    sequence: int = Field(ge=0, description="The event's number; 0 for a test.")
     status: Literal["pending", "delivered", "failed"]
-    attempts: list[AttemptModel] = Field(description="The latest 50 at most, the last one last.")
+    attempts: list[AttemptModel] = Field(
+        description="The latest attempts, 50 at most, oldest first."
+    )
     next_attempt_at: datetime | None
 
 

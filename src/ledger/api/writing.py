@@ -1,7 +1,7 @@
-"""What the writing routes share: their bodies, commands to the writer, waiting for views.
+"""Shared code of the writing routes: bodies, commands to the writer, the wait for views.
 
-Every refusal of a write passes the writer, which records it for the audit log (contract 5): those
-of decisions by themselves, those from before any decision by ``turn_down``.
+The writer records every refusal of a write for the audit log (contract, Feeds). A refusal by a
+decision is made in the writer already; ``turn_down`` brings it a refusal from before any decision.
 """
 
 import hashlib
@@ -30,23 +30,23 @@ M = TypeVar("M", bound=BaseModel)
 F = TypeVar("F", bound=Callable[..., Any])
 
 TurnsDown = Callable[[Request, Principal, Refused], Awaitable[Sequence[Command]]]
-"""Makes the commands that record a refusal from before the endpoint was called."""
+"""Makes the commands that record a refusal from before the endpoint's call."""
 
 _SUBJECTS = {
     "service_line": (LINE_ID, "No such service line."),
     "run": (RUN_ID, "No such run."),
     "webhook": (ENDPOINT_ID, "No such webhook endpoint."),
 }
-"""For each type of subject: the form of its ids, and the answer where there is no such subject."""
+"""For each type of subject: the pattern of its ids, and the detail if the subject is not found."""
 
 _LARGEST_COMMAND = 64 * 1024
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """A command's JSON body, or no bytes where there is none, whatever its content type.
+    """Read a command's JSON body: no bytes if the body is missing, whatever its content type.
 
-    One that is not there is checked as if nothing were named in it: what is missing is told.
+    The caller checks a missing body as an empty object, so a problem names the missing fields.
     """
     raw = await read_capped(request, limit)
     if not raw:
@@ -59,20 +59,20 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 class Sent(NamedTuple, Generic[M]):
-    """A command's body, the key it was sent under, and what is wrong with them.
+    """A command's body and idempotency key, and the fault in them.
 
-    A fault is told only after 404 and by the writer, which records it.
+    The writer reports a fault, after 404, and records it.
     """
 
     body: M | None
     key: IdempotencyKey | None
     fault: Invalid | None
     said: Any = None
-    """The body as it was parsed, valid or not."""
+    """The parsed body, valid or not."""
 
 
 async def read_command(request: Request, principal: Principal, model: type[M]) -> Sent[M]:
-    """What a command's request says. Raises BadRequest, TooLarge or UnsupportedMediaType."""
+    """Read a command's request. Raises BadRequest, TooLarge or UnsupportedMediaType."""
     raw = await read_body(request, _LARGEST_COMMAND)
     key, fault = _idempotency_key(request, principal, raw)
     try:
@@ -86,7 +86,7 @@ async def read_command(request: Request, principal: Principal, model: type[M]) -
 def checked(
     said: Any, model: type[M], key: IdempotencyKey | None, fault: Invalid | None = None
 ) -> Sent[M]:
-    """What was said as its model, or with all that is wrong with it."""
+    """Return the parsed body as its model, or with a fault that names all its errors."""
     try:
         return Sent(model.model_validate(said), key, fault, said)
     except ValidationError as error:
@@ -97,13 +97,13 @@ def checked(
 def _idempotency_key(
     request: Request, principal: Principal, raw: bytes
 ) -> tuple[IdempotencyKey | None, Invalid | None]:
-    """Under which key a command was sent, or what is wrong with the key (contract 7)."""
+    """The idempotency key of a command, or the fault in it (contract, Access)."""
     sent = request.headers.getlist("idempotency-key")
     if not sent:
         return None, None
     key = sent[0].strip()
     if len(key) > 1 and key[0] == key[-1] == '"':
-        # The draft's form is a quoted string; a bare one is taken too.
+        # The IETF draft quotes the key; a key without quotes is accepted too.
         key = key[1:-1]
     if len(sent) > 1 or not _IDEMPOTENCY_KEY.fullmatch(key):
         return None, Invalid.at("/Idempotency-Key", "must be 1 to 255 visible ASCII characters")
@@ -112,7 +112,7 @@ def _idempotency_key(
 
 
 def records_refusals(turns_down: TurnsDown) -> Callable[[F], F]:
-    """Mark a writing endpoint with what to record when it is refused before it is called."""
+    """Mark a writing endpoint with the function for refusals that come before its call."""
 
     def mark(endpoint: F) -> F:
         endpoint.turns_down = turns_down  # type: ignore[attr-defined]
@@ -122,7 +122,10 @@ def records_refusals(turns_down: TurnsDown) -> Callable[[F], F]:
 
 
 def refusals_of(command: type[OwnCommand]) -> TurnsDown:
-    """Makes the record of a refused command, about what its path names if that is an id at all."""
+    """Return the function that makes the record of a refused command.
+
+    The record is about the subject that the path names, if the path holds a well-formed id.
+    """
     subject_type = command.subject_type
     pattern = _SUBJECTS[subject_type][0] if subject_type is not None else None
 
@@ -143,7 +146,7 @@ def refusals_of(command: type[OwnCommand]) -> TurnsDown:
 async def turn_down(
     request: Request, principal: Principal, refusal: Refused, turns_down: TurnsDown
 ) -> NoReturn:
-    """Record a refusal and raise it. Raises Unavailable where it cannot be recorded."""
+    """Record a refusal and raise it. Raises Unavailable if the refusal cannot be recorded."""
     for outcome in await submit(request, await turns_down(request, principal, refusal)):
         if isinstance(outcome, Unavailable):
             raise outcome
@@ -151,12 +154,15 @@ async def turn_down(
 
 
 async def submit(request: Request, commands: Sequence[Command]) -> list[Outcome]:
-    """Outcomes in order, once the views show them (or after 2 s: a view must not hang a writer)."""
+    """Return the outcomes in order, once the views show them, or after 2 s.
+
+    The time limit keeps a slow view from blocking writing clients.
+    """
     return await services_of(request).submissions.submit(commands)
 
 
 async def execute(request: Request, command: Command) -> Receipt:
-    """One command's receipt. Raises its refusal."""
+    """Return a command's receipt. Raises the command's refusal."""
     outcome = (await submit(request, [command]))[0]
     if isinstance(outcome, Receipt | Refused):
         request.state.replayed = outcome.replayed
@@ -173,7 +179,7 @@ async def execute_on(
     sent: Sent[Any],
     **details: Any,
 ) -> Receipt:
-    """The receipt of a command on what the path names. Raises its refusal, which is recorded."""
+    """Return the receipt of a command on the path's subject. Raises the recorded refusal."""
     pattern, unknown = _SUBJECTS[command.subject_type]
     if not re.fullmatch(pattern, subject_id):
         await turn_down(request, principal, NotFound(unknown), refusals_of(command))
@@ -193,20 +199,21 @@ async def execute_on(
 async def as_left(
     request: Request, receipt: Receipt, show: Callable[[Query], Awaitable[Reply]]
 ) -> Reply:
-    """What a command was about as it left it; where the view is not so far yet, as that shows it.
+    """Return the command's subject as the command left it.
 
-    The command stands in any case. One that found all done already is shown what is there now.
-    Raises Behind if the view does not show it at all.
+    The command is carried out in any case. A view that has not reached the command yet shows the
+    subject as it was before. A command that had nothing left to do is answered with the present
+    state. Raises Behind if the view does not show the subject at all.
     """
     try:
         now = await show(Query())
     except NotFound as error:
-        raise Behind("It was done, but the view does not show it yet.") from error
+        raise Behind("The command was carried out, but the view does not show it yet.") from error
     if receipt.duplicate:
         return Reply(bytes(now.body), now.position)
     if now.position > receipt.position:
-        # Others have written since: at its own position, so it is the same however often it is
-        # sent.
+        # Later writes exist. The subject is shown at the command's own position, so a request that
+        # is sent again gets the same answer.
         now = await show(Query(as_of=await _recorded_at(request, receipt.position)))
     return Reply(bytes(now.body), receipt.position)
 

@@ -1,1 +1,1 @@
-"""Use cases: what is asked for becomes events, under the append lock."""
+"""Use cases: commands are decided under the append lock and become events."""

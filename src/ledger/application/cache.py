@@ -1,8 +1,9 @@
-"""What a process remembers of the streams that its appends have touched.
+"""The aggregates that a process remembers of the streams that its appends have used.
 
-The latest aggregates are kept as objects, many more as bytes: most lines get a fact now and then,
-and to read a line's events again costs an append ten times as much as to unpack its aggregate. A
-version is checked at each use, so what another process has recorded meanwhile is never missed.
+The latest aggregates are kept as objects, and many more as packed bytes: most lines get a fact now
+and then, and reading a line's events again costs an append ten times as much as unpacking its
+aggregate. An append checks the version of every aggregate that it uses, so events that another
+process has recorded meanwhile are never missed.
 """
 
 from collections import OrderedDict
@@ -14,10 +15,10 @@ from ledger.log.snapshots import KINDS, Aggregate
 from ledger.log.vault import RunKey
 
 _UNPACKED = 5_000
-"""Aggregates kept as objects: some 2 KB each, and as much for a run's key."""
+"""The most aggregates kept as objects: some 2 KB each, and as much for a run's key."""
 
 _PACKED = 80_000
-"""Those kept as bytes: some 500 each."""
+"""The most aggregates kept as packed bytes: some 500 bytes each."""
 
 _pack = msgspec.msgpack.Encoder().encode
 _UNPACK: dict[str, Callable[[bytes], Aggregate]] = {
@@ -26,13 +27,13 @@ _UNPACK: dict[str, Callable[[bytes], Aggregate]] = {
 
 
 class Cache:
-    """Aggregates and run keys; what was read or recorded longest ago is packed, then dropped."""
+    """Aggregates and run keys; those used longest ago are packed first, and later dropped."""
 
     def __init__(self) -> None:
         self._aggregates: OrderedDict[str, Aggregate] = OrderedDict()
         self._packed: OrderedDict[str, bytes] = OrderedDict()
         self.run_keys: dict[str, RunKey | None] = {}
-        """Of runs that are not packed; None once destroyed."""
+        """The keys of runs that are not packed; None once a key is destroyed."""
 
     def find(self, identifier: str) -> Aggregate | None:
         """An aggregate as it was last known, or None."""
@@ -42,7 +43,7 @@ class Cache:
         return found
 
     def bring(self, identifier: str) -> Aggregate:
-        """The same, or a new one, which is as its stream is while that is empty."""
+        """An aggregate as it was last known, or a new one: the state of an empty stream."""
         found = self.find(identifier)
         if found is None:
             found = self._aggregates[identifier] = KINDS[identifier[:3]](identifier)
@@ -55,7 +56,7 @@ class Cache:
         self._aggregates.move_to_end(aggregate.id)
 
     def drop(self, identifier: str) -> None:
-        """Forget an aggregate, and its key where it is a run."""
+        """Forget an aggregate, and its key if it is a run."""
         self._aggregates.pop(identifier, None)
         self._packed.pop(identifier, None)
         self.run_keys.pop(identifier, None)
@@ -68,12 +69,15 @@ class Cache:
             self.run_keys.pop(run_id, None)
 
     def forget(self, ids: Iterable[str]) -> None:
-        """Drop what an append that failed may have changed in memory."""
+        """Forget the aggregates that a failed append may have changed in memory."""
         for identifier in ids:
             self.drop(identifier)
 
     def trim(self) -> None:
-        """Between appends: pack all but the latest, and drop what is too much."""
+        """Pack all but the latest aggregates, and drop the oldest packed ones beyond the limit.
+
+        Called between appends only.
+        """
         while len(self._aggregates) > _UNPACKED:
             identifier, aggregate = self._aggregates.popitem(last=False)
             self._packed[identifier] = _pack(aggregate)

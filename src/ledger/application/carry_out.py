@@ -1,7 +1,8 @@
-"""Carrying out one command under the append lock: replay it, or decide it; then keep account.
+"""Carrying out one command under the append lock: replay or decide it, then keep its outcome.
 
-What is refused leaves one record for the audit log, in the transaction of its group: what it was
-about and the code, never what it said (contract 5). Nothing else changes.
+A refused command leaves one record for the audit log, in the transaction of its group: the subject
+of the command and the error code, never the command's content (contract, Feeds). A refusal changes
+nothing else.
 """
 
 from ledger.application.command import Command, OwnCommand
@@ -13,7 +14,7 @@ from ledger.intake.request import About, Outcome, Receipt
 
 
 def carry_out(command: Command, unit: Unit) -> Outcome:
-    """The outcome of one command, recorded with all that it brings about."""
+    """Decide one command, record its events or its refusal, and return its outcome."""
     unit.events.begin()
     key, kept = command.idempotency, True
     try:
@@ -28,7 +29,8 @@ def carry_out(command: Command, unit: Unit) -> Outcome:
         return refusal
     except Refused as refusal:
         _unbind(refusal)
-        # What is only counted is not kept either: a flood under ever new keys fills no disk.
+        # The outcome of a refusal that is only counted is not kept either, so that a flood of
+        # refused requests, each under a new idempotency key, does not fill the disk.
         kept = _record(command, refusal, unit)
         outcome = refusal
     if key is not None and kept:
@@ -37,15 +39,19 @@ def carry_out(command: Command, unit: Unit) -> Outcome:
 
 
 def _unbind(refusal: Refused) -> None:
-    """Take the way that it came off it: that holds the refusal again, and the command.
+    """Drop the traceback of a refusal: its frames refer to the refusal and to the command.
 
-    A cycle is collected late (``calm_collector``), and thousands of refused facts may be large.
+    Such a reference cycle is collected late (``calm_collector``), and thousands of refused facts
+    may take much memory.
     """
     refusal.with_traceback(None)
 
 
 def _record(command: Command, refusal: Refused, unit: Unit) -> bool:
-    """Record a refusal; or only count it (False) where its credential had enough today."""
+    """Record a refusal; return False if it was only counted, because of the daily limit.
+
+    The limit holds for each credential (``refusals.DAILY``).
+    """
     about = command.about()
     if about is None or not refusal.audited:
         return True
@@ -78,10 +84,10 @@ def _record(command: Command, refusal: Refused, unit: Unit) -> bool:
 
 
 def _tenant(about: About, principal: Principal, unit: Unit) -> tuple[str | None, str | None]:
-    """Whose record it is: the resource's where the credential sees that, else the credential's.
+    """The tenant of a refusal's record: the resource's if the credential sees it, else its own.
 
-    So nobody reads in his audit log what others tried, and what was tried on a workspace's line is
-    found under that workspace.
+    The audit log of a tenant therefore never shows what other tenants tried, and a refused write on
+    a workspace's line is found under that workspace.
     """
     for stream in about.streams:
         found = unit.loader.find(stream)
@@ -100,15 +106,15 @@ class TellOmitted(OwnCommand):
         self._credential = credential
 
     def streams(self) -> tuple[str, ...]:
-        """The credential's refusals."""
+        """The stream of the credential's refusals."""
         return (stream_of(self._credential),)
 
     def decide(self, unit: Unit) -> Receipt:
-        """Raises NotFound where there are none, or another process was faster."""
+        """Raises NotFound if nothing was counted, or if another process was faster."""
         found = unit.loader.find(stream_of(self._credential))
         omitted = unit.append.aside.take_omitted(self._credential)
         if not isinstance(found, Refusals) or omitted is None:
-            raise NotFound("Nothing was omitted.")
+            raise NotFound("No refusals were omitted.")
         body = RefusalsOmitted(count=omitted.count, since=omitted.since)
         tenant = (omitted.organization_id, omitted.workspace_id, None)
         recorded = unit.events.record(found, body, unit.now, self, tenant=tenant)

@@ -1,4 +1,4 @@
-"""Commands: requests that are decided under the append lock, with the unit of their group."""
+"""Commands: requests that may be refused, decided under the append lock with a group's unit."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,16 +15,16 @@ class Command(Request, Protocol):
     """A request that may be refused."""
 
     def decide(self, unit: Unit) -> Receipt:
-        """Check, then record. Raises Refused before it records anything."""
+        """Check the command, then record its events. Raises Refused before anything is recorded."""
 
 
 class OwnCommand:
-    """What most commands have in common: no fact, no key, nothing for the audit log."""
+    """The base of commands that are not facts: no key and no entry in the audit log by default."""
 
     action: ClassVar[str]
-    """What the audit log calls it, where somebody asks for it."""
+    """The command's action in the audit log, for commands that a caller asks for."""
     subject_type: ClassVar[str | None] = None
-    """What it is about, as the audit log calls that; None: something new, or nothing."""
+    """The type of the command's subject in the audit log; None: a new aggregate, or no subject."""
 
     def __init__(self, principal: Principal, request_id: str | None = None) -> None:
         self.principal = principal
@@ -32,23 +32,23 @@ class OwnCommand:
         self.idempotency: IdempotencyKey | None = None
 
     def streams(self) -> Iterable[str]:
-        """None that is known."""
+        """No stream is known beforehand."""
         return ()
 
     def identity(self, tenant_of: TenantOf) -> tuple[str, str, str] | None:
-        """No fact."""
+        """Return None: the command is not a fact."""
         return None
 
     def about(self) -> About | None:
-        """Nobody's request."""
+        """Return None: no caller asked for the command, so the audit log keeps no refusal."""
         return None
 
 
 @dataclass(eq=False, repr=False)
 class SubjectCommand(OwnCommand):
-    """A command about one aggregate that exists: its subject.
+    """A command about one existing aggregate, its subject.
 
-    Subclasses that take more are dataclasses too, without a ``repr``: a command may hold a secret.
+    Subclasses with more fields are dataclasses too, without ``repr``: a command may hold a secret.
     """
 
     subject_type: ClassVar[str]
@@ -57,24 +57,24 @@ class SubjectCommand(OwnCommand):
     principal: Principal
     request_id: str | None = None
     fault: Invalid | None = field(default=None, kw_only=True)
-    """What is wrong with the request: told only to who may know that the subject exists."""
+    """The fault of the request, raised only after the caller is known to see the subject."""
     idempotency: IdempotencyKey | None = field(default=None, kw_only=True)
 
     def streams(self) -> Iterable[str]:
-        """The subject."""
+        """The subject's stream."""
         return (self.subject_id,)
 
     def about(self) -> About | None:
-        """The subject."""
+        """The action and the subject."""
         return About(self.action, (self.subject_type, self.subject_id))
 
     def decide(self, unit: Unit) -> Receipt:
-        """Check, then record. Raises Refused."""
+        """Check the command, then record its events. Raises Refused."""
         raise NotImplementedError
 
 
 class TurnDown(OwnCommand):
-    """A write that was refused before any decision: only the record of it is made."""
+    """A write that was refused before any decision: the command only records the refusal."""
 
     def __init__(
         self,
@@ -87,11 +87,11 @@ class TurnDown(OwnCommand):
         self._refusal, self._about = refusal, about
 
     def streams(self) -> Iterable[str]:
-        """What it names: a thousand of them are looked up at once."""
+        """The streams that the write names, so that those of a whole group are loaded at once."""
         return self._about.streams if self._about is not None else ()
 
     def about(self) -> About | None:
-        """What it was about, as far as that could be read."""
+        """The subject of the write, as far as it could be read."""
         return self._about
 
     def decide(self, unit: Unit) -> Receipt:
@@ -100,5 +100,5 @@ class TurnDown(OwnCommand):
 
 
 def receipt(recorded: Recorded, answer: bytes | None = None) -> Receipt:
-    """What became of a command that recorded one event."""
+    """The receipt of a command that recorded one event."""
     return Receipt(recorded.originator_id, (recorded.event_id,), recorded.position, answer=answer)

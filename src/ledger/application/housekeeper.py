@@ -1,4 +1,4 @@
-"""The housekeeper: tells how many refusals were only counted, drops outcomes that have expired."""
+"""The housekeeper: records how many refusals were only counted, and drops expired outcomes."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -15,22 +15,25 @@ from ledger.postgres import locks
 
 _EVERY_SECONDS = 15.0
 _TELL_AFTER = timedelta(minutes=1)
-"""How long refusals are counted before an event says so: a flood costs one a minute."""
+"""How long refusals are counted before an event records the count.
+
+A flood of refusals therefore costs one event a minute for each credential.
+"""
 
 _CREDENTIALS = 500
 _OUTCOMES = 5000
-"""At once, so that no statement takes long."""
+"""Rows of each kind in one round, so that no statement takes long."""
 
 
 class Housekeeper(Periodic):
-    """``run_once`` gives the number of rows that were seen to."""
+    """``run_once`` returns the number of counts recorded and outcomes dropped."""
 
     def __init__(self, conninfo: str, writer: Writer, clock: Callable[[], datetime]) -> None:
         super().__init__(conninfo, "housekeeper", locks.HOUSEKEEPER, _EVERY_SECONDS)
         self._writer, self._clock = writer, clock
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
-        """One round of everything."""
+        """Record the counts that are due, and drop the outcomes that have expired."""
         now = self._clock()
         due = connection.execute(DUE_OMITTED, (now - _TELL_AFTER, _CREDENTIALS)).fetchall()
         self._writer.submit([TellOmitted(row[0]) for row in due]).result()

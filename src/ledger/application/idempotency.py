@@ -1,7 +1,8 @@
-"""Commands that are safe to send again (contract 7, ``Idempotency-Key``).
+"""Commands that are safe to send again (contract, Access, ``Idempotency-Key``).
 
-The outcome is kept in the transaction of the event that it is about, so a request whose answer was
-lost finds it. A twin in flight waits for the append lock, like everyone, and then finds it too.
+The outcome of a command is stored in the transaction of the command's event, so a client whose
+answer was lost gets the same outcome when it sends the request again. A concurrent duplicate
+request waits for the append lock, as every write does, and then finds the outcome too.
 """
 
 from collections.abc import Iterable
@@ -25,8 +26,8 @@ LASTING: tuple[type[Refused], ...] = (
     errors.InvalidState,
     errors.FactConflict,
 )
-"""Refusals that are replayed, each by its own class: all of 409 and 422; 403 and 404 are judged
-anew."""
+"""Refusals that are replayed, each with its own class: all of 409 and 422. Commands that were
+refused with 403 or 404 are decided anew."""
 
 _BY_CODE = {kind.code: kind for kind in LASTING}
 
@@ -45,7 +46,7 @@ _decode = msgspec.json.Decoder(_Kept).decode
 
 
 class KeptOutcomes:
-    """The kept outcomes of one append: those read, and those to be written."""
+    """The kept outcomes that one append has read, and the new ones that it will write."""
 
     def __init__(self, append: Append, vault: Vault) -> None:
         self._append, self._vault = append, vault
@@ -53,7 +54,7 @@ class KeptOutcomes:
         self._new: dict[KeyColumns, OutcomeRow] = {}
 
     def load(self, keys: Iterable[IdempotencyKey]) -> None:
-        """Read what is kept under these keys, for a whole group at once."""
+        """Read the outcomes kept under these keys, for a whole group at once."""
         wanted = {columns for key in keys if (columns := _columns(key)) not in self._rows}
         if wanted:
             self._rows |= {row[:3]: row for row in self._append.aside.outcomes(wanted)}
@@ -68,7 +69,7 @@ class KeptOutcomes:
         return _restored(_decode(self._vault.open(_purpose(row), row.outcome)))
 
     def keep(self, key: IdempotencyKey, outcome: Outcome, now: datetime) -> None:
-        """Keep an outcome, if it is one that is replayed."""
+        """Keep an outcome, if it is a receipt or a refusal that is replayed."""
         if isinstance(outcome, Receipt):
             kept = _Kept(receipt=outcome)
         elif isinstance(outcome, LASTING):
@@ -81,7 +82,7 @@ class KeptOutcomes:
         self._rows[row[:3]] = self._new[row[:3]] = row
 
     def write(self) -> None:
-        """Write the new ones."""
+        """Write the new outcomes."""
         if self._new:
             self._append.aside.keep([*self._new.values()])
 
@@ -98,7 +99,7 @@ def _restored(kept: _Kept) -> Outcome:
     if kept.receipt is not None:
         return msgspec.structs.replace(kept.receipt, replayed=True)
     kind = _BY_CODE[kept.code]
-    # Past the constructors: each has its own arguments, and what it said is kept.
+    # The constructors are bypassed: each class has arguments of its own, and the texts are kept.
     refusal = kind.__new__(kind)
     Refused.__init__(refusal, kept.detail)
     if isinstance(refusal, Invalid):

@@ -1,7 +1,8 @@
-"""The aggregates of one append, brought up to date, and what was read beside them.
+"""The aggregates of one append, brought up to date, and the facts and keys read with them.
 
-A process remembers most aggregates (``Cache``). Under the append lock each one that is asked for
-takes in what other processes have recorded since, and then stays current until the commit.
+A process remembers most aggregates (``Cache``). Under the append lock each requested aggregate
+takes in the events that other processes have recorded since, and then stays current until the
+commit.
 """
 
 from collections import Counter
@@ -28,7 +29,7 @@ Identity = tuple[str, str, str]
 
 
 class Loader:
-    """Aggregates, facts and keys, as commands ask for them: a whole group's in one read or two."""
+    """The aggregates, facts and keys of an append, read for a whole group in one or two reads."""
 
     def __init__(self, append: Append, mapper: EnvelopeMapper, cache: Cache, vault: Vault) -> None:
         self._append, self._mapper, self._cache, self._vault = append, mapper, cache, vault
@@ -38,13 +39,14 @@ class Loader:
         self._asked: set[Identity] = set()
         self._unloaded: dict[str, Recorded] = {}
         self._long: set[str] = set()
-        """Streams that are due for a snapshot: a long tail was read, or a round version reached."""
+        """Streams that are due for a snapshot: a long tail was read, or the version is a multiple
+        of ``EVERY``."""
 
     def load(self, ids: Iterable[str], identities: Collection[Identity] = ()) -> None:
-        """Make aggregates current: cached ones take in their tails, unknown ones are built.
+        """Make aggregates current: cached aggregates take in their tails, unknown ones are built.
 
-        An aggregate that is far behind, or unknown, goes on from its snapshot if there is one.
-        The lines of runs come with them, and the facts recorded under these identities.
+        An aggregate that is unknown or far behind starts from its snapshot, if it has one. The
+        lines of runs are loaded too, and so are the facts recorded under these identities.
         """
         wanted = {i for i in ids if i not in self._fresh}
         asked = {identity for identity in identities if identity not in self._asked}
@@ -78,36 +80,36 @@ class Loader:
         for identifier in self._unloaded.keys() & wanted:
             self._cache.bring(identifier).evolve(self._unloaded.pop(identifier))
         self._fresh |= wanted
-        # The lines of runs that were not in memory are only known now.
+        # Runs that were not in memory tell only now which lines they belong to.
         self.load(self._lines_of(runs))
 
     def _lines_of(self, runs: Iterable[str]) -> set[str]:
         found = map(self._cache.find, runs)
         return {run.service_line_id for run in found if isinstance(run, Run)} - self._fresh
 
-    # What commands ask.
+    # Look-ups for commands.
 
     def find(self, identifier: str) -> Aggregate | None:
-        """An aggregate, up to date, or None where the stream is empty."""
+        """An aggregate, up to date; None if the stream is empty."""
         if identifier not in self._fresh:
             self.load((identifier,))
         return self._cache.find(identifier)
 
     def tenant_of(self, stream: str) -> str | None:
-        """The organization of a loaded aggregate."""
+        """The organization of an aggregate in memory; None if it is unknown there."""
         aggregate = self._cache.find(stream)
         return aggregate.organization_id if aggregate is not None else None
 
     def execution(self, line_id: str, principal: Principal) -> Execution:
-        """A line that the credential sees. Raises NotFound."""
+        """A line. Raises NotFound if the line does not exist or the credential does not see it."""
         return self._seen(Execution, line_id, principal, "No such service line.")
 
     def run(self, run_id: str, principal: Principal) -> Run:
-        """A run that the credential sees. Raises NotFound."""
+        """A run. Raises NotFound if the run does not exist or the credential does not see it."""
         return self._seen(Run, run_id, principal, "No such run.")
 
     def endpoint(self, endpoint_id: str, principal: Principal) -> Endpoint:
-        """A webhook endpoint that the credential sees. Raises NotFound, for a deleted one too."""
+        """A webhook endpoint. Raises NotFound as ``run`` does, and for a deleted endpoint too."""
         unknown = "No such webhook endpoint."
         found = self._seen(Endpoint, endpoint_id, principal, unknown)
         if found.deleted:
@@ -115,7 +117,7 @@ class Loader:
         return found
 
     def _seen(self, kind: type[A], identifier: str, principal: Principal, unknown: str) -> A:
-        """An aggregate of a kind, where the credential sees it."""
+        """An aggregate of this class that the credential sees. Raises NotFound."""
         found = self.find(identifier)
         if not isinstance(found, kind) or not principal.sees(
             found.organization_id, found.workspace_id
@@ -130,29 +132,29 @@ class Loader:
         return self._append.decisions.activity[line_id]
 
     def fact(self, identity: Identity) -> FactRow | None:
-        """The first outcome of a fact recorded before, in this group or earlier."""
+        """The first outcome of a fact that was recorded earlier, in this group or before it."""
         if identity not in self._asked:
             self.load((), (identity,))
         return self._facts.get(identity)
 
     def runs_of_facts(self) -> set[str]:
-        """The runs that facts recorded before were about."""
+        """The runs of those loaded facts that were recorded earlier."""
         return {row.run_id for row in self._facts.values() if row.run_id is not None}
 
     def run_key(self, run: Run) -> RunKey | None:
-        """The run's data key, or None once it was destroyed.
+        """The run's data key; None once the key was destroyed.
 
-        Another process may have destroyed it while this one had it in memory: the run, which is up
-        to date, tells.
+        If another process destroyed the key while this process had it in memory, the run shows the
+        erasure, since the run is up to date.
         """
         if run.erased_at is not None:
             self._cache.run_keys[run.id] = None
         return self._cache.run_keys.get(run.id)
 
-    # What was recorded meanwhile.
+    # Results of this append.
 
     def keep(self, aggregate: Aggregate) -> None:
-        """Take an aggregate for up to date that has taken in its latest event."""
+        """Mark an aggregate as current: it has taken in its latest event."""
         self._cache.keep(aggregate)
         self._fresh.add(aggregate.id)
         if aggregate.version % EVERY == 0:
@@ -163,15 +165,16 @@ class Loader:
         self._facts[row[:3]] = row
 
     def keep_key(self, run_id: str, key: RunKey) -> None:
-        """Remember the key of a run that is about to be recorded."""
+        """Remember the key of a run whose first event is about to be recorded."""
         self._cache.run_keys[run_id] = key
 
     def take_in(self, recorded: Recorded) -> None:
-        """Take in an event of a stream whose aggregate nobody had to load.
+        """Take in an event that was recorded without loading its aggregate.
 
-        An aggregate that is loaded after all takes the event in at once. Any other is behind if it
-        is cached at all; should a later command of this group ask for it, it is read from the table
-        and then takes in this event, which the table does not have yet.
+        If the aggregate is loaded in this append, it takes in the event at once. Otherwise a cached
+        aggregate is now behind, so it is dropped, and the event is remembered. If a later command
+        of this group needs the aggregate, the loader reads its stream from the table and then
+        applies the remembered event, which the table does not have yet.
         """
         stream = recorded.originator_id
         loaded = self._cache.find(stream)
@@ -182,7 +185,7 @@ class Loader:
             self._cache.drop(stream)
 
     def note_written(self) -> None:
-        """The table has every event that was recorded so far, for whoever asks in this append."""
+        """Note that the table now has all events recorded so far, for reads of this append."""
         self._unloaded.clear()
 
     def write_snapshots(self) -> None:

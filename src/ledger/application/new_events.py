@@ -1,6 +1,7 @@
-"""The events that one append records: put in their envelopes, applied, and written.
+"""The events that one append records: the events are put in envelopes, applied, and written.
 
-An event is applied as soon as a command has recorded it, so that the group's next command sees it.
+An event is applied to its aggregate as soon as a command has recorded it, so that the next command
+of the group sees the change.
 """
 
 import os
@@ -24,11 +25,11 @@ EventTenant = tuple[str | None, str | None, str | None]
 _YEAR_END = timedelta(milliseconds=50)
 
 _AHEAD = 200
-"""Events that are written while the rest of a large group is decided."""
+"""So many recorded events are written while the rest of a large group is still being decided."""
 
 
 class NewEvents:
-    """Events that commands have recorded, and that are written at the latest with the commit."""
+    """The events that commands have recorded; they are written with the commit at the latest."""
 
     def __init__(
         self,
@@ -44,14 +45,14 @@ class NewEvents:
         self._facts: list[FactRow] = []
         self._keys: list[RunKeyRow] = []
         self._is_ahead = False
-        """Whether events were recorded that are not among these any more: they are written."""
+        """Whether some recorded events were written already and are no longer in ``_recorded``."""
         self.touched: set[str] = set()
-        """The streams of all events."""
+        """The streams of all recorded events."""
         self.now = EARLIEST
-        """The instant of the command that is decided."""
+        """The instant of the command that is being decided."""
 
     def begin(self) -> None:
-        """Start on the next command: it gets an instant of its own."""
+        """Start on the next command and give it an instant of its own."""
         if len(self._recorded) >= _AHEAD:
             self._write(is_last=False)
             self._is_ahead = True
@@ -63,7 +64,7 @@ class NewEvents:
         return self._append.next_position + len(self._recorded)
 
     def event_id(self, position: int) -> str:
-        """The EVT id of a position in this append (contract 5)."""
+        """The EVT id of a position in this append (contract, Feeds)."""
         return format_id("EVT", self.now.year, position)
 
     def record(
@@ -81,9 +82,10 @@ class NewEvents:
     ) -> Recorded:
         """Put an event in its envelope, apply it and keep it for writing.
 
-        ``tenant`` is given for the first event of a stream; later ones take it from the aggregate.
-        ``caused_by`` is the causing event's EVT id. An aggregate that is not loaded has no more
-        than its version and what the decision took (a closing's cancellations).
+        ``tenant`` is given for the first event of a stream; later events take the tenant from the
+        aggregate. ``caused_by`` is the causing event's EVT id. An aggregate that is not loaded
+        (``is_loaded``) has only its version and the fields that the decision needs, as for the
+        cancellations of a closing; ``tenant`` must be given for it too.
         """
         if tenant is None:
             is_line = isinstance(aggregate, Execution)
@@ -117,12 +119,12 @@ class NewEvents:
         return recorded
 
     def remember(self, row: FactRow) -> None:
-        """Keep a fact's outcome, to be found when it is sent again."""
+        """Keep a fact's outcome, to be found when the fact is sent again."""
         self._loader.keep_fact(row)
         self._facts.append(row)
 
     def create_run_key(self, organization_id: str, run_id: str) -> RunKey:
-        """A data key for a run that is about to be recorded."""
+        """A new data key for a run whose first event is about to be recorded."""
         key, wrapped = self._vault.create(organization_id, run_id)
         self._keys.append(RunKeyRow(run_id, organization_id, wrapped, None))
         self._loader.keep_key(run_id, key)
@@ -130,7 +132,7 @@ class NewEvents:
         return key
 
     def write(self) -> None:
-        """Have everything written that was recorded."""
+        """Write the remaining events and, as the append's last write, the decision rows."""
         if self._recorded or self._is_ahead:
             self._write(is_last=True)
 
@@ -146,10 +148,11 @@ class NewEvents:
         self._loader.note_written()
 
     def _next_instant(self) -> datetime:
-        """Now, but after everything recorded before (clocks may step back, nodes may differ).
+        """The present instant, or just after the last recorded event if the clock is behind.
 
-        A command's events are recorded within one UTC year, which ids are counted by: in a year's
-        last moment the next year has already begun.
+        Clocks may step back, and the clocks of nodes may differ. The events of a command are
+        recorded within one UTC year, by which ids are counted: the last 50 ms of a year therefore
+        count as the beginning of the next year.
         """
         now = self._clock().astimezone(UTC)
         if (now + _YEAR_END).year != now.year:
@@ -160,7 +163,7 @@ class NewEvents:
         return now
 
     def _next_recorded_at(self) -> datetime:
-        """The instant of recording of the next event: rises strictly with position."""
+        """The instant of recording of the next event, which rises strictly with the position."""
         last = self._append.last_recorded_at
         at = self.now
         if last is not None and at <= last:

@@ -1,4 +1,4 @@
-"""A loop that works now and then, in one process a database at a time: ``run_once`` on a thread."""
+"""A periodic loop on a thread; only one process at a time works for a database."""
 
 import logging
 
@@ -12,11 +12,15 @@ from ledger.postgres.session import RoundConnection
 _logger = logging.getLogger(__name__)
 
 _BREATH_SECONDS = 0.1
-"""Between two rounds where there is more to do: the views need a moment."""
+"""The pause between two rounds if there is more to do: the views need a moment to catch up."""
 
 
 class Periodic(BackgroundLoop):
-    """Runs ``run_once`` now and then; a subclass gives ``work``. The writer starts before it."""
+    """Does a round every ``every_seconds``; a subclass implements ``work``.
+
+    The advisory lock ``leader`` keeps other processes from doing a round at the same time. The
+    writer must be started before the loop.
+    """
 
     def __init__(self, conninfo: str, name: str, leader: int, every_seconds: float) -> None:
         super().__init__(name)
@@ -25,11 +29,11 @@ class Periodic(BackgroundLoop):
         self._connection: psycopg.Connection[TupleRow] | None = None
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
-        """One round: how much was done, and whether there is more."""
+        """Do one round; return the amount of work done, and whether there is more to do."""
         raise NotImplementedError
 
     def run_once(self) -> int:
-        """One round; how much was done. 0 where another process is at it."""
+        """Do one round; return the amount of work done, 0 if another process has the lock."""
         return self._round()[0]
 
     def _round(self) -> tuple[int, bool]:
@@ -46,20 +50,20 @@ class Periodic(BackgroundLoop):
     def _serve(self) -> None:
         while not self._stopping.wait(self._every):
             try:
-                # As long as there is more, almost without pause.
+                # As long as there is more to do, rounds follow each other almost without pause.
                 while self._round()[1] and not self._stopping.wait(_BREATH_SECONDS):
                     pass
             except LedgerError as error:
-                _logger.warning("%s: put off: %s", self._name, error)
+                _logger.warning("%s: round postponed: %s", self._name, error)
             except psycopg.Error as error:
-                # Lost, or without the view that is asked, which is being built.
-                _logger.warning("%s: put off, says the database: %s", self._name, error)
-                self._disconnect()
+                # The connection was lost, or the view that the round reads is still being built.
+                _logger.warning("%s: round postponed, database error: %s", self._name, error)
+                self.disconnect()
             except Exception:
-                # A fault of ours: the next round may well be without it.
+                # A bug: the next round may succeed nevertheless.
                 _logger.exception("%s: a round failed", self._name)
-                self._disconnect()
-        self._disconnect()
+                self.disconnect()
+        self.disconnect()
 
     def _connect(self) -> psycopg.Connection[TupleRow]:
         if self._connection is None:
@@ -71,7 +75,8 @@ class Periodic(BackgroundLoop):
             )
         return self._connection
 
-    def _disconnect(self) -> None:
+    def disconnect(self) -> None:
+        """Close the connection. The next round opens another."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -1,4 +1,4 @@
-"""The recording of one fact: its own event, the events that it causes, and its outcome."""
+"""The recording of one fact: its own event, the events that the fact causes, and its outcome."""
 
 from ledger.application.loader import Identity
 from ledger.application.new_events import EventTenant
@@ -13,7 +13,7 @@ from ledger.log.vault import content_digest
 
 
 class Recording:
-    """One fact under decision: its handler reads here, and records here."""
+    """A fact under decision: the fact's handler reads and records through this object."""
 
     def __init__(self, fact: Fact, request: Request, unit: Unit, identity: Identity) -> None:
         self.fact = fact
@@ -35,7 +35,7 @@ class Recording:
         digest: bytes | None = None,
         tenant: EventTenant | None = None,
     ) -> None:
-        """Record the fact's own event. Facts about runs bring a digest of their own."""
+        """Record the fact's own event. For facts about runs, the caller gives a keyed digest."""
         _, source, fact_id = self._identity
         digest = digest or content_digest(self.fact.content)
         self._own = self.unit.events.record(
@@ -50,7 +50,7 @@ class Recording:
         self._digest, self._run_id = digest, run_id
 
     def wake(self, execution: Execution, opens_run: bool) -> None:
-        """Record that the activity woke the line, just before the activity's own event."""
+        """Record that the activity woke the line, if so, just before the activity's own event."""
         events, threshold = self.unit.events, self.unit.idle_after(execution.execution_model)
         woken = execution.wake(self.at, opens_run, self.unit.now, threshold)
         if woken is not None:
@@ -63,8 +63,8 @@ class Recording:
     def cancel_open_runs(self, execution: Execution) -> None:
         """Cancel every open run of a line that is about to close.
 
-        The cancellations come before the closing in the log, so that at no position does a closed
-        line have an open run. Versions come from the decision table: no run is loaded for this.
+        In the log the cancellations come before the closing, so that at no position a closed line
+        has an open run. The runs' versions come from the decision table, so no run is loaded.
         """
         events, open_runs = self.unit.events, self.unit.append.open_runs(execution.id)
         closed_at = max(self.at, execution.changed_at or self.at)
@@ -83,7 +83,7 @@ class Recording:
             )
 
     def receipt(self) -> Receipt:
-        """The fact's outcome, remembered for when it is sent again."""
+        """Return the fact's receipt, and remember its outcome for when the fact is sent again."""
         own = self._own
         if own is None:
             raise AssertionError("a handler recorded no event")

@@ -1,9 +1,10 @@
-"""Reporting a fact: from what a product line says to what the ledger records (contract 2, 3).
+"""Reporting a fact: a product line's fact becomes events (contract, Facts and State).
 
-``ReportFact.decide`` runs under the append lock. In this order: was this very fact recorded
-before (then it is a duplicate, never refused for its own effect); may the credential say it
-(403); does the subject exist (404); is it well-formed (422); does it contradict an earlier one or
-the present state (409). Only then does the handler of its type record events.
+``ReportFact.decide`` runs under the append lock and checks in this order: was the same fact
+recorded before (then the fact is a duplicate, never refused because of its own effect); may the
+credential report the fact (403); does its subject exist (404); is the fact well-formed (422); does
+the fact contradict an earlier fact or the present state (409). Only then does the handler of the
+fact's type record events.
 """
 
 from collections.abc import Callable, Iterable
@@ -37,25 +38,25 @@ from ledger.log.tables import FactRow
 from ledger.log.vault import content_digest
 
 MAX_AHEAD = timedelta(minutes=5)
-"""How far a fact's time may lie in the future: clocks differ a little."""
+"""How far a fact's time may lie in the future, since clocks differ a little."""
 
 
 def command_of(
     parsed: Fact | Rejected, principal: Principal, request_id: str | None = None
 ) -> Command:
-    """What is asked for by what was sent: to record a fact, or at least that it was none."""
+    """The command for a parsed fact: to record the fact, or to record its refusal."""
     if isinstance(parsed, Fact):
         return ReportFact(parsed, principal, request_id)
     return TurnDown(parsed.error, parsed.about, principal, request_id)
 
 
 class ReportFact:
-    """The command: one fact, as one credential reports it."""
+    """The command to record one fact, as one credential reports it."""
 
     __slots__ = ("fact", "principal", "request_id")
 
     idempotency = None
-    """Facts have an identity of their own."""
+    """Facts need no idempotency key: a fact has an identity of its own."""
 
     def __init__(self, fact: Fact, principal: Principal, request_id: str | None = None) -> None:
         self.fact = fact
@@ -63,11 +64,11 @@ class ReportFact:
         self.request_id = request_id
 
     def streams(self) -> Iterable[str]:
-        """Its subject, and the line or record that its data names."""
+        """The fact's subject, and the line or record that its data names."""
         return self.fact.streams
 
     def identity(self, tenant_of: TenantOf) -> tuple[str, str, str] | None:
-        """(organization, source, id). For an administrator's fact the subject tells the tenant."""
+        """(organization, source, id). The tenant of an administrator's fact is its subject's."""
         organization_id = self.principal.organization_id
         if self.principal.is_admin:
             organization_id = self._subject_tenant(tenant_of)
@@ -76,14 +77,15 @@ class ReportFact:
         return organization_id, self.fact.source, self.fact.id
 
     def about(self) -> About:
-        """The fact."""
+        """The data of the fact for the audit log, should the fact be refused."""
         return self.fact.about
 
     def decide(self, unit: Unit) -> Receipt:
-        """Judge and record. Raises Refused."""
+        """Check the fact, then record it. Raises Refused."""
         fact = self.fact
         unit.loader.load(fact.streams)
-        # An unknown subject of an administrator's fact has no tenant; it is not found below.
+        # If the subject of an administrator's fact is unknown, the fact has no tenant. Such a
+        # subject is refused as not found below.
         identity = self.identity(unit.loader.tenant_of) or ("", fact.source, fact.id)
         earlier = unit.loader.fact(identity)
         if earlier is not None and self._same_content(earlier, unit) and self._sees(earlier, unit):
@@ -93,11 +95,11 @@ class ReportFact:
             self._require_own_tenant()
         subject = self._subject(unit)
         if fact.time is not None and fact.time > unit.now + MAX_AHEAD:
-            raise Invalid.at("/time", "lies more than 5 minutes ahead")
+            raise Invalid.at("/time", "lies more than 5 minutes in the future")
         if fact.fault is not None:
             raise fact.fault
         if earlier is not None:
-            raise FactConflict("This fact id was recorded before, with another content.")
+            raise FactConflict("A fact with this source and id was recorded with other content.")
         return self._record(unit, subject, identity)
 
     def _subject_tenant(self, tenant_of: TenantOf) -> str | None:
@@ -110,7 +112,7 @@ class ReportFact:
         return None
 
     def _sees(self, earlier: FactRow, unit: Unit) -> bool:
-        """Whether the credential may know of the first outcome (it may be narrowed since)."""
+        """Whether the credential may see the first outcome: its tenant may be narrower now."""
         about = unit.loader.find(earlier.subject)
         return about is not None and self.principal.sees(about.organization_id, about.workspace_id)
 
@@ -119,7 +121,8 @@ class ReportFact:
             return earlier.digest == content_digest(self.fact.content)
         run = unit.loader.find(earlier.run_id)
         key = unit.loader.run_key(run) if isinstance(run, Run) else None
-        # Erased: nobody can compare any more, and the fact was recorded.
+        # The run is erased, so the contents can no longer be compared. The fact was recorded, so it
+        # is a duplicate.
         return key is None or earlier.digest == key.digest(self.fact.content)
 
     def _require_own_tenant(self) -> None:
@@ -134,7 +137,7 @@ class ReportFact:
                 raise Forbidden(f"The credential may not act for this {field}.")
 
     def _subject(self, unit: Unit) -> Execution | Run | None:
-        """The aggregate it is about; None where it begins one. Raises NotFound."""
+        """The aggregate of the fact; None if the fact begins a new aggregate. Raises NotFound."""
         fact, principal = self.fact, self.principal
         if fact.type == "service_line.activated":
             known = unit.loader.find(fact.subject or "")
@@ -162,7 +165,7 @@ def _activated(
 ) -> None:
     unit, fact = recording.unit, recording.fact
     if known is not None:
-        raise InvalidState("The service line is already known.")
+        raise InvalidState("The service line is already activated.")
     origin: Origin = "issued" if data.execution_id is None else "supplied"
     if data.execution_id is not None:
         report_runs.require_free(data.execution_id, recording.principal, unit)
@@ -214,7 +217,7 @@ def _voided(recording: Recording, execution: Execution, data: types.CheckInVoide
     source = recording.fact.source
     check_in = recording.unit.append.check_in(execution.id, source, data.fact_id)
     if check_in is None or check_in.voided:
-        raise InvalidState("No check-in with this id counts on the line.")
+        raise InvalidState("The source has no check-in with this fact_id that counts on the line.")
     body = events.CheckInVoided(
         fact_id=data.fact_id,
         reason=data.reason,

@@ -1,6 +1,6 @@
-"""Facts about runs: the part of reporting that works on two aggregates (contract 2, 3).
+"""Facts about runs: the part of reporting that works on two aggregates (contract, Facts and State).
 
-A run starts only on a line that accepts it, and a closed line has no open run. Both rules span
+A run starts only on a line that accepts runs, and a closed line has no open run. The two rules span
 streams; they hold because line and run are decided together under the append lock.
 """
 
@@ -26,10 +26,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 def subject(fact: Fact, principal: Principal, unit: Unit) -> Run | None:
-    """The run the fact is about, None where it begins one. Raises NotFound.
+    """The run of the fact; None if the fact begins a new run. Raises NotFound.
 
-    A start or request of an unknown run begins one, so there the line must exist; its absence
-    from the data is a fault of the data, not an unknown run.
+    A start or request of an unknown run begins a new run, so its line must exist. If the data name
+    no line, the data are at fault (422): the fact is not refused as an unknown run (404).
     """
     begins = fact.type in ("run.requested", "run.started")
     known = unit.loader.find(fact.subject) if fact.subject is not None else None
@@ -57,7 +57,7 @@ def _require_line(fact: Fact, run: Run | None, principal: Principal, unit: Unit)
 
 
 def require_not_anothers(run_id: str | None, principal: Principal, unit: Unit) -> None:
-    """Refuse (404) a supplied RUN id that is taken where the credential does not see it."""
+    """Refuse (404) a supplied RUN id that belongs to something the credential does not see."""
     if run_id is not None:
         _bearer(run_id, principal, unit)
 
@@ -69,9 +69,10 @@ def require_free(run_id: str, principal: Principal, unit: Unit) -> None:
 
 
 def _bearer(run_id: str, principal: Principal, unit: Unit) -> Aggregate | None:
-    """The run of this id, or the line whose execution record bears it. Raises NotFound.
+    """The run of this id, or the line whose execution record bears the id. Raises NotFound.
 
-    What the credential does not see is as unknown as its line: "taken" would tell of it.
+    If the credential does not see the run or line, the id is refused as not found: the refusal
+    "already taken" would reveal that the run or line exists.
     """
     found = unit.loader.find(run_id)
     record = unit.append.decisions.records.get(run_id)
@@ -107,15 +108,15 @@ def _started(recording: Recording, run: Run | None, data: types.RunStarted) -> N
 
 
 def _require_opening(recording: Recording, run: Run | None, execution: Execution) -> None:
-    """Refuse a new run where the line takes none, or where its id is taken."""
+    """Refuse a new run if the line is closed or has too many open runs, or if the id is taken."""
     if run is not None:
-        raise InvalidState("The run is already known.")
+        raise InvalidState("The run already exists.")
     execution.require_open()
     subject_id = recording.fact.subject
     if subject_id is not None:
         require_free(subject_id, recording.principal, recording.unit)
     if recording.unit.loader.activity(execution.id).open_runs >= MAX_OPEN_RUNS:
-        raise InvalidState(f"The line has {MAX_OPEN_RUNS:,} open runs, the most there may be.")
+        raise InvalidState(f"The line already has {MAX_OPEN_RUNS:,} open runs, the maximum.")
 
 
 def _begin(
@@ -169,9 +170,10 @@ def _own(
     key: RunKey | None,
     tenant: tuple[str | None, str | None, str | None] | None = None,
 ) -> None:
-    """Record a run's own event; its digest is keyed, so that nothing guessable stays behind."""
+    """Record a run's own event; nobody can guess the content from its keyed digest."""
     content = recording.fact.content
-    # Without its key an erased run's late ending keeps no trace of the content at all.
+    # An erased run has no key, so the digest of its late ending is random: no trace of the content
+    # is kept.
     digest = key.digest(content) if key is not None else os.urandom(32)
     recording.own(run, body, run_id=run.id, digest=digest, tenant=tenant)
 

@@ -1,7 +1,8 @@
-"""The idle sweeper: finds lines that look idle and lets the writer decide (contract 3).
+"""The idle sweeper: finds lines that look idle and lets the writer decide (contract, State).
 
-The candidates come from a view; the decision is made under the append lock, from what is true
-there. So a late view or a second sweeper can cost a look, never a wrong or doubled event.
+The candidates come from a view. The decision is made under the append lock, from the state that is
+current there. A lagging view or a second sweeper can therefore cost a needless check, but never a
+wrong or duplicate event.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,17 +23,21 @@ _AT_ONCE = 500
 
 @contextmanager
 def sweepers_kept_away(conninfo: str) -> Iterator[None]:
-    """No process sweeps meanwhile: for who records what was true at another time than now."""
+    """Hold the sweepers' lock, so that no process sweeps meanwhile.
+
+    A caller that records facts under another time than now needs this: a sweeper decides by the
+    present time.
+    """
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (locks.SWEEPER,))
         yield
 
 
 class Sweeper(Periodic):
-    """``run_once`` gives the number of lines that went idle.
+    """``run_once`` returns the number of lines that went idle.
 
-    ``candidates`` is the statement that finds lines which look idle: quiet since ``agent_runtime``
-    or, of the other models, since ``default``; at most ``limit`` of them.
+    ``candidates`` is the statement that finds at most ``limit`` lines that look idle: lines without
+    activity since the instant ``agent_runtime`` or, for the other models, ``default``.
     """
 
     def __init__(
@@ -49,7 +54,7 @@ class Sweeper(Periodic):
         self._writer, self._clock, self._idle_after = writer, clock, idle_after
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
-        """Sweep once."""
+        """Have at most ``_AT_ONCE`` candidates decided; if all went idle, there may be more."""
         now = self._clock()
         deadlines = {
             "agent_runtime": now - self._idle_after("agent_runtime"),

@@ -1,7 +1,7 @@
-"""The unit of work of one append: what the commands of a group decide and record with.
+"""The unit of work of one append: the commands of a group decide and record with it.
 
-``Unit`` lives as long as one append transaction. It loads what the whole group needs in few reads,
-lets each command decide in turn, and writes all of it together.
+``Unit`` lives as long as one append transaction. The unit loads the data of the whole group in few
+reads, lets each command decide in turn, and writes all results together.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from ledger.log.vault import Vault
 
 
 class Unit:
-    """One group's work under the append lock."""
+    """The unit of work of one group of commands, under the append lock."""
 
     def __init__(
         self,
@@ -38,15 +38,15 @@ class Unit:
         self.events = NewEvents(append, log.codec, self.loader, vault, clock)
         self.outcomes = KeptOutcomes(append, vault)
         self._omitted: dict[str, OmittedRow] = {}
-        """By credential."""
+        """Refusals that were only counted, by credential."""
 
     @property
     def now(self) -> datetime:
-        """The instant of the command that is decided."""
+        """The instant of the command that is being decided."""
         return self.events.now
 
     def prepare(self, requests: Sequence[Request]) -> None:
-        """Load what the whole group needs, so that its commands seldom ask one by one."""
+        """Load the data of the whole group, so that its commands seldom need reads of their own."""
         begun: dict[str, str] = {}
         unknown: list[Request] = []
         identities: set[Identity] = set()
@@ -62,18 +62,18 @@ class Unit:
                 unknown.append(request)
                 continue
             identities.add(identity)
-            # A stream that this very group begins belongs to whoever begins it.
+            # A stream that this group begins belongs to the organization of its first request.
             for stream in request.streams():
                 begun.setdefault(stream, identity[0])
         self.loader.load(streams, identities)
-        # Now that streams are loaded, administrators' facts have a tenant too; and a repeated
-        # fact about a run is compared under that run's key.
+        # After the streams are loaded, the tenants of administrators' facts are known too. The runs
+        # of repeated facts are loaded because a repeated fact is compared under its run's key.
         late = {identity for r in unknown if (identity := r.identity(tenant_of)) is not None}
         self.loader.load(self.loader.runs_of_facts(), late)
         self.outcomes.load(r.idempotency for r in requests if r.idempotency is not None)
 
     def issue(self, prefix: str) -> str:
-        """The next id of this year's counter."""
+        """The next free id with this prefix, from the counter of this year."""
         return self._ids.issue(prefix, self.now.year)
 
     @cached_property
@@ -81,7 +81,7 @@ class Unit:
         return Ids(self.append, self.events.touched)
 
     def omit(self, principal: Principal) -> None:
-        """Count a refusal of the credential that is not recorded singly."""
+        """Count a refusal of the credential that gets no event of its own."""
         credential = principal.credential
         row = self._omitted.get(credential) or OmittedRow(
             credential, principal.organization_id, principal.workspace_id, self.now, 0
@@ -89,7 +89,7 @@ class Unit:
         self._omitted[credential] = row._replace(count=row.count + 1)
 
     def write(self) -> None:
-        """Have everything written that was recorded, and what is kept beside it."""
+        """Write the recorded events, the kept outcomes, the omitted counts and the snapshots."""
         self.events.write()
         self.outcomes.write()
         if self._omitted:

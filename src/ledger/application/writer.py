@@ -1,13 +1,13 @@
-"""The writer: one thread a process that turns waiting commands into one append (group commit).
+"""The writer: one thread per process that turns waiting commands into one append (group commit).
 
-Committing one command at a time through the append lock gives some 1,400 appends a second however
-many clients wait. So the thread takes all that waits, decides it under one lock, writes it in one
-statement, commits once, and answers each command. A refused command simply contributes nothing; a
-command that breaks in an unforeseen way makes the group be redone one by one, so that it alone
-fails.
+Committing one command at a time through the append lock gives some 1,400 appends a second, however
+many clients wait. The thread therefore takes all waiting commands, decides them under one lock,
+writes their events in one statement, commits once, and answers each command. A refused command
+contributes at most the record of its refusal. If a command raises an unexpected error, the commands
+of the group are carried out again one by one, so that only this command fails.
 
-The writer knows whether appends succeed. One that ``probes`` finds it out by itself while nothing
-is written: each second it appends a row that says nothing.
+The writer knows whether appends succeed. A writer that ``probes`` finds that out by itself while
+nothing is written: each second it updates a probe row as an append would write.
 """
 
 import logging
@@ -33,28 +33,31 @@ from ledger.log.event_log import Log
 from ledger.log.vault import Vault
 
 _GROUP = 1000
-"""Commands in one append at the most: past this a larger batch gains nothing and holds the lock."""
+"""The most commands in one append: a larger group gains nothing and holds the lock for longer."""
 
 _WAITING = 20_000
-"""Commands that may wait before new ones are turned away."""
+"""The most commands that may wait (back-pressure): beyond them, new commands are turned away."""
 
 _logger = logging.getLogger(__name__)
 
 _GATHER_SECONDS = 0.004
 _QUIET_SECONDS = 0.002
-"""Under load the thread waits until as much has come as the last append held, or nothing more
-comes for a moment, but not for long: requests that were answered together come back one after the
-other, and each append costs the same whatever it holds. A command that comes alone does not wait.
+"""How long the thread gathers commands under load, and how long it waits for the next command.
+
+Clients that were answered together send their next requests one after the other, and each append
+costs about the same whatever its size. So the thread waits until as many commands wait as the last
+append held, or until no command has come for ``_QUIET_SECONDS``, but no longer than
+``_GATHER_SECONDS``. A command that comes alone does not wait.
 """
 
 _PROBE_SECONDS = 1.0
-"""Between two probes while nothing is written."""
+"""The time between two probes while nothing is written."""
 
 Outcomes = list[Outcome]
 
 
 class _Ticket:
-    """Commands handed in together, answered together."""
+    """Commands that were handed in together and are answered together."""
 
     __slots__ = ("commands", "deliver")
 
@@ -64,7 +67,10 @@ class _Ticket:
 
 
 class Writer(BackgroundLoop):
-    """Group commit over the log. ``start`` before ``submit``; ``stop`` finishes what waits."""
+    """Group commit over the log.
+
+    ``start`` must be called before ``submit``; ``stop`` carries out the waiting commands first.
+    """
 
     def __init__(
         self,
@@ -78,18 +84,18 @@ class Writer(BackgroundLoop):
         super().__init__("writer")
         self._probe_seconds = _PROBE_SECONDS if probes else None
         self._failing_since: float | None = None
-        """When the first of the appends began that have all failed; None: the last succeeded."""
+        """Start of the first append since which all have failed; None: the last one succeeded."""
         self._trying_since: float | None = None
-        """When the append under way began."""
+        """Start of the append that is under way; None: no append is."""
         self._tried_at = 0.0
-        """When it was last found out whether a row can be written."""
+        """When an append, or a probe, last showed whether a row can be written."""
         self._log, self._vault, self._clock, self._idle_after = log, vault, clock, idle_after
         self._cache = Cache()
         self._tickets: deque[_Ticket] = deque()
         self._waiting = 0
         self._changed = threading.Condition()
         self._together = 0
-        """Commands of the last append, where they came from several: so many are waited for."""
+        """Commands of the last append if it had several tickets, else 0: so many are gathered."""
         self._is_gathering = False
         self._enough = threading.Event()
         self._outdated: deque[str | None] = deque()
@@ -98,8 +104,8 @@ class Writer(BackgroundLoop):
     def start(self) -> None:
         """Start the thread.
 
-        The interpreter's switch interval is lowered with it: after each reply of the database the
-        thread needs the interpreter back, and it holds the append lock while it waits for it.
+        The interpreter's switch interval is lowered, because the thread needs the interpreter's
+        lock after each reply of the database, and holds the append lock while it waits for that.
         """
         sys.setswitchinterval(0.0005)
         super().start()
@@ -107,8 +113,8 @@ class Writer(BackgroundLoop):
     def hand_in(self, commands: Sequence[Command], deliver: Callable[[Outcomes], None]) -> None:
         """Hand in commands that belong together; ``deliver`` gets their outcomes, in order.
 
-        It is called on the writer's thread and must not raise. Raises Unavailable at once when
-        too much waits already.
+        The writer's thread calls ``deliver``, which must not raise. ``hand_in`` raises Unavailable
+        at once if too many commands wait already.
         """
         if not commands:
             deliver([])
@@ -124,28 +130,32 @@ class Writer(BackgroundLoop):
                 self._enough.set()
 
     def submit(self, commands: Sequence[Command]) -> "Future[Outcomes]":
-        """The same with a future (which nobody can cancel: what is handed in is carried out)."""
+        """Hand in commands; return the future of their outcomes.
+
+        The future cannot be cancelled: commands that were handed in are carried out.
+        """
         future: Future[Outcomes] = Future()
         future.set_running_or_notify_cancel()
         self.hand_in(commands, future.set_result)
         return future
 
     def execute(self, command: Command) -> Outcome:
-        """Hand in one command and wait (for the command line and the sweeper)."""
+        """Hand in one command and wait for its outcome."""
         return self.submit([command]).result()[0]
 
     def forget_key(self, run_id: str | None) -> None:
-        """Have a run's key that was destroyed elsewhere dropped from memory; None: every key.
+        """Drop a run's key from memory that another process destroyed; None: drop every key.
 
-        Between appends, on the writer's thread: during one a key that is not there would pass for
-        destroyed. (What is decided needs none of this: the run itself tells that it is erased.)
+        The writer's thread drops the key between two appends: during an append a missing key would
+        be taken for a destroyed key. (Decisions do not depend on this: the run itself shows that it
+        is erased.)
         """
         with self._changed:
             self._outdated.append(run_id)
             self._changed.notify()
 
     def failing_seconds(self) -> float:
-        """For how long appends have been tried in vain; 0 where the last one succeeded."""
+        """Seconds since the first of the failing appends, or the one under way, began; else 0."""
         since = self._trying_since if self._failing_since is None else self._failing_since
         return 0.0 if since is None else time.monotonic() - since
 
@@ -172,7 +182,7 @@ class Writer(BackgroundLoop):
         return bool(self._tickets or self._outdated or self._stopping.is_set())
 
     def _is_probe_due(self) -> bool:
-        """Whether nothing was written for a while: facts that are known already write nothing."""
+        """Whether no append has written for a while; repeated facts write nothing."""
         seconds = self._probe_seconds
         return seconds is not None and time.monotonic() - self._tried_at >= seconds
 
@@ -185,7 +195,7 @@ class Writer(BackgroundLoop):
 
     @contextmanager
     def _trying(self) -> Iterator[None]:
-        """Note when an append began, and whether the database was why it failed."""
+        """Note the start of an append, and its failure if the database was the cause."""
         began = self._trying_since = time.monotonic()
         try:
             yield
@@ -202,7 +212,7 @@ class Writer(BackgroundLoop):
         self._failing_since, self._tried_at = None, time.monotonic()
 
     def _gather(self) -> None:
-        """Wait until enough has come, or nothing more comes for a moment."""
+        """Wait until enough commands have come, or until no command comes for a moment."""
         self._enough.clear()
         self._is_gathering = True
         deadline = time.monotonic() + _GATHER_SECONDS
@@ -260,7 +270,8 @@ class Writer(BackgroundLoop):
                 outcomes += [carry_out(command, unit) for command in commands]
                 unit.write()
         except BaseException:
-            # Memory may be ahead of the table now. (Streams that were only read are as stored.)
+            # The touched aggregates in memory may be ahead of the table now, so they are dropped.
+            # (Aggregates that were only read are as stored.)
             self._cache.forget(touched)
             raise
         if touched:

@@ -1,6 +1,6 @@
-"""The command line (contract 1).
+"""The command line (contract, Command line).
 
-arguments.py   what can be asked for; the entry point
+arguments.py   the commands and their options; the entry point
 dispatch.py    the database and the code that each command needs, loaded when it is called
 load.py        import and demo;  keys.py, views.py, verify.py: the other commands
 """

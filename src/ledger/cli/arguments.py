@@ -1,8 +1,8 @@
-"""The command line (contract 1): what can be asked for. ``dispatch.py`` does it.
+"""The commands and their options (contract, Command line). ``dispatch.py`` runs the commands.
 
 Exit codes: 0 done, 1 refused or failed with one clear line, 2 usage, 130 interrupted by Ctrl-C.
 
-Help and usage errors come at once: nothing is loaded here that only a command's work needs.
+Help and usage errors come at once: this module loads no code that only a running command needs.
 """
 
 import argparse
@@ -32,8 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _occupy_closed_streams() -> None:
     """Open the null device in the place of each standard stream that is closed.
 
-    What is opened next would get its number: the event loop's own, which ends its process then, or
-    a lock that PostgreSQL is to inherit, and whose place its log would take.
+    Otherwise the next file that is opened would get the stream's number. If the event loop opens
+    that file, its process ends; if the file is the lock that PostgreSQL inherits, PostgreSQL's log
+    replaces the lock.
     """
     for number in range(3):
         try:
@@ -41,7 +42,7 @@ def _occupy_closed_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
     if sys.stderr is None:
-        # Else what is printed there goes to standard output.
+        # Without this, text for standard error would go to standard output.
         sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
@@ -77,14 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_keys(commands.add_parser("keys", help="API keys").add_subparsers(required=True))
 
     views = commands.add_parser("projections", help="the views").add_subparsers(required=True)
-    listing = views.add_parser("list", help="where each view stands")
+    listing = views.add_parser("list", help="show the position and the lag of each view")
     listing.set_defaults(action="projections list")
     for name, text in (
         ("rebuild", "fill views anew beside the live ones, then swap"),
         ("verify", "replay the log and name every row that differs"),
     ):
         one = views.add_parser(name, help=text)
-        help_ = "of those that `projections list` shows; all where none is named"
+        help_ = "a view, as `projections list` shows it; all views if none is named"
         one.add_argument("names", nargs="*", type=_view, metavar="NAME", help=help_)
         one.set_defaults(action=f"projections {name}")
 
@@ -94,20 +95,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    create = keys.add_parser("create", help="print a new key, once")
+    create = keys.add_parser("create", help="create a key and print it, once")
     create.add_argument(
         "--organization",
         type=_identifier(ORGANIZATION_ID),
         metavar="ORG-…",
-        help="whose data it sees",
+        help="the organization that the key has access to",
     )
     create.add_argument(
         "--workspace",
         type=_identifier(WORKSPACE_ID),
         metavar="WS-…",
-        help="only this workspace of it",
+        help="only this workspace of the organization",
     )
-    create.add_argument("--name", type=_text, metavar="N", help="a name, for keys list")
+    create.add_argument("--name", type=_text, metavar="N", help="a name, shown by keys list")
     create.add_argument(
         "--permission",
         nargs="+",
@@ -116,36 +117,39 @@ def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         metavar="P",
         help=f"may be repeated and takes several: {', '.join(SINGLE_PERMISSIONS)}",
     )
-    create.add_argument("--admin", action="store_true", help="everything, everywhere")
+    create.add_argument(
+        "--admin", action="store_true", help="allow everything, in all organizations"
+    )
     create.set_defaults(action="keys create", check=_fitting(create))
-    keys.add_parser("list", help="ids and names, never the keys").set_defaults(action="keys list")
-    revoke = keys.add_parser("revoke", help="take a key back")
-    revoke.add_argument("id", type=_text, metavar="ID", help="as keys list shows it")
+    listing = keys.add_parser("list", help="show the keys' ids and names, never the keys")
+    listing.set_defaults(action="keys list")
+    revoke = keys.add_parser("revoke", help="revoke a key")
+    revoke.add_argument("id", type=_text, metavar="ID", help="the key's id, as keys list shows it")
     revoke.set_defaults(action="keys revoke")
 
 
 def _fitting(create: argparse.ArgumentParser) -> Callable[[argparse.Namespace], None]:
-    """Options of ``keys create`` that do not go together are a usage error."""
+    """A check that makes options of ``keys create`` that exclude each other a usage error."""
 
     def check(parsed: argparse.Namespace) -> None:
         tenant = parsed.organization or parsed.workspace
         if parsed.admin and (parsed.permission or tenant):
-            create.error("--admin goes without --organization, --workspace and --permission")
+            create.error("--admin excludes --organization, --workspace and --permission")
         if not parsed.admin and not (parsed.organization and parsed.permission):
-            create.error("--organization and --permission are needed (or --admin)")
+            create.error("--organization and --permission are required (or --admin)")
 
     return check
 
 
 def _text(text: str) -> str:
-    # Bytes that are no UTF-8 come from the shell as lone surrogates, which nothing can keep.
+    # Bytes that are not UTF-8 come from the shell as lone surrogates, which cannot be stored.
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise argparse.ArgumentTypeError("is not UTF-8")
     return text
 
 
 def _host(text: str) -> str:
-    # To the system it would be every address there is: a variable that was left out, more likely.
+    # The system takes an empty host for every address. More likely a shell variable was not set.
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
     return _text(text)
@@ -165,7 +169,7 @@ def _view(text: str) -> str:
 
     names = [view.name for view in projections()]
     if text not in names:
-        raise argparse.ArgumentTypeError(f"is none of {', '.join(names)}")
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(names)}")
     return text
 
 

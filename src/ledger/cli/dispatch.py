@@ -1,7 +1,7 @@
-"""What each command of ``arguments.py`` sets going, over a database where it needs one.
+"""Runs each command of ``arguments.py``, with a prepared database if the command needs one.
 
-Loaded once there is something to do, and each command loads the rest of what it needs itself:
-without that ``ledger keys list`` would wait for the web framework.
+This module is loaded once the arguments are valid. Each command loads its further code itself:
+otherwise ``ledger keys list`` would wait for the web framework.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from ledger.views.shadow import CannotBuild
 
 
 def dispatch(parsed: argparse.Namespace) -> int:
-    """Do what was parsed; returns the exit code. Whatever refuses it is one line on stderr."""
+    """Run the parsed command; return the exit code. A refusal is one line on standard error."""
     if sys.stdout is None and parsed.action != "serve":
         return _fail("Standard output is closed.")
     try:
@@ -48,19 +48,23 @@ def dispatch(parsed: argparse.Namespace) -> int:
     except psycopg.Error as error:
         return _fail(f"The database cannot be used: {str(error).strip().splitlines()[0]}")
     except OSError as error:
-        return _fail(_said_of(error))
+        return _fail(_line_of(error))
 
 
 def _named(fault: ErrorDetails) -> str:
-    """The setting, never what it was set to; of several together what is wrong with them."""
+    """The setting's name, never its value; the message if several settings together are wrong."""
     if not fault["loc"]:
         return fault["msg"].removeprefix("Value error, ")
     return f"LEDGER_{str(fault['loc'][0]).upper()}"
 
 
-def _said_of(error: OSError) -> str:
-    """What the system said, and whether of our output: that is not tried again at the end."""
-    # Pipes to our own processes and sockets have errors of their own.
+def _line_of(error: OSError) -> str:
+    """The line for an error of the system.
+
+    If standard output cannot be written, the output is discarded: Python would otherwise try to
+    write it again at the exit.
+    """
+    # Pipes to child processes and sockets raise other errors, so a broken pipe is the output's.
     is_output = isinstance(error, BrokenPipeError)
     try:
         print(end="", flush=True)
@@ -71,7 +75,7 @@ def _said_of(error: OSError) -> str:
 
 
 def _discard(stream: TextIO) -> None:
-    """Have what is written from now on, and what waits to be, go nowhere."""
+    """Send the stream's buffered and future output to the null device."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -84,13 +88,14 @@ def _announce(line: str) -> None:
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
-        # Nobody reads it any more, as behind ``ledger serve 2>&1 | head -1``: no reason to end.
+        # Standard error has no reader any more, as in ``ledger serve 2>&1 | head -1``: the command
+        # goes on.
         _discard(sys.stderr)
 
 
 @contextmanager
 def _database(settings: Settings, purpose: str) -> Iterator[str]:
-    """A prepared database: the configured one, or the embedded one, running or started for this."""
+    """A prepared database: the configured one, or the embedded one, started unless it runs."""
     if settings.database_url is not None:
         yield prepare_database(settings, settings.database_url)
         return

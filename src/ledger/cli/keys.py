@@ -1,4 +1,4 @@
-"""What the commands about API keys do. Results go to stdout."""
+"""The commands about API keys. Results go to standard output."""
 
 import sys
 
@@ -31,7 +31,7 @@ def create_key(
     workspace_id: str | None,
     permissions: tuple[Permission, ...],
 ) -> int:
-    """Print a new key, alone: it cannot be shown again."""
+    """Create a key and print it, alone: the key cannot be shown again."""
     with writing(settings, conninfo) as writer:
         print(
             make_key(
@@ -53,7 +53,7 @@ def make_key(
     workspace_id: str | None,
     permissions: tuple[Permission, ...],
 ) -> str:
-    """Record a new key; its token. Raises LedgerError."""
+    """Record a new key; return its token. Raises LedgerError."""
     token = create_token()
     outcome = writer.execute(
         keys.CreateApiKey(
@@ -71,7 +71,7 @@ def make_key(
 
 
 def revoke_key(settings: Settings, conninfo: str, key_id: str) -> int:
-    """Take a key back."""
+    """Revoke a key."""
     with writing(settings, conninfo) as writer:
         outcome = writer.execute(keys.RevokeApiKey(key_id, COMMAND_LINE))
     if isinstance(outcome, LedgerError):
@@ -81,7 +81,7 @@ def revoke_key(settings: Settings, conninfo: str, key_id: str) -> int:
 
 
 def list_keys(conninfo: str) -> int:
-    """Every key's id, name, tenant and permissions."""
+    """Print every key's id, name, tenant and permissions."""
     table = Table("id", "name", "organization", "workspace", "permissions", "created", "revoked")
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         for (

@@ -1,8 +1,8 @@
 """A process that parses a file's facts while they are recorded.
 
-To parse a fact takes half as long as to decide and write it, and one interpreter does either. What
-is handed ahead waits for more; so where a pipe has no more for a moment, ``None`` takes the place
-of a chunk, all along the way, and whatever waits is seen to.
+Parsing a fact takes half as long as deciding and writing it, so a second interpreter does it. A
+chunk that was handed ahead waits until further chunks follow. If a pipe has no more input for a
+moment, ``None`` takes the place of a chunk in each stage, and the stage finishes its chunks.
 """
 
 import multiprocessing
@@ -31,26 +31,26 @@ _AHEAD = 3
 """Chunks handed to the parser before the oldest is waited for."""
 
 _READ = 1 << 18
-"""Bytes at a time."""
+"""Bytes per read."""
 
 _MAX_LINE = 2 * MAX_FACT_BYTES
-"""What a line is longer by is dropped: no fact needs it, whatever blanks are around it."""
+"""The rest of a longer line is dropped: no fact needs it, even with blanks around the fact."""
 
 _CHUNK_BYTES = 1 << 20
-"""Lines that are longer than usual are handed on fewer at a time: they wait in several places."""
+"""A chunk of long lines ends at about this size: several chunks are in memory at once."""
 
 _PAUSE_SECONDS = 0.2
-"""After so long without input, what has come is recorded."""
+"""After so long without input, the lines so far are recorded."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 ParsedLine = tuple[int, Fact | Rejected]
-"""A fact, or why it is none, and the number of its line; empty lines have none."""
+"""The number of a line, and its fact or refusal. Empty lines are left out."""
 
 
 class Parser:
-    """What ``parsing`` gives."""
+    """The interface to the parser's process."""
 
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
@@ -58,7 +58,10 @@ class Parser:
     def parse(
         self, stream: BinaryIO, advance: Callable[[int], None]
     ) -> Iterator[list[ParsedLine] | None]:
-        """The stream's facts in chunks; ``advance`` is told how many bytes each chunk took."""
+        """The stream's facts in chunks, None for a pause.
+
+        ``advance`` is called with the bytes that each chunk took.
+        """
         for done in in_order(self._submit(stream), _AHEAD):
             if done is None:
                 yield None
@@ -80,22 +83,25 @@ class Parser:
 def in_order(
     submitted: Iterable[tuple[T, Future[R]] | None], ahead: int
 ) -> Iterator[tuple[T, R] | None]:
-    """What each came to; so many are submitted before the oldest is waited for."""
+    """Each item with its result, in order; None passes through once all items before it are done.
+
+    So many items are submitted before the oldest is waited for.
+    """
     waiting: deque[tuple[T, Future[R]]] = deque()
-    for one in submitted:
-        if one is not None:
-            waiting.append(one)
-        while waiting and (one is None or len(waiting) == ahead):
+    for entry in submitted:
+        if entry is not None:
+            waiting.append(entry)
+        while waiting and (entry is None or len(waiting) == ahead):
             item, future = waiting.popleft()
             yield item, future.result()
-        if one is None:
+        if entry is None:
             yield None
     for item, future in waiting:
         yield item, future.result()
 
 
 def _chunks(stream: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
-    """The stream's lines, some at a time, and how many bytes they took; none for a pause."""
+    """The stream's lines in chunks, with the bytes that each took; an empty chunk for a pause."""
     source = stream.fileno()
     lines = _Lines()
     while True:
@@ -115,49 +121,49 @@ def _chunks(stream: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
 
 
 class _Lines:
-    """Lines as they come in pieces: those that are whole, and one that has begun.
+    """Lines that arrive in pieces: the whole lines, and the line that has begun.
 
-    Number and size of what is taken at once are bounded: memory does not depend on the file.
+    Number and size of the lines in a chunk are bounded: memory does not depend on the file.
     """
 
     def __init__(self) -> None:
         self.whole: list[bytes] = []
         self._begun = bytearray()
         self._held = 0
-        """The bytes of those that are whole."""
+        """The bytes of the whole lines."""
         self._read = 0
-        """The bytes since the last were taken; the last line's rest counts for the next."""
+        """The bytes read since the last chunk; the rest of its last line counts for the next."""
 
     def add(self, read: bytes) -> None:
-        """The next piece."""
+        """Add the next piece."""
         self._read += len(read)
         first, *others = read.split(b"\n")
         self._go_on(first)
         if others:
             self._end_line()
-            *whole, begun = others  # of one reading, and so no longer than a line may be
+            *whole, begun = others  # from one read, so no longer than a line may be
             self.whole += whole
             self._held += sum(map(len, whole))
             self._go_on(begun)
 
     def end(self) -> None:
-        """There is no more: the last line may lack its end."""
+        """Note the end of the input: the last line may lack its newline."""
         if self._begun:
             self._end_line()
 
     def suffice(self) -> bool:
-        """Whether some should be taken before more is read."""
+        """Whether a chunk should be taken before more is read."""
         return len(self.whole) >= MAX_ITEMS or self._held > _CHUNK_BYTES
 
     def take(self) -> tuple[int, list[bytes]]:
-        """The first whole lines, and the bytes that were read meanwhile."""
+        """Take the first whole lines as a chunk, with the bytes read since the last chunk."""
         taken, self.whole = self.whole[:MAX_ITEMS], self.whole[MAX_ITEMS:]
         self._held -= sum(map(len, taken))
         size, self._read = self._read, 0
         return size, taken
 
     def _go_on(self, piece: bytes) -> None:
-        # One byte more than fits tells that it was too long.
+        # One byte above the maximum is kept: it marks the line as too long.
         self._begun += piece[: _MAX_LINE + 1 - len(self._begun)]
 
     def _end_line(self) -> None:
@@ -168,15 +174,15 @@ class _Lines:
 
 @contextmanager
 def parsing() -> Iterator[Parser]:
-    """A parser, forked at once: before there are threads, or locks that it would inherit.
+    """A parser, forked at once: before this process has threads, or locks to be inherited.
 
-    Raises Unavailable where it ends before its time.
+    Raises Unavailable if the parser's process ends too early.
     """
     lifeline = Lifeline()
 
     def begin() -> None:
         lifeline.watch()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends SIGINT to both processes
         multiprocessing.current_process().name = "ledger-parser"
         show_name()
         calm_collector()

@@ -1,4 +1,4 @@
-"""What the commands that record facts do: import, demo. Results go to stdout."""
+"""The commands that record facts: import, demo. Results go to standard output."""
 
 import os
 import sys
@@ -44,9 +44,9 @@ FROM ledger.ledger_events
 
 
 def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -> int:
-    """Record every line of a file; refused ones are listed. 1 when any was refused.
+    """Record every line of a file, and print the refused lines; return 1 if there are any.
 
-    Raises Unavailable, once what was done is told, where the database takes no more.
+    Raises Unavailable, after the counts are printed, if the database accepts no more.
     """
     calm_collector()
     counts = {"recorded": 0, "duplicate": 0, "refused": 0}
@@ -68,14 +68,14 @@ def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -
     print(summary, file=sys.stderr)
     if lost_at is not None:
         raise Unavailable(
-            f"The database takes no more: facts from line {lost_at} on may be missing."
-            " Once it does, import the file again."
+            f"The database accepts no more: facts from line {lost_at} on may be missing."
+            " Import the file again later."
         )
     return 1 if counts["refused"] else 0
 
 
 def _is_lost(outcomes: Outcomes) -> bool:
-    """Whether the database took nothing of a chunk. (A command can also fail of itself, alone.)"""
+    """Whether the database recorded nothing of a chunk. (A single command can also fail alone.)"""
     return bool(outcomes) and all(
         isinstance(outcome, Unavailable) and not isinstance(outcome, NotCarriedOut)
         for outcome in outcomes
@@ -106,7 +106,7 @@ def _bar(total: int | None) -> "Iterator[_Advance]":
 
 
 class _Advance:
-    """Moves the bar."""
+    """Moves the progress bar."""
 
     def __init__(self, progress: Progress, task: object) -> None:
         self._progress, self._task = progress, task
@@ -118,7 +118,7 @@ class _Advance:
 def _record(
     writer: Writer, chunks: Iterable[list[ParsedLine] | None]
 ) -> Iterator[tuple[list[ParsedLine], list[Outcome]] | None]:
-    """Hand chunks of lines to the writer, a few ahead, and give them back with their outcomes."""
+    """Hand chunks of lines to the writer, a few ahead; yield each with its outcomes."""
 
     def submit(chunk: list[ParsedLine]) -> tuple[list[ParsedLine], Future[Outcomes]]:
         return chunk, writer.submit([command_of(parsed, COMMAND_LINE) for _, parsed in chunk])
@@ -148,8 +148,11 @@ def load_demo(settings: Settings, conninfo: str) -> int:
             facts = story(utc_now())
             first = next(facts)
             if last is not None and last > parse_instant(first["time"]):
-                # Instants of recording rise: none of the story's comes before what is there.
-                print(f"The log already has a record of {last:%Y-%m-%d}: the past begins with it.")
+                # Recorded instants never go back, so no event of the story is recorded earlier.
+                print(
+                    f"The log already has an event of {last:%Y-%m-%d}:"
+                    " the story's past begins on that day."
+                )
             with _bar(None) as advance:
                 told = Counter(map(_kind, tell(writer, clock, chain([first], facts), advance)))
             print(
@@ -165,16 +168,16 @@ def load_demo(settings: Settings, conninfo: str) -> int:
     print(f"Token: {token}")
     address = address_kept(settings.data_dir)
     if address is None:
-        print("Page:  start the service with `ledger serve`; it says where the page is")
+        print("Page:  start the service with `ledger serve`; it prints the page's address")
     else:
         print(f"Page:  {address}/")
     return 0
 
 
 def _held(conninfo: str) -> tuple[int, datetime | None]:
-    """How many events of lines there are, and when the last of all events was recorded.
+    """The number of events of lines and runs, and when the last event of any kind was recorded.
 
-    Keys, endpoints and refusals leave a ledger empty.
+    A ledger that has only keys, endpoints and refusals counts as empty.
     """
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         row = connection.execute(_HELD).fetchone()

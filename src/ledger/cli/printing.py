@@ -1,4 +1,4 @@
-"""How commands print tables, and show how far they are."""
+"""The tables and progress bars that commands print."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,20 +16,20 @@ from rich.progress import (
 from rich.table import Table
 
 ShowProgress = Callable[[int, int], None]
-"""Is told how far it is, and where the end is."""
+"""Gets the present position, and the last one."""
 
 
 def print_table(table: Table) -> None:
-    """A table on stdout."""
-    # Piped output keeps whole lines: a narrow default would cut ids. What is in brackets or between
-    # colons is part of a name, not rich's markup.
+    """Print a table on standard output."""
+    # Piped output keeps whole lines: a narrow default would cut ids. Brackets and colons are parts
+    # of names, not rich's markup.
     width = None if sys.stdout.isatty() else 200
     Console(width=width, markup=False, emoji=False).print(table)
 
 
 @contextmanager
 def progress_bars(what: str, names: Sequence[str]) -> Iterator[dict[str, ShowProgress]]:
-    """Progress bars on stderr, in positions of the log, with the time that is left."""
+    """Progress bars on standard error, in positions of the log, with the time that is left."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

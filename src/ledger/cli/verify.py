@@ -1,4 +1,4 @@
-"""What ``ledger verify`` does: the sealed log compared with the stored events."""
+"""The command ``ledger verify``: compares the sealed log with the stored events."""
 
 from ledger.cli.printing import progress_bars
 from ledger.sealing.check import check
@@ -8,7 +8,7 @@ from ledger.settings import Settings
 
 
 def verify(settings: Settings, conninfo: str) -> int:
-    """Name everything that is not as it was sealed, or told otherwise by a column; 1 if any is."""
+    """Print each difference between the sealed log and the events; return 1 if there is any."""
     with progress_bars("Verifying", ["the sealed log"]) as shown:
         try:
             found = check(conninfo, witness_folder(settings), print, shown["the sealed log"])

@@ -1,4 +1,4 @@
-"""What the commands about views do: list, rebuild, verify. Results go to stdout."""
+"""The commands about views: list, rebuild, verify. Results go to standard output."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -23,7 +23,7 @@ from ledger.views.statements import LAG
 
 
 def list_projections(conninfo: str) -> int:
-    """Where each view stands, and how far behind the log."""
+    """Print each view's position, and its lag behind the log."""
     table = Table("projection", "version", "generation", "position", "lag", "state")
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         for name, version, generation, position, head, stopped_at, error in connection.execute(LAG):
@@ -35,10 +35,10 @@ def list_projections(conninfo: str) -> int:
 
 
 def rebuild(conninfo: str, names: Sequence[str]) -> int:
-    """Rebuild these views, or all, beside the live ones; reads and writes go on.
+    """Rebuild the named views, or all, beside the live ones; reads and writes go on.
 
-    Views are built at once, each in a process of its own, as many as there are processors.
-    Raises CannotBuild once all are done, where one was not.
+    As many views are built at once as there are processors, each in a process of its own. Raises
+    CannotBuild if a view could not be built, once the others are done.
     """
     wanted = [view.name for view in views_named(names)]
     waiting = list(wanted)
@@ -59,18 +59,18 @@ def rebuild(conninfo: str, names: Sequence[str]) -> int:
             for pipe in multiprocessing.connection.wait(list(builders)):
                 assert isinstance(pipe, Connection)
                 name, builder = builders[pipe]
-                told = _receive(pipe, name)
-                if isinstance(told, tuple) and not isinstance(told, Rebuilt):
-                    shown[name](*told)
+                message = _receive(pipe, name)
+                if isinstance(message, tuple) and not isinstance(message, Rebuilt):
+                    shown[name](*message)
                 else:
-                    results[name] = told
+                    results[name] = message
                     del builders[pipe]
                     builder.join()
     refused = [built for built in results.values() if isinstance(built, CannotBuild)]
     for name in wanted:
         built = results[name]
         if isinstance(built, Rebuilt):
-            print(_told(name, built))
+            print(_summary(name, built))
     if refused:
         raise refused[0]
     return 0
@@ -78,14 +78,14 @@ def rebuild(conninfo: str, names: Sequence[str]) -> int:
 
 def _receive(pipe: Connection, name: str) -> tuple[int, int] | Rebuilt | CannotBuild:
     try:
-        told: tuple[int, int] | Rebuilt | CannotBuild = pipe.recv()
+        message: tuple[int, int] | Rebuilt | CannotBuild = pipe.recv()
     except EOFError:
-        return CannotBuild(f"{name}: the process that built it has ended.")
-    return told
+        return CannotBuild(f"{name}: the process that built the view has ended.")
+    return message
 
 
 def _build(pipe: Connection, conninfo: str, name: str) -> None:
-    """One view, in a process of its own: its progress, then its end, are sent to the command."""
+    """Build one view in a process of its own; send its progress, then its result."""
     end_with_parent()
     calm_collector()
     (projection,) = views_named([name])
@@ -104,11 +104,11 @@ def _build(pipe: Connection, conninfo: str, name: str) -> None:
     pipe.send(end)
 
 
-def _told(name: str, built: Rebuilt) -> str:
+def _summary(name: str, built: Rebuilt) -> str:
     compared = (
-        "made by another version before"
+        "not compared with another version's rows"
         if built.differing is None
-        else f"{built.differing:,} had not been what the log says"
+        else f"{built.differing:,} had differed from the log"
     )
     return (
         f"{name}: generation {built.generation} at position {built.position},"
@@ -117,7 +117,7 @@ def _told(name: str, built: Rebuilt) -> str:
 
 
 def verify(conninfo: str, names: Sequence[str]) -> int:
-    """Name every row of these views, or of all, that is not what the log says; 1 if any is not."""
+    """Print each row of the named views, or of all, that differs from the log; 1 if any does."""
     differing = 0
     for projection in views_named(names):
         with progress_bars("Verifying", [projection.name]) as shown:
@@ -125,14 +125,14 @@ def verify(conninfo: str, names: Sequence[str]) -> int:
             found = rebuilding.verify(conninfo, EnvelopeMapper(), projection, bar, _print)
         print(
             f"{projection.name}: {found.rows:,} rows at position {found.position},"
-            f" {found.differing:,} not what the log says."
+            f" {found.differing:,} differing from the log."
         )
         differing += found.differing
     return 1 if differing else 0
 
 
 def _print(difference: Difference) -> None:
-    # A damaged key may hold anything; a line stays a line.
+    # A damaged key may contain any character, and must not break the line.
     key = difference.key if difference.key.isprintable() else ascii(difference.key)
     what = difference.kind + (f" in {', '.join(difference.columns)}" if difference.columns else "")
     print(f"{difference.table} {key}: {what}; last touched by {difference.event_id}")

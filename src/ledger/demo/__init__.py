@@ -1,12 +1,12 @@
 """A realistic story for `ledger demo`: six weeks of six product lines, told as facts.
 
-Pure: `story(now)` takes the clock as an argument, draws every accident from seeded
-generators, and gives the same facts, byte for byte, for the same `now`. It knows nothing of
-the ledger: what it yields are the CloudEvents that any product line would send.
+`story(now)` is a pure function: it takes the time as an argument, draws every random choice from
+seeded generators, and gives the same facts, byte for byte, for the same `now`. The story knows
+nothing of the ledger: its facts are CloudEvents as any product line would send them.
 
-    cast.py    who there is: the lines, what becomes of each, when it was held
-    work.py    what a line reports itself: activation, people, check-ins, holds, health
-    runs.py    what happens in runs: agent invocations and ODS cycles
+    cast.py    the lines, the fate of each, and when it was held
+    work.py    the facts that a line reports: activation, people, check-ins, holds, health
+    runs.py    the facts of runs: agent invocations and ODS cycles
     words.py   the sentences people write and the numbers they measure
     facts.py   the shape of a fact
 """
@@ -32,7 +32,7 @@ from ledger.demo.work import line_facts
 __all__ = ["ORGANIZATIONS", "PRIMARY_ORGANIZATION", "SECOND_ORGANIZATION", "WORKSPACES", "story"]
 
 FIRST_RUN_NUMBER = 100_001
-"""Far above the ids that the ledger issues itself for the lines' own records."""
+"""The story's first run, far above the ids that the ledger itself issues."""
 
 
 def story(now: datetime) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""Who is in the story: the lines, what becomes of each, and when each was held.
+"""The cast of the story: the lines, the fate of each, and when each was held.
 
-The roster is a literal, not chance, so that the board shows every state in both
-organizations whatever the clock says. Chance only moves the hours.
+The roster is a literal and not random, so the board shows every state in both organizations at any
+time. Only the hours are random.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ROSTER = {
     "intelligence": "RIRBRIR",
     "agent_gateway": "RIRPBRCI",
 }
-"""One letter a line; every third line of a product line is the second organization's."""
+"""One letter per line; every third line of a product line is the second organization's."""
 
 MOODS = (
     "well",
@@ -56,7 +56,7 @@ MOODS = (
     "failing",
     "well",
 )
-"""Health by turns; eleven of them, so that they drift across fates and product lines."""
+"""The lines' health, in turn: eleven moods, so that they spread over fates and product lines."""
 
 WEEKS = 6
 SEED_TALENT = ("talent", 0)
@@ -83,15 +83,15 @@ class Interruption:
     blocker_id: str | None = None
 
     def covers(self, moment: datetime) -> bool:
-        """Say whether nothing may start at that moment, both edges included."""
+        """Whether no run may start at that moment; both edges are included."""
         return self.begin <= moment and (self.end is None or moment <= self.end)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One service line: who owns it, what becomes of it, and when.
+    """One service line: its owner, its fate and its dates.
 
-    `quiet` is its last ordinary activity, `over` the last moment anything is told of it.
+    `quiet` is its last ordinary activity; `over` is the last moment of any of its facts.
     """
 
     id: str
@@ -122,7 +122,7 @@ class Line:
 
     @property
     def mood(self) -> str:
-        """How healthy the line is by now; an agent is as healthy as its runs."""
+        """The line's present health; an agent line is as healthy as its runs."""
         if self.product_line == "agent_gateway":
             failing = words.AGENTS[self.position].failing
             return "trouble" if failing > 0.1 else "watch" if failing > 0.055 else "well"
@@ -136,16 +136,16 @@ class Line:
         return self.user(self.index)
 
     def user(self, turn: int) -> str:
-        """One of the organization's 23 people; nobody works for both."""
+        """One of the organization's 23 people; no person works for both organizations."""
         first = FIRST_USER_NUMBERS[self.organization_id]
         return f"USR-{self.year}-{first + turn % 23:06d}"
 
     def held(self, moment: datetime) -> bool:
-        """Say whether the line was paused or blocked at that moment."""
+        """Whether the line was paused or blocked at that moment."""
         return any(each.covers(moment) for each in self.interruptions)
 
     def chance(self, purpose: str) -> Random:
-        """A generator of its own for each purpose, so that one change doesn't stir the rest."""
+        """A random generator per purpose, so that a change in one does not alter the others."""
         return Random(f"{SEED}/{self.id}/{purpose}")
 
 
@@ -235,7 +235,7 @@ def _project_tags(organization_id: str, year: str, rng: Random) -> tuple[str, ..
 def _ending(
     product_line: str, position: int, fate: str, now: datetime, rng: Random
 ) -> tuple[datetime, datetime, datetime]:
-    """Choose when a line fell quiet, when its telling ends, and when its last hold began."""
+    """Choose a line's `quiet` and `over`, and when its last hold began."""
     agent = product_line == "agent_gateway"
     over = now - timedelta(seconds=rng.randrange(15, 60))
     last = over
@@ -263,7 +263,7 @@ def _ending(
 def _past_interruptions(
     index: int, opened: datetime, quiet: datetime, rng: Random, incidents: Iterator[int], year: str
 ) -> Iterator[Interruption]:
-    """Let most lines have been held before, well inside the time that they worked."""
+    """Hold most lines in the past, well inside the time in which they worked."""
     count = (1, 0, 2, 1, 0)[index % 5]
     room = (quiet - opened - timedelta(days=6)) / max(count, 1)
     if room < timedelta(days=4):
@@ -286,7 +286,7 @@ def _past_interruptions(
 def _open_blockers(
     turn: int, begin: datetime, now: datetime, rng: Random, incidents: Iterator[int], year: str
 ) -> Iterator[Interruption]:
-    """Block a line until today, every third one twice; the causes take turns."""
+    """Block a line until today, every third line twice; the causes take turns."""
     for extra in range(2 if turn % 3 == 1 else 1):
         cause = words.CAUSES[(turn + extra) % 4]
         reason, ending = words.BLOCKS[cause][turn % len(words.BLOCKS[cause])]

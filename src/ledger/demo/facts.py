@@ -1,4 +1,4 @@
-"""The shape of a fact: one structured CloudEvent as a plain dict, and the instant it tells of."""
+"""The shape of a fact: one structured CloudEvent as a plain dict, and the instant it happened."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class StoryFact(NamedTuple):
 
 
 def rfc3339(at: datetime) -> str:
-    """Write a UTC instant with `Z`, in milliseconds where there are any."""
+    """Write a UTC instant with `Z`, with milliseconds if it has any."""
     spec = "milliseconds" if at.microsecond else "seconds"
     return at.replace(tzinfo=None).isoformat(timespec=spec) + "Z"
 
@@ -32,7 +32,7 @@ def tell(
     id: str,
     actor: Actor | None = None,
 ) -> StoryFact:
-    """Make one fact; keys of `data` that hold None are left out, as a sender would."""
+    """Make one fact; keys of `data` that hold None are left out, as a sender would leave them."""
     fact: dict[str, Any] = {
         "specversion": "1.0",
         "id": id,

@@ -1,4 +1,4 @@
-"""What happens in runs: invocations of agents, cycles of outcome lines, and their facts."""
+"""The runs: invocations of agents, cycles of outcome lines, and their facts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ledger.demo.facts import Actor, StoryFact, rfc3339, tell
 from ledger.demo.work import agent_id
 
 INVOCATIONS = (1203, 760, 900, 620, 560, 470, 320, 120)
-"""How often each agent ran, by its place in the roster."""
+"""The number of each agent's runs, by its place in the roster."""
 
 SOURCES = {"agent_gateway": "/agent-gateway/runs", "ods": "/ods/cycles"}
 
@@ -24,7 +24,7 @@ LONGEST_RUN_MS = 170_000
 
 @dataclass(frozen=True)
 class Run:
-    """One run as it went; what hasn't happened is None, `outcome` is None while it is open."""
+    """One run; instants that have not come are None, `outcome` is None while the run is open."""
 
     line: Line
     requested: datetime | None
@@ -34,11 +34,11 @@ class Run:
     triggered_by: dict[str, str]
     input: dict[str, Any]
     closing: dict[str, Any]
-    """The data of the fact that ends it."""
+    """The data of the fact that ends the run."""
 
     @property
     def first_at(self) -> datetime:
-        """When the ledger first hears of it."""
+        """The time of the run's first fact."""
         first = self.requested or self.started
         assert first is not None
         return first
@@ -53,7 +53,7 @@ def runs_of(line: Line) -> Iterator[Run]:
 
 
 def run_facts(run: Run, run_id: str) -> Iterator[StoryFact]:
-    """Tell a run: requested, started, ended, as far as it came."""
+    """Tell a run: requested, started, ended, as far as the run got."""
     source = SOURCES[run.line.product_line]
     cause = {"triggered_by": run.triggered_by, "input": run.input}
     opening = {"service_line_id": run.line.id, **cause}
@@ -93,11 +93,11 @@ def _requester(triggered_by: dict[str, str]) -> Actor:
     return kinds[triggered_by["type"]], triggered_by["actor_id"]
 
 
-# Agents: many short runs a day, more of them when people work.
+# Agents: many short runs per day, most of them in working hours.
 
 
 def _invocations(line: Line) -> Iterator[Run]:
-    """Let an agent run as often as the table says, up to its quiet moment or right now."""
+    """Let an agent run as often as `INVOCATIONS` says, up to its quiet moment or the present."""
     rng = line.chance("runs")
     special = [
         *_during_holds(line, rng),
@@ -120,7 +120,7 @@ def _moments(line: Line, rng: Random, count: int, last: datetime) -> Iterator[da
         pace = 1.0 if 7 <= at.hour < 18 else 0.3
         if rng.random() > (pace if at.weekday() < 5 else pace * 0.35):
             continue
-        # A hold lasts hours, so a queue of seconds can't jump over one: its two ends suffice.
+        # A hold lasts hours and a queue seconds, so only the queue's two ends are checked.
         if not line.held(at) and not line.held(at + longest_wait):
             drawn += 1
             yield at
@@ -134,7 +134,7 @@ def _invocation(
     *,
     certain: bool = False,
 ) -> Run:
-    """Make one invocation that ended; `wait` is its time in the queue, None if it had none."""
+    """Make one invocation that ended; `wait` is its time in the queue, None without a queue."""
     agent = words.AGENTS[line.position]
     lasted = min(max(int(agent.base_ms * rng.lognormvariate(0, 0.55)), 180), LONGEST_RUN_MS)
     triggered_by, ask, answer = _ask(line, rng)
@@ -175,7 +175,7 @@ def _open(line: Line, rng: Random, requested: datetime | None, started: datetime
 
 
 def _ask(line: Line, rng: Random) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """Choose who asks what, and the answer that would come."""
+    """Choose the requester, the prompt, and the answer that would come."""
     kind = rng.choices(("api", "schedule", "user", "agent", "system"), (40, 24, 18, 13, 5))[0]
     actor = {
         "api": f"key_{line.year}_{41 + line.position:05d}",
@@ -200,7 +200,7 @@ def _ask(line: Line, rng: Random) -> tuple[dict[str, str], dict[str, str], dict[
 
 
 def _during_holds(line: Line, rng: Random) -> Iterator[Run]:
-    """Let people ask while the agent is held: it answers later, or still owes the answer."""
+    """Let people ask while the agent is held: it answers after the hold, or has not answered."""
     for each in line.interruptions:
         if each.end is None:
             room = (line.over - each.begin) // timedelta(seconds=1)
@@ -214,7 +214,7 @@ def _during_holds(line: Line, rng: Random) -> Iterator[Run]:
 
 
 def _right_now(line: Line, rng: Random) -> Iterator[Run]:
-    """Let a running agent be seen at work: some just ended, some in progress, one waiting."""
+    """Show a running agent at work: some runs just ended, some in progress, one waiting."""
     for minutes in (12, 9, 7, 5):
         at = line.now - timedelta(minutes=minutes, milliseconds=rng.randrange(50_000))
         yield _invocation(line, rng, at, None, certain=True)
@@ -232,8 +232,8 @@ def _right_now(line: Line, rng: Random) -> Iterator[Run]:
 def _cycles(line: Line) -> Iterator[Run]:
     """Let an outcome line go from cycle to cycle until its quiet moment.
 
-    A cycle starts when the line is free. The last one is open on a line that runs or is held,
-    ended on one that fell idle, and asked for but never started on one that was closed.
+    A cycle starts when the line is free. The last cycle is open on a line that runs or is held, has
+    ended on an idle line, and is requested but never started on a closed line.
     """
     rng = line.chance("cycles")
     requested = line.opened + timedelta(minutes=rng.randrange(20, 90))
@@ -274,7 +274,7 @@ def _cycle(
     started: datetime | None,
     ended: datetime | None,
 ) -> Run:
-    """Make one cycle: now and then its deliverables are rejected, and the next one repairs them."""
+    """Make one cycle; now and then its deliverables are rejected."""
     goal, deliverables = words.CYCLES[(line.position + turn) % len(words.CYCLES)]
     planned = (started or requested) + timedelta(days=7)
     outcome = None

@@ -1,8 +1,8 @@
-"""Telling a story to the ledger as if it had stood there all along.
+"""Tells a story to the ledger as if the ledger had run all along.
 
-Each fact is recorded a moment after it happened, and lines go idle in between, as the sweeper
-would have seen to. So the past that the story leaves can be looked at: what was known last week,
-and what was not yet.
+Each fact is recorded a moment after it happened, and lines become idle in between, as the sweeper
+would have made them. So the story's past can be read: also a past in which a later fact was not
+known yet.
 """
 
 from collections import deque
@@ -23,18 +23,18 @@ from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome
 
 _DELAY = timedelta(milliseconds=350)
-"""From what happens to its record."""
+"""From an occurrence to its recording."""
 
 _SWEEP_EVERY = timedelta(hours=3)
-"""Idle lines are looked for so often: seldom for the sweeper, often enough to be seen."""
+"""Idle lines are looked for so often: seldom for a sweeper, yet enough that idle times show."""
 
 _AT_ONCE = 1000
 
 
 class StoryClock:
-    """Stands at the instant that is being told; after the story it goes on as ``clock`` does.
+    """Gives the instant of each of the story's commands; after the story, the time of ``clock``.
 
-    The writer asks once for each command, in their order (``NewEvents.begin``).
+    The writer asks once per command, in the commands' order (``NewEvents.begin``).
     """
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
@@ -46,7 +46,7 @@ class StoryClock:
         return self._instants.popleft() if self._instants else self._clock()
 
     def will_tell(self, instants: list[datetime]) -> None:
-        """The commands that are submitted next are told at these."""
+        """Set the instants of the commands that are submitted next."""
         self._instants.extend(instants)
 
 
@@ -56,9 +56,9 @@ def tell(
     story: Iterator[dict[str, Any]],
     advance: Callable[[int], None],
 ) -> Iterator[Outcome]:
-    """Record a story's facts, each at its time; what became of them."""
-    told = _with_sweeps(story, advance)
-    while batch := list(islice(told, _AT_ONCE)):
+    """Record a story's facts, each at its time; yield their outcomes."""
+    commands = _with_sweeps(story, advance)
+    while batch := list(islice(commands, _AT_ONCE)):
         clock.will_tell([at for at, _ in batch])
         outcomes = writer.submit([command for _, command in batch]).result()
         for (_, command), outcome in zip(batch, outcomes, strict=True):
@@ -69,7 +69,7 @@ def tell(
 def _with_sweeps(
     story: Iterator[dict[str, Any]], advance: Callable[[int], None]
 ) -> Iterator[tuple[datetime, Command]]:
-    """The story's commands, and between them those of a sweeper."""
+    """The story's commands, and between them the commands of a sweeper."""
     lines: list[str] = []
     sweep_at: datetime | None = None
     for fact in story:

@@ -1,4 +1,4 @@
-"""The sentences that people write in the story, and the numbers that its meters show."""
+"""The texts that people write in the story, and the numbers that its signals show."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAUSES = (
         "Penetration test finished, two minor findings",
     ),
 )
-"""Why a line was paused, and what is said when it resumes."""
+"""The reasons for a pause, each with the reason for its end."""
 
 BLOCKS = {
     "approval_gap": (
@@ -60,7 +60,7 @@ BLOCKS = {
         ("Upstream API changed its schema without notice", "Adapter follows the new schema"),
     ),
 }
-"""Why a line was blocked, by cause, and what is said when the blocker is gone."""
+"""The reasons for a blocker by cause, each with the reason for its end."""
 
 CLOSINGS = {
     "talent": "Engagement ended as planned, knowledge handed over",
@@ -159,11 +159,11 @@ UNITS = {
         ("Engineering metrics", "Delivery scorecards", "Repository scans"),
     ),
 }
-"""What is allocated to a line that isn't staffed by person: type, id prefix, names."""
+"""The resources of a line that is not staffed with single people: type, id prefix, names."""
 
 
 class Meter(NamedTuple):
-    """What a signal measures: the range of each status, and how its evidence reads."""
+    """A signal's values: the range for each status, and the text of its evidence."""
 
     green: tuple[float, float]
     amber: tuple[float, float]
@@ -204,11 +204,11 @@ SIGNALS = {
     "observability": ("delivery_velocity", "capacity_utilisation"),
     "agent_runtime": ("agent_error_rate", "capacity_utilisation"),
 }
-"""The signals that apply to a model, the one that tells most first."""
+"""The signals that apply to a model, the most telling signal first."""
 
 
 class Agent(NamedTuple):
-    """One kind of agent: its name, how long it takes, how often it fails, what it is asked."""
+    """One kind of agent: its name, typical duration, rate of failures, prompts and answers."""
 
     name: str
     role: str
@@ -346,4 +346,4 @@ CYCLES = (
     ),
     ("Accessibility of the checkout", ("audit", "fixes of level A and AA")),
 )
-"""What ODS cycles are for, and what they hand over."""
+"""The goals of ODS cycles, and their deliverables."""

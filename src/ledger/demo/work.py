@@ -1,4 +1,4 @@
-"""What a line reports itself: its activation, people, check-ins, holds and health."""
+"""The facts that a line reports: its activation, people, check-ins, holds and health."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ CADENCE = {
     "infrastructure": (0, 2, 4, 6),
     "intelligence": (0, 1, 2, 3, 4, 5, 6),
 }
-"""The weekdays on which each product line checks in; an agent's runs speak for it."""
+"""The weekdays on which each product line checks in; an agent line only reports its runs."""
 
 
 class Assignment(NamedTuple):
-    """A resource's time on a line; `change`, if any, is what replaces it half-way."""
+    """A resource's time on a line; `change`, if any, is the resource that replaces it half-way."""
 
     resource: Resource
     begin: datetime
@@ -54,7 +54,7 @@ class Assignment(NamedTuple):
 
 
 def line_facts(line: Line) -> Iterator[StoryFact]:
-    """Tell everything about a line but its runs: activation first, the rest in any order."""
+    """Tell all facts about a line but its runs: activation first, the rest in any order."""
     assignments = _assignments(line)
     yield _activation(line, [each.resource for each in assignments if each.begin == line.opened])
     yield from _allocations(line, assignments)
@@ -94,13 +94,13 @@ def _activation(line: Line, resources: list[Resource]) -> StoryFact:
         "execution_id": line.execution_id,
     }
     if line.product_line == "talent":
-        # Engagements run by the day, though they are confirmed in the morning.
+        # Engagements start with the day, though they are confirmed in the morning.
         data["started_at"] = f"{line.opened:%Y-%m-%d}T00:00:00Z"
     return _own(line, line.opened, "service_line.activated", "activation", data)
 
 
 def _assignments(line: Line) -> list[Assignment]:
-    """Choose who and what works on a line, and until when."""
+    """Choose the resources that work on a line, and until when."""
     if line.product_line == "talent":
         return _people(line)
     if line.product_line == "agent_gateway":
@@ -179,7 +179,7 @@ def _resource(
 
 
 def _allocations(line: Line, assignments: list[Assignment]) -> Iterator[StoryFact]:
-    """Tell who joined, changed and left after the activation."""
+    """Tell which resources joined, changed and left after the activation."""
     numbers = count(1)
 
     def allocation(at: datetime, type: str, data: dict[str, Any]) -> StoryFact:
@@ -206,7 +206,7 @@ def _check_ins(line: Line, assignments: list[Assignment]) -> Iterator[StoryFact]
             each for each in assignments if each.begin <= at and (each.end is None or at < each.end)
         ]
         for turn, each in enumerate(present):
-            # A moment is shared by the team; only the last of them is the line's quiet moment.
+            # The team's check-ins are minutes apart; only the last is at the line's quiet moment.
             moment = at - timedelta(minutes=7 * (len(present) - 1 - turn))
             if moment <= each.begin:
                 continue
@@ -216,7 +216,7 @@ def _check_ins(line: Line, assignments: list[Assignment]) -> Iterator[StoryFact]
 def _check_in(
     line: Line, at: datetime, assignment: Assignment, rng: Random, numbers: count[int]
 ) -> Iterator[StoryFact]:
-    """Tell one check-in, and now and then that it was wrong, with the right one after it."""
+    """Tell one check-in; now and then also that it was wrong, followed by the right check-in."""
     source, prefix = REPORTS[line.product_line]
     reporter = ("user", line.lead)
 
@@ -244,7 +244,7 @@ def _check_in(
 
 
 def _working_moments(line: Line, rng: Random) -> Iterator[datetime]:
-    """Choose one moment a working day on which the line wasn't held, then its quiet moment."""
+    """Choose a moment on each working day on which the line wasn't held, then its quiet moment."""
     day = line.opened.date() + timedelta(days=1)
     while True:
         at = datetime.combine(day, time(15), line.opened.tzinfo) + timedelta(
@@ -259,7 +259,7 @@ def _working_moments(line: Line, rng: Random) -> Iterator[datetime]:
 
 
 def _hours(product_line: str, resource: Resource, rng: Random) -> float | None:
-    """Choose a day's hours: quarters for people, minutes for pods and operators."""
+    """Choose a day's hours: in quarters for people, in minutes for pods and operators."""
     if product_line == "talent":
         more = rng.choice((-1.5, -0.75, -0.25, 0.0, 0.0, 0.0, 0.25, 0.5))
         return round(float(resource["allocated_hours_per_week"]) / 5 + more, 2)
@@ -271,7 +271,7 @@ def _hours(product_line: str, resource: Resource, rng: Random) -> float | None:
 
 
 def _holds(line: Line) -> Iterator[StoryFact]:
-    """Tell every pause and blocker, and their ends where they have one."""
+    """Tell every pause and blocker, and its end if it has one."""
     pauses = count(1)
     for each in line.interruptions:
         if each.blocker_id is None:
@@ -306,7 +306,7 @@ def _block(line: Line, block: Interruption) -> Iterator[StoryFact]:
 
 
 def _health(line: Line) -> Iterator[StoryFact]:
-    """Report each signal weekly, green at first and as the line's mood has it at last."""
+    """Report each signal weekly: mostly green at first, finally by the line's mood."""
     rng = line.chance("health")
     signals = words.SIGNALS[line.execution_model]
     worst = dict(zip(signals, _statuses(line.mood), strict=False))
@@ -339,9 +339,9 @@ def _health(line: Line) -> Iterator[StoryFact]:
 
 
 def _statuses(mood: str) -> tuple[str, ...]:
-    """Name the last statuses of a line's signals, the most telling first.
+    """Name the last statuses of a line's signals, the most telling signal first.
 
-    They score 100, 94, 63 to 69 (amber) and 32 to 38 (red).
+    The four moods score 100, 94, 63 to 69 (amber) and 32 to 38 (red).
     """
     return {
         "well": ("green", "green", "green"),

@@ -1,1 +1,1 @@
-"""Pure: events, rules and folds, one file an aggregate. No I/O, no clock, no ids of its own."""
+"""The domain: events, rules and folds, one file per aggregate; no I/O, no clock, no new ids."""

@@ -1,4 +1,4 @@
-"""API key: a credential's life. The secret itself is never in the log, only its hash."""
+"""The API key aggregate. The log never contains the secret itself, only its hash."""
 
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -14,26 +14,26 @@ Permission = Literal[
 ]
 
 SINGLE_PERMISSIONS: tuple[Permission, ...] = tuple(p for p in get_args(Permission) if p != "admin")
-"""Those that are given one by one; ``admin`` is all of them, everywhere."""
+"""The permissions that are given one by one; ``admin`` means all of them, for every tenant."""
 
 
 class ApiKeyCreated(Event, frozen=True, kw_only=True):
-    """A key was handed out; tenant in the envelope, none for an admin key."""
+    """A key was handed out; the envelope has the key's tenant, and none for an admin key."""
 
     TOPIC = "api_key.created/1"
     name: str | None = None
     secret_hash: bytes
-    """SHA-256 of the whole token: it holds 256 random bits, so no slow hash is needed."""
+    """SHA-256 of the whole token: since a token has 256 random bits, no slow hash is needed."""
     permissions: tuple[Permission, ...]
 
 
 class ApiKeyRevoked(Event, frozen=True, kw_only=True):
-    """A key was taken back."""
+    """A key was revoked."""
 
     TOPIC = "api_key.revoked/1"
 
 
-# Event, type and payload outside, fact and command of the audit log, note of decisions.
+# Columns: event, published type, published payload, fact, command, note.
 API_KEY_TABLE: tuple[EventRow, ...] = (
     EventRow(ApiKeyCreated, None, None, None, "key.create", Note.KEY_CREATED),
     EventRow(ApiKeyRevoked, None, None, None, "key.revoke", Note.KEY_REVOKED),
@@ -43,7 +43,7 @@ API_KEY_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in API_KEY_TAB
 
 
 class ApiKey(msgspec.Struct):
-    """One key as its stream tells it."""
+    """The state of one key, folded from its stream."""
 
     id: str
     version: int = 0
@@ -52,13 +52,13 @@ class ApiKey(msgspec.Struct):
     revoked: bool = False
 
     def revoke(self) -> ApiKeyRevoked:
-        """Take the key back, once."""
+        """Revoke the key. Refused if the key is already revoked."""
         if self.revoked:
             raise InvalidState("The key is already revoked.")
         return ApiKeyRevoked()
 
     def evolve(self, recorded: Recorded) -> None:
-        """Take in one event of this key's stream. Only assigns, never fails."""
+        """Apply one event of this key's stream. The fold only assigns and never fails."""
         self.version = recorded.originator_version
         _APPLY[type(recorded.body)](self, recorded.body, recorded)
 

@@ -1,6 +1,7 @@
-"""Endpoint: where somebody wants events delivered (contract 5, webhooks).
+"""Endpoint: an address to which a tenant's events are delivered (contract, Feeds, webhooks).
 
-Signing secrets arrive here already encrypted. In this order: events, state, decide, fold.
+Signing secrets arrive here already encrypted. The file has, in this order: events, state,
+decisions, fold.
 """
 
 from collections.abc import Callable
@@ -14,21 +15,22 @@ from ledger.domain.event_table import PASSES, SAME, EventRow, Note
 from ledger.domain.recorded import Event, Recorded
 
 DisabledReason = Literal["operator", "gone", "failing"]
-"""Somebody said so; it answered 410; nothing but failure for five days."""
+"""``operator``: a caller disabled the endpoint; ``gone``: the endpoint answered 410; ``failing``:
+all attempts failed for five days."""
 
 EVERY_TYPE = "*"
 OVERLAP = timedelta(hours=24)
-"""How long a secret goes on signing after it was replaced (contract 5)."""
+"""How long a secret keeps signing after it was replaced (contract, Feeds)."""
 
 MAX_SECRETS = 10
-"""Secrets that may sign at once: each adds to a header."""
+"""The most secrets that sign at the same time: each adds a signature to a header."""
 
 MAX_ENDPOINTS = 100
-"""Of an organization: each event of its costs a row for each of them."""
+"""The most endpoints of an organization: each of its events may cost a row for each endpoint."""
 
 
 class WebhookCreated(Event, frozen=True, kw_only=True):
-    """An endpoint was set up; it is told what is recorded from here on."""
+    """An endpoint was set up; it receives the events that are recorded from here on."""
 
     TOPIC = "webhook.created/1"
     url: str
@@ -39,7 +41,7 @@ class WebhookCreated(Event, frozen=True, kw_only=True):
 
 
 class WebhookUpdated(Event, frozen=True, kw_only=True):
-    """An endpoint's settings were changed; these are all of them, as they are now."""
+    """An endpoint's settings were changed; the event has all settings as they are now."""
 
     TOPIC = "webhook.updated/1"
     url: str
@@ -49,7 +51,7 @@ class WebhookUpdated(Event, frozen=True, kw_only=True):
 
 
 class WebhookSecretRotated(Event, frozen=True, kw_only=True):
-    """An endpoint got a new secret; the ones before it sign beside it for a day."""
+    """An endpoint got a new secret; a replaced secret keeps signing for a day."""
 
     TOPIC = "webhook.secret_rotated/1"
     secret: bytes
@@ -63,25 +65,25 @@ class WebhookDisabled(Event, frozen=True, kw_only=True):
 
 
 class WebhookRecoveryRequested(Event, frozen=True, kw_only=True):
-    """Somebody asked that what was not delivered since then be sent again."""
+    """A caller asked to send again the undelivered events since an instant."""
 
     TOPIC = "webhook.recovery_requested/1"
     since: datetime
 
 
 class WebhookTestRequested(Event, frozen=True, kw_only=True):
-    """Somebody asked for a delivery that shows whether the endpoint works."""
+    """A caller asked for a test delivery, which shows whether the endpoint works."""
 
     TOPIC = "webhook.test_requested/1"
 
 
 class WebhookDeliveryFailed(Event, frozen=True, kw_only=True):
-    """The last attempt to deliver an event to a webhook endpoint failed; the subject is that one.
+    """The last attempt to deliver an event to a webhook endpoint, the subject, failed.
 
-    The endpoint itself is not told so.
+    The endpoint itself does not receive this event.
     """
 
-    # It is sent again only when asked for.
+    # The undelivered event is sent again only if a caller asks for a recovery.
 
     TOPIC = "webhook.delivery_failed/1"
     event_id: str
@@ -92,12 +94,12 @@ class WebhookDeliveryFailed(Event, frozen=True, kw_only=True):
 
 
 class WebhookDeleted(Event, frozen=True, kw_only=True):
-    """An endpoint was removed: nothing is delivered to it any more."""
+    """An endpoint was deleted: no event is delivered to it any more."""
 
     TOPIC = "webhook.deleted/1"
 
 
-# Event, type and payload outside, fact and command of the audit log, note of decisions.
+# Columns: event, published type, published payload, fact, command, note.
 ENDPOINT_TABLE: tuple[EventRow, ...] = (
     EventRow(WebhookCreated, None, None, None, "webhook.create", Note.ENDPOINT_CREATED),
     EventRow(WebhookUpdated, None, None, None, "webhook.update", PASSES),
@@ -113,20 +115,20 @@ ENDPOINT_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in ENDPOINT_T
 
 
 class Secret(msgspec.Struct, frozen=True):
-    """An encrypted signing secret; ``until`` is None for the present one."""
+    """An encrypted signing secret; ``until`` is None for the present secret."""
 
     sealed: bytes
     until: datetime | None = None
 
 
 class Endpoint(msgspec.Struct):
-    """One endpoint as its stream tells it."""
+    """The state of one endpoint, folded from its stream."""
 
     id: str
     version: int = 0
     organization_id: str | None = None
     workspace_id: str | None = None
-    """None: the whole organization's events."""
+    """The workspace whose events the endpoint receives; None: the whole organization's."""
     url: str = ""
     event_types: tuple[str, ...] = ()
     description: str | None = None
@@ -134,13 +136,13 @@ class Endpoint(msgspec.Struct):
     disabled_reason: DisabledReason | None = None
     disabled_at: datetime | None = None
     secrets: tuple[Secret, ...] = ()
-    """The present one first."""
+    """The present secret first."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
     deleted: bool = False
 
     def wants(self, type_: str, organization_id: str | None, workspace_id: str | None) -> bool:
-        """Whether an event of this type and tenant is for this endpoint, as it is now."""
+        """Whether the endpoint, as it is now, receives events of this type and tenant."""
         return (
             self.enabled
             and self.organization_id == organization_id
@@ -149,7 +151,7 @@ class Endpoint(msgspec.Struct):
         )
 
     def signing(self, at: datetime) -> tuple[bytes, ...]:
-        """The encrypted secrets that sign at an instant, the present one first."""
+        """The encrypted secrets that sign at an instant, the present secret first."""
         return tuple(s.sealed for s in self.secrets if s.until is None or s.until > at)
 
     # Decisions.
@@ -157,29 +159,30 @@ class Endpoint(msgspec.Struct):
     def update(
         self, *, url: str, event_types: tuple[str, ...], description: str | None, enabled: bool
     ) -> WebhookUpdated:
-        """Change settings: all of them are given."""
+        """Change the settings; all settings are given."""
         return WebhookUpdated(
             url=url, event_types=event_types, description=description, enabled=enabled
         )
 
     def rotate_secret(self, sealed: bytes, now: datetime) -> WebhookSecretRotated:
-        """Replace the secret. Refused while too many sign already."""
+        """Replace the secret. Refused while ``MAX_SECRETS`` secrets are signing."""
         if len(self.signing(now)) >= MAX_SECRETS:
             raise InvalidState(
-                f"{MAX_SECRETS} secrets sign already; an old one stops 24 hours after its rotation."
+                f"{MAX_SECRETS} secrets are active, the maximum;"
+                " a replaced secret expires after 24 hours."
             )
         return WebhookSecretRotated(secret=sealed)
 
     def disable(self, reason: DisabledReason, url: str) -> WebhookDisabled:
-        """Stop delivering, once, because of what came of an attempt at this address."""
+        """Stop delivering because of failures at this URL. Refused if the URL has changed since."""
         if not self.enabled:
             raise InvalidState("The endpoint is already disabled.")
         if url != self.url:
-            raise InvalidState("The endpoint has another address by now.")
+            raise InvalidState("The endpoint's url has changed.")
         return WebhookDisabled(reason=reason)
 
     def request_recovery(self, since: datetime) -> WebhookRecoveryRequested:
-        """Have what was not delivered sent again. A disabled endpoint must be enabled first."""
+        """Have undelivered events sent again. Refused while the endpoint is disabled."""
         if not self.enabled:
             raise InvalidState("The endpoint is disabled: enable it first.")
         return WebhookRecoveryRequested(since=since)
@@ -187,7 +190,7 @@ class Endpoint(msgspec.Struct):
     # The fold.
 
     def evolve(self, recorded: Recorded) -> None:
-        """Take in one event of this endpoint's stream. Only assigns, never fails."""
+        """Apply one event of this endpoint's stream. The fold only assigns and never fails."""
         self.version = recorded.originator_version
         _APPLY[type(recorded.body)](self, recorded.body, recorded)
 
@@ -227,7 +230,7 @@ class Endpoint(msgspec.Struct):
         self.deleted, self.enabled = True, False
 
     def _passes(self, body: Event, recorded: Recorded) -> None:
-        """Nothing but the version changes."""
+        """Only the version changes."""
 
 
 _APPLY: dict[type[Event], Callable[[Endpoint, Any, Recorded], None]] = {

@@ -1,28 +1,28 @@
 """Every refusal of the ledger, in one tree.
 
     LedgerError
-    ├── Refused                 the request was understood and turned down; nothing changed
+    ├── Refused                 the request was understood and refused; nothing changed
     │   ├── Forbidden           the credential may not do this
-    │   ├── NotFound            no such thing, as far as this credential can see
+    │   ├── NotFound            the resource does not exist, or the credential does not see it
     │   ├── Invalid             a field or parameter is wrong
     │   │   ├── RunsNotSupported      the line's execution model has no runs
-    │   │   └── IdempotencyKeyReused  the key was sent before, with another request
-    │   ├── TooLarge            a fact, a batch or a body is over its size
-    │   ├── InvalidState        the present state of a line, run, endpoint or key forbids it
-    │   └── FactConflict        this fact id was recorded before, with another content
-    ├── Unavailable             the database cannot be reached, or takes nothing now; try again
-    │   └── NotCarriedOut       a fault of ours: it is this command alone that fails
-    └── Behind                  the views have not reached what was asked for; try again
+    │   │   └── IdempotencyKeyReused  the key was used before for a different request
+    │   ├── TooLarge            a fact, a batch or a body is larger than its limit
+    │   ├── InvalidState        the present state of a line, run, endpoint or key forbids the change
+    │   └── FactConflict        the fact's source and id were recorded before with other content
+    ├── Unavailable             the database cannot be reached, or accepts no writes; try again
+    │   └── NotCarriedOut       a bug of the ledger; only this command fails
+    └── Behind                  a view or the seal lags behind the asked position; try again
 
-None of them knows HTTP: ``api/problems.py`` holds the one table of codes. Messages never repeat
-what was sent.
+The classes know nothing of HTTP: ``api/problems.py`` has the table of codes and statuses. Messages
+never repeat text of the sender.
 """
 
 from typing import ClassVar
 
 
 class LedgerError(Exception):
-    """Anything the ledger says no with. ``detail`` is one sentence for the caller."""
+    """The base of all refusals and failures. ``detail`` is one sentence for the caller."""
 
     code: ClassVar[str]
 
@@ -32,33 +32,33 @@ class LedgerError(Exception):
 
 
 class Refused(LedgerError):
-    """Understood and turned down: sent again, it is judged anew."""
+    """The request was understood and refused; the same request sent again is decided anew."""
 
     audited: ClassVar[bool] = True
-    """Whether the audit log keeps that a write was refused so (contract 5)."""
+    """Whether the audit log keeps a write refused with this error (contract, Feeds)."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.position = 0
-        """Of the record that the audit log keeps of it, or of the views that were read; else 0."""
+        """Position of the refusal's record in the audit log, or of the views read; else 0."""
         self.replayed = False
-        """Whether this is the answer to an earlier request under the same idempotency key."""
+        """Whether this is the outcome of an earlier request under the same idempotency key."""
 
 
 class Forbidden(Refused):
-    """The credential lacks the permission, or the body names a tenant it may not act for."""
+    """The credential lacks the permission, or may not act for the tenant named in the body."""
 
     code = "forbidden"
 
 
 class NotFound(Refused):
-    """Unknown, or another tenant's: the two are told apart by nobody outside."""
+    """The resource does not exist or is another tenant's; callers cannot tell these cases apart."""
 
     code = "not_found"
 
 
 class Invalid(Refused):
-    """Some field is missing, of the wrong type or out of range; ``errors`` says which."""
+    """A field is missing, of the wrong type or out of range; ``errors`` names the fields."""
 
     code = "invalid_request"
 
@@ -69,12 +69,12 @@ class Invalid(Refused):
 
     @classmethod
     def at(cls, pointer: str, sentence: str) -> "Invalid":
-        """One wrong place."""
+        """The error for one wrong place."""
         return cls("The request has an invalid field.", ((pointer, sentence),))
 
 
 class RunsNotSupported(Invalid):
-    """Only agent_runtime and timeboxed_outcome lines have runs (contract 3)."""
+    """Only agent_runtime and timeboxed_outcome lines have runs (contract, State)."""
 
     code = "runs_not_supported"
 
@@ -83,41 +83,41 @@ class RunsNotSupported(Invalid):
 
 
 class TooLarge(Refused):
-    """A fact, a batch or a body above its limit (contract 2; a command's body: 7)."""
+    """A fact, a batch or a body is larger than its limit (contract, Facts and Access)."""
 
     code = "too_large"
     audited = False
 
 
 class InvalidState(Refused):
-    """The present state of what it is about forbids it (contract 3, the table of refusals)."""
+    """The subject's present state forbids the change (contract, State, the table of refusals)."""
 
     code = "invalid_state"
 
 
 class FactConflict(Refused):
-    """(organization, source, id) was recorded before with another content (contract 2)."""
+    """(organization, source, id) was recorded before with different content (contract, Facts)."""
 
     code = "fact_conflict"
 
 
 class IdempotencyKeyReused(Invalid):
-    """An ``Idempotency-Key`` names one request: another body under it is a mistake (contract 7)."""
+    """The ``Idempotency-Key`` was used before for a different request (contract, Access)."""
 
     code = "idempotency_key_reused"
 
     def __init__(self) -> None:
-        super().__init__("The Idempotency-Key was sent before, with another request.")
+        super().__init__("The Idempotency-Key was used before for a different request.")
 
 
 class Unavailable(LedgerError):
-    """The database is out of reach or overloaded; nothing is known to have changed. Retry."""
+    """The database cannot be reached or is overloaded; nothing is known to have changed. Retry."""
 
     code = "unavailable"
 
 
 class NotCarriedOut(Unavailable):
-    """A command breaks in a way that nobody foresaw; others are carried out."""
+    """A command failed because of a bug; the other commands of its group are carried out."""
 
     def __init__(self) -> None:
         super().__init__("The command could not be carried out.")

@@ -1,11 +1,12 @@
-"""What an event means to everybody but its own aggregate: a row a class, in the class's module.
+"""The meaning of events outside their aggregates: a row per event class, in the class's module.
 
     EXECUTION_TABLE, RUN_TABLE …  ─▶  events.EVENT_TABLE  ─▶  codec             topics
                                                           ─▶  published         types and payloads
                                                           ─▶  audited           actions
                                                           ─▶  decision_tables   notes
 
-A row has a word for "nothing" in each column, so that none is left out by accident.
+A row must fill every column, if need be with a word for "nothing", so that no column is left out by
+accident.
 """
 
 from collections.abc import Mapping
@@ -16,10 +17,10 @@ from ledger.domain.recorded import Event
 
 
 class Note(Enum):
-    """What decisions that span streams note of an event (``log/decisions.py``)."""
+    """The change that an event makes to the decision tables (``log/decisions.py``)."""
 
     PASSES = auto()
-    """Nothing."""
+    """No change."""
     LINE_BEGAN = auto()
     CHECKED_IN = auto()
     CHECK_IN_VOIDED = auto()
@@ -42,34 +43,34 @@ class _Same(Enum):
 
 
 SAME: Final = _Same.SAME
-"""All fields are told, as they are and in their order."""
+"""Publish all fields, unchanged and in their order."""
 
 
 class Part(NamedTuple):
-    """The fields of one field's value are told instead, with these types outside."""
+    """The published fields are those of one field's value, with these types outside."""
 
     field: str
     types: Mapping[str, Any]
 
 
 Told = _Same | tuple[str, ...] | Part
-"""What is told outside of an event's fields: all, some of them in this order, or a part's.
+"""The published fields of an event: all, some in this order, or those of a part.
 
-Instants are told as texts. A payload is called after its type, and described by the docstring of
-the event.
+Instants are published as texts. The payload's class is named after the published type, and the
+event's docstring describes it.
 """
 
 
 class EventRow(NamedTuple):
-    """One class of events."""
+    """The row of one class of events."""
 
     event: type[Event]
     told_as: str | None
-    """Its type in feeds, histories and webhooks (contract 5); None: nobody outside is told."""
+    """The type in feeds, histories and webhooks (contract, Feeds); None: it is not published."""
     told: Told | None
-    """Its payload there; ``execution.*`` have the line's states besides."""
+    """The payload there; events ``execution.*`` also have the line's states."""
     fact: str | None
-    """The type of the fact that it records: so the audit log calls it then."""
+    """The type of the fact that the event records, which is the audit log's action then."""
     command: str | None
-    """What the audit log calls it where no fact was reported; None: nobody's write."""
+    """The audit log's action if no fact was reported; None: the event is not a write then."""
     noted: Note

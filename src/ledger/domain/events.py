@@ -1,4 +1,4 @@
-"""Every event of the ledger: the tables of all aggregates as one."""
+"""Every event of the ledger: the event tables of all aggregates joined."""
 
 from ledger.domain.api_key import API_KEY_TABLE
 from ledger.domain.endpoint import ENDPOINT_TABLE

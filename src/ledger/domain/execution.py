@@ -1,9 +1,10 @@
-"""Execution: one service line's record of how its work stands (contract 3).
+"""Execution: the state of one service line (contract, State).
 
-State is folded from the stream in recording order: closed once closed; else paused while held;
-else blocked while a blocker is open; else running or idle. In this file: the state, the deciding
-methods (each checks and returns the event, changing nothing) and the fold, which only assigns.
-The same fold serves the writer, the views, a rebuild and a look back in time.
+The state is folded from the stream in the order of recording: closed once the line is closed; else
+paused while a hold is on; else blocked while a blocker is open; else running or idle. The file has,
+in this order: the state, the decisions (methods that check and return an event, and change nothing)
+and the fold, which only assigns. The writer, the views, a rebuild and a read of the past use the
+same fold.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from ledger.domain.recorded import Actor, Event, Recorded
 from ledger.domain.values import MODELS_WITH_RUNS, Cause, HoldName, State
 
 MOST_BYTES = 512 * 1024
-"""As JSON: what a line shows of itself may be so large, since each change keeps all of it anew."""
+"""The most bytes of a line's state as JSON: each change of a line stores the whole state anew."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -28,7 +29,7 @@ E = TypeVar("E", bound=Event)
 
 
 class Hold(msgspec.Struct, frozen=True, array_like=True):
-    """A hold and who put it on; ``since`` is an effective time."""
+    """A hold and the actor who put it on; ``since`` is an effective time."""
 
     hold: HoldName
     reason: str | None
@@ -46,9 +47,9 @@ class Blocker(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Execution(msgspec.Struct, array_like=True):
-    """One line as far as its own stream tells. Runs have streams of their own.
+    """The state of one line, folded from its own stream. Runs have streams of their own.
 
-    Views and snapshots keep it, many times over: as an array, without its fields' names.
+    Views and snapshots store many of these objects: as arrays, so without the names of fields.
     """
 
     id: str
@@ -64,40 +65,40 @@ class Execution(msgspec.Struct, array_like=True):
     state_since: datetime | None = None
     """Effective time at which the present state began."""
     changed_at: datetime | None = None
-    """Effective time of the latest change; a later one is never earlier."""
+    """Effective time of the latest change; effective times never fall along a stream."""
     idle: bool = False
     holds: dict[HoldName, Hold] = {}
     held_since: datetime | None = None
-    """When the present stretch under at least one hold began."""
+    """Since when at least one hold is on without a break; None: no hold is on."""
     blockers: dict[str, Blocker] = {}
     blocked_since: datetime | None = None
-    """When the present stretch with at least one blocker began."""
+    """Since when at least one blocker is open without a break; None: no blocker is open."""
     resources: dict[str, Resource] = {}
     signals: dict[str, Signal] = {}
-    """By name, in order of first report."""
+    """The latest signals by name, in order of their first report."""
     closed_at: datetime | None = None
 
-    # Decisions: pure, each returns the event it allows.
+    # Decisions: pure methods; each returns the event that it allows.
 
     def pause(self, hold: HoldName, reason: str | None) -> events.Paused:
-        """Put a hold on; refused where the same hold is on, or on a closed line."""
+        """Put a hold on. Refused if the same hold is already on, or if the line is closed."""
         self.require_open()
         if hold in self.holds:
-            raise InvalidState("The line is already paused by this side.")
+            raise InvalidState(f"The line already has the {hold} hold.")
         return events.Paused(hold=hold, reason=reason)
 
     def resume(self, hold: HoldName, reason: str | None) -> events.Resumed:
-        """Lift a hold; refused where it is off: only the side that paused can resume."""
+        """Lift a hold. Refused if this hold is not on: only the side that paused can resume."""
         self.require_open()
         if hold not in self.holds:
-            raise InvalidState("The line is not paused by this side.")
+            raise InvalidState(f"The line does not have the {hold} hold.")
         return events.Resumed(hold=hold, reason=reason)
 
     def block(self, blocker_id: str, cause: Cause, reason: str | None) -> events.Blocked:
         """Open a blocker under an id that is not open now."""
         self.require_open()
         if blocker_id in self.blockers:
-            raise InvalidState("A blocker with this id is already open.")
+            raise InvalidState("A blocker with this blocker_id is already open.")
         blocked = events.Blocked(blocker_id=blocker_id, cause=cause, reason=reason)
         return self._with_room(blocked, None)
 
@@ -105,7 +106,7 @@ class Execution(msgspec.Struct, array_like=True):
         """Clear an open blocker."""
         self.require_open()
         if blocker_id not in self.blockers:
-            raise InvalidState("No blocker with this id is open.")
+            raise InvalidState("No blocker with this blocker_id is open.")
         return events.Unblocked(blocker_id=blocker_id, reason=reason)
 
     def update(self, project_tags: tuple[str, ...]) -> events.Updated:
@@ -127,7 +128,7 @@ class Execution(msgspec.Struct, array_like=True):
         return events.ResourceReleased(id=resource_id)
 
     def report_signal(self, signal: Signal) -> events.HealthSignalReported:
-        """Record a health signal, changed or not."""
+        """Report a health signal, whether its status has changed or not."""
         self.require_open()
         return self._with_room(
             events.HealthSignalReported(
@@ -140,7 +141,7 @@ class Execution(msgspec.Struct, array_like=True):
         )
 
     def close(self, reason: str | None) -> events.Closed:
-        """End the line. Its open runs are the caller's to cancel in the same append."""
+        """Close the line. The caller must cancel its open runs in the same append."""
         self.require_open()
         return events.Closed(reason=reason)
 
@@ -151,7 +152,7 @@ class Execution(msgspec.Struct, array_like=True):
         now: datetime,
         threshold: timedelta,
     ) -> tuple[events.WentIdle, datetime] | None:
-        """The event and its time when the threshold has run out on a running line, else None."""
+        """(event, its time) if a running line's idle threshold has run out, else None."""
         if self.state != "running" or open_runs or self.changed_at is None:
             return None
         due = max(last_activity_at, self.changed_at) + threshold
@@ -162,18 +163,21 @@ class Execution(msgspec.Struct, array_like=True):
     def wake(
         self, activity_at: datetime, opens_run: bool, now: datetime, threshold: timedelta
     ) -> events.Woken | None:
-        """The event that an activity on an idle line causes: if it opens a run or is recent."""
+        """The event that an activity on an idle line causes, if any.
+
+        An activity wakes the line if it opens a run, or if it is more recent than the threshold.
+        """
         if self.state == "idle" and (opens_run or activity_at > now - threshold):
             return events.Woken()
         return None
 
     def require_open(self) -> None:
-        """Refuse anything on a closed line."""
+        """Refuse any change of a closed line."""
         if self.state == "closed":
             raise InvalidState("The line is closed.")
 
     def require_open_at(self, at: datetime) -> None:
-        """Refuse on a closed line what did not happen by its closing (late reports count)."""
+        """Refuse a report about a time after the line's closing; late reports are accepted."""
         if self.closed_at is not None and at > self.closed_at:
             raise InvalidState("The line was already closed at that time.")
 
@@ -183,9 +187,9 @@ class Execution(msgspec.Struct, array_like=True):
             raise RunsNotSupported
 
     def require_startable(self, at: datetime) -> None:
-        """Refuse a start that happened while the line was held or blocked.
+        """Refuse the start of a run that happened while the line was held or blocked.
 
-        A start from before the present stretch began is late news, not a breach.
+        A start before the present hold or blocker began is accepted: it is only reported late.
         """
         self.require_open()
         began = [since for since in (self.held_since, self.blocked_since) if since is not None]
@@ -193,25 +197,28 @@ class Execution(msgspec.Struct, array_like=True):
             raise InvalidState(f"The line is {self.state}: no run starts on it.")
 
     def _with_room(self, event: E, replaced: Any) -> E:
-        """What the line is to show, instead of what is replaced, if that is not too much.
+        """The event, unless the line's state would be too large with it in place of ``replaced``.
 
-        Holds are never too much: there are two, and a line must be stopped whatever it shows.
+        Holds are not checked: a line has two at the most, and pausing a line must always succeed.
         """
         if len(_encode(self)) + len(_encode(event)) - len(_encode(replaced)) > MOST_BYTES:
             raise InvalidState(
-                "The line shows as much as it may: 512 KB of tags, resources, blockers and signals."
+                "The line's tags, resources, blockers and signals would be larger than 512 KB."
             )
         return event
 
     # The fold.
 
     def evolve(self, recorded: Recorded) -> None:
-        """Take in one event of this line's stream. Only assigns, never fails."""
+        """Apply one event of this line's stream. The fold only assigns and never fails."""
         self.version = recorded.originator_version
         _APPLY[type(recorded.body)](self, recorded.body, recorded)
 
     def _changed(self, recorded: Recorded) -> datetime:
-        """The effective time of a change: its own, but never before the previous change's."""
+        """Set and return the effective time of a change: the event's time, or the latest change's.
+
+        Of the two times the later counts, so that effective times never fall along the stream.
+        """
         at = recorded.occurred_at
         if self.changed_at is not None and self.changed_at > at:
             at = self.changed_at
@@ -219,7 +226,7 @@ class Execution(msgspec.Struct, array_like=True):
         return at
 
     def _settle(self, at: datetime) -> None:
-        """Derive the state; ``state_since`` moves only when the state does."""
+        """Derive the state; ``state_since`` changes only if the state changes."""
         state: State
         if self.closed_at is not None:
             state = "closed"
@@ -275,7 +282,7 @@ class Execution(msgspec.Struct, array_like=True):
         self._settle(at)
 
     def _interrupted(self, at: datetime) -> None:
-        # Resume and unblock lead to running, never back to idle (contract 3).
+        # Resume and unblock lead to running, never back to idle (contract, State).
         self.idle = False
         self._settle(at)
 
@@ -305,7 +312,7 @@ class Execution(msgspec.Struct, array_like=True):
         self.signals = self.signals | {body.signal: signal}
 
     def _passes(self, body: Event, recorded: Recorded) -> None:
-        """Nothing but the version changes."""
+        """Only the version changes."""
 
 
 _APPLY: dict[type[Event], Callable[[Execution, Any, Recorded], None]] = {

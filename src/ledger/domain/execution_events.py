@@ -1,4 +1,4 @@
-"""What can happen to a line: the events of the Execution stream (one stream a LIN id)."""
+"""The events of a line: the events of the Execution aggregate (one stream per LIN id)."""
 
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from ledger.domain.values import Cause, ExecutionModel, HoldName, Origin, Produc
 
 
 class Resource(msgspec.Struct, frozen=True):
-    """Something allocated to a line: a person, a pod, an agent, a machine."""
+    """A resource allocated to a line: a person, a pod, an agent, a machine."""
 
     type: str
     id: str
@@ -43,7 +43,7 @@ class Updated(Event, frozen=True, kw_only=True):
 
 
 class Paused(Event, frozen=True, kw_only=True):
-    """A hold was put on the line: work stops until the same side lifts it."""
+    """A hold was put on the line: work stops until the same side lifts the hold."""
 
     TOPIC = "execution.paused/1"
     hold: HoldName
@@ -59,7 +59,7 @@ class Resumed(Event, frozen=True, kw_only=True):
 
 
 class Blocked(Event, frozen=True, kw_only=True):
-    """A blocker was opened: someone must act before the line can go on."""
+    """A blocker was opened: somebody must act before work on the line can continue."""
 
     TOPIC = "execution.blocked/1"
     blocker_id: str
@@ -76,24 +76,24 @@ class Unblocked(Event, frozen=True, kw_only=True):
 
 
 class WentIdle(Event, frozen=True, kw_only=True):
-    """The line had no open run and no activity for its threshold."""
+    """The line had no open run and no activity for the length of its idle threshold."""
 
-    # It occurred when the threshold ran out.
+    # The event's time is the instant at which the threshold ran out.
 
     TOPIC = "execution.idle/1"
     threshold_seconds: int
 
 
 class Woken(Event, frozen=True, kw_only=True):
-    """An activity ended the line's idleness; its own event follows."""
+    """An activity ended the line's idleness; the event of the activity follows."""
 
     TOPIC = "execution.active/1"
 
 
 class Closed(Event, frozen=True, kw_only=True):
-    """The line ended; its open runs were cancelled just before."""
+    """The line was closed; its open runs were cancelled just before."""
 
-    # Holds and blockers are gone too.
+    # The closing also ends all holds and blockers.
 
     TOPIC = "execution.closed/1"
     reason: str | None = None
@@ -109,9 +109,9 @@ class CheckedIn(Event, frozen=True, kw_only=True):
 
 
 class CheckInVoided(Event, frozen=True, kw_only=True):
-    """A check-in no longer counts; what it said is repeated."""
+    """A check-in no longer counts; the event repeats its hours, time and resource."""
 
-    # So a view need not look the check-in up.
+    # A view therefore need not look the check-in up.
 
     TOPIC = "execution.check_in_voided/1"
     fact_id: str
@@ -122,7 +122,7 @@ class CheckInVoided(Event, frozen=True, kw_only=True):
 
 
 class ResourceAllocated(Event, frozen=True, kw_only=True):
-    """A resource was allocated to the line; the same id again replaces it."""
+    """A resource was allocated to the line; it replaces an earlier resource with the same id."""
 
     TOPIC = "resource.allocated/1"
     resource: Resource
@@ -136,9 +136,10 @@ class ResourceReleased(Event, frozen=True, kw_only=True):
 
 
 class HealthSignalReported(Event, frozen=True, kw_only=True):
-    """A health signal has another status than before, or a first one."""
+    """A health signal has a new status, or its first one."""
 
-    # Or the same: that is for the folds to see, and such a report is told to nobody.
+    # The status may also be unchanged, which only a fold can tell. Feeds and webhooks do not carry
+    # such a report.
 
     TOPIC = "health.signal_reported/1"
     signal: SignalName
@@ -168,7 +169,7 @@ _RESOURCE = Part(
     },
 )
 
-# Event, type and payload outside, fact and command of the audit log, note of decisions.
+# Columns: event, published type, published payload, fact, command, note.
 EXECUTION_TABLE: tuple[EventRow, ...] = (
     EventRow(
         Activated, "execution.started", _STARTED, "service_line.activated", None, Note.LINE_BEGAN

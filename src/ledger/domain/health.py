@@ -1,4 +1,4 @@
-"""Health: from reported signals to a score (contract 3)."""
+"""Health: the score of a line from its reported signals (contract, State)."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -17,7 +17,7 @@ SignalName = Literal[
 SignalStatus = Literal["green", "amber", "red"]
 
 PENALTY: dict[SignalStatus, int] = {"green": 0, "amber": 6, "red": 31}
-"""Points off a full hundred for each signal of that status."""
+"""The points that a signal of this status takes off 100."""
 
 
 class Signal(msgspec.Struct, frozen=True, array_like=True):
@@ -30,13 +30,13 @@ class Signal(msgspec.Struct, frozen=True, array_like=True):
 
 
 def score(signals: Iterable[Signal]) -> int | None:
-    """0 to 100, or None as long as no signal was ever reported."""
+    """The health score, 0 to 100; None as long as no signal was ever reported."""
     penalties = [PENALTY[signal.status] for signal in signals]
     return max(0, 100 - sum(penalties)) if penalties else None
 
 
 def status(points: int | None) -> SignalStatus | None:
-    """green from 70, amber from 50, else red; None without a score."""
+    """The status of a score: green from 70, amber from 50, else red; None without a score."""
     if points is None:
         return None
     return "green" if points >= 70 else "amber" if points >= 50 else "red"

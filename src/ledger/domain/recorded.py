@@ -1,7 +1,7 @@
-"""The envelope: what every event carries beside its own facts, for ever.
+"""The envelope: the data that every event carries beside its own fields, for ever.
 
-An event class says what happened. ``Recorded`` says who reported it, when it happened, when we
-learned of it, and where it stands in its stream and in the log.
+An event class says what happened. ``Recorded`` adds who reported the event, when it happened, when
+the ledger learned of it, its version in the stream and its position in the log.
 """
 
 from datetime import datetime
@@ -13,24 +13,27 @@ from ledger.domain.values import ActorType, format_id
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What happened, in the past tense. ``TOPIC`` is its stored name and schema version.
+    """A recorded change, named in the past tense. ``TOPIC`` is its stored name and schema version.
 
-    The name is data: it never changes. A field may be added with a default; any other change is
-    a new class with the next version, and the old one stays readable (see ``log/codec.py``).
+    The name is stored, so it never changes. A field may be added with a default; any other change
+    needs a new class with the next version, and the old class stays readable (``log/codec.py``).
     """
 
     TOPIC: ClassVar[str]
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """Who did it, as reported: a user, an API key, an agent or the system itself."""
+    """The actor of an event, as reported: a user, an API key, an agent or the system itself."""
 
     type: ActorType
     id: str
 
 
 class FactIdentity(msgspec.Struct, frozen=True):
-    """Which reported fact an event records: (organization, source, id) and its content digest."""
+    """The fact that an event records: its source and id, and a digest of its content.
+
+    With the organization of the envelope, source and id identify the fact.
+    """
 
     source: str
     id: str
@@ -39,20 +42,20 @@ class FactIdentity(msgspec.Struct, frozen=True):
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """An event in its envelope; satisfies the library's ``DomainEventProtocol``."""
+    """An event in its envelope; the class satisfies the library's ``DomainEventProtocol``."""
 
     originator_id: str
-    """The stream: a LIN, RUN, KEY or WHK id, or REF- and a credential."""
+    """The stream: a LIN, RUN, KEY or WHK id, or ``REF-`` and a credential."""
     originator_version: int
     position: int
-    """Its place in the log: rises, may skip."""
+    """The event's place in the log: positions rise and may have gaps."""
     occurred_at: datetime
-    """When it happened, as reported."""
+    """When the event happened, as reported."""
     recorded_at: datetime
-    """When the ledger learned of it: given under the append lock, rises strictly with position."""
+    """When the event was recorded: set under the append lock, strictly rising with position."""
     actor: Actor
     reported_by: str
-    """The credential itself, which no sender can set."""
+    """The credential that reported the event, which no sender can set."""
     organization_id: str | None
     workspace_id: str | None
     service_line_id: str | None
@@ -61,15 +64,15 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     causation_id: str | None
     """The EVT id of the event that caused this one."""
     nonce: bytes
-    """16 random bytes: a neighbour in the sealed log cannot guess this event's leaf."""
+    """16 random bytes: a reader of other leaves in the sealed log cannot guess this event."""
     body: Event
 
     @property
     def line_id(self) -> str:
-        """The line it belongs to: a run's, or the line whose own stream it is in."""
+        """The line of the event: the line of its run, or the line whose own stream it is in."""
         return self.service_line_id or self.originator_id
 
     @property
     def event_id(self) -> str:
-        """``EVT-YY-N``: the year of recording and the position (contract 5)."""
+        """``EVT-YY-N``: the year of recording and the position (contract, Feeds)."""
         return format_id("EVT", self.recorded_at.year, self.position)

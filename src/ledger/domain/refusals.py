@@ -1,8 +1,8 @@
-"""Refusals: the writes of one credential that were turned down, for the audit (contract 5).
+"""Refusals: the refused writes of one credential, for the audit log (contract, Feeds).
 
-A flood of refused requests must not fill the disk. So a credential's refusals are recorded one by
-one up to a number a day; those beyond are counted, and one event says how many they were.
-In this order: events, state, decide, fold.
+A flood of refused requests must not fill the disk. So only a limited number of a credential's
+refusals is recorded one by one each day; further refusals are counted, and one event records their
+count. The file has, in this order: events, state, decision, fold.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import day_of
 
 DAILY = 10_000
-"""Refusals of one credential that are recorded one by one on a UTC day: some 10 MB at the most."""
+"""The most refusals of a credential recorded one by one on a UTC day: some 10 MB."""
 
 
 class WriteRefused(Event, frozen=True, kw_only=True):
-    """A fact or command was turned down; what it said is not kept, only what it was about."""
+    """A fact or command was refused; the event keeps its subject, not its content."""
 
     TOPIC = "write.refused/1"
     action: str
@@ -32,15 +32,15 @@ class WriteRefused(Event, frozen=True, kw_only=True):
 
 
 class RefusalsOmitted(Event, frozen=True, kw_only=True):
-    """So many more writes of the credential were turned down, and are not recorded singly."""
+    """Further refusals of the credential were only counted; the event records their count."""
 
     TOPIC = "write.refusals_omitted/1"
     count: int
     since: datetime
 
 
-# Event, type and payload outside, fact and command of the audit log, note of decisions. What the
-# audit log calls a refusal, the event itself says.
+# Columns: event, published type, published payload, fact, command, note. The audit log's action of
+# a refusal is a field of the event itself.
 REFUSAL_TABLE: tuple[EventRow, ...] = (
     EventRow(WriteRefused, None, None, None, None, PASSES),
     EventRow(RefusalsOmitted, None, None, None, None, PASSES),
@@ -49,7 +49,7 @@ REFUSAL_TABLE: tuple[EventRow, ...] = (
 REFUSAL_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in REFUSAL_TABLE)
 
 UNKNOWN_ACTION = "unknown"
-"""What a refused fact is called whose type could not be read."""
+"""The action of a refused fact whose type could not be read."""
 
 STREAM_PREFIX = "REF-"
 
@@ -60,7 +60,7 @@ def stream_of(credential: str) -> str:
 
 
 class Refusals(msgspec.Struct):
-    """How many of a credential's refusals were recorded on the latest day."""
+    """The number of a credential's refusals that were recorded on the latest day."""
 
     id: str
     version: int = 0
@@ -70,11 +70,11 @@ class Refusals(msgspec.Struct):
     recorded: int = 0
 
     def has_room(self, now: datetime) -> bool:
-        """Whether one more is recorded singly today."""
+        """Whether one more refusal may be recorded as an event today."""
         return self.day != day_of(now) or self.recorded < DAILY
 
     def evolve(self, recorded: Recorded) -> None:
-        """Take in one event of this stream. Only assigns, never fails."""
+        """Apply one event of this stream. The fold only assigns and never fails."""
         self.version = recorded.originator_version
         _APPLY[type(recorded.body)](self, recorded.body, recorded)
 
@@ -84,7 +84,7 @@ class Refusals(msgspec.Struct):
         self.day = day
 
     def _passes(self, body: Event, recorded: Recorded) -> None:
-        """Nothing but the version changes."""
+        """Only the version changes."""
 
 
 _APPLY: dict[type[Event], Callable[[Refusals, Any, Recorded], None]] = {

@@ -1,7 +1,7 @@
-"""Run: one discrete invocation or cycle of a line (contract 3).
+"""Run: one discrete invocation or cycle of a line (contract, State).
 
-Input, output and error arrive here already encrypted: the domain never sees them in the clear.
-In this order: events, state, decide, fold.
+Input, output and error arrive here already encrypted: the domain never sees their plaintext. The
+file has, in this order: events, state, decisions, fold.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from ledger.domain.values import ENDED, Origin, RunStatus, TriggerType
 
 
 class Trigger(msgspec.Struct, frozen=True):
-    """What set a run off."""
+    """The trigger of a run."""
 
     type: TriggerType
     actor_id: str | None = None
 
 
 class RunRequested(Event, frozen=True, kw_only=True):
-    """A run was asked for: it is pending until it starts."""
+    """A run was requested: it is pending until it starts."""
 
     TOPIC = "run.requested/1"
     run_id_origin: Origin
@@ -35,7 +35,7 @@ class RunRequested(Event, frozen=True, kw_only=True):
 class RunStarted(Event, frozen=True, kw_only=True):
     """A run began."""
 
-    # ``run_id_origin`` is set when no request came before.
+    # ``run_id_origin`` is set if the run was not requested before.
     TOPIC = "run.started/1"
     run_id_origin: Origin | None = None
     triggered_by: Trigger | None = None
@@ -43,7 +43,7 @@ class RunStarted(Event, frozen=True, kw_only=True):
 
 
 class RunCompleted(Event, frozen=True, kw_only=True):
-    """A run came to its end as meant; ``late`` when its line's closing had cancelled it."""
+    """A run ended successfully; ``late`` if its line's closing had cancelled the run before."""
 
     TOPIC = "run.completed/1"
     output: bytes | None = None
@@ -53,7 +53,7 @@ class RunCompleted(Event, frozen=True, kw_only=True):
 
 
 class RunFailed(Event, frozen=True, kw_only=True):
-    """A run ended in an error; ``late`` when its line's closing had cancelled it."""
+    """A run ended in an error; ``late`` if its line's closing had cancelled the run before."""
 
     TOPIC = "run.failed/1"
     error: bytes | None = None
@@ -64,7 +64,7 @@ class RunFailed(Event, frozen=True, kw_only=True):
 
 
 class RunCancelled(Event, frozen=True, kw_only=True):
-    """A run was called off, by its reporter or because its line closed."""
+    """A run was cancelled, by its reporter or because its line closed."""
 
     TOPIC = "run.cancelled/1"
     reason: str | None = None
@@ -75,7 +75,7 @@ class RunCancelled(Event, frozen=True, kw_only=True):
 class RunErased(Event, frozen=True, kw_only=True):
     """A run's input, output and error became unreadable for good."""
 
-    # Its key is destroyed with this; only an ended run is erased.
+    # The run's key is destroyed in the same transaction. Only an ended run can be erased.
 
     TOPIC = "run.erased/1"
     reason: str
@@ -84,7 +84,7 @@ class RunErased(Event, frozen=True, kw_only=True):
 _BEGUN = ("triggered_by",)
 _ENDED = ("tokens_used", "duration_ms", "late")
 
-# Event, type and payload outside, fact and command of the audit log, note of decisions.
+# Columns: event, published type, published payload, fact, command, note.
 RUN_TABLE: tuple[EventRow, ...] = (
     EventRow(RunRequested, "run.requested", _BEGUN, "run.requested", None, Note.RUN_REQUESTED),
     EventRow(RunStarted, "run.started", _BEGUN, "run.started", None, Note.RUN_STARTED),
@@ -98,7 +98,7 @@ RUN_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in RUN_TABLE)
 
 
 class Run(msgspec.Struct, array_like=True):
-    """One run as its stream tells it, without its encrypted payloads."""
+    """The state of one run, folded from its stream, without its encrypted payloads."""
 
     id: str
     version: int = 0
@@ -108,20 +108,20 @@ class Run(msgspec.Struct, array_like=True):
     status: RunStatus = "pending"
     triggered_by: Trigger | None = None
     requested_at: datetime | None = None
-    """The ``time`` of its first fact."""
+    """The ``time`` of the run's first fact."""
     started_at: datetime | None = None
     completed_at: datetime | None = None
-    """The ``time`` of its ending, whichever it was."""
+    """The ``time`` of the fact that ended the run: completed, failed or cancelled."""
     duration_ms: int | None = None
     tokens_used: int | None = None
     cancelled_by_closing: bool = False
     erased_at: datetime | None = None
-    """Since when its input, output and error are unreadable; what comes later keeps none."""
+    """Since when input, output and error are unreadable; later events store none of them."""
 
     # Decisions.
 
     def start(self, trigger: Trigger | None, sealed_input: bytes | None) -> RunStarted:
-        """Start a pending run. (One that was never requested begins with its ``RunStarted``.)"""
+        """Start a pending run. (A run that was never requested begins with its ``RunStarted``.)"""
         if self.status != "pending":
             raise InvalidState("The run has already started or ended.")
         return RunStarted(triggered_by=trigger, input=sealed_input)
@@ -129,7 +129,7 @@ class Run(msgspec.Struct, array_like=True):
     def complete(
         self, at: datetime, output: bytes | None, tokens: int | None, duration_ms: int | None
     ) -> RunCompleted:
-        """Complete a running run, or one that its line's closing cancelled, once."""
+        """Complete a started run, or once a run that its line's closing cancelled."""
         late = self._require_endable(at)
         if self.started_at is None:
             raise InvalidState("The run has not started.")
@@ -148,7 +148,7 @@ class Run(msgspec.Struct, array_like=True):
         tokens: int | None,
         duration_ms: int | None,
     ) -> RunFailed:
-        """Fail an open run, or one that its line's closing cancelled, once."""
+        """Fail an open run, or once a run that its line's closing cancelled."""
         late = self._require_endable(at)
         return RunFailed(
             error=error,
@@ -167,13 +167,16 @@ class Run(msgspec.Struct, array_like=True):
         )
 
     def erase(self, reason: str) -> RunErased | None:
-        """Erase what an ended run took in and gave; None where that is done already."""
+        """Erase an ended run's input, output and error; None if they are already erased."""
         if self.status not in ENDED:
             raise InvalidState("The run has not ended.")
         return None if self.erased_at is not None else RunErased(reason=reason)
 
     def _require_endable(self, at: datetime) -> bool:
-        """Whether this ending is a late one; refused where the run has ended for good."""
+        """Whether an ending is late, because the line's closing had cancelled the run before.
+
+        Refused if the run has ended in another way, or if the ending lies after the closing.
+        """
         if self.status not in ENDED:
             return False
         if not self.cancelled_by_closing:
@@ -183,7 +186,10 @@ class Run(msgspec.Struct, array_like=True):
         return True
 
     def _duration(self, at: datetime, reported: int | None) -> int | None:
-        """As reported, else from start to end, never below 0; null for one that never started."""
+        """The reported duration, else that from start to end; None if the run never started.
+
+        Milliseconds, never below 0.
+        """
         if self.started_at is None:
             return None
         if reported is not None:
@@ -193,7 +199,7 @@ class Run(msgspec.Struct, array_like=True):
     # The fold.
 
     def evolve(self, recorded: Recorded) -> None:
-        """Take in one event of this run's stream. Only assigns, never fails."""
+        """Apply one event of this run's stream. The fold only assigns and never fails."""
         self.version = recorded.originator_version
         _APPLY[type(recorded.body)](self, recorded.body, recorded)
 

@@ -1,4 +1,4 @@
-"""A line's life as intervals: from its turning points to who-was-what-for-how-long (contract 4)."""
+"""A line's timeline: the intervals between its turning points (contract, Reading)."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -8,7 +8,7 @@ from ledger.domain.values import CAUSES, STATES
 
 
 class Turn(NamedTuple):
-    """From here on, in effective time, the line was in this state with these causes open."""
+    """A turning point: from ``since`` on (effective time) this state and these causes held."""
 
     since: datetime
     state: str
@@ -16,11 +16,11 @@ class Turn(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A stretch in one state with the same open causes; ``until`` is None while it lasts."""
+    """An interval in one state with the same open causes; ``until`` is None while it lasts."""
 
     state: str
     causes: tuple[str, ...]
-    """In the contract's order."""
+    """The open causes, in the contract's order."""
     since: datetime
     until: datetime | None
     length: timedelta
@@ -29,11 +29,11 @@ class Interval(NamedTuple):
 def intervals(
     turns: Sequence[Turn], start: datetime | None, end: datetime | None, now: datetime
 ) -> list[Interval]:
-    """The stretches between turning points, clipped to ``start`` (inclusive) and ``end``.
+    """The intervals between turning points, clipped to ``start`` (inclusive) and ``end``.
 
-    Stretches without length are left out and neighbours that are then alike are one, so that the
-    intervals say for each instant what held at it, once. The last one is open unless ``end``
-    clips it at or before now; its length is counted up to now.
+    Intervals without length are left out, and neighbours with the same state and causes are then
+    joined, so that each instant lies in one interval. The last interval is open unless ``end``
+    clips it at or before now; the length of an open interval is counted up to now.
     """
     if start is not None and end is not None and end <= start:
         return []
@@ -54,7 +54,7 @@ def intervals(
 
 
 def totals(found: Iterable[Interval]) -> tuple[dict[str, timedelta], dict[str, timedelta]]:
-    """(by state, by cause), zero-filled; an interval counts for every cause open in it."""
+    """(time by state, time by cause), zero-filled; an interval counts for each of its causes."""
     by_state: dict[str, timedelta] = {state: timedelta() for state in STATES}
     by_cause: dict[str, timedelta] = {cause: timedelta() for cause in CAUSES}
     for interval in found:

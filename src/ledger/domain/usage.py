@@ -1,4 +1,4 @@
-"""What a line used, by UTC day: hours by resource, runs by status, tokens (contract 4)."""
+"""The usage of a line by UTC day: hours by resource, runs by status, tokens (contract, Reading)."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
@@ -8,11 +8,11 @@ from ledger.domain.values import RUN_STATUSES, day_of
 
 
 class Amounts:
-    """Sums of one day or of many."""
+    """The sums of one day or of several days."""
 
     def __init__(self) -> None:
         self.hours: dict[str | None, int] = {}
-        """Hundredths by resource."""
+        """Hundredths of hours by resource."""
         self.runs: dict[str, int] = dict.fromkeys(RUN_STATUSES, 0)
         self.tokens = 0
 
@@ -27,13 +27,13 @@ class Amounts:
             self.runs[status] += amount
 
     def add(self, other: "Amounts") -> None:
-        """Add all of another's."""
+        """Add all sums of another object."""
         self.add_hours(other.hours.items())
         self.add_runs(other.runs)
         self.tokens += other.tokens
 
     def shown(self) -> dict[str, Any]:
-        """As the API shows it; hours without a resource under null, last."""
+        """The sums as the API shows them; hours without a resource come last, under null."""
         kept = {r: h for r, h in self.hours.items() if h}
         order = sorted(kept, key=lambda r: (r is None, r or ""))
         return {
@@ -51,7 +51,7 @@ class Range(NamedTuple):
     end: datetime
 
     def days(self) -> Iterator[tuple[date, bool]]:
-        """The UTC days it touches, each with whether it holds the whole day."""
+        """(day, is_whole) for each UTC day that the range touches: whether it has the whole day."""
         day = day_of(self.start)
         while (midnight := datetime.combine(day, time(), UTC)) < self.end:
             following = midnight + timedelta(days=1)

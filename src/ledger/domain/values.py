@@ -1,6 +1,6 @@
-"""Values every part of the ledger speaks in: ids, enumerations, instants.
+"""Values that every part of the ledger uses: ids, enumerations, instants.
 
-Ids are ``PREFIX-YY-NNNNNN`` (contract, introduction): two digits of the year, then at least six
+Ids are ``PREFIX-YY-NNNNNN`` (contract, Conventions): two digits of the year, then at least six
 digits, and more than six only without leading zeros.
 """
 
@@ -40,7 +40,7 @@ MODELS_WITH_RUNS: frozenset[ExecutionModel] = frozenset({"agent_runtime", "timeb
 """The two execution models that have discrete runs; the other four are continuous."""
 
 MAX_OPEN_RUNS = 20_000
-"""Open runs a line may have at once (contract 3)."""
+"""The most open runs that a line may have at once (contract, State)."""
 
 _NUMBER = r"(?:[0-9]{6}|[1-9][0-9]{6,11})"
 LINE_ID = rf"^LIN-[0-9]{{2}}-{_NUMBER}$"
@@ -69,13 +69,16 @@ def format_id(prefix: str, year: int, number: int) -> str:
 
 
 def sort_key(identifier: str) -> int:
-    """An id as a number that orders by year, then by number (contract 4)."""
+    """An id as a number that orders by year, then by number (contract, Reading)."""
     _, year, number = identifier.split("-")
     return int(year) * 10**12 + int(number)
 
 
 def id_named(said: Any, name: str, pattern: str | re.Pattern[str]) -> str | None:
-    """An id that something sent names, where it is one at all, whatever else is wrong with it."""
+    """The id in this field of sent data, or None if the field does not have the form of the id.
+
+    The rest of the data may be wrong.
+    """
     value = said.get(name) if isinstance(said, dict) else None
     return value if isinstance(value, str) and re.fullmatch(pattern, value) else None
 
@@ -83,12 +86,12 @@ def id_named(said: Any, name: str, pattern: str | re.Pattern[str]) -> str | None
 def parse_instant(text: str) -> datetime:
     """An RFC 3339 instant, any offset, as UTC; digits below a microsecond are dropped.
 
-    Raises ValueError for anything else: a missing offset, a leap second (RFC 3339 allows one,
-    PostgreSQL would roll it into the next day), a year outside 1900 to 2099.
+    Raises ValueError for any other text: a missing offset, a leap second (RFC 3339 allows leap
+    seconds, but PostgreSQL would roll them into the next day), a year outside 1900 to 2099.
     """
     match = _INSTANT.fullmatch(text)
     if match is None:
-        raise ValueError("not an RFC 3339 instant with an offset")
+        raise ValueError("must be an RFC 3339 instant with an offset")
     day, clock, fraction, offset = match.groups()
     zone = "+00:00" if offset in "Zz" else offset
     micros = (fraction or ".0")[1:7].ljust(6, "0")
@@ -109,10 +112,10 @@ def parse_bound(text: str) -> datetime:
 
 
 def format_instant(instant: datetime) -> str:
-    """RFC 3339 in UTC with ``Z``, up to six decimals and none when zero (contract)."""
+    """RFC 3339 in UTC with ``Z``: up to six decimals, no trailing zeros (contract, Conventions)."""
     if instant.tzinfo is not UTC:
         instant = instant.astimezone(UTC)
-    # msgspec writes an instant ten times as fast as isoformat does, which asks for the offset.
+    # msgspec is ten times as fast as isoformat, which calls tzinfo for the offset.
     text = _encode(instant)[1:-2].decode()
     return (text.rstrip("0") if instant.microsecond else text) + "Z"
 

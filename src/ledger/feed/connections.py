@@ -1,8 +1,8 @@
-"""Connections to receivers, kept for the next delivery for a while.
+"""Connections to receivers, kept for a while for the next delivery.
 
-httpcore's own pool goes through all its connections, square in the idle ones, twice a request:
-with 64 busy each delivery costs four times as much, so receivers that keep us waiting would slow
-the others. Here a request costs the same however many are in use.
+httpcore's own pool goes through all its connections twice per request, in time quadratic in the
+idle ones. With 64 busy connections each delivery costs four times as much, so slow receivers would
+slow the others down. Here the cost of a request does not depend on the connections in use.
 """
 
 import ssl
@@ -12,19 +12,22 @@ from typing import Any
 
 import httpcore
 
-# Shorter than the usual 5 s of servers: whoever closes first must not be them, just as we send.
+# Shorter than the 5 s that is usual for servers: a server should not close a connection just when
+# a request is sent on it.
 KEEPALIVE_SECONDS = 4.0
 
 _MOST_IDLE = 128
 
 
 class StaleConnection(Exception):
-    """A kept connection broke before an answer came, as it does where the other side ends it just
-    then. That says nothing about the receiver: a new one may be tried."""
+    """A kept connection broke before an answer came: the receiver may have closed it just then.
+
+    The break says nothing about the receiver's health: a new connection may be tried.
+    """
 
 
 class _Opener(httpcore.AsyncNetworkBackend):
-    """The way to the network of one connection: it knows what it has opened."""
+    """The network backend of one connection: it remembers the stream that it opened."""
 
     def __init__(self, backend: httpcore.AsyncNetworkBackend) -> None:
         self._backend = backend
@@ -35,15 +38,15 @@ class _Opener(httpcore.AsyncNetworkBackend):
         return self._opened
 
     async def aclose(self) -> None:
-        """Close the stream, if one was opened, below all that was put on it."""
+        """Close the opened stream, if any, beneath the layers that were put on it (TLS)."""
         if self._opened is not None:
             await self._opened.aclose()
 
 
 class _Connection(httpcore.AsyncHTTPConnection):
-    """httpcore's, but closing it does close it.
+    """httpcore's connection, except that closing it always closes its socket.
 
-    One that is cancelled in the midst of a TLS handshake leaves its socket to the collector.
+    httpcore leaves the socket of a cancelled TLS handshake to the garbage collector.
     """
 
     def __init__(
@@ -68,9 +71,9 @@ class _Connection(httpcore.AsyncHTTPConnection):
 
 
 class Connections:
-    """As many as are needed at once; up to 128 idle ones wait 4 s for another use.
+    """As many connections as are needed at once; up to 128 idle ones wait 4 s for another use.
 
-    Those whose time is over are closed when the next one is given back.
+    Expired connections are closed when the next connection is given back.
     """
 
     def __init__(
@@ -82,15 +85,16 @@ class Connections:
         self._backend, self._keepalive_seconds = backend, keepalive_seconds
         self._ssl_context = ssl_context or httpcore.default_ssl_context()
         self._idle: list[_Connection] = []
-        """The one that has waited longest first, so the expired ones come first."""
+        """The idle connections, the longest idle first, so the expired ones come first."""
 
     @asynccontextmanager
     async def borrow(
         self, origin: httpcore.Origin, fresh: bool = False
     ) -> AsyncIterator[_Connection]:
-        """A connection for one request and its answer; after anything but a whole one it closes.
+        """A connection for one request and its answer: a kept connection if any, unless ``fresh``.
 
-        One that is kept, unless ``fresh``. Raises StaleConnection where such a one breaks.
+        After a whole answer the connection is kept, otherwise closed. Raises StaleConnection if a
+        kept connection breaks.
         """
         kept = None if fresh else await self._take(origin)
         connection = kept or self._new(origin)
@@ -101,16 +105,17 @@ class Connections:
                 raise
             raise StaleConnection from error
         finally:
-            # One that never came about calls itself idle too, but also closed.
+            # A connection that was never established calls itself idle, but also closed.
             if connection.is_idle() and not connection.is_closed():
                 self._idle.append(connection)
                 await self._close_idle(_MOST_IDLE)
             else:
-                # Cancelled between two of its steps, it would stay open until it is collected.
+                # Without this, a request cancelled between two steps would leave the connection
+                # open until it is garbage-collected.
                 await connection.aclose()
 
     async def close(self) -> None:
-        """Close those that wait."""
+        """Close the idle connections."""
         await self._close_idle(0)
 
     def _new(self, origin: httpcore.Origin) -> _Connection:
@@ -118,7 +123,7 @@ class Connections:
 
     async def _take(self, origin: httpcore.Origin) -> _Connection | None:
         while (kept := self._pop(origin)) is not None:
-            # Expired is also one that the other side has closed meanwhile.
+            # A connection that the receiver has closed meanwhile counts as expired, too.
             if not kept.has_expired():
                 return kept
             await kept.aclose()
@@ -131,6 +136,6 @@ class Connections:
         return None
 
     async def _close_idle(self, most: int) -> None:
-        """Close the longest idle until there are so few, and those whose time is over."""
+        """Close the longest idle connections until ``most`` are left, and all expired ones."""
         while self._idle and (len(self._idle) > most or self._idle[0].has_expired()):
             await self._idle.pop(0).aclose()

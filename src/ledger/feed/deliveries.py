@@ -1,8 +1,9 @@
-"""The dispatcher's tables: what is to be sent next, and what came of it (contract 5, webhooks).
+"""The dispatcher's tables: deliveries to send, and the results of attempts (contract, Feeds).
 
-All of it goes through one connection, the one that holds the lock that makes its owner the only
-dispatcher. So a dispatcher whose connection broke, and whose lock another one may have, can write
-no more; and what it had in hand is still pending here, for the other one to send.
+Every statement goes through one connection, which also holds the lock that makes its owner the
+only dispatcher. A dispatcher whose connection broke therefore writes no more, while another process
+may have the lock. The former dispatcher's deliveries in hand are still pending, for the other
+process to send.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,21 +23,22 @@ from projections.webhook.view import Standing, decode_standing
 _OPTIONS = "-c synchronous_commit=off -c idle_in_transaction_session_timeout=60s"
 
 KEPT_ATTEMPTS = 50
-"""Attempts of a delivery that are kept, the latest ones: each recovery adds some."""
+"""The number of a delivery's latest attempts that are kept: each recovery adds attempts."""
 
 _RECOVERED_AT_ONCE = 1000
 _DROPPED_AT_ONCE = 1000
 
-# How far messages are taken: not beyond what feeds show, so that whatever a receiver then reads
-# shows the event; nor beyond the view of messages itself, should that one have stopped.
+# The position up to which messages are taken. The feeds have reached it, so a receiver that reads
+# after a webhook finds the event. The view of messages has reached it, too, even if that view has
+# stopped.
 _REACHED = f"""
 SELECT least(feed.position, own.position) AS position
 FROM ({feeds.FEED_POSITION}) AS feed,
      (SELECT position FROM ledger.projection WHERE name = 'webhook') AS own
 """
 
-# Endpoints that have changed since the view was at a position. One statement, so one snapshot: what
-# comes after the position that it gives is found the next time.
+# The endpoints that have changed since the view was at a position. One statement reads one
+# snapshot: a change after the position that it returns is found the next time.
 _CHANGED = f"""
 WITH enlisted AS (
     INSERT INTO ledger.dispatch (endpoint_id)
@@ -54,10 +56,10 @@ LEFT JOIN ledger.dispatch AS t USING (endpoint_id)
 WHERE p.name = 'webhook'
 """
 
-# What to send next to each endpoint: first what is due, then new messages, which thereby become
-# deliveries. One row an endpoint at least, unless it is deleted: how far was looked, and when the
-# next one is due. The view is asked again whether it is enabled: from the moment on in which reads
-# show that it is not, nothing more is begun.
+# The deliveries to send next to each endpoint: first those that are due, then new messages, which
+# thereby become deliveries. Each endpoint that is not deleted gives at least one row: the position
+# up to which messages were looked for, and when its next delivery is due. The statement reads again
+# whether the endpoint is enabled: once reads show it as disabled, no delivery is begun.
 _CLAIM = f"""
 WITH p AS MATERIALIZED ({_REACHED}),
 asked AS MATERIALIZED (
@@ -109,8 +111,8 @@ LEFT JOIN ledger.event AS e ON e.position = c.position
 ORDER BY c.position
 """
 
-# What came of what was sent. A recovery may have begun another round meanwhile: then a failure of
-# the old one decides nothing any more, but a success does.
+# The results of attempts. A recovery may have begun another round meanwhile: then a failure in the
+# old round decides nothing any more, but a success does.
 _RECORD = f"""
 WITH r AS (
     SELECT * FROM unnest(%(endpoint)s::text[], %(position)s::bigint[], %(round)s::bigint[],
@@ -132,7 +134,7 @@ SET attempts = CASE WHEN r.attempt IS NULL THEN d.attempts ELSE array_append(
 FROM r WHERE d.endpoint_id = r.endpoint_id AND d.position = r.position
 """
 
-# The next test or recovery of each endpoint that was not heeded yet.
+# The next test or recovery of each endpoint that is not heeded yet.
 _REQUESTS = f"""
 SELECT t.endpoint_id, m.position, m.kind, m.since
 FROM ({_REACHED}) AS p CROSS JOIN ledger.dispatch AS t
@@ -153,7 +155,8 @@ WITH begun AS (
 UPDATE ledger.dispatch SET heeded = %(position)s WHERE endpoint_id = %(endpoint)s
 """
 
-# Some of what a recovery asks for: due now, in a round of its own. It is heeded once none is left.
+# A part of the deliveries that a recovery asks for become due now, in a round of their own. The
+# recovery is heeded once no delivery is left.
 _RECOVER = f"""
 WITH wanted AS (
     SELECT coalesce((SELECT notification_id FROM ledger.ledger_events
@@ -178,9 +181,9 @@ UPDATE ledger.dispatch SET heeded = %(position)s
 WHERE endpoint_id = %(endpoint)s AND NOT EXISTS (SELECT FROM part)
 """
 
-# Some of what became of the webhooks of endpoints that are deleted: nobody can ask for it any more.
-# (Their rows of ``dispatch`` stay: where a crash takes the view back to before the deletion, all
-# that was ever sent would be begun anew.)
+# A part of the deliveries of deleted endpoints: nobody can ask for them any more. (The endpoints'
+# rows of ``dispatch`` stay. Without them, a crash that takes the view back to before the deletion
+# would make every message that was ever sent a new delivery.)
 _DROP = f"""
 DELETE FROM ledger.delivery WHERE (endpoint_id, position) IN (
     SELECT d.endpoint_id, d.position
@@ -194,7 +197,7 @@ DELETE FROM ledger.delivery WHERE (endpoint_id, position) IN (
 
 
 class Changed(NamedTuple):
-    """An endpoint as the view has it now, and how far the dispatcher was with it."""
+    """An endpoint as the view has it now, and the dispatcher's progress with it."""
 
     standing: Standing
     planned: int
@@ -203,38 +206,39 @@ class Changed(NamedTuple):
 
 
 class News(NamedTuple):
-    """What the view has that is new."""
+    """The changes in the view since the last look."""
 
     seen: int
     """The view's position."""
     reached: int
-    """How far messages may be taken."""
+    """The position up to which messages may be taken."""
     changed: list[Changed]
 
 
 class Ask(NamedTuple):
-    """How much more an endpoint can be sent."""
+    """A request for an endpoint's next deliveries."""
 
     endpoint_id: str
     free: int
+    """How many deliveries at most."""
     busy: Sequence[int]
-    """Positions in hand: not to be given again."""
+    """Positions of the deliveries in hand, which are not to be given again."""
     sends: bool
-    """False: tests alone."""
+    """False: tests only."""
 
 
 class Given(NamedTuple):
-    """What an endpoint is to be sent."""
+    """The deliveries claimed for an endpoint."""
 
     reached: int
-    """The position up to which there is nothing else, unless all that was free is used."""
+    """The position up to which no other message is left, if fewer than ``Ask.free`` came."""
     sends: bool
     next_due: datetime | None
     claimed: list[Claimed]
 
 
 class Heeded(NamedTuple):
-    """A test or recovery that was looked at."""
+    """A test or recovery that made deliveries due: all of them if ``is_done``, else a part."""
 
     endpoint_id: str
     position: int
@@ -242,20 +246,20 @@ class Heeded(NamedTuple):
 
 
 class Deliveries:
-    """The tables, over one connection."""
+    """The dispatcher's tables, over one connection."""
 
     def __init__(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
         self._connection = connection
 
     async def lead(self) -> bool:
-        """Try to become the one dispatcher, for as long as the connection lives."""
+        """Try to become the only dispatcher, for as long as the connection lives."""
         cursor = await self._connection.execute(
             "SELECT pg_try_advisory_lock(%s)", (locks.DISPATCHER,)
         )
         return await cursor.fetchone() == (True,)
 
     async def changed(self, seen: int) -> News:
-        """What the view has that is new since it was at a position."""
+        """The changes in the view since it was at the position ``seen``."""
         cursor = await self._connection.execute(_CHANGED, {"seen": seen}, prepare=True)
         rows = await cursor.fetchall()
         found = [Changed(decode_standing(row[2]), *row[3:]) for row in rows if row[2] is not None]
@@ -268,7 +272,7 @@ class Deliveries:
         asked: Sequence[Ask],
         now: datetime,
     ) -> dict[str, Given]:
-        """Record what came of deliveries, then claim the next ones: one transaction, one trip."""
+        """Record results, then claim the next deliveries: one transaction, one round trip."""
         async with self._connection.pipeline():
             if results:
                 await self._connection.execute(_RECORD, _record(results, failing), prepare=True)
@@ -283,9 +287,9 @@ class Deliveries:
         return given
 
     async def heed(self, endpoints: Iterable[str], now: datetime) -> list[Heeded]:
-        """Heed the next test or recovery of each.
+        """Heed the next test or recovery of each endpoint.
 
-        A recovery is heeded some deliveries at a time: it may ask for a million of them.
+        A recovery is heeded in parts: it may ask for a million deliveries.
         """
         wanted = {"endpoint": array_text(endpoints)}
         cursor = await self._connection.execute(_REQUESTS, wanted, prepare=True)
@@ -298,13 +302,13 @@ class Deliveries:
         return heeded
 
     async def drop_deleted(self) -> bool:
-        """Drop some of what deleted endpoints have left; whether there may be more."""
+        """Drop some deliveries of deleted endpoints; return whether there may be more."""
         dropped = await self._connection.execute(_DROP)
         return dropped.rowcount == _DROPPED_AT_ONCE
 
 
 async def connect(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:
-    """A connection whose commits need not wait for the disk: what is lost is sent again."""
+    """A connection whose commits do not wait for the disk: a lost result is sent again."""
     return await AsyncRoundConnection.connect(
         conninfo,
         autocommit=True,

@@ -1,10 +1,10 @@
-"""The dispatcher: sends what the log has for each webhook endpoint (contract 5).
+"""The dispatcher: sends the log's events to the webhook endpoints (contract, Feeds).
 
-One process at a time, which holds an advisory lock; when it dies, another takes over. What is to
-be sent is claimed and committed, then sent, then recorded, so that no transaction is open during
-a request. Everything that is written goes through one loop on one connection: results come in
-from the requests in flight, are recorded together, and make room for the next ones. A request
-whose result was not recorded, whatever the reason, is sent again: each event at least once.
+One process at a time dispatches: the holder of an advisory lock. When it dies, another process
+takes over. A delivery is claimed and committed, then sent, and then its result is recorded, so no
+transaction is open during a request. One loop on one connection does all the writes: results of
+the requests in flight are recorded together, and make room for the next requests. A request whose
+result was not recorded, whatever the reason, is sent again: delivery is at-least-once.
 """
 
 import asyncio
@@ -37,12 +37,12 @@ from ledger.postgres.listening import Ear
 _logger = logging.getLogger(__name__)
 
 _HEAL_SECONDS = 1.0
-"""A lost notification is healed after this long; a lost database or lead is looked for as often."""
+"""A lost notification is made up for after so long; a lost database or lead is tried as often."""
 
 _GATHER_SECONDS = 0.01
 _GATHER_IDLE_SECONDS = 0.1
-"""Between two looks at what is new: under load the views move hundreds of times a second. Where
-there is no endpoint at all, only a first one is waited for."""
+"""Between two looks at the views' changes: under load the views move hundreds of times a second.
+Without any endpoint the pause is longer, since only a first endpoint would matter."""
 
 Submit = Callable[[Sequence[Command]], "Future[list[Outcome]]"]
 """Hands commands to the writer. Raises Unavailable."""
@@ -51,8 +51,8 @@ Submit = Callable[[Sequence[Command]], "Future[list[Outcome]]"]
 class Dispatcher(BackgroundLoop):
     """Delivers to webhook endpoints, on an event loop of its own.
 
-    ``stop`` begins no more deliveries, and waits until those in flight are answered and recorded.
-    The writer starts before it.
+    ``stop`` begins no more deliveries, and waits until the deliveries in flight are answered and
+    recorded. The writer starts before the dispatcher.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Dispatcher(BackgroundLoop):
         self._started.wait()
 
     def wake(self) -> None:
-        """Look now, from any thread: the clock may have been moved."""
-        with contextlib.suppress(RuntimeError):  # it has ended
+        """Look for work now, since the clock may have been moved. Any thread may call this."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._wake.set)
 
     def _interrupt(self) -> None:
@@ -99,19 +99,19 @@ class Dispatcher(BackgroundLoop):
                     async with await connect(self._conninfo) as connection:
                         await self._follow(Deliveries(connection), sender)
                 except psycopg.errors.UndefinedTable:
-                    # On a ledger from before: the view is being built from the whole log.
+                    # A ledger from before webhooks: their view is being built from the whole log.
                     _logger.debug("the view of webhooks is not built yet")
                     await self._pause()
                 except (psycopg.Error, OSError) as error:
                     _logger.warning("cannot dispatch webhooks: %s", error)
                     await self._pause()
                 except Exception:
-                    # A fault of ours: what is in the tables is all there is to go on from.
+                    # A programming error: only the tables are trusted from here on.
                     _logger.exception("the dispatcher failed; it starts over")
                     await self._pause()
 
     async def _follow(self, deliveries: Deliveries, sender: Sender) -> None:
-        """Lead, or wait to."""
+        """Take the lead, or wait until it can be taken."""
         while not self._stopping.is_set():
             if await deliveries.lead():
                 await self._lead(deliveries, sender)
@@ -119,7 +119,7 @@ class Dispatcher(BackgroundLoop):
                 await self._pause()
 
     async def _lead(self, deliveries: Deliveries, sender: Sender) -> None:
-        """Dispatch until told to stop. Raises what the database says when it is lost."""
+        """Dispatch until told to stop. Raises the database's error when the connection is lost."""
         lead = _Lead(self, deliveries, sender)
         async with self._listening(lead.hear):
             try:
@@ -128,12 +128,13 @@ class Dispatcher(BackgroundLoop):
                     await self._sleep(lead.idle_seconds())
                 await lead.finish()
             finally:
-                # What is in flight and cannot be recorded any more is sent again by the next lead.
+                # A delivery in flight whose result can no longer be recorded is sent again by the
+                # next lead.
                 await lead.abandon()
 
     @contextlib.asynccontextmanager
     async def _listening(self, hear: Callable[[], bool]) -> AsyncIterator[None]:
-        """Hear when the views move, on a connection of its own."""
+        """Listen for moves of the views, on a separate connection."""
 
         def heard(_: str) -> None:
             if hear():
@@ -160,43 +161,43 @@ class Dispatcher(BackgroundLoop):
                 await listener
 
     async def _sleep(self, seconds: float) -> None:
-        """Until something happens, or so long."""
+        """Sleep until woken, at most for so many seconds."""
         timer = self._loop.call_later(max(0.0, seconds), self._wake.set)
         await self._wake.wait()
         timer.cancel()
         self._wake.clear()
 
     async def _pause(self) -> None:
-        """Some time before another try, unless told to stop."""
+        """Wait before another try, unless told to stop."""
         if not self._stopping.is_set():
             await self._sleep(_HEAL_SECONDS)
 
 
 class _Lead:
-    """What one dispatcher does from taking the lead to losing it."""
+    """The work of one dispatcher, from taking the lead to losing it."""
 
     def __init__(self, dispatcher: Dispatcher, deliveries: Deliveries, sender: Sender) -> None:
         self._of, self._deliveries, self._sender = dispatcher, deliveries, sender
         self._roster = Roster(dispatcher._most_in_flight)
         self._tasks: set[asyncio.Task[None]] = set()
         self._done: list[tuple[Claimed, Attempt]] = []
-        """Requests that were answered, or failed, and are not recorded yet."""
+        """Attempts that were answered, or failed, and are not recorded yet."""
         self._settled: list[Claimed] = []
-        """Deliveries that the log now has as failed."""
+        """Deliveries whose failure the log has, and the tables do not have yet."""
         self._is_news = True
         self._looked_at = 0.0
         self._has_leftovers = True
-        """Whether endpoints that are deleted may have left something behind."""
+        """Whether deleted endpoints may have left deliveries behind."""
         self._fault: BaseException | None = None
-        """Of a task that broke: what it had in hand is in hand no more once we start over."""
+        """The error of a task that broke. The dispatcher then starts over, with nothing in hand."""
 
     def hear(self) -> bool:
-        """The views have moved; whether that is news."""
+        """Note that the views have moved; return whether that was not known yet."""
         known, self._is_news = self._is_news, True
         return not known
 
     async def run_once(self) -> None:
-        """One turn: look at what is new, record what came back, claim and send the next."""
+        """Take one turn: look at changes, record results, claim and send the next deliveries."""
         if self._fault is not None:
             raise self._fault
         if self._until_look() <= 0:
@@ -208,7 +209,7 @@ class _Lead:
         await self._turn(sends=True)
 
     async def _heed(self) -> None:
-        """Make what tests and recoveries ask for due."""
+        """Make the deliveries due that tests and recoveries ask for."""
         requesting = [watched.id for watched in self._roster.requesting()]
         if requesting:
             heeded = await self._deliveries.heed(requesting, self._now())
@@ -216,14 +217,14 @@ class _Lead:
             self._is_news |= any(not one.is_done for one in heeded)
 
     async def _clear(self, news: News) -> None:
-        """Drop what deleted endpoints have left, some at each look."""
+        """Drop deliveries that deleted endpoints have left behind, some at each look."""
         self._has_leftovers |= any(one.standing.endpoint.deleted for one in news.changed)
         if self._has_leftovers:
             self._has_leftovers = await self._deliveries.drop_deleted()
             self._is_news |= self._has_leftovers
 
     def idle_seconds(self) -> float:
-        """How long there is nothing to do, as far as is known now."""
+        """The seconds for which there is nothing to do, as far as is known now."""
         if self._roster.is_ready or self._done or self._settled:
             return 0.0
         due = self._roster.next_due()
@@ -231,21 +232,21 @@ class _Lead:
         return look if due is None else min(look, (due - self._now()).total_seconds())
 
     def _until_look(self) -> float:
-        """How long until the next look at what is new."""
+        """The seconds until the next look at the views' changes."""
         pause = _HEAL_SECONDS
         if self._is_news:
             pause = _GATHER_IDLE_SECONDS if self._roster.is_empty else _GATHER_SECONDS
         return self._looked_at + pause - self._of._loop.time()
 
     async def finish(self) -> None:
-        """Record what is in flight: each request ends by its own deadline."""
+        """Await and record the requests in flight: each ends by its own deadline."""
         while self._tasks or self._done or self._settled:
             await self._turn(sends=False)
             if self._tasks:
                 await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 
     async def abandon(self) -> None:
-        """Drop what is in flight."""
+        """Cancel the tasks in flight."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -267,7 +268,7 @@ class _Lead:
         if not results and not asks:
             return
         given = await self._deliveries.turn(results, failing, asks, now)
-        # Recorded: only now does anything follow from it.
+        # Consequences are drawn only now that the results are recorded.
         for one, attempt in verdicts:
             self._conclude(one, attempt.url, now)
         for claimed in settled:
@@ -281,7 +282,7 @@ class _Lead:
         return verdict.judge(claimed, attempt, self._of._schedule, now, random.random())
 
     def _failing(self, verdicts: Sequence[tuple[Verdict, Attempt]]) -> dict[str, datetime | None]:
-        """Since when endpoints fail, where that has changed."""
+        """Since when endpoints fail, for the endpoints of which that has changed."""
         changed: dict[str, datetime | None] = {}
         for one, attempt in verdicts:
             claimed = one.result.claimed
@@ -296,7 +297,7 @@ class _Lead:
         return changed
 
     def _conclude(self, one: Verdict, url: str, now: datetime) -> None:
-        """What follows from an attempt at an address that is recorded."""
+        """Draw the consequences of a recorded attempt at ``url``."""
         claimed = one.result.claimed
         watched = self._roster.get(claimed.endpoint_id)
         if watched is not None:
@@ -310,7 +311,7 @@ class _Lead:
         else:
             self._roster.release(claimed, one.result.due_at, now)
 
-    # What goes on beside the turns.
+    # Tasks beside the turns.
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._of._loop.create_task(work)
@@ -324,7 +325,7 @@ class _Lead:
         self._of._wake.set()
 
     async def _send(self, claimed: Claimed) -> None:
-        """Send a delivery, unless it has had all its attempts and only the log does not know."""
+        """Send a delivery. If it has had all its attempts, only tell the log that it failed."""
         if claimed.tried >= self._of._schedule.attempts and not claimed.is_test:
             await self._give_up(claimed, claimed.tried, claimed.last)
             return
@@ -338,7 +339,7 @@ class _Lead:
             body = claimed.body.encode()
             attempt = await self._sender.send(url, claimed.event_id, body, secrets)
         except Exception:
-            # A fault of ours. To whoever waits for the event it is a failed attempt like another.
+            # A programming error. For the receiver it is a failed attempt like any other.
             _logger.exception("a webhook could not be sent")
             attempt = Attempt(url, at, None, 0, "it could not be sent", None, None)
         self._done.append((claimed, attempt))
@@ -357,15 +358,19 @@ class _Lead:
             self._begin(self._tell_disabled(watched, reason, url))
 
     async def _tell_disabled(self, watched: Watched, reason: DisabledReason, url: str) -> None:
-        """Have the log say it; until the view shows it, we know it."""
+        """Record that the endpoint is disabled. Until the view shows it, the roster knows it."""
         outcome = await self._execute(DisableEndpoint(watched.id, reason, url))
-        # Refused: somebody was faster, or moved the endpoint, and the view shows it soon.
+        # A refusal means that somebody else disabled the endpoint first, or changed its URL. The
+        # view shows that soon.
         position = outcome.position if isinstance(outcome, Receipt) else 0
         watched.halt_until(position, self._now())
         self._roster.consider(watched, self._now())
 
     async def _execute(self, command: Command) -> Outcome | None:
-        """The outcome, however long the writer cannot be reached. None: told to stop meanwhile."""
+        """The outcome of a command, tried again while the writer is unavailable.
+
+        Return None if the dispatcher was told to stop meanwhile.
+        """
         while True:
             with contextlib.suppress(Unavailable):
                 (outcome,) = await asyncio.wrap_future(self._of._submit([command]))

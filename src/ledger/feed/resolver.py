@@ -1,4 +1,4 @@
-"""Looking names up without one that never answers holding up the others."""
+"""Name lookup in which a name server that never answers delays no other name."""
 
 import asyncio
 import ipaddress
@@ -8,23 +8,23 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-# A lookup cannot be cancelled: this many names may hang at once before others are turned away.
+# A lookup cannot be cancelled. While so many lookups are pending, further names are refused.
 _MOST_LOOKUPS = 256
 
 Lookup = Callable[..., list[tuple[Any, ...]]]
 
 
 class CannotConnect(Exception):
-    """There is nothing to talk to; a short sentence says why."""
+    """No connection to the host is possible; the message says why in a few words."""
 
 
 class Resolver:
     """Resolves a host to addresses. Safe to share between event loops.
 
-    ``getaddrinfo`` takes half a minute where a name server keeps silent, and nothing stops it. On
-    the event loop's few threads some such names, which anybody can make, would keep every other
-    webhook from being sent. So each name is looked up on a thread of its own, by whoever asks
-    first; later askers share it. The threads are daemons: no exit waits for them.
+    ``getaddrinfo`` takes half a minute if a name server does not answer, and cannot be stopped. On
+    the event loop's few threads a few such names, which anybody can create, would keep every other
+    webhook from being sent. So the first caller for a name starts a thread for its lookup, and
+    later callers share the result. The threads are daemons: no exit waits for them.
     """
 
     def __init__(self, lookup: Lookup = socket.getaddrinfo) -> None:
@@ -33,7 +33,7 @@ class Resolver:
         self._pending: dict[str, Future[list[str]]] = {}
 
     async def __call__(self, host: str) -> list[str]:
-        """The host's addresses, at least one. Raises CannotConnect where there is none."""
+        """The host's addresses, at least one. Raises CannotConnect if there is none."""
         try:
             return [str(ipaddress.ip_address(host))]
         except ValueError:
@@ -46,7 +46,7 @@ class Resolver:
                 if len(self._pending) >= _MOST_LOOKUPS:
                     raise CannotConnect("too many names are being looked up")
                 pending = self._pending[host] = Future()
-                # Running: an asker that gives up does not cancel it for those who share it.
+                # A running future is not cancelled by a caller that gives up while others wait.
                 pending.set_running_or_notify_cancel()
                 threading.Thread(target=self._resolve, args=(host, pending), daemon=True).start()
             return pending

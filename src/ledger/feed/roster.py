@@ -1,10 +1,10 @@
-"""The dispatcher's memory: every endpoint, what of it is in hand, and which to look at next.
+"""The dispatcher's memory: every endpoint, its deliveries in hand, and whose turn comes next.
 
-An endpoint that is dead or slow has its own few deliveries in hand and no others. Nor does an
-organization with very many of them fill what is shared: it never has more in hand than there is
-room left for all, so however many do so, there is room for the next. (Switches share out their
-buffers in this way: Choudhury and Hahne, Dynamic Queue Length Thresholds, 1998.) Looking costs
-nothing for endpoints that have nothing to be sent.
+A dead or slow endpoint occupies only a few places of its own. An organization with very many such
+endpoints does not fill the shared places either: it never has more deliveries in hand than there
+are places left free. So there is a free place for the next organization, however many do so.
+(Switches share their buffers in this way: Choudhury and Hahne, Dynamic Queue Length Thresholds,
+1998.) An endpoint with nothing to send costs nothing.
 """
 
 import heapq
@@ -18,41 +18,42 @@ from ledger.feed.verdict import Claimed
 from projections.webhook.view import Standing
 
 IN_FLIGHT = 16
-"""Deliveries in hand at once, an endpoint."""
+"""Deliveries in hand at once, for one endpoint."""
 
 PROBING = 4
-"""… while it fails: a dead endpoint holds each of them until the deadline."""
+"""… for an endpoint that fails: a dead endpoint holds each delivery until the deadline."""
 
 MOST_IN_FLIGHT = 4000
-"""… in all, as far as the system allows so many connections."""
+"""… for all endpoints, as far as the system allows so many connections."""
 
 _AT_ONCE = 64
-"""Endpoints that are claimed for in one statement."""
+"""Endpoints for which one statement claims deliveries."""
 
 _FOR_EVER = 2**63
 
 
 class Watched:
-    """One endpoint."""
+    """One endpoint, as the dispatcher knows it."""
 
     def __init__(self, changed: Changed, now: datetime) -> None:
         self.standing: Standing = changed.standing
         self.taken = changed.planned
-        """Up to here no new messages are left."""
+        """The position up to which all messages have become deliveries."""
         self.heeded = changed.heeded
+        """The position of the latest test or recovery that is heeded."""
         self.failing_since = changed.failing_since
         self.busy: dict[int, Claimed] = {}
-        """What is in hand, by position."""
+        """The deliveries in hand, by position."""
         self.due: datetime | None = now
         """When to look for deliveries that are due."""
         self.timers: set[datetime] = set()
-        """When it is looked for in any case."""
+        """The times at which the roster has a timer for this endpoint."""
         self.recovered = 0
-        """Deliveries of an earlier round than this may be due though their attempt says not."""
+        """A delivery claimed in an earlier round than this may be due, against its own verdict."""
         self.halted = 0
-        """The position from which on the view shows it disabled by us."""
+        """The position from which on the view shows that the dispatcher disabled the endpoint."""
         self.secrets: dict[bytes, str] = {}
-        """Opened ones, by their sealed form."""
+        """The opened secrets, by their sealed form."""
         self._drop_old_failures()
 
     @property
@@ -62,27 +63,27 @@ class Watched:
 
     @property
     def organization(self) -> str | None:
-        """Whose it is."""
+        """The organization that owns the endpoint."""
         return self.standing.endpoint.organization_id
 
     @property
     def sends(self) -> bool:
-        """Whether it is sent events now. Tests it always is."""
+        """Whether the endpoint is sent events now. Tests are always sent."""
         return self.standing.endpoint.enabled and self.standing.position >= self.halted
 
     @property
     def free(self) -> int:
-        """How many more it may have in hand."""
+        """How many more deliveries the endpoint may have in hand."""
         slots = IN_FLIGHT if self.failing_since is None else PROBING
         return slots - len(self.busy)
 
     @property
     def is_behind(self) -> bool:
-        """Whether there are new messages for it, to be taken now or soon."""
+        """Whether the endpoint has new messages, to be taken now or soon."""
         return self.sends and self.standing.latest > self.taken
 
     def take(self, standing: Standing, now: datetime) -> None:
-        """Take in how the view has it now."""
+        """Take over the endpoint's state from the view."""
         sent = self.sends
         self.standing = standing
         if self.sends and not sent:
@@ -90,29 +91,29 @@ class Watched:
         self._drop_old_failures()
 
     def counted_from(self, at: datetime) -> datetime:
-        """Since when a failure counts: not before it was enabled, though a clock may say so."""
+        """When a failure at ``at`` began: not before the endpoint was enabled, if clocks differ."""
         enabled_at = self.standing.enabled_at
         return at if enabled_at is None else max(at, enabled_at)
 
     def _drop_old_failures(self) -> None:
-        """Enabled again, it starts anew: what it failed before no longer counts."""
+        """Forget failures from before the endpoint was enabled again."""
         enabled_at = self.standing.enabled_at
         if self.failing_since and enabled_at and self.failing_since < enabled_at:
             self.failing_since = None
 
     def halt(self) -> bool:
-        """Send nothing from now on; whether that is new."""
+        """Stop sending events; return whether the endpoint was sent events until now."""
         if not self.sends:
             return False
         self.halted = _FOR_EVER
         return True
 
     def halt_until(self, position: int, now: datetime) -> None:
-        """Send nothing before the view has come to a position; it shows then what holds."""
+        """Send no events before the view has reached a position; then the view's state holds."""
         self.halted, self.due = position, now
 
     def sealed_secrets(self, now: datetime) -> tuple[bytes, ...]:
-        """Those that sign now, the present one first."""
+        """The sealed secrets that sign now, the present one first."""
         return self.standing.endpoint.signing(now)
 
 
@@ -122,18 +123,19 @@ class Roster:
     def __init__(self, most_in_flight: int) -> None:
         self._most = most_in_flight
         self.seen = 0
-        """The webhook view's position that is known here."""
+        """The position of the webhook view up to which the roster knows it."""
         self._reached = 0
-        """How far messages may be taken: the webhook view may be ahead of the others."""
+        """Messages may be taken up to this position: the webhook view may be ahead of others."""
         self._held: dict[str, None] = {}
-        """Those whose new messages lie beyond."""
+        """The endpoints whose new messages lie beyond ``_reached``."""
         self.in_hand = 0
         self._in_hand: Counter[str | None] = Counter()
-        """The same by organization, but for what was sent to endpoints that are deleted now."""
+        """``in_hand`` by organization, without the deliveries of endpoints deleted meanwhile."""
         self._watched: dict[str, Watched] = {}
         self._ready: OrderedDict[str | None, OrderedDict[str, None]] = OrderedDict()
-        """Those to claim for by organization, both in turn."""
+        """The endpoints to claim for, by organization; organizations and endpoints take turns."""
         self._timers: list[tuple[datetime, str]] = []
+        """When to look for due deliveries of an endpoint, the earliest first (a heap)."""
 
     @property
     def is_empty(self) -> bool:
@@ -145,7 +147,7 @@ class Roster:
         return self._watched.get(endpoint_id)
 
     def update(self, news: News, now: datetime) -> None:
-        """Take in what the view has that is new."""
+        """Take over the endpoints that have changed in the view."""
         self.seen = news.seen
         for one in news.changed:
             endpoint = one.standing.endpoint
@@ -168,11 +170,11 @@ class Roster:
                 self.consider(watched, now)
 
     def requesting(self) -> list[Watched]:
-        """Those for which a test or a recovery was asked that is not heeded yet."""
+        """The endpoints with a test or a recovery that is not heeded yet."""
         return [w for w in self._watched.values() if w.standing.requested > w.heeded]
 
     def heed(self, heeded: Iterable[Heeded], now: datetime) -> None:
-        """A test or recovery has made something due."""
+        """Note that tests or recoveries have made deliveries due."""
         for one in heeded:
             watched = self._watched[one.endpoint_id]
             watched.recovered = one.position
@@ -181,7 +183,7 @@ class Roster:
             self.consider(watched, now)
 
     def consider(self, watched: Watched, now: datetime) -> None:
-        """Claim for an endpoint in its turn, if there may be something to be sent."""
+        """Queue an endpoint for its turn to claim, if there may be something to send."""
         if watched.free <= 0:
             return
         if watched.is_behind and watched.taken >= self._reached:
@@ -197,7 +199,7 @@ class Roster:
             heapq.heappush(self._timers, (watched.due, watched.id))
 
     def turn(self, now: datetime) -> list[Ask]:
-        """Those whose turn it is; they go to the end of the queue."""
+        """Take from the queue the endpoints whose turn it is; their organizations go to its end."""
         while self._timers and self._timers[0][0] <= now:
             due, endpoint_id = heapq.heappop(self._timers)
             watched = self._watched.get(endpoint_id)
@@ -210,7 +212,7 @@ class Roster:
         self._ready.setdefault(watched.organization, OrderedDict()).setdefault(watched.id)
 
     def _asks(self) -> Iterator[Ask]:
-        """One endpoint of each organization in turn, as far as there is room for it."""
+        """One endpoint of each organization in turn, as far as there is room."""
         room, asked = self._most - self.in_hand, Counter[str | None]()
         for _ in range(_AT_ONCE):
             if not self._ready:
@@ -229,18 +231,18 @@ class Roster:
 
     @property
     def is_ready(self) -> bool:
-        """Whether somebody waits for its turn, and there is room for it."""
+        """Whether an endpoint waits for its turn and there is room for its deliveries."""
         room = self._most - self.in_hand
         return any(share(room, self._in_hand[one]) > 0 for one in self._ready)
 
     def next_due(self) -> datetime | None:
-        """When something is to be tried again."""
+        """The time of the next timer, if there is any."""
         return self._timers[0][0] if self._timers else None
 
     def give(self, asks: Iterable[Ask], given: dict[str, Given], now: datetime) -> bool:
-        """Note what was claimed for each, and whether there may be more.
+        """Note the deliveries claimed for each endpoint, and whether more may be due.
 
-        False where an endpoint is not what it is here: the view has to be looked at.
+        Return False if an endpoint differs from the roster's state: then the view must be read.
         """
         as_known = True
         for ask in asks:
@@ -261,7 +263,7 @@ class Roster:
         return as_known
 
     def release(self, claimed: Claimed, due: datetime | None, now: datetime) -> None:
-        """A delivery is no longer in hand; it may be due again."""
+        """Take a delivery out of hand; ``due`` is when it is due again, if ever."""
         self.in_hand -= 1
         watched = self._watched.get(claimed.endpoint_id)
         if watched is None:
@@ -280,7 +282,7 @@ Opener = Callable[[str, bytes], str]
 
 
 def secrets_of(watched: Watched, now: datetime, open_: Opener) -> list[str]:
-    """The secrets that sign now. Raises what the opener raises."""
+    """The secrets that sign now. Raises the opener's errors."""
     sealed = watched.sealed_secrets(now)
     watched.secrets = {one: watched.secrets.get(one) or open_(watched.id, one) for one in sealed}
     return [watched.secrets[one] for one in sealed]

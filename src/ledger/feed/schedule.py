@@ -1,4 +1,4 @@
-"""When a failed delivery is tried again: pure, time and chance come in as arguments."""
+"""When a failed delivery is tried again: pure functions, given the time and a random number."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -6,13 +6,14 @@ from email.utils import parsedate_to_datetime
 
 import msgspec
 
-# Deliveries that failed together would come back together: each waits up to a fifth longer.
+# Jitter: deliveries that failed together would be tried again together, so each waits up to a
+# fifth longer.
 _SPREAD = 0.2
 
-# A receiver may ask for patience, but not make us keep a delivery for ever.
+# A receiver may ask for a longer delay, but cannot keep a delivery pending for ever.
 LONGEST_RETRY_AFTER = timedelta(days=1)
 
-# Far beyond any sensible setting, and far below what a date can hold.
+# Far above any sensible setting, and far below the range of a date.
 _LONGEST_DELAY = timedelta(days=30).total_seconds()
 
 
@@ -27,16 +28,16 @@ class Schedule(msgspec.Struct, frozen=True):
 
     @property
     def attempts(self) -> int:
-        """How often a delivery is tried in all."""
+        """The number of attempts of a delivery in all."""
         return len(self.delays) + 1
 
     def next_attempt(
         self, tried: int, now: datetime, jitter: float, retry_after: timedelta | None
     ) -> datetime | None:
-        """When the attempt after ``tried`` failed ones is due; None once there is none left.
+        """When the attempt after ``tried`` failed attempts is due; None if no attempt is left.
 
-        ``jitter``, from 0 to below 1, is the caller's chance. Never sooner than the receiver
-        asked for, as far as that is reasonable.
+        ``jitter`` is a random number from 0 to below 1. The attempt is never due sooner than the
+        receiver asked for, up to ``LONGEST_RETRY_AFTER``.
         """
         if tried > len(self.delays):
             return None
@@ -46,7 +47,7 @@ class Schedule(msgspec.Struct, frozen=True):
 
 
 def parse_retry_after(text: str | None, now: datetime) -> timedelta | None:
-    """How long a ``Retry-After`` header asks to wait (RFC 9110, 10.2.3): seconds or a date.
+    """The delay that a ``Retry-After`` header asks for (RFC 9110, 10.2.3): seconds or a date.
 
     None for anything else; zero for the past; at most ``LONGEST_RETRY_AFTER``.
     """
@@ -57,12 +58,12 @@ def parse_retry_after(text: str | None, now: datetime) -> timedelta | None:
 
 
 def _seconds(text: str, now: datetime) -> float:
-    """NaN for rubbish. Digits go through float: there, too many of them are just infinite."""
+    """The delay in seconds, or NaN for another text. As a float, a huge number is just infinite."""
     if text.isascii() and text.isdigit():
         return float(text)
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
         return math.nan
-    # The oldest of the three forms names no zone; it means UTC.
+    # The oldest of the three forms of a date names no time zone; its time zone is UTC.
     return ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds()

@@ -1,6 +1,6 @@
 """One attempt at a delivery: sign, connect, post, read the beginning of the answer.
 
-httpcore, not httpx: only the former has a public place for a backend that pins the address.
+httpcore, not httpx: only httpcore has a public interface for a backend that pins the address.
 """
 
 import asyncio
@@ -27,18 +27,19 @@ from ledger.feed.target import (
     resolve_host,
 )
 
-# Contract 5: delivered means 2xx within this time, name lookup and connecting included.
+# Contract, Feeds: delivered means 2xx within this time, name lookup and connecting included.
 DEADLINE_SECONDS = 10.0
 
-# Connecting has two phases, TCP with the lookup, then TLS. Each has two fifths of the deadline: who
-# cannot be reached takes a place among the requests in flight for less time than who is slow.
+# Connecting has two phases, TCP with the lookup, then TLS. Each phase has two fifths of the
+# deadline: a receiver that cannot be reached occupies a place among the requests in flight for a
+# shorter time than a slow receiver.
 _PHASE = 0.4
 
-# What an operator gets to see of an answer, and how much of it is read to save the connection.
+# How much of an answer an operator sees, and how much is read so that the connection can be kept.
 _KEPT_BYTES = 1024
 _READ_BYTES = 64 * 1024
 
-# The answer, or the way to it, broke. Anything else is a fault of ours and is raised.
+# Errors of the network or of the receiver. Any other error is a programming error and is raised.
 _BROKEN = (
     TimeoutError,
     OSError,
@@ -49,36 +50,36 @@ _BROKEN = (
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """What came of one attempt."""
+    """The outcome of one attempt."""
 
     url: str
-    """Where it was sent."""
+    """The address that the request was sent to."""
     at: datetime
     response_status: int | None
-    """None where no answer came."""
+    """None if no answer came."""
     latency_ms: int
-    """Until the head of the answer, or the failure."""
+    """The time until the head of the answer, or until the failure."""
     error: str | None
-    """Why no answer came, or why this one does not do, where the status does not say so."""
+    """Why no answer came; or why an answer is a failure, if its status alone does not say so."""
     response_body: str | None
     """The first KB of the answer as text."""
     retry_after: timedelta | None
 
     @property
     def delivered(self) -> bool:
-        """Whether the receiver took it."""
+        """Whether the receiver accepted the delivery."""
         return self.response_status is not None and 200 <= self.response_status < 300
 
     @property
     def gone(self) -> bool:
-        """Whether the receiver wants nothing any more."""
+        """Whether the receiver wants no more events."""
         return self.response_status == 410
 
 
 class Sender:
     """Sends webhooks, any number at once, over connections that are kept for a while.
 
-    An async context manager; it belongs to one event loop.
+    A sender is an async context manager and belongs to one event loop.
     """
 
     def __init__(
@@ -110,9 +111,9 @@ class Sender:
         await self._connections.close()
 
     async def send(self, url: str, event_id: str, body: bytes, secrets: Sequence[str]) -> Attempt:
-        """Post a body once, signed with each secret. Raises nothing that is the other side's doing.
+        """Post a body once, signed with each secret. No failure of the receiver is raised.
 
-        A redirect is not followed: where it leads, nobody has agreed to and nothing has checked.
+        A redirect is not followed: nobody has agreed to its target, and nothing has checked it.
         """
         at, begun = self._clock(), time.perf_counter()
         end = asyncio.get_running_loop().time() + self._deadline
@@ -139,7 +140,7 @@ class Sender:
     async def _exchange(
         self, request: httpcore.Request, begun: float, end: float, fresh: bool = False
     ) -> tuple[httpcore.Response, int, bytes]:
-        """The answer's head, how long it took, and the beginning of its body."""
+        """The answer's head, its latency, and the beginning of its body."""
         async with self._connections.borrow(request.url.origin, fresh) as connection:
             async with asyncio.timeout_at(end):
                 response = await connection.handle_async_request(request)
@@ -149,7 +150,8 @@ class Sender:
     def _request(
         self, target: Target, signature: list[tuple[bytes, bytes]], body: bytes
     ) -> httpcore.Request:
-        # Taken apart by us: httpcore's own parser loses what follows a semicolon in the path.
+        # The URL was parsed before: httpcore's own parser loses the text after a semicolon in the
+        # path.
         url = httpcore.URL(
             scheme=target.scheme, host=target.host, port=target.port, target=target.resource
         )
@@ -169,9 +171,9 @@ class Sender:
 
 
 async def _read_start(response: httpcore.Response, end: float) -> bytes:
-    """The first KB of the answer's body, or what came of it in time: the head counts, not this.
+    """The first KB of the answer's body, or the part that came in time: only the head decides.
 
-    A body that is not too long is read to its end, or else its connection could not be kept.
+    A body that is not too long is read to its end; otherwise its connection could not be kept.
     """
     kept, size = b"", 0
     try:
@@ -199,7 +201,7 @@ def _since(begun: float) -> int:
 
 
 def _why(error: Exception) -> str:
-    """A fixed sentence: what the other side's library or server says is not repeated."""
+    """A fixed text for an error: texts of a library or of the receiver are not repeated."""
     match error:
         case TimeoutError() | httpcore.TimeoutException():
             return "timed out"
@@ -207,7 +209,7 @@ def _why(error: Exception) -> str:
             return "the address is not allowed"
         case CannotConnect():
             return str(error)
-        # The backend has its own for connections, so this one is about the handshake.
+        # The backend raises CannotConnect for TCP, so a ConnectError comes from the TLS handshake.
         case httpcore.ConnectError() | ssl.SSLError():
             return "TLS failed"
         case httpcore.RemoteProtocolError():

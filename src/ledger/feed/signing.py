@@ -1,4 +1,4 @@
-"""Signatures of webhooks, as Standard Webhooks 1.0 has them, by that project's own package."""
+"""Signatures of webhooks by Standard Webhooks 1.0, made by that project's own package."""
 
 import base64
 import os
@@ -18,11 +18,11 @@ def create_secret() -> str:
 def headers(
     event_id: str, body: bytes, at: datetime, secrets: Sequence[str]
 ) -> list[tuple[bytes, bytes]]:
-    """The headers that prove a delivery: ``at`` is the time of this attempt, not of the event.
+    """The headers that sign a delivery. ``at`` is the time of this attempt, not of the event.
 
-    One signature for each secret, so that a receiver may still hold the old one after a rotation.
+    Each secret gives a signature, so a receiver may still hold the old secret after a rotation.
     """
-    # The package takes the clock's digits for UTC, whatever their zone.
+    # The package takes the digits of a time for UTC, whatever its time zone is.
     moment = at.astimezone(UTC)
     text = body.decode()
     signatures = [Webhook(secret).sign(event_id, moment, text) for secret in secrets]

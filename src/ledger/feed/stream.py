@@ -1,8 +1,8 @@
-"""Streams: each listener's own way along the feed, and all that are open in one process.
+"""Streams: each listener's own place in the feed, and all open streams of one process.
 
-A stream is at a position. While memory begins no later it is given from there, else it reads pages
-by the poller's statement: so both see one order, and neither a listener that resumes nor one that
-falls behind misses or repeats an event.
+A stream is at a position. If the tail's memory begins no later, the stream is served from memory;
+otherwise it reads pages by the poller's statement. Both give the same order, so a listener that
+resumes or falls behind neither misses nor repeats an event.
 """
 
 import asyncio
@@ -26,32 +26,33 @@ from projections.event import feeds
 _logger = logging.getLogger(__name__)
 
 MOST = 2000
-"""Open streams a process, of which no organization has more than it leaves for the others."""
+"""Open streams per process; no organization may have more of them than it leaves for others."""
 
 PING_SECONDS = 15.0
 """How often a comment keeps the connection alive."""
 
 PATIENCE_SECONDS = 10.0
-"""A reader that takes nothing for so long is cut; it comes back and resumes."""
+"""A reader that takes nothing for so long is disconnected; it reconnects and resumes."""
 
 RECONNECT_MILLISECONDS = 2000
-"""After how long a client comes back (``retry``)."""
+"""The time after which a client reconnects (``retry``)."""
 
 _PAGE = 200
-"""Events a page from the table."""
+"""Events per page from the table."""
 
 _PAUSE_SECONDS = (0.5, 1.0, 2.0)
 _CHECK_SECONDS = 2.0
-"""How often the rights of all listeners are looked up: revoked keys end within 5 s (contract 7)."""
+"""How often the rights of all listeners are checked: a revoked key's streams end within 5 s
+(contract, Access)."""
 
 OPEN = Gauge("ledger_feed_streams", "Open event streams.", multiprocess_mode="livesum")
 
 Lapsed = Callable[[Collection[Principal]], Awaitable[Collection[Principal]]]
-"""Those of some credentials that may no longer pass."""
+"""Returns those of the given credentials that may no longer pass."""
 
 
 class Stream:
-    """One listener. ``chunks`` gives whole events; ``end`` lets it finish by itself."""
+    """One listener. ``chunks`` yields whole events; after ``end`` it finishes by itself."""
 
     def __init__(
         self,
@@ -70,17 +71,17 @@ class Stream:
         self._woken: asyncio.Future[int] | None = None
         self.principal = principal
         self.at = at
-        """It was given all events up to here."""
+        """The position up to which the listener was given all events."""
 
     def end(self) -> None:
-        """Give nothing more."""
+        """Give no more events."""
         self._has_ended = True
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(0)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Its events, as they come."""
-        # At once, so that proxies and clients see that the stream is open.
+        """The listener's events, as they come."""
+        # The opening is sent at once, so proxies and clients see that the stream is open.
         yield self._opening
         while not self._has_ended:
             if self.at < self._tail.floor:
@@ -97,7 +98,11 @@ class Stream:
                 self.at = max(self.at, heard)
 
     async def _page(self) -> list[bytes]:
-        """The next page from the table, in chunks. Waits where the feed is not so far again."""
+        """The next page from the table, in chunks.
+
+        Wait while the feed has not reached the stream's position again: a view that starts anew
+        takes the feed's position back.
+        """
         rows = await self._read()
         if rows is None:
             return []
@@ -109,7 +114,10 @@ class Stream:
         return _chunked([one for _, one in found])
 
     async def _read(self) -> list[Any] | None:
-        """Rows, whenever the database gives them; None, and the end, where it does not for long."""
+        """The page's rows, tried again while the database fails.
+
+        If it fails for too long, end the stream and return None.
+        """
         values = {**self._selection.filters, "after": self.at, "limit": _PAGE}
         tenant, loop = self.principal.tenant, asyncio.get_running_loop()
         failures, give_up = 0, loop.time() + self._tail.give_up_seconds
@@ -126,7 +134,7 @@ class Stream:
 
 
 def _chunked(messages: list[bytes]) -> list[bytes]:
-    """Messages joined to chunks."""
+    """The messages, joined to chunks."""
     chunks: list[list[bytes]] = [[]]
     size = 0
     for one in messages:
@@ -139,7 +147,7 @@ def _chunked(messages: list[bytes]) -> list[bytes]:
 
 
 class Streams:
-    """All open streams of a process: their number is bounded, their rights are checked together."""
+    """All open streams of a process: their number is bounded, their rights checked together."""
 
     def __init__(
         self,
@@ -155,32 +163,32 @@ class Streams:
         self.ping_seconds, self.patience_seconds = ping_seconds, patience_seconds
         self._open: set[Stream] = set()
         self._open_by: Counter[str | None] = Counter()
-        """How many each organization has open; under None those of administrators."""
+        """The number of open streams by organization; None stands for administrators."""
         self._watch: asyncio.Task[None] | None = None
         self.closing = anyio.Event()
         """Set when the process is about to end: every stream then finishes by itself."""
 
     def __len__(self) -> int:
-        """How many are open."""
+        """The number of open streams."""
         return len(self._open)
 
     async def open(
         self, principal: Principal, filters: Mapping[str, Any], after: int | None
     ) -> Stream:
-        """A stream of what comes after a position, or from now on; ``close`` it in the end.
+        """Open a stream of the events after a position, or from now on; ``close`` it in the end.
 
-        Raises Unavailable where too many are open, or too many of the credential's organization.
+        Raises Unavailable if too many streams are open, in all or by the credential's organization.
         """
         self._require_room(principal.organization_id)
-        # In turn, like pages: after a restart all come back at once, and browsers take a refusal
-        # for final.
+        # This statement waits its turn, like pages do: after a restart all clients reconnect at
+        # once, and a browser takes a refusal for final.
         ((present, number),) = await self._fetch(EVERYONE, feeds.PRESENT, {}, Planning.WALK)
         self._require_room(principal.organization_id)
         present = present or 0
         opening = f": ledger\nretry: {RECONNECT_MILLISECONDS}\n\n"
         if after is None and number is not None:
-            # An id without data is no event, but clients resume after it: so nothing is lost
-            # where the connection breaks before the first event.
+            # An id without data is no event, but a client resumes after it. So no event is lost
+            # if the connection breaks before the first event.
             opening += f"id: EVT-{number}\n\n"
         at = present if after is None else after
         stream = Stream(self._tail, self._fetch, principal, filters, at, opening.encode())
@@ -193,7 +201,7 @@ class Streams:
         return stream
 
     def close(self, stream: Stream) -> None:
-        """The stream's connection has ended."""
+        """Forget a stream whose connection has ended."""
         if stream in self._open:
             self._open.remove(stream)
             self._open_by[stream.principal.organization_id] -= 1
@@ -201,7 +209,7 @@ class Streams:
             OPEN.dec()
 
     async def stop(self) -> None:
-        """End everything."""
+        """End all streams and the tail."""
         for stream in tuple(self._open):
             stream.end()
             self.close(stream)
@@ -212,12 +220,12 @@ class Streams:
         await self._tail.stop()
 
     def _require_room(self, organization_id: str | None) -> None:
-        """One key alone could shut everybody else out, and need do no more than listen."""
+        """Raise Unavailable if no stream is left: else a single key could take all by listening."""
         if not share(self._most - len(self._open), self._open_by[organization_id]):
             raise Unavailable("Too many streams are open: try again, or follow by polling.")
 
     async def _watch_rights(self) -> None:
-        """End the streams of lapsed credentials; and all of them when the process is to end."""
+        """End the streams of lapsed credentials, and all streams when the process is to end."""
         while self._open:
             with anyio.move_on_after(_CHECK_SECONDS):
                 await self.closing.wait()
@@ -226,7 +234,7 @@ class Streams:
             try:
                 lapsed = await self._lapsed({stream.principal for stream in self._open})
             except Exception as error:
-                # Whatever it is, the next look must come.
+                # The next check must come, whatever the error is.
                 unforeseen = not isinstance(error, psycopg.Error | OSError)
                 _logger.warning("cannot check streams' rights: %s", error, exc_info=unforeseen)
                 continue

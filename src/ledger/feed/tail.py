@@ -1,10 +1,10 @@
-"""The tail of the feed: read once a process, however many streams listen (contract 5).
+"""The tail of the feed: read once per process, however many streams listen (contract, Feeds).
 
-It works while anybody listens and does nothing else. The projector's news wake it; it reads what
-is new in one statement, keeps the last of it in memory and wakes those whom it may concern. How
-far it reads is the feed's own position, behind which nothing appears later: so what is in memory
-has no gaps, and a stream that leaves it behind, or comes with an old position, reads the table by
-the poller's own statement until it is back (``stream.py``).
+The tail works only while a stream listens. The projector's notifications wake it. The tail then
+reads the new events in one statement, keeps the latest events in memory, and wakes the streams
+that they may concern. Reading ends at the feed's own position. No event appears later up to that
+position, so the memory has no gaps. A stream that falls behind the memory, or comes with an
+old position, reads the table by the poller's statement until it has caught up (``stream.py``).
 """
 
 import asyncio
@@ -23,17 +23,17 @@ _logger = logging.getLogger(__name__)
 
 KEPT_EVENTS = 4096
 KEPT_BYTES = 8 * 2**20
-"""What is kept in memory at most: events, and bytes of them."""
+"""The bounds of the memory: events, and bytes of their messages."""
 
 CHUNK = 64 * 1024
 """Bytes that a stream is given at once, unless a single event is larger."""
 
 GIVE_UP_SECONDS = 30.0
-"""Streams outlive a database that is away for so long; then they end, so that those who come back
-are told so (503) instead of taking silence for quiet."""
+"""Streams outlive a database that is away for so long. Then they end: a client that reconnects
+learns of the failure (503), instead of taking the silence for a lack of events."""
 
 _BATCH = 256
-"""Events a reading."""
+"""Events per read."""
 
 _RETRY_SECONDS = 0.5
 _STANDSTILL_SECONDS = 1.0
@@ -41,21 +41,21 @@ _STANDSTILL_SECONDS = 1.0
 
 
 class Positions(Protocol):
-    """How far the views are, as this process last heard."""
+    """The views' positions, as this process last heard."""
 
     @property
     def reached(self) -> int:
         """The position that every live view has reached."""
 
     async def wait(self, position: int) -> bool:
-        """Whether every live view reached it within a moment."""
+        """Whether every live view reached the position within a moment."""
 
 
 class Listener(Protocol):
-    """Whoever listens."""
+    """A stream, as the tail sees it."""
 
     def end(self) -> None:
-        """Listen no longer."""
+        """End the stream."""
 
 
 class FeedEvent(NamedTuple):
@@ -80,12 +80,12 @@ _COLUMNS: Mapping[str, int] = {
 
 
 class Selection:
-    """Which events a stream is given: the statement's filters, for rows in memory."""
+    """The events that a stream is given: the statement's filters, for rows in memory."""
 
     def __init__(self, filters: Mapping[str, Any]) -> None:
         self.filters = filters
         self.organization: str | None = filters.get("organization", filters.get("organization_id"))
-        """The only one it can get events of; None: any."""
+        """The only organization whose events pass; None: any."""
         self._allowed = [
             (_COLUMNS[name], frozenset([value] if isinstance(value, str) else value))
             for name, value in filters.items()
@@ -97,7 +97,7 @@ class Selection:
 
 
 class _Batch:
-    """What one reading brought: the feed's events after a position, up to another."""
+    """The result of one read: the feed's events after a position, up to another."""
 
     def __init__(self, after: int, up_to: int, rows: list[FeedEvent]) -> None:
         self.after, self.up_to, self.rows = after, up_to, rows
@@ -107,18 +107,18 @@ class _Batch:
             self.by_organization.setdefault(row.organization_id, []).append(row)
 
     def of(self, organization: str | None) -> Iterable[FeedEvent]:
-        """The events that may concern a stream."""
+        """The events that may concern a stream of an organization; None: of any."""
         return self.rows if organization is None else self.by_organization.get(organization, ())
 
 
 def message(envelope: str) -> bytes:
-    """An envelope as a server-sent event, without a name: what ``onmessage`` gets."""
+    """An envelope as a server-sent event without a name, so a browser gives it to ``onmessage``."""
     identifier = envelope[len('{"id":"') : envelope.index('",')]
     return f"id: {identifier}\ndata: {envelope}\n\n".encode()
 
 
 class Tail:
-    """The reader and what it has in memory. ``rows`` and ``size`` bound that."""
+    """The reader and its memory, which ``rows`` and ``size`` (bytes) bound."""
 
     def __init__(
         self,
@@ -140,14 +140,14 @@ class Tail:
         self._failing_since: float | None = None
 
     def join(self, listener: Listener, present: int) -> None:
-        """Listen from now on. Who comes first says where the feed ends at present."""
+        """Add a listener. The first listener's ``present``, the feed's end, starts the reading."""
         self._listeners.add(listener)
         if self._task is None:
             self._position, self._failing_since = present, None
             self._task = asyncio.create_task(self._follow())
 
     def leave(self, listener: Listener) -> None:
-        """Listen no longer; the last one's leaving ends the reading within a moment."""
+        """Remove a listener. Without listeners the reading ends within a moment."""
         self._listeners.discard(listener)
 
     async def stop(self) -> None:
@@ -160,13 +160,13 @@ class Tail:
 
     @property
     def floor(self) -> int:
-        """The position after which memory begins."""
+        """The position after which the memory begins."""
         return self._batches[0].after if self._batches else self._position
 
     def chunk(self, at: int, selection: Selection) -> tuple[bytes, int]:
-        """What comes next for a stream that is at or past the floor, and where it then is.
+        """The next messages for a stream that is at or past the floor, and its position then.
 
-        One chunk at a time: a slow stream holds no more than that of what memory has let go.
+        A slow stream holds at most this one chunk of the events that the memory has dropped.
         """
         messages: list[bytes] = []
         size = 0
@@ -183,9 +183,10 @@ class Tail:
         return b"".join(messages), max(at, self._position)
 
     async def news(self, organization: str | None, woken: "asyncio.Future[int]") -> int:
-        """Wait for events of an organization, or any; nothing was missed up to the result.
+        """Wait for events of an organization, or of any.
 
-        Who ends the wait otherwise sets the future.
+        Return a position up to which the waiting stream missed no event. A caller that ends the
+        wait before any event sets the future ``woken``.
         """
         waiting = self._waiting.setdefault(organization, set())
         waiting.add(woken)
@@ -211,28 +212,28 @@ class Tail:
             if more:
                 continue
             if self._position < heard:
-                # The feed's view has stopped. Others go on, and each of their batches would wake
-                # us for nothing.
+                # The feed's view has stopped and others go on. Each of their batches would wake
+                # the tail for nothing.
                 await asyncio.sleep(_STANDSTILL_SECONDS)
             else:
                 await self._positions.wait(heard + 1)
         self._forget()
 
     async def _read_once(self) -> bool:
-        """Take what is new into memory and wake its listeners; whether there may be more."""
+        """Read new events into memory and wake their listeners; return whether more may follow."""
         values = {"after": self._position, "limit": _BATCH}
         rows = await self._fetch(EVERYONE, feeds.TAIL, values, Planning.SHORT)
-        told = [
+        events = [
             FeedEvent(at, organization, workspace, line, type_, message(item))
             for _, at, organization, workspace, line, type_, item in rows
             if at is not None
         ]
-        is_full = len(told) == _BATCH
+        is_full = len(events) == _BATCH
         after = self._position
-        # The feed's position falls back where a view starts anew; what was read stays read.
-        self._position = told[-1].position if is_full else max(after, rows[0][0] or 0)
-        if told:
-            self._keep(_Batch(after, self._position, told))
+        # The feed's position falls back when a view starts anew; the tail's never does.
+        self._position = events[-1].position if is_full else max(after, rows[0][0] or 0)
+        if events:
+            self._keep(_Batch(after, self._position, events))
         return is_full
 
     def _keep(self, batch: _Batch) -> None:

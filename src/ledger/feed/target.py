@@ -1,9 +1,10 @@
-"""Where a webhook may go: to public addresses only, unless the operator says otherwise.
+"""The targets that a webhook may have: public addresses only, unless the operator allows others.
 
-Whoever registers an endpoint chooses where this server connects to, so a URL could reach what only
-this server can: loopback, the private network, a cloud's metadata service. A check of the URL
-alone proves nothing, since a name may resolve to something else a moment later. So the backend
-below resolves once for each connection and connects to the very address that it has checked.
+The owner of an endpoint chooses the address that this server connects to. A URL could therefore
+reach hosts that only this server can reach: loopback, the private network, a cloud's metadata
+service (server-side request forgery). A check of the URL alone proves nothing, since a name may
+resolve to another address a moment later (DNS rebinding). So the backend below resolves once for
+each connection and connects to the very address that it has checked.
 """
 
 import asyncio
@@ -18,40 +19,44 @@ from ledger.feed.resolver import CannotConnect, Resolver
 
 LONGEST_URL = 2000
 
-# Creating an endpoint does not wait longer for a name: each send checks again.
+# The creation of an endpoint waits no longer for a name's lookup: each send checks again.
 _CHECK_SECONDS = 2.0
 
-# A name may have any number of addresses; a connection is tried with the first few.
+# A name may have any number of addresses; the backend tries the first few.
 _MOST_ADDRESSES = 3
 
 _URL = TypeAdapter(AnyHttpUrl)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
-# ``is_global`` is no such list: multicast, NAT64 and, by Python's version, more are global to it.
+# ``is_global`` is not enough: it holds for multicast, NAT64 and, depending on Python's version,
+# other networks.
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = [
-    ipaddress.IPv6Network("2001::/23"),  # Teredo, ORCHID and other protocols' own
+    ipaddress.IPv6Network("2001::/23"),  # protocol assignments, such as Teredo and ORCHID
     ipaddress.IPv6Network("2002::/16"),  # 6to4: carries any IPv4 address
     ipaddress.IPv6Network("3fff::/20"),  # documentation
 ]
 _NOT_PUBLIC_4 = [
     ipaddress.IPv4Network("192.0.0.0/24"),  # protocol assignments; a cloud's metadata service
     ipaddress.IPv4Network("192.88.99.0/24"),  # 6to4 relays
-    ipaddress.IPv4Network("168.63.129.16/32"),  # looks public, is another cloud's host agent
+    ipaddress.IPv4Network("168.63.129.16/32"),  # looks public, but is another cloud's host agent
 ]
 
 Resolve = Callable[[str], Awaitable[list[str]]]
-"""A host's addresses; raises CannotConnect."""
+"""Resolves a host to its addresses; raises CannotConnect."""
 
 resolve_host: Resolve = Resolver()
 
 
 class ForbiddenTarget(Exception):
-    """A webhook may not go there. The sentence follows the field's name and repeats no input."""
+    """A webhook may not have this target.
+
+    The message continues a sentence that begins with the field's name, and repeats no input.
+    """
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A URL, taken apart once by the one parser that we trust."""
+    """A URL's parts. The URL is parsed once, by the only parser that is trusted."""
 
     url: str
     """The canonical spelling."""
@@ -60,7 +65,7 @@ class Target(msgspec.Struct, frozen=True):
     """A name in ASCII, or an address; IPv6 without brackets."""
     port: int
     authority: str
-    """What the ``Host`` header says."""
+    """The value of the ``Host`` header."""
     resource: str
     """Path and query."""
 
@@ -82,7 +87,7 @@ def parse_url(text: str) -> Target:
         raise ForbiddenTarget("must be an http or https URL with a host")
     if url.username is not None or url.password is not None:
         raise ForbiddenTarget("must not name a user or a password")
-    # The canonical form may be longer, and has to pass here again.
+    # The canonical form may be longer than the text, and must pass this check at each send.
     if max(len(text), len(str(url))) > LONGEST_URL:
         raise ForbiddenTarget(f"must have at most {LONGEST_URL} characters")
     return Target(
@@ -96,9 +101,9 @@ def parse_url(text: str) -> Target:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address, as text, is one that anybody on the internet could reach."""
+    """Whether anybody on the internet could reach an address, given as text."""
     try:
-        # A scope id is taken off: what has one is not public anyway.
+        # The scope id is taken off: only addresses that are not public have one.
         parsed = ipaddress.ip_address(address.split("%")[0])
     except ValueError:
         return False
@@ -138,7 +143,7 @@ async def check_target(
 
 
 def _require_public(addresses: Iterable[str]) -> None:
-    """One that is not public spoils all: the other would be tried some other time."""
+    """Raise if any address is not public: another time that address might be tried first."""
     if not all(is_public(address) for address in addresses):
         raise ForbiddenTarget("must not lead to an address that is not public")
 
@@ -182,7 +187,7 @@ class PinnedBackend(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Never: a webhook goes over the network. Raises ForbiddenTarget."""
+        """Refuse a local socket: a webhook goes over the network. Raises ForbiddenTarget."""
         raise ForbiddenTarget("must not lead to a socket of this machine")
 
     async def sleep(self, seconds: float) -> None:
@@ -197,13 +202,13 @@ class PinnedBackend(httpcore.AsyncNetworkBackend):
 
 
 def _share(limit: asyncio.Timeout, left: int) -> float | None:
-    """One address's part of the time: a dead one leaves enough for those behind it."""
+    """The share of one address in the time: a dead address leaves enough for the next ones."""
     end = limit.when()
     return None if end is None else (end - asyncio.get_running_loop().time()) / left
 
 
 def _why(error: BaseException | None) -> str:
-    """The sentence for a connection that could not be made, from what lies beneath."""
+    """The reason of a failed connection, found among the causes of the error."""
     while error is not None and not isinstance(error, ConnectionRefusedError):
         error = error.__cause__
     return "the host cannot be reached" if error is None else "connection refused"

@@ -1,4 +1,4 @@
-"""What follows from an attempt at a delivery: pure, time and chance come in as arguments."""
+"""The verdict on an attempt at a delivery: pure functions, given the time and a random number."""
 
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
@@ -14,7 +14,7 @@ from ledger.language.rendering import json_text, time_text
 Status = Literal["pending", "delivered", "failed"]
 
 FAILING_FOR = timedelta(days=5)
-"""An endpoint that has done nothing but fail for so long is disabled (contract 5)."""
+"""An endpoint of which every attempt fails for so long is disabled (contract, Feeds)."""
 
 _FAILURE = PUBLISHED[WebhookDeliveryFailed].name
 
@@ -29,7 +29,7 @@ class Claimed(NamedTuple):
     tried: int
     """Failed attempts of this round so far."""
     last: str | None
-    """The latest attempt, as it was recorded."""
+    """The latest attempt, as recorded (JSON)."""
     number: str
     type: str
     body: str
@@ -41,61 +41,66 @@ class Claimed(NamedTuple):
 
     @property
     def is_test(self) -> bool:
-        """Whether it counts for nothing."""
+        """Whether the delivery is a test, whose result has no consequences."""
         return self.sequence == 0
 
 
 class Result(NamedTuple):
-    """What is recorded of a delivery."""
+    """A delivery's new state, to be recorded."""
 
     claimed: Claimed
     status: Status
     due_at: datetime | None
     counts: bool = False
-    """Whether the attempt is one of those that a delivery has."""
+    """Whether the attempt uses up one of the delivery's attempts."""
     attempt: str | None = None
-    """As JSON; None where there was none."""
+    """The attempt as JSON; None if none was made."""
 
 
 class Verdict(NamedTuple):
-    """What is recorded, and what follows once it is."""
+    """The result to record, and its consequences once it is recorded."""
 
     result: Result
     gives_up: bool = False
-    """The log has to hear of it before the delivery counts as failed."""
+    """The log must record the failure before the delivery counts as failed."""
     gone: bool = False
-    """The endpoint wants nothing any more."""
+    """The receiver wants no more events."""
 
 
 def judge(
     claimed: Claimed, attempt: Attempt, schedule: Schedule, now: datetime, jitter: float
 ) -> Verdict:
-    """What an attempt came to."""
-    told = attempt_text(attempt)
+    """Decide what an attempt means for its delivery and endpoint."""
+    text = attempt_text(attempt)
     if attempt.delivered:
-        return Verdict(Result(claimed, "delivered", None, False, told))
+        return Verdict(Result(claimed, "delivered", None, False, text))
     if claimed.is_test:
-        # Whoever asked for it looks now: a test is not tried again.
-        return Verdict(Result(claimed, "failed", None, False, told))
+        # A test is not tried again: its requester looks at the result now.
+        return Verdict(Result(claimed, "failed", None, False, text))
     if attempt.gone:
-        # It waits until somebody enables the endpoint, with all the attempts that it had left.
-        return Verdict(Result(claimed, "pending", now, False, told), gone=True)
+        # The delivery keeps its remaining attempts, and waits until somebody enables the endpoint.
+        return Verdict(Result(claimed, "pending", now, False, text), gone=True)
     again = schedule.next_attempt(claimed.tried + 1, now, jitter, attempt.retry_after)
     if again is not None:
-        return Verdict(Result(claimed, "pending", again, True, told))
+        return Verdict(Result(claimed, "pending", again, True, text))
     if gives_up_silently(claimed):
-        return Verdict(Result(claimed, "failed", None, True, told))
-    # Pending until the log knows: a crash in between makes the next dispatcher give it up.
-    return Verdict(Result(claimed, "pending", now, True, told), gives_up=True)
+        return Verdict(Result(claimed, "failed", None, True, text))
+    # The delivery stays pending until the log has its failure. After a crash in between, the next
+    # dispatcher gives the delivery up.
+    return Verdict(Result(claimed, "pending", now, True, text), gives_up=True)
 
 
 def gives_up_silently(claimed: Claimed) -> bool:
-    """Whether nothing is published: else two dead endpoints would tell of each other for ever."""
+    """Whether a failure of this delivery publishes no event.
+
+    The delivery is itself about a failure. Two dead endpoints would otherwise report each other's
+    failures for ever.
+    """
     return claimed.type == _FAILURE
 
 
 def attempt_text(attempt: Attempt) -> str:
-    """An attempt as its owner sees it, ready JSON."""
+    """An attempt as the endpoint's owner sees it, ready JSON."""
     shown = {
         "at": time_text(attempt.at),
         "response_status": attempt.response_status,
@@ -107,7 +112,7 @@ def attempt_text(attempt: Attempt) -> str:
 
 
 def failure_of(claimed: Claimed, tried: int, attempt: str | None) -> WebhookDeliveryFailed:
-    """What the log is told of a delivery that is given up, with its last attempt."""
+    """The event for a delivery that is given up, with its last attempt."""
     last: dict[str, Any] = msgspec.json.decode(attempt) if attempt else {}
     return WebhookDeliveryFailed(
         event_id=claimed.event_id,

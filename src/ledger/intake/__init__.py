@@ -1,7 +1,7 @@
-"""What comes in: who asks, what is asked for, and how a fact is read.
+"""Intake: the credential of a request, the request itself, and the parsing of facts.
 
-principal.py    who asks;  tokens.py: the form of our own keys
-request.py      what may be asked for, and what becomes of it
-json_gate.py    JSON that is taken as it is, or refused
-envelope.py     a fact's envelope (contract 2);  fact_types.py: what each type says
+principal.py    credentials and their permissions;  tokens.py: the form of the ledger's API keys
+request.py      requests to write, and their outcomes
+json_gate.py    JSON that the ledger accepts or refuses
+envelope.py     a fact's envelope (contract, Facts);  fact_types.py: the data of each type
 """

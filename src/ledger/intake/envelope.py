@@ -1,8 +1,8 @@
-"""From CloudEvents on the wire to facts the ledger can judge (contract 2).
+"""Parsing of CloudEvents into facts that the writer can decide on (contract, Facts).
 
-A fact that cannot be a fact at all (no id, broken attributes) is a ``Rejected``. One whose data
-is wrong stays a ``Fact`` with ``fault`` set: whether its subject exists is answered before that
-(checks run 401, 403, 404, 422, 409), and only the writer can tell.
+A CloudEvent with broken attributes (such as no id) becomes a ``Rejected``. A CloudEvent with wrong
+data becomes a ``Fact`` with ``fault`` set, because the checks run in the order 401, 403, 404, 422,
+409: the existence of the subject comes first, and only the writer can check that.
 """
 
 import re
@@ -42,11 +42,14 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 TOO_LARGE = "A fact may have at most 256 KiB."
 
 TOLD = 50
-"""Wrong places that are told at once: a body of unknown fields is answered by many times its size
-otherwise, and under an idempotency key that would be kept."""
+"""The most wrong places in one answer.
+
+Without this limit the answer to a body of unknown fields would be many times as large as the body,
+and with an idempotency key the answer would also be stored.
+"""
 
 ATTRIBUTE = "^[a-z0-9]+$"
-"""CloudEvents names attributes so; that they have 20 characters at most is but advised."""
+"""The form of attribute names by CloudEvents, whose limit of 20 characters is only a SHOULD."""
 _ATTRIBUTE = re.compile(ATTRIBUTE)
 _USUAL = {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"}
 _KNOWN = _USUAL | {"actortype", "actorid"}
@@ -56,7 +59,7 @@ _RESOURCE = {"line": "service_line", "run": "run"}
 
 
 class Fact(msgspec.Struct, frozen=True):
-    """One reported fact, parsed and checked as far as that goes without the ledger's state."""
+    """A reported fact, parsed and checked as far as possible without the ledger's state."""
 
     type: str
     kind: FactType
@@ -64,25 +67,25 @@ class Fact(msgspec.Struct, frozen=True):
     source: str
     subject: str | None
     time: datetime | None
-    """As reported; None means now, which only the append lock can give."""
+    """The time as reported; None: the instant of the decision under the append lock."""
     actor: Actor | None
     content: bytes
-    """Canonical content for telling a repetition from a conflict (contract 2, "Identity")."""
+    """Canonical content, which tells a duplicate from a conflict (contract, Facts, "Identity")."""
     data: FactData | None
     sent: dict[str, Any]
-    """The data as sent, for what must be known before it is judged."""
+    """The data as sent, for the checks that come before the check of the data."""
     fault: Invalid | None
 
     named_line: str | None
-    """The line that a run's data names, where it is an id at all."""
+    """The line that a run's data names, if the name has the form of a LIN id."""
     named_record: str | None
-    """The id that an activation's data names for its record, likewise."""
+    """The execution id that an activation's data names, if it has the form of a RUN id."""
     streams: tuple[str, ...]
-    """Its subject, and the line or record that its data names."""
+    """The subject, and the line or record that the data names."""
 
     @property
     def about(self) -> About:
-        """What the audit log keeps of it should it be refused (contract 5)."""
+        """The data that the audit log keeps if the fact is refused (contract, Feeds)."""
         line, resource = self.named_line, None
         if self.subject is not None:
             resource = (_RESOURCE[self.kind.subject], self.subject)
@@ -101,20 +104,21 @@ class Fact(msgspec.Struct, frozen=True):
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """What was sent is no fact; the attributes that could be read, and why."""
+    """A CloudEvent that is not a fact: the reason, and the attributes that could be read."""
 
     error: Refused
     id: str | None = None
     source: str | None = None
     subject: str | None = None
     about: About | None = None
-    """What the audit log keeps of it; None where it could not be read at all."""
+    """The data that the audit log keeps; None if the event could not be read at all."""
 
 
 def from_structured(raw: bytes) -> Fact | Rejected:
-    """A structured CloudEvent from its JSON text. Raises BrokenJson for broken JSON only."""
+    """Parse a structured CloudEvent. Raises BrokenJson if the text is not JSON."""
     if len(raw) > MAX_FACT_BYTES:
-        # Broken JSON is about the whole body, wherever in a batch it stands.
+        # Broken JSON is an error of the whole body, even if it stands in one item of a batch. So
+        # the syntax of an item that is too large is checked too.
         json_gate.check_syntax(raw)
         return Rejected(TooLarge(TOO_LARGE))
     try:
@@ -127,7 +131,10 @@ def from_structured(raw: bytes) -> Fact | Rejected:
 
 
 def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Rejected:
-    """A binary-mode CloudEvent: attributes from ``ce-`` headers, data from the body."""
+    """Parse a binary-mode CloudEvent: attributes from ``ce-`` headers, data from the body.
+
+    Raises BrokenJson if the body is not JSON.
+    """
     named = [(name[3:], value) for name, value in headers if name.startswith("ce-")]
     sent = dict(named)
     if len(sent) != len(named):
@@ -139,7 +146,7 @@ def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Reject
             json_gate.check_syntax(raw)
         return Rejected(TooLarge(TOO_LARGE))
     try:
-        # The data stands one level deep, as it would in a structured event.
+        # The data starts at depth 2, as in a structured event.
         data = json_gate.parse(raw, depth=2) if raw.strip() else None
         if any("\0" in value for value in attributes.values()):
             return Rejected(Invalid.at("", "an attribute contains NUL"))
@@ -151,8 +158,9 @@ def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Reject
 def _header_text(value: str) -> str | None:
     """An attribute from its header: unquoted, then percent-decoded (CloudEvents HTTP, 3.1.3.2).
 
-    None for what is not UTF-8 then, be it encoded or bare bytes, which came as Latin-1: with a
-    replacement, or taken as those letters, two ids could become one.
+    Returns None if the result is not UTF-8, whether its bytes were percent-encoded or sent bare
+    (the server decoded bare bytes as Latin-1). With replacement characters, or read as Latin-1, two
+    different ids could become the same.
     """
     if len(value) > 1 and value[0] == value[-1] == '"':
         value = re.sub(r"\\(.)", r"\1", value[1:-1])
@@ -165,10 +173,10 @@ def _header_text(value: str) -> str | None:
 def _from_attributes(
     event: dict[str, Any], data: Any, unreadable: Set[str] = frozenset()
 ) -> Fact | Rejected:
-    """The common part of both modes; unreadable attributes are not in the event."""
+    """The common part of both modes. ``event`` does not contain the unreadable attributes."""
     try:
         if unreadable:
-            # Names that we do not know are the sender's words, and not repeated.
+            # Unknown names are the sender's own words, so they are not repeated in the answer.
             places = {f"/{name}" if name in _KNOWN else "" for name in unreadable}
             faults = tuple((place, "must be UTF-8 in percent encoding") for place in sorted(places))
             raise Invalid("The fact is not valid.", faults)
@@ -182,7 +190,7 @@ def _from_attributes(
 
 
 def _about(event: dict[str, Any], data: Any) -> About:
-    """What can be said of an object that is no fact: its type, who and when, ids that are ids."""
+    """The audit data of an object that is not a fact: type, actor, time, and well-formed ids."""
 
     def text(name: str, limit: int) -> str | None:
         value = event.get(name)
@@ -257,7 +265,7 @@ def _named_record(name: str, sent: dict[str, Any]) -> str | None:
 
 
 def _named_tenant(name: str, sent: Any) -> tuple[str, str | None] | None:
-    """The tenant of the line that an activation would begin, whatever else is wrong with it."""
+    """The tenant of the line that an activation would begin, even if its other data are wrong."""
     organization_id = id_named(sent, "organization_id", ORGANIZATION_ID)
     if name != "service_line.activated" or organization_id is None:
         return None
@@ -265,7 +273,7 @@ def _named_tenant(name: str, sent: Any) -> tuple[str, str | None] | None:
 
 
 def _time(value: Any) -> tuple[datetime | None, tuple[tuple[str, str], ...]]:
-    """The time, or what is wrong with it: that is told after 404, as with the data."""
+    """The time, and its faults. A wrong time is refused after the 404 check, as wrong data are."""
     if value is None:
         return None, ()
     try:
@@ -284,7 +292,7 @@ def _attribute_faults(event: dict[str, Any]) -> list[tuple[str, str]]:
             faults.append((f"/{name}", "must be a string of 1 to 255 characters"))
     misnamed = [name for name in event.keys() - _USUAL if not _ATTRIBUTE.fullmatch(name)]
     for _ in misnamed[:TOLD]:
-        faults.append(("", "an attribute's name is not lower-case letters and digits"))
+        faults.append(("", "an attribute name must consist of lower-case letters and digits"))
     media = event.get("datacontenttype")
     if media is not None and not _is_json(media):
         faults.append(("/datacontenttype", "must be application/json"))
@@ -301,7 +309,7 @@ def _is_json(media: Any) -> bool:
 def _actor_faults(event: dict[str, Any]) -> list[tuple[str, str]]:
     actor_type, actor_id = event.get("actortype"), event.get("actorid")
     if (actor_type is None) != (actor_id is None):
-        return [("/actortype", "actortype and actorid go together")]
+        return [("/actortype", "actortype and actorid must be given together")]
     if actor_type is None:
         return []
     faults = []
@@ -341,14 +349,14 @@ def pointers(error: ValidationError, prefix: str) -> tuple[tuple[str, str], ...]
     for problem in problems[:TOLD]:
         place, sentence = problem["loc"], problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            # The last part is the unknown name itself: the sender's words are not repeated.
-            place, sentence = place[:-1], "has a field that is not known"
+            # The last part is the unknown name itself, which is not repeated in the answer.
+            place, sentence = place[:-1], "has an unknown field"
         faults.append(("".join([prefix, *(f"/{_escaped(part)}" for part in place)]), sentence))
     return tuple(faults)
 
 
 def full_detail(error: LedgerError) -> str:
-    """Why a fact is refused, each wrong place included, where all of it has to be one text."""
+    """The detail of a refusal and all its wrong places, as one text."""
     places = error.errors if isinstance(error, Invalid) else ()
     return error.detail + "".join(f" {place or 'fact'}: {sentence}." for place, sentence in places)
 

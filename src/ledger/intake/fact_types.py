@@ -1,7 +1,7 @@
-"""The facts product lines report: one model a type (contract 2), and the table of all of them.
+"""The types of facts that product lines report: a model of each, and the table (contract, Facts).
 
-These models check what comes in and describe it in OpenAPI. Unknown fields are refused: a
-misspelt optional field would otherwise be lost without a word.
+The models check the data of facts and describe it in OpenAPI. Unknown fields are refused: a
+misspelt optional field would otherwise be lost silently.
 """
 
 from datetime import datetime
@@ -43,7 +43,7 @@ Instant = Annotated[
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 Name = Annotated[str, Field(max_length=200)]
 Tags = Annotated[list[Label], Field(max_length=100)]
-"""Kept anew with each change of a line, and with each of its intervals."""
+"""Limited, because each change and each interval of a line stores all of the line's tags anew."""
 FactId = Annotated[str, Field(min_length=1, max_length=255)]
 Hours = Annotated[float, Field(ge=0, le=1_000_000), AfterValidator(_hours)]
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
@@ -56,7 +56,7 @@ class FactData(BaseModel):
 
 
 class ResourceData(FactData):
-    """A resource allocated to a line; the same id again replaces it."""
+    """A resource allocated to a line; it replaces an earlier resource with the same id."""
 
     id: Label
     type: Label
@@ -80,19 +80,19 @@ class ServiceLineActivated(FactData):
 
 
 class ServiceLineUpdated(FactData):
-    """The line's project tags, all of them."""
+    """The line's complete project tags, which replace the earlier tags."""
 
     project_tags: Tags
 
 
 class Reasoned(FactData):
-    """Nothing but why."""
+    """Only a reason, which is optional."""
 
     reason: str | None = None
 
 
 class CheckedIn(FactData):
-    """Work on a line, with hours where hours count."""
+    """Work on a line, with its hours if they are reported."""
 
     hours: Hours | None = None
     note: str | None = None
@@ -107,7 +107,7 @@ class CheckInVoided(FactData):
 
 
 class Blocked(FactData):
-    """Someone must act before the line can go on."""
+    """A blocker was opened: somebody must act before work on the line can continue."""
 
     blocker_id: Label
     cause: Cause
@@ -128,7 +128,7 @@ class ResourceReleased(FactData):
 
 
 class HealthSignalReported(FactData):
-    """One signal's present status."""
+    """The present status of one health signal."""
 
     signal: SignalName
     status: SignalStatus
@@ -137,14 +137,14 @@ class HealthSignalReported(FactData):
 
 
 class TriggeredBy(FactData):
-    """What set a run off."""
+    """The trigger of a run."""
 
     type: TriggerType
     actor_id: Label | None = None
 
 
 class RunRequested(FactData):
-    """A run was asked for."""
+    """A run was requested."""
 
     service_line_id: Annotated[str, Field(pattern=LINE_ID)]
     triggered_by: TriggeredBy | None = None
@@ -152,7 +152,7 @@ class RunRequested(FactData):
 
 
 class RunStarted(FactData):
-    """A run began; the line must be named unless the run was requested before."""
+    """A run began; `service_line_id` is required unless the run was requested before."""
 
     service_line_id: Annotated[str, Field(pattern=LINE_ID)] | None = None
     triggered_by: TriggeredBy | None = None
@@ -160,7 +160,7 @@ class RunStarted(FactData):
 
 
 class RunCompleted(FactData):
-    """A run ended as meant."""
+    """A run ended successfully."""
 
     output: Any = None
     tokens_used: Count | None = None
@@ -168,7 +168,7 @@ class RunCompleted(FactData):
 
 
 class RunError(FactData):
-    """What went wrong."""
+    """The error that ended a run."""
 
     code: str | None = None
     message: str | None = None
@@ -184,12 +184,12 @@ class RunFailed(FactData):
 
 
 class FactType(NamedTuple):
-    """How facts of one type are checked and addressed."""
+    """The model and the subject of one type of facts."""
 
     data: type[FactData]
     subject: Literal["line", "run"]
     subject_optional: bool = False
-    """The ledger issues a RUN id where the reporter has none."""
+    """Whether the ledger issues a RUN id if the reporter gives no subject."""
 
 
 FACT_TYPES: dict[str, FactType] = {
@@ -217,4 +217,4 @@ ALIASES = {
     "agent.run.completed": "run.completed",
     "agent.run.failed": "run.failed",
 }
-"""The platform's own names for the same facts."""
+"""The platform's own names for the same types of facts."""

@@ -1,8 +1,9 @@
-"""What JSON may enter the ledger (contract 2): I-JSON, bounded in depth and size of numbers.
+"""The JSON that may enter the ledger: I-JSON, bounded in depth and numbers (contract, Facts).
 
-Two kinds of refusal. ``BrokenJson`` is about the body: it is no JSON in UTF-8 at all. ``Invalid``
-is about one item of it: JSON that parsers disagree on or that PostgreSQL cannot keep, such as
-duplicate keys, NUL, lone surrogates, numbers beyond what a double holds exactly.
+There are two kinds of refusal. ``BrokenJson`` is about the whole body, which is not JSON in UTF-8
+at all. ``Invalid`` is about one item of the body: JSON that parsers disagree on or that PostgreSQL
+cannot store, such as duplicate keys, NUL, lone surrogates, and integers that a double does not hold
+exactly.
 """
 
 import json
@@ -19,16 +20,19 @@ MAX_DEPTH = 32
 MAX_INTEGER = 2**53 - 1
 
 _ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
-"""Only an escape can bring in NUL or a surrogate: raw ones are no valid JSON or UTF-8."""
+"""Only an escape can bring in NUL or a surrogate: unescaped, both are invalid in JSON or UTF-8."""
 
 _HALF_ESCAPE = re.compile(rb"\\u(?![0-9a-fA-F]{4})")
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+("|\\?\Z)|[\[\]{},]', re.DOTALL)
-"""A whole string, or what gives an array its shape. A string that does not end goes to the text's
-end: were it no token, it would be looked for again at each quote within it."""
+"""A whole string, a bracket, a brace or a comma.
+
+A string without an end is a token that goes to the end of the text. Otherwise the search would try
+each quote within such a string anew, and its time would grow with the square of the length.
+"""
 
 _MANY_COMMAS = 100_000
-"""In a text with more, items are told apart one by one, up to the most: it may hold millions."""
+"""A body with more commas may hold millions of items: they are split one by one, up to a limit."""
 
 _SPACE = " \t\r\n"
 
@@ -40,7 +44,7 @@ class BrokenJson(Exception):
 
 
 class _Duplicate:
-    """Stands in the parsed value where an object had a key twice."""
+    """The parsed value of an object that had the same key twice."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
@@ -66,7 +70,7 @@ def check_text(body: bytes) -> str:
 
 
 def parse(raw: bytes, depth: int = 1) -> Any:
-    """One JSON value, standing at a depth. Raises BrokenJson, or Invalid for what is kept out."""
+    """Parse one JSON value that stands at a depth. Raises BrokenJson, or Invalid."""
     try:
         value = _decoder.decode(check_text(raw))
     except RecursionError as error:
@@ -81,15 +85,15 @@ def parse(raw: bytes, depth: int = 1) -> Any:
 
 
 def check_syntax(raw: bytes) -> None:
-    """Raise BrokenJson for what is no JSON, of which nothing is made, however large it is.
+    """Raise BrokenJson for a body that is not JSON, without building values, whatever its size.
 
-    A depth that is too great for the parser passes: what lies within is not looked at.
+    JSON that is nested too deep for the parser passes, and its inner values are not checked.
     """
     check_text(raw)
     if _ESCAPE.search(raw):
-        # An escape that is no character is JSON, but this parser does not take it. Two letters in
-        # the place of each escape's beginning: within a string that changes nothing that matters,
-        # and outside of one it is no JSON before and after.
+        # An escape of a lone surrogate is JSON, but msgspec refuses such escapes. So the first two
+        # bytes of each escape are replaced by two letters. Within a string, the replacement does
+        # not change whether the text is JSON; outside of strings, an escape is no JSON anyway.
         raw = raw.replace(rb"\\", b"xx")
         if _HALF_ESCAPE.search(raw):
             raise BrokenJson("The body is not valid JSON.")
@@ -103,14 +107,15 @@ def check_syntax(raw: bytes) -> None:
 
 
 def split_items(body: bytes, most: int) -> list[bytes]:
-    """The raw items of a JSON array, each as it was sent; of more than ``most`` at least one more.
+    """The raw items of a JSON array, each as it was sent.
 
-    Raises BrokenJson, or Invalid for what is JSON, but no array.
+    If the array has more than ``most`` items, at least ``most + 1`` of them are returned. Raises
+    BrokenJson, or Invalid for JSON that is not an array.
     """
     if body.count(b",") <= _MANY_COMMAS:
-        # What this parser does not take may still be an array with one bad item: one nested too
-        # deep, or with an escape that is no character. Then brackets alone tell the items apart,
-        # and each item is judged by itself.
+        # A body that msgspec refuses may still be an array with one bad item: an item that is
+        # nested too deep, or that has an escape of a lone surrogate. Such a body is split by its
+        # brackets below, and each item is checked by itself.
         with suppress(msgspec.DecodeError, RecursionError):
             return [bytes(item) for item in msgspec.json.decode(body, type=list[msgspec.Raw])]
     text = check_text(body)
@@ -121,7 +126,7 @@ def split_items(body: bytes, most: int) -> list[bytes]:
 
 
 def _split_by_brackets(text: str, most: int) -> list[bytes]:
-    """``split_items`` by brackets and commas. Raises BrokenJson unless they match to the end."""
+    """``split_items`` by brackets and commas. Raises BrokenJson unless all brackets match."""
     closing: list[str] = []
     items: list[str] = []
     start, end = 0, len(text)
@@ -155,12 +160,12 @@ def _encoded(items: list[str]) -> list[bytes]:
 
 
 def canonical(value: Any) -> bytes:
-    """JSON text in which equal content (after ``by_value``) is equal bytes: keys are sorted."""
+    """JSON text with sorted keys: equal content (after ``by_value``) gives equal bytes."""
     return _deterministic.encode(value)
 
 
 def by_value(value: Any) -> Any:
-    """The same value with whole floats as integers, since 8 and 8.0 are the same content."""
+    """The value with whole floats as integers, since 8 and 8.0 are the same content."""
     if type(value) is dict:
         return {key: by_value(item) for key, item in value.items()}
     if type(value) is list:
@@ -171,7 +176,7 @@ def by_value(value: Any) -> Any:
 
 
 def _walk(value: Any, depth: int, check_strings: bool) -> None:
-    """Raise Invalid for anything that parsers or stores disagree on."""
+    """Raise Invalid for a value that parsers disagree on or that PostgreSQL cannot store."""
     kind = type(value)
     if kind is str:
         if check_strings:

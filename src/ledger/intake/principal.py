@@ -1,4 +1,4 @@
-"""Who is asking: a credential, what it may do and which tenant it sees (contract 7)."""
+"""Credentials: the permissions of a credential and the tenant it sees (contract, Access)."""
 
 import msgspec
 
@@ -9,17 +9,17 @@ from ledger.postgres.scope import Tenant
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What an identity provider's token adds: whom it speaks of, and what it ends with."""
+    """The subject of an identity provider's token, and the conditions that end the token."""
 
     subject: str
     expires_at: float
-    """Seconds since 1970, from when on it passes no more."""
+    """Seconds since 1970: from this instant on, the token is refused."""
     signed_by: bytes
-    """The key's fingerprint: with the key goes the token."""
+    """The fingerprint of the signing key: when the provider drops the key, the token is refused."""
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """A credential that was checked. ``admin`` may do all, everywhere."""
+    """A credential that was checked. ``admin`` has all permissions, for every tenant."""
 
     id: str
     type: ActorType
@@ -27,29 +27,29 @@ class Principal(msgspec.Struct, frozen=True):
     organization_id: str | None = None
     workspace_id: str | None = None
     grant: Grant | None = None
-    """None: the credential is one of ours."""
+    """Set if the credential is a token of an identity provider, else None."""
 
     @property
     def is_admin(self) -> bool:
-        """All permissions, every tenant."""
+        """Whether the credential has all permissions, for every tenant."""
         return "admin" in self.permissions
 
     @property
     def tenant(self) -> Tenant:
-        """Whose rows it reads."""
+        """The tenant whose rows the credential reads."""
         return Tenant(self.organization_id or "", self.workspace_id or "")
 
     @property
     def actor(self) -> Actor:
-        """The credential as an actor, where a fact names nobody else."""
+        """The credential as an actor, for writes that name no other actor."""
         return Actor(self.type, self.id if self.grant is None else self.grant.subject)
 
     @property
     def credential(self) -> str:
-        """What remembers for it: its idempotency keys, its refusals.
+        """The name under which idempotency keys and refusals of the credential are kept.
 
-        A key has one tenant; the same person may have tokens for several, and what one of them was
-        answered must not be told to another.
+        An API key has one tenant. A person may have tokens for several tenants, and the outcome of
+        a request under one token must not be told under another. So the name includes the tenant.
         """
         if self.grant is None:
             return self.id
@@ -58,10 +58,10 @@ class Principal(msgspec.Struct, frozen=True):
     def require(self, permission: str) -> None:
         """Raise Forbidden unless the permission (or admin) is held."""
         if not self.is_admin and permission not in self.permissions:
-            raise Forbidden(f"This needs the permission {permission}.")
+            raise Forbidden(f"The credential lacks the permission {permission}.")
 
     def sees(self, organization_id: str | None, workspace_id: str | None) -> bool:
-        """Whether something of this tenant exists for this credential."""
+        """Whether the credential may see resources of this tenant."""
         if self.is_admin:
             return True
         return self.organization_id == organization_id and (
@@ -70,13 +70,13 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 COMMAND_LINE = Principal("cli", "system", frozenset({"admin"}))
-"""Whoever holds the database also holds the command line."""
+"""The command line, with all permissions: its operator has access to the database anyway."""
 
 SWEEPER = Principal("idle-sweeper", "system", frozenset({"admin"}))
 """The service itself, when a line goes idle."""
 
 HOUSEKEEPER = Principal("housekeeper", "system", frozenset({"admin"}))
-"""The service itself, when it tells how many refusals were only counted."""
+"""The service itself, when it records how many refusals were only counted."""
 
 DISPATCHER = Principal("webhook-dispatcher", "system", frozenset({"admin"}))
 """The service itself, when a delivery fails for good or an endpoint is disabled by rule."""

@@ -1,4 +1,4 @@
-"""A request to write, and what becomes of it: the words below commands and the writer."""
+"""Requests to write and their outcomes: the types that commands and the writer build on."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -14,73 +14,73 @@ TenantOf = Callable[[str], str | None]
 
 
 class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of a command that was not refused."""
+    """The outcome of a command that was not refused."""
 
     subject: str
     event_ids: tuple[str, ...]
     position: int
     duplicate: bool = False
     replayed: bool = False
-    """Whether it is that of an earlier request under the same idempotency key."""
+    """Whether the receipt is that of an earlier request under the same idempotency key."""
     answer: bytes | None = None
-    """JSON for the caller, where what was decided is all that the answer needs."""
+    """The JSON answer for the caller, if the decision alone determines the answer."""
 
 
 Outcome = Receipt | Refused | Unavailable
-"""What a request ends in."""
+"""The outcome of a request."""
 
 
 class IdempotencyKey(msgspec.Struct, frozen=True):
-    """What names a request that may be sent again: per credential and path (contract 7)."""
+    """The idempotency key of a request, per credential and path (contract, Access)."""
 
     credential: str
     path: str
     key: str
     fingerprint: bytes
-    """SHA-256 of the request: another one under the same key is a mistake."""
+    """SHA-256 of the request: a different request under the same key is refused."""
 
 
 class About(msgspec.Struct, frozen=True):
-    """What a write is about: all that the audit log keeps of one that is turned down."""
+    """The action and subject of a write: all that the audit log keeps of a refused write."""
 
     action: str
     resource: tuple[str, str] | None = None
-    """(type, id), where what was sent names one."""
+    """(type, id) of the resource that the request names; None: it names none."""
     actor: Actor | None = None
-    """As reported; None: the credential itself."""
+    """The actor as reported; None: the credential itself."""
     occurred_at: datetime | None = None
     source: str | None = None
     fact_id: str | None = None
     tenant: tuple[str, str | None] | None = None
-    """(organization, workspace) that it names for something new."""
+    """(organization, workspace) that the request names for a new resource."""
     line_id: str | None = None
-    """The line that it names for something new."""
+    """The line that the request names for a new run."""
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """What may tell whose it is, in this order."""
+        """The streams that may tell the tenant of the write, in this order."""
         named = (self.resource and self.resource[1], self.line_id)
         return tuple(stream for stream in named if stream is not None)
 
 
 class Request(Protocol):
-    """Who asks, under which key, and what must be known before it is decided."""
+    """A request to write: its credential, its idempotency key, and the data to load for it."""
 
     principal: Principal
     request_id: str | None
 
     @property
     def idempotency(self) -> IdempotencyKey | None:
-        """Under which key it was sent, if any."""
+        """The idempotency key of the request, if any."""
 
     def streams(self) -> Iterable[str]:
-        """Ids of the aggregates it decides on, as far as known beforehand."""
+        """Ids of the aggregates that the decision needs, as far as known beforehand."""
 
     def identity(self, tenant_of: TenantOf) -> tuple[str, str, str] | None:
-        """(organization, source, fact id), where it is a fact and its organization is known.
+        """(organization, source, fact id), if the request is a fact of a known organization.
 
-        ``tenant_of`` tells the organization of a stream, as far as known beforehand.
+        ``tenant_of`` gives the organization of a stream, as far as known beforehand.
         """
 
     def about(self) -> About | None:
-        """What the audit log says of it should it be refused; None: the service's own doing."""
+        """The data for the audit log if the request is refused; None: the service itself asks."""

@@ -1,4 +1,4 @@
-"""API keys as people carry them: the form of their text."""
+"""The text form of API keys: creation, check and hash."""
 
 import hashlib
 import secrets
@@ -6,19 +6,19 @@ import zlib
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 TOKEN_PREFIX = "elk_"
-"""How every key begins, and no other token does."""
+"""The beginning of every API key, and of no other token."""
 _SECRET_LENGTH = 43
 _CHECK_LENGTH = 6
 
 
 def create_token() -> str:
-    """A new API key: 256 random bits and a checksum, so that a typing error is told offline."""
+    """A new API key: 256 random bits and a checksum, which reveals a typing error offline."""
     secret = _base62(int.from_bytes(secrets.token_bytes(32), "big"), _SECRET_LENGTH)
     return TOKEN_PREFIX + secret + _checksum(secret)
 
 
 def is_well_formed(token: str) -> bool:
-    """Whether a token could be a key of ours at all."""
+    """Whether a token has the form of an API key, with the right checksum."""
     body = token.removeprefix(TOKEN_PREFIX)
     return (
         token.startswith(TOKEN_PREFIX)
@@ -42,5 +42,5 @@ def _base62(number: int, length: int) -> str:
 
 
 def hash_token(token: str) -> bytes:
-    """How a token is stored and looked up."""
+    """The hash under which a token is stored and looked up."""
     return hashlib.sha256(token.encode()).digest()

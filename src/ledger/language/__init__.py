@@ -1,1 +1,1 @@
-"""What the ledger says outside: names and payloads of events, actions of the audit log, JSON."""
+"""The published language: names and payloads of events, actions of the audit log, JSON."""

@@ -1,9 +1,9 @@
-"""The audit log's language: what each recorded write is called there (contract 5).
+"""The audit log's language: the name of each recorded write there (contract, Feeds).
 
-Facts are called by their type, commands and management acts by names of their own. What a write
-merely causes (a line waking up, the runs that its closing cancels) is no write of anybody. Feeds
-and histories call the same writes by the types of their events: ``actions_of`` knows both
-languages.
+The action of a fact is the fact's type; commands and management acts have names of their own. An
+event that a write merely causes (a line wakes up, a closing cancels runs) is not a write and has no
+entry. Feeds and histories name the same writes by the types of their events: ``actions_of``
+understands both languages.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ EntryKind = Literal["fact", "command", "refused"]
 
 
 class Entry(NamedTuple):
-    """What an entry says beside who and when."""
+    """An entry of the audit log, without its actor and its times."""
 
     kind: EntryKind
     action: str
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
     @property
     def outcome(self) -> str:
-        """As the audit log calls it."""
+        """The outcome by its name in the audit log."""
         return "refused" if self.kind == "refused" else "succeeded"
 
 
@@ -39,44 +39,45 @@ FACT_EVENT_TYPES: Sequence[tuple[str, str]] = (
     *((action, PUBLISHED[event].name) for event, action in _FACTS.items()),
     (_FACTS[lines.HealthSignalReported], UNCHANGED_HEALTH),
 )
-"""(action, type): what the events of accepted facts are called in histories and feeds."""
+"""(action, type) pairs: the event types of accepted facts in histories and feeds."""
 
 _COMMANDS: Mapping[type[Event], str | None] = {row.event: row.command for row in EVENT_TABLE}
-"""The action of an event that no fact reported; None: the event is nobody's write."""
+"""The action of an event that no fact reported; None: the event is not a write."""
 
 OMITTED_ACTION = "write.omitted"
-"""Refusals beyond those that are recorded singly; the resource says whose and how many."""
+"""The action of an entry that counts refusals; its resource gives the credential and the count."""
 
 COMMANDS: frozenset[str] = frozenset(filter(None, _COMMANDS.values())) | {OMITTED_ACTION}
-"""Actions that are no facts."""
+"""Actions that are not types of facts."""
 
 FACTS: frozenset[str] = frozenset(_FACTS.values())
 """Types of facts."""
 
 ACTIONS: frozenset[str] = FACTS | COMMANDS | {refusals.UNKNOWN_ACTION}
-"""The names of entries.
+"""The known actions of entries.
 
-A refused fact of a type that there is not is called by that word. Any sender may invent one, so it
-is none of these: such an entry is found by its outcome.
+A refused fact of an unknown type has the type that was sent as its action. Senders can invent such
+types, so they are not listed here: a reader finds these entries by their outcome.
 """
 
 SYSTEM_TYPES: frozenset[str] = frozenset(
     {"execution.idle", "execution.active", "webhook.delivery_failed"}
 )
-"""Types of events that only the ledger itself records: no write of anybody leads to them."""
+"""Types of events that only the ledger itself records: no action leads to them."""
 
 _WRITES: Mapping[str, frozenset[str]] = {
     row.told_as: frozenset(filter(None, (row.fact, row.command)))
     for row in EVENT_TABLE
     if row.told_as is not None
 }
-"""Type of an event → the actions whose own event it is."""
+"""Type of an event → the actions whose writes record such an event."""
 
 
 def actions_of(word: str) -> frozenset[str]:
-    """The actions that a word means: an action's name, a type of events, or both; empty: neither.
+    """The actions that a word means: an action, a type of events, or both; empty if neither.
 
-    A type finds refused facts too that a sender called by it.
+    The actions of an event type include the type itself, so that refused facts of this type are
+    found too.
     """
     if word in _WRITES:
         return _WRITES[word] | {word}
@@ -84,7 +85,7 @@ def actions_of(word: str) -> frozenset[str]:
 
 
 def entry_of(event: Recorded) -> Entry | None:
-    """What the audit log says of an event; None where it is no write of anybody."""
+    """The audit log's entry of an event; None if the event is not a write."""
     tell = _REFUSALS.get(type(event.body))
     if tell is not None:
         return tell(event.body, event)
@@ -92,7 +93,7 @@ def entry_of(event: Recorded) -> Entry | None:
     if event.fact is not None:
         return Entry("fact", _FACTS[type(event.body)], resource)
     if isinstance(event.body, runs.RunErased):
-        # Here too: it is the audit log that is asked why something is gone.
+        # A reader of the audit log asks why the data is gone, so the entry gives the reason.
         resource["reason"] = event.body.reason
     action = _COMMANDS[type(event.body)]
     return None if action is None else Entry("command", action, resource)

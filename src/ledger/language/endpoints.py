@@ -1,4 +1,4 @@
-"""A webhook endpoint as its owner sees it: in the answers of commands and of reads (contract 5)."""
+"""A webhook endpoint in the answers of commands and reads (contract, Feeds)."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from ledger.language.rendering import time_text
 
 
 def describe_endpoint(endpoint: Endpoint) -> dict[str, Any]:
-    """An endpoint as its owner sees it; the secret is shown apart, once."""
+    """An endpoint as its owner sees it, without the secret, which is shown only once."""
     return {
         "id": endpoint.id,
         "url": endpoint.url,

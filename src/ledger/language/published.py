@@ -1,15 +1,15 @@
-"""The published language: what an event of ours is called outside, and what it says (contract 5).
+"""The published language: the type and the payload of each event outside (contract, Feeds).
 
-It is a language of its own, not a dump of domain events: a field is told because somebody outside
-needs it, and payloads never carry a run's input, output or error. Which fields of an event are told
-stands in its row of the aggregate's table (``domain/event_table.py``); its docstring is the type's
-description. ``api/routes/event_types.py`` serves the payloads as JSON Schemas. Within a version
-fields are only added.
+The published language is not a dump of domain events: a field is published because consumers need
+it, and payloads never carry a run's input, output or error. The row of an event in its aggregate's
+table (``domain/event_table.py``) names the published fields; the event's docstring is the
+description of the type. ``api/routes/event_types.py`` serves the payloads as JSON Schemas. Within a
+version of the language, fields are only added.
 """
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from inspect import cleandoc  # Python itself does so from 3.13 on
+from inspect import cleandoc  # Python itself cleans docstrings from 3.13 on
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import msgspec
@@ -23,30 +23,30 @@ from ledger.domain.values import State
 from ledger.language.rendering import time_text
 
 LANGUAGE_VERSION = 1
-"""Of the language as a whole."""
+"""The version of the language as a whole."""
 
 _Instant = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an event says; all keys are always there."""
+    """The payload of an event; all keys are always present."""
 
 
 class Change(Payload, frozen=True, kw_only=True):
-    """What happened to a line, with its state before and after."""
+    """The payload of a change of a line, with the line's state before and after."""
 
     state_before: State | None
     state_after: State
 
 
 class Published(NamedTuple):
-    """How one kind of event is told."""
+    """How one class of events is published."""
 
     name: str
-    """Its type, outside."""
+    """The type outside."""
     payload: type[Payload]
     tell: Callable[[Any], dict[str, Any]]
-    """The payload's fields of an event, but for the states."""
+    """Gives the payload's fields for an event, without the line's states."""
 
 
 def _published(row: EventRow) -> Published:
@@ -75,7 +75,7 @@ def _published(row: EventRow) -> Published:
 
 
 def _fields(row: EventRow) -> Mapping[str, Any]:
-    """The fields that are told, with their types outside."""
+    """The published fields of an event, with their types outside."""
     if isinstance(row.told, Part):
         return row.told.types
     types = get_type_hints(row.event)
@@ -89,10 +89,10 @@ PUBLISHED: Mapping[type[Event], Published] = {
 }
 
 TYPES: Mapping[str, type[Payload]] = {p.name: p.payload for p in PUBLISHED.values()}
-"""Every type of the language, with its payload (contract 5)."""
+"""Every published type, with its payload (contract, Feeds)."""
 
 UNCHANGED_HEALTH = "health.signal_reported"
-"""A health report that left the signal's status as it was: in a line's history, not in feeds."""
+"""The type of a health report with an unchanged status: in a line's history, but not in feeds."""
 
 SUBJECTS: Mapping[str, str] = {
     "LIN": "service_line",
@@ -100,9 +100,9 @@ SUBJECTS: Mapping[str, str] = {
     "KEY": "api_key",
     "WHK": "webhook",
 }
-"""What kind of thing a stream's prefix says it is."""
+"""Prefix of a stream's id → the type of its resource."""
 
 
 def changes_health(body: lines.HealthSignalReported, before: SignalStatus | None) -> bool:
-    """Whether a report changes the signal's status; the score never changes without one."""
+    """Whether a report changes the signal's status; without such a change the score is the same."""
     return before != body.status

@@ -1,4 +1,4 @@
-"""Ready JSON: what views keep, so that reads pass it on unparsed."""
+"""JSON texts that views store, so that reads pass them on without parsing."""
 
 from datetime import datetime
 from typing import Any
@@ -16,10 +16,10 @@ def time_text(instant: datetime | None) -> str | None:
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON."""
+    """A value as JSON text."""
     return _encode(value).decode()
 
 
 def members(value: dict[str, Any]) -> str:
-    """JSON members without the braces, to be joined with others."""
+    """The JSON members of an object without its braces, to be joined with other members."""
     return json_text(value)[1:-1]

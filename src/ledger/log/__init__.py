@@ -1,1 +1,1 @@
-"""The event store as we use it: codec, recorder, decision tables, vault, migrations."""
+"""The event store: codec, recorder, append, decision tables, snapshots, vault, migrations."""

@@ -1,10 +1,14 @@
-"""One append transaction: the append lock is held, the facts are read, the events are written.
+"""An append transaction: take the append lock, read what decisions need, write the events.
 
-The order is what keeps the promises. The lock comes first, so that everything read afterwards is
-still true at commit and positions appear in commit order: a reader that tails the log never sees
-a position filled in behind it. Then, in new statements, the reads. Then the statements that write
-events, identities and decision rows. Then COMMIT, and a word to those who wait for events. Most
-take two round trips: the lock travels with the first reads, the writing with the commit.
+The guarantees follow from the order:
+
+1. The append lock. Everything that is read afterwards is still true at commit, and positions become
+   visible in order: a reader that tails the log never sees a position appear behind its own.
+2. The reads, in new statements, whose snapshots are taken after the lock.
+3. The statements that write events, facts and decision rows.
+4. COMMIT, then a NOTIFY to processes that wait for events.
+
+Most appends take two round trips: the lock is sent with the first reads, the writes with COMMIT.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -40,17 +44,17 @@ from ledger.postgres.pipeline import Statement, Transaction, Value, named
 from ledger.postgres.rows import find, insert
 from ledger.postgres.table import Table
 
-# OFFSET 0 keeps each look at a large table a look by key: the plan stays (``planned_once``), and
-# one that is made while a table is empty would rather walk that than what is asked for.
+# OFFSET 0 keeps each look-up in a large table a look-up by key. A generic plan stays
+# (``planned_once``), and a plan made while the table is empty would prefer to scan that table.
 
-# Where the log ends: the next position, and the instant of the last event.
+# The end of the log: the next position, and the instant of the last event.
 _END = b"""
 SELECT s.last_value + s.is_called::int,
     (SELECT recorded_at FROM ledger.ledger_events ORDER BY notification_id DESC LIMIT 1)
 FROM ledger.ledger_events_notification_id_seq AS s
 """
 
-# The snapshots of streams that go far beyond the version we know.
+# The snapshots of streams that are far beyond the version known to this process.
 _SNAPSHOTS = """
 SELECT asked.id, s.version, s.state
 FROM unnest(%(stream)s::text[], %(version)s::bigint[]) AS asked (id, version)
@@ -61,8 +65,8 @@ CROSS JOIN LATERAL (
 ) AS s
 """
 
-# What each stream holds beyond the version we know, or beyond its snapshot: "is it stale?" and the
-# tail itself.
+# The tail of each stream: its events beyond the known version, or beyond its snapshot. No rows mean
+# that the known version is up to date.
 _TAILS = """
 SELECT e.originator_id, e.originator_version, e.topic, e.state, e.notification_id
 FROM unnest(%(stream)s::text[], %(version)s::bigint[]) AS asked (id, version)
@@ -79,16 +83,16 @@ CROSS JOIN LATERAL (
 ) AS e
 """
 
-# The open runs of one line, for its closing.
+# The open runs of a line, for its closing.
 _OPEN_RUNS = """
 SELECT line_id, run_id, version, started_at FROM ledger.open_run
 WHERE line_id = %(line)s ORDER BY run_id
 """
 
-# How many endpoints an organization has.
+# The number of an organization's endpoints.
 _ENDPOINTS = "SELECT count(*) FROM ledger.endpoint WHERE organization_id = %(organization)s"
 
-# Which ids already name a stream or an execution record.
+# The ids among these that already name a stream or an execution record.
 _TAKEN = """
 SELECT originator_id FROM ledger.ledger_events
 WHERE originator_id = ANY(%(ids)s::text[]) AND originator_version = 1
@@ -96,11 +100,11 @@ UNION ALL
 SELECT execution_id FROM ledger.execution_record WHERE execution_id = ANY(%(ids)s::text[])
 """
 
-# The positions were given under the lock, so the sequence is moved past them; a rollback leaves a
-# gap, never a position used twice.
+# The positions were assigned under the lock, so the sequence is moved past them. After a rollback
+# the sequence stays moved: a gap remains, and no position is used twice.
 _MOVE_END = "setval('ledger.ledger_events_notification_id_seq', {}::bigint)"
 
-# Changes of stored rows, and their ends.
+# Updates and deletions of stored rows.
 _END_RUNS = """
 DELETE FROM ledger.open_run AS o
 USING (SELECT unnest(%(line)s::text[]) AS line_id, unnest(%(run)s::text[]) AS run_id) AS ended
@@ -111,7 +115,7 @@ UPDATE ledger.check_in SET voided = true
 WHERE line_id = %(line)s AND source = %(source)s AND fact_id = %(fact)s
 """
 _REVOKE_KEY = "UPDATE ledger.api_key SET revoked_at = %(at)s::timestamptz WHERE key_id = %(key)s"
-# The end of a run's key; whoever has it in memory is told when that is committed.
+# Destroy a run's key. At the commit a notification tells processes that have the key in memory.
 _DESTROY_RUN_KEY = """
 WITH destroyed AS (
     UPDATE ledger.run_key SET wrapped = NULL, destroyed_at = %(at)s::timestamptz
@@ -124,16 +128,16 @@ DELETE FROM ledger.endpoint
 WHERE organization_id = %(organization)s AND endpoint_id = %(endpoint)s
 """
 
-# A transaction that notifies commits under a lock that every other such one waits for, and ours
-# waits for the disk: so the word is sent after the commit, in a transaction of its own. A word that
-# is lost is healed by the projector's next look.
+# A transaction with a NOTIFY commits under a lock of the whole cluster, for which every other such
+# transaction waits, and an append's commit waits for the disk. So NOTIFY is sent after the commit,
+# in its own transaction. If a NOTIFY is lost, the projector finds the events at its next poll.
 _NOTIFY = Statement(b"NOTIFY ledger_events")
 
 StoredRow = tuple[str, int, str, bytes, int]
 """(stream, version, topic, state, position)"""
 
-# A row that is changed in place needs no room that is not there yet, and would be written on a full
-# disk. So the statement needs some for a moment: rows beyond work_mem go to a file.
+# An update in place needs no new disk space, so it could succeed on a full disk. So the probe also
+# needs some space for a moment: the rows beyond work_mem go to a temporary file.
 _LITTLE_MEMORY = b"SET LOCAL work_mem = '64kB'"
 _PROBE = b"""
 UPDATE ledger.append_probe SET written_at = clock_timestamp()
@@ -142,11 +146,11 @@ FROM (SELECT count(*) FROM generate_series(1, 3000)) AS beyond
 
 
 class Found(NamedTuple):
-    """What one read found."""
+    """The result of ``Append.read``."""
 
     snapshots: list[Aggregate]
     tails: list[StoredRow]
-    """Beyond the version known, or beyond the snapshot where there is one."""
+    """The events beyond the known version, or beyond the snapshot if there is one."""
     facts: list[FactRow]
     activity: list[LineActivityRow]
     records: list[ExecutionRecordRow]
@@ -154,21 +158,21 @@ class Found(NamedTuple):
 
 
 class Append:
-    """What may be done while the lock is held, which the first ``read`` takes."""
+    """The operations under the append lock, which the first ``read`` takes."""
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
         self.decisions = DecisionTables()
         self.next_position = 0
         self.last_recorded_at: datetime | None = None
-        """Both known from the first ``read`` on."""
+        """The last event's instant; known, as ``next_position`` is, from the first ``read`` on."""
 
     @property
     def aside(self) -> SideTables:
-        """The tables beside the log."""
+        """The tables beside the log: outcomes and omitted refusals."""
         return SideTables(self._transaction)
 
-    # Reading, under the lock: nobody changes any of it.
+    # Reading, under the lock: no other transaction changes these rows.
 
     def read(
         self,
@@ -178,9 +182,9 @@ class Append:
         lines: Collection[str] = (),
         runs: Collection[str] = (),
     ) -> Found:
-        """The tails of streams beyond the versions known, facts, lines' activity, runs' keys.
+        """Read the tails of streams beyond the known versions, facts, lines' activity, runs' keys.
 
-        All in one round trip, without the statements that have nothing to ask.
+        One round trip; a statement without keys is not sent.
         """
         end = [] if self.next_position else self._ask(Statement(_END))
         snapshots_found, tails = self._ask_streams(known, FOLD)
@@ -204,7 +208,7 @@ class Append:
     def _restored(
         self, known: Mapping[str, int], found: Rows, tails: Rows
     ) -> tuple[list[Aggregate], Rows]:
-        """The aggregates of snapshots, and the tails beyond them."""
+        """Return the aggregates of snapshots, and the tails beyond them."""
         restored = [snapshots.restore(*row) for row in found]
         spoilt = {
             row[0]: known[row[0]]
@@ -212,14 +216,14 @@ class Append:
             if aggregate is None
         }
         if spoilt:
-            # Their tails began at the snapshot: read anew, from the version known.
+            # The tails of damaged snapshots begin too late: read them from the known version.
             _, whole = self._ask_streams(spoilt, None)
             self._transaction.flush()
             tails = [row for row in tails if row[0] not in spoilt] + whole
         return [aggregate for aggregate in restored if aggregate is not None], tails
 
     def _ask_streams(self, known: Mapping[str, int], fold: int | None) -> tuple[Rows, Rows]:
-        """Ask for the snapshots of a fold, and the tails beyond them; None: for whole tails."""
+        """Ask for the snapshots of a fold and the tails beyond them; no fold: for whole tails."""
         if not known:
             return [], []
         values: dict[str, Value] = {
@@ -234,18 +238,18 @@ class Append:
         return self._ask(find(table, keys)) if keys else []
 
     def _ask(self, statement: Statement) -> Rows:
-        """The statement's rows, which are there once the transaction was flushed."""
+        """Return the statement's rows: a list that is filled when the transaction is flushed."""
         rows: Rows = []
         self._transaction.defer(statement, rows.extend)
         return rows
 
     def open_runs(self, line_id: str) -> dict[str, OpenRunRow]:
-        """The line's open runs by id: the stored ones with this append's own changes."""
+        """The line's open runs by id: the stored rows with the changes of this append."""
         found = self._transaction.run(named(_OPEN_RUNS, {"line": line_id}))
         return self.decisions.open_runs(line_id, [OpenRunRow(*row) for row in found])
 
     def check_in(self, line_id: str, source: str, fact_id: str) -> CheckInRow | None:
-        """One check-in of the line, or None."""
+        """Return a check-in of the line, or None."""
         key: CheckInKey = (line_id, source, fact_id)
         check_ins = self.decisions.check_ins
         if key not in check_ins:
@@ -267,11 +271,11 @@ class Append:
         return self.decisions.endpoints(organization_id, found[0][0])
 
     def taken(self, ids: Iterable[str]) -> set[str]:
-        """Those of these RUN or KEY ids that something already bears."""
+        """The RUN or KEY ids among these that are already taken."""
         found = self._transaction.run(named(_TAKEN, {"ids": array("text", ids)}))
         return {row[0] for row in found}
 
-    # Writing, at the latest with the commit.
+    # Writing: the statements are sent with the commit at the latest.
 
     def write(
         self,
@@ -282,9 +286,9 @@ class Append:
         keys: Sequence[RunKeyRow],
         is_last: bool,
     ) -> None:
-        """Write events, facts and run keys; with the last of the append every noted change too.
+        """Write events, facts and run keys; with the append's last events also all noted changes.
 
-        Events that are not the last are written while the caller goes on.
+        Other events are sent at once, and the caller goes on while PostgreSQL writes them.
         """
         events = [
             LogRow(*_columns(event), envelope.position, envelope.recorded_at)
@@ -303,7 +307,7 @@ class Append:
             self._transaction.send()
 
     def _change_stored(self) -> None:
-        """Change or delete the rows that noted events are about."""
+        """Update or delete stored rows, as the noted events require."""
         decisions = self.decisions
         if decisions.ended:
             lines, runs = array("text", decisions.ended.values()), array("text", decisions.ended)
@@ -321,11 +325,11 @@ class Append:
         self._transaction.defer(named(statement, values))
 
     def keep(self, aggregates: Collection[Aggregate]) -> None:
-        """Write the snapshots of aggregates, as they are with what this append has written."""
+        """Write the snapshots of aggregates, which include the events of this append."""
         snapshots.keep(self._transaction, aggregates)
 
     def probe(self) -> None:
-        """Write a row that says nothing, as an append would write its own."""
+        """Update the probe row, to find out whether an append could write."""
         self._transaction.defer(Statement(_LITTLE_MEMORY))
         self._transaction.defer(Statement(_PROBE))
 

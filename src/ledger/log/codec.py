@@ -1,13 +1,13 @@
-"""Events to stored bytes and back: stable names, one decoder a name, readable JSON.
+"""Events to stored bytes and back: stable topics, one decoder for each topic, readable JSON.
 
 A stored event is (stream id, version, topic, state). The topic is the event class's ``TOPIC``,
 ``name/version``; the state is one JSON object, the envelope with the event's own fields under
 ``body``. PostgreSQL can read it: ``convert_from(state, 'UTF8')::jsonb``.
 
-An event's shape changes in one of two ways. A new field gets a default, and old bytes decode as
-they are. Anything else gets a new class with the next version in its topic; the old class then
-stays in its table, and ``decode`` has to turn it into the new one (an upcaster), so that folds see
-one shape. So far no event has needed that.
+An event's schema changes in one of two ways. A new field gets a default, and old bytes decode as
+they are. Any other change needs a new class with the next version in its topic. The old class then
+stays in the table of events, and an upcaster in ``decode`` must turn it into the new class, so that
+folds see one schema. So far no event has needed an upcaster.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ B = TypeVar("B")
 
 
 class _State(msgspec.Struct, Generic[B], frozen=True, omit_defaults=True, kw_only=True):
-    """The stored JSON object."""
+    """The stored JSON object: the envelope, with the event's own fields under ``body``."""
 
     occurred_at: datetime
     recorded_at: datetime
@@ -41,7 +41,7 @@ class _State(msgspec.Struct, Generic[B], frozen=True, omit_defaults=True, kw_onl
 
 
 class EnvelopeMapper(Mapper[str]):
-    """The library's mapper, over ``Recorded`` envelopes."""
+    """The library's mapper interface for ``Recorded`` envelopes."""
 
     def __init__(self) -> None:
         self._encode = msgspec.json.Encoder().encode
@@ -51,7 +51,7 @@ class EnvelopeMapper(Mapper[str]):
         }
 
     def to_stored_event(self, domain_event: Any) -> StoredEvent:
-        """Encode one ``Recorded``; its position is a column of its own."""
+        """Encode a ``Recorded``. Its position is not in the bytes, but in a column of its own."""
         e = cast(Recorded, domain_event)
         state: _State[Event] = _State(
             occurred_at=e.occurred_at,
@@ -72,7 +72,7 @@ class EnvelopeMapper(Mapper[str]):
         )
 
     def to_domain_event(self, stored_event: StoredEvent) -> Recorded:
-        """Decode a stored event or notification (whose id is the position).
+        """Decode a stored event, or a notification, whose id is the position.
 
         Raises MapperDeserialisationError on an unknown topic or unreadable state.
         """
@@ -87,7 +87,7 @@ class EnvelopeMapper(Mapper[str]):
     def decode(
         self, originator_id: str, version: int, topic: str, state: bytes, position: int
     ) -> Recorded:
-        """The same from bare columns, as the hot readers have them."""
+        """Decode an event from its columns, without a ``StoredEvent``: for the hot paths."""
         try:
             s = self._decode[topic](state)
         except (KeyError, ValueError, msgspec.MsgspecError) as error:

@@ -1,8 +1,8 @@
-"""Decision tables: what rules that span streams need to know, folded from the same events.
+"""Decision tables: state for rules that span streams, folded from the same events.
 
 Rows are read under the append lock, changed in memory by each event that is about to be written,
-and stored beside the events. The fold (``note``) is the only place that says what an event does to
-them, so those that are ``AS_FOLDED`` can be derived from the log at any time.
+and stored in the same transaction. Only the fold (``note``) defines how an event changes them, so
+the tables that are ``AS_FOLDED`` can be derived from the log at any time.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,7 +40,7 @@ CheckInKey = tuple[str, str, str]
 class DecisionTables:
     """The rows that an append has read, and the changes that its events make.
 
-    A fold of the whole log, which reads nothing, changes every row there is.
+    A fold of the whole log needs no stored rows: it produces every row.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class DecisionTables:
         self.voided: set[CheckInKey] = set()
         """Stored check-ins that were voided."""
         self.records: dict[str, ExecutionRecordRow] = {}
-        """Execution records by id: of the ids that were looked up, and this append's own."""
+        """Execution records by id: those that were looked up, and those of this append."""
         self.new_records: set[str] = set()
         self.counters: dict[tuple[str, int], int] = {}
         self.moved_counters: set[tuple[str, int]] = set()
@@ -68,7 +68,7 @@ class DecisionTables:
         self.erased: dict[str, datetime] = {}
 
     def changed(self) -> Mapping[Table, Sequence[Sequence[Any]]]:
-        """The rows to be written; some tables have none."""
+        """The rows to be inserted or replaced, by table; a table may have no rows."""
         return {
             LINE_ACTIVITY: [self.activity[line] for line in sorted(self.touched)],
             OPEN_RUN: [*self.opened.values()],
@@ -80,12 +80,12 @@ class DecisionTables:
         }
 
     def open_runs(self, line_id: str, stored: Iterable[OpenRunRow]) -> dict[str, OpenRunRow]:
-        """The line's open runs by id: the stored ones with this append's own changes."""
+        """The line's open runs by id: the stored rows with the changes of this append."""
         runs = {row.run_id: row for row in stored if row.run_id not in self.ended}
         return runs | {k: v for k, v in self.opened.items() if v.line_id == line_id}
 
     def endpoints(self, organization_id: str, stored: int) -> int:
-        """How many webhook endpoints the organization has, where so many are stored."""
+        """The number of the organization's webhook endpoints, given the stored number."""
         new, deleted = (
             sum(1 for row in rows.values() if row.organization_id == organization_id)
             for rows in (self.new_endpoints, self.deleted_endpoints)
@@ -95,11 +95,11 @@ class DecisionTables:
     # The fold.
 
     def note(self, recorded: Recorded) -> None:
-        """Take in one event that is about to be written."""
+        """Fold an event that is about to be written."""
         _NOTE[type(recorded.body)](self, recorded.body, recorded)
 
     def _passes(self, body: Event, recorded: Recorded) -> None:
-        """No decision across streams needs to know."""
+        """Ignore the event: no rule that spans streams depends on it."""
 
     def _active(self, recorded: Recorded, opened: int = 0) -> None:
         line_id = recorded.service_line_id or ""
@@ -168,7 +168,7 @@ class DecisionTables:
         self.ended[recorded.originator_id] = recorded.service_line_id or ""
 
     def _erased(self, body: run.RunErased, recorded: Recorded) -> None:
-        # No activity: nothing happened to the work.
+        # An erasure is no activity of the line.
         self.erased[recorded.originator_id] = recorded.occurred_at
 
     def _issued(self, identifier: str, recorded: Recorded) -> None:

@@ -1,4 +1,4 @@
-"""The log as the rest of the ledger sees it: the library's application over our recorder."""
+"""The log for the rest of the ledger: the eventsourcing library's application with our recorder."""
 
 from collections.abc import Mapping
 
@@ -10,9 +10,10 @@ from ledger.log.recorder import LedgerRecorder, library_environment
 
 
 class Log(Application[str]):
-    """One per process. ``ledger_recorder.append_transaction`` appends; ``codec`` maps events.
+    """The log of a process. ``ledger_recorder.append_transaction`` appends; ``codec`` maps events.
 
-    The events table is ``ledger.ledger_events``: schema and name come from here.
+    The events table is ``ledger.ledger_events``: the name follows from ``name``, the schema from
+    the environment.
     """
 
     name = "ledger"
@@ -25,6 +26,6 @@ class Log(Application[str]):
         self.ledger_recorder = self.recorder
 
     def construct_mapper(self) -> Mapper[str]:
-        """Our codec instead of the library's transcoder."""
+        """Return our codec in place of the library's mapper and transcoder."""
         self.codec = EnvelopeMapper()
         return self.codec

@@ -1,7 +1,7 @@
-"""Schema changes: numbered files, each applied once, one process at a time.
+"""Migrations: numbered SQL files, each applied once, by one process at a time.
 
-The events table and its index are the library's own DDL, run here and nowhere else: its start-up
-DDL races between processes. A file that was applied and later edited is refused.
+The events table and its index are created by the library's DDL, which runs here and nowhere else:
+at start-up it would race between processes. A file that was edited after it was applied is refused.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS ledger.migration (
 GRANT USAGE ON SCHEMA ledger TO ledger_api;
 """
 
-# Roles belong to the whole cluster, so two databases can race for this one.
+# Roles belong to the cluster, so the migrations of two databases can race to create this role.
 _ROLE = """
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'ledger_api') THEN
@@ -34,11 +34,12 @@ DO $$ BEGIN
 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
 END $$;
 DO $$ BEGIN
-    -- A superuser may be any role; another needs to be let (from 16 on its creator is not).
+    -- A superuser may SET ROLE to any role; another user needs membership, from PostgreSQL 16 on
+    -- even as the creator of the role.
     IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
         GRANT ledger_api TO CURRENT_USER;
     END IF;
-EXCEPTION WHEN insufficient_privilege THEN NULL;  -- someone else made the role and lets us in
+EXCEPTION WHEN insufficient_privilege THEN NULL;  -- another user may have granted the role
 END $$
 """
 
@@ -46,7 +47,7 @@ _POWERS = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = 'ledger
 
 _MAY_READ = "SELECT has_table_privilege('ledger_api', 'ledger.projection', 'SELECT')"
 
-# Each live view, and the tables that it shows.
+# GRANTs on each live view (a database view), and on the tables that it selects from.
 _GRANTS_OF_VIEWS = """
 SELECT DISTINCT format('GRANT SELECT ON %I.%I, %I.%I TO ledger_api',
     view_schema, view_name, table_schema, table_name)
@@ -55,14 +56,14 @@ FROM information_schema.view_table_usage WHERE view_schema = 'ledger'
 
 
 class SchemaError(Exception):
-    """The database cannot be used as it is; the message says why in one line."""
+    """The database cannot be used as it is; the message is a reason of one line."""
 
 
 def migrate(conninfo: str) -> list[str]:
-    """Bring the schema up to date; returns the names applied now.
+    """Bring the schema up to date. Return the names of the migrations that were applied now.
 
-    Raises SchemaError for a server older than 15, a database or user that will not do, or a
-    migration that was edited after it ran, or that only a newer version has.
+    Raises SchemaError if the server is older than 15, if the encoding or the user's rights do not
+    suffice, if a migration was edited after it ran, or if only a newer version knows a migration.
     """
     migrations = _files()
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
@@ -85,7 +86,7 @@ def migrate(conninfo: str) -> list[str]:
 
 
 def _ensure_role(connection: psycopg.Connection[TupleRow]) -> None:
-    """The role that reads: it is there, we may become it, and it has no powers."""
+    """Ensure the role of readers: it exists, we may become it, and it has no special powers."""
     user = connection.info.user
     try:
         connection.execute(_ROLE)
@@ -107,7 +108,7 @@ def _ensure_role(connection: psycopg.Connection[TupleRow]) -> None:
 
 
 def _refuse_newer(connection: psycopg.Connection[TupleRow], known: set[str]) -> None:
-    """A writer that knows nothing of a table would leave it behind the log."""
+    """Refuse a newer schema: a writer that does not know a table would leave it behind the log."""
     applied = connection.execute("SELECT name FROM ledger.migration").fetchall()
     if newer := {name for (name,) in applied} - known:
         raise SchemaError(
@@ -117,9 +118,9 @@ def _refuse_newer(connection: psycopg.Connection[TupleRow], known: set[str]) -> 
 
 
 def _grant_again(connection: psycopg.Connection[TupleRow], migrations: list[str]) -> None:
-    """What the role that reads may do, as migrations and views have granted it.
+    """Repeat the GRANTs of migrations and views to the role of readers.
 
-    A dump that is restored where there is no such role loses it, and nothing else.
+    A dump loses them, and nothing else, if it is restored into a cluster without that role.
     """
     for sql in migrations:
         for grant in re.findall(r"^GRANT [^;]+ TO ledger_api;", sql, re.MULTILINE):

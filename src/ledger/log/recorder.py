@@ -1,11 +1,12 @@
-"""The library's PostgreSQL recorder, with the append path replaced.
+"""The eventsourcing library's PostgreSQL recorder, with its append path replaced.
 
-Kept: its table, its channel, its datastore. Replaced: ``insert_events`` by ``Append``, because the
-library's pipelined form hangs for ever, lock held, once a batch fills the socket's buffer, and
-because our decisions are made inside the append transaction; and its lock, which is on the table
-itself.
-``enable_db_functions`` stays off: with it the library takes no lock, and a reader that tails the
-log loses events for good.
+The library's table, channel and datastore are kept. ``Append`` replaces ``insert_events``, for two
+reasons: the library's pipelined insert hangs for ever, holding the lock, once a batch fills the
+socket's buffer; and the ledger's decisions are made inside the append transaction. The library's
+lock, which is on the events table itself, is replaced too.
+
+``enable_db_functions`` stays off. With this option the library takes no lock, and a reader that
+tails the log loses events for good.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ from ledger.postgres.session import (
 
 SCHEMA = "ledger"
 
-# The log in order, from after a position: so many events, or so many bytes and the one beyond.
+# The log in order, after a position: at most $2 events, and no further event after $3 bytes.
 _READ = b"""
 SELECT originator_id, originator_version, topic, state, notification_id
 FROM (
@@ -46,53 +47,57 @@ WHERE before < $3
 ORDER BY notification_id
 """
 
-# Who appends has a table of its own to lock, in the library's mode. A vacuum of the log conflicts
-# with every lock by which appends could exclude each other: they would be refused for as long as it
-# takes (or, where it gives way, stand still for a second, and it would never come to its end).
-# The second lock is what the insert takes anyway, but before anything is read: it keeps us apart
-# from whoever locks the log as the library does, as versions before 0010 that run on beside us.
+# The append lock is a lock on a table of its own, in the library's mode, not on the events table:
+# VACUUM's lock conflicts with every lock mode by which appends could exclude each other. Appends
+# would be refused while a vacuum of the log runs. (Autovacuum gives way, so appends would wait a
+# second for it, and it would never finish.)
+# The INSERT takes the second lock anyway; here that lock comes before anything is read. The second
+# lock excludes processes that lock the events table as the library does: versions before migration
+# 0010, which may still run beside this one.
 _LOCKS = (
     SQL("LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE"),
     SQL("LOCK TABLE ledger.ledger_events IN ROW EXCLUSIVE MODE"),
 )
 
 _TAKES_NO_WRITES = (errors.ReadOnlySqlTransaction, errors.ObjectNotInPrerequisiteState)
-"""What a server says to an append that is a standby, or is to be read from only."""
+"""The errors of an append on a server that is a standby or read-only."""
 
 _ADDRESS = ("dbname", "host", "port", "user", "password")
-"""What the library has defaults of its own for."""
+"""The connection parameters for which the library has its own defaults."""
 
 _READ_BYTES = 16 * 1024 * 1024
 
 
 def planned_once(conninfo: str) -> str:
-    """Options of a connection that executes the same few statements for ever, through indexes.
+    """Return the options of a connection that executes the same few statements through indexes.
 
-    They are planned once, whatever their parameters: to plan them anew takes a good part of a small
-    group's time. And since a plan stays, one that is made while a table is empty, as all are on a
-    new ledger, must not walk it: with a million rows it would do so still.
+    The statements get generic plans, made once a connection: planning them for each execution takes
+    a good part of a small group's time. A generic plan stays, and on a new ledger it is made while
+    the tables are empty. So sequential scans are off: otherwise a plan could scan a table that has
+    a million rows by now.
     """
     return options_of(conninfo, "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off")
 
 
 class LedgerRecorder(PostgresApplicationRecorder):
-    """Appends under a lock of all who append; reads plain tuples."""
+    """Appends under the append lock; reads plain tuples."""
 
     _pipeline: Pipeline | None = None
     _locks: Sequence[Statement] = ()
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        # How long they wait is an option of the connection: a statement less for each append.
+        # The lock timeout is an option of the connection: this saves a statement per append.
         self.lock_table_statements = list(_LOCKS)
 
     @contextmanager
     def append_transaction(self) -> Iterator[Append]:
-        """A transaction that takes the append lock, on the way to its first read, until its commit.
+        """A transaction that takes the append lock with its first read, until its COMMIT.
 
-        READ COMMITTED, so every statement after the lock sees all that was committed before it.
-        Raises the library's OperationalError when the lock is not had within ``lock_timeout``, a
-        reply is not had within ``ANSWER_SECONDS``, or the server takes no writes.
+        The isolation level is READ COMMITTED, so every statement after the lock sees all commits
+        before the lock was granted. Raises the library's OperationalError if the lock is not
+        granted within ``lock_timeout``, if a reply does not come within ``ANSWER_SECONDS``, or if
+        the server takes no writes.
         """
         with self._living_connection() as connection:
             pipeline = self._pipeline_on(connection)
@@ -100,15 +105,15 @@ class LedgerRecorder(PostgresApplicationRecorder):
                 with pipeline.transaction(*self._locks) as transaction:
                     yield Append(transaction)
             except _TAKES_NO_WRITES as error:
-                # A primary may have become a standby: the next append asks for the primary anew.
+                # The primary may have become a standby: the next append connects again.
                 connection.close()
                 raise psycopg.OperationalError(str(error)) from error
 
     @contextmanager
     def _living_connection(self) -> Iterator[Connection[Any]]:
-        """The pool's; a new one where PostgreSQL has ended it, as with a restart.
+        """The pool's connection, or a new one if PostgreSQL has closed it, as at a restart.
 
-        The library's own way to find that out is a round trip before each use.
+        The library can only test a connection by a round trip before each use.
         """
         with ExitStack() as given_back:
             connection = given_back.enter_context(self.datastore.get_connection())
@@ -125,7 +130,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
         raise ProgrammingError("events are written in an append_transaction")
 
     def _pipeline_on(self, connection: Connection[Any]) -> Pipeline:
-        """The one that knows what the connection has prepared."""
+        """Return the connection's pipeline, which knows its prepared statements."""
         if self._pipeline is None or self._pipeline.connection is not connection:
             pipeline = Pipeline(connection)
             pipeline.run(Statement(DURABLE))
@@ -136,20 +141,20 @@ class LedgerRecorder(PostgresApplicationRecorder):
 
 
 def read_log(pipeline: Pipeline, after: int, limit: int) -> list[StoredRow]:
-    """Stored events after a position, in order. Complete, because of the append lock.
+    """Return stored events after a position, in order, without gaps (because of the append lock).
 
-    Fewer than the limit, but at least one if there is any, where they are large.
+    If events are large, the result has fewer than ``limit`` events, but at least one if any exists.
     """
     return pipeline.run(Statement(_READ, (after, limit, _READ_BYTES)))[0]
 
 
 def is_full(rows: Sequence[StoredRow], limit: int) -> bool:
-    """Whether there may be more of the log than was read."""
+    """Whether the log may have more events than ``read_log`` returned."""
     return len(rows) == limit or sum(len(row[3]) for row in rows) >= _READ_BYTES
 
 
 class LedgerFactory(PostgresFactory):
-    """Chosen through ``PERSISTENCE_MODULE``; knows our recorder."""
+    """The library's factory with our recorder; chosen through ``PERSISTENCE_MODULE``."""
 
     application_recorder_class = LedgerRecorder
 
@@ -157,10 +162,10 @@ class LedgerFactory(PostgresFactory):
         super().__init__(env)
         if self.datastore.enable_db_functions:
             raise AssertionError("enable_db_functions loses events for tailing readers")
-        # Connection options the library has no setting for (sslmode, keepalives …).
+        # Pass on parameters for which the library has no setting (sslmode, keepalives …).
         conninfo = self.env.get("LEDGER_CONNINFO") or ""
         extra = conninfo_to_dict(conninfo)
-        # What the string leaves open is libpq's to fill in, here as for every other connection.
+        # As on other connections, libpq fills in the parameters that the string does not name.
         pool = self.datastore.pool
         kept = {name: value for name, value in pool.kwargs.items() if name not in _ADDRESS}  # type: ignore[union-attr]
         patience = f"-c lock_timeout={self.datastore.lock_timeout}s"
@@ -168,22 +173,23 @@ class LedgerFactory(PostgresFactory):
         ours = {"application_name": "ledger", "options": options}
         pool.kwargs = {**kept, **extra, **ours}
         pool.connection_class = AppendConnection
-        # A lost server is asked again soon, not after the default's five minutes of back-off.
+        # Connect again soon after a server was lost; the default back-off is five minutes.
         pool.reconnect_timeout = _wait_seconds(conninfo)
 
 
 def _wait_seconds(conninfo: str) -> int:
-    """How long a connection is waited for: until each server has been tried.
+    """For how long the pool waits for a connection: until each host has been tried.
 
-    A write may wait for two groups, its own and the one before.
+    No longer, since a write may have to wait for two groups: the previous group and its own.
     """
     return CONNECT_SECONDS * hosts_of(conninfo)
 
 
 def library_environment(conninfo: str) -> Mapping[str, str]:
-    """The library's settings for a connection string (URL or key=value).
+    """Return the library's settings for a connection string (URL or key=value).
 
-    ``CREATE_TABLE`` is off: its start-up DDL races between processes; migrations create it once.
+    ``CREATE_TABLE`` is off: the library's DDL at start-up races between processes. Migrations
+    create the table once.
     """
     parts = conninfo_to_dict(conninfo)
     return {

@@ -1,12 +1,12 @@
-"""Snapshots of folds: where the aggregate of a long stream stood.
+"""Snapshots: the folded aggregate of a long stream at a version.
 
-A line that reports its hours has an event for each check-in, for years. A process that meets it
-for the first time would replay them all, and it would do so under the append lock, while everybody
-else waits. So the writer keeps each long stream's aggregate beside the log now and then, in the
-append transaction itself, and whoever reads the stream starts there.
+A line that reports its hours has an event for each check-in, for years. A process that loads such a
+line for the first time would replay all of its events, under the append lock, while every other
+writer waits. So the writer stores each long stream's aggregate from time to time, in the append
+transaction itself. A process that loads the stream starts from the snapshot.
 
-A snapshot is an aid, never a source: one that another fold made, or that cannot be read, is as
-good as none.
+A snapshot is a cache, never a source. If another version of the folds made it, or if it cannot be
+decoded, it is ignored.
 """
 
 import logging
@@ -32,15 +32,15 @@ KINDS: dict[str, type[Aggregate]] = {
     "WHK": Endpoint,
     "REF": Refusals,
 }
-"""What a stream's prefix says its events fold into."""
+"""The aggregate that a stream's events fold into, by the prefix of the stream's id."""
 
 FOLD = 3
 """The folds' version. Raise it with every change of an aggregate's fields or of its fold: old
 snapshots are then ignored, and replaced when their streams are next read."""
 
 EVERY = 200
-"""Events from one snapshot of a stream to the next: what a process replays at the most, give or
-take one append, in about a millisecond."""
+"""Events between two snapshots of a stream. A process replays about so many at most (one append
+more or less), in about a millisecond."""
 
 _logger = logging.getLogger(__name__)
 
@@ -51,16 +51,16 @@ _DECODE: dict[str, Callable[[bytes], Aggregate]] = {
 
 
 def keep(transaction: Transaction, aggregates: Collection[Aggregate]) -> None:
-    """Write the snapshots of these aggregates, at least one, whose events are written.
+    """Write the snapshots of these aggregates (at least one), whose events are written already.
 
-    The append lock is held, so what is written last stands farthest.
+    The append lock is held, so the snapshot written last has the highest version.
     """
     rows = [SnapshotRow(a.id, a.version, FOLD, _encode(a)) for a in aggregates]
     transaction.defer(insert({SNAPSHOT: rows}))
 
 
 def restore(stream: str, version: int, state: bytes) -> Aggregate | None:
-    """The aggregate of a stored snapshot, or None where its bytes are not what was written."""
+    """Return the aggregate of a stored snapshot, or None if the snapshot is damaged."""
     try:
         aggregate = _DECODE[stream[:3]](state)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:

@@ -1,7 +1,7 @@
 """The tables that an append writes, each described once.
 
 The DDL is in the migrations. A test compares each description with the catalog of a migrated
-database, and another one the rows that are ``AS_FOLDED`` with what the fold makes of the log.
+database. Another test compares the rows that are ``AS_FOLDED`` with a fold of the log.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class Derived(Enum):
     AS_FOLDED = auto()
     """The fold of the whole log (``DecisionTables.note``) gives exactly the stored rows."""
     IN_PART = auto()
-    """The log tells which rows there are, but not everything that is in them."""
+    """The log determines which rows exist, but not all of their columns."""
     NOT_DERIVABLE = auto()
-    """The log tells nothing of them."""
+    """The rows do not follow from the log."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class DecisionTable(Table):
 
 
 class LogRow(NamedTuple):
-    """An event as it is stored. The table is the library's, with one column more."""
+    """A stored event. The table is the library's, with one more column: ``recorded_at``."""
 
     originator_id: Text
     originator_version: BigInt
@@ -51,14 +51,18 @@ class FactRow(NamedTuple):
     source: Text
     fact_id: Text
     digest: Octets
-    """Of its content. The log has it too, but not that a delivery was given up, which has none."""
+    """The digest of the fact's content, as in the log.
+
+    The outcome of an abandoned delivery is stored here too. Its digest is empty, and the log does
+    not have its identity.
+    """
     run_id: Text | None
-    """Set where the digest is an HMAC under that run's key."""
+    """Set if the digest is an HMAC under that run's key."""
     subject: Text
     event_ids: Text
     """EVT ids, the fact's own event first, separated by one space."""
     position: BigInt
-    """Of the fact's own event."""
+    """The position of the fact's own event."""
 
 
 FACT = DecisionTable(
@@ -85,7 +89,10 @@ OPEN_RUN = DecisionTable(
 
 
 class LineActivityRow(NamedTuple):
-    """The idle decision's view of one line: runs move it without moving the line's version."""
+    """A line's activity, for the decision whether it is idle.
+
+    Runs change this row without changing the version of the line's stream.
+    """
 
     line_id: Text
     last_activity_at: Instant
@@ -98,7 +105,7 @@ LINE_ACTIVITY = DecisionTable(
 
 
 class CheckInRow(NamedTuple):
-    """A check-in, so that it can be voided: a line has far too many of them for its aggregate."""
+    """A check-in, so that it can be voided: a line has too many check-ins for its aggregate."""
 
     line_id: Text
     source: Text
@@ -115,7 +122,7 @@ CHECK_IN = DecisionTable(
 
 
 class ExecutionRecordRow(NamedTuple):
-    """A RUN id that names an execution record: it is taken, and is no run."""
+    """An execution record. Its RUN id is taken, but names no run."""
 
     execution_id: Text
     line_id: Text
@@ -167,12 +174,12 @@ API_KEY = DecisionTable(
 
 
 class RunKeyRow(NamedTuple):
-    """A run's data key. Its destruction is what erases the run's payloads."""
+    """A run's data key. Destroying the key erases the run's payloads."""
 
     run_id: Text
     organization_id: Text
     wrapped: Octets | None
-    """None once it was destroyed; no log has it."""
+    """The key, wrapped by the master key; None after its destruction. The log never has the key."""
     destroyed_at: Instant | None
 
 
@@ -182,7 +189,7 @@ RUN_KEY = DecisionTable(
 
 
 class EndpointRow(NamedTuple):
-    """A webhook endpoint that is not deleted: an organization may have so many and no more."""
+    """A webhook endpoint that is not deleted, to limit the endpoints of an organization."""
 
     organization_id: Text
     endpoint_id: Text
@@ -198,23 +205,23 @@ ENDPOINT = DecisionTable(
 
 
 class OutcomeRow(NamedTuple):
-    """The outcome of a command that was sent under an Idempotency-Key, for 24 hours."""
+    """The outcome of a command that was sent with an Idempotency-Key, kept for 24 hours."""
 
     credential: Text
     path: Text
     key: Text
     fingerprint: Octets
     outcome: Octets
-    """Sealed: it may show a secret."""
+    """Encrypted, since an outcome may show a secret."""
     recorded_at: Instant
 
 
 OUTCOME = DecisionTable("idempotency", OutcomeRow, key=("credential", "path", "key"), replaces=True)
-"""An outcome that is there still when its key is used again has outlived its day."""
+"""Rows are replaced: a stored outcome whose key is used for a new command has expired."""
 
 
 class OmittedRow(NamedTuple):
-    """A credential's refusals that were only counted, until an event says how many they were."""
+    """A credential's refusals that were only counted, until an event records their number."""
 
     credential: Text
     organization_id: Text | None
@@ -229,7 +236,7 @@ OMITTED = DecisionTable(
 
 
 class ProbeRow(NamedTuple):
-    """When a node last wrote a row that says nothing."""
+    """The row that ``Append.probe`` updates, with the instant of the last probe."""
 
     is_only: Bool
     written_at: Instant
@@ -254,12 +261,12 @@ DECISION_TABLES: tuple[DecisionTable, ...] = (
 
 
 class SnapshotRow(NamedTuple):
-    """Where the fold of a long stream stood. An aid, never a source: rows may go at any time."""
+    """The folded aggregate of a long stream. A cache: rows may be deleted at any time."""
 
     stream: Text
     version: BigInt
     fold: Int
-    """The number of the fold that made it; no other one reads it."""
+    """The version of the folds that made it (``snapshots.FOLD``); other versions ignore it."""
     state: Octets
 
 

@@ -1,8 +1,8 @@
-"""Encryption of what may be personal: a run's input, output and error.
+"""Encryption of possibly personal data: a run's input, output and error.
 
-Every run has a data key of its own, wrapped by the master key and kept in ``run_key``. Destroying
-that row makes the run's payloads unreadable everywhere, in the log and in every copy of it, while
-hashes over the ciphertext still hold.
+Every run has its own data key, wrapped by the master key and kept in ``run_key``. Destroying this
+key makes the run's payloads unreadable everywhere, in the log and in every copy of it; hashes over
+the ciphertext stay valid.
 
 A sealed value is ``version(8) || nonce(12) || commitment(32) || AES-256-GCM``. The stream version
 of the event that carries it, the run, the organization and the field are bound as associated
@@ -23,13 +23,13 @@ _COMMITMENT = 32
 _HEADER = 8
 _SALTED = _HEADER + _NONCE
 _BEGINS = _SALTED + _COMMITMENT
-"""Where the commitment and the ciphertext begin."""
+"""The offsets of the commitment and of the ciphertext."""
 _COMMIT_LABEL = b"ledger/key-commit/v1"
 _DIGEST_LABEL = b"ledger/fact-digest/v1"
 
 
 class CannotOpen(Exception):
-    """The bytes were not sealed under this key for this place."""
+    """The bytes were not sealed under this key for this place, or were altered."""
 
 
 class RunKey:
@@ -42,7 +42,7 @@ class RunKey:
         self._aead = AESGCM(key)
         self._commitment = hmac.digest(key, _COMMIT_LABEL, "sha256")
         self._digest_key: bytes | None = None
-        """Made when it is first needed: who only opens payloads never needs it."""
+        """Derived at its first use: opening payloads does not need it."""
         self._context = f"{organization_id}|{run_id}"
 
     def seal(self, field: str, version: int, plaintext: bytes) -> bytes:
@@ -53,7 +53,7 @@ class RunKey:
         return header + nonce + self._commitment + sealed
 
     def open(self, field: str, sealed: bytes) -> bytes:
-        """The plaintext again. Raises CannotOpen for other keys, fields, runs or altered bytes."""
+        """Decrypt. Raises CannotOpen for another key, field or run, or altered bytes."""
         if not hmac.compare_digest(sealed[_SALTED:_BEGINS], self._commitment):
             raise CannotOpen("sealed under another key")
         try:
@@ -64,7 +64,7 @@ class RunKey:
             raise CannotOpen("sealed for another place, or altered") from error
 
     def digest(self, content: bytes) -> bytes:
-        """HMAC-SHA256 of a fact's content: once the key is gone nobody can guess it back."""
+        """HMAC-SHA256 of a fact's content: without the key, the content cannot be guessed."""
         if self._digest_key is None:
             self._digest_key = hmac.digest(self._key, _DIGEST_LABEL, "sha256")
         return hmac.digest(self._digest_key, content, "sha256")
@@ -81,17 +81,17 @@ class Vault:
             raise ValueError("the master key must have 32 bytes")
         self._aead = AESGCM(master_key)
         self.fingerprint = hmac.digest(master_key, b"ledger/master-key/v1", "sha256").hex()[:32]
-        """Tells two master keys apart without giving either away; kept in the database."""
+        """Identifies the master key without revealing it; kept in the database."""
 
     def create(self, organization_id: str, run_id: str) -> tuple[RunKey, bytes]:
-        """A new run key and its wrapped form for the key table."""
+        """Create a run key. Return it, and its wrapped form for the table ``run_key``."""
         key = os.urandom(32)
         nonce = os.urandom(_NONCE)
         wrapped = nonce + self._aead.encrypt(nonce, key, self._aad(organization_id, run_id))
         return RunKey(key, organization_id, run_id), wrapped
 
     def unwrap(self, wrapped: bytes, organization_id: str, run_id: str) -> RunKey:
-        """The run key behind its wrapped form. Raises CannotOpen for another master key or run."""
+        """Return the run key of a wrapped key. Raises CannotOpen for another master key or run."""
         nonce, sealed = wrapped[:_NONCE], wrapped[_NONCE:]
         try:
             key = self._aead.decrypt(nonce, sealed, self._aad(organization_id, run_id))
@@ -100,18 +100,18 @@ class Vault:
         return RunKey(key, organization_id, run_id)
 
     def seal(self, purpose: str, plaintext: bytes) -> bytes:
-        """Encrypt something of our own, such as a signing secret, under the master key.
+        """Encrypt a secret of the ledger's own, such as a signing key, under the master key.
 
-        The purpose is bound to it: what was sealed for one does not open for another.
+        The purpose is bound as associated data: the bytes don't open for another purpose.
         """
         nonce = os.urandom(_NONCE)
         return nonce + self._aead.encrypt(nonce, plaintext, _own_aad(purpose))
 
     def open(self, purpose: str, sealed: bytes) -> bytes:
-        """The plaintext again. Raises CannotOpen for another master key, purpose or bytes."""
+        """Decrypt. Raises CannotOpen for another master key or purpose, or altered bytes."""
         try:
             return self._aead.decrypt(sealed[:_NONCE], sealed[_NONCE:], _own_aad(purpose))
-        except (InvalidTag, ValueError) as error:  # the latter for less than a nonce
+        except (InvalidTag, ValueError) as error:  # ValueError: shorter than a nonce
             raise CannotOpen("sealed under another master key, or for another purpose") from error
 
     @staticmethod
@@ -129,9 +129,9 @@ def content_digest(content: bytes) -> bytes:
 
 
 def load_master_key(path: Path) -> bytes:
-    """The master key kept in a 0600 file; made there on first use, atomically.
+    """Return the master key of a file; create the file (mode 0600) at first use, atomically.
 
-    Two processes that start at once end with the same key: the file appears whole or not at all.
+    Two processes that start at once get the same key: the complete file appears in one step.
     """
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def load_master_key(path: Path) -> bytes:
 
 
 def parse_master_key(text: str) -> bytes:
-    """64 hexadecimal digits as 32 bytes. Raises ValueError otherwise."""
+    """Parse 64 hexadecimal digits into 32 bytes. Raises ValueError for other texts."""
     key = bytes.fromhex(text.strip())
     if len(key) != 32:
         raise ValueError("the master key must be 64 hexadecimal digits (32 bytes)")

@@ -1,1 +1,1 @@
-"""Everything about talking to a PostgreSQL server."""
+"""PostgreSQL: connections and pipelines, descriptions of tables, and the embedded server."""

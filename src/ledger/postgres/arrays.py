@@ -1,9 +1,9 @@
-"""Arrays as PostgreSQL's own text, for statements that are given a few values of no fixed type.
+"""Arrays as PostgreSQL's text format, for statements with a few values of any type.
 
-psycopg dumps lists too, element by element through adapters and regular expressions, and their type
-follows from what they hold. As text a parameter has the same type on each call, so that each
-statement is prepared once. The statement casts each parameter (``%(name)s::text[]``). What writes
-many rows uses ``binary.py``.
+psycopg dumps lists too, but element by element through adapters and regular expressions. Their type
+then depends on their elements, so one statement may be prepared several times. A parameter in text
+format has the same type in each call, so a statement is prepared once. The statement casts each
+parameter (``%(name)s::text[]``). Statements that write many rows use ``binary.py``.
 """
 
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 _encode = msgspec.json.Encoder().encode
-"""Instants and dates as ISO 8601 between quotes, in a tenth of isoformat's time."""
+"""Encodes instants and dates as quoted ISO 8601, in a tenth of isoformat's time."""
 
 
 def array_text(items: Iterable[Any]) -> str:
-    """An array literal of text, numbers, booleans, bytes, instants, dates and nulls."""
+    """Return an array literal of text, numbers, booleans, bytes, instants, dates and nulls."""
     return "{" + ",".join(map(_element, items)) + "}"
 
 
@@ -32,7 +32,8 @@ def _element(item: Any) -> str:
     if kind is datetime or kind is date:
         return _encode(item).decode()
     if kind is list or kind is tuple:
-        # A row's own array, as text: unnest would flatten it. Cast again where it is used.
+        # An array within a row is sent as text: unnest would flatten a nested array. The
+        # statement casts it again.
         return _quoted(array_text(item))
     return str(item)
 

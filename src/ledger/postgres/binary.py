@@ -1,12 +1,13 @@
-"""Values in PostgreSQL's own binary form, for statements that write many rows: arrays and ``COPY``.
+"""Values in PostgreSQL's binary format, for statements that write many rows: arrays and ``COPY``.
 
-psycopg dumps a list element by element through its adapters, and as text PostgreSQL reads it
-character by character, quotes and escapes included: most of what we write is JSON. In binary both
-sides copy bytes. A column of a declared type is encoded at once, each value with its length before
-it; an array and a ``COPY`` stream are two ways of stringing the same values together.
+psycopg dumps a list element by element through its adapters. PostgreSQL parses a text array
+character by character, with its quotes and escapes; most values that the ledger writes are JSON,
+which has many of them. In binary format both sides copy bytes. A column of a declared type is
+encoded at once, each value with its length before it. Arrays and ``COPY`` streams contain these
+same encoded values.
 
-The types are named as SQL names them. A statement casts each array that it is given
-(``%(name)s::text[]``), and so tells PostgreSQL what it is: it is prepared once.
+The types have their SQL names. A statement casts each array parameter (``%(name)s::text[]``), so
+its type is the same in each call, and the statement is prepared once.
 """
 
 import struct
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 from ledger.postgres import arrays
 
 _NULL = b"\xff\xff\xff\xff"
-"""The length of a value that is none."""
+"""The length field of NULL (-1)."""
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = _EPOCH.toordinal()
@@ -33,23 +34,23 @@ _empty_array_head = struct.Struct(">iii").pack
 _field_count = struct.Struct(">h").pack
 
 _LENGTHS = [_length(length) for length in range(4096)]
-"""The lengths of most values, ready: half of what a value's encoding would take otherwise."""
+"""The length fields of most values, precomputed: this halves the time to encode a value."""
 
 _COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_END = b"\xff\xff"
 
 _Parts = tuple[list[bytes], ...]
-"""Columns of bytes: side by side they are a column's values, each with its length before it."""
+"""Lists of bytes. Their items, zipped, are a column's values, each with its length before it."""
 
 _Encode = Callable[[Sequence[Any]], _Parts]
 
 
 class BinaryArray(bytes):
-    """An array as PostgreSQL receives it."""
+    """An array in the binary format of the wire protocol."""
 
 
 def _sized(values: list[Any]) -> _Parts:
-    """Bytes, or None, with their lengths; the usual column has no None, and nothing long."""
+    """Bytes, or None, with their lengths. Most columns have no None and no long value."""
     try:
         return list(map(_LENGTHS.__getitem__, map(len, values))), values
     except (TypeError, IndexError):
@@ -104,14 +105,14 @@ _TYPES: dict[str, _Type] = {
     "timestamptz": _Type(1184, _instants),
     "text[]": _Type(1009, _text_arrays),
 }
-"""The types that our tables have, with PostgreSQL's own numbers for them."""
+"""The types of the ledger's columns, with PostgreSQL's type OIDs."""
 
 
 _EMPTY = {name: BinaryArray(_empty_array_head(0, 0, type_.oid)) for name, type_ in _TYPES.items()}
 
 
 def array(type_: str, items: Iterable[Any]) -> BinaryArray:
-    """An array of a type's values; ``text[]`` ones travel as text, since arrays do not nest."""
+    """Return an array of a type's values; ``text[]`` ones as text, since arrays do not nest."""
     if type_ == "text[]":
         type_, items = "text", map(arrays.array_text, items)
     values = items if isinstance(items, list) else list(items)
@@ -123,10 +124,10 @@ def array(type_: str, items: Iterable[Any]) -> BinaryArray:
 
 
 def unnested(place: str, type_: str) -> str:
-    """SQL that gives the elements of an array of a type, one a row.
+    """Return SQL for the elements of an array, one row for each element.
 
-    In a ``SELECT`` list: there PostgreSQL walks all arrays side by side. In ``FROM`` it would first
-    copy each of them into a store of its own.
+    Use it in a ``SELECT`` list: there PostgreSQL unnests all arrays in lockstep. In ``FROM``
+    PostgreSQL would first copy each array into a tuplestore.
     """
     if type_.endswith("[]"):
         return f"unnest({place}::text[])::{type_}"
@@ -134,7 +135,7 @@ def unnested(place: str, type_: str) -> str:
 
 
 def copy_rows(types: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    """Rows, at least one, in ``COPY``'s binary format."""
+    """Return rows, at least one, in ``COPY``'s binary format."""
     columns = zip(*rows, strict=True)
     parts = [_TYPES[type_].encode(column) for type_, column in zip(types, columns, strict=True)]
     count = repeat(_field_count(len(types)))

@@ -1,19 +1,19 @@
-"""The one door through which reads go: a tenant's transaction, as a role that owns nothing.
+"""The door: all reads of a process go through it, as a role that owns nothing.
 
-Reads that come in one turn of the loop travel together, on the lanes (``lane.py``) that are idle:
+Reads that arrive in one turn of the event loop are sent together, on idle lanes (``lane.py``):
 
     fetch ─▶ short ─┐                  ┌─▶ lane ─ a group of short reads
                     ├─ next turn: send ┼─▶ lane ─ a long read, alone
     walk ──▶ long ──┘                  └─▶ …      lost: its unanswered reads are first in the queue
 
-A long read goes alone, and long reads have half of the lanes at most, so that short reads need not
-wait for them (``Planning``). The tenant's settings are local to a group's transaction, and every
-group begins by setting them; the role's transactions are read-only by default.
+A long read is sent alone (``Planning``). Long reads take at most half of the lanes, so that short
+reads need not wait for them. Every group begins by setting its tenant; these settings are local to
+the group's transaction. The transactions of the role are read-only by default.
 
-A read whose connection was lost is asked again on another connection. So a restart of the database,
-which ends every connection and refuses new ones for a moment, fails no read that can wait so long.
-A read that has not been answered after ``ANSWER_SECONDS`` fails, and a connection that was silent
-for so long is given up.
+A read changes nothing, so the door sends it again, on another connection, if its connection was
+lost. A restart of the database ends every connection and refuses new ones for a moment; reads that
+can wait that long do not fail. A read without an answer after ``ANSWER_SECONDS`` fails. The door
+closes a connection whose replies are overdue by then.
 """
 
 import asyncio
@@ -32,34 +32,36 @@ from ledger.postgres.session import ReadConnection, options_of
 ROLE = "ledger_api"
 
 _OPTIONS = f"-c role={ROLE} -c default_transaction_read_only=on -c statement_timeout=9s"
-"""PostgreSQL ends a statement before we give its connection up (``ANSWER_SECONDS``)."""
+"""PostgreSQL cancels a slow statement (9 s) before the door closes its connection (9.5 s)."""
 
 _POWERS = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 
 _TOGETHER = 8
-"""Reads of a group: more would save little, and wait for each other."""
+"""Reads of a group at most: a larger group saves little, and its reads wait for each other."""
 
 _AT_FIRST = 4
-"""Lanes that are there from the start."""
+"""Lanes that ``open`` connects."""
 
 _SHORT_OF_LANES_SECONDS = 0.01
-"""When a read has waited so long for a lane, there should be one more."""
+"""When a read has waited this long for a lane, the door opens one more lane."""
 
 _PATIENCE_SECONDS = 2.0
-"""A read that has waited so long for a lane fails."""
+"""A read that has waited this long for a lane fails."""
 
 _MOST_WAITING = 1000
+"""Reads in the queues; a further read fails at once."""
+
 _AGAIN_SECONDS = 0.1
-"""Until it is tried again to connect, as long as somebody waits."""
+"""The pause between two attempts to connect, as long as a read waits."""
 
 _OPENING_SECONDS = 10.0
-"""How long it is tried to connect at the start."""
+"""For how long ``open`` tries to connect."""
 
 _LOOK_SECONDS = 0.25
-"""How often it is looked for reads that are overdue: no read has a timer of its own."""
+"""How often the door looks for overdue reads: one timer serves all reads."""
 
 _WALKS = 4
-"""Pages of long walks that are read at once: what is read by others meanwhile is read fast."""
+"""Pages of exports and streams that run at once, so that other reads stay fast meanwhile."""
 
 
 class Door:
@@ -70,9 +72,9 @@ class Door:
         self._is_open = False
         self._lanes: set[Lane] = set()
         self._idle: list[Lane] = []
-        """The one used last is taken first: it has the most statements prepared."""
+        """A stack: the lane used last is taken first, since it has the most prepared statements."""
         self._taken: set[Lane] = set()
-        """Those that a long read has for itself."""
+        """The lanes that carry a long read."""
         self._short: deque[Asked] = deque()
         self._long: deque[Asked] = deque()
         self._sending: asyncio.Handle | None = None
@@ -80,16 +82,17 @@ class Door:
         self._looking: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._connect_at = 0.0
-        """When it may be tried again to connect."""
+        """The earliest loop time of the next attempt to connect."""
         self._failure: Exception | None = None
-        """Why the last attempt failed."""
+        """The error of the last attempt to connect; None after a success."""
         self._walks = asyncio.Semaphore(_WALKS)
         self._walking: set[asyncio.Task[Rows]] = set()
 
     async def open(self) -> None:
-        """Connect. Raises psycopg.OperationalError when the database stays away.
+        """Connect. Raises psycopg.OperationalError when the database stays unreachable.
 
-        Asserts that the role really is a powerless one: row-level policies bind no superuser.
+        Asserts that the role has no special powers: row-level security policies don't bind a
+        superuser, nor a role with BYPASSRLS.
         """
         self._loop = asyncio.get_running_loop()
         self._is_open = True
@@ -103,7 +106,7 @@ class Door:
             raise
 
     async def close(self) -> None:
-        """Give every connection back. Reads that are not answered yet fail."""
+        """Close every connection. Reads that have no answer yet fail."""
         self._is_open = False
         for timer in (self._sending, self._watching, self._looking):
             if timer is not None:
@@ -129,9 +132,9 @@ class Door:
         parameters: Mapping[str, Any],
         planning: Planning = Planning.SHORT,
     ) -> Rows:
-        """The statement's rows, as the tenant sees them. Raises what PostgreSQL says.
+        """Return the statement's rows, as the tenant sees them. Raises PostgreSQL's error.
 
-        Raises OperationalError where no connection can be had in time, or too many reads wait.
+        Raises OperationalError if no connection is free in time, or too many reads wait.
         """
         if planning is Planning.WALK:
             return await self._walk(tenant, statement, parameters)
@@ -145,11 +148,12 @@ class Door:
         return await asked.future
 
     async def _walk(self, tenant: Tenant, statement: str, parameters: Mapping[str, Any]) -> Rows:
-        """A page of a long walk: few are read at once, and each to its end.
+        """Read a page of an export or a stream: only ``_WALKS`` pages run at once, each to its end.
 
-        Whoever asked may go in the middle, as listeners do. The page holds a lane until it is
-        answered, whether its asker is there or not; so the next page must wait for its turn all the
-        same, or many who come and go would take every lane that there is for what is long.
+        The caller may be cancelled meanwhile, for example when the client of a stream disconnects.
+        The page keeps its lane until PostgreSQL has answered, with or without a caller. So the page
+        keeps its place in the semaphore too, hence ``shield``. Otherwise clients that connect and
+        disconnect in quick succession would take every lane that long reads may have.
         """
         task = self._loop.create_task(self._walk_in_turn(tenant, statement, parameters))
         self._walking.add(task)
@@ -164,15 +168,16 @@ class Door:
 
     def _end_walk(self, task: asyncio.Task[Rows]) -> None:
         self._walking.discard(task)
-        # An error, of which the one who asked and has gone need not be told.
+        # Retrieve the error, or asyncio would log it if the caller was cancelled.
         if not task.cancelled():
             task.exception()
 
     def renew(self) -> None:
-        """Connect anew: another connection to the same server has fallen silent.
+        """Replace the connections: another connection to the same server has fallen silent.
 
-        Lanes that are idle are given up, or each would fail a read to find that out; so are those
-        that have been waited for longer than most, and their reads are asked again.
+        Idle lanes are closed; otherwise each of them would fail a read before the door noticed.
+        Lanes whose replies have not come for ``_PATIENCE_SECONDS`` are closed too, and their reads
+        are sent again.
         """
         for lane in tuple(self._lanes):
             if lane in self._idle or lane.waited_seconds() >= _PATIENCE_SECONDS:
@@ -183,7 +188,7 @@ class Door:
             self._sending = self._loop.call_soon(self._send)
 
     def _send(self) -> None:
-        """Hand what waits to lanes that are idle."""
+        """Send waiting reads on idle lanes."""
         self._sending = None
         while self._idle and (group := self._next_group()):
             lane = self._idle.pop()
@@ -199,7 +204,7 @@ class Door:
                 self._watching = self._loop.call_later(_SHORT_OF_LANES_SECONDS, self._watch)
 
     def _next_group(self) -> Sequence[Asked]:
-        """The reads that are to be sent together next: those that came first."""
+        """Take the next group out of the queues: the reads that came first."""
         short, long = _first(self._short), _first(self._long)
         has_room = len(self._taken) < max(1, len(self._lanes) // 2)
         if long is not None and has_room and (short is None or long.since < short.since):
@@ -208,17 +213,17 @@ class Door:
             return ()
         group = [self._short.popleft()]
         if short.tries:
-            # Alone, whatever it was that ended its group: so no read is passed over for ever, and
-            # one that ends connections takes no others with it again and again.
+            # A read is sent again alone, whatever ended its group. So no read is passed over for
+            # ever, and a read that makes the server end connections fails no other reads again.
             return group
-        # Those that are asked again stand in front of all others, so there is none among these.
+        # Reads that are sent again are in front of the queue, so none of them follows here.
         while len(group) < _TOGETHER and _first(self._short):
             group.append(self._short.popleft())
         group.sort(key=attrgetter("tenant"))
         return group
 
     def _release(self, lane: Lane, unanswered: list[Asked], error: psycopg.Error | None) -> None:
-        """Take a lane back that is idle again, or lost."""
+        """Take back a lane: it is idle again, or its connection is lost."""
         self._taken.discard(lane)
         self._ask_again(unanswered)
         if error is None:
@@ -245,7 +250,7 @@ class Door:
         self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
 
     def _watch(self) -> None:
-        """As long as somebody waits: see that there are lanes, and that nobody waits too long."""
+        """While reads wait: open lanes, and fail the reads that have waited for too long."""
         self._watching = None
         now = self._loop.time()
         self._short, self._long = self._patient(self._short, now), self._patient(self._long, now)
@@ -255,15 +260,15 @@ class Door:
         self._send()
 
     def _patient(self, waiting: deque[Asked], now: float) -> deque[Asked]:
-        """Those who wait on: neither gone nor waiting for too long, which they are told."""
+        """Fail the reads that have waited for too long. Return the reads that go on waiting."""
         for asked in waiting:
             if now - asked.since >= _PATIENCE_SECONDS:
-                reason = self._failure or "all are busy"
+                reason = self._failure or "all connections are busy"
                 asked.fail(psycopg.OperationalError(f"no connection in time: {reason}"))
         return deque(asked for asked in waiting if not asked.future.done())
 
     def _connect_soon(self) -> None:
-        """One more lane, unless there are enough, or one is coming."""
+        """Open one more lane, unless there are enough, or a lane is being opened."""
         if self._connecting is not None or len(self._lanes) >= self._size:
             return
         if self._loop.time() >= self._connect_at:
@@ -293,7 +298,7 @@ class Door:
         self._failure = None
 
     async def _open_first(self) -> None:
-        """The lanes that are there from the start, together."""
+        """Open the first lanes concurrently; try again until the deadline."""
         deadline = self._loop.time() + _OPENING_SECONDS
         while (missing := min(_AT_FIRST, self._size) - len(self._lanes)) > 0:
             opening = (self._open_lane() for _ in range(missing))
@@ -306,7 +311,7 @@ class Door:
 
 
 def _first(waiting: deque[Asked]) -> Asked | None:
-    """The first one whose answer somebody still waits for."""
+    """Drop cancelled reads from the front of a queue. Return its first read, or None."""
     while waiting and waiting[0].future.done():
         waiting.popleft()
     return waiting[0] if waiting else None

@@ -1,17 +1,18 @@
-"""One connection's exchange with PostgreSQL: statements out, results in, in the same order.
+"""The exchange of a connection with PostgreSQL: statements out, results in, in the same order.
 
-For each statement psycopg takes 60 to 70 µs of the interpreter's time, in its own pipeline too;
-this exchange takes 5 to 30, depending on how many statements travel together. So psycopg connects,
-adapts values and knows the errors, and its ``pq`` module sends and receives.
+For each statement psycopg takes 60 to 70 µs of the interpreter's time, in its own pipeline too.
+The exchange takes 5 to 30 µs, depending on how many statements are sent together. psycopg connects,
+adapts values and makes exceptions of errors; psycopg's ``pq`` module, a wrapper of libpq, sends and
+receives.
 
     send, send, sync ─▶ flush ─▶ socket ─▶ consume ─▶ take: an outcome a statement
 
-The exchange never waits: it has no poll, no sleep, no loop. Its two drivers have them:
+The exchange never blocks: it has no poll, no sleep, no loop. Its two drivers have them:
 ``pipeline.py`` for a thread and ``loop.py`` for an event loop.
 
-All statements up to a ``sync`` are a group. A group is one transaction, unless its statements begin
-or end one; after an error the rest of the group is passed over. The connection is in pipeline mode
-from a group's first statement until the reply to its sync. Between groups psycopg may use it.
+The statements up to a ``sync`` are a group. A group is one transaction, unless its statements begin
+or end one. After an error PostgreSQL skips the rest of the group. The connection is in pipeline
+mode from a group's first statement until the reply to its sync. Between groups psycopg may use it.
 """
 
 import re
@@ -31,26 +32,27 @@ from psycopg.rows import TupleRow
 from ledger.postgres.session import patience_of
 
 _MOST_PREPARED = 100
-"""Statements that stay prepared: each takes memory in PostgreSQL."""
+"""The most prepared statements of a connection: each takes memory in PostgreSQL."""
 
 _PLACEHOLDER = re.compile(r"%(?:\((\w+)\)s|%|)")
 
 StatementKey = tuple[bytes, tuple[int, ...]]
-"""A statement, and the types of its parameters where it does not say: what is prepared."""
+"""SQL and the type OIDs of its parameters (none: PostgreSQL infers them): the key of a prepared
+statement."""
 
 Rows = list[TupleRow]
 
 StatementResult = Rows | Exception | None
-"""A statement's rows, its error, or None where its kind gives no rows."""
+"""A statement's rows, its error, or None if its kind returns no rows."""
 
 Owner = TypeVar("Owner")
-"""The type of that for which statements are sent: outcomes come with it."""
+"""The type of the objects for which statements are sent: each outcome comes with its owner."""
 
 _Due = tuple[Owner | None, StatementKey | None, bool]
-"""A result to come: its owner, its statement's key, and whether its rows are an outcome."""
+"""An expected result: its owner, its statement's key, and whether its rows are an outcome."""
 
 _NOBODYS: tuple[None, None, bool] = (None, None, False)
-"""The result of closing a prepared statement, or one beyond the expected results."""
+"""The result of closing a prepared statement, or a result beyond the expected ones."""
 
 _ROWS = pq.ExecStatus.TUPLES_OK
 _NO_ROWS = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY)
@@ -60,17 +62,17 @@ _SYNC = pq.ExecStatus.PIPELINE_SYNC
 
 
 class SilentServer(psycopg.OperationalError):
-    """A reply has not come in time; connect anew."""
+    """The server has not replied in time. The connection is useless: connect again."""
 
     def __init__(self) -> None:
         super().__init__("the database has not answered in time")
 
 
 class Exchange(Generic[Owner]):
-    """The groups of one connection, which is in autocommit mode. Make it before the first LISTEN.
+    """The groups of one connection in autocommit mode. Create it before the first LISTEN.
 
-    The replies to a group are waited for as long as the connection's class says (``patience_of``);
-    the driver asks for ``seconds_left``.
+    The connection's class says for how long to wait for the replies to a group (``patience_of``).
+    The driver keeps that time limit, with ``seconds_left``.
     """
 
     def __init__(self, connection: psycopg.BaseConnection[Any]) -> None:
@@ -83,13 +85,13 @@ class Exchange(Generic[Owner]):
         self._notified: list[str] = []
         self.socket = self._pg.socket
         self.is_waiting = False
-        """Whether the reply to a sync is to come."""
-        notified = self._notified  # not self, which would make a circle
+        """Whether the reply to a sync is still missing."""
+        notified = self._notified  # a handler that held self would make a reference cycle
         connection.add_notify_handler(lambda heard: notified.append(heard.payload))
 
     @property
     def is_begun(self) -> bool:
-        """Whether a group has begun whose last reply has not been taken."""
+        """Whether a group has begun, and the reply to its sync was not taken yet."""
         return self._pg.pipeline_status != pq.PipelineStatus.OFF
 
     def send(
@@ -100,10 +102,10 @@ class Exchange(Generic[Owner]):
         formats: Sequence[pq.Format],
         is_asked: bool = True,
     ) -> None:
-        """Add a statement to the group, prepared once a connection.
+        """Add a statement to the group; it is prepared once a connection.
 
-        Its error is an outcome in any case, its rows where they are asked for. Raises
-        psycopg.OperationalError where the connection is lost.
+        An error of the statement is always an outcome; its rows are an outcome if ``is_asked``.
+        Raises psycopg.OperationalError if the connection is lost.
         """
         if not self._due:
             self._begin()
@@ -112,47 +114,48 @@ class Exchange(Generic[Owner]):
         self._due.append((owner, key, is_asked))
 
     def sync(self, now: float) -> None:
-        """End the group, which may be empty: the server answers all the same."""
+        """End the group with a sync. The server replies even if the group is empty."""
         if not self._due:
             self._begin()
         self._pg.pipeline_sync()
         self.is_waiting, self._sent_at = True, now
 
     def wait_from(self, now: float) -> None:
-        """Count the patience from this instant, on the driver's clock."""
+        """Start the time limit of the replies at this instant of the driver's clock."""
         self._sent_at = now
 
     def seconds_left(self, now: float) -> float:
-        """For how long the server may still be waited for; at most 0 where it is overdue."""
+        """The seconds until the replies are overdue; 0 or negative if they are overdue."""
         return self._sent_at + self._patience - now
 
     def waited_seconds(self, now: float) -> float:
-        """For how long the server has been waited for; 0 where it owes nothing."""
+        """For how many seconds the replies have been missing; 0 if no reply is missing."""
         return max(0.0, now - self._sent_at)
 
     def flush(self) -> bool:
-        """Write what is left; whether some is left still, since the socket takes no more now.
+        """Write buffered output. Return whether some is left: the send buffer is full.
 
-        Then write again when the socket is writable, and consume meanwhile: if both sides only
-        wrote, both would wait for ever.
+        Then call ``flush`` again when the socket is writable, and ``consume`` meanwhile: if both
+        sides only wrote, both would wait for ever.
         """
         return bool(self._pg.flush())
 
     def consume(self) -> None:
-        """Read what has come. Raises psycopg.OperationalError where the connection is lost."""
+        """Read arrived bytes. Raises psycopg.OperationalError if the connection is lost."""
         self._pg.consume_input()
 
     def take(self) -> Iterator[tuple[Owner | None, StatementResult]]:
-        """The outcomes that have come: of each statement that was not passed over, in order.
+        """Yield the outcomes that have arrived, in order. A skipped statement has no outcome.
 
-        Statements of no owner are the exchange's own; of them only errors are told. Raises
-        psycopg.OperationalError where the connection is lost, or the place in it.
+        The closing of a prepared statement has no owner; only its error is an outcome. Raises
+        psycopg.OperationalError if the connection is lost, or if results can no longer be matched
+        with statements.
         """
         pg, due, is_between = self._pg, self._due, False
         while self.is_waiting and not pg.is_busy():
             result = pg.get_result()
             if result is None:
-                # A NULL result ends a statement's results. A lost connection gives only these.
+                # A NULL result ends a statement's results. A lost connection gives only NULLs.
                 if is_between:
                     raise psycopg.OperationalError("the connection is lost")
                 is_between = True
@@ -175,17 +178,17 @@ class Exchange(Generic[Owner]):
                 if status == _FAILED:
                     yield owner, self._error(result)
             elif status not in _NO_ROWS:
-                # COPY: what comes now is no result, and would never end.
+                # COPY: libpq would now return COPY results without end.
                 yield owner, psycopg.ProgrammingError("the statement copies")
                 raise psycopg.OperationalError("the statement takes the connection for itself")
             elif is_asked:
                 yield owner, None
 
     def notifications(self) -> list[str]:
-        """The payloads that have come since the last time, also while psycopg had the connection.
+        """Return the payloads that arrived since the last call, also while psycopg was reading.
 
-        To be called after ``take``: taking reads on, perhaps to a notification behind the results,
-        and for what has been read no socket becomes readable.
+        Call it after ``take``: libpq may have read a notification behind the results, and the
+        socket does not become readable again for bytes that were read.
         """
         notified = self._notified
         while heard := self._pg.notifies():
@@ -195,13 +198,13 @@ class Exchange(Generic[Owner]):
         return taken
 
     def close(self) -> None:
-        """End the connection, whatever it owes."""
+        """Close the connection, even if replies are missing."""
         self._pg.finish()
         self._owe_nothing()
 
     def _begin(self) -> None:
         self._pg.enter_pipeline_mode()
-        # Before all others: behind a statement that fails these would be passed over.
+        # Close prepared statements first: behind a failed statement PostgreSQL would skip them.
         self._due.extend([_NOBODYS] * self._prepared.close_outdated())
 
     def _owe_nothing(self) -> None:
@@ -212,14 +215,14 @@ class Exchange(Generic[Owner]):
             self._adapt.set_pgresult(result)
             return self._adapt.load_rows(0, result.ntuples, tuple)
         except Exception as error:
-            return error  # a value that Python does not know, as an infinite instant
+            return error  # a value that Python cannot represent, such as an infinite timestamp
         finally:
-            self._adapt.set_pgresult(None)  # it may be large, and the next one far off
+            self._adapt.set_pgresult(None)  # free a large result before the next one comes
 
     def _error(self, result: pq.abc.PGresult) -> psycopg.Error:
-        """A statement's error. Raises OperationalError where it is the connection's."""
+        """Return a statement's error. Raises OperationalError if the error ends the connection."""
         error = error_from_result(result)
-        # An error that libpq made up, having lost the connection, has no severity.
+        # An error that libpq itself made up, because the connection was lost, has no severity.
         is_lost = self._pg.status == pq.ConnStatus.BAD
         if is_lost or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
             raise psycopg.OperationalError(str(error)) from error
@@ -227,7 +230,7 @@ class Exchange(Generic[Owner]):
 
 
 class _Prepared:
-    """What one connection in pipeline mode has prepared: the statements that were used last."""
+    """The prepared statements of a connection in pipeline mode, least recently used first."""
 
     def __init__(self, pg: pq.abc.PGconn) -> None:
         self._pg = pg
@@ -236,9 +239,9 @@ class _Prepared:
         self._made = 0
 
     def close_outdated(self) -> int:
-        """Send word of those not needed any more; how many results will come of it.
+        """Close outdated prepared statements. Return how many results will come of that.
 
-        To be sent before others: behind a statement that fails it would be passed over.
+        Call it first in a group: behind a failed statement PostgreSQL would skip the closing.
         """
         closed = len(self._outdated)
         while self._outdated:
@@ -248,7 +251,7 @@ class _Prepared:
     def send(
         self, key: StatementKey, values: Sequence[Buffer | None], formats: Sequence[pq.Format]
     ) -> bool:
-        """Send a statement; whether a result of its preparation will come before its own."""
+        """Send a statement. Return whether a result of PREPARE will come before its own result."""
         name = self._names.get(key)
         is_new = name is None
         if name is None:
@@ -263,14 +266,14 @@ class _Prepared:
         return is_new
 
     def forget(self, key: StatementKey) -> None:
-        """Prepare a statement anew the next time: after an error, whatever it was."""
+        """Prepare a statement again at its next use: after any error, whatever the reason."""
         if name := self._names.pop(key, None):
             self._outdated.append(name)
 
 
 @lru_cache(4096)
 def numbered(statement: str) -> tuple[bytes, tuple[str, ...]]:
-    """A statement with PostgreSQL's own placeholders, and the names they stand for in order."""
+    """Return a statement with PostgreSQL's placeholders (``$1``), and their names in order."""
     names: list[str] = []
 
     def number(match: re.Match[str]) -> str:

@@ -1,11 +1,15 @@
 """A connection on which reads are pipelined: sent together, answered in order, one round trip.
 
-A lane puts groups of reads through an ``Exchange`` that the loop drives. A group is one implicit
-transaction, as in any pipeline: the tenant's settings, local to it, are those of the statements
-after them, and nothing is left of them for the next group. An error ends the transaction, so the
-reads behind it in the group are passed over; they may be asked again. Each statement has a snapshot
-of its own all the same, but what it locks stays locked, and PostgreSQL keeps what it answers to
-itself, until the group ends: so nothing that takes long may be among others.
+A lane sends groups of reads through an ``Exchange`` that the loop drives. A group is one implicit
+transaction, as in any pipeline:
+
+* The tenant's settings are local to the transaction. The settings hold for the statements behind
+  them in the group; the next group starts without them.
+* An error aborts the transaction, so PostgreSQL skips the later reads of the group. Skipped reads
+  may be sent again.
+* Each statement has a snapshot of its own, as under READ COMMITTED. But its locks are held, and
+  PostgreSQL buffers its result, until the group ends. So a slow statement must be alone in its
+  group (head-of-line blocking).
 """
 
 import asyncio
@@ -24,9 +28,9 @@ from ledger.postgres.scope import Planning, Tenant
 from ledger.postgres.session import ANSWER_SECONDS
 
 _Adapted = tuple[StatementKey, Sequence[Buffer | None], Sequence[pq.Format]]
-"""A statement with its parameters as they are sent."""
+"""A statement's key, and its parameters with their formats, ready to be sent."""
 
-# What holds for the statements after it: whose rows they see, and how they are planned.
+# The settings of the statements after this one: their tenant and their planning.
 _SCOPE = """
 SELECT set_config('ledger.organization_id', %(organization)s, true),
        set_config('ledger.workspace_id', %(workspace)s, true),
@@ -36,7 +40,7 @@ SELECT set_config('ledger.organization_id', %(organization)s, true),
 
 
 class Asked:
-    """One read, and the future of its rows."""
+    """A read, and the future of its rows. ``tries`` counts how often the read was sent."""
 
     __slots__ = (
         "deadline",
@@ -62,26 +66,26 @@ class Asked:
         self.planning, self.is_long = planning, planning is not Planning.SHORT
         self.future: asyncio.Future[Rows] = loop.create_future()
         self.since = loop.time()
-        """Since when it has waited for a lane."""
+        """The loop time since which the read has waited for a lane."""
         self.deadline = self.since + ANSWER_SECONDS
         self.tries = 0
 
     def tell(self, rows: Rows) -> None:
-        """Answer, unless the one who asked has gone."""
+        """Give the rows to the caller, unless the caller has stopped waiting."""
         if not self.future.done():
             self.future.set_result(rows)
 
     def fail(self, error: Exception) -> None:
-        """Refuse, unless the one who asked has gone."""
+        """Raise the error in the caller, unless the caller has stopped waiting."""
         if not self.future.done():
             self.future.set_exception(error)
 
 
 class Lane:
-    """One group of reads at a time: from ``send`` until ``done(lane, passed_over, None)``.
+    """Carries one group of reads at a time: from ``send`` until ``done(lane, passed_over, None)``.
 
-    ``done(lane, unanswered, error)`` says that the connection is lost; it may be at any time, also
-    within ``send``. After ``close`` nothing is said any more.
+    The lane calls ``done(lane, unanswered, error)`` when its connection is lost: at any time, also
+    from within ``send``. After ``close`` the lane never calls ``done``.
     """
 
     def __init__(
@@ -97,13 +101,13 @@ class Lane:
         self._loop = asyncio.get_running_loop()
 
     def close(self) -> list[Asked]:
-        """End the connection; the reads that were under way, which nobody answers any more."""
+        """Close the connection. Return the reads in flight, which this lane will not answer."""
         self._driver.stop()
         self._exchange.close()
         return self._end_group()
 
     def send(self, group: Sequence[Asked]) -> None:
-        """Send reads; those of one tenant should stand together."""
+        """Send a group of reads. Reads of one tenant should be adjacent, to share a scope."""
         self._group = group
         try:
             self._add(group)
@@ -113,10 +117,10 @@ class Lane:
             self._driver.sync()
 
     def give_up_overdue(self) -> bool:
-        """Fail reads that are overdue, and lose the connection where its replies are: whether so.
+        """Fail overdue reads; close the connection if its replies are overdue. Return whether so.
 
-        A proxy may keep a connection alive whose server has vanished. A read that was sent before
-        on another connection is overdue sooner than this one is.
+        A proxy may keep a connection open although its server has vanished. A read that was sent
+        before on another connection reaches its deadline earlier than this connection does.
         """
         now = self._loop.time()
         for asked in self._group:
@@ -128,11 +132,11 @@ class Lane:
         return is_overdue
 
     def give_up(self) -> None:
-        """Close the connection; the reads that were under way may be asked again."""
+        """Close the connection. The reads in flight may be sent again on another lane."""
         self._lose(SilentServer())
 
     def waited_seconds(self) -> float:
-        """For how long the replies to the group have been waited for; 0 where there is none."""
+        """For how long the lane has waited for the replies to its group; 0 if it has no group."""
         return self._exchange.waited_seconds(self._loop.time())
 
     def _add(self, group: Sequence[Asked]) -> None:
@@ -144,8 +148,8 @@ class Lane:
                     scope = self._adapted(_SCOPE, _scope_of(asked))
                 read = self._adapted(asked.statement, asked.parameters)
             except Exception as error:
-                # A value that PostgreSQL does not know. Nothing was sent for it: whatever went
-                # wrong, the others' statements and results must stay in step.
+                # For example a value that has no PostgreSQL type. Nothing of this read was sent, so
+                # the other reads' statements and results still match one to one.
                 asked.fail(error)
                 continue
             if scope is not None:
@@ -164,11 +168,12 @@ class Lane:
         return (text, adapt.types or ()), dumped, adapt.formats or ()
 
     def _take(self) -> bool:
-        """Tell whoever asked; whether those were the group's last."""
+        """Give the outcomes to the callers. Return whether the group has ended."""
         for asked, outcome in self._exchange.take():
             if asked is None or isinstance(outcome, DeadlockDetected):
-                # Reads of one group hold their locks together, so they may meet a swap of views
-                # crosswise: that is no fault of theirs, and they are passed over.
+                # The reads of a group hold their table locks until the group ends. The swap of a
+                # rebuild locks tables too, so the two may deadlock. The read is not at fault: it
+                # counts as passed over, and may be sent again.
                 continue
             if isinstance(outcome, list):
                 asked.tell(outcome)
@@ -180,7 +185,7 @@ class Lane:
         return True
 
     def _end_group(self) -> list[Asked]:
-        """The reads that have no answer."""
+        """End the group. Return its reads that have no answer."""
         group, self._group = self._group, ()
         return [asked for asked in group if not asked.future.done()]
 
@@ -189,7 +194,7 @@ class Lane:
 
 
 def _scope_of(asked: Asked) -> Mapping[str, str]:
-    """The parameters of its scope."""
+    """The parameters of ``_SCOPE`` for a read."""
     organization, workspace = asked.tenant
     plans, walks = asked.planning.settings
     return {"organization": organization, "workspace": workspace, "plans": plans, "walks": walks}

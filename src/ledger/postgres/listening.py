@@ -1,10 +1,10 @@
-"""What the database tells an event loop: the notifications of one connection.
+"""Listening on an event loop: the notifications of one connection (LISTEN, NOTIFY).
 
-psycopg's own ``notifies`` takes 60 µs of a process's time for each; the exchange on a loop takes
-20. Under load each worker hears of hundreds a second, and answers writes then.
+For each notification psycopg's ``notifies`` takes 60 µs of CPU time; an exchange on the loop takes
+20 µs. Under load each worker gets hundreds of notifications a second, and answers writes on them.
 
-Silence may mean that nothing happens, or that a proxy keeps the connection alive whose server has
-vanished. So an empty group is sent now and then, which the server must answer.
+Silence may mean that nothing happens. Or the server has vanished, and a proxy keeps the connection
+open. So a listener sends an empty group every few seconds, which the server must answer.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from ledger.postgres.exchange import Exchange, SilentServer
 from ledger.postgres.loop import LoopDriver
 
 _ASK_SECONDS = 3.0
-"""Between two empty groups. The one before must have been answered by then."""
+"""The interval of empty groups. The server must answer a group before the next one is due."""
 
 
 class Ear:
-    """A connection's notifications from now on: to be made before the first LISTEN."""
+    """A connection's notifications. Create it before the first LISTEN."""
 
     def __init__(
         self, connection: psycopg.AsyncConnection[Any], ask_seconds: float = _ASK_SECONDS
@@ -30,11 +30,11 @@ class Ear:
         self._ask_seconds = ask_seconds
 
     async def listen(self, hear: Callable[[str], object]) -> None:
-        """Give ``hear`` the payload of each, until cancelled.
+        """Give ``hear`` the payload of each notification, until cancelled.
 
-        Nobody else may use the connection meanwhile. Raises what ``hear`` raises, SilentServer, or
-        psycopg.OperationalError when the connection is lost. A connection whose server owes an
-        answer at the end is closed: psycopg would wait for it.
+        No other code may use the connection meanwhile. Raises what ``hear`` raises, SilentServer,
+        or psycopg.OperationalError if the connection is lost. If a reply is still missing at the
+        end, the connection is closed: psycopg would wait for that reply.
         """
         exchange, end = self._exchange, asyncio.get_running_loop().create_future()
 
@@ -45,7 +45,7 @@ class Ear:
 
         def take() -> bool:
             for _ in exchange.take():
-                pass  # an empty group has no outcomes, but an end
+                pass  # an empty group has no outcomes; take() reads the reply to its sync
             try:
                 for payload in exchange.notifications():
                     hear(payload)

@@ -1,6 +1,7 @@
 """The event loop's driver of an exchange: reads and writes when the socket is ready.
 
-psycopg begins to wait anew for each reply. Here the reader stays registered with the loop.
+psycopg registers a reader with the loop anew for each reply. The driver here keeps its reader
+registered.
 """
 
 import asyncio
@@ -16,8 +17,9 @@ from ledger.postgres.exchange import Exchange
 class LoopDriver:
     """Drives an exchange on the running loop until ``stop``.
 
-    ``take()`` is called when something has come, and says whether all is there that was expected.
-    ``lose(error)`` is called when the connection is lost, perhaps within ``sync``.
+    The driver calls ``take()`` when bytes have arrived; ``take`` returns whether every expected
+    reply is there. The driver calls ``lose(error)`` when the connection is lost, perhaps from
+    within ``sync``.
     """
 
     def __init__(
@@ -31,17 +33,17 @@ class LoopDriver:
         self._hang_up = select.poll()
         self._hang_up.register(self._socket, 0)
         self._is_full = False
-        """The socket takes no more for now."""
+        """Whether the socket's send buffer is full."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self.receive)
 
     def stop(self) -> None:
-        """Leave the socket alone; before the connection is closed."""
+        """Unregister the socket from the loop. Call it before the connection is closed."""
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
 
     def sync(self) -> None:
-        """End the group and write it."""
+        """End the group with a sync message, and write the group."""
         try:
             self._exchange.sync(self._loop.time())
         except psycopg.OperationalError as error:
@@ -50,10 +52,14 @@ class LoopDriver:
             self._flush()
 
     def receive(self) -> None:
-        """Take what has come; also once at the start, if psycopg had the connection before.
+        """Read the bytes that have arrived, and give them to ``take``.
 
-        uvloop calls only once for a socket in error, as when the other end closed without reading
-        everything. So the callback must read on up to the error, or the group would wait for ever.
+        Call it once at the start too if psycopg used the connection before: psycopg may have read
+        bytes already, for which the socket does not become readable again.
+
+        uvloop calls back only once for a socket in error, for example when the server closed the
+        connection without reading everything. So the callback must read up to the error, or the
+        group would wait for ever.
         """
         try:
             while True:
@@ -64,7 +70,7 @@ class LoopDriver:
             self._lose(error)
 
     def _flush(self) -> None:
-        """Write what is left; where the socket takes no more, go on when it does."""
+        """Write the rest of the output; if the send buffer is full, go on when it has room."""
         try:
             is_full = self._exchange.flush()
         except psycopg.OperationalError as error:

@@ -1,15 +1,16 @@
-"""Statements that travel together on a thread's connection: one round trip for several.
+"""Pipelined statements on a thread's connection: several statements in one round trip.
 
     with pipeline.transaction() as work:
         work.run(read)           BEGIN; read             one round trip
         work.defer(write)
-        work.send()              write                   on its way while we go on
+        work.send()              write                   in flight while the caller goes on
         work.defer(write)
                                  write; COMMIT           another, at the end of the block
 
-A pipeline is the blocking driver of an ``Exchange``. Appends and projections follow one another, so
-what counts is how long each takes, and most of ours hold few rows: a round trip for each statement
-would take longer than the statements. Between two exchanges the connection is psycopg's again.
+A pipeline is the blocking driver of an ``Exchange``. Appends, and the batches of projections, run
+one after the other, so the duration of each counts. Most of them hold few rows: a round trip for
+each statement would take longer than the statements. Between two exchanges psycopg may use the
+connection.
 """
 
 import select
@@ -32,14 +33,14 @@ _Take = Callable[[Rows], None]
 
 
 class Statement(NamedTuple):
-    """SQL with PostgreSQL's own placeholders, each cast where its type does not follow."""
+    """SQL with PostgreSQL's placeholders (``$1``), each cast unless its type is inferred."""
 
     text: bytes
     values: Sequence[Value] = ()
 
 
 def named(statement: str, values: Mapping[str, Value]) -> Statement:
-    """A statement whose placeholders are names: ``%(name)s``."""
+    """Return a statement from SQL whose placeholders are names: ``%(name)s``."""
     text, names = numbered(statement)
     return Statement(text, [values[name] for name in names])
 
@@ -48,10 +49,10 @@ _BEGIN, _COMMIT, _ROLLBACK = Statement(b"BEGIN"), Statement(b"COMMIT"), Statemen
 
 
 class Pipeline:
-    """Exchanges on one connection, which is in autocommit mode, by one thread at a time.
+    """Exchanges on one connection in autocommit mode, used by one thread at a time.
 
-    psycopg must drop nothing on it and roll nothing back while there is more to come: it would then
-    have all prepared statements deallocated, ours too.
+    As long as the pipeline is in use, psycopg must execute no DROP and no ROLLBACK on the
+    connection: psycopg would then deallocate all prepared statements, the exchange's included.
     """
 
     def __init__(self, connection: Connection[Any]) -> None:
@@ -62,9 +63,10 @@ class Pipeline:
         self._has_heard = False
 
     def send(self, *statements: Statement) -> None:
-        """Have statements carried out while the caller goes on, as the first of the next ``run``.
+        """Send statements without waiting for their results.
 
-        Until then nobody else may use the connection.
+        The statements begin the group of the next ``run``, which returns their results too. Until
+        then no other code may use the connection.
         """
         try:
             self._add(statements)
@@ -75,11 +77,12 @@ class Pipeline:
             raise
 
     def run(self, *statements: Statement) -> list[Rows]:
-        """The rows of each. They are one transaction, unless they begin or end one.
+        """Return the rows of each statement of the group.
 
-        Raises the error of the first that fails; those after it are passed over. Where the
-        connection is lost, the answer does not come in time, or anything else breaks off the
-        exchange, it is closed.
+        The group is one transaction, unless its statements begin or end one. Raises the error of
+        the first statement that fails; PostgreSQL skips the statements after it. The connection is
+        closed if it is lost, if the reply does not come in time, or if any other exception breaks
+        off the exchange.
         """
         try:
             self._add(statements)
@@ -94,18 +97,19 @@ class Pipeline:
         return found
 
     def wait(self, seconds: float) -> None:
-        """Until something comes that is listened for, or has come since the last time; or so long.
+        """Wait ``seconds`` for a notification; not at all if one has come since the last call.
 
-        Raises psycopg.OperationalError where the connection is lost.
+        Raises psycopg.OperationalError if the connection is lost.
         """
-        self._take_notifications()  # what has been read already makes no socket readable
+        # A notification that libpq has read already does not make the socket readable.
+        self._take_notifications()
         if not self._has_heard and self._socket.poll(seconds * 1000):
             self._exchange.consume()
             self._take_notifications()
         self._has_heard = False
 
     def is_lost(self) -> bool:
-        """Whether the other side has ended the connection since it was last used."""
+        """Whether the server has closed the connection since it was last used."""
         try:
             while self._socket.poll(0):
                 self._exchange.consume()
@@ -115,7 +119,7 @@ class Pipeline:
 
     @contextmanager
     def transaction(self, *first: Statement) -> Iterator["Transaction"]:
-        """A transaction that begins with these statements; undone where the block raises."""
+        """A transaction that begins with these statements; rolled back if the block raises."""
         transaction = Transaction(self, _BEGIN, *first)
         try:
             yield transaction
@@ -126,14 +130,14 @@ class Pipeline:
 
     def _roll_back(self) -> None:
         if self._exchange.is_begun:
-            # Behind one that failed a ROLLBACK would be passed over.
+            # End the group first: behind a failed statement PostgreSQL would skip the ROLLBACK.
             with suppress(psycopg.Error):
                 self.run()
         if self.connection.pgconn.transaction_status in _OPEN:
             self.run(_ROLLBACK)
 
     def _break_off(self) -> None:
-        """Results may be to come that nobody will take."""
+        """Close the connection: the server may still send results that no caller would take."""
         self.connection.close()
 
     def _add(self, statements: Sequence[Statement]) -> None:
@@ -141,7 +145,10 @@ class Pipeline:
             self._exchange.send(None, (text, ()), *_encoded(values))
 
     def _flush(self) -> None:
-        """Write all of it. What comes meanwhile is read: else both sides might wait for ever."""
+        """Write the whole group, and read arriving bytes meanwhile.
+
+        If both sides only wrote, both would wait for ever.
+        """
         while self._exchange.flush():
             self._socket.modify(self._exchange.socket, select.POLLIN | select.POLLOUT)
             self._await_socket()
@@ -149,14 +156,14 @@ class Pipeline:
             self._exchange.consume()
 
     def _await_socket(self) -> None:
-        """Raises SilentServer where nothing comes in time."""
+        """Wait until the socket is ready. Raises SilentServer if it is not in time."""
         seconds = self._exchange.seconds_left(time.monotonic())
         milliseconds = None if seconds == inf else seconds * 1000
         if seconds <= 0 or not self._socket.poll(milliseconds):
             raise SilentServer
 
     def _receive(self) -> tuple[list[Rows], Exception | None]:
-        """The rows of each statement, or of those before the first error, and that error."""
+        """Return the rows of each statement before the first error, and that error or None."""
         exchange, found, error = self._exchange, list[Rows](), None
         while True:
             try:
@@ -180,7 +187,7 @@ class Pipeline:
 
 
 class Transaction:
-    """One transaction. What is due is sent with the next statement that somebody waits for."""
+    """A transaction. Deferred statements are sent with the next statement that is run."""
 
     def __init__(self, pipeline: Pipeline, *first: Statement) -> None:
         self._pipeline = pipeline
@@ -189,38 +196,38 @@ class Transaction:
         self._afterwards: list[Statement] = []
 
     def run(self, statement: Statement) -> Rows:
-        """A statement's rows."""
+        """Send the deferred statements and this one. Return this one's rows."""
         return self._exchange(statement)[-1]
 
     def defer(self, statement: Statement, take: _Take | None = None) -> None:
-        """Have a statement carried out before what is run later; its rows are given to ``take``."""
+        """Execute a statement before any statement that is run later; ``take`` gets its rows."""
         self._due.append((statement, take))
 
     def send(self) -> None:
-        """Have what is due carried out while the caller goes on.
+        """Send the deferred statements without waiting for their results.
 
-        An error of it is raised by what waits next.
+        Their error is raised by the next call that waits.
         """
         self._pipeline.send(*(statement for statement, _ in self._due))
         self._sent += [take for _, take in self._due]
         self._due = []
 
     def flush(self) -> None:
-        """Have what is due carried out now, if anything is."""
+        """Send the deferred statements, if there are any, and wait for their results."""
         if self._due or self._sent:
             self._exchange()
 
     def defer_beyond(self, statement: Statement) -> None:
-        """Have a statement carried out after the commit, if there is one, in the same trip."""
+        """Execute a statement after COMMIT, if the transaction commits, in the same round trip."""
         self._afterwards.append(statement)
 
     def cursor(self) -> Cursor[TupleRow]:
-        """psycopg's own way into the transaction, after what is due: for COPY."""
+        """Flush, then return a psycopg cursor in the transaction: for COPY."""
         self.flush()
         return self._pipeline.connection.cursor(row_factory=tuple_row, binary=True)
 
     def commit(self) -> None:
-        """What is due, and the end."""
+        """Send the deferred statements, COMMIT, and the statements beyond the commit."""
         self._exchange(_COMMIT, *self._afterwards)
 
     def _exchange(self, *statements: Statement) -> list[Rows]:
@@ -238,7 +245,7 @@ _OPEN = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
 
 
 def _encoded(values: Sequence[Value]) -> tuple[list[bytes | None], list[pq.Format]]:
-    """Values as they are sent: arrays in binary, the few others as text."""
+    """Return the values and their formats as they are sent: arrays in binary, others as text."""
     encoded: list[bytes | None] = []
     formats: list[pq.Format] = []
     for value in values:

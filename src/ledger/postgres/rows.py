@@ -1,7 +1,7 @@
 """Rows of described tables: the statements that write them, and that find them by their keys.
 
-Both follow from the description. Rows travel as an array a column, so that a statement is prepared
-once, however many rows it is given.
+The statements are generated from the description. Rows are sent as one array for each column, so a
+statement is prepared once, for any number of rows.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,8 +17,8 @@ _INSERT = "INSERT INTO ledger.{table} ({columns}) SELECT {values}"
 
 _REPLACE = " ON CONFLICT ({key}) DO UPDATE SET {changes}"
 
-# OFFSET 0 keeps the look at a large table a look by key: the plan stays (``planned_once``), and one
-# that is made while the table is empty would rather walk it.
+# OFFSET 0 keeps the look-up in a large table a look-up by key. A generic plan stays
+# (``planned_once``), and a plan made while the table is empty would prefer a sequential scan.
 _FIND = """
 SELECT found.* FROM unnest({keys}) AS asked ({key})
 CROSS JOIN LATERAL (
@@ -30,9 +30,10 @@ CROSS JOIN LATERAL (
 def insert(
     rows: Mapping[Table, Sequence[Sequence[Any]]], select: str = "", value: Value = None
 ) -> Statement:
-    """One statement that writes rows, at least one a table, each a value a column.
+    """Return one statement that writes rows; each table must have at least one row.
 
-    The statement may select an expression besides, in which ``{}`` stands for the value.
+    A row has one value for each column. The statement may also select an expression, in which
+    ``{}`` stands for ``value``.
     """
     values: list[Value] = []
     for table, of_table in rows.items():
@@ -44,7 +45,10 @@ def insert(
 
 
 def find(table: Table, keys: Collection[Sequence[Any]]) -> Statement:
-    """The statement for the rows of these keys, at least one, each a value a column of the key."""
+    """Return the statement for the rows of these keys, at least one key.
+
+    A key has one value for each key column.
+    """
     parts = zip(*keys, strict=True)
     types = [table.columns[column] for column in table.key]
     return Statement(_find(table), [*map(array, types, parts)])
@@ -52,9 +56,9 @@ def find(table: Table, keys: Collection[Sequence[Any]]) -> Statement:
 
 @lru_cache(256)
 def _insert_all(tables: tuple[Table, ...], select: str) -> bytes:
-    """One statement for all these tables; its parameters are all their columns, then the value.
+    """Return one INSERT for all these tables. Its parameters are all columns, then the value.
 
-    A statement for each table would cost more than its rows, where they are few.
+    A statement for each table would cost more than the rows, if the rows are few.
     """
     numbers = count(1)
     parts = [f"i{n} AS ({_insert(table, numbers)})" for n, table in enumerate(tables)]

@@ -1,4 +1,4 @@
-"""What holds for a statement that reads: whose rows it sees, and how it is planned."""
+"""The scope of a statement that reads: the tenant whose rows it sees, and its planning."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, auto
@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 
 
 class Tenant(NamedTuple):
-    """Whose rows a statement sees; a name is empty where a credential is bound to none."""
+    """The tenant whose rows a statement sees.
+
+    A name is empty if the credential is bound to no organization, or to no workspace.
+    """
 
     organization: str = ""
     workspace: str = ""
@@ -17,26 +20,29 @@ EVERYONE = Tenant()
 
 
 class Planning(Enum):
-    """How a statement is planned, and whether others may travel with it."""
+    """How a statement is planned, and whether its pipeline group may hold other statements."""
 
     SHORT = auto()
-    """Planned once a connection, and sent together with others."""
+    """A generic plan, made once a connection. Sent together with other statements."""
     LONG = auto()
-    """Planned once as well, but sent alone: the others of its group would wait for it."""
+    """A generic plan too, but sent alone: other statements of the group would wait for it."""
     BY_VALUES = auto()
-    """Planned for its values each time, since many rows may have them or few; sent alone."""
+    """A custom plan at each execution: many rows may match the parameters, or few. Sent alone."""
     WALK = auto()
-    """A page of a long walk: as ``BY_VALUES``, but few are read at once, each to its end."""
+    """A page of an export or a stream: as ``BY_VALUES``, but only a few pages run at once, each
+    to its end."""
 
     @property
     def settings(self) -> tuple[str, str]:
-        """(plan_cache_mode, enable_seqscan).
+        """Return (plan_cache_mode, enable_seqscan).
 
-        Most statements are planned once a connection, whatever their parameters: they follow an
-        index in order, and to plan one anew takes as long as to execute it, or three times as long.
-        Since such a plan stays, it must follow the index on a table that is empty too. Where the
-        best way depends on the values, PostgreSQL looks at them each time: left to itself it would
-        settle on one plan for all, by what the first few asked for.
+        Most statements get a generic plan, made once a connection: they scan an index in order, and
+        planning takes one to three times as long as execution. A generic plan stays, so it must use
+        the index even if it is made while the table is empty.
+
+        If the best plan depends on the values, PostgreSQL makes a custom plan at each execution.
+        With ``plan_cache_mode = auto`` it could settle on a generic plan, because of the values of
+        the first few executions.
         """
         if self is Planning.SHORT or self is Planning.LONG:
             return "force_generic_plan", "off"
@@ -44,4 +50,4 @@ class Planning(Enum):
 
 
 Fetch = Callable[[Tenant, str, Mapping[str, Any], Planning], Awaitable[list[Any]]]
-"""Reads a statement's rows with its parameters, as the door does (``Door.fetch``)."""
+"""A function that reads a statement's rows with its parameters, as ``Door.fetch`` does."""

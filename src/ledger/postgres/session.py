@@ -1,15 +1,15 @@
-"""What connections and sessions rely on, whatever role, database, server or PGOPTIONS would have.
+"""Settings of connections and sessions, independent of role, database, server and PGOPTIONS.
 
-A shared server's administrator may have given a role a timeout, another isolation or another form
-of dates: good for people at a prompt, and each would break something here. What a session begins
-with wins over all of these, so it is in the connection string that every part of us gets. An
-option given in LEDGER_DATABASE_URL itself stays where it is none of these.
+The administrator of a shared server may have set a timeout, another isolation level or another date
+style for a role. These settings suit people at a prompt, and each of them would break something
+here. Options in the connection string win over them, so every part of the ledger gets a connection
+string with pinned options. An option of LEDGER_DATABASE_URL stays, unless it is a pinned one.
 
-A host that vanishes says nothing. Without bounds, connecting waits for two minutes, a statement for
-a quarter of an hour, and a server keeps the locks of a vanished client for two hours; so both ends
-of each connection look after the other (contract 9). A proxy may acknowledge in the place of a
-vanished host, which TCP can't notice: the reply to a statement is waited for no longer than
-``ANSWER_SECONDS`` where a request waits for it.
+A host that vanishes sends nothing. Without time limits, connecting would wait for two minutes and a
+statement for a quarter of an hour; a server would keep the locks of a vanished client for two
+hours. So both ends of each connection watch each other, by TCP keepalives and user timeouts
+(contract, Health). A proxy may acknowledge in place of a vanished host, and TCP can't notice that.
+So a client waits at most ``ANSWER_SECONDS`` for the reply to a statement that a request waits for.
 """
 
 from collections.abc import Mapping
@@ -25,21 +25,21 @@ from psycopg.rows import Row, TupleRow
 
 PINNED: Mapping[str, str] = MappingProxyType(
     {
-        # An append decides on what others have committed before it got the lock.
+        # An append must see everything that was committed before it got the lock.
         "default_transaction_isolation": "read committed",
         "default_transaction_deferrable": "off",
-        # Each part of us has limits of its own. Loops and listeners are idle for as long as
-        # nothing happens, and a rebuild holds a snapshot for as long as it compares.
+        # The parts of the ledger have time limits of their own. Loops and listeners are idle while
+        # nothing happens; a rebuild holds a snapshot for as long as it compares.
         "statement_timeout": "0",
         "lock_timeout": "0",
         "idle_in_transaction_session_timeout": "0",
         "idle_session_timeout": "0",
-        # Before 18 a plan under enable_seqscan=off that walks a table all the same counts as one of
-        # the costliest, and is compiled at each execution: a second for an append.
+        # Before PostgreSQL 18, a sequential scan that enable_seqscan=off cannot avoid gets a huge
+        # cost. The plan is then JIT-compiled at each execution, which takes an append a second.
         "jit": "off",
-        # We name schemas; what is not named is PostgreSQL's own.
+        # Statements name the schema of the ledger's objects; other names are PostgreSQL's.
         "search_path": "pg_catalog",
-        # How texts are read and values are shown.
+        # How PostgreSQL parses literals and formats values.
         "array_nulls": "on",
         "bytea_output": "hex",
         "DateStyle": "ISO",
@@ -48,7 +48,7 @@ PINNED: Mapping[str, str] = MappingProxyType(
         "standard_conforming_strings": "on",
         "TimeZone": "UTC",
         "transform_null_equals": "off",
-        # The server's own look after a client: the locks of one that vanished are free after 15 s.
+        # The server's keepalives: the locks of a vanished client are released after 15 s.
         "tcp_keepalives_idle": "5",
         "tcp_keepalives_interval": "2",
         "tcp_keepalives_count": "3",
@@ -57,7 +57,7 @@ PINNED: Mapping[str, str] = MappingProxyType(
 )
 
 CONNECT_SECONDS = 2
-"""How long one server may take to let us in."""
+"""How long connecting to one host may take."""
 
 _REACHED: Mapping[str, str] = MappingProxyType(
     {
@@ -69,16 +69,17 @@ _REACHED: Mapping[str, str] = MappingProxyType(
         "tcp_user_timeout": "10000",
     }
 )
-"""libpq's parameters of each connection; what LEDGER_DATABASE_URL says of them stays."""
+"""libpq's parameters of each connection. LEDGER_DATABASE_URL may set other values."""
 
 _INTERVAL = 0.1
-"""How often psycopg looks for a signal while it waits."""
+"""Seconds after which a waiting psycopg looks for signals again."""
 
 ANSWER_SECONDS = 9.5
-"""How long the reply to a statement is waited for that a request waits for."""
+"""The time limit of the reply to a statement, if a request waits for it."""
 
 ROUND_SECONDS = 10.0
-"""The same in a loop: each of its statements takes milliseconds, and its next round does it all."""
+"""The time limit in a background loop. Its statements take milliseconds, and after a failure the
+next round does the whole work."""
 
 _SINCE_17: Mapping[str, str] = MappingProxyType({"transaction_timeout": "0"})
 
@@ -86,16 +87,16 @@ DURABLE = b"""
 SELECT set_config('synchronous_commit', 'on', false)
 WHERE current_setting('synchronous_commit') = 'off'
 """
-"""For a session that appends: what is acknowledged is on the disk. Stricter settings stay."""
+"""For a session that appends: an acknowledged commit is on the disk. Stricter settings stay."""
 
 
 class RoundConnection(psycopg.Connection[Row]):
-    """A loop's: a statement of psycopg's that is not answered in time is its last."""
+    """A background loop's connection: closed if psycopg gets no reply in time."""
 
     patience = ROUND_SECONDS
 
     def wait(self, gen: PQGen[RV], interval: float = _INTERVAL, timeout: float | None = None) -> RV:
-        """As psycopg's; closes the connection where no answer comes in time."""
+        """Wait as psycopg does. Closes the connection if no reply comes in time."""
         try:
             return super().wait(gen, interval, self.patience if timeout is None else timeout)
         except psycopg.OperationalError:
@@ -105,20 +106,20 @@ class RoundConnection(psycopg.Connection[Row]):
 
 
 class AppendConnection(RoundConnection[Row]):
-    """A writer's."""
+    """A writer's connection."""
 
     patience = ANSWER_SECONDS
 
 
 class AsyncRoundConnection(psycopg.AsyncConnection[Row]):
-    """The same for a loop that is one of asyncio's tasks."""
+    """The connection of a background loop that is an asyncio task."""
 
     patience = ROUND_SECONDS
 
     async def wait(
         self, gen: PQGen[RV], interval: float = _INTERVAL, timeout: float | None = None
     ) -> RV:
-        """As psycopg's; closes the connection where no answer comes in time."""
+        """Wait as psycopg does. Closes the connection if no reply comes in time."""
         try:
             return await super().wait(gen, interval, self.patience if timeout is None else timeout)
         except psycopg.OperationalError:
@@ -128,15 +129,15 @@ class AsyncRoundConnection(psycopg.AsyncConnection[Row]):
 
 
 class ReadConnection(AsyncRoundConnection[Row]):
-    """A lane's."""
+    """A lane's connection."""
 
     patience = ANSWER_SECONDS
 
 
 def patience_of(connection: psycopg.BaseConnection[Any]) -> float:
-    """For how many seconds the reply to a statement is waited for.
+    """Return the time limit of a reply in seconds.
 
-    Infinite for psycopg's own classes, as where statements may take long.
+    Infinite for psycopg's own classes, which are used for statements that may take long.
     """
     if isinstance(connection, RoundConnection | AsyncRoundConnection):
         return connection.patience
@@ -144,15 +145,15 @@ def patience_of(connection: psycopg.BaseConnection[Any]) -> float:
 
 
 def hosts_of(conninfo: str) -> int:
-    """How many servers are tried, one after the other, until one will do."""
+    """The number of hosts that libpq tries in turn until a connection succeeds."""
     said = conninfo_to_dict(conninfo)
     return max(len(str(said.get(name) or "").split(",")) for name in ("host", "hostaddr"))
 
 
 def pin(conninfo: str) -> str:
-    """A connection string whose sessions begin as we need them; asks the server for its version.
+    """Return the connection string with the pinned settings; asks the server for its version.
 
-    Raises psycopg.OperationalError when it is unreachable.
+    Raises psycopg.OperationalError if the server is unreachable.
     """
     said = conninfo_to_dict(conninfo)
     conninfo = make_conninfo(conninfo, **{k: v for k, v in _REACHED.items() if k not in said})
@@ -160,19 +161,19 @@ def pin(conninfo: str) -> str:
         version = connection.info.server_version
         asked_for = connection.info.get_parameters()  # of the environment too
     if asked_for.get("target_session_attrs") == "read-write":
-        # libpq would take a session for one of a standby that begins read-only, as reads do.
+        # libpq takes a server for a standby if its sessions begin read-only, as reads' do.
         conninfo = make_conninfo(conninfo, target_session_attrs="primary")
     settings = {**PINNED, **(_SINCE_17 if version >= 170000 else {})}
-    # Words are parted by spaces; one that belongs to a value has a backslash before it.
+    # Spaces separate options; a space within a value is escaped by a backslash.
     words = (f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
     return make_conninfo(conninfo, client_encoding="UTF8", options=options_of(conninfo, *words))
 
 
 def is_pinned(connection: psycopg.Connection[TupleRow]) -> bool:
-    """Whether a session has begun as it was asked to: some poolers drop a connection's options."""
+    """Whether the session got the pinned settings: some poolers drop a connection's options."""
     return connection.execute("SHOW search_path").fetchone() == (PINNED["search_path"],)
 
 
 def options_of(conninfo: str, *more: str) -> str:
-    """The options in a connection string and these, which win: for ``options`` of ``connect``."""
+    """Return a connection string's options and then more, which win: for ``connect(options=)``."""
     return " ".join(filter(None, (conninfo_to_dict(conninfo).get("options"), *more)))  # type: ignore[arg-type]

@@ -7,8 +7,7 @@
     LINE = Table("line", LineRow, key=("line_id",))
     LINE.columns                      # {"line_id": "text", "blocked_since": "timestamptz"}
 
-So a row is a value with names, its tuple is in the order of the columns, and no list of columns is
-written a second time.
+So a row has named values in the order of the columns, and each list of columns is written once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,38 +34,38 @@ class Index:
     """An index beside that of the key."""
 
     columns: str
-    """As SQL lists them."""
+    """The columns as SQL lists them."""
     where: str | None = None
-    """The condition on the rows that it has; None: all."""
+    """The condition of a partial index; None: the index has all rows."""
     using: str = "btree"
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One table."""
+    """The description of a table."""
 
     name: str
-    """Without the schema, which is ``ledger``."""
+    """The name without the schema, which is ``ledger``."""
     row: type[tuple[Any, ...]]
     """A NamedTuple whose fields are the columns, in their order."""
     key: tuple[str, ...]
     tenant: tuple[str, ...] = ()
-    """The columns that say whose a row is: organization, then workspace. None: the rows are of a
-    line, a run or an endpoint, or of nobody."""
+    """The columns that name a row's tenant: organization, then workspace. Empty: a row belongs to
+    a line, a run or an endpoint, or to no tenant."""
     replaces: bool = False
-    """Whether a row takes the place of an earlier one of its key; else rows are only added."""
+    """Whether a row replaces the earlier row of its key (upsert); else rows are only added."""
     is_keyed_late: bool = False
-    """Whether the key gets its index with the others; else it is there before any row."""
+    """Whether the key's index is created with the other indexes; else before any row is written."""
     indexes: tuple[Index, ...] = ()
-    """In the order in which they are created, which their names follow."""
+    """The other indexes in the order of creation, on which PostgreSQL's names for them depend."""
     options: str = ""
     """PostgreSQL's storage parameters of the table."""
     uncompressed: tuple[str, ...] = ()
-    """Columns that stay in the row as they are for as long as the row fits (``STORAGE MAIN``)."""
+    """Columns that stay in the row, as they are, as long as the row fits (``STORAGE MAIN``)."""
 
     @cached_property
     def columns(self) -> Mapping[str, str]:
-        """Each column's SQL type, in the order of a row's values."""
+        """The SQL type of each column, in the order of a row's values."""
         hints = get_type_hints(self.row, include_extras=True)
         return MappingProxyType({name: _type_of(hint) for name, hint in hints.items()})
 
@@ -78,7 +77,7 @@ class Table:
 
 
 def _type_of(hint: Any) -> str:
-    """The SQL type of a field. Raises TypeError for a field that is none of the above."""
+    """The SQL type of a field. Raises TypeError if the field's type is not one of this module's."""
     for inner in (hint, *get_args(hint)):
         metadata = getattr(inner, "__metadata__", ())
         if metadata:

@@ -1,1 +1,1 @@
-"""Reads: a question as a value, and what answers it (contract 4)."""
+"""Reads: questions as values, and their answers (contract, Reading)."""

@@ -1,26 +1,26 @@
-"""Answers that need not be read again: the memory of ``Reads`` (``asking.py``).
+"""The cache of ``Reads`` (``asking.py``): answers that need not be read again.
 
-What a statement answers to its parameters, within a tenant, depends on the views' rows alone, and
-these change only together with where their view stands: its position with each batch, its
-generation with each swap of a rebuild, in the same transaction. So an answer is kept with where the
-views stood, at the latest, before its statement began. It is given again where a *look*, begun
-after the request came, finds them standing there still: then no write that was acknowledged before
-the request came, by whichever worker, is missing from it.
+The answer of a statement, for given parameters and tenant, depends only on the rows of the views.
+These rows change only together with their view's tracking, in one transaction: a batch moves the
+position, the swap of a rebuild changes the generation. The *standing* is the tracking of all views.
+An answer is kept with the standing that was known before its statement began. The answer is given
+again only if a *look* at the tracking, begun after the request arrived, finds the same standing.
+Then the answer contains every write that any worker acknowledged before the request arrived.
 
-    ask ─▶ kept? ─ no ──────────────────────────▶ read ─▶ keep, if none moved meanwhile
-             └ yes ▶ look ─ they have moved: forget all ▲
-                       └ they stand: the kept answer
+    ask ─▶ kept? ─ no ──────────────────────────▶ read ─▶ keep, if no view moved meanwhile
+             └ yes ▶ look ─ a view moved: forget all ▲
+                       └ the same standing: the kept answer
 
-A miss costs no look: the last look showed, or the projector has told since (``heard``), where the
-views stand. What is told may come late, never early; so it can outdate answers at once, which saves
-looks under a load of writes, but only a look can confirm an answer. Many requests share a look, and
-a statement for one answer (``turns.py``).
+A miss needs no look: the standing is known from the last look, or from a later notification of the
+projector (``heard``). A notification may come late, but never early. So a notification invalidates
+answers at once, which saves looks under a load of writes; but only a look confirms an answer.
+Concurrent requests share a look, and concurrent equal questions share a statement (``turns.py``).
 
-Everything that is kept belongs to one standing of the views: as soon as any of them moves, all is
-forgotten. One table beside the views is read too, that of run keys. It changes in the transaction
-that appends an event, before any view: a run that is erased while the views are stopped must not
-be shown from here. So where the log ends belongs to the standing as well. A question whose answer
-depends on anything else (deliveries, credentials, the clock) must not be kept.
+The kept answers belong to one standing: as soon as any view moves, all answers are dropped. The
+statements read one table beside the views: the run keys. A run key is destroyed in the transaction
+that appends the erasure, before any view folds it, and an erased run must not be shown from this
+cache while the views are stopped. So the end of the log belongs to the standing too. The answer of
+a question that depends on anything else (deliveries, credentials, the clock) must not be kept.
 """
 
 from collections import OrderedDict
@@ -33,25 +33,25 @@ from ledger.reads.turns import Turns
 
 _LOG = "log"
 
-# Where every view stands, and where the log ends.
+# The standing: the tracking of every view, and the end of the log.
 _LOOK = f"""
 SELECT name, generation, position FROM ledger.projection
 UNION ALL SELECT '{_LOG}', 0, COALESCE(max(notification_id), 0) FROM ledger.ledger_events
 """
 
 _BUDGET = 24 * 1024 * 1024
-"""Bytes that a process keeps."""
+"""Bytes that the answers of a process may take."""
 
 _OVERHEAD = 1500
-"""Bytes that an answer takes beside its text and its key's words; an upper guess."""
+"""Bytes of an answer beside its text and the words of its key; a high estimate."""
 
 _Key = tuple[Any, ...]
 _Standing = dict[str, tuple[int, int]]
-"""view, or the log → (generation, position)."""
+"""The name of a view, or of the log → (generation, position)."""
 
 
 class Answers:
-    """One process's kept answers, those given longest ago dropped first."""
+    """The kept answers of a process; the least recently used answer is dropped first."""
 
     def __init__(self, fetch: Fetch, budget: int = _BUDGET) -> None:
         self._fetch = fetch
@@ -60,12 +60,13 @@ class Answers:
         self._standing: _Standing = {}
         self._looks: Turns[None] = Turns(self._look)
         self.bytes_kept = 0
-        """How much is kept, as far as it is counted."""
+        """The estimated bytes of the kept answers."""
         self.moves = 0
-        """How often we learnt that a view has moved: an answer is of the time between two."""
+        """How often the answers were dropped. If the number is the same before and after a
+        statement, no view is known to have moved meanwhile."""
 
     async def find(self, question: Question) -> Answer | None:
-        """What is kept of a question, if it is still true. Raises what the door raises."""
+        """The kept answer of a question if a look confirms it, or None. Raises the door's error."""
         key = question.key
         if key not in self._kept:
             return None
@@ -76,10 +77,12 @@ class Answers:
         return found[0]
 
     def keep(self, question: Question, answer: Answer, moves: int) -> None:
-        """Keep an answer, unless a view has moved since ``moves``, when its statement began.
+        """Keep an answer, unless the standing has changed since its statement began (``moves``).
 
-        Rows that a crash of the database took back, after the views were heard to stand further,
-        must not be given as those of where they stand once they have folded the rest again.
+        A crash of the database may take back commits of the views. An answer that is read then has
+        a lower position than this process has heard of. When the views have folded the events
+        again, a look finds the known standing, but the answer lacks these events: so it is not
+        kept.
         """
         stand = (self._standing.get(view, (0, 0))[1] for view in question.views)
         if question.as_of is None and answer.position < min(stand, default=0):
@@ -95,21 +98,22 @@ class Answers:
         self.bytes_kept += size
 
     def heard(self, view: str, position: int) -> None:
-        """A view is told to have moved on to a position, some time ago."""
+        """Note that a view has reached a position, as the projector has announced."""
         generation, known = self._standing.get(view, (0, 0))
         if position > known:
             end = max(position, self._standing.get(_LOG, (0, 0))[1])
             self._move({**self._standing, view: (generation, position), _LOG: (0, end)})
 
     def forget(self, _run_id: str | None = None) -> None:
-        """Drop what is kept where a run was erased: memory holds it no longer than need be."""
+        """Drop all answers, because a run was erased: its data must leave the memory soon."""
         self._move(self._standing)
 
     async def _look(self) -> None:
         rows = await self._fetch(EVERYONE, _LOOK, {}, Planning.SHORT)
         standing = {name: (generation, position) for name, generation, position in rows}
-        # News of a view may have come since the look began: then the answers kept now are younger
-        # than the look. They are forgotten all the same; the next look will show the news too.
+        # A view's notification may have come since the look began; then the answers kept now are
+        # newer than the look. All answers are dropped nevertheless: the next look finds that news
+        # too.
         if standing != self._standing:
             self._move(standing)
 
@@ -121,14 +125,14 @@ class Answers:
 
 
 def _size_of_key(key: _Key) -> int:
-    """Bytes that an answer takes beside its text: its parameters are whatever a client sends."""
+    """Bytes of an answer beside its text: clients choose the size of the parameters."""
     words = key[2:]
     items = sum(sum(map(getsizeof, word)) for word in words if isinstance(word, tuple))
     return _OVERHEAD + sum(map(getsizeof, words)) + items
 
 
 def _size_of_text(answer: Answer) -> int:
-    """Bytes of the rows' text at most, as it is and as it is encoded."""
+    """Bytes of the rows' text, at most: before and after encoding."""
     size = 0
     for row in answer:
         for cell in row:

@@ -1,4 +1,4 @@
-"""Where questions are answered: from memory or by PostgreSQL, once the views show what is due."""
+"""Answers questions: from memory or by PostgreSQL, once the views have the due position."""
 
 import asyncio
 from collections.abc import Callable
@@ -32,11 +32,12 @@ class Reads:
         self._turns: Turns[Answer] = Turns(self._read_in_turn)
 
     async def ask(self, question: Question, min_position: int | None = None) -> Answer:
-        """The rows of a question, at ``min_position`` at least.
+        """Return the rows of a question, which show ``min_position`` at least.
 
-        A view that a crash of the database took back is waited for, for two seconds, until it shows
-        again what it has shown (``ViewPositions.due``); after that the rows are given as they are.
-        Raises Behind where the views do not get there in time, Invalid for the future.
+        A crash of the database may take back commits of a view. The read then waits, up to two
+        seconds, until the view shows again what it has shown before (``ViewPositions.due``); after
+        that it returns the rows as they are. Raises Behind if the views do not reach
+        ``min_position`` or the asked instant in time, and Invalid for an instant in the future.
         """
         if min_position is not None and not await self._reach(question, min_position):
             raise Behind("The views have not reached the asked position.")
@@ -56,7 +57,7 @@ class Reads:
             if question.as_of is not None:
                 question = await self._settle(question)
             elif time() < deadline:
-                # Where the views are heard to be there already, this does not wait.
+                # If the announced positions are high enough already, this does not wait.
                 await self._reach(question, due)
                 await asyncio.sleep(_BREATH_SECONDS)
             elif due > least:
@@ -65,7 +66,7 @@ class Reads:
                 raise Behind("The views have not reached the asked position.")
 
     async def _read_in_turn(self, question: Question) -> Answer:
-        # The turn before has most often kept the answer that this turn is for.
+        # Most often the previous turn has just kept this answer.
         if (kept := await self.answers.find(question)) is not None:
             return kept
         moves = self.answers.moves
@@ -74,16 +75,17 @@ class Reads:
         return answer
 
     def _due(self, question: Question, least: int) -> int:
-        """Which position the rows must have; the past is told by its statement alone."""
+        """The position that the rows must show; 0 for the past: its statement checks by itself."""
         if question.as_of is not None:
             return 0
         views = None if question.is_behind_all else question.views
         return max(least, self._positions.due(views))
 
     async def _settle(self, question: Question) -> Question:
-        """Wait until all that is recorded by the instant is known and in the views.
+        """Wait until every event recorded by the instant is committed and in the views.
 
-        An instant near now may have an append in flight. Raises Behind, and Invalid for the future.
+        If the instant is near to now, an append may be in flight. Raises Behind if the views are
+        late, and Invalid for the future.
         """
         as_of = question.as_of
         if as_of is None or question.is_settled:
@@ -91,7 +93,7 @@ class Reads:
         fetch, tenant, planning = self._fetch, question.tenant, question.planning
         await fetch(tenant, AWAIT_APPEND, {}, planning)
         ((position, latest),) = await fetch(tenant, INSTANT, {"as_of": as_of}, planning)
-        # Under load the log's own clock may run ahead by some microseconds.
+        # Under load ``recorded_at`` may be some microseconds ahead of the clock.
         if as_of > self._clock() and (latest is None or as_of > latest):
             raise Invalid.at("/as_of", "lies in the future")
         if not await self._reach(question, position):
@@ -99,7 +101,7 @@ class Reads:
         return replace(question, is_settled=True)
 
     async def _reach(self, question: Question, position: int) -> bool:
-        """Whether the question's views reached the position in time."""
+        """Wait for the question's views. Return whether they reached the position in time."""
         if question.is_behind_all and not await self._positions.wait(position):
             return False
         return await self._positions.wait_for(question.views, position)

@@ -1,11 +1,12 @@
-"""How far the views are, as this process last heard: what a write waits for before it answers.
+"""The positions of the views, as last announced to this process. A write waits for them.
 
-The projector notifies with each batch; nothing polls. A stopped view is waited for by nobody.
+The projector notifies with each batch; no process polls. Reads and writes do not wait for a stopped
+view.
 
-What a view has shown it may lose again: its commits do not wait for the disk, so a crash of the
-database takes it back some events, which it then folds anew. Nobody must be shown that, to whom a
-write was acknowledged: a read is told which position its rows must have (``due``), and where they
-have not, it waits.
+A view may lose events that it has shown: its commits do not wait for the disk, so a crash of the
+database may take back the last ones. The projector then folds these events again. A client whose
+write was acknowledged must not see such a view. So each read learns the position that its rows must
+show (``due``), and waits if they show less.
 """
 
 import asyncio
@@ -25,11 +26,11 @@ from ledger.postgres.session import AsyncRoundConnection, options_of
 _logger = logging.getLogger(__name__)
 
 WAIT_SECONDS = 2.0
-"""How long a write, or a read that asks for a position, waits for the views (contract 4)."""
+"""How long a write, or a read that asks for a position, waits for the views (contract, Reading)."""
 
 T = TypeVar("T")
 
-# Where the views stand, and where the log ends.
+# The position of each view, and the end of the log.
 _ALL = """
 SELECT name, position, stopped_at IS NOT NULL,
        (SELECT COALESCE(max(notification_id), 0) FROM ledger.ledger_events)
@@ -46,10 +47,10 @@ class ViewPositions:
         self._forgetters: list[Callable[[str | None], None]] = []
         self._renewers: list[Callable[[], None]] = []
         self._positions: dict[str, int] = {}
-        """As we hear of them; none while we hear of nothing."""
+        """The announced position of each view; empty while the process is not listening."""
         self._stopped: set[str] = set()
         self._owed: dict[str, int] | None = None
-        """Where views have to come to again, after the database was away; None: they have."""
+        """The positions that views must reach after an interruption; None: all are reached."""
         self._patience: asyncio.TimerHandle | None = None
         self._waiting: list[tuple[int, int, float, asyncio.Future[Any], Any, Any]] = []
         """A heap of (position, order of arrival, deadline, future, value, value when late)."""
@@ -59,31 +60,31 @@ class ViewPositions:
         self.reached = 0
         """The position that every live view has reached."""
         self.last_heard = 0
-        """The position for answers that read no rows of their own."""
+        """The highest announced position, for responses that read no rows."""
 
     def due(self, views: frozenset[str] | None) -> int:
-        """What a read of these views, or of all live ones, that begins now has to show."""
+        """The position that a read of these views (None: of all live views) must show now."""
         known = self._positions if self._owed is None else self._owed
         names = known.keys() - self._stopped if views is None else views
         return min((known.get(name, 0) for name in names), default=0)
 
     def on_moved(self, listener: Callable[[str, int], None]) -> None:
-        """Call it with each view and position that is heard, before anyone who waits for it."""
+        """Call the listener with each announced view and position, before waiters are resolved."""
         self._listeners.append(listener)
 
     def on_silence(self, renew: Callable[[], None]) -> None:
-        """Call it when the database has fallen silent: nobody else may have asked it anything."""
+        """Call ``renew`` when the database has fallen silent: idle connections cannot notice it."""
         self._renewers.append(renew)
 
     def on_erased(self, forget: Callable[[str | None], None]) -> None:
-        """Call it with each run that is erased, before its erasure shows in any view.
+        """Call ``forget`` with each erased run, before any view shows its erasure.
 
-        With None where erasures may have been missed, as none are heard of for a while.
+        Called with None if notifications may have been missed while the process did not listen.
         """
         self._forgetters.append(forget)
 
     async def start(self) -> None:
-        """Load the positions, then follow them."""
+        """Start to load the positions and to follow them."""
         self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
@@ -94,7 +95,10 @@ class ViewPositions:
                 await self._task
 
     def after(self, position: int, future: asyncio.Future[T], value: T, late: T) -> None:
-        """Set the future once every live view reached the position, or to ``late`` in the end."""
+        """Set the future to ``value`` once every live view has reached the position.
+
+        After ``WAIT_SECONDS``, set it to ``late``.
+        """
         if position <= self.reached:
             _set(future, value)
             return
@@ -106,13 +110,16 @@ class ViewPositions:
             self._expiry = loop.call_at(deadline, self._expire)
 
     async def wait(self, position: int) -> bool:
-        """Whether every live view reached the position in time."""
+        """Wait for the position. Return whether every live view reached it in time."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.after(position, future, True, False)
         return await future
 
     async def wait_for(self, views: frozenset[str], position: int) -> bool:
-        """Whether these very views reached the position, a stopped one perhaps long ago."""
+        """Wait for the position, unless one of these views is stopped.
+
+        Return whether all of these views have reached the position.
+        """
         if position > self._least(views) and not self._stopped & views:
             await self.wait(position)
         return position <= self._least(views)
@@ -122,7 +129,7 @@ class ViewPositions:
 
     def _settle(self) -> None:
         alive = [p for name, p in self._positions.items() if name not in self._stopped]
-        # With every view stopped there is nothing to wait for.
+        # If every view is stopped, there is nothing to wait for.
         self.reached = min(alive) if alive else (2**63 if self._stopped else 0)
         self.last_heard = max(self._positions.values(), default=self.last_heard)
         if self._owed is not None and self._positions and self._is_paid(self._owed):
@@ -132,7 +139,7 @@ class ViewPositions:
             _set(future, value)
 
     def _expire(self) -> None:
-        """Let go of those who waited long enough. One timer serves all."""
+        """Resolve the waiters whose time is over. The timer serves all waiters."""
         loop = asyncio.get_running_loop()
         now, left = loop.time(), []
         for waiter in self._waiting:
@@ -180,15 +187,15 @@ class ViewPositions:
             await ear.listen(lambda payload: self._hear(*payload.split(" ")))
 
     def _lose(self) -> None:
-        """Where the views stand is not known any more: only where they stood."""
+        """Forget the positions: from now on only the earlier ones are known, as owed positions."""
         self._owe(self._positions if self._owed is None else self._owed)
         self._positions, self._stopped = {}, set()
         self._settle()
 
     def _expect(self, owed: dict[str, int]) -> None:
-        """Have reads show what was recorded before we heard of anything, for a moment at least.
+        """For ``WAIT_SECONDS``, make reads wait for all events from before the listening began.
 
-        A view that takes longer is not one that a crash took back: it is behind for another reason.
+        A view that takes longer was not taken back by a crash: it lags for another reason.
         """
         loop = asyncio.get_running_loop()
         self._owe(owed, loop.call_later(WAIT_SECONDS, self._owe, None))
@@ -204,9 +211,9 @@ class ViewPositions:
         self._owed, self._patience = owed, patience
 
     def _hear(self, names: str, what: str) -> None:
-        """Take in that views, named with commas between them, stopped or reached a position.
+        """Take a notification: views, separated by commas, have stopped or reached a position.
 
-        Or that a run was erased. PostgreSQL tells both in the order of their commits.
+        Or a run was erased. PostgreSQL delivers notifications in the order of the commits.
         """
         if what == "erased":
             self._announce_erased(names)
@@ -230,6 +237,6 @@ class ViewPositions:
 
 
 def _set(future: asyncio.Future[T], value: T) -> None:
-    """Answer, unless the one who asked has gone."""
+    """Set the future's value, unless its waiter was cancelled."""
     if not future.done():
         future.set_result(value)

@@ -1,8 +1,9 @@
-"""Questions that many ask at once, asked one at a time under each key.
+"""Concurrent equal questions are asked in turns: under each key one question at a time.
 
-Whoever comes while a question is being asked cannot use its answer: that may be of a time before
-he came, and miss a write that he knows of. He waits for the next turn, which begins after he came
-and serves all that came meanwhile. So however many ask, one question is under way.
+A request that arrives while its question is under way cannot use the answer: the statement may have
+begun before the request arrived, and so miss a write that the client knows of. The request waits
+for the next turn, which begins after its arrival and serves all requests that arrived meanwhile. So
+however many requests arrive, one question of a key is under way.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ T = TypeVar("T")
 
 
 class Turns(Generic[T]):
-    """The questions under way, and who waits for the next turn of each; ``ask`` asks one."""
+    """The questions under way, and the requests that wait for the next turn of each key."""
 
     def __init__(self, ask: Callable[..., Awaitable[T]]) -> None:
         self._ask = ask
@@ -21,9 +22,9 @@ class Turns(Generic[T]):
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def take(self, key: Hashable, *question: Any) -> T:
-        """What is answered to a question that is asked from now on. Raises what ``ask`` raises.
+        """Return the answer of a question that is asked from now on. Raises what ``ask`` raises.
 
-        The question may be that of anyone: under one key all must ask the same.
+        The question may be another request's: under one key all questions must be equal.
         """
         waiting = self._waiting.get(key)
         if waiting is not None:
@@ -37,7 +38,7 @@ class Turns(Generic[T]):
             self._pass_on(key, question)
 
     def _pass_on(self, key: Hashable, question: tuple[Any, ...]) -> None:
-        """The turn is over: the next one is for those who have come since it began, and stayed."""
+        """End the turn. Begin the next for the requests that arrived meanwhile and still wait."""
         if waiting := [future for future in self._waiting.pop(key) if not future.done()]:
             self._waiting[key] = []
             task = asyncio.create_task(self._ask_for(waiting, key, question))
@@ -54,7 +55,7 @@ class Turns(Generic[T]):
                 if not future.done():
                     future.set_exception(error)
         except asyncio.CancelledError:
-            # The process ends, or what we asked was given up: nobody is left to wait for ever.
+            # The process ends, or the question was cancelled: no request may wait for ever.
             for future in waiting:
                 future.cancel()
             raise

@@ -1,14 +1,14 @@
-"""The sealed log (contract 6): a transparency log over the events, which outsiders can check.
+"""The sealed log (contract, Proof): a transparency log over the events, which outsiders can check.
 
-    leaf.py      what a leaf says of a stored event
-    tree.py      the Merkle tree of RFC 6962: hashes, and which of them make up a root or a proof
-    tiles.py     how the tree is kept: 256 hashes to a tile
+    leaf.py      the leaf of a stored event
+    tree.py      the Merkle tree of RFC 6962: hashes, and those that make up a root or a proof
+    tiles.py     the form in which the tree is stored: 256 hashes per tile
     note.py      a checkpoint, and its signature
-    shelf.py     the tables that hold all that, and the key
+    shelf.py     the tables of tiles and checkpoints, and the key
     witness.py   the last checkpoint, outside of the database
-    sealer.py    the loop that seals what is new
-    check.py     all of it compared with the stored events
+    sealer.py    the loop that seals new events
+    check.py     the sealed log compared with the stored events
 
-What is sealed is never touched again; a tree only grows, and so each tile is a part of every later
-one. Nothing here is in the way of an append: sealing follows the log, at most a second behind.
+A sealed leaf never changes. The tree only grows, so each tree is a part of every later one. No
+append waits for sealing: the sealer follows the log, at most a second behind.
 """

@@ -1,10 +1,10 @@
-"""The sealed log compared with the stored events: every leaf, every checkpoint (contract 1, 6).
+"""The sealed log compared with the stored events (contract, Command line and Proof).
 
-Each layer is compared with the one that it is made of: leaves with the events, tiles with the
-leaves, checkpoints with the tree, the last checkpoint outside with it too. Each row's column
-``recorded_at``, by which the past is asked for, is compared with its stored event, also of events
-that are not sealed yet. The check goes through the log once, in the order of positions, and holds a
-tile's worth of events at a time.
+Each layer is compared with the layer below it: leaves with the events, tiles with the leaves, the
+checkpoints with the tree, including the last checkpoint outside of the database. Each row's column
+``recorded_at``, by which reads of the past select, is compared with the stored event, also for
+events that are not sealed yet. The check goes through the log once, in the order of positions, and
+holds one tile's worth of events at a time.
 """
 
 from collections import deque
@@ -31,9 +31,9 @@ from ledger.sealing.witness import Witness
 Report = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
-# The column recorded_at as the JSON that leaves have: to the microsecond, the same text whatever
-# the session's zone and style of dates are, and for every value that the column can hold (infinity
-# too, which no datetime can be made of).
+# The column recorded_at as the JSON text that leaves have, to the microsecond. The text does not
+# depend on the session's time zone and date style, and exists for every value that the column can
+# hold (also infinity, which no datetime can represent).
 _EVENTS = """
 SELECT originator_id, originator_version, topic, state, notification_id,
     coalesce(left(to_json(recorded_at AT TIME ZONE 'UTC')::text, -1) || 'Z"', 'null')
@@ -52,11 +52,11 @@ _UNREADABLE = "the stored event cannot be read"
 _decode_instant = msgspec.json.Decoder(datetime).decode
 
 _AT_ONCE = 256
-"""Rows of a cursor; an event may have a quarter of a megabyte."""
+"""Rows that a cursor fetches at a time; an event may have a quarter of a megabyte."""
 
 
 class Checked(NamedTuple):
-    """What was looked at, and how many faults were found."""
+    """How much was checked, and how many faults were found."""
 
     events: int
     checkpoints: int
@@ -65,36 +65,36 @@ class Checked(NamedTuple):
 
 
 class _Signed(NamedTuple):
-    """A checkpoint that is to be compared, and what to call it."""
+    """A checkpoint to be compared, and its name in a fault."""
 
     size: int
     position: int | None
-    """Of its last event; None of the one outside of the database."""
+    """The position of its last event; None for the checkpoint outside of the database."""
     note: str
     name: str
 
 
 class _Leaf(NamedTuple):
-    """What an event makes: no hash where it cannot be read."""
+    """A stored event's leaf; without a hash if the event cannot be read."""
 
     position: int
     hash: bytes | None
     difference: str | None = None
-    """What its row's column ``recorded_at`` says otherwise than the event."""
+    """How the row's column ``recorded_at`` differs from the event."""
 
 
 def check(conninfo: str, folder: Path, report: Report, progress: Progress) -> Checked:
-    """Compare all that is sealed, as it is at one instant; ``report`` is told each fault in a line.
+    """Compare the whole sealed log, in one snapshot; ``report`` gets each fault as a line.
 
-    ``folder`` is where the last checkpoint is kept outside of the database; ``progress`` is told
-    how many events were compared, and of how many. Raises BadNote where the log's key is damaged.
+    ``folder`` holds the last checkpoint outside of the database. ``progress`` gets the number of
+    events compared, and the number of all. Raises BadNote if the log's key is damaged.
     """
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         return _Check(connection, folder, report, progress).run()
 
 
 class _Check:
-    """One look at everything, and the tree that it grows meanwhile from the leaves as sealed."""
+    """One check, and the tree that it grows from the sealed leaves."""
 
     def __init__(
         self, connection: shelf.Connection, folder: Path, report: Report, progress: Progress
@@ -102,13 +102,13 @@ class _Check:
         self._connection, self._report, self._progress = connection, report, progress
         self._checkpoints = self._faults = 0
         self._verifier = shelf.verifier_of(connection)
-        # Before the database's instant: what is outside then is of events that are there by it.
+        # The file is read before the snapshot: its events are then in the snapshot.
         self._outside = list(self._read_outside(Witness(folder, self._verifier.name)))
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         self._sealed = shelf.latest(connection)
         self._events = self._read_events()
         self._ahead: deque[_Leaf] = deque()
-        """Events that were read, and that no tile was compared with yet."""
+        """Events that were read, and not yet compared with a tile."""
         self._tree = GrowingTree(0, {})
         self._above: dict[Tile, bytes] = {}
 
@@ -134,7 +134,8 @@ class _Check:
         if found < self._sealed.size:
             self._fault(f"the tile of leaf {found} is missing")
         elif found > self._sealed.size:
-            self._fault(f"{found} are sealed, and the last checkpoint is of {self._sealed.size}")
+            covered = self._sealed.size
+            self._fault(f"{found} events are sealed, and the last checkpoint covers {covered}")
         self._compare_above()
         for signed_beyond in chain(filter(None, [due]), signed):
             self._compare_beyond(signed_beyond, found)
@@ -151,15 +152,15 @@ class _Check:
     def _read_events(self) -> Iterator[_Leaf]:
         for stream, version, topic, state, at, column in self._read(_EVENTS):
             try:
-                leaf, told = leaf_and_instant(stream, version, topic, state, at)
+                leaf, instant = leaf_and_instant(stream, version, topic, state, at)
             except UnreadableEvent:
                 yield _Leaf(at, None)
                 continue
-            is_alike = column.encode() == told
-            yield _Leaf(at, hash_leaf(leaf), None if is_alike else _difference(column, told))
+            is_alike = column.encode() == instant
+            yield _Leaf(at, hash_leaf(leaf), None if is_alike else _difference(column, instant))
 
     def _read_unsealed(self) -> None:
-        """The events that no tile was compared with."""
+        """Check the events that no tile was compared with."""
         for leaf in self._coming(None):
             if leaf.hash is None and leaf.position > self._sealed.position:
                 self._fault(f"position {leaf.position}: {_UNREADABLE}")
@@ -174,7 +175,7 @@ class _Check:
             self._fault(f"{name}: {error}")
 
     def _signed(self) -> Iterator[_Signed]:
-        """All checkpoints by size, that outside of the database among them."""
+        """All checkpoints by size, including the one outside of the database."""
         kept = (
             _Signed(size, position, note, f"checkpoint {size}")
             for size, position, note in self._read(_CHECKPOINTS)
@@ -184,7 +185,7 @@ class _Check:
     def _end_of(
         self, number: int, count: int, next_number: int | None, end: int | None
     ) -> int | None:
-        """Where the events of a tile's leaves end; None where what is behind it is missing."""
+        """The last position that a tile's events may have; None if the next tile is missing."""
         if next_number is not None:
             return end if next_number == number + 1 else None
         return self._sealed.position if number * WIDTH + count == self._sealed.size else None
@@ -192,7 +193,7 @@ class _Check:
     def _compare_leaves(
         self, number: int, first: int, leaves: Sequence[bytes], end: int | None
     ) -> Sequence[int]:
-        """A tile with the next events; their positions where they are as many as its leaves."""
+        """Compare a tile with the next events; return their positions if none is missing."""
         self._ahead.extend(islice(self._events, max(0, len(leaves) - len(self._ahead))))
         if [leaf.hash for leaf in islice(self._ahead, len(leaves))] == leaves:
             positions = [self._compare_column(self._ahead.popleft()) for _ in leaves]
@@ -208,7 +209,7 @@ class _Check:
                 else:
                     self._compare_column(leaf)
             return [leaf.position for leaf in made] if len(made) == len(leaves) else ()
-        # Something is missing, or was put in: name what has no counterpart.
+        # Events are missing or were inserted: name the leaves and events without a counterpart.
         known, there = set(leaves), set()
         for leaf in chain(made, coming):
             if leaf.hash in known:
@@ -219,11 +220,11 @@ class _Check:
         missing = [at for at, leaf in enumerate(leaves, self._tree.size) if leaf not in there]
         if missing:
             named = ", ".join(map(str, missing))
-            self._fault(f"from position {first} on: no event is there of the leaves {named}")
+            self._fault(f"from position {first} on: the events of the leaves {named} are missing")
         return ()
 
     def _coming(self, end: int | None) -> Iterator[_Leaf]:
-        """The next events, up to a position if there is one."""
+        """The next events, up to the position ``end`` if given."""
         while True:
             if not self._ahead:
                 self._ahead.extend(islice(self._events, 1))
@@ -232,32 +233,35 @@ class _Check:
             yield self._ahead.popleft()
 
     def _compare_column(self, leaf: _Leaf) -> int:
-        """An event's row with the event; its position.
+        """Compare an event's row with the event; return its position.
 
-        Not where the event itself is another than was sealed: its position is named already, and
-        what it says is worth nothing.
+        An event that is not the sealed one is not compared: its position is reported already, and
+        its content cannot be trusted.
         """
         if leaf.difference is not None:
             self._fault(f"position {leaf.position}: {leaf.difference}")
         return leaf.position
 
     def _compare_root(self, signed: _Signed, position: int | None) -> None:
-        """A checkpoint with the tree, which has as many leaves now."""
+        """Compare a checkpoint with the tree, which has exactly its number of leaves now."""
         self._checkpoints += signed.position is not None
         try:
-            said = self._verifier.open(signed.note)
+            checkpoint = self._verifier.open(signed.note)
         except BadNote as error:
             self._fault(f"{signed.name}: {error}")
             return
-        if said != Checkpoint(self._tree.size, self._tree.root()):
-            self._fault(f"{signed.name}: not of what is sealed")
+        if checkpoint != Checkpoint(self._tree.size, self._tree.root()):
+            self._fault(f"{signed.name}: does not match the sealed tree")
         elif position is not None and signed.position not in (None, position):
             self._fault(f"{signed.name}: its last event is not at position {signed.position}")
 
     def _compare_beyond(self, signed: _Signed, found: int) -> None:
-        """A checkpoint of more than is sealed: that outside is written before the database's."""
+        """Compare a checkpoint of more events than are sealed.
+
+        The checkpoint outside is written before the one in the database, so it may be ahead.
+        """
         if signed.position is not None or found != self._sealed.size:
-            self._fault(f"{signed.name} is of {signed.size} events, and {found} are sealed")
+            self._fault(f"{signed.name} covers {signed.size} events, and {found} are sealed")
             return
         for leaf in self._coming(None):
             if leaf.hash is None:
@@ -268,25 +272,25 @@ class _Check:
             if self._tree.size == signed.size:
                 self._compare_root(signed, None)
                 return
-        self._fault(f"{signed.name} is of {signed.size} events, and {self._tree.size} are there")
+        self._fault(f"{signed.name} covers {signed.size} events, and the log has {self._tree.size}")
 
     def _compare_above(self) -> None:
-        """What is kept of the tree above its leaves with what they make."""
+        """Compare the stored tiles above the leaves with the tree that the leaves make."""
         kept = {(level, number): hashes for level, number, hashes in self._read(_ABOVE)}
         for level, number in sorted(kept.keys() | self._above.keys()):
             if kept.get((level, number)) != self._above.get((level, number)):
-                self._fault(f"tile {number} of level {level}: not what the leaves make")
+                self._fault(f"tile {number} of level {level}: does not match the leaves")
 
     def _fault(self, line: str) -> None:
         self._faults += 1
         self._report(line)
 
 
-def _difference(column: str, told: bytes) -> str:
-    """What a row's column says, and what its event tells instead; both are JSON."""
+def _difference(column: str, instant: bytes) -> str:
+    """The difference between a row's column and its event's instant; both are JSON."""
     try:
-        said = format_instant(_decode_instant(told))
+        stored = format_instant(_decode_instant(instant))
     except (ValueError, msgspec.MsgspecError):
         return _UNREADABLE
     shown = "nothing" if column == "null" else column.strip('"')
-    return f"its column recorded_at says {shown}, the stored event {said}"
+    return f"its column recorded_at says {shown}, the stored event {stored}"

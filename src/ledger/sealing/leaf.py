@@ -1,21 +1,21 @@
-"""What a leaf of the sealed log says (contract 6).
+"""The leaf of a stored event in the sealed log (contract, Proof).
 
 A leaf is the UTF-8 text of one JSON object without spaces, its keys in this order:
 
     v               1
     position        of the event in the log
-    stream          whose event it is: LIN-…, RUN-…, KEY-…, WHK-…, REF-…
+    stream          the event's stream: LIN-…, RUN-…, KEY-…, WHK-…, REF-…
     version         1, 2, 3 … in that stream
     type            the event's stored name, such as "execution.paused/1"
-    occurred_at     when it happened, as other answers tell it
-    recorded_at     when it was recorded
+    occurred_at     when the event happened, as the text that other answers have
+    recorded_at     when the event was recorded
     actor           {"type", "id"}
-    stored_sha256   SHA-256 of what is stored of the event, as hexadecimal digits
+    stored_sha256   SHA-256 of the stored event, as hexadecimal digits
     nonce           16 random bytes, base64
 
-What is stored is the whole event, a run's input, output and error as ciphertext: so an erasure
-changes no leaf. The nonce is stored too, and known to nobody else; who sees only a leaf's hash
-cannot find out what the leaf says by trying what it may say.
+The stored event is hashed as a whole, and has a run's input, output and error as ciphertext: so an
+erasure changes no leaf. The nonce is stored in the event, too, and is otherwise secret. A reader
+who sees only a leaf's hash therefore cannot find the leaf's content by guessing.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ import msgspec
 
 
 class _Stored(msgspec.Struct):
-    """What a leaf repeats of the stored JSON."""
+    """The parts of the stored JSON that a leaf repeats."""
 
     occurred_at: msgspec.Raw
     recorded_at: msgspec.Raw
@@ -61,7 +61,7 @@ def leaf_of(stream: str, version: int, type_: str, state: bytes, position: int) 
 def leaf_and_instant(
     stream: str, version: int, type_: str, state: bytes, position: int
 ) -> tuple[bytes, bytes]:
-    """The leaf of a stored event, and its ``recorded_at``, JSON as the leaf tells it.
+    """The leaf of a stored event, and its ``recorded_at`` as the leaf has it (JSON).
 
     Raises UnreadableEvent.
     """
@@ -88,6 +88,6 @@ def leaf_and_instant(
 
 
 def _time(stored: msgspec.Raw) -> msgspec.Raw:
-    """Without zeros behind its decimals, so that it is the same text as in other answers."""
+    """A time without trailing zeros in its decimals: the same text as in other answers."""
     text = bytes(stored)
     return msgspec.Raw(text[:-2].rstrip(b"0") + b'Z"') if b"." in text else stored

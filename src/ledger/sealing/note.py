@@ -1,8 +1,8 @@
-"""A checkpoint: how large the tree is and what its root is, as a signed note.
+"""A checkpoint: the tree's size and its root, as a signed note.
 
-The text is C2SP's tlog-checkpoint, the signature Ed25519 as C2SP's signed-note has it:
+The text is C2SP's tlog-checkpoint, the signature is Ed25519 by C2SP's signed-note:
 
-    execution-ledger/5f0c…      the origin: which log, also the key's name
+    execution-ledger/5f0c…      the origin: the log's name, and the name of its key
     1234                        the tree's size
     base64(root)
 
@@ -27,21 +27,21 @@ _NOTE = re.compile(
 
 
 class BadNote(Exception):
-    """No checkpoint, or not one that this key has signed."""
+    """The text is no checkpoint, or no checkpoint that this key has signed."""
 
 
 class Checkpoint(NamedTuple):
-    """What a note says."""
+    """The content of a note."""
 
     size: int
     root: bytes
 
 
 class Verifier:
-    """Who can tell whether a checkpoint is signed by a key: ``text`` is the key, as C2SP's vkey."""
+    """Verifies that a checkpoint is signed by a key: ``text`` is the key, as C2SP's vkey."""
 
     def __init__(self, text: str) -> None:
-        """Raises BadNote for what is no Ed25519 vkey."""
+        """Raises BadNote if the text is no Ed25519 vkey."""
         try:
             self.name, key_id, key = text.rstrip("\n").split("+", 2)
             kind_and_key = base64.b64decode(key, validate=True)
@@ -53,7 +53,7 @@ class Verifier:
             raise BadNote("no key of an Ed25519 signature")
 
     def open(self, note: str) -> Checkpoint:
-        """What a checkpoint says that this key has signed. Raises BadNote for any other."""
+        """The content of a checkpoint that this key has signed. Raises BadNote for any other."""
         found = _NOTE.fullmatch(note)
         if found is None:
             raise BadNote("no checkpoint")
@@ -79,11 +79,11 @@ class Signer:
         kind_and_key = _ED25519 + self._key.public_key().public_bytes_raw()
         self._id = _key_id(name, kind_and_key)
         self.vkey = f"{name}+{self._id.hex()}+{_text(kind_and_key)}"
-        """What others need to check: the name, the key's id and the public key."""
+        """The name, the key's id and the public key: enough to verify a checkpoint."""
 
     @classmethod
     def create(cls) -> Self:
-        """Of a new log."""
+        """A new log's name and key."""
         return cls(f"execution-ledger/{os.urandom(8).hex()}", os.urandom(32))
 
     def sign(self, checkpoint: Checkpoint) -> str:

@@ -1,16 +1,17 @@
-"""The sealer: adds new events to the tree, and signs how far it has come (contract 6).
+"""The sealer: adds new events to the tree, and signs checkpoints of it (contract, Proof).
 
-Events enter in the order of their positions, which is that of their commits: behind a position that
-was read, none is ever filled in. One process at a time seals; tiles and checkpoint are written in
-one transaction, so that one that dies half-way leaves no part of them. Before it signs it compares
-what it has found with the last event that was sealed, the last checkpoint in the database, and the
-last one outside. A tree that does not go on from all of these is not signed: whoever has an earlier
-checkpoint could prove that two of ours contradict each other.
+Events enter the tree in the order of their positions, which is the order of their commits: no event
+ever appears later before a position that was read. One process at a time seals. Tiles and
+checkpoint are written in one transaction, so a process that dies half-way leaves no part of them.
+Before the sealer signs, it compares the tree with the last sealed event, the last checkpoint in the
+database, and the last checkpoint outside. A tree that does not continue all three is not signed:
+anybody with an earlier checkpoint could prove that two signed checkpoints contradict each other.
 
-A checkpoint is outside before it is in the database, where it may be shown. Else one could have
-been shown that nobody remembers, once the database has lost its last transactions: to a standby
-that was behind, or to a backup. One outside that is ahead of the database is no contradiction, as
-long as the log goes on to it.
+A checkpoint is kept outside before it is in the database, where readers may see it. Suppose that a
+reader had seen a checkpoint that was only in the database, and that the database then lost its last
+transactions (by a failover to a standby that was behind, or by a restored backup). Then the ledger
+would not know of a checkpoint that the reader has. A checkpoint outside that is ahead of the
+database is no contradiction, as long as the log continues up to it.
 """
 
 import logging
@@ -37,20 +38,20 @@ from ledger.sealing.tree import EMPTY, Stretch, hash_leaf
 from ledger.sealing.witness import Witness
 
 _EVERY_SECONDS = 0.4
-"""At most a second behind, the work itself and a busy machine included."""
+"""The sealer is then at most a second behind, including its own work and a busy machine."""
 
 _AT_ONCE = 4_000
-"""Events to a checkpoint, where there are many."""
+"""Events per checkpoint at most."""
 
 _logger = logging.getLogger(__name__)
 
 
 class DoesNotFit(Exception):
-    """What there is to be signed contradicts what was signed before."""
+    """The tree to be signed contradicts an earlier checkpoint, or the stored tiles."""
 
 
 class Sealer(Periodic):
-    """``run_once`` gives the number of events that were sealed."""
+    """Seals new events; ``run_once`` returns how many."""
 
     def __init__(
         self, conninfo: str, vault: Vault, clock: Callable[[], datetime], folder: Path
@@ -59,12 +60,12 @@ class Sealer(Periodic):
         self._vault, self._clock, self._folder = vault, clock, folder
         self._pipeline: Pipeline | None = None
         self._is_kept = True
-        """Whether the last checkpoint is outside of the database too."""
+        """Whether the last checkpoint could be kept outside of the database."""
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
-        """Seal what is new."""
+        """Seal the new events."""
         sealed = shelf.latest(connection)
-        # The last one that was sealed is read again: it must still be there.
+        # The last sealed event is read again, since it must still be there.
         rows = read_log(self._pipeline_on(connection), sealed.position - 1, _AT_ONCE)
         try:
             last = _last_of(sealed, rows)
@@ -125,15 +126,15 @@ class Sealer(Periodic):
     def _pipeline_on(self, connection: psycopg.Connection[TupleRow]) -> Pipeline:
         if self._pipeline is None or self._pipeline.connection is not connection:
             self._pipeline = Pipeline(connection)
-            # A checkpoint that was shown must not be lost: another one might follow in its place.
+            # A checkpoint that a reader saw must not be lost: another might take its place.
             self._pipeline.run(Statement(DURABLE))
         return self._pipeline
 
 
 def _last_of(sealed: Sealed, rows: Sequence[StoredRow]) -> Sequence[StoredRow]:
-    """The last event that was sealed, which the rows begin with: one, or none if nothing is.
+    """The last sealed event, with which the rows begin; empty if no event is sealed.
 
-    Raises DoesNotFit where it is gone.
+    Raises DoesNotFit if the last sealed event is gone.
     """
     if sealed.note is None:
         return ()
@@ -149,7 +150,7 @@ def _compare(
     tree: GrowingTree,
     verifier: Verifier,
 ) -> None:
-    """Raises DoesNotFit where what the database says is sealed does not agree with itself."""
+    """Raise DoesNotFit if the last event, the tiles and the checkpoint contradict each other."""
     if sealed.note is not None and _opened(verifier, sealed.note, "in the database") != Checkpoint(
         tree.size, tree.root()
     ):
@@ -160,7 +161,7 @@ def _compare(
 
 
 def _kept(verifier: Verifier, witness: Witness) -> Checkpoint:
-    """The last checkpoint outside; of nothing where there is none. Raises DoesNotFit."""
+    """The last checkpoint outside; that of an empty tree if there is none. Raises DoesNotFit."""
     try:
         note = witness.read()
     except OSError as error:
@@ -169,7 +170,7 @@ def _kept(verifier: Verifier, witness: Witness) -> Checkpoint:
 
 
 def _opened(verifier: Verifier, note: str, where: str) -> Checkpoint:
-    """What a checkpoint says. Raises DoesNotFit where it is none of ours."""
+    """The content of a checkpoint. Raises DoesNotFit if this log did not sign it."""
     try:
         return verifier.open(note)
     except BadNote as error:
@@ -177,7 +178,7 @@ def _opened(verifier: Verifier, note: str, where: str) -> Checkpoint:
 
 
 def _tree_of(connection: psycopg.Connection[TupleRow], sealed: Sealed) -> GrowingTree:
-    """The tree as it is kept. Raises DoesNotFit."""
+    """The tree as stored. Raises DoesNotFit."""
     try:
         return GrowingTree(sealed.size, shelf.tiles(connection, edge_of(sealed.size)))
     except ValueError as error:
@@ -187,7 +188,7 @@ def _tree_of(connection: psycopg.Connection[TupleRow], sealed: Sealed) -> Growin
 def _root_of(
     connection: psycopg.Connection[TupleRow], stretch: Stretch, tree: GrowingTree
 ) -> bytes | None:
-    """The root over some of the leaves that are kept; None where tiles are missing."""
+    """The root over a stretch of the stored leaves; None if tiles are missing."""
     if stretch == (0, tree.size):
         return tree.root()
     try:

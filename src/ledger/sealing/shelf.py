@@ -1,4 +1,4 @@
-"""Where the sealed log is kept: its tiles and checkpoints, its name and its key."""
+"""The tables of the sealed log: its tiles and checkpoints, its name and its key."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -13,14 +13,14 @@ from ledger.sealing.tiles import Tile
 
 Connection = psycopg.Connection[TupleRow]
 
-# The first process to come names the log and makes its key.
+# The first process names the log and makes its key.
 _BEGIN = "INSERT INTO ledger.signer (vkey, secret) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 
 _SIGNER = "SELECT vkey, secret FROM ledger.signer"
 
 _LATEST = "SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1"
 
-# Those of these tiles that there are.
+# The tiles that exist among those asked for.
 TILES = """
 SELECT level, number, hashes FROM ledger.tile
 JOIN unnest(%(levels)s::smallint[], %(numbers)s::bigint[]) AS asked (level, number)
@@ -54,7 +54,7 @@ class Sealed(NamedTuple):
     size: int
     position: int
     note: str | None
-    """None where nothing is sealed yet."""
+    """None if no event is sealed yet."""
 
 
 def begin(connection: Connection, vault: Vault) -> None:
@@ -66,8 +66,8 @@ def begin(connection: Connection, vault: Vault) -> None:
 def signer_of(connection: Connection, vault: Vault) -> Signer:
     """The log's name and key.
 
-    Raises BadNote where they were damaged or do not belong together, CannotOpen where the key is
-    not one that was sealed under the master key.
+    Raises BadNote if they were damaged or do not belong together, and CannotOpen if the key was not
+    encrypted under this master key.
     """
     ((vkey, secret),) = connection.execute(_SIGNER).fetchall()
     signer = Signer(Verifier(vkey).name, vault.open(_PURPOSE, secret))
@@ -77,19 +77,19 @@ def signer_of(connection: Connection, vault: Vault) -> Signer:
 
 
 def verifier_of(connection: Connection) -> Verifier:
-    """What tells whether a checkpoint is the log's. Raises BadNote where the key was damaged."""
+    """The verifier of the log's checkpoints. Raises BadNote if the key was damaged."""
     ((vkey, _),) = connection.execute(_SIGNER).fetchall()
     return Verifier(vkey)
 
 
 def latest(connection: Connection) -> Sealed:
-    """How far the log is sealed."""
+    """The latest checkpoint: how far the log is sealed."""
     row = connection.execute(_LATEST).fetchone()
     return Sealed(*row) if row else Sealed(0, 0, None)
 
 
 def tiles(connection: Connection, wanted: Collection[Tile]) -> dict[Tile, bytes]:
-    """Those of some tiles that there are."""
+    """The tiles that exist among those wanted."""
     asked = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}
     found = connection.execute(TILES, asked, binary=True)
     return {(level, number): hashes for level, number, hashes in found}
@@ -102,7 +102,10 @@ def keep(
     sealed: Sealed,
     signed_at: datetime,
 ) -> None:
-    """Write what has grown and its checkpoint. New tiles of leaves have their first positions."""
+    """Write the tiles that have grown, and the checkpoint.
+
+    ``first_positions`` has the position of the first event of each new tile of leaves.
+    """
     connection.execute(
         _KEEP_TILES,
         {
@@ -116,10 +119,10 @@ def keep(
 
 
 def stop(connection: Connection, at: datetime, error: str) -> bool:
-    """Say that nothing is sealed any more, and why; whether that is news."""
+    """Note that sealing has stopped, and why; return whether the reason is new."""
     return connection.execute(_STOP, {"at": at, "error": error}).rowcount > 0
 
 
 def go_on(connection: Connection) -> None:
-    """Say that sealing goes on."""
+    """Note that sealing goes on."""
     connection.execute(_GO_ON)

@@ -1,8 +1,8 @@
-"""How the tree is kept: tiles of 256 hashes, as C2SP's tlog-tiles has them.
+"""The form in which the tree is stored: tiles of 256 hashes, by C2SP's tlog-tiles.
 
-A tile is (level, number). Level 0 holds the hashes of leaves; a hash of the level above is the root
-of a full tile. So every node of the tree is in a tile, or some hashings away from one, and a tile
-that is not full only ever grows at its end.
+A tile is (level, number). Level 0 holds the hashes of leaves; a hash of the next level is the root
+of a full tile. So every node of the tree is in a tile, or is computed from one tile, and a tile
+that is not full only grows at its end.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,18 +18,18 @@ _FULL = WIDTH * HASH
 
 
 def tile_of(node: Node) -> Tile:
-    """The tile that a node is in, or is made of hashes of."""
+    """The tile that holds a node, or the hashes to compute it from."""
     height, index = node
     return height // _BITS, index << height % _BITS >> _BITS
 
 
 def tiles_of(stretches: Iterable[Stretch]) -> set[Tile]:
-    """The tiles that the roots of these stretches of leaves are made of."""
+    """The tiles that are needed to compute the roots of these stretches of leaves."""
     return {tile_of(node) for stretch in stretches for node in nodes_of(stretch)}
 
 
 def edge_of(size: int) -> dict[Tile, int]:
-    """The tiles at the right edge of a tree that are begun and not full, and their hashes."""
+    """The tiles at a tree's right edge that are begun and not full, with their count of hashes."""
     edge = {}
     level = 0
     while entries := size >> _BITS * level:
@@ -40,9 +40,9 @@ def edge_of(size: int) -> dict[Tile, int]:
 
 
 def root_of(stretch: Stretch, tiles: Mapping[Tile, bytes | bytearray]) -> bytes:
-    """The root over a stretch of leaves, from the tiles that ``tiles_of`` names.
+    """The root over a stretch of leaves, from the tiles that ``tiles_of`` gives.
 
-    Raises IndexError where a tile holds less than that.
+    Raises IndexError if a tile has too few hashes.
     """
     if stretch[0] == stretch[1]:
         return EMPTY
@@ -60,7 +60,7 @@ def _node(node: Node, tiles: Mapping[Tile, bytes | bytearray]) -> bytes:
 
 
 def _complete(hashes: bytes) -> bytes:
-    """The root of a complete subtree over hashes, whose number is a power of two."""
+    """The root of a complete subtree over hashes; their number is a power of two."""
     level = [hashes[at : at + HASH] for at in range(0, len(hashes), HASH)]
     while len(level) > 1:
         level = [hash_pair(*pair) for pair in zip(level[::2], level[1::2], strict=True)]
@@ -68,10 +68,10 @@ def _complete(hashes: bytes) -> bytes:
 
 
 class GrowingTree:
-    """A tree that leaves are added to. It holds no more than its right edge."""
+    """A tree to which leaves are added. Only its right edge is in memory."""
 
     def __init__(self, size: int, edge: Mapping[Tile, bytes]) -> None:
-        """Raises ValueError where the edge is not that of a tree of this size."""
+        """Raises ValueError if the edge does not belong to a tree of this size."""
         if {tile: len(hashes) for tile, hashes in edge.items()} != {
             tile: count * HASH for tile, count in edge_of(size).items()
         }:
@@ -96,7 +96,7 @@ class GrowingTree:
             level, entries, entry = level + 1, entries // WIDTH, _complete(full)
 
     def take_changed(self) -> dict[Tile, bytes]:
-        """The tiles that have grown since this was last asked, as they are now."""
+        """The tiles that have grown since the last call, as they are now."""
         edge = {tile: bytes(self._edge[tile]) for tile in self._grown & self._edge.keys()}
         changed = self._full | edge
         self._full, self._grown = {}, set()

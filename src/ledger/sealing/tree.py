@@ -1,7 +1,7 @@
 """The Merkle tree of RFC 6962, section 2.1: pure arithmetic over hashes of 32 bytes.
 
 A node is (height, index): the root of the complete subtree over the 2^height leaves that begin at
-leaf index * 2^height. Any stretch of leaves that a root or a proof asks for is a row of such nodes.
+leaf index * 2^height. Any stretch of leaves that a root or a proof needs is a row of such nodes.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from hashlib import sha256
 
 Node = tuple[int, int]
 Stretch = tuple[int, int]
-"""Leaves from the first up to, and without, the second."""
+"""The leaves from the first number up to the second, without the second."""
 
 EMPTY = sha256(b"").digest()
 """The root of a tree without leaves."""
@@ -27,13 +27,13 @@ def hash_pair(left: bytes, right: bytes) -> bytes:
 
 
 def join(hashes: Sequence[bytes]) -> bytes:
-    """The root over neighbours of falling height, as ``nodes_of`` names them."""
+    """The root over neighbouring nodes of falling height, as ``nodes_of`` gives them."""
     *others, last = hashes
     return reduce(lambda right, left: hash_pair(left, right), reversed(others), last)
 
 
 def nodes_of(stretch: Stretch) -> list[Node]:
-    """The complete subtrees of a stretch, from left to right: the largest come first."""
+    """The complete subtrees of a stretch, from left to right, which is from large to small."""
     start, end = stretch
     nodes = []
     while start < end:
@@ -44,7 +44,10 @@ def nodes_of(stretch: Stretch) -> list[Node]:
 
 
 def inclusion(index: int, size: int) -> list[Stretch]:
-    """Whose roots prove that a leaf is in a tree of this size (2.1.1), the leaf's sibling first."""
+    """The stretches whose roots prove that a leaf is in a tree of this size (RFC 6962, 2.1.1).
+
+    The leaf's sibling comes first.
+    """
     start, end = 0, size
     path: list[Stretch] = []
     while end - start > 1:
@@ -59,7 +62,7 @@ def inclusion(index: int, size: int) -> list[Stretch]:
 
 
 def consistency(first: int, second: int) -> list[Stretch]:
-    """Whose roots prove that a tree of the first size is the beginning of the second's (2.1.2)."""
+    """The stretches whose roots prove that a tree is the beginning of a larger tree (2.1.2)."""
     if first in (0, second):
         return []
     start, end = 0, second
@@ -73,11 +76,11 @@ def consistency(first: int, second: int) -> list[Stretch]:
             path.append((start, middle))
             start = middle
     if start:
-        # Else the smaller tree is itself a subtree, whose root whoever asks knows.
+        # Otherwise the smaller tree is itself a subtree, and the client knows its root.
         path.append((start, end))
     return path[::-1]
 
 
 def _middle(start: int, end: int) -> int:
-    """Where a tree of more than one leaf is split: at the largest power of two below its size."""
+    """The split of a tree of more than one leaf: at the largest power of two below its size."""
     return start + (1 << (end - start - 1).bit_length() - 1)

@@ -1,7 +1,7 @@
-"""The last checkpoint, kept where whoever can change the database cannot: in a file.
+"""The last checkpoint, kept in a file, out of reach of a person who can change the database only.
 
-A database that was put back to an earlier state, or whose past was rewritten, is one that no longer
-fits it. Then nothing is signed any more.
+A database that was restored to an earlier state, or whose past was rewritten, contradicts this
+checkpoint. The sealer then signs nothing any more.
 """
 
 import os
@@ -16,13 +16,13 @@ class Witness:
         self.path = folder / f"{origin.replace('/', '-')}.checkpoint"
 
     def read(self) -> str | None:
-        """The checkpoint that was kept last; None where there is none. Raises OSError."""
+        """The checkpoint that was kept last; None if there is none. Raises OSError."""
         with suppress(FileNotFoundError):
             return self.path.read_text("utf-8", "replace")
         return None
 
     def keep(self, note: str) -> None:
-        """Keep a checkpoint in place of the one before: the file holds either, never a part.
+        """Replace the kept checkpoint: the file always holds the old or the new one, whole.
 
         Raises OSError.
         """

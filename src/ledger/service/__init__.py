@@ -1,8 +1,8 @@
 """The service as processes of one machine.
 
 supervisor.py   starts PostgreSQL and the other processes, and keeps them running
-workers.py      what each of these processes runs
-composition/    the one place that knows how the parts fit together
-processes.py    what every process does about signals, memory and open files
-address.py      where the service listens, for commands on the same machine
+workers.py      the work of each of these processes
+composition/    the composition root: the only place that puts the parts together
+processes.py    the end, the memory and the open files of every process
+address.py      the address of the running service, for commands on the same machine
 """

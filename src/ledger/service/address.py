@@ -1,9 +1,9 @@
-"""Where the service listens: a file of the data directory that says so while it serves.
+"""The address where the service listens, in a file of the data directory while it serves.
 
-Other commands on the same data directory can name the address then. Two services may share a data
-directory (with a database elsewhere): the file is that of the newest, and the end of one leaves the
-other's file alone. A service that was killed leaves its file behind, so who reads it looks whether
-the service still answers.
+Other commands on the same data directory can thereby print the address. Two services may share a
+data directory (with a database elsewhere): the file is that of the newest service, and the end of a
+service leaves another's file alone. A killed service leaves its file behind, so a reader of the
+file checks that the service still answers.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ _WRITTEN = re.compile(r"(http://[^\s/?#@]+)\n([1-9][0-9]{0,9})\n")
 """The address, and the process that serves there."""
 
 _ALIVE = {"status": "ok"}
-"""What ``/healthz`` says."""
+"""The answer of ``/healthz``."""
 
 
 @contextlib.contextmanager
 def keeping_address(data_dir: Path, address: str) -> Iterator[None]:
-    """Keep the address in the data directory for so long.
+    """Keep the address in the data directory while the block runs.
 
-    A service whose data directory cannot be written serves nevertheless.
+    A service whose data directory is not writable serves nevertheless.
     """
     path, text = data_dir / _FILE, f"{address}\n{os.getpid()}\n"
     draft = path.with_name(f"{_FILE}.{os.getpid()}")
@@ -45,7 +45,7 @@ def keeping_address(data_dir: Path, address: str) -> Iterator[None]:
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
-        _logger.warning("the address where this service listens is kept nowhere: %s", error)
+        _logger.warning("the file with this service's address cannot be written: %s", error)
     try:
         yield
     finally:
@@ -55,7 +55,7 @@ def keeping_address(data_dir: Path, address: str) -> Iterator[None]:
 
 
 def address_kept(data_dir: Path) -> str | None:
-    """Where the service of this data directory can be reached now; None: it does not run."""
+    """The address of this data directory's service; None if the service does not run."""
     try:
         written = _WRITTEN.fullmatch((data_dir / _FILE).read_text("utf-8"))
     except (OSError, ValueError):
@@ -67,9 +67,9 @@ def address_kept(data_dir: Path) -> str | None:
 
 
 def reachable(address: str) -> str | None:
-    """An address that leads there from this machine: a wildcard stands for the loopback too.
+    """The address by which this machine reaches the service: a wildcard becomes the loopback.
 
-    None where it is no address.
+    Return None if the text is no address.
     """
     try:
         parts = urlsplit(address)
@@ -86,9 +86,9 @@ def reachable(address: str) -> str | None:
 
 
 def _is_running(process: int) -> bool:
-    """Whether the process that wrote the file lives.
+    """Whether the process that wrote the file is alive.
 
-    The port of one that was killed may be another service's by now.
+    Another service may by now have the port of a killed one.
     """
     try:
         os.kill(process, 0)
@@ -108,8 +108,8 @@ def _answers(address: str) -> bool:
 
 
 def fetched(url: str, seconds: float) -> bytes | None:
-    """The beginning of what a service on this machine answers with 200; None: it does not."""
-    # Without the environment's proxy, which would look for this machine elsewhere.
+    """The beginning of a 200 answer by a service on this machine; None for any other outcome."""
+    # The environment's proxy is not used: it would look for this machine elsewhere.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=seconds) as reply:

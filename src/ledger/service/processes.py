@@ -1,4 +1,4 @@
-"""What our processes have in common."""
+"""The common behaviour of all processes: their end, memory, names and open files."""
 
 import contextlib
 import ctypes
@@ -20,25 +20,25 @@ _COLLECT_SECONDS = 10.0
 
 
 def end_with_parent() -> None:
-    """Ask this process, which was spawned, to stop as soon as its parent is gone, however."""
+    """Ask this spawned process to stop as soon as its parent has ended, in any way."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         _end_with(parent.sentinel)
 
 
 class Lifeline:
-    """Ends processes that are forked with the one that forks them, however that one ends.
+    """Ends forked processes when their parent ends, in any way.
 
-    A pipe that nothing is written to. Its writing end is closed in each child (multiprocessing's
-    own pipes are not: a child would hold those of the ones before it), so that it is closed for all
-    when the parent is gone.
+    The lifeline is a pipe without data. Each child closes the writing end, so the end of the parent
+    closes it for all children. (The writing ends of multiprocessing's own pipes stay open: each
+    child would hold those of the children before it.)
     """
 
     def __init__(self) -> None:
         self._reading, self._writing = os.pipe()
 
     def watch(self) -> None:
-        """In a child: ask this process to stop as soon as the parent is gone."""
+        """In a child: ask this process to stop as soon as the parent has ended."""
         os.close(self._writing)
         _end_with(self._reading)
 
@@ -52,14 +52,14 @@ def _end_with(sentinel: int) -> None:
 
 
 def show_name() -> None:
-    """Let the system's list of processes show what this one is, as far as 15 letters go."""
+    """Show this process's name in the system's list of processes: its first 15 letters."""
     name = multiprocessing.current_process().name.encode()[:15]
     with contextlib.suppress(OSError):  # no Linux
         Path("/proc/self/comm").write_bytes(name)
 
 
 def allow_many_connections() -> None:
-    """As many open files as the system lets us have: each connection is one."""
+    """Raise the limit of open files as far as the system allows: each connection is a file."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -74,12 +74,12 @@ def connections_allowed() -> int:
 
 
 def calm_collector() -> None:
-    """Spare Python's collector what was loaded at start, and look for cycles seldom.
+    """Exclude the objects of the start from garbage collection, and collect cycles seldom.
 
-    A full collection then takes no 40 ms. Rows and events make no cycles: looking after each
-    2,000 of them took a tenth of a rebuild's time. Some objects do make cycles, as an error and the
-    frames that it passed; they must not wait for the 200 million objects that these thresholds come
-    to, so a thread collects them now and then.
+    A full collection would otherwise take 40 ms. Rows and events make no cycles, yet a collection
+    after each 2,000 of them took a tenth of a rebuild's time. Some objects do make cycles, such as
+    an error and the frames that it passed. A full collection by these thresholds would come after
+    200 million objects only, so a thread collects now and then.
     """
     gc.collect()
     gc.freeze()
@@ -88,9 +88,9 @@ def calm_collector() -> None:
 
 
 def _collect_now_and_then() -> None:
-    """Collect cycles, and give the system back the memory that nobody uses.
+    """Collect cycles, and return unused memory to the system.
 
-    The C library keeps what was freed for later; after a flood of requests that is tens of MB.
+    The C library keeps freed memory for later: tens of MB after a flood of requests.
     """
     never = threading.Event()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own

@@ -4,17 +4,17 @@
                       ├─ api worker × N      uvicorn over one shared listening socket
                       ├─ loops               projector, rebuilder, sweeper, housekeeper: not in the
                       │                      workers, which would wait for the interpreter lock
-                      ├─ dispatcher          sends webhooks: beside the loops, for that reason too
-                      └─ sealer              seals the log: hashing takes an interpreter's time too
+                      ├─ dispatcher          sends webhooks: beside the loops for the same reason
+                      └─ sealer              seals the log: hashing would hold up the loops, too
 
-Whatever dies is started again; a child that can't be started for a minute ends the service, so that
-who runs it hears of it. When the supervisor dies, by any signal, so do all of them: the
-children watch its lifeline, PostgreSQL has the kernel's parent-death signal.
+A process that dies is started again. If a child cannot be started for a minute, the service ends,
+so that its operator learns of it. When the supervisor dies, by any signal, all the others die, too:
+the children watch its lifeline, and PostgreSQL has the kernel's parent-death signal.
 
-The children are forked. To load what they run takes an interpreter half a second, most of a start
-where each child does it; so the supervisor does it once, on a thread that has ended before it forks
-(meanwhile PostgreSQL starts), and the children share the memory. Forking is safe as long as the
-supervisor, once its first child is there, has one thread only and no connection to the database.
+The children are forked. An interpreter takes half a second to load their code, most of a start if
+each child did so. Therefore the supervisor loads the code once, on a thread that has ended before
+the first fork (PostgreSQL starts meanwhile), and the children share the memory. Forking is safe as
+long as the supervisor, from its first child on, has only one thread and no database connection.
 """
 
 import contextlib
@@ -46,17 +46,16 @@ from ledger.settings import Settings
 _logger = logging.getLogger(__name__)
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The last comes from a terminal that is closed. ``nohup`` has it ignored, and so it stays."""
+"""A closed terminal sends SIGHUP. ``nohup`` has that signal ignored, and it stays ignored."""
 
 _UNTAKEN_SECONDS = 10
-"""A connection whose client takes nothing of what was sent for so long is cut."""
+"""A connection whose client acknowledges no sent data for so long is closed."""
 
 _RESTART_SECONDS = 1.0
-"""A child that dies is not started again sooner than this after its last start, nor is PostgreSQL
-after it could not be started."""
+"""The least time between two starts of a child, and between two failed starts of PostgreSQL."""
 
 START_SECONDS = 60.0
-"""How long it is tried to start a child, again and again, before the service ends."""
+"""After so long of failed attempts to start a child the service ends."""
 
 _MEMORY = Path("/dev/shm")
 
@@ -65,24 +64,25 @@ ChildMain = Callable[[Callable[[], None]], None]
 
 
 class _Child:
-    """A process that is kept running. ``let_go`` closes what it inherits and must not hold.
+    """A process that is kept running.
 
-    ``run`` is given what it calls once it has started.
+    ``let_go`` closes the inherited files that the child must not hold. ``run`` calls its argument
+    once the child has started.
     """
 
     def __init__(self, name: str, run: ChildMain, let_go: Sequence[Callable[[], None]]) -> None:
         self._name, self._run, self._let_go = name, run, let_go
         self._started_at = 0.0
         self._trying_since: float | None = None
-        """When the first of the attempts to start it began that have not succeeded."""
-        # Memory of both processes, without a lock that one could take along as it is killed.
+        """When the first of the failed attempts to start the child began."""
+        # Shared memory, without a lock that a killed process could leave locked.
         self._has_started = multiprocessing.RawValue(c_bool, False)
         self.process: BaseProcess | None = None
 
     def ensure_running(self) -> None:
-        """Start it, or start it again; says so when it had died.
+        """Start the child, unless it runs; log its death if it had died.
 
-        Raises ConfigurationError where that has been tried for too long.
+        Raises ConfigurationError if no start has succeeded for too long.
         """
         if self._has_started.value:
             self._trying_since = None
@@ -104,8 +104,8 @@ class _Child:
         self._has_started.value = False
         context = multiprocessing.get_context("fork")
         self.process = context.Process(target=self._live, name=f"ledger-{self._name}")
-        # Until the child has dropped the supervisor's handlers, a signal to stop must wait: they
-        # would take it, and tell nobody.
+        # A signal to stop must wait until the child has dropped the supervisor's handlers, which
+        # would swallow it in the child.
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         try:
             self.process.start()
@@ -113,8 +113,8 @@ class _Child:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
     def _live(self) -> None:
-        # What a terminal sends goes to all in its session at once: it is for the supervisor, who
-        # ends the loops behind the workers.
+        # A terminal sends its signals to every process of its session. Only the supervisor should
+        # get them, since it ends the loops after the workers.
         os.setsid()
         for number in _STOPS:
             signal.signal(number, signal.SIG_DFL)
@@ -128,12 +128,12 @@ class _Child:
         self._has_started.value = True
 
     def terminate(self) -> None:
-        """Ask it to stop."""
+        """Ask the child to stop."""
         if self.process is not None and self.process.is_alive():
             self.process.terminate()
 
     def join(self, deadline: float) -> None:
-        """Wait for it until the deadline, then no longer ask."""
+        """Wait for the child's end until the deadline, then kill it."""
         if self.process is not None:
             self.process.join(max(0.0, deadline - time.monotonic()))
             if self.process.is_alive():
@@ -149,9 +149,9 @@ class _Database:
         self._failed_at = 0.0
 
     def ensure_running(self) -> None:
-        """Start it again where it has ended.
+        """Start PostgreSQL again if it has ended.
 
-        Where it cannot start, as on a full disk, that is tried until it can: requests are answered
+        A failing start, as on a full disk, is tried again until it succeeds. Requests are answered
         503 meanwhile.
         """
         if self._postgres.poll() is None or time.monotonic() - self._failed_at < _RESTART_SECONDS:
@@ -167,8 +167,8 @@ class _Database:
 def serve(settings: Settings, host: str, port: int, workers: int, announce: Announce) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP.
 
-    Raises ConfigurationError, EmbeddedPostgresError, SchemaError or psycopg.OperationalError,
-    each with one clear line, when it cannot start, or a part of it can't be started any more.
+    Raises ConfigurationError, EmbeddedPostgresError, SchemaError or psycopg.OperationalError, each
+    with one clear line, if the service cannot start, or a child cannot be started again.
     """
     stopping = threading.Event()
 
@@ -213,14 +213,14 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
         try:
             _supervise(children, database, stopping, address_of(host, bound), announce)
         finally:
-            listener.close()  # or who comes now would wait for workers that take nobody any more
+            listener.close()  # a new client would otherwise wait for workers that accept no more
             _end(children)
 
 
 def _load() -> ModuleType:
-    """Load what the children run, out of reach of the garbage collector.
+    """Load the children's code, out of reach of the garbage collector.
 
-    Only now, since prometheus-client looks for the folder of metrics as it is loaded.
+    The metrics folder must exist before: prometheus-client looks for it while being loaded.
     """
     gc.disable()
     from ledger.service import workers
@@ -232,7 +232,7 @@ def _load() -> ModuleType:
 
 
 def _forget_metrics(pid: int | None) -> None:
-    """What a dead process counted as open is not any more."""
+    """Subtract the live gauges of a dead process (such as its open streams)."""
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(pid)  # type: ignore[no-untyped-call]
@@ -244,8 +244,8 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            # Connections inherit it. Else one whose client takes nothing any more, or is gone
-            # without a word, stays for ever, even when closed here: what was written waits.
+            # Connections inherit this option. Without it, a connection whose client reads no more,
+            # or has vanished, would stay for ever, even once closed here: written data waits.
             milliseconds = int(_UNTAKEN_SECONDS * 1000)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         try:
@@ -260,11 +260,11 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def _metrics_folder(data_dir: Path, port: int) -> Iterator[None]:
-    """Where the workers add up their metrics (prometheus-client's multiprocess mode).
+    """The folder where the workers add up their metrics (prometheus-client's multiprocess mode).
 
-    A fixed place, emptied at start: a run that was killed leaves nothing to be counted again. In
-    memory where the system has such a place: what is counted is written into mapped files, and on
-    a full disk the kernel ends who writes there.
+    The folder's place is fixed, and the folder is emptied at start: the metrics of a killed run are
+    not counted again. The folder is in memory if the system has such a place: metrics are written
+    into mapped files, and on a full disk the kernel kills a process that writes there.
     """
     name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
     folder = _MEMORY / f"execution-ledger-{name}-{port}"
@@ -305,7 +305,7 @@ def _supervise(
 
 
 def _end(children: list[_Child]) -> None:
-    """The API workers first: what they have accepted is answered once the loops have seen it."""
+    """End all children, the loops last: accepted requests are answered once views follow."""
     deadline = time.monotonic() + GRACE_SECONDS
     loops, *workers = children
     for group in (workers, [loops]):
@@ -316,7 +316,7 @@ def _end(children: list[_Child]) -> None:
 
 
 def address_of(host: str, port: int) -> str:
-    """Where a browser finds what listens there."""
+    """The address for a browser of the service that listens there."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -1,4 +1,4 @@
-"""What the children of ``ledger serve`` do. The supervisor loads this once and forks."""
+"""The children of ``ledger serve``. The supervisor loads this module once and forks."""
 
 import logging
 import signal
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import uvicorn
 
-# Chosen by name below; loaded here, so that no child has to.
+# uvicorn loads these two by name later; loaded here, they are shared by all children.
 import uvicorn.lifespan.on
 import uvicorn.loops.uvloop
 
@@ -24,19 +24,19 @@ from ledger.web import pages
 
 
 def make_ready() -> None:
-    """Do once, before there are children, what each would do."""
+    """Do the work once, before the fork, that each child would do otherwise."""
     pages.make_ready()
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's, that tells when it takes requests."""
+    """Uvicorn's server, which calls ``tell_started`` once it takes requests."""
 
     def __init__(self, config: uvicorn.Config, tell_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._tell_started = tell_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open what requests need; it fails where the database is away."""
+        """Open the services that requests need; fails if the database is away."""
         await super().startup(sockets)
         if self.started:
             self._tell_started()
@@ -45,7 +45,7 @@ class _Server(uvicorn.Server):
 def run_api(
     settings: Settings, conninfo: str, listener: socket.socket, tell_started: Callable[[], None]
 ) -> None:
-    """One API worker's process."""
+    """Run one API worker."""
     _configure_logging()
     config = uvicorn.Config(
         create_api(settings, conninfo),
@@ -54,7 +54,7 @@ def run_api(
         ws="none",
         access_log=False,
         log_level="warning",
-        use_colors=False,  # else standard output is asked, which may be closed
+        use_colors=False,  # otherwise uvicorn asks standard output, which may be closed
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS - 5,
@@ -65,18 +65,18 @@ def run_api(
 
 
 def run_loops(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
-    """The loops' process."""
+    """Run the loops."""
     _run_until_told(Loops, settings, conninfo, tell_started)
 
 
 def run_dispatcher(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
-    """The dispatcher's process."""
+    """Run the dispatcher."""
     allow_many_connections()
     _run_until_told(Dispatching, settings, conninfo, tell_started)
 
 
 def run_sealer(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
-    """The sealer's process."""
+    """Run the sealer."""
     _run_until_told(create_sealer, settings, conninfo, tell_started)
 
 
@@ -86,7 +86,7 @@ def _run_until_told(
     conninfo: str,
     tell_started: Callable[[], None],
 ) -> None:
-    """Start something, and stop it on a signal."""
+    """Start the created loops, and stop them on a signal."""
     _configure_logging()
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,1 +1,1 @@
-"""Machinery that keeps views: the contract, the projector, rebuilding and verifying."""
+"""The machinery of views: the contract, the projector, rebuilding and verifying."""

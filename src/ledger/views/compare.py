@@ -1,4 +1,4 @@
-"""Comparing a live view with a shadow of it, row by row and column by column."""
+"""Comparing a live view with its shadow, row by row and column by column."""
 
 import secrets
 from collections.abc import Iterator, Sequence
@@ -16,18 +16,18 @@ DifferenceKind = Literal["missing", "extra", "differs"]
 
 
 class Difference(NamedTuple):
-    """A row that is not what the log says."""
+    """A row of the live view that differs from the fold of the log."""
 
     table: str
     key: str
     kind: DifferenceKind
     columns: tuple[str, ...]
-    """Those that differ, where the row is there on both sides."""
+    """The columns that differ, if both sides have the row."""
     event_id: str
-    """The event that should have touched the row last; for an extra row, the one it names."""
+    """The event that should have changed the row last; for an extra row, the event it names."""
 
 
-# Every row that is on one side only, or not the same on both; and when its event was recorded.
+# The rows that are missing on one side or differ, and the instants of their events.
 _DIFFERENCES = """
 SELECT {key}, live.position IS NULL, shadow.position IS NULL,
     ARRAY_REMOVE(ARRAY[{columns}], NULL),
@@ -39,14 +39,14 @@ WHERE ({live_row}) IS DISTINCT FROM ({shadow_row})
 ORDER BY COALESCE(shadow.position, live.position)
 """
 
-# What a table's rows come to, in whatever order they stand.
+# A digest of a table's rows, independent of their order.
 _DIGEST = "SELECT bit_xor(hash_record_extended(ROW({columns}), {seed})) FROM {table}"
 
 
 def differences(
     connection: psycopg.Connection[TupleRow], projection: Projection, live: int, shadow: int
 ) -> Iterator[Difference]:
-    """What differs between two generations, within the connection's snapshot, table by table."""
+    """The rows that differ between two generations, in the connection's snapshot, by table."""
     for table in projection.tables:
         yield from _differences(connection, table, live, shadow)
 
@@ -54,11 +54,11 @@ def differences(
 def count_differing(
     connection: psycopg.Connection[TupleRow], projection: Projection, live: int, shadow: int
 ) -> int:
-    """How many rows differ between two generations, within the connection's snapshot.
+    """Return how many rows differ between two generations, in the connection's snapshot.
 
-    To join two tables row by row takes longer than to look at each once, and room on the disk. So
-    those are joined whose digests differ: by a seed that nobody knows before, 64 bits of them. That
-    will do for a number that is told in passing, not for a proof.
+    Joining two tables row by row takes longer than one scan of each, and space on the disk. So only
+    those tables are joined whose digests differ. A digest has 64 bits and a random seed: enough for
+    an informal count, but not for a proof.
     """
     return sum(
         sum(1 for _ in _differences(connection, table, live, shadow))
@@ -90,7 +90,7 @@ def _differences(
 def count_rows(
     connection: psycopg.Connection[TupleRow], projection: Projection, generation: int
 ) -> int:
-    """The rows of all tables of a generation."""
+    """Return the number of rows in all tables of a generation."""
     total = 0
     for table in projection.tables:
         statement = f"SELECT count(*) FROM {table_of(table, generation)}"

@@ -1,9 +1,9 @@
-"""What a projection is: a pure fold of events into rows of a few tables.
+"""The contract of a projection: a pure fold of events into the rows of a few tables.
 
-One projection is one folder in ``projections/``: its ``view.py`` has the rows, the tables and the
-fold. The machinery here gives it batches of events in log order, inside a transaction that also
-moves its tracking; the projection never reads a clock and never commits. The same code fills a view
-that is live, one that is being rebuilt, and the copy that ``verify`` compares with.
+A projection is a folder in ``projections/``, whose ``view.py`` has its rows, tables and fold. The
+machinery gives a projection batches of events in log order, inside a transaction that also moves
+its tracking. The projection never reads a clock and never commits. The same code fills a live view,
+a view that is being rebuilt, and the copy that ``verify`` compares with.
 """
 
 from collections.abc import Sequence
@@ -15,44 +15,45 @@ from ledger.views.generation import Generation
 
 
 class Projection(Protocol):
-    """A view and how it is kept."""
+    """A view and its fold."""
 
     name: str
     version: int
     """Raised when the fold or its tables change: the view is then rebuilt."""
     tables: tuple[Table, ...]
-    """In the order in which statements name them, so that a swap locks them in that order too.
+    """The tables in the order in which statements name them: a swap locks them in this order too,
+    to avoid deadlocks.
 
-    Every row keeps, in ``position``, the event that last touched it.
+    The column ``position`` of each row has the position of the event that last changed it.
     """
     events: frozenset[type[Event]]
-    """The events it folds; all others pass by undecoded."""
+    """The events that it folds; other events are not even decoded for it."""
 
     @property
     def waiting(self) -> int:
-        """Changed rows that ``store`` would write."""
+        """The number of changed rows that ``store`` would write."""
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Ask for what ``fold`` will need: it comes in one trip with what other views need."""
+        """Ask for the rows that ``fold`` needs: one round trip loads them for all views."""
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Fold a batch: added rows are written, changed ones wait for ``store``.
+        """Fold a batch: new rows are written, changed rows wait for ``store``.
 
-        Raises whatever goes wrong; nothing is kept then.
+        Raises any error of the fold; the transaction then keeps nothing.
         """
 
     def store(self, generation: Generation, most: int | None = None) -> None:
-        """Write the changed rows, of each table so many at the most.
+        """Write the changed rows, of each table at most ``most``.
 
-        A live view does so after each batch, a rebuild seldom, and then bit by bit.
+        A live view stores after each batch; a rebuild seldom, and then in small portions.
         """
 
     def forget(self) -> None:
-        """Drop rows kept in memory: the transaction they were changed in did not commit."""
+        """Drop the rows in memory: the transaction that changed them was not committed."""
 
 
 def take(projection: Projection, generation: Generation, events: Sequence[Recorded]) -> None:
-    """Load what a batch of events needs, and fold it."""
+    """Load the rows that a batch of events needs, and fold the batch."""
     projection.prepare(generation, events)
     generation.load()
     projection.fold(generation, events)

@@ -1,13 +1,13 @@
-"""Telling failures apart: those of the moment from those that an event brings about each time."""
+"""Distinguishing transient failures from failures that an event causes at each try."""
 
 import psycopg
 
 _PASSING = ("08", "40", "53", "55", "57")
-"""SQLSTATE classes that are about the connection or the server's state, not about an event."""
+"""SQLSTATE classes of the connection or of the server's state, which no event causes."""
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether a failure says nothing about the events: then it is tried again, not skipped."""
+    """Whether a failure is transient: then the events are tried again, and no view is stopped."""
     if isinstance(error, psycopg.OperationalError):
         return error.sqlstate is None or error.sqlstate[:2] in _PASSING
     return isinstance(error, psycopg.InterfaceError)

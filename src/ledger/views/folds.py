@@ -1,8 +1,9 @@
-"""Rows in memory: what a projection has folded lately, so that it need not be loaded again.
+"""A write-back cache of folds: the rows that a projection has folded lately.
 
-The latest are kept as objects; of what can be packed, many more as bytes: to unpack a fold costs
-less than half of loading it, and takes no round trip. What was changed is kept until it is stored,
-so a rebuild writes a row once, at the end, for as long as all rows fit.
+The most recently used folds are kept as objects. If a projection can pack its folds, many more are
+kept as bytes: unpacking a fold costs less than half of loading it, and no round trip. A changed
+fold is kept until it is stored. So a rebuild writes each row only once, at the end, as long as all
+rows fit.
 """
 
 from collections import OrderedDict
@@ -15,45 +16,45 @@ K = TypeVar("K")
 R = TypeVar("R")
 
 _KEPT = 20_000
-"""Folds that cannot be packed, beside those that wait to be stored."""
+"""Folds without packing, at most; in addition to changed folds that are not stored yet."""
 
 _UNPACKED = 5_000
 _PACKED = 80_000
 _PACKED_IN_ALL = 110_000
-"""Folds that can be, and with those that wait to be stored: of a line an object has 3 to 5 KB, its
-bytes have 700, the key included."""
+"""Folds with packing, at most: as objects, as bytes, and as bytes with the changed folds that are
+not stored yet. The object of a line takes 3 to 5 KB, its bytes 700, the key included."""
 
 
 @dataclass(frozen=True)
 class Packing(Generic[R]):
-    """How a fold becomes bytes, and a fold again."""
+    """How a fold is converted to bytes and back."""
 
     pack: Callable[[R], bytes]
     unpack: Callable[[bytes], R]
 
 
 class Folds(Generic[K, R]):
-    """Folds by key, the least recently used packed and then dropped first."""
+    """Folds by key. The least recently used folds are packed, and then dropped, first."""
 
     def __init__(self, make: Callable[[K], R], packing: Packing[R] | None = None) -> None:
         self._make, self._packing = make, packing
         self._folds: OrderedDict[K, R] = OrderedDict()
         self._changed: dict[K, None] = {}
         self._packed: OrderedDict[K, bytes] = OrderedDict()
-        """As they are stored."""
+        """Packed folds that are stored in the database as they are here."""
         self._packed_changed: dict[K, bytes] = {}
-        """Those that wait to be stored."""
+        """Packed folds that were changed and are not stored yet."""
 
     def __getitem__(self, key: K) -> R:
         return self._folds[key]
 
     @property
     def waiting(self) -> int:
-        """How many were changed and not stored yet."""
+        """The number of folds that were changed and are not stored yet."""
         return len(self._changed)
 
     def recall(self, keys: Iterable[K]) -> list[K]:
-        """Trim memory, then have these in it that are remembered; the others, to be loaded."""
+        """Trim the cache, then unpack these keys' folds. Return the keys that must be loaded."""
         self._trim()
         missing = []
         for key in keys:
@@ -64,22 +65,22 @@ class Folds(Generic[K, R]):
         return missing
 
     def add(self, missing: Iterable[K], loaded: Iterable[tuple[K, R]]) -> None:
-        """Have these in memory, as they were loaded, else new."""
+        """Put the loaded folds into the cache, and a new fold for each key that was not loaded."""
         self._folds.update(loaded)
         for key in missing:
             if key not in self._folds:
                 self._folds[key] = self._make(key)
 
     def begin(self, keys: Iterable[K]) -> None:
-        """Have these in memory, which are stored nowhere: they need not be looked for."""
+        """Put new folds into the cache for keys that the database does not have: skip the load."""
         self.add(self.recall(keys), ())
 
     def change(self, key: K) -> None:
-        """Note that a fold was changed."""
+        """Note that the fold was changed."""
         self._changed[key] = None
 
     def take_changed(self, most: int | None = None) -> list[R]:
-        """What was changed, the first of it first, to be stored now; then memory is trimmed."""
+        """Return changed folds, oldest change first, for the caller to store; trim the cache."""
         keys = list(islice(self._changed, most))
         changed = [self._stored(key) for key in keys]
         for key in keys:
@@ -88,14 +89,14 @@ class Folds(Generic[K, R]):
         return changed
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all folds."""
         self._folds.clear()
         self._changed.clear()
         self._packed.clear()
         self._packed_changed.clear()
 
     def _trim(self) -> None:
-        """Pack the least recently used, and drop what is stored beyond what is kept."""
+        """Pack the least recently used folds, and drop stored folds beyond the limits."""
         if self._packing is None:
             spare = len(self._folds) - len(self._changed) - _KEPT
             if spare > 0:
@@ -112,7 +113,7 @@ class Folds(Generic[K, R]):
             self._packed.popitem(last=False)
 
     def _unpack(self, key: K) -> bool:
-        """Make it an object again, if it is packed."""
+        """Unpack the fold of a key, if there is a packed one."""
         packed = self._packed.pop(key, None) or self._packed_changed.pop(key, None)
         if packed is None or self._packing is None:
             return False
@@ -120,7 +121,7 @@ class Folds(Generic[K, R]):
         return True
 
     def _stored(self, key: K) -> R:
-        """A changed one, which is from now on as it is stored; a packed one stays so."""
+        """Return a changed fold, from now on a stored one. If packed, it stays packed."""
         if self._packing is None or key in self._folds:
             return self._folds[key]
         packed = self._packed[key] = self._packed_changed.pop(key)

@@ -1,6 +1,6 @@
-"""A generation of a view: one set of its tables, beside which the next one can be filled.
+"""A generation of a view: one set of its tables. The next generation can be filled beside it.
 
-Rows are gathered and folds are loaded here; ``schema.py`` creates the tables.
+The module gathers rows and loads folds; ``schema.py`` creates the tables.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,13 +19,13 @@ K = TypeVar("K")
 R = TypeVar("R")
 
 _COPY_FROM = 100
-"""Rows from which on COPY is cheaper, its extra messages included."""
+"""The number of rows from which on COPY is cheaper, despite its extra messages."""
 
 
 class Writes:
-    """What a transaction will write: gathered, then sent as one statement and few COPYs.
+    """The writes of a transaction: gathered, then sent as one statement and a few COPYs.
 
-    A batch of a few events touches ten tables; one statement each would cost more than the rows.
+    A batch of a few events changes ten tables; a statement for each would cost more than the rows.
     """
 
     def __init__(self, transaction: Transaction) -> None:
@@ -33,16 +33,16 @@ class Writes:
         self._rows: dict[Table, list[Sequence[Any]]] = {}
 
     def add(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
-        """Gather rows. Within one transaction no row of a table that replaces comes twice."""
+        """Gather rows. A table that replaces rows must get no key twice in a transaction."""
         self._rows.setdefault(table, []).extend(rows)
 
     def send(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-        """Write rows of a table that only grows now: they are too much to be gathered."""
+        """Write rows of a table without replacement at once: they are too many to be gathered."""
         with self.transaction.cursor().copy(_copy(table)) as copy:
             copy.write(copy_rows(tuple(table.columns.values()), rows))
 
     def flush(self) -> None:
-        """Write what was gathered, at the latest with the transaction's commit."""
+        """Write the gathered rows: they are sent with the transaction's COMMIT at the latest."""
         few: dict[Table, Sequence[Sequence[Any]]] = {}
         for table, rows in self._rows.items():
             if len(rows) >= _COPY_FROM and not table.replaces:
@@ -55,18 +55,18 @@ class Writes:
 
 
 class Generation:
-    """The tables of one generation, in a transaction that is someone else's."""
+    """The tables of a generation, in a transaction that the caller owns."""
 
     def __init__(self, writes: Writes, number: int) -> None:
         self._writes = writes
         self.number = number
 
     def write(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
-        """Have rows written, each a value a column, at the end of the transaction."""
+        """Write rows at the end of the transaction. A row has one value for each column."""
         self._writes.add(of_generation(table, self.number), rows)
 
     def send(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-        """Have rows of a table that only grows written at once, and forgotten."""
+        """Write rows of a table without replacement at once, without gathering them."""
         self._writes.send(of_generation(table, self.number), rows)
 
     def ask(
@@ -76,10 +76,12 @@ class Generation:
         statement: str,
         read: Callable[[Rows], Iterable[tuple[K, R]]],
     ) -> None:
-        """Have folds of these keys in memory from ``load`` on: remembered, else stored, else new.
+        """Request the folds of these keys: from ``load`` on they are in the cache.
 
-        The statement names its table as ``{g}``: the number is put there. It takes an array of keys
-        as ``$1``, or of each of their parts; ``read`` makes folds of its rows.
+        A fold comes from the cache, or else from the database, or else it is new. In the statement
+        ``{g}`` stands for ``g<number>``, the suffix of the tables. The parameter ``$1`` is an array
+        of the keys; if keys have several parts, there is an array for each part. ``read`` makes
+        folds of the rows.
         """
         missing = folds.recall(keys)
         if not missing:
@@ -91,7 +93,7 @@ class Generation:
         self._writes.transaction.defer(asked, lambda rows: folds.add(missing, read(rows)))
 
     def load(self) -> None:
-        """Have all in memory that was asked for."""
+        """Load the requested folds into the cache, in one round trip."""
         self._writes.transaction.flush()
 
 

@@ -1,9 +1,10 @@
-"""The projector: follows the log and keeps every view, one process at a time.
+"""The projector: follows the log and keeps all views up to date, in one process at a time.
 
-It holds an advisory lock for as long as it leads; when it dies, the database frees the lock and
-another takes over. Events come in batches; each view takes its batch and its new position in one
-transaction, guarded by the old position, so that no event is folded twice or skipped. An event
-that a view cannot take stops that view alone, loudly: the others and the writers go on.
+The leading projector holds an advisory lock. When it dies, the database releases the lock, and
+another process takes the lead. A transaction folds a batch of events into views and moves their
+tracking, on condition that the tracking still has the old position. So no event is folded twice or
+skipped. If a fold fails at an event, only this view stops, with an error in the log and in
+``ledger.projection``: the other views and the writers go on.
 """
 
 import logging
@@ -32,18 +33,18 @@ from ledger.views.generation import Generation, Writes
 from ledger.views.schema import create_indexes, create_tables, expose
 
 _BATCH = 2000
-"""Events a round: enough to make SQL set-based, few enough to be seen at once."""
+"""The most events of a round: many, so that SQL is set-based; few, so that they soon show."""
 
 _HEAL_SECONDS = 1.0
-"""A lost notification is healed after this long."""
+"""The pause before another try to lead or connect, and between two looks for rebuilt views."""
 
 _logger = logging.getLogger(__name__)
 
-# The tracking of every projection that serves.
+# The tracking of every view.
 _TRACKING = "SELECT name, version, generation, position, stopped_at FROM ledger.projection"
 
-# Move the tracking; the old position in the WHERE makes a second projector harmless. One word goes
-# to whoever waits, about all of them: each costs a listener more than the work of looking at it.
+# Move the tracking. The old position in the WHERE clause makes a second projector harmless. One
+# notification announces all views: receiving one costs a listener more than parsing it.
 _TRACK = """
 WITH moved AS (
     UPDATE ledger.projection AS p SET position = %(to)s::bigint
@@ -55,7 +56,7 @@ SELECT count(*), pg_notify('ledger_views', string_agg(name, ',') || ' ' || %(to)
 FROM moved
 """
 
-# Stop a view at an event it cannot take. (Not one that was rebuilt meanwhile.)
+# Stop a view at an event on which its fold fails, unless the view was rebuilt meanwhile.
 _STOP = """
 UPDATE ledger.projection SET stopped_at = clock_timestamp(), error = %(error)s
 WHERE name = %(name)s AND generation = %(generation)s
@@ -67,7 +68,7 @@ INSERT INTO ledger.projection (name, version, generation, position) VALUES (%s, 
 RETURNING pg_notify('ledger_views', name || ' 0')
 """
 
-# A view that is new on a log that is not: it has no tables yet, and is built beside the others.
+# A new view on a log that has events: the view has no tables yet; the rebuilder builds it.
 _REGISTER_UNBUILT = """
 INSERT INTO ledger.projection (name, version, generation, position, stopped_at, error)
 VALUES (%s, 0, 0, 0, clock_timestamp(), 'is being built')
@@ -76,13 +77,13 @@ RETURNING pg_notify('ledger_views', name || ' stopped')
 
 _IS_EMPTY = "SELECT NOT EXISTS (SELECT FROM ledger.ledger_events)"
 
-# A view that was stopped tries again when a projector takes over: the code may be new.
+# A stopped view is resumed when a projector takes the lead: the code may be newer.
 _RESUME = """
 UPDATE ledger.projection SET stopped_at = NULL, error = NULL WHERE name = %s
 RETURNING pg_notify('ledger_views', name || ' ' || position)
 """
 
-# A view of another version than the code's: its rows serve as they are until it is rebuilt.
+# A view of another version than the code's: reads get its old rows until it is rebuilt.
 _OUTDATED = """
 UPDATE ledger.projection
 SET stopped_at = clock_timestamp(), error = 'waits to be rebuilt as version ' || %(version)s
@@ -90,8 +91,8 @@ WHERE name = %(name)s AND stopped_at IS NULL
 RETURNING pg_notify('ledger_views', name || ' stopped')
 """
 
-# A view that only another version of the code has: nobody is to wait for it. It goes on (as after
-# any stop) once that code takes over again.
+# A view that only another version of the code has: stop it, so that no write waits for it. When a
+# projector of that version takes the lead again, the view is resumed, as any stopped view.
 _UNKNOWN = """
 UPDATE ledger.projection
 SET stopped_at = clock_timestamp(), error = 'is not known to the version that runs'
@@ -101,12 +102,12 @@ RETURNING pg_notify('ledger_views', name || ' stopped')
 
 
 def register(conninfo: str, projections: Sequence[Projection]) -> None:
-    """Create the tables of views that are new, empty and at position 0, before workers start.
+    """Create the empty tables of new views, at position 0, before workers start.
 
-    Where the log holds events already, a new view is left to be built in the background.
+    If the log has events already, the rebuilder builds a new view in the background.
     """
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
-        # Held to the commit: two processes that start at once create them one after the other.
+        # The lock is held until COMMIT: of two processes that start at once, the second waits.
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (locks.VIEW_TABLES,))
         known = {row[0] for row in connection.execute(_TRACKING).fetchall()}
         is_empty = connection.execute(_IS_EMPTY).fetchone() == (True,)
@@ -123,11 +124,11 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
 
 
 class LostLead(Exception):
-    """A tracking is not as we left it (another projector, a rebuild): start over from what is."""
+    """A tracking was changed by another projector or a rebuild: lead again, from the stored one."""
 
 
 class _Unreadable:
-    """An event of a known topic whose stored bytes do not decode."""
+    """An event of a known topic whose stored bytes cannot be decoded."""
 
     def __init__(self, position: int, kind: type[Event], error: Exception) -> None:
         self.position = position
@@ -136,14 +137,14 @@ class _Unreadable:
 
 
 def _assert_moved(expected: int, rows: Rows) -> None:
-    """Raises LostLead unless the tracking of all views was moved."""
+    """Raises LostLead unless the tracking of all these views was moved."""
     ((moved, _),) = rows
     if moved != expected:
         raise LostLead("a view is not where it was left")
 
 
 class _View:
-    """One projection and where it stands."""
+    """A projection and its tracking, as the projector knows it."""
 
     def __init__(self, projection: Projection, generation: int, position: int) -> None:
         self.projection = projection
@@ -165,13 +166,13 @@ class Projector(BackgroundLoop):
         }
         self._views: list[_View] = []
         self._standing: set[tuple[str, int, int]] = set()
-        """(name, version, generation) of every view when we took the lead."""
+        """(name, version, generation) of every view when this projector took the lead."""
         self._is_behind = False
-        """Whether the last round left some of the log unread."""
+        """Whether the last round may have left a part of the log unread."""
         self._pipeline: Pipeline | None = None
 
     def lead(self) -> bool:
-        """Try to become the one projector; then load where every view stands."""
+        """Try to become the leading projector; then load the tracking of every view."""
         connection = self._connect().connection
         row = connection.execute("SELECT pg_try_advisory_lock(%s)", (locks.PROJECTOR,)).fetchone()
         if row != (True,):
@@ -196,10 +197,10 @@ class Projector(BackgroundLoop):
         return True
 
     def run_once(self) -> int:
-        """Take one batch to every live view; the events of the largest. Needs ``lead`` before.
+        """Give each live view one batch. Return the size of the largest batch. Call ``lead`` first.
 
-        Views that stand at the same place share a batch, those furthest ahead first: one that
-        starts anew catches up batch by batch and holds no other back.
+        Views at the same position share a batch. The views furthest ahead come first: a view that
+        starts at the beginning catches up batch by batch, and does not hold back the others.
         """
         alive = [view for view in self._views if not view.is_stopped]
         largest = 0
@@ -219,10 +220,10 @@ class Projector(BackgroundLoop):
         return len(rows)
 
     def _advance_together(self, views: Sequence[_View], batch: Sequence[Any], end: int) -> bool:
-        """Take a whole batch to all views in one transaction: one commit instead of one a view.
+        """Fold a whole batch into all views in one transaction: one COMMIT instead of one a view.
 
-        The usual case. False, and nothing kept, where any event gives trouble: then each view
-        goes on by itself, as far as it can.
+        The usual case. Returns False, and keeps nothing, if any event causes an error: then each
+        view goes on separately, as far as it can.
         """
         readable = [event for event in batch if isinstance(event, Recorded)]
         if len(readable) != len(batch):
@@ -245,7 +246,7 @@ class Projector(BackgroundLoop):
         return events
 
     def _advance(self, view: _View, batch: Sequence[Any], end: int) -> None:
-        """Give a view what it has not had of a batch, up to the first event it cannot take."""
+        """Give a view the rest of a batch, up to the first event on which it fails."""
         events: list[Recorded] = []
         for event in batch:
             if event.position <= view.position:
@@ -260,7 +261,7 @@ class Projector(BackgroundLoop):
             self._commit(view, events, end)
 
     def _commit(self, view: _View, events: Sequence[Recorded], end: int) -> None:
-        """Fold and track in one transaction; on failure look for the event that caused it."""
+        """Fold and track in one transaction. After an error, find the event that caused it."""
         try:
             self._transact([view], events, end)
         except Exception as error:
@@ -275,9 +276,9 @@ class Projector(BackgroundLoop):
             self._commit(view, [], end)
 
     def _transact(self, views: Sequence[_View], events: Sequence[Recorded], end: int) -> None:
-        """Fold and track in one transaction, for views that stand at one position.
+        """Fold and track in one transaction, for views at the same position.
 
-        Raises LostLead, or what a view raises; nothing is kept then.
+        Raises LostLead, or the error of a view; nothing is kept then.
         """
         with self._connect().transaction() as transaction:
             tracking: dict[str, Value] = {
@@ -304,13 +305,13 @@ class Projector(BackgroundLoop):
             view.position = end
 
     def _forget(self, views: Sequence[_View], error: Exception) -> None:
-        """What a failed transaction folded is not so. Raises what is no fault of an event."""
+        """Drop the rows of a failed transaction. Raises the error if no event is its cause."""
         for view in views:
             view.projection.forget()
         if isinstance(error, LostLead) or is_passing(error):
             raise error
         if self._is_rebuilt():
-            # Its error came first, before we were told: the tables that we know may be gone.
+            # The error may come from the swap: the tables of the old generation may be gone.
             raise LostLead("a view was rebuilt") from error
 
     def _stop_view(self, view: _View, position: int, error: Exception) -> None:
@@ -331,19 +332,20 @@ class Projector(BackgroundLoop):
                     self._stopping.wait(_HEAL_SECONDS)
             except LostLead:
                 _logger.info("a view is not where it was left; starting over")
-                self._disconnect()
+                self.disconnect()
             except psycopg.Error as error:
                 _logger.warning("projector lost the database: %s", error)
-                self._disconnect()
+                self.disconnect()
                 self._stopping.wait(_HEAL_SECONDS)
-        self._disconnect()
+        self.disconnect()
 
     def _follow(self) -> None:
         pipeline = self._connect()
         pipeline.connection.execute("LISTEN ledger_events")
         looked_at = time.monotonic()
         while not self._stopping.is_set():
-            # After less than a whole batch there is no more, unless it was told of meanwhile.
+            # If no batch was full, no events are left, unless a NOTIFY has come meanwhile: then
+            # ``wait`` returns at once.
             self._is_behind = False
             self.run_once()
             if not self._is_behind:
@@ -354,7 +356,7 @@ class Projector(BackgroundLoop):
                     raise LostLead("a view was rebuilt")
 
     def _is_rebuilt(self) -> bool:
-        """Whether a view has another generation now. (One that we follow is noticed at once.)"""
+        """Whether any view has another generation now. (``_TRACK`` notices that of a live view.)"""
         tracking = self._connect().connection.execute(_TRACKING).fetchall()
         return {(row[0], row[1], row[2]) for row in tracking} != self._standing
 
@@ -367,13 +369,14 @@ class Projector(BackgroundLoop):
                 application_name="ledger projector",
                 options=planned_once(self._conninfo),
             )
-            # Views can be derived again: they need not wait for the disk at each batch.
+            # Views can be derived again, so their commits need not wait for the disk.
             connection.execute("SET synchronous_commit = off")
             connection.execute("SET idle_in_transaction_session_timeout = '60s'")
             self._pipeline = Pipeline(connection)
         return self._pipeline
 
-    def _disconnect(self) -> None:
+    def disconnect(self) -> None:
+        """Close the connection. The next round opens another."""
         if self._pipeline is not None:
             self._pipeline.connection.close()
             self._pipeline = None

@@ -1,8 +1,9 @@
-"""Views that can be thrown away: rebuilt beside the live one, and verified against the log.
+"""Rebuilding a view beside the live one, and verifying a view against the log.
 
-Both fill a shadow with the same fold, then hold the live view still for the moment in which the
-shadow catches up with it; a snapshot taken then shows both at one pinned position, and can be
-compared at leisure while the projector goes on. A rebuild then swaps.
+Rebuild and verification fill a shadow with the same fold. Then they lock the live view's tracking
+for a moment, in which the shadow catches up. A snapshot taken in this moment shows both at one
+position, so they can be compared while the projector goes on. At the end a rebuild swaps the
+generations.
 """
 
 import logging
@@ -21,13 +22,13 @@ from ledger.views.shadow import CannotBuild, Live, Progress, Shadow, connect, sh
 
 _LOCK_TIMEOUT = "1s"
 _TRIES = 60
-"""How often a swap or a pin is tried before it is given up: readers are done within a second."""
+"""The most tries of a swap or a pin. Most readers release their locks within a second."""
 
 T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
-# From here on queries find the new generation, and the projector goes on with it.
+# Move the tracking to the new generation, with which queries and the projector go on.
 _SWAP = """
 UPDATE ledger.projection
 SET version = %(version)s, generation = %(generation)s, position = %(position)s,
@@ -38,7 +39,7 @@ RETURNING pg_notify('ledger_views', name || ' ' || position)
 
 
 class Verified(NamedTuple):
-    """What a verification found."""
+    """The result of a verification."""
 
     position: int
     rows: int
@@ -46,13 +47,13 @@ class Verified(NamedTuple):
 
 
 class Rebuilt(NamedTuple):
-    """What a rebuild came to."""
+    """The result of a rebuild."""
 
     position: int
     generation: int
     rows: int
     differing: int | None
-    """Rows that were not what the log says; None where another version made them."""
+    """The old rows that differed from the fold of the log; None if another version made them."""
 
 
 def verify(
@@ -62,7 +63,7 @@ def verify(
     progress: Progress,
     tell: Callable[[Difference], None],
 ) -> Verified:
-    """Replay the log and compare with the live rows at one position; tell every row that differs.
+    """Replay the log, compare with the live rows at one position, and ``tell`` each difference.
 
     Works while the service writes. Raises CannotBuild.
     """
@@ -102,7 +103,7 @@ def rebuild(
 
 @contextmanager
 def _pinned(made: Shadow) -> Iterator[tuple[psycopg.Connection[TupleRow], Live]]:
-    """A snapshot in which the live view and its shadow stand at one position."""
+    """A snapshot in which the live view and its shadow have the same position."""
     made.approach(lambda: made.live().position)
     with connect(made.conninfo) as connection:
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -113,15 +114,16 @@ def _pinned(made: Shadow) -> Iterator[tuple[psycopg.Connection[TupleRow], Live]]
 def _pin(made: Shadow, connection: psycopg.Connection[TupleRow]) -> Live:
     with made.holding_live(_LOCK_TIMEOUT) as (_, live):
         made.fill(live.position)
-        # The snapshot is taken by the first statement.
+        # A REPEATABLE READ transaction takes its snapshot at its first statement.
         connection.execute("SELECT 1")
         return live
 
 
 def _swap(made: Shadow) -> None:
-    """Let queries find the shadow, in one short transaction in which the live view stands still."""
+    """Swap the generations, in a short transaction that holds the lock on the live tracking."""
     with made.holding_live(_LOCK_TIMEOUT) as (held, live):
-        # Never behind what readers have seen. (A stopped view's shadow is ahead of it.)
+        # The new position must not be below a position that readers have seen. (If the view is
+        # stopped, its shadow is ahead.)
         made.fill(max(live.position, made.position))
         expose(held, made.projection.tables, made.number)
         held.execute(
@@ -141,4 +143,4 @@ def _retried(action: Callable[[], T]) -> T:
             return action()
         except psycopg.errors.LockNotAvailable:
             _logger.info("waiting for readers of the view")
-    raise CannotBuild("The view stayed in use: it could not be held still for a moment.")
+    raise CannotBuild("The view stayed in use: it could not be locked for a moment.")

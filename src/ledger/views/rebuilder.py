@@ -1,6 +1,6 @@
-"""The rebuilder: at start, builds in the background what is new or of another version.
+"""The rebuilder: builds new views, and views of another version, in the background at start.
 
-The old rows serve meanwhile, at their old position; nobody waits for them.
+Reads get the old rows meanwhile, at their old position. No write waits for these views.
 """
 
 import logging
@@ -15,13 +15,13 @@ from ledger.views.rebuild import rebuild
 from ledger.views.shadow import CannotBuild, clean_up, is_outdated
 
 _RETRY_SECONDS = 30.0
-"""Until a view that could not be built is tried again: the whole log is read each time."""
+"""The pause before a failed view is built again: each try reads the whole log."""
 
 _logger = logging.getLogger(__name__)
 
 
 class Stopping(Exception):
-    """The service ends: what is half built is dropped."""
+    """The service is stopping: the unfinished shadow is dropped."""
 
 
 class Rebuilder(BackgroundLoop):
@@ -34,7 +34,7 @@ class Rebuilder(BackgroundLoop):
         self._conninfo, self._codec, self._projections = conninfo, codec, projections
 
     def run_once(self) -> bool:
-        """Drop what a killed rebuild left, build what is outdated; whether all is up to date."""
+        """Clean up after killed rebuilds and build outdated views. Return whether none failed."""
         is_done = True
         for projection in self._projections:
             try:

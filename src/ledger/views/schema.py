@@ -1,7 +1,7 @@
 """A view's tables in PostgreSQL, made from their descriptions: one set for each generation.
 
-The live generation's rows are found under ``ledger.<table>``; all generations have tables of their
-own, ``ledger.<table>_g<number>``.
+A generation has its own tables, ``ledger.<table>_g<number>``. The database view
+``ledger.<table>`` selects from the table of the live generation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,26 +22,26 @@ GRANT SELECT ON ledger.{name}, {table} TO ledger_api
 
 @lru_cache(256)
 def of_generation(table: Table, generation: int) -> Table:
-    """The description of the table that holds a generation's rows, always the same object."""
+    """Return the description of a generation's table: the same object for each call."""
     return replace(table, name=f"{table.name}_g{generation}")
 
 
 def table_of(table: Table, generation: int) -> str:
-    """The name of the table that holds a generation's rows."""
+    """Return the name of a generation's table."""
     return f"ledger.{of_generation(table, generation).name}"
 
 
 def create_tables(connection: Connection[Any], tables: Sequence[Table], generation: int) -> None:
-    """Create the empty tables of a generation, without the indexes that can wait."""
+    """Create the empty tables of a generation, without the indexes of ``create_indexes``."""
     for table in tables:
         for statement in table_statements(table, generation):
             connection.execute(statement.encode())
 
 
 def create_indexes(connection: Connection[Any], tables: Sequence[Table], generation: int) -> None:
-    """Create the indexes: at once on empty tables, but after a rebuild has filled them.
+    """Create the indexes: of a new view at once, of a rebuild after its tables are filled.
 
-    An index that is built over rows that are there costs a fraction of one kept up row by row.
+    Building an index over existing rows costs a fraction of updating it row by row.
     """
     for table in tables:
         for statement in index_statements(table, generation):
@@ -49,14 +49,14 @@ def create_indexes(connection: Connection[Any], tables: Sequence[Table], generat
 
 
 def expose(connection: Connection[Any], tables: Sequence[Table], generation: int) -> None:
-    """Let queries find this generation's rows."""
+    """Point the database views at this generation's tables."""
     for table in tables:
         statement = _EXPOSE.format(name=table.name, table=table_of(table, generation))
         connection.execute(statement.encode())
 
 
 def table_statements(table: Table, generation: int) -> Iterator[str]:
-    """The statements that create an empty table."""
+    """Yield the statements that create an empty table."""
     name = table_of(table, generation)
     parts = [
         f"{column} {type_}" + ("" if column in table.nullable else " NOT NULL")
@@ -71,7 +71,7 @@ def table_statements(table: Table, generation: int) -> Iterator[str]:
 
 
 def index_statements(table: Table, generation: int) -> Iterator[str]:
-    """The statements that create the indexes of a table, a late key's first."""
+    """Yield the statements that create the indexes of a table, that of a late key first."""
     name = table_of(table, generation)
     if table.is_keyed_late:
         yield f"CREATE UNIQUE INDEX ON {name} ({', '.join(table.key)})"

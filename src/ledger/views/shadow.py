@@ -1,8 +1,8 @@
 """A shadow: a view's next generation, filled from the log beside the live one with the same fold.
 
-A rebuild ends by letting queries find it; a verification compares the live rows with it and drops
-it. One at a time for each view: an advisory lock, freed by the database should we die. What a
-dead one left behind is dropped by whoever comes next.
+A rebuild ends by swapping the shadow in; a verification compares the live rows with it and drops
+it. An advisory lock allows only one shadow for each view. The database releases the lock if the
+process dies, and the next builder or cleaner drops the tables that were left behind.
 """
 
 import zlib
@@ -26,27 +26,27 @@ from ledger.views.generation import Generation, Writes
 from ledger.views.schema import create_indexes, create_tables, table_of
 
 _CLEANING = "2s"
-"""How long others may take to clean up."""
+"""How long a builder waits for a process that cleans up."""
 
 _BATCH = 5000
 _WAITING = 175_000
-"""Changed rows that wait to be written: most change again, and packed they take some 120 MB. When
-there are more, the half that waits longest is written: of lines that rest, or are closed."""
+"""The most changed rows in memory. Most of them change again; packed, they take some 120 MB. If
+there are more, the half that has waited longest is written: rows of idle or closed lines."""
 
 _STORED = 2000
-"""Rows that are written at once: the statement holds them all."""
+"""The most rows of a table that are written at once: one statement contains them all."""
 
 _NEAR = 2000
-"""Positions that a shadow may be behind when the live view is held still for it."""
+"""The most positions by which a shadow may lag when the live view is locked for it."""
 
 Progress = Callable[[int, int], None]
-"""Called with the position reached and the one to be reached."""
+"""A callback that gets the reached position and the target position."""
 
 _LIVE = "SELECT version, generation, position FROM ledger.projection WHERE name = %s"
 _HOLD = _LIVE + " FOR UPDATE"
 _HEAD = "SELECT COALESCE(max(notification_id), 0) FROM ledger.ledger_events"
 
-# Tables of a view's generations, whatever their number.
+# The tables of all generations of a view's table.
 _GENERATIONS = """
 SELECT relname FROM pg_class
 WHERE relnamespace = 'ledger'::regnamespace AND relkind = 'r' AND relname ~ %s
@@ -54,11 +54,11 @@ WHERE relnamespace = 'ledger'::regnamespace AND relkind = 'r' AND relname ~ %s
 
 
 class CannotBuild(Exception):
-    """A view cannot be built; the message says why in one line."""
+    """A view cannot be built; the message is a reason of one line."""
 
 
 class Live(NamedTuple):
-    """Where a view stands."""
+    """The tracking of a live view."""
 
     version: int
     generation: int
@@ -66,7 +66,7 @@ class Live(NamedTuple):
 
 
 class Shadow:
-    """One generation in the making. From ``shadow``."""
+    """A generation that is being filled. Created by ``shadow``."""
 
     def __init__(
         self,
@@ -86,19 +86,19 @@ class Shadow:
         self._wanted = {event.TOPIC for event in projection.events}
 
     def live(self) -> Live:
-        """Where the live view stands now."""
+        """Read the live view's tracking."""
         row = self.connection.execute(_LIVE, (self.projection.name,)).fetchone()
         assert row is not None
         return Live(*row)
 
     def head(self) -> int:
-        """The log's last position."""
+        """Read the log's last position."""
         row = self.connection.execute(_HEAD).fetchone()
         assert row is not None
         return int(row[0])
 
     def fill(self, end: int) -> None:
-        """Fold the log up to a position. Raises CannotBuild at an event the fold cannot take."""
+        """Fold the log up to a position. Raises CannotBuild at an event on which the fold fails."""
         while self.position < end:
             rows = read_log(self._pipeline, self.position, _BATCH)
             rows = [row for row in rows if row[4] <= end]
@@ -108,7 +108,7 @@ class Shadow:
         self._store(0)
 
     def approach(self, target: Callable[[], int]) -> None:
-        """Fill until the target, which moves while we work, is near."""
+        """Fill the shadow until the target is near, which may move meanwhile."""
         end = target()
         while self.position < end:
             self.fill(end)
@@ -117,7 +117,7 @@ class Shadow:
                 return
 
     def finish(self) -> None:
-        """Create the indexes that queries need: a shadow that is only compared needs none."""
+        """Create the indexes for queries. A shadow that is only compared does not need them."""
         with self.connection.transaction():
             create_indexes(self.connection, self.projection.tables, self.number)
 
@@ -125,9 +125,10 @@ class Shadow:
     def holding_live(
         self, lock_timeout: str
     ) -> Iterator[tuple[psycopg.Connection[TupleRow], Live]]:
-        """Keep the live view where it is, on a connection of its own, until the block ends.
+        """Lock the live view's tracking, on a connection of its own, until the block ends.
 
-        The projector waits for the row of its tracking meanwhile. Raises LockNotAvailable.
+        The projector waits for this row meanwhile, so the live view does not change. Raises
+        LockNotAvailable.
         """
         with connect(self.conninfo) as held, held.transaction():
             held.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'".encode())
@@ -149,14 +150,14 @@ class Shadow:
                 self._store(_WAITING // 2)
 
     def _store(self, left: int) -> None:
-        """Write changed rows until so many wait."""
+        """Write changed rows until only ``left`` of them are in memory."""
         while self.projection.waiting > left:
             with self._writing(self.position) as generation:
                 self.projection.store(generation, _STORED)
 
     @contextmanager
     def _writing(self, end: int) -> Iterator[Generation]:
-        """One transaction on the new tables. Raises CannotBuild for what the fold raises."""
+        """A transaction on the new tables. Raises CannotBuild instead of the fold's error."""
         try:
             with self._pipeline.transaction() as transaction:
                 writes = Writes(transaction)
@@ -173,9 +174,9 @@ class Shadow:
 def shadow(
     conninfo: str, codec: EnvelopeMapper, projection: Projection, progress: Progress
 ) -> Iterator[Shadow]:
-    """A new generation beside the live one, empty; what is not live in the end is dropped.
+    """A new, empty generation beside the live one. At the end only the live one is kept.
 
-    Raises CannotBuild where another is being built.
+    Raises CannotBuild if another process is building the view.
     """
     with _building(conninfo, projection, waits=True) as connection:
         if connection is None:
@@ -194,7 +195,7 @@ def shadow(
 
 
 def clean_up(conninfo: str, projection: Projection) -> None:
-    """Drop what a rebuild or verification that was killed has left, unless one is at work."""
+    """Drop the tables that a killed rebuild or verification left, unless one is running."""
     with _building(conninfo, projection, waits=False) as connection:
         if connection is not None:
             drop_others(connection, projection)
@@ -211,12 +212,12 @@ def is_outdated(conninfo: str, projection: Projection) -> bool:
 def _building(
     conninfo: str, projection: Projection, *, waits: bool
 ) -> Iterator[psycopg.Connection[TupleRow] | None]:
-    """A connection that holds the view's lock; None where another one does.
+    """A connection that holds the view's advisory lock; None if another session holds it.
 
-    One who ``waits`` outlasts another who only cleans up, as a service does when it starts.
+    With ``waits``, wait for some time: the holder may be a starting service, which only cleans up.
 
-    The lock is given back, not left to the closing of the connection: the server notices that a
-    moment later, and who comes next meanwhile would find it held.
+    The lock is released explicitly, not by closing the connection: the server notices a closed
+    connection a moment later, and the next builder would find the lock held.
     """
     key = locks.BUILDER, zlib.crc32(projection.name.encode()) & 0x7FFFFFFF
     with connect(conninfo) as connection:
@@ -246,9 +247,9 @@ def _wait_for(connection: psycopg.Connection[TupleRow], key: tuple[int, int]) ->
 
 
 def connect(conninfo: str) -> psycopg.Connection[TupleRow]:
-    """A connection for building: what it writes can be derived again, so it waits for no disk.
+    """Connect for building. Views can be derived again, so COMMIT does not wait for the disk.
 
-    Whole tables are joined to compare them, through a hash, which takes room.
+    ``work_mem`` is raised for the hash joins that compare whole tables.
     """
     return psycopg.connect(
         conninfo,
@@ -260,9 +261,10 @@ def connect(conninfo: str) -> psycopg.Connection[TupleRow]:
 
 
 def drop_others(connection: psycopg.Connection[TupleRow], projection: Projection) -> None:
-    """Drop the tables of every generation but the live one.
+    """Drop the tables of all generations except the live one.
 
-    A reader may still hold one for a moment; what cannot be dropped now is left to the next.
+    A reader may still have a lock on a table. A table that cannot be dropped now is left for the
+    next call.
     """
     row = connection.execute(_LIVE, (projection.name,)).fetchone()
     assert row is not None

@@ -1,17 +1,18 @@
-"""What the statements that read views have in common: where views stand, and who may see a row.
+"""Common parts of statements that read views: the position of the views, and the tenant's filter.
 
-A statement answers in one round trip, position and rows together, and its bytes come out as stored:
-nothing is parsed on the way. Every statement is scoped by the credential's tenant through its
-filters; lists are walked by key, never by offset.
+A statement returns position and rows in one round trip. Stored JSON is returned as stored, without
+parsing. Every statement is scoped to the credential's tenant by its filters. Lists use keyset
+pagination, never an offset.
 
-A statement of the past is given an instant. It finds the last position recorded by then, and for
-each row of its page the latest version and step at or before it. Its position is null where that
-cannot be told yet: an append may be in flight, or the view is not so far (``await`` and repeat).
+A statement of the past has an instant as a parameter. The statement finds the last position that
+was recorded by then, and for each row of its page the latest version and step at or before that
+position. The statement returns a NULL position if the position cannot be known yet: an append may
+be in flight, or the view may lag. The caller then waits and sends the statement again.
 """
 
 from collections.abc import Mapping
 
-# The position that all views of a statement have reached.
+# The position that all views of the statement have reached.
 _PRESENT = "SELECT min(position) AS position FROM ledger.projection WHERE name IN ({views})"
 
 POSITION_THEN = """
@@ -19,10 +20,11 @@ COALESCE((SELECT notification_id FROM ledger.ledger_events
           WHERE recorded_at <= %(as_of)s ORDER BY recorded_at DESC LIMIT 1), 0)
 """
 
-# The last position recorded by an instant: known for good once a later event is there (positions
-# and instants rise together), or once the append in flight was waited for. OFFSET 0 keeps it one
-# look-up: PostgreSQL would else put the expression wherever the position is used. And a later event
-# is looked for from the log's end: EXISTS would read the log from its beginning.
+# The last position recorded by an instant. The position is final if a later event exists (positions
+# and instants rise together), or if the append in flight has ended since (``settled``). OFFSET 0
+# keeps the subquery from being inlined: PostgreSQL would repeat the look-up wherever the position
+# is used. The search for a later event starts at the end of the log: EXISTS would read the log
+# from its beginning.
 _PAST = """
 SELECT CASE WHEN reached.position >= asked.position
              AND (%(settled)s OR %(as_of)s < (SELECT recorded_at FROM ledger.ledger_events
@@ -33,8 +35,8 @@ FROM (SELECT min(position) AS position FROM ledger.projection WHERE name IN ({vi
 OFFSET 0
 """
 
-# The last position recorded by an instant, without a view, once the append in flight has ended; and
-# how far the log's clock is.
+# The last position recorded by an instant, to be read after the append in flight has ended; and the
+# instant of the log's last event. No view is read.
 INSTANT = f"""
 SELECT {POSITION_THEN},
        (SELECT recorded_at FROM ledger.ledger_events ORDER BY recorded_at DESC LIMIT 1)
@@ -42,7 +44,7 @@ SELECT {POSITION_THEN},
 RECORDED_AT = "SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = %(position)s"
 AWAIT_APPEND = "SELECT ledger.await_append()"
 
-# How far each view is behind the log.
+# The lag of each view behind the log.
 LAG = """
 SELECT p.name, p.version, p.generation, p.position,
        COALESCE((SELECT max(notification_id) FROM ledger.ledger_events), 0) AS head,
@@ -52,18 +54,18 @@ FROM ledger.projection AS p ORDER BY p.name
 
 
 def position_of(past: bool, *views: str) -> str:
-    """The part of a statement that gives its position: the views', or the asked instant's."""
+    """The part of a statement for its position: the position of the views, or of an instant."""
     names = ", ".join(f"'{view}'" for view in views)
     return (_PAST if past else _PRESENT).format(views=names, position_then=POSITION_THEN)
 
 
 def where_tenant(tenant: frozenset[str], row: str) -> str:
-    """The condition that a row, known under this name, is of the credential's own tenant."""
+    """The condition that a row (by its alias) belongs to the credential's tenant."""
     return where(tenant, tenant_conditions(row))
 
 
 def tenant_conditions(row: str) -> Mapping[str, str]:
-    """The conditions of ``where_tenant`` by filter, for statements that have further filters."""
+    """The conditions of ``where_tenant`` by filter, for statements with further filters."""
     return {
         "organization": f"{row}.organization_id = %(organization)s",
         "workspace": f"{row}.workspace_id = %(workspace)s",
@@ -71,5 +73,5 @@ def tenant_conditions(row: str) -> Mapping[str, str]:
 
 
 def where(filters: frozenset[str], conditions: Mapping[str, str], *always: str) -> str:
-    """The condition that the filters make together, after the conditions that ``always`` hold."""
+    """Join the conditions of ``always`` and of the filters with AND."""
     return " AND ".join([*always, *(conditions[name] for name in sorted(filters))]) or "true"

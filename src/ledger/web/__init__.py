@@ -1,23 +1,23 @@
-"""The page people look at: HTML under ``/ui``, made from what the API's own routes answer.
+"""The page: HTML under ``/ui``, made from the answers of the API's own routes.
 
-    session.py    who looks: a token in a cookie that only this service can read
-    pages.py      a page's route, its forms, its headers, how a refusal looks
-    showing.py    instants, durations and numbers as people read them, in the zone they chose
-    history.py    the slider through a line's events, and what was not known yet at an instant
-    charts.py     where the marks of a band or a bar chart go: pure geometry
-    log.py        what the logs share: stretches of time as people write them, chosen filters
-    summary.py    what an event says, in one line
-    webhook_forms.py    what forms about endpoints send, as the API's models take it
+    session.py    the session: a token in a cookie that only this service can read
+    pages.py      the route of a page, its forms, its headers, and the page of a refusal
+    showing.py    instants, durations, numbers and names as people read them, in the chosen zone
+    history.py    the slider through a line's events, and records not yet known at an instant
+    charts.py     the geometry of bands and bar charts
+    log.py        parts shared by the logs: periods as people type them, active filters
+    summary.py    an event in one line
+    webhook_forms.py    the forms about endpoints, converted to the API's models
     sign_in.py, board.py, line.py, run.py, events.py, audit.py, webhooks.py    one page each
-    jump.py       to another id, instant or zone
-    site.py       all of them, added to the application
-    templates/    their HTML            static/    style, script, and the two libraries as they are
+    jump.py       redirects to another id, instant or time zone
+    site.py       adds all pages to the application
+    templates/    their HTML            static/    style, script, and two unchanged libraries
 
-A page's way: cookie → principal → permission → query model, as in the API (``api/lean.py``); then
-the API's endpoint functions are called in this process, their bytes read by the models that
-describe them, and a template shows the result. So page and API cannot disagree, a page sees what
-its token sees, and no statement is written for a page alone where the API has one.
+A request goes from cookie to principal to permission to query model, as in the API
+(``api/lean.py``). The page then calls the API's endpoint functions in this process, parses their
+answers with the API's response models, and renders a template. So page and API cannot disagree, a
+page shows what its token may see, and a page has no SQL statement of its own if the API has one.
 
-Every page is whole HTML and works without script. With script, ``htmx`` asks for the same page
-again when the stream says that something happened, and ``idiomorph`` changes what differs.
+Every page is complete HTML and works without script. With script, ``htmx`` requests the same page
+again when the stream reports an event, and ``idiomorph`` changes only the elements that differ.
 """

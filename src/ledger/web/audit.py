@@ -1,4 +1,4 @@
-"""The audit log as people look at it, the newest first (``/ui/audit``)."""
+"""The page of the audit log, newest first (``/ui/audit``)."""
 
 from typing import Annotated, Any, get_args
 
@@ -12,7 +12,7 @@ from ledger.api.lean import needs
 from ledger.api.routes import audit, exports
 from ledger.domain.values import ActorType
 from ledger.web.log import PAGE_ROWS, WrittenRange, chips, stream_address
-from ledger.web.pages import HEADERS, PageRoute, go, show, told
+from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
 
 router = APIRouter(prefix="/ui/audit", include_in_schema=False, route_class=PageRoute)
 
@@ -20,7 +20,7 @@ _RIGHT = needs("audit:read")
 
 
 class AuditQuery(audit.AuditQuery, WrittenRange):
-    """The audit log's parameters; whose log it is may be left to the credential."""
+    """The audit log's parameters; without an organization, the credential's own is shown."""
 
     organization_id: Annotated[str, Field(min_length=1, max_length=200)] = ""
     limit: Annotated[int, Field(ge=1, le=100)] = PAGE_ROWS
@@ -32,7 +32,7 @@ async def show_audit_log(
     principal: Authenticated,
     query: Annotated[AuditQuery, QueryParameters()],
 ) -> Response:
-    """A page of entries, the newest first; the first one follows the log."""
+    """A page of entries, newest first; the first page refreshes as the log grows."""
     address = query.canonical(request)
     if address is not None:
         return go(address)
@@ -42,7 +42,7 @@ async def show_audit_log(
     found = None
     if whose is not None:
         asked = query.model_copy(update={"organization_id": whose})
-        found = await told(
+        found = await read_answer(
             audit.entries_page(request, principal, asked, is_backwards=True), feed_models.AuditPage
         )
     return show(
@@ -66,7 +66,7 @@ async def show_audit_log(
 
 
 def _chosen(query: AuditQuery) -> dict[str, Any]:
-    """The filters as addresses have them."""
+    """The filters under their names in addresses."""
     chosen = {name: getattr(query, name) for name in audit.AuditFilters.model_fields}
     return chosen | {"from": query.from_, "to": query.to}
 
@@ -77,7 +77,7 @@ async def export_audit_log(
     principal: Authenticated,
     query: Annotated[exports.ExportQuery, QueryParameters()],
 ) -> Response:
-    """The API's export, for who came in by the page."""
+    """The API's export, authenticated by the session."""
     response = await exports.export_audit_log(request, principal, query)
     response.headers.update(HEADERS)
     return response

@@ -1,4 +1,4 @@
-"""The board: what needs a human first, then everything else (GET ``/ui``)."""
+"""The board: lines that need a human first, then all others (GET ``/ui``)."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
@@ -16,35 +16,35 @@ from ledger.api.routes import executions, streams
 from ledger.api.routes.executions import Filters, LinesQuery
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES, State
 from ledger.intake.principal import Principal
-from ledger.web.pages import PageRoute, show, told, with_parameter
+from ledger.web.pages import PageRoute, read_answer, show, with_parameter
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
 BOARD_ORDER: tuple[State, ...] = ("blocked", "paused", "running", "idle", "closed")
-"""In the board's order: what needs a human first."""
+"""The order of the board: lines that need a human come first."""
 
 _PAGE = 50
 _MOST = 1000
 _BLOCKERS = 4
-"""How many a line shows on the board, the oldest; its own page has more."""
+"""Blockers shown for a line on the board, the oldest ones; the line's page shows more."""
 
 
 class BoardQuery(LinesQuery):
-    """The API's filters; a page may be longer."""
+    """The API's filters, with a higher limit."""
 
     limit: Annotated[int, Field(ge=1, le=_MOST)] = _PAGE
     cursor: str | None = Field(default=None, pattern=r"^(?:" + "|".join(BOARD_ORDER) + r")~")
 
 
 class Group(NamedTuple):
-    """The lines of one state that a page shows."""
+    """The lines of one state on a page."""
 
     state: str
     lines: Sequence[models.ExecutionDetail]
 
 
 class _Lines(models.Model):
-    """A page of whole lines."""
+    """A page of lines with all their fields."""
 
     data: list[models.ExecutionDetail]
     meta: models.Meta
@@ -57,9 +57,9 @@ async def show_board(
     query: Annotated[BoardQuery, QueryParameters()],
 ) -> Response:
     """Counts by state and cause, then lines: blocked, paused, and the rest, page by page."""
-    # Each count says what one would see by choosing it: under all filters but its own kind.
+    # A count shows how many lines its link leads to: all filters apply except state and cause.
     others = Filters(**_filters(query) | {"state": None, "blocked_cause": None})
-    counts = await told(
+    counts = await read_answer(
         executions.summarize_executions(request, principal, others), models.SummaryAnswer
     )
     groups, cursor = await _walk(request, principal, query, counts.data)
@@ -67,7 +67,7 @@ async def show_board(
         request,
         "board.html",
         query=query,
-        # The instant is no filter: who has chosen nothing else has chosen no lines among others.
+        # The instant is no filter: it selects no lines among others.
         chosen={name: value for name, value in _filters(query).items() if name != "as_of"},
         counts=counts.data,
         groups=groups,
@@ -83,7 +83,7 @@ async def show_board(
 
 
 def _only(words: str | None) -> str | None:
-    """A filter's word, where it is one: what the stream too can be narrowed by."""
+    """The value of a filter if it is a single one: the stream accepts no lists."""
     return words if words is not None and "," not in words else None
 
 
@@ -94,9 +94,9 @@ def _filters(query: Filters) -> dict[str, Any]:
 async def _walk(
     request: Request, principal: Principal, query: BoardQuery, counts: models.SummaryModel
 ) -> tuple[list[Group], str | None]:
-    """A page of groups, and where the next one begins, if there is one.
+    """The groups of a page, and the cursor of the next page if there is one.
 
-    A page's cursor is a state and the API's own cursor among the lines of that state.
+    The board's cursor is a state and the API's cursor among the lines of that state.
     """
     asked = split_words(query.state) or BOARD_ORDER
     wanted = [state for state in BOARD_ORDER if state in asked and counts.by_state[state]]
@@ -105,7 +105,7 @@ async def _walk(
         begin, _, after = query.cursor.partition("~")
         if begin not in asked:
             raise InvalidCursor("The cursor is not valid for these filters.")
-        # Its own state in any case: to ask there is what judges the rest of the cursor.
+        # The cursor's own state is always read: the API then validates the rest of the cursor.
         beyond = BOARD_ORDER[BOARD_ORDER.index(begin) :]
         wanted = [state for state in beyond if state == begin or state in wanted]
     groups: list[Group] = []
@@ -114,7 +114,7 @@ async def _walk(
         if left == 0:
             return groups, f"{state}~"
         part = query.model_copy(update={"state": state, "cursor": after or None, "limit": left})
-        page = await told(executions.whole_lines(request, principal, part), _Lines)
+        page = await read_answer(executions.whole_lines(request, principal, part), _Lines)
         after = None
         if page.data:
             groups.append(Group(state, page.data))
@@ -130,5 +130,5 @@ async def follow(
     principal: Authenticated,
     query: Annotated[streams.StreamQuery, QueryParameters()],
 ) -> Response:
-    """The API's stream, for the page's script."""
+    """The API's event stream, for the page's script."""
     return await streams.stream_events(request, principal, query)

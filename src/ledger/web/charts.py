@@ -1,6 +1,6 @@
-"""Where the marks of a chart go: pure geometry, for SVG attributes.
+"""The geometry of charts, as numbers for SVG attributes.
 
-Widths are shares of a hundred: a drawing as wide as its place, in which letters and patterns keep
+Widths are percentages: a drawing fills the width of its container, while letters and patterns keep
 their size. Heights are pixels.
 """
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 LEAST = 0.3
-"""A piece is drawn at least so wide, so that a short stop in a long life is seen at all."""
+"""The least width of a piece, so that a short stop in a long life is visible."""
 
 _DAY = 86_400
 _STEPS = (
@@ -18,17 +18,17 @@ _STEPS = (
     _DAY, 2 * _DAY, 7 * _DAY, 14 * _DAY, 28 * _DAY, 91 * _DAY, 182 * _DAY, 365 * _DAY,
     3650 * _DAY,
 )  # fmt: skip
-"""What the labels of a time axis may lie apart, in seconds."""
+"""Possible distances of the labels of a time axis, in seconds."""
 
 _LEVELS = (
     0.001, 0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600, _DAY, 7 * _DAY, 30 * _DAY, 365 * _DAY,
     36_500 * _DAY,
 )  # fmt: skip
-"""Where the grid of a scale of durations may have lines, in seconds."""
+"""Durations at which the grid may have lines, in seconds."""
 
 
 class TimeSpan(NamedTuple):
-    """A stretch of time in which one thing held."""
+    """A period with one state or one cause (``kind``)."""
 
     kind: str
     since: datetime
@@ -36,12 +36,12 @@ class TimeSpan(NamedTuple):
 
     @property
     def length(self) -> timedelta:
-        """How long it lasted."""
+        """The duration of the period."""
         return self.until - self.since
 
 
 class Piece(NamedTuple):
-    """A stretch of a band: from ``x``, so wide."""
+    """A rectangle of a band, from ``x`` on."""
 
     x: float
     width: float
@@ -49,7 +49,7 @@ class Piece(NamedTuple):
     since: datetime
     until: datetime
     parts: int = 1
-    """How many intervals it stands for; of several, ``kind`` is that which held longest."""
+    """The number of intervals in the piece; ``kind`` is the one with the longest total time."""
 
 
 class Label(NamedTuple):
@@ -58,16 +58,16 @@ class Label(NamedTuple):
     x: float
     at: datetime
     format: str
-    """How it is written (strftime)."""
+    """The format of the label (strftime)."""
 
     @property
     def anchor(self) -> str:
-        """Which end of the text stands at ``x``: none is cut off at either end of the axis."""
+        """The text's anchor at ``x``, so that no label is cut off at the ends of the axis."""
         return "start" if self.x < 8 else "end" if self.x > 92 else "middle"
 
 
 class Bar(NamedTuple):
-    """A bar that stands on the ground of its box."""
+    """A bar that stands on the bottom of the chart."""
 
     x: float
     width: float
@@ -76,7 +76,7 @@ class Bar(NamedTuple):
 
     @property
     def centre(self) -> float:
-        """Where its middle is."""
+        """The x of the bar's centre."""
         return self.x + self.width / 2
 
 
@@ -88,7 +88,7 @@ class Level(NamedTuple):
 
 
 def percent_between(at: datetime, start: datetime, end: datetime) -> float:
-    """Where an instant lies between two others: 0 to 100."""
+    """The place of an instant between two others, from 0 to 100."""
     whole = (end - start).total_seconds()
     if whole <= 0:
         return 0.0
@@ -96,9 +96,9 @@ def percent_between(at: datetime, start: datetime, end: datetime) -> float:
 
 
 def band(intervals: Sequence[TimeSpan], most: int = 1000) -> list[Piece]:
-    """Pieces that cover the whole width in turn; no more than about twice ``most``.
+    """Adjacent pieces that cover the whole width; at most about twice ``most``.
 
-    Neighbours that are too short to be told apart are one piece.
+    Neighbouring intervals that are too short to be distinguished are merged into one piece.
     """
     if not intervals:
         return []
@@ -120,7 +120,7 @@ def band(intervals: Sequence[TimeSpan], most: int = 1000) -> list[Piece]:
 
 
 def lane(intervals: Iterable[TimeSpan], start: datetime, end: datetime) -> list[Piece]:
-    """Pieces that lie apart, between ``start`` and ``end``; those that all but touch are one."""
+    """Separate pieces between ``start`` and ``end``; intervals with a tiny gap are merged."""
     gap = (end - start) / 1000
     groups: list[list[TimeSpan]] = []
     for interval in intervals:
@@ -143,7 +143,7 @@ def _piece(group: Sequence[TimeSpan], start: datetime, end: datetime) -> Piece:
 
 
 def drawn(pieces: Iterable[Piece]) -> list[Piece]:
-    """As they are painted: the short ones last and wide enough to be seen, none beyond the box."""
+    """Pieces in paint order: short ones last, widened to be visible, none beyond the box."""
     wide = []
     for piece in sorted(pieces, key=lambda piece: -piece.width):
         width = max(piece.width, LEAST)
@@ -152,19 +152,19 @@ def drawn(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def axis(start: datetime, end: datetime, most: int = 6) -> list[Label]:
-    """Round instants between two others, in the zone that these are told in."""
+    """Round instants between two others, in the zone of ``start`` and ``end``."""
     span = (end - start).total_seconds()
     step = next((s for s in _STEPS if span <= s * most), _STEPS[-1])
     midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
     if step >= _DAY:
-        # Weeks begin on Mondays whatever day the axis begins on.
+        # Weeks begin on Mondays, whichever day the axis begins on.
         days = step // _DAY
         begin = midnight - timedelta(days=(midnight.toordinal() - 1) % days)
     else:
         passed = (start - midnight).total_seconds()
         begin = midnight + timedelta(seconds=passed // step * step)
     written = _written(step, span)
-    # Steps go by the wall clock, as a zone's days do; places go by time as it passes.
+    # Steps follow the wall clock, as the days of a zone do; positions follow elapsed time.
     first, last = start.astimezone(UTC), end.astimezone(UTC)
     number = math.ceil(span / step) + 2
     walls = (begin + timedelta(seconds=step) * n for n in range(number))
@@ -185,39 +185,39 @@ def _written(step: float, span: float) -> str:
 
 
 def levels(seconds: Iterable[float], height: float) -> list[Level]:
-    """The grid of a logarithmic scale that holds all of these durations, from the ground up."""
-    given = [one for one in seconds if one > 0] or [1.0]
+    """The grid of a logarithmic scale that covers all of these durations, from the bottom up."""
+    given = [length for length in seconds if length > 0] or [1.0]
     low = max((n for n, s in enumerate(_LEVELS) if s <= min(given)), default=0)
     high = min((n for n, s in enumerate(_LEVELS) if s >= max(given)), default=len(_LEVELS) - 1)
     chosen = _LEVELS[low : max(high, low + 1) + 1]
     if len(chosen) < 2:
         chosen = _LEVELS[-2:]
-    return [Level(_height_above(one, chosen, height), one) for one in chosen]
+    return [Level(_height_above(length, chosen, height), length) for length in chosen]
 
 
 def bars(
     seconds: Sequence[float | None], grid: Sequence[Level], height: float, slots: int = 24
 ) -> list[Bar]:
-    """A bar for each duration, side by side; a stump where there is none. Few are not fat."""
+    """A bar for each duration, side by side; a stub for None. Bars are at most 1/``slots`` wide."""
     width = 100 / max(len(seconds), slots)
     scale = [level.seconds for level in grid]
     found = []
-    for number, one in enumerate(seconds):
-        y = height if one is None or one <= 0 else _height_above(one, scale, height)
+    for number, length in enumerate(seconds):
+        y = height if length is None or length <= 0 else _height_above(length, scale, height)
         y = min(y, height - 3)
         found.append(Bar(width * (number + 0.1), width * 0.8, y, height - y))
     return found
 
 
 def _height_above(seconds: float, scale: Sequence[float], height: float) -> float:
-    """The distance from the top, so that the scale's ends are at the ground and at the top."""
+    """The distance from the top; the scale's ends are at the bottom and at the top."""
     low, high = math.log(scale[0]), math.log(scale[-1])
     reach = (math.log(seconds) - low) / (high - low)
     return height * (1 - min(1.0, max(0.0, reach)))
 
 
 def labelled(found: Sequence[Bar], apart: float = 22) -> list[int]:
-    """Which bars get a label: the first, and each that is far enough from the one before."""
+    """The indexes of bars with a label: the first, then each far enough from the last label."""
     chosen: list[int] = []
     for number, bar in enumerate(found):
         if not chosen or bar.centre - found[chosen[-1]].centre >= apart:
@@ -226,6 +226,6 @@ def labelled(found: Sequence[Bar], apart: float = 22) -> list[int]:
 
 
 def strokes(positions: Iterable[int], first: int, last: int, wide: int = 1000) -> str:
-    """A path of upright strokes where these lie between two positions, in a box ``wide`` × 1."""
+    """A path with a vertical stroke for each position, in a box of ``wide`` × 1."""
     span = max(1, last - first)
     return "".join(f"M{wide * (at - first) / span:.1f} 0v1" for at in positions)

@@ -1,4 +1,4 @@
-"""The feed as people look at it, the newest first (``/ui/events``), and one event of it."""
+"""The page of the feed, newest first (``/ui/events``), and the page of an event."""
 
 import json
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from ledger.api.reading import Present
 from ledger.api.routes import exports, feeds
 from ledger.language.published import TYPES
 from ledger.web.log import PAGE_ROWS, WrittenRange, chips, stream_address
-from ledger.web.pages import HEADERS, PageRoute, go, show, told
+from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
 from ledger.web.summary import summary
 
 router = APIRouter(prefix="/ui/events", include_in_schema=False, route_class=PageRoute)
@@ -32,11 +32,11 @@ async def show_events(
     principal: Authenticated,
     query: Annotated[EventsQuery, QueryParameters()],
 ) -> Response:
-    """A page of events, the newest first; the first one follows the feed."""
+    """A page of events, newest first; the first page refreshes as the feed grows."""
     address = query.canonical(request)
     if address is not None:
         return go(address)
-    found = await told(
+    found = await read_answer(
         feeds.events_page(request, principal, query, is_backwards=True), feed_models.EventPage
     )
     chosen = _chosen(query)
@@ -58,7 +58,7 @@ async def show_events(
 
 
 def _chosen(query: EventsQuery) -> dict[str, Any]:
-    """The filters as addresses have them."""
+    """The filters under their names in addresses."""
     chosen = {name: getattr(query, name) for name in feeds.EventFilters.model_fields}
     return chosen | {"from": query.from_, "to": query.to}
 
@@ -69,7 +69,7 @@ async def export_events(
     principal: Authenticated,
     query: Annotated[exports.EventsExportQuery, QueryParameters()],
 ) -> Response:
-    """The events of a page and all beyond it, as a file in log order."""
+    """The events that match the filters, from all pages, as a file in log order."""
     response = await exports.export_events(request, principal, query)
     response.headers.update(HEADERS)
     return response
@@ -82,14 +82,14 @@ async def show_event(
     event_id: str,
     query: Annotated[Present, QueryParameters()],
 ) -> Response:
-    """One event: its whole envelope."""
+    """An event with its whole envelope."""
     answer = await feeds.show_event(request, principal, event_id, query)
     body = bytes(answer.body)
     return show(
         request,
         "event.html",
         event=feed_models.EventAnswer.model_validate_json(body).data,
-        # As it was told, digit by digit.
+        # From the answer itself: the model would change the digits of numbers and instants.
         envelope=json.loads(body)["data"],
         summary=summary,
     )

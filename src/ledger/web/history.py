@@ -1,4 +1,4 @@
-"""Where a page stands in history: the slider over a line's events, and what was not known yet."""
+"""A page in history: the slider over a line's events, and records not yet known at an instant."""
 
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
@@ -13,7 +13,10 @@ M = TypeVar("M")
 
 
 async def as_known(read: Callable[[Query], Awaitable[M]], as_of: str | None, sentence: str) -> M:
-    """What is read; of what came later than the asked instant says that. Raises NotFound."""
+    """Return what ``read`` reads as of the instant. Raises NotFound.
+
+    A record that exists now but was unknown at the instant is refused with ``sentence``.
+    """
     try:
         return await read(Query(as_of=as_of))
     except NotFound:
@@ -24,31 +27,31 @@ async def as_known(read: Callable[[Query], Awaitable[M]], as_of: str | None, sen
 
 
 class HistoryPlace(NamedTuple):
-    """A slider over a line's log positions; its far right end is now."""
+    """The slider over a line's log positions. Its right end means now."""
 
     least: int
     most: int
-    """Beyond the last event."""
+    """The position after the last event."""
     value: int
     event: HistoryEvent
-    """The latest one up to the place."""
+    """The latest event up to the slider's position."""
     first: str | None
-    """Whither a step leads: an instant, as addresses have it; None: one stands there."""
+    """The instant that this step leads to, as text for an address; None if the slider is there."""
     previous: str | None
     next: str | None
-    """None: there is no later event, the next place is now."""
+    """None if there is no later event; the next step is then now."""
     last: str | None
     is_now: bool
     ticks: list[tuple[str, str]]
-    """For each state a path of what happened and led to it, in a box 1000 × 1."""
+    """(state, SVG path of the events that led to the state), in a box of 1000 × 1."""
     is_sparse: bool
-    """Whether strokes may be broad."""
+    """Whether there are few ticks, so that wide strokes do not overlap."""
     latest: list[HistoryEvent]
-    """The newest first."""
+    """Newest first."""
 
 
 def place_of(place: PlaceModel, is_now: bool) -> HistoryPlace:
-    """The slider and its steps at a place; from now the previous event is the last one."""
+    """The slider and its steps. From now, the previous step leads to the last event."""
     until = place.until or [place.first]
     event, first, last = until[0], place.first, place.last
     most = last.position + 1

@@ -1,4 +1,4 @@
-"""To another id, another instant, another time zone."""
+"""Redirects to another id, another instant, another time zone."""
 
 import re
 from typing import Annotated
@@ -29,8 +29,8 @@ from ledger.web.pages import (
     go,
     may_audit,
     own_page,
+    read_answer,
     read_form,
-    told,
     with_parameter,
 )
 from ledger.web.showing import ZONE_COOKIE, Zone, zone_of
@@ -53,7 +53,7 @@ _FILTERS = (("WS-", "workspace_id"), ("PROJ-", "project_tag"))
 
 
 class SearchQuery(BaseModel):
-    """What is looked for."""
+    """The search field."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -62,7 +62,7 @@ class SearchQuery(BaseModel):
 
 
 class InstantQuery(BaseModel):
-    """Which instant a page is wanted of, as a person wrote it, in the zone of the page."""
+    """The instant to show a page as of, as a person typed it, in the page's zone."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -72,7 +72,7 @@ class InstantQuery(BaseModel):
 
 
 class ZoneForm(BaseModel):
-    """In which zone instants are wanted from now on."""
+    """The time zone to show instants in."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -87,13 +87,13 @@ async def search(
     principal: Authenticated,
     query: Annotated[SearchQuery, QueryParameters()],
 ) -> Response:
-    """To the page of an id; of an execution record to its line's. Raises NotFound.
+    """Redirect to the page of an id. Raises NotFound.
 
-    A workspace or a project is no page of its own: they lead to the board of their lines; nor is
-    an actor, who leads to the audit log of what he wrote.
+    The id of an execution record leads to the page of its line, a workspace or a project to the
+    board of its lines, and an actor to the actor's writes in the audit log.
     """
     text = query.id.strip()
-    # A project is called as its people call it; everything else is an id of ours.
+    # The names of projects are case-sensitive; all other ids are in capitals.
     identifier = text if text.startswith("PROJ-") else text.upper()
     for prefix, filter_name in _FILTERS:
         if identifier.startswith(prefix):
@@ -103,9 +103,7 @@ async def search(
     if place is None and _is_actor(identifier) and may_audit(principal):
         return go(with_parameter("/ui/audit", "actor_id", identifier))
     if place is None:
-        raise NotFound(
-            "Ids look like LIN-26-000042, RUN-26-000042, EVT-26-000042 or WHK-26-000042."
-        )
+        raise NotFound(f"Nothing found for “{text}”. Search by ID, for example LIN-26-000042.")
     path = place + identifier
     if place == "/ui/runs/" and (line_id := await _line_of_record(request, principal, identifier)):
         path = f"/ui/lines/{line_id}"
@@ -118,13 +116,15 @@ def _is_actor(identifier: str) -> bool:
 
 
 async def _line_of_record(request: Request, principal: Principal, record_id: str) -> str | None:
-    """The line whose execution record has this id; None: it is none's that is seen."""
+    """The line whose execution record has this id; None if the principal sees no such line."""
     if not (principal.is_admin or "read" in principal.permissions):
         return None
     number = sort_key(record_id) + 1
     just_above = {"id": format_id("RUN", number // 10**12, number % 10**12)}
     query = executions.LinesQuery(cursor=encode_cursor(just_above, {}), limit=1)
-    found = await told(executions.list_executions(request, principal, query), models.ExecutionList)
+    found = await read_answer(
+        executions.list_executions(request, principal, query), models.ExecutionList
+    )
     return next((row.service_line_id for row in found.data if row.id == record_id), None)
 
 
@@ -134,7 +134,7 @@ async def look_back(
     principal: Authenticated,
     query: Annotated[InstantQuery, QueryParameters()],
 ) -> Response:
-    """The same page as of another instant."""
+    """Redirect to the same page as of another instant."""
     instant = zone_of(request).meant("at", query.at, query.exact)
     return go(with_parameter(own_page(query.next), "as_of", instant))
 
@@ -145,7 +145,7 @@ async def choose_zone(
     principal: Authenticated,
     _: NoParameters,
 ) -> Response:
-    """Show instants in another zone from now on, in this browser."""
+    """Show instants in another time zone, in this browser."""
     form = await read_form(request, ZoneForm)
     try:
         name = Zone(form.zone).name

@@ -1,4 +1,4 @@
-"""The page of a line: why it stands as it does, how it got there, and the hold of the operator."""
+"""The page of a line: the reasons of its state, its history, and the operator's hold."""
 
 import asyncio
 from collections.abc import Mapping
@@ -33,9 +33,9 @@ from ledger.web.pages import (
     go,
     here,
     idempotency_of,
+    read_answer,
     read_form,
     show,
-    told,
     with_parameter,
 )
 from ledger.web.run import RunsChart, chart_of
@@ -46,28 +46,28 @@ router = APIRouter(prefix="/ui/lines", include_in_schema=False, route_class=Page
 
 _MONTH = r"^(?:19[0-9]{2}|20[0-8][0-9]|209[0-8])-(?:0[1-9]|1[0-2])$"
 _STRETCHES = (365, 30, 7, 1)
-"""Days of a life too eventful to be drawn whole: the first of these that can be is shown."""
+"""Days to draw if the whole history has too many changes: the longest period that fits is shown."""
 _LISTED = 200
-"""Intervals in the table; the newest."""
+"""The most intervals in the table; the newest are listed."""
 
 
 class LineQuery(Query):
-    """Which instant and which month are looked at; ``at`` is a place that the slider was put to."""
+    """The shown instant and month; ``at`` is the log position that the slider was moved to."""
 
     at: Annotated[int | None, Field(ge=0, lt=2**63)] = None
     month: Annotated[str | None, Field(pattern=_MONTH)] = None
 
 
 class ManageForm(Form):
-    """Why a line is paused or resumed; what a reason may be is the API's to say."""
+    """The reason of a pause or a resume. The API's model validates it."""
 
     reason: str | None = None
     month: Annotated[str | None, Field(pattern=_MONTH)] = None
-    """Which one the page shows, before and after."""
+    """The month that the page shows, and keeps after the form is sent."""
 
 
 class Entered(NamedTuple):
-    """What was sent and turned down."""
+    """A form that was refused."""
 
     action: str
     reason: str | None
@@ -82,38 +82,38 @@ class Month(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As addresses have it."""
+        """The month as text for an address, ``2026-11``."""
         return f"{self.year:04}-{self.number:02}"
 
     def plus(self, months: int) -> "Month":
-        """So many months later."""
+        """The month that is so many months later."""
         year, month = divmod(self.year * 12 + self.number - 1 + months, 12)
         return Month(year, month + 1)
 
 
 class Share(NamedTuple):
-    """How long something held in all."""
+    """The total time of a state or of a cause."""
 
     name: str
     seconds: float
     percent: float | None
-    """Of the line's life until it closed; None for what came after."""
+    """Percent of the line's life until it closed; None for the time after the closing."""
 
 
 class Band(NamedTuple):
-    """A line's life, drawn."""
+    """The timeline of a line, as a drawing and as a table."""
 
     since: datetime
     until: datetime
     days: int | None
-    """How much of it, where it is not the whole."""
+    """The length of the drawn period; None if the whole life is drawn."""
     pieces: list[Piece]
     lanes: list[tuple[str, list[Piece]]]
     axis: list[Label]
     by_state: list[Share]
     by_cause: list[Share]
     listed: list[models.IntervalModel]
-    """The newest first."""
+    """Newest first."""
     total: int
 
 
@@ -124,11 +124,11 @@ async def show_line(
     line_id: AnyLineId,
     query: Annotated[LineQuery, QueryParameters()],
 ) -> Response:
-    """A line as it is, or as it was; a place in its history leads to the instant of it."""
+    """A line as it is or was; a position of the slider redirects to the instant of its event."""
     if query.at is None:
         return await _page(request, principal, line_id, query)
     asked = PlaceQuery(at=query.at)
-    place = await told(
+    place = await read_answer(
         stories.show_place(request, principal, line_id, asked), feed_models.PlaceAnswer
     )
     event = next(iter(place.data.until), place.data.first)
@@ -146,7 +146,7 @@ async def pause_line(
     line_id: AnyLineId,
     _: NoParameters,
 ) -> Response:
-    """Put the operator's hold on."""
+    """Pause the line: put the operator's hold on."""
     return await _manage(request, principal, line_id, Pause, Reason)
 
 
@@ -157,7 +157,7 @@ async def resume_line(
     line_id: AnyLineId,
     _: NoParameters,
 ) -> Response:
-    """Lift the operator's hold."""
+    """Resume the line: lift the operator's hold."""
     return await _manage(request, principal, line_id, Resume, OptionalReason)
 
 
@@ -169,7 +169,7 @@ async def leave_form(
     line_id: AnyLineId,
     query: Annotated[LineQuery, QueryParameters()],
 ) -> Response:
-    """Who comes to the address of a form that was turned down is led to the line."""
+    """Redirect the address of a refused form, opened as a page, to the line."""
     return go(with_parameter(request.url.path.rpartition("/")[0], "as_of", query.as_of))
 
 
@@ -180,9 +180,9 @@ async def _manage(
     command: type[Pause],
     model: type[Reason] | type[OptionalReason],
 ) -> Response:
-    """Carry out, then show the line; where that is turned down, say why beside what was typed."""
+    """Carry out the command, then show the line; a refusal is shown at the form with its values."""
     form = await read_form(request, ManageForm)
-    # Blanks say nothing: whoever reads the history would find no reason.
+    # A reason of blanks counts as no reason, since the history would show none.
     reason = (form.reason or "").replace("\r\n", "\n").strip() or None
     key = idempotency_of(request, principal, form)
     sent: Sent[Reason | OptionalReason]
@@ -208,11 +208,11 @@ async def _page(
 ) -> Response:
     async def read(of: Query) -> models.ExecutionDetail:
         answer = executions.show_execution(request, principal, line_id, of)
-        return (await told(answer, models.ExecutionAnswer)).data
+        return (await read_answer(answer, models.ExecutionAnswer)).data
 
-    line = await as_known(read, query.as_of, "This line was not known yet at that instant.")
+    line = await as_known(read, query.as_of, "This line was not known yet at that time.")
     seen_at = query.instant or services_of(request).clock()
-    # Of an instant's local day: the last one of a month lies in the next month elsewhere.
+    # The month of the instant in the chosen zone: in UTC, the next month may have begun already.
     last_month = _month_of(zone_of(request).local(seen_at))
     month = _month(query) or last_month
     band, usage, place, runs_chart = await asyncio.gather(
@@ -259,12 +259,12 @@ def _month_of(day: date) -> Month:
 async def _usage(
     request: Request, principal: Principal, line_id: str, query: LineQuery, month: Month
 ) -> models.UsageModel | None:
-    """The month's usage; None where that is more than is told at once."""
+    """The month's usage; None if it has more rows than the API returns at once."""
     bounds: Mapping[str, Any] = {"from": f"{month.name}-01", "to": f"{month.plus(1).name}-01"}
     asked = RangeQuery(as_of=query.as_of, **bounds)
     answer = stories.show_usage(request, principal, line_id, asked)
     try:
-        return (await told(answer, models.UsageAnswer)).data
+        return (await read_answer(answer, models.UsageAnswer)).data
     except Invalid:
         return None
 
@@ -274,7 +274,7 @@ async def _place(
 ) -> HistoryPlace:
     asked = PlaceQuery(as_of=query.as_of)
     answer = stories.show_place(request, principal, line_id, asked)
-    return place_of((await told(answer, feed_models.PlaceAnswer)).data, query.as_of is None)
+    return place_of((await read_answer(answer, feed_models.PlaceAnswer)).data, query.as_of is None)
 
 
 async def _runs(
@@ -284,12 +284,12 @@ async def _runs(
     query: LineQuery,
     seen_at: datetime,
 ) -> RunsChart | None:
-    """The latest runs; None for a line that has none by its nature."""
+    """The latest runs; None for a line whose execution model has no runs."""
     if line.execution_model not in MODELS_WITH_RUNS:
         return None
     asked = runs.RunsQuery(as_of=query.as_of, limit=100)
     answer = runs.bare_runs(request, principal, line.service_line_id, asked)
-    return chart_of((await told(answer, models.RunList)).data, seen_at)
+    return chart_of((await read_answer(answer, models.RunList)).data, seen_at)
 
 
 async def _band(
@@ -299,13 +299,13 @@ async def _band(
     query: LineQuery,
     seen_at: datetime,
 ) -> Band | None:
-    """The line's life; of one too eventful the end; None where even that cannot be drawn."""
+    """The line's life, or its latest part if it has too many changes; None if even one day has."""
     for days in (None, *_STRETCHES):
         since = None if days is None else format_instant(seen_at - timedelta(days=days))
         asked = RangeQuery(as_of=query.as_of, **{"from": since} if since else {})
         answer = stories.show_timeline(request, principal, line.service_line_id, asked)
         try:
-            timeline = (await told(answer, models.TimelineAnswer)).data
+            timeline = (await read_answer(answer, models.TimelineAnswer)).data
         except Invalid:
             continue
         if timeline.intervals:
@@ -323,8 +323,8 @@ def _drawn(
     since = timeline.intervals[0].from_
     until = max(seen_at, since)
     if line.closed_at is not None:
-        # What came after the closing is no part of its life: a line that closed long ago would be
-        # all "closed".
+        # The drawing ends soon after the closing. Otherwise, for a line that closed long ago,
+        # "closed" would take almost the whole width.
         until = min(until, max(since, line.closed_at) + (line.closed_at - since) / 12)
     pieces = [
         (interval, TimeSpan(interval.state, interval.from_, min(interval.to or until, until)))

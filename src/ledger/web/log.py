@@ -1,4 +1,4 @@
-"""What the pages of logs share: a stretch of time as people write it, and what is chosen."""
+"""Parts that the pages of logs share: a period as people type it, and the active filters."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
@@ -11,15 +11,16 @@ from ledger.web.pages import here, with_parameter
 from ledger.web.showing import zone_of
 
 PAGE_ROWS = 50
-"""Of a page, unless another number is asked for."""
+"""Rows per page by default."""
 
 WrittenInstant = Annotated[str | None, Field(max_length=40)]
 
 
 class WrittenRange(BaseModel):
-    """A stretch of time as a form sends it: in the zone of the page, which is in no address.
+    """A period as a form sends it, in the zone of the page, which no address contains.
 
-    Beside what is written stands the exact bound of before, which may have parts of a second.
+    Each typed bound comes with the exact bound that the field showed before: a field shows whole
+    seconds, a bound may have fractions.
     """
 
     from_local: WrittenInstant = None
@@ -28,9 +29,9 @@ class WrittenRange(BaseModel):
     to_exact: WrittenInstant = None
 
     def canonical(self, request: Request) -> str | None:
-        """The page's address with instants instead: one to pass on. Raises Invalid.
+        """The page's address with UTC instants, which can be shared. Raises Invalid.
 
-        None: it is that already.
+        None if the address has this form already.
         """
         address = here(request)
         for name, written, exact in (
@@ -41,23 +42,23 @@ class WrittenRange(BaseModel):
                 continue
             for field in (f"{name}_local", f"{name}_exact"):
                 address = with_parameter(address, field, None)
-            # Where the field was emptied, the bound goes.
+            # An empty field removes the bound.
             bound = None if written is None else zone_of(request).meant(name, written, exact)
             address = with_parameter(address, name, bound)
         return None if address == here(request) else address
 
 
 class Chip(NamedTuple):
-    """One filter that is chosen."""
+    """An active filter."""
 
     name: str
     value: str
     without: str
-    """The address of the page without it."""
+    """The address of the page without this filter."""
 
 
 def chips(request: Request, chosen: Mapping[str, Any]) -> list[Chip]:
-    """The filters that were given, each with the way to go without it."""
+    """The active filters, each with the address of the page without it."""
     begun = with_parameter(here(request), "cursor", None)
     return [
         Chip(name, str(value), with_parameter(begun, name, None))
@@ -67,7 +68,7 @@ def chips(request: Request, chosen: Mapping[str, Any]) -> list[Chip]:
 
 
 def stream_address(principal: Principal, chosen: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    """The stream that tells when a page is out of date; empty where its reader may not read it."""
+    """The address of the stream of new events; empty if the reader may not read events."""
     if not principal.is_admin and "read" not in principal.permissions:
         return ""
     address = "/ui/stream"

@@ -1,4 +1,4 @@
-"""What every page shares: its route, its forms, its headers, and how a refusal looks."""
+"""Parts that every page shares: its route, its forms, its headers, and the page of a refusal."""
 
 import hashlib
 import logging
@@ -39,13 +39,13 @@ HEADERS: Mapping[str, str] = {
         "script-src 'self'", "img-src 'self'", "form-action 'self'"
     ),
     "X-Content-Type-Options": "nosniff",
-    # Not "no-referrer": a form's request would then not say where it comes from.
+    # Not "no-referrer": the request of a form must name the page that the form is on.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
-    # Not kept anywhere: after signing out the way back shows nothing.
+    # No cache may keep a page: after signing out, the browser's Back button shows nothing.
     "Cache-Control": "no-store",
 }
-"""Of every page: nothing from elsewhere is loaded, nothing of ours is framed, kept or sniffed."""
+"""The headers of every page. A page loads nothing from other sites, and is not framed or cached."""
 
 HOME = "/ui"
 
@@ -55,17 +55,17 @@ PLACES = (
     ("/ui/audit", ("/ui/audit/",), "Audit", "audit:read"),
     ("/ui/webhooks", ("/ui/webhooks/",), "Webhooks", "webhooks:manage"),
 )
-"""What the head of each page offers: (address, what lies below it, name, permission)."""
+"""The navigation: (address, prefixes of the pages below it, name, permission)."""
 
 _LARGEST_FORM = 64 * 1024
 
 _PATH_END = re.compile("[?#]")
 _ENCODED_DOT = re.compile("%2e", re.IGNORECASE)
 _MISREAD = re.compile(r"[\x00-\x20\x7f\\]")
-"""What a browser leaves out of a path, or takes for a slash."""
+"""Characters that a browser removes from a path, or reads as a slash."""
 
-_KEY_LOST = "The key that you signed in with is no longer known, or was revoked."
-_TOKEN_OVER = "The token that you signed in with is over: sign in with a new one."
+_KEY_LOST = "Your API key is unknown or was revoked. Sign in with another key."
+_TOKEN_EXPIRED = "Your token has expired. Sign in with a new token."
 
 _templates = Environment(
     loader=PackageLoader("ledger.web"),
@@ -79,13 +79,13 @@ _templates.filters.update(showing.FILTERS)
 
 
 def make_ready() -> None:
-    """Compile every template now, not before the eyes of the first visitor."""
+    """Compile every template at start, so that the first visitor need not wait for it."""
     for name in _templates.list_templates():
         _templates.get_template(name)
 
 
 class Form(BaseModel):
-    """What every form that changes something carries. A field that was left empty is not given."""
+    """The fields of every form that changes something. An empty field counts as absent."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -96,32 +96,32 @@ class Form(BaseModel):
 
     form_key: str = Field(max_length=100)
     request_key: str = Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")
-    """Sent twice, by an impatient hand, the form is carried out once (contract 7)."""
+    """An idempotency key: a form sent twice is carried out once (contract, Access)."""
 
 
 class PageRoute(LeanRoute):
-    """A page: its caller is known by the session, a refusal of it is a page too."""
+    """The route of a page: the session identifies its caller, and a refusal is a page too."""
 
     async def identify(self, request: Request) -> Principal:
-        """Whose session it is. Raises Unauthorized, or Forbidden for another site's requests."""
+        """The session's principal. Raises Unauthorized, or Forbidden for another site's request."""
         found = session.session_of(request)
         session.require_own_origin(request)
         try:
             principal = await services_of(request).authenticator.authenticate(found.token)
         except Unauthorized as error:
             is_key = found.token.startswith(TOKEN_PREFIX)
-            raise Unauthorized(_KEY_LOST if is_key else _TOKEN_OVER) from error
+            raise Unauthorized(_KEY_LOST if is_key else _TOKEN_EXPIRED) from error
         request.state.session, request.state.principal = found, principal
         return principal
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
-        """A page that says why, in words."""
+        """Return a page that gives the reason of the refusal."""
         if isinstance(error, Unauthorized) and request.method == "POST":
-            error = Unauthorized(f"Not done. {error.detail}")
+            error = Unauthorized(f"Nothing was changed. {error.detail}")
         return refusal_page(request, error)
 
     async def answer(self, request: Request) -> Response:
-        """A page, whatever happens on the way. Raises one of REFUSALS."""
+        """Return a page, also after an unexpected error. Raises one of REFUSALS."""
         try:
             return await super().answer(request)
         except REFUSALS:
@@ -131,7 +131,7 @@ class PageRoute(LeanRoute):
             return refusal_page(request, InternalError("The service could not show this page."))
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; but first make the address what one would like to pass on."""
+        """Redirect an address with empty parameters to one without them, which can be shared."""
         if scope["method"] == "GET" and (given := _without_blanks(scope["query_string"])):
             await go(quote(scope["path"]) + given.rstrip("?"))(scope, receive, send)
             return
@@ -139,13 +139,13 @@ class PageRoute(LeanRoute):
 
 
 def places_of(principal: Principal) -> list[tuple[str, tuple[str, ...], str, str]]:
-    """The places that a credential may go to."""
+    """The entries of the navigation that a credential may open."""
     may = principal.permissions
     return [place for place in PLACES if principal.is_admin or place[3] in may]
 
 
 def home_of(principal: Principal) -> str:
-    """Where somebody begins: at the first place that is open to him, else where he is told why."""
+    """The first page that a credential may open; without any, the board, which gives the reason."""
     return next((place[0] for place in places_of(principal)), HOME)
 
 
@@ -157,9 +157,9 @@ def may_audit(principal: Principal) -> bool:
 def writes_of(
     principal: Principal | None, actor_id: str, organization_id: str | None = None
 ) -> str | None:
-    """Where an actor's writes are read; None: nowhere for this reader.
+    """The address of an actor's writes in the audit log; None if this reader may not open it.
 
-    Each organization has an audit log of its own: an administrator must know which one is meant.
+    Each organization has its own audit log, so an administrator's link must name the organization.
     """
     if principal is None or not may_audit(principal):
         return None
@@ -169,19 +169,19 @@ def writes_of(
     return organization_id and with_parameter(address, "organization_id", organization_id)
 
 
-async def told(answer: Awaitable[Response], model: type[M]) -> M:
-    """What the API answers, as the model that describes it."""
+async def read_answer(answer: Awaitable[Response], model: type[M]) -> M:
+    """The answer of an API endpoint, parsed as its response model."""
     return model.model_validate_json(bytes((await answer).body))
 
 
 def show(request: Request, template: str, status: int = 200, **context: Any) -> Response:
-    """A page, with its banner and its links at the instant that its address names."""
+    """Render a page; its banner and its links keep the instant that its address names."""
     services = services_of(request)
     principal: Principal | None = getattr(request.state, "principal", None)
     found: session.Session | None = getattr(request.state, "session", None)
     now, zone = services.clock(), showing.zone_of(request)
     as_of, instant = _asked(request, now)
-    # What a page ended with at one instant is no place in a list of another.
+    # A cursor of a list as of one instant is meaningless in the list as of another.
     first_page = with_parameter(here(request), "cursor", None)
     common = {
         "request": request,
@@ -211,9 +211,9 @@ def show(request: Request, template: str, status: int = 200, **context: Any) -> 
 
 
 def _asked(request: Request, now: datetime) -> tuple[str | None, datetime | None]:
-    """The instant that is looked at, as the address has it and as it is; None: now.
+    """The instant that the page shows: the address's text and the parsed value; None means now.
 
-    None too where the address names an instant that nothing can be shown of.
+    An instant that cannot be shown (malformed, or in the future) is None too.
     """
     text = request.query_params.get("as_of")
     with suppress(ValueError):
@@ -223,11 +223,11 @@ def _asked(request: Request, now: datetime) -> tuple[str | None, datetime | None
 
 
 def refusal_page(request: Request, error: LedgerError, **context: Any) -> Response:
-    """A refusal in words, with its status; without a session the page that asks for a token."""
+    """The page of a refusal, with its HTTP status; without a session, the sign-in page."""
     status = status_of(error)
     if isinstance(error, Unauthorized):
         request.state.principal = request.state.session = None
-        context = {"next": here(request), "said": error.detail} | context
+        context = {"next": here(request), "reason": error.detail} | context
         if _comes_from_elsewhere(request):
             return show(request, "arrival.html", next=here(request))
         response = show(request, "sign_in.html", status, **context)
@@ -249,14 +249,14 @@ def refusal_page(request: Request, error: LedgerError, **context: Any) -> Respon
 
 
 def _without_blanks(query: bytes) -> str | None:
-    """The query string without the fields that a form's user left empty; None: it has none."""
+    """The query string without its empty parameters; None if it has none of them."""
     parts = query.decode("ascii", "replace").split("&")
     filled = [part for part in parts if part.partition("=")[2] or "=" not in part]
     return None if len(filled) == len(parts) else "?" + "&".join(filled)
 
 
 def _comes_from_elsewhere(request: Request) -> bool:
-    """Whether a link on another site led here: then the cookie stays at home (``Strict``)."""
+    """Whether a link on another site led here: the browser then sends no ``Strict`` cookie."""
     headers = request.headers
     return (
         request.method == "GET"
@@ -266,7 +266,7 @@ def _comes_from_elsewhere(request: Request) -> bool:
 
 
 async def read_form(request: Request, model: type[M]) -> M:
-    """A form's fields, once it is sure that it is ours. Raises Forbidden or Invalid."""
+    """The fields of a form whose form key matches the session. Raises Forbidden or Invalid."""
     if media_type(request) != "application/x-www-form-urlencoded":
         raise Invalid.at("", "must be a form")
     raw = await read_capped(request, _LARGEST_FORM)
@@ -278,7 +278,7 @@ async def read_form(request: Request, model: type[M]) -> M:
 
 
 def idempotency_of(request: Request, principal: Principal, form: Form) -> IdempotencyKey:
-    """The key under which a form is carried out once; with other words it is another form."""
+    """The idempotency key of a form. The fingerprint tells apart two forms with other values."""
     said = form.model_dump_json(exclude={"form_key", "request_key"})
     fingerprint = hashlib.sha256(said.encode()).digest()
     name = f"ui-{form.request_key}"
@@ -286,12 +286,12 @@ def idempotency_of(request: Request, principal: Principal, form: Form) -> Idempo
 
 
 def go(path: str) -> Response:
-    """To another page, by GET."""
+    """Redirect to another page, to be requested by GET."""
     return RedirectResponse(path, status_code=303, headers=dict(HEADERS))
 
 
 def here(request: Request) -> str:
-    """The address of the page that is looked at: where a form was sent from, the form's page."""
+    """The address of the shown page; for the request of a form, the page that the form is on."""
     if request.method in ("GET", "HEAD"):
         query = request.url.query
         return request.url.path + (f"?{query}" if query else "")
@@ -303,11 +303,11 @@ def here(request: Request) -> str:
 
 
 def own_page(address: str) -> str:
-    """Where somebody is led on: to an address below ``/ui``, else to ``/ui`` (contract 7).
+    """The address itself if it is below ``/ui``, else ``/ui`` (contract, Access).
 
-    Browsers resolve dot segments, also percent-encoded ones, take a backslash for a slash, and
-    leave tabs and line ends out. So dot segments are resolved here, and a path with any of the
-    others leads to ``/ui``.
+    Browsers resolve dot segments, also percent-encoded ones, read a backslash as a slash, and
+    remove tabs and line ends. So this function resolves dot segments, and replaces a path with a
+    backslash, a space or a control character by ``/ui``.
     """
     path = _PATH_END.split(address, maxsplit=1)[0]
     rest = address[len(path) :]
@@ -318,7 +318,7 @@ def own_page(address: str) -> str:
 
 
 def with_parameter(address: str, name: str, value: str | None) -> str:
-    """An address of this site with a parameter set, or without it."""
+    """An address of this site with one parameter set, or removed if the value is None."""
     path, _, query = address.partition("?")
     given = [pair for pair in parse_qsl(query) if pair[0] != name]
     if value is not None:
@@ -327,7 +327,7 @@ def with_parameter(address: str, name: str, value: str | None) -> str:
 
 
 def _linker(as_of: str | None) -> Any:
-    """Makes links that stay at the instant that is looked at."""
+    """Return the function by which templates make links that keep the shown instant."""
 
     def link(path: str, **parameters: Any) -> str:
         given = {n.rstrip("_"): v for n, v in parameters.items() if v is not None and v != ""}

@@ -18,7 +18,7 @@ from ledger.domain.values import ENDED, RUN_STATUSES
 from ledger.web import charts
 from ledger.web.charts import Bar, Level
 from ledger.web.history import as_known
-from ledger.web.pages import PageRoute, show, told
+from ledger.web.pages import PageRoute, read_answer, show
 from ledger.web.summary import summary
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
@@ -27,13 +27,13 @@ _HEIGHT = 180
 
 
 class RunsPageQuery(runs.RunsQuery):
-    """The API's filters; a page is as long as a chart is wide."""
+    """The API's filters; by default a page has as many runs as the chart has bars."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 100
 
 
 class Timed(NamedTuple):
-    """A run with how long it took, or has taken so far; None where it never started."""
+    """A run with its duration, so far if it is open; None if it never started."""
 
     run: models.RunModel
     seconds: float | None
@@ -41,16 +41,16 @@ class Timed(NamedTuple):
 
 
 class RunsChart(NamedTuple):
-    """Runs as bars, the oldest first."""
+    """Runs as bars, oldest first."""
 
     runs: list[Timed]
-    """The newest first, as lists have them."""
+    """Newest first, as in lists."""
     bars: list[tuple[Timed, Bar]]
     grid: list[Level]
     labels: list[tuple[Timed, Bar]]
     height: int
     counts: dict[str, int]
-    """By status; those that there are."""
+    """By status, without zeros."""
 
 
 @router.get("/lines/{line_id}/runs", openapi_extra=needs("read"))
@@ -65,9 +65,9 @@ async def show_runs(
     async def read(of: Query) -> models.RunList:
         asked = query.model_copy(update={"as_of": of.as_of})
         answer = runs.bare_runs(request, principal, line_id, asked)
-        return await told(answer, models.RunList)
+        return await read_answer(answer, models.RunList)
 
-    page = await as_known(read, query.as_of, "This line was not known yet at that instant.")
+    page = await as_known(read, query.as_of, "This line was not known yet at that time.")
     seen_at = query.instant or services_of(request).clock()
     chosen = {
         "status": query.status,
@@ -95,14 +95,14 @@ async def show_run(
     run_id: str,
     query: Annotated[Query, QueryParameters()],
 ) -> Response:
-    """One run with what went in and came out, and its own events."""
+    """A run with its input, its output and its events."""
 
     async def read(of: Query) -> models.RunModel:
         answer = runs.show_run(request, principal, run_id, of)
-        return (await told(answer, models.RunAnswer)).data
+        return (await read_answer(answer, models.RunAnswer)).data
 
-    run = await as_known(read, query.as_of, "This run was not known yet at that instant.")
-    events = await told(
+    run = await as_known(read, query.as_of, "This run was not known yet at that time.")
+    events = await read_answer(
         stories.show_run_events(request, principal, run_id, query), feed_models.HistoryPage
     )
     seen_at = query.instant or services_of(request).clock()
@@ -120,7 +120,7 @@ async def show_run(
 
 
 def timed_of(run: models.RunModel, seen_at: datetime) -> Timed:
-    """A run with its duration, as far as it has got."""
+    """A run with its duration, at ``seen_at`` if it is still open."""
     is_open = run.status not in ENDED
     if run.duration_ms is not None:
         return Timed(run, run.duration_ms / 1000, is_open)
@@ -130,11 +130,11 @@ def timed_of(run: models.RunModel, seen_at: datetime) -> Timed:
 
 
 def chart_of(found: Sequence[models.RunModel], seen_at: datetime) -> RunsChart:
-    """Runs, given the newest first, as bars on a logarithmic scale: they may last ms or weeks."""
+    """Runs, newest first, as bars on a logarithmic scale: a run may last milliseconds or weeks."""
     timed = [timed_of(run, seen_at) for run in found]
     rising = timed[::-1]
-    grid = charts.levels((one.seconds or 0 for one in timed), _HEIGHT)
-    bars = charts.bars([one.seconds for one in rising], grid, _HEIGHT)
+    grid = charts.levels((run.seconds or 0 for run in timed), _HEIGHT)
+    bars = charts.bars([run.seconds for run in rising], grid, _HEIGHT)
     drawn = list(zip(rising, bars, strict=True))
     counts = {status: sum(run.status == status for run in found) for status in RUN_STATUSES}
     return RunsChart(

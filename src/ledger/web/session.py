@@ -1,8 +1,9 @@
-"""Who looks at the page: a token, in a cookie that only this service can read.
+"""The session: the visitor's token, in a cookie that only this service can read.
 
-The cookie holds the token encrypted under the master key, is out of reach of scripts, and travels
-only with requests that our own pages make (``SameSite=Strict``). The API does not look at it. Each
-session has a key of its own that every form carries: a request that another site made has neither.
+The cookie holds the token, encrypted under the master key. Scripts cannot read the cookie, and the
+browser sends it only with requests from our own pages (``SameSite=Strict``). The API ignores it.
+A session has a form key, which every form of the session contains. A request that another site
+makes has neither cookie nor form key.
 """
 
 import base64
@@ -23,43 +24,43 @@ from ledger.log.vault import CannotOpen
 COOKIE = "ledger_session"
 
 SESSION_SECONDS = 12 * 3600
-"""A session ends so long after its last use: a working day, and no page left open ends it."""
+"""A session ends this long after its last use. An open page counts as use when it refreshes."""
 
 LONGEST_TOKEN = 2800
-"""Characters: sealed, no more fits into the 4 KB that browsers take for a cookie."""
+"""In characters. A longer token, once encrypted, exceeds the 4 KB that browsers allow a cookie."""
 
 _PURPOSE = "ui/session"
 _SAFE = frozenset({"GET", "HEAD"})
 
 
 class Session(msgspec.Struct, frozen=True):
-    """One browser that has signed in."""
+    """The session of a browser that has signed in."""
 
     token: str
     form_key: str
-    """What every form of this session carries."""
+    """The secret that every form of this session contains."""
     expires: int
     """Seconds since 1970."""
     secure: bool
-    """Whether it was begun over TLS."""
+    """Whether the browser signed in over TLS."""
 
     def is_aging(self, now: datetime) -> bool:
-        """Whether it is time to prolong it: not for each page, but within a minute."""
+        """Whether to prolong the session: at most once a minute, not for each page."""
         return self.expires - now.timestamp() < SESSION_SECONDS - 60
 
     def prolonged(self, now: datetime) -> "Session":
-        """The same for another while."""
+        """The same session with a new expiry."""
         return msgspec.structs.replace(self, expires=_expiry(now))
 
     def require_form_key(self, sent: str) -> None:
-        """Raise Forbidden where a form was not made for this session."""
+        """Raise Forbidden for a form that was not made for this session."""
         if not hmac.compare_digest(sent.encode(), self.form_key.encode()):
-            raise Forbidden("This form is no longer valid: open the page again.")
+            raise Forbidden("This form has expired. Open the page again.")
 
 
 def begin(request: Request, token: str) -> Session:
-    """A session for a token that was checked."""
-    # Behind a proxy that ends TLS only the browser knows that there is any.
+    """Begin a session for a token that was authenticated."""
+    # Behind a proxy that ends TLS, only the browser's Origin header shows that TLS is used.
     secure = request.headers.get("origin", "").startswith("https://")
     return Session(token, secrets.token_urlsafe(24), _expiry(services_of(request).clock()), secure)
 
@@ -69,7 +70,7 @@ def _expiry(now: datetime) -> int:
 
 
 def session_of(request: Request) -> Session:
-    """The request's session. Raises Unauthorized where there is none, or it is over."""
+    """The request's session. Raises Unauthorized without a session, or if it has expired."""
     try:
         sealed = base64.urlsafe_b64decode(request.cookies.get(COOKIE, "") + "==")
         opened = services_of(request).vault.open(_PURPOSE, sealed)
@@ -77,12 +78,12 @@ def session_of(request: Request) -> Session:
     except (binascii.Error, ValueError, CannotOpen, msgspec.MsgspecError) as error:
         raise Unauthorized("Sign in to see this page.") from error
     if session.expires < services_of(request).clock().timestamp():
-        raise Unauthorized("The session is over: sign in again.")
+        raise Unauthorized("Your session has expired. Sign in again.")
     return session
 
 
 def keep(request: Request, response: Response, session: Session) -> None:
-    """Give the browser the session's cookie."""
+    """Set the session's cookie in the browser."""
     sealed = services_of(request).vault.seal(_PURPOSE, msgspec.json.encode(session))
     response.set_cookie(
         COOKIE,
@@ -96,12 +97,12 @@ def keep(request: Request, response: Response, session: Session) -> None:
 
 
 def forget(response: Response) -> None:
-    """Take the session's cookie back."""
+    """Delete the session's cookie in the browser."""
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
 
 
 def require_own_origin(request: Request) -> None:
-    """Raise Forbidden for a request that changes something and that another site's page made."""
+    """Raise Forbidden for a request that changes something and comes from another site's page."""
     if request.method in _SAFE:
         return
     site = request.headers.get("sec-fetch-site")

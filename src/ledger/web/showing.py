@@ -1,7 +1,7 @@
-"""How instants, durations and numbers are shown to people.
+"""Instants, durations, numbers and names as people read them.
 
-Every instant is shown in one zone, which the page names: UTC, or the one that the browser said its
-user lives in (a cookie; no right hangs on it).
+A page shows every instant in one time zone, which it names: UTC, or the zone of the browser. A
+cookie holds the choice; no permission depends on it.
 """
 
 import hashlib
@@ -21,14 +21,15 @@ from markupsafe import Markup
 
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import format_instant, parse_bound, parse_instant
+from ledger.intake.principal import COMMAND_LINE
 
 ZONE_COOKIE = "ledger_zone"
 
 _NO_ZONES = frozenset({"Factory", "localtime", "posixrules"})
-"""What the database has beside the zones that people live in."""
+"""Names in the time zone database that are no zones of places."""
 
 _EXACT = 10**16
-"""From here on a float does not have all its digits: it is written by its power of ten."""
+"""A float from here on may be inexact in its last digits, so it is written with an exponent."""
 
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
@@ -37,7 +38,7 @@ class Zone:
     """The zone in which a page shows instants."""
 
     def __init__(self, name: str) -> None:
-        """Raises ValueError for a name that is none."""
+        """Raises ValueError for an unknown name."""
         try:
             if name in _NO_ZONES:
                 raise ZoneInfoNotFoundError(name)
@@ -48,7 +49,7 @@ class Zone:
 
     @property
     def is_utc(self) -> bool:
-        """Whether it is the one that the API speaks."""
+        """Whether this is UTC, the zone of the API."""
         return self.name == "UTC"
 
     def local(self, instant: datetime | str) -> datetime:
@@ -57,25 +58,25 @@ class Zone:
         return known.astimezone(self._zone)
 
     def instant(self, text: str) -> datetime:
-        """What a person wrote (``2026-11-30T18:00``) as an instant. Raises ValueError."""
+        """Text that a person typed (``2026-11-30T18:00``) as an instant. Raises ValueError."""
         written = datetime.fromisoformat(text)
         if written.tzinfo is None:
             written = written.replace(tzinfo=self._zone)
         return written.astimezone(UTC)
 
     def field(self, instant: datetime | str) -> str:
-        """An instant, or a bound as addresses have it, as a field of a form shows it."""
+        """An instant, or a bound from an address, as the value of a form's field."""
         known = parse_bound(instant) if isinstance(instant, str) else instant
         return f"{self.local(known):%Y-%m-%dT%H:%M:%S}"
 
     def meant(self, name: str, text: str, exact: str | None = None) -> str:
-        """What the field of this name means, as addresses have it. Raises Invalid.
+        """The instant in the field of this name, as text for an address. Raises Invalid.
 
-        A field shows whole seconds: who left it as it was means the exact instant behind it.
+        A field shows whole seconds. An unchanged field therefore means the exact instant behind it.
         """
         try:
             with suppress(ValueError):
-                # Compared as instants: browsers leave out seconds that are zero.
+                # Compared as date and time, not as text: browsers omit seconds that are zero.
                 if exact is not None and datetime.fromisoformat(
                     self.field(exact)
                 ) == datetime.fromisoformat(text):
@@ -87,7 +88,7 @@ class Zone:
             ) from error
 
     def show(self, instant: datetime | str | None, precise: bool = False) -> Markup:
-        """An instant as an element that names it exactly too; ``precise`` to the microsecond."""
+        """An instant as an HTML element with the exact value; ``precise`` shows microseconds."""
         if instant is None:
             return Markup("—")
         at = self.local(instant)
@@ -98,11 +99,11 @@ class Zone:
         )
 
     def plain(self, instant: datetime | str) -> str:
-        """An instant where there can be no element."""
+        """An instant as plain text, for attributes."""
         return f"{self.local(instant):%Y-%m-%d %H:%M:%S}"
 
     def day(self, instant: datetime | str) -> str:
-        """The instant's day."""
+        """The day of an instant."""
         return f"{self.local(instant):%Y-%m-%d}"
 
     def short(self, instant: datetime | str) -> str:
@@ -114,22 +115,22 @@ _UTC = Zone("UTC")
 
 
 def picks(now: datetime, zone: Zone) -> Sequence[tuple[str, str]]:
-    """Instants that people often ask for: (what it is called, the instant as addresses have it)."""
+    """Instants that people often choose: (label, instant as text for an address)."""
     today = zone.local(now).replace(hour=0, minute=0, second=0, microsecond=0)
     month = today.replace(day=1)
     tick = timedelta(microseconds=1)
     yesterday = zone.instant(f"{today - timedelta(hours=12):%Y-%m-%d}T00:00:00")
     week = zone.instant(f"{today - timedelta(days=today.weekday()):%Y-%m-%d}T00:00:00")
     return (
-        ("the end of last month", format_instant(month.astimezone(UTC) - tick)),
-        ("the end of last week", format_instant(week - tick)),
-        ("yesterday 00:00", format_instant(yesterday)),
-        ("an hour ago", format_instant(now.replace(microsecond=0) - timedelta(hours=1))),
+        ("End of last month", format_instant(month.astimezone(UTC) - tick)),
+        ("End of last week", format_instant(week - tick)),
+        ("Yesterday 00:00", format_instant(yesterday)),
+        ("1 hour ago", format_instant(now.replace(microsecond=0) - timedelta(hours=1))),
     )
 
 
 def zone_of(request: Request) -> Zone:
-    """The zone that the browser asked for; UTC where it asked for none, or for none there is."""
+    """The zone in the browser's cookie; UTC without a cookie or for an unknown zone."""
     name = unquote(request.cookies.get(ZONE_COOKIE, "UTC"))
     try:
         return Zone(name) if name.isascii() and len(name) < 64 else _UTC
@@ -138,13 +139,13 @@ def zone_of(request: Request) -> Zone:
 
 
 def duration(length: timedelta | float | None) -> str:
-    """A length of time in its two largest units: ``3 d 4 h``, ``2.4 s``, ``350 ms``."""
+    """A duration in its two largest units: ``3 d 4 h``, ``2.4 s``, ``350 ms``."""
     if length is None:
         return "—"
     seconds = length.total_seconds() if isinstance(length, timedelta) else length
     if seconds <= 0:
         return "0 s"
-    # Rounded first: what comes to a whole second or minute is told as one.
+    # Rounded before the unit is chosen: 999.6 ms is shown as 1 s, and 59.97 s as 1 min.
     if round(seconds * 1000) < 1000:
         return f"{round(seconds * 1000)} ms"
     if round(seconds, 1) < 60:
@@ -158,21 +159,21 @@ def duration(length: timedelta | float | None) -> str:
 
 
 def milliseconds(length: float | None) -> str:
-    """The same for a number of milliseconds."""
+    """A number of milliseconds, shown as ``duration`` shows it."""
     return duration(None if length is None else length / 1000)
 
 
 def since(instant: datetime, now: datetime) -> str:
-    """How long ago, seen from ``now``, in minutes at the finest.
+    """The time from ``instant`` to ``now``, in whole minutes.
 
-    So a page that is shown again says the same for a while, and only what changed is touched.
+    Its text changes once a minute only, so a refresh of a page leaves most elements untouched.
     """
     minutes = (now - instant) // timedelta(minutes=1)
-    return duration(minutes * 60) if minutes > 0 else "under a minute"
+    return duration(minutes * 60) if minutes > 0 else "less than a minute"
 
 
 def number(value: float | None) -> str:
-    """A number as JSON has it, with its thousands apart: what is nearly nothing does not say 0."""
+    """A number with all its digits and with commas between thousands; 0.004 is not rounded to 0."""
     if value is None:
         return "—"
     is_whole = isinstance(value, int) or (value % 1 == 0 and abs(value) < _EXACT)
@@ -184,7 +185,19 @@ def words(name: str) -> str:
     return _SPELT.get(name, name.replace("_", " "))
 
 
+def label(name: str) -> str:
+    """A field's name as the page labels the field: ``workspace_id`` → ``Workspace``."""
+    text = words(name)
+    return _LABELS.get(name, text[:1].upper() + text[1:])
+
+
+def actor(identifier: str) -> str:
+    """An actor's id, or the page's name of a part of the service: ``cli`` → ``command line``."""
+    return "command line" if identifier == COMMAND_LINE.id else identifier
+
+
 _SPELT = {
+    "api_key": "API key",
     "ods": "ODS",
     "ongoing_sla": "ongoing SLA",
     "infra_managed": "managed infra",
@@ -192,52 +205,73 @@ _SPELT = {
     "check_ins_this_week": "check-ins this week",
 }
 
+_LABELS = {
+    "actor_id": "Actor",
+    "as_of": "Time",
+    "at": "Time",
+    "blocked_cause": "Cause",
+    "event_types": "Events",
+    "id": "ID",
+    "invocations_today": "Runs today",
+    "invocations_total": "Runs total",
+    "limit": "Rows",
+    "organization_id": "Organization",
+    "project_tag": "Project",
+    "service_line_id": "Line",
+    "to": "Before",
+    "type": "Event type",
+    "url": "URL",
+    "workspace_id": "Workspace",
+    "zone": "Time zone",
+}
 
-_SAID: Sequence[tuple[str, str]] = (
+_PLAIN: Sequence[tuple[str, str]] = (
     (
         r"String should match pattern '\^\\d\{4\}.*",
-        "is no date, nor an instant such as 2026-11-30T18:00:00Z",
+        "must be a date, or a time such as 2026-11-30T18:00:00Z",
     ),
-    (r"String should match pattern '\^\(\?:.*", "is none of the words that are known here"),
-    (r"String should match pattern .*", "does not have the right form"),
-    (r"Input should be '.*", "is none of the words that are known here"),
-    (r"Field required", "is needed"),
+    (r"String should match pattern '\^\(\?:.*", "is not a known value"),
+    (r"String should match pattern .*", "has the wrong format"),
+    (r"Input should be '.*", "is not a known value"),
+    (r"Field required", "is required"),
     (r"(?:String|Value) should have at least 1 character", "must not be empty"),
     (r"String should have at most (\d+) characters", r"must have at most \1 characters"),
     (r"List should have at least 1 item.*", "choose at least one"),
     (r"Input should be a valid integer.*", "must be a whole number"),
     (r"Input should be (.*)", r"must be \1"),
+    (r"lies before from", "must not be earlier than the start"),
     (r"Value error, (.*)", r"\1"),
 )
-"""What validation says, and how people say it."""
+"""Messages of validation, and the page's words for them."""
 
 
 def complaint(place: tuple[str, str]) -> str:
-    """(pointer, detail) of a refusal as a sentence about a field."""
+    """A (pointer, detail) pair of a refusal, as a sentence about a field of the page."""
     pointer, detail = place
-    for said, better in _SAID:
-        detail, changed = re.subn(f"^{said}$", better, detail, flags=re.DOTALL)
+    if detail.endswith("in the future"):
+        return "Choose a past time."
+    for message, plain in _PLAIN:
+        detail, changed = re.subn(f"^{message}$", plain, detail, flags=re.DOTALL)
         if changed:
             break
-    name = words(pointer.strip("/").replace("/", " "))
-    return (
-        f"{name[:1].upper()}{name[1:]}: {detail}." if name else f"{detail[:1].upper()}{detail[1:]}."
-    )
+    field, *places = pointer.strip("/").split("/")
+    name = " ".join([label(field), *places])
+    return f"{name}: {detail}." if name else f"{detail[:1].upper()}{detail[1:]}."
 
 
 def refusal(error: LedgerError) -> str:
-    """A refusal as people who sent a form are told it."""
-    return _TOLD.get(error.code, error.detail)
+    """The detail of a refusal, in the page's words if the API's speak of headers."""
+    return _REWORDED.get(error.code, error.detail)
 
 
-_TOLD = {
-    "idempotency_key_reused": "This form was sent before, with other words."
-    " Send it again to send these.",
+_REWORDED = {
+    "idempotency_key_reused": "This form was already sent with other values."
+    " Send it again to use the new values.",
 }
 
 
 def pretty(value: Any) -> str:
-    """JSON to be read."""
+    """A value as indented JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
@@ -247,17 +281,19 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "since": since,
     "number": number,
     "words": words,
+    "label": label,
+    "actor": actor,
     "complaint": complaint,
     "refusal": refusal,
     "pretty": pretty,
     "instant": format_instant,
     "after": lambda instant: format_instant(instant + timedelta(microseconds=1)),
 }
-"""By which templates write values."""
+"""The filters of the templates."""
 
 
 @cache
 def static(name: str) -> str:
-    """The address of a static file: another one whenever its content is, so it is kept for good."""
+    """The address of a static file. The address contains a hash, so browsers may cache for good."""
     content = (files("ledger.web") / "static" / name).read_bytes()
     return f"/ui/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"

@@ -1,4 +1,4 @@
-"""Signing in and out, and the way to the first page."""
+"""Signing in and out, and the front page."""
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,13 +16,13 @@ signed_in = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 _LARGEST = 16 * 1024
 
-_NOT_KNOWN = "This token is not known, or was revoked. It begins with elk_ and is pasted whole."
-_NOT_TAKEN = "This token is over, or is not taken here. It is pasted whole."
-_TOO_LONG = f"This token has more than {session.LONGEST_TOKEN} characters: no cookie holds so many."
+_NOT_KNOWN = "This token is unknown or was revoked. Paste the whole token; it begins with elk_."
+_NOT_TAKEN = "This token has expired, or this service does not accept it. Paste the whole token."
+_TOO_LONG = f"This token is too long. The limit is {session.LONGEST_TOKEN} characters."
 
 
 class SignIn(BaseModel):
-    """What the sign-in form sends."""
+    """The fields of the sign-in form."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,18 +31,18 @@ class SignIn(BaseModel):
 
 
 class SignOut(BaseModel):
-    """What the sign-out form sends."""
+    """The field of the sign-out form."""
 
     form_key: str
 
 
 @router.get("/")
 async def front_page(request: Request) -> Response:
-    """The page that asks for a token; who has signed in is led on."""
+    """The sign-in page; a visitor with a session is redirected to the board."""
     try:
         session.session_of(request)
     except Unauthorized:
-        return show(request, "sign_in.html", next="", said=None)
+        return show(request, "sign_in.html", next="", reason=None)
     return go(HOME)
 
 
@@ -51,13 +51,13 @@ async def front_page(request: Request) -> Response:
 @router.get("/ui/sign-out")
 @router.get("/ui/zone")
 async def begin(request: Request) -> Response:
-    """Who comes to the address of a form, or almost to the board's, begins at the beginning."""
+    """Redirect the address of a form, opened as a page, and ``/ui/`` to the front page."""
     return go("/")
 
 
 @router.post("/ui/sign-in")
 async def sign_in(request: Request) -> Response:
-    """Begin a session for a token, which is never part of an address."""
+    """Begin a session for the token in the form; a token is never part of an address."""
     target = token = ""
     try:
         session.require_own_origin(request)
@@ -69,8 +69,8 @@ async def sign_in(request: Request) -> Response:
             return refusal_page(request, Unauthorized(_TOO_LONG), next=target)
         principal = await services_of(request).authenticator.authenticate(token)
     except Unauthorized:
-        said = _NOT_TAKEN if token.count(".") == 2 else _NOT_KNOWN
-        return refusal_page(request, Unauthorized(said), next=target)
+        reason = _NOT_TAKEN if token.count(".") == 2 else _NOT_KNOWN
+        return refusal_page(request, Unauthorized(reason), next=target)
     except REFUSALS as error:
         return refusal_page(request, as_refusal(error))
     response = go(target or home_of(principal))

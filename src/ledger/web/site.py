@@ -1,4 +1,4 @@
-"""All pages, as one addition to the application of the API."""
+"""The pages, added to the application of the API."""
 
 from fastapi import APIRouter, Request, Response
 from starlette.staticfiles import StaticFiles
@@ -21,16 +21,16 @@ PAGES = (
     jump.router,
 )
 
-_NO_PAGE = "There is no such page."
+_NO_PAGE = "There is no page at this address."
 
 _unknown = APIRouter(include_in_schema=False)
 
 
 class _Static(StaticFiles):
-    """Files whose address changes with their content: a browser asks for each once."""
+    """Static files. Their addresses change with their content, so a browser requests each once."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """The file. Raises HTTPException where there is none."""
+        """Return the file. Raises HTTPException for an unknown path."""
         response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
         response.headers["X-Content-Type-Options"] = "nosniff"
@@ -39,12 +39,12 @@ class _Static(StaticFiles):
 
 @_unknown.get("/ui/{path:path}")
 async def show_nothing(request: Request, path: str) -> Response:
-    """Nothing is at any other address below ``/ui``."""
+    """Answer every unknown address below ``/ui`` with the page of a 404."""
     return refusal_page(request, NotFound(_NO_PAGE))
 
 
 def add_pages(app: LedgerApi) -> None:
-    """Put the pages beside the API."""
+    """Add the pages to the API's application."""
     make_ready()
     answer_elsewhere = app.answer_nothing
 

@@ -1,4 +1,4 @@
-"""What an event says beyond its type, in one line."""
+"""The payload of an event, in one line."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,11 +12,11 @@ def _text(value: Any) -> str:
 
 def _trigger(value: dict[str, Any]) -> str:
     who = value.get("actor_id")
-    return f"set off by {who or words(str(value.get('type')))}"
+    return f"triggered by {who or words(str(value.get('type')))}"
 
 
-# In this order. What stands for "nothing" is left out, as is what the page marks otherwise: states,
-# causes, signals and their statuses.
+# In the order of the line. Empty values are left out. So are states, causes, signals and their
+# statuses: the page shows them by marks of their own.
 _SAYS: Sequence[tuple[str, Callable[[Any], str]]] = (
     ("hold", lambda value: f"{words(value)} hold"),
     ("reason", _text),
@@ -28,17 +28,17 @@ _SAYS: Sequence[tuple[str, Callable[[Any], str]]] = (
     ("name", _text),
     ("role", words),
     ("hours", lambda value: f"{number(value)} h"),
-    ("allocated_hours_per_week", lambda value: f"{number(value)} h a week"),
+    ("allocated_hours_per_week", lambda value: f"{number(value)} h per week"),
     ("evidence", lambda value: value if isinstance(value, str) else ""),
-    ("threshold_seconds", lambda value: f"nothing for {duration(value)}"),
+    ("threshold_seconds", lambda value: f"no activity for {duration(value)}"),
     ("triggered_by", _trigger),
     ("duration_ms", lambda value: f"took {milliseconds(value)}"),
     ("tokens_used", lambda value: f"{number(value)} tokens"),
-    ("late", lambda _: "after its line had closed"),
-    ("by_closing", lambda _: "because its line closed"),
+    ("late", lambda _: "after the line was closed"),
+    ("by_closing", lambda _: "because the line was closed"),
     ("event_id", _text),
     ("attempts", lambda value: f"{number(value)} attempts"),
-    ("response_status", lambda value: f"answered {value}"),
+    ("response_status", lambda value: f"response {value}"),
     ("error", _text),
     ("resource_id", _text),
     ("id", _text),
@@ -46,14 +46,15 @@ _SAYS: Sequence[tuple[str, Callable[[Any], str]]] = (
 
 
 def summary(payload: dict[str, Any]) -> list[str]:
-    """A payload's words, part by part; none where it says nothing that is not marked.
+    """The texts for a payload's fields; an empty list if there is no field to show.
 
-    Each part is a text of its own: joined, one that is read from right to left would tear the next.
+    The texts stay apart, so that the page can isolate each one: text that is read from right to
+    left would otherwise reorder the text next to it.
     """
     said = (say(payload[name]) for name, say in _SAYS if not _is_nothing(payload.get(name)))
     return [part for part in said if part]
 
 
 def _is_nothing(value: Any) -> bool:
-    """Whether there is nothing to say. Zero hours are something: 0 is no False."""
+    """Whether a value is empty. Zero is not empty: 0 hours are shown."""
     return value is None or value is False or value in ("", [], {})

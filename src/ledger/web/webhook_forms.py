@@ -1,4 +1,4 @@
-"""What the forms about webhook endpoints send, as the API's own models take it."""
+"""The forms about webhook endpoints, converted to the API's own models."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -15,20 +15,21 @@ from ledger.web.pages import Form
 from ledger.web.showing import Zone
 
 _TYPE = "type:"
-"""A type's box is called so: a form's field has one value here, so boxes cannot share a name."""
+"""Prefix of the name of an event type's box. A field has one value, so boxes share no name."""
 
-# Longer than what the models take: they say what is too long, and the page shows it again.
+# Longer than the API's models allow: those refuse a value that is too long, and the page keeps it.
 Typed = Annotated[str | None, Field(max_length=5000)]
 
 RECOVERY = timedelta(hours=24)
-"""How far a recovery goes back where nothing says from when on deliveries failed."""
+"""How far back a recovery starts if no failure is known."""
 
 MARGIN = timedelta(hours=1)
-"""What failed first was recorded a while before it did; what was delivered is not sent again."""
+"""An event is recorded some time before its delivery fails. The margin does no harm: a recovery
+sends no delivered event again."""
 
 
 class SettingsForm(Form):
-    """What an endpoint's owner sets."""
+    """The settings of an endpoint."""
 
     @model_validator(mode="before")
     @classmethod
@@ -44,20 +45,20 @@ class SettingsForm(Form):
 
     @property
     def types(self) -> list[str]:
-        """The types that are asked for."""
+        """The chosen event types."""
         if self.which == "all":
             return [EVERY_TYPE]
         return self.event_types.split(",") if self.event_types else []
 
 
 class NewForm(SettingsForm):
-    """An endpoint to be set up."""
+    """The form for a new endpoint."""
 
     organization_id: Typed = None
     workspace_id: Typed = None
 
     def sent(self, key: IdempotencyKey) -> Sent[models.NewWebhook]:
-        """As the API takes it."""
+        """The new endpoint for the API."""
         said = {
             "url": self.url,
             "event_types": self.types,
@@ -69,10 +70,10 @@ class NewForm(SettingsForm):
 
 
 class ChangeForm(SettingsForm):
-    """All settings as they are to be."""
+    """The form that replaces all settings."""
 
     def sent(self, key: IdempotencyKey) -> Sent[models.WebhookChanges]:
-        """As the API takes it."""
+        """The changes for the API."""
         said = {
             "url": self.url or "",
             "event_types": self.types,
@@ -82,22 +83,22 @@ class ChangeForm(SettingsForm):
 
 
 class SwitchForm(Form):
-    """Whether it is to be told events at all."""
+    """The form that enables or disables an endpoint."""
 
     enabled: Literal["true", "false"]
 
     def sent(self, key: IdempotencyKey) -> Sent[models.WebhookChanges]:
-        """As the API takes it."""
+        """The change for the API."""
         return checked({"enabled": self.enabled == "true"}, models.WebhookChanges, key)
 
 
 class RecoverForm(Form):
-    """From when on, as a person writes it."""
+    """The form for a recovery, with its start as a person types it."""
 
     since: Annotated[str | None, Field(max_length=40)] = None
 
     def sent(self, key: IdempotencyKey, zone: Zone) -> Sent[models.Recovery]:
-        """As the API takes it, from an instant of the page's zone."""
+        """The recovery for the API; its start is read in the page's zone."""
         try:
             since = zone.meant("since", self.since or "")
         except Invalid as error:
@@ -106,12 +107,12 @@ class RecoverForm(Form):
 
 
 def nothing(key: IdempotencyKey) -> Sent[models.Nothing]:
-    """A command that says no more than its name."""
+    """A command without any fields."""
     return Sent(models.Nothing(), key, None)
 
 
 def typed(settings: BaseModel | None) -> Mapping[str, Any]:
-    """What a form's fields show: an endpoint's settings, or what was typed; None: a new form's."""
+    """The values of a form's fields: an endpoint's settings, typed ones, or defaults for None."""
     if settings is None:
         return {"which": "all", "types": (), "url": None, "description": None}
     if isinstance(settings, SettingsForm):
@@ -127,6 +128,6 @@ def typed(settings: BaseModel | None) -> Mapping[str, Any]:
 
 
 def since_when(endpoint: models.WebhookModel, now: datetime) -> datetime:
-    """From when on a recovery is offered."""
+    """The start of a recovery that the page suggests."""
     failing = endpoint.status.failing_since if endpoint.status is not None else None
     return failing - MARGIN if failing is not None else now - RECOVERY

@@ -1,8 +1,8 @@
-"""Webhook endpoints as people manage them (``/ui/webhooks``), and what became of deliveries.
+"""Webhook endpoints as people manage them (``/ui/webhooks``), with their deliveries.
 
-The forms' commands are the API's (``api/routes/webhook_commands.py``), with its checks and its
-records of refusals. A secret is in the answer to its form and nowhere else: in no address, and
-shown again only to the same form sent twice.
+The forms carry out the API's commands (``api/routes/webhook_commands.py``), with its checks and its
+records of refusals. A secret is shown in the answer to its form only. No address contains it, and
+only the same form, sent again, shows it again.
 """
 
 from collections.abc import Awaitable, Mapping
@@ -36,9 +36,9 @@ from ledger.web.pages import (
     go,
     here,
     idempotency_of,
+    read_answer,
     read_form,
     show,
-    told,
     with_parameter,
 )
 from ledger.web.showing import zone_of
@@ -62,24 +62,24 @@ _PERMISSION = "webhooks:manage"
 Done = Literal["change", "enable", "disable", "recover", "test", "remove"]
 
 DONE: Mapping[Done | None, str] = {
-    "change": "Its settings are changed.",
-    "enable": "It is told again what is recorded from now on.",
-    "disable": "It is told nothing any more, until it is enabled.",
-    "recover": "What was not delivered since then is being sent again.",
-    "test": "A test is being sent: what comes of it is shown among the deliveries.",
-    "remove": "The endpoint is removed.",
+    "change": "Settings saved.",
+    "enable": "Endpoint enabled. It receives events recorded from now on.",
+    "disable": "Endpoint disabled. It receives no events until you enable it.",
+    "recover": "Undelivered events since that time are being sent again.",
+    "test": "Test sent. The deliveries below show the result.",
+    "remove": "Endpoint deleted.",
 }
-"""What a page says once, after a form of its."""
+"""The messages that a page shows once, after a form was carried out."""
 
 
 class EndpointsQuery(api.EndpointsQuery):
-    """The list's parameters, and what was done just now."""
+    """The list's parameters, and the form that was just carried out."""
 
     done: Done | None = None
 
 
 class DeliveriesQuery(api.DeliveriesQuery):
-    """The deliveries' parameters, and what was done just now."""
+    """The deliveries' parameters, and the form that was just carried out."""
 
     done: Done | None = None
 
@@ -90,18 +90,18 @@ async def show_webhooks(
     principal: Authenticated,
     query: Annotated[EndpointsQuery, QueryParameters()],
 ) -> Response:
-    """The credential's endpoints, the newest first, and the form for another."""
-    return await _list(request, principal, query)
+    """The credential's endpoints, newest first, and the form for a new one."""
+    return await _list_page(request, principal, query)
 
 
-async def _list(
+async def _list_page(
     request: Request,
     principal: Principal,
     query: EndpointsQuery,
     refused: Refused | None = None,
     form: NewForm | None = None,
 ) -> Response:
-    found = await told(api.list_webhooks(request, principal, query), models.WebhookList)
+    found = await read_answer(api.list_webhooks(request, principal, query), models.WebhookList)
     return show(
         request,
         "webhooks.html",
@@ -122,18 +122,20 @@ async def _list(
 
 @command_route(router, "", CreateEndpoint, _PERMISSION)
 async def add_webhook(request: Request, principal: Authenticated, _: NoParameters) -> Response:
-    """Set an endpoint up; its secret is in this answer."""
+    """Create an endpoint; the answer contains its secret."""
     form = await read_form(request, NewForm)
     sent = form.sent(idempotency_of(request, principal, form))
     try:
-        made = await told(commands.create(request, principal, sent), models.WebhookSecretAnswer)
+        made = await read_answer(
+            commands.create(request, principal, sent), models.WebhookSecretAnswer
+        )
     except Refused as refusal:
-        return await _list(request, principal, EndpointsQuery(), refusal, form)
+        return await _list_page(request, principal, EndpointsQuery(), refusal, form)
     return _secret(request, made.data, is_new=True)
 
 
 def _secret(request: Request, endpoint: models.WebhookWithSecret, is_new: bool) -> Response:
-    """The one page that shows a secret. It is made of the receipt: no view can hold it back."""
+    """The only page that shows a secret, made from the command's receipt: no view is awaited."""
     return show(
         request,
         "webhook_secret.html",
@@ -150,11 +152,11 @@ async def show_webhook(
     endpoint_id: str,
     query: Annotated[DeliveriesQuery, QueryParameters()],
 ) -> Response:
-    """An endpoint, what can be done about it, and its deliveries, the newest first."""
-    return await _one(request, principal, endpoint_id, query)
+    """An endpoint with its forms, and its deliveries, newest first."""
+    return await _endpoint_page(request, principal, endpoint_id, query)
 
 
-async def _one(
+async def _endpoint_page(
     request: Request,
     principal: Principal,
     endpoint_id: str,
@@ -162,12 +164,12 @@ async def _one(
     refused: Refused | None = None,
     form: Form | None = None,
 ) -> Response:
-    """Its page; with a refusal at the form that was sent, and what was typed there."""
-    shown = await told(
+    """The page of an endpoint. A refusal is shown at the form that was sent, with its values."""
+    shown = await read_answer(
         api.show_webhook(request, principal, endpoint_id, Present()), models.WebhookAnswer
     )
     endpoint = shown.data
-    found = await told(
+    found = await read_answer(
         api.list_deliveries(request, principal, endpoint_id, query), models.DeliveryList
     )
     zone = zone_of(request)
@@ -202,14 +204,14 @@ async def _carried_out(
     done: Done,
     target: str | None = None,
 ) -> Response:
-    """Back to the endpoint's page, which shows what came of it; or the refusal at the form."""
+    """Redirect to the endpoint's page, which shows the result; or show the refusal at the form."""
     try:
         await command
     except NotFound:
         raise
     except Refused as refusal:
         query = DeliveriesQuery()
-        return await _one(request, principal, endpoint_id, query, refusal, form)
+        return await _endpoint_page(request, principal, endpoint_id, query, refusal, form)
     return go(with_parameter(target or f"{PATH}/{endpoint_id}", "done", done))
 
 
@@ -217,7 +219,7 @@ async def _carried_out(
 async def change_webhook(
     request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
 ) -> Response:
-    """Replace its settings."""
+    """Replace the endpoint's settings."""
     form = await read_form(request, ChangeForm)
     sent = form.sent(idempotency_of(request, principal, form))
     command = commands.update(request, principal, endpoint_id, sent)
@@ -228,7 +230,7 @@ async def change_webhook(
 async def switch_webhook(
     request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
 ) -> Response:
-    """Enable or disable it."""
+    """Enable or disable the endpoint."""
     form = await read_form(request, SwitchForm)
     sent = form.sent(idempotency_of(request, principal, form))
     command = commands.update(request, principal, endpoint_id, sent)
@@ -240,7 +242,7 @@ async def switch_webhook(
 async def recover_webhook(
     request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
 ) -> Response:
-    """Send again what was not delivered."""
+    """Send undelivered events again."""
     form = await read_form(request, RecoverForm)
     sent = form.sent(idempotency_of(request, principal, form), zone_of(request))
     command = commands.recover(request, principal, endpoint_id, sent)
@@ -251,7 +253,7 @@ async def recover_webhook(
 async def send_test(
     request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
 ) -> Response:
-    """Send a test: what came of it is found among the deliveries."""
+    """Send a test; the deliveries show its result."""
     form = await read_form(request, Form)
     sent = nothing(idempotency_of(request, principal, form))
     command = commands.send_test(request, principal, endpoint_id, sent)
@@ -262,7 +264,7 @@ async def send_test(
 async def remove_webhook(
     request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
 ) -> Response:
-    """Remove it for good."""
+    """Delete the endpoint for good."""
     form = await read_form(request, Form)
     sent: Any = nothing(idempotency_of(request, principal, form))
     command = commands.delete(request, principal, endpoint_id, sent)
@@ -273,18 +275,19 @@ async def remove_webhook(
 async def rotate_secret(
     request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
 ) -> Response:
-    """Replace its secret; the new one is in this answer."""
+    """Replace the endpoint's secret; the answer contains the new one."""
     form = await read_form(request, Form)
     sent = nothing(idempotency_of(request, principal, form))
     try:
-        made = await told(
+        made = await read_answer(
             commands.rotate_secret(request, principal, endpoint_id, sent),
             models.WebhookSecretAnswer,
         )
     except NotFound:
         raise
     except Refused as refusal:
-        return await _one(request, principal, endpoint_id, DeliveriesQuery(), refusal, form)
+        query = DeliveriesQuery()
+        return await _endpoint_page(request, principal, endpoint_id, query, refusal, form)
     return _secret(request, made.data, is_new=False)
 
 
@@ -292,5 +295,5 @@ async def rotate_secret(
 async def return_to_webhook(
     request: Request, principal: Authenticated, endpoint_id: str, act: str, _: NoParameters
 ) -> Response:
-    """A form's address, opened as a page (having signed in again): to the page that it is on."""
+    """Redirect the address of a form, opened as a page (after a new sign-in), to the endpoint."""
     return go(f"{PATH}/{endpoint_id}")

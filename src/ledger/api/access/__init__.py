@@ -1,1 +1,1 @@
-"""Who may come in: API keys, and tokens of an identity provider."""
+"""Authentication: API keys, and tokens of an identity provider."""

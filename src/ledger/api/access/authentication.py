@@ -1,9 +1,9 @@
-"""From a bearer token to a principal (contract 7).
+"""From a bearer token to a principal (contract, Access).
 
-API keys live in the database, hashed. A process remembers a key for ``_REMEMBER_SECONDS``: that is
-how long a revoked one may still pass. An unknown one is never remembered, so a new key works at
-once. What is no key may be a token of an identity provider (``json_web_tokens.py``), where one is
-set.
+API keys are stored in the database as hashes. A process remembers a key for ``_REMEMBER_SECONDS``,
+so a revoked key may still pass for this long. An unknown key is never remembered, so a new key
+works at once. A token that is no API key may be a token of an identity provider
+(``json_web_tokens.py``), if a provider is configured.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ledger.postgres.door import Door
 from ledger.postgres.scope import EVERYONE
 
 if TYPE_CHECKING:
-    # Only loaded where tokens are taken: it takes as long as a quarter of a start.
+    # Only loaded if a provider is configured: the import takes as long as a quarter of a start.
     from ledger.api.access.json_web_tokens import TokenVerifier
 
 _REMEMBER_SECONDS = 2.0
@@ -34,7 +34,7 @@ SELECT key_id, organization_id, workspace_id, permissions
 FROM ledger.api_key WHERE secret_hash = %(hash)s AND revoked_at IS NULL
 """
 
-# Those of these keys that still pass.
+# The given keys that are not revoked.
 _PASSING = "SELECT key_id FROM ledger.api_key WHERE key_id = ANY(%(ids)s) AND revoked_at IS NULL"
 
 
@@ -49,7 +49,7 @@ class Authenticator:
         self._known: dict[str, tuple[float, Principal]] = {}
 
     async def authenticate(self, token: str) -> Principal:
-        """The token's principal. Raises Unauthorized; Unavailable where no token can be checked."""
+        """The token's principal. Raises Unauthorized, or Unavailable if no check is possible."""
         now = time.monotonic()
         known = self._known.get(token)
         if known is not None and known[0] > now:
@@ -77,9 +77,9 @@ class Authenticator:
         return principal
 
     async def lapsed(self, principals: Collection[Principal]) -> frozenset[Principal]:
-        """Those of some principals that may no longer pass: for what goes on after a request.
+        """The given principals that may no longer pass: for streams and exports, which last long.
 
-        They are forgotten too: who was sent away does not come back for a moment.
+        A revoked key is also forgotten, so its holder does not pass again for a moment.
         """
         keys = [principal for principal in principals if principal.type == "api_key"]
         ids = sorted({key.id for key in keys})
@@ -91,16 +91,16 @@ class Authenticator:
         return lapsed | self._ended(principals)
 
     def _ended(self, principals: Collection[Principal]) -> frozenset[Principal]:
-        """Those whose token is over, or whose key was withdrawn."""
+        """The principals whose token has expired, or whose signing key was withdrawn."""
         if self._verifier is None:
             return frozenset()
         has_lapsed = self._verifier.has_lapsed
-        return frozenset(one for one in principals if one.grant and has_lapsed(one.grant))
+        return frozenset(p for p in principals if p.grant and has_lapsed(p.grant))
 
 
 _bearer = HTTPBearer(
     auto_error=False,
-    description="An API key (`elk_…`), or a JWT where the service has an identity provider.",
+    description="An API key (`elk_…`), or a JWT if the service has an identity provider.",
 )
 
 Authenticated = Annotated[Principal, Security(_bearer)]
@@ -110,7 +110,7 @@ Authenticated = Annotated[Principal, Security(_bearer)]
 async def authenticate(request: Request) -> Principal:
     """The request's principal. Raises Unauthorized."""
     if count(request.scope, b"authorization") > 1:
-        # A proxy may have checked the other one.
+        # A proxy may have checked the other header.
         raise Unauthorized("Exactly one Authorization header is needed.")
     sent = (header(request.scope, b"authorization") or b"").decode("latin-1")
     scheme, _, token = sent.partition(" ")

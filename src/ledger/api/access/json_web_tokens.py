@@ -1,8 +1,8 @@
-"""Tokens that an identity provider signed: from a JWT to a principal (contract 7).
+"""Tokens that an identity provider signed: from a JWT to a principal (contract, Access).
 
-PyJWT decides whether a token is genuine and in time, by a key of the configured set. Ours is what
-it leaves to the caller: the sizes, the header's ``typ`` and ``kid``, the types of the claims, and
-how long a token may last, since nobody can take it back.
+PyJWT decides, with a key of the configured set, whether a token is genuine and in time. This module
+checks the rest: the size, the header's ``typ`` and ``kid``, the types of the claims, and the
+lifetime, which is limited because a token cannot be revoked.
 """
 
 import hashlib
@@ -24,31 +24,32 @@ LONGEST = 8 * 1024
 """Characters of a token."""
 
 LEEWAY_SECONDS = 30.0
-"""By so much the provider's clock and ours may differ."""
+"""The accepted difference between the provider's clock and ours."""
 
 LONGEST_LIFE_SECONDS = 24 * 3600.0
-"""A token that lasts longer from now on is refused: for that are API keys, which can be revoked."""
+"""A token that expires later than this from now is refused: for longer access there are API keys,
+which can be revoked."""
 
 _REMEMBER_SECONDS = 60.0
 _REMEMBERED = 10_000
 
-# PyJWT would take padding, too, and so more than one spelling of the same token.
+# PyJWT would accept padding too, and so more than one spelling of the same token.
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 
 _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
-"""What ``typ`` may say, in any case of its letters, where it is there (RFC 7519, RFC 9068)."""
+"""The accepted values of the optional ``typ``, compared in lower case (RFC 7519, RFC 9068)."""
 
 _PERMISSIONS = frozenset(get_args(Permission))
 
 
 class Claims(BaseModel):
-    """What a token says of its holder; claims of others' are passed over."""
+    """A token's claims about its holder; other claims are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    # Visible ASCII, spaces within, and no longer than an actor's id may be: it becomes one.
+    # Visible ASCII with inner spaces, no longer than an actor's id: ``sub`` becomes an actor's id.
     sub: str = Field(pattern=r"^[!-~]([ -~]{0,198}[!-~])?$")
-    # PyJWT would take numbers in text, too.
+    # PyJWT would accept numbers in text too.
     exp: float
     nbf: float | None = None
     iat: float | None = None
@@ -64,10 +65,10 @@ class _Known(msgspec.Struct, frozen=True):
 
 
 class TokenVerifier:
-    """Checks tokens of one issuer for one audience, and remembers those that passed for a while.
+    """Checks tokens of one issuer for one audience, and remembers accepted tokens for a while.
 
-    By their digests: no token is kept. Each time a remembered one comes its key is looked for, so
-    that it ends with its key.
+    Only digests of tokens are kept. At each use of a remembered token its signing key is looked up,
+    so the token ends with its key.
     """
 
     def __init__(
@@ -78,8 +79,10 @@ class TokenVerifier:
         self._known: dict[bytes, _Known] = {}
 
     async def verify(self, token: str) -> Principal | None:
-        """Whose token it is; None: it is not to be trusted. Raises Unavailable where that cannot be
-        told."""
+        """The principal of a token; None: the token is refused.
+
+        Raises Unavailable if the token cannot be checked.
+        """
         if len(token) > LONGEST:
             return None
         digest = hashlib.sha256(token.encode()).digest()
@@ -104,14 +107,14 @@ class TokenVerifier:
         return principal
 
     def has_lapsed(self, grant: Grant) -> bool:
-        """Whether a token that passed would not pass any more."""
+        """Whether a token that was accepted before would be refused now."""
         is_over = self._clock().timestamp() >= grant.expires_at
         return is_over or not self.keys.holds(grant.signed_by)
 
     def _claims(self, token: str, key: SigningKey) -> Claims | None:
-        # ``iss`` and ``aud`` must be there since they are given here, all others by their class.
+        # PyJWT requires ``iss`` and ``aud``, as both are given here; ``Claims`` requires the rest.
         try:
-            said = jwt.decode(
+            decoded = jwt.decode(
                 token,
                 key.jwk,
                 algorithms=ALGORITHMS,
@@ -120,13 +123,13 @@ class TokenVerifier:
                 leeway=LEEWAY_SECONDS,
                 options={"enforce_minimum_key_length": True},
             )
-            return Claims.model_validate(said)
+            return Claims.model_validate(decoded)
         except (jwt.PyJWTError, ValidationError):
             return None
 
 
 def _key_name(token: str) -> tuple[str, str] | None:
-    """The key id and the algorithm that a token names, where it may pass by its form."""
+    """The key id and the algorithm that a token names; None: the token's form is refused."""
     if not _FORM.fullmatch(token):
         return None
     try:
@@ -142,8 +145,11 @@ def _key_name(token: str) -> tuple[str, str] | None:
 
 
 def _principal(claims: Claims, key: SigningKey) -> Principal | None:
-    """Permissions that we do not know are another service's. ``admin`` is everything, everywhere,
-    as it is of a key, whatever tenant the token names."""
+    """The principal of a token's claims; None: the token names no tenant.
+
+    Unknown permissions belong to other services. As with API keys, ``admin`` permits everything in
+    every tenant, whatever tenant the token names.
+    """
     permissions = _PERMISSIONS & frozenset(claims.permissions)
     grant = Grant(claims.sub, claims.exp + LEEWAY_SECONDS, key.fingerprint)
     identifier = f"user:{claims.sub}"

@@ -1,14 +1,13 @@
-"""The public keys of the identity provider whose tokens we take (contract 7).
+"""The public keys of the identity provider whose tokens are accepted (contract, Access).
 
-Fetched from one configured address and from nowhere else: what a token's header says about keys
-(``jwk``, ``jku``, ``x5u``) is not looked at. No request waits for the provider as long as it names
-a key that we hold:
+The keys are fetched from one configured address only; a token's own hints about keys (``jwk``,
+``jku``, ``x5u``) are ignored. A request whose token names a held key never waits for the provider:
 
     start ─▶ fetch ─▶ every 5 min ─▶ …      after a failure every 10 s
-    unknown key id ─▶ joins a fetch in flight, else begins one, but only each 10 s
+    unknown key id ─▶ joins a fetch in flight, else begins one, but only every 10 s
 
-So a withdrawn key ends within 5 minutes, a new one works at once, and whoever invents key ids
-troubles the provider little. While the provider is away, the keys that we hold go on for an hour;
+A withdrawn key therefore ends within 5 minutes, a new key works at once, and a client that invents
+key ids causes few fetches. While the provider is unreachable, the held keys stay valid for an hour;
 after that no token can be checked.
 """
 
@@ -35,41 +34,41 @@ _logger = logging.getLogger(__name__)
 ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
-"""Those with a private and a public key: with HMAC whoever checks a token could make one too."""
+"""Asymmetric algorithms only: with HMAC every service that checks tokens could also sign them."""
 
 REFRESH_SECONDS = 300.0
-"""How often the keys are fetched: a withdrawn one passes no longer than this."""
+"""Time between two fetches: a withdrawn key passes no longer than this."""
 
 RETRY_SECONDS = 10.0
-"""The same after a failure; and how often an unknown key id may cause a fetch."""
+"""Time between two fetches after a failure, and between two fetches for unknown key ids."""
 
 KEPT_SECONDS = 3600.0
-"""How long keys go on that cannot be fetched again."""
+"""How long the held keys stay valid while they cannot be fetched again."""
 
 DEADLINE_SECONDS = 2.0
-"""A fetch takes no longer, and nobody waits for one longer."""
+"""The time limit of a fetch, and of a request that waits for a fetch."""
 
 LARGEST = 256 * 1024
-"""Bytes of a key set."""
+"""The most bytes of a key set."""
 
 _MOST_KEYS = 100
 _LONGEST_KEY_ID = 200
 
 
 class UnusableKeySet(Exception):
-    """What the provider answered is no set of keys; the sentence repeats none of it."""
+    """The provider's answer is no key set; the message repeats nothing of the answer."""
 
 
 class SigningKey(msgspec.Struct, frozen=True):
-    """One key, for one algorithm."""
+    """A public key, for a single algorithm."""
 
     jwk: jwt.PyJWK
     fingerprint: bytes
-    """SHA-256 of the key itself, by which it is known again whatever it is called."""
+    """SHA-256 of the key itself: it identifies the key whatever its key id is."""
 
 
 Keys = Mapping[tuple[str, str], SigningKey]
-"""By key id and algorithm."""
+"""Signing keys by key id and algorithm."""
 
 
 class KeySet:
@@ -77,36 +76,38 @@ class KeySet:
 
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._url, self._clock = url, clock
-        # Made once: loading the certificates that are trusted would hold up the loop each time.
+        # Made once: loading the trusted certificates would block the loop at each fetch.
         self._ssl_context = httpcore.default_ssl_context()
         self._keys: Keys = {}
         self._fingerprints: frozenset[bytes] = frozenset()
         self._fetched_at = self._asked_at = -math.inf
         self._has_failed = False
-        """Whether the latest fetch did not succeed."""
+        """Whether the latest fetch failed."""
         self._fetching: asyncio.Task[None] | None = None
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Fetch the keys, and again and again. Nobody waits for the first: the provider may be
-        away while we start."""
+        """Begin to fetch the keys periodically, without waiting for the first fetch.
+
+        The provider may be unreachable while the service starts.
+        """
         self._loop = asyncio.create_task(self._keep_fresh())
 
     async def stop(self) -> None:
-        """Fetch no more."""
+        """Stop fetching."""
         tasks = [task for task in (self._loop, self._fetching) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def holds(self, fingerprint: bytes) -> bool:
-        """Whether a key is still the provider's, as far as is known."""
+        """Whether the provider still publishes a key, as far as this process knows."""
         return fingerprint in self._fingerprints and self._is_known_now()
 
     async def find(self, key_id: str, algorithm: str) -> SigningKey | None:
-        """The key that is called so; None: the provider has no such key.
+        """The key of this id and algorithm; None: the provider has no such key.
 
-        Raises Unavailable where that cannot be told, since it did not answer.
+        Raises Unavailable if the key is unknown and the keys cannot be fetched.
         """
         name = (key_id, algorithm)
         if (known := self._get(name)) is not None:
@@ -119,7 +120,7 @@ class KeySet:
         else:
             if (known := self._get(name)) is not None or not self._has_failed:
                 return known
-        raise Unavailable("The keys that tokens are checked with cannot be fetched.")
+        raise Unavailable("The identity provider's keys cannot be fetched to check the token.")
 
     async def _look_again(self, name: tuple[str, str]) -> None:
         if self._fetching is not None:
@@ -140,10 +141,10 @@ class KeySet:
             await asyncio.sleep(RETRY_SECONDS if self._has_failed else REFRESH_SECONDS)
 
     async def refresh(self) -> None:
-        """Fetch the keys; whoever comes meanwhile waits for the same answer."""
+        """Fetch the keys; all callers during a fetch wait for the same fetch."""
         if self._fetching is None:
             self._fetching = asyncio.create_task(self._fetch())
-        # Not the task itself: who leaves must not take it away from the others.
+        # The task itself is not awaited: a cancelled caller must not cancel it for the others.
         await asyncio.wait([self._fetching])
 
     async def _fetch(self) -> None:
@@ -151,7 +152,7 @@ class KeySet:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 keys = parse_keys(await self._download())
         except Exception as error:
-            # Whatever it is, the next try must come.
+            # No error may end the periodic fetches.
             self._note_failure(error)
         else:
             if self._has_failed:
@@ -163,14 +164,14 @@ class KeySet:
             self._fetching = None
 
     async def _download(self) -> bytes:
-        """The answer's body. Raises what httpx does, or UnusableKeySet."""
+        """The answer's body. Raises the errors of httpx, or UnusableKeySet."""
         headers = {
             "Accept": "application/jwk-set+json, application/json",
-            # Unpacked, an answer of any size could be a hundred times as large.
+            # A compressed answer could be a hundred times as large once decompressed.
             "Accept-Encoding": "identity",
             "User-Agent": f"execution-ledger/{__version__}",
         }
-        # A redirect is not followed: the operator said whom to trust.
+        # A redirect is not followed: the operator configured the address to trust.
         client = httpx.AsyncClient(
             verify=self._ssl_context,
             trust_env=False,
@@ -184,11 +185,11 @@ class KeySet:
             async for part in answer.aiter_raw():
                 body += part
                 if len(body) > LARGEST:
-                    raise UnusableKeySet(f"it has more than {LARGEST} bytes")
+                    raise UnusableKeySet(f"the answer has more than {LARGEST} bytes")
             return bytes(body)
 
     def _note_failure(self, error: Exception) -> None:
-        """Say so once: an outage may last."""
+        """Log the failure, but a foreseen error only once in an outage, which may last."""
         foreseen = isinstance(error, UnusableKeySet | httpx.HTTPError | OSError | TimeoutError)
         if not self._has_failed or not foreseen:
             why = str(error) or type(error).__name__
@@ -201,38 +202,39 @@ class _Document(msgspec.Struct):
 
 
 def parse_keys(document: bytes) -> Keys:
-    """The keys of a JWK Set that tokens can be checked with, by id and algorithm; others are passed
-    over, and of two that are called alike the second.
+    """The keys of a JWK Set that can check tokens, by key id and algorithm.
 
-    Raises UnusableKeySet where there are none: rather the keys of before than no tokens at all.
+    Other keys are skipped; of two keys with the same id and algorithm the first is taken. Raises
+    UnusableKeySet if no key is left: the held keys then stay valid, since without keys no token
+    would pass.
     """
     try:
-        said = msgspec.json.decode(document, type=_Document)
+        key_set = msgspec.json.decode(document, type=_Document)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise UnusableKeySet("it is no JWK Set") from error
+        raise UnusableKeySet("the answer is no JWK Set") from error
     keys: dict[tuple[str, str], SigningKey] = {}
-    for one in said.keys[:_MOST_KEYS]:
-        with contextlib.suppress(Exception):  # what makes a library stumble is no key
-            if _is_for_checking(one):
-                jwk = jwt.PyJWK(one)
+    for entry in key_set.keys[:_MOST_KEYS]:
+        with contextlib.suppress(Exception):  # an entry on which the library fails is no key
+            if _is_for_checking(entry):
+                jwk = jwt.PyJWK(entry)
                 if jwk.algorithm_name in ALGORITHMS:
                     key = SigningKey(jwk, _fingerprint(jwk))
-                    keys.setdefault((one["kid"], jwk.algorithm_name), key)
+                    keys.setdefault((entry["kid"], jwk.algorithm_name), key)
     if not keys:
-        raise UnusableKeySet("it has no key that tokens can be checked with")
+        raise UnusableKeySet("the JWK Set has no key that can check tokens")
     return keys
 
 
-def _is_for_checking(one: Any) -> bool:
-    """Whether it is a public key with a name, made for signatures."""
+def _is_for_checking(entry: Any) -> bool:
+    """Whether an entry of a JWK Set is a public key with a key id, meant for signatures."""
     return (
-        isinstance(one, dict)
-        and isinstance(one.get("kid"), str)
-        and 1 <= len(one["kid"]) <= _LONGEST_KEY_ID
-        and one.get("use") in (None, "sig")
-        and (one.get("key_ops") is None or "verify" in one["key_ops"])
-        # What has its secret part beside it is no secret any more.
-        and not {"d", "k"} & one.keys()
+        isinstance(entry, dict)
+        and isinstance(entry.get("kid"), str)
+        and 1 <= len(entry["kid"]) <= _LONGEST_KEY_ID
+        and entry.get("use") in (None, "sig")
+        and (entry.get("key_ops") is None or "verify" in entry["key_ops"])
+        # A key that is published with its private part is no secret any more.
+        and not {"d", "k"} & entry.keys()
     )
 
 

@@ -1,6 +1,6 @@
-"""What every request passes before its route, and every answer after it.
+"""Code that every request passes before its route, and every answer after it.
 
-connection.py, heads.py, pipelining.py   below the application: what a connection may send
+connection.py, heads.py, pipelining.py   below the application: the limits of a connection
 middleware.py, compression.py, head.py   around every answer
-lean.py, headers.py, bodies.py           a request as a route takes it
+headers.py, bodies.py                    a request's headers and body, as routes read them
 """

@@ -1,7 +1,7 @@
-"""Bodies of requests: what they are in, how much of them is taken, and how long (contract 2, 7).
+"""Request bodies: media type, and limits of size and time (contract, Facts and Access).
 
-A body is unpacked while it comes, and no further than its bound: what would unpack to a thousand
-times its bytes costs as much as any body that is too large.
+A body is decompressed while it arrives, and never beyond its limit. A body that would grow to a
+thousand times its bytes therefore costs no more than any other body that is too large.
 """
 
 import asyncio
@@ -17,29 +17,30 @@ from ledger.api.problems import BadRequest, BodyTimeout, UnsupportedMediaType
 from ledger.domain.errors import TooLarge
 
 _PIECE = 256 * 1024
-"""Bytes that are unpacked at once: in well under a millisecond."""
+"""Bytes that are decompressed in one step, which takes well under a millisecond."""
 
 _GZIP = frozenset({b"gzip", b"x-gzip"})
 
 
 class Pace(NamedTuple):
-    """How long a body may take from its head on.
+    """The time limit of a body, counted from the end of its head.
 
-    One byte now and then keeps a connection, and what has come of the body in our memory. Whoever
-    sends 8 MiB over a slow line goes on after that time, as long as the average is fair: these are
-    two minutes at most.
+    Without a limit, a client that sends one byte now and then would keep a connection open, and the
+    received part of its body in our memory. A client with a slow line may exceed ``seconds`` as
+    long as its average rate since the head is at least ``bytes_per_second``. A body of 8 MiB
+    therefore takes about two minutes at most.
     """
 
     seconds: float = 60.0
     bytes_per_second: float = 64 * 1024
 
     def seconds_for(self, size: int) -> float:
-        """How long a body may take of which so many bytes have come."""
+        """The time limit of a body of which ``size`` bytes have arrived."""
         return max(self.seconds, size / self.bytes_per_second)
 
 
 def media_type(request: Request) -> str:
-    """The body's media type in lower case. Raises UnsupportedMediaType for other charsets."""
+    """The body's media type in lower case. Raises UnsupportedMediaType unless in UTF-8."""
     return _essence(header(request.scope, b"content-type") or b"")
 
 
@@ -49,15 +50,15 @@ def _essence(content_type: bytes) -> str:
     for parameter in parameters:
         name, _, value = parameter.strip().partition("=")
         if name.strip() == "charset" and value.strip(' "') not in ("utf-8", "utf8"):
-            raise UnsupportedMediaType("Only UTF-8 is taken.")
+            raise UnsupportedMediaType("The charset of the body must be UTF-8.")
     return essence.strip()
 
 
 async def read_capped(request: Request, limit: int) -> bytes:
-    """The body, unpacked. Raises TooLarge, as soon as that is known, above ``limit`` bytes.
+    """Return the decompressed body. Raises TooLarge above ``limit`` bytes, as soon as possible.
 
-    Raises UnsupportedMediaType for another coding than gzip, BadRequest for broken gzip, and
-    BodyTimeout for a body that comes too slowly.
+    Raises UnsupportedMediaType for a coding other than gzip, BadRequest for broken gzip, and
+    BodyTimeout for a body that arrives too slowly.
     """
     packed = _is_packed(request)
     length = header(request.scope, b"content-length") or b""
@@ -80,34 +81,35 @@ async def read_capped(request: Request, limit: int) -> bytes:
                 if (seconds := pace.seconds_for(size)) > pace.seconds:
                     deadline.reschedule(begun + seconds)
     except TimeoutError as error:
-        raise BodyTimeout("The body did not come to its end in time.") from error
+        raise BodyTimeout("The body did not arrive completely in time.") from error
     if unpacking is not None and size:
         unpacking.end()
     return b"".join(parts)
 
 
 def _is_packed(request: Request) -> bool:
-    """Whether the body is gzip."""
+    """Whether the body is compressed by gzip. Raises UnsupportedMediaType for other codings."""
     coding = (joined(request.scope, b"content-encoding") or b"").strip().lower()
     if coding in _GZIP:
         return True
     if coding not in (b"", b"identity"):
-        raise UnsupportedMediaType("A body may be compressed by gzip only.")
+        raise UnsupportedMediaType("The Content-Encoding of the body must be gzip, or absent.")
     return False
 
 
 class _Unpacking:
-    """What of a body has been unpacked so far, up to so many bytes.
+    """Decompresses a body part by part, up to ``limit`` bytes.
 
-    One member, as all clients send it: thousands of empty ones would fit into a part.
+    Only one gzip member is accepted, as all clients send it: a part would have room for thousands
+    of empty members.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = self._room = limit
-        self._stream = zlib.decompressobj(16 + zlib.MAX_WBITS)  # gzip's head and sums, no others
+        self._stream = zlib.decompressobj(16 + zlib.MAX_WBITS)  # gzip's header and checksums only
 
     async def take(self, part: bytes) -> AsyncIterator[bytes]:
-        """What a part unpacks to, piece by piece: others have their turn between two of them."""
+        """Decompress a part piece by piece; other tasks run between two pieces."""
         if self._stream.eof and part:
             raise _broken()
         while part:
@@ -125,13 +127,13 @@ class _Unpacking:
                 await asyncio.sleep(0)
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Check, after the last part, that the member is complete. Raises BadRequest."""
         if not self._stream.eof:
             raise _broken()
 
 
 def _broken() -> BadRequest:
-    return BadRequest("The body is not gzip, or not all of it.")
+    return BadRequest("The body is not one complete gzip member.")
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -1,9 +1,11 @@
-"""Answers compressed on their way out, for who accepts it (contract 7): Starlette's gzip.
+"""Compression of answers for clients that accept it (contract, Access), by Starlette's gzip.
 
-Event streams are not: the library leaves them as they are, by their content type. Forms carry a key
-of their session, and addresses are repeated in pages. Who makes a browser ask for pages with words
-of his choice, and sees how long the answers are, could guess at that key. The session's cookie is
-``SameSite=Strict`` (``web/session.py``): no other site's page makes a browser ask for one of ours.
+Event streams are never compressed: the library leaves them out by their content type.
+
+Compression is safe for pages too. A page contains the key of its session's forms, and repeats parts
+of its address. An attacker who makes a browser request pages with chosen words, and sees the length
+of the answers, could guess the key (BREACH). But the session's cookie is ``SameSite=Strict``
+(``web/session.py``), so no page of another site can make a browser request one of ours with it.
 """
 
 import re
@@ -17,22 +19,22 @@ from ledger.api.machinery.headers import joined
 _LARGEST_PLAIN = 1024
 
 _LEVEL = 3
-"""The last one of zlib's quick ones. Of a page of 25 lines (12 KB) it leaves 8.4 % in 0.06 ms, and
-level 6 7.6 % in 0.09 ms; of the board (51 KB) 10.3 % in 0.3 ms, and level 6 9.4 % in 0.6 ms. A
-worker has one thread for all of that."""
+"""The highest of zlib's fast levels. A page of 25 lines (12 KB) shrinks to 8.4 % in 0.06 ms, at
+level 6 to 7.6 % in 0.09 ms; the board (51 KB) to 10.3 % in 0.3 ms, at level 6 to 9.4 % in 0.6 ms.
+A worker has one thread for all of this."""
 
 _WEIGHT = re.compile(rb"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
 class Compression:
-    """ASGI middleware. The library is not gone through in vain: it takes longer for a small answer
-    than everything else that all answers have in common."""
+    """ASGI middleware. Small answers bypass the library, which would take longer for a small answer
+    than all other work that answers have in common."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; compress the answer if that is worth it."""
+        """Pass the request on; compress the answer if it is large enough."""
         if not _accepts_gzip(scope):
             await self._app(scope, receive, send)
             return
@@ -56,7 +58,7 @@ class Compression:
 
 
 def _is_small(start: Message) -> bool:
-    """Whether an answer says as it starts that it is not worth it; a streamed one never does."""
+    """Whether the start of an answer declares a small body; a streamed answer never does."""
     if start["status"] in (204, 304):
         return True
     lengths = [value for name, value in start["headers"] if name == b"content-length"]
@@ -64,12 +66,12 @@ def _is_small(start: Message) -> bool:
 
 
 def compresses(scope: Scope, size: int) -> bool:
-    """Whether a request is answered a whole body of so many bytes compressed."""
+    """Whether the answer to a request, a whole body of ``size`` bytes, is compressed."""
     return size > _LARGEST_PLAIN and _accepts_gzip(scope)
 
 
 def weak(tag: bytes) -> bytes:
-    """An entity tag that says: the same content, perhaps in other bytes (RFC 9110, 8.8.1)."""
+    """The weak form of an entity tag: same content, perhaps other bytes (RFC 9110, 8.8.1)."""
     return tag if tag.startswith(b"W/") else b"W/" + tag
 
 
@@ -80,7 +82,7 @@ def _accepts_gzip(scope: Scope) -> bool:
 
 @lru_cache(64)
 def _names_gzip(accepted: bytes) -> bool:
-    """Whether an Accept-Encoding takes gzip; a weight that is none takes nothing."""
+    """Whether an Accept-Encoding accepts gzip; a malformed weight counts as 0."""
     weights = {}
     for part in accepted.lower().split(b","):
         coding, has_weight, weight = part.partition(b";")

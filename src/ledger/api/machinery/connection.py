@@ -1,9 +1,9 @@
-"""Connections from clients: uvicorn's, which end where a request does not come to its end.
+"""Client connections: uvicorn's protocol with limits of time, size and waiting requests.
 
-Below the application nobody else looks: the parser takes a head of any size and any number of
-requests, and a connection on which nothing comes stays open for good. Without bounds a single
-client could fill the memory with one head, or with requests whose answers it never reads, or hold
-all connections that the system allows.
+No other layer below the application sets these limits: the parser accepts a head of any size and
+any number of pipelined requests, and a silent connection stays open for ever. Without limits a
+single client could fill the memory with one head, or with requests whose answers it never reads, or
+hold all connections that the system allows.
 
     socket ─▶ data_received ─▶ _feed ─▶ parser ─▶ the request that is answered
                   │  more than may wait              ├─▶ pipeline: the requests behind it
@@ -31,10 +31,11 @@ from ledger.api.machinery.heads import (
 from ledger.api.machinery.pipelining import Flow, turns_of
 
 MOST_WAITING = 16
-"""Requests of one connection that wait for their answers, the one that is answered among them."""
+"""Requests of one connection that may wait, including the request that is being answered."""
 
 _PIECES_A_TURN = 64
-"""A body may look like the ends of many heads; each piece up to so many takes the parser a call."""
+"""Pieces of data that the parser is given in one turn of the loop. Data is cut at the ends of
+heads. A body may contain this byte sequence many times, and each piece costs a parser call."""
 
 
 def _never() -> bool:
@@ -42,26 +43,26 @@ def _never() -> bool:
 
 
 class Connection(HttpToolsProtocol):
-    """One of a client's."""
+    """A connection of a client."""
 
     flow: Flow
 
     keep_alive_seconds = 75
-    """How long it is kept between two requests: longer than clients and proxies keep theirs, 60 s
-    most often. Who ends it first must be they: a request that is on its way meanwhile is lost, and
-    one that writes is not sent again by itself."""
+    """How long a connection is kept between two requests: longer than clients and proxies keep it,
+    mostly 60 s. The client must be the first to close it: if the server closes, a request that is
+    on its way is lost, and a client does not repeat a write by itself."""
 
     patience_seconds = 20.0
-    """How long a part of a head may take, or the first byte of all. It is looked at as often, so
-    that may be found after twice as long; requests pay for no clock. (How long a body may take
-    whose request is not answered yet, is said in ``bodies.py``.)"""
+    """How long a part of a head may take, or the first byte of a connection. A check runs at this
+    interval, so a stuck connection is found after twice the time at the latest; requests pay for no
+    timer. (``bodies.py`` limits the time of a body whose request is not answered yet.)"""
 
     last_patience_seconds = 3.0
-    """How long the rest of a request may take that has begun when the service stops, and what is
-    sent to a connection that was refused is read."""
+    """How long a stopping service waits for the rest of a request that has begun; and how long a
+    refused connection is still read."""
 
     pace = Pace()
-    """How long the rest of a body may take whose request was answered without it."""
+    """The time limit for the rest of a body whose request was answered before its end."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
@@ -69,32 +70,31 @@ class Connection(HttpToolsProtocol):
         self.flow = Flow(transport, self._has_room)
         self.timeout_keep_alive = self.keep_alive_seconds
         self._held = b""
-        """Data behind as many requests as may wait; the parser has not seen it."""
+        """Data beyond the requests that may wait; the parser has not seen this data."""
         self._answering: RequestResponseCycle | None = None
-        """The request that the application has; uvicorn's ``cycle`` is the last that came."""
+        """The request that the application answers; uvicorn's ``cycle`` is the latest to arrive."""
         self._has_several = False
-        """More than one request came at once."""
+        """Whether more than one request has ever arrived at once."""
         self._received = self._fed = 0
-        """Bytes that have come, and how many of them the parser was given at last."""
+        """Bytes that have arrived, and bytes in the parser's latest call."""
         self._rest_look: asyncio.TimerHandle | None = None
-        self._rest_since = 0  # bytes that had come when its request was answered
+        self._rest_since = 0  # bytes that had arrived when the request was answered
         self._refusal: bytes | None = None
-        """What the connection ends with, once what was asked before is answered."""
-        self._is_body_skipped = False  # the parser took a request's head for all of it
-        self._is_over = False  # its last word is written; what still comes means nothing
+        """The response that ends the connection, once all earlier requests are answered."""
+        self._is_body_skipped = False  # the parser took a head for the whole request
+        self._is_over = False  # the last response is written; later data is ignored
         self._head: object = None
         self._head_bytes = 0
-        """Of the latest head that did not come at once: its scope, and how much has come of it."""
-        self._progress = self._seen = (
-            0  # parts that did more than lengthen a head; at the last look
-        )
+        """The latest head that did not arrive at once: its scope, and its bytes so far."""
+        self._progress = self._seen = 0
+        """Parts that did more than lengthen a head: until now, and until the last check."""
         self._look = self.loop.call_later(self.patience_seconds, self._end_if_stuck)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Look no more, tell the application, and let go of all that waits.
+        """Stop the checks, tell the application, and drop all waiting requests.
 
-        A connection and its requests refer to each other; the collector, which comes seldom, would
-        find them late.
+        A connection and its requests refer to each other; the garbage collector, which runs
+        seldom, would free this cycle late.
         """
         self._look.cancel()
         self._await_no_rest()
@@ -110,19 +110,19 @@ class Connection(HttpToolsProtocol):
         self._head = self._answering = None
 
     def shutdown(self) -> None:
-        """The service stops: what has begun is answered, if the rest of it comes soon."""
+        """Stop with the service: answer the requests that have begun, if their rest comes soon."""
         super().shutdown()
         self._look.cancel()
         self._look = self.loop.call_later(self.last_patience_seconds, self._end_if_unfinished)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come, as far as its requests may wait; nothing is read before the rest."""
+        """Parse data as far as its requests may wait; read no more before the rest is parsed."""
         if self._is_over:
             return
         self._received += len(data)
         is_behind = self._has_several or self._held or self.pipeline or self._refusal is not None
         if not is_behind and data.count(HEAD_END) < 2 and not self.transport.is_closing():
-            self._feed(data)  # most data is of one request: there is nothing to be counted
+            self._feed(data)  # most data belongs to one request: no count is needed
             return
         self._held = self._held + data if self._held else data
         if self._has_several:
@@ -133,7 +133,7 @@ class Connection(HttpToolsProtocol):
 
     def _take_held(self) -> None:
         held, self._held = self._held, b""
-        # Whatever comes of it may pause the reading again. (Nothing is read before this returns.)
+        # Parsing may pause the reading again. (The loop reads nothing before this method returns.)
         self.flow.resume_reading()
         start = pieces = 0
         while start < len(held) and not self._is_ending():
@@ -151,7 +151,7 @@ class Connection(HttpToolsProtocol):
         return self._is_over or self._refusal is not None or self.transport.is_closing()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, and with what was held back once none waits."""
+        """Begin the next request; if no request waits, parse the held data."""
         answered, is_last = self._answering, not self.pipeline
         super().on_response_complete()
         if self.transport.is_closing():
@@ -165,7 +165,7 @@ class Connection(HttpToolsProtocol):
             self._take_held()
 
     def on_headers_complete(self) -> None:
-        """Begin a request, unless its head cannot be taken."""
+        """Begin a request, or refuse its head."""
         is_large = self._fed > MOST_HEAD_BYTES and self._is_head_large()
         if is_large or len(self.headers) > MOST_HEADERS:
             raise RefusedHead(HEAD_TOO_LARGE)
@@ -174,14 +174,14 @@ class Connection(HttpToolsProtocol):
             self._is_body_skipped = any(name in FRAMING for name, _ in self.headers)
 
     def _is_head_large(self) -> bool:
-        """A head that came in parts was looked at with each of them."""
+        """Whether the head is too large. (``_feed`` checks a head that arrives in parts.)"""
         size = sum(len(name) + len(value) for name, value in self.headers)
         return size + len(self.url) > MOST_HEAD_BYTES
 
     def on_message_complete(self) -> None:
-        """Note that its body is complete, also where the request is answered already."""
+        """Note that the body is complete, also if the request is answered already."""
         if self._is_body_skipped:
-            return  # it comes behind what the parser takes for the end
+            return  # the body comes after the point that the parser takes for its end
         super().on_message_complete()
         self.cycle.more_body = False
         if self._rest_look is not None:
@@ -202,9 +202,10 @@ class Connection(HttpToolsProtocol):
         return self._is_over or not (self.pipeline or self._held or self._refusal)
 
     def _end_of_room(self, data: bytes, start: int) -> int:
-        """Up to where the parser may see it: at most as many heads end there as may still wait.
+        """Return the end of the data that the parser may see.
 
-        A head whose end has begun before is not counted; it has a place that is kept free.
+        Before this end at most as many heads end as requests may still wait. A head whose end
+        sequence began in earlier data is not counted; one place is kept free for that head.
         """
         end = start
         for _ in range(MOST_WAITING - 1 - self._waiting()):
@@ -216,11 +217,11 @@ class Connection(HttpToolsProtocol):
         return end
 
     def _waiting(self) -> int:
-        """Requests that have not been answered yet."""
+        """The number of requests that are not answered yet."""
         return len(self.pipeline) + self._is_answering()
 
     def _feed(self, data: bytes) -> None:
-        """Have the parser take it; refuse what is no request, and a head that is too large."""
+        """Parse the data; refuse invalid requests, and a head that is too large."""
         self._fed = len(data)
         self._unset_keepalive_if_required()
         try:
@@ -245,9 +246,10 @@ class Connection(HttpToolsProtocol):
             self._refuse(HEAD_TOO_LARGE)
 
     def _parse(self, data: bytes) -> bytes | None:
-        """What follows a head that asks for another protocol: HTTP, as nothing else is spoken here.
+        """Parse the data; return the data after a head that asks for another protocol.
 
-        None: all of it was taken. Raises HttpParserError.
+        The returned data is HTTP, as the server speaks no other protocol. None: all data was
+        parsed. Raises HttpParserError.
         """
         try:
             self.parser.feed_data(data)
@@ -261,15 +263,15 @@ class Connection(HttpToolsProtocol):
         return None
 
     def _bytes_before_head(self, data: bytes) -> int:
-        """How much of what has come belongs to requests before the head that has begun in it."""
+        """The bytes of the data that belong to requests before the head that begins in it."""
         before, end, _ = data.rpartition(HEAD_END)
         body = b"" if self.cycle is None else self.cycle.body
         return len(before) + len(end) + len(body)
 
     def _refuse(self, refusal: bytes) -> None:
-        """End the connection in its turn: what was asked before is answered, and no more is read.
+        """End the connection after the answers to all earlier requests; read no more.
 
-        A request whose body breaks off so is the refused one.
+        If a body is incomplete, its request is the refused one.
         """
         last, is_answering = self.cycle, self._is_answering()
         if last is not None and last.more_body and not last.response_complete:
@@ -288,10 +290,10 @@ class Connection(HttpToolsProtocol):
             self._end_with(refusal)
 
     def _end_with(self, refusal: bytes) -> None:
-        """Write the last word, and read on for a while.
+        """Write the last response, and read on for a while.
 
-        Where the system closes a connection with something unread, its other end may lose what was
-        written before (RFC 9112, 9.6).
+        If the system closes a connection while data is unread, the client may lose the response
+        that was written before (RFC 9112, 9.6).
         """
         self._is_over = True
         self.transport.write(refusal)
@@ -304,7 +306,10 @@ class Connection(HttpToolsProtocol):
         return self._answering is not None and not self._answering.response_complete
 
     def _is_in_head(self) -> bool:
-        """Whether a request has begun whose head is not complete: that is when it gets a cycle."""
+        """Whether the head of the latest request is incomplete.
+
+        A request gets its cycle when its head is complete.
+        """
         cycle: RequestResponseCycle | None = self.cycle
         return self.scope is not (None if cycle is None else cycle.scope)
 
@@ -316,7 +321,7 @@ class Connection(HttpToolsProtocol):
             self._look = self.loop.call_later(self.patience_seconds, self._end_if_stuck)
 
     def _await_rest(self) -> None:
-        """The request is answered; from now on the rest of its body has its time."""
+        """Start the time limit for the rest of an answered request's body."""
         self._await_no_rest()
         self._rest_since = self._received
         self._rest_look = self.loop.call_later(self.pace.seconds, self._end_without_rest)
@@ -338,9 +343,9 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _is_head_due(self) -> bool:
-        """Whether a part of a head must come from the client: we read, and have no whole one.
+        """Whether the client owes a part of a head: the server reads, and has no complete head.
 
-        Between two requests, as long as nothing has come of the next, nothing must.
+        Between two requests no part is due until the next request has begun.
         """
         if self.flow.read_paused:
             return False

@@ -1,13 +1,13 @@
-"""HEAD: what GET would answer, without its body (RFC 9110, 9.3.2), on every path that takes GET."""
+"""HEAD: the answer of GET without its body (RFC 9110, 9.3.2), on every path that supports GET."""
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Have the application answer a GET, and pass on how the answer starts.
+    """Have the application answer a GET, and pass on only the start of the answer.
 
-    What would stream on is told that its reader has gone.
+    A streamed answer is told that its reader has disconnected.
     """
 
     async def send_start(message: Message) -> None:
@@ -17,5 +17,5 @@ async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) 
         elif message.get("more_body"):
             raise ClientDisconnect
 
-    # The server keeps its own scope, and sends no body where that says HEAD.
+    # The server keeps the scope with HEAD in it, and therefore sends no body.
     await app({**scope, "method": "GET"}, receive, send_start)

@@ -1,6 +1,6 @@
 """A request's headers, as the server gave them.
 
-Starlette's walk through all of them for each name that is asked for, and decode on the way.
+Starlette's headers walk through all headers for each requested name, and decode them on the way.
 """
 
 from starlette.types import Scope
@@ -9,26 +9,26 @@ _BY_NAME = "ledger.headers"
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first header of a name in lower case; None: there is none."""
+    """The first header of a lower-case name; None: the request has no such header."""
     return _by_name(scope).get(name)
 
 
 def count(scope: Scope, name: bytes) -> int:
-    """How many headers of a name in lower case there are."""
+    """The number of headers of a lower-case name."""
     by_name = _by_name(scope)
     if name not in by_name:
         return 0
     headers = scope["headers"]
     if len(by_name) == len(headers):
         return 1
-    return sum(one == name for one, _ in headers)
+    return sum(other == name for other, _ in headers)
 
 
 def joined(scope: Scope, name: bytes) -> bytes | None:
-    """All headers of a name in lower case as one list, as they may be sent (RFC 9110, 5.3)."""
+    """All headers of a lower-case name, joined to one list (RFC 9110, 5.3)."""
     if count(scope, name) < 2:
         return header(scope, name)
-    return b",".join(value for one, value in scope["headers"] if one == name)
+    return b",".join(value for other, value in scope["headers"] if other == name)
 
 
 def _by_name(scope: Scope) -> dict[bytes, bytes]:

@@ -1,48 +1,49 @@
-"""Heads of requests that are refused, or read otherwise, below the application."""
+"""Request heads that are refused, or parsed specially, below the application."""
 
 from typing import Protocol
 
 MOST_HEAD_BYTES = 64 * 1024
-"""Of request line and headers."""
+"""Bytes of the request line and the headers."""
 
 MOST_HEADERS = 128
-"""Each takes ten times its bytes, where it is short."""
+"""Headers of a request; in memory a short header takes ten times its bytes."""
 
 HEAD_END = b"\r\n\r\n"
-"""The parser takes no other end of a head, so there are at least as many of these as requests."""
+"""The only end of a head that the parser accepts: data has at least as many of them as heads."""
 
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-"""Headers that say that a body follows."""
+"""Headers that announce a body."""
 
 
 class Parsed(Protocol):
-    """What a parser tells of requests."""
+    """The callbacks of a parser."""
 
     def on_message_begin(self) -> None:
         """A request begins."""
 
     def on_url(self, url: bytes) -> None:
-        """A part of its target."""
+        """A part of the request's target."""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
 
     def on_headers_complete(self) -> None:
-        """Its head is complete."""
+        """The head is complete."""
 
     def on_body(self, body: bytes) -> None:
-        """A part of its body."""
+        """A part of the body."""
 
     def on_message_complete(self) -> None:
         """The request is complete."""
 
 
 class WithoutFirstHead:
-    """Passes on what a parser tells, but for the first head: that is known already.
+    """Passes on the callbacks of a parser, except those of the first head, which is known already.
 
-    httptools takes what follows a head that asks for another protocol for that protocol, a body
-    too. So another parser, which was given no more of that head than the length of the body, goes
-    on behind it. (Java's client asks for HTTP/2 so, in each of its requests.)
+    After a head that asks for another protocol, httptools takes all data for that protocol, even
+    the request's body. Another parser therefore continues behind that head; of the head it was
+    given only the headers that announce the body. (Java's HTTP client asks for HTTP/2 in this way,
+    in each of its requests.)
     """
 
     def __init__(self, parsed: Parsed) -> None:
@@ -57,7 +58,7 @@ class WithoutFirstHead:
             self._parsed.on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """A part of its target."""
+        """A part of the request's target."""
         if self._is_beyond:
             self._parsed.on_url(url)
 
@@ -67,29 +68,29 @@ class WithoutFirstHead:
             self._parsed.on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Its head is complete."""
+        """The head is complete."""
         if self._is_beyond:
             self._parsed.on_headers_complete()
         self._is_beyond = True
 
 
 class RefusedHead(Exception):
-    """A head is refused in one of the parser's callbacks; ``refusal`` is what to write."""
+    """Raised by a callback of the parser to refuse a head; ``refusal`` is the response."""
 
     def __init__(self, refusal: bytes) -> None:
         super().__init__()
         self.refusal = refusal
 
 
-def _refusal(status: bytes, said: bytes) -> bytes:
+def _refusal(status: bytes, text: bytes) -> bytes:
     lines = (
         b"HTTP/1.1 " + status,
         b"content-type: text/plain; charset=utf-8",
         b"x-content-type-options: nosniff",
-        b"content-length: %d" % len(said),
+        b"content-length: %d" % len(text),
         b"connection: close",
         b"",
-        said,
+        text,
     )
     return b"\r\n".join(lines)
 

@@ -1,5 +1,7 @@
-"""What every answer carries, whichever route gave it: request id, position, a line of metrics, and
-what caches and browsers may do with it (contract 7)."""
+"""Headers and metrics of every answer, whichever route gave it (contract, Access).
+
+The headers are the request id, the position, and the rules for caches and browsers.
+"""
 
 import logging
 import random
@@ -23,36 +25,36 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 REQUEST_SECONDS = Histogram(
     "ledger_http_request_seconds",
-    "Requests answered, and the time it took.",
+    "Requests that were answered, and the seconds until their answers began.",
     ["route", "method", "status"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE"})
-"""Those that something answers. Of a route's 405 no others are told apart: there are some thirty,
-and anybody could have a series kept for each of them and each route."""
+"""Methods that some route supports. The metrics count all other methods, which get 405, as "other":
+HTTP has some thirty methods, and a client could cause a time series for each method and route."""
 
 
 _Headers = Mapping[bytes, bytes]
 
 _OF_OTHERS: _Headers = {
     b"vary": b"Accept-Encoding",
-    # No browser takes an answer for something else than it says to be: a page, or a script.
+    # A browser must not take an answer of another content type for a page or a script.
     b"x-content-type-options": b"nosniff",
 }
-"""Pages and files say by themselves how long they may be kept (``web``)."""
+"""For pages and files, which set their own rules for caches (``web``)."""
 
 _OF_THE_API: _Headers = {
     **_OF_OTHERS,
     b"vary": b"Authorization, Accept-Encoding, Origin",
     b"cache-control": b"private, no-cache",
 }
-"""Each credential sees something else, and it changes at any time: a client may keep its own copy,
-and asks whether that still holds (``If-None-Match``) before it uses it again."""
+"""For the API. An answer depends on the credential, and may change at any time: a client may keep a
+copy for itself, and revalidates the copy (``If-None-Match``) before the next use."""
 
 _SECRET: _Headers = {**_OF_THE_API, b"cache-control": b"no-store"}
-"""A secret that is shown once must not be found in a cache afterwards."""
+"""For an answer with a secret, which is shown once: no cache may keep it."""
 
 
 class EveryAnswer:
@@ -81,7 +83,7 @@ class EveryAnswer:
                 headers: list[tuple[bytes, bytes]] = message["headers"]
                 names = _say(headers, _kept(scope))
                 if message["status"] == 408:
-                    # The rest of the body may still come, and stands before the next request.
+                    # The rest of the body may still arrive, in front of the next request.
                     headers.append((b"connection", b"close"))
                 headers.append((b"x-request-id", request_id.encode()))
                 if scope["state"].get("replayed"):
@@ -96,17 +98,19 @@ class EveryAnswer:
             if count(scope, b"host") == 1:
                 await self._app(scope, receive, send_with_headers)
             else:
-                # Two servers on the way may read such a request as meant for different hosts.
+                # Two servers on the way may read different hosts from such a request.
                 refusal = BadRequest("The request must have exactly one Host header.")
                 closing = {"Connection": "close"}
                 await problem(Request(scope), refusal, closing)(scope, receive, send_with_headers)
         except ClientDisconnect:
-            _logger.info("request %s was broken off", request_id)
+            _logger.info("request %s was broken off by its client", request_id)
         except Exception:
             _logger.exception("request %s could not be answered", request_id)
             if answered:
                 raise
-            failure = InternalError("The service could not answer.")
+            failure = InternalError(
+                "The service failed; its log has the error under this request_id."
+            )
             await problem(Request(scope), failure)(scope, receive, send_with_headers)
 
     @staticmethod
@@ -117,7 +121,7 @@ class EveryAnswer:
 
 
 def _kept(scope: Scope) -> _Headers:
-    """What an answer says about how it may be kept and read."""
+    """The headers with the rules for caches and browsers, by the path of the request."""
     path = scope["path"]
     if not path.startswith("/v1/") and path != "/v1":
         return _OF_OTHERS
@@ -125,9 +129,9 @@ def _kept(scope: Scope) -> _Headers:
 
 
 def _say(headers: list[tuple[bytes, bytes]], ours: _Headers) -> set[bytes]:
-    """Put headers in the place of those of the same names, which a library may have set.
+    """Add our headers, in place of headers of the same names, which a library may have set.
 
-    Returns the names that were there.
+    Return the names of the headers that were set before.
     """
     names = {name for name, _ in headers}
     if not ours.keys().isdisjoint(names):

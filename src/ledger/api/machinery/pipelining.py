@@ -1,7 +1,8 @@
-"""Requests that a client sends without waiting for the answers before: who begins when.
+"""Pipelining: the order in which requests begin that clients send without waiting for answers.
 
-A connection answers one after the other. Its client may have sent many: so few of them wait here,
-the rest stays unread, and of all such connections one request begins in a turn of the loop.
+A connection answers its requests one after the other. A client may have sent many: only a few of
+them wait here, and the rest stays unread. Of all such connections together, one request begins in
+each turn of the loop.
 """
 
 import asyncio
@@ -14,10 +15,10 @@ from uvicorn.server import ServerState
 
 
 class RequestTurns:
-    """Requests of connections that send several at once: one begins in each turn of the loop.
+    """Pipelined requests of all connections: one request begins in each turn of the loop.
 
-    Each connection has one under way at a time, but there may be hundreds of connections: a request
-    that comes alone would wait for one of each.
+    A connection has one request under way at a time. But with hundreds of such connections, a
+    request that arrives alone would otherwise wait for one request of each connection.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -26,7 +27,7 @@ class RequestTurns:
         self._is_going_on = False
 
     def take(self, begin: Callable[[], None]) -> None:
-        """Begin in one of the next turns, after those that came before."""
+        """Call ``begin`` in one of the next turns, after the calls that were requested before."""
         self._waiting.append(begin)
         if not self._is_going_on:
             self._is_going_on = True
@@ -50,13 +51,13 @@ def turns_of(server: ServerState, loop: asyncio.AbstractEventLoop) -> RequestTur
 
 
 class Flow(FlowControl):
-    """Reading is resumed by uvicorn after each answer; here only when no request waits."""
+    """Flow control that resumes reading only if no request waits; uvicorn's does at each answer."""
 
     def __init__(self, transport: asyncio.Transport, has_room: Callable[[], bool]) -> None:
         super().__init__(transport)
         self.has_room = has_room
 
     def resume_reading(self) -> None:
-        """Read on, unless requests wait that were read before."""
+        """Resume reading, unless requests that were read before still wait."""
         if self.has_room():
             super().resume_reading()

@@ -1,4 +1,4 @@
-"""The audit log: every write, recorded or refused, in log order (contract 5)."""
+"""The audit log: every write, recorded or refused, in log order (contract, Feeds)."""
 
 from typing import Annotated, Any, Literal
 
@@ -33,54 +33,61 @@ from projections.event import feeds
 router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)
 
 WORDS = tuple(sorted(ACTIONS | TYPES.keys()))
-"""What the filter ``action`` takes."""
+"""The words that the filter ``action`` accepts."""
 
 
 def _known_words(words: str) -> str:
     if not all(map(actions_of, words.split(","))):
-        raise ValueError("names what is neither an action of the audit log nor a type of events")
+        raise ValueError(
+            "names a word that is neither an action of the audit log nor an event type"
+        )
     return words
 
 
 Words = Annotated[
     str,
-    # In the document only: of a pattern so long nobody would learn what is wrong.
+    # The pattern is in the document only: as an error text it would be too long to help.
     Field(min_length=1, max_length=2000, json_schema_extra={"pattern": any_of(WORDS)}),
     AfterValidator(_known_words),
 ]
 
 
 class AuditFilters(BaseModel):
-    """Which entries."""
+    """The filters of audit entries."""
 
     organization_id: Annotated[
-        str, Field(min_length=1, max_length=200, description="Whose log; always required.")
+        str,
+        Field(
+            min_length=1,
+            max_length=200,
+            description="The organization of the log; always required.",
+        ),
     ]
     workspace_id: Identifier = None
     actor_id: Identifier = None
-    actor_type: Annotated[ActorType | None, Field(description="What kind of actor.")] = None
+    actor_type: Annotated[ActorType | None, Field(description="The type of the actor.")] = None
     action: Annotated[
         Words | None,
         Field(
-            description="What entries are called, or the type of an event: what led to such events"
-            f" (`execution.paused`: `execution.pause`, `service_line.paused`). {OR}",
+            description="An action, or an event type. An event type means all actions that lead to"
+            f" it (`execution.paused`: `execution.pause`, `service_line.paused`). {OR}",
             examples=["execution.paused"],
         ),
     ] = None
     outcome: Annotated[
-        Literal["succeeded", "refused"] | None, Field(description="What became of it.")
+        Literal["succeeded", "refused"] | None, Field(description="The outcome of the write.")
     ] = None
     after: Annotated[
         str | None,
         Field(
             pattern=AUDIT_ID,
-            description="An AUD id: what comes after it.",
+            description="An AUD id: the entries after it.",
             examples=["AUD-26-000123"],
         ),
     ] = None
 
     def chosen(self) -> dict[str, Any]:
-        """The filters that were given, but for where to begin."""
+        """The filters that were given, without ``after``."""
         actions = sorted({a for word in split_words(self.action) or () for a in actions_of(word)})
         chosen: dict[str, Any] = {
             "organization_id": self.organization_id,
@@ -89,7 +96,7 @@ class AuditFilters(BaseModel):
             "actor_type": self.actor_type,
             "action": actions,
             self.outcome or "": self.outcome,
-            # What is no fact is found without a walk through all facts.
+            # With this filter no walk through all facts is needed to find the other entries.
             "no_fact": self.outcome == "refused" or (actions and FACTS.isdisjoint(actions)),
         }
         return {name: value for name, value in chosen.items() if value}
@@ -111,9 +118,9 @@ async def list_audit_entries(
     query: Annotated[AuditQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """One entry for each fact, command and management act, the refused ones too, in log order.
+    """List an entry for each fact, command and management act, even if refused, in log order.
 
-    `from` and `to` are by `recorded_at`.
+    `from` and `to` are compared with `recorded_at`.
     """
     return await entries_page(request, principal, query, min_position)
 
@@ -125,14 +132,14 @@ async def entries_page(
     min_position: int | None = None,
     is_backwards: bool = False,
 ) -> Reply:
-    """A page of the audit log; backwards the newest entry first, for people."""
+    """A page of the audit log; backwards, for people, the newest entry comes first."""
     walk = Walk(audit_filters(query, query, principal), position_in(query.after), is_backwards)
     question = entries_asked(principal, walk, query.cursor, query.limit + 1)
     return walk.page(await services_of(request).reads.ask(question, min_position), query)
 
 
 def entries_asked(principal: Principal, walk: Walk, cursor: str | None, limit: int) -> Question:
-    """So many entries of a walk along the audit log."""
+    """The question for ``limit`` entries of a walk along the audit log."""
     statement = feeds.audit_statement(frozenset(walk.filters), walk.is_backwards)
     parameters = walk.parameters(cursor, limit)
     return Question(principal.tenant, statement, parameters, VIEW, Planning.BY_VALUES)
@@ -141,5 +148,5 @@ def entries_asked(principal: Principal, walk: Walk, cursor: str | None, limit: i
 def audit_filters(
     chosen: AuditFilters, stretch: RangeParameters, principal: Principal
 ) -> dict[str, Any]:
-    """All filters of a statement, the credential's own among them."""
+    """All filters of a statement, including those of the credential's tenant."""
     return tenant_filters(principal) | chosen.chosen() | time_filters(stretch)

@@ -1,8 +1,8 @@
-"""`/docs`: the API as a page to read and to try, from this service alone (contract 7).
+"""`/docs`: the API as a page to read and to try, from this service alone (contract, Access).
 
-FastAPI's own page has its script from a public network: a closed one shows nothing, and whoever
-serves that script could read the token that is typed in. ``fastapi-offline`` brings the same files
-as a package; the policy of contents holds the page to them.
+FastAPI's own page loads its script from a public server. In a closed network that page shows
+nothing, and the owner of that server could read the token that a user types in. ``fastapi-offline``
+brings the same files as a package; the Content-Security-Policy limits the page to these files.
 """
 
 import base64
@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from ledger.api.policy import content_policy
 
-# Relative, so that they hold behind a proxy that serves us below a path of its own.
+# Relative paths, which also work behind a proxy that serves us below a path of its own.
 _FILES = "docs/static"
 _DOCUMENT = "openapi.json"
 
@@ -24,7 +24,7 @@ _INLINE_SCRIPT = re.compile("<script>(.*?)</script>", re.DOTALL)
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page and its files, without a token; neither is in the document that it shows."""
+    """Serve the page and its files without a token; the OpenAPI document lists neither."""
     app.mount(f"/{_FILES}", StaticFiles(packages=[("fastapi_offline", "static")]), name="docs")
     page = get_swagger_ui_html(
         openapi_url=_DOCUMENT,
@@ -42,7 +42,7 @@ def install(app: FastAPI) -> None:
 
 
 def _policy(page: str) -> str:
-    """Nothing but our own files, and the one script in the page itself, known by its digest."""
+    """A policy that allows our own files only, and the page's inline script by its digest."""
     digests = [hashlib.sha256(text.encode()).digest() for text in _INLINE_SCRIPT.findall(page)]
     inline = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
     return content_policy(

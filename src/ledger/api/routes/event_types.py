@@ -1,4 +1,4 @@
-"""The published language, described: one JSON Schema a type (contract 5)."""
+"""The published language: a JSON Schema for each event type (contract, Feeds)."""
 
 from functools import cache
 from typing import Annotated, Any
@@ -20,17 +20,17 @@ router = APIRouter(prefix="/v1/event-types", tags=["feeds"], route_class=LeanRou
 _encode = msgspec.json.Encoder().encode
 
 EVENT_SCHEMA = {"$ref": "#/components/schemas/Event"}
-"""Where the OpenAPI document describes an event of any type."""
+"""A reference to the OpenAPI document's schema of an event of any type."""
 
 
 def component_of(type_: str) -> str:
-    """A type's schema in the OpenAPI document: ``run.started`` is ``RunStartedEvent``."""
+    """The name of a type's schema in OpenAPI: ``RunStartedEvent`` for ``run.started``."""
     return "".join(word.capitalize() for word in type_.replace(".", "_").split("_")) + "Event"
 
 
 @cache
 def envelope_schema(type_: str, definitions: str = "#/$defs") -> tuple[dict[str, Any], Any]:
-    """The schema of one type's envelope, and the definitions that it refers to there."""
+    """The schema of a type's envelope, and the definitions to which the schema refers."""
     payload = TYPES[type_]
     (ref,), components = msgspec.json.schema_components(
         [payload], ref_template=definitions + "/{name}Payload"
@@ -46,22 +46,22 @@ def envelope_schema(type_: str, definitions: str = "#/$defs") -> tuple[dict[str,
 
 
 def describe(schemas: dict[str, Any]) -> None:
-    """Put every type's schema into the OpenAPI document's, and let the feed's items be these."""
+    """Add the schema of every type to OpenAPI's, and make the feed's items refer to them."""
     references = {type_: f"#/components/schemas/{component_of(type_)}" for type_ in TYPES}
     for type_ in TYPES:
         envelope, definitions = envelope_schema(type_, "#/components/schemas")
         schemas |= definitions | {component_of(type_): envelope}
-    one = {
+    any_event = {
         "oneOf": [{"$ref": reference} for reference in references.values()],
         "discriminator": {"propertyName": "type", "mapping": references},
     }
-    schemas["Event"] = one
+    schemas["Event"] = any_event
     schemas["EventPage"]["properties"]["data"]["items"] = EVENT_SCHEMA
     schemas["EventAnswer"]["properties"]["data"] = EVENT_SCHEMA
 
 
 def _whole(schema: dict[str, Any]) -> dict[str, Any]:
-    """Every key is always there, whatever may be left out where a value is made."""
+    """Return the schema with all keys required: a payload has them even if they have defaults."""
     properties = schema.get("properties")
     if properties is None:
         return schema
@@ -70,7 +70,7 @@ def _whole(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _open(schema: dict[str, Any]) -> dict[str, Any]:
-    """Other keys are let pass: a version adds fields, and a webhook its ``sequence``."""
+    """Return the schema open to other keys: versions add fields, webhooks add ``sequence``."""
     return {name: value for name, value in schema.items() if name != "additionalProperties"}
 
 
@@ -85,7 +85,7 @@ def _about(payload: type[Payload]) -> str:
     responses={200: {"model": feed_models.EventTypeList}, **refusals(401, 403, 422, 503)},
 )
 async def list_event_types(request: Request, principal: Authenticated, _: NoParameters) -> Response:
-    """Every type that feeds and webhooks carry, and where its JSON Schema is."""
+    """List the event types of feeds and webhooks, with the paths of their JSON Schemas."""
     types = [
         {
             "type": type_,
@@ -117,7 +117,7 @@ async def show_event_type(
     type: Annotated[str, Path(description="A type.", examples=["execution.blocked"])],
     _: NoParameters,
 ) -> Response:
-    """One type's envelope and payload. Within a version fields are only added."""
+    """Show a type's envelope and payload. Within a version fields are only added."""
     if type not in TYPES:
         raise NotFound("No such event type.")
     schema, definitions = envelope_schema(type)

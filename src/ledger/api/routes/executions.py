@@ -1,4 +1,4 @@
-"""Lines: list, counts, detail, pause and resume (contract 4)."""
+"""Lines: list, counts, detail, pause and resume (contract, Reading)."""
 
 import json
 import re
@@ -62,7 +62,7 @@ Chosen = Mapping[str, list[str]]
 
 
 class Filters(Query):
-    """Which lines; a comma means or."""
+    """The filters of lines; a comma means or."""
 
     workspace_id: _Names = None
     state: Annotated[str | None, Field(pattern=any_of(STATES), description=OR)] = None
@@ -89,7 +89,7 @@ class LinesQuery(Filters, PageQuery):
 
 
 class Reason(BaseModel):
-    """Why a line is paused or resumed."""
+    """The reason why a line is paused or resumed."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -97,14 +97,14 @@ class Reason(BaseModel):
 
 
 class OptionalReason(BaseModel):
-    """Why a line is resumed, if anyone says."""
+    """The reason why a line is resumed, if a reason is given."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     reason: Annotated[str | None, Field(min_length=1, max_length=500)] = None
 
 
-# The route matches anything here: what is no LIN id is as unknown as a LIN id nobody has.
+# The route matches any text: a malformed id is 404, like a LIN id that no line has.
 AnyLineId = Annotated[str, Path(description="A LIN id.", examples=["LIN-26-084729"])]
 
 
@@ -112,7 +112,7 @@ _UNKNOWN = "No such service line."
 
 
 def require_line_id(line_id: str) -> None:
-    """What is no LIN id names no line. Raises NotFound."""
+    """Raise NotFound unless the text is a LIN id: no other text names a line."""
     if not re.fullmatch(LINE_ID, line_id):
         raise NotFound(_UNKNOWN)
 
@@ -129,7 +129,7 @@ async def list_executions(
     query: Annotated[LinesQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """Lines of the credential's tenant, newest record id first; closed ones too."""
+    """List the lines of the credential's tenant, newest record id first, closed lines too."""
     chosen = query.chosen()
     question = _lines_asked(request, principal, query, chosen)
     rows = await services_of(request).reads.ask(question, min_position)
@@ -137,7 +137,7 @@ async def list_executions(
 
 
 async def whole_lines(request: Request, principal: Principal, query: LinesQuery) -> Reply:
-    """A page of lines with the detail's keys. For the page alone."""
+    """A page of lines with the keys of the detail. Only the web pages use this."""
     chosen = query.chosen()
     question = _lines_asked(request, principal, query, chosen, whole=True)
     return (await services_of(request).reads.ask(question)).once(_lines_reply, query.limit, chosen)
@@ -146,7 +146,7 @@ async def whole_lines(request: Request, principal: Principal, query: LinesQuery)
 def _lines_asked(
     request: Request, principal: Principal, query: LinesQuery, chosen: Chosen, whole: bool = False
 ) -> Question:
-    """A page of lines, each as the list shows it or ``whole``."""
+    """The question for a page of lines, each as the list shows it or ``whole``."""
     filters = {**tenant_filters(principal), **chosen}
     if query.cursor is not None:
         filters["after"] = _record_key(decode_cursor(query.cursor, chosen))
@@ -157,7 +157,7 @@ def _lines_asked(
 
 
 def _lines_reply(rows: Answer, limit: int, chosen: Chosen) -> Reply:
-    """The page's answer."""
+    """The reply of a page of lines."""
     return paged(rows, limit, 1, lambda row: encode_cursor({"id": _record_id(row[1])}, chosen))
 
 
@@ -183,9 +183,12 @@ async def summarize_executions(
     query: Annotated[Filters, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """Counts by state, model, product line and open cause, zero-filled; the list's filters."""
+    """Count lines by state, model, product line and open cause, zero-filled.
+
+    The filters are those of the list.
+    """
     filters = {**tenant_filters(principal), **query.chosen()}
-    # Lines are counted one by one where several tags are asked for, and in the past.
+    # With tags, or in the past, single lines are counted: few or many, depending on the values.
     is_counted = "project_tag" in filters or query.is_past
     planning = Planning.BY_VALUES if is_counted else Planning.SHORT
     statement = statements.summary_statement(frozenset(filters), query.is_past)
@@ -199,7 +202,7 @@ def _summary_reply(rows: Answer) -> Reply:
 
 
 def _summary(rows: Sequence[Any]) -> dict[str, Any]:
-    """The counts that rows of lines' kinds add up to."""
+    """Add up the rows, which count lines with the same properties, to the summary."""
     by_state, by_model = dict.fromkeys(STATES, 0), dict.fromkeys(EXECUTION_MODELS, 0)
     by_product, by_cause = dict.fromkeys(PRODUCT_LINES, 0), dict.fromkeys(CAUSES, 0)
     for _, state, model, product, causes, lines in rows:
@@ -232,7 +235,7 @@ async def show_execution(
     query: Annotated[Query, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """One line with its resources, health, blockers and holds."""
+    """Show a line with its resources, health, blockers and holds."""
     require_line_id(line_id)
     question = _line_asked(request, principal, line_id, query)
     rows = await services_of(request).reads.ask(question, min_position)
@@ -240,7 +243,7 @@ async def show_execution(
 
 
 def _line_asked(request: Request, principal: Principal, line_id: str, query: Query) -> Question:
-    """The detail of a line, if the credential sees it."""
+    """The question for a line's detail, if the credential sees the line."""
     filters = tenant_filters(principal)
     statement = statements.detail_statement(frozenset(filters), query.is_past)
     parameters = {**filters, **periods(instant_of(request, query)), "line_id": line_id}
@@ -248,7 +251,7 @@ def _line_asked(request: Request, principal: Principal, line_id: str, query: Que
 
 
 def _line_reply(rows: Answer) -> Reply:
-    """The detail's answer. Raises NotFound."""
+    """The reply of a line's detail. Raises NotFound."""
     if rows[0][1] is None:
         raise read_at(rows, NotFound(_UNKNOWN))
     return answer('{"data":' + rows[0][1] + "}", rows.position, tagged=True)
@@ -269,7 +272,7 @@ async def pause_execution(
     line_id: AnyLineId,
     _: NoParameters,
 ) -> Response:
-    """Put the operator's hold on a line: it stays active, but work stops."""
+    """Put the operator's hold on a line: the line stays active, but work stops."""
     return await _manage(request, principal, line_id, Pause, Reason)
 
 
@@ -288,7 +291,7 @@ async def resume_execution(
     line_id: AnyLineId,
     _: NoParameters,
 ) -> Response:
-    """Lift the operator's hold. A hold of the service line's side stays."""
+    """Lift the operator's hold. A hold by the service line stays."""
     return await _manage(request, principal, line_id, Resume, OptionalReason)
 
 
@@ -299,7 +302,7 @@ async def _manage(
     command: type[Pause],
     model: type[Reason] | type[OptionalReason],
 ) -> Response:
-    """Carry out and answer the new detail, at the write's own position."""
+    """Carry out the command; answer with the new detail, at the command's own position."""
     sent = await read_command(request, principal, model)
     reason = sent.body.reason if sent.body is not None else None
     receipt = await execute_on(request, principal, command, line_id, sent, reason=reason)

@@ -1,9 +1,9 @@
-"""A log as one file, of any length, in flat memory: the audit log as JSON lines or CSV, the feed.
+"""Exports of any length in constant memory: the audit log (JSON lines, CSV) and the feed.
 
-An export walks its log page by page, each a short statement of its own, up to where the log was
-when it began; so it ends, and holds no connection while a slow reader takes its time. Where it
-cannot go on it breaks off: what is there never looks complete, and what is missing follows the
-last line that was received (``after``).
+An export walks its log page by page, each page by a short statement of its own, up to the position
+that was reached when the export began. The export therefore ends, and holds no connection while a
+slow reader takes its time. If an export cannot go on, it breaks off: an incomplete file never looks
+complete, and the missing entries follow the last line that was received (``after``).
 """
 
 import csv
@@ -42,10 +42,10 @@ router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRout
 _logger = logging.getLogger(__name__)
 
 _PAGE = 1000
-"""Entries a statement, half a megabyte: some milliseconds of the database's time and of ours."""
+"""Entries in a page, half a megabyte: some milliseconds for the database and for this process."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet may take for a formula: senders choose some of the words."""
+"""Beginnings of a cell that a spreadsheet may take for a formula: senders choose some cells."""
 
 COLUMNS = (
     "id",
@@ -79,7 +79,7 @@ class _Resource(msgspec.Struct):
 
 
 class _Entry(msgspec.Struct):
-    """An entry as it is stored."""
+    """An audit entry as the view stores it."""
 
     id: str
     action: str
@@ -98,7 +98,7 @@ _decode = msgspec.json.Decoder(_Entry).decode
 _NO_RESOURCE = _Resource()
 
 Render = Callable[[Sequence[str]], bytes]
-"""A page's bytes, from its entries' JSON."""
+"""Makes a page's bytes from the JSON of its entries."""
 
 
 def _lines(entries: Sequence[str]) -> bytes:
@@ -110,7 +110,7 @@ def _table(entries: Sequence[str]) -> bytes:
 
 
 def _csv(rows: Any) -> bytes:
-    """Rows as RFC 4180 has them."""
+    """Return the rows as CSV (RFC 4180)."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\r\n").writerows(rows)
     return text.getvalue().encode()
@@ -138,7 +138,7 @@ def _cells(entry: _Entry) -> tuple[str | int | None, ...]:
 
 
 def _harmless(word: str | None) -> str | None:
-    """A word that no spreadsheet takes for a formula."""
+    """Return the word in a form that no spreadsheet takes for a formula."""
     return "'" + word if word is not None and word.startswith(_FORMULA) else word
 
 
@@ -146,29 +146,29 @@ _FORMATS: dict[str, tuple[str, Render, bytes]] = {
     "jsonl": ("application/x-ndjson", _lines, b""),
     "csv": ("text/csv; charset=utf-8", _table, _csv([COLUMNS])),
 }
-"""format → (content type, renderer, what comes first)."""
+"""format → (content type, renderer, heading)."""
 
 
 class ExportQuery(Present, AuditFilters, RangeParameters):
-    """The audit log's export's parameters."""
+    """The parameters of an export of the audit log."""
 
     format: Annotated[
-        Literal["jsonl", "csv"], Field(description="JSON objects, one a line, or a table.")
+        Literal["jsonl", "csv"], Field(description="JSON objects, one on each line, or a table.")
     ] = "jsonl"
     cursor: Cursor = None
 
 
 class EventsExportQuery(Present, EventFilters, RangeParameters):
-    """The feed's export's parameters."""
+    """The parameters of an export of the feed."""
 
     format: Literal["jsonl"] = "jsonl"
 
 
 class _Export(StreamingResponse):
-    """An answer that breaks off where its rows do."""
+    """A streamed answer that breaks off if its rows cannot be read."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it. Left unfinished, so that the server closes the connection, on an error."""
+        """Send the export. An error leaves it unfinished, so the server closes the connection."""
         try:
             await super().__call__(scope, receive, send)
         except (LedgerError, psycopg.Error) as error:
@@ -182,8 +182,8 @@ class _Export(StreamingResponse):
     response_class=Response,
     responses={
         200: {
-            "description": "The entries of the list, one a line, as JSON each an `AuditEntry`. With"
-            " `after` or `cursor` what would have followed, without the CSV's header line.",
+            "description": "The entries of the list, one on each line, in JSON as an `AuditEntry`."
+            " `after` and `cursor` continue an export: a CSV then has no header line.",
             "content": {
                 "application/x-ndjson": {"schema": {"type": "string"}},
                 "text/csv": {"schema": {"type": "string"}},
@@ -198,7 +198,7 @@ async def export_audit_log(
     query: Annotated[ExportQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """What the list gives, as one file up to `Ledger-Position`. It resumes by `after`."""
+    """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
     walk = Walk(audit_filters(query, query, principal), position_in(query.after))
     question = entries_asked(principal, walk, query.cursor, _PAGE)
     name = f"audit-log.{query.format}"
@@ -209,7 +209,7 @@ async def export_audit_log(
 async def export_events(
     request: Request, principal: Principal, query: EventsExportQuery
 ) -> Response:
-    """The feed up to `Ledger-Position` as JSON lines. For people: programs follow the feed."""
+    """Export the feed up to `Ledger-Position` as JSON lines. For people: programs read the feed."""
     walk = Walk(feed_filters(query, query, principal), position_in(query.after))
     question = events_asked(principal, walk, None, _PAGE)
     return await _export(request, principal, question, f"events.{query.format}")
@@ -223,8 +223,8 @@ async def _export(
     min_position: int | None = None,
     goes_on: bool = False,
 ) -> Response:
-    """A walk's rows as a file of this name; one that ``goes_on`` has no heading again."""
-    # The first page before the answer begins: so a refusal is one.
+    """Return a walk's rows as a file of this name, without a heading if it ``goes_on``."""
+    # The first page is read before the answer begins, so that a refusal gets its own status.
     first = await services_of(request).reads.ask(question, min_position)
     content_type, render, heading = _FORMATS[name.rsplit(".", 1)[1]]
     return _Export(
@@ -256,12 +256,12 @@ async def _pages(
             yield render([row[2] for row in found])
         if len(found) < _PAGE:
             if rows.position < end:
-                # A crash of the database took the view back: what is missing was there before.
-                raise Behind("The view does not reach as far as the export any more.")
+                # A crash of the database took the view back: the missing rows existed before.
+                raise Behind("The view has fallen behind the end of the export.")
             return
-        # A credential that ended meanwhile goes no further, however its holder came in.
+        # A credential that ended meanwhile ends the export, of the API and of the page alike.
         if await services.authenticator.lapsed([principal]):
-            raise Unauthorized("The credential was revoked, or is over.")
+            raise Unauthorized("The credential was revoked or has expired.")
         values = {**question.parameters, "after": found[-1][1]}
         rows = Answer(
             await services.door.fetch(question.tenant, question.statement, values, Planning.WALK)

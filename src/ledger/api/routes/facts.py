@@ -1,4 +1,4 @@
-"""Reporting facts: CloudEvents over HTTP, one at a time or in batches (contract 2)."""
+"""Reporting facts: CloudEvents over HTTP, one at a time or in batches (contract, Facts)."""
 
 import asyncio
 from collections.abc import Sequence
@@ -38,14 +38,15 @@ _JSON = "application/json"
 _BINARY = (b"ce-specversion", b"ce-id", b"ce-type")
 
 _QUICK_BYTES = 256 * 1024
-"""A batch that is larger may take seconds to be taken apart, by what is in it: that is done beside
-the event loop, which everybody waits for, two at a time, since each may also take much memory."""
+"""The largest batch that is parsed on the event loop. A larger batch may take seconds, depending on
+its content. A thread parses it, so that other requests need not wait; at most two such batches are
+parsed at a time, since each may also take much memory."""
 
 _beside = ThreadPoolExecutor(2, "ledger-parser")
 
 
 async def _refused(request: Request, principal: Principal, refusal: Refused) -> list[Command]:
-    """A record for each fact of a body that was refused as a whole, as far as it can be read."""
+    """The record of each fact in a body that was refused as a whole, as far as it is readable."""
     try:
         raw = await read_capped(request, MAX_BODY_BYTES)
         batch = media_type(request) == _BATCH
@@ -53,7 +54,7 @@ async def _refused(request: Request, principal: Principal, refusal: Refused) -> 
     except (LedgerError, json_gate.BrokenJson):
         return []
     request_id = request.state.request_id
-    return [TurnDown(refusal, one.about, principal, request_id) for one in parsed]
+    return [TurnDown(refusal, fact.about, principal, request_id) for fact in parsed]
 
 
 @router.post(
@@ -63,7 +64,7 @@ async def _refused(request: Request, principal: Principal, refusal: Refused) -> 
     openapi_extra=needs("write") | {"requestBody": FACT_BODY},
     responses={
         200: {
-            "description": "A repeated fact, or a batch's outcomes",
+            "description": "A fact that was recorded before, or the outcomes of a batch",
             "content": {
                 "application/json": {
                     "schema": {
@@ -121,8 +122,8 @@ async def _batch(request: Request, principal: Principal, raw: bytes) -> Response
     request_id = request.state.request_id
     outcomes = await submit(request, [command_of(p, principal, request_id) for p in parsed])
     results = [
-        _item(index, one, outcome)
-        for index, (one, outcome) in enumerate(zip(parsed, outcomes, strict=True))
+        _item(index, fact, outcome)
+        for index, (fact, outcome) in enumerate(zip(parsed, outcomes, strict=True))
     ]
     return _answer({"data": results}, _last_position(results, request), 200)
 
@@ -138,7 +139,7 @@ def _parse_batch(raw: bytes) -> list[Fact | Rejected]:
     items = json_gate.split_items(raw, MAX_ITEMS)
     if len(items) > MAX_ITEMS:
         raise TooLarge("A batch may have at most 1,000 facts.")
-    # All are parsed before any is recorded: broken JSON anywhere is about the whole body.
+    # All facts are parsed before any is recorded: broken JSON anywhere refuses the whole body.
     return [parsing.from_structured(item) for item in items]
 
 
@@ -148,7 +149,7 @@ def _last_position(results: Sequence[dict[str, Any]], request: Request) -> int:
 
 
 def _item(index: int, sent: Fact | Rejected, outcome: Outcome | LedgerError) -> dict[str, Any]:
-    """One item of the answer; its keys are always there."""
+    """An item of the answer, always with all its keys."""
     item: dict[str, Any] = {
         "index": index,
         "id": sent.id,

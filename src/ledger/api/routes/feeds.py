@@ -1,4 +1,4 @@
-"""The feed: every published event in log order, pulled page by page (contract 5)."""
+"""The feed: every published event in log order, pulled page by page (contract, Feeds)."""
 
 import re
 from typing import Annotated, Any, NamedTuple
@@ -41,23 +41,21 @@ router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
 VIEW = frozenset({"event"})
 
 BEYOND = 2**63 - 1
-"""Past every position."""
+"""A position beyond every event."""
 
-Identifier = Annotated[
-    str | None, Field(min_length=1, max_length=200, description="One id, not several.")
-]
+Identifier = Annotated[str | None, Field(min_length=1, max_length=200, description="A single id.")]
 AfterEvent = Annotated[
     str | None,
     Field(
         pattern=EVENT_ID,
-        description="An EVT id: what comes after it.",
+        description="An EVT id: the events after it.",
         examples=["EVT-26-000123"],
     ),
 ]
 
 
 class EventFilters(BaseModel):
-    """Which events."""
+    """The filters of events."""
 
     organization_id: Identifier = None
     workspace_id: Identifier = None
@@ -66,7 +64,7 @@ class EventFilters(BaseModel):
     after: AfterEvent = None
 
     def chosen(self) -> dict[str, Any]:
-        """The filters that were given, but for where to begin."""
+        """The filters that were given, without ``after``."""
         chosen = {
             "organization_id": self.organization_id,
             "workspace_id": self.workspace_id,
@@ -81,7 +79,7 @@ class FeedQuery(Present, EventFilters, RangeParameters, Page):
 
 
 def position_in(identifier: str | None) -> int:
-    """The position that an EVT or AUD id names; 0, before the very first, where none is given."""
+    """The position in an EVT or AUD id; without an id 0, which is before the first event."""
     return 0 if identifier is None else int(identifier.rsplit("-", 1)[1])
 
 
@@ -97,9 +95,9 @@ async def list_events(
     query: Annotated[FeedQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """Published events in log order, `from` and `to` by `recorded_at`.
+    """List published events in log order. `from` and `to` are compared with `recorded_at`.
 
-    Go on with `cursor`; an empty page repeats the one sent.
+    `cursor` continues after a page; an empty page repeats the cursor that was sent.
     """
     return await events_page(request, principal, query, min_position)
 
@@ -111,14 +109,14 @@ async def events_page(
     min_position: int | None = None,
     is_backwards: bool = False,
 ) -> Reply:
-    """A page of the feed; backwards the newest event first, for people."""
+    """A page of the feed; backwards, for people, the newest event comes first."""
     walk = Walk(feed_filters(query, query, principal), position_in(query.after), is_backwards)
     question = events_asked(principal, walk, query.cursor, query.limit + 1)
     return walk.page(await services_of(request).reads.ask(question, min_position), query)
 
 
 def events_asked(principal: Principal, walk: "Walk", cursor: str | None, limit: int) -> Question:
-    """So many events of a walk along the feed."""
+    """The question for ``limit`` events of a walk along the feed."""
     statement = feeds.feed_statement(frozenset(walk.filters), walk.is_backwards)
     parameters = walk.parameters(cursor, limit)
     tenant, planning = principal.tenant, Planning.BY_VALUES
@@ -128,19 +126,19 @@ def events_asked(principal: Principal, walk: "Walk", cursor: str | None, limit: 
 def feed_filters(
     chosen: EventFilters, stretch: RangeParameters, principal: Principal
 ) -> dict[str, Any]:
-    """All filters of a statement, the credential's own among them."""
+    """All filters of a statement, including those of the credential's tenant."""
     return tenant_filters(principal) | chosen.chosen() | time_filters(stretch)
 
 
 def time_filters(query: RangeParameters) -> dict[str, Any]:
-    """The bounds in time that were given."""
+    """The bounds of time that were given."""
     start, end = query.bounds()
     return {name: at for name, at in (("from", start), ("to", end)) if at is not None}
 
 
 class Walk(NamedTuple):
-    """A way along rows by their position: ascending from the first one after ``after``, or
-    backwards, the newest first."""
+    """A walk along rows by their position: ascending from the first row after ``after``, or
+    backwards, newest first."""
 
     filters: dict[str, Any]
     after: int
@@ -148,12 +146,12 @@ class Walk(NamedTuple):
 
     @property
     def bound_to(self) -> dict[str, Any]:
-        """What a cursor is bound to; it goes on in its own direction only."""
+        """The filters that a cursor is bound to, with its direction."""
         bound_to = {**self.filters, "after": self.after}
         return bound_to | {"backwards": True} if self.is_backwards else bound_to
 
     def parameters(self, cursor: str | None, limit: int) -> dict[str, Any]:
-        """A statement's parameters, for so many rows. Raises InvalidCursor."""
+        """The parameters of a statement, for ``limit`` rows. Raises InvalidCursor."""
         begin = {"after": self.after}
         at = None if cursor is None else event_position(decode_cursor(cursor, self.bound_to))
         if self.is_backwards:
@@ -163,7 +161,7 @@ class Walk(NamedTuple):
         return {**self.filters, **begin, "limit": limit}
 
     def page(self, rows: Answer, query: Page) -> Reply:
-        """A page's answer; an empty one has the cursor that it was asked with."""
+        """The reply of a page; an empty page repeats the cursor of its request."""
 
         def cursor_after(row: Any) -> str:
             return encode_cursor({"position": row[1]}, self.bound_to)
@@ -192,7 +190,7 @@ async def show_event(
     query: Annotated[Present, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """One event of the feed."""
+    """Show an event of the feed."""
     if not re.fullmatch(EVENT_ID, event_id):
         raise NotFound("No such event.")
     tenant = tenant_filters(principal)

@@ -1,4 +1,4 @@
-"""For those who run the service: health, readiness, metrics. No token, and nothing of tenants."""
+"""Routes for operators: health, readiness, metrics, without a token and without tenants' data."""
 
 import asyncio
 import json
@@ -20,16 +20,16 @@ from ledger.views.statements import LAG
 router = APIRouter(tags=["operations"])
 
 _ANSWERED_SECONDS = 0.8
-"""The database must answer within this time: who asks may wait for a second (contract 9)."""
+"""The time limit of the database's answer: a probe may wait for a second (contract, Health)."""
 
 _FAILING_SECONDS = 10.0
-"""Once appends have failed for so long, facts should be sent elsewhere."""
+"""Once appends have failed for this time, clients should send facts to another node."""
 
 _Lag = list[tuple[str, int, int, int, int, object, str | None]]
 _Sealing = tuple[int, int, bool]
-"""(position that is sealed, how far that is behind the log, whether sealing has stopped)."""
+"""(sealed position, its lag behind the log, whether sealing has stopped)."""
 
-# OFFSET 0: one look at the log's end, wherever it is used.
+# OFFSET 0: the log's end is read once, wherever it is used.
 _SEALING = """
 SELECT sealed.position, greatest(0, sealed.head - sealed.position), s.stopped_at IS NOT NULL
 FROM ledger.signer AS s, (
@@ -41,7 +41,7 @@ FROM ledger.signer AS s, (
 
 _NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {
-        "description": "The database does not answer, appends fail, or there is no view yet",
+        "description": "The database does not answer, appends fail, or no view exists yet",
         "content": {"application/json": {"schema": {"type": "object"}}},
     }
 }
@@ -53,17 +53,17 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Can it serve?", responses=_NOT_READY)
+@router.get("/readyz", summary="Can the process serve?", responses=_NOT_READY)
 async def readiness(request: Request) -> Response:
-    """200 once the database answers, the views exist and facts are taken; within a second.
+    """Answer 200 once the database answers, the views exist and facts are accepted.
 
-    A stopped view does not turn the answer into 503, nor does sealing: facts must still be taken,
-    and a load balancer would take every node out. They degrade it, loudly.
+    The answer takes at most a second. A stopped view, or stopped sealing, makes the status
+    `degraded`, not 503: facts must still be accepted, and a load balancer would remove every node.
     """
     try:
         async with asyncio.timeout(_ANSWERED_SECONDS):
             rows, (sealed, lag, sealing_stopped) = await _lag(request), await _sealing(request)
-    except (psycopg.Error, OSError):  # a TimeoutError is one of these
+    except (psycopg.Error, OSError):  # a TimeoutError is an OSError
         return _document({"status": "unavailable", "database": "unreachable"}, 503)
     if services_of(request).writer.failing_seconds() >= _FAILING_SECONDS:
         return _document({"status": "unavailable", "database": "ok", "appends": "failing"}, 503)
@@ -89,7 +89,7 @@ async def readiness(request: Request) -> Response:
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    """Counters of all workers, and how far the views are behind. No tenant labels."""
+    """Counters of all workers, and the lag of the views. No label names a tenant."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
@@ -123,7 +123,7 @@ def _document(document: object, status: int) -> Response:
 
 
 class _Views:
-    """Where each view stands, as gauges."""
+    """The gauges of the log's position and of each view."""
 
     def __init__(self, rows: _Lag) -> None:
         self._rows = rows
@@ -136,7 +136,7 @@ class _Views:
             "ledger_projection_lag", "Positions a view is behind.", labels=["projection"]
         )
         stopped = GaugeMetricFamily(
-            "ledger_projection_stopped", "1 where a view stands still.", labels=["projection"]
+            "ledger_projection_stopped", "1 if the view has stopped.", labels=["projection"]
         )
         for name, _, _, at, head, stopped_at, _ in self._rows:
             lag.add_metric([name], max(0, head - at))
@@ -145,7 +145,7 @@ class _Views:
 
 
 class _Sealer:
-    """How far the log is sealed, as gauges."""
+    """The gauges of sealing."""
 
     def __init__(self, sealing: _Sealing) -> None:
         self._sealing = sealing
@@ -158,14 +158,14 @@ class _Sealer:
         lag = GaugeMetricFamily("ledger_sealing_lag", "Positions that sealing is behind.")
         lag.add_metric([], behind)
         stopped = GaugeMetricFamily(
-            "ledger_sealing_stopped", "1 where what there is contradicts what was signed."
+            "ledger_sealing_stopped", "1 if the log contradicts a signed checkpoint."
         )
         stopped.add_metric([], int(has_stopped))
         return [sealed, lag, stopped]
 
 
 class _Up:
-    """Whether the database answers, and takes what this worker appends."""
+    """The gauges of the database: whether it answers, and whether this worker's appends fail."""
 
     def __init__(self, up: int, failing_seconds: float) -> None:
         self._up, self._failing_seconds = up, failing_seconds
@@ -176,7 +176,7 @@ class _Up:
         gauge.add_metric([], self._up)
         failing = GaugeMetricFamily(
             "ledger_appends_failing_seconds",
-            "For how long the worker that answers has tried to append in vain.",
+            "Seconds since the answering worker's appends began to fail; 0 while they succeed.",
         )
         failing.add_metric([], self._failing_seconds)
         return [gauge, failing]

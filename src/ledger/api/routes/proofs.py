@@ -1,7 +1,7 @@
-"""Proofs: what anybody needs to check, offline, that nothing of the log was changed (contract 6).
+"""Proofs: the data to check, offline, that nothing in the log was changed (contract, Proof).
 
-Bare texts, bytes and documents, without the envelope of other answers: they are formats of their
-own (C2SP, RFC 6962), and go to tools as they are.
+The answers are bare texts, bytes and documents, without the envelope of other answers: tools read
+these formats (C2SP, RFC 6962) as they are.
 """
 
 import asyncio
@@ -46,8 +46,9 @@ FROM ledger.signer AS s LEFT JOIN LATERAL (
 ) AS c ON true
 """
 
-# The same, a stored event where the credential's tenant has it, and how many leaves are before its
-# own: of what is sealed only, since behind that there may be any number to count.
+# The same, a stored event if the credential's tenant has it, and the number of leaves before the
+# event's own. The leaves are counted for a sealed event only: between the latest checkpoint and
+# an event that is not sealed there may be any number of leaves.
 _ENTRY = f"""
 SELECT c.*, e.stream, e.version, e.topic, e.state, t.number * {WIDTH} + (
     SELECT count(*) FROM ledger.ledger_events AS l
@@ -62,10 +63,10 @@ LEFT JOIN LATERAL (
 ) AS t ON true
 """
 
-_NOT_SEALED = "Not sealed yet."
+_NOT_SEALED = "The log is not sealed that far yet."
 
 _IN_HISTORIES = frozenset(event.TOPIC.partition("/")[0] for event in PUBLISHED)
-"""The names of events that histories and feeds tell of, in whatever shape they were stored."""
+"""The names of the events that histories and feeds show, in whatever version they were stored."""
 
 Size = Annotated[int, Field(ge=0, le=_LARGEST), BeforeValidator(digits)]
 Position = Annotated[int, Field(ge=1, le=_LARGEST), BeforeValidator(digits)]
@@ -80,7 +81,7 @@ def _of(media: str, description: str) -> dict[int | str, dict[str, Any]]:
 
 
 class Inclusion(BaseModel):
-    """That a leaf is in a tree (RFC 6962, 2.1.1). Hashes are base64."""
+    """A proof that a leaf is in a tree (RFC 6962, 2.1.1). Hashes are base64."""
 
     leaf_index: int
     leaf_hash: str
@@ -89,29 +90,29 @@ class Inclusion(BaseModel):
 
 
 class Consistency(BaseModel):
-    """That a tree is the beginning of another (RFC 6962, 2.1.2)."""
+    """A proof that a tree is the beginning of another tree (RFC 6962, 2.1.2)."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     from_: int = Field(alias="from")
     to: int
-    hashes: list[str] = Field(description="Base64.")
+    hashes: list[str] = Field(description="The hashes of the proof, in base64.")
 
 
 class InclusionQuery(BaseModel):
-    """Which leaf, in which tree."""
+    """The leaf and the tree of an inclusion proof."""
 
     model_config = ConfigDict(extra="forbid")
 
-    position: Annotated[Position, Field(description="Of the event.", examples=[17])]
+    position: Annotated[Position, Field(description="The event's position.", examples=[17])]
     size: Annotated[
         Annotated[int, Field(ge=1, le=_LARGEST), BeforeValidator(digits)] | None,
-        Field(description="Of the tree; the latest checkpoint's unless given."),
+        Field(description="The tree's size; by default that of the latest checkpoint."),
     ] = None
 
 
 class ConsistencyQuery(BaseModel):
-    """Which trees, by their sizes."""
+    """The sizes of the two trees of a consistency proof."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -132,9 +133,9 @@ async def show_checkpoint(
     _: NoParameters,
     min_position: MinPosition = None,
 ) -> Response:
-    """How large the sealed log is, and its root, signed (C2SP tlog-checkpoint).
+    """Show the size and the root of the sealed log, signed (C2SP tlog-checkpoint).
 
-    `Ledger-Min-Position` waits until the log is sealed so far.
+    With `Ledger-Min-Position` the answer waits until the log is sealed up to that position.
     """
     position, _size, note, _vkey = await _read(request, principal, _SEALED, {}, min_position)
     if note is None:
@@ -155,9 +156,9 @@ async def show_key(
     _: NoParameters,
     min_position: MinPosition = None,
 ) -> Response:
-    """The log's name and public key, by which checkpoints are checked (C2SP signed-note).
+    """Show the log's name and public key, by which checkpoints are checked (C2SP signed-note).
 
-    Note it down once: whoever changed the log could change this answer too.
+    Keep a copy of the key: an attacker who changed the log could change this answer too.
     """
     position, _size, _note, vkey = await _read(request, principal, _SEALED, {}, min_position)
     return Reply(f"{vkey}\n".encode(), position, media=_TEXT)
@@ -173,11 +174,11 @@ async def show_key(
 async def show_entry(
     request: Request,
     principal: Authenticated,
-    position: Annotated[str, Path(description="Of the event in the log.", examples=[17])],
+    position: Annotated[str, Path(description="The event's position.", examples=[17])],
     _: NoParameters,
     min_position: MinPosition = None,
 ) -> Response:
-    """The exact bytes that were hashed for an event that the credential sees."""
+    """Show the exact bytes that were hashed for an event that the credential sees."""
     if not re.fullmatch("[1-9][0-9]{0,18}", position) or int(position) > _LARGEST:
         raise NotFound("No such position.")
     sealed_until, _size, _index, leaf = await _entry(
@@ -198,13 +199,15 @@ async def prove_inclusion(
     query: Annotated[InclusionQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """That the leaf of an event that the credential sees is in the tree of a size."""
+    """Prove that the leaf of an event, which the credential sees, is in the tree of a size."""
     sealed_until, sealed, index, leaf = await _entry(
         request, principal, query.position, min_position
     )
     size = sealed if query.size is None else query.size
     if index >= size:
-        raise Invalid.at("/size", "is of a tree without this event")
+        raise Invalid.at(
+            "/size", "must be larger: the tree of this size does not contain the event"
+        )
     _require_sealed(size, sealed)
     proof = {
         "leaf_index": index,
@@ -227,9 +230,9 @@ async def prove_consistency(
     query: Annotated[ConsistencyQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """That the tree of one size is the beginning of the tree of another."""
+    """Prove that the tree of one size is the beginning of the tree of another size."""
     if query.from_ > query.to:
-        raise Invalid.at("/to", "is smaller than from")
+        raise Invalid.at("/to", "must not be smaller than from")
     sealed_until, sealed, _note, _vkey = await _read(request, principal, _SEALED, {}, min_position)
     _require_sealed(query.to, sealed)
     hashes = await _roots(request, principal, consistency(query.from_, query.to))
@@ -244,9 +247,9 @@ async def _read(
     parameters: Mapping[str, Any],
     min_position: int | None,
 ) -> Any:
-    """The statement's row, which begins with the position that is sealed.
+    """The statement's row, which begins with the position up to which the log is sealed.
 
-    Raises Behind where the one that is asked for is not reached in time.
+    Raises Behind if the log is not sealed up to ``min_position`` in time.
     """
     time = asyncio.get_running_loop().time
     deadline = time() + WAIT_SECONDS
@@ -255,20 +258,20 @@ async def _read(
         if row[0] >= (min_position or 0):
             return row
         if time() >= deadline:
-            raise Behind("The log is not sealed up to the asked position.")
+            raise Behind("The log is not sealed up to the requested position yet.")
         await asyncio.sleep(_BREATH_SECONDS)
 
 
 async def _entry(
     request: Request, principal: Principal, position: int, min_position: int | None
 ) -> tuple[int, int, int, bytes]:
-    """(position and size of what is sealed, index of the leaf, the leaf) of an event.
+    """(position and size of the sealed log, index of the event's leaf, the leaf).
 
-    Raises Forbidden for who may neither read nor audit, NotFound for what the credential does not
-    see, Behind for what is not sealed yet.
+    Raises Forbidden if the credential may neither read nor audit, NotFound if it does not see the
+    event, and Behind if the event is not sealed yet.
     """
     if not principal.is_admin and not principal.permissions & {"read", "audit:read"}:
-        raise Forbidden("This needs the permission read or audit:read.")
+        raise Forbidden("The credential lacks the permission read or audit:read.")
     row = await _read(request, principal, _ENTRY, {"at": position}, min_position)
     sealed_until, size, _note, _vkey, stream, version, topic, state, index = row
     if stream is None or not _tells_of(principal, topic):
@@ -279,13 +282,13 @@ async def _entry(
 
 
 def _tells_of(principal: Principal, topic: str) -> bool:
-    """Whether a credential may hear of such events: of some only the audit log tells."""
+    """Whether a credential may see events of a topic: some are shown by the audit log only."""
     is_auditor = principal.is_admin or "audit:read" in principal.permissions
     return is_auditor or topic.partition("/")[0] in _IN_HISTORIES
 
 
 async def _roots(request: Request, principal: Principal, stretches: Iterable[Stretch]) -> list[str]:
-    """The roots over these stretches of leaves, base64."""
+    """The roots over these stretches of leaves, in base64."""
     stretches = list(stretches)
     wanted = tiles_of(stretches)
     asked = {"levels": [level for level, _ in wanted], "numbers": [number for _, number in wanted]}

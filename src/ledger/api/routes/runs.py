@@ -1,6 +1,6 @@
-"""Runs: a line's list, one by its id, and its erasure (contract 4, 6).
+"""Runs: the list of a line's runs, a run by its id, and its erasure (contract, Reading and Proof).
 
-The edge opens what is encrypted.
+These routes decrypt the payloads of runs, which the views store encrypted.
 """
 
 import re
@@ -61,11 +61,11 @@ AnyRunId = Annotated[str, Path(description="A RUN id.", examples=["RUN-26-001812
 
 
 class ErasureReason(Reason):
-    """Why a run's payloads are erased; kept for good, so it names nobody."""
+    """The reason why a run's payloads are erased. The reason is kept for ever: name no person."""
 
 
 class RunsQuery(PageQuery, RangeParameters):
-    """Which runs; a comma means or. ``from`` and ``to`` are by requested_at."""
+    """The filters of runs; a comma means or. ``from`` and ``to`` filter by requested_at."""
 
     status: Annotated[str | None, Field(pattern=any_of(RUN_STATUSES), description=OR)] = None
     triggered_by: Annotated[
@@ -73,7 +73,7 @@ class RunsQuery(PageQuery, RangeParameters):
     ] = None
 
     def chosen(self) -> dict[str, Any]:
-        """The filters that were given. Raises Invalid where ``from`` lies after ``to``."""
+        """The filters that were given. Raises Invalid if ``from`` lies after ``to``."""
         start, end = self.bounds()
         chosen: dict[str, Any] = {
             "status": split_words(self.status),
@@ -97,9 +97,9 @@ async def list_runs(
     query: Annotated[RunsQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """The runs of an agent_runtime or timeboxed_outcome line, newest request first.
+    """List the runs of an agent_runtime or timeboxed_outcome line, newest request first.
 
-    `from` and `to` are by `requested_at`.
+    `from` and `to` are compared with `requested_at`.
     """
     require_line_id(line_id)
     chosen, services = query.chosen(), services_of(request)
@@ -112,7 +112,7 @@ async def list_runs(
 async def bare_runs(
     request: Request, principal: Principal, line_id: str, query: RunsQuery
 ) -> Reply:
-    """A page of runs with input, output and error left null. For the page alone."""
+    """A page of runs whose input, output and error are null. Only the web pages use this."""
     require_line_id(line_id)
     chosen, services = query.chosen(), services_of(request)
     rows = await services.reads.ask(_runs_asked(principal, line_id, query, chosen, bare=True))
@@ -126,11 +126,11 @@ def _runs_asked(
     chosen: Mapping[str, Any],
     bare: bool = False,
 ) -> Question:
-    """A page of runs, each whole or ``bare``."""
+    """The question for a page of runs, each whole or ``bare``."""
     tenant = tenant_filters(principal)
     filters = dict(chosen)
     if "completed" not in chosen.get("status", ("completed",)):
-        filters["not_completed"] = True  # what the status implies, as the index says it
+        filters["not_completed"] = True  # implied by the status: the condition of the partial index
     if query.cursor is not None:
         filters["after"], filters["after_at"] = _key(
             decode_cursor(query.cursor, {**chosen, "line": line_id})
@@ -142,7 +142,7 @@ def _runs_asked(
 
 
 def _runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
-    """The page's answer; its cursor is bound to the filters and the line.
+    """The reply of a page of runs; its cursor is bound to the filters and the line.
 
     Raises NotFound and RunsNotSupported.
     """
@@ -180,7 +180,7 @@ async def show_run(
     query: Annotated[Query, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """One run with its input, output and error."""
+    """Show a run with its input, output and error."""
     if not re.fullmatch(RUN_ID, run_id):
         raise NotFound(_UNKNOWN)
     services = services_of(request)
@@ -189,7 +189,7 @@ async def show_run(
 
 
 def _run_asked(principal: Principal, run_id: str, query: Query) -> Question:
-    """A run, if the credential sees it."""
+    """The question for a run, if the credential sees the run."""
     tenant = tenant_filters(principal)
     statement = statements.run_statement(frozenset(tenant), query.is_past)
     parameters = {**tenant, "run_id": run_id}
@@ -197,7 +197,7 @@ def _run_asked(principal: Principal, run_id: str, query: Query) -> Question:
 
 
 def _run_reply(rows: Answer, vault: Vault) -> Reply:
-    """The run's answer. Raises NotFound."""
+    """The reply of a run. Raises NotFound."""
     if rows[0][1] is None:
         raise read_at(rows, NotFound(_UNKNOWN))
     return answer('{"data":' + _item(rows[0][1:], vault) + "}", rows.position, tagged=True)
@@ -218,9 +218,9 @@ async def erase_run(
     run_id: AnyRunId,
     _: NoParameters,
 ) -> Response:
-    """Make an ended run's input, output and error unreadable everywhere and for good.
+    """Make an ended run's input, output and error unreadable everywhere and for ever.
 
-    Their key is destroyed, so nobody can undo it. One that is erased already stays as it is.
+    Their key is destroyed, so an erasure cannot be undone. An erased run stays as it is.
     """
     sent = await read_command(request, principal, ErasureReason)
     reason = sent.body.reason if sent.body is not None else ""
@@ -235,7 +235,7 @@ async def erase_run(
 
 
 def _item(row: tuple[Any, ...], vault: Vault) -> str:
-    """A run's JSON: the ready parts with the opened payloads between them."""
+    """A run's JSON: the ready parts with the decrypted payloads between them."""
     run_id, _, _, organization_id, head, tail, erased_at, *sealed, wrapped = row
     texts = ["null", "null", "null"]
     erased = "null" if erased_at is None else f'"{format_instant(erased_at)}"'

@@ -1,4 +1,4 @@
-"""A line's story: its history, its timeline and what it used (contract 4)."""
+"""A line's story: its history, its timeline and its usage (contract, Reading)."""
 
 from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any, Literal
@@ -48,12 +48,12 @@ _EVENTS = frozenset({"event"})
 MAX_INTERVALS = 10_000
 MAX_DAYS = 400
 MAX_PAIRS = 10_000
-"""Of days and resources, in an answer about what was used."""
+"""Pairs of a day and a resource in an answer about usage."""
 
 _DEFAULT_DAYS = 30
 _LATEST = 10
 _TICKS = 1000
-"""More than that no slider is wide enough for."""
+"""The most ticks of the page's slider: no slider is wide enough for more."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_hours = msgspec.json.Decoder(list[tuple[str | None, int]]).decode
@@ -61,12 +61,12 @@ _decode_amounts = msgspec.json.Decoder(dict[str, int]).decode
 
 
 class RangeQuery(Query, RangeParameters):
-    """The parameters of a stretch of a line's story."""
+    """The parameters of a line's story within a range of time."""
 
 
 @router.get(
     "/{line_id}/history",
-    summary="A line's history",
+    summary="Show a line's history",
     openapi_extra=needs("read"),
     responses={200: {"model": feed_models.HistoryPage}, **STORY_ERRORS},
 )
@@ -77,7 +77,10 @@ async def show_history(
     query: Annotated[PageQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """Every event of the line and its runs in log order, with the line's state before and after."""
+    """List the events of a line and of its runs in log order.
+
+    Each event is shown with the line's state before and after it.
+    """
     require_line_id(line_id)
     of_line, after = {"line": line_id}, 0
     if query.cursor is not None:
@@ -98,7 +101,7 @@ class PlaceQuery(Query):
 
     @property
     def by(self) -> Literal["now", "position", "instant"]:
-        """How it is given."""
+        """How the place is given."""
         if self.at is not None:
             return "position"
         return "now" if self.as_of is None else "instant"
@@ -107,13 +110,14 @@ class PlaceQuery(Query):
 async def show_place(
     request: Request, principal: Principal, line_id: str, query: PlaceQuery
 ) -> Response:
-    """Where one stands in a line's history, seen from now: the past knows nothing of what follows.
+    """A place in a line's history, with the events around it.
 
-    For the page alone: programs walk the history itself.
+    The statement reads the present: one about the past would not know the events that follow. Only
+    the web pages use this; programs walk the history itself.
     """
     require_line_id(line_id)
     tenant = tenant_filters(principal)
-    # Seen from now, whatever instant the place is at.
+    # The statement reads the present, whatever instant the place is at.
     statement = place_statement(frozenset(tenant), query.by)
     parameters = {
         **tenant,
@@ -138,7 +142,7 @@ async def show_place(
 async def show_run_events(
     request: Request, principal: Principal, run_id: str, query: Query
 ) -> Response:
-    """A run's own events, as its line's history has them; for the page alone."""
+    """A run's own events, as its line's history has them. Only the web pages use this."""
     tenant = tenant_filters(principal)
     statement = run_events_statement(frozenset(tenant), query.is_past)
     parameters = {**tenant, "run_id": run_id, "limit": _LATEST}
@@ -151,7 +155,7 @@ async def show_run_events(
 
 @router.get(
     "/{line_id}/timeline",
-    summary="A line's timeline",
+    summary="Show a line's timeline",
     openapi_extra=needs("read"),
     responses={200: {"model": models.TimelineAnswer}, **STORY_ERRORS},
 )
@@ -162,11 +166,11 @@ async def show_timeline(
     query: Annotated[RangeQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """How long the line was in which state, and with which causes of blockage."""
+    """Show how long the line was in each state, and how long each cause blocked it."""
     require_line_id(line_id)
     start, end = query.bounds()
     tenant = tenant_filters(principal)
-    # Turning points without length do not count as intervals, hence some more than the limit.
+    # More turns than intervals are read: turns without length do not count as intervals.
     limit = 2 * MAX_INTERVALS
     statement = timeline_statement(frozenset(tenant), query.is_past)
     parameters = {
@@ -180,7 +184,7 @@ async def show_timeline(
     now = instant_of(request, query)
     rows = await services_of(request).reads.ask(question, min_position)
     _require_line(rows)
-    too_many = Invalid.at("/from", f"there are more than {MAX_INTERVALS} intervals: narrow it")
+    too_many = Invalid.at("/from", f"the range has more than {MAX_INTERVALS} intervals: narrow it")
     if len(rows) == limit:
         raise too_many
     turns = [Turn(row[2], row[3], frozenset(row[4])) for row in rows if row[2] is not None]
@@ -211,7 +215,7 @@ def _seconds(lengths: dict[str, timedelta]) -> dict[str, float]:
 
 @router.get(
     "/{line_id}/usage",
-    summary="What a line used",
+    summary="Show a line's usage",
     openapi_extra=needs("read"),
     responses={200: {"model": models.UsageAnswer}, **STORY_ERRORS},
 )
@@ -222,12 +226,15 @@ async def show_usage(
     query: Annotated[RangeQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """Hours by resource, runs by status and tokens, in total and by UTC day; the last 30 days."""
+    """Show hours by resource, runs by status and tokens, in total and by UTC day.
+
+    Without `from` and `to` the answer covers the last 30 days.
+    """
     require_line_id(line_id)
     wanted = _wanted(query, instant_of(request, query))
     days = dict(wanted.days())
     if len(days) > MAX_DAYS:
-        raise Invalid.at("/from", f"there are more than {MAX_DAYS} days: narrow it")
+        raise Invalid.at("/from", f"the range has more than {MAX_DAYS} days: narrow it")
     tenant = tenant_filters(principal)
     statement = usage_statement(frozenset(tenant), query.is_past)
     parameters = {
@@ -243,7 +250,7 @@ async def show_usage(
     rows = await services_of(request).reads.ask(question, min_position)
     _require_line(rows)
     if rows[0][2] is not None and rows[0][4] is None:
-        too_many = f"there are more than {MAX_PAIRS} pairs of a day and a resource: narrow it"
+        too_many = f"the range has more than {MAX_PAIRS} pairs of a day and a resource: narrow it"
         raise Invalid.at("/from", too_many)
     by_day, total = {day: Amounts() for day in days}, Amounts()
     for _, _, kind, day, amounts in rows:
@@ -255,13 +262,13 @@ async def show_usage(
         "from": format_instant(wanted.start),
         "to": format_instant(wanted.end),
         "total": total.shown(),
-        "by_day": [{"date": day.isoformat(), **one.shown()} for day, one in by_day.items()],
+        "by_day": [{"date": day.isoformat(), **used.shown()} for day, used in by_day.items()],
     }
     return answer(_encode({"data": data}).decode(), rows.position)
 
 
 def _wanted(query: RangeQuery, now: datetime) -> Range:
-    """The range that is asked for; without ``to`` today is the last day."""
+    """The range of the question; without ``to`` the last day is today."""
     start, end = query.bounds()
     if end is None:
         end = datetime.combine(day_of(now), time(), UTC) + timedelta(days=1)

@@ -1,4 +1,4 @@
-"""The feed as it happens: Server-Sent Events (contract 5)."""
+"""The live feed as Server-Sent Events (contract, Feeds)."""
 
 import logging
 import re
@@ -24,14 +24,15 @@ router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
 _logger = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 1.0
-"""When the process ends, streams have so long to finish by themselves."""
+"""The time that streams have to finish by themselves when the process ends."""
 
 _LAST_EVENT_ID: dict[str, Any] = {
     "name": "Last-Event-ID",
     "in": "header",
     "required": False,
-    "description": "The EVT id of the last event that was received: what comes after it. Clients"
-    " send it when they reconnect, with the address unchanged; so it wins over `after`.",
+    "description": "The EVT id of the last event that was received: the stream begins after it."
+    " Clients send this header when they reconnect, with the address unchanged. The header"
+    " therefore has precedence over `after`.",
     "schema": {"type": "string", "pattern": EVENT_ID},
 }
 _MESSAGES: dict[str, Any] = {
@@ -43,7 +44,7 @@ _MESSAGES: dict[str, Any] = {
             "schema": {"type": "integer"},
         }
     },
-    # What an item is has no place in OpenAPI 3.1 (`itemSchema` is of 3.2): the description says it.
+    # OpenAPI 3.1 cannot describe a stream's items (3.2 has `itemSchema`): the description does.
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
 
@@ -69,12 +70,12 @@ class StreamAnswer(EventSourceResponse):
         self._streams, self._stream = streams, stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until one side ends it."""
+        """Stream until the client or the server ends the stream."""
         try:
             await super().__call__(scope, receive, send)
         except SendTimeoutError:
-            # Left unfinished, so that the server closes the connection.
-            _logger.info("a stream was cut: its reader took nothing")
+            # The answer is left unfinished, so the server closes the connection.
+            _logger.info("a stream was cut: its reader accepted no data")
         finally:
             self._streams.close(self._stream)
 
@@ -91,7 +92,7 @@ async def stream_events(
     principal: Authenticated,
     query: Annotated[StreamQuery, QueryParameters()],
 ) -> Response:
-    """The feed as Server-Sent Events, from now on unless `after` or `Last-Event-ID` says more."""
+    """Follow the feed as Server-Sent Events, from now on or after the given event."""
     streams = services_of(request).streams
     stream = await streams.open(
         principal, tenant_filters(principal) | query.chosen(), _begin(request, query)
@@ -100,11 +101,11 @@ async def stream_events(
 
 
 def _begin(request: Request, query: StreamQuery) -> int | None:
-    """After which position to begin; None: from now on. Raises Invalid."""
+    """The position after which the stream begins; None: from now on. Raises Invalid."""
     sent = request.headers.getlist("last-event-id")
     if not sent:
         return None if query.after is None else position_in(query.after)
     if len(sent) > 1 or not re.fullmatch(EVENT_ID, sent[0]):
-        # Not taken for "from now on": a client that lost its place would lose events unawares.
+        # A malformed id does not mean "from now on": the client would lose events unawares.
         raise Invalid.at("/Last-Event-ID", "must be an EVT id")
     return position_in(sent[0])

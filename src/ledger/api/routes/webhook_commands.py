@@ -1,7 +1,7 @@
-"""Commands about webhook endpoints, carried out: for the API's routes and for the page's forms.
+"""Commands about webhook endpoints, for the API's routes and for the forms of the pages.
 
-What a command answers comes with its receipt, so a request that is replayed is shown the same
-secret again.
+The answer of a command comes with its receipt, so a replayed request is shown the same secret
+again.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ from ledger.intake.request import Receipt
 
 
 async def create(request: Request, principal: Principal, sent: Sent[models.NewWebhook]) -> Response:
-    """Set an endpoint up. Its secret is in this answer only."""
+    """Set up an endpoint. Its secret is shown in this answer only."""
     fault, body = await _fault(request, sent), sent.body
     chosen = EndpointSettings()
     if body is not None:
@@ -58,7 +58,11 @@ async def create(request: Request, principal: Principal, sent: Sent[models.NewWe
 async def update(
     request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.WebhookChanges]
 ) -> Response:
-    """Change what is named. Whose it is cannot be, and another tenant's is 403 (contract 7)."""
+    """Change the fields that the body names.
+
+    The tenant of an endpoint cannot be changed: another tenant in the body is 403 (contract,
+    Access).
+    """
     organization_id, workspace_id = _named_tenant(sent)
     if not principal.sees(
         organization_id or principal.organization_id, workspace_id or principal.workspace_id
@@ -79,7 +83,7 @@ async def update(
 async def delete(
     request: Request, principal: Principal, endpoint_id: str, sent: Sent[Any] | None = None
 ) -> Response:
-    """Remove it."""
+    """Remove an endpoint."""
     given: Sent[Any] = sent or Sent(None, None, None)
     receipt = await execute_on(request, principal, DeleteEndpoint, endpoint_id, given)
     return Response(status_code=204, headers={"Ledger-Position": str(receipt.position)})
@@ -88,7 +92,7 @@ async def delete(
 async def rotate_secret(
     request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.Nothing]
 ) -> Response:
-    """Replace its secret. The new one is in this answer only."""
+    """Replace an endpoint's secret. The new secret is shown in this answer only."""
     receipt = await execute_on(
         request, principal, RotateSecret, endpoint_id, sent, secret=create_secret()
     )
@@ -98,7 +102,7 @@ async def rotate_secret(
 async def recover(
     request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.Recovery]
 ) -> Response:
-    """Send again what was not delivered since an instant."""
+    """Retry the failed and pending deliveries since an instant."""
     since = parse_bound(sent.body.since) if sent.body is not None else None
     receipt = await execute_on(request, principal, RecoverEndpoint, endpoint_id, sent, since=since)
     return _answer(receipt, 202)
@@ -107,12 +111,12 @@ async def recover(
 async def send_test(
     request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.Nothing]
 ) -> Response:
-    """Send a test."""
+    """Send a test to an endpoint."""
     return _answer(await execute_on(request, principal, TestEndpoint, endpoint_id, sent), 202)
 
 
 def _named_tenant(sent: Sent[Any]) -> tuple[str | None, str | None]:
-    """Organization and workspace: another tenant is 403 before anything is 422."""
+    """The named organization and workspace: another tenant is 403 before any field is 422."""
     return (
         id_named(sent.said, "organization_id", ORGANIZATION_ID),
         id_named(sent.said, "workspace_id", WORKSPACE_ID),
@@ -120,7 +124,7 @@ def _named_tenant(sent: Sent[Any]) -> tuple[str | None, str | None]:
 
 
 async def _fault(request: Request, sent: Sent[Any]) -> Invalid | None:
-    """What is wrong with a request, where its URL leads to included."""
+    """The fault in a request; a URL with a forbidden target is a fault too."""
     url = getattr(sent.body, "url", None)
     if sent.fault is None and url:
         try:
@@ -131,11 +135,11 @@ async def _fault(request: Request, sent: Sent[Any]) -> Invalid | None:
 
 
 def _with_secret(request: Request, response: Response) -> Response:
-    """An answer that shows a secret, a replayed one too: no cache may keep it."""
+    """Mark an answer that shows a secret, even a replayed one: no cache may keep it."""
     request.state.holds_secret = True
     return response
 
 
 def _answer(receipt: Receipt, status: int) -> Response:
-    """What a command is answered."""
+    """The answer of a command."""
     return answer((receipt.answer or b"").decode(), receipt.position, status)

@@ -1,6 +1,6 @@
-"""Webhook endpoints: set up, changed, looked at, and what became of their deliveries (contract 5).
+"""Webhook endpoints: routes that change and show them, and their deliveries (contract, Feeds).
 
-What a command answers comes with its receipt (``webhook_commands.py``); how deliveries stand is
+The answer of a command comes with its receipt (``webhook_commands.py``); the state of deliveries is
 read from the view.
 """
 
@@ -56,7 +56,7 @@ AnyEndpointId = Annotated[str, Path(description="A WHK id.", examples=["WHK-26-0
 
 
 class EndpointsQuery(Present, Page):
-    """The list's parameters."""
+    """The parameters of the list."""
 
     organization_id: Identifier = None
     workspace_id: Identifier = None
@@ -68,7 +68,7 @@ class EndpointsQuery(Present, Page):
 
 
 class DeliveriesQuery(Present, Page):
-    """The deliveries' parameters."""
+    """The parameters of the list of deliveries."""
 
     status: Annotated[str | None, Field(pattern=any_of(statements.STATUSES), description=OR)] = None
 
@@ -84,7 +84,10 @@ class DeliveriesQuery(Present, Page):
     status=201,
 )
 async def create_webhook(request: Request, principal: Authenticated, _: NoParameters) -> Response:
-    """An endpoint that is told what is recorded from here on. Its secret is shown this once."""
+    """Set up an endpoint for the events that are recorded from now on.
+
+    The endpoint's secret is shown in this answer only.
+    """
     sent = await read_command(request, principal, models.NewWebhook)
     return await commands.create(request, principal, sent)
 
@@ -101,7 +104,7 @@ async def list_webhooks(
     query: Annotated[EndpointsQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """Endpoints of the credential's tenant, the newest first."""
+    """List the endpoints of the credential's tenant, newest first."""
     chosen = query.chosen()
     filters = tenant_filters(principal) | chosen
     if query.cursor is not None:
@@ -138,7 +141,7 @@ async def show_webhook(
     query: Annotated[Present, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """One endpoint, and how its deliveries stand."""
+    """Show an endpoint and the state of its deliveries."""
     _require_id(endpoint_id)
     tenant = tenant_filters(principal)
     statement = statements.endpoint_statement(frozenset(tenant))
@@ -171,7 +174,10 @@ async def update_webhook(
     endpoint_id: AnyEndpointId,
     _: NoParameters,
 ) -> Response:
-    """Change what is named. Enabled again, it is told what is recorded from here on."""
+    """Change the fields that the body names.
+
+    An endpoint that is enabled again gets the events that are recorded from now on.
+    """
     sent = await read_command(request, principal, models.WebhookChanges)
     return await commands.update(request, principal, endpoint_id, sent)
 
@@ -191,7 +197,7 @@ async def delete_webhook(
     endpoint_id: AnyEndpointId,
     _: NoParameters,
 ) -> Response:
-    """Nothing is delivered to it any more, what is under way included."""
+    """Remove an endpoint. Nothing is delivered to it any more, not even pending deliveries."""
     return await commands.delete(request, principal, endpoint_id)
 
 
@@ -210,7 +216,10 @@ async def rotate_webhook_secret(
     endpoint_id: AnyEndpointId,
     _: NoParameters,
 ) -> Response:
-    """The new secret is shown this once; the old one signs beside it for 24 hours."""
+    """Replace the secret. The new secret is shown in this answer only.
+
+    The old secret signs beside the new one for 24 hours.
+    """
     sent = await read_command(request, principal, models.Nothing)
     return await commands.rotate_secret(request, principal, endpoint_id, sent)
 
@@ -220,7 +229,7 @@ async def rotate_webhook_secret(
     "/{endpoint_id}/recover",
     RecoverEndpoint,
     _PERMISSION,
-    summary="Send again what was not delivered",
+    summary="Send undelivered events again",
     body=models.Recovery,
     answer=models.WebhookAnswer,
     status=202,
@@ -231,7 +240,10 @@ async def recover_webhook(
     endpoint_id: AnyEndpointId,
     _: NoParameters,
 ) -> Response:
-    """Deliveries since then that failed, or wait for another try, are tried at once, anew."""
+    """Retry at once the deliveries since an instant that failed or wait for another attempt.
+
+    Each of these deliveries gets a new series of attempts.
+    """
     sent = await read_command(request, principal, models.Recovery)
     return await commands.recover(request, principal, endpoint_id, sent)
 
@@ -252,9 +264,10 @@ async def request_test(
     endpoint_id: AnyEndpointId,
     _: NoParameters,
 ) -> Response:
-    """One `webhook.test`, sent once, also while disabled; it has no number and counts for nothing.
+    """Send a `webhook.test` event once, also to a disabled endpoint.
 
-    What came of it is found among the deliveries.
+    The test has the number 0, and its result does not count for the endpoint. The deliveries list
+    the result.
     """
     sent = await read_command(request, principal, models.Nothing)
     return await commands.send_test(request, principal, endpoint_id, sent)
@@ -273,7 +286,7 @@ async def list_deliveries(
     query: Annotated[DeliveriesQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """Every event that the endpoint gets and every test, the newest first."""
+    """List every event that the endpoint gets, and every test, newest first."""
     _require_id(endpoint_id)
     tenant, statuses = tenant_filters(principal), split_words(query.status) or []
     bound_to = {"endpoint_id": endpoint_id, "status": statuses}

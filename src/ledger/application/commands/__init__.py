@@ -1,1 +1,1 @@
-"""Commands that are not facts: what people and the service itself ask for."""
+"""Commands that are not facts: requests of people and of the service itself."""

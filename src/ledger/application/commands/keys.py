@@ -10,7 +10,7 @@ from ledger.intake.tokens import hash_token
 
 
 class CreateApiKey(OwnCommand):
-    """Hand out a key. The token is made by the caller; only its hash comes here."""
+    """Hand out a key. The caller creates the token; the command keeps only the token's hash."""
 
     def __init__(
         self,
@@ -29,14 +29,14 @@ class CreateApiKey(OwnCommand):
         self._permissions = permissions
 
     def decide(self, unit: Unit) -> Receipt:
-        """Always recorded."""
+        """Record the key; the command is never refused."""
         body = ApiKeyCreated(name=self._name, secret_hash=self._hash, permissions=self._permissions)
         key = ApiKey(unit.issue("KEY"))
         return receipt(unit.events.record(key, body, unit.now, self, tenant=self._tenant))
 
 
 class RevokeApiKey(SubjectCommand):
-    """Take a key back; every worker refuses it within seconds."""
+    """Revoke a key; within seconds every worker refuses the key."""
 
     action = "key.revoke"
     subject_type = "api_key"

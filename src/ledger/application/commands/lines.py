@@ -1,4 +1,4 @@
-"""Commands about service lines: pause, resume, and what the sweeper asks for."""
+"""Commands about service lines: pause, resume, and the sweeper's command to go idle."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from ledger.intake.request import Receipt
 
 @dataclass(eq=False, repr=False)
 class Pause(SubjectCommand):
-    """Put the operator's hold on a line (contract 4)."""
+    """Put the operator's hold on a line (contract, Reading)."""
 
     action = "execution.pause"
     subject_type = "service_line"
@@ -34,7 +34,7 @@ class Pause(SubjectCommand):
 
 
 class Resume(Pause):
-    """Lift the operator's hold (contract 4)."""
+    """Lift the operator's hold (contract, Reading)."""
 
     action = "execution.resume"
 
@@ -46,18 +46,21 @@ class Resume(Pause):
 
 
 class GoIdle(OwnCommand):
-    """Record that a line went idle, if the rule says so at this moment (contract 3)."""
+    """Record that a line went idle, if the rule says so at this moment (contract, State)."""
 
     def __init__(self, line_id: str) -> None:
         super().__init__(SWEEPER)
         self.line_id = line_id
 
     def streams(self) -> Iterable[str]:
-        """The line."""
+        """The line's stream."""
         return (self.line_id,)
 
     def decide(self, unit: Unit) -> Receipt:
-        """Recorded once: a line that is idle, held, closed or busy is left as it is."""
+        """Record that the line went idle; an idle, held, closed or busy line is left as it is.
+
+        Raises NotFound.
+        """
         execution = unit.loader.find(self.line_id)
         if not isinstance(execution, Execution):
             raise NotFound("No such service line.")

@@ -9,7 +9,7 @@ from ledger.intake.request import Receipt
 
 @dataclass(eq=False, repr=False)
 class EraseRun(SubjectCommand):
-    """Make an ended run's input, output and error unreadable for good (contract 6)."""
+    """Make an ended run's input, output and error unreadable for good (contract, Proof)."""
 
     action = "run.erase"
     subject_type = "run"
@@ -17,7 +17,7 @@ class EraseRun(SubjectCommand):
     reason: str = field(kw_only=True)
 
     def decide(self, unit: Unit) -> Receipt:
-        """Recorded once. Raises NotFound, Invalid or InvalidState."""
+        """Record the erasure, once. Raises NotFound, Invalid or InvalidState."""
         run = unit.loader.run(self.subject_id, self.principal)
         if self.fault is not None:
             raise self.fault
@@ -25,7 +25,7 @@ class EraseRun(SubjectCommand):
         if body is None:
             return Receipt(run.id, (), 0, duplicate=True)
         recorded = unit.events.record(run, body, unit.now, self)
-        # Out of this process's memory at once. (The decision tables take it out of the database,
-        # and tell the others.)
+        # Drop the run's key from this process's memory at once. (The decision tables delete the key
+        # from the database and notify the other processes.)
         unit.loader.run_key(run)
         return receipt(recorded)

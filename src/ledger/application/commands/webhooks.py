@@ -1,7 +1,8 @@
-"""Webhook endpoints: setting them up, changing them, and what the dispatcher reports (contract 5).
+"""Commands about webhook endpoints, from their owners and from the dispatcher (contract, Feeds).
 
-What the caller is answered is known when the decision is made, so it comes with the receipt: a
-secret is shown though no view has the endpoint yet, and shown again to a request that is replayed.
+The receipt carries the answer for the caller, since the answer is known when the decision is made.
+A new secret is therefore shown although no view has the endpoint yet, and it is shown again to a
+request that is replayed.
 """
 
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EndpointSettings(msgspec.Struct, frozen=True):
-    """What the owner of an endpoint sets; UNSET is left as it is."""
+    """The settings that the owner of an endpoint gives; UNSET leaves a setting as it is."""
 
     url: str | msgspec.UnsetType = msgspec.UNSET
     event_types: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
@@ -43,7 +44,7 @@ class EndpointSettings(msgspec.Struct, frozen=True):
 
 
 def secret_purpose(endpoint_id: str) -> str:
-    """What an endpoint's secrets are sealed for (``Vault.seal``)."""
+    """The purpose under which an endpoint's secrets are sealed (``Vault.seal``)."""
     return f"webhook-secret|{endpoint_id}"
 
 
@@ -77,14 +78,14 @@ class CreateEndpoint(OwnCommand):
         self.idempotency = idempotency
 
     def about(self) -> About:
-        """An endpoint that does not exist yet, of the tenant that was named."""
+        """The action, and the named tenant of the endpoint, which does not exist yet."""
         tenant = None
         if self._organization_id is not None:
             tenant = self._organization_id, self._workspace_id
         return About(self.action, tenant=tenant)
 
     def decide(self, unit: Unit) -> Receipt:
-        """Raises Forbidden for another tenant, Invalid, or InvalidState where there are many."""
+        """Raises Forbidden for another tenant, Invalid, or InvalidState for too many endpoints."""
         organization_id, workspace_id = self._organization_id, self._workspace_id
         if organization_id is not None and not self.principal.sees(organization_id, workspace_id):
             raise Forbidden(OTHER_TENANT)
@@ -93,7 +94,7 @@ class CreateEndpoint(OwnCommand):
         if organization_id is None:
             raise Invalid.at("/organization_id", "is required")
         if unit.append.endpoints(organization_id) >= MAX_ENDPOINTS:
-            most = f"The organization has {MAX_ENDPOINTS} endpoints, the most there may be."
+            most = f"The organization already has {MAX_ENDPOINTS} endpoints, the maximum."
             raise InvalidState(most)
         endpoint = Endpoint(unit.issue("WHK"))
         sealed = unit.vault.seal(secret_purpose(endpoint.id), self._secret.encode())
@@ -107,7 +108,7 @@ class CreateEndpoint(OwnCommand):
 
 
 class _EndpointCommand(SubjectCommand):
-    """A command about one endpoint: records ``_event``, answers with ``_shown``."""
+    """A command about one endpoint: it records ``_event`` and answers with ``_shown``."""
 
     subject_type = "webhook"
 
@@ -128,7 +129,7 @@ class _EndpointCommand(SubjectCommand):
 
 @dataclass(eq=False, repr=False)
 class UpdateEndpoint(_EndpointCommand):
-    """Change what was given."""
+    """Change the settings that were given."""
 
     action = "webhook.update"
 
@@ -152,7 +153,7 @@ class DeleteEndpoint(_EndpointCommand):
 
 @dataclass(eq=False, repr=False)
 class RotateSecret(_EndpointCommand):
-    """Replace the secret; the old one signs too for a day."""
+    """Replace the secret; the old secret keeps signing for a day."""
 
     action = "webhook.rotate_secret"
 
@@ -168,7 +169,7 @@ class RotateSecret(_EndpointCommand):
 
 @dataclass(eq=False, repr=False)
 class RecoverEndpoint(_EndpointCommand):
-    """Send again what was not delivered of the events recorded since an instant."""
+    """Send again those events recorded since an instant that were not delivered."""
 
     action = "webhook.recover"
 
@@ -181,7 +182,7 @@ class RecoverEndpoint(_EndpointCommand):
 
 
 class TestEndpoint(_EndpointCommand):
-    """Send a delivery that counts for nothing, to see whether the endpoint works."""
+    """Send a test delivery, which has no sequence number, to show whether the endpoint works."""
 
     __test__ = False
     action = "webhook.test"
@@ -191,21 +192,24 @@ class TestEndpoint(_EndpointCommand):
 
 
 class DisableEndpoint(_EndpointCommand):
-    """The dispatcher's: stop delivering, by a rule."""
+    """A command of the dispatcher: stop delivering, by a rule."""
 
     def __init__(self, endpoint_id: str, reason: DisabledReason, url: str) -> None:
         super().__init__(endpoint_id, DISPATCHER)
         self._reason, self._url = reason, url
 
     def about(self) -> None:
-        """The service's own doing."""
+        """Return None: the service itself asks, not a caller."""
 
     def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
         return endpoint.disable(self._reason, self._url)
 
 
 class GiveUpDelivery(_EndpointCommand):
-    """The dispatcher's: a delivery failed for good. Recorded once, however often it is said."""
+    """A command of the dispatcher: record that a delivery failed for good, once.
+
+    The dispatcher may hand in the same failure several times.
+    """
 
     def __init__(
         self, endpoint_id: str, event_id: str, round_: int, body: WebhookDeliveryFailed
@@ -215,15 +219,15 @@ class GiveUpDelivery(_EndpointCommand):
         self._name = f"{endpoint_id}/{event_id}/{round_}"
 
     def about(self) -> None:
-        """The service's own doing."""
+        """Return None: the service itself asks, not a caller."""
 
     def identity(self, tenant_of: TenantOf) -> tuple[str, str, str] | None:
-        """That of a fact that nobody can send: a source is never empty."""
+        """An identity that no fact can have, since its source is empty."""
         organization_id = tenant_of(self.subject_id)
         return None if organization_id is None else (organization_id, "", self._name)
 
     def decide(self, unit: Unit) -> Receipt:
-        """Raises NotFound where the endpoint is gone."""
+        """Raises NotFound if the endpoint is deleted."""
         endpoint = unit.loader.endpoint(self.subject_id, self.principal)
         identity = (endpoint.organization_id or "", "", self._name)
         earlier = unit.loader.fact(identity)
@@ -243,7 +247,7 @@ def _row(identity: tuple[str, str, str], recorded: Recorded) -> FactRow:
 
 
 def _answer(endpoint: Endpoint, secret: str | None = None) -> bytes:
-    # How deliveries stand is for those who look: no decision knows.
+    # The state of deliveries is shown to readers only; no decision depends on it.
     document = describe_endpoint(endpoint) | {"status": None}
     if secret is not None:
         document["secret"] = secret

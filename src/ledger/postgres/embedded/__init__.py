@@ -1,23 +1,26 @@
-"""The embedded PostgreSQL: what `ledger` runs where no LEDGER_DATABASE_URL is set.
+"""The embedded PostgreSQL, which `ledger` runs if LEDGER_DATABASE_URL is not set.
 
-One process owns the server of a data directory; the server is its direct child and dies with it.
+A single process owns the server of a data directory. The server is its direct child and dies with
+it.
 
     serve            EmbeddedPostgres(data_dir).start(), watch poll(), stop()
     short commands   with running(data_dir, purpose="keys create") as database: use database.url
-                     they own the server for their duration, or use the one that runs
+                     a command owns the server while it runs, or uses a running server
 
 Three locks, in the folder that holds the database:
 
-    owner.lock    held by the owner; its text says who that is
-    users.lock    shared by the short commands that use another's server; a short command that owns
-                  the server takes it exclusively before it stops, so it stops under nobody
-    server.lock   inherited by every process of PostgreSQL: free when the last of them is gone
+    owner.lock    held by the owner; its text says which command the owner runs
+    users.lock    held shared by the short commands that use another command's server. A short
+                  command that owns the server takes the lock exclusively before it stops the
+                  server, so no other command loses a server that it uses
+    server.lock   inherited by every process of PostgreSQL: free when the last of them has ended
 
-A start, after whatever end, waits for server.lock and then lets PostgreSQL recover.
+Each start, also after a crash or a kill, waits for server.lock. Then PostgreSQL recovers.
 
-Start from the main thread: to the kernel the server's parent is the thread that started it, and
-the server is shut down when that ends. A worker that is forked from the owner shares its locks, and
-would keep them when the owner is killed: there, call `let_go` first.
+Start the server from the main thread: for the kernel, the server's parent is the thread that
+started it, and the server is shut down when this thread ends. A worker that is forked from the
+owner inherits its locks, and would keep them when the owner is killed. So a worker calls `let_go`
+first.
 
     owner ── server ── leftovers ── place ── programs ── account ── child (a process of its own)
       └── lock ──────────┴────────────────────────────────┘

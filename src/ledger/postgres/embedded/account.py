@@ -1,7 +1,8 @@
-"""As whom PostgreSQL runs, and how its programs are run.
+"""The account that PostgreSQL runs as, and how its programs are run.
 
-PostgreSQL refuses to run as root, so root runs it as the owner of a database that exists, else as
-`postgres` or `nobody`. For an ordinary user there is no account (None): it runs as that user.
+PostgreSQL refuses to run as root. So root runs PostgreSQL as the owner of the existing database,
+else as `postgres` or `nobody`. For an ordinary user the account is None: PostgreSQL runs as this
+user.
 """
 
 import os
@@ -29,7 +30,7 @@ class Account:
     gid: int
 
     def reaches(self, folder: Path) -> bool:
-        """Tried, not worked out from mode bits: access lists and mounts have their say too."""
+        """Whether the account can enter the folder: tried, since ACLs and mounts count as well."""
         attempt = ("/bin/sh", "-c", 'cd -- "$1"', "sh", str(folder))
         return run(command_as(self, *attempt)).returncode == 0
 
@@ -60,14 +61,14 @@ def default_account() -> Account:
 
 
 def command_as(account: Account | None, *command: str) -> list[str]:
-    """The command line that runs this command as the account, ending when this process does."""
+    """Return the command line that runs a command as the account, until this process ends."""
     uid, gid = (account.uid, account.gid) if account else (os.getuid(), os.getgid())
     child = [sys.executable, "-I", "-S", str(_CHILD), str(os.getpid()), str(uid), str(gid)]
     return [*child, *command]
 
 
 def run(command: list[str], keep: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Run a command of `command_as` to its end; it inherits the file descriptors to keep."""
+    """Run a command line of `command_as` to its end. The child inherits the descriptors to keep."""
     return subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -82,22 +83,22 @@ def run(command: list[str], keep: tuple[int, ...] = ()) -> subprocess.CompletedP
 
 
 def environment() -> dict[str, str]:
-    """What PostgreSQL sees of our environment: no PGPORT, which it would obey, and no secrets."""
+    """Return PostgreSQL's environment: without secrets, and without PGPORT, which it would obey."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     return kept | {"LC_ALL": "C"}
 
 
 def forget_other_servers() -> None:
-    """Drop what would lead this process's own clients elsewhere than to the embedded server.
+    """Remove the variables that could lead this process's clients to another server.
 
-    libpq obeys some thirty variables, a PGSERVICE or PGHOSTADDR also where it is given a host.
+    libpq obeys some thirty variables; PGSERVICE and PGHOSTADDR even if the client names a host.
     """
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
 
 
 def give(target: Path | int, account: Account | None) -> None:
-    """Make the account the owner; of a link itself, not of what it leads to (see below)."""
+    """Make the account the owner. Of a symbolic link: the link itself (see `open_private`)."""
     if account is None:
         return
     if isinstance(target, int):
@@ -107,10 +108,11 @@ def give(target: Path | int, account: Account | None) -> None:
 
 
 def open_private(path: Path, flags: int, account: Account | None) -> int:
-    """Open a file for the account alone, creating it if it is missing.
+    """Open a file that only the account may access; create it if it is missing.
 
-    Given to the account, so that root, having come first, does not lock out the account's own
-    commands later; following no link, for the folder may be the account's, and root writes here.
+    The account becomes the owner: a file that root created first must not lock out the account's
+    own commands later. Symbolic links are not followed: the account may own the folder, and root
+    writes here.
     """
     fd = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     give(fd, account)

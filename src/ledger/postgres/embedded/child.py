@@ -1,11 +1,11 @@
-"""Turns itself into a program of the embedded PostgreSQL that dies with its parent.
+"""A process that becomes a program of the embedded PostgreSQL, which dies with its parent.
 
-Run by path, `python -I -S child.py PARENT UID GID PROGRAM ARGUMENT...`, importing nothing of ours.
+Run by path, `python -I -S child.py PARENT UID GID PROGRAM ARGUMENT...`; imports no ledger module.
 
-A short-lived interpreter (15 ms) in place of `preexec_fn` of `subprocess`: that runs Python
-between fork and exec, where it can hang if the parent has threads, as it has when a working
-service starts its PostgreSQL again (Python 3.12 and later warn of it). In place of `user=` too:
-this interpreter may be below /root, where nobody but root can start it.
+This short-lived interpreter (15 ms) replaces `preexec_fn` of `subprocess`, which runs Python
+between fork and exec. There Python can hang if the parent has threads (Python 3.12 and later warn
+of that), and a running service has threads when it starts its PostgreSQL again. The interpreter
+replaces `user=` too: Python may be installed below /root, where only root can execute it.
 """
 
 import ctypes
@@ -26,11 +26,12 @@ def main(parent: int, uid: int, gid: int, command: list[str]) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Let the kernel send this process SIGINT when its parent dies, of kill -9 too.
+    """Let the kernel send this process SIGINT when its parent dies, also of kill -9.
 
-    To PostgreSQL that is a fast shutdown. Asked for after the change of user, which clears it. The
-    parent may have died before: then the signal would never come, so look afterwards. Elsewhere
-    than on Linux a killed parent leaves an orphan, and the next start stops that.
+    For PostgreSQL SIGINT means a fast shutdown. The call comes after the change of user, which
+    clears the setting. If the parent has died before the call, the signal never comes; so check
+    the parent afterwards. On other systems than Linux a killed parent leaves an orphan, which the
+    next start stops.
     """
     if sys.platform == "linux":
         if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGINT) != 0:

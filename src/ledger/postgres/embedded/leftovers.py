@@ -1,8 +1,8 @@
-"""What an earlier PostgreSQL left here: living processes, and files that name dead ones.
+"""Leftovers of an earlier PostgreSQL: running processes, and files that name ended processes.
 
-Whether one still lives is told by the server lock, which every process of PostgreSQL inherits: it
-is free when the last is gone, backends that outlive their postmaster and orphans of a killed owner
-included. Pid files cannot tell: after a restart of a container their pid is another process's.
+Every process of PostgreSQL inherits the server lock. So the lock is free when the last process has
+ended: backends that outlive their postmaster and orphans of a killed owner included. Pid files
+cannot show this: after a restart of a container their pid is another process's.
 """
 
 import contextlib
@@ -17,12 +17,13 @@ from ledger.postgres.embedded.place import PORT, ServerPlace
 
 _POLL = 0.01
 _PATIENCE = 2.0
-# A fast shutdown writes out at most shared_buffers; a surviving backend ends with its statement.
+# A fast shutdown writes at most shared_buffers to disk. A surviving backend ends when its
+# statement does.
 _LIMIT = 60.0
 
 
 def await_previous(place: ServerPlace, announce: Callable[[str], None]) -> FileLock:
-    """Take the server lock, once the last process of an earlier server has gone."""
+    """Take the server lock, after the last process of an earlier server has ended."""
     lock = FileLock(place.base / "server.lock", place.account)
     try:
         if not lock.try_exclusive():
@@ -35,18 +36,20 @@ def await_previous(place: ServerPlace, announce: Callable[[str], None]) -> FileL
 
 
 def disarm_pid_files(place: ServerPlace) -> None:
-    """Keep PostgreSQL from taking a reused pid for a living server, beside which it won't start.
+    """Keep PostgreSQL from taking a reused pid for a running server: it would refuse to start.
 
-    Called with the server lock in hand, so none of ours lives. The pid in postmaster.pid becomes
-    that of this process: PostgreSQL knows its parent to be no server, passes over it, and goes on
-    to its second check, whether anybody is attached to the shared memory that the file names.
-    Removing the file would remove that check, the last thing that stands between a server that
-    somebody started by hand and two of them writing one database.
+    The caller holds the server lock, so no process of an earlier server of ours runs. The pid in
+    postmaster.pid is replaced by the pid of this process. PostgreSQL knows that its parent is no
+    server and ignores that pid. Then PostgreSQL makes its second check: whether a process is
+    attached to the shared memory that the file names. Removing the file would remove this check,
+    the last protection against two servers that write one database, if somebody has started a
+    server by hand.
     """
     pid_file = place.database / "postmaster.pid"
     pid = _first_number(pid_file)
     if pid is None:
-        pid_file.unlink(missing_ok=True)  # empty after a power failure, which is refused too
+        # A power failure may leave an empty file, with which PostgreSQL refuses to start too.
+        pid_file.unlink(missing_ok=True)
     elif _runs_in(place.database, pid):
         raise EmbeddedPostgresError(
             f"A PostgreSQL that is not ours (pid {pid}) runs in {place.database}: stop it first"
@@ -58,10 +61,10 @@ def disarm_pid_files(place: ServerPlace) -> None:
 
 
 def _stop_orphan(place: ServerPlace) -> None:
-    """Tell a server whose owner was killed to shut down.
+    """Shut down a server whose owner was killed.
 
-    On Linux the kernel has told it already; once more does no harm. The server lock is held, so
-    the pid in the file is that of one of ours.
+    On Linux the kernel has sent the signal already; a second one does no harm. A process of ours
+    holds the server lock, so the pid in the file is the pid of our server.
     """
     run(place.command("pg_ctl", "stop", "-D", str(place.database), "-m", "fast", "--no-wait"))
 
@@ -88,7 +91,10 @@ def _first_number(path: Path) -> int | None:
 
 
 def _runs_in(database: Path, pid: int) -> bool:
-    """Is this process a PostgreSQL at work here? Unknown without /proc: see the second check."""
+    """Whether the process is a PostgreSQL of this database.
+
+    False on a system without /proc: there PostgreSQL's second check counts (`disarm_pid_files`).
+    """
     try:
         return database.samefile(f"/proc/{pid}/cwd")
     except OSError:

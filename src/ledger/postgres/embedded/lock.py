@@ -1,7 +1,7 @@
-"""Locks that say who owns and who uses the embedded PostgreSQL, and whether one still lives.
+"""File locks that show who owns and who uses the embedded PostgreSQL, and whether it still runs.
 
-`flock`, not pid files: the kernel frees a lock when its last holder is gone, however that died,
-and no reused pid is taken for a living holder.
+The locks use `flock`, not pid files: the kernel releases a lock when its last holder has ended,
+whatever the cause, and a reused pid is never taken for a living holder.
 """
 
 import contextlib
@@ -16,13 +16,13 @@ from ledger.postgres.embedded.account import Account, open_private
 
 @dataclass(frozen=True)
 class Holder:
-    """What the owner of the server wrote into its lock."""
+    """The owner of the server, as it signed its lock."""
 
     pid: int
     purpose: str
 
     def is_alive(self) -> bool:
-        """False for what a killed owner left."""
+        """Whether the process exists: the signature of a killed owner stays in the file."""
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -33,7 +33,7 @@ class Holder:
 
 
 class FileLock:
-    """One open lock file. Closing it frees the lock, unless a child process has inherited it."""
+    """An open lock file. Closing it releases the lock, unless a child process has inherited it."""
 
     def __init__(self, path: Path, account: Account | None) -> None:
         self.fd = open_private(path, os.O_RDWR, account)
@@ -57,7 +57,7 @@ class FileLock:
         os.close(self.fd)
 
     def sign(self, purpose: str) -> None:
-        """Write down who holds the lock, for the messages of those who wait for it."""
+        """Write the holder into the file, for the messages of commands that wait for the lock."""
         self.clear()
         os.pwrite(self.fd, f"{os.getpid()} {purpose}\n".encode(), 0)
 
@@ -65,7 +65,7 @@ class FileLock:
         os.ftruncate(self.fd, 0)
 
     def holder(self) -> Holder | None:
-        """Who signed; None while the holder has not yet."""
+        """The holder that signed; None before the holder has signed."""
         with contextlib.suppress(ValueError):
             pid, purpose = os.pread(self.fd, 1024, 0).decode().strip().split(" ", 1)
             return Holder(int(pid), purpose)

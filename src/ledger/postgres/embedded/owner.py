@@ -1,4 +1,4 @@
-"""Owning the server of a data directory, or using that of the process that does.
+"""Owning the server of a data directory, or using the server that another process owns.
 
 Errors: EmbeddedPostgresError
         └── DirectoryInUse (another command owns the server: wait for it or stop it)
@@ -23,13 +23,13 @@ Announce = Callable[[str], None]
 _SERVE = "serve"
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 _POLL = 0.01
-# A short command is soon done; one that goes on longer is worth a message, not a silent wait.
+# A short command usually ends within this time. A longer wait must end with a message.
 _OWNER_LIMIT = 15.0
 _ATTACH_LIMIT = 60.0
 
 
 class DirectoryInUse(EmbeddedPostgresError):
-    """Another command owns the server: stop that, or try again when it has finished."""
+    """Another command owns the server: stop that command, or try again when it has finished."""
 
     def __init__(self, data_dir: Path, holder: Holder | None) -> None:
         serves = holder is not None and holder.purpose == _SERVE
@@ -71,15 +71,15 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int | None:
-        """The postmaster's; None when it was not started or has been stopped."""
+        """The pid of the postmaster; None before `start` and after `stop`."""
         return self._server.pid if self._server else None
 
     def poll(self) -> int | None:
-        """None while the server lives, else its exit code; 0 when not started, or stopped."""
+        """None while the server runs, else its exit code; 0 before `start` and after `stop`."""
         return self._server.poll() if self._server else 0
 
     def own(self) -> None:
-        """Take the directory, which exists from then on: the first step of `start`."""
+        """Create the directory and take its owner lock: the first step of `start`."""
         try:
             with _plain_errors(self._data_dir):
                 self._own()
@@ -88,19 +88,19 @@ class EmbeddedPostgres:
             raise
 
     def let_go(self) -> None:
-        """In a process forked from the owner, as its first deed: the locks are not its own.
+        """Close the inherited locks: the first step of a process that was forked from the owner.
 
-        It would keep them when the owner is killed.
+        Otherwise this process would keep the locks when the owner is killed.
         """
         for lock in (self._owner, self._users):
             if lock is not None:
                 lock.close()
 
     def start(self) -> None:
-        """Run the server and return when it answers. After its unexpected death: run it again.
+        """Run the server and return when it answers; run it again if it died unexpectedly.
 
-        Waits some seconds for a short command to finish; raises DirectoryInUse, at once when
-        another `ledger serve` owns the server.
+        Waits some seconds for a short command to finish, then raises DirectoryInUse; raises it at
+        once if another `ledger serve` owns the server.
         """
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("the embedded PostgreSQL dies with its thread: use the main thread")
@@ -109,7 +109,7 @@ class EmbeddedPostgres:
         try:
             with _plain_errors(self._data_dir):
                 self._own()
-                self._place.make()  # a cleaner of /tmp may have taken the socket's folder
+                self._place.make()  # a cleaner of /tmp may have removed the socket's folder
                 self._server = launch(self._place, self._settings, self._announce)
                 self._server.await_ready(self._announce)
         except BaseException:
@@ -117,7 +117,7 @@ class EmbeddedPostgres:
             raise
 
     def stop(self) -> None:
-        """Shut the server down; a short command waits first for the others that use its server."""
+        """Shut the server down. A short command waits first for other users of its server."""
         try:
             if self._purpose != _SERVE and self.poll() is None:
                 self._await_users()
@@ -125,10 +125,10 @@ class EmbeddedPostgres:
             self._end()
 
     def own_or_attach(self) -> FileLock | None:
-        """Become the owner (None), or keep the owner from stopping while the lock is open.
+        """Become the owner (None), or return a lock that keeps the owner from stopping.
 
-        The lock comes first, then the look whether the server answers: an owner that stops holds
-        the lock exclusively, so a server that answers now stays.
+        Take the shared lock first, and then check whether the server answers. An owner that stops
+        holds the lock exclusively, so a server that answers now stays until the lock is closed.
         """
         deadline = time.monotonic() + _ATTACH_LIMIT
         with contextlib.ExitStack() as stack:
@@ -162,7 +162,7 @@ class EmbeddedPostgres:
         told = False
         while not self._try_own():
             holder = self._holder()
-            # What a killed owner wrote stays until the next has signed: not to be trusted.
+            # The signature of a killed owner stays until the next owner signs: check the process.
             known = holder if holder is not None and holder.is_alive() else None
             if (known and known.purpose == _SERVE) or time.monotonic() > deadline:
                 raise DirectoryInUse(self._place.data_dir, holder)
@@ -190,7 +190,7 @@ class EmbeddedPostgres:
             return owner.holder()
 
     def _await_users(self) -> None:
-        """Take users.lock exclusively: nobody uses the server, and nobody who comes now will."""
+        """Take users.lock exclusively: then no command uses the server, nor begins to."""
         self._users = self._lock("users.lock")
         told = False
         while not self._users.try_exclusive():
@@ -200,7 +200,7 @@ class EmbeddedPostgres:
             time.sleep(_POLL)
 
     def _end(self) -> None:
-        """Stop the server if it lives, then let go of the directory."""
+        """Stop the server if it runs, then release the locks."""
         try:
             if self._server is not None:
                 self._server.shut_down()
@@ -222,7 +222,7 @@ def running(
     purpose: str,
     announce: Announce = print,
 ) -> Iterator[EmbeddedPostgres | AttachedPostgres]:
-    """A running server for a short command: its own, or that of the process that owns one."""
+    """A running server for a short command: its own server, or the server of another owner."""
     server = EmbeddedPostgres(data_dir, purpose=purpose, announce=announce)
     users = server.own_or_attach()
     if users is not None:
@@ -242,7 +242,7 @@ def _who(holder: Holder | None) -> str:
 
 @contextlib.contextmanager
 def _plain_errors(data_dir: Path) -> Iterator[None]:
-    """Whatever the operating system refuses is one line too."""
+    """Turn an OSError into an EmbeddedPostgresError of one line."""
     try:
         yield
     except OSError as exc:

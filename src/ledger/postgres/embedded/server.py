@@ -1,4 +1,4 @@
-"""The server's process: `postgres` in the foreground, as our direct child."""
+"""The server's process: `postgres` in the foreground, as a direct child of its owner."""
 
 import contextlib
 import os
@@ -15,8 +15,8 @@ from ledger.postgres.embedded.account import EmbeddedPostgresError, environment,
 from ledger.postgres.embedded.leftovers import await_previous, disarm_pid_files
 from ledger.postgres.embedded.place import ServerPlace
 
-# Durable first, then sized for a machine that does other work too. On the command line, where they
-# win over postgresql.conf, so that a new version of the ledger brings its own.
+# Settings for durability first, then for a machine that does other work too. The command line
+# sets them, which wins over postgresql.conf: a new version of the ledger brings its own.
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
         "fsync": "on",
@@ -24,14 +24,14 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "full_page_writes": "on",
         "max_connections": "200",
         "shared_buffers": "256MB",
-        # Few checkpoints: the pages first touched after one go whole into the write-ahead log.
+        # Few checkpoints: a page's first change after a checkpoint logs the full page in the WAL.
         "max_wal_size": "2GB",
         "min_wal_size": "256MB",
         "checkpoint_timeout": "15min",
         "checkpoint_completion_target": "0.9",
-        # For solid-state disks; the default of 4.0 shuns indexes.
+        # For solid-state disks; the default of 4.0 avoids indexes.
         "random_page_cost": "1.1",
-        # Statements here are short: compiling them costs more than it saves.
+        # The ledger's statements are short: JIT compilation costs more than it saves.
         "jit": "off",
         "timezone": "UTC",
         "log_timezone": "UTC",
@@ -47,12 +47,12 @@ _PATIENCE = 2.0
 # Recovery replays up to max_wal_size and somewhat more: seconds, or minutes on a slow disk.
 _START_LIMIT = 600.0
 _FAST_LIMIT = 60.0
-# After SIGQUIT the postmaster gives its children 5 s and then kills them itself.
+# After SIGQUIT the postmaster kills its remaining children after 5 s.
 _QUIT_LIMIT = 10.0
 
 
 class Server:
-    """One life of the server: from `launch` to its end, which `poll` shows."""
+    """A running server: from `launch` to its end, which `poll` shows."""
 
     def __init__(
         self, place: ServerPlace, process: subprocess.Popen[bytes], log_start: int
@@ -69,7 +69,10 @@ class Server:
         return self._process.poll()
 
     def await_ready(self, announce: Callable[[str], None]) -> None:
-        """Return when it answers and has the database `ledger`; raise as soon as it has ended."""
+        """Wait until the server answers, then ensure the database `ledger`.
+
+        Raises EmbeddedPostgresError as soon as the server has ended.
+        """
         began = time.monotonic()
         told = False
         while not answers(self._place, "postgres"):
@@ -86,12 +89,12 @@ class Server:
             if waited > _PATIENCE and not told:
                 announce("Waiting for PostgreSQL, which is recovering")
                 told = True
-            # PostgreSQL logs every refused connection, so a long recovery is asked less often.
+            # PostgreSQL logs every refused connection, so poll a long recovery less often.
             time.sleep(_POLL if waited < _PATIENCE else _SLOW_POLL)
         _create_ledger(self._place)
 
     def shut_down(self) -> None:
-        """Fast shutdown; at once where that takes too long. Reaps the process in any case."""
+        """Fast shutdown; an immediate one, then SIGKILL, if that takes long. Reaps the process."""
         for number, limit in ((signal.SIGINT, _FAST_LIMIT), (signal.SIGQUIT, _QUIT_LIMIT)):
             if self.poll() is not None:
                 return
@@ -105,7 +108,8 @@ class Server:
         with self._place.log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()
-        # Why is said first; what follows tells only how it went down. (Clients are refused too.)
+        # The FATAL lines tell the cause; the lines after them tell only of the shutdown. (Lines
+        # about refused clients are FATAL too.)
         why = [line for line in lines if _FATAL.search(line) and "database system is" not in line]
         return one_line(why[-2:] or lines[-4:]) or f"see {self._place.log}"
 
@@ -113,7 +117,7 @@ class Server:
 def launch(
     place: ServerPlace, settings: Mapping[str, str], announce: Callable[[str], None]
 ) -> Server:
-    """Start the server, creating its files if there are none."""
+    """Start the server; create its files first if there are none."""
     with await_previous(place, announce) as lock:
         if not place.database.exists():
             place.initialise(lock.fd)
@@ -123,7 +127,8 @@ def launch(
         log = place.open_log()
         try:
             log_start = os.lseek(log, 0, os.SEEK_END)
-            # A session of its own: Ctrl-C at the terminal is for us, who stop the server last.
+            # A session of its own: Ctrl-C at the terminal reaches the owner only, which stops the
+            # server last.
             process = subprocess.Popen(
                 place.command("postgres", *folders, *options),
                 stdin=subprocess.DEVNULL,
@@ -140,7 +145,7 @@ def launch(
 
 
 def answers(place: ServerPlace, database: str) -> bool:
-    """Does a server take connections here to this database?"""
+    """Whether the server accepts connections to this database."""
     try:
         psycopg.connect(place.url(database), connect_timeout=10).close()
     except psycopg.OperationalError:
@@ -149,7 +154,7 @@ def answers(place: ServerPlace, database: str) -> bool:
 
 
 def _create_ledger(place: ServerPlace) -> None:
-    """Each start looks: a kill may have come between the files and the database."""
+    """Create the database if it is missing: a kill may have come between files and database."""
     try:
         with psycopg.connect(place.url("postgres"), autocommit=True) as connection:
             known = connection.execute("SELECT FROM pg_database WHERE datname = 'ledger'")

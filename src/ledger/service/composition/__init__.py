@@ -1,13 +1,13 @@
-"""The composition root: the one place that knows how the parts fit together.
+"""The composition root: the only place that puts the parts together.
 
-    database.py       what every command needs first: schema, master key
+    database.py       the database that every command needs: schema, master key
     writing.py        a writer
-    views.py          our views and their projector
-    loops.py          everything that works behind the log
-    dispatching.py    what sends webhooks
-    sealing.py        what seals the log
+    views.py          the views and their projector
+    loops.py          the loops that follow the log
+    dispatching.py    the webhook dispatcher
+    sealing.py        the sealer
     api.py            the HTTP application
 
-One module for each kind of process, so that each loads what it needs and no more: the web framework
-is half of all that there is to load. Factories only: nothing connects before it is asked to.
+Each kind of process has a module, so that a process loads no more than it needs: the web framework
+is half of all the code. The modules are factories: a part connects only once it is started.
 """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def create_api(settings: Settings, conninfo: str, clock: Clock = utc_now) -> FastAPI:
-    """The API and the page, over services of their own."""
+    """Create the API and the pages, with their own services."""
     log = Log(conninfo)
     services = ApiServices(
         log=log,
@@ -41,7 +41,7 @@ def create_api(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Fas
 
 
 def _create_verifier(settings: Settings, clock: Clock) -> TokenVerifier | None:
-    """What checks the identity provider's tokens; None: there is no provider."""
+    """The verifier of the identity provider's tokens; None if no provider is configured."""
     provider = settings.provider
     if provider is None:
         return None

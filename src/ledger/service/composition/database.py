@@ -1,4 +1,4 @@
-"""What every command needs first: a database that is up to date, and the master key."""
+"""The database that every command needs first: up to date, and opened with the master key."""
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -11,7 +11,7 @@ from ledger.settings import Settings
 from ledger.views.projector import register
 from projections import projections
 
-# The first process writes its master key's fingerprint; every other compares.
+# The first process writes its master key's fingerprint; every later process compares its own.
 _FINGERPRINT = """
 INSERT INTO ledger.setting (name, value) VALUES ('master_key', %s) ON CONFLICT DO NOTHING
 """
@@ -22,11 +22,11 @@ class ConfigurationError(Exception):
 
 
 def prepare_database(settings: Settings, conninfo: str) -> str:
-    """Schema, views' tables, master key and the log's own key, once, before any worker starts.
+    """Prepare schema, views' tables, master key and signing key, before any worker starts.
 
-    Returns the connection string for all that follows, whose sessions are as we need them.
+    Return the connection string for all later connections: it also pins their session settings.
 
-    Raises ConfigurationError, SchemaError, or psycopg.OperationalError when it is unreachable.
+    Raises ConfigurationError, SchemaError, or psycopg.OperationalError if it is unreachable.
     """
     vault = open_vault(settings)
     conninfo = pin(conninfo)
@@ -35,8 +35,8 @@ def prepare_database(settings: Settings, conninfo: str) -> str:
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         if not is_pinned(connection):
             raise ConfigurationError(
-                "A pooler before the database drops what sessions begin with: connect to PostgreSQL"
-                " itself."
+                "A connection pooler before the database drops the session settings: connect to"
+                " PostgreSQL itself."
             )
         connection.execute(_FINGERPRINT, (vault.fingerprint,))
         row = connection.execute(
@@ -44,7 +44,7 @@ def prepare_database(settings: Settings, conninfo: str) -> str:
         ).fetchone()
         if row != (vault.fingerprint,):
             raise ConfigurationError(
-                "The master key is not the one this database was made with: set LEDGER_MASTER_KEY."
+                "The master key is not the key of this database: set LEDGER_MASTER_KEY."
             )
         shelf.begin(connection, vault)
     return conninfo

@@ -1,4 +1,4 @@
-"""What sends webhooks, in a process of its own: it would fight the loops for the interpreter."""
+"""The dispatcher, in a process of its own: it would compete with the loops for the interpreter."""
 
 from functools import partial
 
@@ -15,10 +15,7 @@ from ledger.settings import Settings
 
 
 class Dispatching:
-    """What sends webhooks, in a process of its own: it would fight the loops for the interpreter.
-
-    ``deadline`` is how long a receiver may take.
-    """
+    """The dispatcher with its writer. ``deadline`` is how long a receiver may take (seconds)."""
 
     def __init__(
         self,
@@ -45,7 +42,7 @@ class Dispatching:
         self.dispatcher.start()
 
     def stop(self) -> None:
-        """End, once the requests in flight are answered and recorded."""
+        """Stop once the requests in flight are answered and recorded."""
         self.dispatcher.stop()
         self._writer.stop()
         self._log.close()

@@ -1,4 +1,4 @@
-"""Everything that works behind the log, in one process beside the API workers."""
+"""The loops that follow the log, in one process beside the API workers."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -23,12 +23,12 @@ def create_sweeper(
     idle_after: Callable[[str], timedelta],
     every_seconds: float,
 ) -> Sweeper:
-    """The idle sweeper, over the lines that our view shows as quiet."""
+    """The idle sweeper, over the lines that the view of executions shows as quiet."""
     return Sweeper(conninfo, IDLE_CANDIDATES, writer, clock, idle_after, every_seconds)
 
 
 class Loops:
-    """Everything that works behind the log, in one process beside the API workers."""
+    """The loops that follow the log, with their writer."""
 
     def __init__(self, settings: Settings, conninfo: str, clock: Clock = utc_now) -> None:
         self._log = Log(conninfo)

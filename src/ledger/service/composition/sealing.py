@@ -1,4 +1,4 @@
-"""What seals the log, in a process of its own: hashing would hold up the loops' interpreter."""
+"""The sealer, in a process of its own: hashing would hold up the loops' interpreter."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from ledger.settings import Settings
 
 
 def create_sealer(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Sealer:
-    """The sealer; the last checkpoint is kept in the data directory too."""
+    """The sealer; it keeps the last checkpoint in the data directory, too."""
     return Sealer(conninfo, open_vault(settings), clock, witness_folder(settings))
 
 
 def witness_folder(settings: Settings) -> Path:
-    """Where the last checkpoint is kept outside of the database."""
+    """The folder of the last checkpoint outside of the database."""
     return settings.data_dir / "sealed"

@@ -1,4 +1,4 @@
-"""Our views, and what keeps them up to date."""
+"""The views, and the projector that keeps them up to date."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from projections import projections
 
 
 def create_projector(conninfo: str) -> Projector:
-    """The projector over all our views."""
+    """The projector over all views."""
     return Projector(conninfo, EnvelopeMapper(), projections())
 
 
 def views_named(names: Sequence[str]) -> list[Projection]:
-    """These of our views, in our order; all of them where none is named."""
+    """The named views, in the fixed order of all views; all views if no name is given."""
     return [view for view in projections() if not names or view.name in names]

@@ -13,14 +13,14 @@ Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """The clock, unless a test brings its own."""
+    """The present time: the clock, unless a test brings its own."""
     return datetime.now(UTC)
 
 
 def create_writer(
     settings: Settings, log: Log, clock: Clock = utc_now, *, probes: bool = False
 ) -> Writer:
-    """A writer; start it before use."""
+    """A writer, to be started before use."""
     return Writer(log, open_vault(settings), clock, settings.idle_after, probes=probes)
 
 

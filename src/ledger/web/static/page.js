@@ -1,11 +1,11 @@
-// What the pages do beyond links and forms: follow the stream, tell when they are not up to date,
-// and say which zone the browser lives in. htmx fetches, idiomorph changes what differs.
+// Behaviour of the pages beyond links and forms: follow the stream, warn when a page is out of
+// date, send the browser's time zone. htmx fetches pages; idiomorph changes the elements that differ.
 "use strict";
 
 (() => {
-  const QUIET_MS = 700; // Many events come together: one look at them all.
+  const QUIET_MS = 700; // Events often come in bursts: one refresh for a burst.
   const RETRY_MS = 2000;
-  const TICK_MS = 30_000; // "For 3 min" goes on, and midnight comes, without an event.
+  const TICK_MS = 30_000; // Durations such as "for 3 min" and the day change without an event.
 
   const notice = document.getElementById("notice");
   let source = null;
@@ -15,10 +15,10 @@
   let askedAt = 0;
 
   Object.assign(Idiomorph.defaults.callbacks, {
-    // What is the same already is not looked into: a page of a thousand lines costs its changes.
-    // And the service knows nothing of what this script says.
+    // Equal elements are skipped, so a page of a thousand lines costs its changes only. The live
+    // mark is skipped too: this script writes its text, and the service's page has none.
     beforeNodeMorphed: (old, fresh) => !old.isEqualNode(fresh) && !old.matches?.("[data-live]"),
-    // Nor of what somebody has opened: that stays open.
+    // Panels that the user opened stay open.
     beforeAttributeUpdated: (name, node) => !(name === "open" && node.matches("details, dialog")),
   });
 
@@ -35,25 +35,25 @@
     mark.textContent = text;
   }
 
-  // What was asked for in vain is asked for again, by whatever asked.
+  // A failed request is repeated by the event that the element listens to; by default a refresh.
   const AGAIN = { FORM: "submit", INPUT: "change", A: "click" };
 
-  function outdated(why, asker) {
+  function outdated(why, requester) {
     const shown = document.querySelector("[data-shown]")?.dataset.shown;
-    say(`${why}${shown ? ` What you see is from ${shown}.` : ""} Trying again.`);
+    say(`${why}${shown ? ` The data shown is from ${shown}.` : ""} Trying again.`);
     setTimeout(() => {
-      if (asker.isConnected) htmx.trigger(asker, AGAIN[asker.tagName] ?? "news");
+      if (requester.isConnected) htmx.trigger(requester, AGAIN[requester.tagName] ?? "news");
     }, RETRY_MS);
   }
 
-  // One refresh for all that happens within a moment; the first waits no longer than the last.
+  // One refresh for all events within a moment. Later events do not delay a refresh that is pending.
   function refresh() {
     if (pending !== null) return;
     pending = setTimeout(() => {
       pending = null;
       const target = view();
       if (target) htmx.trigger(target, "news");
-      // A page that is slow to make is asked for more seldom: the API lives beside it.
+      // A page that takes long to render is requested less often, since the API needs the CPU too.
     }, Math.max(QUIET_MS, 4 * took));
   }
 
@@ -70,17 +70,17 @@
     source.onmessage = refresh;
     source.onopen = () => {
       tell("on", "● live");
-      // Something may have happened between the page and its stream.
+      // Events may have been recorded after the page was rendered and before the stream opened.
       refresh();
     };
     source.onerror = () => {
-      tell("lost", "○ not live: reconnecting");
-      // Whether the service is away altogether, the next look tells.
+      tell("lost", "○ offline, reconnecting");
+      // The refresh shows whether the service is unreachable.
       refresh();
     };
   }
 
-  // A browser gives up on a stream that is refused once; a page that is hidden needs none.
+  // A browser does not reopen a stream that was refused once. A hidden page needs no stream.
   setInterval(() => {
     follow();
     if (!document.hidden) refresh();
@@ -101,18 +101,18 @@
     } else if (xhr.status === 503) {
       outdated("The service cannot answer now.", elt);
     } else if (xhr.status) {
-      // A refusal is a page of its own, in words.
+      // A refusal is a page; the notice shows its text.
       say(new DOMParser().parseFromString(xhr.responseText, "text/html").querySelector("main p")?.textContent
-        ?? `The service answered ${xhr.status}.`);
+        ?? `The service answered with status ${xhr.status}.`);
     }
   });
-  // Not where a request was given up for a newer one: that has no status either.
+  // These two events only: a request that was dropped for a newer one has no status either.
   for (const name of ["htmx:sendError", "htmx:timeout"]) {
     document.addEventListener(name, (event) => {
       outdated("The service cannot be reached.", event.detail.elt);
     });
   }
-  // An answer to what the page asks no longer: it shows another instant, or other filters.
+  // Drop an outdated answer: the page has moved on to another instant or other filters.
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { elt, requestConfig } = event.detail;
     const asks = document.getElementById("view")?.getAttribute("hx-get");
@@ -120,7 +120,7 @@
   });
   document.addEventListener("htmx:afterSettle", follow);
 
-  // Panels close as menus do.
+  // Panels close like menus: by Escape, or by a click elsewhere.
   const panels = () => document.querySelectorAll("details.tool[open]");
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
@@ -135,7 +135,7 @@
     }
   });
 
-  // Dialogs are popovers, which need no script. With script nothing behind them can be reached.
+  // Without script, dialogs are popovers. With script they are modal: the page behind is inert.
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[popovertarget]");
     const dialog = button && document.getElementById(button.getAttribute("popovertarget"));
@@ -145,7 +145,7 @@
     else dialog.showModal();
   });
 
-  // Time goes on while a page stands open: what one may look back at, too.
+  // Time passes while a page is open: move the latest time that the field accepts.
   document.addEventListener("toggle", (event) => {
     const field = event.target.matches("details.tool") && event.target.querySelector("[name=at]");
     const zone = document.querySelector("[data-zone]")?.textContent.trim();
@@ -161,7 +161,7 @@
     zone.value = event.target.querySelector("[data-zone]").textContent.trim() === "UTC" ? here : "UTC";
   });
 
-  // What was done just now is said once.
+  // The message about a form that was carried out is shown once: a reload must not repeat it.
   const address = new URL(location.href);
   if (address.searchParams.has("done")) {
     address.searchParams.delete("done");

@@ -1,9 +1,9 @@
-// The slider through a line's history. Dragging it is htmx's; here is what it needs beyond that:
-// steps by keyboard, the far right end as "now", and a hand that is not fought with.
+// The slider through a line's history. htmx handles dragging. This script adds steps by keyboard
+// and the right end as "now", and keeps answers from moving the thumb while the user drags it.
 "use strict";
 
 (() => {
-  // Each of these is a link on the page, which works without any of this.
+  // Each step is a link on the page, which works without this script.
   const STEPS = {
     ArrowLeft: "previous",
     ArrowDown: "previous",
@@ -14,8 +14,8 @@
   };
 
   let held = false;
-  let asked = null; // The place whose page is awaited.
-  let reached = false; // Whether the thumb stands at that page's event.
+  let asked = null; // The position whose page is awaited.
+  let reached = false; // Whether the answer has moved the thumb to the event of its page.
 
   const isSlider = (element) => element?.id === "slider";
 
@@ -23,16 +23,16 @@
     const step = STEPS[event.key];
     if (!step || !isSlider(event.target) || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
-    // A key that is kept down asks again once the last answer is there (hx-sync: drop).
+    // While an answer is awaited, hx-sync drops the repeats of a key that is held down.
     document.querySelector(`[data-step="${step}"]`)?.click();
   });
 
-  // A step that leads nowhere was one that did: htmx still listens to it.
+  // A disabled step may have been enabled before: htmx still listens to its clicks.
   document.addEventListener("click", (event) => {
     if (event.target.closest('[data-step][aria-disabled="true"]')) event.stopPropagation();
   }, true);
 
-  // Now has no position: by the time the request arrives something may have been recorded there.
+  // "Now" is sent without a position: when the request arrives, the position may have an event.
   document.addEventListener("htmx:configRequest", (event) => {
     if (!isSlider(event.target)) return;
     asked = event.target.value;
@@ -45,7 +45,8 @@
     document.addEventListener(name, () => { held = false; }, true);
   }
 
-  // A thumb is not moved from under the hand, nor by an answer that its last place has outrun.
+  // An answer must not move the thumb while the user holds it, nor if the thumb has moved on since
+  // the request.
   const { beforeAttributeUpdated } = Idiomorph.defaults.callbacks;
   Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, element, change) => {
     if (name === "value" && isSlider(element)) {
@@ -55,14 +56,14 @@
     return beforeAttributeUpdated(name, element, change);
   };
 
-  // While one is on the way to another instant, the present is of no interest.
+  // While the user moves to another instant, refreshes of the present page are dropped.
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { elt } = event.detail.requestConfig;
     if (!isSlider(elt) && (held || asked !== null)) event.detail.shouldSwap = false;
   });
 
-  // One question at a time (hx-sync: drop): who has moved on meanwhile asks again. htmx could keep
-  // that question itself, but forgets it where the answer changes the one who asks.
+  // One request at a time (hx-sync: drop). If the thumb has moved on meanwhile, the slider sends
+  // another request. htmx could queue it, but forgets the queue when the answer changes the slider.
   document.addEventListener("htmx:afterRequest", (event) => {
     if (isSlider(event.detail.elt) && !event.detail.successful) asked = null;
   });
