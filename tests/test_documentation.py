@@ -1,7 +1,7 @@
 """Documentation is part of the product: what exists is described, or a test fails."""
 
+import re
 import tomllib
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -24,67 +24,72 @@ from ledger.domain.values import (
 from ledger.intake.fact_types import ALIASES, FACT_TYPES
 from ledger.settings import Settings
 from projections import projections
+from tests.support.documents import CONTRACT, ROOT
 
 PREFIXES = {"line_id": "LIN", "run_id": "RUN", "event_id": "EVT", "endpoint_id": "WHK"}
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+ROUTES = [r for module in ROUTED for r in module.router.routes if isinstance(r, APIRoute)]
+WORDS = {
+    "facts": (ProductLine, ExecutionModel, Cause, SignalName, SignalStatus, ActorType, TriggerType),
+    "state": (State, HoldName),
+    "reading": (RunStatus,),
+    "access": (Permission,),
+}
+"""The page of the contract that lists the values of each of these types."""
 
 
-def test_every_setting_is_in_the_readme_with_its_default() -> None:
+def contract(page: str) -> str:
+    return (CONTRACT / f"{page}.md").read_text()
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """The rows of a page's tables by the names in their first cells; each row as its cells."""
+    found = {}
+    for line in contract(page).splitlines():
+        if line.startswith("| `"):
+            cells = [cell.strip() for cell in line.strip("|").split(" |")]
+            found |= dict.fromkeys(re.findall(r"`([^`]+)`", cells[0]), cells)
+    return found
+
+
+def test_each_setting_has_a_row_with_its_default() -> None:
+    settings = rows("command-line")
+    assert len(Settings.model_fields) >= 11
     for name, field in Settings.model_fields.items():
         default = "unset" if field.default is None else str(field.default)
         default = default.lower() if isinstance(field.default, bool) else default
-        assert f"| `LEDGER_{name.upper()}` | " in README, name
-        row = README.split(f"| `LEDGER_{name.upper()}` | ")[1].split("\n")[0]
-        assert row.startswith((f"{default} |", f"`{default}` |")), name
+        assert settings[f"LEDGER_{name.upper()}"][1].strip("`") == default, name
 
 
-def test_every_fact_type_and_its_fields_are_in_the_readme() -> None:
+def test_each_fact_type_has_a_row_with_its_fields() -> None:
+    facts = rows("facts")
     for name, kind in FACT_TYPES.items():
-        rows = [line for line in README.splitlines() if line.startswith("| `")]
-        row = next((line for line in rows if f"`{name}`" in line.split("|")[1]), None)
-        assert row is not None, f"{name} has no row in the README's table of facts"
-        for field in kind.data.model_fields:
-            assert field in row, f"{name}: {field}"
+        fields = set(re.findall(r"\w+", facts[name][1]))
+        missing = set(kind.data.model_fields) - fields
+        assert missing == set(), name
     for alias in ALIASES:
-        assert f"`{alias}`" in README
+        assert f"`{alias}`" in contract("facts")
 
 
-def test_every_route_is_in_the_readme_and_says_what_it_is_for() -> None:
-    routes = [r for module in ROUTED for r in module.router.routes if isinstance(r, APIRoute)]
-    assert len(routes) >= 30
-    for route in routes:
-        path = route.path
-        for parameter, prefix in PREFIXES.items():
-            path = path.replace(f"{{{parameter}}}", f"{{{prefix}}}")
-        method = next(iter(route.methods))
-        assert f"`{method} {path}`" in README or f"`{path}`" in README, path
-        assert route.endpoint.__doc__, path
-
-
-def test_every_permission_is_in_the_readme() -> None:
-    for permission in Permission.__args__:  # type: ignore[attr-defined]
-        assert f"`{permission}`" in README
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.methods} {route.path}")
+def test_each_route_is_in_a_table_of_the_contract_and_has_a_description(route: APIRoute) -> None:
+    path = route.path
+    for parameter, prefix in PREFIXES.items():
+        path = path.replace(f"{{{parameter}}}", f"{{{prefix}}}")
+    documented = set().union(*(rows(page.stem) for page in CONTRACT.glob("*.md")))
+    for method in route.methods:
+        assert f"{method} {path}" in documented
+    assert route.endpoint.__doc__
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        ProductLine,
-        ExecutionModel,
-        State,
-        Cause,
-        RunStatus,
-        HoldName,
-        SignalName,
-        SignalStatus,
-        ActorType,
-        TriggerType,
-    ],
+    ("page", "values"),
+    [(page, values) for page, kinds in WORDS.items() for values in kinds],
+    ids=lambda one: one if isinstance(one, str) else str(get_args(one)[0]),
 )
-def test_every_word_that_a_fact_or_an_answer_may_have_is_in_the_readme(words: Any) -> None:
-    for word in get_args(words):
-        assert f"`{word}`" in README
+def test_each_value_of_an_enumeration_is_named_on_its_page(page: str, values: Any) -> None:
+    words = get_args(values)
+    assert len(words) >= 2
+    assert [word for word in words if f"`{word}`" not in contract(page)] == []
 
 
 def test_every_event_says_in_a_sentence_what_happened() -> None:

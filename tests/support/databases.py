@@ -35,3 +35,13 @@ def copied(url: str, name: str, template: str = TEMPLATE) -> Iterator[str]:
         yield named(url, name)
     finally:
         drop(url, name)
+
+
+@contextmanager
+def empty(url: str, name: str) -> Iterator[str]:
+    """The address of a new database without any schema, which is dropped at the end."""
+    execute(url, f"CREATE DATABASE {name}")
+    try:
+        yield named(url, name)
+    finally:
+        drop(url, name)

@@ -1,22 +1,20 @@
-"""The README's verifier, as an outsider has it: its code, and nothing of ours."""
+"""The verifier of ``docs/proof.md``, as an outsider has it: one file, and nothing of ours."""
 
-import re
-from pathlib import Path
-from types import SimpleNamespace
+from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
-_README = (Path(__file__).parents[2] / "README.md").read_text()
+from tests.support.documents import ROOT
+
+PATH = ROOT / "docs/verifier.py"
 
 
 def _load() -> Any:
-    section = _README.split("\n## Proof\n")[1].split("\n## ")[0]
-    found = re.search(r"```python\n(.*?)```", section, re.DOTALL)
-    assert found is not None
-    names: dict[str, Any] = {}
-    exec(compile(found[1], "README.md", "exec"), names)
-    return SimpleNamespace(
-        **{name: names[name] for name in ("opened", "root_with", "is_beginning")}
-    )
+    spec = spec_from_file_location("verifier", PATH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 verifier = _load()

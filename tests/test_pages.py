@@ -1,0 +1,193 @@
+"""The documentation can be followed: each command and snippet is run, and prints what is shown."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.embedded.programs import find_programs
+from tests.conftest import MASTER_KEY
+from tests.support.databases import empty
+from tests.support.documents import CONTRACT, README, ROOT, Step, fences, pages, steps
+from tests.support.served import LEDGER, Served, serving_at
+
+BEGIN = [
+    Step("make setup"),
+    Step("export PATH=$PWD/.venv/bin:$PATH LEDGER_DATA_DIR=$(mktemp -d)"),
+    Step("ledger serve &", "Serving on http://127.0.0.1:8000"),
+]
+"""The tour's first commands. The test starts its service itself: port 8000 may be taken."""
+
+CHANGING = {
+    r"\d{4}-\d\d-\d\dT[\d:.]+Z": "an instant",
+    r'"request_id": "\w+"': "the id of a request",
+    r'"cursor":"\w+"': "a cursor",
+    r'duration_ms":\d+': "a duration",
+}
+ISSUED = re.compile(r"\b(RUN|EVT|KEY|WHK|AUD)-\d\d-")
+"""Ids that the ledger issues have the year of their recording."""
+
+MARK = "--- exit code "
+
+
+def is_make(step: Step) -> bool:
+    """Whether a step builds, tests or measures everything, which is too much for a test."""
+    return step.command.startswith("make ")
+
+
+def tour() -> list[Step]:
+    """The steps of README, from the making of a key on."""
+    found = [step for step in steps(README) if step == BEGIN[0] or not is_make(step)]
+    assert found[: len(BEGIN)] == BEGIN
+    return found[len(BEGIN) :]
+
+
+def own_steps(page: Path) -> list[Step]:
+    """The steps of a page behind README's tour, which all other pages go on from."""
+    return [] if page == README else [step for step in steps(page) if not is_make(step)]
+
+
+def follow(served: Served, folder: Path, commands: list[str]) -> list[str]:
+    """Run all commands in one shell, and give what each of them printed.
+
+    The folder stands for the repository's: commands write files into it.
+    """
+    for name in ("docs", "scripts"):
+        (folder / name).symlink_to(ROOT / name)
+    script = "".join(f"{command}\ncode=$?; echo; echo '{MARK}'$code\n" for command in commands)
+    script = ISSUED.sub(rf"\1-{datetime.now(UTC):%y}-", script)
+    script = script.replace("localhost:8000", f"localhost:{served.port}")
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=served.environment | {"PATH": path_of(folder / "bin"), "LEDGER": served.address},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stderr == ""
+    parts = re.split(rf"\n{MARK}(\d+)\n", done.stdout)
+    codes = dict(zip(commands, parts[1::2], strict=True))
+    assert {command: code for command, code in codes.items() if code != "0"} == {}
+    return parts[:-1:2]
+
+
+def path_of(folder: Path) -> str:
+    """Where programs are found: ``jq``, ``ledger``, PostgreSQL's, then the machine's."""
+    folder.mkdir()
+    jq = folder / "jq"
+    jq.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT}/tests/support/jq_command.py" "$@"\n')
+    jq.chmod(0o755)
+    places = [folder, Path(LEDGER).parent, find_programs(None) / "bin", os.environ["PATH"]]
+    return ":".join(map(str, places))
+
+
+def lasting(printed: str) -> str:
+    """The part of an output that is the same each time."""
+    for pattern, name in CHANGING.items():
+        printed = re.sub(pattern, f"<{name}>", printed)
+    return ISSUED.sub(r"\1-YY-", printed).strip()
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in pages() if page == README or own_steps(page)],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_a_page_can_be_followed_and_shows_what_comes(
+    page: Path, server: EmbeddedPostgres, conninfo: str, tmp_path: Path
+) -> None:
+    shown = [*tour(), *own_steps(page)]
+    environment = {
+        "LEDGER_DATABASE_URL": conninfo,
+        "LEDGER_MASTER_KEY": MASTER_KEY,
+        "LEDGER_WEBHOOK_ALLOW_PRIVATE": "true",
+    }
+    with (
+        empty(server.url, "restored") as environment["RESTORED_DATABASE_URL"],
+        serving_at(tmp_path / "data", workers=1, **environment) as served,
+    ):
+        came = follow(served, tmp_path, [step.command for step in shown])
+    for step, output in zip(shown, came, strict=True):
+        assert lasting(output) == lasting(step.output), step.command
+
+
+def test_the_tour_shows_six_outputs() -> None:
+    assert sum(bool(step.output) for step in tour()) == 6
+
+
+def test_make_commands_that_pages_name_are_targets() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    named = [step.command.split()[1] for page in pages() for step in steps(page) if is_make(step)]
+    assert len(named) >= 3
+    for target in named:
+        assert f"\n{target}:" in makefile, target
+
+
+def test_examples_in_json_are_json() -> None:
+    found = [fence for page in pages() for fence in fences(page) if fence.language == "json"]
+    assert found
+    for fence in found:
+        json.loads(fence.text)
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_pages_and_headings_that_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        if anchor:
+            assert anchor in anchors(there), target
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that links use for a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    """Paths begin at the repository's root, in ``src/ledger``, or where the page lies."""
+    named = re.findall(r"`([\w/.-]+\.(?:py|md|sql|html|js|css))(?:::\w+)?`", page.read_text())
+    for path in named:
+        if not any(word in path for word in ("NAME", "NNNN")):
+            places = [ROOT / path, ROOT / "src/ledger" / path, page.parent / path]
+            assert any(place.exists() for place in places), path
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_page_names_exist(page: Path) -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"::(test_\w+)", page.read_text()))
+    assert {name for name in named if f"def {name}(" not in sources} == set()
+
+
+def test_docstrings_cite_pages_of_the_contract_by_their_titles() -> None:
+    pages = "".join(page.read_text() for page in CONTRACT.glob("*.md"))
+    titles = {"Conventions", *re.findall(r"^# (.+)$", pages, re.M)}
+    cited = set()
+    for folder in ("src", "projections", "scripts", "tests"):
+        for source in (ROOT / folder).rglob("*.py"):
+            words = " ".join(re.sub(r"\n\s*#?", " ", source.read_text()).split())
+            cited |= set(re.findall(r"\b[Cc]ontract, (Command line|[A-Z][a-z]+)", words))
+    assert len(cited) >= 7
+    assert cited <= titles
+
+
+def test_readme_and_changelog_stay_short() -> None:
+    assert len(README.read_text().splitlines()) <= 250
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    for release in re.split(r"^## ", changelog, flags=re.M)[1:]:
+        assert len(release.splitlines()) <= 40, release.splitlines()[0]

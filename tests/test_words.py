@@ -1,0 +1,77 @@
+"""Sentences name what they speak of: a noun is the subject, no pronoun in its place (style, 21)."""
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.documents import ROOT, pages
+
+FOLDERS = ("src", "projections", "scripts", "tests", "docs")
+SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+
+PRONOUN = re.compile(r"(What|Whatever|Who|Whoever|That|It|They|Those|Which) (?!of\b|the\b)")
+PRONOUN_OF_A_TEST = re.compile(r"test_(what|whatever|who|whoever|that|it|they|those|which|one)_")
+END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+
+
+def prose(source: str) -> Iterator[str]:
+    """The docstrings and comments of a module; comments on successive lines are one text."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield str(node.value.value)
+    comment, last = "", 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            if token.start[0] != last + 1:
+                yield comment
+                comment = ""
+            comment, last = f"{comment} {token.string.lstrip('# ')}", token.start[0]
+    yield comment
+
+
+def sentences(text: str) -> Iterator[str]:
+    """The sentences of a text, whose paragraphs are separated by empty lines."""
+    for paragraph in re.split(r"\n\s*\n", text):
+        yield from END.split(" ".join(paragraph.split()))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_sentence_begins_with_a_pronoun_in_a_nouns_place(folder: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {sentence}"
+        for path in SOURCES
+        if path.is_relative_to(ROOT / folder)
+        for text in prose(path.read_text())
+        for sentence in sentences(text)
+        if PRONOUN.match(sentence)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_sentence_of_a_page_begins_with_a_pronoun_in_a_nouns_place(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```$|^#.*?$", "", page.read_text(), flags=re.M | re.S)
+    found = [
+        sentence
+        for block in re.split(r"^[*|\d. -]+", prose, flags=re.M)
+        for sentence in sentences(block)
+        if PRONOUN.match(sentence) and "?" not in sentence
+    ]
+    assert found == []
+
+
+def test_a_tests_name_has_a_noun_as_its_subject() -> None:
+    sources = [path for path in SOURCES if path.is_relative_to(ROOT / "tests")]
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sources
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), flags=re.M)
+        if PRONOUN_OF_A_TEST.match(name)
+    ]
+    assert len(sources) >= 200
+    assert found == []
