@@ -1,8 +1,8 @@
-"""Every test has a real PostgreSQL: one embedded server a session, a database of its own a test.
+"""Every test uses a real PostgreSQL: one embedded server per session, and one database per test.
 
-The database is a copy of a migrated template, made ahead while earlier tests run: a copy costs 30
-ms in memory, and 250 on a disk. The server here does not wait for the disk; the tests that kill
-things start servers of their own, which do.
+The database is a copy of a migrated template. A thread makes the copies ahead, while earlier tests
+run: a copy takes 30 ms in memory, and 250 ms on a disk. This server does not wait for the disk. The
+tests that kill processes start servers of their own, which do wait.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.reads import positions
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from tests.support.databases import TEMPLATE, copied, copy, drop, execute, named
@@ -28,7 +29,7 @@ _numbers = itertools.count(1)
 MASTER_KEY = "0f" * 32
 
 collect_ignore = [] if find_spec("playwright") else ["browser"]
-"""Only `make browser` installs what the browser's tests import."""
+"""Only `make browser` installs the packages that the browser tests import."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,7 +38,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No database of a test's data directory stays where root's are kept."""
+    """At the end, remove the databases of the tests' data directories that lie outside of them.
+
+    As root, a data directory keeps its database in a folder of the system.
+    """
     yield
     remove_databases_elsewhere(tmp_path_factory.getbasetemp())
 
@@ -46,7 +50,7 @@ def nothing_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 def server() -> Iterator[EmbeddedPostgres]:
     """The session's PostgreSQL, with a migrated template.
 
-    In a folder that everyone may enter: as root the server runs as another user.
+    Every user may enter its folder, because under root the server runs as another user.
     """
     quick = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
     with folder_in_tmp(0o755, memory()) as folder:
@@ -62,13 +66,13 @@ def server() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Like a checkout in /srv: everybody can enter. (pytest's own folders are root's alone.)"""
+    """A folder that every user can enter. (pytest's own folders are closed to other users.)"""
     with folder_in_tmp(0o755) as folder:
         yield folder
 
 
 class Databases:
-    """Copies of the template; the next ones are made on a thread."""
+    """Copies of the template; a thread makes the next copies."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -78,14 +82,14 @@ class Databases:
         self._thread.start()
 
     def take(self) -> str:
-        """The name of one that nobody has used."""
+        """Return the name of a copy that no test has used."""
         made = self._ready.get(timeout=60)
         if isinstance(made, Exception):
             raise made
         return made
 
     def stop(self) -> None:
-        """Make no more."""
+        """Make no more copies."""
         self._stopping.set()
         while self._thread.is_alive():
             with contextlib.suppress(queue.Empty):
@@ -125,6 +129,16 @@ def edge(server: EmbeddedPostgres, request: pytest.FixtureRequest) -> Iterator[E
     settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
     with copied(server.url, name) as conninfo, edge_of(settings, conninfo) as edge:
         yield edge
+
+
+@pytest.fixture
+def waits_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let requests wait for views without end, so that a request that waits in vain hangs the test.
+
+    Use it with a service that the test itself starts. A shared service would keep the timer of this
+    test, and the requests of later tests would wait without end.
+    """
+    monkeypatch.setattr(positions, "WAIT_SECONDS", 3600.0)
 
 
 @pytest.fixture

@@ -1,34 +1,33 @@
-"""The demo's story and the samples' facts are accepted, and show what they promise."""
+"""The demo's story and the facts of the samples are accepted, and give the promised data."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from time import process_time
 from typing import Any
 
 import pytest
 
 from ledger import demo
-from tests.support.walked import (
-    CAUSES,
-    ENDINGS,
-    FIELDS,
-    MODELS,
-    PRODUCT_LINES,
-    TRIGGERS,
-    Fact,
-    State,
-    Told,
-    instant,
-    open_runs,
-    state_of,
-    walk,
-    zulu,
-)
+from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
+from ledger.intake.fact_types import FACT_TYPES
+from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.settings import Settings
+from tests.conftest import MASTER_KEY
+from tests.support.databases import copied
+from tests.support.ledger import ADMIN, Ledger, working
+from tests.support.log_checker import check
+from tests.support.model import STATES, STATUSES, Model
+from tests.support.service import Clock
+
+Fact = dict[str, Any]
+
+instant = datetime.fromisoformat
 
 SAMPLES = Path(__file__).parent / "samples"
 SAMPLES_NOW = datetime(2026, 4, 15, 9, 12, 45, tzinfo=UTC)
@@ -55,17 +54,45 @@ def facts(now: datetime) -> list[Fact]:
     return list(demo.story(now))
 
 
+@contextmanager
+def ledger_at(server: EmbeddedPostgres, name: str, now: datetime) -> Iterator[Ledger]:
+    """A ledger with its own database, whose clock stands at an instant."""
+    settings = Settings(master_key=MASTER_KEY)
+    with (
+        copied(server.url, name) as conninfo,
+        working(conninfo, settings, Clock(now.astimezone(UTC))) as ledger,
+    ):
+        yield ledger
+
+
+def record(ledger: Ledger, facts: Sequence[Fact]) -> Model:
+    """Report facts, all of which must be recorded, and sweep; return the model of the log."""
+    for start in range(0, len(facts), 1_000):
+        items = ledger.report(*facts[start : start + 1_000], by=ADMIN)
+        assert [item for item in items if item.outcome != "recorded"] == []
+    ledger.sweep()
+    assert check(ledger.conninfo).findings == []
+    return Model(ledger.events())
+
+
 @pytest.fixture(scope="module")
-def told(facts: list[Fact]) -> Told:
-    return walk(facts)
+def demo_model(server: EmbeddedPostgres, facts: list[Fact], now: datetime) -> Model:
+    with ledger_at(server, "told_demo", now) as ledger:
+        return record(ledger, facts)
 
 
-def test_the_same_now_tells_the_same_bytes_within_a_second(
-    facts: list[Fact], now: datetime
+def test_every_fact_has_a_utc_time_a_complete_actor_or_none_and_no_null_value(
+    facts: list[Fact],
 ) -> None:
-    begun = process_time()
+    assert len(facts) > 5_000
+    for fact in facts:
+        assert fact["time"].endswith("Z")
+        assert ("actortype" in fact) == ("actorid" in fact)
+        assert None not in fact["data"].values()
+
+
+def test_the_same_now_gives_the_same_story_byte_for_byte(facts: list[Fact], now: datetime) -> None:
     again = list(demo.story(now.astimezone(UTC)))
-    assert process_time() - begun < 1.0
     assert json.dumps(again) == json.dumps(facts)
 
 
@@ -87,89 +114,93 @@ def test_no_two_facts_share_source_and_id(facts: list[Fact]) -> None:
     assert len({(fact["source"], fact["id"]) for fact in facts}) == len(facts)
 
 
-def test_ids_are_well_formed_and_of_this_year_or_the_seeds(
+def test_ids_are_well_formed_and_carry_this_year_or_the_year_of_the_seed(
     facts: list[Fact], now: datetime
 ) -> None:
     years = {f"{now.astimezone(UTC):%y}", "26"}
-    told = set(re.findall(r"\b[A-Z]{2,6}-\d[\d-]*\d", json.dumps(facts)))
-    for id in told | {fact["subject"] for fact in facts}:
+    mentioned = set(re.findall(r"\b[A-Z]{2,6}-\d[\d-]*\d", json.dumps(facts)))
+    assert len(mentioned) > 4_900
+    for id in mentioned | {fact["subject"] for fact in facts}:
         shape = re.fullmatch(r"SCR-\d{6}|([A-Z]+)-(\d\d)-\d{6}", id)
         assert shape is not None, id
         assert shape[2] is None or shape[2] in years, id
 
 
-def test_the_story_has_its_promised_size(told: Told) -> None:
-    lines, runs = told
-    assert {each["organization_id"] for each in lines.values()} == set(demo.ORGANIZATIONS)
+def test_the_story_has_its_promised_size(demo_model: Model) -> None:
+    lines = demo_model.lines.values()
+    assert {line.organization for line in lines} == set(demo.ORGANIZATIONS)
     assert 55 <= len(lines) <= 65
-    assert 4_900 <= len(runs) <= 5_200
-    pairs = {(each["product_line"], each["execution_model"]) for each in lines.values()}
+    assert 4_900 <= len(demo_model.runs) <= 5_200
+    pairs = {(line.product_line, line.execution_model) for line in lines}
     assert len(pairs) == 6
-    assert dict(pairs).keys() == PRODUCT_LINES
-    assert set(dict(pairs).values()) == MODELS
+    assert dict(pairs).keys() == set(PRODUCT_LINES)
+    assert set(dict(pairs).values()) == set(EXECUTION_MODELS)
     for organization, workspaces in demo.WORKSPACES.items():
-        owned = [each for each in lines.values() if each["organization_id"] == organization]
-        assert {each["workspace_id"] for each in owned} == set(workspaces)
+        owned = {line.workspace for line in lines if line.organization == organization}
+        assert owned == set(workspaces)
 
 
-def test_the_story_uses_every_type_of_fact_and_status_of_a_run(
-    facts: list[Fact], told: Told
+def test_the_story_uses_every_fact_type_run_status_and_trigger(
+    facts: list[Fact], demo_model: Model
 ) -> None:
-    _, runs = told
-    assert {fact["type"] for fact in facts} == set(FIELDS)
-    assert {each["status"] for each in runs.values()} == {"pending", "running"} | ENDINGS
-    assert {each["triggered_by"]["type"] for each in runs.values()} == TRIGGERS
+    assert {fact["type"] for fact in facts} == set(FACT_TYPES)
+    assert {run.status for run in demo_model.runs.values()} == set(STATUSES)
+    triggers = {run.triggered_by["type"] for run in demo_model.runs.values()}
+    assert triggers == {"api", "user", "agent", "schedule", "system"}
 
 
-def test_the_board_shows_every_state_in_both_organizations(told: Told, now: datetime) -> None:
-    lines, runs = told
-    opened = open_runs(runs)
+def test_the_board_shows_every_state_in_both_organizations(demo_model: Model) -> None:
     for organization in demo.ORGANIZATIONS:
-        owned = {id: each for id, each in lines.items() if each["organization_id"] == organization}
-        states = Counter(state_of(each, opened[id], now) for id, each in owned.items())
-        assert set(states) == {"running", "idle", "paused", "blocked", "closed"}
+        owned = [line for line in demo_model.lines.values() if line.organization == organization]
+        states = Counter(line.state for line in owned)
+        assert set(states) == set(STATES)
         assert states["running"] >= 10
 
 
-def test_the_board_looks_alive(told: Told, now: datetime) -> None:
-    lines, _ = told
-    fresh = [each for each in lines.values() if now - each["last_activity"] < timedelta(minutes=15)]
+def test_at_least_ten_lines_had_activity_within_the_last_15_minutes(
+    demo_model: Model, now: datetime
+) -> None:
+    lines = demo_model.lines.values()
+    fresh = [line for line in lines if now - line.last_activity_at < timedelta(minutes=15)]
     assert len(fresh) >= 10
-    assert {"talent", "agent_gateway"} <= {each["product_line"] for each in fresh}
+    assert {"talent", "agent_gateway"} <= {line.product_line for line in fresh}
 
 
-def test_blocked_lines_show_all_causes_with_reasons_and_some_two_blockers(told: Told) -> None:
-    lines, _ = told
-    blockers = [list(each["blockers"].values()) for each in lines.values() if not each["closed"]]
-    assert {each["cause"] for some in blockers for each in some} == CAUSES
-    assert all(each["reason"] for some in blockers for each in some)
+def test_blockers_cover_every_cause_and_have_reasons_and_some_lines_have_two(
+    demo_model: Model,
+) -> None:
+    blockers = [list(line.blockers.values()) for line in demo_model.lines.values()]
+    assert {blocker["cause"] for some in blockers for blocker in some} == set(CAUSES)
+    assert all(blocker["reason"] for some in blockers for blocker in some)
     assert sum(len(some) == 2 for some in blockers) >= 2
 
 
-def test_health_shows_amber_and_red_with_value_and_evidence(told: Told) -> None:
-    lines, _ = told
-    reports = [each for line in lines.values() for each in line["signals"].values()]
-    assert {each["status"] for each in reports} == {"green", "amber", "red"}
-    assert all("value" in each and each["evidence"] for each in reports)
-    scores = {score(each) for each in lines.values() if each["signals"]}
+def test_health_signals_cover_every_status_with_value_and_evidence_and_scores_vary(
+    demo_model: Model,
+) -> None:
+    reports = [signal for line in demo_model.lines.values() for signal in line.signals.values()]
+    assert {report["status"] for report in reports} == {"green", "amber", "red"}
+    assert all("value" in report and report["evidence"] for report in reports)
+    scores = [line.score for line in demo_model.lines.values() if line.score is not None]
     assert max(scores) == 100
     assert min(scores) < 50
-    assert any(50 <= each < 70 for each in scores)
+    assert any(50 <= score < 70 for score in scores)
 
 
-def test_the_seeds_lines_are_there_and_only_they_bring_record_ids(
-    facts: list[Fact], told: Told
+def test_the_lines_of_the_seed_exist_and_only_they_bring_record_ids(
+    facts: list[Fact], demo_model: Model
 ) -> None:
-    lines, runs = told
-    records = {id: each["record"] for id, each in lines.items() if each["record"]}
-    assert records == {"LIN-26-084729": "RUN-26-000419", "LIN-26-091100": "RUN-26-000388"}
-    assert "SCR-128491" in lines["LIN-26-084729"]["resources"]
-    assert lines["LIN-26-084729"]["project_tags"] == ["PROJ-26-004281"]
-    numbers = sorted(int(id.rsplit("-")[-1]) for id in runs)
-    assert numbers == list(range(100_001, 100_001 + len(runs)))
+    bringing = [fact for fact in facts if "execution_id" in fact["data"]]
+    brought = {fact["subject"]: fact["data"]["execution_id"] for fact in bringing}
+    assert brought == {"LIN-26-084729": "RUN-26-000419", "LIN-26-091100": "RUN-26-000388"}
+    assert {demo_model.lines[line].record for line in brought} == set(brought.values())
+    assert "SCR-128491" in demo_model.lines["LIN-26-084729"].resources
+    assert demo_model.lines["LIN-26-084729"].tags == ["PROJ-26-004281"]
+    numbers = sorted(int(run_id.rsplit("-")[-1]) for run_id in demo_model.runs)
+    assert numbers == list(range(100_001, 100_001 + len(demo_model.runs)))
 
 
-# The samples: the seed's answers, and the facts that lead to them.
+# The samples: the answers in the seed, and the facts that give them.
 
 
 @pytest.fixture(scope="module")
@@ -177,76 +208,81 @@ def sample_facts() -> list[Fact]:
     return [json.loads(line) for line in (SAMPLES / "facts.jsonl").read_text().splitlines()]
 
 
+@pytest.fixture(scope="module")
+def samples(server: EmbeddedPostgres, sample_facts: list[Fact]) -> tuple[Model, Model]:
+    """The model after the facts of the samples, and the model after the completion of a run."""
+    with ledger_at(server, "told_samples", SAMPLES_NOW) as ledger:
+        before = record(ledger, sample_facts)
+        ledger.clock.advance(seconds=2)
+        return before, record(ledger, [sample("completion.json")])
+
+
 def sample(name: str) -> Any:
     return json.loads((SAMPLES / name).read_text())
 
 
-def score(line: State) -> int:
-    statuses = [each["status"] for each in line["signals"].values()]
-    return max(0, 100 - 6 * statuses.count("amber") - 31 * statuses.count("red"))
+def zulu(at: datetime | None) -> str | None:
+    return at and at.isoformat().replace("+00:00", "Z")
 
 
-def metrics_of(id: str, line: State, runs: dict[str, State], now: datetime) -> dict[str, Any]:
-    """Compute the metrics of the samples' two models at `now`, straight from the definitions."""
-    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    if line["execution_model"] == "capacity":
-        monday = today - timedelta(days=now.weekday())
-        kept = [each for key, each in line["check_ins"].items() if key not in line["voided"]]
-        week = sum(each["data"]["hours"] for each in kept if instant(each["time"]) >= monday)
-        total = sum(each["data"]["hours"] for each in kept)
-        return {"hours_this_week": week, "hours_total": total, "health_score": score(line)}
-    begun = [each for each in runs.values() if each["line"] == id and each["started"]]
-    ended = [each for each in begun if each["status"] in {"completed", "failed"}]
-    latest = max(ended, key=lambda each: each["completed"])
-    return {
-        "invocations_today": sum(each["started"] >= today for each in begun),
-        "invocations_total": len(begun),
-        "last_run_duration_ms": latest["duration_ms"],
-    }
-
-
-def test_the_samples_facts_are_accepted_in_order(sample_facts: list[Fact]) -> None:
-    walk([*sample_facts, sample("completion.json")])
+def test_the_facts_of_the_samples_are_in_order_of_time_and_have_distinct_ids(
+    sample_facts: list[Fact],
+) -> None:
     times = [instant(fact["time"]) for fact in sample_facts]
     assert times == sorted(times)
     assert times[-1] < SAMPLES_NOW
     assert len({(fact["source"], fact["id"]) for fact in sample_facts}) == len(sample_facts)
 
 
-def test_the_samples_facts_lead_to_the_list_to_the_letter(sample_facts: list[Fact]) -> None:
-    lines, runs = walk(sample_facts)
-    opened = open_runs(runs)
+def test_the_facts_of_the_samples_give_exactly_the_sample_list(
+    samples: tuple[Model, Model],
+) -> None:
+    model, _ = samples
     rows = [
         {
-            "id": line["record"],
-            "service_line_id": id,
-            "execution_model": line["execution_model"],
-            "state": state_of(line, opened[id], SAMPLES_NOW),
-            "workspace_id": line["workspace_id"],
-            "product_line": line["product_line"],
-            "project_tags": line["project_tags"],
-            "started_at": line["started_at"],
-            "last_activity_at": zulu(line["last_activity"]),
-            "metrics": metrics_of(id, line, runs, SAMPLES_NOW),
+            "id": line.record,
+            "service_line_id": line_id,
+            "execution_model": line.execution_model,
+            "state": line.state,
+            "workspace_id": line.workspace,
+            "product_line": line.product_line,
+            "project_tags": line.tags,
+            "started_at": zulu(line.started_at),
+            "last_activity_at": zulu(line.last_activity_at),
+            "metrics": model.metrics(line_id, SAMPLES_NOW),
         }
-        for id, line in lines.items()
+        for line_id, line in model.lines.items()
     ]
-    rows.sort(key=lambda row: row["id"], reverse=True)
+    rows.sort(key=lambda row: str(row["id"]), reverse=True)
     assert rows == sample("execution_list.json")["data"]
 
 
-def test_the_samples_facts_lead_to_the_detail(sample_facts: list[Fact]) -> None:
-    lines, _ = walk(sample_facts)
-    line, detail = lines["LIN-26-084729"], sample("execution_detail.json")["data"]
-    assert list(line["resources"].values()) == detail["resources"]
-    assert {"score": score(line), "signals": list(line["signals"].values())} == detail["health"]
+def test_the_facts_of_the_samples_give_the_resources_and_health_of_the_sample_detail(
+    samples: tuple[Model, Model],
+) -> None:
+    line, detail = samples[0].lines["LIN-26-084729"], sample("execution_detail.json")["data"]
+    assert list(line.resources.values()) == detail["resources"]
+    assert {"score": line.score, "signals": list(line.signals.values())} == detail["health"]
 
 
-def test_after_the_completion_the_samples_run_is_the_newest(sample_facts: list[Fact]) -> None:
-    _, runs = walk([*sample_facts, sample("completion.json")])
-    newest = max(runs, key=lambda id: (runs[id]["requested"], id))
+def test_the_newest_run_after_the_sample_completion_equals_the_sample_run(
+    sample_facts: list[Fact], samples: tuple[Model, Model]
+) -> None:
+    _, model = samples
+    newest = max(model.runs, key=lambda run_id: (model.runs[run_id].requested_at, run_id))
+    run, completion = model.runs[newest], sample("completion.json")
+    assert completion["subject"] == newest
+    (start,) = (fact for fact in sample_facts if fact["subject"] == newest)
     (row,) = sample("runs.json")["data"]
-    run = runs[newest]
-    times = {"started_at": zulu(run["started"]), "completed_at": zulu(run["completed"])}
-    shown = {"id": newest, "service_line_id": run["line"], **run, **times}
-    assert {key: shown[key] for key in row} == row
+    assert row == {
+        "id": newest,
+        "service_line_id": run.line,
+        "status": run.status,
+        "triggered_by": run.triggered_by,
+        "input": start["data"]["input"],
+        "output": completion["data"]["output"],
+        "duration_ms": run.duration_ms,
+        "tokens_used": run.tokens_used,
+        "started_at": zulu(run.started_at),
+        "completed_at": zulu(run.completed_at),
+    }

@@ -1,4 +1,4 @@
-"""What an operator may set."""
+"""The settings that an operator may set."""
 
 from itertools import combinations
 
@@ -19,7 +19,7 @@ SECRET = "hunter2"
         ("0.5,2592000", (0.5, 2_592_000)),
     ],
 )
-def test_the_waits_between_attempts_are_numbers_of_seconds(
+def test_webhook_retry_delays_are_read_as_seconds(
     monkeypatch: pytest.MonkeyPatch, text: str, delays: tuple[float, ...]
 ) -> None:
     monkeypatch.setenv("LEDGER_WEBHOOK_RETRY_SECONDS", text)
@@ -30,7 +30,9 @@ def test_the_waits_between_attempts_are_numbers_of_seconds(
     "text",
     ["", ",", "5,", "5, 300", "-1", "soon", "nan", "inf", "1e3", "2592001", ",".join(["1"] * 21)],
 )
-def test_anything_else_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_malformed_webhook_retry_delays_are_refused(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     monkeypatch.setenv("LEDGER_WEBHOOK_RETRY_SECONDS", text)
     with pytest.raises(ValidationError):
         Settings()
@@ -46,7 +48,7 @@ def test_anything_else_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) ->
         ("IDLE_SWEEP_SECONDS", "86401"),
     ],
 )
-def test_a_time_that_never_comes_is_refused(
+def test_a_duration_that_is_out_of_range_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, sent: str
 ) -> None:
     monkeypatch.setenv(f"LEDGER_{name}", sent)
@@ -65,7 +67,7 @@ def test_a_time_that_never_comes_is_refused(
         f"postgresql://ledger:{SECRET}\udcff@db/ledger",
     ],
 )
-def test_a_database_url_that_is_none_is_named_and_not_repeated(
+def test_an_invalid_database_url_is_reported_by_its_settings_name_without_its_value(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     monkeypatch.setenv("LEDGER_DATABASE_URL", text)
@@ -74,7 +76,7 @@ def test_a_database_url_that_is_none_is_named_and_not_repeated(
     assert capsys.readouterr().err == expected
 
 
-def test_an_empty_data_dir_is_refused_not_taken_for_the_present_one(
+def test_an_empty_data_dir_is_refused_and_not_taken_for_the_working_directory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LEDGER_DATA_DIR", "")
@@ -108,7 +110,7 @@ def set_provider(monkeypatch: pytest.MonkeyPatch, **more: str | None) -> None:
         "http://[::1]:9000/keys",
     ],
 )
-def test_an_identity_provider_is_named_by_three_settings(
+def test_three_settings_together_configure_an_identity_provider(
     monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     assert Settings().provider is None
@@ -139,7 +141,7 @@ def test_an_identity_provider_is_named_by_three_settings(
         ("JWT_AUDIENCE", "\n"),
     ],
 )
-def test_an_identity_provider_that_is_none_is_named_and_not_repeated(
+def test_an_invalid_identity_provider_setting_is_reported_by_name_without_its_value(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, text: str
 ) -> None:
     set_provider(monkeypatch, **{name: text})
@@ -149,13 +151,13 @@ def test_an_identity_provider_that_is_none_is_named_and_not_repeated(
 
 
 @pytest.mark.parametrize("missing", [*combinations(PROVIDER, 1), *combinations(PROVIDER, 2)])
-def test_half_an_identity_provider_does_not_start(
+def test_an_incomplete_identity_provider_configuration_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], missing: tuple[str, ...]
 ) -> None:
     set_provider(monkeypatch, **dict.fromkeys(missing))
     assert cli.main(["keys", "list"]) == 1
     expected = (
         "ledger: These settings are not valid:"
-        " LEDGER_JWKS_URL, LEDGER_JWT_ISSUER and LEDGER_JWT_AUDIENCE go together.\n"
+        " LEDGER_JWKS_URL, LEDGER_JWT_ISSUER and LEDGER_JWT_AUDIENCE must be set together.\n"
     )
     assert capsys.readouterr().err == expected

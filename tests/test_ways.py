@@ -1,6 +1,6 @@
-"""The way of a fact and of a read through the code (`docs/architecture.md`): which modules execute.
+"""The way of a fact and of a read through the code (`docs/architecture.md`): its modules.
 
-A module that joins a way is named here. Values, errors and settings are aside.
+A module that joins a way must be added here. Values, errors and settings are left out.
 """
 
 import threading
@@ -15,7 +15,7 @@ from ledger.settings import Settings
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
 
-ASIDE = {
+LEFT_OUT = {
     "ledger.domain.errors",
     "ledger.domain.recorded",
     "ledger.domain.values",
@@ -34,7 +34,7 @@ EDGE = {
     "ledger.api.machinery.middleware",
     "ledger.api.reading",
 }
-OF_A_FACT = EDGE | {
+WAY_OF_A_FACT = EDGE | {
     "ledger.api.machinery.bodies",
     "ledger.api.routes.facts",
     "ledger.api.submissions",
@@ -65,7 +65,7 @@ OF_A_FACT = EDGE | {
     "ledger.postgres.rows",
     "ledger.postgres.session",
 }
-BESIDE = {
+AFTER_THE_COMMIT = {
     "ledger.api.replies",
     "ledger.postgres.door",
     "ledger.postgres.lane",
@@ -74,8 +74,8 @@ BESIDE = {
     "ledger.reads.answers",
     "ledger.reads.positions",
 }
-"""From the commit to the answer, which waits for the views; and what a timer may do meanwhile."""
-OF_A_READ = EDGE | {
+"""Modules from the commit to the answer, which waits for the views, and modules that timers run."""
+WAY_OF_A_READ = EDGE | {
     "ledger.api.replies",
     "ledger.api.routes.executions",
     "ledger.postgres.door",
@@ -90,7 +90,7 @@ OF_A_READ = EDGE | {
 
 
 class Trace:
-    """The modules that execute on some threads."""
+    """Records the modules that execute, by thread."""
 
     def __init__(self) -> None:
         self.executed: set[tuple[str, str]] = set()
@@ -101,15 +101,20 @@ class Trace:
             thread = threading.current_thread().name
             self.executed.add((thread, frame.f_globals.get("__name__", "")))
 
-    def of(self, do: Callable[[], httpx.Response], status: int, *threads: str) -> set[str]:
-        """The modules of a request: of one that was done before, so that nothing is made anew."""
-        do()
+    def modules_of(
+        self, send: Callable[[], httpx.Response], status: int, *threads: str
+    ) -> set[str]:
+        """Return the modules that execute for a request.
+
+        The request is sent once before, so that connections, statements and caches exist already.
+        """
+        send()
         self.executed, self.is_on = set(), True
-        answer = do()
+        answer = send()
         self.is_on = False
         assert answer.status_code == status, answer.text
         executed = {module for thread, module in self.executed if thread in threads}
-        return {m for m in executed if m.startswith(("ledger.", "projections."))} - ASIDE
+        return {m for m in executed if m.startswith(("ledger.", "projections."))} - LEFT_OUT
 
 
 @pytest.fixture
@@ -126,16 +131,16 @@ def traced(trace: Trace, settings: Settings, conninfo: str) -> Iterator[Edge]:
         yield edge
 
 
-def test_a_fact_passes_these_files_to_its_row(trace: Trace, traced: Edge) -> None:
+def test_a_fact_executes_exactly_the_modules_of_its_way(trace: Trace, traced: Edge) -> None:
     line = traced.fresh()
 
     def start() -> httpx.Response:
         return traced.send(fact("run.started", None, {"service_line_id": line}))
 
-    assert trace.of(start, 201, "edge", "ledger-writer") - BESIDE == OF_A_FACT
+    assert trace.modules_of(start, 201, "edge", "ledger-writer") - AFTER_THE_COMMIT == WAY_OF_A_FACT
 
 
-def test_a_read_passes_these_files(trace: Trace, traced: Edge) -> None:
+def test_a_read_executes_exactly_the_modules_of_its_way(trace: Trace, traced: Edge) -> None:
     path = f"/v1/execution/{traced.fresh()}"
-    executed = trace.of(lambda: traced.get(path), 200, "edge")
-    assert executed - {"ledger.postgres.listening"} == OF_A_READ
+    executed = trace.modules_of(lambda: traced.get(path), 200, "edge")
+    assert executed - {"ledger.postgres.listening"} == WAY_OF_A_READ

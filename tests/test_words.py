@@ -15,7 +15,7 @@ FOLDERS = ("src", "projections", "scripts", "tests", "docs")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
 PRONOUN = re.compile(r"(What|Whatever|Who|Whoever|That|It|They|Those|Which) (?!of\b|the\b)")
-PRONOUN_OF_A_TEST = re.compile(r"test_(what|whatever|who|whoever|that|it|they|those|which|one)_")
+PRONOUN_OF_A_TEST = re.compile(r"test_(what|whatever|who|whoever|that|it|they|those|which)_")
 END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 

@@ -7,13 +7,13 @@ import pytest
 from ledger.postgres.embedded import EmbeddedPostgres
 from tests.support.audits import Tenant
 from tests.support.edge import Edge
-from tests.support.hooks import Hooks, hooked
+from tests.support.webhook_api import Hooks, serving_webhooks
 
 
 @pytest.fixture(scope="module")
 def hooks(server: EmbeddedPostgres, request: pytest.FixtureRequest) -> Iterator[Hooks]:
     """A running service that sends webhooks, with a database of its own."""
-    with hooked(server, "hooks_" + request.module.__name__.rsplit(".", 1)[-1]) as hooks:
+    with serving_webhooks(server, "hooks_" + request.module.__name__.rsplit(".", 1)[-1]) as hooks:
         yield hooks
 
 

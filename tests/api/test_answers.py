@@ -1,7 +1,7 @@
-"""Kept answers: nobody is told anything but what a look at the rows would have told him then.
+"""The cache of answers: a kept answer equals what the views' rows would have given at that moment.
 
-Two workers serve one database. ``other`` hears nothing of the views: only its looks can tell it
-that they have moved.
+Two workers serve one database. ``other`` gets no notifications of the projector: only its looks at
+the views' tracking tell it that a view has moved.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ ANYONE = Principal("KEY", "api_key", frozenset({"read"}), "ORG-26-000001")
 
 
 def deaf_reads(services: Any, **options: Any) -> Reads:
-    """Reads whose memory hears of erasures, but nothing of the views."""
+    """Reads whose cache hears of erasures, but gets no notifications of the views."""
     answers = Answers(services.door.fetch, **options)
     services.positions.on_erased(answers.forget)
     return Reads(services.door.fetch, services.positions, answers, services.clock)
@@ -42,7 +42,7 @@ def deaf_reads(services: Any, **options: Any) -> Reads:
 
 @contextmanager
 def beside(edge: Edge, **options: Any) -> Iterator[Edge]:
-    """Another worker for the same callers, whose answers hear nothing of the views."""
+    """A second worker for the same clients, whose cache gets no notifications of the views."""
     stack, app = AsyncExitStack(), create_api(SETTINGS, edge.conninfo, edge.clock)
     services = app.state.services
     services.reads = deaf_reads(services, **options)
@@ -51,24 +51,22 @@ def beside(edge: Edge, **options: Any) -> Iterator[Edge]:
     http.headers.update(edge.service.http.headers)
     for context in (app.router.lifespan_context(app), http):
         edge.run(stack.enter_async_context(context))
-    worker = Edge(Service(app, edge.service.loops, edge.clock, http), edge._loop, edge.conninfo)
-    worker._lines = edge._lines
     try:
-        yield worker
+        yield edge.beside(Service(app, edge.service.loops, edge.clock, http))
     finally:
         edge.run(stack.aclose())
 
 
 @pytest.fixture(scope="module")
 def other(edge: Edge) -> Iterator[Edge]:
-    """The worker that hears nothing."""
+    """The worker whose cache gets no notifications."""
     with beside(edge) as other:
         yield other
 
 
 @pytest.fixture
 def alone(conninfo: str) -> Iterator[Edge]:
-    """A service with a database that may be harmed."""
+    """A service whose database a test may damage."""
     with edge_of(SETTINGS, conninfo) as edge:
         yield edge
 
@@ -81,8 +79,8 @@ def with_run(edge: Edge) -> tuple[str, str]:
     return line, begun["subject"]
 
 
-def of_a_line(line: str, run: str) -> list[str]:
-    """Every read whose answers are kept."""
+def kept_reads(line: str, run: str) -> list[str]:
+    """The path of every read whose answers are kept."""
     return [
         "/v1/execution?project_tag=before,after",
         "/v1/execution/summary?project_tag=after",
@@ -92,11 +90,11 @@ def of_a_line(line: str, run: str) -> list[str]:
     ]
 
 
-# What is given again.
+# Kept answers.
 
 
-def test_a_kept_answer_is_given_without_its_rows(edge: Edge, other: Edge) -> None:
-    paths = of_a_line(*with_run(edge))
+def test_a_kept_answer_is_given_again_without_reading_the_rows(edge: Edge, other: Edge) -> None:
+    paths = kept_reads(*with_run(edge))
     for worker in (edge, other):
         first = [told(worker.get(path)) for path in paths]
         assert [told(worker.get(path)) for path in paths] == first
@@ -106,11 +104,11 @@ def test_a_kept_answer_is_given_without_its_rows(edge: Edge, other: Edge) -> Non
             assert [told(worker.get(path)) for path in paths] == first
 
 
-def test_what_another_worker_acknowledged_is_shown(edge: Edge, other: Edge) -> None:
-    """To whoever knows the tag of the answer before, too."""
+def test_a_write_that_another_worker_acknowledged_is_shown(edge: Edge, other: Edge) -> None:
+    """A client that sends the entity tag of the earlier answer sees the write too."""
     for reader, writer in ((other, edge), (edge, other)):
         line, run = with_run(writer)
-        paths = of_a_line(line, run)
+        paths = kept_reads(line, run)
         before = [reader.get(path) for path in paths * 3][-len(paths) :]
         items = writer.accept(
             fact("service_line.updated", line, {"project_tags": ["after"]}),
@@ -127,7 +125,7 @@ def test_what_another_worker_acknowledged_is_shown(edge: Edge, other: Edge) -> N
             assert known.headers["ledger-position"] == new.headers["ledger-position"]
 
 
-def test_what_one_request_is_told_in_headers_no_other_is(edge: Edge) -> None:
+def test_headers_of_one_request_do_not_appear_on_a_later_kept_answer(edge: Edge) -> None:
     path = f"/v1/execution/{edge.fresh()}"
     names = [name for name, _ in edge.get(path).headers.multi_items()]
     for number in range(3):
@@ -145,13 +143,11 @@ def test_what_one_request_is_told_in_headers_no_other_is(edge: Edge) -> None:
     assert [name for name, _ in shown.headers.multi_items()] == names
 
 
-# Random work, random questions, three workers.
+# Random work and random questions, for three workers.
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_worker_that_keeps_answers_says_what_one_that_keeps_none_does(
-    conninfo: str, seed: int
-) -> None:
+def test_workers_with_and_without_kept_answers_answer_the_same(conninfo: str, seed: int) -> None:
     begin = datetime(2026, 12, 30, 21, 0, tzinfo=UTC)
     with (
         edge_of(SETTINGS, conninfo, Clock(begin)) as first,
@@ -159,20 +155,20 @@ def test_a_worker_that_keeps_answers_says_what_one_that_keeps_none_does(
         beside(first, budget=0) as forgetful,
     ):
         world, dice = World(first, seed), random.Random(seed)
-        asker, asked, bodies = Questions(world), list[Asking](), dict[str | None, bytes]()
+        asker, earlier, bodies = Questions(world), list[Asking](), dict[str | None, bytes]()
         for _ in range(24):
             world.edge = dice.choice([first, deaf])
             world.work()
-            for question in [*asker.some(6), *dice.sample(asked, min(len(asked), 12))]:
-                asked.append(question)
+            for question in [*asker.some(6), *dice.sample(earlier, min(len(earlier), 12))]:
+                earlier.append(question)
                 params: dict[str, Any] = dict(question.params)
                 if dice.random() < 0.2:
                     params |= as_of(world.edge.clock.now)
                 workers = [forgetful, *dice.sample([first, first, deaf, deaf], 3)]
                 headers = {"x-request-id": "same", "ledger-min-position": str(world.head)}
                 token = world.tokens[question.by]
-                asking = {"params": params, "headers": headers}
-                answers = [told(w.get(question.path, token, **asking)) for w in workers]
+                options = {"params": params, "headers": headers}
+                answers = [told(w.get(question.path, token, **options)) for w in workers]
                 assert answers == answers[:1] * 4, question
                 tag, body = answers[0].tag, answers[0].body
                 assert tag is None or bodies.setdefault(tag, body) == body
@@ -181,9 +177,7 @@ def test_a_worker_that_keeps_answers_says_what_one_that_keeps_none_does(
                 world.move()
 
 
-def test_every_read_shows_all_that_was_acknowledged_before_it_began(
-    edge: Edge, other: Edge
-) -> None:
+def test_every_read_shows_the_writes_acknowledged_before_it_began(edge: Edge, other: Edge) -> None:
     lines = [edge.fresh() for _ in range(3)]
     acknowledged = dict.fromkeys(lines, 0)
     workers = (edge.service, other.service)
@@ -203,7 +197,7 @@ def test_every_read_shows_all_that_was_acknowledged_before_it_began(
 
     async def play() -> None:
         reading = [read(worker, random.Random(n)) for n, worker in enumerate(workers * 4)]
-        readers = [asyncio.create_task(one) for one in reading]
+        readers = [asyncio.create_task(coroutine) for coroutine in reading]
         await asyncio.gather(*(write(worker, random.Random(n)) for n, worker in enumerate(workers)))
         done.set()
         await asyncio.gather(*readers)
@@ -213,51 +207,51 @@ def test_every_read_shows_all_that_was_acknowledged_before_it_began(
     assert [(least, shown) for least, shown in seen if shown < least] == []
 
 
-# Whatever happens to the views.
+# Changes of the views' tracking.
 
 
-def shows(edge: Edge, line: str) -> str:
-    """The line's only tag."""
+def shown_tag(edge: Edge, line: str) -> str:
+    """The only project tag of a line, as the worker shows it."""
     return str(*edge.data(f"/v1/execution/{line}")["project_tags"])
 
 
-HAPPENS = {
+TRACKING_CHANGES = {
     "restored to an earlier position": "UPDATE ledger.projection SET position = position - 1",
-    "one alone restored": "UPDATE ledger.projection SET position = 0 WHERE name = 'execution'",
+    "one view restored": "UPDATE ledger.projection SET position = 0 WHERE name = 'execution'",
     "gone": "DELETE FROM ledger.projection WHERE name = 'webhook'",
     "new": "INSERT INTO ledger.projection VALUES ('another', 1, 1, 0)",
 }
-TELL = "SELECT pg_notify('ledger_views', name || ' ' || position) FROM ledger.projection"
+NOTIFY = "SELECT pg_notify('ledger_views', name || ' ' || position) FROM ledger.projection"
 
 
-def test_no_answer_outlives_a_change_of_where_the_views_stand(alone: Edge) -> None:
+def test_no_kept_answer_outlives_a_change_of_the_views_tracking(alone: Edge) -> None:
     line = alone.fresh(project_tags=["word-0"])
     alone.service.loops.projector.stop()
     with beside(alone) as deaf:
-        for number, (what, statement) in enumerate(HAPPENS.items()):
+        for number, (change, statement) in enumerate(TRACKING_CHANGES.items()):
             for worker in (alone, deaf, alone, deaf):
-                assert shows(worker, line) == f"word-{number}"
+                assert shown_tag(worker, line) == f"word-{number}"
             rows = f"head = replace(head, 'word-{number}', 'word-{number + 1}')"
             with psycopg.connect(alone.conninfo) as connection:
-                changes = f"{statement}; UPDATE ledger.execution SET {rows}; {TELL}"
+                changes = f"{statement}; UPDATE ledger.execution SET {rows}; {NOTIFY}"
                 connection.execute(changes.encode())
             for worker in (alone, deaf):
-                assert shows(worker, line) == f"word-{number + 1}", what
+                assert shown_tag(worker, line) == f"word-{number + 1}", change
 
 
-def test_no_answer_is_of_before_a_rebuild_s_swap(alone: Edge) -> None:
+def test_no_kept_answer_outlives_the_swap_of_a_rebuild(alone: Edge) -> None:
     line = alone.fresh(project_tags=["right"])
     with beside(alone) as deaf:
         query(alone.conninfo, "UPDATE ledger.execution SET head = replace(head, 'right', 'wrong')")
         for worker in (alone, deaf, alone, deaf):
-            assert shows(worker, line) == "wrong"
+            assert shown_tag(worker, line) == "wrong"
         rebuild(alone.conninfo, view("execution"))
         for worker in (alone, deaf):
-            assert shows(worker, line) == "right"
+            assert shown_tag(worker, line) == "right"
 
 
-def test_a_run_that_is_erased_while_the_views_stand_still_is_shown_by_nobody(alone: Edge) -> None:
-    """Its erasure is answered after 2 s whether or not the views have taken it in."""
+def test_no_worker_shows_a_run_that_was_erased_while_the_views_stood_still(alone: Edge) -> None:
+    """The erasure is answered after 2 s, although the views have not folded it."""
     line, run = with_run(alone)
     alone.accept(fact("run.cancelled", run))
     paths = [f"/v1/runs/{run}", f"/v1/execution/{line}/runs"]

@@ -1,4 +1,4 @@
-"""Any GET as of an instant: what was answered live when the log ended there (contract 4)."""
+"""Reads as of an instant equal the live answers of that instant (contract, Reading)."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -31,25 +31,25 @@ from tests.support.time_travel import (
 from tests.support.views import query
 
 BEGIN = datetime(2026, 12, 30, 21, 0, tzinfo=UTC)
-"""A day before a year's end, some days before the next week."""
+"""A day before the end of a year, and some days before the next week."""
 
 MICROSECOND = timedelta(microseconds=1)
 
-Asked = tuple[Question, datetime, Answer]
+Exchange = tuple[Question, datetime, Answer]
 
 
 def instants(conninfo: str) -> list[tuple[datetime, int]]:
-    """When each event was recorded, and at which position."""
+    """(instant of recording, position) of every event, in order."""
     rows = query(conninfo, "SELECT recorded_at, notification_id FROM ledger.ledger_events")
     return sorted((at.astimezone(UTC), position) for at, position in rows)
 
 
-# Whatever was asked, of any moment.
+# Live answers, and answers as of their instants.
 
 
-def work_and_ask(world: World, rounds: int, questions: int) -> list[Asked]:
-    """Work, and after each batch ask about the present of that moment."""
-    asker, asked = Questions(world), []
+def work_and_ask(world: World, rounds: int, questions: int) -> list[Exchange]:
+    """Work, and after each batch ask questions about the present. Return them with the answers."""
+    asker, exchanges = Questions(world), []
     for _ in range(rounds):
         world.work()
         moment = world.edge.clock.now
@@ -57,38 +57,40 @@ def work_and_ask(world: World, rounds: int, questions: int) -> list[Asked]:
             following: Question | None = question
             while following is not None:
                 answer = ask(world, following)
-                asked.append((following, moment, answer))
+                exchanges.append((following, moment, answer))
                 following = asker.hear(following, answer)
         world.move()
-    return asked
+    return exchanges
 
 
-def assert_worth_asking(asked: list[Asked]) -> None:
-    """Every kind of question was answered, and lists with something in them."""
-    answered = Counter(question.kind for question, _, answer in asked if answer.status == 200)
+def assert_varied(exchanges: list[Exchange]) -> None:
+    """Assert that every kind of question was answered often, and that many lists had rows."""
+    answered = Counter(question.kind for question, _, answer in exchanges if answer.status == 200)
     assert min(answered[kind] for kind in KINDS) >= 20, answered
-    full = [a for q, _, a in asked if q.kind == "list" and a.body.count(b'"service_line_id"') > 1]
+    full = [
+        a for q, _, a in exchanges if q.kind == "list" and a.body.count(b'"service_line_id"') > 1
+    ]
     assert len(full) >= 20
-    by_cursor = [a for q, _, a in asked if "cursor" in q.params and b'"data":[{' in a.body]
+    by_cursor = [a for q, _, a in exchanges if "cursor" in q.params and b'"data":[{' in a.body]
     assert len(by_cursor) >= 10
-    shown = b"".join(answer.body for _, _, answer in asked)
+    shown = b"".join(answer.body for _, _, answer in exchanges)
     assert all(b'"state":"%s"' % s in shown for s in (b"running", b"idle", b"paused", b"blocked"))
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_what_was_answered_live_is_answered_again_for_that_instant(
+def test_an_instant_is_answered_as_it_was_answered_live(
     conninfo: str, settings: Settings, seed: int
 ) -> None:
     with edge_of(settings, conninfo, Clock(BEGIN)) as edge:
         world = World(edge, seed)
-        asked = work_and_ask(world, 45, 10)
-        assert_worth_asking(asked)
-        for question, moment, answer in asked:
+        exchanges = work_and_ask(world, 45, 10)
+        assert_varied(exchanges)
+        for question, moment, answer in exchanges:
             assert ask(world, question, moment) == answer, (question, moment)
 
 
 def moments(world: World, count: int) -> list[tuple[datetime, int]]:
-    """Instants and the position that each is about: at, just before and between recordings."""
+    """(instant, position that it shows): instants at, just before and between recordings."""
     found, recorded = [], instants(world.edge.conninfo)
     for (at, position), (following, _) in pairwise(recorded):
         between = at + (following - MICROSECOND - at) * world.random.random()
@@ -109,9 +111,9 @@ def test_an_instant_is_answered_as_by_a_ledger_whose_log_and_clock_end_there(
         for _ in range(40):
             world.work()
             world.move()
-        prefix.copy_keys()  # so what is erased later is from the beginning: erasure wins
+        prefix.copy_keys()  # with all later erasures, since an erasure holds for all instants
         assert len(query(conninfo, "SELECT 1 FROM ledger.run_key WHERE wrapped IS NULL")) >= 5
-        asker, asked = Questions(world), []
+        asker, exchanges = Questions(world), []
         for moment, position in moments(world, 100):
             prefix.go(position, moment)
             for question in asker.some(6):
@@ -119,19 +121,19 @@ def test_an_instant_is_answered_as_by_a_ledger_whose_log_and_clock_end_there(
                 assert expected.position in (None, str(position))
                 assert ask(world, question, moment) == expected, (question, moment)
                 asker.hear(question, expected)
-                asked.append((question, moment, expected))
-        assert_worth_asking(asked)
+                exchanges.append((question, moment, expected))
+        assert_varied(exchanges)
 
 
 # The edges of time.
 
 
 def recorded_at(edge: Edge, item: dict[str, Any]) -> datetime:
-    """When a reported fact's last event was recorded."""
+    """The instant at which the event of a recorded fact was recorded."""
     return next(at for at, position in instants(edge.conninfo) if position == item["position"])
 
 
-def test_a_line_is_there_from_its_activation_on_and_not_a_microsecond_before(edge: Edge) -> None:
+def test_a_line_exists_from_its_activation_on_and_not_a_microsecond_before(edge: Edge) -> None:
     edge.clock.advance(hours=1)
     line, workspace = edge.fresh_id(), "WS-26-700001"
     (item,) = edge.accept(activation(line, workspace_id=workspace))
@@ -150,7 +152,7 @@ def test_a_line_is_there_from_its_activation_on_and_not_a_microsecond_before(edg
     assert edge.data("/v1/execution/summary", params=there)["total"] == 1
 
 
-def test_a_run_is_there_from_its_request_on_and_not_a_microsecond_before(edge: Edge) -> None:
+def test_a_run_exists_from_its_request_on_and_not_a_microsecond_before(edge: Edge) -> None:
     line = edge.fresh()
     early = format_instant(edge.clock.now + timedelta(minutes=5))
     (item,) = edge.accept(fact("run.requested", None, {"service_line_id": line}, time=early))
@@ -174,7 +176,7 @@ def test_an_instant_may_fall_between_the_events_of_one_batch(edge: Edge) -> None
     assert states == ["running", "paused", "running", "closed"]
 
 
-def test_today_and_this_week_are_those_of_the_instant(edge: Edge) -> None:
+def test_today_and_this_week_in_metrics_are_those_of_the_instant(edge: Edge) -> None:
     edge.clock.now = datetime(2026, 5, 31, 22, 0, tzinfo=UTC)  # a Sunday
     runs, hours = edge.fresh(), edge.fresh("capacity")
     edge.accept(
@@ -191,18 +193,18 @@ def test_today_and_this_week_are_those_of_the_instant(edge: Edge) -> None:
 
 
 def paths_of(edge: Edge) -> list[str]:
-    """One path of each kind, all of which answer."""
+    """A path of each kind of read; every path is answered 200."""
     line = edge.fresh()
     (item,) = edge.accept(fact("run.started", None, {"service_line_id": line}))
     of_line = [f"/v1/execution/{line}{path}" for path in OF_A_LINE]
     return ["/v1/execution", "/v1/execution/summary", f"/v1/runs/{item['subject']}", *of_line]
 
 
-def test_the_future_is_refused_but_not_what_is_recorded_already(edge: Edge) -> None:
+def test_an_instant_later_than_the_clock_is_refused_unless_an_event_has_it(edge: Edge) -> None:
     paths = paths_of(edge)
     edge.clock.advance(seconds=1)
     line = paths[3].removeprefix("/v1/execution/")
-    # The clock stands: each event of a batch is recorded a microsecond after the one before.
+    # The clock stands: each event of a batch is recorded a microsecond after the previous event.
     items = edge.accept(*(fact("execution.checked_in", line) for _ in range(3)))
     last = recorded_at(edge, items[-1])
     assert last == edge.clock.now + 2 * MICROSECOND
@@ -227,23 +229,23 @@ def assert_refused(answer: httpx.Response) -> None:
         "1899-12-31", "2026-04-15Z", " 2026-04-15", "2026-04-15\n", "２026-04-15", "null",
     ],
 )  # fmt: skip
-def test_what_is_no_instant_is_refused(edge: Edge, value: str) -> None:
+def test_a_malformed_instant_is_refused(edge: Edge, value: str) -> None:
     for path in ("/v1/execution", "/v1/execution/summary", f"/v1/execution/{LINE}/usage"):
         assert_refused(edge.get(path, params={"as_of": value}))
 
 
-def test_an_instant_may_be_given_once(edge: Edge) -> None:
+def test_a_repeated_instant_is_refused(edge: Edge) -> None:
     twice = "/v1/execution?as_of=2026-04-01&as_of=2026-04-01"
     assert_problem(edge.get(twice), 422, "invalid_request")
 
 
-def test_what_does_not_read_takes_no_instant(edge: Edge) -> None:
+def test_writes_take_no_instant(edge: Edge) -> None:
     line = edge.fresh()
     head = edge.log()
     for path in ("/v1/facts", f"/v1/execution/{line}/pause", f"/v1/execution/{line}/resume"):
         answer = edge.post(path, params={"as_of": "2026-04-01"}, json={"reason": "r"})
         problem = assert_problem(answer, 422, "invalid_request")
-        assert [error["detail"] for error in problem["errors"]] == ["has a field that is not known"]
+        assert [error["detail"] for error in problem["errors"]] == ["has an unknown field"]
     assert edge.log() == head
 
 
@@ -264,7 +266,7 @@ def test_an_instant_is_the_same_however_it_is_written(edge: Edge) -> None:
         assert [answer.status for answer in answers] == [200]
 
 
-# Whose past it is.
+# Tenants.
 
 
 def test_another_tenants_past_is_never_shown(edge: Edge) -> None:
@@ -295,7 +297,7 @@ def test_another_tenants_past_is_never_shown(edge: Edge) -> None:
 
 
 def walk(edge: Edge, path: str, meanwhile: Any, **params: Any) -> list[dict[str, Any]]:
-    """All rows by following the cursor, while something happens after each page."""
+    """The rows of a whole list, page by page; ``meanwhile`` runs after each page."""
     rows: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
     while True:
@@ -334,7 +336,7 @@ def test_writers_disturb_no_walk_at_an_instant(edge: Edge, extra: dict[str, str]
     assert walk(edge, "/v1/execution", lambda _: None, **params) == rows
 
 
-def test_writers_disturb_no_walk_of_a_lines_past(edge: Edge) -> None:
+def test_writers_disturb_no_walk_of_a_lines_runs_and_history_at_an_instant(edge: Edge) -> None:
     line = edge.fresh()
     begun = [fact("run.started", None, {"service_line_id": line}) for _ in range(20)]
     runs = [item["subject"] for item in edge.accept(*begun)]
@@ -352,7 +354,9 @@ def test_writers_disturb_no_walk_of_a_lines_past(edge: Edge) -> None:
     assert [row["subject"]["id"] for row in rows] == [line, *runs]
 
 
-def test_a_cursor_of_the_present_goes_on_in_the_past_and_the_other_way_round(edge: Edge) -> None:
+def test_cursors_of_the_present_serve_the_past_and_cursors_of_the_past_the_present(
+    edge: Edge,
+) -> None:
     line = edge.fresh()
     edge.accept(*(fact("run.started", None, {"service_line_id": line}) for _ in range(5)))
     edge.clock.advance(seconds=1)
@@ -367,7 +371,7 @@ def test_a_cursor_of_the_present_goes_on_in_the_past_and_the_other_way_round(edg
         assert answers[0].status == 200
 
 
-def test_a_state_may_be_named_twice(edge: Edge) -> None:
+def test_a_state_filter_may_name_a_state_twice(edge: Edge) -> None:
     line = edge.fresh(project_tags=["PROJ-twice"])
     edge.clock.advance(seconds=1)
     params = {"state": "running,idle,running", "project_tag": "PROJ-twice"}
@@ -376,7 +380,7 @@ def test_a_state_may_be_named_twice(edge: Edge) -> None:
         assert [row["service_line_id"] for row in rows] == [line]
 
 
-def test_an_instant_of_the_past_may_be_asked_with_a_position_to_wait_for(edge: Edge) -> None:
+def test_a_read_of_the_past_waits_for_a_minimum_position_too(edge: Edge) -> None:
     (item,) = edge.accept(activation(edge.fresh_id()))
     path, position = "/v1/execution/summary", item["position"]
     params = as_of(recorded_at(edge, item) - MICROSECOND)
@@ -387,7 +391,7 @@ def test_an_instant_of_the_past_may_be_asked_with_a_position_to_wait_for(edge: E
     assert_problem(answer, 503, "behind")
 
 
-def test_what_the_past_was_may_be_had_unchanged(edge: Edge) -> None:
+def test_a_read_of_the_past_with_a_matching_entity_tag_is_a_304(edge: Edge) -> None:
     line = edge.fresh()
     edge.clock.advance(seconds=1)
     path, params = f"/v1/execution/{line}", as_of(edge.clock.now)

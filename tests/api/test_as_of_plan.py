@@ -1,4 +1,4 @@
-"""What the past costs: rows touched in proportion to the page; and what it waits for near now."""
+"""Reads of the past touch rows in proportion to the page, and near now they wait for appends."""
 
 import random
 import threading
@@ -22,29 +22,29 @@ from projections.run.statements import run_statement
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
 from tests.support.plans import cost, worked
-from tests.support.racers import SLOTS, Racer, fast_idling, now, parsed, principal
+from tests.support.racing_writers import SLOTS, Racer, now, parsed, principal, running_writer
 from tests.support.time_travel import OF_A_LINE, OTHER, WORKSPACES, Answer, as_of, told
 from tests.support.views import query, report, until
 
 # Costs.
 
 ROUNDS, NEW_LINES, CHANGES = 20, 100, 900
-"""Each round activates lines and then works on any of those there are: 11 events a line."""
+"""Each round activates new lines, then changes any of the lines: 11 events a line on average."""
 
 
 class Past(NamedTuple):
-    """A database with a long past, and two instants of it."""
+    """A database with many events, and two instants of its past."""
 
     connection: psycopg.Connection[Any]
     long_ago: datetime
     half_way: datetime
     run: str
-    """The first run there was."""
+    """The first run of the log."""
 
 
 @pytest.fixture(scope="module")
 def past(server: EmbeddedPostgres) -> Iterator[Past]:
-    """2,000 lines in two organizations, activated one after the other, with changes throughout."""
+    """2,000 lines in two organizations, activated in rounds, with changes after each round."""
     with worked(server, "plan", work) as (connection, ends):
         at = [
             connection.execute(
@@ -58,17 +58,17 @@ def past(server: EmbeddedPostgres) -> Iterator[Past]:
 
 
 def work(writer: Writer) -> list[int]:
-    """The position at the end of each round."""
+    """Report the facts of all rounds. Return the log's end after each round."""
     dice, lines, ends = random.Random(5), list[str](), []
     on: set[str] = set()
 
     def change() -> dict[str, Any]:
-        line, what = dice.choice(lines), dice.random()
-        if what < 0.3:
+        line, chance = dice.choice(lines), dice.random()
+        if chance < 0.3:
             return fact("execution.checked_in", line, {"hours": 1})
-        if what < 0.4:
+        if chance < 0.4:
             return fact("service_line.updated", line, {"project_tags": [f"P-{dice.random()}"]})
-        return switch(line, what < 0.8)
+        return switch(line, chance < 0.8)
 
     def switch(line: str, hold: bool) -> dict[str, Any]:
         """Pause or resume, block or unblock."""
@@ -88,8 +88,7 @@ def work(writer: Writer) -> list[int]:
         for index, line in enumerate(new):
             model, workspace = EXECUTION_MODELS[index % 6], WORKSPACES[index % 50 == 0]
             tenant = OTHER if index % 10 == 9 else ORGANIZATION
-            one = activation(line, model, workspace_id=workspace, organization_id=tenant)
-            begun.append(one)
+            begun.append(activation(line, model, workspace_id=workspace, organization_id=tenant))
             lines.append(line)
         runs = [n for n in range(NEW_LINES) if EXECUTION_MODELS[n % 6] == "agent_runtime"]
         begun += [fact("run.requested", None, {"service_line_id": new[n]}) for n in runs]
@@ -130,12 +129,14 @@ def test_a_list_of_the_past_touches_rows_in_proportion_to_its_page(
 
 
 @pytest.mark.parametrize("name", UNLED)
-def test_so_does_a_list_of_a_narrow_token_or_of_every_tenant(past: Past, name: str) -> None:
+def test_an_unfiltered_list_of_a_workspace_or_of_all_tenants_touches_few_rows(
+    past: Past, name: str
+) -> None:
     assert list_cost(past, UNLED[name], 10, "half_way") <= 110
 
 
 def list_cost(past: Past, filters: dict[str, Any], limit: int, moment: str) -> float:
-    """Rows touched by a list that finds something."""
+    """The rows that a list of the past touches. Asserts that the list is not empty."""
     statement = lists.list_statement(filters, past=True)
     parameters = parameters_at(getattr(past, moment), **filters, limit=limit)
     page = cost(past.connection, statement, parameters)
@@ -144,32 +145,32 @@ def list_cost(past: Past, filters: dict[str, Any], limit: int, moment: str) -> f
 
 
 @pytest.mark.parametrize("moment", ["long_ago", "half_way"])
-@pytest.mark.parametrize("what", ["detail", "run"])
-def test_a_detail_and_a_run_of_the_past_touch_few_rows(past: Past, what: str, moment: str) -> None:
+@pytest.mark.parametrize("kind", ["detail", "run"])
+def test_a_detail_and_a_run_of_the_past_touch_few_rows(past: Past, kind: str, moment: str) -> None:
     statement = statements.detail_statement(frozenset(TENANT), past=True)
     known: dict[str, Any] = {"line_id": "LIN-26-000001"}
-    if what == "run":
+    if kind == "run":
         statement = run_statement(frozenset(TENANT), past=True)
         known = {"run_id": past.run}
     parameters = parameters_at(getattr(past, moment), **TENANT, **known)
-    one = cost(past.connection, statement, parameters)
-    assert one.found == 1
-    assert one.rows <= 15
+    read = cost(past.connection, statement, parameters)
+    assert read.found == 1
+    assert read.rows <= 15
 
 
 # Near now.
 
 
 class HeldClock:
-    """The real clock; who asks it is held until he is let go."""
+    """The real clock; its callers are blocked until ``let_go`` is set."""
 
     def __init__(self) -> None:
-        self.asked, self.let_go = threading.Event(), threading.Event()
+        self.was_called, self.let_go = threading.Event(), threading.Event()
         self.at = now()
 
     def __call__(self) -> datetime:
         self.at = now()
-        self.asked.set()
+        self.was_called.set()
         assert self.let_go.wait(20)
         return self.at
 
@@ -179,9 +180,7 @@ SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'ledger.append_lock'::
 """
 
 
-def test_an_append_in_flight_is_waited_for_by_who_asks_about_its_instant(
-    conninfo: str, settings: Settings
-) -> None:
+def test_a_read_as_of_now_waits_for_the_append_in_flight(conninfo: str, settings: Settings) -> None:
     held, report = HeldClock(), ReportFact(parsed(activation()), principal("held"))
     with (
         edge_of(settings, conninfo, now) as edge,
@@ -190,9 +189,9 @@ def test_an_append_in_flight_is_waited_for_by_who_asks_about_its_instant(
     ):
         try:
             receipt = writer.submit([report])
-            assert held.asked.wait(20)
-            asked = as_of(now())
-            answer = others.submit(edge.get, f"/v1/execution/{LINE}", params=asked)
+            assert held.was_called.wait(20)
+            instant = as_of(now())
+            answer = others.submit(edge.get, f"/v1/execution/{LINE}", params=instant)
             until(lambda: query(conninfo, _WAITERS), "a reader that waits")
         finally:
             held.let_go.set()
@@ -204,7 +203,7 @@ def test_an_append_in_flight_is_waited_for_by_who_asks_about_its_instant(
 WRITERS, READERS = 8, 3
 
 
-def test_answers_about_now_beside_eight_writers_are_given_again(
+def test_answers_as_of_now_beside_eight_writers_can_be_repeated(
     conninfo: str, settings: Settings
 ) -> None:
     def write(number: int, writer: Writer) -> int:
@@ -221,7 +220,7 @@ def test_answers_about_now_beside_eight_writers_are_given_again(
 
     def read(number: int, edge: Edge, working: list[Future[int]]) -> None:
         dice = random.Random(number)
-        while not all(one.done() for one in working):
+        while not all(future.done() for future in working):
             path, moment = dice.choice(paths), now()
             given.append((path, moment, answered(edge, path, moment)))
 
@@ -231,11 +230,11 @@ def test_answers_about_now_beside_eight_writers_are_given_again(
     with ExitStack() as stack:
         edge = stack.enter_context(edge_of(settings, conninfo, now))
         others = stack.enter_context(ThreadPoolExecutor(WRITERS + READERS))
-        writers = [stack.enter_context(fast_idling(conninfo)) for _ in range(WRITERS)]
+        writers = [stack.enter_context(running_writer(conninfo)) for _ in range(WRITERS)]
         working = [others.submit(write, n, writer) for n, writer in enumerate(writers)]
         reading = [others.submit(read, n, edge, working) for n in range(READERS)]
-        assert [one.result() for one in reading] == [None] * READERS
-        assert sum(one.result() for one in working) > 1_000
+        assert [future.result() for future in reading] == [None] * READERS
+        assert sum(future.result() for future in working) > 1_000
         assert {answer.status for _, _, answer in given} <= {200, 404}
         assert len({answer.position for _, _, answer in given}) > 40
         for path, moment, answer in given:

@@ -1,4 +1,4 @@
-"""The audit log: one entry for each fact and command, refused ones too (contract 5)."""
+"""The audit log: an entry for each fact and command, also if it is refused (contract, Feeds)."""
 
 import json
 from datetime import datetime
@@ -13,8 +13,8 @@ from ledger.intake.principal import COMMAND_LINE
 from tests.support.audits import BESIDE, REASON, Tenant, short
 from tests.support.edge import PLAIN, Edge, assert_problem
 from tests.support.facts import activation, fact
+from tests.support.random_life import Life
 from tests.support.service import BATCH, STRUCTURED
-from tests.support.stories import Life
 
 KEYS = {
     "id", "action", "actor", "reported_by", "resource", "outcome", "code", "occurred_at",
@@ -23,7 +23,7 @@ KEYS = {
 COMMANDS = {"execution.pause", "execution.resume", "key.create"}
 
 
-def test_each_fact_of_a_life_has_exactly_one_entry_accepted_or_refused(edge: Edge) -> None:
+def test_each_fact_of_a_line_has_exactly_one_entry_accepted_or_refused(edge: Edge) -> None:
     tenant = Tenant(edge)
     life = Life(edge, 5, tenant.token, organization_id=tenant.organization)
     sent: list[tuple[str, str, str | None]] = []
@@ -52,7 +52,7 @@ def test_each_fact_of_a_life_has_exactly_one_entry_accepted_or_refused(edge: Edg
     assert {e["outcome"] for e in commands} == {"succeeded", "refused"}
 
 
-def test_what_a_write_only_causes_has_no_entry(tenant: Tenant) -> None:
+def test_events_that_a_fact_causes_have_no_entry(tenant: Tenant) -> None:
     edge, line = tenant.edge, tenant.line()
     edge.accept(fact("run.requested", None, {"service_line_id": line}), token=tenant.token)
     (run,) = edge.accept(fact("run.started", None, {"service_line_id": line}), token=tenant.token)
@@ -65,7 +65,7 @@ def test_what_a_write_only_causes_has_no_entry(tenant: Tenant) -> None:
     ]  # fmt: skip
 
 
-def test_a_duplicate_and_what_is_merely_read_leave_none(tenant: Tenant) -> None:
+def test_duplicates_and_reads_leave_no_entry(tenant: Tenant) -> None:
     edge, line = tenant.edge, tenant.line()
     event = fact("service_line.paused", line)
     edge.accept(event, token=tenant.token)
@@ -84,7 +84,7 @@ def test_each_command_has_one_entry_with_its_code(tenant: Tenant) -> None:
         ("resume", {}),
     ):  # fmt: skip
         answer = edge.post(f"{manage}/{path}", tenant.token, **options)
-        # As soon as it is answered it is in the log, refused or not.
+        # The entry is there as soon as the command is answered, also if it is refused.
         assert tenant.log()[-1]["position"] == int(answer.headers["ledger-position"])
     assert tenant.told(*before) == [
         ("execution.resume", line, "refused", "invalid_state"),
@@ -104,19 +104,19 @@ def test_keys_that_are_created_and_revoked_have_entries(tenant: Tenant) -> None:
     writer = tenant.edge.service.app.state.services.writer
     for _ in range(2):
         writer.execute(RevokeApiKey(key_id, COMMAND_LINE))
-    told = tenant.log()[len(before) :]
-    assert [short(entry) for entry in told[:1] + told[2:]] == [
+    entries = tenant.log()[len(before) :]
+    assert [short(entry) for entry in entries[:1] + entries[2:]] == [
         ("key.create", key_id, "succeeded", None),
         ("key.revoke", key_id, "succeeded", None),
         ("key.revoke", key_id, "refused", "invalid_state"),
     ]
-    assert {entry["resource"]["type"] for entry in told} == {"api_key"}
-    assert {(e["actor"]["type"], e["actor"]["id"], e["reported_by"]) for e in told} == {
+    assert {entry["resource"]["type"] for entry in entries} == {"api_key"}
+    assert {(e["actor"]["type"], e["actor"]["id"], e["reported_by"]) for e in entries} == {
         ("system", "cli", "cli")
     }
 
 
-# What is refused before anybody decides.
+# Refusals before a decision.
 
 
 def test_a_batch_without_the_permission_leaves_an_entry_for_each_fact(tenant: Tenant) -> None:
@@ -137,7 +137,9 @@ def test_a_batch_without_the_permission_leaves_an_entry_for_each_fact(tenant: Te
     ]
 
 
-def test_so_does_a_single_fact_and_one_with_an_unknown_parameter(tenant: Tenant) -> None:
+def test_a_fact_without_the_permission_or_with_an_unknown_parameter_leaves_an_entry(
+    tenant: Tenant,
+) -> None:
     reader, line, before = tenant.new_token("read"), tenant.line(), tenant.log()
     event = fact("execution.checked_in", line)
     assert_problem(tenant.edge.send(event, reader), 403, "forbidden")
@@ -155,7 +157,7 @@ def test_so_does_a_single_fact_and_one_with_an_unknown_parameter(tenant: Tenant)
     ]
 
 
-def test_a_pause_that_is_refused_before_it_is_read_leaves_an_entry(tenant: Tenant) -> None:
+def test_a_pause_that_is_refused_before_its_body_is_read_leaves_an_entry(tenant: Tenant) -> None:
     reader, line, before = tenant.new_token("read"), tenant.line(), tenant.log()
     assert_problem(tenant.pause(line, token=reader), 403, "forbidden")
     assert_problem(tenant.pause(line, "?force=true"), 422, "invalid_request")
@@ -168,7 +170,7 @@ def test_a_pause_that_is_refused_before_it_is_read_leaves_an_entry(tenant: Tenan
 
 
 @pytest.mark.parametrize("line", ["LIN-26-1", "LIN-26-0000001", "RUN-26-000001", "KEY-26-000001"])
-def test_what_is_no_lines_id_is_not_repeated(tenant: Tenant, line: str) -> None:
+def test_a_malformed_line_id_is_not_repeated_in_the_entry(tenant: Tenant, line: str) -> None:
     reader, before = tenant.new_token("read"), tenant.log()
     assert_problem(tenant.pause(line), 404, "not_found")
     assert_problem(tenant.pause(line, token=reader), 403, "forbidden")
@@ -178,7 +180,7 @@ def test_what_is_no_lines_id_is_not_repeated(tenant: Tenant, line: str) -> None:
     ]
 
 
-def test_unparsable_bodies_other_content_types_and_401s_leave_none(tenant: Tenant) -> None:
+def test_unparsable_bodies_other_content_types_and_401s_leave_no_entry(tenant: Tenant) -> None:
     edge, line = tenant.edge, tenant.line()
     reader, before = tenant.new_token("read"), tenant.log()
     for raw in (b"{", b" ", b"\xff", b'{"reason": NaN}'):
@@ -198,10 +200,10 @@ def test_unparsable_bodies_other_content_types_and_401s_leave_none(tenant: Tenan
     assert tenant.log() == before
 
 
-# What an entry says.
+# The fields of an entry.
 
 
-def test_an_entry_has_exactly_the_contracts_keys(tenant: Tenant) -> None:
+def test_an_entry_has_exactly_the_keys_of_the_contract(tenant: Tenant) -> None:
     line = tenant.line()
     tenant.pause(line)
     tenant.pause(line)
@@ -209,7 +211,9 @@ def test_an_entry_has_exactly_the_contracts_keys(tenant: Tenant) -> None:
     path = f"/v1/audit-logs?organization_id={tenant.organization}"
     answer = tenant.edge.get(path, tenant.token)
     AuditPage.model_validate_json(answer.content)
-    for entry in answer.json()["data"]:
+    entries = answer.json()["data"]
+    assert len(entries) == 5
+    for entry in entries:
         assert set(entry) == KEYS
         assert set(entry["actor"]) == {"type", "id"}
         assert entry["resource"] is None or set(entry["resource"]) == {"type", "id"}
@@ -234,6 +238,3 @@ def test_an_entry_names_actor_credential_times_and_request(tenant: Tenant) -> No
         assert entry["resource"] == {"type": "service_line", "id": line}
     assert (done["outcome"], refused["outcome"]) == ("succeeded", "refused")
     assert "Kanarienvogel" not in json.dumps(tenant.log())
-
-
-# Who sees what, and how it is asked for.

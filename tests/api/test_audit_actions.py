@@ -1,7 +1,7 @@
-"""The audit log's filter ``action``: actions, and what event types are called (contract 5).
+"""The audit log's filter ``action``: it takes actions and event types (contract, Feeds).
 
-Feeds and the page call a pause ``execution.paused``, the audit log ``execution.pause`` or
-``service_line.paused``: whoever asked the audit log for the first was told that there was nothing.
+Feeds and the page call a pause ``execution.paused``; the audit log calls it ``execution.pause`` or
+``service_line.paused``. A filter by the event type must find the entries of these actions.
 """
 
 import re
@@ -33,12 +33,12 @@ FOUND: dict[str, set[str]] = {
     "service_line.paused": {"service_line.paused"},
     "execution.pause": {"execution.pause"},
 }
-"""What is found by a word; nothing is found by a word of ``SYSTEM_TYPES``."""
+"""A filter → the actions that it must find; the words of ``SYSTEM_TYPES`` find nothing."""
 
 
 @pytest.fixture(scope="module")
 def busy(edge: Edge) -> Tenant:
-    """A tenant whose audit log has an entry of each action above, most of them refused too."""
+    """A tenant whose audit log has entries of each action above, most actions also refused."""
     tenant, line = Tenant(edge), ""
     manager = tenant.new_token("admin", organization_id=None)
     for _ in range(2):
@@ -66,7 +66,7 @@ def busy(edge: Edge) -> Tenant:
         edge.post(f"/v1/runs/{run}/erase", manager, **REASON)
         edge.accept(fact("service_line.closed", line), token=tenant.token)
         edge.send(fact("service_line.closed", line), tenant.token)
-        # No fact is called so: it is refused, and in the audit log under the word that was sent.
+        # There is no such type of fact: the audit log has the refusal under the type that was sent.
         edge.send(fact("execution.resumed", line), tenant.token)
         edge.send(fact("service_line.praised", line), tenant.token)
         edge.send(fact("run.failed", run) | {"type": None}, tenant.token)
@@ -74,13 +74,13 @@ def busy(edge: Edge) -> Tenant:
 
 
 def chosen(busy: Tenant, words: str) -> list[Entry]:
-    """What a filter must find, of the whole log."""
+    """The entries of the whole audit log that a filter must find."""
     named = {action for word in words.split(",") for action in FOUND.get(word, set()) | {word}}
     return [entry for entry in busy.log() if entry["action"] in named]
 
 
 @pytest.mark.parametrize("words", FOUND)
-def test_an_event_type_finds_what_is_audited_of_it(busy: Tenant, words: str) -> None:
+def test_a_filter_by_event_type_finds_the_entries_of_its_actions(busy: Tenant, words: str) -> None:
     found = busy.log(action=words)
     assert {entry["action"] for entry in found} >= FOUND[words]
     assert found == chosen(busy, words)
@@ -91,18 +91,18 @@ def test_an_event_type_finds_what_is_audited_of_it(busy: Tenant, words: str) -> 
     assert busy.log(action=words, actor_type="user") == []
 
 
-def test_a_refused_fact_by_a_published_types_name_is_found_by_it(busy: Tenant) -> None:
+def test_a_filter_by_event_type_finds_refused_facts_sent_under_that_name(busy: Tenant) -> None:
     found = busy.log(action="execution.resumed", outcome="refused")
     assert [entry["action"] for entry in found] == ["execution.resumed"] * 2
 
 
-def test_a_fact_without_a_type_is_found_by_the_ledgers_word_for_it(busy: Tenant) -> None:
+def test_the_filter_unknown_finds_refused_facts_without_a_type(busy: Tenant) -> None:
     (first, second) = busy.log(action="unknown")
     assert {first["outcome"], second["outcome"]} == {"refused"}
 
 
 @pytest.mark.parametrize("word", sorted(SYSTEM_TYPES))
-def test_a_type_that_nobody_asks_for_finds_nothing(busy: Tenant, word: str) -> None:
+def test_a_filter_by_an_event_type_of_the_system_finds_nothing(busy: Tenant, word: str) -> None:
     assert busy.log(action=word) == []
     closed = busy.log(action="service_line.closed")
     assert busy.log(action=f"{word},service_line.closed") == closed != []
@@ -110,13 +110,13 @@ def test_a_type_that_nobody_asks_for_finds_nothing(busy: Tenant, word: str) -> N
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 @pytest.mark.parametrize("words", ["execution.paused", "execution.closed,key.create"])
-def test_exports_choose_the_same(busy: Tenant, words: str, kind: str) -> None:
+def test_exports_by_event_type_have_the_same_entries(busy: Tenant, words: str, kind: str) -> None:
     path = f"/v1/audit-logs/export?organization_id={busy.organization}&format={kind}"
     export = busy.edge.get(f"{path}&action={words}", busy.token).text
     lines = export.splitlines()[kind == "csv" :]
     expected = [entry["id"] for entry in chosen(busy, words)]
     assert len(lines) == len(expected) > 2
-    assert all(id in line for id, line in zip(expected, lines, strict=True))
+    assert all(entry_id in line for entry_id, line in zip(expected, lines, strict=True))
 
 
 @pytest.mark.parametrize("path", ["", "/export", "/export?format=csv"])
@@ -126,16 +126,16 @@ def test_exports_choose_the_same(busy: Tenant, words: str, kind: str) -> None:
      "execution.pause,", "execution.pause,,key.create", ",", "agent.run.started", "*",
      "execution.paused,execution.stopped", "run.", "webhook"],
 )  # fmt: skip
-def test_a_word_without_a_meaning_is_refused(tenant: Tenant, path: str, words: str) -> None:
+def test_a_filter_with_an_unknown_word_is_refused(tenant: Tenant, path: str, words: str) -> None:
     path, _, given = f"/v1/audit-logs{path}".partition("?")
-    asked = f"{path}?organization_id={tenant.organization}&action={quote(words)}&{given}"
-    answer = tenant.edge.get(asked.rstrip("&"), tenant.token)
+    address = f"{path}?organization_id={tenant.organization}&action={quote(words)}&{given}"
+    answer = tenant.edge.get(address.rstrip("&"), tenant.token)
     problem = assert_problem(answer, 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/action"]
     assert words.strip(" ,") not in answer.text or len(words) < 2
 
 
-def test_so_it_is_behind_a_cursor(busy: Tenant) -> None:
+def test_an_unknown_word_is_refused_with_a_cursor_too(busy: Tenant) -> None:
     path = f"/v1/audit-logs?organization_id={busy.organization}&limit=1&action="
     cursor = busy.edge.get(f"{path}execution.paused", busy.token).json()["meta"]["cursor"]
     again = busy.edge.get(f"{path}execution.paused&cursor={cursor}", busy.token)
@@ -146,52 +146,52 @@ def test_so_it_is_behind_a_cursor(busy: Tenant) -> None:
     assert_problem(answer, 400, "invalid_cursor")
 
 
-# Nothing is forgotten.
+# Completeness: every type and every command has its action.
 
 
-def test_each_published_type_finds_something_or_is_the_systems_alone() -> None:
+def test_each_published_type_has_an_action_or_is_one_of_the_system_types() -> None:
     lost = {type_ for type_ in TYPES if not actions_of(type_) & ACTIONS}
     assert lost == SYSTEM_TYPES
 
 
-def test_each_type_of_fact_is_an_action() -> None:
+def test_the_actions_are_the_types_of_facts_and_the_commands() -> None:
     assert set(FACT_TYPES) - ACTIONS == set()
     assert ACTIONS - COMMANDS - {"unknown"} == set(FACT_TYPES)
     assert not ACTIONS & set(ALIASES), "they are audited under their run.* name"
 
 
-def kinds(kind: type[OwnCommand]) -> Iterator[type[OwnCommand]]:
-    """Every command but facts."""
-    for one in kind.__subclasses__():
-        if one.__module__.startswith("ledger."):
-            yield one
-            yield from kinds(one)
+def command_classes(kind: type[OwnCommand]) -> Iterator[type[OwnCommand]]:
+    """Every class of commands; a fact is none of them."""
+    for subclass in kind.__subclasses__():
+        if subclass.__module__.startswith("ledger."):
+            yield subclass
+            yield from command_classes(subclass)
 
 
-def test_each_command_that_is_audited_where_it_is_refused_is_an_action() -> None:
-    # A command of the service's own doing says so: it is about nothing (None).
+def test_each_command_whose_refusal_is_audited_has_an_action() -> None:
+    # The commands of the service itself are about no subject: their ``about`` returns None.
     audited = {
         kind.__name__: getattr(kind, "action", "")
-        for kind in kinds(OwnCommand)
+        for kind in command_classes(OwnCommand)
         if kind.about is not OwnCommand.about and kind.about.__annotations__["return"] is not None
     }
-    # One carries what another command is about; the others are what commands are made from.
+    # ``TurnDown`` carries the subject of another command; the other two are base classes.
     for name in ("TurnDown", "SubjectCommand", "_EndpointCommand"):
         del audited[name]
     assert len(audited) >= 10
     assert {name for name, action in audited.items() if action not in COMMANDS} == set()
 
 
-def test_each_action_is_that_of_a_command() -> None:
-    actions = {getattr(kind, "action", "") for kind in kinds(OwnCommand)}
-    # The command line creates keys and the dispatcher disables endpoints: neither is refused.
+def test_each_command_action_belongs_to_a_command() -> None:
+    actions = {getattr(kind, "action", "") for kind in command_classes(OwnCommand)}
+    # The command line creates keys, and the dispatcher disables endpoints: neither is ever refused.
     unrefused = {"key.create", "webhook.disable"}
     assert COMMANDS - {OMITTED_ACTION} - unrefused - actions == set(), "no command has this action"
 
 
-def test_each_action_and_type_is_documented(edge: Edge) -> None:
+def test_each_action_and_event_type_is_documented(edge: Edge) -> None:
     operation = edge.get("/openapi.json").json()["paths"]["/v1/audit-logs"]["get"]
-    (action,) = (one for one in operation["parameters"] if one["name"] == "action")
+    (action,) = (p for p in operation["parameters"] if p["name"] == "action")
     pattern = re.compile(action["schema"]["anyOf"][0]["pattern"])
     words = ACTIONS | TYPES.keys()
     assert {word for word in words if not pattern.fullmatch(word)} == set()

@@ -1,4 +1,4 @@
-"""The audit log's pages: their order, what they leave out, and who may see them (contract 5)."""
+"""The audit log's pages: their order, their filters, and who may see them (contract, Feeds)."""
 
 import random
 from datetime import datetime
@@ -13,7 +13,7 @@ from tests.support.facts import WORKSPACE, fact
 
 @pytest.fixture(scope="module")
 def busy(edge: Edge) -> Tenant:
-    """A tenant with two workspaces and all that may be in an audit log."""
+    """A tenant with two workspaces and a long audit log of many actions."""
     tenant = Tenant(edge)
     lines = [tenant.line(), tenant.line(workspace_id=BESIDE)]
     person = {"actortype": "user", "actorid": "USR-1"}
@@ -24,7 +24,7 @@ def busy(edge: Edge) -> Tenant:
         kind = dice.choice(["paused", "resumed", "praised"])
         edge.send(fact(f"service_line.{kind}", line, **dice.choice([{}, person])), tenant.token)
         edge.send(fact("execution.checked_in", line), tenant.token)
-        # One that changes the line's health, or one that does not.
+        # A report that changes the status of the line's signal, or leaves it as it was.
         signal = {"signal": "sla_compliance", "status": dice.choice(["green", "red"])}
         edge.send(fact("health.signal_reported", line, signal), tenant.token)
         tenant.pause(dice.choice([*lines, "LIN-26-999997"]))
@@ -32,7 +32,7 @@ def busy(edge: Edge) -> Tenant:
     return tenant
 
 
-def test_the_order_is_the_logs_whatever_the_pages(busy: Tenant) -> None:
+def test_entries_are_in_log_order_whatever_the_page_size(busy: Tenant) -> None:
     entries = busy.log()
     positions = [entry["position"] for entry in entries]
     assert positions == sorted(set(positions))
@@ -59,7 +59,7 @@ FILTERS: list[dict[str, str]] = [
 
 
 @pytest.mark.parametrize("params", FILTERS, ids=str)
-def test_filters_choose_what_they_say(busy: Tenant, params: dict[str, str]) -> None:
+def test_filters_find_exactly_the_matching_entries(busy: Tenant, params: dict[str, str]) -> None:
     def fits(entry: Entry) -> bool:
         actions = params.get("action", entry["action"]).split(",")
         return (
@@ -74,7 +74,7 @@ def test_filters_choose_what_they_say(busy: Tenant, params: dict[str, str]) -> N
     assert busy.log(**params, limit=3) == fitting
 
 
-def test_bounds_are_instants_of_recording(busy: Tenant) -> None:
+def test_from_and_to_are_instants_of_recording(busy: Tenant) -> None:
     entries = busy.log()
     for at in (1, len(entries) // 2, len(entries) - 1):
         when = datetime.fromisoformat(entries[at]["recorded_at"])
@@ -83,16 +83,16 @@ def test_bounds_are_instants_of_recording(busy: Tenant) -> None:
         assert busy.log(to=format_instant(when)) == entries[: len(entries) - len(later)]
 
 
-def test_a_narrowed_credential_sees_its_workspace_alone(busy: Tenant) -> None:
+def test_a_narrowed_credential_sees_only_its_workspace(busy: Tenant) -> None:
     narrow = busy.new_token("audit:read", workspace_id=BESIDE)
-    asked = busy.log(workspace_id=BESIDE)
-    assert 20 < len(asked) < len(busy.log())
-    assert busy.log(narrow)[: len(asked)] == asked
+    of_workspace = busy.log(workspace_id=BESIDE)
+    assert 20 < len(of_workspace) < len(busy.log())
+    assert busy.log(narrow)[: len(of_workspace)] == of_workspace
     assert busy.log(narrow, workspace_id=WORKSPACE) == []
     assert busy.log(workspace_id="WS-26-000009") == []
 
 
-def test_another_organization_is_an_empty_list_and_an_administrator_names_any(
+def test_another_organization_is_an_empty_list_but_administrators_may_name_any(
     busy: Tenant, tenant: Tenant
 ) -> None:
     assert tenant.log(organization_id=busy.organization) == []
@@ -102,7 +102,7 @@ def test_another_organization_is_an_empty_list_and_an_administrator_names_any(
 
 
 @pytest.mark.parametrize("permission", ["read", "write", "service_lines:manage", "runs:erase"])
-def test_it_needs_its_own_permission(tenant: Tenant, permission: str) -> None:
+def test_the_audit_log_needs_its_own_permission(tenant: Tenant, permission: str) -> None:
     token = tenant.new_token(permission)
     for query in (f"?organization_id={tenant.organization}", "", "?x=1"):
         assert_problem(tenant.edge.get(f"/v1/audit-logs{query}", token), 403, "forbidden")
@@ -117,7 +117,9 @@ def test_it_needs_its_own_permission(tenant: Tenant, permission: str) -> None:
         "service_line_id=LIN-26-000001", "type=run.started", "actor_id=%00",
     ],
 )  # fmt: skip
-def test_an_organization_is_required_and_the_rest_known(tenant: Tenant, query: str) -> None:
+def test_a_missing_organization_and_unknown_parameters_or_values_are_a_422(
+    tenant: Tenant, query: str
+) -> None:
     query = query if "organization_id" in query or not query else f"organization_id=O&{query}"
     answer = tenant.edge.get(f"/v1/audit-logs?{query}", tenant.token)
     assert_problem(answer, 422, "invalid_request")

@@ -1,4 +1,4 @@
-"""A fact that is JSON but no fact: 422, no word of it repeated, nothing recorded (contract 2)."""
+"""Wrong facts in valid JSON: 422, nothing repeated, nothing recorded (contract, Facts)."""
 
 from datetime import timedelta
 from typing import Any
@@ -18,7 +18,7 @@ def line(edge: Edge) -> str:
 
 
 def assert_refused(edge: Edge, event: Any, pointer: str | None = None) -> None:
-    """Alone and in a batch: 422, nothing repeated, nothing recorded."""
+    """Assert that the fact is a 422, alone and in a batch, repeats nothing and records nothing."""
     before = edge.log()
     answer = edge.send(event)
     problem = assert_problem(answer, 422, "invalid_request")
@@ -83,14 +83,14 @@ def test_a_wrong_attribute_is_named_and_not_repeated(
 
 
 @pytest.mark.parametrize("name", ["specversion", "id", "source", "type", "subject"])
-def test_a_required_attribute_must_be_there(edge: Edge, line: str, name: str) -> None:
+def test_a_fact_without_a_required_attribute_is_refused(edge: Edge, line: str, name: str) -> None:
     event = fact("execution.checked_in", line)
     del event[name]
     assert_refused(edge, event, f"/{name}")
 
 
 @pytest.mark.parametrize("event", [[], "text", 1, None, True, [[]]], ids=str)
-def test_what_is_no_object_is_no_fact(edge: Edge, event: Any) -> None:
+def test_a_fact_that_is_no_object_is_refused(edge: Edge, event: Any) -> None:
     assert_refused(edge, dumps(event), "")
 
 
@@ -104,14 +104,14 @@ def test_what_is_no_object_is_no_fact(edge: Edge, event: Any) -> None:
         pytest.param("execution_id", "RUN-26-٠٠٠٠٠١", id="a record"),
     ],
 )
-def test_an_id_has_plain_digits(edge: Edge, field: str, value: str) -> None:
+def test_ids_with_other_digits_than_ascii_are_refused(edge: Edge, field: str, value: str) -> None:
     admin = edge.token("admin", organization_id=None)
     event = activation(edge.fresh_id())
     (event if field == "subject" else event["data"])[field] = value
     assert_problem(edge.send(event, admin), 422, "invalid_request")
 
 
-def test_the_senders_credential_cannot_be_set_by_the_sender(edge: Edge, line: str) -> None:
+def test_a_sender_cannot_set_reported_by(edge: Edge, line: str) -> None:
     assert_refused(edge, fact("execution.checked_in", line, {"reported_by": CANARY}))
 
 
@@ -157,11 +157,11 @@ def test_a_time_that_is_no_instant_is_refused(edge: Edge, line: str, time: Any) 
 
 
 @pytest.mark.parametrize("time", TIMES)
-def test_a_start_that_is_no_instant_is_refused(edge: Edge, time: Any) -> None:
+def test_a_started_at_that_is_no_instant_is_refused(edge: Edge, time: Any) -> None:
     assert_refused(edge, activation(edge.fresh_id(), started_at=time), "/data/started_at")
 
 
-def test_one_impossible_time_leaves_the_rest_of_its_batch_alone(edge: Edge, line: str) -> None:
+def test_an_impossible_time_refuses_only_its_own_fact_of_a_batch(edge: Edge, line: str) -> None:
     good, bad = (fact("execution.checked_in", line) for _ in range(2))
     answer = edge.send_batch(good, bad | {"time": "0001-01-01T00:00:00+01:00"})
     assert answer.status_code == 200
@@ -184,7 +184,7 @@ def test_a_time_may_lie_five_minutes_ahead_and_no_more(edge: Edge, line: str) ->
         "2024-02-29T00:00:00-00:00",
     ],
 )
-def test_the_past_is_welcome_with_any_offset(edge: Edge, line: str, time: str) -> None:
+def test_times_in_the_past_are_accepted_with_any_offset(edge: Edge, line: str, time: str) -> None:
     assert edge.send(fact("execution.checked_in", line, time=time)).status_code == 201
 
 
@@ -250,7 +250,7 @@ def test_wrong_data_is_named_and_not_repeated(
     ids=str,
 )
 @pytest.mark.parametrize("kind", ["run.requested", "run.started", "agent.run.started"])
-def test_a_run_that_says_nothing_right_does_not_begin(
+def test_a_run_with_wrong_or_missing_data_does_not_begin(
     edge: Edge, line: str, kind: str, data: dict[str, Any]
 ) -> None:
     named = {} if data == {} or "service_line_id" in data else {"service_line_id": line}
@@ -259,7 +259,7 @@ def test_a_run_that_says_nothing_right_does_not_begin(
 
 @pytest.mark.parametrize("field", ["tokens_used", "duration_ms"])
 @pytest.mark.parametrize("value", [-1, 1.5, "1", True])
-def test_counts_of_a_run_are_whole_and_not_negative(
+def test_counts_of_a_run_must_be_whole_and_not_negative(
     edge: Edge, line: str, field: str, value: Any
 ) -> None:
     (begun,) = edge.accept(fact("run.started", None, {"service_line_id": line}))
@@ -322,10 +322,10 @@ def test_headers_are_unquoted_and_percent_decoded(
 
 
 @pytest.mark.parametrize(("encoding", "status"), [("utf-8", 201), ("latin-1", 422)])
-def test_letters_in_a_header_that_are_not_percent_encoded_are_utf_8(
+def test_header_letters_without_percent_encoding_are_read_as_utf_8(
     edge: Edge, line: str, encoding: str, status: int
 ) -> None:
-    """Read as Latin-1 they became other letters, and two ids one: the second fact a duplicate."""
+    """If they were read as Latin-1, two ids could become equal, and the second fact a duplicate."""
     headers = [(k.encode(), v.encode(encoding)) for k, v in binary(line, id="naïve %C3%A9")]
     answer = edge.post("/v1/facts", content=b"{}", headers=headers)
     assert answer.status_code == status, answer.text
@@ -341,7 +341,7 @@ def test_letters_in_a_header_that_are_not_percent_encoded_are_utf_8(
 def test_a_header_that_is_not_utf_8_is_refused_and_audited(
     edge: Edge, line: str, name: str, pointer: str, sent: str
 ) -> None:
-    """With a replacement in it two ids became one, and the second fact a duplicate."""
+    """If wrong bytes were replaced, two ids could become equal, and the second fact a duplicate."""
     before, audit = edge.log(), "/v1/audit-logs?organization_id=ORG-26-000001&outcome=refused"
     sending = binary(line, (f"ce-{name}", sent), **{name: None})
     answer = edge.post("/v1/facts", content=b"{}", headers=sending)
@@ -365,13 +365,13 @@ def test_an_attribute_sent_twice_is_refused_like_a_duplicate_key(edge: Edge, lin
     assert_problem(answer, 422, "invalid_request")
 
 
-def test_ce_data_is_no_way_to_send_data(edge: Edge, line: str) -> None:
-    before = edge.data(f"/v1/execution/{line}")["metrics"]
+def test_a_header_ce_data_sends_no_data(edge: Edge) -> None:
+    line = edge.fresh("capacity")
     edge.post("/v1/facts", content=b"{}", headers=binary(line, ("ce-data", '{"hours": 9}')))
-    assert edge.data(f"/v1/execution/{line}")["metrics"] == before
+    assert edge.data(f"/v1/execution/{line}")["metrics"]["hours_total"] == 0
 
 
-# The answer of one that is right.
+# The answer to a fact that is recorded.
 
 
 def test_a_single_fact_is_answered_with_one_item(edge: Edge, line: str) -> None:

@@ -1,4 +1,4 @@
-"""Any CloudEvents SDK can send facts: here the one from the CloudEvents project (contract 2)."""
+"""Facts that are sent by the SDK of the CloudEvents project (contract, Facts)."""
 
 from datetime import timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from tests.support.facts import activation, fact
 
 
 def event_of(sent: dict[str, Any], clock: Any, **more: Any) -> CloudEvent:
-    """The same fact as the SDK's own object."""
+    """The fact as a CloudEvent of the SDK."""
     attributes = {k: v for k, v in sent.items() if k != "data"} | more
     attributes.setdefault("time", clock() - timedelta(minutes=1))
     return CloudEvent(attributes=attributes, data=sent["data"])
@@ -35,7 +35,7 @@ def test_structured_and_binary_events_of_the_sdk_are_recorded(edge: Edge, encode
     assert (hold["reason"], hold["by"]) == ("Prüfung", {"type": "agent", "id": "café 7"})
 
 
-def test_both_modes_of_one_event_are_the_same_fact(edge: Edge) -> None:
+def test_an_event_in_both_modes_is_the_same_fact(edge: Edge) -> None:
     sent = fact("execution.checked_in", edge.fresh(), {"hours": 8.0})
     event = event_of(sent, edge.clock, datacontenttype="application/json")
     first = post(edge, binding.to_structured_event(event))
@@ -59,7 +59,7 @@ def test_an_attribute_that_is_null_is_unset(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("ending", ["completed", "failed"])
-def test_the_platforms_names_mean_the_same(edge: Edge, ending: str) -> None:
+def test_the_platforms_names_of_run_facts_are_aliases(edge: Edge, ending: str) -> None:
     line = edge.fresh()
     (begun,) = edge.accept(fact("agent.run.started", None, {"service_line_id": line}))
     edge.accept(fact(f"agent.run.{ending}", begun["subject"], {"output": {"n": 1}}))

@@ -1,4 +1,4 @@
-"""Answers above 1 KB are compressed for who accepts it (contract 7)."""
+"""Answers above 1 KiB are compressed for clients that accept gzip (contract, Access)."""
 
 import gzip
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ GZIP, PLAIN = "gzip", "identity"
 
 
 class Raw(NamedTuple):
-    """An answer as it came, nothing unpacked."""
+    """An answer as it was sent; its body is not unpacked."""
 
     status: int
     headers: dict[str, str]
@@ -48,7 +48,7 @@ def token(edge: Edge) -> str:
 def ask(
     address: Address, path: str, token: str, accepted: str | None, method: str = "GET", **more: str
 ) -> Raw:
-    """One request; ``accepted`` is its Accept-Encoding, None: it has none."""
+    """Send a request with ``accepted`` as its Accept-Encoding; None: without this header."""
     with closing(HTTPConnection(*address, timeout=30)) as connection:
         connection.putrequest(method, path, skip_accept_encoding=True)
         if accepted is not None:
@@ -90,7 +90,7 @@ def ask(
         (",, gzip,", True),
     ],
 )
-def test_who_accepts_it_gets_a_compressed_body(
+def test_a_client_that_accepts_gzip_gets_a_compressed_body(
     address: Address, token: str, accepted: str | None, is_packed: bool
 ) -> None:
     answer = ask(address, "/v1/execution", token, accepted)
@@ -102,21 +102,21 @@ def test_who_accepts_it_gets_a_compressed_body(
     assert not is_packed or len(answer.body) * 5 < len(plain.body)
 
 
-def test_several_headers_of_what_is_accepted_are_one_list(edge: Edge, token: str) -> None:
+def test_several_accept_encoding_headers_are_one_list(edge: Edge, token: str) -> None:
     headers = [("accept-encoding", "br"), ("accept-encoding", "gzip")]
     assert edge.get("/v1/execution", token, headers=headers).headers["content-encoding"] == "gzip"
 
 
 def line_of(edge: Edge, size: int, token: str) -> str:
-    """A line whose detail has so many bytes."""
+    """The path of a new line whose detail has ``size`` bytes."""
     plain = edge.get(f"/v1/execution/{edge.fresh(project_tags=['P'])}", token)
-    # Each further tag takes its letters, two quotes and a comma.
+    # A further tag takes its letters, two quotes and a comma.
     letters = size - len(plain.content) - 5 * 3
     tags = [tag * (letters // 5) for tag in "abcd"] + ["e" * (letters - letters // 5 * 4)]
     return f"/v1/execution/{edge.fresh(project_tags=['P', *tags])}"
 
 
-def test_up_to_one_kilobyte_nothing_is_compressed(edge: Edge, address: Address, token: str) -> None:
+def test_bodies_of_up_to_1_kib_are_not_compressed(edge: Edge, address: Address, token: str) -> None:
     tags = {}
     for size in (1024, 1025):
         path = line_of(edge, size, token)
@@ -130,7 +130,7 @@ def test_up_to_one_kilobyte_nothing_is_compressed(edge: Edge, address: Address, 
 
 
 @pytest.mark.parametrize("accepted", [GZIP, PLAIN])
-def test_a_known_tag_is_still_known(
+def test_the_weak_and_the_strong_entity_tag_of_an_answer_both_give_a_304(
     edge: Edge, address: Address, accepted: str, token: str
 ) -> None:
     for path in (line_of(edge, 1100, token), line_of(edge, 1000, token)):
@@ -145,12 +145,12 @@ def test_a_known_tag_is_still_known(
         assert ask(address, path, token, accepted, if_none_match='W/"x"').status == 200
 
 
-def test_what_is_kept_for_many_is_given_to_each_as_he_accepts_it(
+def test_a_kept_answer_is_sent_in_the_coding_that_each_client_accepts(
     address: Address, token: str
 ) -> None:
-    asked = (GZIP, PLAIN, GZIP, GZIP, PLAIN)
-    answers = [ask(address, "/v1/execution", token, one) for one in asked]
-    assert [answer.is_packed for answer in answers] == [one == GZIP for one in asked]
+    codings = (GZIP, PLAIN, GZIP, GZIP, PLAIN)
+    answers = [ask(address, "/v1/execution", token, coding) for coding in codings]
+    assert [answer.is_packed for answer in answers] == [coding == GZIP for coding in codings]
     assert len({answer.unpacked for answer in answers}) == 1
 
 
@@ -168,7 +168,9 @@ def test_what_is_kept_for_many_is_given_to_each_as_he_accepts_it(
     ],
 )
 @pytest.mark.parametrize("accepted", [GZIP, PLAIN])
-def test_head_says_what_get_says(address: Address, token: str, path: str, accepted: str) -> None:
+def test_head_has_the_status_and_the_headers_of_get_in_each_coding(
+    address: Address, token: str, path: str, accepted: str
+) -> None:
     shown = ask(address, path, token, accepted)
     head = ask(address, path, token, accepted, "HEAD")
     assert (head.status, head.body) == (shown.status, b"")
@@ -186,7 +188,7 @@ def test_head_says_what_get_says(address: Address, token: str, path: str, accept
         "/docs/static/swagger-ui-bundle.js",
     ],
 )
-def test_pages_files_and_documents_are_compressed_too(
+def test_documents_metrics_and_static_files_are_compressed(
     address: Address, token: str, path: str
 ) -> None:
     packed, plain = ask(address, path, token, GZIP), ask(address, path, token, PLAIN)
@@ -201,13 +203,13 @@ def test_pages_files_and_documents_are_compressed_too(
         assert known.status == 304
 
 
-def test_a_page_for_people_is_compressed(edge: Edge, token: str) -> None:
+def test_a_page_of_the_web_interface_is_compressed(edge: Edge, token: str) -> None:
     page = visitor(edge).get("/ui", headers={"accept-encoding": "gzip"}).answer
     assert page.headers["content-encoding"] == "gzip"
     assert page.headers["vary"] == "Accept-Encoding"
 
 
-def test_a_refusal_of_many_places_is_compressed(edge: Edge) -> None:
+def test_a_refusal_that_names_many_wrong_places_is_compressed(edge: Edge) -> None:
     event = fact("execution.checked_in", edge.fresh(), {f"unknown_{n}": n for n in range(60)})
     answer = edge.send(event)
     assert_problem(answer, 422, "invalid_request")
@@ -215,7 +217,9 @@ def test_a_refusal_of_many_places_is_compressed(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("format_", ["jsonl", "csv"])
-def test_an_export_is_compressed_as_it_goes(address: Address, token: str, format_: str) -> None:
+def test_an_export_is_compressed_while_it_is_sent(
+    address: Address, token: str, format_: str
+) -> None:
     path = f"/v1/audit-logs/export?organization_id={ORGANIZATION}&format={format_}"
     packed, plain = ask(address, path, token, GZIP), ask(address, path, token, PLAIN)
     assert packed.is_packed
@@ -224,7 +228,7 @@ def test_an_export_is_compressed_as_it_goes(address: Address, token: str, format
     assert len(packed.body) * 3 < len(plain.body)
 
 
-def test_a_stream_of_events_never_is(edge: Edge, address: Address, token: str) -> None:
+def test_an_event_stream_is_never_compressed(edge: Edge, address: Address, token: str) -> None:
     line = edge.fresh()
     with closing(HTTPConnection(*address, timeout=30)) as connection:
         headers = {"authorization": f"Bearer {token}", "accept-encoding": "gzip, *"}
@@ -232,8 +236,8 @@ def test_a_stream_of_events_never_is(edge: Edge, address: Address, token: str) -
         answer = connection.getresponse()
         assert answer.headers["content-encoding"] is None
         edge.accept(fact("service_line.paused", line, {"reason": "x" * 2000}))
-        while not (said := answer.readline()).startswith(b"data:"):
-            assert said
-        assert line.encode() in said
+        while not (received := answer.readline()).startswith(b"data:"):
+            assert received
+        assert line.encode() in received
     with Listener(address, token) as listener:
         listener.opened()

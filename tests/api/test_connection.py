@@ -1,4 +1,4 @@
-"""Connections on which a request does not come to its end, or has a head without end."""
+"""Connections with unfinished requests, with silence, or with heads that are too large."""
 
 import contextlib
 import re
@@ -20,34 +20,34 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 class Hasty(Connection):
-    """One that does not wait for long."""
+    """A connection with short time limits for heads and bodies."""
 
     patience_seconds = 0.2
     pace = Pace(seconds=0.2)
 
 
 class Forgetting(Connection):
-    """One that is not kept for long."""
+    """A connection that is not kept between two requests."""
 
     keep_alive_seconds = 0
 
 
 class Leaving(Connection):
-    """One that waits for nobody once the service stops."""
+    """A connection that a stopping service closes at once, unfinished requests included."""
 
     last_patience_seconds = 0.0
 
 
 @pytest.fixture(scope="module")
 def hasty(edge: Edge) -> Iterator[Address]:
-    """The service, in a hurry."""
+    """The service with short time limits."""
     with listening(edge, Hasty) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def patient(edge: Edge) -> Iterator[Address]:
-    """The service as it is."""
+    """The service with its usual time limits."""
     with listening(edge) as address:
         yield address
 
@@ -59,7 +59,7 @@ def connected(address: Address) -> Iterator[socket.socket]:
 
 
 def rest(client: socket.socket) -> bytes:
-    """All that comes until the other side ends the connection."""
+    """The bytes that arrive until the service closes the connection."""
     parts = []
     while part := client.recv(65_536):
         parts.append(part)
@@ -67,7 +67,7 @@ def rest(client: socket.socket) -> bytes:
 
 
 def status(client: socket.socket) -> int:
-    """An answer's, which is read to its end."""
+    """The status of the next answer, whose body is read."""
     response = HTTPResponse(client)
     response.begin()
     response.read()
@@ -77,7 +77,10 @@ def status(client: socket.socket) -> int:
 def ended_while_sending(
     client: socket.socket, part: bytes, most: int, seconds: float = 0.0
 ) -> bool:
-    """Whether the other side ended it before so many parts were sent, each after so long."""
+    """Whether the service closed the connection before ``most`` parts were sent.
+
+    Each part is followed by a pause of ``seconds``.
+    """
     try:
         for _ in range(most):
             client.sendall(part)
@@ -105,14 +108,16 @@ def head(edge: Edge, *more: bytes) -> bytes:
         HEALTH + b"GET /heal",
     ],
 )
-def test_what_does_not_go_on_is_ended(hasty: Address, sent: bytes) -> None:
+def test_a_connection_with_an_unfinished_request_is_closed(hasty: Address, sent: bytes) -> None:
     with connected(hasty) as client:
         client.sendall(sent)
         assert rest(client).count(b"HTTP/1.1 200") == sent.count(HEALTH)
 
 
-def test_a_body_that_stops_in_the_middle_is_ended_unrecorded(edge: Edge, hasty: Address) -> None:
-    """Nor has a silent body less time than one that trickles: 408 tells its sender why."""
+def test_a_body_that_stops_half_way_is_a_408_and_records_nothing(
+    edge: Edge, hasty: Address
+) -> None:
+    """A silent body has the time of a slow body: its sender gets a 408, not a cut connection."""
     recorded, services = edge.log()[0], edge.service.app.state.services
     usual, services.pace = services.pace, Pace(seconds=5 * Hasty.patience_seconds)
     with connected(hasty) as client:
@@ -123,8 +128,8 @@ def test_a_body_that_stops_in_the_middle_is_ended_unrecorded(edge: Edge, hasty: 
     assert edge.log()[0] == recorded
 
 
-def test_who_has_begun_and_does_not_go_on_holds_no_stop_up(edge: Edge) -> None:
-    """It was answered 500, after the whole time that a stop may take."""
+def test_an_unfinished_request_does_not_delay_a_stop_and_is_not_answered(edge: Edge) -> None:
+    """Without the limit the request was answered 500, after the longest time of a stop."""
     with contextlib.ExitStack() as stack:
         with listening(edge, Leaving) as address:
             client = stack.enter_context(connected(address))
@@ -136,13 +141,15 @@ def test_who_has_begun_and_does_not_go_on_holds_no_stop_up(edge: Edge) -> None:
         assert rest(client) == b""
 
 
-def test_a_head_that_trickles_has_no_more_time(hasty: Address) -> None:
+def test_a_head_that_trickles_has_no_more_time_than_a_silent_head(hasty: Address) -> None:
     with connected(hasty) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\n")
         assert ended_while_sending(client, b"x: y\r\n", 400, 0.05)
 
 
-def test_who_always_has_a_head_begun_goes_on_for_as_long_as_they_end(hasty: Address) -> None:
+def test_a_connection_goes_on_as_long_as_the_heads_that_it_begins_are_completed(
+    hasty: Address,
+) -> None:
     with connected(hasty) as client:
         client.sendall(HEALTH[:9])
         end = time.monotonic() + 4 * Hasty.patience_seconds
@@ -151,28 +158,33 @@ def test_who_always_has_a_head_begun_goes_on_for_as_long_as_they_end(hasty: Addr
             assert status(client) == 200
 
 
-def test_between_two_requests_nothing_is_due(hasty: Address) -> None:
-    """Clients and proxies keep a connection for a minute; one that we end takes a request along."""
+def test_the_time_limit_of_a_head_does_not_run_between_two_requests(hasty: Address) -> None:
+    """Clients and proxies keep a connection for a minute.
+
+    If the service closes it first, a request that is on its way is lost.
+    """
     with connected(hasty) as client:
         client.sendall(HEALTH)
         assert status(client) == 200
         for _ in range(2):
             with connected(hasty) as other:
-                rest(other)  # so long somebody else was waited for in vain
+                rest(other)  # passes the time after which a silent connection is closed
         client.sendall(HEALTH)
         assert status(client) == 200
         client.sendall(b"\r\n")
-        assert rest(client) == b"", "what has begun must go on"
+        assert rest(client) == b"", "the begun head has a time limit again"
 
 
-def test_between_two_requests_there_is_time_but_not_for_ever(edge: Edge) -> None:
+def test_a_connection_is_closed_when_no_request_follows_in_time(edge: Edge) -> None:
     with listening(edge, Forgetting) as address, connected(address) as client:
         client.sendall(HEALTH)
         assert rest(client).count(b"HTTP/1.1 200") == 1
     assert Connection.keep_alive_seconds > 60
 
 
-def test_a_stream_and_a_slow_answer_are_not_the_clients_turn(edge: Edge, hasty: Address) -> None:
+def test_an_open_event_stream_is_not_closed_though_its_client_sends_nothing(
+    edge: Edge, hasty: Address
+) -> None:
     key = edge.token("read").encode()
     line = edge.fresh()
     with connected(hasty) as client:
@@ -181,37 +193,37 @@ def test_a_stream_and_a_slow_answer_are_not_the_clients_turn(edge: Edge, hasty: 
             + key
             + b"\r\n\r\n"
         )
-        told = client.recv(65_536)
-        assert b"200 OK" in told
+        received = client.recv(65_536)
+        assert b"200 OK" in received
         with connected(hasty) as other:
-            rest(other)  # so long somebody else was waited for in vain
+            rest(other)  # passes the time after which a silent connection is closed
         edge.post(f"/v1/execution/{line}/pause", json={"reason": "r"})
-        while b"execution.paused" not in told:
+        while b"execution.paused" not in received:
             part = client.recv(65_536)
             assert part, "the stream goes on"
-            told += part
+            received += part
 
 
-def test_a_head_without_end_is_refused(patient: Address) -> None:
+def test_a_connection_with_an_endless_head_is_closed(patient: Address) -> None:
     with connected(patient) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n")
         assert ended_while_sending(client, b"x-more: " + b"y" * 8_000 + b"\r\n", 10_000)
 
 
-def test_a_head_that_is_too_large_is_told(patient: Address) -> None:
+def test_a_head_that_is_too_large_is_a_431(patient: Address) -> None:
     with connected(patient) as client:
         client.sendall(b"GET /healthz?" + b"y" * 70_000)
         assert rest(client).startswith(b"HTTP/1.1 431 ")
 
 
-def test_a_head_that_is_too_large_is_told_behind_the_answers_before_it(patient: Address) -> None:
+def test_a_431_comes_after_the_answers_to_earlier_requests(patient: Address) -> None:
     with connected(patient) as client:
         client.sendall(HEALTH + b"GET /healthz?" + b"y" * 70_000)
         assert re.findall(rb"HTTP/1.1 (\d+)", rest(client)) == [b"200", b"431"]
 
 
-def test_many_requests_at_once_are_no_large_head(edge: Edge, patient: Address) -> None:
-    """Those that came with the beginning of another were counted as part of its head."""
+def test_many_requests_at_once_do_not_count_as_a_large_head(edge: Edge, patient: Address) -> None:
+    """Requests that arrive together with the beginning of a head are no part of that head."""
     large = HEALTH[:-2] + b"x-more: " + b"y" * 1_000 + b"\r\n\r\n"
     kind = b"content-type: application/json"
     posted = head(edge, kind, b"content-length: 100000") + b" " * 100_000
@@ -219,13 +231,13 @@ def test_many_requests_at_once_are_no_large_head(edge: Edge, patient: Address) -
     for sent, answers in ((large * 100, [b"200"] * 100), (posted * 2, [b"400"] * 2)):
         with connected(patient) as client:
             client.sendall(sent + last[:9])
-            told = client.recv(65_536)
+            received = client.recv(65_536)
             client.sendall(last[9:])
-            told += rest(client)
-        assert re.findall(rb"HTTP/1.1 (\d+)", told) == [*answers, b"200"]
+            received += rest(client)
+        assert re.findall(rb"HTTP/1.1 (\d+)", received) == [*answers, b"200"]
 
 
-def test_large_heads_in_many_parts_are_taken(patient: Address) -> None:
+def test_heads_just_below_the_limit_are_accepted_in_many_parts(patient: Address) -> None:
     with connected(patient) as client:
         for _ in range(5):
             client.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n")
@@ -235,7 +247,7 @@ def test_large_heads_in_many_parts_are_taken(patient: Address) -> None:
             assert status(client) == 200
 
 
-def test_the_body_of_what_was_refused_already_is_no_head(edge: Edge, patient: Address) -> None:
+def test_the_rest_of_a_refused_body_is_not_taken_for_a_head(edge: Edge, patient: Address) -> None:
     size = 9 * 1024 * 1024
     with connected(patient) as client:
         client.sendall(

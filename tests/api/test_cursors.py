@@ -1,4 +1,4 @@
-"""Walking lists by cursor: every row exactly once, whatever happens meanwhile (contract 4)."""
+"""A walk by cursor gives every row once, whatever is written meanwhile (contract, Reading)."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ def lines(edge: Edge) -> list[str]:
 
 @pytest.fixture(scope="module")
 def busy(edge: Edge) -> tuple[str, list[str]]:
-    """A line with 60 runs, two of them at each instant; the runs newest first."""
+    """A line with 60 runs, two at each instant, and the ids of the runs, newest first."""
     line = edge.fresh()
     events = []
     for number in range(60):
@@ -35,7 +35,7 @@ def busy(edge: Edge) -> tuple[str, list[str]]:
 def walk(
     edge: Edge, path: str, limit: int, meanwhile: Callable[[int], Any] = lambda page: None
 ) -> list[dict[str, Any]]:
-    """All rows by following the cursor; something may happen after each page."""
+    """The rows of a whole list, page by page; ``meanwhile`` runs after each page."""
     rows: list[dict[str, Any]] = []
     cursor, page = None, 0
     while True:
@@ -70,7 +70,7 @@ def test_a_walk_visits_each_run_exactly_once(
     assert [row["id"] for row in rows] == runs
 
 
-def test_lines_that_change_and_arrive_meanwhile_disturb_no_walk(edge: Edge) -> None:
+def test_lines_that_change_or_are_activated_meanwhile_disturb_no_walk(edge: Edge) -> None:
     ids = [edge.fresh_id() for _ in range(60)]
     edge.accept(*(activation(line, project_tags=["storm"]) for line in ids))
 
@@ -96,7 +96,7 @@ def test_a_line_that_matches_throughout_a_filtered_walk_appears_once(edge: Edge)
     assert set(ids[16:]) <= set(seen)
 
 
-def test_runs_that_arrive_and_end_meanwhile_disturb_no_walk(edge: Edge) -> None:
+def test_runs_that_begin_or_end_meanwhile_disturb_no_walk(edge: Edge) -> None:
     line = edge.fresh()
     events = [fact("run.started", None, {"service_line_id": line}) for _ in range(30)]
     ids = [item["subject"] for item in edge.accept(*events)]
@@ -109,27 +109,31 @@ def test_runs_that_arrive_and_end_meanwhile_disturb_no_walk(edge: Edge) -> None:
     assert [row["id"] for row in rows] == ids[::-1]
 
 
-def test_the_last_page_has_a_cursor_and_an_empty_one_has_none(edge: Edge, lines: list[str]) -> None:
+def test_the_last_page_has_a_cursor_and_an_empty_page_has_none(
+    edge: Edge, lines: list[str]
+) -> None:
     path = "/v1/execution?project_tag=walk"
     last = edge.get(path, params={"project_tag": "walk", "limit": 60}).json()["meta"]
     assert last["has_more"] is False
     assert last["cursor"] is not None
     after = edge.get(f"{path}&cursor={last['cursor']}").json()
     assert after == {"data": [], "meta": {"cursor": None, "has_more": False}}
-    # What comes later than the cursor belongs to the front of the list, not behind it.
+    # A line that is activated later stands at the front of the list, not behind the cursor.
     edge.accept(activation(edge.fresh_id(), project_tags=["later"]))
     assert edge.get(f"{path}&cursor={last['cursor']}").json() == after
 
 
-def test_a_cursor_may_be_used_with_another_limit_and_twice(edge: Edge, lines: list[str]) -> None:
+def test_a_cursor_may_be_used_twice_and_with_another_limit(edge: Edge, lines: list[str]) -> None:
     first = edge.get("/v1/execution?project_tag=walk&limit=5").json()["meta"]["cursor"]
     for limit in (1, 10, 10):
         rows = edge.data(f"/v1/execution?project_tag=walk&limit={limit}&cursor={first}")
         assert [row["service_line_id"] for row in rows] == lines[5 : 5 + limit]
 
 
-def test_filters_are_the_same_however_they_are_written(edge: Edge, lines: list[str]) -> None:
-    """Also where the answer is one that was kept for another who wrote them so."""
+def test_a_cursor_serves_its_filter_whatever_the_order_of_the_words(
+    edge: Edge, lines: list[str]
+) -> None:
+    """The second round also gets answers that were kept for another order of the words."""
     ways = ("running,idle", "idle,running", "running,idle,running")
     path = "/v1/execution?project_tag=walk&limit=1&state={}".format
     for _ in range(2):
@@ -169,25 +173,27 @@ def assert_invalid(edge: Edge, path: str, cursor: str) -> None:
         base64.urlsafe_b64encode(b"[" * 300).decode(), "eyJpZCI6IlJVTi0yNi0wMDA0MTkifQ",
     ],
 )  # fmt: skip
-def test_garbage_is_no_cursor(edge: Edge, lines: list[str], cursor: str) -> None:
+def test_a_garbage_cursor_is_refused(edge: Edge, lines: list[str], cursor: str) -> None:
     line = edge.fresh()
     for path in ("/v1/execution", f"/v1/execution/{line}/runs"):
         assert_invalid(edge, path, cursor)
 
 
-def test_a_cursor_has_nothing_between_its_letters(edge: Edge, lines: list[str]) -> None:
+def test_a_cursor_with_other_characters_between_its_letters_is_refused(
+    edge: Edge, lines: list[str]
+) -> None:
     path = "/v1/execution?project_tag=walk&limit=1"
     cursor = edge.get(path).json()["meta"]["cursor"]
     assert edge.get(f"{path}&cursor={cursor}").status_code == 200
-    for other in "!", "!!!!", "\n\n\n\n":  # four leave the padding as it is
-        assert_invalid(edge, path, cursor[:8] + other + cursor[8:])
+    for noise in "!", "!!!!", "\n\n\n\n":  # four characters leave the padding as it is
+        assert_invalid(edge, path, cursor[:8] + noise + cursor[8:])
 
 
-def test_a_huge_cursor_is_no_cursor(edge: Edge) -> None:
+def test_a_huge_cursor_is_refused(edge: Edge) -> None:
     assert_invalid(edge, "/v1/execution", "A" * 5000)
 
 
-def test_a_cursor_is_for_its_filters_and_its_route_only(
+def test_a_cursor_is_refused_with_other_filters_or_on_another_route(
     edge: Edge, lines: list[str], busy: tuple[str, list[str]]
 ) -> None:
     line, other = busy[0], edge.fresh()
@@ -196,7 +202,7 @@ def test_a_cursor_is_for_its_filters_and_its_route_only(
         "/v1/execution",
         "/v1/execution?project_tag=walk2",
         "/v1/execution?project_tag=walk&state=running",
-        "/v1/execution?state=walk".replace("walk", "running"),
+        "/v1/execution?state=running",
         f"/v1/execution/{line}/runs",
     ):
         assert_invalid(edge, path, listed)
@@ -211,7 +217,7 @@ def test_a_cursor_is_for_its_filters_and_its_route_only(
 
 
 def forged(edge: Edge, line: str, **change: Any) -> str:
-    """A genuine cursor of the line's runs with another key inside."""
+    """A genuine cursor of the line's runs with changed fields inside."""
     edge.accept(fact("run.requested", None, {"service_line_id": line}))
     cursor = edge.get(f"/v1/execution/{line}/runs?limit=1").json()["meta"]["cursor"]
     document = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
@@ -226,6 +232,6 @@ def forged(edge: Edge, line: str, **change: Any) -> str:
     ],
     ids=str,
 )  # fmt: skip
-def test_a_forged_key_is_no_cursor(edge: Edge, change: dict[str, Any]) -> None:
+def test_a_cursor_with_a_forged_key_is_refused(edge: Edge, change: dict[str, Any]) -> None:
     line = edge.fresh()
     assert_invalid(edge, f"/v1/execution/{line}/runs", forged(edge, line, **change))

@@ -1,4 +1,4 @@
-"""The erasure of a run over HTTP: who may, which runs, and what everybody is told (contract 6)."""
+"""The erasure of a run over HTTP: rights, refusals, answers, feeds, audit log (contract, Proof)."""
 
 import json
 from typing import Any
@@ -10,16 +10,16 @@ import pytest
 from tests.support.audits import Tenant
 from tests.support.edge import PLAIN, Edge, assert_problem, dumps
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
-from tests.support.hooks import Hooks
 from tests.support.receiver import Receiver
 from tests.support.views import until
+from tests.support.webhook_api import Hooks
 
 REASON = {"json": {"reason": "Asked for by the data subject"}}
 PAYLOADS = ("input", "output", "error")
 
 
 def run_of(edge: Edge, line: str | None = None, *ending: str, token: str | None = None) -> str:
-    """A run with an input and, unless it is to stay open, with an output and an error."""
+    """An ended run with an input; if it failed, with an output and an error too."""
     begun = {"service_line_id": line or edge.fresh(token=token), "input": {"said": "input"}}
     (item,) = edge.accept(fact("run.started", None, begun), token=token)
     run = str(item["subject"])
@@ -34,7 +34,7 @@ def erase(edge: Edge, run: str, token: str | None = None, **options: Any) -> htt
     return edge.post(f"/v1/runs/{run}/erase", token, **(options or REASON))
 
 
-def test_the_answer_is_the_run_without_what_was_erased(edge: Edge) -> None:
+def test_the_answer_of_an_erasure_is_the_run_without_its_payloads(edge: Edge) -> None:
     run = run_of(edge)
     before = edge.data(f"/v1/runs/{run}")
     assert None not in [before[name] for name in PAYLOADS]
@@ -50,11 +50,11 @@ def test_the_answer_is_the_run_without_what_was_erased(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("ending", ["completed", "failed", "cancelled"])
-def test_a_run_that_ended_in_any_way_is_erased(edge: Edge, ending: str) -> None:
+def test_completed_failed_and_cancelled_runs_can_be_erased(edge: Edge, ending: str) -> None:
     assert erase(edge, run_of(edge, None, ending)).json()["data"]["status"] == ending
 
 
-def test_a_run_that_has_not_ended_is_a_409(edge: Edge) -> None:
+def test_the_erasure_of_an_open_run_is_a_409(edge: Edge) -> None:
     line = edge.fresh()
     facts = [
         fact(f"run.{kind}", None, {"service_line_id": line}) for kind in ("requested", "started")
@@ -65,7 +65,7 @@ def test_a_run_that_has_not_ended_is_a_409(edge: Edge) -> None:
     assert edge.log()[0][0] == before[-1]["position"]
 
 
-def test_again_is_a_200_that_records_nothing(edge: Edge) -> None:
+def test_a_second_erasure_is_a_200_that_records_nothing(edge: Edge) -> None:
     run = run_of(edge)
     first = erase(edge, run)
     edge.clock.advance(minutes=1)
@@ -77,7 +77,7 @@ def test_again_is_a_200_that_records_nothing(edge: Edge) -> None:
     assert (event["subject"]["id"], event["payload"]) == (run, REASON["json"])
 
 
-def test_an_unknown_run_is_a_404(edge: Edge) -> None:
+def test_the_erasure_of_an_unknown_run_is_a_404(edge: Edge) -> None:
     record = edge.data(f"/v1/execution/{edge.fresh()}")["id"]
     for run in ("RUN-26-999999", "nonsense", "LIN-26-000001", record):
         assert_problem(erase(edge, run), 404, "not_found")
@@ -108,13 +108,13 @@ def test_checks_come_in_the_order_403_404_422_409(edge: Edge) -> None:
     assert erase(edge, run_of(edge), json={"reason": "x" * 500}).status_code == 200
 
 
-def test_who_may_erase_needs_no_other_permission(edge: Edge) -> None:
+def test_the_permission_to_erase_is_enough_to_erase(edge: Edge) -> None:
     token = edge.token("runs:erase", workspace_id=WORKSPACE)
     assert erase(edge, run_of(edge), token).status_code == 200
 
 
-def test_it_is_sent_again_safely_under_a_key(edge: Edge) -> None:
-    """What came later is in no replay, nor is what was erased."""
+def test_an_erasure_under_an_idempotency_key_is_replayed(edge: Edge) -> None:
+    """A replay shows neither later facts of the run nor the erased payloads."""
     line = edge.fresh()
     (begun,) = edge.accept(fact("run.started", None, {"service_line_id": line, "input": "input"}))
     run, late = begun["subject"], edge.clock.now.isoformat()
@@ -130,16 +130,16 @@ def test_it_is_sent_again_safely_under_a_key(edge: Edge) -> None:
     assert again.headers["idempotency-replayed"] == "true"
     other = keyed | {"json": {"reason": "another"}}
     assert_problem(erase(edge, run, **other), 422, "idempotency_key_reused")
-    # One that found all done is replayed too.
+    # An erasure that found the run erased already is replayed too.
     twice = [erase(edge, run, **REASON, headers={"idempotency-key": "erase-2"}) for _ in "12"]
-    assert [one.headers.get("idempotency-replayed") for one in twice] == [None, "true"]
-    assert [one.json()["data"]["status"] for one in twice] == ["failed", "failed"]
+    assert [a.headers.get("idempotency-replayed") for a in twice] == [None, "true"]
+    assert [a.json()["data"]["status"] for a in twice] == ["failed", "failed"]
 
 
-# What it leaves in feeds and logs.
+# The erasure in the feed, in webhooks and in the audit log.
 
 
-def test_feed_history_and_one_event_tell_it_alike(edge: Edge) -> None:
+def test_the_feed_the_history_and_the_event_route_show_the_same_erasure(edge: Edge) -> None:
     line = edge.fresh()
     run = run_of(edge, line)
     position = int(erase(edge, run).headers["ledger-position"])
@@ -149,30 +149,30 @@ def test_feed_history_and_one_event_tell_it_alike(edge: Edge) -> None:
     assert (event["service_line_id"], event["organization_id"]) == (line, ORGANIZATION)
     assert event["actor"]["id"] == event["reported_by"]
     assert edge.data(f"/v1/events/{event['id']}") == event
-    told = edge.data(f"/v1/execution/{line}/history")[-1]
-    assert told == event | {"state_before": "running", "state_after": "running"}
+    item = edge.data(f"/v1/execution/{line}/history")[-1]
+    assert item == event | {"state_before": "running", "state_after": "running"}
     schema = edge.get("/v1/event-types/run.erased").json()
     jsonschema_rs.validator_for(schema).validate(event)
 
 
-def test_a_webhook_is_told(hooks: Hooks) -> None:
+def test_a_webhook_gets_the_erasure(hooks: Hooks) -> None:
     edge = hooks.edge
     run = run_of(edge, None, token=(admin := hooks.admin))
     with Receiver() as receiver:
         hooks.create(url=receiver.url, event_types=["run.erased"])
         assert erase(edge, run, admin).status_code == 200
 
-        def has_come() -> bool:
+        def has_arrived() -> bool:
             edge.clock.advance(seconds=1)
             return len(receiver.requests) == 1
 
-        until(has_come, "the delivery")
+        until(has_arrived, "the delivery")
         body = json.loads(receiver.requests[0].body)
     assert (body["type"], body["sequence"], body["subject"]["id"]) == ("run.erased", 1, run)
     assert body["payload"] == REASON["json"]
 
 
-def test_the_audit_log_keeps_who_when_and_why(tenant: Tenant) -> None:
+def test_the_audit_log_has_who_erased_the_run_when_and_why(tenant: Tenant) -> None:
     edge, may = tenant.edge, tenant.new_token("runs:erase")
     run = run_of(edge, tenant.line(), token=tenant.token)
     before = tenant.log()
@@ -182,7 +182,7 @@ def test_the_audit_log_keeps_who_when_and_why(tenant: Tenant) -> None:
     edge.clock.advance(minutes=1)
     why = {"reason": "=a formula?"}
     erased_at = erase(edge, run, may, json=why).json()["data"]["erased_at"]
-    # Found done already: no write, and no entry.
+    # The run is erased already: no write, and no entry.
     assert erase(edge, run, may).status_code == 200
     entries = tenant.log()[len(before) :]
     assert [(entry["action"], entry["code"]) for entry in entries] == [

@@ -1,4 +1,4 @@
-"""The published language: each event fits its type's JSON Schema, and nothing else does (5)."""
+"""The published event types: an event fits the JSON Schema of its type alone (contract, Feeds)."""
 
 import copy
 import json
@@ -12,21 +12,21 @@ from ledger.api.routes.event_types import component_of
 from ledger.language.published import TYPES
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
-from tests.support.stories import Life
+from tests.support.random_life import Life
 
 Event = dict[str, Any]
 Path = tuple[str | int, ...]
 
 ANYTHING = {("payload", "value"), ("payload", "evidence")}
-"""What a reporter of health may say as he likes."""
+"""Places where the reporter of a health signal may send any JSON."""
 
-EMPTY: Event = {"?": 1}
-"""Fits no field of ours."""
+MISFIT: Event = {"?": 1}
+"""A value that fits no field of an event."""
 
 
 @pytest.fixture(scope="module")
 def events(edge: Edge) -> list[Event]:
-    """A feed with every type that lines and runs bring about."""
+    """All events of a feed that has every type of lines and runs, except ``run.erased``."""
     lives = [Life(edge, seed) for seed in (2, 3)]
     for life in lives:
         life.live(60)
@@ -68,31 +68,31 @@ def schema_of(edge: Edge, type_: str) -> dict[str, Any]:
 
 
 def closed(schema: Any) -> Any:
-    """A schema that lets no other fields pass than those that it names."""
+    """A copy of a schema that accepts only the fields that it names."""
     if isinstance(schema, list):
-        return [closed(one) for one in schema]
+        return [closed(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    inner = {name: closed(one) for name, one in schema.items()}
+    inner = {name: closed(part) for name, part in schema.items()}
     return inner | {"additionalProperties": False} if "properties" in schema else inner
 
 
 def validator(edge: Edge, type_: str) -> Any:
-    """Of what is told today, exactly."""
+    """A validator that accepts exactly the fields of today."""
     return jsonschema_rs.validator_for(closed(schema_of(edge, type_)), validate_formats=True)
 
 
 def examples(events: list[Event]) -> dict[str, Event]:
-    """Of each type the one that says most."""
-    told: dict[str, Event] = {}
+    """For each type, the event with the longest payload."""
+    longest: dict[str, Event] = {}
     for event in events:
-        known = told.setdefault(event["type"], event)
+        known = longest.setdefault(event["type"], event)
         if len(json.dumps(event["payload"])) > len(json.dumps(known["payload"])):
-            told[event["type"]] = event
-    return told
+            longest[event["type"]] = event
+    return longest
 
 
-def test_every_event_fits_its_types_schema_and_no_others(
+def test_every_event_fits_the_schema_of_its_type_and_no_other_schema(
     events: list[Event], validators: dict[str, Any]
 ) -> None:
     assert {event["type"] for event in events} == TYPES.keys() - {
@@ -102,12 +102,12 @@ def test_every_event_fits_its_types_schema_and_no_others(
     for event in events:
         validators[event["type"]].validate(event)
     for type_, event in examples(events).items():
-        fitting = {name for name, one in validators.items() if one.is_valid(event)}
+        fitting = {name for name, check in validators.items() if check.is_valid(event)}
         assert fitting == {type_}
 
 
 def places(value: Any, path: Path = ()) -> Iterator[Path]:
-    """Every place inside a value that a schema says something about."""
+    """The path of every place in a value that a schema constrains."""
     if path in ANYTHING:
         return
     if path:
@@ -127,14 +127,14 @@ def at(event: Event, path: Path) -> Any:
     return inner
 
 
-def test_a_changed_a_missing_and_an_additional_field_do_not_fit(
+def test_an_event_with_a_changed_missing_or_additional_field_does_not_fit(
     events: list[Event], validators: dict[str, Any]
 ) -> None:
     tried = 0
     for type_, event in examples(events).items():
         for path in places(event):
             changed = copy.deepcopy(event)
-            at(changed, path[:-1])[path[-1]] = EMPTY
+            at(changed, path[:-1])[path[-1]] = MISFIT
             assert not validators[type_].is_valid(changed), (type_, path)
             missing = copy.deepcopy(event)
             if isinstance(path[-1], str):
@@ -149,7 +149,7 @@ def test_a_changed_a_missing_and_an_additional_field_do_not_fit(
     assert tried > 300
 
 
-def test_who_keeps_a_schema_can_read_what_later_versions_and_webhooks_add(
+def test_schemas_accept_fields_that_webhooks_and_later_versions_add(
     edge: Edge, events: list[Event]
 ) -> None:
     for type_, event in examples(events).items():
@@ -174,7 +174,7 @@ WRONG: list[tuple[Path, Any]] = [
 
 
 @pytest.mark.parametrize(("path", "value"), WRONG)
-def test_a_value_that_is_none_of_its_fields_does_not_fit(
+def test_an_event_with_a_wrong_value_does_not_fit(
     events: list[Event], validators: dict[str, Any], path: Path, value: Any
 ) -> None:
     event = copy.deepcopy(examples(events)["execution.blocked"])
@@ -194,13 +194,13 @@ def test_a_failed_delivery_fits_its_schema(validators: dict[str, Any], events: l
     assert not check.is_valid(failed | {"payload": payload | {"sequence": None}})
 
 
-def test_the_list_names_every_type_with_its_schemas_path(edge: Edge) -> None:
+def test_the_list_has_every_type_with_the_path_of_its_schema(edge: Edge) -> None:
     listed = edge.data("/v1/event-types")
-    assert [one["type"] for one in listed] == list(TYPES)
-    for one in listed:
-        assert set(one) == {"type", "version", "description", "schema"}
-        assert one["description"].endswith(".")
-        assert edge.get(one["schema"]).json()["$id"] == one["schema"]
+    assert [item["type"] for item in listed] == list(TYPES)
+    for item in listed:
+        assert set(item) == {"type", "version", "description", "schema"}
+        assert item["description"].endswith(".")
+        assert edge.get(item["schema"]).json()["$id"] == item["schema"]
 
 
 CONTRACT = {
@@ -212,8 +212,8 @@ CONTRACT = {
 }  # fmt: skip
 
 
-def test_the_types_are_the_contracts(edge: Edge) -> None:
-    assert {one["type"] for one in edge.data("/v1/event-types")} >= CONTRACT
+def test_all_event_types_of_the_contract_are_published(edge: Edge) -> None:
+    assert {item["type"] for item in edge.data("/v1/event-types")} >= CONTRACT
 
 
 @pytest.mark.parametrize("type_", ["run.praised", "health.signal_reported", "RUN.started", "%00"])
@@ -221,7 +221,7 @@ def test_an_unknown_type_is_a_404(edge: Edge, type_: str) -> None:
     assert_problem(edge.get(f"/v1/event-types/{type_}"), 404, "not_found")
 
 
-def test_types_take_no_parameters_and_need_the_permission_to_read(edge: Edge) -> None:
+def test_event_type_routes_take_no_parameters_and_need_the_permission_read(edge: Edge) -> None:
     for path in ("/v1/event-types", "/v1/event-types/run.started"):
         assert_problem(edge.get(f"{path}?x=1"), 422, "invalid_request")
         assert_problem(edge.get(path, edge.token("write")), 403, "forbidden")
@@ -231,9 +231,9 @@ def test_the_openapi_document_holds_the_same_schemas(edge: Edge, events: list[Ev
     document = edge.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
     items = schemas["EventPage"]["properties"]["data"]["items"]
-    one = schemas["Event"] if items == {"$ref": "#/components/schemas/Event"} else items
+    event_schema = schemas["Event"] if items == {"$ref": "#/components/schemas/Event"} else items
     named = {component_of(type_): type_ for type_ in TYPES}
-    assert {ref["$ref"].rsplit("/", 1)[-1] for ref in one["oneOf"]} == named.keys()
+    assert {ref["$ref"].rsplit("/", 1)[-1] for ref in event_schema["oneOf"]} == named.keys()
     assert schemas["EventAnswer"]["properties"]["data"] == items
     for type_, event in examples(events).items():
         schema = {"$ref": f"#/components/schemas/{component_of(type_)}"}

@@ -1,4 +1,4 @@
-"""What every answer says to caches, and what a request's head must say (contract 7)."""
+"""The headers of every answer that are for caches and browsers (contract, Access)."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,9 @@ import pytest
 
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
-from tests.support.hooks import URL, Hooks
 from tests.support.streaming import Address, Listener, listening
 from tests.support.visitor import visitor
+from tests.support.webhook_api import URL, Hooks
 
 VARY = "Authorization, Accept-Encoding, Origin"
 KEPT, SECRET = "private, no-cache", "no-store"
@@ -22,11 +22,11 @@ def address(edge: Edge) -> Iterator[Address]:
 
 
 def assert_api_headers(answer: httpx.Response, kept: str = KEPT) -> None:
-    """Each of the three is there, once."""
-    said = answer.headers
-    assert said.get_list("cache-control") == [kept]
-    assert said.get_list("vary") == [VARY]
-    assert said.get_list("x-content-type-options") == ["nosniff"]
+    """Assert that each of the three headers is there, once."""
+    headers = answer.headers
+    assert headers.get_list("cache-control") == [kept]
+    assert headers.get_list("vary") == [VARY]
+    assert headers.get_list("x-content-type-options") == ["nosniff"]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def assert_api_headers(answer: httpx.Response, kept: str = KEPT) -> None:
         ("GET", "/v1/log/key", None, 200),
     ],
 )
-def test_every_answer_of_the_api_says_how_it_may_be_kept(
+def test_every_answer_of_the_api_has_the_cache_headers(
     edge: Edge, method: str, path: str, token: str | None, status: int
 ) -> None:
     answer = edge.request(method, path, token)
@@ -53,28 +53,28 @@ def test_every_answer_of_the_api_says_how_it_may_be_kept(
     assert_api_headers(answer)
 
 
-def test_what_is_known_already_may_be_kept_likewise(edge: Edge) -> None:
+def test_a_304_has_the_cache_headers(edge: Edge) -> None:
     path = f"/v1/execution/{edge.fresh()}"
     known = edge.get(path, headers={"if-none-match": edge.get(path).headers["etag"]})
     assert known.status_code == 304
     assert_api_headers(known)
 
 
-def test_an_accepted_write_may_be_kept_likewise(edge: Edge) -> None:
+def test_an_accepted_write_has_the_cache_headers(edge: Edge) -> None:
     line = edge.fresh()
     assert_api_headers(edge.send(fact("execution.checked_in", line)))
     assert_api_headers(edge.post(f"/v1/execution/{line}/pause", json={"reason": "r"}))
 
 
-def test_a_stream_may_be_kept_likewise(edge: Edge, address: Address) -> None:
+def test_an_event_stream_has_the_cache_headers(edge: Edge, address: Address) -> None:
     with Listener(address, edge.token("read")) as listener:
-        said = listener.opened().answer.headers
-        assert said.get_all("cache-control") == [KEPT]
-        assert said.get_all("vary") == [VARY]
-        assert said.get_all("x-content-type-options") == ["nosniff"]
+        headers = listener.opened().answer.headers
+        assert headers.get_all("cache-control") == [KEPT]
+        assert headers.get_all("vary") == [VARY]
+        assert headers.get_all("x-content-type-options") == ["nosniff"]
 
 
-def test_an_answer_with_a_secret_is_kept_nowhere(hooks: Hooks) -> None:
+def test_an_answer_with_a_secret_may_not_be_stored(hooks: Hooks) -> None:
     edge, key = hooks.edge, {"idempotency-key": "made-once"}
     body = {"url": URL, "event_types": ["*"]}
     made = [edge.post("/v1/webhooks", json=body, headers=key) for _ in range(2)]
@@ -114,8 +114,10 @@ def test_an_answer_with_a_secret_is_kept_nowhere(hooks: Hooks) -> None:
         "/ui/static/page.css",
     ],
 )
-def test_no_other_answer_is_guessed_at_either(edge: Edge, path: str) -> None:
-    said = visitor(edge).get(path).answer.headers
-    assert said.get_list("x-content-type-options") == ["nosniff"]
-    assert said.get_list("vary") == ["Accept-Encoding"]
-    assert KEPT not in said.get_list("cache-control")
+def test_answers_outside_the_api_forbid_sniffing_and_vary_by_encoding_alone(
+    edge: Edge, path: str
+) -> None:
+    headers = visitor(edge).get(path).answer.headers
+    assert headers.get_list("x-content-type-options") == ["nosniff"]
+    assert headers.get_list("vary") == ["Accept-Encoding"]
+    assert KEPT not in headers.get_list("cache-control")

@@ -1,4 +1,4 @@
-"""What holds of every route: one that forgets it fails here, by its name."""
+"""Rules for every route: a route that breaks one of them fails here, under its own name."""
 
 import importlib
 import pkgutil
@@ -15,7 +15,7 @@ from ledger.reads.question import Answer, Question
 from projections import projections
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
-from tests.support.hooks import OTHER_ORGANIZATION, OTHER_WORKSPACE
+from tests.support.webhook_api import OTHER_ORGANIZATION, OTHER_WORKSPACE
 
 PERMISSIONS = (
     "read", "write", "service_lines:manage", "webhooks:manage", "audit:read", "runs:erase",
@@ -27,21 +27,27 @@ COMMANDS = [
     r for r in WRITES if (r.openapi_extra or {}).get("requestBody") and "facts" not in r.path
 ]
 OWNED = ("line_id", "run_id", "endpoint_id", "event_id")
-"""Parameters that name what belongs to a tenant."""
+"""Path parameters that name something of a tenant."""
 
 ENDLESS = "/v1/events/stream"
+
+REQUIRED = {
+    "/v1/audit-logs": {"organization_id": ORGANIZATION},
+    "/v1/audit-logs/export": {"organization_id": ORGANIZATION},
+}
+"""Parameters without which a read is a 422."""
 
 _VIEWS = {table.name: view.name for view in projections() for table in view.tables}
 _POSITION_OF = re.compile(r"FROM ledger\.projection\s+WHERE name (?:IN \(([^)]*)\)|= ('\w+'))")
 
 
-class Asked(NamedTuple):
-    """What is there to be asked about."""
+class Target(NamedTuple):
+    """A service with a line, a run, an event and an endpoint of a tenant."""
 
     edge: Edge
     tenant: Mapping[str, str]
     names: Mapping[str, str]
-    """What a path's parameters name."""
+    """The values of the parameters in paths."""
 
     def path(self, route: LeanRoute) -> str:
         return route.path.format(**self.names)
@@ -50,19 +56,23 @@ class Asked(NamedTuple):
         return self.edge.token(*permissions, **self.tenant)
 
 
-def named(route: LeanRoute) -> str:
+def label(route: LeanRoute) -> str:
     return f"{'/'.join(sorted(route.methods or ()))} {route.path}"
 
 
-def knows_the_past(route: LeanRoute) -> bool:
-    return any(one.name == "as_of" for one in route.dependant.query_params) or any(
-        "as_of" in getattr(one.field_info.annotation, "model_fields", {})
-        for one in route.dependant.query_params
+def reads_views(route: LeanRoute) -> bool:
+    return not route.path.startswith(("/v1/event-types", "/v1/log/"))
+
+
+def takes_as_of(route: LeanRoute) -> bool:
+    return any(parameter.name == "as_of" for parameter in route.dependant.query_params) or any(
+        "as_of" in getattr(parameter.field_info.annotation, "model_fields", {})
+        for parameter in route.dependant.query_params
     )
 
 
 @pytest.fixture(scope="module")
-def asked(edge: Edge) -> Asked:
+def target(edge: Edge) -> Target:
     line = edge.fresh()
     blocker = {"blocker_id": "b", "cause": "approval_gap"}
     run, *_ = edge.accept(
@@ -87,22 +97,22 @@ def asked(edge: Edge) -> Asked:
         "type": "execution.paused",
         "position": str(run["position"]),
     }
-    return Asked(edge, tenant, names)
+    return Target(edge, tenant, names)
 
 
 @pytest.fixture
-def questions(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Question, int | None]]:
-    """The questions that are asked of the views."""
-    reads, heard = asked.edge.service.app.state.services.reads, []
+def questions(target: Target, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Question, int | None]]:
+    """The questions that reads put to the views, with their minimum positions; filled in later."""
+    reads, seen = target.edge.service.app.state.services.reads, []
     ask = reads.ask
 
-    async def listening(question: Question, min_position: int | None = None) -> Answer:
-        heard.append((question, min_position))
+    async def listen(question: Question, min_position: int | None = None) -> Answer:
+        seen.append((question, min_position))
         answer: Answer = await ask(question, min_position)
         return answer
 
-    monkeypatch.setattr(reads, "ask", listening)
-    return heard
+    monkeypatch.setattr(reads, "ask", listen)
+    return seen
 
 
 def test_every_router_is_served() -> None:
@@ -114,40 +124,43 @@ def test_every_router_is_served() -> None:
     assert routers - {module.__name__ for module in ROUTED} == set(), "name it in api/app.py"
 
 
-def test_every_route_of_the_api_is_called_without_dependencies() -> None:
-    for module in ROUTED:
-        for route in module.router.routes:
-            is_api = getattr(route, "path", "").startswith("/v1")
-            assert not is_api or isinstance(route, LeanRoute), "route_class=LeanRoute"
+def test_every_route_of_the_api_is_a_lean_route() -> None:
+    found = [route for module in ROUTED for route in module.router.routes]
+    api = [route for route in found if getattr(route, "path", "").startswith("/v1")]
+    assert len(api) >= len(ROUTES) > 20
+    for route in api:
+        assert isinstance(route, LeanRoute), "route_class=LeanRoute"
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=named)
-def test_only_its_permission_opens_a_route(asked: Asked, route: LeanRoute) -> None:
+@pytest.mark.parametrize("route", ROUTES, ids=label)
+def test_only_its_permission_opens_a_route(target: Target, route: LeanRoute) -> None:
     needed = (route.openapi_extra or {})["x-permission"]
     if needed is not None:
-        token = asked.token(*(one for one in PERMISSIONS if one != needed))
-        answer = asked.edge.request(next(iter(route.methods)), asked.path(route), token)
+        token = target.token(*(other for other in PERMISSIONS if other != needed))
+        answer = target.edge.request(next(iter(route.methods)), target.path(route), token)
         assert_problem(answer, 403, "forbidden")
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=named)
-def test_an_unknown_parameter_is_refused(asked: Asked, route: LeanRoute) -> None:
-    path = f"{asked.path(route)}?nonsense=1"
-    answer = asked.edge.request(next(iter(route.methods)), path, asked.token(*PERMISSIONS))
+@pytest.mark.parametrize("route", ROUTES, ids=label)
+def test_an_unknown_parameter_is_refused(target: Target, route: LeanRoute) -> None:
+    path = f"{target.path(route)}?nonsense=1"
+    answer = target.edge.request(next(iter(route.methods)), path, target.token(*PERMISSIONS))
     assert_problem(answer, 422, "invalid_request")
 
 
-@pytest.mark.parametrize("route", WRITES, ids=named)
-def test_a_write_that_is_refused_before_it_is_called_is_recorded(route: LeanRoute) -> None:
+@pytest.mark.parametrize("route", WRITES, ids=label)
+def test_every_write_route_records_refusals_that_precede_its_command(route: LeanRoute) -> None:
     assert hasattr(route.endpoint, "turns_down"), "command_route or records_refusals"
 
 
-@pytest.mark.parametrize("route", COMMANDS, ids=named)
-def test_a_command_with_a_faulty_body_is_not_carried_out(asked: Asked, route: LeanRoute) -> None:
-    edge, method, path = asked.edge, next(iter(route.methods)), asked.path(route)
+@pytest.mark.parametrize("route", COMMANDS, ids=label)
+def test_a_command_with_a_wrong_body_is_refused_and_audited_under_its_own_action(
+    target: Target, route: LeanRoute
+) -> None:
+    edge, method, path = target.edge, next(iter(route.methods)), target.path(route)
     before = edge.log()
-    assert_problem(edge.request(method, path, asked.token()), 403, "forbidden")
-    answer = edge.request(method, path, asked.token(*PERMISSIONS), json={"nonsense": 1})
+    assert_problem(edge.request(method, path, target.token()), 403, "forbidden")
+    answer = edge.request(method, path, target.token(*PERMISSIONS), json={"nonsense": 1})
     assert_problem(answer, 422, "invalid_request")
     assert edge.log() == before
     early, late = edge.select(
@@ -157,14 +170,17 @@ def test_a_command_with_a_faulty_body_is_not_carried_out(asked: Asked, route: Le
 
 
 @pytest.mark.parametrize("past", [False, True], ids=["present", "past"])
-@pytest.mark.parametrize("route", READS, ids=named)
+@pytest.mark.parametrize("route", READS, ids=label)
 def test_a_question_names_the_views_that_its_statement_reads(
-    asked: Asked, questions: list[tuple[Question, int | None]], route: LeanRoute, past: bool
+    target: Target, questions: list[tuple[Question, int | None]], route: LeanRoute, past: bool
 ) -> None:
-    if route.path == ENDLESS or (past and not knows_the_past(route)):
+    if route.path == ENDLESS or (past and not takes_as_of(route)):
         return
-    query = {"as_of": asked.edge.clock().isoformat()} if past else {}
-    asked.edge.get(asked.path(route), asked.token(*PERMISSIONS), params=query)
+    query = dict(REQUIRED.get(route.path, {}))
+    if past:
+        query["as_of"] = target.edge.clock().isoformat()
+    target.edge.get(target.path(route), target.token(*PERMISSIONS), params=query)
+    assert bool(questions) == reads_views(route)
     for question, _ in questions:
         tables = set(re.findall(r"ledger\.(\w+)", question.statement))
         read = {_VIEWS[table] for table in tables if table in _VIEWS}
@@ -175,32 +191,33 @@ def test_a_question_names_the_views_that_its_statement_reads(
         assert question.views == standing, "the question names the views of position_of"
 
 
-@pytest.mark.parametrize("route", READS, ids=named)
+@pytest.mark.parametrize("route", READS, ids=label)
 @pytest.mark.parametrize(
     "tenant",
     [(OTHER_ORGANIZATION, None), (OTHER_ORGANIZATION, WORKSPACE), (ORGANIZATION, OTHER_WORKSPACE)],
     ids=str,
 )
-def test_nothing_of_another_tenant_is_shown(
-    asked: Asked, route: LeanRoute, tenant: tuple[str, str | None]
+def test_no_read_shows_anything_of_another_tenant(
+    target: Target, route: LeanRoute, tenant: tuple[str, str | None]
 ) -> None:
     if route.path == ENDLESS:
         return
     organization, workspace = tenant
-    token = asked.edge.token(*PERMISSIONS, organization_id=organization, workspace_id=workspace)
-    answer = asked.edge.get(asked.path(route), token)
+    token = target.edge.token(*PERMISSIONS, organization_id=organization, workspace_id=workspace)
+    query = REQUIRED.get(route.path, {})
+    answer = target.edge.get(target.path(route), token, params=query)
     if any(f"{{{name}}}" in route.path for name in OWNED):
         assert_problem(answer, 404, "not_found")
-    assert not any(asked.names[name] in answer.text for name in OWNED), "where_tenant is missing"
+    assert not any(target.names[name] in answer.text for name in OWNED), "where_tenant is missing"
 
 
-@pytest.mark.parametrize("route", [r for r in READS if knows_the_past(r)], ids=named)
-def test_what_comes_later_changes_nothing_of_the_past(asked: Asked, route: LeanRoute) -> None:
-    edge, line, run = asked.edge, asked.names["line_id"], asked.names["run_id"]
+@pytest.mark.parametrize("route", [r for r in READS if takes_as_of(r)], ids=label)
+def test_later_events_do_not_change_a_read_of_the_past(target: Target, route: LeanRoute) -> None:
+    edge, line, run = target.edge, target.names["line_id"], target.names["run_id"]
     edge.clock.advance(hours=1)
-    query, token = {"as_of": edge.clock().isoformat()}, asked.token(*PERMISSIONS)
+    query, token = {"as_of": edge.clock().isoformat()}, target.token(*PERMISSIONS)
     edge.clock.advance(hours=1)
-    before = edge.get(asked.path(route), token, params=query)
+    before = edge.get(target.path(route), token, params=query)
     assert before.status_code == 200, before.text
     for word in ("paused", "resumed"):
         edge.accept(fact(f"service_line.{word}", line, {"reason": "r"}))
@@ -213,15 +230,15 @@ def test_what_comes_later_changes_nothing_of_the_past(asked: Asked, route: LeanR
     if edge.data(f"/v1/runs/{run}", token)["completed_at"] is None:
         edge.accept(fact("run.completed", run, {"tokens_used": 5}))
     edge.fresh()
-    after = edge.get(asked.path(route), token, params=query)
-    assert after.text == before.text, "of the past no row after p.position counts"
+    after = edge.get(target.path(route), token, params=query)
+    assert after.text == before.text, "a read of the past must leave out rows after p.position"
 
 
-@pytest.mark.parametrize(
-    "route", [r for r in READS if knows_the_past(r) and "{" in r.path], ids=named
-)
-def test_what_begins_later_is_unknown_in_the_past(asked: Asked, route: LeanRoute) -> None:
-    edge, token = asked.edge, asked.token(*PERMISSIONS)
+@pytest.mark.parametrize("route", [r for r in READS if takes_as_of(r) and "{" in r.path], ids=label)
+def test_lines_and_runs_that_begin_later_are_unknown_in_the_past(
+    target: Target, route: LeanRoute
+) -> None:
+    edge, token = target.edge, target.token(*PERMISSIONS)
     query = {"as_of": edge.clock().isoformat()}
     edge.clock.advance(hours=1)
     line = edge.fresh()
@@ -231,12 +248,14 @@ def test_what_begins_later_is_unknown_in_the_past(asked: Asked, route: LeanRoute
     assert_problem(edge.get(path, token, params=query), 404, "not_found")
 
 
-@pytest.mark.parametrize("route", READS, ids=named)
-def test_a_read_of_views_waits_for_the_position_that_is_asked_for(
-    asked: Asked, questions: list[tuple[Question, int | None]], route: LeanRoute
+@pytest.mark.parametrize("route", READS, ids=label)
+def test_a_read_of_views_waits_for_the_requested_position(
+    target: Target, questions: list[tuple[Question, int | None]], route: LeanRoute
 ) -> None:
     if route.path == ENDLESS:
         return
-    headers = {"ledger-min-position": "1"}
-    asked.edge.get(asked.path(route), asked.token(*PERMISSIONS), headers=headers)
-    assert {least for _, least in questions} <= {1}, "min_position is handed to reads.ask"
+    headers, query = {"ledger-min-position": "1"}, REQUIRED.get(route.path, {})
+    token = target.token(*PERMISSIONS)
+    target.edge.get(target.path(route), token, headers=headers, params=query)
+    expected = {1} if reads_views(route) else set()
+    assert {least for _, least in questions} == expected, "min_position is handed to reads.ask"

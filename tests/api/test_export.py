@@ -1,4 +1,4 @@
-"""The audit log as a file: the list's entries, whole or visibly not (contract 5)."""
+"""The audit log as a file: the entries of the list, complete or visibly cut (contract, Feeds)."""
 
 import csv
 import http.client
@@ -15,8 +15,8 @@ from ledger.intake.principal import COMMAND_LINE
 from ledger.settings import Settings
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, encode, fact
+from tests.support.random_life import Life
 from tests.support.service import STRUCTURED
-from tests.support.stories import Life
 from tests.support.streaming import Address, listening
 from tests.support.views import query
 
@@ -52,7 +52,7 @@ WHERE datname = current_database() AND application_name = 'ledger api'
 
 @pytest.fixture(scope="module")
 def auditor(edge: Edge) -> str:
-    """A key that reads the audit log of a lively organization, refusals and others included."""
+    """A key for an audit log with many actions and refusals; other tenants have entries too."""
     Life(edge, 5).live(20)
     admin = edge.token("admin", organization_id=None)
     edge.fresh(token=admin, **OTHERS)
@@ -68,7 +68,7 @@ def auditor(edge: Edge) -> str:
 
 
 def listed(edge: Edge, token: str, **params: Any) -> tuple[list[str], list[dict[str, Any]]]:
-    """The bytes and the entries that the list gives, page by page."""
+    """The texts of the list's pages, and the entries of all pages."""
     texts, entries = [], []
     params = {"organization_id": ORGANIZATION, "limit": 100} | params
     params |= {"from" if name == "from_" else name: value for name, value in params.items()}
@@ -91,7 +91,7 @@ def exported(edge: Edge, token: str, **params: Any) -> bytes:
 
 
 def _seen(edge: Edge) -> dict[str, str]:
-    """Once the views have the whole log: keys are made without waiting for them."""
+    """A header that waits for the whole log: the making of a key does not wait for the views."""
     return {"ledger-min-position": str(edge.select(_HEAD)[0][0])}
 
 
@@ -99,10 +99,12 @@ def rows_of(content: bytes) -> list[list[str]]:
     return list(csv.reader(io.StringIO(content.decode(), newline="")))
 
 
-# What it gives.
+# Content.
 
 
-def test_a_line_is_byte_for_byte_an_entry_of_the_list(edge: Edge, auditor: str) -> None:
+def test_each_line_of_an_export_is_an_entry_of_the_list_byte_for_byte(
+    edge: Edge, auditor: str
+) -> None:
     texts, entries = listed(edge, auditor)
     content = exported(edge, auditor)
     assert len(entries) > 100
@@ -126,7 +128,7 @@ def test_a_line_is_byte_for_byte_an_entry_of_the_list(edge: Edge, auditor: str) 
         {"organization_id": OTHERS["organization_id"]},
     ],
 )
-def test_every_filter_means_what_it_means_for_the_list(
+def test_every_filter_finds_the_same_entries_as_in_the_list(
     edge: Edge, auditor: str, params: dict[str, str]
 ) -> None:
     _, entries = listed(edge, auditor, **params)
@@ -135,11 +137,12 @@ def test_every_filter_means_what_it_means_for_the_list(
     table = rows_of(exported(edge, auditor, format="csv", **params))
     assert table[0] == COLUMNS
     assert [row[0] for row in table[1:]] == [entry["id"] for entry in entries]
-    if "organization_id" in params:
-        assert entries == []
+    assert (entries == []) == ("organization_id" in params)
 
 
-def test_a_key_sees_its_own_workspace_and_an_admin_any(edge: Edge, auditor: str) -> None:
+def test_a_narrow_key_exports_its_workspace_and_an_administrator_any_organization(
+    edge: Edge, auditor: str
+) -> None:
     narrow = edge.token("audit:read", workspace_id="WS-26-000003")
     _, entries = listed(edge, narrow)
     assert [json.loads(line) for line in exported(edge, narrow).splitlines()] == entries != []
@@ -148,7 +151,7 @@ def test_a_key_sees_its_own_workspace_and_an_admin_any(edge: Edge, auditor: str)
     assert b"service_line.activated" in others
 
 
-def test_the_table_has_every_cell(edge: Edge, auditor: str) -> None:
+def test_the_csv_table_has_every_field_of_every_entry(edge: Edge, auditor: str) -> None:
     _, entries = listed(edge, auditor)
     content = exported(edge, auditor, format="csv")
     assert content.count(b"\r\n") >= len(entries) + 1
@@ -164,7 +167,7 @@ def test_the_table_has_every_cell(edge: Edge, auditor: str) -> None:
         assert row == ["'" + word if word[:1] in tuple("=+-@\t\r") else word for word in words]
 
 
-def test_no_cell_is_a_formula(edge: Edge, auditor: str) -> None:
+def test_no_csv_cell_is_a_formula(edge: Edge, auditor: str) -> None:
     table = rows_of(exported(edge, auditor, format="csv"))
     cells = [cell for row in table for cell in row]
     assert not [cell for cell in cells if cell and cell[0] in "=+-@\t\r"]
@@ -173,7 +176,9 @@ def test_no_cell_is_a_formula(edge: Edge, auditor: str) -> None:
     assert "'=cmd/1" in [row[COLUMNS.index("request_id")] for row in table]
 
 
-def test_an_answer_says_what_it_is(edge: Edge, auditor: str) -> None:
+def test_an_export_declares_its_content_type_file_name_and_position(
+    edge: Edge, auditor: str
+) -> None:
     for format_, content_type in (
         ("jsonl", "application/x-ndjson"),
         ("csv", "text/csv; charset=utf-8"),
@@ -186,13 +191,16 @@ def test_an_answer_says_what_it_is(edge: Edge, auditor: str) -> None:
         assert answer.headers["ledger-position"] == _seen(edge)["ledger-min-position"]
 
 
-# How it resumes.
+# Resuming.
 
 
 @pytest.mark.parametrize("format_", ["jsonl", "csv"])
-def test_from_every_row_on_the_same_bytes_follow(edge: Edge, auditor: str, format_: str) -> None:
+def test_an_export_after_any_entry_is_the_rest_of_the_whole_export(
+    edge: Edge, auditor: str, format_: str
+) -> None:
     params = {"format": format_, "actor_type": "user"}
     _, entries = listed(edge, auditor, actor_type="user")
+    assert len(entries) > 5
     whole = exported(edge, auditor, **params)
     place = whole.index(b"\r\n") + 2 if format_ == "csv" else 0
     for entry in entries:
@@ -205,7 +213,7 @@ def test_from_every_row_on_the_same_bytes_follow(edge: Edge, auditor: str, forma
     assert place == len(whole)
 
 
-def test_a_cursor_of_the_list_goes_on_as_a_file(edge: Edge, auditor: str) -> None:
+def test_a_cursor_of_the_list_resumes_as_an_export(edge: Edge, auditor: str) -> None:
     params = {"organization_id": ORGANIZATION, "limit": 7, "outcome": "succeeded"}
     page = edge.get(LIST, auditor, params=params).json()
     cursor = {"outcome": "succeeded", "cursor": page["meta"]["cursor"]}
@@ -216,7 +224,7 @@ def test_a_cursor_of_the_list_goes_on_as_a_file(edge: Edge, auditor: str) -> Non
     assert_problem(answer, 400, "invalid_cursor")
 
 
-# What is refused.
+# Refusals.
 
 
 @pytest.mark.parametrize(
@@ -235,18 +243,18 @@ def test_a_wrong_parameter_is_a_422(edge: Edge, auditor: str, params: str) -> No
     assert_problem(edge.get(f"{EXPORT}?{params}", auditor), 422, "invalid_request")
 
 
-def test_only_a_key_that_audits_may_export(edge: Edge) -> None:
+def test_an_export_needs_the_permission_audit_read(edge: Edge) -> None:
     path = f"{EXPORT}?organization_id={ORGANIZATION}"
     assert_problem(edge.get(path, "garbage"), 401, "unauthorized")
     assert_problem(edge.get(path, edge.token("read", "write")), 403, "forbidden")
 
 
-# Large ones, on a real port.
+# Large exports, on a real port.
 
 
 @pytest.fixture(scope="module")
 def large(server: Any, databases: Any) -> Iterator[tuple[Edge, Address, str]]:
-    """A service over more entries than anybody wants in memory."""
+    """A service whose audit log has more entries than a process should hold in memory."""
     conninfo = server.url.replace("/ledger?", f"/{databases.take()}?")
     settings = Settings(master_key="0f" * 32, idle_sweep_seconds=3600)
     with edge_of(settings, conninfo) as edge, listening(edge) as address:
@@ -270,7 +278,7 @@ class Download:
         return self.answer.read(size)
 
     def rest(self) -> tuple[int, bytes]:
-        """(bytes, the last of them) of all that follows."""
+        """Read to the end. Return (number of bytes, last part)."""
         size, last = 0, b""
         while part := self.answer.read(1 << 18):
             size, last = size + len(part), part
@@ -300,13 +308,13 @@ def test_a_large_export_needs_little_memory(
     assert peak < 8 * 2**20
 
 
-def test_an_export_that_breaks_off_does_not_look_complete_and_resumes(
+def test_a_broken_export_does_not_look_complete_and_can_be_resumed(
     large: tuple[Edge, Address, str],
 ) -> None:
     edge, address, token = large
     download = Download(address, token)
     found = download.read(100_000)
-    # What reads go on without: a connection. What they do not: the view.
+    # A read survives the loss of its connection, but not the loss of the view.
     query(edge.conninfo, _KILL)
     query(edge.conninfo, "ALTER VIEW ledger.event RENAME TO event_away")
     try:
@@ -328,7 +336,7 @@ def test_an_export_that_breaks_off_does_not_look_complete_and_resumes(
     complete.close()
 
 
-def test_an_export_breaks_off_where_a_crash_took_the_view_back(
+def test_an_export_breaks_off_when_a_crash_has_taken_back_the_view(
     large: tuple[Edge, Address, str],
 ) -> None:
     edge, address, token = large
@@ -351,14 +359,14 @@ def test_an_export_of_a_revoked_key_breaks_off(large: tuple[Edge, Address, str])
     download = Download(address, token)
     download.read(100_000)
     edge.service.app.state.services.writer.execute(RevokeApiKey(principal.id, COMMAND_LINE))
-    # What happens within 5 s by itself.
+    # The service does this by itself within 5 s.
     assert edge.run(authenticator.lapsed([principal])) == {principal}
     with pytest.raises(http.client.IncompleteRead):
         download.answer.read()
     download.close()
 
 
-def test_an_export_ends_where_the_log_was_when_it_began(
+def test_an_export_ends_at_the_position_that_the_log_had_at_its_beginning(
     large: tuple[Edge, Address, str],
 ) -> None:
     edge, address, token = large
@@ -373,7 +381,7 @@ def test_an_export_ends_where_the_log_was_when_it_began(
     assert download.answer.headers["ledger-position"] == "500000"
 
 
-def test_an_export_leaves_room_for_others(large: tuple[Edge, Address, str]) -> None:
+def test_many_exports_at_once_leave_room_for_other_reads(large: tuple[Edge, Address, str]) -> None:
     edge, address, token = large
     reader = edge.token("read")
     downloads = [Download(address, token) for _ in range(24)]

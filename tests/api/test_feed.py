@@ -1,4 +1,4 @@
-"""The feed: the lines' histories in one order, filtered and paged, to each his own (contract 5)."""
+"""The feed: the histories of all lines in log order; filters, pages, tenants (contract, Feeds)."""
 
 import json
 import random
@@ -14,7 +14,7 @@ from ledger.domain.values import format_instant
 from ledger.language.published import TYPES
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
-from tests.support.stories import SECRET, Life, history_of
+from tests.support.random_life import SECRET, Life, history_of
 
 OTHER, BESIDE = "ORG-26-000002", "WS-26-000002"
 APART = "ORG-26-000004"
@@ -27,12 +27,12 @@ Event = dict[str, Any]
 
 
 class World(NamedTuple):
-    """Lines of two organizations, whose workspaces partly have the same name, and who asks."""
+    """Lines of two organizations that share a workspace id, and the tokens of several readers."""
 
     edge: Edge
     lines: list[str]
     expected: list[Event]
-    """What feeds must carry, all of it: told from the lines' histories."""
+    """All events that the feed must carry, computed from the histories of the lines."""
     tokens: dict[str, str]
     sees: dict[str, Callable[[Event], bool]]
 
@@ -57,15 +57,15 @@ def world(edge: Edge) -> World:
             refused = edge.send(fact("service_line.resumed", "LIN-26-999999", {}))
             assert_problem(refused, 404, "not_found")
     lives[0].close()
-    told = [e for life in lives for e in history_of(edge, life.line, token=tokens["admin"])]
-    for event in told:
+    events = [e for life in lives for e in history_of(edge, life.line, token=tokens["admin"])]
+    for event in events:
         del event["state_before"], event["state_after"]
-    told.sort(key=lambda event: event["position"])
-    told = without_unchanged_health(told)
+    events.sort(key=lambda event: event["position"])
+    events = without_unchanged_health(events)
     return World(
         edge,
         [life.line for life in lives],
-        told,
+        events,
         tokens,
         {
             "admin": lambda _: True,
@@ -77,17 +77,17 @@ def world(edge: Edge) -> World:
     )
 
 
-def without_unchanged_health(told: list[Event]) -> list[Event]:
-    """Reports that left a signal's status as it was are told apart by what was reported."""
+def without_unchanged_health(events: list[Event]) -> list[Event]:
+    """The events without health reports that leave the status of their signal as it was."""
     changed, statuses = [], dict[tuple[str, str], str]()
-    for event in told:
+    for event in events:
         if event["type"].startswith("health."):
             signal = event["service_line_id"], event["payload"]["signal"]
             before, statuses[signal] = statuses.get(signal), event["payload"]["status"]
             if statuses[signal] == before:
                 continue
         changed.append(event)
-    assert 0 < len(changed) < len(told)
+    assert 0 < len(changed) < len(events)
     return changed
 
 
@@ -100,7 +100,7 @@ def page(edge: Edge, token: str | None = None, **params: Any) -> Any:
 def follow(
     edge: Edge, token: str, limits: Callable[[], int] = lambda: 100, **params: Any
 ) -> list[Event]:
-    """The whole feed for these filters, page by page."""
+    """All events that match the filters, page by page."""
     events: list[Event] = []
     while True:
         limit = limits()
@@ -115,11 +115,11 @@ def follow(
         params["cursor"] = answered["meta"]["cursor"]
 
 
-# What is in it.
+# Content.
 
 
 @pytest.mark.parametrize("who", ["admin", "own", "narrow", "other", "stranger"])
-def test_it_is_the_union_of_the_histories_in_log_order_without_unchanged_health(
+def test_the_feed_is_the_histories_in_log_order_without_unchanged_health(
     world: World, who: str
 ) -> None:
     found = follow(world.edge, world.tokens[who])
@@ -128,7 +128,7 @@ def test_it_is_the_union_of_the_histories_in_log_order_without_unchanged_health(
     assert positions == sorted(set(positions))
 
 
-def test_the_workload_has_every_type_and_much_of_it(world: World) -> None:
+def test_the_workload_has_many_events_and_every_type(world: World) -> None:
     assert len(world.expected) > 400
     assert {event["type"] for event in world.expected} == TYPES.keys() - {
         "webhook.delivery_failed",
@@ -136,37 +136,39 @@ def test_the_workload_has_every_type_and_much_of_it(world: World) -> None:
     }
 
 
-def test_pages_of_any_size_give_the_same(world: World) -> None:
+def test_the_feed_is_the_same_in_pages_of_any_size(world: World) -> None:
     dice = random.Random(7)
     for who in ("own", "admin"):
         found = follow(world.edge, world.tokens[who], lambda: dice.choice([1, 2, 7, 30, 100]))
         assert found == [event for event in world.expected if world.sees[who](event)]
 
 
-def test_each_event_has_exactly_the_envelopes_keys_and_the_year_and_position_as_its_id(
+def test_each_event_has_the_keys_of_the_envelope_and_an_id_of_year_and_position(
     world: World,
 ) -> None:
-    for event in follow(world.edge, world.tokens["admin"]):
+    events = follow(world.edge, world.tokens["admin"])
+    assert len(events) == len(world.expected)
+    for event in events:
         assert list(event) == ENVELOPE
         year = datetime.fromisoformat(event["recorded_at"]).year % 100
         assert event["id"] == f"EVT-{year:02d}-{event['position']:06d}"
         assert ("state_after" in event["payload"]) == event["type"].startswith("execution.")
 
 
-def test_it_never_carries_a_runs_input_output_or_error(world: World) -> None:
+def test_the_feed_never_carries_a_runs_input_output_or_error(world: World) -> None:
     assert SECRET not in json.dumps(follow(world.edge, world.tokens["admin"]))
 
 
-def test_the_answer_is_as_documented(world: World) -> None:
+def test_a_page_of_the_feed_fits_its_documented_model(world: World) -> None:
     answer = world.edge.get("/v1/events?limit=100", world.tokens["own"])
-    EventPage.model_validate_json(answer.content)
+    assert len(EventPage.model_validate_json(answer.content).data) == 100
 
 
 # Filters.
 
 
-def chosen(event: Event, params: dict[str, Any]) -> bool:
-    """The contract's filters, in words of its own."""
+def matches(event: Event, params: dict[str, Any]) -> bool:
+    """Whether an event matches the filters, as the contract defines them."""
     at = datetime.fromisoformat(event["recorded_at"])
     named = ("organization_id", "workspace_id", "service_line_id")
     return (
@@ -179,7 +181,7 @@ def chosen(event: Event, params: dict[str, Any]) -> bool:
 
 
 def some_filters(world: World, dice: random.Random) -> dict[str, Any]:
-    """A handful of filters, with values that are there and others."""
+    """Random filters, with values that occur in the feed and values that do not."""
     events = world.expected
     types = sorted(TYPES)
     start, end = sorted(dice.choice(events)["recorded_at"] for _ in range(2))
@@ -197,28 +199,28 @@ def some_filters(world: World, dice: random.Random) -> dict[str, Any]:
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("who", ["admin", "own", "narrow", "other"])
-def test_every_combination_of_filters_chooses_what_it_says(
+def test_every_combination_of_filters_finds_exactly_the_matching_events(
     world: World, who: str, seed: int
 ) -> None:
     dice = random.Random(f"{who} {seed}")
     for _ in range(6):
         params = some_filters(world, dice)
         found = follow(world.edge, world.tokens[who], lambda: dice.choice([3, 25, 100]), **params)
-        expected = [e for e in world.expected if world.sees[who](e) and chosen(e, params)]
+        expected = [e for e in world.expected if world.sees[who](e) and matches(e, params)]
         assert found == expected, params
 
 
 @pytest.mark.parametrize("type_", TYPES)
-def test_each_type_can_be_asked_for_by_itself(world: World, type_: str) -> None:
+def test_the_type_filter_finds_all_events_of_each_type(world: World, type_: str) -> None:
     for who in ("own", "admin"):
         found = follow(world.edge, world.tokens[who], type=type_)
         expected = [e for e in world.expected if world.sees[who](e) and e["type"] == type_]
         assert found == expected
 
 
-def test_a_type_named_twice_is_told_once(world: World) -> None:
+def test_a_type_that_is_named_twice_gives_each_event_once(world: World) -> None:
     found = follow(world.edge, world.tokens["own"], type="run.started,run.started")
-    assert found == follow(world.edge, world.tokens["own"], type="run.started")
+    assert found == follow(world.edge, world.tokens["own"], type="run.started") != []
 
 
 def test_from_is_inclusive_and_to_exclusive_to_the_microsecond(world: World) -> None:
@@ -234,7 +236,7 @@ def test_from_is_inclusive_and_to_exclusive_to_the_microsecond(world: World) -> 
             assert found == events[: len(events) - len(later)]
 
 
-def test_bounds_take_dates_and_any_offset(world: World) -> None:
+def test_from_and_to_take_dates_and_any_offset(world: World) -> None:
     edge, token = world.edge, world.tokens["own"]
     when = datetime.fromisoformat(world.expected[200]["recorded_at"])
     shifted = when.astimezone(timezone(timedelta(hours=5))).isoformat()
@@ -249,12 +251,12 @@ def test_bounds_take_dates_and_any_offset(world: World) -> None:
 
 @pytest.fixture
 def apart(edge: Edge) -> tuple[str, str]:
-    """A line of an organization that no other test looks at, and its token."""
+    """A new line of an organization that ``world`` does not use, and a token for it."""
     token = edge.token("read", "write", organization_id=APART)
     return edge.fresh(organization_id=APART, token=token), token
 
 
-def test_a_cursor_goes_on_where_its_page_ended_though_more_has_come(
+def test_a_cursor_continues_after_its_page_when_later_events_arrive(
     edge: Edge, apart: tuple[str, str]
 ) -> None:
     line, token = apart
@@ -274,12 +276,14 @@ def test_a_cursor_goes_on_where_its_page_ended_though_more_has_come(
     assert not third["meta"]["has_more"]
 
 
-def test_an_empty_page_without_a_cursor_has_none(world: World) -> None:
+def test_an_empty_page_that_was_asked_for_without_a_cursor_has_no_cursor(world: World) -> None:
     answered = page(world.edge, service_line_id="LIN-26-999999")
     assert answered == {"data": [], "meta": {"cursor": None, "has_more": False}}
 
 
-def test_a_page_that_is_just_full_has_no_more(edge: Edge, apart: tuple[str, str]) -> None:
+def test_a_full_page_that_ends_with_the_last_event_has_no_more(
+    edge: Edge, apart: tuple[str, str]
+) -> None:
     line, token = apart
     edge.accept(fact("execution.checked_in", line), token=token)
     for limit, more in ((1, True), (2, False), (3, False)):
@@ -287,7 +291,7 @@ def test_a_page_that_is_just_full_has_no_more(edge: Edge, apart: tuple[str, str]
         assert answered["meta"]["has_more"] is more
 
 
-def test_a_cursor_is_for_its_filters_alone(world: World) -> None:
+def test_a_cursor_is_refused_with_other_filters(world: World) -> None:
     params = {"organization_id": ORGANIZATION, "type": "run.started", "from": "2026-01-01"}
     cursor = page(world.edge, **params, limit=1)["meta"]["cursor"]
     assert page(world.edge, **params, cursor=cursor, limit=50)["data"]
@@ -309,12 +313,12 @@ def test_a_cursor_is_for_its_filters_alone(world: World) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "e30", "bnVsbA", "W10", "\u00e4", "=" * 9, "a" * 5000])
-def test_what_is_no_cursor_is_a_400(world: World, cursor: str) -> None:
+def test_a_garbage_cursor_is_a_400(world: World, cursor: str) -> None:
     answer = world.edge.get("/v1/events", params={"cursor": cursor})
     assert_problem(answer, 400, "invalid_cursor")
 
 
-# What is refused.
+# Refusals.
 
 
 @pytest.mark.parametrize(
@@ -332,23 +336,23 @@ def test_an_unknown_parameter_or_value_is_a_422(world: World, query: str) -> Non
     assert_problem(world.edge.get(f"/v1/events?{query}"), 422, "invalid_request")
 
 
-def test_the_permission_comes_first(world: World) -> None:
+def test_a_missing_permission_is_a_403_before_a_wrong_parameter(world: World) -> None:
     writer = world.edge.token("write", "audit:read", "webhooks:manage")
     for path in ("/v1/events", "/v1/events?x=1", f"/v1/events/{world.expected[0]['id']}"):
         assert_problem(world.edge.get(path, writer), 403, "forbidden")
 
 
-# One event.
+# Single events.
 
 
-def one(world: World, identifier: str, who: str = "own") -> httpx.Response:
+def get_event(world: World, identifier: str, who: str = "own") -> httpx.Response:
     return world.edge.get(f"/v1/events/{identifier}", world.tokens[who])
 
 
 @pytest.mark.parametrize("who", ["admin", "own", "narrow", "other", "stranger"])
-def test_an_event_by_its_id_is_the_feeds_own_or_a_404(world: World, who: str) -> None:
+def test_an_event_by_its_id_equals_the_feeds_event_or_is_a_404(world: World, who: str) -> None:
     for event in random.Random(5).sample(world.expected, 40):
-        answer = one(world, event["id"], who)
+        answer = get_event(world, event["id"], who)
         if world.sees[who](event):
             assert answer.json() == {"data": event}
             assert int(answer.headers["ledger-position"]) >= event["position"]
@@ -356,24 +360,27 @@ def test_an_event_by_its_id_is_the_feeds_own_or_a_404(world: World, who: str) ->
             assert_problem(answer, 404, "not_found")
 
 
-def test_what_no_feed_carries_has_no_event_of_its_own(world: World) -> None:
-    told = {event["position"] for event in world.expected}
+def test_an_event_that_no_feed_carries_is_a_404_by_its_id(world: World) -> None:
+    published = {event["position"] for event in world.expected}
     rows = world.edge.select("SELECT notification_id, topic FROM ledger.ledger_events")
-    rest = [(position, topic) for position, topic in rows if position not in told]
-    assert {topic.split("/")[0] for _, topic in rest} >= {"api_key.created", "write.refused"}
-    for position, topic in random.Random(3).sample(rest, 20):
-        if not topic.startswith(("execution.", "run.", "resource.")):
-            assert_problem(one(world, f"EVT-26-{position:06d}", "admin"), 404, "not_found")
+    hidden = [
+        (position, topic)
+        for position, topic in rows
+        if position not in published and not topic.startswith(("execution.", "run.", "resource."))
+    ]
+    assert {topic.split("/")[0] for _, topic in hidden} >= {"api_key.created", "write.refused"}
+    for position, _ in random.Random(3).sample(hidden, 20):
+        assert_problem(get_event(world, f"EVT-26-{position:06d}", "admin"), 404, "not_found")
 
 
 @pytest.mark.parametrize("form", ["EVT-25-%06d", "EVT-27-%06d", "EVT-26-0%06d", "AUD-26-%06d",
     "evt-26-%06d", "EVT-26-%d", "%06d", "EVT-26-%06d%%20", "EVT-26-%06d%%00"])  # fmt: skip
-def test_another_form_or_year_of_its_id_is_a_404(world: World, form: str) -> None:
+def test_an_event_id_in_another_form_or_of_another_year_is_a_404(world: World, form: str) -> None:
     event = next(event for event in world.expected if event["position"] < 100_000)
-    assert_problem(one(world, form % event["position"], "admin"), 404, "not_found")
+    assert_problem(get_event(world, form % event["position"], "admin"), 404, "not_found")
 
 
-def test_an_event_takes_no_parameters(world: World) -> None:
+def test_the_route_of_an_event_takes_no_parameters(world: World) -> None:
     answer = world.edge.get(f"/v1/events/{world.expected[0]['id']}?x=1")
     assert_problem(answer, 422, "invalid_request")
 

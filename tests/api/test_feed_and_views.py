@@ -1,7 +1,6 @@
-"""A feed is never ahead of a live view, and is held back by no stopped one (contract 4, 5)."""
+"""A feed is never ahead of a live view, and no stopped view holds it back (contract, Feeds)."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +9,7 @@ import httpx
 import pytest
 
 from ledger.application.writer import Writer
+from ledger.reads import positions
 from ledger.service.composition.api import create_api
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
@@ -35,13 +35,13 @@ AUDIT = f"/v1/audit-logs?organization_id={ORGANIZATION}&limit=100"
 
 
 class Bare:
-    """An API without the loops behind it: views go on when the test says so."""
+    """An API without its background loops: a view moves only when the test moves it."""
 
     def __init__(self, http: httpx.AsyncClient, writer: Writer, conninfo: str) -> None:
         self.http, self.conninfo, self._writer = http, conninfo, writer
 
     def report(self, *events: dict[str, Any]) -> int:
-        """The position of the last of these facts."""
+        """Report the facts. Return the position of the last fact."""
         return report(self._writer, *events)[-1]
 
     def check_in(self, count: int = 1) -> int:
@@ -77,16 +77,16 @@ _STOP = "UPDATE ledger.projection SET stopped_at = now(), error = 'x' WHERE name
 Story = Callable[[Bare], Awaitable[None]]
 
 
-def tell(settings: Settings, conninfo: str, story: Story) -> None:
-    async def told() -> None:
+def play(settings: Settings, conninfo: str, story: Story) -> None:
+    async def playing() -> None:
         async with bare(settings, conninfo) as service:
             await story(service)
 
-    asyncio.run(told())
+    asyncio.run(playing())
 
 
 def catch_up(conninfo: str, views: Sequence[Projection]) -> HandProjector:
-    """Bring these views to the log's end, and the others nowhere: they lag, but they live."""
+    """Bring these views to the log's end. The other views lag, but they are not stopped."""
     with projecting(conninfo, *views) as projector:
         projector.catch_up()
     query(
@@ -103,7 +103,7 @@ def others_than(name: str) -> list[Projection]:
 
 
 @pytest.mark.parametrize("name", [view.name for view in projections() if view.name != "event"])
-def test_a_feed_is_not_ahead_of_a_live_view_that_lags(
+def test_the_feed_is_not_ahead_of_a_live_view_that_lags(
     settings: Settings, conninfo: str, name: str
 ) -> None:
     async def story(service: Bare) -> None:
@@ -112,18 +112,18 @@ def test_a_feed_is_not_ahead_of_a_live_view_that_lags(
         second = service.check_in(3)
         catch_up(conninfo, others_than(name))
         assert await service.feed() == ([first - 1, first], first)
-        # A single event, which a history may name, and the audit log are told from one view alone.
-        one = await service.http.get(f"/v1/events/EVT-26-{second:06d}")
-        assert one.status_code == 200
+        # A single event and the audit log wait for one view only: a history may name the event.
+        event = await service.http.get(f"/v1/events/EVT-26-{second:06d}")
+        assert event.status_code == 200
         shown, position = await service.feed(AUDIT)
         assert (shown[-1], position) == (second, second)
         catch_up(conninfo, projections())
         assert (await service.feed())[1] == second
 
-    tell(settings, conninfo, story)
+    play(settings, conninfo, story)
 
 
-def test_it_is_as_far_as_its_own_view_where_that_lags_or_has_stopped(
+def test_the_feed_ends_where_its_own_view_lags_or_has_stopped(
     settings: Settings, conninfo: str
 ) -> None:
     async def story(service: Bare) -> None:
@@ -136,10 +136,10 @@ def test_it_is_as_far_as_its_own_view_where_that_lags_or_has_stopped(
         assert await service.feed() == ([first], first)
         assert (await service.feed(AUDIT))[1] == first
 
-    tell(settings, conninfo, story)
+    play(settings, conninfo, story)
 
 
-def test_a_stopped_view_holds_no_feed_back(settings: Settings, conninfo: str) -> None:
+def test_a_stopped_view_does_not_hold_the_feed_back(settings: Settings, conninfo: str) -> None:
     views = [PoisonedRunView(POISON), *others_than("run")]
 
     async def story(service: Bare) -> None:
@@ -151,10 +151,11 @@ def test_a_stopped_view_holds_no_feed_back(settings: Settings, conninfo: str) ->
             shown, position = await service.feed()
             assert (shown[-1], position) == (last, last)
 
-    tell(settings, conninfo, story)
+    play(settings, conninfo, story)
 
 
-def test_a_position_is_waited_for_until_every_live_view_has_it(
+@pytest.mark.usefixtures("waits_without_end")
+def test_the_feed_waits_for_a_minimum_position_until_every_live_view_has_it(
     settings: Settings, conninfo: str
 ) -> None:
     async def story(service: Bare) -> None:
@@ -162,19 +163,32 @@ def test_a_position_is_waited_for_until_every_live_view_has_it(
         catch_up(conninfo, projections())
         last = service.check_in()
         catch_up(conninfo, [EventView()])
-        minimum = {"ledger-min-position": str(last)}
-        began = time.monotonic()
-        assert_problem(await service.http.get(FEED, headers=minimum), 503, "behind")
-        assert 1.5 < time.monotonic() - began < 3.5
         waiting = asyncio.create_task(service.feed(**{"Ledger-Min-Position": str(last)}))
+        assert (await asyncio.wait([waiting], timeout=0.2))[1] == {waiting}
         await asyncio.to_thread(catch_up, conninfo, projections())
         shown, position = await waiting
         assert (shown[-1], position) == (last, last)
 
-    tell(settings, conninfo, story)
+    play(settings, conninfo, story)
 
 
-def test_a_position_beyond_where_the_feeds_own_view_stopped_is_a_503(
+def test_a_minimum_position_that_a_live_view_does_not_reach_in_time_is_a_503(
+    settings: Settings, conninfo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(positions, "WAIT_SECONDS", 0.1)
+
+    async def story(service: Bare) -> None:
+        service.report(activation())
+        catch_up(conninfo, projections())
+        last = service.check_in()
+        catch_up(conninfo, [EventView()])
+        minimum = {"ledger-min-position": str(last)}
+        assert_problem(await service.http.get(FEED, headers=minimum), 503, "behind")
+
+    play(settings, conninfo, story)
+
+
+def test_a_minimum_position_beyond_the_feeds_stopped_view_is_a_503(
     settings: Settings, conninfo: str
 ) -> None:
     async def story(service: Bare) -> None:
@@ -188,16 +202,16 @@ def test_a_position_beyond_where_the_feeds_own_view_stopped_is_a_503(
         for path in (FEED, AUDIT):
             assert_problem(await service.http.get(path, headers=minimum), 503, "behind")
 
-    tell(settings, conninfo, story)
+    play(settings, conninfo, story)
 
 
 @pytest.mark.parametrize("path", [FEED, AUDIT, "/v1/events/EVT-26-000001"])
 @pytest.mark.parametrize("sent", ["", "abc", "-1", "9" * 19])
-def test_a_position_that_is_no_number_is_a_422(
+def test_a_minimum_position_that_is_no_number_is_a_422(
     settings: Settings, conninfo: str, path: str, sent: str
 ) -> None:
     async def story(service: Bare) -> None:
         answer = await service.http.get(path, headers={"ledger-min-position": sent})
         assert_problem(answer, 422, "invalid_request")
 
-    tell(settings, conninfo, story)
+    play(settings, conninfo, story)

@@ -1,4 +1,4 @@
-"""What a page of the feed or the audit log costs: in proportion to the page, not to the log."""
+"""A page of the feed or of the audit log costs in proportion to the page, not to the log."""
 
 import random
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from ledger.postgres.scope import Planning
 from projections.event import feeds
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import Cost, cost, worked
-from tests.support.racers import parsed
+from tests.support.racing_writers import parsed
 
 OTHER = "ORG-26-000002"
 WORKSPACES = ["WS-26-000001", "WS-26-000002"]
@@ -30,17 +30,17 @@ ADMIN = Principal("KEY-26-000001", "api_key", frozenset({"admin"}))
 
 
 class Past(NamedTuple):
-    """A database with a long past."""
+    """A database with many events."""
 
     connection: psycopg.Connection[Any]
     late: datetime
-    """When nine tenths of it were recorded."""
+    """The instant by which nine tenths of the events were recorded."""
     end: int
 
 
 @pytest.fixture(scope="module")
 def past(server: EmbeddedPostgres) -> Iterator[Past]:
-    """Two organizations take turns; of some lines, workspaces, types and commands there are few."""
+    """Events of two organizations; some lines, workspaces, types and commands are rare."""
     with worked(server, "feed_plans", work, Planning.BY_VALUES) as (connection, _):
         late = f"SELECT recorded_at FROM ledger.ledger_events OFFSET {EVENTS * 9 // 10} LIMIT 1"
         ((at,),) = connection.execute(late.encode()).fetchall()
@@ -165,7 +165,7 @@ WALKS = [*((bound, False) for bound in BOUNDS), *((bound, True) for bound in BAC
 
 
 def bounded(past: Past, filters: dict[str, Any], bound: str) -> dict[str, Any]:
-    """The same, in a stretch that begins or ends late in the log."""
+    """The filters with a bound, so that the stretch begins or ends late in the log."""
     position = past.end * 9 // 10
     positions = {"": {}, "after": {"after": position}, "before": {"before": position}}
     return filters | positions.get(bound, {bound: past.late})
@@ -178,7 +178,7 @@ def assert_cheap(page: Cost) -> None:
 
 @pytest.mark.parametrize(("bound", "backwards"), WALKS)
 @pytest.mark.parametrize("name", FEEDS)
-def test_a_page_of_the_feed_costs_as_much_as_it_shows(
+def test_a_page_of_the_feed_costs_in_proportion_to_its_rows(
     past: Past, name: str, bound: str, backwards: bool
 ) -> None:
     values = bounded(past, FEEDS[name], bound)
@@ -188,7 +188,7 @@ def test_a_page_of_the_feed_costs_as_much_as_it_shows(
 
 @pytest.mark.parametrize(("bound", "backwards"), WALKS)
 @pytest.mark.parametrize("name", AUDITS)
-def test_so_does_a_page_of_the_audit_log(
+def test_a_page_of_the_audit_log_costs_in_proportion_to_its_rows(
     past: Past, name: str, bound: str, backwards: bool
 ) -> None:
     values = bounded(past, AUDITS[name], bound)
@@ -197,7 +197,7 @@ def test_so_does_a_page_of_the_audit_log(
 
 
 @pytest.mark.parametrize("name", FEEDS)
-def test_both_ways_lead_past_the_same_events(past: Past, name: str) -> None:
+def test_walks_forwards_and_backwards_give_the_same_events(past: Past, name: str) -> None:
     def walk(backwards: bool) -> list[int]:
         statement = feeds.feed_statement(frozenset(FEEDS[name]), backwards)
         bounds = {"after": past.end // 2, "before": past.end // 2 + 200, "limit": 1000}
@@ -207,7 +207,7 @@ def test_both_ways_lead_past_the_same_events(past: Past, name: str) -> None:
     assert walk(backwards=True) == walk(backwards=False)[::-1]
 
 
-def test_the_measure_finds_what_there_is(past: Past) -> None:
+def test_the_measured_pages_have_the_rows_that_the_filters_should_find(past: Past) -> None:
     def found(filters: dict[str, Any], statement: Any = feeds.feed_statement) -> int:
         ways = (
             page_of(past, statement(frozenset(filters), way), **filters) for way in (False, True)
@@ -226,13 +226,13 @@ def test_the_measure_finds_what_there_is(past: Past) -> None:
     assert found(AUDITS["action"], feeds.audit_statement) == LIMIT
 
 
-def test_one_event_is_one_row(past: Past) -> None:
+def test_a_single_event_costs_few_rows(past: Past) -> None:
     statement = feeds.event_statement(frozenset(ORG))
     values = ORG | {"at": past.end, "number": f"26-{past.end:06d}"}
     assert page_of(past, statement, **values).rows <= 6
 
 
-def test_a_tail_of_the_log_costs_as_much_as_it_brings(past: Past) -> None:
+def test_a_tail_of_the_log_costs_in_proportion_to_its_rows(past: Past) -> None:
     found = page_of(past, feeds.TAIL, after=past.end - 20)
     assert 15 <= found.found <= 20
     assert_cheap(found)

@@ -1,4 +1,4 @@
-"""HEAD on every path that takes GET, of the server that serves in earnest (RFC 9110, 9.3.2)."""
+"""HEAD on paths that take GET, through the real HTTP server (RFC 9110, 9.3.2)."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +14,7 @@ from tests.support.views import until
 
 @pytest.fixture
 def connection(edge: Edge) -> Iterator[HTTPConnection]:
-    """One connection: what came behind a HEAD's headers would spoil the next answer on it."""
+    """A single connection: a body after the headers of a HEAD would break the next answer."""
     with listening(edge) as address, closing(HTTPConnection(*address, timeout=30)) as connection:
         yield connection
 
@@ -22,14 +22,14 @@ def connection(edge: Edge) -> Iterator[HTTPConnection]:
 def ask(
     connection: HTTPConnection, method: str, path: str, token: str
 ) -> tuple[HTTPResponse, bytes]:
-    """The answer, and its body."""
+    """The answer and its body."""
     connection.request(method, path, headers={"authorization": f"Bearer {token}"})
     answer = connection.getresponse()
     return answer, answer.read()
 
 
-def said(answer: HTTPResponse) -> dict[str, str]:
-    """The headers, but for those that differ from request to request."""
+def lasting_headers(answer: HTTPResponse) -> dict[str, str]:
+    """The headers without those that differ from request to request."""
     headers = {name.lower(): value for name, value in answer.getheaders()}
     return {n: v for n, v in headers.items() if n not in ("x-request-id", "date")}
 
@@ -52,19 +52,21 @@ def said(answer: HTTPResponse) -> dict[str, str]:
         ("/ui/static/page.css", 200),
     ],
 )
-def test_it_says_what_get_says_and_nothing_more(
+def test_head_has_the_status_and_headers_of_get_and_no_body(
     edge: Edge, connection: HTTPConnection, path: str, status: int
 ) -> None:
     token = edge.token("read")
     path = path.format(line=edge.fresh())
     shown, text = ask(connection, "GET", path, token)
-    head, nothing = ask(connection, "HEAD", path, token)
+    head, body = ask(connection, "HEAD", path, token)
     assert (head.status, shown.status) == (status, status)
-    assert said(head) == said(shown)
-    assert (nothing, bool(text)) == (b"", True)
+    assert lasting_headers(head) == lasting_headers(shown)
+    assert (body, bool(text)) == (b"", True)
 
 
-def test_what_it_may_not_see_it_is_not_told(edge: Edge, connection: HTTPConnection) -> None:
+def test_head_is_refused_without_a_valid_token_or_the_permission(
+    edge: Edge, connection: HTTPConnection
+) -> None:
     line = edge.fresh()
     for token, status in (("wrong", 401), (edge.token("write"), 403)):
         assert ask(connection, "HEAD", f"/v1/execution/{line}", token)[0].status == status
@@ -77,14 +79,14 @@ def test_what_it_may_not_see_it_is_not_told(edge: Edge, connection: HTTPConnecti
         (f"/v1/audit-logs/export?format=csv&organization_id={ORGANIZATION}", "text/csv"),
     ],
 )
-def test_what_streams_ends_where_it_would_begin(
+def test_head_of_a_stream_or_an_export_ends_after_the_headers(
     edge: Edge, connection: HTTPConnection, path: str, type_: str
 ) -> None:
     token = edge.token("read", "audit:read")
     edge.fresh()
     for _ in range(3):
-        head, nothing = ask(connection, "HEAD", path, token)
-        assert (head.status, nothing) == (200, b"")
+        head, body = ask(connection, "HEAD", path, token)
+        assert (head.status, body) == (200, b"")
         assert head.headers["content-type"].startswith(type_)
     streams = edge.service.app.state.services.streams
     until(lambda: len(streams) == 0, "the streams' end")

@@ -1,4 +1,4 @@
-"""A line's history: every event of the line and its runs, as it is told outside (contract 4, 5)."""
+"""A line's history: every event of the line and its runs, as published (contract, Reading)."""
 
 import json
 from datetime import datetime
@@ -12,7 +12,9 @@ from projections.event import statements
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.ledger import new_id
-from tests.support.stories import SECRET, Life, history_of, touched
+from tests.support.model import public_name
+from tests.support.plans import touched
+from tests.support.random_life import SECRET, Life, history_of
 
 ENVELOPE = [
     "id", "type", "occurred_at", "recorded_at", "position", "actor", "reported_by", "subject",
@@ -27,7 +29,7 @@ FROM ledger.ledger_events ORDER BY notification_id
 
 
 def raw(edge: Edge, line: str) -> list[dict[str, Any]]:
-    """The log's own rows of a line and its runs."""
+    """The stored events of a line and its runs."""
     rows = []
     for position, stream, topic, recorded_at, text in edge.select(RAW):
         state = json.loads(text)
@@ -49,13 +51,14 @@ def life(edge: Edge, request: pytest.FixtureRequest) -> Life:
     return life
 
 
-def test_it_is_complete_and_in_the_logs_own_order(edge: Edge, life: Life) -> None:
-    stored, told = raw(edge, life.line), history_of(edge, life.line)
+def test_the_history_has_every_stored_event_in_log_order(edge: Edge, life: Life) -> None:
+    stored, history = raw(edge, life.line), history_of(edge, life.line)
     assert len(stored) > 60
-    assert [e["position"] for e in told] == [e["position"] for e in stored]
+    assert [e["position"] for e in history] == [e["position"] for e in stored]
     signals: dict[str, str] = {}
-    for event, row in zip(told, stored, strict=True):
-        assert event["type"] == public_name(row, signals)
+    for event, row in zip(history, stored, strict=True):
+        is_news = has_other_status(row, signals)
+        assert event["type"] == public_name(row["topic"], is_news)
         assert event["id"] == f"EVT-{row['recorded'].year % 100:02d}-{row['position']:06d}"
         assert event["subject"] == {
             "type": "run" if row["stream"].startswith("RUN") else "service_line",
@@ -71,34 +74,37 @@ def test_it_is_complete_and_in_the_logs_own_order(edge: Edge, life: Life) -> Non
         assert instant(event["recorded_at"]) == row["recorded"]
 
 
-def public_name(row: dict[str, Any], signals: dict[str, str]) -> str:
-    """What an event is called outside, given the status of each signal so far."""
-    if row["topic"] == "health.signal_reported":
-        signal, status = row["body"]["signal"], row["body"]["status"]
-        earlier, signals[signal] = signals.get(signal), status
-        return row["topic"] if status == earlier else "health.changed"
-    name: str = row["topic"]
-    return {"execution.activated": "execution.started"}.get(name, name)
+def has_other_status(row: dict[str, Any], signals: dict[str, str]) -> bool:
+    """Whether a report changes a signal's status; ``signals`` has the statuses so far."""
+    if row["topic"] != "health.signal_reported":
+        return False
+    signal, status = row["body"]["signal"], row["body"]["status"]
+    earlier, signals[signal] = signals.get(signal), status
+    return bool(status != earlier)
 
 
 def instant(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def test_states_are_an_unbroken_chain_up_to_the_present_one(edge: Edge, life: Life) -> None:
-    told = history_of(edge, life.line)
-    assert told[0]["state_before"] is None
-    for earlier, later in pairwise(told):
+def test_the_states_of_a_history_are_a_chain_that_ends_at_the_present_state(
+    edge: Edge, life: Life
+) -> None:
+    history = history_of(edge, life.line)
+    assert history[0]["state_before"] is None
+    for earlier, later in pairwise(history):
         assert later["state_before"] == earlier["state_after"]
         if later["state_before"] != later["state_after"]:
             assert later["type"].startswith("execution.")
             assert later["subject"]["type"] == "service_line"
-    assert told[-1]["state_after"] == edge.data(f"/v1/execution/{life.line}")["state"]
-    assert len({event["state_after"] for event in told}) >= 4
+    assert history[-1]["state_after"] == edge.data(f"/v1/execution/{life.line}")["state"]
+    assert len({event["state_after"] for event in history}) >= 4
 
 
-def test_each_event_has_exactly_the_envelopes_keys(edge: Edge, life: Life) -> None:
-    for event in history_of(edge, life.line):
+def test_each_event_has_exactly_the_keys_of_the_envelope(edge: Edge, life: Life) -> None:
+    history = history_of(edge, life.line)
+    assert len(history) > 60
+    for event in history:
         assert list(event) == ENVELOPE
         assert list(event["actor"]) == ["type", "id"]
         states = {"state_before": event["state_before"], "state_after": event["state_after"]}
@@ -111,13 +117,13 @@ def test_each_event_has_exactly_the_envelopes_keys(edge: Edge, life: Life) -> No
 def test_no_payload_holds_a_runs_input_output_or_error(edge: Edge, life: Life) -> None:
     sent = [event for event in life.accepted if SECRET in json.dumps(event)]
     assert {event["type"] for event in sent} >= {"run.started", "run.completed", "run.failed"}
-    told = history_of(edge, life.line)
-    assert SECRET not in json.dumps(told)
-    for event in told:
+    history = history_of(edge, life.line)
+    assert SECRET not in json.dumps(history)
+    for event in history:
         assert not event["payload"].keys() & {"input", "output", "error"}
 
 
-def test_the_answer_is_as_documented(edge: Edge, life: Life) -> None:
+def test_a_page_of_the_history_fits_its_documented_model(edge: Edge, life: Life) -> None:
     for limit in (1, 100):
         answer = edge.get(f"/v1/execution/{life.line}/history?limit={limit}")
         page = HistoryPage.model_validate_json(answer.content, strict=True)
@@ -128,7 +134,7 @@ def test_the_answer_is_as_documented(edge: Edge, life: Life) -> None:
 
 
 @pytest.mark.parametrize("limit", [*range(1, 10), 26, 27, 50, 99, 100])
-def test_with_every_limit_each_event_comes_once(edge: Edge, walked: str, limit: int) -> None:
+def test_a_walk_with_any_limit_gives_each_event_once(edge: Edge, walked: str, limit: int) -> None:
     assert history_of(edge, walked, limit) == history_of(edge, walked, 100)
     assert len(history_of(edge, walked, limit)) == 54
 
@@ -142,7 +148,7 @@ def walked(edge: Edge) -> str:
     return line
 
 
-def test_what_comes_meanwhile_comes_at_the_end(edge: Edge) -> None:
+def test_events_that_are_recorded_during_a_walk_come_at_its_end(edge: Edge) -> None:
     line = edge.fresh()
     edge.accept(*(fact("execution.checked_in", line) for _ in range(9)))
     path, seen = f"/v1/execution/{line}/history?limit=4", []
@@ -157,7 +163,7 @@ def test_what_comes_meanwhile_comes_at_the_end(edge: Edge) -> None:
     assert [e["payload"].get("project_tags") for e in seen[-3:]] == [["0"], ["1"], ["2"]]
 
 
-def test_the_default_is_25_and_the_last_page_has_a_cursor(edge: Edge, walked: str) -> None:
+def test_the_default_limit_is_25_and_the_last_page_has_a_cursor(edge: Edge, walked: str) -> None:
     path = f"/v1/execution/{walked}/history"
     first = edge.get(path).json()
     assert (len(first["data"]), first["meta"]["has_more"]) == (25, True)
@@ -175,8 +181,8 @@ def test_a_cursor_of_another_line_or_list_is_a_400(edge: Edge, walked: str) -> N
     for cursor in (of_other, of_runs, of_lines, "", "x", "e30", "AAAA"):
         answer = edge.get(f"/v1/execution/{walked}/history?cursor={cursor}")
         assert_problem(answer, 400, "invalid_cursor")
-    mine = edge.get(f"/v1/execution/{walked}/history?limit=1").json()["meta"]["cursor"]
-    answer = edge.get(f"/v1/execution/{walked}/runs?cursor={mine}")
+    own_cursor = edge.get(f"/v1/execution/{walked}/history?limit=1").json()["meta"]["cursor"]
+    answer = edge.get(f"/v1/execution/{walked}/runs?cursor={own_cursor}")
     assert_problem(answer, 400, "invalid_cursor")
 
 
@@ -186,7 +192,9 @@ def test_a_wrong_parameter_is_a_422(edge: Edge, walked: str, query: str) -> None
     assert_problem(answer, 422, "invalid_request")
 
 
-def test_a_line_of_others_or_of_nobody_is_a_404(edge: Edge, walked: str) -> None:
+def test_the_history_of_an_unknown_line_or_of_another_tenants_line_is_a_404(
+    edge: Edge, walked: str
+) -> None:
     stranger = edge.token("read", organization_id="ORG-26-000002")
     elsewhere = edge.token("read", workspace_id="WS-26-000002")
     for line, token in ((walked, stranger), (walked, elsewhere), ("LIN-26-999999", None)):
@@ -196,10 +204,10 @@ def test_a_line_of_others_or_of_nobody_is_a_404(edge: Edge, walked: str) -> None
     assert_problem(edge.get(f"/v1/execution/{run}/history"), 404, "not_found")
 
 
-# What single events say.
+# Single events.
 
 
-def test_every_kind_of_event_is_told_by_its_public_name(edge: Edge) -> None:
+def test_every_kind_of_event_has_its_published_type(edge: Edge) -> None:
     line, run, cancelled = edge.fresh(), new_id("RUN"), new_id("RUN")
     begun, on = {"service_line_id": line, "input": SECRET}, {"signal": "sla_compliance"}
     check_in = fact("execution.checked_in", line, {"hours": 2, "note": "n", "resource_id": "r"})
@@ -222,15 +230,15 @@ def test_every_kind_of_event_is_told_by_its_public_name(edge: Edge) -> None:
         fact("run.requested", cancelled, begun),
         fact("service_line.closed", line, {"reason": "done"}),
     )
-    told = history_of(edge, line)
-    assert [event["type"] for event in told] == [
+    history = history_of(edge, line)
+    assert [event["type"] for event in history] == [
         "execution.started", "execution.updated", "resource.allocated", "resource.released",
         "execution.checked_in", "execution.check_in_voided", "health.changed",
         "health.signal_reported", "health.changed", "execution.blocked", "execution.unblocked",
         "execution.paused", "execution.resumed", "run.requested", "run.started", "run.failed",
         "run.requested", "run.cancelled", "execution.closed",
     ]  # fmt: skip
-    payloads = {event["type"]: event["payload"] for event in told}
+    payloads = {event["type"]: event["payload"] for event in history}
     assert payloads["execution.checked_in"] == {
         "hours": 2, "note": "n", "resource_id": "r",
         "state_before": "running", "state_after": "running",
@@ -242,26 +250,26 @@ def test_every_kind_of_event_is_told_by_its_public_name(edge: Edge) -> None:
     assert payloads["run.started"]["triggered_by"] == {"type": "user", "actor_id": "USR-1"}
 
 
-def test_what_an_event_caused_names_it(edge: Edge) -> None:
+def test_caused_events_name_the_event_that_caused_them(edge: Edge) -> None:
     line, runs = edge.fresh(), [new_id("RUN"), new_id("RUN")]
     edge.clock.advance(seconds=1_000)
     edge.run(edge.service.sweep())
     edge.accept(*(fact("run.started", run, {"service_line_id": line}) for run in runs))
     edge.accept(fact("service_line.closed", line))
-    told = history_of(edge, line)
-    assert [(e["type"], e["state_after"]) for e in told] == [
+    history = history_of(edge, line)
+    assert [(e["type"], e["state_after"]) for e in history] == [
         ("execution.started", "running"), ("execution.idle", "idle"),
         ("execution.active", "running"), ("run.started", "running"), ("run.started", "running"),
         ("run.cancelled", "running"), ("run.cancelled", "running"), ("execution.closed", "closed"),
     ]  # fmt: skip
-    started, closed = told[3]["id"], told[7]["id"]
-    causes = [event["causation_id"] for event in told]
+    started, closed = history[3]["id"], history[7]["id"]
+    causes = [event["causation_id"] for event in history]
     assert causes == [None, None, started, None, None, closed, closed, None]
-    assert told[1]["actor"]["type"] == "system"
-    assert all(event["payload"]["by_closing"] for event in told[5:7])
+    assert history[1]["actor"]["type"] == "system"
+    assert all(event["payload"]["by_closing"] for event in history[5:7])
 
 
-def test_the_actor_is_as_reported_and_the_credential_beside_it(edge: Edge) -> None:
+def test_events_name_the_reported_actor_and_the_credential(edge: Edge) -> None:
     line = edge.fresh()
     by = {"actortype": "user", "actorid": "USR-26-000007"}
     edge.accept(fact("execution.checked_in", line, **by), fact("execution.checked_in", line))
@@ -276,7 +284,7 @@ def test_the_actor_is_as_reported_and_the_credential_beside_it(edge: Edge) -> No
     assert paused["payload"]["hold"] == "operator"
 
 
-def test_times_go_out_in_utc_with_z(edge: Edge) -> None:
+def test_times_are_shown_in_utc_with_z(edge: Edge) -> None:
     line = edge.fresh()
     edge.accept(fact("execution.checked_in", line, time="2026-04-15T12:30:00.120+02:00"))
     edge.accept(fact("execution.checked_in", line, time="2026-04-15T07:30:00-03:00"))
@@ -290,7 +298,7 @@ def test_times_go_out_in_utc_with_z(edge: Edge) -> None:
 
 @pytest.fixture(scope="module")
 def long(edge: Edge) -> str:
-    """A line with 3,000 runs, after as many events of another."""
+    """A line with 3,000 runs, recorded after 3,000 events of another line."""
     other = edge.fresh()
     for _ in range(3):
         edge.accept(*(fact("execution.checked_in", other) for _ in range(1_000)))
@@ -307,8 +315,8 @@ def touched_by_page(edge: Edge, line: str, after: int = 0, by: str = ORGANIZATIO
 
 
 def test_a_line_with_many_runs_has_its_whole_history(edge: Edge, long: str) -> None:
-    told = history_of(edge, long)
-    assert [event["type"] for event in told] == ["execution.started", *["run.started"] * 3_000]
+    history = history_of(edge, long)
+    assert [event["type"] for event in history] == ["execution.started", *["run.started"] * 3_000]
 
 
 @pytest.mark.parametrize("page", [0, 1_500, 2_990])
@@ -317,5 +325,7 @@ def test_a_page_of_a_line_with_many_runs_touches_few_rows(edge: Edge, long: str,
     assert touched_by_page(edge, long, after) < 300
 
 
-def test_a_line_of_others_is_refused_as_fast_however_long_it_is(edge: Edge, long: str) -> None:
+def test_the_refusal_of_another_tenants_long_history_touches_few_rows(
+    edge: Edge, long: str
+) -> None:
     assert touched_by_page(edge, long, by="ORG-26-000002") < 300

@@ -1,4 +1,4 @@
-"""``Idempotency-Key``: a command that is sent again is answered again, not done again (7)."""
+"""``Idempotency-Key``: a repeated command is replayed, not carried out again (contract, Access)."""
 
 import asyncio
 import itertools
@@ -31,7 +31,7 @@ def fresh_key() -> str:
 
 
 def send(edge: Edge, line: str, key: str, action: str = "pause", **more: Any) -> httpx.Response:
-    """A command under a key; with a reason unless told otherwise."""
+    """Send a command under a key, with a reason unless ``more`` has another body."""
     token = more.pop("token", None)
     if "content" in more:
         more.setdefault("headers", PLAIN)
@@ -42,27 +42,27 @@ def send(edge: Edge, line: str, key: str, action: str = "pause", **more: Any) ->
 
 
 def kinds(of: type[Refused]) -> Iterator[type[Refused]]:
-    """A class of refusals and all below it."""
+    """A class of refusals and all of its subclasses."""
     yield of
     for kind in of.__subclasses__():
         yield from kinds(kind)
 
 
-def test_every_409_and_422_is_among_the_refusals_that_are_replayed() -> None:
+def test_exactly_the_refusals_of_409_and_422_are_replayed() -> None:
     found = {kind for kind in kinds(Refused) if kind is not Refused}
     lasting = {kind for kind in found if STATUS[kind.code][0] in (409, 422)}
-    # About the key itself: the outcome under it is another request's.
+    # IdempotencyKeyReused is about the key: the outcome under the key is another request's.
     assert set(LASTING) == lasting - {IdempotencyKeyReused}
 
 
 def replayed(answer: httpx.Response) -> bool:
-    """Whether it says that it is an earlier answer."""
+    """Whether the answer says that it is a replay."""
     assert answer.headers.get_list("idempotency-replayed") in ([], ["true"])
     return "idempotency-replayed" in answer.headers
 
 
 def body(answer: httpx.Response) -> Any:
-    """What it says, but for the request's own id."""
+    """The status, the content type and the document of an answer, without the request id."""
     document = answer.json()
     document.pop("request_id", None)
     return answer.status_code, answer.headers["content-type"], document
@@ -73,11 +73,11 @@ def held(edge: Edge, line: str) -> bool:
 
 
 def end(edge: Edge) -> int:
-    """The log's very last position, records of refusals too."""
+    """The last position of the log, which may be that of a refusal."""
     return int(edge.select("SELECT max(notification_id) FROM ledger.ledger_events")[0][0])
 
 
-# What is replayed.
+# Replays.
 
 
 def test_a_200_is_replayed_byte_for_byte(edge: Edge) -> None:
@@ -91,7 +91,7 @@ def test_a_200_is_replayed_byte_for_byte(edge: Edge) -> None:
     assert end(edge) == before
 
 
-def test_a_pause_is_shown_as_it_was_though_the_line_goes_on(edge: Edge) -> None:
+def test_the_replay_of_a_pause_shows_the_line_as_the_pause_left_it(edge: Edge) -> None:
     line, key = edge.fresh(), fresh_key()
     first = send(edge, line, key)
     assert send(edge, line, fresh_key(), "resume").status_code == 200
@@ -105,11 +105,11 @@ def test_a_pause_is_shown_as_it_was_though_the_line_goes_on(edge: Edge) -> None:
     assert body(send(edge, line, key)) == body(first)
 
 
-def test_what_others_did_before_the_answer_is_in_neither_of_them(edge: Edge) -> None:
+def test_an_answer_and_its_replay_do_not_show_what_others_did_afterwards(edge: Edge) -> None:
     line, key = edge.fresh(), fresh_key()
     begun = end(edge)
     with psycopg.connect(edge.conninfo) as connection, ThreadPoolExecutor(3) as pool:
-        # The views are held up by a batch of one, and then take both commands together.
+        # The lock stops the projector at the check-in. Then it folds both commands in one batch.
         connection.execute("LOCK TABLE ledger.projection IN EXCLUSIVE MODE")
         pool.submit(edge.send, fact("execution.checked_in", line))
         await_end(edge, begun + 1)
@@ -127,14 +127,14 @@ def test_what_others_did_before_the_answer_is_in_neither_of_them(edge: Edge) -> 
 
 
 def await_end(edge: Edge, position: int) -> None:
-    """Until the log ends there; each question is a round trip."""
+    """Wait until the log ends at this position. Each look is a round trip, so there is no pause."""
     deadline = time.monotonic() + 10
     while end(edge) != position:
         assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize("status", [409, 422])
-def test_a_409_and_a_422_are_replayed_though_the_line_would_take_it_now(
+def test_a_409_and_a_422_are_replayed_though_the_command_would_succeed_now(
     edge: Edge, status: int
 ) -> None:
     line, key = edge.fresh(), fresh_key()
@@ -158,7 +158,7 @@ def test_json_that_parsers_disagree_on_is_a_422_that_is_replayed(edge: Edge) -> 
     assert (body(again), replayed(again)) == (body(first), True)
 
 
-def test_a_body_of_nothing_but_mistakes_is_not_kept_at_many_times_its_size(edge: Edge) -> None:
+def test_the_stored_outcome_of_a_body_full_of_mistakes_is_small(edge: Edge) -> None:
     wrong = {"json": {f"{number:x}": 1 for number in range(7_000)}}
     answer = send(edge, edge.fresh(), key := fresh_key(), **wrong)
     assert len(assert_problem(answer, 422, "invalid_request")["errors"]) == 50
@@ -181,7 +181,7 @@ def test_a_403_and_a_404_are_judged_anew(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"{", b" ", b"\xff", b'{"reason": NaN}'])
-def test_broken_json_is_a_400_that_keeps_nothing(edge: Edge, raw: bytes) -> None:
+def test_broken_json_is_a_400_that_leaves_the_key_unused(edge: Edge, raw: bytes) -> None:
     line, key = edge.fresh(), fresh_key()
     for _ in range(2):
         assert_problem(answer := send(edge, line, key, content=raw), 400, "invalid_request")
@@ -202,7 +202,7 @@ def test_broken_json_is_a_400_that_keeps_nothing(edge: Edge, raw: bytes) -> None
     ],
     ids=str,
 )
-def test_another_body_is_a_422_that_leaves_a_record_and_keeps_the_first(
+def test_another_body_under_a_key_is_an_audited_422_and_keeps_the_first_outcome(
     edge: Edge, other: dict[str, Any]
 ) -> None:
     line, key = edge.fresh(), fresh_key()
@@ -217,11 +217,13 @@ def test_another_body_is_a_422_that_leaves_a_record_and_keeps_the_first(
     again = send(edge, line, key, content=dumps(REASON))
     assert (body(again), replayed(again)) == (body(first), True)
     entries = edge.data(f"/v1/audit-logs?organization_id={ORGANIZATION}&outcome=refused&limit=100")
-    mine = [e for e in entries if e["code"] == "idempotency_key_reused" and e["position"] > before]
-    assert [entry["resource"]["id"] for entry in mine] == [line] * 2
+    reused = [
+        e for e in entries if e["code"] == "idempotency_key_reused" and e["position"] > before
+    ]
+    assert [entry["resource"]["id"] for entry in reused] == [line] * 2
 
 
-def test_a_key_is_the_credentials_own_and_the_paths(edge: Edge) -> None:
+def test_a_key_belongs_to_one_credential_and_one_path(edge: Edge) -> None:
     line, other, key = edge.fresh(), edge.fresh(), fresh_key()
     colleague = edge.token("service_lines:manage", "read", workspace_id=WORKSPACE)
     assert send(edge, line, key).status_code == 200
@@ -232,14 +234,14 @@ def test_a_key_is_the_credentials_own_and_the_paths(edge: Edge) -> None:
     assert replayed(send(edge, line, key, "resume"))
 
 
-def test_a_strangers_key_shows_him_nothing(edge: Edge) -> None:
+def test_another_tenant_gets_no_replay_under_the_same_key(edge: Edge) -> None:
     line, key = edge.fresh(), fresh_key()
     stranger = edge.token("service_lines:manage", organization_id="ORG-26-000009")
     assert send(edge, line, key).status_code == 200
     assert_problem(send(edge, line, key, token=stranger), 404, "not_found")
 
 
-def test_facts_take_no_key(edge: Edge) -> None:
+def test_facts_ignore_the_key(edge: Edge) -> None:
     line, headers = edge.fresh(), {"idempotency-key": fresh_key()}
     for _ in range(2):
         event = dumps(fact("execution.checked_in", line))
@@ -274,13 +276,13 @@ def test_any_visible_character_may_be_in_a_key(edge: Edge, key: str) -> None:
     assert replayed(send(edge, line, key))
 
 
-def test_two_keys_are_one_too_many(edge: Edge) -> None:
+def test_two_keys_in_a_request_are_a_422(edge: Edge) -> None:
     headers = [("idempotency-key", "a"), ("idempotency-key", "a")]
     path = f"/v1/execution/{edge.fresh()}/pause"
     assert_problem(edge.post(path, json=REASON, headers=headers), 422, "invalid_request")
 
 
-def test_a_quoted_key_and_a_bare_one_are_alike(edge: Edge) -> None:
+def test_a_quoted_key_equals_the_bare_key(edge: Edge) -> None:
     line, key = edge.fresh(), fresh_key()
     first = send(edge, line, f'"{key}"')
     for form in (key, f'"{key}"', f"  {key} "):
@@ -289,14 +291,14 @@ def test_a_quoted_key_and_a_bare_one_are_alike(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("host", ["[", "a/b", "a?b", "ledger.test:port", "\xff"])
-def test_a_key_is_the_same_by_whatever_name_the_service_is_called(edge: Edge, host: str) -> None:
+def test_a_key_is_the_same_under_any_host_header(edge: Edge, host: str) -> None:
     line, key = edge.fresh(), fresh_key()
     assert send(edge, line, key).status_code == 200
     answer = send(edge, line, key, headers={"host": host.encode("latin-1")})
     assert (answer.status_code, replayed(answer)) == (200, True)
 
 
-# For a day, and in flight.
+# Expiry, and commands in flight.
 
 
 def test_after_24_hours_a_key_may_be_used_anew(edge: Edge) -> None:
@@ -311,7 +313,7 @@ def test_after_24_hours_a_key_may_be_used_anew(edge: Edge) -> None:
 
 @pytest.fixture(scope="module")
 def second_worker(edge: Edge) -> Iterator[httpx.AsyncClient]:
-    """Another API process' application on the same database."""
+    """A client of a second API worker on the same database."""
     settings = Settings(master_key=MASTER_KEY)
     app = create_api(settings, edge.conninfo, edge.clock)
     lifespan = app.router.lifespan_context(app)
@@ -351,7 +353,7 @@ def test_twins_in_flight_on_two_workers_are_one_pause_with_one_answer(
         assert [replayed(answer) for answer in of_line].count(False) == 1
 
 
-def test_what_was_done_is_never_denied_because_the_view_has_stopped(
+def test_commands_are_carried_out_and_replayed_while_the_view_is_stopped(
     settings: Settings, conninfo: str
 ) -> None:
     new = "LIN-26-000077"

@@ -1,4 +1,4 @@
-"""Sizes: at the limit it passes, one byte or item more is a 413 (contract 2)."""
+"""Sizes: a body at its limit passes, and a byte or an item more is a 413 (contract, Facts)."""
 
 import gc
 import tracemalloc
@@ -20,7 +20,7 @@ def line(edge: Edge) -> str:
 
 
 def sized(line: str, size: int) -> bytes:
-    """A check-in whose JSON has this many bytes."""
+    """A check-in whose JSON has ``size`` bytes."""
     bare = encode(event := fact("execution.checked_in", line, {"note": ""}))
     event["data"]["note"] = "x" * (size - len(bare))
     return encode(event)
@@ -33,8 +33,8 @@ def test_a_fact_may_have_256_kib_and_no_more(edge: Edge, line: str) -> None:
     assert edge.log() == before
 
 
-def test_of_facts_that_are_refused_nothing_is_held(edge: Edge) -> None:
-    """A refusal and its way up held each other, and so the fact: 0.7 MB each until collected."""
+def test_refused_facts_do_not_stay_in_memory(edge: Edge) -> None:
+    """A cycle of a refusal and its traceback would hold the fact, 0.7 MB, until it is collected."""
     unknown = sized(edge.fresh_id(), FACT)
     edge.send(unknown)
     gc.disable()
@@ -57,7 +57,7 @@ def test_a_fact_that_is_too_large_is_refused_alone_in_its_batch(edge: Edge, line
     assert (items[1]["error"]["status"], items[1]["error"]["code"]) == (413, "too_large")
 
 
-def test_in_binary_mode_headers_count_too(edge: Edge, line: str) -> None:
+def test_attributes_in_headers_count_towards_the_size_of_a_fact(edge: Edge, line: str) -> None:
     event = fact("execution.checked_in", line)
     headers = PLAIN | {f"ce-{k}": v for k, v in event.items() if k != "data"}
     room = FACT - sum(len(value) for name, value in event.items() if name != "data")
@@ -75,7 +75,7 @@ def test_a_batch_may_have_1000_items_and_no_more(edge: Edge, line: str) -> None:
     assert edge.log() == before
 
 
-def test_an_answer_tells_fifty_faults_of_one_kind_and_no_more(edge: Edge, line: str) -> None:
+def test_an_answer_names_at_most_fifty_faults_of_one_kind(edge: Edge, line: str) -> None:
     event = fact("execution.checked_in", line)
     many = dict.fromkeys((f"A{n}" for n in range(20_000)), 0)
     for wrong in (event | many, event | {"data": many}):
@@ -86,7 +86,7 @@ def test_an_answer_tells_fifty_faults_of_one_kind_and_no_more(edge: Edge, line: 
     assert len(problem["errors"]) == 50
 
 
-def test_an_empty_batch_is_a_batch(edge: Edge) -> None:
+def test_an_empty_batch_is_answered_with_an_empty_list(edge: Edge) -> None:
     answer = edge.send_batch()
     assert (answer.status_code, answer.json()) == (200, {"data": []})
 
@@ -114,13 +114,15 @@ def test_a_body_of_unknown_length_is_stopped_at_the_limit(edge: Edge) -> None:
 
 @pytest.mark.parametrize("length", [b"9" * 5000, b"\xb2"], ids=["5,000 digits", "a superscript"])
 def test_an_absurd_content_length_is_no_server_error(edge: Edge, length: bytes) -> None:
-    # A proxy or httptools refuses these too; behind another server they would reach us.
+    # A proxy or httptools refuses such lengths; another server would let them pass.
     headers = [(b"content-type", b"application/json"), (b"content-length", length)]
     assert edge.post("/v1/facts", content=b"{}", headers=headers).status_code < 500
 
 
 @pytest.mark.parametrize("part", [b"[", b"[{"])
-def test_what_takes_long_to_be_taken_apart_holds_up_nobody(edge: Edge, part: bytes) -> None:
+def test_a_body_that_is_slow_to_parse_does_not_block_other_requests(
+    edge: Edge, part: bytes
+) -> None:
     stranger, body = edge.token("audit:read"), part * 1_500_000
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(edge.post, "/v1/facts", stranger, content=body, headers=BATCH)
@@ -129,5 +131,5 @@ def test_what_takes_long_to_be_taken_apart_holds_up_nobody(edge: Edge, part: byt
             assert edge.get("/healthz").status_code == 200
             meanwhile += 1
     assert_problem(answer.result(), 403, "forbidden")
-    # Each is a turn of the event loop: it has some hundreds in the time that the parser takes.
+    # Each request takes a turn of the event loop. The loop makes some hundred turns meanwhile.
     assert meanwhile > 30

@@ -1,4 +1,4 @@
-"""What a page of lines costs: rows in proportion to the page, however few are what is asked for."""
+"""A page of lines touches rows in proportion to the page, also if few lines match the filters."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ from projections.execution import lists
 from projections.run.statements import runs_statement
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import cost, plan_for, worked
-from tests.support.racers import now
+from tests.support.racing_writers import now
 from tests.support.time_travel import OTHER, WORKSPACES
 from tests.support.views import report
 
@@ -25,7 +25,7 @@ USUAL, SELDOM = WORKSPACES
 
 @pytest.fixture(scope="module")
 def connection(server: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any]]:
-    """Many lines that are alike, and three at the list's end that are like none of them."""
+    """A database with many similar lines, and three different lines at the end of the list."""
     with worked(server, "lists", work) as (connection, _):
         yield connection
 
@@ -109,26 +109,26 @@ NOT_FOUND: dict[str, dict[str, Any]] = {
 }
 
 
-def found(connection: psycopg.Connection[Any], asked: dict[str, Any], limit: int) -> int:
-    """The page's lines. Raises AssertionError where they cost more than such a page may."""
-    plan_for(connection, lists.planning_of(asked))
+def found(connection: psycopg.Connection[Any], filters: dict[str, Any], limit: int) -> int:
+    """The number of lines on a page. Asserts that the page touches few rows."""
+    plan_for(connection, lists.planning_of(filters))
     moment = now()
-    parameters = {**asked, "today": day_of(moment), "week": week_of(moment), "limit": limit}
-    page = cost(connection, lists.list_statement(asked), parameters)
+    parameters = {**filters, "today": day_of(moment), "week": week_of(moment), "limit": limit}
+    page = cost(connection, lists.list_statement(filters), parameters)
     assert page.rows <= 7 * limit + 40
     return page.found
 
 
 @pytest.mark.parametrize("limit", [10, 100])
 @pytest.mark.parametrize("name", FOUND)
-def test_a_page_touches_rows_in_proportion_to_it(
+def test_a_page_of_lines_touches_rows_in_proportion_to_its_limit(
     connection: psycopg.Connection[Any], name: str, limit: int
 ) -> None:
     assert found(connection, TENANT | FOUND[name], limit) > 0
 
 
 @pytest.mark.parametrize("name", NOT_FOUND)
-def test_a_page_without_a_line_touches_hardly_a_row(
+def test_an_empty_page_of_lines_touches_few_rows(
     connection: psycopg.Connection[Any], name: str
 ) -> None:
     assert found(connection, TENANT | NOT_FOUND[name], 10) == 0
@@ -149,7 +149,7 @@ def test_a_page_without_a_line_touches_hardly_a_row(
         "a cause",
     ],
 )
-def test_so_does_a_page_of_a_credential_that_sees_every_tenant(
+def test_a_page_for_an_administrator_touches_rows_in_proportion_to_its_limit(
     connection: psycopg.Connection[Any], name: str
 ) -> None:
     assert found(connection, FOUND[name], 10) > 0
@@ -159,7 +159,7 @@ def test_so_does_a_page_of_a_credential_that_sees_every_tenant(
     ("statuses", "runs"),
     [(["failed"], 3), (["failed", "cancelled"], 3), (["pending", "running"], 0)],
 )
-def test_runs_that_are_not_completed_are_found_among_many_that_are(
+def test_uncompleted_runs_among_many_completed_runs_are_found_with_few_rows(
     connection: psycopg.Connection[Any], statuses: list[str], runs: int
 ) -> None:
     plan_for(connection, Planning.SHORT)
@@ -168,4 +168,4 @@ def test_runs_that_are_not_completed_are_found_among_many_that_are(
     line = f"LIN-26-{LINES:06d}"
     page = cost(connection, statement, {**filters, "line_id": line, "limit": 10})
     assert page.rows <= 60
-    assert page.found == (runs or 1)  # without runs, the line's model is told
+    assert page.found == (runs or 1)  # without runs, the only row has the line's model

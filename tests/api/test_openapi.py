@@ -1,4 +1,4 @@
-"""The OpenAPI document says what is served; schemathesis holds the service to it."""
+"""The OpenAPI document lists what is served; schemathesis checks the service against it."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ METHODS = {"get", "post", "put", "patch", "delete"}
 
 
 class InProcess(HTTPAdapter):
-    """Sends what requests prepared to the service in this process."""
+    """Sends the requests that ``requests`` has prepared to the service in this process."""
 
     def __init__(self, edge: Edge) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class InProcess(HTTPAdapter):
             headers=[(k, v) for k, v in request.headers.items() if k.lower() != "host"],
             content=request.body or b"",
         )
-        # The client has unpacked the body already.
+        # The HTTP client has unpacked the body already.
         of_packed = ("content-encoding", "content-length")
         headers = [pair for pair in answer.headers.multi_items() if pair[0] not in of_packed]
         raw = HTTPResponse(
@@ -71,10 +71,10 @@ def test_every_served_route_is_listed(edge: Edge, document: dict[str, Any]) -> N
         for route in _routes(edge.service.app.routes)
         for method in route.methods - {"HEAD"}
     }
-    # The pages for people are no API: the document itself, its reader, and all below /ui.
+    # Pages are no part of the API: the document itself, its viewer, and all paths below /ui.
     pages = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/", "/ui"}
     listed = {(path, method) for path, method, _ in operations(document)}
-    assert {one for one in served if one[0] not in pages and one[0][:4] != "/ui/"} == listed
+    assert {key for key in served if key[0] not in pages and key[0][:4] != "/ui/"} == listed
 
 
 def _routes(routes: Any) -> Iterator[Any]:
@@ -87,8 +87,10 @@ def _routes(routes: Any) -> Iterator[Any]:
             yield from _routes(getattr(inner, "routes", inner))
 
 
-def test_the_document_has_nothing_that_its_version_does_not_know(document: dict[str, Any]) -> None:
-    # `itemSchema` is of 3.2: validators refused the whole document for it.
+def test_the_document_uses_no_keyword_that_its_openapi_version_lacks(
+    document: dict[str, Any],
+) -> None:
+    # `itemSchema` belongs to OpenAPI 3.2: validators refuse a document of 3.1 that has it.
     assert document["openapi"].startswith("3.1.")
     for path, _, operation in operations(document):
         bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
@@ -96,17 +98,17 @@ def test_the_document_has_nothing_that_its_version_does_not_know(document: dict[
             assert kind.keys() <= {"schema", "example", "examples", "encoding"}, path
 
 
-def test_each_schema_has_a_name_of_its_own(document: dict[str, Any]) -> None:
-    # Generated clients lacked the feed and the facts: two classes would have had one name.
+def test_each_schema_has_a_title_of_its_own(document: dict[str, Any]) -> None:
+    # Generators drop a class whose name another class has: clients lacked the feed and the facts.
     schemas = document["components"]["schemas"]
     assert {name: schema["title"] for name, schema in schemas.items()} == {n: n for n in schemas}
     for union in ("Fact", "Event"):
         mapping = schemas[union]["discriminator"]["mapping"]
-        assert [one["$ref"] for one in schemas[union]["oneOf"]] == list(mapping.values())
+        assert [part["$ref"] for part in schemas[union]["oneOf"]] == list(mapping.values())
         for type_, reference in mapping.items():
-            one = schemas[reference.removeprefix("#/components/schemas/")]
-            assert one["properties"]["type"] == {"const": type_}
-            assert not one.keys() & {"anyOf", "oneOf", "allOf"}
+            schema = schemas[reference.removeprefix("#/components/schemas/")]
+            assert schema["properties"]["type"] == {"const": type_}
+            assert not schema.keys() & {"anyOf", "oneOf", "allOf"}
 
 
 def test_every_operation_with_a_token_documents_its_refusals(document: dict[str, Any]) -> None:
@@ -133,7 +135,7 @@ def test_the_details_document_304(document: dict[str, Any]) -> None:
         assert "304" in document["paths"][path]["get"]["responses"]
 
 
-def test_readiness_documents_that_it_may_be_missing(document: dict[str, Any]) -> None:
+def test_readyz_documents_200_and_503(document: dict[str, Any]) -> None:
     responses = document["paths"]["/readyz"]["get"]["responses"]
     assert set(responses) == {"200", "503"}
     assert list(responses["503"]["content"]) == ["application/json"]
@@ -171,14 +173,14 @@ REFUSED: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def body_of_facts(document: dict[str, Any]) -> Any:
-    """Whether a single fact is one that the document allows."""
+    """A validator of the document's schema for a single fact."""
     content = document["paths"]["/v1/facts"]["post"]["requestBody"]["content"]
     schema = content["application/cloudevents+json"]["schema"]
     return jsonschema_rs.validator_for({**schema, "components": document["components"]})
 
 
 @pytest.mark.parametrize("more", TAKEN, ids=str)
-def test_the_document_allows_the_facts_that_are_taken(
+def test_the_document_allows_the_facts_that_the_service_accepts(
     edge: Edge, body_of_facts: Any, more: dict[str, Any]
 ) -> None:
     line = edge.fresh()
@@ -201,7 +203,7 @@ def test_the_document_allows_the_facts_that_are_taken(
 
 
 @pytest.mark.parametrize("more", REFUSED, ids=str)
-def test_the_document_forbids_what_is_refused_as_no_fact(
+def test_the_document_forbids_the_facts_that_the_service_finds_malformed(
     edge: Edge, body_of_facts: Any, more: dict[str, Any]
 ) -> None:
     event = fact("service_line.paused", edge.fresh()) | more
@@ -215,7 +217,7 @@ def test_the_problem_schema_fits_the_problems(edge: Edge, document: dict[str, An
     assert set(problem) <= properties
 
 
-def test_no_operation_says_it_takes_what_it_does_not(document: dict[str, Any]) -> None:
+def test_the_document_has_exactly_the_known_parameters(document: dict[str, Any]) -> None:
     names = {
         parameter["name"]
         for _, _, operation in operations(document)
@@ -247,7 +249,7 @@ def schema(edge: Edge, document: dict[str, Any], tmp_path_factory: Any) -> Any:
     line = edge.fresh()
     edge.accept(fact("run.started", None, {"service_line_id": line}))
     seal(edge.conninfo, tmp_path_factory.mktemp("sealed"))
-    # Who may ask is test_access' business: here each request has a token, whatever is generated.
+    # test_access checks permissions. Here each request has a token, whatever is generated.
     open_document = json.loads(json.dumps(document))
     for _, _, operation in operations(open_document):
         operation.pop("security", None)
@@ -264,18 +266,18 @@ def session(edge: Edge) -> Iterator[requests.Session]:
 
 load_all_checks()
 EXCLUDED = {
-    # A well-formed fact may well be refused: about a line nobody has (404), a state (409).
+    # A well-formed fact may be refused: its line is unknown (404), or the state forbids it (409).
     "positive_data_acceptance",
-    # Every request has a token here; test_access asks without.
+    # Every request has a token here; test_access sends requests without a token.
     "ignored_auth",
-    # It sends requests of its own, past our session; test_every_answer asks for the 405s.
+    # The check sends its own requests, without our session; test_every_answer tests 405.
     "unsupported_method",
 }
 BATCHED = "negative_data_rejection"
-"""Not for facts: a batch of nothing but wrong facts is a 200, with a refusal an item."""
+"""Excluded for facts: a batch of wrong facts is a 200, with a refusal for each item."""
 
 BEYOND = "not_a_server_error"
-"""Not for proofs: about more events than are sealed they are a rightful 503 (a 500 is none)."""
+"""Excluded for proofs: a proof for more events than are sealed is a rightful 503."""
 
 OPERATIONS = [
     ("post", "/v1/facts"),
@@ -317,15 +319,15 @@ OPERATIONS = [
 
 
 STREAM = ("get", "/v1/events/stream")
-"""Without end: test_stream follows it."""
+"""An endless answer, which test_stream reads."""
 
 
-def test_every_listed_operation_is_tried_below(document: dict[str, Any]) -> None:
+def test_every_documented_operation_has_generated_cases(document: dict[str, Any]) -> None:
     listed = {(method, path) for path, method, _ in operations(document)}
     assert listed == {*OPERATIONS, STREAM}
 
 
-NOTHING_TO_GET_WRONG = {
+WITHOUT_INVALID_INPUT = {
     ("get", "/v1/event-types"),
     ("get", "/v1/event-types/{type}"),
     ("delete", "/v1/webhooks/{endpoint_id}"),
@@ -337,14 +339,14 @@ CASES = [
     pytest.param(method, path, mode, id=f"{method} {path} {mode.value}")
     for method, path in OPERATIONS
     for mode in GenerationMode
-    # Some routes take nothing that could be wrong.
+    # Some routes take no input that could be invalid.
     if mode is GenerationMode.POSITIVE
-    or (path.startswith("/v1") and (method, path) not in NOTHING_TO_GET_WRONG)
+    or (path.startswith("/v1") and (method, path) not in WITHOUT_INVALID_INPUT)
 ]
 
 
 @pytest.mark.parametrize(("method", "path", "mode"), CASES)
-def test_the_service_does_what_its_document_says(
+def test_the_service_conforms_to_its_document(
     schema: Any, session: requests.Session, method: str, path: str, mode: GenerationMode
 ) -> None:
     operation = schema[path][method]

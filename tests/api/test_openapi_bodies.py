@@ -1,7 +1,7 @@
-"""The OpenAPI document's bodies: the media types that answers really have, and inputs' schemas.
+"""The OpenAPI document's bodies: the media types of real answers, and the schemas of inputs.
 
-Generated clients believe both. A text that was documented as JSON too was parsed as JSON, and
-TypeScript requires each field that has a default, `default: null` included.
+Generated clients rely on both. A client parses a text as JSON if it is documented as JSON too. Its
+TypeScript types require each field that has a default, `default: null` included.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ from tests.support.service import BATCH, STRUCTURED
 from tests.support.streaming import STREAM, Listener, listening
 
 METHODS = {"get", "post", "put", "patch", "delete"}
-WHOLE = ("200", "201", "202")
+SUCCESSFUL = ("200", "201", "202")
 
 Sent = dict[tuple[str, str, str], set[str]]
 """(method, path, status) → media types."""
@@ -30,17 +30,17 @@ def document(edge: Edge) -> dict[str, Any]:
     return answer
 
 
-class Asked:
+class Requests:
     """Requests by the document's paths, and the media types of their answers."""
 
     def __init__(self, edge: Edge, **ids: Any) -> None:
-        self._edge, self._ids = edge, ids
+        self._edge, self.ids = edge, ids
         self._admin = edge.token("admin", organization_id=None)
         self.sent: Sent = defaultdict(set)
 
     def ask(self, method: str, path: str, query: str = "", **options: Any) -> httpx.Response:
-        """One request, which must be carried out."""
-        address = path.format(**self._ids) + (f"?{query}" if query else "")
+        """Send a request, which must succeed."""
+        address = path.format(**self.ids) + (f"?{query}" if query else "")
         answer = self._edge.request(method.upper(), address, self._admin, **options)
         assert answer.status_code < 300, (address, answer.text)
         self.note(method, path, answer.status_code, answer.headers.get("content-type", ""))
@@ -52,13 +52,13 @@ class Asked:
 
 @pytest.fixture(scope="module")
 def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
-    """What every operation of the document sends where it succeeds."""
+    """The media types that every documented operation sends when it succeeds."""
     line = edge.fresh()
     (started,) = edge.accept(fact("run.started", None, {"service_line_id": line}))
     edge.accept(fact("run.completed", started["subject"]))
     seal(edge.conninfo, tmp_path_factory.mktemp("sealed"))
     tenant = f"organization_id={ORGANIZATION}"
-    asked = Asked(
+    requests = Requests(
         edge,
         line_id=line,
         run_id=started["subject"],
@@ -74,43 +74,43 @@ def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
         "/v1/log/key", "/v1/log/entries/{position}", "/healthz", "/readyz", "/metrics",
     ]  # fmt: skip
     for path in reads:
-        asked.ask("get", path)
-    asked.ask("get", "/v1/log/proof/inclusion", f"position={started['position']}")
-    asked.ask("get", "/v1/log/proof/consistency", "from=1&to=2")
-    asked.ask("get", "/v1/audit-logs", tenant)
+        requests.ask("get", path)
+    requests.ask("get", "/v1/log/proof/inclusion", f"position={started['position']}")
+    requests.ask("get", "/v1/log/proof/consistency", "from=1&to=2")
+    requests.ask("get", "/v1/audit-logs", tenant)
     for format in ("jsonl", "csv"):
-        asked.ask("get", "/v1/audit-logs/export", f"{tenant}&format={format}")
+        requests.ask("get", "/v1/audit-logs/export", f"{tenant}&format={format}")
     for command in ("pause", "resume"):
-        asked.ask("post", f"/v1/execution/{{line_id}}/{command}", json={"reason": "r"})
-    asked.ask("post", "/v1/runs/{run_id}/erase", json={"reason": "r"})
-    send_facts(edge, asked)
-    manage_webhooks(asked)
+        requests.ask("post", f"/v1/execution/{{line_id}}/{command}", json={"reason": "r"})
+    requests.ask("post", "/v1/runs/{run_id}/erase", json={"reason": "r"})
+    send_facts(edge, requests)
+    manage_webhooks(requests)
     with listening(edge) as address, Listener(address, edge.token("read")) as listener:
         media = listener.answer.headers["content-type"]
-        asked.note("get", STREAM, listener.answer.status, media)
-    return asked.sent
+        requests.note("get", STREAM, listener.answer.status, media)
+    return requests.sent
 
 
-def send_facts(edge: Edge, asked: Asked) -> None:
+def send_facts(edge: Edge, requests: Requests) -> None:
     event = encode(activation(edge.fresh_id()))
     for _ in range(2):
-        asked.ask("post", "/v1/facts", content=event, headers=STRUCTURED)
-    asked.ask("post", "/v1/facts", content=b"[]", headers=BATCH)
+        requests.ask("post", "/v1/facts", content=event, headers=STRUCTURED)
+    requests.ask("post", "/v1/facts", content=b"[]", headers=BATCH)
 
 
-def manage_webhooks(asked: Asked) -> None:
+def manage_webhooks(requests: Requests) -> None:
     new = {"url": "https://1.1.1.1/", "event_types": ["*"], "organization_id": ORGANIZATION}
-    endpoint = asked.ask("post", "/v1/webhooks", json=new).json()["data"]
-    asked._ids["endpoint_id"] = endpoint["id"]
+    endpoint = requests.ask("post", "/v1/webhooks", json=new).json()["data"]
+    requests.ids["endpoint_id"] = endpoint["id"]
     path = "/v1/webhooks/{endpoint_id}"
-    asked.ask("get", "/v1/webhooks")
-    asked.ask("get", path)
-    asked.ask("patch", path, json={"description": "d"})
+    requests.ask("get", "/v1/webhooks")
+    requests.ask("get", path)
+    requests.ask("patch", path, json={"description": "d"})
     for command in ("rotate-secret", "test"):
-        asked.ask("post", f"{path}/{command}")
-    asked.ask("post", f"{path}/recover", json={"since": "2026-04-01"})
-    asked.ask("get", f"{path}/deliveries")
-    asked.ask("delete", path)
+        requests.ask("post", f"{path}/{command}")
+    requests.ask("post", f"{path}/recover", json={"since": "2026-04-01"})
+    requests.ask("get", f"{path}/deliveries")
+    requests.ask("delete", path)
 
 
 def test_every_answer_has_the_media_types_that_the_document_says(
@@ -121,13 +121,13 @@ def test_every_answer_has_the_media_types_that_the_document_says(
         for path, item in document["paths"].items()
         for method in item.keys() & METHODS
         for status, answer in item[method]["responses"].items()
-        if status in WHOLE
+        if status in SUCCESSFUL
     }
-    live = {one: media for one, media in sent.items() if one[2] in WHOLE}
+    live = {key: media for key, media in sent.items() if key[2] in SUCCESSFUL}
     assert live == documented
 
 
-def test_what_is_no_json_is_not_described_as_an_object(document: dict[str, Any]) -> None:
+def test_text_answers_are_documented_as_strings(document: dict[str, Any]) -> None:
     for path in ("/v1/log/checkpoint", "/v1/log/key", "/v1/log/entries/{position}", "/metrics"):
         (kind,) = document["paths"][path]["get"]["responses"]["200"]["content"].values()
         assert kind["schema"]["type"] == "string", path
@@ -170,7 +170,7 @@ def test_no_input_has_null_as_its_default(document: dict[str, Any]) -> None:
     assert [place for place, schema in found.items() if schema.get("default", 0) is None] == []
 
 
-def test_fields_that_had_it_stay_optional_and_nullable(document: dict[str, Any]) -> None:
+def test_fields_without_a_default_stay_optional_and_nullable(document: dict[str, Any]) -> None:
     components = document["components"]["schemas"]
     for name, field in (
         ("Reasoned", "reason"),

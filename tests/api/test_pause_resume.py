@@ -1,4 +1,4 @@
-"""Pausing and resuming by an operator (contract 3, 4)."""
+"""Pausing and resuming by an operator (contract, State and Reading)."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def held_by(edge: Edge, line: str) -> list[str]:
     return [hold["hold"] for hold in edge.data(f"/v1/execution/{line}")["holds"]]
 
 
-def test_the_answer_is_the_new_detail_at_the_writes_position(edge: Edge) -> None:
+def test_the_answer_is_the_changed_line_at_the_position_of_the_write(edge: Edge) -> None:
     line = edge.fresh()
     for action, state in (("pause", "paused"), ("resume", "running")):
         answer = manage(edge, line, action, json={"reason": "Stakeholder review"})
@@ -27,7 +27,7 @@ def test_the_answer_is_the_new_detail_at_the_writes_position(edge: Edge) -> None
         assert int(answer.headers["ledger-position"]) == edge.log()[0][0]
 
 
-def test_a_hold_says_who_and_why(edge: Edge) -> None:
+def test_a_hold_has_its_actor_and_its_reason(edge: Edge) -> None:
     line, reason = edge.fresh(), 'Prüfung 💩 "x" \\ </script>'
     (hold,) = manage(edge, line, "pause", json={"reason": reason}).json()["data"]["holds"]
     assert (hold["hold"], hold["reason"], hold["by"]["type"]) == ("operator", reason, "api_key")
@@ -35,7 +35,7 @@ def test_a_hold_says_who_and_why(edge: Edge) -> None:
 
 @pytest.mark.parametrize("reason", ["x", "x" * 500, "💩" * 500, " "])
 @pytest.mark.parametrize("action", ["pause", "resume"])
-def test_a_reason_has_1_to_500_characters(edge: Edge, action: str, reason: str) -> None:
+def test_a_reason_of_1_to_500_characters_is_accepted(edge: Edge, action: str, reason: str) -> None:
     line = edge.fresh()
     if action == "resume":
         manage(edge, line, "pause", json={"reason": "first"})
@@ -64,7 +64,7 @@ def test_a_wrong_reason_is_a_422_and_changes_nothing(edge: Edge, action: str, bo
 
 
 @pytest.mark.parametrize("body", [{}, {"reason": None}], ids=str)
-def test_to_pause_a_reason_is_needed(edge: Edge, body: Any) -> None:
+def test_pausing_requires_a_reason(edge: Edge, body: Any) -> None:
     answer = manage(edge, edge.fresh(), "pause", json=body)
     problem = assert_problem(answer, 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/reason"]
@@ -75,7 +75,7 @@ def test_to_pause_a_reason_is_needed(edge: Edge, body: Any) -> None:
     [{}, {"json": {}}, {"json": {"reason": None}}, {"content": b"", "headers": PLAIN}],
     ids=str,
 )
-def test_to_resume_no_reason_is_needed(edge: Edge, options: dict[str, Any]) -> None:
+def test_resuming_requires_no_reason(edge: Edge, options: dict[str, Any]) -> None:
     line = edge.fresh()
     manage(edge, line, "pause", json={"reason": "first"})
     answer = manage(edge, line, "resume", **options)
@@ -86,7 +86,9 @@ def test_to_resume_no_reason_is_needed(edge: Edge, options: dict[str, Any]) -> N
 @pytest.mark.parametrize(
     "headers", [{}, PLAIN, {"content-type": "text/plain"}, PLAIN | {"content-length": "0"}], ids=str
 )
-def test_a_body_that_is_not_there_names_no_reason(edge: Edge, headers: dict[str, str]) -> None:
+def test_an_empty_body_names_no_reason_whatever_its_content_type(
+    edge: Edge, headers: dict[str, str]
+) -> None:
     answer = manage(edge, edge.fresh(), "pause", content=b"", headers=headers)
     problem = assert_problem(answer, 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/reason"]

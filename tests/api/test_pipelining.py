@@ -1,4 +1,4 @@
-"""Connections that send many requests at once, and what is left of them."""
+"""Connections on which a client sends many requests at once: order, limits and memory."""
 
 import contextlib
 import gc
@@ -29,7 +29,7 @@ ONE_READ = 256 * 1024
 
 
 class Watched(Connection):
-    """One that is looked at while it serves."""
+    """A connection that counts its waiting requests and its held bytes."""
 
     alive: ClassVar["WeakSet[Watched]"] = WeakSet()
     requests: ClassVar["WeakSet[RequestResponseCycle]"] = WeakSet()
@@ -69,7 +69,7 @@ def connected(address: Address) -> Iterator[socket.socket]:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Nothing is freed but what nobody refers to."""
+    """Without the garbage collector: only objects without references are freed."""
     gc.collect()
     gc.disable()
     try:
@@ -85,12 +85,12 @@ def rest(client: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def statuses(told: bytes) -> list[bytes]:
-    return re.findall(rb"HTTP/1.1 (\d+)", told)
+def statuses(text: bytes) -> list[bytes]:
+    return re.findall(rb"HTTP/1.1 (\d+)", text)
 
 
 def status(client: socket.socket) -> int:
-    """An answer's, which is read to its end."""
+    """The status of the next answer, whose body is read."""
     response = HTTPResponse(client)
     response.begin()
     response.read()
@@ -106,36 +106,40 @@ def fill(client: socket.socket, part: bytes) -> None:
 
 
 @pytest.mark.parametrize("number", [1, MOST_WAITING, MOST_WAITING + 1, 3 * MOST_WAITING, 1000])
-def test_all_requests_are_answered_in_order_and_few_wait(watched: Address, number: int) -> None:
-    asked = [b"GET /nowhere/%d HTTP/1.1\r\nhost: x\r\n\r\n" % n for n in range(number)]
+def test_pipelined_requests_are_answered_in_order_and_few_of_them_wait(
+    watched: Address, number: int
+) -> None:
+    requests = [b"GET /nowhere/%d HTTP/1.1\r\nhost: x\r\n\r\n" % n for n in range(number)]
     Watched.most_waiting = 0
     with connected(watched) as client:
-        client.sendall(b"".join(asked[::2]))
-        client.sendall(b"".join(asked[1::2]) + LAST)
-        told = rest(client)
-    assert statuses(told) == [b"404"] * number + [b"200"]
+        client.sendall(b"".join(requests[::2]))
+        client.sendall(b"".join(requests[1::2]) + LAST)
+        received = rest(client)
+    assert statuses(received) == [b"404"] * number + [b"200"]
     assert Watched.most_waiting <= MOST_WAITING
 
 
-def test_the_beginning_of_a_request_behind_several_is_gone_on_with(watched: Address) -> None:
-    """It was held back with them; nobody read on, since no answer was to come."""
+def test_a_partial_request_after_several_whole_requests_is_completed(watched: Address) -> None:
+    """The part was held back with the others. No answer was due then, so nothing read on."""
     with connected(watched) as client:
         for _ in range(3):
             client.sendall(HEALTH * 40 + HEALTH[:9])
-            told = b""
-            while len(statuses(told)) < 40 or not told.endswith(b"}"):
-                told += client.recv(65_536)
+            received = b""
+            while len(statuses(received)) < 40 or not received.endswith(b"}"):
+                received += client.recv(65_536)
             for part in (HEALTH[9:20], HEALTH[20:]):
                 until(
-                    lambda: not any(getattr(one, "_held", b"") for one in Watched.alive),
-                    "all to be taken",
+                    lambda: (
+                        not any(getattr(connection, "_held", b"") for connection in Watched.alive)
+                    ),
+                    "all data to be parsed",
                 )
                 client.sendall(part)
             assert statuses(client.recv(65_536)) == [b"200"]
 
 
 def test_heads_that_end_between_two_reads_are_counted(watched: Address) -> None:
-    """The end of a head is four bytes; they may come one at a time."""
+    """The end of a head is four bytes, which may arrive one at a time."""
     Watched.most_waiting = 0
     with connected(watched) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -146,7 +150,9 @@ def test_heads_that_end_between_two_reads_are_counted(watched: Address) -> None:
     assert Watched.most_waiting <= MOST_WAITING
 
 
-def test_a_body_behind_as_many_requests_as_may_wait_is_taken(edge: Edge, watched: Address) -> None:
+def test_a_body_behind_as_many_requests_as_may_wait_is_read_completely(
+    edge: Edge, watched: Address
+) -> None:
     key = edge.token("write").encode()
     body = b" " * 300_000 + b"\r\n\r\n" * 1_000
     posted = (
@@ -160,7 +166,7 @@ def test_a_body_behind_as_many_requests_as_may_wait_is_taken(edge: Edge, watched
             assert statuses(rest(client)) == expected
 
 
-def test_a_connection_that_reads_nothing_is_read_no_more(watched: Address) -> None:
+def test_a_connection_whose_client_reads_no_answers_is_no_longer_read(watched: Address) -> None:
     Watched.most_waiting = Watched.most_held = 0
     with connected(watched) as client, connected(watched) as other:
         fill(client, HEALTH * 4096)
@@ -171,8 +177,10 @@ def test_a_connection_that_reads_nothing_is_read_no_more(watched: Address) -> No
 
 
 @pytest.mark.parametrize("is_reset", [False, True])
-def test_all_is_let_go_when_it_closes(watched: Address, is_reset: bool) -> None:
-    """Requests and connection referred to each other, and the collector comes seldom."""
+def test_a_closed_connection_is_freed_with_all_its_requests(
+    watched: Address, is_reset: bool
+) -> None:
+    """A cycle of connection and requests would wait for the collector, which runs seldom."""
     with uncollected():
         with connected(watched) as client:
             fill(client, HEALTH * 4096)
@@ -183,26 +191,26 @@ def test_all_is_let_go_when_it_closes(watched: Address, is_reset: bool) -> None:
         until(lambda: not Watched.alive, "the end of the connection and of all that it held")
 
 
-def test_a_stream_ends_with_its_connection_whatever_came_behind_it(
+def test_an_event_stream_ends_with_its_connection_though_a_request_came_after_it(
     edge: Edge, watched: Address
 ) -> None:
-    """Only the last request that came was told that the connection was lost."""
+    """uvicorn tells only the latest request that the connection was lost."""
     key = edge.token("read").encode()
-    asked = b"GET " + STREAM.encode() + b" HTTP/1.1\r\nhost: x\r\nauthorization: Bearer "
+    request = b"GET " + STREAM.encode() + b" HTTP/1.1\r\nhost: x\r\nauthorization: Bearer "
     streams = edge.service.app.state.services.streams
     with connected(watched) as client:
-        client.sendall(asked + key + b"\r\n\r\n" + HEALTH)
-        until(lambda: streams._open, "the stream")
+        client.sendall(request + key + b"\r\n\r\n" + HEALTH)
+        until(lambda: len(streams) == 1, "the stream")
 
     def is_over() -> bool:
-        edge.fresh()  # that the client has gone is noticed when something is sent to it
-        return not streams._open
+        edge.fresh()  # the service notices that the client has gone when it sends an event
+        return len(streams) == 0
 
     until(is_over, "the end of the stream")
 
 
 def ended_while_trickling(client: socket.socket, most: int) -> bool:
-    """Whether the other side ended it before so many bytes were sent, one each 50 ms."""
+    """Whether the service closed the connection before ``most`` bytes were sent, one per 50 ms."""
     try:
         for _ in range(most):
             client.sendall(b" ")
@@ -217,15 +225,15 @@ def posted(size: int) -> bytes:
     return b"POST /v1/facts HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size
 
 
-def test_the_rest_of_a_body_that_was_answered_without_it_must_come(watched: Address) -> None:
+def test_a_connection_is_closed_if_the_rest_of_an_answered_body_trickles(watched: Address) -> None:
     with connected(watched) as client:
         client.sendall(posted(1_000))
         assert statuses(client.recv(65_536)) == [b"401"]
         assert ended_while_trickling(client, 200)
 
 
-def test_a_rest_that_comes_fast_has_its_time(watched: Address) -> None:
-    """At far more than 64 KiB a second, for longer than a slow one has."""
+def test_the_rest_of_an_answered_body_may_take_long_at_a_fast_pace(watched: Address) -> None:
+    """The rest comes at far more than 64 KiB a second, for longer than a slow rest may take."""
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     begun = b"POST /v1/facts HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     with connected(watched) as client:
@@ -239,27 +247,29 @@ def test_a_rest_that_comes_fast_has_its_time(watched: Address) -> None:
         assert statuses(rest(client)) == [b"200"]
 
 
-def test_an_answer_before_the_whole_body_leaves_the_connection_as_it_was(watched: Address) -> None:
-    """Once the body has come, nothing is due any more."""
+def test_a_connection_stays_open_once_the_rest_of_an_answered_body_has_come(
+    watched: Address,
+) -> None:
+    """Once the body is complete, its time limit no longer applies."""
     with connected(watched) as client, connected(watched) as other:
         client.sendall(posted(5) + b"12")
         assert statuses(client.recv(65_536)) == [b"401"]
         client.sendall(b"345")
         other.sendall(posted(5) + b"12")
-        assert statuses(rest(other)) == [b"401"], "as long another was waited for"
+        assert statuses(rest(other)) == [b"401"], "this wait took the time limit of a body"
         client.sendall(LAST)
         assert statuses(rest(client)) == [b"200"]
 
 
-def test_requests_that_were_answered_early_are_let_go(watched: Address) -> None:
-    """Each was held with all its headers for as long as the rest of its body might have come."""
+def test_requests_that_were_answered_before_their_bodies_are_freed(watched: Address) -> None:
+    """A request must not be held, with all its headers, until the time of its body is over."""
     more = b"".join(b"x-%d: %s\r\n" % (n, b"y" * 400) for n in range(100))
-    asked = posted(1)[:-2] + more + b"\r\n"
+    request = posted(1)[:-2] + more + b"\r\n"
     with uncollected(), connected(watched) as client:
-        client.sendall(asked)
+        client.sendall(request)
         for _ in range(30):
             assert status(client) == 401
-            client.sendall(b"x" + asked)
+            client.sendall(b"x" + request)
         assert status(client) == 401
         assert len(Watched.requests) <= 3
 
@@ -267,15 +277,15 @@ def test_requests_that_were_answered_early_are_let_go(watched: Address) -> None:
 BROKEN = b"\1garbage\r\n\r\n"
 
 
-def test_what_is_no_request_is_refused_behind_the_answers_before_it(watched: Address) -> None:
-    """The refusal was written at once, and taken for the answer to the first of them."""
+def test_bytes_that_are_no_request_are_refused_after_the_earlier_answers(watched: Address) -> None:
+    """A refusal that is written at once would be taken for the answer to the first request."""
     for number in (0, 1, 5, MOST_WAITING + 3):
         with connected(watched) as client:
             client.sendall(HEALTH * number + BROKEN)
             assert statuses(rest(client)) == [b"200"] * number + [b"400"]
 
 
-def test_a_body_that_breaks_off_is_refused_behind_the_answers_before_it(
+def test_a_malformed_chunked_body_is_refused_after_the_earlier_answers(
     edge: Edge, watched: Address
 ) -> None:
     key = edge.token("write").encode()
@@ -289,67 +299,69 @@ def test_a_body_that_breaks_off_is_refused_behind_the_answers_before_it(
             assert statuses(rest(client)) == [b"200"] * number + [b"400"]
 
 
-def test_a_stream_goes_on_though_what_follows_it_is_no_request(
+def test_an_event_stream_goes_on_though_garbage_follows_its_request(
     edge: Edge, watched: Address
 ) -> None:
     key = edge.token("read").encode()
-    asked = b"GET " + STREAM.encode() + b" HTTP/1.1\r\nhost: x\r\nauthorization: Bearer "
+    request = b"GET " + STREAM.encode() + b" HTTP/1.1\r\nhost: x\r\nauthorization: Bearer "
     with connected(watched) as client:
-        client.sendall(asked + key + b"\r\n\r\n")
-        told = client.recv(65_536)
+        client.sendall(request + key + b"\r\n\r\n")
+        received = client.recv(65_536)
         client.sendall(BROKEN)
         line = edge.fresh()
-        while line.encode() not in told:
+        while line.encode() not in received:
             part = client.recv(65_536)
             assert part
-            told += part
-        assert statuses(told) == [b"200"]
+            received += part
+        assert statuses(received) == [b"200"]
 
 
 UPGRADE = b"connection: upgrade\r\nupgrade: h2c\r\n"
 
 
-def test_who_asks_for_another_protocol_is_answered_in_this_one(
-    edge: Edge, watched: Address
-) -> None:
-    """As Java's client does: its body was read as a request of its own."""
+def test_a_request_with_an_upgrade_is_answered_in_http_1_1(edge: Edge, watched: Address) -> None:
+    """Java's client sends such requests. Their bodies must not be read as further requests."""
     key = edge.token("write").encode()
     body = b'"no fact"'
-    asked = (
+    request = (
         b"POST /v1/facts HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         b"authorization: Bearer " + key + b"\r\ncontent-length: %d\r\n" % len(body)
     )
-    whole = asked + UPGRADE + b"\r\n" + body
+    whole = request + UPGRADE + b"\r\n" + body
     with connected(watched) as client:
         client.sendall(whole * 3 + LAST)
         assert statuses(rest(client)) == [b"422"] * 3 + [b"200"]
-    for cut in (1, 20, len(asked) + 5, len(asked) + 20, len(whole) - len(body), len(whole) - 3):
+    for cut in (1, 20, len(request) + 5, len(request) + 20, len(whole) - len(body), len(whole) - 3):
         with connected(watched) as client:
             for part in (HEALTH, whole[:cut], whole[cut:] + whole[:cut], whole[cut:] + LAST):
                 client.sendall(part)
                 until(
-                    lambda: not any(getattr(one, "_held", b"") for one in Watched.alive),
-                    "all to be taken",
+                    lambda: (
+                        not any(getattr(connection, "_held", b"") for connection in Watched.alive)
+                    ),
+                    "all data to be parsed",
                 )
             assert statuses(rest(client)) == [b"200", b"422", b"422", b"200"]
     with connected(watched) as client:
         client.sendall(HEALTH[:-2] + UPGRADE + b"\r\n" + HEALTH[:-2] + UPGRADE + b"\r\n" + LAST)
         assert statuses(rest(client)) == [b"200"] * 3
-    smuggled = asked.replace(b"length: 9", b"length: %d" % len(HEALTH)) + UPGRADE + b"\r\n" + HEALTH
+    smuggled = (
+        request.replace(b"length: 9", b"length: %d" % len(HEALTH)) + UPGRADE + b"\r\n" + HEALTH
+    )
     with connected(watched) as client:
         client.sendall(HEALTH + smuggled + LAST)
         assert statuses(rest(client)) == [b"200", b"400", b"200"], "a body is no request"
 
 
-def test_turns_are_taken_one_at_a_time_and_without_faults(
+def test_a_connection_is_scheduled_for_one_turn_at_a_time_and_logs_no_error(
     watched: Address, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A turn was scheduled twice, and the second found nothing."""
+    """If a turn is scheduled twice, the second turn finds nothing and fails."""
     with connected(watched) as client:
         client.sendall(HEALTH * 2)
-        told = b""
-        while told.count(b'{"status":"ok"}') < 2:
-            told += client.recv(65_536)
+        received = b""
+        while received.count(b'{"status":"ok"}') < 2:
+            received += client.recv(65_536)
         for _ in range(20):
             client.sendall(HEALTH)
             assert status(client) == 200
@@ -357,15 +369,15 @@ def test_turns_are_taken_one_at_a_time_and_without_faults(
     assert not caplog.records
 
 
-def test_a_head_has_not_more_headers_than_anybody_needs(watched: Address) -> None:
-    """Short ones took ten times their bytes."""
+def test_a_head_with_too_many_headers_is_a_431(watched: Address) -> None:
+    """Short headers take ten times their bytes in memory."""
     for number, status in ((126, b"200"), (4_000, b"431")):
         with connected(watched) as client:
             client.sendall(LAST[:-2] + b"x: y\r\n" * number + b"\r\n")
             assert statuses(rest(client)) == [status]
 
 
-def test_a_large_head_that_comes_at_once_is_refused_too(watched: Address) -> None:
+def test_a_large_head_that_arrives_in_one_piece_is_a_431_too(watched: Address) -> None:
     with connected(watched) as client:
         client.sendall(HEALTH + LAST[:-2] + b"x: %s\r\n\r\n" % (b"y" * 150_000))
         assert statuses(rest(client)) == [b"200", b"431"]

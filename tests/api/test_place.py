@@ -1,4 +1,4 @@
-"""Where one stands in a line's history, and a run's events, cost as much as is shown."""
+"""A place in a line's history, and the events of a run, cost in proportion to what is shown."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ TICKS, LIMIT = 50, 10
 
 
 class Busy:
-    """A line with thousands of events among another's, and one with a few."""
+    """A line with thousands of events among those of another line, and a line with few events."""
 
     def __init__(self, edge: Edge) -> None:
         self.line, self.other, self.quiet = edge.fresh(), edge.fresh(), edge.fresh()
@@ -62,27 +62,33 @@ def half_way(past: Past) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("by", ["now", "position", "instant"])
-def test_a_place_costs_as_much_as_is_shown(past: Past, busy: Busy, by: str) -> None:
+def test_a_place_in_a_history_costs_in_proportion_to_what_is_shown(
+    past: Past, busy: Busy, by: str
+) -> None:
     found = place(past, busy.line, by, **half_way(past))
     assert LIMIT + TICKS // 2 <= found.found <= LIMIT + TICKS + 3
-    # Each tick is one look-up in the index, and one row of the walk's own table.
+    # A tick is a look-up in the index, and a row of the recursive query's working table.
     assert found.rows <= 4 * (LIMIT + TICKS)
     assert found.blocks <= 6 * (LIMIT + TICKS)
 
 
 @pytest.mark.parametrize("by", ["now", "position", "instant"])
-def test_a_quiet_line_costs_little_among_busy_ones(past: Past, busy: Busy, by: str) -> None:
+def test_a_place_in_a_quiet_line_costs_little_among_busy_lines(
+    past: Past, busy: Busy, by: str
+) -> None:
     found = place(past, busy.quiet, by, **half_way(past))
     assert found.rows <= 40
     assert found.blocks <= 60
 
 
-def test_anothers_line_costs_one_look(past: Past, busy: Busy) -> None:
+def test_a_place_in_another_tenants_line_costs_few_rows(past: Past, busy: Busy) -> None:
     found = place(past, busy.line, "now", organization="ORG-26-000002")
     assert (found.found, found.rows <= 10, found.blocks <= 30) == (0, True, True)
 
 
-def test_a_runs_events_are_found_without_a_walk_through_its_lines(past: Past, busy: Busy) -> None:
+def test_the_events_of_a_run_are_found_without_reading_all_events_of_its_line(
+    past: Past, busy: Busy
+) -> None:
     statement = statements.run_events_statement(frozenset(OWN))
     given = {"run_id": busy.run, "limit": LIMIT, **OWN}
     found = cost(past.connection, statement, given)

@@ -1,4 +1,4 @@
-"""Proofs over HTTP (contract 6): an outsider with the README's verifier checks what he sees."""
+"""Proofs over HTTP (contract, Proof), checked by an outsider with the verifier of docs/proof.md."""
 
 import base64
 from pathlib import Path
@@ -17,7 +17,7 @@ OTHER = "ORG-26-000077"
 
 
 class Auditor:
-    """Who holds a token and whatever he was told, and asks nothing of ours to compute."""
+    """An outsider with a token, who checks the answers with the verifier alone."""
 
     def __init__(self, edge: Edge, token: str | None = None) -> None:
         self._edge, self._token = edge, token
@@ -29,7 +29,7 @@ class Auditor:
         return answer
 
     def checkpoint(self) -> tuple[int, bytes]:
-        opened: tuple[int, bytes] = verifier.opened(self.get("checkpoint").text, self.key)
+        opened: tuple[int, bytes] = verifier.open_checkpoint(self.get("checkpoint").text, self.key)
         return opened
 
     def is_proven(self, position: int, size: int, root: bytes) -> bool:
@@ -37,15 +37,15 @@ class Auditor:
         proof = self.get(f"proof/inclusion?position={position}&size={size}").json()
         assert set(proof) == {"leaf_index", "leaf_hash", "tree_size", "hashes"}
         assert proof["tree_size"] == size
-        assert base64.b64decode(proof["leaf_hash"]) == verifier.root_with(leaf, 0, 1, [])
-        hashes = [base64.b64decode(one) for one in proof["hashes"]]
-        return bool(verifier.root_with(leaf, proof["leaf_index"], size, hashes) == root)
+        assert base64.b64decode(proof["leaf_hash"]) == verifier.root_with_leaf(leaf, 0, 1, [])
+        hashes = [base64.b64decode(text) for text in proof["hashes"]]
+        return bool(verifier.root_with_leaf(leaf, proof["leaf_index"], size, hashes) == root)
 
-    def goes_on(self, before: tuple[int, bytes], after: tuple[int, bytes]) -> bool:
+    def is_consistent(self, before: tuple[int, bytes], after: tuple[int, bytes]) -> bool:
         proof = self.get(f"proof/consistency?from={before[0]}&to={after[0]}").json()
         assert (proof["from"], proof["to"]) == (before[0], after[0])
-        hashes = [base64.b64decode(one) for one in proof["hashes"]]
-        return bool(verifier.is_beginning(*before, after[0], hashes) == after[1])
+        hashes = [base64.b64decode(text) for text in proof["hashes"]]
+        return bool(verifier.root_after(*before, after[0], hashes) == after[1])
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_lines_whole_history_is_proven_offline(edge: Edge, line: str, auditor:
         assert len(base64.b64decode(leaf["nonce"])) == 16
 
 
-def test_a_log_that_only_grew_is_proven_to_have(
+def test_consistency_proofs_show_that_the_log_only_grew(
     edge: Edge, line: str, folder: Path, auditor: Auditor
 ) -> None:
     before = auditor.checkpoint()
@@ -95,9 +95,9 @@ def test_a_log_that_only_grew_is_proven_to_have(
         seal(edge.conninfo, folder)
     after = auditor.checkpoint()
     assert after[0] >= before[0] + 3
-    assert auditor.goes_on(before, after)
-    assert auditor.goes_on(after, after)
-    assert not auditor.goes_on((before[0], bytes(32)), after)
+    assert auditor.is_consistent(before, after)
+    assert auditor.is_consistent(after, after)
+    assert not auditor.is_consistent((before[0], bytes(32)), after)
     assert auditor.get(f"proof/consistency?from=0&to={after[0]}").json()["hashes"] == []
 
 
@@ -116,8 +116,10 @@ def test_each_answer_says_how_far_the_log_is_sealed(edge: Edge, line: str) -> No
         assert int(answer.headers["ledger-position"]) == sealed[0]
 
 
-def test_what_is_not_sealed_is_counted_by_nobody(edge: Edge, line: str, folder: Path) -> None:
-    """The leaves before an event are counted within its tile, however long the log is behind it."""
+def test_no_leaves_are_counted_for_an_event_that_is_not_sealed(
+    edge: Edge, line: str, folder: Path
+) -> None:
+    """The statement counts leaves only within a sealed tile, however far sealing lags."""
     seal(edge.conninfo, folder)
     for _ in range(3):
         edge.accept(fact("execution.checked_in", line, {"hours": 1}))
@@ -129,7 +131,9 @@ def test_what_is_not_sealed_is_counted_by_nobody(edge: Edge, line: str, folder: 
     seal(edge.conninfo, folder)
 
 
-def test_what_is_not_sealed_yet_is_behind(edge: Edge, line: str, folder: Path) -> None:
+def test_leaves_and_proofs_beyond_the_sealed_log_are_503_behind(
+    edge: Edge, line: str, folder: Path
+) -> None:
     (item,) = edge.accept(fact("execution.checked_in", line, {"hours": 1}))
     (sizes,) = edge.select("SELECT max(size) FROM ledger.checkpoint")
     position, size = item["position"], sizes[0]
@@ -150,7 +154,7 @@ def test_what_is_not_sealed_yet_is_behind(edge: Edge, line: str, folder: Path) -
     assert edge.get(f"/v1/log/entries/{position}").status_code == 200
 
 
-def test_whoever_may_not_see_an_event_gets_neither_its_leaf_nor_its_proof(
+def test_a_credential_that_does_not_see_an_event_gets_neither_its_leaf_nor_its_proof(
     edge: Edge, line: str, folder: Path
 ) -> None:
     position = edge.data(f"/v1/execution/{line}/history")[0]["position"]
@@ -167,28 +171,28 @@ def test_whoever_may_not_see_an_event_gets_neither_its_leaf_nor_its_proof(
         assert edge.get(f"/v1/log/entries/{position}", token).status_code == 200
 
 
-def test_what_only_the_audit_log_tells_has_a_leaf_only_for_auditors(
+def test_leaves_of_unpublished_events_are_for_auditors_only(
     edge: Edge, line: str, folder: Path
 ) -> None:
     reader = edge.token("read", organization_id=OTHER)
     auditor = edge.token("audit:read", organization_id=OTHER)
     narrow = edge.token("audit:read", organization_id=OTHER, workspace_id="WS-26-000001")
     seal(edge.conninfo, folder)
-    # A key is an event of its organization, and of no workspace.
+    # The creation of a key belongs to the organization, and to no workspace.
     own, *_ = edge.select(
         "SELECT notification_id FROM ledger.ledger_events AS e JOIN ledger.api_key AS k"
         f" ON k.key_id = e.originator_id WHERE k.organization_id = '{OTHER}'"
     )
-    theirs = edge.get(f"/v1/log/entries/{own[0]}", auditor)
-    assert theirs.status_code == 200
-    assert theirs.json()["stream"].startswith("KEY-")
+    leaf = edge.get(f"/v1/log/entries/{own[0]}", auditor)
+    assert leaf.status_code == 200
+    assert leaf.json()["stream"].startswith("KEY-")
     for token in (reader, narrow, edge.token("audit:read")):
         assert_problem(edge.get(f"/v1/log/entries/{own[0]}", token), 404, "not_found")
 
 
-def test_the_database_keeps_others_out_where_the_code_does_not(edge: Edge, line: str) -> None:
+def test_row_level_security_hides_stored_events_from_other_tenants(edge: Edge, line: str) -> None:
     position = edge.data(f"/v1/execution/{line}/history")[0]["position"]
-    asked = f"SELECT count(*) FROM ledger.stored_event({position})"
+    statement = f"SELECT count(*) FROM ledger.stored_event({position})"
     settings = "SET ROLE ledger_api; SET ledger.organization_id = '{}';" + (
         "SET ledger.workspace_id = '{}';"
     )
@@ -196,8 +200,10 @@ def test_the_database_keeps_others_out_where_the_code_does_not(edge: Edge, line:
         ("ORG-26-000001", "", 1), ("ORG-26-000001", "WS-26-000001", 1), ("", "", 1),
         ("ORG-26-000001", "WS-26-000002", 0), (OTHER, "", 0), ("x", "", 0),
     ):  # fmt: skip
-        assert _last(edge, settings.format(organization, workspace) + asked) == [(seen,)]
-    assert _last(edge, "SET ROLE ledger_api;" + asked) == [(0,)], "without a tenant nothing"
+        assert _last(edge, settings.format(organization, workspace) + statement) == [(seen,)]
+    assert _last(edge, "SET ROLE ledger_api;" + statement) == [(0,)], (
+        "without a tenant no event is visible"
+    )
 
 
 def _last(edge: Edge, statements: str) -> list[tuple[Any, ...]]:
@@ -209,7 +215,7 @@ def _last(edge: Edge, statements: str) -> list[tuple[Any, ...]]:
         return cursor.fetchall()
 
 
-def test_without_a_right_to_read_there_is_no_leaf(edge: Edge, line: str) -> None:
+def test_leaves_and_inclusion_proofs_need_a_permission_to_read(edge: Edge, line: str) -> None:
     token = edge.token("write")
     assert_problem(edge.get("/v1/log/entries/1", token), 403, "forbidden")
     assert_problem(edge.get("/v1/log/proof/inclusion?position=1", token), 403, "forbidden")
@@ -218,7 +224,7 @@ def test_without_a_right_to_read_there_is_no_leaf(edge: Edge, line: str) -> None
 
 
 @pytest.mark.parametrize("position", ["0", "01", "-1", "+1", "1.0", "x", "9" * 19, "9" * 5000])
-def test_what_is_no_position_is_not_found(edge: Edge, line: str, position: str) -> None:
+def test_a_malformed_position_is_a_404(edge: Edge, line: str, position: str) -> None:
     assert_problem(edge.get(f"/v1/log/entries/{position}"), 404, "not_found")
 
 
@@ -233,7 +239,7 @@ def test_what_is_no_position_is_not_found(edge: Edge, line: str, position: str) 
         "proof/consistency?from=1&to=1&to=2", "checkpoint?size=1", "key?x=", "entries/1?x=1",
     ],
 )  # fmt: skip
-def test_bad_questions_are_refused(edge: Edge, line: str, path: str) -> None:
+def test_wrong_parameters_are_a_422(edge: Edge, line: str, path: str) -> None:
     admin = edge.token("admin", organization_id=None)
     assert_problem(edge.get(f"/v1/log/{path}", admin), 422, "invalid_request")
 
@@ -256,7 +262,7 @@ def test_before_anything_is_sealed_there_is_a_key_and_no_checkpoint(
             )
 
 
-def test_operators_are_told_how_far_it_is_and_whether_it_has_stopped(
+def test_readyz_and_metrics_show_how_far_sealing_is_and_whether_it_has_stopped(
     edge: Edge, line: str, folder: Path
 ) -> None:
     seal(edge.conninfo, folder)
@@ -277,4 +283,4 @@ def test_operators_are_told_how_far_it_is_and_whether_it_has_stopped(
         assert "forked" not in answer.text
     finally:
         seal(edge.conninfo, folder)
-    assert edge.get("/readyz").json()["status"] == "ok", "what fits again goes on"
+    assert edge.get("/readyz").json()["status"] == "ok", "sealing goes on when the log fits again"

@@ -1,10 +1,10 @@
-"""PostgreSQL ended connections that were idle: nobody who reads is told of it."""
+"""PostgreSQL has ended idle connections: no client that reads notices it."""
 
 from tests.support.edge import Edge
 
 
-def test_reads_go_on_over_connections_that_were_closed(edge: Edge) -> None:
-    """As after a restart of the database: there are four at first, then as many as are needed."""
+def test_reads_go_on_after_postgresql_has_ended_their_connections(edge: Edge) -> None:
+    """As after a restart of the database. There are four connections first, later as needed."""
     line_id = edge.fresh()
     for least in (4, 1, 1):
         (ended,) = edge.select(

@@ -1,4 +1,4 @@
-"""What a request's head must say, to the letter, and how its path is read (contract 7)."""
+"""Request heads: Host, credentials, and encoded slashes in the path (contract, Access)."""
 
 import itertools
 import json
@@ -24,8 +24,8 @@ def address(edge: Edge) -> Iterator[Address]:
         yield address
 
 
-def told(address: Address, head: str) -> tuple[HTTPResponse, bytes, bytes]:
-    """The answer to a head, its body, and what follows until the connection ends."""
+def send_head(address: Address, head: str) -> tuple[HTTPResponse, bytes, bytes]:
+    """The answer to a head, its body, and the next byte, which is empty at the connection's end."""
     with socket.create_connection(address, timeout=10) as client:
         client.sendall(head.replace("\n", "\r\n").encode())
         answer = HTTPResponse(client)
@@ -35,9 +35,11 @@ def told(address: Address, head: str) -> tuple[HTTPResponse, bytes, bytes]:
 
 @pytest.mark.parametrize("hosts", ["", "Host: x\nHost: x\n", "Host: x\nx: y\nhost: y\n"])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_a_request_names_one_host(address: Address, hosts: str, version: str) -> None:
+def test_a_request_without_a_host_header_or_with_two_is_a_400(
+    address: Address, hosts: str, version: str
+) -> None:
     for path in PATHS:
-        answer, body, rest = told(address, f"GET {path} HTTP/{version}\n{hosts}\n")
+        answer, body, rest = send_head(address, f"GET {path} HTTP/{version}\n{hosts}\n")
         problem = json.loads(body)
         assert (answer.status, problem["code"]) == (400, "invalid_request")
         assert problem["title"] == "Bad Request"
@@ -48,14 +50,14 @@ def test_a_request_names_one_host(address: Address, hosts: str, version: str) ->
         assert rest == b""
 
 
-def test_a_host_that_is_named_once_is_taken(address: Address) -> None:
+def test_a_request_with_one_host_header_is_answered(address: Address) -> None:
     for version in ("1.0", "1.1"):
         head = f"GET /healthz HTTP/{version}\nconnection: close\nx: 1\nHOST: x\nx: 2\n\n"
-        assert told(address, head)[0].status == 200
+        assert send_head(address, head)[0].status == 200
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_of_two_credentials_none_is_taken(edge: Edge, method: str) -> None:
+def test_a_request_with_two_authorization_headers_is_a_401(edge: Edge, method: str) -> None:
     good, path = f"Bearer {edge.token('read', 'write')}", "/v1/execution"
     if method == "POST":
         path = "/v1/facts"
@@ -64,17 +66,17 @@ def test_of_two_credentials_none_is_taken(edge: Edge, method: str) -> None:
         assert_problem(edge.request(method, path, headers=headers), 401, "unauthorized")
 
 
-def test_where_no_credential_is_looked_at_two_do_no_harm(edge: Edge) -> None:
+def test_two_authorization_headers_do_no_harm_where_no_token_is_needed(edge: Edge) -> None:
     headers = [("authorization", "Bearer x")] * 2
     assert edge.get("/healthz", headers=headers).status_code == 200
     assert visitor(edge).get("/ui", headers=headers).status == 200
 
 
-# Slashes that are part of a name.
+# Encoded slashes.
 
 
 def encoded(path: str) -> list[str]:
-    """A route's path with each of its slashes but the first, or of its names, encoded."""
+    """Forms of a route's path: a slash after the first encoded, or encoded slashes in a name."""
     named = re.sub(r"{[^}]*}", "LIN-26-000001", path)
     places = [place.start() for place in re.finditer("/", named) if place.start()]
     found = [f"{named[:place]}%2F{named[place + 1 :]}" for place in places]
@@ -86,7 +88,7 @@ def encoded(path: str) -> list[str]:
 
 
 def test_an_encoded_slash_separates_nothing(edge: Edge) -> None:
-    """A proxy that guards a path, and we, must mean the same by it."""
+    """The service must read a path as a proxy that guards it does."""
     token = edge.token(*ALL)
     guest = visitor(edge, *ALL)
     fields = guest.get("/ui").form("/ui/sign-out") | {"request_key": "k", "reason": "r"}
@@ -107,7 +109,7 @@ def test_an_encoded_slash_leads_to_no_file(edge: Edge) -> None:
         assert edge.get(path).status_code == 404
 
 
-def test_what_is_encoded_twice_is_part_of_an_unknown_id(edge: Edge) -> None:
+def test_a_slash_that_is_encoded_twice_is_part_of_an_unknown_id(edge: Edge) -> None:
     line = edge.fresh()
     assert edge.get(f"/v1/execution/{line}/runs").status_code == 200
     assert_problem(edge.get(f"/v1/execution/{line}%252Fruns"), 404, "not_found")

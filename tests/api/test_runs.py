@@ -1,4 +1,4 @@
-"""Runs over HTTP: which lines have them, keys, filters, order (contract 4)."""
+"""Runs over HTTP: which lines have them, keys, filters, order (contract, Reading)."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ CONTINUOUS = sorted(set(EXECUTION_MODELS) - MODELS_WITH_RUNS)
 
 @pytest.fixture(scope="module")
 def story(edge: Edge) -> tuple[str, list[dict[str, Any]]]:
-    """A line with 20 runs in every status, by three actors; the runs as listed."""
+    """A line with 20 runs, in every status and by three actors, and its runs as they are listed."""
     line = edge.fresh()
     for number in range(20):
         at = f"2026-04-{number // 2 + 1:02d}T10:00:00{'+02:00' if number % 2 else 'Z'}"
@@ -33,7 +33,7 @@ def story(edge: Edge) -> tuple[str, list[dict[str, Any]]]:
     return line, edge.data(f"/v1/execution/{line}/runs?limit=100")
 
 
-def test_runs_have_exactly_their_keys_and_are_the_same_alone(
+def test_runs_in_a_list_have_exactly_their_keys_and_equal_the_single_run(
     edge: Edge, story: tuple[str, list[dict[str, Any]]]
 ) -> None:
     assert {run["status"] for run in story[1]} == set(RUN_STATUSES)
@@ -78,7 +78,7 @@ def test_the_latest_request_comes_first(edge: Edge, story: tuple[str, list[Any]]
         ),
     ],
 )
-def test_filters_choose_runs(
+def test_filters_find_exactly_the_matching_runs(
     edge: Edge, story: tuple[str, list[dict[str, Any]]], query: str, keep: Any
 ) -> None:
     line, runs = story
@@ -126,7 +126,7 @@ def test_the_two_other_models_have_runs(edge: Edge, model: str) -> None:
     assert answer.json() == {"data": [], "meta": {"cursor": None, "has_more": False}}
 
 
-def test_an_execution_id_is_no_run(edge: Edge) -> None:
+def test_the_id_of_an_execution_record_names_no_run(edge: Edge) -> None:
     supplied, issued = "RUN-26-654321", edge.fresh()
     edge.accept(activation(edge.fresh_id(), execution_id=supplied))
     for record in (supplied, edge.data(f"/v1/execution/{issued}")["id"]):

@@ -1,4 +1,4 @@
-"""The seed's samples, in two acts, with the clock on the samples' day (seed, contract 4)."""
+"""The seed's samples: its facts lead to its answers, on the samples' day (contract, Reading)."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ def sample(name: str) -> Any:
 
 
 def assert_shows(shown: Any, expected: Any, path: str = "") -> None:
-    """Every key and value of the sample is shown; the contract adds keys beside them."""
+    """Assert that every key and value of the sample is shown; the contract has further keys."""
     if isinstance(expected, dict):
         for key, value in expected.items():
             assert key in shown, f"{path}.{key}"
@@ -31,13 +31,15 @@ def assert_shows(shown: Any, expected: Any, path: str = "") -> None:
         assert shown == expected, path
 
 
-def test_the_seeds_samples_are_shown_to_the_letter(settings: Settings, conninfo: str) -> None:
+def test_the_answers_have_every_key_and_value_of_the_samples(
+    settings: Settings, conninfo: str
+) -> None:
     async def acts() -> None:
         clock = Clock(datetime(2026, 4, 15, 9, 12, 45, tzinfo=UTC))
         async with serving(settings, conninfo, clock) as service:
             token = await service.token("read", "write", **TENANT)
             service.http.headers["authorization"] = f"Bearer {token}"
-            await tell_the_story(service)
+            await report_the_facts(service)
 
             listed = await service.get("/v1/execution?workspace_id=WS-26-000021&state=running")
             expected = sample("execution_list.json")
@@ -56,7 +58,7 @@ def test_the_seeds_samples_are_shown_to_the_letter(settings: Settings, conninfo:
     asyncio.run(acts())
 
 
-async def tell_the_story(service: Service) -> None:
+async def report_the_facts(service: Service) -> None:
     facts = [json.loads(line) for line in (SAMPLES / "facts.jsonl").read_text().splitlines()]
     for start in range(0, len(facts), 1000):
         await service.accept(*facts[start : start + 1000])

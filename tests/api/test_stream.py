@@ -1,4 +1,4 @@
-"""The feed as a stream: the poller's events in the poller's order, each once (contract 5)."""
+"""The feed as a stream: the events of the pull feed, in its order, each once (contract, Feeds)."""
 
 import random
 import threading
@@ -13,7 +13,7 @@ from ledger.feed.tail import Tail
 from ledger.intake.principal import COMMAND_LINE
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
-from tests.support.stories import Life
+from tests.support.random_life import Life
 from tests.support.streaming import STREAM, Address, Listener, feed_of, listening
 from tests.support.views import until
 
@@ -23,7 +23,7 @@ BESIDE = {"workspace_id": "WS-26-000003"}
 
 @pytest.fixture(scope="module")
 def address(edge: Edge) -> Iterator[Address]:
-    """The shared service's port; with a short patience and a small memory."""
+    """The port of the shared service, whose streams have a short patience and a small memory."""
     services = edge.service.app.state.services
     services.streams = Streams(
         Tail(services.door.fetch, services.positions, rows=40),
@@ -55,7 +55,7 @@ def last_id(items: list[dict[str, Any]]) -> str:
     return str(items[-1]["event_ids"][-1])
 
 
-# How it opens.
+# Opening.
 
 
 def test_a_stream_says_at_once_that_it_is_open(edge: Edge, address: Address, token: str) -> None:
@@ -72,7 +72,7 @@ def test_a_stream_says_at_once_that_it_is_open(edge: Edge, address: Address, tok
         assert headers["x-request-id"]
 
 
-def test_a_stream_from_now_on_gives_what_comes_and_nothing_older(
+def test_a_stream_from_now_on_gives_only_later_events(
     edge: Edge, address: Address, token: str
 ) -> None:
     line = edge.fresh()
@@ -83,13 +83,13 @@ def test_a_stream_from_now_on_gives_what_comes_and_nothing_older(
     assert found == feed_of(edge, token, service_line_id=line)[-2:]
 
 
-def test_a_connection_that_breaks_before_its_first_event_loses_nothing(
+def test_a_client_that_is_cut_before_its_first_event_misses_nothing(
     edge: Edge, address: Address, token: str
 ) -> None:
     line = edge.fresh()
     with Listener(address, token) as listener:
         listener.opened()
-        # An id without data: no message, but what a client sends when it comes back.
+        # An id without data is no message, but the client sends it when it reconnects.
         identifier, data = listener.block() or (None, [])
         assert data == []
         assert identifier is not None
@@ -104,10 +104,10 @@ def test_a_quiet_stream_is_kept_alive(edge: Edge, address: Address, token: str) 
         until(lambda: listener.block() is not None and listener.comments.count("ping") > 2, "pings")
 
 
-# What it gives.
+# Events.
 
 
-def test_poller_and_stream_see_one_order_while_lines_live(
+def test_pollers_and_streams_see_the_same_events_in_the_same_order(
     edge: Edge, address: Address, token: str
 ) -> None:
     start = last_id(edge.accept(activation(edge.fresh_id())))
@@ -115,9 +115,9 @@ def test_poller_and_stream_see_one_order_while_lines_live(
     found: list[list[dict[str, Any]]] = [[] for _ in streams]
     marker = edge.fresh_id()
 
-    def follow(listener: Listener, mine: list[dict[str, Any]]) -> None:
-        while not mine or mine[-1]["subject"]["id"] != marker:
-            mine += listener.take(1)
+    def follow(listener: Listener, events: list[dict[str, Any]]) -> None:
+        while not events or events[-1]["subject"]["id"] != marker:
+            events += listener.take(1)
 
     threads = [
         threading.Thread(target=follow, args=pair) for pair in zip(streams, found, strict=True)
@@ -133,8 +133,8 @@ def test_poller_and_stream_see_one_order_while_lines_live(
     expected = feed_of(edge, token, after=start)
     assert len(expected) > 200
     assert "health.changed" in {event["type"] for event in expected}
-    for one in found:
-        assert one == expected
+    for events in found:
+        assert events == expected
 
 
 def test_resuming_a_thousand_times_gives_exactly_the_feed(
@@ -146,7 +146,7 @@ def test_resuming_a_thousand_times_gives_exactly_the_feed(
     found: list[dict[str, Any]] = []
     for turn in range(1000):
         if turn % 10 == 0:
-            # Others write meanwhile, so that many resume where memory has the rest.
+            # After these writes many streams resume within the events that memory holds.
             edge.accept(*(check_in(line) for _ in range(11)))
         by_header = turn % 2 == 0
         query = "" if by_header else f"after={place}"
@@ -159,7 +159,7 @@ def test_resuming_a_thousand_times_gives_exactly_the_feed(
     assert found == feed_of(edge, token, after=start)
 
 
-def test_what_came_last_wins_over_the_address_it_was_asked_at(
+def test_last_event_id_wins_over_the_parameter_after(
     edge: Edge, address: Address, token: str
 ) -> None:
     items = edge.accept(*(check_in(edge.fresh()) for _ in range(3)))
@@ -182,10 +182,10 @@ FILTERS: list[dict[str, str]] = [
 
 
 @pytest.mark.parametrize("who", ["organization", "workspace", "admin"])
-def test_every_filter_gives_what_the_poller_gets(
+def test_every_filter_gives_the_same_events_as_by_pull(
     edge: Edge, address: Address, admin: str, who: str
 ) -> None:
-    """From the table and from memory alike: half is there before, half comes while it listens."""
+    """Half of the events come from the table, half from memory while the stream is open."""
     key = {
         "organization": edge.token("read"),
         "workspace": edge.token("read", workspace_id=WORKSPACE),
@@ -194,7 +194,7 @@ def test_every_filter_gives_what_the_poller_gets(
     start = last_id(edge.accept(activation(edge.fresh_id())))
     lines = [edge.fresh(token=admin, **more) for more in ({}, OTHERS, BESIDE)]
 
-    def happen() -> None:
+    def report_facts() -> None:
         for line in lines:
             facts = [
                 check_in(line),
@@ -204,15 +204,15 @@ def test_every_filter_gives_what_the_poller_gets(
             ]
             edge.accept(*facts, token=admin)
 
-    happen()
-    asked = [
+    report_facts()
+    filters = [
         {name: lines[0] if value == "LINE" else value for name, value in params.items()}
         for params in FILTERS
     ]
-    queries = ["&".join([f"after={start}", *map("=".join, p.items())]) for p in asked]
+    queries = ["&".join([f"after={start}", *map("=".join, p.items())]) for p in filters]
     listeners = [Listener(address, key, query).opened() for query in queries]
-    happen()
-    for params, listener in zip(asked, listeners, strict=True):
+    report_facts()
+    for params, listener in zip(filters, listeners, strict=True):
         expected = feed_of(edge, key, after=start, **params)
         with listener:
             assert listener.take(len(expected)) == expected
@@ -220,7 +220,7 @@ def test_every_filter_gives_what_the_poller_gets(
         assert feed_of(edge, key, after=start, organization_id=OTHERS["organization_id"]) == []
 
 
-def test_a_health_report_that_changes_nothing_stays_out(
+def test_a_health_report_that_changes_no_status_is_not_streamed(
     edge: Edge, address: Address, token: str
 ) -> None:
     line = edge.fresh()
@@ -230,15 +230,15 @@ def test_a_health_report_that_changes_nothing_stays_out(
             edge.accept(fact("health.signal_reported", line, report | {"status": status}))
         edge.accept(check_in(line))
         found = listener.take(3)
-    told = [(event["type"], event["payload"].get("status")) for event in found]
-    assert told == [
+    shown = [(event["type"], event["payload"].get("status")) for event in found]
+    assert shown == [
         ("health.changed", "amber"),
         ("health.changed", "green"),
         ("execution.checked_in", None),
     ]
 
 
-# Who may, and what is refused.
+# Permissions and refusals.
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_health_report_that_changes_nothing_stays_out(
         "after=EVT-26-000001&after=EVT-26-000002",
     ],
 )
-def test_a_parameter_it_does_not_take_is_a_422(edge: Edge, query: str) -> None:
+def test_an_unknown_or_wrong_parameter_is_a_422(edge: Edge, query: str) -> None:
     assert_problem(edge.get(f"{STREAM}?{query}"), 422, "invalid_request")
 
 
@@ -274,16 +274,14 @@ def test_two_last_event_ids_are_a_422(edge: Edge) -> None:
     assert_problem(edge.get(STREAM, headers=headers), 422, "invalid_request")
 
 
-def test_a_stream_needs_a_key_that_may_read(edge: Edge) -> None:
+def test_a_stream_needs_the_permission_read(edge: Edge) -> None:
     assert_problem(edge.get(STREAM, "garbage"), 401, "unauthorized")
     assert_problem(edge.get(STREAM, headers={"authorization": ""}), 401, "unauthorized")
-    # The permission before the parameters.
+    # The permission is checked before the parameters.
     assert_problem(edge.get(f"{STREAM}?limit=0", edge.token("write")), 403, "forbidden")
 
 
-def test_the_streams_of_a_revoked_key_end_and_no_others(
-    edge: Edge, address: Address, token: str
-) -> None:
+def test_only_the_streams_of_a_revoked_key_end(edge: Edge, address: Address, token: str) -> None:
     doomed = edge.token("read")
     key_id = edge.run(edge.service.app.state.services.authenticator.authenticate(doomed)).id
     line = edge.fresh()
@@ -293,7 +291,7 @@ def test_the_streams_of_a_revoked_key_end_and_no_others(
         Listener(address, token) as other,
     ):
         edge.service.app.state.services.writer.execute(RevokeApiKey(key_id, COMMAND_LINE))
-        # A clean end, within the 5 s that the sockets wait.
+        # Both streams end cleanly, within the 5 s of their socket time-outs.
         assert first.message() is None
         assert second.message() is None
         edge.accept(check_in(line))
@@ -302,14 +300,14 @@ def test_the_streams_of_a_revoked_key_end_and_no_others(
         assert again.answer.status == 401
 
 
-# Many, and slow ones.
+# Many streams, and slow readers.
 
 
-def test_more_streams_than_an_organization_may_have_are_turned_away_and_no_others(
+def test_only_the_streams_beyond_the_limit_of_an_organization_are_refused(
     edge: Edge, address: Address, token: str
 ) -> None:
     streams = edge.service.app.state.services.streams
-    until(lambda: len(streams) == 0, "the others' end")
+    until(lambda: len(streams) == 0, "the end of earlier streams")
     line = edge.fresh()
     listeners = [Listener(address, token).opened() for _ in range(300)]
     with Listener(address, token) as one_more:
@@ -317,25 +315,25 @@ def test_more_streams_than_an_organization_may_have_are_turned_away_and_no_other
         assert one_more.answer.headers["retry-after"]
     with Listener(address, edge.token("read", **OTHERS)) as others:
         others.opened()
-    until(lambda: len(streams) == 300, "its end")
+    until(lambda: len(streams) == 300, "the end of the other organization's stream")
     metrics = edge.get("/metrics").text
     assert "ledger_feed_streams 300.0" in metrics
     end = last_id(edge.accept(*(check_in(line) for _ in range(7))))
     for listener in listeners:
         assert [event["id"] for event in listener.take(7)][-1] == end
         listener.close()
-    until(lambda: len(streams) == 0, "their end")
+    until(lambda: len(streams) == 0, "the end of all streams")
     with Listener(address, token) as listener:
         listener.opened()
 
 
-def test_a_slow_reader_is_cut_and_resumes(edge: Edge, address: Address, token: str) -> None:
+def test_a_slow_reader_is_cut_and_can_resume(edge: Edge, address: Address, token: str) -> None:
     streams = edge.service.app.state.services.streams
-    until(lambda: len(streams) == 0, "the others' end")
+    until(lambda: len(streams) == 0, "the end of earlier streams")
     line = edge.fresh()
     start = last_id(edge.accept(check_in(line)))
     slow = Listener(address, token, f"after={start}", receive_buffer=4096)
-    # More than the kernel and the server keep for it.
+    # More bytes than the kernel and the server buffer for this reader.
     for _ in range(8):
         edge.accept(*(check_in(line, note="x" * 50_000) for _ in range(20)))
     until(lambda: len(streams) == 0, "the cut")

@@ -1,19 +1,20 @@
-"""A crash took views back some events: their commits do not wait for the disk.
+"""A crash took back commits of views, since these commits do not wait for the disk.
 
-Until they have folded those anew nobody may be shown less than was acknowledged (contract 4).
+Until the views have folded the lost events again, no read may show less than was acknowledged
+(contract, Reading).
 """
 
-import time
+import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
 
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.reads.positions import ViewPositions
 from tests.support.databases import execute
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
@@ -21,44 +22,52 @@ from tests.support.views import until
 
 
 class Views:
-    """All views, which can be put back by one event and forth again."""
+    """All views, which can be set back by one event and restored."""
 
     def __init__(self, edge: Edge, connection: psycopg.Connection[Any]) -> None:
         self._edge, self._connection = edge, connection
         ((self.position,),) = edge.select("SELECT min(position) FROM ledger.projection")
-
-    @property
-    def _heard(self) -> Any:
-        return self._edge.service.app.state.services.positions
+        self.heard: ViewPositions = edge.service.app.state.services.positions
+        """The positions of the views that the service has heard of."""
+        self._ended = set[int]()
 
     def crash(self) -> None:
-        """They stand before their last event, and who listened to them hears nothing any more."""
+        """Set the views before their last event, and end the connection that listens to them."""
         self._connection.execute("UPDATE ledger.projection SET position = position - 1")
-        ended = self._connection.execute(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        (listener,) = self._listeners()
+        self._connection.execute("SELECT pg_terminate_backend(%s)", (listener,))
+        self._ended.add(listener)
+
+    def _listeners(self) -> list[int]:
+        """The PostgreSQL processes that serve the service's listening connection."""
+        rows = self._connection.execute(
+            "SELECT pid FROM pg_stat_activity"
             " WHERE application_name = 'ledger api listener' AND datname = current_database()"
         )
-        assert ended.fetchone() == (1,)
+        return [pid for (pid,) in rows]
 
     def stop(self, name: str) -> None:
-        """One of them goes no further."""
+        """Stop a view."""
         self._connection.execute(
             "UPDATE ledger.projection SET stopped_at = now(), error = 'e' WHERE name = %s", (name,)
         )
 
-    def due_of(self, name: str) -> int | None:
-        """What a read of one that has stopped is due; None until that was heard."""
-        return self._heard.due(frozenset({name})) if name in self._heard._stopped else None
+    @contextmanager
+    def restoring_once_awaited(self) -> Iterator[None]:
+        """Restore the views once a read, which the body sends, has begun to wait for them."""
+        awaited, after = threading.Event(), self.heard.after
 
-    def return_once_awaited(self) -> None:
-        """They have folded it again, when somebody waits for that."""
-        deadline = time.monotonic() + 10
-        while not self._heard._waiting:
-            self._edge.get("/healthz")  # each a round trip through its event loop
-            assert time.monotonic() < deadline
-        self.put_forth()
+        def note_wait(*arguments: Any) -> None:
+            after(*arguments)
+            awaited.set()
 
-    def put_forth(self) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.heard, "after", note_wait)
+            yield
+            assert awaited.wait(10)
+        self.restore()
+
+    def restore(self) -> None:
         self._connection.execute(
             "UPDATE ledger.projection SET position = %s, stopped_at = NULL, error = NULL",
             (self.position,),
@@ -68,9 +77,11 @@ class Views:
             " FROM ledger.projection"
         )
 
-    def is_at_peace(self) -> bool:
-        """Nothing is owed any more."""
-        return self._heard._owed is None
+    def are_heard(self) -> bool:
+        """Whether a new listener has heard of every acknowledged position."""
+        listeners = set(self._listeners())
+        is_new = len(listeners) == 1 and not self._ended & listeners
+        return is_new and self.heard.reached >= self.position
 
 
 @pytest.fixture
@@ -87,67 +98,73 @@ def views(edge: Edge, line: str) -> Iterator[Views]:
         try:
             yield views
         finally:
-            views.put_forth()
-            deadline = time.monotonic() + 10
-            while not views.is_at_peace():
-                edge.get("/healthz")
-                assert time.monotonic() < deadline
+            views.restore()
+            until(views.are_heard, "the service to hear of the views", 10.0)
 
 
-@contextmanager
-def asking(edge: Edge, path: str, **options: Any) -> Iterator["Future[httpx.Response]"]:
-    """A read under way."""
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """A thread for a read that waits."""
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(edge.get, path, **options)
+        yield pool
 
 
 PATHS = ("/v1/execution/{line}", "/v1/execution?limit=1", "/v1/events?limit=1", "/v1/events/{last}")
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("asks_for_it", [True, False], ids=["by position", "plainly"])
-def test_who_reads_waits_until_they_are_back(
-    edge: Edge, views: Views, line: str, path: str, asks_for_it: bool
+@pytest.mark.parametrize("names_the_position", [True, False], ids=["by position", "plainly"])
+def test_a_read_waits_until_the_views_have_caught_up_again(
+    edge: Edge,
+    views: Views,
+    pool: ThreadPoolExecutor,
+    line: str,
+    path: str,
+    names_the_position: bool,
 ) -> None:
-    asked = path.format(line=line, last=f"EVT-26-{views.position:06}")
-    headers = {"ledger-min-position": str(views.position)} if asks_for_it else {}
+    read = path.format(line=line, last=f"EVT-26-{views.position:06}")
+    headers = {"ledger-min-position": str(views.position)} if names_the_position else {}
     views.crash()
-    with asking(edge, asked, headers=headers) as answer:
-        views.return_once_awaited()
-        found = answer.result(10)
+    with views.restoring_once_awaited():
+        answer = pool.submit(edge.get, read, headers=headers)
+    found = answer.result(10)
     assert (found.status_code, found.headers["ledger-position"]) == (200, str(views.position))
 
 
-def test_who_reads_waits_though_for_a_while_nobody_can_listen_to_them(
+def test_a_read_waits_for_the_views_even_while_the_service_cannot_listen_to_them(
     edge: Edge,
     views: Views,
+    pool: ThreadPoolExecutor,
     line: str,
     server: EmbeddedPostgres,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = f"/v1/execution/{line}"
     for _ in range(2):
-        edge.get("/v1/execution?limit=2")  # from memory then, which knows where the views stand
+        edge.get("/v1/execution?limit=2")  # kept in memory, with the standing of the views
     allow = "ALTER DATABASE edge_test_taken_back ALLOW_CONNECTIONS"
     execute(server.url, f"{allow} false")
     try:
         views.crash()
-        until(lambda: caplog.text.count("cannot follow the views") > 2, "it to be tried again")
-        with asking(edge, path) as answer:
-            views.return_once_awaited()
-            assert answer.result(10).headers["ledger-position"] == str(views.position)
+        until(lambda: caplog.text.count("cannot follow the views") > 2, "the service to try again")
+        with views.restoring_once_awaited():
+            answer = pool.submit(edge.get, path)
+        assert answer.result(10).headers["ledger-position"] == str(views.position)
     finally:
         execute(server.url, f"{allow} true")
 
 
-def test_one_that_has_stopped_is_not_waited_for(views: Views) -> None:
+def test_reads_do_not_wait_for_a_stopped_view_to_catch_up(views: Views) -> None:
     views.stop("execution")
     views.crash()
-    until(lambda: views.due_of("execution") is not None, "news of it")
-    assert views.due_of("execution") == views.position - 1
+
+    def due() -> list[int]:
+        return [views.heard.due(frozenset({name})) for name in ("execution", "run")]
+
+    until(lambda: due() == [views.position - 1, views.position], "the service to know the stop")
 
 
-def test_views_that_do_not_come_back_are_shown_as_they_are(
+def test_views_that_do_not_catch_up_in_time_are_shown_as_they_are(
     edge: Edge, views: Views, line: str
 ) -> None:
     path = f"/v1/execution/{line}"
@@ -158,13 +175,12 @@ def test_views_that_do_not_come_back_are_shown_as_they_are(
     assert (found.status_code, found.headers["ledger-position"]) == (200, str(views.position - 1))
 
 
-def test_what_is_not_found_says_where_it_was_looked_for(edge: Edge, views: Views) -> None:
+def test_a_404_has_the_position_of_the_views_that_were_read(edge: Edge, views: Views) -> None:
     with psycopg.connect(edge.conninfo, autocommit=True) as connection:
         connection.execute("UPDATE ledger.projection SET position = 5")
         try:
             views.crash()
-            while not views.is_at_peace():
-                edge.get("/healthz")
+            until(lambda: views.heard.due(None) == 4, "the service to give up waiting", 10.0)
             for path in (
                 "/v1/execution/LIN-26-000001",
                 "/v1/execution/LIN-26-000001/runs",
@@ -176,4 +192,4 @@ def test_what_is_not_found_says_where_it_was_looked_for(edge: Edge, views: Views
                 assert_problem(problem, 404, "not_found")
                 assert problem.headers["ledger-position"] == "4", path
         finally:
-            views.put_forth()
+            views.restore()

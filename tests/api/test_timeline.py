@@ -1,4 +1,4 @@
-"""A line's timeline: how long it was in which state, and for what causes (contract 4)."""
+"""A line's timeline: how long it was in which state, and for which causes (contract, Reading)."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -12,22 +12,17 @@ from ledger.api.models import TimelineAnswer
 from projections.execution import statements
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, activation, fact
-from tests.support.stories import (
-    CAUSES,
-    STATES,
-    Life,
-    history_of,
-    timeline_of,
-    touched,
-    turns_of,
-)
+from tests.support.log_checker import check
+from tests.support.model import CAUSES, STATES, Turn, model_of
+from tests.support.plans import touched
+from tests.support.random_life import Life
 
 MORNING = "2026-04-15T"
 """The day on which the edge's clock stands, at 12:00."""
 
 
 def ask(edge: Edge, line: str, **bounds: str) -> dict[str, Any]:
-    """The answer's data, once the views have all of the log."""
+    """The timeline of a line, once the views have the whole log."""
     headers = {"ledger-min-position": str(edge.log()[0][0])}
     params = {name.rstrip("_"): value for name, value in bounds.items()}
     answer = edge.get(f"/v1/execution/{line}/timeline", params=params, headers=headers)
@@ -39,8 +34,8 @@ def ask(edge: Edge, line: str, **bounds: str) -> dict[str, Any]:
 def short(data: dict[str, Any]) -> list[tuple[Any, ...]]:
     """(state, causes, minute of the hour at which it began) of each interval."""
     return [
-        (one["state"], one["causes"], datetime.fromisoformat(one["from"]).minute)
-        for one in data["intervals"]
+        (interval["state"], interval["causes"], datetime.fromisoformat(interval["from"]).minute)
+        for interval in data["intervals"]
     ]
 
 
@@ -49,8 +44,8 @@ def at(clock: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def tale(edge: Edge) -> str:
-    """Active at 10:00; two causes at once, a hold over them, and the end at 10:50."""
+def eventful(edge: Edge) -> str:
+    """A line from 10:00 to 10:50 with two causes at once, and with a hold over both."""
     line = edge.fresh(**at("10:00:00"))
     edge.accept(
         fact("service_line.updated", line, {"project_tags": ["x"]}, **at("10:05:00")),
@@ -71,8 +66,8 @@ def blocker(identifier: str, cause: str) -> dict[str, str]:
     return {"blocker_id": identifier, "cause": cause}
 
 
-def test_two_causes_at_once_and_a_hold_over_them(edge: Edge, tale: str) -> None:
-    data = ask(edge, tale)
+def test_intervals_show_two_causes_at_once_and_a_hold_over_them(edge: Edge, eventful: str) -> None:
+    data = ask(edge, eventful)
     both = ["approval_gap", "delivery_blocker"]
     assert short(data) == [
         ("running", [], 0),
@@ -118,10 +113,10 @@ def test_two_causes_at_once_and_a_hold_over_them(edge: Edge, tale: str) -> None:
         ),
     ],
 )
-def test_from_and_to_clip(
-    edge: Edge, tale: str, bounds: dict[str, str], expected: list[tuple[str, str, str | None]]
+def test_from_and_to_clip_the_timeline(
+    edge: Edge, eventful: str, bounds: dict[str, str], expected: list[tuple[str, str, str | None]]
 ) -> None:
-    data = ask(edge, tale, **{name: f"{MORNING}{clock}Z" for name, clock in bounds.items()})
+    data = ask(edge, eventful, **{name: f"{MORNING}{clock}Z" for name, clock in bounds.items()})
     assert [(i["state"], i["from"], i["to"]) for i in data["intervals"]] == [
         (state, f"{MORNING}{began}Z", until and f"{MORNING}{until}Z")
         for state, began, until in expected
@@ -130,20 +125,20 @@ def test_from_and_to_clip(
     assert list(data["totals"]["by_cause"]) == CAUSES
 
 
-def test_a_date_means_its_first_instant_and_an_offset_is_understood(edge: Edge, tale: str) -> None:
-    assert ask(edge, tale, from_="2026-04-15") == ask(edge, tale)
-    assert ask(edge, tale, to="2026-04-15")["intervals"] == []
-    here = ask(edge, tale, from_=f"{MORNING}10:12:00Z", to=f"{MORNING}10:33:00Z")
-    there = ask(edge, tale, from_=f"{MORNING}12:12:00+02:00", to=f"{MORNING}05:33:00-05:00")
+def test_a_bound_may_be_a_date_or_have_an_offset(edge: Edge, eventful: str) -> None:
+    assert ask(edge, eventful, from_="2026-04-15") == ask(edge, eventful)
+    assert ask(edge, eventful, to="2026-04-15")["intervals"] == []
+    here = ask(edge, eventful, from_=f"{MORNING}10:12:00Z", to=f"{MORNING}10:33:00Z")
+    there = ask(edge, eventful, from_=f"{MORNING}12:12:00+02:00", to=f"{MORNING}05:33:00-05:00")
     assert here == there
 
 
-def test_an_empty_range_after_now_has_no_interval(edge: Edge, tale: str) -> None:
+def test_an_empty_range_after_now_has_no_interval(edge: Edge, eventful: str) -> None:
     tomorrow = (edge.clock.now + timedelta(days=1)).isoformat()
-    assert ask(edge, tale, from_=tomorrow, to=tomorrow)["intervals"] == []
+    assert ask(edge, eventful, from_=tomorrow, to=tomorrow)["intervals"] == []
 
 
-def test_idleness_and_waking_are_told_at_the_time_they_took_effect(edge: Edge) -> None:
+def test_idleness_and_waking_are_shown_at_their_effective_times(edge: Edge) -> None:
     began = edge.clock.now
     line = edge.fresh(time=began.isoformat())
     edge.clock.advance(seconds=1000)
@@ -157,7 +152,7 @@ def test_idleness_and_waking_are_told_at_the_time_they_took_effect(edge: Edge) -
     assert datetime.fromisoformat(data["intervals"][1]["from"]) == began + timedelta(seconds=900)
 
 
-def test_news_from_before_the_last_change_takes_effect_with_it(edge: Edge) -> None:
+def test_a_fact_from_before_the_last_change_takes_effect_at_that_change(edge: Edge) -> None:
     line = edge.fresh(**at("09:00:00"))
     edge.accept(
         fact("service_line.paused", line, **at("09:30:00")),
@@ -170,7 +165,7 @@ def test_news_from_before_the_last_change_takes_effect_with_it(edge: Edge) -> No
     ]  # fmt: skip
 
 
-def test_a_change_that_was_taken_back_at_once_leaves_no_trace(edge: Edge) -> None:
+def test_a_change_that_is_undone_at_its_own_instant_leaves_no_interval(edge: Edge) -> None:
     line = edge.fresh(**at("09:00:00"))
     edge.accept(
         fact("service_line.paused", line, **at("09:30:00")),
@@ -185,11 +180,11 @@ def test_the_open_interval_follows_the_clock(edge: Edge) -> None:
     line = edge.fresh(time=edge.clock.now.isoformat())
     for passed in (0, 61.5, 86_400):
         edge.clock.advance(seconds=passed)
-        (one,) = ask(edge, line)["intervals"]
-        began = datetime.fromisoformat(one["from"])
-        assert one["to"] is None
-        assert one["seconds"] == (edge.clock.now - began).total_seconds()
-    assert one["seconds"] == 86_461.5
+        (interval,) = ask(edge, line)["intervals"]
+        began = datetime.fromisoformat(interval["from"])
+        assert interval["to"] is None
+        assert interval["seconds"] == (edge.clock.now - began).total_seconds()
+    assert interval["seconds"] == 86_461.5
     (clipped,) = ask(edge, line, to=edge.clock.now.isoformat())["intervals"]
     assert (instant(clipped["to"]), clipped["seconds"]) == (edge.clock.now, 86_461.5)
 
@@ -201,20 +196,27 @@ def test_the_open_interval_follows_the_clock(edge: Edge) -> None:
         "from=yesterday", "to=2026-04-15T12:00:00", "limit=5", "cursor=x", "state=running", "from=",
     ],
 )  # fmt: skip
-def test_a_wrong_parameter_is_a_422(edge: Edge, tale: str, query: str) -> None:
-    answer = edge.get(f"/v1/execution/{tale}/timeline?{query}")
+def test_a_wrong_parameter_is_a_422(edge: Edge, eventful: str, query: str) -> None:
+    answer = edge.get(f"/v1/execution/{eventful}/timeline?{query}")
     assert_problem(answer, 422, "invalid_request")
 
 
-def test_a_line_of_others_or_of_nobody_is_a_404(edge: Edge, tale: str) -> None:
+def test_the_timeline_of_an_unknown_line_or_of_another_tenants_line_is_a_404(
+    edge: Edge, eventful: str
+) -> None:
     stranger = edge.token("read", organization_id="ORG-26-000002")
     elsewhere = edge.token("read", workspace_id="WS-26-000002")
-    for line, token in ((tale, stranger), (tale, elsewhere), ("LIN-26-999999", None), ("x", None)):
+    for line, token in (
+        (eventful, stranger),
+        (eventful, elsewhere),
+        ("LIN-26-999999", None),
+        ("x", None),
+    ):
         answer = edge.get(f"/v1/execution/{line}/timeline", token)
         assert_problem(answer, 404, "not_found")
 
 
-# Random lives against the history.
+# Random workloads, compared with the model of the raw log.
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3, 4])
@@ -226,28 +228,30 @@ def life(edge: Edge, request: pytest.FixtureRequest) -> Life:
     return life
 
 
-def spans(life: Life, turns: list[Any]) -> Iterator[tuple[datetime | None, datetime | None]]:
-    """Nothing, all around, and ranges by chance: at turning points and between them."""
+def spans(life: Life, turns: list[Turn]) -> Iterator[tuple[datetime | None, datetime | None]]:
+    """No bounds, and random ranges with bounds at turning points, beside them, and after now."""
     yield None, None
-    hooks = [at for at, _ in turns]
-    hooks += [at + timedelta(microseconds=life.random.choice([-1, 1, 500])) for at in hooks]
-    hooks += [life.edge.clock.now, life.edge.clock.now + timedelta(hours=1)]
+    instants = [turn.at for turn in turns]
+    instants += [at + timedelta(microseconds=life.random.choice([-1, 1, 500])) for at in instants]
+    instants += [life.edge.clock.now, life.edge.clock.now + timedelta(hours=1)]
     for _ in range(25):
-        one, other = sorted(life.random.sample(hooks, 2))
-        if one < other:
-            yield life.random.choice([(one, other), (one, None), (None, other)])
+        start, end = sorted(life.random.sample(instants, 2))
+        if start < end:
+            yield life.random.choice([(start, end), (start, None), (None, end)])
 
 
-def test_the_timeline_is_what_the_history_tells(edge: Edge, life: Life) -> None:
-    turns = turns_of(history_of(edge, life.line))
-    assert len({held for _, held in turns}) > 6
-    assert len(turns) > len({at for at, _ in turns})
+def test_the_timeline_equals_the_timeline_that_the_log_tells(edge: Edge, life: Life) -> None:
+    assert check(edge.conninfo).findings == []
+    model = model_of(edge.conninfo)
+    turns = model.lines[life.line].turns
+    assert len({(turn.state, turn.causes) for turn in turns}) > 6
+    assert len(turns) > len({turn.at for turn in turns})
     for start, end in spans(life, turns):
         bounds = {"from_": start, "to": end}
         data = ask(edge, life.line, **{k: v.isoformat() for k, v in bounds.items() if v})
-        shown = [one | {"from": instant(one["from"]), "to": instant(one["to"])}
-                 for one in data["intervals"]]  # fmt: skip
-        assert shown == timeline_of(turns, start, end, edge.clock.now)
+        shown = [i | {"from": instant(i["from"]), "to": instant(i["to"])}
+                 for i in data["intervals"]]  # fmt: skip
+        assert shown == model.timeline(life.line, start, end, edge.clock.now)
         assert_sums(data)
 
 
@@ -261,15 +265,15 @@ def assert_sums(data: dict[str, Any]) -> None:
         for word, seconds in totals[name].items():
             matching = [i["seconds"] for i in found if word == i[key] or word in i[key]]
             assert seconds == pytest.approx(sum(matching), abs=1e-6)
-    for one, following in pairwise(found):
-        assert one["to"] == following["from"]
+    for interval, following in pairwise(found):
+        assert interval["to"] == following["from"]
 
 
-def test_the_answer_is_as_documented(edge: Edge, life: Life) -> None:
+def test_the_timeline_fits_its_documented_model(edge: Edge, life: Life) -> None:
     answer = edge.get(f"/v1/execution/{life.line}/timeline")
     assert TimelineAnswer.model_validate_json(answer.content, strict=True).data.intervals
-    for one in answer.json()["data"]["intervals"]:
-        assert list(one) == ["state", "causes", "from", "to", "seconds"]
+    for interval in answer.json()["data"]["intervals"]:
+        assert list(interval) == ["state", "causes", "from", "to", "seconds"]
     edge.accept(activation(fresh := edge.fresh_id()))
     answer = edge.get(f"/v1/execution/{fresh}/timeline?to=2020-01-01")
     assert TimelineAnswer.model_validate_json(answer.content, strict=True).data.intervals == []
@@ -278,7 +282,7 @@ def test_the_answer_is_as_documented(edge: Edge, life: Life) -> None:
 # Too long.
 
 
-def test_ten_thousand_intervals_are_an_answer_and_one_more_is_a_422(edge: Edge) -> None:
+def test_ten_thousand_intervals_are_an_answer_and_a_further_interval_is_a_422(edge: Edge) -> None:
     start = edge.clock.now - timedelta(seconds=20_000)
     line = edge.fresh(time=start.isoformat())
     kinds = ["service_line.resumed", "service_line.paused"]
@@ -303,13 +307,13 @@ def test_ten_thousand_intervals_are_an_answer_and_one_more_is_a_422(edge: Edge) 
     *rest, last = ask(edge, line, to=end.isoformat())["intervals"]
     assert rest == data["intervals"][:-1]
     assert (last["state"], instant(last["to"]), last["seconds"]) == ("paused", end, 1)
-    # A narrow look at it touches few rows.
+    # A read of a narrow range touches few rows.
     values = {"organization": ORGANIZATION, "line_id": line, "limit": 20_000}
     values |= {"from": start + timedelta(seconds=9_000), "to": start + timedelta(seconds=9_010)}
     assert touched(edge, statements.timeline_statement(frozenset({"organization"})), values) < 300
 
 
-# The same turn 20,000 times, each taken back at its own instant; copied past the log.
+# 20,000 copies of a pause, each undone at its own instant, written without any event.
 _COPY = """
 INSERT INTO ledger.execution_interval
 SELECT (jsonb_populate_record(i, jsonb_build_object(

@@ -1,4 +1,4 @@
-"""What a provider's token may do: what a key of its permissions and tenant may (contract 7)."""
+"""A provider's token has the rights of a key with its permissions and tenant (contract, Access)."""
 
 import asyncio
 import itertools
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import jwt
 import pytest
 
 from ledger.api.access import json_web_tokens
@@ -14,12 +15,13 @@ from ledger.api.access.json_web_tokens import TokenVerifier
 from ledger.api.access.key_set import KeySet
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
-from tests.api.test_access import PERMISSIONS, ROUTES, attempts, same_but_for_the_request
+from tests.api.test_access import PERMISSIONS, ROUTES, attempts, equal_except_for_request_id
 from tests.support.edge import PLAIN, Edge, assert_problem, edge_of
 from tests.support.facts import ORGANIZATION, WORKSPACE, encode, fact
 from tests.support.provider import AUDIENCE, ISSUER, Provider, claims, signed, trusting
 from tests.support.receiver import Answer
 from tests.support.streaming import Listener, listening
+from tests.support.views import until
 
 OTHER_ORGANIZATION, OTHER_WORKSPACE = "ORG-26-000002", "WS-26-000002"
 REASON = {"json": {"reason": "because"}}
@@ -44,12 +46,12 @@ def edge(server: EmbeddedPostgres, provider: Provider) -> Iterator[Edge]:
 
 @pytest.fixture
 def alice(provider: Provider) -> str:
-    """A token that may do all that a key of the organization may."""
+    """A token with every permission that a key of the organization can have."""
     return provider.token("ed-1", permissions=EVERYTHING)
 
 
 def entries(edge: Edge, token: str, organization: str = ORGANIZATION) -> list[dict[str, Any]]:
-    """The whole audit log."""
+    """The whole audit log of an organization."""
     ((end,),) = edge.select("SELECT max(notification_id) FROM ledger.ledger_events")
     path = f"/v1/audit-logs?organization_id={organization}&limit=100"
     found: list[dict[str, Any]] = []
@@ -79,7 +81,7 @@ def test_each_permission_opens_its_routes_and_no_other(
             assert_problem(answer, 403, "forbidden")
 
 
-def test_permissions_that_are_not_ours_give_nothing(edge: Edge, provider: Provider) -> None:
+def test_unknown_permissions_give_nothing(edge: Edge, provider: Provider) -> None:
     token = provider.token("ed-1", permissions=["Read", "read ", "*", "ADMIN", "write:all"])
     assert_problem(edge.get("/v1/execution", token), 403, "forbidden")
     assert_problem(
@@ -88,7 +90,7 @@ def test_permissions_that_are_not_ours_give_nothing(edge: Edge, provider: Provid
 
 
 @pytest.mark.parametrize("narrowed", [False, True])
-def test_what_is_not_its_own_is_like_what_nobody_has(
+def test_lines_and_runs_outside_a_tokens_tenant_are_answered_like_unknown_ids(
     edge: Edge, provider: Provider, narrowed: bool
 ) -> None:
     admin = edge.token("admin", organization_id=None)
@@ -109,12 +111,12 @@ def test_what_is_not_its_own_is_like_what_nobody_has(
             for method, path, body in (real, empty)
         ]
         assert_problem(answers[0], 404, "not_found")
-        assert same_but_for_the_request(*answers), real
+        assert equal_except_for_request_id(*answers), real
     assert line not in edge.get("/v1/execution?limit=100", token).text
     assert edge.data(f"/v1/execution/{line}", admin)["state"] == "running"
 
 
-def test_an_activation_elsewhere_is_a_403(edge: Edge, provider: Provider) -> None:
+def test_an_activation_outside_a_tokens_tenant_is_a_403(edge: Edge, provider: Provider) -> None:
     token = provider.token("ed-1", permissions=["write"], workspace_id=WORKSPACE)
     for more in ({"organization_id": OTHER_ORGANIZATION}, {"workspace_id": OTHER_WORKSPACE}):
         data = {"organization_id": ORGANIZATION, "workspace_id": WORKSPACE} | more
@@ -127,7 +129,7 @@ def test_an_activation_elsewhere_is_a_403(edge: Edge, provider: Provider) -> Non
     "tenant",
     [{}, {"organization_id": ...}, {"organization_id": ORGANIZATION, "workspace_id": WORKSPACE}],
 )
-def test_admin_is_everything_everywhere_whatever_tenant_it_names(
+def test_a_token_with_admin_may_do_everything_whatever_tenant_it_names(
     edge: Edge, provider: Provider, tenant: dict[str, Any]
 ) -> None:
     token = provider.token("ed-1", permissions=["admin"], **tenant)
@@ -137,13 +139,13 @@ def test_admin_is_everything_everywhere_whatever_tenant_it_names(
     assert_problem(unnamed, 422, "invalid_request")
 
 
-# Who it was.
+# Actors.
 
 
-def test_a_user_is_the_actor_and_told_apart_from_keys_as_the_credential(
+def test_a_user_is_the_actor_and_is_told_apart_from_a_key_of_the_same_name(
     edge: Edge, provider: Provider
 ) -> None:
-    """Even one whom the provider calls like a key of ours."""
+    """Here the provider's user has the name of one of the ledger's keys."""
     key = edge.token("read", "write", "audit:read")
     ((key_id,),) = edge.select("SELECT key_id FROM ledger.api_key ORDER BY created_at DESC LIMIT 1")
     token = provider.token("ed-1", sub=key_id, permissions=EVERYTHING)
@@ -155,8 +157,8 @@ def test_a_user_is_the_actor_and_told_apart_from_keys_as_the_credential(
         fact("execution.checked_in", line, {"hours": 1}, actortype="agent", actorid="A-1"),
         token=token,
     )
-    mine = [e for e in entries(edge, key) if e["reported_by"] == f"user:{key_id}"]
-    assert [(e["action"], e["actor"]) for e in mine] == [
+    own = [e for e in entries(edge, key) if e["reported_by"] == f"user:{key_id}"]
+    assert [(e["action"], e["actor"]) for e in own] == [
         ("service_line.activated", {"type": "user", "id": key_id}),
         ("execution.pause", {"type": "user", "id": key_id}),
         ("execution.checked_in", {"type": "agent", "id": "A-1"}),
@@ -166,7 +168,7 @@ def test_a_user_is_the_actor_and_told_apart_from_keys_as_the_credential(
     assert len(edge.data(path, key)) == 2
 
 
-def test_what_a_user_was_refused_is_in_the_audit_log_of_his_organization(
+def test_refusals_of_a_user_are_in_the_audit_log_of_the_tokens_organization(
     edge: Edge, provider: Provider
 ) -> None:
     sub = f"user-{next(_names)}|directory"
@@ -176,11 +178,11 @@ def test_what_a_user_was_refused_is_in_the_audit_log_of_his_organization(
         )
         answer = edge.post("/v1/execution/LIN-26-999999/pause", token, **REASON)
         assert_problem(answer, 404, "not_found")
-        mine = [e for e in entries(edge, token, organization) if e["actor"]["id"] == sub]
-        assert [(e["outcome"], e["code"], e["reported_by"]) for e in mine] == [
+        own = [e for e in entries(edge, token, organization) if e["actor"]["id"] == sub]
+        assert [(e["outcome"], e["code"], e["reported_by"]) for e in own] == [
             ("refused", "not_found", f"user:{sub}")
         ]
-    # Each tenant's refusals are counted for themselves.
+    # The user's refusals have a stream of their own in each tenant.
     streams = edge.select(
         "SELECT DISTINCT originator_id FROM ledger.ledger_events"
         f" WHERE originator_id LIKE 'REF-user:{sub}%'"
@@ -188,8 +190,10 @@ def test_what_a_user_was_refused_is_in_the_audit_log_of_his_organization(
     assert len(streams) == 2
 
 
-def test_an_idempotency_key_is_one_users_in_one_tenant(edge: Edge, provider: Provider) -> None:
-    """The same person may have tokens for several: what one was answered is told to no other."""
+def test_an_idempotency_key_belongs_to_one_user_in_one_tenant(
+    edge: Edge, provider: Provider
+) -> None:
+    """A person may have tokens for several tenants: no tenant gets the answer of another."""
     line, name = edge.fresh(), f"once-{next(_names)}"
 
     def pause(**more: Any) -> Any:
@@ -208,10 +212,10 @@ def test_an_idempotency_key_is_one_users_in_one_tenant(edge: Edge, provider: Pro
     assert_problem(pause(sub="carol", permissions=["admin"]), 409, "invalid_state")
 
 
-# For how long.
+# Lifetime and cache.
 
 
-def test_a_token_that_was_remembered_ends_when_it_is_over(edge: Edge, provider: Provider) -> None:
+def test_a_cached_token_is_refused_after_its_expiry(edge: Edge, provider: Provider) -> None:
     token = provider.token("ed-1", exp=int(edge.clock().timestamp()) + 40)
     for _ in range(2):
         assert edge.get("/v1/execution", token).status_code == 200
@@ -221,23 +225,41 @@ def test_a_token_that_was_remembered_ends_when_it_is_over(edge: Edge, provider: 
     assert_problem(edge.get("/v1/execution", token), 401, "unauthorized")
 
 
-def test_so_many_are_remembered_and_none_in_clear(
-    edge: Edge, provider: Provider, monkeypatch: pytest.MonkeyPatch
+def test_the_cache_of_tokens_is_bounded_and_holds_no_token_in_clear(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    checked, decode = [], jwt.decode
+
+    def noted(token: str, *arguments: Any, **options: Any) -> Any:
+        checked.append(token)
+        return decode(token, *arguments, **options)
+
+    monkeypatch.setattr(jwt, "decode", noted)
     monkeypatch.setattr(json_web_tokens, "_REMEMBERED", 3)
-    verifier = edge.service.app.state.services.authenticator._verifier
-    tokens = [provider.token("ed-1", sub=f"user-{n}") for n in range(8)]
-    for token in tokens:
-        assert edge.get("/v1/execution", token).status_code == 200
-        assert 1 <= len(verifier._known) <= 3
-    assert not any(token in repr(vars(verifier)) for token in tokens)
-    for bad in ("x.y.z", tokens[0][:-8] + "AAAAAAAA"):
-        edge.get("/v1/execution", bad)
-    assert len(verifier._known) <= 3
+
+    async def verify(provider: Provider) -> None:
+        verifier = TokenVerifier(KeySet(provider.url), ISSUER, AUDIENCE, lambda: datetime.now(UTC))
+        tokens = [provider.token("ed-1", sub=f"user-{n}") for n in range(3)]
+        bad = tokens[0][:-8] + "AAAAAAAA"
+        for token in (*tokens, *tokens, bad, bad, *tokens):
+            assert (await verifier.verify(token) is None) is (token == bad)
+        assert checked == [*tokens, bad, bad], "those three are remembered, and no refused one"
+        more = [provider.token("ed-1", sub=f"user-{n}") for n in range(3, 8)]
+        for token in more:
+            assert await verifier.verify(token) is not None
+        checked.clear()
+        for token in (*more, *tokens):
+            assert await verifier.verify(token) is not None
+        assert len(checked) >= 8 - 3, "the others were forgotten"
+        kept = repr(vars(verifier))
+        assert not any(token in kept for token in (*tokens, *more))
+
+    with Provider("ed-1") as provider:
+        asyncio.run(verify(provider))
 
 
-def test_what_cannot_be_a_token_causes_no_fetch() -> None:
-    """Nor does it go on to whatever is behind."""
+def test_malformed_tokens_cause_no_fetch_of_keys() -> None:
+    """The verifier refuses them before it looks up a key."""
 
     async def verify(provider: Provider) -> None:
         keys = KeySet(provider.url)
@@ -254,7 +276,7 @@ def test_what_cannot_be_a_token_causes_no_fetch() -> None:
         asyncio.run(verify(provider))
 
 
-def test_a_withdrawn_key_takes_its_tokens_and_streams_with_it(
+def test_a_withdrawn_key_ends_its_tokens_and_their_streams(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ledger.feed.stream._CHECK_SECONDS", 0.05)
@@ -263,7 +285,6 @@ def test_a_withdrawn_key_takes_its_tokens_and_streams_with_it(
         trusting(server, "edge_withdrawn_key", provider) as edge,
     ):
         tokens = [provider.token(name) for name in ("ed-1", "ed-2")]
-        keys = edge.service.app.state.services.authenticator._verifier.keys
         for token in tokens:
             assert edge.get("/v1/execution", token).status_code == 200
         with (
@@ -274,21 +295,22 @@ def test_a_withdrawn_key_takes_its_tokens_and_streams_with_it(
             ended.opened()
             going_on.opened()
             provider.publish("ed-2", "ed-3")
-            edge.run(keys.refresh())
+            # A token of a key that is unknown has the keys fetched.
+            assert edge.get("/v1/execution", provider.token("ed-3")).status_code == 200
             assert_problem(edge.get("/v1/execution", tokens[0]), 401, "unauthorized")
             assert edge.get("/v1/execution", tokens[1]).status_code == 200
-            assert edge.get("/v1/execution", provider.token("ed-3")).status_code == 200
             assert ended.message() is None
             edge.fresh()
             assert [event["type"] for event in going_on.take(1)] == ["execution.started"]
-            # Nor does one outlive the token that it was opened with.
+            # A stream ends with the token that it was opened with.
             edge.clock.advance(seconds=3600 + 60)
             assert going_on.message() is None
 
 
-def test_while_no_key_can_be_had_a_token_is_a_503_and_a_key_works(
-    server: EmbeddedPostgres,
+def test_while_keys_cannot_be_fetched_a_token_is_a_503_and_an_api_key_works(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ledger.api.access.key_set.RETRY_SECONDS", 0.05)
     with Provider("ed-1") as provider:
         provider.fail(Answer(500))
         with trusting(server, "edge_no_provider", provider) as edge:
@@ -299,11 +321,12 @@ def test_while_no_key_can_be_had_a_token_is_a_503_and_a_key_works(
             assert edge.get("/v1/execution").status_code == 200
             assert_problem(edge.get("/v1/execution", "a.b.c"), 401, "unauthorized")
             provider.fail(None)
-            edge.run(edge.service.app.state.services.authenticator._verifier.keys.refresh())
-            assert edge.get("/v1/execution", token).status_code == 200
+            until(lambda: edge.get("/v1/execution", token).status_code == 200, "the keys")
 
 
-def test_without_a_provider_no_token_passes(conninfo: str, settings: Settings) -> None:
+def test_without_a_configured_provider_every_token_is_a_401(
+    conninfo: str, settings: Settings
+) -> None:
     with Provider("ed-1") as provider, edge_of(settings, conninfo) as edge:
         assert_problem(edge.get("/v1/execution", provider.token("ed-1")), 401, "unauthorized")
         assert provider.requests == []

@@ -1,4 +1,4 @@
-"""What a line used: hours, runs and tokens by UTC day, and in total (contract 4)."""
+"""A line's usage: hours, runs and tokens by UTC day, and in total (contract, Reading)."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +11,10 @@ from projections.execution.usage import usage_statement
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.ledger import new_id
-from tests.support.stories import STATUSES, Life, touched, usage_of
+from tests.support.log_checker import check
+from tests.support.model import STATUSES, model_of
+from tests.support.plans import touched
+from tests.support.random_life import Life
 
 NOTHING = {
     "hours": 0,
@@ -22,19 +25,19 @@ NOTHING = {
 
 
 def ask(edge: Edge, line: str, **bounds: str) -> dict[str, Any]:
-    """The answer's data."""
+    """The usage of a line, as the service answers it."""
     params = {name.rstrip("_"): value for name, value in bounds.items()}
     data: dict[str, Any] = edge.data(f"/v1/execution/{line}/usage", params=params)
     return data
 
 
 def days_of(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What was used by date, in the answer's order."""
+    """The amounts of each day, by date, in the order of the answer."""
     return {day["date"]: {k: v for k, v in day.items() if k != "date"} for day in data["by_day"]}
 
 
 def used(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The days on which anything was used, and only that."""
+    """The amounts above zero, by date; days without any are left out."""
     found = {}
     for date, day in days_of(data).items():
         kept = {k: v for k, v in day.items() if v and k in ("hours", "tokens_used")}
@@ -60,7 +63,7 @@ def run(line: str, started: str, ended: str | None = None, **data: Any) -> list[
 APRIL = {"from_": "2026-04-01", "to": "2026-05-01"}
 
 
-def test_each_amount_is_on_its_own_day(edge: Edge) -> None:
+def test_each_amount_counts_on_its_own_day(edge: Edge) -> None:
     line = edge.fresh()
     edge.accept(
         check_in(line, "2026-04-09T23:59:59.999999Z", 1.5, "b"),
@@ -133,7 +136,7 @@ def test_tokens_of_a_run_that_never_started_count_and_the_run_does_not(edge: Edg
     assert used(ask(edge, line, **APRIL)) == {"2026-04-12": {"tokens_used": 9}}
 
 
-def test_a_completion_after_the_closing_moves_the_run_to_its_status(edge: Edge) -> None:
+def test_a_late_completion_counts_its_run_as_completed(edge: Edge) -> None:
     line = edge.fresh(time="2026-04-08T00:00:00Z")
     late, lost = run(line, "2026-04-10T10:00:00Z"), run(line, "2026-04-10T11:00:00Z")
     closing = fact("service_line.closed", line, time="2026-04-12T10:00:00Z")
@@ -151,7 +154,7 @@ def test_a_completion_after_the_closing_moves_the_run_to_its_status(edge: Edge) 
     }
 
 
-def test_a_fact_with_an_offset_lands_on_its_utc_day(edge: Edge) -> None:
+def test_a_fact_with_an_offset_counts_on_its_utc_day(edge: Edge) -> None:
     line = edge.fresh()
     edge.accept(
         check_in(line, "2026-04-11T01:00:00+02:00", 1),
@@ -184,7 +187,7 @@ def test_bounds_within_a_day_are_exact_to_the_instant(edge: Edge) -> None:
     assert used(data) == {"2026-04-10": {"hours": 2}}
 
 
-def test_without_bounds_it_is_the_last_30_days_up_to_the_end_of_today(edge: Edge) -> None:
+def test_usage_without_bounds_is_that_of_the_last_30_days_including_today(edge: Edge) -> None:
     line = edge.fresh()
     edge.accept(
         check_in(line, "2026-03-16T23:59:59Z", 1),
@@ -218,7 +221,7 @@ def test_without_bounds_it_is_the_last_30_days_up_to_the_end_of_today(edge: Edge
         (None, "1900-01-02", 30),
     ],
 )
-def test_at_most_400_days_are_an_answer(
+def test_a_range_of_more_than_400_days_is_a_422(
     edge: Edge, start: str | None, end: str | None, days: int | None
 ) -> None:
     params = {name: bound for name, bound in (("from", start), ("to", end)) if bound}
@@ -230,7 +233,7 @@ def test_at_most_400_days_are_an_answer(
         assert answer.json()["data"]["total"] == NOTHING
 
 
-def test_an_empty_range_used_nothing(edge: Edge) -> None:
+def test_an_empty_range_has_no_usage(edge: Edge) -> None:
     line = edge.fresh()
     edge.accept(
         check_in(line, "2026-04-10T00:00:00Z", 1), check_in(line, "2026-04-10T09:00:00Z", 2)
@@ -241,7 +244,7 @@ def test_an_empty_range_used_nothing(edge: Edge) -> None:
     data = ask(edge, line, from_="2026-04-10T09:00:00Z", to="2026-04-10T09:00:00Z")
     assert used(data) == {}
     assert data["total"] == NOTHING
-    # Without an end it is that of today, unless the start lies beyond it.
+    # Without ``to`` the range ends with today, or where it starts if that is later.
     data = ask(edge, line, from_="2026-05-01")
     assert (data["from"], data["to"], data["by_day"]) == (*["2026-05-01T00:00:00Z"] * 2, [])
 
@@ -255,7 +258,7 @@ def test_a_wrong_parameter_is_a_422(edge: Edge, query: str) -> None:
     assert_problem(answer, 422, "invalid_request")
 
 
-def test_a_line_of_others_or_of_nobody_is_a_404(edge: Edge) -> None:
+def test_the_usage_of_an_unknown_line_or_of_another_tenants_line_is_a_404(edge: Edge) -> None:
     stranger = edge.token("read", organization_id="ORG-26-000002")
     elsewhere = edge.token("read", workspace_id="WS-26-000002")
     line = edge.fresh()
@@ -263,13 +266,15 @@ def test_a_line_of_others_or_of_nobody_is_a_404(edge: Edge) -> None:
         assert_problem(edge.get(f"/v1/execution/{name}/usage", token), 404, "not_found")
 
 
-def test_ten_thousand_pairs_are_an_answer_and_one_more_is_a_422(edge: Edge) -> None:
+def test_ten_thousand_pairs_of_day_and_resource_are_an_answer_and_more_are_a_422(
+    edge: Edge,
+) -> None:
     line = edge.fresh()
     for day in range(1, 11):
         edge.accept(
             *(check_in(line, f"2026-04-{day:02}T10:00:00Z", 0.01, f"r{n}") for n in range(1_000))
         )
-    # Of a day in part each resource counts once, and not at all where nothing is left of it.
+    # On a day in part a resource counts once, and not at all if all its hours were voided.
     part = {"from_": "2026-04-01", "to": "2026-04-10T12:00:00Z"}
     again = check_in(line, "2026-04-10T11:00:00Z", 0.01, "r1")
     wrong = check_in(line, "2026-04-10T11:00:00Z", 0.01, "wrong")
@@ -293,7 +298,7 @@ def test_ten_thousand_pairs_are_an_answer_and_one_more_is_a_422(edge: Edge) -> N
     assert ask(edge, line, **APRIL | {"from_": "2026-04-02"})["total"]["hours"] == 90.02
 
 
-# Random lives against the facts that were accepted.
+# Random workloads, compared with the model of the raw log.
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3, 4])
@@ -305,23 +310,46 @@ def life(edge: Edge, request: pytest.FixtureRequest) -> Life:
     return life
 
 
-def test_the_usage_is_what_the_facts_come_to(edge: Edge, life: Life) -> None:
+def test_accepted_facts_are_in_the_log_as_they_were_sent(edge: Edge, life: Life) -> None:
+    """The model below is told the log, so the log must tell the hours, runs and tokens sent."""
+    recorded = edge.select(
+        "SELECT state #>> '{fact,id}', state -> 'body' -> 'hours', state #>> '{body,resource_id}',"
+        " state -> 'body' -> 'tokens_used', state ->> 'occurred_at', originator_id, topic"
+        " FROM (SELECT originator_id, topic, convert_from(state, 'UTF8')::jsonb AS state"
+        "       FROM ledger.ledger_events) AS e WHERE state -> 'fact' IS NOT NULL"
+    )
+    told = {fact_id: rest for fact_id, *rest in recorded}
+    assert len(life.accepted) > 100
+    for sent in life.accepted:
+        data = sent["data"]
+        *amounts, at, stream, topic = told[sent["id"]]
+        if sent["type"] != "execution.check_in_voided":  # which tells the check-in's own
+            names = ("hours", "resource_id", "tokens_used")
+            assert amounts == [data.get(name) for name in names]
+        assert datetime.fromisoformat(at) == datetime.fromisoformat(sent["time"])
+        assert stream == sent["subject"]
+        assert topic.split("/")[0].split(".")[1] == sent["type"].split(".")[1]
+
+
+def test_the_usage_equals_the_usage_that_the_log_tells(edge: Edge, life: Life) -> None:
+    assert check(edge.conninfo).findings == []
+    model = model_of(edge.conninfo)
     times = [datetime.fromisoformat(f["time"]).astimezone(UTC) for f in life.accepted]
     first, last = min(times), max(times)
     whole = first.replace(hour=0, minute=0, second=0, microsecond=0)
     spans = [(whole, whole + timedelta(days=30)), (first, last), (whole, last)]
-    hooks = times + [t.replace(hour=0, minute=0, second=0, microsecond=0) for t in times]
+    instants = times + [t.replace(hour=0, minute=0, second=0, microsecond=0) for t in times]
     for _ in range(25):
-        start, end = sorted(life.random.sample(hooks, 2))
+        start, end = sorted(life.random.sample(instants, 2))
         if start < end:
             spans.append((start, end + timedelta(microseconds=life.random.choice([0, 1]))))
     for start, end in spans:
         data = ask(edge, life.line, from_=start.isoformat(), to=end.isoformat())
-        total, by_day = usage_of(life.accepted, start, end)
+        total, by_day = model.usage(life.line, start, end)
         assert data["total"] == total
         assert list(days_of(data).items()) == list(by_day.items())
         assert (data["from"], data["to"]) == (format_instant(start), format_instant(end))
-    total, _ = usage_of(life.accepted, whole, whole + timedelta(days=30))
+    total, _ = model.usage(life.line, whole, whole + timedelta(days=30))
     assert total["hours"] > 5
     assert total["tokens_used"] > 0
     assert min(total["runs"][status] for status in ("completed", "failed", "cancelled")) > 0
@@ -334,18 +362,19 @@ def test_the_total_is_the_sum_of_the_days(edge: Edge, life: Life) -> None:
     assert total["tokens_used"] == sum(day["tokens_used"] for day in days)
     for status in STATUSES:
         assert total["runs"][status] == sum(day["runs"][status] for day in days)
-    for one in total["hours_by_resource"]:
+    assert total["hours_by_resource"] != []
+    for resource in total["hours_by_resource"]:
         parts = [
             part["hours"]
             for day in days
             for part in day["hours_by_resource"]
-            if part["resource_id"] == one["resource_id"]
+            if part["resource_id"] == resource["resource_id"]
         ]
-        assert one["hours"] == round(sum(parts), 2)
+        assert resource["hours"] == round(sum(parts), 2)
     assert [day["date"] for day in data["by_day"]] == sorted(day["date"] for day in data["by_day"])
 
 
-def test_the_answer_is_as_documented(edge: Edge, life: Life) -> None:
+def test_the_usage_fits_its_documented_model(edge: Edge, life: Life) -> None:
     answer = edge.get(f"/v1/execution/{life.line}/usage")
     assert UsageAnswer.model_validate_json(answer.content, strict=True).data.by_day
     data = answer.json()["data"]
@@ -355,7 +384,7 @@ def test_the_answer_is_as_documented(edge: Edge, life: Life) -> None:
         assert list(day) == ["date", *NOTHING]
 
 
-def test_whole_days_touch_few_rows_however_much_was_used_on_them(edge: Edge) -> None:
+def test_usage_of_whole_days_touches_few_rows_however_many_facts_there_are(edge: Edge) -> None:
     line = edge.fresh()
     edge.accept(*(check_in(line, "2026-04-10T10:00:00Z", 0.01) for _ in range(1_000)))
     edge.accept(*(check_in(edge.fresh(), "2026-04-10T10:00:00Z", 0.01) for _ in range(50)))

@@ -1,6 +1,5 @@
-"""A database that vanishes, comes back elsewhere, or takes no writes: every request has its end."""
+"""A database that vanishes or moves, or a lost connection: every request is answered in time."""
 
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from threading import Thread
@@ -14,12 +13,6 @@ from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import fact
 from tests.support.relay import Relay
 from tests.support.views import until
-
-LONGEST = 10.0
-"""Seconds that a statement may take which a request waits for (contract 9)."""
-
-SLACK = 2.0
-"""What else a request takes on a busy machine."""
 
 
 @contextmanager
@@ -36,45 +29,48 @@ def behind(conninfo: str, settings: Settings) -> Iterator[tuple[Edge, Relay]]:
 
 
 def start(edge: Edge, line: str) -> int:
-    """The status of a run's start, however it is answered."""
+    """The status of the answer to a fact that starts a run."""
     return edge.send(fact("run.started", None, {"service_line_id": line})).status_code
 
 
-class Timed(Thread):
-    """A request beside others, and how long it took."""
+class BackgroundRequest(Thread):
+    """A request in a thread of its own; ``status`` is set once it is answered."""
 
     def __init__(self, edge: Edge, method: str, path: str, **options: object) -> None:
         super().__init__(daemon=True)
-        self._asked = (edge, method, path, options)
-        self.status, self.seconds = 0, 0.0
+        self._request = (edge, method, path, options)
+        self.status: int | None = None
         self.start()
 
     def run(self) -> None:
-        edge, method, path, options = self._asked
-        began = time.monotonic()
+        edge, method, path, options = self._request
         self.status = getattr(edge, method)(path, **options).status_code
-        self.seconds = time.monotonic() - began
 
 
 def test_every_request_ends_when_the_database_vanishes_behind_a_proxy(
     conninfo: str, settings: Settings
 ) -> None:
-    """The proxy went on to acknowledge what was sent: statements, and connects, had no end."""
+    """The proxy goes on acknowledging data, so TCP never reports the loss of the server."""
     with behind(conninfo, settings) as (edge, relay):
         line = edge.fresh("capacity")
         relay.vanish()
         paths = [f"/v1/execution/{line}", "/v1/execution", "/v1/events", f"/v1/execution/{line}"]
-        asked = [Timed(edge, "get", path) for path in paths]
-        asked.append(Timed(edge, "post", f"/v1/execution/{line}/pause", json={"reason": "r"}))
-        ready = [Timed(edge, "get", "/readyz") for _ in range(3)]
-        for one in ready:
-            one.join(LONGEST)
-            assert (one.status, one.seconds < 1 + SLACK) == (503, True), one.seconds
-        for one in asked:
-            one.join(LONGEST + SLACK)
-            assert (one.status, one.seconds < LONGEST + SLACK) == (503, True), one.seconds
+        requests = [BackgroundRequest(edge, "get", path) for path in paths]
+        requests.append(
+            BackgroundRequest(edge, "post", f"/v1/execution/{line}/pause", json={"reason": "r"})
+        )
+        ready = [BackgroundRequest(edge, "get", "/readyz") for _ in range(3)]
+        for request in ready:
+            request.join(30)
+        assert [request.status for request in ready] == [503] * 3
+        assert [request.status for request in requests] == [None] * 5, (
+            "``/readyz`` waits for less time than other requests"
+        )
+        for request in requests:
+            request.join(30)
+        assert [request.status for request in requests] == [503] * 5
         relay.come_back()
-        until(lambda: edge.get("/readyz").status_code == 200, "it to be ready again", 15.0)
+        until(lambda: edge.get("/readyz").status_code == 200, "the worker to be ready again", 15.0)
         until(lambda: edge.get(paths[0]).status_code == 200, "reads", 15.0)
         pause = f"/v1/execution/{line}/pause"
 
@@ -83,16 +79,16 @@ def test_every_request_ends_when_the_database_vanishes_behind_a_proxy(
 
         until(is_paused, "writes", 15.0)
 
-        def shows_it() -> bool:
+        def shows_the_pause() -> bool:
             return bool(edge.get(paths[0]).json()["data"]["state"] == "paused")
 
-        until(shows_it, "the views", 15.0)
+        until(shows_the_pause, "the views", 15.0)
 
 
-def test_writes_go_on_soon_after_a_proxy_swallowed_a_connect(
+def test_writes_go_on_soon_after_a_proxy_swallowed_an_attempt_to_connect(
     conninfo: str, settings: Settings
 ) -> None:
-    """The one connection of writes was waited for, for 131 seconds."""
+    """Without a time limit, the only connection of writes was waited for 131 seconds."""
     with behind(conninfo, settings) as (edge, relay):
         line = edge.fresh()
         relay.swallows = True
@@ -101,27 +97,26 @@ def test_writes_go_on_soon_after_a_proxy_swallowed_a_connect(
         assert_problem(edge.get("/v1/execution"), 503, "unavailable")
         relay.come_back()
         until(lambda: start(edge, line) == 201, "writes to go on", 10.0)
-        until(lambda: edge.get("/readyz").status_code == 200, "it to be ready again", 5.0)
+        until(lambda: edge.get("/readyz").status_code == 200, "the worker to be ready again", 5.0)
 
 
-def test_views_are_followed_again_though_the_proxy_never_said_that_the_connection_was_lost(
+@pytest.mark.usefixtures("waits_without_end")
+def test_views_are_followed_again_after_a_silent_loss_of_the_listening_connection(
     conninfo: str, settings: Settings
 ) -> None:
-    """Each write waited for two seconds for the word of views that had reached it long ago."""
+    """Until then each write waits two seconds, because the views' notifications do not arrive."""
     with behind(conninfo, settings) as (edge, relay):
         line = edge.fresh()
         relay.vanish()
         relay.come_back()
-        until(lambda: start(edge, line) == 201, "writes to go on", 25.0)
-
-        def is_quick() -> bool:
-            began = time.monotonic()
-            return start(edge, line) == 201 and time.monotonic() - began < 1.0
-
-        until(is_quick, "the word of views", 25.0)
+        # No write is answered before the views' notifications arrive again.
+        until(lambda: start(edge, line) == 201, "writes to go on", 50.0)
+        assert start(edge, line) == 201
 
 
-def test_a_slow_way_to_the_database_is_no_vanished_one(conninfo: str, settings: Settings) -> None:
+def test_a_slow_connection_to_the_database_is_not_taken_for_a_lost_one(
+    conninfo: str, settings: Settings
+) -> None:
     with behind(conninfo, settings) as (edge, relay):
         line = edge.fresh()
         relay.delay = 0.05
@@ -133,28 +128,28 @@ def test_a_slow_way_to_the_database_is_no_vanished_one(conninfo: str, settings: 
 def test_an_append_that_hangs_in_one_of_its_later_statements_ends(
     conninfo: str, settings: Settings
 ) -> None:
-    """The closing of a line asks for its open runs in a statement of its own."""
+    """The closing of a line reads the line's open runs in a statement of its own."""
     with behind(conninfo, settings) as (edge, relay):
         line, other = edge.fresh(), edge.fresh()
         relay.vanish_at = b"started_at FROM ledger.open_run"
-        began = time.monotonic()
-        closing_it = edge.send(fact("service_line.closed", line))
-        assert (closing_it.status_code, time.monotonic() - began < LONGEST + SLACK) == (503, True)
+        assert_problem(edge.send(fact("service_line.closed", line)), 503, "unavailable")
         relay.vanish_at = None
         relay.come_back()
         until(lambda: start(edge, other) == 201, "writes to go on", 20.0)
 
 
-def test_a_url_that_asks_for_a_server_to_write_to_is_served(
+def test_a_url_with_target_session_attrs_read_write_is_served(
     conninfo: str, settings: Settings
 ) -> None:
-    """The sessions of reads begin read-only, so libpq took the primary for a standby."""
-    asked = make_conninfo(conninfo, target_session_attrs="read-write")
-    with edge_of(settings, prepare_database(settings, asked)) as edge:
+    """The sessions of reads begin read-only, so libpq would take the primary for a standby."""
+    url = make_conninfo(conninfo, target_session_attrs="read-write")
+    with edge_of(settings, prepare_database(settings, url)) as edge:
         assert start(edge, edge.fresh()) == 201
 
 
 @pytest.mark.parametrize("value", ["any", "primary", "prefer-standby"])
-def test_other_wishes_for_a_server_stay(conninfo: str, settings: Settings, value: str) -> None:
+def test_other_values_of_target_session_attrs_are_kept(
+    conninfo: str, settings: Settings, value: str
+) -> None:
     made = prepare_database(settings, make_conninfo(conninfo, target_session_attrs=value))
     assert f"target_session_attrs={value}" in made

@@ -1,4 +1,4 @@
-"""Webhook endpoints over HTTP: who may do what, lists, and commands under a key (contract 5, 7)."""
+"""Webhook endpoints over HTTP: access, lists, and commands under a key (contract, Feeds)."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.edge import PLAIN, assert_problem
 from tests.support.facts import ORGANIZATION
-from tests.support.hooks import (
+from tests.support.webhook_api import (
     KEYS,
     NOBODYS,
     OTHER_ORGANIZATION,
@@ -21,7 +21,7 @@ from tests.support.hooks import (
 
 
 @pytest.mark.parametrize("endpoint_id", [NOBODYS, "WHK-26-1", "nonsense", "LIN-26-000001"])
-def test_what_is_nobodys_is_404_and_each_command_about_it_is_recorded(
+def test_an_unknown_endpoint_is_a_404_and_each_command_about_it_is_recorded(
     hooks: Hooks, endpoint_id: str
 ) -> None:
     for method, path, body in every_route(endpoint_id):
@@ -33,28 +33,28 @@ def test_what_is_nobodys_is_404_and_each_command_about_it_is_recorded(
         assert hooks.refused(before) == expected
 
 
-def test_another_tenants_endpoint_does_not_exist(hooks: Hooks) -> None:
-    beside = hooks.create(workspace_id=OTHER_WORKSPACE)["id"]
-    theirs = hooks.create(hooks.other)["id"]
-    whole = hooks.create()["id"]
+def test_an_endpoint_of_another_tenant_is_answered_like_an_unknown_endpoint(hooks: Hooks) -> None:
+    of_other_workspace = hooks.create(workspace_id=OTHER_WORKSPACE)["id"]
+    of_other_organization = hooks.create(hooks.other)["id"]
+    of_organization = hooks.create()["id"]
     for token, endpoint_id in (
-        (hooks.token, theirs),
-        (hooks.other, beside),
-        (hooks.narrow, beside),
-        (hooks.narrow, whole),
+        (hooks.token, of_other_organization),
+        (hooks.other, of_other_workspace),
+        (hooks.narrow, of_other_workspace),
+        (hooks.narrow, of_organization),
     ):
-        listed = [one["id"] for one in hooks.data("?limit=100", token)]
+        listed = [endpoint["id"] for endpoint in hooks.data("?limit=100", token)]
         assert endpoint_id not in listed
         for method, path, body in every_route(endpoint_id):
             answer = hooks.call(method, path, token, json=body)
-            nobodys = hooks.call(method, path.replace(endpoint_id, NOBODYS), token, json=body)
+            unknown = hooks.call(method, path.replace(endpoint_id, NOBODYS), token, json=body)
             assert_problem(answer, 404, "not_found")
-            assert answer.json()["detail"] == nobodys.json()["detail"]
-    for endpoint_id in (beside, theirs, whole):
+            assert answer.json()["detail"] == unknown.json()["detail"]
+    for endpoint_id in (of_other_workspace, of_other_organization, of_organization):
         assert hooks.data(f"/{endpoint_id}", hooks.admin)["enabled"]
 
 
-def test_a_change_that_names_another_tenant_is_403_and_recorded(hooks: Hooks) -> None:
+def test_a_change_that_names_another_tenant_is_a_403_and_recorded(hooks: Hooks) -> None:
     own, narrow = hooks.create()["id"], hooks.create(hooks.narrow)["id"]
     for token, endpoint_id, named in (
         (hooks.token, own, {"organization_id": OTHER_ORGANIZATION}),
@@ -69,7 +69,7 @@ def test_a_change_that_names_another_tenant_is_403_and_recorded(hooks: Hooks) ->
     assert_problem(answer, 422, "invalid_request")
 
 
-def test_the_right_to_manage_webhooks_is_needed_everywhere(hooks: Hooks) -> None:
+def test_every_route_needs_the_permission_webhooks_manage(hooks: Hooks) -> None:
     others = hooks.edge.token("read", "write", "service_lines:manage", "audit:read")
     endpoint_id = hooks.create()["id"]
     routes = [("GET", "", None), ("POST", "", {"url": URL, "event_types": ["*"]})]
@@ -95,24 +95,24 @@ def test_unknown_parameters_are_refused(hooks: Hooks) -> None:
 # Lists.
 
 
-def test_the_list_is_walked_newest_first_and_filtered(hooks: Hooks) -> None:
+def test_the_list_of_endpoints_is_walked_newest_first_and_filtered(hooks: Hooks) -> None:
     made = [hooks.create(workspace_id=f"WS-26-00010{n}")["id"] for n in range(3)]
     everything = hooks.data("?limit=100")
-    assert [one["id"] for one in everything][:3] == made[::-1]
-    assert all(set(one) == KEYS for one in everything)
-    assert all(one["organization_id"] == ORGANIZATION for one in everything)
+    assert [endpoint["id"] for endpoint in everything][:3] == made[::-1]
+    assert all(set(endpoint) == KEYS for endpoint in everything)
+    assert all(endpoint["organization_id"] == ORGANIZATION for endpoint in everything)
     walked: list[str] = []
     cursor, has_more = "", True
     while has_more:
         page = hooks.call("GET", "?limit=2" + cursor).json()
-        walked += [one["id"] for one in page["data"]]
+        walked += [endpoint["id"] for endpoint in page["data"]]
         cursor, has_more = f"&cursor={page['meta']['cursor']}", page["meta"]["has_more"]
-    assert walked == [one["id"] for one in everything]
-    (one,) = hooks.data("?workspace_id=WS-26-000101")
-    assert one["id"] == made[1]
+    assert walked == [endpoint["id"] for endpoint in everything]
+    (found,) = hooks.data("?workspace_id=WS-26-000101")
+    assert found["id"] == made[1]
     assert hooks.data(f"?organization_id={OTHER_ORGANIZATION}") == []
-    ours = hooks.data(f"?organization_id={ORGANIZATION}&limit=100", hooks.admin)
-    assert ours == everything
+    own = hooks.data(f"?organization_id={ORGANIZATION}&limit=100", hooks.admin)
+    assert own == everything
     answer = hooks.call("GET", "?workspace_id=WS-26-000101" + cursor)
     assert_problem(answer, 400, "invalid_cursor")
     assert_problem(hooks.call("GET", "?limit=0"), 422, "invalid_request")
@@ -122,9 +122,7 @@ def test_the_list_is_walked_newest_first_and_filtered(hooks: Hooks) -> None:
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_a_request_that_is_sent_again_under_its_key_is_answered_the_same(
-    hooks: Hooks, number: int
-) -> None:
+def test_a_command_that_is_sent_again_under_its_key_is_replayed(hooks: Hooks, number: int) -> None:
     endpoint_id = hooks.create()["id"]
     path, body = [
         ("", {"url": URL, "event_types": ["*"]}),
@@ -141,14 +139,14 @@ def test_a_request_that_is_sent_again_under_its_key_is_answered_the_same(
     assert (again.status_code, again.json()) == (first.status_code, first.json())
     assert again.headers["idempotency-replayed"] == "true"
     assert again.headers["ledger-position"] == first.headers["ledger-position"]
-    assert hooks.head() == end + 1, "the change alone"
+    assert hooks.head() == end + 1, "only the change was recorded"
     other = hooks.call("POST", path, json=body | {"x": 1}, headers=headers)
     assert_problem(other, 422, "idempotency_key_reused")
 
 
 @pytest.mark.parametrize("action", ["rotate-secret", "test"])
 @pytest.mark.parametrize("options", [{}, {"json": {}}, {"content": b"", "headers": PLAIN}])
-def test_where_nothing_is_needed_the_body_may_be_empty(
+def test_commands_that_need_no_field_take_an_empty_body(
     hooks: Hooks, action: str, options: dict[str, Any]
 ) -> None:
     endpoint_id = hooks.create()["id"]
@@ -159,7 +157,7 @@ def test_where_nothing_is_needed_the_body_may_be_empty(
     )
 
 
-def test_a_rotated_secret_is_another_one_shown_once(hooks: Hooks) -> None:
+def test_a_rotation_shows_a_new_secret_and_an_eleventh_secret_is_a_409(hooks: Hooks) -> None:
     created = hooks.create()
     answer = hooks.call("POST", f"/{created['id']}/rotate-secret")
     rotated = answer.json()["data"]
@@ -176,7 +174,7 @@ def test_a_rotated_secret_is_another_one_shown_once(hooks: Hooks) -> None:
              {"since": "2026-04-15T00:00:00"}, {"since": "2026-04-15T12:00:01Z", "x": 1}],
     ids=str,
 )  # fmt: skip
-def test_a_wrong_recovery_is_refused(hooks: Hooks, body: Any) -> None:
+def test_a_recovery_with_a_wrong_body_is_a_422(hooks: Hooks, body: Any) -> None:
     endpoint_id = hooks.create()["id"]
     answer = hooks.call("POST", f"/{endpoint_id}/recover", json=body)
     assert_problem(answer, 422, "invalid_request")
@@ -188,7 +186,7 @@ def test_a_recovery_since_a_date_begins_at_midnight(hooks: Hooks) -> None:
     assert answer.status_code == 202, answer.text
 
 
-def test_neither_the_future_nor_a_disabled_endpoint_is_recovered(hooks: Hooks) -> None:
+def test_a_recovery_since_the_future_or_of_a_disabled_endpoint_is_refused(hooks: Hooks) -> None:
     endpoint_id = hooks.create()["id"]
     answer = hooks.call("POST", f"/{endpoint_id}/recover", json={"since": "2027-01-01T00:00:00Z"})
     problem = assert_problem(answer, 422, "invalid_request")

@@ -1,4 +1,4 @@
-"""Webhook endpoints over HTTP: set up and changed (contract 5)."""
+"""Webhook endpoints over HTTP: how they are set up and changed (contract, Feeds)."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tests.api.test_bad_bodies import BROKEN, CANARY, HAZARDS, planted
 from tests.feed.targets import FORBIDDEN_HOSTS
 from tests.support.edge import PLAIN, Edge, assert_problem, dumps
 from tests.support.facts import ORGANIZATION, WORKSPACE
-from tests.support.hooks import (
+from tests.support.webhook_api import (
     KEYS,
     NOBODYS,
     OTHER_ORGANIZATION,
@@ -22,7 +22,9 @@ from tests.support.hooks import (
 # Setting up.
 
 
-def test_an_endpoint_is_answered_whole_with_its_secret_which_is_shown_once(hooks: Hooks) -> None:
+def test_a_new_endpoint_is_answered_in_full_with_its_secret_which_is_shown_once(
+    hooks: Hooks,
+) -> None:
     answer = hooks.call(
         "POST",
         json={"url": URL, "event_types": ["execution.blocked", "run.failed"], "description": "é"},
@@ -85,12 +87,12 @@ def test_a_wrong_field_is_named_recorded_and_changes_nothing(
     assert hooks.head() == before + 1
 
 
-# One without a byte is none: it names nothing, and is refused for that.
+# An empty body is no broken JSON: it names nothing, so it is a 422.
 BODIES = [pytest.param(body, id=name) for name, body in BROKEN.items() if body]
 
 
 @pytest.mark.parametrize("body", BODIES)
-def test_a_body_that_is_no_json_is_refused_and_leaves_no_record(hooks: Hooks, body: bytes) -> None:
+def test_broken_json_is_a_400_and_leaves_no_record(hooks: Hooks, body: bytes) -> None:
     before = hooks.head()
     answer = hooks.call("POST", content=planted(body), headers=PLAIN)
     assert_problem(answer, 400, "invalid_request")
@@ -99,7 +101,7 @@ def test_a_body_that_is_no_json_is_refused_and_leaves_no_record(hooks: Hooks, bo
 
 
 @pytest.mark.parametrize("hazard", HAZARDS.values(), ids=HAZARDS)
-def test_a_body_with_a_hazard_is_refused_and_recorded(hooks: Hooks, hazard: bytes) -> None:
+def test_a_body_with_a_hazard_is_a_422_and_recorded(hooks: Hooks, hazard: bytes) -> None:
     if len(hazard) > 64_000:
         pytest.skip("too large for a command")
     before = hooks.head()
@@ -108,7 +110,7 @@ def test_a_body_with_a_hazard_is_refused_and_recorded(hooks: Hooks, hazard: byte
     assert hooks.refused(before) == [("webhook.create", "invalid_request", None)]
 
 
-def test_an_organization_has_a_hundred_endpoints_and_no_more(hooks: Hooks) -> None:
+def test_an_organization_has_at_most_a_hundred_endpoints(hooks: Hooks) -> None:
     organization = "ORG-26-000009"
     token = hooks.edge.token("webhooks:manage", organization_id=organization)
     for _ in range(100):
@@ -116,7 +118,7 @@ def test_an_organization_has_a_hundred_endpoints_and_no_more(hooks: Hooks) -> No
     before = hooks.head()
     answer = hooks.call("POST", token=token, json={"url": URL, "event_types": ["*"]})
     problem = assert_problem(answer, 409, "invalid_state")
-    assert problem["detail"] == "The organization has 100 endpoints, the most there may be."
+    assert problem["detail"] == "The organization already has 100 endpoints, the maximum."
     assert hooks.refused(before, organization) == [("webhook.create", "invalid_state", None)]
     assert_problem(hooks.call("POST", token=token, json={"url": URL}), 422, "invalid_request")
 
@@ -134,7 +136,7 @@ def test_a_narrowed_credential_sets_up_endpoints_of_its_workspace(
 @pytest.mark.parametrize(
     "tenant", [{"organization_id": OTHER_ORGANIZATION}, {"workspace_id": OTHER_WORKSPACE}]
 )
-def test_another_tenant_in_the_body_is_403_before_anything_is_422(
+def test_another_tenant_in_the_body_is_a_403_before_any_422(
     hooks: Hooks, tenant: dict[str, str], wrong: dict[str, Any]
 ) -> None:
     before = hooks.head()
@@ -145,7 +147,7 @@ def test_another_tenant_in_the_body_is_403_before_anything_is_422(
     assert hooks.refused(before, OTHER_ORGANIZATION) == []
 
 
-def test_an_administrator_has_to_say_whose_it_is(hooks: Hooks) -> None:
+def test_an_administrator_must_name_the_organization_of_an_endpoint(hooks: Hooks) -> None:
     body = {"url": URL, "event_types": ["*"]}
     problem = assert_problem(
         hooks.call("POST", token=hooks.admin, json=body), 422, "invalid_request"
@@ -188,7 +190,9 @@ def test_private_targets_are_refused_unless_they_are_allowed(edge: Edge, host: s
     ],
     ids=str,
 )
-def test_what_is_named_is_changed_and_nothing_else(hooks: Hooks, changes: dict[str, Any]) -> None:
+def test_a_change_changes_only_the_fields_that_it_names(
+    hooks: Hooks, changes: dict[str, Any]
+) -> None:
     created = hooks.create(description="first")
     del created["secret"]
     answer = hooks.call("PATCH", f"/{created['id']}", json=changes)
@@ -228,11 +232,11 @@ def test_a_wrong_change_is_a_422_that_is_recorded(hooks: Hooks, body: Any) -> No
     assert hooks.data(f"/{created['id']}") == shown
 
 
-def test_a_deleted_endpoint_is_unknown_to_everything(hooks: Hooks) -> None:
+def test_a_deleted_endpoint_is_unknown_on_every_route(hooks: Hooks) -> None:
     created = hooks.create()
     answer = hooks.call("DELETE", f"/{created['id']}")
     assert (answer.status_code, answer.content) == (204, b"")
     assert int(answer.headers["ledger-position"]) == hooks.head()
-    assert created["id"] not in [one["id"] for one in hooks.data("?limit=100")]
+    assert created["id"] not in [endpoint["id"] for endpoint in hooks.data("?limit=100")]
     for method, path, body in every_route(created["id"]):
         assert_problem(hooks.call(method, path, json=body), 404, "not_found")

@@ -1,10 +1,11 @@
-"""One ledger a module, where tests keep apart by using ids of their own; or one of its own."""
+"""A ledger that the tests of a module share, each with its own ids; or a ledger for one test."""
 
 import itertools
 from collections.abc import Iterator
 
 import pytest
 
+from ledger.application.writer import GROUP_FAILED
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
@@ -16,7 +17,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def ledger(server: EmbeddedPostgres) -> Iterator[Ledger]:
-    """Shared by a module: move its clock forward only."""
+    """A ledger that the module's tests share: move its clock forward only."""
     name = f"ledger_application_{next(_numbers)}"
     settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
     with copied(server.url, name) as conninfo, working(conninfo, settings) as shared:
@@ -25,17 +26,17 @@ def ledger(server: EmbeddedPostgres) -> Iterator[Ledger]:
 
 @pytest.fixture
 def own_ledger(conninfo: str, settings: Settings) -> Iterator[Ledger]:
-    """Nobody else's: its views may be stopped, its counters looked at."""
+    """A ledger for one test, which may stop its views and read its counters."""
     with working(conninfo, settings) as ledger:
         yield ledger
 
 
 @pytest.fixture(autouse=True)
 def no_group_fails(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """A group that breaks is redone one by one, which hides most faults: no decision leans on it.
+    """Fail a test in which a group of commands failed and was carried out one by one.
 
-    A test that breaks one on purpose clears what was logged.
+    The second attempt would hide most faults of a decision. A test in which a group fails on
+    purpose clears the captured log.
     """
     yield
-    said = [record.getMessage() for record in caplog.get_records("call")]
-    assert not any(message.startswith("a group failed") for message in said)
+    assert GROUP_FAILED not in [record.getMessage() for record in caplog.get_records("call")]

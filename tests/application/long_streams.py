@@ -1,7 +1,7 @@
-"""Long streams, as processes have them that know them well, or no more, or not yet."""
+"""Long streams, and processes that know a stream, are behind it, or have never read it."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta, timezone
 from typing import Any
@@ -10,16 +10,20 @@ import pytest
 
 from ledger.application import cache
 from ledger.application.cache import Cache
+from ledger.application.command import OwnCommand
 from ledger.application.commands.lines import GoIdle
 from ledger.application.report import ReportFact
+from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.domain.recorded import Recorded
 from ledger.domain.refusals import STREAM_PREFIX
 from ledger.intake import envelope
+from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.codec import EnvelopeMapper
+from ledger.log.event_log import Log
 from ledger.log.snapshots import KINDS, Aggregate
-from ledger.service.composition.writing import writing
+from ledger.service.composition.writing import create_writer
 from tests.support.facts import encode, fact
 from tests.support.ledger import REPORTER, Ledger
 
@@ -34,12 +38,27 @@ class CountingMapper(EnvelopeMapper):
         return super().decode(*columns)
 
 
-class Process:
-    """Another process's writer: its memory is its own, and empty at first."""
+class Look(OwnCommand):
+    """A command that records nothing: it keeps the aggregate as the process sees it."""
 
-    def __init__(self, writer: Writer) -> None:
-        self.writer = writer
-        self.codec = writer._log.codec
+    def __init__(self, stream: str) -> None:
+        super().__init__(COMMAND_LINE)
+        self.stream = stream
+        self.seen: Aggregate | None = None
+
+    def streams(self) -> Iterable[str]:
+        return (self.stream,)
+
+    def decide(self, unit: Unit) -> Receipt:
+        self.seen = unit.loader.find(self.stream)
+        return Receipt(self.stream, (), 0)
+
+
+class Process:
+    """The writer of another process, whose memory is empty at first."""
+
+    def __init__(self, log: Log, writer: Writer) -> None:
+        self.writer, self.codec = writer, log.codec
         self.codec.__class__ = CountingMapper
 
     def report(self, *events: dict[str, Any]) -> list[Outcome]:
@@ -49,13 +68,11 @@ class Process:
         assert [o for o in self.report(*events) if not isinstance(o, Receipt)] == []
 
     def look(self, line: str) -> Aggregate:
-        """The line as this process has it, after a command that is refused."""
-        assert not isinstance(
-            self.report(fact("resource.released", line, {"id": "no"}))[0], Receipt
-        )
-        found = self.writer._cache.find(line)
-        assert found is not None
-        return found
+        """Return the line as this process sees it."""
+        look = Look(line)
+        assert isinstance(self.writer.execute(look), Receipt)
+        assert look.seen is not None
+        return look.seen
 
     @property
     def decoded(self) -> int:
@@ -72,8 +89,14 @@ def submit(writer: Writer, *events: dict[str, Any]) -> list[Outcome]:
 
 @contextmanager
 def process(ledger: Ledger) -> Iterator[Process]:
-    with writing(ledger.settings, ledger.conninfo, ledger.clock) as writer:
-        yield Process(writer)
+    log = Log(ledger.conninfo)
+    writer = create_writer(ledger.settings, log, ledger.clock)
+    writer.start()
+    try:
+        yield Process(log, writer)
+    finally:
+        writer.stop()
+        log.close()
 
 
 def check_ins(line: str, count: int) -> list[dict[str, Any]]:
@@ -81,11 +104,11 @@ def check_ins(line: str, count: int) -> list[dict[str, Any]]:
 
 
 def fill(ledger: Ledger, line: str, count: int) -> None:
-    """So many check-ins, in one append."""
+    """Record ``count`` check-ins in one append."""
     assert {item.outcome for item in ledger.report(*check_ins(line, count))} == {"recorded"}
 
 
-def stored(ledger: Ledger, stream: str) -> list[Recorded]:
+def stored_events(ledger: Ledger, stream: str) -> list[Recorded]:
     rows = ledger.rows(
         "SELECT originator_id, originator_version, topic, state, notification_id "
         "FROM ledger.ledger_events WHERE originator_id = %s ORDER BY originator_version",
@@ -103,14 +126,14 @@ def length(ledger: Ledger, stream: str) -> int:
 
 
 def replayed(ledger: Ledger, stream: str) -> Aggregate:
-    """The aggregate as its whole stream tells it."""
+    """The aggregate, folded from its whole stream."""
     aggregate = KINDS[stream[:3]](stream)
-    for recorded in stored(ledger, stream):
+    for recorded in stored_events(ledger, stream):
         aggregate.evolve(recorded)
     return aggregate
 
 
-def kept(ledger: Ledger) -> dict[str, int]:
+def snapshot_versions(ledger: Ledger) -> dict[str, int]:
     """Stream → version of every snapshot of a line or run."""
     return {
         row["stream"]: row["version"]
@@ -120,13 +143,13 @@ def kept(ledger: Ledger) -> dict[str, int]:
 
 
 def assert_same(one: Aggregate, other: Aggregate) -> None:
-    """Field by field; as text too, which tells orders and types apart."""
+    """Compare field by field, and as text, which distinguishes orders and types."""
     assert one == other
     assert repr(one) == repr(other)
 
 
-def remembered(aggregate: Aggregate) -> Aggregate:
-    """The aggregate as a process has it that has not used it for long: packed meanwhile."""
+def repacked(aggregate: Aggregate) -> Aggregate:
+    """The aggregate after the cache has packed it, as an aggregate that was not used for long."""
     memory = Cache()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache, "_UNPACKED", 0)
@@ -139,7 +162,7 @@ def remembered(aggregate: Aggregate) -> Aggregate:
 
 
 class Chance:
-    """Facts about one line that touch every field of its aggregate."""
+    """Random facts about one line, which together set every field of its aggregate."""
 
     def __init__(self, seed: int, line: str) -> None:
         self.random, self.line = random.Random(seed), line
@@ -195,7 +218,7 @@ class Chance:
         return fact(type, line, data, **time, **by)
 
     def report(self, ledger: Ledger, until: int) -> None:
-        """Batches of any size, until the stream has so many events."""
+        """Report batches of random size until the stream has at least ``until`` events."""
         while (version := length(ledger, self.line)) < until:
             size = self.random.choice([1, 2, 30, 120])
             ledger.report(*[self.fact(ledger) for _ in range(min(size, until - version))])
@@ -205,7 +228,7 @@ class Chance:
                 self.calm(ledger)
 
     def calm(self, ledger: Ledger) -> None:
-        """Nothing holds the line any more: it goes idle, and wakes."""
+        """Lift every hold and blocker, so that the line may go idle; wake it half of the time."""
         line = self.line
         ledger.report(*[fact("execution.unblocked", line, {"blocker_id": b}) for b in "abcd"])
         ledger.report(fact("service_line.resumed", line))

@@ -1,4 +1,4 @@
-"""Closing: what it takes with it, and which late news it still accepts (contract 3)."""
+"""Closing a line: its effects, and the late facts that are still accepted (contract, State)."""
 
 import pytest
 
@@ -92,13 +92,13 @@ def test_a_run_that_ended_before_the_closing_accepts_no_late_ending(ledger: Ledg
     assert ledger.refusal(fact("run.completed", run, time=ledger.ago(minutes=2))) == STATE
 
 
-def test_late_check_ins_and_voids_count(ledger: Ledger) -> None:
+def test_late_check_ins_and_voids_count_on_a_closed_line(ledger: Ledger) -> None:
     line = ledger.line("capacity")
-    one, two = (fact("execution.checked_in", line, {"hours": h}) for h in (3, 5))
-    ledger.accept(one, fact("service_line.closed", line))
-    ledger.accept(two | {"time": ledger.at()})
+    first, late = (fact("execution.checked_in", line, {"hours": h}) for h in (3, 5))
+    ledger.accept(first, fact("service_line.closed", line))
+    ledger.accept(late | {"time": ledger.at()})
     assert ledger.metrics(line)["hours_total"] == 8
-    void = {"fact_id": one["id"]}
+    void = {"fact_id": first["id"]}
     ledger.accept(fact("execution.check_in_voided", line, void, time=ledger.at()))
     assert ledger.metrics(line)["hours_total"] == 5
     assert ledger.detail(line)["state"] == "closed"
@@ -128,8 +128,11 @@ def test_a_run_its_closing_and_its_late_ending_may_share_a_batch(
     assert [item.outcome for item in items] == ["recorded"] * 3
 
 
-def test_a_refusal_after_such_a_batch_does_not_outlive_it(ledger: Ledger) -> None:
+def test_a_start_repeated_in_the_batch_of_a_closing_does_not_prevent_the_late_ending(
+    ledger: Ledger,
+) -> None:
     line, run = ledger.line(), new_id("RUN")
     start = fact("run.started", run, {"service_line_id": line}, time=ledger.ago(minutes=9))
-    ledger.report(start, fact("service_line.closed", line), start)
+    items = ledger.report(start, fact("service_line.closed", line), start)
+    assert [item.outcome for item in items] == ["recorded", "recorded", "duplicate"]
     ledger.accept(fact("run.completed", run, time=ledger.ago(minutes=5)))

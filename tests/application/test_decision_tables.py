@@ -1,4 +1,4 @@
-"""Decision tables hold what the log tells, however the events were spread over appends."""
+"""Decision tables equal the folded log, however its events were divided into appends."""
 
 import pytest
 
@@ -7,10 +7,10 @@ from ledger.application.commands.keys import CreateApiKey, RevokeApiKey
 from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, EndpointSettings
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
+from tests.support.decision_tables import FOLDED, assert_decision_tables_match_log
 from tests.support.facts import ORGANIZATION, fact
-from tests.support.folded import FOLDED, assert_folded
 from tests.support.ledger import REPORTER, Ledger
-from tests.support.managers import SECRET
+from tests.support.webhook_workload import SECRET
 
 
 def create_key(number: int) -> Command:
@@ -36,7 +36,9 @@ def create_endpoint() -> Command:
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_what_is_begun_and_ended_is_stored_as_folded(own_ledger: Ledger, together: bool) -> None:
+def test_rows_of_created_and_ended_keys_and_endpoints_equal_the_folded_log(
+    own_ledger: Ledger, together: bool
+) -> None:
     commands = [
         *(create_key(number) for number in range(3)),
         *(RevokeApiKey(f"KEY-26-00000{number}", COMMAND_LINE) for number in (1, 3)),
@@ -47,27 +49,27 @@ def test_what_is_begun_and_ended_is_stored_as_folded(own_ledger: Ledger, togethe
     for group in groups:
         outcomes = own_ledger.writer.submit(group).result(20)
         assert [outcome for outcome in outcomes if not isinstance(outcome, Receipt)] == []
-    assert_folded(own_ledger.conninfo)
+    assert_decision_tables_match_log(own_ledger.conninfo)
     keys = own_ledger.rows("SELECT key_id, revoked_at FROM ledger.api_key ORDER BY key_id")
     assert [row["revoked_at"] is None for row in keys] == [False, True, False]
     endpoints = own_ledger.rows("SELECT endpoint_id FROM ledger.endpoint")
     assert [row["endpoint_id"] for row in endpoints] == ["WHK-26-000002"]
 
 
-def test_a_check_in_that_is_voided_later_is_stored_as_folded(own_ledger: Ledger) -> None:
+def test_the_row_of_a_voided_check_in_equals_the_folded_log(own_ledger: Ledger) -> None:
     line = own_ledger.line("capacity")
-    told = fact("execution.checked_in", line, {"hours": 2})
-    own_ledger.accept(told, fact("execution.checked_in", line, {"hours": 3}))
-    own_ledger.accept(fact("execution.check_in_voided", line, {"fact_id": told["id"]}))
-    assert_folded(own_ledger.conninfo)
+    voided = fact("execution.checked_in", line, {"hours": 2})
+    own_ledger.accept(voided, fact("execution.checked_in", line, {"hours": 3}))
+    own_ledger.accept(fact("execution.check_in_voided", line, {"fact_id": voided["id"]}))
+    assert_decision_tables_match_log(own_ledger.conninfo)
     rows = own_ledger.rows("SELECT hours, voided FROM ledger.check_in ORDER BY hours")
     assert [tuple(row.values()) for row in rows] == [(2.0, True), (3.0, False)]
 
 
-def test_every_table_that_is_folded_is_tried(own_ledger: Ledger) -> None:
+def test_the_comparison_covers_every_folded_decision_table(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     own_ledger.run(line)
     own_ledger.accept(fact("execution.checked_in", line), by=REPORTER)
     for command in (create_key(0), create_endpoint()):
         own_ledger.execute(command)
-    assert assert_folded(own_ledger.conninfo) == {table.name for table in FOLDED}
+    assert assert_decision_tables_match_log(own_ledger.conninfo) == {table.name for table in FOLDED}

@@ -1,4 +1,4 @@
-"""An organization has at most 100 webhook endpoints, however many set some up (contract 5)."""
+"""An organization has at most 100 webhook endpoints, whoever creates them (contract, Feeds)."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -17,7 +17,7 @@ from ledger.log.migrate import migrate
 from ledger.service.composition.writing import create_writer
 from tests.support.facts import ORGANIZATION
 from tests.support.ledger import Ledger
-from tests.support.managers import SECRET
+from tests.support.webhook_workload import SECRET
 
 OTHER = "ORG-26-000002"
 
@@ -34,14 +34,14 @@ def create(organization: str = ORGANIZATION) -> Command:
 
 
 def endpoints(ledger: Ledger) -> list[tuple[Any, ...]]:
-    """(organization, endpoint) of those that are counted."""
+    """(organization, endpoint) of every endpoint that counts towards the limit."""
     rows = ledger.rows("SELECT * FROM ledger.endpoint ORDER BY organization_id, endpoint_id")
     return [tuple(row.values()) for row in rows]
 
 
 @pytest.fixture
 def another(own_ledger: Ledger) -> Iterator[Writer]:
-    """A writer of another process."""
+    """The writer of another process."""
     log = Log(own_ledger.conninfo)
     writer = create_writer(own_ledger.settings, log, own_ledger.clock)
     writer.start()
@@ -50,14 +50,14 @@ def another(own_ledger: Ledger) -> Iterator[Writer]:
     log.close()
 
 
-def test_a_hundred_endpoints_are_set_up_and_no_more(own_ledger: Ledger) -> None:
+def test_an_organization_has_at_most_100_endpoints(own_ledger: Ledger) -> None:
     submit = own_ledger.writer.submit
     *made, refused = submit([create() for _ in range(101)]).result(30)
     assert isinstance(refused, InvalidState)
-    assert refused.detail == "The organization has 100 endpoints, the most there may be."
-    assert all(isinstance(one, Receipt) for one in made)
+    assert refused.detail == "The organization already has 100 endpoints, the maximum."
+    assert [type(outcome) for outcome in made] == [Receipt] * 100
     assert isinstance(submit([create(OTHER)]).result(30)[0], Receipt)
-    # One that is removed makes room for one, in the same append too.
+    # A deleted endpoint makes room for one more, even within the same append.
     first = made[0]
     assert isinstance(first, Receipt)
     remove = DeleteEndpoint(first.subject, COMMAND_LINE)
@@ -67,18 +67,22 @@ def test_a_hundred_endpoints_are_set_up_and_no_more(own_ledger: Ledger) -> None:
     assert [organization for organization, _ in endpoints(own_ledger)].count(ORGANIZATION) == 100
 
 
-def test_nor_by_writers_that_race(own_ledger: Ledger, another: Writer) -> None:
-    begun: list[Future[list[Outcome]]] = []
+def test_writers_that_race_set_up_no_more_than_a_hundred_endpoints(
+    own_ledger: Ledger, another: Writer
+) -> None:
+    futures: list[Future[list[Outcome]]] = []
     for _ in range(60):
-        begun += [writer.submit([create()]) for writer in (own_ledger.writer, another)]
-    outcomes = [future.result(30)[0] for future in begun]
+        futures += [writer.submit([create()]) for writer in (own_ledger.writer, another)]
+    outcomes = [future.result(30)[0] for future in futures]
     assert sum(isinstance(outcome, Receipt) for outcome in outcomes) == 100
     assert len(endpoints(own_ledger)) == 100
 
 
-def test_a_ledger_from_before_counts_the_endpoints_that_its_log_has(own_ledger: Ledger) -> None:
+def test_the_migration_of_an_older_ledger_counts_the_endpoints_in_its_log(
+    own_ledger: Ledger,
+) -> None:
     made = own_ledger.writer.submit([create(o) for o in (OTHER, *[ORGANIZATION] * 3)]).result(30)
-    kept = [one.subject for one in made if isinstance(one, Receipt)]
+    kept = [receipt.subject for receipt in made if isinstance(receipt, Receipt)]
     own_ledger.execute(DeleteEndpoint(kept.pop(2), COMMAND_LINE))
     counted = endpoints(own_ledger)
     assert sorted(endpoint for _, endpoint in counted) == kept

@@ -1,4 +1,4 @@
-"""What every stored event carries: who did it, who reported it, why, and whose it is."""
+"""The envelope of every stored event: actor, reporter, request id, tenant, fact and nonce."""
 
 import base64
 
@@ -11,7 +11,7 @@ from tests.support.ledger import REPORTER, Ledger, new_id
 CREDENTIAL = {"type": "api_key", "id": REPORTER.id}
 
 
-def test_the_actor_is_the_credential_unless_one_is_named(ledger: Ledger) -> None:
+def test_the_actor_is_the_credential_unless_the_fact_names_an_actor(ledger: Ledger) -> None:
     line = ledger.line()
     ledger.accept(
         fact("execution.checked_in", line),
@@ -24,7 +24,7 @@ def test_the_actor_is_the_credential_unless_one_is_named(ledger: Ledger) -> None
 
 
 @pytest.mark.parametrize("attribute", ["reported_by", "reportedby"])
-def test_no_sender_can_set_who_reported(ledger: Ledger, attribute: str) -> None:
+def test_a_sender_cannot_set_the_reporter(ledger: Ledger, attribute: str) -> None:
     line = ledger.line()
     event = fact("execution.checked_in", line) | {attribute: "someone"}
     if attribute == "reported_by":
@@ -47,7 +47,7 @@ def test_a_wrong_actor_is_422(ledger: Ledger, actor: dict[str, object]) -> None:
     assert ledger.refusal(fact("execution.checked_in", ledger.line()) | actor)[0] == 422
 
 
-def test_the_holds_show_who_put_them_on(ledger: Ledger) -> None:
+def test_each_hold_shows_the_actor_that_placed_it(ledger: Ledger) -> None:
     line = ledger.line()
     time = ledger.ago(minutes=1)
     named = {"actortype": "user", "actorid": "USR-1"}

@@ -1,4 +1,4 @@
-"""An erasure in the log: with its key's end, once, and what later facts about the run keep."""
+"""An erasure: one event in the append that destroys the run's key; later facts keep no payload."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,16 @@ from ledger.application.report import command_of
 from ledger.intake import envelope
 from ledger.intake.request import Outcome, Receipt
 from tests.conftest import MASTER_KEY
-from tests.support.canary import stored_rows, tables_with
-from tests.support.dying import DyingLateRecorder, DyingRecorder, dying
 from tests.support.facts import encode, fact
+from tests.support.killed_processes import (
+    KilledAfterCommit,
+    KilledBeforeCommit,
+    start_killed_process,
+)
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, new_id, working
-from tests.support.racers import now
+from tests.support.memory import count_keys_of
+from tests.support.plaintext import stored_rows, tables_with
+from tests.support.racing_writers import now
 
 CANARY = "CANARY-9c41"
 
@@ -25,49 +30,51 @@ CANARY = "CANARY-9c41"
 @pytest.fixture
 def twin(ledger: Ledger) -> Iterator[Ledger]:
     """A second writer over the same database, with a memory of its own."""
-    ledger.projector._disconnect()
+    ledger.projector.disconnect()
     with working(ledger.conninfo, ledger.settings, ledger.clock) as second:
         yield second
 
 
-def begun(ledger: Ledger, line: str | None = None, **attributes: Any) -> str:
-    """A run that has begun with an input."""
-    given = {"service_line_id": line or ledger.line(), "input": CANARY}
-    (item,) = ledger.accept(fact("run.started", new_id("RUN"), given, **attributes))
+def started_run(ledger: Ledger, line: str | None = None, **attributes: Any) -> str:
+    """Start a run that has an input, and return its id."""
+    data = {"service_line_id": line or ledger.line(), "input": CANARY}
+    (item,) = ledger.accept(fact("run.started", new_id("RUN"), data, **attributes))
     return str(item.subject)
 
 
 def failed(run: str, **attributes: Any) -> dict[str, Any]:
-    """An ending that says as much as there can be."""
-    said = {"output": CANARY, "error": {"code": CANARY, "message": CANARY}, "tokens_used": 7}
-    return fact("run.failed", run, said, **attributes)
+    """The fact that a run failed, with an output, an error and tokens."""
+    data = {"output": CANARY, "error": {"code": CANARY, "message": CANARY}, "tokens_used": 7}
+    return fact("run.failed", run, data, **attributes)
 
 
 def key_row(ledger: Ledger, run: str) -> tuple[bool, Any]:
-    """(whether its key is there, since when it is not)."""
+    """(whether the run's key exists, when the key was destroyed)."""
     (row,) = ledger.rows("SELECT wrapped, destroyed_at FROM ledger.run_key WHERE run_id = %s", run)
     return row["wrapped"] is not None, row["destroyed_at"]
 
 
 def decide(ledger: Ledger, *commands: Any) -> Sequence[Outcome]:
     """The outcomes of facts and erasures of one group; a run's id stands for its erasure."""
-    made: list[Command] = [
-        EraseRun(one, REPORTER, reason="asked for")
-        if isinstance(one, str)
-        else command_of(envelope.from_structured(encode(one)), REPORTER)
-        for one in commands
+    group: list[Command] = [
+        EraseRun(command, REPORTER, reason="asked for")
+        if isinstance(command, str)
+        else command_of(envelope.from_structured(encode(command)), REPORTER)
+        for command in commands
     ]
-    return ledger.writer.submit(made).result(20)
+    return ledger.writer.submit(group).result(20)
 
 
-def test_the_event_and_the_end_of_the_key_are_of_one_moment(ledger: Ledger) -> None:
-    run = begun(ledger)
+def test_an_erasure_records_its_event_and_destroys_the_key_at_the_same_instant(
+    ledger: Ledger,
+) -> None:
+    run = started_run(ledger)
     ledger.accept(failed(run))
-    keys = ledger.writer._cache.run_keys
-    assert (key_row(ledger, run), keys[run] is None) == ((True, None), False)
+    first = ledger.events(run)[0]["state"]
+    assert (key_row(ledger, run), count_keys_of(first)) == ((True, None), 1)
     ledger.clock.advance(minutes=1)
     item = ledger.erase(run)
-    assert keys[run] is None
+    assert count_keys_of(first) == 0
     event = ledger.events(run)[-1]
     assert (event["topic"], event["notification_id"]) == ("run.erased/1", item.position)
     assert event["state"]["body"] == {"reason": "asked for"}
@@ -77,8 +84,8 @@ def test_the_event_and_the_end_of_the_key_are_of_one_moment(ledger: Ledger) -> N
     assert event["state"].get("fact") is None
 
 
-def test_again_records_nothing_and_changes_nothing(ledger: Ledger) -> None:
-    run = begun(ledger)
+def test_a_repeated_erasure_records_and_changes_nothing(ledger: Ledger) -> None:
+    run = started_run(ledger)
     ledger.accept(failed(run))
     ledger.erase(run)
     before = ledger.head(), key_row(ledger, run)
@@ -88,8 +95,8 @@ def test_again_records_nothing_and_changes_nothing(ledger: Ledger) -> None:
     assert (ledger.head(), key_row(ledger, run)) == before
 
 
-def test_what_is_refused_destroys_nothing(ledger: Ledger) -> None:
-    run = begun(ledger)
+def test_a_refused_erasure_destroys_no_key(ledger: Ledger) -> None:
+    run = started_run(ledger)
     assert ledger.erase(run).refusal == (409, "invalid_state")
     ledger.accept(failed(run))
     for by in (STRANGER, NARROW):
@@ -100,12 +107,12 @@ def test_what_is_refused_destroys_nothing(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("by", ["erasing", "other"])
-def test_a_late_ending_is_recorded_without_its_payloads(
+def test_a_late_ending_of_an_erased_run_is_recorded_without_its_payloads(
     ledger: Ledger, twin: Ledger, by: str
 ) -> None:
-    """The other process has the key in memory, from before the erasure, and hears of nothing."""
+    """The other process still has the key in memory, and is not notified of the erasure."""
     late, line = ledger.at(minutes=1), ledger.line()
-    run = begun(twin, line, time=ledger.at())
+    run = started_run(twin, line, time=ledger.at())
     ledger.clock.advance(minutes=5)
     ledger.accept(fact("service_line.closed", line))
     assert ledger.erase(run).outcome == "recorded"
@@ -115,7 +122,7 @@ def test_a_late_ending_is_recorded_without_its_payloads(
     (first,) = writer.accept(ending)
     body = ledger.events(run)[-1]["state"]["body"]
     assert body == {"tokens_used": 7, "duration_ms": 60_000, "late": True}
-    # Sent again, with whatever content and whichever way it comes: it was recorded.
+    # The same fact sent again is a duplicate, through either writer and whatever its content.
     for other in (ledger, twin):
         for again in (ending, ending | {"data": {"output": "other"}}):
             (item,) = other.report(again)
@@ -124,7 +131,9 @@ def test_a_late_ending_is_recorded_without_its_payloads(
     assert tables_with(stored_rows(ledger.conninfo), CANARY) == []
 
 
-def test_facts_from_before_are_repeated_whatever_they_say(ledger: Ledger, twin: Ledger) -> None:
+def test_earlier_facts_of_an_erased_run_are_duplicates_whatever_their_content(
+    ledger: Ledger, twin: Ledger
+) -> None:
     start = fact("run.started", new_id("RUN"), {"service_line_id": ledger.line(), "input": CANARY})
     (first,) = twin.accept(start)
     run = str(first.subject)
@@ -147,27 +156,27 @@ def test_a_run_may_begin_end_and_be_erased_in_one_append(
     closed = fact("service_line.closed", line)
     ending = failed(run, time=late)
     outcomes = decide(ledger, start, run, closed, run, run, ending, ending | {"data": {}}, start)
-    said = [isinstance(one, Receipt) and one.duplicate for one in outcomes]
+    duplicates = [isinstance(outcome, Receipt) and outcome.duplicate for outcome in outcomes]
     assert isinstance(outcomes[1], Exception)
-    assert said == [False, False, False, False, True, False, True, True]
+    assert duplicates == [False, False, False, False, True, False, True, True]
     assert ledger.topics(run) == ["run.started", "run.cancelled", "run.erased", "run.failed"]
     assert key_row(ledger, run)[0] is False
     assert ledger.events(run)[-1]["state"]["body"].keys() == {"tokens_used", "duration_ms", "late"}
 
 
-def test_a_kill_leaves_both_or_neither(ledger: Ledger) -> None:
-    killed = {begun(ledger): recorder for recorder in (DyingRecorder, DyingLateRecorder)}
+def test_a_kill_leaves_both_the_erasure_and_the_destroyed_key_or_neither(ledger: Ledger) -> None:
+    killed = {started_run(ledger): recorder for recorder in (KilledBeforeCommit, KilledAfterCommit)}
     processes = []
     for run, recorder in killed.items():
         ledger.accept(failed(run))
         command = EraseRun(run, REPORTER, reason="asked for")
-        processes.append(dying(recorder, ledger.conninfo, MASTER_KEY, now, command))
+        processes.append(start_killed_process(recorder, ledger.conninfo, MASTER_KEY, now, command))
     for process in processes:
         process.join(30)
         assert process.exitcode == -signal.SIGKILL
     for run, recorder in killed.items():
-        is_erased = recorder is DyingLateRecorder
+        is_erased = recorder is KilledAfterCommit
         assert ("run.erased" in ledger.topics(run)) is is_erased
         assert key_row(ledger, run)[0] is not is_erased
-        # Whoever sends it again finds it done, or does it.
+        # The same erasure, sent again, is a duplicate or is carried out now.
         assert ledger.erase(run).outcome == ("duplicate" if is_erased else "recorded")

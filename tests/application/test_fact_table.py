@@ -114,7 +114,9 @@ def test_resume_unblock_release_and_void_undo_their_counterparts(ledger: Ledger)
     assert after["metrics"]["hours_total"] == 0
 
 
-def test_the_same_resource_again_replaces_and_status_defaults_to_active(ledger: Ledger) -> None:
+def test_a_resource_allocated_again_is_replaced_and_its_status_defaults_to_active(
+    ledger: Ledger,
+) -> None:
     line = ledger.line()
     ledger.accept(
         fact("resource.allocated", line, RESOURCE),
@@ -127,7 +129,9 @@ def test_the_same_resource_again_replaces_and_status_defaults_to_active(ledger: 
 
 @pytest.mark.parametrize("ending", ["run.completed", "run.failed", "run.cancelled"])
 @pytest.mark.parametrize("started", [True, False])
-def test_an_open_run_ends_once_each_way(ledger: Ledger, ending: str, started: bool) -> None:
+def test_an_open_run_ends_once_by_completion_failure_or_cancellation(
+    ledger: Ledger, ending: str, started: bool
+) -> None:
     line = ledger.line()
     run = ledger.run(line, started=started, time=ledger.ago(seconds=90))
     end = fact(ending, run, time=ledger.ago(seconds=30))
@@ -164,7 +168,7 @@ def test_a_requested_run_is_pending_until_it_starts(ledger: Ledger) -> None:
     assert ledger.detail(line)["open_runs"] == 1
 
 
-def test_reported_duration_and_tokens_win_and_a_negative_duration_is_zero(
+def test_a_started_run_keeps_its_reported_duration_and_a_negative_duration_is_zero(
     ledger: Ledger,
 ) -> None:
     line = ledger.line()
@@ -181,7 +185,9 @@ def test_reported_duration_and_tokens_win_and_a_negative_duration_is_zero(
 
 
 @pytest.mark.parametrize("alias", ALIASES)
-def test_the_platforms_names_mean_the_same(ledger: Ledger, alias: str) -> None:
+def test_the_platforms_aliases_are_recorded_as_the_fact_types_they_stand_for(
+    ledger: Ledger, alias: str
+) -> None:
     line = ledger.line()
     run = new_id("RUN") if alias.endswith("started") else ledger.run(line)
     data = {"service_line_id": line} if alias.endswith("started") else {}
@@ -189,7 +195,7 @@ def test_the_platforms_names_mean_the_same(ledger: Ledger, alias: str) -> None:
     assert ledger.topics(run)[-1] == alias.removeprefix("agent.")
 
 
-def test_a_fact_without_a_time_happened_now(ledger: Ledger) -> None:
+def test_a_fact_without_a_time_gets_the_time_of_its_arrival(ledger: Ledger) -> None:
     line = ledger.line()
     ledger.clock.advance(seconds=1)
     ledger.accept(fact("execution.checked_in", line))
@@ -268,7 +274,7 @@ def test_a_check_in_with_wrong_data_is_422(ledger: Ledger, data: Any) -> None:
     assert ledger.refusal(event) == (422, "invalid_request")
 
 
-def test_facts_may_be_five_minutes_early_and_no_more(ledger: Ledger) -> None:
+def test_the_time_of_a_fact_may_be_at_most_five_minutes_ahead(ledger: Ledger) -> None:
     line = ledger.line()
     late = ledger.at(minutes=5, seconds=1)
     assert ledger.refusal(fact("execution.checked_in", line, time=late))[0] == 422
@@ -325,10 +331,14 @@ ELSEWHERE: dict[Callable[..., None], set[str]] = {
         "execution.check_in_voided",
     },
     test_a_requested_run_is_pending_until_it_starts: {"run.requested", "run.started"},
-    test_an_open_run_ends_once_each_way: {"run.completed", "run.failed", "run.cancelled"},
+    test_an_open_run_ends_once_by_completion_failure_or_cancellation: {
+        "run.completed",
+        "run.failed",
+        "run.cancelled",
+    },
 }
 """The types that have no row in ON_LINES, by the test that accepts them."""
 
 
-def test_every_type_has_a_row_or_a_test_of_its_own() -> None:
+def test_every_fact_type_has_a_row_in_this_module_or_a_test_of_its_own() -> None:
     assert ON_LINES.keys() | set().union(*ELSEWHERE.values()) == FACT_TYPES.keys()

@@ -1,4 +1,4 @@
-"""Identity (contract 2): the same fact again is a duplicate, with another content a conflict."""
+"""A repeated fact is a duplicate; with other content it is a conflict (contract, Facts)."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ STATE = (409, "invalid_state")
 
 
 def again(first: Item) -> Item:
-    """What the same fact is answered when it is sent again."""
+    """The outcome of the same fact when it is sent again."""
     return first._replace(outcome="duplicate")
 
 
@@ -28,7 +28,7 @@ SAME: dict[str, dict[str, Any]] = {
     "time in another offset": {"time": "2026-04-15T12:00:00.000+02:00"},
     "other order of keys": {"data": {"note": "n", "hours": 8}},
     "8.0 for 8": {"data": {"hours": 8.0, "note": "n"}},
-    "an attribute that is none of ours": {"traceparent": "00-1"},
+    "an attribute that the ledger ignores": {"traceparent": "00-1"},
 }
 OTHER: dict[str, dict[str, Any]] = {
     "another time": {"time": "2026-04-15T10:00:00.000001Z"},
@@ -53,14 +53,14 @@ def test_the_same_content_is_a_duplicate_with_the_first_outcome(
 
 
 @pytest.mark.parametrize("change", OTHER)
-def test_another_content_is_a_conflict(ledger: Ledger, change: str) -> None:
+def test_the_same_fact_with_another_content_is_a_conflict(ledger: Ledger, change: str) -> None:
     event = checked_in(ledger.line("capacity"))
     ledger.accept(event)
     assert ledger.refusal(event | OTHER[change]) == CONFLICT
     assert ledger.refusal(event | {"subject": ledger.line()}) == CONFLICT
 
 
-def test_what_is_wrong_with_a_repeated_fact_is_told_before_that_it_conflicts(
+def test_a_repeated_fact_with_invalid_content_is_a_422_and_not_a_conflict(
     ledger: Ledger,
 ) -> None:
     event = checked_in(ledger.line("capacity"))
@@ -69,7 +69,7 @@ def test_what_is_wrong_with_a_repeated_fact_is_told_before_that_it_conflicts(
         assert ledger.refusal(event | wrong) == (422, "invalid_request")
 
 
-def test_raw_json_compares_by_value(ledger: Ledger) -> None:
+def test_the_content_of_raw_json_is_compared_by_value(ledger: Ledger) -> None:
     event = checked_in(ledger.line("capacity"))
     event["data"] = {"hours": 8, "note": "é"}
     (first,) = ledger.accept(event)
@@ -80,20 +80,20 @@ def test_raw_json_compares_by_value(ledger: Ledger) -> None:
     assert ledger.execute(ReportFact(parsed, REPORTER)) == again(first)
 
 
-def test_an_activation_with_another_content_is_a_duplicate_or_a_conflict(ledger: Ledger) -> None:
+def test_an_activation_sent_again_is_a_duplicate(ledger: Ledger) -> None:
     event = activation(new_id("LIN"))
     (first,) = ledger.accept(event)
     assert ledger.report(event) == [again(first)]
 
 
-def test_an_activation_sent_again_with_another_content_is_a_conflict(ledger: Ledger) -> None:
+def test_an_activation_sent_again_with_other_content_is_a_conflict(ledger: Ledger) -> None:
     event = activation(new_id("LIN"))
     ledger.accept(event)
     changed = event | {"data": event["data"] | {"project_tags": ["x"]}}
     assert ledger.refusal(changed) == CONFLICT
 
 
-def test_a_repeated_fact_is_never_refused_for_what_came_after(ledger: Ledger) -> None:
+def test_a_repeated_fact_is_a_duplicate_whatever_was_recorded_since(ledger: Ledger) -> None:
     line = ledger.line()
     run = ledger.run(line)
     block = {"blocker_id": "b", "cause": "capacity_issue"}
@@ -113,12 +113,12 @@ def test_a_repeated_fact_is_never_refused_for_what_came_after(ledger: Ledger) ->
     assert ledger.report(*sequence) == [again(item) for item in first]
 
 
-def test_twice_in_one_batch_the_second_is_a_duplicate(ledger: Ledger) -> None:
+def test_a_fact_repeated_within_a_batch_is_a_duplicate_or_a_conflict(ledger: Ledger) -> None:
     line = ledger.line()
     event, start = checked_in(line), fact("run.started", None, {"service_line_id": line})
-    one, two, three, four = ledger.report(event, event, start, start)
-    assert (one.outcome, three.outcome) == ("recorded", "recorded")
-    assert (two, four) == (again(one), again(three))
+    first, repeated, started, restarted = ledger.report(event, event, start, start)
+    assert (first.outcome, started.outcome) == ("recorded", "recorded")
+    assert (repeated, restarted) == (again(first), again(started))
     changed = event | {"id": new_id("F")}
     assert [i.outcome for i in ledger.report(changed, changed | {"time": ledger.at()})] == [
         "recorded",
@@ -126,7 +126,7 @@ def test_twice_in_one_batch_the_second_is_a_duplicate(ledger: Ledger) -> None:
     ]
 
 
-def test_a_refused_fact_holds_nothing(ledger: Ledger) -> None:
+def test_a_refused_fact_does_not_reserve_its_identity(ledger: Ledger) -> None:
     line = ledger.line()
     resume = fact("service_line.resumed", line)
     assert ledger.refusal(resume) == STATE
@@ -167,7 +167,9 @@ def test_an_administrators_fact_has_the_identity_of_its_subjects_organization(
     assert ledger.report(other) == [again(first)]
 
 
-def test_a_run_that_was_issued_its_id_is_the_first_one_again(ledger: Ledger) -> None:
+def test_a_repeated_fact_without_a_run_id_gets_the_run_id_that_was_issued_first(
+    ledger: Ledger,
+) -> None:
     line = ledger.line()
     for type in ("run.requested", "run.started"):
         event = fact(type, None, {"service_line_id": line, "input": {"b": 1.0, "a": 2}})
@@ -181,13 +183,15 @@ def test_a_run_that_was_issued_its_id_is_the_first_one_again(ledger: Ledger) -> 
         assert ledger.report(event) == [again(first)]
 
 
-def test_an_alias_is_another_content_as_sent(ledger: Ledger) -> None:
+def test_a_fact_type_and_its_alias_are_different_content(ledger: Ledger) -> None:
     event = fact("agent.run.started", new_id("RUN"), {"service_line_id": ledger.line()})
     ledger.accept(event)
     assert ledger.refusal(event | {"type": "run.started"}) == CONFLICT
 
 
-def test_a_narrowed_credential_sees_no_other_workspaces_outcome(ledger: Ledger) -> None:
+def test_a_workspace_credential_does_not_see_the_outcome_of_another_workspace(
+    ledger: Ledger,
+) -> None:
     event = checked_in(ledger.line())
     ledger.accept(event)
     assert ledger.refusal(event, by=NARROW) == (404, "not_found")

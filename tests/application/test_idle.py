@@ -1,4 +1,4 @@
-"""Idleness: when a line falls idle, what wakes it and what does not (contract 3)."""
+"""Idleness: when a line goes idle, and the facts that wake it (contract, State)."""
 
 from datetime import timedelta
 
@@ -57,7 +57,7 @@ def test_a_quiet_line_goes_idle_when_its_threshold_has_run_out(
     assert stored["reported_by"] == stored["actor"]["id"]
 
 
-def test_the_last_activity_restarts_the_clock(ledger: Ledger) -> None:
+def test_the_last_activity_restarts_the_idle_threshold(ledger: Ledger) -> None:
     line = fresh(ledger)
     ledger.clock.advance(seconds=800)
     ledger.accept(fact("execution.checked_in", line, time=ledger.ago(seconds=100)))
@@ -71,7 +71,9 @@ def test_the_last_activity_restarts_the_clock(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("ended", ["run.completed", "run.failed", "run.cancelled"])
-def test_a_line_with_an_open_run_never_goes_idle(ledger: Ledger, ended: str) -> None:
+def test_a_line_with_an_open_run_does_not_go_idle_before_the_run_has_ended(
+    ledger: Ledger, ended: str
+) -> None:
     line = fresh(ledger)
     pending, running = ledger.run(line, started=False), ledger.run(line)
     ledger.accept(fact("run.completed", running))
@@ -94,7 +96,7 @@ def test_a_line_with_an_open_run_never_goes_idle(ledger: Ledger, ended: str) -> 
         ("execution.blocked", "execution.unblocked"),
     ],
 )
-def test_a_stopped_line_is_not_idle_and_going_on_restarts_the_clock(
+def test_a_paused_or_blocked_line_does_not_go_idle_and_going_on_restarts_the_threshold(
     ledger: Ledger, stop: str, go: str
 ) -> None:
     line = fresh(ledger)
@@ -122,7 +124,9 @@ def test_a_stopped_line_is_not_idle_and_going_on_restarts_the_clock(
         ("execution.blocked", "execution.unblocked"),
     ],
 )
-def test_an_idle_line_that_was_stopped_goes_on_running(ledger: Ledger, stop: str, go: str) -> None:
+def test_an_idle_line_that_was_paused_or_blocked_runs_afterwards(
+    ledger: Ledger, stop: str, go: str
+) -> None:
     line = fresh(ledger)
     ledger.clock.advance(hours=1)
     ledger.sweep()
@@ -139,7 +143,7 @@ def idle(ledger: Ledger) -> str:
     return line
 
 
-def test_a_recent_check_in_wakes_and_an_old_one_does_not(ledger: Ledger) -> None:
+def test_a_recent_check_in_wakes_a_line_and_an_old_check_in_does_not(ledger: Ledger) -> None:
     line = idle(ledger)
     since = state(ledger, line)[1]
     ledger.clock.advance(seconds=1)
@@ -154,16 +158,18 @@ def test_a_recent_check_in_wakes_and_an_old_one_does_not(ledger: Ledger) -> None
 
 
 @pytest.mark.parametrize("type", ["run.requested", "run.started"])
-def test_what_opens_a_run_wakes_however_old(ledger: Ledger, type: str) -> None:
+def test_a_fact_that_opens_a_run_wakes_the_line_however_old_it_is(
+    ledger: Ledger, type: str
+) -> None:
     line = idle(ledger)
     since = state(ledger, line)[1]
     (item,) = ledger.accept(begin(line, type, time=ledger.ago(days=3)))
-    # Its effective time is never before the previous change's.
+    # The effective time of a change is never before that of the previous change.
     assert state(ledger, line) == ("running", since)
     assert len(item.event_ids) == 2
 
 
-def test_a_void_is_no_activity(ledger: Ledger) -> None:
+def test_a_void_of_a_check_in_is_no_activity(ledger: Ledger) -> None:
     line = fresh(ledger)
     check_in = fact("execution.checked_in", line, time=ledger.at())
     ledger.accept(check_in)
@@ -191,7 +197,9 @@ def test_a_woken_line_goes_idle_again(ledger: Ledger) -> None:
     ]
 
 
-def test_a_sweep_by_a_view_that_is_behind_changes_nothing_wrongly(ledger: Ledger) -> None:
+def test_a_sweep_that_reads_an_outdated_view_does_not_make_an_active_line_idle(
+    ledger: Ledger,
+) -> None:
     line = fresh(ledger)
     ledger.clock.advance(hours=1)
     ledger.catch_up()

@@ -1,4 +1,4 @@
-"""Issued ids, positions, instants of recording and what names what."""
+"""Issued ids, positions, recording instants and causation ids."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +16,7 @@ def subjects(items: list[Item]) -> list[str | None]:
     return [item.subject for item in items]
 
 
-def test_one_counter_issues_records_and_runs(own_ledger: Ledger) -> None:
+def test_a_single_counter_issues_the_ids_of_records_and_runs(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     assert own_ledger.detail(line)["id"] == "RUN-26-000001"
     assert subjects(own_ledger.accept(begin(line), begin(line))) == [
@@ -27,7 +27,7 @@ def test_one_counter_issues_records_and_runs(own_ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_taken_ids_are_skipped_and_supplied_ones_never_move_the_counter(
+def test_taken_ids_are_skipped_and_supplied_ids_never_move_the_counter(
     own_ledger: Ledger, together: bool
 ) -> None:
     line = own_ledger.line()
@@ -43,7 +43,7 @@ def test_taken_ids_are_skipped_and_supplied_ones_never_move_the_counter(
     ]
 
 
-def test_a_refused_fact_takes_no_id(own_ledger: Ledger) -> None:
+def test_a_refused_fact_uses_up_no_id(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     held = own_ledger.line(execution_id=new_id("RUN"))
     own_ledger.accept(fact("service_line.paused", held))
@@ -80,7 +80,7 @@ def test_the_year_may_end_between_a_wake_and_its_run(own_ledger: Ledger) -> None
     assert own_ledger.accept(begin(line))[0].subject == "RUN-27-000002"
 
 
-def test_positions_and_instants_of_recording_rise_even_if_the_clock_does_not(
+def test_positions_and_recording_instants_rise_even_if_the_clock_goes_back(
     own_ledger: Ledger,
 ) -> None:
     line = own_ledger.line()
@@ -98,7 +98,7 @@ def test_positions_and_instants_of_recording_rise_even_if_the_clock_does_not(
     assert instants[-1] - instants[0] < timedelta(seconds=1)
 
 
-def test_a_wake_comes_first_in_the_log_and_last_in_the_answer(ledger: Ledger) -> None:
+def test_the_event_of_a_wake_comes_first_in_the_log_and_last_in_the_outcome(ledger: Ledger) -> None:
     line = ledger.line()
     assert ledger.sweep() >= 1
     (item,) = ledger.accept(begin(line) | {"actortype": "agent", "actorid": "A-1"})
@@ -114,7 +114,7 @@ def test_a_wake_comes_first_in_the_log_and_last_in_the_answer(ledger: Ledger) ->
     assert "fact" not in woken["state"]
 
 
-def test_a_closing_names_only_the_lines_event(ledger: Ledger) -> None:
+def test_the_outcome_of_a_closing_names_only_the_event_of_the_line(ledger: Ledger) -> None:
     line = ledger.line()
     runs = [ledger.run(line, started=started) for started in (True, False, True)]
     before = ledger.head()

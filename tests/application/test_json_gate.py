@@ -1,4 +1,4 @@
-"""What JSON comes in: what refuses the whole body and what refuses one item alone (contract 2)."""
+"""JSON that refuses the whole body, and JSON that refuses one item alone (contract, Facts)."""
 
 import asyncio
 import json
@@ -36,8 +36,8 @@ BROKEN: dict[str, bytes] = {
 }
 
 
-def told(settings: Settings, conninfo: str, test: Test) -> None:
-    """Run a test against a service that knows one line."""
+def with_service(settings: Settings, conninfo: str, test: Test) -> None:
+    """Run a test against a service that has one line."""
 
     async def run() -> None:
         async with serving(settings, conninfo) as service:
@@ -52,7 +52,7 @@ async def post(service: Service, body: bytes, headers: dict[str, str] = BATCH) -
 
 
 async def surrounded(service: Service, item: bytes) -> tuple[int, list[Any]]:
-    """The outcomes of a batch with the item between two good ones; or the body's status."""
+    """(status, statuses of refused items) of a batch with the item between two good facts."""
     good = [encode(fact("execution.checked_in", LINE)) for _ in range(2)]
     answer = await post(service, b"[" + good[0] + b", " + item + b"," + good[1] + b"]")
     if answer.status_code != 200:
@@ -60,7 +60,7 @@ async def surrounded(service: Service, item: bytes) -> tuple[int, list[Any]]:
     return 200, [i["error"] and i["error"]["status"] for i in answer.json()["data"]]
 
 
-def test_what_parsers_disagree_on_refuses_that_item_alone(
+def test_json_on_which_parsers_disagree_refuses_its_item_only(
     settings: Settings, conninfo: str
 ) -> None:
     async def test(service: Service) -> None:
@@ -68,15 +68,15 @@ def test_what_parsers_disagree_on_refuses_that_item_alone(
             assert await surrounded(service, item) == (200, [None, 422, None]), name
             assert (await post(service, item, STRUCTURED)).status_code == 422, name
 
-    told(settings, conninfo, test)
+    with_service(settings, conninfo, test)
 
 
-def test_a_lone_surrogate_refuses_that_item_alone(settings: Settings, conninfo: str) -> None:
+def test_a_lone_surrogate_refuses_its_item_only(settings: Settings, conninfo: str) -> None:
     async def test(service: Service) -> None:
         assert (await post(service, SURROGATE, STRUCTURED)).status_code == 422
         assert await surrounded(service, SURROGATE) == (200, [None, 422, None])
 
-    told(settings, conninfo, test)
+    with_service(settings, conninfo, test)
 
 
 def test_broken_json_refuses_the_whole_body(settings: Settings, conninfo: str) -> None:
@@ -88,20 +88,24 @@ def test_broken_json_refuses_the_whole_body(settings: Settings, conninfo: str) -
         for name, item in BROKEN.items():
             assert (await post(service, item, STRUCTURED)).status_code == 400, name
 
-    told(settings, conninfo, test)
+    with_service(settings, conninfo, test)
 
 
 @pytest.mark.parametrize("tail", [b"", b"]" * 100_000 + b"]] rubbish"])
-def test_a_deep_body_that_is_no_json_is_400(settings: Settings, conninfo: str, tail: bytes) -> None:
+def test_a_deeply_nested_body_that_is_not_json_is_a_400(
+    settings: Settings, conninfo: str, tail: bytes
+) -> None:
     async def test(service: Service) -> None:
         good = encode(fact("execution.checked_in", LINE))
         answer = await post(service, b"[" + good + b"," + b"[" * 100_000 + tail)
         assert answer.status_code == 400
 
-    told(settings, conninfo, test)
+    with_service(settings, conninfo, test)
 
 
-def test_sizes_are_bounded(settings: Settings, conninfo: str) -> None:
+def test_a_body_an_item_or_a_batch_over_its_size_limit_is_a_413(
+    settings: Settings, conninfo: str
+) -> None:
     async def test(service: Service) -> None:
         large = encode(fact("execution.checked_in", LINE, {"note": "x" * 256 * 1024}))
         assert await surrounded(service, large) == (200, [None, 413, None])
@@ -113,10 +117,10 @@ def test_sizes_are_bounded(settings: Settings, conninfo: str) -> None:
         assert (await post(service, b"[" + b",".join([b"7"] * 1001) + b"]")).status_code == 413
         assert (await post(service, b" " * (8 * 1024 * 1024) + b"[]")).status_code == 413
 
-    told(settings, conninfo, test)
+    with_service(settings, conninfo, test)
 
 
-def test_answers_come_in_order_and_batches_are_always_200(
+def test_outcomes_of_a_batch_are_in_order_and_its_status_is_always_200(
     settings: Settings, conninfo: str
 ) -> None:
     async def test(service: Service) -> None:
@@ -133,10 +137,10 @@ def test_answers_come_in_order_and_batches_are_always_200(
         assert fresh.status_code == 201
         assert await service.refuse(bad) == (409, "invalid_state")
 
-    told(settings, conninfo, test)
+    with_service(settings, conninfo, test)
 
 
-def test_a_credential_that_may_not_write_is_403_whatever_it_sends(
+def test_a_credential_without_write_permission_gets_a_403_whatever_it_sends(
     settings: Settings, conninfo: str
 ) -> None:
     async def test(service: Service) -> None:
@@ -145,7 +149,7 @@ def test_a_credential_that_may_not_write_is_403_whatever_it_sends(
         for event in (fact("run.completed", "RUN-26-000009"), fact("nonsense", "x")):
             assert (await post(service, encode(event), headers)).status_code == 403
 
-    told(settings, conninfo, test)
+    with_service(settings, conninfo, test)
 
 
 BINARY = {
@@ -158,7 +162,9 @@ BINARY = {
 }
 
 
-def test_binary_mode_means_the_same(settings: Settings, conninfo: str) -> None:
+def test_a_fact_in_binary_mode_equals_the_same_fact_in_structured_mode(
+    settings: Settings, conninfo: str
+) -> None:
     async def test(service: Service) -> None:
         data = {"project_tags": ["a"]}
         first = await post(service, encode(data), BINARY)
@@ -168,7 +174,7 @@ def test_binary_mode_means_the_same(settings: Settings, conninfo: str) -> None:
         for body in (b"{", b'{"project_tags": NaN}', b"\xef\xbb\xbf{}"):
             assert (await post(service, body, BINARY)).status_code == 400
 
-    told(settings, conninfo, test)
+    with_service(settings, conninfo, test)
 
 
 def test_binary_data_must_be_one_json_value(settings: Settings, conninfo: str) -> None:
@@ -176,14 +182,14 @@ def test_binary_data_must_be_one_json_value(settings: Settings, conninfo: str) -
         body = json.dumps({"project_tags": []}).encode() + b',"more":1'
         assert (await post(service, body, BINARY)).status_code == 400
 
-    told(settings, conninfo, test)
+    with_service(settings, conninfo, test)
 
 
-def test_an_instant_before_the_calendar_refuses_that_item_alone(
+def test_an_instant_before_the_calendar_refuses_its_item_only(
     settings: Settings, conninfo: str
 ) -> None:
     async def test(service: Service) -> None:
         item = encode(fact("execution.checked_in", LINE, time="0001-01-01T00:00:00+01:00"))
         assert await surrounded(service, item) == (200, [None, 422, None])
 
-    told(settings, conninfo, test)
+    with_service(settings, conninfo, test)

@@ -1,4 +1,4 @@
-"""Runs' payloads: encrypted wherever they lie, bound to their place, digested under their key."""
+"""Payloads of runs are encrypted in every table, bound to their field, and digested with a key."""
 
 import base64
 import dataclasses
@@ -17,17 +17,17 @@ from ledger.service.composition.database import ConfigurationError, open_vault, 
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
-from tests.support.canary import stored_rows, tables_with
 from tests.support.facts import ORGANIZATION, encode, fact
 from tests.support.ledger import REPORTER, Ledger, new_id
+from tests.support.plaintext import stored_rows, tables_with
 
 CANARY = "CANARY-7f3a"
 OTHER_KEY = "ab" * 32
 
 
 @dataclasses.dataclass
-class Told:
-    """A run whose payloads all hold the canary, and the facts that told of it."""
+class CanaryRun:
+    """A run whose payloads all hold the canary, and the facts that reported the run."""
 
     run: str
     start: dict[str, Any]
@@ -35,10 +35,10 @@ class Told:
 
 
 @pytest.fixture
-def told(ledger: Ledger) -> Told:
+def canary_run(ledger: Ledger) -> CanaryRun:
     line, run = ledger.line(), new_id("RUN")
-    given = {"service_line_id": line, "input": {"prompt": CANARY + "-input"}}
-    start = fact("run.requested", run, given)
+    data = {"service_line_id": line, "input": {"prompt": CANARY + "-input"}}
+    start = fact("run.requested", run, data)
     end = fact(
         "run.failed",
         run,
@@ -49,7 +49,7 @@ def told(ledger: Ledger) -> Told:
     )
     ledger.accept(start, fact("run.started", run), end)
     ledger.catch_up()
-    return Told(run, start, end)
+    return CanaryRun(run, start, end)
 
 
 def run_key(ledger: Ledger, run: str) -> RunKey:
@@ -58,7 +58,7 @@ def run_key(ledger: Ledger, run: str) -> RunKey:
 
 
 def ciphertexts(ledger: Ledger, run: str) -> dict[str, bytes]:
-    """What the view keeps of a run's payloads."""
+    """The ciphertexts of a run's payloads in the view, by field."""
     rows = ledger.rows(
         "SELECT input, output, error FROM ledger.run_version WHERE run_id = %s ORDER BY position",
         run,
@@ -66,17 +66,17 @@ def ciphertexts(ledger: Ledger, run: str) -> dict[str, bytes]:
     return {name: row[name] for row in rows for name in row if row[name] is not None}
 
 
-def test_no_payload_lies_in_the_clear_in_any_table(ledger: Ledger, told: Told) -> None:
+def test_no_table_holds_a_payload_in_plain_text(ledger: Ledger, canary_run: CanaryRun) -> None:
     stored = stored_rows(ledger.conninfo)
-    # What is searched is what is there: the run's id is found where its payloads are not.
-    assert any(told.run.encode() in row for row in stored["ledger.ledger_events"])
-    assert any(told.run.encode() in row for row in stored["ledger.run_g1"])
+    # The search does find stored text: these tables hold the run's id in plain text.
+    assert any(canary_run.run.encode() in row for row in stored["ledger.ledger_events"])
+    assert any(canary_run.run.encode() in row for row in stored["ledger.run_g1"])
     assert tables_with(stored, CANARY) == []
 
 
-def test_what_is_stored_opens_to_what_was_sent(ledger: Ledger, told: Told) -> None:
-    row = ciphertexts(ledger, told.run)
-    key = run_key(ledger, told.run)
+def test_a_stored_payload_opens_to_the_payload_sent(ledger: Ledger, canary_run: CanaryRun) -> None:
+    row = ciphertexts(ledger, canary_run.run)
+    key = run_key(ledger, canary_run.run)
     assert key.open("input", row["input"]) == encode({"prompt": CANARY + "-input"}).replace(
         b": ", b":"
     )
@@ -84,13 +84,13 @@ def test_what_is_stored_opens_to_what_was_sent(ledger: Ledger, told: Told) -> No
     assert CANARY.encode() + b"-error" in key.open("error", row["error"])
 
 
-def test_a_ciphertext_moved_elsewhere_does_not_open(ledger: Ledger, told: Told) -> None:
-    row = ciphertexts(ledger, told.run)
-    key, sealed = run_key(ledger, told.run), row["input"]
+def test_a_moved_or_altered_ciphertext_does_not_open(ledger: Ledger, canary_run: CanaryRun) -> None:
+    row = ciphertexts(ledger, canary_run.run)
+    key, sealed = run_key(ledger, canary_run.run), row["input"]
     for field in ("output", "error"):
         with pytest.raises(CannotOpen):
             key.open(field, sealed)
-    # Of another event: the version is bound too.
+    # The version of the event is bound, too.
     with pytest.raises(CannotOpen):
         key.open("input", (2).to_bytes(8, "big") + sealed[8:])
     for index in (0, 8, 20, 52, len(sealed) - 1):
@@ -103,32 +103,36 @@ def test_a_ciphertext_moved_elsewhere_does_not_open(ledger: Ledger, told: Told) 
             key.open("input", cut)
 
 
-def test_another_runs_key_does_not_open(ledger: Ledger, told: Told) -> None:
-    row = ciphertexts(ledger, told.run)
+def test_a_ciphertext_does_not_open_with_the_key_of_another_run(
+    ledger: Ledger, canary_run: CanaryRun
+) -> None:
+    row = ciphertexts(ledger, canary_run.run)
     other = ledger.run(ledger.line())
     with pytest.raises(CannotOpen):
         run_key(ledger, other).open("input", row["input"])
-    # The same key under another run's or organization's name does not either.
-    for organization, run in ((ORGANIZATION, other), ("ORG-26-000002", told.run)):
+    # The same key for another run or organization does not open the ciphertext either.
+    for organization, run in ((ORGANIZATION, other), ("ORG-26-000002", canary_run.run)):
         with pytest.raises(CannotOpen):
             RunKey(b"\1" * 32, organization, run).open(
-                "input", RunKey(b"\1" * 32, ORGANIZATION, told.run).seal("input", 1, b"1")
+                "input", RunKey(b"\1" * 32, ORGANIZATION, canary_run.run).seal("input", 1, b"1")
             )
 
 
-def test_a_wrapped_key_opens_for_its_run_and_master_key_only(ledger: Ledger, told: Told) -> None:
-    (row,) = ledger.rows("SELECT wrapped FROM ledger.run_key WHERE run_id = %s", told.run)
+def test_a_wrapped_key_opens_for_its_run_and_master_key_only(
+    ledger: Ledger, canary_run: CanaryRun
+) -> None:
+    (row,) = ledger.rows("SELECT wrapped FROM ledger.run_key WHERE run_id = %s", canary_run.run)
     wrapped, vault = row["wrapped"], Vault(bytes.fromhex(MASTER_KEY))
-    vault.unwrap(wrapped, ORGANIZATION, told.run)
+    vault.unwrap(wrapped, ORGANIZATION, canary_run.run)
     with pytest.raises(CannotOpen):
         vault.unwrap(wrapped, ORGANIZATION, new_id("RUN"))
     with pytest.raises(CannotOpen):
-        vault.unwrap(wrapped, "ORG-26-000002", told.run)
+        vault.unwrap(wrapped, "ORG-26-000002", canary_run.run)
     with pytest.raises(CannotOpen):
-        Vault(bytes.fromhex(OTHER_KEY)).unwrap(wrapped, ORGANIZATION, told.run)
+        Vault(bytes.fromhex(OTHER_KEY)).unwrap(wrapped, ORGANIZATION, canary_run.run)
 
 
-def test_another_master_key_refuses_to_start(conninfo: str) -> None:
+def test_a_ledger_does_not_start_with_another_master_key(conninfo: str) -> None:
     prepare_database(Settings(master_key=MASTER_KEY), conninfo)
     with pytest.raises(ConfigurationError):
         prepare_database(Settings(master_key=OTHER_KEY), conninfo)
@@ -136,8 +140,8 @@ def test_another_master_key_refuses_to_start(conninfo: str) -> None:
         open_vault(Settings(master_key="0f"))
 
 
-def test_a_master_key_that_cannot_be_read_is_said_in_a_line(tmp_path: Path) -> None:
-    """A directory cannot be read by root either, whom no permission keeps out."""
+def test_an_unreadable_master_key_is_reported_in_one_line(tmp_path: Path) -> None:
+    """The test uses a directory as the file: root can read every file, but no directory."""
     (tmp_path / "master.key").mkdir()
     with pytest.raises(ConfigurationError, match="The master key cannot be read: Is a directory"):
         open_vault(Settings(data_dir=tmp_path))
@@ -146,7 +150,7 @@ def test_a_master_key_that_cannot_be_read_is_said_in_a_line(tmp_path: Path) -> N
         open_vault(Settings(data_dir=tmp_path / "file"))
 
 
-def test_the_fingerprint_tells_nothing_of_the_key(conninfo: str) -> None:
+def test_the_stored_fingerprint_contains_no_part_of_the_master_key(conninfo: str) -> None:
     with psycopg.connect(conninfo, row_factory=dict_row) as connection:
         row = connection.execute("SELECT value FROM ledger.setting").fetchone()
     assert row is not None
@@ -154,21 +158,23 @@ def test_the_fingerprint_tells_nothing_of_the_key(conninfo: str) -> None:
     assert MASTER_KEY[:16] not in row["value"]
 
 
-def test_a_run_facts_digest_is_keyed_everywhere(ledger: Ledger, told: Told) -> None:
-    key = run_key(ledger, told.run)
-    for event in (told.start, told.end):
+def test_the_stored_digest_of_a_fact_about_a_run_is_keyed_with_the_run_key(
+    ledger: Ledger, canary_run: CanaryRun
+) -> None:
+    key = run_key(ledger, canary_run.run)
+    for event in (canary_run.start, canary_run.end):
         parsed = envelope.from_structured(encode(event))
         assert isinstance(parsed, envelope.Fact)
         (row,) = ledger.rows("SELECT digest, run_id FROM ledger.fact WHERE fact_id=%s", event["id"])
-        assert row == {"digest": key.digest(parsed.content), "run_id": told.run}
+        assert row == {"digest": key.digest(parsed.content), "run_id": canary_run.run}
         assert row["digest"] != content_digest(parsed.content)
-    stored = ledger.events(told.run)[0]["state"]["fact"]
-    parsed = envelope.from_structured(encode(told.start))
+    stored = ledger.events(canary_run.run)[0]["state"]["fact"]
+    parsed = envelope.from_structured(encode(canary_run.start))
     assert isinstance(parsed, envelope.Fact)
     assert base64.b64decode(stored["digest"]) == key.digest(parsed.content)
 
 
-def test_without_its_key_nothing_of_a_run_is_compared_and_nothing_more_is_kept(
+def test_facts_of_a_run_without_a_key_are_not_compared_and_keep_no_payload(
     ledger: Ledger,
 ) -> None:
     run = new_id("RUN")
@@ -179,12 +185,12 @@ def test_without_its_key_nothing_of_a_run_is_compared_and_nothing_more_is_kept(
     end = fact("run.failed", run, {"output": CANARY, "error": {"code": CANARY}, "tokens_used": 7})
     again = [start, start | {"data": {}}, end, end, end | {"data": {"output": 1}}]
     parsed = [envelope.from_structured(encode(event)) for event in again]
-    # Another process: this one's still holds the key in memory.
+    # Another process decides, because the writer of this process still has the key in memory.
     with writing(ledger.settings, ledger.conninfo, ledger.clock) as other:
-        outcomes = other.submit([command_of(one, REPORTER) for one in parsed]).result(20)
+        outcomes = other.submit([command_of(item, REPORTER) for item in parsed]).result(20)
     receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
-    assert [one.duplicate for one in receipts] == [True, True, False, True, True]
-    assert {one.event_ids for one in receipts[:2]} == {first.event_ids}
+    assert [receipt.duplicate for receipt in receipts] == [True, True, False, True, True]
+    assert {receipt.event_ids for receipt in receipts[:2]} == {first.event_ids}
     ended = ledger.events(run)[-1]["state"]
     assert ended["body"] == {"tokens_used": 7, "duration_ms": ended["body"]["duration_ms"]}
     (row,) = ledger.rows("SELECT digest FROM ledger.fact WHERE fact_id = %s", end["id"])
@@ -195,7 +201,7 @@ def test_without_its_key_nothing_of_a_run_is_compared_and_nothing_more_is_kept(
 
 
 @pytest.mark.parametrize("value", [0, False, "", [], {}, 1e300, "é\u2028😀", [[[None]]]])
-def test_any_payload_comes_back_by_value(ledger: Ledger, value: Any) -> None:
+def test_a_payload_decrypts_to_an_equal_json_value(ledger: Ledger, value: Any) -> None:
     run = new_id("RUN")
     ledger.accept(fact("run.started", run, {"service_line_id": ledger.line(), "input": value}))
     ledger.catch_up()
@@ -206,6 +212,6 @@ def test_any_payload_comes_back_by_value(ledger: Ledger, value: Any) -> None:
     assert type(shown) is type(value)
 
 
-def test_equal_payloads_have_unequal_ciphertexts(ledger: Ledger, told: Told) -> None:
-    key = run_key(ledger, told.run)
+def test_equal_payloads_have_unequal_ciphertexts(ledger: Ledger, canary_run: CanaryRun) -> None:
+    key = run_key(ledger, canary_run.run)
     assert key.seal("input", 1, b"1") != key.seal("input", 1, b"1")

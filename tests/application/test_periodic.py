@@ -1,4 +1,4 @@
-"""A loop that works now and then goes on, whatever a round meets."""
+"""A periodic loop goes on after a round that fails, whatever the error."""
 
 import threading
 from typing import Any
@@ -11,7 +11,7 @@ from ledger.domain.errors import Unavailable
 
 
 class Stumbling(Periodic):
-    """Its first round fails."""
+    """A loop whose first round fails."""
 
     def __init__(self, conninfo: str, error: Exception) -> None:
         super().__init__(conninfo, "stumbling", 1_234_567, 0.01)
@@ -29,7 +29,7 @@ class Stumbling(Periodic):
 @pytest.mark.parametrize(
     "error", [OverflowError("date"), KeyError("bug"), Unavailable("busy"), psycopg.Error("lost")]
 )
-def test_a_round_that_fails_is_not_the_last(conninfo: str, error: Exception) -> None:
+def test_the_loop_goes_on_after_a_round_that_fails(conninfo: str, error: Exception) -> None:
     loop = Stumbling(conninfo, error)
     loop.start()
     try:

@@ -1,4 +1,4 @@
-"""A flood of refused writes is recorded up to a number a day; the rest is counted and told."""
+"""Refused writes are recorded up to a daily limit; the rest is counted and reported."""
 
 import contextlib
 import itertools
@@ -24,7 +24,7 @@ from ledger.intake.request import IdempotencyKey, Receipt
 from ledger.service.composition.writing import writing
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.ledger import REPORTER, STRANGER, Ledger, instant
-from tests.support.racers import parsed
+from tests.support.racing_writers import parsed
 
 UNKNOWN = "LIN-26-999999"
 BATCH = 1_000
@@ -32,7 +32,7 @@ BATCH = 1_000
 
 @pytest.fixture
 def flooded(own_ledger: Ledger) -> Ledger:
-    """A ledger in which a credential has had as many refusals recorded as there is room for."""
+    """A ledger in which a credential has reached its daily limit of recorded refusals."""
     flood(own_ledger, DAILY)
     return own_ledger
 
@@ -42,11 +42,11 @@ def flood(ledger: Ledger, count: int, by: Principal = REPORTER) -> None:
 
 
 def flood_through(writer: Writer, count: int, by: Principal = REPORTER) -> None:
-    """So many refused facts, in batches."""
+    """Report ``count`` facts that are refused, in batches."""
     for size in [BATCH] * (count // BATCH) + [count % BATCH]:
         pauses = [fact("service_line.paused", UNKNOWN) for _ in range(size)]
         outcomes = writer.submit(commands(pauses, by)).result(20)
-        assert {type(outcome) for outcome in outcomes} <= {NotFound}
+        assert [type(outcome) for outcome in outcomes] == [NotFound] * size
 
 
 def commands(events: Sequence[dict[str, Any]], by: Principal = REPORTER) -> list[Command]:
@@ -65,13 +65,13 @@ def topics(ledger: Ledger, by: Principal = REPORTER) -> list[str]:
     return [row["topic"].split("/")[0] for row in rows]
 
 
-def told(ledger: Ledger, by: Principal = REPORTER) -> list[dict[str, Any]]:
-    """What was said about refusals that were only counted."""
+def omission_reports(ledger: Ledger, by: Principal = REPORTER) -> list[dict[str, Any]]:
+    """The stored events that report omitted refusals."""
     rows = ledger.events(stream_of(by.id))
     return [row["state"] for row in rows if row["topic"].startswith("write.refusals_omitted")]
 
 
-def counted(ledger: Ledger) -> list[tuple[str, int, datetime]]:
+def omitted_counts(ledger: Ledger) -> list[tuple[str, int, datetime]]:
     rows = ledger.rows("SELECT credential, count, since FROM ledger.refusals_omitted")
     return [(row["credential"], row["count"], row["since"]) for row in rows]
 
@@ -82,59 +82,61 @@ def housekeeping(ledger: Ledger) -> Iterator[Housekeeper]:
     try:
         yield housekeeper
     finally:
-        housekeeper._disconnect()
+        housekeeper.disconnect()
 
 
-def test_beyond_the_days_number_the_log_no_longer_grows_and_the_rest_is_counted(
+def test_refusals_beyond_the_daily_limit_are_counted_and_do_not_grow_the_log(
     flooded: Ledger,
 ) -> None:
-    assert (recorded(flooded), counted(flooded)) == (DAILY, [])
+    assert (recorded(flooded), omitted_counts(flooded)) == (DAILY, [])
     (size,) = flooded.rows("SELECT count(*) FROM ledger.ledger_events")
     began = flooded.clock.now
     flood(flooded, 2_050)
     assert flooded.pause(UNKNOWN).refusal == (404, "not_found")
     assert flooded.rows("SELECT count(*) FROM ledger.ledger_events") == [size]
-    ((credential, count, since),) = counted(flooded)
+    ((credential, count, since),) = omitted_counts(flooded)
     assert (credential, count) == (REPORTER.id, 2_051)
     assert since - began < timedelta(seconds=1)
 
 
-def test_the_number_is_kept_within_one_batch(own_ledger: Ledger) -> None:
+def test_the_daily_limit_holds_within_one_batch(own_ledger: Ledger) -> None:
     flood(own_ledger, DAILY - 400)
     (item,) = own_ledger.report(activation("LIN-26-000001"))
     flood(own_ledger, BATCH)
     assert item.outcome == "recorded"
     assert recorded(own_ledger) == DAILY
-    assert [count for _, count, _ in counted(own_ledger)] == [600]
+    assert [count for _, count, _ in omitted_counts(own_ledger)] == [600]
 
 
-def test_accepted_writes_of_a_flooding_credential_are_recorded_as_ever(flooded: Ledger) -> None:
+def test_accepted_writes_of_a_flooding_credential_are_still_recorded(flooded: Ledger) -> None:
     line = flooded.line()
     items = flooded.report(
         fact("service_line.resumed", line), fact("service_line.paused", line),
         fact("service_line.paused", line),
     )  # fmt: skip
     assert [item.outcome for item in items] == ["refused", "recorded", "refused"]
-    assert [count for _, count, _ in counted(flooded)] == [2]
+    assert [count for _, count, _ in omitted_counts(flooded)] == [2]
     assert recorded(flooded) == DAILY
 
 
-def test_another_credential_is_not_affected(flooded: Ledger) -> None:
+def test_a_flood_does_not_affect_another_credential(flooded: Ledger) -> None:
     flood(flooded, 10)
     flood(flooded, 7, STRANGER)
     assert recorded(flooded, STRANGER) == 7
-    assert [(credential, count) for credential, count, _ in counted(flooded)] == [(REPORTER.id, 10)]
+    assert [(credential, count) for credential, count, _ in omitted_counts(flooded)] == [
+        (REPORTER.id, 10)
+    ]
 
 
-def test_the_next_day_they_are_recorded_singly_again(flooded: Ledger) -> None:
+def test_refusals_are_recorded_one_by_one_again_on_the_next_day(flooded: Ledger) -> None:
     flood(flooded, 5)
     flooded.clock.advance(days=1)
     flood(flooded, 3)
     assert recorded(flooded) == DAILY + 3
-    assert [count for _, count, _ in counted(flooded)] == [5]
+    assert [count for _, count, _ in omitted_counts(flooded)] == [5]
 
 
-def test_it_is_said_since_when_they_are_counted(flooded: Ledger) -> None:
+def test_the_count_of_omitted_refusals_says_since_when_it_counts(flooded: Ledger) -> None:
     line, ticks = flooded.line(), itertools.count()
 
     def clock() -> datetime:
@@ -143,13 +145,17 @@ def test_it_is_said_since_when_they_are_counted(flooded: Ledger) -> None:
     with writing(flooded.settings, flooded.conninfo, clock) as writer:
         group = [fact("execution.checked_in", line), *[fact("service_line.resumed", line)] * 20]
         assert len(writer.submit(commands(group)).result(20)) == 21
-    ((_, count, since),) = counted(flooded)
+    ((_, count, since),) = omitted_counts(flooded)
     (last,) = flooded.rows("SELECT max(recorded_at) AS at FROM ledger.ledger_events")
     assert count == 20
-    assert timedelta(0) < since - last["at"] <= timedelta(seconds=1), "the first of them"
+    assert timedelta(0) < since - last["at"] <= timedelta(seconds=1), (
+        "the instant of the first omitted refusal"
+    )
 
 
-def test_what_is_only_counted_is_not_kept_under_a_key_either(flooded: Ledger) -> None:
+def test_an_omitted_refusal_is_not_kept_under_its_idempotency_key(
+    flooded: Ledger,
+) -> None:
     line = flooded.line()
 
     def pause(name: str) -> Any:
@@ -166,71 +172,75 @@ def test_what_is_only_counted_is_not_kept_under_a_key_either(flooded: Ledger) ->
     assert flooded.rows("SELECT key FROM ledger.idempotency WHERE key = 'e'")
 
 
-# Told once.
+# Omitted refusals are reported once.
 
 
-def test_after_a_minute_the_housekeeper_tells_how_many_they_were(flooded: Ledger) -> None:
+def test_the_housekeeper_reports_the_number_of_omitted_refusals_after_a_minute(
+    flooded: Ledger,
+) -> None:
     flood(flooded, 40)
-    ((_, _, since),) = counted(flooded)
+    ((_, _, since),) = omitted_counts(flooded)
     with housekeeping(flooded) as housekeeper:
-        assert (housekeeper.run_once(), told(flooded)) == (0, [])
+        assert (housekeeper.run_once(), omission_reports(flooded)) == (0, [])
         flooded.clock.advance(seconds=50)
         flood(flooded, 2)
-        assert (housekeeper.run_once(), told(flooded)) == (0, [])
+        assert (housekeeper.run_once(), omission_reports(flooded)) == (0, [])
         flooded.clock.advance(seconds=11)
         assert housekeeper.run_once() == 1
-        (event,) = told(flooded)
+        (event,) = omission_reports(flooded)
         assert housekeeper.run_once() == 0
     assert event["body"]["count"] == 42
     assert instant(event["body"]["since"]) == since
     assert (event["organization_id"], event.get("workspace_id")) == (ORGANIZATION, None)
     assert event["actor"] == {"type": "system", "id": HOUSEKEEPER.id}
     assert event["reported_by"] == HOUSEKEEPER.id
-    assert counted(flooded) == []
-    assert told(flooded) == [event]
+    assert omitted_counts(flooded) == []
+    assert omission_reports(flooded) == [event]
 
 
-def test_each_flood_is_told_for_itself_and_none_makes_room(flooded: Ledger) -> None:
+def test_each_flood_is_reported_by_itself_and_its_report_makes_no_room_for_records(
+    flooded: Ledger,
+) -> None:
     with housekeeping(flooded) as housekeeper:
         for count in (3, 5):
             flood(flooded, count)
             flooded.clock.advance(minutes=2)
             housekeeper.run_once()
         flood(flooded, 1)
-    assert [event["body"]["count"] for event in told(flooded)] == [3, 5]
-    assert [count for _, count, _ in counted(flooded)] == [1]
+    assert [event["body"]["count"] for event in omission_reports(flooded)] == [3, 5]
+    assert [count for _, count, _ in omitted_counts(flooded)] == [1]
     assert recorded(flooded) == DAILY
 
 
-def test_two_housekeepers_tell_it_once(flooded: Ledger) -> None:
+def test_two_housekeepers_report_omitted_refusals_once(flooded: Ledger) -> None:
     flood(flooded, 9)
     flooded.clock.advance(minutes=2)
     with beside(flooded) as other:
-        tellings = [TellOmitted(REPORTER.id) for _ in range(2)]
-        futures = [writer.submit(tellings) for writer in (flooded.writer, other)]
+        reports = [TellOmitted(REPORTER.id) for _ in range(2)]
+        futures = [writer.submit(reports) for writer in (flooded.writer, other)]
         outcomes = [outcome for future in futures for outcome in future.result(20)]
     assert sum(isinstance(outcome, Receipt) for outcome in outcomes) == 1
-    assert [event["body"]["count"] for event in told(flooded)] == [9]
+    assert [event["body"]["count"] for event in omission_reports(flooded)] == [9]
 
 
 class Breaks(OwnCommand):
-    """A command with a bug in it: its group is rolled back, and carried out one by one."""
+    """A command with a bug: its group is rolled back and carried out again, one by one."""
 
     def decide(self, unit: Unit) -> Receipt:
         raise RuntimeError("nobody thought of this")
 
 
-def test_a_group_that_fails_counts_nothing_twice_and_loses_no_count(
+def test_a_failed_group_neither_doubles_nor_loses_the_count_of_omitted_refusals(
     flooded: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     line = flooded.line()
     again = [fact("service_line.resumed", line) for _ in range(3)]
     in_one_group(flooded, [*commands(again), Breaks(REPORTER)])
-    assert [count for _, count, _ in counted(flooded)] == [3]
+    assert [count for _, count, _ in omitted_counts(flooded)] == [3]
     in_one_group(flooded, [TellOmitted(REPORTER.id), Breaks(REPORTER)])
-    assert [event["body"]["count"] for event in told(flooded)] == [3]
-    assert counted(flooded) == []
-    caplog.clear()  # the groups were meant to
+    assert [event["body"]["count"] for event in omission_reports(flooded)] == [3]
+    assert omitted_counts(flooded) == []
+    caplog.clear()  # the groups failed on purpose
 
 
 def in_one_group(ledger: Ledger, group: Sequence[Command]) -> None:
@@ -245,19 +255,19 @@ def test_processes_that_share_a_credential_keep_one_count(own_ledger: Ledger) ->
     with contextlib.ExitStack() as stack:
         writers = [own_ledger.writer, *(stack.enter_context(beside(own_ledger)) for _ in "ab")]
         others = stack.enter_context(ThreadPoolExecutor())
-        assert list(others.map(lambda one: flood_through(one, 2_050), writers)) == [None] * 3
+        assert list(others.map(lambda writer: flood_through(writer, 2_050), writers)) == [None] * 3
     assert recorded(own_ledger) == DAILY
-    assert [count for _, count, _ in counted(own_ledger)] == [3 * 2_050 - 3_000]
+    assert [count for _, count, _ in omitted_counts(own_ledger)] == [3 * 2_050 - 3_000]
 
 
-def test_a_process_that_begins_anew_goes_on_counting(flooded: Ledger) -> None:
+def test_a_restarted_process_goes_on_counting_omitted_refusals(flooded: Ledger) -> None:
     flood(flooded, 4)
     with beside(flooded) as successor:
         flood_through(successor, 6)
     assert recorded(flooded) == DAILY
-    assert [count for _, count, _ in counted(flooded)] == [10]
+    assert [count for _, count, _ in omitted_counts(flooded)] == [10]
 
 
 def beside(ledger: Ledger) -> AbstractContextManager[Writer]:
-    """The writer of another process: with nothing in its memory."""
+    """The writer of another process, with an empty memory."""
     return writing(ledger.settings, ledger.conninfo, ledger.clock)

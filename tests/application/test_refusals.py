@@ -1,4 +1,4 @@
-"""Every row of the table of refusals (contract 3), and the order in which checks are made."""
+"""Every row of the table of refusals (contract, State), and the order in which checks are made."""
 
 from typing import Any
 
@@ -64,7 +64,9 @@ def test_activating_a_known_line_is_409(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("by", [STRANGER, NARROW])
 @pytest.mark.parametrize("type", FACT_TYPES)
-def test_what_is_anothers_is_404_to_everything(ledger: Ledger, type: str, by: Any) -> None:
+def test_every_fact_about_another_tenants_line_or_run_is_404(
+    ledger: Ledger, type: str, by: Any
+) -> None:
     line = ledger.line()
     run = ledger.run(line)
     event = about(type, line, run)
@@ -76,7 +78,7 @@ def test_what_is_anothers_is_404_to_everything(ledger: Ledger, type: str, by: An
     assert ledger.pause(line, by=by).refusal == GONE
 
 
-def test_anothers_record_id_is_404_as_a_run_and_as_a_record(ledger: Ledger) -> None:
+def test_another_tenants_record_id_is_404_as_a_run_and_as_a_record(ledger: Ledger) -> None:
     record = new_id("RUN")
     ledger.line(execution_id=record)
     theirs = activation(new_id("LIN"))
@@ -92,14 +94,16 @@ def test_anothers_record_id_is_404_as_a_run_and_as_a_record(ledger: Ledger) -> N
 def test_an_activation_for_another_tenant_is_403(ledger: Ledger) -> None:
     assert ledger.refusal(activation(new_id("LIN")), by=STRANGER) == (403, "forbidden")
     assert ledger.refusal(activation(new_id("LIN")), by=NARROW) == (403, "forbidden")
-    # Before 404, 422 and 409: the line is known, and the data wrong too.
+    # 403 comes before 404, 422 and 409: the line is known, and the data is invalid, too.
     wrong = activation(ledger.line(), product="nonsense")
     assert ledger.refusal(wrong, by=STRANGER) == (403, "forbidden")
     ledger.line(by=ADMIN)
 
 
 @pytest.mark.parametrize("type", [*ON_LINES, "run.requested", "run.started"])
-def test_on_a_closed_line_only_what_happened_before_is_taken(ledger: Ledger, type: str) -> None:
+def test_a_closed_line_accepts_only_check_ins_and_voids_from_before_its_closing(
+    ledger: Ledger, type: str
+) -> None:
     line = ledger.line()
     check_in = fact("execution.checked_in", line)
     ledger.accept(check_in, fact("service_line.closed", line, time=ledger.ago(minutes=2)))
@@ -124,7 +128,7 @@ def test_commands_on_a_closed_line_are_409(ledger: Ledger) -> None:
     assert ledger.pause(line).refusal == ledger.resume(line).refusal == STATE
 
 
-def test_each_side_lifts_only_its_own_hold(ledger: Ledger) -> None:
+def test_the_operator_and_the_service_line_each_lift_only_their_own_hold(ledger: Ledger) -> None:
     line = ledger.line()
     assert ledger.refusal(fact("service_line.resumed", line)) == STATE
     assert ledger.resume(line).refusal == STATE
@@ -143,7 +147,7 @@ def test_each_side_lifts_only_its_own_hold(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("requested", [True, False])
-def test_no_run_starts_on_a_held_or_blocked_line_save_from_before(
+def test_a_run_starts_on_a_held_or_blocked_line_only_if_its_time_is_earlier(
     ledger: Ledger, requested: bool
 ) -> None:
     line = ledger.line()
@@ -156,12 +160,12 @@ def test_no_run_starts_on_a_held_or_blocked_line_save_from_before(
     def start(run: str, minutes: float) -> dict[str, Any]:
         return about("run.started", line, run, time=ledger.ago(minutes=minutes))
 
-    # The earlier of the two counts, and its very instant is too late.
+    # The earlier of the two beginnings counts, and its very instant is too late.
     for minutes in (0, 15, 20):
         assert ledger.refusal(start(runs[0], minutes)) == STATE
     ledger.accept(start(runs[0], 21))
 
-    # The blocked stretch is over: now the hold's beginning counts.
+    # The blocked period is over: now the beginning of the hold counts.
     ledger.accept(fact("execution.unblocked", line, {"blocker_id": "b"}))
     assert ledger.refusal(start(runs[1], 10)) == STATE
     ledger.accept(start(runs[1], 15))
@@ -169,7 +173,7 @@ def test_no_run_starts_on_a_held_or_blocked_line_save_from_before(
     ledger.accept(start(runs[2], 5))
 
 
-def test_a_second_hold_or_blocker_does_not_begin_a_new_stretch(ledger: Ledger) -> None:
+def test_a_second_blocker_does_not_begin_a_new_blocked_period(ledger: Ledger) -> None:
     line = ledger.line()
     other = BLOCK | {"blocker_id": "c"}
     ledger.accept(fact("execution.blocked", line, BLOCK, time=ledger.ago(minutes=20)))
@@ -181,7 +185,7 @@ def test_a_second_hold_or_blocker_does_not_begin_a_new_stretch(ledger: Ledger) -
     assert (shown["state"], shown["state_since"]) == ("blocked", ledger.ago(minutes=20))
 
 
-def test_everything_but_a_start_is_accepted_while_held(ledger: Ledger) -> None:
+def test_a_held_line_accepts_every_fact_but_the_start_of_a_run(ledger: Ledger) -> None:
     line = ledger.line()
     run = ledger.run(line)
     check_in = fact("execution.checked_in", line)
@@ -218,7 +222,7 @@ def test_known_and_taken_run_ids_are_409(ledger: Ledger) -> None:
     ledger.accept(about("run.started", line, requested))
 
 
-def test_blockers_resources_and_check_ins_must_be_there(ledger: Ledger) -> None:
+def test_facts_about_unknown_blockers_resources_or_check_ins_are_409(ledger: Ledger) -> None:
     line, other = ledger.line(), ledger.line()
     check_in = fact("execution.checked_in", other)
     void = fact("execution.check_in_voided", other, {"fact_id": check_in["id"]})
@@ -228,7 +232,7 @@ def test_blockers_resources_and_check_ins_must_be_there(ledger: Ledger) -> None:
     assert ledger.refusal(about("resource.released", line)) == STATE
     assert ledger.refusal(void) == STATE
     ledger.accept(check_in)
-    # Neither on another line nor of another source does it count.
+    # A check-in of another line or of another source cannot be voided.
     assert ledger.refusal(void | {"subject": line}) == STATE
     assert ledger.refusal(void | {"source": "/others"}) == STATE
     ledger.accept(void)
@@ -247,7 +251,7 @@ def test_continuous_models_have_no_runs(ledger: Ledger, model: str) -> None:
     assert ledger.refusal(about("run.started", line)) == (422, "runs_not_supported")
 
 
-def test_a_start_that_was_never_requested_must_name_its_line(ledger: Ledger) -> None:
+def test_a_start_of_an_unknown_run_must_name_its_line(ledger: Ledger) -> None:
     assert ledger.refusal(fact("run.started", new_id("RUN"))) == INVALID
 
 

@@ -1,4 +1,4 @@
-"""A write that is refused leaves one record of what it was about, and nothing else (contract 5)."""
+"""A refused write leaves one record, which names its resource, and no more (contract, Feeds)."""
 
 from typing import Any
 
@@ -18,27 +18,27 @@ WRONG = Invalid.at("/reason", "must be a string")
 OWN = (ORGANIZATION, WORKSPACE)
 
 
-def told(ledger: Ledger, after: int, by: Principal = REPORTER) -> list[dict[str, Any]]:
-    """The stored records of a credential's refusals."""
+def stored_records(ledger: Ledger, after: int, by: Principal = REPORTER) -> list[dict[str, Any]]:
+    """The stored records of a credential's refusals, after a position."""
     return [row["state"] for row in ledger.events(stream_of(by.id), after=after)]
 
 
-def end(ledger: Ledger) -> int:
+def last_position(ledger: Ledger) -> int:
     """The log's very last position."""
     (row,) = ledger.rows("SELECT max(notification_id) AS position FROM ledger.ledger_events")
     return int(row["position"] or 0)
 
 
-def told_of(
+def record_of(
     ledger: Ledger, event: dict[str, Any], by: Principal = REPORTER, status: int | None = None
 ) -> dict[str, Any]:
-    """The one record of a fact that is refused."""
-    before = end(ledger)
+    """Report a fact that is refused, and return its only record."""
+    before = last_position(ledger)
     (item,) = ledger.report(event, by=by, request_id="asked-for")
     assert item.outcome == "refused"
     assert status in (None, item.status)
-    (record,) = told(ledger, before, by)
-    assert end(ledger) == before + 1
+    (record,) = stored_records(ledger, before, by)
+    assert last_position(ledger) == before + 1
     assert record["body"]["code"] == item.code
     return record
 
@@ -52,11 +52,11 @@ def tenant(record: dict[str, Any]) -> tuple[str | None, str | None]:
     return record.get("organization_id"), record.get("workspace_id")
 
 
-# Which writes.
+# The writes that leave a record.
 
 
-def refusable(ledger: Ledger) -> dict[str, tuple[int, dict[str, Any], str | None]]:
-    """Facts of every kind of refusal: status, fact, the resource that is named."""
+def refused_facts(ledger: Ledger) -> dict[str, tuple[int, dict[str, Any], str | None]]:
+    """A fact for every kind of refusal: (status, fact, id of the resource that is named)."""
     line, continuous, unknown, run = ledger.line(), ledger.line("capacity"), *new_ids()
     begun = {"service_line_id": line}
     ledger.accept(known := fact("execution.checked_in", line, {"hours": 1}))
@@ -96,11 +96,11 @@ def new_ids() -> tuple[str, str]:
         "subject", "no subject", "a run's subject", "source",
     ],
 )  # fmt: skip
-def test_each_refused_fact_leaves_one_record_of_what_it_was_about(
+def test_each_refused_fact_leaves_one_record_that_names_its_resource(
     ledger: Ledger, case: str
 ) -> None:
-    status, event, named = refusable(ledger)[case]
-    record = told_of(ledger, event, status=status)
+    status, event, named = refused_facts(ledger)[case]
+    record = record_of(ledger, event, status=status)
     body = record["body"]
     assert body["action"] == event["type"]
     assert (resource(record) or (None, None))[1] == named
@@ -111,7 +111,7 @@ def test_each_refused_fact_leaves_one_record_of_what_it_was_about(
     assert record["request_id"] == "asked-for"
 
 
-def test_each_refused_command_leaves_one_record(ledger: Ledger) -> None:
+def test_each_refused_command_leaves_one_record_that_names_its_resource(ledger: Ledger) -> None:
     line, unknown, key = ledger.line(), new_id("LIN"), new_id("KEY")
     ledger.pause(line)
     tries: list[tuple[Command, str, tuple[str, str]]] = [
@@ -122,27 +122,27 @@ def test_each_refused_command_leaves_one_record(ledger: Ledger) -> None:
         (RevokeApiKey(key, COMMAND_LINE), "not_found", ("api_key", key)),
     ]  # fmt: skip
     for command, code, about in tries:
-        before = end(ledger)
+        before = last_position(ledger)
         assert ledger.execute(command).code == code
-        (record,) = told(ledger, before, command.principal)
+        (record,) = stored_records(ledger, before, command.principal)
         assert resource(record) == about
         assert record["body"]["code"] == code
         assert record["actor"] == {"type": command.principal.type, "id": command.principal.id}
 
 
 def test_a_batch_leaves_one_record_for_each_refused_fact_and_no_other(ledger: Ledger) -> None:
-    line, before = ledger.line(), end(ledger)
+    line, before = ledger.line(), last_position(ledger)
     good = fact("execution.checked_in", line)
     bad = [fact("service_line.resumed", line) for _ in range(3)]
     items = ledger.report(good, bad[0], good, bad[1], bad[2], good)
     assert [item.outcome[0] for item in items] == list("rrdrrd")
-    assert [r["body"]["fact_id"] for r in told(ledger, before)] == [b["id"] for b in bad]
-    assert end(ledger) == before + 4
+    assert [r["body"]["fact_id"] for r in stored_records(ledger, before)] == [b["id"] for b in bad]
+    assert last_position(ledger) == before + 4
 
 
-def test_the_very_same_refused_fact_leaves_a_record_each_time(ledger: Ledger) -> None:
+def test_a_refused_fact_leaves_a_record_each_time_that_it_is_sent(ledger: Ledger) -> None:
     event = fact("service_line.resumed", ledger.line())
-    first, second = told_of(ledger, event), told_of(ledger, event)
+    first, second = record_of(ledger, event), record_of(ledger, event)
     assert first["body"] == second["body"]
 
 
@@ -150,7 +150,7 @@ def nested(depth: int) -> Any:
     return [nested(depth - 1)] if depth else 0
 
 
-UNTOLD: dict[str, Any] = {
+NO_FACTS: dict[str, Any] = {
     "too large": fact("service_line.paused", "LIN-26-000001", {"reason": "x" * 262_144}),
     "too deep": fact("service_line.paused", "LIN-26-000001", nested(40)),
     "no object": 5,
@@ -159,26 +159,26 @@ UNTOLD: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("case", UNTOLD)
-def test_what_cannot_be_read_as_a_fact_leaves_none(ledger: Ledger, case: str) -> None:
-    before = end(ledger)
-    (item,) = ledger.report(UNTOLD[case])
+@pytest.mark.parametrize("case", NO_FACTS)
+def test_a_body_that_is_no_fact_leaves_no_record(ledger: Ledger, case: str) -> None:
+    before = last_position(ledger)
+    (item,) = ledger.report(NO_FACTS[case])
     assert item.status in (413, 422)
-    assert end(ledger) == before
+    assert last_position(ledger) == before
 
 
-def test_a_duplicate_leaves_none(ledger: Ledger) -> None:
+def test_a_duplicate_leaves_no_record(ledger: Ledger) -> None:
     line = ledger.line()
     ledger.accept(event := fact("service_line.paused", line))
-    before = end(ledger)
+    before = last_position(ledger)
     assert ledger.report(event, event)[1].outcome == "duplicate"
-    assert end(ledger) == before
+    assert last_position(ledger) == before
 
 
-# What a record says.
+# The content of a record.
 
 
-def test_nothing_that_was_said_is_kept_anywhere(own_ledger: Ledger) -> None:
+def test_no_table_keeps_the_content_of_a_refused_write(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     own_ledger.accept(known := fact("execution.checked_in", line, {"note": "first"}))
     run = {"service_line_id": line, "input": {CANARY: CANARY}}
@@ -199,20 +199,22 @@ def test_nothing_that_was_said_is_kept_anywhere(own_ledger: Ledger) -> None:
     assert {item.outcome for item in own_ledger.report(*secret)} == {"refused"}
     own_ledger.execute(Pause(new_id("LIN"), REPORTER, reason=CANARY))
     own_ledger.catch_up()
-    assert len(told(own_ledger, 0)) == len(secret) + 1
-    for name, text in dump(own_ledger).items():
+    assert len(stored_records(own_ledger, 0)) == len(secret) + 1
+    tables = dump(own_ledger)
+    assert {"ledger_events", "event_g1", "idempotency"} <= tables.keys()
+    for name, text in tables.items():
         assert CANARY not in text, name
         assert CANARY.encode().hex() not in text, name
 
 
 def dump(ledger: Ledger, *without: str) -> dict[str, str]:
-    """The text of each table, but for those whose names begin so."""
+    """The text of each table, except tables whose names begin with one of the prefixes."""
     rows = ledger.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'ledger'")
     names = [row["tablename"] for row in rows if not row["tablename"].startswith(without)]
     return {n: repr(ledger.rows(f"SELECT t::text FROM ledger.{n} AS t ORDER BY 1")) for n in names}
 
 
-def test_nothing_else_changes(own_ledger: Ledger) -> None:
+def test_refused_writes_change_nothing_else(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     run = own_ledger.run(line)
     own_ledger.accept(fact("execution.checked_in", line, {"hours": 1}))
@@ -232,11 +234,11 @@ def test_nothing_else_changes(own_ledger: Ledger) -> None:
     own_ledger.catch_up()
     assert dump(own_ledger, *grows) == before
     assert own_ledger.detail(line) == shown
-    assert len(told(own_ledger, 0)) == len(wrong)
+    assert len(stored_records(own_ledger, 0)) == len(wrong)
 
 
-def test_a_record_is_written_with_its_group(ledger: Ledger) -> None:
-    line, before = ledger.line(), end(ledger)
+def test_a_record_is_written_in_the_transaction_of_its_group(ledger: Ledger) -> None:
+    line, before = ledger.line(), last_position(ledger)
     ledger.report(fact("execution.checked_in", line), fact("service_line.resumed", line))
     rows = ledger.rows(
         "SELECT xmin::text AS transaction FROM ledger.ledger_events WHERE notification_id > %s",
@@ -246,7 +248,7 @@ def test_a_record_is_written_with_its_group(ledger: Ledger) -> None:
     assert len({row["transaction"] for row in rows}) == 1
 
 
-def test_a_record_names_the_actor_as_reported_the_credential_and_both_times(
+def test_a_record_names_the_reported_actor_the_credential_and_both_times(
     ledger: Ledger,
 ) -> None:
     line, at = ledger.line(), ledger.ago(minutes=3)
@@ -256,23 +258,23 @@ def test_a_record_names_the_actor_as_reported_the_credential_and_both_times(
         fact("service_line.resumed", line, {"x": 1}, time=at, **person),
         fact("service_line.praised", line, {}, time=at, **person),
     ):
-        record = told_of(ledger, event)
+        record = record_of(ledger, event)
         assert record["actor"] == {"type": "user", "id": "USR-1"}, event
         assert record["reported_by"] == REPORTER.id
         assert instant(record["occurred_at"]) == instant(at), event
-    record = told_of(ledger, fact("service_line.resumed", line))
+    record = record_of(ledger, fact("service_line.resumed", line))
     assert record["actor"] == {"type": "api_key", "id": REPORTER.id}
     assert record["occurred_at"] == record["recorded_at"]
     assert record["request_id"] == "asked-for"
 
 
-# Whose audit log.
+# The tenant of a record.
 
 BESIDE = "WS-26-000002"
 
 
 def cases(ledger: Ledger) -> dict[str, tuple[Principal, dict[str, Any], Any]]:
-    """Refused facts: by whom, and whose record it must be."""
+    """Refused facts: (credential, fact, tenant that the record must have)."""
     line, beside = ledger.line(), ledger.line(workspace_id=BESIDE)
     own_run, unknown, new = ledger.run(line), new_id("LIN"), new_id("RUN")
     strangers, narrow = (STRANGER.organization_id, None), (ORGANIZATION, BESIDE)
@@ -324,25 +326,25 @@ def cases(ledger: Ledger) -> dict[str, tuple[Principal, dict[str, Any], Any]]:
         "administrator, no tenant",
     ],
 )  # fmt: skip
-def test_a_record_belongs_to_what_it_was_about_where_the_credential_sees_that(
+def test_a_record_belongs_to_the_tenant_of_its_resource_if_the_credential_sees_it(
     ledger: Ledger, case: str
 ) -> None:
-    by, event, whose = cases(ledger)[case]
+    by, event, expected = cases(ledger)[case]
     event = {name: value for name, value in event.items() if value is not None}
-    assert tenant(told_of(ledger, event, by)) == whose
+    assert tenant(record_of(ledger, event, by)) == expected
 
 
-def test_a_command_of_a_stranger_is_found_in_his_own_log(ledger: Ledger) -> None:
+def test_a_refused_command_of_another_tenant_is_recorded_under_that_tenant(ledger: Ledger) -> None:
     line = ledger.line()
     ledger.pause(line)
-    for by, whose in ((STRANGER, (STRANGER.organization_id, None)), (REPORTER, OWN)):
-        before = end(ledger)
+    for by, expected in ((STRANGER, (STRANGER.organization_id, None)), (REPORTER, OWN)):
+        before = last_position(ledger)
         ledger.pause(line, by=by)
-        (record,) = told(ledger, before, by)
-        assert tenant(record) == whose
+        (record,) = stored_records(ledger, before, by)
+        assert tenant(record) == expected
 
 
-def test_streams_of_refusals_are_apart_and_without_gaps(own_ledger: Ledger) -> None:
+def test_each_credential_has_its_own_stream_of_refusals_without_gaps(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     for by in (REPORTER, NARROW, STRANGER, REPORTER, ADMIN):
         own_ledger.report(*[fact("service_line.resumed", line)] * 2, by=by)

@@ -1,4 +1,4 @@
-"""Snapshots: a long stream is read from its latest one, and nobody can tell but by the clock."""
+"""A long stream is read from its latest snapshot, with the result of the whole stream."""
 
 import hashlib
 import logging
@@ -23,12 +23,12 @@ from tests.application.long_streams import (
     assert_same,
     check_ins,
     fill,
-    kept,
     length,
     process,
-    remembered,
+    repacked,
     replayed,
-    stored,
+    snapshot_versions,
+    stored_events,
     submit,
 )
 from tests.golden.samples import BODIES, envelope
@@ -38,7 +38,7 @@ from tests.support.log_checker import check
 from tests.support.transactions import undone
 
 PINNED = (3, "e3cc5e166647eb2b")
-"""FOLD, and what the folds then made of every event."""
+"""FOLD, and the digest of the aggregates that the folds then made of every event."""
 
 FAMILIES: dict[str, Sequence[type[Event]]] = {
     "LIN": EXECUTION_EVENTS,
@@ -48,45 +48,47 @@ FAMILIES: dict[str, Sequence[type[Event]]] = {
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_what_a_snapshot_leads_to_equals_what_the_whole_stream_tells(
+def test_an_aggregate_from_a_snapshot_equals_that_of_the_whole_stream(
     own_ledger: Ledger, seed: int
 ) -> None:
     chance = Chance(seed, own_ledger.line())
-    for more in (EVERY + 1, 2 * EVERY + 90, 3 * EVERY - 7):
-        chance.report(own_ledger, until=more)
-        assert kept(own_ledger).keys() == {chance.line}
+    for length_by_then in (EVERY + 1, 2 * EVERY + 90, 3 * EVERY - 7):
+        chance.report(own_ledger, until=length_by_then)
+        assert snapshot_versions(own_ledger).keys() == {chance.line}
         with process(own_ledger) as cold:
             seen = cold.look(chance.line)
             assert cold.decoded < EVERY
         assert_same(seen, replayed(own_ledger, chance.line))
-    # The workload is worth its while: everything but the end has happened.
-    kinds = {type(recorded.body) for recorded in stored(own_ledger, chance.line)}
+    # The workload has every event but a closing and a void.
+    kinds = {type(recorded.body) for recorded in stored_events(own_ledger, chance.line)}
     assert kinds == set(EXECUTION_EVENTS) - {Closed, CheckInVoided}
 
 
 @pytest.mark.parametrize("seed", [4, 5])
-def test_every_state_on_the_way_comes_back_as_it_was(own_ledger: Ledger, seed: int) -> None:
+def test_every_intermediate_state_of_a_line_is_restored_from_its_snapshot(
+    own_ledger: Ledger, seed: int
+) -> None:
     chance = Chance(seed, own_ledger.line())
     chance.report(own_ledger, until=EVERY - 1)
     aggregate = KINDS["LIN"](chance.line)
     with undone(own_ledger.conninfo) as transaction:
-        for recorded in stored(own_ledger, chance.line):
+        for recorded in stored_events(own_ledger, chance.line):
             aggregate.evolve(recorded)
             keep(transaction, [aggregate])
             again = restore(*kept_row(transaction))
             assert again is not None
             assert_same(again, aggregate)
-            assert_same(remembered(again), aggregate)
+            assert_same(repacked(again), aggregate)
 
 
 def kept_row(transaction: Transaction) -> tuple[Any, ...]:
-    """The only snapshot there is."""
+    """The row of the only snapshot."""
     rows = transaction.cursor().execute("SELECT stream, version, state FROM ledger.snapshot")
     (row,) = rows.fetchall()
     return row
 
 
-def test_runs_and_keys_would_come_back_too(own_ledger: Ledger) -> None:
+def test_the_snapshot_of_a_run_comes_back_as_it_was(own_ledger: Ledger) -> None:
     run = own_ledger.run(own_ledger.line())
     own_ledger.accept(fact("run.completed", run, {"tokens_used": 7}))
     with undone(own_ledger.conninfo) as transaction:
@@ -94,7 +96,7 @@ def test_runs_and_keys_would_come_back_too(own_ledger: Ledger) -> None:
         again = restore(*kept_row(transaction))
     assert again is not None
     assert_same(again, replayed(own_ledger, run))
-    assert_same(remembered(again), replayed(own_ledger, run))
+    assert_same(repacked(again), replayed(own_ledger, run))
 
 
 def test_a_process_that_does_not_know_a_long_stream_reads_only_its_end(own_ledger: Ledger) -> None:
@@ -106,7 +108,9 @@ def test_a_process_that_does_not_know_a_long_stream_reads_only_its_end(own_ledge
         assert 0 < cold.decoded < EVERY
 
 
-def test_a_process_that_has_not_seen_a_stream_for_long_does_too(own_ledger: Ledger) -> None:
+def test_a_process_that_has_not_seen_a_stream_for_long_reads_only_its_end(
+    own_ledger: Ledger,
+) -> None:
     line = own_ledger.line()
     with process(own_ledger) as behind:
         assert behind.look(line).version == 1
@@ -117,7 +121,7 @@ def test_a_process_that_has_not_seen_a_stream_for_long_does_too(own_ledger: Ledg
         assert behind.decoded - before < EVERY
 
 
-def test_a_process_that_is_up_to_date_reads_nothing(own_ledger: Ledger) -> None:
+def test_a_process_that_is_up_to_date_reads_no_event(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     fill(own_ledger, line, 3 * EVERY)
     with process(own_ledger) as cold:
@@ -128,7 +132,9 @@ def test_a_process_that_is_up_to_date_reads_nothing(own_ledger: Ledger) -> None:
         assert cold.decoded == before
 
 
-def test_snapshots_are_written_where_a_stream_passes_a_round_version(own_ledger: Ledger) -> None:
+def test_a_snapshot_is_written_when_a_stream_passes_a_multiple_of_the_interval(
+    own_ledger: Ledger,
+) -> None:
     line, short = own_ledger.line(), own_ledger.line()
     run = own_ledger.run(short)
     expected: dict[str, int] = {}
@@ -138,12 +144,12 @@ def test_snapshots_are_written_where_a_stream_passes_a_round_version(own_ledger:
         if (version + size) // EVERY > version // EVERY:
             expected[line] = version + size
         version += size
-        assert kept(own_ledger) == expected
+        assert snapshot_versions(own_ledger) == expected
     own_ledger.accept(fact("run.completed", run))
-    assert kept(own_ledger).keys() == {line}
+    assert snapshot_versions(own_ledger).keys() == {line}
 
 
-def test_no_snapshot_can_stand_beyond_its_stream(own_ledger: Ledger) -> None:
+def test_the_database_refuses_a_snapshot_beyond_the_end_of_its_stream(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     fill(own_ledger, line, EVERY)
     for statement in (
@@ -161,19 +167,21 @@ def spoil(ledger: Ledger, assignment: str, *parameters: Any) -> None:
 
 
 def assert_replaced(ledger: Ledger, line: str) -> None:
-    """A process ignores the snapshot there is, and leaves a good one, even if it is refused."""
+    """A process ignores the stored snapshot and replaces it, even if it records no event."""
     with process(ledger) as cold:
         assert_same(cold.look(line), replayed(ledger, line))
-        assert cold.decoded == len(stored(ledger, line))
-    with process(ledger) as next_one:
-        assert_same(next_one.look(line), replayed(ledger, line))
-        assert next_one.decoded == 0
-        next_one.accept(*check_ins(line, 1))
+        assert cold.decoded == len(stored_events(ledger, line))
+    with process(ledger) as next_process:
+        assert_same(next_process.look(line), replayed(ledger, line))
+        assert next_process.decoded == 0
+        next_process.accept(*check_ins(line, 1))
     assert check(ledger.conninfo).findings == []
 
 
 @pytest.mark.parametrize("fold", [FOLD - 1, FOLD + 1])
-def test_a_snapshot_of_another_fold_is_ignored_and_replaced(own_ledger: Ledger, fold: int) -> None:
+def test_a_snapshot_of_another_fold_version_is_ignored_and_replaced(
+    own_ledger: Ledger, fold: int
+) -> None:
     line = own_ledger.line()
     fill(own_ledger, line, EVERY)
     state = msgspec.json.encode({"id": line, "version": EVERY + 1, "workspace_id": "WS-26-000404"})
@@ -208,7 +216,7 @@ def test_a_snapshot_that_cannot_be_read_is_ignored_and_replaced(
     fill(own_ledger, line, 3)
     fill(own_ledger, other, 4)
     with process(own_ledger) as cold, caplog.at_level(logging.WARNING):
-        # In one read with a sound one.
+        # One read fetches the broken snapshot together with a sound snapshot.
         cold.accept(*check_ins(line, 1), *check_ins(other, 1))
         assert cold.decoded == EVERY + 1 + 3 + 4
         assert [line in record.getMessage() for record in caplog.records] == [True]
@@ -219,17 +227,17 @@ def test_a_snapshot_that_cannot_be_read_is_ignored_and_replaced(
         assert cold.decoded == 0
 
 
-def test_streams_that_are_long_already_get_a_snapshot_when_they_are_read(
+def test_a_long_stream_without_a_snapshot_gets_a_snapshot_when_it_is_read(
     own_ledger: Ledger,
 ) -> None:
     line = own_ledger.line()
     fill(own_ledger, line, 2 * EVERY)
     assert own_ledger.rows("DELETE FROM ledger.snapshot RETURNING 1")
     assert_replaced(own_ledger, line)
-    assert kept(own_ledger) == {line: 2 * EVERY + 1}
+    assert snapshot_versions(own_ledger) == {line: 2 * EVERY + 1}
 
 
-# Lets no append commit that holds a snapshot.
+# A trigger that fails the commit of every append with a snapshot.
 NO_SNAPSHOT_COMMITS = """
 CREATE FUNCTION forbid_snapshot() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN RAISE EXCEPTION 'a snapshot was there'; END $$;
@@ -247,32 +255,33 @@ def test_an_append_that_is_rolled_back_leaves_no_snapshot(
     (outcome,) = submit(own_ledger.writer, *check_ins(line, 1))
     assert isinstance(outcome, Unavailable)
     assert "a snapshot was there" in caplog.text
-    assert kept(own_ledger) == {}
+    assert snapshot_versions(own_ledger) == {}
     assert length(own_ledger, line) == EVERY - 1
 
     own_ledger.reader.execute("DROP TRIGGER forbid ON ledger.snapshot")
     fill(own_ledger, line, 1)
-    assert kept(own_ledger) == {line: EVERY}
+    assert snapshot_versions(own_ledger) == {line: EVERY}
     with process(own_ledger) as cold:
         assert_same(cold.look(line), replayed(own_ledger, line))
 
 
-def test_two_writers_in_turn_stay_right(own_ledger: Ledger) -> None:
+def test_two_writers_that_take_turns_agree_with_the_replay(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     chance = random.Random(7)
-    with process(own_ledger) as one, process(own_ledger) as two:
+    with process(own_ledger) as first, process(own_ledger) as second:
         for _ in range(24):
-            writer = chance.choice([one, two])
+            writer = chance.choice([first, second])
             writer.accept(*check_ins(line, chance.choice([1, 1, 20, 90, 250])))
             kind = chance.choice(["service_line.paused", "service_line.resumed"])
             writer.report(fact(kind, line))
             assert_same(writer.look(line), replayed(own_ledger, line))
-            assert all(v <= length(own_ledger, s) for s, v in kept(own_ledger).items())
-        assert_same(one.look(line), two.look(line))
+            assert all(v <= length(own_ledger, s) for s, v in snapshot_versions(own_ledger).items())
+        assert_same(first.look(line), second.look(line))
+    assert snapshot_versions(own_ledger).keys() == {line}
     assert check(own_ledger.conninfo).findings == []
 
 
-def test_the_number_of_the_folds_is_raised_with_every_change_of_them() -> None:
+def test_a_changed_fold_needs_a_new_fold_version() -> None:
     digest = hashlib.sha256()
     for prefix, events in FAMILIES.items():
         digest.update(msgspec.json.encode(_undescribed(msgspec.json.schema(KINDS[prefix]))))
@@ -285,7 +294,7 @@ def test_the_number_of_the_folds_is_raised_with_every_change_of_them() -> None:
                 digest.update(msgspec.json.encode(aggregate))
     assert (FOLD, digest.hexdigest()[:16]) == PINNED, (
         "A fold of Execution, Run or ApiKey changed, or a field of theirs, or a sample event. "
-        "Snapshots made by the old fold would be taken for the new one's: raise FOLD in "
+        "Snapshots made by the old fold would pass for snapshots of the new fold: raise FOLD in "
         "src/ledger/log/snapshots.py by one, then pin the pair here. (If it is only a sample "
         "that changed, pin the digest alone.)"
     )
@@ -298,7 +307,7 @@ def _at(version: int, body: Event) -> Recorded:
 
 
 def _undescribed(schema: Any) -> Any:
-    """Without docstrings, which change nothing."""
+    """Return a schema without its docstrings, which do not affect what is stored."""
     if isinstance(schema, dict):
         return {k: _undescribed(v) for k, v in schema.items() if k != "description"}
     return [_undescribed(item) for item in schema] if isinstance(schema, list) else schema

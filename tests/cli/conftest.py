@@ -1,4 +1,4 @@
-"""The command against the test's database: in this process, or as a process of its own."""
+"""The ``ledger`` command on the test's database, in this process or in one of its own."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def ledger(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Ledger:
-    """``ledger("keys", "list")``: its exit code, stdout and stderr, without a new interpreter."""
+    """Runs ``ledger("keys", "list")`` in this interpreter; gives its exit code, stdout, stderr."""
     monkeypatch.setenv("LEDGER_DATABASE_URL", conninfo)
     monkeypatch.setenv("LEDGER_MASTER_KEY", MASTER_KEY)
     monkeypatch.chdir(tmp_path)
@@ -40,18 +40,18 @@ def ledger(
 
 @pytest.fixture
 def ledger_process(conninfo: str, tmp_path: Path) -> Ledger:
-    """The same as a process of its own."""
+    """Runs each command in a process of its own."""
     return _process(conninfo, tmp_path)
 
 
 @pytest.fixture
 def ledger_alone(tmp_path: Path) -> Ledger:
-    """A process of its own where no database is."""
+    """Runs each command in a process of its own that can reach no database."""
     return _process("postgresql://127.0.0.1:1/nothing", tmp_path)
 
 
 def environment(conninfo: str) -> dict[str, str]:
-    """What a process finds its database by."""
+    """The environment of a process that uses this database."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}
     return kept | {"LEDGER_MASTER_KEY": MASTER_KEY, "LEDGER_DATABASE_URL": conninfo}
 

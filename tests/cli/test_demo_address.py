@@ -1,7 +1,7 @@
-"""``ledger demo`` names the address of the service that runs, or says how to start one.
+"""``ledger demo`` names the address of the running service, or says how to start a service.
 
-It printed port 8000 wherever the service ran: people followed the link to nothing, or to another
-program.
+The command once printed port 8000 whatever the service's port was: the link led to no service, or
+to another program.
 """
 
 import os
@@ -19,7 +19,7 @@ from tests.support.facts import activation
 from tests.support.served import Served, free_port, post, run_ledger
 from tests.support.views import until
 
-NOT_RUNNING = "Page:  start the service with `ledger serve`; it says where the page is"
+NOT_RUNNING = "Page:  start the service with `ledger serve`; it prints the page's address"
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def served_at(data_dir: Path, database: dict[str, str], host: str = "127.0.0.1")
 
 
 def fill(served: Served) -> None:
-    """With a line in it the ledger is told no story: that takes seconds."""
+    """Activate a line, so that the demo does not load its story, which takes seconds."""
     with served.client(served.token()) as client:
         assert post(client, activation()).status_code == 201
 
@@ -58,7 +58,7 @@ def test_the_address_is_the_running_services(data_dir: Path, database: dict[str,
         assert page(served, **elsewhere, no_proxy="") == f"Page:  {served.address}/"
         assert page(served, LEDGER_DATA_DIR=str(data_dir.with_name("other"))) == NOT_RUNNING
     assert page(served) == NOT_RUNNING
-    assert not list(data_dir.glob("serving*")), "the file goes with the service"
+    assert not list(data_dir.glob("serving*")), "the file is removed with the service"
 
 
 def test_a_killed_services_address_is_not_claimed(data_dir: Path, database: dict[str, str]) -> None:
@@ -66,17 +66,17 @@ def test_a_killed_services_address_is_not_claimed(data_dir: Path, database: dict
         fill(served)
         served.process.send_signal(signal.SIGKILL)
         served.process.wait()
-        until(lambda: not served.processes(), "the end of all that the service was")
+        until(lambda: not served.processes(), "the end of all the service's processes")
         assert (data_dir / "serving").exists()
         assert page(served) == NOT_RUNNING
-        # Its port is another service's now, on another data directory.
+        # Another service, with another data directory, takes the port.
         other = Served(data_dir.with_name("other"), served.port, workers=1, **database)
         with other:
             assert page(other) == f"Page:  {other.address}/"
             assert page(served) == NOT_RUNNING
 
 
-def test_of_two_services_the_newest_is_named_and_keeps_its_file(
+def test_the_newest_of_two_services_is_named_and_keeps_its_file(
     data_dir: Path, database: dict[str, str]
 ) -> None:
     with served_at(data_dir, database) as first, served_at(data_dir, database) as second:
@@ -90,7 +90,7 @@ def test_of_two_services_the_newest_is_named_and_keeps_its_file(
 @pytest.mark.parametrize(
     ("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]")]
 )
-def test_a_wildcard_is_named_by_the_loopback(
+def test_a_wildcard_address_is_printed_as_the_loopback_address(
     data_dir: Path, database: dict[str, str], host: str, shown: str
 ) -> None:
     with served_at(data_dir, database, host) as served:
@@ -99,22 +99,22 @@ def test_a_wildcard_is_named_by_the_loopback(
         assert page(served) == f"Page:  {served.address}/"
 
 
-def test_a_file_that_cannot_be_written_keeps_nobody_from_serving(
+def test_a_service_runs_though_its_address_file_cannot_be_written(
     data_dir: Path, database: dict[str, str]
 ) -> None:
     (data_dir / "serving").mkdir(parents=True)
     with served_at(data_dir, database) as served:
         fill(served)
-        assert "is kept nowhere" in served.said
+        assert "address cannot be written" in served.said
         assert page(served) == NOT_RUNNING
     assert [path.name for path in data_dir.glob("serving*")] == ["serving"]
 
 
-# What a file may say.
+# Contents of the address file.
 
 
 class _Stranger(BaseHTTPRequestHandler):
-    """Another program: it answers everything."""
+    """Another program, which answers every request."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -122,7 +122,7 @@ class _Stranger(BaseHTTPRequestHandler):
         self.wfile.write(b'{"status": "fine"}')
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def stranger() -> Iterator[str]:
         thread.join()
 
 
-def test_another_program_at_the_address_is_not_taken_for_ours(
+def test_another_program_at_the_address_is_not_taken_for_the_service(
     tmp_path: Path, stranger: str
 ) -> None:
     with keeping_address(tmp_path, stranger):
@@ -151,9 +151,9 @@ def test_another_program_at_the_address_is_not_taken_for_ours(
         "http://127.0.0.1:99999\n{pid}\n", "http://\x1b[2J:80\n{pid}\n", "\udcff\n{pid}\n",
     ],
 )  # fmt: skip
-def test_a_file_of_anything_else_names_nothing(tmp_path: Path, text: str) -> None:
-    said = text.replace("{pid}", str(os.getpid())).encode("utf-8", "surrogateescape")
-    (tmp_path / "serving").write_bytes(said)
+def test_a_malformed_address_file_names_no_address(tmp_path: Path, text: str) -> None:
+    content = text.replace("{pid}", str(os.getpid())).encode("utf-8", "surrogateescape")
+    (tmp_path / "serving").write_bytes(content)
     assert address_kept(tmp_path) is None
 
 
@@ -168,11 +168,11 @@ def test_a_file_of_anything_else_names_nothing(tmp_path: Path, text: str) -> Non
         ("http://ledger.example:80", "http://ledger.example:80"),
     ],
 )
-def test_a_wildcard_is_reached_by_the_loopback(address: str, reached: str) -> None:
+def test_a_wildcard_address_is_reached_by_the_loopback_address(address: str, reached: str) -> None:
     assert reachable(address) == reached
 
 
-def test_the_end_of_one_leaves_the_others_file(tmp_path: Path) -> None:
+def test_a_service_that_ends_leaves_another_services_file(tmp_path: Path) -> None:
     file = tmp_path / "serving"
     with keeping_address(tmp_path, "http://127.0.0.1:80"):
         file.write_text(f"http://127.0.0.1:80\n{os.getpid() + 1}\n")

@@ -1,4 +1,4 @@
-"""``ledger keys``: a key is shown once, alone, and never again (contract 1)."""
+"""``ledger keys``: a key is shown once, alone, and never again (contract, Command line)."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def test_create_prints_one_token_alone(ledger_process: Ledger, conninfo: str) ->
     assert key == ["a b", "ORG-26-000001", None, ["read"], True]
 
 
-def test_permissions_come_several_in_one_option_and_repeated(ledger: Ledger, conninfo: str) -> None:
+def test_permissions_may_be_listed_in_an_option_and_repeated(ledger: Ledger, conninfo: str) -> None:
     options = ("--permission", "read", "write", "--permission", "service_lines:manage", "read")
     workspace = ("--workspace", "WS-26-000007")
     assert ledger("keys", "create", *ORGANIZATION, *options, *workspace).returncode == 0
@@ -45,7 +45,9 @@ def test_list_shows_ids_and_names_and_never_a_key(ledger: Ledger, conninfo: str)
     ]
     done = ledger("keys", "list")
     assert done.returncode == 0
-    for key_id, name, *_ in keys(conninfo):
+    created = keys(conninfo)
+    assert len(created) == len(tokens)
+    for key_id, name, *_ in created:
         assert key_id in done.stdout
         assert name in done.stdout
     assert "elk_" not in done.stdout + done.stderr
@@ -71,7 +73,7 @@ def test_a_key_works_in_a_running_service_until_it_is_revoked(
         key_id = keys(conninfo)[-1][0]
         done = ledger("keys", "revoke", key_id)
         assert (done.returncode, done.stdout) == (0, "")
-        # Two seconds go by while this read waits for a position that nobody has.
+        # This read waits two seconds for a position that no view has.
         edge.get("/v1/execution", token, headers={"ledger-min-position": "1000000"})
         assert edge.get("/v1/execution", token).status_code == 401
     again = ledger("keys", "revoke", key_id)
@@ -80,6 +82,6 @@ def test_a_key_works_in_a_running_service_until_it_is_revoked(
 
 
 @pytest.mark.parametrize("key_id", ["KEY-26-999999", "nonsense", "", "LIN-26-000001", "KEY"])
-def test_a_key_that_nobody_has_cannot_be_revoked(ledger: Ledger, key_id: str) -> None:
+def test_an_unknown_key_cannot_be_revoked(ledger: Ledger, key_id: str) -> None:
     done = ledger("keys", "revoke", key_id)
     assert (done.returncode, done.stderr) == (1, "ledger: No such key.\n")

@@ -1,6 +1,7 @@
-"""``ledger import``, ``demo`` and ``projections list`` (contract 1)."""
+"""``ledger import``, ``demo`` and ``projections list`` (contract, Command line)."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tests.cli.conftest import Ledger, environment
 from tests.support.facts import LINE, activation, encode, fact
+from tests.support.rebuilding import NAMES
 from tests.support.served import name_of
-from tests.support.views import until
+from tests.support.views import head, until
 
 
 def events(conninfo: str) -> int:
@@ -52,7 +54,7 @@ MIXED = [
 ]
 
 
-def test_good_facts_are_imported_and_again_are_duplicates(
+def test_facts_are_recorded_once_and_are_duplicates_in_a_second_import(
     ledger: Ledger, conninfo: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "facts.jsonl"
@@ -89,7 +91,7 @@ def test_refused_and_broken_lines_are_listed_and_the_rest_recorded(
 
 @contextmanager
 def importing(conninfo: str) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
-    """An import in the midst of its input, and the process that parses for it."""
+    """An import that is reading its input, and the id of its parser process."""
     with subprocess.Popen(
         [sys.executable, "-m", "ledger", "import", "-"],
         stdin=subprocess.PIPE,
@@ -105,7 +107,7 @@ def importing(conninfo: str) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
 
 
 def parsers(pid: int) -> list[int]:
-    """Those that an import has started."""
+    """The ids of the parser processes that an import has started."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in children if name_of(int(child)) == b"ledger-parser\n"]
 
@@ -113,11 +115,11 @@ def parsers(pid: int) -> list[int]:
 def test_an_import_whose_parser_is_killed_says_so(conninfo: str) -> None:
     with importing(conninfo) as (command, parser):
         os.kill(parser, signal.SIGKILL)
-        _, said = command.communicate(lines(*GOOD), 30)
+        _, errors = command.communicate(lines(*GOOD), 30)
         assert command.returncode == 1
-        last = said.decode().splitlines()[-1]
+        last = errors.decode().splitlines()[-1]
         assert last == "ledger: The process that parses the file has ended."
-        assert b"Traceback" not in said
+        assert b"Traceback" not in errors
 
 
 def test_a_parser_ends_with_its_import(conninfo: str) -> None:
@@ -128,7 +130,7 @@ def test_a_parser_ends_with_its_import(conninfo: str) -> None:
 
 
 def close_for_all(conninfo: str) -> None:
-    """Let nobody into the database any more, and throw out who is there."""
+    """Refuse new connections to the database, and terminate the present ones."""
     name = conninfo_to_dict(conninfo)["dbname"]
     with psycopg.connect(conninfo, dbname="postgres", autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
@@ -138,8 +140,8 @@ def close_for_all(conninfo: str) -> None:
         )
 
 
-def test_an_import_that_loses_its_database_ends_and_says_where(conninfo: str) -> None:
-    # It went on to the end of the file, a wait for each group, and listed each line as refused.
+def test_an_import_that_loses_its_database_ends_and_names_the_line(conninfo: str) -> None:
+    # An import once read on to the end, waited for each group, and listed each line as refused.
     with importing(conninfo) as (command, _):
         assert command.stdin is not None
         command.stdin.write(lines(*GOOD))
@@ -148,20 +150,20 @@ def test_an_import_that_loses_its_database_ends_and_says_where(conninfo: str) ->
         close_for_all(conninfo)
         command.stdin.write(lines(b"", activation("LIN-26-000077")))
         command.stdin.flush()
-        assert command.wait(30) == 1, "it does not wait for what comes after"
-        told, said = command.communicate()
-        assert told == b""
-        assert said.decode().splitlines()[-2:] == [
+        assert command.wait(30) == 1, "the import does not wait for more input"
+        output, errors = command.communicate()
+        assert output == b""
+        assert errors.decode().splitlines()[-2:] == [
             "2 recorded, 0 duplicate, 0 refused",
-            "ledger: The database takes no more: facts from line 4 on may be missing."
-            " Once it does, import the file again.",
+            "ledger: The database accepts no more: facts from line 4 on may be missing."
+            " Import the file again later.",
         ]
 
 
-def test_an_import_whose_database_takes_nothing_ends_and_says_where(
+def test_an_import_whose_database_refuses_writes_ends_and_names_the_line(
     ledger: Ledger, conninfo: str, tmp_path: Path
 ) -> None:
-    """As where the disk is full."""
+    """The database's disk is full."""
     file = tmp_path / "facts.jsonl"
     file.write_bytes(lines(b"", *GOOD))
     with psycopg.connect(conninfo) as connection:
@@ -176,8 +178,8 @@ def test_an_import_whose_database_takes_nothing_ends_and_says_where(
     done = ledger("import", str(file))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1] == (
-        "ledger: The database takes no more: facts from line 2 on may be missing."
-        " Once it does, import the file again."
+        "ledger: The database accepts no more: facts from line 2 on may be missing."
+        " Import the file again later."
     )
     assert events(conninfo) == 0
 
@@ -201,14 +203,14 @@ def test_facts_that_trickle_in_are_recorded_as_they_come(conninfo: str) -> None:
         command.stdin.write(begun[20:])
         command.stdin.flush()
         until(lambda: events(conninfo) == 3, "the fact that came in two parts")
-        _, said = command.communicate(timeout=30)
-        assert b"3 recorded, 0 duplicate, 1 refused" in said
+        _, errors = command.communicate(timeout=30)
+        assert b"3 recorded, 0 duplicate, 1 refused" in errors
 
 
-def test_a_line_that_is_too_long_is_dropped_as_it_comes_and_refused_alone(conninfo: str) -> None:
+def test_an_oversized_line_is_dropped_while_it_is_read_and_refused_alone(conninfo: str) -> None:
     with importing(conninfo) as (command, parser):
         assert command.stdin is not None
-        held = {pid: most_memory(pid) for pid in (command.pid, parser)}
+        held = {pid: peak_memory(pid) for pid in (command.pid, parser)}
         command.stdin.write(lines(GOOD[0]))
         for _ in range(200):
             command.stdin.write(b"x" * 1_000_000)
@@ -218,34 +220,34 @@ def test_a_line_that_is_too_long_is_dropped_as_it_comes_and_refused_alone(connin
         command.stdin.flush()
         until(lambda: events(conninfo) == 2, "the facts around it")
         for pid, before in held.items():
-            assert most_memory(pid) - before < 64_000, "kB"
-        listed, said = command.communicate(timeout=30)
+            assert peak_memory(pid) - before < 64_000, "kB"
+        listed, errors = command.communicate(timeout=30)
     refusal = "line 2: too_large (None) A fact may have at most 256 KiB.\n"
     assert (command.returncode, listed.decode()) == (1, refusal)
-    assert b"2 recorded, 0 duplicate, 1 refused" in said
+    assert b"2 recorded, 0 duplicate, 1 refused" in errors
 
 
-def most_memory(pid: int) -> int:
-    """The most that a process has held so far, in kB."""
+def peak_memory(pid: int) -> int:
+    """The peak of a process's memory so far, in kB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0])
 
 
-def test_of_large_lines_no_more_than_a_batch_is_held_at_once(conninfo: str) -> None:
-    """Neither on the way, nor by the refusals: a thousand are a quarter of a gigabyte."""
+def test_an_import_of_large_lines_holds_at_most_a_batch_in_memory(conninfo: str) -> None:
+    """Neither lines nor refusals pile up: a thousand such lines are a quarter of a gigabyte."""
     large = encode(fact("execution.checked_in", LINE, {"note": "x" * 250_000})) + b"\n"
     with importing(conninfo) as (command, _):
         assert command.stdin is not None
-        before = most_memory(command.pid)
+        before = peak_memory(command.pid)
         for _ in range(900):
             command.stdin.write(large)
         command.stdin.flush()
-        assert most_memory(command.pid) - before < 150_000, "kB"
-        _, said = command.communicate(timeout=60)
-    assert b"0 recorded, 0 duplicate, 900 refused" in said
+        assert peak_memory(command.pid) - before < 150_000, "kB"
+        _, errors = command.communicate(timeout=60)
+    assert b"0 recorded, 0 duplicate, 900 refused" in errors
 
 
-def test_nothing_is_a_file_too(ledger: Ledger) -> None:
+def test_an_empty_file_is_imported(ledger: Ledger) -> None:
     done = ledger("import", "-", stdin=b"")
     assert done.returncode == 0
     assert "0 recorded" in done.stderr
@@ -282,34 +284,39 @@ def test_an_id_cannot_forge_lines_of_the_list(ledger: Ledger) -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_projections_list_names_each_view_and_its_lag(ledger: Ledger) -> None:
+def test_projections_list_names_each_view_and_its_lag(ledger: Ledger, conninfo: str) -> None:
     ledger("import", "-", stdin=lines(*GOOD))
     done = ledger("projections", "list")
     assert done.returncode == 0
-    for word in ("execution", "run", "lag", "live"):
-        assert word in done.stdout
+    header, *rows = filter(None, (re.findall(r"\w+", line) for line in done.stdout.splitlines()))
+    assert header == ["projection", "version", "generation", "position", "lag", "state"]
+    assert sorted(row[0] for row in rows) == sorted(NAMES)
+    assert {int(row[3]) + int(row[4]) for row in rows} == {head(conninfo)}
+    assert {row[5] for row in rows} == {"live"}
 
 
-def test_the_demo_is_told_once_and_gives_a_token_each_time(ledger: Ledger, conninfo: str) -> None:
-    told = ledger("demo")
-    assert told.returncode == 0, told.stderr
-    assert "0 refused" in told.stdout
-    page = "Page:  start the service with `ledger serve`; it says where the page is"
-    assert told.stdout.splitlines()[-1] == page
+def test_the_demo_loads_its_story_once_and_prints_a_token_each_time(
+    ledger: Ledger, conninfo: str
+) -> None:
+    done = ledger("demo")
+    assert done.returncode == 0, done.stderr
+    assert "0 refused" in done.stdout
+    page = "Page:  start the service with `ledger serve`; it prints the page's address"
+    assert done.stdout.splitlines()[-1] == page
     held = events(conninfo)
     assert held > 5000
     again = ledger("demo")
     assert again.returncode == 0
     assert "already holds" in again.stdout
-    tokens = [line for d in (told, again) for line in d.stdout.split() if line.startswith("elk_")]
+    tokens = [line for d in (done, again) for line in d.stdout.split() if line.startswith("elk_")]
     assert len(set(tokens)) == 2
     assert events(conninfo) == held + 1
 
 
-def test_the_demo_leaves_a_past_that_can_be_looked_at(ledger: Ledger, conninfo: str) -> None:
-    """Recorded as it happened, lines that went idle meanwhile included."""
-    told = ledger("demo")
-    assert told.returncode == 0
+def test_the_demos_events_are_recorded_over_the_past_weeks(ledger: Ledger, conninfo: str) -> None:
+    """The story is recorded at the times at which it happens, with lines that go idle."""
+    done = ledger("demo")
+    assert done.returncode == 0
     with psycopg.connect(conninfo) as connection:
         first, last = connection.execute(
             "SELECT min(recorded_at), max(recorded_at) FROM ledger.ledger_events"
@@ -321,18 +328,22 @@ def test_the_demo_leaves_a_past_that_can_be_looked_at(ledger: Ledger, conninfo: 
     assert first is not None
     assert last - first > timedelta(days=30)
     assert idle[0] > 10
-    assert "past" not in told.stdout
+    assert "past" not in done.stdout
 
 
-def test_a_demo_beside_a_key_says_where_its_past_begins(ledger: Ledger, conninfo: str) -> None:
-    """No instant of recording comes before the key's: last week nothing was known."""
+def test_a_demo_in_a_log_with_a_key_says_when_its_past_begins(
+    ledger: Ledger, conninfo: str
+) -> None:
+    """No event is recorded before the key's event, which is of today."""
     assert ledger("keys", "create", "--admin").returncode == 0
-    told = ledger("demo")
-    assert (told.returncode, "0 refused" in told.stdout) == (0, True)
+    done = ledger("demo")
+    assert (done.returncode, "0 refused" in done.stdout) == (0, True)
     with psycopg.connect(conninfo) as connection:
         first, last = connection.execute(
             "SELECT min(recorded_at), max(recorded_at) FROM ledger.ledger_events"
         ).fetchone() or (None, None)
     assert last - first < timedelta(hours=1)
-    said = f"The log already has a record of {first:%Y-%m-%d}: the past begins with it."
-    assert told.stdout.splitlines()[0] == said
+    expected = (
+        f"The log already has an event of {first:%Y-%m-%d}: the story's past begins on that day."
+    )
+    assert done.stdout.splitlines()[0] == expected

@@ -1,4 +1,4 @@
-"""``ledger projections rebuild`` and ``verify`` (contract 1)."""
+"""``ledger projections rebuild`` and ``verify`` (contract, Command line)."""
 
 import contextlib
 import os
@@ -33,9 +33,9 @@ from tests.support.rebuilding import (
 from tests.support.views import head, query
 
 REBUILT = re.compile(
-    r"(\w+): generation (\d+) at position (\d+), ([\d,]+) rows; 0 had not been what the log says\."
+    r"(\w+): generation (\d+) at position (\d+), ([\d,]+) rows; 0 had differed from the log\."
 )
-VERIFIED = re.compile(r"(\w+): ([\d,]+) rows at position (\d+), (\d+) not what the log says\.")
+VERIFIED = re.compile(r"(\w+): ([\d,]+) rows at position (\d+), (\d+) differing from the log\.")
 NAMED = re.compile(
     r"(\w+) (.+): (missing|extra|differs in [\w, ]+); last touched by EVT-\d\d-(\d{6,})"
 )
@@ -52,7 +52,7 @@ def edge(settings: Settings, conninfo: str) -> Iterator[Edge]:
 
 
 def rebuilt(done: "subprocess.CompletedProcess[str]") -> list[tuple[str, int, int]]:
-    """(view, generation, position) as it was said; nothing else was."""
+    """(view, generation, position) of each printed line; there must be no other line."""
     assert (done.returncode, done.stderr.strip()) == (0, ""), done.stderr
     matches = [REBUILT.fullmatch(line) for line in done.stdout.splitlines()]
     assert all(matches), done.stdout
@@ -61,7 +61,7 @@ def rebuilt(done: "subprocess.CompletedProcess[str]") -> list[tuple[str, int, in
 
 def test_all_views_are_rebuilt_without_the_server(ledger: Ledger, conninfo: str) -> None:
     ledger("import", "-", stdin=b"\n".join(map(encode, (activation(), fact("a", None)))))
-    # Nobody has followed the log yet: a rebuild brings the views to its head too.
+    # No projector has followed the log yet: the rebuild also brings the views to its head.
     assert {row[2] for row in tracking(conninfo).values()} == {0}
     expected = [(name, 2, head(conninfo)) for name in NAMES]
     assert rebuilt(ledger("projections", "rebuild")) == expected
@@ -69,10 +69,10 @@ def test_all_views_are_rebuilt_without_the_server(ledger: Ledger, conninfo: str)
     assert left_over(conninfo) == []
 
 
-def test_the_named_views_alone_are_rebuilt_each_once(ledger: Ledger, conninfo: str) -> None:
+def test_only_the_named_views_are_rebuilt_each_once(ledger: Ledger, conninfo: str) -> None:
     work(conninfo, 24)
-    said = rebuilt(ledger("projections", "rebuild", "run", "event", "run"))
-    assert said == [("run", 2, head(conninfo)), ("event", 2, head(conninfo))]
+    printed = rebuilt(ledger("projections", "rebuild", "run", "event", "run"))
+    assert printed == [("run", 2, head(conninfo)), ("event", 2, head(conninfo))]
     expected = dict.fromkeys(NAMES, 1) | {"run": 2, "event": 2}
     assert {name: row[1] for name, row in tracking(conninfo).items()} == expected
 
@@ -90,7 +90,7 @@ def test_views_are_rebuilt_and_verified_while_the_server_runs(
     assert left_over(conninfo) == []
 
 
-def test_a_process_of_its_own_says_the_same(ledger_process: Ledger, edge: Edge) -> None:
+def test_a_separate_process_prints_the_same(ledger_process: Ledger, edge: Edge) -> None:
     assert [row[:2] for row in rebuilt(ledger_process("projections", "rebuild", "run"))] == [
         ("run", 2)
     ]
@@ -98,19 +98,19 @@ def test_a_process_of_its_own_says_the_same(ledger_process: Ledger, edge: Edge) 
     assert (done.returncode, done.stderr.strip()) == (0, "")
 
 
-def test_sound_views_are_verified_in_a_line_each(ledger: Ledger, conninfo: str) -> None:
+def test_verify_prints_a_line_for_each_sound_view(ledger: Ledger, conninfo: str) -> None:
     work(conninfo, 24)
     done = ledger("projections", "verify")
     assert (done.returncode, done.stderr.strip()) == (0, "")
-    said = [VERIFIED.fullmatch(line) for line in done.stdout.splitlines()]
-    assert [(m[1], int(m[3]), int(m[4])) for m in said if m] == [
+    matches = [VERIFIED.fullmatch(line) for line in done.stdout.splitlines()]
+    assert [(m[1], int(m[3]), int(m[4])) for m in matches if m] == [
         (name, head(conninfo), 0) for name in NAMES
     ]
     one = ledger("projections", "verify", "event")
     assert one.stdout == done.stdout.splitlines(keepends=True)[NAMES.index("event")]
 
 
-def test_each_damaged_row_is_a_line_and_the_end_is_1(ledger: Ledger, conninfo: str) -> None:
+def test_verify_names_each_damaged_row_and_exits_1(ledger: Ledger, conninfo: str) -> None:
     work(conninfo)
     right, vandal = rows_of(conninfo), Vandal(conninfo, 9)
     for name in NAMES:
@@ -121,19 +121,19 @@ def test_each_damaged_row_is_a_line_and_the_end_is_1(ledger: Ledger, conninfo: s
     expected = damage(rows_of(conninfo), right)
     done = ledger("projections", "verify")
     assert (done.returncode, done.stderr.strip()) == (1, "")
-    said = [NAMED.fullmatch(line) for line in done.stdout.splitlines()]
-    named = [match for match in said if match]
+    matches = [NAMED.fullmatch(line) for line in done.stdout.splitlines()]
+    named = [match for match in matches if match]
     assert sorted((m[1], m[2], int(m[4])) for m in named) == sorted(
         (d.table, d.key, d.position) for d in expected
     )
     assert {m[3].split(" ")[0] for m in named} == {"missing", "extra", "differs"}
-    # The other lines sum up.
-    told = zip(done.stdout.splitlines(), said, strict=True)
-    sums = [VERIFIED.fullmatch(line) for line, match in told if not match]
+    # The other lines are summaries of the views.
+    pairs = zip(done.stdout.splitlines(), matches, strict=True)
+    sums = [VERIFIED.fullmatch(line) for line, match in pairs if not match]
     assert sum(int(m[4]) for m in sums if m) == len(expected)
     assert len(sums) == len(NAMES)
     assert ledger("projections", "verify", "run").returncode == 1
-    assert "had not been what the log says" in ledger("projections", "rebuild").stdout
+    assert "had differed from the log" in ledger("projections", "rebuild").stdout
     assert ledger("projections", "verify").returncode == 0
     assert rows_of(conninfo) == right
 
@@ -144,7 +144,7 @@ def test_a_rebuild_says_how_many_rows_it_repaired(ledger: Ledger, conninfo: str)
         Vandal(conninfo, 1).remove(view("run"), table)
     done = ledger("projections", "rebuild", "run")
     assert done.returncode == 0
-    assert done.stdout.endswith(" rows; 3 had not been what the log says.\n")
+    assert done.stdout.endswith(" rows; 3 had differed from the log.\n")
 
 
 def test_a_view_of_another_version_is_rebuilt_and_not_verified(
@@ -159,12 +159,12 @@ def test_a_view_of_another_version_is_rebuilt_and_not_verified(
     )
     done = ledger("projections", "rebuild", "run")
     assert done.returncode == 0
-    assert done.stdout.endswith(" rows; made by another version before.\n")
+    assert done.stdout.endswith(" rows; not compared with another version's rows.\n")
     assert ledger("projections", "verify").returncode == 0
 
 
 @pytest.mark.parametrize("verb", ["rebuild", "verify"])
-def test_a_view_that_is_at_work_already_is_one_clear_line(
+def test_a_view_that_is_being_rebuilt_already_is_refused_in_one_line(
     ledger: Ledger, conninfo: str, verb: str
 ) -> None:
     work(conninfo, 24)
@@ -175,7 +175,7 @@ def test_a_view_that_is_at_work_already_is_one_clear_line(
     assert left_over(conninfo) == []
 
 
-def test_what_was_rebuilt_is_told_though_another_view_is_refused(
+def test_rebuilt_views_are_listed_though_another_view_is_refused(
     ledger: Ledger, conninfo: str
 ) -> None:
     work(conninfo, 24)
@@ -184,8 +184,8 @@ def test_what_was_rebuilt_is_told_though_another_view_is_refused(
     assert done.returncode == 1
     expected = dict.fromkeys(NAMES, 2) | {"run": 1}
     assert {name: row[1] for name, row in tracking(conninfo).items()} == expected
-    told = [line.split(":")[0] for line in done.stdout.splitlines()]
-    assert told == [name for name in NAMES if name != "run"]
+    printed = [line.split(":")[0] for line in done.stdout.splitlines()]
+    assert printed == [name for name in NAMES if name != "run"]
 
 
 @pytest.mark.parametrize("verb", ["rebuild", "verify"])
@@ -196,9 +196,9 @@ def test_a_name_that_no_view_has_is_a_usage_error(
     with pytest.raises(SystemExit) as ended:
         cli.main(["projections", verb, *names])
     assert ended.value.code == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert f"is none of {', '.join(NAMES)}" in told.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"must be one of {', '.join(NAMES)}" in printed.err
 
 
 @pytest.mark.parametrize("verb", ["rebuild", "verify"])
@@ -209,9 +209,7 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
     assert "NAME" in capsys.readouterr().out
 
 
-def test_without_a_terminal_nothing_but_a_refusal_is_on_stderr(
-    ledger: Ledger, conninfo: str
-) -> None:
+def test_stderr_has_only_refusals_without_a_terminal(ledger: Ledger, conninfo: str) -> None:
     work(conninfo, 24)
     with shadow(conninfo, EnvelopeMapper(), view("run"), quiet):
         refused = ledger("projections", "rebuild", "run")
@@ -220,9 +218,9 @@ def test_without_a_terminal_nothing_but_a_refusal_is_on_stderr(
     assert ledger("projections", "rebuild").stderr == ""
 
 
-def test_a_key_cannot_forge_lines_of_the_list(ledger: Ledger, conninfo: str) -> None:
+def test_a_rows_key_cannot_forge_lines_of_the_list(ledger: Ledger, conninfo: str) -> None:
     work(conninfo, 24)
-    forged = "x\nrun: 1 rows at position 1, 0 not what the log says.\x1b[2J"
+    forged = "x\nrun: 1 rows at position 1, 0 differing from the log.\x1b[2J"
     query(
         conninfo,
         "UPDATE ledger.event_line_g1 SET line_id = %s WHERE line_id ="
@@ -237,7 +235,7 @@ def test_a_key_cannot_forge_lines_of_the_list(ledger: Ledger, conninfo: str) -> 
 
 @contextlib.contextmanager
 def terminal() -> Iterator[tuple[int, list[bytes]]]:
-    """A terminal to write to; what was written is there once the block has ended."""
+    """A terminal to write to; the list holds the written parts once the block has ended."""
     ours, theirs = pty.openpty()
     shown: list[bytes] = []
     try:
@@ -250,7 +248,7 @@ def terminal() -> Iterator[tuple[int, list[bytes]]]:
         os.close(ours)
 
 
-def test_the_list_goes_to_stdout_when_the_bar_goes_to_a_terminal(
+def test_the_list_goes_to_stdout_when_the_progress_bar_goes_to_a_terminal(
     conninfo: str, tmp_path: Path
 ) -> None:
     work(conninfo, 24)

@@ -1,4 +1,4 @@
-"""Commands load what they need and no more: a short one must not wait for the web framework."""
+"""Commands load only the packages that they need: no short command loads the web framework."""
 
 import subprocess
 import sys
@@ -9,15 +9,19 @@ HEAVY = ("fastapi", "uvicorn", "jinja2", "prometheus_client", "psycopg", "pydant
 
 
 def loaded(code: str) -> set[str]:
-    """Which of the heavy packages an interpreter has after this code."""
-    told = f"\nimport sys; print(*[name for name in {HEAVY} if name in sys.modules])"
+    """The heavy packages that an interpreter has loaded after this code."""
+    report = f"\nimport sys; print(*[name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run(
-        [sys.executable, "-c", code + told], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code + report],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     return set(done.stdout.splitlines()[-1].split())
 
 
-def test_help_and_usage_errors_load_nothing() -> None:
+def test_help_and_usage_errors_load_no_heavy_package() -> None:
     for arguments in (["--help"], ["keys", "create"]):
         assert (
             loaded(
@@ -34,8 +38,8 @@ def test_no_short_command_loads_the_web_framework(module: str) -> None:
     assert found & {"fastapi", "uvicorn", "jinja2", "prometheus_client"} == set()
 
 
-def test_the_supervisor_loads_what_its_children_run_only_beside_the_database() -> None:
-    """And prometheus-client once its folder is known: else each worker would count for itself."""
+def test_the_supervisor_loads_no_heavy_package_beyond_the_database_and_settings() -> None:
+    """The supervisor loads prometheus-client with its folder: else each worker counts alone."""
     assert loaded("import ledger.cli.dispatch, ledger.service.supervisor") == {
         "psycopg",
         "pydantic",

@@ -1,4 +1,4 @@
-"""Standard streams as a shell may leave them: closed, full, or without a reader (contract 1)."""
+"""Standard streams that a shell left closed, full or without a reader (contract, Command line)."""
 
 import os
 import subprocess
@@ -15,11 +15,11 @@ from tests.support.served import LEDGER, free_port
 from tests.support.views import until
 
 REFUSED = b'{"specversion": "1.0"}\n' * 5000
-"""Their refusals are more than any buffer holds."""
+"""Facts whose refusals are more than any buffer holds."""
 
 
 def ledger(conninfo: str, *arguments: str, shell: str = "", **streams: object) -> tuple[int, str]:
-    """The exit code and what is said on stderr, under a shell's redirections."""
+    """The exit code and stderr of a command under a shell's redirections."""
     command = ["sh", "-c", f'exec "$@" {shell}', "sh", sys.executable, "-m", "ledger", *arguments]
     done = subprocess.run(
         command,
@@ -34,7 +34,7 @@ def ledger(conninfo: str, *arguments: str, shell: str = "", **streams: object) -
 
 @contextmanager
 def without_reader() -> Iterator[int]:
-    """A pipe's writing end; who would read has gone."""
+    """The writing end of a pipe whose reading end is closed."""
     reading, writing = os.pipe()
     os.close(reading)
     yield writing
@@ -42,37 +42,37 @@ def without_reader() -> Iterator[int]:
 
 
 def test_an_import_of_a_closed_standard_input_says_so(conninfo: str) -> None:
-    code, said = ledger(conninfo, "import", "-", shell="<&-")
+    code, errors = ledger(conninfo, "import", "-", shell="<&-")
     assert code == 1
-    assert said.splitlines()[-1] == "ledger: Cannot read standard input: it is closed."
-    assert "Traceback" not in said
+    assert errors.splitlines()[-1] == "ledger: Cannot read standard input: it is closed."
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("lines", [1, 5000])
-def test_an_import_whose_list_nobody_reads_blames_the_output(
+def test_an_import_whose_output_has_no_reader_blames_the_output(
     conninfo: str, tmp_path: Path, lines: int
 ) -> None:
     file = tmp_path / "refused.jsonl"
     file.write_bytes(REFUSED[: len(REFUSED) // 5000 * lines])
     with without_reader() as output:
-        code, said = ledger(conninfo, "import", str(file), stdout=output)
+        code, errors = ledger(conninfo, "import", str(file), stdout=output)
     assert code == 1
-    assert said.splitlines()[-1] == "ledger: The output cannot be written: Broken pipe."
-    assert "Traceback" not in said
-    assert "Exception ignored" not in said
+    assert errors.splitlines()[-1] == "ledger: The output cannot be written: Broken pipe."
+    assert "Traceback" not in errors
+    assert "Exception ignored" not in errors
 
 
-def test_a_key_that_cannot_be_printed_is_no_success(conninfo: str) -> None:
-    said = "ledger: The output cannot be written: No space left on device.\n"
-    assert ledger(conninfo, "keys", "create", "--admin", shell=">/dev/full") == (1, said)
+def test_creating_a_key_that_cannot_be_printed_fails(conninfo: str) -> None:
+    errors = "ledger: The output cannot be written: No space left on device.\n"
+    assert ledger(conninfo, "keys", "create", "--admin", shell=">/dev/full") == (1, errors)
 
 
 @pytest.mark.parametrize("command", [("keys", "create", "--admin"), ("projections", "list")])
 def test_a_command_whose_output_is_closed_does_nothing(
     conninfo: str, command: tuple[str, ...]
 ) -> None:
-    said = "ledger: Standard output is closed.\n"
-    assert ledger(conninfo, *command, shell=">&-") == (1, said)
+    errors = "ledger: Standard output is closed.\n"
+    assert ledger(conninfo, *command, shell=">&-") == (1, errors)
 
 
 def test_a_closed_standard_error_does_not_lead_messages_to_the_output(conninfo: str) -> None:
@@ -83,9 +83,7 @@ def test_a_closed_standard_error_does_not_lead_messages_to_the_output(conninfo: 
         assert (code, output.read()) == (1, "")
 
 
-def test_a_service_without_input_and_output_whose_messages_nobody_reads_serves(
-    conninfo: str, tmp_path: Path
-) -> None:
+def test_a_service_with_closed_standard_streams_serves(conninfo: str, tmp_path: Path) -> None:
     port = free_port()
     command = ["sh", "-c", 'exec "$@" <&- >&-', "sh", LEDGER, "serve", "--port", str(port)]
     data = {"LEDGER_DATA_DIR": str(tmp_path / "data")}
@@ -94,7 +92,10 @@ def test_a_service_without_input_and_output_whose_messages_nobody_reads_serves(
     with service:
         try:
             streams = Path(f"/proc/{service.pid}/fd")
-            until(lambda: os.readlink(streams / "2") == os.devnull, "what it says when it serves")
+            until(
+                lambda: os.readlink(streams / "2") == os.devnull,
+                "the service to replace its stderr",
+            )
             assert {os.readlink(streams / "0"), os.readlink(streams / "1")} == {os.devnull}
             assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
         finally:

@@ -1,4 +1,4 @@
-"""Help and usage errors: told before anything is opened, exit code 2 (contract 1)."""
+"""Help, and usage errors, which exit with 2 before any connection (contract, Command line)."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ ORGANIZATION = ("--organization", "ORG-26-000001")
 def test_help_names_every_command(ledger_alone: Ledger) -> None:
     done = ledger_alone("--help")
     assert done.returncode == 0
-    for command in ("serve", "demo", "import", "keys", "projections"):
-        assert command in done.stdout
+    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ")]
+    assert listed == ["serve", "demo", "import", "keys", "projections", "verify"]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_every_command_has_help(
     ],
     ids=lambda arguments: ascii(" ".join(arguments)) if arguments else "nothing",
 )
-def test_a_usage_error_ends_with_2_and_opens_nothing(
+def test_a_usage_error_exits_with_2_and_opens_no_connection(
     arguments: tuple[str, ...],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -90,17 +90,17 @@ def test_a_usage_error_ends_with_2_and_opens_nothing(
     assert "usage: ledger" in printed.err
 
 
-def test_a_database_that_is_away_is_one_clear_line(ledger_alone: Ledger) -> None:
+def test_an_unreachable_database_is_one_clear_line(ledger_alone: Ledger) -> None:
     done = ledger_alone("keys", "list")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("ledger: ")
     assert done.stderr.count("\n") == 1
 
 
-def test_what_leads_other_clients_elsewhere_leads_nobody_from_the_embedded_database(
+def test_libpq_variables_lead_no_command_away_from_the_embedded_database(
     tmp_path: Path,
 ) -> None:
-    """A command waited ten minutes for a database that it took to be recovering."""
+    """A command once waited ten minutes for a database that seemed to be recovering."""
     elsewhere = {"PGHOSTADDR": "127.0.0.1", "PGSERVICE": "work", "PGTZ": "Mars"}
     data = {"LEDGER_DATA_DIR": str(tmp_path / "data"), "PATH": "/usr/bin"}
     done = run_ledger(elsewhere | data, "keys", "revoke", "nobody's")

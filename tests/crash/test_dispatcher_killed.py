@@ -14,22 +14,22 @@ from tests.conftest import MASTER_KEY
 from tests.support.facts import activation
 from tests.support.load import Load
 from tests.support.log_checker import check
-from tests.support.managers import due_to
+from tests.support.model import model_of
 from tests.support.rebuilding import verify_all
 from tests.support.receiver import Answer, Receiver, Request
 from tests.support.served import Served, post, serving_at
 from tests.support.views import head, query, until
-from tests.support.webhooks import body_of, events_of, received
+from tests.support.webhooks import body_of, received
 
 ENVIRONMENT = {
     "LEDGER_WEBHOOK_ALLOW_PRIVATE": "true",
-    # So many that none of them is given up.
+    # Enough retries that no delivery is given up.
     "LEDGER_WEBHOOK_RETRY_SECONDS": ",".join(["0.2"] * 20),
 }
 
 
 class Flaky:
-    """Answers now and then 500, and is now and then slow, so that a kill meets every stage."""
+    """A receiver that sometimes answers 500 and is sometimes slow: kills meet every stage."""
 
     def __init__(self) -> None:
         self._dice = random.Random(3)
@@ -40,7 +40,7 @@ class Flaky:
 
 
 def create(client: Any, url: str, types: list[str]) -> tuple[str, str]:
-    """A new endpoint's id and secret."""
+    """Create an endpoint; return its id and secret."""
     answer = client.post("/v1/webhooks", json={"url": url, "event_types": types})
     assert answer.status_code == 201, answer.text
     data = answer.json()["data"]
@@ -69,7 +69,7 @@ def kill_dispatchers(served: Served, conninfo: str, rounds: int) -> None:
             for _ in range(rounds):
                 load.await_more(20)
                 receiver.await_count(len(receiver.requests) + 40, 30)
-                # A moment at random is the point here.
+                # The kill must come at a random moment.
                 pause.wait(dice.uniform(0, 0.3))
                 killed = served.dispatcher()
                 os.kill(killed, signal.SIGKILL)
@@ -79,7 +79,7 @@ def kill_dispatchers(served: Served, conninfo: str, rounds: int) -> None:
             requests = [r for r in receiver.requests if r.path == f"/{number}"]
             for request in requests[-20:]:
                 body_of(request, secret)
-            expected = due_to(events_of(conninfo), endpoint)
+            expected = model_of(conninfo).due_to(endpoint)
             assert received(requests) == expected
             assert len(expected) >= 20 * rounds
         assert load.statuses.keys() == {201}
@@ -94,7 +94,7 @@ def successor(served: Served, killed: int) -> bool:
 
 
 def await_delivered(conninfo: str, endpoint: str) -> None:
-    """Until everything that the log has for an endpoint is delivered."""
+    """Wait until all of an endpoint's events in the log are delivered."""
     statement = """SELECT count(*) FROM ledger.webhook_message AS m
         LEFT JOIN ledger.delivery AS d USING (endpoint_id, position)
         WHERE m.endpoint_id = %s AND d.status IS DISTINCT FROM 'delivered'"""
@@ -117,7 +117,7 @@ def test_every_number_arrives_though_the_dispatcher_is_killed_many_times(
     kill_dispatchers(served, conninfo, pytestconfig.getoption("--crash-rounds"))
 
 
-def test_a_service_that_is_told_to_stop_finishes_and_records_its_requests(
+def test_a_stopped_service_finishes_and_records_its_deliveries(
     served: Served, conninfo: str
 ) -> None:
     with Receiver(lambda _: Answer(delay_seconds=1.0)) as receiver:

@@ -1,4 +1,4 @@
-"""Clients that ask without end and never read: what they cost a real worker, and for how long."""
+"""Clients that send requests without end and never read: their cost to a real worker."""
 
 import contextlib
 import re
@@ -15,15 +15,15 @@ from tests.support.views import until
 
 CONNECTIONS = 200
 SECONDS = 2.0
-ASKED = {
+REQUESTS = {
     "without a Host": b"GET / HTTP/1.1\r\n\r\n",
     "a page": b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
 }
 
 
-def flood(address: tuple[str, int], asked: bytes) -> list[socket.socket]:
-    """Connections that have sent all that the service takes within the time."""
-    part, clients = asked * 4096, selectors.DefaultSelector()
+def flood(address: tuple[str, int], request: bytes) -> list[socket.socket]:
+    """Connections that have sent as many requests as the service takes within ``SECONDS``."""
+    part, clients = request * 4096, selectors.DefaultSelector()
     for _ in range(CONNECTIONS):
         client = socket.create_connection(address)
         client.setblocking(False)
@@ -43,30 +43,32 @@ def flood(address: tuple[str, int], asked: bytes) -> list[socket.socket]:
     return [key.fileobj for key in clients.get_map().values()]  # type: ignore[misc]
 
 
-def megabytes(pid: int, what: str) -> float:
+def megabytes(pid: int, entry: str) -> float:
     """Memory of a process: ``VmRSS`` now, ``VmHWM`` at the most."""
-    found = re.search(rf"{what}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    found = re.search(rf"{entry}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]) / 1024
 
 
-@pytest.mark.parametrize("what", ASKED)
-def test_a_worker_stays_small_and_goes_on(conninfo: str, tmp_path: Path, what: str) -> None:
-    """One connection took a gigabyte in six seconds, which never came back."""
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_a_flood_of_requests_does_not_grow_a_workers_memory(
+    conninfo: str, tmp_path: Path, kind: str
+) -> None:
+    """A single connection once took a gigabyte in six seconds, which was never freed."""
     environment = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
     with serving_at(tmp_path / "data", workers=1, **environment) as served:
         (worker,) = served.api_workers()
         with served.client("none") as client:
             assert client.get("/healthz").status_code == 200
             before = megabytes(worker, "VmRSS")
-            hostile = flood(("127.0.0.1", served.port), ASKED[what])
+            hostile = flood(("127.0.0.1", served.port), REQUESTS[kind])
             assert client.get("/healthz").status_code == 200
-            for one in hostile:
+            for connection in hostile:
                 with contextlib.suppress(OSError):
-                    one.close()
+                    connection.close()
             until(
                 lambda: megabytes(worker, "VmRSS") < before + 30,
-                "the memory to come back",
+                "the memory to be freed",
                 40.0,
             )
             assert megabytes(worker, "VmHWM") < 300

@@ -31,16 +31,16 @@ ORDER BY notification_id
 class Operator(threading.Thread):
     """Pauses and resumes a line in turn, each time under a new key that is also the reason.
 
-    Where no answer comes the same request is sent again, until there is one.
+    A request without an answer is sent again until an answer comes.
     """
 
     def __init__(self, served: Served, token: str, line: str, stopping: threading.Event) -> None:
         super().__init__()
         self.served, self._token, self._line, self._stopping = served, token, line, stopping
         self.answers: dict[str, httpx.Response] = {}
-        """Key → the first answer that came."""
+        """The first answer to each key."""
         self.unanswered: set[str] = set()
-        """Keys that were sent at least once without an answer."""
+        """The keys of requests that were at least once without an answer."""
         self.wrong: list[str] = []
 
     def run(self) -> None:
@@ -67,19 +67,19 @@ class Operator(threading.Thread):
         path, headers = f"/v1/execution/{self._line}/{action}", {"idempotency-key": key}
         return client.post(path, json={"reason": key}, headers=headers)
 
-    def ask_again(self, client: httpx.Client) -> list[str]:
-        """Keys whose answer is another one now."""
+    def send_again(self, client: httpx.Client) -> list[str]:
+        """Send every request again; list the keys whose answer differs now."""
         found = []
         for key, first in self.answers.items():
             again = self.send(client, key, int(key.rsplit("-", 1)[1]))
             replayed = again.headers.get("idempotency-replayed") == "true"
-            if not replayed or told(again) != told(first):
-                found.append(f"{key}: {told(again)} after {told(first)}")
+            if not replayed or outcome(again) != outcome(first):
+                found.append(f"{key}: {outcome(again)} after {outcome(first)}")
         return found
 
 
-def told(answer: httpx.Response) -> tuple[Any, ...]:
-    """What a write's answer says of the write itself."""
+def outcome(answer: httpx.Response) -> tuple[Any, ...]:
+    """The parts of an answer that describe the write itself."""
     data = answer.json().get("data", {})
     holds = [(hold["hold"], hold["reason"]) for hold in data.get("holds", [])]
     return answer.status_code, answer.headers["ledger-position"], data.get("state"), holds
@@ -87,7 +87,7 @@ def told(answer: httpx.Response) -> tuple[Any, ...]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service whose workers are killed and come again."""
+    """A service whose workers are killed and replaced."""
     with Served(tmp_path_factory.mktemp("keyed") / "data", free_port()) as service:
         yield service
 
@@ -111,7 +111,7 @@ def new_line(served: Served, token: str) -> str:
 
 
 def operated(served: Served) -> dict[str, list[str]]:
-    """The reasons of what was paused and resumed, by line, in log order."""
+    """The reasons of all pauses and resumes, by line, in log order."""
     reasons: dict[str, list[str]] = {}
     for line, reason in query(find_place(served.data_dir).url(), _OPERATED):
         reasons.setdefault(line, []).append(reason)
@@ -119,23 +119,23 @@ def operated(served: Served) -> dict[str, list[str]]:
 
 
 def kill_workers(served: Served, token: str, kills: int) -> None:
-    """Kill workers under load, so often in the midst of a request, and hold all answers to it."""
+    """Kill workers under load until ``kills`` requests were interrupted; check every outcome."""
     stopping = threading.Event()
     lines = [new_line(served, token) for _ in range(4)]
     operators = [Operator(served, token, line, stopping) for line in lines]
     for operator in operators:
         operator.start()
     try:
-        # A kill may find all that the worker serves between two requests: then once more.
+        # A kill may come when all the worker's clients are between two requests: then kill again.
         for _ in range(20 * kills):
             if sum(len(one.unanswered) for one in operators) >= kills:
                 break
             await_more(operators, 40)
-            # One that serves somebody: all four may have come to the same worker.
+            # Kill a worker that has clients: all four may have connected to the same worker.
             held = connections(served)
             killed = max(held, key=held.__getitem__)
             os.kill(killed, signal.SIGKILL)
-            until(partial(succeeded, served, killed), "a successor")
+            until(partial(is_replaced, served, killed), "a successor")
     finally:
         stopping.set()
         for operator in operators:
@@ -146,19 +146,19 @@ def kill_workers(served: Served, token: str, kills: int) -> None:
     for line, operator in zip(lines, operators, strict=True):
         assert found[line] == list(operator.answers), "one event a key, in the order sent"
     with served.client(token) as client:
-        assert [wrong for one in operators for wrong in one.ask_again(client)] == []
+        assert [wrong for one in operators for wrong in one.send_again(client)] == []
     assert operated(served) == found
     assert check(find_place(served.data_dir).url()).findings == []
 
 
-def succeeded(served: Served, killed: int) -> bool:
-    """Whether the killed worker is gone and another one has come."""
+def is_replaced(served: Served, killed: int) -> bool:
+    """Whether the killed worker is gone and its successor has started."""
     workers = served.api_workers()
     return killed not in workers and len(workers) == served.workers
 
 
 def await_more(operators: list[Operator], count: int) -> None:
-    """Until so many more requests have been answered."""
+    """Wait until ``count`` more requests have been answered."""
     wanted = sum(len(one.answers) for one in operators) + count
     until(lambda: sum(len(one.answers) for one in operators) >= wanted, "answers")
 
@@ -167,7 +167,7 @@ def test_a_killed_workers_commands_are_found_under_their_keys(served: Served, ma
     kill_workers(served, manager, 1)
 
 
-def test_what_was_committed_but_never_answered_is_answered_when_it_is_sent_again(
+def test_a_command_committed_but_never_answered_is_answered_when_it_is_sent_again(
     served: Served, manager: str
 ) -> None:
     line, body = new_line(served, manager), {"reason": "once"}
@@ -175,24 +175,24 @@ def test_what_was_committed_but_never_answered_is_answered_when_it_is_sent_again
     loops = served.loops()
     os.kill(loops, signal.SIGSTOP)
     try:
-        # No view goes on: the worker waits for them between commit and reply.
+        # The views stand still, so the worker waits for them between commit and reply.
         with ThreadPoolExecutor() as other, served.client(manager) as client:
-            asked = other.submit(client.post, path, json=body, headers=key)
+            request = other.submit(client.post, path, json=body, headers=key)
             until(lambda: line in operated(served), "the commit")
-            assert not asked.done()
+            assert not request.done()
             killed = served.api_workers()
             for worker in killed:
                 os.kill(worker, signal.SIGKILL)
-            assert isinstance(asked.exception(20), httpx.TransportError)
+            assert isinstance(request.exception(20), httpx.TransportError)
     finally:
         os.kill(loops, signal.SIGCONT)
-    # Until a moment later those that are killed are still there.
+    # The killed workers are listed for a moment longer.
     until(lambda: len({*served.api_workers()} - {*killed}) == served.workers, "successors")
     with served.client(manager) as client:
         first, second = (client.post(path, json=body, headers=key) for _ in range(2))
     for answer in (first, second):
         assert answer.headers["idempotency-replayed"] == "true"
-        assert told(answer)[2:] == ("paused", [("operator", "once")])
+        assert outcome(answer)[2:] == ("paused", [("operator", "once")])
     assert first.content == second.content
     assert operated(served)[line] == ["once"]
 

@@ -1,4 +1,4 @@
-"""Processes of a real service are killed under load; nothing acknowledged is lost or doubled."""
+"""Processes of a real service are killed under load; no acknowledged fact is lost or doubled."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ TARGETS = ("worker", "loops", "postmaster", "database kept away", "supervisor", 
 
 
 class Trial:
-    """One service, its load, and what is killed."""
+    """A service under load whose processes are killed."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir, self.port = data_dir, free_port()
@@ -58,7 +58,7 @@ class Trial:
             os.kill(served.sealer(), signal.SIGKILL)
             return served
         if target == "database kept away":
-            # As long as the supervisor sleeps nobody starts the database again.
+            # While the supervisor is stopped, no process starts the database again.
             os.kill(served.process.pid, signal.SIGSTOP)
             os.kill(served.postmaster(), signal.SIGKILL)
             refused = load.statuses[503] + 20
@@ -67,7 +67,7 @@ class Trial:
             return served
         os.kill(served.process.pid, signal.SIGKILL)
         served.process.wait()
-        until(lambda: not served.processes(), "the end of everything it had started", 10.0)
+        until(lambda: not served.processes(), "the end of the service's processes", 10.0)
         return stack.enter_context(Served(self.data_dir, self.port))
 
     def _judge(
@@ -75,7 +75,7 @@ class Trial:
     ) -> None:
         assert set(load.statuses) <= {200, 201, 503}, load.statuses
         assert load.without_retry_after == 0
-        assert load.slowest < 5.0
+        assert load.timed_out == 0
         if target in ("loops", "sealer", "postmaster", "database kept away"):
             assert load.outages == 0, "the workers live: every request has an answer"
         before = dict(load.acknowledged)
@@ -86,23 +86,21 @@ class Trial:
         assert sorted(names) == sorted(seen), "each fact is there exactly once"
         log = check(self.conninfo)
         assert log.findings == []
-        until(lambda: checked(self.conninfo, self._sealed)[0].unsealed == 0, "what is sealed")
+        until(lambda: checked(self.conninfo, self._sealed)[0].unsealed == 0, "the sealing")
         assert checked(self.conninfo, self._sealed)[1] == []
         with served.client(token) as client:
             assert total_hours(client) == len(names)
         until(lambda: len(served.api_workers()) == served.workers, "the worker's successor")
 
 
-def test_what_was_acknowledged_outlives_the_kill_of_worker_sealer_database_and_supervisor(
+def test_acknowledged_facts_outlive_kills_of_worker_sealer_database_and_supervisor(
     tmp_path: Path,
 ) -> None:
     Trial(tmp_path / "data").rounds(["worker", "sealer", "database kept away", "supervisor"])
 
 
 @pytest.mark.crash
-def test_what_was_acknowledged_outlives_many_kills(
-    tmp_path: Path, pytestconfig: pytest.Config
-) -> None:
+def test_acknowledged_facts_outlive_many_kills(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     rounds = pytestconfig.getoption("--crash-rounds")
     targets = [TARGETS[number % len(TARGETS)] for number in range(rounds)]
     random.shuffle(targets)

@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ledger.reads.positions import WAIT_SECONDS
 from ledger.service.supervisor import address_of
+from projections import projections
 from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, activation, encode, fact
 from tests.support.load import Load, recorded
@@ -33,7 +33,7 @@ from tests.support.served import (
     run_ledger,
     serving_at,
 )
-from tests.support.views import until
+from tests.support.views import standing, until
 
 PAIRS, READERS = 300, 6
 
@@ -47,7 +47,7 @@ def served(conninfo: str, tmp_path: Path) -> Iterator[Served]:
 
 
 def clients_of_both_workers(served: Served, token: str) -> list[httpx.Client]:
-    """Connections enough that each worker holds two at least."""
+    """Enough connections that each worker holds at least two."""
     clients: list[httpx.Client] = []
     for _ in range(64):
         clients.append(served.client(token))
@@ -71,9 +71,9 @@ def test_a_read_after_a_write_sees_it_on_any_worker(served: Served) -> None:
             kind, expected = kinds[0]
             data = {"service_line_id": LINE}
             for kind, expected in kinds:
-                written = post(dice.choice(mine), fact(kind, run, data, source=f"/{number}"))
+                written = post(dice.choice(clients), fact(kind, run, data, source=f"/{number}"))
                 assert written.status_code == 201, written.text
-                answer = dice.choice(mine).get(f"/v1/runs/{run}")
+                answer = dice.choice(clients).get(f"/v1/runs/{run}")
                 seen = answer.json().get("data", {}).get("status")
                 if seen != expected:
                     stale.append(f"{run} is {seen}, not {expected}")
@@ -81,7 +81,6 @@ def test_a_read_after_a_write_sees_it_on_any_worker(served: Served) -> None:
                     stale.append(f"{run} was read before its own position")
                 data = {}
 
-    mine = clients
     threads = [threading.Thread(target=write_and_read, args=(n,)) for n in range(READERS)]
     for thread in threads:
         thread.start()
@@ -102,17 +101,17 @@ def by_sigterm(served: Served) -> None:
 
 
 def by_ctrl_c(served: Served) -> None:
-    """As a terminal sends it: to every process of the group."""
+    """Send SIGINT to every process of the group, as a terminal does."""
     os.killpg(served.process.pid, signal.SIGINT)
 
 
 def by_a_hang_up(served: Served) -> None:
-    """As a terminal that is closed sends it."""
+    """Send SIGHUP to every process of the group, as a closing terminal does."""
     os.killpg(served.process.pid, signal.SIGHUP)
 
 
 @pytest.mark.parametrize("stop", [by_sigterm, by_a_hang_up])
-def test_a_stop_under_load_lets_accepted_requests_finish_and_leaves_nothing(
+def test_a_stop_under_load_lets_accepted_requests_finish_and_leaves_no_process(
     served: Served, conninfo: str, stop: Callable[[Served], None]
 ) -> None:
     token = served.token()
@@ -123,13 +122,17 @@ def test_a_stop_under_load_lets_accepted_requests_finish_and_leaves_nothing(
         stop(served)
         assert served.process.wait(20) == 0
         assert served.processes() == []
-    assert sorted(recorded(conninfo)) == sorted(load.acknowledged), "recorded, but never answered"
+    assert sorted(recorded(conninfo)) == sorted(load.acknowledged), (
+        "a fact was recorded but never answered"
+    )
     assert set(load.statuses) <= {201, 503}
     assert check(conninfo).findings == []
     assert "Traceback" not in served.said
 
 
-def test_a_stop_refuses_who_comes_and_answers_who_has_begun(served: Served) -> None:
+def test_a_stop_refuses_new_connections_and_answers_requests_that_have_begun(
+    served: Served,
+) -> None:
     headers = {"authorization": f"Bearer {served.token()}", **STRUCTURED}
     body = encode(activation())
     with contextlib.closing(HTTPConnection("127.0.0.1", served.port, timeout=20)) as client:
@@ -145,7 +148,7 @@ def test_a_stop_refuses_who_comes_and_answers_who_has_begun(served: Served) -> N
 
 
 def is_refused(served: Served) -> bool:
-    """Whether nobody listens."""
+    """Whether no process listens at the port."""
     try:
         socket.create_connection(("127.0.0.1", served.port), timeout=5).close()
     except ConnectionRefusedError:
@@ -157,12 +160,12 @@ def is_refused(served: Served) -> bool:
     ("host", "address"),
     [("127.0.0.1", "http://127.0.0.1:80"), ("::1", "http://[::1]:80"), ("name", "http://name:80")],
 )
-def test_an_address_can_be_followed(host: str, address: str) -> None:
+def test_the_printed_address_is_a_url(host: str, address: str) -> None:
     assert address_of(host, 80) == address
 
 
 def children(served: Served) -> list[int]:
-    """The supervisor's own children that are at work: they show their names."""
+    """The supervisor's children that are at work: each has set its name by then."""
     return served.named(b"ledger-")
 
 
@@ -174,7 +177,7 @@ def is_ready(served: Served) -> bool:
         return False
 
 
-def test_the_supervisor_can_fork_at_any_time_and_children_hold_nothing_of_its_own(
+def test_the_supervisor_has_one_thread_and_its_children_hold_none_of_its_files(
     tmp_path: Path,
 ) -> None:
     with serving_at(tmp_path / "data") as served:
@@ -200,7 +203,7 @@ def test_the_supervisor_can_fork_at_any_time_and_children_hold_nothing_of_its_ow
         until(lambda: len(children(served)) == 5 and is_ready(served), "answers")
 
 
-def test_a_supervisor_that_is_killed_takes_all_with_it_and_can_be_followed_at_once(
+def test_a_killed_supervisors_processes_end_and_a_new_service_can_start_at_once(
     tmp_path: Path,
 ) -> None:
     with serving_at(tmp_path / "data") as served:
@@ -209,17 +212,17 @@ def test_a_supervisor_that_is_killed_takes_all_with_it_and_can_be_followed_at_on
         served.process.wait()
         with Served(served.data_dir, free_port()) as following:
             assert is_ready(following)
-            until(lambda: not left & {*served.processes()}, "the end of all")
+            until(lambda: not left & {*served.processes()}, "the end of the old processes")
 
 
 @pytest.mark.crash
-def test_a_database_that_cannot_start_again_is_tried_again(tmp_path: Path) -> None:
-    """As where the disk is full: once there is room, nobody has to look after the service."""
+def test_a_database_that_cannot_restart_is_tried_until_it_can(tmp_path: Path) -> None:
+    """As with a full disk: once there is room, the service recovers without an operator."""
     with serving_at(tmp_path / "data", workers=1) as served:
         control = served.data_dir / "postgres" / "global" / "pg_control"
         control.rename(control.with_name("away"))
         os.kill(served.postmaster(), signal.SIGKILL)
-        until(lambda: "could not open file" in served.said, "what keeps it")
+        until(lambda: "could not open file" in served.said, "the database's error")
         assert httpx.get(f"{served.address}/healthz").status_code == 200
         assert not is_ready(served)
         control.with_name("away").rename(control)
@@ -228,17 +231,19 @@ def test_a_database_that_cannot_start_again_is_tried_again(tmp_path: Path) -> No
     assert "Traceback" not in served.said
 
 
-def test_the_workers_add_up_what_they_count(served: Served) -> None:
+def test_the_metrics_add_up_the_counts_of_all_workers(served: Served) -> None:
     clients = clients_of_both_workers(served, served.token())
-    asked = sum(client.get("/healthz").status_code == 200 for client in clients for _ in range(5))
+    requests = sum(
+        client.get("/healthz").status_code == 200 for client in clients for _ in range(5)
+    )
     shown = clients[0].get("/metrics").text
     for client in clients:
         client.close()
     counted = re.search(r'seconds_count\{[^}]*route="/healthz"[^}]*\} (\S+)', shown)
     assert counted is not None, shown
-    # Each connection was tried once as it was opened.
-    assert float(counted[1]) == asked + len(clients)
-    # On a full disk the kernel ends who writes into a mapped file.
+    # Each connection sent a first request when it was opened.
+    assert float(counted[1]) == requests + len(clients)
+    # The files are in memory: on a full disk, a write into a mapped file kills its process.
     held = {name for pid in served.api_workers() for name in descriptors(pid)}
     folders = {Path(name).parent for name in held if name.endswith(".db")}
     assert {folder.parent for folder in folders} == {Path("/dev/shm")}
@@ -247,7 +252,7 @@ def test_the_workers_add_up_what_they_count(served: Served) -> None:
 
 
 def refused(tmp_path: Path, port: int, **environment: str) -> str:
-    """What ``ledger serve`` says when it does not start: one line, exit code 1."""
+    """The only line that ``ledger serve`` prints if it does not start; it exits with 1."""
     environment = {"LEDGER_DATA_DIR": str(tmp_path / "data"), "PATH": "/usr/bin"} | environment
     done = run_ledger(environment, "serve", "--port", str(port))
     assert done.returncode == 1
@@ -283,7 +288,7 @@ def test_a_busy_port_is_one_line_and_starts_no_database(tmp_path: Path) -> None:
 
 
 class Impatient(Served):
-    """One that soon gives up."""
+    """A service that soon gives up to start its children."""
 
     command = (
         sys.executable,
@@ -294,7 +299,7 @@ class Impatient(Served):
 
 
 def test_a_service_with_a_worker_that_cannot_be_started_ends(conninfo: str, tmp_path: Path) -> None:
-    """It tried for ever, while clients waited for whoever would take their connections."""
+    """The service once tried for ever, while clients waited for their connections' acceptance."""
     with closing(Relay(conninfo)) as relay:
         environment = {"LEDGER_DATABASE_URL": relay.conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
         with Impatient(tmp_path / "data", free_port(), 1, **environment) as served:
@@ -309,7 +314,7 @@ def test_a_service_with_a_worker_that_cannot_be_started_ends(conninfo: str, tmp_
 @pytest.mark.crash
 @pytest.mark.parametrize("stop", [by_sigterm, by_ctrl_c])
 def test_the_last_writes_before_a_stop_are_shown_by_the_views(
-    served: Served, stop: Callable[[Served], None]
+    served: Served, conninfo: str, stop: Callable[[Served], None]
 ) -> None:
     token = served.token()
     with served.client(token) as client:
@@ -318,11 +323,14 @@ def test_the_last_writes_before_a_stop_are_shown_by_the_views(
         load.await_more(200)
         stop(served)
         assert served.process.wait(20) == 0
-    assert load.slowest < WAIT_SECONDS
+    last = max(load.acknowledged.values())
+    shown = standing(conninfo)
+    assert set(shown) == {view.name for view in projections()}
+    assert min(position for position, _ in shown.values()) >= last
 
 
 @pytest.mark.crash
-def test_a_proxy_in_the_environment_does_not_keep_the_service_from_saying_that_it_serves(
+def test_a_service_reports_that_it_serves_despite_a_proxy_in_its_environment(
     conninfo: str, tmp_path: Path
 ) -> None:
     environment = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}

@@ -1,6 +1,5 @@
-"""Webhook endpoints: their rules, and what each event makes of them (contract 5)."""
+"""Webhook endpoints: their rules, and what each event makes of them (contract, Feeds)."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +19,7 @@ from ledger.domain.endpoint import (
     WebhookUpdated,
 )
 from ledger.domain.errors import InvalidState
-from tests.support.domain import given_endpoint, minute, recorded
+from tests.support.domain import after, given, minute, recorded
 
 ORGANIZATION, WORKSPACE = "ORG-26-000001", "WS-26-000001"
 
@@ -38,11 +37,6 @@ def updated(**more: Any) -> WebhookUpdated:
     return WebhookUpdated(**(values | more))
 
 
-def folded(*past: Any) -> Endpoint:
-    endpoint: Endpoint = given_endpoint(*past).aggregate
-    return endpoint
-
-
 def at(endpoint: Endpoint, body: Any, minutes: float) -> None:
     """Fold an event recorded so many minutes after the start."""
     event = recorded(body, endpoint.version + 1, recorded_at=minute(minutes))
@@ -52,55 +46,47 @@ def at(endpoint: Endpoint, body: Any, minutes: float) -> None:
 # Decisions.
 
 
-def test_what_is_set_is_recorded_whole() -> None:
-    given_endpoint(created()).when(
-        lambda endpoint: endpoint.update(
-            url="https://y.example/", event_types=("run.failed",), description="d", enabled=False
-        )
-    ).then(
-        WebhookUpdated(
-            url="https://y.example/", event_types=("run.failed",), description="d", enabled=False
-        )
-    )
+def test_an_update_records_all_settings() -> None:
+    settings: dict[str, Any] = {
+        "url": "https://y.example/",
+        "event_types": ("run.failed",),
+        "description": "d",
+        "enabled": False,
+    }
+    given(created()).when(Endpoint.update, **settings).then(WebhookUpdated(**settings))
 
 
 @pytest.mark.parametrize("reason", ["gone", "failing"])
 def test_an_enabled_endpoint_is_disabled_by_rule_once(reason: Any) -> None:
-    decide: Callable[[Endpoint], Any] = lambda endpoint: endpoint.disable(reason, URL)  # noqa: E731
-    given_endpoint(created()).when(decide).then(WebhookDisabled(reason=reason))
-    given_endpoint(created(), WebhookDisabled(reason="gone")).when(decide).refused(InvalidState)
-    given_endpoint(created(enabled=False)).when(decide).refused(InvalidState)
-    given_endpoint(created(), updated(url="https://new.example/")).when(decide).refused(
-        InvalidState
-    )
+    disable = (Endpoint.disable, reason, URL)
+    given(created()).when(*disable).then(WebhookDisabled(reason=reason))
+    given(created(), WebhookDisabled(reason="gone")).when(*disable).then(InvalidState)
+    given(created(enabled=False)).when(*disable).then(InvalidState)
+    given(created(), updated(url="https://new.example/")).when(*disable).then(InvalidState)
 
 
 def test_a_recovery_is_for_an_enabled_endpoint() -> None:
-    decide: Callable[[Endpoint], Any] = lambda e: e.request_recovery(minute(0))  # noqa: E731
-    given_endpoint(created()).when(decide).then(WebhookRecoveryRequested(since=minute(0)))
-    disabled = given_endpoint(created(), updated(enabled=False))
-    disabled.when(decide).refused(InvalidState)
-    given_endpoint(created(), updated(enabled=False), updated()).when(decide).then(
-        WebhookRecoveryRequested(since=minute(0))
-    )
+    recover = (Endpoint.request_recovery, minute(0))
+    requested = WebhookRecoveryRequested(since=minute(0))
+    given(created()).when(*recover).then(requested)
+    given(created(), updated(enabled=False)).when(*recover).then(InvalidState)
+    given(created(), updated(enabled=False), updated()).when(*recover).then(requested)
 
 
-def test_so_many_secrets_sign_at_once_and_no_more() -> None:
+def test_no_more_than_the_limit_of_secrets_sign_at_once() -> None:
     rotations = [WebhookSecretRotated(secret=b"%d" % n) for n in range(MAX_SECRETS - 1)]
-    decide: Callable[[Endpoint], Any] = lambda e: e.rotate_secret(b"new", minute(1))  # noqa: E731
-    given_endpoint(created(), *rotations[1:]).when(decide).then(WebhookSecretRotated(secret=b"new"))
-    given_endpoint(created(), *rotations).when(decide).refused(InvalidState)
-    later: Callable[[Endpoint], Any] = lambda e: e.rotate_secret(  # noqa: E731
-        b"new", minute(0) + OVERLAP + timedelta(seconds=1)
-    )
-    given_endpoint(created(), *rotations).when(later).then(WebhookSecretRotated(secret=b"new"))
+    rotate, rotated = Endpoint.rotate_secret, WebhookSecretRotated(secret=b"new")
+    given(created(), *rotations[1:]).when(rotate, b"new", minute(1)).then(rotated)
+    given(created(), *rotations).when(rotate, b"new", minute(1)).then(InvalidState)
+    later = minute(0) + OVERLAP + timedelta(seconds=1)
+    given(created(), *rotations).when(rotate, b"new", later).then(rotated)
 
 
 # Secrets.
 
 
 def test_a_replaced_secret_signs_for_a_day_beside_the_new_one() -> None:
-    endpoint = folded(created())
+    endpoint = after(created())
     assert endpoint.signing(minute(0)) == (b"first",)
     at(endpoint, WebhookSecretRotated(secret=b"second"), 10)
     end = minute(10) + OVERLAP
@@ -110,7 +96,7 @@ def test_a_replaced_secret_signs_for_a_day_beside_the_new_one() -> None:
 
 
 def test_a_further_rotation_does_not_lengthen_an_older_secrets_day() -> None:
-    endpoint = folded(created())
+    endpoint = after(created())
     at(endpoint, WebhookSecretRotated(secret=b"second"), 0)
     at(endpoint, WebhookSecretRotated(secret=b"third"), 60)
     assert endpoint.signing(minute(60)) == (b"third", b"second", b"first")
@@ -123,7 +109,7 @@ def test_a_further_rotation_does_not_lengthen_an_older_secrets_day() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "type_", "workspace", "wanted"),
+    ("creation", "type_", "workspace", "wanted"),
     [
         (created(), "run.failed", WORKSPACE, True),
         (created(), "run.failed", None, True),
@@ -132,17 +118,17 @@ def test_a_further_rotation_does_not_lengthen_an_older_secrets_day() -> None:
         (created(enabled=False), "run.failed", WORKSPACE, False),
     ],
 )
-def test_it_wants_what_it_asked_for_while_it_is_enabled(
-    given: Any, type_: str, workspace: str | None, wanted: bool
+def test_an_endpoint_wants_the_types_that_it_asked_for_while_it_is_enabled(
+    creation: Any, type_: str, workspace: str | None, wanted: bool
 ) -> None:
     endpoint = Endpoint("WHK-26-000001")
-    endpoint.evolve(recorded(given, 1, workspace_id=None))
+    endpoint.evolve(recorded(creation, 1, workspace_id=None))
     assert endpoint.wants(type_, ORGANIZATION, workspace) is wanted
     assert not endpoint.wants(type_, "ORG-26-000002", workspace)
 
 
-def test_one_of_a_workspace_wants_nothing_of_another_or_of_none() -> None:
-    endpoint = folded(created())
+def test_an_endpoint_of_a_workspace_wants_no_event_of_another_workspace_or_of_none() -> None:
+    endpoint = after(created())
     assert endpoint.workspace_id == WORKSPACE
     assert endpoint.wants("run.failed", ORGANIZATION, WORKSPACE)
     assert not endpoint.wants("run.failed", ORGANIZATION, "WS-26-000002")
@@ -152,8 +138,8 @@ def test_one_of_a_workspace_wants_nothing_of_another_or_of_none() -> None:
 # What each event makes of it.
 
 
-def test_it_says_why_and_since_when_it_is_disabled() -> None:
-    endpoint = folded(created())
+def test_a_disabled_endpoint_says_why_and_since_when() -> None:
+    endpoint = after(created())
     for body, reason in (
         (updated(enabled=False), "operator"),
         (WebhookDisabled(reason="gone"), "gone"),
@@ -171,11 +157,11 @@ def test_it_says_why_and_since_when_it_is_disabled() -> None:
             None,
             None,
         )
-    assert folded(created(enabled=False)).disabled_reason == "operator"
+    assert after(created(enabled=False)).disabled_reason == "operator"
 
 
-def test_what_merely_happens_to_it_changes_nothing_that_is_shown() -> None:
-    endpoint = folded(created())
+def test_tests_recoveries_and_failures_change_nothing_of_an_endpoint_that_is_shown() -> None:
+    endpoint = after(created())
     before = repr(endpoint)
     failed = WebhookDeliveryFailed(event_id="EVT-26-000001", sequence=1, attempts=5)
     for body in (WebhookTestRequested(), WebhookRecoveryRequested(since=minute(0)), failed):
@@ -184,7 +170,7 @@ def test_what_merely_happens_to_it_changes_nothing_that_is_shown() -> None:
     assert repr(endpoint) == before
 
 
-def test_a_deleted_one_wants_nothing() -> None:
-    endpoint = folded(created(), WebhookDeleted())
+def test_a_deleted_endpoint_wants_nothing() -> None:
+    endpoint = after(created(), WebhookDeleted())
     assert endpoint.deleted
     assert not endpoint.wants("run.failed", ORGANIZATION, WORKSPACE)

@@ -1,4 +1,4 @@
-"""The erasure of a run: which runs, once, and what is left of it (contract 6)."""
+"""The erasure of a run: which runs, once, and what is left of it (contract, Proof)."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import pytest
 
 from ledger.domain.errors import InvalidState
 from ledger.domain.run import (
+    Run,
     RunCancelled,
     RunCompleted,
     RunErased,
@@ -13,51 +14,49 @@ from ledger.domain.run import (
     RunRequested,
     RunStarted,
 )
-from tests.support.domain import given_run, minute
+from tests.support.domain import NOTHING, Past, after, at_minute, given, minute
 
 REQUESTED = RunRequested(run_id_origin="supplied", input=b"i")
-BEGUN = RunStarted(run_id_origin="supplied", input=b"i")
+STARTED = RunStarted(run_id_origin="supplied", input=b"i")
+STARTED_LATER = at_minute(1, RunStarted())
 COMPLETED = RunCompleted(output=b"o", tokens_used=7, duration_ms=4)
-CLOSING = RunCancelled(by_closing=True)
+CANCELLED_BY_CLOSING = RunCancelled(by_closing=True)
 ERASED = RunErased(reason="r")
 
 
-def erase(run: Any) -> Any:
-    return run.erase("r")
-
-
-@pytest.mark.parametrize("ending", [COMPLETED, RunFailed(error=b"e"), RunCancelled(), CLOSING])
+@pytest.mark.parametrize(
+    "ending", [COMPLETED, RunFailed(error=b"e"), RunCancelled(), CANCELLED_BY_CLOSING]
+)
 def test_an_ended_run_is_erased(ending: Any) -> None:
-    given_run(BEGUN, (2, ending)).when(erase).then(ERASED)
+    given(STARTED, at_minute(2, ending)).when(Run.erase, "r").then(ERASED)
 
 
-@pytest.mark.parametrize("past", [(REQUESTED,), (BEGUN,), (REQUESTED, (1, RunStarted()))])
-def test_an_open_run_is_not(past: Any) -> None:
-    given_run(*past).when(erase).refused(InvalidState)
+@pytest.mark.parametrize("past", [[REQUESTED], [STARTED], [REQUESTED, STARTED_LATER]])
+def test_an_open_run_is_not_erased(past: list[Past]) -> None:
+    given(*past).when(Run.erase, "r").then(InvalidState)
 
 
-def test_it_is_erased_once() -> None:
-    once = given_run(BEGUN, COMPLETED, (5, ERASED))
-    once.when(lambda run: run.erase("another")).then(None)
+def test_a_run_is_erased_once() -> None:
+    given(STARTED, COMPLETED, at_minute(5, ERASED)).when(Run.erase, "another").then(NOTHING)
 
 
-def test_all_else_stays_as_it_was() -> None:
-    before = given_run(BEGUN, (2, COMPLETED)).aggregate
-    after = given_run(BEGUN, (2, COMPLETED), (5, ERASED)).aggregate
-    assert (before.erased_at, after.erased_at) == (None, minute(5))
-    after.erased_at, after.version = None, before.version
-    assert after == before
+def test_an_erasure_leaves_all_else_of_a_run_as_it_was() -> None:
+    before = after(STARTED, at_minute(2, COMPLETED))
+    erased = after(STARTED, at_minute(2, COMPLETED), at_minute(5, ERASED))
+    assert (before.erased_at, erased.erased_at) == (None, minute(5))
+    erased.erased_at, erased.version = None, before.version
+    assert erased == before
 
 
-def test_an_erased_run_is_judged_as_ever() -> None:
-    """Its line's closing had cancelled it: one late ending is taken, then none."""
-    cancelled = given_run(BEGUN, (9, CLOSING), (10, ERASED))
+def test_an_erased_run_that_its_lines_closing_had_cancelled_takes_one_late_ending() -> None:
+    cancelled: list[Past] = [STARTED, at_minute(9, CANCELLED_BY_CLOSING), at_minute(10, ERASED)]
     late = RunCompleted(duration_ms=360_000, late=True)
-    cancelled.when(lambda run: run.complete(minute(6), None, None, None)).then(late)
-    cancelled.when(lambda run: run.complete(minute(11), None, None, None)).refused(InvalidState)
-    ended = given_run(BEGUN, (9, CLOSING), (10, ERASED), (6, late))
-    ended.when(lambda run: run.fail(minute(6), None, None, None, None)).refused(InvalidState)
-    assert ended.aggregate.erased_at == minute(10)
-    given_run(BEGUN, COMPLETED, ERASED).when(lambda run: run.cancel(minute(1), "r")).refused(
-        InvalidState
-    )
+    given(*cancelled).when(Run.complete, minute(6), None, None, None).then(late)
+    given(*cancelled).when(Run.complete, minute(11), None, None, None).then(InvalidState)
+    ended = [*cancelled, at_minute(6, late)]
+    given(*ended).when(Run.fail, minute(6), None, None, None, None).then(InvalidState)
+    assert after(*ended).erased_at == minute(10)
+
+
+def test_an_erased_run_that_had_ended_does_not_end_again() -> None:
+    given(STARTED, COMPLETED, ERASED).when(Run.cancel, minute(1), "r").then(InvalidState)

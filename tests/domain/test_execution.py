@@ -1,6 +1,5 @@
-"""A line's decisions and its fold (contract 3)."""
+"""A line's decisions and its fold (contract, State)."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -11,216 +10,245 @@ from ledger.domain.errors import InvalidState, RunsNotSupported
 from ledger.domain.execution import Execution
 from ledger.domain.health import Signal
 from ledger.domain.recorded import Event
-from tests.support.domain import Given, Past, activated, fold, given_line, minute
+from tests.support.domain import (
+    ACTIVATED,
+    NOTHING,
+    Past,
+    activated,
+    after,
+    at_minute,
+    given,
+    happen,
+    minute,
+)
 
-OPERATOR = e.Paused(hold="operator", reason="o")
-SERVICE = e.Paused(hold="service_line", reason="s")
-BLOCKED = e.Blocked(blocker_id="b", cause="capacity_issue")
-OTHER = e.Blocked(blocker_id="c", cause="approval_gap", reason="r")
-UNBLOCKED, UNBLOCKED_OTHER = e.Unblocked(blocker_id="b"), e.Unblocked(blocker_id="c")
-IDLE, WOKEN, CLOSED = e.WentIdle(threshold_seconds=900), e.Woken(), e.Closed()
+OPERATOR_PAUSED = e.Paused(hold="operator", reason="o")
+OPERATOR_RESUMED = e.Resumed(hold="operator")
+SERVICE_PAUSED = e.Paused(hold="service_line", reason="s")
+SERVICE_RESUMED = e.Resumed(hold="service_line")
+B_BLOCKED = e.Blocked(blocker_id="b", cause="capacity_issue")
+B_UNBLOCKED = e.Unblocked(blocker_id="b")
+C_BLOCKED = e.Blocked(blocker_id="c", cause="approval_gap", reason="r")
+WENT_IDLE, WOKEN, CLOSED = e.WentIdle(threshold_seconds=900), e.Woken(), e.Closed()
 CREW = e.Resource(type="talent", id="SCR-1")
-ALLOCATED = e.ResourceAllocated(resource=CREW)
+ALLOCATED, RELEASED = e.ResourceAllocated(resource=CREW), e.ResourceReleased(id="SCR-1")
+SIGNAL_RED = e.HealthSignalReported(signal="sla_compliance", status="red", value=1, evidence="e")
 THRESHOLD = timedelta(minutes=15)
 
-
-def resumed(hold: Any) -> e.Resumed:
-    return e.Resumed(hold=hold)
-
-
-ACCEPTED: dict[str, tuple[Given, Callable[[Any], Any], Event]] = {
-    "pause": (given_line(), lambda x: x.pause("operator", "o"), OPERATOR),
-    "pause by the other side": (
-        given_line(SERVICE),
-        lambda x: x.pause("operator", "o"),
-        OPERATOR,
-    ),
-    "pause while blocked": (given_line(BLOCKED), lambda x: x.pause("operator", "o"), OPERATOR),
-    "resume": (given_line(OPERATOR), lambda x: x.resume("operator", None), resumed("operator")),
-    "block": (given_line(), lambda x: x.block("c", "approval_gap", "r"), OTHER),
-    "block while held": (given_line(SERVICE), lambda x: x.block("c", "approval_gap", "r"), OTHER),
-    "block again": (
-        given_line(BLOCKED, UNBLOCKED),
-        lambda x: x.block("b", "capacity_issue", None),
-        BLOCKED,
-    ),
-    "unblock": (given_line(BLOCKED, OTHER), lambda x: x.unblock("b", None), UNBLOCKED),
-    "update": (given_line(IDLE), lambda x: x.update(("t",)), e.Updated(project_tags=("t",))),
-    "allocate": (given_line(ALLOCATED), lambda x: x.allocate(CREW), ALLOCATED),
-    "release": (
-        given_line(ALLOCATED),
-        lambda x: x.release("SCR-1"),
-        e.ResourceReleased(id="SCR-1"),
-    ),
-    "signal": (
-        given_line(),
-        lambda x: x.report_signal(Signal("sla_compliance", "red", 1, "e")),
-        e.HealthSignalReported(signal="sla_compliance", status="red", value=1, evidence="e"),
-    ),
-    "close": (given_line(OPERATOR, BLOCKED), lambda x: x.close(None), CLOSED),
-}
-REFUSED: dict[str, tuple[Given, Callable[[Any], Any]]] = {
-    "pause where the hold is on": (given_line(OPERATOR), lambda x: x.pause("operator", "o")),
-    "resume where it is off": (given_line(), lambda x: x.resume("operator", None)),
-    "resume the other side's": (given_line(SERVICE), lambda x: x.resume("operator", None)),
-    "block an open id": (given_line(BLOCKED), lambda x: x.block("b", "approval_gap", None)),
-    "unblock an unknown id": (given_line(BLOCKED), lambda x: x.unblock("c", None)),
-    "unblock twice": (given_line(BLOCKED, UNBLOCKED), lambda x: x.unblock("b", None)),
-    "release an unknown resource": (given_line(), lambda x: x.release("SCR-1")),
-    "a start while held": (given_line((5, SERVICE)), lambda x: x.require_startable(minute(5))),
-    "a start while blocked": (given_line((5, BLOCKED)), lambda x: x.require_startable(minute(9))),
-    "a start once closed": (given_line((5, CLOSED)), lambda x: x.require_startable(minute(4))),
-}
+PAUSE, RESUME = (Execution.pause, "operator", "o"), (Execution.resume, "operator", None)
+BLOCK_B = (Execution.block, "b", "capacity_issue", None)
+BLOCK_C = (Execution.block, "c", "approval_gap", "r")
+UNBLOCK_B, UNBLOCK_C = (Execution.unblock, "b", None), (Execution.unblock, "c", None)
+RELEASE = (Execution.release, "SCR-1")
 
 
-@pytest.mark.parametrize("name", ACCEPTED)
-def test_a_decision_is_accepted(name: str) -> None:
-    given, decide, event = ACCEPTED[name]
-    given.when(decide).then(event)
+@pytest.mark.parametrize(
+    ("past", "command", "event"),
+    [
+        ([], PAUSE, OPERATOR_PAUSED),
+        ([SERVICE_PAUSED], PAUSE, OPERATOR_PAUSED),
+        ([B_BLOCKED], PAUSE, OPERATOR_PAUSED),
+        ([OPERATOR_PAUSED], RESUME, OPERATOR_RESUMED),
+        ([], BLOCK_C, C_BLOCKED),
+        ([SERVICE_PAUSED], BLOCK_C, C_BLOCKED),
+        ([B_BLOCKED, B_UNBLOCKED], BLOCK_B, B_BLOCKED),
+        ([B_BLOCKED, C_BLOCKED], UNBLOCK_B, B_UNBLOCKED),
+        ([WENT_IDLE], (Execution.update, ("t",)), e.Updated(project_tags=("t",))),
+        ([ALLOCATED], (Execution.allocate, CREW), ALLOCATED),
+        ([ALLOCATED], RELEASE, RELEASED),
+        ([], (Execution.report_signal, Signal("sla_compliance", "red", 1, "e")), SIGNAL_RED),
+        ([OPERATOR_PAUSED, B_BLOCKED], (Execution.close, None), CLOSED),
+    ],
+)
+def test_a_command_is_accepted(past: list[Past], command: Any, event: Event) -> None:
+    given(ACTIVATED, *past).when(*command).then(event)
+    # Whatever it is, on a closed line it is refused.
+    closed = given(ACTIVATED, SERVICE_PAUSED, B_BLOCKED, ALLOCATED, CLOSED)
+    closed.when(*command).then(InvalidState)
 
 
-@pytest.mark.parametrize("name", ACCEPTED)
-def test_every_decision_is_refused_once_closed(name: str) -> None:
-    _, decide, _ = ACCEPTED[name]
-    given_line(SERVICE, BLOCKED, ALLOCATED, CLOSED).when(decide).refused(InvalidState)
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_decision_is_refused(name: str) -> None:
-    given, decide = REFUSED[name]
-    given.when(decide).refused(InvalidState)
+@pytest.mark.parametrize(
+    ("past", "command"),
+    [
+        pytest.param([OPERATOR_PAUSED], PAUSE, id="pause where that hold is on"),
+        pytest.param([], RESUME, id="resume where it is off"),
+        pytest.param([SERVICE_PAUSED], RESUME, id="resume the other side's hold"),
+        pytest.param([B_BLOCKED], BLOCK_B, id="block under an open id"),
+        pytest.param([B_BLOCKED], UNBLOCK_C, id="unblock an unknown id"),
+        pytest.param([B_BLOCKED, B_UNBLOCKED], UNBLOCK_B, id="unblock twice"),
+        pytest.param([], RELEASE, id="release an unknown resource"),
+    ],
+)
+def test_a_command_is_refused(past: list[Past], command: Any) -> None:
+    given(ACTIVATED, *past).when(*command).then(InvalidState)
 
 
 @pytest.mark.parametrize(
     ("past", "state"),
     [
         ([], "running"),
-        ([IDLE], "idle"),
-        ([IDLE, WOKEN], "running"),
-        ([BLOCKED], "blocked"),
-        ([BLOCKED, OTHER, UNBLOCKED], "blocked"),
-        ([OPERATOR, BLOCKED], "paused"),
-        ([BLOCKED, OPERATOR], "paused"),
-        ([BLOCKED, OPERATOR, resumed("operator")], "blocked"),
-        ([OPERATOR, BLOCKED, UNBLOCKED], "paused"),
-        ([OPERATOR, SERVICE, resumed("operator")], "paused"),
-        ([OPERATOR, SERVICE, resumed("operator"), resumed("service_line")], "running"),
-        ([IDLE, BLOCKED, UNBLOCKED], "running"),
-        ([IDLE, OPERATOR, resumed("operator")], "running"),
-        ([OPERATOR, BLOCKED, CLOSED], "closed"),
-        ([IDLE, CLOSED], "closed"),
+        ([WENT_IDLE], "idle"),
+        ([WENT_IDLE, WOKEN], "running"),
+        ([B_BLOCKED], "blocked"),
+        ([B_BLOCKED, C_BLOCKED, B_UNBLOCKED], "blocked"),
+        ([OPERATOR_PAUSED, B_BLOCKED], "paused"),
+        ([B_BLOCKED, OPERATOR_PAUSED], "paused"),
+        ([B_BLOCKED, OPERATOR_PAUSED, OPERATOR_RESUMED], "blocked"),
+        ([OPERATOR_PAUSED, B_BLOCKED, B_UNBLOCKED], "paused"),
+        ([OPERATOR_PAUSED, SERVICE_PAUSED, OPERATOR_RESUMED], "paused"),
+        ([OPERATOR_PAUSED, SERVICE_PAUSED, OPERATOR_RESUMED, SERVICE_RESUMED], "running"),
+        ([WENT_IDLE, B_BLOCKED, B_UNBLOCKED], "running"),
+        ([WENT_IDLE, OPERATOR_PAUSED, OPERATOR_RESUMED], "running"),
+        ([OPERATOR_PAUSED, B_BLOCKED, CLOSED], "closed"),
+        ([WENT_IDLE, CLOSED], "closed"),
     ],
 )
 def test_closed_beats_paused_beats_blocked_beats_the_rest(past: list[Past], state: str) -> None:
-    assert given_line(*past).aggregate.state == state
+    assert after(ACTIVATED, *past).state == state
 
 
-def test_a_change_takes_effect_no_earlier_than_the_one_before() -> None:
-    line = given_line((10, BLOCKED), (4, OPERATOR)).aggregate
+def test_a_change_takes_effect_no_earlier_than_the_change_before() -> None:
+    line = after(ACTIVATED, at_minute(10, B_BLOCKED), at_minute(4, OPERATOR_PAUSED))
     assert line.changed_at == minute(10)
     assert line.holds["operator"].since == minute(10)
     assert line.state_since == minute(10)
-    fold(line, [(11, resumed("operator"))])
+    happen(line, at_minute(11, OPERATOR_RESUMED))
     assert (line.state, line.state_since) == ("blocked", minute(11))
 
 
 def test_a_second_hold_or_blocker_does_not_move_state_since() -> None:
-    held = given_line((1, OPERATOR), (2, SERVICE), (3, BLOCKED), (4, resumed("operator"))).aggregate
+    held = after(
+        ACTIVATED,
+        at_minute(1, OPERATOR_PAUSED),
+        at_minute(2, SERVICE_PAUSED),
+        at_minute(3, B_BLOCKED),
+        at_minute(4, OPERATOR_RESUMED),
+    )
     assert (held.state, held.state_since, held.held_since) == ("paused", minute(1), minute(1))
     assert held.blocked_since == minute(3)
-    blocked = given_line((1, BLOCKED), (2, OTHER), (3, UNBLOCKED)).aggregate
+    blocked = after(
+        ACTIVATED, at_minute(1, B_BLOCKED), at_minute(2, C_BLOCKED), at_minute(3, B_UNBLOCKED)
+    )
     assert (blocked.state_since, blocked.blocked_since) == (minute(1), minute(1))
 
 
-def test_a_new_stretch_begins_after_the_old_one_ended() -> None:
-    line = given_line((1, OPERATOR), (2, resumed("operator")), (3, SERVICE)).aggregate
+def test_a_new_stretch_begins_after_the_old_stretch_ended() -> None:
+    line = after(
+        ACTIVATED,
+        at_minute(1, OPERATOR_PAUSED),
+        at_minute(2, OPERATOR_RESUMED),
+        at_minute(3, SERVICE_PAUSED),
+    )
     assert (line.held_since, line.state_since) == (minute(3), minute(3))
-    line = given_line((1, BLOCKED), (2, UNBLOCKED), (3, BLOCKED)).aggregate
+    line = after(
+        ACTIVATED, at_minute(1, B_BLOCKED), at_minute(2, B_UNBLOCKED), at_minute(3, B_BLOCKED)
+    )
     assert line.blocked_since == minute(3)
 
 
 def test_a_closing_clears_holds_blockers_and_stretches() -> None:
-    line = given_line((1, OPERATOR), (2, BLOCKED), (9, CLOSED)).aggregate
+    line = after(
+        ACTIVATED, at_minute(1, OPERATOR_PAUSED), at_minute(2, B_BLOCKED), at_minute(9, CLOSED)
+    )
     assert (line.holds, line.blockers) == ({}, {})
     assert (line.held_since, line.blocked_since) == (None, None)
     assert line.closed_at == line.state_since == minute(9)
 
 
-def test_what_is_no_change_leaves_the_clock_alone() -> None:
-    signal = e.HealthSignalReported(signal="sla_compliance", status="red")
-    past = [(5, ALLOCATED), (6, signal), (7, e.Updated(project_tags=())), (8, e.CheckedIn())]
-    line = given_line(*past).aggregate
+def test_an_event_that_changes_no_state_leaves_the_time_of_the_last_change_alone() -> None:
+    line = after(
+        ACTIVATED,
+        at_minute(5, ALLOCATED),
+        at_minute(6, SIGNAL_RED),
+        at_minute(7, e.Updated(project_tags=())),
+        at_minute(8, e.CheckedIn()),
+    )
     assert (line.changed_at, line.state_since, line.version) == (minute(0), minute(0), 5)
 
 
-def test_a_start_from_before_both_stretches_is_late_news() -> None:
-    line = given_line((5, BLOCKED), (8, OPERATOR))
-    line.when(lambda x: x.require_startable(minute(5) - timedelta(microseconds=1))).then(None)
-    line.when(lambda x: x.require_startable(minute(5))).refused(InvalidState)
-    later = given_line((5, BLOCKED), (8, OPERATOR), (9, UNBLOCKED))
-    later.when(lambda x: x.require_startable(minute(7))).then(None)
-    later.when(lambda x: x.require_startable(minute(8))).refused(InvalidState)
+# The start of a run.
+
+
+def test_a_start_is_refused_while_the_line_is_held_or_blocked_and_once_it_is_closed() -> None:
+    start = Execution.require_startable
+    given(ACTIVATED, at_minute(5, SERVICE_PAUSED)).when(start, minute(5)).then(InvalidState)
+    given(ACTIVATED, at_minute(5, B_BLOCKED)).when(start, minute(9)).then(InvalidState)
+    given(ACTIVATED, at_minute(5, CLOSED)).when(start, minute(4)).then(InvalidState)
+
+
+def test_a_start_from_before_the_line_was_held_or_blocked_is_late_news() -> None:
+    start, moment = Execution.require_startable, timedelta(microseconds=1)
+    both = given(ACTIVATED, at_minute(5, B_BLOCKED), at_minute(8, OPERATOR_PAUSED))
+    both.when(start, minute(5) - moment).then(NOTHING)
+    both.when(start, minute(5)).then(InvalidState)
+    held = given(
+        ACTIVATED,
+        at_minute(5, B_BLOCKED),
+        at_minute(8, OPERATOR_PAUSED),
+        at_minute(9, B_UNBLOCKED),
+    )
+    held.when(start, minute(7)).then(NOTHING)
+    held.when(start, minute(8)).then(InvalidState)
 
 
 def test_reports_count_on_a_closed_line_up_to_its_closing() -> None:
-    line = given_line((5, CLOSED))
-    line.when(lambda x: x.require_open_at(minute(5))).then(None)
-    line.when(lambda x: x.require_open_at(minute(5.01))).refused(InvalidState)
+    closed = given(ACTIVATED, at_minute(5, CLOSED))
+    closed.when(Execution.require_open_at, minute(5)).then(NOTHING)
+    closed.when(Execution.require_open_at, minute(5.01)).then(InvalidState)
 
 
-@pytest.mark.parametrize(
-    ("model", "has_runs"),
-    [
-        ("agent_runtime", True),
-        ("timeboxed_outcome", True),
-        ("capacity", False),
-        ("ongoing_sla", False),
-        ("infra_managed", False),
-        ("observability", False),
-    ],
-)
-def test_two_models_have_runs(model: str, has_runs: bool) -> None:
-    line = Execution("LIN-26-000001")
-    fold(line, [activated(model)])
-    if has_runs:
-        Given(line).when(lambda x: x.require_runs()).then(None)
-    else:
-        Given(line).when(lambda x: x.require_runs()).refused(RunsNotSupported)
+@pytest.mark.parametrize("model", ["agent_runtime", "timeboxed_outcome"])
+def test_two_models_have_runs(model: str) -> None:
+    given(activated(model)).when(Execution.require_runs).then(NOTHING)
 
 
-def go_idle(line: Execution, activity: float, now: float, open_runs: int = 0) -> Any:
-    return line.go_idle(minute(activity), open_runs, minute(now), THRESHOLD)
+@pytest.mark.parametrize("model", ["capacity", "ongoing_sla", "infra_managed", "observability"])
+def test_the_four_continuous_models_have_no_runs(model: str) -> None:
+    given(activated(model)).when(Execution.require_runs).then(RunsNotSupported)
 
 
-def test_idle_is_due_after_the_later_of_activity_and_change() -> None:
-    line = given_line((10, OPERATOR), (20, resumed("operator"))).aggregate
-    assert go_idle(line, 5, 34.99) is None
-    assert go_idle(line, 5, 35) == (IDLE, minute(35))
-    assert go_idle(line, 30, 99) == (IDLE, minute(45))
-    assert go_idle(line, 5, 99, open_runs=1) is None
+# Idleness.
 
 
-@pytest.mark.parametrize("past", [[OPERATOR], [BLOCKED], [IDLE], [CLOSED]])
-def test_only_a_running_line_goes_idle(past: list[Past]) -> None:
-    assert go_idle(given_line(*past).aggregate, 0, 999) is None
+def test_a_line_goes_idle_a_threshold_after_the_later_of_activity_and_change() -> None:
+    resumed = given(ACTIVATED, at_minute(10, OPERATOR_PAUSED), at_minute(20, OPERATOR_RESUMED))
+    go_idle = Execution.go_idle
+    resumed.when(go_idle, minute(5), 0, minute(34.99), THRESHOLD).then(NOTHING)
+    resumed.when(go_idle, minute(5), 0, minute(35), THRESHOLD).then((WENT_IDLE, minute(35)))
+    resumed.when(go_idle, minute(30), 0, minute(99), THRESHOLD).then((WENT_IDLE, minute(45)))
 
 
-def test_an_activity_wakes_if_it_is_recent_or_opens_a_run() -> None:
-    line = given_line((15, IDLE))
-    line.when(lambda x: x.wake(minute(45), False, minute(60), THRESHOLD)).then(None)
-    line.when(lambda x: x.wake(minute(45.01), False, minute(60), THRESHOLD)).then(WOKEN)
-    line.when(lambda x: x.wake(minute(-99), True, minute(60), THRESHOLD)).then(WOKEN)
-    for past in ([], [IDLE, OPERATOR], [IDLE, BLOCKED], [IDLE, CLOSED]):
-        awake = given_line(*past)
-        awake.when(lambda x: x.wake(minute(60), True, minute(60), THRESHOLD)).then(None)
+def test_a_line_with_an_open_run_does_not_go_idle() -> None:
+    one_open_run = (minute(5), 1, minute(99), THRESHOLD)
+    given(ACTIVATED).when(Execution.go_idle, *one_open_run).then(NOTHING)
+
+
+@pytest.mark.parametrize("past", [OPERATOR_PAUSED, B_BLOCKED, WENT_IDLE, CLOSED])
+def test_only_a_running_line_goes_idle(past: Past) -> None:
+    long_ago = (minute(0), 0, minute(999), THRESHOLD)
+    given(ACTIVATED, past).when(Execution.go_idle, *long_ago).then(NOTHING)
+
+
+def test_an_activity_wakes_an_idle_line_if_it_is_recent_or_opens_a_run() -> None:
+    now, wake = minute(60), Execution.wake
+    idle = given(ACTIVATED, at_minute(15, WENT_IDLE))
+    idle.when(wake, minute(45), False, now, THRESHOLD).then(NOTHING)
+    idle.when(wake, minute(45.01), False, now, THRESHOLD).then(WOKEN)
+    idle.when(wake, minute(-99), True, now, THRESHOLD).then(WOKEN)
+
+
+@pytest.mark.parametrize("more", [[], [WENT_IDLE, OPERATOR_PAUSED], [WENT_IDLE, B_BLOCKED],
+                                  [WENT_IDLE, CLOSED]])  # fmt: skip
+def test_an_activity_wakes_no_line_that_is_not_idle(more: list[Past]) -> None:
+    now = minute(60)
+    given(ACTIVATED, *more).when(Execution.wake, now, True, now, THRESHOLD).then(NOTHING)
 
 
 def test_resources_are_replaced_by_id_and_signals_keep_their_first_place() -> None:
     again = e.ResourceAllocated(resource=e.Resource(type="agent", id="SCR-1"))
-    red = e.HealthSignalReported(signal="sla_compliance", status="red")
     amber = e.HealthSignalReported(signal="outcome_progress", status="amber")
     green = e.HealthSignalReported(signal="sla_compliance", status="green")
-    line = given_line(ALLOCATED, again, red, amber, green).aggregate
+    line = after(ACTIVATED, ALLOCATED, again, SIGNAL_RED, amber, green)
     assert line.resources == {"SCR-1": again.resource}
     assert [(s.signal, s.status) for s in line.signals.values()] == [
         ("sla_compliance", "green"),
@@ -233,30 +261,28 @@ def test_resources_are_replaced_by_id_and_signals_keep_their_first_place() -> No
 LONG = "x" * 200_000
 
 
-def full() -> Given:
-    """A line that has room for half of a long text."""
-    reasons = [e.Blocked(blocker_id=b, cause="capacity_issue", reason=LONG) for b in "bc"]
-    return given_line(*reasons, e.ResourceAllocated(resource=CREW))
-
-
 @pytest.mark.parametrize(
-    "grow",
+    "command",
     [
-        lambda x: x.block("d", "capacity_issue", LONG),
-        lambda x: x.allocate(e.Resource(type="talent", id="SCR-2", name=LONG)),
-        lambda x: x.update((LONG,)),
-        lambda x: x.report_signal(Signal("sla_compliance", "red", None, LONG)),
+        (Execution.block, "d", "capacity_issue", LONG),
+        (Execution.allocate, e.Resource(type="talent", id="SCR-2", name=LONG)),
+        (Execution.update, (LONG,)),
+        (Execution.report_signal, Signal("sla_compliance", "red", None, LONG)),
     ],
 )
-def test_a_line_shows_no_more_than_512_kb(grow: Callable[[Any], Any]) -> None:
-    full().when(grow).refused(InvalidState)
+def test_a_line_shows_no_more_than_512_kb(command: Any) -> None:
+    long_b = e.Blocked(blocker_id="b", cause="capacity_issue", reason=LONG)
+    long_c = e.Blocked(blocker_id="c", cause="capacity_issue", reason=LONG)
+    given(ACTIVATED, long_b, long_c, ALLOCATED).when(*command).then(InvalidState)
 
 
-def test_what_is_replaced_makes_room_and_a_hold_is_never_too_much() -> None:
-    signalled = e.HealthSignalReported(signal="sla_compliance", status="red", evidence=LONG)
-    line = given_line(signalled, e.Updated(project_tags=(LONG,)))
+def test_a_value_that_is_replaced_makes_room_and_a_hold_is_never_too_much() -> None:
+    red = e.HealthSignalReported(signal="sla_compliance", status="red", evidence=LONG)
     amber = e.HealthSignalReported(signal="sla_compliance", status="amber", evidence=LONG)
-    line.when(lambda x: x.report_signal(Signal("sla_compliance", "amber", None, LONG))).then(amber)
-    line.when(lambda x: x.update((LONG[1:],))).then(e.Updated(project_tags=(LONG[1:],)))
+    tags, other_tags = e.Updated(project_tags=(LONG,)), e.Updated(project_tags=(LONG[1:],))
     held = e.Paused(hold="operator", reason=LONG)
-    line.when(lambda x: x.pause("operator", LONG)).then(held)
+    full = given(ACTIVATED, red, tags)
+    report_amber = (Execution.report_signal, Signal("sla_compliance", "amber", None, LONG))
+    full.when(*report_amber).then(amber)
+    full.when(Execution.update, (LONG[1:],)).then(other_tags)
+    full.when(Execution.pause, "operator", LONG).then(held)

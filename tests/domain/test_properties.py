@@ -1,5 +1,6 @@
 """Any sequence of events, however absurd, folds; and its state is what the contract says."""
 
+import json
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 from ledger.domain import execution_events as e
 from ledger.domain import run as r
 from ledger.domain.execution import Execution
-from ledger.domain.recorded import Event
+from ledger.domain.recorded import Event, FactIdentity, Recorded
 from ledger.domain.run import Run
+from ledger.log.codec import EnvelopeMapper
 from tests.support.domain import START, activated, recorded
+from tests.support.model import Line, Model
 
 HOLDS = st.sampled_from(["operator", "service_line"])
 IDS = st.sampled_from(["a", "b"])
@@ -51,73 +54,50 @@ LINE_EVENTS = st.lists(st.tuples(LINE_BODIES, TIMES), max_size=25)
 RUN_EVENTS = st.lists(st.tuples(RUN_BODIES, TIMES), max_size=12)
 
 
-class Told:
-    """The line's state, told a second time from the contract, over the whole past at once."""
+_MAPPER = EnvelopeMapper()
 
-    def __init__(self, past: list[tuple[Any, datetime]]) -> None:
-        self.holds: set[str] = set()
-        self.blockers: set[str] = set()
-        self.idle = self.closed = False
-        self.effective = past[0][1]
-        states = [("running", self.effective)]
-        for body, at in past[1:]:
-            if self._changes(body):
-                self.effective = max(self.effective, at)
-                states.append((self._state(), self.effective))
-        self.state = states[-1][0]
-        first_of_stretch = len(states) - 1
-        while first_of_stretch and states[first_of_stretch - 1][0] == self.state:
-            first_of_stretch -= 1
-        self.since = states[first_of_stretch][1]
 
-    def _changes(self, body: Any) -> bool:
-        match body:
-            case e.Paused():
-                self.holds.add(body.hold)
-                self.idle = False
-            case e.Resumed():
-                self.holds.discard(body.hold)
-            case e.Blocked():
-                self.blockers.add(body.blocker_id)
-                self.idle = False
-            case e.Unblocked():
-                self.blockers.discard(body.blocker_id)
-            case e.WentIdle() | e.Woken():
-                self.idle = isinstance(body, e.WentIdle)
-            case e.Closed():
-                self.closed = True
-                self.holds, self.blockers = set(), set()
-            case _:
-                return False
-        return True
-
-    def _state(self) -> str:
-        if self.closed:
-            return "closed"
-        if self.holds:
-            return "paused"
-        return "blocked" if self.blockers else "idle" if self.idle else "running"
+def told(events: list[Recorded]) -> Line:
+    """The line as the tests' model of the contract has it after these events."""
+    stored = [_MAPPER.to_stored_event(event) for event in events]
+    rows = [
+        {
+            "originator_id": one.originator_id,
+            "originator_version": one.originator_version,
+            "notification_id": number,
+            "topic": one.topic,
+            "state": json.loads(one.state),
+        }
+        for number, one in enumerate(stored, 1)
+    ]
+    return Model(rows).lines["LIN-26-000001"]
 
 
 @given(LINE_EVENTS)
 @settings(max_examples=200, deadline=None)
 def test_a_line_folds_whatever_happened(past: list[tuple[Any, datetime]]) -> None:
     whole = [(activated(), START), *past]
+    events = [
+        recorded(body, version, at, fact=FactIdentity("s", str(version), bytes(32)))
+        for version, (body, at) in enumerate(whole, 1)
+    ]
     line = Execution("LIN-26-000001")
     previous = None
-    for version, (body, at) in enumerate(whole, 1):
-        line.evolve(recorded(body, version, at))
+    for event in events:
+        line.evolve(event)
         assert line.changed_at is not None
         assert previous is None or line.changed_at >= previous
         previous = line.changed_at
-    told = Told(whole)
-    assert (line.state, line.state_since) == (told.state, told.since)
-    assert (line.holds.keys(), line.blockers.keys()) == (told.holds, told.blockers)
+    expected = told(events)
+    assert (line.state, line.state_since) == (expected.state, expected.state_since)
+    assert line.holds.keys() == expected.holds
+    assert line.blockers.keys() == expected.blockers.keys()
+    assert line.resources.keys() == expected.resources.keys()
     assert (line.held_since is None, line.blocked_since is None) == (
-        not told.holds,
-        not told.blockers,
+        not expected.holds,
+        not expected.blockers,
     )
-    assert line.changed_at == told.effective
+    assert line.changed_at == expected.changed_at
     assert line.version == len(whole)
 
 

@@ -1,4 +1,4 @@
-"""How many of a credential's refusals are recorded one by one: so many a UTC day (contract 5)."""
+"""A credential's refusals are recorded one by one up to a number a UTC day (contract, Feeds)."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ OMITTED = RefusalsOmitted(count=3, since=START)
 MIDNIGHT = datetime(2026, 4, 16, tzinfo=UTC)
 
 
-def given_refusals(*instants: datetime, of: Refusals | None = None) -> Refusals:
+def refusals_at(*instants: datetime, of: Refusals | None = None) -> Refusals:
     """A credential's refusals after one was recorded at each of these instants."""
     refusals = of or Refusals(stream_of("KEY-26-000001"))
     for at in instants:
@@ -25,8 +25,8 @@ def given_refusals(*instants: datetime, of: Refusals | None = None) -> Refusals:
     return refusals
 
 
-def nearly_full(left: int, at: datetime) -> Refusals:
-    """So many more have room on the instant's day."""
+def with_room_for(left: int, at: datetime) -> Refusals:
+    """A credential's refusals on the day of an instant, with room for so many more."""
     return Refusals("REF-K", DAILY - left, day=day_of(at), recorded=DAILY - left)
 
 
@@ -34,16 +34,16 @@ def test_a_credential_that_was_never_refused_has_room() -> None:
     assert Refusals("REF-K").has_room(START)
 
 
-def test_there_is_room_for_exactly_so_many_a_day() -> None:
-    refusals = given_refusals(*[START] * (DAILY - 1))
+def test_there_is_room_for_the_daily_number_and_no_more() -> None:
+    refusals = refusals_at(*[START] * (DAILY - 1))
     assert refusals.has_room(START)
-    assert not given_refusals(START, of=refusals).has_room(START)
+    assert not refusals_at(START, of=refusals).has_room(START)
     assert refusals.version == refusals.recorded == DAILY
 
 
 @pytest.mark.parametrize("later", [timedelta(0), timedelta(days=1), timedelta(days=400)])
 def test_the_day_ends_at_midnight_utc_wherever_the_clock_is(later: timedelta) -> None:
-    refusals = nearly_full(0, MIDNIGHT - timedelta(hours=1))
+    refusals = with_room_for(0, MIDNIGHT - timedelta(hours=1))
     west = timezone(timedelta(hours=-8))
     last = MIDNIGHT - timedelta(microseconds=1)
     assert not refusals.has_room(last)
@@ -52,30 +52,30 @@ def test_the_day_ends_at_midnight_utc_wherever_the_clock_is(later: timedelta) ->
     assert refusals.has_room((MIDNIGHT + later).astimezone(west))
 
 
-def test_the_count_begins_anew_with_the_first_of_the_next_day() -> None:
-    refusals = given_refusals(MIDNIGHT, of=nearly_full(0, START))
+def test_the_count_begins_anew_with_the_first_refusal_of_the_next_day() -> None:
+    refusals = refusals_at(MIDNIGHT, of=with_room_for(0, START))
     assert (refusals.recorded, refusals.day) == (1, day_of(MIDNIGHT))
 
 
-def test_when_it_is_said_to_have_happened_does_not_count() -> None:
-    refusals = nearly_full(1, START)
+def test_the_day_is_that_of_the_recording_and_not_of_the_occurrence() -> None:
+    refusals = with_room_for(1, START)
     said = START - timedelta(days=3)
     refusals.evolve(recorded(REFUSED, refusals.version + 1, said, recorded_at=START))
     assert not refusals.has_room(START)
 
 
-def test_telling_how_many_were_omitted_takes_no_room_and_gives_none() -> None:
-    refusals = nearly_full(1, START)
+def test_a_count_of_omitted_refusals_takes_no_room_and_gives_none() -> None:
+    refusals = with_room_for(1, START)
     refusals.evolve(recorded(OMITTED, refusals.version + 1))
     assert refusals.has_room(START)
     assert refusals.version == DAILY
-    given_refusals(START, of=refusals)
+    refusals_at(START, of=refusals)
     refusals.evolve(recorded(OMITTED, refusals.version + 1))
     assert not refusals.has_room(START)
 
 
 def test_another_event_of_the_stream_only_counts_its_version() -> None:
-    refusals = nearly_full(1, START)
+    refusals = with_room_for(1, START)
     before = refusals.version
     refusals.evolve(recorded(OMITTED, before + 1))
     assert (refusals.version, refusals.has_room(START)) == (before + 1, True)
@@ -88,12 +88,12 @@ _gaps = st.lists(st.integers(0, 40 * 3600), max_size=60)
 def test_there_is_room_while_fewer_were_recorded_on_that_very_day(
     gaps: list[int], left: int, then: int
 ) -> None:
-    refusals, at = nearly_full(left, START), START
+    refusals, at = with_room_for(left, START), START
     counts = Counter({day_of(START): DAILY - left})
     for instant in after(at, gaps):
         at = instant
         if refusals.has_room(at):
-            given_refusals(at, of=refusals)
+            refusals_at(at, of=refusals)
             counts[day_of(at)] += 1
         assert refusals.recorded <= DAILY
     now = at + timedelta(seconds=then)

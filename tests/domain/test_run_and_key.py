@@ -1,13 +1,13 @@
-"""A run's and a key's decisions and folds (contract 3)."""
+"""A run's and a key's decisions and folds (contract, State)."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from ledger.domain.api_key import ApiKeyCreated, ApiKeyRevoked
+from ledger.domain.api_key import ApiKey, ApiKeyCreated, ApiKeyRevoked
 from ledger.domain.errors import InvalidState
 from ledger.domain.run import (
+    Run,
     RunCancelled,
     RunCompleted,
     RunFailed,
@@ -15,32 +15,31 @@ from ledger.domain.run import (
     RunStarted,
     Trigger,
 )
-from tests.support.domain import Given, given_key, given_run, minute
+from tests.support.domain import Past, after, at_minute, given, minute
 
 USER, API = Trigger("user", "u"), Trigger("api")
 REQUESTED = RunRequested(run_id_origin="supplied", triggered_by=USER, input=b"i")
 STARTED = RunStarted()
-BEGUN = RunStarted(run_id_origin="issued", triggered_by=API)
-CLOSING = RunCancelled(by_closing=True)
-ENDINGS = [RunCompleted(), RunFailed(), RunCancelled()]
+STARTED_AT_ONCE = RunStarted(run_id_origin="issued", triggered_by=API)
+CANCELLED_BY_CLOSING = RunCancelled(by_closing=True)
 
-pending = lambda: given_run(REQUESTED)  # noqa: E731
-running = lambda: given_run(REQUESTED, (2, STARTED))  # noqa: E731
-begun = lambda: given_run((2, BEGUN))  # noqa: E731
-closed_running = lambda: given_run((2, BEGUN), (9, CLOSING))  # noqa: E731
-closed_pending = lambda: given_run(REQUESTED, (9, CLOSING))  # noqa: E731
-
-
-def complete(at: float, duration: int | None = None) -> Callable[[Any], Any]:
-    return lambda run: run.complete(minute(at), b"o", 7, duration)
+PENDING = [REQUESTED]
+RUNNING = [REQUESTED, at_minute(2, STARTED)]
+RUNNING_AT_ONCE = [at_minute(2, STARTED_AT_ONCE)]
+CLOSED_WHILE_RUNNING = [*RUNNING_AT_ONCE, at_minute(9, CANCELLED_BY_CLOSING)]
+CLOSED_WHILE_PENDING = [REQUESTED, at_minute(9, CANCELLED_BY_CLOSING)]
 
 
-def fail(at: float, duration: int | None = None) -> Callable[[Any], Any]:
-    return lambda run: run.fail(minute(at), b"e", b"o", 7, duration)
+def complete(at: float, duration: int | None = None) -> tuple[Any, ...]:
+    return Run.complete, minute(at), b"o", 7, duration
 
 
-def cancel(at: float) -> Callable[[Any], Any]:
-    return lambda run: run.cancel(minute(at), "r")
+def fail(at: float, duration: int | None = None) -> tuple[Any, ...]:
+    return Run.fail, minute(at), b"e", b"o", 7, duration
+
+
+def cancel(at: float) -> tuple[Any, ...]:
+    return Run.cancel, minute(at), "r"
 
 
 def completed(**more: Any) -> RunCompleted:
@@ -52,61 +51,60 @@ def failed(**more: Any) -> RunFailed:
 
 
 @pytest.mark.parametrize(
-    ("given", "decide", "event"),
+    ("past", "command", "event"),
     [
-        (pending, lambda r: r.start(API, b"j"), RunStarted(triggered_by=API, input=b"j")),
-        (running, complete(3), completed(duration_ms=60_000)),
-        (begun, complete(3, 5), completed(duration_ms=5)),
-        (begun, complete(1), completed(duration_ms=0)),
-        (begun, fail(4), failed(duration_ms=120_000)),
-        (pending, fail(4), failed()),
-        (pending, fail(4, 5), failed()),
-        (begun, cancel(3), RunCancelled(reason="r", duration_ms=60_000)),
-        (pending, cancel(3), RunCancelled(reason="r")),
-        (closed_running, complete(9), completed(duration_ms=420_000, late=True)),
-        (closed_running, fail(8, 1), failed(duration_ms=1, late=True)),
-        (closed_pending, fail(9), failed(late=True)),
+        (PENDING, (Run.start, API, b"j"), RunStarted(triggered_by=API, input=b"j")),
+        (RUNNING, complete(3), completed(duration_ms=60_000)),
+        (RUNNING_AT_ONCE, complete(3, 5), completed(duration_ms=5)),
+        (RUNNING_AT_ONCE, complete(1), completed(duration_ms=0)),
+        (RUNNING_AT_ONCE, fail(4), failed(duration_ms=120_000)),
+        (PENDING, fail(4), failed()),
+        (PENDING, fail(4, 5), failed()),
+        (RUNNING_AT_ONCE, cancel(3), RunCancelled(reason="r", duration_ms=60_000)),
+        (PENDING, cancel(3), RunCancelled(reason="r")),
+        (CLOSED_WHILE_RUNNING, complete(9), completed(duration_ms=420_000, late=True)),
+        (CLOSED_WHILE_RUNNING, fail(8, 1), failed(duration_ms=1, late=True)),
+        (CLOSED_WHILE_PENDING, fail(9), failed(late=True)),
     ],
 )
-def test_a_runs_decision_is_accepted(
-    given: Callable[[], Given], decide: Callable[[Any], Any], event: Any
-) -> None:
-    given().when(decide).then(event)
+def test_a_command_to_a_run_is_accepted(past: list[Past], command: Any, event: Any) -> None:
+    given(*past).when(*command).then(event)
 
 
 @pytest.mark.parametrize(
-    ("given", "decide"),
+    ("past", "command"),
     [
-        (running, lambda r: r.start(None, None)),
-        (begun, lambda r: r.start(None, None)),
-        (closed_pending, lambda r: r.start(None, None)),
-        (pending, complete(3)),
-        (closed_pending, complete(3)),
-        (closed_running, complete(9.01)),
-        (closed_running, fail(9.01)),
-        (closed_running, cancel(3)),
+        (RUNNING, (Run.start, None, None)),
+        (RUNNING_AT_ONCE, (Run.start, None, None)),
+        (CLOSED_WHILE_PENDING, (Run.start, None, None)),
+        (PENDING, complete(3)),
+        (CLOSED_WHILE_PENDING, complete(3)),
+        (CLOSED_WHILE_RUNNING, complete(9.01)),
+        (CLOSED_WHILE_RUNNING, fail(9.01)),
+        (CLOSED_WHILE_RUNNING, cancel(3)),
     ],
 )
-def test_a_runs_decision_is_refused(
-    given: Callable[[], Given], decide: Callable[[Any], Any]
-) -> None:
-    given().when(decide).refused(InvalidState)
+def test_a_command_to_a_run_is_refused(past: list[Past], command: Any) -> None:
+    given(*past).when(*command).then(InvalidState)
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("decide", [complete(2), fail(2), cancel(2)])
-def test_an_ended_run_ends_no_more(ending: Any, decide: Callable[[Any], Any]) -> None:
-    given_run(BEGUN, (5, ending)).when(decide).refused(InvalidState)
+@pytest.mark.parametrize("ending", [RunCompleted(), RunFailed(), RunCancelled()])
+@pytest.mark.parametrize("command", [complete(2), fail(2), cancel(2)])
+def test_an_ended_run_does_not_end_again(ending: Any, command: Any) -> None:
+    given(STARTED_AT_ONCE, at_minute(5, ending)).when(*command).then(InvalidState)
 
 
 @pytest.mark.parametrize("late", [RunCompleted(late=True), RunFailed(late=True)])
-@pytest.mark.parametrize("decide", [complete(2), fail(2), cancel(2)])
-def test_a_late_ending_comes_once(late: Any, decide: Callable[[Any], Any]) -> None:
-    given_run(BEGUN, (9, CLOSING), (5, late)).when(decide).refused(InvalidState)
+@pytest.mark.parametrize("command", [complete(2), fail(2), cancel(2)])
+def test_a_late_ending_comes_once(late: Any, command: Any) -> None:
+    ended_late = given(STARTED_AT_ONCE, at_minute(9, CANCELLED_BY_CLOSING), at_minute(5, late))
+    ended_late.when(*command).then(InvalidState)
 
 
 def test_the_fold_of_a_whole_life() -> None:
-    run = given_run((1, REQUESTED), (2, STARTED), (5, completed(duration_ms=4))).aggregate
+    run = after(
+        at_minute(1, REQUESTED), at_minute(2, STARTED), at_minute(5, completed(duration_ms=4))
+    )
     assert (run.status, run.triggered_by) == ("completed", USER)
     assert (run.requested_at, run.started_at, run.completed_at) == (minute(1), minute(2), minute(5))
     assert (run.duration_ms, run.tokens_used, run.version) == (4, 7, 3)
@@ -114,23 +112,26 @@ def test_the_fold_of_a_whole_life() -> None:
 
 
 def test_a_run_that_begins_by_starting_was_requested_then() -> None:
-    run = begun().aggregate
+    run = after(at_minute(2, STARTED_AT_ONCE))
     assert (run.status, run.triggered_by) == ("running", API)
     assert run.requested_at == run.started_at == minute(2)
 
 
 def test_a_late_ending_replaces_the_cancellation() -> None:
-    run = given_run(BEGUN, (9, CLOSING), (5, RunFailed(tokens_used=2, late=True))).aggregate
+    failed_late = RunFailed(tokens_used=2, late=True)
+    run = after(STARTED_AT_ONCE, at_minute(9, CANCELLED_BY_CLOSING), at_minute(5, failed_late))
     assert (run.status, run.completed_at, run.tokens_used) == ("failed", minute(5), 2)
     assert run.cancelled_by_closing is False
 
 
-CREATED = ApiKeyCreated(secret_hash=b"h", permissions=("read",))
+KEY_CREATED = ApiKeyCreated(secret_hash=b"h", permissions=("read",))
 
 
 def test_a_key_is_revoked_once() -> None:
-    given_key(CREATED).when(lambda key: key.revoke()).then(ApiKeyRevoked())
-    revoked = given_key(CREATED, ApiKeyRevoked())
-    revoked.when(lambda key: key.revoke()).refused(InvalidState)
-    assert revoked.aggregate.organization_id == "ORG-26-000001"
-    assert revoked.aggregate.workspace_id == "WS-26-000001"
+    given(KEY_CREATED).when(ApiKey.revoke).then(ApiKeyRevoked())
+    given(KEY_CREATED, ApiKeyRevoked()).when(ApiKey.revoke).then(InvalidState)
+
+
+def test_a_key_belongs_to_the_tenant_that_it_was_created_for() -> None:
+    key = after(KEY_CREATED, ApiKeyRevoked())
+    assert (key.organization_id, key.workspace_id) == ("ORG-26-000001", "WS-26-000001")

@@ -1,4 +1,4 @@
-"""Intervals say for each instant what held at it, once (contract 4, timeline)."""
+"""Intervals say for each instant what held at it, once (contract, Reading, timeline)."""
 
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -60,7 +60,7 @@ def found_at(found: list[Interval], at: datetime) -> list[tuple[str, tuple[str, 
 
 @given(asked())
 @settings(max_examples=300, deadline=None)
-def test_at_each_instant_of_the_range_they_say_what_held_and_outside_nothing(it: Asked) -> None:
+def test_intervals_say_for_each_instant_of_the_range_what_held(it: Asked) -> None:
     found = intervals(*it)
     lasts = it.end is None or it.end > it.now
     for half in range(-40, 160):
@@ -72,7 +72,7 @@ def test_at_each_instant_of_the_range_they_say_what_held_and_outside_nothing(it:
 
 @given(asked())
 @settings(max_examples=300, deadline=None)
-def test_they_touch_differ_from_their_neighbours_and_cover_the_range(it: Asked) -> None:
+def test_intervals_touch_differ_from_their_neighbours_and_cover_the_range(it: Asked) -> None:
     found = intervals(*it)
     for one, following in pairwise(found):
         assert one.until == following.since
@@ -125,7 +125,7 @@ ONE = [Turn(START, "running", frozenset())]
     ("end", "until", "minutes"),
     [(None, None, 10), (11, None, 10), (10.001, None, 10), (10, 10, 10), (9.5, 9.5, 9.5)],
 )
-def test_the_last_one_is_open_unless_the_end_lies_at_or_before_now(
+def test_the_last_interval_is_open_unless_the_end_lies_at_or_before_now(
     end: float | None, until: float | None, minutes: float
 ) -> None:
     (one,) = intervals(ONE, None, None if end is None else minute(end), minute(10))
@@ -133,7 +133,7 @@ def test_the_last_one_is_open_unless_the_end_lies_at_or_before_now(
     assert one.length == timedelta(minutes=minutes)
 
 
-def test_an_open_one_that_begins_after_now_has_lasted_for_no_time() -> None:
+def test_an_open_interval_that_begins_after_now_has_no_length() -> None:
     (one,) = intervals(ONE, None, None, minute(-3))
     assert (one.since, one.until, one.length) == (START, None, timedelta())
 
@@ -144,7 +144,7 @@ def test_nothing_held_before_the_first_turning_point() -> None:
     assert intervals(ONE, minute(-10), None, minute(10)) == intervals(ONE, None, None, minute(10))
 
 
-def test_what_was_taken_back_at_the_same_instant_leaves_no_trace() -> None:
+def test_a_turn_that_is_taken_back_at_the_same_instant_leaves_no_trace() -> None:
     turns = [
         Turn(START, "running", frozenset()),
         Turn(minute(2), "paused", frozenset()),
@@ -180,7 +180,7 @@ def test_a_cause_that_comes_or_goes_begins_another_interval_in_the_same_state() 
     assert by_cause["delivery_blocker"] == minute(6) - START
 
 
-def test_what_is_to_come_counts_up_to_its_own_end() -> None:
+def test_a_future_interval_counts_up_to_its_own_end() -> None:
     found = intervals([*ONE, Turn(minute(5), "paused", frozenset())], None, None, minute(1))
     assert [(i.state, i.until, i.length) for i in found] == [
         ("running", minute(5), timedelta(minutes=5)),
@@ -188,7 +188,7 @@ def test_what_is_to_come_counts_up_to_its_own_end() -> None:
     ]
 
 
-def test_an_open_one_counts_up_to_now_also_where_later_turns_changed_nothing() -> None:
+def test_an_open_interval_counts_up_to_now_also_where_later_turns_changed_nothing() -> None:
     turns = [
         *ONE,
         Turn(minute(5), "paused", frozenset()),

@@ -1,4 +1,4 @@
-"""Days of a range, whole and in part, and sums over them (contract 4, usage)."""
+"""Days of a range, whole and in part, and sums over them (contract, Reading, usage)."""
 
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from typing import Any
@@ -100,7 +100,7 @@ def test_hours_are_in_the_order_of_resources_and_those_without_one_come_last() -
     assert amounts.shown()["hours"] == 1.86
 
 
-def test_what_is_added_leaves_the_part_as_it_was() -> None:
+def test_an_addition_leaves_the_added_part_as_it_was() -> None:
     part, total = Amounts(), Amounts()
     part.add_hours([("a", 5)])
     part.add_runs({"failed": 1})

@@ -61,7 +61,7 @@ def test_an_instant_is_shown_in_utc(text: str, shown: str) -> None:
         "2100-01-01T00:00:00Z",
     ],
 )
-def test_anything_else_is_no_instant(text: str) -> None:
+def test_other_texts_are_no_instants(text: str) -> None:
     with pytest.raises(ValueError):
         values.parse_instant(text)
 

@@ -1,4 +1,4 @@
-"""One attempt by a real sender to a real receiver, as the tests of sending make it."""
+"""Helpers that make attempts with a real sender at a real receiver."""
 
 import asyncio
 import contextlib
@@ -14,21 +14,32 @@ EVENT = "EVT-26-000042"
 BODY = b'{"type":"execution.blocked","sequence":1}'
 SECRET = create_secret()
 SOON = 0.2
-"""A deadline for those that are to miss it."""
+"""A deadline, in seconds, for attempts that are meant to miss it."""
 
 
 def now() -> datetime:
     return datetime.now(UTC)
 
 
+class Stopwatch:
+    """A stand-in for the module ``time``, whose clock moves only when a test moves it."""
+
+    def __init__(self) -> None:
+        self.seconds, self.times_read = 1000.0, 0
+
+    def perf_counter(self) -> float:
+        self.times_read += 1
+        return self.seconds
+
+
 def send_all(urls: Sequence[str], body: bytes = BODY, **options: Any) -> list[Attempt]:
-    """One attempt after the other, by one sender."""
+    """Make one attempt after the other with the same sender."""
 
     async def run() -> list[Attempt]:
         async with Sender(
             **{"allow_private": True, "clock": now, "deadline": 5.0, **options}
-        ) as it:
-            return [await it.send(url, EVENT, body, [SECRET]) for url in urls]
+        ) as sender:
+            return [await sender.send(url, EVENT, body, [SECRET]) for url in urls]
 
     return asyncio.run(run())
 
@@ -40,8 +51,8 @@ def send(url: str, body: bytes = BODY, **options: Any) -> Attempt:
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def send_to(talk: Talk, scheme: str) -> Attempt:
-    """One attempt, with little time, to a server that talks like this."""
+def send_to(talk: Talk, scheme: str, deadline: float = SOON) -> Attempt:
+    """Make an attempt at a server whose connection ``talk`` serves."""
 
     talks: list[asyncio.Future[None]] = []
 
@@ -60,9 +71,9 @@ def send_to(talk: Talk, scheme: str) -> Attempt:
         server = await asyncio.start_server(connected, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         async with server:
-            async with Sender(True, now, SOON) as sender:
+            async with Sender(True, now, deadline) as sender:
                 attempt = await sender.send(f"{scheme}://127.0.0.1:{port}/", EVENT, BODY, [SECRET])
-            # Older Pythons leave a connection that is still open to the collector.
+            # Older Pythons leave a connection that is still open to the garbage collector.
             await asyncio.wait_for(asyncio.gather(*talks), 10)
         return attempt
 
@@ -81,7 +92,7 @@ def answers(answer: Answer) -> Receiver:
 
 
 def failed(attempt: Attempt) -> str:
-    """Why no answer came."""
+    """Return the error of an attempt that got no answer."""
     assert (attempt.response_status, attempt.response_body) == (None, None)
     assert not attempt.delivered
     assert attempt.error is not None

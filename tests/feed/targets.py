@@ -1,4 +1,4 @@
-"""Hosts that a webhook must not reach, in every spelling that somebody has got through with."""
+"""Hosts that a webhook must not reach, in every spelling that has passed some check somewhere."""
 
 FORBIDDEN_HOSTS = [
     "127.0.0.1",

@@ -1,6 +1,7 @@
-"""A consumer behind a receiver that loses, delays, doubles and fails a third of all (contract 5).
+"""A consumer behind a receiver that loses, delays, doubles or fails most requests.
 
-After recovery it has exactly the feed's events, and its numbers prove it.
+After recovery the consumer has exactly the feed's events, and their numbers prove it (contract,
+Feeds).
 """
 
 import json
@@ -22,7 +23,7 @@ TYPES = ["execution.checked_in", "health.changed", "execution.updated"]
 
 
 class Chaos:
-    """Hands most deliveries on to a consumer; three in ten suffer something."""
+    """A receiver's script: nine in ten requests go wrong, and three of those miss the consumer."""
 
     def __init__(self, secret: str) -> None:
         self._secret, self._dice = secret, random.Random(11)
@@ -30,7 +31,7 @@ class Chaos:
         self.calm = False
         self.suffered: Counter[str] = Counter()
         self.known: dict[int, dict[str, Any]] = {}
-        """The consumer's: sequence → event."""
+        """The events that the consumer has, by sequence number."""
         self.repeated = 0
 
     def __call__(self, request: Request) -> Answer:
@@ -51,7 +52,7 @@ class Chaos:
         }.get(fate, Answer())
 
     def consume(self, request: Request) -> None:
-        """What every consumer does: verify, drop what it has, keep the rest by its number."""
+        """Do a consumer's work: verify, drop a repeated event, keep a new one by its number."""
         body = body_of(request, self._secret)
         number = body.pop("sequence")
         if number in self.known:
@@ -60,13 +61,13 @@ class Chaos:
         self.known[number] = body
 
     def gaps(self, latest: int) -> set[int]:
-        """Numbers that the consumer lacks."""
+        """The numbers that the consumer lacks."""
         with self._lock:
             return set(range(1, latest + 1)) - self.known.keys()
 
 
 def feed(edge: Edge) -> list[dict[str, Any]]:
-    """All events of the types, by the poller's way."""
+    """All events of the types, page by page as a client polls them."""
     events: list[dict[str, Any]] = []
     path = f"/v1/events?limit=100&type={','.join(TYPES)}"
     more, cursor = True, ""
@@ -78,7 +79,7 @@ def feed(edge: Edge) -> list[dict[str, Any]]:
 
 
 def work(edge: Edge, line: str, dice: random.Random, count: int) -> None:
-    """So many facts; some of them publish nothing."""
+    """Report ``count`` facts of a line; some of them publish no event."""
     facts = []
     for _ in range(count):
         status = dice.choice(["green", "red"])
@@ -118,14 +119,14 @@ def test_after_recovery_a_consumer_has_exactly_the_feeds_events(conninfo: str) -
             for _ in range(8):
                 work(edge, line, dice, 50)
             latest = edge.data(path)["status"]["sequence"]
-            settled(edge, path)
+            await_settled(edge, path)
             assert chaos.gaps(latest), "nothing was lost: there is nothing to recover"
             since = json.dumps({"since": "2026-01-01T00:00:00Z"})
             headers = {"content-type": "application/json"}
             while chaos.gaps(latest) or edge.data(path + "/deliveries?status=failed"):
                 answer = edge.post(path + "/recover", content=since, headers=headers)
                 assert answer.status_code == 202, answer.text
-                settled(edge, path)
+                await_settled(edge, path)
         finally:
             dispatching.stop()
         expected = feed(edge)
@@ -137,8 +138,8 @@ def test_after_recovery_a_consumer_has_exactly_the_feeds_events(conninfo: str) -
         assert {d["status"] for d in edge.data(path + "/deliveries?limit=100")} == {"delivered"}
 
 
-def settled(edge: Edge, path: str) -> None:
-    """Until no delivery is pending and the latest recovery was heeded."""
+def await_settled(edge: Edge, path: str) -> None:
+    """Wait until no delivery is pending and the latest recovery was heeded."""
     heeded = """SELECT count(*) FROM ledger.webhook JOIN ledger.dispatch USING (endpoint_id)
         WHERE requested > heeded"""
 

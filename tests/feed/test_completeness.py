@@ -1,4 +1,4 @@
-"""The script that proves, against a running service, that nothing was missed."""
+"""``scripts/completeness.py`` proves, against a running service, that no event was missed."""
 
 import importlib.util
 import subprocess
@@ -32,7 +32,7 @@ def event(number: int, before: str | None, after: str) -> dict[str, Any]:
     return {"id": name, "type": "execution.idle", "service_line_id": LINE, "payload": payload}
 
 
-def test_what_is_missing_too_much_or_out_of_order_is_named(script: ModuleType) -> None:
+def test_missing_additional_and_misplaced_events_are_named(script: ModuleType) -> None:
     feed = ["a", "b", "c"]
     assert script.differences("stream", feed, feed) == []
     assert script.differences("stream", ["a", "c"], feed) == ["stream: b is missing"]
@@ -59,7 +59,7 @@ def token_of(served: Served) -> str:
     return done.stdout.strip()
 
 
-def test_a_running_service_is_followed_three_ways_and_nothing_was_missed(tmp_path: Path) -> None:
+def test_no_event_of_a_running_service_is_missed_by_stream_feed_or_webhook(tmp_path: Path) -> None:
     environment = {"LEDGER_WEBHOOK_ALLOW_PRIVATE": "true"}
     with serving_at(tmp_path / "data", workers=1, **environment) as served:
         token = token_of(served)
@@ -75,21 +75,21 @@ def test_a_running_service_is_followed_three_ways_and_nothing_was_missed(tmp_pat
                 client.post("/v1/facts", json=fact("execution.blocked", LINE, blocker(reported)))
                 reported += 1
             assert check.stdout is not None
-            said = check.stdout.read()
-            assert check.wait(30) == 0, said
-        assert "Nothing was missed." in said
-        streamed, *_ = said.split()
+            output = check.stdout.read()
+            assert check.wait(30) == 0, output
+        assert "No event was missed." in output
+        streamed, *_ = output.split()
         assert int(streamed.replace(",", "")) > 10
-        assert "each signature verified" in said
+        assert "each signature verified" in output
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense"])
-def test_without_a_service_it_says_so_at_once(url: str) -> None:
+def test_an_unreachable_service_is_named_at_once(url: str) -> None:
     command = [sys.executable, str(SCRIPT), "--url", url, "--token", "elk_x"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(url)
-    assert "cannot be asked: " in done.stderr
+    assert "cannot be reached: " in done.stderr
     assert done.stderr.count("\n") == 1
 
 

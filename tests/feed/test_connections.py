@@ -1,4 +1,4 @@
-"""Connections to receivers: which are used again, and which are closed."""
+"""Connections to receivers: when they are used again, and when they are closed."""
 
 import asyncio
 import gc
@@ -38,15 +38,15 @@ def test_a_connection_that_the_receiver_has_closed_is_not_used_again() -> None:
                 assert attempt.delivered
                 await asyncio.to_thread(receiver.await_closed)
 
-    # It promises to keep the connection, and closes it.
+    # The receiver announces no end of the connection, and closes it.
     answer = Answer(action="raw", body=b"HTTP/1.1 200 Fine\r\ncontent-length: 0\r\n\r\n")
     with answers(answer) as receiver:
         asyncio.run(run(Sender(True, now), receiver))
         assert receiver.count_connections() == 10
 
 
-def test_where_a_kept_one_breaks_a_new_one_is_tried_once() -> None:
-    """As where the receiver ends it just as we send."""
+def test_a_new_connection_is_tried_once_when_a_kept_one_breaks() -> None:
+    """A receiver may close a kept connection just when the sender uses it again."""
 
     def script(request: Request) -> Answer:
         return Answer(action="drop") if request.number in (2, 4, 5) else Answer()
@@ -58,7 +58,7 @@ def test_where_a_kept_one_breaks_a_new_one_is_tried_once() -> None:
         assert [r.connection for r in receiver.requests] == [1, 1, 2, 2, 3, 4]
 
 
-def test_nor_is_one_that_waits_behind_an_open_one() -> None:
+def test_a_closed_connection_behind_an_open_one_is_not_used_again() -> None:
     async def run(steady: Receiver, closing: Receiver) -> None:
         async with Sender(True, now) as sender:
             for receiver in (steady, closing, closing):
@@ -78,7 +78,7 @@ def test_each_receiver_has_its_own_connections() -> None:
         assert (len(one.requests), len(other.requests)) == (5, 5)
 
 
-def test_not_every_idle_connection_is_kept() -> None:
+def test_at_most_128_idle_connections_are_kept() -> None:
     async def run(url: str) -> None:
         async with Sender(True, now) as sender:
             for _ in range(2):
@@ -99,7 +99,7 @@ def test_hosts_that_refuse_drive_out_no_connection_that_works() -> None:
         assert receiver.count_connections() == 1
 
 
-def test_one_that_has_waited_its_time_is_closed_by_the_next_request_to_anyone() -> None:
+def test_an_expired_connection_is_closed_at_the_next_request_to_any_receiver() -> None:
     async def post(connections: Connections, url: str) -> None:
         request = httpcore.Request("POST", url, headers=[("host", "any"), ("content-length", "0")])
         async with connections.borrow(request.url.origin) as connection:
@@ -119,7 +119,7 @@ def test_one_that_has_waited_its_time_is_closed_by_the_next_request_to_anyone() 
 
 
 class CancelledAt:
-    """Awaits something; the task is cancelled as soon as it waits for the n-th time."""
+    """Awaits a coroutine, and cancels the task when the coroutine waits for the n-th time."""
 
     def __init__(self, wait: int, work: Coroutine[Any, Any, object]) -> None:
         self._left, self._waits = wait, work.__await__()
@@ -149,11 +149,13 @@ class CancelledAt:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_send_that_is_given_up_leaves_no_connection_open(tmp_path: Path, scheme: str) -> None:
-    """Wherever it waits: each run gives it up at the next place, until none is left."""
+def test_a_send_cancelled_at_any_wait_leaves_no_connection_open(
+    tmp_path: Path, scheme: str
+) -> None:
+    """Each run cancels the send at the next place where it waits, until no place is left."""
     server, client = create_contexts(tmp_path, "hooks.example")
 
-    async def is_given_up(wait: int, url: str) -> bool:
+    async def is_cancelled(wait: int, url: str) -> bool:
         pinned = resolves("127.0.0.1")
         async with Sender(True, now, resolve=pinned, ssl_context=client) as sender:
             try:
@@ -164,8 +166,8 @@ def test_a_send_that_is_given_up_leaves_no_connection_open(tmp_path: Path, schem
 
     with Receiver(ssl_context=server if scheme == "https" else None) as receiver:
         wait = 1
-        while uvloop.run(is_given_up(wait, f"{scheme}://hooks.example:{receiver.port}/")):
-            # The collector closes what was left open, and complains.
+        while uvloop.run(is_cancelled(wait, f"{scheme}://hooks.example:{receiver.port}/")):
+            # The garbage collector closes a connection that was left open, and warns of it.
             gc.collect()
             wait += 1
         assert wait > 5

@@ -1,4 +1,4 @@
-"""The dispatcher with a real database and a real receiver (contract 5, webhooks)."""
+"""The dispatcher with a real database and a real receiver (contract, Feeds, webhooks)."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ import pytest
 from standardwebhooks import WebhookVerificationError
 
 from projections.webhook.view import WebhookView
-from tests.support.managers import due_to
+from tests.support.model import model_of
 from tests.support.receiver import Answer, Receiver, Request, Script
 from tests.support.views import projecting, query, standing, until
 from tests.support.webhooks import (
@@ -16,14 +16,13 @@ from tests.support.webhooks import (
     Post,
     Ticking,
     body_of,
-    events_of,
     posting,
     received,
 )
 
 CHECK_INS = ["execution.checked_in"]
 SLOW = "3600,3600,3600,3600"
-"""A schedule whose next attempt is as good as never."""
+"""A schedule of retries that are too late to happen within a test."""
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def post(conninfo: str) -> Iterator[Post]:
 
 @pytest.fixture
 def patient(conninfo: str) -> Iterator[Post]:
-    """The same, and what failed is not tried again by itself."""
+    """The same with a slow schedule: a failed delivery is not tried again by itself."""
     with posting(conninfo, retries=SLOW) as post:
         post.activate()
         post.start()
@@ -45,15 +44,15 @@ def patient(conninfo: str) -> Iterator[Post]:
 
 
 def answering(*statuses: int, then: int = 200) -> Script:
-    """These answers one after the other, then always the same."""
+    """A script that gives these statuses one after the other, and then always ``then``."""
     left = iter(statuses)
     return lambda _: Answer(next(left, then))
 
 
-# What is sent.
+# Requests.
 
 
-def test_an_event_is_delivered_signed_as_the_feed_has_it_with_its_number(post: Post) -> None:
+def test_a_delivery_is_signed_and_carries_the_feeds_event_and_its_number(post: Post) -> None:
     with Receiver() as receiver:
         endpoint, secret = post.create(receiver.url + "/hooks?of=us", CHECK_INS)
         (event_id,) = post.check_in()
@@ -75,7 +74,7 @@ def test_an_event_is_delivered_signed_as_the_feed_has_it_with_its_number(post: P
             body_of(request, post.create(receiver.url)[1])
 
 
-def test_each_endpoint_gets_what_matches_it_numbered_for_itself(post: Post) -> None:
+def test_each_endpoint_gets_its_matching_events_under_its_own_numbers(post: Post) -> None:
     chosen = {
         "all": ["*"],
         "some": ["execution.checked_in", "execution.updated"],
@@ -88,23 +87,23 @@ def test_each_endpoint_gets_what_matches_it_numbered_for_itself(post: Post) -> N
         post.check_in(3)
         post.activate("LIN-26-000002")
         post.check_in(2)
-        events = events_of(post.conninfo)
+        model = model_of(post.conninfo)
         for name, endpoint in made.items():
-            expected = due_to(events, endpoint)
+            expected = model.due_to(endpoint)
             post.await_all(endpoint, len(expected))
             got = [request for request in receiver.requests if request.path == f"/{name}"]
             assert received(got) == expected
-            assert len(got) == len(expected), "nothing twice where nothing failed"
-        assert len(due_to(events, made["all"])) == 6
+            assert len(got) == len(expected), "no event is sent twice if no attempt failed"
+        assert len(model.due_to(made["all"])) == 6
 
 
-def test_while_a_secret_overlaps_both_verify_and_later_the_new_one_alone(conninfo: str) -> None:
-    # The package wants timestamps of these minutes: the rotation lies almost a day back.
+def test_both_secrets_verify_during_a_rotation_and_only_the_new_one_after_it(conninfo: str) -> None:
+    # The verifier accepts only recent timestamps, so the rotation lies almost a day back.
     clock = Ticking(hours=-24, seconds=60)
     with posting(conninfo, clock) as post, Receiver() as receiver:
         post.activate()
         _, old = post.create(receiver.url, CHECK_INS)
-        new = post.rotate(post_endpoint(post))
+        new = post.rotate(only_endpoint(post))
         post.start()
         post.advance(hours=24, seconds=-90)
         post.check_in()
@@ -118,8 +117,8 @@ def test_while_a_secret_overlaps_both_verify_and_later_the_new_one_alone(conninf
             body_of(request, old)
 
 
-def post_endpoint(post: Post) -> str:
-    """The only endpoint there is."""
+def only_endpoint(post: Post) -> str:
+    """The id of the only endpoint."""
     ((endpoint,),) = query(
         post.conninfo,
         "SELECT DISTINCT originator_id FROM ledger.ledger_events WHERE originator_id ~ '^WHK'",
@@ -127,7 +126,7 @@ def post_endpoint(post: Post) -> str:
     return str(endpoint)
 
 
-def test_where_private_addresses_are_not_allowed_none_is_connected_to(conninfo: str) -> None:
+def test_no_private_address_is_connected_to_unless_the_settings_allow_it(conninfo: str) -> None:
     with posting(conninfo, allow_private=False) as post, Receiver() as receiver:
         post.activate()
         post.start()
@@ -138,7 +137,7 @@ def test_where_private_addresses_are_not_allowed_none_is_connected_to(conninfo: 
         assert receiver.count_connections() == 0
 
 
-def test_nothing_is_sent_before_whoever_hears_of_it_can_read_it(conninfo: str) -> None:
+def test_a_delivery_is_sent_only_after_every_view_shows_its_event(conninfo: str) -> None:
     shown: list[bool] = []
 
     def look(request: Request) -> Answer:
@@ -177,7 +176,7 @@ def test_a_failed_delivery_is_tried_again_with_the_same_id_and_number(post: Post
         assert post.dispatch(endpoint)[2] is None, "it has succeeded since"
 
 
-def test_what_a_receiver_asks_for_is_waited(patient: Post) -> None:
+def test_a_retry_waits_as_long_as_the_receiver_asks(patient: Post) -> None:
     with Receiver(lambda _: Answer(429, headers={"retry-after": "80000"})) as receiver:
         endpoint, _ = patient.create(receiver.url, CHECK_INS)
         patient.check_in()
@@ -191,11 +190,11 @@ def test_what_a_receiver_asks_for_is_waited(patient: Post) -> None:
 
 
 def attempted(count: int) -> Callable[[list[Delivery]], bool]:
-    """All deliveries have had so many attempts."""
+    """A condition: every delivery has had ``count`` attempts."""
     return lambda found: bool(found) and all(len(d.attempts) == count for d in found)
 
 
-def test_after_the_last_attempt_others_are_told_once_and_the_endpoint_itself_never(
+def test_a_failed_delivery_is_announced_once_to_other_endpoints_and_never_to_its_own(
     post: Post,
 ) -> None:
     with Receiver(lambda r: Answer(500 if r.path == "/dead" else 200)) as receiver:
@@ -203,7 +202,7 @@ def test_after_the_last_attempt_others_are_told_once_and_the_endpoint_itself_nev
         other, _ = post.create(receiver.url + "/other", ["webhook.delivery_failed"])
         (event_id,) = post.check_in()
         post.await_all(dead, 1, "failed")
-        (told,) = post.await_all(other, 1)
+        (announcement,) = post.await_all(other, 1)
         requests = [r for r in receiver.requests if r.path == "/other"]
         (body,) = map(body_of, requests)
         assert body["subject"] == {"type": "webhook", "id": dead}
@@ -214,10 +213,10 @@ def test_after_the_last_attempt_others_are_told_once_and_the_endpoint_itself_nev
         }  # fmt: skip
         assert post.topics(dead) == ["webhook.created", "webhook.delivery_failed"]
         assert len([r for r in receiver.requests if r.path == "/dead"]) == 5
-        assert told.type == "webhook.delivery_failed"
+        assert announcement.type == "webhook.delivery_failed"
 
 
-def test_two_dead_endpoints_do_not_tell_of_each_other_for_ever(post: Post) -> None:
+def test_two_dead_endpoints_do_not_announce_each_others_failures_for_ever(post: Post) -> None:
     with Receiver(lambda _: Answer(500)) as receiver:
         made = [post.create(f"{receiver.url}/{n}")[0] for n in range(2)]
         post.check_in()
@@ -231,7 +230,7 @@ def test_two_dead_endpoints_do_not_tell_of_each_other_for_ever(post: Post) -> No
 # Disabling.
 
 
-def test_an_endpoint_that_is_gone_is_disabled_at_once_and_goes_on_when_enabled(
+def test_a_410_disables_an_endpoint_at_once_and_enabling_resumes_its_deliveries(
     post: Post,
 ) -> None:
     with Receiver(answering(500, 410)) as receiver:
@@ -246,11 +245,11 @@ def test_an_endpoint_that_is_gone_is_disabled_at_once_and_goes_on_when_enabled(
         post.await_all(endpoint, 1)
         post.check_in()
         post.await_all(endpoint, 2)
-        assert received(receiver.requests) == due_to(events_of(post.conninfo), endpoint)
+        assert received(receiver.requests) == model_of(post.conninfo).due_to(endpoint)
         assert [r.number for r in receiver.requests] == [1, 2, 3, 4]
 
 
-def test_an_address_that_is_gone_does_not_disable_the_endpoint_at_its_new_one(post: Post) -> None:
+def test_a_410_from_an_old_url_does_not_disable_an_endpoint_that_has_moved(post: Post) -> None:
     moved = threading.Event()
 
     def gone_once_moved(request: Request) -> Answer:
@@ -269,7 +268,7 @@ def test_an_address_that_is_gone_does_not_disable_the_endpoint_at_its_new_one(po
         assert post.topics(endpoint) == ["webhook.created", "webhook.updated"]
 
 
-def test_many_answers_of_an_endpoint_that_is_gone_disable_it_once(post: Post) -> None:
+def test_many_410s_disable_an_endpoint_once(post: Post) -> None:
     with Receiver(lambda _: Answer(410, delay_seconds=0.05)) as receiver:
         endpoint, _ = post.create(receiver.url, CHECK_INS)
         post.check_in(40)
@@ -277,7 +276,7 @@ def test_many_answers_of_an_endpoint_that_is_gone_disable_it_once(post: Post) ->
         post.stop()
         assert post.topics(endpoint) == ["webhook.created", "webhook.disabled"]
         assert {d.status for d in post.deliveries(endpoint)} == {"pending"}
-        assert len(receiver.requests) == 16, "nothing is begun after the first such answer"
+        assert len(receiver.requests) == 16, "no request is begun after the first 410"
 
 
 def test_five_days_of_nothing_but_failure_disable_an_endpoint(patient: Post) -> None:
@@ -285,7 +284,7 @@ def test_five_days_of_nothing_but_failure_disable_an_endpoint(patient: Post) -> 
         endpoint, _ = patient.create(receiver.url, CHECK_INS)
         fails(patient, endpoint, receiver, 1)
         patient.advance(days=6)
-        # Of the two that are due then the first is taken: it counts anew from here.
+        # The retry succeeds: the time of failures is counted anew from here.
         receiver.await_count(2)
         patient.await_all(endpoint, 1)
         assert patient.dispatch(endpoint)[2] is None
@@ -298,14 +297,14 @@ def test_five_days_of_nothing_but_failure_disable_an_endpoint(patient: Post) -> 
         receiver.await_count(5)
         until(lambda: patient.shown(endpoint)["disabled_reason"] == "failing", "the end")
         assert patient.topics(endpoint) == ["webhook.created", "webhook.disabled"]
-        # Enabled again, it has five days again.
+        # An endpoint that is enabled again has five days again.
         patient.update(endpoint, enabled=True)
         patient.check_in()
         patient.await_deliveries(endpoint, lambda found: len(found) == 3 and bool(found[2].tried))
         assert patient.shown(endpoint)["enabled"]
 
 
-def test_who_fails_is_seen_to_fail_though_a_clock_was_ahead_when_it_was_enabled(
+def test_a_failure_counts_though_the_endpoint_was_enabled_by_a_clock_that_was_ahead(
     patient: Post,
 ) -> None:
     with Receiver(answering(500)) as receiver:
@@ -317,13 +316,13 @@ def test_who_fails_is_seen_to_fail_though_a_clock_was_ahead_when_it_was_enabled(
 
 
 def fails(post: Post, endpoint: str, receiver: Receiver, count: int) -> None:
-    """An event whose first attempt fails; the receiver's request of that number."""
+    """Publish an event; its attempt, the receiver's ``count``-th request, fails."""
     post.check_in()
     receiver.await_count(count)
     until(lambda: post.dispatch(endpoint)[2] is not None, "the failure's record")
 
 
-def test_what_passes_while_disabled_is_not_counted_and_what_waited_goes_on(
+def test_events_of_a_disabled_endpoint_get_no_number_and_waiting_deliveries_resume(
     patient: Post,
 ) -> None:
     with Receiver(answering(500)) as receiver:
@@ -343,12 +342,12 @@ def test_what_passes_while_disabled_is_not_counted_and_what_waited_goes_on(
         patient.await_all(endpoint, 2)
         patient.check_in()
         patient.await_all(endpoint, 3)
-        assert received(receiver.requests) == due_to(events_of(patient.conninfo), endpoint)
+        assert received(receiver.requests) == model_of(patient.conninfo).due_to(endpoint)
         assert sorted(received(receiver.requests)) == [1, 2]
         assert body_of(receiver.requests[1])["id"] == tested
 
 
-def test_to_a_deleted_endpoint_nothing_is_sent_any_more(patient: Post) -> None:
+def test_a_deleted_endpoint_is_sent_no_more_requests(patient: Post) -> None:
     with Receiver(answering(500)) as receiver:
         endpoint, _ = patient.create(receiver.url + "/first", CHECK_INS)
         patient.check_in()
@@ -363,15 +362,17 @@ def test_to_a_deleted_endpoint_nothing_is_sent_any_more(patient: Post) -> None:
 
 
 def is_deleted(post: Post, endpoint: str) -> bool:
-    """Whether reads show it no more."""
+    """Whether the view has marked the endpoint as deleted."""
     statement = "SELECT deleted FROM ledger.webhook WHERE endpoint_id = %s"
     return bool(query(post.conninfo, statement, endpoint)[0][0])
 
 
-# Tests.
+# Test events.
 
 
-def test_a_test_counts_for_nothing(patient: Post) -> None:
+def test_a_test_event_affects_neither_numbers_nor_failures_nor_the_endpoints_state(
+    patient: Post,
+) -> None:
     with Receiver(answering(200, 500, 410, 200)) as receiver:
         endpoint, secret = patient.create(receiver.url, CHECK_INS)
         for number in range(1, 4):
@@ -387,5 +388,5 @@ def test_a_test_counts_for_nothing(patient: Post) -> None:
         assert patient.shown(endpoint)["enabled"]
         patient.check_in()
         receiver.await_count(4)
-        assert received(receiver.requests) == due_to(events_of(patient.conninfo), endpoint)
+        assert received(receiver.requests) == model_of(patient.conninfo).due_to(endpoint)
         assert "webhook.delivery_failed" not in patient.topics(endpoint)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.support.managers import due_to
+from tests.support.model import model_of
 from tests.support.receiver import Answer, Receiver, Request
 from tests.support.views import query, until
-from tests.support.webhooks import Post, body_of, events_of, posting, received
+from tests.support.webhooks import Post, body_of, posting, received
 
 CHECK_INS = ["execution.checked_in"]
 
@@ -28,12 +28,12 @@ def post(conninfo: str) -> Iterator[Post]:
 
 
 def leaders(post: Post) -> list[int]:
-    """The connections that hold the lead."""
+    """The backends that hold the dispatchers' advisory lock."""
     return [row[0] for row in query(post.conninfo, _LEADERS)]
 
 
-def test_a_dead_and_a_slow_endpoint_slow_no_other(post: Post) -> None:
-    """What waits behind them would wait past their deadline, however fast this machine is."""
+def test_a_dead_and_a_slow_endpoint_delay_no_other_endpoint(post: Post) -> None:
+    """A delivery that waited behind theirs would miss the deadline on any machine."""
     deadline = 60.0
 
     def answer(request: Request) -> Answer:
@@ -51,13 +51,13 @@ def test_a_dead_and_a_slow_endpoint_slow_no_other(post: Post) -> None:
         post.check_in(300)
         receiver.await_count(300, deadline * 0.9, "/good")
         slow = [d for d in post.deliveries(made["slow"]) if d.status == "delivered"]
-        assert len(slow) < 200, "the good one did not wait for it"
+        assert len(slow) < 200, "the good endpoint did not wait for the slow one"
         assert len([r for r in receiver.requests if r.path == "/dead"]) == 16
-        until(lambda: post.dispatch(refused)[2] is not None, "the failing one", deadline)
+        until(lambda: post.dispatch(refused)[2] is not None, "the failure's record", deadline)
         post.await_all(made["good"], 300, seconds=deadline)
 
 
-def test_an_endpoint_that_fails_has_few_in_flight(conninfo: str) -> None:
+def test_a_failing_endpoint_has_at_most_four_requests_in_flight(conninfo: str) -> None:
     def answer(request: Request) -> Answer:
         if body_of(request)["sequence"] == 1:
             return Answer(500)
@@ -76,7 +76,7 @@ def test_an_endpoint_that_fails_has_few_in_flight(conninfo: str) -> None:
         assert len(begun) == 1 + 4
 
 
-def test_at_most_one_leads_and_another_takes_over(post: Post) -> None:
+def test_one_dispatcher_leads_and_another_takes_over_when_it_stops(post: Post) -> None:
     with Receiver() as receiver:
         endpoint, _ = post.create(receiver.url, CHECK_INS)
         first, second = post.start(), post.start()
@@ -85,19 +85,17 @@ def test_at_most_one_leads_and_another_takes_over(post: Post) -> None:
         post.await_all(endpoint, 50)
         assert len(leaders(post)) == 1
         count = f"SELECT count(*) FROM pg_stat_activity WHERE {_OURS}"
-        until(
-            lambda: query(post.conninfo, count)[0][0] == 3, "one that listens, and one that waits"
-        )
+        until(lambda: query(post.conninfo, count)[0][0] == 3, "the connections of both dispatchers")
         first.stop()
         post.check_in(50)
         post.await_all(endpoint, 100)
         assert len(leaders(post)) == 1
-        assert len(receiver.requests) == 100, "a lead that ends well leaves nothing twice"
+        assert len(receiver.requests) == 100, "a leader that stops cleanly repeats no request"
         second.stop()
         assert leaders(post) == []
 
 
-def test_requests_in_flight_are_finished_and_recorded_when_it_stops(post: Post) -> None:
+def test_requests_in_flight_are_finished_and_recorded_when_the_dispatcher_stops(post: Post) -> None:
     with Receiver(lambda _: Answer(delay_seconds=0.4)) as receiver:
         dispatching = post.start()
         endpoint, _ = post.create(receiver.url, CHECK_INS)
@@ -111,7 +109,7 @@ def test_requests_in_flight_are_finished_and_recorded_when_it_stops(post: Post) 
         assert len(receiver.requests) == 20
 
 
-def test_what_hangs_ends_by_its_deadline(post: Post) -> None:
+def test_a_hanging_request_ends_at_its_deadline_when_the_dispatcher_stops(post: Post) -> None:
     with Receiver(lambda _: Answer(action="hang")) as receiver:
         dispatching = post.start(deadline=0.3)
         endpoint, _ = post.create(receiver.url, CHECK_INS)
@@ -122,7 +120,7 @@ def test_what_hangs_ends_by_its_deadline(post: Post) -> None:
         assert delivery.attempts[0]["error"] == "timed out"
 
 
-def test_every_number_arrives_though_its_connections_are_killed_again_and_again(
+def test_every_number_arrives_though_the_dispatchers_connections_are_killed_repeatedly(
     post: Post,
 ) -> None:
     dice = random.Random(7)
@@ -139,12 +137,12 @@ def test_every_number_arrives_though_its_connections_are_killed_again_and_again(
             lambda found: len(found) == 240 and all(d.status != "pending" for d in found),
             30,
         )
-        expected = due_to(events_of(post.conninfo), endpoint)
+        expected = model_of(post.conninfo).due_to(endpoint)
         assert received(receiver.requests) == expected
         assert len(expected) == 240
 
 
-def test_every_number_arrives_though_it_is_stopped_in_the_middle(post: Post) -> None:
+def test_every_number_arrives_though_the_dispatcher_is_stopped_in_the_middle(post: Post) -> None:
     with Receiver() as receiver:
         endpoint, _ = post.create(receiver.url, CHECK_INS)
         for number in range(1, 6):
@@ -154,11 +152,11 @@ def test_every_number_arrives_though_it_is_stopped_in_the_middle(post: Post) -> 
             dispatching.stop()
         post.start()
         post.await_all(endpoint, 400)
-        assert received(receiver.requests) == due_to(events_of(post.conninfo), endpoint)
+        assert received(receiver.requests) == model_of(post.conninfo).due_to(endpoint)
         assert len(receiver.requests) == 400
 
 
-def test_a_failure_that_the_log_was_told_of_but_the_table_was_not_is_told_once(
+def test_a_failure_recorded_in_the_log_but_not_in_the_table_is_recorded_once(
     post: Post,
 ) -> None:
     with Receiver(lambda _: Answer(500)) as receiver:
@@ -167,7 +165,7 @@ def test_a_failure_that_the_log_was_told_of_but_the_table_was_not_is_told_once(
         post.check_in()
         post.await_all(endpoint, 1, "failed")
         dispatching.stop()
-        # As a crash between the two would have left it.
+        # A crash between the log's append and the table's update would leave this row.
         query(post.conninfo, "UPDATE ledger.delivery SET status = 'pending', due_at = now()")
         post.start()
         (delivery,) = post.await_all(endpoint, 1, "failed")
@@ -175,7 +173,7 @@ def test_a_failure_that_the_log_was_told_of_but_the_table_was_not_is_told_once(
         assert post.topics(endpoint).count("webhook.delivery_failed") == 1
 
 
-def test_what_cannot_be_signed_is_a_failed_attempt_like_another(post: Post) -> None:
+def test_a_delivery_that_cannot_be_signed_is_a_failed_attempt(post: Post) -> None:
     with Receiver() as receiver:
         endpoint, _ = post.create(receiver.url, CHECK_INS)
         post.settings = post.settings.model_copy(update={"master_key": "1f" * 32})
@@ -187,7 +185,7 @@ def test_what_cannot_be_signed_is_a_failed_attempt_like_another(post: Post) -> N
         assert receiver.requests == []
 
 
-def test_a_test_that_fails_disables_no_endpoint_however_long_it_has_failed(conninfo: str) -> None:
+def test_a_failed_test_event_disables_no_endpoint_however_long_it_has_failed(conninfo: str) -> None:
     failing = Receiver(lambda _: Answer(500))
     with posting(conninfo, retries="0") as post, failing as receiver:
         post.activate()
@@ -198,7 +196,7 @@ def test_a_test_that_fails_disables_no_endpoint_however_long_it_has_failed(conni
         post.advance(days=6)
         post.test(endpoint)
         post.await_all(endpoint, 2, "failed")
-        post.stop()  # what follows from the attempt is done by then
+        post.stop()  # the consequences of the attempt are recorded by then
         assert "webhook.disabled" not in post.topics(endpoint)
 
 
@@ -213,7 +211,7 @@ def test_a_test_that_fails_disables_no_endpoint_however_long_it_has_failed(conni
         ("round = -1", "delivery_numbers_from_zero"),
     ],
 )
-def test_the_table_of_deliveries_forbids_what_must_not_be(
+def test_the_table_of_deliveries_refuses_impossible_rows(
     conninfo: str, change: str, constraint: str
 ) -> None:
     query(
@@ -227,14 +225,16 @@ def test_the_table_of_deliveries_forbids_what_must_not_be(
 
 
 @pytest.mark.parametrize("change", ["planned = -1", "heeded = -1"])
-def test_the_table_of_how_far_it_is_forbids_what_must_not_be(conninfo: str, change: str) -> None:
+def test_the_table_of_dispatch_positions_refuses_negative_positions(
+    conninfo: str, change: str
+) -> None:
     query(conninfo, "INSERT INTO ledger.dispatch (endpoint_id) VALUES ('WHK-26-000001')")
     with pytest.raises(psycopg.errors.CheckViolation) as caught:
         query(conninfo, f"UPDATE ledger.dispatch SET {change}")
     assert caught.value.diag.constraint_name == "dispatch_positions_from_zero"
 
 
-def test_what_became_of_deliveries_is_kept_no_longer_than_their_endpoint(post: Post) -> None:
+def test_deliveries_are_kept_no_longer_than_their_endpoint(post: Post) -> None:
     def kept() -> dict[str, int]:
         return dict(
             query(post.conninfo, "SELECT endpoint_id, count(*) FROM ledger.delivery GROUP BY 1")
@@ -248,9 +248,11 @@ def test_what_became_of_deliveries_is_kept_no_longer_than_their_endpoint(post: P
             post.await_all(endpoint, 3)
         assert kept() == {first: 3, second: 3, third: 3}
         post.delete(first)
-        until(lambda: kept() == {second: 3, third: 3}, "the dispatcher that heard of it")
+        until(
+            lambda: kept() == {second: 3, third: 3}, "the running dispatcher to drop the deliveries"
+        )
         post.stop()
         post.delete(second)
         post.start()
-        until(lambda: kept() == {third: 3}, "the next dispatcher")
+        until(lambda: kept() == {third: 3}, "the next dispatcher to drop the deliveries")
         assert len(receiver.requests) == 9

@@ -1,10 +1,9 @@
-"""Receivers that misbehave: what comes of an attempt, and how soon."""
+"""Attempts at receivers that misbehave: their errors and their deadlines."""
 
 import asyncio
 import contextlib
 import random
 import socket
-import time
 
 import pytest
 
@@ -14,6 +13,7 @@ from tests.feed.sending import (
     EVENT,
     SECRET,
     SOON,
+    Stopwatch,
     answers,
     failed,
     now,
@@ -24,16 +24,25 @@ from tests.feed.sending import (
 from tests.support.receiver import Answer, Receiver, Request
 
 
-def test_a_receiver_that_never_answers_ends_at_the_deadline() -> None:
-    with answers(Answer(action="hang")) as receiver:
+def test_a_receiver_that_never_answers_ends_at_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch = Stopwatch()
+    monkeypatch.setattr("ledger.feed.sender.time", watch)
+
+    def hang(request: Request) -> Answer:
+        watch.seconds += 0.213
+        return Answer(action="hang")
+
+    with Receiver(hang) as receiver:
         attempt = send(receiver.url, deadline=SOON)
         assert failed(attempt) == "timed out"
-        assert 200 <= attempt.latency_ms < 2000
+        assert attempt.latency_ms == 213, "the latency of a failure is the time until it"
         receiver.await_closed()
 
 
 def test_a_receiver_that_drips_its_head_ends_at_the_deadline() -> None:
-    """Each byte is in time by itself: only an absolute deadline ends it."""
+    """Each byte restarts a time-out between reads: only an absolute deadline ends the attempt."""
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ended = asyncio.ensure_future(reader.read())
@@ -53,14 +62,11 @@ def test_a_receiver_that_drips_its_head_ends_at_the_deadline() -> None:
 def test_an_answer_whose_head_was_in_time_counts_though_its_body_drips(status: int) -> None:
     answer = Answer(status, b"a" * 1000, delay_seconds=0.02, action="drip")
     with answers(answer) as receiver:
-        begun = time.monotonic()
         attempt = send(receiver.url, deadline=SOON)
-        assert time.monotonic() - begun < 2
         receiver.await_closed()
     assert (attempt.response_status, attempt.delivered) == (status, status == 200)
     assert attempt.response_body is not None
-    assert 1 <= len(attempt.response_body) < 100
-    assert attempt.latency_ms < 200
+    assert 1 <= len(attempt.response_body) < 1000, "the sender does not wait for the whole body"
 
 
 def test_an_answer_whose_body_breaks_off_counts() -> None:
@@ -108,7 +114,7 @@ def test_a_name_that_does_not_exist_does_not_resolve() -> None:
     ],
     ids=range(10),
 )
-def test_what_is_not_http_is_a_failure(answer: bytes) -> None:
+def test_an_answer_that_is_not_http_is_a_failure(answer: bytes) -> None:
     with answers(Answer(action="raw", body=answer)) as receiver:
         assert failed(send(receiver.url)) in ("no HTTP answer came", "the connection broke")
 
@@ -119,8 +125,8 @@ def test_switching_protocols_is_a_failure() -> None:
         assert not send(receiver.url, deadline=SOON).delivered
 
 
-def test_no_answer_whatever_raises() -> None:
-    """Mutations of a good answer: cut, changed, doubled."""
+def test_no_mutated_answer_makes_the_sender_raise() -> None:
+    """A good answer is cut, changed or doubled at random."""
     chance = random.Random(42)
     good = b"HTTP/1.1 200 Fine\r\ncontent-length: 5\r\nretry-after: 7\r\n\r\nhello"
 
@@ -136,7 +142,7 @@ def test_no_answer_whatever_raises() -> None:
     assert {None, 200} <= statuses
 
 
-def test_a_slow_receiver_slows_no_other() -> None:
+def test_a_hanging_receiver_delays_no_other_receiver() -> None:
     async def run(slow: str, quick: str) -> list[Attempt]:
         async with Sender(True, now, deadline=30) as sender:
             waiting = [

@@ -1,18 +1,18 @@
-"""Recovery: what was not delivered is sent again when somebody asks for it (contract 5)."""
+"""Recovery: failed deliveries are sent again at a client's request (contract, Feeds)."""
 
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 
-from tests.support.managers import due_to
+from tests.support.model import model_of
 from tests.support.receiver import Answer, Receiver, Script
 from tests.support.views import query
-from tests.support.webhooks import Post, body_of, events_of, posting, received
+from tests.support.webhooks import Post, body_of, posting, received
 
 CHECK_INS = ["execution.checked_in"]
 
-# A great many deliveries that failed, without sending any of them.
+# Makes every message a failed delivery without sending it.
 _FAIL_ALL = """
 WITH failed AS (
     INSERT INTO ledger.delivery (endpoint_id, position, sequence, status)
@@ -40,7 +40,9 @@ class Switch:
         return Answer(200 if self.on else 500)
 
 
-def test_what_failed_since_then_is_sent_again_with_its_id_and_number(post: Post) -> None:
+def test_deliveries_that_failed_since_a_time_are_sent_again_with_their_ids_and_numbers(
+    post: Post,
+) -> None:
     switch = Switch()
     with Receiver(switch) as receiver:
         endpoint, secret = post.create(receiver.url, CHECK_INS)
@@ -64,12 +66,12 @@ def test_what_failed_since_then_is_sent_again_with_its_id_and_number(post: Post)
         assert sorted(body_of(r, secret)["sequence"] for r in again) == [3, 4, 5, 6]
         post.recover(endpoint, since - timedelta(days=1))
         post.await_all(endpoint, 6)
-        assert received(receiver.requests) == due_to(events_of(post.conninfo), endpoint)
+        assert received(receiver.requests) == model_of(post.conninfo).due_to(endpoint)
         sent = [body_of(request)["id"] for request in receiver.requests]
-        assert sent.count(delivered) == 1, "what was delivered is not sent again"
+        assert sent.count(delivered) == 1, "a delivered event is not sent again"
 
 
-def test_what_waits_for_another_try_is_due_at_once(conninfo: str) -> None:
+def test_recovery_makes_a_waiting_retry_due_at_once(conninfo: str) -> None:
     switch = Switch()
     with posting(conninfo, retries="3600,3600") as post, Receiver(switch) as receiver:
         post.activate()
@@ -80,13 +82,13 @@ def test_what_waits_for_another_try_is_due_at_once(conninfo: str) -> None:
         post.recover(endpoint, post.clock() - timedelta(minutes=1))
         receiver.await_count(2)
         found = post.await_deliveries(endpoint, lambda found: len(found[0].attempts) == 2)
-        assert found[0].tried == 1, "a round of its own"
+        assert found[0].tried == 1, "a recovery begins a round of its own"
         switch.on = True
         post.recover(endpoint, post.clock() - timedelta(minutes=1))
         post.await_all(endpoint, 1)
 
 
-def test_each_round_that_ends_is_told_of_once(post: Post) -> None:
+def test_each_failed_round_of_attempts_is_recorded_once(post: Post) -> None:
     with Receiver(lambda _: Answer(500)) as receiver:
         endpoint, _ = post.create(receiver.url, CHECK_INS)
         post.check_in()
@@ -102,7 +104,7 @@ def test_each_round_that_ends_is_told_of_once(post: Post) -> None:
             assert post.topics(endpoint).count("webhook.delivery_failed") == rounds
 
 
-def test_what_is_in_flight_when_it_is_asked_for_is_sent_again_if_it_fails(conninfo: str) -> None:
+def test_a_delivery_in_flight_at_a_recovery_is_sent_again_if_it_fails(conninfo: str) -> None:
     answers = iter([Answer(500, delay_seconds=0.5), Answer(200)])
     with posting(conninfo, retries="3600") as post, Receiver(lambda _: next(answers)) as receiver:
         post.activate()
@@ -117,7 +119,7 @@ def test_what_is_in_flight_when_it_is_asked_for_is_sent_again_if_it_fails(connin
         post.await_heeded(endpoint, position)
 
 
-def test_a_test_is_sent_once_whatever_is_recovered(conninfo: str) -> None:
+def test_recovery_does_not_send_a_test_event_again(conninfo: str) -> None:
     answers = iter([Answer(500), Answer(500, delay_seconds=0.5)])
     with posting(conninfo, retries="0") as post, Receiver(lambda _: next(answers)) as receiver:
         post.start()
@@ -132,7 +134,7 @@ def test_a_test_is_sent_once_whatever_is_recovered(conninfo: str) -> None:
         assert [delivery.statuses for delivery in found] == [[500], [500]]
 
 
-def test_a_recovery_of_very_many_is_heeded_whole(conninfo: str) -> None:
+def test_a_recovery_of_2500_deliveries_sends_each_of_them_once_more(conninfo: str) -> None:
     with posting(conninfo) as post, Receiver() as receiver:
         post.activate()
         endpoint, _ = post.create(receiver.url, CHECK_INS)
@@ -150,11 +152,11 @@ def test_a_recovery_of_very_many_is_heeded_whole(conninfo: str) -> None:
         receiver.await_count(2502, 30)
         post.await_all(endpoint, 2501)
         post.await_heeded(endpoint, position)
-        assert len(receiver.requests) == 2502, "each once more"
-        assert received(receiver.requests) == due_to(events_of(conninfo), endpoint)
+        assert len(receiver.requests) == 2502, "each delivery is sent once more"
+        assert received(receiver.requests) == model_of(conninfo).due_to(endpoint)
 
 
-def test_attempts_are_kept_up_to_a_number(conninfo: str) -> None:
+def test_at_most_fifty_attempts_of_a_delivery_are_kept(conninfo: str) -> None:
     failing: Script = lambda _: Answer(500)  # noqa: E731
     with posting(conninfo, retries="0") as post, Receiver(failing) as receiver:
         post.activate()

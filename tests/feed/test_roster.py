@@ -1,5 +1,6 @@
-"""What the dispatcher remembers of endpoints, and whose turn it is: no database."""
+"""The dispatcher's memory of endpoints and their turns, without a database."""
 
+import pickle
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +9,7 @@ from ledger.feed.deliveries import Ask, Changed, Given, Heeded, News
 from ledger.feed.roster import IN_FLIGHT, PROBING, Roster, Watched
 from ledger.feed.verdict import Claimed
 from projections.webhook.view import Standing
-from tests.support.domain import given_endpoint
+from tests.support.domain import after
 
 NOW = datetime(2026, 4, 15, 13, 0, tzinfo=UTC)
 CREATED = WebhookCreated(url="http://x.example/", event_types=("*",), secret=b"")
@@ -18,8 +19,8 @@ DISABLED = WebhookUpdated(url="http://x.example/", event_types=("*",), enabled=F
 def changed(
     endpoint_id: str, *past: Any, latest: int = 0, owner: str = "ORG-26-000001", **more: Any
 ) -> Changed:
-    """An endpoint as the view has it."""
-    endpoint = given_endpoint(CREATED, *past).aggregate
+    """A change of an endpoint, as the view shows it."""
+    endpoint = after(CREATED, *past)
     endpoint.id, endpoint.organization_id = endpoint_id, owner
     standing = Standing(endpoint, position=max(latest, 1), latest=latest, sequence=latest)
     values = {"planned": 0, "heeded": 0, "failing_since": None}
@@ -27,7 +28,7 @@ def changed(
 
 
 def roster_of(*endpoints: Changed, reached: int = 100, most: int = 1000) -> Roster:
-    """A roster that has heard of them, and asked once for what was left from before."""
+    """A roster that knows these endpoints, and looks first for their old deliveries."""
     roster = Roster(most)
     roster.update(News(1, reached, list(endpoints)), NOW)
     return roster
@@ -44,13 +45,13 @@ def claimed(endpoint_id: str, position: int) -> Claimed:
 
 
 def nothing(roster: Roster, asks: list[Ask], reached: int = 100, sends: bool = True) -> bool:
-    """There is nothing to be sent to any of them."""
+    """Give no delivery to any of the endpoints; return whether the roster knew their state."""
     given = {ask.endpoint_id: Given(reached, sends, None, []) for ask in asks}
     return roster.give(asks, given, NOW)
 
 
 def some(roster: Roster, asks: list[Ask], count: int) -> None:
-    """So many new messages for each, the last of them the last there are."""
+    """Give each endpoint ``count`` new deliveries, the last that there are."""
     given = {
         ask.endpoint_id: Given(
             100, True, None, [claimed(ask.endpoint_id, n + 1) for n in range(min(count, ask.free))]
@@ -60,7 +61,7 @@ def some(roster: Roster, asks: list[Ask], count: int) -> None:
     assert roster.give(asks, given, NOW)
 
 
-def test_who_has_nothing_to_be_sent_is_not_asked_for_again() -> None:
+def test_an_endpoint_without_messages_has_no_further_turn_until_the_view_changes() -> None:
     roster = roster_of(changed("A"), changed("B", latest=7))
     asks = roster.turn(NOW)
     assert [(ask.endpoint_id, ask.free, ask.sends) for ask in asks] == [
@@ -74,7 +75,7 @@ def test_who_has_nothing_to_be_sent_is_not_asked_for_again() -> None:
     assert [ask.endpoint_id for ask in roster.turn(NOW)] == ["A"]
 
 
-def test_who_is_said_to_be_disabled_keeps_what_it_had_not_taken() -> None:
+def test_a_disabled_endpoint_keeps_the_messages_that_it_had_not_taken() -> None:
     roster = roster_of(changed("A", latest=7))
     assert not nothing(roster, roster.turn(NOW), sends=False), "the view has to be looked at"
     assert watched(roster, "A").taken == 0
@@ -87,7 +88,7 @@ def test_who_is_said_to_be_disabled_keeps_what_it_had_not_taken() -> None:
     assert [ask.sends for ask in roster.turn(NOW)] == [True]
 
 
-def test_messages_beyond_the_feed_wait_until_it_is_there() -> None:
+def test_messages_beyond_the_feeds_position_wait_until_the_feed_reaches_them() -> None:
     roster = roster_of(changed("A", latest=150), reached=100)
     assert nothing(roster, roster.turn(NOW), reached=100)
     assert roster.turn(NOW) == []
@@ -98,7 +99,7 @@ def test_messages_beyond_the_feed_wait_until_it_is_there() -> None:
     assert [ask.endpoint_id for ask in roster.turn(NOW)] == ["A"]
 
 
-def test_what_is_in_hand_leaves_so_much_less_room() -> None:
+def test_deliveries_in_hand_reduce_the_room_for_more() -> None:
     roster = roster_of(changed("A", latest=90), most=2 * IN_FLIGHT)
     some(roster, roster.turn(NOW), IN_FLIGHT)
     assert roster.turn(NOW) == []
@@ -114,7 +115,7 @@ def test_what_is_in_hand_leaves_so_much_less_room() -> None:
 
 
 def fill(roster: Roster) -> list[Ask]:
-    """All that it asks for until it asks no more, each given as many as it has room for."""
+    """Take turns until there is no room, and fill each endpoint's; the asks of all turns."""
     asks: list[Ask] = []
     while roster.is_ready:
         turn = roster.turn(NOW)
@@ -123,7 +124,7 @@ def fill(roster: Roster) -> list[Ask]:
     return asks
 
 
-def test_an_organization_takes_no_more_than_it_leaves() -> None:
+def test_an_organization_takes_no_more_places_than_it_leaves_free() -> None:
     def of(owner: str, count: int) -> list[Changed]:
         return [changed(f"{owner}-{n}", latest=90, owner=owner) for n in range(count)]
 
@@ -137,10 +138,10 @@ def test_an_organization_takes_no_more_than_it_leaves() -> None:
     roster.update(News(3, 100, of("C", 1)), NOW)
     assert [(ask.endpoint_id, ask.free) for ask in fill(roster)] == [("C-0", 12)]
     roster.update(News(4, 100, [changed("A-0", WebhookDeleted(), owner="A")]), NOW)
-    assert roster.in_hand == 84, "what was sent to it is on its way still"
+    assert roster.in_hand == 84, "the deleted endpoint's requests are still on their way"
 
 
-def test_room_for_one_is_given_to_who_has_nothing_in_hand() -> None:
+def test_the_only_free_place_goes_to_an_endpoint_with_no_delivery_in_hand() -> None:
     roster = roster_of(changed("A", latest=90), most=1)
     (ask,) = fill(roster)
     assert ask.free == 1
@@ -152,13 +153,13 @@ def test_organizations_take_turns_however_many_endpoints_they_have() -> None:
     assert [ask.endpoint_id for ask in roster.turn(NOW)][:3] == ["A-0", "B", "A-1"]
 
 
-def test_who_fails_has_fewer_in_hand() -> None:
+def test_a_failing_endpoint_has_fewer_deliveries_in_hand() -> None:
     roster = roster_of(changed("A", latest=90, failing_since=NOW))
     (ask,) = roster.turn(NOW)
     assert ask.free == PROBING
 
 
-def test_what_failed_before_it_was_enabled_no_longer_counts() -> None:
+def test_failures_before_an_endpoint_was_enabled_no_longer_count() -> None:
     one = changed("A", failing_since=NOW)
     one.standing.enabled_at = NOW + timedelta(seconds=1)
     assert watched(roster_of(one), "A").failing_since is None
@@ -166,7 +167,7 @@ def test_what_failed_before_it_was_enabled_no_longer_counts() -> None:
     assert watched(roster_of(one), "A").failing_since == NOW
 
 
-def test_a_failure_counts_from_the_enabling_on_where_a_clock_says_it_was_before() -> None:
+def test_a_failure_that_a_clock_dates_before_the_enabling_counts_from_the_enabling() -> None:
     one = changed("A")
     later = NOW + timedelta(seconds=1)
     assert watched(roster_of(one), "A").counted_from(NOW) == NOW
@@ -175,7 +176,7 @@ def test_a_failure_counts_from_the_enabling_on_where_a_clock_says_it_was_before(
     assert watched(roster_of(one), "A").counted_from(later + timedelta(1)) == later + timedelta(1)
 
 
-def test_what_is_due_later_is_looked_at_then() -> None:
+def test_an_endpoint_has_a_turn_when_its_delivery_is_due() -> None:
     roster = roster_of(changed("A", latest=3))
     some(roster, roster.turn(NOW), 3)
     later = NOW + timedelta(seconds=5)
@@ -187,7 +188,7 @@ def test_what_is_due_later_is_looked_at_then() -> None:
     assert (list(ask.busy), ask.free) == ([1], IN_FLIGHT - 1)
 
 
-def test_everybody_has_a_turn_before_anybody_has_another() -> None:
+def test_every_endpoint_has_a_turn_before_any_has_a_second_one() -> None:
     names = [f"WHK-{number:03d}" for number in range(100)]
     roster = roster_of(*(changed(name, latest=9_000) for name in names), most=10**6)
     first = roster.turn(NOW)
@@ -198,7 +199,7 @@ def test_everybody_has_a_turn_before_anybody_has_another() -> None:
     assert [ask.endpoint_id for ask in first + second][:100] == names
 
 
-def test_what_a_recovery_touched_is_looked_at_once_its_attempt_is_over() -> None:
+def test_a_recovered_delivery_is_due_as_soon_as_its_attempt_is_over() -> None:
     roster = roster_of(changed("A", latest=1))
     some(roster, roster.turn(NOW), 1)
     roster.heed([Heeded("A", 50, True)], NOW)
@@ -208,21 +209,23 @@ def test_what_a_recovery_touched_is_looked_at_once_its_attempt_is_over() -> None
     assert [ask.endpoint_id for ask in roster.turn(NOW)] == ["A"]
 
 
-def test_what_waits_for_long_is_remembered_once_however_much_is_due_before() -> None:
-    """An endpoint that now and then fails a delivery once, while another waits for two hours."""
+def test_a_long_wait_keeps_one_timer_however_many_deliveries_are_due_before() -> None:
+    """Deliveries of an endpoint fail once each, while another delivery waits for two hours."""
     roster, far = roster_of(changed("A")), NOW + timedelta(hours=2)
+    sizes = []
     for second in range(100):
         now = NOW + timedelta(seconds=second)
         (ask,) = roster.turn(now)
         assert roster.give([ask], {"A": Given(100, True, far, [claimed("A", second)])}, now)
         roster.release(claimed("A", second), now + timedelta(seconds=1), now)
-    assert len(roster._timers) <= 2
+        sizes.append(len(pickle.dumps(roster)))
+    assert sizes[-1] < sizes[9] + 100, "the bytes that the roster keeps"
     assert [ask.endpoint_id for ask in roster.turn(now + timedelta(seconds=1))] == ["A"]
     assert roster.next_due() == far
     assert [ask.endpoint_id for ask in roster.turn(far)] == ["A"]
 
 
-def test_a_deleted_one_is_forgotten_whatever_it_has_in_hand() -> None:
+def test_a_deleted_endpoint_is_forgotten_even_with_deliveries_in_hand() -> None:
     roster = roster_of(changed("A", latest=1))
     some(roster, roster.turn(NOW), 1)
     roster.update(News(2, 100, [changed("A", WebhookDeleted())]), NOW)
@@ -231,7 +234,7 @@ def test_a_deleted_one_is_forgotten_whatever_it_has_in_hand() -> None:
     assert (roster.in_hand, roster.turn(NOW)) == (0, [])
 
 
-def test_what_a_deleted_one_had_in_hand_leaves_its_organization_no_less_room() -> None:
+def test_deliveries_of_a_deleted_endpoint_take_no_room_from_its_organization() -> None:
     roster = roster_of(changed("A", latest=90), most=2 * IN_FLIGHT)
     some(roster, roster.turn(NOW), IN_FLIGHT)
     roster.update(News(2, 100, [changed("A", WebhookDeleted()), changed("B", latest=90)]), NOW)
@@ -240,7 +243,7 @@ def test_what_a_deleted_one_had_in_hand_leaves_its_organization_no_less_room() -
     assert [(ask.endpoint_id, ask.free) for ask in roster.turn(NOW)] == [("B", IN_FLIGHT)]
 
 
-def test_a_view_that_falls_back_has_nothing_taken_anew() -> None:
+def test_no_message_is_taken_again_when_a_view_falls_back() -> None:
     roster = roster_of(changed("A", latest=90))
     assert nothing(roster, roster.turn(NOW), reached=100)
     roster.update(News(101, 101, [changed("A", latest=101)]), NOW)

@@ -1,4 +1,4 @@
-"""The schedule of retries: pure, so its rules hold for any delays, chance and moment."""
+"""The schedule of retries: a pure function, tested with any delays, jitter and times."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -14,29 +14,29 @@ NOW = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
 CONTRACT = Schedule((5, 300, 1800, 7200))
 
 delays = st.lists(st.floats(0, 100_000), max_size=8).map(tuple)
-chances = st.floats(0, 1, exclude_max=True)
-asked = st.none() | st.timedeltas(timedelta(0), timedelta(days=400))
+jitters = st.floats(0, 1, exclude_max=True)
+waits = st.none() | st.timedeltas(timedelta(0), timedelta(days=400))
 
 
-def test_the_contract_s_setting_makes_five_attempts() -> None:
+def test_the_contracts_schedule_makes_five_attempts() -> None:
     due = [CONTRACT.next_attempt(tried, NOW, 0.0, None) for tried in range(1, 6)]
     waits = [None if at is None else (at - NOW).total_seconds() for at in due]
     assert waits == [5, 300, 1800, 7200, None]
     assert CONTRACT.attempts == 5
 
 
-@given(delays, chances, asked)
+@given(delays, jitters, waits)
 def test_there_is_a_next_attempt_until_all_are_used(
-    delays: tuple[float, ...], jitter: float, asked: timedelta | None
+    delays: tuple[float, ...], jitter: float, wait: timedelta | None
 ) -> None:
     schedule = Schedule(delays)
     for tried in range(1, schedule.attempts):
-        assert schedule.next_attempt(tried, NOW, jitter, asked) is not None
-    assert schedule.next_attempt(schedule.attempts, NOW, jitter, asked) is None
-    assert schedule.next_attempt(schedule.attempts + 7, NOW, jitter, asked) is None
+        assert schedule.next_attempt(tried, NOW, jitter, wait) is not None
+    assert schedule.next_attempt(schedule.attempts, NOW, jitter, wait) is None
+    assert schedule.next_attempt(schedule.attempts + 7, NOW, jitter, wait) is None
 
 
-@given(st.floats(0, 100_000), chances)
+@given(st.floats(0, 100_000), jitters)
 def test_a_delay_is_never_shortened_and_grows_by_less_than_a_fifth(
     delay: float, jitter: float
 ) -> None:
@@ -46,8 +46,8 @@ def test_a_delay_is_never_shortened_and_grows_by_less_than_a_fifth(
     assert timedelta(seconds=delay) <= due - NOW <= timedelta(seconds=delay * 1.2) + slack
 
 
-@given(st.floats(1, 100_000), chances, chances)
-def test_more_chance_never_comes_sooner(delay: float, one: float, other: float) -> None:
+@given(st.floats(1, 100_000), jitters, jitters)
+def test_more_jitter_never_makes_an_attempt_sooner(delay: float, one: float, other: float) -> None:
     schedule = Schedule((delay,))
     sooner = schedule.next_attempt(1, NOW, min(one, other), None)
     later = schedule.next_attempt(1, NOW, max(one, other), None)
@@ -56,20 +56,20 @@ def test_more_chance_never_comes_sooner(delay: float, one: float, other: float) 
     assert sooner <= later
 
 
-def test_chance_spreads_what_failed_together() -> None:
+def test_jitter_spreads_deliveries_that_failed_together() -> None:
     schedule = Schedule((100,))
     assert schedule.next_attempt(1, NOW, 0.5, None) == NOW + timedelta(seconds=110)
 
 
-@given(delays.filter(len), chances, st.timedeltas(timedelta(0), timedelta(days=400)))
-def test_it_waits_as_asked_but_never_longer_for_it_than_a_day(
-    delays: tuple[float, ...], jitter: float, asked: timedelta
+@given(delays.filter(len), jitters, st.timedeltas(timedelta(0), timedelta(days=400)))
+def test_a_receivers_wait_is_honoured_up_to_a_day(
+    delays: tuple[float, ...], jitter: float, wait: timedelta
 ) -> None:
     schedule = Schedule(delays)
     own = schedule.next_attempt(1, NOW, jitter, None)
-    due = schedule.next_attempt(1, NOW, jitter, asked)
+    due = schedule.next_attempt(1, NOW, jitter, wait)
     assert own is not None
-    assert due == max(own, NOW + min(asked, timedelta(days=1)))
+    assert due == max(own, NOW + min(wait, timedelta(days=1)))
 
 
 @pytest.mark.parametrize("delay", [-1, -0.001, float("nan"), float("inf"), 2_592_001])
@@ -94,7 +94,9 @@ def test_retry_after_as_a_date(seconds: int) -> None:
         assert parse_retry_after(text, NOW) == timedelta(seconds=seconds), text
 
 
-def test_a_date_without_a_zone_means_utc_wherever_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_date_without_a_zone_means_utc_in_any_local_time_zone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("TZ", "America/New_York")
         time.tzset()
@@ -104,7 +106,7 @@ def test_a_date_without_a_zone_means_utc_wherever_we_are(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("text", ["9" * 400, "9" * 5000, "0" * 5000 + "86401"])
-def test_no_number_is_too_long(text: str) -> None:
+def test_a_retry_after_of_any_number_of_digits_means_a_day_at_most(text: str) -> None:
     assert parse_retry_after(text, NOW) == LONGEST_RETRY_AFTER
 
 
@@ -122,7 +124,7 @@ def test_a_date_in_the_past_means_now_and_one_far_ahead_a_day() -> None:
         "Sun, 06 Nov 1994 08:49:37 +9999",
     ],
 )
-def test_rubbish_asks_for_nothing(text: str | None) -> None:
+def test_an_unreadable_retry_after_asks_for_no_wait(text: str | None) -> None:
     assert parse_retry_after(text, NOW) is None
 
 
@@ -134,6 +136,6 @@ date_like = st.lists(
 
 
 @given(st.text() | date_like | date_like.map(lambda text: text.replace(" ", "")))
-def test_no_text_raises_or_asks_for_less_than_nothing_or_more_than_a_day(text: str) -> None:
+def test_any_text_as_retry_after_asks_for_no_wait_or_one_of_up_to_a_day(text: str) -> None:
     wait = parse_retry_after(text, NOW)
     assert wait is None or timedelta(0) <= wait <= LONGEST_RETRY_AFTER

@@ -56,13 +56,13 @@ def test_the_id_and_the_time_are_signed_too(name: str) -> None:
         Webhook(secret).verify(BODY, {**headers, name: headers[name][:-1] + "x"})
 
 
-def test_the_time_is_this_attempt_s_in_whole_seconds() -> None:
+def test_the_timestamp_is_the_attempts_time_in_whole_seconds() -> None:
     at = datetime(2026, 4, 15, 12, 0, 7, 999_999, tzinfo=UTC)
     assert signed(at, signing.create_secret())["webhook-timestamp"] == "1776254407"
 
 
 def test_a_time_in_another_zone_verifies() -> None:
-    """The package takes the clock's digits for UTC: unconverted, this would be two hours off."""
+    """The package takes a time's digits for UTC: without conversion they are two hours off."""
     secret = signing.create_secret()
     headers = signed(datetime.now(timezone(timedelta(hours=2))), secret)
     Webhook(secret).verify(BODY, headers)

@@ -1,4 +1,4 @@
-"""Where a webhook may go, checked at registration and again by the connection itself."""
+"""The permitted targets of a webhook, checked at registration and again by each connection."""
 
 import asyncio
 import ipaddress
@@ -29,7 +29,7 @@ PUBLIC = "93.184.216.34"
 
 
 def resolves_to(*answers: list[str]) -> Resolve:
-    """A name server that gives one answer after the other."""
+    """A resolver that gives these answers one after the other."""
     remaining = iter(answers)
 
     async def resolve(host: str) -> list[str]:
@@ -124,7 +124,7 @@ def test_an_ipv6_target_has_brackets_only_in_its_authority() -> None:
         "https://hooks.example/" + "ä" * 400,
     ],
 )
-def test_other_urls_are_refused_without_repeating_them(text: str) -> None:
+def test_an_invalid_url_is_refused_and_its_parts_are_not_in_the_error(text: str) -> None:
     with pytest.raises(ForbiddenTarget) as refused:
         parse_url(text)
     assert not any(part in str(refused.value) for part in ("hooks", "zoe", "hush", "passwd"))
@@ -133,7 +133,7 @@ def test_other_urls_are_refused_without_repeating_them(text: str) -> None:
 
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_a_canonical_url_stays_as_it_is_and_is_ascii(host: str, rest: str) -> None:
-    """Each send parses the stored form again: what was accepted once must not change or fail."""
+    """Each send parses the stored URL again: an accepted URL must neither change nor fail."""
     try:
         target = parse_url(f"https://{host}/{rest}")
     except ForbiddenTarget:
@@ -153,7 +153,7 @@ def test_an_address_of_the_internet_is_public(address: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "hooks.example", "127.1", "1.1.1.1/8", "fe80::1%eth0"])
-def test_what_is_no_plain_public_address_is_not_public(text: str) -> None:
+def test_a_text_that_is_no_plain_address_is_not_public(text: str) -> None:
     assert not is_public(text)
 
 
@@ -198,7 +198,7 @@ def test_allowing_private_hosts_does_not_allow_every_url() -> None:
         asyncio.run(check_target("ftp://hooks.example/", allow_private=True))
 
 
-def test_one_private_address_among_public_ones_is_refused() -> None:
+def test_a_host_with_a_private_address_among_public_ones_is_refused() -> None:
     resolve = resolves_to([PUBLIC, "10.0.0.1"])
     with pytest.raises(ForbiddenTarget):
         asyncio.run(check_target("https://hooks.example/", False, resolve))
@@ -209,11 +209,11 @@ def test_a_public_host_passes() -> None:
 
 
 def test_a_name_that_does_not_resolve_passes() -> None:
-    """An empty label fails before any name server is asked."""
+    """A name with an empty label fails before any query to a name server."""
     asyncio.run(check_target("https://hooks..example/", allow_private=False))
 
 
-def test_a_name_server_that_keeps_silent_is_not_waited_for() -> None:
+def test_registration_does_not_wait_for_a_silent_name_server() -> None:
     with SilentNameServer() as server:
         asyncio.run(check_target("https://silent.example/", False, Resolver(server.lookup), 0.05))
         assert not server.has_answered
@@ -232,7 +232,7 @@ def test_no_connection_to_a_forbidden_host_is_made(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.1", "0x7f000001", "localhost", "[::ffff:127.0.0.1]"])
-def test_without_the_check_they_would_be(host: str) -> None:
+def test_a_forbidden_host_is_connected_to_if_private_addresses_are_allowed(host: str) -> None:
     with Receiver() as receiver:
         target = parse_url(f"http://{host}:{receiver.port}/")
         connect(target.host, target.port, allow_private=True)
@@ -250,7 +250,7 @@ def test_a_name_that_is_rebound_after_its_check_is_not_connected_to() -> None:
 
 def test_a_private_address_behind_a_public_one_is_not_connected_to() -> None:
     with Receiver() as receiver:
-        behind = [PUBLIC, PUBLIC, PUBLIC, "127.0.0.1"]  # where it would not even be tried
+        behind = [PUBLIC, PUBLIC, PUBLIC, "127.0.0.1"]  # too far back to be tried
         for addresses in ([PUBLIC, "127.0.0.1"], ["127.0.0.1", PUBLIC], behind):
             with pytest.raises(ForbiddenTarget):
                 connect("hooks.example", receiver.port, False, resolves_to(addresses))
@@ -264,13 +264,13 @@ def test_a_name_is_resolved_once_for_a_connection() -> None:
         assert receiver.count_connections() == 1
 
 
-def test_where_one_address_refuses_the_next_is_tried() -> None:
+def test_the_next_address_is_tried_when_an_address_refuses() -> None:
     with Receiver() as receiver:
         connect("hooks.example", receiver.port, True, resolves_to(["127.0.0.2", "127.0.0.1"]))
         assert receiver.count_connections() == 1
 
 
-def test_a_host_that_refuses_is_told_from_one_that_does_not_exist() -> None:
+def test_a_refused_connection_and_an_unknown_name_have_different_errors() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(CannotConnect, match="connection refused"):
@@ -279,7 +279,7 @@ def test_a_host_that_refuses_is_told_from_one_that_does_not_exist() -> None:
         connect("hooks..example", port, True)
 
 
-def test_connecting_has_an_end() -> None:
+def test_connecting_ends_at_its_timeout() -> None:
     async def once(resolve: Resolve) -> None:
         await PinnedBackend(True, resolve).connect_tcp("silent.example", 80, timeout=0.05)
 
@@ -302,7 +302,7 @@ class SilentNameServer:
     """Keeps silent about ``silent.…`` until the end; knows every other name."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.hosts: list[str] = []
         self.has_answered = False
         self._end = threading.Event()
 
@@ -313,14 +313,14 @@ class SilentNameServer:
         self._end.set()
 
     def lookup(self, host: str, port: None, **options: Any) -> list[tuple[Any, ...]]:
-        self.asked.append(host)
+        self.hosts.append(host)
         if host.startswith("silent."):
             self._end.wait(20)
             self.has_answered = True
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, 0))]
 
 
-def test_names_that_are_never_answered_hold_up_no_other() -> None:
+def test_names_that_never_resolve_delay_no_other_name() -> None:
     async def ask(resolver: Resolver) -> None:
         silent = [asyncio.ensure_future(resolver(f"silent.{n}.example")) for n in range(100)]
         async with asyncio.timeout(5):
@@ -333,7 +333,7 @@ def test_names_that_are_never_answered_hold_up_no_other() -> None:
         asyncio.run(ask(Resolver(server.lookup)))
 
 
-def test_a_name_is_looked_up_once_however_many_ask_and_give_up() -> None:
+def test_concurrent_lookups_share_one_query_even_if_some_are_given_up() -> None:
     async def ask(resolver: Resolver, server: SilentNameServer) -> None:
         askers = [asyncio.ensure_future(resolver("silent.example")) for _ in range(50)]
         with pytest.raises(TimeoutError):
@@ -344,10 +344,10 @@ def test_a_name_is_looked_up_once_however_many_ask_and_give_up() -> None:
 
     server = SilentNameServer()
     asyncio.run(ask(Resolver(server.lookup), server))
-    assert server.asked == ["silent.example"]
+    assert server.hosts == ["silent.example"]
 
 
-def test_so_many_names_at_once_and_no_more() -> None:
+def test_at_most_256_names_are_looked_up_at_once() -> None:
     async def ask(resolver: Resolver) -> None:
         silent = [asyncio.ensure_future(resolver(f"silent.{n}.example")) for n in range(256)]
         await asyncio.wait(silent, timeout=0)

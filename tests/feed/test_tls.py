@@ -30,7 +30,9 @@ def test_over_tls_the_name_is_verified_and_the_address_pinned(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-def test_another_name_or_an_unknown_issuer_fails(tmp_path: Path, trusted: bool) -> None:
+def test_a_certificate_with_another_name_or_an_unknown_issuer_fails(
+    tmp_path: Path, trusted: bool
+) -> None:
     server, client = create_contexts(tmp_path, "hooks.example" if not trusted else "other.example")
     context: ssl.SSLContext | None = client if trusted else None
     with Receiver(ssl_context=server) as receiver:
@@ -58,7 +60,7 @@ def test_a_server_that_breaks_tls_after_the_handshake_is_a_failure(tmp_path: Pat
         with server.wrap_socket(plain, server_side=True) as tls:
             tls.recv(4096)
             os.write(tls.fileno(), b"no record of TLS" * 10)
-            # Closed before all that was sent has been read, the connection would break instead.
+            # If the server closed before it had read everything, the connection would break.
             with contextlib.suppress(OSError):
                 while os.read(tls.fileno(), 4096):
                     pass

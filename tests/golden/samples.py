@@ -1,6 +1,6 @@
-"""The full sample of every event class: what the golden files decode to.
+"""A full sample of every event class: the values to which the golden files decode.
 
-``python -m tests.golden.samples`` writes the files of classes that have none yet; a file that
+``python -m tests.golden.samples`` writes the files of classes that have no file yet; a file that
 exists is never written again.
 """
 

@@ -1,9 +1,9 @@
-"""Stored events are for ever: the bytes of each class, as they were first written.
+"""Stored events are permanent: each class decodes and encodes the bytes that were first written.
 
-The ``.json`` files beside this test are stored ``state`` bytes. They are NEVER edited and never
-written again: whoever changes an event class so that a file here no longer decodes, or encodes
-otherwise, has broken every ledger out there. Make a new class with the next version instead, and
-add its sample to ``samples.py``.
+The ``.json`` files beside this test are stored ``state`` bytes. These files are NEVER edited and
+never written again. A change of an event class after which a file no longer decodes, or is encoded
+differently, breaks every existing ledger. Make a new class with the next version instead, and add
+its sample to ``samples.py``.
 """
 
 import json
@@ -20,7 +20,7 @@ from tests.golden.samples import BODIES, FOLDER, envelope, file_of
 MAPPER = EnvelopeMapper()
 CLASSES = pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.TOPIC)
 FULL = {type(body): body for body in BODIES}
-# The least that each class can be stored as: every field that has no default.
+# The smallest stored body of each class: its fields that have no default.
 MINIMAL = {
     "execution.activated/1": {
         "execution_id": "RUN-26-000001",
@@ -80,7 +80,7 @@ def test_every_golden_file_belongs_to_a_class() -> None:
 
 
 @CLASSES
-def test_the_golden_bytes_decode_to_what_was_meant(kind: type[Event]) -> None:
+def test_golden_bytes_decode_to_the_sample(kind: type[Event]) -> None:
     expected = envelope(FULL[kind])
     state = file_of(kind.TOPIC).read_bytes()
     decoded = MAPPER.decode("LIN-26-084729", 7, kind.TOPIC, state, 42)
@@ -89,7 +89,7 @@ def test_the_golden_bytes_decode_to_what_was_meant(kind: type[Event]) -> None:
 
 
 @CLASSES
-def test_encoding_gives_the_golden_bytes_again(kind: type[Event]) -> None:
+def test_the_sample_encodes_to_the_golden_bytes(kind: type[Event]) -> None:
     state = file_of(kind.TOPIC).read_bytes()
     stored = MAPPER.to_stored_event(envelope(FULL[kind]))
     assert stored == StoredEvent("LIN-26-084729", 7, kind.TOPIC, state)
@@ -103,7 +103,9 @@ def test_the_golden_sample_sets_every_field(kind: type[Event]) -> None:
 
 
 @CLASSES
-def test_the_least_sample_decodes_with_defaults(kind: type[Event]) -> None:
+def test_a_minimal_body_decodes_with_defaults_and_needs_each_of_its_fields(
+    kind: type[Event],
+) -> None:
     body = MINIMAL.get(kind.TOPIC, {})
     state = json.dumps(MINIMAL_ENVELOPE | {"body": body}).encode()
     decoded = MAPPER.decode("LIN-26-000001", 1, kind.TOPIC, state, 1)
@@ -115,16 +117,16 @@ def test_the_least_sample_decodes_with_defaults(kind: type[Event]) -> None:
         if not field.required and field.name not in body
     }
     assert {name: getattr(decoded.body, name) for name in defaults} == defaults
-    # And each of its fields is needed.
+    # Each field of the minimal body is needed.
     for name in body:
-        less = {key: value for key, value in body.items() if key != name}
-        state = json.dumps(MINIMAL_ENVELOPE | {"body": less}).encode()
+        incomplete = {key: value for key, value in body.items() if key != name}
+        state = json.dumps(MINIMAL_ENVELOPE | {"body": incomplete}).encode()
         with pytest.raises(MapperDeserialisationError):
             MAPPER.decode("LIN-26-000001", 1, kind.TOPIC, state, 1)
 
 
 @CLASSES
-def test_a_field_of_the_future_is_passed_over(kind: type[Event]) -> None:
+def test_an_unknown_field_of_a_later_version_is_ignored(kind: type[Event]) -> None:
     stored = json.loads(file_of(kind.TOPIC).read_bytes())
     stored["later"] = stored["body"]["later"] = 1
     decoded = MAPPER.decode("LIN-26-084729", 7, kind.TOPIC, json.dumps(stored).encode(), 42)
@@ -132,7 +134,7 @@ def test_a_field_of_the_future_is_passed_over(kind: type[Event]) -> None:
 
 
 @CLASSES
-def test_every_class_has_a_versioned_topic_and_a_sentence(kind: type[Event]) -> None:
+def test_every_class_has_a_versioned_topic_and_a_docstring(kind: type[Event]) -> None:
     name, _, version = kind.TOPIC.partition("/")
     assert name.count(".") == 1
     assert version.isdigit()
@@ -145,7 +147,7 @@ def test_topics_are_unique() -> None:
     assert len({kind.TOPIC for kind in EVENTS}) == len(EVENTS)
 
 
-def test_an_unknown_topic_and_broken_bytes_are_refused_loudly() -> None:
+def test_an_unknown_topic_or_broken_bytes_raise_an_error_that_names_the_position() -> None:
     for topic, state in (("execution.paused/99", b"{}"), ("execution.paused/1", b"{")):
         with pytest.raises(MapperDeserialisationError, match="position 9"):
             MAPPER.decode("LIN-26-000001", 1, topic, state, 9)

@@ -1,4 +1,4 @@
-"""A database that is not ours alone: roles, settings and encodings that others chose."""
+"""A database that others administer: their roles, settings and encodings."""
 
 import itertools
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from tests.support.embedded import served
 from tests.support.facts import fact
 from tests.support.relay import Relay
 
-OTHER_MINDS = {
+HARMFUL = {
     "array_nulls": "off",
     "bytea_output": "escape",
     "client_encoding": "LATIN1",
@@ -40,7 +40,7 @@ OTHER_MINDS = {
     "transaction_timeout": "50ms",
     "transform_null_equals": "on",
 }
-"""Each would break something, were a session to begin with it."""
+"""Settings, each of which would break a part of the service if a session began with it."""
 
 _names = itertools.count(1)
 
@@ -68,7 +68,7 @@ class Tenant:
 
 @pytest.fixture
 def tenant(server: EmbeddedPostgres) -> Iterator[Tenant]:
-    """On the session's server, which has the role ledger_api already."""
+    """A tenant of the test session's server, which has the role ledger_api already."""
     tenant = Tenant(server.url)
     yield tenant
     tenant.remove()
@@ -85,7 +85,7 @@ def test_a_user_that_may_not_become_the_reading_role_is_refused_in_one_line(
     prepare_database(settings, tenant.url)
 
 
-def test_a_user_that_may_not_make_the_reading_role_is_refused_in_one_line(
+def test_a_user_that_may_not_create_the_reading_role_is_refused_in_one_line(
     folder: Path, settings: Settings
 ) -> None:
     with served(folder / "data") as postgres:
@@ -98,7 +98,7 @@ def test_a_user_that_may_not_make_the_reading_role_is_refused_in_one_line(
         prepare_database(settings, tenant.url)
 
 
-def test_a_reading_role_that_policies_do_not_bind_is_refused(
+def test_a_reading_role_that_bypasses_row_policies_is_refused(
     folder: Path, settings: Settings
 ) -> None:
     with served(folder / "data") as postgres:
@@ -117,10 +117,10 @@ def test_a_database_that_cannot_hold_every_text_is_refused(
         prepare_database(settings, tenant.url)
 
 
-def test_whatever_a_database_sets_for_its_sessions_the_service_works(
+def test_the_service_works_whatever_settings_a_database_gives_its_sessions(
     conninfo: str, settings: Settings
 ) -> None:
-    _set_for_all(conninfo, OTHER_MINDS)
+    _set_for_all(conninfo, HARMFUL)
     with edge_of(settings, prepare_database(settings, conninfo)) as edge:
         line = edge.fresh("capacity", project_tags=["€uro", "null"])
         edge.accept(
@@ -152,15 +152,20 @@ def test_the_environments_options_do_not_reach_a_session(
 
 
 @pytest.mark.parametrize("options_more", ["", "-c role=ledger_api"])
-def test_no_statement_is_compiled(conninfo: str, settings: Settings, options_more: str) -> None:
-    # Before 18 a plan that may walk no table is as costly as can be, and so worth a second's work.
+def test_jit_compilation_is_off_in_every_session(
+    conninfo: str, settings: Settings, options_more: str
+) -> None:
+    # Before PostgreSQL 18 a plan has an enormous cost if it needs a disabled sequential scan. Such
+    # a plan would be compiled, which takes a second.
     _set_for_all(conninfo, {"jit": "on"})
     made = prepare_database(settings, conninfo)
     with psycopg.connect(made, options=options_of(made, options_more)) as connection:
         assert connection.execute("SHOW jit").fetchone() == ("off",)
 
 
-def test_options_of_the_address_stay_beside_ours(conninfo: str, settings: Settings) -> None:
+def test_options_of_the_database_url_stay_beside_the_ledgers(
+    conninfo: str, settings: Settings
+) -> None:
     given = make_conninfo(conninfo, options="-c work_mem=7MB -c statement_timeout=1ms")
     made = prepare_database(settings, given)
     with psycopg.connect(made, options=options_of(made, "-c role=ledger_api")) as connection:
@@ -185,7 +190,7 @@ def test_a_pooler_that_drops_the_options_of_sessions_is_refused_in_one_line(
         relay.close()
 
 
-def test_an_append_waits_for_the_disk_where_the_database_would_not(
+def test_an_append_waits_for_the_disk_though_the_databases_default_does_not(
     conninfo: str, settings: Settings
 ) -> None:
     _set_for_all(conninfo, {"synchronous_commit": "off"})
@@ -193,12 +198,12 @@ def test_an_append_waits_for_the_disk_where_the_database_would_not(
     try:
         with log.ledger_recorder.append_transaction():
             pass
-        assert _asked(log, "SHOW synchronous_commit") == ["on"]
+        assert _first_row(log, "SHOW synchronous_commit") == ["on"]
     finally:
         log.close()
 
 
-def test_the_log_is_where_the_environment_leads_everything_else(
+def test_the_log_connects_by_the_environments_libpq_variables(
     conninfo: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = conninfo_to_dict(conninfo)
@@ -212,7 +217,7 @@ def test_the_log_is_where_the_environment_leads_everything_else(
     try:
         log = Log(prepare_database(settings, bare))
         try:
-            assert _asked(log, "SELECT current_user") == ["boss"]
+            assert _first_row(log, "SELECT current_user") == ["boss"]
         finally:
             log.close()
     finally:
@@ -220,14 +225,14 @@ def test_the_log_is_where_the_environment_leads_everything_else(
             connection.execute("DROP ROLE boss")
 
 
-def _asked(log: Log, question: str) -> list[str]:
-    """The answer of the one connection that the log has."""
+def _first_row(log: Log, statement: str) -> list[str]:
+    """The first row of a statement on the log's only connection."""
     with log.ledger_recorder.datastore.get_connection() as connection:
-        return list(connection.execute(question.encode()).fetchone().values())
+        return list(connection.execute(statement.encode()).fetchone().values())
 
 
 def _set_for_all(conninfo: str, values: dict[str, str]) -> None:
-    """What ``ALTER DATABASE`` sets begins with the next session."""
+    """Set values for all sessions of the database that begin from now on."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         database = sql.Identifier(connection.info.dbname)
         for name, value in values.items():
@@ -236,8 +241,8 @@ def _set_for_all(conninfo: str, values: dict[str, str]) -> None:
             connection.execute(statement.format(database, sql.Identifier(name), value))
 
 
-def test_both_ends_of_a_connection_look_after_each_other(conninfo: str, settings: Settings) -> None:
-    """A vanished client held its locks for two hours, and a connect waited for two minutes."""
+def test_client_and_server_notice_a_vanished_peer(conninfo: str, settings: Settings) -> None:
+    """A vanished client once held its locks for two hours, and a connect waited two minutes."""
     made = conninfo_to_dict(prepare_database(settings, conninfo))
     ours = ("connect_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count")
     assert [made[name] for name in (*ours, "tcp_user_timeout")] == ["2", "5", "2", "3", "10000"]
@@ -246,13 +251,15 @@ def test_both_ends_of_a_connection_look_after_each_other(conninfo: str, settings
     assert "-c tcp_user_timeout=10000" in str(made["options"])
 
 
-def test_what_an_address_says_of_its_connections_stays(conninfo: str, settings: Settings) -> None:
-    asked = make_conninfo(conninfo, connect_timeout="7", keepalives_idle="60")
-    made = conninfo_to_dict(prepare_database(settings, asked))
+def test_connection_parameters_of_the_database_url_are_kept(
+    conninfo: str, settings: Settings
+) -> None:
+    given = make_conninfo(conninfo, connect_timeout="7", keepalives_idle="60")
+    made = conninfo_to_dict(prepare_database(settings, given))
     assert (made["connect_timeout"], made["keepalives_idle"]) == ("7", "60")
 
 
-def test_the_environments_wish_for_a_server_to_write_to_is_one_for_a_primary(
+def test_target_session_attrs_read_write_of_the_environment_means_primary(
     conninfo: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGTARGETSESSIONATTRS", "read-write")

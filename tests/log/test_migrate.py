@@ -1,37 +1,41 @@
-"""Migrations: each applied once, by one process; which schemas the code leaves alone."""
+"""Migrations: each is applied once, by one process; some schemas are refused."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 
 import psycopg
 import pytest
 
-from ledger.log.migrate import SchemaError, _files, migrate
+from ledger.log.migrate import SchemaError, migrate
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from tests.support.databases import drop, execute, named
 from tests.support.edge import edge_of
 
+NAMES = sorted(path.name for path in files("ledger.log").joinpath("migrations").iterdir())
+"""The names of the migrations' files, in order."""
+
 
 @pytest.fixture
 def empty(server: EmbeddedPostgres) -> Iterator[str]:
-    """A database that nothing was ever applied to."""
+    """A database without any migration."""
     execute(server.url, "CREATE DATABASE ledger_empty TEMPLATE template0")
     yield named(server.url, "ledger_empty")
     drop(server.url, "ledger_empty")
 
 
-def test_of_processes_that_start_together_one_applies_each(empty: str) -> None:
+def test_each_migration_is_applied_by_one_of_the_processes_that_start_together(empty: str) -> None:
     with ThreadPoolExecutor(6) as pool:
         applied = list(pool.map(migrate, [empty] * 6))
-    assert sorted(applied) == [[]] * 5 + [[name for name, _ in _files()]]
+    assert sorted(applied) == [[]] * 5 + [NAMES]
     assert migrate(empty) == []
 
 
 def test_code_older_than_the_schema_is_refused_and_changes_nothing(conninfo: str) -> None:
-    # It would write the log, and not what a newer migration keeps beside it.
-    *_, (before, _), (newest, _) = _files()
+    # Older code would write the log, and not the tables that a newer migration keeps beside it.
+    *_, before, newest = NAMES
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO ledger.migration (name, checksum) VALUES ('9999_keep_more.sql', '')"
@@ -51,13 +55,13 @@ def test_a_migration_that_was_edited_is_refused(conninfo: str) -> None:
         migrate(conninfo)
 
 
-def test_a_dump_that_was_restored_where_no_role_was_is_read_again(
+def test_a_dump_restored_on_a_server_without_the_reading_role_gets_its_grants_again(
     conninfo: str, settings: Settings
 ) -> None:
-    # pg_restore passes over the grants to a role that is not there, and says so.
+    # pg_restore skips the grants to a role that does not exist, and prints a warning.
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        for what in ("ALL TABLES IN SCHEMA ledger", "ALL FUNCTIONS IN SCHEMA ledger"):
-            connection.execute(f"REVOKE ALL ON {what} FROM ledger_api".encode())
+        for objects in ("ALL TABLES IN SCHEMA ledger", "ALL FUNCTIONS IN SCHEMA ledger"):
+            connection.execute(f"REVOKE ALL ON {objects} FROM ledger_api".encode())
         connection.execute("REVOKE ALL ON SCHEMA ledger FROM ledger_api")
     with edge_of(settings, prepare_database(settings, conninfo)) as edge:
         line = edge.fresh()

@@ -1,4 +1,4 @@
-"""The writer's connection: planned once, still as its owner asks for it, and alive."""
+"""The writer's connection: its options, its end, and locks on the log."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'ledger.ledger_events'
 """
 
 
-def test_the_connection_strings_own_options_hold_beside_ours(conninfo: str) -> None:
+def test_options_of_the_connection_string_hold_beside_the_ledgers(conninfo: str) -> None:
     log = Log(make_conninfo(conninfo, options="-c work_mem=8MB"))
     try:
         with log.ledger_recorder.datastore.get_connection() as connection:
@@ -39,7 +39,7 @@ def test_the_connection_strings_own_options_hold_beside_ours(conninfo: str) -> N
     ]
 
 
-def test_one_that_was_ended_meanwhile_is_not_used(conninfo: str) -> None:
+def test_a_connection_that_the_server_has_ended_is_not_used_again(conninfo: str) -> None:
     log = Log(conninfo)
     try:
         for _ in range(3):
@@ -64,14 +64,16 @@ def log(conninfo: str) -> Iterator[Log]:
 
 
 def next_position(log: Log) -> int:
-    """Where an append that begins now would write."""
+    """The position at which an append that begins now would write."""
     with log.ledger_recorder.append_transaction() as append:
         append.read({})
         return append.next_position
 
 
-def test_a_vacuum_of_the_log_holds_no_append_up(log: Log, conninfo: str) -> None:
-    """Nor an append it: one against wraparound takes minutes, and is not cancelled for anybody."""
+def test_a_vacuum_of_the_log_and_an_append_do_not_wait_for_each_other(
+    log: Log, conninfo: str
+) -> None:
+    """A vacuum against wraparound takes minutes, and no waiting statement cancels it."""
     with psycopg.connect(conninfo) as vacuum:
         vacuum.execute("LOCK TABLE ledger.ledger_events IN SHARE UPDATE EXCLUSIVE MODE")
         assert next_position(log) == 1
@@ -82,9 +84,7 @@ def test_a_vacuum_of_the_log_holds_no_append_up(log: Log, conninfo: str) -> None
             vacuum.execute("VACUUM (ANALYZE) ledger.ledger_events")
 
 
-def test_who_locks_the_log_itself_is_waited_for_before_anything_is_read(
-    log: Log, conninfo: str
-) -> None:
+def test_an_append_waits_for_a_lock_on_the_log_before_it_reads(log: Log, conninfo: str) -> None:
     with psycopg.connect(conninfo) as older, ThreadPoolExecutor() as others:
         older.execute("LOCK TABLE ledger.ledger_events IN EXCLUSIVE MODE")
         found = others.submit(next_position, log)

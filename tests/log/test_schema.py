@@ -1,4 +1,4 @@
-"""What the schema of the log and of the decision tables forbids (migrations 0001 to 0005, 0011)."""
+"""The constraints of the log and of the decision tables (migrations 0001 to 0005, 0011)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -40,7 +40,7 @@ def connected(server: EmbeddedPostgres, databases: Databases) -> Iterator[Connec
 
 @pytest.fixture
 def connection(connected: Connection) -> Iterator[Connection]:
-    """Within a transaction that is rolled back."""
+    """A connection within a transaction that is rolled back."""
     with connected.transaction(force_rollback=True):
         yield connected
 
@@ -68,7 +68,7 @@ def test_the_log_is_append_only(connection: Connection, statement: str) -> None:
 
 
 @pytest.mark.parametrize("name", ANOTHER)
-def test_an_event_is_whole(connection: Connection, name: str) -> None:
+def test_an_event_has_a_value_in_every_column(connection: Connection, name: str) -> None:
     with pytest.raises(errors.NotNullViolation) as refused:
         insert(connection, "ledger_events", ANOTHER | {name: None})
     assert refused.value.diag.column_name == name
@@ -89,7 +89,7 @@ def test_no_two_events_share_a_version_a_position_or_an_instant(
         insert(connection, "ledger_events", ANOTHER | {shared: EVENT[shared]})
 
 
-def test_a_fact_has_one_outcome_an_organization_and_source(connection: Connection) -> None:
+def test_a_fact_has_one_outcome_per_organization_and_source(connection: Connection) -> None:
     insert(connection, "fact", FACT)
     for name in ("organization_id", "source", "fact_id"):
         insert(connection, "fact", FACT | {name: "another"})
@@ -98,7 +98,7 @@ def test_a_fact_has_one_outcome_an_organization_and_source(connection: Connectio
     assert refused.value.diag.constraint_name == "fact_pkey"
 
 
-def test_no_line_has_fewer_open_runs_than_none(connection: Connection) -> None:
+def test_a_lines_count_of_open_runs_is_not_negative(connection: Connection) -> None:
     row = {"line_id": "LIN-26-000001", "last_activity_at": "2026-04-15T12:00:00Z", "open_runs": -1}
     with pytest.raises(errors.CheckViolation) as refused:
         insert(connection, "line_activity", row)
@@ -122,7 +122,7 @@ def test_no_two_keys_share_a_secret(connection: Connection) -> None:
 @pytest.mark.parametrize(
     ("wrapped", "destroyed_at"), [(None, None), (b"w", "2026-04-15T12:00:00Z")]
 )
-def test_a_runs_key_is_there_or_destroyed(
+def test_a_runs_key_is_either_wrapped_or_destroyed(
     connection: Connection, wrapped: bytes | None, destroyed_at: str | None
 ) -> None:
     row = {"run_id": "RUN-26-000001", "organization_id": "ORG-26-000001", "wrapped": wrapped}
@@ -139,7 +139,7 @@ def test_a_runs_key_is_there_or_destroyed(
         ("error = 'e'", "projection_stopped_with_error"),
     ],
 )
-def test_a_view_stands_somewhere_and_stops_for_a_reason(
+def test_a_views_position_is_not_negative_and_a_stopped_view_has_an_error(
     connection: Connection, change: str, constraint: str
 ) -> None:
     row = {"name": "n", "version": 1, "generation": 1, "position": 0}
@@ -149,7 +149,7 @@ def test_a_view_stands_somewhere_and_stops_for_a_reason(
     assert refused.value.diag.constraint_name == constraint
 
 
-def test_there_is_one_row_to_probe_appends_with(connection: Connection) -> None:
+def test_the_table_that_probes_appends_has_one_row(connection: Connection) -> None:
     with pytest.raises(errors.CheckViolation) as refused:
         insert(connection, "append_probe", {"is_only": False, "written_at": "2026-04-15"})
     assert refused.value.diag.constraint_name == "append_probe_one_row"
@@ -172,7 +172,7 @@ def test_there_is_one_row_to_probe_appends_with(connection: Connection) -> None:
         "UPDATE ledger.append_probe SET written_at = now()",
     ],
 )
-def test_who_only_reads_for_the_api_reads_no_event_and_writes_nothing(
+def test_the_apis_reading_role_reads_no_event_and_writes_no_table(
     connection: Connection, statement: str
 ) -> None:
     connection.execute("SET LOCAL ROLE ledger_api")

@@ -1,4 +1,4 @@
-"""What the schema of the tables beside the log itself forbids (migration 0006)."""
+"""The constraints of the tables beside the log (migration 0006)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,7 +28,7 @@ def connected(server: EmbeddedPostgres, databases: Databases) -> Iterator[psycop
 
 @pytest.fixture
 def connection(connected: psycopg.Connection[Any]) -> Iterator[psycopg.Connection[Any]]:
-    """Within a transaction that is rolled back."""
+    """A connection within a transaction that is rolled back."""
     with connected.transaction(force_rollback=True):
         yield connected
 
@@ -40,7 +40,7 @@ def insert(connection: psycopg.Connection[Any], table: str, row: dict[str, Any])
 
 
 @pytest.mark.parametrize("changed", ["credential", "path", "key"])
-def test_a_key_has_one_outcome_a_credential_and_path(
+def test_an_idempotency_key_has_one_outcome_per_credential_and_path(
     connection: psycopg.Connection[Any], changed: str
 ) -> None:
     insert(connection, "idempotency", OUTCOME)
@@ -51,13 +51,17 @@ def test_a_key_has_one_outcome_a_credential_and_path(
 
 
 @pytest.mark.parametrize("name", OUTCOME)
-def test_an_outcome_is_whole(connection: psycopg.Connection[Any], name: str) -> None:
+def test_an_outcome_has_a_value_in_every_column(
+    connection: psycopg.Connection[Any], name: str
+) -> None:
     with pytest.raises(errors.NotNullViolation) as refused:
         insert(connection, "idempotency", OUTCOME | {name: None})
     assert refused.value.diag.column_name == name
 
 
-def test_a_credential_has_one_count(connection: psycopg.Connection[Any]) -> None:
+def test_a_credential_has_one_count_of_omitted_refusals(
+    connection: psycopg.Connection[Any],
+) -> None:
     insert(connection, "refusals_omitted", OMITTED)
     insert(connection, "refusals_omitted", OMITTED | {"credential": "KEY-26-000002"})
     with pytest.raises(errors.UniqueViolation) as refused:
@@ -66,14 +70,18 @@ def test_a_credential_has_one_count(connection: psycopg.Connection[Any]) -> None
 
 
 @pytest.mark.parametrize("count", [0, -1])
-def test_a_count_begins_with_one(connection: psycopg.Connection[Any], count: int) -> None:
+def test_a_count_of_omitted_refusals_is_at_least_one(
+    connection: psycopg.Connection[Any], count: int
+) -> None:
     with pytest.raises(errors.CheckViolation) as refused:
         insert(connection, "refusals_omitted", OMITTED | {"count": count})
     assert refused.value.diag.constraint_name == "refusals_omitted_count_from_one"
 
 
 @pytest.mark.parametrize("name", OMITTED)
-def test_a_count_says_whose_and_since_when(connection: psycopg.Connection[Any], name: str) -> None:
+def test_a_count_of_omitted_refusals_has_a_value_in_every_column(
+    connection: psycopg.Connection[Any], name: str
+) -> None:
     with pytest.raises(errors.NotNullViolation) as refused:
         insert(connection, "refusals_omitted", OMITTED | {name: None})
     assert refused.value.diag.column_name == name
@@ -81,7 +89,7 @@ def test_a_count_says_whose_and_since_when(connection: psycopg.Connection[Any], 
 
 @pytest.mark.parametrize("table", ["idempotency", "refusals_omitted"])
 @pytest.mark.parametrize("statement", ["SELECT * FROM ledger.{}", "DELETE FROM ledger.{}"])
-def test_who_only_reads_for_the_api_sees_neither(
+def test_the_apis_reading_role_may_use_neither_table(
     connection: psycopg.Connection[Any], table: str, statement: str
 ) -> None:
     connection.execute("SET ROLE ledger_api")

@@ -1,4 +1,4 @@
-"""The tables that an append writes are described as they were migrated."""
+"""The descriptions of the tables that an append writes equal the migrated schema."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +35,7 @@ SHORT = {
     "double precision": "float8",
     "timestamp with time zone": "timestamptz",
 }
-"""The names that descriptions use for types that the catalog calls otherwise."""
+"""The catalog's names of types, and the shorter names that descriptions use."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def connection(
 
 
 @TABLES
-def test_a_description_is_the_catalogs(
+def test_a_tables_description_equals_the_catalog(
     connection: psycopg.Connection[tuple[Any, ...]], table: Table
 ) -> None:
     name = [f"ledger.{table.name}"]
@@ -63,6 +63,6 @@ def test_a_description_is_the_catalogs(
 
 
 @TABLES
-def test_a_description_says_which_columns_are_the_tenants(table: Table) -> None:
+def test_a_tables_description_names_the_tenants_columns(table: Table) -> None:
     tenants = [name for name in ("organization_id", "workspace_id") if name in table.columns]
     assert list(table.tenant) == tenants

@@ -4,28 +4,30 @@ import asyncio
 import random
 from collections.abc import Callable
 from datetime import UTC, date, datetime, tzinfo
-from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
-import uvloop
 from psycopg import errors
 
 from ledger.postgres import door as doors
 from ledger.postgres.door import Door
 from ledger.postgres.scope import EVERYONE, Planning, Tenant
-from tests.support.doors import (
+from tests.support.door import (
     HELD,
     READERS,
     SCOPE,
+    count_connections,
+    count_held,
+    count_writers,
     gathered,
     holding,
-    play_with_door,
     soon,
-    writers,
 )
-from tests.support.views import query
+from tests.support.relay import Relay
+from tests.support.views import query, until
+
+HELD_LATER = "SELECT 2 FROM pg_advisory_xact_lock_shared(1)"
 
 PREPARED = "SELECT name, statement FROM pg_prepared_statements WHERE statement ~ %(like)s"
 
@@ -44,13 +46,7 @@ async def walk(door: Door) -> Any:
     return await door.fetch(EVERYONE, HELD, {}, Planning.WALK)
 
 
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def tell(request: pytest.FixtureRequest, conninfo: str) -> Tell:
-    """Plays with a door of its own, on either loop."""
-    return partial(play_with_door, request.param, conninfo)
-
-
-def test_what_is_asked_again_and_again_is_planned_once_unless_its_values_matter(tell: Tell) -> None:
+def test_a_repeated_statement_is_planned_once_unless_its_values_matter(tell: Tell) -> None:
     plans = (
         "SELECT generic_plans, custom_plans FROM pg_prepared_statements"
         " WHERE statement = 'SELECT ' || chr(36) || '1::int'"
@@ -68,7 +64,7 @@ def test_what_is_asked_again_and_again_is_planned_once_unless_its_values_matter(
     tell(play)
 
 
-def test_what_is_planned_once_walks_no_table_however_small_it_is_by_then(tell: Tell) -> None:
+def test_a_statement_that_is_planned_once_walks_no_table_however_small(tell: Tell) -> None:
     explain = "EXPLAIN SELECT oid FROM pg_am WHERE amname = %(name)s::name"
 
     async def play(door: Door) -> None:
@@ -81,7 +77,7 @@ def test_what_is_planned_once_walks_no_table_however_small_it_is_by_then(tell: T
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_each_of_many_gets_its_own_rows_or_its_own_error(
+def test_each_of_many_reads_gets_its_own_rows_or_its_own_error(
     tell: Tell, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(doors, "_OPTIONS", doors._OPTIONS.replace("=9s", "=500ms"))
@@ -152,15 +148,13 @@ def test_a_setting_is_sent_once_for_a_tenants_reads_and_ends_with_their_group(te
     tell(play, size=1)
 
 
-def test_more_than_a_thousand_do_not_wait(tell: Tell, conninfo: str) -> None:
+def test_no_more_than_a_thousand_reads_wait(tell: Tell, conninfo: str) -> None:
     async def play(door: Door) -> None:
         async with holding(conninfo):
-            reading = []
-            for count in (16, 1000):
-                held = [door.fetch(EVERYONE, HELD, {}) for _ in range(count)]
-                reading += map(asyncio.create_task, held)
-                await soon(lambda: not door._idle and len(door._lanes) == 2, "all to be busy")
-            await soon(lambda: len(door._short) == 1000, "all to wait")
+            reading = [asyncio.create_task(door.fetch(EVERYONE, HELD, {})) for _ in range(16)]
+            await soon(lambda: count_held(conninfo, HELD) == 2, "all to be busy")
+            reading += [asyncio.create_task(door.fetch(EVERYONE, HELD, {})) for _ in range(1000)]
+            await asyncio.sleep(0)  # they ask, and each of them waits
             with pytest.raises(psycopg.OperationalError, match="too many"):
                 await door.fetch(EVERYONE, HELD, {})
         assert await gathered(reading) == [[(1,)]] * 1016
@@ -168,26 +162,27 @@ def test_more_than_a_thousand_do_not_wait(tell: Tell, conninfo: str) -> None:
     tell(play, size=2)
 
 
-def test_what_takes_long_delays_nothing_short(tell: Tell, conninfo: str) -> None:
+def test_long_reads_delay_no_short_read(tell: Tell, conninfo: str) -> None:
     async def play(door: Door) -> None:
         async with holding(conninfo):
             pages = [asyncio.create_task(walk(door)) for _ in range(8)]
-            await soon(lambda: door._taken, "the first page to be under way")
-            assert len(door._taken) + len(door._long) == 4
+            await soon(lambda: count_held(conninfo, HELD) == 4, "some pages to be under way")
             for _ in range(3):
-                longs = [door.fetch(EVERYONE, HELD, {}, Planning.LONG) for _ in range(6)]
+                longs = [door.fetch(EVERYONE, HELD_LATER, {}, Planning.LONG) for _ in range(6)]
                 pages += map(asyncio.create_task, longs)
                 shorts = [door.fetch(READERS[0], SCOPE, {"n": n}) for n in range(20)]
                 assert [rows[0][2] for rows in await gathered(shorts)] == list(range(20))
-            await soon(lambda: len(door._taken) > 1, "several at once")
-            assert len(door._taken) <= len(door._lanes) / 2
+            await soon(lambda: count_held(conninfo, HELD_LATER) > 0, "others that take long")
+            assert count_held(conninfo, HELD) == 4, "pages wait for each other, not before others"
+            held = count_held(conninfo, HELD) + count_held(conninfo, HELD_LATER)
+            assert held <= count_connections(conninfo) / 2
             assert not any(page.done() for page in pages)
-        assert await gathered(pages) == [[(1,)]] * len(pages)
+        assert await gathered(pages) == [[(1,)]] * 8 + [[(2,)]] * 18
 
     tell(play)
 
 
-def test_who_was_passed_over_is_asked_again_before_all_others(tell: Tell) -> None:
+def test_a_read_that_an_error_passed_over_is_asked_again_before_all_others(tell: Tell) -> None:
     async def play(door: Door) -> None:
         order = list[Any]()
 
@@ -203,7 +198,7 @@ def test_who_was_passed_over_is_asked_again_before_all_others(tell: Tell) -> Non
     tell(play, size=1)
 
 
-def test_who_may_not_even_set_the_scope_is_told_so(tell: Tell, conninfo: str) -> None:
+def test_a_read_whose_scope_cannot_be_set_is_told_so(tell: Tell, conninfo: str) -> None:
     async def play(door: Door) -> None:
         no_tenant = Tenant("ORG-\0")
         asking = [door.fetch(each, SCOPE, {"n": 1}) for each in (no_tenant, READERS[1])]
@@ -258,7 +253,7 @@ def test_values_of_every_kind_come_back_as_they_were(tell: Tell) -> None:
     tell(play)
 
 
-def test_what_is_large_goes_both_ways_at_once(tell: Tell) -> None:
+def test_large_parameters_and_large_results_travel_at_once(tell: Tell) -> None:
     async def play(door: Door) -> None:
         text = "x" * 3_000_000
         both = [
@@ -268,7 +263,7 @@ def test_what_is_large_goes_both_ways_at_once(tell: Tell) -> None:
         *told, many = await gathered([*both, door.fetch(EVERYONE, rows, {})])
         assert [row[0][0] == text + n for row, n in zip(told, "abcd", strict=True)] == [True] * 4
         assert len(many) == 20_000
-        assert writers() == 0
+        assert count_writers() == 0
 
     tell(play, size=1)
 
@@ -311,23 +306,27 @@ def test_a_prepared_statement_reads_what_its_view_is_made_of_now(tell: Tell, con
     tell(play, size=1)
 
 
-def test_whatever_is_under_way_ends_with_the_door(tell: Tell, conninfo: str) -> None:
+def test_reads_and_connections_under_way_end_with_the_door(
+    tell: Tell, conninfo: str, relay: Relay
+) -> None:
     async def play(door: Door) -> None:
         async with holding(conninfo):
             gone = asyncio.create_task(walk(door))
-            await soon(lambda: door._taken, "the page to be under way")
+            await soon(lambda: count_held(conninfo, HELD) == 1, "the page to be under way")
             gone.cancel()
+            asked, relay.swallows = relay.asked, True
             pages = [asyncio.create_task(walk(door)) for _ in range(9)]
             shorts = [asyncio.create_task(door.fetch(EVERYONE, HELD, {})) for _ in range(300)]
-            await soon(lambda: not door._idle and door._connecting, "all to be busy")
+            await soon(lambda: relay.asked > asked, "a connection in the making")
             await door.close()
-            assert not door._walking
+            others = asyncio.all_tasks() - {asyncio.current_task(), *pages, *shorts}
+            assert others == set()
             told = await gathered([*pages, *shorts])
             assert {type(error) for error in told} == {psycopg.OperationalError}
             with pytest.raises(psycopg.OperationalError):
                 await door.fetch(EVERYONE, "SELECT 1", {})
 
-    tell(play)
+    tell(play, through=relay.conninfo)
 
 
 def test_a_role_with_special_powers_is_none_to_read_as(conninfo: str) -> None:
@@ -335,10 +334,11 @@ def test_a_role_with_special_powers_is_none_to_read_as(conninfo: str) -> None:
         door = Door(conninfo)
         with pytest.raises(AssertionError):
             await door.open()
-        assert (door._lanes, asyncio.all_tasks()) == (set(), {asyncio.current_task()})
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
     query(conninfo, "ALTER ROLE ledger_api BYPASSRLS")
     try:
         asyncio.run(play())
+        until(lambda: count_connections(conninfo) == 0, "its connections to end")
     finally:
         query(conninfo, "ALTER ROLE ledger_api NOBYPASSRLS")

@@ -2,18 +2,24 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 
 import psycopg
 import pytest
-import uvloop
 
 from ledger.postgres import door as doors
 from ledger.postgres.door import Door
 from ledger.postgres.scope import EVERYONE, Planning, Tenant
-from tests.support.doors import HELD, READERS, SCOPE, gathered, holding, play_with_door, soon
-from tests.support.embedded import folder_in_tmp
+from tests.support.door import (
+    HELD,
+    READERS,
+    SCOPE,
+    count_open_ends,
+    gathered,
+    holding,
+    settled,
+    soon,
+)
 from tests.support.relay import OUT_OF_STEP, Relay
 from tests.support.views import query
 
@@ -23,20 +29,6 @@ WHERE datname = current_database() AND application_name = 'ledger api'
 """
 
 Tell = Callable[..., None]
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def tell(request: pytest.FixtureRequest, conninfo: str) -> Tell:
-    """Plays with a door of its own, on either loop."""
-    return partial(play_with_door, request.param, conninfo)
-
-
-@pytest.fixture
-def relay(conninfo: str) -> Iterator[Relay]:
-    with folder_in_tmp(0o755) as folder:
-        relay = Relay(conninfo, folder)
-        yield relay
-        relay.close()
 
 
 def test_no_read_fails_while_connections_are_ended(tell: Tell, conninfo: str) -> None:
@@ -87,50 +79,48 @@ def test_an_answer_that_breaks_off_is_asked_for_again_and_not_for_ever(
 
 
 def test_a_connection_that_is_ended_behind_its_last_result_is_one_that_is_lost(
-    tell: Tell, relay: Relay
+    tell: Tell, proxy: Relay
 ) -> None:
     async def play(door: Door) -> None:
-        for _ in range(2):
-            lanes, relay.to_end = set(door._lanes), 1
+        for left in (3, 2):
+            proxy.to_end = 1
             assert await gathered([door.fetch(READERS[0], SCOPE, {"n": 1})]) == [[("ORG-0", "", 1)]]
-            await soon(lambda lanes=lanes: len(lanes - door._lanes) == 1, "the loss of its lane")
-        assert relay.to_end == 0
+            await soon(lambda left=left: count_open_ends(proxy.port) == left, "the loss")
+        assert proxy.to_end == 0
 
-    tell(play, through=relay.conninfo)
+    tell(play, through=proxy.conninfo)
 
 
-def test_a_database_that_is_away_for_a_moment_is_waited_for(tell: Tell, relay: Relay) -> None:
+def test_a_database_that_is_away_for_a_moment_is_waited_for(tell: Tell, proxy: Relay) -> None:
     async def play(door: Door) -> None:
-        relay.lets_in, asked = False, relay.asked
-        relay.cut()
-        await soon(lambda: not door._lanes, "the loss")
+        proxy.lets_in, asked = False, proxy.asked
+        proxy.cut()
+        await soon(lambda: count_open_ends(proxy.port) == 0, "the loss")
         # Nobody waits, so nothing is tried.
-        assert (door._idle, relay.asked) == ([], asked)
-        assert (door._connecting, door._watching, door._sending) == (None, None, None)
+        assert await settled(lambda: proxy.asked) == asked
         reading = [asyncio.create_task(door.fetch(EVERYONE, "SELECT 1", {})) for _ in range(100)]
-        await soon(lambda: relay.asked > asked + 3, "some attempts")
-        relay.lets_in = True
+        await soon(lambda: proxy.asked > asked + 3, "some attempts")
+        proxy.lets_in = True
         assert await gathered(reading) == [[(1,)]] * 100
 
-    tell(play, through=relay.conninfo)
+    tell(play, through=proxy.conninfo)
 
 
-def test_who_has_waited_for_two_seconds_is_refused(tell: Tell, relay: Relay) -> None:
+def test_a_read_that_has_waited_long_for_a_connection_is_refused(tell: Tell, relay: Relay) -> None:
     async def play(door: Door) -> None:
         relay.lets_in = False
         relay.cut()
-        asked, loop = relay.asked, asyncio.get_running_loop()
-        begun = loop.time()
-        (error,) = await gathered([door.fetch(EVERYONE, "SELECT 1", {})])
-        assert isinstance(error, psycopg.OperationalError)
-        assert 1.9 < loop.time() - begun < 4
-        assert 3 < relay.asked - asked <= 21
-        await soon(lambda: (door._connecting, door._watching) == (None, None), "peace")
+        asked = relay.asked
+        with pytest.raises(psycopg.OperationalError, match="no connection in time"):
+            async with asyncio.timeout(30):
+                await door.fetch(EVERYONE, "SELECT 1", {})
+        assert 3 < relay.asked - asked <= 21, "a try each tenth of two seconds"
+        await settled(lambda: relay.asked)
 
     tell(play, through=relay.conninfo)
 
 
-def test_who_loses_his_connection_late_has_his_patience_anew(
+def test_a_read_that_loses_its_connection_late_waits_as_long_for_another_as_a_new_read(
     tell: Tell, relay: Relay, conninfo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doors, "_PATIENCE_SECONDS", 1.0)

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL under real kills: its owner, its postmaster, whatever is left of them."""
+"""The embedded PostgreSQL under real kills of its owner and of its postmaster."""
 
 import contextlib
 import os
@@ -38,7 +38,7 @@ from tests.support.embedded import (
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-def test_a_second_start_finds_what_the_first_wrote(data_dir: Path) -> None:
+def test_a_second_start_finds_the_rows_of_the_first(data_dir: Path) -> None:
     with served(data_dir) as server:
         remember(server.url, "kept")
         assert server.poll() is None
@@ -46,9 +46,9 @@ def test_a_second_start_finds_what_the_first_wrote(data_dir: Path) -> None:
         names = ("fsync", "synchronous_commit", "data_checksums", "timezone", "listen_addresses")
         shown = query(server.url, f"SELECT {', '.join(map(settings, names))}")
         assert shown == [("on", "on", "on", "UTC", "")]
-        # It sorts by code point, whatever the system's library does, and knows all letters.
-        ours = "SELECT datlocprovider, datlocale FROM pg_database WHERE datname = 'ledger'"
-        assert query(server.url, ours) == [("b", "C.UTF-8")]
+        # The database sorts by code point, whatever the C library does, and knows all letters.
+        locales = "SELECT datlocprovider, datlocale FROM pg_database WHERE datname = 'ledger'"
+        assert query(server.url, locales) == [("b", "C.UTF-8")]
         assert query(server.url, "SELECT lower('Ä'), 'B' < 'a', 'a-c' < 'ab'") == [
             ("ä", True, True)
         ]
@@ -75,7 +75,7 @@ def test_a_relative_directory_is_taken_from_where_the_command_started(
 
 
 @pytest.mark.parametrize("name", ["x" * 150, "a,b", "\udcff"], ids=ascii)
-def test_a_path_that_no_socket_can_have_gets_its_socket_in_tmp(
+def test_a_directory_unfit_for_a_socket_gets_its_socket_in_tmp(
     folder: Path, data_dir: Path, name: str
 ) -> None:
     subprocess.run(["cp", "-a", str(data_dir), str(folder / name)], check=True)
@@ -93,7 +93,7 @@ def test_a_path_that_no_socket_can_have_gets_its_socket_in_tmp(
     socket_dir.rmdir()
 
 
-def test_acknowledged_rows_survive_kill_9_of_the_owner_and_nothing_lives_on(
+def test_acknowledged_rows_survive_kill_9_of_the_owner_and_no_process_lives_on(
     data_dir: Path,
 ) -> None:
     acknowledged: list[int] = []
@@ -140,7 +140,7 @@ def test_an_owner_killed_during_its_first_start_leaves_no_half_database(folder: 
         assert query(server.url, "SELECT 1") == [(1,)]
 
 
-def test_after_kill_9_of_the_postmaster_it_starts_again_when_the_last_backend_has_gone(
+def test_a_killed_postmaster_is_restarted_once_its_last_backend_has_ended(
     data_dir: Path,
 ) -> None:
     with served(data_dir) as server:
@@ -248,7 +248,7 @@ def test_commands_that_start_together_share_one_server(folder: Path) -> None:
             assert command.said("stopped"), command.lines
 
 
-def test_pid_files_that_name_a_foreign_process_do_not_fool_it(data_dir: Path) -> None:
+def test_a_start_is_not_misled_by_pid_files_that_name_a_foreign_process(data_dir: Path) -> None:
     place = find_place(data_dir)
     with Command(data_dir) as owner:
         postmaster, _ = owner.await_ready()
@@ -266,14 +266,14 @@ def test_pid_files_that_name_a_foreign_process_do_not_fool_it(data_dir: Path) ->
         assert foreign.poll() is None
 
 
-def test_an_empty_pid_file_does_not_stop_it(data_dir: Path) -> None:
+def test_an_empty_pid_file_does_not_prevent_a_start(data_dir: Path) -> None:
     place = find_place(data_dir)
     (place.database / "postmaster.pid").write_text("")
     with served(data_dir) as server:
         assert query(server.url, "SELECT 1") == [(1,)]
 
 
-def test_an_orphan_of_ours_is_stopped(data_dir: Path) -> None:
+def test_an_orphaned_server_of_the_ledger_is_stopped(data_dir: Path) -> None:
     place = find_place(data_dir)
     with FileLock(place.base / "server.lock", place.account) as lock:
         assert lock.try_exclusive()
@@ -285,7 +285,7 @@ def test_an_orphan_of_ours_is_stopped(data_dir: Path) -> None:
             assert query(server.url, "SELECT 1") == [(1,)]
 
 
-def test_a_server_that_is_not_ours_is_left_alone(data_dir: Path) -> None:
+def test_a_server_that_is_not_the_ledgers_is_left_alone(data_dir: Path) -> None:
     place = find_place(data_dir)
     with terminated_at_end(_server_without_owner(place)) as foreign:
         until(lambda: answers(place, "ledger"), "the server")
@@ -304,16 +304,16 @@ def _server_without_owner(place: ServerPlace, **options: Any) -> subprocess.Pope
     )
 
 
-def test_a_start_that_fails_tells_why_in_one_line(data_dir: Path) -> None:
+def test_a_start_that_fails_names_its_cause_in_one_line(data_dir: Path) -> None:
     with pytest.raises(EmbeddedPostgresError) as failure:
         EmbeddedPostgres(data_dir, settings={"shared_buffers": "none"}).start()
     assert 'invalid value for parameter "shared_buffers"' in str(failure.value)
     assert "\n" not in str(failure.value)
-    with served(data_dir) as server:  # and holds no lock
+    with served(data_dir) as server:  # the failed start holds no lock
         assert server.poll() is None
 
 
-def test_a_recovery_that_fails_tells_why_and_not_what_came_of_it(folder: Path) -> None:
+def test_a_recovery_that_fails_names_its_cause_and_not_the_later_errors(folder: Path) -> None:
     with served(folder / "data"):
         pass
     for segment in (folder / "data" / "postgres" / "pg_wal").glob("0*"):
@@ -322,7 +322,7 @@ def test_a_recovery_that_fails_tells_why_and_not_what_came_of_it(folder: Path) -
         EmbeddedPostgres(folder / "data").start()
 
 
-def test_a_directory_that_cannot_be_is_one_clear_line(folder: Path) -> None:
+def test_an_impossible_data_directory_is_one_clear_line(folder: Path) -> None:
     (folder / "file").touch()
     with pytest.raises(EmbeddedPostgresError, match="cannot be used"):
         EmbeddedPostgres(folder / "file" / ".ledger").start()
@@ -336,7 +336,7 @@ def test_a_long_log_is_set_aside(data_dir: Path) -> None:
     assert place.log.with_name("postgres.log.1").stat().st_size == 11 * 1024 * 1024
 
 
-def test_it_is_not_started_from_another_thread(folder: Path) -> None:
+def test_the_server_is_not_started_from_another_thread(folder: Path) -> None:
     errors: list[BaseException] = []
 
     def start() -> None:

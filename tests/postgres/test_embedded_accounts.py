@@ -1,4 +1,4 @@
-"""As whom the embedded PostgreSQL runs, and where its files then are: root, an ordinary user."""
+"""The account of the embedded PostgreSQL and the place of its files, for root and for a user."""
 
 import contextlib
 import importlib.metadata
@@ -36,7 +36,9 @@ pytestmark = pytest.mark.skipif(
 SOURCE = Path(importlib.util.find_spec("ledger").submodule_search_locations[0]).parent
 
 
-def test_as_root_what_the_account_cannot_reach_goes_elsewhere(folder: Path) -> None:
+def test_as_root_files_go_elsewhere_if_the_account_cannot_reach_the_data_directory(
+    folder: Path,
+) -> None:
     folder.chmod(0o700)  # like a checkout below /root
     data_dir = folder / "project" / ".ledger"
     data_dir.parent.mkdir()
@@ -44,14 +46,14 @@ def test_as_root_what_the_account_cannot_reach_goes_elsewhere(folder: Path) -> N
     place = find_place(data_dir)
     user = place.account.name
     assert place.base.parent == SYSTEM_DIR
-    said: list[str] = []
+    announced: list[str] = []
     with removed_at_end(place.base):
-        with served(data_dir, announce=said.append) as server:
+        with served(data_dir, announce=announced.append) as server:
             process = Path(f"/proc/{server.pid}")
             assert process.stat().st_uid == pwd.getpwnam(user).pw_uid != 0
             assert (process / "cwd").readlink() == place.database
             remember(server.url, "kept")
-        assert said == [
+        assert announced == [
             f"As root: the database's files are in {place.base}"
             f" (user {user} cannot reach {data_dir})"
         ]
@@ -67,7 +69,7 @@ def test_as_root_what_the_account_cannot_reach_goes_elsewhere(folder: Path) -> N
             assert words(server.url) == ["kept"]
 
 
-def test_as_root_two_first_starts_at_once_make_the_same_folders(folder: Path) -> None:
+def test_as_root_concurrent_first_starts_make_the_same_folders(folder: Path) -> None:
     folder.chmod(0o700)
     together = threading.Barrier(4)
 

@@ -1,4 +1,4 @@
-"""The exchange with a server, driven by hand: outcomes in order, with their owners, and its end."""
+"""The exchange with a server, driven by hand: outcomes in order, their owners, and its end."""
 
 import select
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ PREPARED = b"SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELE
 
 
 class Patient(RoundConnection):
-    """A connection whose server is waited for for nine seconds."""
+    """A connection that waits nine seconds for its server."""
 
     patience = 9.0
 
 
-Told = list[tuple[str | None, StatementResult]]
+Outcomes = list[tuple[str | None, StatementResult]]
 
 
 @pytest.fixture
@@ -43,26 +43,26 @@ def add(exchange: Exchange[str], **statements: str | bytes) -> None:
         exchange.send(owner, (text if isinstance(text, bytes) else text.encode(), ()), (), ())
 
 
-def finish(exchange: Exchange[str], told: Told | None = None) -> Told:
+def finish(exchange: Exchange[str], outcomes: Outcomes | None = None) -> Outcomes:
     """End the group, and take all outcomes."""
     exchange.sync(0.0)
-    return take(exchange, [] if told is None else told)
+    return take(exchange, [] if outcomes is None else outcomes)
 
 
-def take(exchange: Exchange[str], told: Told) -> Told:
+def take(exchange: Exchange[str], outcomes: Outcomes) -> Outcomes:
     socket = select.poll()
     while exchange.flush():
         exchange.consume()
     socket.register(exchange.socket, select.POLLIN)
     while True:
-        told += exchange.take()
+        outcomes += exchange.take()
         if not exchange.is_waiting:
-            return told
-        assert socket.poll(15_000), "nothing comes"
+            return outcomes
+        assert socket.poll(15_000), "no reply comes"
         exchange.consume()
 
 
-def run(exchange: Exchange[str], **statements: str | bytes) -> Told:
+def run(exchange: Exchange[str], **statements: str | bytes) -> Outcomes:
     add(exchange, **statements)
     return finish(exchange)
 
@@ -75,23 +75,23 @@ def terminate(connection: psycopg.Connection, conninfo: str) -> None:
 
 
 def test_outcomes_come_in_order_each_with_its_owner(exchange: Exchange[str]) -> None:
-    for _ in range(2):  # prepared, and again
-        told = run(exchange, a="SELECT 1, 'x'", b="SET work_mem = '5MB'", c="", d="SELECT 2")
-        assert told == [("a", [(1, "x")]), ("b", None), ("c", None), ("d", [(2,)])]
+    for _ in range(2):  # prepared, and executed again
+        outcomes = run(exchange, a="SELECT 1, 'x'", b="SET work_mem = '5MB'", c="", d="SELECT 2")
+        assert outcomes == [("a", [(1, "x")]), ("b", None), ("c", None), ("d", [(2,)])]
 
 
-def test_rows_that_nobody_asks_for_are_not_told_but_their_error_is(
+def test_unrequested_rows_are_not_returned_but_their_error_is(
     exchange: Exchange[str],
 ) -> None:
-    for text, outcomes in ((b"SELECT 1", 0), (b"SELECT 1 / 0", 1)):
+    for text, count in ((b"SELECT 1", 0), (b"SELECT 1 / 0", 1)):
         exchange.send("scope", (text, ()), (), (), is_asked=False)
-        told = finish(exchange)
-        assert [(owner, type(outcome)) for owner, outcome in told] == [
+        outcomes = finish(exchange)
+        assert [(owner, type(outcome)) for owner, outcome in outcomes] == [
             ("scope", errors.DivisionByZero)
-        ] * outcomes
+        ] * count
 
 
-def test_an_error_has_the_rest_of_its_group_passed_over_and_no_other_group(
+def test_an_error_skips_the_rest_of_its_group_and_no_other_group(
     exchange: Exchange[str],
 ) -> None:
     (first, failed) = run(exchange, a="SELECT 1", b="SELECT 1 / 0", c="SELECT 3", d="SELECT 4")
@@ -100,20 +100,20 @@ def test_an_error_has_the_rest_of_its_group_passed_over_and_no_other_group(
     assert run(exchange, c="SELECT 3", d="SELECT 4") == [("c", [(3,)]), ("d", [(4,)])]
 
 
-def test_a_statement_that_was_passed_over_is_prepared_anew(exchange: Exchange[str]) -> None:
-    """Its preparation may have been passed over with it."""
+def test_a_skipped_statement_is_prepared_anew(exchange: Exchange[str]) -> None:
+    """Its preparation may have been skipped too."""
     run(exchange, bad="SELECT 1 / 0", seven="SELECT 7")
     assert run(exchange, held=PREPARED) == [("held", [(0,)])]
     assert run(exchange, seven="SELECT 7", held=PREPARED)[1] == ("held", [(1,)])
     run(exchange, bad="SELECT 1 / 0", seven="SELECT 7")
-    assert run(exchange, held=PREPARED) == [("held", [(0,)])], "the one before was closed"
+    assert run(exchange, held=PREPARED) == [("held", [(0,)])], "the earlier one was closed"
 
 
 def test_an_empty_group_is_answered(exchange: Exchange[str]) -> None:
     assert finish(exchange) == []
 
 
-def test_a_value_that_python_does_not_know_is_its_statements_error_alone(
+def test_a_value_that_python_cannot_hold_is_an_error_of_its_statement_alone(
     exchange: Exchange[str],
 ) -> None:
     (_, error), second = run(exchange, a="SELECT 'infinity'::timestamptz", b="SELECT 2")
@@ -121,42 +121,46 @@ def test_a_value_that_python_does_not_know_is_its_statements_error_alone(
     assert second == ("b", [(2,)])
 
 
-def test_a_statement_that_copies_is_told_its_error_and_the_place_is_lost(
+def test_a_copy_statement_fails_and_takes_the_connection_with_it(
     exchange: Exchange[str],
 ) -> None:
-    told: Told = []
+    outcomes: Outcomes = []
     add(exchange, a="SELECT 1", b="COPY (SELECT 1) TO STDOUT", c="SELECT 3")
     with pytest.raises(psycopg.OperationalError, match="takes the connection"):
-        finish(exchange, told)
-    assert told[0] == ("a", [(1,)])
-    assert (told[1][0], type(told[1][1]), len(told)) == ("b", psycopg.ProgrammingError, 2)
+        finish(exchange, outcomes)
+    assert outcomes[0] == ("a", [(1,)])
+    assert (outcomes[1][0], type(outcomes[1][1]), len(outcomes)) == (
+        "b",
+        psycopg.ProgrammingError,
+        2,
+    )
 
 
-def test_the_message_that_ends_a_connection_is_no_statements_error(
+def test_a_fatal_message_is_no_statements_error(
     exchange: Exchange[str],
 ) -> None:
-    told: Told = []
+    outcomes: Outcomes = []
     add(exchange, a="SELECT 1", b="SELECT pg_terminate_backend(pg_backend_pid())", c="SELECT 3")
     with pytest.raises(psycopg.OperationalError, match="administrator command"):
-        finish(exchange, told)
-    assert told == [("a", [(1,)])]
+        finish(exchange, outcomes)
+    assert outcomes == [("a", [(1,)])]
 
 
-def test_so_is_that_message_behind_all_results(conninfo: str) -> None:
+def test_a_fatal_message_behind_all_results_is_no_statements_error(conninfo: str) -> None:
     with (
         folder_in_tmp(0o755) as folder,
         closing(Relay(conninfo, folder)) as relay,
         closing(psycopg.connect(relay.conninfo, autocommit=True)) as connection,
     ):
-        exchange, told = Exchange[str](connection), Told()
+        exchange, outcomes = Exchange[str](connection), Outcomes()
         relay.to_end = 1
         add(exchange, a="SELECT 1")
         with pytest.raises(psycopg.OperationalError, match="administrator command"):
-            finish(exchange, told)
-        assert told == [("a", [(1,)])]
+            finish(exchange, outcomes)
+        assert outcomes == [("a", [(1,)])]
 
 
-def test_a_lost_connection_gives_no_results_without_end(
+def test_a_lost_connection_raises_instead_of_giving_results_without_end(
     exchange: Exchange[str], connection: psycopg.Connection, conninfo: str
 ) -> None:
     terminate(connection, conninfo)
@@ -168,7 +172,7 @@ def test_a_lost_connection_gives_no_results_without_end(
         list(exchange.take())
 
 
-def test_between_groups_the_connection_is_psycopgs(
+def test_psycopg_can_use_the_connection_between_groups(
     exchange: Exchange[str], connection: psycopg.Connection
 ) -> None:
     assert not exchange.is_begun
@@ -180,17 +184,17 @@ def test_between_groups_the_connection_is_psycopgs(
     assert run(exchange, a="SELECT 3") == [("a", [(3,)])]
 
 
-def test_notifications_are_heard_whoever_read_them(
+def test_notifications_are_heard_whether_psycopg_or_the_exchange_read_them(
     exchange: Exchange[str], connection: psycopg.Connection, conninfo: str
 ) -> None:
-    connection.execute("LISTEN told")
+    connection.execute("LISTEN news")
     with psycopg.connect(conninfo, autocommit=True) as other:
-        other.execute("NOTIFY told, 'to psycopg'")
+        other.execute("NOTIFY news, 'to psycopg'")
         connection.execute("SELECT 1")
-        other.execute("NOTIFY told, 'to us'")
+        other.execute("NOTIFY news, 'to the exchange'")
         assert run(exchange, a="SELECT 1") == [("a", [(1,)])]
-    run(exchange, a="NOTIFY told, 'by us'")
-    assert exchange.notifications() == ["to psycopg", "to us", "by us"]
+    run(exchange, a="NOTIFY news, 'by the exchange'")
+    assert exchange.notifications() == ["to psycopg", "to the exchange", "by the exchange"]
     assert exchange.notifications() == []
 
 
@@ -211,7 +215,7 @@ def count_patience(exchange: Exchange[str]) -> None:
     assert exchange.seconds_left(200.0) == 9.0
 
 
-def test_a_connection_that_is_closed_owes_nothing(
+def test_a_closed_connection_waits_for_no_reply(
     exchange: Exchange[str], connection: psycopg.Connection
 ) -> None:
     exchange.sync(100.0)

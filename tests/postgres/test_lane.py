@@ -1,4 +1,4 @@
-"""A lane by itself, on both loops: when it says that a group is done, and that it is lost."""
+"""A lane alone, on both event loops: its reports that a group is done or that it is lost."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_
 
 
 class Hasty(AsyncRoundConnection):
-    """A connection whose server is not waited for for long."""
+    """A connection that soon gives up a silent server."""
 
     patience = 0.2
 
@@ -30,7 +30,7 @@ class Hasty(AsyncRoundConnection):
 def play_with_lane(
     conninfo: str, new_loop: Loop, play: Callable[[Lane, Relay, Done], Awaitable[None]]
 ) -> None:
-    """Play with a lane through a relay, and what the lane says."""
+    """Run ``play`` with a lane through a relay, and the list of the lane's reports."""
 
     async def prepare(relay: Relay) -> None:
         done: Done = []
@@ -49,13 +49,13 @@ def play_with_lane(
 def ask(lane: Lane, number: int) -> Asked:
     """Send a read of the number."""
     loop = asyncio.get_running_loop()
-    asked = Asked(loop, EVERYONE, "SELECT %(n)s::int", {"n": number}, Planning.SHORT)
-    lane.send([asked])
-    return asked
+    read = Asked(loop, EVERYONE, "SELECT %(n)s::int", {"n": number}, Planning.SHORT)
+    lane.send([read])
+    return read
 
 
 @LOOPS
-def test_what_answers_nothing_ends_no_group(conninfo: str, new_loop: Loop) -> None:
+def test_a_message_that_answers_no_statement_ends_no_group(conninfo: str, new_loop: Loop) -> None:
     async def play(lane: Lane, relay: Relay, done: Done) -> None:
         for number in range(3):
             relay.remark()
@@ -71,19 +71,19 @@ def test_what_answers_nothing_ends_no_group(conninfo: str, new_loop: Loop) -> No
 
 
 @LOOPS
-def test_a_silent_server_loses_the_lane_and_no_read(conninfo: str, new_loop: Loop) -> None:
-    """The door asks the read again on another lane, as long as it is not overdue itself."""
+def test_a_silent_server_costs_the_lane_and_no_read(conninfo: str, new_loop: Loop) -> None:
+    """The door sends the read again on another lane, unless the read is overdue itself."""
 
     async def play(lane: Lane, relay: Relay, done: Done) -> None:
         relay.vanish()
-        asked = ask(lane, 1)
+        read = ask(lane, 1)
         assert not lane.give_up_overdue()
         await asyncio.sleep(2 * Hasty.patience)
         assert lane.give_up_overdue()
         ((unanswered, error),) = done
-        assert unanswered == [asked]
+        assert unanswered == [read]
         assert isinstance(error, SilentServer)
-        assert not asked.future.done()
+        assert not read.future.done()
         assert lane.waited_seconds() == 0.0
 
     play_with_lane(conninfo, new_loop, play)

@@ -1,4 +1,4 @@
-"""Notifications on a loop: each is heard once, in order, and a lost connection is told."""
+"""Notifications on an event loop: each is heard once, in order; a lost connection raises."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,16 +27,16 @@ def run(loop: Loop, work: Callable[[], Awaitable[None]]) -> None:
 
 
 @asynccontextmanager
-async def two(
+async def two_connections(
     conninfo: str,
 ) -> AsyncIterator[tuple[psycopg.AsyncConnection[Any], psycopg.AsyncConnection[Any]]]:
-    """One to listen on and one that tells."""
+    """A connection to listen on, and a connection that notifies."""
     connect = psycopg.AsyncConnection.connect
     async with (
         await connect(conninfo, autocommit=True) as connection,
-        await connect(conninfo, autocommit=True) as mouth,
+        await connect(conninfo, autocommit=True) as notifier,
     ):
-        yield connection, mouth
+        yield connection, notifier
 
 
 async def listening(connection: psycopg.AsyncConnection[Any]) -> Ear:
@@ -46,9 +46,9 @@ async def listening(connection: psycopg.AsyncConnection[Any]) -> Ear:
 
 
 @LOOPS
-def test_each_is_heard_once_and_in_order_whenever_it_came(conninfo: str, loop: Loop) -> None:
+def test_each_notification_is_heard_once_and_in_order(conninfo: str, loop: Loop) -> None:
     async def work() -> None:
-        async with two(conninfo) as (connection, mouth):
+        async with two_connections(conninfo) as (connection, notifier):
             heard: list[str] = []
             done = asyncio.Event()
 
@@ -58,19 +58,19 @@ def test_each_is_heard_once_and_in_order_whenever_it_came(conninfo: str, loop: L
                     done.set()
 
             ear = await listening(connection)
-            await mouth.execute("NOTIFY told, 'before'")
-            await connection.execute("SELECT 1")  # takes it in
-            await mouth.execute("NOTIFY told, 'between'")
+            await notifier.execute("NOTIFY told, 'before'")
+            await connection.execute("SELECT 1")  # takes the notification from the socket
+            await notifier.execute("NOTIFY told, 'between'")
             listener = asyncio.create_task(ear.listen(hear))
             for number in range(50):
-                await mouth.execute(f"NOTIFY told, '{number}'".encode())
-            await mouth.execute("NOTIFY told, 'end'")
+                await notifier.execute(f"NOTIFY told, '{number}'".encode())
+            await notifier.execute("NOTIFY told, 'end'")
             await done.wait()
             listener.cancel()
             with suppress(asyncio.CancelledError):
                 await listener
             assert heard == ["before", "between", *map(str, range(50)), "end"]
-            # It is psycopg's again.
+            # psycopg can use the connection again.
             cursor = await connection.execute("SELECT 2")
             assert await cursor.fetchall() == [(2,)]
 
@@ -78,14 +78,16 @@ def test_each_is_heard_once_and_in_order_whenever_it_came(conninfo: str, loop: L
 
 
 @LOOPS
-def test_what_came_before_is_heard_though_nothing_follows(conninfo: str, loop: Loop) -> None:
+def test_an_earlier_notification_is_heard_though_no_other_follows(
+    conninfo: str, loop: Loop
+) -> None:
     async def work() -> None:
-        async with two(conninfo) as (connection, mouth):
+        async with two_connections(conninfo) as (connection, notifier):
             heard: asyncio.Queue[str] = asyncio.Queue()
             ear = Ear(connection, ask_seconds=3600)
             await connection.execute("LISTEN told")
-            await mouth.execute("NOTIFY told, 'x'")
-            await connection.execute("SELECT 1")  # takes it in
+            await notifier.execute("NOTIFY told, 'x'")
+            await connection.execute("SELECT 1")  # takes the notification from the socket
             listener = asyncio.create_task(ear.listen(heard.put_nowait))
             assert await heard.get() == "x"
             listener.cancel()
@@ -96,16 +98,16 @@ def test_what_came_before_is_heard_though_nothing_follows(conninfo: str, loop: L
 
 
 @LOOPS
-def test_a_lost_connection_is_told(conninfo: str, loop: Loop) -> None:
+def test_a_lost_connection_raises(conninfo: str, loop: Loop) -> None:
     async def work() -> None:
-        async with two(conninfo) as (connection, mouth):
+        async with two_connections(conninfo) as (connection, notifier):
             heard: asyncio.Queue[str] = asyncio.Queue()
             ear = await listening(connection)
             listener = asyncio.create_task(ear.listen(heard.put_nowait))
-            await mouth.execute("NOTIFY told, 'x'")
+            await notifier.execute("NOTIFY told, 'x'")
             assert await heard.get() == "x"
             backend = connection.info.backend_pid
-            await mouth.execute("SELECT pg_terminate_backend(%s, 5000)", (backend,))
+            await notifier.execute("SELECT pg_terminate_backend(%s, 5000)", (backend,))
             with pytest.raises(psycopg.OperationalError):
                 await listener
             assert heard.empty()
@@ -114,15 +116,15 @@ def test_a_lost_connection_is_told(conninfo: str, loop: Loop) -> None:
 
 
 @LOOPS
-def test_so_is_what_the_listener_raises(conninfo: str, loop: Loop) -> None:
+def test_an_error_of_the_callback_is_raised(conninfo: str, loop: Loop) -> None:
     def hear(payload: str) -> None:
         raise ValueError(payload)
 
     async def work() -> None:
-        async with two(conninfo) as (connection, mouth):
+        async with two_connections(conninfo) as (connection, notifier):
             ear = await listening(connection)
             listener = asyncio.create_task(ear.listen(hear))
-            await mouth.execute("NOTIFY told, 'x'")
+            await notifier.execute("NOTIFY told, 'x'")
             with pytest.raises(ValueError, match="x"):
                 await listener
 
@@ -130,20 +132,20 @@ def test_so_is_what_the_listener_raises(conninfo: str, loop: Loop) -> None:
 
 
 @LOOPS
-def test_a_silent_server_is_a_lost_one(conninfo: str, loop: Loop) -> None:
-    """A proxy acknowledges what it is sent, whether a server is behind it or not."""
+def test_a_silent_server_is_a_lost_connection(conninfo: str, loop: Loop) -> None:
+    """A proxy acknowledges all bytes, whether a server is behind it or not."""
 
     async def work() -> None:
         with closing(Relay(conninfo)) as relay:
             connect = psycopg.AsyncConnection.connect
             async with await connect(relay.conninfo, autocommit=True) as connection:
-                ear = Ear(connection, ask_seconds=0.05)
+                ear = Ear(connection, ask_seconds=0.3)
                 await connection.execute("LISTEN told")
                 heard: asyncio.Queue[str] = asyncio.Queue()
                 listener = asyncio.create_task(ear.listen(heard.put_nowait))
-                for number in range(5):  # and one that answers is not
-                    async with await connect(conninfo, autocommit=True) as mouth:
-                        await mouth.execute(f"NOTIFY told, '{number}'".encode())
+                for number in range(5):  # a server that answers is not lost
+                    async with await connect(conninfo, autocommit=True) as notifier:
+                        await notifier.execute(f"NOTIFY told, '{number}'".encode())
                     assert await heard.get() == str(number)
                 relay.vanish()
                 with pytest.raises(psycopg.OperationalError, match="in time"):

@@ -1,4 +1,4 @@
-"""Rows of described tables: written and found by statements that follow from the description."""
+"""Rows are written and found by statements that follow from a table's description."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from ledger.postgres.table import BigInt, Instant, Table, Text, Texts
 
 
 class Place(NamedTuple):
-    """Where something stands."""
+    """A row with a key of two columns."""
 
     street: Text
     number: BigInt
@@ -21,7 +21,7 @@ class Place(NamedTuple):
 
 
 class Name(NamedTuple):
-    """What something is called."""
+    """A row with its key alone."""
 
     name: Text
 
@@ -51,13 +51,15 @@ def test_rows_are_found_by_their_keys(pipeline: Pipeline) -> None:
     assert found(pipeline, ("a", 1), ("b", 1), ("b", 2)) == [PLACES[0], PLACES[2]]
 
 
-def test_a_row_takes_the_place_of_the_one_before(pipeline: Pipeline) -> None:
+def test_a_row_replaces_an_earlier_row_of_its_key(pipeline: Pipeline) -> None:
     pipeline.run(insert({PLACE: PLACES}))
     pipeline.run(insert({PLACE: [moved := PLACES[0]._replace(tags=["z"])]}))
     assert found(pipeline, ("a", 1), ("a", 2)) == [moved, PLACES[1]]
 
 
-def test_a_row_that_is_only_added_is_refused_the_second_time(pipeline: Pipeline) -> None:
+def test_a_row_of_a_table_that_never_replaces_is_refused_the_second_time(
+    pipeline: Pipeline,
+) -> None:
     pipeline.run(insert({NAME: [("one",)]}))
     with pytest.raises(psycopg.errors.UniqueViolation):
         pipeline.run(insert({NAME: [("one",)]}))

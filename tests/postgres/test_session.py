@@ -1,4 +1,4 @@
-"""Connections of loops: a server that is silent is one that is lost."""
+"""Connections with a patience: a silent server is a lost connection."""
 
 import asyncio
 from contextlib import closing
@@ -12,18 +12,18 @@ from tests.support.relay import Relay
 
 
 class Hasty(RoundConnection):
-    """One that does not wait for long."""
+    """A connection that soon gives up a silent server."""
 
     patience = 0.5
 
 
 class AsyncHasty(AsyncRoundConnection):
-    """The same on a loop of asyncio's."""
+    """The same for asyncio."""
 
     patience = 0.5
 
 
-def test_a_statement_that_is_not_answered_in_time_is_the_connections_last(conninfo: str) -> None:
+def test_a_statement_without_an_answer_in_time_closes_its_connection(conninfo: str) -> None:
     with (
         closing(Relay(conninfo)) as relay,
         Hasty.connect(relay.conninfo, autocommit=True) as connection,
@@ -38,7 +38,7 @@ def test_a_statement_that_is_not_answered_in_time_is_the_connections_last(connin
         assert connection.closed
 
 
-def test_the_same_on_a_loop(conninfo: str) -> None:
+def test_a_statement_without_an_answer_in_time_closes_its_asyncio_connection(conninfo: str) -> None:
     async def play(relay: Relay) -> None:
         async with await AsyncHasty.connect(relay.conninfo, autocommit=True) as connection:
             await connection.execute("SELECT 1")
@@ -51,7 +51,7 @@ def test_the_same_on_a_loop(conninfo: str) -> None:
         asyncio.run(play(relay))
 
 
-def test_a_transaction_that_was_not_answered_leaves_nothing_open(conninfo: str) -> None:
+def test_a_transaction_without_an_answer_is_closed_and_rolled_back(conninfo: str) -> None:
     with closing(Relay(conninfo)) as relay:
         connection = Hasty.connect(relay.conninfo, autocommit=True)
 

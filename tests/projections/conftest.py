@@ -1,4 +1,4 @@
-"""A ledger of its own for each test: metrics are about the clock, which each test moves."""
+"""Each test has its own ledger, because it moves the clock on which metrics depend."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Counts are kept, not counted: after any mix of facts they equal counting the rows."""
+"""Stored counts equal the number of rows, after any mix of facts."""
 
 from collections import Counter
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from ledger.domain.values import STATES
 from projections.execution import statements
 from tests.support.ledger import Ledger
-from tests.support.mix import Mix, asked_at_random, matching
+from tests.support.random_lines import RandomLines, asked_at_random, matching
 from tests.support.rebuilding import rebuild, verify, view
 from tests.support.views import query
 
@@ -16,43 +16,43 @@ Counted = Counter[tuple[str, str, str, frozenset[str]]]
 """Lines by state, model, product line and causes."""
 
 
-def summarized(ledger: Ledger, asked: dict[str, Any]) -> Counted:
-    statement = statements.summary_statement(frozenset(asked)).encode()
+def summarized(ledger: Ledger, filters: dict[str, Any]) -> Counted:
+    statement = statements.summary_statement(frozenset(filters)).encode()
     counted: Counted = Counter()
-    for row in ledger.reader.execute(statement, asked).fetchall():
+    for row in ledger.reader.execute(statement, filters).fetchall():
         if row["state"] is not None:
             kind = row["execution_model"], row["product_line"], frozenset(row["causes"])
             counted[row["state"], *kind] += row["lines"]
     return +counted
 
 
-def recounted(ledger: Ledger, asked: dict[str, Any]) -> Counted:
-    """The same from each line's own row."""
+def recounted(ledger: Ledger, filters: dict[str, Any]) -> Counted:
+    """The same counts from the row of each line."""
     return Counter(
         (row["state"], row["execution_model"], row["product_line"], frozenset(row["causes"]))
-        for row in matching(ledger, asked)
+        for row in matching(ledger, filters)
     )
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_after_any_mix_of_facts_summaries_equal_counting_the_lines(
+def test_summaries_equal_a_count_of_the_rows_after_any_mix_of_facts(
     ledger: Ledger, seed: int
 ) -> None:
-    mix = Mix(ledger, seed)
-    found, states = 0, set[str]()
+    mix = RandomLines(ledger, seed)
+    matches, states = 0, set[str]()
     for _ in range(4):
         mix.go_on(15)
         states |= {state for state, *_ in recounted(ledger, {})}
-        for asked in ({}, *(asked_at_random(mix.dice) for _ in range(150))):
-            expected = recounted(ledger, asked)
-            assert summarized(ledger, asked) == expected, asked
-            found += bool(expected)
-    assert (found > 250, states) == (True, set(STATES))
+        for filters in ({}, *(asked_at_random(mix.dice) for _ in range(150))):
+            expected = recounted(ledger, filters)
+            assert summarized(ledger, filters) == expected, filters
+            matches += bool(expected)
+    assert (matches > 250, states) == (True, set(STATES))
 
 
-def test_counts_are_the_logs_however_it_is_cut(ledger: Ledger) -> None:
-    """A replay folds other batches, and stores them seldom."""
-    Mix(ledger, 7).go_on(40)
+def test_stored_counts_do_not_depend_on_how_the_log_is_cut_into_batches(ledger: Ledger) -> None:
+    """A replay folds batches of another size, and stores its rows less often."""
+    RandomLines(ledger, 7).go_on(40)
     counts = "SELECT * FROM ledger.execution_count ORDER BY 1, 2, 3, 4, 5, 6, 7, 8"
     live = query(ledger.conninfo, counts)
     assert len(live) > 100
@@ -62,7 +62,7 @@ def test_counts_are_the_logs_however_it_is_cut(ledger: Ledger) -> None:
     assert query(ledger.conninfo, counts) == live
 
 
-def test_a_wrong_count_is_named_by_a_verification(ledger: Ledger) -> None:
+def test_a_verification_names_a_wrong_count(ledger: Ledger) -> None:
     ledger.line(project_tags=["PROJ-26-000001"])
     ledger.catch_up()
     query(ledger.conninfo, "UPDATE ledger.execution_count_g1 SET lines = 2 WHERE per = 'workspace'")

@@ -1,4 +1,4 @@
-"""The view of events as they are told outside: events in, rows out."""
+"""The view of events as they are published: events in, rows out."""
 
 from ledger.domain import execution_events as e
 from ledger.domain import run as r
@@ -6,7 +6,7 @@ from ledger.domain.api_key import ApiKeyRevoked
 from ledger.domain.recorded import FactIdentity, Recorded
 from projections.event.view import EVENT, LINE, EventView, LineRow, ToldRow
 from tests.support.domain import activated, minute, recorded
-from tests.support.folding import given
+from tests.support.view_rows import given
 
 LINE_ID, ORG, WS = "LIN-26-000001", "ORG-26-000001", "WS-26-000001"
 FACT = FactIdentity("source", "fact-1", b"digest")
@@ -31,7 +31,7 @@ def signal(status: str, version: int) -> Recorded:
     return recorded(body, version, minute(version), fact=FACT)
 
 
-def test_a_commands_event_is_told_with_the_state_before_and_after() -> None:
+def test_the_event_of_a_command_is_published_with_the_state_before_and_after() -> None:
     paused = recorded(e.Paused(hold="operator", reason="why"), 2, minute(1))
     written = given(EventView(), BEGUN).when(paused)
     payload = '{"hold":"operator","reason":"why","state_before":"running","state_after":"paused"}'
@@ -59,7 +59,7 @@ def test_a_commands_event_is_told_with_the_state_before_and_after() -> None:
     written.then(LINE, LineRow(LINE_ID, b"", 2))
 
 
-def test_a_health_report_that_changes_no_status_is_in_the_history_and_in_no_feed() -> None:
+def test_a_health_report_that_changes_no_status_is_in_the_history_but_in_no_feed() -> None:
     written = given(EventView(), BEGUN).when(signal("red", 2), signal("red", 3))
     first, again = written.rows(EVENT)
     assert (first.type, first.in_feed) == ("health.changed", True)
@@ -67,7 +67,7 @@ def test_a_health_report_that_changes_no_status_is_in_the_history_and_in_no_feed
     assert (first.audit, first.action) == ("fact", "health.signal_reported")
 
 
-def test_an_event_of_a_run_leaves_the_lines_state_as_it_is() -> None:
+def test_an_event_of_a_run_does_not_change_the_state_of_its_line() -> None:
     run = recorded(r.RunStarted(), 1, originator_id="RUN-26-000009", position=2, fact=FACT)
     written = given(EventView(), BEGUN).when(run)
     (row,) = written.rows(EVENT)
@@ -76,7 +76,7 @@ def test_an_event_of_a_run_leaves_the_lines_state_as_it_is() -> None:
     written.then(LINE)
 
 
-def test_an_event_of_a_key_is_in_the_audit_log_alone() -> None:
+def test_an_event_of_an_api_key_is_in_the_audit_log_only() -> None:
     revoked = recorded(ApiKeyRevoked(), 2, originator_id="KEY-26-000009", service_line_id=None)
     written = given(EventView()).when(revoked)
     (row,) = written.rows(EVENT)

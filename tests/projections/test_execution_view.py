@@ -25,7 +25,7 @@ from projections.execution.rows import (
 )
 from projections.execution.view import ExecutionView
 from tests.support.domain import START, activated, minute, recorded
-from tests.support.folding import given
+from tests.support.view_rows import given
 
 LINE, ORG, WS, TAGGED = "LIN-26-000001", "ORG-26-000001", "WS-26-000001", "PROJ-26-000001"
 RECORD = 26_000_000_000_001
@@ -119,7 +119,7 @@ def test_an_activation_makes_a_line_with_its_first_interval() -> None:
     written.then(DAY)
 
 
-def test_a_blocker_ends_an_interval_and_moves_the_line_among_the_counts() -> None:
+def test_a_blocker_ends_an_interval_and_moves_the_line_to_the_counts_of_blocked_lines() -> None:
     written = given(ExecutionView(), BEGUN).when(BLOCKED)
     after = {"state": "blocked", "causes": ("approval_gap",), "since": minute(1)}
     written.then(INTERVAL, interval(1, 2), interval(2, FOREVER, **after))
@@ -139,7 +139,7 @@ def test_a_check_in_adds_to_its_day_and_to_the_metrics() -> None:
     written.then(EXECUTION_VERSION).then(INTERVAL).then(COUNT)
 
 
-def test_a_void_takes_the_hours_back_from_the_check_ins_day() -> None:
+def test_a_void_subtracts_the_hours_from_the_day_of_the_check_in() -> None:
     body = e.CheckInVoided(
         fact_id="f", reason="r", hours=7.5, checked_in_at=minute(2), resource_id="SCR-1"
     )
@@ -147,7 +147,7 @@ def test_a_void_takes_the_hours_back_from_the_check_ins_day() -> None:
     written.then(DAY, DayRow(LINE, date(2026, 4, 15), "SCR-1", 3, minute(2), -750, 0))
 
 
-def test_a_tag_that_is_taken_away_stays_as_one_that_was_there() -> None:
+def test_a_removed_tag_keeps_its_row_which_says_that_the_tag_is_not_present() -> None:
     written = given(ExecutionView(), BEGUN).when(recorded(e.Updated(project_tags=()), 2))
     written.then(TAG, TagRow(LINE, TAGGED, False, RECORD, ORG, WS, 2))
     written.then(

@@ -1,4 +1,4 @@
-"""A list gives the lines that are as asked for, each once, newest record id first, page by page."""
+"""A list has every line that matches its filters once, newest record id first, in pages."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -9,12 +9,12 @@ import pytest
 from ledger.domain.values import day_of, week_of
 from projections.execution import lists
 from tests.support.ledger import Ledger
-from tests.support.mix import Mix, asked_at_random, matching
+from tests.support.random_lines import RandomLines, asked_at_random, matching
 
 PAGE = 4
 
 
-def listed(ledger: Ledger, asked: dict[str, Any], past: bool) -> Iterator[int]:
+def listed(ledger: Ledger, filters: dict[str, Any], past: bool) -> Iterator[int]:
     """The record keys, from the first page to the last."""
     now = ledger.clock()
     more: dict[str, Any] = {"today": day_of(now), "week": week_of(now), "limit": PAGE}
@@ -22,9 +22,9 @@ def listed(ledger: Ledger, asked: dict[str, Any], past: bool) -> Iterator[int]:
         more |= {"as_of": now + timedelta(days=1), "settled": True}
     after: dict[str, int] = {}
     while True:
-        filters = asked | after
-        statement = lists.list_statement(filters, past).encode()
-        rows = ledger.reader.execute(statement, filters | more).fetchall()
+        parameters = filters | after
+        statement = lists.list_statement(parameters, past).encode()
+        rows = ledger.reader.execute(statement, parameters | more).fetchall()
         keys = [row["record_key"] for row in rows if row["record_key"] is not None]
         yield from keys
         if len(keys) < PAGE:
@@ -34,15 +34,17 @@ def listed(ledger: Ledger, asked: dict[str, Any], past: bool) -> Iterator[int]:
 
 @pytest.mark.parametrize("past", [False, True], ids=["present", "past"])
 @pytest.mark.parametrize("seed", range(2))
-def test_after_any_mix_of_facts_lists_give_the_lines_that_are_as_asked_for(
+def test_lists_return_exactly_the_matching_lines_after_any_mix_of_facts(
     ledger: Ledger, seed: int, past: bool
 ) -> None:
-    mix = Mix(ledger, seed)
-    found = 0
+    mix = RandomLines(ledger, seed)
+    long_lists = 0
     for _ in range(3):
         mix.go_on(15)
-        for asked in ({}, *(asked_at_random(mix.dice) for _ in range(100))):
-            expected = sorted((row["record_key"] for row in matching(ledger, asked)), reverse=True)
-            assert list(listed(ledger, asked, past)) == expected, asked
-            found += len(expected) > PAGE
-    assert found > 60
+        for filters in ({}, *(asked_at_random(mix.dice) for _ in range(100))):
+            expected = sorted(
+                (row["record_key"] for row in matching(ledger, filters)), reverse=True
+            )
+            assert list(listed(ledger, filters, past)) == expected, filters
+            long_lists += len(expected) > PAGE
+    assert long_lists > 60

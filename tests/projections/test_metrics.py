@@ -1,4 +1,4 @@
-"""Metrics follow ``time``, not arrival, and are right at every moment (contract 3)."""
+"""Metrics follow ``time``, not arrival, and are correct at every instant (contract, State)."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -41,14 +41,14 @@ def start(line: str, **attributes: Any) -> dict[str, Any]:
         ("observability", {"check_ins_this_week": 0, "health_score": None}),
     ],
 )
-def test_a_new_lines_metrics_are_all_there(
+def test_a_new_line_shows_every_metric_of_its_model(
     ledger: Ledger, model: str, metrics: dict[str, Any]
 ) -> None:
     assert ledger.metrics(ledger.line(model)) == metrics
 
 
 @pytest.mark.parametrize("model", HOURS)
-def test_hours_add_up_as_decimals_do(ledger: Ledger, model: str) -> None:
+def test_hours_are_added_as_decimals(ledger: Ledger, model: str) -> None:
     line = ledger.line(model)
     ledger.report(*(check_in(line, 0.1) for _ in range(10)), check_in(line, 1_000_000))
     ledger.accept(check_in(line), check_in(line, 0.29))
@@ -57,7 +57,9 @@ def test_hours_add_up_as_decimals_do(ledger: Ledger, model: str) -> None:
 
 
 @pytest.mark.parametrize("model", HOURS)
-def test_a_week_turns_on_monday_at_midnight_with_no_event(ledger: Ledger, model: str) -> None:
+def test_hours_of_the_week_reset_on_monday_at_midnight_without_an_event(
+    ledger: Ledger, model: str
+) -> None:
     line = ledger.line(model)
     ledger.accept(check_in(line, 8, time="2026-04-13T00:00:00Z"))
     ledger.accept(check_in(line, 4, time="2026-04-12T23:59:59Z"))
@@ -81,7 +83,7 @@ def test_check_ins_of_the_week_are_counted_unless_voided(ledger: Ledger, model: 
     assert ledger.metrics(line)["check_ins_this_week"] == 0
 
 
-def test_what_is_early_counts_in_its_own_week(ledger: Ledger) -> None:
+def test_an_early_check_in_counts_in_its_own_week(ledger: Ledger) -> None:
     line = ledger.line("capacity")
     ledger.accept(check_in(line, 2))
     ledger.clock.now = SUNDAY_LATE
@@ -93,7 +95,7 @@ def test_what_is_early_counts_in_its_own_week(ledger: Ledger) -> None:
     assert ledger.metrics(line)["hours_total"] == 15
 
 
-def test_what_is_late_counts_in_its_own_week(ledger: Ledger) -> None:
+def test_a_late_check_in_counts_in_its_own_week(ledger: Ledger) -> None:
     line = ledger.line("capacity")
     old = check_in(line, 1, time="2026-01-01T10:00:00Z")
     ledger.accept(check_in(line, 2), old, check_in(line, 4, time="2026-04-08T10:00:00Z"))
@@ -108,7 +110,7 @@ def test_what_is_late_counts_in_its_own_week(ledger: Ledger) -> None:
     assert (shown["hours_this_week"], shown["hours_total"]) == (8, 30)
 
 
-def test_a_void_takes_the_hours_from_the_week_of_its_check_in(ledger: Ledger) -> None:
+def test_a_void_subtracts_the_hours_from_the_week_of_its_check_in(ledger: Ledger) -> None:
     line = ledger.line("ongoing_sla")
     first = check_in(line, 7)
     ledger.accept(first)
@@ -119,7 +121,7 @@ def test_a_void_takes_the_hours_from_the_week_of_its_check_in(ledger: Ledger) ->
     assert (shown["hours_this_week"], shown["hours_total"]) == (2, 2)
 
 
-def test_invocations_of_the_day_are_started_runs_and_empty_at_midnight(ledger: Ledger) -> None:
+def test_invocations_of_the_day_count_started_runs_and_reset_at_midnight(ledger: Ledger) -> None:
     line = ledger.line()
     ledger.accept(start(line, time="2026-04-14T23:59:59.999999Z"))
     ledger.accept(start(line, time="2026-04-15T00:00:00Z"))
@@ -132,7 +134,9 @@ def test_invocations_of_the_day_are_started_runs_and_empty_at_midnight(ledger: L
     assert (shown["invocations_today"], shown["invocations_total"]) == (0, 3)
 
 
-def test_a_run_four_minutes_early_counts_tomorrow(ledger: Ledger) -> None:
+def test_a_run_reported_before_midnight_for_the_next_day_counts_on_the_next_day(
+    ledger: Ledger,
+) -> None:
     line = ledger.line()
     ledger.accept(start(line))
     ledger.clock.now = datetime(2026, 4, 15, 23, 57, tzinfo=UTC)
@@ -144,7 +148,7 @@ def test_a_run_four_minutes_early_counts_tomorrow(ledger: Ledger) -> None:
     assert ledger.metrics(line)["invocations_total"] == 4
 
 
-def test_the_last_duration_is_of_the_latest_ending_not_of_the_last_report(
+def test_the_last_run_duration_is_that_of_the_latest_ending_not_of_the_latest_report(
     ledger: Ledger,
 ) -> None:
     line = ledger.line()
@@ -159,11 +163,11 @@ def test_the_last_duration_is_of_the_latest_ending_not_of_the_last_report(
     end("run.failed", runs[1], 5, duration_ms=2)
     end("run.completed", runs[2], 7, duration_ms=3)
     end("run.cancelled", runs[3], 1)
-    end("run.completed", runs[4], 5, duration_ms=4)  # of two at one instant the later report's
+    end("run.completed", runs[4], 5, duration_ms=4)  # at equal instants the later report wins
     assert shown == [1, 2, 2, 2, 4]
 
 
-def test_cycles_are_counted_when_started_and_when_completed(ledger: Ledger) -> None:
+def test_cycles_are_counted_when_their_run_starts_and_when_it_completes(ledger: Ledger) -> None:
     line = ledger.line("timeboxed_outcome")
     ledger.run(line, started=False)
     runs = [ledger.run(line) for _ in range(3)]
@@ -189,7 +193,9 @@ SIGNALS = [
 
 
 @pytest.mark.parametrize("model", ["capacity", "ongoing_sla", "infra_managed", "observability"])
-def test_health_is_shown_wherever_it_belongs(ledger: Ledger, model: str) -> None:
+def test_health_is_shown_in_the_detail_the_head_and_the_metrics_of_a_line(
+    ledger: Ledger, model: str
+) -> None:
     line = ledger.line(model)
     assert ledger.detail(line)["health"] == {"score": None, "status": None, "signals": []}
     for signal, status in zip(reversed(SIGNALS), ["red", "amber", "amber"], strict=False):
@@ -201,7 +207,9 @@ def test_health_is_shown_wherever_it_belongs(ledger: Ledger, model: str) -> None
     assert [signal["signal"] for signal in shown["health"]["signals"]] == SIGNALS[:-4:-1]
 
 
-def test_signals_stay_in_order_of_first_report_and_show_the_latest(ledger: Ledger) -> None:
+def test_health_signals_keep_the_order_of_first_report_and_show_the_latest_report(
+    ledger: Ledger,
+) -> None:
     line = ledger.line()
     for signal, status, value in (
         ("outcome_progress", "red", None),
@@ -220,13 +228,14 @@ def test_signals_stay_in_order_of_first_report_and_show_the_latest(ledger: Ledge
     assert second["value"] == 0.5
 
 
-def test_views_tell_the_same_after_every_row_was_dropped_from_memory(ledger: Ledger) -> None:
+def test_views_continue_correctly_from_stored_rows_after_their_memory_is_dropped(
+    ledger: Ledger,
+) -> None:
     line = ledger.line("capacity", project_tags=['a"b\\c', "{x,y}", "NULL", "ü"])
     first = check_in(line, 2)
     ledger.accept(first, fact("service_line.paused", line, {"reason": '"\\'}))
     ledger.detail(line)
-    for view in ledger.projector._views:
-        view.projection.forget()
+    ledger.projector.forget()
     ledger.accept(
         fact("execution.check_in_voided", line, {"fact_id": first["id"]}), check_in(line, 3)
     )

@@ -1,8 +1,8 @@
 """Each view is pinned as (version, digest of its tables and of the rows that its fold makes).
 
-A changed fold over old rows goes unnoticed until somebody verifies the view; a raised version has
-it rebuilt at the next start. So it is with another index, which only a rebuild creates: what
-PostgreSQL makes of the tables is pinned too.
+A changed fold over old rows goes unnoticed until an operator verifies the view. A raised version
+makes the next start rebuild the view. Only a rebuild creates a changed index, too. For this reason
+the tables are also pinned as PostgreSQL stores them.
 """
 
 import hashlib
@@ -67,11 +67,11 @@ def samples(*kinds: type[Event]) -> list[Event]:
 
 
 def story() -> Iterator[Recorded]:
-    """Every event at least once, on three lines, their runs and what belongs to no line."""
+    """Every event at least once: on three lines, on their runs, and on streams without a line."""
     version: dict[str, int] = {}
     position = 0
 
-    def told(stream: str, body: Event, line: str | None = None, fact: bool = True) -> Recorded:
+    def event_on(stream: str, body: Event, line: str | None = None, fact: bool = True) -> Recorded:
         nonlocal position
         position += 1
         version[stream] = version.get(stream, 0) + 1
@@ -90,12 +90,12 @@ def story() -> Iterator[Recorded]:
 
     for body in samples(w.WebhookCreated):
         everything = msgspec.structs.replace(body, event_types=("*",))
-        yield told("WHK-26-000001", everything)
-        yield told("WHK-26-000002", body)
+        yield event_on("WHK-26-000001", everything)
+        yield event_on("WHK-26-000002", body)
     for line, model in zip(LINES, MODELS, strict=True):
         (begun,) = samples(e.Activated)
         number = line[-6:]
-        yield told(
+        yield event_on(
             line,
             msgspec.structs.replace(
                 begun, execution_model=model, execution_id=f"RUN-26-1{number[1:]}"
@@ -105,21 +105,21 @@ def story() -> Iterator[Recorded]:
         others = [b for b in BODIES if type(b) in e.EXECUTION_EVENTS]
         for body in others:
             if type(body) in (e.Paused, e.Resumed, e.Blocked, e.CheckedIn):
-                yield told(line, body, line, fact=type(body) is not e.Paused)
+                yield event_on(line, body, line, fact=type(body) is not e.Paused)
         if model == "agent_runtime":
             for number, kinds in enumerate(RUNS, 1):
                 for body in (samples(kind)[0] for kind in kinds):
-                    yield told(f"RUN-26-{number:06d}", body, line)
+                    yield event_on(f"RUN-26-{number:06d}", body, line)
         rest = (e.Updated, e.Unblocked, e.ResourceAllocated, e.HealthSignalReported)
         for body in (*samples(*rest), *samples(e.WentIdle, e.Woken, e.CheckInVoided)):
-            yield told(line, body, line)
+            yield event_on(line, body, line)
         for body in samples(e.ResourceReleased, e.Closed)[: 1 if line == LINES[0] else 2]:
-            yield told(line, body, line)
+            yield event_on(line, body, line)
     for body in BODIES:
         prefix = type(body).TOPIC.partition(".")[0]
         if prefix in ("webhook", "api_key", "write") and not isinstance(body, w.WebhookCreated):
             stream = {"webhook": "WHK-26-000002", "api_key": "KEY-26-000009"}.get(prefix)
-            yield told(stream or "REF-KEY-26-000001", body)
+            yield event_on(stream or "REF-KEY-26-000001", body)
 
 
 def digest_of(projection: Projection, conninfo: str) -> str:
@@ -149,23 +149,23 @@ def digest_of(projection: Projection, conninfo: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def test_the_story_has_every_event() -> None:
+def test_the_story_contains_every_event_class() -> None:
     assert {type(event.body) for event in story()} == set(EVENTS)
 
 
 @pytest.mark.parametrize("projection", projections(), ids=lambda view: view.name)
-def test_a_views_version_is_raised_with_every_change_of_it(
+def test_a_changed_fold_or_table_needs_a_new_version_of_its_view(
     projection: Projection, conninfo: str
 ) -> None:
     assert (projection.version, digest_of(projection, conninfo)) == PINNED.get(projection.name), (
         f"The fold or the tables of the view {projection.name} changed, or a sample event. Rows of"
-        " the old fold would be taken for the new one's: raise the view's version by one, then pin"
-        " the pair here. (If only a sample changed, pin the digest alone.)"
+        " the old fold would pass for rows of the new fold: raise the view's version by one, then"
+        " pin the pair here. (If only a sample changed, pin the digest alone.)"
     )
 
 
 @pytest.mark.parametrize("projection", projections(), ids=lambda view: view.name)
-def test_a_views_version_is_raised_with_every_change_of_its_storage(
+def test_changed_storage_or_indexes_need_a_new_version_of_the_view(
     projection: Projection, conninfo: str
 ) -> None:
     with undone(conninfo) as transaction:
@@ -182,7 +182,7 @@ def test_a_views_version_is_raised_with_every_change_of_its_storage(
     )
 
 
-def test_a_change_of_a_table_shows(conninfo: str) -> None:
+def test_the_digest_of_a_view_depends_on_the_keys_of_its_tables(conninfo: str) -> None:
     (view,) = (view for view in projections() if view.name == "run")
     before = digest_of(view, conninfo)
 

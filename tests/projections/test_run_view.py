@@ -6,7 +6,7 @@ from ledger.domain import run as r
 from ledger.domain.recorded import Event, Recorded
 from projections.run.view import DAY, RUN, RUN_VERSION, DayRow, RunRow, RunView, VersionRow
 from tests.support.domain import START, minute, recorded
-from tests.support.folding import given
+from tests.support.view_rows import given
 
 RUN_ID, LINE, TODAY = "RUN-26-000009", "LIN-26-000001", date(2026, 4, 15)
 HEAD = (
@@ -23,7 +23,7 @@ DONE = TAIL.format(2500, 40, '"2026-04-15T12:01:00Z"', '"2026-04-15T12:02:00Z"')
 
 
 def event(body: Event, version: int) -> Recorded:
-    """One of the run, a minute after the one before it, at ten times its version."""
+    """An event of the run, a minute after the previous version, at position 10 × version."""
     at = minute(version - 1)
     return recorded(body, version, at, originator_id=RUN_ID, position=10 * version)
 
@@ -64,7 +64,7 @@ def test_a_request_makes_a_run_that_counts_on_no_day_yet() -> None:
     written.then(DAY)
 
 
-def test_a_start_counts_on_its_day() -> None:
+def test_the_start_of_a_run_counts_on_its_day() -> None:
     written = given(RunView(), REQUESTED).when(STARTED)
     shown = ("running", "USR-1", HEAD % "running", AT_WORK)
     written.then(RUN_VERSION, VersionRow(RUN_ID, 20, *shown, None, None, None))
@@ -72,7 +72,7 @@ def test_a_start_counts_on_its_day() -> None:
     written.then(DAY, DayRow(LINE, "runs", TODAY, 20, minute(1), change, change))
 
 
-def test_an_end_moves_the_run_within_the_day_of_its_start_and_adds_tokens_to_its_own() -> None:
+def test_an_ending_changes_the_counts_of_the_start_day_and_adds_tokens_to_its_own_day() -> None:
     written = given(RunView(), REQUESTED, STARTED).when(COMPLETED)
     shown = ("completed", "USR-1", HEAD % "completed", DONE)
     written.then(RUN_VERSION, VersionRow(RUN_ID, 30, *shown, None, b"sealed out", None))
@@ -85,7 +85,7 @@ def test_an_end_moves_the_run_within_the_day_of_its_start_and_adds_tokens_to_its
     )
 
 
-def test_an_erasure_is_shown_of_the_run_and_changes_no_day() -> None:
+def test_an_erasure_is_shown_on_the_run_and_changes_no_day() -> None:
     erased = event(r.RunErased(reason="asked for"), 4)
     written = given(RunView(), REQUESTED, STARTED, COMPLETED).when(erased)
     (row,) = written.rows(RUN)

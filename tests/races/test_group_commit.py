@@ -1,6 +1,7 @@
-"""One group of commands: each is answered for itself, whatever the others do.
+"""A group of commands in one append: each has its own outcome, whatever the others do.
 
-Whether all is written at the end or, as in large groups, some of it while the rest is decided.
+The events are all written at the end or, as in large groups, some of them while later commands are
+still decided.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,9 +26,9 @@ from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, RUN, activation, fact
 from tests.support.log_checker import check
-from tests.support.racers import fast_idling, parsed, principal
+from tests.support.racing_writers import parsed, principal, running_writer
 
-# What the database refuses, whoever decided it.
+# The database refuses the fact with this id, whatever the command decided.
 FORBIDDEN = """
 CREATE FUNCTION ledger.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN RAISE EXCEPTION 'forbidden'; END $$;
@@ -37,7 +38,7 @@ FOR EACH ROW WHEN (NEW.fact_id = 'forbidden') EXECUTE FUNCTION ledger.refuse()
 
 REPORTER = principal("reporter")
 EARLIER = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-"""Before whatever a test closes now: a late report of then still counts."""
+"""A time before any closing of a test: a late report of this time still counts."""
 
 
 class Breaks(OwnCommand):
@@ -57,7 +58,7 @@ class Breaks(OwnCommand):
 
 
 class Looks(OwnCommand):
-    """A command that asks for a run that it does not name, and changes nothing."""
+    """A command that loads a run outside the streams that it names, and changes nothing."""
 
     def __init__(self) -> None:
         super().__init__(REPORTER)
@@ -72,14 +73,14 @@ class Looks(OwnCommand):
 
 @pytest.fixture(autouse=True, params=[None, 1], ids=["at the end", "ahead"])
 def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After how many events what is recorded is written."""
+    """Set after how many events a group begins to write them: by default at its end."""
     if request.param is not None:
         monkeypatch.setattr(new_events, "_AHEAD", request.param)
 
 
 @pytest.fixture
 def writer(conninfo: str) -> Iterator[Writer]:
-    with fast_idling(conninfo, idle_after=timedelta(hours=1)) as running:
+    with running_writer(conninfo, idle_after=timedelta(hours=1)) as running:
         yield running
 
 
@@ -99,7 +100,9 @@ def recorded(outcomes: Iterable[Outcome]) -> list[bool]:
     return [isinstance(outcome, Receipt) for outcome in outcomes]
 
 
-def test_a_refused_command_harms_nobody_else_in_its_group(writer: Writer, conninfo: str) -> None:
+def test_a_refused_command_affects_no_other_command_of_its_group(
+    writer: Writer, conninfo: str
+) -> None:
     outcomes = submit(
         writer,
         report(fact("service_line.paused", "LIN-26-000404")),
@@ -122,7 +125,7 @@ def test_a_refused_command_harms_nobody_else_in_its_group(writer: Writer, connin
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("after_recording", [False, True])
-def test_a_command_that_breaks_in_an_unforeseen_way_fails_alone(
+def test_a_command_that_raises_an_unexpected_error_fails_alone(
     writer: Writer, conninfo: str, after_recording: bool
 ) -> None:
     outcomes = submit(
@@ -134,7 +137,7 @@ def test_a_command_that_breaks_in_an_unforeseen_way_fails_alone(
     )
     assert recorded(outcomes) == [True, False, True, True]
     assert isinstance(outcomes[1], Unavailable)
-    # What it had recorded before it broke is neither in the log nor in memory.
+    # The event that the command recorded before its error is neither in the log nor in memory.
     assert recorded(submit(writer, tags("more"))) == [True]
     log = check(conninfo)
     assert log.findings == []
@@ -142,7 +145,9 @@ def test_a_command_that_breaks_in_an_unforeseen_way_fails_alone(
 
 
 @pytest.mark.filterwarnings("default")
-def test_what_cannot_be_written_fails_alone(writer: Writer, conninfo: str) -> None:
+def test_a_command_whose_event_the_database_refuses_fails_alone(
+    writer: Writer, conninfo: str
+) -> None:
     with psycopg.connect(conninfo) as connection:
         connection.execute(FORBIDDEN)
     outcomes = submit(
@@ -155,14 +160,14 @@ def test_what_cannot_be_written_fails_alone(writer: Writer, conninfo: str) -> No
     )
     assert recorded(outcomes) == [True, True, False, True, True]
     assert isinstance(outcomes[2], Unavailable)
-    # The line is as the log has it: not paused.
+    # The line has the log's state: it is not paused.
     assert isinstance(submit(writer, report(fact("service_line.resumed", LINE)))[0], InvalidState)
     log = check(conninfo)
     assert log.findings == []
     assert sum(log.topics.values()) == 4 + 1
 
 
-def test_what_a_group_recorded_before_it_failed_is_told_from_the_log_not_from_memory(
+def test_a_duplicate_in_a_group_that_failed_is_answered_from_the_log_not_from_memory(
     writer: Writer,
 ) -> None:
     submit(writer, report(activation()))
@@ -176,7 +181,7 @@ def test_what_a_group_recorded_before_it_failed_is_told_from_the_log_not_from_me
 
 
 @pytest.mark.parametrize("requested_earlier", [False, True])
-def test_a_run_that_began_in_the_group_that_closed_its_line_still_takes_its_late_ending(
+def test_a_run_started_in_the_group_that_closed_its_line_still_accepts_its_late_end(
     writer: Writer, requested_earlier: bool
 ) -> None:
     start = report(fact("run.started", RUN, {"service_line_id": LINE}, time=EARLIER))
@@ -188,19 +193,19 @@ def test_a_run_that_began_in_the_group_that_closed_its_line_still_takes_its_late
     assert recorded(submit(writer, start, close, late)) == [True, True, True]
 
 
-def test_a_command_sees_what_another_of_its_group_did_to_a_run_that_neither_named(
+def test_a_command_sees_a_run_as_changed_by_an_earlier_command_of_its_group(
     writer: Writer, conninfo: str
 ) -> None:
     submit(
         writer, report(activation()), report(fact("run.started", RUN, {"service_line_id": LINE}))
     )
-    with fast_idling(conninfo, idle_after=timedelta(hours=1)) as other:  # remembers no run
+    with running_writer(conninfo, idle_after=timedelta(hours=1)) as other:  # remembers no run
         looks = Looks()
         submit(other, report(fact("service_line.closed", LINE)), looks, looks)
     assert looks.seen == [(2, "cancelled")] * 2
 
 
-def test_where_the_last_of_a_group_records_nothing_all_before_it_is_written_whole(
+def test_all_events_of_a_group_are_written_when_its_last_command_records_none(
     writer: Writer, conninfo: str
 ) -> None:
     begun = fact("run.requested", RUN, {"service_line_id": LINE})
@@ -213,10 +218,12 @@ def test_where_the_last_of_a_group_records_nothing_all_before_it_is_written_whol
         assert stored.fetchall() == [(LINE, 1)]
 
 
-def test_more_than_may_wait_is_turned_away_at_once(conninfo: str) -> None:
+def test_commands_beyond_the_queues_limit_are_refused_at_once(conninfo: str) -> None:
     log = Log(conninfo)
     try:
-        busy = create_writer(Settings(master_key=MASTER_KEY), log)  # never started: all of it waits
+        busy = create_writer(
+            Settings(master_key=MASTER_KEY), log
+        )  # never started: all commands wait
         for _ in range(2):
             busy.submit([tags()] * 10_000)
         with pytest.raises(Unavailable, match="busy"):

@@ -1,4 +1,4 @@
-"""The memory of answers: who is given the same, what a reading costs, and how much is kept."""
+"""The memory of answers: which questions share an answer, its number of reads, its size."""
 
 import asyncio
 import random
@@ -17,12 +17,12 @@ from ledger.reads.asking import Reads
 from ledger.reads.question import Answer, Question
 from tests.support.edge import Edge
 from tests.support.facts import fact
-from tests.support.views import until
+from tests.support.views import head, until
 
 ANYONE = Principal("KEY", "api_key", frozenset({"read"}), "ORG-26-000001")
 
 POSITION = "SELECT position::text FROM ledger.projection WHERE name = 'execution'"
-# The same, seen at once but told only when nobody holds lock 7.
+# The same position: the statement reads it at once, and returns it when lock 7 is free.
 HELD_UP = f"""WITH seen (position) AS MATERIALIZED ({POSITION})
     SELECT position || pg_advisory_xact_lock_shared(7)::text FROM seen"""
 HOLDS_UP = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND NOT granted"
@@ -32,19 +32,19 @@ BRIEF = "SELECT cardinality(%(words)s::text[]) || left(%(word)s, 1)"
 
 
 class Asker:
-    """Asks for a text; it is counted how often that was read."""
+    """Asks for texts through the memory, and counts the statements that are read."""
 
     def __init__(self, edge: Edge, budget: int = 10**6) -> None:
         services = edge.service.app.state.services
         self._door, self.reads = services.door, 0
         self.answers = Answers(services.door.fetch, budget)
         services.positions.on_moved(self.answers.heard)
-        # The memory's looks are not counted.
+        # The memory's own reads of the views' positions are not counted.
         self._reads = Reads(self._count, services.positions, self.answers, services.clock)
 
-    async def _count(self, *asked: Any) -> list[Any]:
+    async def _count(self, *arguments: Any) -> list[Any]:
         self.reads += 1
-        rows: list[Any] = await self._door.fetch(*asked)
+        rows: list[Any] = await self._door.fetch(*arguments)
         return rows
 
     async def ask(self, statement: str, by: Principal = ANYONE, **parameters: Any) -> str:
@@ -56,17 +56,19 @@ class Asker:
             planning=Planning.SHORT,
             is_kept=True,
         )
-        reply = (await self._reads.ask(question)).once(said)
+        reply = (await self._reads.ask(question)).once(text_reply)
         return bytes(reply.body).decode()
 
 
-def said(rows: Answer) -> Reply:
-    """The text as an answer."""
+def text_reply(rows: Answer) -> Reply:
+    """A reply with the text that was read."""
     return answer(rows[0][1], 0)
 
 
 async def asking(edge: Edge, **options: Any) -> Asker:
-    """One that knows where the views stand: they rest."""
+    """An asker that knows the positions of the views, which do not move."""
+    # The key of this edge is an event too: the views must have folded it, and said so.
+    assert await edge.service.app.state.services.positions.wait(head(edge.conninfo))
     asker = Asker(edge, **options)
     while asker.reads < 2:
         await asker.ask("SELECT ''")
@@ -74,7 +76,7 @@ async def asking(edge: Edge, **options: Any) -> Asker:
     return asker
 
 
-def test_only_who_asks_the_same_within_the_same_tenant_is_told_the_same(edge: Edge) -> None:
+def test_only_equal_questions_of_the_same_tenant_share_an_answer(edge: Edge) -> None:
     tenants = [("ORG-26-000001", None), ("ORG-26-000001", "WS-1"), ("ORG-26-000002", "WS-1")]
     people = [Principal("KEY", "api_key", frozenset({"read"}), *tenant) for tenant in tenants]
     words = ([], ["a"], ["a", "b"], ["b", "a"], ["a,b"], ["{a,b}"])
@@ -84,8 +86,8 @@ def test_only_who_asks_the_same_within_the_same_tenant_is_told_the_same(edge: Ed
     async def play() -> None:
         asker, forgetful = await asking(edge), Asker(edge, budget=0)
         for statement, by, word, some in random.Random(1).sample(questions * 2, k=216):
-            said = await asker.ask(statement, by, word=word, words=some)
-            assert said == await forgetful.ask(statement, by, word=word, words=some)
+            text = await asker.ask(statement, by, word=word, words=some)
+            assert text == await forgetful.ask(statement, by, word=word, words=some)
         assert asker.reads == len(questions)
         pair = "SELECT %(one)s::text || %(other)s::text"
         assert await asker.ask(pair, one="a", other="b") == "ab"
@@ -94,7 +96,7 @@ def test_only_who_asks_the_same_within_the_same_tenant_is_told_the_same(edge: Ed
     edge.run(play())
 
 
-def test_many_who_ask_the_same_cost_one_reading_after_each_write(edge: Edge) -> None:
+def test_many_equal_questions_cost_one_read_after_each_write(edge: Edge) -> None:
     line = edge.fresh()
 
     async def play() -> None:
@@ -108,8 +110,10 @@ def test_many_who_ask_the_same_cost_one_reading_after_each_write(edge: Edge) -> 
     edge.run(play())
 
 
-def test_an_answer_that_is_overtaken_while_it_is_read_is_for_its_asker_alone(edge: Edge) -> None:
-    """Not for who comes after the write, and never again."""
+def test_an_answer_overtaken_by_a_write_during_its_read_goes_to_no_later_question(
+    edge: Edge,
+) -> None:
+    """Neither a question just after the write nor any later question gets that answer."""
     write = fact("run.requested", None, {"service_line_id": edge.fresh()})
 
     async def play() -> None:
@@ -127,8 +131,8 @@ def test_an_answer_that_is_overtaken_while_it_is_read_is_for_its_asker_alone(edg
 
 
 @pytest.mark.parametrize("letter", ["a", "語", "\U0001f600"])
-def test_what_is_kept_takes_no_more_memory_than_its_budget(edge: Edge, letter: str) -> None:
-    """Whatever words are asked for."""
+def test_kept_answers_take_no_more_memory_than_their_budget(edge: Edge, letter: str) -> None:
+    """The budget holds for parameters of any length and any alphabet."""
 
     async def play() -> None:
         budget = 2**19
@@ -147,7 +151,7 @@ def test_what_is_kept_takes_no_more_memory_than_its_budget(edge: Edge, letter: s
     edge.run(play())
 
 
-def test_what_was_given_longest_ago_is_dropped_first_and_nothing_for_what_is_too_large(
+def test_the_least_recently_used_answer_is_dropped_first_and_none_for_an_oversized_one(
     edge: Edge,
 ) -> None:
     async def play() -> None:

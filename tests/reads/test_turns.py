@@ -1,4 +1,4 @@
-"""One question at a time under each key, and nobody is told what was found before he came."""
+"""A key has one read at a time, and no request gets an answer that was read before it came."""
 
 import asyncio
 import gc
@@ -18,26 +18,26 @@ from tests.support.views import until
 
 
 class Key:
-    """What a question is asked under; it can be seen whether anybody still holds it."""
+    """A key of which a test can see whether a reference to it is still held."""
 
 
 class Desk:
-    """Where questions arrive. The test answers them, in the order in which they were asked."""
+    """Requests under keys, and their reads, which the test answers by hand."""
 
     def __init__(self) -> None:
-        self.turns: Turns[int] = Turns(self._ask)
+        self.turns: Turns[int] = Turns(self._read)
         self.open: list[tuple[object, asyncio.Future[int], int]] = []
-        """Under which key, where the answer goes, and the moment when it was asked."""
+        """The key, the future answer and the moment of each read under way, in order."""
         self.moment = 0
-        self.asked = 0
+        self.reads = 0
 
-    def come(self, key: object) -> tuple[int, asyncio.Task[int]]:
-        """Somebody who asks: when he came, and what he will be told."""
+    def request(self, key: object) -> tuple[int, asyncio.Task[int]]:
+        """Make a request under a key: its moment, and the task that waits for its answer."""
         self.moment += 1
         return self.moment, asyncio.create_task(self.turns.take(key, key))
 
     def answer(self, number: int = 0) -> None:
-        """Answer a question with the moment in which it was asked."""
+        """Answer a read with the moment in which it began."""
         _, future, moment = self.open.pop(number)
         if not future.done():
             future.set_result(moment)
@@ -47,50 +47,50 @@ class Desk:
         if not future.done():
             future.set_exception(error)
 
-    async def _ask(self, key: object) -> int:
+    async def _read(self, key: object) -> int:
         self.moment += 1
-        self.asked += 1
+        self.reads += 1
         future = asyncio.get_running_loop().create_future()
         self.open.append((key, future, self.moment))
         return await future
 
 
 def run(play: Coroutine[Any, Any, None]) -> None:
-    """Play it; whoever waits for ever is found out."""
+    """Run a test's coroutine; a request that waits for ever is a failure."""
     asyncio.run(asyncio.wait_for(play, 10))
 
 
 async def quiet() -> None:
-    """Until nobody has anything to do but wait."""
+    """Let all tasks run until each of them waits."""
     for _ in range(8):
         await asyncio.sleep(0)
 
 
-def test_who_comes_meanwhile_is_told_what_was_asked_after_he_came() -> None:
+def test_requests_that_come_during_a_read_share_the_next_read() -> None:
     async def play() -> None:
         desk = Desk()
-        _, first = desk.come("a")
+        _, first = desk.request("a")
         await quiet()
-        came = [desk.come("a") for _ in range(3)]
+        requests = [desk.request("a") for _ in range(3)]
         await quiet()
         assert len(desk.open) == 1
         desk.answer()
         await quiet()
         assert first.done()
-        assert not any(task.done() for _, task in came)
+        assert not any(task.done() for _, task in requests)
         desk.answer()
-        for moment, task in came:
+        for moment, task in requests:
             assert await task > moment
-        assert desk.asked == 2
+        assert desk.reads == 2
 
     run(play())
 
 
-def test_nobody_waits_for_another_key() -> None:
+def test_a_request_does_not_wait_for_a_read_of_another_key() -> None:
     async def play() -> None:
         desk = Desk()
-        _, slow = desk.come("a")
-        _, quick = desk.come("b")
+        _, slow = desk.request("a")
+        _, quick = desk.request("b")
         await quiet()
         desk.answer(1)
         await quick
@@ -101,17 +101,17 @@ def test_nobody_waits_for_another_key() -> None:
     run(play())
 
 
-def test_an_error_is_told_to_those_of_its_turn_alone() -> None:
+def test_an_error_is_raised_only_for_the_requests_of_its_turn() -> None:
     async def play() -> None:
         desk = Desk()
-        _, first = desk.come("a")
+        _, first = desk.request("a")
         await quiet()
-        gone, second, third = (desk.come("a")[1] for _ in range(3))
+        cancelled, second, third = (desk.request("a")[1] for _ in range(3))
         await quiet()
         desk.fail(ValueError("of the first"))
         await quiet()
-        gone.cancel()
-        fourth = desk.come("a")[1]
+        cancelled.cancel()
+        fourth = desk.request("a")[1]
         await quiet()
         desk.fail(ValueError("of the second turn"))
         await quiet()
@@ -126,63 +126,63 @@ def test_an_error_is_told_to_those_of_its_turn_alone() -> None:
     run(play())
 
 
-def test_whoever_goes_takes_nobody_with_him() -> None:
-    """The one whose question it is, one of those who wait, and one while it is his turn."""
+def test_a_cancelled_request_cancels_no_other_request() -> None:
+    """Cancelled are the request that reads, one that waits, and one whose turn has just come."""
 
     async def play() -> None:
         desk = Desk()
-        _, first = desk.come("a")
+        _, first = desk.request("a")
         await quiet()
-        came = [desk.come("a") for _ in range(4)]
+        requests = [desk.request("a") for _ in range(4)]
         await quiet()
         first.cancel()
-        came[1][1].cancel()
+        requests[1][1].cancel()
         await quiet()
-        came[0][1].cancel()
+        requests[0][1].cancel()
         await quiet()
         assert first.cancelled()
-        desk.answer()  # The first one's, which nobody waits for.
+        desk.answer()  # the first read's, for which no request waits
         desk.answer()
-        for moment, task in came[2:]:
+        for moment, task in requests[2:]:
             assert await task > moment
-        assert [task.cancelled() for _, task in came] == [True, True, False, False]
+        assert [task.cancelled() for _, task in requests] == [True, True, False, False]
 
     run(play())
 
 
-def test_what_nobody_waits_for_any_more_is_not_asked() -> None:
+def test_no_read_begins_if_all_its_requests_are_cancelled() -> None:
     async def play() -> None:
         desk = Desk()
-        _, first = desk.come("a")
+        _, first = desk.request("a")
         await quiet()
-        gone = [desk.come("a")[1] for _ in range(3)]
+        cancelled = [desk.request("a")[1] for _ in range(3)]
         await quiet()
-        for task in gone:
+        for task in cancelled:
             task.cancel()
         await quiet()
         desk.answer()
         await first
         await quiet()
-        assert desk.asked == 1
+        assert desk.reads == 1
 
     run(play())
 
 
-def test_a_turn_that_is_given_up_leaves_nobody_waiting_for_ever() -> None:
-    """As when what is asked was itself waiting for something that was cancelled."""
+def test_a_cancelled_read_leaves_no_request_waiting_for_ever() -> None:
+    """A read may itself have waited for a task that was cancelled."""
 
     async def play() -> None:
         desk = Desk()
-        _, first = desk.come("a")
+        _, first = desk.request("a")
         await quiet()
-        came = [desk.come("a")[1] for _ in range(2)]
+        requests = [desk.request("a")[1] for _ in range(2)]
         await quiet()
         desk.answer()
         await quiet()
         desk.open.pop()[1].cancel()
-        await asyncio.wait([first, *came])
-        assert all(task.cancelled() for task in came)
-        moment, later = desk.come("a")
+        await asyncio.wait([first, *requests])
+        assert all(task.cancelled() for task in requests)
+        moment, later = desk.request("a")
         await quiet()
         desk.answer()
         assert await later > moment
@@ -190,10 +190,10 @@ def test_a_turn_that_is_given_up_leaves_nobody_waiting_for_ever() -> None:
     run(play())
 
 
-def test_of_a_key_that_nobody_asks_under_nothing_is_kept() -> None:
+def test_no_reference_to_a_key_is_kept_after_its_last_request() -> None:
     async def play() -> None:
         desk, keys = Desk(), [Key(), Key(), Key()]
-        tasks = [desk.come(key)[1] for key in keys for _ in range(3)]
+        tasks = [desk.request(key)[1] for key in keys for _ in range(3)]
         await quiet()
         desk.fail(LookupError("no"), 1)
         tasks[0].cancel()
@@ -202,7 +202,7 @@ def test_of_a_key_that_nobody_asks_under_nothing_is_kept() -> None:
             desk.answer()
             await quiet()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await quiet()  # Python 3.11 holds what woke us, the errors in it, until we wait again.
+        await quiet()  # Python 3.11 holds the results and errors of a wait until the next wait.
         held = [weakref.ref(key) for key in keys]
         del keys, tasks
         gc.collect()
@@ -213,7 +213,9 @@ def test_of_a_key_that_nobody_asks_under_nothing_is_kept() -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["come", "come", "come", "answer", "answer", "fail", "go", "quiet"]),
+        st.sampled_from(
+            ["request", "request", "request", "answer", "answer", "fail", "cancel", "quiet"]
+        ),
         st.integers(0, 30),
     ),
     max_size=40,
@@ -222,18 +224,20 @@ STEPS = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(STEPS)
-def test_however_they_come_and_go(steps: list[tuple[str, int]]) -> None:
-    """Whoever stays is told what was asked after he came; one question a key is under way."""
+def test_each_request_that_is_not_cancelled_gets_an_answer_from_after_it_came(
+    steps: list[tuple[str, int]],
+) -> None:
+    """Requests, cancellations, answers and errors come in any order, with one read a key."""
 
     async def play() -> None:
-        desk, went = Desk(), set[int]()
-        people: list[tuple[int, asyncio.Task[int]]] = []
+        desk, cancelled = Desk(), set[int]()
+        requests: list[tuple[int, asyncio.Task[int]]] = []
         for step, number in steps:
-            if step == "come":
-                people.append(desk.come("ab"[number % 2]))
-            elif step == "go" and people:
-                went.add(number % len(people))
-                people[number % len(people)][1].cancel()
+            if step == "request":
+                requests.append(desk.request("ab"[number % 2]))
+            elif step == "cancel" and requests:
+                cancelled.add(number % len(requests))
+                requests[number % len(requests)][1].cancel()
             elif step == "fail" and desk.open:
                 desk.fail(LookupError("no"), number % len(desk.open))
             elif step == "answer" and desk.open:
@@ -246,18 +250,18 @@ def test_however_they_come_and_go(steps: list[tuple[str, int]]) -> None:
         while desk.open:
             desk.answer()
             await quiet()
-        tasks = [task for _, task in people]
-        told = await asyncio.gather(*tasks, return_exceptions=True)
-        for number, ((moment, _), answer) in enumerate(zip(people, told, strict=True)):
+        tasks = [task for _, task in requests]
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for number, ((moment, _), answer) in enumerate(zip(requests, outcomes, strict=True)):
             if isinstance(answer, asyncio.CancelledError):
-                assert number in went
+                assert number in cancelled
             elif not isinstance(answer, LookupError):
                 assert answer > moment
 
     run(play())
 
 
-# Of a whole service.
+# In a whole service.
 
 WAITING = """SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'ledger api%'
     AND datname = current_database() AND wait_event_type = 'Lock'"""
@@ -265,7 +269,7 @@ WAITING = """SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'ledge
 
 @contextmanager
 def locked(edge: Edge, relation: str) -> Iterator[None]:
-    """Nobody can read it meanwhile."""
+    """Lock a relation against every reader."""
     with psycopg.connect(edge.conninfo) as connection:
         connection.execute(f"LOCK TABLE {relation} IN ACCESS EXCLUSIVE MODE".encode())
         yield
@@ -277,7 +281,7 @@ async def blocked(edge: Edge) -> int:
     return int(edge.select(WAITING)[0][0])
 
 
-def test_whoever_breaks_off_a_request_takes_no_other_with_it(edge: Edge) -> None:
+def test_a_cancelled_http_request_cancels_no_other_http_request(edge: Edge) -> None:
     path = f"/v1/execution/{edge.fresh()}"
 
     async def play() -> None:
@@ -290,13 +294,14 @@ def test_whoever_breaks_off_a_request_takes_no_other_with_it(edge: Edge) -> None
             first.cancel()
             await asyncio.wait([first])
         assert first.cancelled()
-        assert [one.status_code for one in await asyncio.gather(*others)] == [200] * 3
+        responses = await asyncio.gather(*others)
+        assert [response.status_code for response in responses] == [200] * 3
 
     edge.run(play())
 
 
-def test_where_nobody_can_look_nothing_kept_is_given(edge: Edge) -> None:
-    """It may be right still, but nobody knows. Who comes later looks for himself."""
+def test_no_kept_answer_is_given_while_the_views_positions_cannot_be_read(edge: Edge) -> None:
+    """A kept answer may still be right, but this is unknown. Later requests read the positions."""
     path = f"/v1/execution/{edge.fresh()}"
     for _ in range(2):
         shown = edge.get(path)
@@ -310,19 +315,21 @@ def test_where_nobody_can_look_nothing_kept_is_given(edge: Edge) -> None:
             await quiet()
             edge.select(f"SELECT pg_cancel_backend({looking})")
             assert_problem(await first, 503, "unavailable")
-        for one in await asyncio.gather(*others):
-            assert (one.status_code, one.content) == (200, shown.content)
+        for response in await asyncio.gather(*others):
+            assert (response.status_code, response.content) == (200, shown.content)
 
     edge.run(play())
 
 
-def test_who_ask_at_once_for_what_is_not_there_are_refused_each_for_himself(edge: Edge) -> None:
+def test_concurrent_requests_for_a_missing_line_are_refused_with_ids_of_their_own(
+    edge: Edge,
+) -> None:
     path = f"/v1/execution/{edge.fresh_id()}"
 
     async def play() -> None:
         refused = await asyncio.gather(*(edge.service.http.get(path) for _ in range(8)))
-        for one in refused:
-            assert_problem(one, 404, "not_found")
-        assert len({one.headers["x-request-id"] for one in refused}) == 8
+        for response in refused:
+            assert_problem(response, 404, "not_found")
+        assert len({response.headers["x-request-id"] for response in refused}) == 8
 
     edge.run(play())

@@ -1,4 +1,4 @@
-"""A ledger of its own for each test, to be sealed and spoilt."""
+"""A ledger for each test, which the test seals and damages."""
 
 import itertools
 import shutil
@@ -26,7 +26,7 @@ def ledger(conninfo: str, settings: Settings) -> Iterator[Ledger]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the last checkpoint is kept."""
+    """The folder that keeps the last checkpoint."""
     return tmp_path / "sealed"
 
 
@@ -49,7 +49,7 @@ def sealed_once(
 def full(
     server: EmbeddedPostgres, sealed_once: tuple[str, Path], settings: Settings, folder: Path
 ) -> Iterator[Ledger]:
-    """A copy of that."""
+    """A copy of the ledger ``sealed_once``."""
     name, kept = f"full_{next(_numbers)}", sealed_once[1]
     shutil.copytree(kept, folder)
     with (
@@ -60,6 +60,6 @@ def full(
 
 
 def report(ledger: Ledger, line: str, count: int) -> None:
-    """So many check-ins, in one append."""
+    """Report ``count`` check-ins in one append."""
     items = ledger.report(*(fact("execution.checked_in", line, {"hours": 1}) for _ in range(count)))
     assert {item.outcome for item in items} == {"recorded"}

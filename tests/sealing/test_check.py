@@ -1,4 +1,4 @@
-"""``ledger verify``: whatever of the sealed log was changed is found, and named."""
+"""``ledger verify`` finds and names every change of the sealed log."""
 
 import os
 import random
@@ -23,7 +23,7 @@ def position_at(ledger: Ledger, rank: int) -> int:
     return int(rows[0]["at"])
 
 
-def test_what_is_not_sealed_yet_is_no_fault(full: Ledger, folder: Path) -> None:
+def test_an_event_that_is_not_sealed_yet_is_no_fault(full: Ledger, folder: Path) -> None:
     full.line()
     found, faults = checked(full.conninfo, folder)
     assert (found.events, found.unsealed, faults) == (601, 1, [])
@@ -77,12 +77,12 @@ def test_missing_events_are_named_by_their_leaves(full: Ledger, folder: Path) ->
     for at in gone:
         vandalize(full.conninfo, f"DELETE FROM ledger.ledger_events WHERE notification_id = {at}")
     assert checked(full.conninfo, folder)[1] == [
-        f"from position {first} on: no event is there of the leaves {leaves}"
+        f"from position {first} on: the events of the leaves {leaves} are missing"
         for first, leaves in zip(firsts, ("0, 100", "256", "600"), strict=True)
     ]
 
 
-def test_an_event_put_in_is_named(full: Ledger, folder: Path) -> None:
+def test_events_that_moved_to_other_positions_are_named(full: Ledger, folder: Path) -> None:
     at = position_at(full, 300)
     vandalize(
         full.conninfo,
@@ -94,10 +94,10 @@ def test_an_event_put_in_is_named(full: Ledger, folder: Path) -> None:
     )
     faults = checked(full.conninfo, folder)[1]
     assert faults[0] == f"position {at + 1000}: not the event that was sealed"
-    assert len(faults) == 301, "a leaf holds its position: each that moved is another"
+    assert len(faults) == 301, "a leaf holds its event's position"
 
 
-def test_two_events_that_changed_places_are_named(full: Ledger, folder: Path) -> None:
+def test_two_swapped_events_are_named(full: Ledger, folder: Path) -> None:
     one, other = position_at(full, 10), position_at(full, 20)
     vandalize(
         full.conninfo,
@@ -118,15 +118,15 @@ FLIPPED = "hashes = set_byte(hashes, 5, get_byte(hashes, 5) # 1)"
     [
         (
             f"UPDATE ledger.tile SET {FLIPPED} WHERE level = 1",
-            ["tile 0 of level 1: not what the leaves make"],
+            ["tile 0 of level 1: does not match the leaves"],
         ),
         (
             "DELETE FROM ledger.tile WHERE level = 1",
-            ["tile 0 of level 1: not what the leaves make"],
+            ["tile 0 of level 1: does not match the leaves"],
         ),
         (
             "INSERT INTO ledger.tile SELECT 2, 0, hashes FROM ledger.tile WHERE level = 1",
-            ["tile 0 of level 2: not what the leaves make"],
+            ["tile 0 of level 2: does not match the leaves"],
         ),
         (
             "UPDATE ledger.checkpoint SET note = replace(note, '501', '502') WHERE size = 501",
@@ -134,7 +134,7 @@ FLIPPED = "hashes = set_byte(hashes, 5, get_byte(hashes, 5) # 1)"
         ),
         (
             "UPDATE ledger.checkpoint SET size = 500 WHERE size = 501",
-            ["checkpoint 500: not of what is sealed"],
+            ["checkpoint 500: does not match the sealed tree"],
         ),
         (
             "UPDATE ledger.checkpoint SET position = position - 1 WHERE size = 501",
@@ -142,14 +142,14 @@ FLIPPED = "hashes = set_byte(hashes, 5, get_byte(hashes, 5) # 1)"
         ),
         (
             f"UPDATE ledger.tile SET {FLIPPED} WHERE (level, number) = (0, 2)",
-            ["position ", "checkpoint 601: not of what is sealed", "the checkpoint in "],
+            ["position ", "checkpoint 601: does not match the sealed tree", "the checkpoint in "],
         ),
         (
             "DELETE FROM ledger.tile WHERE (level, number) = (0, 0)",
             [
                 "the tile of leaf 0 is missing",
-                "tile 0 of level 1: not what the leaves make",
-                *(f"checkpoint {size} is of" for size in (201, 501, 601)),
+                "tile 0 of level 1: does not match the leaves",
+                *(f"checkpoint {size} covers" for size in (201, 501, 601)),
                 "the checkpoint in ",
             ],
         ),
@@ -159,8 +159,8 @@ FLIPPED = "hashes = set_byte(hashes, 5, get_byte(hashes, 5) # 1)"
             [
                 "position 10: not the event that was sealed",
                 "the tile of leaf 256 is missing",
-                "tile 0 of level 1: not what the leaves make",
-                *(f"checkpoint {size} is of {size} events, and 256 are" for size in (501, 601)),
+                "tile 0 of level 1: does not match the leaves",
+                *(f"checkpoint {size} covers {size} events, and 256 are" for size in (501, 601)),
                 "the checkpoint in ",
             ],
         ),
@@ -170,7 +170,7 @@ FLIPPED = "hashes = set_byte(hashes, 5, get_byte(hashes, 5) # 1)"
             [
                 "position 300: not the event that was sealed",
                 "the tile of leaf 512 is missing",
-                "checkpoint 601 is of",
+                "checkpoint 601 covers",
                 "the checkpoint in ",
             ],
         ),
@@ -188,9 +188,9 @@ FLIPPED = "hashes = set_byte(hashes, 5, get_byte(hashes, 5) # 1)"
         ),
         (
             "DELETE FROM ledger.checkpoint WHERE size = 601",
-            ["601 are sealed, and the last checkpoint is of 501"],
+            ["601 events are sealed, and the last checkpoint covers 501"],
         ),
-        ("TRUNCATE ledger.checkpoint", ["601 are sealed, and the last checkpoint is of 0"]),
+        ("TRUNCATE ledger.checkpoint", ["601 events are sealed, and the last checkpoint covers 0"]),
         (
             "UPDATE ledger.ledger_events SET state = ('{\"x\":' || repeat('[', 200000))::bytea"
             " WHERE notification_id = 300",
@@ -198,7 +198,7 @@ FLIPPED = "hashes = set_byte(hashes, 5, get_byte(hashes, 5) # 1)"
         ),
     ],
 )
-def test_damage_to_what_was_sealed_is_named(
+def test_damage_to_sealed_events_tiles_and_checkpoints_is_named(
     full: Ledger, folder: Path, damage: str, faults: list[str]
 ) -> None:
     vandalize(full.conninfo, damage)
@@ -206,21 +206,23 @@ def test_damage_to_what_was_sealed_is_named(
     assert [fault[: len(due)] for fault, due in zip(found, faults, strict=True)] == faults
 
 
-def test_a_database_that_was_put_back_does_not_fit_the_file(full: Ledger, folder: Path) -> None:
+def test_a_restored_older_database_does_not_match_the_checkpoint_file(
+    full: Ledger, folder: Path
+) -> None:
     vandalize(full.conninfo, *BACK_TO_501)
     (fault,) = checked(full.conninfo, folder)[1]
     assert fault == (
-        f"the checkpoint in {checkpoint_outside(folder)} is of 601 events, and 501 are there"
+        f"the checkpoint in {checkpoint_outside(folder)} covers 601 events, and the log has 501"
     )
 
 
-def test_what_is_sealed_while_we_look_is_no_fault(full: Ledger, folder: Path) -> None:
+def test_events_sealed_during_a_verification_are_no_fault(full: Ledger, folder: Path) -> None:
     path = checkpoint_outside(folder)
     path.unlink()
     os.mkfifo(path)
 
     def seal_more() -> None:
-        with path.open("w") as file:  # waits for who reads it
+        with path.open("w") as file:  # waits until the verification reads it
             full.line()
             seal(full.conninfo, folder.with_name("elsewhere"))
             file.write(checkpoint_outside(folder.with_name("elsewhere")).read_text())
@@ -242,7 +244,7 @@ def test_a_file_that_is_no_checkpoint_is_named(full: Ledger, folder: Path) -> No
     assert fault.startswith(f"the checkpoint in {path}: ")
 
 
-def test_the_command_says_what_it_found_and_ends_accordingly(
+def test_the_command_prints_the_faults_and_exits_1_if_there_are_any(
     ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = Settings(master_key=MASTER_KEY, data_dir=tmp_path)
@@ -255,8 +257,8 @@ def test_the_command_says_what_it_found_and_ends_accordingly(
     at = position_at(ledger, 0)
     vandalize(ledger.conninfo, "UPDATE ledger.ledger_events SET topic = 'execution.closed/1'")
     assert verify(settings, ledger.conninfo) == 1
-    said = capsys.readouterr().out.splitlines()
-    assert said == [
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [
         f"position {at}: not the event that was sealed",
         "1 events in 1 checkpoints, 1 differences; 1 not sealed yet.",
     ]

@@ -1,7 +1,7 @@
-"""``ledger verify``: a row's ``recorded_at`` says what the stored event says (contract 6).
+"""``ledger verify`` compares each row's ``recorded_at`` with the stored event (contract, Proof).
 
-Questions ``as_of`` and bounds in time are answered by the column, leaves are made of the stored
-event: with the column changed the past was told wrongly, and every proof still held.
+Reads with ``as_of`` and bounds in time use the column; leaves are made of the stored event. With
+a changed column such reads gave a wrong past, and every proof still held.
 """
 
 from datetime import timedelta
@@ -23,7 +23,7 @@ _FROM = "UPDATE ledger.ledger_events SET recorded_at = {} WHERE notification_id 
 
 
 def shifted(ledger: Ledger, position: int, **by: float) -> str:
-    """What is said of an event whose column was moved by so much."""
+    """The fault of an event whose column was moved ``by`` an interval."""
     (row,) = ledger.rows(
         "SELECT convert_from(state, 'UTF8')::jsonb ->> 'recorded_at' AS text,"
         " (convert_from(state, 'UTF8')::jsonb ->> 'recorded_at')::timestamptz AS at"
@@ -50,7 +50,7 @@ def test_instants_that_were_moved_are_named_by_position(full: Ledger, folder: Pa
 def test_a_microsecond_is_a_difference(full: Ledger, folder: Path, by: dict[str, int]) -> None:
     at = position_at(full, 17)
     interval = " ".join(f"{number} {unit}" for unit, number in by.items())
-    # Its neighbour may be as near: the index forbids two that are alike.
+    # A neighbour may have the new instant already, and the index forbids equal instants.
     vandalize(
         full.conninfo,
         "DROP INDEX ledger.ledger_events_recorded_at_unique",
@@ -60,7 +60,7 @@ def test_a_microsecond_is_a_difference(full: Ledger, folder: Path, by: dict[str,
 
 
 @pytest.mark.parametrize("value", ["infinity", "-infinity", "4000-01-01 BC", "12345-01-01"])
-def test_an_instant_that_no_calendar_of_ours_has_is_named_too(
+def test_an_instant_outside_pythons_calendar_is_named(
     full: Ledger, folder: Path, value: str
 ) -> None:
     at = position_at(full, 256)
@@ -117,7 +117,7 @@ def test_an_event_that_is_not_sealed_yet_and_cannot_be_read_is_named(
     assert checked(full.conninfo, folder)[1] == [f"position {at}: the stored event cannot be read"]
 
 
-def test_instants_are_compared_where_a_tile_is_missing(full: Ledger, folder: Path) -> None:
+def test_instants_are_compared_though_a_tile_is_missing(full: Ledger, folder: Path) -> None:
     at = position_at(full, 590)
     vandalize(
         full.conninfo,
@@ -131,7 +131,7 @@ def test_instants_are_compared_where_a_tile_is_missing(full: Ledger, folder: Pat
     ("damage", "named"),
     [
         ("UPDATE ledger.ledger_events SET state = ''", "position {}: not the event that was"),
-        ("DELETE FROM ledger.ledger_events", "from position 257 on: no event is there of the"),
+        ("DELETE FROM ledger.ledger_events", "from position 257 on: the events of the leaves"),
     ],
 )
 def test_instants_are_compared_beside_other_damage(
@@ -149,7 +149,7 @@ def test_instants_are_compared_beside_other_damage(
 
 
 @pytest.mark.parametrize("text", ["noon", "\\u0000", "2026-04-15T12:p0:00.000219Z"])
-def test_an_unsealed_event_with_no_instant_is_named_and_not_repeated(
+def test_an_unsealed_event_with_an_unreadable_instant_is_named_without_quoting_it(
     full: Ledger, folder: Path, text: str
 ) -> None:
     full.line()
@@ -163,7 +163,7 @@ def test_an_unsealed_event_with_no_instant_is_named_and_not_repeated(
     assert checked(full.conninfo, folder)[1] == [f"position {at}: the stored event cannot be read"]
 
 
-def test_how_a_session_writes_instants_is_no_difference(full: Ledger, folder: Path) -> None:
+def test_a_sessions_time_zone_and_date_style_make_no_difference(full: Ledger, folder: Path) -> None:
     with psycopg.connect(full.conninfo, autocommit=True) as connection:
         name = connection.info.dbname
         for setting in ("TimeZone = 'Asia/Kathmandu'", "DateStyle = 'German, DMY'"):
@@ -171,7 +171,7 @@ def test_how_a_session_writes_instants_is_no_difference(full: Ledger, folder: Pa
     assert checked(full.conninfo, folder)[1] == []
 
 
-def test_the_command_names_them_and_exits_1(
+def test_the_command_names_moved_instants_and_exits_1(
     ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = Settings(master_key=MASTER_KEY, data_dir=tmp_path)

@@ -1,4 +1,4 @@
-"""Checkpoints are signed notes as C2SP has them, and only ours are taken."""
+"""Checkpoints are signed notes in C2SP's format, and only the log's own notes are accepted."""
 
 import base64
 import shutil
@@ -15,10 +15,10 @@ CHECKPOINT = Checkpoint(1234, bytes(range(100, 132)))
 NOTE = SIGNER.sign(CHECKPOINT)
 
 PREFIX_OF_ED25519 = bytes.fromhex("302a300506032b6570032100")
-"""What precedes such a public key in DER (RFC 8410)."""
+"""The bytes before an Ed25519 public key in DER (RFC 8410)."""
 
 
-def test_a_checkpoint_has_the_form_that_others_read() -> None:
+def test_a_checkpoint_has_the_format_of_a_signed_note() -> None:
     lines = NOTE.split("\n")
     assert lines[:4] == [
         "execution-ledger/00ff", "1234", base64.b64encode(CHECKPOINT.root).decode(), "",
@@ -28,28 +28,28 @@ def test_a_checkpoint_has_the_form_that_others_read() -> None:
     assert len(base64.b64decode(signature)) == 4 + 64
 
 
-def test_the_key_is_the_one_that_the_format_tells() -> None:
+def test_a_verifier_key_equals_the_formats_published_example() -> None:
     # The example of signed-note's first implementation (golang.org/x/mod/sumdb/note).
     secret = base64.b64decode("AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz")[1:]
     vkey = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
     assert Signer("PeterNeumann", secret).vkey == vkey
 
 
-def test_what_was_signed_is_read_again_by_us_and_by_others() -> None:
+def test_a_signed_note_is_read_by_the_ledger_and_by_an_independent_verifier() -> None:
     assert Verifier(SIGNER.vkey + "\n").open(NOTE) == CHECKPOINT
-    assert verifier.opened(NOTE, SIGNER.vkey) == CHECKPOINT
+    assert verifier.open_checkpoint(NOTE, SIGNER.vkey) == CHECKPOINT
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
-def test_openssl_takes_the_signature(tmp_path: Path) -> None:
+def test_openssl_verifies_the_signature(tmp_path: Path) -> None:
     text, signature = NOTE.split("\n\n— execution-ledger/00ff ")
     key = base64.b64decode(SIGNER.vkey.split("+", 2)[2])[1:]
     (tmp_path / "text").write_text(text + "\n")
     (tmp_path / "signature").write_bytes(base64.b64decode(signature)[4:])
     (tmp_path / "key").write_bytes(PREFIX_OF_ED25519 + key)
-    asked = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", "key", "-keyform", "DER"]
-    asked += ["-rawin", "-in", "text", "-sigfile", "signature"]
-    done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", "key", "-keyform", "DER"]
+    command += ["-rawin", "-in", "text", "-sigfile", "signature"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "Signature Verified Successfully" in done.stdout, done.stderr
 
 
@@ -68,7 +68,7 @@ def test_openssl_takes_the_signature(tmp_path: Path) -> None:
         (NOTE[:-6] + "A" + NOTE[-5:], "does not fit"),
     ],
 )
-def test_nothing_else_is_taken(note: str, why: str) -> None:
+def test_a_malformed_or_foreign_note_is_refused(note: str, why: str) -> None:
     with pytest.raises(BadNote, match=why):
         Verifier(SIGNER.vkey).open(note)
 
@@ -80,7 +80,7 @@ def test_nothing_else_is_taken(note: str, why: str) -> None:
         SIGNER.vkey.replace("00ff", "00fe"), SIGNER.vkey[:-4], SIGNER.vkey + "AAAA",
     ],
 )  # fmt: skip
-def test_what_is_no_key_is_refused(vkey: str) -> None:
+def test_a_malformed_verifier_key_is_refused(vkey: str) -> None:
     with pytest.raises(BadNote, match="no key"):
         Verifier(vkey)
 

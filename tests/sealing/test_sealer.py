@@ -1,4 +1,4 @@
-"""The sealer: everything once and in order, by one process at a time, and never against itself."""
+"""The sealer seals each event once and in order, and never contradicts a checkpoint."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -46,41 +47,43 @@ def test_every_event_is_sealed_once_in_the_order_of_the_log(full: Ledger, folder
     ]  # fmt: skip
 
 
-def test_the_roots_are_those_that_an_outsider_makes_of_the_stored_rows(
+def test_the_root_equals_one_computed_from_the_stored_rows_alone(
     full: Ledger, folder: Path
 ) -> None:
-    size, root = verifier.opened(checkpoint_outside(folder).read_text(), signer(full).vkey)
+    size, root = verifier.open_checkpoint(checkpoint_outside(folder).read_text(), signer(full).vkey)
     leaves = []
     for event in full.events():
         state = full.rows(
             "SELECT state FROM ledger.ledger_events WHERE notification_id = %s",
             event["notification_id"],
         )[0]["state"]
-        told = json.loads(state)
+        stored = json.loads(state)
         leaf = {
             "v": 1,
             "position": event["notification_id"],
             "stream": event["originator_id"],
             "version": event["originator_version"],
             "type": event["topic"],
-            "occurred_at": re.sub(r"(\.\d*?)0+Z", r"\1Z", told["occurred_at"]),
-            "recorded_at": re.sub(r"(\.\d*?)0+Z", r"\1Z", told["recorded_at"]),
-            "actor": told["actor"],
+            "occurred_at": re.sub(r"(\.\d*?)0+Z", r"\1Z", stored["occurred_at"]),
+            "recorded_at": re.sub(r"(\.\d*?)0+Z", r"\1Z", stored["recorded_at"]),
+            "actor": stored["actor"],
             "stored_sha256": hashlib.sha256(state).hexdigest(),
-            "nonce": told["nonce"],
+            "nonce": stored["nonce"],
         }
         leaves.append(json.dumps(leaf, separators=(",", ":"), ensure_ascii=False).encode())
     level = [hashlib.sha256(b"\0" + leaf).digest() for leaf in leaves]
     assert len(level) == size == 601
     while len(level) > 1:
-        # A node without a neighbour goes up as it is: the same tree.
+        # A node without a neighbour moves up unchanged, which makes the same tree.
         pairs = zip(level[::2], level[1::2], strict=False)
         odd = level[-1:] if len(level) % 2 else []
         level = [hashlib.sha256(b"\1" + left + right).digest() for left, right in pairs] + odd
     assert level == [root]
 
 
-def test_what_is_new_is_sealed_and_nothing_else_written(full: Ledger, folder: Path) -> None:
+def test_only_new_events_are_sealed_and_no_full_tile_is_written_again(
+    full: Ledger, folder: Path
+) -> None:
     assert seal(full.conninfo, folder) == 0
     before = full.rows("SELECT xmin::text FROM ledger.tile WHERE (level, number) = (0, 0)")
     full.line()
@@ -90,7 +93,7 @@ def test_what_is_new_is_sealed_and_nothing_else_written(full: Ledger, folder: Pa
     assert before == after
 
 
-def test_a_gap_of_positions_leaves_none_of_leaves(full: Ledger, folder: Path) -> None:
+def test_a_gap_of_positions_leaves_no_gap_of_leaves(full: Ledger, folder: Path) -> None:
     full.rows("SELECT setval('ledger.ledger_events_notification_id_seq', %s)", full.head() + 50)
     full.line()
     assert seal(full.conninfo, folder) == 1
@@ -98,7 +101,7 @@ def test_a_gap_of_positions_leaves_none_of_leaves(full: Ledger, folder: Path) ->
     assert (found.events, faults) == (602, [])
 
 
-def test_of_many_sealers_at_once_each_event_is_sealed_by_one(ledger: Ledger, folder: Path) -> None:
+def test_concurrent_sealers_seal_each_event_once(ledger: Ledger, folder: Path) -> None:
     line = ledger.line("capacity")
     sealers = [sealer_of(ledger.conninfo, folder) for _ in range(4)]
     done, sealed = threading.Event(), [0] * len(sealers)
@@ -115,27 +118,32 @@ def test_of_many_sealers_at_once_each_event_is_sealed_by_one(ledger: Ledger, fol
     done.set()
     for thread, sealer in zip(threads, sealers, strict=True):
         thread.join()
-        sealer._disconnect()
+        sealer.disconnect()
     last = seal(ledger.conninfo, folder)
     assert sum(sealed) + last == 801
     found, faults = checked(ledger.conninfo, folder)
     assert (found.events, found.unsealed, faults) == (801, 0, [])
 
 
-def test_what_was_signed_is_on_the_disk_whatever_the_server_would_have(
-    ledger: Ledger, folder: Path
+def test_a_sealer_commits_synchronously_whatever_the_servers_default(
+    ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ledger.rows("SHOW synchronous_commit") == [{"synchronous_commit": "off"}]
+    commits, go_on = [], shelf.go_on
+
+    def look(connection: psycopg.Connection[Any]) -> None:
+        commits.append(connection.execute("SHOW synchronous_commit").fetchone())
+        go_on(connection)
+
+    monkeypatch.setattr(shelf, "go_on", look)
     ledger.line()
-    sealer = sealer_of(ledger.conninfo, folder)
-    assert sealer.run_once() == 1
-    assert sealer._connect().execute("SHOW synchronous_commit").fetchone() == ("on",)
-    sealer._disconnect()
+    assert seal(ledger.conninfo, folder) == 1
+    assert commits == [("on",)]
 
 
 @pytest.fixture
 def ahead(full: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    """The file has the checkpoint of one event more: the sealer died before its commit."""
+    """A ledger whose sealer died before its commit: the file is one event ahead."""
 
     def die(_: object) -> None:
         raise KeyboardInterrupt
@@ -145,12 +153,15 @@ def ahead(full: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger
         patch.setattr(shelf, "go_on", die)
         with pytest.raises(KeyboardInterrupt):
             seal(full.conninfo, folder)
-    assert verifier.opened(checkpoint_outside(folder).read_text(), signer(full).vkey)[0] == 602
+    assert (
+        verifier.open_checkpoint(checkpoint_outside(folder).read_text(), signer(full).vkey)[0]
+        == 602
+    )
     assert full.rows("SELECT max(size) AS size FROM ledger.checkpoint") == [{"size": 601}]
     return full
 
 
-def test_a_sealer_that_dies_before_the_commit_goes_on_from_the_file(
+def test_a_sealer_that_died_before_its_commit_continues_from_the_file(
     ahead: Ledger, folder: Path
 ) -> None:
     found, faults = checked(ahead.conninfo, folder)
@@ -161,9 +172,7 @@ def test_a_sealer_that_dies_before_the_commit_goes_on_from_the_file(
     assert checked(ahead.conninfo, folder)[1] == []
 
 
-def test_where_the_last_transactions_were_lost_no_others_are_signed_in_their_place(
-    ahead: Ledger, folder: Path
-) -> None:
+def test_no_other_events_are_signed_in_the_place_of_lost_ones(ahead: Ledger, folder: Path) -> None:
     path, head = checkpoint_outside(folder), ahead.head()
     for loss, named in (
         ("UPDATE ledger.ledger_events SET state = ''",
@@ -173,7 +182,7 @@ def test_where_the_last_transactions_were_lost_no_others_are_signed_in_their_pla
         vandalize(ahead.conninfo, f"{loss} WHERE notification_id = {head}")
         assert checked(ahead.conninfo, folder)[1] == [
             *named,
-            f"the checkpoint in {path} is of 602 events, and 601 are there",
+            f"the checkpoint in {path} covers 602 events, and the log has 601",
         ]
     for error in (
         f"the first 602 events are not those sealed ({path})",
@@ -183,11 +192,11 @@ def test_where_the_last_transactions_were_lost_no_others_are_signed_in_their_pla
         assert seal(ahead.conninfo, folder) == 0
         assert stopped(ahead.conninfo) == error
     assert checked(ahead.conninfo, folder)[1] == [
-        f"the checkpoint in {path}: not of what is sealed"
+        f"the checkpoint in {path}: does not match the sealed tree"
     ]
 
 
-def test_where_the_file_is_behind_the_database_sealing_goes_on(full: Ledger, folder: Path) -> None:
+def test_sealing_continues_when_the_file_is_behind_the_database(full: Ledger, folder: Path) -> None:
     kept = checkpoint_outside(folder).read_text()
     full.line()
     assert seal(full.conninfo, folder) == 1
@@ -195,10 +204,13 @@ def test_where_the_file_is_behind_the_database_sealing_goes_on(full: Ledger, fol
     full.line()
     assert seal(full.conninfo, folder) == 1
     assert stopped(full.conninfo) is None
-    assert verifier.opened(checkpoint_outside(folder).read_text(), signer(full).vkey)[0] == 603
+    assert (
+        verifier.open_checkpoint(checkpoint_outside(folder).read_text(), signer(full).vkey)[0]
+        == 603
+    )
 
 
-def test_where_the_file_cannot_be_written_sealing_goes_on_and_says_so_once(
+def test_sealing_continues_and_logs_one_error_when_the_file_cannot_be_written(
     ledger: Ledger, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = Witness(folder, signer(ledger).name).path
@@ -212,12 +224,12 @@ def test_where_the_file_cannot_be_written_sealing_goes_on_and_says_so_once(
     in_the_way.rmdir()
     ledger.line()
     assert sealer.run_once() == 1
-    sealer._disconnect()
+    sealer.disconnect()
     assert path.is_file()
     assert checked(ledger.conninfo, folder)[1] == []
 
 
-def test_where_the_file_cannot_be_read_nothing_is_signed(full: Ledger, folder: Path) -> None:
+def test_nothing_is_signed_when_the_file_cannot_be_read(full: Ledger, folder: Path) -> None:
     path = checkpoint_outside(folder)
     path.unlink()
     path.mkdir()
@@ -234,14 +246,14 @@ BACK_TO_501 = [
     "UPDATE ledger.tile SET hashes = substr(hashes, 1, 32) WHERE level = 1",
     CUT.format("tile", "(level, number) = (0, 2)"),
 ]
-"""As a dump that was made after the second part would have it."""
+"""Statements that restore the state of a dump made after the second part was sealed."""
 
 
-def test_a_database_put_back_is_not_signed_until_the_file_is_gone(
+def test_a_restored_older_database_is_not_signed_until_the_file_is_removed(
     full: Ledger, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     vandalize(full.conninfo, *BACK_TO_501)
-    assert seal(full.conninfo, folder) == 0, "there is nothing to sign, and nothing to say"
+    assert seal(full.conninfo, folder) == 0, "there is no event to sign, and no error"
     vandalize(
         full.conninfo,
         "INSERT INTO ledger.ledger_events (originator_id, originator_version, topic, state,"
@@ -255,14 +267,14 @@ def test_a_database_put_back_is_not_signed_until_the_file_is_gone(
     assert error is not None
     assert "601 events were sealed" in error
     assert "502 are left" in error
-    assert len(caplog.records) == 1, "said once"
+    assert len(caplog.records) == 1, "the error is logged once"
     checkpoint_outside(folder).unlink()
     assert seal(full.conninfo, folder) == 1
     assert stopped(full.conninfo) is None
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_a_log_that_has_lost_what_was_sealed_is_not_signed_on(
+def test_a_log_that_has_lost_sealed_events_is_not_signed_further(
     full: Ledger, folder: Path, more: int
 ) -> None:
     end = full.head()
@@ -273,7 +285,9 @@ def test_a_log_that_has_lost_what_was_sealed_is_not_signed_on(
     assert stopped(full.conninfo) == f"the last event that was sealed is not at position {end}"
 
 
-def test_a_database_in_anothers_place_is_signed_by_its_own_key(full: Ledger, folder: Path) -> None:
+def test_a_new_database_in_an_old_ones_place_is_signed_by_its_own_key(
+    full: Ledger, folder: Path
+) -> None:
     sealer = sealer_of(full.conninfo, folder)
     full.line()
     assert sealer.run_once() == 1
@@ -281,12 +295,12 @@ def test_a_database_in_anothers_place_is_signed_by_its_own_key(full: Ledger, fol
         connection.execute("TRUNCATE ledger.tile, ledger.checkpoint, ledger.signer")
         shelf.begin(connection, VAULT)
     assert sealer.run_once() == 602
-    sealer._disconnect()
+    sealer.disconnect()
     assert checked(full.conninfo, folder)[1] == []
 
 
-def rewritten(full: Ledger, folder: Path) -> None:
-    """Another past, sealed anew with the very key: by somebody who has the master key too."""
+def rewrite_past(full: Ledger, folder: Path) -> None:
+    """Rewrite the past and seal it anew with the same key, as a holder of the master key can."""
     vandalize(
         full.conninfo,
         "UPDATE ledger.ledger_events SET state = convert_to(replace(convert_from(state, 'UTF8'),"
@@ -297,10 +311,8 @@ def rewritten(full: Ledger, folder: Path) -> None:
     assert seal(full.conninfo, kept.parent.with_name("elsewhere")) == 601
 
 
-def test_a_past_that_was_rewritten_and_sealed_anew_is_not_signed_on(
-    full: Ledger, folder: Path
-) -> None:
-    rewritten(full, folder)
+def test_a_rewritten_and_resealed_past_is_not_signed_further(full: Ledger, folder: Path) -> None:
+    rewrite_past(full, folder)
     full.line()
     assert seal(full.conninfo, folder) == 0
     assert "the first 601 events are not those sealed" in (stopped(full.conninfo) or "")
@@ -340,7 +352,7 @@ def test_a_past_that_was_rewritten_and_sealed_anew_is_not_signed_on(
         ),
     ],
 )
-def test_what_was_sealed_and_damaged_is_not_signed_on(
+def test_sealing_stops_at_damaged_tiles_checkpoints_events_and_keys(
     full: Ledger, folder: Path, damage: str, why: str
 ) -> None:
     vandalize(full.conninfo, damage)

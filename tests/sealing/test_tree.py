@@ -1,4 +1,4 @@
-"""The tree is RFC 6962's: its roots and proofs by definition, by vectors, and to an outsider."""
+"""The tree is RFC 6962's, by its definition, published vectors and an independent verifier."""
 
 import itertools
 from collections.abc import Sequence
@@ -74,12 +74,12 @@ def test_roots_are_those_of_certificate_transparency() -> None:
 
 
 @pytest.mark.parametrize("size", [*range(1, 20), 255, 256, 257, 511, 512, 513, 1000])
-def test_a_root_is_what_the_definition_says(size: int) -> None:
+def test_a_root_equals_the_definitions(size: int) -> None:
     assert root_of((0, size), TILES) == by_definition(HASHES[:size])
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 256, 1000])
-def test_a_tree_that_is_loaded_again_and_again_is_the_same(at_once: int) -> None:
+def test_a_tree_that_is_loaded_anew_for_each_part_has_the_same_tiles(at_once: int) -> None:
     tiles = grown(HASHES[:1030], at_once)
     assert {tile: len(hashes) // HASH for tile, hashes in tiles.items()} == {
         (0, 0): WIDTH, (0, 1): WIDTH, (0, 2): WIDTH, (0, 3): WIDTH, (0, 4): 6, (1, 0): 4,
@@ -87,14 +87,14 @@ def test_a_tree_that_is_loaded_again_and_again_is_the_same(at_once: int) -> None
     assert tiles == {tile: TILES[tile][: len(hashes)] for tile, hashes in tiles.items()}
 
 
-def test_a_tree_takes_no_other_edge() -> None:
+def test_a_tree_refuses_an_edge_of_another_size() -> None:
     with pytest.raises(ValueError, match="not those of a tree of 3"):
         GrowingTree(3, {(0, 0): HASHES[0] * 2})
     with pytest.raises(ValueError, match="not those of a tree of 256"):
         GrowingTree(256, {})
 
 
-def test_a_tile_that_was_cut_gives_no_root() -> None:
+def test_a_truncated_tile_gives_no_root() -> None:
     with pytest.raises(IndexError):
         root_of((0, 300), TILES | {(0, 0): TILES[0, 0][:-HASH], (1, 0): b""})
 
@@ -103,42 +103,42 @@ SIZES = st.integers(1, len(LEAVES))
 
 
 @given(st.data())
-def test_an_outsider_finds_each_leaf_where_it_is_and_nowhere_else(data: st.DataObject) -> None:
+def test_an_inclusion_proof_holds_for_its_leaf_and_place_alone(data: st.DataObject) -> None:
     size = data.draw(SIZES)
     index = data.draw(st.integers(0, size - 1))
     hashes, root = roots(inclusion(index, size)), root_of((0, size), TILES)
-    found = verifier.root_with
-    assert found(LEAVES[index], index, size, hashes) == root
+    root_with = verifier.root_with_leaf
+    assert root_with(LEAVES[index], index, size, hashes) == root
     assert len(hashes) <= (size - 1).bit_length()
-    assert found(LEAVES[index] + b"x", index, size, hashes) != root
-    assert found(LEAVES[index], index, size, [*hashes, EMPTY]) != root
+    assert root_with(LEAVES[index] + b"x", index, size, hashes) != root
+    assert root_with(LEAVES[index], index, size, [*hashes, EMPTY]) != root
     if hashes:
-        assert found(LEAVES[index], index, size, hashes[:-1]) != root
+        assert root_with(LEAVES[index], index, size, hashes[:-1]) != root
         spoilt = data.draw(st.integers(0, len(hashes) - 1))
         changed = [*hashes[:spoilt], EMPTY, *hashes[spoilt + 1 :]]
-        assert found(LEAVES[index], index, size, changed) != root
-        assert found(LEAVES[index], index ^ 1, size, hashes) != root
+        assert root_with(LEAVES[index], index, size, changed) != root
+        assert root_with(LEAVES[index], index ^ 1, size, hashes) != root
 
 
-def test_an_outsider_takes_no_place_beyond_the_tree() -> None:
+def test_an_inclusion_proof_holds_for_no_place_beyond_the_tree() -> None:
     for index, size in itertools.combinations(range(9), 2):
         hashes, root = roots(inclusion(index, size)), root_of((0, size), TILES)
-        claimed = (verifier.root_with(LEAVES[index], at, size, hashes) for at in range(-8, 24))
+        claimed = (verifier.root_with_leaf(LEAVES[index], at, size, hashes) for at in range(-8, 24))
         assert list(claimed).count(root) == 1
 
 
 @given(st.data())
-def test_an_outsider_sees_whether_a_tree_goes_on_from_another(data: st.DataObject) -> None:
+def test_a_consistency_proof_holds_only_between_its_two_trees(data: st.DataObject) -> None:
     second = data.draw(SIZES)
     first = data.draw(st.integers(1, second))
     hashes = roots(consistency(first, second))
     old, new = root_of((0, first), TILES), root_of((0, second), TILES)
-    goes_on = verifier.is_beginning
-    assert goes_on(first, old, second, hashes) == new
-    assert goes_on(first, EMPTY, second, hashes) != new
+    root_after = verifier.root_after
+    assert root_after(first, old, second, hashes) == new
+    assert root_after(first, EMPTY, second, hashes) != new
     if first < second:
-        assert goes_on(first, old, second, hashes[:-1]) != new
+        assert root_after(first, old, second, hashes[:-1]) != new
         spoilt = data.draw(st.integers(0, len(hashes) - 1))
         changed = [*hashes[:spoilt], EMPTY, *hashes[spoilt + 1 :]]
-        assert goes_on(first, old, second, changed) != new
+        assert root_after(first, old, second, changed) != new
     assert consistency(0, second) == []

@@ -1,1 +1,1 @@
-"""What tests share: builders of facts, the service in this process, a clock that is set."""
+"""Helpers that tests share: builders of facts, the service in this process, a settable clock."""

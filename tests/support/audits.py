@@ -1,4 +1,4 @@
-"""An organization with an audit log of its own, and what it says in short."""
+"""An organization of a test's own, and its audit log, whole or abbreviated."""
 
 import itertools
 from typing import Any
@@ -15,7 +15,7 @@ _organizations = itertools.count(100)
 
 
 class Tenant:
-    """An organization of a test's own, with tokens and the audit log that they see."""
+    """An organization of a test's own: its tokens, its lines and its audit log."""
 
     def __init__(self, edge: Edge) -> None:
         self.edge = edge
@@ -34,20 +34,20 @@ class Tenant:
         entries: list[Entry] = []
         params = {"organization_id": self.organization, "limit": 100} | params
         ((end,),) = self.edge.select("SELECT max(notification_id) FROM ledger.ledger_events")
-        far = {"ledger-min-position": str(end)}
+        headers = {"ledger-min-position": str(end)}
         while True:
             token = token or self.token
-            answer = self.edge.get("/v1/audit-logs", token, params=params, headers=far)
+            answer = self.edge.get("/v1/audit-logs", token, params=params, headers=headers)
             assert answer.status_code == 200, answer.text
             page = answer.json()
-            assert entries[-1:] != page["data"][-1:] or not entries, "it goes on"
+            assert entries[-1:] != page["data"][-1:] or not entries, "an entry is repeated"
             entries += page["data"]
             if not page["meta"]["has_more"]:
                 return entries
             params["cursor"] = page["meta"]["cursor"]
 
     def told(self, *before: Entry) -> list[tuple[Any, ...]]:
-        """What came after these, in short."""
+        """The entries after the given first ones, abbreviated."""
         return [short(entry) for entry in self.log()[len(before) :]]
 
     def pause(self, line: str, query: str = "", **options: Any) -> httpx.Response:
@@ -57,5 +57,6 @@ class Tenant:
 
 
 def short(entry: Entry) -> tuple[Any, ...]:
+    """(action, resource's id, outcome, code) of an entry."""
     about = entry["resource"] and entry["resource"]["id"]
     return entry["action"], about, entry["outcome"], entry["code"]

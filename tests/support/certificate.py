@@ -1,4 +1,4 @@
-"""A certificate for a TLS server of a test, and a client that trusts it."""
+"""A certificate for a test's TLS server, and a client's context that trusts the certificate."""
 
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 
 
 def create_contexts(folder: Path, host: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """(the server's context, that of a client which trusts this server as ``host``)."""
+    """(the server's context, the context of a client that trusts the server as ``host``)."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.now(UTC)

@@ -1,30 +1,60 @@
-"""given(events).when(decision).then(events): an aggregate alone, without a store or a clock."""
+"""given(events).when(command).then(event or refusal): an aggregate alone, without store or clock.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+    given(ACTIVATED, BLOCKED).when(Execution.unblock, "b", None).then(UNBLOCKED)
+    given(ACTIVATED, CLOSED).when(Execution.unblock, "b", None).then(InvalidState)
+
+The first event says which aggregate it is. Events happen at the start, unless ``at_minute`` says
+when. ``after(events)`` is the aggregate itself, for tests of its state.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import pytest
 
-from ledger.domain.api_key import ApiKey
-from ledger.domain.endpoint import Endpoint
+from ledger.domain.api_key import ApiKey, ApiKeyCreated
+from ledger.domain.endpoint import Endpoint, WebhookCreated
 from ledger.domain.errors import LedgerError
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Activated
 from ledger.domain.recorded import Actor, Event, Recorded
-from ledger.domain.run import Run
+from ledger.domain.run import Run, RunRequested, RunStarted
 
 START = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
 ACTOR = Actor("user", "USR-1")
 
-Aggregate = Execution | Run | ApiKey | Endpoint
-Past = Event | tuple[float, Event]
-"""An event at the start, or (minutes after it, event)."""
+NOTHING: Final = None
+"""What a command comes to that is accepted and records no event."""
+
+_BEGUN_BY: Mapping[type[Event], Callable[[], Any]] = {
+    Activated: lambda: Execution("LIN-26-000001"),
+    RunRequested: lambda: Run("RUN-26-000009"),
+    RunStarted: lambda: Run("RUN-26-000009"),
+    ApiKeyCreated: lambda: ApiKey("KEY-26-000001"),
+    WebhookCreated: lambda: Endpoint("WHK-26-000001"),
+}
+"""The aggregate whose first event is of this class."""
 
 
 def minute(minutes: float) -> datetime:
+    """So many minutes after the start."""
     return START + timedelta(minutes=minutes)
+
+
+class AtMinute(NamedTuple):
+    """An event that happens so many minutes after the start."""
+
+    minutes: float
+    event: Event
+
+
+def at_minute(minutes: float, event: Event) -> AtMinute:
+    """The event, happening so many minutes after the start."""
+    return AtMinute(minutes, event)
+
+
+Past = Event | AtMinute
 
 
 def recorded(body: Event, version: int, at: datetime = START, **more: Any) -> Recorded:
@@ -50,6 +80,7 @@ def recorded(body: Event, version: int, at: datetime = START, **more: Any) -> Re
 
 
 def activated(model: Any = "agent_runtime", **more: Any) -> Activated:
+    """The event that begins a line."""
     values: dict[str, Any] = {
         "execution_id": "RUN-26-000001",
         "execution_id_origin": "issued",
@@ -60,61 +91,57 @@ def activated(model: Any = "agent_runtime", **more: Any) -> Activated:
     return Activated(**values | more)
 
 
-def fold(aggregate: Aggregate, past: Sequence[Past]) -> None:
-    for body in past:
-        minutes, event = body if isinstance(body, tuple) else (0.0, body)
+ACTIVATED = activated()
+
+
+def happen(aggregate: Any, *events: Past) -> None:
+    """Let events happen to an aggregate, one after the other."""
+    for past in events:
+        minutes, event = past if isinstance(past, AtMinute) else (0.0, past)
         aggregate.evolve(recorded(event, aggregate.version + 1, minute(minutes)))
 
 
-@dataclass
-class Given:
-    """An aggregate after its past."""
-
-    aggregate: Any
-
-    def when(self, decide: Callable[[Any], Any]) -> "When":
-        return When(self.aggregate, decide)
+def after(*events: Past) -> Any:
+    """The aggregate after these events."""
+    first = events[0].event if isinstance(events[0], AtMinute) else events[0]
+    aggregate = _BEGUN_BY[type(first)]()
+    happen(aggregate, *events)
+    return aggregate
 
 
-@dataclass
 class When:
-    aggregate: Any
-    decide: Callable[[Any], Any]
+    """A command that is given to an aggregate, once ``then`` says what must come of it."""
 
-    def then(self, expected: Event | None) -> None:
-        """The decision allows this event (or none), and has itself changed nothing."""
-        before = repr(self.aggregate)
-        assert self.decide(self.aggregate) == expected
-        assert repr(self.aggregate) == before
+    def __init__(self, past: Sequence[Past], command: Callable[[Any], Any]) -> None:
+        self._past, self._command = past, command
 
-    def refused(self, kind: type[LedgerError]) -> None:
-        before = repr(self.aggregate)
-        with pytest.raises(kind) as caught:
-            self.decide(self.aggregate)
-        assert type(caught.value) is kind
-        assert repr(self.aggregate) == before
+    def then(self, expected: Any) -> None:
+        """The command comes to this event (or ``NOTHING``), or is refused with this error.
 
-
-def given_line(*past: Past) -> Given:
-    """A line that was activated at the start, and what happened then."""
-    line = Execution("LIN-26-000001")
-    fold(line, [activated(), *past])
-    return Given(line)
+        Either way the command changes nothing: only an event does.
+        """
+        aggregate = after(*self._past)
+        before = repr(aggregate)
+        if isinstance(expected, type) and issubclass(expected, LedgerError):
+            with pytest.raises(expected) as caught:
+                self._command(aggregate)
+            assert type(caught.value) is expected
+        else:
+            assert self._command(aggregate) == expected
+        assert repr(aggregate) == before
 
 
-def given_run(*past: Past) -> Given:
-    run = Run("RUN-26-000009")
-    fold(run, past)
-    return Given(run)
+class Given:
+    """What has happened to an aggregate."""
+
+    def __init__(self, past: Sequence[Past]) -> None:
+        self._past = past
+
+    def when(self, command: Callable[..., Any], *arguments: Any, **named: Any) -> When:
+        """A method of the aggregate is called with these arguments."""
+        return When(self._past, lambda aggregate: command(aggregate, *arguments, **named))
 
 
-def given_key(*past: Past) -> Given:
-    key = ApiKey("KEY-26-000001")
-    fold(key, past)
-    return Given(key)
-
-
-def given_endpoint(*past: Past) -> Given:
-    endpoint = Endpoint("WHK-26-000001")
-    fold(endpoint, past)
-    return Given(endpoint)
+def given(*events: Past) -> Given:
+    """These events have happened."""
+    return Given(events)

@@ -1,7 +1,7 @@
 """A running service behind a synchronous client, shared by the tests of one module.
 
-Most tests of the HTTP edge ask one thing; a service of its own for each would cost more than the
-question. Tests stay apart by using lines of their own (``fresh``).
+Most tests of the HTTP edge send a few requests: starting a service for each test would cost more
+than the test itself. Tests stay apart by using lines of their own (``fresh``).
 """
 
 import asyncio
@@ -26,19 +26,29 @@ PROBLEM_KEYS = {"type", "title", "status", "detail", "code", "request_id"}
 class Edge:
     """The service, its clock and its database, one call at a time."""
 
-    def __init__(self, service: Service, loop: asyncio.AbstractEventLoop, conninfo: str) -> None:
+    def __init__(
+        self,
+        service: Service,
+        loop: asyncio.AbstractEventLoop,
+        conninfo: str,
+        lines: Iterator[int] | None = None,
+    ) -> None:
         self.service, self.clock, self.conninfo = service, service.clock, conninfo
         self._loop = loop
-        self._lines = itertools.count(100_001)
+        self._lines = lines or itertools.count(100_001)
+
+    def beside(self, service: Service) -> "Edge":
+        """An edge of another worker on the same loop and database; fresh lines are new to both."""
+        return Edge(service, self._loop, self.conninfo, self._lines)
 
     def run(self, coroutine: Any) -> Any:
-        """The coroutine's result."""
+        """Run a coroutine on the service's loop; return its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     def request(
         self, method: str, path: str, token: str | None = None, **options: Any
     ) -> httpx.Response:
-        """One request; with another token than the organization's own where one is given."""
+        """Send a request with a token; by default with the organization's own."""
         headers: Any = options.pop("headers", {})
         pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
         if token is not None:
@@ -58,24 +68,24 @@ class Edge:
         return self.request("POST", path, token, **options)
 
     def send(self, event: Any, token: str | None = None) -> httpx.Response:
-        """A single structured fact: a CloudEvent, or the bytes of a body."""
+        """Send a single structured fact: a CloudEvent, or the bytes of a body."""
         body = event if isinstance(event, bytes) else encode(event)
         return self.post("/v1/facts", token, content=body, headers=STRUCTURED)
 
     def send_batch(self, *items: Any, token: str | None = None) -> httpx.Response:
-        """A batch of CloudEvents or of their bytes."""
+        """Send a batch of CloudEvents or of their bytes."""
         raw = [item if isinstance(item, bytes) else encode(item) for item in items]
         body = b"[" + b",".join(raw) + b"]"
         return self.post("/v1/facts", token, content=body, headers=BATCH)
 
     def accept(self, *events: dict[str, Any], token: str | None = None) -> list[dict[str, Any]]:
-        """The outcomes of facts that must all be recorded."""
+        """Send facts that must all be recorded; return their outcomes."""
         items: list[dict[str, Any]] = self.send_batch(*events, token=token).json()["data"]
         assert [item["error"] for item in items if item["outcome"] != "recorded"] == []
         return items
 
     def fresh_id(self) -> str:
-        """A LIN id nobody has."""
+        """A LIN id that no line has."""
         return f"LIN-26-{next(self._lines)}"
 
     def fresh(self, model: str = "agent_runtime", **more: Any) -> str:
@@ -89,7 +99,7 @@ class Edge:
         return self.run(self.service.token(*permissions, **tenant))
 
     def log(self) -> list[tuple[Any, ...]]:
-        """Where the log of lines and runs ends, and how many events it holds."""
+        """(last position, number of events) of the log, without the events of keys and refusals."""
         return self.select(
             "SELECT max(notification_id), count(*) FROM ledger.ledger_events"
             " WHERE originator_id !~ '^(KEY|REF)-'"
@@ -101,7 +111,7 @@ class Edge:
 
 
 def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The answer is this refusal, in the form and with the headers of every refusal."""
+    """Assert that the answer is this refusal, in the form and with the headers of every refusal."""
     assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     problem: dict[str, Any] = answer.json()
@@ -112,7 +122,7 @@ def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, 
     assert problem["detail"]
     assert problem["type"]
     assert answer.headers["x-request-id"] == problem["request_id"]
-    assert int(answer.headers["ledger-position"]) >= 0
+    assert answer.headers["ledger-position"].isdigit()
     return problem
 
 

@@ -1,7 +1,7 @@
-"""What the tests of the embedded PostgreSQL use: other commands, what lives, and what is written.
+"""Helpers for tests of the embedded PostgreSQL: other commands, living processes, stored words.
 
-Other commands are real processes, told what to do over their standard input. Linux: what lives is
-read from /proc.
+Other commands are real processes, which stop when their standard input ends. Living processes are
+read from /proc, so these helpers need Linux.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from ledger.postgres.embedded.programs import SYSTEM_DIR
 
 _ROOM = 4 * 1024**3
 
-# Another `ledger` command: it prints what happens and stops when its standard input ends.
+# Another `ledger` command, which prints its progress and stops when its standard input ends.
 COMMAND = """
 import pathlib, sys
 from ledger.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError, running
@@ -49,7 +49,7 @@ except EmbeddedPostgresError as exc:
 
 
 class Command:
-    """One such process."""
+    """A process that runs ``COMMAND``; its output is kept in ``lines``."""
 
     def __init__(self, folder: Path, purpose: str = "serve", **options: Any) -> None:
         self.process = subprocess.Popen(
@@ -91,7 +91,7 @@ class Command:
         return int(pid), url
 
     def finish(self) -> None:
-        """Let it stop, and wait until it has."""
+        """Let the process stop, and wait until it has stopped."""
         self.end_input()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(20)
@@ -105,16 +105,16 @@ class Command:
         self.process.wait()
 
 
-def until(condition: Callable[[], Any], what: str, limit: float = 20) -> None:
+def until(condition: Callable[[], Any], awaited: str, limit: float = 20) -> None:
     tick = threading.Event()
     deadline = time.monotonic() + limit
     while not condition():
-        assert time.monotonic() < deadline, f"waited {limit} s for: {what}"
+        assert time.monotonic() < deadline, f"waited {limit} s for: {awaited}"
         tick.wait(0.01)
 
 
 def postgres_processes(folder: Path) -> list[int]:
-    """The living processes whose working directory is below this folder, the database's is."""
+    """The living processes whose working directory is below this folder, as PostgreSQL's are."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -147,11 +147,11 @@ def nothing_lives_on(folder: Path) -> Iterator[None]:
     finally:
         for pid in postgres_processes(folder):
             os.kill(pid, signal.SIGQUIT)
-        until(lambda: not postgres_processes(folder), "the end of what a failed test left")
+        until(lambda: not postgres_processes(folder), "the end of a failed test's processes")
 
 
 def remove_databases_elsewhere(folder: Path) -> None:
-    """What root's data directories below the folder hold outside of it (``place.py``)."""
+    """Remove the databases that root keeps elsewhere for data directories below (``place.py``)."""
     for data_dir, names, _ in os.walk(folder):
         database = Path(data_dir, "postgres").resolve()
         if "postgres" in names and SYSTEM_DIR in database.parents:
@@ -159,7 +159,7 @@ def remove_databases_elsewhere(folder: Path) -> None:
 
 
 def memory() -> Path | None:
-    """Where files are kept in memory, if this system has such a place, and room there."""
+    """The folder whose files are kept in memory, if this system has one with enough free space."""
     place = Path("/dev/shm")
     has_room = os.access(place, os.W_OK) and shutil.disk_usage(place).free > _ROOM
     return place if has_room else None

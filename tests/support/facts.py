@@ -41,5 +41,5 @@ def activation(
 
 
 def encode(event: Any) -> bytes:
-    """Its JSON."""
+    """The JSON of an event."""
     return json.dumps(event).encode()

@@ -1,7 +1,7 @@
 """The ledger below HTTP: the real writer, projector and sweeper, called in turn, on a set clock.
 
-Facts go in as the bytes a sender would send; answers come out as they would be answered. Nothing
-runs in the background but the writer, so a test sees the views exactly when it asks for them.
+Facts go in as the bytes that a sender would send; rows come out as the API would answer them. Only
+the writer runs in the background, so the views advance exactly when a test asks for them.
 """
 
 import itertools
@@ -26,12 +26,12 @@ from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
 from ledger.log.event_log import Log
 from ledger.service.composition.loops import create_sweeper
-from ledger.service.composition.views import create_projector
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
 from projections.execution import statements
 from tests.support.facts import ORGANIZATION, activation, encode, fact
 from tests.support.service import Clock
+from tests.support.views import HandProjector
 
 REPORTER = Principal(
     "KEY-26-777777", "api_key", frozenset({"read", "write", "service_lines:manage"}), ORGANIZATION
@@ -44,7 +44,7 @@ _numbers = itertools.count(1)
 
 
 class Item(NamedTuple):
-    """What became of one fact."""
+    """The outcome of a fact or command."""
 
     outcome: str
     subject: str | None = None
@@ -59,18 +59,18 @@ class Item(NamedTuple):
 
 
 def new_id(prefix: str) -> str:
-    """An id that no other test of this session uses; far from those that are issued."""
+    """An id that no other test of this session uses, far from the ids that the ledger issues."""
     return f"{prefix}-26-{500_000 + next(_numbers):06d}"
 
 
 class Ledger:
-    """One database, one writer."""
+    """A database with a writer, a projector and a sweeper."""
 
     def __init__(self, conninfo: str, settings: Settings, clock: Clock) -> None:
         self.conninfo, self.settings, self.clock = conninfo, settings, clock
         self.log = Log(conninfo)
         self.writer = create_writer(settings, self.log, clock)
-        self.projector = create_projector(conninfo)
+        self.projector = HandProjector(conninfo)
         self.sweeper = create_sweeper(conninfo, self.writer, clock, settings.idle_after, 3600)
         self.reader = psycopg.connect(conninfo, autocommit=True, row_factory=dict_row)
         self.writer.start()
@@ -78,8 +78,8 @@ class Ledger:
 
     def close(self) -> None:
         self.writer.stop()
-        self.projector._disconnect()
-        self.sweeper._disconnect()
+        self.projector.disconnect()
+        self.sweeper.disconnect()
         self.reader.close()
         self.log.close()
 
@@ -88,13 +88,13 @@ class Ledger:
     def report(
         self, *events: dict[str, Any], by: Principal = REPORTER, request_id: str | None = None
     ) -> list[Item]:
-        """One batch: decided together, in one append."""
+        """Report a batch, whose facts are decided together, in one append."""
         parsed = [envelope.from_structured(encode(event)) for event in events]
-        commands = [command_of(one, by, request_id) for one in parsed]
+        commands = [command_of(reported, by, request_id) for reported in parsed]
         return [_item(outcome) for outcome in self.writer.submit(commands).result()]
 
     def accept(self, *events: dict[str, Any], by: Principal = REPORTER) -> list[Item]:
-        """The same, each in an append of its own; every one must be recorded."""
+        """Report facts, each in an append of its own; all must be recorded."""
         items = [self.report(event, by=by)[0] for event in events]
         assert [item for item in items if item.outcome != "recorded"] == []
         return items
@@ -122,7 +122,7 @@ class Ledger:
         return self.execute(EraseRun(run, by, reason=reason))
 
     def line(self, model: str = "agent_runtime", **more: Any) -> str:
-        """A new line, activated an hour ago unless told otherwise."""
+        """A new line, activated an hour ago unless ``time`` is given."""
         line = more.pop("line", None) or new_id("LIN")
         by = more.pop("by", REPORTER)
         self.accept(activation(line, model, **{"time": self.ago(hours=1)} | more), by=by)
@@ -143,13 +143,13 @@ class Ledger:
     def ago(self, **duration: float) -> str:
         return format_instant(self.clock.now - timedelta(**duration))
 
-    # What is stored and what is shown.
+    # Stored events and shown views.
 
     def rows(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
         return self.reader.execute(statement.encode(), parameters or None).fetchall()
 
     def head(self) -> int:
-        """The last position of a line, run or key: refusals leave records of their own."""
+        """The log's last position, without the records of refusals."""
         (row,) = self.rows(
             "SELECT coalesce(max(notification_id), 0) h FROM ledger.ledger_events"
             " WHERE originator_id !~ '^REF-'"
@@ -157,7 +157,7 @@ class Ledger:
         return int(row["h"])
 
     def events(self, *streams: str, after: int = 0) -> list[dict[str, Any]]:
-        """Stored events as raw JSON with their columns, in log order; all streams or some."""
+        """Stored events of all or some streams in log order, their state as decoded JSON."""
         rows = self.rows(
             "SELECT notification_id, originator_id, originator_version, topic, recorded_at, "
             "convert_from(state, 'UTF8') AS state FROM ledger.ledger_events "
@@ -173,9 +173,8 @@ class Ledger:
         return [e["topic"].split("/")[0] for e in self.events(*streams, after=after)]
 
     def catch_up(self) -> None:
-        """Bring the views to the end of the log; none may have stopped."""
-        while self.projector.run_once():
-            pass
+        """Bring the views to the end of the log; no view may have stopped."""
+        self.projector.catch_up()
         assert self.rows("SELECT name, error FROM ledger.projection WHERE error IS NOT NULL") == []
 
     def detail(self, line: str) -> dict[str, Any]:

@@ -1,9 +1,8 @@
-"""Reporters that go on through every kill and keep account of what they were told."""
+"""Threads that report facts through every kill of the service, and count all answers."""
 
 import contextlib
 import itertools
 import threading
-import time
 from collections import Counter
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +14,9 @@ from tests.support.served import Served, post
 from tests.support.views import query, until
 
 SOURCE = "/load"
+
+LONGEST_SECONDS = 10.0
+"""No request may take longer, whichever process is killed (contract, Health)."""
 
 
 class Load:
@@ -37,11 +39,11 @@ class Load:
         self.acknowledged: dict[str, int] = {}
         """Fact id → the position that the answer named."""
         self.unanswered: set[str] = set()
-        """Facts whose answer did not come, or was 503."""
+        """The ids of facts that had no answer, or a 503."""
         self.statuses: Counter[int] = Counter()
         self.without_retry_after = 0
-        self.slowest = 0.0
-        """Seconds that the slowest answer took."""
+        self.timed_out = 0
+        """Requests that had no answer in ``LONGEST_SECONDS``."""
         self.outages = 0
         """Requests whose connection broke."""
 
@@ -63,12 +65,12 @@ class Load:
             assert not thread.is_alive(), "a request hangs"
 
     def await_more(self, count: int, seconds: float = 30.0) -> None:
-        """Until so many more facts have been acknowledged."""
+        """Wait until ``count`` more facts have been acknowledged."""
         wanted = len(self.acknowledged) + count
         until(lambda: len(self.acknowledged) >= wanted, f"{count} more facts", seconds)
 
     def _report(self) -> None:
-        with self.served.client(self._token) as client:
+        with self.served.client(self._token, timeout=LONGEST_SECONDS) as client:
             while not self._stopping.is_set():
                 name = f"{self._name}-{next(self._numbers)}"
                 answer = self._send(client, name)
@@ -86,20 +88,21 @@ class Load:
         return answer
 
     def _ask(self, request: Any) -> httpx.Response | None:
-        began = time.monotonic()
         try:
             answer: httpx.Response = request()
+        except httpx.TimeoutException:
+            self.timed_out += 1
+            return None
         except httpx.TransportError:
             self.outages += 1
             return None
-        self.slowest = max(self.slowest, time.monotonic() - began)
         self.statuses[answer.status_code] += 1
         if answer.status_code == 503 and "retry-after" not in answer.headers:
             self.without_retry_after += 1
         return answer
 
     def send_again(self) -> Counter[str]:
-        """Report everything once more; each is a duplicate, or was never answered and is new."""
+        """Report all facts again; each acknowledged one must be a duplicate at its position."""
         outcomes: Counter[str] = Counter()
         with self.served.client(self._token) as client:
             for name in [*self.acknowledged, *self.unanswered]:
@@ -114,7 +117,7 @@ class Load:
 
 
 def told_again(client: httpx.Client, name: str) -> dict[str, Any]:
-    """What becomes of a fact that is sent again, as often as it takes: a 503 asks for that."""
+    """Send a fact again until the answer is not a 503; return the outcome."""
     answers: list[httpx.Response] = []
 
     def answered() -> bool:
@@ -140,7 +143,7 @@ def recorded(conninfo: str) -> list[str]:
 
 
 def total_hours(client: httpx.Client) -> float:
-    """What the view counts up to, once the service answers."""
+    """The view's total of hours, once the service answers."""
     answer: list[httpx.Response] = []
 
     def read() -> bool:

@@ -1,9 +1,10 @@
-"""Judges the raw log, event by event, by the contract alone: it shares no code with the ledger.
+"""A check of the raw log by the contract alone: the checker shares no code with the ledger.
 
-``findings`` reads ``ledger.ledger_events`` in position order and says, one sentence each, what must
-never be there: a run open on a closed line, a run started on a held or blocked one, an idle line
-with an open run, a gap in a stream's versions, a time of recording that does not rise, a fact
-recorded twice.
+The checker reads ``ledger.ledger_events`` in position order. ``findings`` has a sentence for each
+violation: a run open on a closed line, a run started on a held or blocked line, an idle line with
+an open run, a hold lifted that is not on, a gap in a stream's versions, a time of recording that
+does not rise, a fact recorded twice, an id issued twice. The state that follows from a sound log is
+computed by ``model``.
 """
 
 import json
@@ -26,7 +27,13 @@ _CHANGES = frozenset(
     f"execution.{name}/1"
     for name in ("paused", "resumed", "blocked", "unblocked", "idle", "active", "closed")
 )
-"""Events that change a line's state: they share one clock that never goes back."""
+"""Events that change a line's state; the instants of these changes never go back."""
+
+_RESOURCES_AND_CHECK_INS = frozenset(
+    ("resource.allocated/1", "resource.released/1", "execution.checked_in/1",
+     "execution.check_in_voided/1")
+)  # fmt: skip
+"""Events that change a line's resources and check-ins."""
 
 
 @dataclass
@@ -39,26 +46,33 @@ class _Line:
     held_since: datetime | None = None
     blocked_since: datetime | None = None
     open_runs: set[str] = field(default_factory=set)
+    resources: set[str] = field(default_factory=set)
+    check_ins: set[tuple[str, str]] = field(default_factory=set)
+    """(source, fact id) of each check-in that is not voided."""
 
     @property
     def stopped_since(self) -> datetime | None:
-        """When the present held or blocked stretch began, the earlier of the two."""
+        """The instant at which the present hold or block began, the earlier of the two."""
         began = [at for at in (self.held_since, self.blocked_since) if at is not None]
         return min(began, default=None)
 
 
 class LogChecker:
-    """Takes events in position order; ``findings`` is empty as long as the log is sound."""
+    """A checker that takes events in position order; ``findings`` is empty for a sound log."""
 
     def __init__(self) -> None:
         self.findings: list[str] = []
         self.topics: Counter[str] = Counter()
         self.reporters: list[str] = []
-        """Who reported each event, in order: tells whether writers really took turns."""
+        """The reporter of each event, in order; shows whether writers really took turns."""
         self._lines: dict[str, _Line] = {}
         self._runs: dict[str, str] = {}
         """Run → pending, running, ended, or cancelled by its line's closing."""
         self._erased: set[str] = set()
+        self._records: set[str] = set()
+        """The ids of execution records; runs have ids of the same kind."""
+        self._issued: Counter[int] = Counter()
+        """The last number issued for a record or run, by year."""
         self._versions: Counter[str] = Counter()
         self._facts: dict[tuple[str, str, str], int] = {}
         self._last: tuple[int, datetime] | None = None
@@ -66,7 +80,7 @@ class LogChecker:
     def take(
         self, stream: str, version: int, topic: str, text: str, position: int, at: datetime
     ) -> None:
-        """Judge one event, then fold it."""
+        """Check one event, then fold it."""
         state = json.loads(text)
         self._at = f"position {position} ({topic} of {stream})"
         self.topics[topic] += 1
@@ -75,11 +89,13 @@ class LogChecker:
         self._check_identity(state, position)
         occurred_at = datetime.fromisoformat(state["occurred_at"])
         if topic == "execution.activated/1":
-            self._lines[stream] = _Line(occurred_at)
-        elif topic in _CHANGES or topic.startswith("run."):
+            self._activate(stream, state, occurred_at)
+        elif topic in _CHANGES or topic in _RESOURCES_AND_CHECK_INS or topic.startswith("run."):
             line = self._lines.get(state["service_line_id"])
             if line is None:
-                self._find("its line is not there yet")
+                self._find("the line is not activated yet")
+            elif topic in _RESOURCES_AND_CHECK_INS:
+                self._change_resources_or_check_ins(line, topic, state)
             elif topic in _CHANGES:
                 self._change(line, topic, state.get("body", {}), occurred_at)
             else:
@@ -96,11 +112,11 @@ class LogChecker:
             self._find(f"version {version} where {expected} comes next")
         self._versions[stream] = version
         if self._last is not None and position <= self._last[0]:
-            self._find("a position is there twice")
+            self._find("the position occurs twice")
         if self._last is not None and at <= self._last[1]:
             self._find("recorded_at does not rise")
         if datetime.fromisoformat(state["recorded_at"]) != at:
-            self._find("the column recorded_at says otherwise than the state")
+            self._find("the column recorded_at differs from the state")
         self._last = (position, at)
 
     def _check_identity(self, state: dict[str, Any], position: int) -> None:
@@ -112,23 +128,69 @@ class LogChecker:
             self._find(f"fact {identity} is at position {self._facts[identity]} already")
         self._facts[identity] = position
 
+    def _activate(self, stream: str, state: dict[str, Any], time: datetime) -> None:
+        body = state["body"]
+        if stream in self._lines:
+            self._find("a line is activated twice")
+        line = self._lines[stream] = _Line(time)
+        line.resources = {resource["id"] for resource in body.get("resources", ())}
+        self._take_id(body["execution_id"], body["execution_id_origin"], state)
+        self._records.add(body["execution_id"])
+
+    def _take_id(self, identifier: str, origin: str, state: dict[str, Any]) -> None:
+        if identifier in self._records or identifier in self._runs:
+            self._find(f"the id {identifier} is taken")
+        if origin == "issued":
+            year = datetime.fromisoformat(state["recorded_at"]).year
+            number = int(identifier.split("-")[2])
+            if number <= self._issued[year]:
+                self._find(f"the number of {identifier} was issued before")
+            self._issued[year] = number
+
+    def _change_resources_or_check_ins(
+        self, line: _Line, topic: str, state: dict[str, Any]
+    ) -> None:
+        """Follow a line's resources, and its check-ins that count."""
+        body, source = state["body"], (state.get("fact") or {}).get("source", "")
+        match topic.removesuffix("/1"):
+            case "resource.allocated":
+                line.resources.add(body["resource"]["id"])
+            case "resource.released":
+                if body["id"] not in line.resources:
+                    self._find("a resource is released that is not there")
+                line.resources.discard(body["id"])
+            case "execution.checked_in":
+                line.check_ins.add((source, state["fact"]["id"]))
+            case _:
+                if (source, body["fact_id"]) not in line.check_ins:
+                    self._find("a check-in is voided that does not count")
+                line.check_ins.discard((source, body["fact_id"]))
+
     def _change(self, line: _Line, topic: str, body: dict[str, Any], time: datetime) -> None:
         at = line.changed_at = max(line.changed_at, time)
         if line.closed:
             self._find("a closed line changes")
         match topic.removesuffix("/1").partition(".")[2]:
             case "paused":
+                if body["hold"] in line.holds:
+                    self._find("a hold is put on twice")
                 line.holds[body["hold"]] = at
                 line.held_since = line.held_since or at
                 line.idle = False
             case "resumed":
+                if body["hold"] not in line.holds:
+                    self._find("a hold is lifted that is not on")
                 line.holds.pop(body["hold"], None)
                 line.held_since = line.held_since if line.holds else None
             case "blocked":
+                if body["blocker_id"] in line.blockers:
+                    self._find("a blocker is opened twice")
                 line.blockers[body["blocker_id"]] = at
                 line.blocked_since = line.blocked_since or at
                 line.idle = False
             case "unblocked":
+                if body["blocker_id"] not in line.blockers:
+                    self._find("a blocker is closed that is not open")
                 line.blockers.pop(body["blocker_id"], None)
                 line.blocked_since = line.blocked_since if line.blockers else None
             case "idle":
@@ -155,6 +217,8 @@ class LogChecker:
             started = topic == "run.started/1"
             if known not in (None, "pending") or (known == "pending" and not started):
                 self._find(f"a run that is {known} begins again")
+            if known is None:
+                self._take_id(run, body["run_id_origin"], state)
             if line.closed:
                 self._find("a run is open on a closed line")
             since = line.stopped_since
@@ -181,7 +245,7 @@ class LogChecker:
 
 
 def check(conninfo: str) -> LogChecker:
-    """The whole log of a database, judged."""
+    """Check the whole log of a database."""
     checker = LogChecker()
     for row in _events(conninfo):
         checker.take(*row)

@@ -1,4 +1,4 @@
-"""What a statement costs: the rows that its plan touches, as a service would have it planned."""
+"""The cost of a statement: the rows that its plan touches, planned as for a service."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -14,7 +14,8 @@ from ledger.application.writer import Writer
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.scope import Planning
 from tests.support.databases import copied
-from tests.support.racers import fast_idling
+from tests.support.edge import Edge
+from tests.support.racing_writers import running_writer
 from tests.support.views import projecting
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ T = TypeVar("T")
 _COUNTED = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
 
 _TYPES = {datetime: "timestamptz", date: "date", bool: "bool", int: "bigint"}
-"""As the driver names them; what is not here it leaves to the statement."""
+"""The types that the driver declares for parameters; other parameters are left ``unknown``."""
 
 
 @contextmanager
@@ -32,48 +33,48 @@ def worked(
     work: Callable[[Writer], T],
     planning: Planning = Planning.SHORT,
 ) -> Iterator[tuple[psycopg.Connection[Any], T]]:
-    """A database of its own after some work, as the edge's reads see it; and what the work gave."""
+    """A database of its own after some work, as reads of the API see it; and the work's result."""
     with copied(server.url, name) as conninfo:
-        with fast_idling(conninfo, idle_after=timedelta(days=1)) as writer:
-            given = work(writer)
+        with running_writer(conninfo, idle_after=timedelta(days=1)) as writer:
+            result = work(writer)
         with projecting(conninfo) as projector:
             projector.catch_up()
         with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
             connection.execute("VACUUM ANALYZE")
             connection.execute("SET ROLE ledger_api")
             plan_for(connection, planning)
-            yield connection, given
+            yield connection, result
 
 
 def plan_for(connection: psycopg.Connection[Any], planning: Planning) -> None:
-    """Have statements planned as the edge's reads are: once, or each time by their values."""
-    plans, walks = planning.settings
-    connection.execute("SELECT set_config('plan_cache_mode', %s, false)", (plans,))
-    connection.execute("SELECT set_config('enable_seqscan', %s, false)", (walks,))
+    """Have statements planned as reads of the API are: once, or at each execution."""
+    plan_cache_mode, enable_seqscan = planning.settings
+    connection.execute("SELECT set_config('plan_cache_mode', %s, false)", (plan_cache_mode,))
+    connection.execute("SELECT set_config('enable_seqscan', %s, false)", (enable_seqscan,))
 
 
-def _touched(plan: dict[str, Any]) -> float:
-    """Rows that the scans of a plan brought or threw away, loops and all."""
+def _scanned_rows(plan: dict[str, Any]) -> float:
+    """The rows that the scans of a plan returned or removed, multiplied by their loops."""
     own = sum(plan.get(name, 0) for name in _COUNTED) * plan["Actual Loops"]
     scanned = own if "Scan" in plan["Node Type"] else 0
-    return scanned + sum(_touched(part) for part in plan.get("Plans", ()))
+    return scanned + sum(_scanned_rows(part) for part in plan.get("Plans", ()))
 
 
 class Cost(NamedTuple):
-    """What a statement came to."""
+    """The cost of an execution."""
 
     found: int
-    """Rows that it gave, but for the one of nulls where there is nothing."""
+    """Returned rows, without the row of NULLs that stands for an empty result."""
     rows: float
-    """Brought or thrown away by scans, loops and all."""
+    """Rows that scans returned or removed, multiplied by their loops."""
     blocks: int
-    """Pages of tables and indexes that were looked at."""
+    """Pages of tables and indexes that were read, from shared buffers or from disk."""
 
 
 def cost(connection: psycopg.Connection[Any], statement: str, parameters: dict[str, Any]) -> Cost:
-    """What a statement comes to that was prepared, and used a few times.
+    """The cost of a prepared statement at its eighth execution, as in a service.
 
-    As a service uses it: after five times PostgreSQL may choose a plan for any parameters.
+    After five executions PostgreSQL may choose a generic plan, for any parameters.
     """
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
     text = re.sub(r"%\((\w+)\)s", lambda m: f"${names.index(m[1]) + 1}", statement)
@@ -89,4 +90,19 @@ def cost(connection: psycopg.Connection[Any], statement: str, parameters: dict[s
     execute("DEALLOCATE asked")
     root = plans[0]["Plan"]
     blocks = root["Shared Hit Blocks"] + root["Shared Read Blocks"]
-    return Cost(found, _touched(root), blocks)
+    return Cost(found, _scanned_rows(root), blocks)
+
+
+def touched(edge: Edge, statement: str, values: dict[str, Any]) -> int:
+    """The rows that all nodes of a statement's plan returned or removed by a filter."""
+    with psycopg.connect(edge.conninfo, autocommit=True) as connection:
+        # Collect the statistics that a database has after a while, by its autovacuum.
+        connection.execute("ANALYZE")
+        explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}".encode()
+        ((plans,),) = connection.execute(explain, values).fetchall()
+
+    def rows(node: dict[str, Any]) -> int:
+        own = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        return int(own * node["Actual Loops"]) + sum(map(rows, node.get("Plans", [])))
+
+    return rows(plans[0]["Plan"])

@@ -30,7 +30,7 @@ ISSUER, AUDIENCE = "https://id.example.com/", "execution-ledger"
 
 @cache
 def private_key(name: str) -> Any:
-    """A key by its name, whose first letters say of what kind: the same each time."""
+    """The private key of a name, always the same; the name's prefix is the kind of key."""
     kind = name.split("-")[0]
     makers: dict[str, Callable[[], Any]] = {
         "rsa": lambda: rsa.generate_private_key(65537, 2048),
@@ -58,11 +58,11 @@ def public_pem(name: str) -> bytes:
 
 
 def jwk(name: str, **more: Any) -> dict[str, Any]:
-    """A key as it is published; a member that is None is left out."""
+    """A public key as the key server publishes it; a member that is None is left out."""
     algorithm = more.get("alg") or OWN[name.split("-")[0]]
-    one = get_default_algorithms()[algorithm].to_jwk(private_key(name).public_key(), as_dict=True)
-    one = {**one, "kid": name, "use": "sig", "alg": algorithm} | more
-    return {member: value for member, value in one.items() if value is not None}
+    key = get_default_algorithms()[algorithm].to_jwk(private_key(name).public_key(), as_dict=True)
+    key = {**key, "kid": name, "use": "sig", "alg": algorithm} | more
+    return {member: value for member, value in key.items() if value is not None}
 
 
 def encoded(part: Any) -> str:
@@ -72,9 +72,9 @@ def encoded(part: Any) -> str:
 
 
 def claims(**more: Any) -> dict[str, Any]:
-    """What a good token says; a claim that is given as ... is left out."""
+    """The claims of a valid token; a claim that is given as ``...`` is left out."""
     now = int(time.time())
-    said = {
+    values = {
         "iss": ISSUER,
         "aud": AUDIENCE,
         "sub": "alice",
@@ -83,7 +83,7 @@ def claims(**more: Any) -> dict[str, Any]:
         "organization_id": ORGANIZATION,
         "permissions": ["read"],
     } | more
-    return {name: value for name, value in said.items() if value is not ...}
+    return {name: value for name, value in values.items() if value is not ...}
 
 
 def signed(payload: Any, header: dict[str, Any], key: str) -> str:
@@ -94,13 +94,13 @@ def signed(payload: Any, header: dict[str, Any], key: str) -> str:
 
 
 def with_hmac(payload: Any, header: dict[str, Any], secret: bytes) -> str:
-    """A token whose signature is an HMAC: what whoever knows the public key can make."""
+    """A token signed by an HMAC, which a caller who knows only the public key can make."""
     text = f"{encoded(header)}.{encoded(payload)}"
     return f"{text}.{encoded(hmac.new(secret, text.encode(), hashlib.sha256).digest())}"
 
 
 class Provider(Receiver):
-    """Serves the keys that are published, until it is told to answer something else."""
+    """A key server: serves the published keys, unless ``fail`` sets another answer."""
 
     def __init__(self, *names: str) -> None:
         super().__init__(self._answer)
@@ -111,11 +111,11 @@ class Provider(Receiver):
         return f"{super().url}/keys"
 
     def publish(self, *names: str) -> None:
-        """From now on these are its keys."""
+        """Replace the published keys."""
         self.keys = [jwk(name) for name in names]
 
     def fail(self, answer: Answer | None) -> None:
-        """Answer this from now on; None: the keys again."""
+        """Give this answer from now on; None restores the keys."""
         self.script = self._answer if answer is None else lambda _: answer
 
     def _answer(self, request: Request) -> Answer:
@@ -129,7 +129,7 @@ class Provider(Receiver):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the service is set to for it."""
+        """The settings of a service that trusts this provider."""
         return {"jwks_url": self.url, "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
 
 
@@ -137,7 +137,7 @@ class Provider(Receiver):
 def trusting(server: EmbeddedPostgres, name: str, provider: Provider) -> Iterator[Edge]:
     """A running service that takes the provider's tokens, with a database of its own.
 
-    Its clock begins at the present: tokens are made and checked by the time that it is.
+    The service's clock starts at the present, since the tokens carry real times.
     """
     settings = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600, **provider.settings)
     with (

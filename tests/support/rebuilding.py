@@ -1,4 +1,4 @@
-"""Views that are rebuilt and verified: a workload, their rows in memory, and damage on purpose."""
+"""Helpers to rebuild and verify views: a workload, the views' rows in memory, deliberate damage."""
 
 import contextlib
 import dataclasses
@@ -25,23 +25,23 @@ from ledger.views.generation import Generation, Writes
 from ledger.views.rebuild import Rebuilt, Verified
 from ledger.views.schema import create_tables, table_of
 from projections import projections
-from tests.support.managers import TENANTS, Manager
-from tests.support.racers import Racer, fast_idling, parsed
+from tests.support.racing_writers import Racer, parsed, running_writer
 from tests.support.transactions import undone
 from tests.support.views import projecting, query
+from tests.support.webhook_workload import TENANTS, EndpointManager
 
 NAMES = tuple(projection.name for projection in projections())
 
 Row = tuple[Any, ...]
 Rows = dict[tuple[str, str], Row]
-"""(table, key as it is told) → the row's values."""
+"""(table, key as ``key_of`` formats it) → the row's values."""
 
 _EVENTS = """
 SELECT originator_id, originator_version, topic, state, notification_id
 FROM ledger.ledger_events ORDER BY notification_id
 """
 
-# What is there of any view's tables, beside the live generation's.
+# The tables of all views' generations, but for the live ones.
 _LEFT_OVER = """
 SELECT c.relname FROM pg_class AS c
 WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'r' AND c.relname ~ '_g[0-9]+$'
@@ -52,7 +52,7 @@ ORDER BY 1
 
 
 def quiet(position: int, end: int) -> None:
-    """A progress that nobody looks at."""
+    """A progress callback that does nothing."""
 
 
 def view(name: str) -> Projection:
@@ -63,52 +63,52 @@ def view(name: str) -> Projection:
 def rebuild(
     conninfo: str, projection: Projection, progress: Callable[[int, int], None] = quiet
 ) -> Rebuilt:
-    """Rebuild a view; what it came to."""
+    """Rebuild a view; return the result."""
     return rebuilding.rebuild(conninfo, EnvelopeMapper(), projection, progress)
 
 
 def verify(
     conninfo: str, projection: Projection, progress: Callable[[int, int], None] = quiet
 ) -> tuple[Verified, list[Difference]]:
-    """Verify a view; what it came to and the rows that it named."""
-    told: list[Difference] = []
-    found = rebuilding.verify(conninfo, EnvelopeMapper(), projection, progress, told.append)
-    return found, told
+    """Verify a view; return the result and the rows that were named."""
+    named: list[Difference] = []
+    verified = rebuilding.verify(conninfo, EnvelopeMapper(), projection, progress, named.append)
+    return verified, named
 
 
 def verify_all(conninfo: str) -> list[Difference]:
-    """The rows that are named in all views."""
-    named: list[Difference] = []
+    """Verify all views; return the rows that were named."""
+    all_named: list[Difference] = []
     for projection in projections():
-        found, told = verify(conninfo, projection)
-        assert found.differing == len(told)
-        named += told
-    return named
+        verified, named = verify(conninfo, projection)
+        assert verified.differing == len(named)
+        all_named += named
+    return all_named
 
 
-_TOLD_AT = datetime(2026, 11, 26, 12, tzinfo=UTC)
-"""The story begins with other facts on another day of the week: not always with those that fill
-every table."""
+_STORY_BEGINS_AT = datetime(2026, 11, 26, 12, tzinfo=UTC)
+"""On another day of the week the story begins with other facts, which may not fill every table."""
 
 
 def work(conninfo: str, facts: int = 240) -> None:
-    """A random workload that every view has taken in: the story's, and racers'."""
-    racer, manager = Racer(0), Manager(0, TENANTS)
-    told = islice(story(_TOLD_AT), facts)
+    """A random workload that every view has folded: the demo's story, and random commands."""
+    racer, manager = Racer(0), EndpointManager(0, TENANTS)
+    story_facts = islice(story(_STORY_BEGINS_AT), facts)
     with (
-        fast_idling(conninfo, idle_after=timedelta(hours=1)) as writer,
+        running_writer(conninfo, idle_after=timedelta(hours=1)) as writer,
         projecting(conninfo) as projector,
     ):
         manager.set_up(writer, 5)
         for number in range(12):
             manager.act(writer, 3)
-            reports = [ReportFact(parsed(one), COMMAND_LINE) for one in islice(told, facts // 12)]
+            events = islice(story_facts, facts // 12)
+            reports = [ReportFact(parsed(event), COMMAND_LINE) for event in events]
             writer.submit([*reports, *racer.chunk(number)]).result(20)
             projector.catch_up()
 
 
 def key_of(table: Table, row: Sequence[Any]) -> str:
-    """A row's key as differences tell it."""
+    """A row's key in the form of ``Difference.key``."""
     values = dict(zip(table.columns, row, strict=True))
     return " ".join(str(values[name]) for name in table.key)
 
@@ -149,7 +149,7 @@ def _read(connection: psycopg.Connection[Any], source: Callable[[Projection, Tab
 
 
 class Damage(NamedTuple):
-    """A row that is not what it should be, as a verification has to name it."""
+    """A wrong row, as a verification must name it."""
 
     table: str
     key: str
@@ -159,7 +159,7 @@ class Damage(NamedTuple):
 
 
 def damage(now: Rows, right: Rows) -> set[Damage]:
-    """What differs between the rows that are and those that should be."""
+    """The differences between the present rows and the right rows."""
     tables = {table.name: table for projection in projections() for table in projection.tables}
     found = set()
     for name, key in now.keys() | right.keys():
@@ -177,7 +177,7 @@ def damage(now: Rows, right: Rows) -> set[Damage]:
 
 
 def as_named(differences: Sequence[Difference]) -> set[Damage]:
-    """The same from a verification; nothing is named twice."""
+    """Differences as ``Damage``; asserts that no row is named twice."""
     named = {
         Damage(d.table, d.key, d.kind, frozenset(d.columns), int(d.event_id.split("-")[2]))
         for d in differences
@@ -187,7 +187,7 @@ def as_named(differences: Sequence[Difference]) -> set[Damage]:
 
 
 def left_over(conninfo: str) -> list[str]:
-    """Tables of generations that serve nobody."""
+    """The tables of generations that serve no read."""
     return [name for (name,) in query(conninfo, _LEFT_OVER)]
 
 
@@ -205,7 +205,7 @@ def tracking(conninfo: str) -> Mapping[str, tuple[int, int, int, bool]]:
 
 @dataclasses.dataclass
 class Heard:
-    """What was notified about views."""
+    """The notifications about views."""
 
     payloads: list[str]
 
@@ -214,14 +214,14 @@ class Heard:
         return [payload for payload in self.payloads if payload.endswith(" stopped")]
 
     def told(self, name: str, position: int) -> bool:
-        """Whether it was said that a view reached a position."""
-        said = (payload.split(" ") for payload in self.payloads)
-        return any(name in names.split(",") and what == str(position) for names, what in said)
+        """Whether a notification announced that a view reached a position."""
+        pairs = (payload.split(" ") for payload in self.payloads)
+        return any(name in names.split(",") and said == str(position) for names, said in pairs)
 
 
 @contextlib.contextmanager
 def listening(conninfo: str) -> Iterator[Heard]:
-    """Every notification about views until the block ends."""
+    """Collect every notification about views until the block ends."""
     heard, ending = Heard([]), threading.Event()
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("LISTEN ledger_views")
@@ -240,13 +240,13 @@ def listening(conninfo: str) -> Iterator[Heard]:
 
 
 class Vandal:
-    """Damages live rows at random, past every check of the database."""
+    """Random damage to live rows, which no check of the database prevents."""
 
     def __init__(self, conninfo: str, seed: int) -> None:
         self._conninfo, self._dice = conninfo, random.Random(seed)
 
     def spoil_cell(self, projection: Projection, table: Table, column: str) -> bool:
-        """Change one column of one row; False where the database forbids it for every one tried."""
+        """Change one column of one row; False if constraints forbid this in all rows tried."""
         name = self._name(projection, table)
         where = " AND ".join(f"{part} = %s" for part in table.key)
         for _ in range(20):
@@ -263,10 +263,10 @@ class Vandal:
         query(self._conninfo, f"DELETE FROM {name} WHERE {where}", *self._pick(table, name))
 
     def add(self, projection: Projection, table: Table) -> None:
-        """A row that is like another one, but for its key."""
+        """Insert a copy of a row under another key."""
         name, key = self._name(projection, table), table.key[0]
         other = {"text": f"{key} || '-twin'", "bigint": f"{key} + 1000000"}[table.columns[key]]
-        # Unique beside the key.
+        # ``record_key`` is unique, too.
         values = {"record_key": "-record_key", key: other}
         where = " AND ".join(f"{part} = %s" for part in table.key)
         query(
@@ -284,7 +284,9 @@ class Vandal:
         """The key of a row."""
         key = ", ".join(table.key)
         rows = query(self._conninfo, f"SELECT {key} FROM {name} ORDER BY {key}")
-        assert rows, f"nothing fills {name}: neither the demo's story, a Racer nor a Manager"
+        assert rows, (
+            f"nothing fills {name}: neither the demo's story, a Racer nor a EndpointManager"
+        )
         return self._dice.choice(rows)
 
     def _other(self, table: Table, column: str) -> str:
@@ -306,7 +308,7 @@ class Vandal:
 
 
 def skipping(projection: Projection, positions: Collection[int]) -> Projection:
-    """The view with a bug: it does not take these events in."""
+    """The view with a bug: these events are not folded."""
 
     class Skipping(type(projection)):  # type: ignore[misc]
         def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:

@@ -1,6 +1,6 @@
 """A webhook receiver: a real HTTP server on a thread of the test, which records and misbehaves.
 
-It lives in the test's process, so it outlives a ledger that is killed::
+The receiver lives in the test's process, so it outlives a ledger that is killed::
 
     with Receiver(lambda request: Answer(500)) as receiver:
         … receiver.url …
@@ -23,26 +23,26 @@ Action = Literal["answer", "drop", "hang", "drip", "raw"]
 
 @dataclass(frozen=True)
 class Request:
-    """What came in. ``number`` counts all requests from 1, ``connection`` the connections."""
+    """A received request; ``number`` counts all requests from 1, ``connection`` all connections."""
 
     number: int
     connection: int
     method: str
     path: str
     headers: Mapping[str, str]
-    """By lower-case name."""
+    """Lower-case name → value."""
     body: bytes
     arrived_at: float
-    """Of ``time.time()``."""
+    """A reading of ``time.time()``."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What to do about a request.
+    """The receiver's reaction to a request.
 
-    ``answer``; ``drop`` the connection without a word; ``hang`` until the sender leaves; ``drip``
-    the head at once and then the body, a byte each delay; ``raw`` sends the body as the whole
-    answer, head and all, and closes.
+    ``answer`` sends the answer; ``drop`` closes the connection without an answer; ``hang`` waits
+    until the sender leaves; ``drip`` sends the head at once and then the body, a byte each delay;
+    ``raw`` sends the body as the whole answer, head and all, and closes.
     """
 
     status: int = 200
@@ -60,10 +60,10 @@ def always_ok(request: Request) -> Answer:
 
 
 class Receiver:
-    """Answers by ``script``, which may be replaced at any time; it runs on the server's thread.
+    """A server that answers by ``script``, which may be replaced at any time.
 
-    ``accept`` is asked for each connection, by its number; False closes it before it is read.
-    Every path is served.
+    The script runs on the server's thread. ``accept`` is called with the number of each connection;
+    False closes the connection before a request is read. Every path is served.
     """
 
     def __init__(
@@ -108,14 +108,15 @@ class Receiver:
 
     @property
     def requests(self) -> list[Request]:
-        """All so far, in the order of their arrival."""
+        """All requests so far, in the order of their arrival."""
         with self._changed:
             return list(self._requests)
 
     def count_connections(self) -> int:
-        """How many were ever made, those without a request too.
+        """The number of connections ever made, with or without a request.
 
-        Connections are accepted in order, so once one of our own has been, none is overlooked.
+        Connections are accepted in order. This method makes a connection itself: once that has been
+        accepted, all earlier connections are counted.
         """
         with socket.create_connection(("127.0.0.1", self.port)) as probe:
             name = probe.getsockname()
@@ -127,19 +128,19 @@ class Receiver:
     def await_count(
         self, count: int, seconds: float = 10, path: str | None = None
     ) -> list[Request]:
-        """The requests, to one path or all, once there are so many."""
+        """The requests, to one path or all, once there are ``count`` of them."""
 
         def matching() -> list[Request]:
-            return [it for it in self._requests if path is None or it.path == path]
+            return [each for each in self._requests if path is None or each.path == path]
 
         with self._changed:
             self._changed.wait_for(lambda: len(matching()) >= count, seconds)
             found = matching()
-        assert len(found) >= count, f"{len(found)} of {count} requests came in {seconds} s"
+        assert len(found) >= count, f"{len(found)} of {count} requests arrived in {seconds} s"
         return found
 
     def await_closed(self, seconds: float = 10) -> None:
-        """Until no connection is open any more."""
+        """Wait until no connection is open."""
         with self._changed:
             assert self._changed.wait_for(lambda: self._open == 0, seconds), "still connected"
 
@@ -153,7 +154,7 @@ class Receiver:
             self._ready.set()
             await self._stopping.wait()
             self._loop.remove_reader(listener)
-        # Each has to have begun: what is cancelled before does not clean up.
+        # Let every task begin: a task that is cancelled before does not run its ``finally``.
         await asyncio.sleep(0)
         for talk in self._talks:
             talk.cancel()
@@ -224,7 +225,8 @@ class Receiver:
             first, *lines = head.rstrip("\r\n").split("\r\n")
             method, path, _ = first.split(" ")
             headers = {
-                name.lower(): value.strip() for name, value in (it.split(":", 1) for it in lines)
+                name.lower(): value.strip()
+                for name, value in (line.split(":", 1) for line in lines)
             }
             body = await reader.readexactly(int(headers.get("content-length", "0")))
             with self._changed:

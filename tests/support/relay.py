@@ -1,4 +1,4 @@
-"""A way to PostgreSQL that can be shut, cut, slow, swallow all, or break off an answer."""
+"""A relay to PostgreSQL that can refuse, cut, delay, swallow, or break off an answer."""
 
 import contextlib
 import socket
@@ -9,29 +9,30 @@ from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-BROKEN_OFF = b"1\0\0\0\41\0\0"
-"""That a statement was parsed, and the beginning of the next message."""
+BROKEN_OFF = b"1\0\0\0\4" + b"1\0\0"
+"""A whole ParseComplete message (4 bytes long), and the beginning of another message."""
 
 OUT_OF_STEP = b"1\0\0\0\0"
-"""No message of the protocol is so short."""
+"""A message whose length field is 0: the protocol's shortest length is 4."""
 
 NOTICE = b"N\0\0\0\5\0"
-"""A notice without any fields."""
+"""A NoticeResponse without any fields."""
 
 _READY = b"Z\0\0\0\5"
-"""What ends each exchange, but for the last byte."""
+"""ReadyForQuery, which ends each exchange, without its last byte, the transaction's status."""
 
 _ENDED = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
 ENDED = b"E" + (len(_ENDED) + 4).to_bytes(4) + _ENDED
-"""What PostgreSQL says as it ends a connection."""
+"""The FATAL message with which PostgreSQL ends a connection."""
 
 _LARGE = 10_000
 
 
 class Relay:
-    """Passes on what comes, in threads of its own; ``conninfo`` leads through it.
+    """A relay that passes on data in threads of its own; ``conninfo`` leads through the relay.
 
-    Without a folder it listens on a port of the loopback, as a proxy between two machines would.
+    Without a folder the relay listens on a port of the loopback, as a proxy between two machines
+    would.
     """
 
     def __init__(self, conninfo: str, folder: Path | None = None) -> None:
@@ -40,8 +41,8 @@ class Relay:
         self._server = f"{place['host']}/{name}"
         if folder is None:
             self._listener = socket.create_server(("127.0.0.1", 0))
-            port = str(self._listener.getsockname()[1])
-            self.conninfo = make_conninfo(conninfo, host="127.0.0.1", port=port)
+            self.port = int(self._listener.getsockname()[1])
+            self.conninfo = make_conninfo(conninfo, host="127.0.0.1", port=str(self.port))
         else:
             self._listener = socket.socket(socket.AF_UNIX)
             self._listener.bind(str(folder / name))
@@ -49,21 +50,22 @@ class Relay:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._vanished: set[socket.socket] = set()
         self.swallows = False
-        """Takes new connections and passes nothing on, as in front of a host that has vanished."""
+        """New connections are accepted but lead nowhere, as if the server's host had vanished."""
         self.vanish_at: bytes | None = None
-        """Vanish as soon as a client sends this."""
+        """The server vanishes as soon as a client sends these bytes."""
         self.delay = 0.0
         """Seconds before each piece is passed on."""
         self.asked = 0
-        """Connections that were asked for."""
+        """The number of connections that clients have opened."""
         self.lets_in = True
+        """False: a new connection is closed at once."""
         self.to_break = 0
-        """How many large messages to read in part, to answer so, and then to be gone."""
+        """The number of large requests to break: each gets ``broken_answer``, then a close."""
         self.broken_answer = BROKEN_OFF
         self.drops_options = False
-        """As some poolers do: sessions begin without what the client asks for."""
+        """True: sessions begin without the client's ``options``, as behind some poolers."""
         self.to_end = 0
-        """How many exchanges to end with the connection, after all of their results."""
+        """The number of exchanges to end: ``ENDED`` follows all results, then a close."""
         self._listener.listen(64)
         _start(self._serve)
 
@@ -74,21 +76,21 @@ class Relay:
                 _shut(end)
 
     def vanish(self) -> None:
-        """Have the server vanish from all connections: what is sent is taken, and leads nowhere."""
+        """Let the server vanish from all connections: sent data is accepted and goes nowhere."""
         self.swallows = True
         self._vanished.update(end for pair in self._pairs for end in pair)
 
     def remark(self) -> None:
-        """Send all clients a notice, which answers nothing."""
+        """Send all clients a notice, which is no reply to any statement."""
         for client, _ in self._pairs:
             client.sendall(NOTICE)
 
     def come_back(self) -> None:
-        """Lead new connections to the server again; those from before are not told anything."""
+        """Lead new connections to the server again; older connections still lead nowhere."""
         self.swallows = False
 
     def close(self) -> None:
-        """End it all."""
+        """Stop listening, and end all connections."""
         _shut(self._listener)
         self._listener.close()
         self.cut()
@@ -111,30 +113,30 @@ class Relay:
                 _start(self._pass_on, client, server, True)
                 _start(self._pass_on, server, client, False)
 
-    def _pass_on(self, source: socket.socket, target: socket.socket, is_asking: bool) -> None:
+    def _pass_on(self, source: socket.socket, target: socket.socket, from_client: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(16_384):
-                if is_asking and self.to_break and len(data) > _LARGE:
+                if from_client and self.to_break and len(data) > _LARGE:
                     self.to_break -= 1
                     source.sendall(self.broken_answer)
                     break
-                if not is_asking and self.to_end and data[-6:-1] == _READY:
+                if not from_client and self.to_end and data[-6:-1] == _READY:
                     self.to_end -= 1
                     target.sendall(data[:-6] + ENDED)
                     break
-                if is_asking and self.vanish_at is not None and self.vanish_at in data:
+                if from_client and self.vanish_at is not None and self.vanish_at in data:
                     self.vanish()
                 if self.delay:
                     threading.Event().wait(self.delay)
                 if source not in self._vanished:
                     target.sendall(data)
-        # What is left unread in the source is now lost, which its other end is told as an error.
+        # Unread data in the source is lost by the close, so its peer gets a connection reset.
         source.close()
         _shut(target)
 
 
 def _without_options(start: bytes) -> bytes:
-    """A client's first message: its length, the protocol's number, names and values."""
+    """A startup message (length, protocol number, names and values) without ``options``."""
     words = start[8:-2].split(b"\0")
     pairs = zip(words[::2], words[1::2], strict=True)
     kept = b"".join(b"%b\0%b\0" % pair for pair in pairs if pair[0] != b"options")

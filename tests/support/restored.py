@@ -28,7 +28,7 @@ FOLDER = Path(__file__).parents[1] / "fixtures"
 
 @dataclass(frozen=True)
 class Written:
-    """What lies in the repository of one commit's ledger."""
+    """The fixtures of the ledger that one commit wrote: a dump, keys, and answers."""
 
     commit: str
 
@@ -38,31 +38,31 @@ class Written:
 
     @property
     def settings(self) -> Settings:
-        """Its master key."""
+        """Settings with the ledger's master key."""
         return Settings(master_key=self._about["master_key"], idle_sweep_seconds=3600)
 
     @property
     def keys(self) -> dict[str, str]:
-        """Its readers' keys, by their roles."""
+        """The readers' keys, by role."""
         return dict(self._about["keys"])
 
     @property
     def clock(self) -> Clock:
-        """Stands when its answers were given: they say what is of today and of this week."""
+        """A clock at the instant of the stored answers, which depend on the day and the week."""
         return Clock(datetime.fromisoformat(self._about["asked_at"]))
 
     @property
     def answers(self) -> Iterator[tuple[Request, str]]:
-        """Each request, and the digest of its answer."""
+        """Every request with the digest of its answer."""
         for digest, role, method, path, *headers in self._about["answers"]:
             pairs = zip(headers[::2], headers[1::2], strict=True)
             yield Request(role, path, method, tuple(pairs)), digest
 
     @contextmanager
     def restored(self, server: str) -> Iterator[str]:
-        """A database of a server that holds it, as today's code starts on it; the address.
+        """Restore the ledger as a database of a server, prepared by today's code; the address.
 
-        The role that a dump grants to is the cluster's, and so is there before.
+        The dump grants rights to a role. Roles belong to the cluster, so the role exists already.
         """
         name = f"written_by_{self.commit}"
         execute(server, f"CREATE DATABASE {name}")
@@ -80,7 +80,7 @@ class Written:
 
 
 def build_outdated_views(conninfo: str) -> None:
-    """What a service does in the background after its start."""
+    """Rebuild views of another version, as a service does in the background after its start."""
     built = dict(query(conninfo, "SELECT name, version FROM ledger.projection"))
     for view in projections():
         if built.get(view.name) != view.version:
@@ -89,7 +89,7 @@ def build_outdated_views(conninfo: str) -> None:
 
 @contextmanager
 def answering(written: Written, conninfo: str) -> Iterator[Callable[[Request], Answer]]:
-    """Today's API on it, without any loop behind: nothing is recorded."""
+    """Today's API on a restored ledger, without background loops: nothing is recorded."""
     app = create_api(written.settings, conninfo, written.clock)
     with asyncio.Runner() as runner:
         lifespan = app.router.lifespan_context(app)
@@ -101,7 +101,7 @@ def answering(written: Written, conninfo: str) -> Iterator[Callable[[Request], A
 
 
 async def _ask(app: Any, request: Request, keys: dict[str, str]) -> Answer:
-    """One request, as the server hands it over: a client between would take most of the time."""
+    """Call the application as the HTTP server does; an HTTP client would take most of the time."""
     path, _, parameters = request.path.partition("?")
     headers = {"host": "ledger.test", **headers_of(request, keys)}
     scope = {

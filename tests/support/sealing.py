@@ -1,4 +1,4 @@
-"""What the tests of the sealed log share: a ledger with events, its sealer, and what it checks."""
+"""Helpers for tests of the sealed log: a sealer, the check of a log, and damage to a log."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,27 +18,27 @@ VAULT: Vault = open_vault(Settings(master_key=MASTER_KEY))
 
 
 def sealer_of(conninfo: str, folder: Path, clock: Callable[[], Any] | None = None) -> Sealer:
-    """One that no other process knows of; call ``run_once``, and ``close`` at the end."""
+    """A sealer without its thread; call ``run_once``, and ``disconnect`` at the end."""
     return Sealer(conninfo, VAULT, clock or Clock(), folder)
 
 
 def seal(conninfo: str, folder: Path) -> int:
-    """Seal what there is, by a process of its own; how many events that were."""
+    """Seal the events that are not sealed yet, by a new sealer; return their number."""
     sealer = sealer_of(conninfo, folder)
     try:
         return sealer.run_once()
     finally:
-        sealer._disconnect()
+        sealer.disconnect()
 
 
 def checked(conninfo: str, folder: Path) -> tuple[Checked, list[str]]:
-    """What ``ledger verify`` finds, and the faults that it names."""
+    """The result of ``ledger verify``, and the faults that were named."""
     faults: list[str] = []
     return check(conninfo, folder, faults.append, lambda *_: None), faults
 
 
 def stopped(conninfo: str) -> str | None:
-    """Why sealing has stopped."""
+    """The reason why sealing has stopped, if it has."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         row = connection.execute("SELECT error FROM ledger.signer").fetchone()
     assert row is not None
@@ -47,7 +47,7 @@ def stopped(conninfo: str) -> str | None:
 
 
 def vandalize(conninfo: str, *statements: str) -> None:
-    """What whoever owns the database can do: the log's own guards are off."""
+    """Execute statements with the log's triggers off, as the owner of the database can."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
         for statement in statements:

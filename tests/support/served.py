@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 class Served:
-    """One ``ledger serve`` over a data directory; started by ``with``, killed at its end."""
+    """A ``ledger serve`` on a data directory, started by ``with`` and ended with its processes."""
 
     command: Sequence[str] = (LEDGER,)
 
@@ -69,7 +69,7 @@ class Served:
         self.end()
 
     def await_ready(self) -> None:
-        """Until it serves, with all its workers."""
+        """Wait until the service serves, with all its workers."""
 
         def ready() -> bool:
             assert self.process.poll() is None, self.said
@@ -84,7 +84,7 @@ class Served:
         return self.log.read_text() if self.log.exists() else ""
 
     def end(self) -> None:
-        """Nothing of it lives on, whatever the test did."""
+        """Stop the service, and kill each process of it that is left."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -101,7 +101,7 @@ class Served:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    # What lives: found by the data directory in the environment, which children inherit.
+    # Living processes, found by the data directory in the environment, which children inherit.
 
     def processes(self) -> list[int]:
         """Every process of this service but the supervisor, PostgreSQL among them."""
@@ -115,7 +115,7 @@ class Served:
         return sorted(set(found) - {self.process.pid})
 
     def _is_postgres(self, pid: int) -> bool:
-        """By where it works: its environment is its own."""
+        """Whether a process works in the database's folder, whatever its environment is."""
         folder = (self.data_dir / "postgres").resolve()
         return os.readlink(f"/proc/{pid}/cwd") == str(folder)
 
@@ -150,11 +150,11 @@ class Served:
     def client(self, token: str, **options: Any) -> httpx.Client:
         """A client with one keep-alive connection."""
         headers = {"authorization": f"Bearer {token}"}
-        return httpx.Client(base_url=self.address, headers=headers, timeout=20.0, **options)
+        return httpx.Client(base_url=self.address, headers=headers, **{"timeout": 20.0, **options})
 
 
 def name_of(pid: int) -> bytes:
-    """What a process shows as its name, with a newline; empty once it is gone."""
+    """The name of a process, with a newline; empty once the process is gone."""
     try:
         return Path(f"/proc/{pid}/comm").read_bytes()
     except OSError:
@@ -171,7 +171,7 @@ def _maps(pid: int) -> bytes:
 def run_ledger(
     environment: Mapping[str, str], *arguments: str
 ) -> "subprocess.CompletedProcess[str]":
-    """A short ``ledger`` command."""
+    """Run a short ``ledger`` command to its end."""
     return subprocess.run(
         [LEDGER, *arguments],
         env=dict(environment),
@@ -199,7 +199,7 @@ def post(client: httpx.Client, event: dict[str, Any]) -> httpx.Response:
 
 
 def connections(served: Served) -> dict[int, int]:
-    """How many of the service's connections each API worker holds."""
+    """The number of the service's connections, by API worker."""
     inodes = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state, *rest = line.split()
@@ -209,7 +209,7 @@ def connections(served: Served) -> dict[int, int]:
 
 
 def descriptors(pid: int) -> set[str]:
-    """What a process holds open; not what it closes while this looks, as it does at its start."""
+    """The open files of a process, without those that it closes meanwhile, as at its start."""
     held = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):

@@ -26,7 +26,7 @@ ALL: tuple[Permission, ...] = (
 
 
 class Clock:
-    """A clock that stands until it is moved."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self, now: datetime | None = None) -> None:
         self.now = now or datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
@@ -45,7 +45,7 @@ class Service:
         self.app, self.loops, self.clock, self.http = app, loops, clock, http
 
     async def token(self, *permissions: Permission, **tenant: str | None) -> str:
-        """A new key; for ORGANIZATION unless a tenant is given."""
+        """The token of a new key, for ORGANIZATION unless a tenant is given."""
         token = create_token()
         tenant = {"organization_id": ORGANIZATION, "workspace_id": None} | tenant
         command = CreateApiKey(
@@ -60,7 +60,7 @@ class Service:
         return token
 
     async def report(self, *events: dict[str, Any]) -> list[dict[str, Any]]:
-        """A batch's outcomes."""
+        """Report a batch; return the outcomes."""
         body = b"[" + b",".join(map(encode, events)) + b"]"
         answer = await self.http.post("/v1/facts", content=body, headers=BATCH)
         assert answer.status_code == 200, answer.text
@@ -68,13 +68,13 @@ class Service:
         return items
 
     async def accept(self, *events: dict[str, Any]) -> list[dict[str, Any]]:
-        """A batch's outcomes, each of which must be ``recorded``."""
+        """Report a batch, of which all facts must be recorded; return the outcomes."""
         items = await self.report(*events)
         assert [item["error"] for item in items if item["outcome"] != "recorded"] == []
         return items
 
     async def refuse(self, event: dict[str, Any]) -> tuple[int, str]:
-        """(status, code) of a single fact that must be refused."""
+        """Report a single fact that must be refused; return (status, code)."""
         answer = await self.http.post("/v1/facts", content=encode(event), headers=STRUCTURED)
         assert answer.status_code >= 400, answer.text
         return answer.status_code, answer.json()["code"]
@@ -91,7 +91,7 @@ class Service:
         return data
 
     async def sweep(self) -> int:
-        """One sweep of the idle sweeper; the number of lines that went idle."""
+        """Run the idle sweeper once; return the number of lines that became idle."""
         return await asyncio.to_thread(self.loops.sweeper.run_once)
 
 
@@ -99,7 +99,7 @@ class Service:
 async def serving(
     settings: Settings, conninfo: str, clock: Clock | None = None
 ) -> AsyncIterator[Service]:
-    """Everything started, and stopped at the end."""
+    """A running service, stopped at the end."""
     clock = clock or Clock()
     loops = Loops(settings, conninfo, clock)
     loops.start()

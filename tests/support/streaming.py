@@ -1,4 +1,4 @@
-"""The service of a test on a real port, and a client of server-sent events as browsers are one."""
+"""The service of a test on a real port, and a client of server-sent events, like a browser's."""
 
 import asyncio
 import contextlib
@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
+import anyio
 import uvicorn
 
 from ledger.api.machinery.connection import Connection
@@ -18,7 +19,7 @@ STREAM = "/v1/events/stream"
 
 
 class Address(NamedTuple):
-    """Where a service listens."""
+    """The address on which a service listens."""
 
     host: str
     port: int
@@ -26,7 +27,7 @@ class Address(NamedTuple):
 
 @contextlib.contextmanager
 def listening(edge: Edge, connection: type[Connection] = Connection) -> Iterator[Address]:
-    """The edge's application under the server that serves it in earnest."""
+    """Serve the edge's application by the HTTP server that is used in production."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
@@ -52,27 +53,27 @@ async def _start(server: uvicorn.Server, listener: socket.socket) -> "asyncio.Ta
 
 
 async def _stop(edge: Edge, server: uvicorn.Server, task: "asyncio.Task[None]") -> None:
-    """As a signal would: streams finish, then the server ends."""
+    """Stop as on a signal: streams finish, then the server ends."""
     streams = edge.service.app.state.services.streams
-    for stream in tuple(streams._open):
-        stream.end()
+    streams.closing.set()
     server.should_exit = True
     await task
-    # The library's watch for signals lives as long as the loop.
+    streams.closing = anyio.Event()  # the next test's streams go on
+    # The library's task that waits for signals would live as long as the loop.
     for other in asyncio.all_tasks():
         if "_shutdown_watcher" in repr(other.get_coro()):
             other.cancel()
 
 
 class Message(NamedTuple):
-    """What ``onmessage`` gets."""
+    """A message as a browser's ``onmessage`` gets it."""
 
     id: str
     data: dict[str, Any]
 
 
 class Listener:
-    """One connection to a stream. Reading fails after ``timeout`` seconds of silence."""
+    """A connection to a stream. Reading fails after ``timeout`` seconds of silence."""
 
     def __init__(
         self,
@@ -111,7 +112,7 @@ class Listener:
 
     @property
     def position(self) -> int:
-        """Where the stream begins."""
+        """The position at which the stream begins."""
         return int(self.answer.headers["ledger-position"])
 
     def block(self) -> tuple[str | None, list[str]] | None:
@@ -135,13 +136,13 @@ class Listener:
         return None
 
     def opened(self) -> Self:
-        """The answer has begun and said so."""
+        """Assert that the stream has begun with its first block, which has no event."""
         assert self.answer.status == 200, self.answer.read()
         assert self.block() == (None, [])
         return self
 
     def message(self) -> Message | None:
-        """The next message; None at a clean end. Pings alone do not keep it waiting."""
+        """The next message; None at a clean end. Pings alone do not prolong the timeout."""
         deadline = time.monotonic() + self._timeout
         while (block := self.block()) is not None:
             assert time.monotonic() < deadline, "nothing but pings"
@@ -164,7 +165,7 @@ class Listener:
         return found
 
     def rest(self, most: int | None = None) -> list[dict[str, Any]]:
-        """The envelopes of all whole messages up to the end, clean or not; or so many at most."""
+        """The envelopes of all whole messages up to the end, clean or not; ``most`` at most."""
         found: list[dict[str, Any]] = []
         with contextlib.suppress(OSError, http.client.HTTPException):
             while len(found) != most and (message := self.message()) is not None:
@@ -172,7 +173,7 @@ class Listener:
         return found
 
     def until(self, identifier: str) -> list[dict[str, Any]]:
-        """The envelopes up to this one."""
+        """The envelopes up to the one with this id."""
         found = self.take(1)
         while found[-1]["id"] != identifier:
             found += self.take(1)
@@ -180,7 +181,7 @@ class Listener:
 
 
 def _narrow(address: Address, size: int) -> socket.socket:
-    """A connection whose kernel keeps little for a reader that does not read."""
+    """A connection with a small receive buffer: a client that does not read stops the sender."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
     sock.connect(address)
@@ -188,7 +189,7 @@ def _narrow(address: Address, size: int) -> socket.socket:
 
 
 def feed_of(edge: Edge, token: str | None = None, **params: Any) -> list[dict[str, Any]]:
-    """What a poller sees, page by page."""
+    """All events of the feed, read page by page, as a polling client does."""
     rows: list[dict[str, Any]] = []
     params = {"limit": 100} | params
     headers = {"ledger-min-position": str(edge.log()[0][0])}

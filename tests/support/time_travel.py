@@ -1,8 +1,8 @@
-"""Random work, random questions about it, and the log's beginnings told to another service.
+"""Random work, random questions about it, and an oracle that knows only the log's beginning.
 
 A ``World`` works on a few lines of every execution model, in two organizations, over a year's end.
-``Questions`` asks all that contract section 4 can be asked. ``Prefix`` is a database that ends
-where one likes, with a service whose clock stands where one likes: the oracle for any instant.
+``Questions`` are GET requests of every kind that contract, Reading has. ``Prefix`` is a copy of the
+log up to any position, with a service whose clock stands at any instant: the oracle for ``as_of``.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ ACTORS = ("USR-26-000001", "AGT-26-000001")
 KINDS = ("list", "summary", "detail", "runs", "run", "history", "timeline", "usage")
 
 OF_A_LINE = ("", "/runs", "/history", "/timeline", "/usage")
-"""What there is to read of a line, after its own path."""
+"""The paths of a line's resources, after the line's own path."""
 
 LINES = [f"LIN-26-{n:06d}" for n in range(1, 15)]
 """The last two belong to the other organization; their models go round."""
@@ -50,11 +50,11 @@ STEPS = (
     {"microseconds": 1}, {"milliseconds": 7}, {"seconds": 1}, {"minutes": 3}, {"minutes": 16},
     {"minutes": 40}, {"hours": 5}, {"days": 1},
 )  # fmt: skip
-"""By how much the clock moves."""
+"""The steps by which the clock moves."""
 
 
 class Question(NamedTuple):
-    """A GET, by whom."""
+    """A GET request; ``by`` names the token that is sent."""
 
     kind: str
     path: str
@@ -63,17 +63,17 @@ class Question(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """All of an answer that must be the same when it is given again."""
+    """The parts of a response that must be the same for the same question."""
 
     status: int
     body: bytes
     tag: str | None
     position: str | None
-    """None where it tells no rows."""
+    """None unless the status is 200."""
 
 
 def told(response: httpx.Response) -> Answer:
-    """What to keep of a response."""
+    """The ``Answer`` of a response."""
     headers, ok = response.headers, response.status_code == 200
     position = headers["ledger-position"] if ok else None
     return Answer(response.status_code, response.content, headers.get("etag"), position)
@@ -85,7 +85,7 @@ def exactly(instant: datetime) -> str:
 
 
 def as_of(instant: datetime, **more: Any) -> dict[str, Any]:
-    """Parameters that ask about an instant."""
+    """The parameters of a read as of an instant."""
     return {"as_of": exactly(instant), **more}
 
 
@@ -101,7 +101,7 @@ class World:
             "admin": edge.token("admin", organization_id=None),
         }
         self.lines: list[str] = []
-        """Those that have been activated."""
+        """The activated lines."""
         self.runs: list[str] = []
         self.head = 0
         """The log's last position."""
@@ -110,7 +110,7 @@ class World:
         self._record_numbers = itertools.count(100_001)
 
     def work(self) -> None:
-        """A batch, perhaps an operator's command and a sweep; then time for all to be past."""
+        """A batch, perhaps a command and a sweep; a millisecond later all lies in the past."""
         size = self.random.choice([1, 2, 6, 14])
         events = [self._fact() | self._time() for _ in range(size)]
         if len(self.lines) < len(LINES):
@@ -132,7 +132,7 @@ class World:
         self.edge.clock.advance(milliseconds=1)
 
     def move(self) -> None:
-        """Some time passes."""
+        """Move the clock by a random step."""
         self.edge.clock.advance(**self.random.choice(STEPS))
 
     def _note(self, event: dict[str, Any], subject: str) -> None:
@@ -209,7 +209,7 @@ class World:
 
 
 class Questions:
-    """All that can be asked; cursors come from answers seen earlier (``hear``)."""
+    """Random GET requests of every kind; cursors come from earlier answers (``hear``)."""
 
     def __init__(self, world: World) -> None:
         self._world, self._random = world, world.random
@@ -218,10 +218,10 @@ class Questions:
     def some(self, count: int) -> list[Question]:
         """Random requests, every kind in turn."""
         offset = self._random.randrange(len(KINDS))
-        return [self._one(KINDS[(offset + n) % len(KINDS)]) for n in range(count)]
+        return [self._question(KINDS[(offset + n) % len(KINDS)]) for n in range(count)]
 
     def hear(self, question: Question, answer: Answer) -> Question | None:
-        """Where an answer has a next page, sometimes the question for it."""
+        """If an answer has a next page, sometimes the question for that page."""
         if answer.status != 200 or question.kind not in ("list", "runs", "history"):
             return None
         cursor = json.loads(answer.body)["meta"]["cursor"]
@@ -232,7 +232,7 @@ class Questions:
             self._further.append(further)
         return further if self._random.random() < 0.5 else None
 
-    def _one(self, kind: str) -> Question:
+    def _question(self, kind: str) -> Question:
         further = [question for question in self._further if question.kind == kind]
         if further and self._random.random() < 0.2:
             return self._random.choice(further)
@@ -268,7 +268,7 @@ class Questions:
         return params
 
     def _some_of(self, **words: tuple[str, ...]) -> dict[str, str]:
-        """Some filters, each with some of its words."""
+        """A random choice of filters, each with some of its words."""
         names = self._random.sample(list(words), self._random.choice([0, 0, 1, 1, 2]))
         return {
             name: ",".join(self._random.sample(words[name], self._random.randint(1, 3)))
@@ -300,7 +300,7 @@ def ask(world: World, question: Question, moment: datetime | None = None) -> Ans
     return told(world.edge.get(question.path, token, params=params, headers=headers))
 
 
-# The log's beginning, and what is not derived from it.
+# The statements that copy a part of the log, and the tables that are not derived from the log.
 _EVENTS = """
 SELECT originator_id, originator_version, topic, state, notification_id, recorded_at
 FROM ledger.ledger_events WHERE notification_id > %s AND notification_id <= %s
@@ -311,11 +311,11 @@ INSERT INTO ledger.ledger_events
     (originator_id, originator_version, topic, state, notification_id, recorded_at)
 VALUES (%s, %s, %s, %s, %s, %s)
 """
-_BESIDE = ("api_key", "run_key")
+_NOT_DERIVED = ("api_key", "run_key")
 
 
 class Prefix:
-    """A copy of a log up to a position that only moves on, with views and a service of its own."""
+    """A copy of a log up to a position that only grows, with views and a service of its own."""
 
     def __init__(self, source: str, copy: str, clock: Clock, project: Callable[[], None]) -> None:
         self._source, self._copy = source, copy
@@ -325,9 +325,9 @@ class Prefix:
         self.runner: asyncio.Runner
 
     def copy_keys(self) -> None:
-        """Take over what is not derived from the log, once all of it is written."""
+        """Copy the tables that are not derived from the log; call this when the log is complete."""
         with psycopg.connect(self._source) as whole, psycopg.connect(self._copy) as part:
-            for table in _BESIDE:
+            for table in _NOT_DERIVED:
                 rows = whole.execute(f"SELECT * FROM ledger.{table}".encode()).fetchall()
                 marks = ", ".join(["%s"] * len(rows[0]))
                 with part.cursor() as cursor:
@@ -335,7 +335,7 @@ class Prefix:
                     cursor.executemany(insert, rows)
 
     def go(self, position: int, instant: datetime) -> None:
-        """Let the log end at a position, and the clock stand at an instant."""
+        """Extend the copy up to a position, and set the clock to an instant."""
         with psycopg.connect(self._source) as whole, psycopg.connect(self._copy) as part:
             rows = whole.execute(_EVENTS, (self._position, position)).fetchall()
             with part.cursor() as cursor:
@@ -345,7 +345,7 @@ class Prefix:
         self.clock.now = instant
 
     def ask(self, question: Question, token: str) -> Answer:
-        """The answer for the present of this place and time."""
+        """The answer without ``as_of``, at the copy's position and instant."""
         headers = {"authorization": f"Bearer {token}", "x-request-id": "the-same"}
         request = self.http.get(question.path, params=question.params, headers=headers)
         return told(self.runner.run(request))
@@ -353,7 +353,7 @@ class Prefix:
 
 @contextmanager
 def prefix_of(source: str, copy: str, settings: Settings) -> Iterator[Prefix]:
-    """An oracle for a log, in a fresh database; nothing there is ever written by the service."""
+    """An oracle for a log, in a fresh database, to which its service never writes."""
     clock = Clock()
     with asyncio.Runner() as runner, projecting(copy) as projector:
         prefix = Prefix(source, copy, clock, projector.catch_up)

@@ -9,7 +9,7 @@ from ledger.postgres.pipeline import Pipeline, Transaction
 
 
 class _Undo(Exception):
-    """The end of what is not to be kept."""
+    """Raised to roll a transaction back."""
 
 
 @contextlib.contextmanager

@@ -1,14 +1,15 @@
 """Projectors driven by hand, views that misbehave on purpose, and a fold to compare with."""
 
 import contextlib
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import psycopg
-from psycopg import Cursor
 from psycopg.rows import tuple_row
 
 from ledger.application.report import ReportFact
@@ -24,12 +25,12 @@ from ledger.views.generation import Generation
 from ledger.views.projector import Projector
 from projections import projections
 from projections.execution.line import LineFold
-from projections.run.view import RunFold, RunView
-from tests.support.racers import parsed
+from projections.run.view import DAY, DayRow, RunFold, RunView
+from tests.support.racing_writers import parsed
 
 _encode = msgspec.msgpack.Encoder().encode
 
-# An event whose bytes nobody can read, as a fault of disk or hand would leave it.
+# An event whose bytes cannot be decoded, as a fault of a disk or of an operator would leave it.
 _INSERT_RAW = """
 INSERT INTO ledger.ledger_events
     (originator_id, originator_version, topic, state, notification_id, recorded_at)
@@ -37,9 +38,14 @@ SELECT %s, 1, %s, %s, nextval('ledger.ledger_events_notification_id_seq'), clock
 RETURNING notification_id
 """
 
+_KILL_PROJECTOR = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE application_name = 'ledger projector' AND datname = current_database()
+"""
+
 
 class PoisonedRunView(RunView):
-    """The view of runs, with a bug that one run brings out."""
+    """The view of runs, with a bug that only one run triggers."""
 
     def __init__(self, poison: str) -> None:
         super().__init__()
@@ -48,24 +54,25 @@ class PoisonedRunView(RunView):
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
         super().fold(generation, events)
         if any(event.originator_id == self._poison for event in events):
-            self.meet_poison(generation._writes.transaction.cursor())
+            self.meet_poison(generation)
 
-    def meet_poison(self, cursor: Cursor[Any]) -> None:
+    def meet_poison(self, generation: Generation) -> None:
         raise ValueError("a bug in the view")
 
 
 class OverlargeRunView(PoisonedRunView):
-    """A view whose statement is beyond a limit of PostgreSQL: an OperationalError, for ever."""
+    """A view with a row beyond a limit of PostgreSQL: every try ends in an OperationalError."""
 
-    def meet_poison(self, cursor: Cursor[Any]) -> None:
-        cursor.execute("CREATE TEMPORARY TABLE large (word text PRIMARY KEY) ON COMMIT DROP")
-        cursor.execute(
-            "INSERT INTO large SELECT string_agg(md5(n::text), '') FROM generate_series(1, 999) n"
+    def meet_poison(self, generation: Generation) -> None:
+        at = datetime(2026, 4, 15, tzinfo=UTC)
+        key_that_no_index_takes = random.Random(1).randbytes(10_000).hex()
+        generation.write(
+            DAY, [DayRow(key_that_no_index_takes, "runs", at.date(), 1, at, "{}", "{}")]
         )
 
 
 class KilledRunView(RunView):
-    """The view of runs, whose connection is killed once, when its rows have been written."""
+    """The view of runs, whose connection is killed once, after its first fold."""
 
     def __init__(self, conninfo: str) -> None:
         super().__init__()
@@ -76,28 +83,47 @@ class KilledRunView(RunView):
         super().fold(generation, events)
         if not self.killed:
             self.killed = True
-            backend = generation._writes.transaction.cursor().connection.info.backend_pid
-            query(self._conninfo, "SELECT pg_terminate_backend(%s, 5000)", backend)
+            assert query(self._conninfo, _KILL_PROJECTOR) == [(True,)]
+
+
+def breakable(projection: Projection, is_broken: Callable[[str], bool]) -> Projection:
+    """The view, whose fold fails as long as ``is_broken`` is true for its name."""
+
+    class Breakable(type(projection)):  # type: ignore[misc]
+        def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+            if is_broken(projection.name):
+                raise ValueError("broken by the test")
+            super().fold(generation, events)
+
+    projection.__class__ = Breakable
+    return projection
 
 
 class HandProjector(Projector):
     """A projector without its thread: the test calls ``lead`` and ``catch_up``."""
 
     def __init__(self, conninfo: str, *views: Projection) -> None:
-        super().__init__(conninfo, EnvelopeMapper(), views or projections())
+        self.views = views or tuple(projections())
+        super().__init__(conninfo, EnvelopeMapper(), self.views)
+
+    @property
+    def connection(self) -> psycopg.Connection[Any]:
+        """The projector's connection."""
+        return self._connect().connection
+
+    def forget(self) -> None:
+        """Drop every fold from memory, so that the projector goes on from the stored rows."""
+        for view in self.views:
+            view.forget()
 
     def catch_up(self) -> None:
-        """Every batch there is."""
+        """Project every batch up to the end of the log."""
         while self.run_once():
             pass
 
     def give_up_lock(self) -> None:
-        """As if another had taken the lead without this one's knowledge."""
-        self._connect().connection.execute("SELECT pg_advisory_unlock_all()")
-
-    def close(self) -> None:
-        """Give the connection, and the lead, back."""
-        self._disconnect()
+        """Release the lead's lock, as if another projector had taken the lead unnoticed."""
+        self.connection.execute("SELECT pg_advisory_unlock_all()")
 
 
 @contextlib.contextmanager
@@ -105,11 +131,11 @@ def projecting(conninfo: str, *views: Projection) -> Iterator[HandProjector]:
     """A leading projector, driven by hand."""
     projector = HandProjector(conninfo, *views)
     try:
-        # One that was closed just now leads until the database has noticed.
+        # A projector that was closed just now has the lead until PostgreSQL notices the close.
         until(projector.lead, "the lead")
         yield projector
     finally:
-        projector.close()
+        projector.disconnect()
 
 
 @contextlib.contextmanager
@@ -121,11 +147,11 @@ def following(conninfo: str, *views: Projection) -> Iterator[HandProjector]:
         yield projector
     finally:
         projector.stop()
-        projector.close()
+        projector.disconnect()
 
 
 def report(writer: Writer, *events: dict[str, Any]) -> list[int]:
-    """Record facts, each of which must be accepted; the positions of their last events."""
+    """Record facts, each of which must be accepted; return the positions of their last events."""
     commands = [ReportFact(parsed(event), COMMAND_LINE) for event in events]
     positions = []
     for outcome in writer.submit(commands).result(20):
@@ -135,7 +161,7 @@ def report(writer: Writer, *events: dict[str, Any]) -> list[int]:
 
 
 def insert_raw(conninfo: str, topic: str, state: bytes, stream: str = "LIN-26-999999") -> int:
-    """Put bytes into the log past every check; their position."""
+    """Insert bytes into the log without any check; return their position."""
     return int(query(conninfo, _INSERT_RAW, stream, topic, state)[0][0])
 
 
@@ -147,7 +173,7 @@ def query(conninfo: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 def standing(conninfo: str) -> dict[str, tuple[int, bool]]:
-    """Where each view stands, and whether it has stopped."""
+    """(position, whether it has stopped) of each view, by name."""
     rows = query(conninfo, "SELECT name, position, stopped_at IS NOT NULL FROM ledger.projection")
     return {name: (position, stopped) for name, position, stopped in rows}
 
@@ -158,7 +184,7 @@ def head(conninfo: str) -> int:
 
 
 def stored(conninfo: str) -> dict[str, bytes]:
-    """The state of every row of the live views, by id."""
+    """The stored fold of every line and run in the live views, by id."""
     rows = query(
         conninfo,
         "SELECT line_id, fold FROM ledger.execution UNION ALL SELECT run_id, fold FROM ledger.run",
@@ -167,7 +193,7 @@ def stored(conninfo: str) -> dict[str, bytes]:
 
 
 def folded(conninfo: str) -> dict[str, bytes]:
-    """The same, folded here, one event after the other."""
+    """The same folds, computed here from the log, event by event."""
     codec, rows = EnvelopeMapper(), {}
     statement = """SELECT originator_id, originator_version, topic, state, notification_id
         FROM ledger.ledger_events ORDER BY notification_id"""
@@ -181,9 +207,9 @@ def folded(conninfo: str) -> dict[str, bytes]:
     return {identifier: _encode(row) for identifier, row in rows.items()}
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 15.0) -> None:
-    """Wait for a condition, looking often; fails after so long."""
+def until(condition: Callable[[], Any], awaited: str, seconds: float = 15.0) -> None:
+    """Wait until a condition holds, checking often; fail after ``seconds``."""
     pause, deadline = threading.Event(), time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        assert time.monotonic() < deadline, f"waited {seconds} s for {awaited}"
         pause.wait(0.01)

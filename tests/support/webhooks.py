@@ -1,4 +1,4 @@
-"""A ledger with a dispatcher at work, and what receivers got of it, judged against the log."""
+"""A ledger with dispatchers, and the deliveries that receivers got from them."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
-from tests.support.racers import parsed
+from tests.support.racing_writers import parsed
 from tests.support.receiver import Request
 from tests.support.service import Clock
 from tests.support.views import following, query, until
@@ -43,7 +43,7 @@ WHERE m.endpoint_id = %s AND m.kind <> 'recovery' ORDER BY m.position
 
 
 class Ticking(Clock):
-    """A clock that goes, and can be moved."""
+    """The real clock, plus an offset that a test can raise."""
 
     def __init__(self, **ahead: float) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Ticking(Clock):
 
 
 class Delivery(NamedTuple):
-    """One event of one endpoint, as the tables have it."""
+    """A delivery of an event to an endpoint, as the tables have it."""
 
     event_id: str
     sequence: int
@@ -69,7 +69,7 @@ class Delivery(NamedTuple):
 
     @property
     def statuses(self) -> list[int | None]:
-        """What its attempts were answered."""
+        """The status of the response to each attempt; None if there was no response."""
         return [attempt["response_status"] for attempt in self.attempts]
 
 
@@ -83,11 +83,11 @@ class Post:
     # The dispatcher.
 
     def start(self, deadline: float = 10.0) -> Dispatching:
-        """Start a dispatcher, beside those that there are."""
-        made = Dispatching(self.settings, self.conninfo, self.clock, deadline)
-        made.start()
-        self._dispatching.append(made)
-        return made
+        """Start a dispatcher, in addition to those that already run."""
+        dispatching = Dispatching(self.settings, self.conninfo, self.clock, deadline)
+        dispatching.start()
+        self._dispatching.append(dispatching)
+        return dispatching
 
     def stop(self) -> None:
         """Stop all dispatchers."""
@@ -95,15 +95,15 @@ class Post:
             self._dispatching.pop().stop()
 
     def advance(self, **duration: float) -> None:
-        """Move the clock, and let the dispatchers notice."""
+        """Move the clock, and wake the dispatchers."""
         self.clock.advance(**duration)
-        for one in self._dispatching:
-            one.dispatcher.wake()
+        for dispatching in self._dispatching:
+            dispatching.dispatcher.wake()
 
-    # What is written.
+    # Commands and facts.
 
     def execute(self, command: Command) -> Receipt:
-        """A command that must not be refused."""
+        """Execute a command that must not be refused."""
         outcome = self.writer.execute(command)
         assert isinstance(outcome, Receipt), outcome
         return outcome
@@ -111,7 +111,7 @@ class Post:
     def create(
         self, url: str, types: Sequence[str] = ("*",), workspace_id: str | None = None, **more: Any
     ) -> tuple[str, str]:
-        """A new endpoint's id and secret."""
+        """Create an endpoint; return its id and secret."""
         secret = signing.create_secret()
         command = webhooks.CreateEndpoint(
             COMMAND_LINE,
@@ -124,13 +124,13 @@ class Post:
         return self.execute(command).subject, secret
 
     def update(self, endpoint_id: str, **settings: Any) -> int:
-        """Change an endpoint; the position."""
+        """Change an endpoint; return the position."""
         chosen = webhooks.EndpointSettings(**settings)
         command = webhooks.UpdateEndpoint(endpoint_id, COMMAND_LINE, settings=chosen)
         return self.execute(command).position
 
     def rotate(self, endpoint_id: str) -> str:
-        """An endpoint's new secret."""
+        """Rotate an endpoint's secret; return the new one."""
         secret = signing.create_secret()
         self.execute(webhooks.RotateSecret(endpoint_id, COMMAND_LINE, secret=secret))
         return secret
@@ -141,14 +141,14 @@ class Post:
         ).position
 
     def test(self, endpoint_id: str) -> str:
-        """The id of a test's event."""
+        """Test an endpoint; return the id of the test's event."""
         return self.execute(webhooks.TestEndpoint(endpoint_id, COMMAND_LINE)).event_ids[0]
 
     def delete(self, endpoint_id: str) -> None:
         self.execute(webhooks.DeleteEndpoint(endpoint_id, COMMAND_LINE))
 
     def report(self, *events: dict[str, Any]) -> list[str]:
-        """Report facts; the ids of their own events."""
+        """Report facts; return the id of each fact's first event."""
         commands = [ReportFact(parsed(event), COMMAND_LINE) for event in events]
         ids = []
         for outcome in self.writer.submit(commands).result(20):
@@ -157,19 +157,19 @@ class Post:
         return ids
 
     def activate(self, line: str = LINE) -> None:
-        """A line that takes check-ins."""
+        """Activate a line that takes check-ins."""
         self.report(activation(line, "capacity"))
 
     def check_in(self, count: int = 1, line: str = LINE) -> list[str]:
-        """Report check-ins; the ids of their events."""
+        """Report check-ins; return the ids of their events."""
         return self.report(
             *(fact("execution.checked_in", line, {"hours": 1}) for _ in range(count))
         )
 
-    # What the tables and the log say.
+    # The tables and the log.
 
     def deliveries(self, endpoint_id: str) -> list[Delivery]:
-        """All of an endpoint, in log order."""
+        """All deliveries of an endpoint, in log order."""
         return [
             Delivery(
                 f"EVT-{row[0]}",
@@ -185,7 +185,7 @@ class Post:
     def await_deliveries(
         self, endpoint_id: str, condition: Callable[[list[Delivery]], bool], seconds: float = 10.0
     ) -> list[Delivery]:
-        """An endpoint's deliveries, once they are as they should be."""
+        """An endpoint's deliveries, once they satisfy a condition."""
         found: list[list[Delivery]] = []
 
         def look() -> bool:
@@ -198,7 +198,7 @@ class Post:
     def await_all(
         self, endpoint_id: str, count: int, status: str = "delivered", seconds: float = 10.0
     ) -> list[Delivery]:
-        """Until there are so many, all in a status."""
+        """An endpoint's deliveries, once there are ``count`` of them, all in a status."""
 
         def done(found: list[Delivery]) -> bool:
             return len(found) == count and {d.status for d in found} <= {status}
@@ -206,13 +206,13 @@ class Post:
         return self.await_deliveries(endpoint_id, done, seconds)
 
     def dispatch(self, endpoint_id: str) -> tuple[Any, ...]:
-        """(planned, heeded, failing_since); empty where the dispatcher does not know it yet."""
+        """(planned, heeded, failing_since); empty until the dispatcher knows the endpoint."""
         statement = "SELECT planned, heeded, failing_since FROM ledger.dispatch"
         found = query(self.conninfo, statement + " WHERE endpoint_id = %s", endpoint_id)
         return found[0] if found else ()
 
     def await_heeded(self, endpoint_id: str, position: int) -> None:
-        """Until a recovery has nothing left to make due, which is a look after its last part."""
+        """Wait for the end of a recovery: the dispatcher finds no delivery left to make due."""
         until(lambda: self.dispatch(endpoint_id)[1] == position, "the recovery's end")
 
     def shown(self, endpoint_id: str) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def posting(
     allow_private: bool = True,
     follow: bool = True,
 ) -> Iterator[Post]:
-    """A post office without a dispatcher; ``start`` one. The views follow by themselves or not."""
+    """A ``Post`` without a dispatcher: call ``start``. With ``follow`` the views follow the log."""
     settings = Settings(
         master_key=MASTER_KEY,
         idle_sweep_seconds=3600,
@@ -256,7 +256,7 @@ def posting(
 
 
 def body_of(request: Request, *secrets: str) -> dict[str, Any]:
-    """A delivery's body, after each of these secrets has verified it."""
+    """A delivery's body, whose signature each of these secrets must verify."""
     for secret in secrets:
         Webhook(secret).verify(request.body, dict(request.headers))
     body: dict[str, Any] = json.loads(request.body)
@@ -265,7 +265,7 @@ def body_of(request: Request, *secrets: str) -> dict[str, Any]:
 
 
 def received(requests: Sequence[Request]) -> dict[int, str]:
-    """What a receiver learned but for tests: sequence → event id; a number names one event."""
+    """Received events without tests: sequence → event id; a sequence must name a single event."""
     known: dict[int, str] = {}
     for body in map(body_of, requests):
         if body["sequence"]:
@@ -274,6 +274,6 @@ def received(requests: Sequence[Request]) -> dict[int, str]:
 
 
 def events_of(conninfo: str) -> list[Recorded]:
-    """The log."""
+    """All events of the log."""
     codec = EnvelopeMapper()
     return [codec.decode(*row) for row in query(conninfo, _EVENTS)]

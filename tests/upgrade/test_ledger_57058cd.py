@@ -1,6 +1,7 @@
 """A ledger that commit 57058cd wrote opens, verifies and answers as it did then.
 
-How it was made: ``tests/fixtures/README.md``. Every event, fact and command of then is in it.
+``tests/fixtures/README.md`` says how the ledger was made. The ledger has every type of event, fact
+and command of that commit.
 """
 
 import base64
@@ -12,7 +13,7 @@ import pytest
 
 from ledger.postgres.embedded import EmbeddedPostgres
 from scripts.bench.corpus_request import Answer, Request, digest_of
-from tests.support.folded import FOLDED, assert_folded
+from tests.support.decision_tables import FOLDED, assert_decision_tables_match_log
 from tests.support.rebuilding import verify_all
 from tests.support.restored import Written, answering
 from tests.support.sealing import checked
@@ -44,17 +45,17 @@ def test_every_event_decodes(restored: str) -> None:
     assert [event.position for event in events] == list(range(1, len(events) + 1))
 
 
-def test_its_decision_tables_hold_what_its_log_tells(restored: str) -> None:
-    assert assert_folded(restored) == {table.name for table in FOLDED}
+def test_decision_tables_equal_the_fold_of_the_log(restored: str) -> None:
+    assert assert_decision_tables_match_log(restored) == {table.name for table in FOLDED}
 
 
-def test_its_seal_holds(restored: str, tmp_path: Path) -> None:
+def test_the_seal_verifies(restored: str, tmp_path: Path) -> None:
     found, faults = checked(restored, tmp_path)
     assert faults == []
     assert (found.events, found.unsealed) == (len(events_of(restored)), 0)
 
 
-def test_its_views_hold_what_its_log_says(restored: str) -> None:
+def test_views_equal_a_replay_of_the_log(restored: str) -> None:
     assert query(restored, "SELECT name FROM ledger.projection WHERE stopped_at IS NOT NULL") == []
     assert verify_all(restored) == []
 
@@ -65,18 +66,21 @@ def test_the_inclusion_of_each_event_can_be_proved(ask: Ask) -> None:
         assert answer.status == 200, answer.body
         return answer.body
 
-    size, root = verifier.opened(log("checkpoint").decode(), log("key").decode())
+    size, root = verifier.open_checkpoint(log("checkpoint").decode(), log("key").decode())
+    assert size >= TOPICS
     for position in range(1, size + 1):
         proof = json.loads(log(f"proof/inclusion?position={position}&size={size}"))
         hashes = [base64.b64decode(one) for one in proof["hashes"]]
         leaf = log(f"entries/{position}")
-        assert verifier.root_with(leaf, proof["leaf_index"], size, hashes) == root, position
+        assert verifier.root_with_leaf(leaf, proof["leaf_index"], size, hashes) == root, position
 
 
-def test_it_is_read_as_then(ask: Ask) -> None:
+def test_every_read_has_its_recorded_answer(ask: Ask) -> None:
+    answers = list(WRITTEN.answers)
+    assert len(answers) > 3_000
     different = [
         f"{request}: {answer.status} {answer.body[:200]!r}"
-        for request, digest in WRITTEN.answers
+        for request, digest in answers
         if not digest_of(request, answer := ask(request)).startswith(digest)
     ]
     assert different[:10] == []

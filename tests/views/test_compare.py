@@ -1,4 +1,4 @@
-"""How a rebuild counts the rows that differ: by digests of whole tables first."""
+"""A rebuild counts the rows that differ, at first by digests of whole tables."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ LIVE, COPY = 1, 7
 
 @pytest.fixture
 def connection(conninfo: str) -> Iterator[Connection[TupleRow]]:
-    """To a ledger whose views have a copy of each of their rows as another generation."""
+    """A connection to a ledger whose views have a second generation with the same rows."""
     work(conninfo)
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as opened:
         for projection in projections():
@@ -30,7 +30,7 @@ def connection(conninfo: str) -> Iterator[Connection[TupleRow]]:
 
 
 def restore(connection: Connection[TupleRow], table: Table, to: int, source: int) -> None:
-    """Have a generation's table hold what another's does, in another order."""
+    """Replace a table's rows by those of another generation, in another order."""
     columns = ", ".join(table.columns)
     connection.execute(f"TRUNCATE {table_of(table, to)}".encode())
     connection.execute(

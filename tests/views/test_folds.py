@@ -1,6 +1,7 @@
-"""Folds in memory: whatever is packed, dropped and stored, nothing is lost and little is kept."""
+"""Folds in memory: packing, dropping and storing lose no change, and the memory is bounded."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Self
 
 import pytest
 from hypothesis import given, settings
@@ -9,32 +10,54 @@ from hypothesis import strategies as st
 from ledger.views import folds
 from ledger.views.folds import Folds, Packing
 
-Fold = list[int]
 
-PACKING = Packing[Fold](bytes, list)
+class Fold:
+    """A fold: a list of numbers. The class counts the folds in memory."""
+
+    alive = 0
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self.numbers = list(numbers)
+        Fold.alive += 1
+
+    def __del__(self) -> None:
+        Fold.alive -= 1
+
+
+class Packed(bytes):
+    """A packed fold. The class counts the packed folds in memory."""
+
+    alive = 0
+
+    def __new__(cls, fold: Fold) -> Self:
+        Packed.alive += 1
+        return super().__new__(cls, fold.numbers)
+
+    def __del__(self) -> None:
+        Packed.alive -= 1
+
+
+PACKING = Packing[Fold](Packed, Fold)
 KEYS = st.integers(0, 30)
 STEPS = st.lists(st.tuples(st.sets(KEYS, min_size=1, max_size=9), st.integers(0, 12)), max_size=40)
-
-
-def in_memory(kept: Folds[int, Fold]) -> int:
-    return len(kept._folds) + len(kept._packed) + len(kept._packed_changed)
 
 
 @pytest.mark.parametrize("packing", [PACKING, None], ids=["packed", "as they are"])
 @settings(deadline=None)
 @given(steps=STEPS, data=st.data())
-def test_folds_are_what_they_would_be_if_all_were_kept(
+def test_folds_equal_those_of_a_memory_that_keeps_all(
     packing: Packing[Fold] | None, steps: list[tuple[set[int], int]], data: st.DataObject
 ) -> None:
-    stored: dict[int, Fold] = {}
-    whole: dict[int, Fold] = {}
-    kept: Folds[int, Fold] = Folds(lambda key: [key], packing)
+    stored: dict[int, list[int]] = {}
+    whole: dict[int, list[int]] = {}
+    kept: Folds[int, Fold] = Folds(lambda key: Fold([key]), packing)
+    before = Fold.alive, Packed.alive
 
-    def load(keys: list[int]) -> Iterable[tuple[int, Fold]]:
-        return [(key, stored[key].copy()) for key in keys if key in stored]
+    def load(keys: list[int]) -> Iterator[tuple[int, Fold]]:
+        return ((key, Fold(stored[key])) for key in keys if key in stored)
 
     def store(most: int | None) -> None:
-        stored.update({fold[0]: fold.copy() for fold in kept.take_changed(most)})
+        stored.update({fold.numbers[0]: fold.numbers[:] for fold in kept.take_changed(most)})
 
     with pytest.MonkeyPatch.context() as patch:
         for name, few in {"_KEPT": 5, "_UNPACKED": 3, "_PACKED": 4, "_PACKED_IN_ALL": 6}.items():
@@ -43,25 +66,27 @@ def test_folds_are_what_they_would_be_if_all_were_kept(
             missing = kept.recall(keys)
             kept.add(missing, load(missing))
             for key in data.draw(st.sets(st.sampled_from(sorted(keys)))):
-                kept[key].append(number)
+                kept[key].numbers.append(number)
                 kept.change(key)
                 whole.setdefault(key, [key]).append(number)
-            assert all(kept[key] == whole.get(key, [key]) for key in keys)
+            assert all(kept[key].numbers == whole.get(key, [key]) for key in keys)
             store(most)
-            assert in_memory(kept) <= 9 + kept.waiting
-            assert len(kept._packed) <= max(0, 6 - len(kept._packed_changed))
+            folds_alive, packed_alive = Fold.alive - before[0], Packed.alive - before[1]
+            assert folds_alive + packed_alive <= 9 + kept.waiting
+            assert packed_alive <= max(6, kept.waiting)
         store(None)
     assert kept.waiting == 0
     assert stored == whole
 
 
-def test_what_is_forgotten_is_loaded_again() -> None:
-    kept: Folds[int, Fold] = Folds(lambda key: [key], PACKING)
+def test_a_forgotten_fold_is_loaded_again() -> None:
+    before = Fold.alive + Packed.alive
+    kept: Folds[int, Fold] = Folds(lambda key: Fold([key]), PACKING)
     kept.begin([1])
-    kept[1].append(5)
+    kept[1].numbers.append(5)
     kept.change(1)
     kept.clear()
-    assert (kept.waiting, in_memory(kept)) == (0, 0)
+    assert (kept.waiting, Fold.alive + Packed.alive) == (0, before)
     missing = kept.recall([1])
-    kept.add(missing, [(key, [key, 8]) for key in missing])
-    assert kept[1] == [1, 8]
+    kept.add(missing, [(key, Fold([key, 8])) for key in missing])
+    assert kept[1].numbers == [1, 8]

@@ -16,7 +16,7 @@ from ledger.views.projector import LostLead
 from projections.execution.view import ExecutionView
 from projections.run.view import RunView
 from tests.support.facts import LINE, activation, fact
-from tests.support.racers import fast_idling
+from tests.support.racing_writers import running_writer
 from tests.support.rebuilding import NAMES
 from tests.support.views import (
     HandProjector,
@@ -35,7 +35,7 @@ from tests.support.views import (
 
 @pytest.fixture
 def writer(conninfo: str) -> Iterator[Writer]:
-    with fast_idling(conninfo, idle_after=timedelta(hours=1)) as running:
+    with running_writer(conninfo, idle_after=timedelta(hours=1)) as running:
         yield running
 
 
@@ -73,10 +73,10 @@ def test_a_batch_that_loses_its_connection_leaves_neither_rows_nor_a_moved_track
         assert view.killed
         assert query(conninfo, "SELECT count(*) FROM ledger.run") == [(0,)]
         assert standing(conninfo)["run"] == (0, False)
-        # The other view: all of its batch or nothing, as its tracking says.
+        # The other view has all of its batch or nothing, and its tracking agrees.
         (lines,) = query(conninfo, "SELECT count(*) FROM ledger.execution")
         assert (lines[0], standing(conninfo)["execution"][0]) in ((0, 0), (1, head(conninfo)))
-        projector.close()
+        projector.disconnect()
         assert projector.lead()
         projector.catch_up()
     assert stored(conninfo) == folded(conninfo)
@@ -112,21 +112,23 @@ def test_another_projector_stands_by_and_takes_over_when_the_first_is_killed(
         assert leading.wait(30)
         with following(conninfo):
             report(writer, activation(), run(1))
-            until(lambda: standing(conninfo)["run"][0] == head(conninfo), "the first one's work")
+            until(lambda: standing(conninfo)["run"][0] == head(conninfo), "the first projector")
             third = HandProjector(conninfo)
             assert not third.lead()
-            third.close()
+            third.disconnect()
             assert first.pid is not None
             os.kill(first.pid, signal.SIGKILL)
             report(writer, run(2), run(1, "run.completed"))
-            until(lambda: standing(conninfo)["run"][0] == head(conninfo), "the second", 5.0)
+            until(
+                lambda: standing(conninfo)["run"][0] == head(conninfo), "the second projector", 5.0
+            )
     finally:
         first.kill()
         first.join()
     assert stored(conninfo) == folded(conninfo)
 
 
-def test_of_two_projectors_on_one_tracking_the_later_loses_and_nothing_is_folded_twice(
+def test_a_projector_whose_tracking_another_has_moved_loses_its_lead_and_folds_nothing_twice(
     conninfo: str, writer: Writer
 ) -> None:
     report(writer, activation(), checked_in(1), run(1))
@@ -176,13 +178,13 @@ def test_two_projectors_that_both_think_they_lead_never_fold_an_event_twice(
         thread.join(20)
         assert not thread.is_alive()
     for projector in projectors:
-        projector.close()
-    assert lost, "the two never met"
+        projector.disconnect()
+    assert lost, "the two projectors never met"
     assert standing(conninfo)["execution"] == (head(conninfo), False)
     assert stored(conninfo) == folded(conninfo)
 
 
-def test_a_view_that_is_far_behind_holds_no_other_back(conninfo: str, writer: Writer) -> None:
+def test_a_view_that_is_far_behind_holds_no_other_view_back(conninfo: str, writer: Writer) -> None:
     report(writer, activation(), *(checked_in(1) for _ in range(2100)))
     with projecting(conninfo, ExecutionView()) as projector:
         projector.catch_up()
@@ -195,7 +197,7 @@ def test_a_view_that_is_far_behind_holds_no_other_back(conninfo: str, writer: Wr
 def test_large_events_and_large_lines_are_taken_part_by_part(conninfo: str, writer: Writer) -> None:
     text = "x" * 200_000
     report(writer, activation(), *(blocked(name, text) for name in "ab"))
-    # Each keeps 400 KB anew, and all of them are far more than is read or gathered at once.
+    # Each change stores 400 KB anew: in all far more than is read or gathered at once.
     changes = [tags(str(number)) for number in range(30)]
     report(
         writer, *changes, *(fact("execution.checked_in", LINE, {"note": text}) for _ in range(90))

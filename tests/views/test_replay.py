@@ -1,4 +1,4 @@
-"""Replaying the log into other tables gives the live rows, byte for byte, however it is cut."""
+"""A replay of the log into other tables gives the live rows, byte for byte, in any batches."""
 
 import random
 from collections.abc import Sequence
@@ -21,28 +21,30 @@ from ledger.views.contract import Projection, take
 from ledger.views.generation import Generation, Writes
 from ledger.views.schema import create_tables, table_of
 from projections import projections
-from tests.support.managers import TENANTS, Manager
-from tests.support.racers import Racer, fast_idling, parsed
+from tests.support.racing_writers import Racer, parsed, running_writer
 from tests.support.transactions import undone
 from tests.support.views import HandProjector, query, until
+from tests.support.webhook_workload import TENANTS, EndpointManager
 
-# The story's end: what it tells in its first facts depends on the hour of the day.
-TOLD_AT = datetime(2026, 4, 15, 12, tzinfo=UTC)
+# The time of the story's end: its first facts depend on the hour of the day.
+STORY_ENDS = datetime(2026, 4, 15, 12, tzinfo=UTC)
 
 
 def work(conninfo: str, facts: int) -> int:
-    """A random workload, with views that follow it in batches of any size; what was recorded."""
+    """Run a random workload, which views follow in batches of any size; count its facts."""
     dice = random.Random(7)
-    racer, manager = Racer(0), Manager(0, TENANTS)
-    told = islice(story(TOLD_AT), facts)
+    racer, manager = Racer(0), EndpointManager(0, TENANTS)
+    told_facts = islice(story(STORY_ENDS), facts)
     projector = HandProjector(conninfo)
     assert projector.lead()
     recorded = 0
-    with fast_idling(conninfo, idle_after=timedelta(hours=1)) as writer:
+    with running_writer(conninfo, idle_after=timedelta(hours=1)) as writer:
         manager.set_up(writer, 30)
         for number in range(40):
             manager.act(writer, 3)
-            reports = [ReportFact(parsed(one), COMMAND_LINE) for one in islice(told, facts // 40)]
+            reports = [
+                ReportFact(parsed(one), COMMAND_LINE) for one in islice(told_facts, facts // 40)
+            ]
             commands = [*reports, *racer.chunk(number)]
             while commands:
                 size = dice.randint(1, 60)
@@ -52,10 +54,10 @@ def work(conninfo: str, facts: int) -> int:
                 projector.run_once()
             if number % 10 == 0:
                 # Another projector goes on from the stored rows alone.
-                projector.close()
+                projector.disconnect()
                 until(projector.lead, "the lead")
     projector.catch_up()
-    projector.close()
+    projector.disconnect()
     return recorded
 
 
@@ -102,7 +104,7 @@ def test_replayed_rows_equal_the_live_ones_in_every_column(
                         view.forget()
                     some = events[part : part + 500] if forgetful else events
                     replay(Writes(transaction), number, view, some, size)
-                transaction.cursor()  # what is due is written
+                transaction.cursor()  # this writes the rows that are due
                 for table in view.tables:
                     assert_same_rows(connection, table, number)
 
@@ -114,4 +116,4 @@ def assert_same_rows(connection: psycopg.Connection[Any], table: Table, number: 
     counts = f"SELECT (SELECT count(*) FROM {live}), (SELECT count(*) FROM {other})"
     (row,) = connection.execute(counts.encode()).fetchall()
     assert row[0] == row[1]
-    assert row[0] > 20, f"hardly anything fills {live}: the demo's story, Racer, Manager"
+    assert row[0] > 20, f"few rows in {live}: extend the demo's story, Racer or EndpointManager"

@@ -1,4 +1,4 @@
-"""A verification names every row that is not what the log says, and no other."""
+"""A verification names every row that differs from the log, and no other row."""
 
 import random
 import threading
@@ -15,7 +15,7 @@ from ledger.views.compare import Difference
 from ledger.views.shadow import CannotBuild, shadow
 from projections import projections
 from tests.support.facts import LINE, activation, fact
-from tests.support.racers import fast_idling
+from tests.support.racing_writers import running_writer
 from tests.support.rebuilding import (
     NAMES,
     Vandal,
@@ -43,8 +43,8 @@ from tests.support.views import (
 )
 
 POISON = "RUN-26-900666"
-WHOLE_LIFE = r"activated|run\.(requested|started)"
-"""Events without which a stream has no beginning."""
+BEGINNINGS = r"activated|run\.(requested|started)"
+"""The types of events that begin a stream."""
 
 # The log's events by position, as the API names them.
 _EVENT_IDS = """
@@ -56,12 +56,12 @@ FROM ledger.ledger_events
 
 @pytest.fixture
 def writer(conninfo: str) -> Iterator[Writer]:
-    with fast_idling(conninfo, idle_after=timedelta(hours=1)) as running:
+    with running_writer(conninfo, idle_after=timedelta(hours=1)) as running:
         yield running
 
 
 def assert_events_are_right(conninfo: str, named: list[Difference]) -> None:
-    """Each names an event of the log in full, but for rows that name none themselves."""
+    """Each difference names an event of the log, except extra rows that name none."""
     ids: dict[int, str] = dict(query(conninfo, _EVENT_IDS))  # type: ignore[arg-type]
     for difference in named:
         position = int(difference.event_id.split("-")[2])
@@ -76,7 +76,7 @@ def cells() -> list[tuple[Any, Any, str]]:
     return [(p, table, c) for p in projections() for table in p.tables for c in table.columns]
 
 
-def test_of_a_sound_ledger_no_row_is_named(conninfo: str) -> None:
+def test_no_row_of_a_sound_ledger_is_named(conninfo: str) -> None:
     work(conninfo)
     rows = rows_of(conninfo)
     assert verify_all(conninfo) == []
@@ -89,7 +89,7 @@ def test_of_a_sound_ledger_no_row_is_named(conninfo: str) -> None:
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_of_a_hundred_damaged_cells_each_row_is_named_and_no_other(
+def test_every_row_with_one_of_a_hundred_damaged_cells_is_named_and_no_other_row(
     conninfo: str, seed: int
 ) -> None:
     work(conninfo)
@@ -108,7 +108,7 @@ def test_of_a_hundred_damaged_cells_each_row_is_named_and_no_other(
     assert_events_are_right(conninfo, named)
 
 
-def test_the_effects_of_ten_events_are_missed_wherever_they_are_gone(conninfo: str) -> None:
+def test_missing_rows_of_ten_events_are_named_in_every_table(conninfo: str) -> None:
     work(conninfo)
     right = rows_of(conninfo)
     positions = query(conninfo, "SELECT notification_id FROM ledger.ledger_events ORDER BY 1")
@@ -130,9 +130,9 @@ def test_ten_events_that_the_projector_skipped_are_found_by_their_consequences(
     work(conninfo)
     right = rows_of(conninfo)
     statement = "SELECT notification_id FROM ledger.ledger_events WHERE topic !~ %s ORDER BY 1"
-    skipped = {p for (p,) in random.Random(5).sample(query(conninfo, statement, WHOLE_LIFE), 10)}
+    skipped = {p for (p,) in random.Random(5).sample(query(conninfo, statement, BEGINNINGS), 10)}
     for projection in projections():
-        # As a projector with this bug would have filled it.
+        # Fill the view as a projector that skips these events would.
         rebuild(conninfo, skipping(view(projection.name), skipped))
     expected = damage(rows_of(conninfo), right)
     assert skipped <= {d.position for d in expected}
@@ -156,7 +156,7 @@ def test_rows_added_by_hand_are_named_as_extra(conninfo: str, name: str) -> None
 def test_damage_is_named_exactly_while_writers_go_on(conninfo: str, writer: Writer) -> None:
     work(conninfo)
     right, vandal = rows_of(conninfo), Vandal(conninfo, 7)
-    # An endpoint's row is written anew with every event that it gets: that would mend it.
+    # Every later event writes the rows of these two tables anew, which would mend them.
     lasting = [cell for cell in cells() if cell[1].name not in ("webhook", "execution_count")]
     for projection, table, column in random.Random(7).choices(lasting, k=40):
         assert vandal.spoil_cell(projection, table, column)
@@ -224,7 +224,7 @@ def _give_up(*_: object) -> None:
 @pytest.mark.parametrize(
     ("progress", "tell"), [(_give_up, quiet), (quiet, _give_up)], ids=["filling", "comparing"]
 )
-def test_a_verification_that_is_given_up_leaves_nothing(
+def test_a_verification_that_is_given_up_leaves_no_table(
     conninfo: str, progress: Callable[..., None], tell: Callable[..., None]
 ) -> None:
     work(conninfo, 24)

@@ -1,4 +1,4 @@
-"""Any mix of facts, and any mix of filters, for what must hold whatever lines there are."""
+"""Random lines and random filters, for properties that hold for any lines."""
 
 import random
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ CHOICES: Mapping[str, list[Any]] = {
     "blocked_cause": list(CAUSES),
 }
 OWN = ("organization", "workspace")
-"""A credential has one of each; of the others several may be asked for."""
+"""Filters that a credential sets have a single value; the other filters may have several."""
 
 
-class Mix:
-    """Lines of two organizations that share their workspaces' names; anything may happen."""
+class RandomLines:
+    """Random facts about lines of two organizations that share their workspaces' names."""
 
     def __init__(self, ledger: Ledger, seed: int) -> None:
         self.ledger, self.dice = ledger, random.Random(seed)
@@ -42,13 +42,8 @@ class Mix:
             if self.dice.random() < 0.4:
                 self.ledger.sweep()
             if self.dice.random() < 0.2:
-                self.forget()
+                self.ledger.projector.forget()
         self.ledger.catch_up()
-
-    def forget(self) -> None:
-        """As if another projector had taken over: it goes on from the stored rows."""
-        for projection in self.ledger.projector._projections:
-            projection.forget()
 
     def _activation(self) -> dict[str, Any]:
         pick = self.dice.choice
@@ -80,17 +75,17 @@ class Mix:
 
 
 def asked_at_random(dice: random.Random) -> dict[str, Any]:
-    """Filters as the edge gives them."""
+    """Random filters, in the form in which the API passes them on."""
     names = dice.sample(list(CHOICES), k=dice.choice([0, 1, 1, 2, 3]))
-    asked: dict[str, Any] = {}
+    filters: dict[str, Any] = {}
     for name in names:
-        words = list(dict.fromkeys(dice.choices(CHOICES[name], k=dice.choice([1, 1, 2, 4]))))
-        asked[name] = words[0] if name in OWN else words
-    return asked
+        values = list(dict.fromkeys(dice.choices(CHOICES[name], k=dice.choice([1, 1, 2, 4]))))
+        filters[name] = values[0] if name in OWN else values
+    return filters
 
 
-def matching(ledger: Ledger, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the lines that are as asked for, each looked at by itself."""
+def matching(ledger: Ledger, filters: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the lines that match all filters; each row is checked by itself."""
     found = []
     for row in ledger.rows("SELECT * FROM ledger.execution"):
         has = {
@@ -103,6 +98,6 @@ def matching(ledger: Ledger, asked: dict[str, Any]) -> list[dict[str, Any]]:
             "project_tag": set(row["project_tags"]),
             "blocked_cause": set(row["causes"]),
         }
-        if all(has[n] & ({words} if n in OWN else set(words)) for n, words in asked.items()):
+        if all(has[n] & ({values} if n in OWN else set(values)) for n, values in filters.items()):
             found.append(row)
     return found

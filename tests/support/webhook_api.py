@@ -15,7 +15,7 @@ from tests.support.edge import Edge, edge_of
 from tests.support.facts import ORGANIZATION, WORKSPACE
 
 URL = "http://127.0.0.1:9/hooks?of=us"
-"""Nobody listens there: what is sent is refused at once."""
+"""No server listens there: a connection is refused at once."""
 
 OTHER_ORGANIZATION, OTHER_WORKSPACE = "ORG-26-000002", "WS-26-000002"
 NOBODYS = "WHK-26-999999"
@@ -23,7 +23,7 @@ KEYS = {
     "id", "url", "event_types", "organization_id", "workspace_id", "description", "enabled",
     "disabled_reason", "disabled_at", "created_at", "updated_at", "status",
 }  # fmt: skip
-"""Of an endpoint as it is shown."""
+"""The JSON keys of a shown endpoint."""
 
 
 class Hooks:
@@ -42,7 +42,7 @@ class Hooks:
         return self.edge.request(method, "/v1/webhooks" + path, token or self.token, **options)
 
     def create(self, token: str | None = None, **body: Any) -> dict[str, Any]:
-        """A new endpoint as it was answered."""
+        """Create an endpoint; return the ``data`` of the answer."""
         body = {"url": URL, "event_types": ["*"]} | body
         answer = self.call("POST", token=token, json=body)
         assert answer.status_code == 201, answer.text
@@ -74,7 +74,7 @@ class Hooks:
 
 
 @contextmanager
-def hooked(server: EmbeddedPostgres, name: str) -> Iterator[Hooks]:
+def serving_webhooks(server: EmbeddedPostgres, name: str) -> Iterator[Hooks]:
     """A running service with a database of its own, and a dispatcher."""
     settings = Settings(
         master_key=MASTER_KEY,
@@ -83,7 +83,7 @@ def hooked(server: EmbeddedPostgres, name: str) -> Iterator[Hooks]:
         webhook_retry_seconds="0.02,0.02",
     )
     with copied(server.url, name) as conninfo, edge_of(settings, conninfo) as edge:
-        # On the service's own clock, which stands: what is due is due at once.
+        # The dispatcher uses the service's clock, which stands: a new delivery is due at once.
         dispatching = Dispatching(settings, conninfo, edge.clock)
         dispatching.start()
         try:
@@ -93,7 +93,7 @@ def hooked(server: EmbeddedPostgres, name: str) -> Iterator[Hooks]:
 
 
 def every_route(endpoint_id: str) -> list[tuple[str, str, Any]]:
-    """Every route about one endpoint, with a body that would do."""
+    """Every route about one endpoint, with a valid body."""
     return [
         ("GET", f"/{endpoint_id}", None),
         ("GET", f"/{endpoint_id}/deliveries", None),

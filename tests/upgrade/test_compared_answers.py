@@ -1,4 +1,4 @@
-"""What of two versions' answers is compared, and what is not."""
+"""The parts of two versions' answers that are compared, and the parts that are not."""
 
 import json
 
@@ -33,7 +33,7 @@ def test_status_body_and_three_headers_are_compared() -> None:
     assert alike(LIST, answer, Answer(200, JSON | {"vary": "x"}, b"{}"))
 
 
-def test_seconds_that_are_still_counted_are_compared_as_of_then_only() -> None:
+def test_running_seconds_are_compared_only_in_reads_with_as_of() -> None:
     early, late = (Answer(200, JSON, b'{"seconds":%d.5,"state":"idle"}' % n) for n in (1, 2))
     assert alike(NOW, early, late)
     assert not alike(THEN, early, late)

@@ -1,8 +1,9 @@
 """Processes that race one another: each has a writer of its own on the same database.
 
-``race`` starts them, lets them begin at the same moment, and returns what each counted. A
-``sabotage`` takes one guard out of the store inside the child process, to prove that the guard is
-what keeps the log sound: subclasses of the product's own classes, put on its instances.
+``race`` starts the processes, lets them begin at the same moment, and returns the counted outcomes.
+A sabotaged recorder removes one guard of the store in the child processes, to prove that this guard
+keeps the log sound. Such a recorder is a subclass of the product's class, set as the class of the
+product's instance.
 """
 
 import contextlib
@@ -33,21 +34,22 @@ from ledger.log.vault import Vault
 from tests.support.facts import ORGANIZATION, activation, encode
 
 SLOTS = 4
-"""The few lines that everybody is after at any moment."""
+"""The number of lines for which all racers compete at any moment."""
 
 _IN_FLIGHT = 3
 _CHUNK = 20
 _GENERATION = 10
-"""Chunks until the present lines are closed and everybody moves on to the next ones."""
+"""The number of chunks after which all racers move on to new lines."""
 
 _VAULT_KEY = bytes(range(32))
-"""Of these tests alone. (Nothing here imports the edge: every child would spend a second on it.)"""
+"""The key of these tests alone. (``tests.support.edge`` is not imported here: the import would
+take each child a second.)"""
 
 _spawn = multiprocessing.get_context("spawn")
 
 
 class UnlockedRecorder(LedgerRecorder):
-    """Takes no append lock: appends of several processes overlap."""
+    """A recorder without the append lock: appends of several processes overlap."""
 
     @contextlib.contextmanager
     def append_transaction(self) -> Iterator[Append]:
@@ -57,14 +59,14 @@ class UnlockedRecorder(LedgerRecorder):
 
 
 class ForgetfulAppend(Append):
-    """Knows of no open run when a line closes."""
+    """An append that finds no open run when a line closes."""
 
     def open_runs(self, line_id: str) -> dict[str, OpenRunRow]:
         return {}
 
 
 class ForgetfulRecorder(LedgerRecorder):
-    """Gives appends that forget the open runs."""
+    """A recorder whose appends find no open runs."""
 
     @contextlib.contextmanager
     def append_transaction(self) -> Iterator[Append]:
@@ -74,7 +76,7 @@ class ForgetfulRecorder(LedgerRecorder):
 
 
 class StaleAppend(Append):
-    """Takes every stream in memory for up to date."""
+    """An append that takes every stream in memory to be up to date."""
 
     def read(self, known: Mapping[str, int], **more: Any) -> Found:
         state = super().read(known, **more)
@@ -82,7 +84,7 @@ class StaleAppend(Append):
 
 
 class StaleRecorder(LedgerRecorder):
-    """Gives appends that reload nothing."""
+    """A recorder whose appends never reload a stream."""
 
     @contextlib.contextmanager
     def append_transaction(self) -> Iterator[Append]:
@@ -97,24 +99,24 @@ def now() -> datetime:
 
 
 def principal(name: str) -> Principal:
-    """A credential of the tests' organization, told apart by its name."""
+    """A credential of the tests' organization, distinguished by its name."""
     return Principal(name, "api_key", frozenset({"read", "write"}), ORGANIZATION, None)
 
 
 def parsed(event: dict[str, Any]) -> Fact:
-    """A fact as the edge would hand it on."""
+    """A fact as the API would pass it on."""
     fact = envelope.from_structured(encode(event))
     assert isinstance(fact, Fact), fact
     return fact
 
 
 @contextlib.contextmanager
-def fast_idling(
+def running_writer(
     conninfo: str,
     recorder: type[LedgerRecorder] = LedgerRecorder,
     idle_after: timedelta = timedelta(microseconds=50),
 ) -> Iterator[Writer]:
-    """A running writer for which a line is idle after a moment; its recorder may be sabotaged."""
+    """A running writer; lines become idle after ``idle_after``. The recorder may be sabotaged."""
     log = Log(conninfo)
     log.recorder.__class__ = recorder
     vault = Vault(_VAULT_KEY)
@@ -128,7 +130,7 @@ def fast_idling(
 
 
 def activate(writer: Writer, *lines: str) -> None:
-    """Begin lines with runs."""
+    """Activate lines of a model with runs."""
     commands = [ReportFact(parsed(activation(line)), principal("setup")) for line in lines]
     for outcome in writer.submit(commands).result():
         assert isinstance(outcome, Receipt), outcome
@@ -140,13 +142,13 @@ def race(
     commands: int,
     recorder: type[LedgerRecorder] = LedgerRecorder,
 ) -> Counter[str]:
-    """Let processes race; how many commands ended how, all together."""
+    """Let processes race; return the number of commands by outcome, summed over the processes."""
     counts = each_process(_race, racers, conninfo, commands, recorder)
     return sum(counts, start=Counter())
 
 
 def each_process(target: Callable[..., Any], count: int, *arguments: Any) -> list[Any]:
-    """Run ``target(number, gate, *arguments)`` in processes that begin together; their results."""
+    """Run ``target(number, gate, *arguments)`` in processes that share a barrier; their results."""
     gate = _spawn.Barrier(count)
     pipes, processes = [], []
     for number in range(count):
@@ -179,10 +181,10 @@ def _race(
 ) -> Counter[str]:
     racer = Racer(number)
     waiting: deque[tuple[list[Command], Future[list[Outcome]]]] = deque()
-    with fast_idling(conninfo, recorder) as writer:
+    with running_writer(conninfo, recorder) as writer:
         for number in range(commands // _CHUNK):
             if number % _GENERATION == 0:
-                # Everybody sets off on the next lines at the same moment.
+                # All racers begin with the next lines at the same moment.
                 gate.wait(30)
             chunk = racer.chunk(number)
             waiting.append((chunk, writer.submit(chunk)))
@@ -194,7 +196,7 @@ def _race(
 
 
 class Racer:
-    """Thinks up commands: mostly starts, and everything that a start must not coincide with."""
+    """Random commands: mostly starts of runs, and the commands that may conflict with a start."""
 
     def __init__(self, number: int) -> None:
         self.counts: Counter[str] = Counter()
@@ -207,7 +209,7 @@ class Racer:
         self._lines: list[str] = []
 
     def chunk(self, number: int) -> list[Command]:
-        """The next commands. The racers' lines are the same as long as they are about as far."""
+        """The commands of a chunk. Chunks of one generation use the same lines in all racers."""
         generation, step = divmod(number, _GENERATION)
         commands: list[Command] = []
         if step == 0:
@@ -220,7 +222,7 @@ class Racer:
         while len(commands) < _CHUNK:
             line = self._random.choice(self._lines)
             if line == self._lines[-1] and self._random.random() < 0.5:
-                # A quiet line, whose runs end at once: it is idle again and again.
+                # A quiet line, whose runs end at once, so the line becomes idle again and again.
                 start = self._start(line)
                 end = self._fact("run.cancelled", self._runs.pop(), {})
                 commands += [GoIdle(line), start, end, GoIdle(line)]
@@ -269,8 +271,8 @@ class Racer:
             return self._fact("execution.unblocked", line, blocker)
         return self._fact("execution.blocked", line, blocker | {"cause": "capacity_issue"})
 
-    def _report(self, what: str, line: str) -> Command:
-        return self._fact(f"service_line.{what}", line, {})
+    def _report(self, change: str, line: str) -> Command:
+        return self._fact(f"service_line.{change}", line, {})
 
     def _fact(self, kind: str, subject: str, data: Any, **attributes: Any) -> Command:
         self._facts += 1

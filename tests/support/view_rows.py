@@ -13,7 +13,7 @@ Rows = dict[str, list[Any]]
 
 
 class _Memory:
-    """A generation that keeps the rows it is given; nothing is stored, so all folds are new."""
+    """A generation that keeps written rows in memory; no fold is stored, so all folds are new."""
 
     def __init__(self) -> None:
         self.rows: Rows = defaultdict(list)
@@ -25,10 +25,10 @@ class _Memory:
         folds.add(folds.recall(keys), ())
 
     def load(self) -> None:
-        """All is in memory."""
+        """Load nothing: all folds are in memory."""
 
 
-def _written(view: Projection, events: Sequence[Recorded]) -> Rows:
+def _written_rows(view: Projection, events: Sequence[Recorded]) -> Rows:
     memory: Any = _Memory()
     take(view, memory, events)
     view.store(memory)
@@ -40,7 +40,7 @@ class _When:
         self._rows = rows
 
     def then(self, table: Table, *expected: Any) -> "_When":
-        """These rows are written, in any order."""
+        """Assert that exactly these rows are written, in any order."""
         written = sorted(self.rows(table), key=repr)
         assert written == sorted(expected, key=repr), written
         return self
@@ -56,12 +56,12 @@ class _Given:
         self._view = view
 
     def when(self, *events: Recorded) -> _When:
-        """The view takes these events as one batch."""
-        return _When(_written(self._view, events))
+        """Fold these events as one batch."""
+        return _When(_written_rows(self._view, events))
 
 
 def given(view: Projection, *past: Recorded) -> _Given:
     """A view that has taken and stored these events."""
     if past:
-        _written(view, past)
+        _written_rows(view, past)
     return _Given(view)

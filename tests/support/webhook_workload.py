@@ -1,20 +1,17 @@
-"""Whoever manages webhook endpoints, at random: part of a workload, and what must come of it."""
+"""A random manager of webhook endpoints, as part of a workload."""
 
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from ledger.application.command import Command
 from ledger.application.commands import webhooks
 from ledger.application.writer import Writer
 from ledger.demo import ORGANIZATIONS, WORKSPACES
-from ledger.domain.endpoint import WebhookCreated, WebhookDeliveryFailed, WebhookUpdated
-from ledger.domain.execution_events import HealthSignalReported
-from ledger.domain.recorded import Recorded
+from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
-from ledger.language.published import PUBLISHED, TYPES
+from ledger.language.published import TYPES
 from tests.support.facts import ORGANIZATION, WORKSPACE
 
 SECRET = "whsec_" + "A" * 43 + "="
@@ -24,11 +21,11 @@ TENANTS = (
     (ORGANIZATION, WORKSPACE),
     *((organization, WORKSPACES[organization][0]) for organization in ORGANIZATIONS),
 )
-"""Organizations of racers and of the story, with a workspace each."""
+"""(organization, workspace) of the racers and of the demo's story."""
 
 
-class Manager:
-    """Sets up endpoints of some organizations and does everything to them that can be done."""
+class EndpointManager:
+    """A source of random commands of every kind for the endpoints of some organizations."""
 
     def __init__(self, seed: int, tenants: Sequence[tuple[str, str]]) -> None:
         self._dice, self._tenants = random.Random(seed), tenants
@@ -36,13 +33,13 @@ class Manager:
         self._rounds = 0
 
     def set_up(self, writer: Writer, count: int) -> None:
-        """So many endpoints."""
+        """Create ``count`` endpoints."""
         for outcome in writer.submit([self._create() for _ in range(count)]).result(20):
             assert isinstance(outcome, Receipt), outcome
             self.endpoints.append(outcome.subject)
 
     def act(self, writer: Writer, count: int) -> None:
-        """So many commands; some of them are refused, as they should be."""
+        """Execute ``count`` random commands, of which the writer rightly refuses some."""
         writer.submit([self._next() for _ in range(count)]).result(20)
 
     def _create(self) -> Command:
@@ -83,44 +80,3 @@ class Manager:
     def _change(self, endpoint: str) -> Command:
         settings = self._settings(self._dice.random() < 0.8)
         return webhooks.UpdateEndpoint(endpoint, COMMAND_LINE, settings=settings)
-
-
-def due_to(events: Sequence[Recorded], endpoint_id: str) -> dict[int, str]:
-    """What an endpoint is to get: sequence → event id, counted in the plainest way."""
-    state: dict[str, Any] = {"enabled": False}
-    health: dict[tuple[str, str], str] = {}
-    numbered: dict[int, str] = {}
-    for event in events:
-        if event.originator_id == endpoint_id:
-            _settle(state, event)
-        elif _is_news(event, health) and state["enabled"]:
-            name = PUBLISHED[type(event.body)].name
-            if (
-                state["organization"] == event.organization_id
-                and state["workspace"] in (None, event.workspace_id)
-                and (state["types"] == ("*",) or name in state["types"])
-            ):
-                numbered[len(numbered) + 1] = event.event_id
-    return numbered
-
-
-def _settle(state: dict[str, Any], event: Recorded) -> None:
-    """Take in what happened to the endpoint itself."""
-    topic, body = type(event.body).TOPIC.split("/")[0], event.body
-    if topic == "webhook.created":
-        state |= {"organization": event.organization_id, "workspace": event.workspace_id}
-    if topic in ("webhook.created", "webhook.updated"):
-        assert isinstance(body, WebhookCreated | WebhookUpdated)
-        state |= {"enabled": body.enabled, "types": body.event_types}
-    if topic in ("webhook.disabled", "webhook.deleted"):
-        state["enabled"] = False
-
-
-def _is_news(event: Recorded, health: dict[tuple[str, str], str]) -> bool:
-    """Whether feeds carry an event."""
-    body = event.body
-    if not isinstance(body, HealthSignalReported):
-        return type(body) in PUBLISHED
-    signal = (event.originator_id, body.signal)
-    before, health[signal] = health.get(signal), body.status
-    return before != body.status

@@ -1,4 +1,4 @@
-"""Decision tables as the log tells them: its fold from the first event on."""
+"""Decision tables compared with the fold of the whole log."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ FROM ledger.ledger_events ORDER BY notification_id
 FOLDED = [table for table in DECISION_TABLES if table.derived is Derived.AS_FOLDED]
 
 
-def assert_folded(conninfo: str) -> set[str]:
-    """Every table that is ``AS_FOLDED`` has the rows that the log tells; those that have any."""
+def assert_decision_tables_match_log(conninfo: str) -> set[str]:
+    """Assert that each ``AS_FOLDED`` table has the folded rows; return the tables with rows."""
     decisions, mapper = DecisionTables(), EnvelopeMapper()
     with psycopg.connect(conninfo) as connection:
         for row in connection.execute(_LOG):
@@ -26,9 +26,9 @@ def assert_folded(conninfo: str) -> set[str]:
         changed = decisions.changed()
         assert set(FOLDED) == changed.keys()
         for table in FOLDED:
-            told = [tuple(map(_plain, row)) for row in changed[table]]
-            assert len(told) == len(set(told))
-            assert set(told) == _stored(connection, table), table.name
+            folded = [tuple(map(_plain, row)) for row in changed[table]]
+            assert len(folded) == len(set(folded))
+            assert set(folded) == _stored(connection, table), table.name
     return {table.name for table in FOLDED if changed[table]}
 
 

@@ -1,4 +1,4 @@
-"""Words that must lie nowhere in the clear: what is stored, row by row, and how they might look."""
+"""A search of all stored rows for words that must not be stored in the clear, in any encoding."""
 
 import base64
 
@@ -12,7 +12,7 @@ WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
 
 
 def stored_rows(conninfo: str) -> dict[str, list[bytes]]:
-    """Every row of every table, as text with its bytea columns decoded."""
+    """Every row of every table as bytes: bytea columns as they are, other columns as text."""
     stored: dict[str, list[bytes]] = {}
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         for (table,) in connection.execute(_TABLES).fetchall():
@@ -25,7 +25,7 @@ def stored_rows(conninfo: str) -> dict[str, list[bytes]]:
 
 
 def tables_with(stored: dict[str, list[bytes]], word: str) -> list[str]:
-    """The tables in which a word is found: plain, in base 64 or in hexadecimal digits."""
+    """The tables that contain a word: plain, in Base64 or in hexadecimal digits."""
     plain = word.encode()
     needles = [plain, base64.b64encode(plain)[:12], plain.hex().encode()]
     return [

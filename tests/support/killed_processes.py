@@ -1,6 +1,6 @@
 """Processes that are killed in the midst of an append, or just after its commit.
 
-(Nothing here imports the edge: every child would spend a second on it.)
+(This module does not import ``tests.support.edge``, on which every child would spend a second.)
 """
 
 import contextlib
@@ -21,20 +21,21 @@ from ledger.log.vault import Vault
 _spawn = multiprocessing.get_context("spawn")
 
 
-class DyingRecorder(LedgerRecorder):
-    """Its process is killed with all written, but nothing committed."""
+class KilledBeforeCommit(LedgerRecorder):
+    """A recorder that kills its process when all is written, but nothing committed."""
 
     @contextlib.contextmanager
     def append_transaction(self) -> Iterator[Append]:
         with super().append_transaction() as append:
             yield append
-            # On the server by then, as every statement of the append is.
-            append._transaction.flush()
+            # A read flushes the pipeline: the server has executed all deferred statements before
+            # the read's reply arrives.
+            append.open_runs("LIN-26-999999")
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class DyingLateRecorder(LedgerRecorder):
-    """Its process is killed after the commit, before anybody is answered."""
+class KilledAfterCommit(LedgerRecorder):
+    """A recorder that kills its process after the commit, before any caller has an answer."""
 
     @contextlib.contextmanager
     def append_transaction(self) -> Iterator[Append]:
@@ -43,21 +44,21 @@ class DyingLateRecorder(LedgerRecorder):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def dying(
+def start_killed_process(
     recorder: type[LedgerRecorder],
     conninfo: str,
     master_key: str,
     clock: Callable[[], Any],
     command: Command,
 ) -> Any:
-    """A process that carries a command out and is killed; to be joined."""
+    """Start a process that executes a command and is killed; the caller joins the process."""
     arguments = (recorder, conninfo, master_key, clock, command)
-    process = _spawn.Process(target=_carry_out, args=arguments)
+    process = _spawn.Process(target=_execute, args=arguments)
     process.start()
     return process
 
 
-def _carry_out(
+def _execute(
     recorder: type[LedgerRecorder],
     conninfo: str,
     master_key: str,

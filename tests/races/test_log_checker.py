@@ -1,0 +1,101 @@
+"""The judge of the races finds each thing that must never be in a log."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+
+from tests.support.log_checker import LogChecker
+
+START = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
+LINE, RUN = "LIN-26-000001", "RUN-26-000009"
+Told = tuple[str, str, dict[str, Any]]
+
+
+def line(topic: str, **body: Any) -> Told:
+    return LINE, f"execution.{topic}/1", body
+
+
+def run(topic: str, **body: Any) -> Told:
+    return RUN, f"run.{topic}/1", body
+
+
+ACTIVATED = line("activated", execution_id="RUN-26-000001", execution_id_origin="issued")
+PAUSED, RESUMED = line("paused", hold="operator"), line("resumed", hold="operator")
+BLOCKED, UNBLOCKED = line("blocked", blocker_id="b"), line("unblocked", blocker_id="b")
+IDLE, WOKEN, CLOSED = line("idle"), line("active"), line("closed")
+STARTED = run("started", run_id_origin="issued")
+COMPLETED, ERASED = run("completed"), run("erased")
+RELEASED = LINE, "resource.released/1", {"id": "r"}
+VOIDED = line("check_in_voided", fact_id="fact-2")
+CHECKED_IN = line("checked_in")
+
+
+def findings(*events: Told) -> list[str]:
+    """What is said of these events, one a minute, each reported as a fact of its own."""
+    checker, versions = LogChecker(), {LINE: count(1), RUN: count(1)}
+    for position, (stream, topic, body) in enumerate((ACTIVATED, *events), 1):
+        at = START + timedelta(minutes=position)
+        state = {
+            "reported_by": "KEY-26-000001",
+            "organization_id": "ORG-26-000001",
+            "service_line_id": LINE,
+            "occurred_at": at.isoformat(),
+            "recorded_at": at.isoformat(),
+            "fact": {"source": "s", "id": f"fact-{position}"},
+            "body": body,
+        }
+        checker.take(stream, next(versions[stream]), topic, json.dumps(state), position, at)
+    return [finding.partition(": ")[2] for finding in checker.findings]
+
+
+def test_nothing_is_said_of_a_sound_log() -> None:
+    life = [PAUSED, RESUMED, BLOCKED, UNBLOCKED, CHECKED_IN, STARTED, COMPLETED, ERASED, IDLE]
+    assert findings(*life, WOKEN, CLOSED) == []
+    assert findings(CHECKED_IN, VOIDED) == []
+
+
+@pytest.mark.parametrize(
+    ("events", "finding"),
+    [
+        ([ACTIVATED], "a line is activated twice"),
+        ([PAUSED, PAUSED], "a hold is put on twice"),
+        ([RESUMED], "a hold is lifted that is not on"),
+        ([BLOCKED, BLOCKED], "a blocker is opened twice"),
+        ([UNBLOCKED], "a blocker is closed that is not open"),
+        ([RELEASED], "a resource is released that is not there"),
+        ([VOIDED], "a check-in is voided that does not count"),
+        ([CHECKED_IN, VOIDED, VOIDED], "a check-in is voided that does not count"),
+        ([CLOSED, PAUSED], "a closed line changes"),
+        ([STARTED, IDLE], "the line goes idle with 1 open runs"),
+        ([PAUSED, IDLE], "a held or blocked line goes idle"),
+        ([STARTED, CLOSED], "the line closes with 1 open runs"),
+        ([CLOSED, STARTED], "a run is open on a closed line"),
+        ([PAUSED, STARTED], "a run starts on a held or blocked line"),
+        ([BLOCKED, STARTED], "a run starts on a held or blocked line"),
+        ([IDLE, STARTED], "an idle line has an open run"),
+        ([STARTED, STARTED], "a run that is running begins again"),
+        ([STARTED, COMPLETED, COMPLETED], "a run that is ended ends"),
+        ([COMPLETED], "a run that is unknown ends"),
+        ([STARTED, ERASED], "a run that is running is erased"),
+        ([STARTED, COMPLETED, ERASED, ERASED], "a run is erased twice"),
+    ],
+)
+def test_an_event_that_must_never_be_there_is_found(events: list[Told], finding: str) -> None:
+    assert finding in findings(*events)
+
+
+@pytest.mark.parametrize("record", [RUN, "RUN-26-000010"])
+def test_an_id_that_is_taken_or_was_passed_over_is_found(record: str) -> None:
+    """A record's id is a run's id too; issued numbers rise."""
+    activated = "LIN-26-000002", ACTIVATED[1], {**ACTIVATED[2], "execution_id": record}
+    checker = LogChecker()
+    for position, (stream, topic, body) in enumerate((ACTIVATED, activated, STARTED), 1):
+        at = (START + timedelta(minutes=position)).isoformat()
+        state = {"reported_by": "K", "service_line_id": LINE, "occurred_at": at, "recorded_at": at}
+        text = json.dumps({**state, "body": body})
+        checker.take(stream, 1, topic, text, position, datetime.fromisoformat(at))
+    said = {RUN: "is taken", "RUN-26-000010": "was issued before"}[record]
+    assert any(said in finding for finding in checker.findings)

@@ -1,0 +1,398 @@
+"""What the contract makes of a log: lines, runs, decision tables, timelines, usage, deliveries.
+
+The model is told the stored events in their order, and shares no code with the service. In the
+tests only two modules know the rules of the contract: this model says what comes of events,
+whichever they are, and ``log_checker`` says which events must never be there.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.rows import dict_row
+
+CAUSES = ["approval_gap", "capacity_issue", "policy_violation", "delivery_blocker"]
+STATES = ["running", "idle", "paused", "blocked", "closed"]
+STATUSES = ["pending", "running", "completed", "failed", "cancelled"]
+OPEN = ("pending", "running")
+
+FEED_TYPES = frozenset([
+    "execution.started", "execution.paused", "execution.resumed", "execution.blocked",
+    "execution.unblocked", "execution.idle", "execution.active", "execution.closed",
+    "execution.updated", "execution.checked_in", "execution.check_in_voided",
+    "resource.allocated", "resource.released", "health.changed", "run.requested", "run.started",
+    "run.completed", "run.failed", "run.cancelled", "run.erased", "webhook.delivery_failed",
+])  # fmt: skip
+"""Types of events in feeds (contract, Feeds)."""
+
+_LOG = """
+SELECT originator_id, originator_version, topic, notification_id,
+       convert_from(state, 'UTF8')::jsonb AS state
+FROM ledger.ledger_events ORDER BY notification_id
+"""
+
+
+class Turn(NamedTuple):
+    """From this instant on a line was in this state, for these causes."""
+
+    at: datetime
+    state: str
+    causes: frozenset[str]
+
+
+@dataclass
+class CheckIn:
+    at: datetime
+    hours: float | None
+    resource: str | None
+    voided: bool = False
+
+
+@dataclass
+class Run:
+    line: str
+    requested_at: datetime
+    triggered_by: dict[str, Any]
+    status: str = "pending"
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    duration_ms: int | None = None
+    tokens_used: int | None = None
+    version: int = 0
+
+
+@dataclass
+class Line:
+    organization: str
+    workspace: str | None
+    product_line: str
+    execution_model: str
+    record: str
+    started_at: datetime
+    tags: list[str]
+    last_activity_at: datetime
+    changed_at: datetime
+    state: str = "running"
+    state_since: datetime | None = None
+    holds: set[str] = field(default_factory=set)
+    blockers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    idle: bool = False
+    closed_at: datetime | None = None
+    check_ins: dict[tuple[str, str], CheckIn] = field(default_factory=dict)
+    signals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    resources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tokens: list[tuple[datetime, int]] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    last_run: Run | None = None
+    """The run whose duration the metrics show."""
+
+    @property
+    def score(self) -> int | None:
+        """Contract, Health: None without signals."""
+        told = [signal["status"] for signal in self.signals.values()]
+        return max(0, 100 - 6 * told.count("amber") - 31 * told.count("red")) if told else None
+
+    @property
+    def kept_check_ins(self) -> list[CheckIn]:
+        """Those that were not voided."""
+        return [check_in for check_in in self.check_ins.values() if not check_in.voided]
+
+    def be_active(self, at: datetime) -> None:
+        self.last_activity_at = max(self.last_activity_at, at)
+
+    def turn(self, at: datetime) -> None:
+        """Contract, State: what holds now, and since when."""
+        self.changed_at = max(self.changed_at, at)
+        state = "closed" if self.closed_at else "paused" if self.holds else ""
+        state = state or ("blocked" if self.blockers else "idle" if self.idle else "running")
+        if state != self.state or self.state_since is None:
+            self.state, self.state_since = state, self.changed_at
+        causes = frozenset(blocker["cause"] for blocker in self.blockers.values())
+        self.turns.append(Turn(self.changed_at, state, causes))
+
+
+@dataclass
+class Endpoint:
+    organization: str
+    workspace: str | None
+    enabled: bool = False
+    types: list[str] = field(default_factory=list)
+    due: list[str] = field(default_factory=list)
+    """The ids of the events that it is to get, in their order."""
+
+    def wants(self, name: str, state: dict[str, Any]) -> bool:
+        """Contract, Feeds: whether an event of this name is sent to it."""
+        return (
+            self.enabled
+            and self.organization == state.get("organization_id")
+            and self.workspace in (None, state.get("workspace_id"))
+            and (self.types == ["*"] or name in self.types)
+        )
+
+
+class Model:
+    """The world as the events so far have made it."""
+
+    def __init__(self, events: Iterable[dict[str, Any]] = ()) -> None:
+        self.lines: dict[str, Line] = {}
+        self.runs: dict[str, Run] = {}
+        self.records: dict[str, str] = {}
+        """Execution record → line."""
+        self.erased: set[str] = set()
+        self.counters: Counter[tuple[str, int]] = Counter()
+        """The last number issued, by prefix and year."""
+        self.facts: dict[tuple[str, str, str], tuple[str, int]] = {}
+        """(organization, source, id) → (stream, position)."""
+        self.endpoints: dict[str, Endpoint] = {}
+        for event in events:
+            self.take(event)
+
+    # What there is.
+
+    def open_runs(self, line: str) -> dict[str, Run]:
+        """The line's runs that have not ended."""
+        return {i: r for i, r in self.runs.items() if r.line == line and r.status in OPEN}
+
+    def started_runs(self, line: str) -> list[Run]:
+        """The line's runs that have ever started."""
+        return [run for run in self.runs.values() if run.line == line and run.started_at]
+
+    def due_to(self, endpoint_id: str) -> dict[int, str]:
+        """What an endpoint is to get: sequence → event id."""
+        return dict(enumerate(self.endpoints[endpoint_id].due, 1))
+
+    def metrics(self, line_id: str, now: datetime) -> dict[str, Any]:
+        """The metrics of a line of this execution model (contract, State)."""
+        line, started = self.lines[line_id], self.started_runs(line_id)
+        week = now.isocalendar()[:2]
+        this_week = [c for c in line.kept_check_ins if c.at.isocalendar()[:2] == week]
+        last = {"last_run_duration_ms": line.last_run and line.last_run.duration_ms}
+        match line.execution_model:
+            case "capacity" | "ongoing_sla":
+                return {
+                    "hours_this_week": _hours(this_week),
+                    "hours_total": _hours(line.kept_check_ins),
+                    "health_score": line.score,
+                }
+            case "agent_runtime":
+                days = [r.started_at.date() for r in started if r.started_at]
+                counts = {"invocations_today": days.count(now.date())}
+                return counts | {"invocations_total": len(started)} | last
+            case "timeboxed_outcome":
+                completed = sum(run.status == "completed" for run in started)
+                return {"cycles_total": len(started), "cycles_completed": completed} | last
+            case _:
+                return {"check_ins_this_week": len(this_week), "health_score": line.score}
+
+    def timeline(
+        self, line_id: str, start: datetime | None, end: datetime | None, now: datetime
+    ) -> list[dict[str, Any]]:
+        """The intervals, built from what held at each instant at which something may turn."""
+        turns = self.lines[line_id].turns
+        begin = max(turns[0].at, start or turns[0].at)
+        points = {turn.at for turn in turns if turn.at > begin} | {begin}
+        points = {at for at in points if end is None or at < end}
+        found: list[dict[str, Any]] = []
+        for at in sorted(points):
+            _, state, causes = [turn for turn in turns if turn.at <= at][-1]
+            ordered = [cause for cause in CAUSES if cause in causes]
+            if found and (found[-1]["state"], found[-1]["causes"]) == (state, ordered):
+                continue
+            if found:
+                found[-1]["to"] = at
+            found.append({"state": state, "causes": ordered, "from": at, "to": None})
+        if found and end is not None and end <= now:
+            found[-1]["to"] = end
+        for interval in found:
+            until = interval["to"] or max(now, interval["from"])
+            interval["seconds"] = (until - interval["from"]).total_seconds()
+        return found
+
+    def usage(
+        self, line_id: str, start: datetime, end: datetime
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """(total, by day) of what was used."""
+        days, midnight = {}, datetime(start.year, start.month, start.day, tzinfo=UTC)
+        while midnight < end:
+            following = midnight + timedelta(days=1)
+            bounds = max(midnight, start), min(following, end)
+            days[midnight.date().isoformat()] = self._used(line_id, *bounds)
+            midnight = following
+        return self._used(line_id, start, end), days
+
+    def _used(self, line_id: str, start: datetime, end: datetime) -> dict[str, Any]:
+        line, by_resource = self.lines[line_id], dict[str | None, Decimal]()
+        for each in line.kept_check_ins:
+            if start <= each.at < end:
+                hours = Decimal(str(each.hours or 0))
+                by_resource[each.resource] = by_resource.get(each.resource, Decimal(0)) + hours
+        named = sorted(resource for resource in by_resource if resource is not None)
+        order = [r for r in [*named, None] if by_resource.get(r)]
+        started = self.started_runs(line_id)
+        counts = Counter(r.status for r in started if r.started_at and start <= r.started_at < end)
+        return {
+            "hours": float(sum(by_resource.values())),
+            "hours_by_resource": [
+                {"resource_id": r, "hours": float(by_resource[r])} for r in order
+            ],
+            "runs": {status: counts[status] for status in STATUSES},
+            "tokens_used": sum(amount for at, amount in line.tokens if start <= at < end),
+        }
+
+    # What happens.
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Fold one stored event: a row of the log, its state as JSON."""
+        state, stream = event["state"], event["originator_id"]
+        topic = event["topic"].split("/")[0]
+        at = datetime.fromisoformat(state["occurred_at"])
+        if "fact" in state:
+            key = (state["organization_id"], state["fact"]["source"], state["fact"]["id"])
+            self.facts[key] = (stream, event["notification_id"])
+        self._deliver(stream, topic, event)
+        if topic == "execution.activated":
+            self._activate(stream, state, at)
+        elif topic.startswith("run."):
+            self._run(event, topic.removeprefix("run."), at)
+        elif stream.startswith("LIN"):
+            self._line(self.lines[stream], topic, state, at)
+        elif topic.startswith("webhook."):
+            self._endpoint(stream, topic, state)
+
+    def _deliver(self, stream: str, topic: str, event: dict[str, Any]) -> None:
+        """Every endpoint but the event's own gets it, if it is published and matches."""
+        state = event["state"]
+        if topic == "health.signal_reported":
+            before = self.lines[stream].signals.get(state["body"]["signal"], {})
+            name = public_name(topic, state["body"]["status"] != before.get("status"))
+        else:
+            name = public_name(topic)
+        if name not in FEED_TYPES:
+            return
+        year = datetime.fromisoformat(state["recorded_at"]).year
+        for endpoint_id, endpoint in self.endpoints.items():
+            if endpoint_id != stream and endpoint.wants(name, state):
+                endpoint.due.append(f"EVT-{year % 100:02d}-{event['notification_id']:06d}")
+
+    def _endpoint(self, stream: str, topic: str, state: dict[str, Any]) -> None:
+        body = state["body"]
+        if topic == "webhook.created":
+            self.endpoints[stream] = Endpoint(state["organization_id"], state.get("workspace_id"))
+        endpoint = self.endpoints[stream]
+        if topic in ("webhook.created", "webhook.updated"):
+            endpoint.enabled, endpoint.types = body.get("enabled", True), body["event_types"]
+        elif topic in ("webhook.disabled", "webhook.deleted"):
+            endpoint.enabled = False
+
+    def _activate(self, stream: str, state: dict[str, Any], at: datetime) -> None:
+        body, record = state["body"], state["body"]["execution_id"]
+        started_at = datetime.fromisoformat(body["started_at"])
+        line = self.lines[stream] = Line(
+            organization=state["organization_id"],
+            workspace=state.get("workspace_id"),
+            product_line=body["product_line"],
+            execution_model=body["execution_model"],
+            record=record,
+            started_at=started_at,
+            tags=body.get("project_tags", []),
+            last_activity_at=started_at,
+            changed_at=at,
+            resources={each["id"]: each for each in body.get("resources", [])},
+        )
+        line.turn(at)
+        self.records[record] = stream
+        if body["execution_id_origin"] == "issued":
+            self._issue(record, state)
+
+    def _issue(self, identifier: str, state: dict[str, Any]) -> None:
+        year = datetime.fromisoformat(state["recorded_at"]).year
+        self.counters["RUN", year] = int(identifier.split("-")[2])
+
+    def _run(self, event: dict[str, Any], what: str, at: datetime) -> None:
+        state, run_id = event["state"], event["originator_id"]
+        body, line = state["body"], self.lines[state["service_line_id"]]
+        if run_id not in self.runs:
+            trigger = body.get("triggered_by", {})
+            self.runs[run_id] = Run(state["service_line_id"], at, trigger)
+            if body["run_id_origin"] == "issued":
+                self._issue(run_id, state)
+        run = self.runs[run_id]
+        run.version = event["originator_version"]
+        if what == "erased":
+            # Nothing that happens to the work: no activity, no other status.
+            self.erased.add(run_id)
+            return
+        line.be_active(at)
+        if what == "started":
+            run.status, run.started_at = "running", at
+        elif what != "requested":
+            run.status, run.completed_at = what, at
+            run.duration_ms, run.tokens_used = body.get("duration_ms"), body.get("tokens_used")
+            line.tokens.append((at, run.tokens_used or 0))
+            if what != "cancelled":
+                last = line.last_run
+                is_earlier = last is not None and last.completed_at and last.completed_at > at
+                line.last_run = last if is_earlier else run
+
+    def _line(self, line: Line, topic: str, state: dict[str, Any], at: datetime) -> None:
+        body = state["body"]
+        match topic:
+            case "execution.checked_in":
+                line.be_active(at)
+                fact = state["fact"]
+                line.check_ins[fact["source"], fact["id"]] = CheckIn(
+                    at, body.get("hours"), body.get("resource_id")
+                )
+            case "execution.check_in_voided":
+                line.check_ins[state["fact"]["source"], body["fact_id"]].voided = True
+            case "resource.allocated":
+                line.resources[body["resource"]["id"]] = body["resource"]
+            case "resource.released":
+                line.resources.pop(body["id"], None)
+            case "health.signal_reported":
+                line.signals[body["signal"]] = body
+            case "execution.updated":
+                line.tags = body["project_tags"]
+            case _:
+                _change(line, topic.removeprefix("execution."), body, at)
+                line.turn(at)
+
+
+def _change(line: Line, what: str, body: dict[str, Any], at: datetime) -> None:
+    match what:
+        case "paused":
+            line.holds.add(body["hold"])
+        case "resumed":
+            line.holds.discard(body["hold"])
+        case "blocked":
+            line.blockers[body["blocker_id"]] = body
+        case "unblocked":
+            line.blockers.pop(body["blocker_id"], None)
+        case "closed":
+            line.closed_at = max(line.changed_at, at)
+            line.holds, line.blockers = set(), {}
+        case _:
+            assert what in ("idle", "active"), what
+    if what in ("paused", "blocked", "active", "idle"):
+        line.idle = what == "idle"
+
+
+def _hours(check_ins: Iterable[CheckIn]) -> float:
+    return float(sum(Decimal(str(check_in.hours or 0)) for check_in in check_ins))
+
+
+def public_name(topic: str, is_news: bool = True) -> str:
+    """The published type of an event; a health report is one of another type if it is no news."""
+    if topic == "health.signal_reported" and is_news:
+        return "health.changed"
+    return "execution.started" if topic == "execution.activated" else topic
+
+
+def model_of(conninfo: str) -> Model:
+    """The model of a database's log."""
+    with psycopg.connect(conninfo, row_factory=dict_row) as connection:
+        return Model(connection.execute(_LOG))
