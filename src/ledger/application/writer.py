@@ -40,6 +40,9 @@ _WAITING = 20_000
 
 _logger = logging.getLogger(__name__)
 
+GROUP_FAILED = "a group failed; its commands are carried out one by one"
+"""The message that is logged before the commands of a failed group are tried singly."""
+
 _GATHER_SECONDS = 0.004
 _QUIET_SECONDS = 0.002
 """How long the thread gathers commands under load, and how long it waits for the next command.
@@ -254,7 +257,7 @@ class Writer(BackgroundLoop):
             if len(commands) == 1:
                 _logger.exception("a command could not be carried out")
                 return [NotCarriedOut()]
-            _logger.exception("a group failed; its commands are carried out one by one")
+            _logger.exception(GROUP_FAILED)
             return [self._append_safely([command])[0] for command in commands]
 
     def _append(self, commands: Sequence[Command]) -> Outcomes:
