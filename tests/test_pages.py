@@ -5,17 +5,19 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.programs import find_programs
 from tests.conftest import MASTER_KEY
-from tests.support.databases import empty
+from tests.support.databases import copied, empty
 from tests.support.documents import CONTRACT, README, ROOT, Step, fences, pages, steps
-from tests.support.served import LEDGER, Served, serving_at
+from tests.support.served import LEDGER, serving_at
 
 BEGIN = [
     Step("make setup"),
@@ -34,6 +36,9 @@ ISSUED = re.compile(r"\b(RUN|EVT|KEY|WHK|AUD)-\d\d-")
 """Ids that the ledger issues have the year of their recording."""
 
 MARK = "--- exit code "
+LOOPBACK = {"LEDGER_WEBHOOK_ALLOW_PRIVATE": "true"}
+TOURED = "toured"
+"""The database that README's tour leaves behind."""
 
 
 def is_make(step: Step) -> bool:
@@ -53,29 +58,30 @@ def own_steps(page: Path) -> list[Step]:
     return [] if page == README else [step for step in steps(page) if not is_make(step)]
 
 
-def follow(served: Served, folder: Path, commands: list[str]) -> list[str]:
-    """Run all commands in one shell, and give what each of them printed.
+def follow(conninfo: str, folder: Path, commands: list[str], **environment: str) -> list[str]:
+    """Run commands in one shell, beside a service on a database; return the output of each.
 
     The folder stands for the repository's: commands write files into it.
     """
     for name in ("docs", "scripts"):
         (folder / name).symlink_to(ROOT / name)
-    script = "".join(f"{command}\ncode=$?; echo; echo '{MARK}'$code\n" for command in commands)
-    script = ISSUED.sub(rf"\1-{datetime.now(UTC):%y}-", script)
-    script = script.replace("localhost:8000", f"localhost:{served.port}")
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env=served.environment | {"PATH": path_of(folder / "bin"), "LEDGER": served.address},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    settings = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY} | environment
+    with serving_at(folder / "data", workers=1, **settings, **LOOPBACK) as served:
+        script = "".join(f"{command}\ncode=$?; echo; echo '{MARK}'$code\n" for command in commands)
+        script = ISSUED.sub(rf"\1-{datetime.now(UTC):%y}-", script)
+        done = subprocess.run(
+            ["bash", "-c", script.replace("localhost:8000", f"localhost:{served.port}")],
+            env=served.environment | {"PATH": path_of(folder / "bin"), "LEDGER": served.address},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
     assert done.stderr == ""
     parts = re.split(rf"\n{MARK}(\d+)\n", done.stdout)
-    codes = dict(zip(commands, parts[1::2], strict=True))
-    assert {command: code for command, code in codes.items() if code != "0"} == {}
+    codes = list(zip(commands, parts[1::2], strict=True))
+    assert [(command, code) for command, code in codes if code != "0"] == []
     return parts[:-1:2]
 
 
@@ -96,31 +102,47 @@ def lasting(printed: str) -> str:
     return ISSUED.sub(r"\1-YY-", printed).strip()
 
 
-@pytest.mark.parametrize(
-    "page",
-    [page for page in pages() if page == README or own_steps(page)],
-    ids=lambda page: str(page.relative_to(ROOT)),
-)
-def test_a_page_can_be_followed_and_shows_what_comes(
-    page: Path, server: EmbeddedPostgres, conninfo: str, tmp_path: Path
-) -> None:
-    shown = [*tour(), *own_steps(page)]
-    environment = {
-        "LEDGER_DATABASE_URL": conninfo,
-        "LEDGER_MASTER_KEY": MASTER_KEY,
-        "LEDGER_WEBHOOK_ALLOW_PRIVATE": "true",
-    }
-    with (
-        empty(server.url, "restored") as environment["RESTORED_DATABASE_URL"],
-        serving_at(tmp_path / "data", workers=1, **environment) as served,
-    ):
-        came = follow(served, tmp_path, [step.command for step in shown])
-    for step, output in zip(shown, came, strict=True):
+def assert_shown(page: list[Step], printed: list[str]) -> None:
+    """Hold the outputs that a page shows against the outputs that were printed."""
+    for step, output in zip(page, printed, strict=True):
         assert lasting(output) == lasting(step.output), step.command
 
 
-def test_the_tour_shows_six_outputs() -> None:
+class Toured(NamedTuple):
+    """The outputs of README's tour, and the key that it made."""
+
+    printed: list[str]
+    token: str
+
+
+@pytest.fixture(scope="module")
+def toured(server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toured]:
+    """The tour, followed once. Pages go on from copies of its database."""
+    with copied(server.url, TOURED) as conninfo:
+        commands = [*(step.command for step in tour()), "echo $TOKEN"]
+        *printed, token = follow(conninfo, tmp_path_factory.mktemp("tour"), commands)
+        yield Toured(printed, token.strip())
+
+
+def test_the_tour_can_be_followed_and_prints_the_outputs_that_it_shows(toured: Toured) -> None:
+    assert_shown(tour(), toured.printed)
     assert sum(bool(step.output) for step in tour()) == 6
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in pages() if own_steps(page)], ids=lambda page: page.stem
+)
+def test_a_page_can_be_followed_and_prints_the_outputs_that_it_shows(
+    page: Path, server: EmbeddedPostgres, toured: Toured, tmp_path: Path
+) -> None:
+    kept = [f"export TOKEN={toured.token}", *(s.command for s in tour() if "() {" in s.command)]
+    commands = [*kept, *(step.command for step in own_steps(page))]
+    with (
+        copied(server.url, "page", TOURED) as conninfo,
+        empty(server.url, "restored") as restored,
+    ):
+        printed = follow(conninfo, tmp_path, commands, RESTORED_DATABASE_URL=restored)
+    assert_shown(own_steps(page), printed[len(kept) :])
 
 
 def test_make_commands_that_pages_name_are_targets() -> None:

@@ -105,7 +105,7 @@ def test_a_further_rotation_does_not_lengthen_an_older_secrets_day() -> None:
     assert [secret.sealed for secret in endpoint.secrets] == [b"fourth", b"third", b"second"]
 
 
-# What it wants.
+# The choice of events.
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_an_endpoint_of_a_workspace_wants_no_event_of_another_workspace_or_of_no
     assert not endpoint.wants("run.failed", ORGANIZATION, None)
 
 
-# What each event makes of it.
+# The effect of each event.
 
 
 def test_a_disabled_endpoint_says_why_and_since_when() -> None:

@@ -62,7 +62,7 @@ RELEASE = (Execution.release, "SCR-1")
 )
 def test_a_command_is_accepted(past: list[Past], command: Any, event: Event) -> None:
     given(ACTIVATED, *past).when(*command).then(event)
-    # Whatever it is, on a closed line it is refused.
+    # A closed line refuses every command.
     closed = given(ACTIVATED, SERVICE_PAUSED, B_BLOCKED, ALLOCATED, CLOSED)
     closed.when(*command).then(InvalidState)
 

@@ -34,7 +34,7 @@ CHECKED_IN = line("checked_in")
 
 
 def findings(*events: Told) -> list[str]:
-    """What is said of these events, one a minute, each reported as a fact of its own."""
+    """The judge's findings about events, one a minute, each reported by a fact of its own."""
     checker, versions = LogChecker(), {LINE: count(1), RUN: count(1)}
     for position, (stream, topic, body) in enumerate((ACTIVATED, *events), 1):
         at = START + timedelta(minutes=position)

@@ -42,7 +42,7 @@ def fences(page: Path) -> Iterator[Fence]:
 
 
 def steps(page: Path) -> list[Step]:
-    """What a reader runs, in order: each command of a console, each Python snippet."""
+    """The steps of a reader, in order: each command of a console, each Python snippet."""
     found: list[Step] = []
     for fence in fences(page):
         if fence.is_sketch:

@@ -25,7 +25,7 @@ START = datetime(2026, 4, 15, 12, 0, tzinfo=UTC)
 ACTOR = Actor("user", "USR-1")
 
 NOTHING: Final = None
-"""What a command comes to that is accepted and records no event."""
+"""The outcome of a command that is accepted and records no event."""
 
 _BEGUN_BY: Mapping[type[Event], Callable[[], Any]] = {
     Activated: lambda: Execution("LIN-26-000001"),
@@ -132,7 +132,7 @@ class When:
 
 
 class Given:
-    """What has happened to an aggregate."""
+    """The past of an aggregate."""
 
     def __init__(self, past: Sequence[Past]) -> None:
         self._past = past

@@ -98,7 +98,7 @@ class Line:
 
     @property
     def kept_check_ins(self) -> list[CheckIn]:
-        """Those that were not voided."""
+        """The check-ins that were not voided."""
         return [check_in for check_in in self.check_ins.values() if not check_in.voided]
 
     def be_active(self, at: datetime) -> None:
@@ -151,7 +151,7 @@ class Model:
         for event in events:
             self.take(event)
 
-    # What there is.
+    # Questions.
 
     def open_runs(self, line: str) -> dict[str, Run]:
         """The line's runs that have not ended."""
@@ -162,7 +162,7 @@ class Model:
         return [run for run in self.runs.values() if run.line == line and run.started_at]
 
     def due_to(self, endpoint_id: str) -> dict[int, str]:
-        """What an endpoint is to get: sequence → event id."""
+        """The deliveries due to an endpoint: sequence → event id."""
         return dict(enumerate(self.endpoints[endpoint_id].due, 1))
 
     def metrics(self, line_id: str, now: datetime) -> dict[str, Any]:
@@ -243,7 +243,7 @@ class Model:
             "tokens_used": sum(amount for at, amount in line.tokens if start <= at < end),
         }
 
-    # What happens.
+    # Events.
 
     def take(self, event: dict[str, Any]) -> None:
         """Fold one stored event: a row of the log, its state as JSON."""
