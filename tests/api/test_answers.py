@@ -26,7 +26,7 @@ from tests.support.facts import fact
 from tests.support.rebuilding import rebuild, view
 from tests.support.service import Clock, Service
 from tests.support.time_travel import Question as Asking
-from tests.support.time_travel import Questions, World, as_of, told
+from tests.support.time_travel import Questions, World, answer_of, as_of
 from tests.support.views import query, until
 
 SETTINGS = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
@@ -52,7 +52,7 @@ def beside(edge: Edge, **options: Any) -> Iterator[Edge]:
     for context in (app.router.lifespan_context(app), http):
         edge.run(stack.enter_async_context(context))
     try:
-        yield edge.beside(Service(app, edge.service.loops, edge.clock, http))
+        yield edge.second_worker(Service(app, edge.service.loops, edge.clock, http))
     finally:
         edge.run(stack.aclose())
 
@@ -96,12 +96,12 @@ def kept_reads(line: str, run: str) -> list[str]:
 def test_a_kept_answer_is_given_again_without_reading_the_rows(edge: Edge, other: Edge) -> None:
     paths = kept_reads(*with_run(edge))
     for worker in (edge, other):
-        first = [told(worker.get(path)) for path in paths]
-        assert [told(worker.get(path)) for path in paths] == first
+        first = [answer_of(worker.get(path)) for path in paths]
+        assert [answer_of(worker.get(path)) for path in paths] == first
         with psycopg.connect(edge.conninfo) as connection:
             views = "ledger.execution, ledger.execution_count, ledger.run, ledger.run_version"
             connection.execute(f"LOCK TABLE {views} IN ACCESS EXCLUSIVE MODE".encode())
-            assert [told(worker.get(path)) for path in paths] == first
+            assert [answer_of(worker.get(path)) for path in paths] == first
 
 
 def test_a_write_that_another_worker_acknowledged_is_shown(edge: Edge, other: Edge) -> None:
@@ -159,7 +159,7 @@ def test_workers_with_and_without_kept_answers_answer_the_same(conninfo: str, se
         for _ in range(24):
             world.edge = dice.choice([first, deaf])
             world.work()
-            for question in [*asker.some(6), *dice.sample(earlier, min(len(earlier), 12))]:
+            for question in [*asker.draw(6), *dice.sample(earlier, min(len(earlier), 12))]:
                 earlier.append(question)
                 params: dict[str, Any] = dict(question.params)
                 if dice.random() < 0.2:
@@ -168,11 +168,11 @@ def test_workers_with_and_without_kept_answers_answer_the_same(conninfo: str, se
                 headers = {"x-request-id": "same", "ledger-min-position": str(world.head)}
                 token = world.tokens[question.by]
                 options = {"params": params, "headers": headers}
-                answers = [told(w.get(question.path, token, **options)) for w in workers]
+                answers = [answer_of(w.get(question.path, token, **options)) for w in workers]
                 assert answers == answers[:1] * 4, question
                 tag, body = answers[0].tag, answers[0].body
                 assert tag is None or bodies.setdefault(tag, body) == body
-                asker.hear(question, answers[0])
+                asker.follow_up(question, answers[0])
             if dice.random() < 0.7:
                 world.move()
 

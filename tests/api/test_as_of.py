@@ -23,10 +23,10 @@ from tests.support.time_travel import (
     Question,
     Questions,
     World,
+    answer_of,
     as_of,
     ask,
     prefix_of,
-    told,
 )
 from tests.support.views import query
 
@@ -53,12 +53,12 @@ def work_and_ask(world: World, rounds: int, questions: int) -> list[Exchange]:
     for _ in range(rounds):
         world.work()
         moment = world.edge.clock.now
-        for question in asker.some(questions):
+        for question in asker.draw(questions):
             following: Question | None = question
             while following is not None:
                 answer = ask(world, following)
                 exchanges.append((following, moment, answer))
-                following = asker.hear(following, answer)
+                following = asker.follow_up(following, answer)
         world.move()
     return exchanges
 
@@ -67,10 +67,8 @@ def assert_varied(exchanges: list[Exchange]) -> None:
     """Assert that every kind of question was answered often, and that many lists had rows."""
     answered = Counter(question.kind for question, _, answer in exchanges if answer.status == 200)
     assert min(answered[kind] for kind in KINDS) >= 20, answered
-    full = [
-        a for q, _, a in exchanges if q.kind == "list" and a.body.count(b'"service_line_id"') > 1
-    ]
-    assert len(full) >= 20
+    lists = [answer.body for question, _, answer in exchanges if question.kind == "list"]
+    assert sum(body.count(b'"service_line_id"') > 1 for body in lists) >= 20
     by_cursor = [a for q, _, a in exchanges if "cursor" in q.params and b'"data":[{' in a.body]
     assert len(by_cursor) >= 10
     shown = b"".join(answer.body for _, _, answer in exchanges)
@@ -115,12 +113,12 @@ def test_an_instant_is_answered_as_by_a_ledger_whose_log_and_clock_end_there(
         assert len(query(conninfo, "SELECT 1 FROM ledger.run_key WHERE wrapped IS NULL")) >= 5
         asker, exchanges = Questions(world), []
         for moment, position in moments(world, 100):
-            prefix.go(position, moment)
-            for question in asker.some(6):
+            prefix.extend_to(position, moment)
+            for question in asker.draw(6):
                 expected = prefix.ask(question, world.tokens[question.by])
                 assert expected.position in (None, str(position))
                 assert ask(world, question, moment) == expected, (question, moment)
-                asker.hear(question, expected)
+                asker.follow_up(question, expected)
                 exchanges.append((question, moment, expected))
         assert_varied(exchanges)
 
@@ -144,7 +142,7 @@ def test_a_line_exists_from_its_activation_on_and_not_a_microsecond_before(edge:
         answer = edge.get(f"/v1/execution/{line}{path}", params=as_of(began - MICROSECOND))
         assert_problem(answer, 404, "not_found")
         answer = edge.get(f"/v1/execution/{line}{path}", params=as_of(began))
-        assert told(answer).position == str(item["position"])
+        assert answer_of(answer).position == str(item["position"])
     before, there = lines | as_of(began - MICROSECOND), lines | as_of(began)
     assert edge.data("/v1/execution", params=before) == []
     assert edge.data("/v1/execution/summary", params=before)["total"] == 0
@@ -209,7 +207,7 @@ def test_an_instant_later_than_the_clock_is_refused_unless_an_event_has_it(edge:
     last = recorded_at(edge, items[-1])
     assert last == edge.clock.now + 2 * MICROSECOND
     for path in paths:
-        answer = told(edge.get(path, params=as_of(last)))
+        answer = answer_of(edge.get(path, params=as_of(last)))
         assert (answer.status, answer.position) == (200, str(items[-1]["position"]))
         for future in (last + MICROSECOND, last + timedelta(days=9_999)):
             assert_refused(edge.get(path, params=as_of(future)))
@@ -262,7 +260,7 @@ def test_an_instant_is_the_same_however_it_is_written(edge: Edge) -> None:
     ]  # fmt: skip
     for path in ("", "/timeline", "/usage", "/history"):
         paths = [(f"/v1/execution/{line}{path}", {"as_of": text}) for text in same]
-        answers = {told(edge.get(path, params=params)) for path, params in paths}
+        answers = {answer_of(edge.get(path, params=params)) for path, params in paths}
         assert [answer.status for answer in answers] == [200]
 
 
@@ -354,9 +352,7 @@ def test_writers_disturb_no_walk_of_a_lines_runs_and_history_at_an_instant(edge:
     assert [row["subject"]["id"] for row in rows] == [line, *runs]
 
 
-def test_cursors_of_the_present_serve_the_past_and_cursors_of_the_past_the_present(
-    edge: Edge,
-) -> None:
+def test_a_cursor_of_the_present_serves_the_past_and_the_other_way_round(edge: Edge) -> None:
     line = edge.fresh()
     edge.accept(*(fact("run.started", None, {"service_line_id": line}) for _ in range(5)))
     edge.clock.advance(seconds=1)
@@ -366,7 +362,7 @@ def test_cursors_of_the_present_serve_the_past_and_cursors_of_the_past_the_prese
         for first, then in (({}, as_of(edge.clock.now)), (as_of(edge.clock.now), {})):
             page = edge.get(path, params=filters | {"limit": 2} | first).json()
             cursor = {"cursor": page["meta"]["cursor"], "limit": 3}
-            answers.append(told(edge.get(path, params=filters | cursor | then)))
+            answers.append(answer_of(edge.get(path, params=filters | cursor | then)))
         assert answers[0] == answers[1]
         assert answers[0].status == 200
 

@@ -21,9 +21,9 @@ from projections.execution import lists, statements
 from projections.run.statements import run_statement
 from tests.support.edge import Edge, edge_of
 from tests.support.facts import LINE, ORGANIZATION, activation, fact
-from tests.support.plans import cost, worked
+from tests.support.plans import cost, database_after
 from tests.support.racing_writers import SLOTS, Racer, now, parsed, principal, running_writer
-from tests.support.time_travel import OF_A_LINE, OTHER, WORKSPACES, Answer, as_of, told
+from tests.support.time_travel import OF_A_LINE, OTHER, WORKSPACES, Answer, answer_of, as_of
 from tests.support.views import query, report, until
 
 # Costs.
@@ -45,7 +45,7 @@ class Past(NamedTuple):
 @pytest.fixture(scope="module")
 def past(server: EmbeddedPostgres) -> Iterator[Past]:
     """2,000 lines in two organizations, activated in rounds, with changes after each round."""
-    with worked(server, "plan", work) as (connection, ends):
+    with database_after(server, "plan", work) as (connection, ends):
         at = [
             connection.execute(
                 "SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = %s", (end,)
@@ -209,8 +209,8 @@ def test_answers_as_of_now_beside_eight_writers_can_be_repeated(
     def write(number: int, writer: Writer) -> int:
         racer = Racer(number)
         for step in range(40):
-            chunk = racer.chunk(step)
-            racer.hear(chunk, writer.submit(chunk))
+            chunk = racer.next_commands(step)
+            racer.count_outcomes(chunk, writer.submit(chunk))
         return racer.counts["done"]
 
     lines = [f"LIN-26-{slot + 1:03d}{n:03d}" for slot in range(SLOTS) for n in range(4)]
@@ -225,7 +225,7 @@ def test_answers_as_of_now_beside_eight_writers_can_be_repeated(
             given.append((path, moment, answered(edge, path, moment)))
 
     def answered(edge: Edge, path: str, moment: datetime) -> Answer:
-        return told(edge.get(path, params=as_of(moment), headers={"x-request-id": "the-same"}))
+        return answer_of(edge.get(path, params=as_of(moment), headers={"x-request-id": "the-same"}))
 
     with ExitStack() as stack:
         edge = stack.enter_context(edge_of(settings, conninfo, now))

@@ -58,7 +58,7 @@ def test_events_that_a_fact_causes_have_no_entry(tenant: Tenant) -> None:
     (run,) = edge.accept(fact("run.started", None, {"service_line_id": line}), token=tenant.token)
     edge.accept(fact("run.cancelled", run["subject"]), token=tenant.token)
     edge.accept(fact("service_line.closed", line), token=tenant.token)
-    actions = [action for action, *_ in tenant.told()]
+    actions = [action for action, *_ in tenant.entries_after()]
     assert actions == [
         "key.create", "service_line.activated", "run.requested", "run.started", "run.cancelled",
         "service_line.closed",
@@ -86,7 +86,7 @@ def test_each_command_has_one_entry_with_its_code(tenant: Tenant) -> None:
         answer = edge.post(f"{manage}/{path}", tenant.token, **options)
         # The entry is there as soon as the command is answered, also if it is refused.
         assert tenant.log()[-1]["position"] == int(answer.headers["ledger-position"])
-    assert tenant.told(*before) == [
+    assert tenant.entries_after(*before) == [
         ("execution.resume", line, "refused", "invalid_state"),
         ("execution.pause", line, "succeeded", None),
         ("execution.pause", line, "refused", "invalid_state"),
@@ -129,7 +129,7 @@ def test_a_batch_without_the_permission_leaves_an_entry_for_each_fact(tenant: Te
         activation("LIN-26-999998"),
     ]
     assert_problem(tenant.edge.send_batch(*events, token=reader), 403, "forbidden")
-    assert tenant.told(*before) == [
+    assert tenant.entries_after(*before) == [
         ("execution.checked_in", line, "refused", "forbidden"),
         ("run.started", line, "refused", "forbidden"),
         ("service_line.praised", line, "refused", "forbidden"),
@@ -150,7 +150,7 @@ def test_a_fact_without_the_permission_or_with_an_unknown_parameter_leaves_an_en
     body = json.dumps(event).encode()
     answer = tenant.edge.post("/v1/facts?x=1", tenant.token, content=body, headers=STRUCTURED)
     assert_problem(answer, 422, "invalid_request")
-    assert tenant.told(*before) == [
+    assert tenant.entries_after(*before) == [
         ("execution.checked_in", line, "refused", "forbidden"),
         ("service_line.paused", line, "refused", "forbidden"),
         ("execution.checked_in", line, "refused", "invalid_request"),
@@ -162,7 +162,7 @@ def test_a_pause_that_is_refused_before_its_body_is_read_leaves_an_entry(tenant:
     assert_problem(tenant.pause(line, token=reader), 403, "forbidden")
     assert_problem(tenant.pause(line, "?force=true"), 422, "invalid_request")
     assert_problem(tenant.pause("LIN-26-999997"), 404, "not_found")
-    assert tenant.told(*before) == [
+    assert tenant.entries_after(*before) == [
         ("execution.pause", line, "refused", "forbidden"),
         ("execution.pause", line, "refused", "invalid_request"),
         ("execution.pause", "LIN-26-999997", "refused", "not_found"),
@@ -174,7 +174,7 @@ def test_a_malformed_line_id_is_not_repeated_in_the_entry(tenant: Tenant, line: 
     reader, before = tenant.new_token("read"), tenant.log()
     assert_problem(tenant.pause(line), 404, "not_found")
     assert_problem(tenant.pause(line, token=reader), 403, "forbidden")
-    assert tenant.told(*before) == [
+    assert tenant.entries_after(*before) == [
         ("execution.pause", None, "refused", "not_found"),
         ("execution.pause", None, "refused", "forbidden"),
     ]

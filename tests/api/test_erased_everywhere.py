@@ -13,7 +13,7 @@ from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.memory import count_keys_of
 from tests.support.plaintext import stored_rows, tables_with
-from tests.support.rebuilding import rebuild, replayed, rows_of, verify_all, view
+from tests.support.rebuilding import rebuild, rows_from_log, rows_of, verify_all, view
 from tests.support.streaming import Listener, listening
 from tests.support.views import query, until
 from tests.support.visitor import visitor
@@ -247,7 +247,7 @@ def test_views_equal_the_log_after_an_erasure_before_and_after_a_rebuild(
     case = new_case(edge, other)
     erase(edge, case.gone)
     before = rows_of(edge.conninfo)
-    assert before == replayed(edge.conninfo)
+    assert before == rows_from_log(edge.conninfo)
     assert verify_all(edge.conninfo) == []
     answers = [edge.get(path).content for path in every_read(case, case.gone)]
     for name in ("run", "event", "execution", "webhook"):

@@ -18,7 +18,7 @@ from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.scope import Planning
 from projections.event import feeds
 from tests.support.facts import ORGANIZATION, activation, fact
-from tests.support.plans import Cost, cost, worked
+from tests.support.plans import Cost, cost, database_after
 from tests.support.racing_writers import parsed
 
 OTHER = "ORG-26-000002"
@@ -41,7 +41,7 @@ class Past(NamedTuple):
 @pytest.fixture(scope="module")
 def past(server: EmbeddedPostgres) -> Iterator[Past]:
     """Events of two organizations; some lines, workspaces, types and commands are rare."""
-    with worked(server, "feed_plans", work, Planning.BY_VALUES) as (connection, _):
+    with database_after(server, "feed_plans", work, Planning.BY_VALUES) as (connection, _):
         late = f"SELECT recorded_at FROM ledger.ledger_events OFFSET {EVENTS * 9 // 10} LIMIT 1"
         ((at,),) = connection.execute(late.encode()).fetchall()
         ((end,),) = connection.execute("SELECT max(position) FROM ledger.event").fetchall()

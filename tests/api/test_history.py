@@ -13,7 +13,7 @@ from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
 from tests.support.ledger import new_id
 from tests.support.model import public_name
-from tests.support.plans import touched
+from tests.support.plans import rows_touched
 from tests.support.random_life import SECRET, Life, history_of
 
 ENVELOPE = [
@@ -311,7 +311,7 @@ def long(edge: Edge) -> str:
 
 def touched_by_page(edge: Edge, line: str, after: int = 0, by: str = ORGANIZATION) -> int:
     values = {"organization": by, "line_id": line, "after": after, "limit": 26}
-    return touched(edge, statements.history_statement(frozenset({"organization"})), values)
+    return rows_touched(edge, statements.history_statement(frozenset({"organization"})), values)
 
 
 def test_a_line_with_many_runs_has_its_whole_history(edge: Edge, long: str) -> None:

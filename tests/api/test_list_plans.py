@@ -13,7 +13,7 @@ from ledger.postgres.scope import Planning
 from projections.execution import lists
 from projections.run.statements import runs_statement
 from tests.support.facts import ORGANIZATION, activation, fact
-from tests.support.plans import cost, plan_for, worked
+from tests.support.plans import cost, database_after, plan_for
 from tests.support.racing_writers import now
 from tests.support.time_travel import OTHER, WORKSPACES
 from tests.support.views import report
@@ -26,7 +26,7 @@ USUAL, SELDOM = WORKSPACES
 @pytest.fixture(scope="module")
 def connection(server: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any]]:
     """A database with many similar lines, and three different lines at the end of the list."""
-    with worked(server, "lists", work) as (connection, _):
+    with database_after(server, "lists", work) as (connection, _):
         yield connection
 
 

@@ -14,7 +14,7 @@ from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.log_checker import check
 from tests.support.model import CAUSES, STATES, Turn, model_of
-from tests.support.plans import touched
+from tests.support.plans import rows_touched
 from tests.support.random_life import Life
 
 MORNING = "2026-04-15T"
@@ -310,7 +310,9 @@ def test_ten_thousand_intervals_are_an_answer_and_a_further_interval_is_a_422(ed
     # A read of a narrow range touches few rows.
     values = {"organization": ORGANIZATION, "line_id": line, "limit": 20_000}
     values |= {"from": start + timedelta(seconds=9_000), "to": start + timedelta(seconds=9_010)}
-    assert touched(edge, statements.timeline_statement(frozenset({"organization"})), values) < 300
+    assert (
+        rows_touched(edge, statements.timeline_statement(frozenset({"organization"})), values) < 300
+    )
 
 
 # 20,000 copies of a pause, each undone at its own instant, written without any event.

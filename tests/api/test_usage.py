@@ -13,7 +13,7 @@ from tests.support.facts import ORGANIZATION, fact
 from tests.support.ledger import new_id
 from tests.support.log_checker import check
 from tests.support.model import STATUSES, model_of
-from tests.support.plans import touched
+from tests.support.plans import rows_touched
 from tests.support.random_life import Life
 
 NOTHING = {
@@ -393,4 +393,4 @@ def test_usage_of_whole_days_touches_few_rows_however_many_facts_there_are(edge:
     days = [start + timedelta(days=n) for n in range(30)]
     values = {"organization": ORGANIZATION, "line_id": line, "from": start, "to": days[-1]}
     values |= {"days": days[:-1], "parts": [], "limit": 10_000}
-    assert touched(edge, usage_statement(frozenset({"organization"})), values) < 900
+    assert rows_touched(edge, usage_statement(frozenset({"organization"})), values) < 900

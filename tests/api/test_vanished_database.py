@@ -24,7 +24,7 @@ def behind(conninfo: str, settings: Settings) -> Iterator[tuple[Edge, Relay]]:
             try:
                 yield edge, relay
             finally:
-                relay.come_back()
+                relay.reconnect_server()
                 relay.cut()
 
 
@@ -69,7 +69,7 @@ def test_every_request_ends_when_the_database_vanishes_behind_a_proxy(
         for request in requests:
             request.join(30)
         assert [request.status for request in requests] == [503] * 5
-        relay.come_back()
+        relay.reconnect_server()
         until(lambda: edge.get("/readyz").status_code == 200, "the worker to be ready again", 15.0)
         until(lambda: edge.get(paths[0]).status_code == 200, "reads", 15.0)
         pause = f"/v1/execution/{line}/pause"
@@ -95,7 +95,7 @@ def test_writes_go_on_soon_after_a_proxy_swallowed_an_attempt_to_connect(
         relay.cut()
         assert start(edge, line) == 503
         assert_problem(edge.get("/v1/execution"), 503, "unavailable")
-        relay.come_back()
+        relay.reconnect_server()
         until(lambda: start(edge, line) == 201, "writes to go on", 10.0)
         until(lambda: edge.get("/readyz").status_code == 200, "the worker to be ready again", 5.0)
 
@@ -108,7 +108,7 @@ def test_views_are_followed_again_after_a_silent_loss_of_the_listening_connectio
     with behind(conninfo, settings) as (edge, relay):
         line = edge.fresh()
         relay.vanish()
-        relay.come_back()
+        relay.reconnect_server()
         # No write is answered before the views' notifications arrive again.
         until(lambda: start(edge, line) == 201, "writes to go on", 50.0)
         assert start(edge, line) == 201
@@ -134,7 +134,7 @@ def test_an_append_that_hangs_in_one_of_its_later_statements_ends(
         relay.vanish_at = b"started_at FROM ledger.open_run"
         assert_problem(edge.send(fact("service_line.closed", line)), 503, "unavailable")
         relay.vanish_at = None
-        relay.come_back()
+        relay.reconnect_server()
         until(lambda: start(edge, other) == 201, "writes to go on", 20.0)
 
 

@@ -23,8 +23,8 @@ from tests.support.rebuilding import (
     NAMES,
     Vandal,
     damage,
-    left_over,
-    quiet,
+    ignore_progress,
+    leftover_tables,
     rows_of,
     tracking,
     view,
@@ -66,7 +66,7 @@ def test_all_views_are_rebuilt_without_the_server(ledger: Ledger, conninfo: str)
     expected = [(name, 2, head(conninfo)) for name in NAMES]
     assert rebuilt(ledger("projections", "rebuild")) == expected
     assert query(conninfo, "SELECT line_id FROM ledger.execution") == [(LINE,)]
-    assert left_over(conninfo) == []
+    assert leftover_tables(conninfo) == []
 
 
 def test_only_the_named_views_are_rebuilt_each_once(ledger: Ledger, conninfo: str) -> None:
@@ -87,7 +87,7 @@ def test_views_are_rebuilt_and_verified_while_the_server_runs(
         assert edge.data(f"/v1/execution/{LINE}")["open_runs"] == 1
         done = ledger("projections", "verify")
         assert (done.returncode, done.stderr.strip()) == (0, "")
-    assert left_over(conninfo) == []
+    assert leftover_tables(conninfo) == []
 
 
 def test_a_separate_process_prints_the_same(ledger_process: Ledger, edge: Edge) -> None:
@@ -168,18 +168,18 @@ def test_a_view_that_is_being_rebuilt_already_is_refused_in_one_line(
     ledger: Ledger, conninfo: str, verb: str
 ) -> None:
     work(conninfo, 24)
-    with shadow(conninfo, EnvelopeMapper(), view("run"), quiet):
+    with shadow(conninfo, EnvelopeMapper(), view("run"), ignore_progress):
         done = ledger("projections", verb, "run")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.lstrip() == "ledger: run is being rebuilt or verified by another process.\n"
-    assert left_over(conninfo) == []
+    assert leftover_tables(conninfo) == []
 
 
 def test_rebuilt_views_are_listed_though_another_view_is_refused(
     ledger: Ledger, conninfo: str
 ) -> None:
     work(conninfo, 24)
-    with shadow(conninfo, EnvelopeMapper(), view("run"), quiet):
+    with shadow(conninfo, EnvelopeMapper(), view("run"), ignore_progress):
         done = ledger("projections", "rebuild")
     assert done.returncode == 1
     expected = dict.fromkeys(NAMES, 2) | {"run": 1}
@@ -211,7 +211,7 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_stderr_has_only_refusals_without_a_terminal(ledger: Ledger, conninfo: str) -> None:
     work(conninfo, 24)
-    with shadow(conninfo, EnvelopeMapper(), view("run"), quiet):
+    with shadow(conninfo, EnvelopeMapper(), view("run"), ignore_progress):
         refused = ledger("projections", "rebuild", "run")
     assert refused.stderr == "ledger: run is being rebuilt or verified by another process.\n"
     assert ledger("projections", "verify").stderr == ""

@@ -17,7 +17,7 @@ from tests.support.facts import activation
 from tests.support.load import Load, total_hours
 from tests.support.rebuilding import (
     NAMES,
-    left_over,
+    leftover_tables,
     tracking,
     verify_all,
     view,
@@ -98,7 +98,7 @@ def kill_rebuilds(served: Served, conninfo: str, token: str, rounds: int) -> Non
             done = run_ledger(served.environment, "projections", "rebuild", name)
             assert done.returncode == 0, done.stderr
             assert "; 0 had differed from the log." in done.stdout
-            assert left_over(conninfo) == []
+            assert leftover_tables(conninfo) == []
             load.await_more(20)
     assert halfway > 0, "every rebuild had ended before its kill"
     assert set(load.statuses) <= {200, 201}, load.statuses
@@ -138,7 +138,7 @@ def test_no_process_lives_on_when_the_command_alone_is_killed(
         for pid in living(process.pid):
             os.kill(pid, signal.SIGKILL)
     assert run_ledger(served.environment, "projections", "rebuild", "run").returncode == 0
-    assert left_over(conninfo) == []
+    assert leftover_tables(conninfo) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -153,11 +153,11 @@ def test_loops_killed_during_a_views_build_build_it_after_their_restart(
         fill(served, token, 6)
     query(conninfo, "UPDATE ledger.projection SET version = 0 WHERE name = %s", name)
     with serving_at(tmp_path / "data", **environment) as served, Load(served, token) as load:
-        until(lambda: left_over(conninfo) or tracking(conninfo)[name][1] == 2, "its tables")
+        until(lambda: leftover_tables(conninfo) or tracking(conninfo)[name][1] == 2, "its tables")
         os.kill(served.loops(), signal.SIGKILL)
         load.await_more(50)
         until(lambda: tracking(conninfo)[name][0] == view(name).version, "the view", 30.0)
-        until(lambda: left_over(conninfo) == [], "the removal of the abandoned tables", 10.0)
+        until(lambda: leftover_tables(conninfo) == [], "the removal of the abandoned tables", 10.0)
         load.await_more(50)
         load.stop()
         assert set(load.statuses) <= {200, 201}

@@ -33,7 +33,7 @@ from tests.support.served import (
     run_ledger,
     serving_at,
 )
-from tests.support.views import standing, until
+from tests.support.views import until, view_positions
 
 PAIRS, READERS = 300, 6
 
@@ -303,7 +303,7 @@ def test_a_service_with_a_worker_that_cannot_be_started_ends(conninfo: str, tmp_
     with closing(Relay(conninfo)) as relay:
         environment = {"LEDGER_DATABASE_URL": relay.conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
         with Impatient(tmp_path / "data", free_port(), 1, **environment) as served:
-            relay.lets_in = False
+            relay.accepts_connections = False
             relay.cut()
             os.kill(served.api_workers()[0], signal.SIGKILL)
             assert served.process.wait(30) == 1
@@ -324,7 +324,7 @@ def test_the_last_writes_before_a_stop_are_shown_by_the_views(
         stop(served)
         assert served.process.wait(20) == 0
     last = max(load.acknowledged.values())
-    shown = standing(conninfo)
+    shown = view_positions(conninfo)
     assert set(shown) == {view.name for view in projections()}
     assert min(position for position, _ in shown.values()) >= last
 

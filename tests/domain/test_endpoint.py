@@ -1,4 +1,4 @@
-"""Webhook endpoints: their rules, and what each event makes of them (contract, Feeds)."""
+"""Webhook endpoints: the rules for commands, and the effect of each event (contract, Feeds)."""
 
 from datetime import timedelta
 from typing import Any
@@ -22,8 +22,6 @@ from ledger.domain.errors import InvalidState
 from tests.support.domain import after, given, minute, recorded
 
 ORGANIZATION, WORKSPACE = "ORG-26-000001", "WS-26-000001"
-
-
 URL = "https://x.example/"
 
 
@@ -37,7 +35,7 @@ def updated(**more: Any) -> WebhookUpdated:
     return WebhookUpdated(**(values | more))
 
 
-def at(endpoint: Endpoint, body: Any, minutes: float) -> None:
+def evolve_at(endpoint: Endpoint, body: Any, minutes: float) -> None:
     """Fold an event recorded so many minutes after the start."""
     event = recorded(body, endpoint.version + 1, recorded_at=minute(minutes))
     endpoint.evolve(event)
@@ -65,7 +63,7 @@ def test_an_enabled_endpoint_is_disabled_by_rule_once(reason: Any) -> None:
     given(created(), updated(url="https://new.example/")).when(*disable).then(InvalidState)
 
 
-def test_a_recovery_is_for_an_enabled_endpoint() -> None:
+def test_only_an_enabled_endpoint_accepts_a_recovery() -> None:
     recover = (Endpoint.request_recovery, minute(0))
     requested = WebhookRecoveryRequested(since=minute(0))
     given(created()).when(*recover).then(requested)
@@ -73,7 +71,7 @@ def test_a_recovery_is_for_an_enabled_endpoint() -> None:
     given(created(), updated(enabled=False), updated()).when(*recover).then(requested)
 
 
-def test_no_more_than_the_limit_of_secrets_sign_at_once() -> None:
+def test_a_rotation_beyond_the_limit_of_signing_secrets_is_refused() -> None:
     rotations = [WebhookSecretRotated(secret=b"%d" % n) for n in range(MAX_SECRETS - 1)]
     rotate, rotated = Endpoint.rotate_secret, WebhookSecretRotated(secret=b"new")
     given(created(), *rotations[1:]).when(rotate, b"new", minute(1)).then(rotated)
@@ -88,7 +86,7 @@ def test_no_more_than_the_limit_of_secrets_sign_at_once() -> None:
 def test_a_replaced_secret_signs_for_a_day_beside_the_new_one() -> None:
     endpoint = after(created())
     assert endpoint.signing(minute(0)) == (b"first",)
-    at(endpoint, WebhookSecretRotated(secret=b"second"), 10)
+    evolve_at(endpoint, WebhookSecretRotated(secret=b"second"), 10)
     end = minute(10) + OVERLAP
     assert endpoint.signing(minute(10)) == (b"second", b"first")
     assert endpoint.signing(end - timedelta(microseconds=1)) == (b"second", b"first")
@@ -97,11 +95,11 @@ def test_a_replaced_secret_signs_for_a_day_beside_the_new_one() -> None:
 
 def test_a_further_rotation_does_not_lengthen_an_older_secrets_day() -> None:
     endpoint = after(created())
-    at(endpoint, WebhookSecretRotated(secret=b"second"), 0)
-    at(endpoint, WebhookSecretRotated(secret=b"third"), 60)
+    evolve_at(endpoint, WebhookSecretRotated(secret=b"second"), 0)
+    evolve_at(endpoint, WebhookSecretRotated(secret=b"third"), 60)
     assert endpoint.signing(minute(60)) == (b"third", b"second", b"first")
     assert endpoint.signing(minute(0) + OVERLAP) == (b"third", b"second")
-    at(endpoint, WebhookSecretRotated(secret=b"fourth"), 24 * 60 + 30)
+    evolve_at(endpoint, WebhookSecretRotated(secret=b"fourth"), 24 * 60 + 30)
     assert [secret.sealed for secret in endpoint.secrets] == [b"fourth", b"third", b"second"]
 
 
@@ -118,7 +116,7 @@ def test_a_further_rotation_does_not_lengthen_an_older_secrets_day() -> None:
         (created(enabled=False), "run.failed", WORKSPACE, False),
     ],
 )
-def test_an_endpoint_wants_the_types_that_it_asked_for_while_it_is_enabled(
+def test_an_enabled_endpoint_wants_the_chosen_types_of_its_own_organization(
     creation: Any, type_: str, workspace: str | None, wanted: bool
 ) -> None:
     endpoint = Endpoint("WHK-26-000001")
@@ -138,20 +136,20 @@ def test_an_endpoint_of_a_workspace_wants_no_event_of_another_workspace_or_of_no
 # The effect of each event.
 
 
-def test_a_disabled_endpoint_says_why_and_since_when() -> None:
+def test_a_disabled_endpoint_keeps_the_first_reason_and_its_time_until_it_is_enabled() -> None:
     endpoint = after(created())
     for body, reason in (
         (updated(enabled=False), "operator"),
         (WebhookDisabled(reason="gone"), "gone"),
         (WebhookDisabled(reason="failing"), "failing"),
     ):
-        at(endpoint, body, 5)
+        evolve_at(endpoint, body, 5)
         assert (endpoint.enabled, endpoint.disabled_reason) == (False, reason)
         assert endpoint.disabled_at == endpoint.updated_at == minute(5)
-        # Disabled once more by hand, the reason stays the first.
-        at(endpoint, updated(enabled=False), 6)
+        # A further disabling, by hand, does not change the reason.
+        evolve_at(endpoint, updated(enabled=False), 6)
         assert (endpoint.disabled_reason, endpoint.disabled_at) == (reason, minute(5))
-        at(endpoint, updated(), 7)
+        evolve_at(endpoint, updated(), 7)
         assert (endpoint.enabled, endpoint.disabled_reason, endpoint.disabled_at) == (
             True,
             None,
@@ -160,17 +158,17 @@ def test_a_disabled_endpoint_says_why_and_since_when() -> None:
     assert after(created(enabled=False)).disabled_reason == "operator"
 
 
-def test_tests_recoveries_and_failures_change_nothing_of_an_endpoint_that_is_shown() -> None:
+def test_tests_recoveries_and_failures_change_only_the_version_of_an_endpoint() -> None:
     endpoint = after(created())
     before = repr(endpoint)
     failed = WebhookDeliveryFailed(event_id="EVT-26-000001", sequence=1, attempts=5)
     for body in (WebhookTestRequested(), WebhookRecoveryRequested(since=minute(0)), failed):
-        at(endpoint, body, 1)
+        evolve_at(endpoint, body, 1)
     endpoint.version = 1
     assert repr(endpoint) == before
 
 
-def test_a_deleted_endpoint_wants_nothing() -> None:
+def test_a_deleted_endpoint_wants_no_event() -> None:
     endpoint = after(created(), WebhookDeleted())
     assert endpoint.deleted
     assert not endpoint.wants("run.failed", ORGANIZATION, WORKSPACE)

@@ -1,4 +1,4 @@
-"""The erasure of a run: which runs, once, and what is left of it (contract, Proof)."""
+"""The erasure of a run: only of an ended run, once, with no other change (contract, Proof)."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def test_a_run_is_erased_once() -> None:
     given(STARTED, COMPLETED, at_minute(5, ERASED)).when(Run.erase, "another").then(NOTHING)
 
 
-def test_an_erasure_leaves_all_else_of_a_run_as_it_was() -> None:
+def test_an_erasure_sets_the_time_of_the_erasure_and_changes_nothing_else() -> None:
     before = after(STARTED, at_minute(2, COMPLETED))
     erased = after(STARTED, at_minute(2, COMPLETED), at_minute(5, ERASED))
     assert (before.erased_at, erased.erased_at) == (None, minute(5))
@@ -48,7 +48,7 @@ def test_an_erasure_leaves_all_else_of_a_run_as_it_was() -> None:
     assert erased == before
 
 
-def test_an_erased_run_that_its_lines_closing_had_cancelled_takes_one_late_ending() -> None:
+def test_an_erased_run_that_a_closing_had_cancelled_accepts_one_late_ending() -> None:
     cancelled: list[Past] = [STARTED, at_minute(9, CANCELLED_BY_CLOSING), at_minute(10, ERASED)]
     late = RunCompleted(duration_ms=360_000, late=True)
     given(*cancelled).when(Run.complete, minute(6), None, None, None).then(late)

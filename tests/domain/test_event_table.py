@@ -1,6 +1,6 @@
-"""The one table of events: it is whole, and so is whatever is read from it.
+"""The table of events is complete, and so is all code that reads it.
 
-Each test names what was forgotten.
+A failed test names the forgotten row, event or column.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -39,8 +39,8 @@ FOLDS: Mapping[str, tuple[tuple[type[Event], ...], Callable[[Recorded], None]]] 
 SAMPLES: Mapping[type[Event], Recorded] = {type(body): envelope(body) for body in BODIES}
 
 
-def passes_over(fold: Callable[[Recorded], None], event: type[Event]) -> bool:
-    """Whether a fold does not know the event. Other tests cover the fold's result."""
+def is_unhandled(fold: Callable[[Recorded], None], event: type[Event]) -> bool:
+    """Whether a fold has no entry for the event. Other tests cover the results of folds."""
     try:
         fold(SAMPLES[event])
     except KeyError as error:
@@ -48,55 +48,58 @@ def passes_over(fold: Callable[[Recorded], None], event: type[Event]) -> bool:
     return False
 
 
-def classes(above: type[Event] = Event) -> Iterator[type[Event]]:
-    for one in above.__subclasses__():
-        if one.__module__.startswith("ledger."):
-            yield one
-            yield from classes(one)
+def subclasses(above: type[Event] = Event) -> Iterator[type[Event]]:
+    """The ledger's subclasses of a class, at all depths."""
+    for subclass in above.__subclasses__():
+        if subclass.__module__.startswith("ledger."):
+            yield subclass
+            yield from subclasses(subclass)
 
 
 def test_every_class_of_events_has_one_row() -> None:
-    assert {event.__name__ for event in classes()} - {e.__name__ for e in EVENTS} == set()
+    assert {event.__name__ for event in subclasses()} - {e.__name__ for e in EVENTS} == set()
     assert len(EVENTS) == len(set(EVENTS))
 
 
 @ROWS
-def test_a_row_says_how_its_event_is_told_or_that_it_is_not(row: EventRow) -> None:
-    assert (row.told_as is None) == (row.told is None), "a type goes with a payload"
+def test_a_row_has_both_a_published_type_and_a_payload_or_neither(row: EventRow) -> None:
+    assert (row.told_as is None) == (row.told is None), "a published type goes with a payload"
     if isinstance(row.told, tuple) and not isinstance(row.told, Part):
         assert set(row.told) <= set(row.event.__struct_fields__)
     if isinstance(row.told, Part):
         assert row.told.field in row.event.__struct_fields__
-    assert row.event.__doc__, "its docstring is its documentation"
+    assert row.event.__doc__, "the docstring documents the published type"
 
 
-def test_no_type_and_no_topic_is_there_twice() -> None:
+def test_published_types_and_topics_are_unique() -> None:
     types = [row.told_as for row in EVENT_TABLE if row.told_as is not None]
     assert len(types) == len(set(types))
     assert len({event.TOPIC for event in EVENTS}) == len(EVENTS)
 
 
-def test_every_type_of_facts_is_recorded_by_an_event() -> None:
+def test_every_fact_type_is_recorded_by_an_event() -> None:
     recorded = {row.fact for row in EVENT_TABLE}
-    assert set(FACT_TYPES) - recorded == set(), "no row says that it records this fact"
+    assert set(FACT_TYPES) - recorded == set(), "no row records this fact"
     assert {fact for fact in recorded if fact} - set(FACT_TYPES) == set(), "no such fact"
 
 
 @pytest.mark.parametrize("fold", FOLDS)
-def test_a_fold_says_of_each_of_its_events_what_it_does(fold: str) -> None:
+def test_each_fold_handles_all_of_its_events_and_no_other_event(fold: str) -> None:
     events, evolve = FOLDS[fold]
-    unknown = {event.__name__ for event in EVENTS if passes_over(evolve, event)}
+    unknown = {event.__name__ for event in EVENTS if is_unhandled(evolve, event)}
     assert {event.__name__ for event in events} & unknown == set(), "not folded"
-    assert {e.__name__ for e in EVENTS if e not in events} - unknown == set(), "never comes"
+    assert {e.__name__ for e in EVENTS if e not in events} - unknown == set(), (
+        "handled, though it is not an event of this fold"
+    )
 
 
 @ROWS
-def test_the_decision_tables_say_of_each_event_what_it_changes(row: EventRow) -> None:
-    assert not passes_over(DecisionTables().note, row.event)
+def test_the_decision_tables_handle_every_event(row: EventRow) -> None:
+    assert not is_unhandled(DecisionTables().note, row.event)
 
 
-def test_each_note_is_made_by_an_event() -> None:
-    assert set(Note) - {row.noted for row in EVENT_TABLE} == set(), "no event is noted so"
+def test_every_change_to_the_decision_tables_is_made_by_an_event() -> None:
+    assert set(Note) - {row.noted for row in EVENT_TABLE} == set(), "no event makes this change"
 
 
 @ROWS
@@ -105,10 +108,10 @@ def test_every_event_is_audited_unless_the_ledger_itself_records_it(row: EventRo
     reported = sample if row.fact is not None else msgspec.structs.replace(sample, fact=None)
     is_written = audited.entry_of(reported) is not None
     is_systems = row.told_as in audited.SYSTEM_TYPES
-    assert is_written != is_systems, "an action, or SYSTEM_TYPES"
+    assert is_written != is_systems, "an audited action or a type in SYSTEM_TYPES, not both"
 
 
 @ROWS
-def test_every_told_event_is_in_the_view_of_events(row: EventRow) -> None:
+def test_the_view_of_events_takes_every_event(row: EventRow) -> None:
     (view,) = (view for view in projections() if view.name == "event")
     assert row.event in view.events

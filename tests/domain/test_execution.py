@@ -1,4 +1,4 @@
-"""A line's decisions and its fold (contract, State)."""
+"""The decisions of a line, and the fold of its events (contract, State)."""
 
 from datetime import timedelta
 from typing import Any
@@ -60,7 +60,9 @@ RELEASE = (Execution.release, "SCR-1")
         ([OPERATOR_PAUSED, B_BLOCKED], (Execution.close, None), CLOSED),
     ],
 )
-def test_a_command_is_accepted(past: list[Past], command: Any, event: Event) -> None:
+def test_an_open_line_accepts_a_command_and_a_closed_line_refuses_it(
+    past: list[Past], command: Any, event: Event
+) -> None:
     given(ACTIVATED, *past).when(*command).then(event)
     # A closed line refuses every command.
     closed = given(ACTIVATED, SERVICE_PAUSED, B_BLOCKED, ALLOCATED, CLOSED)
@@ -70,8 +72,8 @@ def test_a_command_is_accepted(past: list[Past], command: Any, event: Event) -> 
 @pytest.mark.parametrize(
     ("past", "command"),
     [
-        pytest.param([OPERATOR_PAUSED], PAUSE, id="pause where that hold is on"),
-        pytest.param([], RESUME, id="resume where it is off"),
+        pytest.param([OPERATOR_PAUSED], PAUSE, id="pause under a hold of the same side"),
+        pytest.param([], RESUME, id="resume without a hold"),
         pytest.param([SERVICE_PAUSED], RESUME, id="resume the other side's hold"),
         pytest.param([B_BLOCKED], BLOCK_B, id="block under an open id"),
         pytest.param([B_BLOCKED], UNBLOCK_C, id="unblock an unknown id"),
@@ -79,7 +81,9 @@ def test_a_command_is_accepted(past: list[Past], command: Any, event: Event) -> 
         pytest.param([], RELEASE, id="release an unknown resource"),
     ],
 )
-def test_a_command_is_refused(past: list[Past], command: Any) -> None:
+def test_a_command_that_contradicts_the_lines_state_is_refused(
+    past: list[Past], command: Any
+) -> None:
     given(ACTIVATED, *past).when(*command).then(InvalidState)
 
 
@@ -103,11 +107,13 @@ def test_a_command_is_refused(past: list[Past], command: Any) -> None:
         ([WENT_IDLE, CLOSED], "closed"),
     ],
 )
-def test_closed_beats_paused_beats_blocked_beats_the_rest(past: list[Past], state: str) -> None:
+def test_closed_takes_precedence_over_paused_over_blocked_over_idle_and_running(
+    past: list[Past], state: str
+) -> None:
     assert after(ACTIVATED, *past).state == state
 
 
-def test_a_change_takes_effect_no_earlier_than_the_change_before() -> None:
+def test_a_change_takes_effect_no_earlier_than_the_previous_change() -> None:
     line = after(ACTIVATED, at_minute(10, B_BLOCKED), at_minute(4, OPERATOR_PAUSED))
     assert line.changed_at == minute(10)
     assert line.holds["operator"].since == minute(10)
@@ -132,7 +138,7 @@ def test_a_second_hold_or_blocker_does_not_move_state_since() -> None:
     assert (blocked.state_since, blocked.blocked_since) == (minute(1), minute(1))
 
 
-def test_a_new_stretch_begins_after_the_old_stretch_ended() -> None:
+def test_held_since_and_blocked_since_begin_anew_after_the_last_hold_or_blocker_ended() -> None:
     line = after(
         ACTIVATED,
         at_minute(1, OPERATOR_PAUSED),
@@ -146,7 +152,7 @@ def test_a_new_stretch_begins_after_the_old_stretch_ended() -> None:
     assert line.blocked_since == minute(3)
 
 
-def test_a_closing_clears_holds_blockers_and_stretches() -> None:
+def test_a_closing_clears_holds_and_blockers_and_their_times() -> None:
     line = after(
         ACTIVATED, at_minute(1, OPERATOR_PAUSED), at_minute(2, B_BLOCKED), at_minute(9, CLOSED)
     )
@@ -176,7 +182,7 @@ def test_a_start_is_refused_while_the_line_is_held_or_blocked_and_once_it_is_clo
     given(ACTIVATED, at_minute(5, CLOSED)).when(start, minute(4)).then(InvalidState)
 
 
-def test_a_start_from_before_the_line_was_held_or_blocked_is_late_news() -> None:
+def test_a_start_that_occurred_before_the_line_was_held_or_blocked_is_accepted() -> None:
     start, moment = Execution.require_startable, timedelta(microseconds=1)
     both = given(ACTIVATED, at_minute(5, B_BLOCKED), at_minute(8, OPERATOR_PAUSED))
     both.when(start, minute(5) - moment).then(NOTHING)
@@ -191,19 +197,19 @@ def test_a_start_from_before_the_line_was_held_or_blocked_is_late_news() -> None
     held.when(start, minute(8)).then(InvalidState)
 
 
-def test_reports_count_on_a_closed_line_up_to_its_closing() -> None:
+def test_a_closed_line_accepts_reports_that_occurred_up_to_its_closing() -> None:
     closed = given(ACTIVATED, at_minute(5, CLOSED))
     closed.when(Execution.require_open_at, minute(5)).then(NOTHING)
     closed.when(Execution.require_open_at, minute(5.01)).then(InvalidState)
 
 
 @pytest.mark.parametrize("model", ["agent_runtime", "timeboxed_outcome"])
-def test_two_models_have_runs(model: str) -> None:
+def test_two_execution_models_have_runs(model: str) -> None:
     given(activated(model)).when(Execution.require_runs).then(NOTHING)
 
 
 @pytest.mark.parametrize("model", ["capacity", "ongoing_sla", "infra_managed", "observability"])
-def test_the_four_continuous_models_have_no_runs(model: str) -> None:
+def test_the_four_continuous_execution_models_have_no_runs(model: str) -> None:
     given(activated(model)).when(Execution.require_runs).then(RunsNotSupported)
 
 
@@ -256,7 +262,7 @@ def test_resources_are_replaced_by_id_and_signals_keep_their_first_place() -> No
     ]
 
 
-# How much a line shows.
+# The size of a line.
 
 LONG = "x" * 200_000
 
@@ -270,13 +276,13 @@ LONG = "x" * 200_000
         (Execution.report_signal, Signal("sla_compliance", "red", None, LONG)),
     ],
 )
-def test_a_line_shows_no_more_than_512_kb(command: Any) -> None:
+def test_a_command_that_would_let_a_line_show_more_than_512_kb_is_refused(command: Any) -> None:
     long_b = e.Blocked(blocker_id="b", cause="capacity_issue", reason=LONG)
     long_c = e.Blocked(blocker_id="c", cause="capacity_issue", reason=LONG)
     given(ACTIVATED, long_b, long_c, ALLOCATED).when(*command).then(InvalidState)
 
 
-def test_a_value_that_is_replaced_makes_room_and_a_hold_is_never_too_much() -> None:
+def test_a_full_line_accepts_replacements_of_its_values_and_a_hold() -> None:
     red = e.HealthSignalReported(signal="sla_compliance", status="red", evidence=LONG)
     amber = e.HealthSignalReported(signal="sla_compliance", status="amber", evidence=LONG)
     tags, other_tags = e.Updated(project_tags=(LONG,)), e.Updated(project_tags=(LONG[1:],))

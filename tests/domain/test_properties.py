@@ -1,4 +1,4 @@
-"""Any sequence of events, however absurd, folds; and its state is what the contract says."""
+"""Any sequence of events, however absurd, can be folded, and leads to the contract's state."""
 
 import json
 from datetime import datetime, timedelta
@@ -57,25 +57,27 @@ RUN_EVENTS = st.lists(st.tuples(RUN_BODIES, TIMES), max_size=12)
 _MAPPER = EnvelopeMapper()
 
 
-def told(events: list[Recorded]) -> Line:
-    """The line as the tests' model of the contract has it after these events."""
+def line_of_model(events: list[Recorded]) -> Line:
+    """The line after these events, by the tests' model of the contract."""
     stored = [_MAPPER.to_stored_event(event) for event in events]
     rows = [
         {
-            "originator_id": one.originator_id,
-            "originator_version": one.originator_version,
+            "originator_id": event.originator_id,
+            "originator_version": event.originator_version,
             "notification_id": number,
-            "topic": one.topic,
-            "state": json.loads(one.state),
+            "topic": event.topic,
+            "state": json.loads(event.state),
         }
-        for number, one in enumerate(stored, 1)
+        for number, event in enumerate(stored, 1)
     ]
     return Model(rows).lines["LIN-26-000001"]
 
 
 @given(LINE_EVENTS)
 @settings(max_examples=200, deadline=None)
-def test_a_line_folds_whatever_happened(past: list[tuple[Any, datetime]]) -> None:
+def test_a_line_folds_any_sequence_of_events_as_the_model_of_the_contract_does(
+    past: list[tuple[Any, datetime]],
+) -> None:
     whole = [(activated(), START), *past]
     events = [
         recorded(body, version, at, fact=FactIdentity("s", str(version), bytes(32)))
@@ -88,7 +90,7 @@ def test_a_line_folds_whatever_happened(past: list[tuple[Any, datetime]]) -> Non
         assert line.changed_at is not None
         assert previous is None or line.changed_at >= previous
         previous = line.changed_at
-    expected = told(events)
+    expected = line_of_model(events)
     assert (line.state, line.state_since) == (expected.state, expected.state_since)
     assert line.holds.keys() == expected.holds
     assert line.blockers.keys() == expected.blockers.keys()
@@ -103,39 +105,39 @@ def test_a_line_folds_whatever_happened(past: list[tuple[Any, datetime]]) -> Non
 
 @given(LINE_EVENTS, st.integers(0, 25))
 @settings(max_examples=100, deadline=None)
-def test_a_snapshot_of_a_line_goes_on_as_the_line(
+def test_a_line_restored_from_a_snapshot_goes_on_as_the_original(
     past: list[tuple[Any, datetime]], cut: int
 ) -> None:
-    straight, resumed = Execution("LIN-26-000001"), Execution("LIN-26-000001")
+    original, restored = Execution("LIN-26-000001"), Execution("LIN-26-000001")
     for version, (body, at) in enumerate([(activated(), START), *past], 1):
-        straight.evolve(recorded(body, version, at))
+        original.evolve(recorded(body, version, at))
         if version == cut + 1:
-            stored = msgspec.json.encode(resumed)
-            resumed = msgspec.json.decode(stored, type=Execution)
-        resumed.evolve(recorded(body, version, at))
-    assert resumed == straight
-    assert list(resumed.signals) == list(straight.signals)
+            stored = msgspec.json.encode(restored)
+            restored = msgspec.json.decode(stored, type=Execution)
+        restored.evolve(recorded(body, version, at))
+    assert restored == original
+    assert list(restored.signals) == list(original.signals)
 
 
 @given(RUN_EVENTS, st.integers(0, 12))
 @settings(max_examples=100, deadline=None)
-def test_a_run_folds_whatever_happened_and_so_does_its_snapshot(
+def test_a_run_and_a_run_restored_from_a_snapshot_fold_any_sequence_of_events(
     past: list[tuple[Any, datetime]], cut: int
 ) -> None:
-    straight, resumed = Run("RUN-26-000001"), Run("RUN-26-000001")
+    original, restored = Run("RUN-26-000001"), Run("RUN-26-000001")
     for version, (body, at) in enumerate(past, 1):
-        straight.evolve(recorded(body, version, at))
+        original.evolve(recorded(body, version, at))
         if version == cut + 1:
-            resumed = msgspec.json.decode(msgspec.json.encode(resumed), type=Run)
-        resumed.evolve(recorded(body, version, at))
-    assert resumed == straight
+            restored = msgspec.json.decode(msgspec.json.encode(restored), type=Run)
+        restored.evolve(recorded(body, version, at))
+    assert restored == original
     ended = [body for body, _ in past if not isinstance(body, r.RunRequested | r.RunStarted)]
-    assert (straight.completed_at is None) == (not ended)
+    assert (original.completed_at is None) == (not ended)
 
 
 @given(LINE_EVENTS)
 @settings(max_examples=50, deadline=None)
-def test_two_lines_share_nothing(past: list[tuple[Any, datetime]]) -> None:
+def test_the_events_of_a_line_do_not_change_another_line(past: list[tuple[Any, datetime]]) -> None:
     line, other = Execution("LIN-26-000001"), Execution("LIN-26-000002")
     for version, (body, at) in enumerate([(activated(), START), *past], 1):
         line.evolve(recorded(body, version, at))

@@ -1,4 +1,4 @@
-"""A credential's refusals are recorded one by one up to a number a UTC day (contract, Feeds)."""
+"""A credential's refusals are recorded singly up to a number per UTC day (contract, Feeds)."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ def test_a_credential_that_was_never_refused_has_room() -> None:
     assert Refusals("REF-K").has_room(START)
 
 
-def test_there_is_room_for_the_daily_number_and_no_more() -> None:
+def test_a_credential_has_room_for_the_daily_number_of_refusals_and_no_more() -> None:
     refusals = refusals_at(*[START] * (DAILY - 1))
     assert refusals.has_room(START)
     assert not refusals_at(START, of=refusals).has_room(START)
@@ -42,7 +42,7 @@ def test_there_is_room_for_the_daily_number_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("later", [timedelta(0), timedelta(days=1), timedelta(days=400)])
-def test_the_day_ends_at_midnight_utc_wherever_the_clock_is(later: timedelta) -> None:
+def test_the_day_ends_at_midnight_utc_whatever_the_offset_of_the_clock(later: timedelta) -> None:
     refusals = with_room_for(0, MIDNIGHT - timedelta(hours=1))
     west = timezone(timedelta(hours=-8))
     last = MIDNIGHT - timedelta(microseconds=1)
@@ -57,10 +57,10 @@ def test_the_count_begins_anew_with_the_first_refusal_of_the_next_day() -> None:
     assert (refusals.recorded, refusals.day) == (1, day_of(MIDNIGHT))
 
 
-def test_the_day_is_that_of_the_recording_and_not_of_the_occurrence() -> None:
+def test_a_refusal_counts_on_the_day_of_its_recording_and_not_of_its_occurrence() -> None:
     refusals = with_room_for(1, START)
-    said = START - timedelta(days=3)
-    refusals.evolve(recorded(REFUSED, refusals.version + 1, said, recorded_at=START))
+    occurred = START - timedelta(days=3)
+    refusals.evolve(recorded(REFUSED, refusals.version + 1, occurred, recorded_at=START))
     assert not refusals.has_room(START)
 
 
@@ -74,39 +74,40 @@ def test_a_count_of_omitted_refusals_takes_no_room_and_gives_none() -> None:
     assert not refusals.has_room(START)
 
 
-def test_another_event_of_the_stream_only_counts_its_version() -> None:
+def test_an_event_other_than_a_refusal_changes_only_the_version() -> None:
     refusals = with_room_for(1, START)
     before = refusals.version
     refusals.evolve(recorded(OMITTED, before + 1))
     assert (refusals.version, refusals.has_room(START)) == (before + 1, True)
 
 
-_gaps = st.lists(st.integers(0, 40 * 3600), max_size=60)
+GAPS = st.lists(st.integers(0, 40 * 3600), max_size=60)
 
 
-@given(_gaps, st.integers(0, 30), st.integers(0, 72 * 3600))
-def test_there_is_room_while_fewer_were_recorded_on_that_very_day(
-    gaps: list[int], left: int, then: int
+@given(GAPS, st.integers(0, 30), st.integers(0, 72 * 3600))
+def test_a_credential_has_room_while_fewer_refusals_were_recorded_on_the_same_day(
+    gaps: list[int], left: int, wait: int
 ) -> None:
     refusals, at = with_room_for(left, START), START
     counts = Counter({day_of(START): DAILY - left})
-    for instant in after(at, gaps):
+    for instant in instants_after(at, gaps):
         at = instant
         if refusals.has_room(at):
             refusals_at(at, of=refusals)
             counts[day_of(at)] += 1
         assert refusals.recorded <= DAILY
-    now = at + timedelta(seconds=then)
+    now = at + timedelta(seconds=wait)
     assert refusals.has_room(now) == (counts[day_of(now)] < DAILY)
     assert max(counts.values()) <= DAILY
 
 
-def after(start: datetime, gaps: Iterable[int]) -> Iterable[datetime]:
+def instants_after(start: datetime, gaps: Iterable[int]) -> Iterable[datetime]:
+    """The instants that follow one another by these gaps in seconds."""
     for gap in gaps:
         start += timedelta(seconds=gap)
         yield start
 
 
 @given(st.text(min_size=1, max_size=30))
-def test_a_stream_is_of_one_credential_alone(credential: str) -> None:
+def test_each_credential_has_a_stream_of_its_own(credential: str) -> None:
     assert stream_of(credential).removeprefix("REF-") == credential

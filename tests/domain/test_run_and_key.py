@@ -1,4 +1,4 @@
-"""A run's and a key's decisions and folds (contract, State)."""
+"""The decisions of runs and API keys, and the folds of their events (contract, State)."""
 
 from typing import Any
 
@@ -67,7 +67,9 @@ def failed(**more: Any) -> RunFailed:
         (CLOSED_WHILE_PENDING, fail(9), failed(late=True)),
     ],
 )
-def test_a_command_to_a_run_is_accepted(past: list[Past], command: Any, event: Any) -> None:
+def test_a_run_accepts_a_command_that_fits_its_status(
+    past: list[Past], command: Any, event: Any
+) -> None:
     given(*past).when(*command).then(event)
 
 
@@ -84,7 +86,9 @@ def test_a_command_to_a_run_is_accepted(past: list[Past], command: Any, event: A
         (CLOSED_WHILE_RUNNING, cancel(3)),
     ],
 )
-def test_a_command_to_a_run_is_refused(past: list[Past], command: Any) -> None:
+def test_a_run_refuses_a_command_that_does_not_fit_its_status(
+    past: list[Past], command: Any
+) -> None:
     given(*past).when(*command).then(InvalidState)
 
 
@@ -96,12 +100,12 @@ def test_an_ended_run_does_not_end_again(ending: Any, command: Any) -> None:
 
 @pytest.mark.parametrize("late", [RunCompleted(late=True), RunFailed(late=True)])
 @pytest.mark.parametrize("command", [complete(2), fail(2), cancel(2)])
-def test_a_late_ending_comes_once(late: Any, command: Any) -> None:
+def test_a_run_that_ended_late_does_not_end_again(late: Any, command: Any) -> None:
     ended_late = given(STARTED_AT_ONCE, at_minute(9, CANCELLED_BY_CLOSING), at_minute(5, late))
     ended_late.when(*command).then(InvalidState)
 
 
-def test_the_fold_of_a_whole_life() -> None:
+def test_a_completed_run_has_the_values_of_all_its_events() -> None:
     run = after(
         at_minute(1, REQUESTED), at_minute(2, STARTED), at_minute(5, completed(duration_ms=4))
     )
@@ -111,7 +115,7 @@ def test_the_fold_of_a_whole_life() -> None:
     assert (run.service_line_id, run.organization_id) == ("LIN-26-000001", "ORG-26-000001")
 
 
-def test_a_run_that_begins_by_starting_was_requested_then() -> None:
+def test_a_run_whose_first_event_is_its_start_was_requested_at_that_instant() -> None:
     run = after(at_minute(2, STARTED_AT_ONCE))
     assert (run.status, run.triggered_by) == ("running", API)
     assert run.requested_at == run.started_at == minute(2)

@@ -1,4 +1,4 @@
-"""Intervals say for each instant what held at it, once (contract, Reading, timeline)."""
+"""Each instant lies in one interval, with the state at that instant (contract, Reading)."""
 
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -13,8 +13,8 @@ from ledger.domain.values import CAUSES, STATES
 from tests.support.domain import START, minute
 
 
-class Asked(NamedTuple):
-    """A line's turning points, and what is asked of them."""
+class Case(NamedTuple):
+    """A line's turning points, and the bounds and the clock of a read."""
 
     turns: list[Turn]
     start: datetime | None
@@ -30,19 +30,19 @@ TURNS = st.lists(
 
 
 @st.composite
-def asked(draw: st.DrawFn) -> Asked:
-    """As the statement gives them: in effective order, none at or after the end."""
+def cases(draw: st.DrawFn) -> Case:
+    """Turns as the statement returns them: in effective order, none at or after the end."""
     turns = [Turn(minute(at), *rest) for at, *rest in sorted(draw(TURNS), key=lambda t: t[0])]
     start, end = draw(st.none() | st.integers(-10, 69)), draw(st.none() | st.integers(-10, 70))
     if start is not None and end is not None and start >= end:
         start, end = end, start + 1
     kept = [turn for turn in turns if end is None or turn.since < minute(end)]
     now = (kept[-1].since if kept else START) + timedelta(minutes=draw(st.integers(0, 15)))
-    return Asked(kept, *(None if b is None else minute(b) for b in (start, end)), now)
+    return Case(kept, *(None if b is None else minute(b) for b in (start, end)), now)
 
 
 def held_at(turns: list[Turn], at: datetime) -> tuple[str, tuple[str, ...]] | None:
-    """What the last turning point up to an instant says."""
+    """The state and causes of the last turning point up to an instant; None before the first."""
     past = [turn for turn in turns if turn.since <= at]
     if not past:
         return None
@@ -50,66 +50,68 @@ def held_at(turns: list[Turn], at: datetime) -> tuple[str, tuple[str, ...]] | No
 
 
 def found_at(found: list[Interval], at: datetime) -> list[tuple[str, tuple[str, ...]]]:
-    """What the intervals around an instant say."""
+    """The state and the causes of each interval that contains an instant."""
     return [
-        (one.state, one.causes)
-        for one in found
-        if one.since <= at and (one.until is None or at < one.until)
+        (interval.state, interval.causes)
+        for interval in found
+        if interval.since <= at and (interval.until is None or at < interval.until)
     ]
 
 
-@given(asked())
+@given(cases())
 @settings(max_examples=300, deadline=None)
-def test_intervals_say_for_each_instant_of_the_range_what_held(it: Asked) -> None:
-    found = intervals(*it)
-    lasts = it.end is None or it.end > it.now
+def test_intervals_give_the_state_and_the_causes_at_each_instant_of_the_range(case: Case) -> None:
+    found = intervals(*case)
+    lasts = case.end is None or case.end > case.now
     for half in range(-40, 160):
         at = START + timedelta(seconds=30 * half)
-        inside = (it.start is None or at >= it.start) and (lasts or at < it.end)  # type: ignore[operator]
-        held = held_at(it.turns, at)
+        inside = (case.start is None or at >= case.start) and (lasts or at < case.end)  # type: ignore[operator]
+        held = held_at(case.turns, at)
         assert found_at(found, at) == ([held] if inside and held else [])
 
 
-@given(asked())
+@given(cases())
 @settings(max_examples=300, deadline=None)
-def test_intervals_touch_differ_from_their_neighbours_and_cover_the_range(it: Asked) -> None:
-    found = intervals(*it)
-    for one, following in pairwise(found):
-        assert one.until == following.since
-        assert (one.state, one.causes) != (following.state, following.causes)
-        assert one.length == following.since - one.since > timedelta()
-    began = it.turns and max(it.turns[0].since, it.start or it.turns[0].since)
-    if not it.turns or (it.end is not None and began >= it.end):
+def test_neighbouring_intervals_touch_and_differ_and_all_intervals_cover_the_range(
+    case: Case,
+) -> None:
+    found = intervals(*case)
+    for interval, following in pairwise(found):
+        assert interval.until == following.since
+        assert (interval.state, interval.causes) != (following.state, following.causes)
+        assert interval.length == following.since - interval.since > timedelta()
+    began = case.turns and max(case.turns[0].since, case.start or case.turns[0].since)
+    if not case.turns or (case.end is not None and began >= case.end):
         assert found == []
         return
     assert found[0].since == began
-    lasts = it.end is None or it.end > it.now
-    assert found[-1].until == (None if lasts else it.end)
-    until = max(it.now, found[-1].since) if lasts else it.end
+    lasts = case.end is None or case.end > case.now
+    assert found[-1].until == (None if lasts else case.end)
+    until = max(case.now, found[-1].since) if lasts else case.end
     assert until is not None
-    assert sum((one.length for one in found), timedelta()) == until - began
+    assert sum((interval.length for interval in found), timedelta()) == until - began
 
 
-@given(asked())
+@given(cases())
 @settings(max_examples=300, deadline=None)
-def test_a_clipped_answer_is_the_whole_one_cut(it: Asked) -> None:
+def test_the_intervals_of_a_range_are_those_of_the_whole_life_cut_at_its_bounds(case: Case) -> None:
     cut = []
-    for one in intervals(it.turns, None, None, it.now):
-        since = one.since if it.start is None else max(one.since, it.start)
-        bounds = [at for at in (one.until, it.end) if at is not None]
+    for interval in intervals(case.turns, None, None, case.now):
+        since = interval.since if case.start is None else max(interval.since, case.start)
+        bounds = [at for at in (interval.until, case.end) if at is not None]
         until = min(bounds) if bounds else None
-        if one.until is None and until is not None and until > it.now:
+        if interval.until is None and until is not None and until > case.now:
             until = None
         if until is None or since < until:
-            length = max(timedelta(), (until or it.now) - since)
-            cut.append(one._replace(since=since, until=until, length=length))
-    assert intervals(*it) == cut
+            length = max(timedelta(), (until or case.now) - since)
+            cut.append(interval._replace(since=since, until=until, length=length))
+    assert intervals(*case) == cut
 
 
-@given(asked())
+@given(cases())
 @settings(max_examples=100, deadline=None)
-def test_totals_are_the_sums_of_the_intervals(it: Asked) -> None:
-    found = intervals(*it)
+def test_totals_are_the_sums_of_the_intervals(case: Case) -> None:
+    found = intervals(*case)
     by_state, by_cause = totals(found)
     assert (tuple(by_state), tuple(by_cause)) == (STATES, CAUSES)
     for state, length in by_state.items():
@@ -118,7 +120,7 @@ def test_totals_are_the_sums_of_the_intervals(it: Asked) -> None:
         assert length == sum((i.length for i in found if cause in i.causes), timedelta())
 
 
-ONE = [Turn(START, "running", frozenset())]
+RUNNING = [Turn(START, "running", frozenset())]
 
 
 @pytest.mark.parametrize(
@@ -128,23 +130,25 @@ ONE = [Turn(START, "running", frozenset())]
 def test_the_last_interval_is_open_unless_the_end_lies_at_or_before_now(
     end: float | None, until: float | None, minutes: float
 ) -> None:
-    (one,) = intervals(ONE, None, None if end is None else minute(end), minute(10))
-    assert one.until == (None if until is None else minute(until))
-    assert one.length == timedelta(minutes=minutes)
+    (interval,) = intervals(RUNNING, None, None if end is None else minute(end), minute(10))
+    assert interval.until == (None if until is None else minute(until))
+    assert interval.length == timedelta(minutes=minutes)
 
 
 def test_an_open_interval_that_begins_after_now_has_no_length() -> None:
-    (one,) = intervals(ONE, None, None, minute(-3))
-    assert (one.since, one.until, one.length) == (START, None, timedelta())
+    (interval,) = intervals(RUNNING, None, None, minute(-3))
+    assert (interval.since, interval.until, interval.length) == (START, None, timedelta())
 
 
-def test_nothing_held_before_the_first_turning_point() -> None:
+def test_no_interval_begins_before_the_first_turning_point() -> None:
     assert intervals([], None, None, START) == []
-    assert intervals(ONE, minute(-10), minute(0), minute(10)) == []
-    assert intervals(ONE, minute(-10), None, minute(10)) == intervals(ONE, None, None, minute(10))
+    assert intervals(RUNNING, minute(-10), minute(0), minute(10)) == []
+    assert intervals(RUNNING, minute(-10), None, minute(10)) == intervals(
+        RUNNING, None, None, minute(10)
+    )
 
 
-def test_a_turn_that_is_taken_back_at_the_same_instant_leaves_no_trace() -> None:
+def test_turns_that_are_reverted_at_the_same_instant_add_no_interval() -> None:
     turns = [
         Turn(START, "running", frozenset()),
         Turn(minute(2), "paused", frozenset()),
@@ -181,27 +185,27 @@ def test_a_cause_that_comes_or_goes_begins_another_interval_in_the_same_state() 
 
 
 def test_a_future_interval_counts_up_to_its_own_end() -> None:
-    found = intervals([*ONE, Turn(minute(5), "paused", frozenset())], None, None, minute(1))
+    found = intervals([*RUNNING, Turn(minute(5), "paused", frozenset())], None, None, minute(1))
     assert [(i.state, i.until, i.length) for i in found] == [
         ("running", minute(5), timedelta(minutes=5)),
         ("paused", None, timedelta()),
     ]
 
 
-def test_an_open_interval_counts_up_to_now_also_where_later_turns_changed_nothing() -> None:
+def test_an_open_interval_counts_up_to_now_though_later_turns_changed_nothing() -> None:
     turns = [
-        *ONE,
+        *RUNNING,
         Turn(minute(5), "paused", frozenset()),
         Turn(minute(5), "running", frozenset()),
     ]
-    (one,) = intervals(turns, None, None, minute(1))
-    assert (one.since, one.until, one.length) == (START, None, timedelta(minutes=1))
+    (interval,) = intervals(turns, None, None, minute(1))
+    assert (interval.since, interval.until, interval.length) == (START, None, timedelta(minutes=1))
 
 
 @pytest.mark.parametrize("at", [-5, 0, 4, 10])
 def test_an_empty_range_has_no_interval(at: float) -> None:
-    assert intervals(ONE, minute(at), minute(at), minute(10)) == []
+    assert intervals(RUNNING, minute(at), minute(at), minute(10)) == []
 
 
 def test_an_empty_range_after_now_has_no_interval() -> None:
-    assert intervals(ONE, minute(20), minute(20), minute(10)) == []
+    assert intervals(RUNNING, minute(20), minute(20), minute(10)) == []

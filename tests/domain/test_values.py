@@ -1,4 +1,4 @@
-"""Instants, ids and health: the values everything speaks in."""
+"""Instants, days, weeks, ids and health scores."""
 
 import re
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -19,7 +19,9 @@ OFFSETS = st.integers(-23 * 60, 23 * 60).map(lambda m: timezone(timedelta(minute
 
 
 @given(INSTANTS, OFFSETS)
-def test_an_instant_survives_any_offset(instant: datetime, offset: timezone) -> None:
+def test_an_instant_is_read_back_unchanged_from_a_text_in_any_offset(
+    instant: datetime, offset: timezone
+) -> None:
     assert values.parse_instant(instant.astimezone(offset).isoformat()) == instant
     text = values.format_instant(instant)
     assert values.parse_instant(text) == instant
@@ -61,13 +63,13 @@ def test_an_instant_is_shown_in_utc(text: str, shown: str) -> None:
         "2100-01-01T00:00:00Z",
     ],
 )
-def test_other_texts_are_no_instants(text: str) -> None:
+def test_a_malformed_instant_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         values.parse_instant(text)
 
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:00:00-02:00"])
-def test_an_instant_off_the_calendar_is_none(text: str) -> None:
+def test_an_instant_beyond_the_calendar_in_utc_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         values.parse_instant(text)
 
@@ -77,7 +79,7 @@ def test_a_plain_date_is_midnight_utc() -> None:
 
 
 @given(INSTANTS)
-def test_a_week_begins_on_the_monday_at_or_before(instant: datetime) -> None:
+def test_a_week_begins_on_the_monday_at_or_before_an_instant(instant: datetime) -> None:
     monday = values.week_of(instant)
     assert monday.isocalendar()[:2] == values.day_of(instant).isocalendar()[:2]
     assert monday.weekday() == 0
@@ -113,11 +115,12 @@ def test_the_score_is_bounded_and_falls_with_each_bad_signal(count: int) -> None
     ("score", "status"),
     [(None, None), (100, "green"), (70, "green"), (69, "amber"), (50, "amber"), (49, "red")],
 )
-def test_the_status_of_a_score(score: int | None, status: str | None) -> None:
+def test_the_status_follows_from_the_score(score: int | None, status: str | None) -> None:
     assert health.status(score) == status
 
 
 @pytest.mark.parametrize("pattern", [values.LINE_ID, values.RUN_ID])
-def test_an_id_has_ascii_digits(pattern: str) -> None:
-
-    assert re.fullmatch(pattern, pattern[1:4] + "-26-00000\u0661") is None
+def test_an_id_has_ascii_digits_only(pattern: str) -> None:
+    prefix = pattern[1:4]
+    assert re.fullmatch(pattern, prefix + "-26-000001")
+    assert re.fullmatch(pattern, prefix + "-26-00000\u0661") is None

@@ -17,7 +17,7 @@ from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
 from tests.support.receiver import Answer, Receiver, Request
 from tests.support.views import until
-from tests.support.webhooks import Ticking, body_of
+from tests.support.webhooks import ShiftedClock, body_of
 
 TYPES = ["execution.checked_in", "health.changed", "execution.updated"]
 
@@ -105,7 +105,7 @@ def test_after_recovery_a_consumer_has_exactly_the_feeds_events(conninfo: str) -
         webhook_allow_private=True,
         webhook_retry_seconds="0.02",
     )
-    clock, dice = Ticking(), random.Random(5)
+    clock, dice = ShiftedClock(), random.Random(5)
     with edge_of(settings, conninfo, clock) as edge, Receiver() as receiver:
         line = edge.fresh("capacity")
         created = edge.post("/v1/webhooks", json={"url": receiver.url, "event_types": TYPES})

@@ -10,14 +10,14 @@ from standardwebhooks import WebhookVerificationError
 from projections.webhook.view import WebhookView
 from tests.support.model import model_of
 from tests.support.receiver import Answer, Receiver, Request, Script
-from tests.support.views import projecting, query, standing, until
+from tests.support.views import projecting, query, until, view_positions
 from tests.support.webhooks import (
     Delivery,
-    Post,
-    Ticking,
+    ShiftedClock,
+    WebhookLedger,
     body_of,
-    posting,
     received,
+    webhook_ledger,
 )
 
 CHECK_INS = ["execution.checked_in"]
@@ -26,21 +26,21 @@ SLOW = "3600,3600,3600,3600"
 
 
 @pytest.fixture
-def post(conninfo: str) -> Iterator[Post]:
+def ledger(conninfo: str) -> Iterator[WebhookLedger]:
     """A ledger with a line and a dispatcher."""
-    with posting(conninfo) as post:
-        post.activate()
-        post.start()
-        yield post
+    with webhook_ledger(conninfo) as ledger:
+        ledger.activate()
+        ledger.start()
+        yield ledger
 
 
 @pytest.fixture
-def patient(conninfo: str) -> Iterator[Post]:
+def patient(conninfo: str) -> Iterator[WebhookLedger]:
     """The same with a slow schedule: a failed delivery is not tried again by itself."""
-    with posting(conninfo, retries=SLOW) as post:
-        post.activate()
-        post.start()
-        yield post
+    with webhook_ledger(conninfo, retries=SLOW) as ledger:
+        ledger.activate()
+        ledger.start()
+        yield ledger
 
 
 def answering(*statuses: int, then: int = 200) -> Script:
@@ -52,10 +52,12 @@ def answering(*statuses: int, then: int = 200) -> Script:
 # Requests.
 
 
-def test_a_delivery_is_signed_and_carries_the_feeds_event_and_its_number(post: Post) -> None:
+def test_a_delivery_is_signed_and_carries_the_feeds_event_and_its_number(
+    ledger: WebhookLedger,
+) -> None:
     with Receiver() as receiver:
-        endpoint, secret = post.create(receiver.url + "/hooks?of=us", CHECK_INS)
-        (event_id,) = post.check_in()
+        endpoint, secret = ledger.create(receiver.url + "/hooks?of=us", CHECK_INS)
+        (event_id,) = ledger.check_in()
         (request,) = receiver.await_count(1)
         body = body_of(request, secret)
         assert (body["id"], body.pop("sequence")) == (event_id, 1)
@@ -66,15 +68,15 @@ def test_a_delivery_is_signed_and_carries_the_feeds_event_and_its_number(post: P
         }  # fmt: skip
         assert (request.method, request.path) == ("POST", "/hooks?of=us")
         assert request.headers["content-type"] == "application/json"
-        (delivery,) = post.await_all(endpoint, 1)
+        (delivery,) = ledger.await_all(endpoint, 1)
         (attempt,) = delivery.attempts
         assert attempt["response_status"] == 200
         assert attempt["error"] is None
         with pytest.raises(WebhookVerificationError):
-            body_of(request, post.create(receiver.url)[1])
+            body_of(request, ledger.create(receiver.url)[1])
 
 
-def test_each_endpoint_gets_its_matching_events_under_its_own_numbers(post: Post) -> None:
+def test_each_endpoint_gets_matching_events_under_its_own_numbers(ledger: WebhookLedger) -> None:
     chosen = {
         "all": ["*"],
         "some": ["execution.checked_in", "execution.updated"],
@@ -82,15 +84,16 @@ def test_each_endpoint_gets_its_matching_events_under_its_own_numbers(post: Post
     }
     with Receiver() as receiver:
         made = {
-            name: post.create(f"{receiver.url}/{name}", types)[0] for name, types in chosen.items()
+            name: ledger.create(f"{receiver.url}/{name}", types)[0]
+            for name, types in chosen.items()
         }
-        post.check_in(3)
-        post.activate("LIN-26-000002")
-        post.check_in(2)
-        model = model_of(post.conninfo)
+        ledger.check_in(3)
+        ledger.activate("LIN-26-000002")
+        ledger.check_in(2)
+        model = model_of(ledger.conninfo)
         for name, endpoint in made.items():
             expected = model.due_to(endpoint)
-            post.await_all(endpoint, len(expected))
+            ledger.await_all(endpoint, len(expected))
             got = [request for request in receiver.requests if request.path == f"/{name}"]
             assert received(got) == expected
             assert len(got) == len(expected), "no event is sent twice if no attempt failed"
@@ -99,40 +102,40 @@ def test_each_endpoint_gets_its_matching_events_under_its_own_numbers(post: Post
 
 def test_both_secrets_verify_during_a_rotation_and_only_the_new_one_after_it(conninfo: str) -> None:
     # The verifier accepts only recent timestamps, so the rotation lies almost a day back.
-    clock = Ticking(hours=-24, seconds=60)
-    with posting(conninfo, clock) as post, Receiver() as receiver:
-        post.activate()
-        _, old = post.create(receiver.url, CHECK_INS)
-        new = post.rotate(only_endpoint(post))
-        post.start()
-        post.advance(hours=24, seconds=-90)
-        post.check_in()
+    clock = ShiftedClock(hours=-24, seconds=60)
+    with webhook_ledger(conninfo, clock) as ledger, Receiver() as receiver:
+        ledger.activate()
+        _, old = ledger.create(receiver.url, CHECK_INS)
+        new = ledger.rotate(only_endpoint(ledger))
+        ledger.start()
+        ledger.advance(hours=24, seconds=-90)
+        ledger.check_in()
         (request,) = receiver.await_count(1)
         body_of(request, old, new)
-        post.advance(seconds=120)
-        post.check_in()
+        ledger.advance(seconds=120)
+        ledger.check_in()
         request = receiver.await_count(2)[1]
         body_of(request, new)
         with pytest.raises(WebhookVerificationError):
             body_of(request, old)
 
 
-def only_endpoint(post: Post) -> str:
+def only_endpoint(ledger: WebhookLedger) -> str:
     """The id of the only endpoint."""
     ((endpoint,),) = query(
-        post.conninfo,
+        ledger.conninfo,
         "SELECT DISTINCT originator_id FROM ledger.ledger_events WHERE originator_id ~ '^WHK'",
     )
     return str(endpoint)
 
 
 def test_no_private_address_is_connected_to_unless_the_settings_allow_it(conninfo: str) -> None:
-    with posting(conninfo, allow_private=False) as post, Receiver() as receiver:
-        post.activate()
-        post.start()
-        endpoint, _ = post.create(receiver.url, CHECK_INS)
-        post.check_in()
-        (delivery,) = post.await_all(endpoint, 1, "failed")
+    with webhook_ledger(conninfo, allow_private=False) as ledger, Receiver() as receiver:
+        ledger.activate()
+        ledger.start()
+        endpoint, _ = ledger.create(receiver.url, CHECK_INS)
+        ledger.check_in()
+        (delivery,) = ledger.await_all(endpoint, 1, "failed")
         assert {attempt["error"] for attempt in delivery.attempts} == {"the address is not allowed"}
         assert receiver.count_connections() == 0
 
@@ -142,20 +145,20 @@ def test_a_delivery_is_sent_only_after_every_view_shows_its_event(conninfo: str)
 
     def look(request: Request) -> Answer:
         position = body_of(request)["position"]
-        shown.append(all(at >= position for at, _ in standing(conninfo).values()))
+        shown.append(all(at >= position for at, _ in view_positions(conninfo).values()))
         return Answer()
 
-    with posting(conninfo, follow=False) as post, Receiver(look) as receiver:
-        post.start()
-        post.activate()
-        endpoint, _ = post.create(receiver.url, CHECK_INS)
-        post.check_in()
+    with webhook_ledger(conninfo, follow=False) as ledger, Receiver(look) as receiver:
+        ledger.start()
+        ledger.activate()
+        endpoint, _ = ledger.create(receiver.url, CHECK_INS)
+        ledger.check_in()
         with projecting(conninfo, WebhookView()) as ahead:
             ahead.catch_up()
-            until(lambda: post.dispatch(endpoint), "the dispatcher")
+            until(lambda: ledger.dispatch(endpoint), "the dispatcher")
         with projecting(conninfo) as projector:
             projector.catch_up()
-            (delivery,) = post.await_all(endpoint, 1)
+            (delivery,) = ledger.await_all(endpoint, 1)
         assert delivery.statuses == [200]
         assert shown == [True]
 
@@ -163,20 +166,20 @@ def test_a_delivery_is_sent_only_after_every_view_shows_its_event(conninfo: str)
 # Retries.
 
 
-def test_a_failed_delivery_is_tried_again_with_the_same_id_and_number(post: Post) -> None:
+def test_a_failed_delivery_is_retried_with_the_same_id_and_number(ledger: WebhookLedger) -> None:
     with Receiver(answering(500, 503, 404)) as receiver:
-        endpoint, secret = post.create(receiver.url, CHECK_INS)
-        post.check_in()
+        endpoint, secret = ledger.create(receiver.url, CHECK_INS)
+        ledger.check_in()
         requests = receiver.await_count(4)
         assert len({request.body for request in requests}) == 1
         for request in requests:
             body_of(request, secret)
-        (delivery,) = post.await_all(endpoint, 1)
+        (delivery,) = ledger.await_all(endpoint, 1)
         assert delivery.statuses == [500, 503, 404, 200]
-        assert post.dispatch(endpoint)[2] is None, "it has succeeded since"
+        assert ledger.dispatch(endpoint)[2] is None, "it has succeeded since"
 
 
-def test_a_retry_waits_as_long_as_the_receiver_asks(patient: Post) -> None:
+def test_a_retry_waits_as_long_as_the_receiver_asks(patient: WebhookLedger) -> None:
     with Receiver(lambda _: Answer(429, headers={"retry-after": "80000"})) as receiver:
         endpoint, _ = patient.create(receiver.url, CHECK_INS)
         patient.check_in()
@@ -195,14 +198,14 @@ def attempted(count: int) -> Callable[[list[Delivery]], bool]:
 
 
 def test_a_failed_delivery_is_announced_once_to_other_endpoints_and_never_to_its_own(
-    post: Post,
+    ledger: WebhookLedger,
 ) -> None:
     with Receiver(lambda r: Answer(500 if r.path == "/dead" else 200)) as receiver:
-        dead, _ = post.create(receiver.url + "/dead")
-        other, _ = post.create(receiver.url + "/other", ["webhook.delivery_failed"])
-        (event_id,) = post.check_in()
-        post.await_all(dead, 1, "failed")
-        (announcement,) = post.await_all(other, 1)
+        dead, _ = ledger.create(receiver.url + "/dead")
+        other, _ = ledger.create(receiver.url + "/other", ["webhook.delivery_failed"])
+        (event_id,) = ledger.check_in()
+        ledger.await_all(dead, 1, "failed")
+        (announcement,) = ledger.await_all(other, 1)
         requests = [r for r in receiver.requests if r.path == "/other"]
         (body,) = map(body_of, requests)
         assert body["subject"] == {"type": "webhook", "id": dead}
@@ -211,45 +214,49 @@ def test_a_failed_delivery_is_announced_once_to_other_endpoints_and_never_to_its
             "event_id": event_id, "sequence": 1, "attempts": 5, "response_status": 500,
             "error": None,
         }  # fmt: skip
-        assert post.topics(dead) == ["webhook.created", "webhook.delivery_failed"]
+        assert ledger.topics(dead) == ["webhook.created", "webhook.delivery_failed"]
         assert len([r for r in receiver.requests if r.path == "/dead"]) == 5
         assert announcement.type == "webhook.delivery_failed"
 
 
-def test_two_dead_endpoints_do_not_announce_each_others_failures_for_ever(post: Post) -> None:
+def test_two_dead_endpoints_do_not_announce_each_others_failures_for_ever(
+    ledger: WebhookLedger,
+) -> None:
     with Receiver(lambda _: Answer(500)) as receiver:
-        made = [post.create(f"{receiver.url}/{n}")[0] for n in range(2)]
-        post.check_in()
+        made = [ledger.create(f"{receiver.url}/{n}")[0] for n in range(2)]
+        ledger.check_in()
         for endpoint in made:
-            found = post.await_all(endpoint, 2, "failed")
+            found = ledger.await_all(endpoint, 2, "failed")
             assert [d.type for d in found] == ["execution.checked_in", "webhook.delivery_failed"]
         for endpoint in made:
-            assert post.topics(endpoint) == ["webhook.created", "webhook.delivery_failed"]
+            assert ledger.topics(endpoint) == ["webhook.created", "webhook.delivery_failed"]
 
 
 # Disabling.
 
 
 def test_a_410_disables_an_endpoint_at_once_and_enabling_resumes_its_deliveries(
-    post: Post,
+    ledger: WebhookLedger,
 ) -> None:
     with Receiver(answering(500, 410)) as receiver:
-        endpoint, _ = post.create(receiver.url, CHECK_INS)
-        post.check_in()
-        until(lambda: post.shown(endpoint)["disabled_reason"] == "gone", "the end")
-        post.check_in()
-        (delivery,) = post.await_deliveries(endpoint, attempted(2))
+        endpoint, _ = ledger.create(receiver.url, CHECK_INS)
+        ledger.check_in()
+        until(lambda: ledger.shown(endpoint)["disabled_reason"] == "gone", "the end")
+        ledger.check_in()
+        (delivery,) = ledger.await_deliveries(endpoint, attempted(2))
         assert (delivery.status, delivery.tried) == ("pending", 1)
-        assert post.topics(endpoint) == ["webhook.created", "webhook.disabled"]
-        post.update(endpoint, enabled=True)
-        post.await_all(endpoint, 1)
-        post.check_in()
-        post.await_all(endpoint, 2)
-        assert received(receiver.requests) == model_of(post.conninfo).due_to(endpoint)
+        assert ledger.topics(endpoint) == ["webhook.created", "webhook.disabled"]
+        ledger.update(endpoint, enabled=True)
+        ledger.await_all(endpoint, 1)
+        ledger.check_in()
+        ledger.await_all(endpoint, 2)
+        assert received(receiver.requests) == model_of(ledger.conninfo).due_to(endpoint)
         assert [r.number for r in receiver.requests] == [1, 2, 3, 4]
 
 
-def test_a_410_from_an_old_url_does_not_disable_an_endpoint_that_has_moved(post: Post) -> None:
+def test_a_410_from_an_old_url_does_not_disable_an_endpoint_that_has_moved(
+    ledger: WebhookLedger,
+) -> None:
     moved = threading.Event()
 
     def gone_once_moved(request: Request) -> Answer:
@@ -257,29 +264,29 @@ def test_a_410_from_an_old_url_does_not_disable_an_endpoint_that_has_moved(post:
         return Answer(410)
 
     with Receiver(gone_once_moved) as old, Receiver() as new:
-        endpoint, _ = post.create(old.url, CHECK_INS)
-        post.check_in()
+        endpoint, _ = ledger.create(old.url, CHECK_INS)
+        ledger.check_in()
         old.await_count(1)
-        post.update(endpoint, url=new.url)
+        ledger.update(endpoint, url=new.url)
         moved.set()
-        post.check_in()
-        post.await_all(endpoint, 2)
-        assert sorted(d.sequence for d in post.deliveries(endpoint)) == [1, 2]
-        assert post.topics(endpoint) == ["webhook.created", "webhook.updated"]
+        ledger.check_in()
+        ledger.await_all(endpoint, 2)
+        assert sorted(d.sequence for d in ledger.deliveries(endpoint)) == [1, 2]
+        assert ledger.topics(endpoint) == ["webhook.created", "webhook.updated"]
 
 
-def test_many_410s_disable_an_endpoint_once(post: Post) -> None:
+def test_many_410s_disable_an_endpoint_once(ledger: WebhookLedger) -> None:
     with Receiver(lambda _: Answer(410, delay_seconds=0.05)) as receiver:
-        endpoint, _ = post.create(receiver.url, CHECK_INS)
-        post.check_in(40)
-        until(lambda: post.shown(endpoint)["disabled_reason"] == "gone", "the end")
-        post.stop()
-        assert post.topics(endpoint) == ["webhook.created", "webhook.disabled"]
-        assert {d.status for d in post.deliveries(endpoint)} == {"pending"}
+        endpoint, _ = ledger.create(receiver.url, CHECK_INS)
+        ledger.check_in(40)
+        until(lambda: ledger.shown(endpoint)["disabled_reason"] == "gone", "the end")
+        ledger.stop()
+        assert ledger.topics(endpoint) == ["webhook.created", "webhook.disabled"]
+        assert {d.status for d in ledger.deliveries(endpoint)} == {"pending"}
         assert len(receiver.requests) == 16, "no request is begun after the first 410"
 
 
-def test_five_days_of_nothing_but_failure_disable_an_endpoint(patient: Post) -> None:
+def test_five_days_of_nothing_but_failure_disable_an_endpoint(patient: WebhookLedger) -> None:
     with Receiver(answering(500, 200, then=500)) as receiver:
         endpoint, _ = patient.create(receiver.url, CHECK_INS)
         fails(patient, endpoint, receiver, 1)
@@ -305,7 +312,7 @@ def test_five_days_of_nothing_but_failure_disable_an_endpoint(patient: Post) -> 
 
 
 def test_a_failure_counts_though_the_endpoint_was_enabled_by_a_clock_that_was_ahead(
-    patient: Post,
+    patient: WebhookLedger,
 ) -> None:
     with Receiver(answering(500)) as receiver:
         endpoint, _ = patient.create(receiver.url, CHECK_INS)
@@ -315,15 +322,15 @@ def test_a_failure_counts_though_the_endpoint_was_enabled_by_a_clock_that_was_ah
         assert query(patient.conninfo, enabled, endpoint) == [(patient.dispatch(endpoint)[2],)]
 
 
-def fails(post: Post, endpoint: str, receiver: Receiver, count: int) -> None:
+def fails(ledger: WebhookLedger, endpoint: str, receiver: Receiver, count: int) -> None:
     """Publish an event; its attempt, the receiver's ``count``-th request, fails."""
-    post.check_in()
+    ledger.check_in()
     receiver.await_count(count)
-    until(lambda: post.dispatch(endpoint)[2] is not None, "the failure's record")
+    until(lambda: ledger.dispatch(endpoint)[2] is not None, "the failure's record")
 
 
 def test_events_of_a_disabled_endpoint_get_no_number_and_waiting_deliveries_resume(
-    patient: Post,
+    patient: WebhookLedger,
 ) -> None:
     with Receiver(answering(500)) as receiver:
         endpoint, _ = patient.create(receiver.url, CHECK_INS)
@@ -347,7 +354,7 @@ def test_events_of_a_disabled_endpoint_get_no_number_and_waiting_deliveries_resu
         assert body_of(receiver.requests[1])["id"] == tested
 
 
-def test_a_deleted_endpoint_is_sent_no_more_requests(patient: Post) -> None:
+def test_a_deleted_endpoint_is_sent_no_more_requests(patient: WebhookLedger) -> None:
     with Receiver(answering(500)) as receiver:
         endpoint, _ = patient.create(receiver.url + "/first", CHECK_INS)
         patient.check_in()
@@ -361,17 +368,17 @@ def test_a_deleted_endpoint_is_sent_no_more_requests(patient: Post) -> None:
         assert [request.path for request in receiver.requests] == ["/first", "/second"]
 
 
-def is_deleted(post: Post, endpoint: str) -> bool:
+def is_deleted(ledger: WebhookLedger, endpoint: str) -> bool:
     """Whether the view has marked the endpoint as deleted."""
     statement = "SELECT deleted FROM ledger.webhook WHERE endpoint_id = %s"
-    return bool(query(post.conninfo, statement, endpoint)[0][0])
+    return bool(query(ledger.conninfo, statement, endpoint)[0][0])
 
 
 # Test events.
 
 
 def test_a_test_event_affects_neither_numbers_nor_failures_nor_the_endpoints_state(
-    patient: Post,
+    patient: WebhookLedger,
 ) -> None:
     with Receiver(answering(200, 500, 410, 200)) as receiver:
         endpoint, secret = patient.create(receiver.url, CHECK_INS)

@@ -22,7 +22,7 @@ from tests.support.receiver import Receiver
 from tests.support.service import ALL
 from tests.support.streaming import Listener, feed_of, listening
 from tests.support.views import until
-from tests.support.webhooks import Ticking, body_of
+from tests.support.webhooks import ShiftedClock, body_of
 
 OTHER = "ORG-26-000002"
 BLOCKED = "execution.blocked"
@@ -67,7 +67,7 @@ def observed(server: EmbeddedPostgres, databases: Databases) -> Iterator[Observe
     conninfo = server.url.replace("/ledger?", f"/{databases.take()}?")
     with edge_of(settings, conninfo) as edge, listening(edge) as address:
         # The test moves the lines' clock; receivers accept only signatures of the present time.
-        dispatching = Dispatching(settings, conninfo, Ticking())
+        dispatching = Dispatching(settings, conninfo, ShiftedClock())
         dispatching.start()
         with Receiver() as everything, Receiver() as blockers:
             try:

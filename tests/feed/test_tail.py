@@ -20,7 +20,7 @@ from ledger.postgres.scope import EVERYONE, Planning
 from ledger.reads import positions
 from projections import projections
 from tests.feed.read_side import ADMIN, OTHER, OWN, READER, THEIRS, Listener, Rig
-from tests.support.door import soon
+from tests.support.door import until_async
 from tests.support.facts import LINE, RUN, activation, fact
 from tests.support.racing_writers import running_writer
 from tests.support.views import HandProjector, breakable, head, projecting, query, report
@@ -227,7 +227,7 @@ def test_a_feed_whose_position_falls_back_repeats_no_event(
         for _ in range(3):
             await rig.paged.get()
         pages, reads = rig.pages, rig.reads
-        await soon(lambda: rig.reads >= reads + 4, "the tail to read on")
+        await until_async(lambda: rig.reads >= reads + 4, "the tail to read on")
         assert rig.pages - pages <= rig.reads - reads
         # The tail keeps the events that it has read.
         assert rig.tail.chunk(rig.tail.floor, Selection(OWN))[1] == head(conninfo)

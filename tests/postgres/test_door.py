@@ -20,9 +20,9 @@ from tests.support.door import (
     count_connections,
     count_held,
     count_writers,
-    gathered,
+    gather_results,
     holding,
-    soon,
+    until_async,
 )
 from tests.support.relay import Relay
 from tests.support.views import query, until
@@ -123,7 +123,7 @@ def test_each_of_many_reads_gets_its_own_rows_or_its_own_error(
             for n in numbers:
                 await read(door, n)
 
-        assert await gathered([reader() for _ in range(40)]) == [None] * 40
+        assert await gather_results([reader() for _ in range(40)]) == [None] * 40
 
     tell(play)
 
@@ -137,7 +137,7 @@ def test_a_setting_is_sent_once_for_a_tenants_reads_and_ends_with_their_group(te
         one, other = READERS[1:3]
         tenants = [one, other, EVERYONE, one, other, EVERYONE, one]
         asking = [door.fetch(each, SCOPE, {"n": 1}) for each in tenants]
-        told = [(row[0][0], row[0][1]) for row in await gathered(asking)]
+        told = [(row[0][0], row[0][1]) for row in await gather_results(asking)]
         assert told[0] == told[3] == told[6] == ("ORG-1", "WKS-1")
         assert told[1] == told[4] == ("ORG-2", "WKS-2")
         assert told[2] == told[5] == ("", "")
@@ -152,12 +152,12 @@ def test_no_more_than_a_thousand_reads_wait(tell: Tell, conninfo: str) -> None:
     async def play(door: Door) -> None:
         async with holding(conninfo):
             reading = [asyncio.create_task(door.fetch(EVERYONE, HELD, {})) for _ in range(16)]
-            await soon(lambda: count_held(conninfo, HELD) == 2, "all to be busy")
+            await until_async(lambda: count_held(conninfo, HELD) == 2, "all to be busy")
             reading += [asyncio.create_task(door.fetch(EVERYONE, HELD, {})) for _ in range(1000)]
             await asyncio.sleep(0)  # they ask, and each of them waits
             with pytest.raises(psycopg.OperationalError, match="too many"):
                 await door.fetch(EVERYONE, HELD, {})
-        assert await gathered(reading) == [[(1,)]] * 1016
+        assert await gather_results(reading) == [[(1,)]] * 1016
 
     tell(play, size=2)
 
@@ -166,18 +166,18 @@ def test_long_reads_delay_no_short_read(tell: Tell, conninfo: str) -> None:
     async def play(door: Door) -> None:
         async with holding(conninfo):
             pages = [asyncio.create_task(walk(door)) for _ in range(8)]
-            await soon(lambda: count_held(conninfo, HELD) == 4, "some pages to be under way")
+            await until_async(lambda: count_held(conninfo, HELD) == 4, "some pages to be under way")
             for _ in range(3):
                 longs = [door.fetch(EVERYONE, HELD_LATER, {}, Planning.LONG) for _ in range(6)]
                 pages += map(asyncio.create_task, longs)
                 shorts = [door.fetch(READERS[0], SCOPE, {"n": n}) for n in range(20)]
-                assert [rows[0][2] for rows in await gathered(shorts)] == list(range(20))
-            await soon(lambda: count_held(conninfo, HELD_LATER) > 0, "others that take long")
+                assert [rows[0][2] for rows in await gather_results(shorts)] == list(range(20))
+            await until_async(lambda: count_held(conninfo, HELD_LATER) > 0, "others that take long")
             assert count_held(conninfo, HELD) == 4, "pages wait for each other, not before others"
             held = count_held(conninfo, HELD) + count_held(conninfo, HELD_LATER)
             assert held <= count_connections(conninfo) / 2
             assert not any(page.done() for page in pages)
-        assert await gathered(pages) == [[(1,)]] * 8 + [[(2,)]] * 18
+        assert await gather_results(pages) == [[(1,)]] * 8 + [[(2,)]] * 18
 
     tell(play)
 
@@ -191,7 +191,7 @@ def test_a_read_that_an_error_passed_over_is_asked_again_before_all_others(tell:
             order.append(rows[0][0])
 
         bad = [door.fetch(EVERYONE, "SELECT 1 / %(n)s::int", {"n": 0}) for _ in range(4)]
-        told = await gathered([*bad, *map(read, range(12))])
+        told = await gather_results([*bad, *map(read, range(12))])
         assert [type(error) for error in told[:4]] == [errors.DivisionByZero] * 4
         assert order == list(range(12))
 
@@ -202,11 +202,11 @@ def test_a_read_whose_scope_cannot_be_set_is_told_so(tell: Tell, conninfo: str) 
     async def play(door: Door) -> None:
         no_tenant = Tenant("ORG-\0")
         asking = [door.fetch(each, SCOPE, {"n": 1}) for each in (no_tenant, READERS[1])]
-        error, rows = await gathered(asking)
+        error, rows = await gather_results(asking)
         assert isinstance(error, psycopg.DataError)
         assert rows == [("ORG-1", "WKS-1", 1)]
         query(conninfo, "REVOKE EXECUTE ON FUNCTION set_config FROM PUBLIC")
-        told = await gathered([door.fetch(each, SCOPE, {"n": 1}) for each in READERS])
+        told = await gather_results([door.fetch(each, SCOPE, {"n": 1}) for each in READERS])
         assert {type(error) for error in told} == {errors.InsufficientPrivilege}
 
     tell(play)
@@ -225,7 +225,7 @@ def test_a_read_that_meets_a_deadlock_is_asked_again(tell: Tell, conninfo: str) 
             while await asyncio.to_thread(query, conninfo, waiting) != [(1,)]:
                 assert not reading[1].done()
             await other.execute("SELECT pg_advisory_xact_lock(1)")
-        assert await gathered(reading) == [[(1,)]] * 2
+        assert await gather_results(reading) == [[(1,)]] * 2
 
     tell(play)
 
@@ -260,7 +260,7 @@ def test_large_parameters_and_large_results_travel_at_once(tell: Tell) -> None:
             door.fetch(EVERYONE, "SELECT %(t)s::text || %(n)s", {"t": text, "n": n}) for n in "abcd"
         ]
         rows = "SELECT n, repeat('y', 500) FROM generate_series(1, 20000) AS n"
-        *told, many = await gathered([*both, door.fetch(EVERYONE, rows, {})])
+        *told, many = await gather_results([*both, door.fetch(EVERYONE, rows, {})])
         assert [row[0][0] == text + n for row, n in zip(told, "abcd", strict=True)] == [True] * 4
         assert len(many) == 20_000
         assert count_writers() == 0
@@ -284,7 +284,7 @@ def test_statements_are_prepared_once_and_anew_after_an_error(tell: Tell) -> Non
         assert await names(door, "divided") != [first]
         for _ in range(2):
             asking = [door.fetch(EVERYONE, f"SELECT {n} AS one_of_many", {}) for n in range(250)]
-            assert await gathered(asking) == [[(n,)] for n in range(250)]
+            assert await gather_results(asking) == [[(n,)] for n in range(250)]
         assert 90 < len(await names(door, "")) <= 101
 
     tell(play, size=1)
@@ -312,16 +312,18 @@ def test_reads_and_connections_under_way_end_with_the_door(
     async def play(door: Door) -> None:
         async with holding(conninfo):
             gone = asyncio.create_task(walk(door))
-            await soon(lambda: count_held(conninfo, HELD) == 1, "the page to be under way")
+            await until_async(lambda: count_held(conninfo, HELD) == 1, "the page to be under way")
             gone.cancel()
-            asked, relay.swallows = relay.asked, True
+            opened, relay.swallows = relay.connections_opened, True
             pages = [asyncio.create_task(walk(door)) for _ in range(9)]
             shorts = [asyncio.create_task(door.fetch(EVERYONE, HELD, {})) for _ in range(300)]
-            await soon(lambda: relay.asked > asked, "a connection in the making")
+            await until_async(
+                lambda: relay.connections_opened > opened, "a connection in the making"
+            )
             await door.close()
             others = asyncio.all_tasks() - {asyncio.current_task(), *pages, *shorts}
             assert others == set()
-            told = await gathered([*pages, *shorts])
+            told = await gather_results([*pages, *shorts])
             assert {type(error) for error in told} == {psycopg.OperationalError}
             with pytest.raises(psycopg.OperationalError):
                 await door.fetch(EVERYONE, "SELECT 1", {})

@@ -15,12 +15,12 @@ from tests.support.door import (
     READERS,
     SCOPE,
     count_open_ends,
-    gathered,
+    gather_results,
     holding,
-    settled,
-    soon,
+    stable_count,
+    until_async,
 )
-from tests.support.relay import OUT_OF_STEP, Relay
+from tests.support.relay import IMPOSSIBLE_LENGTH, Relay
 from tests.support.views import query
 
 KILL = """
@@ -47,7 +47,7 @@ def test_no_read_fails_while_connections_are_ended(tell: Tell, conninfo: str) ->
                     return
 
         readers = [*READERS, *READERS, *READERS, *READERS]
-        assert await gathered([reader(each) for each in readers]) == [None] * len(readers)
+        assert await gather_results([reader(each) for each in readers]) == [None] * len(readers)
         await killing
 
     def kill() -> None:
@@ -65,15 +65,15 @@ def test_an_answer_that_breaks_off_is_asked_for_again_and_not_for_ever(
 
     async def play(door: Door) -> None:
         relay.to_break = 2
-        assert await gathered([door.fetch(EVERYONE, length, large)]) == [[(100_000,)]]
-        relay.broken_answer = OUT_OF_STEP
+        assert await gather_results([door.fetch(EVERYONE, length, large)]) == [[(100_000,)]]
+        relay.broken_answer = IMPOSSIBLE_LENGTH
         relay.to_break = 1
-        assert await gathered([door.fetch(EVERYONE, length, large)]) == [[(100_000,)]]
+        assert await gather_results([door.fetch(EVERYONE, length, large)]) == [[(100_000,)]]
         relay.to_break = 99
-        (error,) = await gathered([door.fetch(EVERYONE, length, large)])
+        (error,) = await gather_results([door.fetch(EVERYONE, length, large)])
         assert isinstance(error, psycopg.OperationalError)
         assert relay.to_break == 99 - 3
-        assert await gathered([door.fetch(EVERYONE, "SELECT 1", {})]) == [[(1,)]]
+        assert await gather_results([door.fetch(EVERYONE, "SELECT 1", {})]) == [[(1,)]]
 
     tell(play, size=2, through=relay.conninfo)
 
@@ -84,8 +84,10 @@ def test_a_connection_that_is_ended_behind_its_last_result_is_one_that_is_lost(
     async def play(door: Door) -> None:
         for left in (3, 2):
             proxy.to_end = 1
-            assert await gathered([door.fetch(READERS[0], SCOPE, {"n": 1})]) == [[("ORG-0", "", 1)]]
-            await soon(lambda left=left: count_open_ends(proxy.port) == left, "the loss")
+            assert await gather_results([door.fetch(READERS[0], SCOPE, {"n": 1})]) == [
+                [("ORG-0", "", 1)]
+            ]
+            await until_async(lambda left=left: count_open_ends(proxy.port) == left, "the loss")
         assert proxy.to_end == 0
 
     tell(play, through=proxy.conninfo)
@@ -93,29 +95,29 @@ def test_a_connection_that_is_ended_behind_its_last_result_is_one_that_is_lost(
 
 def test_a_database_that_is_away_for_a_moment_is_waited_for(tell: Tell, proxy: Relay) -> None:
     async def play(door: Door) -> None:
-        proxy.lets_in, asked = False, proxy.asked
+        proxy.accepts_connections, opened = False, proxy.connections_opened
         proxy.cut()
-        await soon(lambda: count_open_ends(proxy.port) == 0, "the loss")
+        await until_async(lambda: count_open_ends(proxy.port) == 0, "the loss")
         # Nobody waits, so nothing is tried.
-        assert await settled(lambda: proxy.asked) == asked
+        assert await stable_count(lambda: proxy.connections_opened) == opened
         reading = [asyncio.create_task(door.fetch(EVERYONE, "SELECT 1", {})) for _ in range(100)]
-        await soon(lambda: proxy.asked > asked + 3, "some attempts")
-        proxy.lets_in = True
-        assert await gathered(reading) == [[(1,)]] * 100
+        await until_async(lambda: proxy.connections_opened > opened + 3, "some attempts")
+        proxy.accepts_connections = True
+        assert await gather_results(reading) == [[(1,)]] * 100
 
     tell(play, through=proxy.conninfo)
 
 
 def test_a_read_that_has_waited_long_for_a_connection_is_refused(tell: Tell, relay: Relay) -> None:
     async def play(door: Door) -> None:
-        relay.lets_in = False
+        relay.accepts_connections = False
         relay.cut()
-        asked = relay.asked
+        opened = relay.connections_opened
         with pytest.raises(psycopg.OperationalError, match="no connection in time"):
             async with asyncio.timeout(30):
                 await door.fetch(EVERYONE, "SELECT 1", {})
-        assert 3 < relay.asked - asked <= 21, "a try each tenth of two seconds"
-        await settled(lambda: relay.asked)
+        assert 3 < relay.connections_opened - opened <= 21, "a try each tenth of two seconds"
+        await stable_count(lambda: relay.connections_opened)
 
     tell(play, through=relay.conninfo)
 
@@ -126,15 +128,15 @@ def test_a_read_that_loses_its_connection_late_waits_as_long_for_another_as_a_ne
     monkeypatch.setattr(doors, "_PATIENCE_SECONDS", 1.0)
 
     async def play(door: Door) -> None:
-        loop, asked = asyncio.get_running_loop(), relay.asked
+        loop, opened = asyncio.get_running_loop(), relay.connections_opened
         async with holding(conninfo):
             reading = asyncio.create_task(door.fetch(EVERYONE, HELD, {}))
             end = loop.time() + 1.1
-            await soon(lambda: loop.time() > end, "a second")
-            relay.lets_in = False
+            await until_async(lambda: loop.time() > end, "a second")
+            relay.accepts_connections = False
             relay.cut()
-            await soon(lambda: relay.asked > asked + 1, "two attempts")
-            relay.lets_in = True
-        assert await gathered([reading]) == [[(1,)]]
+            await until_async(lambda: relay.connections_opened > opened + 1, "two attempts")
+            relay.accepts_connections = True
+        assert await gather_results([reading]) == [[(1,)]]
 
     tell(play, through=relay.conninfo)

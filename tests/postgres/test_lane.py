@@ -58,7 +58,7 @@ def ask(lane: Lane, number: int) -> Asked:
 def test_a_message_that_answers_no_statement_ends_no_group(conninfo: str, new_loop: Loop) -> None:
     async def play(lane: Lane, relay: Relay, done: Done) -> None:
         for number in range(3):
-            relay.remark()
+            relay.send_notice()
             await asyncio.sleep(0.05)
             assert len(done) == number
             async with asyncio.timeout(30):

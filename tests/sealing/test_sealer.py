@@ -18,7 +18,7 @@ from ledger.sealing.shelf import signer_of
 from ledger.sealing.witness import Witness
 from tests.sealing.conftest import report
 from tests.support.ledger import Ledger
-from tests.support.sealing import VAULT, checked, seal, sealer_of, stopped, vandalize
+from tests.support.sealing import VAULT, checked, seal, sealer_of, stop_reason, vandalize
 from tests.support.verifier import verifier
 
 OTHER_KEY = Signer.create().vkey
@@ -168,7 +168,7 @@ def test_a_sealer_that_died_before_its_commit_continues_from_the_file(
     assert (found.events, found.unsealed, faults) == (601, 1, [])
     ahead.line()
     assert seal(ahead.conninfo, folder) == 2
-    assert stopped(ahead.conninfo) is None
+    assert stop_reason(ahead.conninfo) is None
     assert checked(ahead.conninfo, folder)[1] == []
 
 
@@ -190,7 +190,7 @@ def test_no_other_events_are_signed_in_the_place_of_lost_ones(ahead: Ledger, fol
     ):
         ahead.line()
         assert seal(ahead.conninfo, folder) == 0
-        assert stopped(ahead.conninfo) == error
+        assert stop_reason(ahead.conninfo) == error
     assert checked(ahead.conninfo, folder)[1] == [
         f"the checkpoint in {path}: does not match the sealed tree"
     ]
@@ -203,7 +203,7 @@ def test_sealing_continues_when_the_file_is_behind_the_database(full: Ledger, fo
     checkpoint_outside(folder).write_text(kept)
     full.line()
     assert seal(full.conninfo, folder) == 1
-    assert stopped(full.conninfo) is None
+    assert stop_reason(full.conninfo) is None
     assert (
         verifier.open_checkpoint(checkpoint_outside(folder).read_text(), signer(full).vkey)[0]
         == 603
@@ -235,7 +235,7 @@ def test_nothing_is_signed_when_the_file_cannot_be_read(full: Ledger, folder: Pa
     path.mkdir()
     full.line()
     assert seal(full.conninfo, folder) == 0
-    assert stopped(full.conninfo) == f"{path} cannot be read: Is a directory"
+    assert stop_reason(full.conninfo) == f"{path} cannot be read: Is a directory"
 
 
 CUT = "DELETE FROM ledger.{} WHERE {}"
@@ -263,14 +263,14 @@ def test_a_restored_older_database_is_not_signed_until_the_file_is_removed(
     )
     for _ in range(3):
         assert seal(full.conninfo, folder) == 0
-    error = stopped(full.conninfo)
+    error = stop_reason(full.conninfo)
     assert error is not None
     assert "601 events were sealed" in error
     assert "502 are left" in error
     assert len(caplog.records) == 1, "the error is logged once"
     checkpoint_outside(folder).unlink()
     assert seal(full.conninfo, folder) == 1
-    assert stopped(full.conninfo) is None
+    assert stop_reason(full.conninfo) is None
 
 
 @pytest.mark.parametrize("more", [0, 1])
@@ -282,7 +282,7 @@ def test_a_log_that_has_lost_sealed_events_is_not_signed_further(
     for _ in range(more):
         full.line()
     assert seal(full.conninfo, folder) == 0
-    assert stopped(full.conninfo) == f"the last event that was sealed is not at position {end}"
+    assert stop_reason(full.conninfo) == f"the last event that was sealed is not at position {end}"
 
 
 def test_a_new_database_in_an_old_ones_place_is_signed_by_its_own_key(
@@ -315,7 +315,7 @@ def test_a_rewritten_and_resealed_past_is_not_signed_further(full: Ledger, folde
     rewrite_past(full, folder)
     full.line()
     assert seal(full.conninfo, folder) == 0
-    assert "the first 601 events are not those sealed" in (stopped(full.conninfo) or "")
+    assert "the first 601 events are not those sealed" in (stop_reason(full.conninfo) or "")
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_sealing_stops_at_damaged_tiles_checkpoints_events_and_keys(
     size = full.rows("SELECT max(size) AS size FROM ledger.checkpoint")
     assert seal(full.conninfo, folder) == 0
     assert full.rows("SELECT max(size) AS size FROM ledger.checkpoint") == size
-    assert why in (stopped(full.conninfo) or "")
+    assert why in (stop_reason(full.conninfo) or "")
 
 
 @pytest.mark.parametrize("state", ["'{}'", r"'\xff'", "('{\"x\":' || repeat('[', 200000))::bytea"])
@@ -372,4 +372,4 @@ def test_an_event_that_cannot_be_read_stops_sealing(full: Ledger, folder: Path, 
         " WHERE notification_id = (SELECT max(notification_id) FROM ledger.ledger_events)",
     )
     assert seal(full.conninfo, folder) == 0
-    assert stopped(full.conninfo) == f"the event at position {full.head()} cannot be read"
+    assert stop_reason(full.conninfo) == f"the event at position {full.head()} cannot be read"

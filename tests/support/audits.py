@@ -46,7 +46,7 @@ class Tenant:
                 return entries
             params["cursor"] = page["meta"]["cursor"]
 
-    def told(self, *before: Entry) -> list[tuple[Any, ...]]:
+    def entries_after(self, *before: Entry) -> list[tuple[Any, ...]]:
         """The entries after the given first ones, abbreviated."""
         return [short(entry) for entry in self.log()[len(before) :]]
 

@@ -3,8 +3,8 @@
     given(ACTIVATED, BLOCKED).when(Execution.unblock, "b", None).then(UNBLOCKED)
     given(ACTIVATED, CLOSED).when(Execution.unblock, "b", None).then(InvalidState)
 
-The first event says which aggregate it is. Events happen at the start, unless ``at_minute`` says
-when. ``after(events)`` is the aggregate itself, for tests of its state.
+The class of the first event determines the aggregate. Events happen at the start, unless
+``at_minute`` gives another time. ``after(events)`` is the aggregate itself, for tests of its state.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -110,15 +110,15 @@ def after(*events: Past) -> Any:
 
 
 class When:
-    """A command that is given to an aggregate, once ``then`` says what must come of it."""
+    """A command to an aggregate with this past; ``then`` executes it and checks the outcome."""
 
     def __init__(self, past: Sequence[Past], command: Callable[[Any], Any]) -> None:
         self._past, self._command = past, command
 
     def then(self, expected: Any) -> None:
-        """The command comes to this event (or ``NOTHING``), or is refused with this error.
+        """Assert that the command returns this event (or ``NOTHING``), or raises this error.
 
-        Either way the command changes nothing: only an event does.
+        In both cases the command leaves the aggregate unchanged: only events change it.
         """
         aggregate = after(*self._past)
         before = repr(aggregate)
@@ -138,10 +138,10 @@ class Given:
         self._past = past
 
     def when(self, command: Callable[..., Any], *arguments: Any, **named: Any) -> When:
-        """A method of the aggregate is called with these arguments."""
+        """The call of a method of the aggregate with these arguments."""
         return When(self._past, lambda aggregate: command(aggregate, *arguments, **named))
 
 
 def given(*events: Past) -> Given:
-    """These events have happened."""
+    """The past that consists of these events."""
     return Given(events)

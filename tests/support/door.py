@@ -125,7 +125,7 @@ def count_open_ends(port: int) -> int:
     return sum(int(row[2][-4:], 16) == port and f"socket:[{row[9]}]" in own for row in rows)
 
 
-async def soon(condition: Callable[[], Any], awaited: str) -> None:
+async def until_async(condition: Callable[[], Any], awaited: str) -> None:
     """Wait for a condition while the loop goes on."""
     deadline = asyncio.get_running_loop().time() + 15
     while not condition():
@@ -133,7 +133,7 @@ async def soon(condition: Callable[[], Any], awaited: str) -> None:
         await asyncio.sleep(0.001)
 
 
-async def settled(count: Callable[[], int]) -> int:
+async def stable_count(count: Callable[[], int]) -> int:
     """The count, once it is stable for 0.5 s, the time of several attempts of a door to connect."""
     async with asyncio.timeout(15):
         while True:
@@ -143,7 +143,7 @@ async def settled(count: Callable[[], int]) -> int:
                 return before
 
 
-async def gathered(reads: Iterable[Awaitable[Any]]) -> list[Any]:
+async def gather_results(reads: Iterable[Awaitable[Any]]) -> list[Any]:
     """The rows, or the error, of each read; all reads together may take 30 seconds."""
     async with asyncio.timeout(30):
         return await asyncio.gather(*reads, return_exceptions=True)

@@ -37,7 +37,7 @@ class Edge:
         self._loop = loop
         self._lines = lines or itertools.count(100_001)
 
-    def beside(self, service: Service) -> "Edge":
+    def second_worker(self, service: Service) -> "Edge":
         """An edge of another worker on the same loop and database; fresh lines are new to both."""
         return Edge(service, self._loop, self.conninfo, self._lines)
 

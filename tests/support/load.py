@@ -106,7 +106,7 @@ class Load:
         outcomes: Counter[str] = Counter()
         with self.served.client(self._token) as client:
             for name in [*self.acknowledged, *self.unanswered]:
-                item = told_again(client, name)
+                item = send_until_answered(client, name)
                 outcomes[item["outcome"]] += 1
                 if name in self.acknowledged:
                     assert item["outcome"] == "duplicate", name
@@ -116,7 +116,7 @@ class Load:
         return outcomes
 
 
-def told_again(client: httpx.Client, name: str) -> dict[str, Any]:
+def send_until_answered(client: httpx.Client, name: str) -> dict[str, Any]:
     """Send a fact again until the answer is not a 503; return the outcome."""
     answers: list[httpx.Response] = []
 

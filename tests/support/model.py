@@ -1,8 +1,8 @@
-"""What the contract makes of a log: lines, runs, decision tables, timelines, usage, deliveries.
+"""A model of the contract: lines, runs, ids, facts, timelines, usage and deliveries of a log.
 
-The model is told the stored events in their order, and shares no code with the service. In the
-tests only two modules know the rules of the contract: this model says what comes of events,
-whichever they are, and ``log_checker`` says which events must never be there.
+The model takes the stored events in log order, and shares no code with the service. In the tests
+only two modules know the rules of the contract: this model computes the state after any events,
+and ``log_checker`` finds events that must never be in a log.
 """
 
 from collections import Counter
@@ -92,9 +92,10 @@ class Line:
 
     @property
     def score(self) -> int | None:
-        """Contract, Health: None without signals."""
-        told = [signal["status"] for signal in self.signals.values()]
-        return max(0, 100 - 6 * told.count("amber") - 31 * told.count("red")) if told else None
+        """The health score (contract, Health); None for a line without signals."""
+        reported = [signal["status"] for signal in self.signals.values()]
+        penalty = 6 * reported.count("amber") + 31 * reported.count("red")
+        return max(0, 100 - penalty) if reported else None
 
     @property
     def kept_check_ins(self) -> list[CheckIn]:
@@ -105,7 +106,7 @@ class Line:
         self.last_activity_at = max(self.last_activity_at, at)
 
     def turn(self, at: datetime) -> None:
-        """Contract, State: what holds now, and since when."""
+        """Set the state, and its beginning, after a change (contract, State)."""
         self.changed_at = max(self.changed_at, at)
         state = "closed" if self.closed_at else "paused" if self.holds else ""
         state = state or ("blocked" if self.blockers else "idle" if self.idle else "running")
@@ -122,10 +123,10 @@ class Endpoint:
     enabled: bool = False
     types: list[str] = field(default_factory=list)
     due: list[str] = field(default_factory=list)
-    """The ids of the events that it is to get, in their order."""
+    """The ids of the events due to the endpoint, in log order."""
 
     def wants(self, name: str, state: dict[str, Any]) -> bool:
-        """Contract, Feeds: whether an event of this name is sent to it."""
+        """Whether an event of this name is sent to the endpoint (contract, Feeds)."""
         return (
             self.enabled
             and self.organization == state.get("organization_id")
@@ -135,7 +136,7 @@ class Endpoint:
 
 
 class Model:
-    """The world as the events so far have made it."""
+    """The state after the events taken so far."""
 
     def __init__(self, events: Iterable[dict[str, Any]] = ()) -> None:
         self.lines: dict[str, Line] = {}
@@ -166,7 +167,7 @@ class Model:
         return dict(enumerate(self.endpoints[endpoint_id].due, 1))
 
     def metrics(self, line_id: str, now: datetime) -> dict[str, Any]:
-        """The metrics of a line of this execution model (contract, State)."""
+        """The metrics that a line of its execution model has (contract, State)."""
         line, started = self.lines[line_id], self.started_runs(line_id)
         week = now.isocalendar()[:2]
         this_week = [c for c in line.kept_check_ins if c.at.isocalendar()[:2] == week]
@@ -191,7 +192,7 @@ class Model:
     def timeline(
         self, line_id: str, start: datetime | None, end: datetime | None, now: datetime
     ) -> list[dict[str, Any]]:
-        """The intervals, built from what held at each instant at which something may turn."""
+        """The intervals, built from the state at each instant at which the line may turn."""
         turns = self.lines[line_id].turns
         begin = max(turns[0].at, start or turns[0].at)
         points = {turn.at for turn in turns if turn.at > begin} | {begin}
@@ -215,7 +216,7 @@ class Model:
     def usage(
         self, line_id: str, start: datetime, end: datetime
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """(total, by day) of what was used."""
+        """(total, by day) of the usage."""
         days, midnight = {}, datetime(start.year, start.month, start.day, tzinfo=UTC)
         while midnight < end:
             following = midnight + timedelta(days=1)
@@ -264,7 +265,7 @@ class Model:
             self._endpoint(stream, topic, state)
 
     def _deliver(self, stream: str, topic: str, event: dict[str, Any]) -> None:
-        """Every endpoint but the event's own gets it, if it is published and matches."""
+        """Make a published event due to each endpoint that wants it, except the event's own."""
         state = event["state"]
         if topic == "health.signal_reported":
             before = self.lines[stream].signals.get(state["body"]["signal"], {})
@@ -312,7 +313,7 @@ class Model:
         year = datetime.fromisoformat(state["recorded_at"]).year
         self.counters["RUN", year] = int(identifier.split("-")[2])
 
-    def _run(self, event: dict[str, Any], what: str, at: datetime) -> None:
+    def _run(self, event: dict[str, Any], change: str, at: datetime) -> None:
         state, run_id = event["state"], event["originator_id"]
         body, line = state["body"], self.lines[state["service_line_id"]]
         if run_id not in self.runs:
@@ -322,18 +323,18 @@ class Model:
                 self._issue(run_id, state)
         run = self.runs[run_id]
         run.version = event["originator_version"]
-        if what == "erased":
-            # Nothing that happens to the work: no activity, no other status.
+        if change == "erased":
+            # An erasure is no activity of the line, and changes no status.
             self.erased.add(run_id)
             return
         line.be_active(at)
-        if what == "started":
+        if change == "started":
             run.status, run.started_at = "running", at
-        elif what != "requested":
-            run.status, run.completed_at = what, at
+        elif change != "requested":
+            run.status, run.completed_at = change, at
             run.duration_ms, run.tokens_used = body.get("duration_ms"), body.get("tokens_used")
             line.tokens.append((at, run.tokens_used or 0))
-            if what != "cancelled":
+            if change != "cancelled":
                 last = line.last_run
                 is_earlier = last is not None and last.completed_at and last.completed_at > at
                 line.last_run = last if is_earlier else run
@@ -362,8 +363,8 @@ class Model:
                 line.turn(at)
 
 
-def _change(line: Line, what: str, body: dict[str, Any], at: datetime) -> None:
-    match what:
+def _change(line: Line, change: str, body: dict[str, Any], at: datetime) -> None:
+    match change:
         case "paused":
             line.holds.add(body["hold"])
         case "resumed":
@@ -376,9 +377,9 @@ def _change(line: Line, what: str, body: dict[str, Any], at: datetime) -> None:
             line.closed_at = max(line.changed_at, at)
             line.holds, line.blockers = set(), {}
         case _:
-            assert what in ("idle", "active"), what
-    if what in ("paused", "blocked", "active", "idle"):
-        line.idle = what == "idle"
+            assert change in ("idle", "active"), change
+    if change in ("paused", "blocked", "active", "idle"):
+        line.idle = change == "idle"
 
 
 def _hours(check_ins: Iterable[CheckIn]) -> float:
@@ -386,7 +387,7 @@ def _hours(check_ins: Iterable[CheckIn]) -> float:
 
 
 def public_name(topic: str, is_news: bool = True) -> str:
-    """The published type of an event; a health report is one of another type if it is no news."""
+    """The published type of an event; an unchanged health signal keeps its topic."""
     if topic == "health.signal_reported" and is_news:
         return "health.changed"
     return "execution.started" if topic == "execution.activated" else topic

@@ -27,7 +27,7 @@ _TYPES = {datetime: "timestamptz", date: "date", bool: "bool", int: "bigint"}
 
 
 @contextmanager
-def worked(
+def database_after(
     server: EmbeddedPostgres,
     name: str,
     work: Callable[[Writer], T],
@@ -93,7 +93,7 @@ def cost(connection: psycopg.Connection[Any], statement: str, parameters: dict[s
     return Cost(found, _scanned_rows(root), blocks)
 
 
-def touched(edge: Edge, statement: str, values: dict[str, Any]) -> int:
+def rows_touched(edge: Edge, statement: str, values: dict[str, Any]) -> int:
     """The rows that all nodes of a statement's plan returned or removed by a filter."""
     with psycopg.connect(edge.conninfo, autocommit=True) as connection:
         # Collect the statistics that a database has after a while, by its autovacuum.

@@ -186,12 +186,12 @@ def _race(
             if number % _GENERATION == 0:
                 # All racers begin with the next lines at the same moment.
                 gate.wait(30)
-            chunk = racer.chunk(number)
+            chunk = racer.next_commands(number)
             waiting.append((chunk, writer.submit(chunk)))
             if len(waiting) >= _IN_FLIGHT:
-                racer.hear(*waiting.popleft())
+                racer.count_outcomes(*waiting.popleft())
         while waiting:
-            racer.hear(*waiting.popleft())
+            racer.count_outcomes(*waiting.popleft())
     return racer.counts
 
 
@@ -208,7 +208,7 @@ class Racer:
         self._run_number = (number + 1) * 100_000
         self._lines: list[str] = []
 
-    def chunk(self, number: int) -> list[Command]:
+    def next_commands(self, number: int) -> list[Command]:
         """The commands of a chunk. Chunks of one generation use the same lines in all racers."""
         generation, step = divmod(number, _GENERATION)
         commands: list[Command] = []
@@ -286,8 +286,9 @@ class Racer:
         }
         return ReportFact(parsed(event | attributes), self._principal)
 
-    def hear(self, chunk: list[Command], future: "Future[list[Outcome]]") -> None:
-        for command, outcome in zip(chunk, future.result(30), strict=True):
+    def count_outcomes(self, commands: list[Command], future: "Future[list[Outcome]]") -> None:
+        """Wait for the outcomes of commands; count them in all, and by kind of command."""
+        for command, outcome in zip(commands, future.result(30), strict=True):
             name = type(command).__name__
             if isinstance(command, ReportFact):
                 name = command.fact.type

@@ -51,7 +51,7 @@ ORDER BY 1
 """
 
 
-def quiet(position: int, end: int) -> None:
+def ignore_progress(position: int, end: int) -> None:
     """A progress callback that does nothing."""
 
 
@@ -61,14 +61,14 @@ def view(name: str) -> Projection:
 
 
 def rebuild(
-    conninfo: str, projection: Projection, progress: Callable[[int, int], None] = quiet
+    conninfo: str, projection: Projection, progress: Callable[[int, int], None] = ignore_progress
 ) -> Rebuilt:
     """Rebuild a view; return the result."""
     return rebuilding.rebuild(conninfo, EnvelopeMapper(), projection, progress)
 
 
 def verify(
-    conninfo: str, projection: Projection, progress: Callable[[int, int], None] = quiet
+    conninfo: str, projection: Projection, progress: Callable[[int, int], None] = ignore_progress
 ) -> tuple[Verified, list[Difference]]:
     """Verify a view; return the result and the rows that were named."""
     named: list[Difference] = []
@@ -103,7 +103,7 @@ def work(conninfo: str, facts: int = 240) -> None:
             manager.act(writer, 3)
             events = islice(story_facts, facts // 12)
             reports = [ReportFact(parsed(event), COMMAND_LINE) for event in events]
-            writer.submit([*reports, *racer.chunk(number)]).result(20)
+            writer.submit([*reports, *racer.next_commands(number)]).result(20)
             projector.catch_up()
 
 
@@ -119,7 +119,7 @@ def rows_of(conninfo: str) -> Rows:
         return _read(connection, lambda _, table: f"ledger.{table.name}")
 
 
-def replayed(conninfo: str) -> Rows:
+def rows_from_log(conninfo: str) -> Rows:
     """Every row that the log gives, folded here into tables that are never committed."""
     codec = EnvelopeMapper()
     with undone(conninfo) as transaction:
@@ -186,7 +186,7 @@ def as_named(differences: Sequence[Difference]) -> set[Damage]:
     return named
 
 
-def left_over(conninfo: str) -> list[str]:
+def leftover_tables(conninfo: str) -> list[str]:
     """The tables of generations that serve no read."""
     return [name for (name,) in query(conninfo, _LEFT_OVER)]
 
@@ -204,7 +204,7 @@ def tracking(conninfo: str) -> Mapping[str, tuple[int, int, int, bool]]:
 
 
 @dataclasses.dataclass
-class Heard:
+class Notifications:
     """The notifications about views."""
 
     payloads: list[str]
@@ -213,16 +213,16 @@ class Heard:
     def stops(self) -> list[str]:
         return [payload for payload in self.payloads if payload.endswith(" stopped")]
 
-    def told(self, name: str, position: int) -> bool:
+    def announced(self, name: str, position: int) -> bool:
         """Whether a notification announced that a view reached a position."""
         pairs = (payload.split(" ") for payload in self.payloads)
         return any(name in names.split(",") and said == str(position) for names, said in pairs)
 
 
 @contextlib.contextmanager
-def listening(conninfo: str) -> Iterator[Heard]:
+def listening(conninfo: str) -> Iterator[Notifications]:
     """Collect every notification about views until the block ends."""
-    heard, ending = Heard([]), threading.Event()
+    heard, ending = Notifications([]), threading.Event()
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("LISTEN ledger_views")
 

@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 BROKEN_OFF = b"1\0\0\0\4" + b"1\0\0"
 """A whole ParseComplete message (4 bytes long), and the beginning of another message."""
 
-OUT_OF_STEP = b"1\0\0\0\0"
+IMPOSSIBLE_LENGTH = b"1\0\0\0\0"
 """A message whose length field is 0: the protocol's shortest length is 4."""
 
 NOTICE = b"N\0\0\0\5\0"
@@ -21,8 +21,8 @@ NOTICE = b"N\0\0\0\5\0"
 _READY = b"Z\0\0\0\5"
 """ReadyForQuery, which ends each exchange, without its last byte, the transaction's status."""
 
-_ENDED = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
-ENDED = b"E" + (len(_ENDED) + 4).to_bytes(4) + _ENDED
+_FATAL_FIELDS = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+FATAL_MESSAGE = b"E" + (len(_FATAL_FIELDS) + 4).to_bytes(4) + _FATAL_FIELDS
 """The FATAL message with which PostgreSQL ends a connection."""
 
 _LARGE = 10_000
@@ -55,9 +55,9 @@ class Relay:
         """The server vanishes as soon as a client sends these bytes."""
         self.delay = 0.0
         """Seconds before each piece is passed on."""
-        self.asked = 0
+        self.connections_opened = 0
         """The number of connections that clients have opened."""
-        self.lets_in = True
+        self.accepts_connections = True
         """False: a new connection is closed at once."""
         self.to_break = 0
         """The number of large requests to break: each gets ``broken_answer``, then a close."""
@@ -65,7 +65,7 @@ class Relay:
         self.drops_options = False
         """True: sessions begin without the client's ``options``, as behind some poolers."""
         self.to_end = 0
-        """The number of exchanges to end: ``ENDED`` follows all results, then a close."""
+        """The number of exchanges to end: ``FATAL_MESSAGE`` follows all results, then a close."""
         self._listener.listen(64)
         _start(self._serve)
 
@@ -80,12 +80,12 @@ class Relay:
         self.swallows = True
         self._vanished.update(end for pair in self._pairs for end in pair)
 
-    def remark(self) -> None:
+    def send_notice(self) -> None:
         """Send all clients a notice, which is no reply to any statement."""
         for client, _ in self._pairs:
             client.sendall(NOTICE)
 
-    def come_back(self) -> None:
+    def reconnect_server(self) -> None:
         """Lead new connections to the server again; older connections still lead nowhere."""
         self.swallows = False
 
@@ -99,8 +99,8 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                self.asked += 1
-                if not self.lets_in:
+                self.connections_opened += 1
+                if not self.accepts_connections:
                     client.close()
                     continue
                 server = socket.socket(socket.AF_UNIX)
@@ -122,7 +122,7 @@ class Relay:
                     break
                 if not from_client and self.to_end and data[-6:-1] == _READY:
                     self.to_end -= 1
-                    target.sendall(data[:-6] + ENDED)
+                    target.sendall(data[:-6] + FATAL_MESSAGE)
                     break
                 if from_client and self.vanish_at is not None and self.vanish_at in data:
                     self.vanish()

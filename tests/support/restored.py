@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parents[1] / "fixtures"
 
 
 @dataclass(frozen=True)
-class Written:
+class OldLedger:
     """The fixtures of the ledger that one commit wrote: a dump, keys, and answers."""
 
     commit: str
@@ -88,14 +88,14 @@ def build_outdated_views(conninfo: str) -> None:
 
 
 @contextmanager
-def answering(written: Written, conninfo: str) -> Iterator[Callable[[Request], Answer]]:
+def answering(ledger: OldLedger, conninfo: str) -> Iterator[Callable[[Request], Answer]]:
     """Today's API on a restored ledger, without background loops: nothing is recorded."""
-    app = create_api(written.settings, conninfo, written.clock)
+    app = create_api(ledger.settings, conninfo, ledger.clock)
     with asyncio.Runner() as runner:
         lifespan = app.router.lifespan_context(app)
         runner.run(lifespan.__aenter__())
         try:
-            yield lambda request: runner.run(_ask(app, request, written.keys))
+            yield lambda request: runner.run(_ask(app, request, ledger.keys))
         finally:
             runner.run(lifespan.__aexit__(None, None, None))
 

@@ -37,7 +37,7 @@ def checked(conninfo: str, folder: Path) -> tuple[Checked, list[str]]:
     return check(conninfo, folder, faults.append, lambda *_: None), faults
 
 
-def stopped(conninfo: str) -> str | None:
+def stop_reason(conninfo: str) -> str | None:
     """The reason why sealing has stopped, if it has."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         row = connection.execute("SELECT error FROM ledger.signer").fetchone()

@@ -72,7 +72,7 @@ class Answer(NamedTuple):
     """None unless the status is 200."""
 
 
-def told(response: httpx.Response) -> Answer:
+def answer_of(response: httpx.Response) -> Answer:
     """The ``Answer`` of a response."""
     headers, ok = response.headers, response.status_code == 200
     position = headers["ledger-position"] if ok else None
@@ -209,18 +209,18 @@ class World:
 
 
 class Questions:
-    """Random GET requests of every kind; cursors come from earlier answers (``hear``)."""
+    """Random GET requests of every kind; cursors come from earlier answers (``follow_up``)."""
 
     def __init__(self, world: World) -> None:
         self._world, self._random = world, world.random
         self._further: list[Question] = []
 
-    def some(self, count: int) -> list[Question]:
+    def draw(self, count: int) -> list[Question]:
         """Random requests, every kind in turn."""
         offset = self._random.randrange(len(KINDS))
         return [self._question(KINDS[(offset + n) % len(KINDS)]) for n in range(count)]
 
-    def hear(self, question: Question, answer: Answer) -> Question | None:
+    def follow_up(self, question: Question, answer: Answer) -> Question | None:
         """If an answer has a next page, sometimes the question for that page."""
         if answer.status != 200 or question.kind not in ("list", "runs", "history"):
             return None
@@ -297,7 +297,7 @@ def ask(world: World, question: Question, moment: datetime | None = None) -> Ans
     else:
         params |= as_of(moment)
     token = world.tokens[question.by]
-    return told(world.edge.get(question.path, token, params=params, headers=headers))
+    return answer_of(world.edge.get(question.path, token, params=params, headers=headers))
 
 
 # The statements that copy a part of the log, and the tables that are not derived from the log.
@@ -334,7 +334,7 @@ class Prefix:
                     insert = f"INSERT INTO ledger.{table} VALUES ({marks})".encode()
                     cursor.executemany(insert, rows)
 
-    def go(self, position: int, instant: datetime) -> None:
+    def extend_to(self, position: int, instant: datetime) -> None:
         """Extend the copy up to a position, and set the clock to an instant."""
         with psycopg.connect(self._source) as whole, psycopg.connect(self._copy) as part:
             rows = whole.execute(_EVENTS, (self._position, position)).fetchall()
@@ -348,7 +348,7 @@ class Prefix:
         """The answer without ``as_of``, at the copy's position and instant."""
         headers = {"authorization": f"Bearer {token}", "x-request-id": "the-same"}
         request = self.http.get(question.path, params=question.params, headers=headers)
-        return told(self.runner.run(request))
+        return answer_of(self.runner.run(request))
 
 
 @contextmanager

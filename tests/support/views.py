@@ -172,7 +172,7 @@ def query(conninfo: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-def standing(conninfo: str) -> dict[str, tuple[int, bool]]:
+def view_positions(conninfo: str) -> dict[str, tuple[int, bool]]:
     """(position, whether it has stopped) of each view, by name."""
     rows = query(conninfo, "SELECT name, position, stopped_at IS NOT NULL FROM ledger.projection")
     return {name: (position, stopped) for name, position, stopped in rows}

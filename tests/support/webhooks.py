@@ -42,7 +42,7 @@ WHERE m.endpoint_id = %s AND m.kind <> 'recovery' ORDER BY m.position
 """
 
 
-class Ticking(Clock):
+class ShiftedClock(Clock):
     """The real clock, plus an offset that a test can raise."""
 
     def __init__(self, **ahead: float) -> None:
@@ -73,7 +73,7 @@ class Delivery(NamedTuple):
         return [attempt["response_status"] for attempt in self.attempts]
 
 
-class Post:
+class WebhookLedger:
     """A writer, views that follow it and, once started, a dispatcher."""
 
     def __init__(self, conninfo: str, settings: Settings, writer: Writer, clock: Clock) -> None:
@@ -230,29 +230,32 @@ class Post:
 
 
 @contextlib.contextmanager
-def posting(
+def webhook_ledger(
     conninfo: str,
     clock: Clock | None = None,
     *,
     retries: str = QUICK,
     allow_private: bool = True,
     follow: bool = True,
-) -> Iterator[Post]:
-    """A ``Post`` without a dispatcher: call ``start``. With ``follow`` the views follow the log."""
+) -> Iterator[WebhookLedger]:
+    """A ``WebhookLedger`` without a dispatcher: call ``start``.
+
+    With ``follow`` the views follow the log.
+    """
     settings = Settings(
         master_key=MASTER_KEY,
         idle_sweep_seconds=3600,
         webhook_allow_private=allow_private,
         webhook_retry_seconds=retries,
     )
-    clock = clock or Ticking()
+    clock = clock or ShiftedClock()
     views = following(conninfo) if follow else contextlib.nullcontext()
     with writing(settings, conninfo, clock) as writer, views:
-        post = Post(conninfo, settings, writer, clock)
+        ledger = WebhookLedger(conninfo, settings, writer, clock)
         try:
-            yield post
+            yield ledger
         finally:
-            post.stop()
+            ledger.stop()
 
 
 def body_of(request: Request, *secrets: str) -> dict[str, Any]:

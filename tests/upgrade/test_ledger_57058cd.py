@@ -15,13 +15,13 @@ from ledger.postgres.embedded import EmbeddedPostgres
 from scripts.bench.corpus_request import Answer, Request, digest_of
 from tests.support.decision_tables import FOLDED, assert_decision_tables_match_log
 from tests.support.rebuilding import verify_all
-from tests.support.restored import Written, answering
+from tests.support.restored import OldLedger, answering
 from tests.support.sealing import checked
 from tests.support.verifier import verifier
 from tests.support.views import query
 from tests.support.webhooks import events_of
 
-WRITTEN = Written("57058cd")
+OLD_LEDGER = OldLedger("57058cd")
 TOPICS = 32
 
 Ask = Callable[[Request], Answer]
@@ -29,13 +29,13 @@ Ask = Callable[[Request], Answer]
 
 @pytest.fixture(scope="module")
 def restored(server: EmbeddedPostgres) -> Iterator[str]:
-    with WRITTEN.restored(server.url) as conninfo:
+    with OLD_LEDGER.restored(server.url) as conninfo:
         yield conninfo
 
 
 @pytest.fixture(scope="module")
 def ask(restored: str) -> Iterator[Ask]:
-    with answering(WRITTEN, restored) as ask:
+    with answering(OLD_LEDGER, restored) as ask:
         yield ask
 
 
@@ -76,7 +76,7 @@ def test_the_inclusion_of_each_event_can_be_proved(ask: Ask) -> None:
 
 
 def test_every_read_has_its_recorded_answer(ask: Ask) -> None:
-    answers = list(WRITTEN.answers)
+    answers = list(OLD_LEDGER.answers)
     assert len(answers) > 3_000
     different = [
         f"{request}: {answer.status} {answer.body[:200]!r}"

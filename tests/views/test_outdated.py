@@ -19,8 +19,8 @@ from tests.support.facts import LINE, activation, fact
 from tests.support.racing_writers import running_writer
 from tests.support.rebuilding import (
     NAMES,
-    left_over,
-    replayed,
+    leftover_tables,
+    rows_from_log,
     rows_of,
     tracking,
     view,
@@ -108,8 +108,8 @@ async def until_built(service: Service, conninfo: str, name: str, generation: in
         answer = await service.http.get(path)
         assert answer.status_code == 200
         assert int(answer.headers["ledger-position"]) >= item["position"]
-    await until_true(lambda: left_over(conninfo) == [], "the end of the old tables")
-    assert rows_of(conninfo) == replayed(conninfo)
+    await until_true(lambda: leftover_tables(conninfo) == [], "the end of the old tables")
+    assert rows_of(conninfo) == rows_from_log(conninfo)
 
 
 @pytest.mark.usefixtures("waits_without_end")
@@ -191,10 +191,10 @@ def test_a_service_that_stops_while_it_builds_a_view_keeps_the_old_view_and_leav
         before, rows = tracking(conninfo), rows_of(conninfo)
         async with serving(settings, conninfo) as service:
             await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
-            assert left_over(conninfo) == ["run_day_g2", "run_g2", "run_version_g2"]
+            assert leftover_tables(conninfo) == ["run_day_g2", "run_g2", "run_version_g2"]
             async with asyncio.timeout(30):
                 await asyncio.to_thread(service.loops.rebuilder.stop)
-            assert left_over(conninfo) == []
+            assert leftover_tables(conninfo) == []
         assert not gate.is_set()
         assert tracking(conninfo)["run"][:3] == before["run"][:3]
         # The second service created a key, which only the event view's audit log shows.
@@ -235,7 +235,7 @@ def test_a_service_whose_views_have_the_codes_versions_builds_no_view(conninfo: 
     before = tracking(conninfo)
     assert Rebuilder(conninfo, EnvelopeMapper(), projections()).run_once()
     assert tracking(conninfo) == before
-    assert left_over(conninfo) == []
+    assert leftover_tables(conninfo) == []
 
 
 def test_a_view_that_cannot_be_built_holds_no_other_view_back(
@@ -247,4 +247,4 @@ def test_a_view_that_cannot_be_built_holds_no_other_view_back(
     assert not Rebuilder(conninfo, EnvelopeMapper(), views).run_once()
     assert tracking(conninfo)["event"] == (view("event").version, 2, head(conninfo), False)
     assert tracking(conninfo)["run"][:2] == (0, 1)
-    assert left_over(conninfo) == []
+    assert leftover_tables(conninfo) == []

@@ -27,9 +27,9 @@ from tests.support.views import (
     projecting,
     query,
     report,
-    standing,
     stored,
     until,
+    view_positions,
 )
 
 
@@ -59,7 +59,7 @@ def test_catching_up_gives_the_rows_that_folding_by_hand_gives(
         report(writer, fact("service_line.closed", LINE))
         projector.catch_up()
     assert stored(conninfo) == folded(conninfo)
-    assert standing(conninfo) == dict.fromkeys(NAMES, (head(conninfo), False))
+    assert view_positions(conninfo) == dict.fromkeys(NAMES, (head(conninfo), False))
 
 
 def test_a_batch_that_loses_its_connection_leaves_neither_rows_nor_a_moved_tracking(
@@ -72,10 +72,10 @@ def test_a_batch_that_loses_its_connection_leaves_neither_rows_nor_a_moved_track
             projector.run_once()
         assert view.killed
         assert query(conninfo, "SELECT count(*) FROM ledger.run") == [(0,)]
-        assert standing(conninfo)["run"] == (0, False)
+        assert view_positions(conninfo)["run"] == (0, False)
         # The other view has all of its batch or nothing, and its tracking agrees.
         (lines,) = query(conninfo, "SELECT count(*) FROM ledger.execution")
-        assert (lines[0], standing(conninfo)["execution"][0]) in ((0, 0), (1, head(conninfo)))
+        assert (lines[0], view_positions(conninfo)["execution"][0]) in ((0, 0), (1, head(conninfo)))
         projector.disconnect()
         assert projector.lead()
         projector.catch_up()
@@ -88,7 +88,9 @@ def test_a_projector_that_loses_its_connection_amid_a_batch_catches_up_by_itself
     report(writer, activation(), run(1), run(2), run(3))
     view = KilledRunView(conninfo)
     with following(conninfo, ExecutionView(), view):
-        until(lambda: standing(conninfo).get("run") == (head(conninfo), False), "the catch-up")
+        until(
+            lambda: view_positions(conninfo).get("run") == (head(conninfo), False), "the catch-up"
+        )
     assert view.killed
     assert stored(conninfo) == folded(conninfo)
 
@@ -96,7 +98,7 @@ def test_a_projector_that_loses_its_connection_amid_a_batch_catches_up_by_itself
 def _lead_for_ever(conninfo: str, leading: Any) -> None:
     projector = HandProjector(conninfo)
     projector.start()
-    until(lambda: "run" in standing(conninfo), "the first views")
+    until(lambda: "run" in view_positions(conninfo), "the first views")
     leading.set()
     threading.Event().wait(60)
 
@@ -112,7 +114,9 @@ def test_another_projector_stands_by_and_takes_over_when_the_first_is_killed(
         assert leading.wait(30)
         with following(conninfo):
             report(writer, activation(), run(1))
-            until(lambda: standing(conninfo)["run"][0] == head(conninfo), "the first projector")
+            until(
+                lambda: view_positions(conninfo)["run"][0] == head(conninfo), "the first projector"
+            )
             third = HandProjector(conninfo)
             assert not third.lead()
             third.disconnect()
@@ -120,7 +124,9 @@ def test_another_projector_stands_by_and_takes_over_when_the_first_is_killed(
             os.kill(first.pid, signal.SIGKILL)
             report(writer, run(2), run(1, "run.completed"))
             until(
-                lambda: standing(conninfo)["run"][0] == head(conninfo), "the second projector", 5.0
+                lambda: view_positions(conninfo)["run"][0] == head(conninfo),
+                "the second projector",
+                5.0,
             )
     finally:
         first.kill()
@@ -180,7 +186,7 @@ def test_two_projectors_that_both_think_they_lead_never_fold_an_event_twice(
     for projector in projectors:
         projector.disconnect()
     assert lost, "the two projectors never met"
-    assert standing(conninfo)["execution"] == (head(conninfo), False)
+    assert view_positions(conninfo)["execution"] == (head(conninfo), False)
     assert stored(conninfo) == folded(conninfo)
 
 
@@ -191,7 +197,7 @@ def test_a_view_that_is_far_behind_holds_no_other_view_back(conninfo: str, write
     with projecting(conninfo, ExecutionView(), RunView()) as projector:
         report(writer, checked_in(1))
         projector.run_once()
-        assert standing(conninfo)["execution"] == (head(conninfo), False)
+        assert view_positions(conninfo)["execution"] == (head(conninfo), False)
 
 
 def test_large_events_and_large_lines_are_taken_part_by_part(conninfo: str, writer: Writer) -> None:

@@ -22,11 +22,11 @@ from tests.support.rebuilding import (
     NAMES,
     Vandal,
     damage,
-    left_over,
+    ignore_progress,
+    leftover_tables,
     listening,
-    quiet,
     rebuild,
-    replayed,
+    rows_from_log,
     rows_of,
     tracking,
     view,
@@ -40,8 +40,8 @@ from tests.support.views import (
     projecting,
     query,
     report,
-    standing,
     until,
+    view_positions,
 )
 
 POISON = "RUN-26-900666"
@@ -61,7 +61,7 @@ def test_rebuilt_rows_equal_the_live_rows_and_a_replay_of_the_log(conninfo: str)
     work(conninfo)
     before = rows_of(conninfo)
     assert {table for table, _ in before} == {t.name for p in projections() for t in p.tables}
-    assert before == replayed(conninfo)
+    assert before == rows_from_log(conninfo)
     for times in (2, 3):
         for projection in projections():
             built = rebuild(conninfo, projection)
@@ -69,7 +69,7 @@ def test_rebuilt_rows_equal_the_live_rows_and_a_replay_of_the_log(conninfo: str)
             assert built.position == head(conninfo)
             assert built.rows == sum(t.name == n for t in projection.tables for n, _ in before)
         assert rows_of(conninfo) == before
-        assert left_over(conninfo) == []
+        assert leftover_tables(conninfo) == []
 
 
 def test_odd_text_is_stored_alike_in_batches_and_one_by_one(conninfo: str, writer: Writer) -> None:
@@ -85,7 +85,7 @@ def test_odd_text_is_stored_alike_in_batches_and_one_by_one(conninfo: str, write
         rebuild(conninfo, projection)
     rows = rows_of(conninfo)
     assert len(rows) > 1000
-    assert rows == replayed(conninfo)
+    assert rows == rows_from_log(conninfo)
 
 
 def test_the_projector_goes_on_from_rebuilt_rows(conninfo: str, writer: Writer) -> None:
@@ -97,7 +97,7 @@ def test_the_projector_goes_on_from_rebuilt_rows(conninfo: str, writer: Writer) 
     report(writer, fact("run.completed", "RUN-26-900001", {"tokens_used": 3}), start(POISON))
     with projecting(conninfo) as projector:
         projector.catch_up()
-    assert rows_of(conninfo) == replayed(conninfo)
+    assert rows_of(conninfo) == rows_from_log(conninfo)
 
 
 def test_a_rebuild_repairs_damaged_rows_and_says_how_many(conninfo: str) -> None:
@@ -154,7 +154,7 @@ def test_a_rebuild_that_fails_while_filling_leaves_everything_as_it_was(
 
     with pytest.raises(GivenUp):
         rebuild(conninfo, view(name), give_up)
-    assert left_over(conninfo) == []
+    assert leftover_tables(conninfo) == []
     assert (rows_of(conninfo), tracking(conninfo)) == (rows, before)
     rebuild(conninfo, view(name))
     assert rows_of(conninfo) == rows
@@ -171,7 +171,7 @@ def test_a_rebuild_that_fails_while_comparing_leaves_everything_as_it_was(connin
         query(conninfo, f"SELECT pg_terminate_backend(pid, 5000) {waiting}")
         with pytest.raises(psycopg.OperationalError):
             building.result()
-    assert left_over(conninfo) == []
+    assert leftover_tables(conninfo) == []
     assert (rows_of(conninfo), tracking(conninfo)) == (rows, before)
 
 
@@ -179,7 +179,7 @@ def test_a_second_rebuild_of_a_view_is_refused_and_one_of_another_view_is_not(
     conninfo: str,
 ) -> None:
     work(conninfo, 24)
-    with shadow(conninfo, EnvelopeMapper(), view("run"), quiet) as first:
+    with shadow(conninfo, EnvelopeMapper(), view("run"), ignore_progress) as first:
         first.fill(first.head())
         with pytest.raises(CannotBuild) as refused:
             rebuild(conninfo, view("run"))
@@ -190,7 +190,7 @@ def test_a_second_rebuild_of_a_view_is_refused_and_one_of_another_view_is_not(
         assert first.connection.execute("SELECT count(*) > 0 FROM ledger.run_g2").fetchone() == (
             True,
         )
-    assert left_over(conninfo) == []
+    assert leftover_tables(conninfo) == []
     assert rebuild(conninfo, view("run")).differing == 0
 
 
@@ -202,7 +202,7 @@ def test_a_views_lock_is_free_as_soon_as_its_holder_has_returned(conninfo: str) 
         for _ in range(20):
             clean_up(conninfo, view("run"))
             assert watching.execute(held).fetchone() == (0,)
-            with shadow(conninfo, EnvelopeMapper(), view("run"), quiet):
+            with shadow(conninfo, EnvelopeMapper(), view("run"), ignore_progress):
                 assert watching.execute(held).fetchone() == (1,)
             assert watching.execute(held).fetchone() == (0,)
 
@@ -215,13 +215,13 @@ def test_tables_of_a_killed_rebuild_are_dropped_by_the_next_rebuild_or_service(
     with psycopg.connect(conninfo, autocommit=True) as connection:
         create_tables(connection, view("run").tables, 2)
         create_tables(connection, view("run").tables, 11)
-    assert len(left_over(conninfo)) == 6
+    assert len(leftover_tables(conninfo)) == 6
     before = rows_of(conninfo)
     if cleaner == "the next rebuild":
         rebuild(conninfo, view("run"))
     else:
         assert Rebuilder(conninfo, EnvelopeMapper(), projections()).run_once()
-    assert left_over(conninfo) == []
+    assert leftover_tables(conninfo) == []
     assert rows_of(conninfo) == before
 
 
@@ -233,7 +233,7 @@ def test_an_event_that_cannot_be_read_ends_a_rebuild_in_one_line(
     with pytest.raises(CannotBuild) as refused:
         rebuild(conninfo, view("run"))
     assert "\n" not in str(refused.value)
-    assert left_over(conninfo) == []
+    assert leftover_tables(conninfo) == []
 
 
 def test_an_event_that_the_fold_cannot_take_ends_a_rebuild_in_one_line(
@@ -246,7 +246,7 @@ def test_an_event_that_the_fold_cannot_take_ends_a_rebuild_in_one_line(
     assert "\n" not in str(refused.value)
     first, last = map(int, re.findall(r"positions (\d+) to (\d+)", str(refused.value))[0])
     assert first <= poison <= last
-    assert left_over(conninfo) == []
+    assert leftover_tables(conninfo) == []
 
 
 def test_a_stopped_view_goes_on_once_it_is_rebuilt_by_code_without_the_bug(
@@ -255,10 +255,10 @@ def test_a_stopped_view_goes_on_once_it_is_rebuilt_by_code_without_the_bug(
     report(writer, activation(), start("RUN-26-900001"), start(POISON), start("RUN-26-900002"))
     with projecting(conninfo, PoisonedRunView(POISON)) as projector:
         projector.catch_up()
-    assert standing(conninfo)["run"][1]
+    assert view_positions(conninfo)["run"][1]
     built = rebuild(conninfo, view("run"))
     assert (built.position, built.differing) == (head(conninfo), 0)
-    assert standing(conninfo)["run"] == (head(conninfo), False)
+    assert view_positions(conninfo)["run"] == (head(conninfo), False)
     assert rows_of(conninfo).keys() >= {("run", POISON), ("run", "RUN-26-900002")}
 
 
@@ -278,24 +278,26 @@ def test_a_projector_that_was_idle_during_a_rebuild_loses_its_lead_and_stops_no_
                 projector.run_once()
             assert projector.lead()
             projector.catch_up()
-        until(lambda: heard.told("run", head(conninfo)), "the last batch")
+        until(lambda: heard.announced("run", head(conninfo)), "the last batch")
     assert heard.stops == []
-    assert rows_of(conninfo) == replayed(conninfo)
+    assert rows_of(conninfo) == rows_from_log(conninfo)
 
 
 def test_the_projector_follows_a_rebuilt_view(conninfo: str, writer: Writer) -> None:
     report(writer, activation())
     with following(conninfo), listening(conninfo) as heard:
         for number in range(3):
-            until(lambda: standing(conninfo)["run"] == (head(conninfo), False), "the projector")
+            until(
+                lambda: view_positions(conninfo)["run"] == (head(conninfo), False), "the projector"
+            )
             rebuild(conninfo, view(NAMES[number]))
             report(writer, start(f"RUN-26-90000{number}"))
             until(
-                lambda: set(standing(conninfo).values()) == {(head(conninfo), False)},
+                lambda: set(view_positions(conninfo).values()) == {(head(conninfo), False)},
                 "the views",
             )
     assert heard.stops == []
-    assert rows_of(conninfo) == replayed(conninfo)
+    assert rows_of(conninfo) == rows_from_log(conninfo)
 
 
 def test_a_rebuild_waits_for_a_clean_up_of_the_same_view(conninfo: str) -> None:
@@ -317,7 +319,7 @@ def test_a_rebuild_waits_for_a_clean_up_of_the_same_view(conninfo: str) -> None:
         reader.commit()
         cleaning.result()
         assert built.result().differing == 0
-    assert left_over(conninfo) == []
+    assert leftover_tables(conninfo) == []
 
 
 def test_a_rebuild_leaves_a_view_unchanged_that_stays_in_use(
@@ -333,4 +335,4 @@ def test_a_rebuild_leaves_a_view_unchanged_that_stays_in_use(
             rebuild(conninfo, view("run"))
         # A new reader does not wait for the lock that was given up.
         assert query(conninfo, "SELECT count(*) > 0 FROM ledger.run") == [(True,)]
-    assert (rows_of(conninfo), tracking(conninfo), left_over(conninfo)) == (rows, before, [])
+    assert (rows_of(conninfo), tracking(conninfo), leftover_tables(conninfo)) == (rows, before, [])

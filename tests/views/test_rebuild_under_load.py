@@ -18,10 +18,10 @@ from ledger.views.rebuild import verify
 from tests.support.facts import LINE, RUN, activation, fact
 from tests.support.rebuilding import (
     NAMES,
-    left_over,
+    leftover_tables,
     listening,
     rebuild,
-    replayed,
+    rows_from_log,
     rows_of,
     tracking,
     view,
@@ -163,8 +163,8 @@ def test_every_read_and_write_goes_on_while_views_are_rebuilt(
     assert heard.stops == []
     expected = dict.fromkeys(NAMES, 3) | {"execution": 5}
     assert {name: row[1] for name, row in tracking(conninfo).items()} == expected
-    assert left_over(conninfo) == []
-    assert rows_of(conninfo) == replayed(conninfo)
+    assert leftover_tables(conninfo) == []
+    assert rows_of(conninfo) == rows_from_log(conninfo)
 
 
 @pytest.mark.usefixtures("waits_without_end")
@@ -242,7 +242,7 @@ def test_paging_through_a_list_during_swaps_misses_no_row_and_repeats_none(
             finally:
                 ending.set()
                 await rebuilder
-            assert left_over(conninfo) == []
+            assert leftover_tables(conninfo) == []
 
     asyncio.run(play())
 
@@ -313,6 +313,6 @@ def test_writes_are_answered_while_a_view_is_replayed_and_while_its_rows_are_com
             assert await verifying == ([DAMAGED] if name == "execution" else [])
             assert replayed_to
             assert traffic.faults == []
-            assert left_over(conninfo) == []
+            assert leftover_tables(conninfo) == []
 
     asyncio.run(play())

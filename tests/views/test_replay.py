@@ -45,7 +45,7 @@ def work(conninfo: str, facts: int) -> int:
             reports = [
                 ReportFact(parsed(one), COMMAND_LINE) for one in islice(told_facts, facts // 40)
             ]
-            commands = [*reports, *racer.chunk(number)]
+            commands = [*reports, *racer.next_commands(number)]
             while commands:
                 size = dice.randint(1, 60)
                 outcomes = writer.submit(commands[:size]).result(20)

@@ -29,9 +29,9 @@ from tests.support.views import (
     projecting,
     query,
     report,
-    standing,
     stored,
     until,
+    view_positions,
 )
 
 POISON = "RUN-26-900666"
@@ -65,11 +65,11 @@ def test_a_poison_event_stops_its_view_alone(conninfo: str, writer: Writer) -> N
     with projecting(conninfo, *poisoned()) as projector:
         projector.catch_up()
         others = dict.fromkeys(NAMES, (head(conninfo), False))
-        assert standing(conninfo) == others | {"run": (before, True)}
+        assert view_positions(conninfo) == others | {"run": (before, True)}
         report(writer, tags("and", "on"))
         projector.catch_up()
         others = dict.fromkeys(NAMES, (head(conninfo), False))
-        assert standing(conninfo) == others | {"run": (before, True)}
+        assert view_positions(conninfo) == others | {"run": (before, True)}
     runs = query(conninfo, "SELECT run_id FROM ledger.run ORDER BY 1")
     assert runs == [("RUN-26-900001",), ("RUN-26-900002",)]
     ((error,),) = query(conninfo, "SELECT error FROM ledger.projection WHERE name = 'run'")
@@ -83,7 +83,7 @@ def test_a_stopped_view_stands_at_exactly_the_position_before_the_poison(
     (poison,) = report(writer, start(POISON))
     with projecting(conninfo, *poisoned()) as projector:
         projector.catch_up()
-    assert standing(conninfo)["run"] == (poison - 1, True)
+    assert view_positions(conninfo)["run"] == (poison - 1, True)
 
 
 def test_an_event_beyond_a_limit_of_the_database_stops_its_view_alone(
@@ -95,21 +95,21 @@ def test_an_event_beyond_a_limit_of_the_database_stops_its_view_alone(
             projector.catch_up()
         except psycopg.errors.ProgramLimitExceeded:
             assert projector.lead()
-        assert standing(conninfo)["execution"] == (head(conninfo), False)
+        assert view_positions(conninfo)["execution"] == (head(conninfo), False)
 
 
 def test_a_restarted_projector_tries_a_stopped_view_again(conninfo: str, writer: Writer) -> None:
     report(writer, activation(), start(POISON), start("RUN-26-900001"))
     with projecting(conninfo, *poisoned()) as projector:
         projector.catch_up()
-        assert standing(conninfo)["run"][1]
+        assert view_positions(conninfo)["run"][1]
     with projecting(conninfo, *poisoned()) as projector:
         # The bug is still there: the view stops again, and folds no event twice.
         projector.catch_up()
-        assert standing(conninfo)["run"][1]
+        assert view_positions(conninfo)["run"][1]
     with projecting(conninfo) as projector:
         projector.catch_up()
-    assert standing(conninfo)["run"] == (head(conninfo), False)
+    assert view_positions(conninfo)["run"] == (head(conninfo), False)
     assert query(conninfo, "SELECT error FROM ledger.projection") == [(None,)] * len(NAMES)
     assert stored(conninfo) == folded(conninfo)
 
@@ -120,7 +120,7 @@ def test_a_view_that_the_code_does_not_know_stops_until_it_does(
     report(writer, activation(), start("RUN-26-900001"))
     with projecting(conninfo, ExecutionView()) as older:
         older.catch_up()
-        assert standing(conninfo) == {
+        assert view_positions(conninfo) == {
             "execution": (head(conninfo), False),
             "run": (0, True),
             "event": (0, True),
@@ -128,7 +128,7 @@ def test_a_view_that_the_code_does_not_know_stops_until_it_does(
         }
     with projecting(conninfo) as projector:
         projector.catch_up()
-    assert set(standing(conninfo).values()) == {(head(conninfo), False)}
+    assert set(view_positions(conninfo).values()) == {(head(conninfo), False)}
     assert stored(conninfo) == folded(conninfo)
 
 
@@ -144,7 +144,7 @@ def test_an_unreadable_event_stops_only_the_views_that_fold_its_type(
     expected = dict.fromkeys(NAMES, (head(conninfo), False))
     expected |= dict.fromkeys(wanting, (broken - 1, True))
     with following(conninfo):
-        until(lambda: standing(conninfo) == expected, "the stop")
+        until(lambda: view_positions(conninfo) == expected, "the stop")
 
 
 def test_an_unreadable_event_of_a_type_that_no_view_folds_stops_no_view(
@@ -155,7 +155,7 @@ def test_an_unreadable_event_of_a_type_that_no_view_folds_stops_no_view(
     report(writer, start("RUN-26-900001"))
     with projecting(conninfo) as projector:
         projector.catch_up()
-    assert set(standing(conninfo).values()) == {(head(conninfo), False)}
+    assert set(view_positions(conninfo).values()) == {(head(conninfo), False)}
 
 
 @asynccontextmanager
@@ -168,7 +168,9 @@ async def degraded(
         broken = insert_raw(conninfo, UPDATED, b"{half", stream)
         query(conninfo, "SELECT pg_notify('ledger_events', '')")
         stopped = (broken - 1, True)
-        await asyncio.to_thread(until, lambda: standing(conninfo)["execution"] == stopped, "a stop")
+        await asyncio.to_thread(
+            until, lambda: view_positions(conninfo)["execution"] == stopped, "a stop"
+        )
         # The first write waits until the worker has heard of the stop.
         await service.accept(start("RUN-26-900002"))
         yield service, broken
@@ -248,5 +250,5 @@ def test_every_view_can_stop_at_one_event_and_the_projector_rests(
     report(writer, start("RUN-26-900002"))
     with projecting(conninfo) as projector:
         projector.catch_up()
-        assert set(standing(conninfo).values()) == {(broken - 1, True)}
+        assert set(view_positions(conninfo).values()) == {(broken - 1, True)}
         assert not projector.run_once()

@@ -21,8 +21,8 @@ from tests.support.rebuilding import (
     Vandal,
     as_named,
     damage,
-    left_over,
-    quiet,
+    ignore_progress,
+    leftover_tables,
     rebuild,
     rows_of,
     skipping,
@@ -39,7 +39,7 @@ from tests.support.views import (
     projecting,
     query,
     report,
-    standing,
+    view_positions,
 )
 
 POISON = "RUN-26-900666"
@@ -85,7 +85,7 @@ def test_no_row_of_a_sound_ledger_is_named(conninfo: str) -> None:
         names = {table.name for table in projection.tables}
         assert found.rows == sum(table in names for table, _ in rows)
         assert found.position == head(conninfo)
-    assert (left_over(conninfo), rows_of(conninfo)) == ([], rows)
+    assert (leftover_tables(conninfo), rows_of(conninfo)) == ([], rows)
 
 
 @pytest.mark.parametrize("seed", [1])
@@ -186,7 +186,7 @@ def test_damage_is_named_exactly_while_writers_go_on(conninfo: str, writer: Writ
         finally:
             ending.set()
             thread.join(20)
-    assert left_over(conninfo) == []
+    assert leftover_tables(conninfo) == []
 
 
 def test_a_stopped_view_is_compared_at_the_position_it_has_reached(
@@ -197,11 +197,11 @@ def test_a_stopped_view_is_compared_at_the_position_it_has_reached(
     report(writer, fact("run.started", POISON, start))
     with projecting(conninfo, PoisonedRunView(POISON)) as projector:
         projector.catch_up()
-    stopped_at, stopped = standing(conninfo)["run"]
+    stopped_at, stopped = view_positions(conninfo)["run"]
     assert stopped
     found, named = verify(conninfo, view("run"))
     assert (found.position, named) == (stopped_at, [])
-    assert standing(conninfo)["run"] == (stopped_at, True)
+    assert view_positions(conninfo)["run"] == (stopped_at, True)
 
 
 def test_rows_of_another_version_are_not_compared(conninfo: str) -> None:
@@ -209,7 +209,7 @@ def test_rows_of_another_version_are_not_compared(conninfo: str) -> None:
     query(conninfo, "UPDATE ledger.projection SET version = 1 WHERE name = 'run'")
     with pytest.raises(CannotBuild, match="rebuild it first"):
         verify(conninfo, view("run"))
-    assert left_over(conninfo) == []
+    assert leftover_tables(conninfo) == []
     assert verify(conninfo, view("event"))[1] == []
 
 
@@ -222,7 +222,9 @@ def _give_up(*_: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("progress", "tell"), [(_give_up, quiet), (quiet, _give_up)], ids=["filling", "comparing"]
+    ("progress", "tell"),
+    [(_give_up, ignore_progress), (ignore_progress, _give_up)],
+    ids=["filling", "comparing"],
 )
 def test_a_verification_that_is_given_up_leaves_no_table(
     conninfo: str, progress: Callable[..., None], tell: Callable[..., None]
@@ -232,12 +234,12 @@ def test_a_verification_that_is_given_up_leaves_no_table(
     before = tracking(conninfo)
     with pytest.raises(GivenUp):
         rebuilding.verify(conninfo, EnvelopeMapper(), view("run"), progress, tell)
-    assert (left_over(conninfo), tracking(conninfo)) == ([], before)
+    assert (leftover_tables(conninfo), tracking(conninfo)) == ([], before)
 
 
 def test_a_view_that_is_being_rebuilt_is_not_verified(conninfo: str) -> None:
     work(conninfo, 24)
-    with shadow(conninfo, EnvelopeMapper(), view("run"), quiet):
+    with shadow(conninfo, EnvelopeMapper(), view("run"), ignore_progress):
         with pytest.raises(CannotBuild, match="run is being rebuilt or verified by another"):
             verify(conninfo, view("run"))
         assert verify(conninfo, view("event"))[1] == []
