@@ -31,6 +31,17 @@ OWNED = ("line_id", "run_id", "endpoint_id", "event_id")
 
 ENDLESS = "/v1/events/stream"
 
+ALLOWS = {
+    "read": "GET /v1/(execution|runs|events|event-types)(/.*)?",
+    "write": "POST /v1/facts",
+    "service_lines:manage": "POST /v1/execution/{line_id}/(pause|resume)",
+    "webhooks:manage": "[A-Z]+ /v1/webhooks(/.*)?",
+    "audit:read": "GET /v1/audit-logs(/export)?",
+    "runs:erase": "POST /v1/runs/{run_id}/erase",
+    None: "GET /v1/log/.*",
+}
+"""The routes that each permission opens (contract, Access), and those for every credential."""
+
 REQUIRED = {
     "/v1/audit-logs": {"organization_id": ORGANIZATION},
     "/v1/audit-logs/export": {"organization_id": ORGANIZATION},
@@ -130,6 +141,12 @@ def test_every_route_of_the_api_is_a_lean_route() -> None:
     assert len(api) >= len(ROUTES) > 20
     for route in api:
         assert isinstance(route, LeanRoute), "route_class=LeanRoute"
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=label)
+def test_a_route_needs_the_permission_that_the_contract_names(route: LeanRoute) -> None:
+    named = [name for name, routes in ALLOWS.items() if re.fullmatch(routes, label(route))]
+    assert named == [(route.openapi_extra or {})["x-permission"]]
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=label)

@@ -381,3 +381,11 @@ def test_a_large_head_that_arrives_in_one_piece_is_a_431_too(watched: Address) -
     with connected(watched) as client:
         client.sendall(HEALTH + LAST[:-2] + b"x: %s\r\n\r\n" % (b"y" * 150_000))
         assert statuses(rest(client)) == [b"200", b"431"]
+
+
+def test_a_heads_target_and_headers_together_are_limited(watched: Address) -> None:
+    target, header = LAST.replace(b"z ", b"z?%s " % (b"y" * 40_000), 1), b"x: %s\r\n\r\n"
+    for size, answered in ((20_000, b"200"), (40_000, b"431")):
+        with connected(watched) as client:
+            client.sendall(target[:-2] + header % (b"y" * size))
+            assert statuses(rest(client)) == [answered]

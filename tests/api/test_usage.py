@@ -187,6 +187,21 @@ def test_bounds_within_a_day_are_exact_to_the_instant(edge: Edge) -> None:
     assert used(data) == {"2026-04-10": {"hours": 2}}
 
 
+def test_usage_of_the_past_leaves_out_later_check_ins_of_each_resource(edge: Edge) -> None:
+    """The hours of a whole day and of a day in part are found in different ways."""
+    line, resources = edge.fresh(), ("a", "b", "c", None)
+    day = [check_in(line, "2026-04-10T10:00:00Z", 1, resource) for resource in resources]
+    edge.accept(*day)
+    edge.clock.advance(seconds=1)
+    before = format_instant(edge.clock.now)
+    edge.clock.advance(seconds=1)
+    later = (*resources, "aa", "d")
+    edge.accept(*(check_in(line, "2026-04-10T11:00:00Z", 2, resource) for resource in later))
+    for bounds in (APRIL, APRIL | {"to": "2026-04-10T12:00:00Z"}):
+        then = ask(edge, line, **bounds, as_of=before)["total"]["hours_by_resource"]
+        assert then == [{"resource_id": resource, "hours": 1} for resource in resources]
+
+
 def test_usage_without_bounds_is_that_of_the_last_30_days_including_today(edge: Edge) -> None:
     line = edge.fresh()
     edge.accept(

@@ -1,5 +1,6 @@
 """An erasure: one event in the append that destroys the run's key; later facts keep no payload."""
 
+import base64
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from ledger.application.commands.runs import EraseRun
 from ledger.application.report import command_of
 from ledger.intake import envelope
 from ledger.intake.request import Outcome, Receipt
+from ledger.log.vault import content_digest
 from tests.conftest import MASTER_KEY
 from tests.support.facts import encode, fact
 from tests.support.killed_processes import (
@@ -129,6 +131,26 @@ def test_a_late_ending_of_an_erased_run_is_recorded_without_its_payloads(
             assert (item.outcome, item.event_ids) == ("duplicate", first.event_ids)
     assert twin.shown_run(run)["status"] == "failed"
     assert tables_with(stored_rows(ledger.conninfo), CANARY) == []
+
+
+def test_the_digest_of_an_erased_runs_late_ending_tells_nothing_of_its_content(
+    ledger: Ledger,
+) -> None:
+    """Nothing keyed is left to compare with, and a plain hash would let the payload be guessed."""
+    late, line = ledger.at(minutes=1), ledger.line()
+    run = started_run(ledger, line, time=ledger.at())
+    ledger.clock.advance(minutes=5)
+    ledger.accept(fact("service_line.closed", line))
+    ledger.erase(run)
+    ending = failed(run, time=late)
+    sent = envelope.from_structured(encode(ending))
+    assert isinstance(sent, envelope.Fact)
+    ledger.accept(ending)
+    (row,) = ledger.rows("SELECT digest FROM ledger.fact WHERE fact_id = %s", ending["id"])
+    stored = base64.b64decode(ledger.events(run)[-1]["state"]["fact"]["digest"])
+    assert row["digest"] == stored
+    assert len(stored) == 32
+    assert stored != content_digest(sent.content)
 
 
 def test_earlier_facts_of_an_erased_run_are_duplicates_whatever_their_content(

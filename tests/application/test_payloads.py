@@ -174,7 +174,7 @@ def test_the_stored_digest_of_a_fact_about_a_run_is_keyed_with_the_run_key(
     assert base64.b64decode(stored["digest"]) == key.digest(parsed.content)
 
 
-def test_facts_of_a_run_without_a_key_are_not_compared_and_keep_no_payload(
+def test_facts_of_a_run_without_a_key_are_not_compared_and_keep_no_payload_and_no_hash_of_it(
     ledger: Ledger,
 ) -> None:
     run = new_id("RUN")

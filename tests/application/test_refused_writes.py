@@ -334,7 +334,9 @@ def test_a_record_belongs_to_the_tenant_of_its_resource_if_the_credential_sees_i
     assert tenant(record_of(ledger, event, by)) == expected
 
 
-def test_a_refused_command_of_another_tenant_is_recorded_under_that_tenant(ledger: Ledger) -> None:
+def test_a_strangers_refused_command_is_recorded_under_the_strangers_own_tenant(
+    ledger: Ledger,
+) -> None:
     line = ledger.line()
     ledger.pause(line)
     for by, expected in ((STRANGER, (STRANGER.organization_id, None)), (REPORTER, OWN)):

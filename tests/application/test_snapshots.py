@@ -13,7 +13,9 @@ import pytest
 
 from ledger.domain.api_key import API_KEY_EVENTS
 from ledger.domain.errors import Unavailable
+from ledger.domain.execution import Execution
 from ledger.domain.execution_events import EXECUTION_EVENTS, CheckInVoided, Closed
+from ledger.domain.health import Signal
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.run import RUN_EVENTS
 from ledger.log.snapshots import EVERY, FOLD, KINDS, keep, restore
@@ -184,7 +186,10 @@ def test_a_snapshot_of_another_fold_version_is_ignored_and_replaced(
 ) -> None:
     line = own_ledger.line()
     fill(own_ledger, line, EVERY)
-    state = msgspec.json.encode({"id": line, "version": EVERY + 1, "workspace_id": "WS-26-000404"})
+    # The state can be read: only the number of its fold tells that other code made it.
+    signals = {"agent_error_rate": Signal("agent_error_rate", "red")}
+    state = msgspec.json.encode(Execution(line, version=EVERY + 1, signals=signals))
+    assert restore(line, EVERY + 1, state) is not None
     spoil(own_ledger, "fold = %s, state = %s", fold, state)
     assert_replaced(own_ledger, line)
     assert own_ledger.rows("SELECT fold FROM ledger.snapshot") == [{"fold": FOLD}]

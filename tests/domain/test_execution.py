@@ -73,6 +73,7 @@ def test_an_open_line_accepts_a_command_and_a_closed_line_refuses_it(
     ("past", "command"),
     [
         pytest.param([OPERATOR_PAUSED], PAUSE, id="pause under a hold of the same side"),
+        pytest.param([OPERATOR_PAUSED, B_BLOCKED], PAUSE, id="pause again beside a blocker"),
         pytest.param([], RESUME, id="resume without a hold"),
         pytest.param([SERVICE_PAUSED], RESUME, id="resume the other side's hold"),
         pytest.param([B_BLOCKED], BLOCK_B, id="block under an open id"),

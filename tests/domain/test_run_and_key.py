@@ -66,6 +66,20 @@ def failed(**more: Any) -> RunFailed:
         (CLOSED_WHILE_RUNNING, fail(8, 1), failed(duration_ms=1, late=True)),
         (CLOSED_WHILE_PENDING, fail(9), failed(late=True)),
     ],
+    ids=[
+        "start",
+        "complete",
+        "complete with a duration",
+        "complete before the start",
+        "fail",
+        "fail before a start",
+        "fail before a start with a duration",
+        "cancel",
+        "cancel before a start",
+        "complete at the closing of the line",
+        "fail before the closing of the line",
+        "fail before a start at the closing of the line",
+    ],
 )
 def test_a_run_accepts_a_command_that_fits_its_status(
     past: list[Past], command: Any, event: Any

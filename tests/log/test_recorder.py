@@ -17,9 +17,7 @@ INSERT INTO ledger.ledger_events
 SELECT 'LIN-26-000001', 1, 'topic', '', nextval('ledger.ledger_events_notification_id_seq'), now()
 """
 
-_WAITERS = """
-SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'ledger.ledger_events'::regclass
-"""
+_WAITERS = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = '{}'::regclass"
 
 
 def test_options_of_the_connection_string_hold_beside_the_ledgers(conninfo: str) -> None:
@@ -88,7 +86,23 @@ def test_an_append_waits_for_a_lock_on_the_log_before_it_reads(log: Log, conninf
     with psycopg.connect(conninfo) as older, ThreadPoolExecutor() as others:
         older.execute("LOCK TABLE ledger.ledger_events IN EXCLUSIVE MODE")
         found = others.submit(next_position, log)
-        until(lambda: query(conninfo, _WAITERS), "an append that waits")
+        waiters = _WAITERS.format("ledger.ledger_events")
+        until(lambda: query(conninfo, waiters), "an append that waits")
         older.execute(_INSERT)
         older.commit()
         assert found.result(20) == 2
+
+
+def test_an_append_waits_until_another_writers_append_has_ended(log: Log, conninfo: str) -> None:
+    another = Log(conninfo)
+    try:
+        with ThreadPoolExecutor() as others:
+            with log.ledger_recorder.append_transaction() as append:
+                append.read({})
+                found = others.submit(next_position, another)
+                waiters = _WAITERS.format("ledger.append_lock")
+                until(lambda: query(conninfo, waiters), "an append that waits")
+                assert not found.done()
+            assert found.result(20) == 1
+    finally:
+        another.close()

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from ledger.domain import execution_events as e
 from ledger.domain import run as r
 from ledger.domain.events import EVENT_TABLE, EVENTS
 from ledger.domain.recorded import Event, Recorded
+from ledger.domain.values import EXECUTION_MODELS, MODELS_WITH_RUNS
 from ledger.postgres.table import Table
 from ledger.views.contract import Projection, take
 from ledger.views.generation import Generation, Writes
@@ -27,10 +29,10 @@ from tests.golden.samples import BODIES, envelope
 from tests.support.transactions import undone
 
 PINNED = {
-    "execution": (5, "f3788c9033dd1b37"),
-    "run": (5, "d6eaed56941a6696"),
-    "event": (4, "f310d2da106d8793"),
-    "webhook": (1, "94beed2d85f4ca50"),
+    "execution": (5, "88d118eab8557ef7"),
+    "run": (5, "7d0b88fd0d633ee4"),
+    "event": (4, "6c452520f6cda816"),
+    "webhook": (1, "818275c6ffd0b510"),
 }
 
 STORED = {
@@ -52,14 +54,15 @@ SELECT array(SELECT (attname, format_type(atttypid, atttypmod), attnotnull, atts
 FROM pg_class AS c WHERE c.oid = %s::regclass
 """
 
-LINES = ("LIN-26-000001", "LIN-26-000002", "LIN-26-000003")
+LINES = {f"LIN-26-{n:06d}": model for n, model in enumerate(EXECUTION_MODELS, 1)}
+"""A line of each execution model: a fold may treat each model differently."""
+
 REPORTED = {row.event for row in EVENT_TABLE if row.fact is not None}
 RUNS: tuple[tuple[type[Event], ...], ...] = (
     (r.RunRequested, r.RunStarted, r.RunCompleted, r.RunErased),
     (r.RunRequested, r.RunStarted, r.RunFailed),
     (r.RunRequested, r.RunCancelled),
 )
-MODELS = ("capacity", "agent_runtime", "infra_managed")
 
 
 def samples(*kinds: type[Event]) -> list[Event]:
@@ -67,8 +70,9 @@ def samples(*kinds: type[Event]) -> list[Event]:
 
 
 def story() -> Iterator[Recorded]:
-    """Every event at least once: on three lines, on their runs, and on streams without a line."""
+    """Every event at least once: on lines, on their runs, and on streams without a line."""
     version: dict[str, int] = {}
+    run_numbers = count(1)
     position = 0
 
     def event_on(stream: str, body: Event, line: str | None = None, fact: bool = True) -> Recorded:
@@ -92,7 +96,7 @@ def story() -> Iterator[Recorded]:
         everything = msgspec.structs.replace(body, event_types=("*",))
         yield event_on("WHK-26-000001", everything)
         yield event_on("WHK-26-000002", body)
-    for line, model in zip(LINES, MODELS, strict=True):
+    for line, model in LINES.items():
         (begun,) = samples(e.Activated)
         number = line[-6:]
         yield event_on(
@@ -106,14 +110,14 @@ def story() -> Iterator[Recorded]:
         for body in others:
             if type(body) in (e.Paused, e.Resumed, e.Blocked, e.CheckedIn):
                 yield event_on(line, body, line, fact=type(body) is not e.Paused)
-        if model == "agent_runtime":
-            for number, kinds in enumerate(RUNS, 1):
+        if model in MODELS_WITH_RUNS:
+            for kinds, run in zip(RUNS, run_numbers, strict=False):
                 for body in (samples(kind)[0] for kind in kinds):
-                    yield event_on(f"RUN-26-{number:06d}", body, line)
+                    yield event_on(f"RUN-26-{run:06d}", body, line)
         rest = (e.Updated, e.Unblocked, e.ResourceAllocated, e.HealthSignalReported)
         for body in (*samples(*rest), *samples(e.WentIdle, e.Woken, e.CheckInVoided)):
             yield event_on(line, body, line)
-        for body in samples(e.ResourceReleased, e.Closed)[: 1 if line == LINES[0] else 2]:
+        for body in samples(e.ResourceReleased, e.Closed)[: 1 if model == "capacity" else 2]:
             yield event_on(line, body, line)
     for body in BODIES:
         prefix = type(body).TOPIC.partition(".")[0]
@@ -149,8 +153,10 @@ def digest_of(projection: Projection, conninfo: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def test_the_story_contains_every_event_class() -> None:
+def test_the_story_contains_every_event_class_and_execution_model() -> None:
     assert {type(event.body) for event in story()} == set(EVENTS)
+    begun = [event.body for event in story() if isinstance(event.body, e.Activated)]
+    assert {body.execution_model for body in begun} == set(EXECUTION_MODELS)
 
 
 @pytest.mark.parametrize("projection", projections(), ids=lambda view: view.name)
