@@ -27,7 +27,7 @@ from product import UnmeasuredError
 from ledger.postgres.embedded import running
 
 HERE = Path(__file__).resolve().parent
-INSTALLED = HERE.parent / "build" / "peers"
+INSTALLED = HERE.parents[1] / "build" / "peers"
 INSTALLS_WITHIN = 300  # seconds
 
 EMMETT = "0.42.0"

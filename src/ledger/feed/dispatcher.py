@@ -36,8 +36,8 @@ from ledger.postgres.listening import Ear
 
 _logger = logging.getLogger(__name__)
 
-_HEAL_SECONDS = 1.0
-"""A lost notification is made up for after so long; a lost database or lead is tried as often."""
+_RETRY_SECONDS = 1.0
+"""The longest wait for a notification, and the pause before another try to lead or connect."""
 
 _GATHER_SECONDS = 0.01
 _GATHER_IDLE_SECONDS = 0.1
@@ -150,7 +150,7 @@ class Dispatcher(BackgroundLoop):
                         await ear.listen(heard)
                 except (psycopg.Error, OSError) as error:
                     _logger.warning("dispatcher cannot follow the views: %s", error)
-                    await asyncio.sleep(_HEAL_SECONDS)
+                    await asyncio.sleep(_RETRY_SECONDS)
 
         listener = asyncio.create_task(listen())
         try:
@@ -170,7 +170,7 @@ class Dispatcher(BackgroundLoop):
     async def _pause(self) -> None:
         """Wait before another try, unless told to stop."""
         if not self._stopping.is_set():
-            await self._sleep(_HEAL_SECONDS)
+            await self._sleep(_RETRY_SECONDS)
 
 
 class _Lead:
@@ -233,7 +233,7 @@ class _Lead:
 
     def _until_look(self) -> float:
         """The seconds until the next look at the views' changes."""
-        pause = _HEAL_SECONDS
+        pause = _RETRY_SECONDS
         if self._is_news:
             pause = _GATHER_IDLE_SECONDS if self._roster.is_empty else _GATHER_SECONDS
         return self._looked_at + pause - self._of._loop.time()
@@ -378,4 +378,4 @@ class _Lead:
                     return outcome
             if self._of._stopping.is_set():
                 return None
-            await asyncio.sleep(_HEAL_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS)

@@ -35,7 +35,7 @@ from ledger.views.schema import create_indexes, create_tables, expose
 _BATCH = 2000
 """The most events of a round: many, so that SQL is set-based; few, so that they soon show."""
 
-_HEAL_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
 """The pause before another try to lead or connect, and between two looks for rebuilt views."""
 
 _logger = logging.getLogger(__name__)
@@ -329,14 +329,14 @@ class Projector(BackgroundLoop):
                 if self.lead():
                     self._follow()
                 else:
-                    self._stopping.wait(_HEAL_SECONDS)
+                    self._stopping.wait(_RETRY_SECONDS)
             except LostLead:
                 _logger.info("a view is not where it was left; starting over")
                 self.disconnect()
             except psycopg.Error as error:
                 _logger.warning("projector lost the database: %s", error)
                 self.disconnect()
-                self._stopping.wait(_HEAL_SECONDS)
+                self._stopping.wait(_RETRY_SECONDS)
         self.disconnect()
 
     def _follow(self) -> None:
@@ -350,7 +350,7 @@ class Projector(BackgroundLoop):
             self.run_once()
             if not self._is_behind:
                 pipeline.wait(0.25)
-            if time.monotonic() - looked_at > _HEAL_SECONDS:
+            if time.monotonic() - looked_at > _RETRY_SECONDS:
                 looked_at = time.monotonic()
                 if self._is_rebuilt():
                     raise LostLead("a view was rebuilt")
