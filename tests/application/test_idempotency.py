@@ -245,8 +245,10 @@ def test_a_failed_group_keeps_no_outcome_of_its_first_attempt(
     caplog.clear()  # the group failed on purpose
 
 
-def test_a_stored_outcome_is_encrypted_and_opens_for_its_own_key_only(own_ledger: Ledger) -> None:
-    line = own_ledger.line()
+def test_a_stored_outcome_is_encrypted_and_opens_for_its_own_credential_path_and_key_only(
+    own_ledger: Ledger,
+) -> None:
+    line, other = own_ledger.line(workspace_id="WS-26-000002"), own_ledger.line()
     secret = Invalid("Kanarienvogel", (("/Kanarienvogel", "Kanarienvogel"),))
     outcome = execute_pause(own_ledger, pause(line, "a"))
     execute_pause(own_ledger, pause(line, "b", fault=secret))
@@ -256,12 +258,19 @@ def test_a_stored_outcome_is_encrypted_and_opens_for_its_own_key_only(own_ledger
         assert word.encode() not in stored
     with pytest.raises(ValueError):
         json.loads(first["outcome"])
-    # A stored outcome opens for its own key only.
-    assert own_ledger.rows(
-        "UPDATE ledger.idempotency AS i SET outcome = o.outcome, fingerprint = o.fingerprint"
-        " FROM ledger.idempotency AS o WHERE i.key = 'a' AND o.key = 'b' RETURNING 1"
-    )
-    assert execute_pause(own_ledger, pause(line, "a")).code == "unavailable"
+    # The outcome of another key, credential or path does not open in the first one's place.
+    execute_pause(own_ledger, pause(line, "a", by=NARROW))
+    execute_pause(own_ledger, Pause(line, REPORTER, reason="x", idempotency=key(other, "a")))
+    own = key(line, "a")
+    for foreign in (key(line, "b"), key(line, "a", by=NARROW), key(other, "a")):
+        assert own_ledger.rows(
+            "UPDATE ledger.idempotency AS i SET outcome = o.outcome, fingerprint = o.fingerprint"
+            " FROM ledger.idempotency AS o WHERE (i.credential, i.path, i.key) = (%s, %s, %s)"
+            " AND (o.credential, o.path, o.key) = (%s, %s, %s) RETURNING 1",
+            *(own.credential, own.path, own.key),
+            *(foreign.credential, foreign.path, foreign.key),
+        )
+        assert execute_pause(own_ledger, pause(line, "a")).code == "unavailable"
     assert isinstance(execute_pause(own_ledger, pause(own_ledger.line(), "c")), Receipt)
 
 

@@ -102,12 +102,14 @@ def test_events_of_another_type_or_tenant_are_no_messages() -> None:
 
 def test_a_disabled_endpoint_gets_no_message_and_its_numbers_continue_once_it_is_enabled() -> None:
     settings: dict[str, Any] = {"url": CREATED.url, "event_types": CREATED.event_types}
-    enabled = own(w.WebhookUpdated(**settings, enabled=True), 4)
-    written = given(WebhookView(), BORN, DISABLED).when(paused(3), enabled, paused(5))
-    written.then(MESSAGE, MessageRow(ENDPOINT, 5, "26-000005", "event", 1, "execution.paused"))
-    item = ITEM.format(**ON, updated=4)
-    later = {"enabled_at": enabled.recorded_at, "sequence": 1, "latest": 5, "item": item}
-    written.then(WEBHOOK, endpoint(5, **later))
+    disabled = own(w.WebhookUpdated(**settings, enabled=False), 3)
+    enabled = own(w.WebhookUpdated(**settings, enabled=True), 5)
+    before = given(WebhookView(), BORN, paused(2), disabled)
+    written = before.when(paused(4), enabled, paused(6))
+    written.then(MESSAGE, MessageRow(ENDPOINT, 6, "26-000006", "event", 2, "execution.paused"))
+    item = ITEM.format(**ON, updated=5)
+    later = {"enabled_at": enabled.recorded_at, "sequence": 2, "latest": 6, "item": item}
+    written.then(WEBHOOK, endpoint(6, **later))
 
 
 def test_a_requested_test_is_a_message_and_so_is_a_recovery_of_a_disabled_endpoint() -> None:
