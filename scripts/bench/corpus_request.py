@@ -15,9 +15,11 @@ HEADERS = ("content-type", "etag", "ledger-position")
 
 STREAMED_WITHIN = 10.0  # seconds until a stream must have brought its last event
 
-_WORDS = {"application/problem+json": ("detail", "message"), "/v1/event-types": ("description",)}
-"""Texts for people, which may be reworded: of refusals, whose codes and pointers are compared, and
-of the JSON Schemas of published events."""
+_TEXTS = frozenset({"detail", "message"})
+"""A refusal's texts for people, which may be reworded. Its code and pointers are compared."""
+
+_SCHEMA_TEXTS = frozenset({"description"})
+"""The same for the JSON Schemas of published events."""
 
 _COUNTED_TO_NOW = re.compile(r"/timeline(?!.*as_of=)")
 """Timelines whose seconds go on with the clock. With ``as_of`` the seconds are compared, too."""
@@ -57,9 +59,10 @@ def compared(request: Request, answer: Answer) -> bytes:
     """The compared parts of an answer: status, headers and body, one after the other."""
     head = [f"{answer.status}", *(f"{name}: {answer.headers.get(name)}" for name in HEADERS)]
     body = answer.body
-    for place, words in _WORDS.items():
-        if body and (place in (answer.headers.get("content-type"), request.path[: len(place)])):
-            body = json.dumps(_without(words, json.loads(body))).encode()
+    if answer.headers.get("content-type") == "application/problem+json":
+        body = _without_texts(body, _TEXTS)
+    elif request.path.startswith("/v1/event-types"):
+        body = _without_texts(body, _SCHEMA_TEXTS)
     if _COUNTED_TO_NOW.search(request.path):
         body = re.sub(rb":\d+(\.\d+)?", b":0", body)
     return "\n".join([*head, "", ""]).encode() + body
@@ -70,10 +73,13 @@ def digest_of(request: Request, answer: Answer) -> str:
     return hashlib.sha256(compared(request, answer)).hexdigest()[:32]
 
 
-def _without(words: tuple[str, ...], value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without(words, item) for key, item in value.items() if key not in words}
-    return [_without(words, item) for item in value] if isinstance(value, list) else value
+def _without_texts(body: bytes, texts: frozenset[str]) -> bytes:
+    def without(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: without(item) for key, item in value.items() if key not in texts}
+        return [without(item) for item in value] if isinstance(value, list) else value
+
+    return json.dumps(without(json.loads(body))).encode() if body else body
 
 
 def headers_of(request: Request, keys: Mapping[str, str]) -> dict[str, str]:

@@ -1,54 +1,14 @@
 """A line's usage: hours, runs and tokens by UTC day, and in total (contract, Reading)."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from ledger.api.models import UsageAnswer
 from ledger.domain.values import format_instant
-from projections.execution.usage import usage_statement
+from tests.api.usage_answers import APRIL, NOTHING, ask, check_in, days_of, used
 from tests.support.edge import Edge, assert_problem
-from tests.support.facts import ORGANIZATION, fact
+from tests.support.facts import fact
 from tests.support.ledger import new_id
-from tests.support.log_checker import check
-from tests.support.model import STATUSES, model_of
-from tests.support.plans import rows_touched
-from tests.support.random_life import Life
-
-NOTHING = {
-    "hours": 0,
-    "hours_by_resource": [],
-    "runs": dict.fromkeys(STATUSES, 0),
-    "tokens_used": 0,
-}
-
-
-def ask(edge: Edge, line: str, **bounds: str) -> dict[str, Any]:
-    """The usage of a line, as the service answers it."""
-    params = {name.rstrip("_"): value for name, value in bounds.items()}
-    data: dict[str, Any] = edge.data(f"/v1/execution/{line}/usage", params=params)
-    return data
-
-
-def days_of(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The amounts of each day, by date, in the order of the answer."""
-    return {day["date"]: {k: v for k, v in day.items() if k != "date"} for day in data["by_day"]}
-
-
-def used(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The amounts above zero, by date; days without any are left out."""
-    found = {}
-    for date, day in days_of(data).items():
-        kept = {k: v for k, v in day.items() if v and k in ("hours", "tokens_used")}
-        kept |= {status: count for status, count in day["runs"].items() if count}
-        if kept:
-            found[date] = kept
-    return found
-
-
-def check_in(line: str, time: str, hours: float, resource: str | None = None) -> dict[str, Any]:
-    return fact("execution.checked_in", line, {"hours": hours, "resource_id": resource}, time=time)
 
 
 def run(line: str, started: str, ended: str | None = None, **data: Any) -> list[dict[str, Any]]:
@@ -58,9 +18,6 @@ def run(line: str, started: str, ended: str | None = None, **data: Any) -> list[
     if ended is not None:
         facts.append(fact(data.pop("kind", "run.completed"), run_id, data, time=ended))
     return facts
-
-
-APRIL = {"from_": "2026-04-01", "to": "2026-05-01"}
 
 
 def test_each_amount_counts_on_its_own_day(edge: Edge) -> None:
@@ -311,101 +268,3 @@ def test_ten_thousand_pairs_of_day_and_resource_are_an_answer_and_more_are_a_422
         assert error["detail"].endswith("narrow it")
         assert ask(edge, line, **bounds, as_of=before)["total"]["hours"] == 100.01
     assert ask(edge, line, **APRIL | {"from_": "2026-04-02"})["total"]["hours"] == 90.02
-
-
-# Random workloads, compared with the model of the raw log.
-
-
-@pytest.fixture(scope="module", params=[1, 2, 3, 4])
-def life(edge: Edge, request: pytest.FixtureRequest) -> Life:
-    life = Life(edge, request.param)
-    life.live(70)
-    if request.param % 2 == 0:
-        life.close()
-    return life
-
-
-def test_accepted_facts_are_in_the_log_as_they_were_sent(edge: Edge, life: Life) -> None:
-    """The model below is told the log, so the log must tell the hours, runs and tokens sent."""
-    recorded = edge.select(
-        "SELECT state #>> '{fact,id}', state -> 'body' -> 'hours', state #>> '{body,resource_id}',"
-        " state -> 'body' -> 'tokens_used', state ->> 'occurred_at', originator_id, topic"
-        " FROM (SELECT originator_id, topic, convert_from(state, 'UTF8')::jsonb AS state"
-        "       FROM ledger.ledger_events) AS e WHERE state -> 'fact' IS NOT NULL"
-    )
-    told = {fact_id: rest for fact_id, *rest in recorded}
-    assert len(life.accepted) > 100
-    for sent in life.accepted:
-        data = sent["data"]
-        *amounts, at, stream, topic = told[sent["id"]]
-        if sent["type"] != "execution.check_in_voided":  # which tells the check-in's own
-            names = ("hours", "resource_id", "tokens_used")
-            assert amounts == [data.get(name) for name in names]
-        assert datetime.fromisoformat(at) == datetime.fromisoformat(sent["time"])
-        assert stream == sent["subject"]
-        assert topic.split("/")[0].split(".")[1] == sent["type"].split(".")[1]
-
-
-def test_the_usage_equals_the_usage_that_the_log_tells(edge: Edge, life: Life) -> None:
-    assert check(edge.conninfo).findings == []
-    model = model_of(edge.conninfo)
-    times = [datetime.fromisoformat(f["time"]).astimezone(UTC) for f in life.accepted]
-    first, last = min(times), max(times)
-    whole = first.replace(hour=0, minute=0, second=0, microsecond=0)
-    spans = [(whole, whole + timedelta(days=30)), (first, last), (whole, last)]
-    instants = times + [t.replace(hour=0, minute=0, second=0, microsecond=0) for t in times]
-    for _ in range(25):
-        start, end = sorted(life.random.sample(instants, 2))
-        if start < end:
-            spans.append((start, end + timedelta(microseconds=life.random.choice([0, 1]))))
-    for start, end in spans:
-        data = ask(edge, life.line, from_=start.isoformat(), to=end.isoformat())
-        total, by_day = model.usage(life.line, start, end)
-        assert data["total"] == total
-        assert list(days_of(data).items()) == list(by_day.items())
-        assert (data["from"], data["to"]) == (format_instant(start), format_instant(end))
-    total, _ = model.usage(life.line, whole, whole + timedelta(days=30))
-    assert total["hours"] > 5
-    assert total["tokens_used"] > 0
-    assert min(total["runs"][status] for status in ("completed", "failed", "cancelled")) > 0
-
-
-def test_the_total_is_the_sum_of_the_days(edge: Edge, life: Life) -> None:
-    data = ask(edge, life.line, from_=(edge.clock.now - timedelta(days=9)).isoformat())
-    days, total = list(days_of(data).values()), data["total"]
-    assert total["hours"] == round(sum(day["hours"] for day in days), 2)
-    assert total["tokens_used"] == sum(day["tokens_used"] for day in days)
-    for status in STATUSES:
-        assert total["runs"][status] == sum(day["runs"][status] for day in days)
-    assert total["hours_by_resource"] != []
-    for resource in total["hours_by_resource"]:
-        parts = [
-            part["hours"]
-            for day in days
-            for part in day["hours_by_resource"]
-            if part["resource_id"] == resource["resource_id"]
-        ]
-        assert resource["hours"] == round(sum(parts), 2)
-    assert [day["date"] for day in data["by_day"]] == sorted(day["date"] for day in data["by_day"])
-
-
-def test_the_usage_fits_its_documented_model(edge: Edge, life: Life) -> None:
-    answer = edge.get(f"/v1/execution/{life.line}/usage")
-    assert UsageAnswer.model_validate_json(answer.content, strict=True).data.by_day
-    data = answer.json()["data"]
-    assert list(data) == ["from", "to", "total", "by_day"]
-    assert list(data["total"]) == list(NOTHING)
-    for day in data["by_day"]:
-        assert list(day) == ["date", *NOTHING]
-
-
-def test_usage_of_whole_days_touches_few_rows_however_many_facts_there_are(edge: Edge) -> None:
-    line = edge.fresh()
-    edge.accept(*(check_in(line, "2026-04-10T10:00:00Z", 0.01) for _ in range(1_000)))
-    edge.accept(*(check_in(edge.fresh(), "2026-04-10T10:00:00Z", 0.01) for _ in range(50)))
-    assert used(ask(edge, line, **APRIL)) == {"2026-04-10": {"hours": 10}}
-    start = datetime(2026, 4, 1, tzinfo=UTC)
-    days = [start + timedelta(days=n) for n in range(30)]
-    values = {"organization": ORGANIZATION, "line_id": line, "from": start, "to": days[-1]}
-    values |= {"days": days[:-1], "parts": [], "limit": 10_000}
-    assert rows_touched(edge, usage_statement(frozenset({"organization"})), values) < 900

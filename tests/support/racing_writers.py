@@ -31,6 +31,7 @@ from ledger.log.event_log import Log
 from ledger.log.recorder import LedgerRecorder
 from ledger.log.tables import OpenRunRow
 from ledger.log.vault import Vault
+from ledger.service.composition.writing import running
 from tests.support.facts import ORGANIZATION, activation, encode
 
 SLOTS = 4
@@ -65,14 +66,22 @@ class ForgetfulAppend(Append):
         return {}
 
 
-class ForgetfulRecorder(LedgerRecorder):
-    """A recorder whose appends find no open runs."""
+class SabotagedRecorder(LedgerRecorder):
+    """A recorder whose appends are of another class."""
+
+    append_class: type[Append]
 
     @contextlib.contextmanager
     def append_transaction(self) -> Iterator[Append]:
         with super().append_transaction() as append:
-            append.__class__ = ForgetfulAppend
+            append.__class__ = self.append_class
             yield append
+
+
+class ForgetfulRecorder(SabotagedRecorder):
+    """A recorder whose appends find no open runs."""
+
+    append_class = ForgetfulAppend
 
 
 class StaleAppend(Append):
@@ -83,14 +92,10 @@ class StaleAppend(Append):
         return state._replace(tails=[tail for tail in state.tails if known[tail[0]] == 0])
 
 
-class StaleRecorder(LedgerRecorder):
+class StaleRecorder(SabotagedRecorder):
     """A recorder whose appends never reload a stream."""
 
-    @contextlib.contextmanager
-    def append_transaction(self) -> Iterator[Append]:
-        with super().append_transaction() as append:
-            append.__class__ = StaleAppend
-            yield append
+    append_class = StaleAppend
 
 
 def now() -> datetime:
@@ -120,13 +125,8 @@ def running_writer(
     log = Log(conninfo)
     log.recorder.__class__ = recorder
     vault = Vault(_VAULT_KEY)
-    writer = Writer(log, vault, now, lambda _: idle_after)
-    writer.start()
-    try:
+    with running(log, Writer(log, vault, now, lambda _: idle_after)) as writer:
         yield writer
-    finally:
-        writer.stop()
-        log.close()
 
 
 def activate(writer: Writer, *lines: str) -> None:

@@ -120,8 +120,7 @@ class Connection(HttpToolsProtocol):
         if self._is_over:
             return
         self._received += len(data)
-        is_behind = self._has_several or self._held or self.pipeline or self._refusal is not None
-        if not is_behind and data.count(HEAD_END) < 2 and not self.transport.is_closing():
+        if not self._is_behind() and data.count(HEAD_END) < 2:
             self._feed(data)  # most data belongs to one request: no count is needed
             return
         self._held = self._held + data if self._held else data
@@ -146,6 +145,9 @@ class Connection(HttpToolsProtocol):
                 return
             self._feed(held[start:end])
             start, pieces = end, pieces + 1
+
+    def _is_behind(self) -> bool:
+        return bool(self._has_several or self.pipeline or self._held) or self._is_ending()
 
     def _is_ending(self) -> bool:
         return self._is_over or self._refusal is not None or self.transport.is_closing()
@@ -184,8 +186,7 @@ class Connection(HttpToolsProtocol):
             return  # the body comes after the point that the parser takes for its end
         super().on_message_complete()
         self.cycle.more_body = False
-        if self._rest_look is not None:
-            self._await_no_rest()
+        self._await_no_rest()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle

@@ -28,7 +28,13 @@ def create_writer(
 def writing(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Iterator[Writer]:
     """A running writer for a short command."""
     log = Log(conninfo)
-    writer = create_writer(settings, log, clock)
+    with running(log, create_writer(settings, log, clock)) as writer:
+        yield writer
+
+
+@contextmanager
+def running(log: Log, writer: Writer) -> Iterator[Writer]:
+    """Start a writer; at the end stop it, and close its log."""
     writer.start()
     try:
         yield writer
