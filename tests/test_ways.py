@@ -39,10 +39,8 @@ WAY_OF_A_FACT = EDGE | {
     "ledger.api.routes.facts",
     "ledger.api.submissions",
     "ledger.api.writing",
-    "ledger.application.cache",
     "ledger.application.carry_out",
     "ledger.application.idempotency",
-    "ledger.application.ids",
     "ledger.application.loader",
     "ledger.application.new_events",
     "ledger.application.recording",
@@ -85,7 +83,6 @@ WAY_OF_A_READ = EDGE | {
     "ledger.reads.answers",
     "ledger.reads.asking",
     "ledger.reads.positions",
-    "ledger.reads.turns",
 }
 
 

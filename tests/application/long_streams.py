@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ledger.application import cache
-from ledger.application.cache import Cache
+from ledger.application import loader
 from ledger.application.command import OwnCommand
 from ledger.application.commands.lines import GoIdle
+from ledger.application.loader import Cache
 from ledger.application.report import ReportFact
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
@@ -152,7 +152,7 @@ def repacked(aggregate: Aggregate) -> Aggregate:
     """The aggregate after the cache has packed it, as an aggregate that was not used for long."""
     memory = Cache()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "_UNPACKED", 0)
+        patch.setattr(loader, "_UNPACKED", 0)
         memory.keep(aggregate)
         memory.trim()
     found = memory.find(aggregate.id)

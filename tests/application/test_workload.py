@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger.application import cache, new_events
+from ledger.application import loader, new_events
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun
 from ledger.application.report import ReportFact
@@ -101,8 +101,8 @@ def test_tables_and_views_equal_a_fold_of_the_log_after_a_random_workload(
     ahead: int | None,
 ) -> None:
     if remembered is not None:
-        monkeypatch.setattr(cache, "_UNPACKED", remembered[0])
-        monkeypatch.setattr(cache, "_PACKED", remembered[1])
+        monkeypatch.setattr(loader, "_UNPACKED", remembered[0])
+        monkeypatch.setattr(loader, "_PACKED", remembered[1])
     if ahead is not None:
         monkeypatch.setattr(new_events, "_AHEAD", ahead)
     chance = Chance(seed, own_ledger)

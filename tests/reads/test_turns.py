@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.reads.turns import Turns
+from ledger.reads.answers import Turns
 from tests.support.edge import Edge, assert_problem
 from tests.support.views import until
 

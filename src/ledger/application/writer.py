@@ -22,9 +22,9 @@ from datetime import datetime, timedelta
 
 from eventsourcing.persistence import InterfaceError, OperationalError, PersistenceError
 
-from ledger.application.cache import Cache
 from ledger.application.carry_out import carry_out
 from ledger.application.command import Command
+from ledger.application.loader import Cache
 from ledger.application.unit import Unit
 from ledger.background import BackgroundLoop
 from ledger.domain.errors import NotCarriedOut, Unavailable

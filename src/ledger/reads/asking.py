@@ -8,10 +8,9 @@ from msgspec.structs import replace
 
 from ledger.domain.errors import Behind, Invalid
 from ledger.postgres.scope import Fetch
-from ledger.reads.answers import Answers
+from ledger.reads.answers import Answers, Turns
 from ledger.reads.positions import WAIT_SECONDS, ViewPositions
 from ledger.reads.question import Answer, Question
-from ledger.reads.turns import Turns
 from ledger.views.statements import AWAIT_APPEND, INSTANT
 
 _BREATH_SECONDS = 0.01
