@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import copy_limit
+import cost_rows
 import count_rows
 import feed_rows
 import limits
@@ -53,6 +54,8 @@ ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "peers": write_rows.beside_peers,
     "batches": write_rows.batches,
     "visible": write_rows.visible,
+    "costs": cost_rows.costs,
+    "curve": cost_rows.curve,
     "lists": read_rows.lists,
     "detail": read_rows.details,
     "runs": read_rows.runs,
@@ -80,7 +83,7 @@ class Size:
     rows: tuple[str, ...]
 
 
-_WRITING = {"facts", "peers", "batches", "visible", "stream", "deliveries"}
+_WRITING = {"facts", "peers", "batches", "visible", "costs", "curve", "stream", "deliveries"}
 SIZES = {
     "short": Size(
         DataSet(20_000, 2_000),

@@ -45,15 +45,7 @@ def stream(bench: Bench) -> Row:
     middles: list[float] = []
 
     def under_half_load() -> float:
-        job = loadgen.Job(bench.product.port, bench.fact_requests(half), bench.seconds, WARM_UP)
-        job.rate, job.workers = half, bench.workers
-        with Reader(bench.product) as reader, ThreadPoolExecutor(1) as pool:
-            result = pool.submit(loadgen.run_load, job).result()
-            if set(result.statuses) != {201} or result.refusal:
-                raise UnmeasuredError(f"answers {result.statuses}: {result.refusal}")
-            taken = sorted(reader.milliseconds)
-        if len(taken) < 100:
-            raise UnmeasuredError(f"only {len(taken)} events were streamed")
+        taken = streamed(bench, half)
         middles.append(loadgen.percentile(taken, 0.5))
         return loadgen.percentile(taken, 0.99)
 
@@ -66,6 +58,20 @@ def stream(bench: Bench) -> Row:
     reached = max(30 / ratio, 15 / slowest)
     work, bound = "commit to a stream's reader, p99 ms at half load", "≤ 30 or 15 ms"
     return Row(work, slowest, statistics.median(fsync), ratio, bound, reached, note)
+
+
+def streamed(bench: Bench, rate: float) -> list[float]:
+    """The ages in milliseconds, sorted, at which a stream's reader gets facts of this rate."""
+    job = loadgen.Job(bench.product.port, bench.fact_requests(rate), bench.seconds, WARM_UP)
+    job.rate, job.workers = rate, bench.workers
+    with Reader(bench.product) as reader, ThreadPoolExecutor(1) as pool:
+        result = pool.submit(loadgen.run_load, job).result()
+        if set(result.statuses) != {201} or result.refusal:
+            raise UnmeasuredError(f"answers {result.statuses}: {result.refusal}")
+        taken = sorted(reader.milliseconds)
+    if len(taken) < 100:
+        raise UnmeasuredError(f"only {len(taken)} events were streamed")
+    return taken
 
 
 class Reader:
@@ -106,10 +112,8 @@ def deliveries(bench: Bench) -> Row:
 
     The facts are reported during the measurement, so the views are at work, too.
     """
-    port = limits.free_port()
-    command = [sys.executable, str(Path(__file__).with_name("sink.py")), str(port)]
     with (
-        limits.serve(command, f"http://127.0.0.1:{port}/", bench.folder / "sink.log"),
+        receiving(bench) as port,
         psycopg.connect(bench.product.database_url, row_factory=tuple_row) as connection,
     ):
         size = average_envelope(connection)
@@ -120,6 +124,15 @@ def deliveries(bench: Bench) -> Row:
         )
     note = f"about {size:,} bytes each, {AT_ONCE} at once; limit: httpcore, unsigned, unrecorded"
     return compared("webhook deliveries, deliveries/s", 0.2, ours, limit, note)
+
+
+@contextlib.contextmanager
+def receiving(bench: Bench) -> Iterator[int]:
+    """The port of a receiver of webhooks."""
+    port = limits.free_port()
+    command = [sys.executable, str(Path(__file__).with_name("sink.py")), str(port)]
+    with limits.serve(command, f"http://127.0.0.1:{port}/", bench.folder / "sink.log"):
+        yield port
 
 
 def average_envelope(connection: psycopg.Connection[Any]) -> int:
@@ -203,11 +216,6 @@ def export(bench: Bench) -> Row:
     url = bench.product.database_url
     statement = feeds.audit_statement(frozenset({"organization", "organization_id"}))
 
-    def ours() -> float:
-        begun = time.perf_counter()
-        entries = sum(part.count(b"\n") for part in download(bench.product, EXPORT))
-        return entries / (time.perf_counter() - begun)
-
     def bare() -> float:
         begun, entries, after = time.perf_counter(), 0, 0
         values = {"organization": ORGANIZATION, "organization_id": ORGANIZATION, "limit": PAGE}
@@ -220,10 +228,17 @@ def export(bench: Bench) -> Row:
                     return entries / (time.perf_counter() - begun)
                 entries, after = entries + len(rows), rows[-1][1]
 
-    mine, limit = interleave(min(bench.rounds, 3), ours, bare)
+    mine, limit = interleave(min(bench.rounds, 3), lambda: exported_rate(bench), bare)
     entries = sum(part.count(b"\n") for part in download(bench.product, EXPORT))
     note = f"{entries:,} entries as JSON lines; limit: the same pages from bare psycopg"
     return compared("export of the audit log, entries/s", 0.5, mine, limit, note)
+
+
+def exported_rate(bench: Bench) -> float:
+    """Entries per second of the audit log's export."""
+    begun = time.perf_counter()
+    entries = sum(part.count(b"\n") for part in download(bench.product, EXPORT))
+    return entries / (time.perf_counter() - begun)
 
 
 def download(product: Product, path: str) -> Iterator[bytes]:

@@ -115,7 +115,7 @@ def print_rates(old: Version, asked: argparse.Namespace) -> bool:
         for name in asked.rows or WORKS:
             row, ratio = measure(WORKS[name], before, after)
             print(row, flush=True)
-            if ratio < asked.at_least:
+            if (1 / ratio if WORKS[name].is_cost else ratio) < asked.at_least:
                 slow.append(f"{WORKS[name].said}: {ratio:.2f}")
     for row in slow:
         print(f"slower than {asked.at_least}: {row}", file=sys.stderr)

@@ -30,6 +30,19 @@ def await_views(product: Product) -> None:
             time.sleep(0.05)
 
 
+def await_shown(product: Product) -> None:
+    """Wait until every view has the whole log."""
+    deadline = time.monotonic() + BUILT_WITHIN
+    with sending(product.port, {}) as send:
+        while any(
+            view["lag"]
+            for view in json.loads(send(Request("nobody", "/readyz")).body)["projections"]
+        ):
+            if time.monotonic() > deadline:
+                raise UnmeasuredError("the views do not reach the end of the log")
+            time.sleep(0.05)
+
+
 def await_sealed(product: Product) -> None:
     """Wait until the whole log is sealed: no work on earlier writes is left then."""
     keys = {"reader": product.key}

@@ -12,6 +12,7 @@ from ledger.application.writer import Writer
 from ledger.log.codec import EnvelopeMapper
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
+from ledger.views import rebuilder as rebuilder_module
 from ledger.views.rebuilder import Rebuilder
 from projections import projections
 from projections.run.view import RunView
@@ -228,6 +229,25 @@ def test_a_raised_version_is_built_and_followed(conninfo: str, writer: Writer) -
         projector.catch_up()
     rows = query(conninfo, "SELECT run_id FROM ledger.run ORDER BY 1")
     assert rows == [(run,) for run in RUNS]
+
+
+def test_a_rebuild_says_how_far_it_has_come(
+    conninfo: str,
+    writer: Writer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    report(writer, activation(), start(RUNS[0]))
+    with projecting(conninfo) as projector:
+        projector.catch_up()
+    end = head(conninfo)
+    monkeypatch.setattr(rebuilder_module, "_SAY_SECONDS", 0)
+    with caplog.at_level("INFO", "ledger.views.rebuilder"):
+        assert Rebuilder(conninfo, EnvelopeMapper(), (NewerRunView(),)).run_once()
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == f"building run, version {NewerRunView.version}"
+    assert f"at position {end} of {end}" in said
+    assert said[-1] == f"built run up to position {end}"
 
 
 def test_a_service_whose_views_have_the_codes_versions_builds_no_view(conninfo: str) -> None:

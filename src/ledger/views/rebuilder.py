@@ -4,6 +4,7 @@ Reads get the old rows meanwhile, at their old position. No write waits for thes
 """
 
 import logging
+import time
 from collections.abc import Sequence
 
 import psycopg
@@ -16,6 +17,9 @@ from ledger.views.shadow import CannotBuild, clean_up, is_outdated
 
 _RETRY_SECONDS = 30.0
 """The pause before a failed view is built again: each try reads the whole log."""
+
+_SAY_SECONDS = 10.0
+"""The time between two lines of the log about a rebuild's progress."""
 
 _logger = logging.getLogger(__name__)
 
@@ -32,6 +36,8 @@ class Rebuilder(BackgroundLoop):
     ) -> None:
         super().__init__("rebuilder")
         self._conninfo, self._codec, self._projections = conninfo, codec, projections
+        self._said_at = 0.0
+        """When the log last told something about the rebuild."""
 
     def run_once(self) -> bool:
         """Clean up after killed rebuilds and build outdated views. Return whether none failed."""
@@ -40,7 +46,7 @@ class Rebuilder(BackgroundLoop):
             try:
                 clean_up(self._conninfo, projection)
                 if is_outdated(self._conninfo, projection):
-                    _logger.info("building %s, version %s", projection.name, projection.version)
+                    self._say("building %s, version %s", projection.name, projection.version)
                     built = rebuild(self._conninfo, self._codec, projection, self._go_on)
                     _logger.info("built %s up to position %s", projection.name, built.position)
             except CannotBuild as error:
@@ -51,6 +57,12 @@ class Rebuilder(BackgroundLoop):
     def _go_on(self, position: int, end: int) -> None:
         if self._stopping.is_set():
             raise Stopping
+        if time.monotonic() - self._said_at >= _SAY_SECONDS:
+            self._say("at position %s of %s", f"{position:,}", f"{end:,}")
+
+    def _say(self, message: str, *values: object) -> None:
+        _logger.info(message, *values)
+        self._said_at = time.monotonic()
 
     def _serve(self) -> None:
         while not self._stopping.is_set():
