@@ -12,7 +12,7 @@ from psycopg import errors
 
 from ledger.postgres import door as doors
 from ledger.postgres.door import Door
-from ledger.postgres.scope import EVERYONE, Planning, Tenant
+from ledger.postgres.scope import ANY, EVERYONE, Planning, Tenant
 from tests.support.door import (
     HELD,
     READERS,
@@ -140,10 +140,10 @@ def test_a_setting_is_sent_once_for_a_tenants_reads_and_ends_with_their_group(te
         told = [(row[0][0], row[0][1]) for row in await gather_results(asking)]
         assert told[0] == told[3] == told[6] == ("ORG-1", "WKS-1")
         assert told[1] == told[4] == ("ORG-2", "WKS-2")
-        assert told[2] == told[5] == ("", "")
+        assert told[2] == told[5] == ("*", "*")
         # Three tenants, and this one's own.
         assert await door.fetch(EVERYONE, used, {}) == [(before + 4,)]
-        assert await door.fetch(EVERYONE, SCOPE, {"n": 1}) == [("", "", 1)]
+        assert await door.fetch(EVERYONE, SCOPE, {"n": 1}) == [("*", "*", 1)]
 
     tell(play, size=1)
 
@@ -200,7 +200,7 @@ def test_a_read_that_an_error_passed_over_is_asked_again_before_all_others(tell:
 
 def test_a_read_whose_scope_cannot_be_set_is_told_so(tell: Tell, conninfo: str) -> None:
     async def play(door: Door) -> None:
-        no_tenant = Tenant("ORG-\0")
+        no_tenant = Tenant("ORG-\0", ANY)
         asking = [door.fetch(each, SCOPE, {"n": 1}) for each in (no_tenant, READERS[1])]
         error, rows = await gather_results(asking)
         assert isinstance(error, psycopg.DataError)

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 
 from ledger.postgres.door import Door
-from ledger.postgres.scope import Tenant
+from ledger.postgres.scope import ANY, Tenant
 from tests.support.views import query, until
 
 Play = Callable[[Door], Awaitable[None]]
@@ -19,7 +19,7 @@ Play = Callable[[Door], Awaitable[None]]
 # Tenants of three organizations, some of them bound to a workspace.
 READERS = [
     Tenant(f"ORG-{n % 3}", workspace)
-    for n, workspace in enumerate(("", "WKS-1", "WKS-2", "", "WKS-1", "WKS-2"))
+    for n, workspace in enumerate((ANY, "WKS-1", "WKS-2", ANY, "WKS-1", "WKS-2"))
 ]
 
 # Returns the tenant to which the transaction of the read is bound, and the parameter ``n``.

@@ -5,7 +5,7 @@ import msgspec
 from ledger.domain.errors import Forbidden
 from ledger.domain.recorded import Actor
 from ledger.domain.values import ActorType
-from ledger.postgres.scope import Tenant
+from ledger.postgres.scope import ANY, EVERYONE, Tenant
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -36,8 +36,10 @@ class Principal(msgspec.Struct, frozen=True):
 
     @property
     def tenant(self) -> Tenant:
-        """The tenant whose rows the credential reads."""
-        return Tenant(self.organization_id or "", self.workspace_id or "")
+        """The tenant whose stored events the credential reads."""
+        if self.is_admin:
+            return EVERYONE
+        return Tenant(self.organization_id or "", self.workspace_id or ANY)
 
     @property
     def actor(self) -> Actor:

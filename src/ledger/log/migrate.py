@@ -6,6 +6,7 @@ at start-up it would race between processes. A file that was edited after it was
 
 import hashlib
 import re
+from contextlib import suppress
 from importlib.resources import files
 
 import psycopg
@@ -120,11 +121,13 @@ def _refuse_newer(connection: psycopg.Connection[TupleRow], known: set[str]) -> 
 def _grant_again(connection: psycopg.Connection[TupleRow], migrations: list[str]) -> None:
     """Repeat the GRANTs of migrations and views to the role of readers.
 
-    A dump loses them, and nothing else, if it is restored into a cluster without that role.
+    A dump loses them, and nothing else, if it is restored into a cluster without that role. A table
+    or function that one migration grants may have been dropped by a later one.
     """
     for sql in migrations:
         for grant in re.findall(r"^GRANT [^;]+ TO ledger_api;", sql, re.MULTILINE):
-            connection.execute(grant.encode())
+            with suppress(psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction):
+                connection.execute(grant.encode())
     for (grant,) in connection.execute(_GRANTS_OF_VIEWS).fetchall():
         connection.execute(grant.encode())
 

@@ -4,19 +4,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
+ANY = "*"
+"""In a tenant: any organization, or any workspace. No id has this form."""
+
 
 class Tenant(NamedTuple):
-    """The tenant whose rows a statement sees.
+    """The tenant whose stored events a statement sees: ids, or ``ANY``. With "" it sees none."""
 
-    A name is empty if the credential is bound to no organization, or to no workspace.
-    """
-
-    organization: str = ""
-    workspace: str = ""
+    organization: str
+    workspace: str
 
 
-EVERYONE = Tenant()
-"""No tenant: for statements that read no tenant's rows."""
+EVERYONE = Tenant(ANY, ANY)
+"""All tenants: for administrators, and for statements of the service itself."""
 
 
 class Planning(Enum):

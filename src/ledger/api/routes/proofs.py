@@ -55,7 +55,7 @@ SELECT c.*, e.stream, e.version, e.topic, e.state, t.number * {WIDTH} + (
     WHERE l.notification_id >= t.first_position AND l.notification_id < %(at)s::bigint
 ) AS leaf_index
 FROM ({_SEALED}) AS c
-LEFT JOIN LATERAL ledger.stored_event(%(at)s::bigint) AS e ON true
+LEFT JOIN LATERAL ledger.stored_events(ARRAY[%(at)s::bigint]) AS e ON true
 LEFT JOIN LATERAL (
     SELECT number, first_position FROM ledger.tile
     WHERE first_position <= %(at)s::bigint AND c.position >= %(at)s::bigint
