@@ -6,6 +6,7 @@ python verifier.py consistency KEY OLD_CHECKPOINT NEW_CHECKPOINT PROOF
     Does the log of the new checkpoint begin with the whole log of the old one?
 
 Each argument is a file with the bytes that the API answered. Exit code 1 means: not proved.
+A leaf is hashed as it is, so leaves of every layout (their ``v``) are checked alike.
 The formats: RFC 9162 (the Merkle tree and its proofs), C2SP (signed notes and checkpoints).
 """
 

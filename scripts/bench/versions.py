@@ -29,7 +29,7 @@ class Version:
     @property
     def topics(self) -> set[str]:
         """The stored names of all its events, by the names of its golden samples."""
-        samples = (self.folder / "tests" / "golden").glob("*_*.json")
+        samples = (self.folder / "tests" / "golden").rglob("*_*.json")
         return {"/".join(sample.stem.rsplit("_", 1)) for sample in samples}
 
 

@@ -14,6 +14,7 @@ from tests.support.facts import ORGANIZATION, fact
 from tests.support.memory import count_keys_of
 from tests.support.plaintext import stored_rows, tables_with
 from tests.support.rebuilding import rebuild, rows_from_log, rows_of, verify_all, view
+from tests.support.stored import stored_object
 from tests.support.streaming import Listener, listening
 from tests.support.views import query, until
 from tests.support.visitor import visitor
@@ -172,10 +173,10 @@ WHERE application_name = 'ledger api listener' AND datname = current_database()
 
 def keys_of(edge: Edge, run: str) -> int:
     """How many keys of a run both workers together have in memory."""
-    statement = """SELECT convert_from(state, 'UTF8')::jsonb FROM ledger.ledger_events
+    statement = """SELECT convert_from(state, 'UTF8') FROM ledger.ledger_events
         WHERE originator_id = %s AND originator_version = 1"""
     ((first,),) = query(edge.conninfo, statement, run)
-    return count_keys_of(first)
+    return count_keys_of(stored_object(first))
 
 
 def test_the_key_of_an_erased_run_leaves_the_memory_of_every_worker(

@@ -15,6 +15,7 @@ from tests.support.ledger import new_id
 from tests.support.model import public_name
 from tests.support.plans import rows_touched
 from tests.support.random_life import SECRET, Life, history_of
+from tests.support.stored import stored_object
 
 ENVELOPE = [
     "id", "type", "occurred_at", "recorded_at", "position", "actor", "reported_by", "subject",
@@ -32,7 +33,7 @@ def raw(edge: Edge, line: str) -> list[dict[str, Any]]:
     """The stored events of a line and its runs."""
     rows = []
     for position, stream, topic, recorded_at, text in edge.select(RAW):
-        state = json.loads(text)
+        state = stored_object(text)
         if line in (stream, state.get("service_line_id")):
             rows.append(
                 state

@@ -75,13 +75,12 @@ def test_a_lines_whole_history_is_proven_offline(edge: Edge, line: str, auditor:
     for event in history:
         assert auditor.is_proven(event["position"], size, root)
         leaf = auditor.get(f"entries/{event['position']}").json()
-        assert (leaf["v"], leaf["position"], leaf["stream"]) == (1, event["position"], line)
-        assert {name: leaf[name] for name in ("occurred_at", "recorded_at", "actor")} == {
-            name: event[name] for name in ("occurred_at", "recorded_at", "actor")
-        }
+        assert (leaf["v"], leaf["position"], leaf["stream"]) == (2, event["position"], line)
+        shared = ("occurred_at", "recorded_at", "actor", "reported_by")
+        assert [leaf[name] for name in shared] == [event[name] for name in shared]
         assert list(leaf) == [
             "v", "position", "stream", "version", "type", "occurred_at", "recorded_at", "actor",
-            "stored_sha256", "nonce",
+            "reported_by", "stored_sha256", "nonce",
         ]  # fmt: skip
         assert len(base64.b64decode(leaf["nonce"])) == 16
 

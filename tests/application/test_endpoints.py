@@ -17,6 +17,7 @@ from ledger.log.migrate import migrate
 from ledger.service.composition.writing import create_writer
 from tests.support.facts import ORGANIZATION
 from tests.support.ledger import Ledger
+from tests.support.stored import store_in_format_1
 from tests.support.webhook_workload import SECRET
 
 OTHER = "ORG-26-000002"
@@ -86,6 +87,7 @@ def test_the_migration_of_an_older_ledger_counts_the_endpoints_in_its_log(
     own_ledger.execute(DeleteEndpoint(kept.pop(2), COMMAND_LINE))
     counted = endpoints(own_ledger)
     assert sorted(endpoint for _, endpoint in counted) == kept
+    store_in_format_1(own_ledger.conninfo)
     own_ledger.reader.execute("DROP TABLE ledger.endpoint")
     own_ledger.reader.execute("DELETE FROM ledger.migration WHERE name = '0008_endpoints.sql'")
     assert migrate(own_ledger.conninfo) == ["0008_endpoints.sql"]

@@ -22,7 +22,7 @@ from tests.support.views import query, until
 _numbers = itertools.count(1)
 
 _OPERATED = """
-SELECT originator_id, convert_from(state, 'UTF8')::jsonb #>> '{body,reason}'
+SELECT originator_id, convert_from(state, 'UTF8')::jsonb #>> '{12,reason}'
 FROM ledger.ledger_events WHERE topic IN ('execution.paused/1', 'execution.resumed/1')
 ORDER BY notification_id
 """

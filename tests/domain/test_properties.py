@@ -1,6 +1,5 @@
 """Any sequence of events, however absurd, can be folded, and leads to the contract's state."""
 
-import json
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,6 +15,7 @@ from ledger.domain.run import Run
 from ledger.log.codec import EnvelopeMapper
 from tests.support.domain import START, activated, recorded
 from tests.support.model import Line, Model
+from tests.support.stored import stored_object
 
 HOLDS = st.sampled_from(["operator", "service_line"])
 IDS = st.sampled_from(["a", "b"])
@@ -66,7 +66,7 @@ def line_of_model(events: list[Recorded]) -> Line:
             "originator_version": event.originator_version,
             "notification_id": number,
             "topic": event.topic,
-            "state": json.loads(event.state),
+            "state": stored_object(event.state),
         }
         for number, event in enumerate(stored, 1)
     ]

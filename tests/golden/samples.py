@@ -1,7 +1,8 @@
 """A full sample of every event class: the values to which the golden files decode.
 
-``python -m tests.golden.samples`` writes the files of classes that have no file yet; a file that
-exists is never written again.
+The files of format 2 are in the folder ``format_2``; beside this file are those of format 1, which
+is no longer written. ``python -m tests.golden.samples`` writes the files of classes that have no
+file of format 2 yet; a file that exists is never written again.
 """
 
 from datetime import UTC, datetime
@@ -15,7 +16,8 @@ from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.refusals import RefusalsOmitted, WriteRefused
 from ledger.log.codec import EnvelopeMapper
 
-FOLDER = Path(__file__).parent
+FORMAT_1 = Path(__file__).parent
+FORMAT_2 = FORMAT_1 / "format_2"
 SEALED = bytes(range(64))
 CREW = e.Resource(
     type="talent",
@@ -127,9 +129,9 @@ def envelope(body: Event) -> Recorded:
     )
 
 
-def file_of(topic: str) -> Path:
-    """The golden file of a topic."""
-    return FOLDER / f"{topic.replace('/', '_')}.json"
+def file_of(topic: str, folder: Path = FORMAT_2) -> Path:
+    """The golden file of a topic in the folder of a format."""
+    return folder / f"{topic.replace('/', '_')}.json"
 
 
 def main() -> None:
@@ -137,7 +139,7 @@ def main() -> None:
     for body in BODIES:
         path = file_of(body.TOPIC)
         if not path.exists():
-            path.write_bytes(mapper.to_stored_event(envelope(body)).state)
+            path.write_bytes(mapper.encode(envelope(body)))
 
 
 if __name__ == "__main__":

@@ -1,24 +1,37 @@
-"""Stored events are permanent: each class decodes and encodes the bytes that were first written.
+"""Stored events are permanent: each class decodes the bytes that were written, in both formats.
 
-The ``.json`` files beside this test are stored ``state`` bytes. These files are NEVER edited and
-never written again. A change of an event class after which a file no longer decodes, or is encoded
+The ``.json`` files in ``format_2`` are stored ``state`` bytes, and each class encodes them. The
+files beside this test are of format 1, which earlier versions wrote. No file is EVER edited or
+written again. A change of an event class after which a file no longer decodes, or is encoded
 differently, breaks every existing ledger. Make a new class with the next version instead, and add
 its sample to ``samples.py``.
 """
 
 import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from eventsourcing.persistence import MapperDeserialisationError, StoredEvent
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ledger.domain.events import EVENTS
+from ledger.domain.execution_events import Woken
 from ledger.domain.recorded import Event
 from ledger.log.codec import EnvelopeMapper
-from tests.golden.samples import BODIES, FOLDER, envelope, file_of
+from tests.golden.samples import BODIES, FORMAT_1, FORMAT_2, envelope, file_of
+from tests.support.stored import stored_object
 
 MAPPER = EnvelopeMapper()
+IN_FORMAT_1 = [kind for kind in EVENTS if file_of(kind.TOPIC, FORMAT_1).is_file()]
+"""The classes that format 1 was written with."""
 CLASSES = pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.TOPIC)
+OLD_CLASSES = pytest.mark.parametrize("kind", IN_FORMAT_1, ids=lambda kind: kind.TOPIC)
+INSTANTS = st.datetimes(timezones=st.just(UTC))
 FULL = {type(body): body for body in BODIES}
 # The smallest stored body of each class: its fields that have no default.
 MINIMAL = {
@@ -60,13 +73,22 @@ MINIMAL = {
     "write.refused/1": {"action": "execution.pause", "code": "not_found"},
     "write.refusals_omitted/1": {"count": 1, "since": "2026-01-15T00:00:00Z"},
 }
-MINIMAL_ENVELOPE = {
-    "occurred_at": "2026-04-15T08:30:00Z",
-    "recorded_at": "2026-04-15T08:30:00Z",
-    "actor": {"type": "system", "id": "s"},
-    "reported_by": "s",
-    "nonce": "AAECAwQFBgcICQoLDA0ODw==",
-}
+NONCE = "AAECAwQFBgcICQoLDA0ODw=="
+MICROS = 1_776_241_800_000_000  # 2026-04-15T08:30:00Z
+
+
+def object_of(body: Any) -> bytes:
+    """A state of format 1 whose envelope has only what every event has."""
+    instant, actor = "2026-04-15T08:30:00Z", {"type": "system", "id": "s"}
+    envelope = {"occurred_at": instant, "recorded_at": instant, "actor": actor}
+    envelope |= {"reported_by": "s", "nonce": NONCE, "body": body}
+    return json.dumps(envelope).encode()
+
+
+def array_of(body: Any) -> bytes:
+    """A state of format 2 whose envelope has only what every event has."""
+    who, nothing = [["system", "s"], "s"], [None, None, None]
+    return json.dumps([2, *nothing, MICROS, MICROS, *who, *nothing, NONCE, body]).encode()
 
 
 @CLASSES
@@ -74,17 +96,29 @@ def test_every_class_has_a_golden_file(kind: type[Event]) -> None:
     assert file_of(kind.TOPIC).is_file()
 
 
-def test_every_golden_file_belongs_to_a_class() -> None:
+@pytest.mark.parametrize("folder", [FORMAT_1, FORMAT_2], ids=lambda folder: folder.name)
+def test_every_golden_file_belongs_to_a_class(folder: Path) -> None:
     known = {file_of(kind.TOPIC).name for kind in EVENTS}
-    assert {path.name for path in FOLDER.glob("*.json")} == known
+    assert {path.name for path in folder.glob("*.json")} <= known
+
+
+def test_every_class_of_format_1_keeps_its_file() -> None:
+    assert len(IN_FORMAT_1) == 32
 
 
 @CLASSES
 def test_golden_bytes_decode_to_the_sample(kind: type[Event]) -> None:
-    expected = envelope(FULL[kind])
-    state = file_of(kind.TOPIC).read_bytes()
+    assert_decodes_to_sample(kind, file_of(kind.TOPIC).read_bytes())
+
+
+@OLD_CLASSES
+def test_golden_bytes_of_format_1_decode_to_the_sample(kind: type[Event]) -> None:
+    assert_decodes_to_sample(kind, file_of(kind.TOPIC, FORMAT_1).read_bytes())
+
+
+def assert_decodes_to_sample(kind: type[Event], state: bytes) -> None:
     decoded = MAPPER.decode("LIN-26-084729", 7, kind.TOPIC, state, 42)
-    assert decoded == expected
+    assert decoded == envelope(FULL[kind])
     assert type(decoded.body) is kind
 
 
@@ -95,22 +129,30 @@ def test_the_sample_encodes_to_the_golden_bytes(kind: type[Event]) -> None:
     assert stored == StoredEvent("LIN-26-084729", 7, kind.TOPIC, state)
 
 
+@OLD_CLASSES
+def test_both_formats_hold_the_same(kind: type[Event]) -> None:
+    first, second = (file_of(kind.TOPIC, folder).read_bytes() for folder in (FORMAT_1, FORMAT_2))
+    assert stored_object(second) == stored_object(first)
+
+
 @CLASSES
 def test_the_golden_sample_sets_every_field(kind: type[Event]) -> None:
     stored = json.loads(file_of(kind.TOPIC).read_bytes())
-    assert set(stored["body"]) == set(kind.__struct_fields__)
-    assert len(stored) == 12
+    assert len(stored) == 13
+    assert None not in stored
+    assert set(stored[-1]) == set(kind.__struct_fields__)
 
 
 @CLASSES
+@pytest.mark.parametrize("state_of", [object_of, array_of])
 def test_a_minimal_body_decodes_with_defaults_and_needs_each_of_its_fields(
-    kind: type[Event],
+    kind: type[Event], state_of: Callable[[Any], bytes]
 ) -> None:
     body = MINIMAL.get(kind.TOPIC, {})
-    state = json.dumps(MINIMAL_ENVELOPE | {"body": body}).encode()
-    decoded = MAPPER.decode("LIN-26-000001", 1, kind.TOPIC, state, 1)
+    decoded = MAPPER.decode("LIN-26-000001", 1, kind.TOPIC, state_of(body), 1)
     assert decoded.fact is None
     assert decoded.organization_id is None
+    assert decoded.recorded_at == datetime(2026, 4, 15, 8, 30, tzinfo=UTC)
     defaults = {
         field.name: field.default
         for field in msgspec.structs.fields(kind)
@@ -120,17 +162,33 @@ def test_a_minimal_body_decodes_with_defaults_and_needs_each_of_its_fields(
     # Each field of the minimal body is needed.
     for name in body:
         incomplete = {key: value for key, value in body.items() if key != name}
-        state = json.dumps(MINIMAL_ENVELOPE | {"body": incomplete}).encode()
         with pytest.raises(MapperDeserialisationError):
-            MAPPER.decode("LIN-26-000001", 1, kind.TOPIC, state, 1)
+            MAPPER.decode("LIN-26-000001", 1, kind.TOPIC, state_of(incomplete), 1)
 
 
 @CLASSES
 def test_an_unknown_field_of_a_later_version_is_ignored(kind: type[Event]) -> None:
     stored = json.loads(file_of(kind.TOPIC).read_bytes())
+    stored[-1]["later"] = 1
+    assert_decodes_to_sample(kind, json.dumps(stored).encode())
+
+
+@OLD_CLASSES
+def test_an_unknown_field_in_format_1_is_ignored(kind: type[Event]) -> None:
+    stored = json.loads(file_of(kind.TOPIC, FORMAT_1).read_bytes())
     stored["later"] = stored["body"]["later"] = 1
-    decoded = MAPPER.decode("LIN-26-084729", 7, kind.TOPIC, json.dumps(stored).encode(), 42)
-    assert decoded == envelope(FULL[kind])
+    assert_decodes_to_sample(kind, json.dumps(stored).encode())
+
+
+@given(INSTANTS, INSTANTS)
+def test_instants_keep_every_microsecond(occurred_at: datetime, recorded_at: datetime) -> None:
+    event = msgspec.structs.replace(
+        envelope(Woken()), occurred_at=occurred_at, recorded_at=recorded_at
+    )
+    stored = MAPPER.to_stored_event(event)
+    decoded = MAPPER.decode("LIN-26-084729", 7, stored.topic, stored.state, 42)
+    assert decoded == event
+    assert (decoded.occurred_at.tzinfo, decoded.recorded_at.tzinfo) == (UTC, UTC)
 
 
 @CLASSES
@@ -147,7 +205,20 @@ def test_topics_are_unique() -> None:
     assert len({kind.TOPIC for kind in EVENTS}) == len(EVENTS)
 
 
-def test_an_unknown_topic_or_broken_bytes_raise_an_error_that_names_the_position() -> None:
-    for topic, state in (("execution.paused/99", b"{}"), ("execution.paused/1", b"{")):
-        with pytest.raises(MapperDeserialisationError, match="position 9"):
-            MAPPER.decode("LIN-26-000001", 1, topic, state, 9)
+@pytest.mark.parametrize(
+    ("topic", "state"),
+    [
+        ("execution.paused/99", b"{}"),
+        ("execution.paused/99", b"[]"),
+        ("execution.paused/1", b""),
+        ("execution.paused/1", b"{"),
+        ("execution.paused/1", b"[2"),
+        ("execution.paused/1", array_of({"hold": "operator"}).replace(b"[2", b"[3", 1)),
+        ("execution.paused/1", array_of({"hold": "operator"}).replace(b"1776", b"1776000")),
+    ],
+)
+def test_an_unknown_topic_or_broken_bytes_raise_an_error_that_names_the_position(
+    topic: str, state: bytes
+) -> None:
+    with pytest.raises(MapperDeserialisationError, match="position 9"):
+        MAPPER.decode("LIN-26-000001", 1, topic, state, 9)

@@ -43,7 +43,7 @@ def test_changed_events_are_named_by_their_positions(full: Ledger, folder: Path)
         400: "state = set_byte(state, length(state) / 2, 33)",
         511: "state = ''",
         600: "recorded_at = recorded_at, state = convert_to(replace(convert_from(state, 'UTF8'),"
-        " 'recorded_at\":\"20', 'recorded_at\":\"19'), 'UTF8')",
+        " ',17', ',16'), 'UTF8')",
     }
     positions = {position_at(full, rank): change for rank, change in changes.items()}
     vandalize(

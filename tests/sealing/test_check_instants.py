@@ -25,8 +25,8 @@ _FROM = "UPDATE ledger.ledger_events SET recorded_at = {} WHERE notification_id 
 def shifted(ledger: Ledger, position: int, **by: float) -> str:
     """The fault of an event whose column was moved ``by`` an interval."""
     (row,) = ledger.rows(
-        "SELECT convert_from(state, 'UTF8')::jsonb ->> 'recorded_at' AS text,"
-        " (convert_from(state, 'UTF8')::jsonb ->> 'recorded_at')::timestamptz AS at"
+        "SELECT timestamptz 'epoch' + interval '1 microsecond'"
+        " * (convert_from(state, 'UTF8')::json ->> 5)::bigint AS at"
         " FROM ledger.ledger_events WHERE notification_id = %s",
         position,
     )
@@ -148,16 +148,29 @@ def test_instants_are_compared_beside_other_damage(
     assert second.startswith(named.format(damaged))
 
 
-@pytest.mark.parametrize("text", ["noon", "\\u0000", "2026-04-15T12:p0:00.000219Z"])
+OBJECT = (
+    '{{"occurred_at":"2026-04-15T12:00:00Z","recorded_at":{},"actor":{{"type":"user","id":"u"}},'
+    '"reported_by":"u","nonce":"AAECAwQFBgcICQoLDA0ODw==","body":{{}}}}'
+)
+ARRAY = (
+    '[2,null,null,null,1776254400000000,{},["user","u"],"u",null,null,null,'
+    '"AAECAwQFBgcICQoLDA0ODw==",{{}}]'
+)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [OBJECT.format(f'"{text}"') for text in ("noon", "\\u0000", "2026-04-15T12:p0:00.000219Z")]
+    + [ARRAY.format(text) for text in ("null", '"noon"', "1776254400.5", "1776254400000000000")],
+)
 def test_an_unsealed_event_with_an_unreadable_instant_is_named_without_quoting_it(
-    full: Ledger, folder: Path, text: str
+    full: Ledger, folder: Path, state: str
 ) -> None:
     full.line()
     at = position_at(full, 601)
     vandalize(
         full.conninfo,
-        "UPDATE ledger.ledger_events SET state = convert_to(regexp_replace("
-        f"convert_from(state, 'UTF8'), 'recorded_at\":\"[^\"]*', 'recorded_at\":\"{text}'), 'UTF8')"
+        f"UPDATE ledger.ledger_events SET state = convert_to('{state}', 'UTF8')"
         f" WHERE notification_id = {at}",
     )
     assert checked(full.conninfo, folder)[1] == [f"position {at}: the stored event cannot be read"]

@@ -19,6 +19,7 @@ from ledger.sealing.witness import Witness
 from tests.sealing.conftest import report
 from tests.support.ledger import Ledger
 from tests.support.sealing import VAULT, checked, seal, sealer_of, stop_reason, vandalize
+from tests.support.stored import stored_object
 from tests.support.verifier import verifier
 
 OTHER_KEY = Signer.create().vkey
@@ -57,9 +58,9 @@ def test_the_root_equals_one_computed_from_the_stored_rows_alone(
             "SELECT state FROM ledger.ledger_events WHERE notification_id = %s",
             event["notification_id"],
         )[0]["state"]
-        stored = json.loads(state)
+        stored = stored_object(state)
         leaf = {
-            "v": 1,
+            "v": 2,
             "position": event["notification_id"],
             "stream": event["originator_id"],
             "version": event["originator_version"],
@@ -67,6 +68,7 @@ def test_the_root_equals_one_computed_from_the_stored_rows_alone(
             "occurred_at": re.sub(r"(\.\d*?)0+Z", r"\1Z", stored["occurred_at"]),
             "recorded_at": re.sub(r"(\.\d*?)0+Z", r"\1Z", stored["recorded_at"]),
             "actor": stored["actor"],
+            "reported_by": stored["reported_by"],
             "stored_sha256": hashlib.sha256(state).hexdigest(),
             "nonce": stored["nonce"],
         }
@@ -363,7 +365,11 @@ def test_sealing_stops_at_damaged_tiles_checkpoints_events_and_keys(
     assert why in (stop_reason(full.conninfo) or "")
 
 
-@pytest.mark.parametrize("state", ["'{}'", r"'\xff'", "('{\"x\":' || repeat('[', 200000))::bytea"])
+@pytest.mark.parametrize(
+    "state",
+    ["'{}'", "'[2]'", r"'\xff'", "('{\"x\":' || repeat('[', 200000))::bytea",
+     "convert_to(overlay(convert_from(state, 'UTF8') PLACING '[3' FROM 1 FOR 2), 'UTF8')"],
+)  # fmt: skip
 def test_an_event_that_cannot_be_read_stops_sealing(full: Ledger, folder: Path, state: str) -> None:
     full.line()
     vandalize(

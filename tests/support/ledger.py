@@ -31,6 +31,7 @@ from ledger.settings import Settings
 from projections.execution import statements
 from tests.support.facts import ORGANIZATION, activation, encode, fact
 from tests.support.service import Clock
+from tests.support.stored import stored_object
 from tests.support.views import HandProjector
 
 REPORTER = Principal(
@@ -157,7 +158,7 @@ class Ledger:
         return int(row["h"])
 
     def events(self, *streams: str, after: int = 0) -> list[dict[str, Any]]:
-        """Stored events of all or some streams in log order, their state as decoded JSON."""
+        """Stored events of all or some streams in log order, their state by ``stored_object``."""
         rows = self.rows(
             "SELECT notification_id, originator_id, originator_version, topic, recorded_at, "
             "convert_from(state, 'UTF8') AS state FROM ledger.ledger_events "
@@ -167,7 +168,7 @@ class Ledger:
             list(streams),
             list(streams),
         )
-        return [row | {"state": json.loads(row["state"])} for row in rows]
+        return [row | {"state": stored_object(row["state"])} for row in rows]
 
     def topics(self, *streams: str, after: int = 0) -> list[str]:
         return [e["topic"].split("/")[0] for e in self.events(*streams, after=after)]

@@ -136,7 +136,7 @@ def checked_in(name: str) -> dict[str, Any]:
 
 def recorded(conninfo: str) -> list[str]:
     """The ids of the load's facts in the log, in order."""
-    statement = """SELECT convert_from(state, 'UTF8')::jsonb #>> '{fact,id}'
+    statement = """SELECT convert_from(state, 'UTF8')::jsonb #>> '{8,1}'
         FROM ledger.ledger_events WHERE topic = 'execution.checked_in/1'
         ORDER BY notification_id"""
     return [row[0] for row in query(conninfo, statement)]

@@ -7,7 +7,6 @@ does not rise, a fact recorded twice, an id issued twice. The state that follows
 computed by ``model``.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import tuple_row
+
+from tests.support.stored import stored_object
 
 _LOG = """
 SELECT originator_id, originator_version, topic, convert_from(state, 'UTF8'), notification_id,
@@ -81,7 +82,7 @@ class LogChecker:
         self, stream: str, version: int, topic: str, text: str, position: int, at: datetime
     ) -> None:
         """Check one event, then fold it."""
-        state = json.loads(text)
+        state = stored_object(text)
         self._at = f"position {position} ({topic} of {stream})"
         self.topics[topic] += 1
         self.reporters.append(state["reported_by"])

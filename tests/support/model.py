@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.rows import dict_row
 
+from tests.support.stored import stored_object
+
 CAUSES = ["approval_gap", "capacity_issue", "policy_violation", "delivery_blocker"]
 STATES = ["running", "idle", "paused", "blocked", "closed"]
 STATUSES = ["pending", "running", "completed", "failed", "cancelled"]
@@ -31,7 +33,7 @@ FEED_TYPES = frozenset([
 
 _LOG = """
 SELECT originator_id, originator_version, topic, notification_id,
-       convert_from(state, 'UTF8')::jsonb AS state
+       convert_from(state, 'UTF8') AS state
 FROM ledger.ledger_events ORDER BY notification_id
 """
 
@@ -247,7 +249,7 @@ class Model:
     # Events.
 
     def take(self, event: dict[str, Any]) -> None:
-        """Fold one stored event: a row of the log, its state as JSON."""
+        """Fold one stored event: a row of the log, its state by ``stored_object``."""
         state, stream = event["state"], event["originator_id"]
         topic = event["topic"].split("/")[0]
         at = datetime.fromisoformat(state["occurred_at"])
@@ -396,4 +398,5 @@ def public_name(topic: str, is_news: bool = True) -> str:
 def model_of(conninfo: str) -> Model:
     """The model of a database's log."""
     with psycopg.connect(conninfo, row_factory=dict_row) as connection:
-        return Model(connection.execute(_LOG))
+        rows = connection.execute(_LOG)
+        return Model(row | {"state": stored_object(row["state"])} for row in rows)

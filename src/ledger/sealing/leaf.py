@@ -2,7 +2,7 @@
 
 A leaf is the UTF-8 text of one JSON object without spaces, its keys in this order:
 
-    v               1
+    v               the format of the stored event, 1 or 2 (``log/codec.py``)
     position        of the event in the log
     stream          the event's stream: LIN-…, RUN-…, KEY-…, WHK-…, REF-…
     version         1, 2, 3 … in that stream
@@ -10,26 +10,44 @@ A leaf is the UTF-8 text of one JSON object without spaces, its keys in this ord
     occurred_at     when the event happened, as the text that other answers have
     recorded_at     when the event was recorded
     actor           {"type", "id"}
+    reported_by     the credential that reported the event; a leaf of ``v`` 1 has no such key
     stored_sha256   SHA-256 of the stored event, as hexadecimal digits
     nonce           16 random bytes, base64
 
 The stored event is hashed as a whole, and has a run's input, output and error as ciphertext: so an
 erasure changes no leaf. The nonce is stored in the event, too, and is otherwise secret. A reader
 who sees only a leaf's hash therefore cannot find the leaf's content by guessing.
+
+A sealed leaf never changes, so an event that is stored in format 1 keeps its leaf of ``v`` 1.
 """
 
 import hashlib
 
 import msgspec
 
+from ledger.domain.recorded import Actor
+from ledger.domain.values import format_instant, instant_of
+from ledger.log.codec import StoredArray
 
-class _Stored(msgspec.Struct):
-    """The parts of the stored JSON that a leaf repeats."""
+
+class _StoredObject(msgspec.Struct):
+    """The parts of an event in format 1 that its leaf repeats, as they are stored."""
 
     occurred_at: msgspec.Raw
     recorded_at: msgspec.Raw
     actor: msgspec.Raw
     nonce: msgspec.Raw
+
+
+class _Repeated(msgspec.Struct):
+    """The parts of a leaf that repeat the stored JSON: encoded, or to be encoded."""
+
+    v: int
+    occurred_at: str | msgspec.Raw
+    recorded_at: str | msgspec.Raw
+    actor: Actor | msgspec.Raw
+    reported_by: str | msgspec.UnsetType
+    nonce: bytes | msgspec.Raw
 
 
 class _Leaf(msgspec.Struct):
@@ -38,14 +56,16 @@ class _Leaf(msgspec.Struct):
     stream: str
     version: int
     type: str
-    occurred_at: msgspec.Raw
-    recorded_at: msgspec.Raw
-    actor: msgspec.Raw
+    occurred_at: str | msgspec.Raw
+    recorded_at: str | msgspec.Raw
+    actor: Actor | msgspec.Raw
+    reported_by: str | msgspec.UnsetType
     stored_sha256: str
-    nonce: msgspec.Raw
+    nonce: bytes | msgspec.Raw
 
 
-_decode = msgspec.json.Decoder(_Stored).decode
+_decode_object = msgspec.json.Decoder(_StoredObject).decode
+_decode_array = msgspec.json.Decoder(StoredArray[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -66,25 +86,47 @@ def leaf_and_instant(
     Raises UnreadableEvent.
     """
     try:
-        stored = _decode(state)
-    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        said = _from_array(state) if state[:1] == b"[" else _from_object(state)
+    except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise UnreadableEvent(f"the event at position {position} cannot be read") from error
-    recorded_at = _time(stored.recorded_at)
-    leaf = _encode(
-        _Leaf(
-            v=1,
-            position=position,
-            stream=stream,
-            version=version,
-            type=type_,
-            occurred_at=_time(stored.occurred_at),
-            recorded_at=recorded_at,
-            actor=stored.actor,
-            stored_sha256=hashlib.sha256(state).hexdigest(),
-            nonce=stored.nonce,
-        )
+    leaf = _Leaf(
+        v=said.v,
+        position=position,
+        stream=stream,
+        version=version,
+        type=type_,
+        occurred_at=said.occurred_at,
+        recorded_at=said.recorded_at,
+        actor=said.actor,
+        reported_by=said.reported_by,
+        stored_sha256=hashlib.sha256(state).hexdigest(),
+        nonce=said.nonce,
     )
-    return leaf, bytes(recorded_at)
+    return _encode(leaf), _encode(said.recorded_at)
+
+
+def _from_array(state: bytes) -> _Repeated:
+    stored = _decode_array(state)
+    return _Repeated(
+        v=2,
+        occurred_at=format_instant(instant_of(stored.occurred_at)),
+        recorded_at=format_instant(instant_of(stored.recorded_at)),
+        actor=Actor(*stored.actor),
+        reported_by=stored.reported_by,
+        nonce=stored.nonce,
+    )
+
+
+def _from_object(state: bytes) -> _Repeated:
+    stored = _decode_object(state)
+    return _Repeated(
+        v=1,
+        occurred_at=_time(stored.occurred_at),
+        recorded_at=_time(stored.recorded_at),
+        actor=stored.actor,
+        reported_by=msgspec.UNSET,
+        nonce=stored.nonce,
+    )
 
 
 def _time(stored: msgspec.Raw) -> msgspec.Raw:
