@@ -20,7 +20,7 @@ from ledger.intake.json_gate import canonical
 from ledger.intake.principal import COMMAND_LINE, SWEEPER
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.decisions import DecisionTables
-from ledger.log.tables import CheckInRow, LineActivityRow
+from ledger.log.tables import LineActivityRow
 from ledger.log.vault import RunKey, Vault, content_digest
 
 BEGINS = datetime(2026, 3, 2, 6, tzinfo=UTC)
@@ -36,8 +36,7 @@ _encode = msgspec.json.Encoder().encode
 # The filled tables, each with the columns of its rows.
 TABLES = {
     "ledger_events": "originator_id originator_version topic state notification_id recorded_at",
-    "fact": "organization_id source fact_id digest run_id subject event_ids position",
-    "check_in": "line_id source fact_id hours at resource_id voided",
+    "identity": "digest position",
     "run_key": "run_id organization_id wrapped",
     "execution_record": "execution_id line_id organization_id",
     "line_activity": "line_id last_activity_at open_runs",
@@ -58,7 +57,7 @@ class Line:
         self.workspace_id = workspace_id
         self.version = version
         self.run: KeyedRun | None = None
-        self.check_in = ""
+        self.check_in: Any = None  # the Recorded of its last check-in
 
 
 class KeyedRun:
@@ -106,10 +105,6 @@ class Chronicle:
         self.rows["run_key"].append(f"{run_id}\t{line.organization_id}\t\\\\x{wrapped.hex()}\n")
         return KeyedRun(run_id, key)
 
-    def check_in(self, line: Line) -> CheckInRow:
-        """The line's last check-in, reported a moment ago."""
-        return self.decisions.check_ins[line.id, SOURCE, line.check_in]
-
     def fact(
         self,
         line: Line,
@@ -121,23 +116,21 @@ class Chronicle:
         late: bool = False,
         woken: Event | None = None,
         cancelled: KeyedRun | None = None,
-    ) -> str:
-        """Record a fact about a line, and before it the event that the fact causes; return its id.
+    ) -> Recorded:
+        """Record a fact about a line, and before it the event that the fact causes.
 
         The caused event wakes the line, or cancels a run that is open when its line closes.
         """
         at = self.at - _LATE if late else self.at
-        caused, cause = "", self._event_id(self.position + 2)
+        cause = self._event_id(self.position + 2)
         if woken is not None:
-            caused = self._own(line, woken, at, actor, causation_id=cause).event_id
+            self._own(line, woken, at, actor, causation_id=cause)
         if cancelled is not None:
             end = cancelled.run.cancel(at, None, by_closing=True)
             self._of_run(line, cancelled, end, at, actor, causation_id=cause)
         content = canonical([kind, line.id, format_instant(at), data, actor.type, actor.id])
         identity = FactIdentity(SOURCE, self._fact_id(), content_digest(content))
-        recorded = self._own(line, body, at, actor, fact=identity)
-        self._remember(recorded, identity, None, caused)
-        return identity.id
+        return self._own(line, body, at, actor, fact=identity)
 
     def idle(self, line: Line, threshold: timedelta) -> None:
         """Record that a line has been quiet for too long, as the sweeper does."""
@@ -162,8 +155,7 @@ class Chronicle:
         subject = None if issued else keyed.run.id
         content = canonical([kind, subject, format_instant(self.at), data, actor.type, actor.id])
         identity = FactIdentity(SOURCE, self._fact_id(), keyed.key.digest(content))
-        recorded = self._of_run(line, keyed, body, self.at, actor, fact=identity)
-        self._remember(recorded, identity, keyed.run.id, "")
+        self._of_run(line, keyed, body, self.at, actor, fact=identity)
 
     # Between parts of a life.
 
@@ -178,18 +170,13 @@ class Chronicle:
     def settle(self) -> None:
         """Turn the entries that the decision tables have gathered into rows."""
         decisions, rows = self.decisions, self.rows
-        for key in decisions.new_check_ins:
-            row = decisions.check_ins[key]
-            resource = row.resource_id or _NULL
-            hours = _NULL if row.hours is None else row.hours
-            rows["check_in"].append(
-                "\t".join(key) + f"\t{hours}\t{row.at}\t{resource}\t{row.voided}\n"
-            )
+        for digest, position in decisions.take_identities():
+            rows["identity"].append(f"{digest.hex()}\t{position}\n")
         for record in decisions.new_records:
             rows["execution_record"].append("\t".join(decisions.records[record]) + "\n")
-        for gathered in (decisions.new_check_ins, decisions.check_ins, decisions.touched):
+        for gathered in (decisions.firsts, decisions.touched, decisions.ended):
             gathered.clear()
-        for gathered in (decisions.new_records, decisions.records, decisions.ended):
+        for gathered in (decisions.new_records, decisions.records):
             gathered.clear()
 
     def activity_row(self, line_id: str, activity: LineActivityRow) -> None:
@@ -262,16 +249,6 @@ class Chronicle:
         drawn = self.position * self._step + int(self.draw.random() * self._step)
         self._recorded_at = BEGINS + timedelta(microseconds=drawn)
         return recorded
-
-    def _remember(
-        self, recorded: Recorded, identity: FactIdentity, run_id: str | None, caused: str
-    ) -> None:
-        """Keep a fact's identity and outcome."""
-        events = f"{recorded.event_id} {caused}" if caused else recorded.event_id
-        self.rows["fact"].append(
-            f"{recorded.organization_id}\t{SOURCE}\t{identity.id}\t\\\\x{identity.digest.hex()}\t"
-            f"{run_id or _NULL}\t{recorded.originator_id}\t{events}\t{recorded.position}\n"
-        )
 
     def _event_id(self, position: int) -> str:
         return format_id("EVT", self._recorded_at.year, position)

@@ -83,10 +83,13 @@ class Reporter:
 
     def voided(self, line: Line) -> None:
         """The last check-in is voided."""
-        found = self.book.check_in(line)
-        data = {"fact_id": line.check_in, "reason": "Entered twice"}
+        found = line.check_in
+        data = {"fact_id": found.fact.id, "reason": "Entered twice"}
         body = events.CheckInVoided(
-            **data, hours=found.hours, checked_in_at=found.at, resource_id=found.resource_id
+            **data,
+            hours=found.body.hours,
+            checked_in_at=found.occurred_at,
+            resource_id=found.body.resource_id,
         )
         self.book.fact(line, "execution.check_in_voided", data, body, self._person(line))
 

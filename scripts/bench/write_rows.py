@@ -108,14 +108,14 @@ def rows_of_batch(low: int, high: int) -> list[tuple[str, tuple[str, ...], str]]
     Rows that an append changes in place (`line_activity`, `open_run`) have no COPY. Leaving such
     rows out favours the limit.
     """
-    reported = f"FROM ledger.fact WHERE position > {low} AND position <= {high}"
+    events = (
+        f"FROM ledger.ledger_events WHERE notification_id > {low} AND notification_id <= {high}"
+    )
+    begun = f"SELECT originator_id {events} AND originator_version = 1"
     rows = {
-        "ledger_events": "FROM ledger.ledger_events"
-        f" WHERE notification_id > {low} AND notification_id <= {high}",
-        "fact": reported,
-        "check_in": "FROM ledger.check_in WHERE (line_id, source, fact_id)"
-        f" IN (SELECT subject, source, fact_id {reported})",
-        "run_key": f"FROM ledger.run_key WHERE run_id IN (SELECT run_id {reported})",
+        "ledger_events": events,
+        "identity": f"FROM ledger.identity WHERE position > {low} AND position <= {high}",
+        "run_key": f"FROM ledger.run_key WHERE run_id IN ({begun})",
     }
     return [
         (

@@ -5,6 +5,7 @@ import pytest
 from ledger.application.command import Command
 from ledger.application.commands.keys import CreateApiKey, RevokeApiKey
 from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, EndpointSettings
+from ledger.domain.identity import Identity
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
 from tests.support.decision_tables import FOLDED, assert_decision_tables_match_log
@@ -56,14 +57,20 @@ def test_rows_of_created_and_ended_keys_and_endpoints_equal_the_folded_log(
     assert [row["endpoint_id"] for row in endpoints] == ["WHK-26-000002"]
 
 
-def test_the_row_of_a_voided_check_in_equals_the_folded_log(own_ledger: Ledger) -> None:
-    line = own_ledger.line("capacity")
-    voided = fact("execution.checked_in", line, {"hours": 2})
-    own_ledger.accept(voided, fact("execution.checked_in", line, {"hours": 3}))
-    own_ledger.accept(fact("execution.check_in_voided", line, {"fact_id": voided["id"]}))
+def test_a_check_in_and_its_void_have_an_identity_each(own_ledger: Ledger) -> None:
+    check_in = fact("execution.checked_in", line := own_ledger.line("capacity"), {"hours": 2})
+    void = fact("execution.check_in_voided", line, {"fact_id": check_in["id"]})
+    first, second = own_ledger.accept(check_in, void)
     assert_decision_tables_match_log(own_ledger.conninfo)
-    rows = own_ledger.rows("SELECT hours, voided FROM ledger.check_in ORDER BY hours")
-    assert [tuple(row.values()) for row in rows] == [(2.0, True), (3.0, False)]
+    of_check_in, of_void = (
+        Identity(ORGANIZATION, sent["source"], sent["id"]) for sent in (check_in, void)
+    )
+    stored = own_ledger.rows("SELECT digest, position FROM ledger.identity")
+    assert {row["digest"].bytes: row["position"] for row in stored}.items() >= {
+        (of_check_in.digest, first.position),
+        (of_void.digest, second.position),
+        (of_check_in.void.digest, second.position),
+    }
 
 
 def test_the_comparison_covers_every_folded_decision_table(own_ledger: Ledger) -> None:

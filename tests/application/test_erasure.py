@@ -146,9 +146,7 @@ def test_the_digest_of_an_erased_runs_late_ending_tells_nothing_of_its_content(
     sent = envelope.from_structured(encode(ending))
     assert isinstance(sent, envelope.Fact)
     ledger.accept(ending)
-    (row,) = ledger.rows("SELECT digest FROM ledger.fact WHERE fact_id = %s", ending["id"])
     stored = base64.b64decode(ledger.events(run)[-1]["state"]["fact"]["digest"])
-    assert row["digest"] == stored
     assert len(stored) == 32
     assert stored != content_digest(sent.content)
 

@@ -165,13 +165,10 @@ def test_the_stored_digest_of_a_fact_about_a_run_is_keyed_with_the_run_key(
     for event in (canary_run.start, canary_run.end):
         parsed = envelope.from_structured(encode(event))
         assert isinstance(parsed, envelope.Fact)
-        (row,) = ledger.rows("SELECT digest, run_id FROM ledger.fact WHERE fact_id=%s", event["id"])
-        assert row == {"digest": key.digest(parsed.content), "run_id": canary_run.run}
-        assert row["digest"] != content_digest(parsed.content)
-    stored = ledger.events(canary_run.run)[0]["state"]["fact"]
-    parsed = envelope.from_structured(encode(canary_run.start))
-    assert isinstance(parsed, envelope.Fact)
-    assert base64.b64decode(stored["digest"]) == key.digest(parsed.content)
+        facts = [stored["state"].get("fact") for stored in ledger.events(canary_run.run)]
+        (digest,) = [fact["digest"] for fact in facts if fact and fact["id"] == event["id"]]
+        assert base64.b64decode(digest) == key.digest(parsed.content)
+        assert base64.b64decode(digest) != content_digest(parsed.content)
 
 
 def test_facts_of_a_run_without_a_key_are_not_compared_and_keep_no_payload_and_no_hash_of_it(
@@ -193,11 +190,11 @@ def test_facts_of_a_run_without_a_key_are_not_compared_and_keep_no_payload_and_n
     assert {receipt.event_ids for receipt in receipts[:2]} == {first.event_ids}
     ended = ledger.events(run)[-1]["state"]
     assert ended["body"] == {"tokens_used": 7, "duration_ms": ended["body"]["duration_ms"]}
-    (row,) = ledger.rows("SELECT digest FROM ledger.fact WHERE fact_id = %s", end["id"])
-    assert len(row["digest"]) == 32
+    digest = base64.b64decode(ended["fact"]["digest"])
+    assert len(digest) == 32
     content = parsed[2]
     assert isinstance(content, envelope.Fact)
-    assert row["digest"] != content_digest(content.content)
+    assert digest != content_digest(content.content)
 
 
 @pytest.mark.parametrize("value", [0, False, "", [], {}, 1e300, "é\u2028😀", [[[None]]]])

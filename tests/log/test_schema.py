@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -19,10 +20,6 @@ EVENT = {
 }  # fmt: skip
 ANOTHER = EVENT | {
     "originator_version": 2, "notification_id": 2, "recorded_at": "2026-04-15T12:00:01Z",
-}  # fmt: skip
-FACT = {
-    "organization_id": "ORG-26-000001", "source": "/s", "fact_id": "f", "digest": b"d",
-    "subject": "LIN-26-000001", "event_ids": "EVT-26-000001", "position": 1,
 }  # fmt: skip
 KEY = {
     "key_id": "KEY-26-000001", "secret_hash": b"h", "permissions": ["read"],
@@ -89,13 +86,11 @@ def test_no_two_events_share_a_version_a_position_or_an_instant(
         insert(connection, "ledger_events", ANOTHER | {shared: EVENT[shared]})
 
 
-def test_a_fact_has_one_outcome_per_organization_and_source(connection: Connection) -> None:
-    insert(connection, "fact", FACT)
-    for name in ("organization_id", "source", "fact_id"):
-        insert(connection, "fact", FACT | {name: "another"})
+def test_no_two_events_share_an_identity(connection: Connection) -> None:
+    insert(connection, "identity", {"digest": UUID(int=1), "position": 1})
     with pytest.raises(errors.UniqueViolation) as refused:
-        insert(connection, "fact", FACT | {"digest": b"e", "position": 2})
-    assert refused.value.diag.constraint_name == "fact_pkey"
+        insert(connection, "identity", {"digest": UUID(int=1), "position": 2})
+    assert refused.value.diag.constraint_name == "identity_pkey"
 
 
 def test_a_lines_count_of_open_runs_is_not_negative(connection: Connection) -> None:
@@ -160,7 +155,7 @@ def test_the_table_that_probes_appends_has_one_row(connection: Connection) -> No
     [
         "SELECT state FROM ledger.ledger_events",
         "SELECT originator_id FROM ledger.ledger_events",
-        "SELECT * FROM ledger.fact",
+        "SELECT * FROM ledger.identity",
         "SELECT * FROM ledger.snapshot",
         "SELECT * FROM ledger.setting",
         "LOCK TABLE ledger.ledger_events IN ROW SHARE MODE",

@@ -28,12 +28,12 @@ from tests.support.facts import LINE, RUN, activation, fact
 from tests.support.log_checker import check
 from tests.support.racing_writers import parsed, principal, running_writer
 
-# The database refuses the fact with this id, whatever the command decided.
+# The database refuses the event of the fact with this id, whatever the command decided.
 FORBIDDEN = """
 CREATE FUNCTION ledger.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN RAISE EXCEPTION 'forbidden'; END $$;
-CREATE TRIGGER forbidden BEFORE INSERT ON ledger.fact
-FOR EACH ROW WHEN (NEW.fact_id = 'forbidden') EXECUTE FUNCTION ledger.refuse()
+CREATE TRIGGER forbidden BEFORE INSERT ON ledger.ledger_events
+FOR EACH ROW WHEN (position('"forbidden"' IN NEW.state) > 0) EXECUTE FUNCTION ledger.refuse()
 """
 
 REPORTER = principal("reporter")

@@ -1,12 +1,14 @@
 """Decision tables compared with the fold of the whole log."""
 
 from typing import Any
+from uuid import UUID
 
 import psycopg
 
+from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.decisions import DecisionTables
-from ledger.log.tables import DECISION_TABLES, Derived
+from ledger.log.tables import DECISION_TABLES, IDENTITY, Derived, IdentityRow
 from ledger.postgres.table import Table
 
 _LOG = """
@@ -18,17 +20,24 @@ FOLDED = [table for table in DECISION_TABLES if table.derived is Derived.AS_FOLD
 
 
 def assert_decision_tables_match_log(conninfo: str) -> set[str]:
-    """Assert that each ``AS_FOLDED`` table has the folded rows; return the tables with rows."""
-    decisions, mapper = DecisionTables(), EnvelopeMapper()
+    """Assert that the tables have the folded rows; return the ``AS_FOLDED`` tables with rows."""
+    decisions, mapper, failed = DecisionTables(), EnvelopeMapper(), set[int]()
     with psycopg.connect(conninfo) as connection:
         for row in connection.execute(_LOG):
-            decisions.note(mapper.decode(*row))
+            recorded = mapper.decode(*row)
+            decisions.note(recorded)
+            if isinstance(recorded.body, WebhookDeliveryFailed):
+                failed.add(recorded.position)
         changed = decisions.changed()
         assert set(FOLDED) == changed.keys()
         for table in FOLDED:
             folded = [tuple(map(_plain, row)) for row in changed[table]]
             assert len(folded) == len(set(folded))
             assert set(folded) == _stored(connection, table), table.name
+        identities = [IdentityRow(*row) for row in _stored(connection, IDENTITY)]
+    # The log does not have the identities of failed deliveries.
+    assert {row.position for row in identities} >= failed
+    assert {row for row in identities if row.position not in failed} == {*decisions.new_identities}
     return {table.name for table in FOLDED if changed[table]}
 
 
@@ -38,4 +47,6 @@ def _stored(connection: psycopg.Connection[Any], table: Table) -> set[tuple[Any,
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, UUID):
+        return value.bytes
     return tuple(value) if isinstance(value, list) else value

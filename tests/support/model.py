@@ -148,7 +148,7 @@ class Model:
         self.erased: set[str] = set()
         self.counters: Counter[tuple[str, int]] = Counter()
         """The last number issued, by prefix and year."""
-        self.facts: dict[tuple[str, str, str], tuple[str, int]] = {}
+        self.facts: dict[tuple[str, str, str], int] = {}
         """(organization, source, id) → (stream, position)."""
         self.endpoints: dict[str, Endpoint] = {}
         for event in events:
@@ -255,7 +255,7 @@ class Model:
         at = datetime.fromisoformat(state["occurred_at"])
         if "fact" in state:
             key = (state["organization_id"], state["fact"]["source"], state["fact"]["id"])
-            self.facts[key] = (stream, event["notification_id"])
+            self.facts[key] = event["notification_id"]
         self._deliver(stream, topic, event)
         if topic == "execution.activated":
             self._activate(stream, state, at)

@@ -60,11 +60,18 @@ class OldLedger:
 
     @contextmanager
     def restored(self, server: str) -> Iterator[str]:
-        """Restore the ledger as a database of a server, prepared by today's code; the address.
+        """Restore the ledger as a database of a server, prepared by today's code; the address."""
+        with self.as_written(server, f"written_by_{self.commit}") as conninfo:
+            prepare_database(self.settings, conninfo)
+            build_outdated_views(conninfo)
+            yield conninfo
+
+    @contextmanager
+    def as_written(self, server: str, name: str) -> Iterator[str]:
+        """Restore the ledger as its version left it, as a database of a server; the address.
 
         The dump grants rights to a role. Roles belong to the cluster, so the role exists already.
         """
-        name = f"written_by_{self.commit}"
         execute(server, f"CREATE DATABASE {name}")
         conninfo = named(server, name)
         program = find_programs(None) / "bin" / "pg_restore"
@@ -72,8 +79,6 @@ class OldLedger:
         options = ("--exit-on-error", "--no-owner", f"--dbname={conninfo}")
         try:
             subprocess.run([program, *options, file], check=True)
-            prepare_database(self.settings, conninfo)
-            build_outdated_views(conninfo)
             yield conninfo
         finally:
             drop(server, name)

@@ -1,11 +1,12 @@
 """Commands: requests that may be refused, decided under the append lock with a group's unit."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from ledger.application.unit import Unit
 from ledger.domain.errors import Invalid, Refused
+from ledger.domain.identity import Identity
 from ledger.domain.recorded import Recorded
 from ledger.intake.principal import Principal
 from ledger.intake.request import About, IdempotencyKey, Receipt, Request, TenantOf
@@ -35,9 +36,9 @@ class OwnCommand:
         """No stream is known beforehand."""
         return ()
 
-    def identity(self, tenant_of: TenantOf) -> tuple[str, str, str] | None:
-        """Return None: the command is not a fact."""
-        return None
+    def identities(self, tenant_of: TenantOf) -> Sequence[Identity]:
+        """No identity: the command is not a fact."""
+        return ()
 
     def about(self) -> About | None:
         """Return None: no caller asked for the command, so the audit log keeps no refusal."""

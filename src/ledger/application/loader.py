@@ -1,4 +1,4 @@
-"""The aggregates of one append, brought up to date, and the facts and keys read with them.
+"""The aggregates of one append, brought up to date, and the events and keys read with them.
 
 A process remembers most aggregates (``Cache``). Under the append lock each requested aggregate
 takes in the events that other processes have recorded since, and then stays current until the
@@ -14,13 +14,15 @@ import msgspec
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.errors import NotFound
 from ledger.domain.execution import Execution
+from ledger.domain.identity import Identity
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import Run
 from ledger.intake.principal import Principal
 from ledger.log.append import Append
 from ledger.log.codec import EnvelopeMapper
+from ledger.log.decisions import First
 from ledger.log.snapshots import EVERY, KINDS, Aggregate
-from ledger.log.tables import FactRow, LineActivityRow
+from ledger.log.tables import LineActivityRow
 from ledger.log.vault import RunKey, Vault
 
 _UNPACKED = 5_000
@@ -103,18 +105,14 @@ class Cache:
 
 A = TypeVar("A", Execution, Run, Endpoint)
 
-Identity = tuple[str, str, str]
-"""(organization, source, fact id)"""
-
 
 class Loader:
-    """The aggregates, facts and keys of an append, read for a whole group in one or two reads."""
+    """The aggregates, events and keys of an append, read for a whole group in one or two reads."""
 
     def __init__(self, append: Append, mapper: EnvelopeMapper, cache: Cache, vault: Vault) -> None:
         self._append, self._mapper, self._cache, self._vault = append, mapper, cache, vault
         self._fresh: set[str] = set()
         """Streams known to be up to date in this append."""
-        self._facts: dict[Identity, FactRow] = {}
         self._asked: set[Identity] = set()
         self._unloaded: dict[str, Recorded] = {}
         self._long: set[str] = set()
@@ -125,10 +123,10 @@ class Loader:
         """Make aggregates current: cached aggregates take in their tails, unknown ones are built.
 
         An aggregate that is unknown or far behind starts from its snapshot, if it has one. The
-        lines of runs are loaded too, and so are the facts recorded under these identities.
+        lines of runs are loaded too, and so are the events that have these identities.
         """
         wanted = {i for i in ids if i not in self._fresh}
-        asked = {identity for identity in identities if identity not in self._asked}
+        asked = [identity for identity in identities if identity not in self._asked]
         if not wanted and not asked and self._append.next_position:
             return
         runs = {i for i in wanted if i.startswith("RUN")}
@@ -136,12 +134,14 @@ class Loader:
         decisions = self._append.decisions
         state = self._append.read(
             {i: known.version if (known := self._cache.find(i)) else 0 for i in wanted},
-            facts=asked,
+            identities=asked,
             lines=[i for i in wanted if i.startswith("LIN") and i not in decisions.activity],
             runs=[i for i in runs if i not in self._cache.run_keys],
         )
-        self._asked |= asked
-        self._facts |= {row[:3]: row for row in state.facts}
+        self._asked.update(asked)
+        for identity, rows in state.firsts.items():
+            *before, event = [self._mapper.decode(*row) for row in rows]
+            decisions.firsts[identity] = First.of(event, *before)
         for activity in state.activity:
             decisions.activity.setdefault(activity.line_id, activity)
         for record in state.records:
@@ -210,15 +210,16 @@ class Loader:
             self.load((line_id,))
         return self._append.decisions.activity[line_id]
 
-    def fact(self, identity: Identity) -> FactRow | None:
-        """The first outcome of a fact that was recorded earlier, in this group or before it."""
+    def first(self, identity: Identity) -> First | None:
+        """The event that has an identity, recorded in this group or before it."""
         if identity not in self._asked:
             self.load((), (identity,))
-        return self._facts.get(identity)
+        return self._append.decisions.firsts.get(identity)
 
     def runs_of_facts(self) -> set[str]:
         """The runs of those loaded facts that were recorded earlier."""
-        return {row.run_id for row in self._facts.values() if row.run_id is not None}
+        streams = {first.event.originator_id for first in self._append.decisions.firsts.values()}
+        return {stream for stream in streams if stream.startswith("RUN")}
 
     def run_key(self, run: Run) -> RunKey | None:
         """The run's data key; None once the key was destroyed.
@@ -238,10 +239,6 @@ class Loader:
         self._fresh.add(aggregate.id)
         if aggregate.version % EVERY == 0:
             self._long.add(aggregate.id)
-
-    def keep_fact(self, row: FactRow) -> None:
-        """Remember a fact's outcome."""
-        self._facts[row[:3]] = row
 
     def keep_key(self, run_id: str, key: RunKey) -> None:
         """Remember the key of a run whose first event is about to be recorded."""

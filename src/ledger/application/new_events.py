@@ -16,7 +16,7 @@ from ledger.intake.request import Request
 from ledger.log.append import Append
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.snapshots import Aggregate
-from ledger.log.tables import FactRow, RunKeyRow
+from ledger.log.tables import RunKeyRow
 from ledger.log.vault import RunKey, Vault
 
 EventTenant = tuple[str | None, str | None, str | None]
@@ -42,7 +42,6 @@ class NewEvents:
         self._append, self._mapper, self._loader = append, mapper, loader
         self._vault, self._clock = vault, clock
         self._recorded: list[Recorded] = []
-        self._facts: list[FactRow] = []
         self._keys: list[RunKeyRow] = []
         self._is_ahead = False
         """Whether some recorded events were written already and are no longer in ``_recorded``."""
@@ -118,11 +117,6 @@ class NewEvents:
             self._loader.take_in(recorded)
         return recorded
 
-    def remember(self, row: FactRow) -> None:
-        """Keep a fact's outcome, to be found when the fact is sent again."""
-        self._loader.keep_fact(row)
-        self._facts.append(row)
-
     def create_run_key(self, organization_id: str, run_id: str) -> RunKey:
         """A new data key for a run whose first event is about to be recorded."""
         key, wrapped = self._vault.create(organization_id, run_id)
@@ -140,11 +134,10 @@ class NewEvents:
         self._append.write(
             [self._mapper.to_stored_event(recorded) for recorded in self._recorded],
             self._recorded,
-            facts=self._facts,
             keys=self._keys,
             is_last=is_last,
         )
-        self._recorded, self._facts, self._keys = [], [], []
+        self._recorded, self._keys = [], []
         self._loader.note_written()
 
     def _next_instant(self) -> datetime:

@@ -1,14 +1,14 @@
 """The recording of one fact: its own event, the events that the fact causes, and its outcome."""
 
-from ledger.application.loader import Identity
 from ledger.application.new_events import EventTenant
 from ledger.application.unit import Unit
 from ledger.domain.execution import Execution
-from ledger.domain.recorded import Event, FactIdentity, Recorded
+from ledger.domain.identity import Identity
+from ledger.domain.recorded import Event, FactIdentity
 from ledger.domain.run import Run
 from ledger.intake.envelope import Fact
 from ledger.intake.request import Receipt, Request
-from ledger.log.tables import FactRow
+from ledger.log.decisions import First
 from ledger.log.vault import content_digest
 
 
@@ -23,31 +23,26 @@ class Recording:
         self._request = request
         self._actor = fact.actor or request.principal.actor
         self._identity = identity
-        self._own: Recorded | None = None
-        self._caused: list[str] = []
 
     def own(
         self,
         aggregate: Execution | Run,
         body: Event,
         *,
-        run_id: str | None = None,
         digest: bytes | None = None,
         tenant: EventTenant | None = None,
     ) -> None:
         """Record the fact's own event. For facts about runs, the caller gives a keyed digest."""
-        _, source, fact_id = self._identity
         digest = digest or content_digest(self.fact.content)
-        self._own = self.unit.events.record(
+        self.unit.events.record(
             aggregate,
             body,
             self.at,
             self._request,
             actor=self._actor,
-            fact=FactIdentity(source, fact_id, digest),
+            fact=FactIdentity(self.fact.source, self.fact.id, digest),
             tenant=tenant,
         )
-        self._digest, self._run_id = digest, run_id
 
     def wake(self, execution: Execution, opens_run: bool) -> None:
         """Record that the activity woke the line, if so, just before the activity's own event."""
@@ -55,10 +50,9 @@ class Recording:
         woken = execution.wake(self.at, opens_run, self.unit.now, threshold)
         if woken is not None:
             cause = events.event_id(events.next_position + 1)
-            recorded = events.record(
+            events.record(
                 execution, woken, self.at, self._request, actor=self._actor, caused_by=cause
             )
-            self._caused.append(recorded.event_id)
 
     def cancel_open_runs(self, execution: Execution) -> None:
         """Cancel every open run of a line that is about to close.
@@ -83,18 +77,14 @@ class Recording:
             )
 
     def receipt(self) -> Receipt:
-        """Return the fact's receipt, and remember its outcome for when the fact is sent again."""
-        own = self._own
-        if own is None:
+        """Return the fact's receipt."""
+        first = self.unit.loader.first(self._identity)
+        if first is None:
             raise AssertionError("a handler recorded no event")
-        event_ids = (own.event_id, *self._caused)
-        row = FactRow(
-            *self._identity,
-            self._digest,
-            self._run_id,
-            own.originator_id,
-            " ".join(event_ids),
-            own.position,
-        )
-        self.unit.events.remember(row)
-        return Receipt(own.originator_id, event_ids, own.position)
+        return receipt_of(first, duplicate=False)
+
+
+def receipt_of(first: First, *, duplicate: bool) -> Receipt:
+    """The receipt of an event that has an identity."""
+    event = first.event
+    return Receipt(event.originator_id, first.event_ids, event.position, duplicate)

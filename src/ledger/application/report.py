@@ -15,7 +15,7 @@ import msgspec
 
 from ledger.application import report_runs
 from ledger.application.command import Command, TurnDown
-from ledger.application.recording import Recording
+from ledger.application.recording import Recording, receipt_of
 from ledger.application.unit import Unit
 from ledger.domain import execution_events as events
 from ledger.domain.errors import (
@@ -27,6 +27,7 @@ from ledger.domain.errors import (
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Resource
 from ledger.domain.health import Signal
+from ledger.domain.identity import Identity
 from ledger.domain.run import Run
 from ledger.domain.values import Origin
 from ledger.intake import fact_types as types
@@ -34,7 +35,7 @@ from ledger.intake import json_gate
 from ledger.intake.envelope import Fact, Rejected
 from ledger.intake.principal import Principal
 from ledger.intake.request import About, Receipt, TenantOf
-from ledger.log.tables import FactRow
+from ledger.log.decisions import First
 from ledger.log.vault import content_digest
 
 MAX_AHEAD = timedelta(minutes=5)
@@ -67,14 +68,21 @@ class ReportFact:
         """The fact's subject, and the line or record that its data names."""
         return self.fact.streams
 
-    def identity(self, tenant_of: TenantOf) -> tuple[str, str, str] | None:
-        """(organization, source, id). The tenant of an administrator's fact is its subject's."""
+    def identities(self, tenant_of: TenantOf) -> tuple[Identity, ...]:
+        """The fact's identity, and for a void also those of the check-in and of its void.
+
+        The tenant of an administrator's fact is its subject's.
+        """
         organization_id = self.principal.organization_id
         if self.principal.is_admin:
             organization_id = self._subject_tenant(tenant_of)
         if organization_id is None:
-            return None
-        return organization_id, self.fact.source, self.fact.id
+            return ()
+        own = Identity(organization_id, self.fact.source, self.fact.id)
+        if isinstance(self.fact.data, types.CheckInVoided):
+            check_in = own._replace(name=self.fact.data.fact_id)
+            return own, check_in, check_in.void
+        return (own,)
 
     def about(self) -> About:
         """The data of the fact for the audit log, should the fact be refused."""
@@ -86,11 +94,11 @@ class ReportFact:
         unit.loader.load(fact.streams)
         # If the subject of an administrator's fact is unknown, the fact has no tenant. Such a
         # subject is refused as not found below.
-        identity = self.identity(unit.loader.tenant_of) or ("", fact.source, fact.id)
-        earlier = unit.loader.fact(identity)
+        known = self.identities(unit.loader.tenant_of)
+        identity = known[0] if known else Identity("", fact.source, fact.id)
+        earlier = unit.loader.first(identity)
         if earlier is not None and self._same_content(earlier, unit) and self._sees(earlier, unit):
-            event_ids = tuple(earlier.event_ids.split())
-            return Receipt(earlier.subject, event_ids, earlier.position, duplicate=True)
+            return receipt_of(earlier, duplicate=True)
         if fact.type == "service_line.activated":
             self._require_own_tenant()
         subject = self._subject(unit)
@@ -111,19 +119,20 @@ class ReportFact:
             return self.fact.data.organization_id
         return None
 
-    def _sees(self, earlier: FactRow, unit: Unit) -> bool:
+    def _sees(self, earlier: First, unit: Unit) -> bool:
         """Whether the credential may see the first outcome: its tenant may be narrower now."""
-        about = unit.loader.find(earlier.subject)
+        about = unit.loader.find(earlier.event.originator_id)
         return about is not None and self.principal.sees(about.organization_id, about.workspace_id)
 
-    def _same_content(self, earlier: FactRow, unit: Unit) -> bool:
-        if earlier.run_id is None:
-            return earlier.digest == content_digest(self.fact.content)
-        run = unit.loader.find(earlier.run_id)
-        key = unit.loader.run_key(run) if isinstance(run, Run) else None
+    def _same_content(self, earlier: First, unit: Unit) -> bool:
+        digest = earlier.event.fact.digest if earlier.event.fact is not None else b""
+        about = unit.loader.find(earlier.event.originator_id)
+        if not isinstance(about, Run):
+            return digest == content_digest(self.fact.content)
+        key = unit.loader.run_key(about)
         # The run is erased, so the contents can no longer be compared. The fact was recorded, so it
         # is a duplicate.
-        return key is None or earlier.digest == key.digest(self.fact.content)
+        return key is None or digest == key.digest(self.fact.content)
 
     def _require_own_tenant(self) -> None:
         principal, sent = self.principal, self.fact.sent
@@ -148,9 +157,7 @@ class ReportFact:
             return unit.loader.execution(fact.subject or "", principal)
         return report_runs.subject(fact, principal, unit)
 
-    def _record(
-        self, unit: Unit, subject: Execution | Run | None, identity: tuple[str, str, str]
-    ) -> Receipt:
+    def _record(self, unit: Unit, subject: Execution | Run | None, identity: Identity) -> Receipt:
         recording = Recording(self.fact, self, unit, identity)
         data: Any = self.fact.data
         if self.fact.kind.subject == "run":
@@ -214,16 +221,23 @@ def _checked_in(recording: Recording, execution: Execution, data: types.CheckedI
 
 def _voided(recording: Recording, execution: Execution, data: types.CheckInVoided) -> None:
     execution.require_open_at(recording.at)
-    source = recording.fact.source
-    check_in = recording.unit.append.check_in(execution.id, source, data.fact_id)
-    if check_in is None or check_in.voided:
+    loader = recording.unit.loader
+    identity = Identity(execution.organization_id, recording.fact.source, data.fact_id)
+    first = loader.first(identity)
+    check_in = first.event if first is not None else None
+    if (
+        check_in is None
+        or check_in.originator_id != execution.id
+        or not isinstance(check_in.body, events.CheckedIn)
+        or loader.first(identity.void) is not None
+    ):
         raise InvalidState("The source has no check-in with this fact_id that counts on the line.")
     body = events.CheckInVoided(
         fact_id=data.fact_id,
         reason=data.reason,
-        hours=check_in.hours,
-        checked_in_at=check_in.at,
-        resource_id=check_in.resource_id,
+        hours=check_in.body.hours,
+        checked_in_at=check_in.occurred_at,
+        resource_id=check_in.body.resource_id,
     )
     recording.own(execution, body)
 

@@ -175,7 +175,7 @@ def _own(
     # An erased run has no key, so the digest of its late ending is random: no trace of the content
     # is kept.
     digest = key.digest(content) if key is not None else os.urandom(32)
-    recording.own(run, body, run_id=run.id, digest=digest, tenant=tenant)
+    recording.own(run, body, digest=digest, tenant=tenant)
 
 
 def _seal(key: RunKey | None, field: str, version: int, value: Any) -> bytes | None:

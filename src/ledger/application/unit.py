@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from ledger.application.idempotency import KeptOutcomes
-from ledger.application.loader import Cache, Identity, Loader
+from ledger.application.loader import Cache, Loader
 from ledger.application.new_events import NewEvents
+from ledger.domain.identity import Identity
 from ledger.domain.values import format_id
 from ledger.intake.principal import Principal
 from ledger.intake.request import Request
@@ -89,18 +90,18 @@ class Unit:
         streams: set[str] = set()
         for request in requests:
             streams.update(request.streams())
-            identity = request.identity(tenant_of)
-            if identity is None:
+            known = request.identities(tenant_of)
+            if not known:
                 unknown.append(request)
                 continue
-            identities.add(identity)
+            identities.update(known)
             # A stream that this group begins belongs to the organization of its first request.
             for stream in request.streams():
-                begun.setdefault(stream, identity[0])
+                begun.setdefault(stream, known[0].organization_id)
         self.loader.load(streams, identities)
         # After the streams are loaded, the tenants of administrators' facts are known too. The runs
         # of repeated facts are loaded because a repeated fact is compared under its run's key.
-        late = {identity for r in unknown if (identity := r.identity(tenant_of)) is not None}
+        late = {identity for request in unknown for identity in request.identities(tenant_of)}
         self.loader.load(self.loader.runs_of_facts(), late)
         self.outcomes.load(r.idempotency for r in requests if r.idempotency is not None)
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import msgspec
 
+from ledger.domain.identity import Identity
 from ledger.domain.values import ActorType, format_id
 
 
@@ -32,7 +33,7 @@ class Actor(msgspec.Struct, frozen=True):
 class FactIdentity(msgspec.Struct, frozen=True):
     """The fact that an event records: its source and id, and a digest of its content.
 
-    With the organization of the envelope, source and id identify the fact.
+    With the organization of the envelope, source and id are the fact's ``Identity``.
     """
 
     source: str
@@ -71,6 +72,13 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     def line_id(self) -> str:
         """The line of the event: the line of its run, or the line whose own stream it is in."""
         return self.service_line_id or self.originator_id
+
+    @property
+    def identity(self) -> Identity | None:
+        """The identity of the fact that the event records; None: the event records no fact."""
+        if self.fact is None:
+            return None
+        return Identity(self.organization_id or "", self.fact.source, self.fact.id)
 
     @property
     def event_id(self) -> str:

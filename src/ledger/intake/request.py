@@ -1,12 +1,13 @@
 """Requests to write and their outcomes: the types that commands and the writer build on."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
 from ledger.domain.errors import Refused, Unavailable
+from ledger.domain.identity import Identity
 from ledger.domain.recorded import Actor
 from ledger.intake.principal import Principal
 
@@ -76,8 +77,8 @@ class Request(Protocol):
     def streams(self) -> Iterable[str]:
         """Ids of the aggregates that the decision needs, as far as known beforehand."""
 
-    def identity(self, tenant_of: TenantOf) -> tuple[str, str, str] | None:
-        """(organization, source, fact id), if the request is a fact of a known organization.
+    def identities(self, tenant_of: TenantOf) -> Sequence[Identity]:
+        """The identities that the decision looks up; none if the organization is not known yet.
 
         ``tenant_of`` gives the organization of a stream, as far as known beforehand.
         """

@@ -5,7 +5,7 @@ The guarantees follow from the order:
 1. The append lock. Everything that is read afterwards is still true at commit, and positions become
    visible in order: a reader that tails the log never sees a position appear behind its own.
 2. The reads, in new statements, whose snapshots are taken after the lock.
-3. The statements that write events, facts and decision rows.
+3. The statements that write events, identities and decision rows.
 4. COMMIT, then a NOTIFY to processes that wait for events.
 
 Most appends take two round trips: the lock is sent with the first reads, the writes with COMMIT.
@@ -17,22 +17,20 @@ from typing import Any, NamedTuple
 
 from eventsourcing.persistence import StoredEvent
 
+from ledger.domain.identity import Identity
 from ledger.domain.recorded import Recorded
 from ledger.log import snapshots
-from ledger.log.decisions import CheckInKey, DecisionTables
+from ledger.log.decisions import DecisionTables
 from ledger.log.side_tables import SideTables
 from ledger.log.snapshots import EVERY, FOLD, Aggregate
 from ledger.log.tables import (
-    CHECK_IN,
     EXECUTION_RECORD,
-    FACT,
     ID_COUNTER,
+    IDENTITY,
     LINE_ACTIVITY,
     LOG,
     RUN_KEY,
-    CheckInRow,
     ExecutionRecordRow,
-    FactRow,
     LineActivityRow,
     LogRow,
     OpenRunRow,
@@ -83,6 +81,22 @@ CROSS JOIN LATERAL (
 ) AS e
 """
 
+# The event that has each identity, and before it the event at the position before: this event may
+# have been caused by the first, and then has no identity of its own.
+_FIRSTS = """
+SELECT asked.number, e.originator_id, e.originator_version, e.topic, e.state, e.notification_id
+FROM unnest(%(digest)s::uuid[]) WITH ORDINALITY AS asked (digest, number)
+CROSS JOIN LATERAL (
+    SELECT position FROM ledger.identity WHERE digest = asked.digest OFFSET 0
+) AS i
+CROSS JOIN LATERAL (
+    SELECT originator_id, originator_version, topic, state, notification_id
+    FROM ledger.ledger_events
+    WHERE notification_id IN (i.position, i.position - 1)
+    ORDER BY notification_id OFFSET 0
+) AS e
+"""
+
 # The open runs of a line, for its closing.
 _OPEN_RUNS = """
 SELECT line_id, run_id, version, started_at FROM ledger.open_run
@@ -109,10 +123,6 @@ _END_RUNS = """
 DELETE FROM ledger.open_run AS o
 USING (SELECT unnest(%(line)s::text[]) AS line_id, unnest(%(run)s::text[]) AS run_id) AS ended
 WHERE o.line_id = ended.line_id AND o.run_id = ended.run_id
-"""
-_VOID = """
-UPDATE ledger.check_in SET voided = true
-WHERE line_id = %(line)s AND source = %(source)s AND fact_id = %(fact)s
 """
 _REVOKE_KEY = "UPDATE ledger.api_key SET revoked_at = %(at)s::timestamptz WHERE key_id = %(key)s"
 # Destroy a run's key. At the commit a notification tells processes that have the key in memory.
@@ -151,7 +161,8 @@ class Found(NamedTuple):
     snapshots: list[Aggregate]
     tails: list[StoredRow]
     """The events beyond the known version, or beyond the snapshot if there is one."""
-    facts: list[FactRow]
+    firsts: dict[Identity, list[StoredRow]]
+    """The event of each known identity; before it the event at the position before, if any."""
     activity: list[LineActivityRow]
     records: list[ExecutionRecordRow]
     keys: list[RunKeyRow]
@@ -178,17 +189,17 @@ class Append:
         self,
         known: Mapping[str, int],
         *,
-        facts: Collection[tuple[str, str, str]] = (),
+        identities: Sequence[Identity] = (),
         lines: Collection[str] = (),
         runs: Collection[str] = (),
     ) -> Found:
-        """Read the tails of streams beyond the known versions, facts, lines' activity, runs' keys.
+        """Read the tails of streams beyond the known versions, events by identity, rows by id.
 
         One round trip; a statement without keys is not sent.
         """
         end = [] if self.next_position else self._ask(Statement(_END))
         snapshots_found, tails = self._ask_streams(known, FOLD)
-        facts_found = self._ask_keys(FACT, facts)
+        firsts = self._ask_firsts(identities)
         activity = self._ask_keys(LINE_ACTIVITY, [(line,) for line in lines])
         keys = [(run,) for run in runs]
         records, run_keys = self._ask_keys(EXECUTION_RECORD, keys), self._ask_keys(RUN_KEY, keys)
@@ -199,7 +210,7 @@ class Append:
         return Found(
             restored,
             sorted(tails),
-            [FactRow(*row) for row in facts_found],
+            _by_identity(identities, firsts),
             [LineActivityRow(*row) for row in activity],
             [ExecutionRecordRow(*row) for row in records],
             [RunKeyRow(*row) for row in run_keys],
@@ -234,6 +245,12 @@ class Append:
         }
         return self._ask(named(_SNAPSHOTS, values)), self._ask(named(_TAILS, values))
 
+    def _ask_firsts(self, identities: Sequence[Identity]) -> Rows:
+        if not identities:
+            return []
+        digests = array("uuid", [identity.digest for identity in identities])
+        return self._ask(named(_FIRSTS, {"digest": digests}))
+
     def _ask_keys(self, table: Table, keys: Collection[Sequence[Any]]) -> Rows:
         return self._ask(find(table, keys)) if keys else []
 
@@ -247,15 +264,6 @@ class Append:
         """The line's open runs by id: the stored rows with the changes of this append."""
         found = self._transaction.run(named(_OPEN_RUNS, {"line": line_id}))
         return self.decisions.open_runs(line_id, [OpenRunRow(*row) for row in found])
-
-    def check_in(self, line_id: str, source: str, fact_id: str) -> CheckInRow | None:
-        """Return a check-in of the line, or None."""
-        key: CheckInKey = (line_id, source, fact_id)
-        check_ins = self.decisions.check_ins
-        if key not in check_ins:
-            for row in self._transaction.run(find(CHECK_IN, [key])):
-                check_ins[key] = CheckInRow(*row)
-        return check_ins.get(key)
 
     def counter(self, prefix: str, year: int) -> int:
         """The last number issued for a prefix in a year of recording."""
@@ -282,11 +290,10 @@ class Append:
         stored: Sequence[StoredEvent],
         recorded: Sequence[Recorded],
         *,
-        facts: Sequence[FactRow],
         keys: Sequence[RunKeyRow],
         is_last: bool,
     ) -> None:
-        """Write events, facts and run keys; with the append's last events also all noted changes.
+        """Write events, identities and run keys; with the last events also all noted changes.
 
         Other events are sent at once, and the caller goes on while PostgreSQL writes them.
         """
@@ -294,7 +301,12 @@ class Append:
             LogRow(*_columns(event), envelope.position, envelope.recorded_at)
             for event, envelope in zip(stored, recorded, strict=True)
         ]
-        rows: dict[Table, Sequence[Sequence[Any]]] = {LOG: events, FACT: facts, RUN_KEY: keys}
+        identities = self.decisions.take_identities()
+        rows: dict[Table, Sequence[Sequence[Any]]] = {
+            LOG: events,
+            IDENTITY: identities,
+            RUN_KEY: keys,
+        }
         if is_last:
             rows |= self.decisions.changed()
         self.next_position += len(events)
@@ -312,8 +324,6 @@ class Append:
         if decisions.ended:
             lines, runs = array("text", decisions.ended.values()), array("text", decisions.ended)
             self._change(_END_RUNS, line=lines, run=runs)
-        for line, source, fact in decisions.voided:
-            self._change(_VOID, line=line, source=source, fact=fact)
         for key, at in decisions.revoked_keys.items():
             self._change(_REVOKE_KEY, key=key, at=at.isoformat())
         for run, at in decisions.erased.items():
@@ -332,6 +342,13 @@ class Append:
         """Update the probe row, to find out whether an append could write."""
         self._transaction.defer(Statement(_LITTLE_MEMORY))
         self._transaction.defer(Statement(_PROBE))
+
+
+def _by_identity(identities: Sequence[Identity], found: Rows) -> dict[Identity, list[StoredRow]]:
+    rows: dict[Identity, list[StoredRow]] = {}
+    for number, *row in found:
+        rows.setdefault(identities[number - 1], []).append(tuple(row))
+    return rows
 
 
 def _columns(event: StoredEvent) -> tuple[str, int, str, bytes]:

@@ -7,34 +7,47 @@ the tables that are ``AS_FOLDED`` can be derived from the log at any time.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ledger.domain import api_key, endpoint, run
 from ledger.domain import execution_events as execution
 from ledger.domain.event_table import Note
 from ledger.domain.events import EVENT_TABLE
+from ledger.domain.identity import Identity
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import sort_key
 from ledger.log.tables import (
     API_KEY,
-    CHECK_IN,
     ENDPOINT,
     EXECUTION_RECORD,
     ID_COUNTER,
     LINE_ACTIVITY,
     OPEN_RUN,
     ApiKeyRow,
-    CheckInRow,
     EndpointRow,
     ExecutionRecordRow,
     IdCounterRow,
+    IdentityRow,
     LineActivityRow,
     OpenRunRow,
 )
 from ledger.postgres.table import Table
 
-CheckInKey = tuple[str, str, str]
-"""(line, source, fact id)"""
+
+class First(NamedTuple):
+    """The event that has an identity, and the EVT ids of its receipt."""
+
+    event: Recorded
+    event_ids: tuple[str, ...]
+    """The event's own id, then that of the event that woke the line for it, if there is one."""
+
+    @classmethod
+    def of(cls, event: Recorded, before: Recorded | None = None) -> "First":
+        """``before`` is the event at the position before, if there is one."""
+        own = event.event_id
+        if before is None or type(before.body) is not execution.Woken or before.causation_id != own:
+            return cls(event, (own,))
+        return cls(event, (own, before.event_id))
 
 
 class DecisionTables:
@@ -44,16 +57,16 @@ class DecisionTables:
     """
 
     def __init__(self) -> None:
+        self.firsts: dict[Identity, First] = {}
+        """The identities that were found in the log, and those of this append."""
+        self.new_identities: list[IdentityRow] = []
+        """The identities of those events that are not written yet."""
         self.activity: dict[str, LineActivityRow] = {}
         self.touched: set[str] = set()
         """Lines whose activity row changed."""
         self.opened: dict[str, OpenRunRow] = {}
         self.ended: dict[str, str] = {}
         """Run id → line id of open runs that ended and may be stored."""
-        self.check_ins: dict[CheckInKey, CheckInRow] = {}
-        self.new_check_ins: set[CheckInKey] = set()
-        self.voided: set[CheckInKey] = set()
-        """Stored check-ins that were voided."""
         self.records: dict[str, ExecutionRecordRow] = {}
         """Execution records by id: those that were looked up, and those of this append."""
         self.new_records: set[str] = set()
@@ -66,18 +79,24 @@ class DecisionTables:
         self.deleted_endpoints: dict[str, EndpointRow] = {}
         """Stored endpoints that were deleted."""
         self.erased: dict[str, datetime] = {}
+        self._last: Recorded | None = None
+        """The event that was folded last."""
 
     def changed(self) -> Mapping[Table, Sequence[Sequence[Any]]]:
         """The rows to be inserted or replaced, by table; a table may have no rows."""
         return {
             LINE_ACTIVITY: [self.activity[line] for line in sorted(self.touched)],
             OPEN_RUN: [*self.opened.values()],
-            CHECK_IN: [self.check_ins[key] for key in self.new_check_ins],
             EXECUTION_RECORD: [self.records[record] for record in self.new_records],
             ID_COUNTER: [IdCounterRow(*key, self.counters[key]) for key in self.moved_counters],
             API_KEY: [*self.new_keys.values()],
             ENDPOINT: [*self.new_endpoints.values()],
         }
+
+    def take_identities(self) -> list[IdentityRow]:
+        """The new identities since the last call: they are written with their events."""
+        taken, self.new_identities = self.new_identities, []
+        return taken
 
     def open_runs(self, line_id: str, stored: Iterable[OpenRunRow]) -> dict[str, OpenRunRow]:
         """The line's open runs by id: the stored rows with the changes of this append."""
@@ -96,7 +115,16 @@ class DecisionTables:
 
     def note(self, recorded: Recorded) -> None:
         """Fold an event that is about to be written."""
+        identity = recorded.identity
+        if identity is not None:
+            self.identify(identity, recorded)
         _NOTE[type(recorded.body)](self, recorded.body, recorded)
+        self._last = recorded
+
+    def identify(self, identity: Identity, recorded: Recorded) -> None:
+        """Give an identity to an event that is about to be written."""
+        self.firsts[identity] = First.of(recorded, self._last)
+        self.new_identities.append(IdentityRow(identity.digest, recorded.position))
 
     def _passes(self, body: Event, recorded: Recorded) -> None:
         """Ignore the event: no rule that spans streams depends on it."""
@@ -122,19 +150,11 @@ class DecisionTables:
 
     def _checked_in(self, body: execution.CheckedIn, recorded: Recorded) -> None:
         self._active(recorded)
-        if recorded.fact is not None:
-            key = (recorded.originator_id, recorded.fact.source, recorded.fact.id)
-            self.check_ins[key] = CheckInRow(
-                *key, body.hours, recorded.occurred_at, body.resource_id, voided=False
-            )
-            self.new_check_ins.add(key)
 
     def _voided(self, body: execution.CheckInVoided, recorded: Recorded) -> None:
-        if recorded.fact is not None:
-            key = (recorded.originator_id, recorded.fact.source, body.fact_id)
-            self.check_ins[key] = self.check_ins[key]._replace(voided=True)
-            if key not in self.new_check_ins:
-                self.voided.add(key)
+        own = recorded.identity
+        if own is not None:
+            self.identify(own._replace(name=body.fact_id).void, recorded)
 
     def _requested(self, body: run.RunRequested, recorded: Recorded) -> None:
         self._active(recorded, opened=1)

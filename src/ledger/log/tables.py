@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from ledger.postgres.table import BigInt, Bool, Float, Instant, Int, Octets, Table, Text, Texts
+from ledger.postgres.table import BigInt, Bool, Instant, Int, Octets, Table, Text, Texts, Uuid
 
 
 class Derived(Enum):
@@ -44,34 +44,16 @@ class LogRow(NamedTuple):
 LOG = Table("ledger_events", LogRow, key=("originator_id", "originator_version"))
 
 
-class FactRow(NamedTuple):
-    """A recorded fact's first outcome."""
+class IdentityRow(NamedTuple):
+    """An identity that no later event may have."""
 
-    organization_id: Text
-    source: Text
-    fact_id: Text
-    digest: Octets
-    """The digest of the fact's content, as in the log.
-
-    The outcome of an abandoned delivery is stored here too. Its digest is empty, and the log does
-    not have its identity.
-    """
-    run_id: Text | None
-    """Set if the digest is an HMAC under that run's key."""
-    subject: Text
-    event_ids: Text
-    """EVT ids, the fact's own event first, separated by one space."""
+    digest: Uuid
+    """``Identity.digest``. The log does not have the identity of a failed delivery."""
     position: BigInt
-    """The position of the fact's own event."""
+    """The position of the event that has the identity."""
 
 
-FACT = DecisionTable(
-    "fact",
-    FactRow,
-    key=("organization_id", "source", "fact_id"),
-    tenant=("organization_id",),
-    derived=Derived.IN_PART,
-)
+IDENTITY = DecisionTable("identity", IdentityRow, key=("digest",), derived=Derived.IN_PART)
 
 
 class OpenRunRow(NamedTuple):
@@ -101,23 +83,6 @@ class LineActivityRow(NamedTuple):
 
 LINE_ACTIVITY = DecisionTable(
     "line_activity", LineActivityRow, key=("line_id",), replaces=True, derived=Derived.AS_FOLDED
-)
-
-
-class CheckInRow(NamedTuple):
-    """A check-in, so that it can be voided: a line has too many check-ins for its aggregate."""
-
-    line_id: Text
-    source: Text
-    fact_id: Text
-    hours: Float | None
-    at: Instant
-    resource_id: Text | None
-    voided: Bool
-
-
-CHECK_IN = DecisionTable(
-    "check_in", CheckInRow, key=("line_id", "source", "fact_id"), derived=Derived.AS_FOLDED
 )
 
 
@@ -245,10 +210,9 @@ class ProbeRow(NamedTuple):
 PROBE = DecisionTable("append_probe", ProbeRow, key=("is_only",))
 
 DECISION_TABLES: tuple[DecisionTable, ...] = (
-    FACT,
+    IDENTITY,
     OPEN_RUN,
     LINE_ACTIVITY,
-    CHECK_IN,
     EXECUTION_RECORD,
     ID_COUNTER,
     API_KEY,

@@ -103,6 +103,7 @@ _TYPES: dict[str, _Type] = {
     "float8": _Type(701, _numbers(_double, 8)),
     "date": _Type(1082, _dates),
     "timestamptz": _Type(1184, _instants),
+    "uuid": _Type(2950, _bytes),
     "text[]": _Type(1009, _text_arrays),
 }
 """The types of the ledger's columns, with PostgreSQL's type OIDs."""

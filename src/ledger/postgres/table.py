@@ -25,6 +25,7 @@ Int = Annotated[int, "int"]
 BigInt = Annotated[int, "bigint"]
 Float = Annotated[float, "float8"]
 Date = Annotated[date, "date"]
+Uuid = Annotated[bytes, "uuid"]
 Instant = Annotated[datetime, "timestamptz"]
 """The types of columns, with PostgreSQL's names for them; ``| None`` where a column may be null."""
 

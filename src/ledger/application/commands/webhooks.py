@@ -11,6 +11,7 @@ from datetime import datetime
 import msgspec
 
 from ledger.application.command import OwnCommand, SubjectCommand, receipt
+from ledger.application.recording import receipt_of
 from ledger.application.unit import Unit
 from ledger.domain.endpoint import (
     MAX_ENDPOINTS,
@@ -22,11 +23,11 @@ from ledger.domain.endpoint import (
     WebhookTestRequested,
 )
 from ledger.domain.errors import Forbidden, Invalid, InvalidState
-from ledger.domain.recorded import Event, Recorded
+from ledger.domain.identity import Identity, of_delivery
+from ledger.domain.recorded import Event
 from ledger.intake.principal import DISPATCHER, Principal
 from ledger.intake.request import About, IdempotencyKey, Receipt, TenantOf
 from ledger.language.endpoints import describe_endpoint
-from ledger.log.tables import FactRow
 from ledger.log.vault import Vault
 
 OTHER_TENANT = "The credential may not act for this organization or workspace."
@@ -216,34 +217,31 @@ class GiveUpDelivery(_EndpointCommand):
     ) -> None:
         super().__init__(endpoint_id, DISPATCHER)
         self._event_id, self._body = event_id, body
-        self._name = f"{endpoint_id}/{event_id}/{round_}"
+        self._round = round_
 
     def about(self) -> None:
         """Return None: the service itself asks, not a caller."""
 
-    def identity(self, tenant_of: TenantOf) -> tuple[str, str, str] | None:
-        """An identity that no fact can have, since its source is empty."""
+    def identities(self, tenant_of: TenantOf) -> tuple[Identity, ...]:
+        """The identity of the delivery's failure in this round."""
         organization_id = tenant_of(self.subject_id)
-        return None if organization_id is None else (organization_id, "", self._name)
+        return () if organization_id is None else (self._identity(organization_id),)
 
     def decide(self, unit: Unit) -> Receipt:
         """Raises NotFound if the endpoint is deleted."""
         endpoint = unit.loader.endpoint(self.subject_id, self.principal)
-        identity = (endpoint.organization_id or "", "", self._name)
-        earlier = unit.loader.fact(identity)
+        identity = self._identity(endpoint.organization_id or "")
+        earlier = unit.loader.first(identity)
         if earlier is not None:
-            return Receipt(endpoint.id, (earlier.event_ids,), earlier.position, duplicate=True)
+            return receipt_of(earlier, duplicate=True)
         recorded = unit.events.record(
             endpoint, self._body, unit.now, self, caused_by=self._event_id
         )
-        unit.events.remember(_row(identity, recorded))
+        unit.append.decisions.identify(identity, recorded)
         return receipt(recorded)
 
-
-def _row(identity: tuple[str, str, str], recorded: Recorded) -> FactRow:
-    return FactRow(
-        *identity, b"", None, recorded.originator_id, recorded.event_id, recorded.position
-    )
+    def _identity(self, organization_id: str) -> Identity:
+        return of_delivery(organization_id, self.subject_id, self._event_id, self._round)
 
 
 def _answer(endpoint: Endpoint, secret: str | None = None) -> bytes:
