@@ -100,14 +100,14 @@ _RUN_EVENTS = """
 SELECT p.position, run.run_id, page.position, page.item
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT l.run_id FROM ledger.run AS l
+    SELECT l.run_id, ARRAY[l.opened, l.started, l.cancelled, l.ended, l.erased] AS positions
+    FROM ledger.run AS l
     WHERE l.run_id = %(run_id)s AND l.opened <= p.position AND {where}
 ) AS run ON true
 LEFT JOIN LATERAL (
     SELECT e.position, {item} AS item
-    FROM ledger.run_version AS v JOIN ledger.event AS e ON e.position = v.position
-    WHERE v.run_id = run.run_id AND v.position <= p.position
-    ORDER BY v.position LIMIT %(limit)s
+    FROM ledger.event AS e WHERE e.position = ANY(run.positions) AND e.position <= p.position
+    ORDER BY e.position LIMIT %(limit)s
 ) AS page ON true
 ORDER BY page.position
 """

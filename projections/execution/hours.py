@@ -1,9 +1,9 @@
 """The sums of a line's check-in hours by UTC day and resource (contract, Reading, usage).
 
-``execution_day`` only grows: a row has the change by one check-in or void, and the new sum of its
-resource on that day. A day as of an instant therefore consists of the latest row of each resource
-at or before that instant. (If each row had all resources of the day, the size of a day would grow
-with the square of their number.)
+``execution_day`` only grows: a check-in or void adds a row with the new sum of its resource on that
+day. The difference from the row before is the change. A day as of an instant therefore consists of
+the latest row of each resource at or before that instant. (If each row had all resources of the
+day, the size of a day would grow with the square of their number.)
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ import msgspec
 
 from ledger.domain import execution_events as lines
 from ledger.domain.recorded import Recorded
-from ledger.domain.values import day_of
+from ledger.domain.values import day_of, sort_key
 from ledger.postgres.exchange import Rows
 from ledger.postgres.table import BigInt, Date, Instant, Table, Text
 from ledger.views.folds import Folds
@@ -23,38 +23,34 @@ from projections.execution import line
 
 
 class DayRow(NamedTuple):
-    """The change of a resource's day by a check-in or a void, and the new sum of the day.
+    """The sum of a resource's day after a check-in or a void."""
 
-    ``change`` and ``total`` are hundredths of hours.
-    """
-
-    line_id: Text
+    line_key: BigInt
+    position: BigInt
+    at: Instant
+    """The check-in's time."""
+    total: BigInt
+    """Hundredths of hours."""
     day: Date
     """The UTC day."""
     resource_id: Text
     """Empty: the check-in names no resource."""
-    position: BigInt
-    at: Instant
-    """The check-in's time."""
-    change: BigInt
-    total: BigInt
-    """The sum of the day up to this position."""
 
 
-DAY = Table("execution_day", DayRow, key=("line_id", "day", "resource_id", "position"))
+DAY = Table("execution_day", DayRow, key=("line_key", "day", "resource_id", "position"))
 
 # The latest sums of these days of these lines for these resources.
 _LOAD = """
-SELECT asked.line_id, asked.day, asked.resource_id, latest.total
-FROM unnest($1::text[], $2::date[], $3::text[]) AS asked (line_id, day, resource_id)
+SELECT asked.line_key, asked.day, asked.resource_id, latest.total
+FROM unnest($1::bigint[], $2::date[], $3::text[]) AS asked (line_key, day, resource_id)
 CROSS JOIN LATERAL (
     SELECT total FROM ledger.execution_day_{g} AS d
-    WHERE d.line_id = asked.line_id AND d.day = asked.day AND d.resource_id = asked.resource_id
+    WHERE d.line_key = asked.line_key AND d.day = asked.day AND d.resource_id = asked.resource_id
     ORDER BY d.position DESC LIMIT 1
 ) AS latest
 """
 
-_Key = tuple[str, date, str]
+_Key = tuple[int, date, str]
 """(line, day, resource); the resource is empty if there is none."""
 
 
@@ -82,7 +78,10 @@ class Hours:
             if change:
                 amount = self._amounts[key]
                 amount.hundredths += change
-                rows.append(DayRow(*key, event.position, at, change, amount.hundredths))
+                line_key, day, resource_id = key
+                rows.append(
+                    DayRow(line_key, event.position, at, amount.hundredths, day, resource_id)
+                )
         generation.write(DAY, rows)
 
     def forget(self) -> None:
@@ -91,8 +90,8 @@ class Hours:
 
 
 def _read(rows: Rows) -> Iterator[tuple[_Key, _Amount]]:
-    for line_id, day, resource_id, total in rows:
-        yield (line_id, day, resource_id), _Amount(total)
+    for *key, total in rows:
+        yield (key[0], key[1], key[2]), _Amount(total)
 
 
 def _moved(event: Recorded) -> tuple[_Key, datetime, int]:
@@ -103,4 +102,4 @@ def _moved(event: Recorded) -> tuple[_Key, datetime, int]:
     else:
         assert isinstance(body, lines.CheckInVoided)
         at, amount = body.checked_in_at, -line.hundredths(body.hours)
-    return (event.originator_id, day_of(at), body.resource_id or ""), at, amount
+    return (sort_key(event.originator_id), day_of(at), body.resource_id or ""), at, amount

@@ -1,19 +1,15 @@
-"""The fold of one line, and its JSON: the same for the present row and for rows of the past.
+"""The fold of one line: the domain's aggregate, and the counts of its runs and check-ins.
 
-The fold is the domain's aggregate plus the counts of the line's runs and check-ins (contract,
-State). A row shows three parts, each of them ready JSON. The *version* (``head`` of list row and
-detail, ``extra`` of the detail) changes only with the line's own stream. The *counts* and the
-*metrics* change with its runs and check-ins. The tables of the past have every version and every
-step (counts and metrics); an answer for an instant joins the version and the step that held then.
+The contract's page State says what is counted. ``shown.py`` makes the line's JSON of the fold.
 
 Metrics that follow the clock ("this week", "today") are kept per period, for the two latest periods
-with activity; the reading statement selects the current period, with the clock as a parameter. Two
-periods suffice: a fact's time may lie five minutes ahead, so at most one period lies in the future.
+with activity; a read selects the period of its instant. Two periods suffice: a fact's time may lie
+five minutes ahead, so at most one period lies in the future.
 """
 
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -22,22 +18,34 @@ from ledger.domain import health
 from ledger.domain import run as runs
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Event, Recorded
-from ledger.domain.values import day_of, week_of
-from ledger.language.rendering import json_text, members, time_text
+from ledger.domain.values import MODELS_WITH_RUNS, day_of, week_of
 
 
 class Interval(msgspec.Struct, frozen=True, array_like=True):
-    """The present state, causes and tags, and the position at which they began."""
+    """What a line can be found and counted by, and the position at which this began."""
 
     opened: int
     """The position at which the interval began."""
     since: datetime | None
     """Effective time of the latest change of the line's state, holds or blockers."""
     turned: bool
-    """Whether the state or the causes changed here, not the tags alone."""
+    """Whether the state or the causes changed here."""
     state: str
     causes: tuple[str, ...]
     project_tags: tuple[str, ...]
+    open_blockers: int
+    health_score: int | None
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """What stays the same during the interval."""
+        return (
+            self.state,
+            self.causes,
+            self.project_tags,
+            self.open_blockers,
+            self.health_score,
+        )
 
 
 class Quiet(msgspec.Struct, frozen=True, array_like=True):
@@ -52,6 +60,16 @@ class Quiet(msgspec.Struct, frozen=True, array_like=True):
     """
     changed_at: datetime | None
     """The exact instant of the last change. (``line_activity`` has that of the last activity.)"""
+
+
+class Totals(NamedTuple):
+    """The numbers of the metrics that do not follow the clock; None: the model does not show it."""
+
+    hours: int | None
+    """Hundredths of hours."""
+    started_runs: int | None
+    completed_runs: int | None
+    last_run_duration_ms: int | None
 
 
 class LineFold(msgspec.Struct, array_like=True):
@@ -84,17 +102,47 @@ class LineFold(msgspec.Struct, array_like=True):
         _COUNT[type(recorded.body)](self, recorded.body, recorded)
         self._note_quiet()
 
+    @property
+    def totals(self) -> Totals:
+        """The totals that the line's model shows."""
+        model = self.execution.execution_model
+        has_runs = model in MODELS_WITH_RUNS
+        return Totals(
+            hours=self.hours_total if model in ("capacity", "ongoing_sla") else None,
+            started_runs=self.started_runs if has_runs else None,
+            completed_runs=self.completed_runs if model == "timeboxed_outcome" else None,
+            last_run_duration_ms=self.last_run_duration_ms if has_runs else None,
+        )
+
+    @property
+    def counted(self) -> tuple[Any, ...]:
+        """Everything of which counts and metrics are made, except the health score."""
+        return self.last_activity_at, self.open_runs, self.totals, self.periods
+
+    def latest(self, since: date = date.min) -> list[tuple[date | None, int | None]]:
+        """The two latest periods that did not end before ``since``, with their amounts."""
+        found: list[tuple[date | None, int | None]] = [
+            (period, amount) for period, amount in self.periods.items() if period >= since
+        ]
+        return found + [(None, None)] * (2 - len(found))
+
+    def period_of(self, instant: datetime) -> date:
+        """The UTC day of an instant, or the Monday of its ISO week, as the model counts."""
+        is_by_day = self.execution.execution_model == "agent_runtime"
+        return day_of(instant) if is_by_day else week_of(instant)
+
     def _note_interval(self) -> None:
-        """Begin a new interval if the state, the causes or the tags have changed."""
+        """Begin a new interval if anything in it has changed."""
         before, execution = self.interval, self.execution
-        now = (execution.state, causes(execution), execution.project_tags)
-        if before is not None:
-            if now == (before.state, before.causes, before.project_tags):
-                return
-            turned = now[0] != before.state or set(now[1]) != set(before.causes)
-        else:
-            turned = True
-        self.interval = Interval(self.position, execution.changed_at, turned, *now)
+        state, open_causes = execution.state, causes(execution)
+        tags, blockers = execution.project_tags, len(execution.blockers)
+        score = health.score(execution.signals.values())
+        turned = before is None or state != before.state or set(open_causes) != set(before.causes)
+        now = Interval(
+            self.position, execution.changed_at, turned, state, open_causes, tags, blockers, score
+        )
+        if before is None or now.content != before.content:
+            self.interval = now
 
     def _note_quiet(self) -> None:
         since = changed_at = None
@@ -194,10 +242,9 @@ _COUNT: dict[type[Event], Callable[[LineFold, Any, Recorded], None]] = {
 }
 
 COUNTING: frozenset[type[Event]] = frozenset(
-    {event for event, count in _COUNT.items() if count is not LineFold._passes}
-    | {lines.HealthSignalReported}
+    event for event, count in _COUNT.items() if count is not LineFold._passes
 )
-"""The events that may change counts or metrics; the health score is among the metrics."""
+"""The events that may change counts or metrics, beside the health score."""
 
 
 def hundredths(hours: float | None) -> int:
@@ -217,103 +264,3 @@ def changed_tags(before: Interval | None, after: Interval) -> Iterator[tuple[str
     had, has = set(before.project_tags if before is not None else ()), set(after.project_tags)
     for tag in had ^ has:
         yield tag, tag in has
-
-
-Version = tuple[str, str]
-
-
-def version(execution: Execution) -> Version:
-    """(head, extra): the JSON members of list row and detail, and those of the detail alone."""
-    score = health.score(execution.signals.values())
-    status = health.status(score)
-    head = {
-        "id": execution.execution_id,
-        "service_line_id": execution.id,
-        "execution_model": execution.execution_model,
-        "state": execution.state,
-        "workspace_id": execution.workspace_id,
-        "product_line": execution.product_line,
-        "project_tags": execution.project_tags,
-        "state_since": time_text(execution.state_since),
-        "health_status": status,
-        "started_at": time_text(execution.started_at),
-    }
-    signals = [
-        {"signal": s.signal, "status": s.status, "value": s.value, "evidence": s.evidence}
-        for s in execution.signals.values()
-    ]
-    extra = {
-        "resources": list(execution.resources.values()),
-        "health": {"score": score, "status": status, "signals": signals},
-        "blockers": [
-            {"id": b.id, "cause": b.cause, "reason": b.reason, "since": time_text(b.since)}
-            for b in execution.blockers.values()
-        ],
-        "holds": [
-            {"hold": h.hold, "reason": h.reason, "since": time_text(h.since), "by": h.by}
-            for h in execution.holds.values()
-        ],
-        "closed_at": time_text(execution.closed_at),
-    }
-    return members(head), members(extra)
-
-
-Step = tuple[str, str, str, date | None, str | None, date | None, str | None]
-
-
-def step(fold: LineFold) -> Step:
-    """Counts and metrics: (counts, metrics, quiet, period_1, now_1, period_2, now_2).
-
-    ``counts`` and ``metrics`` are JSON members. ``now_1`` is the metric that follows the clock, as
-    a JSON member with its comma, for ``period_1``; ``now_2`` likewise for ``period_2``. ``quiet``
-    is this member for any other period.
-    """
-    counts = f'"last_activity_at":"{time_text(fold.last_activity_at)}","open_runs":{fold.open_runs}'
-    measure, metrics = _metrics(fold)
-    latest = [(period, measure(amount)) for period, amount in fold.periods.items()]
-    latest += [(None, None)] * (2 - len(latest))  # type: ignore[list-item]
-    return (counts, metrics, measure(0), *latest[0], *latest[1])
-
-
-def _metrics(fold: LineFold) -> tuple[Callable[[int], str], str]:
-    """The function that renders a period's amount, and the model's other metrics as JSON members.
-
-    The contract's page State lists the metrics of each model.
-    """
-    match fold.execution.execution_model:
-        case "agent_runtime":
-            return _invocations, (
-                f'"invocations_total":{fold.started_runs},'
-                f'"last_run_duration_ms":{json_text(fold.last_run_duration_ms)}'
-            )
-        case "timeboxed_outcome":
-            return _nothing, (
-                f'"cycles_total":{fold.started_runs},"cycles_completed":{fold.completed_runs},'
-                f'"last_run_duration_ms":{json_text(fold.last_run_duration_ms)}'
-            )
-        case "capacity" | "ongoing_sla":
-            return _hours, (
-                f'"hours_total":{fold.hours_total / 100},"health_score":{json_text(_score(fold))}'
-            )
-        case _:
-            return _check_ins, f'"health_score":{json_text(_score(fold))}'
-
-
-def _score(fold: LineFold) -> int | None:
-    return health.score(fold.execution.signals.values())
-
-
-def _invocations(amount: int) -> str:
-    return f'"invocations_today":{amount},'
-
-
-def _hours(amount: int) -> str:
-    return f'"hours_this_week":{amount / 100},'
-
-
-def _check_ins(amount: int) -> str:
-    return f'"check_ins_this_week":{amount},'
-
-
-def _nothing(amount: int) -> str:
-    return ""

@@ -22,7 +22,13 @@ from typing import Any
 from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES
 from ledger.postgres.scope import Planning
 from ledger.views.statements import position_of
-from projections.execution.statements import CHANGING_FILTERS, METRICS, SHOWN_THEN, where_line
+from projections.execution.statements import (
+    CHANGING_FILTERS,
+    ITEM_OF_PAST,
+    METRICS,
+    SHOWN_THEN,
+    where_line,
+)
 
 _MOST_WALKS = 40
 """The most walks of a page: a walk takes some microseconds, even if it finds nothing."""
@@ -52,10 +58,10 @@ ORDER BY page.record_key DESC
 """
 
 _PAST_LIST = """
-SELECT p.position, page.record_key, page.item
+SELECT p.position, page.*
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT l.record_key, '{{' || v.head || ',' || s.counts {extra} || {metrics} || '}}' AS item
+    SELECT l.record_key, {item}
     FROM (SELECT * FROM ({lines}) AS l ORDER BY l.record_key DESC LIMIT %(limit)s) AS l {version}
 ) AS page ON true
 ORDER BY page.record_key DESC
@@ -75,7 +81,9 @@ SELECT e.* FROM (
 
 
 def list_statement(filters: Mapping[str, Any], past: bool = False, whole: bool = False) -> str:
-    """(position, record_key, item JSON) rows; a row of nulls if no line matches.
+    """(position, record_key, item JSON) rows, of the past (position, record_key, ITEM_OF_PAST).
+
+    If no line matches, a row whose columns after the position are null.
 
     ``filters`` maps each filter to its distinct values: the statement depends on their number, not
     on the values. The items are list rows, or details if ``whole``.
@@ -112,7 +120,6 @@ def _statement(
     filters: frozenset[str], widths: tuple[tuple[str, int], ...], past: bool, whole: bool
 ) -> str:
     walks = _Walks(filters, dict(widths))
-    shown, changing = ("v", "s") if past else ("l", "l")
     if not past:
         is_in_tags = _is_in_tags(filters, dict(widths).get("project_tag", 0))
         lines = _tagged(walks) if is_in_tags else _present(walks)
@@ -122,8 +129,9 @@ def _statement(
         lines = _activated(walks)
     return (_PAST_LIST if past else _LIST).format(
         position=position_of(past, "execution"),
-        extra=f"|| ',' || {shown}.extra" if whole else "",
-        metrics=METRICS.format(s=changing),
+        extra="|| ',' || l.extra" if whole else "",
+        metrics=METRICS,
+        item=ITEM_OF_PAST.format(extra="v.extra" if whole else "NULL::text"),
         lines=lines,
         version=SHOWN_THEN,
     )
@@ -156,7 +164,7 @@ def _tagged(walks: "_Walks") -> str:
     return _TAGGED.format(walks=found)
 
 
-_THEN = "l.line_id, l.record_key, l.execution_model"
+_THEN = "l.line_key, l.record_key, l.execution_model"
 
 
 def _activated(walks: "_Walks") -> str:

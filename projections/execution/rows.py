@@ -2,7 +2,18 @@
 
 from typing import NamedTuple
 
-from ledger.postgres.table import BigInt, Bool, Date, Index, Instant, Octets, Table, Text, Texts
+from ledger.postgres.table import (
+    BigInt,
+    Bool,
+    Date,
+    Index,
+    Instant,
+    Int,
+    Octets,
+    Table,
+    Text,
+    Texts,
+)
 
 FOREVER = 2**63 - 1
 """The position at which an interval that still lasts ends."""
@@ -12,6 +23,8 @@ class ExecutionRow(NamedTuple):
     """The present state of a line: columns for filters, and ready JSON of list row and detail."""
 
     line_id: Text
+    line_key: BigInt
+    """The line id as a number, by which the rows of the past name the line."""
     record_key: BigInt
     """The record id as a number, which is the order of lists."""
     organization_id: Text
@@ -130,32 +143,34 @@ QUIET = Table(
 
 
 class IntervalRow(NamedTuple):
-    """The state, causes and tags that a line had from one position to another."""
+    """What a line could be found and counted by, from one position to another."""
 
-    line_id: Text
+    line_key: BigInt
+    record_key: BigInt
     opened: BigInt
     """Position of the event that began the interval."""
     ended: BigInt
     """Position of the event that ended the interval; ``FOREVER`` while it lasts."""
+    position: BigInt
     since: Instant
     """Effective time of the latest change of state or causes."""
+    open_blockers: Int
+    health_score: Int | None
     turned: Bool
-    """Whether state or causes changed here, not tags alone."""
+    """Whether state or causes changed here."""
     state: Text
     causes: Texts
     project_tags: Texts
-    record_key: BigInt
     organization_id: Text
     workspace_id: Text
     execution_model: Text
     product_line: Text
-    position: BigInt
 
 
 INTERVAL = Table(
     "execution_interval",
     IntervalRow,
-    key=("line_id", "opened"),
+    key=("line_key", "opened"),
     tenant=("organization_id", "workspace_id"),
     replaces=True,
     indexes=(
@@ -166,7 +181,7 @@ INTERVAL = Table(
         Index("organization_id, record_key, opened, ended", where="causes <> '{}'"),
         Index("project_tags", using="gin"),
         # Timelines: the turning points of a line by effective time.
-        Index("line_id, since, opened DESC", where="turned"),
+        Index("line_key, since, opened DESC", where="turned"),
     ),
 )
 
@@ -174,29 +189,41 @@ INTERVAL = Table(
 class VersionRow(NamedTuple):
     """A line's head and extra after an event of its own stream that changed them."""
 
-    line_id: Text
+    line_key: BigInt
     position: BigInt
+    health_score: Int | None
     head: Text
     extra: Text
 
 
 EXECUTION_VERSION = Table(
-    "execution_version", VersionRow, key=("line_id", "position"), is_keyed_late=True
+    "execution_version", VersionRow, key=("line_key", "position"), is_keyed_late=True
 )
 
 
 class StepRow(NamedTuple):
-    """A line's counts and metrics after an event that changed them."""
+    """The numbers of which a line's counts and metrics were made, after an event that changed them.
 
-    line_id: Text
+    A number that the line's model does not show is null. The wide columns come first, so that
+    PostgreSQL needs no padding.
+    """
+
+    line_key: BigInt
     position: BigInt
-    counts: Text
-    metrics: Text
-    quiet: Text
+    last_activity_at: Instant
+    hours_total: BigInt | None
+    """Hundredths of hours."""
+    last_run_duration_ms: BigInt | None
+    amount_1: BigInt | None
+    """The amount of ``period_1`` that the metric shows which follows the clock."""
+    amount_2: BigInt | None
+    open_runs: Int
+    started_runs: Int | None
+    completed_runs: Int | None
     period_1: Date | None
-    now_1: Text | None
+    """The latest period with activity, unless it had ended when the event was recorded."""
     period_2: Date | None
-    now_2: Text | None
+    """The latest period with activity before ``period_1``, likewise."""
 
 
-STEP = Table("execution_step", StepRow, key=("line_id", "position"), is_keyed_late=True)
+STEP = Table("execution_step", StepRow, key=("line_key", "position"), is_keyed_late=True)

@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 from functools import cache
 
-from ledger.views.statements import position_of, tenant_conditions, where
+from ledger.views.statements import json_of_instant, position_of, tenant_conditions, where
 
 _LASTING_FILTERS: Mapping[str, str] = {
     **tenant_conditions("l"),
@@ -21,24 +21,33 @@ CHANGING_FILTERS: Mapping[str, str] = {
     "blocked_cause": "l.causes && %(blocked_cause)s AND l.causes <> '{}'",
 }
 
-# The metrics of the current period: the UTC day or the ISO week, as the model counts.
-METRICS = """
+# The current period: the UTC day or the ISO week, as the model counts.
+_PERIOD = "CASE l.execution_model WHEN 'agent_runtime' THEN %(today)s ELSE %(week)s END"
+
+# The metrics of a present line.
+METRICS = f"""
 ',"metrics":{{' ||
-CASE CASE l.execution_model WHEN 'agent_runtime' THEN %(today)s ELSE %(week)s END
-WHEN {s}.period_1 THEN {s}.now_1 WHEN {s}.period_2 THEN {s}.now_2 ELSE {s}.quiet END
-|| {s}.metrics || '}}'
+CASE {_PERIOD} WHEN l.period_1 THEN l.now_1 WHEN l.period_2 THEN l.now_2 ELSE l.quiet END
+|| l.metrics || '}}'
+"""
+
+# The columns of which ``shown.item_of_past`` makes a list row, or a detail: with ``extra``.
+ITEM_OF_PAST = f"""
+v.head, {{extra}}, l.execution_model, v.health_score,
+{json_of_instant("s.last_activity_at")}, s.open_runs,
+CASE {_PERIOD} WHEN s.period_1 THEN s.amount_1 WHEN s.period_2 THEN s.amount_2 END,
+s.hours_total, s.started_runs, s.completed_runs, s.last_run_duration_ms
 """
 
 # The line as it was at the position: the latest version and step at or before the position.
 SHOWN_THEN = """
 CROSS JOIN LATERAL (
-    SELECT head, extra FROM ledger.execution_version AS v
-    WHERE v.line_id = l.line_id AND v.position <= p.position ORDER BY v.position DESC LIMIT 1
+    SELECT health_score, head, extra FROM ledger.execution_version AS v
+    WHERE v.line_key = l.line_key AND v.position <= p.position ORDER BY v.position DESC LIMIT 1
 ) AS v
 CROSS JOIN LATERAL (
-    SELECT counts, metrics, quiet, period_1, now_1, period_2, now_2
-    FROM ledger.execution_step AS s
-    WHERE s.line_id = l.line_id AND s.position <= p.position ORDER BY s.position DESC LIMIT 1
+    SELECT * FROM ledger.execution_step AS s
+    WHERE s.line_key = l.line_key AND s.position <= p.position ORDER BY s.position DESC LIMIT 1
 ) AS s
 """
 
@@ -52,10 +61,10 @@ LEFT JOIN LATERAL (
 """
 
 _PAST_DETAIL = """
-SELECT p.position, line.item
+SELECT p.position, line.*
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT '{{' || v.head || ',' || s.counts || ',' || v.extra || {metrics} || '}}' AS item
+    SELECT {item}
     FROM ledger.execution AS l {version}
     WHERE l.line_id = %(line_id)s AND l.activated <= p.position AND {where}
 ) AS line ON true
@@ -102,7 +111,7 @@ GROUP BY l.state, l.execution_model, l.product_line, l.causes
 # The line, if the credential sees it and if the line was activated by the position.
 _LINE = """
 LEFT JOIN LATERAL (
-    SELECT l.line_id FROM ledger.execution AS l
+    SELECT l.line_id, l.line_key FROM ledger.execution AS l
     WHERE l.line_id = %(line_id)s AND l.activated <= p.position AND {where}
 ) AS line ON true
 """
@@ -117,11 +126,11 @@ FROM ({position}) AS p
 LEFT JOIN LATERAL (
     SELECT DISTINCT ON (i.since) i.since, i.state, i.causes
     FROM ledger.execution_interval AS i
-    WHERE i.line_id = line.line_id AND i.turned AND i.opened <= p.position
+    WHERE i.line_key = line.line_key AND i.turned AND i.opened <= p.position
       AND i.since < %(to)s
       AND i.since >= COALESCE((
           SELECT first.since FROM ledger.execution_interval AS first
-          WHERE first.line_id = line.line_id AND first.turned AND first.opened <= p.position
+          WHERE first.line_key = line.line_key AND first.turned AND first.opened <= p.position
             AND first.since <= %(from)s
           ORDER BY first.since DESC LIMIT 1), '-infinity')
     ORDER BY i.since, i.opened DESC LIMIT %(limit)s
@@ -153,10 +162,14 @@ def where_line(filters: frozenset[str]) -> str:
 
 @cache
 def detail_statement(filters: frozenset[str], past: bool = False) -> str:
-    """A single (position, detail JSON or null) row."""
+    """A single (position, detail JSON or null) row.
+
+    Of the past the row has the columns ``ITEM_OF_PAST`` in place of the JSON.
+    """
     return (_PAST_DETAIL if past else _DETAIL).format(
         position=position_of(past, "execution"),
-        metrics=METRICS.format(s="s" if past else "l"),
+        metrics=METRICS,
+        item=ITEM_OF_PAST.format(extra="v.extra"),
         where=where_line(filters),
         version=SHOWN_THEN,
     )

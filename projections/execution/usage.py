@@ -8,8 +8,9 @@ from functools import cache
 from ledger.views.statements import position_of
 from projections.execution.statements import line_then
 
-# For whole days the totals, for parts of days the sums of the changes. Hours are given by day and
-# resource; if there are too many pairs of day and resource, no amounts are given.
+# For whole days the totals, for parts of days the sums of the changes: a change is the difference
+# between two successive totals. Hours are given by day and resource; if there are too many pairs of
+# day and resource, no amounts are given.
 _USAGE = """
 SELECT p.position, line.line_id, found.kind, found.day,
        CASE WHEN found.pairs <= %(limit)s THEN found.amounts END
@@ -23,13 +24,13 @@ LEFT JOIN LATERAL (
             -- The latest row of each resource: one index look-up per resource.
             WITH RECURSIVE latest AS (
                 (SELECT d.resource_id, d.total FROM ledger.execution_day AS d
-                 WHERE d.line_id = line.line_id AND d.day = whole.day AND d.position <= p.position
+                 WHERE d.line_key = line.line_key AND d.day = whole.day AND d.position <= p.position
                  ORDER BY d.resource_id DESC, d.position DESC LIMIT 1)
                 UNION ALL
                 SELECT further.resource_id, further.total
                 FROM latest CROSS JOIN LATERAL (
                     SELECT d.resource_id, d.total FROM ledger.execution_day AS d
-                    WHERE d.line_id = line.line_id AND d.day = whole.day
+                    WHERE d.line_key = line.line_key AND d.day = whole.day
                       AND d.resource_id < latest.resource_id AND d.position <= p.position
                     ORDER BY d.resource_id DESC, d.position DESC LIMIT 1
                 ) AS further
@@ -39,12 +40,12 @@ LEFT JOIN LATERAL (
             FROM latest WHERE total <> 0
         ) AS pairs WHERE pairs.number > 0
         UNION ALL
-        SELECT kind.name, whole.day, latest.total, 0
-        FROM unnest(%(days)s::date[]) AS whole (day),
-             (VALUES ('runs'), ('tokens')) AS kind (name) CROSS JOIN LATERAL (
-            SELECT d.total FROM ledger.run_day AS d
-            WHERE d.line_id = line.line_id AND d.kind = kind.name AND d.day = whole.day
-              AND d.position <= p.position
+        SELECT 'runs', whole.day, latest.amounts, 0
+        FROM unnest(%(days)s::date[]) AS whole (day) CROSS JOIN LATERAL (
+            SELECT json_build_array(d.running, d.completed, d.failed, d.cancelled,
+                                    d.tokens::numeric)::text AS amounts
+            FROM ledger.run_day AS d
+            WHERE d.line_key = line.line_key AND d.day = whole.day AND d.position <= p.position
             ORDER BY d.position DESC LIMIT 1
         ) AS latest
         UNION ALL
@@ -52,22 +53,37 @@ LEFT JOIN LATERAL (
                json_agg(json_build_array(nullif(pair.resource_id, ''), pair.amount))::text, count(*)
         FROM (
             SELECT d.day, d.resource_id, sum(d.change) AS amount
-            FROM ledger.execution_day AS d
-            WHERE d.line_id = line.line_id AND d.day = ANY(%(parts)s::date[])
-              AND d.position <= p.position AND d.at >= %(from)s AND d.at < %(to)s
+            FROM (
+                SELECT d.day, d.resource_id, d.at, d.total - lag(d.total, 1, 0::bigint) OVER (
+                    PARTITION BY d.day, d.resource_id ORDER BY d.position) AS change
+                FROM ledger.execution_day AS d
+                WHERE d.line_key = line.line_key AND d.day = ANY(%(parts)s::date[])
+                  AND d.position <= p.position
+            ) AS d
+            WHERE d.at >= %(from)s AND d.at < %(to)s
             GROUP BY 1, 2
         ) AS pair WHERE pair.amount <> 0 GROUP BY pair.day
         UNION ALL
-        SELECT amount.kind, amount.day, json_object_agg(amount.name, amount.number)::text, 0
+        SELECT 'runs', d.day, json_build_array(
+                   COALESCE(sum(d.running) FILTER (WHERE d.starts), 0),
+                   COALESCE(sum(d.completed) FILTER (WHERE d.starts), 0),
+                   COALESCE(sum(d.failed) FILTER (WHERE d.starts), 0),
+                   COALESCE(sum(d.cancelled) FILTER (WHERE d.starts), 0),
+                   COALESCE(sum(d.tokens) FILTER (WHERE d.ends), 0))::text, 0
         FROM (
-            SELECT d.kind, d.day, change.name, sum(change.number::numeric) AS number
+            SELECT d.day,
+                   d.started_at >= %(from)s AND d.started_at < %(to)s AS starts,
+                   d.ended_at >= %(from)s AND d.ended_at < %(to)s AS ends,
+                   d.running - lag(d.running, 1, 0) OVER before AS running,
+                   d.completed - lag(d.completed, 1, 0) OVER before AS completed,
+                   d.failed - lag(d.failed, 1, 0) OVER before AS failed,
+                   d.cancelled - lag(d.cancelled, 1, 0) OVER before AS cancelled,
+                   d.tokens::numeric - lag(d.tokens::numeric, 1, 0::numeric) OVER before AS tokens
             FROM ledger.run_day AS d
-            CROSS JOIN LATERAL json_each_text(d.change::json) AS change (name, number)
-            WHERE d.line_id = line.line_id AND d.kind IN ('runs', 'tokens')
-              AND d.day = ANY(%(parts)s::date[])
-              AND d.position <= p.position AND d.at >= %(from)s AND d.at < %(to)s
-            GROUP BY 1, 2, 3
-        ) AS amount GROUP BY amount.kind, amount.day
+            WHERE d.line_key = line.line_key AND d.day = ANY(%(parts)s::date[])
+              AND d.position <= p.position
+            WINDOW before AS (PARTITION BY d.day ORDER BY d.position)
+        ) AS d GROUP BY d.day
     ) AS part
 ) AS found ON true
 """
@@ -75,5 +91,9 @@ LEFT JOIN LATERAL (
 
 @cache
 def usage_statement(tenant: frozenset[str], past: bool = False) -> str:
-    """(position, line or null, kind, day, amounts JSON) rows; no amounts if there are too many."""
+    """(position, line or null, kind, day, amounts JSON) rows; no amounts if there are too many.
+
+    The kinds: ``hours``, with pairs of a resource and hundredths of hours; and ``runs``, with the
+    numbers of running, completed, failed and cancelled runs, and the tokens.
+    """
     return _USAGE.format(position=position_of(past, "execution", "run"), line=line_then(tenant))

@@ -5,11 +5,12 @@ ready JSON. ``execution_tag`` has the lines of each project tag, ``execution_qui
 a line looks idle, ``execution_count`` has the number of lines by state (see ``counts.py``).
 
 Tables of the past, to which rows are only added (an interval's row gets its end later):
-``execution_interval`` has the state, causes and tags of a line from one position to another;
-``execution_version`` and ``execution_step`` have the JSON that a line showed (see ``line.py``);
+``execution_interval`` has the columns of filters and counts from one position to another;
+``execution_version`` has the JSON that the line's own events change; ``execution_step`` has the
+numbers of which counts and metrics are made when they are read (see ``shown.py``);
 ``execution_day`` has the hours of each UTC day (see ``hours.py``). The row that held at a position
 is the latest row at or before the position, so an answer for the past reads as few rows as an
-answer for the present.
+answer for the present. These tables name a line by its id as a number.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,11 +22,12 @@ from ledger.domain.execution_events import CHECK_INS, EXECUTION_EVENTS, Activate
 from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS
 from ledger.domain.values import sort_key
+from ledger.language.rendering import json_text, time_text
 from ledger.postgres.exchange import Rows
 from ledger.postgres.table import Table
 from ledger.views.folds import Folds, Packing
 from ledger.views.generation import Generation
-from projections.execution import counts, line
+from projections.execution import counts, line, shown
 from projections.execution.counts import COUNT, Counts
 from projections.execution.hours import DAY, Hours
 from projections.execution.line import Interval, LineFold
@@ -57,14 +59,13 @@ _MUCH = 8 * 1024 * 1024
 
 
 class _Line:
-    """A line in memory: its fold, and its JSON, which is rendered when an event changes it."""
+    """A line in memory: its fold, and its version, which is made when an event changes it."""
 
-    __slots__ = ("fold", "step", "version")
+    __slots__ = ("fold", "version")
 
     def __init__(self, fold: LineFold) -> None:
         self.fold = fold
-        self.version: line.Version | None = None
-        self.step: line.Step | None = None
+        self.version: shown.Version | None = None
 
 
 _PACKING = Packing[_Line](lambda found: _encode(found.fold), lambda packed: _Line(_decode(packed)))
@@ -74,7 +75,7 @@ class ExecutionView:
     """The projection ``execution``."""
 
     name = "execution"
-    version = 5
+    version = 6
     tables: tuple[Table, ...] = (
         EXECUTION,
         TAG,
@@ -186,15 +187,15 @@ class _Past:
 def _take(found: _Line, event: Recorded, past: _Past) -> None:
     """Fold an event; keep the line's new JSON, and the intervals that the event ended or began."""
     fold, line_id, kind = found.fold, event.line_id, type(event.body)
-    before = fold.interval
+    key, before = sort_key(line_id), fold.interval
+    counted = fold.counted if kind in line.COUNTING else None
     fold.evolve(event)
     if event.originator_id == line_id and kind not in CHECK_INS:
-        found.version = line.version(fold.execution)
-        past.versions.append(VersionRow(line_id, event.position, *found.version))
-        past.size += len(found.version[1])
-    if kind in line.COUNTING:
-        found.step = line.step(fold)
-        past.steps.append(StepRow(line_id, event.position, *found.step))
+        found.version = shown.version(fold.execution)
+        past.versions.append(VersionRow(key, event.position, *found.version))
+        past.size += len(found.version.extra)
+    if counted is not None and counted != fold.counted:
+        past.steps.append(_step(fold, key, event))
     if fold.interval is not before and fold.interval is not None:
         past.moves.append(counts.move(fold.execution, before, fold.interval, event.position))
         if before is not None:
@@ -204,24 +205,48 @@ def _take(found: _Line, event: Recorded, past: _Past) -> None:
         past.intervals[line_id, event.position] = _interval(fold, fold.interval, FOREVER)
 
 
+def _step(fold: LineFold, line_key: int, event: Recorded) -> StepRow:
+    assert fold.last_activity_at is not None, "a line is active from its activation on"
+    # A read that finds this row asks about an instant that is not before the event's recording. So
+    # the row needs no period that had ended by then.
+    (period_1, amount_1), (period_2, amount_2) = fold.latest(fold.period_of(event.recorded_at))
+    totals = fold.totals
+    return StepRow(
+        line_key=line_key,
+        position=event.position,
+        last_activity_at=fold.last_activity_at,
+        hours_total=totals.hours,
+        last_run_duration_ms=totals.last_run_duration_ms,
+        amount_1=amount_1,
+        amount_2=amount_2,
+        open_runs=fold.open_runs,
+        started_runs=totals.started_runs,
+        completed_runs=totals.completed_runs,
+        period_1=period_1,
+        period_2=period_2,
+    )
+
+
 def _interval(fold: LineFold, interval: Interval, ended: int) -> IntervalRow:
     execution = fold.execution
     assert interval.since is not None, "a line has an interval from its activation on"
     return IntervalRow(
-        line_id=execution.id,
+        line_key=sort_key(execution.id),
+        record_key=sort_key(execution.execution_id),
         opened=interval.opened,
         ended=ended,
+        position=interval.opened if ended == FOREVER else ended,
         since=interval.since,
+        open_blockers=interval.open_blockers,
+        health_score=interval.health_score,
         turned=interval.turned,
         state=interval.state,
         causes=interval.causes,
         project_tags=interval.project_tags,
-        record_key=sort_key(execution.execution_id),
         organization_id=execution.organization_id,
         workspace_id=execution.workspace_id,
         execution_model=execution.execution_model,
         product_line=execution.product_line,
-        position=interval.opened if ended == FOREVER else ended,
     )
 
 
@@ -240,24 +265,28 @@ def _tag(fold: LineFold, tag: str, present: bool) -> TagRow:
 
 def _present(found: _Line) -> ExecutionRow:
     fold, execution = found.fold, found.fold.execution
-    head, extra = found.version or line.version(execution)
-    shown, metrics, quiet, period_1, now_1, period_2, now_2 = found.step or line.step(fold)
+    model, version = execution.execution_model, found.version or shown.version(execution)
+    (period_1, now_1), (period_2, now_2) = (
+        (period, None if amount is None else shown.current_metric(model, amount))
+        for period, amount in fold.latest()
+    )
     return ExecutionRow(
         line_id=execution.id,
+        line_key=sort_key(execution.id),
         record_key=sort_key(execution.execution_id),
         organization_id=execution.organization_id,
         workspace_id=execution.workspace_id,
-        execution_model=execution.execution_model,
+        execution_model=model,
         product_line=execution.product_line,
         activated=fold.activated,
         project_tags=execution.project_tags,
         state=execution.state,
         causes=line.causes(execution),
-        head=head,
-        extra=extra,
-        counts=shown,
-        metrics=metrics,
-        quiet=quiet,
+        head=version.head,
+        extra=version.extra,
+        counts=shown.counts(json_text(time_text(fold.last_activity_at)), fold.open_runs),
+        metrics=shown.lasting_metrics(model, version.health_score, fold.totals),
+        quiet=shown.current_metric(model, 0),
         period_1=period_1,
         now_1=now_1,
         period_2=period_2,

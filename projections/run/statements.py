@@ -1,79 +1,126 @@
 """The statements that read runs, present and past (contract, Reading).
 
 A line's runs are read together with the line: the table ``execution`` tells whether the credential
-sees the line, and the line's execution model.
+sees the line, and the line's execution model. A run has a row for each of its events with payloads.
 """
 
 from collections.abc import Mapping
 from functools import cache
 
-from ledger.views.statements import position_of, where, where_tenant
+from ledger.views.statements import json_of_instant, position_of, where, where_tenant
+
+_NOW: Mapping[str, str] = {
+    "status": "r.status",
+    "trigger_type": "r.trigger_type",
+    "triggered_by": "r.triggered_by",
+    "started_at": "r.started_at",
+    "completed_at": "COALESCE(r.ended_at, r.cancelled_at)",
+    "duration_ms": "CASE WHEN r.ended IS NULL THEN r.cancelled_ms ELSE r.ended_ms END",
+    "tokens_used": "r.tokens_used",
+}
+"""The columns of a run that its events change."""
+
+_THEN: Mapping[str, str] = {
+    "status": """CASE WHEN r.ended <= p.position THEN r.status
+        WHEN r.cancelled <= p.position THEN 'cancelled'
+        WHEN r.started <= p.position THEN 'running' ELSE 'pending' END""",
+    "trigger_type": """CASE WHEN r.started <= p.position THEN r.trigger_type
+        ELSE r.requested_type END""",
+    "triggered_by": """CASE WHEN r.started <= p.position THEN r.triggered_by
+        ELSE r.requested_by END""",
+    "started_at": "CASE WHEN r.started <= p.position THEN r.started_at END",
+    "completed_at": """CASE WHEN r.ended <= p.position THEN r.ended_at
+        WHEN r.cancelled <= p.position THEN r.cancelled_at END""",
+    "duration_ms": """CASE WHEN r.ended <= p.position THEN r.ended_ms
+        WHEN r.cancelled <= p.position THEN r.cancelled_ms END""",
+    "tokens_used": "CASE WHEN r.ended <= p.position THEN r.tokens_used END",
+}
+"""The same columns as they were at the position, from which the later events are taken back."""
 
 _FILTERS: Mapping[str, str] = {
-    "status": "{changing}.status = ANY(%(status)s)",
-    "not_completed": "{changing}.status <> 'completed'",
-    "triggered_by": "{changing}.triggered_by = ANY(%(triggered_by)s)",
+    "status": "{status} = ANY(%(status)s)",
+    "not_completed": "{status} <> 'completed'",
+    "triggered_by": "{triggered_by} = ANY(%(triggered_by)s)",
     "from": "r.requested_at >= %(from)s",
     "to": "r.requested_at < %(to)s",
     "after": "(r.requested_at, r.run_key) < (%(after_at)s, %(after)s)",
 }
 
-# Input, output and error: of each, the value of the latest event that has one.
-_PAYLOADS = """
-LEFT JOIN LATERAL (
-    SELECT (array_agg(b.input ORDER BY b.position DESC) FILTER (WHERE b.input IS NOT NULL))[1],
-        (array_agg(b.output ORDER BY b.position DESC) FILTER (WHERE b.output IS NOT NULL))[1],
-        (array_agg(b.error ORDER BY b.position DESC) FILTER (WHERE b.error IS NOT NULL))[1]
-    FROM ledger.run_version AS b WHERE b.run_id = r.run_id {until}
-) AS b (input, output, error) ON true
-LEFT JOIN ledger.run_key AS k ON k.run_id = r.run_id
-"""
-
-# A list without payloads does not read the payloads, since each may be as large as a fact.
-_NO_PAYLOADS = """
-CROSS JOIN (SELECT NULL::bytea, NULL::bytea, NULL::bytea) AS b (input, output, error)
-CROSS JOIN (SELECT NULL::bytea, NULL::timestamptz) AS k (wrapped, destroyed_at)
-"""
-
 # An erasure is shown in reads of the past too, and even before the view has caught up with it,
 # because the key is already destroyed.
 _COLUMNS = """
-r.run_id, r.run_key, r.requested_at, r.organization_id, {changing}.head, {changing}.tail,
-COALESCE(r.erased_at, k.destroyed_at), b.input, b.output, b.error, k.wrapped
+r.run_id, r.run_key, r.requested_at, r.organization_id, {line_id} AS line_id,
+{status} AS status, {trigger_type} AS trigger_type, {triggered_by} AS triggered_by,
+{started_at} AS started_at, {completed_at} AS completed_at, {duration_ms} AS duration_ms,
+{tokens_used} AS tokens_used, {erased_at} AS erased_at, {wrapped} AS wrapped
+FROM ledger.run AS r
+"""
+_KEYED = {"erased_at": "COALESCE(r.erased_at, k.destroyed_at)", "wrapped": "k.wrapped"}
+_KEYS = "LEFT JOIN ledger.run_key AS k ON k.run_id = r.run_id"
+
+# OFFSET 0 keeps the look-up of a run's payloads a look-up by key.
+_PAYLOADS = """
+LEFT JOIN LATERAL (
+    SELECT b.position, b.input, b.output, b.error FROM ledger.run_payload AS b
+    WHERE b.run_key = page.run_key AND page.erased_at IS NULL {until} OFFSET 0
+) AS payload ON true
 """
 
-# A run's latest version at or before the position.
-_VERSION = """
-CROSS JOIN LATERAL (
-    SELECT status, triggered_by, head, tail FROM ledger.run_version AS v
-    WHERE v.run_id = r.run_id AND v.position <= p.position ORDER BY v.position DESC LIMIT 1
-) AS v
+# A list without payloads does not read the payloads, since each may be as large as a fact.
+_BARE = {"erased_at": "r.erased_at", "wrapped": "NULL::bytea"}
+_NO_PAYLOADS = """
+CROSS JOIN (SELECT 0, NULL::bytea, NULL::bytea, NULL::bytea)
+    AS payload (position, input, output, error)
+"""
+
+# A key of a line is the year of its id, then twelve digits, of which the id has six at least.
+_LINE_ID = """
+'LIN-' || to_char(r.line_key / 1000000000000, 'FM00') || '-'
+|| to_char(r.line_key %% 1000000000000, 'FM999999000000')
+"""
+
+# A run's JSON members before its input, output and error, and after them.
+_SHOWN = f"""
+page.run_id, page.requested_at, page.organization_id,
+concat('"id":"', page.run_id, '","service_line_id":"', page.line_id, '","status":"', page.status,
+       '","triggered_by":', '{{"type":"' || page.trigger_type || '","actor_id":',
+       CASE WHEN page.trigger_type IS NULL THEN 'null' ELSE
+           COALESCE(to_json(page.triggered_by)::text, 'null') || '}}' END) AS head,
+concat('"duration_ms":', COALESCE(page.duration_ms::text, 'null'),
+       ',"tokens_used":', COALESCE(page.tokens_used::text, 'null'),
+       ',"requested_at":', {json_of_instant("page.requested_at")},
+       ',"started_at":', {json_of_instant("page.started_at")},
+       ',"completed_at":', {json_of_instant("page.completed_at")},
+       ',"erased_at":', {json_of_instant("page.erased_at")}) AS tail,
+page.wrapped, payload.input, payload.output, payload.error
 """
 
 # A page of a line's runs. The model of the line comes with the page: null if the credential does
 # not see the line.
 _RUNS = """
-SELECT p.position, line.execution_model, page.*
+SELECT p.position, line.execution_model, {shown}
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT l.line_id, l.execution_model FROM ledger.execution AS l
+    SELECT l.line_id, l.line_key, l.execution_model FROM ledger.execution AS l
     WHERE l.line_id = %(line_id)s AND {line_where}
 ) AS line ON true
 LEFT JOIN LATERAL (
-    SELECT {columns} FROM ledger.run AS r {version} {payloads}
-    WHERE r.line_id = line.line_id AND {where}
+    SELECT {columns}
+    WHERE r.line_key = line.line_key AND {where}
     ORDER BY r.requested_at DESC, r.run_key DESC LIMIT %(limit)s
 ) AS page ON true
-ORDER BY page.requested_at DESC, page.run_key DESC
+{payloads}
+ORDER BY page.requested_at DESC, page.run_key DESC, payload.position
 """
 
 _RUN = """
-SELECT p.position, page.*
+SELECT p.position, {shown}
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT {columns} FROM ledger.run AS r {version} {payloads}
-    WHERE r.run_id = %(run_id)s AND {where}
+    SELECT {columns} WHERE r.run_id = %(run_id)s AND {where}
 ) AS page ON true
+{payloads}
+ORDER BY payload.position
 """
 
 # Runs that were known at the instant have a ``requested_at`` of at most 5 minutes after the
@@ -85,32 +132,41 @@ _REQUESTED_BY_THEN = "r.requested_at <= %(as_of)s + interval '5 minutes'"
 def runs_statement(
     tenant: frozenset[str], filters: frozenset[str], past: bool = False, bare: bool = False
 ) -> str:
-    """(position, model or null, run columns or nulls) rows; without payloads if ``bare``."""
-    changing = "v" if past else "r"
-    conditions = {name: text.format(changing=changing) for name, text in _FILTERS.items()}
+    """(position, model or null, run columns or nulls) rows; without payloads if ``bare``.
+
+    The run columns: its id, ``requested_at``, organization, the JSON members before the payloads
+    and after them, the wrapped key; then input, output and error of an event. A run has a row for
+    each of its events with payloads, in their order, and one at least.
+    """
+    changing = _THEN if past else _NOW
+    conditions = {name: text.format(**changing) for name, text in _FILTERS.items()}
     of_line, of_runs = where_tenant(tenant, "l"), where(filters, conditions)
     if past:
         of_line += " AND l.activated <= p.position"
         of_runs += f" AND r.opened <= p.position AND {_REQUESTED_BY_THEN}"
+    keyed, keys = (_BARE, "") if bare else (_KEYED, _KEYS)
     return _RUNS.format(
         position=position_of(past, "execution", "run"),
         line_where=of_line,
         where=of_runs,
-        **_parts(past, bare),
+        columns=_COLUMNS.format(line_id="line.line_id", **changing, **keyed) + keys,
+        shown=_SHOWN,
+        payloads=_NO_PAYLOADS if bare else _payloads(past),
     )
 
 
 @cache
 def run_statement(tenant: frozenset[str], past: bool = False) -> str:
-    """A single (position, run columns or nulls) row."""
-    position, own = position_of(past, "run"), where_tenant(tenant, "r")
-    return _RUN.format(position=position, where=own, **_parts(past))
+    """(position, run columns or nulls) rows, with the run columns of ``runs_statement``."""
+    own, changing = where_tenant(tenant, "r"), _THEN if past else _NOW
+    return _RUN.format(
+        position=position_of(past, "run"),
+        where=f"{own} AND r.opened <= p.position" if past else own,
+        columns=_COLUMNS.format(line_id=_LINE_ID, **changing, **_KEYED) + _KEYS,
+        shown=_SHOWN,
+        payloads=_payloads(past),
+    )
 
 
-def _parts(past: bool, bare: bool = False) -> dict[str, str]:
-    payloads = _PAYLOADS.format(until="AND b.position <= p.position" if past else "")
-    return {
-        "columns": _COLUMNS.format(changing="v" if past else "r"),
-        "version": _VERSION if past else "",
-        "payloads": _NO_PAYLOADS if bare else payloads,
-    }
+def _payloads(past: bool) -> str:
+    return _PAYLOADS.format(until="AND b.position <= p.position" if past else "")

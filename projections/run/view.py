@@ -1,51 +1,68 @@
 """The view of runs: the present, the past, and the sums of each day (contract, Reading).
 
-``run`` has one row per run. ``run_version`` has the state of a run after each of its events, with
-the payloads of the event: input, output and error stay encrypted, as in the log. ``head`` and
-``tail`` are the ready JSON before and after the place into which the API splices the payloads.
-``erased_at`` has a column of its own, because an erasure is shown for every instant: the payloads
-are gone from the past too. ``run_day`` counts a line's runs by status on the UTC day of their
-start, and their tokens on the day of their end.
+``run`` has one row per run, with the positions and the times of its events. A run has few events,
+and each of them changes the row in its own way; so the row also tells what the run showed at any
+position (see ``statements.py``). ``run_payload`` has the input, output and error of an event, which
+stay encrypted, as in the log. ``run_day`` has the sums of each UTC day (see ``days.py``).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import date, datetime
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
 
+from ledger.domain import run as runs
 from ledger.domain.recorded import Recorded
-from ledger.domain.run import RUN_EVENTS, Run
-from ledger.domain.values import day_of, sort_key
-from ledger.language.rendering import json_text, members, time_text
+from ledger.domain.run import RUN_EVENTS, Run, Trigger
+from ledger.domain.values import id_of_key, sort_key
 from ledger.postgres.exchange import Rows
-from ledger.postgres.table import BigInt, Date, Index, Instant, Octets, Table, Text
+from ledger.postgres.table import BigInt, Index, Instant, Octets, Table, Text
 from ledger.views.folds import Folds, Packing
 from ledger.views.generation import Generation
+from projections.run.days import DAY, Days, Move, moves
 
 
 class RunRow(NamedTuple):
-    """The present state of a run."""
+    """A run: what its events changed, and at which positions.
 
-    run_id: Text
+    The wide columns come first, so that PostgreSQL needs no padding.
+    """
+
     run_key: BigInt
     """The run id as a number, which breaks ties in the order of lists."""
-    line_id: Text
-    organization_id: Text
-    workspace_id: Text
-    requested_at: Instant
+    line_key: BigInt
+    """The line id as a number."""
+    position: BigInt
     opened: BigInt
     """The position of the run's first event."""
+    requested_at: Instant
+    started: BigInt | None
+    """The position of the start; the next positions likewise."""
+    started_at: Instant | None
+    cancelled: BigInt | None
+    cancelled_at: Instant | None
+    cancelled_ms: BigInt | None
+    """The run's duration until it was cancelled."""
+    ended: BigInt | None
+    """Of the completion or the failure, which may follow the cancelling by the line's closing."""
+    ended_at: Instant | None
+    ended_ms: BigInt | None
+    tokens_used: BigInt | None
+    erased: BigInt | None
+    erased_at: Instant | None
+    """An erasure is shown for every instant: the payloads are gone from the past too."""
+    run_id: Text
+    organization_id: Text
+    workspace_id: Text
     status: Text
+    requested_type: Text | None
+    """The trigger of the request, if the run was requested before its start."""
+    requested_by: Text | None
+    trigger_type: Text | None
+    """The trigger now."""
     triggered_by: Text | None
     """The actor's id."""
-    head: Text
-    """JSON members before input, output and error."""
-    tail: Text
-    """JSON members after input, output and error, except ``erased_at``."""
-    erased_at: Instant | None
-    fold: Octets
-    position: BigInt
 
 
 RUN = Table(
@@ -53,107 +70,82 @@ RUN = Table(
     RunRow,
     key=("run_id",),
     tenant=("organization_id", "workspace_id"),
+    # Each event changes the status, on which an index depends. So pages need no room for updates
+    # within them.
     replaces=True,
-    options="fillfactor = 80",
     indexes=(
         # The runs of a line, newest first. Reads of the past skip later runs within the index.
-        Index("line_id, requested_at DESC, run_key DESC, opened"),
+        Index("line_key, requested_at DESC, run_key DESC, opened"),
         # Runs that are open or have failed, among the many completed runs.
-        Index("line_id, requested_at DESC, run_key DESC", where="status <> 'completed'"),
+        Index("line_key, requested_at DESC, run_key DESC", where="status <> 'completed'"),
     ),
 )
 
 
-class VersionRow(NamedTuple):
-    """A run's state after an event. Input, output and error are encrypted here too."""
+class PayloadRow(NamedTuple):
+    """The encrypted payloads of an event."""
 
-    run_id: Text
+    run_key: BigInt
     position: BigInt
-    status: Text
-    triggered_by: Text | None
-    head: Text
-    tail: Text
     input: Octets | None
-    """The input that this event carries; output and error likewise."""
     output: Octets | None
     error: Octets | None
 
 
-RUN_VERSION = Table("run_version", VersionRow, key=("run_id", "position"), is_keyed_late=True)
+PAYLOAD = Table("run_payload", PayloadRow, key=("run_key", "position"), is_keyed_late=True)
 
-
-class DayRow(NamedTuple):
-    """A line's runs by status on the day of their start, or tokens on the day of their end."""
-
-    line_id: Text
-    kind: Text
-    """``runs`` or ``tokens``."""
-    day: Date
-    """The UTC day."""
-    position: BigInt
-    at: Instant
-    """The time of the start or the end."""
-    change: Text
-    """JSON: amounts by status, or the tokens."""
-    total: Text
-    """JSON: the sums of the day up to this position."""
-
-
-DAY = Table("run_day", DayRow, key=("line_id", "kind", "day", "position"))
-
-# The folds of these runs.
-_LOAD = "SELECT fold FROM ledger.run_{g} WHERE run_id = ANY($1::text[])"
-
-# The latest sums of these days of these lines.
-_LOAD_DAYS = """
-SELECT asked.line_id, asked.kind, asked.day, latest.total
-FROM unnest($1::text[], $2::text[], $3::date[]) AS asked (line_id, kind, day)
-CROSS JOIN LATERAL (
-    SELECT total FROM ledger.run_day_{g} AS d
-    WHERE d.line_id = asked.line_id AND d.kind = asked.kind AND d.day = asked.day
-    ORDER BY d.position DESC LIMIT 1
-) AS latest
-"""
-
-_Day = tuple[str, str, date]
-_Amounts = dict[str, int]
-"""Runs by status, or the tokens used."""
-
-_encode = msgspec.msgpack.Encoder().encode
+# The rows of these runs.
+_LOAD = f"SELECT {', '.join(RunRow._fields)} FROM ledger.run_{{g}} WHERE run_id = ANY($1::text[])"
 
 
 class RunFold(msgspec.Struct, array_like=True):
-    """The fold of one run."""
+    """The fold of one run: its state, and what the present state no longer tells of its past."""
 
     run: Run
     position: int = 0
     opened: int = 0
-    """Position of the run's first event."""
+    requested_by: Trigger | None = None
+    started: int | None = None
+    cancelled: int | None = None
+    cancelled_at: datetime | None = None
+    cancelled_ms: int | None = None
+    ended: int | None = None
+    erased: int | None = None
 
     def evolve(self, recorded: Recorded) -> None:
         """Fold one event; the result depends on the fold and the event only."""
-        self.opened = self.opened or recorded.position
-        self.position = recorded.position
-        self.run.evolve(recorded)
+        run, position = self.run, recorded.position
+        run.evolve(recorded)
+        self.position = position
+        self.opened = self.opened or position
+        match recorded.body:
+            case runs.RunRequested():
+                self.requested_by = run.triggered_by
+            case runs.RunStarted():
+                self.started = position
+            case runs.RunCancelled():
+                self.cancelled = position
+                self.cancelled_at, self.cancelled_ms = run.completed_at, run.duration_ms
+            case runs.RunCompleted() | runs.RunFailed():
+                self.ended = position
+            case runs.RunErased():
+                self.erased = position
 
 
-_decode = msgspec.msgpack.Decoder(RunFold).decode
-_decode_amounts = msgspec.json.Decoder(dict[str, int]).decode
+_PACKING = Packing(msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(RunFold).decode)
 
 
 class RunView:
     """The projection ``run``."""
 
     name = "run"
-    version = 5
-    tables: tuple[Table, ...] = (RUN, RUN_VERSION, DAY)
+    version = 6
+    tables: tuple[Table, ...] = (RUN, PAYLOAD, DAY)
     events = frozenset(RUN_EVENTS)
 
     def __init__(self) -> None:
-        self._runs: Folds[str, RunFold] = Folds(
-            lambda run_id: RunFold(Run(run_id)), Packing(_encode, _decode)
-        )
-        self._days: Folds[_Day, _Amounts] = Folds(lambda _: {})
+        self._runs: Folds[str, RunFold] = Folds(lambda run_id: RunFold(Run(run_id)), _PACKING)
+        self._days = Days()
 
     @property
     def waiting(self) -> int:
@@ -166,120 +158,98 @@ class RunView:
         generation.ask(self._runs, {e.originator_id: None for e in events}, _LOAD, _read)
 
     def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
-        """Fold a batch: write the rows of the past now; the present rows wait for ``store``."""
-        versions: list[VersionRow] = []
-        moves: list[tuple[int, _Day, datetime, _Amounts]] = []
+        """Fold a batch: write payloads and days now; the rows of runs wait for ``store``."""
+        changes, payloads = list[Move](), list[PayloadRow]()
         for event in events:
             fold = self._runs[event.originator_id]
-            status = fold.run.status if fold.run.started_at is not None else None
+            before = fold.run.status if fold.run.started_at is not None else None
             fold.evolve(event)
             self._runs.change(event.originator_id)
-            versions.append(_version(fold.run, event))
-            moves += [(event.position, *move) for move in _moves(fold.run, event, status)]
-        generation.write(RUN_VERSION, versions)
-        generation.write(DAY, self._days_after(generation, moves))
+            changes += moves(fold.run, event, before)
+            sealed = [getattr(event.body, name, None) for name in ("input", "output", "error")]
+            if any(sealed):
+                payloads.append(PayloadRow(sort_key(fold.run.id), event.position, *sealed))
+        generation.write(PAYLOAD, payloads)
+        self._days.fold(generation, changes)
 
     def store(self, generation: Generation, most: int | None = None) -> None:
         """Write the rows of the runs that changed."""
-        generation.write(RUN, map(_present, self._runs.take_changed(most)))
+        generation.write(RUN, map(row_of, self._runs.take_changed(most)))
 
     def forget(self) -> None:
         """Drop the rows in memory."""
         self._runs.clear()
-        self._days.clear()
+        self._days.forget()
 
-    def _days_after(
-        self, generation: Generation, moves: Sequence[tuple[int, _Day, datetime, _Amounts]]
-    ) -> list[DayRow]:
-        """The rows of the days that a batch changed, one row for each change."""
-        generation.ask(self._days, {day: None for _, day, _, _ in moves}, _LOAD_DAYS, _read_days)
-        generation.load()
-        rows = []
-        for position, day, at, change in moves:
-            total = self._days[day]
-            for name, amount in change.items():
-                total[name] = total.get(name, 0) + amount
-            rows.append(DayRow(*day, position, at, json_text(change), json_text(total)))
-        return rows
+
+def row_of(fold: RunFold) -> RunRow:
+    """The row of a run."""
+    run, requested_by = fold.run, fold.requested_by
+    assert run.requested_at is not None, "a run's first event says when it was requested"
+    has_ended = fold.ended is not None
+    return RunRow(
+        run_key=sort_key(run.id),
+        line_key=sort_key(run.service_line_id),
+        position=fold.position,
+        opened=fold.opened,
+        requested_at=run.requested_at,
+        started=fold.started,
+        started_at=run.started_at,
+        cancelled=fold.cancelled,
+        cancelled_at=fold.cancelled_at,
+        cancelled_ms=fold.cancelled_ms,
+        ended=fold.ended,
+        ended_at=run.completed_at if has_ended else None,
+        ended_ms=run.duration_ms if has_ended else None,
+        tokens_used=run.tokens_used,
+        erased=fold.erased,
+        erased_at=run.erased_at,
+        run_id=run.id,
+        organization_id=run.organization_id,
+        workspace_id=run.workspace_id,
+        status=run.status,
+        requested_type=requested_by.type if requested_by else None,
+        requested_by=requested_by.actor_id if requested_by else None,
+        trigger_type=run.triggered_by.type if run.triggered_by else None,
+        triggered_by=run.triggered_by.actor_id if run.triggered_by else None,
+    )
 
 
 def _read(rows: Rows) -> Iterator[tuple[str, RunFold]]:
-    for (stored,) in rows:
-        fold = _decode(stored)
-        yield fold.run.id, fold
+    for row in map(RunRow._make, rows):
+        yield row.run_id, _fold_of(row)
 
 
-def _read_days(rows: Rows) -> Iterator[tuple[_Day, _Amounts]]:
-    for line_id, kind, day, total in rows:
-        yield (line_id, kind, day), _decode_amounts(total)
-
-
-def _moves(
-    run: Run, event: Recorded, status: str | None
-) -> Iterable[tuple[_Day, datetime, _Amounts]]:
-    """(day, time, amounts) for each change that an event makes to a line's days.
-
-    ``status`` is the run's status before the event; None if the run had not started, since only
-    started runs are counted. Tokens are counted whenever a run ends with tokens.
-    """
-    line_id = run.service_line_id
-    if run.started_at is not None and run.status != status:
-        change: _Amounts = {run.status: 1} if status is None else {status: -1, run.status: 1}
-        yield (line_id, "runs", day_of(run.started_at)), run.started_at, change
-    tokens = getattr(event.body, "tokens_used", None)
-    if tokens:
-        at = event.occurred_at
-        yield (line_id, "tokens", day_of(at)), at, {"tokens": tokens}
-
-
-def _version(run: Run, event: Recorded) -> VersionRow:
-    body = event.body
-    return VersionRow(
-        run.id,
-        event.position,
-        *_shown(run),
-        getattr(body, "input", None),
-        getattr(body, "output", None),
-        getattr(body, "error", None),
+def _fold_of(row: RunRow) -> RunFold:
+    """The fold of a row: the same as before it was stored, as far as later events depend on it."""
+    has_ended = row.ended is not None
+    run = Run(
+        row.run_id,
+        organization_id=row.organization_id,
+        workspace_id=row.workspace_id,
+        service_line_id=id_of_key("LIN", row.line_key),
+        status=row.status,  # type: ignore[arg-type]
+        triggered_by=_trigger(row.trigger_type, row.triggered_by),
+        requested_at=row.requested_at,
+        started_at=row.started_at,
+        completed_at=row.ended_at if has_ended else row.cancelled_at,
+        duration_ms=row.ended_ms if has_ended else row.cancelled_ms,
+        tokens_used=row.tokens_used,
+        erased_at=row.erased_at,
+    )
+    return RunFold(
+        run,
+        position=row.position,
+        opened=row.opened,
+        requested_by=_trigger(row.requested_type, row.requested_by),
+        started=row.started,
+        cancelled=row.cancelled,
+        cancelled_at=row.cancelled_at,
+        cancelled_ms=row.cancelled_ms,
+        ended=row.ended,
+        erased=row.erased,
     )
 
 
-def _present(fold: RunFold) -> RunRow:
-    run = fold.run
-    status, triggered_by, head, tail = _shown(run)
-    assert run.requested_at is not None, "a run's first event says when it was requested"
-    return RunRow(
-        run_id=run.id,
-        run_key=sort_key(run.id),
-        line_id=run.service_line_id,
-        organization_id=run.organization_id,
-        workspace_id=run.workspace_id,
-        requested_at=run.requested_at,
-        opened=fold.opened,
-        status=status,
-        triggered_by=triggered_by,
-        head=head,
-        tail=tail,
-        erased_at=run.erased_at,
-        fold=_encode(fold),
-        position=fold.position,
-    )
-
-
-def _shown(run: Run) -> tuple[str, str | None, str, str]:
-    """(status, triggered_by, head, tail): the columns that change during a run's life."""
-    head = {
-        "id": run.id,
-        "service_line_id": run.service_line_id,
-        "status": run.status,
-        "triggered_by": run.triggered_by,
-    }
-    tail = {
-        "duration_ms": run.duration_ms,
-        "tokens_used": run.tokens_used,
-        "requested_at": time_text(run.requested_at),
-        "started_at": time_text(run.started_at),
-        "completed_at": time_text(run.completed_at),
-    }
-    actor = run.triggered_by.actor_id if run.triggered_by else None
-    return run.status, actor, members(head), members(tail)
+def _trigger(kind: str | None, actor_id: str | None) -> Trigger | None:
+    return Trigger(kind, actor_id) if kind is not None else None  # type: ignore[arg-type]

@@ -99,7 +99,7 @@ def test_a_kept_answer_is_given_again_without_reading_the_rows(edge: Edge, other
         first = [answer_of(worker.get(path)) for path in paths]
         assert [answer_of(worker.get(path)) for path in paths] == first
         with psycopg.connect(edge.conninfo) as connection:
-            views = "ledger.execution, ledger.execution_count, ledger.run, ledger.run_version"
+            views = "ledger.execution, ledger.execution_count, ledger.run, ledger.run_payload"
             connection.execute(f"LOCK TABLE {views} IN ACCESS EXCLUSIVE MODE".encode())
             assert [answer_of(worker.get(path)) for path in paths] == first
 

@@ -52,7 +52,7 @@ def past(server: EmbeddedPostgres) -> Iterator[Past]:
             ).fetchall()[0][0]
             for end in (ends[0], ends[ROUNDS // 2])
         ]
-        first = "SELECT run_id FROM ledger.run ORDER BY position LIMIT 1"
+        first = "SELECT run_id FROM ledger.run ORDER BY opened LIMIT 1"
         ((run,),) = connection.execute(first.encode()).fetchall()
         yield Past(connection, *at, run)
 

@@ -12,7 +12,7 @@ from tests.conftest import MASTER_KEY
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.memory import count_keys_of
-from tests.support.plaintext import stored_rows, tables_with
+from tests.support.plaintext import sealed_payloads, stored_rows, tables_with
 from tests.support.rebuilding import rebuild, rows_from_log, rows_of, verify_all, view
 from tests.support.stored import stored_object
 from tests.support.streaming import Listener, listening
@@ -110,7 +110,7 @@ def test_no_worker_shows_an_erased_payload_on_any_route_or_page(edge: Edge, othe
         assert f"{KEPT}-output" in worker.get(f"/v1/runs/{case.kept}").text
         assert worker.get(f"/v1/runs/{case.gone}", headers=tag).status_code == 200
     stored = stored_rows(edge.conninfo)
-    assert any(case.gone.encode() in row for row in stored["ledger.run_version_g1"])
+    assert any(case.gone.encode() in row for row in stored["ledger.run_g1"])
     assert tables_with(stored, GONE) == tables_with(stored, KEPT) == []
 
 
@@ -134,15 +134,9 @@ def test_no_remaining_key_opens_the_stored_ciphertext(edge: Edge, other: Edge) -
     rows = query(edge.conninfo, "SELECT run_id, organization_id, wrapped FROM ledger.run_key")
     wrapped = {run: vault.unwrap(key, owner, run) for run, owner, key in rows if key is not None}
     assert (case.gone in wrapped, case.kept in wrapped) == (False, True)
-    statement = "SELECT input, output, error FROM ledger.run_version WHERE run_id = %s"
 
     def opened(run: str, key: RunKey) -> list[bytes]:
-        found = []
-        for row in query(edge.conninfo, statement, run):
-            for field, sealed in zip(("input", "output", "error"), row, strict=True):
-                if sealed is not None:
-                    found.append(key.open(field, sealed))
-        return found
+        return [key.open(field, sealed) for field, sealed in sealed_payloads(edge.conninfo, run)]
 
     assert len(opened(case.kept, wrapped[case.kept])) == 4
     for key in wrapped.values():

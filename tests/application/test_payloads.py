@@ -19,7 +19,7 @@ from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.facts import ORGANIZATION, encode, fact
 from tests.support.ledger import REPORTER, Ledger, new_id
-from tests.support.plaintext import stored_rows, tables_with
+from tests.support.plaintext import sealed_payloads, stored_rows, tables_with
 
 CANARY = "CANARY-7f3a"
 OTHER_KEY = "ab" * 32
@@ -58,12 +58,8 @@ def run_key(ledger: Ledger, run: str) -> RunKey:
 
 
 def ciphertexts(ledger: Ledger, run: str) -> dict[str, bytes]:
-    """The ciphertexts of a run's payloads in the view, by field."""
-    rows = ledger.rows(
-        "SELECT input, output, error FROM ledger.run_version WHERE run_id = %s ORDER BY position",
-        run,
-    )
-    return {name: row[name] for row in rows for name in row if row[name] is not None}
+    """The ciphertexts of a run's payloads in the log, by field."""
+    return dict(sealed_payloads(ledger.conninfo, run))
 
 
 def test_no_table_holds_a_payload_in_plain_text(ledger: Ledger, canary_run: CanaryRun) -> None:

@@ -1,6 +1,6 @@
 """The view of lines: events in, rows out."""
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from ledger.domain import execution_events as e
@@ -28,7 +28,7 @@ from tests.support.domain import START, activated, minute, recorded
 from tests.support.view_rows import given
 
 LINE, ORG, WS, TAGGED = "LIN-26-000001", "ORG-26-000001", "WS-26-000001", "PROJ-26-000001"
-RECORD = 26_000_000_000_001
+KEY = RECORD = 26_000_000_000_001
 BEGUN = recorded(activated("capacity", project_tags=(TAGGED,)), 1)
 BLOCKED = recorded(e.Blocked(blocker_id="b", cause="approval_gap"), 2, minute(1))
 CHECKED_IN = recorded(e.CheckedIn(hours=7.5, resource_id="SCR-1"), 2, minute(2))
@@ -48,8 +48,7 @@ STUCK = (
     HEAD.format(state="blocked", since="2026-04-15T12:01:00Z"),
     EXTRA % '[{"id":"b","cause":"approval_gap","reason":null,"since":"2026-04-15T12:01:00Z"}]',
 )
-COUNTED = '"last_activity_at":"{at}","open_runs":0'
-METRICS = '"hours_total":{hours},"health_score":null'
+COUNTED = '"last_activity_at":"2026-04-15T12:00:00Z","open_runs":0'
 
 
 def interval(opened: int, ended: int, **more: Any) -> IntervalRow:
@@ -58,10 +57,12 @@ def interval(opened: int, ended: int, **more: Any) -> IntervalRow:
         "turned": True,
         "state": "running",
         "causes": (),
+        "open_blockers": 0,
+        "health_score": None,
         "position": max(opened, ended if ended != FOREVER else 0),
     }
     return IntervalRow(
-        line_id=LINE,
+        line_key=KEY,
         opened=opened,
         ended=ended,
         project_tags=(TAGGED,),
@@ -72,6 +73,12 @@ def interval(opened: int, ended: int, **more: Any) -> IntervalRow:
         product_line="ods",
         **values | more,
     )
+
+
+def step(position: int, **more: Any) -> StepRow:
+    values: dict[str, Any] = dict.fromkeys(StepRow._fields)
+    values |= {"line_key": KEY, "position": position, "last_activity_at": START}
+    return StepRow(**values | {"hours_total": 0, "open_runs": 0} | more)
 
 
 def counted(state: str, causes: tuple[str, ...], lines: int, position: int) -> list[CountRow]:
@@ -89,6 +96,7 @@ def test_an_activation_makes_a_line_with_its_first_interval() -> None:
         EXECUTION,
         ExecutionRow(
             line_id=LINE,
+            line_key=KEY,
             record_key=RECORD,
             organization_id=ORG,
             workspace_id=WS,
@@ -100,8 +108,8 @@ def test_an_activation_makes_a_line_with_its_first_interval() -> None:
             causes=(),
             head=RUNNING[0],
             extra=RUNNING[1],
-            counts=COUNTED.format(at="2026-04-15T12:00:00Z"),
-            metrics=METRICS.format(hours=0.0),
+            counts=COUNTED,
+            metrics='"hours_total":0.0,"health_score":null',
             quiet='"hours_this_week":0.0,',
             period_1=None,
             now_1=None,
@@ -115,27 +123,31 @@ def test_an_activation_makes_a_line_with_its_first_interval() -> None:
     written.then(QUIET, QuietRow(LINE, "capacity", START, START, 1))
     written.then(INTERVAL, interval(1, FOREVER))
     written.then(COUNT, *counted("running", (), 1, 1))
-    written.then(EXECUTION_VERSION, VersionRow(LINE, 1, *RUNNING))
+    written.then(EXECUTION_VERSION, VersionRow(KEY, 1, None, *RUNNING))
+    written.then(STEP, step(1))
     written.then(DAY)
 
 
 def test_a_blocker_ends_an_interval_and_moves_the_line_to_the_counts_of_blocked_lines() -> None:
     written = given(ExecutionView(), BEGUN).when(BLOCKED)
-    after = {"state": "blocked", "causes": ("approval_gap",), "since": minute(1)}
+    after = {
+        "state": "blocked",
+        "causes": ("approval_gap",),
+        "since": minute(1),
+        "open_blockers": 1,
+    }
     written.then(INTERVAL, interval(1, 2), interval(2, FOREVER, **after))
     written.then(COUNT, *counted("running", (), 0, 2), *counted("blocked", ("approval_gap",), 1, 2))
-    written.then(EXECUTION_VERSION, VersionRow(LINE, 2, *STUCK))
+    written.then(EXECUTION_VERSION, VersionRow(KEY, 2, None, *STUCK))
     written.then(QUIET, QuietRow(LINE, "capacity", None, None, 2))
     written.then(TAG).then(STEP).then(DAY)
 
 
 def test_a_check_in_adds_to_its_day_and_to_the_metrics() -> None:
     written = given(ExecutionView(), BEGUN).when(CHECKED_IN)
-    counts, metrics = COUNTED.format(at="2026-04-15T12:02:00Z"), METRICS.format(hours=7.5)
-    week = (date(2026, 4, 13), '"hours_this_week":7.5,')
-    step = (counts, metrics, '"hours_this_week":0.0,', *week, None, None)
-    written.then(STEP, StepRow(LINE, 2, *step))
-    written.then(DAY, DayRow(LINE, date(2026, 4, 15), "SCR-1", 2, minute(2), 750, 750))
+    week = {"period_1": date(2026, 4, 13), "amount_1": 750}
+    written.then(STEP, step(2, last_activity_at=minute(2), hours_total=750, **week))
+    written.then(DAY, DayRow(KEY, 2, minute(2), 750, date(2026, 4, 15), "SCR-1"))
     written.then(EXECUTION_VERSION).then(INTERVAL).then(COUNT)
 
 
@@ -144,7 +156,38 @@ def test_a_void_subtracts_the_hours_from_the_day_of_the_check_in() -> None:
         fact_id="f", reason="r", hours=7.5, checked_in_at=minute(2), resource_id="SCR-1"
     )
     written = given(ExecutionView(), BEGUN, CHECKED_IN).when(recorded(body, 3, minute(9)))
-    written.then(DAY, DayRow(LINE, date(2026, 4, 15), "SCR-1", 3, minute(2), -750, 0))
+    written.then(DAY, DayRow(KEY, 3, minute(2), 0, date(2026, 4, 15), "SCR-1"))
+
+
+def test_a_step_has_no_period_that_had_ended_when_the_event_was_recorded() -> None:
+    late = recorded(e.CheckedIn(hours=2), 2, START - timedelta(days=7), recorded_at=START)
+    step_of = given(ExecutionView(), BEGUN).when(late).rows(STEP)
+    assert step_of == [step(2, hours_total=200)]
+    early = recorded(e.CheckedIn(hours=2), 2, START + timedelta(days=7), recorded_at=START)
+    now = recorded(e.CheckedIn(hours=1), 3, START, recorded_at=START)
+    _, last = given(ExecutionView(), BEGUN).when(early, now).rows(STEP)
+    assert (last.period_1, last.amount_1) == (date(2026, 4, 20), 200)
+    assert (last.period_2, last.amount_2) == (date(2026, 4, 13), 100)
+
+
+def test_an_event_that_changes_no_number_adds_no_step() -> None:
+    late = recorded(e.CheckedIn(), 3, minute(1))
+    assert given(ExecutionView(), BEGUN, CHECKED_IN).when(late).rows(STEP) == []
+
+
+def test_a_changed_health_score_begins_an_interval_that_is_no_turning_point() -> None:
+    red = recorded(e.HealthSignalReported(signal="sla_compliance", status="red"), 2, minute(1))
+    written = given(ExecutionView(), BEGUN).when(red)
+    after = interval(2, FOREVER, turned=False, health_score=69)
+    written.then(INTERVAL, interval(1, 2), after).then(COUNT).then(STEP)
+    again = recorded(e.HealthSignalReported(signal="sla_compliance", status="red"), 3, minute(2))
+    given(ExecutionView(), BEGUN, red).when(again).then(INTERVAL)
+
+
+def test_a_second_blocker_of_the_same_cause_begins_an_interval_that_is_no_turning_point() -> None:
+    second = recorded(e.Blocked(blocker_id="c", cause="approval_gap"), 3, minute(2))
+    (_, after) = given(ExecutionView(), BEGUN, BLOCKED).when(second).rows(INTERVAL)
+    assert (after.opened, after.turned, after.open_blockers) == (3, False, 2)
 
 
 def test_a_removed_tag_keeps_its_row_which_says_that_the_tag_is_not_present() -> None:

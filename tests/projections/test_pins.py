@@ -29,15 +29,15 @@ from tests.golden.samples import BODIES, envelope
 from tests.support.transactions import undone
 
 PINNED = {
-    "execution": (5, "88d118eab8557ef7"),
-    "run": (5, "7d0b88fd0d633ee4"),
+    "execution": (6, "e5f0eab424852055"),
+    "run": (6, "5fb10249e05e7cd4"),
     "event": (4, "6c452520f6cda816"),
     "webhook": (1, "818275c6ffd0b510"),
 }
 
 STORED = {
-    "execution": "2412bbd859a6e552",
-    "run": "334eee57b1f769d3",
+    "execution": "e372e9b6d4c683e8",
+    "run": "3aeb1a26fae5e0c6",
     "event": "ea0e8645a1955411",
     "webhook": "f434b80016d147e1",
 }
@@ -198,7 +198,7 @@ def test_the_digest_of_a_view_depends_on_the_keys_of_its_tables(conninfo: str) -
 
         @property
         def tables(self) -> tuple[Table, ...]:
-            present, versions, days = view.tables
-            return (present, replace(versions, key=versions.key[::-1]), days)
+            present, payloads, days = view.tables
+            return (present, replace(payloads, key=payloads.key[::-1]), days)
 
     assert digest_of(Changed(), conninfo) != before

@@ -1,31 +1,39 @@
 """The view of runs: events in, rows out."""
 
 from datetime import date
+from typing import Any
 
 from ledger.domain import run as r
 from ledger.domain.recorded import Event, Recorded
-from projections.run.view import DAY, RUN, RUN_VERSION, DayRow, RunRow, RunView, VersionRow
+from projections.run.days import DAY, DayRow
+from projections.run.view import PAYLOAD, RUN, PayloadRow, RunRow, RunView
 from tests.support.domain import START, minute, recorded
 from tests.support.view_rows import given
 
-RUN_ID, LINE, TODAY = "RUN-26-000009", "LIN-26-000001", date(2026, 4, 15)
-HEAD = (
-    '"id":"RUN-26-000009","service_line_id":"LIN-26-000001","status":"%s",'
-    '"triggered_by":{"type":"user","actor_id":"USR-1"}'
-)
-TAIL = (
-    '"duration_ms":{},"tokens_used":{},"requested_at":"2026-04-15T12:00:00Z",'
-    '"started_at":{},"completed_at":{}'
-)
-AT_REST = TAIL.format("null", "null", "null", "null")
-AT_WORK = TAIL.format("null", "null", '"2026-04-15T12:01:00Z"', "null")
-DONE = TAIL.format(2500, 40, '"2026-04-15T12:01:00Z"', '"2026-04-15T12:02:00Z"')
+RUN_ID, TODAY = "RUN-26-000009", date(2026, 4, 15)
+LINE, KEY = 26_000_000_000_001, 26_000_000_000_009
 
 
 def event(body: Event, version: int) -> Recorded:
     """An event of the run, a minute after the previous version, at position 10 × version."""
     at = minute(version - 1)
     return recorded(body, version, at, originator_id=RUN_ID, position=10 * version)
+
+
+def run(position: int, status: str, **more: Any) -> RunRow:
+    """The row of a run that user USR-1 requested."""
+    values: dict[str, Any] = dict.fromkeys(RunRow._fields)
+    values |= {"run_key": KEY, "line_key": LINE, "run_id": RUN_ID, "opened": 10}
+    values |= {"organization_id": "ORG-26-000001", "workspace_id": "WS-26-000001"}
+    values |= {"requested_at": START, "requested_type": "user", "requested_by": "USR-1"}
+    values |= {"trigger_type": "user", "triggered_by": "USR-1"}
+    return RunRow(**values | {"position": position, "status": status} | more)
+
+
+def day(position: int, **more: Any) -> DayRow:
+    values: dict[str, Any] = dict.fromkeys(DayRow._fields, 0)
+    values |= {"line_key": LINE, "position": position, "day": TODAY, "tokens": "0"}
+    return DayRow(**values | {"started_at": None, "ended_at": None} | more)
 
 
 REQUESTED = event(
@@ -36,58 +44,48 @@ REQUESTED = event(
 )
 STARTED = event(r.RunStarted(), 2)
 COMPLETED = event(r.RunCompleted(output=b"sealed out", tokens_used=40, duration_ms=2500), 3)
+START_OF_RUN = {"started": 20, "started_at": minute(1)}
+END_OF_RUN = {"ended": 30, "ended_at": minute(2), "ended_ms": 2500, "tokens_used": 40}
 
 
 def test_a_request_makes_a_run_that_counts_on_no_day_yet() -> None:
     written = given(RunView()).when(REQUESTED)
-    written.then(
-        RUN,
-        RunRow(
-            run_id=RUN_ID,
-            run_key=26_000_000_000_009,
-            line_id=LINE,
-            organization_id="ORG-26-000001",
-            workspace_id="WS-26-000001",
-            requested_at=START,
-            opened=10,
-            status="pending",
-            triggered_by="USR-1",
-            head=HEAD % "pending",
-            tail=AT_REST,
-            erased_at=None,
-            fold=b"",
-            position=10,
-        ),
-    )
-    shown = ("pending", "USR-1", HEAD % "pending", AT_REST)
-    written.then(RUN_VERSION, VersionRow(RUN_ID, 10, *shown, b"sealed in", None, None))
-    written.then(DAY)
+    written.then(RUN, run(10, "pending")).then(DAY)
+    written.then(PAYLOAD, PayloadRow(KEY, 10, b"sealed in", None, None))
 
 
 def test_the_start_of_a_run_counts_on_its_day() -> None:
     written = given(RunView(), REQUESTED).when(STARTED)
-    shown = ("running", "USR-1", HEAD % "running", AT_WORK)
-    written.then(RUN_VERSION, VersionRow(RUN_ID, 20, *shown, None, None, None))
-    change = '{"running":1}'
-    written.then(DAY, DayRow(LINE, "runs", TODAY, 20, minute(1), change, change))
+    written.then(RUN, run(20, "running", **START_OF_RUN)).then(PAYLOAD)
+    written.then(DAY, day(20, started_at=minute(1), running=1))
 
 
-def test_an_ending_changes_the_counts_of_the_start_day_and_adds_tokens_to_its_own_day() -> None:
+def test_an_ending_changes_the_counts_of_the_day_and_adds_the_tokens() -> None:
     written = given(RunView(), REQUESTED, STARTED).when(COMPLETED)
-    shown = ("completed", "USR-1", HEAD % "completed", DONE)
-    written.then(RUN_VERSION, VersionRow(RUN_ID, 30, *shown, None, b"sealed out", None))
-    moved = '{"running":-1,"completed":1}', '{"running":0,"completed":1}'
-    tokens = '{"tokens":40}'
-    written.then(
-        DAY,
-        DayRow(LINE, "runs", TODAY, 30, minute(1), *moved),
-        DayRow(LINE, "tokens", TODAY, 30, minute(2), tokens, tokens),
-    )
+    written.then(RUN, run(30, "completed", **START_OF_RUN, **END_OF_RUN))
+    written.then(DAY, day(30, started_at=minute(1), ended_at=minute(2), completed=1, tokens="40"))
+    written.then(PAYLOAD, PayloadRow(KEY, 30, None, b"sealed out", None))
+
+
+def test_tokens_count_on_the_day_of_the_end_and_the_run_on_the_day_of_its_start() -> None:
+    body = r.RunFailed(error=b"sealed", tokens_used=2**53, duration_ms=1)
+    tomorrow = recorded(body, 3, minute(24 * 60), originator_id=RUN_ID, position=30)
+    days = given(RunView(), REQUESTED, STARTED).when(tomorrow).rows(DAY)
+    tokens = day(30, ended_at=minute(24 * 60), day=date(2026, 4, 16), tokens=str(2**53))
+    assert days == [day(30, started_at=minute(1), failed=1), tokens]
+
+
+def test_a_late_ending_keeps_what_the_cancelling_by_the_closing_had_changed() -> None:
+    closed = event(r.RunCancelled(by_closing=True, duration_ms=60_000), 3)
+    ended = event(r.RunCompleted(duration_ms=2500, tokens_used=40, late=True), 4)
+    written = given(RunView(), REQUESTED, STARTED, closed).when(ended)
+    cancelled = {"cancelled": 30, "cancelled_at": minute(2), "cancelled_ms": 60_000}
+    late = {"ended": 40, "ended_at": minute(3), "ended_ms": 2500, "tokens_used": 40}
+    written.then(RUN, run(40, "completed", **START_OF_RUN, **cancelled, **late))
 
 
 def test_an_erasure_is_shown_on_the_run_and_changes_no_day() -> None:
     erased = event(r.RunErased(reason="asked for"), 4)
     written = given(RunView(), REQUESTED, STARTED, COMPLETED).when(erased)
-    (row,) = written.rows(RUN)
-    assert (row.erased_at, row.status, row.position) == (erased.occurred_at, "completed", 40)
-    written.then(DAY)
+    gone = {"erased": 40, "erased_at": minute(3)}
+    written.then(RUN, run(40, "completed", **gone, **START_OF_RUN, **END_OF_RUN)).then(DAY)

@@ -29,6 +29,7 @@ from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
 from projections.execution import statements
+from projections.run.statements import run_statement
 from tests.support.facts import ORGANIZATION, activation, encode, fact
 from tests.support.service import Clock
 from tests.support.stored import stored_object
@@ -194,9 +195,10 @@ class Ledger:
         return metrics
 
     def shown_run(self, run: str) -> dict[str, Any]:
-        """The run's row, its JSON members without the payloads."""
+        """The run as GET shows it, without its payloads."""
         self.catch_up()
-        (row,) = self.rows("SELECT head, tail FROM ledger.run WHERE run_id = %s", run)
+        statement = run_statement(frozenset()).encode()
+        row = self.reader.execute(statement, {"run_id": run}).fetchall()[0]
         shown: dict[str, Any] = json.loads(f"{{{row['head']},{row['tail']}}}")
         return shown
 

@@ -5,10 +5,27 @@ import base64
 import psycopg
 from psycopg.rows import tuple_row
 
+from ledger.log.codec import EnvelopeMapper
+
 _TABLES = """
 SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
 WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
 """
+
+_EVENTS = """
+SELECT originator_id, originator_version, topic, state, notification_id FROM ledger.ledger_events
+WHERE originator_id = %s ORDER BY originator_version
+"""
+
+
+def sealed_payloads(conninfo: str, run: str) -> list[tuple[str, bytes]]:
+    """(field, ciphertext) of every payload in a run's events."""
+    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
+        rows = connection.execute(_EVENTS, (run,)).fetchall()
+    bodies = [EnvelopeMapper().decode(*row).body for row in rows]
+    fields = ("input", "output", "error")
+    found = [(field, getattr(body, field, None)) for body in bodies for field in fields]
+    return [(field, sealed) for field, sealed in found if sealed is not None]
 
 
 def stored_rows(conninfo: str) -> dict[str, list[bytes]]:

@@ -296,8 +296,8 @@ class Vandal:
         swapped = f"CASE WHEN {column} IS NULL THEN {{}} END"
         choices = {
             "text": [f"COALESCE({column}, '') || ' '", swapped.format("''"), "'{\"a\": 1}'"],
-            "bigint": [f"{column} # 5", f"-{column} - 1"],
-            "int": [f"{column} + 1", f"{column} - 7"],
+            "bigint": [f"COALESCE({column}, 0) # 5", f"-COALESCE({column}, 0) - 1"],
+            "int": [f"COALESCE({column}, 0) + 1", swapped.format("7")],
             "bool": [f"NOT {column}"],
             "date": [f"COALESCE({column}, '2026-01-01') + 1", swapped.format("date '1999-12-31'")],
             "timestamptz": [f"COALESCE({column}, '2026-01-01Z') + interval '1 microsecond'"],

@@ -25,7 +25,7 @@ from ledger.views.generation import Generation
 from ledger.views.projector import Projector
 from projections import projections
 from projections.execution.line import LineFold
-from projections.run.view import DAY, DayRow, RunFold, RunView
+from projections.run.view import RUN, RunFold, RunRow, RunView, row_of
 from tests.support.racing_writers import parsed
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -64,11 +64,11 @@ class OverlargeRunView(PoisonedRunView):
     """A view with a row beyond a limit of PostgreSQL: every try ends in an OperationalError."""
 
     def meet_poison(self, generation: Generation) -> None:
-        at = datetime(2026, 4, 15, tzinfo=UTC)
         key_that_no_index_takes = random.Random(1).randbytes(10_000).hex()
-        generation.write(
-            DAY, [DayRow(key_that_no_index_takes, "runs", at.date(), 1, at, "{}", "{}")]
-        )
+        at = datetime(2026, 4, 15, tzinfo=UTC)
+        run = Run("RUN-26-000001", service_line_id="LIN-26-000001", requested_at=at)
+        row = row_of(RunFold(run))._replace(run_id=key_that_no_index_takes)
+        generation.write(RUN, [row])
 
 
 class KilledRunView(RunView):
@@ -183,28 +183,28 @@ def head(conninfo: str) -> int:
     return int(query(conninfo, "SELECT max(notification_id) FROM ledger.ledger_events")[0][0])
 
 
-def stored(conninfo: str) -> dict[str, bytes]:
-    """The stored fold of every line and run in the live views, by id."""
-    rows = query(
-        conninfo,
-        "SELECT line_id, fold FROM ledger.execution UNION ALL SELECT run_id, fold FROM ledger.run",
-    )
-    return dict(rows)
+def stored(conninfo: str) -> dict[str, Any]:
+    """The stored fold of every line, and the row of every run, in the live views, by id."""
+    rows: dict[str, Any] = dict(query(conninfo, "SELECT line_id, fold FROM ledger.execution"))
+    columns = ", ".join(RunRow._fields)
+    runs = map(RunRow._make, query(conninfo, f"SELECT {columns} FROM ledger.run"))
+    return rows | {row.run_id: row for row in runs}
 
 
-def folded(conninfo: str) -> dict[str, bytes]:
-    """The same folds, computed here from the log, event by event."""
-    codec, rows = EnvelopeMapper(), {}
+def folded(conninfo: str) -> dict[str, Any]:
+    """The same folds and rows, computed here from the log, event by event."""
+    codec, lines, runs = EnvelopeMapper(), dict[str, LineFold](), dict[str, RunFold]()
     statement = """SELECT originator_id, originator_version, topic, state, notification_id
         FROM ledger.ledger_events ORDER BY notification_id"""
     for row in query(conninfo, statement):
         event = codec.decode(*row)
         line = event.service_line_id or event.originator_id
-        rows.setdefault(line, LineFold(Execution(line))).evolve(event)
+        lines.setdefault(line, LineFold(Execution(line))).evolve(event)
         if isinstance(event.body, RUN_EVENTS):
             run = event.originator_id
-            rows.setdefault(run, RunFold(Run(run))).evolve(event)
-    return {identifier: _encode(row) for identifier, row in rows.items()}
+            runs.setdefault(run, RunFold(Run(run))).evolve(event)
+    stored_lines = {line: _encode(fold) for line, fold in lines.items()}
+    return stored_lines | {run: row_of(fold) for run, fold in runs.items()}
 
 
 def until(condition: Callable[[], Any], awaited: str, seconds: float = 15.0) -> None:

@@ -192,7 +192,7 @@ def test_a_service_that_stops_while_it_builds_a_view_keeps_the_old_view_and_leav
         before, rows = tracking(conninfo), rows_of(conninfo)
         async with serving(settings, conninfo) as service:
             await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
-            assert leftover_tables(conninfo) == ["run_day_g2", "run_g2", "run_version_g2"]
+            assert leftover_tables(conninfo) == ["run_day_g2", "run_g2", "run_payload_g2"]
             async with asyncio.timeout(30):
                 await asyncio.to_thread(service.loops.rebuilder.stop)
             assert leftover_tables(conninfo) == []

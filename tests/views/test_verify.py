@@ -114,7 +114,7 @@ def test_missing_rows_of_ten_events_are_named_in_every_table(conninfo: str) -> N
     positions = query(conninfo, "SELECT notification_id FROM ledger.ledger_events ORDER BY 1")
     gone = [position for (position,) in random.Random(4).sample(positions, 10)]
     for name in ("execution_interval", "execution_version", "execution_step", "execution_day",
-                 "run_version", "run_day", "event"):  # fmt: skip
+                 "run_payload", "run_day", "event"):  # fmt: skip
         query(conninfo, f"DELETE FROM ledger.{name}_g1 WHERE position = ANY(%s)", gone)
     expected = damage(rows_of(conninfo), right)
     assert {d.position for d in expected} == set(gone)

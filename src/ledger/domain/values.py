@@ -76,6 +76,11 @@ def sort_key(identifier: str) -> int:
     return int(year) * 10**12 + int(number)
 
 
+def id_of_key(prefix: str, key: int) -> str:
+    """The id of a ``sort_key``."""
+    return format_id(prefix, *divmod(key, 10**12))
+
+
 def id_named(said: Any, name: str, pattern: str | re.Pattern[str]) -> str | None:
     """The id in this field of sent data, or None if the field does not have the form of the id.
 

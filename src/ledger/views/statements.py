@@ -59,6 +59,11 @@ def position_of(past: bool, *views: str) -> str:
     return (_PAST if past else _PRESENT).format(views=names, position_then=POSITION_THEN)
 
 
+def json_of_instant(value: str) -> str:
+    """An instant as JSON text, as ``format_instant`` formats it; ``null`` if it is NULL."""
+    return f"""COALESCE(rtrim(to_json({value} AT TIME ZONE 'UTC')::text, '"') || 'Z"', 'null')"""
+
+
 def where_tenant(tenant: frozenset[str], row: str) -> str:
     """The condition that a row (by its alias) belongs to the credential's tenant."""
     return where(tenant, tenant_conditions(row))

@@ -41,13 +41,14 @@ from ledger.domain.values import (
     PRODUCT_LINES,
     RUN_ID,
     STATES,
-    format_id,
+    id_of_key,
     sort_key,
 )
 from ledger.intake.principal import Principal
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
 from projections.execution import lists, statements
+from projections.execution.shown import item_of_past
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 
@@ -133,14 +134,14 @@ async def list_executions(
     chosen = query.chosen()
     question = _lines_asked(request, principal, query, chosen)
     rows = await services_of(request).reads.ask(question, min_position)
-    return rows.once(_lines_reply, query.limit, chosen)
+    return rows.once(_lines_reply, query, chosen)
 
 
 async def whole_lines(request: Request, principal: Principal, query: LinesQuery) -> Reply:
     """A page of lines with the keys of the detail. Only the web pages use this."""
     chosen = query.chosen()
     question = _lines_asked(request, principal, query, chosen, whole=True)
-    return (await services_of(request).reads.ask(question)).once(_lines_reply, query.limit, chosen)
+    return (await services_of(request).reads.ask(question)).once(_lines_reply, query, chosen)
 
 
 def _lines_asked(
@@ -156,13 +157,14 @@ def _lines_asked(
     return asked(principal, query, statement, parameters, _VIEW, planning, is_kept=True)
 
 
-def _lines_reply(rows: Answer, limit: int, chosen: Chosen) -> Reply:
+def _lines_reply(rows: Answer, query: LinesQuery, chosen: Chosen) -> Reply:
     """The reply of a page of lines."""
-    return paged(rows, limit, 1, lambda row: encode_cursor({"id": _record_id(row[1])}, chosen))
 
+    def cursor_after(row: Any) -> str:
+        return encode_cursor({"id": id_of_key("RUN", row[1])}, chosen)
 
-def _record_id(key: int) -> str:
-    return format_id("RUN", key // 10**12, key % 10**12)
+    item = (lambda row: item_of_past(row[2:])) if query.is_past else None
+    return paged(rows, query.limit, 1, cursor_after, item)
 
 
 def _record_key(key: dict[str, Any]) -> int:
@@ -239,7 +241,7 @@ async def show_execution(
     require_line_id(line_id)
     question = _line_asked(request, principal, line_id, query)
     rows = await services_of(request).reads.ask(question, min_position)
-    return unless_known(request, rows.once(_line_reply))
+    return unless_known(request, rows.once(_line_reply, query.is_past))
 
 
 def _line_asked(request: Request, principal: Principal, line_id: str, query: Query) -> Question:
@@ -250,11 +252,13 @@ def _line_asked(request: Request, principal: Principal, line_id: str, query: Que
     return asked(principal, query, statement, parameters, _VIEW, is_kept=True)
 
 
-def _line_reply(rows: Answer) -> Reply:
+def _line_reply(rows: Answer, is_past: bool) -> Reply:
     """The reply of a line's detail. Raises NotFound."""
-    if rows[0][1] is None:
+    _, *columns = rows[0]
+    if columns[0] is None:
         raise read_at(rows, NotFound(_UNKNOWN))
-    return answer('{"data":' + rows[0][1] + "}", rows.position, tagged=True)
+    item = item_of_past(columns) if is_past else columns[0]
+    return answer('{"data":' + item + "}", rows.position, tagged=True)
 
 
 @command_route(
@@ -309,6 +313,6 @@ async def _manage(
 
     async def show(query: Query) -> Reply:
         question = _line_asked(request, principal, line_id, query)
-        return (await services_of(request).reads.ask(question)).once(_line_reply)
+        return (await services_of(request).reads.ask(question)).once(_line_reply, query.is_past)
 
     return await as_left(request, receipt, show)

@@ -4,7 +4,7 @@ These routes decrypt the payloads of runs, which the views store encrypted.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -146,16 +146,35 @@ def _runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault: Va
 
     Raises NotFound and RunsNotSupported.
     """
-    model = rows[0][1]
+    _, model, *_ = rows[0]
     if model is None:
         raise read_at(rows, NotFound("No such service line."))
     if model not in MODELS_WITH_RUNS:
         raise read_at(rows, RunsNotSupported())
 
     def cursor_after(row: Any) -> str:
-        return encode_cursor({"id": row[2], "at": format_instant(row[4])}, bound_to)
+        return encode_cursor({"id": row[2], "at": format_instant(row[3])}, bound_to)
 
-    return paged(rows, limit, 2, cursor_after, lambda row: _item(row[2:], vault), tagged=True)
+    def item(row: Any) -> str:
+        return _item(row[2:], vault)
+
+    return paged(_by_run(rows, 2), limit, 2, cursor_after, item, tagged=True)
+
+
+def _by_run(rows: Answer, first: int) -> Answer:
+    """The rows with one row for each run, whose last column has the run's payloads.
+
+    Of input, output and error, each is that of the latest event that has one. ``first`` is the
+    column of the run's id.
+    """
+    runs = list[tuple[Any, ...]]()
+    for row in rows:
+        if runs and runs[-1][first] == row[first]:
+            payloads = runs[-1][-1]
+            payloads[:] = [new or old for new, old in zip(row[-3:], payloads, strict=True)]
+        else:
+            runs.append((*row[:-3], list(row[-3:])))
+    return Answer(runs)
 
 
 def _key(key: dict[str, Any]) -> tuple[int, datetime]:
@@ -198,9 +217,11 @@ def _run_asked(principal: Principal, run_id: str, query: Query) -> Question:
 
 def _run_reply(rows: Answer, vault: Vault) -> Reply:
     """The reply of a run. Raises NotFound."""
-    if rows[0][1] is None:
+    ((_, *run),) = _by_run(rows, 1)
+    if run[0] is None:
         raise read_at(rows, NotFound(_UNKNOWN))
-    return answer('{"data":' + _item(rows[0][1:], vault) + "}", rows.position, tagged=True)
+    data = _item(run, vault)
+    return answer('{"data":' + data + "}", rows.position, tagged=True)
 
 
 @command_route(
@@ -234,15 +255,14 @@ async def erase_run(
     return await as_left(request, receipt, show)
 
 
-def _item(row: tuple[Any, ...], vault: Vault) -> str:
-    """A run's JSON: the ready parts with the decrypted payloads between them."""
-    run_id, _, _, organization_id, head, tail, erased_at, *sealed, wrapped = row
+def _item(run: Sequence[Any], vault: Vault) -> str:
+    """A run's JSON: the ready parts, with the decrypted payloads between them."""
+    run_id, _, organization_id, head, tail, wrapped, payloads = run
     texts = ["null", "null", "null"]
-    erased = "null" if erased_at is None else f'"{format_instant(erased_at)}"'
-    if erased_at is None and wrapped is not None and any(sealed):
+    if wrapped is not None and any(payloads):
         key = vault.unwrap(wrapped, organization_id, run_id)
         for index, field in enumerate(("input", "output", "error")):
-            if sealed[index] is not None:
-                texts[index] = key.open(field, sealed[index]).decode()
-    payloads = f'"input":{texts[0]},"output":{texts[1]},"error":{texts[2]}'
-    return f'{{{head},{payloads},{tail},"erased_at":{erased}}}'
+            if payloads[index] is not None:
+                texts[index] = key.open(field, payloads[index]).decode()
+    shown = f'"input":{texts[0]},"output":{texts[1]},"error":{texts[2]}'
+    return f"{{{head},{shown},{tail}}}"

@@ -51,13 +51,15 @@ MAX_PAIRS = 10_000
 """Pairs of a day and a resource in an answer about usage."""
 
 _DEFAULT_DAYS = 30
+_COUNTED = ("running", "completed", "failed", "cancelled")
+"""The statuses of runs that count, in the order of the statement's numbers."""
 _LATEST = 10
 _TICKS = 1000
 """The most ticks of the page's slider: no slider is wide enough for more."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_hours = msgspec.json.Decoder(list[tuple[str | None, int]]).decode
-_decode_amounts = msgspec.json.Decoder(dict[str, int]).decode
+_decode_runs = msgspec.json.Decoder(tuple[int, int, int, int, int]).decode
 
 
 class RangeQuery(Query, RangeParameters):
@@ -280,10 +282,10 @@ def _wanted(query: RangeQuery, now: datetime) -> Range:
 def _add(amounts: Amounts, kind: str, text: str) -> None:
     if kind == "hours":
         amounts.add_hours(_decode_hours(text))
-    elif kind == "runs":
-        amounts.add_runs(_decode_amounts(text))
     else:
-        amounts.tokens += _decode_amounts(text)["tokens"]
+        *runs, tokens = _decode_runs(text)
+        amounts.add_runs(dict(zip(_COUNTED, runs, strict=True)))
+        amounts.tokens += tokens
 
 
 def _require_line(rows: Answer) -> None:

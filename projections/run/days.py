@@ -1,0 +1,138 @@
+"""The sums of a line's runs and tokens by UTC day (contract, Reading, usage).
+
+``run_day`` only grows: an event that changes a day adds a row with the new sums of the day. The
+difference from the row before is the change. Runs count on the day of their start, tokens on the
+day of the run's end.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from ledger.domain.recorded import Recorded
+from ledger.domain.run import Run
+from ledger.domain.values import RunStatus, day_of, sort_key
+from ledger.postgres.exchange import Rows
+from ledger.postgres.table import BigInt, Date, Instant, Int, Table, Text
+from ledger.views.folds import Folds
+from ledger.views.generation import Generation
+
+
+class DayRow(NamedTuple):
+    """A line's started runs by status, and their tokens, after an event that changed a day."""
+
+    line_key: BigInt
+    position: BigInt
+    started_at: Instant | None
+    """The start of the run that the event counts; null: it changes no count."""
+    ended_at: Instant | None
+    """The end of the run whose tokens the event adds; null: it adds none."""
+    running: Int
+    completed: Int
+    failed: Int
+    cancelled: Int
+    day: Date
+    """The UTC day."""
+    tokens: Text
+    """A whole number, which may be too large for 64 bits."""
+
+
+DAY = Table("run_day", DayRow, key=("line_key", "day", "position"))
+
+# The latest sums of these days of these lines.
+_LOAD = """
+SELECT asked.line_key, asked.day, latest.*
+FROM unnest($1::bigint[], $2::date[]) AS asked (line_key, day)
+CROSS JOIN LATERAL (
+    SELECT running, completed, failed, cancelled, tokens FROM ledger.run_day_{g} AS d
+    WHERE d.line_key = asked.line_key AND d.day = asked.day ORDER BY d.position DESC LIMIT 1
+) AS latest
+"""
+
+_Key = tuple[int, date]
+"""(line, day)."""
+
+
+class _Sums(msgspec.Struct):
+    """The sums of a day. A run that has not started counts nowhere, so ``pending`` is no sum."""
+
+    running: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    tokens: int = 0
+
+
+class Move(msgspec.Struct):
+    """The change of a line's day by an event."""
+
+    key: _Key
+    position: int
+    started_at: datetime | None = None
+    left: RunStatus | None = None
+    """The status before the event, if the run was counted under it."""
+    entered: RunStatus | None = None
+    ended_at: datetime | None = None
+    tokens: int = 0
+
+
+def moves(run: Run, event: Recorded, before: RunStatus | None) -> Sequence[Move]:
+    """The changes of a line's days by an event that the run has folded.
+
+    ``before`` is the run's status before the event; None if the run had not started. Tokens are
+    counted whenever a run ends with tokens.
+    """
+    line_key, position, found = sort_key(run.service_line_id), event.position, dict[date, Move]()
+    if run.started_at is not None and run.status != before:
+        day = day_of(run.started_at)
+        found[day] = Move((line_key, day), position, run.started_at, before, run.status)
+    tokens = getattr(event.body, "tokens_used", None)
+    if tokens:
+        day = day_of(event.occurred_at)
+        move = found.setdefault(day, Move((line_key, day), position))
+        move.ended_at, move.tokens = event.occurred_at, tokens
+    return tuple(found.values())
+
+
+class Days:
+    """The fold of moves into the sums of days."""
+
+    def __init__(self) -> None:
+        self._sums: Folds[_Key, _Sums] = Folds(lambda _: _Sums())
+
+    def fold(self, generation: Generation, changes: Sequence[Move]) -> None:
+        """Write a row for each of a batch's moves."""
+        generation.ask(self._sums, {move.key: None for move in changes}, _LOAD, _read)
+        generation.load()
+        generation.write(DAY, [self._after(move) for move in changes])
+
+    def forget(self) -> None:
+        """Drop the sums in memory."""
+        self._sums.clear()
+
+    def _after(self, move: Move) -> DayRow:
+        sums = self._sums[move.key]
+        for status, amount in ((move.left, -1), (move.entered, 1)):
+            if status is not None:
+                setattr(sums, status, getattr(sums, status) + amount)
+        sums.tokens += move.tokens
+        line_key, day = move.key
+        return DayRow(
+            line_key=line_key,
+            position=move.position,
+            started_at=move.started_at,
+            ended_at=move.ended_at,
+            running=sums.running,
+            completed=sums.completed,
+            failed=sums.failed,
+            cancelled=sums.cancelled,
+            day=day,
+            tokens=str(sums.tokens),
+        )
+
+
+def _read(rows: Rows) -> Iterator[tuple[_Key, _Sums]]:
+    for line_key, day, running, completed, failed, cancelled, tokens in rows:
+        yield (line_key, day), _Sums(running, completed, failed, cancelled, int(tokens))
