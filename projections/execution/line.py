@@ -22,7 +22,7 @@ from ledger.domain.values import MODELS_WITH_RUNS, day_of, week_of
 
 
 class Interval(msgspec.Struct, frozen=True, array_like=True):
-    """What a line can be found and counted by, and the position at which this began."""
+    """The values by which a line is found and counted, and the position at which they began."""
 
     opened: int
     """The position at which the interval began."""
@@ -38,7 +38,7 @@ class Interval(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def content(self) -> tuple[Any, ...]:
-        """What stays the same during the interval."""
+        """The values that stay the same during the interval."""
         return (
             self.state,
             self.causes,

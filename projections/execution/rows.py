@@ -143,7 +143,7 @@ QUIET = Table(
 
 
 class IntervalRow(NamedTuple):
-    """What a line could be found and counted by, from one position to another."""
+    """The values by which a line was found and counted, from one position to another."""
 
     line_key: BigInt
     record_key: BigInt

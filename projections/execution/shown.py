@@ -16,7 +16,7 @@ from projections.execution.line import Totals
 
 
 class Version(NamedTuple):
-    """What an event of the line's own stream changes."""
+    """The parts of a line that its own stream changes."""
 
     health_score: int | None
     head: str

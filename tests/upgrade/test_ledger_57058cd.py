@@ -14,7 +14,7 @@ import pytest
 from ledger.postgres.embedded import EmbeddedPostgres
 from scripts.bench.corpus_request import Answer, Request, digest_of
 from tests.support.decision_tables import FOLDED, assert_decision_tables_match_log
-from tests.support.rebuilding import verify_all
+from tests.support.rebuilding import leftover_tables, verify_all
 from tests.support.restored import OldLedger, answering
 from tests.support.sealing import checked
 from tests.support.verifier import verifier
@@ -58,6 +58,11 @@ def test_the_seal_verifies(restored: str, tmp_path: Path) -> None:
 def test_views_equal_a_replay_of_the_log(restored: str) -> None:
     assert query(restored, "SELECT name FROM ledger.projection WHERE stopped_at IS NOT NULL") == []
     assert verify_all(restored) == []
+
+
+def test_no_table_of_an_earlier_version_of_a_view_is_left(restored: str) -> None:
+    assert leftover_tables(restored) == []
+    assert query(restored, "SELECT to_regclass('ledger.run_version')") == [(None,)]
 
 
 def test_the_inclusion_of_each_event_can_be_proved(ask: Ask) -> None:
