@@ -10,14 +10,9 @@ from psycopg.conninfo import make_conninfo
 from ledger.log.event_log import Log
 from tests.support.views import query, until
 
-# An event at the log's next position.
-_INSERT = """
-INSERT INTO ledger.ledger_events
-    (originator_id, originator_version, topic, state, notification_id, recorded_at)
-SELECT 'LIN-26-000001', 1, 'topic', '', nextval('ledger.ledger_events_notification_id_seq'), now()
-"""
-
-_WAITERS = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = '{}'::regclass"
+_WAITERS = (
+    "SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'ledger.append_lock'::regclass"
+)
 
 
 def test_options_of_the_connection_string_hold_beside_the_ledgers(conninfo: str) -> None:
@@ -82,17 +77,6 @@ def test_a_vacuum_of_the_log_and_an_append_do_not_wait_for_each_other(
             vacuum.execute("VACUUM (ANALYZE) ledger.ledger_events")
 
 
-def test_an_append_waits_for_a_lock_on_the_log_before_it_reads(log: Log, conninfo: str) -> None:
-    with psycopg.connect(conninfo) as older, ThreadPoolExecutor() as others:
-        older.execute("LOCK TABLE ledger.ledger_events IN EXCLUSIVE MODE")
-        found = others.submit(next_position, log)
-        waiters = _WAITERS.format("ledger.ledger_events")
-        until(lambda: query(conninfo, waiters), "an append that waits")
-        older.execute(_INSERT)
-        older.commit()
-        assert found.result(20) == 2
-
-
 def test_an_append_waits_until_another_writers_append_has_ended(log: Log, conninfo: str) -> None:
     another = Log(conninfo)
     try:
@@ -100,8 +84,7 @@ def test_an_append_waits_until_another_writers_append_has_ended(log: Log, connin
             with log.ledger_recorder.append_transaction() as append:
                 append.read({})
                 found = others.submit(next_position, another)
-                waiters = _WAITERS.format("ledger.append_lock")
-                until(lambda: query(conninfo, waiters), "an append that waits")
+                until(lambda: query(conninfo, _WAITERS), "an append that waits")
                 assert not found.done()
             assert found.result(20) == 1
     finally:

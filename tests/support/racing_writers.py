@@ -15,8 +15,6 @@ from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from psycopg.sql import SQL
-
 from ledger.application.command import Command
 from ledger.application.commands.lines import GoIdle, Pause, Resume
 from ledger.application.report import ReportFact
@@ -31,6 +29,7 @@ from ledger.log.event_log import Log
 from ledger.log.recorder import LedgerRecorder
 from ledger.log.tables import OpenRunRow
 from ledger.log.vault import Vault
+from ledger.postgres.pipeline import Statement
 from ledger.service.composition.writing import running
 from tests.support.facts import ORGANIZATION, activation, encode
 
@@ -52,11 +51,7 @@ _spawn = multiprocessing.get_context("spawn")
 class UnlockedRecorder(LedgerRecorder):
     """A recorder without the append lock: appends of several processes overlap."""
 
-    @contextlib.contextmanager
-    def append_transaction(self) -> Iterator[Append]:
-        self.lock_table_statements = [SQL("SET LOCAL lock_timeout = '2s'")]
-        with super().append_transaction() as append:
-            yield append
+    lock = Statement(b"SET LOCAL lock_timeout = '2s'")
 
 
 class ForgetfulAppend(Append):

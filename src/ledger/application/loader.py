@@ -119,24 +119,32 @@ class Loader:
         """Streams that are due for a snapshot: a long tail was read, or the version is a multiple
         of ``EVERY``."""
 
-    def load(self, ids: Iterable[str], identities: Collection[Identity] = ()) -> None:
+    def load(
+        self,
+        ids: Iterable[str],
+        identities: Collection[Identity] = (),
+        keys: Collection[str] = (),
+    ) -> None:
         """Make aggregates current: cached aggregates take in their tails, unknown ones are built.
 
         An aggregate that is unknown or far behind starts from its snapshot, if it has one. The
-        lines of runs are loaded too, and so are the events that have these identities.
+        lines of runs are loaded too, and so are the events that have these identities, and the keys
+        of these runs.
         """
         wanted = {i for i in ids if i not in self._fresh}
         asked = [identity for identity in identities if identity not in self._asked]
-        if not wanted and not asked and self._append.next_position:
+        if not wanted and not asked and not keys and self._append.next_position:
             return
         runs = {i for i in wanted if i.startswith("RUN")}
-        wanted |= self._lines_of(runs)
+        known_runs = {i for i in runs if self._cache.find(i) is not None}
+        wanted |= self._lines_of(known_runs)
         decisions = self._append.decisions
         state = self._append.read(
             {i: known.version if (known := self._cache.find(i)) else 0 for i in wanted},
             identities=asked,
             lines=[i for i in wanted if i.startswith("LIN") and i not in decisions.activity],
-            runs=[i for i in runs if i not in self._cache.run_keys],
+            records=runs - known_runs,
+            keys=[*keys, *self._without_key(known_runs)],
         )
         self._asked.update(asked)
         for identity, rows in state.firsts.items():
@@ -159,8 +167,13 @@ class Loader:
         for identifier in self._unloaded.keys() & wanted:
             self._cache.bring(identifier).evolve(self._unloaded.pop(identifier))
         self._fresh |= wanted
-        # Runs that were not in memory tell only now which lines they belong to.
-        self.load(self._lines_of(runs))
+        # Only now it shows which of the other runs exist, and which lines they belong to.
+        found_runs = {i for i in runs - known_runs if self._cache.find(i) is not None}
+        self.load(self._lines_of(found_runs), keys=self._without_key(found_runs))
+
+    def _without_key(self, runs: Iterable[str]) -> list[str]:
+        """Those of the runs whose keys are not in memory."""
+        return [run for run in runs if run not in self._cache.run_keys]
 
     def _lines_of(self, runs: Iterable[str]) -> set[str]:
         found = map(self._cache.find, runs)

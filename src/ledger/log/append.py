@@ -11,6 +11,7 @@ The guarantees follow from the order:
 Most appends take two round trips: the lock is sent with the first reads, the writes with COMMIT.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from ledger.domain.recorded import Recorded
 from ledger.log import snapshots
 from ledger.log.decisions import DecisionTables
 from ledger.log.side_tables import SideTables
-from ledger.log.snapshots import EVERY, FOLD, Aggregate
+from ledger.log.snapshots import FOLD, Aggregate
 from ledger.log.tables import (
     EXECUTION_RECORD,
     ID_COUNTER,
@@ -52,33 +53,31 @@ SELECT s.last_value + s.is_called::int,
 FROM ledger.ledger_events_notification_id_seq AS s
 """
 
-# The snapshots of streams that are far beyond the version known to this process.
+# The tail of each stream: its events beyond the known version, the first ones if there is a limit.
+# No rows mean that the known version is up to date.
+_TAILS = """
+SELECT e.originator_id, e.originator_version, e.topic, e.state, e.notification_id
+FROM unnest(%(stream)s::text[], %(version)s::bigint[]) AS asked (id, version)
+CROSS JOIN LATERAL (
+    SELECT originator_id, originator_version, topic, state, notification_id
+    FROM ledger.ledger_events
+    WHERE originator_id = asked.id AND originator_version > asked.version
+    ORDER BY originator_version LIMIT %(limit)s::int
+) AS e
+"""
+
+_NEAR = 20
+"""The number of unknown events from which on a stream is first looked up among the snapshots."""
+
+# The snapshots of streams beyond the versions known to this process.
 _SNAPSHOTS = """
 SELECT asked.id, s.version, s.state
 FROM unnest(%(stream)s::text[], %(version)s::bigint[]) AS asked (id, version)
 CROSS JOIN LATERAL (
     SELECT version, state FROM ledger.snapshot
-    WHERE stream = asked.id AND version >= asked.version + %(far)s::int AND fold = %(fold)s::int
+    WHERE stream = asked.id AND version > asked.version AND fold = %(fold)s::int
     OFFSET 0
 ) AS s
-"""
-
-# The tail of each stream: its events beyond the known version, or beyond its snapshot. No rows mean
-# that the known version is up to date.
-_TAILS = """
-SELECT e.originator_id, e.originator_version, e.topic, e.state, e.notification_id
-FROM unnest(%(stream)s::text[], %(version)s::bigint[]) AS asked (id, version)
-LEFT JOIN LATERAL (
-    SELECT version FROM ledger.snapshot
-    WHERE stream = asked.id AND version >= asked.version + %(far)s::int AND fold = %(fold)s::int
-    OFFSET 0
-) AS s ON true
-CROSS JOIN LATERAL (
-    SELECT originator_id, originator_version, topic, state, notification_id
-    FROM ledger.ledger_events
-    WHERE originator_id = asked.id AND originator_version > coalesce(s.version, asked.version)
-    OFFSET 0
-) AS e
 """
 
 # The event that has each identity, and before it the event at the position before: this event may
@@ -191,59 +190,50 @@ class Append:
         *,
         identities: Sequence[Identity] = (),
         lines: Collection[str] = (),
-        runs: Collection[str] = (),
+        records: Collection[str] = (),
+        keys: Collection[str] = (),
     ) -> Found:
         """Read the tails of streams beyond the known versions, events by identity, rows by id.
 
-        One round trip; a statement without keys is not sent.
+        One round trip, unless a tail is long; a statement without keys is not sent.
         """
         end = [] if self.next_position else self._ask(Statement(_END))
-        snapshots_found, tails = self._ask_streams(known, FOLD)
+        tails = self._ask_tails(known, _NEAR)
         firsts = self._ask_firsts(identities)
-        activity = self._ask_keys(LINE_ACTIVITY, [(line,) for line in lines])
-        keys = [(run,) for run in runs]
-        records, run_keys = self._ask_keys(EXECUTION_RECORD, keys), self._ask_keys(RUN_KEY, keys)
+        activity = self._ask_keys(LINE_ACTIVITY, lines)
+        found_records = self._ask_keys(EXECUTION_RECORD, records)
+        found_keys = self._ask_keys(RUN_KEY, keys)
         self._transaction.flush()
         for row in end:
             self.next_position, self.last_recorded_at = row
-        restored, tails = self._restored(known, snapshots_found, tails)
+        restored, tails = self._complete(known, tails)
         return Found(
             restored,
             sorted(tails),
             _by_identity(identities, firsts),
             [LineActivityRow(*row) for row in activity],
-            [ExecutionRecordRow(*row) for row in records],
-            [RunKeyRow(*row) for row in run_keys],
+            [ExecutionRecordRow(*row) for row in found_records],
+            [RunKeyRow(*row) for row in found_keys],
         )
 
-    def _restored(
-        self, known: Mapping[str, int], found: Rows, tails: Rows
-    ) -> tuple[list[Aggregate], Rows]:
-        """Return the aggregates of snapshots, and the tails beyond them."""
-        restored = [snapshots.restore(*row) for row in found]
-        spoilt = {
-            row[0]: known[row[0]]
-            for row, aggregate in zip(found, restored, strict=True)
-            if aggregate is None
-        }
-        if spoilt:
-            # The tails of damaged snapshots begin too late: read them from the known version.
-            _, whole = self._ask_streams(spoilt, None)
-            self._transaction.flush()
-            tails = [row for row in tails if row[0] not in spoilt] + whole
-        return [aggregate for aggregate in restored if aggregate is not None], tails
+    def _complete(self, known: Mapping[str, int], tails: Rows) -> tuple[list[Aggregate], Rows]:
+        """Return the aggregates of snapshots and the tails beyond them, where tails are long."""
+        if len(tails) < _NEAR:
+            return [], tails
+        sizes = Counter(row[0] for row in tails)
+        far = {stream: known[stream] for stream, size in sizes.items() if size == _NEAR}
+        if not far:
+            return [], tails
+        found = self._transaction.run(named(_SNAPSHOTS, _streams(far) | {"fold": FOLD}))
+        restored = [a for row in found if (a := snapshots.restore(*row)) is not None]
+        far |= {aggregate.id: aggregate.version for aggregate in restored}
+        whole = self._transaction.run(named(_TAILS, _streams(far) | {"limit": None}))
+        return restored, [row for row in tails if row[0] not in far] + whole
 
-    def _ask_streams(self, known: Mapping[str, int], fold: int | None) -> tuple[Rows, Rows]:
-        """Ask for the snapshots of a fold and the tails beyond them; no fold: for whole tails."""
+    def _ask_tails(self, known: Mapping[str, int], limit: int) -> Rows:
         if not known:
-            return [], []
-        values: dict[str, Value] = {
-            "stream": array("text", known),
-            "version": array("bigint", known.values()),
-            "far": EVERY,
-            "fold": fold,
-        }
-        return self._ask(named(_SNAPSHOTS, values)), self._ask(named(_TAILS, values))
+            return []
+        return self._ask(named(_TAILS, _streams(known) | {"limit": limit}))
 
     def _ask_firsts(self, identities: Sequence[Identity]) -> Rows:
         if not identities:
@@ -251,8 +241,8 @@ class Append:
         digests = array("uuid", [identity.digest for identity in identities])
         return self._ask(named(_FIRSTS, {"digest": digests}))
 
-    def _ask_keys(self, table: Table, keys: Collection[Sequence[Any]]) -> Rows:
-        return self._ask(find(table, keys)) if keys else []
+    def _ask_keys(self, table: Table, keys: Collection[str]) -> Rows:
+        return self._ask(find(table, [(key,) for key in keys])) if keys else []
 
     def _ask(self, statement: Statement) -> Rows:
         """Return the statement's rows: a list that is filled when the transaction is flushed."""
@@ -342,6 +332,10 @@ class Append:
         """Update the probe row, to find out whether an append could write."""
         self._transaction.defer(Statement(_LITTLE_MEMORY))
         self._transaction.defer(Statement(_PROBE))
+
+
+def _streams(known: Mapping[str, int]) -> dict[str, Value]:
+    return {"stream": array("text", known), "version": array("bigint", known.values())}
 
 
 def _by_identity(identities: Sequence[Identity], found: Rows) -> dict[Identity, list[StoredRow]]:

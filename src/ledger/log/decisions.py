@@ -131,11 +131,12 @@ class DecisionTables:
 
     def _active(self, recorded: Recorded, opened: int = 0) -> None:
         line_id = recorded.service_line_id or ""
-        _, at, open_runs = self.activity[line_id]
-        self.activity[line_id] = LineActivityRow(
-            line_id, max(at, recorded.occurred_at), open_runs + opened
-        )
-        self.touched.add(line_id)
+        known = self.activity[line_id]
+        at = max(known.last_activity_at, recorded.occurred_at)
+        row = LineActivityRow(line_id, at, known.open_runs + opened)
+        if row != known:
+            self.activity[line_id] = row
+            self.touched.add(line_id)
 
     def _activated(self, body: execution.Activated, recorded: Recorded) -> None:
         line_id = recorded.originator_id

@@ -18,7 +18,6 @@ from eventsourcing.persistence import ProgrammingError, StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresFactory
 from psycopg import Connection, errors
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.sql import SQL, Composed
 
 from ledger.log.append import Append, StoredRow
 from ledger.postgres.pipeline import Pipeline, Statement
@@ -50,14 +49,9 @@ ORDER BY notification_id
 # The append lock is a lock on a table of its own, in the library's mode, not on the events table:
 # VACUUM's lock conflicts with every lock mode by which appends could exclude each other. Appends
 # would be refused while a vacuum of the log runs. (Autovacuum gives way, so appends would wait a
-# second for it, and it would never finish.)
-# The INSERT takes the second lock anyway; here that lock comes before anything is read. The second
-# lock excludes processes that lock the events table as the library does: versions before migration
-# 0010, which may still run beside this one.
-_LOCKS = (
-    SQL("LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE"),
-    SQL("LOCK TABLE ledger.ledger_events IN ROW EXCLUSIVE MODE"),
-)
+# second for it, and it would never finish.) The lock timeout is an option of the connection: this
+# saves a statement per append.
+_LOCK = Statement(b"LOCK TABLE ledger.append_lock IN EXCLUSIVE MODE")
 
 _TAKES_NO_WRITES = (errors.ReadOnlySqlTransaction, errors.ObjectNotInPrerequisiteState)
 """The errors of an append on a server that is a standby or read-only."""
@@ -82,13 +76,9 @@ def planned_once(conninfo: str) -> str:
 class LedgerRecorder(PostgresApplicationRecorder):
     """Appends under the append lock; reads plain tuples."""
 
+    lock = _LOCK
+    """The first statement of an append."""
     _pipeline: Pipeline | None = None
-    _locks: Sequence[Statement] = ()
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        # The lock timeout is an option of the connection: this saves a statement per append.
-        self.lock_table_statements = list(_LOCKS)
 
     @contextmanager
     def append_transaction(self) -> Iterator[Append]:
@@ -102,7 +92,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
         with self._living_connection() as connection:
             pipeline = self._pipeline_on(connection)
             try:
-                with pipeline.transaction(*self._locks) as transaction:
+                with pipeline.transaction(self.lock) as transaction:
                     yield Append(transaction)
             except _TAKES_NO_WRITES as error:
                 # The primary may have become a standby: the next append connects again.
@@ -134,8 +124,6 @@ class LedgerRecorder(PostgresApplicationRecorder):
         if self._pipeline is None or self._pipeline.connection is not connection:
             pipeline = Pipeline(connection)
             pipeline.run(Statement(DURABLE))
-            locks = (Composed([lock]) for lock in self.lock_table_statements)
-            self._locks = [Statement(lock.as_bytes(connection)) for lock in locks]
             self._pipeline = pipeline
         return self._pipeline
 
