@@ -9,129 +9,135 @@ from functools import cache
 from typing import Literal
 
 from ledger.views.statements import POSITION_THEN, position_of, where_tenant
-from projections.event.feeds import ENVELOPE
+from projections.event.items import with_stored
+from projections.event.view import key_of
 
-_STATES = """
-',"state_before":' || COALESCE('"' || e.state_before || '"', 'null')
-|| ',"state_after":"' || e.state_after || '"'
+_FIRST_KEY = key_of("l.line_id")
+_LINE_KEY = key_of("line.line_id")
+_EVENT_KEY = key_of("e.line_id")
+_ASKED_KEY = key_of("%(line_id)s::text")
+
+# The first event of the asked line: a credential sees the line if it sees this event.
+_FIRST = f"""
+SELECT l.line_id, l.position, l.state_after, l.organization_id, l.workspace_id
+FROM ledger.event AS l
+WHERE ({_FIRST_KEY}, l.position) >= ({_ASKED_KEY}, 0)
+  AND ({_FIRST_KEY}, l.position) <= ({_ASKED_KEY}, p.position) AND l.line_id = %(line_id)s
+ORDER BY {_FIRST_KEY}, l.position LIMIT 1
 """
-_ITEM = f"""'{{' || {ENVELOPE} || {_STATES} || '}}'"""
 
-# The events of a line and of its runs, in log order, with the line's state before and after. A
-# credential sees the line if it sees the line's first event. Bounds and orders name the line too,
-# as the index does: with the position alone, PostgreSQL may walk the whole log and filter it by the
-# line.
-_HISTORY = """
-SELECT p.position, line.line_id, page.position, page.item
-FROM ({position}) AS p
-LEFT JOIN LATERAL (
-    SELECT l.line_id, l.organization_id, l.workspace_id FROM ledger.event AS l
-    WHERE (l.line_id, l.position) >= (%(line_id)s, 0)
-      AND (l.line_id, l.position) <= (%(line_id)s, p.position)
-    ORDER BY l.line_id, l.position LIMIT 1
-) AS l ON true
-LEFT JOIN LATERAL (SELECT l.line_id WHERE {where}) AS line ON true
-LEFT JOIN LATERAL (
-    SELECT e.position, {item} AS item FROM ledger.event AS e
-    WHERE (e.line_id, e.position) > (line.line_id, %(after)s)
-      AND (e.line_id, e.position) <= (line.line_id, p.position)
-    ORDER BY e.line_id, e.position LIMIT %(limit)s
-) AS page ON true
+# The events of a line and of its runs, in log order, with the line's state before and after. Bounds
+# and orders name the line's key too, as the index does: with the position alone, PostgreSQL may
+# walk the whole log and filter it by the line.
+_HISTORY = f"""
+SELECT p.position, line.line_id, page.*
+FROM ({{position}}) AS p
+LEFT JOIN LATERAL ({_FIRST}) AS l ON true
+LEFT JOIN LATERAL (SELECT l.line_id WHERE {{where}}) AS line ON true
+LEFT JOIN LATERAL ({{events}}) AS page ON true
 ORDER BY page.position
+"""
+_AFTER = f"""
+SELECT e.* FROM ledger.event AS e
+WHERE ({_EVENT_KEY}, e.position) > ({_LINE_KEY}, %(after)s)
+  AND ({_EVENT_KEY}, e.position) <= ({_LINE_KEY}, p.position) AND e.line_id = line.line_id
+ORDER BY {_EVENT_KEY}, e.position LIMIT %(limit)s
 """
 
 # A place in a line's history: the latest events up to the place, the next event, the first and the
 # last event, and ticks. Ticks are events so far apart that a page can show all of them. The query
 # looks up each tick from the tick before, so that the events between two ticks are not read.
-_PLACE = """
-SELECT p.position, line.line_id, found.kind, found.position, found.item
-FROM ({position}) AS p
-CROSS JOIN LATERAL (SELECT LEAST({at}, p.position) AS position OFFSET 0) AS at
-LEFT JOIN LATERAL (
-    SELECT l.line_id, l.position, l.state_after, l.organization_id, l.workspace_id
-    FROM ledger.event AS l
-    WHERE (l.line_id, l.position) >= (%(line_id)s, 0)
-      AND (l.line_id, l.position) <= (%(line_id)s, p.position)
-    ORDER BY l.line_id, l.position LIMIT 1
-) AS l ON true
+_PLACE = f"""
+SELECT p.position, line.line_id, found.*
+FROM ({{position}}) AS p
+CROSS JOIN LATERAL (SELECT LEAST({{at}}, p.position) AS position OFFSET 0) AS at
+LEFT JOIN LATERAL ({_FIRST}) AS l ON true
 LEFT JOIN LATERAL (
     SELECT l.line_id, l.position AS first, l.state_after AS state, (
         SELECT e.position FROM ledger.event AS e
-        WHERE (e.line_id, e.position) >= (l.line_id, 0)
-          AND (e.line_id, e.position) <= (l.line_id, p.position)
-        ORDER BY e.line_id DESC, e.position DESC LIMIT 1
+        WHERE ({_EVENT_KEY}, e.position) >= ({_FIRST_KEY}, 0)
+          AND ({_EVENT_KEY}, e.position) <= ({_FIRST_KEY}, p.position) AND e.line_id = l.line_id
+        ORDER BY {_EVENT_KEY} DESC, e.position DESC LIMIT 1
     ) AS last
-    WHERE {where} OFFSET 0
+    WHERE {{where}} OFFSET 0
 ) AS line ON true
-LEFT JOIN LATERAL (
-    (SELECT 'end' AS kind, e.position, {item} AS item FROM ledger.event AS e
-     WHERE e.position IN (line.first, line.last))
-    UNION ALL
-    (SELECT 'until', e.position, {item} FROM ledger.event AS e
-     WHERE (e.line_id, e.position) >= (line.line_id, 0)
-       AND (e.line_id, e.position) <= (line.line_id, at.position)
-     ORDER BY e.line_id DESC, e.position DESC LIMIT %(limit)s)
-    UNION ALL
-    (SELECT 'next', e.position, {item} FROM ledger.event AS e
-     WHERE (e.line_id, e.position) > (line.line_id, at.position)
-       AND (e.line_id, e.position) <= (line.line_id, p.position)
-     ORDER BY e.line_id, e.position LIMIT 1)
-    UNION ALL
-    (WITH RECURSIVE tick AS (
-        SELECT line.first AS position, line.state
-        UNION ALL
-        SELECT following.position, following.state_after
-        FROM tick CROSS JOIN LATERAL (
-            SELECT e.position, e.state_after FROM ledger.event AS e
-            WHERE (e.line_id, e.position) >= (line.line_id, tick.position
-                      + (line.last - line.first) / %(ticks)s + 1)
-              AND (e.line_id, e.position) <= (line.line_id, p.position)
-            ORDER BY e.line_id, e.position LIMIT 1
-        ) AS following
-     ) SELECT 'tick', tick.position, tick.state FROM tick)
-) AS found ON line.line_id IS NOT NULL
+LEFT JOIN LATERAL (({{events}}) UNION ALL ({{ticks}})) AS found ON line.line_id IS NOT NULL
 ORDER BY found.position
+"""
+_AROUND = f"""
+(SELECT 'end' AS kind, e.* FROM ledger.event AS e WHERE e.position IN (line.first, line.last))
+UNION ALL
+(SELECT 'until', e.* FROM ledger.event AS e
+ WHERE ({_EVENT_KEY}, e.position) >= ({_LINE_KEY}, 0)
+   AND ({_EVENT_KEY}, e.position) <= ({_LINE_KEY}, at.position) AND e.line_id = line.line_id
+ ORDER BY {_EVENT_KEY} DESC, e.position DESC LIMIT %(limit)s)
+UNION ALL
+(SELECT 'next', e.* FROM ledger.event AS e
+ WHERE ({_EVENT_KEY}, e.position) > ({_LINE_KEY}, at.position)
+   AND ({_EVENT_KEY}, e.position) <= ({_LINE_KEY}, p.position) AND e.line_id = line.line_id
+ ORDER BY {_EVENT_KEY}, e.position LIMIT 1)
+"""
+_TICKS = f"""
+WITH RECURSIVE tick AS (
+    SELECT line.first AS position, line.state
+    UNION ALL
+    SELECT following.position, following.state_after
+    FROM tick CROSS JOIN LATERAL (
+        SELECT e.position, e.state_after FROM ledger.event AS e
+        WHERE ({_EVENT_KEY}, e.position) >= ({_LINE_KEY}, tick.position
+                  + (line.last - line.first) / %(ticks)s + 1)
+          AND ({_EVENT_KEY}, e.position) <= ({_LINE_KEY}, p.position) AND e.line_id = line.line_id
+        ORDER BY {_EVENT_KEY}, e.position LIMIT 1
+    ) AS following
+) SELECT 'tick', tick.position, NULL, NULL, tick.state, NULL, NULL, NULL, NULL FROM tick
 """
 
 _AT = {"now": "p.position", "position": "%(at)s::bigint", "instant": POSITION_THEN}
 
 # A run's own events, with the line's state before and after each.
 _RUN_EVENTS = """
-SELECT p.position, run.run_id, page.position, page.item
+SELECT p.position, run.run_id, page.*
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
     SELECT l.run_id, ARRAY[l.opened, l.started, l.cancelled, l.ended, l.erased] AS positions
     FROM ledger.run AS l
     WHERE l.run_id = %(run_id)s AND l.opened <= p.position AND {where}
 ) AS run ON true
-LEFT JOIN LATERAL (
-    SELECT e.position, {item} AS item
-    FROM ledger.event AS e WHERE e.position = ANY(run.positions) AND e.position <= p.position
-    ORDER BY e.position LIMIT %(limit)s
-) AS page ON true
+LEFT JOIN LATERAL ({events}) AS page ON true
 ORDER BY page.position
+"""
+_OF_RUN = """
+SELECT e.* FROM ledger.event AS e
+WHERE e.position = ANY(run.positions) AND e.position <= p.position
+ORDER BY e.position LIMIT %(limit)s
 """
 
 
 @cache
 def history_statement(tenant: frozenset[str], past: bool = False) -> str:
-    """(position, line or null, position of the event, item JSON) rows."""
-    position = position_of(past, "event")
-    return _HISTORY.format(position=position, where=where_tenant(tenant, "l"), item=_ITEM)
+    """(position, line or null, columns of a found event) rows."""
+    position, visible = position_of(past, "event"), where_tenant(tenant, "l")
+    return _HISTORY.format(position=position, where=visible, events=with_stored(_AFTER))
 
 
 @cache
 def place_statement(tenant: frozenset[str], by: Literal["now", "position", "instant"]) -> str:
-    """(position, line or null, kind, position of the event, item JSON or a tick's state) rows.
+    """(position, line or null, kind, columns of a found event) rows.
 
-    The kinds: ``end``, ``until``, ``next``, ``tick``.
+    The kinds: ``end``, ``until``, ``next``, ``tick``. A tick has a position and a state alone.
     """
-    position = position_of(False, "event")
-    return _PLACE.format(position=position, at=_AT[by], where=where_tenant(tenant, "l"), item=_ITEM)
+    position, visible = position_of(False, "event"), where_tenant(tenant, "l")
+    return _PLACE.format(
+        position=position,
+        at=_AT[by],
+        where=visible,
+        events=with_stored(_AROUND, "kind"),
+        ticks=_TICKS,
+    )
 
 
 @cache
 def run_events_statement(tenant: frozenset[str], past: bool = False) -> str:
-    """(position, run or null, position of the event, item JSON) rows."""
-    position = position_of(past, "event", "run")
-    return _RUN_EVENTS.format(position=position, where=where_tenant(tenant, "l"), item=_ITEM)
+    """(position, run or null, columns of a found event) rows."""
+    position, visible = position_of(past, "event", "run"), where_tenant(tenant, "l")
+    return _RUN_EVENTS.format(position=position, where=visible, events=with_stored(_OF_RUN))

@@ -11,6 +11,7 @@ import pytest
 from ledger.api import routes
 from ledger.api.app import ROUTED
 from ledger.api.lean import LeanRoute
+from ledger.domain.values import format_id
 from ledger.reads.question import Answer, Question
 from projections import projections
 from tests.support.edge import Edge, assert_problem
@@ -97,14 +98,14 @@ def target(edge: Edge) -> Target:
         edge.token("webhooks:manage", **tenant),
         json={"url": "https://93.184.216.34/", "event_types": ["*"]},
     ).json()["data"]["id"]
-    ((number,),) = edge.select(
-        f"SELECT number FROM ledger.event WHERE position = {run['position']}"
+    ((recorded_at,),) = edge.select(
+        f"SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = {run['position']}"
     )
     names = {
         "line_id": line,
         "run_id": run["subject"],
         "endpoint_id": hook,
-        "event_id": f"EVT-{number}",
+        "event_id": format_id("EVT", recorded_at.year, run["position"]),
         "type": "execution.paused",
         "position": str(run["position"]),
     }

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 
 from ledger.application.writer import Writer
+from ledger.domain.values import format_id
 from ledger.feed.stream import Stream, Streams
 from ledger.feed.tail import Selection, Tail
 from ledger.intake.principal import Principal
@@ -109,9 +110,11 @@ class Rig:
 
     def ids(self) -> list[str]:
         """The ids of the organization's events in the feed, from the table."""
-        statement = """SELECT 'EVT-' || number FROM ledger.event
-            WHERE in_feed AND organization_id = %s ORDER BY position"""
-        return [identifier for (identifier,) in query(self.conninfo, statement, ORGANIZATION)]
+        statement = """SELECT recorded_at, position
+            FROM ledger.event JOIN ledger.ledger_events ON notification_id = position
+            WHERE type <> 'health.signal_reported' AND organization_id = %s ORDER BY position"""
+        found = query(self.conninfo, statement, ORGANIZATION)
+        return [format_id("EVT", recorded_at.year, position) for recorded_at, position in found]
 
 
 class Listener:

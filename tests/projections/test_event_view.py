@@ -11,19 +11,6 @@ from tests.support.view_rows import given
 LINE_ID, ORG, WS = "LIN-26-000001", "ORG-26-000001", "WS-26-000001"
 FACT = FactIdentity("source", "fact-1", b"digest")
 BEGUN = recorded(activated(), 1)
-TOLD = (
-    '"occurred_at":"2026-04-15T12:0{n}:00Z","recorded_at":"2026-04-15T12:00:00.00000{v}Z",'
-    '"position":{v},"actor":{{"type":"user","id":"USR-1"}},"reported_by":"KEY-26-000001"'
-)
-SAID = (
-    '"subject":{"type":"service_line","id":"LIN-26-000001"},"service_line_id":"LIN-26-000001",'
-    '"organization_id":"ORG-26-000001","workspace_id":"WS-26-000001","causation_id":null,'
-    '"payload":%s'
-)
-AUDITED = (
-    '"action":"%s","resource":{"type":"service_line","id":"LIN-26-000001"},'
-    '"outcome":"succeeded","code":null,"request_id":null'
-)
 
 
 def signal(status: str, version: int) -> Recorded:
@@ -31,40 +18,33 @@ def signal(status: str, version: int) -> Recorded:
     return recorded(body, version, minute(version), fact=FACT)
 
 
-def test_the_event_of_a_command_is_published_with_the_state_before_and_after() -> None:
+def test_the_event_of_a_command_has_its_keys_and_the_state_before_and_after() -> None:
     paused = recorded(e.Paused(hold="operator", reason="why"), 2, minute(1))
     written = given(EventView(), BEGUN).when(paused)
-    payload = '{"hold":"operator","reason":"why","state_before":"running","state_after":"paused"}'
     written.then(
         EVENT,
         ToldRow(
             position=2,
-            number="26-000002",
             line_id=LINE_ID,
             organization_id=ORG,
             workspace_id=WS,
             type="execution.paused",
-            in_feed=True,
             state_before="running",
             state_after="paused",
-            told=TOLD.format(n=1, v=2),
-            said=SAID % payload,
+            actor_id="USR-1",
+            actor_type="user",
             audit="command",
             action="execution.pause",
-            actor_type="user",
-            actor_id="USR-1",
-            audited=AUDITED % "execution.pause",
         ),
     )
     written.then(LINE, LineRow(LINE_ID, b"", 2))
 
 
-def test_a_health_report_that_changes_no_status_is_in_the_history_but_in_no_feed() -> None:
+def test_a_health_report_that_changes_no_status_has_a_type_of_its_own() -> None:
     written = given(EventView(), BEGUN).when(signal("red", 2), signal("red", 3))
     first, again = written.rows(EVENT)
-    assert (first.type, first.in_feed) == ("health.changed", True)
-    assert (again.type, again.in_feed) == ("health.signal_reported", False)
-    assert (first.audit, first.action) == ("fact", "health.signal_reported")
+    assert [first.type, again.type] == ["health.changed", "health.signal_reported"]
+    assert (first.audit, first.action) == ("fact", None)
 
 
 def test_an_event_of_a_run_does_not_change_the_state_of_its_line() -> None:
@@ -80,6 +60,6 @@ def test_an_event_of_an_api_key_is_in_the_audit_log_only() -> None:
     revoked = recorded(ApiKeyRevoked(), 2, originator_id="KEY-26-000009", service_line_id=None)
     written = given(EventView()).when(revoked)
     (row,) = written.rows(EVENT)
-    assert (row.type, row.in_feed, row.said, row.line_id) == (None, False, None, None)
+    assert (row.type, row.line_id) == (None, None)
     assert (row.audit, row.action) == ("command", "key.revoke")
     written.then(LINE)

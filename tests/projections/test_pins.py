@@ -31,14 +31,14 @@ from tests.support.transactions import undone
 PINNED = {
     "execution": (6, "e5f0eab424852055"),
     "run": (6, "5fb10249e05e7cd4"),
-    "event": (4, "6c452520f6cda816"),
+    "event": (5, "0309d446cf4ebc04"),
     "webhook": (1, "818275c6ffd0b510"),
 }
 
 STORED = {
     "execution": "e372e9b6d4c683e8",
     "run": "3aeb1a26fae5e0c6",
-    "event": "ea0e8645a1955411",
+    "event": "27fa242559d694ec",
     "webhook": "f434b80016d147e1",
 }
 """Digests of the tables as PostgreSQL has them."""

@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Literal
 
 from ledger.application.writer import Writer
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.scope import Planning
+from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from tests.support.databases import copied
 from tests.support.edge import Edge
 from tests.support.racing_writers import running_writer
@@ -42,6 +42,8 @@ def database_after(
         with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
             connection.execute("VACUUM ANALYZE")
             connection.execute("SET ROLE ledger_api")
+            for name, value in zip(Tenant._fields, EVERYONE, strict=True):
+                connection.execute("SELECT set_config(%s, %s, false)", (f"ledger.{name}_id", value))
             plan_for(connection, planning)
             yield connection, result
 

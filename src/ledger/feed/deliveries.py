@@ -16,11 +16,17 @@ from psycopg.rows import TupleRow, tuple_row
 from ledger.feed.verdict import Claimed, Result
 from ledger.postgres import locks
 from ledger.postgres.arrays import array_text
+from ledger.postgres.scope import ANY
 from ledger.postgres.session import AsyncRoundConnection, options_of
 from projections.event import feeds
+from projections.event.items import delivery_item
 from projections.webhook.view import Standing, decode_standing
 
-_OPTIONS = "-c synchronous_commit=off -c idle_in_transaction_session_timeout=60s"
+# The dispatcher delivers for all tenants.
+_OPTIONS = (
+    "-c synchronous_commit=off -c idle_in_transaction_session_timeout=60s"
+    f" -c ledger.organization_id={ANY} -c ledger.workspace_id={ANY}"
+)
 
 KEPT_ATTEMPTS = 50
 """The number of a delivery's latest attempts that are kept: each recovery adds attempts."""
@@ -101,13 +107,15 @@ SELECT a.endpoint_id, p.position, a.sends,
         SELECT d.due_at FROM ledger.delivery AS d
         WHERE d.endpoint_id = a.endpoint_id AND d.status = 'pending' AND d.due_at > %(now)s
         ORDER BY d.due_at LIMIT 1) END,
-    c.position, c.sequence, c.round, c.tried, c.last, m.number, m.type,
-    '{{' || CASE WHEN c.sequence = 0 THEN m.item ELSE {feeds.ENVELOPE} END
-        || ',"sequence":' || c.sequence || '}}'
+    c.position, c.sequence, c.round, c.tried, c.last, m.number, m.type, m.item,
+    e.type, e.state_before, e.state_after, s.stream, s.version, s.topic, s.state
 FROM asked AS a CROSS JOIN p
 LEFT JOIN (TABLE due UNION ALL TABLE fresh) AS c USING (endpoint_id)
 LEFT JOIN ledger.webhook_message AS m ON m.endpoint_id = c.endpoint_id AND m.position = c.position
 LEFT JOIN ledger.event AS e ON e.position = c.position
+LEFT JOIN ledger.stored_events(ARRAY(
+    SELECT position FROM due UNION SELECT position FROM fresh
+)) AS s ON s.position = c.position
 ORDER BY c.position
 """
 
@@ -283,7 +291,7 @@ class Deliveries:
         for endpoint_id, reached, sends, next_due, *claimed in await cursor.fetchall():
             one = given.setdefault(endpoint_id, Given(reached, sends, next_due, []))
             if claimed[0] is not None:
-                one.claimed.append(Claimed(endpoint_id, *claimed))
+                one.claimed.append(_claimed(endpoint_id, claimed))
         return given
 
     async def heed(self, endpoints: Iterable[str], now: datetime) -> list[Heeded]:
@@ -316,6 +324,16 @@ async def connect(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:
         application_name="ledger dispatcher",
         options=options_of(conninfo, _OPTIONS),
     )
+
+
+def _claimed(endpoint_id: str, row: Sequence[Any]) -> Claimed:
+    """A delivery of a test, whose envelope the view has, or of an event, as it is stored."""
+    position, sequence, round_, tried, last, number, type_, test, *found = row
+    if test is None:
+        body = delivery_item((position, *found), sequence)
+    else:
+        body = f'{{{test},"sequence":{sequence}}}'
+    return Claimed(endpoint_id, position, sequence, round_, tried, last, number, type_, body)
 
 
 def _record(results: Sequence[Result], failing: Mapping[str, datetime | None]) -> Mapping[str, Any]:

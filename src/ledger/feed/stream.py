@@ -17,11 +17,13 @@ import psycopg
 from prometheus_client import Gauge
 
 from ledger.domain.errors import Unavailable
+from ledger.domain.values import format_id
 from ledger.feed.sharing import share
 from ledger.feed.tail import CHUNK, Selection, Tail, message
 from ledger.intake.principal import Principal
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
 from projections.event import feeds
+from projections.event.items import feed_item
 
 _logger = logging.getLogger(__name__)
 
@@ -106,7 +108,7 @@ class Stream:
         rows = await self._read()
         if rows is None:
             return []
-        found = [(row[1], message(row[2])) for row in rows if row[1] is not None]
+        found = [(row[1], message(feed_item(row[1:]))) for row in rows if row[1] is not None]
         before = self.at
         self.at = found[-1][0] if len(found) == _PAGE else max(before, rows[0][0] or 0)
         if self.at == before:
@@ -182,14 +184,14 @@ class Streams:
         self._require_room(principal.organization_id)
         # This statement waits its turn, like pages do: after a restart all clients reconnect at
         # once, and a browser takes a refusal for final.
-        ((present, number),) = await self._fetch(EVERYONE, feeds.PRESENT, {}, Planning.WALK)
+        ((present, recorded_at),) = await self._fetch(EVERYONE, feeds.PRESENT, {}, Planning.WALK)
         self._require_room(principal.organization_id)
         present = present or 0
         opening = f": ledger\nretry: {RECONNECT_MILLISECONDS}\n\n"
-        if after is None and number is not None:
+        if after is None and recorded_at is not None:
             # An id without data is no event, but a client resumes after it. So no event is lost
             # if the connection breaks before the first event.
-            opening += f"id: EVT-{number}\n\n"
+            opening += f"id: {format_id('EVT', recorded_at.year, present)}\n\n"
         at = present if after is None else after
         stream = Stream(self._tail, self._fetch, principal, filters, at, opening.encode())
         self._open.add(stream)

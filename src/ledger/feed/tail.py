@@ -18,6 +18,7 @@ import psycopg
 
 from ledger.postgres.scope import EVERYONE, Fetch, Planning
 from projections.event import feeds
+from projections.event.items import feed_item
 
 _logger = logging.getLogger(__name__)
 
@@ -224,9 +225,9 @@ class Tail:
         values = {"after": self._position, "limit": _BATCH}
         rows = await self._fetch(EVERYONE, feeds.TAIL, values, Planning.SHORT)
         events = [
-            FeedEvent(at, organization, workspace, line, type_, message(item))
-            for _, at, organization, workspace, line, type_, item in rows
-            if at is not None
+            FeedEvent(found[0], organization, workspace, line, found[1], message(feed_item(found)))
+            for _, organization, workspace, line, *found in rows
+            if found[0] is not None
         ]
         is_full = len(events) == _BATCH
         after = self._position

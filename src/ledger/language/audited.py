@@ -6,7 +6,7 @@ entry. Feeds and histories name the same writes by the types of their events: ``
 understands both languages.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from ledger.domain import execution_events as lines
@@ -19,13 +19,11 @@ from ledger.language.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH
 EntryKind = Literal["fact", "command", "refused"]
 
 
-class Entry(NamedTuple):
-    """An entry of the audit log, without its actor and its times."""
+class Write(NamedTuple):
+    """The write that an event records."""
 
     kind: EntryKind
     action: str
-    resource: dict[str, Any] | None
-    code: str | None = None
 
     @property
     def outcome(self) -> str:
@@ -84,35 +82,31 @@ def actions_of(word: str) -> frozenset[str]:
     return frozenset({word}) & ACTIONS
 
 
-def entry_of(event: Recorded) -> Entry | None:
-    """The audit log's entry of an event; None if the event is not a write."""
-    tell = _REFUSALS.get(type(event.body))
-    if tell is not None:
-        return tell(event.body, event)
-    resource = {"type": SUBJECTS[event.originator_id[:3]], "id": event.originator_id}
+def write_of(event: Recorded) -> Write | None:
+    """The write that an event records; None if the event is merely caused by another write."""
+    body = event.body
+    if isinstance(body, refusals.WriteRefused):
+        return Write("refused", body.action)
+    if isinstance(body, refusals.RefusalsOmitted):
+        return Write("refused", OMITTED_ACTION)
     if event.fact is not None:
-        return Entry("fact", _FACTS[type(event.body)], resource)
-    if isinstance(event.body, runs.RunErased):
+        return Write("fact", _FACTS[type(body)])
+    action = _COMMANDS[type(body)]
+    return None if action is None else Write("command", action)
+
+
+def resource_of(event: Recorded) -> dict[str, Any] | None:
+    """The resource of a write in the audit log; None if a refused write named none."""
+    body = event.body
+    if isinstance(body, refusals.WriteRefused):
+        if body.resource_id is None:
+            return None
+        return {"type": body.resource_type, "id": body.resource_id}
+    if isinstance(body, refusals.RefusalsOmitted):
+        credential = event.originator_id.removeprefix(refusals.STREAM_PREFIX)
+        return {"type": "refused_writes", "id": credential, "count": body.count}
+    resource = {"type": SUBJECTS[event.originator_id[:3]], "id": event.originator_id}
+    if isinstance(body, runs.RunErased):
         # A reader of the audit log asks why the data is gone, so the entry gives the reason.
-        resource["reason"] = event.body.reason
-    action = _COMMANDS[type(event.body)]
-    return None if action is None else Entry("command", action, resource)
-
-
-def _refused(body: refusals.WriteRefused, event: Recorded) -> Entry:
-    resource = None
-    if body.resource_id is not None:
-        resource = {"type": body.resource_type, "id": body.resource_id}
-    return Entry("refused", body.action, resource, body.code)
-
-
-def _omitted(body: refusals.RefusalsOmitted, event: Recorded) -> Entry:
-    credential = event.originator_id.removeprefix(refusals.STREAM_PREFIX)
-    resource = {"type": "refused_writes", "id": credential, "count": body.count}
-    return Entry("refused", OMITTED_ACTION, resource)
-
-
-_REFUSALS: Mapping[type[Event], Callable[[Any, Recorded], Entry]] = {
-    refusals.WriteRefused: _refused,
-    refusals.RefusalsOmitted: _omitted,
-}
+        resource["reason"] = body.reason
+    return resource

@@ -28,7 +28,7 @@ from ledger.language.audited import ACTIONS, FACTS, actions_of
 from ledger.language.published import TYPES
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Question
-from projections.event import feeds
+from projections.event import feeds, items
 
 router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)
 
@@ -135,7 +135,8 @@ async def entries_page(
     """A page of the audit log; backwards, for people, the newest entry comes first."""
     walk = Walk(audit_filters(query, query, principal), position_in(query.after), is_backwards)
     question = entries_asked(principal, walk, query.cursor, query.limit + 1)
-    return walk.page(await services_of(request).reads.ask(question, min_position), query)
+    rows = await services_of(request).reads.ask(question, min_position)
+    return walk.page(rows, query, items.audit_item)
 
 
 def entries_asked(principal: Principal, walk: Walk, cursor: str | None, limit: int) -> Question:

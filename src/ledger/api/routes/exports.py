@@ -6,10 +6,11 @@ slow reader takes its time. If an export cannot go on, it breaks off: an incompl
 complete, and the missing entries follow the last line that was received (``after``).
 """
 
+import asyncio
 import csv
 import io
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -36,13 +37,17 @@ from ledger.domain.errors import Behind, LedgerError
 from ledger.intake.principal import Principal
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
+from projections.event.items import audit_item, feed_item
 
 router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)
 
 _logger = logging.getLogger(__name__)
 
 _PAGE = 1000
-"""Entries in a page, half a megabyte: some milliseconds for the database and for this process."""
+"""Entries in a page, half a megabyte: some milliseconds for the database."""
+
+_PORTION = 200
+"""Entries rendered at once: other requests wait for some milliseconds at most."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Beginnings of a cell that a spreadsheet may take for a formula: senders choose some cells."""
@@ -79,7 +84,7 @@ class _Resource(msgspec.Struct):
 
 
 class _Entry(msgspec.Struct):
-    """An audit entry as the view stores it."""
+    """An audit entry."""
 
     id: str
     action: str
@@ -97,15 +102,18 @@ class _Entry(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Entry).decode
 _NO_RESOURCE = _Resource()
 
-Render = Callable[[Sequence[str]], bytes]
-"""Makes a page's bytes from the JSON of its entries."""
+Render = Callable[[Iterable[str]], bytes]
+"""Makes the bytes of some entries from their JSON."""
+
+Item = Callable[[Sequence[Any]], str]
+"""Makes an entry's JSON from the columns of its event."""
 
 
-def _lines(entries: Sequence[str]) -> bytes:
+def _lines(entries: Iterable[str]) -> bytes:
     return "".join(f"{entry}\n" for entry in entries).encode()
 
 
-def _table(entries: Sequence[str]) -> bytes:
+def _table(entries: Iterable[str]) -> bytes:
     return _csv(map(_cells, map(_decode, entries)))
 
 
@@ -203,7 +211,7 @@ async def export_audit_log(
     question = entries_asked(principal, walk, query.cursor, _PAGE)
     name = f"audit-log.{query.format}"
     goes_on = query.after is not None or query.cursor is not None
-    return await _export(request, principal, question, name, min_position, goes_on)
+    return await _export(request, principal, question, audit_item, name, min_position, goes_on)
 
 
 async def export_events(
@@ -212,13 +220,14 @@ async def export_events(
     """Export the feed up to `Ledger-Position` as JSON lines. For people: programs read the feed."""
     walk = Walk(feed_filters(query, query, principal), position_in(query.after))
     question = events_asked(principal, walk, None, _PAGE)
-    return await _export(request, principal, question, f"events.{query.format}")
+    return await _export(request, principal, question, feed_item, f"events.{query.format}")
 
 
 async def _export(
     request: Request,
     principal: Principal,
     question: Question,
+    item: Item,
     name: str,
     min_position: int | None = None,
     goes_on: bool = False,
@@ -228,7 +237,7 @@ async def _export(
     first = await services_of(request).reads.ask(question, min_position)
     content_type, render, heading = _FORMATS[name.rsplit(".", 1)[1]]
     return _Export(
-        _pages(request, principal, question, first, render, b"" if goes_on else heading),
+        _pages(request, principal, question, item, first, render, b"" if goes_on else heading),
         media_type=content_type,
         headers={
             "Ledger-Position": str(first.position),
@@ -242,6 +251,7 @@ async def _pages(
     request: Request,
     principal: Principal,
     question: Question,
+    item: Item,
     rows: Answer,
     render: Render,
     heading: bytes,
@@ -252,8 +262,9 @@ async def _pages(
         yield heading
     while True:
         found = [row for row in rows if row[1] is not None and row[1] <= end]
-        if found:
-            yield render([row[2] for row in found])
+        for begin in range(0, len(found), _PORTION):
+            yield render(item(row[1:]) for row in found[begin : begin + _PORTION])
+            await asyncio.sleep(0)
         if len(found) < _PAGE:
             if rows.position < end:
                 # A crash of the database took the view back: the missing rows existed before.

@@ -1,6 +1,7 @@
 """The feed: every published event in log order, pulled page by page (contract, Feeds)."""
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Path, Request, Response
@@ -31,10 +32,12 @@ from ledger.api.replies import Reply, answer
 from ledger.domain.errors import NotFound
 from ledger.domain.values import EVENT_ID
 from ledger.intake.principal import Principal
+from ledger.language.envelopes import envelope_of
 from ledger.language.published import TYPES
+from ledger.language.rendering import json_text
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
-from projections.event import feeds
+from projections.event import feeds, items
 
 router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
 
@@ -112,7 +115,8 @@ async def events_page(
     """A page of the feed; backwards, for people, the newest event comes first."""
     walk = Walk(feed_filters(query, query, principal), position_in(query.after), is_backwards)
     question = events_asked(principal, walk, query.cursor, query.limit + 1)
-    return walk.page(await services_of(request).reads.ask(question, min_position), query)
+    rows = await services_of(request).reads.ask(question, min_position)
+    return walk.page(rows, query, items.feed_item)
 
 
 def events_asked(principal: Principal, walk: "Walk", cursor: str | None, limit: int) -> Question:
@@ -160,13 +164,18 @@ class Walk(NamedTuple):
             begin["after"] = max(self.after, at)
         return {**self.filters, **begin, "limit": limit}
 
-    def page(self, rows: Answer, query: Page) -> Reply:
-        """The reply of a page; an empty page repeats the cursor of its request."""
+    def page(self, rows: Answer, query: Page, item: Callable[[Sequence[Any]], str]) -> Reply:
+        """The reply of a page, with an ``item`` for each row's event.
+
+        An empty page repeats the cursor of its request.
+        """
 
         def cursor_after(row: Any) -> str:
             return encode_cursor({"position": row[1]}, self.bound_to)
 
-        return paged(rows, query.limit, 1, cursor_after, cursor=query.cursor)
+        return paged(
+            rows, query.limit, 1, cursor_after, lambda row: item(row[1:]), cursor=query.cursor
+        )
 
 
 def event_position(key: dict[str, Any]) -> int:
@@ -195,13 +204,11 @@ async def show_event(
         raise NotFound("No such event.")
     tenant = tenant_filters(principal)
     statement = feeds.event_statement(frozenset(tenant))
-    parameters = {
-        **tenant,
-        "at": position_in(event_id),
-        "number": event_id.removeprefix("EVT-"),
-    }
+    parameters = {**tenant, "at": position_in(event_id)}
     question = asked(principal, query, statement, parameters, VIEW)
     rows = await services_of(request).reads.ask(question, min_position)
-    if rows[0][1] is None:
+    found = None if rows[0][1] is None else items.told_of(rows[0][1:])
+    # The position alone tells the event; an id with another year is the id of no event.
+    if found is None or found.event.event_id != event_id:
         raise read_at(rows, NotFound("No such event."))
-    return answer('{"data":' + rows[0][1] + "}", rows.position)
+    return answer(json_text({"data": envelope_of(found)}), rows.position)

@@ -33,6 +33,7 @@ from ledger.domain.usage import Amounts, Range
 from ledger.domain.values import EARLIEST, LATEST, day_of, format_instant
 from ledger.intake.principal import Principal
 from ledger.reads.question import Answer
+from projections.event.items import history_item
 from projections.event.statements import (
     history_statement,
     place_statement,
@@ -93,7 +94,13 @@ async def show_history(
     question = asked(principal, query, statement, parameters, _EVENTS)
     rows = await services_of(request).reads.ask(question, min_position)
     _require_line(rows)
-    return paged(rows, query.limit, 2, lambda row: encode_cursor({"position": row[2]}, of_line))
+    return paged(
+        rows,
+        query.limit,
+        2,
+        lambda row: encode_cursor({"position": row[2]}, of_line),
+        lambda row: history_item(row[2:]),
+    )
 
 
 class PlaceQuery(Query):
@@ -132,8 +139,11 @@ async def show_place(
     question = asked(principal, Query(), statement, parameters, _EVENTS)
     rows = await services_of(request).reads.ask(question)
     _require_line(rows)
-    ends, until, following = ([r[4] for r in rows if r[2] == k] for k in ("end", "until", "next"))
-    ticks = (f'{{"position":{r[3]},"state":"{r[4]}"}}' for r in rows if r[2] == "tick")
+    ends, until, following = (
+        [history_item(row[3:]) for row in rows if row[2] == kind]
+        for kind in ("end", "until", "next")
+    )
+    ticks = (f'{{"position":{row[3]},"state":"{row[6]}"}}' for row in rows if row[2] == "tick")
     data = (
         f'{{"data":{{"first":{ends[0]},"last":{ends[-1]},"until":[{",".join(reversed(until))}],'
         f'"next":{following[0] if following else "null"},"ticks":[{",".join(ticks)}]}}}}'
@@ -152,7 +162,8 @@ async def show_run_events(
     rows = await services_of(request).reads.ask(question)
     if rows[0][1] is None:
         raise read_at(rows, NotFound("No such run."))
-    return page([row[3] for row in rows if row[2] is not None], None, False, rows.position)
+    found = [history_item(row[2:]) for row in rows if row[2] is not None]
+    return page(found, None, False, rows.position)
 
 
 @router.get(

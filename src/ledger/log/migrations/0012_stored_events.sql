@@ -5,10 +5,13 @@ SET LOCAL lock_timeout = '5s';
 
 DROP FUNCTION ledger.stored_event(bigint);
 
--- The stored events at these positions, as far as the session's tenant has them: the settings
--- ledger.organization_id and ledger.workspace_id each name an id, or with * any. A setting that is
--- empty or missing shows nothing. The state is a JSON object, or since its second format an array
--- that names the tenant in second and third place.
+-- The stored events at these positions, as far as the session's tenant has them. The settings
+-- ledger.organization_id and ledger.workspace_id name the tenant: an organization, and one of its
+-- workspaces or * for all of them; or * and * for every tenant. A setting that is empty or missing
+-- shows nothing.
+-- The state of an event is a JSON object, or since its second format an array that begins with the
+-- format and the tenant, without blanks. So a comparison of its first bytes suffices, at a tenth of
+-- the time that parsing takes.
 -- The function has its owner's right: the role that reads has none on the log itself. Its plan is
 -- made once a session and must walk the index, even if it is made while the log is empty.
 CREATE FUNCTION ledger.stored_events(positions bigint[])
@@ -21,22 +24,21 @@ AS $$
 DECLARE
     organization text := current_setting('ledger.organization_id', true);
     workspace text := current_setting('ledger.workspace_id', true);
+    tenant jsonb := jsonb_build_object('organization_id', organization)
+        || CASE workspace WHEN '*' THEN '{}' ELSE jsonb_build_object('workspace_id', workspace) END;
+    beginning bytea := convert_to('[2,' || to_json(organization) || ','
+        || CASE workspace WHEN '*' THEN '' ELSE to_json(workspace) || ',' END, 'UTF8');
 BEGIN
     RETURN QUERY
     SELECT e.notification_id, e.originator_id, e.originator_version, e.topic, e.state
     FROM ledger.ledger_events AS e
     WHERE e.notification_id = ANY (positions)
-      AND (organization = '*' AND workspace = '*' OR EXISTS (
-          SELECT
-          FROM (SELECT convert_from(e.state, 'UTF8')::jsonb AS stored OFFSET 0) AS s
-          CROSS JOIN LATERAL (
-              SELECT jsonb_typeof(s.stored) = 'array' AS is_array OFFSET 0
-          ) AS format
-          WHERE organization IN ('*', CASE WHEN format.is_array THEN s.stored ->> 1
-                                           ELSE s.stored ->> 'organization_id' END)
-            AND workspace IN ('*', CASE WHEN format.is_array THEN s.stored ->> 2
-                                        ELSE s.stored ->> 'workspace_id' END)
-      ));
+      AND CASE
+          WHEN organization = '*' THEN workspace = '*'
+          WHEN get_byte(e.state, 0) = ascii('[')
+              THEN substring(e.state FROM 1 FOR octet_length(beginning)) = beginning
+          ELSE convert_from(e.state, 'UTF8')::jsonb @> tenant
+      END;
 END $$;
 
 REVOKE ALL ON FUNCTION ledger.stored_events(bigint[]) FROM PUBLIC;

@@ -1,0 +1,57 @@
+"""Rows of found events as the JSON of feeds, histories and the audit log.
+
+A statement finds the row of an event by its keys, and returns it with the event as it is stored.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ledger.language.envelopes import Told, audit_entry_of, envelope_of
+from ledger.language.rendering import json_text
+from ledger.log.codec import EnvelopeMapper
+
+COLUMNS = "position, type, state_before, state_after, stream, version, topic, state"
+"""The columns of a found event, in the order in which this module's functions take them."""
+
+# All events are found before any is looked up in the log, by one call.
+_WITH_STORED = """
+WITH found AS MATERIALIZED ({rows})
+SELECT {columns}
+FROM found LEFT JOIN ledger.stored_events(ARRAY(SELECT position FROM found)) AS stored
+    USING (position)
+"""
+
+_decode = EnvelopeMapper().decode
+
+
+def with_stored(rows: str, *more: str) -> str:
+    """SQL: the found events of ``rows`` as they are stored, behind the columns of ``more``."""
+    return _WITH_STORED.format(rows=rows, columns=", ".join((*more, COLUMNS)))
+
+
+def told_of(found: Sequence[Any]) -> Told:
+    """A found event of a feed or a history."""
+    position, type_, before, after, stream, version, topic, state = found
+    return Told(_decode(stream, version, topic, state, position), type_, before, after)
+
+
+def feed_item(found: Sequence[Any]) -> str:
+    """A found event as a feed has it: its envelope."""
+    return json_text(envelope_of(told_of(found)))
+
+
+def history_item(found: Sequence[Any]) -> str:
+    """A found event as a history has it: its envelope, and the line's state before and after."""
+    told = told_of(found)
+    return json_text(envelope_of(told) | told.states)
+
+
+def delivery_item(found: Sequence[Any], sequence: int) -> str:
+    """A found event as a webhook delivers it: its envelope, and its number at the endpoint."""
+    return json_text(envelope_of(told_of(found)) | {"sequence": sequence})
+
+
+def audit_item(found: Sequence[Any]) -> str:
+    """A found event as the audit log has it."""
+    position, _, _, _, stream, version, topic, state = found
+    return json_text(audit_entry_of(_decode(stream, version, topic, state, position)))

@@ -1,0 +1,202 @@
+"""Walks along ``event`` by position, through the narrowest index that the filters allow.
+
+The key of an index is a number made of texts (``key_of``). PostgreSQL can choose an index only by a
+condition on its number, so a walk gives it a condition for each index that the filters allow:
+bounds for the index along which it walks, and an equation for each other. For if few rows have both
+a certain line and a certain type, the shortest way to them depends on how rare each of the two is.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from ledger.language.audited import FACT_EVENT_TYPES
+from ledger.views.statements import where
+from projections.event.view import key_of
+
+# The types of events for the requested actions of facts.
+TYPES_OF_ACTIONS = f"""
+SELECT told.type FROM (VALUES {", ".join(map(str, FACT_EVENT_TYPES))}) AS told (action, type)
+WHERE told.action = ANY(%(action)s)
+"""
+
+TYPES = "SELECT DISTINCT unnest(%(type)s::text[])"
+
+OWNER = ("organization", "organization_id")
+_WORKSPACE = ("workspace", "workspace_id")
+
+_GIVEN_BY: Mapping[str, tuple[str, ...]] = {
+    "line_id": ("service_line_id",),
+    "organization_id": OWNER,
+    "workspace_id": _WORKSPACE,
+    "actor_id": ("actor_id",),
+}
+"""Column of a key → the filters that give its value; the credential's own filter comes first."""
+
+_CONDITIONS: Mapping[str, str] = {
+    "type": "e.type = ANY(%(type)s)",
+    "actor_type": "e.actor_type = %(actor_type)s",
+    "action": f"""(e.action = ANY(%(action)s)
+        OR e.audit = 'fact' AND e.type = ANY(ARRAY({TYPES_OF_ACTIONS})))""",
+    "succeeded": "e.audit IN ('fact', 'command')",
+    "refused": "e.audit = 'refused'",
+    "fact": "e.audit = 'fact'",
+    "no_fact": "e.audit IN ('command', 'refused')",
+}
+"""The conditions of the other filters."""
+
+_KEYS = (
+    ("line_id",),
+    ("organization_id", "actor_id"),
+    ("organization_id", "workspace_id"),
+    ("organization_id",),
+)
+"""The columns of the keys, the narrowest key first.
+
+(If an administrator asks for a workspace without its organization, the whole log is walked.)
+"""
+
+# The bounds and the order name the key of the index too. With the position alone, PostgreSQL may
+# walk the whole log and filter it by the tenant.
+_WALK = """
+SELECT e.* FROM ledger.event AS e
+WHERE ({key}e.position) > ({value}{after}) AND ({key}e.position) <= ({value}{until}) AND {where}
+ORDER BY {key_way}e.position{way} LIMIT %(limit)s
+"""
+
+# A separate walk for each type, so that a rare type is found without reading all other types.
+_WALK_TYPES = """
+SELECT walked.* FROM ({types}) AS wanted (type) CROSS JOIN LATERAL ({walk}) AS walked
+ORDER BY walked.position{way} LIMIT %(limit)s
+"""
+
+# The condition on the key of some types. If a single type is wanted, PostgreSQL knows when it plans
+# how rare the type is.
+_OF_TYPES = f"""
+({{key}} = {{first}} OR cardinality(%(type)s::text[]) > 1
+    AND {{key}} = ANY(ARRAY(SELECT {{number}} FROM ({TYPES}) AS wanted (type))))
+"""
+
+# A line has one tenant, which the line's first event tells. So a request for another tenant's line
+# reads one row, however many events the line has.
+_LINE_GATE = f"""
+EXISTS (SELECT FROM (
+    SELECT l.organization_id, l.workspace_id FROM ledger.event AS l
+    WHERE {key_of("l.line_id")} = {key_of("%(service_line_id)s::text")}
+      AND l.line_id = %(service_line_id)s
+    ORDER BY {key_of("l.line_id")}, l.position LIMIT 1
+) AS e WHERE {{where}})
+"""
+
+# The position of the first event recorded at or after an instant; if there is none, a position
+# beyond all others.
+_POSITION_FROM = """
+COALESCE((SELECT notification_id FROM ledger.ledger_events
+          WHERE recorded_at >= %({name})s ORDER BY recorded_at LIMIT 1), 9223372036854775807)
+"""
+
+
+def walk(filters: frozenset[str], always: str, backwards: bool) -> str:
+    """SQL: the rows of a walk along the narrowest index."""
+    columns = _columns(filters)
+    # Commands and refusals have an index of their own: there are fewer of them than one actor's
+    # events, or one workspace's.
+    keys = [("organization_id",)] if "no_fact" in filters else _KEYS
+    walked = next((key for key in keys if set(key) <= columns.keys()), ())
+    values = tuple(columns[column] for column in walked)
+    return _walk_by(walked, values, filters, columns, always, backwards)
+
+
+def walk_types(types: str, filters: frozenset[str], always: str, backwards: bool) -> str:
+    """SQL: the rows of a walk for each of the types, in the order of all together."""
+    columns = {**_columns(filters), "type": "wanted.type"}
+    walked = ("organization_id", "type")
+    values = tuple(columns[column] for column in walked)
+    rows = _walk_by(walked, values, filters - {"type", "action"}, columns, always, backwards)
+    return _WALK_TYPES.format(types=types, walk=rows, way=way(backwards))
+
+
+def way(backwards: bool) -> str:
+    """The direction of a walk, the same for every column: one index then serves both directions."""
+    return " DESC" if backwards else ""
+
+
+def _columns(filters: frozenset[str]) -> dict[str, str]:
+    """The columns whose value the filters give, each with its value in SQL."""
+    given = {
+        column: next((f"%({name})s::text" for name in names if name in filters), None)
+        for column, names in _GIVEN_BY.items()
+    }
+    return {column: value for column, value in given.items() if value is not None}
+
+
+def _walk_by(
+    walked: Sequence[str],
+    values: Sequence[str],
+    filters: frozenset[str],
+    columns: Mapping[str, str],
+    always: str,
+    backwards: bool,
+) -> str:
+    key, direction = _key(walked), way(backwards)
+    return _WALK.format(
+        key=f"{key}, " if walked else "",
+        value=f"{key_of(*values)}, " if walked else "",
+        key_way=f"{key}{direction}, " if walked else "",
+        way=direction,
+        where=where(
+            filters & _CONDITIONS.keys(),
+            _CONDITIONS,
+            always,
+            *_gates(filters, columns),
+            *_equations(walked, filters, columns),
+        ),
+        **_bounds(filters, backwards),
+    )
+
+
+def _gates(filters: frozenset[str], columns: Mapping[str, str]) -> list[str]:
+    """Conditions on parameters alone: whether the filters allow any row."""
+    gates = [
+        f"%({asked})s::text = %({own})s::text"
+        for own, asked in (OWNER, _WORKSPACE)
+        if {own, asked} <= filters
+    ]
+    if "line_id" in columns:
+        tenant = columns.keys() & {"organization_id", "workspace_id"}
+        own = [f"e.{column} = {columns[column]}" for column in sorted(tenant)]
+        gates += [_LINE_GATE.format(where=" AND ".join(own))] if own else []
+    return gates
+
+
+def _equations(
+    walked: Sequence[str], filters: frozenset[str], columns: Mapping[str, str]
+) -> list[str]:
+    """Conditions on the other indexes' keys, and on the columns themselves."""
+    keys = [key for key in _KEYS[:-1] if set(key) <= columns.keys() and key != tuple(walked)]
+    equations = [f"{_key(key)} = {key_of(*(columns[c] for c in key))}" for key in keys]
+    if "type" in filters and "organization_id" in columns:
+        equations.append(
+            _OF_TYPES.format(
+                key=key_of("e.organization_id", "e.type"),
+                first=key_of(columns["organization_id"], "(%(type)s::text[])[1]"),
+                number=key_of(columns["organization_id"], "wanted.type"),
+            )
+        )
+    same = " AND ".join(f"e.{column} = {value}" for column, value in columns.items())
+    # COALESCE hides the columns from the planner: their part of the rows is counted with the keys.
+    return [*equations, f"COALESCE({same}, false)"] if same else equations
+
+
+def _key(columns: Sequence[str]) -> str:
+    return key_of(*(f"e.{column}" for column in columns))
+
+
+def _bounds(filters: frozenset[str], backwards: bool) -> dict[str, str]:
+    """The positions between which a walk goes. Bounds in time are not compared row by row."""
+    after, ends = "%(after)s", ["p.position"]
+    if "from" in filters:
+        after = f"GREATEST(%(after)s, {_POSITION_FROM.format(name='from')} - 1)"
+    if "to" in filters:
+        ends.append(f"{_POSITION_FROM.format(name='to')} - 1")
+    if backwards:
+        ends.append("%(before)s - 1")
+    return {"after": after, "until": f"LEAST({', '.join(ends)})" if ends[1:] else ends[0]}

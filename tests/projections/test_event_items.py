@@ -1,0 +1,138 @@
+"""Events as they are told outside: the JSON of feeds, histories, webhooks and the audit log."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from ledger.domain import execution_events as e
+from ledger.domain import run as r
+from ledger.domain.api_key import ApiKeyRevoked
+from ledger.domain.recorded import FactIdentity, Recorded
+from ledger.domain.refusals import RefusalsOmitted, WriteRefused
+from ledger.language.rendering import json_text
+from ledger.log.codec import EnvelopeMapper
+from projections.event.items import audit_item, delivery_item, feed_item, history_item
+from tests.support.domain import activated, minute, recorded
+
+FACT = FactIdentity("source", "fact-1", b"digest")
+TOLD = (
+    '"occurred_at":"2026-04-15T12:0{n}:00Z","recorded_at":"2026-04-15T12:00:00.00000{v}Z",'
+    '"position":{v},"actor":{{"type":"user","id":"USR-1"}},"reported_by":"KEY-26-000001"'
+)
+ENVELOPE = (
+    '{{"id":"EVT-26-00000{v}","type":"{type}",' + TOLD + ',"subject":{{"type":"service_line",'
+    '"id":"LIN-26-000001"}},"service_line_id":"LIN-26-000001","organization_id":"ORG-26-000001",'
+    '"workspace_id":"WS-26-000001","causation_id":null,"payload":{payload}'
+)
+ENTRY = (
+    '{{"id":"AUD-26-00000{v}","action":"{action}","resource":{resource},"outcome":"{outcome}",'
+    '"code":{code},"request_id":null,' + TOLD + "}}"
+)
+LINE = '{"type":"service_line","id":"LIN-26-000001"}'
+PAUSED = recorded(e.Paused(hold="operator", reason="why"), 2, minute(1))
+PAYLOAD = '{"hold":"operator","reason":"why","state_before":"running","state_after":"paused"}'
+
+
+def found(
+    event: Recorded, type_: str | None = None, before: str | None = None, after: str | None = None
+) -> tuple[object, ...]:
+    """The columns of a found event."""
+    stored = EnvelopeMapper().to_stored_event(event)
+    columns = stored.originator_id, stored.originator_version, stored.topic, stored.state
+    return event.position, type_, before, after, *columns
+
+
+def test_a_change_of_a_line_is_told_with_the_lines_state_before_and_after() -> None:
+    envelope = ENVELOPE.format(v=2, n=1, type="execution.paused", payload=PAYLOAD)
+    row = found(PAUSED, "execution.paused", "running", "paused")
+    assert feed_item(row) == envelope + "}"
+    assert history_item(row) == envelope + ',"state_before":"running","state_after":"paused"}'
+    assert delivery_item(row, 7) == envelope + ',"sequence":7}'
+
+
+def test_the_first_event_of_a_line_has_no_state_before() -> None:
+    item = history_item(found(recorded(activated(), 1), "execution.activated", None, "running"))
+    assert item.endswith(
+        '"state_before":null,"state_after":"running"},"state_before":null,"state_after":"running"}'
+    )
+
+
+def test_a_report_is_told_under_the_type_that_its_row_has() -> None:
+    body = e.HealthSignalReported(signal="sla_compliance", status="red", value=1, evidence="e")
+    payload = '{"signal":"sla_compliance","status":"red","value":1,"evidence":"e"}'
+    row = found(recorded(body, 3, minute(3), fact=FACT), "health.signal_reported", "idle", "idle")
+    told = ENVELOPE.format(v=3, n=3, type="health.signal_reported", payload=payload)
+    assert history_item(row) == told + ',"state_before":"idle","state_after":"idle"}'
+
+
+def test_an_event_is_named_by_the_year_in_which_it_was_recorded() -> None:
+    late = recorded(activated(), 1, recorded_at=datetime(2031, 1, 1, tzinfo=UTC))
+    row = found(late, "execution.activated", None, "running")
+    assert feed_item(row).startswith('{"id":"EVT-31-000001","type":"execution.activated",')
+
+
+def test_the_audit_log_tells_the_action_of_a_command_or_a_fact() -> None:
+    told = {"v": 2, "n": 1, "resource": LINE, "outcome": "succeeded", "code": "null"}
+    assert audit_item(found(PAUSED)) == ENTRY.format(**told, action="execution.pause")
+    fact = recorded(e.Paused(hold="service_line", reason="why"), 2, minute(1), fact=FACT)
+    assert audit_item(found(fact)) == ENTRY.format(**told, action="service_line.paused")
+
+
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        (
+            recorded(ApiKeyRevoked(), 1, originator_id="KEY-26-000009", service_line_id=None),
+            {"action": "key.revoke", "resource": {"type": "api_key", "id": "KEY-26-000009"}},
+        ),
+        (
+            recorded(r.RunErased(reason="asked"), 1, originator_id="RUN-26-000009"),
+            {
+                "action": "run.erase",
+                "resource": {"type": "run", "id": "RUN-26-000009", "reason": "asked"},
+            },
+        ),
+        (
+            recorded(
+                WriteRefused(
+                    action="run.cancel",
+                    code="invalid_state",
+                    resource_type="run",
+                    resource_id="RUN-26-000009",
+                ),
+                1,
+            ),
+            {
+                "action": "run.cancel",
+                "resource": {"type": "run", "id": "RUN-26-000009"},
+                "outcome": "refused",
+                "code": '"invalid_state"',
+            },
+        ),
+        (
+            recorded(WriteRefused(action="no.such", code="invalid_request"), 1),
+            {
+                "action": "no.such",
+                "resource": None,
+                "outcome": "refused",
+                "code": '"invalid_request"',
+            },
+        ),
+        (
+            recorded(
+                RefusalsOmitted(count=5, since=minute(0)), 1, originator_id="REF-KEY-26-000009"
+            ),
+            {
+                "action": "write.omitted",
+                "resource": {"type": "refused_writes", "id": "KEY-26-000009", "count": 5},
+                "outcome": "refused",
+            },
+        ),
+    ],
+)
+def test_the_audit_log_tells_the_resource_of_a_write_and_the_code_of_a_refusal(
+    event: Recorded, told: dict[str, object]
+) -> None:
+    expected = {"v": 1, "n": 0, "outcome": "succeeded", "code": "null"} | told
+    expected["resource"] = json_text(told["resource"])
+    assert audit_item(found(event)) == ENTRY.format(**expected)
