@@ -23,6 +23,7 @@ from ledger.settings import Settings
 from tests.support.databases import TEMPLATE, copied, copy, drop, execute, named
 from tests.support.edge import Edge, edge_of
 from tests.support.embedded import folder_in_tmp, memory, remove_databases_elsewhere
+from tests.support.rebuilding import PatientRebuilder
 
 _numbers = itertools.count(1)
 
@@ -139,6 +140,14 @@ def waits_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     test, and the requests of later tests would wait without end.
     """
     monkeypatch.setattr(positions, "WAIT_SECONDS", 3600.0)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The event that lets a service, which the test starts, go on to build a view."""
+    PatientRebuilder.may_go_on, PatientRebuilder.has_begun = threading.Event(), threading.Event()
+    monkeypatch.setattr("ledger.service.composition.loops.Rebuilder", PatientRebuilder)
+    return PatientRebuilder.may_go_on
 
 
 @pytest.fixture

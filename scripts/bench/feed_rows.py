@@ -27,6 +27,7 @@ from product import Product, UnmeasuredError
 from psycopg.rows import tuple_row
 from story import BATCH, ORGANIZATION
 
+from ledger.postgres.scope import EVERYONE, Tenant
 from projections.event import feeds
 
 AT_ONCE = 16  # requests in flight to one receiver, ours and the limit's
@@ -112,11 +113,8 @@ def deliveries(bench: Bench) -> Row:
 
     The facts are reported during the measurement, so the views are at work, too.
     """
-    with (
-        receiving(bench) as port,
-        psycopg.connect(bench.product.database_url, row_factory=tuple_row) as connection,
-    ):
-        size = average_envelope(connection)
+    with receiving(bench) as port:
+        size = average_envelope(bench.product)
         ours, limit = interleave(
             min(bench.rounds, 3),
             lambda: delivered_rate(bench, port),
@@ -130,18 +128,15 @@ def deliveries(bench: Bench) -> Row:
 def receiving(bench: Bench) -> Iterator[int]:
     """The port of a receiver of webhooks."""
     port = limits.free_port()
-    command = [sys.executable, str(Path(__file__).with_name("sink.py")), str(port)]
-    with limits.serve(command, f"http://127.0.0.1:{port}/", bench.folder / "sink.log"):
+    sink = [sys.executable, str(Path(__file__).with_name("sink.py")), str(port)]
+    with limits.serve(sink, f"http://127.0.0.1:{port}/", bench.folder / "sink.log"):
         yield port
 
 
-def average_envelope(connection: psycopg.Connection[Any]) -> int:
-    """The average bytes of an envelope."""
-    row = connection.execute(
-        "SELECT avg(length(told) + length(said) + 60)::int FROM (SELECT * FROM ledger.event"
-        " WHERE in_feed ORDER BY position DESC LIMIT 1000) AS e"
-    ).fetchone()
-    return int(row[0]) if row and row[0] else 600
+def average_envelope(product: Product) -> int:
+    """The average bytes of an envelope in the feed's first page."""
+    events = command(product, "GET", "/v1/events?limit=100")
+    return sum(len(json.dumps(event, separators=(",", ":"))) for event in events) // len(events)
 
 
 def delivered_rate(bench: Bench, port: int) -> float:
@@ -220,6 +215,8 @@ def export(bench: Bench) -> Row:
         begun, entries, after = time.perf_counter(), 0, 0
         values = {"organization": ORGANIZATION, "organization_id": ORGANIZATION, "limit": PAGE}
         with psycopg.connect(url, autocommit=True, row_factory=tuple_row) as connection:
+            for name, value in zip(Tenant._fields, EVERYONE, strict=True):
+                connection.execute("SELECT set_config(%s, %s, false)", (f"ledger.{name}_id", value))
             while True:
                 rows = connection.execute(
                     statement.encode(), values | {"after": after}, prepare=True

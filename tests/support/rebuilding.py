@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -23,6 +23,7 @@ from ledger.views.compare import Difference
 from ledger.views.contract import Projection, take
 from ledger.views.generation import Generation, Writes
 from ledger.views.rebuild import Rebuilt, Verified
+from ledger.views.rebuilder import Rebuilder
 from ledger.views.schema import create_tables, table_of
 from projections import projections
 from tests.support.racing_writers import Racer, parsed, running_writer
@@ -49,6 +50,19 @@ WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'r' AND c.relname 
                   WHERE c.relname ~ ('^' || p.name || '(_[a-z]+)?_g' || p.generation || '$'))
 ORDER BY 1
 """
+
+
+class PatientRebuilder(Rebuilder):
+    """Waits after the first batch of a build until the test lets it go on."""
+
+    may_go_on: ClassVar = threading.Event()
+    has_begun: ClassVar = threading.Event()
+
+    def _go_on(self, position: int, end: int) -> None:
+        self.has_begun.set()
+        while not self._stopping.is_set() and not self.may_go_on.wait(0.01):
+            pass
+        super()._go_on(position, end)
 
 
 def ignore_progress(position: int, end: int) -> None:

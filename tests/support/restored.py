@@ -60,10 +60,9 @@ class OldLedger:
 
     @contextmanager
     def restored(self, server: str) -> Iterator[str]:
-        """Restore the ledger as a database of a server, prepared by today's code; the address."""
+        """Restore the ledger as a database of a server, upgraded to today's code; the address."""
         with self.as_written(server, f"written_by_{self.commit}") as conninfo:
-            prepare_database(self.settings, conninfo)
-            build_outdated_views(conninfo)
+            upgrade(self.settings, conninfo)
             yield conninfo
 
     @contextmanager
@@ -84,8 +83,9 @@ class OldLedger:
             drop(server, name)
 
 
-def build_outdated_views(conninfo: str) -> None:
-    """Rebuild views of another version, as a service does in the background after its start."""
+def upgrade(settings: Settings, conninfo: str) -> None:
+    """Upgrade in place: migrate, and rebuild views of another version, as a service does."""
+    prepare_database(settings, conninfo)
     built = dict(query(conninfo, "SELECT name, version FROM ledger.projection"))
     for view in projections():
         if built.get(view.name) != view.version:

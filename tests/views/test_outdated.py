@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import ClassVar
 
 import pytest
 
@@ -20,6 +19,7 @@ from tests.support.facts import LINE, activation, fact
 from tests.support.racing_writers import running_writer
 from tests.support.rebuilding import (
     NAMES,
+    PatientRebuilder,
     leftover_tables,
     rows_from_log,
     rows_of,
@@ -37,27 +37,6 @@ SHOWS = {
     "event": f"/v1/execution/{LINE}/history",
     "webhook": "/v1/webhooks",
 }
-
-
-class PatientRebuilder(Rebuilder):
-    """Waits after the first batch of a build until the test lets it go on."""
-
-    may_go_on: ClassVar = threading.Event()
-    has_begun: ClassVar = threading.Event()
-
-    def _go_on(self, position: int, end: int) -> None:
-        self.has_begun.set()
-        while not self._stopping.is_set() and not self.may_go_on.wait(0.01):
-            pass
-        super()._go_on(position, end)
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """The event that lets a service go on to build a view."""
-    PatientRebuilder.may_go_on, PatientRebuilder.has_begun = threading.Event(), threading.Event()
-    monkeypatch.setattr("ledger.service.composition.loops.Rebuilder", PatientRebuilder)
-    return PatientRebuilder.may_go_on
 
 
 @pytest.fixture
@@ -178,6 +157,38 @@ def test_a_new_view_of_an_old_log_answers_behind_until_it_is_built(
             assert f'relation "ledger.{name}" does not exist' in caplog.text
             gate.set()
             await until_built(service, conninfo, name, generation=1)
+
+    asyncio.run(play())
+
+
+def give_other_columns(conninfo: str, name: str) -> None:
+    """Make the view one of another version, whose tables had a column more."""
+    table = view(name).tables[-1].name
+    query(conninfo, f"ALTER TABLE ledger.{table}_g1 ADD COLUMN former text")
+    query(conninfo, "UPDATE ledger.projection SET version = version - 1 WHERE name = %s", name)
+
+
+@pytest.mark.usefixtures("waits_without_end")
+@pytest.mark.parametrize("name", ["execution", "run", "event"])
+def test_a_view_whose_tables_had_other_columns_answers_behind_until_it_is_built_anew(
+    settings: Settings, conninfo: str, gate: threading.Event, name: str
+) -> None:
+    async def play() -> None:
+        async with serving(settings, conninfo) as service:
+            await service.accept(activation(), start(RUNS[0]))
+        give_other_columns(conninfo, name)
+        prepare_database(settings, conninfo)
+        async with serving(settings, conninfo) as service:
+            await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
+            await work_beside(service, name)
+            for path in (SHOWS[name], f"{SHOWS[name]}?as_of=2026-04-15T12:00:00Z"):
+                answer = await service.http.get(path)
+                assert (answer.status_code, answer.json()["code"]) == (503, "behind")
+            if name == "event":
+                stream = await service.http.get("/v1/events/stream")
+                assert (stream.status_code, stream.json()["code"]) == (503, "behind")
+            gate.set()
+            await until_built(service, conninfo, name, generation=2)
 
     asyncio.run(play())
 

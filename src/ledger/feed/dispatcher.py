@@ -99,8 +99,8 @@ class Dispatcher(BackgroundLoop):
                     async with await connect(self._conninfo) as connection:
                         await self._follow(Deliveries(connection), sender)
                 except psycopg.errors.UndefinedTable:
-                    # A ledger from before webhooks: their view is being built from the whole log.
-                    _logger.debug("the view of webhooks is not built yet")
+                    # The ledger is an older version's: a view is being built from the whole log.
+                    _logger.debug("a view is not built yet")
                     await self._pause()
                 except (psycopg.Error, OSError) as error:
                     _logger.warning("cannot dispatch webhooks: %s", error)

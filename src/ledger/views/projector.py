@@ -30,7 +30,7 @@ from ledger.postgres.session import RoundConnection
 from ledger.views.contract import Projection
 from ledger.views.failures import is_passing
 from ledger.views.generation import Generation, Writes
-from ledger.views.schema import create_indexes, create_tables, expose
+from ledger.views.schema import create_indexes, create_tables, expose, has_columns, hide
 
 _BATCH = 2000
 """The most events of a round: many, so that SQL is set-based; few, so that they soon show."""
@@ -104,17 +104,23 @@ RETURNING pg_notify('ledger_views', name || ' stopped')
 def register(conninfo: str, projections: Sequence[Projection]) -> None:
     """Create the empty tables of new views, at position 0, before workers start.
 
-    If the log has events already, the rebuilder builds a new view in the background.
+    If the log has events already, the rebuilder builds a new view in the background. A view that an
+    older version filled, in tables of other columns, is hidden until it is rebuilt: the statements
+    of this version would fail on these tables, or mistake the meaning of a column.
     """
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         # The lock is held until COMMIT: of two processes that start at once, the second waits.
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (locks.VIEW_TABLES,))
-        known = {row[0] for row in connection.execute(_TRACKING).fetchall()}
+        tracking = connection.execute(_TRACKING).fetchall()
+        known = {name: (version, generation) for name, version, generation, *_ in tracking}
         is_empty = connection.execute(_IS_EMPTY).fetchone() == (True,)
         for projection in projections:
             if projection.name in known:
-                continue
-            if is_empty:
+                version, generation = known[projection.name]
+                is_outdated = version != projection.version
+                if is_outdated and not has_columns(connection, projection.tables, generation):
+                    hide(connection, projection.tables)
+            elif is_empty:
                 connection.execute(_REGISTER, (projection.name, projection.version))
                 create_tables(connection, projection.tables, 1)
                 create_indexes(connection, projection.tables, 1)

@@ -1,6 +1,7 @@
 """The rebuilder: builds new views, and views of another version, in the background at start.
 
-Reads get the old rows meanwhile, at their old position. No write waits for these views.
+Reads get the old rows meanwhile, at their old position, unless the view has other tables now: then
+they are refused (``behind``). No write waits for these views.
 """
 
 import logging

@@ -19,6 +19,15 @@ CREATE VIEW ledger.{name} WITH (security_invoker = true) AS SELECT * FROM {table
 GRANT SELECT ON ledger.{name}, {table} TO ledger_api
 """
 
+# The columns of a table with their types; none if the table does not exist.
+_COLUMNS = """
+SELECT attname, atttypid::regtype::text FROM pg_attribute
+WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
+"""
+
+# Types by the names that PostgreSQL gives them.
+_TYPES = "SELECT type::regtype::text FROM unnest(%s::text[]) AS type"
+
 
 @lru_cache(256)
 def of_generation(table: Table, generation: int) -> Table:
@@ -53,6 +62,23 @@ def expose(connection: Connection[Any], tables: Sequence[Table], generation: int
     for table in tables:
         statement = _EXPOSE.format(name=table.name, table=table_of(table, generation))
         connection.execute(statement.encode())
+
+
+def hide(connection: Connection[Any], tables: Sequence[Table]) -> None:
+    """Drop the database views: until ``expose``, statements fail with UndefinedTable."""
+    for table in tables:
+        connection.execute(f"DROP VIEW IF EXISTS ledger.{table.name}".encode())
+
+
+def has_columns(connection: Connection[Any], tables: Sequence[Table], generation: int) -> bool:
+    """Whether the tables of a generation have the columns of their descriptions."""
+    return all(_has_columns(connection, table, generation) for table in tables)
+
+
+def _has_columns(connection: Connection[Any], table: Table, generation: int) -> bool:
+    found = connection.execute(_COLUMNS, (table_of(table, generation),)).fetchall()
+    types = connection.execute(_TYPES, (list(table.columns.values()),)).fetchall()
+    return dict(found) == dict(zip(table.columns, (type_ for (type_,) in types), strict=True))
 
 
 def table_statements(table: Table, generation: int) -> Iterator[str]:
