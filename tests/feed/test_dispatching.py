@@ -264,3 +264,21 @@ def test_deliveries_are_kept_no_longer_than_their_endpoint(ledger: WebhookLedger
         ledger.start()
         until(lambda: kept() == {third: 3}, "the next dispatcher to drop the deliveries")
         assert len(receiver.requests) == 9
+
+
+def test_deliveries_wait_for_the_view_of_events_while_it_is_built(
+    ledger: WebhookLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "ledger.feed.dispatcher")
+    with Receiver() as receiver:
+        ledger.start()
+        endpoint, _ = ledger.create(receiver.url, CHECK_INS)
+        ledger.check_in()
+        ledger.await_all(endpoint, 1)
+        query(ledger.conninfo, "ALTER VIEW ledger.event RENAME TO event_away")
+        ledger.check_in(2)
+        until(lambda: "a view is not built yet" in caplog.text, "the dispatcher to wait")
+        assert len(receiver.requests) == 1
+        query(ledger.conninfo, "ALTER VIEW ledger.event_away RENAME TO event")
+        ledger.await_all(endpoint, 3)
+        assert received(receiver.requests) == model_of(ledger.conninfo).due_to(endpoint)
