@@ -42,7 +42,9 @@ def rebuild(conninfo: str, names: Sequence[str]) -> int:
     """
     wanted = [view.name for view in views_named(names)]
     waiting = list(wanted)
-    context = multiprocessing.get_context("spawn")
+    # Each builder is a fork of a process that has loaded the code once, and has no threads.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     builders: dict[Connection, tuple[str, BaseProcess]] = {}
     results: dict[str, Rebuilt | CannotBuild] = {}
     with progress_bars("Rebuilding", waiting) as shown:
