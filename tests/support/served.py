@@ -13,10 +13,18 @@ from typing import Any, Self
 
 import httpx
 
+from ledger.cli.keys import make_key
+from ledger.domain.api_key import Permission
+from ledger.postgres.embedded import running
+from ledger.service.composition.writing import writing
+from ledger.settings import Settings
 from tests.support.facts import ORGANIZATION
 from tests.support.views import until
 
 LEDGER = str(Path(sys.executable).parent / "ledger")
+
+_PREFIX = "LEDGER_"
+"""Variables with this prefix are settings."""
 
 
 def free_port() -> int:
@@ -94,12 +102,27 @@ class Served:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
-    def token(self, *more: str) -> str:
+    def token(self, *more: Permission) -> str:
         """A new key for the tests' organization, which may read and write."""
-        options = ["--organization", ORGANIZATION, "--permission", "read", "write", *more]
-        done = run_ledger(self.environment, "keys", "create", *options)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        settings = Settings(
+            **{
+                name.removeprefix(_PREFIX).lower(): value
+                for name, value in self.environment.items()
+                if name.startswith(_PREFIX)
+            }
+        )
+        with contextlib.ExitStack() as stack:
+            conninfo = settings.database_url
+            if conninfo is None:
+                postgres = running(settings.data_dir, purpose="tests")
+                conninfo = stack.enter_context(postgres).url
+            return make_key(
+                stack.enter_context(writing(settings, conninfo)),
+                name="test",
+                organization_id=ORGANIZATION,
+                workspace_id=None,
+                permissions=("read", "write", *more),
+            )
 
     # Living processes, found by the data directory in the environment, which children inherit.
 
