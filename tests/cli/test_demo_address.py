@@ -6,18 +6,23 @@ to another program.
 
 import os
 import signal
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from ledger.service.address import address_kept, keeping_address, reachable
+from tests.cli.conftest import Ledger
 from tests.conftest import MASTER_KEY
 from tests.support.facts import activation
-from tests.support.served import Served, free_port, post, run_ledger
-from tests.support.views import until
+from tests.support.racing_writers import running_writer
+from tests.support.served import Served, free_port, run_ledger
+from tests.support.views import report, until
+
+Page = Callable[..., str]
 
 NOT_RUNNING = "Page:  start the service with `ledger serve`; it prints the page's address"
 
@@ -37,22 +42,34 @@ def served_at(data_dir: Path, database: dict[str, str], host: str = "127.0.0.1")
     return Served(data_dir, free_port(), workers=1, host=host, **database)
 
 
-def fill(served: Served) -> None:
-    """Activate a line, so that the demo does not load its story, which takes seconds."""
-    with served.client(served.token()) as client:
-        assert post(client, activation()).status_code == 201
+@pytest.fixture
+def page(ledger: Ledger, conninfo: str, monkeypatch: pytest.MonkeyPatch) -> Page:
+    """Gives the last line of ``ledger demo``, run with a service's data directory.
+
+    The database has a line, so that the demo does not load its story, which takes seconds.
+    """
+    with running_writer(conninfo) as writer:
+        report(writer, activation())
+
+    def run(served: Served, **environment: str) -> str:
+        with monkeypatch.context() as variables:
+            for name, value in {"LEDGER_DATA_DIR": str(served.data_dir), **environment}.items():
+                variables.setenv(name, value)
+            return last_line(ledger("demo"))
+
+    return run
 
 
-def page(served: Served, **environment: str) -> str:
-    """The last line of ``ledger demo``."""
-    done = run_ledger(served.environment | environment, "demo")
+def last_line(done: "subprocess.CompletedProcess[str]") -> str:
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()[-1]
 
 
-def test_the_address_is_the_running_services(data_dir: Path, database: dict[str, str]) -> None:
+def test_the_address_is_the_running_services(
+    data_dir: Path, database: dict[str, str], page: Page
+) -> None:
     with served_at(data_dir, database) as served:
-        fill(served)
+        assert last_line(run_ledger(served.environment, "demo")) == f"Page:  {served.address}/"
         assert page(served) == f"Page:  {served.address}/"
         elsewhere = {"http_proxy": "http://127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:1"}
         assert page(served, **elsewhere, no_proxy="") == f"Page:  {served.address}/"
@@ -61,9 +78,10 @@ def test_the_address_is_the_running_services(data_dir: Path, database: dict[str,
     assert not list(data_dir.glob("serving*")), "the file is removed with the service"
 
 
-def test_a_killed_services_address_is_not_claimed(data_dir: Path, database: dict[str, str]) -> None:
+def test_a_killed_services_address_is_not_claimed(
+    data_dir: Path, database: dict[str, str], page: Page
+) -> None:
     with served_at(data_dir, database) as served:
-        fill(served)
         served.process.send_signal(signal.SIGKILL)
         served.process.wait()
         until(lambda: not served.processes(), "the end of all the service's processes")
@@ -77,10 +95,9 @@ def test_a_killed_services_address_is_not_claimed(data_dir: Path, database: dict
 
 
 def test_the_newest_of_two_services_is_named_and_keeps_its_file(
-    data_dir: Path, database: dict[str, str]
+    data_dir: Path, database: dict[str, str], page: Page
 ) -> None:
     with served_at(data_dir, database) as first, served_at(data_dir, database) as second:
-        fill(first)
         assert page(first) == f"Page:  {second.address}/"
         first.process.terminate()
         first.process.wait()
@@ -91,20 +108,18 @@ def test_the_newest_of_two_services_is_named_and_keeps_its_file(
     ("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]")]
 )
 def test_a_wildcard_address_is_printed_as_the_loopback_address(
-    data_dir: Path, database: dict[str, str], host: str, shown: str
+    data_dir: Path, database: dict[str, str], page: Page, host: str, shown: str
 ) -> None:
     with served_at(data_dir, database, host) as served:
         served.address = f"http://{shown}:{served.port}"
-        fill(served)
         assert page(served) == f"Page:  {served.address}/"
 
 
 def test_a_service_runs_though_its_address_file_cannot_be_written(
-    data_dir: Path, database: dict[str, str]
+    data_dir: Path, database: dict[str, str], page: Page
 ) -> None:
     (data_dir / "serving").mkdir(parents=True)
     with served_at(data_dir, database) as served:
-        fill(served)
         assert "address cannot be written" in served.said
         assert page(served) == NOT_RUNNING
     assert [path.name for path in data_dir.glob("serving*")] == ["serving"]
