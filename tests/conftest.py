@@ -6,6 +6,7 @@ tests that kill processes start servers of their own, which do wait.
 """
 
 import contextlib
+import gc
 import itertools
 import queue
 import threading
@@ -37,6 +38,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--crash-rounds", type=int, default=5, help="how often crash tests kill")
 
 
+def pytest_collection_finish() -> None:
+    """Exclude the tests and all loaded code from garbage collection, which would revisit them."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """At the end, remove the databases of the tests' data directories that lie outside of them.
@@ -54,6 +60,7 @@ def server() -> Iterator[EmbeddedPostgres]:
     Every user may enter its folder, because under root the server runs as another user.
     """
     quick = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+    quick["shared_buffers"] = "32MB"  # which each copy and each removal of a database searches
     with folder_in_tmp(0o755, memory()) as folder:
         postgres = EmbeddedPostgres(folder / "data", purpose="tests", settings=quick)
         postgres.start()
