@@ -21,20 +21,37 @@ from ledger.domain.errors import InvalidState, NotFound
 from ledger.domain.refusals import DAILY, stream_of
 from ledger.intake.principal import HOUSEKEEPER, Principal
 from ledger.intake.request import IdempotencyKey, Receipt
+from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.writing import writing
+from ledger.settings import Settings
+from tests.conftest import MASTER_KEY
+from tests.support.databases import copied
 from tests.support.facts import ORGANIZATION, activation, fact
-from tests.support.ledger import REPORTER, STRANGER, Ledger, instant
+from tests.support.ledger import REPORTER, STRANGER, Ledger, instant, working
 from tests.support.racing_writers import parsed
 
 UNKNOWN = "LIN-26-999999"
 BATCH = 1_000
 
 
+@pytest.fixture(scope="module")
+def flooded_once(server: EmbeddedPostgres) -> Iterator[str]:
+    """The name of a database in which a credential has reached its daily limit of refusals."""
+    name = "flooded_once"
+    with copied(server.url, name) as conninfo:
+        with working(conninfo, Settings(master_key=MASTER_KEY)) as ledger:
+            flood(ledger, DAILY)
+        yield name
+
+
 @pytest.fixture
-def flooded(own_ledger: Ledger) -> Ledger:
+def flooded(server: EmbeddedPostgres, flooded_once: str, settings: Settings) -> Iterator[Ledger]:
     """A ledger in which a credential has reached its daily limit of recorded refusals."""
-    flood(own_ledger, DAILY)
-    return own_ledger
+    with (
+        copied(server.url, "flooded", flooded_once) as conninfo,
+        working(conninfo, settings) as ledger,
+    ):
+        yield ledger
 
 
 def flood(ledger: Ledger, count: int, by: Principal = REPORTER) -> None:

@@ -208,8 +208,9 @@ def folded(conninfo: str) -> dict[str, Any]:
 
 
 def until(condition: Callable[[], Any], awaited: str, seconds: float = 15.0) -> None:
-    """Wait until a condition holds, checking often; fail after ``seconds``."""
-    pause, deadline = threading.Event(), time.monotonic() + seconds
+    """Wait until a condition holds, checking often at first; fail after ``seconds``."""
+    pause, began = threading.Event(), time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {awaited}"
-        pause.wait(0.01)
+        waited = time.monotonic() - began
+        assert waited < seconds, f"waited {seconds} s for {awaited}"
+        pause.wait(min(0.01 + waited / 20, 0.1))
