@@ -12,16 +12,15 @@ from ledger.views.compare import count_differing
 from ledger.views.contract import Projection
 from ledger.views.schema import create_tables, table_of
 from projections import projections
-from tests.support.rebuilding import NAMES, Vandal, view, work
+from tests.support.rebuilding import NAMES, Vandal, view
 
 LIVE, COPY = 1, 7
 
 
 @pytest.fixture
-def connection(conninfo: str) -> Iterator[Connection[TupleRow]]:
+def connection(worked: str) -> Iterator[Connection[TupleRow]]:
     """A connection to a ledger whose views have a second generation with the same rows."""
-    work(conninfo)
-    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as opened:
+    with psycopg.connect(worked, autocommit=True, row_factory=tuple_row) as opened:
         for projection in projections():
             create_tables(opened, projection.tables, COPY)
             for table in projection.tables:
@@ -46,9 +45,9 @@ def differing(connection: Connection[TupleRow], projection: Projection) -> int:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_cell_that_differs_is_counted(
-    conninfo: str, connection: Connection[TupleRow], name: str
+    worked: str, connection: Connection[TupleRow], name: str
 ) -> None:
-    projection, vandal = view(name), Vandal(conninfo, 5)
+    projection, vandal = view(name), Vandal(worked, 5)
     assert differing(connection, projection) == 0
     for table in projection.tables:
         for column in [c for c in table.columns if c not in table.key]:
@@ -60,9 +59,9 @@ def test_any_cell_that_differs_is_counted(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_on_one_side_only_are_counted(
-    conninfo: str, connection: Connection[TupleRow], name: str
+    worked: str, connection: Connection[TupleRow], name: str
 ) -> None:
-    projection, vandal = view(name), Vandal(conninfo, 6)
+    projection, vandal = view(name), Vandal(worked, 6)
     for number, table in enumerate(projection.tables):
         vandal.remove(projection, table)
         vandal.add(projection, table)

@@ -30,7 +30,6 @@ from tests.support.rebuilding import (
     rows_of,
     tracking,
     view,
-    work,
 )
 from tests.support.views import (
     PoisonedRunView,
@@ -57,19 +56,18 @@ def start(run: str) -> dict[str, object]:
     return fact("run.started", run, {"service_line_id": LINE})
 
 
-def test_rebuilt_rows_equal_the_live_rows_and_a_replay_of_the_log(conninfo: str) -> None:
-    work(conninfo)
-    before = rows_of(conninfo)
+def test_rebuilt_rows_equal_the_live_rows_and_a_replay_of_the_log(worked: str) -> None:
+    before = rows_of(worked)
     assert {table for table, _ in before} == {t.name for p in projections() for t in p.tables}
-    assert before == rows_from_log(conninfo)
+    assert before == rows_from_log(worked)
     for times in (2, 3):
         for projection in projections():
-            built = rebuild(conninfo, projection)
+            built = rebuild(worked, projection)
             assert (built.differing, built.generation) == (0, times)
-            assert built.position == head(conninfo)
+            assert built.position == head(worked)
             assert built.rows == sum(t.name == n for t in projection.tables for n, _ in before)
-        assert rows_of(conninfo) == before
-        assert leftover_tables(conninfo) == []
+        assert rows_of(worked) == before
+        assert leftover_tables(worked) == []
 
 
 def test_odd_text_is_stored_alike_in_batches_and_one_by_one(conninfo: str, writer: Writer) -> None:
@@ -100,36 +98,34 @@ def test_the_projector_goes_on_from_rebuilt_rows(conninfo: str, writer: Writer) 
     assert rows_of(conninfo) == rows_from_log(conninfo)
 
 
-def test_a_rebuild_repairs_damaged_rows_and_says_how_many(conninfo: str) -> None:
-    work(conninfo)
-    right, vandal = rows_of(conninfo), Vandal(conninfo, 3)
+def test_a_rebuild_repairs_damaged_rows_and_says_how_many(worked: str) -> None:
+    right, vandal = rows_of(worked), Vandal(worked, 3)
     for projection in projections():
         for table in projection.tables:
             vandal.remove(projection, table)
             vandal.add(projection, table)
             column = next(c for c in table.columns if c not in (*table.key, "position"))
             assert vandal.spoil_cell(projection, table, column)
-    expected = damage(rows_of(conninfo), right)
+    expected = damage(rows_of(worked), right)
     assert len(expected) > 10
     for projection in projections():
         names = {table.name for table in projection.tables}
         differing = sum(one.table in names for one in expected)
-        assert rebuild(conninfo, projection).differing == differing
-    assert rows_of(conninfo) == right
+        assert rebuild(worked, projection).differing == differing
+    assert rows_of(worked) == right
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_reading_role_may_read_rebuilt_tables_and_not_change_them(
-    conninfo: str, name: str
+    worked: str, name: str
 ) -> None:
-    work(conninfo, 24)
-    rebuild(conninfo, view(name))
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    rebuild(worked, view(name))
+    with psycopg.connect(worked, autocommit=True) as connection:
         connection.execute("SET ROLE ledger_api")
         for table in view(name).tables:
             for relation in (f"ledger.{table.name}", f"ledger.{table.name}_g2"):
                 count = f"SELECT count(*) FROM {relation}"
-                assert connection.execute(count.encode()).fetchall() == query(conninfo, count)
+                assert connection.execute(count.encode()).fetchall() == query(worked, count)
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     connection.execute(f"DELETE FROM {relation}".encode())
         definition = "SELECT reloptions FROM pg_class WHERE oid = %s::regclass"
@@ -144,54 +140,51 @@ class GivenUp(Exception):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_rebuild_that_fails_while_filling_leaves_everything_as_it_was(
-    conninfo: str, name: str
+    worked: str, name: str
 ) -> None:
-    work(conninfo, 24)
-    rows, before = rows_of(conninfo), tracking(conninfo)
+    rows, before = rows_of(worked), tracking(worked)
 
     def give_up(position: int, end: int) -> None:
         raise GivenUp
 
     with pytest.raises(GivenUp):
-        rebuild(conninfo, view(name), give_up)
-    assert leftover_tables(conninfo) == []
-    assert (rows_of(conninfo), tracking(conninfo)) == (rows, before)
-    rebuild(conninfo, view(name))
-    assert rows_of(conninfo) == rows
+        rebuild(worked, view(name), give_up)
+    assert leftover_tables(worked) == []
+    assert (rows_of(worked), tracking(worked)) == (rows, before)
+    rebuild(worked, view(name))
+    assert rows_of(worked) == rows
 
 
-def test_a_rebuild_that_fails_while_comparing_leaves_everything_as_it_was(conninfo: str) -> None:
-    work(conninfo, 24)
-    rows, before = rows_of(conninfo), tracking(conninfo)
+def test_a_rebuild_that_fails_while_comparing_leaves_everything_as_it_was(worked: str) -> None:
+    rows, before = rows_of(worked), tracking(worked)
     waiting = "FROM pg_locks WHERE NOT granted AND relation = 'ledger.run_g1'::regclass"
-    with psycopg.connect(conninfo) as other, ThreadPoolExecutor() as beside:
+    with psycopg.connect(worked) as other, ThreadPoolExecutor() as beside:
         other.execute("LOCK TABLE ledger.run_g1")
-        building = beside.submit(rebuild, conninfo, view("run"))
-        until(lambda: query(conninfo, f"SELECT 1 {waiting}"), "the comparison")
-        query(conninfo, f"SELECT pg_terminate_backend(pid, 5000) {waiting}")
+        building = beside.submit(rebuild, worked, view("run"))
+        until(lambda: query(worked, f"SELECT 1 {waiting}"), "the comparison")
+        query(worked, f"SELECT pg_terminate_backend(pid, 5000) {waiting}")
         with pytest.raises(psycopg.OperationalError):
             building.result()
-    assert leftover_tables(conninfo) == []
-    assert (rows_of(conninfo), tracking(conninfo)) == (rows, before)
+    assert leftover_tables(worked) == []
+    assert (rows_of(worked), tracking(worked)) == (rows, before)
 
 
 def test_a_second_rebuild_of_a_view_is_refused_and_one_of_another_view_is_not(
-    conninfo: str,
+    worked: str,
 ) -> None:
-    work(conninfo, 24)
-    with shadow(conninfo, EnvelopeMapper(), view("run"), ignore_progress) as first:
+    with shadow(worked, EnvelopeMapper(), view("run"), ignore_progress) as first:
         first.fill(first.head())
         with pytest.raises(CannotBuild) as refused:
-            rebuild(conninfo, view("run"))
+            rebuild(worked, view("run"))
         assert str(refused.value) == "run is being rebuilt or verified by another process."
-        assert rebuild(conninfo, view("execution")).generation == 2
+        assert rebuild(worked, view("execution")).generation == 2
         # Neither that rebuild nor a service that starts now drops the first rebuild's tables.
-        Rebuilder(conninfo, EnvelopeMapper(), projections()).run_once()
+        Rebuilder(worked, EnvelopeMapper(), projections()).run_once()
         assert first.connection.execute("SELECT count(*) > 0 FROM ledger.run_g2").fetchone() == (
             True,
         )
-    assert leftover_tables(conninfo) == []
-    assert rebuild(conninfo, view("run")).differing == 0
+    assert leftover_tables(worked) == []
+    assert rebuild(worked, view("run")).differing == 0
 
 
 def test_a_views_lock_is_free_as_soon_as_its_holder_has_returned(conninfo: str) -> None:
@@ -209,20 +202,19 @@ def test_a_views_lock_is_free_as_soon_as_its_holder_has_returned(conninfo: str) 
 
 @pytest.mark.parametrize("cleaner", ["a service that starts", "the next rebuild"])
 def test_tables_of_a_killed_rebuild_are_dropped_by_the_next_rebuild_or_service(
-    conninfo: str, cleaner: str
+    worked: str, cleaner: str
 ) -> None:
-    work(conninfo, 24)
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with psycopg.connect(worked, autocommit=True) as connection:
         create_tables(connection, view("run").tables, 2)
         create_tables(connection, view("run").tables, 11)
-    assert len(leftover_tables(conninfo)) == 6
-    before = rows_of(conninfo)
+    assert len(leftover_tables(worked)) == 6
+    before = rows_of(worked)
     if cleaner == "the next rebuild":
-        rebuild(conninfo, view("run"))
+        rebuild(worked, view("run"))
     else:
-        assert Rebuilder(conninfo, EnvelopeMapper(), projections()).run_once()
-    assert leftover_tables(conninfo) == []
-    assert rows_of(conninfo) == before
+        assert Rebuilder(worked, EnvelopeMapper(), projections()).run_once()
+    assert leftover_tables(worked) == []
+    assert rows_of(worked) == before
 
 
 def test_an_event_that_cannot_be_read_ends_a_rebuild_in_one_line(
@@ -300,39 +292,37 @@ def test_the_projector_follows_a_rebuilt_view(conninfo: str, writer: Writer) -> 
     assert rows_of(conninfo) == rows_from_log(conninfo)
 
 
-def test_a_rebuild_waits_for_a_clean_up_of_the_same_view(conninfo: str) -> None:
+def test_a_rebuild_waits_for_a_clean_up_of_the_same_view(worked: str) -> None:
     """A service that starts at that moment cleans up."""
 
     def waits_for(kind: str) -> bool:
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = %s"
-        return query(conninfo, waiting, kind) == [(1,)]
+        return query(worked, waiting, kind) == [(1,)]
 
-    work(conninfo, 24)
-    with psycopg.connect(conninfo) as reader, ThreadPoolExecutor() as beside:
-        with psycopg.connect(conninfo) as killed:
+    with psycopg.connect(worked) as reader, ThreadPoolExecutor() as beside:
+        with psycopg.connect(worked) as killed:
             create_tables(killed, view("run").tables, 7)
         reader.execute("SELECT FROM ledger.run_g7")
-        cleaning = beside.submit(clean_up, conninfo, view("run"))
+        cleaning = beside.submit(clean_up, worked, view("run"))
         until(lambda: waits_for("relation"), "the clean-up")
-        built = beside.submit(rebuild, conninfo, view("run"))
+        built = beside.submit(rebuild, worked, view("run"))
         until(lambda: waits_for("advisory"), "the rebuild")
         reader.commit()
         cleaning.result()
         assert built.result().differing == 0
-    assert leftover_tables(conninfo) == []
+    assert leftover_tables(worked) == []
 
 
 def test_a_rebuild_leaves_a_view_unchanged_that_stays_in_use(
-    conninfo: str, monkeypatch: pytest.MonkeyPatch
+    worked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rebuilding, "_TRIES", 2)
     monkeypatch.setattr(rebuilding, "_LOCK_TIMEOUT", "50ms")
-    work(conninfo, 24)
-    rows, before = rows_of(conninfo), tracking(conninfo)
-    with psycopg.connect(conninfo) as reader:
+    rows, before = rows_of(worked), tracking(worked)
+    with psycopg.connect(worked) as reader:
         reader.execute("SELECT count(*) FROM ledger.run_day")
         with pytest.raises(CannotBuild):
-            rebuild(conninfo, view("run"))
+            rebuild(worked, view("run"))
         # A new reader does not wait for the lock that was given up.
-        assert query(conninfo, "SELECT count(*) > 0 FROM ledger.run") == [(True,)]
-    assert (rows_of(conninfo), tracking(conninfo), leftover_tables(conninfo)) == (rows, before, [])
+        assert query(worked, "SELECT count(*) > 0 FROM ledger.run") == [(True,)]
+    assert (rows_of(worked), tracking(worked), leftover_tables(worked)) == (rows, before, [])

@@ -76,80 +76,75 @@ def cells() -> list[tuple[Any, Any, str]]:
     return [(p, table, c) for p in projections() for table in p.tables for c in table.columns]
 
 
-def test_no_row_of_a_sound_ledger_is_named(conninfo: str) -> None:
-    work(conninfo)
-    rows = rows_of(conninfo)
-    assert verify_all(conninfo) == []
+def test_no_row_of_a_sound_ledger_is_named(worked: str) -> None:
+    rows = rows_of(worked)
+    assert verify_all(worked) == []
     for projection in projections():
-        found, _ = verify(conninfo, projection)
+        found, _ = verify(worked, projection)
         names = {table.name for table in projection.tables}
         assert found.rows == sum(table in names for table, _ in rows)
-        assert found.position == head(conninfo)
-    assert (leftover_tables(conninfo), rows_of(conninfo)) == ([], rows)
+        assert found.position == head(worked)
+    assert (leftover_tables(worked), rows_of(worked)) == ([], rows)
 
 
 @pytest.mark.parametrize("seed", [1])
 def test_every_row_with_one_of_a_hundred_damaged_cells_is_named_and_no_other_row(
-    conninfo: str, seed: int
+    worked: str, seed: int
 ) -> None:
-    work(conninfo)
-    right, vandal, dice = rows_of(conninfo), Vandal(conninfo, seed), random.Random(seed)
+    right, vandal, dice = rows_of(worked), Vandal(worked, seed), random.Random(seed)
     # Every column once, the rest at random.
     chosen = cells() + dice.choices(cells(), k=20)
     dice.shuffle(chosen)
     assert len(chosen) > 100
     for projection, table, column in chosen:
         assert vandal.spoil_cell(projection, table, column), (table.name, column)
-    expected = damage(rows_of(conninfo), right)
+    expected = damage(rows_of(worked), right)
     assert {kind for _, _, kind, _, _ in expected} == {"missing", "extra", "differs"}
     assert sum(len(columns) or 1 for _, _, _, columns, _ in expected) > 80
-    named = verify_all(conninfo)
+    named = verify_all(worked)
     assert as_named(named) == expected
-    assert_events_are_right(conninfo, named)
+    assert_events_are_right(worked, named)
 
 
-def test_missing_rows_of_ten_events_are_named_in_every_table(conninfo: str) -> None:
-    work(conninfo)
-    right = rows_of(conninfo)
-    positions = query(conninfo, "SELECT notification_id FROM ledger.ledger_events ORDER BY 1")
+def test_missing_rows_of_ten_events_are_named_in_every_table(worked: str) -> None:
+    right = rows_of(worked)
+    positions = query(worked, "SELECT notification_id FROM ledger.ledger_events ORDER BY 1")
     gone = [position for (position,) in random.Random(4).sample(positions, 10)]
     for name in ("execution_interval", "execution_version", "execution_step", "execution_day",
                  "run_payload", "run_day", "event"):  # fmt: skip
-        query(conninfo, f"DELETE FROM ledger.{name}_g1 WHERE position = ANY(%s)", gone)
-    expected = damage(rows_of(conninfo), right)
+        query(worked, f"DELETE FROM ledger.{name}_g1 WHERE position = ANY(%s)", gone)
+    expected = damage(rows_of(worked), right)
     assert {d.position for d in expected} == set(gone)
     assert {d.kind for d in expected} == {"missing"}
-    named = verify_all(conninfo)
+    named = verify_all(worked)
     assert as_named(named) == expected
-    assert_events_are_right(conninfo, named)
+    assert_events_are_right(worked, named)
 
 
 def test_ten_events_that_the_projector_skipped_are_found_by_their_consequences(
-    conninfo: str,
+    worked: str,
 ) -> None:
-    work(conninfo)
-    right = rows_of(conninfo)
+    right = rows_of(worked)
     statement = "SELECT notification_id FROM ledger.ledger_events WHERE topic !~ %s ORDER BY 1"
-    skipped = {p for (p,) in random.Random(5).sample(query(conninfo, statement, BEGINNINGS), 10)}
+    skipped = {p for (p,) in random.Random(5).sample(query(worked, statement, BEGINNINGS), 10)}
     for projection in projections():
         # Fill the view as a projector that skips these events would.
-        rebuild(conninfo, skipping(view(projection.name), skipped))
-    expected = damage(rows_of(conninfo), right)
+        rebuild(worked, skipping(view(projection.name), skipped))
+    expected = damage(rows_of(worked), right)
     assert skipped <= {d.position for d in expected}
-    named = verify_all(conninfo)
+    named = verify_all(worked)
     assert as_named(named) == expected
-    assert_events_are_right(conninfo, named)
+    assert_events_are_right(worked, named)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_added_by_hand_are_named_as_extra(conninfo: str, name: str) -> None:
-    work(conninfo, 60)
-    right = rows_of(conninfo)
+def test_rows_added_by_hand_are_named_as_extra(worked: str, name: str) -> None:
+    right = rows_of(worked)
     for table in view(name).tables:
-        Vandal(conninfo, 6).add(view(name), table)
-    expected = damage(rows_of(conninfo), right)
+        Vandal(worked, 6).add(view(name), table)
+    expected = damage(rows_of(worked), right)
     assert [d.kind for d in expected] == ["extra"] * len(view(name).tables)
-    _, named = verify(conninfo, view(name))
+    _, named = verify(worked, view(name))
     assert as_named(named) == expected
 
 
@@ -204,13 +199,12 @@ def test_a_stopped_view_is_compared_at_the_position_it_has_reached(
     assert view_positions(conninfo)["run"] == (stopped_at, True)
 
 
-def test_rows_of_another_version_are_not_compared(conninfo: str) -> None:
-    work(conninfo, 24)
-    query(conninfo, "UPDATE ledger.projection SET version = 1 WHERE name = 'run'")
+def test_rows_of_another_version_are_not_compared(worked: str) -> None:
+    query(worked, "UPDATE ledger.projection SET version = 1 WHERE name = 'run'")
     with pytest.raises(CannotBuild, match="rebuild it first"):
-        verify(conninfo, view("run"))
-    assert leftover_tables(conninfo) == []
-    assert verify(conninfo, view("event"))[1] == []
+        verify(worked, view("run"))
+    assert leftover_tables(worked) == []
+    assert verify(worked, view("event"))[1] == []
 
 
 class GivenUp(Exception):
@@ -227,19 +221,17 @@ def _give_up(*_: object) -> None:
     ids=["filling", "comparing"],
 )
 def test_a_verification_that_is_given_up_leaves_no_table(
-    conninfo: str, progress: Callable[..., None], tell: Callable[..., None]
+    worked: str, progress: Callable[..., None], tell: Callable[..., None]
 ) -> None:
-    work(conninfo, 24)
-    Vandal(conninfo, 8).remove(view("run"), view("run").tables[0])
-    before = tracking(conninfo)
+    Vandal(worked, 8).remove(view("run"), view("run").tables[0])
+    before = tracking(worked)
     with pytest.raises(GivenUp):
-        rebuilding.verify(conninfo, EnvelopeMapper(), view("run"), progress, tell)
-    assert (leftover_tables(conninfo), tracking(conninfo)) == ([], before)
+        rebuilding.verify(worked, EnvelopeMapper(), view("run"), progress, tell)
+    assert (leftover_tables(worked), tracking(worked)) == ([], before)
 
 
-def test_a_view_that_is_being_rebuilt_is_not_verified(conninfo: str) -> None:
-    work(conninfo, 24)
-    with shadow(conninfo, EnvelopeMapper(), view("run"), ignore_progress):
+def test_a_view_that_is_being_rebuilt_is_not_verified(worked: str) -> None:
+    with shadow(worked, EnvelopeMapper(), view("run"), ignore_progress):
         with pytest.raises(CannotBuild, match="run is being rebuilt or verified by another"):
-            verify(conninfo, view("run"))
-        assert verify(conninfo, view("event"))[1] == []
+            verify(worked, view("run"))
+        assert verify(worked, view("event"))[1] == []
