@@ -106,7 +106,7 @@ def test_every_change_to_the_decision_tables_is_made_by_an_event() -> None:
 def test_every_event_is_audited_unless_the_ledger_itself_records_it(row: EventRow) -> None:
     sample = SAMPLES[row.event]
     reported = sample if row.fact is not None else msgspec.structs.replace(sample, fact=None)
-    is_written = audited.entry_of(reported) is not None
+    is_written = audited.write_of(reported) is not None
     is_systems = row.told_as in audited.SYSTEM_TYPES
     assert is_written != is_systems, "an audited action or a type in SYSTEM_TYPES, not both"
 
