@@ -20,7 +20,9 @@ def await_views(product: Product) -> None:
         while True:
             document = json.loads(send(Request("nobody", "/readyz")).body)
             views = document["projections"]
-            if stopped := [view["name"] for view in views if view["stopped"]]:
+            current = [view for view in views if view["version"] == wanted[view["name"]]]
+            # A view of another version stands still until it is rebuilt.
+            if stopped := [view["name"] for view in current if view["stopped"]]:
                 raise UnmeasuredError(f"stopped: {', '.join(stopped)}")
             behind = any(view["lag"] for view in views)
             if not behind and {view["name"]: view["version"] for view in views} == wanted:
