@@ -6,7 +6,13 @@ A statement finds the row of an event by its keys, and returns it with the event
 from collections.abc import Sequence
 from typing import Any
 
-from ledger.language.envelopes import Told, audit_entry_of, envelope_of
+from ledger.language.envelopes import (
+    Told,
+    audit_entry_of,
+    delivery_of,
+    envelope_of,
+    history_item_of,
+)
 from ledger.language.rendering import json_text
 from ledger.log.codec import EnvelopeMapper
 
@@ -42,13 +48,12 @@ def feed_item(found: Sequence[Any]) -> str:
 
 def history_item(found: Sequence[Any]) -> str:
     """A found event as a history has it: its envelope, and the line's state before and after."""
-    told = told_of(found)
-    return json_text(envelope_of(told) | told.states)
+    return json_text(history_item_of(told_of(found)))
 
 
 def delivery_item(found: Sequence[Any], sequence: int) -> str:
     """A found event as a webhook delivers it: its envelope, and its number at the endpoint."""
-    return json_text(envelope_of(told_of(found)) | {"sequence": sequence})
+    return json_text(delivery_of(told_of(found), sequence))
 
 
 def audit_item(found: Sequence[Any]) -> str:
