@@ -8,7 +8,11 @@ import pytest
 from msgspec import json
 from psycopg.rows import tuple_row
 
+from ledger.domain.execution_events import CheckedIn
+from ledger.intake.principal import Principal
+from ledger.log.codec import EnvelopeMapper
 from ledger.postgres.scope import ANY, EVERYONE, Tenant
+from tests.golden.samples import envelope
 
 Connection = psycopg.Connection[Any]
 
@@ -87,6 +91,27 @@ def test_a_session_sees_the_stored_events_of_its_tenant(
     assert see_as(connection, tenant) == positions
 
 
+@pytest.mark.parametrize(
+    ("permission", "organization", "workspace", "positions"),
+    [
+        ("admin", None, None, [1, 2, 3, 4, 5]),
+        ("admin", ONE, WORKSPACE, [1, 2, 3, 4, 5]),
+        ("read", ONE, None, [1, 2, 3]),
+        ("read", ONE, WORKSPACE, [1]),
+        ("read", None, None, []),
+    ],
+)
+def test_a_credential_reads_as_its_tenant_and_an_administrator_as_every_tenant(
+    connection: Connection,
+    permission: str,
+    organization: str | None,
+    workspace: str | None,
+    positions: list[int],
+) -> None:
+    by = Principal("KEY", "api_key", frozenset({permission}), organization, workspace)
+    assert see_as(connection, by.tenant) == positions
+
+
 @pytest.mark.parametrize("tenant", [Tenant("", ""), Tenant(ANY, ""), Tenant("", ANY)])
 def test_with_an_empty_setting_no_stored_event_is_visible(
     connection: Connection, tenant: Tenant
@@ -110,6 +135,18 @@ def test_a_stored_event_is_shown_as_it_is_stored(conninfo: str) -> None:
         see_as(connection, Tenant(ONE, ANY))
         rows = connection.execute("SELECT * FROM ledger.stored_events(ARRAY[7, 7, 8])").fetchall()
     assert rows == [(7, "LIN-26-000001", 7, "t/1", state)]
+
+
+@pytest.mark.parametrize("tenant", [EVERYONE, Tenant(ONE, ANY), Tenant(ONE, "WS-26-000021")])
+def test_an_event_as_the_codec_stores_it_is_shown_to_its_tenant(
+    conninfo: str, tenant: Tenant
+) -> None:
+    event = envelope(CheckedIn(hours=1))
+    assert (event.organization_id, event.workspace_id) == (ONE, "WS-26-000021")
+    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
+        record(connection, 1, EnvelopeMapper().to_stored_event(event).state)
+        assert see_as(connection, tenant) == [1]
+        assert see_as(connection, Tenant(ONE, WORKSPACE)) == []
 
 
 def test_only_the_role_that_reads_may_call_the_function(connection: Connection) -> None:
