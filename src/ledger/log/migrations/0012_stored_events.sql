@@ -17,7 +17,7 @@ DROP FUNCTION ledger.stored_event(bigint);
 CREATE FUNCTION ledger.stored_events(positions bigint[])
 RETURNS TABLE ("position" bigint, stream text, version bigint, topic text, state bytea)
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
-SET search_path = pg_catalog
+SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 AS $$
