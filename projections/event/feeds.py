@@ -10,9 +10,10 @@ from functools import cache
 
 from ledger.language.audited import FACT_EVENT_TYPES
 from ledger.language.published import UNCHANGED_HEALTH
+from ledger.postgres.scope import Planning
 from ledger.views.statements import where_tenant
 from projections.event.items import with_stored
-from projections.event.walks import OWNER, TYPES, TYPES_OF_ACTIONS, walk, walk_types, way
+from projections.event.walks import OWNER, TYPES, TYPES_OF_ACTIONS, WORKSPACE, walk, walk_types, way
 
 # Feeds go only as far as the slowest view that is not stopped. So a client that has received an
 # event sees it in every later read. Other views that are stopped do not hold feeds back; if the
@@ -28,6 +29,7 @@ _VIEW_POSITION = "SELECT min(position) AS position FROM ledger.projection WHERE 
 _IN_FEED = f"e.type <> '{UNCHANGED_HEALTH}'"
 
 _OWNER = frozenset(OWNER)
+_TENANT_AND_TIME = frozenset({*OWNER, *WORKSPACE, "from", "to"})
 
 _BEFORE_ACTIONS = frozenset({"actor_id", "actor_type", "workspace", "workspace_id", "no_fact"})
 """Filters of the audit log that determine the walk, during which each row's action is compared.
@@ -87,6 +89,11 @@ _EVENT = """
 SELECT e.* FROM ledger.event AS e
 WHERE e.position = %(at)s AND e.position <= p.position AND {in_feed} AND {where}
 """
+
+
+def planning_of(filters: frozenset[str]) -> Planning:
+    """How PostgreSQL plans a page: by the values, unless the filters allow a single index."""
+    return Planning.SHORT if filters <= _TENANT_AND_TIME else Planning.BY_VALUES
 
 
 @cache

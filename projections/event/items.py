@@ -6,8 +6,9 @@ A statement finds the row of an event by its keys, and returns it with the event
 from collections.abc import Sequence
 from typing import Any
 
+from ledger.domain.recorded import Recorded
 from ledger.language.envelopes import (
-    Told,
+    States,
     audit_entry_of,
     delivery_of,
     envelope_of,
@@ -35,28 +36,32 @@ def with_stored(rows: str, *more: str) -> str:
     return _WITH_STORED.format(rows=rows, columns=", ".join((*more, COLUMNS)))
 
 
-def told_of(found: Sequence[Any]) -> Told:
-    """A found event of a feed or a history."""
-    position, type_, before, after, stream, version, topic, state = found
-    return Told(_decode(stream, version, topic, state, position), type_, before, after)
-
-
 def feed_item(found: Sequence[Any]) -> str:
     """A found event as a feed has it: its envelope."""
-    return json_text(envelope_of(told_of(found)))
+    return json_text(envelope_of(*_told(found)))
 
 
 def history_item(found: Sequence[Any]) -> str:
     """A found event as a history has it: its envelope, and the line's state before and after."""
-    return json_text(history_item_of(told_of(found)))
+    return json_text(history_item_of(*_told(found)))
 
 
 def delivery_item(found: Sequence[Any], sequence: int) -> str:
     """A found event as a webhook delivers it: its envelope, and its number at the endpoint."""
-    return json_text(delivery_of(told_of(found), sequence))
+    return json_text(delivery_of(*_told(found), sequence))
 
 
 def audit_item(found: Sequence[Any]) -> str:
     """A found event as the audit log has it."""
     position, _, _, _, stream, version, topic, state = found
     return json_text(audit_entry_of(_decode(stream, version, topic, state, position)))
+
+
+def event_id_of(found: Sequence[Any]) -> str:
+    """The EVT id of a found event."""
+    return _told(found)[0].event_id
+
+
+def _told(found: Sequence[Any]) -> tuple[Recorded, str, States]:
+    position, type_, before, after, stream, version, topic, state = found
+    return _decode(stream, version, topic, state, position), type_, States(before, after)

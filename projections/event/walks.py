@@ -21,12 +21,12 @@ WHERE told.action = ANY(%(action)s)
 TYPES = "SELECT DISTINCT unnest(%(type)s::text[])"
 
 OWNER = ("organization", "organization_id")
-_WORKSPACE = ("workspace", "workspace_id")
+WORKSPACE = ("workspace", "workspace_id")
 
 _GIVEN_BY: Mapping[str, tuple[str, ...]] = {
     "line_id": ("service_line_id",),
     "organization_id": OWNER,
-    "workspace_id": _WORKSPACE,
+    "workspace_id": WORKSPACE,
     "actor_id": ("actor_id",),
 }
 """Column of a key → the filters that give its value; the credential's own filter comes first."""
@@ -157,7 +157,7 @@ def _gates(filters: frozenset[str], columns: Mapping[str, str]) -> list[str]:
     """Conditions on parameters alone: whether the filters allow any row."""
     gates = [
         f"%({asked})s::text = %({own})s::text"
-        for own, asked in (OWNER, _WORKSPACE)
+        for own, asked in (OWNER, WORKSPACE)
         if {own, asked} <= filters
     ]
     if "line_id" in columns:

@@ -18,7 +18,7 @@ from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.scope import Planning
 from projections.event import feeds
 from tests.support.facts import ORGANIZATION, activation, fact
-from tests.support.plans import Cost, cost, database_after
+from tests.support.plans import Cost, cost, database_after, plan_for
 from tests.support.racing_writers import parsed
 
 OTHER = "ORG-26-000002"
@@ -80,6 +80,7 @@ def send(writer: Writer, *events: dict[str, Any]) -> None:
 
 
 def page_of(past: Past, statement: str, **values: Any) -> Cost:
+    plan_for(past.connection, feeds.planning_of(values.keys() - {"after", "before"}))
     values = {"after": 0, "before": 2**63 - 1, "limit": LIMIT} | values
     return cost(past.connection, statement, values)
 

@@ -32,14 +32,23 @@ AT = "SELECT position FROM ledger.stored_events(%s::bigint[]) ORDER BY position"
 
 
 def object_of(organization: str | None, workspace: str | None) -> Any:
-    """A state of the first format; ids that are null are left out."""
+    """A state of the first format, in which a sender claims the other tenant's ids.
+
+    Ids that are null are left out.
+    """
     tenant = {"organization_id": organization, "workspace_id": workspace}
-    return {**{k: v for k, v in tenant.items() if v}, "body": {"organization_id": "*"}}
+    claimed = {"organization_id": OTHER, "workspace_id": WORKSPACE}
+    return {
+        "reported_by": json.encode(claimed).decode(),
+        **{name: value for name, value in tenant.items() if value},
+        "fact": {"source": json.encode({"body": {}} | claimed).decode()},
+        "body": claimed,
+    }
 
 
 def array_of(organization: str | None, workspace: str | None) -> Any:
     """A state of the second format, down to the line's id."""
-    return [2, organization, workspace, "*"]
+    return [2, organization, workspace, None]
 
 
 @pytest.fixture(params=[object_of, array_of])
@@ -129,7 +138,7 @@ def test_without_both_settings_no_stored_event_is_visible(
 
 
 def test_a_stored_event_is_shown_as_it_is_stored(conninfo: str) -> None:
-    state = b'{"organization_id":"ORG-26-000001","body":{"n":1.50}}'
+    state = b'{"organization_id":"ORG-26-000001","nonce":"","body":{"n":1.50}}'
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         record(connection, 7, state)
         see_as(connection, Tenant(ONE, ANY))

@@ -6,7 +6,8 @@ A page has a hundred of these values, so each is a struct, which is made and enc
 a dictionary's time.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -16,17 +17,7 @@ from ledger.domain.values import format_id, format_instant
 from ledger.language.audited import resource_of, write_of
 from ledger.language.published import PUBLISHED, SUBJECTS
 
-
-class Told(NamedTuple):
-    """A published event, with the facts about it that follow from the events before it."""
-
-    event: Recorded
-    type: str
-    """The published type."""
-    state_before: str | None
-    """The line's state before the event; None at its first event, and without a line."""
-    state_after: str | None
-    """The line's state after the event; None without a line."""
+T = TypeVar("T")
 
 
 class Subject(msgspec.Struct, frozen=True, gc=False):
@@ -83,25 +74,35 @@ class AuditEntry(msgspec.Struct, frozen=True, gc=False):
     reported_by: str
 
 
+class States(NamedTuple):
+    """The state of an event's line before and after the event."""
+
+    before: str | None
+    """None at the line's first event, and without a line."""
+    after: str | None
+    """None without a line."""
+
+
 def line_of(event: Recorded) -> str | None:
     """The line whose history an event belongs to; None for keys, endpoints and refusals."""
-    line_id = event.line_id
-    return line_id if line_id.startswith("LIN") else None
+    if event.service_line_id is not None:
+        return event.service_line_id
+    return event.originator_id if event.originator_id.startswith("LIN") else None
 
 
-def envelope_of(told: Told) -> Envelope:
-    """The envelope of a published event."""
-    return Envelope(*_members(told))
+def envelope_of(event: Recorded, type_: str, states: States) -> Envelope:
+    """The envelope of an event of this published type."""
+    return _told_as(Envelope, event, type_, states)
 
 
-def history_item_of(told: Told) -> HistoryItem:
-    """The item of a published event in a history."""
-    return HistoryItem(*_members(told, told.state_before, told.state_after))
+def history_item_of(event: Recorded, type_: str, states: States) -> HistoryItem:
+    """The item of an event in a history."""
+    return _told_as(HistoryItem, event, type_, states, *states)
 
 
-def delivery_of(told: Told, sequence: int) -> Delivery:
+def delivery_of(event: Recorded, type_: str, states: States, sequence: int) -> Delivery:
     """The body of a webhook."""
-    return Delivery(*_members(told, sequence))
+    return _told_as(Delivery, event, type_, states, sequence)
 
 
 def audit_entry_of(event: Recorded) -> AuditEntry:
@@ -123,15 +124,14 @@ def audit_entry_of(event: Recorded) -> AuditEntry:
     )
 
 
-def _members(told: Told, *more: Any) -> tuple[Any, ...]:
-    """The values of an envelope in the order of its fields, and more behind them."""
-    event, type_, before, after = told
+def _told_as(make: Callable[..., T], event: Recorded, type_: str, states: States, *more: Any) -> T:
+    """Make a struct of the values of an envelope, in the order of its fields, and ``more``."""
     payload = PUBLISHED[type(event.body)].tell(event.body)
     if type_.startswith("execution."):
-        payload["state_before"], payload["state_after"] = before, after
+        payload["state_before"], payload["state_after"] = states
     stream = event.originator_id
-    return (
-        event.event_id,
+    return make(
+        format_id("EVT", event.recorded_at.year, event.position),
         type_,
         format_instant(event.occurred_at),
         format_instant(event.recorded_at),

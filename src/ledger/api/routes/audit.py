@@ -26,7 +26,6 @@ from ledger.domain.values import AUDIT_ID, ActorType
 from ledger.intake.principal import Principal
 from ledger.language.audited import ACTIONS, FACTS, actions_of
 from ledger.language.published import TYPES
-from ledger.postgres.scope import Planning
 from ledger.reads.question import Question
 from projections.event import feeds, items
 
@@ -141,9 +140,10 @@ async def entries_page(
 
 def entries_asked(principal: Principal, walk: Walk, cursor: str | None, limit: int) -> Question:
     """The question for ``limit`` entries of a walk along the audit log."""
-    statement = feeds.audit_statement(frozenset(walk.filters), walk.is_backwards)
-    parameters = walk.parameters(cursor, limit)
-    return Question(principal.tenant, statement, parameters, VIEW, Planning.BY_VALUES)
+    filters = frozenset(walk.filters)
+    statement = feeds.audit_statement(filters, walk.is_backwards)
+    parameters, planning = walk.parameters(cursor, limit), feeds.planning_of(filters)
+    return Question(principal.tenant, statement, parameters, VIEW, planning)
 
 
 def audit_filters(

@@ -32,10 +32,7 @@ from ledger.api.replies import Reply, answer
 from ledger.domain.errors import NotFound
 from ledger.domain.values import EVENT_ID
 from ledger.intake.principal import Principal
-from ledger.language.envelopes import envelope_of
 from ledger.language.published import TYPES
-from ledger.language.rendering import json_text
-from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
 from projections.event import feeds, items
 
@@ -121,10 +118,10 @@ async def events_page(
 
 def events_asked(principal: Principal, walk: "Walk", cursor: str | None, limit: int) -> Question:
     """The question for ``limit`` events of a walk along the feed."""
-    statement = feeds.feed_statement(frozenset(walk.filters), walk.is_backwards)
-    parameters = walk.parameters(cursor, limit)
-    tenant, planning = principal.tenant, Planning.BY_VALUES
-    return Question(tenant, statement, parameters, VIEW, planning, is_behind_all=True)
+    filters = frozenset(walk.filters)
+    statement = feeds.feed_statement(filters, walk.is_backwards)
+    parameters, planning = walk.parameters(cursor, limit), feeds.planning_of(filters)
+    return Question(principal.tenant, statement, parameters, VIEW, planning, is_behind_all=True)
 
 
 def feed_filters(
@@ -207,8 +204,8 @@ async def show_event(
     parameters = {**tenant, "at": position_in(event_id)}
     question = asked(principal, query, statement, parameters, VIEW)
     rows = await services_of(request).reads.ask(question, min_position)
-    found = None if rows[0][1] is None else items.told_of(rows[0][1:])
-    # The position alone tells the event; an id with another year is the id of no event.
-    if found is None or found.event.event_id != event_id:
+    found = rows[0][1:]
+    # The statement looks for the position; an id with another year is the id of no event.
+    if found[0] is None or items.event_id_of(found) != event_id:
         raise read_at(rows, NotFound("No such event."))
-    return answer(json_text({"data": envelope_of(found)}), rows.position)
+    return answer('{"data":' + items.feed_item(found) + "}", rows.position)

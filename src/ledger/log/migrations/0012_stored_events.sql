@@ -9,9 +9,10 @@ DROP FUNCTION ledger.stored_event(bigint);
 -- ledger.organization_id and ledger.workspace_id name the tenant: an organization, and one of its
 -- workspaces or * for all of them; or * and * for every tenant. A setting that is empty or missing
 -- shows nothing.
--- The state of an event is a JSON object, or since its second format an array that begins with the
--- format and the tenant, without blanks. So a comparison of its first bytes suffices, at a tenth of
--- the time that parsing takes.
+-- The state of an event is JSON without blanks, which is compared as text: parsing it takes ten
+-- times as long. The second format is an array that begins with the format and the tenant. The
+-- first format is an object, with the names of the tenant side by side and the body at the end. No
+-- sender can put these names into a string: there, a backslash precedes each quotation mark.
 -- The function has its owner's right: the role that reads has none on the log itself. Its plan is
 -- made once a session and must walk the index, even if it is made while the log is empty.
 CREATE FUNCTION ledger.stored_events(positions bigint[])
@@ -24,10 +25,11 @@ AS $$
 DECLARE
     organization text := current_setting('ledger.organization_id', true);
     workspace text := current_setting('ledger.workspace_id', true);
-    tenant jsonb := jsonb_build_object('organization_id', organization)
-        || CASE workspace WHEN '*' THEN '{}' ELSE jsonb_build_object('workspace_id', workspace) END;
-    beginning bytea := convert_to('[2,' || to_json(organization) || ','
+    array_start bytea := convert_to('[2,' || to_json(organization) || ','
         || CASE workspace WHEN '*' THEN '' ELSE to_json(workspace) || ',' END, 'UTF8');
+    in_object bytea := convert_to('"organization_id":' || to_json(organization) || ','
+        || CASE workspace WHEN '*' THEN '' ELSE '"workspace_id":' || to_json(workspace) || ',' END,
+        'UTF8');
 BEGIN
     RETURN QUERY
     SELECT e.notification_id, e.originator_id, e.originator_version, e.topic, e.state
@@ -36,8 +38,9 @@ BEGIN
       AND CASE
           WHEN organization = '*' THEN workspace = '*'
           WHEN get_byte(e.state, 0) = ascii('[')
-              THEN substring(e.state FROM 1 FOR octet_length(beginning)) = beginning
-          ELSE convert_from(e.state, 'UTF8')::jsonb @> tenant
+              THEN substring(e.state FROM 1 FOR octet_length(array_start)) = array_start
+          ELSE position(in_object IN
+              substring(e.state FROM 1 FOR position('"body":{'::bytea IN e.state))) > 0
       END;
 END $$;
 
