@@ -6,8 +6,10 @@ entry. Feeds and histories name the same writes by the types of their events: ``
 understands both languages.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
+
+import msgspec
 
 from ledger.domain import execution_events as lines
 from ledger.domain import refusals
@@ -24,11 +26,15 @@ class Write(NamedTuple):
 
     kind: EntryKind
     action: str
+    outcome: str
+    """The outcome by its name in the audit log."""
 
-    @property
-    def outcome(self) -> str:
-        """The outcome by its name in the audit log."""
-        return "refused" if self.kind == "refused" else "succeeded"
+
+class Resource(msgspec.Struct, frozen=True, gc=False):
+    """The resource of a stream."""
+
+    type: str
+    id: str
 
 
 _FACTS: Mapping[type[Event], str] = {row.event: row.fact for row in EVENT_TABLE if row.fact}
@@ -82,31 +88,55 @@ def actions_of(word: str) -> frozenset[str]:
     return frozenset({word}) & ACTIONS
 
 
+_FACT_WRITES = {event: Write("fact", action, "succeeded") for event, action in _FACTS.items()}
+_COMMAND_WRITES = {
+    event: None if action is None else Write("command", action, "succeeded")
+    for event, action in _COMMANDS.items()
+}
+
+
 def write_of(event: Recorded) -> Write | None:
     """The write that an event records; None if the event is merely caused by another write."""
     body = event.body
-    if isinstance(body, refusals.WriteRefused):
-        return Write("refused", body.action)
-    if isinstance(body, refusals.RefusalsOmitted):
-        return Write("refused", OMITTED_ACTION)
     if event.fact is not None:
-        return Write("fact", _FACTS[type(body)])
-    action = _COMMANDS[type(body)]
-    return None if action is None else Write("command", action)
-
-
-def resource_of(event: Recorded) -> dict[str, Any] | None:
-    """The resource of a write in the audit log; None if a refused write named none."""
-    body = event.body
+        return _FACT_WRITES[type(body)]
     if isinstance(body, refusals.WriteRefused):
-        if body.resource_id is None:
-            return None
-        return {"type": body.resource_type, "id": body.resource_id}
+        return Write("refused", body.action, "refused")
     if isinstance(body, refusals.RefusalsOmitted):
-        credential = event.originator_id.removeprefix(refusals.STREAM_PREFIX)
-        return {"type": "refused_writes", "id": credential, "count": body.count}
-    resource = {"type": SUBJECTS[event.originator_id[:3]], "id": event.originator_id}
-    if isinstance(body, runs.RunErased):
-        # A reader of the audit log asks why the data is gone, so the entry gives the reason.
-        resource["reason"] = body.reason
-    return resource
+        return Write("refused", OMITTED_ACTION, "refused")
+    return _COMMAND_WRITES[type(body)]
+
+
+def resource_of(event: Recorded) -> Resource | dict[str, Any] | None:
+    """The resource of a write in the audit log; None if a refused write named none."""
+    tell = _RESOURCES.get(type(event.body))
+    return subject_of(event.originator_id) if tell is None else tell(event.body, event)
+
+
+def subject_of(stream: str) -> Resource:
+    """The resource of a stream, which the stream's events are about."""
+    return Resource(SUBJECTS[stream[:3]], stream)
+
+
+def _erased(body: runs.RunErased, event: Recorded) -> dict[str, Any]:
+    # A reader of the audit log asks why the data is gone, so the entry gives the reason.
+    return {"type": SUBJECTS["RUN"], "id": event.originator_id, "reason": body.reason}
+
+
+def _refused(body: refusals.WriteRefused, event: Recorded) -> dict[str, Any] | None:
+    if body.resource_id is None:
+        return None
+    return {"type": body.resource_type, "id": body.resource_id}
+
+
+def _omitted(body: refusals.RefusalsOmitted, event: Recorded) -> dict[str, Any]:
+    credential = event.originator_id.removeprefix(refusals.STREAM_PREFIX)
+    return {"type": "refused_writes", "id": credential, "count": body.count}
+
+
+_RESOURCES: Mapping[type[Event], Callable[[Any, Recorded], dict[str, Any] | None]] = {
+    runs.RunErased: _erased,
+    refusals.WriteRefused: _refused,
+    refusals.RefusalsOmitted: _omitted,
+}
+"""The resources that are more, or less, than the event's stream."""

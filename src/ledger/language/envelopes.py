@@ -14,17 +14,10 @@ import msgspec
 from ledger.domain.recorded import Actor, Recorded
 from ledger.domain.refusals import WriteRefused
 from ledger.domain.values import format_id, format_instant
-from ledger.language.audited import resource_of, write_of
-from ledger.language.published import PUBLISHED, SUBJECTS
+from ledger.language.audited import Resource, resource_of, subject_of, write_of
+from ledger.language.published import PUBLISHED
 
 T = TypeVar("T")
-
-
-class Subject(msgspec.Struct, frozen=True, gc=False):
-    """The resource of an event."""
-
-    type: str
-    id: str
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
@@ -37,7 +30,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     position: int
     actor: Actor
     reported_by: str
-    subject: Subject
+    subject: Resource
     service_line_id: str | None
     organization_id: str | None
     workspace_id: str | None
@@ -63,7 +56,7 @@ class AuditEntry(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     action: str
-    resource: dict[str, Any] | None
+    resource: Resource | dict[str, Any] | None
     outcome: str
     code: str | None
     request_id: str | None
@@ -129,7 +122,6 @@ def _told_as(make: Callable[..., T], event: Recorded, type_: str, states: States
     payload = PUBLISHED[type(event.body)].tell(event.body)
     if type_.startswith("execution."):
         payload["state_before"], payload["state_after"] = states
-    stream = event.originator_id
     return make(
         format_id("EVT", event.recorded_at.year, event.position),
         type_,
@@ -138,7 +130,7 @@ def _told_as(make: Callable[..., T], event: Recorded, type_: str, states: States
         event.position,
         event.actor,
         event.reported_by,
-        Subject(SUBJECTS[stream[:3]], stream),
+        subject_of(event.originator_id),
         line_of(event),
         event.organization_id,
         event.workspace_id,
