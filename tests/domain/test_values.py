@@ -98,6 +98,7 @@ def test_ids_sort_by_year_then_number(year: int, number: int) -> None:
     later = values.format_id("RUN", 2099, 10**12 - 1)
     assert values.sort_key(text) <= values.sort_key(later)
     assert values.sort_key(text) == (year % 100) * 10**12 + number
+    assert values.id_of_key(text[:3], values.sort_key(text)) == text
 
 
 STATUSES: tuple[Any, ...] = ("green", "amber", "red")
