@@ -44,7 +44,7 @@ GROUP_FAILED = "a group failed; its commands are carried out one by one"
 """The message that is logged before the commands of a failed group are tried singly."""
 
 _GATHER_SECONDS = 0.008
-_QUIET_SECONDS = 0.002
+_QUIET_SECONDS = 0.003
 """How long the thread gathers commands under load, and how long it waits for the next command.
 
 Clients that were answered together send their next requests one after the other, and each append
