@@ -79,20 +79,26 @@ _LINE_ID = """
 || to_char(r.line_key %% 1000000000000, 'FM999999000000')
 """
 
-# A run's JSON members before its input, output and error, and after them.
-_SHOWN = f"""
-page.run_id, page.requested_at, page.organization_id,
-concat('"id":"', page.run_id, '","service_line_id":"', page.line_id, '","status":"', page.status,
-       '","triggered_by":', '{{"type":"' || page.trigger_type || '","actor_id":',
-       CASE WHEN page.trigger_type IS NULL THEN 'null' ELSE
-           COALESCE(to_json(page.triggered_by)::text, 'null') || '}}' END) AS head,
-concat('"duration_ms":', COALESCE(page.duration_ms::text, 'null'),
-       ',"tokens_used":', COALESCE(page.tokens_used::text, 'null'),
-       ',"requested_at":', {json_of_instant("page.requested_at")},
-       ',"started_at":', {json_of_instant("page.started_at")},
-       ',"completed_at":', {json_of_instant("page.completed_at")},
-       ',"erased_at":', {json_of_instant("page.erased_at")}) AS tail,
-page.wrapped, payload.input, payload.output, payload.error
+# A run's JSON members before its input, output and error, and after them. OFFSET 0 keeps them from
+# being made anew for each row of payloads.
+_RENDERED = f"""
+SELECT run.*,
+concat('"id":"', run.run_id, '","service_line_id":"', run.line_id, '","status":"', run.status,
+       '","triggered_by":', '{{{{"type":"' || run.trigger_type || '","actor_id":',
+       CASE WHEN run.trigger_type IS NULL THEN 'null' ELSE
+           COALESCE(to_json(run.triggered_by)::text, 'null') || '}}}}' END) AS head,
+concat('"duration_ms":', COALESCE(run.duration_ms::text, 'null'),
+       ',"tokens_used":', COALESCE(run.tokens_used::text, 'null'),
+       ',"requested_at":', {json_of_instant("run.requested_at")},
+       ',"started_at":', {json_of_instant("run.started_at")},
+       ',"completed_at":', {json_of_instant("run.completed_at")},
+       ',"erased_at":', {json_of_instant("run.erased_at")}) AS tail
+FROM ({{runs}}) AS run OFFSET 0
+"""
+
+_SHOWN = """
+page.run_id, page.requested_at, page.organization_id, page.head, page.tail, page.wrapped,
+payload.input, payload.output, payload.error
 """
 
 # A page of a line's runs. The model of the line comes with the page: null if the credential does
@@ -104,24 +110,24 @@ LEFT JOIN LATERAL (
     SELECT l.line_id, l.line_key, l.execution_model FROM ledger.execution AS l
     WHERE l.line_id = %(line_id)s AND {line_where}
 ) AS line ON true
-LEFT JOIN LATERAL (
-    SELECT {columns}
-    WHERE r.line_key = line.line_key AND {where}
-    ORDER BY r.requested_at DESC, r.run_key DESC LIMIT %(limit)s
-) AS page ON true
+LEFT JOIN LATERAL ({rendered}) AS page ON true
 {payloads}
 ORDER BY page.requested_at DESC, page.run_key DESC, payload.position
+"""
+_OF_LINE = """
+SELECT {columns}
+WHERE r.line_key = line.line_key AND {where}
+ORDER BY r.requested_at DESC, r.run_key DESC LIMIT %(limit)s
 """
 
 _RUN = """
 SELECT p.position, {shown}
 FROM ({position}) AS p
-LEFT JOIN LATERAL (
-    SELECT {columns} WHERE r.run_id = %(run_id)s AND {where}
-) AS page ON true
+LEFT JOIN LATERAL ({rendered}) AS page ON true
 {payloads}
 ORDER BY payload.position
 """
+_OF_ID = "SELECT {columns} WHERE r.run_id = %(run_id)s AND {where}"
 
 # Runs that were known at the instant have a ``requested_at`` of at most 5 minutes after the
 # instant, since the time of a fact may lie at most 5 minutes in the future.
@@ -145,11 +151,11 @@ def runs_statement(
         of_line += " AND l.activated <= p.position"
         of_runs += f" AND r.opened <= p.position AND {_REQUESTED_BY_THEN}"
     keyed, keys = (_BARE, "") if bare else (_KEYED, _KEYS)
+    columns = _COLUMNS.format(line_id="line.line_id", **changing, **keyed) + keys
     return _RUNS.format(
         position=position_of(past, "execution", "run"),
         line_where=of_line,
-        where=of_runs,
-        columns=_COLUMNS.format(line_id="line.line_id", **changing, **keyed) + keys,
+        rendered=_RENDERED.format(runs=_OF_LINE.format(columns=columns, where=of_runs)),
         shown=_SHOWN,
         payloads=_NO_PAYLOADS if bare else _payloads(past),
     )
@@ -159,10 +165,11 @@ def runs_statement(
 def run_statement(tenant: frozenset[str], past: bool = False) -> str:
     """(position, run columns or nulls) rows, with the run columns of ``runs_statement``."""
     own, changing = where_tenant(tenant, "r"), _THEN if past else _NOW
+    columns = _COLUMNS.format(line_id=_LINE_ID, **changing, **_KEYED) + _KEYS
+    known = f"{own} AND r.opened <= p.position" if past else own
     return _RUN.format(
         position=position_of(past, "run"),
-        where=f"{own} AND r.opened <= p.position" if past else own,
-        columns=_COLUMNS.format(line_id=_LINE_ID, **changing, **_KEYED) + _KEYS,
+        rendered=_RENDERED.format(runs=_OF_ID.format(columns=columns, where=known)),
         shown=_SHOWN,
         payloads=_payloads(past),
     )
