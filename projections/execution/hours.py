@@ -16,7 +16,7 @@ from ledger.domain import execution_events as lines
 from ledger.domain.recorded import Recorded
 from ledger.domain.values import day_of, sort_key
 from ledger.postgres.exchange import Rows
-from ledger.postgres.table import BigInt, Date, Instant, Table, Text
+from ledger.postgres.table import BigInt, Date, Instant, LineKey, Table, Text
 from ledger.views.folds import Folds
 from ledger.views.generation import Generation
 from projections.execution import line
@@ -25,7 +25,7 @@ from projections.execution import line
 class DayRow(NamedTuple):
     """The sum of a resource's day after a check-in or a void."""
 
-    line_key: BigInt
+    line_key: LineKey
     position: BigInt
     at: Instant
     """The check-in's time."""

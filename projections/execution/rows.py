@@ -9,6 +9,7 @@ from ledger.postgres.table import (
     Index,
     Instant,
     Int,
+    LineKey,
     Octets,
     Table,
     Text,
@@ -23,7 +24,7 @@ class ExecutionRow(NamedTuple):
     """The present state of a line: columns for filters, and ready JSON of list row and detail."""
 
     line_id: Text
-    line_key: BigInt
+    line_key: LineKey
     """The line id as a number, by which the rows of the past name the line."""
     record_key: BigInt
     """The record id as a number, which is the order of lists."""
@@ -145,7 +146,7 @@ QUIET = Table(
 class IntervalRow(NamedTuple):
     """The values by which a line was found and counted, from one position to another."""
 
-    line_key: BigInt
+    line_key: LineKey
     record_key: BigInt
     opened: BigInt
     """Position of the event that began the interval."""
@@ -189,7 +190,7 @@ INTERVAL = Table(
 class VersionRow(NamedTuple):
     """A line's head and extra after an event of its own stream that changed them."""
 
-    line_key: BigInt
+    line_key: LineKey
     position: BigInt
     health_score: Int | None
     head: Text
@@ -208,7 +209,7 @@ class StepRow(NamedTuple):
     PostgreSQL needs no padding.
     """
 
-    line_key: BigInt
+    line_key: LineKey
     position: BigInt
     last_activity_at: Instant
     hours_total: BigInt | None

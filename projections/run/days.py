@@ -15,7 +15,7 @@ from ledger.domain.recorded import Recorded
 from ledger.domain.run import Run
 from ledger.domain.values import RunStatus, day_of, sort_key
 from ledger.postgres.exchange import Rows
-from ledger.postgres.table import BigInt, Date, Instant, Int, Table, Text
+from ledger.postgres.table import BigInt, Date, Instant, Int, LineKey, Table, Text
 from ledger.views.folds import Folds
 from ledger.views.generation import Generation
 
@@ -23,7 +23,7 @@ from ledger.views.generation import Generation
 class DayRow(NamedTuple):
     """A line's started runs by status, and their tokens, after an event that changed a day."""
 
-    line_key: BigInt
+    line_key: LineKey
     position: BigInt
     started_at: Instant | None
     """The start of the run that the event counts; null: it changes no count."""

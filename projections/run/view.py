@@ -17,7 +17,7 @@ from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run, Trigger
 from ledger.domain.values import id_of_key, sort_key
 from ledger.postgres.exchange import Rows
-from ledger.postgres.table import BigInt, Index, Instant, Octets, Table, Text
+from ledger.postgres.table import BigInt, Index, Instant, LineKey, Octets, RunKey, Table, Text
 from ledger.views.folds import Folds, Packing
 from ledger.views.generation import Generation
 from projections.run.days import DAY, Days, Move, moves
@@ -29,9 +29,9 @@ class RunRow(NamedTuple):
     The wide columns come first, so that PostgreSQL needs no padding.
     """
 
-    run_key: BigInt
+    run_key: RunKey
     """The run id as a number, which breaks ties in the order of lists."""
-    line_key: BigInt
+    line_key: LineKey
     """The line id as a number."""
     position: BigInt
     opened: BigInt
@@ -85,7 +85,7 @@ RUN = Table(
 class PayloadRow(NamedTuple):
     """The encrypted payloads of an event."""
 
-    run_key: BigInt
+    run_key: RunKey
     position: BigInt
     input: Octets | None
     output: Octets | None

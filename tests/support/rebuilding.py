@@ -16,6 +16,7 @@ from psycopg.rows import tuple_row
 from ledger.application.report import ReportFact
 from ledger.demo import story
 from ledger.domain.recorded import Recorded
+from ledger.domain.values import id_of_key
 from ledger.intake.principal import COMMAND_LINE
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres.table import Table
@@ -131,6 +132,9 @@ def work(conninfo: str, facts: int = 240) -> None:
 def key_of(table: Table, row: Sequence[Any]) -> str:
     """A row's key in the form of ``Difference.key``."""
     values = dict(zip(table.columns, row, strict=True))
+    for name, prefix in (("line_key", "LIN"), ("run_key", "RUN")):
+        if name in values:
+            values[name] = id_of_key(prefix, values[name])
     return " ".join(str(values[name]) for name in table.key)
 
 

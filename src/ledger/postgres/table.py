@@ -29,6 +29,10 @@ Uuid = Annotated[bytes, "uuid"]
 Instant = Annotated[datetime, "timestamptz"]
 """The types of columns, with PostgreSQL's names for them; ``| None`` where a column may be null."""
 
+LineKey = Annotated[int, "bigint", "LIN"]
+RunKey = Annotated[int, "bigint", "RUN"]
+"""Ids as numbers (``domain/values.sort_key``), with the prefix of the id."""
+
 
 @dataclass(frozen=True)
 class Index:
@@ -75,6 +79,13 @@ class Table:
         """The columns that may be null."""
         hints = get_type_hints(self.row, include_extras=True)
         return frozenset(name for name, hint in hints.items() if type(None) in get_args(hint))
+
+    @cached_property
+    def prefixes(self) -> Mapping[str, str]:
+        """The prefix of the ids that a column has as numbers, by column."""
+        hints = get_type_hints(self.row, include_extras=True)
+        found = {name: getattr(hint, "__metadata__", ())[1:] for name, hint in hints.items()}
+        return {name: more[0] for name, more in found.items() if more}
 
 
 def _type_of(hint: Any) -> str:

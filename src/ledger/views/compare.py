@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import psycopg
 from psycopg.rows import TupleRow
 
-from ledger.domain.values import format_id
+from ledger.domain.values import format_id, id_of_key
 from ledger.postgres.table import Table
 from ledger.views.contract import Projection
 from ledger.views.schema import table_of
@@ -106,11 +106,16 @@ def _difference(table: Table, row: Sequence[object]) -> Difference:
     year = recorded_at.year if recorded_at is not None else 0  # type: ignore[attr-defined]
     return Difference(
         table.name,
-        " ".join(str(part) for part in key),
+        " ".join(map(_shown, map(table.prefixes.get, table.key), key)),
         kind,
         tuple(columns) if kind == "differs" else (),  # type: ignore[arg-type]
         format_id("EVT", year, position),  # type: ignore[arg-type]
     )
+
+
+def _shown(prefix: str | None, part: object) -> str:
+    """A part of a key; the id, if the part is an id as a number."""
+    return str(part) if prefix is None else id_of_key(prefix, part)  # type: ignore[arg-type]
 
 
 def _statement(table: Table, live: int, shadow: int) -> bytes:
