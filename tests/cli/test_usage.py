@@ -1,5 +1,6 @@
 """Help, and usage errors, which exit with 2 before any connection (contract, Command line)."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ ORGANIZATION = ("--organization", "ORG-26-000001")
 def test_help_names_every_command(ledger_alone: Ledger) -> None:
     done = ledger_alone("--help")
     assert done.returncode == 0
-    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ")]
+    # Python 3.11 breaks long descriptions into lines that are indented further.
+    listed = re.findall(r"^ {4}(\S+)", done.stdout, re.MULTILINE)
     assert listed == ["serve", "demo", "import", "keys", "projections", "verify"]
 
 
