@@ -8,6 +8,8 @@ from typing import Any
 
 from ledger.domain.recorded import Recorded
 from ledger.language.envelopes import (
+    AuditEntry,
+    Envelope,
     States,
     audit_entry_of,
     delivery_of,
@@ -36,9 +38,14 @@ def with_stored(rows: str, *more: str) -> str:
     return _WITH_STORED.format(rows=rows, columns=", ".join((*more, COLUMNS)))
 
 
+def feed_envelope(found: Sequence[Any]) -> Envelope:
+    """The envelope of a found event."""
+    return envelope_of(*_told(found))
+
+
 def feed_item(found: Sequence[Any]) -> str:
     """A found event as a feed has it: its envelope."""
-    return json_text(envelope_of(*_told(found)))
+    return json_text(feed_envelope(found))
 
 
 def history_item(found: Sequence[Any]) -> str:
@@ -51,15 +58,15 @@ def delivery_item(found: Sequence[Any], sequence: int) -> str:
     return json_text(delivery_of(*_told(found), sequence))
 
 
+def audit_entry(found: Sequence[Any]) -> AuditEntry:
+    """The entry of a found event in the audit log."""
+    position, _, _, _, stream, version, topic, state = found
+    return audit_entry_of(_decode(stream, version, topic, state, position))
+
+
 def audit_item(found: Sequence[Any]) -> str:
     """A found event as the audit log has it."""
-    position, _, _, _, stream, version, topic, state = found
-    return json_text(audit_entry_of(_decode(stream, version, topic, state, position)))
-
-
-def event_id_of(found: Sequence[Any]) -> str:
-    """The EVT id of a found event."""
-    return _told(found)[0].event_id
+    return json_text(audit_entry(found))
 
 
 def _told(found: Sequence[Any]) -> tuple[Recorded, str, States]:

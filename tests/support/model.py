@@ -32,8 +32,7 @@ FEED_TYPES = frozenset([
 """Types of events in feeds (contract, Feeds)."""
 
 _LOG = """
-SELECT originator_id, originator_version, topic, notification_id,
-       convert_from(state, 'UTF8') AS state
+SELECT originator_id, originator_version, topic, notification_id, convert_from(state, 'UTF8') state
 FROM ledger.ledger_events ORDER BY notification_id
 """
 
@@ -398,5 +397,4 @@ def public_name(topic: str, is_news: bool = True) -> str:
 def model_of(conninfo: str) -> Model:
     """The model of a database's log."""
     with psycopg.connect(conninfo, row_factory=dict_row) as connection:
-        rows = connection.execute(_LOG)
-        return Model(row | {"state": stored_object(row["state"])} for row in rows)
+        return Model(r | {"state": stored_object(r["state"])} for r in connection.execute(_LOG))

@@ -172,7 +172,7 @@ class Loader:
         self.load(self._lines_of(found_runs), keys=self._without_key(found_runs))
 
     def _without_key(self, runs: Iterable[str]) -> list[str]:
-        """Those of the runs whose keys are not in memory."""
+        """The runs among these whose keys are not in memory."""
         return [run for run in runs if run not in self._cache.run_keys]
 
     def _lines_of(self, runs: Iterable[str]) -> set[str]:

@@ -31,10 +31,14 @@ class Write(NamedTuple):
 
 
 class Resource(msgspec.Struct, frozen=True, gc=False):
-    """The resource of a stream."""
+    """A resource: of a stream, or of a write as the audit log names it."""
 
-    type: str
+    type: str | None
     id: str
+    count: int | msgspec.UnsetType = msgspec.UNSET
+    """The number of the refusals that the entry counts."""
+    reason: str | msgspec.UnsetType = msgspec.UNSET
+    """Why a run was erased: a reader of the audit log asks why the data is gone."""
 
 
 _FACTS: Mapping[type[Event], str] = {row.event: row.fact for row in EVENT_TABLE if row.fact}
@@ -107,7 +111,7 @@ def write_of(event: Recorded) -> Write | None:
     return _COMMAND_WRITES[type(body)]
 
 
-def resource_of(event: Recorded) -> Resource | dict[str, Any] | None:
+def resource_of(event: Recorded) -> Resource | None:
     """The resource of a write in the audit log; None if a refused write named none."""
     tell = _RESOURCES.get(type(event.body))
     return subject_of(event.originator_id) if tell is None else tell(event.body, event)
@@ -118,23 +122,22 @@ def subject_of(stream: str) -> Resource:
     return Resource(SUBJECTS[stream[:3]], stream)
 
 
-def _erased(body: runs.RunErased, event: Recorded) -> dict[str, Any]:
-    # A reader of the audit log asks why the data is gone, so the entry gives the reason.
-    return {"type": SUBJECTS["RUN"], "id": event.originator_id, "reason": body.reason}
+def _erased(body: runs.RunErased, event: Recorded) -> Resource:
+    return Resource(SUBJECTS["RUN"], event.originator_id, reason=body.reason)
 
 
-def _refused(body: refusals.WriteRefused, event: Recorded) -> dict[str, Any] | None:
+def _refused(body: refusals.WriteRefused, event: Recorded) -> Resource | None:
     if body.resource_id is None:
         return None
-    return {"type": body.resource_type, "id": body.resource_id}
+    return Resource(body.resource_type, body.resource_id)
 
 
-def _omitted(body: refusals.RefusalsOmitted, event: Recorded) -> dict[str, Any]:
+def _omitted(body: refusals.RefusalsOmitted, event: Recorded) -> Resource:
     credential = event.originator_id.removeprefix(refusals.STREAM_PREFIX)
-    return {"type": "refused_writes", "id": credential, "count": body.count}
+    return Resource("refused_writes", credential, count=body.count)
 
 
-_RESOURCES: Mapping[type[Event], Callable[[Any, Recorded], dict[str, Any] | None]] = {
+_RESOURCES: Mapping[type[Event], Callable[[Any, Recorded], Resource | None]] = {
     runs.RunErased: _erased,
     refusals.WriteRefused: _refused,
     refusals.RefusalsOmitted: _omitted,

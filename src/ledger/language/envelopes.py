@@ -56,7 +56,7 @@ class AuditEntry(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     action: str
-    resource: Resource | dict[str, Any] | None
+    resource: Resource | None
     outcome: str
     code: str | None
     request_id: str | None

@@ -22,6 +22,8 @@ A sealed leaf never changes, so an event that is stored in format 1 keeps its le
 """
 
 import hashlib
+from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -39,18 +41,9 @@ class _StoredObject(msgspec.Struct):
     nonce: msgspec.Raw
 
 
-class _Repeated(msgspec.Struct):
-    """The parts of a leaf that repeat the stored JSON: encoded, or to be encoded."""
-
-    v: int
-    occurred_at: str | msgspec.Raw
-    recorded_at: str | msgspec.Raw
-    actor: Actor | msgspec.Raw
-    reported_by: str | msgspec.UnsetType
-    nonce: bytes | msgspec.Raw
-
-
 class _Leaf(msgspec.Struct):
+    """A leaf. The parts that repeat the stored JSON are encoded, or to be encoded."""
+
     v: int
     position: int
     stream: str
@@ -85,29 +78,24 @@ def leaf_and_instant(
 
     Raises UnreadableEvent.
     """
-    try:
-        said = _from_array(state) if state[:1] == b"[" else _from_object(state)
-    except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-        raise UnreadableEvent(f"the event at position {position} cannot be read") from error
-    leaf = _Leaf(
-        v=said.v,
+    make = partial(
+        _Leaf,
         position=position,
         stream=stream,
         version=version,
         type=type_,
-        occurred_at=said.occurred_at,
-        recorded_at=said.recorded_at,
-        actor=said.actor,
-        reported_by=said.reported_by,
         stored_sha256=hashlib.sha256(state).hexdigest(),
-        nonce=said.nonce,
     )
-    return _encode(leaf), _encode(said.recorded_at)
+    try:
+        leaf = (_from_array if state[:1] == b"[" else _from_object)(state, make)
+    except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise UnreadableEvent(f"the event at position {position} cannot be read") from error
+    return _encode(leaf), _encode(leaf.recorded_at)
 
 
-def _from_array(state: bytes) -> _Repeated:
+def _from_array(state: bytes, make: Callable[..., _Leaf]) -> _Leaf:
     stored = _decode_array(state)
-    return _Repeated(
+    return make(
         v=2,
         occurred_at=format_instant(instant_of(stored.occurred_at)),
         recorded_at=format_instant(instant_of(stored.recorded_at)),
@@ -117,9 +105,9 @@ def _from_array(state: bytes) -> _Repeated:
     )
 
 
-def _from_object(state: bytes) -> _Repeated:
+def _from_object(state: bytes, make: Callable[..., _Leaf]) -> _Leaf:
     stored = _decode_object(state)
-    return _Repeated(
+    return make(
         v=1,
         occurred_at=_time(stored.occurred_at),
         recorded_at=_time(stored.recorded_at),

@@ -13,7 +13,6 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-import msgspec
 import psycopg
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
@@ -35,9 +34,12 @@ from ledger.api.routes.audit import AuditFilters, audit_filters, entries_asked
 from ledger.api.routes.feeds import EventFilters, Walk, events_asked, feed_filters, position_in
 from ledger.domain.errors import Behind, LedgerError
 from ledger.intake.principal import Principal
+from ledger.language.audited import Resource
+from ledger.language.envelopes import AuditEntry, Envelope
+from ledger.language.rendering import json_text
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
-from projections.event.items import audit_item, feed_item
+from projections.event.items import audit_entry, feed_envelope
 
 router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)
 
@@ -71,50 +73,21 @@ COLUMNS = (
 )
 
 
-class _Actor(msgspec.Struct):
-    type: str
-    id: str
+_NO_RESOURCE = Resource(None, "")
+
+Render = Callable[[Iterable[Any]], bytes]
+"""Makes the bytes of some entries."""
+
+Entry = Callable[[Sequence[Any]], Envelope | AuditEntry]
+"""Makes an entry from the columns of its event."""
 
 
-class _Resource(msgspec.Struct):
-    type: str | None = None
-    id: str | None = None
-    count: int | None = None
-    reason: str | None = None
+def _lines(entries: Iterable[Envelope | AuditEntry]) -> bytes:
+    return "".join(f"{json_text(entry)}\n" for entry in entries).encode()
 
 
-class _Entry(msgspec.Struct):
-    """An audit entry."""
-
-    id: str
-    action: str
-    actor: _Actor
-    reported_by: str
-    resource: _Resource | None
-    outcome: str
-    code: str | None
-    occurred_at: str
-    recorded_at: str
-    request_id: str | None
-    position: int
-
-
-_decode = msgspec.json.Decoder(_Entry).decode
-_NO_RESOURCE = _Resource()
-
-Render = Callable[[Iterable[str]], bytes]
-"""Makes the bytes of some entries from their JSON."""
-
-Item = Callable[[Sequence[Any]], str]
-"""Makes an entry's JSON from the columns of its event."""
-
-
-def _lines(entries: Iterable[str]) -> bytes:
-    return "".join(f"{entry}\n" for entry in entries).encode()
-
-
-def _table(entries: Iterable[str]) -> bytes:
-    return _csv(map(_cells, map(_decode, entries)))
+def _table(entries: Iterable[AuditEntry]) -> bytes:
+    return _csv(map(_cells, entries))
 
 
 def _csv(rows: Any) -> bytes:
@@ -124,7 +97,7 @@ def _csv(rows: Any) -> bytes:
     return text.getvalue().encode()
 
 
-def _cells(entry: _Entry) -> tuple[str | int | None, ...]:
+def _cells(entry: AuditEntry) -> tuple[str | int | None, ...]:
     resource = entry.resource or _NO_RESOURCE
     return (
         entry.id,
@@ -140,8 +113,8 @@ def _cells(entry: _Entry) -> tuple[str | int | None, ...]:
         entry.recorded_at,
         _harmless(entry.request_id),
         entry.position,
-        resource.count,
-        _harmless(resource.reason),
+        resource.count or None,
+        _harmless(resource.reason or None),
     )
 
 
@@ -211,7 +184,7 @@ async def export_audit_log(
     question = entries_asked(principal, walk, query.cursor, _PAGE)
     name = f"audit-log.{query.format}"
     goes_on = query.after is not None or query.cursor is not None
-    return await _export(request, principal, question, audit_item, name, min_position, goes_on)
+    return await _export(request, principal, question, audit_entry, name, min_position, goes_on)
 
 
 async def export_events(
@@ -220,14 +193,14 @@ async def export_events(
     """Export the feed up to `Ledger-Position` as JSON lines. For people: programs read the feed."""
     walk = Walk(feed_filters(query, query, principal), position_in(query.after))
     question = events_asked(principal, walk, None, _PAGE)
-    return await _export(request, principal, question, feed_item, f"events.{query.format}")
+    return await _export(request, principal, question, feed_envelope, f"events.{query.format}")
 
 
 async def _export(
     request: Request,
     principal: Principal,
     question: Question,
-    item: Item,
+    entry: Entry,
     name: str,
     min_position: int | None = None,
     goes_on: bool = False,
@@ -237,7 +210,7 @@ async def _export(
     first = await services_of(request).reads.ask(question, min_position)
     content_type, render, heading = _FORMATS[name.rsplit(".", 1)[1]]
     return _Export(
-        _pages(request, principal, question, item, first, render, b"" if goes_on else heading),
+        _pages(request, principal, question, entry, first, render, b"" if goes_on else heading),
         media_type=content_type,
         headers={
             "Ledger-Position": str(first.position),
@@ -251,7 +224,7 @@ async def _pages(
     request: Request,
     principal: Principal,
     question: Question,
-    item: Item,
+    entry: Entry,
     rows: Answer,
     render: Render,
     heading: bytes,
@@ -263,7 +236,7 @@ async def _pages(
     while True:
         found = [row for row in rows if row[1] is not None and row[1] <= end]
         for begin in range(0, len(found), _PORTION):
-            yield render(item(row[1:]) for row in found[begin : begin + _PORTION])
+            yield render(entry(row[1:]) for row in found[begin : begin + _PORTION])
             await asyncio.sleep(0)
         if len(found) < _PAGE:
             if rows.position < end:

@@ -33,6 +33,7 @@ from ledger.domain.errors import NotFound
 from ledger.domain.values import EVENT_ID
 from ledger.intake.principal import Principal
 from ledger.language.published import TYPES
+from ledger.language.rendering import json_text
 from ledger.reads.question import Answer, Question
 from projections.event import feeds, items
 
@@ -205,7 +206,8 @@ async def show_event(
     question = asked(principal, query, statement, parameters, VIEW)
     rows = await services_of(request).reads.ask(question, min_position)
     found = rows[0][1:]
+    envelope = None if found[0] is None else items.feed_envelope(found)
     # The statement looks for the position; an id with another year is the id of no event.
-    if found[0] is None or items.event_id_of(found) != event_id:
+    if envelope is None or envelope.id != event_id:
         raise read_at(rows, NotFound("No such event."))
-    return answer('{"data":' + items.feed_item(found) + "}", rows.position)
+    return answer(json_text({"data": envelope}), rows.position)
