@@ -60,7 +60,6 @@ class Pipeline:
         self._exchange: Exchange[None] = Exchange(connection)
         self._socket = select.poll()
         self._socket.register(self._exchange.socket, select.POLLIN)
-        self._has_heard = False
 
     def send(self, *statements: Statement) -> None:
         """Send statements without waiting for their results.
@@ -96,17 +95,17 @@ class Pipeline:
             raise error
         return found
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> int:
         """Wait ``seconds`` for a notification; not at all if one has come since the last call.
 
-        Raises psycopg.OperationalError if the connection is lost.
+        Returns how many have come. Raises psycopg.OperationalError if the connection is lost.
         """
         # A notification that libpq has read already does not make the socket readable.
-        self._take_notifications()
-        if not self._has_heard and self._socket.poll(seconds * 1000):
+        heard = len(self._exchange.notifications())
+        if not heard and self._socket.poll(seconds * 1000):
             self._exchange.consume()
-            self._take_notifications()
-        self._has_heard = False
+            heard = len(self._exchange.notifications())
+        return heard
 
     def is_lost(self) -> bool:
         """Whether the server has closed the connection since it was last used."""
@@ -180,10 +179,6 @@ class Pipeline:
                 return found, error
             self._await_socket()
             exchange.consume()
-
-    def _take_notifications(self) -> None:
-        if self._exchange.notifications():
-            self._has_heard = True
 
 
 class Transaction:

@@ -27,6 +27,7 @@ from ledger.postgres.binary import array
 from ledger.postgres.exchange import Rows
 from ledger.postgres.pipeline import Pipeline, Value, named
 from ledger.postgres.session import RoundConnection
+from ledger.views.appends import Appends
 from ledger.views.contract import Projection
 from ledger.views.failures import is_passing
 from ledger.views.generation import Generation, Writes
@@ -348,14 +349,13 @@ class Projector(BackgroundLoop):
     def _follow(self) -> None:
         pipeline = self._connect()
         pipeline.connection.execute("LISTEN ledger_events")
-        looked_at = time.monotonic()
+        appends, looked_at = Appends(pipeline), time.monotonic()
         while not self._stopping.is_set():
-            # If no batch was full, no events are left, unless a NOTIFY has come meanwhile: then
-            # ``wait`` returns at once.
+            # If no batch was full, no events are left, unless a NOTIFY has come meanwhile.
             self._is_behind = False
             self.run_once()
             if not self._is_behind:
-                pipeline.wait(0.25)
+                appends.wait()
             if time.monotonic() - looked_at > _RETRY_SECONDS:
                 looked_at = time.monotonic()
                 if self._is_rebuilt():
