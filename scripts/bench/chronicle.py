@@ -116,10 +116,12 @@ class Chronicle:
         late: bool = False,
         woken: Event | None = None,
         cancelled: KeyedRun | None = None,
+        causation_id: str | None = None,
     ) -> Recorded:
         """Record a fact about a line, and before it the event that the fact causes.
 
-        The caused event wakes the line, or cancels a run that is open when its line closes.
+        The caused event wakes the line, or cancels a run that is open when its line closes. A void
+        names the event of its check-in (``causation_id``).
         """
         at = self.at - _LATE if late else self.at
         cause = self._event_id(self.position + 2)
@@ -130,7 +132,7 @@ class Chronicle:
             self._of_run(line, cancelled, end, at, actor, causation_id=cause)
         content = canonical([kind, line.id, format_instant(at), data, actor.type, actor.id])
         identity = FactIdentity(SOURCE, self._fact_id(), content_digest(content))
-        return self._own(line, body, at, actor, fact=identity)
+        return self._own(line, body, at, actor, fact=identity, causation_id=causation_id)
 
     def idle(self, line: Line, threshold: timedelta) -> None:
         """Record that a line has been quiet for too long, as the sweeper does."""

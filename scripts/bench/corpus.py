@@ -181,6 +181,9 @@ class Corpus:
         for role in READERS:
             list(self.walk("/v1/events?limit=60", role))
             self.by_each("/v1/events?limit=100", choices, role)
+            self.by_each("/v1/events/export", choices | {"format": ("jsonl", "csv", "none")}, role)
+        # An old version has no such route: `conditions` asks again only for what it answered.
+        self.get("/v1/events/export", ledger_min_position="1")
         list(self.walk("/v1/events?limit=7&type=run.started,run.requested"))
         for event in self.events:
             self.get(f"/v1/events/{event['id']}", "admin")
@@ -326,6 +329,7 @@ class Corpus:
                 f"{owned[0]}/history?cursor=none",
                 "/v1/events?cursor=none",
                 "/v1/events?after=none",
+                "/v1/events/export?after=none",
                 "/v1/events/stream?after=none",
                 f"/v1/audit-logs?{ours}&cursor=none",
                 f"/v1/audit-logs?{ours}&from=none",

@@ -91,7 +91,14 @@ class Reporter:
             checked_in_at=found.occurred_at,
             resource_id=found.body.resource_id,
         )
-        self.book.fact(line, "execution.check_in_voided", data, body, self._person(line))
+        self.book.fact(
+            line,
+            "execution.check_in_voided",
+            data,
+            body,
+            self._person(line),
+            causation_id=found.event_id,
+        )
 
     def signalled(self, line: Line) -> None:
         """A health signal is reported."""

@@ -24,6 +24,11 @@ class Wanted(NamedTuple):
 
 WANTED = (
     Wanted(
+        r"/v1/events/export\b",
+        r"(404|422) ",
+        "events have an export; its path was that of an event, which takes no filters",
+    ),
+    Wanted(
         r"/v1/audit-logs.*[?&]action=",
         r"200 (\{\"data\":\[\],|$)",
         "a filter of the audit log by the type of an event finds its writes",

@@ -18,7 +18,7 @@ from tests.support.service import BATCH, STRUCTURED
 
 KEYS = {
     "id", "action", "actor", "reported_by", "resource", "outcome", "code", "occurred_at",
-    "recorded_at", "request_id", "position",
+    "recorded_at", "request_id", "position", "fact",
 }  # fmt: skip
 COMMANDS = {"execution.pause", "execution.resume", "key.create"}
 
@@ -238,3 +238,20 @@ def test_an_entry_names_actor_credential_times_and_request(tenant: Tenant) -> No
         assert entry["resource"] == {"type": "service_line", "id": line}
     assert (done["outcome"], refused["outcome"]) == ("succeeded", "refused")
     assert "Kanarienvogel" not in json.dumps(tenant.log())
+
+
+def test_an_entry_names_its_fact_refused_or_not(tenant: Tenant) -> None:
+    line, before = tenant.line(), tenant.log()
+    pause, late = fact("service_line.paused", line), fact("service_line.paused", line)
+    unknown = fact("service_line.praised", line)
+    without_source = {k: v for k, v in pause.items() if k != "source"}
+    long_id = fact("service_line.resumed", line) | {"id": "i" * 256}
+    tenant.edge.send_batch(pause, late, unknown, without_source, long_id, token=tenant.token)
+    tenant.pause(line)
+    tenant.pause(line)
+    entries = tenant.log()[len(before) :]
+    named = [{"source": f["source"], "id": f["id"]} for f in (pause, late, unknown)]
+    assert [entry["fact"] for entry in entries] == [*named, None, None, None, None]
+    assert [entry["outcome"] for entry in entries] == [
+        "succeeded", "refused", "refused", "refused", "refused", "succeeded", "refused",
+    ]  # fmt: skip

@@ -27,7 +27,7 @@ EXPORT, LIST = "/v1/audit-logs/export", "/v1/audit-logs"
 COLUMNS = [
     "id", "action", "actor_type", "actor_id", "reported_by", "resource_type", "resource_id",
     "outcome", "code", "occurred_at", "recorded_at", "request_id", "position", "resource_count",
-    "resource_reason",
+    "resource_reason", "fact_source", "fact_id",
 ]  # fmt: skip
 OTHERS = {"organization_id": "ORG-26-000002", "workspace_id": "WS-26-000002"}
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]
@@ -162,12 +162,13 @@ def test_the_csv_table_has_every_field_of_every_entry(edge: Edge, auditor: str) 
     content = exported(edge, auditor, format="csv")
     assert content.count(b"\r\n") >= len(entries) + 1
     for entry, row in zip(entries, rows_of(content)[1:], strict=True):
-        resource = entry["resource"] or {}
+        resource, reported = entry["resource"] or {}, entry["fact"] or {}
         values = [
             entry["id"], entry["action"], entry["actor"]["type"], entry["actor"]["id"],
             entry["reported_by"], resource.get("type"), resource.get("id"), entry["outcome"],
             entry["code"], entry["occurred_at"], entry["recorded_at"], entry["request_id"],
             entry["position"], resource.get("count"), resource.get("reason"),
+            reported.get("source"), reported.get("id"),
         ]  # fmt: skip
         words = ["" if value is None else str(value) for value in values]
         assert row == ["'" + word if word[:1] in tuple("=+-@\t\r") else word for word in words]

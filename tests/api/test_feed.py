@@ -20,7 +20,7 @@ OTHER, BESIDE = "ORG-26-000002", "WS-26-000002"
 APART = "ORG-26-000004"
 ENVELOPE = [
     "id", "type", "occurred_at", "recorded_at", "position", "actor", "reported_by", "subject",
-    "service_line_id", "organization_id", "workspace_id", "causation_id", "payload",
+    "service_line_id", "organization_id", "workspace_id", "causation_id", "payload", "fact",
 ]  # fmt: skip
 
 Event = dict[str, Any]

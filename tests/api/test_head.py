@@ -77,6 +77,7 @@ def test_head_is_refused_without_a_valid_token_or_the_permission(
     [
         ("/v1/events/stream", "text/event-stream"),
         (f"/v1/audit-logs/export?format=csv&organization_id={ORGANIZATION}", "text/csv"),
+        ("/v1/events/export", "application/x-ndjson"),
     ],
 )
 def test_head_of_a_stream_or_an_export_ends_after_the_headers(

@@ -19,7 +19,7 @@ from tests.support.stored import stored_object
 
 ENVELOPE = [
     "id", "type", "occurred_at", "recorded_at", "position", "actor", "reported_by", "subject",
-    "service_line_id", "organization_id", "workspace_id", "causation_id", "payload",
+    "service_line_id", "organization_id", "workspace_id", "causation_id", "payload", "fact",
     "state_before", "state_after",
 ]  # fmt: skip
 
@@ -71,8 +71,15 @@ def test_the_history_has_every_stored_event_in_log_order(edge: Edge, life: Life)
         assert event["actor"] == row["actor"]
         assert event["reported_by"] == row["reported_by"]
         assert event["causation_id"] == row.get("causation_id")
+        assert event["fact"] == fact_in(row)
         assert instant(event["occurred_at"]) == instant(row["occurred_at"])
         assert instant(event["recorded_at"]) == row["recorded"]
+
+
+def fact_in(row: dict[str, Any]) -> dict[str, str] | None:
+    """The fact that a stored event records."""
+    fact = row.get("fact")
+    return None if fact is None else {"source": fact["source"], "id": fact["id"]}
 
 
 def has_other_status(row: dict[str, Any], signals: dict[str, str]) -> bool:
@@ -266,6 +273,8 @@ def test_caused_events_name_the_event_that_caused_them(edge: Edge) -> None:
     started, closed = history[3]["id"], history[7]["id"]
     causes = [event["causation_id"] for event in history]
     assert causes == [None, None, started, None, None, closed, closed, None]
+    reported = [event["fact"] is not None for event in history]
+    assert reported == [True, False, False, True, True, False, False, True]
     assert history[1]["actor"]["type"] == "system"
     assert all(event["payload"]["by_closing"] for event in history[5:7])
 

@@ -293,6 +293,7 @@ OPERATIONS = [
     ("post", "/v1/execution/{line_id}/pause"),
     ("post", "/v1/execution/{line_id}/resume"),
     ("get", "/v1/events"),
+    ("get", "/v1/events/export"),
     ("get", "/v1/events/{event_id}"),
     ("get", "/v1/event-types"),
     ("get", "/v1/event-types/{type}"),

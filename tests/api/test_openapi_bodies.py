@@ -80,6 +80,7 @@ def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
     requests.ask("get", "/v1/audit-logs", tenant)
     for format in ("jsonl", "csv"):
         requests.ask("get", "/v1/audit-logs/export", f"{tenant}&format={format}")
+        requests.ask("get", "/v1/events/export", f"format={format}")
     for command in ("pause", "resume"):
         requests.ask("post", f"/v1/execution/{{line_id}}/{command}", json={"reason": "r"})
     requests.ask("post", "/v1/runs/{run_id}/erase", json={"reason": "r"})

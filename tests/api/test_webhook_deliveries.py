@@ -56,7 +56,8 @@ def test_deliveries_are_shown_newest_first_with_their_attempts(hooks: Hooks) -> 
     assert (delivered["response_status"], delivered["error"]) == (204, None)
     assert (test["type"], test["sequence"], test["status"]) == ("webhook.test", 0, "delivered")
     assert hooks.data(f"/{endpoint_id}")["status"] == {"sequence": 2, "failing_since": None}
-    assert bodies[3]["type"] == "webhook.test"
+    assert (bodies[3]["type"], bodies[3]["fact"]) == ("webhook.test", None)
+    assert bodies[3].keys() == bodies[2].keys()
     assert bodies[3]["subject"] == {"type": "webhook", "id": endpoint_id}
 
 

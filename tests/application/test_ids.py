@@ -114,6 +114,22 @@ def test_the_event_of_a_wake_comes_first_in_the_log_and_last_in_the_outcome(ledg
     assert "fact" not in woken["state"]
 
 
+def test_a_void_names_the_event_of_the_check_in_that_it_voids(ledger: Ledger) -> None:
+    line = ledger.line("capacity")
+    check_ins = [fact("execution.checked_in", line, {"hours": n}) for n in range(3)]
+    voids = [fact("execution.check_in_voided", line, {"fact_id": c["id"]}) for c in check_ins]
+    # The check-in is in the same append, in an earlier append, or woke the line.
+    *_, first = ledger.accept(check_ins[1], check_ins[0], voids[0])
+    (second,) = ledger.accept(voids[1])
+    ledger.clock.advance(days=2)
+    assert ledger.sweep() >= 1
+    ledger.accept(check_ins[2])
+    (third,) = ledger.accept(voids[2])
+    states = {f"EVT-26-{e['notification_id']:06d}": e["state"] for e in ledger.events(line)}
+    causes = [states[item.event_ids[0]]["causation_id"] for item in (first, second, third)]
+    assert [states[cause]["fact"]["id"] for cause in causes] == [c["id"] for c in check_ins]
+
+
 def test_the_outcome_of_a_closing_names_only_the_event_of_the_line(ledger: Ledger) -> None:
     line = ledger.line()
     runs = [ledger.run(line, started=started) for started in (True, False, True)]

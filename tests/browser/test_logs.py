@@ -67,10 +67,13 @@ def test_the_feed_is_filtered_and_downloaded(visit: Page, edge: Edge, tmp_path: 
         check_in(edge, other, "elsewhere")
     visit.goto(f"/ui/events?service_line_id={line_id}&type=execution.checked_in")
     expect(visit.locator("tbody tr")).to_have_count(3)
-    with visit.expect_download() as download:
-        visit.get_by_role("link", name="Download").click()
-    download.value.save_as(tmp_path / "events.jsonl")
-    events = rows(tmp_path / "events.jsonl")
+    for name, suffix in (("JSON lines", "jsonl"), ("CSV", "csv")):
+        with visit.expect_download() as download:
+            visit.get_by_role("link", name=name).click()
+        assert download.value.suggested_filename == f"events.{suffix}"
+        download.value.save_as(tmp_path / suffix)
+    assert len((tmp_path / "csv").read_text().splitlines()) == 4
+    events = rows(tmp_path / "jsonl")
     assert [event["payload"]["note"] for event in events] == ["note 0", "note 1", "note 2"]  # type: ignore[index]
 
 

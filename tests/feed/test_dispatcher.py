@@ -8,10 +8,12 @@ import pytest
 from standardwebhooks import WebhookVerificationError
 
 from projections.webhook.view import WebhookView
+from tests.support.facts import fact
 from tests.support.model import model_of
 from tests.support.receiver import Answer, Receiver, Request, Script
 from tests.support.views import projecting, query, until, view_positions
 from tests.support.webhooks import (
+    LINE,
     Delivery,
     ShiftedClock,
     WebhookLedger,
@@ -57,14 +59,16 @@ def test_a_delivery_is_signed_and_carries_the_feeds_event_and_its_number(
 ) -> None:
     with Receiver() as receiver:
         endpoint, secret = ledger.create(receiver.url + "/hooks?of=us", CHECK_INS)
-        (event_id,) = ledger.check_in()
+        check_in = fact("execution.checked_in", LINE, {"hours": 1})
+        (event_id,) = ledger.report(check_in)
         (request,) = receiver.await_count(1)
         body = body_of(request, secret)
         assert (body["id"], body.pop("sequence")) == (event_id, 1)
+        assert body["fact"] == {"source": check_in["source"], "id": check_in["id"]}
         assert set(body) == {
             "id", "type", "occurred_at", "recorded_at", "position", "actor", "reported_by",
             "subject", "service_line_id", "organization_id", "workspace_id", "causation_id",
-            "payload",
+            "payload", "fact",
         }  # fmt: skip
         assert (request.method, request.path) == ("POST", "/hooks?of=us")
         assert request.headers["content-type"] == "application/json"

@@ -104,6 +104,8 @@ def play(observed: Observed, address: Any, everything: Receiver, blockers: Recei
         lives[0].close()
         manage(observed, lives[1].line)
         observed.feed = feed_of(edge, token)
+        exported = edge.get("/v1/events/export", token).text
+        assert [json.loads(line) for line in exported.splitlines()] == observed.feed
         observed.streamed = listener.until(observed.feed[-1]["id"])
     for life in lives[:4]:
         observed.histories += history_of(edge, life.line)
@@ -198,7 +200,7 @@ def test_recorded_writes_are_audited_at_their_positions_and_refusals_are_in_no_f
         elif event is not None:
             written += 1
             assert entry["resource"] == event["subject"]
-            for name in ("occurred_at", "recorded_at", "actor", "reported_by"):
+            for name in ("occurred_at", "recorded_at", "actor", "reported_by", "fact"):
                 assert entry[name] == event[name]
     assert min(written, refused) > 30
     # Events without a write are the ledger's own: idleness, waking, cancellation by a closing.

@@ -22,12 +22,13 @@ TOLD = (
 ENVELOPE = (
     '{{"id":"EVT-26-00000{v}","type":"{type}",' + TOLD + ',"subject":{{"type":"service_line",'
     '"id":"LIN-26-000001"}},"service_line_id":"LIN-26-000001","organization_id":"ORG-26-000001",'
-    '"workspace_id":"WS-26-000001","causation_id":null,"payload":{payload}'
+    '"workspace_id":"WS-26-000001","causation_id":null,"payload":{payload},"fact":{fact}'
 )
 ENTRY = (
     '{{"id":"AUD-26-00000{v}","action":"{action}","resource":{resource},"outcome":"{outcome}",'
-    '"code":{code},"request_id":null,' + TOLD + "}}"
+    '"code":{code},"request_id":null,' + TOLD + ',"fact":{fact}}}'
 )
+REPORTED = '{"source":"source","id":"fact-1"}'
 LINE = '{"type":"service_line","id":"LIN-26-000001"}'
 PAUSED = recorded(e.Paused(hold="operator", reason="why"), 2, minute(1))
 PAYLOAD = '{"hold":"operator","reason":"why","state_before":"running","state_after":"paused"}'
@@ -43,7 +44,7 @@ def found(
 
 
 def test_a_change_of_a_line_is_told_with_the_lines_state_before_and_after() -> None:
-    envelope = ENVELOPE.format(v=2, n=1, type="execution.paused", payload=PAYLOAD)
+    envelope = ENVELOPE.format(v=2, n=1, type="execution.paused", payload=PAYLOAD, fact="null")
     row = found(PAUSED, "execution.paused", "running", "paused")
     assert feed_item(row) == envelope + "}"
     assert history_item(row) == envelope + ',"state_before":"running","state_after":"paused"}'
@@ -53,7 +54,7 @@ def test_a_change_of_a_line_is_told_with_the_lines_state_before_and_after() -> N
 def test_the_first_event_of_a_line_has_no_state_before() -> None:
     item = history_item(found(recorded(activated(), 1), "execution.activated", None, "running"))
     assert item.endswith(
-        '"state_before":null,"state_after":"running"},"state_before":null,"state_after":"running"}'
+        '"state_before":null,"state_after":"running"},"fact":null,"state_before":null,"state_after":"running"}'
     )
 
 
@@ -61,8 +62,9 @@ def test_a_report_is_told_under_the_type_that_its_row_has() -> None:
     body = e.HealthSignalReported(signal="sla_compliance", status="red", value=1, evidence="e")
     payload = '{"signal":"sla_compliance","status":"red","value":1,"evidence":"e"}'
     row = found(recorded(body, 3, minute(3), fact=FACT), "health.signal_reported", "idle", "idle")
-    told = ENVELOPE.format(v=3, n=3, type="health.signal_reported", payload=payload)
+    told = ENVELOPE.format(v=3, n=3, type="health.signal_reported", payload=payload, fact=REPORTED)
     assert history_item(row) == told + ',"state_before":"idle","state_after":"idle"}'
+    assert delivery_item(row, 7) == told + ',"sequence":7}'
 
 
 def test_an_event_is_named_by_the_year_in_which_it_was_recorded() -> None:
@@ -73,9 +75,11 @@ def test_an_event_is_named_by_the_year_in_which_it_was_recorded() -> None:
 
 def test_the_audit_log_tells_the_action_of_a_command_or_a_fact() -> None:
     told = {"v": 2, "n": 1, "resource": LINE, "outcome": "succeeded", "code": "null"}
-    assert audit_item(found(PAUSED)) == ENTRY.format(**told, action="execution.pause")
+    assert audit_item(found(PAUSED)) == ENTRY.format(**told, action="execution.pause", fact="null")
     fact = recorded(e.Paused(hold="service_line", reason="why"), 2, minute(1), fact=FACT)
-    assert audit_item(found(fact)) == ENTRY.format(**told, action="service_line.paused")
+    assert audit_item(found(fact)) == ENTRY.format(
+        **told, action="service_line.paused", fact=REPORTED
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,6 +137,22 @@ def test_the_audit_log_tells_the_action_of_a_command_or_a_fact() -> None:
 def test_the_audit_log_tells_the_resource_of_a_write_and_the_code_of_a_refusal(
     event: Recorded, told: dict[str, object]
 ) -> None:
-    expected = {"v": 1, "n": 0, "outcome": "succeeded", "code": "null"} | told
+    expected = {"v": 1, "n": 0, "outcome": "succeeded", "code": "null", "fact": "null"} | told
     expected["resource"] = json_text(told["resource"])
     assert audit_item(found(event)) == ENTRY.format(**expected)
+
+
+@pytest.mark.parametrize(
+    ("read", "told"),
+    [
+        ({"source": "source", "fact_id": "fact-1"}, REPORTED),
+        ({"source": "source"}, "null"),
+        ({"fact_id": "fact-1"}, "null"),
+        ({}, "null"),
+    ],
+)
+def test_the_audit_log_names_a_refused_fact_if_its_source_and_id_could_be_read(
+    read: dict[str, str], told: str
+) -> None:
+    refused = WriteRefused(action="execution.checked_in", code="invalid_request", **read)
+    assert audit_item(found(recorded(refused, 1))).endswith(f',"fact":{told}}}')

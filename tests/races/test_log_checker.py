@@ -29,7 +29,9 @@ IDLE, WOKEN, CLOSED = line("idle"), line("active"), line("closed")
 STARTED = run("started", run_id_origin="issued")
 COMPLETED, ERASED = run("completed"), run("erased")
 RELEASED = LINE, "resource.released/1", {"id": "r"}
-VOIDED = line("check_in_voided", fact_id="fact-2")
+VOIDED = line("check_in_voided", fact_id="fact-2", causation_id="EVT-26-000002")
+CAUSELESS = line("check_in_voided", fact_id="fact-2")
+MISLEADING = line("check_in_voided", fact_id="fact-2", causation_id="EVT-26-000001")
 CHECKED_IN = line("checked_in")
 
 
@@ -45,6 +47,7 @@ def findings(*events: Told) -> list[str]:
             "occurred_at": at.isoformat(),
             "recorded_at": at.isoformat(),
             "fact": {"source": "s", "id": f"fact-{position}"},
+            "causation_id": body.get("causation_id"),
             "body": body,
         }
         checker.take(stream, next(versions[stream]), topic, json.dumps(state), position, at)
@@ -68,6 +71,8 @@ def test_nothing_is_said_of_a_sound_log() -> None:
         ([RELEASED], "a resource is released that is not there"),
         ([VOIDED], "a check-in is voided that does not count"),
         ([CHECKED_IN, VOIDED, VOIDED], "a check-in is voided that does not count"),
+        ([CHECKED_IN, CAUSELESS], "a void does not name the event of its check-in"),
+        ([CHECKED_IN, MISLEADING], "a void does not name the event of its check-in"),
         ([CLOSED, PAUSED], "a closed line changes"),
         ([STARTED, IDLE], "the line goes idle with 1 open runs"),
         ([PAUSED, IDLE], "a held or blocked line goes idle"),

@@ -3,14 +3,14 @@
 The checker reads ``ledger.ledger_events`` in position order. ``findings`` has a sentence for each
 violation: a run open on a closed line, a run started on a held or blocked line, an idle line with
 an open run, a hold lifted that is not on, a gap in a stream's versions, a time of recording that
-does not rise, a fact recorded twice, an id issued twice. The state that follows from a sound log is
-computed by ``model``.
+does not rise, a fact recorded twice, an id issued twice, a void that does not name its check-in.
+The state that follows from a sound log is computed by ``model``.
 """
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -48,8 +48,8 @@ class _Line:
     blocked_since: datetime | None = None
     open_runs: set[str] = field(default_factory=set)
     resources: set[str] = field(default_factory=set)
-    check_ins: set[tuple[str, str]] = field(default_factory=set)
-    """(source, fact id) of each check-in that is not voided."""
+    check_ins: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(source, fact id) of each check-in that is not voided → the id of its event."""
 
     @property
     def stopped_since(self) -> datetime | None:
@@ -161,11 +161,19 @@ class LogChecker:
                     self._find("a resource is released that is not there")
                 line.resources.discard(body["id"])
             case "execution.checked_in":
-                line.check_ins.add((source, state["fact"]["id"]))
+                line.check_ins[source, state["fact"]["id"]] = self._event_id()
             case _:
-                if (source, body["fact_id"]) not in line.check_ins:
+                voided = line.check_ins.pop((source, body["fact_id"]), None)
+                if voided is None:
                     self._find("a check-in is voided that does not count")
-                line.check_ins.discard((source, body["fact_id"]))
+                elif state.get("causation_id") != voided:
+                    self._find("a void does not name the event of its check-in")
+
+    def _event_id(self) -> str:
+        """The EVT id of the present event, by the contract."""
+        assert self._last is not None
+        position, at = self._last
+        return f"EVT-{at.astimezone(UTC):%y}-{position:06d}"
 
     def _change(self, line: _Line, topic: str, body: dict[str, Any], time: datetime) -> None:
         at = line.changed_at = max(line.changed_at, time)

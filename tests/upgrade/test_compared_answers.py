@@ -38,3 +38,43 @@ def test_running_seconds_are_compared_only_in_reads_with_as_of() -> None:
     assert alike(NOW, early, late)
     assert not alike(THEN, early, late)
     assert not alike(NOW, early, Answer(200, JSON, b'{"seconds":1.5,"state":"paused"}'))
+
+
+def entries(path: str, *texts: str) -> tuple[Request, list[Answer]]:
+    return Request("admin", path), [Answer(200, JSON, text.encode()) for text in texts]
+
+
+def test_the_fact_that_feeds_histories_and_the_audit_log_now_name_is_left_out() -> None:
+    named = r'{"id":"EVT-1","payload":{},"fact":{"source":"a \"b\"","id":"c}"},"sequence":1}'
+    for path in (
+        "/v1/events?limit=9",
+        "/v1/events/EVT-1",
+        "/v1/execution/L/history",
+        "/v1/events/stream",
+    ):
+        request, (old, none, fact) = entries(
+            path,
+            '{"id":"EVT-1","payload":{},"sequence":1}',
+            '{"id":"EVT-1","payload":{},"fact":null,"sequence":1}',
+            named,
+        )
+        assert alike(request, old, none), path
+        assert alike(request, old, fact), path
+    request, (old, fact) = entries("/v1/execution/L", '{"id":1}', '{"id":1,"fact":null}')
+    assert not alike(request, old, fact)
+    request, (old, other) = entries("/v1/events", '{"id":1}', '{"id":1,"fact":{"source":"a"}}')
+    assert not alike(request, old, other)
+    request, (old, other) = entries("/v1/events", '{"id":1}', r'{"id":1,"note":",\"fact\":null"}')
+    assert not alike(request, old, other)
+
+
+def test_columns_that_follow_those_of_the_audit_logs_old_table_are_left_out() -> None:
+    request = Request("admin", "/v1/audit-logs/export?format=csv")
+    row = ",".join(['"a,""\r\n"', *map(str, range(14))])
+    old, new, other, less = (
+        Answer(200, {"content-type": "text/csv; charset=utf-8"}, f"{text}\r\n".encode())
+        for text in (row, f"{row},source,id", f"x{row}", row.rpartition(",")[0])
+    )
+    assert alike(request, old, new)
+    assert not alike(request, old, other)
+    assert not alike(request, old, less)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ledger.domain.execution_events import CheckInVoided
 from ledger.postgres.embedded import EmbeddedPostgres
 from scripts.bench.corpus_request import Answer, Request, digest_of
 from tests.support.decision_tables import FOLDED, assert_decision_tables_match_log
@@ -78,6 +79,23 @@ def test_the_inclusion_of_each_event_can_be_proved(ask: Ask) -> None:
         hashes = [base64.b64decode(one) for one in proof["hashes"]]
         leaf = log(f"entries/{position}")
         assert verifier.root_with_leaf(leaf, proof["leaf_index"], size, hashes) == root, position
+
+
+def test_each_event_names_its_fact_and_voids_stay_as_they_were_recorded(
+    ask: Ask, restored: str
+) -> None:
+    lines = ask(Request("admin", "/v1/events/export")).body.splitlines()
+    told = {event["position"]: event for event in map(json.loads, lines)}
+    assert len(told) > 100
+    voids = 0
+    for event in (e for e in events_of(restored) if e.position in told):
+        fact = event.fact and {"source": event.fact.source, "id": event.fact.id}
+        assert told[event.position]["fact"] == fact
+        if isinstance(event.body, CheckInVoided):
+            voids += 1
+            assert told[event.position]["causation_id"] is None
+    assert voids >= 2
+    assert {event["fact"] is None for event in told.values()} == {True, False}
 
 
 def test_every_read_has_its_recorded_answer(ask: Ask) -> None:

@@ -63,6 +63,20 @@ def test_entries_come_newest_first_and_refusals_say_so(edge: Edge, lively: str) 
     assert entry["request_id"] in page.words(".audit .request")[0]
 
 
+def test_entries_name_their_facts_refused_or_not(edge: Edge) -> None:
+    token = edge.token("read", "write", "audit:read")
+    line_id = edge.fresh("capacity", token=token)
+    released = fact("resource.released", line_id, {"id": "r"}, source="/<b>")
+    edge.accept(fact("resource.allocated", line_id, {"id": "r", "type": "pod"}), token=token)
+    for event in (released, released | {"id": "late"}):
+        edge.send(event, token)
+    page = Visitor(edge, token).get("/ui/audit?action=resource.released")
+    assert page.words(".audit .about .fact") == [
+        "fact late from /<b>",
+        f"fact {released['id']} from /<b>",
+    ]
+
+
 @pytest.mark.parametrize(
     "query",
     [

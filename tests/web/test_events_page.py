@@ -125,15 +125,15 @@ def test_every_filter_means_what_it_means_in_the_api(edge: Edge, chosen: dict[st
     form = page.form("/ui/events")
     assert all(form[name] == chosen[name] for name in chosen if name in form)
     assert len(page.all(".chosen li")) == len(chosen)
-    for name, address in (
-        ("stream", page.one("#view")["data-stream"]),
-        ("file", page.one("#downloads a")["href"]),
-    ):
-        asked = {n: v[0] for n, v in parse_qs(urlsplit(str(address)).query).items()}
-        if name == "stream":
-            assert asked == {n: v for n, v in chosen.items() if n not in ("from", "to")}
-        else:
-            assert asked == chosen | {"format": "jsonl"}
+    stream, *files = (
+        {n: v[0] for n, v in parse_qs(urlsplit(str(address)).query).items()}
+        for address in (
+            page.one("#view")["data-stream"],
+            *(link["href"] for link in page.all("#downloads a")),
+        )
+    )
+    assert stream == {n: v for n, v in chosen.items() if n not in ("from", "to")}
+    assert files == [chosen | {"format": "csv"}, chosen | {"format": "jsonl"}]
 
 
 def test_an_active_filter_is_removed_by_a_link(edge: Edge) -> None:
@@ -252,6 +252,26 @@ def test_the_cause_of_an_event_is_a_link(edge: Edge) -> None:
         f"/ui/events/{cancelled['causation_id']}"
     ]
     assert "because the line was closed" in page.text
+    assert facts_of(page) == {"Caused by": cancelled["causation_id"], "Fact": "—"}
+
+
+def facts_of(page: Seen) -> dict[str, str]:
+    """The cause and the fact of an event, as its page shows them."""
+    about = dict(zip(page.words(".facts dt"), page.words(".facts dd"), strict=True))
+    return {name: about[name] for name in ("Caused by", "Voids", "Fact") if name in about}
+
+
+def test_a_void_leads_to_its_check_in_and_names_its_fact_as_it_was_sent(edge: Edge) -> None:
+    line_id = edge.fresh("capacity")
+    check_in = fact("execution.checked_in", line_id, {"hours": 1}, source="/<i>a</i>")
+    void = fact("execution.check_in_voided", line_id, {"fact_id": check_in["id"]})
+    void["source"] = check_in["source"]
+    first, second = edge.accept(check_in, void)
+    page = visitor(edge).get(f"/ui/events/{second['event_ids'][0]}")
+    assert facts_of(page) == {
+        "Voids": first["event_ids"][0],
+        "Fact": f"{void['id']} from /<i>a</i>",
+    }
 
 
 def test_another_tenants_event_and_an_unknown_event_are_not_found(edge: Edge) -> None:
@@ -281,7 +301,7 @@ def test_the_file_has_the_events_of_the_feed_line_by_line(edge: Edge) -> None:
 
 def test_the_file_takes_the_filters_of_the_page_only(edge: Edge) -> None:
     guest = visitor(edge)
-    for query in ("format=csv", "cursor=x", "limit=5", "nonsense=1", "type=nonsense"):
+    for query in ("format=xml", "cursor=x", "limit=5", "nonsense=1", "type=nonsense"):
         assert guest.get(f"/ui/events/export?{query}").status == 422
 
 

@@ -42,18 +42,19 @@ as `Ledger-Min-Position`, and the next read shows at least everything up to it.
 """
 
 
-# `streams` comes before `feeds`: else `/v1/events/{event_id}` would match `/v1/events/stream`.
+# `streams` and `exports` come before `feeds`: else `/v1/events/{event_id}` would match
+# `/v1/events/stream` and `/v1/events/export`.
 ROUTED = (
     facts,
     executions,
     runs,
     stories,
     streams,
+    exports,
     feeds,
     event_types,
     webhooks,
     audit,
-    exports,
     proofs,
     operations,
 )

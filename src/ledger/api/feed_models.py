@@ -16,6 +16,13 @@ class SubjectModel(Model):
     id: str
 
 
+class FactReference(Model):
+    """The fact that an event records: `source` and `id` of the CloudEvent, as sent."""
+
+    source: str
+    id: str
+
+
 class EventModel(Model):
     """An event as feeds and webhooks show it. `/v1/event-types` describes each type's payload."""
 
@@ -32,6 +39,9 @@ class EventModel(Model):
     workspace_id: str | None
     causation_id: str | None
     payload: dict[str, Any]
+    fact: FactReference | None = Field(
+        description="Null where no fact was reported, and on events that a fact merely caused."
+    )
 
 
 class EventPage(Model):
@@ -89,6 +99,9 @@ class AuditEntry(Model):
     recorded_at: datetime
     request_id: str | None
     position: int
+    fact: FactReference | None = Field(
+        description="The fact, also a refused one if its source and id could be read."
+    )
 
 
 class AuditPage(Model):

@@ -30,9 +30,13 @@ class Recording:
         body: Event,
         *,
         digest: bytes | None = None,
+        caused_by: str | None = None,
         tenant: EventTenant | None = None,
     ) -> None:
-        """Record the fact's own event. For facts about runs, the caller gives a keyed digest."""
+        """Record the fact's own event. For facts about runs, the caller gives a keyed digest.
+
+        ``caused_by`` is the EVT id of the event that the fact takes back.
+        """
         digest = digest or content_digest(self.fact.content)
         self.unit.events.record(
             aggregate,
@@ -41,6 +45,7 @@ class Recording:
             self._request,
             actor=self._actor,
             fact=FactIdentity(self.fact.source, self.fact.id, digest),
+            caused_by=caused_by,
             tenant=tenant,
         )
 

@@ -239,7 +239,7 @@ def _voided(recording: Recording, execution: Execution, data: types.CheckInVoide
         checked_in_at=check_in.occurred_at,
         resource_id=check_in.body.resource_id,
     )
-    recording.own(execution, body)
+    recording.own(execution, body, caused_by=check_in.event_id)
 
 
 def _blocked(recording: Recording, execution: Execution, data: types.Blocked) -> None:

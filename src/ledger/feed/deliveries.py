@@ -332,7 +332,8 @@ def _claimed(endpoint_id: str, row: Sequence[Any]) -> Claimed:
     if test is None:
         body = delivery_item((position, *found), sequence)
     else:
-        body = f'{{{test},"sequence":{sequence}}}'
+        # A test is no fact. The text in the view has no such key, so no rebuild is needed for it.
+        body = f'{{{test},"fact":null,"sequence":{sequence}}}'
     return Claimed(endpoint_id, position, sequence, round_, tried, last, number, type_, body)
 
 

@@ -11,13 +11,20 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from ledger.domain.recorded import Actor, Recorded
+from ledger.domain.recorded import Actor, FactIdentity, Recorded
 from ledger.domain.refusals import WriteRefused
 from ledger.domain.values import format_id, format_instant
 from ledger.language.audited import Resource, resource_of, subject_of, write_of
 from ledger.language.published import PUBLISHED
 
 T = TypeVar("T")
+
+
+class FactReference(msgspec.Struct, frozen=True, gc=False):
+    """The fact that an event records, as its sender named it."""
+
+    source: str
+    id: str
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
@@ -36,6 +43,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     workspace_id: str | None
     causation_id: str | None
     payload: dict[str, Any]
+    fact: FactReference | None
 
 
 class HistoryItem(Envelope, frozen=True, gc=False):
@@ -65,6 +73,7 @@ class AuditEntry(msgspec.Struct, frozen=True, gc=False):
     position: int
     actor: Actor
     reported_by: str
+    fact: FactReference | None
 
 
 class States(NamedTuple):
@@ -114,7 +123,19 @@ def audit_entry_of(event: Recorded) -> AuditEntry:
         event.position,
         event.actor,
         event.reported_by,
+        _refused_fact(body) if isinstance(body, WriteRefused) else _recorded_fact(event.fact),
     )
+
+
+def _recorded_fact(fact: FactIdentity | None) -> FactReference | None:
+    return None if fact is None else FactReference(fact.source, fact.id)
+
+
+def _refused_fact(body: WriteRefused) -> FactReference | None:
+    """The fact that was refused; None if its source or id could not be read, and for commands."""
+    if body.source is None or body.fact_id is None:
+        return None
+    return FactReference(body.source, body.fact_id)
 
 
 def _told_as(make: Callable[..., T], event: Recorded, type_: str, states: States, *more: Any) -> T:
@@ -136,5 +157,6 @@ def _told_as(make: Callable[..., T], event: Recorded, type_: str, states: States
         event.workspace_id,
         event.causation_id,
         payload,
+        _recorded_fact(event.fact),
         *more,
     )

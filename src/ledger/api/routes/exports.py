@@ -1,4 +1,4 @@
-"""Exports of any length in constant memory: the audit log (JSON lines, CSV) and the feed.
+"""Exports of any length in constant memory: the audit log and the feed (JSON lines, CSV).
 
 An export walks its log page by page, each page by a short statement of its own, up to the position
 that was reached when the export began. The export therefore ends, and holds no connection while a
@@ -11,7 +11,7 @@ import csv
 import io
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import psycopg
 from fastapi import APIRouter, Request, Response
@@ -35,13 +35,13 @@ from ledger.api.routes.feeds import EventFilters, Walk, events_asked, feed_filte
 from ledger.domain.errors import Behind, LedgerError
 from ledger.intake.principal import Principal
 from ledger.language.audited import Resource
-from ledger.language.envelopes import AuditEntry, Envelope
+from ledger.language.envelopes import AuditEntry, Envelope, FactReference
 from ledger.language.rendering import json_text
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
 from projections.event.items import audit_entry, feed_envelope
 
-router = APIRouter(prefix="/v1/audit-logs", tags=["audit"], route_class=LeanRoute)
+router = APIRouter(route_class=LeanRoute)
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ _PORTION = 200
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Beginnings of a cell that a spreadsheet may take for a formula: senders choose some cells."""
 
-COLUMNS = (
+AUDIT_COLUMNS = (
     "id",
     "action",
     "actor_type",
@@ -70,34 +70,71 @@ COLUMNS = (
     "position",
     "resource_count",
     "resource_reason",
+    "fact_source",
+    "fact_id",
 )
 
+EVENT_COLUMNS = (
+    "id",
+    "type",
+    "occurred_at",
+    "recorded_at",
+    "position",
+    "actor_type",
+    "actor_id",
+    "reported_by",
+    "subject_type",
+    "subject_id",
+    "service_line_id",
+    "organization_id",
+    "workspace_id",
+    "causation_id",
+    "fact_source",
+    "fact_id",
+    "payload",
+)
 
 _NO_RESOURCE = Resource(None, "")
 
-Render = Callable[[Iterable[Any]], bytes]
-"""Makes the bytes of some entries."""
+Cells = tuple[str | int | None, ...]
 
-Entry = Callable[[Sequence[Any]], Envelope | AuditEntry]
-"""Makes an entry from the columns of its event."""
-
-
-def _lines(entries: Iterable[Envelope | AuditEntry]) -> bytes:
-    return "".join(f"{json_text(entry)}\n" for entry in entries).encode()
+Format = Annotated[
+    Literal["jsonl", "csv"], Field(description="JSON objects, one on each line, or a table.")
+]
 
 
-def _table(entries: Iterable[AuditEntry]) -> bytes:
-    return _csv(map(_cells, entries))
+class Exported(NamedTuple):
+    """A log that can be exported: the name of its file, and how its entries are written."""
+
+    name: str
+    entry: Callable[[Sequence[Any]], Envelope | AuditEntry]
+    """Makes an entry from the columns of its event."""
+    columns: tuple[str, ...]
+    """The columns of the table."""
+    cells: Callable[[Any], Cells]
+    """Makes the row of an entry."""
+
+    def lines(self, rows: Iterable[Sequence[Any]]) -> bytes:
+        """Some found events as JSON lines."""
+        return "".join(f"{json_text(self.entry(row))}\n" for row in rows).encode()
+
+    def table(self, rows: Iterable[Sequence[Any]]) -> bytes:
+        """Some found events as rows of the table."""
+        return _csv(self.cells(self.entry(row)) for row in rows)
 
 
-def _csv(rows: Any) -> bytes:
+Render = Callable[[Iterable[Sequence[Any]]], bytes]
+"""Makes the bytes of some found events."""
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
     """Return the rows as CSV (RFC 4180)."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\r\n").writerows(rows)
     return text.getvalue().encode()
 
 
-def _cells(entry: AuditEntry) -> tuple[str | int | None, ...]:
+def _audit_cells(entry: AuditEntry) -> Cells:
     resource = entry.resource or _NO_RESOURCE
     return (
         entry.id,
@@ -115,7 +152,33 @@ def _cells(entry: AuditEntry) -> tuple[str | int | None, ...]:
         entry.position,
         resource.count or None,
         _harmless(resource.reason or None),
+        *_fact_cells(entry.fact),
     )
+
+
+def _event_cells(event: Envelope) -> Cells:
+    return (
+        event.id,
+        event.type,
+        event.occurred_at,
+        event.recorded_at,
+        event.position,
+        _harmless(event.actor.type),
+        _harmless(event.actor.id),
+        _harmless(event.reported_by),
+        event.subject.type,
+        event.subject.id,
+        event.service_line_id,
+        _harmless(event.organization_id),
+        _harmless(event.workspace_id),
+        event.causation_id,
+        *_fact_cells(event.fact),
+        json_text(event.payload),
+    )
+
+
+def _fact_cells(fact: FactReference | None) -> tuple[str | None, str | None]:
+    return (None, None) if fact is None else (_harmless(fact.source), _harmless(fact.id))
 
 
 def _harmless(word: str | None) -> str | None:
@@ -123,26 +186,21 @@ def _harmless(word: str | None) -> str | None:
     return "'" + word if word is not None and word.startswith(_FORMULA) else word
 
 
-_FORMATS: dict[str, tuple[str, Render, bytes]] = {
-    "jsonl": ("application/x-ndjson", _lines, b""),
-    "csv": ("text/csv; charset=utf-8", _table, _csv([COLUMNS])),
-}
-"""format → (content type, renderer, heading)."""
+_AUDIT_LOG = Exported("audit-log", audit_entry, AUDIT_COLUMNS, _audit_cells)
+_FEED = Exported("events", feed_envelope, EVENT_COLUMNS, _event_cells)
 
 
 class ExportQuery(Present, AuditFilters, RangeParameters):
     """The parameters of an export of the audit log."""
 
-    format: Annotated[
-        Literal["jsonl", "csv"], Field(description="JSON objects, one on each line, or a table.")
-    ] = "jsonl"
+    format: Format = "jsonl"
     cursor: Cursor = None
 
 
 class EventsExportQuery(Present, EventFilters, RangeParameters):
     """The parameters of an export of the feed."""
 
-    format: Literal["jsonl"] = "jsonl"
+    format: Format = "jsonl"
 
 
 class _Export(StreamingResponse):
@@ -156,22 +214,23 @@ class _Export(StreamingResponse):
             _logger.warning("an export broke off: %s", error)
 
 
+def _files(description: str) -> dict[int | str, dict[str, Any]]:
+    """The answers of an export, as OpenAPI has them."""
+    kinds = ("application/x-ndjson", "text/csv")
+    content = {kind: {"schema": {"type": "string"}} for kind in kinds}
+    return {200: {"description": description, "content": content}, **READ_ERRORS}
+
+
 @router.get(
-    "/export",
+    "/v1/audit-logs/export",
+    tags=["audit"],
     summary="Export the audit log",
     openapi_extra=needs("audit:read"),
     response_class=Response,
-    responses={
-        200: {
-            "description": "The entries of the list, one on each line, in JSON as an `AuditEntry`."
-            " `after` and `cursor` continue an export: a CSV then has no header line.",
-            "content": {
-                "application/x-ndjson": {"schema": {"type": "string"}},
-                "text/csv": {"schema": {"type": "string"}},
-            },
-        },
-        **READ_ERRORS,
-    },
+    responses=_files(
+        "The entries of the list, one on each line, in JSON as an `AuditEntry`."
+        " `after` and `cursor` continue an export: a CSV then has no header line."
+    ),
 )
 async def export_audit_log(
     request: Request,
@@ -182,39 +241,57 @@ async def export_audit_log(
     """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
     walk = Walk(audit_filters(query, query, principal), position_in(query.after))
     question = entries_asked(principal, walk, query.cursor, _PAGE)
-    name = f"audit-log.{query.format}"
     goes_on = query.after is not None or query.cursor is not None
-    return await _export(request, principal, question, audit_entry, name, min_position, goes_on)
+    return await _export(
+        request, principal, question, _AUDIT_LOG, query.format, goes_on, min_position
+    )
 
 
+@router.get(
+    "/v1/events/export",
+    tags=["feeds"],
+    summary="Export events",
+    openapi_extra=needs("read"),
+    response_class=Response,
+    responses=_files(
+        "The events of the feed, one on each line, in JSON as an `Event`. A CSV has the payload as"
+        " JSON in its last column. `after` continues an export: a CSV then has no header line."
+    ),
+)
 async def export_events(
-    request: Request, principal: Principal, query: EventsExportQuery
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[EventsExportQuery, QueryParameters()],
+    min_position: MinPosition = None,
 ) -> Response:
-    """Export the feed up to `Ledger-Position` as JSON lines. For people: programs read the feed."""
+    """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
     walk = Walk(feed_filters(query, query, principal), position_in(query.after))
     question = events_asked(principal, walk, None, _PAGE)
-    return await _export(request, principal, question, feed_envelope, f"events.{query.format}")
+    goes_on = query.after is not None
+    return await _export(request, principal, question, _FEED, query.format, goes_on, min_position)
 
 
 async def _export(
     request: Request,
     principal: Principal,
     question: Question,
-    entry: Entry,
-    name: str,
-    min_position: int | None = None,
-    goes_on: bool = False,
+    log: Exported,
+    format_: str,
+    goes_on: bool,
+    min_position: int | None,
 ) -> Response:
-    """Return a walk's rows as a file of this name, without a heading if it ``goes_on``."""
+    """Return a walk's rows as a file; a table has no heading if it ``goes_on``."""
     # The first page is read before the answer begins, so that a refusal gets its own status.
     first = await services_of(request).reads.ask(question, min_position)
-    content_type, render, heading = _FORMATS[name.rsplit(".", 1)[1]]
+    is_table = format_ == "csv"
+    heading = _csv([log.columns]) if is_table and not goes_on else b""
+    render = log.table if is_table else log.lines
     return _Export(
-        _pages(request, principal, question, entry, first, render, b"" if goes_on else heading),
-        media_type=content_type,
+        _pages(request, principal, question, first, render, heading),
+        media_type="text/csv; charset=utf-8" if is_table else "application/x-ndjson",
         headers={
             "Ledger-Position": str(first.position),
-            "Content-Disposition": f'attachment; filename="{name}"',
+            "Content-Disposition": f'attachment; filename="{log.name}.{format_}"',
             "Cache-Control": "no-store",
         },
     )
@@ -224,7 +301,6 @@ async def _pages(
     request: Request,
     principal: Principal,
     question: Question,
-    entry: Entry,
     rows: Answer,
     render: Render,
     heading: bytes,
@@ -236,7 +312,7 @@ async def _pages(
     while True:
         found = [row for row in rows if row[1] is not None and row[1] <= end]
         for begin in range(0, len(found), _PORTION):
-            yield render(entry(row[1:]) for row in found[begin : begin + _PORTION])
+            yield render(row[1:] for row in found[begin : begin + _PORTION])
             await asyncio.sleep(0)
         if len(found) < _PAGE:
             if rows.position < end:

@@ -1,0 +1,212 @@
+"""The feed as a file: the events of the list, from any event on (contract, Feeds)."""
+
+import csv
+import io
+import json
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ledger.language.published import TYPES
+from tests.support.edge import Edge, assert_problem
+from tests.support.facts import ORGANIZATION, WORKSPACE, fact
+from tests.support.random_life import Life
+
+EXPORT, LIST = "/v1/events/export", "/v1/events"
+OTHER, BESIDE = "ORG-26-000002", "WS-26-000002"
+COLUMNS = [
+    "id", "type", "occurred_at", "recorded_at", "position", "actor_type", "actor_id",
+    "reported_by", "subject_type", "subject_id", "service_line_id", "organization_id",
+    "workspace_id", "causation_id", "fact_source", "fact_id", "payload",
+]  # fmt: skip
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]
+AWKWARD = ['say "yes", no', "two\r\nlines", "é, 💩", "'quoted", " =1", ",", '"']
+
+Event = dict[str, Any]
+Filters = dict[str, str]
+
+
+class World(NamedTuple):
+    """Lines of two organizations, whose log no test changes, and the tokens of its readers."""
+
+    edge: Edge
+    tokens: dict[str, str]
+    lines: list[str]
+    events: list[Event]
+    """The whole feed."""
+    end: int
+    """The end of the log, which also has entries that no feed has."""
+
+
+@pytest.fixture(scope="module")
+def world(edge: Edge) -> World:
+    tokens = {
+        "admin": edge.token("admin", organization_id=None),
+        "own": edge.token("read"),
+        "narrow": edge.token("read", workspace_id=BESIDE),
+        "other": edge.token("read", organization_id=OTHER),
+        "stranger": edge.token("read", organization_id="ORG-26-000003"),
+    }
+    lives = [
+        Life(edge, seed, tokens["admin"], organization_id=organization, workspace_id=workspace)
+        for seed, (organization, workspace) in enumerate(
+            [(ORGANIZATION, WORKSPACE), (ORGANIZATION, BESIDE), (OTHER, WORKSPACE)]
+        )
+    ]
+    for life in lives * 3:
+        life.live(4)
+    lives[0].close()
+    for number, word in enumerate(FORMULAS + AWKWARD):
+        named = {"actortype": "user", "actorid": word, "source": f"={number}"}
+        note = {"hours": 1, "note": word}
+        edge.accept(fact("execution.checked_in", lives[1].line, note, **named))
+    pages, events = listed(edge, tokens["admin"], {})
+    assert len(events) > 100
+    assert len(pages) > 1
+    ((end,),) = edge.select("SELECT max(notification_id) FROM ledger.ledger_events")
+    return World(edge, tokens, [life.line for life in lives], events, end)
+
+
+def listed(edge: Edge, token: str, filters: Filters) -> tuple[list[str], list[Event]]:
+    """The texts of the feed's pages, and the events of all pages."""
+    texts, events = [], []
+    params = filters | {"limit": "100"}
+    while True:
+        answer = edge.get(LIST, token, params=params)
+        assert answer.status_code == 200, answer.text
+        texts.append(answer.text[len('{"data":[') : answer.text.rindex('],"meta":')])
+        page = answer.json()
+        events += page["data"]
+        if not page["meta"]["has_more"]:
+            return texts, events
+        params["cursor"] = page["meta"]["cursor"]
+
+
+def exported(edge: Edge, token: str, **params: Any) -> bytes:
+    answer = edge.get(EXPORT, token, params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def rows_of(content: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(content.decode(), newline="")))
+
+
+def cells_of(event: Event) -> list[str]:
+    """The row of an event, told by its envelope."""
+    reported = event["fact"] or {}
+    values = [
+        event["id"], event["type"], event["occurred_at"], event["recorded_at"], event["position"],
+        event["actor"]["type"], event["actor"]["id"], event["reported_by"],
+        event["subject"]["type"], event["subject"]["id"], event["service_line_id"],
+        event["organization_id"], event["workspace_id"], event["causation_id"],
+        reported.get("source"), reported.get("id"),
+    ]  # fmt: skip
+    words = ["" if value is None else str(value) for value in values]
+    return ["'" + word if word[:1] in tuple("=+-@\t\r") else word for word in words]
+
+
+def test_the_export_is_the_feeds_pages_one_behind_the_other_for_any_filters(world: World) -> None:
+    """As JSON lines byte for byte, and as a table."""
+    instants = [event["recorded_at"] for event in world.events[::17]]
+    some = {
+        "organization_id": st.sampled_from([ORGANIZATION, OTHER, "ORG-26-000003"]),
+        "workspace_id": st.sampled_from([WORKSPACE, BESIDE]),
+        "service_line_id": st.sampled_from([*world.lines, "LIN-26-999999"]),
+        "type": st.lists(st.sampled_from(sorted(TYPES)), min_size=1, max_size=6).map(",".join),
+        "from": st.sampled_from(instants[: len(instants) // 2]),
+        "to": st.sampled_from(instants[len(instants) // 2 :]),
+        "after": st.integers(0, world.end + 3).map(lambda n: f"EVT-26-{n:06d}"),
+    }
+    compared: list[int] = []
+
+    @given(
+        reader=st.sampled_from(sorted(world.tokens)),
+        filters=st.fixed_dictionaries({}, optional=some),
+    )
+    @settings(max_examples=80, deadline=None)
+    def check(reader: str, filters: Filters) -> None:
+        token = world.tokens[reader]
+        pages, events = listed(world.edge, token, filters)
+        lines = exported(world.edge, token, **filters).decode()
+        assert lines.replace("\n", ",") == "".join(f"{page}," for page in pages if page)
+        table = rows_of(exported(world.edge, token, format="csv", **filters))
+        # A continued table has no heading.
+        assert table[:1] == [COLUMNS] or "after" in filters
+        rows = table if "after" in filters else table[1:]
+        assert [row[:-1] for row in rows] == [cells_of(event) for event in events]
+        assert [json.loads(row[-1]) for row in rows] == [event["payload"] for event in events]
+        compared.append(len(events))
+
+    check()
+    assert sum(compared) > 500
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "csv"])
+def test_an_export_after_any_position_is_the_rest_of_the_whole_export(
+    world: World, format_: str
+) -> None:
+    """Also after a position whose event is in no feed, and after the end."""
+    token, params = world.tokens["own"], {"format": format_}
+    whole = exported(world.edge, token, **params)
+    own = {e["position"]: e["id"] for e in world.events if e["organization_id"] == ORGANIZATION}
+    assert 50 < len(own) < world.end
+    place = whole.index(b"\r\n") + 2 if format_ == "csv" else 0
+    for position in range(world.end + 2):
+        rest = exported(world.edge, token, after=f"EVT-26-{position:06d}", **params)
+        passed = whole[place : len(whole) - len(rest)]
+        assert whole[len(whole) - len(rest) :] == rest
+        # The event at the position, and no other, is no longer in the rest.
+        if position in own:
+            assert passed.startswith(b'{"id":"' * (format_ == "jsonl") + own[position].encode())
+            assert passed.endswith(b"\n")
+        else:
+            assert passed == b""
+        place += len(passed)
+    assert place == len(whole)
+
+
+def test_no_cell_of_the_table_is_a_formula(world: World) -> None:
+    table = rows_of(exported(world.edge, world.tokens["admin"], format="csv"))
+    assert not [cell for row in table for cell in row if cell and cell[0] in "=+-@\t\r"]
+    actors, sources = (
+        {row[COLUMNS.index(name)] for row in table} for name in ("actor_id", "fact_source")
+    )
+    assert {"'" + word for word in FORMULAS} | set(AWKWARD) <= actors
+    assert "'=3" in sources
+    notes = [json.loads(row[-1]).get("note") for row in table[1:]]
+    assert set(FORMULAS + AWKWARD) <= set(notes)
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "csv"])
+def test_the_answer_says_its_format_its_name_and_its_position(world: World, format_: str) -> None:
+    answer = world.edge.get(f"{EXPORT}?format={format_}")
+    types = {"jsonl": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+    assert answer.headers["content-type"] == types[format_]
+    assert answer.headers["content-disposition"] == f'attachment; filename="events.{format_}"'
+    end = world.edge.get(LIST).headers["ledger-position"]
+    assert answer.headers["ledger-position"] == end >= str(world.end)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        "format=xml",
+        "limit=5",
+        "cursor=eyJwb3NpdGlvbiI6MX0",
+        "as_of=2026-04-15",
+        "after=AUD-26-000001",
+        "after=",
+        "type=no.such",
+        "from=2026-02-01&to=2026-01-01",
+    ],
+)
+def test_a_wrong_parameter_is_a_422(edge: Edge, params: str) -> None:
+    assert_problem(edge.get(f"{EXPORT}?{params}"), 422, "invalid_request")
+
+
+def test_the_export_needs_the_permission_read(edge: Edge) -> None:
+    assert_problem(edge.get(EXPORT, "garbage"), 401, "unauthorized")
+    assert_problem(edge.get(EXPORT, edge.token("write", "audit:read")), 403, "forbidden")
