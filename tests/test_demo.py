@@ -110,6 +110,18 @@ def test_facts_are_sorted_by_time_and_end_moments_before_now(
     assert timedelta(weeks=5) < times[-1] - times[0] < timedelta(weeks=7)
 
 
+def test_cycles_have_names_and_those_after_a_failed_cycle_are_a_part_of_it(
+    facts: list[Fact],
+) -> None:
+    begun = [f for f in facts if f["type"] == "run.requested" and f["source"] == "/ods/cycles"]
+    names = [fact["data"]["external_id"] for fact in begun]
+    assert len(names) == len(set(names)) > 10
+    failed = {f["subject"] for f in facts if f["type"] == "run.failed"}
+    parents = {f["data"]["parent_run_id"] for f in begun if "parent_run_id" in f["data"]}
+    assert parents
+    assert parents <= failed
+
+
 def test_no_two_facts_share_source_and_id(facts: list[Fact]) -> None:
     assert len({(fact["source"], fact["id"]) for fact in facts}) == len(facts)
 

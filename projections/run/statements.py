@@ -2,11 +2,13 @@
 
 A line's runs are read together with the line: the table ``execution`` tells whether the credential
 sees the line, and the line's execution model. A run has a row for each of its events with payloads.
+An export reads its pages at the position of its first page, so that it shows one state of the runs.
 """
 
 from collections.abc import Mapping
 from functools import cache
 
+from ledger.postgres.scope import Planning
 from ledger.views.statements import json_of_instant, position_of, where, where_tenant
 
 _NOW: Mapping[str, str] = {
@@ -17,6 +19,9 @@ _NOW: Mapping[str, str] = {
     "completed_at": "COALESCE(r.ended_at, r.cancelled_at)",
     "duration_ms": "CASE WHEN r.ended IS NULL THEN r.cancelled_ms ELSE r.ended_ms END",
     "tokens_used": "r.tokens_used",
+    "external_id": "r.external_id",
+    "parent_key": "r.parent_key",
+    "lease_seconds": "r.lease_seconds",
 }
 """The columns of a run that its events change."""
 
@@ -34,6 +39,11 @@ _THEN: Mapping[str, str] = {
     "duration_ms": """CASE WHEN r.ended <= p.position THEN r.ended_ms
         WHEN r.cancelled <= p.position THEN r.cancelled_ms END""",
     "tokens_used": "CASE WHEN r.ended <= p.position THEN r.tokens_used END",
+    "external_id": "CASE WHEN r.named <= p.position THEN r.external_id END",
+    "parent_key": """CASE WHEN r.started <= p.position THEN r.parent_key
+        ELSE r.requested_parent END""",
+    "lease_seconds": """CASE WHEN r.started <= p.position THEN r.lease_seconds
+        ELSE r.requested_lease END""",
 }
 """The same columns as they were at the position, from which the later events are taken back."""
 
@@ -43,7 +53,18 @@ _FILTERS: Mapping[str, str] = {
     "triggered_by": "{triggered_by} = ANY(%(triggered_by)s)",
     "from": "r.requested_at >= %(from)s",
     "to": "r.requested_at < %(to)s",
+    "lines": "r.line_key = ANY(%(lines)s)",
+    "workspace_id": "r.workspace_id = ANY(%(workspace_id)s)",
+    "external_id": "r.external_id = ANY(%(external_id)s) AND r.external_id IS NOT NULL",
+    "parents": "r.parent_key = ANY(%(parents)s) AND r.parent_key IS NOT NULL",
     "after": "(r.requested_at, r.run_key) < (%(after_at)s, %(after)s)",
+}
+
+_THEN_FILTERS: Mapping[str, str] = {
+    **_FILTERS,
+    "external_id": f"{_FILTERS['external_id']} AND r.named <= p.position",
+    "parents": f"""({_FILTERS["parents"]} OR r.requested_parent = ANY(%(parents)s)
+        AND r.requested_parent <> r.parent_key) AND {{parent_key}} = ANY(%(parents)s)""",
 }
 
 # An erasure is shown in reads of the past too, and even before the view has caught up with it,
@@ -52,7 +73,8 @@ _COLUMNS = """
 r.run_id, r.run_key, r.requested_at, r.organization_id, {line_id} AS line_id,
 {status} AS status, {trigger_type} AS trigger_type, {triggered_by} AS triggered_by,
 {started_at} AS started_at, {completed_at} AS completed_at, {duration_ms} AS duration_ms,
-{tokens_used} AS tokens_used, {erased_at} AS erased_at, {wrapped} AS wrapped
+{tokens_used} AS tokens_used, {external_id} AS external_id, {parent_key} AS parent_key,
+{lease_seconds} AS lease_seconds, {erased_at} AS erased_at, {wrapped} AS wrapped
 FROM ledger.run AS r
 """
 _KEYED = {"erased_at": "COALESCE(r.erased_at, k.destroyed_at)", "wrapped": "k.wrapped"}
@@ -73,11 +95,13 @@ CROSS JOIN (SELECT 0, NULL::bytea, NULL::bytea, NULL::bytea)
     AS payload (position, input, output, error)
 """
 
-# A key of a line is the year of its id, then twelve digits, of which the id has six at least.
-_LINE_ID = """
-'LIN-' || to_char(r.line_key / 1000000000000, 'FM00') || '-'
-|| to_char(r.line_key %% 1000000000000, 'FM999999000000')
+# A key of an id is the year of the id, then twelve digits, of which the id has six at least.
+_ID_OF_KEY = """
+'{prefix}-' || to_char({key} / 1000000000000, 'FM00') || '-'
+|| to_char({key} %% 1000000000000, 'FM999999000000')
 """
+_LINE_ID = _ID_OF_KEY.format(prefix="LIN", key="r.line_key")
+_PARENT_ID = _ID_OF_KEY.format(prefix="RUN", key="run.parent_key")
 
 # A run's JSON members before its input, output and error, and after them. OFFSET 0 keeps them from
 # being made anew for each row of payloads.
@@ -92,7 +116,10 @@ concat('"duration_ms":', COALESCE(run.duration_ms::text, 'null'),
        ',"requested_at":', {json_of_instant("run.requested_at")},
        ',"started_at":', {json_of_instant("run.started_at")},
        ',"completed_at":', {json_of_instant("run.completed_at")},
-       ',"erased_at":', {json_of_instant("run.erased_at")}) AS tail
+       ',"erased_at":', {json_of_instant("run.erased_at")},
+       ',"external_id":', COALESCE(to_json(run.external_id)::text, 'null'),
+       ',"parent_run_id":', COALESCE(to_json({_PARENT_ID})::text, 'null'),
+       ',"lease_seconds":', COALESCE(run.lease_seconds::text, 'null')) AS tail
 FROM ({{runs}}) AS run OFFSET 0
 """
 
@@ -120,14 +147,26 @@ WHERE r.line_key = line.line_key AND {where}
 ORDER BY r.requested_at DESC, r.run_key DESC LIMIT %(limit)s
 """
 
-_RUN = """
+# A run, or a page of runs, without a line.
+_ANYWHERE = """
 SELECT p.position, {shown}
 FROM ({position}) AS p
 LEFT JOIN LATERAL ({rendered}) AS page ON true
 {payloads}
-ORDER BY payload.position
+ORDER BY page.requested_at DESC, page.run_key DESC, payload.position
 """
 _OF_ID = "SELECT {columns} WHERE r.run_id = %(run_id)s AND {where}"
+_OF_ALL = """
+SELECT {columns} WHERE {where}
+ORDER BY r.requested_at DESC, r.run_key DESC LIMIT %(limit)s
+"""
+
+# The position of an export's later pages. After a crash of the database the view may be behind it.
+_END = """
+SELECT least(min(position), %(end)s) AS position FROM ledger.projection WHERE name IN ('run')
+"""
+
+_IN_ORDER = frozenset(("organization", "from", "to", "after"))
 
 # Runs that were known at the instant have a ``requested_at`` of at most 5 minutes after the
 # instant, since the time of a fact may lie at most 5 minutes in the future.
@@ -167,12 +206,56 @@ def run_statement(tenant: frozenset[str], past: bool = False) -> str:
     own, changing = where_tenant(tenant, "r"), _THEN if past else _NOW
     columns = _COLUMNS.format(line_id=_LINE_ID, **changing, **_KEYED) + _KEYS
     known = f"{own} AND r.opened <= p.position" if past else own
-    return _RUN.format(
+    return _ANYWHERE.format(
         position=position_of(past, "run"),
         rendered=_RENDERED.format(runs=_OF_ID.format(columns=columns, where=known)),
         shown=_SHOWN,
         payloads=_payloads(past),
     )
+
+
+@cache
+def all_runs_statement(
+    tenant: frozenset[str], filters: frozenset[str], past: bool = False, bare: bool = False
+) -> str:
+    """(position, run columns or nulls) rows, as those of ``runs_statement``, of all lines."""
+    always = ["r.opened <= p.position", _REQUESTED_BY_THEN] if past else []
+    return _all_runs(position_of(past, "run"), tenant, filters, past, bare, *always)
+
+
+@cache
+def later_runs_statement(tenant: frozenset[str], filters: frozenset[str]) -> str:
+    """The bare rows of ``all_runs_statement`` at the position ``end``."""
+    return _all_runs(_END, tenant, filters, True, True, "r.opened <= p.position")
+
+
+def _all_runs(
+    position: str,
+    tenant: frozenset[str],
+    filters: frozenset[str],
+    past: bool,
+    bare: bool,
+    *always: str,
+) -> str:
+    changing, named = (_THEN, _THEN_FILTERS) if past else (_NOW, _FILTERS)
+    conditions = {name: text.format(**changing) for name, text in named.items()}
+    keyed, keys = (_BARE, "") if bare else (_KEYED, _KEYS)
+    columns = _COLUMNS.format(line_id=_LINE_ID, **changing, **keyed) + keys
+    found = where(filters, conditions, where_tenant(tenant, "r"), *always)
+    return _ANYWHERE.format(
+        position=position,
+        rendered=_RENDERED.format(runs=_OF_ALL.format(columns=columns, where=found)),
+        shown=_SHOWN,
+        payloads=_NO_PAYLOADS if bare else _payloads(past),
+    )
+
+
+def planning_of(filters: frozenset[str]) -> Planning:
+    """How PostgreSQL plans a page of all runs: by the values, if several indexes may serve.
+
+    The filters include those of the tenant.
+    """
+    return Planning.SHORT if filters <= _IN_ORDER else Planning.BY_VALUES
 
 
 def _payloads(past: bool) -> str:

@@ -17,7 +17,7 @@ from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run, Trigger
 from ledger.domain.values import id_of_key, sort_key
 from ledger.postgres.exchange import Rows
-from ledger.postgres.table import BigInt, Index, Instant, LineKey, Octets, RunKey, Table, Text
+from ledger.postgres.table import BigInt, Index, Instant, Int, LineKey, Octets, RunKey, Table, Text
 from ledger.views.folds import Folds, Packing
 from ledger.views.generation import Generation
 from projections.run.days import DAY, Days, Move, moves
@@ -52,6 +52,14 @@ class RunRow(NamedTuple):
     erased: BigInt | None
     erased_at: Instant | None
     """An erasure is shown for every instant: the payloads are gone from the past too."""
+    named: BigInt | None
+    """The position since which the run has its external id."""
+    parent_key: RunKey | None
+    """The parent's id as a number, now."""
+    requested_parent: RunKey | None
+    """The parent that the request gave, if the run was requested before its start."""
+    lease_seconds: Int | None
+    requested_lease: Int | None
     run_id: Text
     organization_id: Text
     workspace_id: Text
@@ -63,6 +71,8 @@ class RunRow(NamedTuple):
     """The trigger now."""
     triggered_by: Text | None
     """The actor's id."""
+    external_id: Text | None
+    """The run's name at its source, which a request or a start gives once."""
 
 
 RUN = Table(
@@ -78,6 +88,16 @@ RUN = Table(
         Index("line_key, requested_at DESC, run_key DESC, opened"),
         # Runs that are open or have failed, among the many completed runs.
         Index("line_key, requested_at DESC, run_key DESC", where="status <> 'completed'"),
+        # The runs of all lines (``all_runs_statement``): of a ledger, an organization, a workspace.
+        Index("requested_at DESC, run_key DESC, opened"),
+        Index("organization_id, requested_at DESC, run_key DESC, opened"),
+        Index("workspace_id, requested_at DESC, run_key DESC, opened"),
+        # Likewise those that are open or have failed.
+        Index("organization_id, requested_at DESC, run_key DESC", where="status <> 'completed'"),
+        # Runs by external id, and by parent: by the parent that a start replaced, in the past.
+        Index("external_id, organization_id", where="external_id IS NOT NULL"),
+        Index("parent_key, requested_at DESC", where="parent_key IS NOT NULL"),
+        Index("requested_parent", where="requested_parent <> parent_key"),
     ),
 )
 
@@ -105,6 +125,9 @@ class RunFold(msgspec.Struct, array_like=True):
     position: int = 0
     opened: int = 0
     requested_by: Trigger | None = None
+    requested_parent: str | None = None
+    requested_lease: int | None = None
+    named: int | None = None
     started: int | None = None
     cancelled: int | None = None
     cancelled_at: datetime | None = None
@@ -118,9 +141,13 @@ class RunFold(msgspec.Struct, array_like=True):
         run.evolve(recorded)
         self.position = position
         self.opened = self.opened or position
+        if run.external_id is not None:
+            self.named = self.named or position
         match recorded.body:
             case runs.RunRequested():
                 self.requested_by = run.triggered_by
+                self.requested_parent = run.parent_run_id
+                self.requested_lease = run.lease_seconds
             case runs.RunStarted():
                 self.started = position
             case runs.RunCancelled():
@@ -139,7 +166,7 @@ class RunView:
     """The projection ``run``."""
 
     name = "run"
-    version = 6
+    version = 7
     tables: tuple[Table, ...] = (RUN, PAYLOAD, DAY)
     events = frozenset(RUN_EVENTS)
 
@@ -204,6 +231,11 @@ def row_of(fold: RunFold) -> RunRow:
         tokens_used=run.tokens_used,
         erased=fold.erased,
         erased_at=run.erased_at,
+        named=fold.named,
+        parent_key=_key(run.parent_run_id),
+        requested_parent=_key(fold.requested_parent),
+        lease_seconds=run.lease_seconds,
+        requested_lease=fold.requested_lease,
         run_id=run.id,
         organization_id=run.organization_id,
         workspace_id=run.workspace_id,
@@ -212,6 +244,7 @@ def row_of(fold: RunFold) -> RunRow:
         requested_by=requested_by.actor_id if requested_by else None,
         trigger_type=run.triggered_by.type if run.triggered_by else None,
         triggered_by=run.triggered_by.actor_id if run.triggered_by else None,
+        external_id=run.external_id,
     )
 
 
@@ -236,12 +269,18 @@ def _fold_of(row: RunRow) -> RunFold:
         duration_ms=row.ended_ms if has_ended else row.cancelled_ms,
         tokens_used=row.tokens_used,
         erased_at=row.erased_at,
+        external_id=row.external_id,
+        parent_run_id=_id(row.parent_key),
+        lease_seconds=row.lease_seconds,
     )
     return RunFold(
         run,
         position=row.position,
         opened=row.opened,
         requested_by=_trigger(row.requested_type, row.requested_by),
+        requested_parent=_id(row.requested_parent),
+        requested_lease=row.requested_lease,
+        named=row.named,
         started=row.started,
         cancelled=row.cancelled,
         cancelled_at=row.cancelled_at,
@@ -249,6 +288,14 @@ def _fold_of(row: RunRow) -> RunFold:
         ended=row.ended,
         erased=row.erased,
     )
+
+
+def _key(run_id: str | None) -> int | None:
+    return None if run_id is None else sort_key(run_id)
+
+
+def _id(key: int | None) -> str | None:
+    return None if key is None else id_of_key("RUN", key)
 
 
 def _trigger(kind: str | None, actor_id: str | None) -> Trigger | None:

@@ -39,6 +39,7 @@ class Corpus:
             self.lines,
             self.line_instants,
             self.runs,
+            self.all_runs,
             self.feeds,
             self.types,
             self.webhooks,
@@ -164,6 +165,23 @@ class Corpus:
             for event in self.events:
                 if event["subject"]["id"] == run:
                     self.get(f"/v1/runs/{run}?as_of={event['recorded_at']}", "admin")
+
+    def all_runs(self) -> None:
+        """The list of all runs and its export, by every filter."""
+        choices: dict[str, Iterable[object]] = {
+            "status": ("pending", "running", "completed", "failed", "cancelled", "none"),
+            "triggered_by": ("user-ü", "api-ü", "none"),
+            "service_line_id": (*tale.LINES, "none"),
+            "workspace_id": (tale.FIRST, tale.SECOND, tale.THIRD),
+            "external_id": ("none",),
+            "parent_run_id": ("RUN-26-800000", "none"),
+        }
+        for role in READERS:
+            list(self.walk("/v1/runs?limit=2", role))
+            self.by_each("/v1/runs", choices, role)
+            self.by_each("/v1/runs/export", choices | {"format": ("jsonl", "csv", "none")}, role)
+        for at in self.instants():
+            self.get(f"/v1/runs?as_of={at}&limit=100", "admin")
 
     def feeds(self) -> None:
         """The feed by every filter, each event, and the stream."""
@@ -305,6 +323,8 @@ class Corpus:
                 "/v1/execution/LIN-26-999999/timeline",
                 "/v1/execution/LIN-26-999999/usage",
                 "/v1/runs/RUN-26-999999",
+                "/v1/runs?cursor=none",
+                "/v1/runs/export?after=none",
                 "/v1/events/EVT-26-999999",
                 "/v1/event-types/none",
                 "/v1/webhooks/WHK-26-999999",

@@ -29,6 +29,16 @@ WANTED = (
         "events have an export; its path was that of an event, which takes no filters",
     ),
     Wanted(
+        r"/v1/runs(/export)?(\?|$)",
+        r"404 ",
+        "the list of all runs and its export are new",
+    ),
+    Wanted(
+        r"/v1/(execution/LIN-[-0-9]+/runs|runs/RUN-[-0-9]+)(\?|$)",
+        r"(200|304) $",
+        "the entity tag of runs is that of an answer with more keys",
+    ),
+    Wanted(
         r"/v1/audit-logs.*[?&]action=",
         r"200 (\{\"data\":\[\],|$)",
         "a filter of the audit log by the type of an event finds its writes",

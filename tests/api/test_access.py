@@ -255,24 +255,27 @@ def test_ids_of_another_organization_cannot_be_activated_started_or_reused(
         fact("run.started", run, {"service_line_id": own_line}),
         fact("run.started", record, {"service_line_id": own_line}),
     ):
-        assert_problem(edge.send(event), 404, "not_found")
+        assert_problem(edge.send(event), 409, "id_taken")
     assert edge.log() == before
 
 
-def test_an_id_of_another_tenant_is_a_404_before_any_other_fault_is_reported(
+def test_an_id_of_another_tenant_is_taken_once_no_field_is_at_fault(
     edge: Edge, of_other_organization: tuple[str, str]
 ) -> None:
-    _, run = of_other_organization
+    line, run = of_other_organization
     known = edge.fresh()
+    assert_problem(edge.send(activation(known, execution_id=run)), 409, "id_taken")
     for event in (
-        activation(known, execution_id=run),
         activation(edge.fresh_id(), execution_id=run, product_line="nonsense"),
         activation(edge.fresh_id(), execution_id=run) | {"time": "2099-01-01T00:00:00Z"},
+        activation(line, product_line="nonsense"),
     ):
-        assert_problem(edge.send(event), 404, "not_found")
+        assert_problem(edge.send(event), 422, "invalid_request")
+    unknown_line = fact("run.started", run, {"service_line_id": edge.fresh_id()})
+    assert_problem(edge.send(unknown_line), 404, "not_found")
 
 
-def test_ids_of_another_workspace_are_404_for_a_narrow_key_and_409_for_a_wide_key(
+def test_ids_of_another_workspace_are_taken_for_a_narrow_key_and_known_to_a_wide_key(
     edge: Edge, of_other_workspace: tuple[str, str], narrow: str
 ) -> None:
     line, run = of_other_workspace
@@ -285,7 +288,7 @@ def test_ids_of_another_workspace_are_404_for_a_narrow_key_and_409_for_a_wide_ke
         fact("run.started", run, {"service_line_id": own_line}),
         fact("run.started", record, {"service_line_id": own_line}),
     ):
-        assert_problem(edge.send(event, narrow), 404, "not_found")
+        assert_problem(edge.send(event, narrow), 409, "id_taken")
         assert_problem(edge.send(event), 409, "invalid_state")
     assert edge.log() == before
 

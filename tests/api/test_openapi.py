@@ -131,7 +131,8 @@ def test_every_operation_with_a_token_documents_its_refusals(document: dict[str,
 
 
 def test_the_details_document_304(document: dict[str, Any]) -> None:
-    for path in ("/v1/execution/{line_id}", "/v1/execution/{line_id}/runs", "/v1/runs/{run_id}"):
+    lists = ("/v1/execution/{line_id}/runs", "/v1/runs")
+    for path in ("/v1/execution/{line_id}", *lists, "/v1/runs/{run_id}"):
         assert "304" in document["paths"][path]["get"]["responses"]
 
 
@@ -229,6 +230,7 @@ def test_the_document_has_exactly_the_known_parameters(document: dict[str, Any])
         "run_id", "as_of", "Ledger-Min-Position", "Idempotency-Key", "organization_id",
         "service_line_id", "type", "after", "event_id", "actor_id", "actor_type", "action",
         "outcome", "endpoint_id", "format", "Last-Event-ID", "position", "size",
+        "external_id", "parent_run_id",
     }  # fmt: skip
 
 
@@ -288,6 +290,8 @@ OPERATIONS = [
     ("get", "/v1/execution/{line_id}/history"),
     ("get", "/v1/execution/{line_id}/timeline"),
     ("get", "/v1/execution/{line_id}/usage"),
+    ("get", "/v1/runs"),
+    ("get", "/v1/runs/export"),
     ("get", "/v1/runs/{run_id}"),
     ("post", "/v1/runs/{run_id}/erase"),
     ("post", "/v1/execution/{line_id}/pause"),

@@ -68,7 +68,8 @@ def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
     )
     reads = [
         "/v1/execution", "/v1/execution/summary", "/v1/execution/{line_id}",
-        "/v1/execution/{line_id}/runs", "/v1/runs/{run_id}", "/v1/execution/{line_id}/history",
+        "/v1/execution/{line_id}/runs", "/v1/runs", "/v1/runs/{run_id}",
+        "/v1/execution/{line_id}/history",
         "/v1/execution/{line_id}/timeline", "/v1/execution/{line_id}/usage", "/v1/events",
         "/v1/events/{event_id}", "/v1/event-types", "/v1/event-types/{type}", "/v1/log/checkpoint",
         "/v1/log/key", "/v1/log/entries/{position}", "/healthz", "/readyz", "/metrics",
@@ -81,6 +82,7 @@ def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
     for format in ("jsonl", "csv"):
         requests.ask("get", "/v1/audit-logs/export", f"{tenant}&format={format}")
         requests.ask("get", "/v1/events/export", f"format={format}")
+        requests.ask("get", "/v1/runs/export", f"format={format}")
     for command in ("pause", "resume"):
         requests.ask("post", f"/v1/execution/{{line_id}}/{command}", json={"reason": "r"})
     requests.ask("post", "/v1/runs/{run_id}/erase", json={"reason": "r"})

@@ -10,6 +10,7 @@ from tests.support.ledger import ADMIN, NARROW, STRANGER, Ledger, new_id
 
 GONE = (404, "not_found")
 STATE = (409, "invalid_state")
+TAKEN = (409, "id_taken")
 INVALID = (422, "invalid_request")
 BLOCK = {"blocker_id": "b", "cause": "capacity_issue"}
 CONTINUOUS = ["capacity", "ongoing_sla", "infra_managed", "observability"]
@@ -64,7 +65,7 @@ def test_activating_a_known_line_is_409(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("by", [STRANGER, NARROW])
 @pytest.mark.parametrize("type", FACT_TYPES)
-def test_every_fact_about_another_tenants_line_or_run_is_404(
+def test_every_fact_about_another_tenants_line_or_run_is_404_but_a_new_line_of_its_id_409(
     ledger: Ledger, type: str, by: Any
 ) -> None:
     line = ledger.line()
@@ -74,21 +75,24 @@ def test_every_fact_about_another_tenants_line_or_run_is_404(
         workspace = by.workspace_id or "WS-26-000001"
         event = activation(line)
         event["data"] |= {"organization_id": by.organization_id, "workspace_id": workspace}
-    assert ledger.refusal(event, by=by) == GONE
+    assert ledger.refusal(event, by=by) == (TAKEN if type == "service_line.activated" else GONE)
     assert ledger.pause(line, by=by).refusal == GONE
 
 
-def test_another_tenants_record_id_is_404_as_a_run_and_as_a_record(ledger: Ledger) -> None:
+def test_another_tenants_record_id_is_taken_as_a_run_and_as_a_record(ledger: Ledger) -> None:
     record = new_id("RUN")
     ledger.line(execution_id=record)
     theirs = activation(new_id("LIN"))
     theirs["data"]["organization_id"] = STRANGER.organization_id
     ledger.accept(theirs, by=STRANGER)
     begin = about("run.started", theirs["subject"], record)
-    assert ledger.refusal(begin, by=STRANGER) == GONE
+    assert ledger.refusal(begin, by=STRANGER) == TAKEN
+    unnamed = fact("run.started", record)
+    assert ledger.refusal(unnamed, by=STRANGER) == TAKEN
+    assert ledger.refusal(fact("run.completed", record), by=STRANGER) == GONE
     again = activation(new_id("LIN"), execution_id=record)
     again["data"]["organization_id"] = STRANGER.organization_id
-    assert ledger.refusal(again, by=STRANGER) == GONE
+    assert ledger.refusal(again, by=STRANGER) == TAKEN
 
 
 def test_an_activation_for_another_tenant_is_403(ledger: Ledger) -> None:

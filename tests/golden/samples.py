@@ -1,8 +1,9 @@
 """A full sample of every event class: the values to which the golden files decode.
 
 The files of format 2 are in the folder ``format_2``; beside this file are those of format 1, which
-is no longer written. ``python -m tests.golden.samples`` writes the files of classes that have no
-file of format 2 yet; a file that exists is never written again.
+is no longer written. The folder ``grown`` has a second file for each class that has gained fields
+since: its sample sets them too. ``python -m tests.golden.samples`` writes the files that do not
+exist yet; a file that exists is never written again.
 """
 
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from ledger.log.codec import EnvelopeMapper
 
 FORMAT_1 = Path(__file__).parent
 FORMAT_2 = FORMAT_1 / "format_2"
+GROWN = FORMAT_1 / "grown"
 SEALED = bytes(range(64))
 CREW = e.Resource(
     type="talent",
@@ -107,6 +109,36 @@ BODIES: tuple[Event, ...] = (
     RefusalsOmitted(count=1234, since=datetime(2026, 4, 15, 8, 29, tzinfo=UTC)),
 )
 
+NAMED = "build 4711 ü"
+GROWN_BODIES: tuple[Event, ...] = (
+    r.RunRequested(
+        run_id_origin="issued",
+        triggered_by=r.Trigger("user", "USR-26-000044"),
+        input=SEALED,
+        external_id=NAMED,
+        parent_run_id="RUN-26-000003",
+        lease_seconds=60,
+    ),
+    r.RunStarted(
+        run_id_origin="supplied",
+        triggered_by=r.Trigger("schedule", "CRON-1"),
+        input=SEALED,
+        external_id=NAMED,
+        gives_external_id=True,
+        parent_run_id="RUN-26-000004",
+        lease_seconds=604_800,
+    ),
+    r.RunCompleted(output=SEALED, tokens_used=1840, duration_ms=2411, late=True, external_id=NAMED),
+    r.RunFailed(
+        error=SEALED, output=SEALED, tokens_used=12, duration_ms=7, late=True, external_id=NAMED
+    ),
+    r.RunCancelled(
+        reason="No longer needed", by_closing=True, duration_ms=60_000, external_id=NAMED
+    ),
+    r.RunErased(reason="Asked for by the data subject", external_id=NAMED),
+)
+"""A sample with all of its fields for each class that has gained fields."""
+
 
 def envelope(body: Event) -> Recorded:
     """The body in an envelope whose every field is set."""
@@ -136,10 +168,11 @@ def file_of(topic: str, folder: Path = FORMAT_2) -> Path:
 
 def main() -> None:
     mapper = EnvelopeMapper()
-    for body in BODIES:
-        path = file_of(body.TOPIC)
-        if not path.exists():
-            path.write_bytes(mapper.encode(envelope(body)))
+    for folder, bodies in ((FORMAT_2, BODIES), (GROWN, GROWN_BODIES)):
+        for body in bodies:
+            path = file_of(body.TOPIC, folder)
+            if not path.exists():
+                path.write_bytes(mapper.encode(envelope(body)))
 
 
 if __name__ == "__main__":

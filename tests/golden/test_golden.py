@@ -23,7 +23,15 @@ from ledger.domain.events import EVENTS
 from ledger.domain.execution_events import Woken
 from ledger.domain.recorded import Event
 from ledger.log.codec import EnvelopeMapper
-from tests.golden.samples import BODIES, FORMAT_1, FORMAT_2, envelope, file_of
+from tests.golden.samples import (
+    BODIES,
+    FORMAT_1,
+    FORMAT_2,
+    GROWN,
+    GROWN_BODIES,
+    envelope,
+    file_of,
+)
 from tests.support.stored import stored_object
 
 MAPPER = EnvelopeMapper()
@@ -33,6 +41,8 @@ CLASSES = pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.TOPIC)
 OLD_CLASSES = pytest.mark.parametrize("kind", IN_FORMAT_1, ids=lambda kind: kind.TOPIC)
 INSTANTS = st.datetimes(timezones=st.just(UTC))
 FULL = {type(body): body for body in BODIES}
+FULL_GROWN = {type(body): body for body in GROWN_BODIES}
+GROWN_CLASSES = pytest.mark.parametrize("kind", FULL_GROWN, ids=lambda kind: kind.TOPIC)
 # The smallest stored body of each class: its fields that have no default.
 MINIMAL = {
     "execution.activated/1": {
@@ -96,7 +106,7 @@ def test_every_class_has_a_golden_file(kind: type[Event]) -> None:
     assert file_of(kind.TOPIC).is_file()
 
 
-@pytest.mark.parametrize("folder", [FORMAT_1, FORMAT_2], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [FORMAT_1, FORMAT_2, GROWN], ids=lambda folder: folder.name)
 def test_every_golden_file_belongs_to_a_class(folder: Path) -> None:
     known = {file_of(kind.TOPIC).name for kind in EVENTS}
     assert {path.name for path in folder.glob("*.json")} <= known
@@ -109,6 +119,15 @@ def test_every_class_of_format_1_keeps_its_file() -> None:
 @CLASSES
 def test_golden_bytes_decode_to_the_sample(kind: type[Event]) -> None:
     assert_decodes_to_sample(kind, file_of(kind.TOPIC).read_bytes())
+
+
+@GROWN_CLASSES
+def test_golden_bytes_of_a_class_that_gained_fields_are_those_of_its_sample(
+    kind: type[Event],
+) -> None:
+    state, sample = file_of(kind.TOPIC, GROWN).read_bytes(), envelope(FULL_GROWN[kind])
+    assert MAPPER.decode("LIN-26-084729", 7, kind.TOPIC, state, 42) == sample
+    assert MAPPER.to_stored_event(sample).state == state
 
 
 @OLD_CLASSES
@@ -137,7 +156,8 @@ def test_both_formats_hold_the_same(kind: type[Event]) -> None:
 
 @CLASSES
 def test_the_golden_sample_sets_every_field(kind: type[Event]) -> None:
-    stored = json.loads(file_of(kind.TOPIC).read_bytes())
+    folder = GROWN if kind in FULL_GROWN else FORMAT_2
+    stored = json.loads(file_of(kind.TOPIC, folder).read_bytes())
     assert len(stored) == 13
     assert None not in stored
     assert set(stored[-1]) == set(kind.__struct_fields__)

@@ -20,6 +20,8 @@ WHERE originator_id = %s ORDER BY originator_version
 
 ASKED = {"triggered_by": {"type": "user", "actor_id": 'Say "hi"\t\u00e9\u2028\x1f'}}
 BEGUN = {"triggered_by": {"type": "schedule"}}
+NAMED = {"external_id": 'build "7" \u00e9', "parent_run_id": "RUN-26-000003", "lease_seconds": 60}
+"""The name at the source of the story. The test begins the parent."""
 ENDED = {"duration_ms": 7, "tokens_used": 2**53 - 1}
 
 STORIES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
@@ -31,6 +33,17 @@ STORIES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "started, failed": (("run.started", ASKED), ("run.failed", {})),
     "requested, failed": (("run.requested", {}), ("run.failed", {"tokens_used": 3})),
     "requested, cancelled": (("run.requested", ASKED), ("run.cancelled", {})),
+    "requested by its name, started by another lease, failed": (
+        ("run.requested", NAMED),
+        ("run.started", {"lease_seconds": 5}),
+        ("run.failed", {}),
+    ),
+    "requested, started by a name, completed": (
+        ("run.requested", {}),
+        ("run.started", NAMED),
+        ("run.completed", ENDED),
+    ),
+    "started by a name, cancelled": (("run.started", NAMED), ("run.cancelled", {})),
     "started, closed, completed late": (
         ("run.started", {}),
         ("service_line.closed", {}),
@@ -59,6 +72,9 @@ def shown(run: Run) -> tuple[str, str]:
         "started_at": time_text(run.started_at),
         "completed_at": time_text(run.completed_at),
         "erased_at": time_text(run.erased_at),
+        "external_id": run.external_id,
+        "parent_run_id": run.parent_run_id,
+        "lease_seconds": run.lease_seconds,
     }
     return json_text(head)[1:-1], json_text(tail)[1:-1]
 
@@ -67,14 +83,17 @@ def shown(run: Run) -> tuple[str, str]:
 def test_a_run_shows_at_each_position_the_fold_of_its_events_up_to_there(
     ledger: Ledger, story: tuple[tuple[str, dict[str, Any]], ...]
 ) -> None:
-    line, run = ledger.line(), new_id("RUN")
+    line, run, source = ledger.line(), new_id("RUN"), new_id("source")
+    if not ledger.events(parent := str(NAMED["parent_run_id"])):
+        ledger.accept(fact("run.started", parent, {"service_line_id": line}))
+        line = ledger.line()
     at = ledger.clock.now - timedelta(minutes=9)
     times = [at, at + timedelta(seconds=90.5), at + timedelta(seconds=90)]
     for (kind, data), time in zip(story, times, strict=False):
         is_first = kind in ("run.requested", "run.started") and time == at
         more = {"service_line_id": line} if is_first else {}
         subject = line if kind.startswith("service_line") else run
-        ledger.accept(fact(kind, subject, data | more, time=time.isoformat()))
+        ledger.accept(fact(kind, subject, data | more, time=time.isoformat(), source=source))
     ledger.catch_up()
     rows = query(ledger.conninfo, _EVENTS, run)
     events = [EnvelopeMapper().decode(*row) for row in rows]

@@ -33,11 +33,14 @@ VOIDED = line("check_in_voided", fact_id="fact-2", causation_id="EVT-26-000002")
 CAUSELESS = line("check_in_voided", fact_id="fact-2")
 MISLEADING = line("check_in_voided", fact_id="fact-2", causation_id="EVT-26-000001")
 CHECKED_IN = line("checked_in")
+NAMED = run("requested", run_id_origin="issued", external_id="x")
+OTHER_RUN = "RUN-26-000010"
+OTHER_NAMED = OTHER_RUN, "run.started/1", NAMED[2]
 
 
 def findings(*events: Told) -> list[str]:
     """The judge's findings about events, one a minute, each reported by a fact of its own."""
-    checker, versions = LogChecker(), {LINE: count(1), RUN: count(1)}
+    checker, versions = LogChecker(), {LINE: count(1), RUN: count(1), OTHER_RUN: count(1)}
     for position, (stream, topic, body) in enumerate((ACTIVATED, *events), 1):
         at = START + timedelta(minutes=position)
         state = {
@@ -58,6 +61,8 @@ def test_nothing_is_said_of_a_sound_log() -> None:
     life = [PAUSED, RESUMED, BLOCKED, UNBLOCKED, CHECKED_IN, STARTED, COMPLETED, ERASED, IDLE]
     assert findings(*life, WOKEN, CLOSED) == []
     assert findings(CHECKED_IN, VOIDED) == []
+    begun = run("started", external_id="x", parent_run_id=RUN)
+    assert findings(NAMED, begun, run("completed", external_id="x")) == []
 
 
 @pytest.mark.parametrize(
@@ -86,6 +91,10 @@ def test_nothing_is_said_of_a_sound_log() -> None:
         ([COMPLETED], "a run that is unknown ends"),
         ([STARTED, ERASED], "a run that is running is erased"),
         ([STARTED, COMPLETED, ERASED, ERASED], "a run is erased twice"),
+        ([NAMED, OTHER_NAMED], f"the external id already names {RUN}"),
+        ([NAMED, run("started", external_id="y")], "the start has not the external id of its run"),
+        ([NAMED, run("failed")], "the event has not the external id of its run"),
+        ([run("started", run_id_origin="issued", parent_run_id=OTHER_RUN)], "the parent is no run"),
     ],
 )
 def test_an_event_that_must_never_be_there_is_found(events: list[Told], finding: str) -> None:

@@ -3,8 +3,9 @@
 The checker reads ``ledger.ledger_events`` in position order. ``findings`` has a sentence for each
 violation: a run open on a closed line, a run started on a held or blocked line, an idle line with
 an open run, a hold lifted that is not on, a gap in a stream's versions, a time of recording that
-does not rise, a fact recorded twice, an id issued twice, a void that does not name its check-in.
-The state that follows from a sound log is computed by ``model``.
+does not rise, a fact recorded twice, an id issued twice, a void that does not name its check-in, an
+external id given to two runs or not repeated, a parent that is no run. The state that follows from
+a sound log is computed by ``model``.
 """
 
 from collections import Counter
@@ -69,6 +70,10 @@ class LogChecker:
         self._lines: dict[str, _Line] = {}
         self._runs: dict[str, str] = {}
         """Run → pending, running, ended, or cancelled by its line's closing."""
+        self._names: dict[str, str | None] = {}
+        """Run → its external id."""
+        self._named: dict[tuple[str, str, str], str] = {}
+        """(organization, source, external id) → run."""
         self._erased: set[str] = set()
         self._records: set[str] = set()
         """The ids of execution records; runs have ids of the same kind."""
@@ -228,6 +233,7 @@ class LogChecker:
                 self._find(f"a run that is {known} begins again")
             if known is None:
                 self._take_id(run, body["run_id_origin"], state)
+            self._name(run, body, state)
             if line.closed:
                 self._find("a run is open on a closed line")
             since = line.stopped_since
@@ -238,6 +244,8 @@ class LogChecker:
             line.open_runs.add(run)
             self._runs[run] = "running" if started else "pending"
             return
+        if body.get("external_id") != self._names.get(run):
+            self._find("the event has not the external id of its run")
         if topic == "run.erased/1":
             if known not in ("ended", "cancelled by closing"):
                 self._find(f"a run that is {known or 'unknown'} is erased")
@@ -251,6 +259,20 @@ class LogChecker:
         line.open_runs.discard(run)
         by_closing = topic == "run.cancelled/1" and body.get("by_closing")
         self._runs[run] = "cancelled by closing" if by_closing else "ended"
+
+    def _name(self, run: str, body: dict[str, Any], state: dict[str, Any]) -> None:
+        """Follow the external id that a request or start gives or repeats, and check the parent."""
+        name, known = body.get("external_id"), self._names.get(run)
+        if known is not None and name != known:
+            self._find("the start has not the external id of its run")
+        elif known is None and name is not None:
+            key = (state["organization_id"], state["fact"]["source"], name)
+            if key in self._named:
+                self._find(f"the external id already names {self._named[key]}")
+            self._names[run], self._named[key] = name, run
+        parent = body.get("parent_run_id")
+        if parent is not None and parent not in self._runs:
+            self._find("the parent is no run")
 
 
 def check(conninfo: str) -> LogChecker:

@@ -1,5 +1,6 @@
 """The parts of two versions' answers that are compared, and the parts that are not."""
 
+import hashlib
 import json
 
 from scripts.bench.corpus_request import Answer, Request, compared
@@ -78,3 +79,64 @@ def test_columns_that_follow_those_of_the_audit_logs_old_table_are_left_out() ->
     assert alike(request, old, new)
     assert not alike(request, old, other)
     assert not alike(request, old, less)
+
+
+# Additions since 57058cd.
+
+LINE, HISTORY = (Request("admin", f"/v1/execution/LIN-26-1{rest}") for rest in ("", "/history"))
+NAMED = ',"name":null,"health_score":69,"oldest_blocker":'
+OLDEST = '{"id":"b","cause":"approval_gap","reason":"a \\"b\\"","since":"2026"%s}'
+
+
+def tagged(body: str) -> Answer:
+    tag = f'"{hashlib.sha256(body.encode()).hexdigest()[:24]}"'
+    return Answer(200, JSON | {"etag": tag, "ledger-position": "7"}, body.encode())
+
+
+def test_the_name_score_and_blocker_of_a_line_are_left_out_where_they_are_as_before() -> None:
+    line, due = '{"state":"blocked"%s,"blockers":[%s]}', ',"assignee":null,"due_at":null'
+    old = tagged(line % ("", OLDEST % ""))
+    more = OLDEST % f'{due},"reported_by":"KEY-1"'
+    for blocker in ("null", OLDEST % due):
+        assert alike(LINE, old, tagged(line % (NAMED + blocker, more)))
+        assert alike(LIST, old, tagged(line % (NAMED + blocker, more)))
+    named = NAMED.replace('"name":null', '"name":"n"') + "null"
+    assert not alike(LINE, old, tagged(line % (named, more)))
+    assert not alike(LINE, old, tagged(line % (NAMED + "null", more.replace("due_at", "due"))))
+    assert not alike(LINE, old, tagged(line % (NAMED + "null", more) + " "))
+    assert not alike(HISTORY, old, tagged(line % (NAMED + "null", more)))
+
+
+def test_the_entity_tag_of_an_older_answer_stands_for_the_answer_with_additions() -> None:
+    old, new = tagged('{"id":1}'), tagged(f'{{"id":1{NAMED}null}}')
+    known = LINE._replace(headers=(("if-none-match", old.headers["etag"]),))
+    kept = {name: old.headers[name] for name in ("etag", "ledger-position")}
+    unchanged = Answer(304, kept, b"")
+    assert alike(LINE, old, new)
+    assert alike(known, unchanged, new)
+    assert not alike(LINE, unchanged, new)
+
+
+def test_the_payloads_that_gained_fields_are_compared_without_them() -> None:
+    old, new, other = (
+        Answer(200, JSON, f'{{"payload":{{"tags":[]{more},"state_before":null}}}}'.encode())
+        for more in ("", ',"name":null', ',"name":"n"')
+    )
+    assert alike(HISTORY, old, new)
+    assert not alike(HISTORY, old, other)
+
+
+def test_the_external_id_parent_and_lease_of_a_run_are_left_out_where_there_are_none() -> None:
+    three = ',"external_id":%s,"parent_run_id":null,"lease_seconds":null'
+    runs = Request("admin", "/v1/execution/LIN-26-1/runs?limit=1")
+    old, new, other = (tagged(f'{{"id":1{m}}}') for m in ("", three % "null", three % '"x"'))
+    for request in (runs, Request("admin", "/v1/runs/RUN-26-1")):
+        assert alike(request, old, new)
+        assert not alike(request, old, other)
+    assert not alike(LINE, old, new)
+    old, new, other = (
+        Answer(200, JSON, f'{{"payload":{{"reason":"r"{more}}}}}'.encode())
+        for more in ("", ',"external_id":null', ',"external_id":"x"')
+    )
+    assert alike(HISTORY, old, new)
+    assert not alike(HISTORY, old, other)

@@ -40,6 +40,12 @@ def ask(restored: str) -> Iterator[Ask]:
         yield ask
 
 
+def is_tag_alone(request: Request) -> bool:
+    """Whether the answer has the tag of a line or run but no body, and nothing can be left out."""
+    has_no_body = request.method == "HEAD" or ("if-none-match", "*") in request.headers
+    return request.path.startswith(("/v1/execution/", "/v1/runs/")) and has_no_body
+
+
 def test_every_event_decodes(restored: str) -> None:
     events = events_of(restored)
     assert len({event.body.TOPIC for event in events}) == TOPICS
@@ -99,7 +105,7 @@ def test_each_event_names_its_fact_and_voids_stay_as_they_were_recorded(
 
 
 def test_every_read_has_its_recorded_answer(ask: Ask) -> None:
-    answers = list(OLD_LEDGER.answers)
+    answers = [pair for pair in OLD_LEDGER.answers if not is_tag_alone(pair[0])]
     assert len(answers) > 3_000
     different = [
         f"{request}: {answer.status} {answer.body[:200]!r}"

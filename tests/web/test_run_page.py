@@ -68,6 +68,17 @@ def test_a_run_shows_its_waiting_time_duration_and_trigger(edge: Edge) -> None:
     assert page.one(f'.facts a[href="/ui/lines/{line_id}"]')
 
 
+def test_a_run_shows_its_external_id_and_links_its_parent(edge: Edge) -> None:
+    line_id, name = edge.fresh(), "build <7> \u05d0"
+    parent = run_of(edge, line_id, "started")
+    run = run_of(edge, line_id, "started", external_id=name, parent_run_id=parent)
+    page = visitor(edge).get(f"/ui/runs/{run}")
+    (facts,) = page.words(".facts")
+    assert f"External id {name} Part of {parent}" in facts
+    assert page.one(f'.facts a[href="/ui/runs/{parent}"]')
+    assert "External id" not in visitor(edge).get(f"/ui/runs/{parent}").words(".facts")[0]
+
+
 def test_a_failed_run_shows_its_error(edge: Edge) -> None:
     run = run_of(
         edge, edge.fresh(), "started", "failed", error={"code": "E7", "message": "<No> disk"}

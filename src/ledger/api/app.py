@@ -27,6 +27,7 @@ from ledger.api.routes import (
     feeds,
     operations,
     proofs,
+    run_exports,
     runs,
     stories,
     streams,
@@ -47,6 +48,7 @@ as `Ledger-Min-Position`, and the next read shows at least everything up to it.
 ROUTED = (
     facts,
     executions,
+    run_exports,
     runs,
     stories,
     streams,

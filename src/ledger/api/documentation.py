@@ -21,6 +21,7 @@ def refusals(*statuses: int) -> _Responses:
 
 READ_ERRORS = refusals(400, 401, 403, 422, 503)
 _NOT_MODIFIED: _Responses = {304: {"description": "The caller's entity tag is still valid"}}
+LIST_ERRORS = _NOT_MODIFIED | READ_ERRORS
 LINE_ERRORS = _NOT_MODIFIED | refusals(401, 403, 404, 422, 503)
 FEED_ERRORS = refusals(401, 403, 404, 422, 503)
 STORY_ERRORS = refusals(400, 401, 403, 404, 422, 503)

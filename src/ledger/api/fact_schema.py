@@ -28,6 +28,12 @@ _ACTOR: dict[str, Any] = {
 }
 
 
+# The ending of a run names the run by its id or by its external id. (Generators ignore ``not``.)
+_NO_NAME: dict[str, Any] = {
+    "not": {"properties": {"subject": _NULL, "data": {"properties": {"external_id": _NULL}}}}
+}
+
+
 def _optional(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, _NULL]}
 
@@ -39,7 +45,8 @@ def _event(name: str, kind: FactType) -> dict[str, Any]:
         "type": "string",
         "pattern": LINE_ID if kind.subject == "line" else RUN_ID,
     }
-    if kind.subject_optional:
+    is_ending = kind.subject == "run" and not kind.subject_optional
+    if kind.subject_optional or is_ending:
         subject = _optional(subject)
     else:
         required.append("subject")
@@ -65,6 +72,7 @@ def _event(name: str, kind: FactType) -> dict[str, Any]:
         },
         "required": required,
         **_ACTOR,
+        **(_NO_NAME if is_ending else {}),
         # Extension attributes are ignored; a malformed attribute name is refused.
         "propertyNames": {"pattern": ATTRIBUTE},
     }

@@ -173,6 +173,9 @@ class RunModel(Model):
     started_at: datetime | None
     completed_at: datetime | None
     erased_at: datetime | None
+    external_id: str | None = Field(description="The run's name at the source that reported it.")
+    parent_run_id: str | None = Field(pattern=RUN_ID)
+    lease_seconds: int | None
 
 
 class RunList(Model):

@@ -25,6 +25,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "method_not_allowed": (405, "Method not allowed"),
     "timeout": (408, "The request took too long"),
     "invalid_state": (409, "The present state forbids it"),
+    "id_taken": (409, "The id is taken"),
     "fact_conflict": (409, "The fact was recorded with another content"),
     "too_large": (413, "Too large"),
     "unsupported_media_type": (415, "Unsupported media type"),

@@ -24,6 +24,7 @@ LASTING: tuple[type[Refused], ...] = (
     errors.Invalid,
     errors.RunsNotSupported,
     errors.InvalidState,
+    errors.IdTaken,
     errors.FactConflict,
 )
 """Refusals that are replayed, each with its own class: all of 409 and 422. Commands that were

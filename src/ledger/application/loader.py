@@ -230,7 +230,7 @@ class Loader:
         return self._append.decisions.firsts.get(identity)
 
     def runs_of_facts(self) -> set[str]:
-        """The runs of those loaded facts that were recorded earlier."""
+        """The runs of the loaded events: of repeated facts, and those that external ids name."""
         streams = {first.event.originator_id for first in self._append.decisions.firsts.values()}
         return {stream for stream in streams if stream.startswith("RUN")}
 

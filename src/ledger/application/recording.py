@@ -23,6 +23,7 @@ class Recording:
         self._request = request
         self._actor = fact.actor or request.principal.actor
         self._identity = identity
+        self.organization_id = identity.organization_id
 
     def own(
         self,
@@ -69,7 +70,12 @@ class Recording:
         closed_at = max(self.at, execution.changed_at or self.at)
         closing = events.event_id(events.next_position + len(open_runs))
         for run_id, row in open_runs.items():
-            run = Run(run_id, version=row.version, started_at=row.started_at)
+            run = Run(
+                run_id,
+                version=row.version,
+                started_at=row.started_at,
+                external_id=row.external_id,
+            )
             events.record(
                 run,
                 run.cancel(closed_at, None, by_closing=True),

@@ -21,13 +21,14 @@ from ledger.domain import execution_events as events
 from ledger.domain.errors import (
     FactConflict,
     Forbidden,
+    IdTaken,
     Invalid,
     InvalidState,
 )
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import Resource
 from ledger.domain.health import Signal
-from ledger.domain.identity import Identity
+from ledger.domain.identity import Identity, of_run
 from ledger.domain.run import Run
 from ledger.domain.values import Origin
 from ledger.intake import fact_types as types
@@ -54,7 +55,7 @@ def command_of(
 class ReportFact:
     """The command to record one fact, as one credential reports it."""
 
-    __slots__ = ("fact", "principal", "request_id")
+    __slots__ = ("_run_id", "fact", "principal", "request_id")
 
     idempotency = None
     """Facts need no idempotency key: a fact has an identity of its own."""
@@ -63,13 +64,17 @@ class ReportFact:
         self.fact = fact
         self.principal = principal
         self.request_id = request_id
+        self._run_id: str | None = None
+        """The run that the fact's external id was found to name."""
 
     def streams(self) -> Iterable[str]:
-        """The fact's subject, and the line or record that its data names."""
+        """The fact's subject, and the line, record or parent that its data names."""
         return self.fact.streams
 
     def identities(self, tenant_of: TenantOf) -> tuple[Identity, ...]:
-        """The fact's identity, and for a void also those of the check-in and of its void.
+        """The fact's identity, then those that its data names.
+
+        A void names the check-in and the check-in's void, and an external id a run.
 
         The tenant of an administrator's fact is its subject's.
         """
@@ -82,11 +87,16 @@ class ReportFact:
         if isinstance(self.fact.data, types.CheckInVoided):
             check_in = own._replace(name=self.fact.data.fact_id)
             return own, check_in, check_in.void
+        if self.fact.external_id is not None:
+            return own, of_run(organization_id, self.fact.source, self.fact.external_id)
         return (own,)
 
     def about(self) -> About:
         """The data of the fact for the audit log, should the fact be refused."""
-        return self.fact.about
+        about = self.fact.about
+        if self._run_id is None:
+            return about
+        return msgspec.structs.replace(about, resource=("run", self._run_id))
 
     def decide(self, unit: Unit) -> Receipt:
         """Check the fact, then record it. Raises Refused."""
@@ -101,7 +111,7 @@ class ReportFact:
             return receipt_of(earlier, duplicate=True)
         if fact.type == "service_line.activated":
             self._require_own_tenant()
-        subject = self._subject(unit)
+        subject = self._subject(unit, identity)
         if fact.time is not None and fact.time > unit.now + MAX_AHEAD:
             raise Invalid.at("/time", "lies more than 5 minutes in the future")
         if fact.fault is not None:
@@ -111,12 +121,13 @@ class ReportFact:
         return self._record(unit, subject, identity)
 
     def _subject_tenant(self, tenant_of: TenantOf) -> str | None:
-        for stream in self.fact.streams:
-            organization_id = tenant_of(stream)
+        fact = self.fact
+        for stream in (fact.subject, fact.named_line, fact.named_record):
+            organization_id = tenant_of(stream) if stream is not None else None
             if organization_id is not None:
                 return organization_id
-        if isinstance(self.fact.data, types.ServiceLineActivated):
-            return self.fact.data.organization_id
+        if isinstance(fact.data, types.ServiceLineActivated):
+            return fact.data.organization_id
         return None
 
     def _sees(self, earlier: First, unit: Unit) -> bool:
@@ -145,23 +156,28 @@ class ReportFact:
             if own is not None and isinstance(sent.get(field), str) and sent[field] != own:
                 raise Forbidden(f"The credential may not act for this {field}.")
 
-    def _subject(self, unit: Unit) -> Execution | Run | None:
-        """The aggregate of the fact; None if the fact begins a new aggregate. Raises NotFound."""
+    def _subject(self, unit: Unit, identity: Identity) -> Execution | Run | None:
+        """The aggregate of the fact; None if the fact begins a new aggregate. Raises NotFound.
+
+        An activation may find a line that the credential does not see.
+        """
         fact, principal = self.fact, self.principal
         if fact.type == "service_line.activated":
             known = unit.loader.find(fact.subject or "")
-            execution = unit.loader.execution(known.id, principal) if known is not None else None
-            report_runs.require_not_anothers(fact.named_record, principal, unit)
-            return execution
+            return known if isinstance(known, Execution) else None
         if fact.kind.subject == "line":
             return unit.loader.execution(fact.subject or "", principal)
-        return report_runs.subject(fact, principal, unit)
+        named = report_runs.named_run(fact, identity.organization_id, unit)
+        if named is not None and principal.sees(named.organization_id, named.workspace_id):
+            self._run_id = named.id
+        return report_runs.subject(fact, named, principal, unit)
 
     def _record(self, unit: Unit, subject: Execution | Run | None, identity: Identity) -> Receipt:
         recording = Recording(self.fact, self, unit, identity)
         data: Any = self.fact.data
         if self.fact.kind.subject == "run":
-            report_runs.HANDLERS[self.fact.type](recording, subject, data)
+            assert not isinstance(subject, Execution)
+            report_runs.record(recording, subject, data)
         else:
             _HANDLERS[self.fact.type](recording, subject, data)
         return recording.receipt()
@@ -171,11 +187,14 @@ def _activated(
     recording: Recording, known: Execution | None, data: types.ServiceLineActivated
 ) -> None:
     unit, fact = recording.unit, recording.fact
+    principal = recording.principal
+    if known is not None and not principal.sees(known.organization_id, known.workspace_id):
+        raise IdTaken
+    if data.execution_id is not None:
+        report_runs.require_free(data.execution_id, principal, unit)
     if known is not None:
         raise InvalidState("The service line is already activated.")
     origin: Origin = "issued" if data.execution_id is None else "supplied"
-    if data.execution_id is not None:
-        report_runs.require_free(data.execution_id, recording.principal, unit)
     body = events.Activated(
         execution_id=data.execution_id or unit.issue("RUN"),
         execution_id_origin=origin,

@@ -12,8 +12,9 @@ import msgspec
 
 from ledger.application.recording import Recording
 from ledger.application.unit import Unit
-from ledger.domain.errors import Invalid, InvalidState, NotFound
+from ledger.domain.errors import IdTaken, Invalid, InvalidState, NotFound
 from ledger.domain.execution import Execution
+from ledger.domain.identity import of_run
 from ledger.domain.run import Run, RunRequested, RunStarted, Trigger
 from ledger.domain.values import MAX_OPEN_RUNS, Origin
 from ledger.intake import fact_types as types
@@ -25,62 +26,93 @@ from ledger.log.vault import RunKey
 _encode = msgspec.json.Encoder().encode
 
 
-def subject(fact: Fact, principal: Principal, unit: Unit) -> Run | None:
+def named_run(fact: Fact, organization_id: str, unit: Unit) -> Run | None:
+    """The run that the fact's external id names, even an unseen one; None: the id names no run."""
+    if fact.external_id is None or not organization_id:
+        return None
+    first = unit.loader.first(of_run(organization_id, fact.source, fact.external_id))
+    found = unit.loader.find(first.event.originator_id) if first is not None else None
+    return found if isinstance(found, Run) else None
+
+
+def subject(fact: Fact, named: Run | None, principal: Principal, unit: Unit) -> Run | None:
     """The run of the fact; None if the fact begins a new run. Raises NotFound.
 
-    A start or request of an unknown run begins a new run, so its line must exist. If the data name
-    no line, the data are at fault (422): the fact is not refused as an unknown run (404).
+    ``named`` is the run that the external id names. ``record`` checks later whether the ids of a
+    new run are free, since a missing run (404) and wrong data (422) are told before.
     """
-    begins = fact.type in ("run.requested", "run.started")
-    known = unit.loader.find(fact.subject) if fact.subject is not None else None
-    if known is not None:
-        run = unit.loader.run(known.id, principal)
-    elif begins:
-        run = None
-        require_not_anothers(fact.subject, principal, unit)
-    else:
+    if fact.subject is None and fact.named_line is None and principal.is_admin:
+        sentence = "is required of an administrator, unless the data name the line"
+        raise fact.fault or Invalid.at("/subject", sentence)
+    found = named if fact.subject is None else unit.loader.find(fact.subject)
+    run = found if isinstance(found, Run) and _sees(principal, found) else None
+    if fact.kind.subject_optional:
+        _require_line(fact, run, named, principal, unit)
+    elif fact.subject is None and fact.external_id is None and fact.fault is not None:
+        raise fact.fault
+    elif run is None or (fact.external_id is not None and not _sees(principal, named)):
         raise NotFound("No such run.")
-    if begins:
-        _require_line(fact, run, principal, unit)
+    if fact.named_parent is not None:
+        unit.loader.run(fact.named_parent, principal)
     return run
 
 
-def _require_line(fact: Fact, run: Run | None, principal: Principal, unit: Unit) -> None:
-    """Refuse (404, 422) a request or start without a line that can have runs."""
+def _sees(principal: Principal, found: Aggregate | None) -> bool:
+    return found is not None and principal.sees(found.organization_id, found.workspace_id)
+
+
+def _require_line(
+    fact: Fact, run: Run | None, named: Run | None, principal: Principal, unit: Unit
+) -> None:
+    """Refuse (404, 422) a request or start without a line that can have runs.
+
+    If the data name no line, the data are at fault (422): the fact is not refused as an unknown run
+    (404). A start of a run that the credential does not see passes: its ids are taken (409).
+    """
     line_id = fact.named_line or (run.service_line_id if run is not None else None)
     if line_id is not None:
         execution = unit.loader.execution(line_id, principal)
         if fact.fault is None:
             execution.require_runs()
     elif fact.fault is None:
-        raise Invalid.at("/data/service_line_id", "is required for a run that was never requested")
-
-
-def require_not_anothers(run_id: str | None, principal: Principal, unit: Unit) -> None:
-    """Refuse (404) a supplied RUN id that belongs to something the credential does not see."""
-    if run_id is not None:
-        _bearer(run_id, principal, unit)
+        bearer = _bearer(fact.subject, unit) if fact.subject is not None else None
+        if all(found is None or _sees(principal, found) for found in (bearer, named)):
+            sentence = "is required for a run that was never requested"
+            raise Invalid.at("/data/service_line_id", sentence)
 
 
 def require_free(run_id: str, principal: Principal, unit: Unit) -> None:
     """Refuse a supplied RUN id that a run or an execution record already bears."""
-    if _bearer(run_id, principal, unit) is not None:
-        raise InvalidState("The RUN id is already taken.")
+    bearer = _bearer(run_id, unit)
+    if bearer is not None:
+        raise InvalidState("The RUN id is already taken.") if _sees(principal, bearer) else IdTaken
 
 
-def _bearer(run_id: str, principal: Principal, unit: Unit) -> Aggregate | None:
-    """The run of this id, or the line whose execution record bears the id. Raises NotFound.
-
-    If the credential does not see the run or line, the id is refused as not found: the refusal
-    "already taken" would reveal that the run or line exists.
-    """
+def _bearer(run_id: str, unit: Unit) -> Aggregate | None:
+    """The run of this id, or the line whose execution record bears the id."""
     found = unit.loader.find(run_id)
     record = unit.append.decisions.records.get(run_id)
-    if found is None and record is not None:
-        found = unit.loader.find(record.line_id)
-    if found is not None and not principal.sees(found.organization_id, found.workspace_id):
-        raise NotFound("No such run.")
-    return found
+    return unit.loader.find(record.line_id) if found is None and record is not None else found
+
+
+def record(recording: Recording, run: Run | None, data: Any) -> None:
+    """Record a fact about a run, or about a new run. Raises InvalidState and IdTaken."""
+    fact, principal, unit = recording.fact, recording.principal, recording.unit
+    named = named_run(fact, recording.organization_id, unit)
+    if run is None and fact.subject is not None:
+        require_free(fact.subject, principal, unit)
+    if named is not None and not _sees(principal, named):
+        raise IdTaken
+    if fact.external_id is not None and not _fits(run, named):
+        raise InvalidState("The external id does not name the run, or names another run already.")
+    _HANDLERS[fact.type](recording, run, data)
+
+
+def _fits(run: Run | None, named: Run | None) -> bool:
+    """Whether an external id that names this run, or none, may stand in a fact about ``run``."""
+    if named is None:
+        return run is None or run.external_id is None
+    return run is not None and run.id == named.id
 
 
 def _requested(recording: Recording, run: Run | None, data: types.RunRequested) -> None:
@@ -100,7 +132,13 @@ def _started(recording: Recording, run: Run | None, data: types.RunStarted) -> N
     if data.service_line_id not in (None, run.service_line_id):
         raise InvalidState("The run was requested on another line.")
     execution = unit.loader.execution(run.service_line_id, principal)
-    body = run.start(_trigger(data.triggered_by), None)
+    body = run.start(
+        _trigger(data.triggered_by),
+        None,
+        external_id=data.external_id,
+        parent_run_id=data.parent_run_id,
+        lease_seconds=data.lease_seconds,
+    )
     execution.require_startable(recording.at)
     key = unit.loader.run_key(run)
     sealed = _seal(key, "input", run.version + 1, data.input)
@@ -108,13 +146,10 @@ def _started(recording: Recording, run: Run | None, data: types.RunStarted) -> N
 
 
 def _require_opening(recording: Recording, run: Run | None, execution: Execution) -> None:
-    """Refuse a new run if the line is closed or has too many open runs, or if the id is taken."""
+    """Refuse a known run, and a new run on a line that is closed or has too many open runs."""
     if run is not None:
         raise InvalidState("The run already exists.")
     execution.require_open()
-    subject_id = recording.fact.subject
-    if subject_id is not None:
-        require_free(subject_id, recording.principal, recording.unit)
     if recording.unit.loader.activity(execution.id).open_runs >= MAX_OPEN_RUNS:
         raise InvalidState(f"The line already has {MAX_OPEN_RUNS:,} open runs, the maximum.")
 
@@ -135,6 +170,9 @@ def _begin(
         run_id_origin=origin,
         triggered_by=_trigger(data.triggered_by),
         input=_seal(key, "input", 1, data.input),
+        external_id=data.external_id,
+        parent_run_id=data.parent_run_id,
+        lease_seconds=data.lease_seconds,
     )
     tenant = (execution.organization_id, execution.workspace_id, execution.id)
     _own(recording, Run(run_id), event, key, tenant)
@@ -188,7 +226,7 @@ def _trigger(data: types.TriggeredBy | None) -> Trigger | None:
     return None if data is None else Trigger(data.type, data.actor_id)
 
 
-HANDLERS: dict[str, Callable[[Recording, Any, Any], None]] = {
+_HANDLERS: dict[str, Callable[[Recording, Any, Any], None]] = {
     "run.requested": _requested,
     "run.started": _started,
     "run.completed": _completed,

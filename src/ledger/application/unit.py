@@ -100,9 +100,12 @@ class Unit:
                 begun.setdefault(stream, known[0].organization_id)
         self.loader.load(streams, identities)
         # After the streams are loaded, the tenants of administrators' facts are known too. The runs
-        # of repeated facts are loaded because a repeated fact is compared under its run's key.
+        # of repeated facts are loaded because a repeated fact is compared under its run's key. An
+        # external id finds its run in the same way, by the event that gave the run the name.
         late = {identity for request in unknown for identity in request.identities(tenant_of)}
         self.loader.load(self.loader.runs_of_facts(), late)
+        if late:
+            self.loader.load(self.loader.runs_of_facts())
         self.outcomes.load(r.idempotency for r in requests if r.idempotency is not None)
 
     def issue(self, prefix: str) -> str:

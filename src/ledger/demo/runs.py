@@ -35,6 +35,10 @@ class Run:
     input: dict[str, Any]
     closing: dict[str, Any]
     """The data of the fact that ends the run."""
+    name: str | None = None
+    """The run's external id."""
+    remedies: str | None = None
+    """The name of the failed run that this run is a part of."""
 
     @property
     def first_at(self) -> datetime:
@@ -52,10 +56,11 @@ def runs_of(line: Line) -> Iterator[Run]:
         yield from _cycles(line)
 
 
-def run_facts(run: Run, run_id: str) -> Iterator[StoryFact]:
+def run_facts(run: Run, run_id: str, parent_id: str | None) -> Iterator[StoryFact]:
     """Tell a run: requested, started, ended, as far as the run got."""
     source = SOURCES[run.line.product_line]
-    cause = {"triggered_by": run.triggered_by, "input": run.input}
+    cause: dict[str, Any] = {"triggered_by": run.triggered_by, "input": run.input}
+    cause |= {"external_id": run.name, "parent_run_id": parent_id}
     opening = {"service_line_id": run.line.id, **cause}
     worker = _worker(run.line)
 
@@ -237,25 +242,27 @@ def _cycles(line: Line) -> Iterator[Run]:
     """
     rng = line.chance("cycles")
     requested = line.opened + timedelta(minutes=rng.randrange(20, 90))
-    turn = 0
+    turn, failed = 0, None
     while True:
         started = _free(line, requested + timedelta(minutes=rng.randrange(60, 900)))
         ended = started + timedelta(minutes=rng.randrange(4 * 1440, 8 * 1440))
         if ended >= line.quiet:
             break
-        yield _cycle(line, rng, turn, requested, started, ended)
+        cycle = _cycle(line, rng, turn, requested, started, ended, failed)
+        yield cycle
+        failed = cycle.name if cycle.outcome == "failed" else None
         requested = ended + timedelta(minutes=rng.randrange(30, 600))
         turn += 1
     if line.fate == "idle":
         if started < line.quiet:
-            yield _cycle(line, rng, turn, requested, started, line.quiet)
+            yield _cycle(line, rng, turn, requested, started, line.quiet, failed)
     elif line.fate == "closed":
         if requested < line.quiet:
-            yield _cycle(line, rng, turn, requested, None, None)
+            yield _cycle(line, rng, turn, requested, None, None, failed)
     elif started < line.quiet:
-        yield _cycle(line, rng, turn, requested, started, None)
+        yield _cycle(line, rng, turn, requested, started, None, failed)
     elif requested < line.over:
-        yield _cycle(line, rng, turn, requested, None, None)
+        yield _cycle(line, rng, turn, requested, None, None, failed)
 
 
 def _free(line: Line, at: datetime) -> datetime:
@@ -273,8 +280,12 @@ def _cycle(
     requested: datetime,
     started: datetime | None,
     ended: datetime | None,
+    failed: str | None,
 ) -> Run:
-    """Make one cycle; now and then its deliverables are rejected."""
+    """Make one cycle; now and then its deliverables are rejected.
+
+    The cycle after a failed one remedies it.
+    """
     goal, deliverables = words.CYCLES[(line.position + turn) % len(words.CYCLES)]
     planned = (started or requested) + timedelta(days=7)
     outcome = None
@@ -303,4 +314,6 @@ def _cycle(
             "planned_end": rfc3339(planned),
         },
         closing=closing,
+        name=f"{line.id} cycle {turn + 1}",
+        remedies=failed,
     )

@@ -8,6 +8,7 @@
     │   │   ├── RunsNotSupported      the line's execution model has no runs
     │   │   └── IdempotencyKeyReused  the key was used before for a different request
     │   ├── TooLarge            a fact, a batch or a body is larger than its limit
+    │   ├── IdTaken             a new id is taken by something that the credential does not see
     │   ├── InvalidState        the present state of a line, run, endpoint or key forbids the change
     │   └── FactConflict        the fact's source and id were recorded before with other content
     ├── Unavailable             the database cannot be reached, or accepts no writes; try again
@@ -93,6 +94,18 @@ class InvalidState(Refused):
     """The subject's present state forbids the change (contract, State, the table of refusals)."""
 
     code = "invalid_state"
+
+
+class IdTaken(Refused):
+    """An id for something new names something that the credential does not see (contract, Facts).
+
+    The refusal tells nothing else of it. Choose another id.
+    """
+
+    code = "id_taken"
+
+    def __init__(self) -> None:
+        super().__init__("The id names something that the credential does not see.")
 
 
 class FactConflict(Refused):

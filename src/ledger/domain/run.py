@@ -30,6 +30,9 @@ class RunRequested(Event, frozen=True, kw_only=True):
     run_id_origin: Origin
     triggered_by: Trigger | None = None
     input: bytes | None = None
+    external_id: str | None = None
+    parent_run_id: str | None = None
+    lease_seconds: int | None = None
 
 
 class RunStarted(Event, frozen=True, kw_only=True):
@@ -37,9 +40,15 @@ class RunStarted(Event, frozen=True, kw_only=True):
 
     # ``run_id_origin`` is set if the run was not requested before.
     TOPIC = "run.started/1"
+    # A requested run keeps what its start does not give: trigger, parent and lease.
     run_id_origin: Origin | None = None
     triggered_by: Trigger | None = None
     input: bytes | None = None
+    external_id: str | None = None
+    gives_external_id: bool = False
+    """Whether the start of a requested run gives the run its external id."""
+    parent_run_id: str | None = None
+    lease_seconds: int | None = None
 
 
 class RunCompleted(Event, frozen=True, kw_only=True):
@@ -50,6 +59,7 @@ class RunCompleted(Event, frozen=True, kw_only=True):
     tokens_used: int | None = None
     duration_ms: int | None = None
     late: bool = False
+    external_id: str | None = None
 
 
 class RunFailed(Event, frozen=True, kw_only=True):
@@ -61,6 +71,7 @@ class RunFailed(Event, frozen=True, kw_only=True):
     tokens_used: int | None = None
     duration_ms: int | None = None
     late: bool = False
+    external_id: str | None = None
 
 
 class RunCancelled(Event, frozen=True, kw_only=True):
@@ -70,6 +81,7 @@ class RunCancelled(Event, frozen=True, kw_only=True):
     reason: str | None = None
     by_closing: bool = False
     duration_ms: int | None = None
+    external_id: str | None = None
 
 
 class RunErased(Event, frozen=True, kw_only=True):
@@ -79,10 +91,11 @@ class RunErased(Event, frozen=True, kw_only=True):
 
     TOPIC = "run.erased/1"
     reason: str
+    external_id: str | None = None
 
 
-_BEGUN = ("triggered_by",)
-_ENDED = ("tokens_used", "duration_ms", "late")
+_BEGUN = ("triggered_by", "external_id", "parent_run_id", "lease_seconds")
+_ENDED = ("tokens_used", "duration_ms", "late", "external_id")
 
 # Columns: event, published type, published payload, fact, command, note.
 RUN_TABLE: tuple[EventRow, ...] = (
@@ -117,14 +130,36 @@ class Run(msgspec.Struct, array_like=True):
     cancelled_by_closing: bool = False
     erased_at: datetime | None = None
     """Since when input, output and error are unreadable; later events store none of them."""
+    external_id: str | None = None
+    """The run's name at the source that reported its request or start. Each event repeats it."""
+    parent_run_id: str | None = None
+    lease_seconds: int | None = None
 
     # Decisions.
 
-    def start(self, trigger: Trigger | None, sealed_input: bytes | None) -> RunStarted:
-        """Start a pending run. (A run that was never requested begins with its ``RunStarted``.)"""
+    def start(
+        self,
+        trigger: Trigger | None,
+        sealed_input: bytes | None,
+        *,
+        external_id: str | None = None,
+        parent_run_id: str | None = None,
+        lease_seconds: int | None = None,
+    ) -> RunStarted:
+        """Start a pending run. (A run that was never requested begins with its ``RunStarted``.)
+
+        The start of a run without an external id may give it one.
+        """
         if self.status != "pending":
             raise InvalidState("The run has already started or ended.")
-        return RunStarted(triggered_by=trigger, input=sealed_input)
+        return RunStarted(
+            triggered_by=trigger,
+            input=sealed_input,
+            external_id=self.external_id or external_id,
+            gives_external_id=self.external_id is None and external_id is not None,
+            parent_run_id=parent_run_id,
+            lease_seconds=lease_seconds,
+        )
 
     def complete(
         self, at: datetime, output: bytes | None, tokens: int | None, duration_ms: int | None
@@ -138,6 +173,7 @@ class Run(msgspec.Struct, array_like=True):
             tokens_used=tokens,
             duration_ms=self._duration(at, duration_ms),
             late=late,
+            external_id=self.external_id,
         )
 
     def fail(
@@ -156,6 +192,7 @@ class Run(msgspec.Struct, array_like=True):
             tokens_used=tokens,
             duration_ms=self._duration(at, duration_ms),
             late=late,
+            external_id=self.external_id,
         )
 
     def cancel(self, at: datetime, reason: str | None, by_closing: bool = False) -> RunCancelled:
@@ -163,14 +200,19 @@ class Run(msgspec.Struct, array_like=True):
         if self.status in ENDED:
             raise InvalidState("The run has already ended.")
         return RunCancelled(
-            reason=reason, by_closing=by_closing, duration_ms=self._duration(at, None)
+            reason=reason,
+            by_closing=by_closing,
+            duration_ms=self._duration(at, None),
+            external_id=self.external_id,
         )
 
     def erase(self, reason: str) -> RunErased | None:
         """Erase an ended run's input, output and error; None if they are already erased."""
         if self.status not in ENDED:
             raise InvalidState("The run has not ended.")
-        return None if self.erased_at is not None else RunErased(reason=reason)
+        if self.erased_at is not None:
+            return None
+        return RunErased(reason=reason, external_id=self.external_id)
 
     def _require_endable(self, at: datetime) -> bool:
         """Whether an ending is late, because the line's closing had cancelled the run before.
@@ -208,7 +250,13 @@ class Run(msgspec.Struct, array_like=True):
         self.workspace_id = recorded.workspace_id or ""
         self.service_line_id = recorded.service_line_id or ""
         self.requested_at = recorded.occurred_at
-        self.triggered_by = body.triggered_by
+        self._told(body)
+
+    def _told(self, body: RunRequested | RunStarted) -> None:
+        self.triggered_by = body.triggered_by or self.triggered_by
+        self.external_id = body.external_id or self.external_id
+        self.parent_run_id = body.parent_run_id or self.parent_run_id
+        self.lease_seconds = body.lease_seconds or self.lease_seconds
 
     def _requested(self, body: RunRequested, recorded: Recorded) -> None:
         self._opened(body, recorded)
@@ -216,9 +264,10 @@ class Run(msgspec.Struct, array_like=True):
     def _started(self, body: RunStarted, recorded: Recorded) -> None:
         if body.run_id_origin is not None:
             self._opened(body, recorded)
+        else:
+            self._told(body)
         self.status = "running"
         self.started_at = recorded.occurred_at
-        self.triggered_by = body.triggered_by or self.triggered_by
 
     def _completed(self, body: RunCompleted, recorded: Recorded) -> None:
         self._ended("completed", body.duration_ms, recorded)

@@ -42,6 +42,9 @@ MODELS_WITH_RUNS: frozenset[ExecutionModel] = frozenset({"agent_runtime", "timeb
 MAX_OPEN_RUNS = 20_000
 """The most open runs that a line may have at once (contract, State)."""
 
+LEASE_SECONDS = (5, 604_800)
+"""The shortest and the longest lease of a run (contract, Facts)."""
+
 _NUMBER = r"(?:[0-9]{6}|[1-9][0-9]{6,11})"
 LINE_ID = rf"^LIN-[0-9]{{2}}-{_NUMBER}$"
 RUN_ID = rf"^RUN-[0-9]{{2}}-{_NUMBER}$"

@@ -31,6 +31,7 @@ from ledger.intake import json_gate
 from ledger.intake.fact_types import (
     ALIASES,
     FACT_TYPES,
+    MAX_LABEL,
     FactData,
     FactType,
 )
@@ -80,8 +81,12 @@ class Fact(msgspec.Struct, frozen=True):
     """The line that a run's data names, if the name has the form of a LIN id."""
     named_record: str | None
     """The execution id that an activation's data names, if it has the form of a RUN id."""
+    named_parent: str | None
+    """The parent that a run's data names, if the name has the form of a RUN id."""
+    external_id: str | None
+    """The run's name at the fact's source, if the data gives one of the right length."""
     streams: tuple[str, ...]
-    """The subject, and the line or record that the data names."""
+    """The subject, and the line, record or parent that the data names."""
 
     @property
     def about(self) -> About:
@@ -223,7 +228,7 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
         faults.append(("/type", "must be one of the documented fact types"))
     subject = event.get("subject")
     if kind is not None:
-        faults.extend(_subject_faults(subject, kind))
+        faults.extend(_subject_faults(subject, kind, data))
     time, late_faults = _time(event.get("time"))
     if faults or kind is None or name is None:
         raise Invalid("The fact is not valid.", tuple(faults))
@@ -236,6 +241,8 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
     data_sent = sent if isinstance(sent, dict) else {}
     line_id = _named_line(kind, data_sent)
     record_id = _named_record(name, data_sent)
+    parent_id = _named_parent(kind, data_sent)
+    named = (subject, line_id, record_id, parent_id)
     return Fact(
         type=name,
         kind=kind,
@@ -250,7 +257,9 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
         fault=fault,
         named_line=line_id,
         named_record=record_id,
-        streams=tuple([named for named in (subject, line_id, record_id) if named is not None]),
+        named_parent=parent_id,
+        external_id=_external_id(kind, data_sent),
+        streams=tuple([each for each in named if each is not None]),
     )
 
 
@@ -262,6 +271,17 @@ def _named_record(name: str, sent: dict[str, Any]) -> str | None:
     if name != "service_line.activated":
         return None
     return id_named(sent, "execution_id", _SUBJECT["run"])
+
+
+def _named_parent(kind: FactType, sent: dict[str, Any]) -> str | None:
+    if not kind.subject_optional:
+        return None
+    return id_named(sent, "parent_run_id", _SUBJECT["run"])
+
+
+def _external_id(kind: FactType, sent: dict[str, Any]) -> str | None:
+    value = sent.get("external_id") if kind.subject == "run" else None
+    return value if isinstance(value, str) and 1 <= len(value) <= MAX_LABEL else None
 
 
 def _named_tenant(name: str, sent: Any) -> tuple[str, str | None] | None:
@@ -326,13 +346,18 @@ def _actor(event: dict[str, Any]) -> Actor | None:
     return Actor(event["actortype"], event["actorid"])
 
 
-def _subject_faults(subject: Any, kind: FactType) -> list[tuple[str, str]]:
-    if subject is None and kind.subject_optional:
+def _subject_faults(subject: Any, kind: FactType, data: Any) -> list[tuple[str, str]]:
+    if subject is None and (kind.subject_optional or _has_external_id(kind, data)):
         return []
     if not isinstance(subject, str) or not _SUBJECT[kind.subject].fullmatch(subject):
         prefix = "LIN" if kind.subject == "line" else "RUN"
         return [("/subject", f"must be a {prefix}-YY-NNNNNN id")]
     return []
+
+
+def _has_external_id(kind: FactType, data: Any) -> bool:
+    """Whether the data name the run of a fact without a subject, be it wrongly."""
+    return kind.subject == "run" and isinstance(data, dict) and data.get("external_id") is not None
 
 
 def _checked_data(kind: FactType, data: Any) -> tuple[FactData | None, Invalid | None]:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ledger.domain.health import SignalName, SignalStatus
 from ledger.domain.values import (
+    LEASE_SECONDS,
     LINE_ID,
     ORGANIZATION_ID,
     RUN_ID,
@@ -40,13 +41,16 @@ Instant = Annotated[
     BeforeValidator(_instant),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-Label = Annotated[str, Field(min_length=1, max_length=200)]
+MAX_LABEL = 200
+Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]
 Name = Annotated[str, Field(max_length=200)]
 Tags = Annotated[list[Label], Field(max_length=100)]
 """Limited, because each change and each interval of a line stores all of the line's tags anew."""
 FactId = Annotated[str, Field(min_length=1, max_length=255)]
 Hours = Annotated[float, Field(ge=0, le=1_000_000), AfterValidator(_hours)]
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
+RunId = Annotated[str, Field(pattern=RUN_ID)]
+Lease = Annotated[int, Field(ge=LEASE_SECONDS[0], le=LEASE_SECONDS[1])]
 
 
 class FactData(BaseModel):
@@ -76,7 +80,7 @@ class ServiceLineActivated(FactData):
     project_tags: Tags = []
     resources: list[ResourceData] = []
     started_at: Instant | None = None
-    execution_id: Annotated[str, Field(pattern=RUN_ID)] | None = None
+    execution_id: RunId | None = None
 
 
 class ServiceLineUpdated(FactData):
@@ -143,25 +147,32 @@ class TriggeredBy(FactData):
     actor_id: Label | None = None
 
 
-class RunRequested(FactData):
+class RunBegun(FactData):
+    """The data that a request and a start of a run have in common."""
+
+    triggered_by: TriggeredBy | None = None
+    input: Any = None
+    external_id: Label | None = None
+    parent_run_id: RunId | None = None
+    lease_seconds: Lease | None = None
+
+
+class RunRequested(RunBegun):
     """A run was requested."""
 
     service_line_id: Annotated[str, Field(pattern=LINE_ID)]
-    triggered_by: TriggeredBy | None = None
-    input: Any = None
 
 
-class RunStarted(FactData):
+class RunStarted(RunBegun):
     """A run began; `service_line_id` is required unless the run was requested before."""
 
     service_line_id: Annotated[str, Field(pattern=LINE_ID)] | None = None
-    triggered_by: TriggeredBy | None = None
-    input: Any = None
 
 
 class RunCompleted(FactData):
-    """A run ended successfully."""
+    """A run ended successfully; `external_id` finds the run, as `subject` does."""
 
+    external_id: Label | None = None
     output: Any = None
     tokens_used: Count | None = None
     duration_ms: Count | None = None
@@ -175,12 +186,19 @@ class RunError(FactData):
 
 
 class RunFailed(FactData):
-    """A run ended in an error."""
+    """A run ended in an error; `external_id` finds the run, as `subject` does."""
 
+    external_id: Label | None = None
     error: RunError | None = None
     output: Any = None
     tokens_used: Count | None = None
     duration_ms: Count | None = None
+
+
+class RunCancelled(Reasoned):
+    """A run was cancelled; `external_id` finds the run, as `subject` does."""
+
+    external_id: Label | None = None
 
 
 class FactType(NamedTuple):
@@ -209,7 +227,7 @@ FACT_TYPES: dict[str, FactType] = {
     "run.started": FactType(RunStarted, "run", subject_optional=True),
     "run.completed": FactType(RunCompleted, "run"),
     "run.failed": FactType(RunFailed, "run"),
-    "run.cancelled": FactType(Reasoned, "run"),
+    "run.cancelled": FactType(RunCancelled, "run"),
 }
 
 ALIASES = {

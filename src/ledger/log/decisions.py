@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ledger.domain import api_key, endpoint, run
+from ledger.domain import api_key, endpoint, identity, run
 from ledger.domain import execution_events as execution
 from ledger.domain.event_table import Note
 from ledger.domain.events import EVENT_TABLE
@@ -115,16 +115,16 @@ class DecisionTables:
 
     def note(self, recorded: Recorded) -> None:
         """Fold an event that is about to be written."""
-        identity = recorded.identity
-        if identity is not None:
-            self.identify(identity, recorded)
+        own = recorded.identity
+        if own is not None:
+            self.identify(own, recorded)
         _NOTE[type(recorded.body)](self, recorded.body, recorded)
         self._last = recorded
 
-    def identify(self, identity: Identity, recorded: Recorded) -> None:
+    def identify(self, new: Identity, recorded: Recorded) -> None:
         """Give an identity to an event that is about to be written."""
-        self.firsts[identity] = First.of(recorded, self._last)
-        self.new_identities.append(IdentityRow(identity.digest, recorded.position))
+        self.firsts[new] = First.of(recorded, self._last)
+        self.new_identities.append(IdentityRow(new.digest, recorded.position))
 
     def _passes(self, body: Event, recorded: Recorded) -> None:
         """Ignore the event: no rule that spans streams depends on it."""
@@ -159,22 +159,37 @@ class DecisionTables:
 
     def _requested(self, body: run.RunRequested, recorded: Recorded) -> None:
         self._active(recorded, opened=1)
-        self._open(recorded, None)
+        self._open(body, recorded, None)
+        self._name(body, recorded)
         if body.run_id_origin == "issued":
             self._issued(recorded.originator_id, recorded)
 
     def _started(self, body: run.RunStarted, recorded: Recorded) -> None:
         self._active(recorded, opened=1 if body.run_id_origin else 0)
-        self._open(recorded, recorded.occurred_at)
+        self._open(body, recorded, recorded.occurred_at)
+        if body.run_id_origin or body.gives_external_id:
+            self._name(body, recorded)
         if body.run_id_origin == "issued":
             self._issued(recorded.originator_id, recorded)
 
-    def _open(self, recorded: Recorded, started_at: datetime | None) -> None:
+    def _name(self, body: run.RunRequested | run.RunStarted, recorded: Recorded) -> None:
+        own = recorded.identity
+        if own is not None and body.external_id is not None:
+            name = identity.of_run(own.organization_id, own.source, body.external_id)
+            self.identify(name, recorded)
+
+    def _open(
+        self,
+        body: run.RunRequested | run.RunStarted,
+        recorded: Recorded,
+        started_at: datetime | None,
+    ) -> None:
         self.opened[recorded.originator_id] = OpenRunRow(
             recorded.service_line_id or "",
             recorded.originator_id,
             recorded.originator_version,
             started_at,
+            body.external_id,
         )
 
     def _ended(self, body: run.RunCompleted | run.RunFailed, recorded: Recorded) -> None:

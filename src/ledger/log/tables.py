@@ -63,6 +63,8 @@ class OpenRunRow(NamedTuple):
     run_id: Text
     version: BigInt
     started_at: Instant | None
+    external_id: Text | None
+    """For the event of the closing, which loads no run."""
 
 
 OPEN_RUN = DecisionTable(

@@ -45,10 +45,10 @@ router = APIRouter(route_class=LeanRoute)
 
 _logger = logging.getLogger(__name__)
 
-_PAGE = 1000
+PAGE = 1000
 """Entries in a page, half a megabyte: some milliseconds for the database."""
 
-_PORTION = 200
+PORTION = 200
 """Entries rendered at once: other requests wait for some milliseconds at most."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -120,14 +120,14 @@ class Exported(NamedTuple):
 
     def table(self, rows: Iterable[Sequence[Any]]) -> bytes:
         """Some found events as rows of the table."""
-        return _csv(self.cells(self.entry(row)) for row in rows)
+        return csv_of(self.cells(self.entry(row)) for row in rows)
 
 
 Render = Callable[[Iterable[Sequence[Any]]], bytes]
 """Makes the bytes of some found events."""
 
 
-def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
+def csv_of(rows: Iterable[Sequence[Any]]) -> bytes:
     """Return the rows as CSV (RFC 4180)."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\r\n").writerows(rows)
@@ -138,20 +138,20 @@ def _audit_cells(entry: AuditEntry) -> Cells:
     resource = entry.resource or _NO_RESOURCE
     return (
         entry.id,
-        _harmless(entry.action),
-        _harmless(entry.actor.type),
-        _harmless(entry.actor.id),
-        _harmless(entry.reported_by),
-        _harmless(resource.type),
-        _harmless(resource.id),
+        harmless(entry.action),
+        harmless(entry.actor.type),
+        harmless(entry.actor.id),
+        harmless(entry.reported_by),
+        harmless(resource.type),
+        harmless(resource.id),
         entry.outcome,
         entry.code,
         entry.occurred_at,
         entry.recorded_at,
-        _harmless(entry.request_id),
+        harmless(entry.request_id),
         entry.position,
         resource.count or None,
-        _harmless(resource.reason or None),
+        harmless(resource.reason or None),
         *_fact_cells(entry.fact),
     )
 
@@ -163,14 +163,14 @@ def _event_cells(event: Envelope) -> Cells:
         event.occurred_at,
         event.recorded_at,
         event.position,
-        _harmless(event.actor.type),
-        _harmless(event.actor.id),
-        _harmless(event.reported_by),
+        harmless(event.actor.type),
+        harmless(event.actor.id),
+        harmless(event.reported_by),
         event.subject.type,
         event.subject.id,
         event.service_line_id,
-        _harmless(event.organization_id),
-        _harmless(event.workspace_id),
+        harmless(event.organization_id),
+        harmless(event.workspace_id),
         event.causation_id,
         *_fact_cells(event.fact),
         json_text(event.payload),
@@ -178,10 +178,10 @@ def _event_cells(event: Envelope) -> Cells:
 
 
 def _fact_cells(fact: FactReference | None) -> tuple[str | None, str | None]:
-    return (None, None) if fact is None else (_harmless(fact.source), _harmless(fact.id))
+    return (None, None) if fact is None else (harmless(fact.source), harmless(fact.id))
 
 
-def _harmless(word: str | None) -> str | None:
+def harmless(word: str | None) -> str | None:
     """Return the word in a form that no spreadsheet takes for a formula."""
     return "'" + word if word is not None and word.startswith(_FORMULA) else word
 
@@ -203,7 +203,7 @@ class EventsExportQuery(Present, EventFilters, RangeParameters):
     format: Format = "jsonl"
 
 
-class _Export(StreamingResponse):
+class Export(StreamingResponse):
     """A streamed answer that breaks off if its rows cannot be read."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -240,7 +240,7 @@ async def export_audit_log(
 ) -> Response:
     """Export the list as one file up to `Ledger-Position`; `after` resumes an export."""
     walk = Walk(audit_filters(query, query, principal), position_in(query.after))
-    question = entries_asked(principal, walk, query.cursor, _PAGE)
+    question = entries_asked(principal, walk, query.cursor, PAGE)
     goes_on = query.after is not None or query.cursor is not None
     return await _export(
         request, principal, question, _AUDIT_LOG, query.format, goes_on, min_position
@@ -266,7 +266,7 @@ async def export_events(
 ) -> Response:
     """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
     walk = Walk(feed_filters(query, query, principal), position_in(query.after))
-    question = events_asked(principal, walk, None, _PAGE)
+    question = events_asked(principal, walk, None, PAGE)
     goes_on = query.after is not None
     return await _export(request, principal, question, _FEED, query.format, goes_on, min_position)
 
@@ -284,9 +284,9 @@ async def _export(
     # The first page is read before the answer begins, so that a refusal gets its own status.
     first = await services_of(request).reads.ask(question, min_position)
     is_table = format_ == "csv"
-    heading = _csv([log.columns]) if is_table and not goes_on else b""
+    heading = csv_of([log.columns]) if is_table and not goes_on else b""
     render = log.table if is_table else log.lines
-    return _Export(
+    return Export(
         _pages(request, principal, question, first, render, heading),
         media_type="text/csv; charset=utf-8" if is_table else "application/x-ndjson",
         headers={
@@ -311,10 +311,10 @@ async def _pages(
         yield heading
     while True:
         found = [row for row in rows if row[1] is not None and row[1] <= end]
-        for begin in range(0, len(found), _PORTION):
-            yield render(row[1:] for row in found[begin : begin + _PORTION])
+        for begin in range(0, len(found), PORTION):
+            yield render(row[1:] for row in found[begin : begin + PORTION])
             await asyncio.sleep(0)
-        if len(found) < _PAGE:
+        if len(found) < PAGE:
             if rows.position < end:
                 # A crash of the database took the view back: the missing rows existed before.
                 raise Behind("The view has fallen behind the end of the export.")

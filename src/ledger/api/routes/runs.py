@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.documentation import LINE_ERRORS, RUN_LIST_ERRORS
+from ledger.api.documentation import LINE_ERRORS, LIST_ERRORS, RUN_LIST_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
@@ -38,6 +38,7 @@ from ledger.api.writing import as_left, execute_on, read_command
 from ledger.application.commands.runs import EraseRun
 from ledger.domain.errors import NotFound, RunsNotSupported
 from ledger.domain.values import (
+    LINE_ID,
     MODELS_WITH_RUNS,
     RUN_ID,
     RUN_STATUSES,
@@ -53,7 +54,7 @@ from projections.run import statements
 router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)
 
 _VIEWS = frozenset({"execution", "run"})
-_OWN_VIEW = frozenset({"run"})
+OWN_VIEW = frozenset({"run"})
 
 _UNKNOWN = "No such run."
 
@@ -64,13 +65,14 @@ class ErasureReason(Reason):
     """The reason why a run's payloads are erased. The reason is kept for ever: name no person."""
 
 
-class RunsQuery(PageQuery, RangeParameters):
+Words = Annotated[str | None, Field(min_length=1, max_length=2000, description=OR)]
+
+
+class RunsFilters(RangeParameters):
     """The filters of runs; a comma means or. ``from`` and ``to`` filter by requested_at."""
 
     status: Annotated[str | None, Field(pattern=any_of(RUN_STATUSES), description=OR)] = None
-    triggered_by: Annotated[
-        str | None, Field(min_length=1, max_length=2000, description=f"Actor ids. {OR}")
-    ] = None
+    triggered_by: Annotated[Words, Field(description=f"Actor ids. {OR}")] = None
 
     def chosen(self) -> dict[str, Any]:
         """The filters that were given. Raises Invalid if ``from`` lies after ``to``."""
@@ -82,6 +84,39 @@ class RunsQuery(PageQuery, RangeParameters):
             "to": end,
         }
         return {name: value for name, value in chosen.items() if value is not None}
+
+
+class AllRunsFilters(RunsFilters):
+    """The filters of the runs of all lines."""
+
+    workspace_id: Words = None
+    service_line_id: Words = None
+    external_id: Annotated[Words, Field(description=f"Names at the runs' sources. {OR}")] = None
+    parent_run_id: Words = None
+
+    def chosen(self) -> dict[str, Any]:
+        """The filters that were given, ids as numbers. Raises Invalid as ``RunsFilters`` does."""
+        chosen = super().chosen() | {
+            "workspace_id": split_words(self.workspace_id),
+            "lines": _keys(self.service_line_id, LINE_ID),
+            "external_id": split_words(self.external_id),
+            "parents": _keys(self.parent_run_id, RUN_ID),
+        }
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _keys(words: str | None, pattern: str) -> list[int] | None:
+    """The ids among the words, as numbers."""
+    ids = split_words(words)
+    return None if ids is None else [sort_key(id_) for id_ in ids if re.fullmatch(pattern, id_)]
+
+
+class RunsQuery(PageQuery, RunsFilters):
+    """The parameters of the list of a line's runs."""
+
+
+class AllRunsQuery(PageQuery, AllRunsFilters):
+    """The parameters of the list of all runs."""
 
 
 @router.get(
@@ -128,17 +163,75 @@ def _runs_asked(
 ) -> Question:
     """The question for a page of runs, each whole or ``bare``."""
     tenant = tenant_filters(principal)
-    filters = dict(chosen)
-    if "completed" not in chosen.get("status", ("completed",)):
-        filters["not_completed"] = True  # implied by the status: the condition of the partial index
+    filters = implied(chosen)
     if query.cursor is not None:
-        filters["after"], filters["after_at"] = _key(
-            decode_cursor(query.cursor, {**chosen, "line": line_id})
-        )
+        filters |= _after(query.cursor, {**chosen, "line": line_id})
     names = frozenset(filters) - {"after_at"}
     statement = statements.runs_statement(frozenset(tenant), names, query.is_past, bare)
     parameters = {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1}
     return asked(principal, query, statement, parameters, _VIEWS, is_kept=True)
+
+
+def implied(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The filters, and the condition of the partial indexes if the status implies it."""
+    filters = dict(chosen)
+    if "completed" not in chosen.get("status", ("completed",)):
+        filters["not_completed"] = True
+    return filters
+
+
+def _after(cursor: str, bound_to: Mapping[str, Any]) -> dict[str, Any]:
+    run_key, requested_at = _key(decode_cursor(cursor, bound_to))
+    return {"after": run_key, "after_at": requested_at}
+
+
+@router.get(
+    "/runs",
+    summary="List runs",
+    openapi_extra=needs("read"),
+    responses={200: {"model": models.RunList}, **LIST_ERRORS},
+)
+async def list_all_runs(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[AllRunsQuery, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """List the runs of all lines, newest request first.
+
+    `from` and `to` are compared with `requested_at`.
+    """
+    chosen, services = query.chosen(), services_of(request)
+    filters = implied(chosen)
+    if query.cursor is not None:
+        filters |= _after(query.cursor, {**chosen, "line": None})
+    question = all_runs_asked(principal, query, filters, query.limit + 1)
+    rows = await services.reads.ask(question, min_position)
+    reply = rows.once(_all_runs_reply, query.limit, {**chosen, "line": None}, services.vault)
+    return unless_known(request, reply)
+
+
+def all_runs_asked(
+    principal: Principal, query: Query, filters: Mapping[str, Any], limit: int, bare: bool = False
+) -> Question:
+    """The question for so many runs of all lines, each whole or ``bare``."""
+    tenant, names = tenant_filters(principal), frozenset(filters) - {"after_at"}
+    statement = statements.all_runs_statement(frozenset(tenant), names, query.is_past, bare)
+    parameters = {**tenant, **filters, "limit": limit}
+    planning = statements.planning_of(names | tenant.keys())
+    return asked(principal, query, statement, parameters, OWN_VIEW, planning, is_kept=not bare)
+
+
+def _all_runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
+    """The reply of a page of all runs; its cursor is bound to the filters."""
+
+    def cursor_after(row: Any) -> str:
+        return encode_cursor({"id": row[1], "at": format_instant(row[2])}, bound_to)
+
+    def item(row: Any) -> str:
+        return _item(row[1:], vault)
+
+    return paged(_by_run(rows, 1), limit, 1, cursor_after, item, tagged=True)
 
 
 def _runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
@@ -203,16 +296,16 @@ async def show_run(
     if not re.fullmatch(RUN_ID, run_id):
         raise NotFound(_UNKNOWN)
     services = services_of(request)
-    rows = await services.reads.ask(_run_asked(principal, run_id, query), min_position)
+    rows = await services.reads.ask(run_asked(principal, run_id, query), min_position)
     return unless_known(request, rows.once(_run_reply, services.vault))
 
 
-def _run_asked(principal: Principal, run_id: str, query: Query) -> Question:
+def run_asked(principal: Principal, run_id: str, query: Query) -> Question:
     """The question for a run, if the credential sees the run."""
     tenant = tenant_filters(principal)
     statement = statements.run_statement(frozenset(tenant), query.is_past)
     parameters = {**tenant, "run_id": run_id}
-    return asked(principal, query, statement, parameters, _OWN_VIEW, is_kept=True)
+    return asked(principal, query, statement, parameters, OWN_VIEW, is_kept=True)
 
 
 def _run_reply(rows: Answer, vault: Vault) -> Reply:
@@ -249,7 +342,7 @@ async def erase_run(
     services = services_of(request)
 
     async def show(query: Query) -> Reply:
-        rows = await services.reads.ask(_run_asked(principal, run_id, query))
+        rows = await services.reads.ask(run_asked(principal, run_id, query))
         return rows.once(_run_reply, services.vault)
 
     return await as_left(request, receipt, show)
