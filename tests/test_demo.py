@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from ledger import demo
+from ledger.demo.telling import StoryClock, tell
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
 from ledger.intake.fact_types import FACT_TYPES
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
@@ -79,6 +81,21 @@ def record(ledger: Ledger, facts: Sequence[Fact]) -> Model:
 def demo_model(server: EmbeddedPostgres, facts: list[Fact], now: datetime) -> Model:
     with ledger_at(server, "told_demo", now) as ledger:
         return record(ledger, facts)
+
+
+def test_the_told_story_has_runs_that_failed_by_their_leases(
+    server: EmbeddedPostgres, facts: list[Fact], now: datetime
+) -> None:
+    settings, clock = Settings(master_key=MASTER_KEY), StoryClock(lambda: now.astimezone(UTC))
+    with copied(server.url, "told_leases") as conninfo:
+        with writing(settings, conninfo, clock) as writer:
+            outcomes = list(tell(writer, clock, iter(facts), lambda _: None))
+        log = check(conninfo)
+    assert len(outcomes) == len(facts)
+    assert log.findings == []
+    assert log.leases == {}
+    assert len(log.expired) >= 1
+    assert {expiry.seconds for expiry in log.expired.values()} == {600}
 
 
 def test_every_fact_has_a_utc_time_a_complete_actor_or_none_and_no_null_value(

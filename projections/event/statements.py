@@ -99,7 +99,7 @@ _RUN_EVENTS = """
 SELECT p.position, run.run_id, page.*
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
-    SELECT l.run_id, ARRAY[l.opened, l.started, l.cancelled, l.ended, l.erased] AS positions
+    SELECT l.run_id, ARRAY[l.opened, l.started, l.stopped, l.ended, l.erased] AS positions
     FROM ledger.run AS l
     WHERE l.run_id = %(run_id)s AND l.opened <= p.position AND {where}
 ) AS run ON true

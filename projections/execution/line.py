@@ -62,6 +62,17 @@ class Quiet(msgspec.Struct, frozen=True, array_like=True):
     """The exact instant of the last change. (``line_activity`` has that of the last activity.)"""
 
 
+class Expired(msgspec.Struct, frozen=True, array_like=True):
+    """A run that failed because its lease had ended."""
+
+    run_id: str
+    at: datetime
+    duration_ms: int | None
+
+
+_MOST_EXPIRED = 100
+
+
 class Totals(NamedTuple):
     """The numbers of the metrics that do not follow the clock; None: the model does not show it."""
 
@@ -87,10 +98,14 @@ class LineFold(msgspec.Struct, array_like=True):
     started_runs: int = 0
     completed_runs: int = 0
     last_ended_at: datetime | None = None
-    last_run_duration_ms: int | None = None
+    last_ended_ms: int | None = None
+    """The duration of the run that ended last, of the endings that stay."""
     periods: dict[date, int] = {}
     """The amount per ISO week (hundredths of hours, or check-ins) or UTC day (started runs)."""
     quiet: Quiet | None = None
+    expired: tuple[Expired, ...] = ()
+    """The runs that failed by their leases since the last ending that stays: a late ending, which
+    may be of any time, would take back such a failure. At most ``_MOST_EXPIRED``, the latest."""
 
     def evolve(self, recorded: Recorded) -> None:
         """Fold one event of the line or of its runs; the result depends on fold and event only."""
@@ -101,6 +116,12 @@ class LineFold(msgspec.Struct, array_like=True):
                 self._note_interval()
         _COUNT[type(recorded.body)](self, recorded.body, recorded)
         self._note_quiet()
+
+    @property
+    def last_run_duration_ms(self) -> int | None:
+        """The duration of the run that ended last, completed or failed."""
+        last = max(self.expired, key=lambda run: run.at, default=None)
+        return self.last_ended_ms if last is None else last.duration_ms
 
     @property
     def totals(self) -> Totals:
@@ -206,9 +227,19 @@ class LineFold(msgspec.Struct, array_like=True):
         self._active(recorded)
         if not body.late:
             self.open_runs -= 1
-        if self.last_ended_at is None or recorded.occurred_at >= self.last_ended_at:
-            self.last_ended_at = recorded.occurred_at
-            self.last_run_duration_ms = body.duration_ms
+        run_id, at = recorded.originator_id, recorded.occurred_at
+        is_latest = self.last_ended_at is None or at >= self.last_ended_at
+        # The newest failure comes first, and is the latest among equals.
+        expired = [run for run in self.expired if run.run_id != run_id]
+        if isinstance(body, runs.RunFailed) and body.lease_expired:
+            if is_latest:
+                expired.insert(0, Expired(run_id, at, body.duration_ms))
+        elif is_latest:
+            self.last_ended_at, self.last_ended_ms = at, body.duration_ms
+            expired = [run for run in expired if run.at > at]
+        if len(expired) > _MOST_EXPIRED:
+            expired.remove(min(expired, key=lambda run: run.at))
+        self.expired = tuple(expired)
 
     def _cancelled(self, body: runs.RunCancelled, recorded: Recorded) -> None:
         self._active(recorded)

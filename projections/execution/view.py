@@ -75,7 +75,7 @@ class ExecutionView:
     """The projection ``execution``."""
 
     name = "execution"
-    version = 6
+    version = 7
     tables: tuple[Table, ...] = (
         EXECUTION,
         TAG,

@@ -16,18 +16,23 @@ _NOW: Mapping[str, str] = {
     "trigger_type": "r.trigger_type",
     "triggered_by": "r.triggered_by",
     "started_at": "r.started_at",
-    "completed_at": "COALESCE(r.ended_at, r.cancelled_at)",
-    "duration_ms": "CASE WHEN r.ended IS NULL THEN r.cancelled_ms ELSE r.ended_ms END",
+    "completed_at": "COALESCE(r.ended_at, r.stopped_at)",
+    "duration_ms": "CASE WHEN r.ended IS NULL THEN r.stopped_ms ELSE r.ended_ms END",
     "tokens_used": "r.tokens_used",
     "external_id": "r.external_id",
     "parent_key": "r.parent_key",
     "lease_seconds": "r.lease_seconds",
+    "taken_back": "CASE WHEN r.expired AND r.ended IS NOT NULL THEN r.stopped END",
 }
-"""The columns of a run that its events change."""
+"""The columns of a run that its events change.
+
+``taken_back`` is the position of a failure by the lease whose place a late ending has taken: of the
+failure's error nothing is shown any more.
+"""
 
 _THEN: Mapping[str, str] = {
     "status": """CASE WHEN r.ended <= p.position THEN r.status
-        WHEN r.cancelled <= p.position THEN 'cancelled'
+        WHEN r.stopped <= p.position THEN CASE WHEN r.expired THEN 'failed' ELSE 'cancelled' END
         WHEN r.started <= p.position THEN 'running' ELSE 'pending' END""",
     "trigger_type": """CASE WHEN r.started <= p.position THEN r.trigger_type
         ELSE r.requested_type END""",
@@ -35,15 +40,16 @@ _THEN: Mapping[str, str] = {
         ELSE r.requested_by END""",
     "started_at": "CASE WHEN r.started <= p.position THEN r.started_at END",
     "completed_at": """CASE WHEN r.ended <= p.position THEN r.ended_at
-        WHEN r.cancelled <= p.position THEN r.cancelled_at END""",
+        WHEN r.stopped <= p.position THEN r.stopped_at END""",
     "duration_ms": """CASE WHEN r.ended <= p.position THEN r.ended_ms
-        WHEN r.cancelled <= p.position THEN r.cancelled_ms END""",
+        WHEN r.stopped <= p.position THEN r.stopped_ms END""",
     "tokens_used": "CASE WHEN r.ended <= p.position THEN r.tokens_used END",
     "external_id": "CASE WHEN r.named <= p.position THEN r.external_id END",
     "parent_key": """CASE WHEN r.started <= p.position THEN r.parent_key
         ELSE r.requested_parent END""",
     "lease_seconds": """CASE WHEN r.started <= p.position THEN r.lease_seconds
         ELSE r.requested_lease END""",
+    "taken_back": "CASE WHEN r.expired AND r.ended <= p.position THEN r.stopped END",
 }
 """The same columns as they were at the position, from which the later events are taken back."""
 
@@ -74,7 +80,8 @@ r.run_id, r.run_key, r.requested_at, r.organization_id, {line_id} AS line_id,
 {status} AS status, {trigger_type} AS trigger_type, {triggered_by} AS triggered_by,
 {started_at} AS started_at, {completed_at} AS completed_at, {duration_ms} AS duration_ms,
 {tokens_used} AS tokens_used, {external_id} AS external_id, {parent_key} AS parent_key,
-{lease_seconds} AS lease_seconds, {erased_at} AS erased_at, {wrapped} AS wrapped
+{lease_seconds} AS lease_seconds, {taken_back} AS taken_back,
+{erased_at} AS erased_at, {wrapped} AS wrapped
 FROM ledger.run AS r
 """
 _KEYED = {"erased_at": "COALESCE(r.erased_at, k.destroyed_at)", "wrapped": "k.wrapped"}
@@ -84,7 +91,8 @@ _KEYS = "LEFT JOIN ledger.run_key AS k ON k.run_id = r.run_id"
 _PAYLOADS = """
 LEFT JOIN LATERAL (
     SELECT b.position, b.input, b.output, b.error FROM ledger.run_payload AS b
-    WHERE b.run_key = page.run_key AND page.erased_at IS NULL {until} OFFSET 0
+    WHERE b.run_key = page.run_key AND page.erased_at IS NULL
+      AND b.position IS DISTINCT FROM page.taken_back {until} OFFSET 0
 ) AS payload ON true
 """
 

@@ -17,7 +17,18 @@ from ledger.domain.recorded import Recorded
 from ledger.domain.run import RUN_EVENTS, Run, Trigger
 from ledger.domain.values import id_of_key, sort_key
 from ledger.postgres.exchange import Rows
-from ledger.postgres.table import BigInt, Index, Instant, Int, LineKey, Octets, RunKey, Table, Text
+from ledger.postgres.table import (
+    BigInt,
+    Bool,
+    Index,
+    Instant,
+    Int,
+    LineKey,
+    Octets,
+    RunKey,
+    Table,
+    Text,
+)
 from ledger.views.folds import Folds, Packing
 from ledger.views.generation import Generation
 from projections.run.days import DAY, Days, Move, moves
@@ -40,12 +51,13 @@ class RunRow(NamedTuple):
     started: BigInt | None
     """The position of the start; the next positions likewise."""
     started_at: Instant | None
-    cancelled: BigInt | None
-    cancelled_at: Instant | None
-    cancelled_ms: BigInt | None
-    """The run's duration until it was cancelled."""
+    stopped: BigInt | None
+    """Of the cancelling, or of the failure by the run's lease."""
+    stopped_at: Instant | None
+    stopped_ms: BigInt | None
+    """The run's duration until it was stopped."""
     ended: BigInt | None
-    """Of the completion or the failure, which may follow the cancelling by the line's closing."""
+    """Of the completion or of any other failure, which may follow after the run was stopped."""
     ended_at: Instant | None
     ended_ms: BigInt | None
     tokens_used: BigInt | None
@@ -64,6 +76,8 @@ class RunRow(NamedTuple):
     organization_id: Text
     workspace_id: Text
     status: Text
+    expired: Bool
+    """Whether its lease stopped the run."""
     requested_type: Text | None
     """The trigger of the request, if the run was requested before its start."""
     requested_by: Text | None
@@ -129,9 +143,10 @@ class RunFold(msgspec.Struct, array_like=True):
     requested_lease: int | None = None
     named: int | None = None
     started: int | None = None
-    cancelled: int | None = None
-    cancelled_at: datetime | None = None
-    cancelled_ms: int | None = None
+    stopped: int | None = None
+    stopped_at: datetime | None = None
+    stopped_ms: int | None = None
+    expired: bool = False
     ended: int | None = None
     erased: int | None = None
 
@@ -150,9 +165,9 @@ class RunFold(msgspec.Struct, array_like=True):
                 self.requested_lease = run.lease_seconds
             case runs.RunStarted():
                 self.started = position
-            case runs.RunCancelled():
-                self.cancelled = position
-                self.cancelled_at, self.cancelled_ms = run.completed_at, run.duration_ms
+            case runs.RunCancelled() | runs.RunFailed(lease_expired=True):
+                self.stopped, self.expired = position, run.lease_expired
+                self.stopped_at, self.stopped_ms = run.completed_at, run.duration_ms
             case runs.RunCompleted() | runs.RunFailed():
                 self.ended = position
             case runs.RunErased():
@@ -222,9 +237,9 @@ def row_of(fold: RunFold) -> RunRow:
         requested_at=run.requested_at,
         started=fold.started,
         started_at=run.started_at,
-        cancelled=fold.cancelled,
-        cancelled_at=fold.cancelled_at,
-        cancelled_ms=fold.cancelled_ms,
+        stopped=fold.stopped,
+        stopped_at=fold.stopped_at,
+        stopped_ms=fold.stopped_ms,
         ended=fold.ended,
         ended_at=run.completed_at if has_ended else None,
         ended_ms=run.duration_ms if has_ended else None,
@@ -240,6 +255,7 @@ def row_of(fold: RunFold) -> RunRow:
         organization_id=run.organization_id,
         workspace_id=run.workspace_id,
         status=run.status,
+        expired=fold.expired,
         requested_type=requested_by.type if requested_by else None,
         requested_by=requested_by.actor_id if requested_by else None,
         trigger_type=run.triggered_by.type if run.triggered_by else None,
@@ -265,13 +281,14 @@ def _fold_of(row: RunRow) -> RunFold:
         triggered_by=_trigger(row.trigger_type, row.triggered_by),
         requested_at=row.requested_at,
         started_at=row.started_at,
-        completed_at=row.ended_at if has_ended else row.cancelled_at,
-        duration_ms=row.ended_ms if has_ended else row.cancelled_ms,
+        completed_at=row.ended_at if has_ended else row.stopped_at,
+        duration_ms=row.ended_ms if has_ended else row.stopped_ms,
         tokens_used=row.tokens_used,
         erased_at=row.erased_at,
         external_id=row.external_id,
         parent_run_id=_id(row.parent_key),
         lease_seconds=row.lease_seconds,
+        lease_expired=row.expired and not has_ended,
     )
     return RunFold(
         run,
@@ -282,9 +299,10 @@ def _fold_of(row: RunRow) -> RunFold:
         requested_lease=row.requested_lease,
         named=row.named,
         started=row.started,
-        cancelled=row.cancelled,
-        cancelled_at=row.cancelled_at,
-        cancelled_ms=row.cancelled_ms,
+        stopped=row.stopped,
+        stopped_at=row.stopped_at,
+        stopped_ms=row.stopped_ms,
+        expired=row.expired,
         ended=row.ended,
         erased=row.erased,
     )

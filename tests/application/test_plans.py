@@ -8,6 +8,7 @@ from psycopg.rows import tuple_row
 
 from ledger.application.commands.keys import RevokeApiKey
 from ledger.application.commands.lines import Pause
+from ledger.application.commands.runs import ExpireLease
 from ledger.application.commands.webhooks import DeleteEndpoint
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import IdempotencyKey
@@ -15,8 +16,8 @@ from tests.application.test_decision_tables import create_endpoint, create_key
 from tests.support.facts import fact
 from tests.support.ledger import REPORTER, Ledger
 
-# `projection` has one row per view, and `open_run` one row per open run.
-SMALL = {"projection", "open_run"}
+# `projection` has one row per view, `listening` one row, and `open_run` one row per open run.
+SMALL = {"projection", "listening", "open_run"}
 
 
 def plans(connection: psycopg.Connection[Any]) -> Iterator[dict[str, Any]]:
@@ -61,6 +62,10 @@ def carry_out_rare_writes(ledger: Ledger, ended_run: str) -> None:
         create_endpoint(),
         DeleteEndpoint("WHK-26-000001", COMMAND_LINE),
     ]
+    leased = fact("run.started", None, {"service_line_id": ledger.line(), "lease_seconds": 5})
+    (run,) = ledger.accept(leased)
+    assert ledger.beat(run.subject or "").refusal == (None, None)
+    assert ledger.execute(ExpireLease(run.subject or "")).outcome == "duplicate"
     items = [ledger.erase(ended_run), *(ledger.execute(command) for command in commands)]
     assert [item for item in items if item.outcome != "recorded"] == []
 

@@ -130,7 +130,14 @@ GROWN_BODIES: tuple[Event, ...] = (
     ),
     r.RunCompleted(output=SEALED, tokens_used=1840, duration_ms=2411, late=True, external_id=NAMED),
     r.RunFailed(
-        error=SEALED, output=SEALED, tokens_used=12, duration_ms=7, late=True, external_id=NAMED
+        error=SEALED,
+        output=SEALED,
+        tokens_used=12,
+        duration_ms=7,
+        late=True,
+        external_id=NAMED,
+        lease_expired=True,
+        last_heard_at=datetime(2026, 4, 15, 8, 28, 30, 250_000, tzinfo=UTC),
     ),
     r.RunCancelled(
         reason="No longer needed", by_closing=True, duration_ms=60_000, external_id=NAMED

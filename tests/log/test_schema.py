@@ -1,4 +1,4 @@
-"""The constraints of the log and of the decision tables (migrations 0001 to 0005, 0011)."""
+"""The constraints of the log and of the decision tables (migrations 0001 to 0005, 0011, 0016)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -150,6 +150,20 @@ def test_the_table_that_probes_appends_has_one_row(connection: Connection) -> No
     assert refused.value.diag.constraint_name == "append_probe_one_row"
 
 
+def test_the_table_that_notes_who_listens_has_one_row(connection: Connection) -> None:
+    with pytest.raises(errors.CheckViolation) as refused:
+        insert(connection, "listening", {"is_only": False, "listened_at": "2026-04-15"})
+    assert refused.value.diag.constraint_name == "listening_one_row"
+
+
+def test_a_lease_is_looked_at_by_its_end(connection: Connection) -> None:
+    at = "2026-04-15T12:00:05Z"
+    row = {"run_id": "RUN-26-000001", "seconds": 5, "heard_at": "2026-04-15T12:00:00Z"}
+    with pytest.raises(errors.CheckViolation) as refused:
+        insert(connection, "lease", row | {"ends_at": at, "due_at": "2026-04-15T12:00:06Z"})
+    assert refused.value.diag.constraint_name == "lease_looked_at_by_its_end"
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -165,6 +179,8 @@ def test_the_table_that_probes_appends_has_one_row(connection: Connection) -> No
         "UPDATE ledger.projection SET position = 0",
         "DELETE FROM ledger.delivery",
         "UPDATE ledger.append_probe SET written_at = now()",
+        "UPDATE ledger.lease SET ends_at = now()",
+        "UPDATE ledger.listening SET listened_at = now()",
     ],
 )
 def test_the_apis_reading_role_reads_no_event_and_writes_no_table(

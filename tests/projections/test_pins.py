@@ -29,15 +29,15 @@ from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 from tests.support.transactions import undone
 
 PINNED = {
-    "execution": (6, "386a4b3c1a1cab46"),
-    "run": (7, "433145af2d845707"),
-    "event": (5, "281e691fc691bb9f"),
-    "webhook": (1, "d2053b308a5e34f4"),
+    "execution": (7, "23d6e3f9d1de38b3"),
+    "run": (7, "296d8105c44a31ed"),
+    "event": (5, "7e7a3683311d9696"),
+    "webhook": (1, "c78933a05e8bcd42"),
 }
 
 STORED = {
     "execution": "e372e9b6d4c683e8",
-    "run": "ba40de2c6c90496b",
+    "run": "641fd523cdae309e",
     "event": "27fa242559d694ec",
     "webhook": "f434b80016d147e1",
 }
@@ -61,6 +61,7 @@ REPORTED = {row.event for row in EVENT_TABLE if row.fact is not None}
 RUNS: tuple[tuple[type[Event], ...], ...] = (
     (r.RunRequested, r.RunStarted, r.RunCompleted, r.RunErased),
     (r.RunRequested, r.RunStarted, r.RunFailed),
+    (r.RunStarted, r.RunFailed, r.RunCompleted),
     (r.RunRequested, r.RunCancelled),
 )
 

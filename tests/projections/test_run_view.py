@@ -26,7 +26,7 @@ def run(position: int, status: str, **more: Any) -> RunRow:
     values |= {"run_key": KEY, "line_key": LINE, "run_id": RUN_ID, "opened": 10}
     values |= {"organization_id": "ORG-26-000001", "workspace_id": "WS-26-000001"}
     values |= {"requested_at": START, "requested_type": "user", "requested_by": "USR-1"}
-    values |= {"trigger_type": "user", "triggered_by": "USR-1"}
+    values |= {"trigger_type": "user", "triggered_by": "USR-1", "expired": False}
     return RunRow(**values | {"position": position, "status": status} | more)
 
 
@@ -79,9 +79,20 @@ def test_a_late_ending_keeps_what_the_cancelling_by_the_closing_had_changed() ->
     closed = event(r.RunCancelled(by_closing=True, duration_ms=60_000), 3)
     ended = event(r.RunCompleted(duration_ms=2500, tokens_used=40, late=True), 4)
     written = given(RunView(), REQUESTED, STARTED, closed).when(ended)
-    cancelled = {"cancelled": 30, "cancelled_at": minute(2), "cancelled_ms": 60_000}
+    cancelled = {"stopped": 30, "stopped_at": minute(2), "stopped_ms": 60_000}
     late = {"ended": 40, "ended_at": minute(3), "ended_ms": 2500, "tokens_used": 40}
     written.then(RUN, run(40, "completed", **START_OF_RUN, **cancelled, **late))
+
+
+def test_a_late_ending_keeps_what_the_failure_by_the_lease_had_changed() -> None:
+    expired = event(r.RunFailed(duration_ms=60_000, lease_expired=True), 3)
+    stopped = {"stopped": 30, "stopped_at": minute(2), "stopped_ms": 60_000, "expired": True}
+    written = given(RunView(), REQUESTED, STARTED).when(expired)
+    written.then(RUN, run(30, "failed", **START_OF_RUN, **stopped))
+    ended = event(r.RunCompleted(duration_ms=2500, tokens_used=40, late=True), 4)
+    written = given(RunView(), REQUESTED, STARTED, expired).when(ended)
+    late = {"ended": 40, "ended_at": minute(3), "ended_ms": 2500, "tokens_used": 40}
+    written.then(RUN, run(40, "completed", **START_OF_RUN, **stopped, **late))
 
 
 def test_an_erasure_is_shown_on_the_run_and_changes_no_day() -> None:

@@ -49,6 +49,16 @@ STORIES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
         ("service_line.closed", {}),
         ("run.completed", ENDED),
     ),
+    "started, expired, completed late": (
+        ("run.started", {"lease_seconds": 60}),
+        ("lease", {}),
+        ("run.completed", ENDED),
+    ),
+    "requested, expired, failed late": (
+        ("run.requested", ASKED | {"lease_seconds": 5}),
+        ("lease", {}),
+        ("run.failed", ENDED),
+    ),
     "requested, closed, failed late": (
         ("run.requested", ASKED),
         ("service_line.closed", {}),
@@ -88,12 +98,17 @@ def test_a_run_shows_at_each_position_the_fold_of_its_events_up_to_there(
         ledger.accept(fact("run.started", parent, {"service_line_id": line}))
         line = ledger.line()
     at = ledger.clock.now - timedelta(minutes=9)
+    ledger.listen()
     times = [at, at + timedelta(seconds=90.5), at + timedelta(seconds=90)]
     for (kind, data), time in zip(story, times, strict=False):
         is_first = kind in ("run.requested", "run.started") and time == at
         more = {"service_line_id": line} if is_first else {}
         subject = line if kind.startswith("service_line") else run
-        ledger.accept(fact(kind, subject, data | more, time=time.isoformat(), source=source))
+        if kind == "lease":
+            ledger.listen(61)
+            assert ledger.lease_watch.run_once() == 1
+        else:
+            ledger.accept(fact(kind, subject, data | more, time=time.isoformat(), source=source))
     ledger.catch_up()
     rows = query(ledger.conninfo, _EVENTS, run)
     events = [EnvelopeMapper().decode(*row) for row in rows]

@@ -8,7 +8,7 @@ import psycopg
 from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.decisions import DecisionTables
-from ledger.log.tables import DECISION_TABLES, IDENTITY, Derived, IdentityRow
+from ledger.log.tables import DECISION_TABLES, IDENTITY, LEASE, Derived, IdentityRow
 from ledger.postgres.table import Table
 
 _LOG = """
@@ -29,11 +29,14 @@ def assert_decision_tables_match_log(conninfo: str) -> set[str]:
             if isinstance(recorded.body, WebhookDeliveryFailed):
                 failed.add(recorded.position)
         changed = decisions.changed()
-        assert set(FOLDED) == changed.keys()
+        assert {*FOLDED, LEASE} == changed.keys()
         for table in FOLDED:
             folded = [tuple(map(_plain, row)) for row in changed[table]]
             assert len(folded) == len(set(folded))
             assert set(folded) == _stored(connection, table), table.name
+        # The log has the leases, but not the heartbeats, which move their instants.
+        leases = {tuple(row)[:2] for row in changed[LEASE]}
+        assert leases == {row[:2] for row in _stored(connection, LEASE)}
         identities = [IdentityRow(*row) for row in _stored(connection, IDENTITY)]
     # The log does not have the identities of failed deliveries.
     assert {row.position for row in identities} >= failed

@@ -17,7 +17,8 @@ from psycopg.rows import dict_row
 from ledger.api.problems import status_of
 from ledger.application.command import Command
 from ledger.application.commands.lines import Pause, Resume
-from ledger.application.commands.runs import EraseRun
+from ledger.application.commands.runs import EraseRun, Heartbeat
+from ledger.application.leases import LeaseWatch
 from ledger.application.report import command_of
 from ledger.domain.errors import LedgerError
 from ledger.domain.values import day_of, format_instant, week_of
@@ -31,6 +32,7 @@ from ledger.settings import Settings
 from projections.execution import statements
 from projections.run.statements import run_statement
 from tests.support.facts import ORGANIZATION, activation, encode, fact
+from tests.support.leases import listen
 from tests.support.service import Clock
 from tests.support.stored import stored_object
 from tests.support.views import HandProjector
@@ -74,6 +76,7 @@ class Ledger:
         self.writer = create_writer(settings, self.log, clock)
         self.projector = HandProjector(conninfo)
         self.sweeper = create_sweeper(conninfo, self.writer, clock, settings.idle_after, 3600)
+        self.lease_watch = LeaseWatch(conninfo, self.writer)
         self.reader = psycopg.connect(conninfo, autocommit=True, row_factory=dict_row)
         self.writer.start()
         assert self.projector.lead()
@@ -82,6 +85,7 @@ class Ledger:
         self.writer.stop()
         self.projector.disconnect()
         self.sweeper.disconnect()
+        self.lease_watch.disconnect()
         self.reader.close()
         self.log.close()
 
@@ -123,6 +127,9 @@ class Ledger:
     def erase(self, run: str, by: Principal = REPORTER, reason: str = "asked for") -> Item:
         return self.execute(EraseRun(run, by, reason=reason))
 
+    def beat(self, run: str, by: Principal = REPORTER) -> Item:
+        return self.execute(Heartbeat(run, by))
+
     def line(self, model: str = "agent_runtime", **more: Any) -> str:
         """A new line, activated an hour ago unless ``time`` is given."""
         line = more.pop("line", None) or new_id("LIN")
@@ -144,6 +151,10 @@ class Ledger:
 
     def ago(self, **duration: float) -> str:
         return format_instant(self.clock.now - timedelta(**duration))
+
+    def listen(self, seconds: float = 0.0) -> None:
+        """Let time pass, while the service notes each second that it takes heartbeats."""
+        listen(self.log, self.clock, seconds)
 
     # Stored events and shown views.
 

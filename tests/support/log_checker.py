@@ -2,17 +2,17 @@
 
 The checker reads ``ledger.ledger_events`` in position order. ``findings`` has a sentence for each
 violation: a run open on a closed line, a run started on a held or blocked line, an idle line with
-an open run, a hold lifted that is not on, a gap in a stream's versions, a time of recording that
-does not rise, a fact recorded twice, an id issued twice, a void that does not name its check-in, an
-external id given to two runs or not repeated, a parent that is no run. The state that follows from
-a sound log is computed by ``model``.
+an open run, a hold lifted that is not on, a run that failed before its lease had ended, a gap in a
+stream's versions, a time of recording that does not rise, a fact recorded twice, an id issued
+twice, a void that does not name its check-in, an external id given to two runs or not repeated, a
+parent that is no run. The state that follows from a sound log is computed by ``model``.
 """
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -42,7 +42,7 @@ _RESOURCES_AND_CHECK_INS = frozenset(
 class _Line:
     changed_at: datetime
     idle: bool = False
-    closed: bool = False
+    closed_at: datetime | None = None
     holds: dict[str, datetime] = field(default_factory=dict)
     blockers: dict[str, datetime] = field(default_factory=dict)
     held_since: datetime | None = None
@@ -59,6 +59,22 @@ class _Line:
         return min(began, default=None)
 
 
+@dataclass
+class _Lease:
+    seconds: int
+    begun_at: datetime
+    """The arrival of the last fact of the run."""
+
+
+class Expiry(NamedTuple):
+    """The failure of a run by its lease."""
+
+    seconds: int
+    heard_at: datetime
+    """The last sign of life that the failure names."""
+    at: datetime
+
+
 class LogChecker:
     """A checker that takes events in position order; ``findings`` is empty for a sound log."""
 
@@ -69,11 +85,17 @@ class LogChecker:
         """The reporter of each event, in order; shows whether writers really took turns."""
         self._lines: dict[str, _Line] = {}
         self._runs: dict[str, str] = {}
-        """Run → pending, running, ended, or cancelled by its line's closing."""
+        """Run → pending, running, ended, cancelled by its line's closing, or expired."""
         self._names: dict[str, str | None] = {}
         """Run → its external id."""
         self._named: dict[tuple[str, str, str], str] = {}
         """(organization, source, external id) → run."""
+        self.leases: dict[str, _Lease] = {}
+        """The leases of open runs."""
+        self.expired: dict[str, Expiry] = {}
+        """The failures by leases, also those that a late ending replaced."""
+        self.late_endings = 0
+        self._started: set[str] = set()
         self._erased: set[str] = set()
         self._records: set[str] = set()
         """The ids of execution records; runs have ids of the same kind."""
@@ -182,7 +204,7 @@ class LogChecker:
 
     def _change(self, line: _Line, topic: str, body: dict[str, Any], time: datetime) -> None:
         at = line.changed_at = max(line.changed_at, time)
-        if line.closed:
+        if line.closed_at:
             self._find("a closed line changes")
         match topic.removesuffix("/1").partition(".")[2]:
             case "paused":
@@ -216,7 +238,7 @@ class LogChecker:
             case "active":
                 line.idle = False
             case _:
-                line.closed = True
+                line.closed_at = at
                 line.holds, line.held_since = {}, None
                 line.blockers, line.blocked_since = {}, None
                 if line.open_runs:
@@ -234,7 +256,7 @@ class LogChecker:
             if known is None:
                 self._take_id(run, body["run_id_origin"], state)
             self._name(run, body, state)
-            if line.closed:
+            if line.closed_at:
                 self._find("a run is open on a closed line")
             since = line.stopped_since
             if started and since is not None and time >= since:
@@ -243,22 +265,62 @@ class LogChecker:
                 self._find("an idle line has an open run")
             line.open_runs.add(run)
             self._runs[run] = "running" if started else "pending"
+            self._lend(run, started, state)
             return
         if body.get("external_id") != self._names.get(run):
             self._find("the event has not the external id of its run")
         if topic == "run.erased/1":
-            if known not in ("ended", "cancelled by closing"):
+            if known not in ("ended", "cancelled by closing", "expired"):
                 self._find(f"a run that is {known or 'unknown'} is erased")
             if run in self._erased:
                 self._find("a run is erased twice")
             self._erased.add(run)
             return
-        late = known == "cancelled by closing" and topic != "run.cancelled/1"
-        if known not in ("pending", "running") and not late:
+        expires = bool(body.get("lease_expired"))
+        late = known in ("cancelled by closing", "expired") and topic != "run.cancelled/1"
+        if known not in ("pending", "running") and (not late or expires):
             self._find(f"a run that is {known or 'unknown'} ends")
+        if topic == "run.completed/1" and run not in self._started:
+            self._find("a run completes that never started")
+        if line.closed_at and time > line.closed_at:
+            self._find("a run ends after its line was closed")
+        if bool(body.get("late")) != late:
+            self._find("a late ending does not say so, or another one does")
+        self.late_endings += late
         line.open_runs.discard(run)
         by_closing = topic == "run.cancelled/1" and body.get("by_closing")
         self._runs[run] = "cancelled by closing" if by_closing else "ended"
+        lease = self.leases.pop(run, None)
+        if expires:
+            self._runs[run] = "expired"
+            self._expire(run, lease, state, time)
+
+    def _lend(self, run: str, started: bool, state: dict[str, Any]) -> None:
+        """Follow the run's lease, which each fact of the run begins anew."""
+        if started:
+            self._started.add(run)
+        lease = self.leases.get(run)
+        seconds = state["body"].get("lease_seconds") or (lease.seconds if lease else None)
+        if seconds is not None:
+            self.leases[run] = _Lease(seconds, datetime.fromisoformat(state["recorded_at"]))
+
+    def _expire(
+        self, run: str, lease: _Lease | None, state: dict[str, Any], time: datetime
+    ) -> None:
+        """Check the failure of a run by its lease."""
+        if lease is None:
+            self._find("a run without a lease expires")
+            return
+        heard = datetime.fromisoformat(state["body"]["last_heard_at"])
+        self.expired[run] = Expiry(lease.seconds, heard, time)
+        if heard < lease.begun_at:
+            self._find("an expiry forgets a fact of the run")
+        if time < heard + timedelta(seconds=lease.seconds):
+            self._find("a run fails before its lease has ended")
+        if time > datetime.fromisoformat(state["recorded_at"]):
+            self._find("a run fails by a lease that has not ended yet")
+        if state["actor"]["type"] != "system" or state.get("fact") is not None:
+            self._find("somebody else than the system lets a lease expire")
 
     def _name(self, run: str, body: dict[str, Any], state: dict[str, Any]) -> None:
         """Follow the external id that a request or start gives or repeats, and check the parent."""

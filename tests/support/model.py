@@ -64,6 +64,7 @@ class Run:
     duration_ms: int | None = None
     tokens_used: int | None = None
     version: int = 0
+    ended: int = 0  # the position of the ending that the run shows
 
 
 @dataclass
@@ -88,8 +89,7 @@ class Line:
     resources: dict[str, dict[str, Any]] = field(default_factory=dict)
     tokens: list[tuple[datetime, int]] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    last_run: Run | None = None
-    """The run whose duration the metrics show."""
+    ended_runs: dict[str, Run] = field(default_factory=dict)  # completed or failed
 
     @property
     def score(self) -> int | None:
@@ -172,7 +172,9 @@ class Model:
         line, started = self.lines[line_id], self.started_runs(line_id)
         week = now.isocalendar()[:2]
         this_week = [c for c in line.kept_check_ins if c.at.isocalendar()[:2] == week]
-        last = {"last_run_duration_ms": line.last_run and line.last_run.duration_ms}
+        ended = line.ended_runs.values()
+        latest = max(ended, key=lambda run: (run.completed_at, run.ended), default=None)
+        last = {"last_run_duration_ms": latest and latest.duration_ms}
         match line.execution_model:
             case "capacity" | "ongoing_sla":
                 return {
@@ -336,9 +338,8 @@ class Model:
             run.duration_ms, run.tokens_used = body.get("duration_ms"), body.get("tokens_used")
             line.tokens.append((at, run.tokens_used or 0))
             if change != "cancelled":
-                last = line.last_run
-                is_earlier = last is not None and last.completed_at and last.completed_at > at
-                line.last_run = last if is_earlier else run
+                run.ended = event["notification_id"]
+                line.ended_runs[run_id] = run
 
     def _line(self, line: Line, topic: str, state: dict[str, Any], at: datetime) -> None:
         body = state["body"]

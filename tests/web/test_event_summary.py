@@ -12,6 +12,7 @@ UNSAID = {
     "started_at",
     "fact_id",
     "checked_in_at",
+    "last_heard_at",
     "type",
     "value",
     "sequence",

@@ -180,6 +180,7 @@ def _begin(
 
 def _completed(recording: Recording, run: Run, data: types.RunCompleted) -> None:
     run.complete(recording.at, None, None, None)
+    _take_back_expiry(recording, run)
     key = recording.unit.loader.run_key(run)
     output = _seal(key, "output", run.version + 1, data.output)
     body = run.complete(recording.at, output, data.tokens_used, data.duration_ms)
@@ -188,12 +189,24 @@ def _completed(recording: Recording, run: Run, data: types.RunCompleted) -> None
 
 def _failed(recording: Recording, run: Run, data: types.RunFailed) -> None:
     run.fail(recording.at, None, None, None, None)
+    _take_back_expiry(recording, run)
     key = recording.unit.loader.run_key(run)
     version = run.version + 1
     error = _seal(key, "error", version, data.error and data.error.model_dump())
     output = _seal(key, "output", version, data.output)
     body = run.fail(recording.at, error, output, data.tokens_used, data.duration_ms)
     _own(recording, run, body, key)
+
+
+def _take_back_expiry(recording: Recording, run: Run) -> None:
+    """Check and wake the line, if a late ending takes the place of the failure by a lease.
+
+    The line may be closed since, or idle: the run was no longer open.
+    """
+    if run.lease_expired:
+        execution = recording.unit.loader.execution(run.service_line_id, recording.principal)
+        execution.require_open_at(recording.at)
+        recording.wake(execution, opens_run=False)
 
 
 def _cancelled(recording: Recording, run: Run, data: types.Reasoned) -> None:

@@ -23,13 +23,14 @@ _AT_ONCE = 500
 
 @contextmanager
 def sweepers_kept_away(conninfo: str) -> Iterator[None]:
-    """Hold the sweepers' lock, so that no process sweeps meanwhile.
+    """Hold the sweepers' lock and that of leases, so that no process decides by time meanwhile.
 
-    A caller that records facts under another time than now needs this: a sweeper decides by the
+    A caller that records facts under another time than now needs this: the loops decide by the
     present time.
     """
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        connection.execute("SELECT pg_advisory_lock(%s)", (locks.SWEEPER,))
+        for lock in (locks.SWEEPER, locks.LEASES):
+            connection.execute("SELECT pg_advisory_lock(%s)", (lock,))
         yield
 
 

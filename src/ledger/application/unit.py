@@ -17,6 +17,7 @@ from ledger.intake.principal import Principal
 from ledger.intake.request import Request
 from ledger.log.append import Append
 from ledger.log.event_log import Log
+from ledger.log.leases import EndedLease
 from ledger.log.tables import OmittedRow
 from ledger.log.vault import Vault
 
@@ -72,6 +73,8 @@ class Unit:
         self.outcomes = KeptOutcomes(append, vault)
         self._omitted: dict[str, OmittedRow] = {}
         """Refusals that were only counted, by credential."""
+        self._ended_leases: dict[str, EndedLease | None] = {}
+        """The stored leases that were read; None: the lease has not ended, or is no more."""
 
     @property
     def now(self) -> datetime:
@@ -124,9 +127,24 @@ class Unit:
         )
         self._omitted[credential] = row._replace(count=row.count + 1)
 
+    def ended_lease(self, run_id: str, together: Collection[str] = ()) -> EndedLease | None:
+        """The lease of a run, if it has ended and nothing of the run arrived in this append.
+
+        The leases of ``together`` are read with it. Only an append changes the end of a lease, so
+        what was read stays true until the commit.
+        """
+        if run_id not in self._ended_leases:
+            asked = {run_id, *together}
+            self._ended_leases |= dict.fromkeys(asked) | self.append.leases.ended(asked)
+        decisions = self.append.decisions
+        arrived = run_id in decisions.heard or run_id in decisions.leases
+        return None if arrived else self._ended_leases[run_id]
+
     def write(self) -> None:
-        """Write the recorded events, the kept outcomes, the omitted counts and the snapshots."""
+        """Write the events, the heartbeats, the outcomes, the omitted counts and the snapshots."""
         self.events.write()
+        if self.append.decisions.heard:
+            self.append.leases.hear(self.append.decisions.heard)
         self.outcomes.write()
         if self._omitted:
             self.append.aside.omit([*self._omitted.values()])

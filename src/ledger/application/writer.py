@@ -7,7 +7,8 @@ contributes at most the record of its refusal. If a command raises an unexpected
 of the group are carried out again one by one, so that only this command fails.
 
 The writer knows whether appends succeed. A writer that ``probes`` finds that out by itself while
-nothing is written: each second it updates a probe row as an append would write.
+nothing is written: each second it updates a probe row as an append would write. Such a writer also
+notes each second that the service listens, and so is able to take heartbeats (``log/leases.py``).
 """
 
 import logging
@@ -29,7 +30,9 @@ from ledger.application.unit import Unit
 from ledger.background import BackgroundLoop
 from ledger.domain.errors import NotCarriedOut, Unavailable
 from ledger.intake.request import Outcome
+from ledger.log.append import Append
 from ledger.log.event_log import Log
+from ledger.log.leases import LISTENING_SECONDS
 from ledger.log.vault import Vault
 
 _GROUP = 1000
@@ -92,6 +95,9 @@ class Writer(BackgroundLoop):
         """Start of the first append since which all have failed; None: the last one succeeded."""
         self._trying_since: float | None = None
         """Start of the append that is under way; None: no append is."""
+        self._listens = probes
+        self._listened_at = -LISTENING_SECONDS
+        """When an append of this writer last noted that the service listens."""
         self._tried_at = 0.0
         """When an append, or a probe, last showed whether a row can be written."""
         self._log, self._vault, self._clock, self._idle_after = log, vault, clock, idle_after
@@ -160,6 +166,10 @@ class Writer(BackgroundLoop):
             self._outdated.append(run_id)
             self._changed.notify()
 
+    def stop_listening(self) -> None:
+        """Note from now on no more that the service listens: no request will arrive any more."""
+        self._listens = False
+
     def failing_seconds(self) -> float:
         """Seconds since the first of the failing appends, or the one under way, began; else 0."""
         since = self._trying_since if self._failing_since is None else self._failing_since
@@ -197,7 +207,14 @@ class Writer(BackgroundLoop):
         with suppress(PersistenceError), self._trying():
             with self._log.ledger_recorder.append_transaction() as append:
                 append.probe()
+                self._listen(append, self._clock())
             self._note_success()
+
+    def _listen(self, append: Append, now: datetime) -> None:
+        """Note that the service listens, if it does and a second has passed since the last note."""
+        if self._listens and time.monotonic() - self._listened_at >= LISTENING_SECONDS:
+            append.leases.listen(now)
+            self._listened_at = time.monotonic()
 
     @contextmanager
     def _trying(self) -> Iterator[None]:
@@ -275,6 +292,7 @@ class Writer(BackgroundLoop):
                 unit.prepare(commands)
                 outcomes += [carry_out(command, unit) for command in commands]
                 unit.write()
+                self._listen(append, unit.now)
         except BaseException:
             # The touched aggregates in memory may be ahead of the table now, so they are dropped.
             # (Aggregates that were only read are as stored.)

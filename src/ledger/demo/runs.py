@@ -18,6 +18,9 @@ INVOCATIONS = (1203, 760, 900, 620, 560, 470, 320, 120)
 
 SOURCES = {"agent_gateway": "/agent-gateway/runs", "ods": "/ods/cycles"}
 
+LEASE_SECONDS = 600
+"""The lease of a run whose worker has died."""
+
 LONGEST_QUEUE_MS = 9_000
 LONGEST_RUN_MS = 170_000
 
@@ -39,6 +42,7 @@ class Run:
     """The run's external id."""
     remedies: str | None = None
     """The name of the failed run that this run is a part of."""
+    lease_seconds: int | None = None
 
     @property
     def first_at(self) -> datetime:
@@ -73,9 +77,8 @@ def run_facts(run: Run, run_id: str, parent_id: str | None) -> Iterator[StoryFac
         yield say(run.requested, "requested", opening, _requester(run.triggered_by))
     if run.started is not None:
         known = run.requested is not None
-        yield say(
-            run.started, "started", {"service_line_id": run.line.id} if known else opening, worker
-        )
+        start = {"service_line_id": run.line.id} if known else opening
+        yield say(run.started, "started", start | {"lease_seconds": run.lease_seconds}, worker)
     if run.ended is not None and run.outcome is not None:
         actor = _requester(run.triggered_by) if run.outcome == "cancelled" else worker
         yield say(run.ended, run.outcome, run.closing, actor)
@@ -173,10 +176,18 @@ def _invocation(
     )
 
 
-def _open(line: Line, rng: Random, requested: datetime | None, started: datetime | None) -> Run:
+def _open(
+    line: Line,
+    rng: Random,
+    requested: datetime | None,
+    started: datetime | None,
+    lease_seconds: int | None = None,
+) -> Run:
     """Make one invocation that hasn't ended."""
     triggered_by, ask, _ = _ask(line, rng)
-    return Run(line, requested, started, None, None, triggered_by, ask, {})
+    return Run(
+        line, requested, started, None, None, triggered_by, ask, {}, lease_seconds=lease_seconds
+    )
 
 
 def _ask(line: Line, rng: Random) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
@@ -219,7 +230,10 @@ def _during_holds(line: Line, rng: Random) -> Iterator[Run]:
 
 
 def _right_now(line: Line, rng: Random) -> Iterator[Run]:
-    """Show a running agent at work: some runs just ended, some in progress, one waiting."""
+    """Show a running agent at work: some runs just ended, some in progress, one waiting.
+
+    The worker of another run has died: the run fails by its lease.
+    """
     for minutes in (12, 9, 7, 5):
         at = line.now - timedelta(minutes=minutes, milliseconds=rng.randrange(50_000))
         yield _invocation(line, rng, at, None, certain=True)
@@ -229,6 +243,10 @@ def _right_now(line: Line, rng: Random) -> Iterator[Run]:
         )
     asked = line.now - timedelta(milliseconds=rng.randrange(6_000, 20_000))
     yield _open(line, rng, asked, None)
+    if line.position == 0:
+        yield _open(
+            line, line.chance("lease"), None, line.now - timedelta(minutes=41), LEASE_SECONDS
+        )
 
 
 # Outcome lines: one cycle after the other, each some days long.

@@ -1,8 +1,8 @@
 """Tells a story to the ledger as if the ledger had run all along.
 
-Each fact is recorded a moment after it happened, and lines become idle in between, as the sweeper
-would have made them. So the story's past can be read: also a past in which a later fact was not
-known yet.
+Each fact is recorded a moment after it happened. In between lines become idle, and runs fail by
+their leases, as the ledger's loops would have found them. So the story's past can be read: also a
+past in which a later fact was not known yet.
 """
 
 from collections import deque
@@ -15,12 +15,15 @@ import msgspec
 
 from ledger.application.command import Command
 from ledger.application.commands.lines import GoIdle
+from ledger.application.commands.runs import ExpireLease
 from ledger.application.report import command_of
+from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.domain.values import parse_instant
 from ledger.intake import envelope
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome
+from ledger.log.leases import EndedLease
 
 _DELAY = timedelta(milliseconds=350)
 """From an occurrence to its recording."""
@@ -28,7 +31,21 @@ _DELAY = timedelta(milliseconds=350)
 _SWEEP_EVERY = timedelta(hours=3)
 """Idle lines are looked for so often: seldom for a sweeper, yet enough that idle times show."""
 
+_BEATS_FOR = timedelta(minutes=4)
+"""For so long a worker that dies has sent heartbeats."""
+
 _AT_ONCE = 1000
+
+
+class _Expire(ExpireLease):
+    """Fail a run by a lease that ended in the story: nobody listened then, and no row tells it."""
+
+    def __init__(self, run_id: str, lease: EndedLease) -> None:
+        super().__init__(run_id)
+        self._lease = lease
+
+    def _ended(self, unit: Unit) -> EndedLease:
+        return self._lease
 
 
 class StoryClock:
@@ -62,15 +79,16 @@ def tell(
         clock.will_tell([at for at, _ in batch])
         outcomes = writer.submit([command for _, command in batch]).result()
         for (_, command), outcome in zip(batch, outcomes, strict=True):
-            if not isinstance(command, GoIdle):
+            if not isinstance(command, GoIdle | ExpireLease):
                 yield outcome
 
 
 def _with_sweeps(
     story: Iterator[dict[str, Any]], advance: Callable[[int], None]
 ) -> Iterator[tuple[datetime, Command]]:
-    """The story's commands, and between them the commands of a sweeper."""
+    """The story's commands, and between them the commands of the ledger's loops."""
     lines: list[str] = []
+    leases: dict[str, EndedLease] = {}
     sweep_at: datetime | None = None
     for fact in story:
         at = parse_instant(fact["time"]) + _DELAY
@@ -78,6 +96,13 @@ def _with_sweeps(
         while sweep_at < at:
             yield from ((sweep_at, GoIdle(line_id)) for line_id in lines)
             sweep_at += _SWEEP_EVERY
+        for run_id in [run_id for run_id, lease in leases.items() if lease.ends_at + _DELAY < at]:
+            lease = leases.pop(run_id)
+            yield lease.ends_at + _DELAY, _Expire(run_id, lease)
+        if seconds := fact["data"].get("lease_seconds"):
+            heard_at = at + _BEATS_FOR
+            ends_at = heard_at + timedelta(seconds=seconds)
+            leases[fact["subject"]] = EndedLease(heard_at, ends_at)
         if fact["type"] == "service_line.activated":
             lines.append(fact["subject"])
         raw = msgspec.json.encode(fact)

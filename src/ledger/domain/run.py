@@ -52,7 +52,7 @@ class RunStarted(Event, frozen=True, kw_only=True):
 
 
 class RunCompleted(Event, frozen=True, kw_only=True):
-    """A run ended successfully; ``late`` if its line's closing had cancelled the run before."""
+    """A run ended successfully; ``late`` if the run had been cancelled or failed by rule before."""
 
     TOPIC = "run.completed/1"
     output: bytes | None = None
@@ -63,7 +63,7 @@ class RunCompleted(Event, frozen=True, kw_only=True):
 
 
 class RunFailed(Event, frozen=True, kw_only=True):
-    """A run ended in an error; ``late`` if its line's closing had cancelled the run before."""
+    """A run ended in an error; ``late`` if the run had been cancelled or failed by rule before."""
 
     TOPIC = "run.failed/1"
     error: bytes | None = None
@@ -72,6 +72,10 @@ class RunFailed(Event, frozen=True, kw_only=True):
     duration_ms: int | None = None
     late: bool = False
     external_id: str | None = None
+    lease_expired: bool = False
+    """Whether the ledger itself failed the run, because its lease had ended."""
+    last_heard_at: datetime | None = None
+    """When a fact or a heartbeat of a run whose lease ended had last arrived."""
 
 
 class RunCancelled(Event, frozen=True, kw_only=True):
@@ -96,13 +100,20 @@ class RunErased(Event, frozen=True, kw_only=True):
 
 _BEGUN = ("triggered_by", "external_id", "parent_run_id", "lease_seconds")
 _ENDED = ("tokens_used", "duration_ms", "late", "external_id")
+_FAILED = (*_ENDED, "lease_expired", "last_heard_at")
+
+LEASE_EXPIRED = {
+    "code": "lease_expired",
+    "message": "Nothing arrived from the run for as long as its lease.",
+}
+"""The error of a run whose lease ended."""
 
 # Columns: event, published type, published payload, fact, command, note.
 RUN_TABLE: tuple[EventRow, ...] = (
     EventRow(RunRequested, "run.requested", _BEGUN, "run.requested", None, Note.RUN_REQUESTED),
     EventRow(RunStarted, "run.started", _BEGUN, "run.started", None, Note.RUN_STARTED),
     EventRow(RunCompleted, "run.completed", _ENDED, "run.completed", None, Note.RUN_ENDED),
-    EventRow(RunFailed, "run.failed", _ENDED, "run.failed", None, Note.RUN_ENDED),
+    EventRow(RunFailed, "run.failed", _FAILED, "run.failed", None, Note.RUN_ENDED),
     EventRow(RunCancelled, "run.cancelled", SAME, "run.cancelled", None, Note.RUN_CANCELLED),
     EventRow(RunErased, "run.erased", SAME, None, "run.erase", Note.RUN_ERASED),
 )
@@ -134,6 +145,8 @@ class Run(msgspec.Struct, array_like=True):
     """The run's name at the source that reported its request or start. Each event repeats it."""
     parent_run_id: str | None = None
     lease_seconds: int | None = None
+    lease_expired: bool = False
+    """Whether the run shows the failure by its lease, which a late ending may replace."""
 
     # Decisions.
 
@@ -148,7 +161,8 @@ class Run(msgspec.Struct, array_like=True):
     ) -> RunStarted:
         """Start a pending run. (A run that was never requested begins with its ``RunStarted``.)
 
-        The start of a run without an external id may give it one.
+        The start of a run without an external id may give it one. The event repeats the lease that
+        the start does not change, since the lease begins anew.
         """
         if self.status != "pending":
             raise InvalidState("The run has already started or ended.")
@@ -158,13 +172,13 @@ class Run(msgspec.Struct, array_like=True):
             external_id=self.external_id or external_id,
             gives_external_id=self.external_id is None and external_id is not None,
             parent_run_id=parent_run_id,
-            lease_seconds=lease_seconds,
+            lease_seconds=lease_seconds or self.lease_seconds,
         )
 
     def complete(
         self, at: datetime, output: bytes | None, tokens: int | None, duration_ms: int | None
     ) -> RunCompleted:
-        """Complete a started run, or once a run that its line's closing cancelled."""
+        """Complete a started run, or once a run that ended by rule (``_require_endable``)."""
         late = self._require_endable(at)
         if self.started_at is None:
             raise InvalidState("The run has not started.")
@@ -184,7 +198,7 @@ class Run(msgspec.Struct, array_like=True):
         tokens: int | None,
         duration_ms: int | None,
     ) -> RunFailed:
-        """Fail an open run, or once a run that its line's closing cancelled."""
+        """Fail an open run, or once a run that ended by rule (``_require_endable``)."""
         late = self._require_endable(at)
         return RunFailed(
             error=error,
@@ -193,6 +207,25 @@ class Run(msgspec.Struct, array_like=True):
             duration_ms=self._duration(at, duration_ms),
             late=late,
             external_id=self.external_id,
+        )
+
+    def require_lease(self) -> None:
+        """Refuse a heartbeat of a run that has ended or has no lease."""
+        if self.status in ENDED:
+            raise InvalidState("The run has already ended.")
+        if self.lease_seconds is None:
+            raise InvalidState("The run has no lease.")
+
+    def expire(self, at: datetime, heard_at: datetime, error: bytes | None) -> RunFailed | None:
+        """Fail an open run, because its lease ended at ``at``; None if the run has ended."""
+        if self.status in ENDED:
+            return None
+        return RunFailed(
+            error=error,
+            duration_ms=self._duration(at, None),
+            external_id=self.external_id,
+            lease_expired=True,
+            last_heard_at=heard_at,
         )
 
     def cancel(self, at: datetime, reason: str | None, by_closing: bool = False) -> RunCancelled:
@@ -215,12 +248,16 @@ class Run(msgspec.Struct, array_like=True):
         return RunErased(reason=reason, external_id=self.external_id)
 
     def _require_endable(self, at: datetime) -> bool:
-        """Whether an ending is late, because the line's closing had cancelled the run before.
+        """Whether an ending is late: it takes the place of one that a rule gave the run before.
 
-        Refused if the run has ended in another way, or if the ending lies after the closing.
+        Such a rule is the line's closing, or the end of the run's lease. Refused if the run has
+        ended in another way, or if the ending lies after the closing that cancelled the run. (After
+        a lease a late ending may be of any time, as far as the line allows it.)
         """
         if self.status not in ENDED:
             return False
+        if self.lease_expired:
+            return True
         if not self.cancelled_by_closing:
             raise InvalidState("The run has already ended.")
         if self.completed_at is not None and at > self.completed_at:
@@ -276,6 +313,7 @@ class Run(msgspec.Struct, array_like=True):
     def _failed(self, body: RunFailed, recorded: Recorded) -> None:
         self._ended("failed", body.duration_ms, recorded)
         self.tokens_used = body.tokens_used
+        self.lease_expired = body.lease_expired
 
     def _cancelled(self, body: RunCancelled, recorded: Recorded) -> None:
         self._ended("cancelled", body.duration_ms, recorded)
@@ -288,7 +326,7 @@ class Run(msgspec.Struct, array_like=True):
         self.status = status
         self.completed_at = recorded.occurred_at
         self.duration_ms = duration_ms
-        self.cancelled_by_closing = False
+        self.cancelled_by_closing = self.lease_expired = False
 
 
 _APPLY: dict[type[Event], Callable[[Run, Any, Recorded], None]] = {

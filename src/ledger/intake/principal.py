@@ -77,6 +77,9 @@ COMMAND_LINE = Principal("cli", "system", frozenset({"admin"}))
 SWEEPER = Principal("idle-sweeper", "system", frozenset({"admin"}))
 """The service itself, when a line goes idle."""
 
+LEASE_WATCH = Principal("lease-watch", "system", frozenset({"admin"}))
+"""The service itself, when a run fails because its lease has ended."""
+
 HOUSEKEEPER = Principal("housekeeper", "system", frozenset({"admin"}))
 """The service itself, when it records how many refusals were only counted."""
 

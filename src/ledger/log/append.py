@@ -22,6 +22,7 @@ from ledger.domain.identity import Identity
 from ledger.domain.recorded import Recorded
 from ledger.log import snapshots
 from ledger.log.decisions import DecisionTables
+from ledger.log.leases import Leases
 from ledger.log.side_tables import SideTables
 from ledger.log.snapshots import FOLD, Aggregate
 from ledger.log.tables import (
@@ -117,8 +118,9 @@ SELECT execution_id FROM ledger.execution_record WHERE execution_id = ANY(%(ids)
 # the sequence stays moved: a gap remains, and no position is used twice.
 _MOVE_END = "setval('ledger.ledger_events_notification_id_seq', {}::bigint)"
 
-# Updates and deletions of stored rows.
+# Updates and deletions of stored rows. A run that ends has no lease any more.
 _END_RUNS = """
+WITH let_go AS (DELETE FROM ledger.lease WHERE run_id = ANY(%(run)s::text[]))
 DELETE FROM ledger.open_run AS o
 USING (SELECT unnest(%(line)s::text[]) AS line_id, unnest(%(run)s::text[]) AS run_id) AS ended
 WHERE o.line_id = ended.line_id AND o.run_id = ended.run_id
@@ -181,6 +183,11 @@ class Append:
     def aside(self) -> SideTables:
         """The tables beside the log: outcomes and omitted refusals."""
         return SideTables(self._transaction)
+
+    @property
+    def leases(self) -> Leases:
+        """The leases of open runs."""
+        return Leases(self._transaction)
 
     # Reading, under the lock: no other transaction changes these rows.
 

@@ -6,7 +6,7 @@ the tables that are ``AS_FOLDED`` can be derived from the log at any time.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from ledger.domain import api_key, endpoint, identity, run
@@ -21,6 +21,7 @@ from ledger.log.tables import (
     ENDPOINT,
     EXECUTION_RECORD,
     ID_COUNTER,
+    LEASE,
     LINE_ACTIVITY,
     OPEN_RUN,
     ApiKeyRow,
@@ -28,6 +29,7 @@ from ledger.log.tables import (
     ExecutionRecordRow,
     IdCounterRow,
     IdentityRow,
+    LeaseRow,
     LineActivityRow,
     OpenRunRow,
 )
@@ -67,6 +69,10 @@ class DecisionTables:
         self.opened: dict[str, OpenRunRow] = {}
         self.ended: dict[str, str] = {}
         """Run id → line id of open runs that ended and may be stored."""
+        self.leases: dict[str, LeaseRow] = {}
+        """The leases that facts of this append began, by run."""
+        self.heard: dict[str, datetime] = {}
+        """The runs whose stored leases heartbeats begin anew, with the instants of arrival."""
         self.records: dict[str, ExecutionRecordRow] = {}
         """Execution records by id: those that were looked up, and those of this append."""
         self.new_records: set[str] = set()
@@ -91,6 +97,7 @@ class DecisionTables:
             ID_COUNTER: [IdCounterRow(*key, self.counters[key]) for key in self.moved_counters],
             API_KEY: [*self.new_keys.values()],
             ENDPOINT: [*self.new_endpoints.values()],
+            LEASE: [*self.leases.values()],
         }
 
     def take_identities(self) -> list[IdentityRow]:
@@ -102,6 +109,14 @@ class DecisionTables:
         """The line's open runs by id: the stored rows with the changes of this append."""
         runs = {row.run_id: row for row in stored if row.run_id not in self.ended}
         return runs | {k: v for k, v in self.opened.items() if v.line_id == line_id}
+
+    def hear(self, run_id: str, at: datetime) -> None:
+        """Begin an open run's lease anew, for a heartbeat. No event tells of it."""
+        begun = self.leases.get(run_id)
+        if begun is None:
+            self.heard[run_id] = at
+        else:
+            self.leases[run_id] = _lease(run_id, begun.seconds, at)
 
     def endpoints(self, organization_id: str, stored: int) -> int:
         """The number of the organization's webhook endpoints, given the stored number."""
@@ -161,6 +176,7 @@ class DecisionTables:
         self._active(recorded, opened=1)
         self._open(body, recorded, None)
         self._name(body, recorded)
+        self._lend(body, recorded)
         if body.run_id_origin == "issued":
             self._issued(recorded.originator_id, recorded)
 
@@ -169,6 +185,7 @@ class DecisionTables:
         self._open(body, recorded, recorded.occurred_at)
         if body.run_id_origin or body.gives_external_id:
             self._name(body, recorded)
+        self._lend(body, recorded)
         if body.run_id_origin == "issued":
             self._issued(recorded.originator_id, recorded)
 
@@ -192,6 +209,13 @@ class DecisionTables:
             body.external_id,
         )
 
+    def _lend(self, body: run.RunRequested | run.RunStarted, recorded: Recorded) -> None:
+        """Begin the run's lease, if it has one, by the fact's arrival."""
+        if body.lease_seconds is not None:
+            run_id = recorded.originator_id
+            self.leases[run_id] = _lease(run_id, body.lease_seconds, recorded.recorded_at)
+            self.heard.pop(run_id, None)
+
     def _ended(self, body: run.RunCompleted | run.RunFailed, recorded: Recorded) -> None:
         if body.late:
             self._active(recorded)
@@ -201,6 +225,7 @@ class DecisionTables:
     def _cancelled(self, body: Event, recorded: Recorded) -> None:
         self._active(recorded, opened=-1)
         self.opened.pop(recorded.originator_id, None)
+        self.leases.pop(recorded.originator_id, None)
         self.ended[recorded.originator_id] = recorded.service_line_id or ""
 
     def _erased(self, body: run.RunErased, recorded: Recorded) -> None:
@@ -239,6 +264,12 @@ class DecisionTables:
     def _endpoint_deleted(self, body: endpoint.WebhookDeleted, recorded: Recorded) -> None:
         if self.new_endpoints.pop(recorded.originator_id, None) is None:
             self.deleted_endpoints[recorded.originator_id] = _endpoint(recorded)
+
+
+def _lease(run_id: str, seconds: int, heard_at: datetime) -> LeaseRow:
+    """A lease that begins when something of the run arrives."""
+    ends_at = heard_at + timedelta(seconds=seconds)
+    return LeaseRow(run_id, seconds, heard_at, ends_at, ends_at)
 
 
 def _endpoint(recorded: Recorded) -> EndpointRow:

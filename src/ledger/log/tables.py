@@ -211,6 +211,32 @@ class ProbeRow(NamedTuple):
 
 PROBE = DecisionTable("append_probe", ProbeRow, key=("is_only",))
 
+
+class LeaseRow(NamedTuple):
+    """The lease of an open run. The log does not have the heartbeats, which move the instants."""
+
+    run_id: Text
+    seconds: Int
+    heard_at: Instant
+    """When a fact or a heartbeat of the run last arrived."""
+    ends_at: Instant
+    """``seconds`` later, and later still by the time in which no heartbeat could be taken."""
+    due_at: Instant
+    """When the lease is looked at next, at its end or before: heartbeats leave this index alone."""
+
+
+LEASE = DecisionTable("lease", LeaseRow, key=("run_id",), replaces=True, derived=Derived.IN_PART)
+
+
+class ListeningRow(NamedTuple):
+    """The row with the instant at which the service was last able to take heartbeats."""
+
+    is_only: Bool
+    listened_at: Instant
+
+
+LISTENING = DecisionTable("listening", ListeningRow, key=("is_only",))
+
 DECISION_TABLES: tuple[DecisionTable, ...] = (
     IDENTITY,
     OPEN_RUN,
@@ -223,6 +249,8 @@ DECISION_TABLES: tuple[DecisionTable, ...] = (
     OUTCOME,
     OMITTED,
     PROBE,
+    LEASE,
+    LISTENING,
 )
 
 

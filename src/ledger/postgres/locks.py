@@ -26,3 +26,6 @@ DISPATCHER = 7_300_007
 
 SEALER = 7_300_008
 """Held by the sealing process."""
+
+LEASES = 7_300_009
+"""Held by the process that watches over leases."""

@@ -29,11 +29,16 @@ def make_ready() -> None:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's server, which calls ``tell_started`` once it takes requests."""
+    """Uvicorn's server: calls ``tell_started`` once it takes requests, and ``tell_ending``."""
 
-    def __init__(self, config: uvicorn.Config, tell_started: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        tell_started: Callable[[], None],
+        tell_ending: Callable[[], None],
+    ) -> None:
         super().__init__(config)
-        self._tell_started = tell_started
+        self._tell_started, self._tell_ending = tell_started, tell_ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the services that requests need; fails if the database is away."""
@@ -41,14 +46,20 @@ class _Server(uvicorn.Server):
         if self.started:
             self._tell_started()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests; those that have begun may end."""
+        self._tell_ending()
+        await super().shutdown(sockets)
+
 
 def run_api(
     settings: Settings, conninfo: str, listener: socket.socket, tell_started: Callable[[], None]
 ) -> None:
     """Run one API worker."""
     _configure_logging()
+    app = create_api(settings, conninfo)
     config = uvicorn.Config(
-        create_api(settings, conninfo),
+        app,
         loop="uvloop",
         http=Connection,
         ws="none",
@@ -61,7 +72,7 @@ def run_api(
     )
     allow_many_connections()
     calm_collector()
-    _Server(config, tell_started).run(sockets=[listener])
+    _Server(config, tell_started, app.state.services.writer.stop_listening).run(sockets=[listener])
 
 
 def run_loops(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:

@@ -39,6 +39,8 @@ FROM ledger.signer AS s, (
 ) AS sealed
 """
 
+_LEASES = "SELECT count(*) FROM ledger.lease"
+
 _NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {
         "description": "The database does not answer, appends fail, or no view exists yet",
@@ -100,6 +102,7 @@ async def metrics(request: Request) -> Response:
         async with asyncio.timeout(_ANSWERED_SECONDS):
             views.register(_Views(await _lag(request)))
             views.register(_Sealer(await _sealing(request)))
+            views.register(_Leases(await _leases(request)))
         up = 1
     except (psycopg.Error, OSError):
         up = 0
@@ -116,6 +119,11 @@ async def _lag(request: Request) -> _Lag:
 async def _sealing(request: Request) -> _Sealing:
     rows: list[_Sealing] = await services_of(request).door.fetch(EVERYONE, _SEALING, {})
     return rows[0]
+
+
+async def _leases(request: Request) -> int:
+    ((number,),) = await services_of(request).door.fetch(EVERYONE, _LEASES, {})
+    return int(number)
 
 
 def _document(document: object, status: int) -> Response:
@@ -162,6 +170,19 @@ class _Sealer:
         )
         stopped.add_metric([], int(has_stopped))
         return [sealed, lag, stopped]
+
+
+class _Leases:
+    """The gauge of leases."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry."""
+        leases = GaugeMetricFamily("ledger_leases", "Open runs with a lease.")
+        leases.add_metric([], self._number)
+        return [leases]
 
 
 class _Up:

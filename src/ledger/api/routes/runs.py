@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
-from ledger.api.documentation import LINE_ERRORS, LIST_ERRORS, RUN_LIST_ERRORS
+from ledger.api.documentation import LINE_ERRORS, LIST_ERRORS, RUN_LIST_ERRORS, refusals
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
@@ -34,8 +34,8 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import Reply, answer, unless_known
 from ledger.api.routes.executions import AnyLineId, Reason, require_line_id
-from ledger.api.writing import as_left, execute_on, read_command
-from ledger.application.commands.runs import EraseRun
+from ledger.api.writing import as_left, execute, execute_on, read_command
+from ledger.application.commands.runs import EraseRun, Heartbeat
 from ledger.domain.errors import NotFound, RunsNotSupported
 from ledger.domain.values import (
     LINE_ID,
@@ -346,6 +346,31 @@ async def erase_run(
         return rows.once(_run_reply, services.vault)
 
     return await as_left(request, receipt, show)
+
+
+@router.post(
+    "/runs/{run_id}/heartbeat",
+    summary="Keep a run's lease",
+    status_code=204,
+    openapi_extra=needs("write"),
+    responses=refusals(401, 403, 404, 409, 422, 503),
+)
+async def keep_lease(
+    request: Request,
+    principal: Authenticated,
+    run_id: AnyRunId,
+    _: NoParameters,
+) -> Response:
+    """Begin an open run's lease anew.
+
+    No event records a heartbeat, and no audit entry tells of one, not even of a refused one. The
+    answer comes once the new lease is stored durably. So a heartbeat needs no Idempotency-Key: send
+    it again if no answer came.
+    """
+    if not re.fullmatch(RUN_ID, run_id):
+        raise NotFound(_UNKNOWN)
+    await execute(request, Heartbeat(run_id, principal, request.state.request_id))
+    return Response(status_code=204)
 
 
 def _item(run: Sequence[Any], vault: Vault) -> str:

@@ -1,10 +1,18 @@
 """Commands about runs."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ledger.application.command import SubjectCommand, receipt
+import msgspec
+
+from ledger.application.command import OwnCommand, SubjectCommand, receipt
 from ledger.application.unit import Unit
+from ledger.domain.run import LEASE_EXPIRED, Run
+from ledger.intake.principal import LEASE_WATCH, Principal
 from ledger.intake.request import Receipt
+from ledger.log.leases import EndedLease
+
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(eq=False, repr=False)
@@ -29,3 +37,54 @@ class EraseRun(SubjectCommand):
         # from the database and notify the other processes.)
         unit.loader.run_key(run)
         return receipt(recorded)
+
+
+class _RunCommand(OwnCommand):
+    """A command about one run that no audit entry tells of."""
+
+    def __init__(self, run_id: str, principal: Principal, request_id: str | None = None) -> None:
+        super().__init__(principal, request_id)
+        self._run_id = run_id
+
+    def streams(self) -> Iterable[str]:
+        """The run's stream."""
+        return (self._run_id,)
+
+    def _nothing(self) -> Receipt:
+        return Receipt(self._run_id, (), 0, duplicate=True)
+
+
+class Heartbeat(_RunCommand):
+    """Begin a run's lease anew, without an event (contract, Facts)."""
+
+    def decide(self, unit: Unit) -> Receipt:
+        """Raises NotFound, or InvalidState for a run that has ended or has no lease."""
+        run = unit.loader.run(self._run_id, self.principal)
+        run.require_lease()
+        unit.append.decisions.hear(run.id, unit.now)
+        return self._nothing()
+
+
+class ExpireLease(_RunCommand):
+    """Fail a run, if its lease has ended at this moment (contract, Facts)."""
+
+    def __init__(self, run_id: str, together: Sequence[str] = ()) -> None:
+        """``together`` are the runs of the group, whose leases are then read at once."""
+        super().__init__(run_id, LEASE_WATCH)
+        self._together = together
+
+    def decide(self, unit: Unit) -> Receipt:
+        """Record the failure as of the lease's end; a run that was heard of is left as it is."""
+        run = unit.loader.find(self._run_id)
+        lease = self._ended(unit)
+        if lease is None or not isinstance(run, Run):
+            return self._nothing()
+        key = unit.loader.run_key(run)
+        error = key.seal("error", run.version + 1, _encode(LEASE_EXPIRED)) if key else None
+        body = run.expire(lease.ends_at, lease.heard_at, error)
+        if body is None:
+            return self._nothing()
+        return receipt(unit.events.record(run, body, lease.ends_at, self))
+
+    def _ended(self, unit: Unit) -> EndedLease | None:
+        return unit.ended_lease(self._run_id, self._together)

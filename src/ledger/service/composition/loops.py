@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from ledger.application.housekeeper import Housekeeper
+from ledger.application.leases import LeaseWatch
 from ledger.application.sweeper import Sweeper
 from ledger.application.writer import Writer
 from ledger.log.codec import EnvelopeMapper
@@ -38,6 +39,7 @@ class Loops:
         self.sweeper = create_sweeper(
             conninfo, self._writer, clock, settings.idle_after, settings.idle_sweep_seconds
         )
+        self.lease_watch = LeaseWatch(conninfo, self._writer)
         self.housekeeper = Housekeeper(conninfo, self._writer, clock)
 
     def start(self) -> None:
@@ -46,11 +48,13 @@ class Loops:
         self.projector.start()
         self.rebuilder.start()
         self.sweeper.start()
+        self.lease_watch.start()
         self.housekeeper.start()
 
     def stop(self) -> None:
         """End all loops, each after the work in hand."""
         self.housekeeper.stop()
+        self.lease_watch.stop()
         self.sweeper.stop()
         self.rebuilder.stop()
         self.projector.stop()

@@ -1,0 +1,39 @@
+"""The watch over leases: finds leases that are due and lets the writer decide (contract, Facts).
+
+The due leases come from an index. Whether a lease has ended is decided under the append lock, from
+its row there. A second process that watches can therefore cost a needless check, but never an
+expiry too many.
+"""
+
+import psycopg
+from prometheus_client import Counter
+from psycopg.rows import TupleRow
+
+from ledger.application.commands.runs import ExpireLease
+from ledger.application.periodic import Periodic
+from ledger.application.writer import Writer
+from ledger.intake.request import Receipt
+from ledger.log.leases import LOOK_AT_DUE
+from ledger.postgres import locks
+
+_EXPIRIES = Counter("ledger_lease_expiries", "Runs that failed because their leases had ended.")
+
+_EVERY_SECONDS = 1.0
+_AT_ONCE = 1000
+
+
+class LeaseWatch(Periodic):
+    """``run_once`` returns the number of runs that failed."""
+
+    def __init__(self, conninfo: str, writer: Writer) -> None:
+        super().__init__(conninfo, "leases", locks.LEASES, _EVERY_SECONDS)
+        self._writer = writer
+
+    def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
+        """Look at ``_AT_ONCE`` due leases; if there were so many, there may be more."""
+        due = connection.execute(LOOK_AT_DUE.encode(), (_AT_ONCE,)).fetchall()
+        runs = [run_id for run_id, has_ended in due if has_ended]
+        outcomes = self._writer.submit([ExpireLease(run_id, runs) for run_id in runs]).result()
+        expired = sum(1 for o in outcomes if isinstance(o, Receipt) and not o.duplicate)
+        _EXPIRIES.inc(expired)
+        return expired, len(due) == _AT_ONCE and len(due) - len(runs) + expired > 0

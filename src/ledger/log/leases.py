@@ -1,0 +1,100 @@
+"""The leases of open runs, within an append, and the statement by which a loop finds the due ones.
+
+Time in which the service could take no heartbeat does not count. The API's writers therefore note
+each second that they listen (``listen``). After a gap the first of them puts off the end of every
+lease by the gap, in the same transaction. A lease has ended only if the service was still listening
+at its end: so nothing expires before the gap is known, whichever process starts first.
+
+A heartbeat, an expiry and an ending of the same run exclude each other by the append lock, and by
+the lock of the lease's row.
+"""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from ledger.postgres.binary import array
+from ledger.postgres.pipeline import Transaction, named
+
+LISTENING_SECONDS = 1.0
+"""The time between two notes that the service listens."""
+
+# Begin stored leases anew, unless the run has ended meanwhile. The clocks of nodes may differ, so
+# no heartbeat makes a lease end earlier.
+_HEAR = """
+UPDATE ledger.lease AS l
+SET heard_at = greatest(l.heard_at, beat.at),
+    ends_at = greatest(l.ends_at, beat.at + l.seconds * interval '1 second')
+FROM (SELECT unnest(%(run)s::text[]) AS run_id, unnest(%(at)s::timestamptz[]) AS at) AS beat
+WHERE l.run_id = beat.run_id
+"""
+
+# Note that the service listens now. After a gap (more than two notes are missing), put off the
+# leases that had not ended when it began: each by the part of the gap after it last was heard of.
+_LISTEN = """
+WITH earlier AS (
+    SELECT listened_at FROM ledger.listening WHERE listened_at < %(now)s::timestamptz FOR UPDATE
+), noted AS (
+    UPDATE ledger.listening SET listened_at = %(now)s::timestamptz FROM earlier
+)
+UPDATE ledger.lease AS l
+SET ends_at = l.ends_at
+    + greatest(%(now)s::timestamptz - greatest(earlier.listened_at, l.heard_at), interval '0')
+FROM earlier
+WHERE earlier.listened_at < %(now)s::timestamptz - interval '2 seconds'
+  AND l.ends_at > earlier.listened_at
+"""
+
+# Those leases of these runs that have ended. In the order of the runs, since rows are locked.
+_ENDED = """
+SELECT l.run_id, l.heard_at, l.ends_at FROM ledger.lease AS l, ledger.listening AS s
+WHERE l.run_id = ANY(%(run)s::text[]) AND l.ends_at <= s.listened_at
+ORDER BY l.run_id FOR UPDATE OF l
+"""
+
+# The leases that are due to be looked at, and whether each has ended. One that was begun anew is
+# due at its new end. A row that an append has locked is looked at in the next round: no waiting
+# here while holding rows, so no deadlock. (A heartbeat may come between the snapshot and the lock:
+# PostgreSQL checks the constraint first on the snapshot's row, so both instants are of that row.)
+LOOK_AT_DUE = """
+WITH due AS (
+    SELECT l.run_id, l.ends_at <= s.listened_at AS has_ended
+    FROM ledger.listening AS s, ledger.lease AS l
+    WHERE l.due_at <= s.listened_at
+    ORDER BY l.due_at LIMIT %s
+    FOR UPDATE OF l SKIP LOCKED
+), put_off AS (
+    UPDATE ledger.lease AS l SET due_at = l.ends_at
+    FROM due WHERE l.run_id = due.run_id AND NOT due.has_ended
+)
+SELECT run_id, has_ended FROM due
+"""
+
+
+class EndedLease(NamedTuple):
+    """A lease that has ended, of a run that is open."""
+
+    heard_at: datetime
+    """When something of the run last arrived."""
+    ends_at: datetime
+
+
+class Leases:
+    """The table of leases, within an append transaction."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def ended(self, runs: Collection[str]) -> dict[str, EndedLease]:
+        """The stored leases of these runs that have ended, by run, each locked."""
+        rows = self._transaction.run(named(_ENDED, {"run": array("text", runs)}))
+        return {run_id: EndedLease(*instants) for run_id, *instants in rows}
+
+    def hear(self, heard: Mapping[str, datetime]) -> None:
+        """Begin leases anew from these instants, by run: at least one."""
+        beats = {"run": array("text", heard), "at": array("timestamptz", heard.values())}
+        self._transaction.defer(named(_HEAR, beats))
+
+    def listen(self, now: datetime) -> None:
+        """Note that the service is able to take heartbeats at this instant."""
+        self._transaction.defer(named(_LISTEN, {"now": now.isoformat()}))
