@@ -1,6 +1,7 @@
 """The projections: each is a folder here (``view.py``, ``statements.py``) and is named below."""
 
 from ledger.views.contract import Projection
+from projections.directory.view import DirectoryView
 from projections.event.view import EventView
 from projections.execution.view import ExecutionView
 from projections.run.view import RunView
@@ -9,4 +10,4 @@ from projections.webhook.view import WebhookView
 
 def projections() -> tuple[Projection, ...]:
     """New instances of every projection: each projector keeps rows of its own in memory."""
-    return (ExecutionView(), RunView(), EventView(), WebhookView())
+    return (ExecutionView(), RunView(), EventView(), WebhookView(), DirectoryView())

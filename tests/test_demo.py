@@ -204,6 +204,28 @@ def test_blockers_cover_every_cause_and_have_reasons_and_some_lines_have_two(
     assert sum(len(some) == 2 for some in blockers) >= 2
 
 
+def test_lines_have_names_and_every_workspace_and_most_projects_too(facts: list[Fact]) -> None:
+    begun = [fact["data"] for fact in facts if fact["type"] == "service_line.activated"]
+    assert all(data["name"] for data in begun)
+    named = {fact["subject"]: fact for fact in facts if fact["type"] == "directory.named"}
+    assert all(fact["data"]["name"] for fact in named.values())
+    assert {data["workspace_id"] for data in begun} <= named.keys()
+    assert {tag for data in begun for tag in data["project_tags"]} <= named.keys()
+    tags = {tag for fact in facts for tag in fact["data"].get("project_tags", ())}
+    assert tags - named.keys()
+
+
+def test_open_blockers_say_who_should_act_by_when_or_that_nobody_is_named_yet(
+    demo_model: Model,
+) -> None:
+    some = [b for line in demo_model.lines.values() for b in line.blockers.values()]
+    assert {("assignee" in blocker, "due_at" in blocker) for blocker in some} == {
+        (True, True),
+        (True, False),
+        (False, False),
+    }
+
+
 def test_health_signals_cover_every_status_with_value_and_evidence_and_scores_vary(
     demo_model: Model,
 ) -> None:

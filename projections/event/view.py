@@ -110,7 +110,7 @@ class EventView:
     """The projection ``event``."""
 
     name = "event"
-    version = 5
+    version = 6
     tables: tuple[Table, ...] = (EVENT, LINE)
     events = frozenset(EVENTS)
 

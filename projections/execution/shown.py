@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ledger.domain import health
-from ledger.domain.execution import Execution
+from ledger.domain.execution import Blocker, Execution
 from ledger.language.rendering import json_text, members, time_text
 from projections.execution.line import Totals
 
@@ -40,6 +40,9 @@ def version(execution: Execution) -> Version:
         "state_since": time_text(execution.state_since),
         "health_status": status,
         "started_at": time_text(execution.started_at),
+        "name": execution.name,
+        "health_score": score,
+        "oldest_blocker": _oldest_blocker(execution),
     }
     signals = [
         {"signal": s.signal, "status": s.status, "value": s.value, "evidence": s.evidence}
@@ -49,8 +52,7 @@ def version(execution: Execution) -> Version:
         "resources": list(execution.resources.values()),
         "health": {"score": score, "status": status, "signals": signals},
         "blockers": [
-            {"id": b.id, "cause": b.cause, "reason": b.reason, "since": time_text(b.since)}
-            for b in execution.blockers.values()
+            _blocker(b) | {"reported_by": b.reported_by} for b in execution.blockers.values()
         ],
         "holds": [
             {"hold": h.hold, "reason": h.reason, "since": time_text(h.since), "by": h.by}
@@ -59,6 +61,26 @@ def version(execution: Execution) -> Version:
         "closed_at": time_text(execution.closed_at),
     }
     return Version(score, members(head), members(extra))
+
+
+def _oldest_blocker(execution: Execution) -> dict[str, Any] | None:
+    """The open blocker with the least ``since``, of several the one that was opened first.
+
+    Effective times never fall along a stream, so this blocker is the first in the order of opening.
+    """
+    first = next(iter(execution.blockers.values()), None)
+    return None if first is None else _blocker(first)
+
+
+def _blocker(blocker: Blocker) -> dict[str, Any]:
+    return {
+        "id": blocker.id,
+        "cause": blocker.cause,
+        "reason": blocker.reason,
+        "since": time_text(blocker.since),
+        "assignee": blocker.assignee,
+        "due_at": time_text(blocker.due_at),
+    }
 
 
 def counts(last_activity_at: str, open_runs: int) -> str:

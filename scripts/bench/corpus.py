@@ -119,6 +119,7 @@ class Corpus:
             self.get(f"{path}?state=blocked&workspace_id={tale.FIRST}&product_line=talent")
         for role in READERS:
             list(self.walk("/v1/execution?limit=2", role))
+            self.by_each("/v1/directory", {"type": ("workspace", "project", "none")}, role)
         list(self.walk(f"/v1/execution?limit=3&as_of={self.instants()[8]}", "admin"))
 
     def lines(self) -> None:

@@ -39,6 +39,16 @@ WANTED = (
         "the entity tag of runs is that of an answer with more keys",
     ),
     Wanted(
+        r"/v1/directory\b",
+        r"404 ",
+        "the directory is new",
+    ),
+    Wanted(
+        r"/v1/execution/LIN-[-0-9]+$",
+        r"(200|304) $",
+        "the entity tag of a line is that of an answer with more keys",
+    ),
+    Wanted(
         r"/v1/audit-logs.*[?&]action=",
         r"200 (\{\"data\":\[\],|$)",
         "a filter of the audit log by the type of an event finds its writes",

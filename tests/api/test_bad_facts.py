@@ -212,7 +212,7 @@ RESOURCE = {"id": "r", "type": "t"}
         ("execution.blocked", {"blocker_id": "b", "cause": CANARY}, "/data/cause"),
         ("execution.blocked", {"blocker_id": "", "cause": "approval_gap"}, "/data/blocker_id"),
         ("execution.check_in_voided", {}, "/data/fact_id"),
-        ("service_line.updated", {}, "/data/project_tags"),
+        ("service_line.updated", {}, "/data"),
         ("service_line.updated", {"project_tags": None}, "/data/project_tags"),
         ("service_line.updated", {"project_tags": CANARY}, "/data/project_tags"),
         ("service_line.updated", {"project_tags": ["a", 5]}, "/data/project_tags/1"),

@@ -42,6 +42,7 @@ def events(edge: Edge) -> list[Event]:
              "triggered_by": {"type": "user", "actor_id": "USR-1"}}),
         fact("resource.allocated", line, {"id": "r", "type": "t", "name": "n", "role": "x"}),
         fact("resource.released", line, {"id": "r"}),
+        fact("directory.named", "WS-26-000001", {"name": "Core"}),
     )  # fmt: skip
     found: list[Event] = []
     params: dict[str, Any] = {"limit": 100}

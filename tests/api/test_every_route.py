@@ -33,7 +33,7 @@ OWNED = ("line_id", "run_id", "endpoint_id", "event_id")
 ENDLESS = "/v1/events/stream"
 
 ALLOWS = {
-    "read": "GET /v1/(execution|runs|events|event-types)(/.*)?",
+    "read": "GET /v1/(execution|runs|directory|events|event-types)(/.*)?",
     "write": "POST /v1/(facts|runs/{run_id}/heartbeat)",
     "service_lines:manage": "POST /v1/execution/{line_id}/(pause|resume)",
     "webhooks:manage": "[A-Z]+ /v1/webhooks(/.*)?",
@@ -44,6 +44,7 @@ ALLOWS = {
 """The routes that each permission opens (contract, Access), and those for every credential."""
 
 REQUIRED = {
+    "/v1/directory": {"type": "workspace"},
     "/v1/audit-logs": {"organization_id": ORGANIZATION},
     "/v1/audit-logs/export": {"organization_id": ORGANIZATION},
 }

@@ -12,7 +12,7 @@ from tests.support.facts import activation, fact
 ROW = {
     "id", "service_line_id", "execution_model", "state", "workspace_id", "product_line",
     "project_tags", "started_at", "last_activity_at", "metrics", "state_since", "open_runs",
-    "health_status",
+    "health_status", "name", "health_score", "oldest_blocker",
 }  # fmt: skip
 DETAIL = ROW | {"resources", "health", "blockers", "holds", "closed_at"}
 METRICS = {
@@ -62,7 +62,8 @@ def causes_of(edge: Edge, row: dict[str, Any]) -> set[str]:
 
 # Shapes.
 
-BLOCKER = frozenset({"id", "cause", "reason", "since"})
+OLDEST = {"id", "cause", "reason", "since", "assignee", "due_at"}
+BLOCKER = frozenset(OLDEST | {"reported_by"})
 HOLD = frozenset({"hold", "reason", "since", "by"})
 
 
@@ -76,6 +77,10 @@ def test_rows_and_details_have_exactly_their_keys(edge: Edge, board: list[dict[s
         assert {key: detail[key] for key in ROW} == row
         assert set(detail["health"]) == {"score", "status", "signals"}
         blockers += detail["blockers"]
+        if detail["blockers"]:
+            assert set(row["oldest_blocker"]) == OLDEST
+        else:
+            assert row["oldest_blocker"] is None
         holds += detail["holds"]
     assert len(blockers) > 5
     assert {frozenset(blocker) for blocker in blockers} == {BLOCKER}

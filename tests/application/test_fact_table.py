@@ -19,7 +19,11 @@ RESOURCE = {
 }
 # type → (data as sent, topic of its own event, members of the stored body)
 ON_LINES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
-    "service_line.updated": ({"project_tags": ["a", "b"]}, "execution.updated", {}),
+    "service_line.updated": (
+        {"project_tags": ["a", "b"], "name": "n"},
+        "execution.updated",
+        {},
+    ),
     "service_line.paused": ({"reason": "r"}, "execution.paused", {"hold": "service_line"}),
     "execution.checked_in": (
         {"hours": 7.25, "note": "n", "resource_id": "SCR-1"},
@@ -27,7 +31,13 @@ ON_LINES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         {},
     ),
     "execution.blocked": (
-        {"blocker_id": "b", "cause": "approval_gap", "reason": "r"},
+        {
+            "blocker_id": "b",
+            "cause": "approval_gap",
+            "reason": "r",
+            "assignee": "USR-26-000044",
+            "due_at": "2026-04-17T12:00:00Z",
+        },
         "execution.blocked",
         {},
     ),
@@ -64,8 +74,10 @@ def test_an_activation_is_stored_with_every_field(ledger: Ledger) -> None:
         resources=[RESOURCE],
         started_at="2026-01-15T02:00:00+02:00",
         execution_id=record,
+        name="Backend team",
     )
     shown = ledger.detail(line)
+    assert shown["name"] == "Backend team"
     assert shown["id"] == record
     assert shown["project_tags"] == ["PROJ-1"]
     assert shown["resources"] == [RESOURCE]
@@ -321,6 +333,15 @@ def test_ids_are_ascii_digits_only(own_ledger: Ledger) -> None:
     own_ledger.catch_up()
 
 
+def test_a_name_is_stored_under_its_organization_and_workspace(ledger: Ledger) -> None:
+    (item,) = ledger.accept(fact("directory.named", "WS-26-000021", {"name": "Core"}))
+    (stored,) = ledger.events(f"DIR-{ORGANIZATION}/WS-26-000021")
+    assert (stored["topic"], stored["state"]["body"]) == ("directory.named/1", {"name": "Core"})
+    tenant = [stored["state"][name] for name in ("organization_id", "workspace_id")]
+    assert tenant == [ORGANIZATION, "WS-26-000021"]
+    assert (item.subject, item.position) == ("WS-26-000021", stored["notification_id"])
+
+
 ELSEWHERE: dict[Callable[..., None], set[str]] = {
     test_an_activation_is_stored_with_every_field: {"service_line.activated"},
     test_resume_unblock_release_and_void_undo_their_counterparts: {
@@ -336,6 +357,7 @@ ELSEWHERE: dict[Callable[..., None], set[str]] = {
         "run.failed",
         "run.cancelled",
     },
+    test_a_name_is_stored_under_its_organization_and_workspace: {"directory.named"},
 }
 """The types that have no row in ON_LINES, by the test that accepts them."""
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ledger.domain import execution_events as e
 from ledger.domain.errors import InvalidState, RunsNotSupported
@@ -53,7 +54,7 @@ RELEASE = (Execution.release, "SCR-1")
         ([SERVICE_PAUSED], BLOCK_C, C_BLOCKED),
         ([B_BLOCKED, B_UNBLOCKED], BLOCK_B, B_BLOCKED),
         ([B_BLOCKED, C_BLOCKED], UNBLOCK_B, B_UNBLOCKED),
-        ([WENT_IDLE], (Execution.update, ("t",)), e.Updated(project_tags=("t",))),
+        ([WENT_IDLE], (Execution.update, ("t",), None), e.Updated(project_tags=("t",))),
         ([ALLOCATED], (Execution.allocate, CREW), ALLOCATED),
         ([ALLOCATED], RELEASE, RELEASED),
         ([], (Execution.report_signal, Signal("sla_compliance", "red", 1, "e")), SIGNAL_RED),
@@ -263,6 +264,27 @@ def test_resources_are_replaced_by_id_and_signals_keep_their_first_place() -> No
     ]
 
 
+def test_a_line_has_the_name_of_its_activation_until_an_update_replaces_it() -> None:
+    named = replace(ACTIVATED, name="Backend team")
+    renamed = e.Updated(project_tags=(), name="Core team")
+    assert after(ACTIVATED).name is None
+    assert after(named).name == "Backend team"
+    assert after(named, renamed).name == "Core team"
+    assert after(named, renamed, e.Updated(project_tags=())).name is None
+
+
+def test_a_blocker_keeps_its_assignee_due_date_and_reporter_while_it_is_open() -> None:
+    assigned = e.Blocked(
+        blocker_id="b", cause="approval_gap", assignee="USR-26-000044", due_at=minute(90)
+    )
+    given(ACTIVATED).when(
+        Execution.block, "b", "approval_gap", None, "USR-26-000044", minute(90)
+    ).then(assigned)
+    (blocker,) = after(ACTIVATED, assigned).blockers.values()
+    assert (blocker.assignee, blocker.due_at) == ("USR-26-000044", minute(90))
+    assert blocker.reported_by == "KEY-26-000001"
+
+
 # The size of a line.
 
 LONG = "x" * 200_000
@@ -273,7 +295,7 @@ LONG = "x" * 200_000
     [
         (Execution.block, "d", "capacity_issue", LONG),
         (Execution.allocate, e.Resource(type="talent", id="SCR-2", name=LONG)),
-        (Execution.update, (LONG,)),
+        (Execution.update, (LONG,), None),
         (Execution.report_signal, Signal("sla_compliance", "red", None, LONG)),
     ],
 )
@@ -291,5 +313,5 @@ def test_a_full_line_accepts_replacements_of_its_values_and_a_hold() -> None:
     full = given(ACTIVATED, red, tags)
     report_amber = (Execution.report_signal, Signal("sla_compliance", "amber", None, LONG))
     full.when(*report_amber).then(amber)
-    full.when(Execution.update, (LONG[1:],)).then(other_tags)
+    full.when(Execution.update, (LONG[1:],), None).then(other_tags)
     full.when(Execution.pause, "operator", LONG).then(held)

@@ -13,6 +13,7 @@ from ledger.domain import endpoint as w
 from ledger.domain import execution_events as e
 from ledger.domain import run as r
 from ledger.domain.api_key import ApiKeyCreated, ApiKeyRevoked
+from ledger.domain.directory import DirectoryNamed
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.refusals import RefusalsOmitted, WriteRefused
 from ledger.log.codec import EnvelopeMapper
@@ -61,6 +62,7 @@ BODIES: tuple[Event, ...] = (
     e.HealthSignalReported(
         signal="sla_compliance", status="amber", value=0.982, evidence={"tickets": [1, "two"]}
     ),
+    DirectoryNamed(name="Müller workspace"),
     r.RunRequested(
         run_id_origin="issued", triggered_by=r.Trigger("user", "USR-26-000044"), input=SEALED
     ),
@@ -143,6 +145,24 @@ GROWN_BODIES: tuple[Event, ...] = (
         reason="No longer needed", by_closing=True, duration_ms=60_000, external_id=NAMED
     ),
     r.RunErased(reason="Asked for by the data subject", external_id=NAMED),
+    e.Activated(
+        execution_id="RUN-26-000419",
+        execution_id_origin="supplied",
+        product_line="talent",
+        execution_model="capacity",
+        project_tags=("PROJ-26-004281", "ü"),
+        resources=(CREW,),
+        started_at=datetime(2026, 1, 15, tzinfo=UTC),
+        name="Müller backend team",
+    ),
+    e.Updated(project_tags=("PROJ-26-004281",), name="Müller core team"),
+    e.Blocked(
+        blocker_id="BLK-1",
+        cause="approval_gap",
+        reason="No signature",
+        assignee="USR-26-000044",
+        due_at=datetime(2026, 4, 17, 12, tzinfo=UTC),
+    ),
 )
 """A sample with all of its fields for each class that has gained fields."""
 

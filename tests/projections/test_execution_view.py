@@ -30,23 +30,31 @@ from tests.support.view_rows import given
 LINE, ORG, WS, TAGGED = "LIN-26-000001", "ORG-26-000001", "WS-26-000001", "PROJ-26-000001"
 KEY = RECORD = 26_000_000_000_001
 BEGUN = recorded(activated("capacity", project_tags=(TAGGED,)), 1)
-BLOCKED = recorded(e.Blocked(blocker_id="b", cause="approval_gap"), 2, minute(1))
+BLOCKED = recorded(
+    e.Blocked(blocker_id="b", cause="approval_gap", assignee="USR-1", due_at=minute(60)),
+    2,
+    minute(1),
+)
 CHECKED_IN = recorded(e.CheckedIn(hours=7.5, resource_id="SCR-1"), 2, minute(2))
 
 HEAD = (
     '"id":"RUN-26-000001","service_line_id":"LIN-26-000001","execution_model":"capacity",'
     '"state":"{state}","workspace_id":"WS-26-000001","product_line":"ods",'
     '"project_tags":["PROJ-26-000001"],"state_since":"{since}","health_status":null,'
-    '"started_at":"2026-04-15T12:00:00Z"'
+    '"started_at":"2026-04-15T12:00:00Z","name":null,"health_score":null,"oldest_blocker":'
+)
+BLOCKER = (
+    '{"id":"b","cause":"approval_gap","reason":null,"since":"2026-04-15T12:01:00Z",'
+    '"assignee":"USR-1","due_at":"2026-04-15T13:00:00Z"'
 )
 EXTRA = (
     '"resources":[],"health":{"score":null,"status":null,"signals":[]},'
     '"blockers":%s,"holds":[],"closed_at":null'
 )
-RUNNING = HEAD.format(state="running", since="2026-04-15T12:00:00Z"), EXTRA % "[]"
+RUNNING = HEAD.format(state="running", since="2026-04-15T12:00:00Z") + "null", EXTRA % "[]"
 STUCK = (
-    HEAD.format(state="blocked", since="2026-04-15T12:01:00Z"),
-    EXTRA % '[{"id":"b","cause":"approval_gap","reason":null,"since":"2026-04-15T12:01:00Z"}]',
+    HEAD.format(state="blocked", since="2026-04-15T12:01:00Z") + BLOCKER + "}",
+    EXTRA % f'[{BLOCKER},"reported_by":"KEY-26-000001"}}]',
 )
 COUNTED = '"last_activity_at":"2026-04-15T12:00:00Z","open_runs":0'
 

@@ -29,10 +29,11 @@ from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 from tests.support.transactions import undone
 
 PINNED = {
-    "execution": (7, "23d6e3f9d1de38b3"),
-    "run": (7, "296d8105c44a31ed"),
-    "event": (5, "7e7a3683311d9696"),
-    "webhook": (1, "c78933a05e8bcd42"),
+    "execution": (7, "c28917feecff248a"),
+    "run": (7, "c03a0101c2c8fe2a"),
+    "event": (6, "5dc73dbc394afe1b"),
+    "webhook": (1, "24a95437e0129115"),
+    "directory": (1, "206f76f0bab8cc4d"),
 }
 
 STORED = {
@@ -40,6 +41,7 @@ STORED = {
     "run": "641fd523cdae309e",
     "event": "27fa242559d694ec",
     "webhook": "f434b80016d147e1",
+    "directory": "7a8aa7b1e82b7a18",
 }
 """Digests of the tables as PostgreSQL has them."""
 
@@ -58,6 +60,14 @@ LINES = {f"LIN-26-{n:06d}": model for n, model in enumerate(EXECUTION_MODELS, 1)
 """A line of each execution model: a fold may treat each model differently."""
 
 REPORTED = {row.event for row in EVENT_TABLE if row.fact is not None}
+STREAMS = {
+    "webhook": "WHK-26-000002",
+    "api_key": "KEY-26-000009",
+    "write": "REF-KEY-26-000001",
+    "directory": "DIR-ORG-26-000001/WS-26-000021",
+}
+"""Streams without a line, by the prefix of their events' topics."""
+
 RUNS: tuple[tuple[type[Event], ...], ...] = (
     (r.RunRequested, r.RunStarted, r.RunCompleted, r.RunErased),
     (r.RunRequested, r.RunStarted, r.RunFailed),
@@ -108,29 +118,30 @@ def story() -> Iterator[Recorded]:
         yield event_on(
             line,
             msgspec.structs.replace(
-                begun, execution_model=model, execution_id=f"RUN-26-1{number[1:]}"
+                grown(begun), execution_model=model, execution_id=f"RUN-26-1{number[1:]}"
             ),
             line,
         )
         others = [b for b in BODIES if type(b) in e.EXECUTION_EVENTS]
         for body in others:
             if type(body) in (e.Paused, e.Resumed, e.Blocked, e.CheckedIn):
-                yield event_on(line, body, line, fact=type(body) is not e.Paused)
+                yield event_on(line, grown(body), line, fact=type(body) is not e.Paused)
         if model in MODELS_WITH_RUNS:
             for kinds, run in zip(RUNS, run_numbers, strict=False):
                 for body in (samples(kind)[0] for kind in kinds):
                     yield event_on(f"RUN-26-{run:06d}", body, line)
                     yield event_on(f"RUN-26-{run + 10:06d}", grown(body), line)
         rest = (e.Updated, e.Unblocked, e.ResourceAllocated, e.HealthSignalReported)
+        for body in map(grown, samples(e.Updated)):
+            yield event_on(line, body, line)
         for body in (*samples(*rest), *samples(e.WentIdle, e.Woken, e.CheckInVoided)):
             yield event_on(line, body, line)
         for body in samples(e.ResourceReleased, e.Closed)[: 1 if model == "capacity" else 2]:
             yield event_on(line, body, line)
     for body in BODIES:
         prefix = type(body).TOPIC.partition(".")[0]
-        if prefix in ("webhook", "api_key", "write") and not isinstance(body, w.WebhookCreated):
-            stream = {"webhook": "WHK-26-000002", "api_key": "KEY-26-000009"}.get(prefix)
-            yield event_on(stream or "REF-KEY-26-000001", body)
+        if prefix in STREAMS and not isinstance(body, w.WebhookCreated):
+            yield event_on(STREAMS[prefix], body)
 
 
 def digest_of(projection: Projection, conninfo: str) -> str:

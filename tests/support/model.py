@@ -28,6 +28,7 @@ FEED_TYPES = frozenset([
     "execution.updated", "execution.checked_in", "execution.check_in_voided",
     "resource.allocated", "resource.released", "health.changed", "run.requested", "run.started",
     "run.completed", "run.failed", "run.cancelled", "run.erased", "webhook.delivery_failed",
+    "directory.named",
 ])  # fmt: skip
 """Types of events in feeds (contract, Feeds)."""
 

@@ -29,6 +29,7 @@ PATHS = {
     "execution": ("/v1/execution", "/v1/execution/LIN-26-000001"),
     "run": ("/v1/runs/RUN-26-830003",),
     "webhook": ("/v1/webhooks",),
+    "directory": ("/v1/directory?type=project",),
 }
 """Reads of each view."""
 

@@ -35,6 +35,7 @@ SHOWS = {
     "run": f"/v1/runs/{RUNS[0]}",
     "event": f"/v1/execution/{LINE}/history",
     "webhook": "/v1/webhooks",
+    "directory": "/v1/directory?type=workspace",
 }
 
 

@@ -19,6 +19,7 @@ from ledger.api.machinery.middleware import EveryAnswer
 from ledger.api.models import FactBatchAnswer
 from ledger.api.routes import (
     audit,
+    directory,
     docs,
     event_types,
     executions,
@@ -50,6 +51,7 @@ ROUTED = (
     executions,
     run_exports,
     runs,
+    directory,
     stories,
     streams,
     exports,

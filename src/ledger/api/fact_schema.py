@@ -4,8 +4,8 @@ from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
-from ledger.domain.values import LINE_ID, RUN_ID, ActorType
-from ledger.intake.envelope import ATTRIBUTE
+from ledger.domain.values import ActorType
+from ledger.intake.envelope import ATTRIBUTE, SUBJECT_IDS
 from ledger.intake.fact_types import ALIASES, FACT_TYPES, FactType
 
 _TEMPLATE = "#/components/schemas/{model}"
@@ -43,7 +43,7 @@ def _event(name: str, kind: FactType) -> dict[str, Any]:
     required = ["specversion", "id", "source", "type"]
     subject: dict[str, Any] = {
         "type": "string",
-        "pattern": LINE_ID if kind.subject == "line" else RUN_ID,
+        "pattern": SUBJECT_IDS[kind.subject],
     }
     is_ending = kind.subject == "run" and not kind.subject_optional
     if kind.subject_optional or is_ending:

@@ -12,7 +12,7 @@ from ledger.domain.values import AUDIT_ID, EVENT_ID, State
 class SubjectModel(Model):
     """The subject of an event."""
 
-    type: Literal["service_line", "run", "webhook"]
+    type: Literal["service_line", "run", "webhook", "workspace", "project"]
     id: str
 
 

@@ -33,6 +33,17 @@ class Meta(Model):
     has_more: bool
 
 
+class OldestBlocker(Model):
+    """The open blocker of a line that was opened first."""
+
+    id: str
+    cause: Cause
+    reason: str | None
+    since: datetime
+    assignee: str | None
+    due_at: datetime | None
+
+
 class ExecutionRow(Model):
     """A line in a list."""
 
@@ -48,6 +59,9 @@ class ExecutionRow(Model):
     state_since: datetime
     open_runs: int = Field(ge=0)
     health_status: SignalStatus | None
+    name: str | None
+    health_score: int | None
+    oldest_blocker: OldestBlocker | None
     metrics: dict[str, float | int | None]
 
 
@@ -86,13 +100,10 @@ class HealthModel(Model):
     signals: list[SignalModel]
 
 
-class BlockerModel(Model):
+class BlockerModel(OldestBlocker):
     """An open blocker."""
 
-    id: str
-    cause: Cause
-    reason: str | None
-    since: datetime
+    reported_by: str
 
 
 class ActorModel(Model):

@@ -2,6 +2,7 @@
 
 from ledger.application.new_events import EventTenant
 from ledger.application.unit import Unit
+from ledger.domain.directory import DirectoryEntry, id_of
 from ledger.domain.execution import Execution
 from ledger.domain.identity import Identity
 from ledger.domain.recorded import Event, FactIdentity
@@ -27,7 +28,7 @@ class Recording:
 
     def own(
         self,
-        aggregate: Execution | Run,
+        aggregate: Execution | Run | DirectoryEntry,
         body: Event,
         *,
         digest: bytes | None = None,
@@ -98,4 +99,4 @@ class Recording:
 def receipt_of(first: First, *, duplicate: bool) -> Receipt:
     """The receipt of an event that has an identity."""
     event = first.event
-    return Receipt(event.originator_id, first.event_ids, event.position, duplicate)
+    return Receipt(id_of(event.originator_id), first.event_ids, event.position, duplicate)

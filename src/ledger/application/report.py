@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ledger.application import report_runs
+from ledger.application import report_names, report_runs
 from ledger.application.command import Command, TurnDown
 from ledger.application.recording import Recording, receipt_of
 from ledger.application.unit import Unit
@@ -69,7 +69,13 @@ class ReportFact:
 
     def streams(self) -> Iterable[str]:
         """The fact's subject, and the line, record or parent that its data names."""
+        if self._is_about_a_name:
+            return report_names.streams(self.fact, self.principal)
         return self.fact.streams
+
+    @property
+    def _is_about_a_name(self) -> bool:
+        return self.fact.kind.subject == "directory"
 
     def identities(self, tenant_of: TenantOf) -> tuple[Identity, ...]:
         """The fact's identity, then those that its data names.
@@ -93,6 +99,8 @@ class ReportFact:
 
     def about(self) -> About:
         """The data of the fact for the audit log, should the fact be refused."""
+        if self._is_about_a_name:
+            return report_names.about(self.fact, self.principal)
         about = self.fact.about
         if self._run_id is None:
             return about
@@ -101,7 +109,7 @@ class ReportFact:
     def decide(self, unit: Unit) -> Receipt:
         """Check the fact, then record it. Raises Refused."""
         fact = self.fact
-        unit.loader.load(fact.streams)
+        unit.loader.load(self.streams())
         # If the subject of an administrator's fact is unknown, the fact has no tenant. Such a
         # subject is refused as not found below.
         known = self.identities(unit.loader.tenant_of)
@@ -111,6 +119,9 @@ class ReportFact:
             return receipt_of(earlier, duplicate=True)
         if fact.type == "service_line.activated":
             self._require_own_tenant()
+        elif self._is_about_a_name:
+            self._require_own_tenant()
+            report_names.require_own_workspace(fact, self.principal)
         subject = self._subject(unit, identity)
         if fact.time is not None and fact.time > unit.now + MAX_AHEAD:
             raise Invalid.at("/time", "lies more than 5 minutes in the future")
@@ -122,6 +133,8 @@ class ReportFact:
 
     def _subject_tenant(self, tenant_of: TenantOf) -> str | None:
         fact = self.fact
+        if self._is_about_a_name:
+            return report_names.organization_of(fact, self.principal)
         for stream in (fact.subject, fact.named_line, fact.named_record):
             organization_id = tenant_of(stream) if stream is not None else None
             if organization_id is not None:
@@ -167,6 +180,8 @@ class ReportFact:
             return known if isinstance(known, Execution) else None
         if fact.kind.subject == "line":
             return unit.loader.execution(fact.subject or "", principal)
+        if self._is_about_a_name:
+            return None
         named = report_runs.named_run(fact, identity.organization_id, unit)
         if named is not None and principal.sees(named.organization_id, named.workspace_id):
             self._run_id = named.id
@@ -203,6 +218,7 @@ def _activated(
         project_tags=tuple(data.project_tags),
         resources=tuple(_resource(resource) for resource in data.resources),
         started_at=data.started_at or recording.at,
+        name=data.name,
     )
     line_id = fact.subject or ""
     tenant = (data.organization_id, data.workspace_id, line_id)
@@ -214,7 +230,10 @@ def _resource(data: types.ResourceData) -> Resource:
 
 
 def _updated(recording: Recording, execution: Execution, data: types.ServiceLineUpdated) -> None:
-    recording.own(execution, execution.update(tuple(data.project_tags)))
+    given = data.model_fields_set
+    tags = tuple(data.project_tags) if "project_tags" in given else execution.project_tags
+    name = data.name if "name" in given else execution.name
+    recording.own(execution, execution.update(tags, name))
 
 
 def _paused(recording: Recording, execution: Execution, data: types.Reasoned) -> None:
@@ -262,7 +281,8 @@ def _voided(recording: Recording, execution: Execution, data: types.CheckInVoide
 
 
 def _blocked(recording: Recording, execution: Execution, data: types.Blocked) -> None:
-    recording.own(execution, execution.block(data.blocker_id, data.cause, data.reason))
+    body = execution.block(data.blocker_id, data.cause, data.reason, data.assignee, data.due_at)
+    recording.own(execution, body)
 
 
 def _unblocked(recording: Recording, execution: Execution, data: types.Unblocked) -> None:
@@ -297,4 +317,5 @@ _HANDLERS: dict[str, Callable[[Recording, Any, Any], None]] = {
     "resource.allocated": _allocated,
     "resource.released": _released,
     "health.signal_reported": _signalled,
+    "directory.named": report_names.named,
 }

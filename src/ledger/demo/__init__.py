@@ -7,6 +7,7 @@ nothing of the ledger: its facts are CloudEvents as any product line would send 
     cast.py    the lines, the fate of each, and when it was held
     work.py    the facts that a line reports: activation, people, check-ins, holds, health
     runs.py    the facts of runs: agent invocations and ODS cycles
+    names.py   the names of lines, workspaces and projects
     words.py   the sentences people write and the numbers they measure
     facts.py   the shape of a fact
 """
@@ -26,6 +27,7 @@ from ledger.demo.cast import (
     WORKSPACES,
     cast,
 )
+from ledger.demo.names import directory_facts
 from ledger.demo.runs import run_facts, runs_of
 from ledger.demo.work import line_facts
 
@@ -42,7 +44,7 @@ def story(now: datetime) -> Iterator[dict[str, Any]]:
     now = now.astimezone(UTC).replace(microsecond=0)
     lines = cast(now)
     runs = sorted(chain.from_iterable(map(runs_of, lines)), key=attrgetter("first_at"))
-    told = list(chain.from_iterable(map(line_facts, lines)))
+    told = [*directory_facts(lines), *chain.from_iterable(map(line_facts, lines))]
     named: dict[str | None, str] = {}
     for number, run in enumerate(runs, FIRST_RUN_NUMBER):
         run_id = named[run.name] = f"RUN-{now:%y}-{number:06d}"

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from ledger.demo import words
 from ledger.demo.cast import SEED_AGENT, SEED_TALENT, Interruption, Line
-from ledger.demo.facts import Actor, StoryFact, tell
+from ledger.demo.facts import Actor, StoryFact, rfc3339, tell
+from ledger.demo.names import line_name
 
 Resource = dict[str, Any]
 
@@ -65,6 +66,10 @@ def line_facts(line: Line) -> Iterator[StoryFact]:
         tags = sorted({*line.project_tags, f"PROJ-{line.year}-{4700 + line.index:06d}"})
         at = line.opened + timedelta(days=5, minutes=line.index)
         yield _own(line, at, "service_line.updated", "tags", {"project_tags": tags})
+    if line.index % 8 == 5:
+        at = line.opened + timedelta(days=4, minutes=line.index)
+        name = f"{line_name(line)} (EU)"
+        yield _own(line, at, "service_line.updated", "renaming", {"name": name})
     if line.fate == "closed":
         reason = words.CLOSINGS[line.product_line]
         yield _own(line, line.over, "service_line.closed", "closing", {"reason": reason})
@@ -92,6 +97,7 @@ def _activation(line: Line, resources: list[Resource]) -> StoryFact:
         "project_tags": list(line.project_tags),
         "resources": resources,
         "execution_id": line.execution_id,
+        "name": line_name(line),
     }
     if line.product_line == "talent":
         # Engagements start with the day, though they are confirmed in the morning.
@@ -293,6 +299,11 @@ def _pause(line: Line, pause: Interruption, number: int) -> Iterator[StoryFact]:
 def _block(line: Line, block: Interruption) -> Iterator[StoryFact]:
     actor = GATEWAY if block.cause == "policy_violation" else ("user", line.lead)
     data = {"blocker_id": block.blocker_id, "cause": block.cause, "reason": block.reason}
+    if block.cause != "capacity_issue":
+        # Nobody is assigned yet where staff is missing.
+        data["assignee"] = line.user(line.index + 5)
+    if block.cause in ("approval_gap", "delivery_blocker"):
+        data["due_at"] = rfc3339(block.begin + timedelta(days=2))
     id = f"opened-{block.blocker_id}"
     yield tell(
         block.begin, "execution.blocked", line.id, data, source=INCIDENTS, id=id, actor=actor

@@ -1,6 +1,7 @@
 """Every event of the ledger: the event tables of all aggregates joined."""
 
 from ledger.domain.api_key import API_KEY_TABLE
+from ledger.domain.directory import DIRECTORY_TABLE
 from ledger.domain.endpoint import ENDPOINT_TABLE
 from ledger.domain.event_table import EventRow
 from ledger.domain.execution_events import EXECUTION_TABLE
@@ -11,6 +12,7 @@ from ledger.domain.run import RUN_TABLE
 EVENT_TABLE: tuple[EventRow, ...] = (
     *EXECUTION_TABLE,
     *RUN_TABLE,
+    *DIRECTORY_TABLE,
     *API_KEY_TABLE,
     *ENDPOINT_TABLE,
     *REFUSAL_TABLE,

@@ -44,6 +44,10 @@ class Blocker(msgspec.Struct, frozen=True, array_like=True):
     cause: Cause
     reason: str | None
     since: datetime
+    assignee: str | None
+    due_at: datetime | None
+    reported_by: str
+    """The credential that reported the blocker."""
 
 
 class Execution(msgspec.Struct, array_like=True):
@@ -77,6 +81,7 @@ class Execution(msgspec.Struct, array_like=True):
     signals: dict[str, Signal] = {}
     """The latest signals by name, in order of their first report."""
     closed_at: datetime | None = None
+    name: str | None = None
 
     # Decisions: pure methods; each returns the event that it allows.
 
@@ -94,12 +99,21 @@ class Execution(msgspec.Struct, array_like=True):
             raise InvalidState(f"The line does not have the {hold} hold.")
         return events.Resumed(hold=hold, reason=reason)
 
-    def block(self, blocker_id: str, cause: Cause, reason: str | None) -> events.Blocked:
+    def block(
+        self,
+        blocker_id: str,
+        cause: Cause,
+        reason: str | None,
+        assignee: str | None = None,
+        due_at: datetime | None = None,
+    ) -> events.Blocked:
         """Open a blocker under an id that is not open now."""
         self.require_open()
         if blocker_id in self.blockers:
             raise InvalidState("A blocker with this blocker_id is already open.")
-        blocked = events.Blocked(blocker_id=blocker_id, cause=cause, reason=reason)
+        blocked = events.Blocked(
+            blocker_id=blocker_id, cause=cause, reason=reason, assignee=assignee, due_at=due_at
+        )
         return self._with_room(blocked, None)
 
     def unblock(self, blocker_id: str, reason: str | None) -> events.Unblocked:
@@ -109,10 +123,11 @@ class Execution(msgspec.Struct, array_like=True):
             raise InvalidState("No blocker with this blocker_id is open.")
         return events.Unblocked(blocker_id=blocker_id, reason=reason)
 
-    def update(self, project_tags: tuple[str, ...]) -> events.Updated:
-        """Replace the project tags."""
+    def update(self, project_tags: tuple[str, ...], name: str | None) -> events.Updated:
+        """Replace the project tags and the name."""
         self.require_open()
-        return self._with_room(events.Updated(project_tags=project_tags), self.project_tags)
+        replaced = (self.project_tags, self.name)
+        return self._with_room(events.Updated(project_tags=project_tags, name=name), replaced)
 
     def allocate(self, resource: Resource) -> events.ResourceAllocated:
         """Allocate or replace a resource."""
@@ -249,10 +264,12 @@ class Execution(msgspec.Struct, array_like=True):
         self.project_tags = body.project_tags
         self.resources = {resource.id: resource for resource in body.resources}
         self.started_at = body.started_at
+        self.name = body.name
         self.state_since = self._changed(recorded)
 
     def _updated(self, body: events.Updated, recorded: Recorded) -> None:
         self.project_tags = body.project_tags
+        self.name = body.name
 
     def _paused(self, body: events.Paused, recorded: Recorded) -> None:
         at = self._changed(recorded)
@@ -269,7 +286,15 @@ class Execution(msgspec.Struct, array_like=True):
 
     def _blocked(self, body: events.Blocked, recorded: Recorded) -> None:
         at = self._changed(recorded)
-        blocker = Blocker(body.blocker_id, body.cause, body.reason, at)
+        blocker = Blocker(
+            body.blocker_id,
+            body.cause,
+            body.reason,
+            at,
+            body.assignee,
+            body.due_at,
+            recorded.reported_by,
+        )
         self.blockers = self.blockers | {body.blocker_id: blocker}
         self.blocked_since = self.blocked_since or at
         self._interrupted(at)

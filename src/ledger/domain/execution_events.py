@@ -33,13 +33,15 @@ class Activated(Event, frozen=True, kw_only=True):
     project_tags: tuple[str, ...] = ()
     resources: tuple[Resource, ...] = ()
     started_at: datetime
+    name: str | None = None
 
 
 class Updated(Event, frozen=True, kw_only=True):
-    """The line's project tags were replaced."""
+    """The line's project tags or its name were replaced; the event has both as they are now."""
 
     TOPIC = "execution.updated/1"
     project_tags: tuple[str, ...]
+    name: str | None = None
 
 
 class Paused(Event, frozen=True, kw_only=True):
@@ -65,6 +67,10 @@ class Blocked(Event, frozen=True, kw_only=True):
     blocker_id: str
     cause: Cause
     reason: str | None = None
+    assignee: str | None = None
+    """The person or system that should act."""
+    due_at: datetime | None = None
+    """By when the assignee should have acted."""
 
 
 class Unblocked(Event, frozen=True, kw_only=True):
@@ -155,6 +161,7 @@ _STARTED = (
     "project_tags",
     "resources",
     "started_at",
+    "name",
 )
 _VOIDED = ("fact_id", "reason", "hours", "resource_id", "checked_in_at")
 _RESOURCE = Part(

@@ -46,7 +46,8 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """An event in its envelope; the class satisfies the library's ``DomainEventProtocol``."""
 
     originator_id: str
-    """The stream: a LIN, RUN, KEY or WHK id, or ``REF-`` and a credential."""
+    """The stream: a LIN, RUN, KEY or WHK id, ``REF-`` and a credential, or ``DIR-`` and a name's
+    organization and id."""
     originator_version: int
     position: int
     """The event's place in the log: positions rise and may have gaps."""

@@ -14,12 +14,14 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from pydantic import ValidationError
 
+from ledger.domain import directory
 from ledger.domain.errors import Invalid, LedgerError, Refused, TooLarge
 from ledger.domain.recorded import Actor
 from ledger.domain.refusals import UNKNOWN_ACTION
 from ledger.domain.values import (
     LINE_ID,
     ORGANIZATION_ID,
+    PROJECT_ID,
     RUN_ID,
     WORKSPACE_ID,
     ActorType,
@@ -54,9 +56,12 @@ ATTRIBUTE = "^[a-z0-9]+$"
 _ATTRIBUTE = re.compile(ATTRIBUTE)
 _USUAL = {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"}
 _KNOWN = _USUAL | {"actortype", "actorid"}
-_SUBJECT = {"line": re.compile(LINE_ID), "run": re.compile(RUN_ID)}
+SUBJECT_IDS = {"line": LINE_ID, "run": RUN_ID, "directory": f"{WORKSPACE_ID}|{PROJECT_ID}"}
+"""The form of a subject's id, by the kind of subject."""
+_SUBJECT = {kind: re.compile(form) for kind, form in SUBJECT_IDS.items()}
+_SAID = {"line": "a LIN-YY-NNNNNN id", "run": "a RUN-YY-NNNNNN id"}
+_SAID["directory"] = "a WS-YY-NNNNNN or PROJ-YY-NNNNNN id"
 _ACTOR_TYPES = get_args(ActorType)
-_RESOURCE = {"line": "service_line", "run": "run"}
 
 
 class Fact(msgspec.Struct, frozen=True):
@@ -86,16 +91,16 @@ class Fact(msgspec.Struct, frozen=True):
     external_id: str | None
     """The run's name at the fact's source, if the data gives one of the right length."""
     streams: tuple[str, ...]
-    """The subject, and the line, record or parent that the data names."""
+    """The subject, if it has a stream of its own, and the line, record or parent of the data."""
 
     @property
     def about(self) -> About:
         """The data that the audit log keeps if the fact is refused (contract, Feeds)."""
         line, resource = self.named_line, None
         if self.subject is not None:
-            resource = (_RESOURCE[self.kind.subject], self.subject)
+            resource = _resource(self.kind.subject, self.subject)
         elif line is not None:
-            resource = (_RESOURCE["line"], line)
+            resource = _resource("line", line)
         return About(
             self.type,
             resource,
@@ -203,10 +208,10 @@ def _about(event: dict[str, Any], data: Any) -> About:
 
     sent_type, subject = text("type", 100) or UNKNOWN_ACTION, text("subject", 255) or ""
     name = ALIASES.get(sent_type, sent_type)
-    named = [(_RESOURCE[k], subject) for k, known in _SUBJECT.items() if known.fullmatch(subject)]
+    named = [_resource(k, subject) for k, known in _SUBJECT.items() if known.fullmatch(subject)]
     line = _named_line(kind, data) if (kind := FACT_TYPES.get(name)) is not None else None
     if line is not None:
-        named.append((_RESOURCE["line"], line))
+        named.append(_resource("line", line))
     return About(
         name,
         named[0] if named else None,
@@ -242,7 +247,8 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
     line_id = _named_line(kind, data_sent)
     record_id = _named_record(name, data_sent)
     parent_id = _named_parent(kind, data_sent)
-    named = (subject, line_id, record_id, parent_id)
+    own = subject if kind.subject != "directory" else None
+    named = (own, line_id, record_id, parent_id)
     return Fact(
         type=name,
         kind=kind,
@@ -261,6 +267,13 @@ def _fact(event: dict[str, Any], data: Any) -> Fact:
         external_id=_external_id(kind, data_sent),
         streams=tuple([each for each in named if each is not None]),
     )
+
+
+def _resource(kind: str, identifier: str) -> tuple[str, str]:
+    """The (type, id) of a subject as the audit log names it."""
+    if kind == "directory":
+        return directory.kind_of(identifier), identifier
+    return "service_line" if kind == "line" else kind, identifier
 
 
 def _named_line(kind: FactType, sent: Any) -> str | None:
@@ -350,8 +363,7 @@ def _subject_faults(subject: Any, kind: FactType, data: Any) -> list[tuple[str, 
     if subject is None and (kind.subject_optional or _has_external_id(kind, data)):
         return []
     if not isinstance(subject, str) or not _SUBJECT[kind.subject].fullmatch(subject):
-        prefix = "LIN" if kind.subject == "line" else "RUN"
-        return [("/subject", f"must be a {prefix}-YY-NNNNNN id")]
+        return [("/subject", f"must be {_SAID[kind.subject]}")]
     return []
 
 

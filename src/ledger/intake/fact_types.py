@@ -7,7 +7,15 @@ misspelt optional field would otherwise be lost silently.
 from datetime import datetime
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from ledger.domain.health import SignalName, SignalStatus
 from ledger.domain.values import (
@@ -81,12 +89,25 @@ class ServiceLineActivated(FactData):
     resources: list[ResourceData] = []
     started_at: Instant | None = None
     execution_id: RunId | None = None
+    name: Label | None = None
 
 
 class ServiceLineUpdated(FactData):
-    """The line's complete project tags, which replace the earlier tags."""
+    """The line's complete project tags, its name, or both; they replace the earlier ones.
 
-    project_tags: Tags
+    A name of null takes the name away.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    project_tags: Annotated[Tags, Field(default_factory=list)]
+    name: Label | None = None
+
+    @model_validator(mode="after")
+    def _has_some(self) -> "ServiceLineUpdated":
+        if not self.model_fields_set:
+            raise ValueError("must have project_tags or name")
+        return self
 
 
 class Reasoned(FactData):
@@ -116,6 +137,9 @@ class Blocked(FactData):
     blocker_id: Label
     cause: Cause
     reason: str | None = None
+    assignee: Label | None = None
+    """The person or system that should act."""
+    due_at: Instant | None = None
 
 
 class Unblocked(FactData):
@@ -201,11 +225,22 @@ class RunCancelled(Reasoned):
     external_id: Label | None = None
 
 
+class DirectoryNamed(FactData):
+    """The name by which people call a workspace or a project; null takes the name away.
+
+    An administrator's fact names `organization_id`.
+    """
+
+    name: Label | None
+    organization_id: Annotated[str, Field(pattern=ORGANIZATION_ID)] | None = None
+
+
 class FactType(NamedTuple):
     """The model and the subject of one type of facts."""
 
     data: type[FactData]
-    subject: Literal["line", "run"]
+    subject: Literal["line", "run", "directory"]
+    """``directory``: a workspace or a project."""
     subject_optional: bool = False
     """Whether the ledger issues a RUN id if the reporter gives no subject."""
 
@@ -223,6 +258,7 @@ FACT_TYPES: dict[str, FactType] = {
     "resource.allocated": FactType(ResourceData, "line"),
     "resource.released": FactType(ResourceReleased, "line"),
     "health.signal_reported": FactType(HealthSignalReported, "line"),
+    "directory.named": FactType(DirectoryNamed, "directory"),
     "run.requested": FactType(RunRequested, "run", subject_optional=True),
     "run.started": FactType(RunStarted, "run", subject_optional=True),
     "run.completed": FactType(RunCompleted, "run"),

@@ -41,6 +41,10 @@ class IdempotencyKey(msgspec.Struct, frozen=True):
     """SHA-256 of the request: a different request under the same key is refused."""
 
 
+DIRECTORY_KINDS = frozenset({"workspace", "project"})
+"""The types of resources whose id alone names no stream (``domain/directory.py``)."""
+
+
 class About(msgspec.Struct, frozen=True):
     """The action and subject of a write: all that the audit log keeps of a refused write."""
 
@@ -60,8 +64,10 @@ class About(msgspec.Struct, frozen=True):
     @property
     def streams(self) -> tuple[str, ...]:
         """The streams that may tell the tenant of the write, in this order."""
-        named = (self.resource and self.resource[1], self.line_id)
-        return tuple(stream for stream in named if stream is not None)
+        named = [self.line_id] if self.line_id is not None else []
+        if self.resource is not None and self.resource[0] not in DIRECTORY_KINDS:
+            named.insert(0, self.resource[1])
+        return tuple(named)
 
 
 class Request(Protocol):

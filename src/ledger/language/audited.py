@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from ledger.domain import directory, refusals
 from ledger.domain import execution_events as lines
-from ledger.domain import refusals
 from ledger.domain import run as runs
 from ledger.domain.events import EVENT_TABLE
 from ledger.domain.recorded import Event, Recorded
@@ -119,7 +119,11 @@ def resource_of(event: Recorded) -> Resource | None:
 
 def subject_of(stream: str) -> Resource:
     """The resource of a stream, which the stream's events are about."""
-    return Resource(SUBJECTS[stream[:3]], stream)
+    kind = SUBJECTS.get(stream[:3])
+    if kind is None:
+        identifier = directory.id_of(stream)
+        return Resource(directory.kind_of(identifier), identifier)
+    return Resource(kind, stream)
 
 
 def _erased(body: runs.RunErased, event: Recorded) -> Resource:

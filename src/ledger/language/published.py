@@ -26,6 +26,8 @@ LANGUAGE_VERSION = 1
 """The version of the language as a whole."""
 
 _Instant = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+_INSTANTS: Mapping[Any, Any] = {datetime: _Instant, datetime | None: _Instant | None}
+"""The types of instants, and their types outside."""
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,7 +63,7 @@ def _published(row: EventRow) -> Published:
         kw_only=True,
     )
     part = row.told.field if isinstance(row.told, Part) else None
-    instants = frozenset(name for name, type_ in fields.items() if type_ is _Instant)
+    instants = frozenset(name for name, type_ in fields.items() if type_ in _INSTANTS.values())
     names = tuple(fields)
 
     def tell(body: Any) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def _fields(row: EventRow) -> Mapping[str, Any]:
     types = get_type_hints(row.event)
     names = row.event.__struct_fields__ if row.told is SAME else row.told
     assert isinstance(names, tuple)
-    return {name: _Instant if types[name] is datetime else types[name] for name in names}
+    return {name: _INSTANTS.get(types[name], types[name]) for name in names}
 
 
 PUBLISHED: Mapping[type[Event], Published] = {
@@ -100,7 +102,7 @@ SUBJECTS: Mapping[str, str] = {
     "KEY": "api_key",
     "WHK": "webhook",
 }
-"""Prefix of a stream's id → the type of its resource."""
+"""Prefix of a stream's id → the type of its resource, where the stream has the resource's id."""
 
 
 def changes_health(body: lines.HealthSignalReported, before: SignalStatus | None) -> bool:

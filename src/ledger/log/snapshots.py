@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from ledger.domain.api_key import ApiKey
+from ledger.domain.directory import DirectoryEntry
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.execution import Execution
 from ledger.domain.refusals import Refusals
@@ -23,7 +24,7 @@ from ledger.log.tables import SNAPSHOT, SnapshotRow
 from ledger.postgres.pipeline import Transaction
 from ledger.postgres.rows import insert
 
-Aggregate = Execution | Run | ApiKey | Endpoint | Refusals
+Aggregate = Execution | Run | ApiKey | Endpoint | Refusals | DirectoryEntry
 
 KINDS: dict[str, type[Aggregate]] = {
     "LIN": Execution,
@@ -31,6 +32,7 @@ KINDS: dict[str, type[Aggregate]] = {
     "KEY": ApiKey,
     "WHK": Endpoint,
     "REF": Refusals,
+    "DIR": DirectoryEntry,
 }
 """The aggregate that a stream's events fold into, by the prefix of the stream's id."""
 

@@ -16,6 +16,7 @@ from ledger.api.routes import executions, streams
 from ledger.api.routes.executions import Filters, LinesQuery
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES, State
 from ledger.intake.principal import Principal
+from ledger.web.names import names_for
 from ledger.web.pages import PageRoute, read_answer, show, with_parameter
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
@@ -63,9 +64,11 @@ async def show_board(
         executions.summarize_executions(request, principal, others), models.SummaryAnswer
     )
     groups, cursor = await _walk(request, principal, query, counts.data)
+    shown = [line for group in groups for line in group.lines]
     return show(
         request,
         "board.html",
+        names=await names_for(request, principal, shown),
         query=query,
         # The instant is no filter: it selects no lines among others.
         chosen={name: value for name, value in _filters(query).items() if name != "as_of"},

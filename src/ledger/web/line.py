@@ -27,6 +27,7 @@ from ledger.intake.principal import Principal
 from ledger.web import charts
 from ledger.web.charts import Label, Piece, TimeSpan
 from ledger.web.history import HistoryPlace, as_known, place_of
+from ledger.web.names import names_for
 from ledger.web.pages import (
     Form,
     PageRoute,
@@ -215,17 +216,19 @@ async def _page(
     # The month of the instant in the chosen zone: in UTC, the next month may have begun already.
     last_month = _month_of(zone_of(request).local(seen_at))
     month = _month(query) or last_month
-    band, usage, place, runs_chart = await asyncio.gather(
+    band, usage, place, runs_chart, names = await asyncio.gather(
         _band(request, principal, line, query, seen_at),
         _usage(request, principal, line_id, query, month),
         _place(request, principal, line_id, query),
         _runs(request, principal, line, query, seen_at),
+        names_for(request, principal, [line]),
     )
     return show(
         request,
         "line.html",
         200 if entered is None else status_of(entered.error),
         line=line,
+        names=names,
         path=f"/ui/lines/{line_id}",
         query=query,
         penalty=PENALTY,

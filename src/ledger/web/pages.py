@@ -202,6 +202,8 @@ def show(request: Request, template: str, status: int = 200, **context: Any) -> 
         "static": showing.static,
         "link": _linker(as_of),
         "writes_of": partial(writes_of, principal),
+        # The names of workspaces and projects by id, where a page looks them up.
+        "names": {},
     }
     text = _templates.get_template(template).render(common | context)
     response = HTMLResponse(text, status_code=status, headers=dict(HEADERS))

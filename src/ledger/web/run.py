@@ -18,6 +18,7 @@ from ledger.domain.values import ENDED, RUN_STATUSES
 from ledger.web import charts
 from ledger.web.charts import Bar, Level
 from ledger.web.history import as_known
+from ledger.web.names import name_of_line
 from ledger.web.pages import PageRoute, read_answer, show
 from ledger.web.summary import summary
 
@@ -79,6 +80,7 @@ async def show_runs(
         request,
         "runs.html",
         line_id=line_id,
+        line_name=await name_of_line(request, principal, line_id, query.as_of),
         query=query,
         chosen=chosen,
         given_limit="" if query.limit == 100 else query.limit,
@@ -112,6 +114,7 @@ async def show_run(
         request,
         "run.html",
         run=run,
+        line_name=await name_of_line(request, principal, run.service_line_id, query.as_of),
         timed=timed,
         waited=max(0.0, waited.total_seconds()),
         events=events.data,

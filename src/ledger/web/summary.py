@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ledger.web.showing import duration, milliseconds, number, words
+from ledger.web.showing import Zone, duration, milliseconds, number, words
+
+_UTC = Zone("UTC")
 
 
 def _text(value: Any) -> str:
@@ -21,6 +23,8 @@ _SAYS: Sequence[tuple[str, Callable[[Any], str]]] = (
     ("hold", lambda value: f"{words(value)} hold"),
     ("reason", _text),
     ("blocker_id", lambda value: f"blocker {value}"),
+    ("assignee", lambda value: f"assigned to {value}"),
+    ("due_at", lambda value: f"due {_UTC.plain(value)} UTC"),
     ("note", _text),
     ("product_line", words),
     ("execution_model", words),

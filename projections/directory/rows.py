@@ -1,0 +1,69 @@
+"""The rows and tables of the view of the directory."""
+
+from typing import NamedTuple
+
+from ledger.postgres.table import BigInt, Index, Int, Octets, Table, Text
+
+WHOLE = ""
+"""The workspace of rows that count the lines of a whole organization."""
+
+
+class DirectoryRow(NamedTuple):
+    """A workspace, project or resource, with the number of lines that bear it.
+
+    A row counts the lines of one workspace, or those of a whole organization. So a page is one walk
+    along an index, whatever the credential sees. A row whose lines have all left it stays, with 0.
+    """
+
+    type: Text
+    """``workspace``, ``project`` or ``resource``."""
+    organization_id: Text
+    workspace_id: Text
+    """``WHOLE`` in rows of a whole organization."""
+    id: Text
+    name: Text | None
+    """Of a resource: the name in the latest allocation that has a name. Of others: null."""
+    lines: Int
+    position: BigInt
+
+
+DIRECTORY = Table(
+    "directory",
+    DirectoryRow,
+    key=("type", "organization_id", "workspace_id", "id"),
+    tenant=("organization_id", "workspace_id"),
+    replaces=True,
+    options="fillfactor = 80",
+    # The pages of administrators, who see all organizations.
+    indexes=(Index("type, id, organization_id", where=f"workspace_id = '{WHOLE}'"),),
+)
+
+
+class NameRow(NamedTuple):
+    """The name that an organization gave to a workspace or a project."""
+
+    id: Text
+    organization_id: Text
+    name: Text | None
+    position: BigInt
+
+
+# The id comes first, so that administrators find names without an organization.
+NAME = Table(
+    "directory_name",
+    NameRow,
+    key=("id", "organization_id"),
+    tenant=("organization_id",),
+    replaces=True,
+)
+
+
+class LineRow(NamedTuple):
+    """A line's fold."""
+
+    line_id: Text
+    fold: Octets
+    position: BigInt
+
+
+LINE = Table("directory_line", LineRow, key=("line_id",), replaces=True, options="fillfactor = 80")

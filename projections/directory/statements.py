@@ -1,0 +1,69 @@
+"""The statements that read the directory (contract, Reading).
+
+A page is one walk along an index, in the order of ids. An administrator's page has an entry for
+each organization that has the id, in the order of the organizations' ids.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+
+from ledger.views.statements import position_of, where
+from projections.directory.rows import WHOLE
+
+_POSITION = position_of(False, "directory")
+
+_CONDITIONS: Mapping[str, str] = {
+    "organization": "d.organization_id = %(organization)s",
+    "workspace": "d.workspace_id = %(workspace)s",
+    "after": "d.id > %(after)s",
+}
+
+# For administrators.
+_AFTER_BOTH = "(d.id, d.organization_id) > (%(after)s, %(after_organization)s)"
+
+_PAGE = f"""
+SELECT p.position, page.id, page.organization_id, page.name, page.lines
+FROM ({_POSITION}) AS p
+LEFT JOIN LATERAL (
+    SELECT d.id, d.organization_id, COALESCE(d.name, n.name) AS name, d.lines
+    FROM (
+        SELECT d.type, d.id, d.organization_id, d.name, d.lines FROM ledger.directory AS d
+        WHERE d.type = %(type)s AND d.lines > 0 AND {{where}}
+        ORDER BY d.id, d.organization_id LIMIT %(limit)s
+    ) AS d
+    LEFT JOIN ledger.directory_name AS n
+        ON n.id = d.id AND n.organization_id = d.organization_id AND d.type <> 'resource'
+) AS page ON true
+ORDER BY page.id, page.organization_id
+"""
+
+# The names of these workspaces and projects. An administrator sees those of all organizations: a
+# name is shown if only one organization has given one.
+_NAMES = f"""
+SELECT p.position, named.id, named.name
+FROM ({_POSITION}) AS p
+LEFT JOIN LATERAL (
+    SELECT d.id, min(d.name) AS name FROM ledger.directory_name AS d
+    WHERE d.id = ANY(%(ids)s) AND d.name IS NOT NULL AND {{where}}
+    GROUP BY d.id HAVING count(*) = 1
+) AS named ON true
+"""
+
+
+@cache
+def page_statement(filters: frozenset[str]) -> str:
+    """(position, id, organization, name, lines) rows; a row of nulls if there is no entry."""
+    always = [] if "workspace" in filters else [f"d.workspace_id = '{WHOLE}'"]
+    if "after" in filters and "organization" not in filters:
+        always.append(_AFTER_BOTH)
+        filters -= {"after"}
+    return _PAGE.format(where=where(filters, _CONDITIONS, *always))
+
+
+@cache
+def names_statement(filters: frozenset[str]) -> str:
+    """(position, id, name) rows; a row of nulls if no id has a name.
+
+    A name is an organization's own: a credential of one workspace is told it too.
+    """
+    return _NAMES.format(where=where(filters & {"organization"}, _CONDITIONS))

@@ -1,0 +1,209 @@
+"""The view of the directory: the workspaces, projects and resources that lines bear, with names.
+
+``directory`` has the number of lines of each, in a whole organization and in each workspace.
+``directory_name`` has the names of workspaces and projects, which may be given before any line
+bears the id. ``directory_line`` has the fold of each line: its present projects and resources.
+Check-ins, runs and changes of state are not folded: no such event changes the directory.
+"""
+
+from collections.abc import Iterator, Sequence
+from sys import intern
+from typing import NamedTuple
+
+import msgspec
+
+from ledger.domain import execution_events as lines
+from ledger.domain.directory import DirectoryNamed, id_of
+from ledger.domain.recorded import Event, Recorded
+from ledger.postgres.exchange import Rows
+from ledger.postgres.table import Table
+from ledger.views.folds import Folds, Packing
+from ledger.views.generation import Generation
+from projections.directory.rows import DIRECTORY, LINE, NAME, WHOLE, DirectoryRow, LineRow, NameRow
+
+# The folds of these lines.
+_LOAD_LINES = "SELECT fold FROM ledger.directory_line_{g} WHERE line_id = ANY($1::text[])"
+
+# The requested entries, found by their whole keys.
+_LOAD_ENTRIES = """
+SELECT asked.type, asked.organization_id, asked.workspace_id, asked.id,
+       found.name, found.lines, found.position
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+    AS asked (type, organization_id, workspace_id, id)
+CROSS JOIN LATERAL (
+    SELECT name, lines, position FROM ledger.directory_{g} AS d
+    WHERE d.type = asked.type AND d.organization_id = asked.organization_id
+      AND d.workspace_id = asked.workspace_id AND d.id = asked.id
+    LIMIT 1
+) AS found
+"""
+
+
+class Key(NamedTuple):
+    """The key of an entry."""
+
+    type: str
+    organization_id: str
+    workspace_id: str
+    id: str
+
+
+class _Entry:
+    """A row of the directory in memory."""
+
+    __slots__ = ("key", "lines", "name", "position")
+
+    def __init__(
+        self, key: Key, name: str | None = None, lines: int = 0, position: int = 0
+    ) -> None:
+        self.key, self.name, self.lines, self.position = key, name, lines, position
+
+
+class _Change(NamedTuple):
+    """A change of an entry by a line: the line bears it now, bears it no more, or (0) as before."""
+
+    type: str
+    id: str
+    lines: int
+    name: str | None = None
+
+
+class LineFold(msgspec.Struct, array_like=True):
+    """The projects and resources of a line."""
+
+    line_id: str
+    position: int = 0
+    organization_id: str = ""
+    workspace_id: str = ""
+    projects: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+
+    def evolve(self, recorded: Recorded) -> Sequence[_Change]:
+        """Fold one event of the line; return the changes of the entries."""
+        self.position, body = recorded.position, recorded.body
+        if isinstance(body, lines.Activated):
+            self.organization_id = recorded.organization_id or ""
+            self.workspace_id = recorded.workspace_id or ""
+            begun = [_Change("workspace", self.workspace_id, 1)]
+            allocated = (change for each in body.resources for change in self._allocate(each))
+            return [*begun, *self._retag(body.project_tags), *allocated]
+        if isinstance(body, lines.Updated):
+            return self._retag(body.project_tags)
+        if isinstance(body, lines.ResourceAllocated):
+            return self._allocate(body.resource)
+        assert isinstance(body, lines.ResourceReleased)
+        self.resources = tuple(each for each in self.resources if each != body.id)
+        return [_Change("resource", body.id, -1)]
+
+    def _retag(self, tags: Sequence[str]) -> Sequence[_Change]:
+        before, self.projects = self.projects, tuple(dict.fromkeys(tags))
+        left = (tag for tag in before if tag not in self.projects)
+        entered = (tag for tag in self.projects if tag not in before)
+        return [
+            *(_Change("project", tag, -1) for tag in left),
+            *(_Change("project", tag, 1) for tag in entered),
+        ]
+
+    def _allocate(self, resource: lines.Resource) -> Sequence[_Change]:
+        is_new = resource.id not in self.resources
+        if is_new:
+            self.resources = (*self.resources, resource.id)
+        return [_Change("resource", resource.id, int(is_new), resource.name or None)]
+
+
+_PACKING = Packing[LineFold](
+    msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(LineFold).decode
+)
+
+
+class DirectoryView:
+    """The projection ``directory``."""
+
+    name = "directory"
+    version = 1
+    tables: tuple[Table, ...] = (DIRECTORY, NAME, LINE)
+    events: frozenset[type[Event]] = frozenset(
+        (
+            lines.Activated,
+            lines.Updated,
+            lines.ResourceAllocated,
+            lines.ResourceReleased,
+            DirectoryNamed,
+        )
+    )
+
+    def __init__(self) -> None:
+        self._lines: Folds[str, LineFold] = Folds(LineFold, _PACKING)
+        self._entries: Folds[Key, _Entry] = Folds(_Entry)
+
+    @property
+    def waiting(self) -> int:
+        """The number of lines and entries whose row has changed."""
+        return self._lines.waiting + self._entries.waiting
+
+    def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        """Ask for the lines' folds."""
+        own = [event for event in events if type(event.body) is not DirectoryNamed]
+        self._lines.begin(e.originator_id for e in own if type(e.body) is lines.Activated)
+        ids = {event.originator_id: None for event in own}
+        generation.ask(self._lines, ids, _LOAD_LINES, _read_lines)
+
+    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        """Fold a batch: write the names now; lines and entries wait for ``store``."""
+        names: dict[str, NameRow] = {}
+        changes: list[tuple[Key, _Change, int]] = []
+        for event in events:
+            if isinstance(event.body, DirectoryNamed):
+                names[event.originator_id] = NameRow(
+                    id_of(event.originator_id),
+                    event.organization_id or "",
+                    event.body.name,
+                    event.position,
+                )
+                continue
+            line = self._lines[event.originator_id]
+            for change in line.evolve(event):
+                changes += ((key, change, event.position) for key in _keys(line, change))
+            self._lines.change(event.originator_id)
+        generation.write(NAME, names.values())
+        keys = {key: None for key, _, _ in changes}
+        generation.ask(self._entries, keys, _LOAD_ENTRIES, _read_entries)
+        generation.load()
+        for key, change, position in changes:
+            entry = self._entries[key]
+            entry.lines += change.lines
+            entry.name = change.name or entry.name
+            entry.position = position
+            self._entries.change(key)
+
+    def store(self, generation: Generation, most: int | None = None) -> None:
+        """Write the rows of the lines and entries that changed."""
+        folds = self._lines.take_changed(most)
+        generation.write(LINE, [LineRow(f.line_id, _PACKING.pack(f), f.position) for f in folds])
+        entries = self._entries.take_changed(most)
+        generation.write(
+            DIRECTORY, [DirectoryRow(*e.key, e.name, e.lines, e.position) for e in entries]
+        )
+
+    def forget(self) -> None:
+        """Drop the rows in memory."""
+        self._lines.clear()
+        self._entries.clear()
+
+
+def _keys(line: LineFold, change: _Change) -> Iterator[Key]:
+    """The entries of a change: in the line's workspace, and in its whole organization."""
+    for workspace_id in (WHOLE, line.workspace_id):
+        yield Key(intern(change.type), line.organization_id, workspace_id, change.id)
+
+
+def _read_lines(rows: Rows) -> Iterator[tuple[str, LineFold]]:
+    for (stored,) in rows:
+        fold = _PACKING.unpack(stored)
+        yield fold.line_id, fold
+
+
+def _read_entries(rows: Rows) -> Iterator[tuple[Key, _Entry]]:
+    for *words, name, count, position in rows:
+        key = Key._make(words)
+        yield key, _Entry(key, name, count, position)

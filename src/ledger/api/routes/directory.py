@@ -1,0 +1,115 @@
+"""The directory: workspaces, projects and resources by name (contract, Reading)."""
+
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as QueryParameters
+from pydantic import Field
+
+from ledger.api.access.authentication import Authenticated
+from ledger.api.documentation import READ_ERRORS
+from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.models import Meta, Model
+from ledger.api.problems import InvalidCursor
+from ledger.api.reading import (
+    Page,
+    Present,
+    asked,
+    decode_cursor,
+    encode_cursor,
+    paged,
+    services_of,
+    tenant_filters,
+)
+from ledger.api.replies import Reply
+from ledger.intake.principal import Principal
+from ledger.language.rendering import json_text
+from ledger.reads.question import Answer
+from projections.directory.statements import names_statement, page_statement
+
+router = APIRouter(prefix="/v1/directory", tags=["directory"], route_class=LeanRoute)
+
+_VIEW = frozenset({"directory"})
+
+
+class DirectoryQuery(Present, Page):
+    """The list's parameters."""
+
+    type: Annotated[
+        Literal["workspace", "project", "resource"], Field(description="The type of the entries.")
+    ]
+
+
+class DirectoryEntry(Model):
+    """A workspace, project or resource that lines bear now."""
+
+    id: str
+    name: str | None
+    lines: int = Field(ge=1, description="The number of lines that bear it now.")
+
+
+class DirectoryList(Model):
+    """A page of the directory."""
+
+    data: list[DirectoryEntry]
+    meta: Meta
+
+
+@router.get(
+    "",
+    summary="List workspaces, projects or resources",
+    openapi_extra=needs("read"),
+    responses={200: {"model": DirectoryList}, **READ_ERRORS},
+)
+async def list_directory(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[DirectoryQuery, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """List what the lines of the credential's tenant bear now, closed lines too, by id."""
+    chosen = {"type": query.type}
+    filters = tenant_filters(principal)
+    if query.cursor is not None:
+        filters |= _after(decode_cursor(query.cursor, chosen))
+    statement = page_statement(frozenset(filters) - {"after_organization"})
+    parameters = {**filters, **chosen, "limit": query.limit + 1}
+    question = asked(principal, query, statement, parameters, _VIEW, is_kept=True)
+    rows = await services_of(request).reads.ask(question, min_position)
+    return rows.once(_reply, query.limit, chosen)
+
+
+def _reply(rows: Answer, limit: int, chosen: Mapping[str, Any]) -> Reply:
+    """The reply of a page."""
+
+    def cursor_after(row: Any) -> str:
+        return encode_cursor({"id": row[1], "organization": row[2]}, chosen)
+
+    def item(row: Any) -> str:
+        return json_text({"id": row[1], "name": row[3], "lines": row[4]})
+
+    return paged(rows, limit, 1, cursor_after, item)
+
+
+def _after(key: Mapping[str, Any]) -> dict[str, str]:
+    after = {"after": key.get("id"), "after_organization": key.get("organization")}
+    if not all(isinstance(part, str) and "\0" not in part for part in after.values()):
+        raise InvalidCursor("The cursor is not valid for this request.")
+    return {name: str(part) for name, part in after.items()}
+
+
+async def names_of(request: Request, principal: Principal, ids: Collection[str]) -> dict[str, str]:
+    """The present names of these workspaces and projects, by id. Only the web pages use this."""
+    if not ids:
+        return {}
+    filters = tenant_filters(principal)
+    filters.pop("workspace", None)
+    statement = names_statement(frozenset(filters))
+    parameters = {**filters, "ids": sorted(ids)}
+    question = asked(principal, Present(), statement, parameters, _VIEW, is_kept=True)
+    rows = await services_of(request).reads.ask(question)
+    named: dict[str, str] = rows.once(
+        lambda answer: {row[1]: row[2] for row in answer if row[1] is not None}
+    )
+    return named

@@ -1,0 +1,76 @@
+"""The directory: the name that an organization gives to a workspace or a project.
+
+Each name has a stream of its own, whose id includes the organization: two organizations may both
+have a ``WS-26-000021``, and these are two. The file has, in this order: the event, the state with
+its decision, the fold.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ledger.domain.event_table import PASSES, SAME, EventRow
+from ledger.domain.recorded import Event, Recorded
+
+STREAM_PREFIX = "DIR-"
+
+
+class DirectoryNamed(Event, frozen=True, kw_only=True):
+    """A workspace or a project got a name, another name, or no name any more."""
+
+    TOPIC = "directory.named/1"
+    name: str | None = None
+
+
+# Columns: event, published type, published payload, fact, command, note.
+DIRECTORY_TABLE: tuple[EventRow, ...] = (
+    EventRow(DirectoryNamed, "directory.named", SAME, "directory.named", None, PASSES),
+)
+
+DIRECTORY_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in DIRECTORY_TABLE)
+
+
+def stream_of(organization_id: str, identifier: str) -> str:
+    """The stream of an organization's workspace or project."""
+    return f"{STREAM_PREFIX}{organization_id}/{identifier}"
+
+
+def id_of(stream: str) -> str:
+    """The id of the workspace or project of such a stream; any other stream's id is its own."""
+    return stream.rpartition("/")[2] if stream.startswith(STREAM_PREFIX) else stream
+
+
+def kind_of(identifier: str) -> str:
+    """The type of what the id names."""
+    return "workspace" if identifier.startswith("WS-") else "project"
+
+
+class DirectoryEntry(msgspec.Struct):
+    """The name of one workspace or project of an organization, folded from its stream."""
+
+    id: str
+    version: int = 0
+    organization_id: str | None = None
+    workspace_id: str | None = None
+    """The workspace itself; None for a project, since workspaces may share one."""
+    name: str | None = None
+
+    def give(self, name: str | None) -> DirectoryNamed:
+        """Give a name, or take it away (None). The same name may be given again."""
+        return DirectoryNamed(name=name)
+
+    def evolve(self, recorded: Recorded) -> None:
+        """Apply one event of this stream. The fold only assigns and never fails."""
+        self.version = recorded.originator_version
+        _APPLY[type(recorded.body)](self, recorded.body, recorded)
+
+    def _named(self, body: DirectoryNamed, recorded: Recorded) -> None:
+        self.organization_id = recorded.organization_id
+        self.workspace_id = recorded.workspace_id
+        self.name = body.name
+
+
+_APPLY: dict[type[Event], Callable[[DirectoryEntry, Any, Recorded], None]] = {
+    DirectoryNamed: DirectoryEntry._named,
+}

@@ -1,0 +1,93 @@
+"""Names beside ids: of lines, workspaces and projects, and who should clear a blocker by when."""
+
+from typing import Any
+
+from tests.support.databases import execute
+from tests.support.edge import Edge
+from tests.support.facts import fact
+from tests.support.visitor import visitor
+
+WORKSPACE, PROJECT = "WS-26-000900", "PROJ-26-000900"
+
+
+def named_line(edge: Edge, **more: Any) -> str:
+    for identifier, name in ((WORKSPACE, "Halden <Bank>"), (PROJECT, "Checkout")):
+        edge.accept(fact("directory.named", identifier, {"name": name}))
+    tenant = {"workspace_id": WORKSPACE, "project_tags": [PROJECT, "unnamed"]}
+    return edge.fresh(**tenant | {"name": "Payments <pod>"} | more)
+
+
+def test_the_board_shows_names_and_ids(edge: Edge) -> None:
+    line = named_line(edge)
+    (row,) = visitor(edge).get(f"/ui?workspace_id={WORKSPACE}").words(f"#{line}")
+    assert row.startswith(f"Payments <pod> {line}")
+    assert f"Halden <Bank> {WORKSPACE}" in row
+    assert f"Checkout {PROJECT} unnamed" in row
+
+
+def test_a_line_without_a_name_is_called_by_its_id(edge: Edge) -> None:
+    line = named_line(edge, name=None)
+    (row,) = visitor(edge).get(f"/ui?workspace_id={WORKSPACE}").words(f"#{line}")
+    assert row.startswith(line)
+    assert visitor(edge).get(f"/ui/lines/{line}").words("h1") == [line]
+
+
+def test_the_page_of_a_line_shows_its_name_of_then_and_the_other_names_of_now(edge: Edge) -> None:
+    line = named_line(edge)
+    edge.clock.advance(hours=1)
+    then = edge.clock().isoformat().replace("+00:00", "Z")
+    edge.clock.advance(hours=1)
+    edge.accept(
+        fact("service_line.updated", line, {"name": "Core pod"}),
+        fact("directory.named", WORKSPACE, {"name": "Halden AG"}),
+    )
+    now, past = (visitor(edge).get(f"/ui/lines/{line}{q}") for q in ("", f"?as_of={then}"))
+    assert now.words("h1") == [f"Core pod {line}"]
+    assert past.words("h1") == [f"Payments <pod> {line}"]
+    for page in (now, past):
+        assert f"Halden AG {WORKSPACE}" in page.words(".marks")[0]
+        assert f"Checkout {PROJECT}" in page.words(".marks")[0]
+
+
+def test_an_administrator_sees_the_names_of_an_organization(edge: Edge) -> None:
+    line = named_line(edge)
+    page = visitor(edge, "admin", organization_id=None).get(f"/ui/lines/{line}")
+    assert f"Checkout {PROJECT}" in page.words(".marks")[0]
+
+
+def test_a_blocker_says_who_should_act_by_when(edge: Edge) -> None:
+    line = named_line(edge)
+    blocker = {"blocker_id": "B-1", "cause": "approval_gap", "assignee": "USR-26-000044"}
+    due = {"due_at": "2026-05-30T18:00:00Z"}
+    edge.accept(fact("execution.blocked", line, blocker | due))
+    said = "assigned to USR-26-000044 , due 2026-05-30 18:00:00"
+    board, page = f"/ui?workspace_id={WORKSPACE}", f"/ui/lines/{line}"
+    assert said in visitor(edge).get(board).words(f"#{line}")[0]
+    assert visitor(edge).get(page).words(".assigned") == [said]
+    assert "reported by KEY-" in visitor(edge).get(page).words(".why li")[0]
+    edge.clock.advance(days=90)
+    late = said.replace("due", "overdue since")
+    assert late in visitor(edge).get(board).words(f"#{line}")[0]
+
+
+def test_pages_of_runs_show_the_lines_name(edge: Edge) -> None:
+    line = named_line(edge)
+    (run,) = edge.accept(fact("run.started", None, {"service_line_id": line}))
+    guest = visitor(edge)
+    assert guest.get(f"/ui/lines/{line}/runs").words("h1") == [f"Runs of Payments <pod> {line}"]
+    assert f"Payments <pod> {line}" in guest.get(f"/ui/runs/{run['subject']}").words(".facts")[0]
+
+
+def test_the_event_of_a_name_leads_to_the_lines_that_bear_the_id(edge: Edge) -> None:
+    (item,) = edge.accept(fact("directory.named", PROJECT, {"name": "Checkout"}))
+    page = visitor(edge).get(f"/ui/events/{item['event_ids'][0]}")
+    assert [link["href"] for link in page.all(".facts a")][-1] == f"/ui?project_tag={PROJECT}"
+    assert "Checkout" in page.words(".lead")[0]
+
+
+def test_the_board_shows_ids_while_the_directory_is_being_built(edge: Edge) -> None:
+    line = named_line(edge)
+    execute(edge.conninfo, "ALTER VIEW ledger.directory_name RENAME TO hidden")
+    (row,) = visitor(edge).get(f"/ui?workspace_id={WORKSPACE}").words(f"#{line}")
+    assert row.startswith(f"Payments <pod> {line}")
+    assert "Halden" not in row
