@@ -13,10 +13,10 @@ BROWSER_READY := .venv/browser-ready
 BESIDE := -n 4 --dist loadfile
 BROWSERS := -n 2 --dist loadfile
 
-.PHONY: help setup run test static check browser-setup browser bench bench-short bench-big bench-pair crash clean
+.PHONY: help setup run test static check browser-setup browser bench bench-short bench-big bench-pair clients clients-short crash clean
 
 help: ## Show this help
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml .ci/constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer (with venv) is needed."; exit 1; }
@@ -65,6 +65,12 @@ bench-big: $(READY) ## The same on 10 M events and 1 M lines; makes them first, 
 bench-pair: $(READY) ## Compare with the version of OLD=commit: every answer, and the speed
 	@test -n "$(OLD)" || { echo "Name a commit: make bench-pair OLD=57058cd"; exit 2; }
 	$(BIN)/python scripts/bench/pair.py --old "$(OLD)"
+
+clients: $(READY) ## Make clients of the OpenAPI document by public generators, and try them
+	@$(BIN)/python scripts/clients
+
+clients-short: $(READY) ## The same with two generators, if node is installed
+	@$(BIN)/python scripts/clients --short
 
 crash: $(READY) ## Kill server and database under load, many times: no acknowledged write is lost
 	$(BIN)/python -m pytest -m crash --crash-rounds 50

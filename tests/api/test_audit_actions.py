@@ -4,7 +4,6 @@ Feeds and the page call a pause ``execution.paused``; the audit log calls it ``e
 ``service_line.paused``. A filter by the event type must find the entries of these actions.
 """
 
-import re
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -190,10 +189,9 @@ def test_each_command_action_belongs_to_a_command() -> None:
 
 
 def test_each_action_and_event_type_is_documented(edge: Edge) -> None:
-    operation = edge.get("/openapi.json").json()["paths"]["/v1/audit-logs"]["get"]
+    document = edge.get("/openapi.json").json()
+    operation = document["paths"]["/v1/audit-logs"]["get"]
     (action,) = (p for p in operation["parameters"] if p["name"] == "action")
-    pattern = re.compile(action["schema"]["anyOf"][0]["pattern"])
-    words = ACTIONS | TYPES.keys()
-    assert {word for word in words if not pattern.fullmatch(word)} == set()
-    assert pattern.fullmatch(",".join(words))
-    assert not pattern.fullmatch("execution.stopped")
+    assert action["schema"]["items"] == {"$ref": "#/components/schemas/AuditAction"}
+    words = document["components"]["schemas"]["AuditAction"]["enum"]
+    assert sorted(words) == sorted(ACTIONS | TYPES.keys())

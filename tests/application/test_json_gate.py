@@ -129,7 +129,8 @@ def test_outcomes_of_a_batch_are_in_order_and_its_status_is_always_200(
         items = await service.report(good, bad, good)
         assert [i["index"] for i in items] == [0, 1, 2]
         assert [i["outcome"] for i in items] == ["recorded", "refused", "duplicate"]
-        assert items[1]["error"].keys() == {"status", "code", "detail"}
+        assert items[1]["error"].keys() == {"status", "code", "detail", "errors"}
+        assert items[1]["error"]["errors"] == []
         assert (items[1]["position"], items[1]["event_ids"]) == (None, [])
         again = await post(service, encode(good), STRUCTURED)
         assert (again.status_code, again.json()["data"]["position"]) == (200, items[0]["position"])

@@ -5,18 +5,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.openapi.utils import get_openapi
 from starlette.types import Receive, Scope, Send
 
 from ledger import __version__
 from ledger.api import problems
-from ledger.api.documentation import PROBLEM_SCHEMA, without_null_defaults
-from ledger.api.fact_schema import FACT_SCHEMAS
+from ledger.api.document.compose import compose
 from ledger.api.lean import LeanRoute
 from ledger.api.machinery.compression import Compression
 from ledger.api.machinery.head import answer_head
 from ledger.api.machinery.middleware import EveryAnswer
-from ledger.api.models import FactBatchAnswer
 from ledger.api.routes import (
     audit,
     directory,
@@ -36,13 +33,6 @@ from ledger.api.routes import (
 )
 from ledger.api.services import ApiServices
 from ledger.domain.errors import NotFound
-
-_ABOUT = """
-The whole truth about work in progress: product lines report facts, the log keeps them for ever,
-and reads are answered from views. Every answer carries `Ledger-Position`. Send this position back
-as `Ledger-Min-Position`, and the next read shows at least everything up to it.
-"""
-
 
 # `streams` and `exports` come before `feeds`: else `/v1/events/{event_id}` would match
 # `/v1/events/stream` and `/v1/events/export`.
@@ -132,7 +122,6 @@ def create_app(services: ApiServices) -> LedgerApi:
         services,
         title="Execution ledger",
         version=__version__,
-        description=_ABOUT,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -147,25 +136,6 @@ def create_app(services: ApiServices) -> LedgerApi:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, with the schemas of the bodies that the routes parse themselves."""
     if app.openapi_schema is None:
-        document = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
-        )
-        schemas = document["components"]["schemas"]
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
-        problem = dict(PROBLEM_SCHEMA)
-        schemas.update(problem.pop("$defs", {}))
-        schemas["Problem"] = problem
-        batch = FactBatchAnswer.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(batch.pop("$defs", {}))
-        schemas["FactBatchAnswer"] = batch
-        schemas.update(FACT_SCHEMAS)
-        event_types.describe(schemas)
-        # Client generators name classes by these titles, and fail if two titles are equal.
-        document["components"]["schemas"] = {
-            name: {**schema, "title": name} for name, schema in schemas.items()
-        }
-        app.openapi_schema = without_null_defaults(document)
+        app.openapi_schema = compose(app)
     return app.openapi_schema

@@ -4,7 +4,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ledger.api.models import Problem
 from ledger.api.problems import MEDIA_TYPE
 
 _Responses = dict[int | str, dict[str, Any]]
@@ -27,7 +26,6 @@ FEED_ERRORS = refusals(401, 403, 404, 422, 503)
 STORY_ERRORS = refusals(400, 401, 403, 404, 422, 503)
 RUN_LIST_ERRORS = _NOT_MODIFIED | refusals(400, 401, 403, 404, 422, 503)
 WRITE_ERRORS = refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 503)
-PROBLEM_SCHEMA = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
 
 IDEMPOTENT: dict[str, Any] = {
     "parameters": [
@@ -37,7 +35,7 @@ IDEMPOTENT: dict[str, Any] = {
             "required": False,
             "description": "Makes the request safe to send again for 24 hours: the outcome is"
             " replayed, with `Idempotency-Replayed: true`.",
-            "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+            "schema": {"type": "string", "pattern": '^("[!-~]{1,253}"|[!#-~][!-~]{0,254})$'},
         }
     ]
 }
@@ -45,31 +43,10 @@ IDEMPOTENT: dict[str, Any] = {
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
     """OpenAPI's description of a command's JSON body, optional if no field is required."""
-    schema = model.model_json_schema()
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     return {
         "requestBody": {
             "required": bool(schema.get("required")),
             "content": {"application/json": {"schema": schema}},
         }
-    }
-
-
-_VALUES = frozenset({"const", "enum", "example", "examples"})
-"""Keywords that hold values, not schemas."""
-
-
-def without_null_defaults(part: Any) -> Any:
-    """Return a part of a document without ``default: null``.
-
-    A field that is left out is null anyway, so the default says nothing more. Generators of
-    TypeScript clients require each field that has a default.
-    """
-    if isinstance(part, list):
-        return [without_null_defaults(item) for item in part]
-    if not isinstance(part, dict):
-        return part
-    return {
-        name: value if name in _VALUES else without_null_defaults(value)
-        for name, value in part.items()
-        if name != "default" or value is not None
     }

@@ -5,7 +5,7 @@ from typing import Any, get_args
 from pydantic.json_schema import models_json_schema
 
 from ledger.domain.values import ActorType
-from ledger.intake.envelope import ATTRIBUTE, SUBJECT_IDS
+from ledger.intake.envelope import MAX_ITEMS, SUBJECT_IDS
 from ledger.intake.fact_types import ALIASES, FACT_TYPES, FactType
 
 _TEMPLATE = "#/components/schemas/{model}"
@@ -14,7 +14,7 @@ _NAMES, _DEFINITIONS = models_json_schema(
 )
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 255}
 _NULL: dict[str, Any] = {"type": "null"}
-_JSON = r"^[^;]*[/+][Jj][Ss][Oo][Nn] *(;|$)"
+_JSON = r"^([Aa][Pp][Pp][Ll][Ii][Cc][Aa][Tt][Ii][Oo][Nn]/|[^;]*\+)[Jj][Ss][Oo][Nn] *(;|$)"
 
 # The two attributes of the actor are given both or not at all; null means absent (CloudEvents JSON
 # format, 2.2). Client generators ignore ``if`` and ``else``; of alternatives (``anyOf``) they would
@@ -64,7 +64,8 @@ def _event(name: str, kind: FactType) -> dict[str, Any]:
             "source": _TEXT | {"format": "uri-reference"},
             "type": {"const": name},
             "subject": subject,
-            "time": _optional({"type": "string", "format": "date-time"}),
+            "time": _optional({"type": "string", "format": "date-time"})
+            | {"description": "When it happened: by default now, and at most 5 minutes ahead."},
             "actortype": {"enum": [*get_args(ActorType), None]},
             "actorid": _optional({"type": "string", "minLength": 1, "maxLength": 200}),
             "datacontenttype": _optional({"type": "string", "pattern": _JSON}),
@@ -73,8 +74,9 @@ def _event(name: str, kind: FactType) -> dict[str, Any]:
         "required": required,
         **_ACTOR,
         **(_NO_NAME if is_ending else {}),
-        # Extension attributes are ignored; a malformed attribute name is refused.
-        "propertyNames": {"pattern": ATTRIBUTE},
+        # Other extension attributes are accepted and ignored. Clients lose nothing without them,
+        # and a misspelt attribute does not compile.
+        "additionalProperties": False,
     }
 
 
@@ -96,17 +98,43 @@ FACT_SCHEMAS: dict[str, Any] = {
         "oneOf": [{"$ref": reference} for reference in _REFERENCES.values()],
         "discriminator": {"propertyName": "type", "mapping": _REFERENCES},
     },
+    "FactBatch": {
+        "type": "array",
+        "description": "Up to 1,000 facts. Each has an outcome of its own.",
+        "items": _FACT,
+        "maxItems": MAX_ITEMS,
+    },
+    "Facts": {"anyOf": [_FACT, {"$ref": _TEMPLATE.format(model="FactBatch")}]},
 }
 """The facts and their ``data`` by name, for the components of the OpenAPI document."""
+
+_EXAMPLE: dict[str, Any] = {
+    "specversion": "1.0",
+    "id": "check-in-2026-04-15-1",
+    "source": "/timesheets",
+    "type": "execution.checked_in",
+    "subject": "LIN-26-084729",
+    "data": {"hours": 7.5, "note": "Sprint review"},
+}
+_STARTED: dict[str, Any] = {
+    "specversion": "1.0",
+    "id": "run-4711-started",
+    "source": "/agents",
+    "type": "run.started",
+    "data": {"service_line_id": "LIN-26-084730", "triggered_by": {"type": "schedule"}},
+}
 
 FACT_BODY: dict[str, Any] = {
     "required": True,
     "content": {
-        "application/cloudevents+json": {"schema": _FACT},
-        "application/json": {"schema": _FACT},
-        "application/cloudevents-batch+json": {
-            "schema": {"type": "array", "items": _FACT, "maxItems": 1000}
+        "application/json": {
+            "schema": {"$ref": _TEMPLATE.format(model="Facts")},
+            "examples": {
+                "one": {"summary": "One fact", "value": _EXAMPLE},
+                "several": {"summary": "Several facts", "value": [_EXAMPLE, _STARTED]},
+            },
         },
     },
 }
-"""The request body in structured mode. Binary mode (``ce-`` headers) is accepted too."""
+"""The request body. The content types of CloudEvents and binary mode (``ce-`` headers) are taken
+too, but generators of clients fail at routes with several content types (contract, Facts)."""

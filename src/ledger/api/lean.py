@@ -9,7 +9,8 @@ permission is checked before anything is parsed (contract, Facts: 401, 403, 404,
 """
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
@@ -23,10 +24,11 @@ from ledger.api.access.authentication import Authenticated, authenticate
 from ledger.api.documentation import IDEMPOTENT, WRITE_ERRORS, body_of, refusals
 from ledger.api.machinery.headers import header
 from ledger.api.problems import REFUSALS, as_refusal, problem
+from ledger.api.reading import OR
 from ledger.api.writing import TurnsDown, records_refusals, refusals_of, turn_down
 from ledger.application.command import OwnCommand
 from ledger.domain.errors import Invalid, LedgerError, Refused
-from ledger.intake.envelope import pointers
+from ledger.intake.places import pointers
 from ledger.intake.principal import Principal
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -189,13 +191,37 @@ def parse_query(raw: bytes, model: type[BaseModel]) -> BaseModel:
     pairs = parse_qsl(raw.decode("ascii", "replace"), keep_blank_values=True)
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise Invalid.at("", "a parameter is given twice")
+        values = _joined(pairs, _several(model))
     if any("\0" in value for value in values.values()):
         raise Invalid.at("", "a parameter contains NUL")
     try:
         return model.model_validate_strings(values)
     except ValidationError as error:
-        raise Invalid("The request has invalid parameters.", pointers(error, "")) from error
+        places = pointers(error, "", "parameter")
+        raise Invalid("The request has invalid parameters.", places) from error
+
+
+@cache
+def _several(model: type[BaseModel]) -> frozenset[str]:
+    """The names of the parameters that take several words."""
+    return frozenset(
+        field.alias or name
+        for name, field in model.model_fields.items()
+        if OR in (field.description or "")
+    )
+
+
+def _joined(pairs: Sequence[tuple[str, str]], several: frozenset[str]) -> dict[str, str]:
+    """The values of parameters, some of them given repeatedly, as generated clients send arrays.
+
+    Raises Invalid if a parameter that takes a single value is given twice.
+    """
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        if name in values and name not in several:
+            raise Invalid.at("", "a parameter is given twice")
+        values[name] = f"{values[name]},{value}" if name in values else value
+    return values
 
 
 def _min_position(request: Request) -> int | None:

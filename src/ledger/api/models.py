@@ -269,12 +269,20 @@ class UsageAnswer(Model):
     data: UsageModel
 
 
+class FieldError(Model):
+    """An invalid field or parameter."""
+
+    pointer: str
+    detail: str
+
+
 class ItemError(Model):
-    """Why a fact was refused."""
+    """Why a fact was refused. The pointers lead into the fact."""
 
     status: int
     code: str
     detail: str
+    errors: list[FieldError]
 
 
 class FactItem(Model):
@@ -300,13 +308,6 @@ class FactBatchAnswer(Model):
     """The answer to a batch, in the order of its facts."""
 
     data: list[FactItem]
-
-
-class FieldError(Model):
-    """An invalid field or parameter."""
-
-    pointer: str
-    detail: str
 
 
 class Problem(BaseModel):

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
-from ledger.intake.envelope import TOLD
+from ledger.intake.places import TOLD, unknown
 
 _logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ STATUS: dict[str, tuple[int, str]] = {
 }
 """code → (status, title of the page that shows the refusal)."""
 
-_PHRASES = {
+PHRASES = {
     400: "Bad Request",
     401: "Unauthorized",
     403: "Forbidden",
@@ -113,6 +113,12 @@ def status_of(error: LedgerError) -> int:
     return 400 if isinstance(error, BadRequest) else STATUS[error.code][0]
 
 
+def wrong_places(error: LedgerError) -> list[dict[str, str]]:
+    """The wrong places of a refused request; none unless the refusal is about places."""
+    places = error.errors if isinstance(error, Invalid) else ()
+    return [{"pointer": pointer, "detail": detail} for pointer, detail in places]
+
+
 def problem(
     request: Request, error: LedgerError, headers: dict[str, str] | None = None
 ) -> Response:
@@ -128,14 +134,14 @@ def problem(
     status = status_of(error)
     document: dict[str, Any] = {
         "type": "about:blank",
-        "title": _PHRASES[status],
+        "title": PHRASES[status],
         "status": status,
         "detail": error.detail,
         "code": code,
         "request_id": request.scope.get("state", {}).get("request_id"),
     }
     if isinstance(error, Invalid):
-        document["errors"] = [{"pointer": p, "detail": d} for p, d in error.errors]
+        document["errors"] = wrong_places(error)
     return Response(
         json.dumps(document, ensure_ascii=False).encode(),
         status_code=status,
@@ -151,8 +157,9 @@ def invalid_parameters(problems: Sequence[Any]) -> Invalid:
         place = [str(part) for part in fault["loc"][1:]]
         message = str(fault["msg"]).removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            place, message = [], "a parameter is not known"
-        errors.append(("/" + "/".join(place) if place else "", message))
+            errors.append(unknown("", place[-1], "parameter"))
+        else:
+            errors.append(("/" + "/".join(place) if place else "", message))
     return Invalid("The request has invalid parameters.", tuple(errors))
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from fastapi import Request
+from fastapi import Path, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ledger.api.problems import InvalidCursor
@@ -33,10 +33,16 @@ def _bound(text: str) -> str:
 
 
 _INSTANT_OR_DATE = r"^\d{4}-\d{2}-\d{2}([Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2}))?$"
+_DATE = "(19|20)[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+_TIME = "([01][0-9]|2[0-3]):[0-5][0-9]"
+_DESCRIBED = {"pattern": rf"^{_DATE}([Tt]{_TIME}:[0-5][0-9](\.[0-9]+)?([Zz]|[+-]{_TIME}))?$"}
+"""The pattern in the document, as strict as ``parse_bound`` but for the lengths of months."""
+
 Bound = Annotated[
     str,
     Field(
         pattern=_INSTANT_OR_DATE,
+        json_schema_extra=_DESCRIBED,
         description="An RFC 3339 instant, or a date meaning 00:00Z.",
         examples=["2026-04-15T09:12:44Z"],
     ),
@@ -46,6 +52,7 @@ AsOf = Annotated[
     str | None,
     Field(
         pattern=_INSTANT_OR_DATE,
+        json_schema_extra=_DESCRIBED,
         description="Answer with what was recorded by this instant (RFC 3339, or a date meaning"
         " 00:00Z), judged by today's rules and rights; not in the future.",
         examples=["2026-03-31T23:59:59Z"],
@@ -55,11 +62,22 @@ AsOf = Annotated[
 
 
 OR = "A comma means or."
-"""The OpenAPI description of a parameter that ``split_words`` reads."""
+"""Ends the description of a parameter that ``split_words`` reads: it may also be given repeatedly.
+The OpenAPI document describes such a parameter as an array of words."""
+
+MOST_WORDS, LONGEST_WORD = 40, 200
+Words = Annotated[
+    str | None, Field(min_length=1, max_length=MOST_WORDS * (LONGEST_WORD + 1), description=OR)
+]
+"""A parameter of any words."""
 
 Cursor = Annotated[
     str | None,
-    Field(description="The `meta.cursor` of the page before, with the same filters."),
+    Field(
+        description="The `meta.cursor` of the page before, with the same filters.",
+        # In the document only: a cursor of another form is 400, like a cursor of another service.
+        json_schema_extra={"minLength": 1, "pattern": "^[A-Za-z0-9_-]+$"},
+    ),
 ]
 
 
@@ -123,6 +141,11 @@ class RangeParameters(BaseModel):
         if start is not None and end is not None and start > end:
             raise Invalid.at("/to", "lies before from")
         return start, end
+
+
+def path_id(description: str, example: str, pattern: str) -> Any:
+    """A path's id. In the document only: an id of another form is 404, like an unknown id."""
+    return Path(description=description, examples=[example], json_schema_extra={"pattern": pattern})
 
 
 def services_of(request: Request) -> ApiServices:

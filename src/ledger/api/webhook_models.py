@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from ledger.api.models import Meta, Model
 from ledger.api.reading import Bound
@@ -33,6 +33,7 @@ Url = Annotated[
         max_length=LONGEST_URL,
         description="http or https, to a public address. Redirects are not followed.",
         examples=["https://example.com/webhooks"],
+        json_schema_extra={"pattern": "^https?://"},
     ),
 ]
 EventTypes = Annotated[
@@ -42,6 +43,18 @@ EventTypes = Annotated[
         max_length=100,
         description="Types of `/v1/event-types`, or `*` alone for all of them.",
         examples=[["execution.blocked", "run.failed"]],
+    ),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"enum": [*TYPES, EVERY_TYPE]},
+            "minItems": 1,
+            "maxItems": len(TYPES),
+            "uniqueItems": True,
+            # Client generators ignore `if`; they cannot tell alternatives of arrays apart.
+            "if": {"contains": {"const": EVERY_TYPE}},
+            "then": {"maxItems": 1},
+        }
     ),
     AfterValidator(_known_types),
 ]
@@ -65,6 +78,7 @@ class NewWebhook(CommandBody):
             pattern=ORGANIZATION_ID,
             description="By default the credential's organization; required if it has none.",
         ),
+        WithJsonSchema({"type": "string", "pattern": ORGANIZATION_ID}),
     ] = None
     workspace_id: Annotated[
         str | None,

@@ -20,7 +20,7 @@ from ledger.application.command import Command, OwnCommand, SubjectCommand, Turn
 from ledger.domain.errors import Behind, Invalid, LedgerError, NotFound, Refused, Unavailable
 from ledger.domain.values import ENDPOINT_ID, LINE_ID, RUN_ID, format_instant
 from ledger.intake import json_gate
-from ledger.intake.envelope import pointers
+from ledger.intake.places import pointers
 from ledger.intake.principal import Principal
 from ledger.intake.request import About, IdempotencyKey, Outcome, Receipt
 from ledger.postgres.scope import EVERYONE

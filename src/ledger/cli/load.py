@@ -25,7 +25,8 @@ from ledger.demo.telling import StoryClock, tell
 from ledger.domain.api_key import SINGLE_PERMISSIONS
 from ledger.domain.errors import LedgerError, NotCarriedOut, Unavailable
 from ledger.domain.values import parse_instant
-from ledger.intake.envelope import Fact, Rejected, full_detail
+from ledger.intake.envelope import Fact, Rejected
+from ledger.intake.places import full_detail
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
 from ledger.service.address import address_kept

@@ -6,7 +6,7 @@ data becomes a ``Fact`` with ``fault`` set, because the checks run in the order 
 """
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, get_args
 from urllib.parse import unquote_to_bytes
@@ -15,7 +15,7 @@ import msgspec
 from pydantic import ValidationError
 
 from ledger.domain import directory
-from ledger.domain.errors import Invalid, LedgerError, Refused, TooLarge
+from ledger.domain.errors import Invalid, Refused, TooLarge
 from ledger.domain.recorded import Actor
 from ledger.domain.refusals import UNKNOWN_ACTION
 from ledger.domain.values import (
@@ -29,7 +29,7 @@ from ledger.domain.values import (
     id_named,
     parse_instant,
 )
-from ledger.intake import json_gate
+from ledger.intake import embedded_data, json_gate
 from ledger.intake.fact_types import (
     ALIASES,
     FACT_TYPES,
@@ -37,6 +37,7 @@ from ledger.intake.fact_types import (
     FactData,
     FactType,
 )
+from ledger.intake.places import TOLD, place_of, pointers
 from ledger.intake.request import About
 
 MAX_FACT_BYTES = 256 * 1024
@@ -44,18 +45,10 @@ MAX_ITEMS = 1000
 MAX_BODY_BYTES = 8 * 1024 * 1024
 TOO_LARGE = "A fact may have at most 256 KiB."
 
-TOLD = 50
-"""The most wrong places in one answer.
-
-Without this limit the answer to a body of unknown fields would be many times as large as the body,
-and with an idempotency key the answer would also be stored.
-"""
-
 ATTRIBUTE = "^[a-z0-9]+$"
 """The form of attribute names by CloudEvents, whose limit of 20 characters is only a SHOULD."""
 _ATTRIBUTE = re.compile(ATTRIBUTE)
 _USUAL = {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"}
-_KNOWN = _USUAL | {"actortype", "actorid"}
 SUBJECT_IDS = {"line": LINE_ID, "run": RUN_ID, "directory": f"{WORKSPACE_ID}|{PROJECT_ID}"}
 """The form of a subject's id, by the kind of subject."""
 _SUBJECT = {kind: re.compile(form) for kind, form in SUBJECT_IDS.items()}
@@ -137,7 +130,8 @@ def from_structured(raw: bytes) -> Fact | Rejected:
         return Rejected(error)
     if type(event) is not dict:
         return Rejected(Invalid.at("", "must be an object"))
-    return _from_attributes(event, event.get("data"))
+    data, faults = embedded_data.data_of(event)
+    return _from_attributes(event, data, faults)
 
 
 def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Rejected:
@@ -162,7 +156,11 @@ def from_binary(headers: Iterable[tuple[str, str]], raw: bytes) -> Fact | Reject
             return Rejected(Invalid.at("", "an attribute contains NUL"))
     except Invalid as error:
         return Rejected(error)
-    return _from_attributes(attributes, data, decoded.keys() - attributes.keys())
+    faults = [
+        (place_of("", name), "must be UTF-8 in percent encoding")
+        for name in sorted(decoded.keys() - attributes.keys())
+    ]
+    return _from_attributes(attributes, data, faults[:TOLD])
 
 
 def _header_text(value: str) -> str | None:
@@ -181,15 +179,12 @@ def _header_text(value: str) -> str | None:
 
 
 def _from_attributes(
-    event: dict[str, Any], data: Any, unreadable: Set[str] = frozenset()
+    event: dict[str, Any], data: Any, faults: Sequence[tuple[str, str]] = ()
 ) -> Fact | Rejected:
-    """The common part of both modes. ``event`` does not contain the unreadable attributes."""
+    """The common part of both modes; ``faults`` are those of what ``event`` does not contain."""
     try:
-        if unreadable:
-            # Unknown names are the sender's own words, so they are not repeated in the answer.
-            places = {f"/{name}" if name in _KNOWN else "" for name in unreadable}
-            faults = tuple((place, "must be UTF-8 in percent encoding") for place in sorted(places))
-            raise Invalid("The fact is not valid.", faults)
+        if faults:
+            raise Invalid("The fact is not valid.", tuple(faults))
         return _fact(event, data)
     except Invalid as error:
         fact_id, source, subject = (
@@ -324,8 +319,9 @@ def _attribute_faults(event: dict[str, Any]) -> list[tuple[str, str]]:
         if not isinstance(value, str) or not 1 <= len(value) <= 255:
             faults.append((f"/{name}", "must be a string of 1 to 255 characters"))
     misnamed = [name for name in event.keys() - _USUAL if not _ATTRIBUTE.fullmatch(name)]
-    for _ in misnamed[:TOLD]:
-        faults.append(("", "an attribute name must consist of lower-case letters and digits"))
+    for name in sorted(misnamed)[:TOLD]:
+        sentence = "an attribute name must consist of lower-case letters and digits"
+        faults.append((place_of("", name), sentence))
     media = event.get("datacontenttype")
     if media is not None and not _is_json(media):
         faults.append(("/datacontenttype", "must be application/json"))
@@ -377,26 +373,3 @@ def _checked_data(kind: FactType, data: Any) -> tuple[FactData | None, Invalid |
         return kind.data.model_validate({} if data is None else data), None
     except ValidationError as error:
         return None, Invalid("The fact's data is not valid.", pointers(error, "/data"))
-
-
-def pointers(error: ValidationError, prefix: str) -> tuple[tuple[str, str], ...]:
-    """A validation error as (JSON pointer, sentence) pairs that repeat nothing of the input."""
-    faults = []
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    for problem in problems[:TOLD]:
-        place, sentence = problem["loc"], problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            # The last part is the unknown name itself, which is not repeated in the answer.
-            place, sentence = place[:-1], "has an unknown field"
-        faults.append(("".join([prefix, *(f"/{_escaped(part)}" for part in place)]), sentence))
-    return tuple(faults)
-
-
-def full_detail(error: LedgerError) -> str:
-    """The detail of a refusal and all its wrong places, as one text."""
-    places = error.errors if isinstance(error, Invalid) else ()
-    return error.detail + "".join(f" {place or 'fact'}: {sentence}." for place, sentence in places)
-
-
-def _escaped(part: int | str) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")

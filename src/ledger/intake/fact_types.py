@@ -55,7 +55,11 @@ Name = Annotated[str, Field(max_length=200)]
 Tags = Annotated[list[Label], Field(max_length=100)]
 """Limited, because each change and each interval of a line stores all of the line's tags anew."""
 FactId = Annotated[str, Field(min_length=1, max_length=255)]
-Hours = Annotated[float, Field(ge=0, le=1_000_000), AfterValidator(_hours)]
+Hours = Annotated[
+    float,
+    Field(ge=0, le=1_000_000, description="At most two decimals."),
+    AfterValidator(_hours),
+]
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 RunId = Annotated[str, Field(pattern=RUN_ID)]
 Lease = Annotated[int, Field(ge=LEASE_SECONDS[0], le=LEASE_SECONDS[1])]

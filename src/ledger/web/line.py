@@ -22,7 +22,7 @@ from ledger.application.commands.lines import Pause, Resume
 from ledger.domain.errors import Invalid, InvalidState, LedgerError, Unavailable
 from ledger.domain.health import PENALTY
 from ledger.domain.values import MODELS_WITH_RUNS, STATES, format_instant
-from ledger.intake.envelope import pointers
+from ledger.intake.places import pointers
 from ledger.intake.principal import Principal
 from ledger.web import charts
 from ledger.web.charts import Label, Piece, TimeSpan

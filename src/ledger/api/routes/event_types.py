@@ -114,7 +114,14 @@ async def list_event_types(request: Request, principal: Authenticated, _: NoPara
 async def show_event_type(
     request: Request,
     principal: Authenticated,
-    type: Annotated[str, Path(description="A type.", examples=["execution.blocked"])],
+    type: Annotated[
+        str,
+        Path(
+            description="A type.",
+            examples=["execution.blocked"],
+            json_schema_extra={"enum": list(TYPES)},
+        ),
+    ],
     _: NoParameters,
 ) -> Response:
     """Show a type's envelope and payload. Within a version fields are only added."""

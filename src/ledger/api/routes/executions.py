@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,12 +18,14 @@ from ledger.api.reading import (
     OR,
     PageQuery,
     Query,
+    Words,
     any_of,
     asked,
     decode_cursor,
     encode_cursor,
     instant_of,
     paged,
+    path_id,
     periods,
     read_at,
     services_of,
@@ -55,9 +57,6 @@ router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanR
 _VIEW = frozenset({"execution"})
 
 
-_Names = Annotated[str | None, Field(min_length=1, max_length=2000, description=OR)]
-
-
 Chosen = Mapping[str, list[str]]
 """The filters that were given, each as its words."""
 
@@ -65,13 +64,13 @@ Chosen = Mapping[str, list[str]]
 class Filters(Query):
     """The filters of lines; a comma means or."""
 
-    workspace_id: _Names = None
+    workspace_id: Words = None
     state: Annotated[str | None, Field(pattern=any_of(STATES), description=OR)] = None
     execution_model: Annotated[
         str | None, Field(pattern=any_of(EXECUTION_MODELS), description=OR)
     ] = None
     product_line: Annotated[str | None, Field(pattern=any_of(PRODUCT_LINES), description=OR)] = None
-    project_tag: _Names = None
+    project_tag: Words = None
     blocked_cause: Annotated[
         str | None, Field(pattern=any_of(CAUSES), description=f"The cause of an open blocker. {OR}")
     ] = None
@@ -94,7 +93,9 @@ class Reason(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: Annotated[
+        str, Field(min_length=1, max_length=500, examples=["Waits for the client's approval"])
+    ]
 
 
 class OptionalReason(BaseModel):
@@ -102,11 +103,11 @@ class OptionalReason(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    reason: Annotated[str | None, Field(min_length=1, max_length=500)] = None
+    reason: Annotated[str | None, Field(min_length=1, max_length=500, examples=["Approved"])] = None
 
 
 # The route matches any text: a malformed id is 404, like a LIN id that no line has.
-AnyLineId = Annotated[str, Path(description="A LIN id.", examples=["LIN-26-084729"])]
+AnyLineId = Annotated[str, path_id("A LIN id.", "LIN-26-084729", LINE_ID)]
 
 
 _UNKNOWN = "No such service line."

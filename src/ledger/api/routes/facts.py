@@ -15,7 +15,7 @@ from ledger.api.fact_schema import FACT_BODY
 from ledger.api.lean import LeanRoute, NoParameters, needs
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.headers import header
-from ledger.api.problems import BadRequest, UnsupportedMediaType, status_of
+from ledger.api.problems import BadRequest, UnsupportedMediaType, status_of, wrong_places
 from ledger.api.reading import services_of
 from ledger.api.replies import Reply
 from ledger.api.writing import records_refusals, submit
@@ -37,6 +37,8 @@ _STRUCTURED = "application/cloudevents+json"
 _JSON = "application/json"
 _BINARY = (b"ce-specversion", b"ce-id", b"ce-type")
 
+_SPACE = b" \t\r\n"
+
 _QUICK_BYTES = 256 * 1024
 """The largest batch that is parsed on the event loop. A larger batch may take seconds, depending on
 its content. A thread parses it, so that other requests need not wait; at most two such batches are
@@ -49,8 +51,8 @@ async def _refused(request: Request, principal: Principal, refusal: Refused) -> 
     """The record of each fact in a body that was refused as a whole, as far as it is readable."""
     try:
         raw = await read_capped(request, MAX_BODY_BYTES)
-        batch = media_type(request) == _BATCH
-        parsed = await _parsed_batch(raw) if batch else [_parse_single(request, raw)]
+        is_batch = _is_batch(request, raw)
+        parsed = await _parsed_batch(raw) if is_batch else [_parse_single(request, raw)]
     except (LedgerError, json_gate.BrokenJson):
         return []
     request_id = request.state.request_id
@@ -82,24 +84,36 @@ async def _refused(request: Request, principal: Principal, refusal: Refused) -> 
 )
 @records_refusals(_refused)
 async def report_facts(request: Request, principal: Authenticated, _: NoParameters) -> Response:
-    """Record a CloudEvent (structured or binary mode), or a batch of up to 1,000.
+    """Record a CloudEvent, or an array of up to 1,000.
 
     A fact that was recorded before is answered 200 with its first outcome. In a batch each item
     has an outcome of its own: one refused fact never stops the others.
     """
     raw = await read_capped(request, MAX_BODY_BYTES)
     try:
-        if media_type(request) == _BATCH:
+        if _is_batch(request, raw):
             return await _batch(request, principal, raw)
         return await _single(request, principal, _parse_single(request, raw))
     except json_gate.BrokenJson as error:
         raise BadRequest(str(error)) from error
 
 
+def _is_batch(request: Request, raw: bytes) -> bool:
+    """Whether the body holds a batch. Plain JSON is a batch if it is an array."""
+    media = media_type(request)
+    if media == _JSON and not _is_binary(request):
+        return raw.lstrip(_SPACE)[:1] == b"["
+    return media == _BATCH
+
+
+def _is_binary(request: Request) -> bool:
+    """Whether the headers hold the attributes of a fact, and the body its data alone."""
+    return any(header(request.scope, name) is not None for name in _BINARY)
+
+
 def _parse_single(request: Request, raw: bytes) -> Fact | Rejected:
     media = media_type(request)
-    binary = any(header(request.scope, name) is not None for name in _BINARY)
-    if binary and media in (_JSON, ""):
+    if media in (_JSON, "") and _is_binary(request):
         json_gate.check_text(raw)
         return parsing.from_binary(request.headers.items(), raw)
     if media in (_STRUCTURED, _JSON):
@@ -169,7 +183,8 @@ def _item(index: int, sent: Fact | Rejected, outcome: Outcome | LedgerError) -> 
         item["error"] = {
             "status": status_of(outcome),
             "code": outcome.code,
-            "detail": parsing.full_detail(outcome),
+            "detail": outcome.detail,
+            "errors": wrong_places(outcome),
         }
     return item
 

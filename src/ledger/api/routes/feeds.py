@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import BaseModel, Field
 
@@ -23,6 +23,7 @@ from ledger.api.reading import (
     decode_cursor,
     encode_cursor,
     paged,
+    path_id,
     read_at,
     services_of,
     split_words,
@@ -193,7 +194,7 @@ def event_position(key: dict[str, Any]) -> int:
 async def show_event(
     request: Request,
     principal: Authenticated,
-    event_id: Annotated[str, Path(description="An EVT id.", examples=["EVT-26-000123"])],
+    event_id: Annotated[str, path_id("An EVT id.", "EVT-26-000123", EVENT_ID)],
     query: Annotated[Present, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:

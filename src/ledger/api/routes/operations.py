@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from ledger.api.documentation import refusals
 from ledger.api.reading import services_of
 from ledger.postgres.scope import EVERYONE
 from ledger.views.statements import LAG
@@ -41,22 +42,25 @@ FROM ledger.signer AS s, (
 
 _LEASES = "SELECT count(*) FROM ledger.lease"
 
+_ANY = refusals(400)
+
 _NOT_READY: dict[int | str, dict[str, Any]] = {
+    **_ANY,
     503: {
         "description": "The database does not answer, appends fail, or no view exists yet",
         "content": {"application/json": {"schema": {"type": "object"}}},
-    }
+    },
 }
 
 
-@router.get("/healthz", summary="Is the process alive?")
-async def health() -> dict[str, str]:
+@router.get("/healthz", summary="Is the process alive?", responses=_ANY)
+async def check_health() -> dict[str, str]:
     """Always 200 while the process can answer."""
     return {"status": "ok"}
 
 
 @router.get("/readyz", summary="Can the process serve?", responses=_NOT_READY)
-async def readiness(request: Request) -> Response:
+async def check_readiness(request: Request) -> Response:
     """Answer 200 once the database answers, the views exist and facts are accepted.
 
     The answer takes at most a second. A stopped view, or stopped sealing, makes the status
@@ -89,8 +93,10 @@ async def readiness(request: Request) -> Response:
     )
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
-async def metrics(request: Request) -> Response:
+@router.get(
+    "/metrics", summary="Prometheus metrics", response_class=PlainTextResponse, responses=_ANY
+)
+async def show_metrics(request: Request) -> Response:
     """Counters of all workers, and the lag of the views. No label names a tenant."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()

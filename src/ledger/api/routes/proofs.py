@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 from fastapi import Query as QueryParameters
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from ledger.api.access.authentication import Authenticated
 from ledger.api.documentation import refusals
@@ -69,6 +69,12 @@ _IN_HISTORIES = frozenset(event.TOPIC.partition("/")[0] for event in PUBLISHED)
 """The names of the events that histories and feeds show, in whatever version they were stored."""
 
 Size = Annotated[int, Field(ge=0, le=_LARGEST), BeforeValidator(digits)]
+AnyPosition = Annotated[
+    str,
+    # Any other text is 404, like a position without an event.
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _LARGEST}),
+    Path(description="The event's position.", examples=[17]),
+]
 Position = Annotated[int, Field(ge=1, le=_LARGEST), BeforeValidator(digits)]
 
 _ANY = refusals(401, 422, 503)
@@ -174,7 +180,7 @@ async def show_key(
 async def show_entry(
     request: Request,
     principal: Authenticated,
-    position: Annotated[str, Path(description="The event's position.", examples=[17])],
+    position: AnyPosition,
     _: NoParameters,
     min_position: MinPosition = None,
 ) -> Response:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
@@ -22,11 +22,13 @@ from ledger.api.reading import (
     PageQuery,
     Query,
     RangeParameters,
+    Words,
     any_of,
     asked,
     decode_cursor,
     encode_cursor,
     paged,
+    path_id,
     read_at,
     services_of,
     split_words,
@@ -58,14 +60,11 @@ OWN_VIEW = frozenset({"run"})
 
 _UNKNOWN = "No such run."
 
-AnyRunId = Annotated[str, Path(description="A RUN id.", examples=["RUN-26-001812"])]
+AnyRunId = Annotated[str, path_id("A RUN id.", "RUN-26-001812", RUN_ID)]
 
 
 class ErasureReason(Reason):
     """The reason why a run's payloads are erased. The reason is kept for ever: name no person."""
-
-
-Words = Annotated[str | None, Field(min_length=1, max_length=2000, description=OR)]
 
 
 class RunsFilters(RangeParameters):
@@ -125,7 +124,7 @@ class AllRunsQuery(PageQuery, AllRunsFilters):
     openapi_extra=needs("read"),
     responses={200: {"model": models.RunList}, **RUN_LIST_ERRORS},
 )
-async def list_runs(
+async def list_execution_runs(
     request: Request,
     principal: Authenticated,
     line_id: AnyLineId,

@@ -7,7 +7,7 @@ read from the view.
 import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
@@ -25,6 +25,7 @@ from ledger.api.reading import (
     decode_cursor,
     encode_cursor,
     paged,
+    path_id,
     read_at,
     services_of,
     split_words,
@@ -52,7 +53,7 @@ _VIEW = frozenset({"webhook"})
 _PERMISSION = "webhooks:manage"
 _UNKNOWN = "No such webhook endpoint."
 
-AnyEndpointId = Annotated[str, Path(description="A WHK id.", examples=["WHK-26-000007"])]
+AnyEndpointId = Annotated[str, path_id("A WHK id.", "WHK-26-000007", ENDPOINT_ID)]
 
 
 class EndpointsQuery(Present, Page):
@@ -258,7 +259,7 @@ async def recover_webhook(
     answer=models.WebhookAnswer,
     status=202,
 )
-async def request_test(
+async def send_webhook_test(
     request: Request,
     principal: Authenticated,
     endpoint_id: AnyEndpointId,

@@ -1,0 +1,83 @@
+"""What the document says about the service as a whole: tags, licence, webhooks."""
+
+from typing import Any
+
+from ledger.api.document.schemas import Schema
+from ledger.api.routes.event_types import EVENT_SCHEMA
+
+ABOUT = """
+The whole truth about work in progress: product lines report facts, the log keeps them for ever,
+and reads are answered from views. Every answer carries `Ledger-Position`. Send this position back
+as `Ledger-Min-Position`, and the next read shows at least everything up to it.
+"""
+
+CONTACT = {"name": "The operator of this service"}
+LICENCE = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
+
+TAGS: dict[str, str] = {
+    "facts": "Report what happened.",
+    "execution": "Lines: what they do now, and what they did at any instant of the past.",
+    "runs": "Runs of lines, with their inputs and outputs.",
+    "directory": "What people call workspaces, projects and resources.",
+    "feeds": "Follow what happens.",
+    "webhooks": "Have events delivered.",
+    "audit": "Who wrote what, refused writes too.",
+    "proof": "Check offline that nothing in the log was changed.",
+    "operations": "Health and metrics, without a token.",
+}
+
+_SIGNED = {
+    "webhook-id": "The event's id, the same in each attempt.",
+    "webhook-timestamp": "The attempt's time, in seconds since 1970.",
+    "webhook-signature": "The signatures by Standard Webhooks: `v1,` and base64, space-separated.",
+}
+
+_MESSAGE: Schema = {
+    "allOf": [
+        EVENT_SCHEMA,
+        {
+            "type": "object",
+            "properties": {"sequence": {"type": "integer", "minimum": 0}},
+            "required": ["sequence"],
+        },
+    ],
+}
+
+MESSAGE: dict[str, Any] = {
+    "description": "An event of the feed, with its number at the endpoint. A test has the type"
+    " `webhook.test` and the number 0.",
+    "required": True,
+    "content": {"application/json": {"schema": _MESSAGE}},
+}
+"""The body of a delivery: a component that clients of the service do not need."""
+
+
+def webhooks() -> dict[str, Any]:
+    """OpenAPI's description of the requests that endpoints receive."""
+    return {
+        "event": {
+            "post": {
+                "operationId": "receive_event",
+                "tags": ["webhooks"],
+                "summary": "An event is delivered",
+                "description": "A gap in `sequence` means that an event is missing."
+                " Verify the signature before anything else (Standard Webhooks).",
+                "security": [],
+                "parameters": [
+                    {
+                        "name": name,
+                        "in": "header",
+                        "required": True,
+                        "description": description,
+                        "schema": {"type": "string"},
+                    }
+                    for name, description in _SIGNED.items()
+                ],
+                "requestBody": {"$ref": "#/components/requestBodies/WebhookMessage"},
+                "responses": {
+                    "204": {"description": "Delivered; any 2xx within 10 s means the same."},
+                    "410": {"description": "The endpoint is gone, and is disabled at once."},
+                },
+            }
+        }
+    }

@@ -1,0 +1,65 @@
+"""Wrong places of a request, as JSON pointers and sentences (contract, Access, "Errors").
+
+A refusal repeats nothing of what was sent, except the name of an unknown field or parameter: a
+sender who misspelt a name must learn which. Only a short name of harmless characters is repeated.
+"""
+
+import re
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+from ledger.domain.errors import Invalid, LedgerError
+
+TOLD = 50
+"""The most wrong places in one answer.
+
+Without this limit the answer to a body of unknown fields would be many times as large as the body,
+and with an idempotency key the answer would also be stored.
+"""
+
+_SHOWN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""The names that an answer repeats. No name of this form needs an escape in a JSON pointer."""
+
+_UNKNOWN = "is not known"
+
+
+def place_of(parent: str, name: str) -> str:
+    """The pointer to a field that the sender named; the parent's if the name is not repeated."""
+    return f"{parent}/{name}" if _SHOWN.fullmatch(name) else parent
+
+
+def unknown(parent: str, name: str, kind: str = "field") -> tuple[str, str]:
+    """The wrong place of an unknown field or parameter."""
+    place = place_of(parent, name)
+    return place, _UNKNOWN if place != parent else f"has an unknown {kind}"
+
+
+def pointers(
+    error: ValidationError, prefix: str, kind: str = "field"
+) -> tuple[tuple[str, str], ...]:
+    """A validation error as (JSON pointer, sentence) pairs. ``kind`` is what has the names."""
+    faults = []
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    for problem in problems[:TOLD]:
+        place, sentence = problem["loc"], problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            *within, name = place
+            faults.append(unknown(_pointer(prefix, within), str(name), kind))
+        else:
+            faults.append((_pointer(prefix, place), sentence))
+    return tuple(faults)
+
+
+def _pointer(prefix: str, place: Iterable[int | str]) -> str:
+    return "".join([prefix, *(f"/{_escaped(part)}" for part in place)])
+
+
+def _escaped(part: int | str) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+def full_detail(error: LedgerError) -> str:
+    """The detail of a refusal and all its wrong places, as one text."""
+    places = error.errors if isinstance(error, Invalid) else ()
+    return error.detail + "".join(f" {place or 'fact'}: {sentence}." for place, sentence in places)

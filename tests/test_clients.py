@@ -1,0 +1,34 @@
+"""The clients that generators make of the OpenAPI document (``make clients``)."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from tests.support.edge import Edge
+
+CLIENTS = Path(__file__).parents[1] / "scripts/clients"
+
+
+def test_generated_clients_were_tried_with_this_document(edge: Edge) -> None:
+    document = json.dumps(edge.get("/openapi.json").json(), sort_keys=True)
+    digest = hashlib.sha256(document.encode()).hexdigest()
+    tried = (CLIENTS / "checked.txt").read_text().strip()
+    assert digest == tried, "the OpenAPI document has changed: run `make clients`"
+
+
+def test_generators_are_pinned_exactly() -> None:
+    for name in ("package.json", "package-all.json"):
+        versions = json.loads((CLIENTS / name).read_text())["dependencies"].values()
+        assert [v for v in versions if not re.fullmatch(r"\d+\.\d+\.\d+", v)] == []
+    lines = (CLIENTS / "requirements.txt").read_text().splitlines()
+    packages = [line for line in lines if not line.startswith("#")]
+    assert [line for line in packages if not re.fullmatch(r"[a-z-]+==\d+(\.\d+)+", line)] == []
+
+
+def test_ci_uses_the_versions_of_the_whole_run() -> None:
+    short, whole = (
+        json.loads((CLIENTS / name).read_text())["dependencies"]
+        for name in ("package.json", "package-all.json")
+    )
+    assert short.items() <= whole.items()
