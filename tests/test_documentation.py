@@ -55,7 +55,7 @@ def test_each_setting_has_a_row_with_its_default() -> None:
     settings = rows("command-line")
     assert len(Settings.model_fields) >= 11
     for name, field in Settings.model_fields.items():
-        default = "unset" if field.default is None else str(field.default)
+        default = "unset" if field.default in (None, "") else str(field.default)
         default = default.lower() if isinstance(field.default, bool) else default
         assert settings[f"LEDGER_{name.upper()}"][1].strip("`") == default, name
 

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from ledger.intake.fact_types import FACT_TYPES
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.programs import find_programs
 from tests.conftest import MASTER_KEY
@@ -35,6 +37,9 @@ CHANGING = {
 ISSUED = re.compile(r"\b(RUN|EVT|KEY|WHK|AUD)-\d\d-")
 """Ids that the ledger issues have the year of their recording."""
 
+ANALYSIS = ("duckdb", "pandas")
+"""Packages that only some snippets need, and only CI installs: together they take 240 MB."""
+
 MARK = "--- exit code "
 LOOPBACK = {"LEDGER_WEBHOOK_ALLOW_PRIVATE": "true"}
 TOURED = "toured"
@@ -55,7 +60,14 @@ def tour() -> list[Step]:
 
 def own_steps(page: Path) -> list[Step]:
     """The steps of a page behind README's tour, which all other pages go on from."""
-    return [] if page == README else [step for step in steps(page) if not is_make(step)]
+    found = [] if page == README else steps(page)
+    return [step for step in found if not is_make(step) and has_packages(step)]
+
+
+def has_packages(step: Step) -> bool:
+    """Whether the packages for analysis are here that a snippet imports (the extra `analysis`)."""
+    named = re.findall(rf"^import ({'|'.join(ANALYSIS)})$", step.command, re.M)
+    return all(map(find_spec, named))
 
 
 def follow(conninfo: str, folder: Path, commands: list[str], **environment: str) -> list[str]:
@@ -135,6 +147,11 @@ def test_the_tour_can_be_followed_and_prints_the_outputs_that_it_shows(toured: T
 def test_a_page_can_be_followed_and_prints_the_outputs_that_it_shows(
     page: Path, server: EmbeddedPostgres, toured: Toured, tmp_path: Path
 ) -> None:
+    if (
+        page.stem == "integrating"
+        and "external_id" not in FACT_TYPES["run.started"].data.model_fields
+    ):
+        pytest.skip("Runs have no external ids yet.")
     kept = [f"export TOKEN={toured.token}", *(s.command for s in tour() if "() {" in s.command)]
     commands = [*kept, *(step.command for step in own_steps(page))]
     with (

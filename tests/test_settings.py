@@ -161,3 +161,113 @@ def test_an_incomplete_identity_provider_configuration_is_refused(
         " LEDGER_JWKS_URL, LEDGER_JWT_ISSUER and LEDGER_JWT_AUDIENCE must be set together.\n"
     )
     assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("", set()),
+        ("https://app.example.com", {"https://app.example.com"}),
+        (
+            "http://localhost:5173, https://b.example",
+            {"http://localhost:5173", "https://b.example"},
+        ),
+        ("http://[::1]:3000,http://10.0.0.7", {"http://[::1]:3000", "http://10.0.0.7"}),
+    ],
+)
+def test_the_origins_of_other_pages_are_a_list(
+    monkeypatch: pytest.MonkeyPatch, text: str, origins: set[str]
+) -> None:
+    monkeypatch.setenv("LEDGER_CORS_ORIGINS", text)
+    assert Settings().origins == origins
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "*",
+        "null",
+        ",",
+        "https://a.example,",
+        "https://a.example https://b.example",
+        "a.example",
+        "//a.example",
+        "https://",
+        "https://*.example.com",
+        "https://a.example/",
+        "https://a.example/path",
+        "https://a.example?",
+        "https://user@a.example",
+        "https://A.example",
+        "HTTPS://a.example",
+        "https://ä.example",
+        "https://a.example:443",
+        "http://a.example:80",
+        "https://a.example:0",
+        "https://a.example:65536",
+        "https://a.example:",
+        "ftp://a.example",
+        "file://",
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("LEDGER_CORS_ORIGINS", text)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("", ""),
+        ("/", ""),
+        ("/ledger", "/ledger"),
+        ("/ledger/", "/ledger"),
+        ("/tools/execution-ledger_2.0~a", "/tools/execution-ledger_2.0~a"),
+        ("/v1x", "/v1x"),
+        ("/tools/v1", "/tools/v1"),
+    ],
+)
+def test_the_prefix_of_all_paths_is_read_without_a_slash_at_its_end(
+    monkeypatch: pytest.MonkeyPatch, text: str, path: str
+) -> None:
+    monkeypatch.setenv("LEDGER_ROOT_PATH", text)
+    assert Settings().root_path == path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ledger",
+        "//ledger",
+        "/ledger//",
+        "/a//b",
+        "/a/../b",
+        "/.",
+        "/a b",
+        "/ä",
+        "/a%2Fb",
+        "/a?b",
+        "/a#b",
+        '/a"b',
+        "/a\\b",
+        "https://example.com/ledger",
+        "/v1",
+        "/ui/",
+        "/ui/ledger",
+        "/docs",
+        "/openapi.json",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/" + "a" * 200,
+    ],
+)
+def test_a_prefix_that_is_no_path_or_begins_like_our_own_paths_is_refused(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("LEDGER_ROOT_PATH", text)
+    with pytest.raises(ValidationError):
+        Settings()

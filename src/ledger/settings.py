@@ -1,6 +1,7 @@
 """Settings: the only reader of the environment. Each variable has the prefix ``LEDGER_``."""
 
 import ipaddress
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -18,6 +19,18 @@ _LONGEST_QUIET = 3_153_600_000
 
 
 _URL = TypeAdapter(AnyHttpUrl)
+
+_ORIGIN = re.compile(
+    r"https?://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9]\d{0,4}))?"
+)
+"""An origin as browsers send it: in small letters, international names as ``xn--…``."""
+
+_USUAL_PORTS = {"http": "80", "https": "443"}
+
+_ROOT_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
+
+OWN_PATHS = frozenset({"v1", "ui", "docs", "openapi.json", "healthz", "readyz", "metrics"})
+"""The first parts of our own paths."""
 
 
 class Provider(NamedTuple):
@@ -90,6 +103,22 @@ class Settings(BaseSettings):
         description="The required `aud` of a token, which may name other audiences too.",
     )
 
+    cors_origins: str = Field(
+        default="",
+        max_length=20_000,
+        description="Origins whose pages may call the API from a browser, separated by commas.",
+    )
+    root_path: str = Field(
+        default="",
+        max_length=200,
+        description="The path prefix below which a proxy serves everything, such as `/ledger`.",
+    )
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The origins whose pages may call the API."""
+        return frozenset(map(str.strip, filter(None, self.cors_origins.split(","))))
+
     @property
     def provider(self) -> Provider | None:
         """The provider whose tokens are accepted beside API keys; None: only API keys are."""
@@ -148,6 +177,28 @@ class Settings(BaseSettings):
             )
         return self
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, text: str) -> str:
+        for origin in text.split(",") if text else ():
+            if not _is_origin(origin.strip()):
+                raise ValueError(
+                    "must be origins as browsers send them, such as https://app.example.com,"
+                    " separated by commas: without path, usual port or *"
+                )
+        return text
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_prefix(cls, text: str) -> str:
+        path = text.removesuffix("/")
+        if _ROOT_PATH.fullmatch(path) is None:
+            raise ValueError("must be a path such as /ledger, of letters, digits, - . _ and ~")
+        # Of a request for /ui, nobody could tell whether a proxy has stripped the prefix /ui.
+        if path and path.split("/")[1] in OWN_PATHS:
+            raise ValueError("must not begin like a path of the service's own, such as /v1 or /ui")
+        return path
+
     @field_validator("webhook_retry_seconds")
     @classmethod
     def _at_most_a_month(cls, text: str) -> str:
@@ -160,6 +211,14 @@ class Settings(BaseSettings):
         if execution_model == "agent_runtime":
             return timedelta(seconds=self.idle_after_agent_runtime)
         return timedelta(seconds=self.idle_after_default)
+
+
+def _is_origin(text: str) -> bool:
+    found = _ORIGIN.fullmatch(text)
+    if found is None:
+        return False
+    scheme, port = text.partition(":")[0], found["port"]
+    return port is None or (port != _USUAL_PORTS[scheme] and int(port) <= 65_535)
 
 
 def _is_this_machine(host: str) -> bool:

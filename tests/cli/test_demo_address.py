@@ -78,6 +78,15 @@ def test_the_address_is_the_running_services(
     assert not list(data_dir.glob("serving*")), "the file is removed with the service"
 
 
+def test_the_address_has_the_prefix_of_all_paths(
+    data_dir: Path, database: dict[str, str], page: Page
+) -> None:
+    prefix = {"LEDGER_ROOT_PATH": "/ledger/"}
+    with Served(data_dir, free_port(), workers=1, **database, **prefix) as served:
+        assert f"Serving on {served.address}/ledger\n" in served.said
+        assert page(served, **prefix) == f"Page:  {served.address}/ledger/"
+
+
 def test_a_killed_services_address_is_not_claimed(
     data_dir: Path, database: dict[str, str], page: Page
 ) -> None:

@@ -5,15 +5,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ledger import __version__
 from ledger.api import problems
 from ledger.api.document.compose import compose
 from ledger.api.lean import LeanRoute
 from ledger.api.machinery.compression import Compression
+from ledger.api.machinery.cors import Cors
 from ledger.api.machinery.head import answer_head
 from ledger.api.machinery.middleware import EveryAnswer
+from ledger.api.machinery.root_path import RootPath
 from ledger.api.routes import (
     audit,
     directory,
@@ -65,7 +67,10 @@ class LedgerApi(FastAPI):
     def __init__(self, services: ApiServices, **options: Any) -> None:
         super().__init__(**options)
         self.state.services = services
-        self._every_answer = EveryAnswer(Compression(self._dispatch), services.positions)
+        self._cors = Cors(services.cors_origins)
+        app = EveryAnswer(Compression(self._dispatch), services.positions, self._cors)
+        root_path = services.root_path
+        self._every_answer: ASGIApp = RootPath(app, root_path) if root_path else app
         self._lean: list[LeanRoute] = []
         self.answer_nothing: Callable[[Request], Response] = _nothing
         """Answers a request whose path can name no resource; the pages replace it by their own."""
@@ -85,6 +90,10 @@ class LedgerApi(FastAPI):
             await self._every_answer(scope, receive, send)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        preflight = self._cors.preflight(scope)
+        if preflight is not None:
+            await preflight(scope, receive, send)
+            return
         if _has_encoded_slash(scope):
             scope["app"] = self
             await self.answer_nothing(Request(scope))(scope, receive, send)

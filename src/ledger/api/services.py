@@ -36,6 +36,8 @@ class ApiServices:
         clock: Callable[[], datetime],
         check_target: Callable[[str], Awaitable[None]],
         verifier: TokenVerifier | None = None,
+        cors_origins: frozenset[str] = frozenset(),
+        root_path: str = "",
     ) -> None:
         self.log = log
         self.writer = writer
@@ -46,6 +48,9 @@ class ApiServices:
         self.pace = Pace()
         self.check_target = check_target
         """Raises ForbiddenTarget for a URL to which no webhook may be sent."""
+        self.cors_origins = cors_origins
+        self.root_path = root_path
+        """The prefix of every address, for a proxy that serves other things beside us."""
         answers = Answers(door.fetch)
         self.reads = Reads(door.fetch, positions, answers, clock)
         positions.on_moved(answers.heard)

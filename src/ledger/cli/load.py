@@ -171,7 +171,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
     if address is None:
         print("Page:  start the service with `ledger serve`; it prints the page's address")
     else:
-        print(f"Page:  {address}/")
+        print(f"Page:  {address}{settings.root_path}/")
     return 0
 
 

@@ -212,7 +212,8 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
         database = _Database(postgres) if postgres is not None else None
         stack.enter_context(keeping_address(settings.data_dir, address_of(host, bound)))
         try:
-            _supervise(children, database, stopping, address_of(host, bound), announce)
+            address = address_of(host, bound)
+            _supervise(children, database, stopping, address, announce, settings.root_path)
         finally:
             listener.close()  # a new client would otherwise wait for workers that accept no more
             _end(children)
@@ -290,6 +291,7 @@ def _supervise(
     stopping: threading.Event,
     address: str,
     announce: Announce,
+    root_path: str,
 ) -> None:
     """Keep everything running until told to stop."""
     ready = False
@@ -300,7 +302,7 @@ def _supervise(
             child.ensure_running()
         if not ready and _is_ready(address):
             ready = True
-            announce(f"Serving on {address}")
+            announce(f"Serving on {address}{root_path}")
         sentinels = [c.process.sentinel for c in children if c.process is not None]
         multiprocessing.connection.wait(sentinels, timeout=0.25 if ready else 0.05)
 

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from ledger.api.lean import LeanRoute, parse_query
 from ledger.api.machinery.bodies import media_type, read_capped
+from ledger.api.machinery.root_path import without_prefix
 from ledger.api.policy import content_policy
 from ledger.api.problems import REFUSALS, STATUS, InternalError, Unauthorized, status_of
 from ledger.api.reading import services_of
@@ -58,6 +59,10 @@ PLACES = (
 """The navigation: (address, prefixes of the pages below it, name, permission)."""
 
 _LARGEST_FORM = 64 * 1024
+
+_ADDRESS = re.compile(r"""\s(?:(?:href|src|action|hx-get|data-stream)="|content="0; url=)(?=/)""")
+"""Where an address of ours begins in a page. No text of a user looks like this, since templates
+escape its quotation marks."""
 
 _PATH_END = re.compile("[?#]")
 _ENCODED_DOT = re.compile("%2e", re.IGNORECASE)
@@ -206,6 +211,8 @@ def show(request: Request, template: str, status: int = 200, **context: Any) -> 
         "names": {},
     }
     text = _templates.get_template(template).render(common | context)
+    if services.root_path:
+        text = _ADDRESS.sub(rf"\g<0>{services.root_path}", text)
     response = HTMLResponse(text, status_code=status, headers=dict(HEADERS))
     if found is not None and found.is_aging(now):
         session.keep(request, response, found.prolonged(now))
@@ -299,8 +306,8 @@ def here(request: Request) -> str:
         return request.url.path + (f"?{query}" if query else "")
     with suppress(ValueError):
         sender = urlsplit(request.headers.get("referer", ""))
-        path = sender.path + (f"?{sender.query}" if sender.query else "")
-        return own_page(path)
+        path = without_prefix(sender.path, services_of(request).root_path)
+        return own_page(path + (f"?{sender.query}" if sender.query else ""))
     return HOME
 
 

@@ -38,7 +38,7 @@ def compose(app: FastAPI) -> dict[str, Any]:
         description=texts.ABOUT,
         contact=texts.CONTACT,
         license_info=texts.LICENCE,
-        servers=[{"url": app.root_path or "/", "description": "This service"}],
+        servers=[{"url": app.state.services.root_path or "/", "description": "This service"}],
         routes=app.routes,
     )
     _add_schemas(document["components"]["schemas"])

@@ -15,6 +15,7 @@ from prometheus_client import Histogram
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ledger.api.machinery.cors import Cors, is_of_the_api
 from ledger.api.machinery.headers import count, header
 from ledger.api.problems import BadRequest, InternalError, problem
 from ledger.reads.positions import ViewPositions
@@ -32,8 +33,8 @@ REQUEST_SECONDS = Histogram(
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE"})
-"""Methods that some route supports. The metrics count all other methods, which get 405, as "other":
-HTTP has some thirty methods, and a client could cause a time series for each method and route."""
+"""Methods that some route supports. The metrics count all other methods as "other": HTTP has some
+thirty methods, and a client could cause a time series for each method and route."""
 
 
 _Headers = Mapping[bytes, bytes]
@@ -60,9 +61,10 @@ _SECRET: _Headers = {**_OF_THE_API, b"cache-control": b"no-store"}
 class EveryAnswer:
     """ASGI middleware. The request id comes from ``X-Request-Id`` when that is a plain token."""
 
-    def __init__(self, app: ASGIApp, positions: ViewPositions) -> None:
+    def __init__(self, app: ASGIApp, positions: ViewPositions, cors: Cors) -> None:
         self._app = app
         self._positions = positions
+        self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; add the headers as the answer starts."""
@@ -86,6 +88,7 @@ class EveryAnswer:
                     # The rest of the body may still arrive, in front of the next request.
                     headers.append((b"connection", b"close"))
                 headers.append((b"x-request-id", request_id.encode()))
+                headers += self._cors.headers_of(scope)
                 if scope["state"].get("replayed"):
                     headers.append((b"idempotency-replayed", b"true"))
                 if b"ledger-position" not in names:
@@ -122,8 +125,7 @@ class EveryAnswer:
 
 def _kept(scope: Scope) -> _Headers:
     """The headers with the rules for caches and browsers, by the path of the request."""
-    path = scope["path"]
-    if not path.startswith("/v1/") and path != "/v1":
+    if not is_of_the_api(scope):
         return _OF_OTHERS
     return _SECRET if scope["state"].get("holds_secret") else _OF_THE_API
 

@@ -34,6 +34,8 @@ def create_api(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Fas
         clock=clock,
         check_target=partial(check_target, allow_private=settings.webhook_allow_private),
         verifier=_create_verifier(settings, clock),
+        cors_origins=settings.origins,
+        root_path=settings.root_path,
     )
     app = create_app(services)
     add_pages(app)

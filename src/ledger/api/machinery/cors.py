@@ -1,0 +1,83 @@
+"""Cross-origin requests: which pages of other sites may call the API (contract, Access).
+
+By default none may. A browser reads an answer for a page of another origin only if the answer
+allows that origin. Before a request with a token it asks by a preflight, which carries no token.
+No answer ever allows cookies, so a page of another origin needs a token of its own.
+
+Starlette's ``CORSMiddleware`` refuses a preflight as plain text, not as a problem; it cannot allow
+the headers of CloudEvents, whose names have no end; and it sees no answer that is given outside of
+it, such as that of a request that failed. A browser would hide these answers from the page.
+"""
+
+import re
+
+from starlette.responses import Response
+from starlette.types import Scope
+
+from ledger.api.machinery.headers import header
+
+_METHODS = b"GET, HEAD, POST, PATCH, DELETE"
+
+_ASKED = (
+    b"Authorization, Content-Type, Content-Encoding, Idempotency-Key, Ledger-Min-Position,"
+    b" If-None-Match, Last-Event-ID, X-Request-Id"
+)
+"""The headers that a page may send, besides the attributes of a fact in binary mode."""
+
+_ATTRIBUTE = re.compile(rb"ce-[a-z0-9]{1,64}")
+_MOST_ATTRIBUTES = 64
+
+_SHOWN = b"Ledger-Position, ETag, Retry-After, Idempotency-Replayed, X-Request-Id"
+"""The headers of an answer that the page may read, besides those that every page may read."""
+
+_SECONDS = b"600"
+"""How long a browser may rely on a preflight."""
+
+
+def is_of_the_api(scope: Scope) -> bool:
+    """Whether the request's path is below ``/v1``."""
+    path: str = scope["path"]
+    return path.startswith("/v1/") or path == "/v1"
+
+
+class Cors:
+    """The headers that allow a list of origins to call the API."""
+
+    def __init__(self, origins: frozenset[str]) -> None:
+        self._origins = frozenset(origin.encode() for origin in origins)
+
+    def headers_of(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """The headers of an answer; none for an origin that is not on the list."""
+        origin = self._allowed(scope)
+        if origin is None:
+            return []
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", _SHOWN),
+        ]
+
+    def preflight(self, scope: Scope) -> Response | None:
+        """The answer to a preflight of an allowed origin; None for any other request."""
+        if (
+            scope["method"] != "OPTIONS"
+            or header(scope, b"access-control-request-method") is None
+            or self._allowed(scope) is None
+        ):
+            return None
+        asked = header(scope, b"access-control-request-headers") or b""
+        names = [name.strip().lower() for name in asked.split(b",", _MOST_ATTRIBUTES)]
+        attributes = filter(_ATTRIBUTE.fullmatch, names)
+        answer = Response(status_code=204)
+        answer.raw_headers += [
+            (b"access-control-allow-methods", _METHODS),
+            (b"access-control-allow-headers", b", ".join([_ASKED, *attributes])),
+            (b"access-control-max-age", _SECONDS),
+        ]
+        return answer
+
+    def _allowed(self, scope: Scope) -> bytes | None:
+        """The request's origin, if that may call the API."""
+        if not self._origins or not is_of_the_api(scope):
+            return None
+        origin = header(scope, b"origin")
+        return origin if origin in self._origins else None
