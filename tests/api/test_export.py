@@ -24,6 +24,7 @@ from tests.support.streaming import Address, listening
 from tests.support.views import query
 
 EXPORT, LIST = "/v1/audit-logs/export", "/v1/audit-logs"
+EVENTS = "/v1/events/export"
 COLUMNS = [
     "id", "action", "actor_type", "actor_id", "reported_by", "resource_type", "resource_id",
     "outcome", "code", "occurred_at", "recorded_at", "request_id", "position", "resource_count",
@@ -269,17 +270,17 @@ def large(server: Any, databases: Any) -> Iterator[tuple[Edge, Address, str]]:
     query(conninfo, _MOVE, 99_999 + MANY)
     query(conninfo, _NEXT, 99_999 + MANY)
     with edge_of(settings, conninfo) as edge, listening(edge) as address:
-        yield edge, address, edge.token("audit:read")
+        yield edge, address, edge.token("audit:read", "read")
 
 
 class Download:
     """An export that is read as slowly as the test likes."""
 
-    def __init__(self, address: Address, token: str, more: str = "") -> None:
+    def __init__(self, address: Address, token: str, more: str = "", path: str = EXPORT) -> None:
         self.connection = http.client.HTTPConnection(*address, timeout=30)
-        path = f"{EXPORT}?organization_id={ORGANIZATION}{more}"
+        target = f"{path}?organization_id={ORGANIZATION}{more}"
         headers = {"authorization": f"Bearer {token}"}
-        self.connection.request("GET", path, headers=headers)
+        self.connection.request("GET", target, headers=headers)
         self.answer = self.connection.getresponse()
 
     def read(self, size: int) -> bytes:
@@ -297,10 +298,16 @@ class Download:
         self.connection.close()
 
 
-@pytest.mark.parametrize("format_", ["jsonl", "csv"])
-def test_a_large_export_needs_little_memory(large: tuple[Edge, Address, str], format_: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "prefix", "format_"),
+    [(EXPORT, "AUD", "jsonl"), (EXPORT, "AUD", "csv"), (EVENTS, "EVT", "csv")],
+)
+def test_a_large_export_needs_little_memory(
+    large: tuple[Edge, Address, str], path: str, prefix: str, format_: str
+) -> None:
     _, address, token = large
-    download = Download(address, token, f"&format={format_}&after=AUD-26-099999")
+    more = f"&format={format_}&after={prefix}-26-099999"
+    download = Download(address, token, more, path)
     tracemalloc.start()
     try:
         size, last = download.rest()
@@ -308,7 +315,7 @@ def test_a_large_export_needs_little_memory(large: tuple[Edge, Address, str], fo
     finally:
         tracemalloc.stop()
         download.close()
-    assert f"AUD-26-{99_999 + MANY}".encode() in last
+    assert f"{prefix}-26-{99_999 + MANY}".encode() in last
     assert size > MANY * 150
     assert peak < 8 * 2**20
 
@@ -371,11 +378,13 @@ def test_an_export_of_a_revoked_key_breaks_off(large: tuple[Edge, Address, str])
     download.close()
 
 
+@pytest.mark.parametrize("path", [EXPORT, EVENTS])
 def test_an_export_ends_at_the_position_that_the_log_had_at_its_beginning(
-    large: tuple[Edge, Address, str],
+    large: tuple[Edge, Address, str], path: str
 ) -> None:
     edge, address, token = large
-    download = Download(address, token)
+    edge.fresh()
+    download = Download(address, token, path=path)
     download.read(100_000)
     line = edge.fresh()
     edge.accept(*(fact("execution.checked_in", line, {"hours": 1}) for _ in range(20)))
