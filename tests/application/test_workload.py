@@ -11,7 +11,7 @@ from ledger.application import loader, new_events
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun
 from ledger.application.report import ReportFact
-from ledger.domain.identity import Identity
+from ledger.domain.identity import Identity, of_run
 from ledger.domain.values import format_instant
 from ledger.intake import envelope
 from ledger.settings import Settings
@@ -24,6 +24,7 @@ from tests.support.model import Model
 MODELS = ["agent_runtime", "timeboxed_outcome", "capacity", "observability"]
 LINES = [f"LIN-26-00000{n}" for n in range(1, 10)]
 RUNS = [f"RUN-26-{n:06d}" for n in range(1, 40)]
+NAMES = [f"build {n}" for n in range(90)]
 CAUSES = ["approval_gap", "capacity_issue", "policy_violation", "delivery_blocker"]
 SIGNALS = ["sla_compliance", "delivery_velocity", "outcome_progress"]
 
@@ -55,6 +56,8 @@ class Chance:
         blocker = {"blocker_id": pick("ab")}
         resource = {"id": pick("rs")}
         begun = {"service_line_id": line, "input": {"n": pick([1, 2.0])}}
+        begun |= {"external_id": pick([None, *NAMES]), "parent_run_id": pick([None] * 9 + [run])}
+        named = {"external_id": pick(NAMES)}
         signal = {"signal": pick(SIGNALS), "status": pick(["green", "amber", "red"])}
         check_ins = [e["id"] for e in self.sent if e["type"] == "execution.checked_in"]
         kinds: list[tuple[float, dict[str, Any]]] = [
@@ -75,6 +78,9 @@ class Chance:
             (9, fact("run.completed", run or RUNS[0], {"tokens_used": 5})),
             (4, fact("run.failed", run or RUNS[0])),
             (3, fact("run.cancelled", run or RUNS[0])),
+            (5, fact("run.completed", pick([None, run]), named)),
+            (3, fact("run.failed", None, named)),
+            (3, fact("run.started", pick([None, run]), named)),
         ]
         weights = [weight for weight, _ in kinds]
         return self.random.choices([event for _, event in kinds], weights)[0]
@@ -158,7 +164,15 @@ def assert_tables(ledger: Ledger, model: Model) -> None:
     stored = {row["digest"].bytes: row["position"] for row in identities}
     facts = {Identity(*key).digest: position for key, position in model.facts.items()}
     assert stored.items() >= facts.items()
+    names: dict[str, tuple[str, str]] = {}
+    for event in ledger.events():
+        is_begin = event["topic"] in ("run.requested/1", "run.started/1")
+        if is_begin and (name := event["state"]["body"].get("external_id")):
+            names.setdefault(event["originator_id"], (event["state"]["fact"]["source"], name))
+    assert len(names) > 2
     assert stored.keys() - facts.keys() == {
+        of_run(ORGANIZATION, *name).digest for name in names.values()
+    } | {
         Identity(ORGANIZATION, *key).void.digest
         for line in model.lines.values()
         for key, check_in in line.check_ins.items()
