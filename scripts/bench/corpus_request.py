@@ -33,7 +33,7 @@ _ADDED_FIELDS = {
     "RunRequestedPayload": ("external_id", "parent_run_id", "lease_seconds"),
     "RunStartedPayload": ("external_id", "parent_run_id", "lease_seconds"),
     "RunCompletedPayload": ("external_id",),
-    "RunFailedPayload": ("external_id",),
+    "RunFailedPayload": ("external_id", "lease_expired", "last_heard_at"),
     "RunCancelledPayload": ("external_id",),
     "RunErasedPayload": ("external_id",),
 }
@@ -73,8 +73,8 @@ ADDED: tuple[tuple[str, bytes], ...] = (
         rf"/runs\b|{_EVENTS}",
         rb',"external_id":null,"parent_run_id":null,"lease_seconds":null',
     ),
-    (_EVENTS, rb',"external_id":null(?=\})'),
-    # What lines and blockers have, in the payloads of events.
+    (_EVENTS, rb',"external_id":null(,"lease_expired":false,"last_heard_at":null)?(?=\})'),
+    # The same of lines and blockers, in the payloads of events.
     (_EVENTS, rb',"name":null(?=,"state_before":)'),
     (_EVENTS, _NULLS + rb'(?=,"state_before":)'),
 )

@@ -149,7 +149,7 @@ def end_of(seconds: int, heard_at: datetime, outages: list[tuple[datetime, datet
 
 
 def findings(race: Race, log: LogChecker) -> list[str]:
-    """What contradicts the log, the heartbeats and the outages."""
+    """The contradictions between the log, the heartbeats and the outages."""
     found = list(log.findings)
     for run, expiry in log.expired.items():
         end = end_of(expiry.seconds, expiry.heard_at, race.outages)

@@ -134,6 +134,13 @@ def test_the_external_id_parent_and_lease_of_a_run_are_left_out_where_there_are_
         assert alike(request, old, new)
         assert not alike(request, old, other)
     assert not alike(LINE, old, new)
+    gone = ',"external_id":null,"lease_expired":%s,"last_heard_at":null'
+    old, new, other = (
+        Answer(200, JSON, f'{{"payload":{{"late":false{more}}}}}'.encode())
+        for more in ("", gone % "false", gone % "true")
+    )
+    assert alike(HISTORY, old, new)
+    assert not alike(HISTORY, old, other)
     old, new, other = (
         Answer(200, JSON, f'{{"payload":{{"reason":"r"{more}}}}}'.encode())
         for more in ("", ',"external_id":null', ',"external_id":"x"')

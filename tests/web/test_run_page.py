@@ -1,12 +1,16 @@
 """The pages of a line's runs, and of one run."""
 
+from contextlib import closing
 from typing import Any
 
 import pytest
 
+from ledger.log.event_log import Log
 from tests.support.edge import Edge
 from tests.support.facts import fact
+from tests.support.leases import listen
 from tests.support.ledger import new_id
+from tests.support.views import until
 from tests.support.visitor import Seen, Visitor, visitor
 
 OTHER = "ORG-26-000002"
@@ -66,6 +70,23 @@ def test_a_run_shows_its_waiting_time_duration_and_trigger(edge: Edge) -> None:
     assert outside == "[\n  1\n]"
     assert page.words(".happened .kind") == ["run.requested", "run.started", "run.completed"]
     assert page.one(f'.facts a[href="/ui/lines/{line_id}"]')
+
+
+def test_a_run_that_its_lease_failed_says_so_in_words(edge: Edge) -> None:
+    run = run_of(edge, edge.fresh(), "started", lease_seconds=90)
+    (facts,) = visitor(edge).get(f"/ui/runs/{run}").words(".facts")
+    assert "Lease 1 min 30 s without a sign of life, and it fails" in facts
+    with closing(Log(edge.conninfo)) as log:
+        listen(log, edge.clock)
+        listen(log, edge.clock, 91)
+    until(lambda: edge.data(f"/v1/runs/{run}")["status"] == "failed", "the expiry")
+    page = visitor(edge).get(f"/ui/runs/{run}")
+    assert page.words(".card.failed") == [
+        "Lease ended lease_expired Nothing arrived from the run for as long as its lease."
+    ]
+    assert "because its lease ended" in page.words(".happened")[-1]
+    other = run_of(edge, edge.fresh(), "started", "failed", error={"code": "x"})
+    assert visitor(edge).get(f"/ui/runs/{other}").words(".card.failed h2") == ["Error"]
 
 
 def test_a_run_shows_its_external_id_and_links_its_parent(edge: Edge) -> None:

@@ -175,17 +175,17 @@ class DecisionTables:
     def _requested(self, body: run.RunRequested, recorded: Recorded) -> None:
         self._active(recorded, opened=1)
         self._open(body, recorded, None)
-        self._name(body, recorded)
         self._lend(body, recorded)
+        self._name(body, recorded)
         if body.run_id_origin == "issued":
             self._issued(recorded.originator_id, recorded)
 
     def _started(self, body: run.RunStarted, recorded: Recorded) -> None:
         self._active(recorded, opened=1 if body.run_id_origin else 0)
         self._open(body, recorded, recorded.occurred_at)
+        self._lend(body, recorded)
         if body.run_id_origin or body.gives_external_id:
             self._name(body, recorded)
-        self._lend(body, recorded)
         if body.run_id_origin == "issued":
             self._issued(recorded.originator_id, recorded)
 

@@ -45,7 +45,7 @@ WHERE earlier.listened_at < %(now)s::timestamptz - interval '2 seconds'
   AND l.ends_at > earlier.listened_at
 """
 
-# Those leases of these runs that have ended. In the order of the runs, since rows are locked.
+# The ended ones among the leases of these runs, in the order of the runs, since rows are locked.
 _ENDED = """
 SELECT l.run_id, l.heard_at, l.ends_at FROM ledger.lease AS l, ledger.listening AS s
 WHERE l.run_id = ANY(%(run)s::text[]) AND l.ends_at <= s.listened_at
