@@ -283,3 +283,15 @@ def test_a_cursor_of_the_service_has_the_documented_form(
     (schema,) = (p["schema"] for p in listed if p["name"] == "cursor")
     assert jsonschema_rs.is_valid(schema, cursor)
     assert not jsonschema_rs.is_valid(schema, "")
+
+
+@pytest.mark.parametrize("words", ["a" * 2000, ",".join("a" * 1000)])
+def test_a_filter_takes_long_words_and_many(edge: Edge, words: str) -> None:
+    assert edge.data("/v1/execution", params={"project_tag": words}) == []
+
+
+@pytest.mark.parametrize("words", ["", "a" * 2001, ",".join("a" * 1001)])
+def test_a_filter_is_not_empty_and_takes_no_longer_or_more_words(edge: Edge, words: str) -> None:
+    answer = edge.get("/v1/execution", params={"project_tag": words})
+    problem = assert_problem(answer, 422, "invalid_request")
+    assert [error["pointer"] for error in problem["errors"]] == ["/project_tag"]

@@ -65,10 +65,19 @@ OR = "A comma means or."
 """Ends the description of a parameter that ``split_words`` reads: it may also be given repeatedly.
 The OpenAPI document describes such a parameter as an array of words."""
 
-MOST_WORDS, LONGEST_WORD = 40, 200
-Words = Annotated[
-    str | None, Field(min_length=1, max_length=MOST_WORDS * (LONGEST_WORD + 1), description=OR)
-]
+_MOST_WORDS, LONGEST_WORD = 1000, 2000
+
+
+def _words(text: str | None) -> str | None:
+    words = [] if text is None else text.split(",")
+    if len(words) > _MOST_WORDS:
+        raise ValueError(f"must have at most {_MOST_WORDS} words")
+    if any(len(word) > LONGEST_WORD for word in words):
+        raise ValueError(f"must have words of at most {LONGEST_WORD} characters")
+    return text
+
+
+Words = Annotated[str | None, Field(min_length=1, description=OR), AfterValidator(_words)]
 """A parameter of any words."""
 
 Cursor = Annotated[

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from ledger.api.document.schemas import Schema, operations_of, without_titles
-from ledger.api.reading import LONGEST_WORD, MOST_WORDS, OR
+from ledger.api.reading import LONGEST_WORD, OR
 
 _PATTERN = re.compile(r"\^\(\?:(?P<words>[^()]+)\)\(\?:,\(\?:(?P=words)\)\)\*\$")
 """The patterns that ``any_of`` makes."""
@@ -35,8 +35,11 @@ def _describe(parameter: dict[str, Any]) -> None:
     if parameter["in"] == "query" and OR in str(description):
         parameter |= {"style": "form", "explode": False}
         schema = _array(schema)
-    elif examples and "examples" not in parameter:
+    elif examples and parameter["required"]:
         parameter["example"] = examples[0]
+    elif examples:
+        # As an `example`, /docs would send it along with every request that a reader tries.
+        parameter["description"] = f"{description} For example `{examples[0]}`."
     parameter["schema"] = schema
 
 
@@ -53,8 +56,8 @@ def _array(schema: Schema) -> Schema:
     """The words of a parameter as an array, which is sent with commas between the words."""
     match = _PATTERN.fullmatch(schema.get("pattern", ""))
     if match is None:
-        item = {"type": "string", "minLength": 1, "maxLength": LONGEST_WORD, "pattern": "^[^,]+$"}
-        return {"type": "array", "items": item, "minItems": 1, "maxItems": MOST_WORDS}
+        item = {"type": "string", "minLength": 1, "maxLength": LONGEST_WORD}
+        return {"type": "array", "items": item, "minItems": 1}
     words = [re.sub(r"\\(.)", r"\1", word) for word in match["words"].split("|")]
     item = {"type": "string", "enum": words}
-    return {"type": "array", "items": item, "minItems": 1, "maxItems": len(words)}
+    return {"type": "array", "items": item, "minItems": 1}
