@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import pytest
 
-from ledger.intake.fact_types import FACT_TYPES
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.embedded.programs import find_programs
 from tests.conftest import MASTER_KEY
@@ -147,11 +146,6 @@ def test_the_tour_can_be_followed_and_prints_the_outputs_that_it_shows(toured: T
 def test_a_page_can_be_followed_and_prints_the_outputs_that_it_shows(
     page: Path, server: EmbeddedPostgres, toured: Toured, tmp_path: Path
 ) -> None:
-    if (
-        page.stem == "integrating"
-        and "external_id" not in FACT_TYPES["run.started"].data.model_fields
-    ):
-        pytest.skip("Runs have no external ids yet.")
     kept = [f"export TOKEN={toured.token}", *(s.command for s in tour() if "() {" in s.command)]
     commands = [*kept, *(step.command for step in own_steps(page))]
     with (

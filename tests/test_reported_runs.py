@@ -8,15 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger.intake.fact_types import FACT_TYPES
 from tests.support.documents import ROOT, fences
 from tests.support.edge import Edge
 from tests.support.streaming import listening
-
-pytestmark = pytest.mark.skipif(
-    "external_id" not in FACT_TYPES["run.started"].data.model_fields,
-    reason="Runs have no external ids yet.",
-)
 
 Fate = str
 """The fate of a request: "passes", "lost" on its way, or "unheard", if its answer is lost."""
