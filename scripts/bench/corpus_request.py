@@ -74,7 +74,7 @@ ADDED: tuple[tuple[str, bytes], ...] = (
         rb',"external_id":null,"parent_run_id":null,"lease_seconds":null',
     ),
     (_EVENTS, rb',"external_id":null(,"lease_expired":false,"last_heard_at":null)?(?=\})'),
-    # The same of lines and blockers, in the payloads of events.
+    # The additions to lines and blockers, in the payloads of events.
     (_EVENTS, rb',"name":null(?=,"state_before":)'),
     (_EVENTS, _NULLS + rb'(?=,"state_before":)'),
 )

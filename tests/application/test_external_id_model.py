@@ -33,7 +33,7 @@ class ModelRun:
 
 @dataclass
 class Model:
-    """What is known of runs, and the verdict about the next fact."""
+    """The runs that were recorded, and the verdict about the next fact."""
 
     lines: dict[str, Tenant]
     runs: dict[str, ModelRun] = field(default_factory=dict)

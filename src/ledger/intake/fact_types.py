@@ -61,6 +61,13 @@ Hours = Annotated[
     AfterValidator(_hours),
 ]
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
+ExternalId = Annotated[
+    Label,
+    Field(
+        description="The run's name at the fact's source, in place of a RUN id. It must hold no"
+        " personal data, since an erasure does not reach it."
+    ),
+]
 RunId = Annotated[str, Field(pattern=RUN_ID)]
 Lease = Annotated[int, Field(ge=LEASE_SECONDS[0], le=LEASE_SECONDS[1])]
 
@@ -180,7 +187,7 @@ class RunBegun(FactData):
 
     triggered_by: TriggeredBy | None = None
     input: Any = None
-    external_id: Label | None = None
+    external_id: ExternalId | None = None
     parent_run_id: RunId | None = None
     lease_seconds: Lease | None = None
 
@@ -200,7 +207,7 @@ class RunStarted(RunBegun):
 class RunCompleted(FactData):
     """A run ended successfully; `external_id` finds the run, as `subject` does."""
 
-    external_id: Label | None = None
+    external_id: ExternalId | None = None
     output: Any = None
     tokens_used: Count | None = None
     duration_ms: Count | None = None
@@ -216,7 +223,7 @@ class RunError(FactData):
 class RunFailed(FactData):
     """A run ended in an error; `external_id` finds the run, as `subject` does."""
 
-    external_id: Label | None = None
+    external_id: ExternalId | None = None
     error: RunError | None = None
     output: Any = None
     tokens_used: Count | None = None
@@ -226,7 +233,7 @@ class RunFailed(FactData):
 class RunCancelled(Reasoned):
     """A run was cancelled; `external_id` finds the run, as `subject` does."""
 
-    external_id: Label | None = None
+    external_id: ExternalId | None = None
 
 
 class DirectoryNamed(FactData):
