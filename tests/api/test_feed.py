@@ -134,6 +134,7 @@ def test_the_workload_has_many_events_and_every_type(world: World) -> None:
         "directory.named",
         "webhook.delivery_failed",
         "run.erased",
+        "directory.named",
     }
 
 

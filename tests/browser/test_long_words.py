@@ -28,12 +28,15 @@ ROWS = """(element) => {
 @pytest.fixture(scope="module", params=["capacity", "agent_runtime"])
 def line_id(edge: Edge, request: pytest.FixtureRequest) -> str:
     """A line with very long words in every field that allows them."""
-    line_id = edge.fresh(request.param, project_tags=["PROJ-26-004281", TAG])
+    line_id = edge.fresh(request.param, project_tags=["PROJ-26-004281", TAG], name="L" * 190)
     data = {"id": RESOURCE, "type": "engineer", "name": "N" * 190, "role": "o" * 190}
     hours = {"hours": 123456.25, "note": URL, "resource_id": RESOURCE}
     stuck = {"blocker_id": "B" * 190, "cause": "policy_violation", "reason": URL}
+    stuck |= {"assignee": ACTOR, "due_at": "2027-01-15T12:00:00Z"}
+    named = {"name": "W" * 190}
     signal = {"signal": "sla_compliance", "status": "red", "evidence": URL, "value": URL}
     edge.accept(
+        fact("directory.named", "WS-26-000001", named),
         fact("resource.allocated", line_id, data),
         fact("execution.checked_in", line_id, hours, actortype="agent", actorid=ACTOR),
         fact("execution.blocked", line_id, stuck),
