@@ -214,7 +214,7 @@ def test_an_unknown_parameter_or_word_is_a_422(edge: Edge, query: str) -> None:
 
 def test_a_wrong_parameter_is_not_repeated(edge: Edge) -> None:
     canary = "canary7f3a"
-    for name in (*CHOICES, "blocked_cause", "limit", f"{canary}!", "cursor"):
+    for name in (*CHOICES, "blocked_cause", "limit", f"{canary} x", "cursor"):
         for path in ("/v1/execution", "/v1/execution/summary", "/v1/execution/LIN-26-1/runs"):
             answer = edge.get(path, params={name: canary + "\x07"})
             assert answer.status_code in (200, 400, 404, 422)

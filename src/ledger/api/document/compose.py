@@ -53,7 +53,7 @@ def compose(app: FastAPI) -> dict[str, Any]:
     describe_parameters(document)
     rewrite(document, without_titles)
     name_all(document)
-    _open_and_close(document)
+    _suit_directions(document)
     describe_answers(document)
     document["webhooks"] = texts.webhooks()
     document["components"]["requestBodies"] = {"WebhookMessage": texts.MESSAGE}
@@ -71,8 +71,8 @@ def _add_schemas(schemas: Schema) -> None:
     event_types.describe(schemas)
 
 
-def _open_and_close(document: Schema) -> None:
-    """Close the objects that are sent, and open those that are answered."""
+def _suit_directions(document: Schema) -> None:
+    """Rid the objects that are sent of defaults, and open those that are answered."""
     schemas, closed = document["components"]["schemas"], sent(document)
     for name, schema in schemas.items():
         schemas[name] = rewritten(schema, as_input if name in closed else as_answer)

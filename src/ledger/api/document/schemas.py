@@ -95,15 +95,14 @@ def as_answer(schema: Schema) -> Schema:
 
 
 def as_input(schema: Schema) -> Schema:
-    """The schema closed to other keys, with its fields' defaults as words.
+    """The schema with its fields' defaults as words.
 
-    The service refuses unknown fields. Generators of TypeScript require each field that has a
-    default.
+    Generators of TypeScript require each field that has a default.
     """
-    if schema.get("type") != "object" or "properties" not in schema:
+    if "properties" not in schema:
         return schema
     fields = {name: _without_default(field) for name, field in schema["properties"].items()}
-    return schema | {"properties": fields, "additionalProperties": False}
+    return schema | {"properties": fields}
 
 
 def _without_default(field: Schema) -> Schema:
