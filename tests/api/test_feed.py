@@ -131,7 +131,6 @@ def test_the_feed_is_the_histories_in_log_order_without_unchanged_health(
 def test_the_workload_has_many_events_and_every_type(world: World) -> None:
     assert len(world.expected) > 400
     assert {event["type"] for event in world.expected} == TYPES.keys() - {
-        "directory.named",
         "webhook.delivery_failed",
         "run.erased",
         "directory.named",

@@ -46,8 +46,8 @@ def test_a_reason_of_1_to_500_characters_is_accepted(edge: Edge, action: str, re
     "body",
     [
         {"reason": ""}, {"reason": "x" * 501}, {"reason": 5}, {"reason": ["x"]}, {"reason": {}},
-        {"reason": True}, {"reason": "x", f"{CANARY}!": 1}, {f"{CANARY}!": "x"}, [], [{"reason": "x"}], "x", 1,
-        None, True,
+        {"reason": True}, {"reason": "x", f"{CANARY}!": 1}, {f"{CANARY}!": "x"}, [],
+        [{"reason": "x"}], "x", 1, None, True,
     ],
     ids=str,
 )  # fmt: skip
