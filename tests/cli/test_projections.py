@@ -139,7 +139,7 @@ def test_verify_names_each_damaged_row_and_exits_1(ledger: Ledger, conninfo: str
 
 
 def test_a_rebuild_says_how_many_rows_it_repaired(ledger: Ledger, conninfo: str) -> None:
-    work(conninfo, 60)
+    work(conninfo, 120)
     for table in view("run").tables:
         Vandal(conninfo, 1).remove(view("run"), table)
     done = ledger("projections", "rebuild", "run")
@@ -251,7 +251,7 @@ def terminal() -> Iterator[tuple[int, list[bytes]]]:
 def test_the_list_goes_to_stdout_when_the_progress_bar_goes_to_a_terminal(
     conninfo: str, tmp_path: Path
 ) -> None:
-    work(conninfo, 60)
+    work(conninfo, 120)
     Vandal(conninfo, 2).remove(view("run"), view("run").tables[1])
     own = {"LEDGER_MASTER_KEY": MASTER_KEY, "LEDGER_DATABASE_URL": conninfo, "TERM": "xterm"}
     with terminal() as (screen, shown):

@@ -24,11 +24,10 @@ OPEN = ("pending", "running")
 
 FEED_TYPES = frozenset([
     "execution.started", "execution.paused", "execution.resumed", "execution.blocked",
-    "execution.unblocked", "execution.idle", "execution.active", "execution.closed",
-    "execution.updated", "execution.checked_in", "execution.check_in_voided",
+    "execution.unblocked", "execution.idle", "execution.active", "directory.named",
+    "execution.closed", "execution.updated", "execution.checked_in", "execution.check_in_voided",
     "resource.allocated", "resource.released", "health.changed", "run.requested", "run.started",
     "run.completed", "run.failed", "run.cancelled", "run.erased", "webhook.delivery_failed",
-    "directory.named",
 ])  # fmt: skip
 """Types of events in feeds (contract, Feeds)."""
 
