@@ -10,8 +10,7 @@ from tests.support.edge import PLAIN, Edge, assert_problem, dumps
 from tests.support.facts import RUN, activation, encode, fact
 
 CANARY = "canary7f3a"
-UNSHOWN = f"{CANARY} x"
-"""A name that no refusal may repeat, because it has a space."""
+UNSHOWN = f"{CANARY} x"  # because of its space, no refusal may repeat this name
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from io import BytesIO
 from typing import Any
 
 import jsonschema_rs
@@ -10,46 +9,16 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, assume, given, settings
-from requests.adapters import HTTPAdapter
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
-from urllib3 import HTTPResponse
 
+from tests.support.conformance import BASE, InProcess, accepted_but_for_state
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
 from tests.support.sealing import seal
 
-BASE = "http://ledger.test"
 FOR_ANY_CREDENTIAL = {"/v1/log/checkpoint", "/v1/log/key", "/v1/log/proof/consistency"}
 METHODS = {"get", "post", "put", "patch", "delete"}
-
-
-class InProcess(HTTPAdapter):
-    """Sends the requests that ``requests`` has prepared to the service in this process."""
-
-    def __init__(self, edge: Edge) -> None:
-        super().__init__()
-        self._edge = edge
-
-    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
-        # A head above 64 KiB is answered before the application, by 431 (contract, Access).
-        assume(len(request.url or "") < 60_000)
-        answer = self._edge.request(
-            request.method or "GET",
-            (request.url or "").removeprefix(BASE),
-            headers=[(k, v) for k, v in request.headers.items() if k.lower() != "host"],
-            content=request.body or b"",
-        )
-        # The HTTP client has unpacked the body already.
-        of_packed = ("content-encoding", "content-length")
-        headers = [pair for pair in answer.headers.multi_items() if pair[0] not in of_packed]
-        raw = HTTPResponse(
-            body=BytesIO(answer.content),
-            headers=headers,
-            status=answer.status_code,
-            preload_content=False,
-        )
-        return self.build_response(request, raw)
 
 
 @pytest.fixture(scope="module")
@@ -293,37 +262,11 @@ EXCLUDED = {
     # The check sends its own requests, without our session; test_every_answer tests 405.
     "unsupported_method",
 }
-STATE = {
-    "forbidden", "not_found", "invalid_state", "fact_conflict", "invalid_cursor", "behind",
-    "runs_not_supported", "idempotency_key_reused", "unavailable",
-}  # fmt: skip
-"""The codes of refusals that no form of a request can avoid."""
-
-PLACES = {
-    "/time", "/data/started_at",  # not too far ahead, and of the years 1900 to 2099
-    "/as_of", "/from", "/to", "/since",  # a day that its month has; a range that is no range
-    "/size", "/url", "/data/hours",  # what is sealed; public addresses; two decimals
-    "/data/service_line_id",  # required for the start of a run that nobody requested
-    "",  # I-JSON: NUL, lone surrogates, the size of numbers, depth
-}  # fmt: skip
-"""The places of a well-formed request of which the document's words say more than its schemas."""
-
-
-def accepted_but_for_state(_: Any, answer: Any, case: Any) -> None:
-    """A check: no valid request is refused but for what state decides."""
-    if answer.status_code < 400 or case.meta.generation.mode is not GenerationMode.POSITIVE:
-        return
-    problem = answer.json()
-    places = {error["pointer"] for error in problem.get("errors", [])}
-    decided = problem["code"] in STATE or (problem["status"] == 422 and places <= PLACES)
-    assert decided, (problem, case.as_curl_command())
-
-
 BATCHED = "negative_data_rejection"
 """Excluded for facts: a batch of wrong facts is a 200, with a refusal for each item."""
 
 BEYOND = "not_a_server_error"
-"""Excluded for proofs: a proof for more events than are sealed is a rightful 503."""
+"""Excluded for proofs and leaves: those of events that are not sealed yet are a rightful 503."""
 
 OPERATIONS = [
     ("post", "/v1/facts"),
@@ -403,7 +346,7 @@ def test_the_service_conforms_to_its_document(
 ) -> None:
     operation = schema[path][method]
     excluded = EXCLUDED | ({BATCHED} if path == "/v1/facts" else set())
-    if path.startswith("/v1/log/proof"):
+    if path.startswith(("/v1/log/proof", "/v1/log/entries")):
         excluded |= {BEYOND}
     names = [name for name in CHECKS.get_all_names() if name not in excluded]
     checks = [*CHECKS.get_by_names(names), accepted_but_for_state]

@@ -46,7 +46,7 @@ def test_a_reason_of_1_to_500_characters_is_accepted(edge: Edge, action: str, re
     "body",
     [
         {"reason": ""}, {"reason": "x" * 501}, {"reason": 5}, {"reason": ["x"]}, {"reason": {}},
-        {"reason": True}, {"reason": "x", f"{CANARY}!": 1}, {f"{CANARY}!": "x"}, [],
+        {"reason": True}, {"reason": "x", f"{CANARY} x": 1}, {f"{CANARY} x": "x"}, [],
         [{"reason": "x"}], "x", 1, None, True,
     ],
     ids=str,
