@@ -172,9 +172,8 @@ class Model:
         line, started = self.lines[line_id], self.started_runs(line_id)
         week = now.isocalendar()[:2]
         this_week = [c for c in line.kept_check_ins if c.at.isocalendar()[:2] == week]
-        ended = line.ended_runs.values()
-        latest = max(ended, key=lambda run: (run.completed_at, run.ended), default=None)
-        last = {"last_run_duration_ms": latest and latest.duration_ms}
+        ended = sorted(line.ended_runs.values(), key=lambda run: (run.completed_at, run.ended))
+        last = {"last_run_duration_ms": ended[-1].duration_ms if ended else None}
         match line.execution_model:
             case "capacity" | "ongoing_sla":
                 return {
