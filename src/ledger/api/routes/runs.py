@@ -354,7 +354,7 @@ async def erase_run(
     openapi_extra=needs("write"),
     responses=refusals(401, 403, 404, 409, 422, 503),
 )
-async def keep_lease(
+async def send_heartbeat(
     request: Request,
     principal: Authenticated,
     run_id: AnyRunId,
