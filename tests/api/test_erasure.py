@@ -201,4 +201,4 @@ def test_the_audit_log_has_who_erased_the_run_when_and_why(tenant: Tenant) -> No
     table = edge.get(
         f"/v1/audit-logs/export?organization_id={tenant.organization}&format=csv", tenant.token
     )
-    assert table.text.splitlines()[-1].endswith(",'=a formula?")
+    assert table.text.splitlines()[-1].endswith(",'=a formula?,,")
