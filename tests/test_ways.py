@@ -49,6 +49,7 @@ WAY_OF_A_FACT = EDGE | {
     "ledger.application.report_runs",
     "ledger.application.unit",
     "ledger.application.writer",
+    "ledger.domain.directory",
     "ledger.domain.execution",
     "ledger.domain.run",
     "ledger.intake.envelope",

@@ -254,7 +254,10 @@ def test_every_kind_of_event_has_its_published_type(edge: Edge) -> None:
     assert payloads["execution.check_in_voided"]["fact_id"] == check_in["id"]
     assert payloads["health.signal_reported"]["value"] == 2
     assert payloads["execution.blocked"]["state_after"] == "blocked"
-    ended = {"tokens_used": 7, "duration_ms": 0, "late": False, "external_id": None}
+    ended = {
+        "tokens_used": 7, "duration_ms": 0, "late": False, "external_id": None,
+        "lease_expired": False, "last_heard_at": None,
+    }  # fmt: skip
     assert payloads["run.failed"] == ended
     assert payloads["run.started"]["triggered_by"] == {"type": "user", "actor_id": "USR-1"}
 

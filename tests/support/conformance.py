@@ -27,7 +27,7 @@ class InProcess(HTTPAdapter):
         answer = self._edge.request(
             request.method or "GET",
             (request.url or "").removeprefix(BASE),
-            headers=[(k, v) for k, v in request.headers.items() if k.lower() != "host"],
+            headers=[(k, _sent(v)) for k, v in request.headers.items() if k.lower() != "host"],
             content=request.body or b"",
         )
         # The HTTP client has unpacked the body already.
@@ -40,6 +40,11 @@ class InProcess(HTTPAdapter):
             preload_content=False,
         )
         return self.build_response(request, raw)
+
+
+def _sent(value: str | bytes) -> bytes:
+    """A header's value as ``requests`` would write it: Latin-1."""
+    return value if isinstance(value, bytes) else value.encode("latin-1")
 
 
 STATE = {

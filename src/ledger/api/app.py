@@ -67,7 +67,8 @@ class LedgerApi(FastAPI):
     def __init__(self, services: ApiServices, **options: Any) -> None:
         super().__init__(**options)
         self.state.services = services
-        self._cors = Cors(services.cors_origins)
+        origins = services.cors_origins
+        self._cors = Cors(origins) if origins else None
         app = EveryAnswer(Compression(self._dispatch), services.positions, self._cors)
         root_path = services.root_path
         self._every_answer: ASGIApp = RootPath(app, root_path) if root_path else app
@@ -90,9 +91,8 @@ class LedgerApi(FastAPI):
             await self._every_answer(scope, receive, send)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        preflight = self._cors.preflight(scope)
-        if preflight is not None:
-            await preflight(scope, receive, send)
+        if self._cors is not None and (answer := self._cors.preflight(scope)) is not None:
+            await answer(scope, receive, send)
             return
         if _has_encoded_slash(scope):
             scope["app"] = self

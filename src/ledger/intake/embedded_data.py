@@ -1,4 +1,4 @@
-"""The data within a structured CloudEvent: the member ``data``, or JSON in ``data_base64``.
+"""The data within a structured CloudEvent that has the member ``data_base64``.
 
 SDKs of CloudEvents send data that they were given as bytes in ``data_base64`` (CloudEvents JSON
 format, 3.1.1). The ledger keeps JSON only, so the bytes must be JSON, by the rules of every body.
@@ -12,13 +12,13 @@ from typing import Any
 from ledger.domain.errors import Invalid
 from ledger.intake import json_gate
 
-_MEMBER = "data_base64"
-_PLACE = f"/{_MEMBER}"
+MEMBER = "data_base64"
+_PLACE = f"/{MEMBER}"
 
 
 def data_of(event: dict[str, Any]) -> tuple[Any, Sequence[tuple[str, str]]]:
-    """Take the data out of a parsed event; return the data, and the faults of ``data_base64``."""
-    data, encoded = event.get("data"), event.pop(_MEMBER, None)
+    """Take the data out of an event with this member; return the data, and the member's faults."""
+    data, encoded = event.get("data"), event.pop(MEMBER)
     if encoded is None:
         return data, ()
     if data is not None:

@@ -130,6 +130,8 @@ def from_structured(raw: bytes) -> Fact | Rejected:
         return Rejected(error)
     if type(event) is not dict:
         return Rejected(Invalid.at("", "must be an object"))
+    if embedded_data.MEMBER not in event:
+        return _from_attributes(event, event.get("data"))
     data, faults = embedded_data.data_of(event)
     return _from_attributes(event, data, faults)
 

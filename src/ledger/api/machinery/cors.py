@@ -14,7 +14,7 @@ import re
 from starlette.responses import Response
 from starlette.types import Scope
 
-from ledger.api.machinery.headers import header
+from ledger.api.machinery.headers import header, is_of_the_api
 
 _METHODS = b"GET, HEAD, POST, PATCH, DELETE"
 
@@ -34,14 +34,8 @@ _SECONDS = b"600"
 """How long a browser may rely on a preflight."""
 
 
-def is_of_the_api(scope: Scope) -> bool:
-    """Whether the request's path is below ``/v1``."""
-    path: str = scope["path"]
-    return path.startswith("/v1/") or path == "/v1"
-
-
 class Cors:
-    """The headers that allow a list of origins to call the API."""
+    """The headers that allow a list of origins, at least one, to call the API."""
 
     def __init__(self, origins: frozenset[str]) -> None:
         self._origins = frozenset(origin.encode() for origin in origins)
@@ -77,7 +71,7 @@ class Cors:
 
     def _allowed(self, scope: Scope) -> bytes | None:
         """The request's origin, if that may call the API."""
-        if not self._origins or not is_of_the_api(scope):
+        if not is_of_the_api(scope):
             return None
         origin = header(scope, b"origin")
         return origin if origin in self._origins else None

@@ -8,6 +8,12 @@ from starlette.types import Scope
 _BY_NAME = "ledger.headers"
 
 
+def is_of_the_api(scope: Scope) -> bool:
+    """Whether the request's path is below ``/v1``."""
+    path: str = scope["path"]
+    return path.startswith("/v1/") or path == "/v1"
+
+
 def header(scope: Scope, name: bytes) -> bytes | None:
     """The first header of a lower-case name; None: the request has no such header."""
     return _by_name(scope).get(name)

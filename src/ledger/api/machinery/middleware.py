@@ -15,8 +15,8 @@ from prometheus_client import Histogram
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ledger.api.machinery.cors import Cors, is_of_the_api
-from ledger.api.machinery.headers import count, header
+from ledger.api.machinery.cors import Cors
+from ledger.api.machinery.headers import count, header, is_of_the_api
 from ledger.api.problems import BadRequest, InternalError, problem
 from ledger.reads.positions import ViewPositions
 
@@ -61,7 +61,7 @@ _SECRET: _Headers = {**_OF_THE_API, b"cache-control": b"no-store"}
 class EveryAnswer:
     """ASGI middleware. The request id comes from ``X-Request-Id`` when that is a plain token."""
 
-    def __init__(self, app: ASGIApp, positions: ViewPositions, cors: Cors) -> None:
+    def __init__(self, app: ASGIApp, positions: ViewPositions, cors: Cors | None) -> None:
         self._app = app
         self._positions = positions
         self._cors = cors
@@ -88,7 +88,8 @@ class EveryAnswer:
                     # The rest of the body may still arrive, in front of the next request.
                     headers.append((b"connection", b"close"))
                 headers.append((b"x-request-id", request_id.encode()))
-                headers += self._cors.headers_of(scope)
+                if self._cors is not None:
+                    headers += self._cors.headers_of(scope)
                 if scope["state"].get("replayed"):
                     headers.append((b"idempotency-replayed", b"true"))
                 if b"ledger-position" not in names:
