@@ -176,6 +176,8 @@ class Corpus:
             "workspace_id": (tale.FIRST, tale.SECOND, tale.THIRD),
             "external_id": ("none",),
             "parent_run_id": ("RUN-26-800000", "none"),
+            "from": (self.events[len(self.events) // 2]["occurred_at"],),
+            "to": (self.events[0]["occurred_at"][:10],),
         }
         for role in READERS:
             list(self.walk("/v1/runs?limit=2", role))
@@ -183,6 +185,12 @@ class Corpus:
             self.by_each("/v1/runs/export", choices | {"format": ("jsonl", "csv", "none")}, role)
         for at in self.instants():
             self.get(f"/v1/runs?as_of={at}&limit=100", "admin")
+            self.get(f"/v1/runs/export?as_of={at}", "admin")
+        # An old version has no such routes: `conditions` asks again only for what it answered.
+        for path in ("/v1/runs", "/v1/runs/export", "/v1/directory?type=resource&limit=1"):
+            self.get(path, ledger_min_position="1")
+        self.get("/v1/runs", if_none_match="*")
+        self.get("/v1/directory?type=resource&cursor=none")
 
     def feeds(self) -> None:
         """The feed by every filter, each event, and the stream."""

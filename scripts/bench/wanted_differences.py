@@ -30,7 +30,7 @@ WANTED = (
     ),
     Wanted(
         r"/v1/runs(/export)?(\?|$)",
-        r"404 ",
+        r"(404|422) ",
         "the list of all runs and its export are new",
     ),
     Wanted(
