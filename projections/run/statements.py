@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from functools import cache
 
 from ledger.postgres.scope import Planning
-from ledger.views.statements import json_of_instant, position_of, where, where_tenant
+from ledger.views.statements import position_of, where, where_tenant
+from projections.run.shown import ShownRun
 
 _NOW: Mapping[str, str] = {
     "status": "r.status",
@@ -76,7 +77,7 @@ _THEN_FILTERS: Mapping[str, str] = {
 # An erasure is shown in reads of the past too, and even before the view has caught up with it,
 # because the key is already destroyed.
 _COLUMNS = """
-r.run_id, r.run_key, r.requested_at, r.organization_id, {line_id} AS line_id,
+r.run_id, r.run_key, r.requested_at, r.organization_id, r.line_key,
 {status} AS status, {trigger_type} AS trigger_type, {triggered_by} AS triggered_by,
 {started_at} AS started_at, {completed_at} AS completed_at, {duration_ms} AS duration_ms,
 {tokens_used} AS tokens_used, {external_id} AS external_id, {parent_key} AS parent_key,
@@ -103,38 +104,8 @@ CROSS JOIN (SELECT 0, NULL::bytea, NULL::bytea, NULL::bytea)
     AS payload (position, input, output, error)
 """
 
-# A key of an id is the year of the id, then twelve digits, of which the id has six at least.
-_ID_OF_KEY = """
-'{prefix}-' || to_char({key} / 1000000000000, 'FM00') || '-'
-|| to_char({key} %% 1000000000000, 'FM999999000000')
-"""
-_LINE_ID = _ID_OF_KEY.format(prefix="LIN", key="r.line_key")
-_PARENT_ID = _ID_OF_KEY.format(prefix="RUN", key="run.parent_key")
-
-# A run's JSON members before its input, output and error, and after them. OFFSET 0 keeps them from
-# being made anew for each row of payloads.
-_RENDERED = f"""
-SELECT run.*,
-concat('"id":"', run.run_id, '","service_line_id":"', run.line_id, '","status":"', run.status,
-       '","triggered_by":', '{{{{"type":"' || run.trigger_type || '","actor_id":',
-       CASE WHEN run.trigger_type IS NULL THEN 'null' ELSE
-           COALESCE(to_json(run.triggered_by)::text, 'null') || '}}}}' END) AS head,
-concat('"duration_ms":', COALESCE(run.duration_ms::text, 'null'),
-       ',"tokens_used":', COALESCE(run.tokens_used::text, 'null'),
-       ',"requested_at":', {json_of_instant("run.requested_at")},
-       ',"started_at":', {json_of_instant("run.started_at")},
-       ',"completed_at":', {json_of_instant("run.completed_at")},
-       ',"erased_at":', {json_of_instant("run.erased_at")},
-       ',"external_id":', COALESCE(to_json(run.external_id)::text, 'null'),
-       ',"parent_run_id":', COALESCE(to_json({_PARENT_ID})::text, 'null'),
-       ',"lease_seconds":', COALESCE(run.lease_seconds::text, 'null')) AS tail
-FROM ({{runs}}) AS run OFFSET 0
-"""
-
-_SHOWN = """
-page.run_id, page.requested_at, page.organization_id, page.head, page.tail, page.wrapped,
-payload.input, payload.output, payload.error
-"""
+_SHOWN = ", ".join(f"page.{name}" for name in ShownRun._fields)
+_SHOWN += ", payload.input, payload.output, payload.error"
 
 # A page of a line's runs. The model of the line comes with the page: null if the credential does
 # not see the line.
@@ -145,7 +116,7 @@ LEFT JOIN LATERAL (
     SELECT l.line_id, l.line_key, l.execution_model FROM ledger.execution AS l
     WHERE l.line_id = %(line_id)s AND {line_where}
 ) AS line ON true
-LEFT JOIN LATERAL ({rendered}) AS page ON true
+LEFT JOIN LATERAL ({runs}) AS page ON true
 {payloads}
 ORDER BY page.requested_at DESC, page.run_key DESC, payload.position
 """
@@ -159,7 +130,7 @@ ORDER BY r.requested_at DESC, r.run_key DESC LIMIT %(limit)s
 _ANYWHERE = """
 SELECT p.position, {shown}
 FROM ({position}) AS p
-LEFT JOIN LATERAL ({rendered}) AS page ON true
+LEFT JOIN LATERAL ({runs}) AS page ON true
 {payloads}
 ORDER BY page.requested_at DESC, page.run_key DESC, payload.position
 """
@@ -187,9 +158,8 @@ def runs_statement(
 ) -> str:
     """(position, model or null, run columns or nulls) rows; without payloads if ``bare``.
 
-    The run columns: its id, ``requested_at``, organization, the JSON members before the payloads
-    and after them, the wrapped key; then input, output and error of an event. A run has a row for
-    each of its events with payloads, in their order, and one at least.
+    The run columns: those of ``ShownRun``; then input, output and error of an event. A run has a
+    row for each of its events with payloads, in their order, and one at least.
     """
     changing = _THEN if past else _NOW
     conditions = {name: text.format(**changing) for name, text in _FILTERS.items()}
@@ -198,11 +168,11 @@ def runs_statement(
         of_line += " AND l.activated <= p.position"
         of_runs += f" AND r.opened <= p.position AND {_REQUESTED_BY_THEN}"
     keyed, keys = (_BARE, "") if bare else (_KEYED, _KEYS)
-    columns = _COLUMNS.format(line_id="line.line_id", **changing, **keyed) + keys
+    columns = _COLUMNS.format(**changing, **keyed) + keys
     return _RUNS.format(
         position=position_of(past, "execution", "run"),
         line_where=of_line,
-        rendered=_RENDERED.format(runs=_OF_LINE.format(columns=columns, where=of_runs)),
+        runs=_OF_LINE.format(columns=columns, where=of_runs),
         shown=_SHOWN,
         payloads=_NO_PAYLOADS if bare else _payloads(past),
     )
@@ -212,11 +182,11 @@ def runs_statement(
 def run_statement(tenant: frozenset[str], past: bool = False) -> str:
     """(position, run columns or nulls) rows, with the run columns of ``runs_statement``."""
     own, changing = where_tenant(tenant, "r"), _THEN if past else _NOW
-    columns = _COLUMNS.format(line_id=_LINE_ID, **changing, **_KEYED) + _KEYS
+    columns = _COLUMNS.format(**changing, **_KEYED) + _KEYS
     known = f"{own} AND r.opened <= p.position" if past else own
     return _ANYWHERE.format(
         position=position_of(past, "run"),
-        rendered=_RENDERED.format(runs=_OF_ID.format(columns=columns, where=known)),
+        runs=_OF_ID.format(columns=columns, where=known),
         shown=_SHOWN,
         payloads=_payloads(past),
     )
@@ -248,11 +218,11 @@ def _all_runs(
     changing, named = (_THEN, _THEN_FILTERS) if past else (_NOW, _FILTERS)
     conditions = {name: text.format(**changing) for name, text in named.items()}
     keyed, keys = (_BARE, "") if bare else (_KEYED, _KEYS)
-    columns = _COLUMNS.format(line_id=_LINE_ID, **changing, **keyed) + keys
+    columns = _COLUMNS.format(**changing, **keyed) + keys
     found = where(filters, conditions, where_tenant(tenant, "r"), *always)
     return _ANYWHERE.format(
         position=position,
-        rendered=_RENDERED.format(runs=_OF_ALL.format(columns=columns, where=found)),
+        runs=_OF_ALL.format(columns=columns, where=found),
         shown=_SHOWN,
         payloads=_NO_PAYLOADS if bare else _payloads(past),
     )

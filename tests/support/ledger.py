@@ -30,6 +30,7 @@ from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
 from projections.execution import statements
+from projections.run.shown import ShownRun, run_json
 from projections.run.statements import run_statement
 from tests.support.facts import ORGANIZATION, activation, encode, fact
 from tests.support.leases import listen
@@ -210,7 +211,8 @@ class Ledger:
         self.catch_up()
         statement = run_statement(frozenset()).encode()
         row = self.reader.execute(statement, {"run_id": run}).fetchall()[0]
-        shown: dict[str, Any] = json.loads(f"{{{row['head']},{row['tail']}}}")
+        columns = ShownRun(*(row[name] for name in ShownRun._fields))
+        shown: dict[str, Any] = json.loads(run_json(columns))
         return shown
 
     def sweep(self) -> int:

@@ -26,6 +26,7 @@ from ledger.domain.values import RUN_ID, sort_key
 from ledger.intake.principal import Principal
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer
+from projections.run.shown import ShownRun, run_json
 from projections.run.statements import later_runs_statement
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=LeanRoute)
@@ -67,8 +68,8 @@ class RunsExportQuery(Query, AllRunsFilters):
 
 
 def _line(row: Sequence[Any]) -> str:
-    """A run's JSON without its payloads: the ready members before and after them."""
-    return f"{{{row[4]},{row[5]}}}"
+    """A run's JSON without its payloads."""
+    return run_json(ShownRun(*row[1:-3]))
 
 
 def _lines(rows: Sequence[Any]) -> bytes:

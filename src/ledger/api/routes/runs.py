@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
+from msgspec import Raw
 from pydantic import Field
 
 from ledger.api import models
@@ -52,6 +53,7 @@ from ledger.intake.principal import Principal
 from ledger.log.vault import Vault
 from ledger.reads.question import Answer, Question
 from projections.run import statements
+from projections.run.shown import NULL, ShownRun, run_json
 
 router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)
 
@@ -373,13 +375,12 @@ async def send_heartbeat(
 
 
 def _item(run: Sequence[Any], vault: Vault) -> str:
-    """A run's JSON: the ready parts, with the decrypted payloads between them."""
-    run_id, _, organization_id, head, tail, wrapped, payloads = run
-    texts = ["null", "null", "null"]
-    if wrapped is not None and any(payloads):
-        key = vault.unwrap(wrapped, organization_id, run_id)
+    """A run's JSON, with the decrypted payloads."""
+    *columns, payloads = run
+    shown, texts = ShownRun(*columns), [NULL, NULL, NULL]
+    if shown.wrapped is not None and any(payloads):
+        key = vault.unwrap(shown.wrapped, shown.organization_id, shown.run_id)
         for index, field in enumerate(("input", "output", "error")):
             if payloads[index] is not None:
-                texts[index] = key.open(field, payloads[index]).decode()
-    shown = f'"input":{texts[0]},"output":{texts[1]},"error":{texts[2]}'
-    return f"{{{head},{shown},{tail}}}"
+                texts[index] = Raw(key.open(field, payloads[index]))
+    return run_json(shown, (texts[0], texts[1], texts[2]))

@@ -1,0 +1,88 @@
+"""A run as the API shows it, made of the columns of its row."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from ledger.domain.values import id_of_key
+from ledger.language.rendering import json_text, time_text
+
+Payload = msgspec.Raw | msgspec.UnsetType
+"""An input, output or error as JSON text; UNSET: the run is shown without it."""
+
+Payloads = tuple[Payload, Payload, Payload]
+
+
+class ShownRun(NamedTuple):
+    """The columns of a run that are shown, now or as of then; its payloads come beside them."""
+
+    run_id: str
+    requested_at: datetime
+    organization_id: str
+    wrapped: bytes | None
+    """The wrapped key of the payloads; None once it is destroyed, and in rows without payloads."""
+    line_key: int
+    status: str
+    trigger_type: str | None
+    triggered_by: str | None
+    duration_ms: int | None
+    tokens_used: int | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    erased_at: datetime | None
+    external_id: str | None
+    parent_key: int | None
+    lease_seconds: int | None
+
+
+class _Trigger(msgspec.Struct):
+    type: str
+    actor_id: str | None
+
+
+class _Run(msgspec.Struct):
+    """The members of a run's JSON object, in their order. What is UNSET is left out."""
+
+    id: str
+    service_line_id: str
+    status: str
+    triggered_by: _Trigger | None
+    input: Payload
+    output: Payload
+    error: Payload
+    duration_ms: int | None
+    tokens_used: int | None
+    requested_at: str | None
+    started_at: str | None
+    completed_at: str | None
+    erased_at: str | None
+    external_id: str | None
+    parent_run_id: str | None
+    lease_seconds: int | None
+
+
+NULL = msgspec.Raw(b"null")
+_NONE: Payloads = (msgspec.UNSET, msgspec.UNSET, msgspec.UNSET)
+
+
+def run_json(run: ShownRun, payloads: Payloads = _NONE) -> str:
+    """A run's JSON object, with its input, output and error."""
+    return json_text(
+        _Run(
+            run.run_id,
+            id_of_key("LIN", run.line_key),
+            run.status,
+            None if run.trigger_type is None else _Trigger(run.trigger_type, run.triggered_by),
+            *payloads,
+            run.duration_ms,
+            run.tokens_used,
+            time_text(run.requested_at),
+            time_text(run.started_at),
+            time_text(run.completed_at),
+            time_text(run.erased_at),
+            run.external_id,
+            None if run.parent_key is None else id_of_key("RUN", run.parent_key),
+            run.lease_seconds,
+        )
+    )
