@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+PAGE = ROOT / "docs/integrating.md"
 BUILD = ROOT / "build/clients"
 DOCUMENT = BUILD / "openapi.json"
 TYPESCRIPT = BUILD / "typescript"
@@ -60,14 +62,15 @@ def main() -> int:
             )
             run(*script, env=environment)
             print(f"{client}: reported, read and managed")
+        follow_the_page(environment)
     if not is_short:
         (HERE / "checked.txt").write_text(digest + "\n")
     print("Every client works.")
     return 0
 
 
-def run(*command: object, **options: object) -> None:
-    """Run a command to its end; its output is shown if it fails."""
+def run(*command: object, **options: object) -> str:
+    """Run a command to its end, and return its output, which is shown if the command fails."""
     words = [str(word) for word in command]
     done = subprocess.run(  # type: ignore[call-overload]
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
@@ -75,6 +78,37 @@ def run(*command: object, **options: object) -> None:
     if done.returncode != 0:
         print(done.stdout)
         raise SystemExit(f"failed: {' '.join(words)}")
+    return str(done.stdout)
+
+
+def page_program() -> str:
+    """The program in TypeScript of docs/integrating.md, as a module that tsc compiles here."""
+    fence = re.search(r"^```ts.*?\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert fence is not None, "docs/integrating.md has no program in TypeScript"
+    imports, _, body = fence[1].partition("\n\n")
+    imports = imports.replace('"./ledger"', '"./generated/schema"')
+    return f"{imports}\n\nasync function main(): Promise<void> {{\n{body}}}\n\nvoid main();\n"
+
+
+def follow_the_page(environment: dict[str, str]) -> None:
+    """Run the page's program about a line that is begun as on the page."""
+    data = {
+        "organization_id": "ORG-26-000001",
+        "workspace_id": "WS-26-000001",
+        "product_line": "agent_gateway",
+        "execution_model": "agent_runtime",
+    }
+    fact = {"specversion": "1.0", "id": "begins", "source": "/jobs", "subject": "LIN-26-000050"}
+    fact |= {"type": "service_line.activated", "data": data}
+    asked = urllib.request.Request(
+        f"{environment['LEDGER']}/v1/facts",
+        json.dumps(fact).encode(),
+        {"Authorization": f"Bearer {environment['TOKEN']}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(asked):
+        printed = run("node", TYPESCRIPT / "made/integrating.js", env=environment)
+    assert printed == "running\n", printed
+    print("docs/integrating.md: its program in TypeScript works")
 
 
 def write_document(address: str) -> str:
@@ -131,6 +165,7 @@ def make_typescript_clients(clients: Sequence[str]) -> None:
     for name in [*shared, *(f"{client}.ts" for client in clients)]:
         shutil.copy(HERE / "typescript" / name, TYPESCRIPT)
     shutil.copy(HERE / "typescript/tsconfig.json", TYPESCRIPT)
+    (TYPESCRIPT / "integrating.ts").write_text(page_program())
     tool("openapi-typescript", DOCUMENT, "-o", GENERATED / "schema.ts")
     if "hey" in clients:
         tool("openapi-ts", "-i", DOCUMENT, "-o", GENERATED / "hey", "-c", "@hey-api/client-fetch")
