@@ -42,7 +42,7 @@ class _Trigger(msgspec.Struct):
 
 
 class _Run(msgspec.Struct):
-    """The members of a run's JSON object, in their order. What is UNSET is left out."""
+    """The members of a run's JSON object, in their order. UNSET members are left out."""
 
     id: str
     service_line_id: str
