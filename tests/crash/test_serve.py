@@ -62,6 +62,8 @@ def test_a_read_after_a_write_sees_it_on_any_worker(served: Served) -> None:
     clients = clients_of_both_workers(served, token)
     assert post(clients[0], activation()).status_code == 201
     stale: list[str] = []
+    # Two threads that use one client at once may close each other's connection.
+    turns = {client: threading.Lock() for client in clients}
 
     def write_and_read(number: int) -> None:
         dice = random.Random(number)
@@ -71,9 +73,13 @@ def test_a_read_after_a_write_sees_it_on_any_worker(served: Served) -> None:
             kind, expected = kinds[0]
             data = {"service_line_id": LINE}
             for kind, expected in kinds:
-                written = post(dice.choice(clients), fact(kind, run, data, source=f"/{number}"))
+                client = dice.choice(clients)
+                with turns[client]:
+                    written = post(client, fact(kind, run, data, source=f"/{number}"))
                 assert written.status_code == 201, written.text
-                answer = dice.choice(clients).get(f"/v1/runs/{run}")
+                client = dice.choice(clients)
+                with turns[client]:
+                    answer = client.get(f"/v1/runs/{run}")
                 seen = answer.json().get("data", {}).get("status")
                 if seen != expected:
                     stale.append(f"{run} is {seen}, not {expected}")
