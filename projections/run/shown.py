@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.domain.values import id_of_key
-from ledger.language.rendering import json_text, time_text
+from ledger.domain.values import format_instant, id_of_key
+from ledger.language.rendering import time_text
 
 Payload = msgspec.Raw | msgspec.UnsetType
 """An input, output or error as JSON text; UNSET: the run is shown without it."""
@@ -14,7 +14,7 @@ Payload = msgspec.Raw | msgspec.UnsetType
 Payloads = tuple[Payload, Payload, Payload]
 
 
-class ShownRun(NamedTuple):
+class RunColumns(NamedTuple):
     """The columns of a run that are shown, now or as of then; its payloads come beside them."""
 
     run_id: str
@@ -36,13 +36,13 @@ class ShownRun(NamedTuple):
     lease_seconds: int | None
 
 
-class _Trigger(msgspec.Struct):
+class _Trigger(msgspec.Struct, gc=False):
     type: str
     actor_id: str | None
 
 
-class _Run(msgspec.Struct):
-    """The members of a run's JSON object, in their order. UNSET members are left out."""
+class ShownRun(msgspec.Struct, gc=False):
+    """A run: the members of its JSON object, in their order. UNSET members are left out."""
 
     id: str
     service_line_id: str
@@ -53,7 +53,7 @@ class _Run(msgspec.Struct):
     error: Payload
     duration_ms: int | None
     tokens_used: int | None
-    requested_at: str | None
+    requested_at: str
     started_at: str | None
     completed_at: str | None
     erased_at: str | None
@@ -66,23 +66,21 @@ NULL = msgspec.Raw(b"null")
 _NONE: Payloads = (msgspec.UNSET, msgspec.UNSET, msgspec.UNSET)
 
 
-def run_json(run: ShownRun, payloads: Payloads = _NONE) -> str:
-    """A run's JSON object, with its input, output and error."""
-    return json_text(
-        _Run(
-            run.run_id,
-            id_of_key("LIN", run.line_key),
-            run.status,
-            None if run.trigger_type is None else _Trigger(run.trigger_type, run.triggered_by),
-            *payloads,
-            run.duration_ms,
-            run.tokens_used,
-            time_text(run.requested_at),
-            time_text(run.started_at),
-            time_text(run.completed_at),
-            time_text(run.erased_at),
-            run.external_id,
-            None if run.parent_key is None else id_of_key("RUN", run.parent_key),
-            run.lease_seconds,
-        )
+def shown_run(run: RunColumns, payloads: Payloads = _NONE) -> ShownRun:
+    """A run of its columns, with its input, output and error."""
+    return ShownRun(
+        run.run_id,
+        id_of_key("LIN", run.line_key),
+        run.status,
+        None if run.trigger_type is None else _Trigger(run.trigger_type, run.triggered_by),
+        *payloads,
+        run.duration_ms,
+        run.tokens_used,
+        format_instant(run.requested_at),
+        time_text(run.started_at),
+        time_text(run.completed_at),
+        time_text(run.erased_at),
+        run.external_id,
+        None if run.parent_key is None else id_of_key("RUN", run.parent_key),
+        run.lease_seconds,
     )

@@ -10,7 +10,7 @@ from functools import cache
 
 from ledger.postgres.scope import Planning
 from ledger.views.statements import position_of, where, where_tenant
-from projections.run.shown import ShownRun
+from projections.run.shown import RunColumns
 
 _NOW: Mapping[str, str] = {
     "status": "r.status",
@@ -104,7 +104,7 @@ CROSS JOIN (SELECT 0, NULL::bytea, NULL::bytea, NULL::bytea)
     AS payload (position, input, output, error)
 """
 
-_SHOWN = ", ".join(f"page.{name}" for name in ShownRun._fields)
+_SHOWN = ", ".join(f"page.{name}" for name in RunColumns._fields)
 _SHOWN += ", payload.input, payload.output, payload.error"
 
 # A page of a line's runs. The model of the line comes with the page: null if the credential does
@@ -158,7 +158,7 @@ def runs_statement(
 ) -> str:
     """(position, model or null, run columns or nulls) rows; without payloads if ``bare``.
 
-    The run columns: those of ``ShownRun``; then input, output and error of an event. A run has a
+    The run columns: those of ``RunColumns``; then input, output and error of an event. A run has a
     row for each of its events with payloads, in their order, and one at least.
     """
     changing = _THEN if past else _NOW

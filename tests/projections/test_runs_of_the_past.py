@@ -8,7 +8,7 @@ import pytest
 from ledger.domain.run import RUN_EVENTS, Run
 from ledger.language.rendering import json_text, time_text
 from ledger.log.codec import EnvelopeMapper
-from projections.run.shown import ShownRun, run_json
+from projections.run.shown import RunColumns, shown_run
 from projections.run.statements import run_statement
 from tests.support.facts import fact
 from tests.support.ledger import Ledger, new_id
@@ -89,7 +89,7 @@ def expected(run: Run) -> dict[str, Any]:
 
 
 def shown(row: dict[str, Any]) -> str:
-    return run_json(ShownRun(*(row[name] for name in ShownRun._fields)))
+    return json_text(shown_run(RunColumns(*(row[name] for name in RunColumns._fields))))
 
 
 @pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)

@@ -25,12 +25,13 @@ from ledger.domain.values import day_of, format_instant, week_of
 from ledger.intake import envelope
 from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
+from ledger.language.rendering import json_text
 from ledger.log.event_log import Log
 from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
 from projections.execution import statements
-from projections.run.shown import ShownRun, run_json
+from projections.run.shown import RunColumns, shown_run
 from projections.run.statements import run_statement
 from tests.support.facts import ORGANIZATION, activation, encode, fact
 from tests.support.leases import listen
@@ -211,8 +212,8 @@ class Ledger:
         self.catch_up()
         statement = run_statement(frozenset()).encode()
         row = self.reader.execute(statement, {"run_id": run}).fetchall()[0]
-        columns = ShownRun(*(row[name] for name in ShownRun._fields))
-        shown: dict[str, Any] = json.loads(run_json(columns))
+        columns = RunColumns(*(row[name] for name in RunColumns._fields))
+        shown: dict[str, Any] = json.loads(json_text(shown_run(columns)))
         return shown
 
     def sweep(self) -> int:

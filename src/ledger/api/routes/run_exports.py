@@ -4,29 +4,26 @@ Runs change while an export goes on. So the export shows all of them as they wer
 its first page, which is its ``Ledger-Position``.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 from msgspec.structs import replace
 from pydantic import Field
 
 from ledger.api.access.authentication import Authenticated
-from ledger.api.documentation import READ_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, needs
-from ledger.api.problems import Unauthorized
 from ledger.api.reading import Query, services_of, tenant_filters
-from ledger.api.routes.exports import PAGE, PORTION, Export, csv_of, harmless
+from ledger.api.routes.exports import PAGE
+from ledger.api.routes.files import Cells, Exported, Format, Row, answers, harmless, require_valid
 from ledger.api.routes.runs import AllRunsFilters, all_runs_asked, implied, run_asked
 from ledger.domain.errors import Behind, Invalid
 from ledger.domain.values import RUN_ID, sort_key
 from ledger.intake.principal import Principal
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer
-from projections.run.shown import ShownRun, run_json
+from projections.run.shown import RunColumns, ShownRun, shown_run
 from projections.run.statements import later_runs_statement
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=LeanRoute)
@@ -48,15 +45,11 @@ COLUMNS = (
     "lease_seconds",
 )
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
-
 
 class RunsExportQuery(Query, AllRunsFilters):
     """The parameters of an export of runs."""
 
-    format: Annotated[
-        Literal["jsonl", "csv"], Field(description="JSON objects, one on each line, or a table.")
-    ] = "jsonl"
+    format: Format = "jsonl"
     after: Annotated[
         str | None,
         Field(
@@ -67,32 +60,32 @@ class RunsExportQuery(Query, AllRunsFilters):
     ] = None
 
 
-def _line(row: Sequence[Any]) -> str:
-    """A run's JSON without its payloads."""
-    return run_json(ShownRun(*row[1:-3]))
+def _entry(row: Row) -> ShownRun:
+    """A run without its payloads."""
+    return shown_run(RunColumns(*row[:-3]))
 
 
-def _lines(rows: Sequence[Any]) -> bytes:
-    return "".join(f"{_line(row)}\n" for row in rows).encode()
+def _cells(run: ShownRun) -> Cells:
+    trigger = run.triggered_by
+    return (
+        run.id,
+        run.service_line_id,
+        run.status,
+        None if trigger is None else trigger.type,
+        None if trigger is None else harmless(trigger.actor_id),
+        run.duration_ms,
+        run.tokens_used,
+        run.requested_at,
+        run.started_at,
+        run.completed_at,
+        run.erased_at,
+        harmless(run.external_id),
+        run.parent_run_id,
+        run.lease_seconds,
+    )
 
 
-def _table(rows: Sequence[Any]) -> bytes:
-    return csv_of([_cells(_decode(_line(row))) for row in rows])
-
-
-def _cells(run: dict[str, Any]) -> list[Any]:
-    trigger = run.pop("triggered_by") or {}
-    run["triggered_by_type"] = trigger.get("type")
-    run["triggered_by_actor_id"] = harmless(trigger.get("actor_id"))
-    run["external_id"] = harmless(run["external_id"])
-    return [run[name] for name in COLUMNS]
-
-
-_FORMATS: Mapping[str, tuple[str, Callable[[Sequence[Any]], bytes], bytes]] = {
-    "jsonl": ("application/x-ndjson", _lines, b""),
-    "csv": ("text/csv; charset=utf-8", _table, csv_of([COLUMNS])),
-}
-"""format → (content type, renderer, heading)."""
+_RUNS = Exported("runs", _entry, COLUMNS, _cells)
 
 
 @router.get(
@@ -100,17 +93,10 @@ _FORMATS: Mapping[str, tuple[str, Callable[[Sequence[Any]], bytes], bytes]] = {
     summary="Export runs",
     openapi_extra=needs("read"),
     response_class=Response,
-    responses={
-        200: {
-            "description": "The runs of the list without `input`, `output` and `error`, one on each"
-            " line. `after` continues an export: a CSV then has no header line.",
-            "content": {
-                "application/x-ndjson": {"schema": {"type": "string"}},
-                "text/csv": {"schema": {"type": "string"}},
-            },
-        },
-        **READ_ERRORS,
-    },
+    responses=answers(
+        "The runs of the list without `input`, `output` and `error`, one on each line. `after`"
+        " continues an export: a CSV then has no header line."
+    ),
 )
 async def export_runs(
     request: Request,
@@ -130,41 +116,21 @@ async def export_runs(
     # The first page is read before the answer begins, so that a refusal gets its own status.
     question = all_runs_asked(principal, query, filters, PAGE, bare=True)
     first = await reads.ask(question, min_position)
-    content_type, render, heading = _FORMATS[query.format]
-    heading = b"" if query.after is not None else heading
-    return Export(
-        _pages(request, principal, filters, first, render, heading),
-        media_type=content_type,
-        headers={
-            "Ledger-Position": str(first.position),
-            "Content-Disposition": f'attachment; filename="runs.{query.format}"',
-            "Cache-Control": "no-store",
-        },
-    )
+    pages = _pages(request, principal, filters, first)
+    return _RUNS.file(query.format, pages, first.position, goes_on=query.after is not None)
 
 
 async def _pages(
-    request: Request,
-    principal: Principal,
-    filters: dict[str, Any],
-    rows: Answer,
-    render: Callable[[Sequence[Any]], bytes],
-    heading: bytes,
-) -> AsyncIterator[bytes]:
-    """An export's bytes, from its first page on."""
+    request: Request, principal: Principal, filters: dict[str, Any], rows: Answer
+) -> AsyncIterator[Sequence[Row]]:
+    """The found rows of an export, from its first page on."""
     services, end, tenant = services_of(request), rows.position, tenant_filters(principal)
-    if heading:
-        yield heading
     while True:
         found = [row for row in rows if row[1] is not None]
-        for begin in range(0, len(found), PORTION):
-            yield render(found[begin : begin + PORTION])
-            await asyncio.sleep(0)
+        yield found
         if len(found) < PAGE:
             return
-        # A credential that ended meanwhile ends the export.
-        if await services.authenticator.lapsed([principal]):
-            raise Unauthorized("The credential was revoked or has expired.")
+        await require_valid(request, principal)
         filters |= {"after": sort_key(found[-1][1]), "after_at": found[-1][2]}
         names = frozenset(filters) - {"after_at"}
         statement = later_runs_statement(frozenset(tenant), names)

@@ -50,10 +50,11 @@ from ledger.domain.values import (
     sort_key,
 )
 from ledger.intake.principal import Principal
+from ledger.language.rendering import json_text
 from ledger.log.vault import Vault
 from ledger.reads.question import Answer, Question
 from projections.run import statements
-from projections.run.shown import NULL, ShownRun, run_json
+from projections.run.shown import NULL, Payloads, RunColumns, shown_run
 
 router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)
 
@@ -203,12 +204,12 @@ async def list_all_runs(
     `from` and `to` are compared with `requested_at`.
     """
     chosen, services = query.chosen(), services_of(request)
-    filters = implied(chosen)
+    filters, bound_to = implied(chosen), {**chosen, "line": None}
     if query.cursor is not None:
-        filters |= _after(query.cursor, {**chosen, "line": None})
+        filters |= _after(query.cursor, bound_to)
     question = all_runs_asked(principal, query, filters, query.limit + 1)
     rows = await services.reads.ask(question, min_position)
-    reply = rows.once(_all_runs_reply, query.limit, {**chosen, "line": None}, services.vault)
+    reply = rows.once(_page, 1, query.limit, bound_to, services.vault)
     return unless_known(request, reply)
 
 
@@ -223,36 +224,29 @@ def all_runs_asked(
     return asked(principal, query, statement, parameters, OWN_VIEW, planning, is_kept=not bare)
 
 
-def _all_runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
-    """The reply of a page of all runs; its cursor is bound to the filters."""
-
-    def cursor_after(row: Any) -> str:
-        return encode_cursor({"id": row[1], "at": format_instant(row[2])}, bound_to)
-
-    def item(row: Any) -> str:
-        return _item(row[1:], vault)
-
-    return paged(_by_run(rows, 1), limit, 1, cursor_after, item, tagged=True)
-
-
 def _runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
-    """The reply of a page of runs; its cursor is bound to the filters and the line.
-
-    Raises NotFound and RunsNotSupported.
-    """
+    """The reply of a page of a line's runs. Raises NotFound and RunsNotSupported."""
     _, model, *_ = rows[0]
     if model is None:
         raise read_at(rows, NotFound("No such service line."))
     if model not in MODELS_WITH_RUNS:
         raise read_at(rows, RunsNotSupported())
+    return _page(rows, 2, limit, bound_to, vault)
+
+
+def _page(rows: Answer, first: int, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
+    """The reply of a page of runs; its cursor is bound to the filters, and to the line if any.
+
+    ``first`` is the column of the run's id.
+    """
 
     def cursor_after(row: Any) -> str:
-        return encode_cursor({"id": row[2], "at": format_instant(row[3])}, bound_to)
+        return encode_cursor({"id": row[first], "at": format_instant(row[first + 1])}, bound_to)
 
     def item(row: Any) -> str:
-        return _item(row[2:], vault)
+        return _item(row[first:], vault)
 
-    return paged(_by_run(rows, 2), limit, 2, cursor_after, item, tagged=True)
+    return paged(_by_run(rows, first), limit, first, cursor_after, item, tagged=True)
 
 
 def _by_run(rows: Answer, first: int) -> Answer:
@@ -376,11 +370,17 @@ async def send_heartbeat(
 
 def _item(run: Sequence[Any], vault: Vault) -> str:
     """A run's JSON, with the decrypted payloads."""
-    *columns, payloads = run
-    shown, texts = ShownRun(*columns), [NULL, NULL, NULL]
-    if shown.wrapped is not None and any(payloads):
-        key = vault.unwrap(shown.wrapped, shown.organization_id, shown.run_id)
-        for index, field in enumerate(("input", "output", "error")):
-            if payloads[index] is not None:
-                texts[index] = Raw(key.open(field, payloads[index]))
-    return run_json(shown, (texts[0], texts[1], texts[2]))
+    *columns, sealed = run
+    shown = RunColumns(*columns)
+    return json_text(shown_run(shown, _opened(shown, sealed, vault)))
+
+
+def _opened(run: RunColumns, sealed: Sequence[bytes | None], vault: Vault) -> Payloads:
+    if run.wrapped is None or not any(sealed):
+        return NULL, NULL, NULL
+    key = vault.unwrap(run.wrapped, run.organization_id, run.run_id)
+    input_, output, error = (
+        NULL if text is None else Raw(key.open(field, text))
+        for field, text in zip(("input", "output", "error"), sealed, strict=True)
+    )
+    return input_, output, error

@@ -1,0 +1,124 @@
+"""Exports as files of any length: JSON lines and CSV, in constant memory.
+
+An export walks its rows page by page, each page by a short statement of its own. The export
+therefore holds no connection while a slow reader takes its time. If an export cannot go on, it
+breaks off: an incomplete file never looks complete, and the missing entries follow the last line
+that was received (``after``).
+"""
+
+import asyncio
+import csv
+import io
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+import psycopg
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from pydantic import Field
+from starlette.types import Receive, Scope, Send
+
+from ledger.api.documentation import READ_ERRORS
+from ledger.api.problems import Unauthorized
+from ledger.api.reading import services_of
+from ledger.domain.errors import LedgerError
+from ledger.intake.principal import Principal
+from ledger.language.rendering import json_text
+
+_logger = logging.getLogger(__name__)
+
+PORTION = 200
+"""Entries rendered at once: other requests wait for some milliseconds at most."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings of a cell that a spreadsheet may take for a formula: senders choose some cells."""
+
+_LINES, _TABLE = "application/x-ndjson", "text/csv"
+
+Row = Sequence[Any]
+Cells = tuple[str | int | None, ...]
+
+Format = Annotated[
+    Literal["jsonl", "csv"], Field(description="JSON objects, one on each line, or a table.")
+]
+
+
+class Exported(NamedTuple):
+    """A log or list that can be exported: the name of its file, and how its entries are written."""
+
+    name: str
+    entry: Callable[[Row], Any]
+    """Makes an entry, whose JSON is a line, from a row behind its position."""
+    columns: tuple[str, ...]
+    """The columns of the table."""
+    cells: Callable[[Any], Cells]
+    """Makes the table's row of an entry."""
+
+    def file(
+        self, format_: str, pages: AsyncIterator[Sequence[Row]], position: int, *, goes_on: bool
+    ) -> StreamingResponse:
+        """The answer with the found rows of these pages; a table has no heading if it goes on."""
+        is_table = format_ == "csv"
+        heading = _csv([self.columns]) if is_table and not goes_on else b""
+        return _File(
+            _written(pages, self._table if is_table else self._lines, heading),
+            media_type=f"{_TABLE}; charset=utf-8" if is_table else _LINES,
+            headers={
+                "Ledger-Position": str(position),
+                "Content-Disposition": f'attachment; filename="{self.name}.{format_}"',
+                "Cache-Control": "no-store",
+            },
+        )
+
+    def _lines(self, rows: Iterable[Row]) -> bytes:
+        return "".join(f"{json_text(self.entry(row))}\n" for row in rows).encode()
+
+    def _table(self, rows: Iterable[Row]) -> bytes:
+        return _csv(self.cells(self.entry(row)) for row in rows)
+
+
+def answers(description: str) -> dict[int | str, dict[str, Any]]:
+    """The answers of an export, as OpenAPI has them."""
+    content = {kind: {"schema": {"type": "string"}} for kind in (_LINES, _TABLE)}
+    return {200: {"description": description, "content": content}, **READ_ERRORS}
+
+
+def harmless(word: str | None) -> str | None:
+    """Return the word in a form that no spreadsheet takes for a formula."""
+    return "'" + word if word is not None and word.startswith(_FORMULA) else word
+
+
+async def require_valid(request: Request, principal: Principal) -> None:
+    """End the export of a credential that ended meanwhile, of the API and of the page alike."""
+    if await services_of(request).authenticator.lapsed([principal]):
+        raise Unauthorized("The credential was revoked or has expired.")
+
+
+class _File(StreamingResponse):
+    """A streamed answer that breaks off if its rows cannot be read."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream the rows; after an error the answer never ends properly."""
+        try:
+            await super().__call__(scope, receive, send)
+        except (LedgerError, psycopg.Error, OSError) as error:
+            _logger.warning("an export broke off: %s", error)
+
+
+async def _written(
+    pages: AsyncIterator[Sequence[Row]], render: Callable[[Iterable[Row]], bytes], heading: bytes
+) -> AsyncIterator[bytes]:
+    if heading:
+        yield heading
+    async for found in pages:
+        for begin in range(0, len(found), PORTION):
+            yield render(row[1:] for row in found[begin : begin + PORTION])
+            await asyncio.sleep(0)
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
+    """Return the rows as CSV (RFC 4180)."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue().encode()
