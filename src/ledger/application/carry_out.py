@@ -6,6 +6,7 @@ nothing else.
 """
 
 from ledger.application.command import Command, OwnCommand
+from ledger.application.loader import sees
 from ledger.application.unit import Unit
 from ledger.domain.errors import IdempotencyKeyReused, NotFound, Refused
 from ledger.domain.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, WriteRefused, stream_of
@@ -91,7 +92,7 @@ def _tenant(about: About, principal: Principal, unit: Unit) -> tuple[str | None,
     """
     for stream in about.streams:
         found = unit.loader.find(stream)
-        if found is not None and principal.sees(found.organization_id, found.workspace_id):
+        if found is not None and sees(principal, found):
             return found.organization_id, found.workspace_id
     if about.tenant is not None and principal.sees(*about.tenant):
         return about.tenant

@@ -37,6 +37,11 @@ _UNPACK: dict[str, Callable[[bytes], Aggregate]] = {
 }
 
 
+def sees(principal: Principal, found: Aggregate | None) -> bool:
+    """Whether a credential sees an aggregate, by the aggregate's tenant; no, if there is none."""
+    return found is not None and principal.sees(found.organization_id, found.workspace_id)
+
+
 class Cache:
     """The aggregates that a process remembers of the streams that its appends have used.
 
@@ -211,9 +216,7 @@ class Loader:
     def _seen(self, kind: type[A], identifier: str, principal: Principal, unknown: str) -> A:
         """An aggregate of this class that the credential sees. Raises NotFound."""
         found = self.find(identifier)
-        if not isinstance(found, kind) or not principal.sees(
-            found.organization_id, found.workspace_id
-        ):
+        if not isinstance(found, kind) or not sees(principal, found):
             raise NotFound(unknown)
         return found
 

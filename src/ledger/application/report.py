@@ -13,11 +13,13 @@ from typing import Any
 
 import msgspec
 
-from ledger.application import report_names, report_runs
+from ledger.application import report_runs
 from ledger.application.command import Command, TurnDown
+from ledger.application.loader import sees
 from ledger.application.recording import Recording, receipt_of
 from ledger.application.unit import Unit
 from ledger.domain import execution_events as events
+from ledger.domain.directory import DirectoryEntry, stream_of, workspace_of
 from ledger.domain.errors import (
     FactConflict,
     Forbidden,
@@ -48,7 +50,8 @@ def command_of(
 ) -> Command:
     """The command for a parsed fact: to record the fact, or to record its refusal."""
     if isinstance(parsed, Fact):
-        return ReportFact(parsed, principal, request_id)
+        command = ReportName if parsed.kind.subject == "directory" else ReportFact
+        return command(parsed, principal, request_id)
     return TurnDown(parsed.error, parsed.about, principal, request_id)
 
 
@@ -69,13 +72,7 @@ class ReportFact:
 
     def streams(self) -> Iterable[str]:
         """The fact's subject, and the line, record or parent that its data names."""
-        if self._is_about_a_name:
-            return report_names.streams(self.fact, self.principal)
         return self.fact.streams
-
-    @property
-    def _is_about_a_name(self) -> bool:
-        return self.fact.kind.subject == "directory"
 
     def identities(self, tenant_of: TenantOf) -> tuple[Identity, ...]:
         """The fact's identity, then those that its data names.
@@ -99,8 +96,6 @@ class ReportFact:
 
     def about(self) -> About:
         """The data of the fact for the audit log, should the fact be refused."""
-        if self._is_about_a_name:
-            return report_names.about(self.fact, self.principal)
         about = self.fact.about
         if self._run_id is None:
             return about
@@ -117,11 +112,7 @@ class ReportFact:
         earlier = unit.loader.first(identity)
         if earlier is not None and self._same_content(earlier, unit) and self._sees(earlier, unit):
             return receipt_of(earlier, duplicate=True)
-        if fact.type == "service_line.activated":
-            self._require_own_tenant()
-        elif self._is_about_a_name:
-            self._require_own_tenant()
-            report_names.require_own_workspace(fact, self.principal)
+        self._require_tenant()
         subject = self._subject(unit, identity)
         if fact.time is not None and fact.time > unit.now + MAX_AHEAD:
             raise Invalid.at("/time", "lies more than 5 minutes in the future")
@@ -133,8 +124,6 @@ class ReportFact:
 
     def _subject_tenant(self, tenant_of: TenantOf) -> str | None:
         fact = self.fact
-        if self._is_about_a_name:
-            return report_names.organization_of(fact, self.principal)
         for stream in (fact.subject, fact.named_line, fact.named_record):
             organization_id = tenant_of(stream) if stream is not None else None
             if organization_id is not None:
@@ -145,8 +134,7 @@ class ReportFact:
 
     def _sees(self, earlier: First, unit: Unit) -> bool:
         """Whether the credential may see the first outcome: its tenant may be narrower now."""
-        about = unit.loader.find(earlier.event.originator_id)
-        return about is not None and self.principal.sees(about.organization_id, about.workspace_id)
+        return sees(self.principal, unit.loader.find(earlier.event.originator_id))
 
     def _same_content(self, earlier: First, unit: Unit) -> bool:
         digest = earlier.event.fact.digest if earlier.event.fact is not None else b""
@@ -157,6 +145,11 @@ class ReportFact:
         # The run is erased, so the contents can no longer be compared. The fact was recorded, so it
         # is a duplicate.
         return key is None or digest == key.digest(self.fact.content)
+
+    def _require_tenant(self) -> None:
+        """Raise Forbidden if the data name another tenant than the credential's."""
+        if self.fact.type == "service_line.activated":
+            self._require_own_tenant()
 
     def _require_own_tenant(self) -> None:
         principal, sent = self.principal, self.fact.sent
@@ -180,10 +173,8 @@ class ReportFact:
             return known if isinstance(known, Execution) else None
         if fact.kind.subject == "line":
             return unit.loader.execution(fact.subject or "", principal)
-        if self._is_about_a_name:
-            return None
         named = report_runs.named_run(fact, identity.organization_id, unit)
-        if named is not None and principal.sees(named.organization_id, named.workspace_id):
+        if named is not None and sees(principal, named):
             self._run_id = named.id
         return report_runs.subject(fact, named, principal, unit)
 
@@ -198,12 +189,71 @@ class ReportFact:
         return recording.receipt()
 
 
+class ReportName(ReportFact):
+    """The command to record the name of a workspace or a project (contract, Facts).
+
+    Names are an organization's own. So the stream of a name follows from the fact's subject and
+    the organization, which an administrator's fact names and any other credential has.
+    """
+
+    __slots__ = ()
+
+    def streams(self) -> Iterable[str]:
+        """The stream of the name, if the organization is known."""
+        organization_id = self._organization_id
+        return () if organization_id is None else (stream_of(organization_id, self._id),)
+
+    def about(self) -> About:
+        """The data of the fact for the audit log, under the workspace that the fact names."""
+        organization_id, about = self._organization_id, self.fact.about
+        if organization_id is None:
+            return about
+        return msgspec.structs.replace(about, tenant=(organization_id, workspace_of(self._id)))
+
+    @property
+    def _id(self) -> str:
+        return self.fact.subject or ""
+
+    @property
+    def _organization_id(self) -> str | None:
+        """The organization that gives the name; None: an administrator's fact names none."""
+        if not self.principal.is_admin:
+            return self.principal.organization_id
+        data = self.fact.data
+        return data.organization_id if isinstance(data, types.DirectoryNamed) else None
+
+    def _subject_tenant(self, tenant_of: TenantOf) -> str | None:
+        return self._organization_id
+
+    def _require_tenant(self) -> None:
+        """Raise Forbidden also if a credential of one workspace names anything else."""
+        self._require_own_tenant()
+        bound = None if self.principal.is_admin else self.principal.workspace_id
+        if bound is not None and bound != self._id:
+            raise Forbidden("The credential may name its own workspace only.")
+
+    def _subject(self, unit: Unit, identity: Identity) -> None:
+        return None
+
+
+def _named(recording: Recording, subject: None, data: types.DirectoryNamed) -> None:
+    """Record the name. Raises Invalid if an administrator's fact names no organization."""
+    organization_id, identifier = recording.organization_id, recording.fact.subject or ""
+    if not organization_id:
+        raise Invalid.at("/data/organization_id", "is required of an administrator")
+    stream = stream_of(organization_id, identifier)
+    found = recording.unit.loader.find(stream)
+    entry = found if isinstance(found, DirectoryEntry) else DirectoryEntry(stream)
+    tenant = (organization_id, workspace_of(identifier), None)
+    recording.own(entry, entry.give(data.name), tenant=tenant)
+
+
 def _activated(
     recording: Recording, known: Execution | None, data: types.ServiceLineActivated
 ) -> None:
     unit, fact = recording.unit, recording.fact
     principal = recording.principal
-    if known is not None and not principal.sees(known.organization_id, known.workspace_id):
+    if known is not None and not sees(principal, known):
         raise IdTaken
     if data.execution_id is not None:
         report_runs.require_free(data.execution_id, principal, unit)
@@ -317,5 +367,5 @@ _HANDLERS: dict[str, Callable[[Recording, Any, Any], None]] = {
     "resource.allocated": _allocated,
     "resource.released": _released,
     "health.signal_reported": _signalled,
-    "directory.named": report_names.named,
+    "directory.named": _named,
 }

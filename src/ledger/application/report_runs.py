@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from ledger.application.loader import sees
 from ledger.application.recording import Recording
 from ledger.application.unit import Unit
 from ledger.domain.errors import IdTaken, Invalid, InvalidState, NotFound
@@ -45,20 +46,16 @@ def subject(fact: Fact, named: Run | None, principal: Principal, unit: Unit) -> 
         sentence = "is required of an administrator, unless the data name the line"
         raise fact.fault or Invalid.at("/subject", sentence)
     found = named if fact.subject is None else unit.loader.find(fact.subject)
-    run = found if isinstance(found, Run) and _sees(principal, found) else None
+    run = found if isinstance(found, Run) and sees(principal, found) else None
     if fact.kind.subject_optional:
         _require_line(fact, run, named, principal, unit)
     elif fact.subject is None and fact.external_id is None and fact.fault is not None:
         raise fact.fault
-    elif run is None or (fact.external_id is not None and not _sees(principal, named)):
+    elif run is None or (fact.external_id is not None and not sees(principal, named)):
         raise NotFound("No such run.")
     if fact.named_parent is not None:
         unit.loader.run(fact.named_parent, principal)
     return run
-
-
-def _sees(principal: Principal, found: Aggregate | None) -> bool:
-    return found is not None and principal.sees(found.organization_id, found.workspace_id)
 
 
 def _require_line(
@@ -76,7 +73,7 @@ def _require_line(
             execution.require_runs()
     elif fact.fault is None:
         bearer = _bearer(fact.subject, unit) if fact.subject is not None else None
-        if all(found is None or _sees(principal, found) for found in (bearer, named)):
+        if all(found is None or sees(principal, found) for found in (bearer, named)):
             sentence = "is required for a run that was never requested"
             raise Invalid.at("/data/service_line_id", sentence)
 
@@ -85,7 +82,7 @@ def require_free(run_id: str, principal: Principal, unit: Unit) -> None:
     """Refuse a supplied RUN id that a run or an execution record already bears."""
     bearer = _bearer(run_id, unit)
     if bearer is not None:
-        raise InvalidState("The RUN id is already taken.") if _sees(principal, bearer) else IdTaken
+        raise InvalidState("The RUN id is already taken.") if sees(principal, bearer) else IdTaken
 
 
 def _bearer(run_id: str, unit: Unit) -> Aggregate | None:
@@ -101,7 +98,7 @@ def record(recording: Recording, run: Run | None, data: Any) -> None:
     named = named_run(fact, recording.organization_id, unit)
     if run is None and fact.subject is not None:
         require_free(fact.subject, principal, unit)
-    if named is not None and not _sees(principal, named):
+    if named is not None and not sees(principal, named):
         raise IdTaken
     if fact.external_id is not None and not _fits(run, named):
         raise InvalidState("The external id does not name the run, or names another run already.")

@@ -46,6 +46,11 @@ def kind_of(identifier: str) -> str:
     return "workspace" if identifier.startswith("WS-") else "project"
 
 
+def workspace_of(identifier: str) -> str | None:
+    """The workspace that the id names; None: the id names a project."""
+    return identifier if kind_of(identifier) == "workspace" else None
+
+
 class DirectoryEntry(msgspec.Struct):
     """The name of one workspace or project of an organization, folded from its stream."""
 
