@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ledger.api.models import TEMPLATE, reference
 from ledger.api.problems import MEDIA_TYPE
 
 _Responses = dict[int | str, dict[str, Any]]
@@ -11,7 +12,7 @@ _Responses = dict[int | str, dict[str, Any]]
 
 def refusals(*statuses: int) -> _Responses:
     """OpenAPI's responses of these statuses, each a problem document."""
-    schema = {"$ref": "#/components/schemas/Problem"}
+    schema = reference("Problem")
     return {
         status: {"description": "Problem", "content": {MEDIA_TYPE: {"schema": schema}}}
         for status in statuses
@@ -43,7 +44,7 @@ IDEMPOTENT: dict[str, Any] = {
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
     """OpenAPI's description of a command's JSON body, optional if no field is required."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = model.model_json_schema(ref_template=TEMPLATE)
     return {
         "requestBody": {
             "required": bool(schema.get("required")),

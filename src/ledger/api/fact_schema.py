@@ -4,13 +4,13 @@ from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
+from ledger.api.models import TEMPLATE, camel, one_of, reference
 from ledger.domain.values import ActorType
 from ledger.intake.envelope import MAX_ITEMS, SUBJECT_IDS
 from ledger.intake.fact_types import ALIASES, FACT_TYPES, FactType
 
-_TEMPLATE = "#/components/schemas/{model}"
 _NAMES, _DEFINITIONS = models_json_schema(
-    [(kind.data, "validation") for kind in FACT_TYPES.values()], ref_template=_TEMPLATE
+    [(kind.data, "validation") for kind in FACT_TYPES.values()], ref_template=TEMPLATE
 )
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 255}
 _NULL: dict[str, Any] = {"type": "null"}
@@ -85,18 +85,16 @@ _KINDS = {**FACT_TYPES, **{alias: FACT_TYPES[name] for alias, name in ALIASES.it
 
 def _component_of(name: str) -> str:
     """The name of a fact's schema in OpenAPI: ``RunStartedFact`` for ``run.started``."""
-    return "".join(word.capitalize() for word in name.replace(".", "_").split("_")) + "Fact"
+    return camel(name, "fact")
 
 
-_REFERENCES = {name: _TEMPLATE.format(model=_component_of(name)) for name in _KINDS}
-_FACT = {"$ref": _TEMPLATE.format(model="Fact")}
+_FACT = reference("Fact")
 
 FACT_SCHEMAS: dict[str, Any] = {
     **_DEFINITIONS["$defs"],
     **{_component_of(name): _event(name, kind) for name, kind in _KINDS.items()},
     "Fact": {
-        "oneOf": [{"$ref": reference} for reference in _REFERENCES.values()],
-        "discriminator": {"propertyName": "type", "mapping": _REFERENCES},
+        **one_of("type", {name: _component_of(name) for name in _KINDS}),
     },
     "FactBatch": {
         "type": "array",
@@ -104,7 +102,7 @@ FACT_SCHEMAS: dict[str, Any] = {
         "items": _FACT,
         "maxItems": MAX_ITEMS,
     },
-    "Facts": {"anyOf": [_FACT, {"$ref": _TEMPLATE.format(model="FactBatch")}]},
+    "Facts": {"anyOf": [_FACT, reference("FactBatch")]},
 }
 """The facts and their ``data`` by name, for the components of the OpenAPI document."""
 
@@ -128,7 +126,7 @@ FACT_BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "application/json": {
-            "schema": {"$ref": _TEMPLATE.format(model="Facts")},
+            "schema": reference("Facts"),
             "examples": {
                 "one": {"summary": "One fact", "value": _EXAMPLE},
                 "several": {"summary": "Several facts", "value": [_EXAMPLE, _STARTED]},

@@ -1,5 +1,6 @@
 """Answers as OpenAPI describes them. Frequent reads pass on stored JSON and build no models."""
 
+from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any, Literal
 
@@ -18,6 +19,31 @@ from ledger.domain.values import (
     State,
     TriggerType,
 )
+
+SCHEMAS = "#/components/schemas/"
+"""The place of schemas in the OpenAPI document."""
+
+TEMPLATE = SCHEMAS + "{model}"
+
+
+def reference(name: str) -> dict[str, Any]:
+    """A reference to a schema of the OpenAPI document."""
+    return {"$ref": SCHEMAS + name}
+
+
+def one_of(field: str, names: Mapping[str, str]) -> dict[str, Any]:
+    """The alternatives of a schema, told apart by a field's value: value → name of a schema."""
+    references = {value: SCHEMAS + name for value, name in names.items()}
+    return {
+        "oneOf": [{"$ref": place} for place in references.values()],
+        "discriminator": {"propertyName": field, "mapping": references},
+    }
+
+
+def camel(*names: str) -> str:
+    """The names as one name of a class: ``camel("audit_entry", "outcome")``."""
+    words = "_".join(names).replace(".", "_").replace("-", "_").split("_")
+    return "".join(word[:1].upper() + word[1:] for word in words)
 
 
 class Model(BaseModel):

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ledger.api.document.schemas import PREFIX, Schema, operations_of, reference
+from ledger.api.document.schemas import Schema, operations_of
+from ledger.api.models import SCHEMAS, reference
 
 
 def name_bodies(document: Schema) -> None:
@@ -13,7 +14,7 @@ def name_bodies(document: Schema) -> None:
             if "$ref" not in media["schema"]:
                 media["schema"] = _component(schemas, media["schema"], f"{method} {path}")
             if "examples" not in media:
-                media["example"] = _example(schemas[media["schema"]["$ref"].removeprefix(PREFIX)])
+                media["example"] = _example(schemas[media["schema"]["$ref"].removeprefix(SCHEMAS)])
 
 
 def _component(schemas: Schema, schema: Schema, place: str) -> Schema:

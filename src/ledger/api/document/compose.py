@@ -23,10 +23,8 @@ from ledger.api.document.schemas import (
     without_titles,
 )
 from ledger.api.fact_schema import FACT_SCHEMAS
-from ledger.api.models import FactBatchAnswer, Problem
+from ledger.api.models import TEMPLATE, FactBatchAnswer, Problem
 from ledger.api.routes import event_types
-
-_TEMPLATE = "#/components/schemas/{model}"
 
 
 def compose(app: FastAPI) -> dict[str, Any]:
@@ -65,7 +63,7 @@ def compose(app: FastAPI) -> dict[str, Any]:
 def _add_schemas(schemas: Schema) -> None:
     """Add the schemas of the bodies and answers that the routes parse or render themselves."""
     for model in (Problem, FactBatchAnswer):
-        schema = model.model_json_schema(ref_template=_TEMPLATE)
+        schema = model.model_json_schema(ref_template=TEMPLATE)
         schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
     schemas |= FACT_SCHEMAS
     event_types.describe(schemas)

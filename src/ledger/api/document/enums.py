@@ -2,7 +2,8 @@
 
 from typing import Any, get_args
 
-from ledger.api.document.schemas import Schema, operations_of, reference, rewrite, rewritten
+from ledger.api.document.schemas import Schema, operations_of, rewrite, rewritten
+from ledger.api.models import camel, reference
 from ledger.api.routes.audit import WORDS
 from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
 from ledger.domain.health import SignalName, SignalStatus
@@ -35,12 +36,6 @@ _NAMED: dict[str, tuple[str, ...]] = {
     "AuditAction": WORDS,
 }
 """The enumerations that stand in several places. Any other is named after its only place."""
-
-
-def camel(*names: str) -> str:
-    """The names as one name of a class: ``camel("audit_entry", "outcome")``."""
-    words = "_".join(names).replace(".", "_").replace("-", "_").split("_")
-    return "".join(word[:1].upper() + word[1:] for word in words)
 
 
 class Enumerations:

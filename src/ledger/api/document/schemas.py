@@ -4,19 +4,14 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ledger.api.models import SCHEMAS
+
 Schema = dict[str, Any]
 Change = Callable[[Schema], Schema]
-
-PREFIX = "#/components/schemas/"
 
 _ONE = ("items", "additionalProperties", "propertyNames", "not", "if", "then", "else", "contains")
 _SEVERAL = ("anyOf", "oneOf", "allOf", "prefixItems")
 _NAMED = ("properties", "patternProperties", "$defs")
-
-
-def reference(name: str) -> Schema:
-    """A reference to a component."""
-    return {"$ref": PREFIX + name}
 
 
 def rewritten(schema: Any, change: Change) -> Any:
@@ -63,7 +58,7 @@ def reached(document: Schema, *parts: Any) -> set[str]:
     waiting = [json.dumps(part) for part in parts]
     while waiting:
         text = waiting.pop()
-        for piece in text.split(f'"{PREFIX}')[1:]:
+        for piece in text.split(f'"{SCHEMAS}')[1:]:
             name = piece.partition('"')[0]
             if name not in found:
                 found.add(name)

@@ -10,6 +10,7 @@ from ledger.api import feed_models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.documentation import FEED_ERRORS, refusals
 from ledger.api.lean import LeanRoute, NoParameters, needs
+from ledger.api.models import SCHEMAS, camel, one_of, reference
 from ledger.api.reading import services_of
 from ledger.api.replies import answer
 from ledger.domain.errors import NotFound
@@ -19,13 +20,13 @@ router = APIRouter(prefix="/v1/event-types", tags=["feeds"], route_class=LeanRou
 
 _encode = msgspec.json.Encoder().encode
 
-EVENT_SCHEMA = {"$ref": "#/components/schemas/Event"}
+EVENT_SCHEMA = reference("Event")
 """A reference to the OpenAPI document's schema of an event of any type."""
 
 
 def component_of(type_: str) -> str:
     """The name of a type's schema in OpenAPI: ``RunStartedEvent`` for ``run.started``."""
-    return "".join(word.capitalize() for word in type_.replace(".", "_").split("_")) + "Event"
+    return camel(type_, "event")
 
 
 @cache
@@ -47,15 +48,10 @@ def envelope_schema(type_: str, definitions: str = "#/$defs") -> tuple[dict[str,
 
 def describe(schemas: dict[str, Any]) -> None:
     """Add the schema of every type to OpenAPI's, and make the feed's items refer to them."""
-    references = {type_: f"#/components/schemas/{component_of(type_)}" for type_ in TYPES}
     for type_ in TYPES:
-        envelope, definitions = envelope_schema(type_, "#/components/schemas")
+        envelope, definitions = envelope_schema(type_, SCHEMAS.removesuffix("/"))
         schemas |= definitions | {component_of(type_): envelope}
-    any_event = {
-        "oneOf": [{"$ref": reference} for reference in references.values()],
-        "discriminator": {"propertyName": "type", "mapping": references},
-    }
-    schemas["Event"] = any_event
+    schemas["Event"] = one_of("type", {type_: component_of(type_) for type_ in TYPES})
     schemas["EventPage"]["properties"]["data"]["items"] = EVENT_SCHEMA
     schemas["EventAnswer"]["properties"]["data"] = EVENT_SCHEMA
 

@@ -71,8 +71,8 @@ async def _refused(request: Request, principal: Principal, refusal: Refused) -> 
                 "application/json": {
                     "schema": {
                         "anyOf": [
-                            {"$ref": "#/components/schemas/FactAnswer"},
-                            {"$ref": "#/components/schemas/FactBatchAnswer"},
+                            models.reference("FactAnswer"),
+                            models.reference("FactBatchAnswer"),
                         ]
                     }
                 }
