@@ -36,4 +36,6 @@ class LeaseWatch(Periodic):
         outcomes = self._writer.submit([ExpireLease(run_id, runs) for run_id in runs]).result()
         expired = sum(1 for o in outcomes if isinstance(o, Receipt) and not o.duplicate)
         _EXPIRIES.inc(expired)
-        return expired, len(due) == _AT_ONCE and len(due) - len(runs) + expired > 0
+        put_off = len(due) - len(runs)
+        # Without progress another look would find the same leases.
+        return expired, len(due) == _AT_ONCE and put_off + expired > 0

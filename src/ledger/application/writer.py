@@ -7,8 +7,9 @@ contributes at most the record of its refusal. If a command raises an unexpected
 of the group are carried out again one by one, so that only this command fails.
 
 The writer knows whether appends succeed. A writer that ``probes`` finds that out by itself while
-nothing is written: each second it updates a probe row as an append would write. Such a writer also
-notes each second that the service listens, and so is able to take heartbeats (``log/leases.py``).
+nothing is written: each second the writer updates a probe row as an append would write. Such a
+writer also notes each second that the service listens, and so is able to take heartbeats
+(``log/leases.py``).
 """
 
 import logging

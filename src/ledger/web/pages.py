@@ -61,8 +61,8 @@ PLACES = (
 _LARGEST_FORM = 64 * 1024
 
 _ADDRESS = re.compile(r"""\s(?:(?:href|src|action|hx-get|data-stream)="|content="0; url=)(?=/)""")
-"""Where an address of ours begins in a page. No text of a user looks like this, since templates
-escape its quotation marks."""
+"""Where an address of ours begins in a page. A user's text cannot look like such a place, since
+templates escape its quotation marks."""
 
 _PATH_END = re.compile("[?#]")
 _ENCODED_DOT = re.compile("%2e", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""What the document says about the service as a whole: tags, licence, webhooks."""
+"""The document's words about the service as a whole: tags, licence, webhooks."""
 
 from typing import Any
 
