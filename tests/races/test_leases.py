@@ -1,7 +1,7 @@
 """Heartbeats, expiries, endings and closings race on the same runs; then the raw log is checked.
 
-The checker shares no code with the ledger. The test itself knows the rest, which is not in
-the log: the heartbeats that were answered, and the stretches in which nobody listened.
+The checker shares no code with the ledger. The test itself knows the rest, which is not in the
+log: the heartbeats that were answered, and the stretches in which nobody listened.
 """
 
 import random

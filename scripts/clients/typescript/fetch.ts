@@ -1,10 +1,8 @@
 // A client made by openapi-typescript, with openapi-fetch.
 
 import createClient from "openapi-fetch";
-import type { components, paths } from "./generated/schema";
-import { address, ensure, line, present, token } from "./told";
-
-type Fact = components["schemas"]["Fact"];
+import type { paths } from "./generated/schema";
+import { activated, address, ensure, line, present, started, token } from "./told";
 
 const client = createClient<paths>({
   baseUrl: address,
@@ -12,32 +10,13 @@ const client = createClient<paths>({
 });
 
 async function main(): Promise<void> {
-  const activated: Fact = {
-    specversion: "1.0",
-    id: `${line}-activated`,
-    source: "/clients",
-    type: "service_line.activated",
-    subject: line,
-    data: {
-      organization_id: "ORG-26-000001",
-      workspace_id: "WS-26-000001",
-      product_line: "agent_gateway",
-      execution_model: "agent_runtime",
-    },
-  };
   const one = await client.POST("/v1/facts", { body: activated });
   const single = present(one.data, one.error, "a fact").data;
   ensure(!Array.isArray(single) && single.outcome === "recorded", "the fact is recorded");
 
   const batch = await client.POST("/v1/facts", {
     body: [
-      {
-        specversion: "1.0",
-        id: `${line}-run`,
-        source: "/clients",
-        type: "run.started",
-        data: { service_line_id: line },
-      },
+      started,
       {
         specversion: "1.0",
         id: `${line}-unblocked`,

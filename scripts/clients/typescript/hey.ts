@@ -2,40 +2,16 @@
 
 import { client } from "./generated/hey/client.gen";
 import * as ledger from "./generated/hey/sdk.gen";
-import { address, ensure, line, present, token } from "./told";
+import { activated, address, ensure, line, present, started, token } from "./told";
 
 client.setConfig({ baseUrl: address, auth: token });
 
 async function main(): Promise<void> {
-  const one = await ledger.reportFacts({
-    body: {
-      specversion: "1.0",
-      id: `${line}-activated`,
-      source: "/clients",
-      type: "service_line.activated",
-      subject: line,
-      data: {
-        organization_id: "ORG-26-000001",
-        workspace_id: "WS-26-000001",
-        product_line: "agent_gateway",
-        execution_model: "agent_runtime",
-      },
-    },
-  });
+  const one = await ledger.reportFacts({ body: activated });
   const single = present(one.data, one.error, "a fact").data;
   ensure(!Array.isArray(single) && single.outcome === "recorded", "the fact is recorded");
 
-  const batch = await ledger.reportFacts({
-    body: [
-      {
-        specversion: "1.0",
-        id: `${line}-run`,
-        source: "/clients",
-        type: "run.started",
-        data: { service_line_id: line },
-      },
-    ],
-  });
+  const batch = await ledger.reportFacts({ body: [started] });
   const items = present(batch.data, batch.error, "a batch").data;
   ensure(Array.isArray(items) && items[0]?.outcome === "recorded", "the batch is recorded");
 

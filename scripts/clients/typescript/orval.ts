@@ -1,32 +1,12 @@
 // A client made by orval, with its fetch client.
 
 import * as ledger from "./generated/orval";
-import { ensure, line } from "./told";
+import { activated, ensure, line, started } from "./told";
 
 async function main(): Promise<void> {
-  const one = await ledger.reportFacts({
-    specversion: "1.0",
-    id: `${line}-activated`,
-    source: "/clients",
-    type: "service_line.activated",
-    subject: line,
-    data: {
-      organization_id: "ORG-26-000001",
-      workspace_id: "WS-26-000001",
-      product_line: "agent_gateway",
-      execution_model: "agent_runtime",
-    },
-  });
+  const one = await ledger.reportFacts(activated);
   ensure(one.status === 201, "the fact is recorded");
-  const batch = await ledger.reportFacts([
-    {
-      specversion: "1.0",
-      id: `${line}-run`,
-      source: "/clients",
-      type: "run.started",
-      data: { service_line_id: line },
-    },
-  ]);
+  const batch = await ledger.reportFacts([started]);
   ensure(batch.status === 200 && Array.isArray(batch.data.data), "the batch is answered by a list");
 
   const list = await ledger.listExecutions({ state: ["running", "idle"], limit: 100 });

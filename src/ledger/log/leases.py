@@ -52,8 +52,8 @@ WHERE l.run_id = ANY(%(run)s::text[]) AND l.ends_at <= s.listened_at
 ORDER BY l.run_id FOR UPDATE OF l
 """
 
-# The leases that are due to be looked at, and whether each has ended. A lease that was begun anew is
-# due at its new end. A row that an append has locked is looked at in the next round: no waiting
+# The leases that are due to be looked at, and whether each has ended. A lease that was begun anew
+# is due at its new end. A row that an append has locked is looked at in the next round: no waiting
 # here while holding rows, so no deadlock. (A heartbeat may come between the snapshot and the lock:
 # PostgreSQL checks the constraint first on the snapshot's row, so both instants are of that row.)
 LOOK_AT_DUE = """
