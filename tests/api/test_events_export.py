@@ -1,7 +1,5 @@
 """The feed as a file: the events of the list, from any event on (contract, Feeds)."""
 
-import csv
-import io
 import json
 from typing import Any, NamedTuple
 
@@ -12,17 +10,15 @@ from hypothesis import strategies as st
 from ledger.language.published import TYPES
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
+from tests.support.feeds import AWKWARD, BESIDE, FORMULAS, OTHER, pages_of, readers, rows_of
 from tests.support.random_life import Life
 
 EXPORT, LIST = "/v1/events/export", "/v1/events"
-OTHER, BESIDE = "ORG-26-000002", "WS-26-000002"
 COLUMNS = [
     "id", "type", "occurred_at", "recorded_at", "position", "actor_type", "actor_id",
     "reported_by", "subject_type", "subject_id", "service_line_id", "organization_id",
     "workspace_id", "causation_id", "fact_source", "fact_id", "payload",
 ]  # fmt: skip
-FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]
-AWKWARD = ['say "yes", no', "two\r\nlines", "é, 💩", "'quoted", " =1", ",", '"']
 
 Event = dict[str, Any]
 Filters = dict[str, str]
@@ -42,13 +38,7 @@ class World(NamedTuple):
 
 @pytest.fixture(scope="module")
 def world(edge: Edge) -> World:
-    tokens = {
-        "admin": edge.token("admin", organization_id=None),
-        "own": edge.token("read"),
-        "narrow": edge.token("read", workspace_id=BESIDE),
-        "other": edge.token("read", organization_id=OTHER),
-        "stranger": edge.token("read", organization_id="ORG-26-000003"),
-    }
+    tokens = readers(edge)
     lives = [
         Life(edge, seed, tokens["admin"], organization_id=organization, workspace_id=workspace)
         for seed, (organization, workspace) in enumerate(
@@ -62,36 +52,17 @@ def world(edge: Edge) -> World:
         named = {"actortype": "user", "actorid": word, "source": f"={number}"}
         note = {"hours": 1, "note": word}
         edge.accept(fact("execution.checked_in", lives[1].line, note, **named))
-    pages, events = listed(edge, tokens["admin"], {})
+    pages, events = pages_of(edge, LIST, tokens["admin"], {})
     assert len(events) > 100
     assert len(pages) > 1
     ((end,),) = edge.select("SELECT max(notification_id) FROM ledger.ledger_events")
     return World(edge, tokens, [life.line for life in lives], events, end)
 
 
-def listed(edge: Edge, token: str, filters: Filters) -> tuple[list[str], list[Event]]:
-    """The texts of the feed's pages, and the events of all pages."""
-    texts, events = [], []
-    params = filters | {"limit": "100"}
-    while True:
-        answer = edge.get(LIST, token, params=params)
-        assert answer.status_code == 200, answer.text
-        texts.append(answer.text[len('{"data":[') : answer.text.rindex('],"meta":')])
-        page = answer.json()
-        events += page["data"]
-        if not page["meta"]["has_more"]:
-            return texts, events
-        params["cursor"] = page["meta"]["cursor"]
-
-
 def exported(edge: Edge, token: str, **params: Any) -> bytes:
     answer = edge.get(EXPORT, token, params=params)
     assert answer.status_code == 200, answer.text
     return answer.content
-
-
-def rows_of(content: bytes) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(content.decode(), newline="")))
 
 
 def cells_of(event: Event) -> list[str]:
@@ -129,7 +100,7 @@ def test_the_export_is_the_feeds_pages_one_behind_the_other_for_any_filters(worl
     @settings(max_examples=80, deadline=None)
     def check(reader: str, filters: Filters) -> None:
         token = world.tokens[reader]
-        pages, events = listed(world.edge, token, filters)
+        pages, events = pages_of(world.edge, LIST, token, filters)
         lines = exported(world.edge, token, **filters).decode()
         assert lines.replace("\n", ",") == "".join(f"{page}," for page in pages if page)
         table = rows_of(exported(world.edge, token, format="csv", **filters))

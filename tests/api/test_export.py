@@ -1,8 +1,6 @@
 """The audit log as a file: the entries of the list, complete or visibly cut (contract, Feeds)."""
 
-import csv
 import http.client
-import io
 import json
 import tracemalloc
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from ledger.settings import Settings
 from tests.golden.samples import envelope
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, encode, fact
+from tests.support.feeds import AWKWARD, FORMULAS, pages_of, rows_of
 from tests.support.random_life import Life
 from tests.support.service import STRUCTURED
 from tests.support.streaming import Address, listening
@@ -31,8 +30,6 @@ COLUMNS = [
     "resource_reason", "fact_source", "fact_id",
 ]  # fmt: skip
 OTHERS = {"organization_id": "ORG-26-000002", "workspace_id": "WS-26-000002"}
-FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"]
-AWKWARD = ['say "yes", no', "two\r\nlines", "plain", "é, 💩", "'quoted", " =1", ",", '"']
 
 MANY = 60_000
 STORED = EnvelopeMapper().to_stored_event(envelope(CheckedIn(hours=1)))
@@ -76,18 +73,9 @@ def auditor(edge: Edge) -> str:
 
 def listed(edge: Edge, token: str, **params: Any) -> tuple[list[str], list[dict[str, Any]]]:
     """The texts of the list's pages, and the entries of all pages."""
-    texts, entries = [], []
-    params = {"organization_id": ORGANIZATION, "limit": 100} | params
+    params = {"organization_id": ORGANIZATION} | params
     params |= {"from" if name == "from_" else name: value for name, value in params.items()}
-    while True:
-        answer = edge.get(LIST, token, params=params, headers=_seen(edge))
-        assert answer.status_code == 200, answer.text
-        texts.append(answer.text[len('{"data":[') : answer.text.rindex('],"meta":')])
-        page = answer.json()
-        entries += page["data"]
-        if not page["meta"]["has_more"]:
-            return texts, entries
-        params["cursor"] = page["meta"]["cursor"]
+    return pages_of(edge, LIST, token, params, _seen(edge))
 
 
 def exported(edge: Edge, token: str, **params: Any) -> bytes:
@@ -100,10 +88,6 @@ def exported(edge: Edge, token: str, **params: Any) -> bytes:
 def _seen(edge: Edge) -> dict[str, str]:
     """A header that waits for the whole log: the making of a key does not wait for the views."""
     return {"ledger-min-position": str(edge.select(_HEAD)[0][0])}
-
-
-def rows_of(content: bytes) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(content.decode(), newline="")))
 
 
 # Content.

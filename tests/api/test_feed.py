@@ -14,14 +14,10 @@ from ledger.domain.values import format_instant
 from ledger.language.published import TYPES
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
+from tests.support.feeds import BESIDE, ENVELOPE, OTHER, readers
 from tests.support.random_life import SECRET, Life, history_of
 
-OTHER, BESIDE = "ORG-26-000002", "WS-26-000002"
 APART = "ORG-26-000004"
-ENVELOPE = [
-    "id", "type", "occurred_at", "recorded_at", "position", "actor", "reported_by", "subject",
-    "service_line_id", "organization_id", "workspace_id", "causation_id", "payload", "fact",
-]  # fmt: skip
 
 Event = dict[str, Any]
 
@@ -39,13 +35,7 @@ class World(NamedTuple):
 
 @pytest.fixture(scope="module")
 def world(edge: Edge) -> World:
-    tokens = {
-        "admin": edge.token("admin", organization_id=None),
-        "own": edge.token("read"),
-        "narrow": edge.token("read", workspace_id=BESIDE),
-        "other": edge.token("read", organization_id=OTHER),
-        "stranger": edge.token("read", organization_id="ORG-26-000003"),
-    }
+    tokens = readers(edge)
     tenants = [(ORGANIZATION, WORKSPACE), (ORGANIZATION, BESIDE), (OTHER, WORKSPACE)]
     lives = [
         Life(edge, seed, tokens["admin"], organization_id=organization, workspace_id=workspace)
