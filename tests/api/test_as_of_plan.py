@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from ledger.application.report import ReportFact
+from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, day_of, week_of
 from ledger.postgres.embedded import EmbeddedPostgres
@@ -181,7 +181,7 @@ SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'ledger.append_lock'::
 
 
 def test_a_read_as_of_now_waits_for_the_append_in_flight(conninfo: str, settings: Settings) -> None:
-    held, report = HeldClock(), ReportFact(parsed(activation()), principal("held"))
+    held, report = HeldClock(), command_of(parsed(activation()), principal("held"))
     with (
         edge_of(settings, conninfo, now) as edge,
         writing(settings, conninfo, held) as writer,

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from ledger.application.commands.lines import Pause
-from ledger.application.report import ReportFact
+from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
@@ -75,7 +75,7 @@ BLOCKER = {"blocker_id": "b", "cause": "capacity_issue"}
 
 
 def send(writer: Writer, *events: dict[str, Any]) -> None:
-    commands = [ReportFact(parsed(event), ADMIN) for event in events]
+    commands = [command_of(parsed(event), ADMIN) for event in events]
     assert len(writer.submit(commands).result(30)) == len(events)
 
 

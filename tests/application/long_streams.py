@@ -12,7 +12,7 @@ from ledger.application import loader
 from ledger.application.command import OwnCommand
 from ledger.application.commands.lines import GoIdle
 from ledger.application.loader import Cache
-from ledger.application.report import ReportFact
+from ledger.application.report import command_of
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.domain.recorded import Recorded
@@ -82,7 +82,7 @@ class Process:
 
 def submit(writer: Writer, *events: dict[str, Any]) -> list[Outcome]:
     parsed = [envelope.from_structured(encode(event)) for event in events]
-    commands = [ReportFact(p, REPORTER) for p in parsed if isinstance(p, envelope.Fact)]
+    commands = [command_of(p, REPORTER) for p in parsed if isinstance(p, envelope.Fact)]
     assert len(commands) == len(events)
     return writer.submit(commands).result()
 

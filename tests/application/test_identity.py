@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ledger.application.report import ReportFact
+from ledger.application.report import command_of
 from ledger.intake import envelope
 from tests.support.facts import activation, fact
 from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Item, Ledger, new_id
@@ -77,7 +77,7 @@ def test_the_content_of_raw_json_is_compared_by_value(ledger: Ledger) -> None:
     assert "80e-1" in text
     parsed = envelope.from_structured(text.encode())
     assert isinstance(parsed, envelope.Fact)
-    assert ledger.execute(ReportFact(parsed, REPORTER)) == again(first)
+    assert ledger.execute(command_of(parsed, REPORTER)) == again(first)
 
 
 def test_an_activation_sent_again_is_a_duplicate(ledger: Ledger) -> None:

@@ -14,7 +14,7 @@ from ledger.application.carry_out import TellOmitted
 from ledger.application.command import Command, OwnCommand
 from ledger.application.commands.lines import Pause
 from ledger.application.housekeeper import Housekeeper
-from ledger.application.report import ReportFact
+from ledger.application.report import command_of
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.domain.errors import InvalidState, NotFound
@@ -67,7 +67,7 @@ def flood_through(writer: Writer, count: int, by: Principal = REPORTER) -> None:
 
 
 def commands(events: Sequence[dict[str, Any]], by: Principal = REPORTER) -> list[Command]:
-    return [ReportFact(parsed(event), by) for event in events]
+    return [command_of(parsed(event), by) for event in events]
 
 
 def recorded(ledger: Ledger, by: Principal = REPORTER) -> int:

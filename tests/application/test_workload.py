@@ -10,7 +10,7 @@ import pytest
 from ledger.application import loader, new_events
 from ledger.application.commands.lines import Pause, Resume
 from ledger.application.commands.runs import EraseRun
-from ledger.application.report import ReportFact
+from ledger.application.report import command_of
 from ledger.domain.identity import Identity, of_run
 from ledger.domain.values import format_instant
 from ledger.intake import envelope
@@ -216,7 +216,7 @@ def test_a_fact_sent_to_two_writers_is_recorded_once(own_ledger: Ledger, twin: L
     start = fact("run.started", None, {"service_line_id": line})
     parsed = envelope.from_structured(encode(start))
     assert isinstance(parsed, envelope.Fact)
-    futures = [w.writer.submit([ReportFact(parsed, REPORTER)]) for w in (own_ledger, twin)]
+    futures = [w.writer.submit([command_of(parsed, REPORTER)]) for w in (own_ledger, twin)]
     (first,), (second,) = (future.result() for future in futures)
     assert {first.duplicate, second.duplicate} == {True, False}
     assert first.subject == second.subject

@@ -97,6 +97,17 @@ def test_one_dispatcher_leads_and_another_takes_over_when_it_stops(ledger: Webho
         assert leaders(ledger) == []
 
 
+def test_no_event_is_sent_to_an_address_that_was_replaced_before_it(ledger: WebhookLedger) -> None:
+    with Receiver() as receiver:
+        ledger.start()
+        endpoint, _ = ledger.create(receiver.url, CHECK_INS)
+        for number in range(1, 41):
+            ledger.update(endpoint, url=f"{receiver.url}/{number}", event_types=CHECK_INS)
+            ledger.check_in()
+        sent = {body_of(r)["sequence"]: int(r.path[1:]) for r in receiver.await_count(40)}
+        assert [number for number in range(1, 41) if sent[number] < number] == []
+
+
 def test_requests_in_flight_are_finished_and_recorded_when_the_dispatcher_stops(
     ledger: WebhookLedger,
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ledger.application.command import Command
 from ledger.application.commands import webhooks
-from ledger.application.report import ReportFact
+from ledger.application.report import command_of
 from ledger.domain.endpoint import WebhookDeliveryFailed
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Receipt
@@ -45,7 +45,7 @@ class Story:
         for workspace in self.workspaces:
             line = f"LIN-26-{next(_tenants)}"
             tenant = {"organization_id": self.organization, "workspace_id": workspace}
-            self.do(ReportFact(parsed(activation(line, "capacity", **tenant)), COMMAND_LINE))
+            self.do(command_of(parsed(activation(line, "capacity", **tenant)), COMMAND_LINE))
             self.lines.append(line)
 
     def do(self, command: Command) -> Receipt | None:
@@ -91,7 +91,7 @@ class Story:
             "tags": ("service_line.updated", {"project_tags": [str(number)]}),
         }
         kind, data = facts[name]
-        self.do(ReportFact(parsed(fact(kind, line, data)), COMMAND_LINE))
+        self.do(command_of(parsed(fact(kind, line, data)), COMMAND_LINE))
 
     def manage(self, name: str, endpoint: str, types: list[str] | None, enabled: bool) -> None:
         target = (endpoint, COMMAND_LINE)

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.application.report import ReportFact
+from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.intake.request import Receipt
 from ledger.log.recorder import read_log
@@ -41,7 +41,7 @@ def _write_on(number: int, gate: Any, conninfo: str) -> int:
     def report(writer: Writer, name: str) -> None:
         for _ in range(FACTS):
             tags = fact("service_line.updated", BUSY, {"project_tags": [name]}, source=name)
-            outcome = writer.execute(ReportFact(parsed(tags), principal(name)))
+            outcome = writer.execute(command_of(parsed(tags), principal(name)))
             recorded.append(isinstance(outcome, Receipt))
 
     with running_writer(conninfo, idle_after=timedelta(hours=1)) as writer:
@@ -103,7 +103,7 @@ def _write_beside(number: int, gate: Any, conninfo: str) -> list[int]:
         left = BESIDE
         while left:
             tags = fact("service_line.updated", BUSY, {"project_tags": ["on"]}, source="/beside")
-            outcome = writer.execute(ReportFact(parsed(tags), principal("b")))
+            outcome = writer.execute(command_of(parsed(tags), principal("b")))
             assert isinstance(outcome, Receipt)
             positions.append(outcome.position)
             left -= bool(_closed(conninfo))
@@ -113,7 +113,7 @@ def _write_beside(number: int, gate: Any, conninfo: str) -> list[int]:
 def _close(number: int, gate: Any, conninfo: str) -> list[int]:
     """Close the large line while the other process writes."""
     with running_writer(conninfo, idle_after=timedelta(hours=1)) as writer:
-        closing = ReportFact(
+        closing = command_of(
             parsed(fact("service_line.closed", LARGE, source="/closer")), principal("closer")
         )
         gate.wait(30)
@@ -151,7 +151,7 @@ def test_closing_a_line_with_5000_open_runs_is_one_append_beside_other_writers(
                 fact("run.started", f"RUN-26-{n + 100_000:06d}", {"service_line_id": LARGE})
                 for n in range(start, start + 1000)
             ]
-            reports = [ReportFact(parsed(one), principal("starter")) for one in starts]
+            reports = [command_of(parsed(one), principal("starter")) for one in starts]
             assert all(isinstance(o, Receipt) for o in writer.submit(reports).result(20))
     _, others = each_process(_close_or_write, 2, conninfo)
     closed = _closed(conninfo)
@@ -185,7 +185,7 @@ def test_two_sweepers_at_once_send_every_quiet_line_idle_once(conninfo: str) -> 
     earlier = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
     with running_writer(conninfo, idle_after=timedelta(hours=1)) as writer:
         reports = [
-            ReportFact(parsed(activation(line, time=earlier)), principal("setup"))
+            command_of(parsed(activation(line, time=earlier)), principal("setup"))
             for line in _lines(300)
         ]
         assert all(isinstance(o, Receipt) for o in writer.submit(reports).result(20))

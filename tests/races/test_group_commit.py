@@ -14,7 +14,7 @@ import pytest
 
 from ledger.application import new_events
 from ledger.application.command import Command, OwnCommand
-from ledger.application.report import ReportFact
+from ledger.application.report import command_of
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
 from ledger.domain.errors import InvalidState, NotFound, Unavailable
@@ -84,11 +84,11 @@ def writer(conninfo: str) -> Iterator[Writer]:
         yield running
 
 
-def report(event: dict[str, Any]) -> ReportFact:
-    return ReportFact(parsed(event), REPORTER)
+def report(event: dict[str, Any]) -> Command:
+    return command_of(parsed(event), REPORTER)
 
 
-def tags(*words: str) -> ReportFact:
+def tags(*words: str) -> Command:
     return report(fact("service_line.updated", LINE, {"project_tags": list(words)}))
 
 

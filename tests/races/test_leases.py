@@ -19,7 +19,7 @@ import pytest
 from ledger.application.command import Command
 from ledger.application.commands.runs import ExpireLease, Heartbeat
 from ledger.application.leases import LeaseWatch
-from ledger.application.report import ReportFact
+from ledger.application.report import ReportFact, command_of
 from ledger.application.writer import Writer
 from ledger.domain.errors import LedgerError
 from ledger.log import leases
@@ -136,7 +136,7 @@ class Race:
         return self._fact(number, fact("service_line.closed", self._lines.pop(0)), by)
 
     def _fact(self, number: int, event: dict[str, object], by: object) -> Command:
-        return ReportFact(parsed(event | {"id": str(number)}), by)  # type: ignore[arg-type]
+        return command_of(parsed(event | {"id": str(number)}), by)  # type: ignore[arg-type]
 
 
 def end_of(seconds: int, heard_at: datetime, outages: list[tuple[datetime, datetime]]) -> datetime:

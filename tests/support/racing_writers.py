@@ -17,7 +17,7 @@ from typing import Any
 
 from ledger.application.command import Command
 from ledger.application.commands.lines import GoIdle, Pause, Resume
-from ledger.application.report import ReportFact
+from ledger.application.report import ReportFact, command_of
 from ledger.application.writer import Writer
 from ledger.domain.errors import LedgerError
 from ledger.intake import envelope
@@ -126,7 +126,7 @@ def running_writer(
 
 def activate(writer: Writer, *lines: str) -> None:
     """Activate lines of a model with runs."""
-    commands = [ReportFact(parsed(activation(line)), principal("setup")) for line in lines]
+    commands = [command_of(parsed(activation(line)), principal("setup")) for line in lines]
     for outcome in writer.submit(commands).result():
         assert isinstance(outcome, Receipt), outcome
 
@@ -279,7 +279,7 @@ class Racer:
             "subject": subject,
             "data": data,
         }
-        return ReportFact(parsed(event | attributes), self._principal)
+        return command_of(parsed(event | attributes), self._principal)
 
     def count_outcomes(self, commands: list[Command], future: "Future[list[Outcome]]") -> None:
         """Wait for the outcomes of commands; count them in all, and by kind of command."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.application.report import ReportFact
+from ledger.application.report import command_of
 from ledger.demo import story
 from ledger.domain.recorded import Recorded
 from ledger.domain.values import id_of_key
@@ -124,7 +124,7 @@ def work(conninfo: str, facts: int = 240) -> None:
         for number in range(12):
             manager.act(writer, 3)
             events = islice(story_facts, facts // 12)
-            reports = [ReportFact(parsed(event), COMMAND_LINE) for event in events]
+            reports = [command_of(parsed(event), COMMAND_LINE) for event in events]
             writer.submit([*reports, *racer.next_commands(number)]).result(20)
             projector.catch_up()
 

@@ -12,7 +12,7 @@ import msgspec
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.application.report import ReportFact
+from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Recorded
@@ -152,7 +152,7 @@ def following(conninfo: str, *views: Projection) -> Iterator[HandProjector]:
 
 def report(writer: Writer, *events: dict[str, Any]) -> list[int]:
     """Record facts, each of which must be accepted; return the positions of their last events."""
-    commands = [ReportFact(parsed(event), COMMAND_LINE) for event in events]
+    commands = [command_of(parsed(event), COMMAND_LINE) for event in events]
     positions = []
     for outcome in writer.submit(commands).result(20):
         assert isinstance(outcome, Receipt), outcome

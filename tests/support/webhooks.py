@@ -10,7 +10,7 @@ from standardwebhooks import Webhook
 
 from ledger.application.command import Command
 from ledger.application.commands import webhooks
-from ledger.application.report import ReportFact
+from ledger.application.report import command_of
 from ledger.application.writer import Writer
 from ledger.domain.recorded import Recorded
 from ledger.feed import signing
@@ -149,7 +149,7 @@ class WebhookLedger:
 
     def report(self, *events: dict[str, Any]) -> list[str]:
         """Report facts; return the id of each fact's first event."""
-        commands = [ReportFact(parsed(event), COMMAND_LINE) for event in events]
+        commands = [command_of(parsed(event), COMMAND_LINE) for event in events]
         ids = []
         for outcome in self.writer.submit(commands).result(20):
             assert isinstance(outcome, Receipt), outcome

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.report import ReportFact
+from ledger.application.report import command_of
 from ledger.demo import story
 from ledger.domain.recorded import Recorded
 from ledger.intake.principal import COMMAND_LINE
@@ -43,7 +43,7 @@ def work(conninfo: str, facts: int) -> int:
         for number in range(40):
             manager.act(writer, 3)
             reports = [
-                ReportFact(parsed(one), COMMAND_LINE) for one in islice(told_facts, facts // 40)
+                command_of(parsed(one), COMMAND_LINE) for one in islice(told_facts, facts // 40)
             ]
             commands = [*reports, *racer.next_commands(number)]
             while commands:

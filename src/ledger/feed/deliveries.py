@@ -63,11 +63,13 @@ WHERE p.name = 'webhook'
 """
 
 # The deliveries to send next to each endpoint: first those that are due, then new messages, which
-# thereby become deliveries. Each endpoint that is not deleted gives at least one row: the position
-# up to which messages were looked for, and when its next delivery is due. The statement reads again
-# whether the endpoint is enabled: once reads show it as disabled, no delivery is begun.
+# thereby become deliveries. No message is taken from beyond the position at which the dispatcher
+# looked at the endpoints: from there on an endpoint may have another address or secret. Each
+# endpoint that is not deleted gives at least one row: the position up to which messages were looked
+# for, and when its next delivery is due. The statement reads again whether the endpoint is enabled:
+# once reads show it as disabled, no delivery is begun.
 _CLAIM = f"""
-WITH p AS MATERIALIZED ({_REACHED}),
+WITH p AS MATERIALIZED (SELECT least(position, %(looked)s) AS position FROM ({_REACHED}) AS now),
 asked AS MATERIALIZED (
     SELECT a.endpoint_id, a.free, a.busy::bigint[] AS busy, a.sends AND w.enabled AS sends
     FROM unnest(%(endpoint)s::text[], %(free)s::int[], %(busy)s::text[], %(sends)s::bool[])
@@ -278,15 +280,19 @@ class Deliveries:
         results: Sequence[Result],
         failing: Mapping[str, datetime | None],
         asked: Sequence[Ask],
+        looked: int,
         now: datetime,
     ) -> dict[str, Given]:
-        """Record results, then claim the next deliveries: one transaction, one round trip."""
+        """Record results, then claim the next deliveries: one transaction, one round trip.
+
+        The endpoints are known as they were at the position ``looked``.
+        """
         async with self._connection.pipeline():
             if results:
                 await self._connection.execute(_RECORD, _record(results, failing), prepare=True)
             if not asked:
                 return {}
-            cursor = await self._connection.execute(_CLAIM, _claim(asked, now), prepare=True)
+            cursor = await self._connection.execute(_CLAIM, _claim(asked, looked, now), prepare=True)
         given: dict[str, Given] = {}
         for endpoint_id, reached, sends, next_due, *claimed in await cursor.fetchall():
             one = given.setdefault(endpoint_id, Given(reached, sends, next_due, []))
@@ -351,11 +357,12 @@ def _record(results: Sequence[Result], failing: Mapping[str, datetime | None]) -
     }
 
 
-def _claim(asked: Sequence[Ask], now: datetime) -> Mapping[str, Any]:
+def _claim(asked: Sequence[Ask], looked: int, now: datetime) -> Mapping[str, Any]:
     return {
         "endpoint": array_text(a.endpoint_id for a in asked),
         "free": array_text(a.free for a in asked),
         "busy": array_text(a.busy for a in asked),
         "sends": array_text(a.sends for a in asked),
+        "looked": looked,
         "now": now,
     }

@@ -267,7 +267,7 @@ class _Lead:
         asks = self._roster.turn(now) if sends else []
         if not results and not asks:
             return
-        given = await self._deliveries.turn(results, failing, asks, now)
+        given = await self._deliveries.turn(results, failing, asks, self._roster.reached, now)
         # Consequences are drawn only now that the results are recorded.
         for one, attempt in verdicts:
             self._conclude(one, attempt.url, now)

@@ -124,10 +124,10 @@ class Roster:
         self._most = most_in_flight
         self.seen = 0
         """The position of the webhook view up to which the roster knows it."""
-        self._reached = 0
+        self.reached = 0
         """Messages may be taken up to this position: the webhook view may be ahead of others."""
         self._held: dict[str, None] = {}
-        """The endpoints whose new messages lie beyond ``_reached``."""
+        """The endpoints whose new messages lie beyond ``reached``."""
         self.in_hand = 0
         self._in_hand: Counter[str | None] = Counter()
         """``in_hand`` by organization, without the deliveries of endpoints deleted meanwhile."""
@@ -162,7 +162,7 @@ class Roster:
             else:
                 watched.take(one.standing, now)
             self._held.setdefault(watched.id)
-        self._reached = max(self._reached, news.reached)
+        self.reached = max(self.reached, news.reached)
         held, self._held = self._held, {}
         for endpoint_id in held:
             watched = self._watched.get(endpoint_id)
@@ -186,7 +186,7 @@ class Roster:
         """Queue an endpoint for its turn to claim, if there may be something to send."""
         if watched.free <= 0:
             return
-        if watched.is_behind and watched.taken >= self._reached:
+        if watched.is_behind and watched.taken >= self.reached:
             self._held.setdefault(watched.id)
         elif watched.is_behind:
             self._queue_up(watched)
