@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,14 @@ from ledger import demo
 from ledger.demo.telling import StoryClock, tell
 from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
 from ledger.intake.fact_types import FACT_TYPES
+from ledger.intake.request import Outcome, Receipt
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.ledger import ADMIN, Ledger, working
-from tests.support.log_checker import check
+from tests.support.log_checker import LogChecker, check
 from tests.support.model import STATES, STATUSES, Model
 from tests.support.service import Clock
 
@@ -56,42 +56,33 @@ def facts(now: datetime) -> list[Fact]:
     return list(demo.story(now))
 
 
-@contextmanager
-def ledger_at(server: EmbeddedPostgres, name: str, now: datetime) -> Iterator[Ledger]:
-    """A ledger with its own database, whose clock stands at an instant."""
-    settings = Settings(master_key=MASTER_KEY)
-    with (
-        copied(server.url, name) as conninfo,
-        working(conninfo, settings, Clock(now.astimezone(UTC))) as ledger,
-    ):
-        yield ledger
+@pytest.fixture(scope="module")
+def told(server: EmbeddedPostgres, facts: list[Fact], now: datetime) -> tuple[Model, LogChecker]:
+    """The log after the story was told: its model, and what the checker found in it."""
+    settings, clock = Settings(master_key=MASTER_KEY), StoryClock(lambda: now.astimezone(UTC))
+    with copied(server.url, "told_demo") as conninfo:
+        with writing(settings, conninfo, clock) as writer:
+            outcomes = list(tell(writer, clock, iter(facts), lambda _: None))
+        assert len(outcomes) == len(facts)
+        assert [outcome for outcome in outcomes if not is_recorded(outcome)] == []
+        with working(conninfo, settings, Clock(now.astimezone(UTC))) as ledger:
+            ledger.sweep()
+            return Model(ledger.events()), check(conninfo)
 
 
-def record(ledger: Ledger, facts: Sequence[Fact]) -> Model:
-    """Report facts, all of which must be recorded, and sweep; return the model of the log."""
-    for start in range(0, len(facts), 1_000):
-        items = ledger.report(*facts[start : start + 1_000], by=ADMIN)
-        assert [item for item in items if item.outcome != "recorded"] == []
-    ledger.sweep()
-    assert check(ledger.conninfo).findings == []
-    return Model(ledger.events())
+def is_recorded(outcome: Outcome) -> bool:
+    return isinstance(outcome, Receipt) and not outcome.duplicate
 
 
 @pytest.fixture(scope="module")
-def demo_model(server: EmbeddedPostgres, facts: list[Fact], now: datetime) -> Model:
-    with ledger_at(server, "told_demo", now) as ledger:
-        return record(ledger, facts)
+def demo_model(told: tuple[Model, LogChecker]) -> Model:
+    return told[0]
 
 
-def test_the_told_story_has_runs_that_failed_by_their_leases(
-    server: EmbeddedPostgres, facts: list[Fact], now: datetime
+def test_the_told_story_is_sound_and_has_runs_that_failed_by_their_leases(
+    told: tuple[Model, LogChecker],
 ) -> None:
-    settings, clock = Settings(master_key=MASTER_KEY), StoryClock(lambda: now.astimezone(UTC))
-    with copied(server.url, "told_leases") as conninfo:
-        with writing(settings, conninfo, clock) as writer:
-            outcomes = list(tell(writer, clock, iter(facts), lambda _: None))
-        log = check(conninfo)
-    assert len(outcomes) == len(facts)
+    log = told[1]
     assert log.findings == []
     assert log.leases == {}
     assert len(log.expired) >= 1
@@ -262,10 +253,23 @@ def sample_facts() -> list[Fact]:
 @pytest.fixture(scope="module")
 def samples(server: EmbeddedPostgres, sample_facts: list[Fact]) -> tuple[Model, Model]:
     """The model after the facts of the samples, and the model after the completion of a run."""
-    with ledger_at(server, "told_samples", SAMPLES_NOW) as ledger:
+    settings = Settings(master_key=MASTER_KEY)
+    with (
+        copied(server.url, "told_samples") as conninfo,
+        working(conninfo, settings, Clock(SAMPLES_NOW)) as ledger,
+    ):
         before = record(ledger, sample_facts)
         ledger.clock.advance(seconds=2)
         return before, record(ledger, [sample("completion.json")])
+
+
+def record(ledger: Ledger, facts: Sequence[Fact]) -> Model:
+    """Report facts, all of which must be recorded, and sweep; return the model of the log."""
+    items = ledger.report(*facts, by=ADMIN)
+    assert [item for item in items if item.outcome != "recorded"] == []
+    ledger.sweep()
+    assert check(ledger.conninfo).findings == []
+    return Model(ledger.events())
 
 
 def sample(name: str) -> Any:
