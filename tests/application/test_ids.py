@@ -1,9 +1,11 @@
 """Issued ids, positions, recording instants and causation ids."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
 
 import pytest
 
+from ledger.application.unit import windows_after
 from tests.support.facts import activation, fact
 from tests.support.ledger import Item, Ledger, new_id
 
@@ -56,6 +58,27 @@ def test_many_taken_ids_in_a_row_are_skipped(own_ledger: Ledger) -> None:
     line = own_ledger.line()
     own_ledger.report(*(begin(line, f"RUN-26-{n:06d}") for n in range(2, 120)))
     assert subjects(own_ledger.accept(begin(line))) == ["RUN-26-000120"]
+
+
+def test_a_free_id_is_found_soon_behind_any_count_of_taken_ids(own_ledger: Ledger) -> None:
+    line = own_ledger.line()
+    taken = [begin(line, f"RUN-26-{n:06d}") for n in range(2, 2_002)]
+    for start in range(0, len(taken), 1_000):
+        own_ledger.report(*taken[start : start + 1_000])
+    first, second = subjects(own_ledger.accept(begin(line), begin(line)))
+    assert "RUN-26-002001" < str(first) < str(second) < "RUN-26-010000"
+    windows = list(islice(windows_after(1), 24))
+    assert max(map(len, windows)) <= 256
+    assert windows[-1].stop > 10**12, "the last number of a year that an id can have"
+
+
+@pytest.mark.parametrize("counter", [0, 1, 999_999])
+def test_the_windows_after_a_counter_adjoin_at_first_and_never_overlap(counter: int) -> None:
+    windows = list(islice(windows_after(counter), 12))
+    assert windows[0].start == counter + 1
+    gaps = [after.start - before.stop for before, after in pairwise(windows)]
+    assert gaps[:3] == [0, 0, 0]
+    assert gaps[3:] == sorted(set(gaps[3:])), "each gap is larger than the gap before"
 
 
 def test_each_utc_year_of_recording_has_a_counter_of_its_own(own_ledger: Ledger) -> None:

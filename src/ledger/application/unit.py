@@ -40,9 +40,8 @@ class Ids:
         return next(self._free[key])
 
     def _free_ids(self, prefix: str, year: int) -> Iterator[str]:
-        number, window = self._append.counter(prefix, year), 16
-        while True:
-            ids = [format_id(prefix, year, number + n) for n in range(1, window + 1)]
+        for window in windows_after(self._append.counter(prefix, year)):
+            ids = [format_id(prefix, year, number) for number in window]
             taken = self._append.taken(ids)
             for identifier in ids:
                 # Checked now, not when the window was read: a command of this group may have taken
@@ -52,7 +51,22 @@ class Ids:
                 )
                 if identifier not in taken and not in_group:
                     yield identifier
-            number, window = number + window, min(window * 4, 2048)
+
+
+def windows_after(number: int) -> Iterator[range]:
+    """The numbers that are tried after a counter's, in windows that are looked up at once.
+
+    The first windows adjoin. The later ones lie ever farther apart: reporters may have taken any
+    count of numbers in a row, and a walk through all of them would hold up every other append.
+    """
+    window = 16
+    while window < 1024:
+        yield range(number + 1, number + 1 + window)
+        number, window = number + window, window * 4
+    step = window
+    while True:
+        yield range(number + 1, number + 1 + 256)
+        number, step = number + step, step * 4
 
 
 class Unit:
