@@ -340,6 +340,12 @@ CASES = [
 ]
 
 
+def has_empty_words(sent: Any) -> bool:
+    """Whether a list of words, of a query, has an empty one among others."""
+    words = sent.split(",") if isinstance(sent, str) else sent
+    return isinstance(words, list) and len(words) > 1 and "" in words
+
+
 @pytest.mark.parametrize(("method", "path", "mode"), CASES)
 def test_the_service_conforms_to_its_document(
     schema: Any, session: requests.Session, method: str, path: str, mode: GenerationMode
@@ -362,7 +368,7 @@ def test_the_service_conforms_to_its_document(
     @given(case=operation.as_strategy(generation_mode=mode))
     def holds(case: schemathesis.Case) -> None:
         # An empty word among others finds nothing, and is not refused; alone it is refused.
-        assume(not any("" in sent for sent in case.query.values() if isinstance(sent, list)))
+        assume(not any(has_empty_words(sent) for sent in case.query.values()))
         # A position that no view will reach costs 2 s and is a rightful 503.
         case.headers.pop("Ledger-Min-Position", None)
         case.call_and_validate(base_url=BASE, session=session, checks=checks)

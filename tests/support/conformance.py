@@ -57,6 +57,7 @@ PLACES = {
     "/time", "/data/started_at",  # not too far ahead, and of the years 1900 to 2099
     "/as_of", "/from", "/to", "/since",  # a day that its month has; a range that is no range
     "/size", "/url", "/data/hours",  # what is sealed; public addresses; two decimals
+    "/after",  # a run that is known
     "/data/service_line_id",  # required for the start of a run that nobody requested
     "",  # I-JSON: NUL, lone surrogates, the size of numbers, depth
 }  # fmt: skip
