@@ -1,11 +1,14 @@
 """The settings that an operator may set."""
 
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from ledger.cli import arguments as cli
+from ledger.log.vault import Vault
+from ledger.service.composition.database import ConfigurationError, open_vault
 from ledger.settings import Settings
 
 SECRET = "hunter2"
@@ -82,6 +85,48 @@ def test_an_empty_data_dir_is_refused_and_not_taken_for_the_working_directory(
     monkeypatch.setenv("LEDGER_DATA_DIR", "")
     with pytest.raises(ValidationError):
         Settings()
+
+
+def open_with(monkeypatch: pytest.MonkeyPatch, key_file: Path) -> Vault:
+    monkeypatch.setenv("LEDGER_MASTER_KEY_FILE", str(key_file))
+    return open_vault(Settings())
+
+
+def test_the_master_key_is_read_from_the_named_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text("ab" * 32 + "\n")
+    sealed = Vault(bytes.fromhex("ab" * 32)).seal("purpose", b"text")
+    assert open_with(monkeypatch, key_file).open("purpose", sealed) == b"text"
+
+
+def test_a_named_key_file_that_is_missing_is_refused_and_not_created(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"^The master key cannot be read: No such file"):
+        open_with(monkeypatch, tmp_path / "key")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"ab" * 31, b"\xff" * 64])
+def test_a_named_key_file_without_a_key_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"must be 64 hexadecimal digits"):
+        open_with(monkeypatch, tmp_path / "key")
+
+
+def test_a_master_key_and_a_key_file_together_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LEDGER_MASTER_KEY", SECRET)
+    monkeypatch.setenv("LEDGER_MASTER_KEY_FILE", "key")
+    assert cli.main(["keys", "list"]) == 1
+    error = capsys.readouterr().err
+    assert "LEDGER_MASTER_KEY and LEDGER_MASTER_KEY_FILE must not both be set" in error
+    assert SECRET not in error
 
 
 PROVIDER = {

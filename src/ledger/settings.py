@@ -54,7 +54,11 @@ class Settings(BaseSettings):
     )
     master_key: str | None = Field(
         default=None,
-        description="64 hexadecimal digits of the key that wraps run keys. Unset: a 0600 file.",
+        description="64 hexadecimal digits of the key that wraps run keys. Unset: a file has them.",
+    )
+    master_key_file: Path | None = Field(
+        default=None,
+        description="The file with the master key. Unset: a 0600 file in the data dir.",
     )
     idle_after_agent_runtime: int = Field(
         default=900,
@@ -115,6 +119,13 @@ class Settings(BaseSettings):
     )
 
     @property
+    def key_file(self) -> Path | None:
+        """The file that has the master key; None: the environment has it."""
+        if self.master_key is not None:
+            return None
+        return self.master_key_file or self.data_dir / "master.key"
+
+    @property
     def origins(self) -> frozenset[str]:
         """The origins whose pages may call the API."""
         return frozenset(map(str.strip, filter(None, self.cors_origins.split(","))))
@@ -143,12 +154,18 @@ class Settings(BaseSettings):
             raise ValueError("must be a PostgreSQL URL") from error
         return text
 
-    @field_validator("data_dir", mode="before")
+    @field_validator("data_dir", "master_key_file", mode="before")
     @classmethod
     def _check_name(cls, path: object) -> object:
         if path == "":
             raise ValueError("must not be empty")
         return path
+
+    @model_validator(mode="after")
+    def _has_one_master_key(self) -> Self:
+        if self.master_key is not None and self.master_key_file is not None:
+            raise ValueError("LEDGER_MASTER_KEY and LEDGER_MASTER_KEY_FILE must not both be set")
+        return self
 
     @field_validator("jwks_url")
     @classmethod

@@ -257,6 +257,21 @@ def test_the_metrics_add_up_the_counts_of_all_workers(served: Served) -> None:
     assert not any(folder.exists() for folder in folders)
 
 
+def test_a_key_beside_the_databases_files_is_told_and_a_key_elsewhere_is_not(
+    tmp_path: Path,
+) -> None:
+    data_dir, elsewhere = tmp_path / "data", tmp_path / "key"
+    elsewhere.write_text(MASTER_KEY)
+    with Served(data_dir, free_port(), LEDGER_MASTER_KEY_FILE=str(elsewhere)) as served:
+        assert "master key" not in served.said
+    # Root's database lies elsewhere, where the account of PostgreSQL can reach it.
+    beside = (data_dir / "postgres").resolve().with_name("key")
+    beside.write_text(MASTER_KEY)
+    with Served(data_dir, free_port(), LEDGER_MASTER_KEY_FILE=str(beside)) as served:
+        told = f"The master key {beside} lies beside the database's files"
+        assert served.said.count(told) == 1
+
+
 def refused(tmp_path: Path, port: int, **environment: str) -> str:
     """The only line that ``ledger serve`` prints if it does not start; it exits with 1."""
     environment = {"LEDGER_DATA_DIR": str(tmp_path / "data"), "PATH": "/usr/bin"} | environment

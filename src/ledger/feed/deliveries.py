@@ -292,7 +292,9 @@ class Deliveries:
                 await self._connection.execute(_RECORD, _record(results, failing), prepare=True)
             if not asked:
                 return {}
-            cursor = await self._connection.execute(_CLAIM, _claim(asked, looked, now), prepare=True)
+            cursor = await self._connection.execute(
+                _CLAIM, _claim(asked, looked, now), prepare=True
+            )
         given: dict[str, Given] = {}
         for endpoint_id, reached, sends, next_due, *claimed in await cursor.fetchall():
             one = given.setdefault(endpoint_id, Given(reached, sends, next_due, []))

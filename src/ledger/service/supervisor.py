@@ -192,6 +192,7 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
             loading = beside.submit(_load)
             if postgres is not None:
                 postgres.start()
+                _tell_of_the_key(settings, postgres.folder, announce)
             conninfo = settings.database_url or (postgres.url if postgres else "")
             conninfo = prepare_database(settings, conninfo)
         code = loading.result()
@@ -217,6 +218,20 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
         finally:
             listener.close()  # a new client would otherwise wait for workers that accept no more
             _end(children)
+
+
+def _tell_of_the_key(settings: Settings, folder: Path, announce: Announce) -> None:
+    """Say that the master key lies beside the database's files, where somebody chose the folder.
+
+    A copy of such a folder, as in a backup, opens every run that was not erased.
+    """
+    key = settings.key_file
+    is_chosen = settings.data_dir != Settings.model_fields["data_dir"].default
+    if is_chosen and key is not None and key.absolute().is_relative_to(folder.absolute()):
+        announce(
+            f"The master key {key} lies beside the database's files, so whoever copies the folder"
+            " can read every run: LEDGER_MASTER_KEY_FILE names another place."
+        )
 
 
 def _load() -> ModuleType:

@@ -70,6 +70,11 @@ class EmbeddedPostgres:
         return self._place.url()
 
     @property
+    def folder(self) -> Path:
+        """The folder that has the database's files."""
+        return self._place.base
+
+    @property
     def pid(self) -> int | None:
         """The pid of the postmaster; None before `start` and after `stop`."""
         return self._server.pid if self._server else None

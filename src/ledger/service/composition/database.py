@@ -44,7 +44,8 @@ def prepare_database(settings: Settings, conninfo: str) -> str:
         ).fetchone()
         if row != (vault.fingerprint,):
             raise ConfigurationError(
-                "The master key is not the key of this database: set LEDGER_MASTER_KEY."
+                "The master key is not the key of this database: set LEDGER_MASTER_KEY or"
+                " LEDGER_MASTER_KEY_FILE."
             )
         shelf.begin(connection, vault)
     return conninfo
@@ -55,6 +56,9 @@ def open_vault(settings: Settings) -> Vault:
     try:
         if settings.master_key is not None:
             return Vault(parse_master_key(settings.master_key))
+        if settings.master_key_file is not None:
+            # Never created: a new key in place of one that is missing would open no run.
+            return Vault(parse_master_key(settings.master_key_file.read_text()))
         return Vault(load_master_key(settings.data_dir / "master.key"))
     except OSError as error:
         raise ConfigurationError(f"The master key cannot be read: {error.strerror}.") from error
