@@ -17,14 +17,15 @@ def test_help_names_every_command(ledger_alone: Ledger) -> None:
     assert done.returncode == 0
     # Python 3.11 breaks long descriptions into lines that are indented further.
     listed = re.findall(r"^ {4}(\S+)", done.stdout, re.MULTILINE)
-    assert listed == ["serve", "demo", "import", "keys", "projections", "verify"]
+    assert listed == ["serve", "demo", "import", "keys", "runs", "projections", "verify"]
 
 
 @pytest.mark.parametrize(
     "command",
     [
         ("serve",), ("demo",), ("import",), ("keys",), ("keys", "create"), ("keys", "list"),
-        ("keys", "revoke"), ("projections",), ("projections", "list"),
+        ("keys", "revoke"), ("runs",), ("runs", "erase"), ("projections",),
+        ("projections", "list"),
     ],
 )  # fmt: skip
 def test_every_command_has_help(
@@ -54,6 +55,9 @@ def test_every_command_has_help(
         ("keys", "nonsense"),
         ("keys", "revoke"),
         ("projections",),
+        ("runs",),
+        ("runs", "erase"),
+        ("runs", "erase", "audit.jsonl"),
         ("demo", "--nonsense"),
         ("keys", "create"),
         ("keys", "create", "--permission", "read"),

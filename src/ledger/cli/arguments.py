@@ -77,6 +77,16 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_keys(commands.add_parser("keys", help="API keys").add_subparsers(required=True))
 
+    runs = commands.add_parser("runs", help="runs").add_subparsers(required=True)
+    erase = runs.add_parser("erase", help="after a restore, erase again what had been erased")
+    erase.add_argument(
+        "--from-audit",
+        required=True,
+        metavar="FILE",
+        help="an audit export as JSON lines, or - for standard input",
+    )
+    erase.set_defaults(action="runs erase")
+
     views = commands.add_parser("projections", help="the views").add_subparsers(required=True)
     listing = views.add_parser("list", help="show the position and the lag of each view")
     listing.set_defaults(action="projections list")

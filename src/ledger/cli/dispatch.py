@@ -174,6 +174,13 @@ def _projections_verify(settings: Settings, parsed: argparse.Namespace) -> int:
         return verify(conninfo, parsed.names)
 
 
+def _runs_erase(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.cli.erasures import erase_again
+
+    with _database(settings, "runs erase") as conninfo:
+        return erase_again(settings, conninfo, parsed.from_audit)
+
+
 def _verify(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.verify import verify
 
@@ -192,6 +199,7 @@ _ACTIONS: Mapping[str, Callable[[Settings, argparse.Namespace], int]] = MappingP
         "projections list": _projections_list,
         "projections rebuild": _projections_rebuild,
         "projections verify": _projections_verify,
+        "runs erase": _runs_erase,
         "verify": _verify,
     }
 )

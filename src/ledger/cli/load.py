@@ -1,14 +1,12 @@
 """The commands that record facts: import, demo. Results go to standard output."""
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import chain
-from typing import BinaryIO
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -18,6 +16,7 @@ from rich.progress import Progress
 from ledger.application.report import command_of
 from ledger.application.sweeper import sweepers_kept_away
 from ledger.application.writer import Outcomes, Writer
+from ledger.cli.input import opened
 from ledger.cli.keys import make_key
 from ledger.cli.line_parser import ParsedLine, Parser, in_order
 from ledger.demo import PRIMARY_ORGANIZATION, story
@@ -30,7 +29,6 @@ from ledger.intake.places import full_detail
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
 from ledger.service.address import address_kept
-from ledger.service.composition.database import ConfigurationError
 from ledger.service.composition.writing import utc_now, writing
 from ledger.service.processes import calm_collector
 from ledger.settings import Settings
@@ -53,7 +51,7 @@ def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -
     counts = {"recorded": 0, "duplicate": 0, "refused": 0}
     lost_at = None
     with (
-        _open(file) as (stream, size),
+        opened(file) as (stream, size),
         writing(settings, conninfo) as writer,
         _bar(size) as advance,
     ):
@@ -81,21 +79,6 @@ def _is_lost(outcomes: Outcomes) -> bool:
         isinstance(outcome, Unavailable) and not isinstance(outcome, NotCarriedOut)
         for outcome in outcomes
     )
-
-
-@contextmanager
-def _open(file: str) -> Iterator[tuple[BinaryIO, int | None]]:
-    if file == "-":
-        if sys.stdin is None:
-            raise ConfigurationError("Cannot read standard input: it is closed.")
-        yield sys.stdin.buffer, None
-        return
-    with ExitStack() as stack:
-        try:
-            stream = stack.enter_context(open(file, "rb"))
-        except OSError as error:
-            raise ConfigurationError(f"Cannot read the file: {error.strerror}.") from error
-        yield stream, os.fstat(stream.fileno()).st_size
 
 
 @contextmanager
