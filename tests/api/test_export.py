@@ -351,7 +351,7 @@ def test_an_export_of_a_revoked_key_breaks_off(large: tuple[Edge, Address, str])
     edge, address, _ = large
     token = edge.token("audit:read")
     authenticator = edge.service.app.state.services.authenticator
-    principal = edge.run(authenticator.authenticate(token))
+    principal = edge.run(authenticator.authenticate(token, None))
     download = Download(address, token)
     download.read(100_000)
     edge.service.app.state.services.writer.execute(RevokeApiKey(principal.id, COMMAND_LINE))

@@ -283,7 +283,7 @@ def test_a_stream_needs_the_permission_read(edge: Edge) -> None:
 
 def test_only_the_streams_of_a_revoked_key_end(edge: Edge, address: Address, token: str) -> None:
     doomed = edge.token("read")
-    key_id = edge.run(edge.service.app.state.services.authenticator.authenticate(doomed)).id
+    key_id = edge.run(edge.service.app.state.services.authenticator.authenticate(doomed, None)).id
     line = edge.fresh()
     with (
         Listener(address, doomed, timeout=5) as first,

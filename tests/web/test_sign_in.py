@@ -143,7 +143,7 @@ def test_a_revoked_token_ends_its_sessions(edge: Edge) -> None:
     token = edge.token("read")
     guest = Visitor(edge, token)
     services = edge.service.app.state.services
-    principal = edge.run(services.authenticator.authenticate(token))
+    principal = edge.run(services.authenticator.authenticate(token, None))
     services.writer.execute(RevokeApiKey(principal.id, COMMAND_LINE))
     # The check of open streams, every two seconds, also drops the revoked key from the cache.
     assert edge.run(services.authenticator.lapsed([principal])) == {principal}

@@ -74,6 +74,7 @@ class ApiServices:
     async def close(self) -> None:
         """Answer the accepted commands, then release everything."""
         self.writer.stop()
+        self.authenticator.failures.tell()
         await self.streams.stop()
         if self._verifier is not None:
             await self._verifier.keys.stop()

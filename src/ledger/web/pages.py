@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Receive, Scope, Send
 
+from ledger.api.access.authentication import address_of
 from ledger.api.lean import LeanRoute, parse_query
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.root_path import without_prefix
@@ -112,7 +113,9 @@ class PageRoute(LeanRoute):
         found = session.session_of(request)
         session.require_own_origin(request)
         try:
-            principal = await services_of(request).authenticator.authenticate(found.token)
+            principal = await services_of(request).authenticator.authenticate(
+                found.token, address_of(request)
+            )
         except Unauthorized as error:
             is_key = found.token.startswith(TOKEN_PREFIX)
             raise Unauthorized(_KEY_LOST if is_key else _TOKEN_EXPIRED) from error

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.api.access.authentication import Authenticated
+from ledger.api.access.authentication import Authenticated, address_of
 from ledger.api.lean import NoParameters, needs, parse_query
 from ledger.api.machinery.bodies import read_capped
 from ledger.api.problems import REFUSALS, Unauthorized, as_refusal
@@ -67,7 +67,9 @@ async def sign_in(request: Request) -> Response:
         token = form.token.strip()
         if len(token) > session.LONGEST_TOKEN:
             return refusal_page(request, Unauthorized(_TOO_LONG), next=target)
-        principal = await services_of(request).authenticator.authenticate(token)
+        principal = await services_of(request).authenticator.authenticate(
+            token, address_of(request)
+        )
     except Unauthorized:
         reason = _NOT_TAKEN if token.count(".") == 2 else _NOT_KNOWN
         return refusal_page(request, Unauthorized(reason), next=target)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Request, Security
 from fastapi.security import HTTPBearer
 
+from ledger.api.access.failures import Failures
 from ledger.api.machinery.headers import count, header
 from ledger.api.problems import Unauthorized
 from ledger.intake.principal import Principal
@@ -47,9 +48,20 @@ class Authenticator:
     def __init__(self, door: Door, verifier: TokenVerifier | None = None) -> None:
         self._door, self._verifier = door, verifier
         self._known: dict[str, tuple[float, Principal]] = {}
+        self.failures = Failures()
 
-    async def authenticate(self, token: str) -> Principal:
-        """The token's principal. Raises Unauthorized, or Unavailable if no check is possible."""
+    async def authenticate(self, token: str, peer: str | None) -> Principal:
+        """The principal of the token that a client with the address ``peer`` sent.
+
+        Raises Unauthorized, or Unavailable if no check is possible.
+        """
+        try:
+            return await self._principal_of(token)
+        except Unauthorized:
+            self.failures.note(peer)
+            raise
+
+    async def _principal_of(self, token: str) -> Principal:
         now = time.monotonic()
         known = self._known.get(token)
         if known is not None and known[0] > now:
@@ -117,4 +129,9 @@ async def authenticate(request: Request) -> Principal:
     if scheme.lower() != "bearer" or not token:
         raise Unauthorized("A bearer token is needed.")
     authenticator: Authenticator = request.app.state.services.authenticator
-    return await authenticator.authenticate(token.strip())
+    return await authenticator.authenticate(token.strip(), address_of(request))
+
+
+def address_of(request: Request) -> str | None:
+    """The address from which the request came: behind a proxy, the proxy's."""
+    return request.client.host if request.client is not None else None
