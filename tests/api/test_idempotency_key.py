@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -266,14 +267,23 @@ def test_a_malformed_key_is_a_422_after_a_404_and_before_a_409(edge: Edge, key: 
 
     problem = assert_problem(ask(f"/v1/execution/{line}/pause"), 422, "invalid_request")
     assert [error["pointer"] for error in problem["errors"]] == ["/Idempotency-Key"]
+    assert not documented(edge, key.strip())
     assert_problem(ask(f"/v1/execution/{edge.fresh_id()}/pause"), 404, "not_found")
 
 
 @pytest.mark.parametrize("key", ["!", "~" * 255, '"', '"!', "8e03978e-40d5-43e8-bc93-6894a57f9324"])
 def test_any_visible_character_may_be_in_a_key(edge: Edge, key: str) -> None:
     line = edge.fresh()
+    assert documented(edge, key)
     assert send(edge, line, key).status_code == 200
     assert replayed(send(edge, line, key))
+
+
+def documented(edge: Edge, key: str) -> bool:
+    """Whether the OpenAPI document allows the key."""
+    pause = edge.get("/openapi.json").json()["paths"]["/v1/execution/{line_id}/pause"]["post"]
+    (parameter,) = (p for p in pause["parameters"] if p["name"] == "Idempotency-Key")
+    return re.search(parameter["schema"]["pattern"], key) is not None
 
 
 def test_two_keys_in_a_request_are_a_422(edge: Edge) -> None:

@@ -36,7 +36,11 @@ IDEMPOTENT: dict[str, Any] = {
             "required": False,
             "description": "Makes the request safe to send again for 24 hours: the outcome is"
             " replayed, with `Idempotency-Replayed: true`.",
-            "schema": {"type": "string", "pattern": '^("[!-~]{1,253}"|[!#-~][!-~]{0,254})$'},
+            # In quotation marks, or bare; a bare key may begin with one, too.
+            "schema": {
+                "type": "string",
+                "pattern": '^("[!-~]{1,255}"|[!#-~][!-~]{0,254}|"([!-~]{0,253}[!#-~])?)$',
+            },
         }
     ]
 }
