@@ -19,6 +19,7 @@ from tests.support.facts import ORGANIZATION, WORKSPACE, activation, encode, fac
 from tests.support.feeds import AWKWARD, FORMULAS, pages_of, rows_of
 from tests.support.random_life import Life
 from tests.support.service import STRUCTURED
+from tests.support.stored import DROP_CHECK
 from tests.support.streaming import Address, listening
 from tests.support.views import query
 
@@ -250,6 +251,7 @@ def large(server: Any, databases: Any) -> Iterator[tuple[Edge, Address, str]]:
     conninfo = server.url.replace("/ledger?", f"/{databases.take()}?")
     settings = Settings(master_key="0f" * 32, idle_sweep_seconds=3600)
     stored = STORED.originator_id, STORED.topic, STORED.state
+    query(conninfo, DROP_CHECK.decode())
     query(conninfo, _FILL, *stored, 100_000, 99_999 + MANY, ORGANIZATION)
     query(conninfo, _MOVE, 99_999 + MANY)
     query(conninfo, _NEXT, 99_999 + MANY)

@@ -1,4 +1,4 @@
-"""The constraints of the log and of the decision tables (migrations 0001 to 0005, 0011, 0016)."""
+"""The constraints of log and decision tables (migrations 0001 to 0005, 0011, 0016, 0017)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,11 +15,13 @@ from tests.support.databases import drop, named
 Connection = psycopg.Connection[Any]
 
 EVENT = {
-    "originator_id": "LIN-26-000001", "originator_version": 1, "topic": "t/1", "state": b"{}",
+    "originator_id": "LIN-26-000001", "originator_version": 1, "topic": "t/1",
+    "state": b'{"recorded_at":"2026-04-15T12:00:00Z"}',
     "notification_id": 1, "recorded_at": "2026-04-15T12:00:00Z",
 }  # fmt: skip
 ANOTHER = EVENT | {
-    "originator_version": 2, "notification_id": 2, "recorded_at": "2026-04-15T12:00:01Z",
+    "originator_version": 2, "notification_id": 2,
+    "state": b'[2,null,null,null,0,1776254401000000,[]]', "recorded_at": "2026-04-15T12:00:01Z",
 }  # fmt: skip
 KEY = {
     "key_id": "KEY-26-000001", "secret_hash": b"h", "permissions": ["read"],
@@ -71,6 +73,39 @@ def test_an_event_has_a_value_in_every_column(connection: Connection, name: str)
     assert refused.value.diag.column_name == name
 
 
+ARRAY = b'[2,"ORG-26-000001",null,null,-5,%d,["user","\xc3\xa9,1"],{}]'
+INSTANT = 1776254400123456
+"""2026-04-15T12:00:00.123456Z in microseconds."""
+
+
+@pytest.mark.parametrize(
+    "state",
+    [ARRAY % INSTANT, b'{"recorded_at":"2026-04-15T14:00:00.123456+02:00","body":{}}'],
+    ids=["format 2", "format 1"],
+)
+def test_an_event_is_recorded_at_its_own_instant_to_the_microsecond(
+    connection: Connection, state: bytes
+) -> None:
+    event = EVENT | {"state": state, "recorded_at": "2026-04-15T12:00:00.123456Z"}
+    insert(connection, "ledger_events", event)
+    for other in ("2026-04-15T12:00:00.123457Z", "2026-04-15T12:00:00Z", "infinity"):
+        moved = event | {"originator_version": 2, "notification_id": 2, "recorded_at": other}
+        with pytest.raises(errors.CheckViolation) as refused, connection.transaction():
+            insert(connection, "ledger_events", moved)
+        assert refused.value.diag.constraint_name == "ledger_events_recorded_at_as_stored"
+
+
+@pytest.mark.parametrize(
+    "state",
+    [b"", b"{}", b"[2]", b"[]", b"\xff", b'{"recorded_at":null}', b"null", ARRAY % (INSTANT + 1)],
+    ids=ascii,
+)
+def test_bytes_without_the_instant_are_no_event(connection: Connection, state: bytes) -> None:
+    event = EVENT | {"state": state, "recorded_at": "2026-04-15T12:00:00.123456Z"}
+    with pytest.raises((errors.IntegrityError, errors.DataError)):
+        insert(connection, "ledger_events", event)
+
+
 def test_a_streams_versions_begin_with_one(connection: Connection) -> None:
     with pytest.raises(errors.CheckViolation) as refused:
         insert(connection, "ledger_events", EVENT | {"originator_version": 0})
@@ -82,8 +117,9 @@ def test_no_two_events_share_a_version_a_position_or_an_instant(
     connection: Connection, shared: str
 ) -> None:
     insert(connection, "ledger_events", EVENT)
+    state = {"state": EVENT["state"]} if shared == "recorded_at" else {}
     with pytest.raises(errors.UniqueViolation):
-        insert(connection, "ledger_events", ANOTHER | {shared: EVENT[shared]})
+        insert(connection, "ledger_events", ANOTHER | {shared: EVENT[shared]} | state)
 
 
 def test_no_two_events_share_an_identity(connection: Connection) -> None:

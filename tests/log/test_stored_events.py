@@ -13,6 +13,7 @@ from ledger.intake.principal import Principal
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres.scope import ANY, EVERYONE, Tenant
 from tests.golden.samples import envelope
+from tests.support.stored import DROP_CHECK
 
 Connection = psycopg.Connection[Any]
 
@@ -62,6 +63,7 @@ def connection(request: pytest.FixtureRequest, conninfo: str) -> Iterator[Connec
 
 
 def record(connection: Connection, position: int, state: bytes) -> None:
+    connection.execute(DROP_CHECK)
     connection.execute(
         "INSERT INTO ledger.ledger_events (originator_id, originator_version, topic, state,"
         " notification_id, recorded_at) VALUES ('LIN-26-000001', %(position)s, 't/1', %(state)s,"

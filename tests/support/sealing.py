@@ -13,6 +13,7 @@ from ledger.service.composition.database import open_vault
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.service import Clock
+from tests.support.stored import DROP_CHECK
 
 VAULT: Vault = open_vault(Settings(master_key=MASTER_KEY))
 
@@ -47,8 +48,9 @@ def stop_reason(conninfo: str) -> str | None:
 
 
 def vandalize(conninfo: str, *statements: str) -> None:
-    """Execute statements with the log's triggers off, as the owner of the database can."""
+    """Execute statements without the log's triggers and check, as the owner of the database can."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
+        connection.execute(DROP_CHECK)
         for statement in statements:
             connection.execute(statement.encode())

@@ -15,6 +15,12 @@ from psycopg.rows import tuple_row
 _STATES = "SELECT notification_id, state FROM ledger.ledger_events"
 _STORE = "UPDATE ledger.ledger_events SET state = %s WHERE notification_id = %s"
 
+DROP_CHECK = (
+    b"ALTER TABLE ledger.ledger_events"
+    b" DROP CONSTRAINT IF EXISTS ledger_events_recorded_at_as_stored"
+)
+"""Lets a test store what is no event, as only the owner of the database can."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _NAMES = (

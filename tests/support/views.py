@@ -27,6 +27,7 @@ from projections import projections
 from projections.execution.line import LineFold
 from projections.run.view import RUN, RunFold, RunRow, RunView, row_of
 from tests.support.racing_writers import parsed
+from tests.support.stored import DROP_CHECK
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -162,6 +163,7 @@ def report(writer: Writer, *events: dict[str, Any]) -> list[int]:
 
 def insert_raw(conninfo: str, topic: str, state: bytes, stream: str = "LIN-26-999999") -> int:
     """Insert bytes into the log without any check; return their position."""
+    query(conninfo, DROP_CHECK.decode())
     return int(query(conninfo, _INSERT_RAW, stream, topic, state)[0][0])
 
 

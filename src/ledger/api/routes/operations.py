@@ -27,12 +27,14 @@ _FAILING_SECONDS = 10.0
 """Once appends have failed for this time, clients should send facts to another node."""
 
 _Lag = list[tuple[str, int, int, int, int, object, str | None]]
-_Sealing = tuple[int, int, bool]
-"""(sealed position, its lag behind the log, whether sealing has stopped)."""
+_Sealing = tuple[int, int, bool, bool]
+"""(sealed position, its lag behind the log, whether sealing has stopped, whether rows of the log
+differ from their events)."""
 
 # OFFSET 0: the log's end is read once, wherever it is used.
 _SEALING = """
-SELECT sealed.position, greatest(0, sealed.head - sealed.position), s.stopped_at IS NOT NULL
+SELECT sealed.position, greatest(0, sealed.head - sealed.position), s.stopped_at IS NOT NULL,
+    EXISTS (SELECT FROM ledger.verification AS v WHERE v.differs)
 FROM ledger.signer AS s, (
     SELECT COALESCE((SELECT max(position) FROM ledger.checkpoint), 0) AS position,
            COALESCE((SELECT max(notification_id) FROM ledger.ledger_events), 0) AS head
@@ -63,12 +65,14 @@ async def check_health() -> dict[str, str]:
 async def check_readiness(request: Request) -> Response:
     """Answer 200 once the database answers, the views exist and facts are accepted.
 
-    The answer takes at most a second. A stopped view, or stopped sealing, makes the status
-    `degraded`, not 503: facts must still be accepted, and a load balancer would remove every node.
+    The answer takes at most a second. A stopped view, stopped sealing, or a log whose rows differ
+    from their events make the status `degraded`, not 503: facts must still be accepted, and a load
+    balancer would remove every node.
     """
     try:
         async with asyncio.timeout(_ANSWERED_SECONDS):
-            rows, (sealed, lag, sealing_stopped) = await _lag(request), await _sealing(request)
+            rows = await _lag(request)
+            sealed, lag, sealing_stopped, differs = await _sealing(request)
     except (psycopg.Error, OSError):  # a TimeoutError is an OSError
         return _document({"status": "unavailable", "database": "unreachable"}, 503)
     if services_of(request).writer.failing_seconds() >= _FAILING_SECONDS:
@@ -85,12 +89,16 @@ async def check_readiness(request: Request) -> Response:
         }
         for name, version, _, position, head, stopped_at, _ in rows
     ]
-    stopped = sealing_stopped or any(view["stopped"] for view in views)
-    status = "degraded" if stopped else "ok"
+    is_degraded = sealing_stopped or differs or any(view["stopped"] for view in views)
     sealing = {"position": sealed, "lag": lag, "stopped": sealing_stopped}
-    return _document(
-        {"status": status, "database": "ok", "projections": views, "sealing": sealing}, 200
-    )
+    document = {
+        "status": "degraded" if is_degraded else "ok",
+        "database": "ok",
+        "projections": views,
+        "sealing": sealing,
+        "log": {"differs": differs},
+    }
+    return _document(document, 200)
 
 
 @router.get(
@@ -166,7 +174,7 @@ class _Sealer:
 
     def collect(self) -> Iterable[Metric]:
         """Called by the registry."""
-        position, behind, has_stopped = self._sealing
+        position, behind, has_stopped, _ = self._sealing
         sealed = GaugeMetricFamily("ledger_sealed_position", "The last position that is sealed.")
         sealed.add_metric([], position)
         lag = GaugeMetricFamily("ledger_sealing_lag", "Positions that sealing is behind.")

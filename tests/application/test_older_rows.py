@@ -1,0 +1,73 @@
+"""Rows of the log that are older than the constraint on ``recorded_at`` (contract, Health)."""
+
+import re
+from importlib.resources import files
+
+import psycopg
+import pytest
+
+from ledger.application.housekeeper import Housekeeper
+from ledger.settings import Settings
+from tests.conftest import MASTER_KEY
+from tests.support.edge import edge_of
+from tests.support.ledger import Ledger
+from tests.support.sealing import vandalize
+
+NAME = "ledger_events_recorded_at_as_stored"
+
+CHECKED = f"SELECT convalidated FROM pg_constraint WHERE conname = '{NAME}'"
+
+
+def upgrade(ledger: Ledger) -> None:
+    """Add the constraint beside the rows that exist, as the migration did."""
+    migration = (files("ledger.log") / "migrations" / "0017_recorded_at.sql").read_text()
+    found = re.search(r"ALTER TABLE .*? NOT VALID;", migration, re.DOTALL)
+    assert found is not None
+    vandalize(ledger.conninfo)
+    with psycopg.connect(ledger.conninfo) as connection:
+        connection.execute(found[0].encode())
+
+
+def start(ledger: Ledger) -> None:
+    """Do the first round of a service that starts."""
+    housekeeper = Housekeeper(ledger.conninfo, ledger.writer, ledger.clock)
+    try:
+        housekeeper.run_once()
+    finally:
+        housekeeper.disconnect()
+
+
+def ready(ledger: Ledger) -> tuple[str, bool]:
+    """The status that the service tells, and whether the log's rows differ."""
+    with edge_of(Settings(master_key=MASTER_KEY), ledger.conninfo) as edge:
+        answer = edge.get("/readyz")
+    assert answer.status_code == 200
+    return answer.json()["status"], answer.json()["log"]["differs"]
+
+
+def test_older_rows_are_checked_at_the_first_start_after_an_upgrade(own_ledger: Ledger) -> None:
+    own_ledger.line()
+    upgrade(own_ledger)
+    assert own_ledger.rows(CHECKED) == [{"convalidated": False}]
+    start(own_ledger)
+    assert own_ledger.rows(CHECKED) == [{"convalidated": True}]
+    assert ready(own_ledger) == ("ok", False)
+
+
+def test_a_moved_row_degrades_the_service_until_a_start_finds_it_restored(
+    own_ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_ledger.line()
+    move = (
+        "UPDATE ledger.ledger_events SET recorded_at = recorded_at {} interval '1 hour'"
+        f" WHERE notification_id = {own_ledger.head()}"
+    )
+    vandalize(own_ledger.conninfo, move.format("+"))
+    upgrade(own_ledger)
+    start(own_ledger)
+    assert "rows of the log differ from their events" in caplog.text
+    assert ready(own_ledger) == ("degraded", True)
+    vandalize(own_ledger.conninfo, move.format("-"))
+    upgrade(own_ledger)
+    start(own_ledger)
+    assert ready(own_ledger) == ("ok", False)
