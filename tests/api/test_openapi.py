@@ -358,7 +358,7 @@ def test_the_service_conforms_to_its_document(
     checks = [*CHECKS.get_by_names(names), accepted_but_for_state]
 
     @settings(
-        max_examples=12,
+        max_examples=8,
         derandomize=True,
         deadline=None,
         database=None,
