@@ -65,17 +65,19 @@ def tell(address: str) -> None:
         return
     lines = demo.stdout.strip().splitlines()
     token = next(line.split()[-1] for line in lines if line.startswith("Token:"))
+    # Below a path prefix (LEDGER_ROOT_PATH) the demo prints the page's address with it.
+    page = next((line.split()[-1] for line in lines if "http://" in line), f"{address}/")
     print(f"""
 {lines[0]}
 
-  Page     {address}/
+  Page     {page}
   Token    {token}
 
 Open the page and paste the token, or try (Ctrl-C stops everything):
 
-  curl -s -H 'Authorization: Bearer {token}' '{address}/v1/execution/summary'
-  curl -s -H 'Authorization: Bearer {token}' '{address}/v1/execution?state=blocked'
-  curl -s -H 'Authorization: Bearer {token}' '{address}/v1/execution/LIN-26-091100/runs?limit=3'
+  curl -s -H 'Authorization: Bearer {token}' '{page}v1/execution/summary'
+  curl -s -H 'Authorization: Bearer {token}' '{page}v1/execution?state=blocked'
+  curl -s -H 'Authorization: Bearer {token}' '{page}v1/execution/LIN-26-091100/runs?limit=3'
 """, flush=True)  # fmt: skip
 
 

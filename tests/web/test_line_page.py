@@ -47,7 +47,7 @@ def test_a_paused_line_shows_its_holds_and_its_open_blockers(edge: Edge) -> None
     why = page.words(".why")[0]
     for words in (
         "approval gap Waiting for the sign-off",
-        "open blocker B-1",
+        "Blocker B-1",
         "service line hold Office move",
         "by USR-26-000009",
         "for 3 h",

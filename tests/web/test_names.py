@@ -63,11 +63,20 @@ def test_a_blocker_says_who_should_act_by_when(edge: Edge) -> None:
     said = "assigned to USR-26-000044 , due 2026-05-30 18:00:00"
     board, page = f"/ui?workspace_id={WORKSPACE}", f"/ui/lines/{line}"
     assert said in visitor(edge).get(board).words(f"#{line}")[0]
-    assert visitor(edge).get(page).words(".assigned") == [said]
-    assert "reported by KEY-" in visitor(edge).get(page).words(".why li")[0]
+    on_page = "To act: USR-26-000044 , by 2026-05-30 18:00:00"
+    assert visitor(edge).get(page).words(".assigned") == [on_page]
+    assert "Reported by KEY-" in visitor(edge).get(page).words(".why li")[0]
     edge.clock.advance(days=90)
     late = said.replace("due", "overdue since")
     assert late in visitor(edge).get(board).words(f"#{line}")[0]
+    assert f"{on_page} overdue for " in visitor(edge).get(page).words(".assigned")[0]
+
+
+def test_a_blocker_without_an_assignee_says_that_nobody_is_assigned(edge: Edge) -> None:
+    line = named_line(edge)
+    edge.accept(fact("execution.blocked", line, {"blocker_id": "B", "cause": "approval_gap"}))
+    page = visitor(edge).get(f"/ui/lines/{line}")
+    assert page.words(".assigned") == ["To act: nobody is assigned"]
 
 
 def test_pages_of_runs_show_the_lines_name(edge: Edge) -> None:

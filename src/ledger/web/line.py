@@ -41,6 +41,7 @@ from ledger.web.pages import (
 )
 from ledger.web.run import RunsChart, chart_of
 from ledger.web.showing import Zone, zone_of
+from ledger.web.standing import contrast, says
 from ledger.web.summary import summary
 
 router = APIRouter(prefix="/ui/lines", include_in_schema=False, route_class=PageRoute)
@@ -229,6 +230,8 @@ async def _page(
         200 if entered is None else status_of(entered.error),
         line=line,
         names=names,
+        contrast=contrast(line),
+        says=says,
         path=f"/ui/lines/{line_id}",
         query=query,
         penalty=PENALTY,

@@ -1,0 +1,62 @@
+"""A line's state and its health in words, where the two do not say the same."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from ledger.api import models
+from ledger.web.showing import number, words
+
+
+def contrast(line: models.ExecutionDetail) -> str | None:
+    """State and health as sentences, where only one of the two is bad; else None.
+
+    A stopped line may have green signals, and a line at work may have red ones. Without the
+    sentences a reader who looks at one of the two would miss the other.
+    """
+    status = line.health.status
+    is_stopped = line.state in ("blocked", "paused")
+    if status is None or line.state == "closed" or is_stopped != (status == "green"):
+        return None
+    return f"{_state_of(line)} {_health_of(line.health)}"
+
+
+def _state_of(line: models.ExecutionDetail) -> str:
+    if line.state == "blocked":
+        causes = sorted({blocker.cause for blocker in line.blockers})
+        return f"Blocked by {_and(_one(words(cause)) for cause in causes)}."
+    if line.state == "paused":
+        holds = sorted({hold.hold for hold in line.holds})
+        return f"Paused by {_and(_one(f'{words(hold)} hold') for hold in holds)}."
+    return f"The line is {line.state}."
+
+
+def _health_of(health: models.HealthModel) -> str:
+    """The health in one sentence; without the score, which the page shows once."""
+    counts = Counter(signal.status for signal in health.signals)
+    if counts.keys() == {"green"}:
+        return "All health signals are green."
+    bad = [(counts[status], status) for status in ("red", "amber") if counts[status]]
+    parts = [f"{count} {status}" for count, status in bad]
+    total = len(health.signals)
+    return f"Health is {health.status}: of {total} signal{'s' * (total != 1)}, {_and(parts)}."
+
+
+def _and(parts: Iterable[str]) -> str:
+    *most, last = parts
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _one(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def says(evidence: Any, value: Any) -> bool:
+    """Whether an evidence, a text, begins with the value, so that the page shows the value once."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
+        return False
+    written = {str(value)} | (set() if isinstance(value, str) else {number(value)})
+    return isinstance(evidence, str) and any(
+        re.match(rf"{re.escape(text)}(?!\w|[.,]\d)", evidence) for text in written
+    )
