@@ -6,9 +6,13 @@ the present history. The view ``run`` tells which events belong to a run.
 """
 
 from functools import cache
-from typing import Literal
 
-from ledger.views.statements import POSITION_THEN, position_of, where_tenant
+from ledger.views.statements import (
+    POSITION_THEN,
+    json_of_instant,
+    position_of,
+    where_tenant,
+)
 from projections.event.items import with_stored
 from projections.event.view import key_of
 
@@ -45,8 +49,10 @@ ORDER BY {_EVENT_KEY}, e.position LIMIT %(limit)s
 """
 
 # A place in a line's history: the latest events up to the place, the next event, the first and the
-# last event, and ticks. Ticks are events so far apart that a page can show all of them. The query
-# looks up each tick from the tick before, so that the events between two ticks are not read.
+# last event, and ticks. Ticks are events so far apart in time that a page can show all of them. The
+# query looks up each tick from the tick before, so that the events between two ticks are not read:
+# it looks up the log's position at the instant from which the next tick may stand, and then the
+# line's next event behind that position.
 _PLACE = f"""
 SELECT p.position, line.line_id, found.*
 FROM ({{position}}) AS p
@@ -79,20 +85,27 @@ UNION ALL
 """
 _TICKS = f"""
 WITH RECURSIVE tick AS (
-    SELECT line.first AS position, line.state
+    SELECT line.first AS position, line.state, begin.recorded_at AS at,
+        (latest.recorded_at - begin.recorded_at) / %(ticks)s AS apart
+    FROM ledger.ledger_events AS begin, ledger.ledger_events AS latest
+    WHERE begin.notification_id = line.first AND latest.notification_id = line.last
     UNION ALL
-    SELECT following.position, following.state_after
+    SELECT following.position, following.state_after, (
+        SELECT own.recorded_at FROM ledger.ledger_events AS own
+        WHERE own.notification_id = following.position
+    ), tick.apart
     FROM tick CROSS JOIN LATERAL (
         SELECT e.position, e.state_after FROM ledger.event AS e
-        WHERE ({_EVENT_KEY}, e.position) >= ({_LINE_KEY}, tick.position
-                  + (line.last - line.first) / %(ticks)s + 1)
-          AND ({_EVENT_KEY}, e.position) <= ({_LINE_KEY}, p.position) AND e.line_id = line.line_id
+        WHERE ({_EVENT_KEY}, e.position) > ({_LINE_KEY}, (
+            SELECT reached.notification_id FROM ledger.ledger_events AS reached
+            WHERE reached.recorded_at <= tick.at + tick.apart
+            ORDER BY reached.recorded_at DESC LIMIT 1
+        )) AND ({_EVENT_KEY}, e.position) <= ({_LINE_KEY}, p.position) AND e.line_id = line.line_id
         ORDER BY {_EVENT_KEY}, e.position LIMIT 1
     ) AS following
-) SELECT 'tick', tick.position, NULL, NULL, tick.state, NULL, NULL, NULL, NULL FROM tick
+) SELECT 'tick', tick.position, {json_of_instant("tick.at")}, NULL, tick.state,
+    NULL, NULL, NULL, NULL FROM tick
 """
-
-_AT = {"now": "p.position", "position": "%(at)s::bigint", "instant": POSITION_THEN}
 
 # A run's own events, with the line's state before and after each.
 _RUN_EVENTS = """
@@ -121,15 +134,16 @@ def history_statement(tenant: frozenset[str], past: bool = False) -> str:
 
 
 @cache
-def place_statement(tenant: frozenset[str], by: Literal["now", "position", "instant"]) -> str:
+def place_statement(tenant: frozenset[str], past: bool = False) -> str:
     """(position, line or null, kind, columns of a found event) rows.
 
-    The kinds: ``end``, ``until``, ``next``, ``tick``. A tick has a position and a state alone.
+    The kinds: ``end``, ``until``, ``next``, ``tick``. A tick has its position, its instant as JSON
+    in the place of the type, and a state.
     """
     position, visible = position_of(False, "event"), where_tenant(tenant, "l")
     return _PLACE.format(
         position=position,
-        at=_AT[by],
+        at=POSITION_THEN if past else "p.position",
         where=visible,
         events=with_stored(_AROUND, "kind"),
         ticks=_TICKS,

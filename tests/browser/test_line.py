@@ -1,6 +1,8 @@
 """A line's page in a real browser: pause and resume, live updates, and the past."""
 
 import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
@@ -138,7 +140,7 @@ def as_api_says(edge: Edge, page: Page, line_id: str, now: bool = False) -> None
     if not now:
         # The address is updated shortly after the page.
         page.wait_for_function(
-            """() => document.querySelector('#standing-at time').dateTime
+            """() => document.querySelector('#standing-at > b > time').dateTime
                 === new URLSearchParams(location.search).get('as_of')"""
         )
     as_of = page.evaluate("new URLSearchParams(location.search).get('as_of')")
@@ -146,8 +148,9 @@ def as_api_says(edge: Edge, page: Page, line_id: str, now: bool = False) -> None
     detail = edge.data(f"/v1/execution/{line_id}{query}")
     expect(standing(page)).to_have_text(detail["state"])
     history = edge.data(f"/v1/execution/{line_id}/history{query}")
-    expect(page.locator("#standing-at")).to_contain_text(history[-1]["id"])
     expect(page.locator("#standing-at")).to_contain_text(history[-1]["type"])
+    latest = page.locator("#standing-at > time")
+    expect(latest).to_have_attribute("datetime", history[-1]["recorded_at"])
     runs = edge.data(f"/v1/execution/{line_id}/runs{query}")
     expect(page.locator(".run-rows tbody tr")).to_have_count(len(runs))
     timeline = edge.data(f"/v1/execution/{line_id}/timeline{query}")
@@ -156,27 +159,34 @@ def as_api_says(edge: Edge, page: Page, line_id: str, now: bool = False) -> None
     expect(page.get_by_role("status").filter(has_text="the past")).to_have_count(1 if as_of else 0)
 
 
+def place_of(event: dict[str, Any]) -> str:
+    """The slider's value at the instant of an event: milliseconds since 1970."""
+    passed = datetime.fromisoformat(event["recorded_at"]) - datetime(1970, 1, 1, tzinfo=UTC)
+    return str(passed // timedelta(milliseconds=1))
+
+
 def test_the_slider_goes_event_by_event_with_the_keyboard(
     line: Page, edge: Edge, line_id: str
 ) -> None:
     slider = line.get_by_role("slider")
-    events = [event["id"] for event in edge.data(f"/v1/execution/{line_id}/history")]
+    events = edge.data(f"/v1/execution/{line_id}/history")
     expect(slider).to_have_attribute("aria-valuetext", pattern("now"))
     slider.focus()
-    for identifier in reversed(events):
+    for event in reversed(events):
         line.keyboard.press("ArrowLeft")
-        expect(slider).to_have_attribute("aria-valuetext", pattern(identifier))
+        expect(slider).to_have_attribute("aria-valuetext", pattern(f"after {event['type']}"))
+        expect(slider).to_have_value(place_of(event))
         expect(slider).to_be_focused()
         as_api_says(edge, line, line_id)
     # There is no step before the first event.
     line.keyboard.press("ArrowLeft")
     line.keyboard.press("ArrowRight")
-    expect(slider).to_have_attribute("aria-valuetext", pattern(events[1]))
+    expect(slider).to_have_value(place_of(events[1]))
     line.keyboard.press("End")
     expect(slider).to_have_attribute("aria-valuetext", pattern("now"))
     as_api_says(edge, line, line_id, now=True)
     line.keyboard.press("Home")
-    expect(slider).to_have_attribute("aria-valuetext", pattern(events[0]))
+    expect(slider).to_have_value(place_of(events[0]))
     as_api_says(edge, line, line_id)
 
 
@@ -193,24 +203,56 @@ def test_the_slider_is_dragged_through_the_past_and_back(
     expect(line.get_by_role("status").filter(has_text="the past")).to_be_visible()
     assert "as_of=" in line.url
     line.mouse.up()
-    # The position at which the thumb was released counts.
-    placed = line.evaluate("Number(document.getElementById('slider').value)")
-    events = edge.data(f"/v1/execution/{line_id}/history")
-    (reached,) = [e["id"] for e in events if e["position"] <= placed][-1:]
-    expect(slider).to_have_attribute("aria-valuetext", pattern(reached))
+    # The page shows the very time at which the thumb was released.
+    line.wait_for_function(
+        """() => document.getElementById('slider').value
+            == Date.parse(new URLSearchParams(location.search).get('as_of'))"""
+    )
     as_api_says(edge, line, line_id)
     assert_accessible(line)
     # The address can be shared: it shows the same page again.
     line.reload()
     as_api_says(edge, line, line_id)
-    line.get_by_role("link", name="Back to now").click()
+    # The right end is now.
+    line.mouse.move(box["x"] + box["width"] * 0.3, middle)
+    line.mouse.down()
+    line.mouse.move(box["x"] + box["width"] + 5, middle, steps=4)
+    line.mouse.up()
     as_api_says(edge, line, line_id, now=True)
 
 
-def test_a_slow_answer_does_not_lose_the_last_position_of_the_thumb(
+def test_the_thumb_stands_above_its_time_on_the_timeline(
     line: Page, edge: Edge, line_id: str
 ) -> None:
-    """Positions passed during a request are not requested; the last position is."""
+    """Thumb, ticks and timeline agree to the pixel, at every width."""
+    blocked = edge.data(f"/v1/execution/{line_id}/history")[1]
+    line.goto(f"/ui/lines/{line_id}?as_of={blocked['recorded_at']}")
+    for width in (390, 768, 1440):
+        line.set_viewport_size({"width": width, "height": 900})
+        thumb, seen, tick = line.evaluate(
+            """() => {
+                const slider = document.getElementById('slider')
+                const box = slider.getBoundingClientRect()
+                const share = (slider.value - slider.min) / (slider.max - slider.min)
+                const thumb = parseFloat(getComputedStyle(document.documentElement).fontSize) * 1.1
+                const left = (name) => document.querySelector(name).getBoundingClientRect()
+                const mark = left('.seen')
+                const path = left('.ticks .t-blocked')
+                return [
+                    box.left + thumb / 2 + share * (box.width - thumb),
+                    mark.left + mark.width / 2,
+                    path.left + path.width / 2,
+                ]
+            }"""
+        )
+        assert abs(thumb - seen) < 1.5, width
+        assert abs(tick - seen) < 1.5, width
+
+
+def test_a_slow_answer_does_not_lose_the_last_place_of_the_thumb(
+    line: Page, edge: Edge, line_id: str
+) -> None:
+    """Places passed during a request are not requested; the last place is."""
     waiting: list[Route] = []
     asked = re.compile(r"/ui/lines/.*[?&]at=")
     line.route(asked, lambda route: route.continue_() if waiting else waiting.append(route))
@@ -222,12 +264,28 @@ def test_a_slow_answer_does_not_lose_the_last_position_of_the_thumb(
     line.mouse.down()
     with line.expect_request(asked):
         line.mouse.move(box["x"] + box["width"] * 0.6, middle)
-    line.mouse.move(box["x"] + box["width"] * 0.02, middle, steps=4)
+    line.mouse.move(box["x"] + 3, middle, steps=4)
     line.mouse.up()
     waiting[0].continue_()
-    first = edge.data(f"/v1/execution/{line_id}/history")[0]["id"]
-    expect(slider).to_have_attribute("aria-valuetext", pattern(first))
+    first = edge.data(f"/v1/execution/{line_id}/history")[0]
+    expect(slider).to_have_attribute("aria-valuetext", pattern(first["type"]))
+    expect(slider).to_have_value(place_of(first))
     as_api_says(edge, line, line_id)
+
+
+def test_without_script_a_place_of_the_slider_is_sent_by_a_button(
+    chromium: Browser, address: str, edge: Edge, line_id: str
+) -> None:
+    with watched(chromium, address, java_script_enabled=False) as watch:
+        page = watch.context.new_page()
+        sign_in(page, edge.token("read"))
+        page.goto(f"/ui/lines/{line_id}")
+        page.get_by_role("slider").press("PageDown")
+        page.get_by_role("button", name="Show this time").click()
+        expect(page.get_by_text("looking at the past")).to_be_visible()
+        page.get_by_role("slider").press("End")
+        page.get_by_role("button", name="Show this time").click()
+        expect(page.get_by_text("looking at the past")).to_have_count(0)
 
 
 def test_without_script_the_past_is_walked_by_links(

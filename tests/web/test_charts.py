@@ -30,7 +30,7 @@ def lives(draw: st.DrawFn, largest: int = 40) -> list[TimeSpan]:
 
 @given(lives(), st.integers(1, 60))
 def test_a_band_covers_the_whole_width_without_gaps(life: list[TimeSpan], most: int) -> None:
-    pieces = charts.band(life, most)
+    pieces = charts.band(life, life[0].since, life[-1].until, most)
     assert pieces[0].x == 0
     assert abs(pieces[-1].x + pieces[-1].width - 100) < 1e-6
     for piece, following in itertools.pairwise(pieces):
@@ -42,7 +42,16 @@ def test_a_band_covers_the_whole_width_without_gaps(life: list[TimeSpan], most: 
 
 @given(lives())
 def test_a_short_life_is_drawn_as_it_was(life: list[TimeSpan]) -> None:
-    assert [(p.kind, p.since, p.until) for p in charts.band(life)] == life
+    pieces = charts.band(life, life[0].since, life[-1].until)
+    assert [(p.kind, p.since, p.until) for p in pieces] == life
+
+
+@given(lives())
+def test_a_band_takes_its_share_of_a_longer_scale(life: list[TimeSpan]) -> None:
+    length = life[-1].until - life[0].since
+    pieces = charts.band(life, life[0].since - length, life[-1].until + 2 * length)
+    assert abs(pieces[0].x - 25) < 1e-6
+    assert abs(pieces[-1].x + pieces[-1].width - 50) < 1e-6
 
 
 def test_intervals_too_short_to_be_seen_are_one_piece_of_the_longest_kind() -> None:
@@ -53,7 +62,7 @@ def test_intervals_too_short_to_be_seen_are_one_piece_of_the_longest_kind() -> N
         kind = ("blocked", "running")[number % 2]
         life.append(TimeSpan(kind, since, since + second * (2 if kind == "blocked" else 1)))
     life.append(TimeSpan("idle", life[-1].until, life[-1].until + 3000 * second))
-    found = [(piece.kind, piece.parts) for piece in charts.band(life, 4)]
+    found = [(piece.kind, piece.parts) for piece in charts.band(life, BEGIN, life[-1].until, 4)]
     assert found == [("running", 1), ("blocked", 6), ("idle", 1)]
 
 
@@ -61,7 +70,7 @@ def test_intervals_too_short_to_be_seen_are_one_piece_of_the_longest_kind() -> N
 def test_painted_pieces_are_wide_enough_to_be_seen_and_inside_the_box(
     life: list[TimeSpan],
 ) -> None:
-    painted = charts.drawn(charts.band(life))
+    painted = charts.drawn(charts.band(life, life[0].since, life[-1].until))
     assert len(painted) == len(life)
     for piece in painted:
         assert piece.width >= charts.LEAST
@@ -138,10 +147,10 @@ def test_the_grid_holds_all_durations_and_longer_ones_are_higher(
     assert heights == sorted(heights)
 
 
-@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=50, unique=True))
-def test_strokes_stay_between_the_ends(positions: list[int]) -> None:
-    first, last = min(positions), max(positions) + 1
-    path = charts.strokes(positions, first, last)
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=50, unique=True))
+def test_strokes_stand_at_their_share_of_the_time(seconds: list[int]) -> None:
+    instants = [BEGIN + timedelta(seconds=number) for number in sorted(seconds)]
+    path = charts.strokes(instants, BEGIN, BEGIN + timedelta(seconds=10**9))
     places = [float(part.split()[0]) for part in path.split("M")[1:]]
-    assert len(places) == len(positions)
-    assert all(0 <= place <= 1000 for place in places)
+    expected = [number / 10**6 for number in sorted(seconds)]
+    assert all(abs(at - true) <= 0.051 for at, true in zip(places, expected, strict=True))

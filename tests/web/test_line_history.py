@@ -1,11 +1,12 @@
 """The slider on a line's page: every event of its history, and the page as of then."""
 
-import itertools
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from ledger.api.routes import stories
 from tests.support.edge import Edge
 from tests.support.facts import fact
 from tests.support.random_life import history_of
@@ -23,6 +24,17 @@ def blocked(line_id: str, cause: str = "approval_gap", **more: Any) -> dict[str,
 def as_of(address: str) -> str | None:
     """The instant in an address."""
     return next(iter(parse_qs(urlsplit(address).query).get("as_of", [])), None)
+
+
+def milliseconds(instant: str) -> int:
+    """An instant in milliseconds since 1970."""
+    passed = datetime.fromisoformat(instant) - datetime(1970, 1, 1, tzinfo=UTC)
+    return passed // timedelta(milliseconds=1)
+
+
+def moved(instant: datetime, seconds: float) -> str:
+    """A later instant, as text for an address."""
+    return f"{instant + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
 def step(page: Seen, name: str) -> str | None:
@@ -52,15 +64,15 @@ def test_steps_reach_every_event_and_lead_back(edge: Edge) -> None:
     assert (step(page, "next"), step(page, "now")) == (None, None)
     while back := step(page, "previous"):
         page = guest.get(back)
-        seen.append(page.one("#standing-at .id").get_text())
-        assert as_of(back) in [event["recorded_at"] for event in history]
-    assert seen == [event["id"] for event in reversed(history)]
+        assert {str(time["datetime"]) for time in page.all("#standing-at time")} == {as_of(back)}
+        seen.append(as_of(back))
+    assert seen == [event["recorded_at"] for event in reversed(history)]
     assert step(page, "first") is None
     forth = []
     while on := step(page, "next"):
         page = guest.get(on)
-        forth.append(page.one("#standing-at .id").get_text())
-    assert forth == [event["id"] for event in history[1:]] + [history[-1]["id"]]
+        forth.append(as_of(on))
+    assert forth == [event["recorded_at"] for event in history[1:]] + [None]
     assert as_of(on or "") is None
     assert "data-stream" in page.one("#view").attrs
 
@@ -79,43 +91,140 @@ def test_the_page_shows_the_line_as_it_was(edge: Edge) -> None:
     assert latest == ["execution.blocked", "execution.checked_in", "execution.started"]
     assert str(page.one("#band")["aria-label"]).endswith(" State at that time: blocked.")
     slider = page.one("#slider")
-    assert int(str(slider["value"])) == at["execution.blocked"]["position"]
+    assert int(str(slider["value"])) == milliseconds(at["execution.blocked"]["recorded_at"])
     assert "execution.blocked" in str(slider["aria-valuetext"])
 
 
-def test_a_position_leads_to_the_instant_of_the_last_event_up_to_it(edge: Edge) -> None:
+def test_from_between_two_events_the_steps_lead_to_the_nearest_ones(edge: Edge) -> None:
     line_id, history = lived(edge)
-    guest = visitor(edge)
+    before, after = history[1]["recorded_at"], history[2]["recorded_at"]
+    between = moved(datetime.fromisoformat(before), seconds=2)
+    page = visitor(edge).get(f"{path_of(line_id)}?as_of={between}")
+    assert as_of(step(page, "previous") or "") == before
+    assert as_of(step(page, "next") or "") == after
 
-    def led_to(position: int) -> str | None:
-        moved = guest.get(f"{path_of(line_id)}?at={position}&month=2026-04")
+
+def test_the_slider_leads_to_the_very_instant_of_its_place(edge: Edge) -> None:
+    line_id, history = lived(edge)
+    guest, now = visitor(edge), milliseconds(edge.clock.now.isoformat())
+
+    def led_to(at: int, end: int = 2**40) -> str | None:
+        moved = guest.get(f"{path_of(line_id)}?at={at}&end={end}&month=2026-04")
         assert moved.status == 303
+        assert parse_qs(urlsplit(moved.location).query).keys() <= {"month", "as_of"}
         assert "month=2026-04" in moved.location
         return as_of(moved.location)
 
-    for event, following in itertools.pairwise(history):
-        for position in range(event["position"], following["position"]):
-            assert led_to(position) == event["recorded_at"]
-    assert led_to(history[-1]["position"]) == history[-1]["recorded_at"]
-    assert led_to(history[-1]["position"] + 1) is None
-    assert led_to(2**63 - 1) is None
-    assert led_to(0) == history[0]["recorded_at"]
+    first, last = (milliseconds(history[place]["recorded_at"]) for place in (0, -1))
+    for at in (first + 1, first + 1500, last + 1):
+        assert milliseconds(led_to(at, now) or "") == at
+    # Before the first event nothing was known of the line.
+    assert led_to(0, now) == led_to(first - 1, now) == history[0]["recorded_at"]
+    # The right end means now, whenever the page was made; and so does the future.
+    assert led_to(now, now) is led_to(first + 5, first + 5) is led_to(now + 1, now + 2) is None
 
 
-def test_the_slider_goes_from_the_first_event_to_beyond_the_last(edge: Edge) -> None:
-    line_id, history = lived(edge)
+def test_the_slider_goes_from_the_lines_beginning_to_now(edge: Edge) -> None:
+    line_id, _ = lived(edge)
+    started_at = edge.data(f"/v1/execution/{line_id}")["started_at"]
     slider = visitor(edge).get(path_of(line_id)).one("#slider")
     ends = [int(str(slider[name])) for name in ("min", "max", "value")]
-    first, last = history[0]["position"], history[-1]["position"]
-    assert ends == [first, last + 1, last + 1]
+    now = milliseconds(edge.clock.now.isoformat())
+    assert ends == [milliseconds(started_at), now, now]
 
 
-def test_every_event_has_a_tick(edge: Edge) -> None:
+def test_slider_and_timeline_have_one_scale_now_and_then(edge: Edge) -> None:
+    line_id = edge.fresh()
+    edge.clock.advance(days=3)
+    edge.accept(blocked(line_id))
+    then = edge.clock.now
+    edge.clock.advance(days=7)
+    page = visitor(edge).get(path_of(line_id))
+    past = visitor(edge).get(f"{path_of(line_id)}?as_of={moved(then, seconds=1)}")
+    assert past.words("#recorded text") == page.words("#recorded text")
+    for seen in (page, past):
+        assert seen.words("#band .tick text") == seen.words("#recorded text")
+        places = [str(line["x1"]) for line in seen.all("#recorded .tick line")]
+        assert places == [str(line["x1"]) for line in seen.all("#band .tick line")]
+        (tick,) = seen.all(".ticks .t-blocked")
+        (piece,) = seen.all("#band rect[fill='url(#p-blocked)']")
+        at = float(str(tick["d"]).removeprefix("M").split()[0]) / 10
+        assert abs(at - float(str(piece["x"]).rstrip("%"))) < 0.1
+        assert 29 < at < 31
+    # Of what came after the instant the timeline shows nothing.
+    (piece,) = past.all("#band rect[fill='url(#p-blocked)']")
+    assert float(str(piece["width"]).rstrip("%")) < 1
+    assert past.one("#band .seen")["x1"] == past.one("#band .seen")["x2"]
+    assert 29 < float(str(past.one("#band .seen")["x1"]).rstrip("%")) < 31
+
+
+def test_the_axis_of_the_slider_is_in_the_zone_of_the_page(edge: Edge) -> None:
+    line_id = edge.fresh()
+    edge.clock.advance(hours=5)
+    guest = visitor(edge)
+    utc = guest.get(path_of(line_id)).words("#recorded text")
+    guest.http.cookies.set("ledger_zone", "Asia/Kathmandu", path="/ui")
+    there = guest.get(path_of(line_id)).words("#recorded text")
+    assert len(there) == len(utc) >= 5
+    assert not set(there) & set(utc)
+
+
+def test_a_closed_lines_scale_ends_with_what_was_recorded_of_it(edge: Edge) -> None:
+    line_id = edge.fresh()
+    edge.clock.advance(days=10)
+    edge.accept(fact("service_line.closed", line_id, time=edge.clock.now.isoformat()))
+    edge.clock.advance(days=1)
+    late = (edge.clock.now - timedelta(days=2)).isoformat()
+    edge.accept(fact("execution.checked_in", line_id, {"hours": 1}, time=late))
+    last = milliseconds(history_of(edge, line_id)[-1]["recorded_at"])
+    edge.clock.advance(days=900)
+    slider = visitor(edge).get(path_of(line_id)).one("#slider")
+    assert last < int(str(slider["max"])) < last + 2 * 86_400_000
+
+
+def test_nothing_in_the_slider_depends_on_the_events_of_others(edge: Edge) -> None:
+    """A line whose neighbours are silent, and one among busy neighbours, look alike."""
+    seen = []
+    for neighbours in (0, 40):
+        line_id, other, begun = edge.fresh(), edge.fresh(), edge.clock.now
+        for _ in range(4):
+            edge.clock.advance(hours=1)
+            edge.accept(*(fact("execution.checked_in", other) for _ in range(neighbours)))
+            edge.clock.advance(hours=1)
+            edge.accept(fact("execution.checked_in", line_id, time=edge.clock.now.isoformat()))
+        page = visitor(edge).get(path_of(line_id))
+        # An event's id has its position in the log.
+        assert "EVT-" not in str(page.one(".travel"))
+        slider = page.one("#slider")
+        ends = [int(str(slider[name])) - milliseconds(begun.isoformat()) for name in ("min", "max")]
+        seen.append((ends, [path["d"] for path in page.all(".ticks path")]))
+        # Both lines begin at the same time of the day.
+        edge.clock.advance(hours=16)
+    assert seen[0] == seen[1]
+
+
+def test_every_event_that_can_be_told_apart_has_a_tick(edge: Edge) -> None:
     line_id, history = lived(edge)
     page = visitor(edge).get(path_of(line_id))
-    assert sum(str(path["d"]).count("M") for path in page.all(".ticks path")) == len(history)
+    # The first two events are a microsecond apart.
+    assert sum(str(path["d"]).count("M") for path in page.all(".ticks path")) == len(history) - 1
     (blocked_ticks,) = page.all(".ticks .t-blocked")
     assert str(blocked_ticks["d"]).count("M") == 1
+
+
+def test_ticks_of_many_events_are_spread_over_the_time(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A burst of events takes one tick; the quiet time around it keeps its own."""
+    monkeypatch.setattr(stories, "_TICKS", 20)
+    line_id = edge.fresh()
+    for burst in (1, 1, 50, 1, 1):
+        edge.clock.advance(hours=10)
+        edge.accept(*(fact("execution.checked_in", line_id) for _ in range(burst)))
+    page = visitor(edge).get(path_of(line_id))
+    drawn = "".join(str(path["d"]) for path in page.all(".ticks path"))
+    places = [round(float(part.split()[0])) for part in drawn.split("M")[1:]]
+    assert places == pytest.approx([0, 200, 400, 600, 800, 1000], abs=2)
 
 
 def test_a_line_that_was_not_known_yet_says_so(edge: Edge) -> None:
@@ -133,7 +242,17 @@ def test_a_line_that_was_not_known_yet_says_so(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["at=x", "at=-1", f"at={2**63}", "as_of=soon", "as_of=2098-01-01", "what=1"]
+    "query",
+    [
+        "at=x",
+        "at=-1",
+        f"at={2**63}",
+        "at=4102444800000",
+        "at=1&end=x",
+        "as_of=soon",
+        "as_of=2098-01-01",
+        "what=1",
+    ],
 )
 def test_an_invalid_parameter_is_refused_in_words(edge: Edge, query: str) -> None:
     page = visitor(edge).get(f"{path_of(edge.fresh())}?{query}")

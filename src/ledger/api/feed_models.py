@@ -126,9 +126,9 @@ class HistoryPage(Model):
 
 
 class TickModel(Model):
-    """The position of an event in a line's history, and the line's state after the event."""
+    """The instant at which an event was recorded, and the line's state after the event."""
 
-    position: int
+    at: datetime
     state: State
 
 
@@ -141,7 +141,7 @@ class PlaceModel(Model):
     """The latest events up to the place, newest first."""
     next: HistoryEvent | None
     ticks: list[TickModel]
-    """A selection of the events, far enough apart for a slider."""
+    """A selection of the events, far enough apart in time for a slider."""
 
 
 class PlaceAnswer(Model):

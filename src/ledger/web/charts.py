@@ -95,14 +95,13 @@ def percent_between(at: datetime, start: datetime, end: datetime) -> float:
     return min(100.0, max(0.0, 100 * (at - start).total_seconds() / whole))
 
 
-def band(intervals: Sequence[TimeSpan], most: int = 1000) -> list[Piece]:
-    """Adjacent pieces that cover the whole width; at most about twice ``most``.
+def band(
+    intervals: Sequence[TimeSpan], start: datetime, end: datetime, most: int = 1000
+) -> list[Piece]:
+    """Adjacent pieces on the scale from ``start`` to ``end``; at most about twice ``most``.
 
     Neighbouring intervals that are too short to be distinguished are merged into one piece.
     """
-    if not intervals:
-        return []
-    start, end = intervals[0].since, intervals[-1].until
     least = (end - start) / most if len(intervals) > most else timedelta(0)
     found: list[Piece] = []
     waiting: list[TimeSpan] = []
@@ -225,7 +224,6 @@ def labelled(found: Sequence[Bar], apart: float = 22) -> list[int]:
     return chosen
 
 
-def strokes(positions: Iterable[int], first: int, last: int, wide: int = 1000) -> str:
-    """A path with a vertical stroke for each position, in a box of ``wide`` × 1."""
-    span = max(1, last - first)
-    return "".join(f"M{wide * (at - first) / span:.1f} 0v1" for at in positions)
+def strokes(instants: Iterable[datetime], start: datetime, end: datetime) -> str:
+    """A path with a vertical stroke for each instant, in a box of 1000 × 1."""
+    return "".join(f"M{10 * percent_between(at, start, end):.1f} 0v1" for at in instants)

@@ -1,13 +1,21 @@
 """A page in history: the slider over a line's events, and records not yet known at an instant."""
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
 
 from ledger.api.feed_models import HistoryEvent, PlaceModel
+from ledger.api.models import ExecutionDetail
 from ledger.api.reading import Query
 from ledger.domain.errors import NotFound
 from ledger.domain.values import STATES, format_instant
 from ledger.web import charts
+from ledger.web.charts import Label
+from ledger.web.showing import Zone
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MARGIN = 12
+"""After a closing, a scale goes on for this part of the line's life."""
 
 M = TypeVar("M")
 
@@ -26,15 +34,51 @@ async def as_known(read: Callable[[Query], Awaitable[M]], as_of: str | None, sen
         raise NotFound(sentence) from None
 
 
+class Scale(NamedTuple):
+    """The time that the slider and the timeline show: from a line's beginning to now.
+
+    A scale depends on the line alone, and not on the instant that a reader looks at.
+    """
+
+    since: datetime
+    until: datetime
+
+
+def scale_of(line: ExecutionDetail, place: PlaceModel, now: datetime) -> Scale:
+    """The scale of a line, as the line is now.
+
+    The scale of a closed line ends soon after the closing: otherwise, for a line that closed long
+    ago, "closed" would take almost the whole width. If facts were recorded after the closing, the
+    scale includes them, unless the line's life would then take less than half of the width.
+    """
+    since = min(line.started_at, place.first.recorded_at)
+    if line.closed_at is None:
+        return Scale(since, max(now, since))
+    end = max(line.closed_at, since)
+    if place.last.recorded_at <= end + (end - since):
+        end = max(end, place.last.recorded_at)
+    return Scale(since, max(since, min(now, end + (end - since) / _MARGIN)))
+
+
+def milliseconds_of(instant: datetime) -> int:
+    """An instant as the slider's number: milliseconds since 1970, rounded down."""
+    return (instant - _EPOCH) // timedelta(milliseconds=1)
+
+
+def instant_at(milliseconds: int) -> datetime:
+    """The instant of a slider's number."""
+    return _EPOCH + timedelta(milliseconds=milliseconds)
+
+
 class HistoryPlace(NamedTuple):
-    """The slider over a line's log positions. Its right end means now."""
+    """The slider over a line's time. Its right end means now."""
 
     least: int
+    """The left end, in milliseconds since 1970."""
     most: int
-    """The position after the last event."""
     value: int
     event: HistoryEvent
-    """The latest event up to the slider's position."""
+    """The latest event up to the slider's instant."""
     first: str | None
     """The instant that this step leads to, as text for an address; None if the slider is there."""
     previous: str | None
@@ -46,38 +90,44 @@ class HistoryPlace(NamedTuple):
     """(state, SVG path of the events that led to the state), in a box of 1000 × 1."""
     is_sparse: bool
     """Whether there are few ticks, so that wide strokes do not overlap."""
+    axis: list[Label]
     latest: list[HistoryEvent]
     """Newest first."""
 
 
-def place_of(place: PlaceModel, is_now: bool) -> HistoryPlace:
-    """The slider and its steps. From now, the previous step leads to the last event."""
+def place_of(place: PlaceModel, scale: Scale, instant: datetime | None, zone: Zone) -> HistoryPlace:
+    """The slider at an instant; None means now. The steps lead from event to event.
+
+    From now, and from between two events, the previous step leads to the latest event.
+    """
     until = place.until or [place.first]
     event, first, last = until[0], place.first, place.last
-    most = last.position + 1
-    before = until[0] if is_now else next(iter(until[1:]), None)
+    is_on_event = instant == event.recorded_at
+    before = next(iter(until[1:]), None) if is_on_event else event
 
     def step(to: HistoryEvent | None) -> str | None:
-        if to is None or (to.position == event.position and not is_now):
+        if to is None or (is_on_event and to.position == event.position):
             return None
         return format_instant(to.recorded_at)
 
-    by_state = {state: [t.position for t in place.ticks if t.state == state] for state in STATES}
+    by_state = {state: [t.at for t in place.ticks if t.state == state] for state in STATES}
+    most = milliseconds_of(scale.until)
     return HistoryPlace(
-        first.position,
+        milliseconds_of(scale.since),
         most,
-        most if is_now else event.position,
+        most if instant is None else min(most, milliseconds_of(instant)),
         event,
         step(first),
         step(before),
         step(place.next),
         step(last),
-        is_now,
+        instant is None,
         [
-            (state, charts.strokes(positions, first.position, most))
-            for state, positions in by_state.items()
-            if positions
+            (state, charts.strokes(instants, scale.since, scale.until))
+            for state, instants in by_state.items()
+            if instants
         ],
         len(place.ticks) < 200,
+        charts.axis(zone.local(scale.since), zone.local(scale.until)),
         until,
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
@@ -16,17 +16,15 @@ from ledger.api.problems import status_of
 from ledger.api.reading import Query, services_of
 from ledger.api.routes import executions, runs, stories
 from ledger.api.routes.executions import AnyLineId, OptionalReason, Reason
-from ledger.api.routes.stories import PlaceQuery, RangeQuery
+from ledger.api.routes.stories import RangeQuery
 from ledger.api.writing import Sent, execute_on
 from ledger.application.commands.lines import Pause, Resume
 from ledger.domain.errors import Invalid, InvalidState, LedgerError, Unavailable
 from ledger.domain.health import PENALTY
-from ledger.domain.values import MODELS_WITH_RUNS, STATES, format_instant
+from ledger.domain.values import LATEST, MODELS_WITH_RUNS, format_instant
 from ledger.intake.places import pointers
 from ledger.intake.principal import Principal
-from ledger.web import charts
-from ledger.web.charts import Label, Piece, TimeSpan
-from ledger.web.history import HistoryPlace, as_known, place_of
+from ledger.web.history import as_known, instant_at, milliseconds_of, place_of, scale_of
 from ledger.web.names import names_for
 from ledger.web.pages import (
     Form,
@@ -40,23 +38,24 @@ from ledger.web.pages import (
     with_parameter,
 )
 from ledger.web.run import RunsChart, chart_of
-from ledger.web.showing import Zone, zone_of
+from ledger.web.showing import zone_of
 from ledger.web.standing import contrast, says
 from ledger.web.summary import summary
+from ledger.web.timeline import band_of, life_of
 
 router = APIRouter(prefix="/ui/lines", include_in_schema=False, route_class=PageRoute)
 
+_LAST = milliseconds_of(LATEST)
 _MONTH = r"^(?:19[0-9]{2}|20[0-8][0-9]|209[0-8])-(?:0[1-9]|1[0-2])$"
-_STRETCHES = (365, 30, 7, 1)
-"""Days to draw if the whole history has too many changes: the longest period that fits is shown."""
-_LISTED = 200
-"""The most intervals in the table; the newest are listed."""
 
 
 class LineQuery(Query):
-    """The shown instant and month; ``at`` is the log position that the slider was moved to."""
+    """The shown instant and month, and the slider's place if the slider was moved."""
 
-    at: Annotated[int | None, Field(ge=0, lt=2**63)] = None
+    at: Annotated[int | None, Field(ge=0, lt=_LAST)] = None
+    """The instant that the slider was moved to, in milliseconds since 1970."""
+    end: Annotated[int | None, Field(ge=0, lt=_LAST)] = None
+    """The slider's right end, which means now: without script, a form sends it too."""
     month: Annotated[str | None, Field(pattern=_MONTH)] = None
 
 
@@ -93,32 +92,6 @@ class Month(NamedTuple):
         return Month(year, month + 1)
 
 
-class Share(NamedTuple):
-    """The total time of a state or of a cause."""
-
-    name: str
-    seconds: float
-    percent: float | None
-    """Percent of the line's life until it closed; None for the time after the closing."""
-
-
-class Band(NamedTuple):
-    """The timeline of a line, as a drawing and as a table."""
-
-    since: datetime
-    until: datetime
-    days: int | None
-    """The length of the drawn period; None if the whole life is drawn."""
-    pieces: list[Piece]
-    lanes: list[tuple[str, list[Piece]]]
-    axis: list[Label]
-    by_state: list[Share]
-    by_cause: list[Share]
-    listed: list[models.IntervalModel]
-    """Newest first."""
-    total: int
-
-
 @router.get("/{line_id}", openapi_extra=needs("read"))
 async def show_line(
     request: Request,
@@ -126,19 +99,17 @@ async def show_line(
     line_id: AnyLineId,
     query: Annotated[LineQuery, QueryParameters()],
 ) -> Response:
-    """A line as it is or was; a position of the slider redirects to the instant of its event."""
+    """A line as it is or was. A place of the slider redirects to the page as of its instant."""
     if query.at is None:
         return await _page(request, principal, line_id, query)
-    asked = PlaceQuery(at=query.at)
-    place = await read_answer(
-        stories.show_place(request, principal, line_id, asked), feed_models.PlaceAnswer
-    )
-    event = next(iter(place.data.until), place.data.first)
-    is_now = query.at > place.data.last.position
-    address = with_parameter(here(request), "at", None)
-    return go(
-        with_parameter(address, "as_of", None if is_now else format_instant(event.recorded_at))
-    )
+    place = await _place(request, principal, line_id, Query())
+    # Before the first event nothing was known of the line.
+    instant = max(instant_at(query.at), place.first.recorded_at)
+    is_now = (query.end is not None and query.at >= query.end) or instant > services_of(
+        request
+    ).clock()
+    address = with_parameter(with_parameter(here(request), "at", None), "end", None)
+    return go(with_parameter(address, "as_of", None if is_now else format_instant(instant)))
 
 
 @command_route(router, "/{line_id}/pause", Pause, "service_lines:manage")
@@ -213,17 +184,20 @@ async def _page(
         return (await read_answer(answer, models.ExecutionAnswer)).data
 
     line = await as_known(read, query.as_of, "This line was not known yet at that time.")
-    seen_at = query.instant or services_of(request).clock()
+    now, zone = services_of(request).clock(), zone_of(request)
+    seen_at = query.instant or now
     # The month of the instant in the chosen zone: in UTC, the next month may have begun already.
-    last_month = _month_of(zone_of(request).local(seen_at))
+    last_month = _month_of(zone.local(seen_at))
     month = _month(query) or last_month
-    band, usage, place, runs_chart, names = await asyncio.gather(
-        _band(request, principal, line, query, seen_at),
+    present = line if query.as_of is None else await read(Query())
+    life, usage, place, runs_chart, names = await asyncio.gather(
+        life_of(request, principal, line, query, seen_at),
         _usage(request, principal, line_id, query, month),
         _place(request, principal, line_id, query),
         _runs(request, principal, line, query, seen_at),
         names_for(request, principal, [line]),
     )
+    scale = scale_of(present, place, now)
     return show(
         request,
         "line.html",
@@ -236,11 +210,11 @@ async def _page(
         query=query,
         penalty=PENALTY,
         lost=sum(PENALTY[signal.status] for signal in line.health.signals),
-        band=band,
+        band=None if life is None else band_of(life, line, seen_at, scale, zone),
         usage=usage,
         month=month,
         last_month=last_month,
-        place=place,
+        place=place_of(place, scale, query.instant, zone),
         summary=summary,
         chart=runs_chart,
         entered=entered,
@@ -276,11 +250,10 @@ async def _usage(
 
 
 async def _place(
-    request: Request, principal: Principal, line_id: str, query: LineQuery
-) -> HistoryPlace:
-    asked = PlaceQuery(as_of=query.as_of)
-    answer = stories.show_place(request, principal, line_id, asked)
-    return place_of((await read_answer(answer, feed_models.PlaceAnswer)).data, query.as_of is None)
+    request: Request, principal: Principal, line_id: str, query: Query
+) -> feed_models.PlaceModel:
+    answer = stories.show_place(request, principal, line_id, query)
+    return (await read_answer(answer, feed_models.PlaceAnswer)).data
 
 
 async def _runs(
@@ -296,71 +269,3 @@ async def _runs(
     asked = runs.RunsQuery(as_of=query.as_of, limit=100)
     answer = runs.bare_runs(request, principal, line.service_line_id, asked)
     return chart_of((await read_answer(answer, models.RunList)).data, seen_at)
-
-
-async def _band(
-    request: Request,
-    principal: Principal,
-    line: models.ExecutionDetail,
-    query: LineQuery,
-    seen_at: datetime,
-) -> Band | None:
-    """The line's life, or its latest part if it has too many changes; None if even one day has."""
-    for days in (None, *_STRETCHES):
-        since = None if days is None else format_instant(seen_at - timedelta(days=days))
-        asked = RangeQuery(as_of=query.as_of, **{"from": since} if since else {})
-        answer = stories.show_timeline(request, principal, line.service_line_id, asked)
-        try:
-            timeline = (await read_answer(answer, models.TimelineAnswer)).data
-        except Invalid:
-            continue
-        if timeline.intervals:
-            return _drawn(timeline, line, seen_at, days, zone_of(request))
-    return None
-
-
-def _drawn(
-    timeline: models.TimelineModel,
-    line: models.ExecutionDetail,
-    seen_at: datetime,
-    days: int | None,
-    zone: Zone,
-) -> Band:
-    since = timeline.intervals[0].from_
-    until = max(seen_at, since)
-    if line.closed_at is not None:
-        # The drawing ends soon after the closing. Otherwise, for a line that closed long ago,
-        # "closed" would take almost the whole width.
-        until = min(until, max(since, line.closed_at) + (line.closed_at - since) / 12)
-    pieces = [
-        (interval, TimeSpan(interval.state, interval.from_, min(interval.to or until, until)))
-        for interval in timeline.intervals
-        if interval.from_ <= until
-    ]
-    lanes = [
-        (cause, charts.lane((p for i, p in pieces if cause in i.causes), since, until))
-        for cause, seconds in timeline.totals.by_cause.items()
-        if seconds
-    ]
-    by_state = timeline.totals.by_state
-    life = sum(seconds for state, seconds in by_state.items() if state != "closed")
-
-    def shares(totals: Mapping[Any, float]) -> list[Share]:
-        return [
-            Share(name, seconds, None if name == "closed" or not life else 100 * seconds / life)
-            for name, seconds in totals.items()
-            if seconds or name == line.state
-        ]
-
-    return Band(
-        since,
-        until,
-        days,
-        charts.drawn(charts.band([piece for _, piece in pieces])),
-        [(cause, charts.drawn(found)) for cause, found in lanes],
-        charts.axis(zone.local(since), zone.local(until)),
-        shares({state: by_state[state] for state in STATES}),
-        shares(timeline.totals.by_cause),
-        timeline.intervals[: -_LISTED - 1 : -1],
-        len(timeline.intervals),
-    )

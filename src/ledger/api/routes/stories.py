@@ -1,7 +1,7 @@
 """A line's story: its history, its timeline and its usage (contract, Reading)."""
 
 from datetime import UTC, datetime, time, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -55,8 +55,8 @@ _DEFAULT_DAYS = 30
 _COUNTED = ("running", "completed", "failed", "cancelled")
 """The statuses of runs that count, in the order of the statement's numbers."""
 _LATEST = 10
-_TICKS = 1000
-"""The most ticks of the page's slider: no slider is wide enough for more."""
+_TICKS = 500
+"""The most ticks of the page's slider: on a wider slider they would touch each other."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_hours = msgspec.json.Decoder(list[tuple[str | None, int]]).decode
@@ -103,23 +103,10 @@ async def show_history(
     )
 
 
-class PlaceQuery(Query):
-    """A place in a line's history: at a position, at an instant, or now."""
-
-    at: int | None = None
-
-    @property
-    def by(self) -> Literal["now", "position", "instant"]:
-        """How the place is given."""
-        if self.at is not None:
-            return "position"
-        return "now" if self.as_of is None else "instant"
-
-
 async def show_place(
-    request: Request, principal: Principal, line_id: str, query: PlaceQuery
+    request: Request, principal: Principal, line_id: str, query: Query
 ) -> Response:
-    """A place in a line's history, with the events around it.
+    """A place in a line's history, now or at an instant, with the events around it.
 
     The statement reads the present: one about the past would not know the events that follow. Only
     the web pages use this; programs walk the history itself.
@@ -127,11 +114,10 @@ async def show_place(
     require_line_id(line_id)
     tenant = tenant_filters(principal)
     # The statement reads the present, whatever instant the place is at.
-    statement = place_statement(frozenset(tenant), query.by)
+    statement = place_statement(frozenset(tenant), query.is_past)
     parameters = {
         **tenant,
         "line_id": line_id,
-        "at": query.at,
         "as_of": query.instant,
         "limit": _LATEST,
         "ticks": _TICKS,
@@ -143,7 +129,7 @@ async def show_place(
         [history_item(row[3:]) for row in rows if row[2] == kind]
         for kind in ("end", "until", "next")
     )
-    ticks = (f'{{"position":{row[3]},"state":"{row[6]}"}}' for row in rows if row[2] == "tick")
+    ticks = (f'{{"at":{row[4]},"state":"{row[6]}"}}' for row in rows if row[2] == "tick")
     data = (
         f'{{"data":{{"first":{ends[0]},"last":{ends[-1]},"until":[{",".join(reversed(until))}],'
         f'"next":{following[0] if following else "null"},"ticks":[{",".join(ticks)}]}}}}'

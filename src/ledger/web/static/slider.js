@@ -14,7 +14,7 @@
   };
 
   let held = false;
-  let asked = null; // The position whose page is awaited.
+  let asked = null; // The place whose page is awaited.
   let reached = false; // Whether the answer has moved the thumb to the event of its page.
 
   const isSlider = (element) => element?.id === "slider";
@@ -32,7 +32,7 @@
     if (event.target.closest('[data-step][aria-disabled="true"]')) event.stopPropagation();
   }, true);
 
-  // "Now" is sent without a position: when the request arrives, the position may have an event.
+  // "Now" is sent without a place: by the time the request arrives, the place lies in the past.
   document.addEventListener("htmx:configRequest", (event) => {
     if (!isSlider(event.target)) return;
     asked = event.target.value;

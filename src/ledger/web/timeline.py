@@ -1,0 +1,127 @@
+"""A line's timeline, as a drawing and as a table."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from fastapi import Request
+
+from ledger.api import models
+from ledger.api.reading import Query
+from ledger.api.routes import stories
+from ledger.api.routes.stories import RangeQuery
+from ledger.domain.errors import Invalid
+from ledger.domain.values import STATES, format_instant
+from ledger.intake.principal import Principal
+from ledger.web import charts
+from ledger.web.charts import Label, Piece, TimeSpan
+from ledger.web.history import Scale
+from ledger.web.pages import read_answer
+from ledger.web.showing import Zone
+
+_STRETCHES = (365, 30, 7, 1)
+"""Days to draw if the whole history has too many changes: the longest period that fits is shown."""
+_LISTED = 200
+"""The most intervals in the table; the newest are listed."""
+
+
+class Share(NamedTuple):
+    """The total time of a state or of a cause."""
+
+    name: str
+    seconds: float
+    percent: float | None
+    """Percent of the line's life until it closed; None for the time after the closing."""
+
+
+class Life(NamedTuple):
+    """The intervals of a line's life, or of its latest part."""
+
+    timeline: models.TimelineModel
+    days: int | None
+    """The length of the part; None if it is the whole life."""
+
+
+class Band(NamedTuple):
+    """The timeline of a line, as a drawing and as a table."""
+
+    since: datetime
+    until: datetime
+    """The end of what is known; the rest of the scale is left empty."""
+    days: int | None
+    """The length of the drawn period; None if the whole life is drawn."""
+    known: float
+    """The place of ``until`` on the scale, in percent."""
+    pieces: list[Piece]
+    lanes: list[tuple[str, list[Piece]]]
+    axis: list[Label]
+    by_state: list[Share]
+    by_cause: list[Share]
+    listed: list[models.IntervalModel]
+    """Newest first."""
+    total: int
+
+
+async def life_of(
+    request: Request,
+    principal: Principal,
+    line: models.ExecutionDetail,
+    query: Query,
+    seen_at: datetime,
+) -> Life | None:
+    """The line's life, or its latest part if it has too many changes; None if even one day has."""
+    end = seen_at if line.closed_at is None else min(seen_at, line.closed_at)
+    for days in (None, *_STRETCHES):
+        since = None if days is None else format_instant(end - timedelta(days=days))
+        asked = RangeQuery(as_of=query.as_of, **{"from": since} if since else {})
+        answer = stories.show_timeline(request, principal, line.service_line_id, asked)
+        try:
+            timeline = (await read_answer(answer, models.TimelineAnswer)).data
+        except Invalid:
+            continue
+        if timeline.intervals:
+            return Life(timeline, days)
+    return None
+
+
+def band_of(
+    life: Life, line: models.ExecutionDetail, seen_at: datetime, scale: Scale, zone: Zone
+) -> Band:
+    """The drawing of a life on the scale; of a latest part, on the scale of that part."""
+    timeline = life.timeline
+    first = timeline.intervals[0].from_
+    since, until = scale if life.days is None else (first, max(first, min(seen_at, scale.until)))
+    known = max(since, min(seen_at, until))
+    pieces = [
+        (interval, TimeSpan(interval.state, interval.from_, min(interval.to or known, known)))
+        for interval in timeline.intervals
+        if interval.from_ <= known
+    ]
+    lanes = [
+        (cause, charts.lane((p for i, p in pieces if cause in i.causes), since, until))
+        for cause, seconds in timeline.totals.by_cause.items()
+        if seconds
+    ]
+    by_state = timeline.totals.by_state
+    whole = sum(seconds for state, seconds in by_state.items() if state != "closed")
+
+    def shares(totals: Mapping[Any, float]) -> list[Share]:
+        return [
+            Share(name, seconds, None if name == "closed" or not whole else 100 * seconds / whole)
+            for name, seconds in totals.items()
+            if seconds or name == line.state
+        ]
+
+    return Band(
+        since,
+        known,
+        life.days,
+        charts.percent_between(known, since, until),
+        charts.drawn(charts.band([piece for _, piece in pieces], since, until)),
+        [(cause, charts.drawn(found)) for cause, found in lanes],
+        charts.axis(zone.local(since), zone.local(until)),
+        shares({state: by_state[state] for state in STATES}),
+        shares(timeline.totals.by_cause),
+        timeline.intervals[: -_LISTED - 1 : -1],
+        len(timeline.intervals),
+    )
