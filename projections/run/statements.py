@@ -7,6 +7,7 @@ An export reads its pages at the position of its first page, so that it shows on
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Literal
 
 from ledger.postgres.scope import Planning
 from ledger.views.statements import position_of, where, where_tenant
@@ -91,13 +92,16 @@ _KEYS = "LEFT JOIN ledger.run_key AS k ON k.run_id = r.run_id"
 # OFFSET 0 keeps the look-up of a run's payloads a look-up by key.
 _PAYLOADS = """
 LEFT JOIN LATERAL (
-    SELECT b.position, b.input, b.output, b.error FROM ledger.run_payload AS b
+    SELECT b.position, {columns} FROM ledger.run_payload AS b
     WHERE b.run_key = page.run_key AND page.erased_at IS NULL
       AND b.position IS DISTINCT FROM page.taken_back {until} OFFSET 0
 ) AS payload ON true
 """
 
-# A list without payloads does not read the payloads, since each may be as large as a fact.
+_WHOLE = "b.input, b.output, b.error"
+# A list with errors alone reads neither inputs nor outputs, since each may be as large as a fact.
+_ERRORS = "NULL::bytea AS input, NULL::bytea AS output, b.error"
+# Nor does a list without payloads.
 _BARE = {"erased_at": "r.erased_at", "wrapped": "NULL::bytea"}
 _NO_PAYLOADS = """
 CROSS JOIN (SELECT 0, NULL::bytea, NULL::bytea, NULL::bytea)
@@ -152,11 +156,15 @@ _IN_ORDER = frozenset(("organization", "from", "to", "after"))
 _REQUESTED_BY_THEN = "r.requested_at <= %(as_of)s + interval '5 minutes'"
 
 
+Shows = Literal["all", "errors", "none"]
+"""The payloads that a list shows."""
+
+
 @cache
 def runs_statement(
-    tenant: frozenset[str], filters: frozenset[str], past: bool = False, bare: bool = False
+    tenant: frozenset[str], filters: frozenset[str], past: bool = False, shows: Shows = "all"
 ) -> str:
-    """(position, model or null, run columns or nulls) rows; without payloads if ``bare``.
+    """(position, model or null, run columns or nulls) rows.
 
     The run columns: those of ``RunColumns``; then input, output and error of an event. A run has a
     row for each of its events with payloads, in their order, and one at least.
@@ -167,14 +175,13 @@ def runs_statement(
     if past:
         of_line += " AND l.activated <= p.position"
         of_runs += f" AND r.opened <= p.position AND {_REQUESTED_BY_THEN}"
-    keyed, keys = (_BARE, "") if bare else (_KEYED, _KEYS)
-    columns = _COLUMNS.format(**changing, **keyed) + keys
+    columns = _COLUMNS.format(**changing, **_KEYED) + _KEYS
     return _RUNS.format(
         position=position_of(past, "execution", "run"),
         line_where=of_line,
         runs=_OF_LINE.format(columns=columns, where=of_runs),
         shown=_SHOWN,
-        payloads=_NO_PAYLOADS if bare else _payloads(past),
+        payloads=_payloads(past, shows),
     )
 
 
@@ -194,17 +201,17 @@ def run_statement(tenant: frozenset[str], past: bool = False) -> str:
 
 @cache
 def all_runs_statement(
-    tenant: frozenset[str], filters: frozenset[str], past: bool = False, bare: bool = False
+    tenant: frozenset[str], filters: frozenset[str], past: bool = False, shows: Shows = "all"
 ) -> str:
     """(position, run columns or nulls) rows, as those of ``runs_statement``, of all lines."""
     always = ["r.opened <= p.position", _REQUESTED_BY_THEN] if past else []
-    return _all_runs(position_of(past, "run"), tenant, filters, past, bare, *always)
+    return _all_runs(position_of(past, "run"), tenant, filters, past, shows, *always)
 
 
 @cache
 def later_runs_statement(tenant: frozenset[str], filters: frozenset[str]) -> str:
-    """The bare rows of ``all_runs_statement`` at the position ``end``."""
-    return _all_runs(_END, tenant, filters, True, True, "r.opened <= p.position")
+    """The rows of ``all_runs_statement``, without payloads, at the position ``end``."""
+    return _all_runs(_END, tenant, filters, True, "none", "r.opened <= p.position")
 
 
 def _all_runs(
@@ -212,19 +219,19 @@ def _all_runs(
     tenant: frozenset[str],
     filters: frozenset[str],
     past: bool,
-    bare: bool,
+    shows: Shows,
     *always: str,
 ) -> str:
     changing, named = (_THEN, _THEN_FILTERS) if past else (_NOW, _FILTERS)
     conditions = {name: text.format(**changing) for name, text in named.items()}
-    keyed, keys = (_BARE, "") if bare else (_KEYED, _KEYS)
+    keyed, keys = (_BARE, "") if shows == "none" else (_KEYED, _KEYS)
     columns = _COLUMNS.format(**changing, **keyed) + keys
     found = where(filters, conditions, where_tenant(tenant, "r"), *always)
     return _ANYWHERE.format(
         position=position,
         runs=_OF_ALL.format(columns=columns, where=found),
         shown=_SHOWN,
-        payloads=_NO_PAYLOADS if bare else _payloads(past),
+        payloads=_payloads(past, shows),
     )
 
 
@@ -236,5 +243,10 @@ def planning_of(filters: frozenset[str]) -> Planning:
     return Planning.SHORT if filters <= _IN_ORDER else Planning.BY_VALUES
 
 
-def _payloads(past: bool) -> str:
-    return _PAYLOADS.format(until="AND b.position <= p.position" if past else "")
+def _payloads(past: bool, shows: Shows = "all") -> str:
+    if shows == "none":
+        return _NO_PAYLOADS
+    return _PAYLOADS.format(
+        columns=_WHOLE if shows == "all" else _ERRORS,
+        until="AND b.position <= p.position" if past else "",
+    )

@@ -83,7 +83,7 @@ def found(
     names = frozenset(filters) - tenant
     planning = planning_of(names | tenant)
     plan_for(connection, Planning.LONG if past and planning is Planning.SHORT else planning)
-    statement = all_runs_statement(tenant, names, past, bare=True)
+    statement = all_runs_statement(tenant, names, past, "none")
     instant = {"as_of": now(), "settled": True} if past else {}
     page = cost(connection, statement, {**filters, **instant, "limit": 10})
     assert page.rows <= 110

@@ -95,9 +95,9 @@ def test_a_run_shows_its_external_id_and_links_its_parent(edge: Edge) -> None:
     run = run_of(edge, line_id, "started", external_id=name, parent_run_id=parent)
     page = visitor(edge).get(f"/ui/runs/{run}")
     (facts,) = page.words(".facts")
-    assert f"External id {name} Part of {parent}" in facts
+    assert f"External ID {name} Parent run {parent}" in facts
     assert page.one(f'.facts a[href="/ui/runs/{parent}"]')
-    assert "External id" not in visitor(edge).get(f"/ui/runs/{parent}").words(".facts")[0]
+    assert "External ID" not in visitor(edge).get(f"/ui/runs/{parent}").words(".facts")[0]
 
 
 def test_a_failed_run_shows_its_error(edge: Edge) -> None:
@@ -214,6 +214,148 @@ def test_filters_narrow_the_list_and_stay_in_the_form(edge: Edge) -> None:
     assert "No runs match these filters" in guest.get(f"{path}?from=2020-01-01&to=2020-01-02").text
     assert guest.get(f"{path}?status=lost").status == 422
     assert guest.get(f"{path}?cursor=lost").status == 400
+
+
+def test_lists_show_error_tokens_external_id_and_parent(edge: Edge) -> None:
+    line_id = edge.fresh()
+    parent = run_of(edge, line_id, "started")
+    error = {"code": "E7", "message": "<No> disk"}
+    begun = {"external_id": "build 7", "parent_run_id": parent}
+    run = run_of(edge, line_id, "started", **begun)
+    edge.accept(fact("run.failed", run, {"error": error, "duration_ms": 90_000}))
+    done = run_of(edge, line_id, "started", "completed", tokens_used=1234)
+    guest = visitor(edge)
+    for path in (runs_path(line_id), f"/ui/lines/{line_id}", "/ui/runs"):
+        page = guest.get(path)
+        (row,) = page.words(f".run-rows #{run}")
+        assert "failed E7 <No> disk" in row
+        assert "1 min 30 s" in row
+        assert f"external ID build 7 child of {parent}" in row
+        assert page.one(f'.run-rows #{run} a[href="/ui/runs/{parent}"]')
+        assert "1,234" in page.words(f".run-rows #{done}")[0]
+
+
+def test_a_long_error_is_shortened_in_lists_and_whole_on_the_runs_page(edge: Edge) -> None:
+    line_id, message = edge.fresh(), "x" * 900
+    run = run_of(edge, line_id, "started", "failed", error={"code": "E", "message": message})
+    guest = visitor(edge)
+    shown = guest.get(runs_path(line_id)).words(".run-rows .error bdi")[0]
+    assert shown.endswith("...")
+    assert len(shown) == 200
+    assert message in guest.get(f"/ui/runs/{run}").words(".failed")[0]
+
+
+def test_a_list_of_the_past_shows_no_error_that_came_later(edge: Edge) -> None:
+    line_id = edge.fresh()
+    run = run_of(edge, line_id, "started")
+    then = edge.clock.now
+    edge.clock.advance(seconds=10)
+    edge.accept(fact("run.failed", run, {"error": {"code": "E7"}}))
+    guest = visitor(edge)
+    for path in (runs_path(line_id), "/ui/runs"):
+        past = guest.get(f"{path}?as_of={then:%Y-%m-%dT%H:%M:%S.%fZ}")
+        assert past.words(f"#{run} .state") == ["running"]
+        assert past.all(f"#{run} .error") == []
+        assert "E7" in guest.get(path).words(f"#{run} .error")[0]
+
+
+def test_a_lines_runs_are_found_by_external_id_and_by_parent(edge: Edge) -> None:
+    line_id, other = edge.fresh(), edge.fresh()
+    parent = run_of(edge, line_id, "started")
+    mine = run_of(edge, line_id, "started", external_id="b 1", parent_run_id=parent)
+    theirs = run_of(edge, other, "started", external_id="b 2", parent_run_id=parent)
+    guest, path = visitor(edge), runs_path(line_id)
+    for query in ("external_id=b+1,b+2", f"parent_run_id={parent}"):
+        page = guest.get(f"{path}?{query}")
+        assert listed(page) == [mine]
+        assert page.words(".chosen li")[0].startswith(("External ID b 1,b 2", "Child of run RUN-"))
+        assert listed(guest.get(f"/ui/runs?{query}")) == [theirs, mine]
+    assert listed(guest.get(f"{path}?external_id=b+1&status=failed")) == []
+    assert guest.get("/ui/lines/LIN-26-999999/runs?external_id=b").status == 404
+
+
+def test_the_runs_of_all_lines_have_every_filter_of_the_api(edge: Edge) -> None:
+    one, two = edge.fresh(workspace_id="WS-26-000777"), edge.fresh(name="Payments <pod>")
+    asked = {"triggered_by": {"type": "user", "actor_id": "USR-77"}}
+    first = run_of(edge, one, "requested", **asked)
+    edge.clock.advance(days=1)
+    second = run_of(edge, two, "started", "failed", error={"code": "E9"})
+    guest = visitor(edge)
+    page = guest.get("/ui/runs")
+    assert listed(page)[:2] == [second, first]
+    assert "of Payments <pod>" in page.words(f"#{second} th")[0]
+    assert f"of {one}" in page.words(f"#{first} th")[0]
+    for query, found in (
+        ("workspace_id=WS-26-000777", [first]),
+        (f"service_line_id={two}", [second]),
+        ("triggered_by=USR-77", [first]),
+        (f"status=failed&service_line_id={one},{two}", [second]),
+        (f"service_line_id={one},{two}&to={edge.clock.now:%Y-%m-%d}", [first]),
+    ):
+        page = guest.get(f"/ui/runs?{query}")
+        assert listed(page) == found, query
+        name, _, value = query.partition("&")[0].partition("=")
+        assert page.form("/ui/runs")[name] == value
+        assert len(page.all(".chosen a")) == query.count("=")
+    assert guest.get("/ui/runs?status=lost").status == 422
+    assert guest.get("/ui/runs?cursor=lost").status == 400
+    assert listed(visitor(edge, organization_id=OTHER).get("/ui/runs")) == []
+
+
+def test_a_typed_period_becomes_an_address_in_utc(edge: Edge) -> None:
+    guest = visitor(edge)
+    guest.http.cookies.set("ledger_zone", "Asia/Kathmandu", path="/ui")
+    moved = guest.get("/ui/runs?status=failed&from_local=2026-04-02T05:45")
+    assert moved.status == 303
+    assert moved.location == "/ui/runs?status=failed&from=2026-04-02T00%3A00%3A00Z"
+
+
+def test_the_runs_of_all_lines_are_followed_by_one_value_of_a_filter(edge: Edge) -> None:
+    guest = visitor(edge)
+    for query, stream in (
+        ("", "/ui/stream"),
+        ("?service_line_id=LIN-26-000001", "/ui/stream?service_line_id=LIN-26-000001"),
+        ("?workspace_id=WS-1,WS-2", "/ui/stream"),
+    ):
+        assert guest.get(f"/ui/runs{query}").one("#view")["data-stream"] == stream
+
+
+def test_all_runs_of_all_lines_are_reached_page_by_page(edge: Edge) -> None:
+    lines = [edge.fresh(workspace_id="WS-26-000778") for _ in range(2)]
+    runs = [run_of(edge, lines[number % 2], "requested") for number in range(7)]
+    assert walk(visitor(edge), "/ui/runs?workspace_id=WS-26-000778&limit=3") == runs[::-1]
+
+
+def test_a_run_shows_its_children_of_all_lines_as_they_were(edge: Edge) -> None:
+    line_id, other = edge.fresh(), edge.fresh(name="Reviewer")
+    parent = run_of(edge, line_id, "started")
+    child = run_of(edge, other, "started", parent_run_id=parent)
+    then = edge.clock.now
+    edge.clock.advance(seconds=10)
+    later = run_of(edge, line_id, "started", parent_run_id=parent)
+    edge.accept(fact("run.failed", later, {"error": {"code": "E7"}}))
+    guest = visitor(edge)
+    page = guest.get(f"/ui/runs/{parent}")
+    assert page.words("#h-children") == ["Child runs"]
+    assert listed(page) == [later, child]
+    assert "of Reviewer" in page.words(f"#{child} th")[0]
+    assert "E7" in page.words(f"#{later} .error")[0]
+    past = guest.get(f"/ui/runs/{parent}?as_of={then:%Y-%m-%dT%H:%M:%S.%fZ}")
+    assert listed(past) == [child]
+    assert guest.get(f"/ui/runs/{child}").all("#h-children") == []
+
+
+def test_many_children_are_reached_by_a_link(edge: Edge) -> None:
+    line_id = edge.fresh()
+    parent = run_of(edge, line_id, "started")
+    begun = {"service_line_id": line_id, "parent_run_id": parent}
+    edge.accept(*(fact("run.started", new_id("RUN"), begun) for _ in range(26)))
+    guest = visitor(edge)
+    page = guest.get(f"/ui/runs/{parent}")
+    assert len(listed(page)) == 25
+    all_of_them = page.one("#h-children ~ .more a")["href"]
+    assert all_of_them == f"/ui/runs?parent_run_id={parent}"
+    assert len(listed(guest.get(str(all_of_them)))) == 26
 
 
 @pytest.mark.parametrize("model", ["capacity", "observability"])

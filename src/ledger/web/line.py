@@ -267,5 +267,5 @@ async def _runs(
     if line.execution_model not in MODELS_WITH_RUNS:
         return None
     asked = runs.RunsQuery(as_of=query.as_of, limit=100)
-    answer = runs.bare_runs(request, principal, line.service_line_id, asked)
+    answer = runs.runs_with_errors(request, principal, line.service_line_id, asked)
     return chart_of((await read_answer(answer, models.RunList)).data, seen_at)

@@ -9,11 +9,12 @@ from fastapi import Request
 
 from ledger.api import models
 from ledger.api.problems import UNBUILT
-from ledger.api.reading import Query
+from ledger.api.reading import Query, asked, services_of, tenant_filters
 from ledger.api.routes import directory, executions
 from ledger.domain.errors import Behind
 from ledger.intake.principal import Principal
 from ledger.web.pages import read_answer
+from projections.execution.names import names_statement
 
 
 async def names_for(
@@ -28,6 +29,22 @@ async def names_for(
         return await directory.names_of(request, principal, ids)
     except (Behind, *UNBUILT):
         return {}
+
+
+async def names_of_lines(
+    request: Request, principal: Principal, line_ids: Iterable[str], query: Query
+) -> Mapping[str, str]:
+    """The names of these lines by id, as known at the query's instant."""
+    tenant = tenant_filters(principal)
+    statement = names_statement(frozenset(tenant), query.is_past)
+    parameters = {**tenant, "ids": sorted(set(line_ids))}
+    views = frozenset({"execution"})
+    question = asked(principal, query, statement, parameters, views, is_kept=True)
+    rows = await services_of(request).reads.ask(question)
+    named: Mapping[str, str] = rows.once(
+        lambda answer: {line: name for _, line, name in answer if name is not None}
+    )
+    return named
 
 
 async def name_of_line(

@@ -52,7 +52,8 @@ HEADERS: Mapping[str, str] = {
 HOME = "/ui"
 
 PLACES = (
-    (HOME, ("/ui/lines/", "/ui/runs/"), "Board", "read"),
+    (HOME, ("/ui/lines/",), "Board", "read"),
+    ("/ui/runs", ("/ui/runs/",), "Runs", "read"),
     ("/ui/events", ("/ui/events/",), "Events", "read"),
     ("/ui/audit", ("/ui/audit/",), "Audit", "audit:read"),
     ("/ui/webhooks", ("/ui/webhooks/",), "Webhooks", "webhooks:manage"),

@@ -1,8 +1,8 @@
-"""The pages of a line's runs, and of one run."""
+"""The pages of all runs, of a line's runs, and of one run."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
@@ -11,26 +11,46 @@ from pydantic import Field
 from ledger.api import feed_models, models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
-from ledger.api.reading import Query, services_of
+from ledger.api.reading import Query, Words, services_of
 from ledger.api.routes import runs, stories
 from ledger.api.routes.executions import AnyLineId
 from ledger.domain.values import ENDED, RUN_STATUSES
 from ledger.web import charts
 from ledger.web.charts import Bar, Level
 from ledger.web.history import as_known
-from ledger.web.names import name_of_line
-from ledger.web.pages import PageRoute, read_answer, show
+from ledger.web.log import PAGE_ROWS, WrittenRange, chips
+from ledger.web.names import name_of_line, names_of_lines
+from ledger.web.pages import PageRoute, go, read_answer, show, with_parameter
 from ledger.web.summary import summary
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
 _HEIGHT = 180
+_BARS = 100
+_FILTERS = (
+    "status",
+    "triggered_by",
+    "external_id",
+    "parent_run_id",
+    "service_line_id",
+    "workspace_id",
+)
+_CHILDREN = 25
+"""The most child runs on a run's page; a link leads to all of them."""
 
 
-class RunsPageQuery(runs.RunsQuery):
+class LineRunsQuery(runs.RunsQuery, WrittenRange):
     """The API's filters; by default a page has as many runs as the chart has bars."""
 
-    limit: Annotated[int, Field(ge=1, le=100)] = 100
+    external_id: Words = None
+    parent_run_id: Words = None
+    limit: Annotated[int, Field(ge=1, le=100)] = _BARS
+
+
+class AllRunsPageQuery(runs.AllRunsQuery, WrittenRange):
+    """The API's filters of the runs of all lines."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = PAGE_ROWS
 
 
 class Timed(NamedTuple):
@@ -55,39 +75,88 @@ class RunsChart(NamedTuple):
 
 
 @router.get("/lines/{line_id}/runs", openapi_extra=needs("read"))
-async def show_runs(
+async def show_line_runs(
     request: Request,
     principal: Authenticated,
     line_id: AnyLineId,
-    query: Annotated[RunsPageQuery, QueryParameters()],
+    query: Annotated[LineRunsQuery, QueryParameters()],
 ) -> Response:
     """A line's runs, newest request first. Raises RunsNotSupported."""
+    if (address := query.canonical(request)) is not None:
+        return go(address)
 
     async def read(of: Query) -> models.RunList:
         asked = query.model_copy(update={"as_of": of.as_of})
-        answer = runs.bare_runs(request, principal, line_id, asked)
+        if query.external_id is None and query.parent_run_id is None:
+            answer = runs.runs_with_errors(request, principal, line_id, asked)
+        else:
+            # The API's list of one line's runs has neither filter; its list of all runs has both.
+            given = asked.model_dump(by_alias=True, include=set(runs.AllRunsQuery.model_fields))
+            of_line = runs.AllRunsQuery(**given, service_line_id=line_id)
+            answer = runs.all_runs_with_errors(request, principal, of_line)
         return await read_answer(answer, models.RunList)
 
     page = await as_known(read, query.as_of, "This line was not known yet at that time.")
-    seen_at = query.instant or services_of(request).clock()
-    chosen = {
-        "status": query.status,
-        "triggered_by": query.triggered_by,
-        "from": query.from_,
-        "to": query.to,
-    }
+    line_name = await name_of_line(request, principal, line_id, query.as_of)
+    return _runs_page(request, query, page, line_id=line_id, line_name=line_name, line_names={})
+
+
+@router.get("/runs", openapi_extra=needs("read"))
+async def show_all_runs(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[AllRunsPageQuery, QueryParameters()],
+) -> Response:
+    """The runs of all lines, newest request first."""
+    if (address := query.canonical(request)) is not None:
+        return go(address)
+    answer = runs.all_runs_with_errors(request, principal, query)
+    page = await read_answer(answer, models.RunList)
+    named = await names_of_lines(request, principal, (r.service_line_id for r in page.data), query)
+    return _runs_page(request, query, page, line_id=None, line_name=None, line_names=named)
+
+
+def _runs_page(
+    request: Request,
+    query: LineRunsQuery | AllRunsPageQuery,
+    page: models.RunList,
+    line_id: str | None,
+    **named: Any,
+) -> Response:
+    chosen = _chosen(query)
+    given = {name: value for name, value in chosen.items() if value is not None}
+    usual = PAGE_ROWS if line_id is None else _BARS
     return show(
         request,
         "runs.html",
         line_id=line_id,
-        line_name=await name_of_line(request, principal, line_id, query.as_of),
+        path="/ui/runs" if line_id is None else f"/ui/lines/{line_id}/runs",
         query=query,
         chosen=chosen,
-        given_limit="" if query.limit == 100 else query.limit,
-        chart=chart_of(page.data, seen_at),
-        cursor=page.meta.cursor if page.meta.has_more else None,
+        given=given,
+        chips=chips(request, given),
+        given_limit="" if query.limit == usual else query.limit,
+        usual_limit=usual,
+        chart=chart_of(page.data, query.instant or services_of(request).clock()),
+        older=page.meta.cursor if page.meta.has_more else None,
+        stream=_stream(line_id or chosen.get("service_line_id"), chosen.get("workspace_id")),
         statuses=RUN_STATUSES,
+        **named,
     )
+
+
+def _chosen(query: LineRunsQuery | AllRunsPageQuery) -> dict[str, str | None]:
+    """The filters under their names in addresses."""
+    chosen = {name: getattr(query, name) for name in _FILTERS if hasattr(query, name)}
+    return chosen | {"from": query.from_, "to": query.to}
+
+
+def _stream(line_id: str | None, workspace_id: str | None) -> str:
+    """The stream of new events of these runs; it takes one value of a filter, and no list."""
+    address = "/ui/stream"
+    for name, value in (("service_line_id", line_id), ("workspace_id", workspace_id)):
+        address = with_parameter(address, name, None if value and "," in value else value)
+    return address
 
 
 @router.get("/runs/{run_id}", openapi_extra=needs("read"))
@@ -107,6 +176,10 @@ async def show_run(
     events = await read_answer(
         stories.show_run_events(request, principal, run_id, query), feed_models.HistoryPage
     )
+    asked = runs.AllRunsQuery(as_of=query.as_of, parent_run_id=run.id, limit=_CHILDREN)
+    answer = runs.all_runs_with_errors(request, principal, asked)
+    children = await read_answer(answer, models.RunList)
+    others = (child.service_line_id for child in children.data)
     seen_at = query.instant or services_of(request).clock()
     timed = timed_of(run, seen_at)
     waited = (run.started_at or run.completed_at or seen_at) - run.requested_at
@@ -115,7 +188,10 @@ async def show_run(
         "run.html",
         run=run,
         line_name=await name_of_line(request, principal, run.service_line_id, query.as_of),
+        line_names=await names_of_lines(request, principal, others, query),
         timed=timed,
+        children=[timed_of(child, seen_at) for child in children.data],
+        has_more_children=children.meta.has_more,
         waited=max(0.0, waited.total_seconds()),
         events=events.data,
         summary=summary,

@@ -114,7 +114,7 @@ async def export_runs(
             raise Invalid.at("/after", "is not the id of a run")
         filters |= {"after": sort_key(query.after), "after_at": known[2]}
     # The first page is read before the answer begins, so that a refusal gets its own status.
-    question = all_runs_asked(principal, query, filters, PAGE, bare=True)
+    question = all_runs_asked(principal, query, filters, PAGE, "none")
     first = await reads.ask(question, min_position)
     pages = _pages(request, principal, filters, first)
     return _RUNS.file(query.format, pages, first.position, goes_on=query.after is not None)

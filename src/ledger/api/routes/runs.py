@@ -146,13 +146,13 @@ async def list_execution_runs(
     return unless_known(request, reply)
 
 
-async def bare_runs(
+async def runs_with_errors(
     request: Request, principal: Principal, line_id: str, query: RunsQuery
 ) -> Reply:
-    """A page of runs whose input, output and error are null. Only the web pages use this."""
+    """A page of a line's runs whose input and output are null. Only the web pages use this."""
     require_line_id(line_id)
     chosen, services = query.chosen(), services_of(request)
-    rows = await services.reads.ask(_runs_asked(principal, line_id, query, chosen, bare=True))
+    rows = await services.reads.ask(_runs_asked(principal, line_id, query, chosen, "errors"))
     return rows.once(_runs_reply, query.limit, {**chosen, "line": line_id}, services.vault)
 
 
@@ -161,15 +161,15 @@ def _runs_asked(
     line_id: str,
     query: RunsQuery,
     chosen: Mapping[str, Any],
-    bare: bool = False,
+    shows: statements.Shows = "all",
 ) -> Question:
-    """The question for a page of runs, each whole or ``bare``."""
+    """The question for a page of a line's runs."""
     tenant = tenant_filters(principal)
     filters = implied(chosen)
     if query.cursor is not None:
         filters |= _after(query.cursor, {**chosen, "line": line_id})
     names = frozenset(filters) - {"after_at"}
-    statement = statements.runs_statement(frozenset(tenant), names, query.is_past, bare)
+    statement = statements.runs_statement(frozenset(tenant), names, query.is_past, shows)
     parameters = {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1}
     return asked(principal, query, statement, parameters, _VIEWS, is_kept=True)
 
@@ -203,25 +203,47 @@ async def list_all_runs(
 
     `from` and `to` are compared with `requested_at`.
     """
+    return unless_known(request, await _all_runs(request, principal, query, "all", min_position))
+
+
+async def all_runs_with_errors(
+    request: Request, principal: Principal, query: AllRunsQuery
+) -> Reply:
+    """A page of all runs whose input and output are null. Only the web pages use this."""
+    return await _all_runs(request, principal, query, "errors")
+
+
+async def _all_runs(
+    request: Request,
+    principal: Principal,
+    query: AllRunsQuery,
+    shows: statements.Shows,
+    min_position: int | None = None,
+) -> Reply:
     chosen, services = query.chosen(), services_of(request)
     filters, bound_to = implied(chosen), {**chosen, "line": None}
     if query.cursor is not None:
         filters |= _after(query.cursor, bound_to)
-    question = all_runs_asked(principal, query, filters, query.limit + 1)
+    question = all_runs_asked(principal, query, filters, query.limit + 1, shows)
     rows = await services.reads.ask(question, min_position)
-    reply = rows.once(_page, 1, query.limit, bound_to, services.vault)
-    return unless_known(request, reply)
+    return rows.once(_page, 1, query.limit, bound_to, services.vault)
 
 
 def all_runs_asked(
-    principal: Principal, query: Query, filters: Mapping[str, Any], limit: int, bare: bool = False
+    principal: Principal,
+    query: Query,
+    filters: Mapping[str, Any],
+    limit: int,
+    shows: statements.Shows,
 ) -> Question:
-    """The question for so many runs of all lines, each whole or ``bare``."""
+    """The question for so many runs of all lines."""
     tenant, names = tenant_filters(principal), frozenset(filters) - {"after_at"}
-    statement = statements.all_runs_statement(frozenset(tenant), names, query.is_past, bare)
+    statement = statements.all_runs_statement(frozenset(tenant), names, query.is_past, shows)
     parameters = {**tenant, **filters, "limit": limit}
     planning = statements.planning_of(names | tenant.keys())
-    return asked(principal, query, statement, parameters, OWN_VIEW, planning, is_kept=not bare)
+    return asked(
+        principal, query, statement, parameters, OWN_VIEW, planning, is_kept=shows != "none"
+    )
 
 
 def _runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
