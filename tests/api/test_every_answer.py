@@ -134,11 +134,15 @@ def test_metrics_have_one_series_for_all_methods_that_no_route_takes(edge: Edge)
 
 def test_the_api_page_loads_files_of_the_service_alone(edge: Edge) -> None:
     page = edge.get("/docs")
-    assert "default-src 'none'" in page.headers["content-security-policy"]
-    files = re.findall(r"""(?:href|src|url)(?:=|: )["']([^"']+)""", page.text)
-    assert "openapi.json" in files
-    for file in files:
-        assert edge.get(f"/{file}").status_code == 200, "the file is relative, and it exists"
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert re.findall(r"<script(?![^>]*\ssrc=)", page.text) == []
+    files = re.findall(r"""<(?:link|script)[^>]*\s(?:href|src)="([^"]+)\"""", page.text)
+    assert len(files) >= 5
+    for file in [*files, "/openapi.json"]:
+        assert edge.get(file).status_code == 200, file
 
 
 # Hostile paths and parameters: no server error, and no answer that repeats them.

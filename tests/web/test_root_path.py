@@ -174,7 +174,7 @@ def test_the_api_and_its_documents_are_below_the_prefix(below: Edge, sent: str) 
     assert [server["url"] for server in document["servers"]] == [ROOT]
     page = below.get(f"{sent}/docs").text
     assert f"{urljoin(f'{ROOT}/docs', 'openapi.json')}" == f"{ROOT}/openapi.json"
-    assert "url: 'openapi.json'" in page
+    assert 'data-document="openapi.json"' in page
     paused = below.post(f"{sent}/v1/execution/{line}/pause", json={"reason": "x"})
     assert paused.status_code == 200
     assert "ledger-position" in paused.headers

@@ -19,7 +19,6 @@ from ledger.api.machinery.root_path import RootPath
 from ledger.api.routes import (
     audit,
     directory,
-    docs,
     event_types,
     executions,
     exports,
@@ -137,7 +136,6 @@ def create_app(services: ApiServices) -> LedgerApi:
         redirect_slashes=False,
     )
     problems.install(app)
-    docs.install(app)
     for module in ROUTED:
         app.add_routes(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

@@ -106,22 +106,27 @@ class Form(BaseModel):
     """An idempotency key: a form sent twice is carried out once (contract, Access)."""
 
 
+async def visitor_of(request: Request) -> Principal:
+    """The session's principal. Raises Unauthorized, or Forbidden for another site's request."""
+    found = session.session_of(request)
+    session.require_own_origin(request)
+    try:
+        principal = await services_of(request).authenticator.authenticate(
+            found.token, address_of(request)
+        )
+    except Unauthorized as error:
+        is_key = found.token.startswith(TOKEN_PREFIX)
+        raise Unauthorized(_KEY_LOST if is_key else _TOKEN_EXPIRED) from error
+    request.state.session, request.state.principal = found, principal
+    return principal
+
+
 class PageRoute(LeanRoute):
     """The route of a page: the session identifies its caller, and a refusal is a page too."""
 
     async def identify(self, request: Request) -> Principal:
         """The session's principal. Raises Unauthorized, or Forbidden for another site's request."""
-        found = session.session_of(request)
-        session.require_own_origin(request)
-        try:
-            principal = await services_of(request).authenticator.authenticate(
-                found.token, address_of(request)
-            )
-        except Unauthorized as error:
-            is_key = found.token.startswith(TOKEN_PREFIX)
-            raise Unauthorized(_KEY_LOST if is_key else _TOKEN_EXPIRED) from error
-        request.state.session, request.state.principal = found, principal
-        return principal
+        return await visitor_of(request)
 
     def refuse(self, request: Request, error: LedgerError) -> Response:
         """Return a page that gives the reason of the refusal."""
@@ -199,6 +204,8 @@ def show(request: Request, template: str, status: int = 200, **context: Any) -> 
         "form_key": found.form_key if found is not None else None,
         "request_key": secrets.token_urlsafe(12),
         "zone": zone,
+        "theme": (theme := showing.theme_of(request)),
+        "next_theme": showing.theme_after(theme),
         "as_of": as_of,
         "seen_at": instant or now,
         "now": now,

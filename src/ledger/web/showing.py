@@ -24,6 +24,10 @@ from ledger.domain.values import format_instant, parse_bound, parse_instant
 from ledger.intake.principal import COMMAND_LINE
 
 ZONE_COOKIE = "ledger_zone"
+THEME_COOKIE = "ledger_theme"
+
+THEMES = ("system", "light", "dark")
+"""The colour schemes, in the order in which the page's switch takes them."""
 
 _NO_ZONES = frozenset({"Factory", "localtime", "posixrules"})
 """Names in the time zone database that are no zones of places."""
@@ -136,6 +140,17 @@ def zone_of(request: Request) -> Zone:
         return Zone(name) if name.isascii() and len(name) < 64 else _UTC
     except ValueError:
         return _UTC
+
+
+def theme_of(request: Request) -> str:
+    """The colour scheme in the browser's cookie; the system's without a cookie."""
+    theme = request.cookies.get(THEME_COOKIE)
+    return theme if theme in THEMES else THEMES[0]
+
+
+def theme_after(theme: str) -> str:
+    """The colour scheme to which the page's switch leads."""
+    return THEMES[(THEMES.index(theme) + 1) % len(THEMES)]
 
 
 def duration(length: timedelta | float | None) -> str:

@@ -50,6 +50,7 @@ async def front_page(request: Request) -> Response:
 @router.get("/ui/sign-in")
 @router.get("/ui/sign-out")
 @router.get("/ui/zone")
+@router.get("/ui/theme")
 async def begin(request: Request) -> Response:
     """Redirect the address of a form, opened as a page, and ``/ui/`` to the front page."""
     return go("/")

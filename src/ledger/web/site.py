@@ -6,7 +6,7 @@ from starlette.types import Scope
 
 from ledger.api.app import LedgerApi
 from ledger.domain.errors import NotFound
-from ledger.web import audit, board, events, jump, line, run, sign_in, webhooks
+from ledger.web import audit, board, docs, events, jump, line, run, sign_in, theme, webhooks
 from ledger.web.pages import make_ready, refusal_page
 
 PAGES = (
@@ -19,6 +19,8 @@ PAGES = (
     audit.router,
     webhooks.router,
     jump.router,
+    theme.router,
+    docs.router,
 )
 
 _NO_PAGE = "There is no page at this address."
@@ -54,6 +56,7 @@ def add_pages(app: LedgerApi) -> None:
         return answer_elsewhere(request)
 
     app.answer_nothing = answer_nothing
+    docs.install(app)
     app.mount("/ui/static", _Static(packages=[("ledger.web", "static")]), name="static")
     for router in PAGES:
         app.add_routes(router)

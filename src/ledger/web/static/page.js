@@ -90,9 +90,21 @@
     if (!document.hidden) refresh();
   });
 
-  document.addEventListener("htmx:beforeSend", () => { askedAt = performance.now(); });
+  // A page shows that it awaits what a person asked for; the style delays the sign. A refresh of the
+  // same page shows none.
+  const { dataset } = document.documentElement;
+  const isAsked = (elt) => elt.id !== "view";
+  addEventListener("beforeunload", () => { dataset.loading = ""; });
+  // Back to a page that the browser has kept, or a download, which leaves the page as it is.
+  for (const name of ["pageshow", "focus"]) addEventListener(name, () => { delete dataset.loading; });
+
+  document.addEventListener("htmx:beforeSend", (event) => {
+    askedAt = performance.now();
+    if (isAsked(event.detail.elt)) dataset.loading = "";
+  });
   document.addEventListener("htmx:afterRequest", (event) => {
     const { elt, xhr, successful } = event.detail;
+    if (isAsked(elt)) delete dataset.loading;
     took = performance.now() - askedAt;
     if (successful) {
       say("");
@@ -153,6 +165,20 @@
     const now = new Date().toLocaleString("sv", { timeZone: zone }).replace(" ", "T");
     if (now > field.max) field.max = now;
   }, true);
+
+  // On paper nobody can open a section.
+  addEventListener("beforeprint", () => {
+    for (const part of document.querySelectorAll("main details:not([open])")) {
+      part.open = true;
+      part.dataset.printed = "";
+    }
+  });
+  addEventListener("afterprint", () => {
+    for (const part of document.querySelectorAll("[data-printed]")) {
+      part.open = false;
+      delete part.dataset.printed;
+    }
+  });
 
   document.addEventListener("submit", (event) => {
     if (!event.target.matches("[data-zone-form]")) return;
