@@ -75,6 +75,7 @@ def addresses(page: Page) -> dict[str, str]:
         "line-blocked": blocked,
         "line-then": previous,
         "runs": f"/ui/lines/{AGENTS}/runs",
+        "all-runs": "/ui/runs",
         "run": run,
         "events": "/ui/events",
         "event": event,

@@ -186,7 +186,7 @@ METERS = {
         (70, 88), (91, 97), (101, 118), 0, "{value} % of the allocated capacity in use"
     ),
     "incident_frequency": Meter(
-        (0, 1), (2, 4), (6, 11), 0, "{value} incidents opened in the last seven days"
+        (0, 1), (2, 4), (6, 11), 0, "{value} new in the incident queue in the last seven days"
     ),
     "agent_error_rate": Meter(
         (0.4, 3), (6, 11), (16, 28), 1, "{value} % of the last day's runs failed"

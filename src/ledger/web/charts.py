@@ -150,7 +150,7 @@ def drawn(pieces: Iterable[Piece]) -> list[Piece]:
     return wide
 
 
-def axis(start: datetime, end: datetime, most: int = 6) -> list[Label]:
+def axis(start: datetime, end: datetime, most: int = 8) -> list[Label]:
     """Round instants between two others, in the zone of ``start`` and ``end``."""
     span = (end - start).total_seconds()
     step = next((s for s in _STEPS if span <= s * most), _STEPS[-1])
