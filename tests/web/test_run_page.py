@@ -302,6 +302,19 @@ def test_the_runs_of_all_lines_have_every_filter_of_the_api(edge: Edge) -> None:
     assert listed(visitor(edge, organization_id=OTHER).get("/ui/runs")) == []
 
 
+def test_the_runs_of_all_lines_show_the_lines_names_of_then(edge: Edge) -> None:
+    line_id = edge.fresh(name="Core pod")
+    run = run_of(edge, line_id, "started")
+    then = edge.clock.now
+    edge.clock.advance(seconds=10)
+    edge.accept(fact("service_line.updated", line_id, {"name": "Shop pod"}))
+    guest = visitor(edge)
+    path = f"/ui/runs?service_line_id={line_id}"
+    assert "of Shop pod" in guest.get(path).words(f"#{run} th")[0]
+    past = guest.get(f"{path}&as_of={then:%Y-%m-%dT%H:%M:%S.%fZ}")
+    assert "of Core pod" in past.words(f"#{run} th")[0]
+
+
 def test_a_typed_period_becomes_an_address_in_utc(edge: Edge) -> None:
     guest = visitor(edge)
     guest.http.cookies.set("ledger_zone", "Asia/Kathmandu", path="/ui")
