@@ -55,6 +55,7 @@ from ledger.log.vault import Vault
 from ledger.reads.question import Answer, Question
 from projections.run import statements
 from projections.run.shown import NULL, Payloads, RunColumns, shown_run
+from projections.run.statements import Shows
 
 router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)
 
@@ -138,11 +139,7 @@ async def list_execution_runs(
 
     `from` and `to` are compared with `requested_at`.
     """
-    require_line_id(line_id)
-    chosen, services = query.chosen(), services_of(request)
-    question = _runs_asked(principal, line_id, query, chosen)
-    rows = await services.reads.ask(question, min_position)
-    reply = rows.once(_runs_reply, query.limit, {**chosen, "line": line_id}, services.vault)
+    reply = await _line_runs(request, principal, line_id, query, "all", min_position)
     return unless_known(request, reply)
 
 
@@ -150,28 +147,29 @@ async def runs_with_errors(
     request: Request, principal: Principal, line_id: str, query: RunsQuery
 ) -> Reply:
     """A page of a line's runs whose input and output are null. Only the web pages use this."""
-    require_line_id(line_id)
-    chosen, services = query.chosen(), services_of(request)
-    rows = await services.reads.ask(_runs_asked(principal, line_id, query, chosen, "errors"))
-    return rows.once(_runs_reply, query.limit, {**chosen, "line": line_id}, services.vault)
+    return await _line_runs(request, principal, line_id, query, "errors")
 
 
-def _runs_asked(
+async def _line_runs(
+    request: Request,
     principal: Principal,
     line_id: str,
     query: RunsQuery,
-    chosen: Mapping[str, Any],
-    shows: statements.Shows = "all",
-) -> Question:
-    """The question for a page of a line's runs."""
-    tenant = tenant_filters(principal)
-    filters = implied(chosen)
+    shows: Shows,
+    min_position: int | None = None,
+) -> Reply:
+    require_line_id(line_id)
+    chosen, services = query.chosen(), services_of(request)
+    tenant, filters = tenant_filters(principal), implied(chosen)
+    bound_to = {**chosen, "line": line_id}
     if query.cursor is not None:
-        filters |= _after(query.cursor, {**chosen, "line": line_id})
+        filters |= _after(query.cursor, bound_to)
     names = frozenset(filters) - {"after_at"}
     statement = statements.runs_statement(frozenset(tenant), names, query.is_past, shows)
     parameters = {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1}
-    return asked(principal, query, statement, parameters, _VIEWS, is_kept=True)
+    question = asked(principal, query, statement, parameters, _VIEWS, is_kept=True)
+    rows = await services.reads.ask(question, min_position)
+    return rows.once(_runs_reply, query.limit, bound_to, services.vault)
 
 
 def implied(chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,7 +215,7 @@ async def _all_runs(
     request: Request,
     principal: Principal,
     query: AllRunsQuery,
-    shows: statements.Shows,
+    shows: Shows,
     min_position: int | None = None,
 ) -> Reply:
     chosen, services = query.chosen(), services_of(request)
@@ -230,11 +228,7 @@ async def _all_runs(
 
 
 def all_runs_asked(
-    principal: Principal,
-    query: Query,
-    filters: Mapping[str, Any],
-    limit: int,
-    shows: statements.Shows,
+    principal: Principal, query: Query, filters: Mapping[str, Any], limit: int, shows: Shows
 ) -> Question:
     """The question for so many runs of all lines."""
     tenant, names = tenant_filters(principal), frozenset(filters) - {"after_at"}
@@ -330,8 +324,7 @@ def _run_reply(rows: Answer, vault: Vault) -> Reply:
     ((_, *run),) = _by_run(rows, 1)
     if run[0] is None:
         raise read_at(rows, NotFound(_UNKNOWN))
-    data = _item(run, vault)
-    return answer('{"data":' + data + "}", rows.position, tagged=True)
+    return answer('{"data":' + _item(run, vault) + "}", rows.position, tagged=True)
 
 
 @command_route(
@@ -356,11 +349,10 @@ async def erase_run(
     sent = await read_command(request, principal, ErasureReason)
     reason = sent.body.reason if sent.body is not None else ""
     receipt = await execute_on(request, principal, EraseRun, run_id, sent, reason=reason)
-    services = services_of(request)
 
     async def show(query: Query) -> Reply:
-        rows = await services.reads.ask(run_asked(principal, run_id, query))
-        return rows.once(_run_reply, services.vault)
+        rows = await services_of(request).reads.ask(run_asked(principal, run_id, query))
+        return rows.once(_run_reply, services_of(request).vault)
 
     return await as_left(request, receipt, show)
 
