@@ -5,9 +5,17 @@ from projections.directory.view import DirectoryView
 from projections.event.view import EventView
 from projections.execution.view import ExecutionView
 from projections.run.view import RunView
+from projections.search.view import SearchView
 from projections.webhook.view import WebhookView
 
 
 def projections() -> tuple[Projection, ...]:
     """New instances of every projection: each projector keeps rows of its own in memory."""
-    return (ExecutionView(), RunView(), EventView(), WebhookView(), DirectoryView())
+    return (
+        ExecutionView(),
+        RunView(),
+        EventView(),
+        WebhookView(),
+        DirectoryView(),
+        SearchView(),
+    )

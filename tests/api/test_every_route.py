@@ -33,7 +33,7 @@ OWNED = ("line_id", "run_id", "endpoint_id", "event_id")
 ENDLESS = "/v1/events/stream"
 
 ALLOWS = {
-    "read": "GET /v1/(execution|runs|directory|events|event-types)(/.*)?",
+    "read": "GET /v1/(execution|runs|directory|search|events|event-types)(/.*)?",
     "write": "POST /v1/(facts|runs/{run_id}/heartbeat)",
     "service_lines:manage": "POST /v1/execution/{line_id}/(pause|resume)",
     "webhooks:manage": "[A-Z]+ /v1/webhooks(/.*)?",
@@ -45,6 +45,7 @@ ALLOWS = {
 
 REQUIRED = {
     "/v1/directory": {"type": "workspace"},
+    "/v1/search": {"q": "1"},
     "/v1/audit-logs": {"organization_id": ORGANIZATION},
     "/v1/audit-logs/export": {"organization_id": ORGANIZATION},
 }

@@ -34,6 +34,7 @@ PINNED = {
     "event": (6, "5dc73dbc394afe1b"),
     "webhook": (1, "24a95437e0129115"),
     "directory": (1, "206f76f0bab8cc4d"),
+    "search": (1, "3964c3a03242583e"),
 }
 
 STORED = {
@@ -42,6 +43,7 @@ STORED = {
     "event": "27fa242559d694ec",
     "webhook": "f434b80016d147e1",
     "directory": "7a8aa7b1e82b7a18",
+    "search": "fea982b82d8cce69",
 }
 """Digests of the tables as PostgreSQL has them."""
 

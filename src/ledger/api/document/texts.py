@@ -19,6 +19,7 @@ TAGS: dict[str, str] = {
     "execution": "Lines: what they do now, and what they did at any instant of the past.",
     "runs": "Runs of lines, with their inputs and outputs.",
     "directory": "What people call workspaces, projects and resources.",
+    "search": "Finding lines, runs, workspaces, projects, resources and blockers by name or id.",
     "feeds": "Follow what happens.",
     "webhooks": "Have events delivered.",
     "audit": "Who wrote what, refused writes too.",

@@ -1,0 +1,136 @@
+"""The statement behind the search (contract, Reading).
+
+For each type one walk along an index finds the candidates: the rows whose word begins with the
+longest word, or is the number, in the order of word and name. The other words are tried on the
+candidates' names. So a search touches some hundreds of rows, however many names there are. Runs,
+and lines by their number, are found by their own keys.
+"""
+
+from functools import cache
+
+from ledger.views.statements import position_of, tenant_conditions, where, where_tenant
+from projections.search.rows import WHOLE
+
+CANDIDATES = 200
+"""The most candidates of a type."""
+
+FOUND = 20
+"""The most results."""
+
+VIEWS = ("search", "directory", "execution", "run")
+
+_OF_LINES = ("line", "blocker")
+_OF_ENTRIES = ("workspace", "project", "resource")
+
+# A workspace, project or resource is found as long as lines bear it. OFFSET 0 keeps the look-up one
+# by key: PostgreSQL could join the whole directory.
+_BORNE = """
+CROSS JOIN LATERAL (
+    SELECT FROM ledger.directory AS d
+    WHERE d.type = w.type AND d.organization_id = w.organization_id
+      AND d.workspace_id = {scope} AND d.id = w.id AND d.lines > 0
+    OFFSET 0
+) AS borne
+"""
+
+_WALK = f"""
+(SELECT w.type, w.owner, w.id, w.organization_id, w.workspace_id, w.folded
+ FROM ledger.search_word AS w {{borne}}
+ WHERE w.type = '{{type}}' AND w.word <> '' AND {{scope}} AND {{asked}}
+ ORDER BY w.word COLLATE "C", w.folded COLLATE "C", w.owner LIMIT {CANDIDATES})
+"""
+
+# By the number of the tenant's filters: the condition of the walks' index (``rows.py``).
+_INDEX_OF = (
+    "NOT w.of_workspace",
+    "NOT w.of_workspace AND w.organization_id <> ''",
+    "w.workspace_id <> ''",
+)
+
+_BY_WORD = """w.word COLLATE "C" >= %(word)s AND w.word COLLATE "C" < %(beyond)s"""
+_BY_NUMBER = """w.word COLLATE "C" = %(number)s AND w.id ~* ALL (%(ids)s::text[])"""
+
+# The results among names, with their names: those that people see come from the views that show
+# them.
+_NAMED = f"""
+SELECT f.type, CASE f.type WHEN 'line' THEN f.owner ELSE f.id END AS id,
+    CASE f.type
+    WHEN 'line' THEN (
+        SELECT ('{{{{' || e.head || '}}}}')::json ->> 'name' FROM ledger.execution AS e
+        WHERE e.line_id = f.owner)
+    WHEN 'blocker' THEN (
+        SELECT left(b ->> 'reason', 200)
+        FROM ledger.execution AS e,
+            json_array_elements(('{{{{' || e.extra || '}}}}')::json -> 'blockers') AS b
+        WHERE e.line_id = f.owner AND b ->> 'id' = f.id LIMIT 1)
+    ELSE COALESCE(
+        (SELECT d.name FROM ledger.directory AS d
+         WHERE d.type = f.type AND d.organization_id = f.organization_id
+           AND d.workspace_id = {{scope}} AND d.id = f.id),
+        (SELECT n.name FROM ledger.directory_name AS n
+         WHERE f.type <> 'resource' AND n.id = f.id AND n.organization_id = f.organization_id))
+    END AS name,
+    CASE WHEN f.type IN ('line', 'blocker') THEN f.owner END AS line_id,
+    NULL::bigint AS line_key, f.folded
+FROM (
+    SELECT DISTINCT c.type, c.owner, c.id, c.organization_id, c.workspace_id, c.folded,
+        c.type <> 'line' AS is_late, c.folded COLLATE "C" AS name
+    FROM ({{walks}}) AS c
+    WHERE NOT EXISTS (SELECT FROM unnest(%(words)s::text[]) AS word
+                      WHERE strpos(' ' || c.folded, ' ' || word) = 0)
+    ORDER BY is_late, name, c.type, c.owner, c.id LIMIT {FOUND}
+) AS f
+"""
+
+# Lines by their number. Their names are tried by the caller.
+_LINES = """
+(SELECT 'line', e.line_id, ('{{' || e.head || '}}')::json ->> 'name', e.line_id, NULL, NULL
+ FROM ledger.execution AS e WHERE e.line_id = ANY(%(line_ids)s) AND {tenant})
+"""
+
+# Runs by their number, or by their whole external id.
+_RUNS = """
+(SELECT 'run', r.run_id, r.external_id, NULL, r.line_key, NULL
+ FROM ledger.run AS r WHERE r.run_id = ANY(%(run_ids)s) AND {tenant})
+"""
+_RUNS_BY_NAME = f"""
+(SELECT 'run', r.run_id, r.external_id, NULL, r.line_key, NULL
+ FROM ledger.run AS r WHERE r.external_id = %(text)s AND {{tenant}} LIMIT {CANDIDATES})
+"""
+
+_SEARCH = """
+SELECT p.position, found.type, found.id, found.name, found.line_id, found.line_key, found.folded
+FROM ({position}) AS p
+LEFT JOIN ({found}) AS found ON true
+"""
+
+
+@cache
+def search_statement(filters: frozenset[str], by_number: bool) -> str:
+    """(position, type, id, name, line id, its number, folded name) rows; a row of nulls if none.
+
+    In rows of runs the line is given by its number. Lines that were found by their number and runs
+    have no folded name: whether the words fit them is left to the caller.
+    """
+    scope = where(filters, tenant_conditions("w"), _INDEX_OF[len(filters)])
+
+    def entry(row: str) -> str:
+        """The workspace in the directory's keys."""
+        return f"{row}.workspace_id" if "workspace" in filters else f"'{WHOLE}'"
+
+    types = _OF_LINES[by_number:] + _OF_ENTRIES
+    walks = (
+        _WALK.format(
+            type=each,
+            borne=_BORNE.format(scope=entry("w")) if each in _OF_ENTRIES else "",
+            scope=scope,
+            asked=_BY_NUMBER if by_number else _BY_WORD,
+        )
+        for each in types
+    )
+    runs = where_tenant(filters, "r")
+    named = _NAMED.format(walks=" UNION ALL ".join(walks), scope=entry("f"))
+    found = [named, _RUNS_BY_NAME.format(tenant=runs)]
+    if by_number:
+        found += [_LINES.format(tenant=where_tenant(filters, "e")), _RUNS.format(tenant=runs)]
+    return _SEARCH.format(position=position_of(False, *VIEWS), found=" UNION ALL ".join(found))

@@ -1,0 +1,322 @@
+"""The view of words: by which words lines, blockers, workspaces, projects and resources are found.
+
+Check-ins, runs and changes of state are not folded: no such event changes a name. Runs, and lines
+by their number, are found by the keys of their own views. Whether lines bear a project or resource
+now is read from the directory, and so are the names that a search shows.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import msgspec
+
+from ledger.domain import execution_events as lines
+from ledger.domain.directory import DirectoryNamed, id_of, kind_of
+from ledger.domain.recorded import Event, Recorded
+from ledger.postgres.exchange import Rows
+from ledger.postgres.table import Table
+from ledger.views.folds import Folds, Packing
+from ledger.views.generation import Generation
+from projections.search.rows import WHOLE, WORD, WordRow
+from projections.search.words import LONGEST, folded_name, leading, number_of
+
+# The rows of these owners.
+_LOAD = f"""
+SELECT {", ".join(WordRow._fields)} FROM ledger.search_word_{{g}}
+WHERE owner = ANY($1::text[]) ORDER BY owner, slot
+"""
+
+_LINE = ""
+"""The key of the text that is a line's own name; a blocker's key is its id."""
+
+
+class _Slot(NamedTuple):
+    """A row of an owner."""
+
+    key: str | None
+    """The text to which the row belongs; None: the row is empty."""
+    word: str
+    position: int
+
+
+_EMPTY = None
+
+_BOTH = "="
+"""Begins the key of a name that an entry has in a workspace and in the whole organization."""
+
+
+class Owner(msgspec.Struct, array_like=True):
+    """The texts of an owner, and the rows that their words take.
+
+    The texts of a line are its name and those of its open blockers, by ``_LINE`` and by the
+    blockers' ids. The texts of a workspace, project or resource are its names in the whole
+    organization and in each workspace, by workspace. The whole organization shares the rows of a
+    workspace in which the name is the same (``_BOTH`` and the workspace).
+    """
+
+    id: str
+    """The id of a line; of others type, organization and id (``_owner_of``)."""
+    organization_id: str = ""
+    workspace_id: str = ""
+    """Of a line: its workspace."""
+    texts: dict[str, str] = {}
+    """The folded texts by key."""
+    slots: list[_Slot] = []
+    stored: int = 0
+    """The position up to which the rows are stored."""
+
+    def put(self, key: str, folded: str, words: Sequence[str], position: int) -> bool:
+        """Give a text its folded form and its words. Return whether that changes a row."""
+        if self.texts.get(key) == folded:
+            return False
+        is_emptied = self.drop(key, position)
+        if not words:
+            return is_emptied
+        self.texts[key] = folded
+        free = (n for n, slot in enumerate(self.slots) if slot.key is _EMPTY)
+        for word in words:
+            slot = _Slot(key, word, position)
+            if (place := next(free, None)) is None:
+                self.slots.append(slot)
+            else:
+                self.slots[place] = slot
+        return True
+
+    def drop(self, key: str, position: int) -> bool:
+        """Empty the rows of a text. Return whether there were any."""
+        if self.texts.pop(key, None) is None:
+            return False
+        for place, slot in enumerate(self.slots):
+            if slot.key == key:
+                self.slots[place] = _Slot(_EMPTY, "", position)
+        return True
+
+    @property
+    def scopes(self) -> dict[str, str]:
+        """The folded texts of an entry by workspace, that of the whole organization too."""
+        found: dict[str, str] = {}
+        for key, folded in self.texts.items():
+            if key.startswith(_BOTH):
+                found[WHOLE] = folded
+            found[key.removeprefix(_BOTH)] = folded
+        return found
+
+    def settle(self, scopes: Mapping[str, str], identifier: str, position: int) -> bool:
+        """Give an entry these texts. Return whether that changes a row."""
+        alike = [_BOTH + scope for scope in scopes if scope and scopes[scope] == scopes[WHOLE]]
+        both = next((key for key in alike if key in self.texts), min(alike, default=None))
+        wanted = dict(scopes)
+        if both is not None:
+            wanted[both] = wanted.pop(WHOLE)
+            del wanted[both.removeprefix(_BOTH)]
+        gone = [key for key in self.texts if key not in wanted]
+        for key in gone:
+            self.drop(key, position)
+        is_changed = bool(gone)
+        for key, folded in wanted.items():
+            words = _words(identifier, folded) or [""]
+            is_changed |= self.put(key, folded, words, position)
+        return is_changed
+
+    def take_rows(self) -> Iterator[WordRow]:
+        """The rows that are not stored yet; they are taken for stored from now on."""
+        stored, self.stored = self.stored, max(slot.position for slot in self.slots)
+        for number, slot in enumerate(self.slots):
+            if slot.position > stored:
+                yield self._row(number, slot)
+
+    def _row(self, number: int, slot: _Slot) -> WordRow:
+        kind, workspace, identifier, is_narrow = "", WHOLE, "", False
+        if slot.key is not _EMPTY and "/" in self.id:
+            kind, _, identifier = self.id.split("/", 2)
+            workspace = slot.key.removeprefix(_BOTH)
+            is_narrow = slot.key not in (WHOLE, _BOTH + workspace)
+        elif slot.key is not _EMPTY:
+            kind, workspace = "blocker" if slot.key else "line", self.workspace_id
+            identifier = slot.key
+        return WordRow(
+            position=slot.position,
+            slot=number,
+            of_workspace=is_narrow,
+            owner=self.id,
+            type=kind,
+            organization_id=self.organization_id,
+            workspace_id=workspace,
+            word=slot.word,
+            folded=self.texts[slot.key] if slot.key is not _EMPTY else "",
+            id=identifier,
+        )
+
+
+_PACKING = Packing[Owner](msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Owner).decode)
+
+
+class SearchView:
+    """The projection ``search``."""
+
+    name = "search"
+    version = 1
+    tables: tuple[Table, ...] = (WORD,)
+    events: frozenset[type[Event]] = frozenset(
+        (
+            lines.Activated,
+            lines.Updated,
+            lines.Blocked,
+            lines.Unblocked,
+            lines.Closed,
+            lines.ResourceAllocated,
+            DirectoryNamed,
+        )
+    )
+
+    def __init__(self) -> None:
+        self._owners: Folds[str, Owner] = Folds(Owner, _PACKING)
+
+    @property
+    def waiting(self) -> int:
+        """The number of owners whose rows have changed."""
+        return self._owners.waiting
+
+    def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        """Ask for the owners' folds."""
+        self._owners.begin(e.originator_id for e in events if type(e.body) is lines.Activated)
+        owners: dict[str, None] = {}
+        for event in events:
+            if type(event.body) in _OF_LINES:
+                owners[event.originator_id] = None
+            owners |= dict.fromkeys(_owner_of(entry, event) for entry in _entries(event))
+        generation.ask(self._owners, owners, _LOAD, _read)
+
+    def fold(self, generation: Generation, events: Sequence[Recorded]) -> None:
+        """Fold a batch; the rows wait for ``store``."""
+        for event in events:
+            if type(event.body) in _OF_LINES and _fold_line(
+                self._owners[event.originator_id], event
+            ):
+                self._owners.change(event.originator_id)
+            for entry in _entries(event):
+                owner = _owner_of(entry, event)
+                if _fold_entry(self._owners[owner], entry, event):
+                    self._owners.change(owner)
+
+    def store(self, generation: Generation, most: int | None = None) -> None:
+        """Write the rows of the owners that changed."""
+        changed = [owner for owner in self._owners.take_changed(most) if owner.slots]
+        generation.write(WORD, [row for owner in changed for row in owner.take_rows()])
+
+    def forget(self) -> None:
+        """Drop the rows in memory."""
+        self._owners.clear()
+
+
+_OF_LINES = frozenset(
+    (lines.Activated, lines.Updated, lines.Blocked, lines.Unblocked, lines.Closed)
+)
+"""The events that may change the rows of a line."""
+
+
+class _Entry(NamedTuple):
+    """A workspace, project or resource that an event names, or that a line bears from now on."""
+
+    type: str
+    id: str
+    name: str | None = None
+
+
+def _entries(event: Recorded) -> Iterator[_Entry]:
+    body = event.body
+    if isinstance(body, DirectoryNamed):
+        identifier = id_of(event.originator_id)
+        yield _Entry(kind_of(identifier), identifier, body.name)
+    if isinstance(body, lines.Activated):
+        yield _Entry("workspace", event.workspace_id or "")
+    if isinstance(body, lines.Activated | lines.Updated):
+        yield from (_Entry("project", tag) for tag in body.project_tags)
+    if isinstance(body, lines.Activated):
+        yield from (_Entry("resource", each.id, each.name or None) for each in body.resources)
+    if isinstance(body, lines.ResourceAllocated):
+        yield _Entry("resource", body.resource.id, body.resource.name or None)
+
+
+def _owner_of(entry: _Entry, event: Recorded) -> str:
+    """The owner of an entry's rows; ``_row`` reads it."""
+    return f"{entry.type}/{event.organization_id}/{entry.id}"
+
+
+def _fold_line(line: Owner, event: Recorded) -> bool:
+    """Fold an event of a line's name or blockers. Return whether it changes a row."""
+    position, body = event.position, event.body
+    line.organization_id = event.organization_id or ""
+    line.workspace_id = event.workspace_id or ""
+    match body:
+        case lines.Activated() | lines.Updated():
+            folded = folded_name(body.name or "")
+            return line.put(_LINE, folded, leading(folded), position)
+        case lines.Blocked():
+            folded = _text(body.blocker_id, (body.reason or "")[:LONGEST])
+            return line.put(body.blocker_id, folded, _words(body.blocker_id, folded), position)
+        case lines.Unblocked():
+            return line.drop(body.blocker_id, position)
+        case _:
+            blockers = [key for key in line.texts if key != _LINE]
+            for key in blockers:
+                line.drop(key, position)
+            return bool(blockers)
+
+
+def _fold_entry(owner: Owner, entry: _Entry, event: Recorded) -> bool:
+    """Fold a name, or that a line bears an entry. Return whether that changes a row."""
+    owner.organization_id = event.organization_id or ""
+    folded, known = _text(entry.id, entry.name or ""), owner.scopes
+    reached: tuple[str, ...] = (WHOLE, event.workspace_id or WHOLE)
+    if isinstance(event.body, DirectoryNamed):
+        reached = (WHOLE, *known)
+    elif entry.name is None:
+        # Lines give no name to workspaces and projects: the organization's name stays.
+        reached = tuple(scope for scope in reached if scope not in known)
+        if entry.type != "resource":
+            folded = known.get(WHOLE, folded)
+    if all(known.get(scope) == folded for scope in reached):
+        return False
+    return owner.settle(known | dict.fromkeys(reached, folded), entry.id, event.position)
+
+
+def _text(identifier: str, name: str) -> str:
+    """The folded text of what has an id: its name, or else the id if that has no number."""
+    folded = folded_name(name)
+    return folded or ("" if number_of(identifier) else folded_name(identifier))
+
+
+def _words(identifier: str, folded: str) -> list[str]:
+    """The words by which what has an id is found: the id's number, and words of its text."""
+    number = number_of(identifier)
+    return [*([number] if number else ()), *leading(folded)]
+
+
+def _read(rows: Rows) -> Iterator[tuple[str, Owner]]:
+    for owner_id, stored in groupby(map(WordRow._make, rows), lambda row: row.owner):
+        owner = Owner(owner_id)
+        for row in stored:
+            owner.organization_id = row.organization_id
+            key = _key_of(row)
+            if key is not _EMPTY:
+                owner.texts[key] = row.folded
+                owner.workspace_id = row.workspace_id
+            owner.slots.append(_Slot(key, row.word, row.position))
+            owner.stored = max(owner.stored, row.position)
+        yield owner_id, owner
+
+
+def _key_of(row: WordRow) -> str | None:
+    """The key of the text to which a row belongs."""
+    match row.type:
+        case "":
+            return _EMPTY
+        case "line":
+            return _LINE
+        case "blocker":
+            return row.id
+        case _:
+            is_of_both = row.workspace_id != WHOLE and not row.of_workspace
+            return f"{_BOTH if is_of_both else ''}{row.workspace_id}"

@@ -1,0 +1,111 @@
+"""The search: what has a word in its name, or a number in its id (contract, Reading)."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as QueryParameters
+from pydantic import Field
+
+from ledger.api.access.authentication import Authenticated
+from ledger.api.documentation import READ_ERRORS
+from ledger.api.lean import LeanRoute, MinPosition, needs
+from ledger.api.models import Model
+from ledger.api.reading import Present, asked, services_of, tenant_filters
+from ledger.api.replies import Reply, answer
+from ledger.domain.errors import Invalid
+from ledger.domain.values import id_of_key
+from ledger.intake.principal import Principal
+from ledger.language.rendering import json_text
+from ledger.reads.question import Answer, Question
+from projections.search.statements import FOUND, VIEWS, search_statement
+from projections.search.words import Sought, folded_name, sought
+
+router = APIRouter(prefix="/v1/search", tags=["search"], route_class=LeanRoute)
+
+_VIEWS = frozenset(VIEWS)
+
+MOST_CHARACTERS = 200
+
+
+class SearchQuery(Present):
+    """The search's parameter."""
+
+    q: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=MOST_CHARACTERS,
+            description="Words of two characters or more, and numbers of ids. A word begins a word"
+            " of the name. All must fit.",
+            examples=["payments", "LIN-26-090405", "090405"],
+        ),
+    ]
+
+
+class Found(Model):
+    """A result: what has a fitting name or id."""
+
+    type: Literal["line", "run", "workspace", "project", "resource", "blocker"]
+    id: str
+    name: str | None = Field(
+        description="Of a run its external id, of a blocker the first 200 characters of its reason."
+    )
+    service_line_id: str | None = Field(
+        description="The line of a run or of a blocker; of a line its own id."
+    )
+
+
+class SearchResults(Model):
+    """The results, lines first."""
+
+    data: list[Found] = Field(max_length=FOUND)
+
+
+@router.get(
+    "",
+    summary="Search by name or id",
+    openapi_extra=needs("read"),
+    responses={200: {"model": SearchResults}, **READ_ERRORS},
+)
+async def search_names(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[SearchQuery, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """Search lines, runs, workspaces, projects, resources and open blockers, as they are now."""
+    wanted = sought(query.q)
+    if wanted is None:
+        raise Invalid.at("/q", "must have a word of two characters or more, or a number")
+    question = _asked(principal, query, wanted)
+    rows = await services_of(request).reads.ask(question, min_position)
+    return rows.once(_reply, wanted)
+
+
+def _asked(principal: Principal, query: SearchQuery, wanted: Sought) -> Question:
+    filters = tenant_filters(principal)
+    statement = search_statement(frozenset(filters), by_number=wanted.number is not None)
+    parameters = filters | wanted.parameters()
+    return asked(principal, query, statement, parameters, _VIEWS, is_kept=True)
+
+
+def _reply(rows: Answer, wanted: Sought) -> Reply:
+    """The reply: the results that fit, lines first, then by name."""
+    found: list[tuple[tuple[Any, ...], str]] = []
+    runs: set[str] = set()
+    for _, kind, identifier, name, line_id, line_key, folded in rows:
+        if kind is None:
+            continue
+        if folded is None:
+            folded = folded_name(name or "")
+            is_named = kind == "run" and name == wanted.text
+            if not is_named and not (wanted.fits_id(identifier) and wanted.fits_name(folded)):
+                continue
+        if kind == "run" and identifier in runs:
+            continue  # found by its number and by its external id
+        runs.add(identifier)
+        line = line_id if line_key is None else id_of_key("LIN", line_key)
+        item = {"type": kind, "id": identifier, "name": name, "service_line_id": line}
+        found.append(((kind != "line", folded, kind, identifier), json_text(item)))
+    items = [item for _, item in sorted(found)][:FOUND]
+    return answer(f'{{"data":[{",".join(items)}]}}', rows.position)
