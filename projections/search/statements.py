@@ -19,8 +19,7 @@ FOUND = 20
 
 VIEWS = ("search", "directory", "execution", "run")
 
-_OF_LINES = ("line", "blocker")
-_OF_ENTRIES = ("workspace", "project", "resource")
+_ENTRIES = ("workspace", "project", "resource")
 
 # A workspace, project or resource is found as long as lines bear it. OFFSET 0 keeps the look-up one
 # by key: PostgreSQL could join the whole directory.
@@ -72,14 +71,18 @@ SELECT f.type, CASE f.type WHEN 'line' THEN f.owner ELSE f.id END AS id,
     END AS name,
     CASE WHEN f.type IN ('line', 'blocker') THEN f.owner END AS line_id,
     NULL::bigint AS line_key, f.folded
-FROM (
-    SELECT DISTINCT c.type, c.owner, c.id, c.organization_id, c.workspace_id, c.folded,
-        c.type <> 'line' AS is_late, c.folded COLLATE "C" AS name
-    FROM ({{walks}}) AS c
-    WHERE NOT EXISTS (SELECT FROM unnest(%(words)s::text[]) AS word
-                      WHERE strpos(' ' || c.folded, ' ' || word) = 0)
-    ORDER BY is_late, name, c.type, c.owner, c.id LIMIT {FOUND}
-) AS f
+FROM (SELECT * FROM ({{parts}}) AS part LIMIT {FOUND}) AS f
+"""
+
+# The first of the candidates that all words fit. If lines fill the answer, the part of the other
+# types, which follows, is not executed.
+_PART = f"""
+(SELECT DISTINCT c.type, c.owner, c.id, c.organization_id, c.workspace_id, c.folded,
+    c.folded COLLATE "C" AS name
+ FROM ({{walks}}) AS c
+ WHERE NOT EXISTS (SELECT FROM unnest(%(words)s::text[]) AS word
+                   WHERE strpos(' ' || c.folded, ' ' || word) = 0)
+ ORDER BY name, c.type, c.owner, c.id LIMIT {FOUND})
 """
 
 # Lines by their number. Their names are tried by the caller.
@@ -118,18 +121,23 @@ def search_statement(filters: frozenset[str], by_number: bool) -> str:
         """The workspace in the directory's keys."""
         return f"{row}.workspace_id" if "workspace" in filters else f"'{WHOLE}'"
 
-    types = _OF_LINES[by_number:] + _OF_ENTRIES
-    walks = (
-        _WALK.format(
-            type=each,
-            borne=_BORNE.format(scope=entry("w")) if each in _OF_ENTRIES else "",
-            scope=scope,
-            asked=_BY_NUMBER if by_number else _BY_WORD,
+    def part(*types: str) -> str:
+        walks = (
+            _WALK.format(
+                type=each,
+                borne=_BORNE.format(scope=entry("w")) if each in _ENTRIES else "",
+                scope=scope,
+                asked=_BY_NUMBER if by_number else _BY_WORD,
+            )
+            for each in types
         )
-        for each in types
-    )
+        return _PART.format(walks=" UNION ALL ".join(walks))
+
     runs = where_tenant(filters, "r")
-    named = _NAMED.format(walks=" UNION ALL ".join(walks), scope=entry("f"))
+    parts = (
+        [part("blocker", *_ENTRIES)] if by_number else [part("line"), part("blocker", *_ENTRIES)]
+    )
+    named = _NAMED.format(parts=" UNION ALL ".join(parts), scope=entry("f"))
     found = [named, _RUNS_BY_NAME.format(tenant=runs)]
     if by_number:
         found += [_LINES.format(tenant=where_tenant(filters, "e")), _RUNS.format(tenant=runs)]

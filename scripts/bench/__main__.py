@@ -31,6 +31,7 @@ import feed_rows
 import limits
 import psycopg
 import read_rows
+import search_row
 import service_rows
 import write_rows
 from dataset import DataSet
@@ -44,7 +45,7 @@ from story import Story
 READ_FILES = """
 SELECT pg_relation_filepath(oid) FROM pg_class
 WHERE relnamespace = 'ledger'::regnamespace AND relkind IN ('r', 'i')
-    AND relname ~ '^(execution|run)_'
+    AND relname ~ '^(execution|run|search|directory)_'
 """
 
 DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
@@ -61,6 +62,7 @@ ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "runs": read_rows.runs,
     "pages": read_rows.pages,
     "growth": read_rows.growth,
+    "search": search_row.search,
     "summary": count_rows.summaries,
     "as-of": read_rows.past,
     "stream": feed_rows.stream,

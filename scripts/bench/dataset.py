@@ -42,7 +42,7 @@ from ledger.service.processes import calm_collector
 from ledger.settings import Settings
 from ledger.views.schema import index_statements, table_statements
 
-GENERATOR = 2
+GENERATOR = 3
 """The generator's version: raise it with every change of the generated log."""
 
 FOLDER = Path(

@@ -15,6 +15,9 @@ from ledger.domain.values import CAUSES, MODELS_WITH_RUNS
 OTHER_ORGANIZATION = "ORG-26-000002"
 WORKSPACES = 20  # of the first organization; the other has two more
 TAGS = 60
+CLIENTS = ("Halden", "Nordwind", "Zürich Re", "Patera", "Söderberg", "Kestrel", "Oakham", "Pallas")
+SUBJECTS = ("payments", "payroll", "claims", "partner portal", "ledger", "onboarding", "fraud")
+CREWS = ("pod", "agent", "desk", "platform", "watch")
 
 FATES = ("running", "idle", "blocked", "paused", "closed", "woken", "recovered", "open")
 """The fate of a line. A ``recovered`` line was blocked and is not any more; an ``open`` line has a
@@ -76,6 +79,11 @@ class Population:
     def cause(self, number: int) -> str:
         """The cause of the line's blocker, if it is blocked."""
         return CAUSES[self._cause[number]]
+
+    def name(self, number: int) -> str:
+        """The line's name: many names share their words, and no two lines have the same."""
+        client, subject = CLIENTS[number % len(CLIENTS)], SUBJECTS[number % len(SUBJECTS)]
+        return f"{client} {subject} {CREWS[number % len(CREWS)]} {number}"
 
     def tags(self, number: int, shift: int = 0) -> tuple[str, ...]:
         """The line's one or two projects; with a shift other projects."""

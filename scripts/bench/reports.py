@@ -44,6 +44,7 @@ class Reporter:
             "execution_model": lines.model(number),
             "project_tags": list(tags),
             "resources": [resource],
+            "name": lines.name(number),
         }
         body = events.Activated(
             execution_id=self.book.issue(),
@@ -53,6 +54,7 @@ class Reporter:
             project_tags=tags,
             resources=(events.Resource(**resource),),  # type: ignore[arg-type]
             started_at=self.book.at,
+            name=lines.name(number),
         )
         self.book.fact(line, "service_line.activated", data, body, self._person(line))
 
