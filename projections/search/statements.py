@@ -70,7 +70,7 @@ SELECT f.type, CASE f.type WHEN 'line' THEN f.owner ELSE f.id END AS id,
          WHERE f.type <> 'resource' AND n.id = f.id AND n.organization_id = f.organization_id))
     END AS name,
     CASE WHEN f.type IN ('line', 'blocker') THEN f.owner END AS line_id,
-    NULL::bigint AS line_key, f.folded
+    f.folded
 FROM (SELECT * FROM ({{parts}}) AS part LIMIT {FOUND}) AS f
 """
 
@@ -87,22 +87,31 @@ _PART = f"""
 
 # Lines by their number. Their names are tried by the caller.
 _LINES = """
-(SELECT 'line', e.line_id, ('{{' || e.head || '}}')::json ->> 'name', e.line_id, NULL, NULL
+(SELECT 'line', e.line_id, ('{{' || e.head || '}}')::json ->> 'name', e.line_id, NULL
  FROM ledger.execution AS e WHERE e.line_id = ANY(%(line_ids)s) AND {tenant})
+"""
+
+# The line of a run, whose row has the id as a number.
+_LINE_ID = """
+'LIN-' || lpad((r.line_key / 1000000000000)::text, 2, '0') || '-'
+    || lpad(mod(r.line_key, 1000000000000)::text,
+            greatest(6, length(mod(r.line_key, 1000000000000)::text)), '0')
 """
 
 # Runs by their number, or by their whole external id.
 _RUNS = """
-(SELECT 'run', r.run_id, r.external_id, NULL, r.line_key, NULL
+(SELECT 'run', r.run_id, r.external_id, {line_id}, NULL
  FROM ledger.run AS r WHERE r.run_id = ANY(%(run_ids)s) AND {tenant})
 """
 _RUNS_BY_NAME = f"""
-(SELECT 'run', r.run_id, r.external_id, NULL, r.line_key, NULL
+(SELECT 'run', r.run_id, r.external_id, {{line_id}}, NULL
  FROM ledger.run AS r WHERE r.external_id = %(text)s AND {{tenant}} LIMIT {CANDIDATES})
 """
 
 _SEARCH = """
-SELECT p.position, found.type, found.id, found.name, found.line_id, found.line_key, found.folded
+SELECT p.position, found.type, found.id, found.name, found.line_id, found.folded, (
+    SELECT ('{{' || e.head || '}}')::json ->> 'name' FROM ledger.execution AS e
+    WHERE e.line_id = found.line_id AND found.type IN ('run', 'blocker')) AS line_name
 FROM ({position}) AS p
 LEFT JOIN ({found}) AS found ON true
 """
@@ -110,10 +119,10 @@ LEFT JOIN ({found}) AS found ON true
 
 @cache
 def search_statement(filters: frozenset[str], by_number: bool) -> str:
-    """(position, type, id, name, line id, its number, folded name) rows; a row of nulls if none.
+    """(position, type, id, name, line id, folded name, line's name); a row of nulls if none.
 
-    In rows of runs the line is given by its number. Lines that were found by their number and runs
-    have no folded name: whether the words fit them is left to the caller.
+    Lines that were found by their number and runs have no folded name: whether the words fit them
+    is left to the caller. Blockers and runs have the name of their line.
     """
     scope = where(filters, tenant_conditions("w"), _INDEX_OF[len(filters)])
 
@@ -138,7 +147,10 @@ def search_statement(filters: frozenset[str], by_number: bool) -> str:
         [part("blocker", *_ENTRIES)] if by_number else [part("line"), part("blocker", *_ENTRIES)]
     )
     named = _NAMED.format(parts=" UNION ALL ".join(parts), scope=entry("f"))
-    found = [named, _RUNS_BY_NAME.format(tenant=runs)]
+    found = [named, _RUNS_BY_NAME.format(tenant=runs, line_id=_LINE_ID)]
     if by_number:
-        found += [_LINES.format(tenant=where_tenant(filters, "e")), _RUNS.format(tenant=runs)]
+        found += [
+            _LINES.format(tenant=where_tenant(filters, "e")),
+            _RUNS.format(tenant=runs, line_id=_LINE_ID),
+        ]
     return _SEARCH.format(position=position_of(False, *VIEWS), found=" UNION ALL ".join(found))

@@ -1,8 +1,9 @@
 """The search: what has a word in its name, or a number in its id (contract, Reading)."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
@@ -11,9 +12,8 @@ from ledger.api.documentation import READ_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.models import Model
 from ledger.api.reading import Present, asked, services_of, tenant_filters
-from ledger.api.replies import Reply, answer
+from ledger.api.replies import Reply
 from ledger.domain.errors import Invalid
-from ledger.domain.values import id_of_key
 from ledger.intake.principal import Principal
 from ledger.language.rendering import json_text
 from ledger.reads.question import Answer, Question
@@ -61,6 +61,13 @@ class SearchResults(Model):
     data: list[Found] = Field(max_length=FOUND)
 
 
+class SearchReply(Reply):
+    """The reply of a search."""
+
+    line_names: Mapping[str, str]
+    """The names of the lines of the found blockers and runs. Only the web pages use them."""
+
+
 @router.get(
     "",
     summary="Search by name or id",
@@ -72,14 +79,15 @@ async def search_names(
     principal: Authenticated,
     query: Annotated[SearchQuery, QueryParameters()],
     min_position: MinPosition = None,
-) -> Response:
+) -> SearchReply:
     """Search lines, runs, workspaces, projects, resources and open blockers, as they are now."""
     wanted = sought(query.q)
     if wanted is None:
         raise Invalid.at("/q", "must have a word of two characters or more, or a number")
     question = _asked(principal, query, wanted)
     rows = await services_of(request).reads.ask(question, min_position)
-    return rows.once(_reply, wanted)
+    reply: SearchReply = rows.once(_reply, wanted)
+    return reply
 
 
 def _asked(principal: Principal, query: SearchQuery, wanted: Sought) -> Question:
@@ -89,11 +97,11 @@ def _asked(principal: Principal, query: SearchQuery, wanted: Sought) -> Question
     return asked(principal, query, statement, parameters, _VIEWS, is_kept=True)
 
 
-def _reply(rows: Answer, wanted: Sought) -> Reply:
+def _reply(rows: Answer, wanted: Sought) -> SearchReply:
     """The reply: the results that fit, lines first, then by name."""
-    found: list[tuple[tuple[Any, ...], str]] = []
-    runs: set[str] = set()
-    for _, kind, identifier, name, line_id, line_key, folded in rows:
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    line_names: dict[str, str] = {}
+    for place, (_, kind, identifier, name, line_id, folded, line_name) in enumerate(rows):
         if kind is None:
             continue
         if folded is None:
@@ -101,11 +109,13 @@ def _reply(rows: Answer, wanted: Sought) -> Reply:
             is_named = kind == "run" and name == wanted.text
             if not is_named and not (wanted.fits_id(identifier) and wanted.fits_name(folded)):
                 continue
-        if kind == "run" and identifier in runs:
-            continue  # found by its number and by its external id
-        runs.add(identifier)
-        line = line_id if line_key is None else id_of_key("LIN", line_key)
-        item = {"type": kind, "id": identifier, "name": name, "service_line_id": line}
-        found.append(((kind != "line", folded, kind, identifier), json_text(item)))
-    items = [item for _, item in sorted(found)][:FOUND]
-    return answer(f'{{"data":[{",".join(items)}]}}', rows.position)
+        if line_name is not None:
+            line_names[line_id] = line_name
+        # A run may be found twice, by its number and by its external id.
+        order = (kind != "line", folded, kind, identifier, 0 if kind == "run" else place)
+        item = {"type": kind, "id": identifier, "name": name, "service_line_id": line_id}
+        found[order] = item
+    items = [found[order] for order in sorted(found)[:FOUND]]
+    reply = SearchReply(json_text({"data": items}).encode(), rows.position)
+    reply.line_names = line_names
+    return reply
