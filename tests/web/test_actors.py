@@ -82,13 +82,21 @@ def test_a_hold_links_its_actor(edge: Edge, known: dict[str, str]) -> None:
 def test_a_search_for_an_actor_leads_to_the_audit_log(edge: Edge, known: dict[str, str]) -> None:
     auditor = visitor(edge, "audit:read")
     for typed in (known["key"], USER.lower()):
-        answer = auditor.get("/ui/search", params={"id": typed})
+        answer = auditor.get("/ui/search", params={"q": typed})
         assert answer.location == f"/ui/audit?actor_id={typed.upper()}"
     for typed in ("LIN-26-1", "AUD-26-000001", "ORG-26-000001", "somebody", "USR-26-x"):
-        assert auditor.get("/ui/search", params={"id": typed}).status == 404
-    answer = visitor(edge).get("/ui/search", params={"id": USER})
-    assert answer.status == 404
-    assert "LIN-26-000042" in answer.text
+        assert auditor.get("/ui/search", params={"q": typed}).status == 403
+    answer = visitor(edge).get("/ui/search", params={"q": USER})
+    assert answer.status == 200
+    assert f"Nothing found for “ {USER} ”." in answer.words(".empty p")
+
+
+def test_a_blocker_whose_id_looks_like_an_actors_is_found_as_a_blocker(edge: Edge) -> None:
+    line = edge.fresh()
+    blocker = {"blocker_id": "TKT-26-880077", "cause": "approval_gap"}
+    edge.accept(fact("execution.blocked", line, blocker))
+    found = visitor(edge, "read", "audit:read").get("/ui/search?q=tkt-26-880077")
+    assert found.words(".found li") == [f"TKT-26-880077 blocker of {line}"]
 
 
 def test_the_command_line_is_named(edge: Edge, known: dict[str, str]) -> None:
@@ -98,6 +106,6 @@ def test_the_command_line_is_named(edge: Edge, known: dict[str, str]) -> None:
 
 def test_an_administrator_is_asked_for_the_organization_and_the_actor_is_kept(edge: Edge) -> None:
     admin = Visitor(edge, edge.token("admin", organization_id=None))
-    page = admin.get(admin.get("/ui/search", params={"id": USER}).location)
+    page = admin.get(admin.get("/ui/search", params={"q": USER}).location)
     kept = page.one('.empty input[name="actor_id"]')
     assert (kept["type"], kept["value"]) == ("hidden", USER)

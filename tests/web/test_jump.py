@@ -1,4 +1,4 @@
-"""Redirects to another id, another instant, another time zone."""
+"""The address of an id, and redirects to another instant and another time zone."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -33,17 +33,6 @@ def test_a_records_id_leads_to_its_line(edge: Edge) -> None:
     assert guest.get(f"/ui/search?id={run_id}").location == f"/ui/runs/{run_id}"
     stranger = visitor(edge, organization_id="ORG-26-000777")
     assert stranger.get(f"/ui/search?id={record_id}").location == f"/ui/runs/{record_id}"
-
-
-def test_a_search_for_anything_but_an_id_finds_nothing_and_says_so(edge: Edge) -> None:
-    answer = visitor(edge).get("/ui/search?id=+Payments+<b>")
-    assert answer.status == 404
-    assert "Nothing found for “Payments <b>”. Search by ID, for example LIN-26-" in answer.text
-
-
-def test_a_search_stays_at_the_instant(edge: Edge) -> None:
-    answer = visitor(edge).get("/ui/search?id=LIN-26-000001&as_of=2026-04-01")
-    assert answer.location == "/ui/lines/LIN-26-000001?as_of=2026-04-01"
 
 
 def test_an_instant_is_read_in_the_zone_of_the_page(edge: Edge) -> None:

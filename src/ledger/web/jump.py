@@ -1,4 +1,4 @@
-"""Redirects to another id, another instant, another time zone."""
+"""The address of an id, and redirects to another instant and another time zone."""
 
 import re
 from typing import Annotated
@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, needs
-from ledger.api.reading import AsOf, encode_cursor
+from ledger.api.reading import encode_cursor
 from ledger.api.routes import executions
-from ledger.domain.errors import Invalid, NotFound
+from ledger.domain.errors import Invalid
 from ledger.domain.values import (
     ENDPOINT_ID,
     EVENT_ID,
@@ -28,6 +28,7 @@ from ledger.web.pages import (
     PageRoute,
     go,
     may_audit,
+    may_read,
     own_page,
     read_answer,
     read_form,
@@ -52,15 +53,6 @@ _NO_ACTORS = ("LIN-", "RUN-", "EVT-", "WHK-", "AUD-", "ORG-")
 _FILTERS = (("WS-", "workspace_id"), ("PROJ-", "project_tag"))
 
 
-class SearchQuery(BaseModel):
-    """The search field."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: str = Field(default="", max_length=100)
-    as_of: AsOf = None
-
-
 class InstantQuery(BaseModel):
     """The instant to show a page as of, as a person typed it, in the page's zone."""
 
@@ -81,43 +73,39 @@ class ZoneForm(BaseModel):
     next: str = Field(max_length=8000)
 
 
-@router.get("/search", openapi_extra=needs(None))
-async def search(
-    request: Request,
-    principal: Authenticated,
-    query: Annotated[SearchQuery, QueryParameters()],
-) -> Response:
-    """Redirect to the page of an id. Raises NotFound.
+async def place_of(request: Request, principal: Principal, text: str) -> str | None:
+    """The address of the page of an id; None if the text is no id that a page shows.
 
     The id of an execution record leads to the page of its line, a workspace or a project to the
-    board of its lines, and an actor to the actor's writes in the audit log.
+    board of its lines.
     """
-    text = query.id.strip()
     # The names of projects are case-sensitive; all other ids are in capitals.
     identifier = text if text.startswith("PROJ-") else text.upper()
     for prefix, filter_name in _FILTERS:
         if identifier.startswith(prefix):
-            board = with_parameter(HOME, filter_name, identifier)
-            return go(with_parameter(board, "as_of", query.as_of))
+            return with_parameter(HOME, filter_name, identifier)
     place = next((path for form, path in _PLACES if re.fullmatch(form, identifier)), None)
-    if place is None and _is_actor(identifier) and may_audit(principal):
-        return go(with_parameter("/ui/audit", "actor_id", identifier))
     if place is None:
-        raise NotFound(f"Nothing found for “{text}”. Search by ID, for example LIN-26-000042.")
-    path = place + identifier
+        return None
     if place == "/ui/runs/" and (line_id := await _line_of_record(request, principal, identifier)):
-        path = f"/ui/lines/{line_id}"
-    return go(with_parameter(path, "as_of", query.as_of))
+        return f"/ui/lines/{line_id}"
+    return place + identifier
 
 
-def _is_actor(identifier: str) -> bool:
-    is_id = re.fullmatch(_ACTOR, identifier) is not None
-    return is_id and not identifier.startswith(_NO_ACTORS)
+def writes_of_actor(principal: Principal, text: str) -> str | None:
+    """The address of an actor's writes in the audit log; None if the text is no actor's id.
+
+    Also None if the principal may not open the audit log.
+    """
+    identifier = text.upper()
+    is_actor = re.fullmatch(_ACTOR, identifier) and not identifier.startswith(_NO_ACTORS)
+    is_shown = is_actor and may_audit(principal)
+    return with_parameter("/ui/audit", "actor_id", identifier) if is_shown else None
 
 
 async def _line_of_record(request: Request, principal: Principal, record_id: str) -> str | None:
     """The line whose execution record has this id; None if the principal sees no such line."""
-    if not (principal.is_admin or "read" in principal.permissions):
+    if not may_read(principal):
         return None
     number = sort_key(record_id) + 1
     just_above = {"id": format_id("RUN", number // 10**12, number % 10**12)}

@@ -168,6 +168,11 @@ def may_audit(principal: Principal) -> bool:
     return principal.is_admin or "audit:read" in principal.permissions
 
 
+def may_read(principal: Principal) -> bool:
+    """Whether a credential may read lines and runs."""
+    return principal.is_admin or "read" in principal.permissions
+
+
 def writes_of(
     principal: Principal | None, actor_id: str, organization_id: str | None = None
 ) -> str | None:
@@ -217,6 +222,7 @@ def show(request: Request, template: str, status: int = 200, **context: Any) -> 
         "home": home_of(principal) if principal is not None else "/",
         "static": showing.static,
         "link": _linker(as_of),
+        "may_read": principal is not None and may_read(principal),
         "writes_of": partial(writes_of, principal),
         # The names of workspaces and projects by id, where a page looks them up.
         "names": {},

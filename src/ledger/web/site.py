@@ -6,7 +6,19 @@ from starlette.types import Scope
 
 from ledger.api.app import LedgerApi
 from ledger.domain.errors import NotFound
-from ledger.web import audit, board, docs, events, jump, line, run, sign_in, theme, webhooks
+from ledger.web import (
+    audit,
+    board,
+    docs,
+    events,
+    jump,
+    line,
+    palette,
+    run,
+    sign_in,
+    theme,
+    webhooks,
+)
 from ledger.web.pages import make_ready, refusal_page
 
 PAGES = (
@@ -21,6 +33,7 @@ PAGES = (
     jump.router,
     theme.router,
     docs.router,
+    palette.router,
 )
 
 _NO_PAGE = "There is no page at this address."

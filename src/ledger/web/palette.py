@@ -1,0 +1,112 @@
+"""The search of the page: the palette's results while a person types, and a page without script."""
+
+from typing import Annotated, NamedTuple
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as QueryParameters
+from pydantic import BaseModel, ConfigDict, Field
+
+from ledger.api.access.authentication import Authenticated
+from ledger.api.lean import needs
+from ledger.api.reading import AsOf
+from ledger.api.routes.search import (
+    MOST_CHARACTERS,
+    Found,
+    SearchQuery,
+    SearchResults,
+    search_names,
+)
+from ledger.domain.errors import Forbidden, Invalid
+from ledger.intake.principal import Principal
+from ledger.web.jump import place_of, writes_of_actor
+from ledger.web.pages import PageRoute, go, may_read, show, with_parameter
+
+router = APIRouter(prefix="/ui/search", include_in_schema=False, route_class=PageRoute)
+
+
+class Typed(BaseModel):
+    """The text that a person searches."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    q: str = Field(default="", max_length=MOST_CHARACTERS)
+    id: str = Field(default="", max_length=MOST_CHARACTERS)
+    """The name of the field in addresses of earlier versions."""
+    as_of: AsOf = None
+
+    @property
+    def text(self) -> str:
+        """The text without blanks around it."""
+        return (self.q or self.id).strip()
+
+
+class Result(NamedTuple):
+    """A result, as the page shows it."""
+
+    found: Found
+    path: str | None
+    """The address that it leads to; None: no page shows it."""
+    parameters: dict[str, str]
+    line_name: str | None
+    """The name of the line of a blocker or a run."""
+
+
+@router.get("", openapi_extra=needs(None))
+async def show_search(
+    request: Request, principal: Authenticated, query: Annotated[Typed, QueryParameters()]
+) -> Response:
+    """Redirect to the page of an id, or show the results. Raises Forbidden without ``read``.
+
+    An actor's id looks like any other: it leads to the actor's writes if nothing else has it.
+    """
+    path = await place_of(request, principal, query.text)
+    if path is not None:
+        return go(with_parameter(path, "as_of", query.as_of))
+    results = await _results(request, principal, query.text) if may_read(principal) else []
+    if not results and (writes := writes_of_actor(principal, query.text)) is not None:
+        return go(writes)
+    if not may_read(principal):
+        raise Forbidden("This credential may not read names.")
+    return show(request, "search.html", text=query.text, results=results)
+
+
+@router.get("/results", openapi_extra=needs("read"))
+async def show_results(
+    request: Request, principal: Authenticated, query: Annotated[Typed, QueryParameters()]
+) -> Response:
+    """The results as the palette shows them, without the frame of a page."""
+    results = await _results(request, principal, query.text)
+    return show(request, "palette_results.html", text=query.text, results=results)
+
+
+async def _results(request: Request, principal: Principal, text: str) -> list[Result] | None:
+    """What the API finds; None: the text has no usable word."""
+    if not text:
+        return None
+    try:
+        reply = await search_names(request, principal, SearchQuery(q=text))
+    except Invalid:
+        return None
+    found = SearchResults.model_validate_json(bytes(reply.body)).data
+    return [
+        Result(each, *_place(each), reply.line_names.get(each.service_line_id or ""))
+        for each in found
+    ]
+
+
+def _place(found: Found) -> tuple[str | None, dict[str, str]]:
+    """The address of a result, and its parameters."""
+    match found.type:
+        case "line" | "blocker":
+            return f"/ui/lines/{found.service_line_id}", {}
+        case "run":
+            return f"/ui/runs/{found.id}", {}
+        case "workspace":
+            return "/ui", {"workspace_id": found.id}
+        # A comma means "or" in a filter, so an id with a comma leads nowhere.
+        case _ if "," in found.id:
+            return None, {}
+        case "project":
+            return "/ui", {"project_tag": found.id}
+        case _:
+            return "/ui", {"resource_id": found.id}

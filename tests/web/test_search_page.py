@@ -1,0 +1,114 @@
+"""The search of the page, without script: an id leads to its page, other texts to results."""
+
+import pytest
+
+from tests.support.edge import Edge
+from tests.support.facts import fact
+from tests.support.visitor import visitor
+
+WORKSPACE, PROJECT = "WS-26-000930", "PROJ-26-000930"
+
+
+@pytest.fixture(scope="module")
+def line(edge: Edge) -> str:
+    """A line that is found with all that it bears."""
+    edge.accept(
+        fact("directory.named", WORKSPACE, {"name": "Payments <bank>"}),
+        fact("directory.named", PROJECT, {"name": "Payments next"}),
+    )
+    crew = [{"type": "t", "id": "SCR-930000", "name": "Pay Person"}]
+    tags = [PROJECT, "pay,ments"]
+    named = {"name": "Payments core", "workspace_id": WORKSPACE, "project_tags": tags}
+    line = edge.fresh("agent_runtime", **named, resources=crew)
+    run = {"service_line_id": line, "external_id": "payrun"}
+    blocker = {"blocker_id": "SCR-930001", "cause": "approval_gap", "reason": "Payments wait"}
+    edge.accept(fact("run.started", "RUN-26-930001", run), fact("execution.blocked", line, blocker))
+    return line
+
+
+RESULTS = (
+    "Payments core {line} line",
+    "pay,ments project",
+    "Pay Person SCR-930000 resource",
+    "Payments <bank> WS-26-000930 workspace",
+    "Payments next PROJ-26-000930 project",
+    "Payments wait SCR-930001 blocker of Payments core",
+)
+
+
+@pytest.mark.parametrize("path", ["/ui/search", "/ui/search/results"])
+def test_results_show_the_name_the_id_the_type_and_the_line(
+    edge: Edge, line: str, path: str
+) -> None:
+    answer = visitor(edge).get(path, params={"q": "pay"})
+    assert answer.status == 200
+    shown = answer.words(".found li, [role=option]")
+    assert shown == [result.format(line=line) for result in RESULTS]
+    links = [tag["href"] for tag in answer.all(".found a, a[role=option]")]
+    assert links == [
+        f"/ui/lines/{line}",
+        "/ui?resource_id=SCR-930000",
+        "/ui?workspace_id=WS-26-000930",
+        "/ui?project_tag=PROJ-26-000930",
+        f"/ui/lines/{line}",
+    ]
+
+
+def test_a_run_and_a_blocker_are_found_by_number(edge: Edge, line: str) -> None:
+    answer = visitor(edge).get("/ui/search?q=930001")
+    assert answer.words(".found li") == [
+        "Payments wait SCR-930001 blocker of Payments core",
+        "payrun RUN-26-930001 run of Payments core",
+    ]
+    assert [tag["href"] for tag in answer.all(".found a")] == [
+        f"/ui/lines/{line}",
+        "/ui/runs/RUN-26-930001",
+    ]
+
+
+def test_a_search_that_finds_nothing_says_so(edge: Edge) -> None:
+    answer = visitor(edge).get("/ui/search?q=+Pangolins+<b>")
+    assert answer.status == 200
+    assert "Nothing found for “ Pangolins <b> ”." in answer.words(".empty p")
+    assert answer.one(".top .search input")["value"] == "Pangolins <b>"
+
+
+@pytest.mark.parametrize("query", ["", "?q=", "?q=a"])
+def test_a_search_without_a_usable_word_says_what_to_type(edge: Edge, query: str) -> None:
+    for path in ("/ui/search", "/ui/search/results"):
+        answer = visitor(edge).get(path + query)
+        if answer.status == 303:
+            answer = visitor(edge).get(answer.location)
+        assert "Type two characters of a name, or a number." in answer.text
+
+
+def test_the_results_are_an_empty_list_box_if_there_are_none(edge: Edge) -> None:
+    answer = visitor(edge).get("/ui/search/results?q=pangolins")
+    assert answer.words("[role=status]") == ["Nothing found for “ pangolins ”."]
+    assert answer.one("[role=listbox]").has_attr("hidden")
+
+
+def test_a_search_stays_at_the_instant(edge: Edge, line: str) -> None:
+    answer = visitor(edge).get("/ui/search?q=LIN-26-000001&as_of=2026-04-01")
+    assert answer.location == "/ui/lines/LIN-26-000001?as_of=2026-04-01"
+    answer = visitor(edge).get("/ui/search/results?q=payments+core&as_of=2026-04-01")
+    assert answer.one("[role=option]")["href"] == f"/ui/lines/{line}?as_of=2026-04-01"
+
+
+def test_an_address_of_an_earlier_version_leads_to_the_same_page(edge: Edge) -> None:
+    assert visitor(edge).get("/ui/search?id=lin-26-000001").location == "/ui/lines/LIN-26-000001"
+
+
+def test_a_credential_that_may_not_read_is_refused_and_has_no_palette(edge: Edge) -> None:
+    auditor = visitor(edge, "audit:read")
+    assert auditor.get("/ui/search?q=payments").status == 403
+    assert auditor.get("/ui/search/results?q=payments").status == 403
+    page = auditor.get("/ui/audit")
+    assert page.all("#palette") == []
+    assert "Search by name or ID" not in page.words("#shortcuts")[0]
+
+
+def test_nobody_finds_another_organizations_names(edge: Edge, line: str) -> None:
+    stranger = visitor(edge, organization_id="ORG-26-000777")
+    for path in ("/ui/search", "/ui/search/results"):
+        assert line not in stranger.get(path, params={"q": "payments"}).text
