@@ -13,7 +13,8 @@ NAMES = ("Payments core", "Payments edge", "Payroll")
 @pytest.fixture(scope="module")
 def lines(edge: Edge) -> dict[str, str]:
     """The ids of some lines by name."""
-    made = {name: edge.fresh("capacity", name=name) for name in NAMES}
+    more = {"project_tags": ["a-tag"]}
+    made = {name: edge.fresh("capacity", name=name, **more) for name in NAMES}
     blocker = {"blocker_id": "B-1", "cause": "approval_gap", "reason": "Payments wait"}
     edge.accept(fact("execution.blocked", made["Payroll"], blocker))
     return made
@@ -48,9 +49,9 @@ def test_a_click_and_typing_find_a_line(board: Page, lines: dict[str, str]) -> N
     board.keyboard.type("payments")
     expect(results(board)).to_have_count(3)
     assert options(board) == [
-        f"Payments core {lines['Payments core']} line",
-        f"Payments edge {lines['Payments edge']} line",
-        "Payments wait B-1 blocker of Payroll",
+        f"Payments core {lines['Payments core']} · line",
+        f"Payments edge {lines['Payments edge']} · line",
+        "Payments wait B-1 · blocker of Payroll",
     ]
     expect(board.locator("#palette [role=status]")).to_have_text("3 results")
     board.keyboard.press("Enter")
@@ -153,7 +154,7 @@ def test_a_click_beside_the_palette_or_on_close_closes_it(board: Page) -> None:
 
 
 def test_j_and_k_move_through_rows_and_enter_opens(board: Page, lines: dict[str, str]) -> None:
-    rows = board.locator("main tbody th[scope=row] a")
+    rows = board.locator("main tbody th[scope=row] > a")
     board.keyboard.press("j")
     expect(rows.nth(0)).to_be_focused()
     board.keyboard.press("j")

@@ -78,6 +78,7 @@ def addresses(page: Page) -> dict[str, str]:
         "all-runs": "/ui/runs",
         "run": run,
         "events": "/ui/events",
+        "search": "/ui/search?q=pay",
         "event": event,
         "audit": "/ui/audit",
         "webhooks": "/ui/webhooks",

@@ -27,12 +27,12 @@ def line(edge: Edge) -> str:
 
 
 RESULTS = (
-    "Payments core {line} line",
+    "Payments core {line} · line",
     "pay,ments project",
-    "Pay Person SCR-930000 resource",
-    "Payments <bank> WS-26-000930 workspace",
-    "Payments next PROJ-26-000930 project",
-    "Payments wait SCR-930001 blocker of Payments core",
+    "Pay Person SCR-930000 · resource",
+    "Payments <bank> WS-26-000930 · workspace",
+    "Payments next PROJ-26-000930 · project",
+    "Payments wait SCR-930001 · blocker of Payments core",
 )
 
 
@@ -57,8 +57,8 @@ def test_results_show_the_name_the_id_the_type_and_the_line(
 def test_a_run_and_a_blocker_are_found_by_number(edge: Edge, line: str) -> None:
     answer = visitor(edge).get("/ui/search?q=930001")
     assert answer.words(".found li") == [
-        "Payments wait SCR-930001 blocker of Payments core",
-        "payrun RUN-26-930001 run of Payments core",
+        "Payments wait SCR-930001 · blocker of Payments core",
+        "payrun RUN-26-930001 · run of Payments core",
     ]
     assert [tag["href"] for tag in answer.all(".found a")] == [
         f"/ui/lines/{line}",

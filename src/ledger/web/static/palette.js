@@ -5,7 +5,7 @@
 (() => {
   const PAUSE_MS = 120; // One request for a burst of keystrokes.
   const FIELDS = "input, textarea, select, [contenteditable]:not([contenteditable=false])";
-  const ROWS = "main tbody th[scope=row] a[href], main .found a[href]";
+  const ROWS = "main tbody tr, main .found li";
 
   let pending = null;
   let request = null;
@@ -85,10 +85,11 @@
   }
 
   function move(by) {
-    const links = [...document.querySelectorAll(ROWS)].filter((link) => link.checkVisibility());
+    const rows = [...document.querySelectorAll(ROWS)].filter((row) => row.checkVisibility());
+    const links = rows.map((row) => row.querySelector("a[href]")).filter(Boolean);
     if (!links.length) return;
-    const row = document.activeElement.closest("main tr, main .found li");
-    const place = links.findIndex((link) => link === document.activeElement || row?.contains(link));
+    const row = document.activeElement.closest(ROWS);
+    const place = links.findIndex((link) => row?.contains(link));
     const next = place < 0 ? (by > 0 ? 0 : links.length - 1) : place + by;
     const link = links[Math.max(0, Math.min(next, links.length - 1))];
     link.focus();
