@@ -38,13 +38,12 @@ class WordRow(NamedTuple):
     """Empty in rows of a line: the owner is the line."""
 
 
-_EVERYWHERE = "NOT of_workspace AND word <> ''"
-_OF_ORGANIZATIONS = f"{_EVERYWHERE} AND organization_id <> ''"
+_OF_ORGANIZATIONS = "NOT of_workspace AND word <> ''"
 _OF_WORKSPACES = f"workspace_id <> '{WHOLE}' AND word <> ''"
 _IN_ORDER = 'type, word COLLATE "C", folded COLLATE "C", owner'
 
-# A search is a walk along an index for each type, whatever the credential sees. The collation "C"
-# makes the words with a prefix neighbours.
+# A search is a walk along an index for each type, in the organization or in the workspace. The
+# collation "C" makes the words with a prefix neighbours.
 WORD = Table(
     "search_word",
     WordRow,
@@ -52,11 +51,7 @@ WORD = Table(
     tenant=("organization_id", "workspace_id"),
     replaces=True,
     indexes=(
-        # The conditions keep each index to its searches: PostgreSQL would else search the first
-        # for an administrator, once for each organization, and sort all that it finds.
         Index(f"organization_id, {_IN_ORDER}", where=_OF_ORGANIZATIONS),
         Index(f"workspace_id, {_IN_ORDER}", where=_OF_WORKSPACES),
-        # Searches of administrators, who see all organizations.
-        Index(_IN_ORDER, where=_EVERYWHERE),
     ),
 )

@@ -33,18 +33,33 @@ CROSS JOIN LATERAL (
 """
 
 _WALK = f"""
-(SELECT w.type, w.owner, w.id, w.organization_id, w.workspace_id, w.folded
+(SELECT w.type, w.owner, w.id, w.organization_id, w.workspace_id, w.word, w.folded
  FROM ledger.search_word AS w {{borne}}
  WHERE w.type = '{{type}}' AND w.word <> '' AND {{scope}} AND {{asked}}
  ORDER BY w.word COLLATE "C", w.folded COLLATE "C", w.owner LIMIT {CANDIDATES})
 """
 
-# By the number of the tenant's filters: the condition of the walks' index (``rows.py``).
-_INDEX_OF = (
-    "NOT w.of_workspace",
-    "NOT w.of_workspace AND w.organization_id <> ''",
-    "w.workspace_id <> ''",
+# The candidates of all organizations: an administrator's. No index has them in order, which would
+# cost every name a quarter more bytes: so each organization has a walk.
+_WALK_OF_ALL = f"""
+(SELECT w.* FROM organization AS o CROSS JOIN LATERAL {{walk}} AS w
+ ORDER BY w.word COLLATE "C", w.folded COLLATE "C", w.owner LIMIT {CANDIDATES})
+"""
+
+# The organizations, each found from the one before.
+_ORGANIZATIONS = """
+WITH RECURSIVE organization (id) AS (
+    SELECT (SELECT min(w.organization_id) FROM ledger.search_word AS w WHERE {known})
+    UNION ALL
+    SELECT (SELECT min(w.organization_id) FROM ledger.search_word AS w
+            WHERE {known} AND w.organization_id > o.id)
+    FROM organization AS o WHERE o.id IS NOT NULL
 )
+"""
+
+# The conditions of the walks' indexes (``rows.py``).
+_OF_ORGANIZATION = "NOT w.of_workspace"
+_OF_WORKSPACE = "w.workspace_id <> ''"
 
 _BY_WORD = """w.word COLLATE "C" >= %(word)s AND w.word COLLATE "C" < %(beyond)s"""
 _BY_NUMBER = """w.word COLLATE "C" = %(number)s AND w.id ~* ALL (%(ids)s::text[])"""
@@ -109,6 +124,7 @@ _RUNS_BY_NAME = f"""
 """
 
 _SEARCH = """
+{organizations}
 SELECT p.position, found.type, found.id, found.name, found.line_id, found.folded, (
     SELECT ('{{' || e.head || '}}')::json ->> 'name' FROM ledger.execution AS e
     WHERE e.line_id = found.line_id AND found.type IN ('run', 'blocker')) AS line_name
@@ -124,7 +140,12 @@ def search_statement(filters: frozenset[str], by_number: bool) -> str:
     Lines that were found by their number and runs have no folded name: whether the words fit them
     is left to the caller. Blockers and runs have the name of their line.
     """
-    scope = where(filters, tenant_conditions("w"), _INDEX_OF[len(filters)])
+    scope = where(
+        filters,
+        tenant_conditions("w"),
+        _OF_WORKSPACE if "workspace" in filters else _OF_ORGANIZATION,
+        *([] if filters else ["w.organization_id = o.id"]),
+    )
 
     def entry(row: str) -> str:
         """The workspace in the directory's keys."""
@@ -140,6 +161,8 @@ def search_statement(filters: frozenset[str], by_number: bool) -> str:
             )
             for each in types
         )
+        if not filters:
+            walks = (_WALK_OF_ALL.format(walk=walk) for walk in walks)
         return _PART.format(walks=" UNION ALL ".join(walks))
 
     runs = where_tenant(filters, "r")
@@ -153,4 +176,9 @@ def search_statement(filters: frozenset[str], by_number: bool) -> str:
             _LINES.format(tenant=where_tenant(filters, "e")),
             _RUNS.format(tenant=runs, line_id=_LINE_ID),
         ]
-    return _SEARCH.format(position=position_of(False, *VIEWS), found=" UNION ALL ".join(found))
+    known = f"w.word <> '' AND {_OF_ORGANIZATION}"
+    return _SEARCH.format(
+        organizations="" if filters else _ORGANIZATIONS.format(known=known),
+        position=position_of(False, *VIEWS),
+        found=" UNION ALL ".join(found),
+    )

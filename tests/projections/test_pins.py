@@ -43,7 +43,7 @@ STORED = {
     "event": "27fa242559d694ec",
     "webhook": "f434b80016d147e1",
     "directory": "7a8aa7b1e82b7a18",
-    "search": "fea982b82d8cce69",
+    "search": "fb096104a281d89f",
 }
 """Digests of the tables as PostgreSQL has them."""
 
