@@ -115,6 +115,8 @@ def test_a_resource_has_rows_of_its_own_in_each_workspace_with_another_name() ->
     )
     view.when(allocated(4, "Bea", WS)).then(WORD, row(0, 4, "bea", WS, True))
     view.when(allocated(5, None, WS), allocated(6, "BEA", "WS-2")).then(WORD)
+    # The organization goes on to share the rows of the same workspace.
+    view.when(allocated(7, "Bea", "WS-1")).then(WORD, row(2, 7, "bea", "WS-1", True))
 
 
 # Words.
