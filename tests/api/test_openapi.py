@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
+from projections.search.words import sought
 from tests.support.conformance import BASE, InProcess, accepted_but_for_state
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
@@ -217,7 +218,7 @@ def test_the_document_has_exactly_the_known_parameters(document: dict[str, Any])
         "run_id", "as_of", "Ledger-Min-Position", "Idempotency-Key", "organization_id",
         "service_line_id", "type", "after", "event_id", "actor_id", "actor_type", "action",
         "outcome", "endpoint_id", "format", "Last-Event-ID", "position", "size", "If-None-Match",
-        "external_id", "parent_run_id",
+        "external_id", "parent_run_id", "q",
     }  # fmt: skip
 
 
@@ -370,6 +371,9 @@ def test_the_service_conforms_to_its_document(
     def holds(case: schemathesis.Case) -> None:
         # An empty word among others finds nothing, and is not refused; alone it is refused.
         assume(not any(has_empty_words(sent) for sent in case.query.values()))
+        # A pattern in the document for usable words would forbid words that the service takes.
+        is_search = path == "/v1/search" and mode is GenerationMode.POSITIVE
+        assume(not is_search or sought(case.query["q"]) is not None)
         # A position that no view will reach costs 2 s and is a rightful 503.
         case.headers.pop("Ledger-Min-Position", None)
         case.call_and_validate(base_url=BASE, session=session, checks=checks)

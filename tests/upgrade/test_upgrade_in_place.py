@@ -30,6 +30,7 @@ PATHS = {
     "run": ("/v1/runs/RUN-26-830003",),
     "webhook": ("/v1/webhooks",),
     "directory": ("/v1/directory?type=project",),
+    "search": ("/v1/search?q=830003",),
 }
 """Reads of each view."""
 
