@@ -5,7 +5,7 @@ by their number, are found by the keys of their own views. Whether lines bear a 
 now is read from the directory, and so are the names that a search shows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -70,7 +70,7 @@ class Owner(msgspec.Struct, array_like=True):
         """Give a text its folded form and its words. Return whether that changes a row."""
         if self.texts.get(key) == folded:
             return False
-        is_emptied = self.drop(key, position)
+        is_emptied = self.drop([key], position)
         if not words:
             return is_emptied
         self.texts[key] = folded
@@ -83,12 +83,13 @@ class Owner(msgspec.Struct, array_like=True):
                 self.slots[place] = slot
         return True
 
-    def drop(self, key: str, position: int) -> bool:
-        """Empty the rows of a text. Return whether there were any."""
-        if self.texts.pop(key, None) is None:
+    def drop(self, keys: Iterable[str], position: int) -> bool:
+        """Empty the rows of some texts. Return whether there were any."""
+        gone = {key for key in keys if self.texts.pop(key, None) is not None}
+        if not gone:
             return False
         for place, slot in enumerate(self.slots):
-            if slot.key == key:
+            if slot.key in gone:
                 self.slots[place] = _Slot(_EMPTY, "", position)
         return True
 
@@ -110,10 +111,7 @@ class Owner(msgspec.Struct, array_like=True):
         if both is not None:
             wanted[both] = wanted.pop(WHOLE)
             del wanted[both.removeprefix(_BOTH)]
-        gone = [key for key in self.texts if key not in wanted]
-        for key in gone:
-            self.drop(key, position)
-        is_changed = bool(gone)
+        is_changed = self.drop([key for key in self.texts if key not in wanted], position)
         for key, folded in wanted.items():
             words = _words(identifier, folded) or [""]
             is_changed |= self.put(key, folded, words, position)
@@ -257,12 +255,9 @@ def _fold_line(line: Owner, event: Recorded) -> bool:
             folded = _text(body.blocker_id, (body.reason or "")[:LONGEST])
             return line.put(body.blocker_id, folded, _words(body.blocker_id, folded), position)
         case lines.Unblocked():
-            return line.drop(body.blocker_id, position)
+            return line.drop([body.blocker_id], position)
         case _:
-            blockers = [key for key in line.texts if key != _LINE]
-            for key in blockers:
-                line.drop(key, position)
-            return bool(blockers)
+            return line.drop([key for key in line.texts if key != _LINE], position)
 
 
 def _fold_entry(owner: Owner, entry: _Entry, event: Recorded) -> bool:

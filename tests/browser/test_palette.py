@@ -219,3 +219,17 @@ def test_the_palette_stays_open_while_the_page_is_refreshed(board: Page, edge: E
     expect(board.locator(f"#{fresh}")).to_be_attached()
     expect(board.get_by_role("combobox")).to_have_value("payroll")
     assert chosen(board) == "Payroll"
+
+
+def test_long_names_and_ids_stay_within_the_palette(board: Page, edge: Edge) -> None:
+    crew = [{"type": "t", "id": "zebra" + "r" * 190, "name": "Zebra" + "N" * 190}]
+    edge.fresh("capacity", name="zebra " + "L" * 190, resources=crew)
+    show(board, 390)
+    board.keyboard.press("/")
+    board.keyboard.type("zebra")
+    expect(results(board)).to_have_count(2)
+    for selector in ("#palette", "#palette [data-results]"):
+        assert board.locator(selector).evaluate("box => box.scrollWidth <= box.clientWidth")
+    board.goto("/ui/search?q=zebra")
+    expect(board.locator(".found li")).to_have_count(2)
+    assert board.evaluate("document.documentElement.scrollWidth") <= 390
