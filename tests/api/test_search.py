@@ -1,5 +1,6 @@
 """The search by names and ids (contract, Reading)."""
 
+import random
 from typing import Any
 
 import pytest
@@ -110,6 +111,20 @@ def test_a_long_reason_is_shown_and_found_by_its_first_characters(edge: Edge) ->
     ((_, _, name, _),) = search(edge, "capybara")
     assert name == "capybara " + "x" * 191
     assert ids(edge, "unseen") == []
+
+
+def test_the_longest_names_and_ids_fit_into_an_index(edge: Edge) -> None:
+    dice = random.Random(1)
+    signs = [chr(number) for number in range(0x12000, 0x12300)]  # of four bytes each, all letters
+    name, identifier = ("".join(dice.choices(signs, k=200)) for _ in range(2))
+    crew = {"type": "t", "id": identifier, "name": name}
+    line = named(edge, name, resources=[crew])
+    assert search(edge, name) == [
+        ("line", line, name, line),
+        ("resource", identifier, name, None),
+    ]
+    expanding = named(edge, "ﷺ" * 200)
+    assert ids(edge, "صلى الله عليه وسلم") == [expanding]
 
 
 def test_workspaces_and_projects_are_found_as_long_as_lines_bear_them(edge: Edge) -> None:
