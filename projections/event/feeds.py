@@ -110,9 +110,21 @@ def feed_statement(filters: frozenset[str], backwards: bool = False) -> str:
     return _page(FEED_POSITION, rows, backwards)
 
 
+# Entries of a line: its facts, and the commands and refusals about it.
+_WALK_LINE = """
+(SELECT * FROM ({facts}) AS e) UNION ALL (SELECT * FROM ({others}) AS e)
+ORDER BY position{way} LIMIT %(limit)s
+"""
+
+
 @cache
 def audit_statement(filters: frozenset[str], backwards: bool = False) -> str:
-    """(position, columns of a found event) rows; a row of nulls if there is no entry."""
+    """(position, columns of a found event) rows; a row of nulls if there is no entry.
+
+    With ``action`` and ``service_line_id``, ``type`` gives the types of the actions' facts.
+    """
+    if "service_line_id" in filters:
+        return _page(_VIEW_POSITION, _walk_line(filters, backwards), backwards)
     always = "e.audit IS NOT NULL"
     rows = walk(filters, always, backwards)
     if "action" in filters and filters & _OWNER and not filters & _BEFORE_ACTIONS:
@@ -123,6 +135,14 @@ def audit_statement(filters: frozenset[str], backwards: bool = False) -> str:
             way=way(backwards),
         )
     return _page(_VIEW_POSITION, rows, backwards)
+
+
+def _walk_line(filters: frozenset[str], backwards: bool) -> str:
+    others = walk(filters - {"type"} | {"no_fact"}, "e.about_line_id IS NOT NULL", backwards)
+    if "no_fact" in filters:
+        return others
+    facts = walk(filters - {"action"} | {"fact"}, "e.audit IS NOT NULL", backwards)
+    return _WALK_LINE.format(facts=facts, others=others, way=way(backwards))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Rows of found events as the JSON of feeds, histories and the audit log.
+"""Rows of found events as the JSON of feeds and histories, or as events for the audit log.
 
 A statement finds the row of an event by its keys, and returns it with the event as it is stored.
 """
@@ -8,10 +8,8 @@ from typing import Any
 
 from ledger.domain.recorded import Recorded
 from ledger.language.envelopes import (
-    AuditEntry,
     Envelope,
     States,
-    audit_entry_of,
     delivery_of,
     envelope_of,
     history_item_of,
@@ -58,17 +56,12 @@ def delivery_item(found: Sequence[Any], sequence: int) -> str:
     return json_text(delivery_of(*_told(found), sequence))
 
 
-def audit_entry(found: Sequence[Any]) -> AuditEntry:
-    """The entry of a found event in the audit log."""
+def recorded_event(found: Sequence[Any]) -> Recorded:
+    """A found event."""
     position, _, _, _, stream, version, topic, state = found
-    return audit_entry_of(_decode(stream, version, topic, state, position))
-
-
-def audit_item(found: Sequence[Any]) -> str:
-    """A found event as the audit log has it."""
-    return json_text(audit_entry(found))
+    return _decode(stream, version, topic, state, position)
 
 
 def _told(found: Sequence[Any]) -> tuple[Recorded, str, States]:
-    position, type_, before, after, stream, version, topic, state = found
-    return _decode(stream, version, topic, state, position), type_, States(before, after)
+    _, type_, before, after, *_ = found
+    return recorded_event(found), type_, States(before, after)

@@ -16,7 +16,7 @@ from ledger.domain.events import EVENTS
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import CHECK_INS, Activated, HealthSignalReported
 from ledger.domain.recorded import Recorded
-from ledger.language.audited import write_of
+from ledger.language.audited import about_line_of, write_of
 from ledger.language.envelopes import line_of
 from ledger.language.published import PUBLISHED, UNCHANGED_HEALTH, changes_health
 from ledger.postgres.exchange import Rows
@@ -45,6 +45,8 @@ class ToldRow(NamedTuple):
     """``fact``, ``command`` or ``refused``; null: the event is not in the audit log."""
     action: Text | None
     """The action of a command or refusal; null: a fact's action follows from the type."""
+    about_line_id: Text | None
+    """The line that a command or refusal is about; null: none, or the event is a fact."""
 
 
 def key_of(*words: str) -> str:
@@ -76,6 +78,11 @@ EVENT = Table(
         Index(f"{key_of('organization_id', 'actor_id')}, position"),
         # Commands and refusals: there are few of them among the facts.
         Index(f"{key_of('organization_id')}, position", where="audit IN ('command', 'refused')"),
+        # The same about a line. A refusal is no event of the line: no history has it.
+        Index(
+            f"{key_of('organization_id', 'about_line_id')}, position",
+            where="about_line_id IS NOT NULL",
+        ),
     ),
 )
 
@@ -110,7 +117,7 @@ class EventView:
     """The projection ``event``."""
 
     name = "event"
-    version = 6
+    version = 7
     tables: tuple[Table, ...] = (EVENT, LINE)
     events = frozenset(EVENTS)
 
@@ -197,4 +204,5 @@ def _told(
         event.actor.type,
         write and write.kind,
         None if write is None or write.kind == "fact" else write.action,
+        None if write is None or write.kind == "fact" else about_line_of(event, line_id),
     )

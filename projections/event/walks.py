@@ -54,6 +54,9 @@ _KEYS = (
 (If an administrator asks for a workspace without its organization, the whole log is walked.)
 """
 
+_FEW_KEYS = (("organization_id", "about_line_id"), ("organization_id",))
+"""… of commands and refusals."""
+
 # The bounds and the order name the key of the index too. With the position alone, PostgreSQL may
 # walk the whole log and filter it by the tenant.
 _WALK = """
@@ -99,7 +102,7 @@ def walk(filters: frozenset[str], always: str, backwards: bool) -> str:
     columns = _columns(filters)
     # Commands and refusals have an index of their own: there are fewer of them than one actor's
     # events, or one workspace's.
-    keys = [("organization_id",)] if "no_fact" in filters else _KEYS
+    keys = _FEW_KEYS if "no_fact" in filters else _KEYS
     walked = next((key for key in keys if set(key) <= columns.keys()), ())
     values = tuple(columns[column] for column in walked)
     return _walk_by(walked, values, filters, columns, always, backwards)
@@ -120,11 +123,16 @@ def way(backwards: bool) -> str:
 
 
 def _columns(filters: frozenset[str]) -> dict[str, str]:
-    """The columns whose value the filters give, each with its value in SQL."""
+    """The columns whose value the filters give, each with its value in SQL.
+
+    Commands and refusals have a line of their own, since a refusal is no event of its line.
+    """
     given = {
         column: next((f"%({name})s::text" for name in names if name in filters), None)
         for column, names in _GIVEN_BY.items()
     }
+    if "no_fact" in filters:
+        given["about_line_id"] = given.pop("line_id")
     return {column: value for column, value in given.items() if value is not None}
 
 

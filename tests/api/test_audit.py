@@ -18,7 +18,7 @@ from tests.support.service import BATCH, STRUCTURED
 
 KEYS = {
     "id", "action", "actor", "reported_by", "resource", "outcome", "code", "occurred_at",
-    "recorded_at", "request_id", "position", "fact",
+    "recorded_at", "request_id", "position", "fact", "reason", "reported_by_name",
 }  # fmt: skip
 COMMANDS = {"execution.pause", "execution.resume", "key.create"}
 

@@ -28,7 +28,7 @@ EVENTS = "/v1/events/export"
 COLUMNS = [
     "id", "action", "actor_type", "actor_id", "reported_by", "resource_type", "resource_id",
     "outcome", "code", "occurred_at", "recorded_at", "request_id", "position", "resource_count",
-    "resource_reason", "fact_source", "fact_id",
+    "resource_reason", "fact_source", "fact_id", "reason", "reported_by_name",
 ]  # fmt: skip
 OTHERS = {"organization_id": "ORG-26-000002", "workspace_id": "WS-26-000002"}
 
@@ -154,7 +154,7 @@ def test_the_csv_table_has_every_field_of_every_entry(edge: Edge, auditor: str) 
             entry["reported_by"], resource.get("type"), resource.get("id"), entry["outcome"],
             entry["code"], entry["occurred_at"], entry["recorded_at"], entry["request_id"],
             entry["position"], resource.get("count"), resource.get("reason"),
-            reported.get("source"), reported.get("id"),
+            reported.get("source"), reported.get("id"), entry["reason"], entry["reported_by_name"],
         ]  # fmt: skip
         words = ["" if value is None else str(value) for value in values]
         assert row == ["'" + word if word[:1] in tuple("=+-@\t\r") else word for word in words]

@@ -63,6 +63,7 @@ def work(writer: Writer) -> None:
         if part % 4 == 1:
             facts.append(fact("execution.checked_in", LINES[50]))
             facts.append(fact("service_line.resumed", LINES[61 + part]))
+            facts.append(fact("service_line.resumed", LINES[2]))
             facts.append(fact("execution.checked_in", LINES[2], actortype="user", actorid=VISITOR))
         send(writer, *facts)
         if part % 5 == 2:
@@ -156,6 +157,22 @@ AUDITS: dict[str, dict[str, Any]] = {
     "refused actions": AUDIT | BLOCKED | REFUSED,
     "rare actions, rare actor": AUDIT | BLOCKED | {"actor_id": VISITOR},
     "action, another organization": ORG | {"organization_id": OTHER} | BLOCKED,
+    "line": AUDIT | {"service_line_id": LINES[2]},
+    "line, administrator": {"organization_id": ORGANIZATION, "service_line_id": LINES[2]},
+    "line, narrow": AUDIT | NARROW | {"service_line_id": LINES[2]},
+    "line, another workspace": AUDIT | RARE | {"service_line_id": LINES[2]},
+    "line, rare actor": AUDIT | {"service_line_id": LINES[2], "actor_id": VISITOR},
+    "line, refused": AUDIT | REFUSED | {"service_line_id": LINES[2]},
+    "line, commands": AUDIT | COMMANDS | {"service_line_id": LINES[2]},
+    "line, rare actions": AUDIT
+    | {"service_line_id": LINES[2], "type": ["execution.blocked"]}
+    | BLOCKED,
+    "line, action": AUDIT
+    | {"service_line_id": LINES[2], "type": ["execution.checked_in"]}
+    | {"action": ["execution.checked_in"]},
+    "rare line": AUDIT | {"service_line_id": LINES[98]},
+    "unknown line": AUDIT | {"service_line_id": "LIN-26-999999"},
+    "another's line": AUDIT | {"service_line_id": LINES[5]},
     "another organization": ORG | {"organization_id": OTHER},
     "refused, another organization": ORG | {"organization_id": OTHER} | REFUSED,
 }
@@ -226,6 +243,12 @@ def test_the_measured_pages_have_the_rows_that_the_filters_should_find(past: Pas
     assert 0 < found(AUDITS["rare actions"], feeds.audit_statement) < LIMIT
     assert 0 < found(AUDITS["action, only refused"], feeds.audit_statement) < LIMIT
     assert found(AUDITS["action"], feeds.audit_statement) == LIMIT
+    assert found(AUDITS["line"], feeds.audit_statement) == LIMIT
+    assert found(AUDITS["line, rare actor"], feeds.audit_statement) > 0
+    assert found(AUDITS["line, refused"], feeds.audit_statement) > 0
+    assert found(AUDITS["line, commands"], feeds.audit_statement) > 0
+    assert found(AUDITS["line, rare actions"], feeds.audit_statement) == 1
+    assert found(AUDITS["another's line"], feeds.audit_statement) == 0
 
 
 def test_a_single_event_costs_few_rows(past: Past) -> None:

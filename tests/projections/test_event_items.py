@@ -9,9 +9,10 @@ from ledger.domain import run as r
 from ledger.domain.api_key import ApiKeyRevoked
 from ledger.domain.recorded import FactIdentity, Recorded
 from ledger.domain.refusals import RefusalsOmitted, WriteRefused
+from ledger.language.envelopes import audit_entry_of
 from ledger.language.rendering import json_text
 from ledger.log.codec import EnvelopeMapper
-from projections.event.items import audit_item, delivery_item, feed_item, history_item
+from projections.event.items import delivery_item, feed_item, history_item, recorded_event
 from tests.support.domain import activated, minute, recorded
 
 FACT = FactIdentity("source", "fact-1", b"digest")
@@ -26,7 +27,9 @@ ENVELOPE = (
 )
 ENTRY = (
     '{{"id":"AUD-26-00000{v}","action":"{action}","resource":{resource},"outcome":"{outcome}",'
-    '"code":{code},"request_id":null,' + TOLD + ',"fact":{fact}}}'
+    '"code":{code},"reason":{reason},"request_id":null,'
+    + TOLD
+    + ',"reported_by_name":"Robot","fact":{fact}}}'
 )
 REPORTED = '{"source":"source","id":"fact-1"}'
 LINE = '{"type":"service_line","id":"LIN-26-000001"}'
@@ -41,6 +44,10 @@ def found(
     stored = EnvelopeMapper().to_stored_event(event)
     columns = stored.originator_id, stored.originator_version, stored.topic, stored.state
     return event.position, type_, before, after, *columns
+
+
+def audit_item(found: tuple[object, ...]) -> str:
+    return json_text(audit_entry_of(recorded_event(found), "Robot"))
 
 
 def test_a_change_of_a_line_is_told_with_the_lines_state_before_and_after() -> None:
@@ -75,10 +82,12 @@ def test_an_event_is_named_by_the_year_in_which_it_was_recorded() -> None:
 
 def test_the_audit_log_tells_the_action_of_a_command_or_a_fact() -> None:
     told = {"v": 2, "n": 1, "resource": LINE, "outcome": "succeeded", "code": "null"}
-    assert audit_item(found(PAUSED)) == ENTRY.format(**told, action="execution.pause", fact="null")
+    assert audit_item(found(PAUSED)) == ENTRY.format(
+        **told, action="execution.pause", fact="null", reason='"why"'
+    )
     fact = recorded(e.Paused(hold="service_line", reason="why"), 2, minute(1), fact=FACT)
     assert audit_item(found(fact)) == ENTRY.format(
-        **told, action="service_line.paused", fact=REPORTED
+        **told, action="service_line.paused", fact=REPORTED, reason="null"
     )
 
 
@@ -94,6 +103,7 @@ def test_the_audit_log_tells_the_action_of_a_command_or_a_fact() -> None:
             {
                 "action": "run.erase",
                 "resource": {"type": "run", "id": "RUN-26-000009", "reason": "asked"},
+                "reason": '"asked"',
             },
         ),
         (
@@ -137,7 +147,8 @@ def test_the_audit_log_tells_the_action_of_a_command_or_a_fact() -> None:
 def test_the_audit_log_tells_the_resource_of_a_write_and_the_code_of_a_refusal(
     event: Recorded, told: dict[str, object]
 ) -> None:
-    expected = {"v": 1, "n": 0, "outcome": "succeeded", "code": "null", "fact": "null"} | told
+    unsaid = {"code": "null", "reason": "null", "fact": "null"}
+    expected = {"v": 1, "n": 0, "outcome": "succeeded"} | unsaid | told
     expected["resource"] = json_text(told["resource"])
     assert audit_item(found(event)) == ENTRY.format(**expected)
 

@@ -4,6 +4,7 @@ from ledger.domain import execution_events as e
 from ledger.domain import run as r
 from ledger.domain.api_key import ApiKeyRevoked
 from ledger.domain.recorded import FactIdentity, Recorded
+from ledger.domain.refusals import WriteRefused
 from projections.event.view import EVENT, LINE, EventView, LineRow, ToldRow
 from tests.support.domain import activated, minute, recorded
 from tests.support.view_rows import given
@@ -35,6 +36,7 @@ def test_the_event_of_a_command_has_its_keys_and_the_state_before_and_after() ->
             actor_type="user",
             audit="command",
             action="execution.pause",
+            about_line_id=LINE_ID,
         ),
     )
     written.then(LINE, LineRow(LINE_ID, b"", 2))
@@ -61,5 +63,29 @@ def test_an_event_of_an_api_key_is_in_the_audit_log_only() -> None:
     written = given(EventView()).when(revoked)
     (row,) = written.rows(EVENT)
     assert (row.type, row.line_id) == (None, None)
-    assert (row.audit, row.action) == ("command", "key.revoke")
+    assert (row.audit, row.action, row.about_line_id) == ("command", "key.revoke", None)
     written.then(LINE)
+
+
+def refused(type_: str, id_: str, line_id: str | None) -> Recorded:
+    body = WriteRefused(action="a", code="c", resource_type=type_, resource_id=id_)
+    return recorded(body, 1, originator_id="REF-KEY-26-000001", service_line_id=line_id)
+
+
+def test_a_refusal_is_about_the_line_that_it_names_but_no_event_of_the_line() -> None:
+    writes = [
+        refused("service_line", LINE_ID, LINE_ID),
+        refused("service_line", "LIN-26-999999", None),
+        refused("run", "RUN-26-000009", LINE_ID),
+        refused("run", "RUN-26-999999", None),
+        refused("webhook", "WHK-26-000001", None),
+    ]
+    rows = given(EventView(), BEGUN).when(*writes).rows(EVENT)
+    about = [LINE_ID, "LIN-26-999999", LINE_ID, None, None]
+    assert [row.about_line_id for row in rows] == about
+    assert {row.line_id for row in rows} == {None}
+
+
+def test_a_fact_is_found_by_its_line_without_a_second_key() -> None:
+    (row,) = given(EventView(), BEGUN).when(signal("red", 2)).rows(EVENT)
+    assert (row.line_id, row.about_line_id) == (LINE_ID, None)

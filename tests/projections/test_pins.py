@@ -31,7 +31,7 @@ from tests.support.transactions import undone
 PINNED = {
     "execution": (7, "c28917feecff248a"),
     "run": (7, "c03a0101c2c8fe2a"),
-    "event": (6, "5dc73dbc394afe1b"),
+    "event": (7, "c34c85076cd97ede"),
     "webhook": (1, "24a95437e0129115"),
     "directory": (1, "206f76f0bab8cc4d"),
     "search": (1, "3964c3a03242583e"),
@@ -40,7 +40,7 @@ PINNED = {
 STORED = {
     "execution": "e372e9b6d4c683e8",
     "run": "641fd523cdae309e",
-    "event": "27fa242559d694ec",
+    "event": "5fa17e57fdf89f91",
     "webhook": "f434b80016d147e1",
     "directory": "7a8aa7b1e82b7a18",
     "search": "fb096104a281d89f",

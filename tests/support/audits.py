@@ -22,7 +22,7 @@ class Tenant:
         self.organization = f"ORG-26-{next(_organizations):06d}"
         self.token = self.new_token("read", "write", "service_lines:manage", "audit:read")
 
-    def new_token(self, *permissions: str, **tenant: str) -> str:
+    def new_token(self, *permissions: str, **tenant: str | None) -> str:
         return self.edge.token(*permissions, **({"organization_id": self.organization} | tenant))
 
     def line(self, **more: Any) -> str:

@@ -44,14 +44,16 @@ class Service:
     def __init__(self, app: Any, loops: Loops, clock: Clock, http: httpx.AsyncClient) -> None:
         self.app, self.loops, self.clock, self.http = app, loops, clock, http
 
-    async def token(self, *permissions: Permission, **tenant: str | None) -> str:
+    async def token(
+        self, *permissions: Permission, name: str | None = "test", **tenant: str | None
+    ) -> str:
         """The token of a new key, for ORGANIZATION unless a tenant is given."""
         token = create_token()
         tenant = {"organization_id": ORGANIZATION, "workspace_id": None} | tenant
         command = CreateApiKey(
             COMMAND_LINE,
             token,
-            name="test",
+            name=name,
             permissions=permissions,
             **tenant,  # type: ignore[arg-type]
         )

@@ -92,9 +92,17 @@ class AuditEntry(Model):
     action: str
     actor: ActorModel
     reported_by: str
+    reported_by_name: str | None = Field(
+        description="The present name of the API key `reported_by`. Null for other credentials, and"
+        " for a key without a name."
+    )
     resource: AuditResource | None
     outcome: Literal["succeeded", "refused"]
     code: str | None
+    reason: str | None = Field(
+        description="Why a command was given. Null for facts, whose event has it, for refused"
+        " writes, and where no reason was given."
+    )
     occurred_at: datetime
     recorded_at: datetime
     request_id: str | None

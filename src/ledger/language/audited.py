@@ -117,6 +117,18 @@ def resource_of(event: Recorded) -> Resource | None:
     return subject_of(event.originator_id) if tell is None else tell(event.body, event)
 
 
+def about_line_of(event: Recorded, line_id: str | None) -> str | None:
+    """The line that a write is about; ``line_id`` is the line whose history has the event.
+
+    A refused write is in no line's history, but names its resource.
+    """
+    body = event.body
+    if not isinstance(body, refusals.WriteRefused):
+        return line_id
+    # The envelope has the line only if the credential saw the resource.
+    return body.resource_id if body.resource_type == SUBJECTS["LIN"] else event.service_line_id
+
+
 def subject_of(stream: str) -> Resource:
     """The resource of a stream, which the stream's events are about."""
     kind = SUBJECTS.get(stream[:3])

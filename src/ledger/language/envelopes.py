@@ -67,12 +67,16 @@ class AuditEntry(msgspec.Struct, frozen=True, gc=False):
     resource: Resource | None
     outcome: str
     code: str | None
+    reason: str | None
+    """Why the command was given; None for facts, and for commands without a reason."""
     request_id: str | None
     occurred_at: str
     recorded_at: str
     position: int
     actor: Actor
     reported_by: str
+    reported_by_name: str | None
+    """The name of the key that reported the write; None: no key, or a key without a name."""
     fact: FactReference | None
 
 
@@ -87,6 +91,8 @@ class States(NamedTuple):
 
 def line_of(event: Recorded) -> str | None:
     """The line whose history an event belongs to; None for keys, endpoints and refusals."""
+    if isinstance(event.body, WriteRefused):
+        return None
     if event.service_line_id is not None:
         return event.service_line_id
     return event.originator_id if event.originator_id.startswith("LIN") else None
@@ -107,7 +113,7 @@ def delivery_of(event: Recorded, type_: str, states: States, sequence: int) -> D
     return _told_as(Delivery, event, type_, states, sequence)
 
 
-def audit_entry_of(event: Recorded) -> AuditEntry:
+def audit_entry_of(event: Recorded, reported_by_name: str | None) -> AuditEntry:
     """The entry of a write in the audit log. The event must be a write."""
     write, body = write_of(event), event.body
     assert write is not None
@@ -117,12 +123,14 @@ def audit_entry_of(event: Recorded) -> AuditEntry:
         resource_of(event),
         write.outcome,
         body.code if isinstance(body, WriteRefused) else None,
+        getattr(body, "reason", None) if write.kind == "command" else None,
         event.request_id,
         format_instant(event.occurred_at),
         format_instant(event.recorded_at),
         event.position,
         event.actor,
         event.reported_by,
+        reported_by_name,
         _refused_fact(body) if isinstance(body, WriteRefused) else _recorded_fact(event.fact),
     )
 

@@ -1,5 +1,6 @@
 """The audit log: every write, recorded or refused, in log order (contract, Feeds)."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -8,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from ledger.api import feed_models
 from ledger.api.access.authentication import Authenticated
+from ledger.api.access.key_names import KeyNames
 from ledger.api.documentation import READ_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.reading import (
@@ -22,10 +24,13 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import Reply
 from ledger.api.routes.feeds import VIEW, Identifier, Walk, position_in, time_filters
+from ledger.domain.recorded import Recorded
 from ledger.domain.values import AUDIT_ID, ActorType
 from ledger.intake.principal import Principal
-from ledger.language.audited import ACTIONS, FACTS, actions_of
+from ledger.language.audited import ACTIONS, FACT_EVENT_TYPES, FACTS, actions_of
+from ledger.language.envelopes import audit_entry_of
 from ledger.language.published import TYPES
+from ledger.language.rendering import json_text
 from ledger.reads.question import Question
 from projections.event import feeds, items
 
@@ -63,6 +68,15 @@ class AuditFilters(BaseModel):
         ),
     ]
     workspace_id: Identifier = None
+    service_line_id: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=200,
+            description="A LIN id: writes to this line and its runs, and refusals that name them.",
+            examples=["LIN-26-084729"],
+        ),
+    ] = None
     actor_id: Identifier = None
     actor_type: Annotated[ActorType | None, Field(description="The type of the actor.")] = None
     action: Annotated[
@@ -91,9 +105,12 @@ class AuditFilters(BaseModel):
         chosen: dict[str, Any] = {
             "organization_id": self.organization_id,
             "workspace_id": self.workspace_id,
+            "service_line_id": self.service_line_id,
             "actor_id": self.actor_id,
             "actor_type": self.actor_type,
             "action": actions,
+            # Among a line's facts, those of rare actions are found by the types of their events.
+            "type": self.service_line_id and [t for a, t in FACT_EVENT_TYPES if a in actions],
             self.outcome or "": self.outcome,
             # With this filter no walk through all facts is needed to find the other entries.
             "no_fact": self.outcome == "refused" or (actions and FACTS.isdisjoint(actions)),
@@ -135,7 +152,17 @@ async def entries_page(
     walk = Walk(audit_filters(query, query, principal), position_in(query.after), is_backwards)
     question = entries_asked(principal, walk, query.cursor, query.limit + 1)
     rows = await services_of(request).reads.ask(question, min_position)
-    return walk.page(rows, query, items.audit_item)
+    found = [row[1:] for row in rows if row[1] is not None]
+    named = await named_events(found, KeyNames(services_of(request).door))
+    texts = {event.position: json_text(audit_entry_of(event, name)) for event, name in named}
+    return walk.page(rows, query, lambda row: texts[row[0]])
+
+
+async def named_events(found: Sequence[Any], names: KeyNames) -> list[tuple[Recorded, str | None]]:
+    """The found events, each with the name of the key that reported it; None: it has no name."""
+    events = [items.recorded_event(row) for row in found]
+    known = await names.of(event.reported_by for event in events)
+    return [(event, known[event.reported_by]) for event in events]
 
 
 def entries_asked(principal: Principal, walk: Walk, cursor: str | None, limit: int) -> Question:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
 
 from ledger.api.access.authentication import Authenticated
+from ledger.api.access.key_names import KeyNames
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.reading import (
     Cursor,
@@ -17,17 +18,26 @@ from ledger.api.reading import (
     RangeParameters,
     services_of,
 )
-from ledger.api.routes.audit import AuditFilters, audit_filters, entries_asked
+from ledger.api.routes.audit import AuditFilters, audit_filters, entries_asked, named_events
 from ledger.api.routes.feeds import EventFilters, Walk, events_asked, feed_filters, position_in
-from ledger.api.routes.files import Cells, Exported, Format, Row, answers, harmless, require_valid
+from ledger.api.routes.files import (
+    PORTION,
+    Cells,
+    Exported,
+    Format,
+    Row,
+    answers,
+    harmless,
+    require_valid,
+)
 from ledger.domain.errors import Behind
 from ledger.intake.principal import Principal
 from ledger.language.audited import Resource
-from ledger.language.envelopes import AuditEntry, Envelope, FactReference
+from ledger.language.envelopes import AuditEntry, Envelope, FactReference, audit_entry_of
 from ledger.language.rendering import json_text
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
-from projections.event.items import audit_entry, feed_envelope
+from projections.event.items import feed_envelope
 
 router = APIRouter(route_class=LeanRoute)
 
@@ -52,6 +62,8 @@ AUDIT_COLUMNS = (
     "resource_reason",
     "fact_source",
     "fact_id",
+    "reason",
+    "reported_by_name",
 )
 
 EVENT_COLUMNS = (
@@ -96,6 +108,8 @@ def _audit_cells(entry: AuditEntry) -> Cells:
         resource.count or None,
         harmless(resource.reason or None),
         *_fact_cells(entry.fact),
+        harmless(entry.reason),
+        harmless(entry.reported_by_name),
     )
 
 
@@ -124,7 +138,7 @@ def _fact_cells(fact: FactReference | None) -> tuple[str | None, str | None]:
     return (None, None) if fact is None else (harmless(fact.source), harmless(fact.id))
 
 
-_AUDIT_LOG = Exported("audit-log", audit_entry, AUDIT_COLUMNS, _audit_cells)
+_AUDIT_LOG = Exported("audit-log", lambda row: audit_entry_of(*row), AUDIT_COLUMNS, _audit_cells)
 _FEED = Exported("events", feed_envelope, EVENT_COLUMNS, _event_cells)
 
 
@@ -162,9 +176,9 @@ async def export_audit_log(
     walk = Walk(audit_filters(query, query, principal), position_in(query.after))
     question = entries_asked(principal, walk, query.cursor, PAGE)
     goes_on = query.after is not None or query.cursor is not None
-    return await _export(
-        request, principal, question, _AUDIT_LOG, query.format, goes_on, min_position
-    )
+    first = await services_of(request).reads.ask(question, min_position)
+    pages = _named(request, _pages(request, principal, question, first))
+    return _AUDIT_LOG.file(query.format, pages, first.position, goes_on=goes_on)
 
 
 @router.get(
@@ -187,24 +201,21 @@ async def export_events(
     """Export the feed as one file up to `Ledger-Position`; `after` resumes an export."""
     walk = Walk(feed_filters(query, query, principal), position_in(query.after))
     question = events_asked(principal, walk, None, PAGE)
-    goes_on = query.after is not None
-    return await _export(request, principal, question, _FEED, query.format, goes_on, min_position)
-
-
-async def _export(
-    request: Request,
-    principal: Principal,
-    question: Question,
-    log: Exported,
-    format_: str,
-    goes_on: bool,
-    min_position: int | None,
-) -> Response:
-    """Return a walk's rows as a file; a table has no heading if it ``goes_on``."""
     # The first page is read before the answer begins, so that a refusal gets its own status.
     first = await services_of(request).reads.ask(question, min_position)
     pages = _pages(request, principal, question, first)
-    return log.file(format_, pages, first.position, goes_on=goes_on)
+    return _FEED.file(query.format, pages, first.position, goes_on=query.after is not None)
+
+
+async def _named(
+    request: Request, pages: AsyncIterator[Sequence[Row]]
+) -> AsyncIterator[Sequence[Row]]:
+    """The rows of the audit log's pages as named events behind a position, in portions."""
+    names = KeyNames(services_of(request).door)
+    async for found in pages:
+        for begin in range(0, len(found), PORTION):
+            rows = [row[1:] for row in found[begin : begin + PORTION]]
+            yield [(event.position, event, name) for event, name in await named_events(rows, names)]
 
 
 async def _pages(
