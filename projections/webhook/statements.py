@@ -7,7 +7,7 @@ message that has no delivery yet is shown as pending.
 from collections.abc import Mapping
 from functools import cache
 
-from ledger.views.statements import tenant_conditions, where
+from ledger.views.statements import position_of, tenant_conditions, where
 
 _POSITION = "SELECT position FROM ledger.projection WHERE name = 'webhook'"
 
@@ -55,26 +55,50 @@ LEFT JOIN LATERAL (
 ) AS w ON true
 """
 
+# A pending delivery that has failed attempts is shown as retrying.
 # While the endpoint is disabled, only tests are attempted.
 _DELIVERY = (
     """'{{"event_id":"EVT-' || m.number || '","type":"' || m.type"""
-    """ || '","sequence":' || m.sequence || ',"status":"' || coalesce(d.status, 'pending')"""
+    """ || '","sequence":' || m.sequence || ',"status":"'"""
+    """ || CASE WHEN d.status = 'pending' AND d.attempts <> '{{}}' THEN 'retrying'"""
+    """ ELSE coalesce(d.status, 'pending') END"""
     """ || '","attempts":['"""
     """ || coalesce(array_to_string(d.attempts, ','), '') || '],"next_attempt_at":' || """
     + _TIME.format(at="(CASE WHEN w.enabled OR m.sequence = 0 THEN d.due_at END)")
     + """ || '}}'"""
 )
 
+# The body of the latest request is rendered from the stored event; the view has a test's envelope.
+# All events are looked up in the log by one call.
 _DELIVERIES = f"""
-SELECT p.position, w.endpoint_id, page.position, page.item
+WITH found AS MATERIALIZED (
+    SELECT p.position AS reached, w.endpoint_id, page.*
+    FROM ({position_of(False, "event", "webhook")}) AS p
+    LEFT JOIN ledger.webhook AS w ON w.endpoint_id = %(endpoint_id)s AND {{where}}
+    LEFT JOIN ledger.dispatch AS t ON t.endpoint_id = w.endpoint_id
+    LEFT JOIN LATERAL (
+        SELECT m.position, {_DELIVERY} AS item, m.number, m.sequence, d.url,
+            d.attempts[cardinality(d.attempts)] AS last, m.item AS test
+        FROM {{rows}}
+        ORDER BY m.position DESC LIMIT %(limit)s
+    ) AS page ON true
+)
+SELECT found.*, e.type, e.state_before, e.state_after, s.stream, s.version, s.topic, s.state
+FROM found LEFT JOIN ledger.event AS e USING (position)
+LEFT JOIN ledger.stored_events(ARRAY(
+    SELECT position FROM found WHERE url IS NOT NULL AND test IS NULL
+)) AS s USING (position)
+ORDER BY found.position DESC
+"""
+
+# A message that becomes a delivery, or has become one.
+_MESSAGE = f"""
+SELECT p.position, m.position
 FROM ({_POSITION}) AS p
 LEFT JOIN ledger.webhook AS w ON w.endpoint_id = %(endpoint_id)s AND {{where}}
-LEFT JOIN ledger.dispatch AS t ON t.endpoint_id = w.endpoint_id
-LEFT JOIN LATERAL (
-    SELECT m.position, {_DELIVERY} AS item FROM {{rows}}
-    ORDER BY m.position DESC LIMIT %(limit)s
-) AS page ON true
-ORDER BY page.position DESC
+LEFT JOIN ledger.webhook_message AS m
+  ON m.endpoint_id = w.endpoint_id AND m.kind <> 'recovery' AND m.number = %(number)s
+ AND m.position = %(at)s
 """
 
 _ALL = """
@@ -94,7 +118,7 @@ LEFT JOIN ledger.delivery AS d
 
 _BEGUN = """
 (SELECT d.position FROM ledger.delivery AS d
- WHERE d.endpoint_id = w.endpoint_id AND d.status = '{status}' AND d.position < %(before)s
+ WHERE d.endpoint_id = w.endpoint_id AND {status} AND d.position < %(before)s
  ORDER BY d.position DESC LIMIT %(limit)s)
 """
 
@@ -108,12 +132,13 @@ _NOT_BEGUN = """
 
 _PARTS: Mapping[str, tuple[str, ...]] = {
     "pending": (
-        _BEGUN.format(status="pending"),
+        _BEGUN.format(status="d.status = 'pending' AND d.attempts = '{}'"),
         _NOT_BEGUN.format(kind="event", up_to="planned"),
         _NOT_BEGUN.format(kind="test", up_to="heeded"),
     ),
-    "delivered": (_BEGUN.format(status="delivered"),),
-    "failed": (_BEGUN.format(status="failed"),),
+    "retrying": (_BEGUN.format(status="d.status = 'pending' AND d.attempts <> '{}'"),),
+    "delivered": (_BEGUN.format(status="d.status = 'delivered'"),),
+    "failed": (_BEGUN.format(status="d.status = 'failed'"),),
 }
 
 STATUSES = tuple(_PARTS)
@@ -133,10 +158,17 @@ def endpoint_statement(tenant: frozenset[str]) -> str:
 
 @cache
 def deliveries_statement(tenant: frozenset[str], statuses: frozenset[str]) -> str:
-    """(position, endpoint or null, event's position or null, item JSON) rows, at least one.
+    """(position, endpoint or null, event's position or null, item JSON, …) rows, at least one.
 
-    ``statuses`` are the requested statuses; empty: all of them.
+    The further columns are the request of the latest attempt (``ledger.feed.shown``). ``statuses``
+    are the requested statuses; empty: all of them.
     """
     parts = [part for status in sorted(statuses) for part in _PARTS[status]]
     rows = _CHOSEN.format(parts="UNION ALL".join(parts)) if parts else _ALL
     return _DELIVERIES.format(where=where(tenant, _FILTERS, _NOT_DELETED), rows=rows)
+
+
+@cache
+def message_statement(tenant: frozenset[str]) -> str:
+    """A single (position, position of the endpoint's event or test, or null) row."""
+    return _MESSAGE.format(where=where(tenant, _FILTERS, _NOT_DELETED))

@@ -18,6 +18,7 @@ from ledger.domain.endpoint import (
     Endpoint,
     WebhookCreated,
     WebhookRecoveryRequested,
+    WebhookResendRequested,
     WebhookTestRequested,
 )
 from ledger.domain.execution_events import HealthSignalReported
@@ -88,6 +89,8 @@ class MessageRow(NamedTuple):
     """JSON members of a test's envelope, which is in no feed."""
     since: Instant | None = None
     """The instant from which on a recovery sends events again."""
+    resent: BigInt | None = None
+    """Position of the one event that a recovery sends again, delivered or not."""
 
 
 MESSAGE = Table(
@@ -176,7 +179,7 @@ class WebhookView:
     """The projection ``webhook``."""
 
     name = "webhook"
-    version = 1
+    version = 2
     tables: tuple[Table, ...] = (WEBHOOK, MESSAGE, HEALTH)
     events: frozenset[type[Event]] = frozenset((*PUBLISHED, *ENDPOINT_EVENTS))
 
@@ -272,6 +275,10 @@ def _requested(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
     elif isinstance(body, WebhookRecoveryRequested):
         standing.requested = event.position
         yield MessageRow(endpoint_id, event.position, number, "recovery", since=body.since)
+    elif isinstance(body, WebhookResendRequested):
+        standing.requested = event.position
+        resent = int(body.event_id.rsplit("-", 1)[1])
+        yield MessageRow(endpoint_id, event.position, number, "recovery", resent=resent)
 
 
 def _matched(tenant: _Tenant, event: Recorded) -> Iterator[MessageRow]:
@@ -308,6 +315,7 @@ def _test_envelope(event: Recorded) -> str:
             "workspace_id": event.workspace_id,
             "causation_id": event.causation_id,
             "payload": {},
+            "fact": None,
         }
     )
 

@@ -49,6 +49,11 @@ WANTED = (
         "the entity tag of a line is that of an answer with more keys",
     ),
     Wanted(
+        r"/deliveries\?.*status=pending",
+        r"200 ",
+        "a delivery that failed an attempt is retrying",
+    ),
+    Wanted(
         r"/v1/audit-logs.*[?&]action=",
         r"200 (\{\"data\":\[\],|$)",
         "a filter of the audit log by the type of an event finds its writes",

@@ -303,6 +303,7 @@ OPERATIONS = [
     ("post", "/v1/webhooks/{endpoint_id}/recover"),
     ("post", "/v1/webhooks/{endpoint_id}/test"),
     ("get", "/v1/webhooks/{endpoint_id}/deliveries"),
+    ("post", "/v1/webhooks/{endpoint_id}/deliveries/{event_id}/resend"),
     ("get", "/v1/log/checkpoint"),
     ("get", "/v1/log/key"),
     ("get", "/v1/log/entries/{position}"),

@@ -91,6 +91,7 @@ BODIES: tuple[Event, ...] = (
     w.WebhookSecretRotated(secret=SEALED),
     w.WebhookDisabled(reason="gone"),
     w.WebhookRecoveryRequested(since=datetime(2026, 4, 14, 16, 30, tzinfo=UTC)),
+    w.WebhookResendRequested(event_id="EVT-26-000041"),
     w.WebhookTestRequested(),
     w.WebhookDeliveryFailed(
         event_id="EVT-26-000040",

@@ -75,6 +75,7 @@ MINIMAL = {
     "webhook.secret_rotated/1": {"secret": "AAEC"},
     "webhook.disabled/1": {"reason": "failing"},
     "webhook.recovery_requested/1": {"since": "2026-01-15T00:00:00Z"},
+    "webhook.resend_requested/1": {"event_id": "EVT-26-000001"},
     "webhook.delivery_failed/1": {
         "event_id": "EVT-26-000001",
         "sequence": 1,

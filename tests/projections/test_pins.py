@@ -31,8 +31,8 @@ from tests.support.transactions import undone
 PINNED = {
     "execution": (7, "c28917feecff248a"),
     "run": (7, "c03a0101c2c8fe2a"),
-    "event": (7, "c34c85076cd97ede"),
-    "webhook": (1, "24a95437e0129115"),
+    "event": (7, "e02395ced42f7cf0"),
+    "webhook": (2, "7b56ea5fd424e8b6"),
     "directory": (1, "206f76f0bab8cc4d"),
     "search": (1, "3964c3a03242583e"),
 }
@@ -41,7 +41,7 @@ STORED = {
     "execution": "e372e9b6d4c683e8",
     "run": "641fd523cdae309e",
     "event": "5fa17e57fdf89f91",
-    "webhook": "f434b80016d147e1",
+    "webhook": "193c43285b82e1a4",
     "directory": "7a8aa7b1e82b7a18",
     "search": "fb096104a281d89f",
 }

@@ -103,6 +103,7 @@ class Story:
             "delete": webhooks.DeleteEndpoint(*target),
             "test": webhooks.TestEndpoint(*target),
             "recover": webhooks.RecoverEndpoint(*target, since=instant("2026-01-01T00:00:00Z")),
+            "resend": webhooks.ResendDelivery(*target, event_id="EVT-26-000001", is_known=True),
             "give up": webhooks.GiveUpDelivery(endpoint, "EVT-26-000001", next(_tenants), failed),
         }
         self.do(commands[name])
@@ -123,7 +124,7 @@ _STEPS = st.lists(
     st.tuples(
         st.sampled_from(
             ["create", "check in", "check in", "health", "health", "tags", "update", "disable",
-             "delete", "test", "recover", "give up"]
+             "delete", "test", "recover", "resend", "give up"]
         ),
         st.integers(0, 11),
         st.none() | st.lists(st.sampled_from(_event_types), min_size=1, max_size=3, unique=True),
@@ -171,7 +172,8 @@ def test_sequence_numbers_count_the_matching_events_while_an_endpoint_is_enabled
     )
     counts = {row["kind"]: row["n"] for row in kinds}
     assert counts.get("test", 0) == topics["webhook.test_requested/1"]
-    assert counts.get("recovery", 0) == topics["webhook.recovery_requested/1"]
+    requested = ("webhook.recovery_requested/1", "webhook.resend_requested/1")
+    assert counts.get("recovery", 0) == sum(topics[topic] for topic in requested)
 
 
 def test_a_rebuild_of_emptied_tables_gives_the_same_sequence_numbers(

@@ -35,7 +35,7 @@ TEST = (
     '"recorded_at":"2026-04-15T12:00:00.000002Z","position":2,'
     '"actor":{"type":"user","id":"USR-1"},"reported_by":"KEY-26-000001",'
     '"subject":{"type":"webhook","id":"WHK-26-000001"},"service_line_id":null,'
-    '"organization_id":"ORG-26-000001","workspace_id":null,"causation_id":null,"payload":{}'
+    '"organization_id":"ORG-26-000001","workspace_id":null,"causation_id":null,"payload":{},"fact":null'
 )
 
 
@@ -121,6 +121,14 @@ def test_a_requested_test_is_a_message_and_so_is_a_recovery_of_a_disabled_endpoi
     written.then(MESSAGE, MessageRow(ENDPOINT, 3, "26-000003", "recovery", since=START))
     item = ITEM.format(**OFF, updated=2)
     written.then(WEBHOOK, endpoint(3, enabled=False, requested=3, item=item))
+
+
+def test_a_requested_resend_is_a_recovery_of_a_single_event() -> None:
+    resend = w.WebhookResendRequested(event_id="EVT-26-1000007")
+    written = given(WebhookView(), BORN).when(own(resend, 2))
+    written.then(MESSAGE, MessageRow(ENDPOINT, 2, "26-000002", "recovery", resent=1_000_007))
+    (row,) = written.rows(WEBHOOK)
+    assert (row.requested, row.sequence) == (2, 0)
 
 
 def test_a_health_report_is_a_message_only_if_it_changes_the_status() -> None:

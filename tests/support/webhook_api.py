@@ -101,6 +101,7 @@ def every_route(endpoint_id: str) -> list[tuple[str, str, Any]]:
         ("POST", f"/{endpoint_id}/rotate-secret", {}),
         ("POST", f"/{endpoint_id}/recover", {"since": "2026-04-15T00:00:00Z"}),
         ("POST", f"/{endpoint_id}/test", {}),
+        ("POST", f"/{endpoint_id}/deliveries/EVT-26-000001/resend", {}),
         ("DELETE", f"/{endpoint_id}", None),
     ]
 
@@ -111,6 +112,7 @@ ACTIONS = {
     "rotate-secret": "webhook.rotate_secret",
     "recover": "webhook.recover",
     "test": "webhook.test",
+    "resend": "webhook.resend",
 }
 
 

@@ -140,6 +140,11 @@ class WebhookLedger:
             webhooks.RecoverEndpoint(endpoint_id, COMMAND_LINE, since=since)
         ).position
 
+    def resend(self, endpoint_id: str, event_id: str) -> int:
+        return self.execute(
+            webhooks.ResendDelivery(endpoint_id, COMMAND_LINE, event_id=event_id, is_known=True)
+        ).position
+
     def test(self, endpoint_id: str) -> str:
         """Test an endpoint; return the id of the test's event."""
         return self.execute(webhooks.TestEndpoint(endpoint_id, COMMAND_LINE)).event_ids[0]

@@ -83,6 +83,37 @@ def test_columns_that_follow_those_of_the_audit_logs_old_table_are_left_out() ->
 
 # Additions since 57058cd.
 
+
+def test_the_reason_and_the_name_of_the_key_are_left_out_of_audit_entries() -> None:
+    entry = '{"code":null%s,"request_id":null,"reported_by":"KEY-1"%s,"resource":{"reason":"r"}}'
+    request, (old, none, new, other) = entries(
+        "/v1/audit-logs?limit=9",
+        entry % ("", ""),
+        entry % (',"reason":null', ',"reported_by_name":null'),
+        entry % (',"reason":"a \\"b\\""', ',"reported_by_name":"n"'),
+        (entry % ("", "")).replace(',"resource":{"reason":"r"}', ""),
+    )
+    assert alike(request, old, none)
+    assert alike(request, old, new)
+    assert not alike(request, old, other)
+    assert not alike(LIST, old, none)
+
+
+def test_the_request_of_a_delivery_is_left_out_and_retrying_counts_as_pending() -> None:
+    delivery = '{"data":[{"status":"%s","next_attempt_at":null%s}]}'
+    sent = ',"request":{"url":"u","headers":{"a":"b"},"body":"{\\"c\\":{}}"}'
+    request, (old, none, new, other) = entries(
+        "/v1/webhooks/WHK-26-1/deliveries",
+        delivery % ("pending", ""),
+        delivery % ("pending", ',"request":null'),
+        delivery % ("retrying", sent),
+        delivery % ("failed", sent),
+    )
+    assert alike(request, old, none)
+    assert alike(request, old, new)
+    assert not alike(request, old, other)
+
+
 LINE, HISTORY = (Request("admin", f"/v1/execution/LIN-26-1{rest}") for rest in ("", "/history"))
 NAMED = ',"name":null,"health_score":69,"oldest_blocker":'
 OLDEST = '{"id":"b","cause":"approval_gap","reason":"a \\"b\\"","since":"2026"%s}'

@@ -46,6 +46,11 @@ def is_tag_alone(request: Request) -> bool:
     return request.path.startswith(("/v1/execution/", "/v1/runs/")) and has_no_body
 
 
+def is_for_pending(request: Request) -> bool:
+    """Whether the request is for pending deliveries, of which some are retrying now."""
+    return "/deliveries?" in request.path and "pending" in request.path
+
+
 def test_every_event_decodes(restored: str) -> None:
     events = events_of(restored)
     assert len({event.body.TOPIC for event in events}) == TOPICS
@@ -105,7 +110,11 @@ def test_each_event_names_its_fact_and_voids_stay_as_they_were_recorded(
 
 
 def test_every_read_has_its_recorded_answer(ask: Ask) -> None:
-    answers = [pair for pair in OLD_LEDGER.answers if not is_tag_alone(pair[0])]
+    answers = [
+        pair
+        for pair in OLD_LEDGER.answers
+        if not is_tag_alone(pair[0]) and not is_for_pending(pair[0])
+    ]
     assert len(answers) > 3_000
     different = [
         f"{request}: {answer.status} {answer.body[:200]!r}"

@@ -189,17 +189,31 @@ class AttemptModel(Model):
     response_body: str | None = Field(description="The first KB of the endpoint's answer.")
 
 
+class RequestModel(Model):
+    """The request of an attempt at a delivery."""
+
+    url: str
+    headers: dict[str, str] = Field(description="The signature is masked.")
+    body: str = Field(description="The text of the body, as the running version renders it.")
+
+
 class DeliveryModel(Model):
     """A delivery of an event, with its attempts."""
 
     event_id: str = Field(pattern=EVENT_ID)
     type: str
     sequence: int = Field(ge=0, description="The event's number; 0 for a test.")
-    status: Literal["pending", "delivered", "failed"]
+    status: Literal["pending", "retrying", "delivered", "failed"] = Field(
+        description="`pending` before the first attempt, `retrying` after a failed one."
+    )
     attempts: list[AttemptModel] = Field(
         description="The latest attempts, 50 at most, oldest first."
     )
     next_attempt_at: datetime | None
+    request: RequestModel | None = Field(
+        description="The request of the latest attempt. Null before the first attempt, and if an"
+        " earlier version made the latest attempt."
+    )
 
 
 class DeliveryList(Model):

@@ -124,7 +124,7 @@ def records_refusals(turns_down: TurnsDown) -> Callable[[F], F]:
 def refusals_of(command: type[OwnCommand]) -> TurnsDown:
     """Return the function that makes the record of a refused command.
 
-    The record is about the subject that the path names, if the path holds a well-formed id.
+    The record is about the subject that the path names first, if its id is well-formed.
     """
     subject_type = command.subject_type
     pattern = _SUBJECTS[subject_type][0] if subject_type is not None else None
@@ -134,7 +134,7 @@ def refusals_of(command: type[OwnCommand]) -> TurnsDown:
     ) -> Sequence[Command]:
         resource = None
         if subject_type is not None and pattern is not None:
-            (subject_id,) = request.path_params.values()
+            subject_id, *_ = request.path_params.values()
             if re.fullmatch(pattern, subject_id):
                 resource = subject_type, subject_id
         about = About(command.action, resource)

@@ -71,6 +71,13 @@ class WebhookRecoveryRequested(Event, frozen=True, kw_only=True):
     since: datetime
 
 
+class WebhookResendRequested(Event, frozen=True, kw_only=True):
+    """A caller asked to send one event again, whether or not it was delivered."""
+
+    TOPIC = "webhook.resend_requested/1"
+    event_id: str
+
+
 class WebhookTestRequested(Event, frozen=True, kw_only=True):
     """A caller asked for a test delivery, which shows whether the endpoint works."""
 
@@ -106,6 +113,7 @@ ENDPOINT_TABLE: tuple[EventRow, ...] = (
     EventRow(WebhookSecretRotated, None, None, None, "webhook.rotate_secret", PASSES),
     EventRow(WebhookDisabled, None, None, None, "webhook.disable", PASSES),
     EventRow(WebhookRecoveryRequested, None, None, None, "webhook.recover", PASSES),
+    EventRow(WebhookResendRequested, None, None, None, "webhook.resend", PASSES),
     EventRow(WebhookTestRequested, None, None, None, "webhook.test", PASSES),
     EventRow(WebhookDeliveryFailed, "webhook.delivery_failed", SAME, None, None, PASSES),
     EventRow(WebhookDeleted, None, None, None, "webhook.delete", Note.ENDPOINT_DELETED),
@@ -183,9 +191,17 @@ class Endpoint(msgspec.Struct):
 
     def request_recovery(self, since: datetime) -> WebhookRecoveryRequested:
         """Have undelivered events sent again. Refused while the endpoint is disabled."""
+        self._require_enabled()
+        return WebhookRecoveryRequested(since=since)
+
+    def request_resend(self, event_id: str) -> WebhookResendRequested:
+        """Have one event sent again. Refused while the endpoint is disabled."""
+        self._require_enabled()
+        return WebhookResendRequested(event_id=event_id)
+
+    def _require_enabled(self) -> None:
         if not self.enabled:
             raise InvalidState("The endpoint is disabled: enable it first.")
-        return WebhookRecoveryRequested(since=since)
 
     # The fold.
 
@@ -239,6 +255,7 @@ _APPLY: dict[type[Event], Callable[[Endpoint, Any, Recorded], None]] = {
     WebhookSecretRotated: Endpoint._rotated,
     WebhookDisabled: Endpoint._disabled,
     WebhookRecoveryRequested: Endpoint._passes,
+    WebhookResendRequested: Endpoint._passes,
     WebhookTestRequested: Endpoint._passes,
     WebhookDeliveryFailed: Endpoint._passes,
     WebhookDeleted: Endpoint._deleted,

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
+from ledger.feed.shown import body_of
 from ledger.feed.verdict import Claimed, Result
 from ledger.postgres import locks
 from ledger.postgres.arrays import array_text
 from ledger.postgres.scope import ANY
 from ledger.postgres.session import AsyncRoundConnection, options_of
 from projections.event import feeds
-from projections.event.items import delivery_item
 from projections.webhook.view import Standing, decode_standing
 
 # The dispatcher delivers for all tenants.
@@ -122,12 +122,12 @@ ORDER BY c.position
 """
 
 # The results of attempts. A recovery may have begun another round meanwhile: then a failure in the
-# old round decides nothing any more, but a success does.
+# old round decides nothing any more, but a success does, unless the delivery is sent again anyway.
 _RECORD = f"""
 WITH r AS (
     SELECT * FROM unnest(%(endpoint)s::text[], %(position)s::bigint[], %(round)s::bigint[],
-        %(status)s::text[], %(due_at)s::timestamptz[], %(counts)s::bool[], %(attempt)s::text[])
-        AS r (endpoint_id, position, round, status, due_at, counts, attempt)
+        %(status)s::text[], %(due_at)s::timestamptz[], %(counts)s::bool[], %(attempt)s::text[],
+        %(url)s::text[]) AS r (endpoint_id, position, round, status, due_at, counts, attempt, url)
 ), failing AS (
     UPDATE ledger.dispatch AS t SET failing_since = f.since
     FROM unnest(%(failing)s::text[], %(failing_since)s::timestamptz[]) AS f (endpoint_id, since)
@@ -136,20 +136,22 @@ WITH r AS (
 UPDATE ledger.delivery AS d
 SET attempts = CASE WHEN r.attempt IS NULL THEN d.attempts ELSE array_append(
         d.attempts[greatest(cardinality(d.attempts) - {KEPT_ATTEMPTS - 2}, 1):], r.attempt) END,
+    url = coalesce(r.url, d.url),
     tried = d.tried + (r.counts AND d.round = r.round)::int,
-    status = CASE WHEN d.round = r.round OR r.status = 'delivered'
+    status = CASE WHEN d.round = r.round OR r.status = 'delivered' AND NOT d.again
         THEN r.status ELSE d.status END,
-    due_at = CASE WHEN d.round = r.round OR r.status = 'delivered'
-        THEN r.due_at ELSE d.due_at END
+    due_at = CASE WHEN d.round = r.round OR r.status = 'delivered' AND NOT d.again
+        THEN r.due_at ELSE d.due_at END,
+    again = d.again AND NOT (d.round = r.round AND r.status = 'delivered')
 FROM r WHERE d.endpoint_id = r.endpoint_id AND d.position = r.position
 """
 
 # The next test or recovery of each endpoint that is not heeded yet.
 _REQUESTS = f"""
-SELECT t.endpoint_id, m.position, m.kind, m.since
+SELECT t.endpoint_id, m.position, m.kind, m.since, m.resent
 FROM ({_REACHED}) AS p CROSS JOIN ledger.dispatch AS t
 CROSS JOIN LATERAL (
-    SELECT m.position, m.kind, m.since FROM ledger.webhook_message AS m
+    SELECT m.position, m.kind, m.since, m.resent FROM ledger.webhook_message AS m
     WHERE m.endpoint_id = t.endpoint_id AND m.kind <> 'event'
       AND m.position > t.heeded AND m.position <= p.position
     ORDER BY m.position LIMIT 1
@@ -189,6 +191,17 @@ WITH wanted AS (
 )
 UPDATE ledger.dispatch SET heeded = %(position)s
 WHERE endpoint_id = %(endpoint)s AND NOT EXISTS (SELECT FROM part)
+"""
+
+# One delivery becomes due now, in a round of its own. If the event is no delivery yet, it is sent
+# soon anyway.
+_RESEND = """
+WITH again AS (
+    UPDATE ledger.delivery
+    SET status = 'pending', round = %(position)s, tried = 0, due_at = %(now)s, again = true
+    WHERE endpoint_id = %(endpoint)s AND position = %(resent)s AND round < %(position)s
+)
+UPDATE ledger.dispatch SET heeded = %(position)s WHERE endpoint_id = %(endpoint)s
 """
 
 # A part of the deliveries of deleted endpoints: nobody can ask for them any more. (The endpoints'
@@ -310,9 +323,10 @@ class Deliveries:
         wanted = {"endpoint": array_text(endpoints)}
         cursor = await self._connection.execute(_REQUESTS, wanted, prepare=True)
         heeded = []
-        for endpoint_id, position, kind, since in await cursor.fetchall():
-            values = {"endpoint": endpoint_id, "position": position, "since": since, "now": now}
-            statement = _TEST if kind == "test" else _RECOVER
+        for endpoint_id, position, kind, since, resent in await cursor.fetchall():
+            values = {"endpoint": endpoint_id, "position": position, "now": now}
+            values |= {"since": since, "resent": resent}
+            statement = _TEST if kind == "test" else _RECOVER if resent is None else _RESEND
             done = await self._connection.execute(statement, values)
             heeded.append(Heeded(endpoint_id, position, done.rowcount == 1))
         return heeded
@@ -335,13 +349,9 @@ async def connect(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:
 
 
 def _claimed(endpoint_id: str, row: Sequence[Any]) -> Claimed:
-    """A delivery of a test, whose envelope the view has, or of an event, as it is stored."""
+    """A delivery in hand: the first columns are the dispatcher's, the others its body."""
     position, sequence, round_, tried, last, number, type_, test, *found = row
-    if test is None:
-        body = delivery_item((position, *found), sequence)
-    else:
-        # A test is no fact. The text in the view has no such key, so no rebuild is needed for it.
-        body = f'{{{test},"fact":null,"sequence":{sequence}}}'
+    body = body_of(test, (position, *found), sequence)
     return Claimed(endpoint_id, position, sequence, round_, tried, last, number, type_, body)
 
 
@@ -354,6 +364,7 @@ def _record(results: Sequence[Result], failing: Mapping[str, datetime | None]) -
         "due_at": array_text(r.due_at for r in results),
         "counts": array_text(r.counts for r in results),
         "attempt": array_text(r.attempt for r in results),
+        "url": array_text(r.url for r in results),
         "failing": array_text(failing),
         "failing_since": array_text(failing.values()),
     }

@@ -98,7 +98,7 @@ class Dispatcher(BackgroundLoop):
                 try:
                     async with await connect(self._conninfo) as connection:
                         await self._follow(Deliveries(connection), sender)
-                except psycopg.errors.UndefinedTable:
+                except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
                     # The ledger is an older version's: a view is being built from the whole log.
                     _logger.debug("a view is not built yet")
                     await self._pause()

@@ -13,7 +13,6 @@ from types import TracebackType
 import httpcore
 import msgspec
 
-from ledger import __version__
 from ledger.feed import signing
 from ledger.feed.connections import Connections, StaleConnection
 from ledger.feed.resolver import CannotConnect
@@ -34,6 +33,8 @@ DEADLINE_SECONDS = 10.0
 # deadline: a receiver that cannot be reached occupies a place among the requests in flight for a
 # shorter time than a slow receiver.
 _PHASE = 0.4
+
+_CONTENT = [(name.encode(), value.encode()) for name, value in signing.CONTENT.items()]
 
 # How much of an answer an operator sees, and how much is read so that the connection can be kept.
 _KEPT_BYTES = 1024
@@ -160,9 +161,8 @@ class Sender:
             url,
             headers=[
                 (b"host", target.authority.encode()),
-                (b"content-type", b"application/json"),
                 (b"content-length", b"%d" % len(body)),
-                (b"user-agent", f"execution-ledger/{__version__}".encode()),
+                *_CONTENT,
                 *signature,
             ],
             content=body,

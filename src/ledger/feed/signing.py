@@ -7,7 +7,12 @@ from datetime import UTC, datetime
 
 from standardwebhooks import Webhook
 
+from ledger import __version__
+
 _SECRET_BYTES = 32
+
+CONTENT = {"content-type": "application/json", "user-agent": f"execution-ledger/{__version__}"}
+"""The headers of each delivery that do not depend on its event."""
 
 
 def create_secret() -> str:
@@ -26,8 +31,18 @@ def headers(
     moment = at.astimezone(UTC)
     text = body.decode()
     signatures = [Webhook(secret).sign(event_id, moment, text) for secret in secrets]
-    return [
-        (b"webhook-id", event_id.encode()),
-        (b"webhook-timestamp", b"%d" % int(moment.timestamp())),
-        (b"webhook-signature", " ".join(signatures).encode()),
-    ]
+    signed = _signed(event_id, moment, " ".join(signatures))
+    return [(name.encode(), value.encode()) for name, value in signed.items()]
+
+
+def shown_headers(event_id: str, at: datetime) -> dict[str, str]:
+    """The headers of an attempt at ``at``, as they are shown: with a masked signature."""
+    return CONTENT | _signed(event_id, at, "v1,***")
+
+
+def _signed(event_id: str, at: datetime, signature: str) -> dict[str, str]:
+    return {
+        "webhook-id": event_id,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": signature,
+    }

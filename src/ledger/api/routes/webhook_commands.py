@@ -4,13 +4,15 @@ The answer of a command comes with its receipt, so a replayed request is shown t
 again.
 """
 
+import re
 from typing import Any
 
 from fastapi import Request, Response
 
 from ledger.api import webhook_models as models
-from ledger.api.reading import services_of
+from ledger.api.reading import Present, asked, services_of, tenant_filters
 from ledger.api.replies import answer
+from ledger.api.routes.feeds import position_in
 from ledger.api.writing import Sent, execute, execute_on, refusals_of, turn_down
 from ledger.application.commands.webhooks import (
     OTHER_TENANT,
@@ -18,12 +20,14 @@ from ledger.application.commands.webhooks import (
     DeleteEndpoint,
     EndpointSettings,
     RecoverEndpoint,
+    ResendDelivery,
     RotateSecret,
     TestEndpoint,
     UpdateEndpoint,
 )
 from ledger.domain.errors import Forbidden, Invalid
 from ledger.domain.values import (
+    EVENT_ID,
     ORGANIZATION_ID,
     WORKSPACE_ID,
     id_named,
@@ -33,6 +37,7 @@ from ledger.feed.signing import create_secret
 from ledger.feed.target import ForbiddenTarget
 from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
+from projections.webhook import statements
 
 
 async def create(request: Request, principal: Principal, sent: Sent[models.NewWebhook]) -> Response:
@@ -106,6 +111,50 @@ async def recover(
     since = parse_bound(sent.body.since) if sent.body is not None else None
     receipt = await execute_on(request, principal, RecoverEndpoint, endpoint_id, sent, since=since)
     return _answer(receipt, 202)
+
+
+async def resend(
+    request: Request,
+    principal: Principal,
+    endpoint_id: str,
+    event_id: str,
+    sent: Sent[models.Nothing],
+) -> Response:
+    """Send one delivery again."""
+    is_known = await _has_delivery(request, principal, endpoint_id, event_id)
+    receipt = await execute_on(
+        request,
+        principal,
+        ResendDelivery,
+        endpoint_id,
+        sent,
+        event_id=event_id,
+        is_known=is_known,
+    )
+    return _answer(receipt, 202)
+
+
+async def _has_delivery(
+    request: Request, principal: Principal, endpoint_id: str, event_id: str
+) -> bool:
+    """Whether the endpoint has a delivery of the event, or a test of this id."""
+    if not re.fullmatch(EVENT_ID, event_id):
+        return False
+    tenant = tenant_filters(principal)
+    question = asked(
+        principal,
+        Present(),
+        statements.message_statement(frozenset(tenant)),
+        {
+            **tenant,
+            "endpoint_id": endpoint_id,
+            "number": event_id.removeprefix("EVT-"),
+            "at": position_in(event_id),
+        },
+        frozenset({"webhook"}),
+    )
+    rows = await services_of(request).reads.ask(question)
+    return rows[0][1] is not None
 
 
 async def send_test(

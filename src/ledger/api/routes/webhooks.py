@@ -39,12 +39,14 @@ from ledger.application.commands.webhooks import (
     CreateEndpoint,
     DeleteEndpoint,
     RecoverEndpoint,
+    ResendDelivery,
     RotateSecret,
     TestEndpoint,
     UpdateEndpoint,
 )
 from ledger.domain.errors import NotFound
-from ledger.domain.values import ENDPOINT_ID, format_id, sort_key
+from ledger.domain.values import ENDPOINT_ID, EVENT_ID, format_id, sort_key
+from ledger.feed.shown import delivery_text
 from projections.webhook import statements
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=LeanRoute)
@@ -296,8 +298,39 @@ async def list_deliveries(
         before = event_position(decode_cursor(query.cursor, bound_to))
     statement = statements.deliveries_statement(frozenset(tenant), frozenset(statuses))
     parameters = {**tenant, **bound_to, "before": before, "limit": query.limit + 1}
-    question = asked(principal, query, statement, parameters, _VIEW)
+    question = asked(principal, query, statement, parameters, _VIEW | {"event"})
     rows = await services_of(request).reads.ask(question, min_position)
     if rows[0][1] is None:
         raise read_at(rows, NotFound(_UNKNOWN))
-    return paged(rows, query.limit, 2, lambda row: encode_cursor({"position": row[2]}, bound_to))
+    return paged(
+        rows,
+        query.limit,
+        2,
+        lambda row: encode_cursor({"position": row[2]}, bound_to),
+        lambda row: delivery_text(row[2:]),
+    )
+
+
+@command_route(
+    router,
+    "/{endpoint_id}/deliveries/{event_id}/resend",
+    ResendDelivery,
+    _PERMISSION,
+    summary="Send one event again",
+    body=models.Nothing,
+    answer=models.WebhookAnswer,
+    status=202,
+)
+async def send_delivery_again(
+    request: Request,
+    principal: Authenticated,
+    endpoint_id: AnyEndpointId,
+    event_id: Annotated[str, path_id("An EVT id.", "EVT-26-000123", EVENT_ID)],
+    _: NoParameters,
+) -> Response:
+    """Send one event again at once, delivered or not, under the same id and number.
+
+    The delivery gets a new series of attempts.
+    """
+    sent = await read_command(request, principal, models.Nothing)
+    return await commands.resend(request, principal, endpoint_id, event_id, sent)

@@ -22,7 +22,7 @@ from ledger.domain.endpoint import (
     WebhookDeliveryFailed,
     WebhookTestRequested,
 )
-from ledger.domain.errors import Forbidden, Invalid, InvalidState
+from ledger.domain.errors import Forbidden, Invalid, InvalidState, NotFound
 from ledger.domain.identity import Identity, of_delivery
 from ledger.domain.recorded import Event
 from ledger.intake.principal import DISPATCHER, Principal
@@ -180,6 +180,22 @@ class RecoverEndpoint(_EndpointCommand):
         if self.since is None or self.since > unit.now:
             raise Invalid.at("/since", "lies in the future")
         return endpoint.request_recovery(self.since)
+
+
+@dataclass(eq=False, repr=False)
+class ResendDelivery(_EndpointCommand):
+    """Send one event again, under the same id and number."""
+
+    action = "webhook.resend"
+
+    event_id: str = field(kw_only=True)
+    is_known: bool = field(kw_only=True)
+    """Whether the endpoint has a delivery of the event, which the view alone knows."""
+
+    def _event(self, endpoint: Endpoint, unit: Unit) -> Event:
+        if not self.is_known:
+            raise NotFound("The endpoint has no delivery of this event.")
+        return endpoint.request_resend(self.event_id)
 
 
 class TestEndpoint(_EndpointCommand):
