@@ -5,6 +5,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
+from ledger.language.audited import ACTIONS, actions_of
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.visitor import Seen, Visitor, visitor
@@ -54,11 +55,13 @@ def test_entries_come_newest_first_and_refusals_say_so(edge: Edge, lively: str) 
     assert page.words(".audit .outcome") == [
         "refused not_found", "refused invalid_state", "succeeded",
     ]  # fmt: skip
-    assert page.words(".audit .name") == ["execution.pause"] * 3
+    assert page.words(".audit .name") == ["Paused"] * 3
+    assert page.words(".audit .word") == ["execution.pause"] * 3
     refused = page.all(".audit tbody tr")[0]
     assert refused.select_one(".outcome svg") is not None
     assert "LIN-26-999999 service line" in page.words(".audit .about")[0]
-    assert page.words(".audit .by")[0].startswith("KEY-26-")
+    (key_id,) = {e["reported_by"] for e in listed(edge, lively, "&action=execution.pause")}
+    assert page.words(".audit .by") == [f"test {key_id} API key"] * 3
     (entry,) = [e for e in listed(edge, lively) if e["id"] == refused["id"]]
     assert entry["request_id"] in page.words(".audit .request")[0]
 
@@ -111,10 +114,8 @@ def test_every_filter_means_what_it_means_in_the_api(edge: Edge, lively: str, qu
 
 def test_event_types_find_the_entries_of_their_commands(edge: Edge, lively: str) -> None:
     page = Visitor(edge, lively).get("/ui/audit?action=execution.paused")
-    assert page.words(".audit .name") == ["execution.pause"] * 3
-    suggested = [str(option["value"]) for option in page.all("#actions option")]
-    assert suggested == sorted(set(suggested))
-    assert {"execution.paused", "execution.pause", "service_line.paused"} <= set(suggested)
+    assert page.words(".audit .word") == ["execution.pause"] * 3
+    assert page.words(".chosen .chip") == ["Action Paused ✕ , remove"]
 
 
 @pytest.mark.parametrize("path", ["/ui/audit?", "/ui/audit/export?organization_id=ORG-26-000001&"])
@@ -123,7 +124,7 @@ def test_an_unknown_action_is_refused_and_not_shown_as_an_empty_list(
 ) -> None:
     page = Visitor(edge, lively).get(f"{path}action=execution.stopped")
     assert page.status == 422
-    told = "Action: names a word that is neither an action of the audit log nor an event type."
+    told = "Action: there is no such action; choose one from the list."
     assert told in page.text
     assert "No entries match" not in page.text
 
@@ -160,7 +161,7 @@ def test_an_administrator_chooses_the_organization(edge: Edge, lively: str) -> N
     assert page.all("table, #downloads a") == []
     assert page.all('.empty input[name="organization_id"]')
     page = admin.get(f"/ui/audit?organization_id={OTHERS['organization_id']}&outcome=succeeded")
-    assert page.words(".audit .name") == ["service_line.activated"]
+    assert page.words(".audit .name") == ["Activated"]
     assert admin.get(f"/ui/audit?organization_id={ORGANIZATION}").all(".audit tbody tr")
 
 
@@ -200,3 +201,76 @@ def test_page_and_export_need_the_right_to_audit(edge: Edge) -> None:
         assert "The credential lacks the permission audit:read." in page.text
     assert "/ui/audit" not in [a["href"] for a in guest.get("/ui").all("header nav a")]
     assert Visitor(edge).get("/ui/audit").status == 401
+
+
+# The picker of actions.
+
+
+def test_the_picker_finds_every_action_by_what_people_call_it(edge: Edge, lively: str) -> None:
+    page = Visitor(edge, lively).get("/ui/audit")
+    picked = [str(option["value"]) for option in page.all("select[name=action] option[value]")]
+    assert frozenset[str]().union(*map(actions_of, filter(None, picked))) >= ACTIONS
+    assert len(set(picked)) == len(picked)
+    groups = {str(group["label"]) for group in page.all("select[name=action] optgroup")}
+    assert {"Lines", "Check-ins", "Runs", "Webhooks"} <= groups
+    words = page.words("select[name=action] option")
+    assert {"Paused", "Resumed", "Check-in voided", "Run erased"} <= set(words)
+
+
+def test_an_action_of_an_address_that_the_picker_lacks_stays_chosen(
+    edge: Edge, lively: str
+) -> None:
+    page = Visitor(edge, lively).get("/ui/audit?action=execution.pause,key.create")
+    (chosen,) = page.all("select[name=action] option[selected]")
+    assert chosen["value"] == "execution.pause,key.create"
+    assert chosen.get_text() == "Paused or Key created (execution.pause,key.create)"
+
+
+# A line's entries, with reasons, names and events.
+
+
+def test_all_that_was_done_to_a_line_is_two_links_from_its_page(edge: Edge) -> None:
+    token = edge.token("read", "write", "service_lines:manage", "audit:read", name="Robot")
+    line_id = edge.fresh(token=token, name="Zahlungen")
+    edge.post(f"/v1/execution/{line_id}/pause", token, json={"reason": "Invoice 4711"})
+    person = {"actortype": "user", "actorid": "USR-7"}
+    edge.accept(fact("execution.checked_in", line_id, {"hours": 1}, **person), token=token)
+    guest = Visitor(edge, token)
+    path = f"/ui/audit?service_line_id={line_id}"
+    assert guest.get(f"/ui/lines/{line_id}").one(f'a[href="{path}"]').get_text()
+    page = guest.get(path)
+    assert page.words("h1") == ["Audit of Zahlungen"]
+    assert page.words(".audit .name") == ["Checked in", "Paused", "Activated"]
+    assert page.words(".audit .why") == ["Reason: Invoice 4711"]
+    by_person = f"/ui/audit?actor_id=USR-7&service_line_id={line_id}"
+    assert page.one(f'a[href="{by_person}"]').get_text() == "USR-7"
+    assert guest.get(by_person).words(".audit .name") == ["Checked in"]
+
+
+def test_an_entry_links_to_its_event_if_the_feed_has_it(edge: Edge) -> None:
+    token = edge.token("read", "write", "service_lines:manage", "audit:read")
+    line_id = edge.fresh(token=token)
+    for _ in range(2):
+        edge.post(f"/v1/execution/{line_id}/pause", token, json={"reason": "because"})
+    report = {"signal": "sla_compliance", "status": "red"}
+    for _ in range(2):
+        edge.accept(fact("health.signal_reported", line_id, report), token=token)
+    guest = Visitor(edge, token)
+    page = guest.get(f"/ui/audit?service_line_id={line_id}")
+    events = {str(link["href"]) for link in page.all('.audit a[href^="/ui/events/"]')}
+    assert [guest.get(event).status for event in sorted(events)] == [200, 200]
+    assert guest.get(max(events)).words("h1") == ["execution.paused"]
+    auditor = visitor(edge, "audit:read").get(f"/ui/audit?service_line_id={line_id}")
+    assert auditor.all('.audit a[href^="/ui/events/"]') == []
+    assert auditor.words("h1") == ["Audit of a line"]
+
+
+def test_a_line_without_entries_says_so(edge: Edge, lively: str) -> None:
+    page = Visitor(edge, lively).get("/ui/audit?service_line_id=LIN-26-999995")
+    assert "Nothing was written or refused for LIN-26-999995." in page.text
+
+
+def test_readers_without_the_right_to_audit_see_no_link_to_a_lines_entries(edge: Edge) -> None:
+    line_id = edge.fresh()
+    page = visitor(edge, "read").get(f"/ui/lines/{line_id}")
+    assert page.all('a[href^="/ui/audit"]') == []

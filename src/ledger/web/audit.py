@@ -9,14 +9,24 @@ from pydantic import Field
 from ledger.api import feed_models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
+from ledger.api.problems import UNBUILT
 from ledger.api.routes import audit, exports
+from ledger.domain.errors import Behind, NotFound
 from ledger.domain.values import ActorType
+from ledger.intake.principal import Principal
+from ledger.language.audited import actions_of
+from ledger.language.published import TYPES, UNCHANGED_HEALTH
+from ledger.web.actions import GROUPS, label_of, labels_of
 from ledger.web.log import PAGE_ROWS, WrittenRange, chips, stream_address
+from ledger.web.names import name_of_line
 from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
 
 router = APIRouter(prefix="/ui/audit", include_in_schema=False, route_class=PageRoute)
 
 _RIGHT = needs("audit:read")
+
+_PUBLISHED = frozenset[str]().union(*map(actions_of, TYPES)) - {UNCHANGED_HEALTH}
+"""The actions whose events are in the feed. A report of health is there only if it changes it."""
 
 
 class AuditQuery(audit.AuditQuery, WrittenRange):
@@ -56,13 +66,36 @@ async def show_audit_log(
         given=given,
         exported=given | {"organization_id": whose},
         given_limit=None if query.limit == PAGE_ROWS else query.limit,
-        chips=chips(request, given),
+        chips=[
+            chip._replace(value=labels_of(chip.value)) if chip.name == "action" else chip
+            for chip in chips(request, given)
+        ],
+        line=query.service_line_id,
+        line_name=await _name_of(request, principal, query.service_line_id),
         stream=stream_address(
             principal, chosen | {"organization_id": whose}, ("organization_id", "workspace_id")
         ),
-        actions=audit.WORDS,
+        groups=GROUPS,
+        label_of=label_of,
+        labels_of=labels_of,
+        has_event=_has_event,
         actor_types=get_args(ActorType),
     )
+
+
+async def _name_of(request: Request, principal: Principal, line_id: str | None) -> str | None:
+    """The name of the line that the page is about, if the reader may read the line."""
+    if line_id is None or not (principal.is_admin or "read" in principal.permissions):
+        return None
+    try:
+        return await name_of_line(request, principal, line_id, None)
+    except (NotFound, Behind, *UNBUILT):
+        return None
+
+
+def _has_event(entry: feed_models.AuditEntry) -> bool:
+    """Whether the feed has the event of the write."""
+    return entry.outcome == "succeeded" and entry.action in _PUBLISHED
 
 
 def _chosen(query: AuditQuery) -> dict[str, Any]:

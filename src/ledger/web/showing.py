@@ -256,6 +256,10 @@ _PLAIN: Sequence[tuple[str, str]] = (
     (r"List should have at least 1 item.*", "choose at least one"),
     (r"Input should be a valid integer.*", "must be a whole number"),
     (r"Input should be (.*)", r"must be \1"),
+    (
+        r"(?:Value error, )?names a word that is neither an action.*",
+        "there is no such action; choose one from the list",
+    ),
     (r"lies before from", "must not be earlier than the start"),
     (r"Value error, (.*)", r"\1"),
 )
