@@ -91,6 +91,19 @@ LEFT JOIN ledger.stored_events(ARRAY(
 ORDER BY found.position DESC
 """
 
+# The deliveries that a recovery since an instant sends again: the condition is the dispatcher's.
+_RECOVERY = f"""
+SELECT p.position, (SELECT count(*) FROM (
+    SELECT FROM ledger.webhook AS w JOIN ledger.delivery AS d USING (endpoint_id)
+    WHERE w.endpoint_id = %(endpoint_id)s AND {{where}}
+      AND d.status IN ('failed', 'pending') AND d.sequence > 0
+      AND d.position >= (SELECT notification_id FROM ledger.ledger_events
+                         WHERE recorded_at >= %(since)s ORDER BY recorded_at LIMIT 1)
+    LIMIT %(limit)s
+) AS found)
+FROM ({_POSITION}) AS p
+"""
+
 # A message that becomes a delivery, or has become one.
 _MESSAGE = f"""
 SELECT p.position, m.position
@@ -166,6 +179,12 @@ def deliveries_statement(tenant: frozenset[str], statuses: frozenset[str]) -> st
     parts = [part for status in sorted(statuses) for part in _PARTS[status]]
     rows = _CHOSEN.format(parts="UNION ALL".join(parts)) if parts else _ALL
     return _DELIVERIES.format(where=where(tenant, _FILTERS, _NOT_DELETED), rows=rows)
+
+
+@cache
+def recovery_statement(tenant: frozenset[str]) -> str:
+    """A single (position, number of deliveries, at most ``limit``) row."""
+    return _RECOVERY.format(where=where(tenant, _FILTERS, _NOT_DELETED))
 
 
 @cache

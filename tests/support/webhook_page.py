@@ -52,13 +52,15 @@ def made_by(page: Seen) -> str:
 
 
 def settled(hooks: Hooks, endpoint_id: str, count: int) -> list[dict[str, Any]]:
-    """Wait until an endpoint has so many deliveries and none is pending; return them."""
+    """Wait until an endpoint has so many deliveries and none awaits an attempt; return them."""
     found: list[list[dict[str, Any]]] = []
 
     def look() -> bool:
         hooks.edge.clock.advance(seconds=1)
         found[:] = [hooks.data(f"/{endpoint_id}/deliveries?limit=100")]
-        return len(found[0]) == count and all(one["status"] != "pending" for one in found[0])
+        return len(found[0]) == count and all(
+            one["status"] in ("delivered", "failed") for one in found[0]
+        )
 
     until(look, "deliveries")
     return found[0]

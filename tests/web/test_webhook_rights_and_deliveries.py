@@ -109,7 +109,7 @@ def test_deliveries_show_every_attempt_and_the_time_of_the_next_attempt(
     assert page.words(".deliveries .attempts summary")[:2] == [
         "1 attempt, last response 200", "3 attempts, last response 500",
     ]  # fmt: skip
-    assert [pre.get_text() for pre in second.select("pre")] == ["<b>no</b>"] * 3
+    assert [pre.get_text() for pre in second.select("li pre")] == ["<b>no</b>"] * 3
     link = first.select_one("th a")
     assert link is not None
     assert guest.get(str(link["href"])).status == 200

@@ -296,6 +296,11 @@ def pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
+def indented(text: str) -> str:
+    """JSON text, indented."""
+    return pretty(json.loads(text))
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "duration": duration,
     "milliseconds": milliseconds,
@@ -307,6 +312,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "complaint": complaint,
     "refusal": refusal,
     "pretty": pretty,
+    "indented": indented,
     "instant": format_instant,
     "after": lambda instant: format_instant(instant + timedelta(microseconds=1)),
 }

@@ -10,23 +10,26 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
+from pydantic import Field
 
 from ledger.api import webhook_models as models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, command_route, needs
 from ledger.api.problems import status_of
-from ledger.api.reading import Present, services_of
+from ledger.api.reading import Bound, Present, services_of
 from ledger.api.routes import webhook_commands as commands
 from ledger.api.routes import webhooks as api
 from ledger.application.commands.webhooks import (
     CreateEndpoint,
     DeleteEndpoint,
     RecoverEndpoint,
+    ResendDelivery,
     RotateSecret,
     TestEndpoint,
     UpdateEndpoint,
 )
 from ledger.domain.errors import NotFound, Refused
+from ledger.domain.values import parse_bound
 from ledger.intake.principal import Principal
 from ledger.language.published import TYPES
 from ledger.web.log import chips, stream_address
@@ -41,7 +44,9 @@ from ledger.web.pages import (
     show,
     with_parameter,
 )
+from ledger.web.recovery import MOST, would_recover
 from ledger.web.showing import zone_of
+from ledger.web.snippets import SNIPPETS
 from ledger.web.webhook_forms import (
     ChangeForm,
     NewForm,
@@ -59,13 +64,14 @@ router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)
 
 _PERMISSION = "webhooks:manage"
 
-Done = Literal["change", "enable", "disable", "recover", "test", "remove"]
+Done = Literal["change", "enable", "disable", "recover", "resend", "test", "remove"]
 
 DONE: Mapping[Done | None, str] = {
     "change": "Settings saved.",
     "enable": "Endpoint enabled. It receives events recorded from now on.",
     "disable": "Endpoint disabled. It receives no events until you enable it.",
     "recover": "Undelivered events since that time are being sent again.",
+    "resend": "The event is being sent again. The deliveries below show the result.",
     "test": "Test sent. The deliveries below show the result.",
     "remove": "Endpoint deleted.",
 }
@@ -79,9 +85,11 @@ class EndpointsQuery(api.EndpointsQuery):
 
 
 class DeliveriesQuery(api.DeliveriesQuery):
-    """The deliveries' parameters, and the form that was just carried out."""
+    """The deliveries' parameters, the form that was just carried out, and a recovery's start."""
 
     done: Done | None = None
+    since: Annotated[Bound | None, Field(description="A recovery's start, to be counted.")] = None
+    since_local: Annotated[str | None, Field(max_length=40)] = None
 
 
 @router.get("", openapi_extra=needs(_PERMISSION))
@@ -153,6 +161,10 @@ async def show_webhook(
     query: Annotated[DeliveriesQuery, QueryParameters()],
 ) -> Response:
     """An endpoint with its forms, and its deliveries, newest first."""
+    if query.since_local is not None:
+        address = with_parameter(here(request), "since_local", None)
+        since = zone_of(request).meant("since", query.since_local)
+        return go(with_parameter(address, "since", since))
     return await _endpoint_page(request, principal, endpoint_id, query)
 
 
@@ -173,7 +185,8 @@ async def _endpoint_page(
         api.list_deliveries(request, principal, endpoint_id, query), models.DeliveryList
     )
     zone = zone_of(request)
-    since = zone.field(since_when(endpoint, services_of(request).clock()))
+    since = parse_bound(query.since) if query.since is not None else None
+    since = since or since_when(endpoint, services_of(request).clock())
     whose = {"organization_id": endpoint.organization_id, "workspace_id": endpoint.workspace_id}
     return show(
         request,
@@ -189,7 +202,11 @@ async def _endpoint_page(
         refused=refused,
         refused_at=type(form).__name__ if form is not None else None,
         typed=typed(form if isinstance(form, SettingsForm) else endpoint),
-        since=form.since if isinstance(form, RecoverForm) else since,
+        since=form.since if isinstance(form, RecoverForm) else zone.field(since),
+        counted_since=since,
+        recovers=await would_recover(request, principal, endpoint_id, since),
+        most=MOST,
+        snippets=SNIPPETS,
         types=tuple(TYPES),
         here=here(request) if form is None else f"{PATH}/{endpoint_id}",
     )
@@ -249,6 +266,17 @@ async def recover_webhook(
     return await _carried_out(request, principal, endpoint_id, form, command, "recover")
 
 
+@command_route(router, "/{endpoint_id}/deliveries/{event_id}/resend", ResendDelivery, _PERMISSION)
+async def send_delivery_again(
+    request: Request, principal: Authenticated, endpoint_id: str, event_id: str, _: NoParameters
+) -> Response:
+    """Send one event again."""
+    form = await read_form(request, Form)
+    sent = nothing(idempotency_of(request, principal, form))
+    command = commands.resend(request, principal, endpoint_id, event_id, sent)
+    return await _carried_out(request, principal, endpoint_id, form, command, "resend")
+
+
 @command_route(router, "/{endpoint_id}/test", TestEndpoint, _PERMISSION)
 async def send_test(
     request: Request, principal: Authenticated, endpoint_id: str, _: NoParameters
@@ -291,7 +319,7 @@ async def rotate_secret(
     return _secret(request, made.data, is_new=False)
 
 
-@router.get("/{endpoint_id}/{act}", openapi_extra=needs(_PERMISSION))
+@router.get("/{endpoint_id}/{act:path}", openapi_extra=needs(_PERMISSION))
 async def return_to_webhook(
     request: Request, principal: Authenticated, endpoint_id: str, act: str, _: NoParameters
 ) -> Response:

@@ -157,6 +157,18 @@
     else dialog.showModal();
   });
 
+  // Copy buttons. Without a secure connection there is no clipboard: the user then copies by hand.
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (!button) return;
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+      button.textContent = "Copied";
+    } catch {
+      window.prompt("Copy this text:", button.dataset.copy);
+    }
+  });
+
   // Time passes while a page is open: move the latest time that the field accepts.
   document.addEventListener("toggle", (event) => {
     const field = event.target.matches("details.tool") && event.target.querySelector("[name=at]");
