@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -140,9 +141,14 @@ def test_an_endpoint_is_created_followed_recovered_and_deleted(
         screenshot(visit, "webhook", 390, "dark")
         receiver.script = lambda request: Answer(status=204)
         visit.get_by_text("Recover", exact=True).click()
-        visit.get_by_role("button", name="Send again").click()
+        expect(visit.locator("#recovery")).to_contain_text("Recover sends 1 delivery again")
+        visit.get_by_role("button", name="Send 1 delivery again").click()
         expect(row).to_contain_text("delivered")
-        expect(row).to_contain_text("last response 204")
+        expect(row).to_contain_text("4 attempts, last response 204")
+        row.get_by_role("button", name="Send again").click()
+        expect(visit.locator(".done")).to_contain_text("being sent again")
+        expect(row).to_contain_text("5 attempts, last response 204")
+        assert_accessible(visit)
         visit.get_by_role("button", name="Rotate secret…").click()
         visit.get_by_role("button", name="Rotate secret", exact=True).click()
         expect(secret).to_contain_text("whsec_")
@@ -151,6 +157,68 @@ def test_an_endpoint_is_created_followed_recovered_and_deleted(
         visit.get_by_role("button", name="Delete endpoint").click()
         visit.wait_for_url("/ui/webhooks")
         expect(visit.get_by_text(receiver.url)).to_have_count(0)
+
+
+def test_the_count_of_a_recovery_follows_its_start(visit: Page, edge: Edge, hooks: Hooks) -> None:
+    with Receiver(lambda request: Answer(status=500)) as receiver:
+        types = ["execution.checked_in"]
+        endpoint_id = hooks.create(hooks.token, url=receiver.url, event_types=types)["id"]
+        check_in(edge, edge.fresh(), "told outside")
+
+        def is_retrying() -> bool:
+            found = hooks.data(f"/{endpoint_id}/deliveries")
+            return bool(found) and found[0]["status"] == "retrying"
+
+        until(is_retrying, "an attempt")
+        visit.goto(f"/ui/webhooks/{endpoint_id}")
+        visit.get_by_text("Recover", exact=True).click()
+        told = visit.locator("#recovery")
+        expect(told).to_contain_text("Recover sends 1 delivery again")
+        later = f"{edge.clock() + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}"
+        visit.get_by_label("Events recorded since").fill(later)
+        expect(told).to_contain_text("There is nothing to send again")
+        expect(told.get_by_role("button")).to_be_disabled()
+        assert_accessible(visit)
+        hooks.call("DELETE", f"/{endpoint_id}")
+
+
+def test_a_copy_button_copies_and_is_hidden_without_script(
+    visit: Page, hooks: Hooks, chromium: Browser
+) -> None:
+    endpoint_id = hooks.create()["id"]
+    visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visit.goto(f"/ui/webhooks/{endpoint_id}")
+    visit.get_by_role("button", name="Copy ID").click()
+    expect(visit.get_by_role("button", name="Copied")).to_be_visible()
+    assert visit.evaluate("navigator.clipboard.readText()") == endpoint_id
+    state, base = visit.context.storage_state(), visit.url
+    without = chromium.new_context(java_script_enabled=False, storage_state=state)
+    page = without.new_page()
+    page.goto(base)
+    expect(page.get_by_text("Copy ID")).to_be_hidden()
+    expect(page.get_by_role("button", name="Count")).to_be_hidden()
+    page.get_by_text("Recover", exact=True).click()
+    page.get_by_role("button", name="Count").click()
+    expect(page.locator("#recovery")).to_contain_text("There is nothing to send again")
+    without.close()
+
+
+def test_an_action_is_picked_by_what_people_call_it(visit: Page, edge: Edge) -> None:
+    line_id = edge.fresh()
+    token = edge.token("service_lines:manage")
+    edge.post(f"/v1/execution/{line_id}/pause", token, json={"reason": "Invoice 4711"})
+    visit.goto(f"/ui/lines/{line_id}")
+    visit.get_by_role("link", name="Audit of this line").click()
+    expect(visit.locator("tbody tr")).to_have_count(2)
+    visit.get_by_text("Filters").click()
+    visit.locator("select[name=action]").select_option(label="Paused")
+    visit.wait_for_url("**action=execution.paused*")
+    expect(visit.locator("tbody tr")).to_have_count(1)
+    expect(visit.locator("tbody tr")).to_contain_text("Invoice 4711")
+    assert_accessible(visit)
+    visit.keyboard.press("Escape")
+    visit.locator("tbody tr a[title='Show the event']").click()
+    expect(visit.get_by_role("heading", level=1)).to_have_text("execution.paused")
 
 
 def test_a_very_long_url_is_small_and_readable_whole(visit: Page, edge: Edge) -> None:
