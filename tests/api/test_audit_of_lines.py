@@ -63,9 +63,9 @@ def told(edge: Edge) -> Told:
         with told.noting(line):
             edge.post(f"/v1/execution/{line}/resume", tenant.token)
         run = report(line, "run.requested", None, begun)
-        report(line, "run.completed", run)
         report(line, "run.cancelled", run)
-        report(line, "run.cancelled", run)
+        # The record of a refusal names the run, but not its line.
+        edge.send(fact("run.cancelled", run), tenant.token)
         edge.send(fact("run.cancelled", "RUN-26-899999"), tenant.token)
         tenant.new_token("read")
     return told
@@ -74,8 +74,8 @@ def told(edge: Edge) -> Told:
 FILTERS: list[dict[str, str]] = [
     {}, {"outcome": "refused"}, {"outcome": "succeeded"}, {"actor_id": "USR-7"},
     {"actor_type": "user", "outcome": "refused"}, {"action": "execution.pause"},
-    {"action": "execution.blocked"}, {"action": "run.cancelled,execution.resume"},
-    {"action": "run.cancelled", "outcome": "refused"}, {"action": "key.create"},
+    {"action": "execution.blocked"}, {"action": "run.requested,execution.resume"},
+    {"action": "run.started", "outcome": "refused"}, {"action": "key.create"},
     {"action": "execution.checked_in", "actor_type": "user"}, {"workspace_id": WORKSPACE},
     {"workspace_id": BESIDE, "outcome": "refused"},
 ]  # fmt: skip
@@ -95,7 +95,7 @@ def test_every_write_of_the_noted_lines_is_found_by_its_line(told: Told) -> None
     found = [entry for line in told.lines for entry in told.tenant.log(service_line_id=line)]
     assert {entry["id"] for entry in found} == told.about.keys()
     refused = {e["action"] for e in found if e["outcome"] == "refused"}
-    assert refused >= {"execution.pause", "run.started", "run.cancelled", "service_line.praised"}
+    assert refused >= {"execution.pause", "run.started", "service_line.praised"}
 
 
 def test_an_export_of_a_line_has_the_entries_of_the_list(told: Told) -> None:

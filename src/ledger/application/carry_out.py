@@ -7,7 +7,6 @@ nothing else.
 
 from ledger.application.command import Command, OwnCommand
 from ledger.application.loader import sees
-from ledger.application.new_events import EventTenant, tenant_of
 from ledger.application.unit import Unit
 from ledger.domain.errors import IdempotencyKeyReused, NotFound, Refused
 from ledger.domain.refusals import STREAM_PREFIX, Refusals, RefusalsOmitted, WriteRefused, stream_of
@@ -79,25 +78,25 @@ def _record(command: Command, refusal: Refused, unit: Unit) -> bool:
         about.occurred_at or unit.now,
         command,
         actor=about.actor,
-        tenant=_tenant(about, principal, unit),
+        tenant=(*_tenant(about, principal, unit), None),
     )
     refusal.position = recorded.position
     return True
 
 
-def _tenant(about: About, principal: Principal, unit: Unit) -> EventTenant:
+def _tenant(about: About, principal: Principal, unit: Unit) -> tuple[str | None, str | None]:
     """The tenant of a refusal's record: the resource's if the credential sees it, else its own.
 
     The audit log of a tenant therefore never shows what other tenants tried, and a refused write on
-    a workspace's line is found under that workspace. The line is that of the resource.
+    a workspace's line is found under that workspace.
     """
     for stream in about.streams:
         found = unit.loader.find(stream)
         if found is not None and sees(principal, found):
-            return tenant_of(found)
+            return found.organization_id, found.workspace_id
     if about.tenant is not None and principal.sees(*about.tenant):
-        return (*about.tenant, None)
-    return principal.organization_id, principal.workspace_id, None
+        return about.tenant
+    return principal.organization_id, principal.workspace_id
 
 
 class TellOmitted(OwnCommand):

@@ -28,13 +28,6 @@ _AHEAD = 200
 """So many recorded events are written while the rest of a large group is still being decided."""
 
 
-def tenant_of(aggregate: Aggregate) -> EventTenant:
-    """The tenant and the line of an aggregate's events."""
-    is_line = isinstance(aggregate, Execution)
-    line_id = aggregate.id if is_line else getattr(aggregate, "service_line_id", None)
-    return aggregate.organization_id, aggregate.workspace_id, line_id
-
-
 class NewEvents:
     """The events that commands have recorded; they are written with the commit at the latest."""
 
@@ -94,7 +87,9 @@ class NewEvents:
         cancellations of a closing; ``tenant`` must be given for it too.
         """
         if tenant is None:
-            tenant = tenant_of(aggregate)
+            is_line = isinstance(aggregate, Execution)
+            line_id = aggregate.id if is_line else getattr(aggregate, "service_line_id", None)
+            tenant = (aggregate.organization_id, aggregate.workspace_id, line_id)
         recorded = Recorded(
             originator_id=aggregate.id,
             originator_version=aggregate.version + 1,

@@ -125,8 +125,7 @@ def about_line_of(event: Recorded, line_id: str | None) -> str | None:
     body = event.body
     if not isinstance(body, refusals.WriteRefused):
         return line_id
-    # The envelope has the line only if the credential saw the resource.
-    return body.resource_id if body.resource_type == SUBJECTS["LIN"] else event.service_line_id
+    return body.resource_id if body.resource_type == SUBJECTS["LIN"] else None
 
 
 def subject_of(stream: str) -> Resource:

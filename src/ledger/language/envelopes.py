@@ -91,8 +91,6 @@ class States(NamedTuple):
 
 def line_of(event: Recorded) -> str | None:
     """The line whose history an event belongs to; None for keys, endpoints and refusals."""
-    if isinstance(event.body, WriteRefused):
-        return None
     if event.service_line_id is not None:
         return event.service_line_id
     return event.originator_id if event.originator_id.startswith("LIN") else None

@@ -73,7 +73,7 @@ class AuditFilters(BaseModel):
         Field(
             min_length=1,
             max_length=200,
-            description="A LIN id: writes to this line and its runs, and refusals that name them.",
+            description="A LIN id: writes to the line and its runs, and refusals that name it.",
             examples=["LIN-26-084729"],
         ),
     ] = None
