@@ -113,7 +113,9 @@ def manage_webhooks(requests: Requests) -> None:
     for command in ("rotate-secret", "test"):
         requests.ask("post", f"{path}/{command}")
     requests.ask("post", f"{path}/recover", json={"since": "2026-04-01"})
-    requests.ask("get", f"{path}/deliveries")
+    (test,) = requests.ask("get", f"{path}/deliveries").json()["data"]
+    requests.ids["event_id"] = test["event_id"]
+    requests.ask("post", f"{path}/deliveries/{{event_id}}/resend")
     requests.ask("delete", path)
 
 

@@ -156,7 +156,7 @@ def test_a_delivery_shows_its_latest_request_with_a_masked_signature(hooks: Hook
 
 def test_the_shown_body_is_the_text_that_was_signed(hooks: Hooks) -> None:
     with Receiver() as receiver:
-        created = hooks.create(url=receiver.url, event_types=["*"])
+        created = hooks.create(url=receiver.url, event_types=["execution.started"])
         hooks.edge.fresh(name="Zahlungen ü €")
         request = delivery(hooks, created["id"], 1)["request"]
         (sent,) = receiver.await_count(1)
