@@ -1,9 +1,10 @@
 """Stored counts of lines, so that a summary need not count lines (contract, Reading).
 
-A row of ``execution_count`` has the number of lines with the same model, product line, state and
-set of open causes, within an organization, within a workspace, or with a project tag. So a summary
-without tags adds up some dozens of rows, however many lines there are, and a summary by a tag adds
-up the rows of the tag. A row whose lines have all left stays, with a count of 0.
+A row of ``execution_count`` has the number of lines with the same model, product line, state,
+health status and set of open causes, within an organization, within a workspace, or with a project
+tag. So a summary without tags adds up some dozens of rows, however many lines there are, and a
+summary by a tag adds up the rows of the tag. A row whose lines have all left stays, with a count
+of 0.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,22 +17,24 @@ from ledger.postgres.table import BigInt, Table, Text, Texts
 from ledger.views.folds import Folds
 from ledger.views.generation import Generation
 from projections.execution.line import Interval
+from projections.execution.rank import status_of
 
 # The requested counts, found by their whole keys.
 _LOAD = """
 SELECT asked.per, asked.project_tag, asked.workspace_id, asked.organization_id,
-       asked.execution_model, asked.product_line, asked.state,
+       asked.execution_model, asked.product_line, asked.state, asked.health_status,
        found.causes, found.lines, found.position
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-            $8::text[])
+            $8::text[], $9::text[])
     AS asked (per, project_tag, workspace_id, organization_id, execution_model, product_line,
-              state, causes)
+              state, health_status, causes)
 CROSS JOIN LATERAL (
     SELECT causes, lines, position FROM ledger.execution_count_{g} AS c
     WHERE c.per = asked.per AND c.project_tag = asked.project_tag
       AND c.workspace_id = asked.workspace_id AND c.organization_id = asked.organization_id
       AND c.execution_model = asked.execution_model AND c.product_line = asked.product_line
-      AND c.state = asked.state AND c.causes = asked.causes::text[]
+      AND c.state = asked.state AND c.health_status = asked.health_status
+      AND c.causes = asked.causes::text[]
     LIMIT 1
 ) AS found
 """
@@ -50,6 +53,8 @@ class Kind(NamedTuple):
     execution_model: str
     product_line: str
     state: str
+    health_status: str
+    """``none`` for lines without signals."""
     causes: tuple[str, ...]
     """The distinct open causes, sorted."""
 
@@ -64,6 +69,7 @@ class CountRow(NamedTuple):
     execution_model: Text
     product_line: Text
     state: Text
+    health_status: Text
     causes: Texts
     lines: BigInt
     """0 after all lines have left the kind."""
@@ -165,6 +171,7 @@ def _kinds(execution: Execution, interval: Interval) -> Iterator[Kind]:
         execution.execution_model,
         execution.product_line,
         interval.state,
+        status_of(interval.health_score),
         tuple(sorted(interval.causes)),
     )
     yield Kind("organization", "", "", organization, *what)

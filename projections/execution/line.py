@@ -7,7 +7,7 @@ with activity; a read selects the period of its instant. Two periods suffice: a 
 five minutes ahead, so at most one period lies in the future.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
@@ -290,8 +290,8 @@ def causes(execution: Execution) -> tuple[str, ...]:
     return tuple(dict.fromkeys(blocker.cause for blocker in execution.blockers.values()))
 
 
-def changed_tags(before: Interval | None, after: Interval) -> Iterator[tuple[str, bool]]:
-    """(tag, is_added) for each project tag that an interval adds to the one before, or removes."""
-    had, has = set(before.project_tags if before is not None else ()), set(after.project_tags)
-    for tag in had ^ has:
-        yield tag, tag in has
+def changed(before: Collection[str], after: Collection[str]) -> Iterator[tuple[str, bool]]:
+    """(mark, is_added) for each mark that was added or removed."""
+    had, has = set(before), set(after)
+    for mark in had ^ has:
+        yield mark, mark in has

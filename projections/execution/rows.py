@@ -1,4 +1,4 @@
-"""The rows and tables of the view of lines, except those in ``counts.py`` and ``hours.py``."""
+"""The rows and tables of the view of lines, but for ``counts.py``, ``hours.py`` and ``rank.py``."""
 
 from typing import NamedTuple
 
@@ -109,7 +109,30 @@ TAG = Table(
     key=("line_id", "project_tag"),
     tenant=("organization_id", "workspace_id"),
     replaces=True,
-    indexes=(Index("organization_id, project_tag, record_key, workspace_id", where="present"),),
+    indexes=(Index("project_tag, organization_id, record_key, workspace_id", where="present"),),
+)
+
+
+class ResourceRow(NamedTuple):
+    """A resource that a line has or had, for lists by resource."""
+
+    line_id: Text
+    resource_id: Text
+    present: Bool
+    """Whether it is allocated to the line now."""
+    record_key: BigInt
+    organization_id: Text
+    workspace_id: Text
+    position: BigInt
+
+
+RESOURCE = Table(
+    "execution_resource",
+    ResourceRow,
+    key=("line_id", "resource_id"),
+    tenant=("organization_id", "workspace_id"),
+    replaces=True,
+    indexes=(Index("resource_id, organization_id, record_key, workspace_id", where="present"),),
 )
 
 

@@ -8,6 +8,11 @@ from functools import cache
 
 from ledger.views.statements import json_of_instant, position_of, tenant_conditions, where
 
+# Resources that are allocated to the line now. A semijoin: PostgreSQL may begin at either side.
+_HAS_RESOURCE = """EXISTS (
+    SELECT FROM ledger.execution_resource AS o
+    WHERE o.line_id = l.line_id AND o.resource_id = ANY(%(resource_id)s) AND o.present)"""
+
 _LASTING_FILTERS: Mapping[str, str] = {
     **tenant_conditions("l"),
     "workspace_id": "l.workspace_id = ANY(%(workspace_id)s)",
@@ -19,6 +24,24 @@ CHANGING_FILTERS: Mapping[str, str] = {
     "state": "l.state = ANY(%(state)s)",
     "project_tag": "l.project_tags && %(project_tag)s",
     "blocked_cause": "l.causes && %(blocked_cause)s AND l.causes <> '{}'",
+}
+# Filters that are about now only.
+_PRESENT_FILTERS: Mapping[str, str] = {
+    "health": """EXISTS (
+        SELECT FROM ledger.execution_rank AS r
+        WHERE r.line_id = l.line_id AND r.health_status = ANY(%(health)s))""",
+    "resource_id": _HAS_RESOURCE,
+}
+
+# The filters of a row of ``execution_rank``, without that of the page's place.
+RANK_FILTERS: Mapping[str, str] = {
+    **{name: text for name, text in _LASTING_FILTERS.items() if name != "after"},
+    **CHANGING_FILTERS,
+    "health": "l.health_status = ANY(%(health)s)",
+    "project_tag": """EXISTS (
+        SELECT FROM ledger.execution_tag AS t
+        WHERE t.line_id = l.line_id AND t.project_tag = ANY(%(project_tag)s) AND t.present)""",
+    "resource_id": _HAS_RESOURCE,
 }
 
 # The current period: the UTC day or the ISO week, as the model counts.
@@ -88,7 +111,7 @@ FROM ledger.execution_count AS l WHERE l.per = '{per}' AND l.lines > 0 AND {wher
 _COUNTED_BY_TAGS = """
 SELECT l.state, l.execution_model, l.product_line, l.causes, l.lines
 FROM ledger.execution_count AS l
-WHERE l.per = 'project_tag' AND l.project_tag = ANY(%(project_tag)s) AND l.lines > 0 AND {where}
+WHERE l.per = 'project_tag' AND l.project_tag = ANY(%(project_tag)s) AND l.lines > 0 AND {counted}
 UNION ALL
 SELECT l.state, l.execution_model, l.product_line, l.causes, -1
 FROM unnest(%(project_tag)s::text[]) WITH ORDINALITY AS asked (tag, place)
@@ -98,6 +121,13 @@ CROSS JOIN LATERAL (
       AND l.project_tags && (%(project_tag)s::text[])[:asked.place - 1] AND {where}
 ) AS l
 WHERE asked.place > 1
+"""
+
+# Lines with one of the requested resources are counted one by one: a resource has few lines.
+_COUNTED_BY_RESOURCES = """
+SELECT l.state, l.execution_model, l.product_line, l.causes, count(*) AS lines
+FROM ledger.execution_rank AS l WHERE {where}
+GROUP BY l.state, l.execution_model, l.product_line, l.causes
 """
 
 # Lines of the past are counted one by one, each by the interval that held at the position.
@@ -156,8 +186,8 @@ LIMIT %(limit)s
 
 
 def where_line(filters: frozenset[str]) -> str:
-    """The condition on a line ``l``, or on one of its intervals."""
-    return where(filters, {**_LASTING_FILTERS, **CHANGING_FILTERS})
+    """The condition on a line ``l``, or on one of its intervals (without health and resources)."""
+    return where(filters, {**_LASTING_FILTERS, **CHANGING_FILTERS, **_PRESENT_FILTERS})
 
 
 @cache
@@ -184,11 +214,16 @@ def summary_statement(filters: frozenset[str], past: bool = False) -> str:
     """
     if past:
         lines = _THEN_COUNTED.format(where=where_line(filters))
+    elif "resource_id" in filters:
+        lines = _COUNTED_BY_RESOURCES.format(where=where(filters, RANK_FILTERS))
     elif "project_tag" in filters:
-        lines = _COUNTED_BY_TAGS.format(where=where_line(filters - {"project_tag"}))
+        others = filters - {"project_tag"}
+        lines = _COUNTED_BY_TAGS.format(
+            counted=where(others, RANK_FILTERS), where=where_line(others)
+        )
     else:
         per = "workspace" if filters & {"workspace", "workspace_id"} else "organization"
-        lines = _COUNTED.format(per=per, where=where_line(filters))
+        lines = _COUNTED.format(per=per, where=where(filters, RANK_FILTERS))
     return _SUMMARY.format(position=position_of(past, "execution"), lines=lines)
 
 

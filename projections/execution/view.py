@@ -1,8 +1,10 @@
 """The view of lines, present and past: lists, counts, details, timelines and hours.
 
 Tables of the present: ``execution`` has one row per line, with the columns of list filters and
-ready JSON. ``execution_tag`` has the lines of each project tag, ``execution_quiet`` has since when
-a line looks idle, ``execution_count`` has the number of lines by state (see ``counts.py``).
+ready JSON. ``execution_rank`` has the keys of its order that move (see ``rank.py``),
+``execution_tag`` and ``execution_resource`` have the lines of each project tag and resource,
+``execution_quiet`` has since when a line looks idle, ``execution_count`` has the number of lines by
+state (see ``counts.py``).
 
 Tables of the past, to which rows are only added (an interval's row gets its end later):
 ``execution_interval`` has the columns of filters and counts from one position to another;
@@ -31,17 +33,20 @@ from projections.execution import counts, line, shown
 from projections.execution.counts import COUNT, Counts
 from projections.execution.hours import DAY, Hours
 from projections.execution.line import Interval, LineFold
+from projections.execution.rank import RANK, RankRow, rank_of
 from projections.execution.rows import (
     EXECUTION,
     EXECUTION_VERSION,
     FOREVER,
     INTERVAL,
     QUIET,
+    RESOURCE,
     STEP,
     TAG,
     ExecutionRow,
     IntervalRow,
     QuietRow,
+    ResourceRow,
     StepRow,
     TagRow,
     VersionRow,
@@ -75,10 +80,12 @@ class ExecutionView:
     """The projection ``execution``."""
 
     name = "execution"
-    version = 7
+    version = 8
     tables: tuple[Table, ...] = (
         EXECUTION,
+        RANK,
         TAG,
+        RESOURCE,
         QUIET,
         COUNT,
         INTERVAL,
@@ -94,6 +101,8 @@ class ExecutionView:
         )
         self._quiet: set[str] = set()
         """Lines whose quiet row differs from the stored row."""
+        self._ranked: set[str] = set()
+        """Lines whose rank differs from the stored row."""
         self._hours = Hours()
         self._counts = Counts()
 
@@ -113,14 +122,17 @@ class ExecutionView:
         past = _Past()
         for event in events:
             found = self._lines[event.line_id]
-            quiet = found.fold.quiet
+            quiet, interval = found.fold.quiet, found.fold.interval
             _take(found, event, past)
             self._lines.change(event.line_id)
             if found.fold.quiet is not quiet:
                 self._quiet.add(event.line_id)
+            if found.fold.interval is not interval:
+                self._ranked.add(event.line_id)
             if past.size > _MUCH:
                 generation.send(EXECUTION_VERSION, past.take_versions())
         generation.write(TAG, past.tags.values())
+        generation.write(RESOURCE, past.resources.values())
         generation.write(INTERVAL, past.intervals.values())
         generation.write(EXECUTION_VERSION, past.versions)
         generation.write(STEP, past.steps)
@@ -131,6 +143,7 @@ class ExecutionView:
         """Write the rows of the lines and counts that changed."""
         changed = self._lines.take_changed(most)
         generation.write(EXECUTION, map(_present, changed))
+        generation.write(RANK, self._changed_ranks(changed))
         generation.write(QUIET, self._changed_quiet(changed))
         generation.write(COUNT, self._counts.rows(most))
 
@@ -138,8 +151,16 @@ class ExecutionView:
         """Drop the rows in memory."""
         self._lines.clear()
         self._quiet.clear()
+        self._ranked.clear()
         self._hours.forget()
         self._counts.forget()
+
+    def _changed_ranks(self, changed: Iterable[_Line]) -> Iterator[RankRow]:
+        """The ranks that differ from the stored rows."""
+        for found in changed:
+            if found.fold.execution.id in self._ranked:
+                self._ranked.discard(found.fold.execution.id)
+                yield rank_of(found.fold)
 
     def _changed_quiet(self, changed: Iterable[_Line]) -> Iterator[QuietRow]:
         """The quiet rows that differ from the stored rows."""
@@ -167,11 +188,12 @@ def _check_ins(events: Sequence[Recorded]) -> list[Recorded]:
 
 
 class _Past:
-    """A batch's rows of the past, and the tags, intervals and counts that the batch changed."""
+    """A batch's rows of the past, and the marks, intervals and counts that the batch changed."""
 
     def __init__(self) -> None:
         self.moves: list[counts.Move] = []
         self.tags: dict[tuple[str, str], TagRow] = {}
+        self.resources: dict[tuple[str, str], ResourceRow] = {}
         self.intervals: dict[tuple[str, int], IntervalRow] = {}
         self.versions: list[VersionRow] = []
         self.size = 0
@@ -189,6 +211,7 @@ def _take(found: _Line, event: Recorded, past: _Past) -> None:
     fold, line_id, kind = found.fold, event.line_id, type(event.body)
     key, before = sort_key(line_id), fold.interval
     counted = fold.counted if kind in line.COUNTING else None
+    resources = fold.execution.resources
     fold.evolve(event)
     if event.originator_id == line_id and kind not in CHECK_INS:
         found.version = shown.version(fold.execution)
@@ -196,11 +219,15 @@ def _take(found: _Line, event: Recorded, past: _Past) -> None:
         past.size += len(found.version.extra)
     if counted is not None and counted != fold.counted:
         past.steps.append(_step(fold, key, event))
+    if fold.execution.resources is not resources:
+        for resource, present in line.changed(resources, fold.execution.resources):
+            past.resources[line_id, resource] = _resource(fold, resource, present)
     if fold.interval is not before and fold.interval is not None:
         past.moves.append(counts.move(fold.execution, before, fold.interval, event.position))
         if before is not None:
             past.intervals[line_id, before.opened] = _interval(fold, before, event.position)
-        for tag, present in line.changed_tags(before, fold.interval):
+        had = () if before is None else before.project_tags
+        for tag, present in line.changed(had, fold.interval.project_tags):
             past.tags[line_id, tag] = _tag(fold, tag, present)
         past.intervals[line_id, event.position] = _interval(fold, fold.interval, FOREVER)
 
@@ -255,6 +282,19 @@ def _tag(fold: LineFold, tag: str, present: bool) -> TagRow:
     return TagRow(
         line_id=execution.id,
         project_tag=tag,
+        present=present,
+        record_key=sort_key(execution.execution_id),
+        organization_id=execution.organization_id,
+        workspace_id=execution.workspace_id,
+        position=fold.position,
+    )
+
+
+def _resource(fold: LineFold, resource: str, present: bool) -> ResourceRow:
+    execution = fold.execution
+    return ResourceRow(
+        line_id=execution.id,
+        resource_id=resource,
         present=present,
         record_key=sort_key(execution.execution_id),
         organization_id=execution.organization_id,

@@ -11,11 +11,12 @@ from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, STATES, day_of
 from ledger.postgres.embedded import EmbeddedPostgres
 from ledger.postgres.scope import Planning
 from projections.execution import lists
+from projections.execution.orders import Sort
 from projections.run.statements import runs_statement
 from tests.support.facts import ORGANIZATION, activation, fact
 from tests.support.plans import cost, database_after, plan_for
 from tests.support.racing_writers import now
-from tests.support.time_travel import OTHER, WORKSPACES
+from tests.support.time_travel import OTHER, SIGNALS, WORKSPACES
 from tests.support.views import report
 
 LINES, RUNS, RARE = 2_000, 800, 3
@@ -43,8 +44,15 @@ def work(writer: Writer) -> None:
                 organization_id=OTHER if index % 10 == 9 else ORGANIZATION,
                 workspace_id=SELDOM if rare else USUAL,
                 project_tags=["SELDOM", "BOTH"] if rare else ["USUAL", "BOTH"],
+                resources=[{"id": "SELDOM" if rare else "USUAL", "type": "person"}],
             )
         )
+        if rare or index % 2:
+            statuses = ("red", "red") if rare else ("green", "green")
+            for signal, status in zip(SIGNALS, statuses, strict=False):
+                begun.append(
+                    fact("health.signal_reported", line, {"signal": signal, "status": status})
+                )
         if rare:
             blocker = {"blocker_id": "b", "cause": "approval_gap"}
             begun.append(fact("execution.blocked", line, blocker))
@@ -109,12 +117,17 @@ NOT_FOUND: dict[str, dict[str, Any]] = {
 }
 
 
-def found(connection: psycopg.Connection[Any], filters: dict[str, Any], limit: int) -> int:
+def found(
+    connection: psycopg.Connection[Any],
+    filters: dict[str, Any],
+    limit: int,
+    sort: Sort | None = None,
+) -> int:
     """The number of lines on a page. Asserts that the page touches few rows."""
-    plan_for(connection, lists.planning_of(filters))
+    plan_for(connection, lists.planning_of(filters, sort=sort))
     moment = now()
     parameters = {**filters, "today": day_of(moment), "week": week_of(moment), "limit": limit}
-    page = cost(connection, lists.list_statement(filters), parameters)
+    page = cost(connection, lists.list_statement(filters, sort=sort), parameters)
     assert page.rows <= 7 * limit + 40
     return page.found
 
@@ -153,6 +166,92 @@ def test_a_page_for_an_administrator_touches_rows_in_proportion_to_its_limit(
     connection: psycopg.Connection[Any], name: str
 ) -> None:
     assert found(connection, FOUND[name], 10) > 0
+
+
+ORDERED: dict[str, dict[str, Any]] = {
+    name: FOUND[name]
+    for name in (
+        "all",
+        "a state",
+        "a rare state",
+        "rare states",
+        "states",
+        "a rare workspace",
+        "a rare workspace and state",
+        "a narrow token",
+        "a product line",
+        "a project",
+        "a rare project",
+        "a cause",
+    )
+} | {
+    "a health status": {"health": ["green"]},
+    "a rare health status": {"health": ["red"]},
+    "no health status": {"health": ["none"]},
+    "health statuses": {"health": ["none", "red"]},
+    "a rare health status and state": {"health": ["red"], "state": ["blocked"]},
+    "a health status of a workspace": {"workspace_id": [USUAL], "health": ["green"]},
+    "a health status of a narrow token": {"workspace": USUAL, "health": ["green"]},
+    "a resource": {"resource_id": ["USUAL"]},
+    "a rare resource": {"resource_id": ["SELDOM"]},
+    "rare resources": {"resource_id": ["SELDOM", "NONE"]},
+}
+SORTS = [None, "state_since", "health_score"]
+
+
+@pytest.mark.parametrize("limit", [10, 100])
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("name", ORDERED)
+def test_a_page_in_any_order_touches_rows_in_proportion_to_its_limit(
+    connection: psycopg.Connection[Any], name: str, limit: int, sort: Sort | None
+) -> None:
+    assert found(connection, TENANT | ORDERED[name], limit, sort) > 0
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize(
+    "name",
+    ["all", "a state", "a rare state", "a rare health status", "a rare resource", "a rare project"],
+)
+def test_a_page_in_any_order_for_an_administrator_touches_rows_in_proportion_to_its_limit(
+    connection: psycopg.Connection[Any], name: str, sort: Sort | None
+) -> None:
+    assert found(connection, ORDERED[name], 10, sort) > 0
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"state": ["closed"]},
+        {"health": ["amber"]},
+        {"health": ["red"], "state": ["running"]},
+        {"resource_id": ["NONE"]},
+        {"project_tag": ["NONE"]},
+        {"workspace_id": ["WS-26-000009"]},
+        {"blocked_cause": ["policy_violation"]},
+    ],
+    ids=str,
+)
+def test_an_empty_page_in_any_order_touches_few_rows(
+    connection: psycopg.Connection[Any], filters: dict[str, Any], sort: Sort | None
+) -> None:
+    assert found(connection, TENANT | filters, 10, sort) == 0
+
+
+@pytest.mark.parametrize("sort", ["state_since", "health_score"])
+@pytest.mark.parametrize("state", ["running", "paused"])
+def test_a_page_far_behind_the_first_touches_rows_in_proportion_to_its_limit(
+    connection: psycopg.Connection[Any], sort: Sort, state: str
+) -> None:
+    """Hundreds of lines have the same score: the record id then tells where the page begins."""
+    key, newest = connection.execute(
+        f"SELECT {sort}, newest FROM ledger.execution_rank WHERE organization_id = %s"
+        " AND state = %s ORDER BY 1 DESC, 2 DESC OFFSET 20 LIMIT 1".encode(),
+        (ORGANIZATION, state),
+    ).fetchall()[0]
+    after = {"after": -newest, "after_key": key}
+    assert found(connection, TENANT | {"state": [state]} | after, 10, sort) == 10
 
 
 @pytest.mark.parametrize(

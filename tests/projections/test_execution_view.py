@@ -1,6 +1,6 @@
 """The view of lines: events in, rows out."""
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from ledger.domain import execution_events as e
@@ -8,17 +8,20 @@ from ledger.domain import run as r
 from ledger.domain.recorded import Recorded
 from projections.execution.counts import COUNT, CountRow
 from projections.execution.hours import DAY, DayRow
+from projections.execution.rank import NO_SCORE, RANK, RankRow
 from projections.execution.rows import (
     EXECUTION,
     EXECUTION_VERSION,
     FOREVER,
     INTERVAL,
     QUIET,
+    RESOURCE,
     STEP,
     TAG,
     ExecutionRow,
     IntervalRow,
     QuietRow,
+    ResourceRow,
     StepRow,
     TagRow,
     VersionRow,
@@ -89,13 +92,31 @@ def step(position: int, **more: Any) -> StepRow:
     return StepRow(**values | {"hours_total": 0, "open_runs": 0} | more)
 
 
-def counted(state: str, causes: tuple[str, ...], lines: int, position: int) -> list[CountRow]:
-    line = (ORG, "capacity", "ods", state, causes, lines, position)
+def counted(
+    state: str, causes: tuple[str, ...], lines: int, position: int, health: str = "none"
+) -> list[CountRow]:
+    line = (ORG, "capacity", "ods", state, health, causes, lines, position)
     return [
         CountRow("organization", "", "", *line),
         CountRow("workspace", "", WS, *line),
         CountRow("project_tag", TAGGED, WS, *line),
     ]
+
+
+def rank(state: str, since: datetime, position: int, **more: Any) -> RankRow:
+    values: dict[str, Any] = {"causes": (), "health_score": NO_SCORE, "health_status": "none"}
+    return RankRow(
+        line_id=LINE,
+        newest=-RECORD,
+        organization_id=ORG,
+        workspace_id=WS,
+        execution_model="capacity",
+        product_line="ods",
+        state=state,
+        state_since=since,
+        position=position,
+        **values | more,
+    )
 
 
 def test_an_activation_makes_a_line_with_its_first_interval() -> None:
@@ -127,7 +148,8 @@ def test_an_activation_makes_a_line_with_its_first_interval() -> None:
             position=1,
         ),
     )
-    written.then(TAG, TagRow(LINE, TAGGED, True, RECORD, ORG, WS, 1))
+    written.then(RANK, rank("running", START, 1))
+    written.then(TAG, TagRow(LINE, TAGGED, True, RECORD, ORG, WS, 1)).then(RESOURCE)
     written.then(QUIET, QuietRow(LINE, "capacity", START, START, 1))
     written.then(INTERVAL, interval(1, FOREVER))
     written.then(COUNT, *counted("running", (), 1, 1))
@@ -148,6 +170,7 @@ def test_a_blocker_ends_an_interval_and_moves_the_line_to_the_counts_of_blocked_
     written.then(COUNT, *counted("running", (), 0, 2), *counted("blocked", ("approval_gap",), 1, 2))
     written.then(EXECUTION_VERSION, VersionRow(KEY, 2, None, *STUCK))
     written.then(QUIET, QuietRow(LINE, "capacity", None, None, 2))
+    written.then(RANK, rank("blocked", minute(1), 2, causes=("approval_gap",)))
     written.then(TAG).then(STEP).then(DAY)
 
 
@@ -157,6 +180,23 @@ def test_a_check_in_adds_to_its_day_and_to_the_metrics() -> None:
     written.then(STEP, step(2, last_activity_at=minute(2), hours_total=750, **week))
     written.then(DAY, DayRow(KEY, 2, minute(2), 750, date(2026, 4, 15), "SCR-1"))
     written.then(EXECUTION_VERSION).then(INTERVAL).then(COUNT)
+
+
+def test_a_check_in_writes_no_row_with_an_indexed_key_of_an_order() -> None:
+    """The update of the line's own row then stays within its page (HOT)."""
+    given(ExecutionView(), BEGUN).when(CHECKED_IN).then(RANK).then(TAG).then(RESOURCE)
+
+
+def test_a_resource_is_the_lines_from_its_allocation_to_its_release() -> None:
+    resource = e.Resource(id="SCR-1", type="person", name="Ada")
+    allocated = recorded(e.ResourceAllocated(resource=resource), 2, minute(1))
+    released = recorded(e.ResourceReleased(id="SCR-1"), 3, minute(2))
+    row = ResourceRow(LINE, "SCR-1", True, RECORD, ORG, WS, 2)
+    given(ExecutionView(), BEGUN).when(allocated).then(RESOURCE, row)
+    again = recorded(e.ResourceAllocated(resource=resource), 3, minute(2))
+    given(ExecutionView(), BEGUN, allocated).when(again).then(RESOURCE)
+    gone = row._replace(present=False, position=3)
+    given(ExecutionView(), BEGUN, allocated).when(released).then(RESOURCE, gone)
 
 
 def test_a_void_subtracts_the_hours_from_the_day_of_the_check_in() -> None:
@@ -187,9 +227,12 @@ def test_a_changed_health_score_begins_an_interval_that_is_no_turning_point() ->
     red = recorded(e.HealthSignalReported(signal="sla_compliance", status="red"), 2, minute(1))
     written = given(ExecutionView(), BEGUN).when(red)
     after = interval(2, FOREVER, turned=False, health_score=69)
-    written.then(INTERVAL, interval(1, 2), after).then(COUNT).then(STEP)
+    written.then(INTERVAL, interval(1, 2), after).then(STEP)
+    written.then(RANK, rank("running", START, 2, health_score=69, health_status="amber"))
+    moved = [*counted("running", (), 0, 2), *counted("running", (), 1, 2, "amber")]
+    written.then(COUNT, *moved)
     again = recorded(e.HealthSignalReported(signal="sla_compliance", status="red"), 3, minute(2))
-    given(ExecutionView(), BEGUN, red).when(again).then(INTERVAL)
+    given(ExecutionView(), BEGUN, red).when(again).then(INTERVAL).then(RANK).then(COUNT)
 
 
 def test_a_second_blocker_of_the_same_cause_begins_an_interval_that_is_no_turning_point() -> None:

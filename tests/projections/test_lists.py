@@ -1,4 +1,4 @@
-"""A list has every line that matches its filters once, newest record id first, in pages."""
+"""A list has every line that matches its filters once, in its order, in pages."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -6,30 +6,33 @@ from typing import Any
 
 import pytest
 
-from ledger.domain.values import day_of, week_of
-from projections.execution import lists
+from ledger.domain.values import day_of, parse_instant, week_of
+from projections.execution import lists, orders
 from tests.support.ledger import Ledger
-from tests.support.random_lines import RandomLines, asked_at_random, matching
+from tests.support.random_lines import OF_NOW, RandomLines, asked_at_random, matching
 
 PAGE = 4
 
 
-def listed(ledger: Ledger, filters: dict[str, Any], past: bool) -> Iterator[int]:
+def listed(
+    ledger: Ledger, filters: dict[str, Any], past: bool = False, sort: orders.Sort | None = None
+) -> Iterator[int]:
     """The record keys, from the first page to the last."""
     now = ledger.clock()
     more: dict[str, Any] = {"today": day_of(now), "week": week_of(now), "limit": PAGE}
     if past:
         more |= {"as_of": now + timedelta(days=1), "settled": True}
-    after: dict[str, int] = {}
+    after: dict[str, Any] = {}
     while True:
         parameters = filters | after
-        statement = lists.list_statement(parameters, past).encode()
+        statement = lists.list_statement(parameters, past, sort=sort).encode()
         rows = ledger.reader.execute(statement, parameters | more).fetchall()
-        keys = [row["record_key"] for row in rows if row["record_key"] is not None]
+        rows = [row for row in rows if row["record_key"] is not None]
+        keys = [row["record_key"] for row in rows]
         yield from keys
         if len(keys) < PAGE:
             return
-        after = {"after": keys[-1]}
+        after = {"after": keys[-1]} | ({"after_key": rows[-1]["key"]} if sort else {})
 
 
 @pytest.mark.parametrize("past", [False, True], ids=["present", "past"])
@@ -42,9 +45,36 @@ def test_lists_return_exactly_the_matching_lines_after_any_mix_of_facts(
     for _ in range(3):
         mix.go_on(15)
         for filters in ({}, *(asked_at_random(mix.dice) for _ in range(100))):
+            if past and not OF_NOW.isdisjoint(filters):
+                continue
             expected = sorted(
                 (row["record_key"] for row in matching(ledger, filters)), reverse=True
             )
             assert list(listed(ledger, filters, past)) == expected, filters
+            long_lists += len(expected) > PAGE
+    assert long_lists > 60
+
+
+def place(row: dict[str, Any], sort: orders.Sort) -> tuple[Any, ...]:
+    """A row's place in an order."""
+    if sort == "state_since":
+        return parse_instant(row["state_since"]), -row["record_key"]
+    score = row["health_score"]
+    return score is None, score, -row["record_key"]
+
+
+@pytest.mark.parametrize("sort", ["state_since", "health_score"])
+@pytest.mark.parametrize("seed", range(2))
+def test_ordered_lists_return_exactly_the_matching_lines_in_their_order(
+    ledger: Ledger, seed: int, sort: orders.Sort
+) -> None:
+    mix = RandomLines(ledger, seed)
+    long_lists = 0
+    for _ in range(3):
+        mix.go_on(15)
+        for filters in ({}, *(asked_at_random(mix.dice) for _ in range(100))):
+            rows = sorted(matching(ledger, filters), key=lambda row: place(row, sort))
+            expected = [row["record_key"] for row in rows]
+            assert list(listed(ledger, filters, sort=sort)) == expected, filters
             long_lists += len(expected) > PAGE
     assert long_lists > 60

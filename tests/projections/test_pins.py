@@ -29,7 +29,7 @@ from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 from tests.support.transactions import undone
 
 PINNED = {
-    "execution": (7, "c28917feecff248a"),
+    "execution": (8, "45992efab686b84d"),
     "run": (7, "c03a0101c2c8fe2a"),
     "event": (7, "e02395ced42f7cf0"),
     "webhook": (2, "7b56ea5fd424e8b6"),
@@ -38,7 +38,7 @@ PINNED = {
 }
 
 STORED = {
-    "execution": "e372e9b6d4c683e8",
+    "execution": "eddda29015a489ad",
     "run": "641fd523cdae309e",
     "event": "5fa17e57fdf89f91",
     "webhook": "193c43285b82e1a4",

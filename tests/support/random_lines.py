@@ -1,5 +1,6 @@
 """Random lines and random filters, for properties that hold for any lines."""
 
+import json
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,10 @@ OTHER = "ORG-26-000002"
 WORKSPACES = ["WS-26-000001", "WS-26-000002", "WS-26-000003"]
 TAGS = ["PROJ-26-000001", "PROJ-26-000002", "PROJ-26-000003", "organization", "{", ","]
 
+SCARCE = ["SCR-1", "SCR-2", "SCR-3"]
+SIGNALS = ["sla_compliance", "delivery_velocity"]
+STATUSES = ["green", "amber", "red", "red"]
+
 CHOICES: Mapping[str, list[Any]] = {
     "organization": [ORGANIZATION, OTHER, "ORG-26-000003"],
     "workspace": [*WORKSPACES, ""],
@@ -21,7 +26,11 @@ CHOICES: Mapping[str, list[Any]] = {
     "product_line": list(PRODUCT_LINES),
     "project_tag": [*TAGS, "", "nothing"],
     "blocked_cause": list(CAUSES),
+    "health": ["green", "amber", "red", "none"],
+    "resource_id": [*SCARCE, "nobody"],
 }
+OF_NOW = {"health", "resource_id"}
+"""Filters that no question about the past has."""
 OWN = ("organization", "workspace")
 """Filters that a credential sets have a single value; the other filters may have several."""
 
@@ -55,6 +64,10 @@ class RandomLines:
     def _tags(self) -> list[str]:
         return self.dice.choices(TAGS, k=self.dice.choice([0, 1, 2, 4]))
 
+    def _signal(self, line: str) -> dict[str, Any]:
+        signal = {"signal": self.dice.choice(SIGNALS), "status": self.dice.choice(STATUSES)}
+        return fact("health.signal_reported", line, signal)
+
     def _fact(self) -> dict[str, Any]:
         line, pick = self.dice.choice(self.lines), self.dice.choice
         blocker = {"blocker_id": pick("abcd")}
@@ -68,6 +81,10 @@ class RandomLines:
                 fact("execution.blocked", line, blocker | {"cause": pick(CAUSES)}),
                 fact("execution.unblocked", line, blocker),
                 fact("execution.checked_in", line, {"hours": 1}),
+                self._signal(line),
+                self._signal(line),
+                fact("resource.allocated", line, {"id": pick(SCARCE), "type": "t"}),
+                fact("resource.released", line, {"id": pick(SCARCE)}),
                 *([fact("service_line.closed", line)] if self.dice.random() < 0.3 else ()),
                 run,
             ]
@@ -88,6 +105,8 @@ def matching(ledger: Ledger, filters: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of the lines that match all filters; each row is checked by itself."""
     found = []
     for row in ledger.rows("SELECT * FROM ledger.execution"):
+        shown = json.loads(f"{{{row['head']},{row['extra']}}}")
+        row["state_since"], row["health_score"] = shown["state_since"], shown["health_score"]
         has = {
             "organization": {row["organization_id"]},
             "workspace": {row["workspace_id"]},
@@ -97,6 +116,8 @@ def matching(ledger: Ledger, filters: dict[str, Any]) -> list[dict[str, Any]]:
             "product_line": {row["product_line"]},
             "project_tag": set(row["project_tags"]),
             "blocked_cause": set(row["causes"]),
+            "health": {shown["health_status"] or "none"},
+            "resource_id": {resource["id"] for resource in shown["resources"]},
         }
         if all(has[n] & ({values} if n in OWN else set(values)) for n, values in filters.items()):
             found.append(row)

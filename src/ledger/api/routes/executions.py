@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -35,7 +36,7 @@ from ledger.api.reading import (
 from ledger.api.replies import Reply, answer, unless_known
 from ledger.api.writing import as_left, execute_on, read_command
 from ledger.application.commands.lines import Pause, Resume
-from ledger.domain.errors import NotFound
+from ledger.domain.errors import Invalid, NotFound
 from ledger.domain.values import (
     CAUSES,
     EXECUTION_MODELS,
@@ -43,19 +44,28 @@ from ledger.domain.values import (
     PRODUCT_LINES,
     RUN_ID,
     STATES,
+    format_instant,
     id_of_key,
+    parse_instant,
     sort_key,
 )
 from ledger.intake.principal import Principal
 from ledger.postgres.scope import Planning
 from ledger.reads.question import Answer, Question
 from projections.execution import lists, statements
+from projections.execution.orders import Sort
+from projections.execution.rank import NO_SCORE, NO_STATUS
 from projections.execution.shown import item_of_past
 
 router = APIRouter(prefix="/v1/execution", tags=["execution"], route_class=LeanRoute)
 
 _VIEW = frozenset({"execution"})
 
+
+HEALTH = ("green", "amber", "red", NO_STATUS)
+"""The words of the filter by health."""
+
+_OF_NOW = "asks about now only; leave out as_of"
 
 Chosen = Mapping[str, list[str]]
 """The filters that were given, each as its words."""
@@ -75,8 +85,24 @@ class Filters(Query):
         str | None, Field(pattern=any_of(CAUSES), description=f"The cause of an open blocker. {OR}")
     ] = None
 
+    health: Annotated[
+        str | None,
+        Field(
+            pattern=any_of(HEALTH),
+            description="The health status; `none` finds lines without signals. Not with `as_of`."
+            f" {OR}",
+        ),
+    ] = None
+    resource_id: Annotated[
+        Words, Field(description=f"A resource that is allocated now. Not with `as_of`. {OR}")
+    ] = None
+
     def chosen(self) -> Chosen:
-        """The filters that were given, each as its words."""
+        """The filters that were given, each as its words. Raises Invalid for those of now only."""
+        if self.is_past:
+            for name in ("health", "resource_id"):
+                if getattr(self, name) is not None:
+                    raise Invalid.at(f"/{name}", _OF_NOW)
         given = ((name, split_words(getattr(self, name))) for name in _FILTERS)
         return {name: words for name, words in given if words is not None}
 
@@ -86,6 +112,14 @@ _FILTERS = tuple(Filters.model_fields.keys() - Query.model_fields.keys())
 
 class LinesQuery(Filters, PageQuery):
     """The list's parameters."""
+
+    sort: Annotated[
+        Sort | None,
+        Field(
+            description="`state_since`: the longest in its state first; `health_score`: the worst"
+            " first, lines without signals last; then the newest record id first. Not with `as_of`."
+        ),
+    ] = None
 
 
 class Reason(BaseModel):
@@ -131,7 +165,10 @@ async def list_executions(
     query: Annotated[LinesQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
-    """List the lines of the credential's tenant, newest record id first, closed lines too."""
+    """List the lines of the credential's tenant, closed lines too.
+
+    The newest record id comes first, unless the request names another order.
+    """
     chosen = query.chosen()
     question = _lines_asked(request, principal, query, chosen)
     rows = await services_of(request).reads.ask(question, min_position)
@@ -150,10 +187,12 @@ def _lines_asked(
 ) -> Question:
     """The question for a page of lines, each as the list shows it or ``whole``."""
     filters = {**tenant_filters(principal), **chosen}
+    if query.is_past and query.sort is not None:
+        raise Invalid.at("/sort", _OF_NOW)
     if query.cursor is not None:
-        filters["after"] = _record_key(decode_cursor(query.cursor, chosen))
-    statement = lists.list_statement(filters, query.is_past, whole)
-    planning = lists.planning_of(filters, query.is_past)
+        filters |= _after(query, chosen)
+    statement = lists.list_statement(filters, query.is_past, whole, query.sort)
+    planning = lists.planning_of(filters, query.is_past, query.sort)
     parameters = {**filters, **periods(instant_of(request, query)), "limit": query.limit + 1}
     return asked(principal, query, statement, parameters, _VIEW, planning, is_kept=True)
 
@@ -162,10 +201,40 @@ def _lines_reply(rows: Answer, query: LinesQuery, chosen: Chosen) -> Reply:
     """The reply of a page of lines."""
 
     def cursor_after(row: Any) -> str:
-        return encode_cursor({"id": id_of_key("RUN", row[1])}, chosen)
+        key = {"id": id_of_key("RUN", row[1])}
+        if query.sort is not None:
+            key["key"] = format_instant(row[3]) if query.sort == "state_since" else row[3]
+        return encode_cursor(key, _bound_to(query, chosen))
 
     item = (lambda row: item_of_past(row[2:])) if query.is_past else None
     return paged(rows, query.limit, 1, cursor_after, item)
+
+
+def _bound_to(query: LinesQuery, chosen: Chosen) -> Mapping[str, Any]:
+    """Everything that a cursor of this list belongs to."""
+    return chosen if query.sort is None else {**chosen, "sort": query.sort}
+
+
+def _after(query: LinesQuery, chosen: Chosen) -> dict[str, Any]:
+    """The place behind the last row of a page, as parameters. Raises InvalidCursor."""
+    assert query.cursor is not None
+    found = decode_cursor(query.cursor, _bound_to(query, chosen))
+    after: dict[str, Any] = {"after": _record_key(found)}
+    key = found.get("key")
+    if query.sort == "state_since":
+        after["after_key"] = _instant(key)
+    elif query.sort == "health_score":
+        if type(key) is not int or not 0 <= key <= NO_SCORE:
+            raise InvalidCursor("The cursor is not valid for this request.")
+        after["after_key"] = key
+    return after
+
+
+def _instant(text: Any) -> datetime:
+    try:
+        return parse_instant(str(text))
+    except ValueError as error:
+        raise InvalidCursor("The cursor is not valid for this request.") from error
 
 
 def _record_key(key: dict[str, Any]) -> int:
@@ -191,8 +260,9 @@ async def summarize_executions(
     The filters are those of the list.
     """
     filters = {**tenant_filters(principal), **query.chosen()}
-    # With tags, or in the past, single lines are counted: few or many, depending on the values.
-    is_counted = "project_tag" in filters or query.is_past
+    # With tags or resources, or in the past, single lines are counted: few or many, depending on
+    # the values.
+    is_counted = not filters.keys().isdisjoint(("project_tag", "resource_id")) or query.is_past
     planning = Planning.BY_VALUES if is_counted else Planning.SHORT
     statement = statements.summary_statement(frozenset(filters), query.is_past)
     question = asked(principal, query, statement, filters, _VIEW, planning, is_kept=True)

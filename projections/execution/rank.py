@@ -1,0 +1,90 @@
+"""The keys by which lists are ordered and filtered, and which move while a line lives.
+
+These keys have a table of their own. So a check-in's update of the wide row of ``execution`` stays
+within its page (HOT): it changes no indexed column. A row of this table is written only when the
+line's interval changes, which is at its activation and when its state, causes, tags, open blockers
+or health score change.
+"""
+
+from typing import NamedTuple
+
+from ledger.domain import health
+from ledger.domain.values import sort_key
+from ledger.postgres.table import BigInt, Index, Instant, Int, Table, Text, Texts
+from projections.execution.line import LineFold
+
+NO_SCORE = 101
+"""The score of a line without signals, which stands behind all others in the order by health."""
+
+NO_STATUS = "none"
+"""The health status of a line without signals, as filters name it."""
+
+
+class RankRow(NamedTuple):
+    """The keys of a line."""
+
+    line_id: Text
+    newest: BigInt
+    """The record id as a negative number: in ascending order the newest record is the first. So
+    all keys ascend, and a page begins behind the last one by one comparison of rows."""
+    organization_id: Text
+    workspace_id: Text
+    execution_model: Text
+    product_line: Text
+    state: Text
+    causes: Texts
+    state_since: Instant
+    health_score: Int
+    """``NO_SCORE`` if there is none."""
+    health_status: Text
+    """``NO_STATUS`` if there is none."""
+    position: BigInt
+
+
+# Each order has an index per tenant, and one for administrators. A page takes a walk for each
+# state, since a state may be rare. The health status of an order by time is compared within the
+# index.
+RANK = Table(
+    "execution_rank",
+    RankRow,
+    key=("line_id",),
+    tenant=("organization_id", "workspace_id"),
+    replaces=True,
+    options="fillfactor = 80",
+    indexes=tuple(
+        Index(f"{tenant}{keys}")
+        for tenant in ("organization_id, ", "workspace_id, ", "")
+        for keys in (
+            "state, state_since, newest, health_status",
+            "state, health_score, newest",
+            "state, health_status, newest",
+        )
+    ),
+)
+
+
+def rank_of(fold: LineFold) -> RankRow:
+    """The row of an activated line."""
+    execution, interval = fold.execution, fold.interval
+    assert interval is not None, "a line has an interval from its activation on"
+    assert execution.state_since is not None, "a line has a state from its activation on"
+    score = interval.health_score
+    return RankRow(
+        line_id=execution.id,
+        newest=-sort_key(execution.execution_id),
+        organization_id=execution.organization_id,
+        workspace_id=execution.workspace_id,
+        execution_model=execution.execution_model,
+        product_line=execution.product_line,
+        state=interval.state,
+        causes=interval.causes,
+        state_since=execution.state_since,
+        health_score=NO_SCORE if score is None else score,
+        health_status=status_of(score),
+        position=interval.opened,
+    )
+
+
+def status_of(score: int | None) -> str:
+    """The health status of a score as filters name it."""
+    return health.status(score) or NO_STATUS

@@ -1,0 +1,86 @@
+"""The walks along indexes that find the lines of a page (see ``lists.py``)."""
+
+from collections.abc import Collection, Mapping
+from itertools import product
+from math import prod
+
+from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, STATES
+from projections.execution.statements import where_line
+
+MOST_WALKS = 40
+"""The most walks of a page: a walk takes some microseconds, even if it finds nothing."""
+
+PAIR = ("execution_model", "product_line")
+"""Columns that are walked together: if only one has a filter, each value of the other is walked."""
+
+TENANTS = frozenset({"organization", "workspace", "workspace_id"})
+
+ALL: Mapping[str, Collection[str]] = {
+    "execution_model": EXECUTION_MODELS,
+    "product_line": PRODUCT_LINES,
+    "state": STATES,
+}
+WIDE = ("workspace_id", "project_tag", "resource_id", "state", *PAIR)
+"""The filters that may have several values, and with which a walk may begin."""
+
+_WALK = """
+(SELECT {columns} FROM {table} AS l WHERE {where} ORDER BY {order} LIMIT %(limit)s)
+"""
+
+
+class Walks:
+    """The filters of a request, and the walks that find its lines."""
+
+    def __init__(
+        self,
+        filters: frozenset[str],
+        widths: Mapping[str, int],
+        every: Mapping[str, Collection[str]] = ALL,
+    ) -> None:
+        """``widths`` has the number of the values of each filter of ``WIDE`` that is given.
+
+        ``every`` has the values that lines may have of filters that are not given.
+        """
+        self.filters = filters
+        self._widths, self._every = widths, every
+
+    def along(
+        self,
+        table: str,
+        columns: str,
+        groups: Collection[Collection[str]],
+        known: str = "true",
+    ) -> str:
+        """The walks along a table's indexes that begin with these groups of filters.
+
+        The most useful groups come first; a group that would make too many walks is left out. If no
+        tenant is given, there is only one walk: across tenants, no index has the list's order.
+        """
+        asked = [group for group in groups if not self.filters.isdisjoint(group)]
+        led = self.leading(asked if self.filters & TENANTS else ())
+        rest = where_line(self.filters - frozenset(led))
+        return self.walked(table, columns, "l.record_key DESC", led, f"{known} AND {rest}")
+
+    def leading(self, groups: Collection[Collection[str]], each: int = 1) -> list[str]:
+        """The filters of those groups that do not make too many walks, of which there are ``each``
+        already."""
+        led: list[str] = []
+        for group in groups:
+            if each * prod(len(self._values(name)) for name in (*led, *group)) <= MOST_WALKS:
+                led += group
+        return led
+
+    def walked(self, table: str, columns: str, order: str, led: Collection[str], rest: str) -> str:
+        """A walk for each combination of the values of ``led``, as one subquery."""
+        return " UNION ALL ".join(
+            _WALK.format(
+                columns=columns, table=table, order=order, where=" AND ".join((*values, rest))
+            )
+            for values in product(*map(self._values, led))
+        )
+
+    def _values(self, name: str) -> list[str]:
+        """The conditions for the requested values of a filter, or else for all its values."""
+        if name in self.filters:
+            return [f"l.{name} = (%({name})s::text[])[{n + 1}]" for n in range(self._widths[name])]
+        return [f"l.{name} = '{value}'" for value in self._every[name]]

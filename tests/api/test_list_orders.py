@@ -1,0 +1,254 @@
+"""Lists in the order of time in state or of health, and filters of now (contract, Reading)."""
+
+import base64
+import json
+import random
+from typing import Any
+
+import pytest
+
+from ledger.domain.values import format_instant
+from tests.api.test_cursors import walk
+from tests.support.edge import Edge, assert_problem
+from tests.support.facts import activation, fact
+
+SORTS = ("state_since", "health_score")
+
+
+def signal(line: str, status: str, name: str = "sla_compliance") -> dict[str, Any]:
+    return fact("health.signal_reported", line, {"signal": name, "status": status})
+
+
+def blocked(line: str, **more: Any) -> dict[str, Any]:
+    return fact("execution.blocked", line, {"blocker_id": "B-1", "cause": "approval_gap"}, **more)
+
+
+def later(edge: Edge) -> str:
+    """The time of a fact, a minute after the facts before it."""
+    edge.clock.advance(minutes=1)
+    return format_instant(edge.clock.now)
+
+
+def lines(edge: Edge, tag: str, count: int, **more: Any) -> list[str]:
+    """New lines under a tag of one test, of one instant, oldest record first."""
+    ids = [edge.fresh_id() for _ in range(count)]
+    more |= {"project_tags": [tag], "time": format_instant(edge.clock.now)}
+    edge.accept(*(activation(line, **more) for line in ids))
+    return ids
+
+
+def listed(edge: Edge, query: str) -> list[str]:
+    return [row["service_line_id"] for row in edge.data(f"/v1/execution?{query}")]
+
+
+def test_the_line_that_is_longest_in_its_state_comes_first(edge: Edge) -> None:
+    first, second, third, fourth = lines(edge, "by-time", 4)
+    for line in (third, first):
+        edge.accept(blocked(line, time=later(edge)))
+    query = "project_tag=by-time&sort=state_since"
+    # Lines of one instant stand newest record first.
+    assert listed(edge, query) == [fourth, second, third, first]
+    assert listed(edge, f"{query}&state=blocked") == [third, first]
+    edge.accept(fact("execution.unblocked", third, {"blocker_id": "B-1"}, time=later(edge)))
+    assert listed(edge, query) == [fourth, second, first, third]
+
+
+def test_a_second_blocker_or_a_check_in_moves_no_line_in_the_order_by_time(edge: Edge) -> None:
+    ids = lines(edge, "by-time-2", 2, execution_model="capacity")
+    for line in ids:
+        edge.accept(blocked(line, time=later(edge)))
+    second = {"blocker_id": "B-2", "cause": "policy_violation"}
+    edge.accept(
+        fact("execution.blocked", ids[0], second, time=later(edge)),
+        fact("execution.checked_in", ids[0], {"hours": 2}, time=later(edge)),
+    )
+    assert listed(edge, "project_tag=by-time-2&sort=state_since") == ids
+
+
+def test_the_worst_health_comes_first_and_lines_without_signals_last(edge: Edge) -> None:
+    green, silent, red, amber, other = lines(edge, "by-health", 5)
+    edge.accept(
+        signal(green, "green"),
+        signal(red, "red"),
+        signal(red, "red", "delivery_velocity"),
+        signal(amber, "red"),
+        signal(other, "red"),
+    )
+    query = "project_tag=by-health&sort=health_score"
+    assert listed(edge, query) == [red, other, amber, green, silent]
+    scores = [row["health_score"] for row in edge.data(f"/v1/execution?{query}")]
+    assert scores == [38, 69, 69, 100, None]
+    edge.accept(signal(silent, "red"), signal(silent, "red", "outcome_progress"))
+    assert listed(edge, query) == [red, silent, other, amber, green]
+
+
+def test_lines_are_found_and_counted_by_health(edge: Edge) -> None:
+    green, amber, red, silent = lines(edge, "health", 4)
+    edge.accept(signal(green, "green"), signal(amber, "red"))
+    edge.accept(signal(red, "red"), signal(red, "red", "delivery_velocity"))
+    for words, expected in (
+        ("green", [green]), ("amber", [amber]), ("red", [red]), ("none", [silent]),
+        ("red,none", [silent, red]), ("green,amber,red,none", [silent, red, amber, green]),
+    ):  # fmt: skip
+        query = f"project_tag=health&health={words}"
+        assert listed(edge, query) == expected
+        summary = edge.data(f"/v1/execution/summary?{query}")
+        assert summary["total"] == len(expected)
+    # Counts without a tag come from other rows than counts with a tag.
+    before = edge.data("/v1/execution/summary?health=red")["total"]
+    edge.accept(signal(silent, "red"), signal(silent, "red", "delivery_velocity"))
+    assert edge.data("/v1/execution/summary?health=red")["total"] == before + 1
+    edge.accept(blocked(silent))
+    assert edge.data("/v1/execution/summary?project_tag=health&health=red")["by_state"] == {
+        "running": 1, "idle": 0, "paused": 0, "blocked": 1, "closed": 0,
+    }  # fmt: skip
+
+
+def test_lines_with_two_requested_projects_are_counted_once_by_health(edge: Edge) -> None:
+    line = edge.fresh(project_tags=["one-of-two", "two-of-two"])
+    edge.accept(signal(line, "red"))
+    edge.fresh(project_tags=["one-of-two", "two-of-two"])
+    query = "project_tag=one-of-two,two-of-two&health="
+    for words, total in (("amber", 1), ("none", 1), ("amber,none", 2), ("green", 0)):
+        assert edge.data(f"/v1/execution/summary?{query}{words}")["total"] == total
+
+
+def test_lines_are_found_and_counted_by_a_resource_while_it_is_allocated(edge: Edge) -> None:
+    one, two = edge.fresh(), edge.fresh()
+    other = edge.fresh(workspace_id="WS-26-000888")
+    for line in (one, two, other):
+        edge.accept(fact("resource.allocated", line, {"id": "SCR-77", "type": "person"}))
+    edge.accept(fact("resource.allocated", two, {"id": "SCR-78", "type": "person"}))
+    edge.accept(blocked(two, time=later(edge)))
+    for query, expected in (
+        ("resource_id=SCR-77", [other, two, one]),
+        ("resource_id=SCR-77,SCR-78", [other, two, one]),
+        ("resource_id=SCR-78", [two]),
+        ("resource_id=SCR-77&state=blocked", [two]),
+        ("resource_id=SCR-77&health=none&state=running", [other, one]),
+        ("resource_id=SCR-77&workspace_id=WS-26-000888", [other]),
+        ("resource_id=SCR-79", []),
+    ):
+        assert listed(edge, query) == expected, query
+        assert edge.data(f"/v1/execution/summary?{query}")["total"] == len(expected)
+    edge.accept(fact("resource.released", two, {"id": "SCR-77"}))
+    assert listed(edge, "resource_id=SCR-77") == [other, one]
+    edge.accept(fact("resource.allocated", two, {"id": "SCR-77", "type": "person"}))
+    assert listed(edge, "resource_id=SCR-77&sort=state_since") == [one, other, two]
+
+
+def test_a_resource_of_an_activation_is_found(edge: Edge) -> None:
+    line = edge.fresh(resources=[{"id": "SCR-90", "type": "person"}])
+    assert listed(edge, "resource_id=SCR-90") == [line]
+
+
+@pytest.mark.parametrize(
+    "query", ["resource_id=SCR-95", "health=amber", *map("sort={}".format, SORTS)]
+)
+def test_nobody_finds_another_tenants_lines(edge: Edge, query: str) -> None:
+    line = edge.fresh(resources=[{"id": "SCR-95", "type": "person"}])
+    edge.accept(signal(line, "red"))
+    stranger = edge.token("read", organization_id="ORG-26-000778")
+    narrow = edge.token("read", workspace_id="WS-26-000777")
+    for token in (stranger, narrow):
+        assert edge.data(f"/v1/execution?{query}&limit=100", token) == []
+        if not query.startswith("sort"):
+            assert edge.data(f"/v1/execution/summary?{query}", token)["total"] == 0
+    assert line in [row["service_line_id"] for row in walk(edge, f"/v1/execution?{query}", 100)]
+
+
+@pytest.mark.parametrize(
+    "query", ["sort=state_since", "sort=health_score", "health=red", "resource_id=SCR-1"]
+)
+def test_orders_and_filters_of_now_are_refused_for_the_past(edge: Edge, query: str) -> None:
+    name = query.partition("=")[0]
+    for path in ("/v1/execution", "/v1/execution/summary"):
+        answer = edge.get(f"{path}?as_of=2026-04-15&{query}")
+        assert_problem(answer, 422, "invalid_request")
+        assert answer.json()["errors"][0]["pointer"] == f"/{name}"
+
+
+@pytest.mark.parametrize(
+    "query", ["sort=name", "sort=", "sort=state_since,health_score", "health=pink"]
+)
+def test_unknown_orders_and_statuses_are_refused(edge: Edge, query: str) -> None:
+    assert_problem(edge.get(f"/v1/execution?{query}"), 422, "invalid_request")
+
+
+def test_a_cursor_serves_only_the_order_and_the_filters_that_it_was_made_for(edge: Edge) -> None:
+    lines(edge, "bound", 3)
+    queries = [
+        f"project_tag=bound{more}"
+        for more in ("", "&sort=state_since", "&sort=health_score", "&health=none",
+                     "&sort=state_since&health=none", "&resource_id=SCR-1")
+    ]  # fmt: skip
+    for query in queries[:-1]:
+        cursor = edge.get(f"/v1/execution?{query}&limit=1").json()["meta"]["cursor"]
+        for other in queries:
+            answer = edge.get(f"/v1/execution?{other}&limit=1&cursor={cursor}")
+            if other == query:
+                assert len(answer.json()["data"]) == 1
+            else:
+                assert_problem(answer, 400, "invalid_cursor")
+
+
+@pytest.mark.parametrize(
+    ("sort", "key"),
+    [
+        ("state_since", None), ("state_since", 5), ("state_since", "yesterday"),
+        ("state_since", "0001-01-01T00:00:00+01:00"), ("health_score", None),
+        ("health_score", -1), ("health_score", 102), ("health_score", "50"),
+        ("health_score", True), ("health_score", 2**70), ("health_score", 1.5),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_cursor_with_a_forged_key_is_refused(edge: Edge, sort: str, key: Any) -> None:
+    edge.fresh()
+    path = f"/v1/execution?sort={sort}&limit=1"
+    cursor = edge.get(path).json()["meta"]["cursor"]
+    document = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    forged = json.dumps(document | {"key": key}).encode()
+    text = base64.urlsafe_b64encode(forged).rstrip(b"=").decode()
+    assert_problem(edge.get(f"{path}&cursor={text}"), 400, "invalid_cursor")
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("sort", SORTS)
+def test_each_line_whose_key_stays_appears_once_while_other_keys_move(
+    edge: Edge, sort: str, seed: int
+) -> None:
+    dice, tag = random.Random(seed), f"moving-{sort}-{seed}"
+    ids = lines(edge, tag, 80)
+    for line in dice.sample(ids, 50):
+        edge.clock.advance(seconds=dice.choice([0, 0, 1]))
+        time = format_instant(edge.clock.now)
+        edge.accept(blocked(line, time=time), signal(line, dice.choice(["green", "amber", "red"])))
+    steady, moving = set(ids[::2]), ids[1::2]
+    moves = 0
+
+    def storm(page: int) -> None:
+        nonlocal moves
+        edge.clock.advance(seconds=1)
+        edge.accept(activation(edge.fresh_id(), project_tags=[tag]))
+        for line in dice.sample(moving, 6):
+            kind = "paused" if page % 2 else "resumed"
+            turn = fact(f"service_line.{kind}", line, time=format_instant(edge.clock.now))
+            moves += edge.send(turn).status_code == 201
+            edge.accept(signal(line, dice.choice(["green", "red"]), "delivery_velocity"))
+
+    rows = walk(edge, f"/v1/execution?project_tag={tag}&sort={sort}", 7, storm)
+    seen = [row["service_line_id"] for row in rows]
+    assert sorted(line for line in seen if line in steady) == sorted(steady)
+    assert moves > 20
+
+
+@pytest.mark.parametrize("limit", [1, 3, 20, 100])
+@pytest.mark.parametrize("sort", SORTS)
+def test_a_walk_in_pages_of_any_size_has_the_order_of_one_page(
+    edge: Edge, sort: str, limit: int
+) -> None:
+    tag = f"pages-{sort}-{limit}"
+    ids = lines(edge, tag, 20)
+    edge.accept(*(signal(line, "red") for line in ids[::3]), *(blocked(line) for line in ids[::2]))
+    path = f"/v1/execution?project_tag={tag}&sort={sort}"
+    assert walk(edge, path, limit) == edge.data(f"{path}&limit=100")
