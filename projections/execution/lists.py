@@ -27,7 +27,7 @@ from projections.execution.statements import (
     METRICS,
     SHOWN_THEN,
 )
-from projections.execution.walks import ALL, MOST_WALKS, PAIR, TENANTS, WIDE, Walks
+from projections.execution.walks import ALL, MOST_WALKS, PAIR, TENANTS, WIDE, Walks, direction
 
 _MARKS: Mapping[str, str] = {
     "project_tag": "ledger.execution_tag",
@@ -44,9 +44,9 @@ SELECT p.position, page.record_key, page.item
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
     SELECT l.record_key, '{{' || l.head || ',' || l.counts {extra} || {metrics} || '}}' AS item
-    FROM ({lines}) AS l ORDER BY l.record_key DESC LIMIT %(limit)s
+    FROM ({lines}) AS l ORDER BY l.record_key {direction} LIMIT %(limit)s
 ) AS page ON true
-ORDER BY page.record_key DESC
+ORDER BY page.record_key {direction}
 """
 
 _PAST_LIST = """
@@ -54,22 +54,28 @@ SELECT p.position, page.*
 FROM ({position}) AS p
 LEFT JOIN LATERAL (
     SELECT l.record_key, {item}
-    FROM (SELECT * FROM ({lines}) AS l ORDER BY l.record_key DESC LIMIT %(limit)s) AS l {version}
+    FROM (
+        SELECT * FROM ({lines}) AS l ORDER BY l.record_key {direction} LIMIT %(limit)s
+    ) AS l {version}
 ) AS page ON true
-ORDER BY page.record_key DESC
+ORDER BY page.record_key {direction}
 """
 
 # The lines of a page that is found in a table of marks. A line with two requested marks comes once.
 _MARKED = """
 SELECT e.* FROM (
     SELECT DISTINCT ON (l.record_key) l.record_key, l.line_id FROM ({walks}) AS l
-    ORDER BY l.record_key DESC LIMIT %(limit)s
+    ORDER BY l.record_key {direction} LIMIT %(limit)s
 ) AS l JOIN ledger.execution AS e ON e.line_id = l.line_id
 """
 
 
 def list_statement(
-    filters: Mapping[str, Any], past: bool = False, whole: bool = False, sort: Sort | None = None
+    filters: Mapping[str, Any],
+    past: bool = False,
+    whole: bool = False,
+    sort: Sort | None = None,
+    back: bool = False,
 ) -> str:
     """(position, record_key, item JSON) rows, of the past (position, record_key, ITEM_OF_PAST).
 
@@ -78,12 +84,14 @@ def list_statement(
 
     ``filters`` maps each filter to its distinct values: the statement depends on their number, not
     on the values, except those of ``health``. The items are list rows, or details if ``whole``.
+    Walked ``back``, the page ends before the place ``after``, or at the end of the list, and its
+    last row comes first.
     """
     widths = {name: min(len(filters[name]), MOST_WALKS + 1) for name in WIDE if name in filters}
     names, counted = frozenset(filters), tuple(widths.items())
     if _is_ranked(names, sort):
-        return ranked_statement(names, counted, tuple(filters.get("health", ())), sort, whole)
-    return _statement(names, counted, past, whole)
+        return ranked_statement(names, counted, tuple(filters.get("health", ())), sort, whole, back)
+    return _statement(names, counted, past, whole, back)
 
 
 def planning_of(
@@ -124,9 +132,13 @@ def _mark(filters: frozenset[str], widths: Mapping[str, int]) -> str | None:
 
 @lru_cache(1000)
 def _statement(
-    filters: frozenset[str], widths: tuple[tuple[str, int], ...], past: bool, whole: bool
+    filters: frozenset[str],
+    widths: tuple[tuple[str, int], ...],
+    past: bool,
+    whole: bool,
+    back: bool,
 ) -> str:
-    walks = Walks(filters, dict(widths))
+    walks = Walks(filters, dict(widths), back=back)
     if not past:
         mark = _mark(filters, dict(widths))
         lines = _present(walks) if mark is None else _marked(walks, mark)
@@ -140,6 +152,7 @@ def _statement(
         metrics=METRICS,
         item=ITEM_OF_PAST.format(extra="v.extra" if whole else "NULL::text"),
         lines=lines,
+        direction=direction(back),
         version=SHOWN_THEN,
     )
 
@@ -167,7 +180,7 @@ def _marked(walks: Walks, name: str) -> str:
     """Present lines with one of the requested marks, if no other filter is given."""
     groups = ((name,), ("workspace_id",))
     found = walks.along(_MARKS[name], "l.line_id, l.record_key", groups, "l.present")
-    return _MARKED.format(walks=found)
+    return _MARKED.format(walks=found, direction=direction(walks.back))
 
 
 _THEN = "l.line_key, l.record_key, l.execution_model"

@@ -29,17 +29,20 @@ FROM ({position}) AS p
 LEFT JOIN LATERAL (
     SELECT l.record_key, r.key, r.newest,
            '{{' || l.head || ',' || l.counts {extra} || {metrics} || '}}' AS item
-    FROM (SELECT * FROM ({walks}) AS r ORDER BY r.key, r.newest LIMIT %(limit)s) AS r
+    FROM (
+        SELECT * FROM ({walks}) AS r
+        ORDER BY r.key {direction}, r.newest {direction} LIMIT %(limit)s
+    ) AS r
     JOIN ledger.execution AS l ON l.line_id = r.line_id
 ) AS page ON true
-ORDER BY page.key, page.newest
+ORDER BY page.key {direction}, page.newest {direction}
 """
 
-# The place behind a line: its key, then its record id.
-_AFTER: Mapping[Sort | None, str] = {
-    None: "l.newest > -(%(after)s::bigint)",
-    "state_since": "(l.state_since, l.newest) > (%(after_key)s, -(%(after)s::bigint))",
-    "health_score": "(l.health_score, l.newest) > (%(after_key)s::int, -(%(after)s::bigint))",
+# The place behind a line, or before it: its key, then its record id.
+_PLACE: Mapping[Sort | None, str] = {
+    None: "l.newest {op} -(%(after)s::bigint)",
+    "state_since": "(l.state_since, l.newest) {op} (%(after_key)s, -(%(after)s::bigint))",
+    "health_score": "(l.health_score, l.newest) {op} (%(after_key)s::int, -(%(after)s::bigint))",
 }
 
 _STUCK = {"state": ("blocked", "paused")}
@@ -63,11 +66,12 @@ def ranked_statement(
     statuses: tuple[str, ...],
     sort: Sort | None,
     whole: bool,
+    back: bool,
 ) -> str:
     """(position, record_key, item JSON, key) rows in the order; a row of nulls if no line matches.
 
     ``key`` is the value of the order's column, null without an order. ``statuses`` are the health
-    statuses that the filter names.
+    statuses that the filter names. Walked ``back``, the last row comes first.
     """
     walks = Walks(filters, dict(widths), _STUCK if "blocked_cause" in filters else ALL)
     if sort == "state_since" or not statuses:
@@ -79,14 +83,18 @@ def ranked_statement(
     groups = [("state",), *((name,) for name in ("workspace_id",) if name in filters)]
     led = walks.leading(groups, len(choices))
     walked = {*led, "after", "after_key"} | (set() if sort == "state_since" else {"health"})
-    rest = where(filters - walked, RANK_FILTERS, *([_AFTER[sort]] if "after" in filters else ()))
+    place = _PLACE[sort].format(op="<" if back else ">")
+    rest = where(filters - walked, RANK_FILTERS, *([place] if "after" in filters else ()))
+    direction = "DESC" if back else "ASC"
     key = f"l.{sort}" if sort else "NULL::int"
-    order = f"l.{sort}, l.newest" if sort else "l.newest"
+    keys = [f"l.{sort}", "l.newest"] if sort else ["l.newest"]
+    order = ", ".join(f"{each} {direction}" for each in keys)
     columns = f"l.line_id, l.newest, {key} AS key"
     return _PAGE.format(
         position=position_of(False, "execution"),
         extra="|| ',' || l.extra" if whole else "",
         metrics=METRICS,
+        direction=direction,
         walks=" UNION ALL ".join(
             walks.walked("ledger.execution_rank", columns, order, led, f"{choice} AND {rest}")
             for choice in choices

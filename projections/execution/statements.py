@@ -185,9 +185,15 @@ LIMIT %(limit)s
 """
 
 
-def where_line(filters: frozenset[str]) -> str:
-    """The condition on a line ``l``, or on one of its intervals (without health and resources)."""
-    return where(filters, {**_LASTING_FILTERS, **CHANGING_FILTERS, **_PRESENT_FILTERS})
+def where_line(filters: frozenset[str], back: bool = False) -> str:
+    """The condition on a line ``l``, or on one of its intervals (without health and resources).
+
+    Walked ``back``, the place ``after`` a line is the place before it.
+    """
+    conditions = {**_LASTING_FILTERS, **CHANGING_FILTERS, **_PRESENT_FILTERS}
+    if back:
+        conditions["after"] = "l.record_key > %(after)s"
+    return where(filters, conditions)
 
 
 @cache

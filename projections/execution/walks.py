@@ -28,6 +28,11 @@ _WALK = """
 """
 
 
+def direction(back: bool) -> str:
+    """The direction of lists by record id: newest first, or back from the oldest."""
+    return "ASC" if back else "DESC"
+
+
 class Walks:
     """The filters of a request, and the walks that find its lines."""
 
@@ -36,12 +41,15 @@ class Walks:
         filters: frozenset[str],
         widths: Mapping[str, int],
         every: Mapping[str, Collection[str]] = ALL,
+        back: bool = False,
     ) -> None:
         """``widths`` has the number of the values of each filter of ``WIDE`` that is given.
 
-        ``every`` has the values that lines may have of filters that are not given.
+        ``every`` has the values that lines may have of filters that are not given. ``back`` walks
+        lists by record id from their ends.
         """
         self.filters = filters
+        self.back = back
         self._widths, self._every = widths, every
 
     def along(
@@ -58,8 +66,9 @@ class Walks:
         """
         asked = [group for group in groups if not self.filters.isdisjoint(group)]
         led = self.leading(asked if self.filters & TENANTS else ())
-        rest = where_line(self.filters - frozenset(led))
-        return self.walked(table, columns, "l.record_key DESC", led, f"{known} AND {rest}")
+        rest = where_line(self.filters - frozenset(led), self.back)
+        order = f"l.record_key {direction(self.back)}"
+        return self.walked(table, columns, order, led, f"{known} AND {rest}")
 
     def leading(self, groups: Collection[Collection[str]], each: int = 1) -> list[str]:
         """The filters of those groups that do not make too many walks, of which there are ``each``

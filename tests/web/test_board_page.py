@@ -60,7 +60,7 @@ def test_blocked_lines_come_first_then_paused_ones_then_the_rest(edge: Edge) -> 
     page = visitor(edge).get(at.path)
     assert groups(page) == [
         ("blocked", [stuck]),
-        ("paused", [both, paused]),
+        ("paused", [paused, both]),
         ("running", [running]),
         ("closed", [closed]),
     ]
@@ -113,8 +113,8 @@ def test_counts_by_state_and_cause_lead_to_the_counted_lines(edge: Edge) -> None
     guest = visitor(edge)
     for path in (at.path, f"{at.path}&state=running"):
         page = guest.get(path)
-        assert page.words(".tile") == [
-            "2 blocked", "0 paused", "1 running", "0 idle", "0 closed", "3 all",
+        assert page.words(".tile")[:-1] == [
+            "2 blocked", "0 paused", "1 running", "0 idle", "0 closed",
         ]  # fmt: skip
         assert page.words(".causes .chip") == [
             "approval gap 2", "capacity issue 1", "policy violation 0", "delivery blocker 0",
@@ -160,7 +160,182 @@ def test_a_walk_shows_every_line_once_in_the_boards_order(edge: Edge) -> None:
         pages = walk(guest, f"{at.path}&limit={limit}")
         assert len(pages) == -(-9 // limit)
         found = [line for page in pages for line in lines(page)]
-        assert found == all_lines[3::-1] + all_lines[5:3:-1] + all_lines[:5:-1]
+        assert found == all_lines, "in each state, the longest in it comes first"
+        # The links to the page before lead back the same way.
+        back = [pages[-1]]
+        while len(back) < len(pages):
+            (link,) = back[-1].all('a[rel="prev"]')
+            back.append(guest.get(str(link["href"])))
+        assert [lines(page) for page in back[::-1]] == [lines(page) for page in pages]
+        assert [page.words(".about p")[0] for page in back[::-1]] == [
+            page.words(".about p")[0] for page in pages
+        ]
+
+
+def test_each_page_says_where_it_is_in_the_list_and_in_its_states(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000114")
+    all_lines = [at.line() for _ in range(9)]
+    edge.accept(*(blocked(line_id, "approval_gap") for line_id in all_lines[:4]))
+    pages = walk(visitor(edge), f"{at.path}&limit=3")
+    assert [page.words(".about p")[0] for page in pages] == [
+        "1–3 of 9 lines", "4–6 of 9 lines", "7–9 of 9 lines",
+    ]  # fmt: skip
+    assert [page.words("section.group h2") for page in pages] == [
+        ["blocked 1–3 of 4"], ["blocked 4 of 4", "running 1–2 of 5"], ["running 3–5 of 5"],
+    ]  # fmt: skip
+    (only,) = walk(visitor(edge), f"{at.path}&state=blocked&limit=1000")
+    assert only.words("section.group h2") == ["blocked 4"]
+    assert only.all('a[rel="next"]') == only.all('a[rel="prev"]') == []
+
+
+def test_a_page_before_the_first_lines_leads_to_the_first_page(edge: Edge) -> None:
+    """Lines leave while a person reads, so fewer lines than a page may be left before it."""
+    at = Workspace(edge, "WS-26-000115")
+    all_lines = [at.line() for _ in range(6)]
+    guest = visitor(edge)
+    third = walk(guest, f"{at.path}&limit=2")[2]
+    (link,) = third.all('a[rel="prev"]')
+    edge.accept(fact("service_line.paused", all_lines[0]))
+    assert lines(guest.get(str(link["href"]))) == all_lines[2:4]
+    edge.accept(*(fact("service_line.closed", line_id) for line_id in all_lines[1:3]))
+    answer = guest.get(str(link["href"]))
+    assert (answer.status, answer.location) == (303, f"{at.path}&limit=2")
+
+
+def test_the_order_is_chosen_and_stays_with_filters_and_pages(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000116")
+    old, sick, new = (at.line() for _ in range(3))
+    edge.accept(
+        fact("health.signal_reported", sick, {"signal": "sla_compliance", "status": "red"}),
+        fact("health.signal_reported", old, {"signal": "sla_compliance", "status": "green"}),
+    )
+    guest = visitor(edge)
+    page = guest.get(at.path)
+    assert page.words(".orders [aria-current]") == ["longest in its state"]
+    expected = {
+        "longest in its state": [old, sick, new],
+        "worst health": [sick, old, new],
+        "newest record": [new, sick, old],
+    }
+    for link in page.all(".orders a"):
+        chosen = guest.get(str(link["href"]) + "&limit=2")
+        said = link.get_text()
+        assert chosen.words(".orders [aria-current]") == [said]
+        assert [line for each in walk(guest, str(link["href"]) + "&limit=2")
+                for line in lines(each)] == expected[said]  # fmt: skip
+    running = guest.get(f"{at.path}&sort=health_score").all(".tile.s-running")[0]
+    assert "sort=health_score" in str(running["href"])
+    assert guest.get(f"{at.path}&sort=health_score").form("/ui")["sort"] == "health_score"
+    assert guest.get(f"{at.path}&sort=name").status == 422
+
+
+def test_each_filter_that_is_on_is_a_chip_that_takes_it_off(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000117")
+    line_id = at.line("capacity", product_line="talent", project_tags=["PROJ-7"],
+                      resources=[{"id": "SCR-7", "type": "person"}])  # fmt: skip
+    edge.accept(blocked(line_id, "delivery_blocker"))
+    guest = visitor(edge)
+    query = (
+        "&state=blocked,paused&health=none&project_tag=PROJ-7&resource_id=SCR-7"
+        "&product_line=talent&execution_model=capacity&blocked_cause=delivery_blocker"
+    )
+    page = guest.get(at.path + query)
+    assert lines(page) == [line_id]
+    chips = [word.removesuffix(" , remove") for word in page.words(".chosen .chip")]
+    assert chips == [
+        "State blocked ✕", "State paused ✕", "Cause delivery blocker ✕", "Health no signals ✕",
+        "Product line talent ✕", "Model capacity ✕", "Workspace WS-26-000117 ✕",
+        "Project PROJ-7 ✕", "Resource SCR-7 ✕",
+    ]  # fmt: skip
+    links = page.all(".chosen .chip")
+    assert len({str(link["href"]) for link in links}) == 9
+    for link in links:
+        assert len(guest.get(str(link["href"])).all(".chosen .chip")) == 8
+    assert page.words(".chosen li")[-1] == "Clear all"
+    assert page.all(".chosen li a")[-1]["href"] == "/ui"
+    assert page.words(".tool summary .chip") == ["9"]
+
+
+def test_all_means_all_lines_whatever_filters_are_on(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000118")
+    at.line()
+    guest = visitor(edge)
+    every = guest.get("/ui").words(".tile")[-1]
+    page = guest.get(f"{at.path}&state=running&sort=health_score")
+    assert page.words(".tile")[-1] == every
+    assert page.all(".tile")[-1]["href"] == "/ui?sort=health_score"
+    assert int(every.split()[0].replace(",", "")) > 1
+
+
+def test_the_title_says_which_lines_are_shown(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000119")
+    at.line()
+    guest = visitor(edge)
+    for query, title in (
+        ("/ui", "All lines"),
+        ("/ui?state=blocked", "Blocked lines"),
+        ("/ui?state=blocked,paused", "Blocked and paused lines"),
+        ("/ui?health=red,none", "Lines, health red or no signals"),
+        (f"{at.path}&state=running", "Running lines, workspace WS-26-000119"),
+    ):
+        page = guest.get(query)
+        assert page.words("h1") == [title]
+        begin = "" if query == "/ui" else f"{title} · "
+        assert page.words("title") == [f"{begin}Board · Execution ledger"]
+
+
+def test_counts_follow_every_filter(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000120")
+    sick, other, _ = (at.line() for _ in range(3))
+    for line_id in (sick, other):
+        signal = {"signal": "sla_compliance", "status": "red"}
+        edge.accept(fact("health.signal_reported", line_id, signal))
+    edge.accept(
+        blocked(sick, "approval_gap"),
+        fact("resource.allocated", sick, {"id": "SCR-120", "type": "person"}),
+    )
+    guest = visitor(edge)
+    for query, tiles, cause in (
+        ("", [1, 0, 2, 0, 0], 1),
+        ("&health=amber", [1, 0, 1, 0, 0], 1),
+        ("&health=none", [0, 0, 1, 0, 0], 0),
+        ("&resource_id=SCR-120", [1, 0, 0, 0, 0], 1),
+    ):
+        page = guest.get(at.path + query)
+        assert [int(tile.split()[0]) for tile in page.words(".tile")[:-1]] == tiles
+        assert page.words(".causes .chip")[0] == f"approval gap {cause}"
+        assert page.words(".about p")[0].endswith(f"of {sum(tiles)} line{'s' * (sum(tiles) > 1)}")
+
+
+def test_a_past_board_keeps_the_records_order_and_says_so(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000121")
+    first, second = at.line(), at.line()
+    edge.clock.advance(minutes=5)
+    instant = edge.clock.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    edge.clock.advance(minutes=5)
+    guest = visitor(edge)
+    assert lines(guest.get(at.path)) == [first, second]
+    then = guest.get(f"{at.path}&sort=health_score&as_of={instant}&limit=1")
+    assert lines(then) == [second]
+    assert then.all(".orders") == []
+    assert "the past is not sorted" in then.words(".about")[0]
+    assert [line for page in walk(guest, f"{at.path}&as_of={instant}&limit=1")
+            for line in lines(page)] == [second, first]  # fmt: skip
+    assert then.one(".past a")["href"] == f"{at.path}&sort=health_score&limit=1"
+
+
+def test_a_past_board_says_which_filters_do_not_apply(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000122")
+    line_id = at.line()
+    edge.clock.advance(minutes=5)
+    guest = visitor(edge)
+    instant = edge.clock.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    edge.clock.advance(minutes=5)
+    then = guest.get(f"{at.path}&health=red&as_of={instant}")
+    assert lines(then) == [line_id]
+    (chip,) = then.words(".chosen .chip.unused")
+    assert chip.startswith("Health red (not applied: known of now only)")
+    assert then.words("h1") == ["Lines, workspace WS-26-000122"]
 
 
 def test_a_cursor_for_other_filters_is_refused_in_words(edge: Edge) -> None:

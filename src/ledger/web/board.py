@@ -1,7 +1,7 @@
-"""The board: lines that need a human first, then all others (GET ``/ui``)."""
+"""The board: lines that need a human first, the worst of each state first (GET ``/ui``)."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
@@ -10,45 +10,45 @@ from pydantic import Field
 from ledger.api import models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
-from ledger.api.problems import InvalidCursor
-from ledger.api.reading import split_words
 from ledger.api.routes import executions, streams
-from ledger.api.routes.executions import Filters, LinesQuery
-from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES, State
+from ledger.api.routes.executions import HEALTH, Filters
+from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
 from ledger.intake.principal import Principal
+from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
+from ledger.web.filters import chips_of, title_of
 from ledger.web.names import names_for
-from ledger.web.pages import PageRoute, read_answer, show, with_parameter
+from ledger.web.pages import PageRoute, go, here, read_answer, show, with_parameter
+from ledger.web.pickers import entries_for, names_of_entries
 
 router = APIRouter(prefix="/ui", include_in_schema=False, route_class=PageRoute)
 
-BOARD_ORDER: tuple[State, ...] = ("blocked", "paused", "running", "idle", "closed")
-"""The order of the board: lines that need a human come first."""
-
-_PAGE = 50
-_MOST = 1000
+_ROWS = 50
 _BLOCKERS = 4
 """Blockers shown for a line on the board, the oldest ones; the line's page shows more."""
 
+Order = Literal["state_since", "health_score", "record"]
 
-class BoardQuery(LinesQuery):
-    """The API's filters, with a higher limit."""
+ORDERS: Mapping[Order, str] = {
+    "state_since": "longest in its state",
+    "health_score": "worst health",
+    "record": "newest record",
+}
+"""The orders of lines within their states, and the page's words for what comes first."""
 
-    limit: Annotated[int, Field(ge=1, le=_MOST)] = _PAGE
-    cursor: str | None = Field(default=None, pattern=r"^(?:" + "|".join(BOARD_ORDER) + r")~")
-
-
-class Group(NamedTuple):
-    """The lines of one state on a page."""
-
-    state: str
-    lines: Sequence[models.ExecutionDetail]
+OF_NOW = ("health", "resource_id")
+"""The filters that a board of the past does not have."""
 
 
-class _Lines(models.Model):
-    """A page of lines with all their fields."""
+class BoardQuery(Filters):
+    """The API's filters, with the page's own orders, places and limit."""
 
-    data: list[models.ExecutionDetail]
-    meta: models.Meta
+    sort: Order | None = None
+    limit: Annotated[int, Field(ge=1, le=MOST)] = _ROWS
+    cursor: str | None = Field(default=None, pattern=CURSOR)
+    before: str | None = Field(default=None, pattern=CURSOR)
+    """The place before which the page ends; ``cursor`` is the place behind which a page begins."""
+    start: Annotated[int, Field(ge=1, le=10**9)] = 1
+    """The number of the page's first line in the whole list, as of the click that led here."""
 
 
 @router.get("", openapi_extra=needs("read"))
@@ -58,31 +58,70 @@ async def show_board(
     query: Annotated[BoardQuery, QueryParameters()],
 ) -> Response:
     """Counts by state and cause, then lines: blocked, paused, and the rest, page by page."""
-    # A count shows how many lines its link leads to: all filters apply except state and cause.
-    others = Filters(**_filters(query) | {"state": None, "blocked_cause": None})
-    counts = await read_answer(
-        executions.summarize_executions(request, principal, others), models.SummaryAnswer
+    filters = _filters(query)
+    order: Order = "record" if query.is_past else query.sort or "state_since"
+    matching = await _summary(request, principal, filters)
+    page = await read_page(
+        request,
+        principal,
+        filters,
+        BoardPage(order, query.limit, query.cursor, query.before, query.start),
+        matching,
     )
-    groups, cursor = await _walk(request, principal, query, counts.data)
-    shown = [line for group in groups for line in group.lines]
+    if page is None:
+        return go(with_parameter(with_parameter(here(request), "before", None), "start", None))
+    # A count shows how many lines its link leads to: all filters apply except state and cause.
+    others = filters.model_copy(update={"state": None, "blocked_cause": None})
+    counts = await _summary(request, principal, others)
+    everything = await _summary(request, principal, Filters(as_of=query.as_of))
+    entries = await entries_for(request, principal, has_resources=not query.is_past)
+    shown = [line for group in page.groups for line in group.lines]
+    marks = (query.workspace_id, query.project_tag)
+    chosen_ids = [word for words in marks if words for word in words.split(",")]
+    names = {
+        **await names_for(request, principal, shown, chosen_ids),
+        **names_of_entries(entries, "resource"),
+    }
+    chips = chips_of(query, names, not_of_past=OF_NOW if query.is_past else ())
+
+    def address(**changes: Any) -> str:
+        """The first page of this board with other filters or another order."""
+        found = here(request)
+        for name in ("cursor", "before", "start"):
+            changes.setdefault(name, None)
+        for name, value in changes.items():
+            found = with_parameter(found, name, None if value is None else str(value))
+        return found
+
     return show(
         request,
         "board.html",
-        names=await names_for(request, principal, shown),
+        names=names,
         query=query,
         # The instant is no filter: it selects no lines among others.
-        chosen={name: value for name, value in _filters(query).items() if name != "as_of"},
-        counts=counts.data,
-        groups=groups,
-        given_limit="" if query.limit == _PAGE else query.limit,
-        cursor=cursor,
+        chosen={name: getattr(query, name) for name in _NAMES},
+        chips=chips,
+        title=title_of(chips),
+        address=address,
+        cleared=address(**dict.fromkeys(_NAMES)),
+        order=order,
+        orders=ORDERS,
+        counts=counts,
+        everything=everything.total,
+        page=page,
+        given_limit="" if query.limit == _ROWS else query.limit,
         states=BOARD_ORDER,
         most_blockers=_BLOCKERS,
         stream=with_parameter("/ui/stream", "workspace_id", _only(query.workspace_id)),
         causes=CAUSES,
         models=EXECUTION_MODELS,
         product_lines=PRODUCT_LINES,
+        statuses=HEALTH,
+        entries=entries,
     )
+
+
+_NAMES = tuple(name for name in Filters.model_fields if name != "as_of")
 
 
 def _only(words: str | None) -> str | None:
@@ -90,41 +129,15 @@ def _only(words: str | None) -> str | None:
     return words if words is not None and "," not in words else None
 
 
-def _filters(query: Filters) -> dict[str, Any]:
-    return {name: getattr(query, name) for name in Filters.model_fields}
+def _filters(query: BoardQuery) -> Filters:
+    """The filters that apply: a board of the past has no filters of now, and says so."""
+    given = {name: getattr(query, name) for name in Filters.model_fields}
+    return Filters.model_construct(**given | (dict.fromkeys(OF_NOW) if query.is_past else {}))
 
 
-async def _walk(
-    request: Request, principal: Principal, query: BoardQuery, counts: models.SummaryModel
-) -> tuple[list[Group], str | None]:
-    """The groups of a page, and the cursor of the next page if there is one.
-
-    The board's cursor is a state and the API's cursor among the lines of that state.
-    """
-    asked = split_words(query.state) or BOARD_ORDER
-    wanted = [state for state in BOARD_ORDER if state in asked and counts.by_state[state]]
-    after: str | None = None
-    if query.cursor is not None:
-        begin, _, after = query.cursor.partition("~")
-        if begin not in asked:
-            raise InvalidCursor("The cursor is not valid for these filters.")
-        # The cursor's own state is always read: the API then validates the rest of the cursor.
-        beyond = BOARD_ORDER[BOARD_ORDER.index(begin) :]
-        wanted = [state for state in beyond if state == begin or state in wanted]
-    groups: list[Group] = []
-    left = query.limit
-    for state in wanted:
-        if left == 0:
-            return groups, f"{state}~"
-        part = query.model_copy(update={"state": state, "cursor": after or None, "limit": left})
-        page = await read_answer(executions.whole_lines(request, principal, part), _Lines)
-        after = None
-        if page.data:
-            groups.append(Group(state, page.data))
-        if page.meta.has_more:
-            return groups, f"{state}~{page.meta.cursor}"
-        left -= len(page.data)
-    return groups, None
+async def _summary(request: Request, principal: Principal, filters: Filters) -> models.SummaryModel:
+    answer = executions.summarize_executions(request, principal, filters)
+    return (await read_answer(answer, models.SummaryAnswer)).data
 
 
 @router.get("/stream", openapi_extra=needs("read"))

@@ -18,13 +18,16 @@ from projections.execution.names import names_statement
 
 
 async def names_for(
-    request: Request, principal: Principal, lines: Iterable[models.ExecutionDetail]
+    request: Request,
+    principal: Principal,
+    lines: Iterable[models.ExecutionDetail],
+    more: Iterable[str] = (),
 ) -> Mapping[str, str]:
-    """The names of the workspaces and projects of these lines, by id.
+    """The names of the workspaces and projects of these lines, and of ``more`` ids, by id.
 
     Without the view of the directory, which a new version has to build first, a page shows ids.
     """
-    ids = {tag for line in lines for tag in (line.workspace_id, *line.project_tags)}
+    ids = {tag for line in lines for tag in (line.workspace_id, *line.project_tags)} | set(more)
     try:
         return await directory.names_of(request, principal, ids)
     except (Behind, *UNBUILT):

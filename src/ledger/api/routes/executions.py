@@ -175,15 +175,26 @@ async def list_executions(
     return rows.once(_lines_reply, query, chosen)
 
 
-async def whole_lines(request: Request, principal: Principal, query: LinesQuery) -> Reply:
-    """A page of lines with the keys of the detail. Only the web pages use this."""
+async def whole_lines(
+    request: Request, principal: Principal, query: LinesQuery, *, back: bool = False
+) -> Reply:
+    """A page of lines with the keys of the detail. Only the web pages use this.
+
+    ``back`` gives the rows before the cursor, or the list's last rows, in the opposite order.
+    """
     chosen = query.chosen()
-    question = _lines_asked(request, principal, query, chosen, whole=True)
+    question = _lines_asked(request, principal, query, chosen, whole=True, back=back)
     return (await services_of(request).reads.ask(question)).once(_lines_reply, query, chosen)
 
 
 def _lines_asked(
-    request: Request, principal: Principal, query: LinesQuery, chosen: Chosen, whole: bool = False
+    request: Request,
+    principal: Principal,
+    query: LinesQuery,
+    chosen: Chosen,
+    *,
+    whole: bool = False,
+    back: bool = False,
 ) -> Question:
     """The question for a page of lines, each as the list shows it or ``whole``."""
     filters = {**tenant_filters(principal), **chosen}
@@ -191,7 +202,7 @@ def _lines_asked(
         raise Invalid.at("/sort", _OF_NOW)
     if query.cursor is not None:
         filters |= _after(query, chosen)
-    statement = lists.list_statement(filters, query.is_past, whole, query.sort)
+    statement = lists.list_statement(filters, query.is_past, whole, query.sort, back)
     planning = lists.planning_of(filters, query.is_past, query.sort)
     parameters = {**filters, **periods(instant_of(request, query)), "limit": query.limit + 1}
     return asked(principal, query, statement, parameters, _VIEW, planning, is_kept=True)
@@ -208,6 +219,16 @@ def _lines_reply(rows: Answer, query: LinesQuery, chosen: Chosen) -> Reply:
 
     item = (lambda row: item_of_past(row[2:])) if query.is_past else None
     return paged(rows, query.limit, 1, cursor_after, item)
+
+
+def cursor_at(query: LinesQuery, line: models.ExecutionRow) -> str:
+    """The cursor of a line in a list. Only the web pages use this."""
+    key: dict[str, Any] = {"id": line.id}
+    if query.sort == "state_since":
+        key["key"] = format_instant(line.state_since)
+    elif query.sort == "health_score":
+        key["key"] = NO_SCORE if line.health_score is None else line.health_score
+    return encode_cursor(key, _bound_to(query, query.chosen()))
 
 
 def _bound_to(query: LinesQuery, chosen: Chosen) -> Mapping[str, Any]:

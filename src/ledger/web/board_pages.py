@@ -1,0 +1,179 @@
+"""The pages of the board: lines by state, in one order within each state, forwards and back.
+
+The board's cursor is a state and the API's cursor among the lines of that state. A page that is
+walked back ends before its cursor.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fastapi import Request
+
+from ledger.api import models
+from ledger.api.problems import InvalidCursor
+from ledger.api.reading import split_words
+from ledger.api.routes import executions
+from ledger.api.routes.executions import Filters, LinesQuery
+from ledger.domain.values import State
+from ledger.intake.principal import Principal
+from ledger.web.pages import read_answer
+from projections.execution.orders import Sort
+
+BOARD_ORDER: tuple[State, ...] = ("blocked", "paused", "running", "idle", "closed")
+"""The order of the board: lines that need a human come first."""
+
+CURSOR = r"^(?:" + "|".join(BOARD_ORDER) + r")~"
+
+MOST = 1000
+"""The most lines of a page."""
+
+_SORTS: dict[str, Sort] = {"state_since": "state_since", "health_score": "health_score"}
+
+
+@dataclass(frozen=True)
+class BoardPage:
+    """The page that is asked for."""
+
+    order: str
+    limit: int
+    cursor: str | None
+    before: str | None
+    start: int
+
+
+class Group(NamedTuple):
+    """The lines of one state on a page."""
+
+    state: str
+    lines: Sequence[models.ExecutionDetail]
+    first: int
+    """The number of the first one among all lines of this state."""
+    total: int
+
+    @property
+    def last(self) -> int:
+        """The number of the last one among all lines of this state."""
+        return self.first + len(self.lines) - 1
+
+
+class FoundPage(NamedTuple):
+    """A page of the board, and where it is in the list."""
+
+    groups: Sequence[Group]
+    first: int
+    """The number of the first line in the whole list."""
+    last: int
+    total: int
+    before: str | None
+    """The cursor of the page before; None: the page before is the first page, or there is none."""
+    after: str | None
+    """The cursor of the next page if there is one."""
+
+
+class _Lines(models.Model):
+    """A page of lines with all their fields."""
+
+    data: list[models.ExecutionDetail]
+    meta: models.Meta
+
+
+class _LongQuery(LinesQuery):
+    """The API's parameters, without its limit of a page."""
+
+    limit: int = MOST
+
+
+async def read_page(
+    request: Request,
+    principal: Principal,
+    filters: Filters,
+    asked: BoardPage,
+    matching: models.SummaryModel,
+) -> FoundPage | None:
+    """A page of the board; ``matching`` counts the lines that the filters let through.
+
+    None: the page before a cursor is the first one, whose address names no cursor. Raises
+    InvalidCursor.
+    """
+    states = split_words(filters.state) or BOARD_ORDER
+    walk = _Walk(request, principal, filters, asked, [s for s in BOARD_ORDER if s in states])
+    is_back = asked.before is not None
+    cursor = asked.before if is_back else asked.cursor
+    found, beyond = await walk.go(matching, cursor, back=is_back)
+    if is_back and beyond is None:
+        return None
+    counts = {state: matching.by_state[state] for state in walk.states}
+    groups: list[Group] = []
+    first = asked.start if cursor else 1
+    for state, lines in found:
+        skipped = sum(counts[other] for other in walk.states[: walk.states.index(state)])
+        begin = 1 if groups else max(1, first - skipped)
+        total = max(counts[state], begin + len(lines) - 1)
+        groups.append(Group(state, lines, begin, total))
+    last = first + sum(len(group.lines) for group in groups) - 1
+    has_more = beyond is not None or is_back
+    return FoundPage(
+        groups,
+        first,
+        last,
+        max(sum(counts.values()), last),
+        walk.cursor_of(groups[0].state, groups[0].lines[0]) if groups else None,
+        walk.cursor_of(groups[-1].state, groups[-1].lines[-1]) if groups and has_more else beyond,
+    )
+
+
+class _Walk:
+    """A walk through the lines of the board's states."""
+
+    def __init__(
+        self,
+        request: Request,
+        principal: Principal,
+        filters: Filters,
+        asked: BoardPage,
+        states: list[State],
+    ) -> None:
+        self._request, self._principal = request, principal
+        self._asked, self.states = asked, states
+        given = {name: getattr(filters, name) for name in Filters.model_fields}
+        self._query = _LongQuery.model_construct(
+            **given, sort=_SORTS.get(asked.order), cursor=None, limit=asked.limit
+        )
+
+    def cursor_of(self, state: str, line: models.ExecutionDetail) -> str:
+        """The board's cursor of a line."""
+        return f"{state}~{executions.cursor_at(self._of(state), line)}"
+
+    async def go(
+        self, matching: models.SummaryModel, cursor: str | None, *, back: bool
+    ) -> tuple[list[tuple[State, list[models.ExecutionDetail]]], str | None]:
+        """The lines of a page by state, and a cursor if the list goes on in this direction."""
+        beyond = self.states[::-1] if back else self.states
+        begin, _, after = (cursor or "").partition("~")
+        if cursor is not None:
+            if begin not in beyond:
+                raise InvalidCursor("The cursor is not valid for these filters.")
+            beyond = beyond[beyond.index(begin) :]
+        # The cursor's own state is always read: the API then validates the rest of the cursor.
+        wanted = [state for state in beyond if state == begin or matching.by_state[state]]
+        groups: list[tuple[State, list[models.ExecutionDetail]]] = []
+        left, more = self._asked.limit, None
+        for state in wanted:
+            if left == 0:
+                more = f"{state}~"
+                break
+            part = self._of(state, cursor=after or None, limit=left)
+            reply = executions.whole_lines(self._request, self._principal, part, back=back)
+            page = await read_answer(reply, _Lines)
+            after = ""
+            if page.data:
+                groups.append((state, page.data[::-1] if back else page.data))
+            if page.meta.has_more:
+                more = f"{state}~{page.meta.cursor}"
+                break
+            left -= len(page.data)
+        return (groups[::-1] if back else groups), more
+
+    def _of(self, state: str, **more: object) -> _LongQuery:
+        return self._query.model_copy(update={"state": state, **more})

@@ -1,0 +1,78 @@
+"""The filters of a board as people see them: a chip for each word, and a title."""
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from ledger.api.routes.executions import Filters
+from ledger.web.showing import words
+
+_SAID = {
+    "state": "State",
+    "blocked_cause": "Cause",
+    "health": "Health",
+    "product_line": "Product line",
+    "execution_model": "Model",
+    "workspace_id": "Workspace",
+    "project_tag": "Project",
+    "resource_id": "Resource",
+}
+"""The filters in the order of their chips, and the page's words for them."""
+
+_NO_SIGNALS = "no signals"
+
+
+class Chip(NamedTuple):
+    """A word of a filter that is on."""
+
+    name: str
+    said: str
+    """The filter in words."""
+    value: str
+    """The word, or the name of what it names."""
+    id: str | None
+    """The word itself, if ``value`` is a name."""
+    rest: str | None
+    """The filter's value without this word; None without any word."""
+    applies: bool
+    """Whether the filter has an effect: health and resources are known of now only."""
+
+
+def chips_of(
+    query: Filters, names: Mapping[str, str], not_of_past: Collection[str] = ()
+) -> list[Chip]:
+    """The chips of all filters that are on."""
+    return [
+        Chip(
+            name,
+            said,
+            names.get(word) or value_of(name, word),
+            word if names.get(word) else None,
+            ",".join(other for other in given if other != word) or None,
+            name not in not_of_past,
+        )
+        for name, said in _SAID.items()
+        for given in [dict.fromkeys((getattr(query, name) or "").split(","))]
+        for word in given
+        if word
+    ]
+
+
+def value_of(name: str, word: str) -> str:
+    """A word of a filter as people write it; the ids of what has no name stay as they are."""
+    if name == "health":
+        return _NO_SIGNALS if word == "none" else word
+    return word if name in ("workspace_id", "project_tag", "resource_id") else words(word)
+
+
+def title_of(chips: Collection[Chip]) -> str:
+    """The lines that a board shows, in words: ``Blocked and paused lines, project Payments``."""
+    shown: dict[str, list[str]] = {}
+    for chip in chips:
+        if chip.applies:
+            shown.setdefault(chip.name, []).append(chip.value)
+    states = " and ".join(shown.pop("state", []))
+    begin = (
+        f"{states[:1].upper()}{states[1:]} lines" if states else "Lines" if shown else "All lines"
+    )
+    others = (f"{_SAID[name].lower()} {' or '.join(values)}" for name, values in shown.items())
+    return ", ".join([begin, *others])
