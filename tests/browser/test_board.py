@@ -190,6 +190,73 @@ def test_a_session_that_ended_asks_for_the_token_again(
     expect(board.get_by_label("Token")).to_be_visible()
 
 
+def test_all_lines_of_a_project_are_two_clicks_away(board: Page, edge: Edge) -> None:
+    line_id = edge.fresh(project_tags=["PROJ-26-007001"])
+    other = edge.fresh()
+    edge.accept(fact("directory.named", "PROJ-26-007001", {"name": "Payments"}))
+    board.goto("/ui")
+    board.locator("summary", has_text="Project").click()
+    assert_accessible(board)
+    board.locator(".pick").get_by_role("link", name="Payments").click()
+    expect(board.get_by_role("heading", level=1)).to_have_text("Lines, project Payments")
+    expect(board).to_have_title("Lines, project Payments · Board · Execution ledger")
+    expect(board.locator(f"#{line_id}")).to_be_visible()
+    expect(board.locator(f"#{other}")).to_have_count(0)
+    board.get_by_role("link", name="Project Payments").click()
+    board.wait_for_url("/ui")
+    expect(board.locator(f"#{other}")).to_be_visible()
+
+
+def test_a_shared_address_keeps_filters_and_order_through_the_sign_in(
+    board: Page, edge: Edge, chromium: Browser, address: str, watch: Watch
+) -> None:
+    board.goto("/ui?state=running&sort=health_score")
+    with watched(chromium, address) as other:
+        other.expect("status of 401")
+        colleague = other.context.new_page()
+        colleague.goto(board.url)
+        colleague.get_by_label("Token").fill(edge.token("read"))
+        colleague.keyboard.press("Enter")
+        colleague.wait_for_url("/ui?state=running&sort=health_score")
+        expect(colleague.get_by_role("heading", level=1)).to_have_text("Running lines")
+        expect(colleague.locator(".orders [aria-current]")).to_have_text("health")
+
+
+def test_on_a_phone_the_states_that_need_nobody_begin_folded(board: Page, edge: Edge) -> None:
+    stuck, running = edge.fresh(), edge.fresh()
+    block(edge, stuck)
+    expect(board.locator(f".s-blocked #{stuck}")).to_be_visible()
+    show(board, 390, "light")
+    board.reload()
+    expect(board.locator(f"#{stuck}")).to_be_visible()
+    expect(board.locator(f"#{running}")).to_be_hidden()
+    board.locator(".group.s-running summary").click()
+    expect(board.locator(f"#{running}")).to_be_visible()
+    # A refresh folds nothing that the reader has opened, and opens nothing that is folded.
+    board.locator(".group.s-blocked summary").click()
+    later = edge.fresh()
+    expect(board.locator(f"#{later}")).to_be_visible()
+    expect(board.locator(f"#{stuck}")).to_be_hidden()
+    assert_accessible(board)
+
+
+def test_without_script_sections_fold_and_panels_open(
+    chromium: Browser, address: str, edge: Edge
+) -> None:
+    line_id = edge.fresh(project_tags=["PROJ-26-007002"])
+    block(edge, line_id)
+    with watched(chromium, address, java_script_enabled=False) as watch:
+        page = watch.context.new_page()
+        sign_in(page, edge.token("read"))
+        expect(page.locator(f"#{line_id}")).to_be_visible()
+        page.locator(".group.s-blocked summary").click()
+        expect(page.locator(f"#{line_id}")).to_be_hidden()
+        page.locator("summary", has_text="Project").click()
+        page.get_by_role("link", name="PROJ-26-007002").click()
+        page.wait_for_url("/ui?project_tag=PROJ-26-007002")
+        expect(page.locator(".chosen")).to_contain_text("PROJ-26-007002")
+
+
 def test_the_board_is_walked_by_keyboard(board: Page, edge: Edge) -> None:
     line_id = edge.fresh()
     expect(board.locator(f"#{line_id}")).to_be_visible()

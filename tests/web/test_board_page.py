@@ -211,10 +211,10 @@ def test_the_order_is_chosen_and_stays_with_filters_and_pages(edge: Edge) -> Non
     )
     guest = visitor(edge)
     page = guest.get(at.path)
-    assert page.words(".orders [aria-current]") == ["longest in its state"]
+    assert page.words(".orders [aria-current]") == ["time in state"]
     expected = {
-        "longest in its state": [old, sick, new],
-        "worst health": [sick, old, new],
+        "time in state": [old, sick, new],
+        "health": [sick, old, new],
         "newest record": [new, sick, old],
     }
     for link in page.all(".orders a"):

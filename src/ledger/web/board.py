@@ -29,11 +29,11 @@ _BLOCKERS = 4
 Order = Literal["state_since", "health_score", "record"]
 
 ORDERS: Mapping[Order, str] = {
-    "state_since": "longest in its state",
-    "health_score": "worst health",
+    "state_since": "time in state",
+    "health_score": "health",
     "record": "newest record",
 }
-"""The orders of lines within their states, and the page's words for what comes first."""
+"""The orders of lines within their states, and the page's words for them."""
 
 OF_NOW = ("health", "resource_id")
 """The filters that a board of the past does not have."""

@@ -18,8 +18,9 @@
     // Equal elements are skipped, so a page of a thousand lines costs its changes only. The live
     // mark is skipped too: this script writes its text, and the service's page has none.
     beforeNodeMorphed: (old, fresh) => !old.isEqualNode(fresh) && !old.matches?.("[data-live]"),
-    // Panels that the user opened stay open.
-    beforeAttributeUpdated: (name, node) => !(name === "open" && node.matches("details, dialog")),
+    // Panels that the user opened stay open. (An element that is being made has no children yet.)
+    beforeAttributeUpdated: (name, node) =>
+      !(name === "open" && node.matches("details, dialog") && node.hasChildNodes()),
   });
 
   const view = () => document.querySelector("[data-stream]");
