@@ -64,7 +64,15 @@ def value_of(name: str, word: str) -> str:
     return word if name in ("workspace_id", "project_tag", "resource_id") else words(word)
 
 
-def title_of(chips: Collection[Chip]) -> str:
+class Said(NamedTuple):
+    """A part of a title."""
+
+    text: str
+    is_value: bool = False
+    """Whether people wrote it: such a part is isolated from the direction of its neighbours."""
+
+
+def title_of(chips: Collection[Chip]) -> list[Said]:
     """The lines that a board shows, in words: ``Blocked and paused lines, project Payments``."""
     shown: dict[str, list[str]] = {}
     for chip in chips:
@@ -74,5 +82,8 @@ def title_of(chips: Collection[Chip]) -> str:
     begin = (
         f"{states[:1].upper()}{states[1:]} lines" if states else "Lines" if shown else "All lines"
     )
-    others = (f"{_SAID[name].lower()} {' or '.join(values)}" for name, values in shown.items())
-    return ", ".join([begin, *others])
+    title = [Said(begin)]
+    for name, values in shown.items():
+        for number, value in enumerate(values):
+            title += [Said(" or " if number else f", {_SAID[name].lower()} "), Said(value, True)]
+    return title
