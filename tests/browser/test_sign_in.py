@@ -15,7 +15,7 @@ def test_a_person_signs_in_with_a_token_and_out_again(page: Page, edge: Edge, wa
     assert_accessible(page)
     screenshot(page, "sign-in", 390)
     sign_in(page, edge.token("read"))
-    expect(page.get_by_role("heading", level=1)).to_have_text("Board")
+    expect(page.get_by_role("heading", level=1)).to_have_text("All lines")
     assert "elk_" not in page.url
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("Token")).to_be_visible()
