@@ -15,9 +15,13 @@ PAGE = 4
 
 
 def listed(
-    ledger: Ledger, filters: dict[str, Any], past: bool = False, sort: orders.Sort | None = None
+    ledger: Ledger,
+    filters: dict[str, Any],
+    past: bool = False,
+    sort: orders.Sort | None = None,
+    back: bool = False,
 ) -> Iterator[int]:
-    """The record keys, from the first page to the last."""
+    """The record keys, from the first page to the last, or ``back`` from the end."""
     now = ledger.clock()
     more: dict[str, Any] = {"today": day_of(now), "week": week_of(now), "limit": PAGE}
     if past:
@@ -25,7 +29,7 @@ def listed(
     after: dict[str, Any] = {}
     while True:
         parameters = filters | after
-        statement = lists.list_statement(parameters, past, sort=sort).encode()
+        statement = lists.list_statement(parameters, past, sort=sort, back=back).encode()
         rows = ledger.reader.execute(statement, parameters | more).fetchall()
         rows = [row for row in rows if row["record_key"] is not None]
         keys = [row["record_key"] for row in rows]
@@ -51,6 +55,7 @@ def test_lists_return_exactly_the_matching_lines_after_any_mix_of_facts(
                 (row["record_key"] for row in matching(ledger, filters)), reverse=True
             )
             assert list(listed(ledger, filters, past)) == expected, filters
+            assert list(listed(ledger, filters, past, back=True)) == expected[::-1], filters
             long_lists += len(expected) > PAGE
     assert long_lists > 60
 
@@ -76,5 +81,6 @@ def test_ordered_lists_return_exactly_the_matching_lines_in_their_order(
             rows = sorted(matching(ledger, filters), key=lambda row: place(row, sort))
             expected = [row["record_key"] for row in rows]
             assert list(listed(ledger, filters, sort=sort)) == expected, filters
+            assert list(listed(ledger, filters, sort=sort, back=True)) == expected[::-1], filters
             long_lists += len(expected) > PAGE
     assert long_lists > 60
