@@ -48,6 +48,9 @@ _PLACE: Mapping[Sort | None, str] = {
 _STUCK = {"state": ("blocked", "paused")}
 """The states of lines with an open blocker (contract, State)."""
 
+_OWN = frozenset({"organization", "workspace"})
+"""The filters of a credential that is bound to a tenant."""
+
 _WALKED = TENANTS | {"state", "health", "after", "after_key"}
 
 
@@ -83,8 +86,15 @@ def ranked_statement(
     groups = [("state",), *((name,) for name in ("workspace_id",) if name in filters)]
     led = walks.leading(groups, len(choices))
     walked = {*led, "after", "after_key"} | (set() if sort == "state_since" else {"health"})
+    is_bound = bool(filters & _OWN) or "workspace_id" in led
+    indexed = {} if is_bound else {"state": "l.state || ''"}
+    conditions = dict(RANK_FILTERS)
+    is_of_workspace = "workspace" in filters or "workspace_id" in led
+    if is_of_workspace and planning_of_ranked(filters, sort) is not Planning.BY_VALUES:
+        # No index condition, so that a generic plan walks the index of the workspace.
+        conditions["organization"] = "l.organization_id || '' = %(organization)s"
     place = _PLACE[sort].format(op="<" if back else ">")
-    rest = where(filters - walked, RANK_FILTERS, *([place] if "after" in filters else ()))
+    rest = where(filters - walked, conditions, *([place] if "after" in filters else ()))
     direction = "DESC" if back else "ASC"
     key = f"l.{sort}" if sort else "NULL::int"
     keys = [f"l.{sort}", "l.newest"] if sort else ["l.newest"]
@@ -96,7 +106,9 @@ def ranked_statement(
         metrics=METRICS,
         direction=direction,
         walks=" UNION ALL ".join(
-            walks.walked("ledger.execution_rank", columns, order, led, f"{choice} AND {rest}")
+            walks.walked(
+                "ledger.execution_rank", columns, order, led, f"{choice} AND {rest}", indexed
+            )
             for choice in choices
         ),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from itertools import product
 from math import prod
+from types import MappingProxyType
 
 from ledger.domain.values import EXECUTION_MODELS, PRODUCT_LINES, STATES
 from projections.execution.statements import where_line
@@ -31,6 +32,9 @@ _WALK = """
 def direction(back: bool) -> str:
     """The direction of lists by record id: newest first, or back from the oldest."""
     return "ASC" if back else "DESC"
+
+
+_PLAIN: Mapping[str, str] = MappingProxyType({})
 
 
 class Walks:
@@ -79,17 +83,29 @@ class Walks:
                 led += group
         return led
 
-    def walked(self, table: str, columns: str, order: str, led: Collection[str], rest: str) -> str:
-        """A walk for each combination of the values of ``led``, as one subquery."""
+    def walked(
+        self,
+        table: str,
+        columns: str,
+        order: str,
+        led: Collection[str],
+        rest: str,
+        indexed: Mapping[str, str] = _PLAIN,
+    ) -> str:
+        """A walk for each combination of the values of ``led``, as one subquery.
+
+        ``indexed`` has the expressions that stand in the index in place of columns.
+        """
         return " UNION ALL ".join(
             _WALK.format(
                 columns=columns, table=table, order=order, where=" AND ".join((*values, rest))
             )
-            for values in product(*map(self._values, led))
+            for values in product(*(self._values(name, indexed) for name in led))
         )
 
-    def _values(self, name: str) -> list[str]:
+    def _values(self, name: str, indexed: Mapping[str, str] = _PLAIN) -> list[str]:
         """The conditions for the requested values of a filter, or else for all its values."""
+        column = indexed.get(name, f"l.{name}")
         if name in self.filters:
-            return [f"l.{name} = (%({name})s::text[])[{n + 1}]" for n in range(self._widths[name])]
-        return [f"l.{name} = '{value}'" for value in self._every[name]]
+            return [f"{column} = (%({name})s::text[])[{n + 1}]" for n in range(self._widths[name])]
+        return [f"{column} = '{value}'" for value in self._every[name]]

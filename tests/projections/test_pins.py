@@ -38,7 +38,7 @@ PINNED = {
 }
 
 STORED = {
-    "execution": "eddda29015a489ad",
+    "execution": "27c3fcb8bd19a618",
     "run": "641fd523cdae309e",
     "event": "5fa17e57fdf89f91",
     "webhook": "193c43285b82e1a4",
