@@ -61,6 +61,7 @@ def tell(product: Product, version: Version) -> dict[str, str]:
         stand_still(teller)
         be_idle(teller)
         have_runs(teller)
+        be_named(teller)
         close(teller)
         erase(teller)
         be_refused(teller)
@@ -242,6 +243,23 @@ def have_runs(teller: Teller) -> None:
     teller.report(fact("run.started", "RUN-26-820001", **begun), role="other")
     ended = {"output": TEXT, "tokens_used": 5}
     teller.report(fact("run.completed", "RUN-26-820001", **ended), role="other")
+
+
+def be_named(teller: Teller) -> None:
+    """Name a workspace and a project; lend a run that its reporter names; if the version can."""
+    fact = teller.fact
+    if "directory.named" not in consts(teller.get("/openapi.json"), "Fact"):
+        return
+    teller.report(
+        fact("directory.named", FIRST, name=NAMES),
+        fact("directory.named", "PROJ-26-000001", name="Payments ü"),
+        fact("directory.named", "PROJ-26-000001", name=NAMES),
+        fact("service_line.updated", SLA, name=NAMES),
+    )
+    (lent,) = teller.report(
+        fact("run.started", None, service_line_id=AGENT, external_id="nightly", lease_seconds=3600)
+    )
+    teller.command("POST", f"/v1/runs/{lent['subject']}/heartbeat", status=204)
 
 
 def close(teller: Teller) -> None:

@@ -440,3 +440,11 @@ def test_pages_that_a_token_may_not_open_are_not_offered(edge: Edge) -> None:
     assert visitor(edge).get("/ui").words(".top nav a") == ["Board", "Runs", "Events"]
     everything = visitor(edge, "read", "audit:read", "webhooks:manage").get("/ui")
     assert everything.words(".top nav a") == ["Board", "Runs", "Events", "Audit", "Webhooks"]
+
+
+def test_only_lines_whose_model_has_runs_show_a_number_of_open_runs(edge: Edge) -> None:
+    at = Workspace(edge, "WS-26-000198")
+    with_runs, without = at.line(), at.line("capacity")
+    page = visitor(edge).get(at.path)
+    shown = {line: page.words(f"#{line} [data-label='Open runs']") for line in (with_runs, without)}
+    assert shown == {with_runs: ["0"], without: ["—"]}

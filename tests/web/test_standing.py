@@ -78,6 +78,8 @@ def test_nothing_is_said_where_state_and_health_agree(edge: Edge) -> None:
         (97.0, "97 % of the committed hours", True),
         (1234, "1,234 tickets", True),
         ("P1", "P1 of last night", True),
+        (0.76, "Tasks done at 0.76 of the baseline rate", True),
+        (0.76, "Tasks done at 10.76 of the baseline rate", False),
         (9, "97 % of the committed hours", False),
         (97, "97.5 % of the committed hours", False),
         (7, "0 incidents in the last 7 days", False),
@@ -87,7 +89,7 @@ def test_nothing_is_said_where_state_and_health_agree(edge: Edge) -> None:
         ("", "empty", False),
     ],
 )
-def test_a_value_with_which_the_evidence_begins_is_not_repeated(
+def test_a_value_that_the_evidence_tells_is_not_repeated(
     value: Any, evidence: Any, is_said: bool
 ) -> None:
     assert says(evidence, value) is is_said

@@ -12,7 +12,7 @@ from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.routes import executions, streams
 from ledger.api.routes.executions import HEALTH, Filters
-from ledger.domain.values import CAUSES, EXECUTION_MODELS, PRODUCT_LINES
+from ledger.domain.values import CAUSES, EXECUTION_MODELS, MODELS_WITH_RUNS, PRODUCT_LINES
 from ledger.intake.principal import Principal
 from ledger.web.board_pages import BOARD_ORDER, CURSOR, MOST, BoardPage, read_page
 from ledger.web.filters import chips_of, title_of
@@ -115,6 +115,7 @@ async def show_board(
         stream=with_parameter("/ui/stream", "workspace_id", _only(query.workspace_id)),
         causes=CAUSES,
         models=EXECUTION_MODELS,
+        models_with_runs=MODELS_WITH_RUNS,
         product_lines=PRODUCT_LINES,
         statuses=HEALTH,
         entries=entries,

@@ -53,10 +53,16 @@ def _one(noun: str) -> str:
 
 
 def says(evidence: Any, value: Any) -> bool:
-    """Whether an evidence, a text, begins with the value, so that the page shows the value once."""
+    """Whether an evidence, a text, tells the value, so that the page shows the value once.
+
+    A text tells a value with which it begins. A number with decimals may stand anywhere: it is
+    hardly another number by chance.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
         return False
+    has_decimals = isinstance(value, float) and not value.is_integer()
+    before = r"(?<![\w.,])" if has_decimals else "^"
     written = {str(value)} | (set() if isinstance(value, str) else {number(value)})
     return isinstance(evidence, str) and any(
-        re.match(rf"{re.escape(text)}(?!\w|[.,]\d)", evidence) for text in written
+        re.search(rf"{before}{re.escape(text)}(?!\w|[.,]\d)", evidence) for text in written
     )
