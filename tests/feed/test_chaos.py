@@ -139,13 +139,12 @@ def test_after_recovery_a_consumer_has_exactly_the_feeds_events(conninfo: str) -
 
 
 def await_settled(edge: Edge, path: str) -> None:
-    """Wait until no delivery is pending and the latest recovery was heeded."""
+    """Wait until no delivery is pending or retrying, and the latest recovery was heeded."""
     heeded = """SELECT count(*) FROM ledger.webhook JOIN ledger.dispatch USING (endpoint_id)
         WHERE requested > heeded"""
 
     def quiet() -> bool:
-        return (
-            edge.select(heeded) == [(0,)] and edge.data(path + "/deliveries?status=pending") == []
-        )
+        waiting = [edge.data(f"{path}/deliveries?status={s}") for s in ("pending", "retrying")]
+        return edge.select(heeded) == [(0,)] and waiting == [[], []]
 
     until(quiet, "the deliveries", 30)
