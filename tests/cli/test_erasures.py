@@ -14,6 +14,7 @@ from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
 from tests.support.edge import edge_of
 from tests.support.facts import ORGANIZATION, fact
+from tests.support.views import until
 
 SETTINGS = Settings(master_key=MASTER_KEY, idle_sweep_seconds=3600)
 
@@ -61,6 +62,7 @@ def test_erasures_after_the_backup_are_made_again_once_by_the_export_of_the_lost
         assert again.returncode == 0
         assert again.stderr == "0 erased, 1 erased already, 0 not erased\n"
         with edge_of(SETTINGS, restored) as edge:
+            until(lambda: edge.data(f"/v1/runs/{runs[0]}")["erased_at"], "the erasure in the views")
             shown = [edge.data(f"/v1/runs/{run}") for run in runs]
             assert [one["erased_at"] is not None for one in shown] == [True, False, False]
             assert [one["input"] for one in shown] == [None, {"secret": 1}, {"secret": 1}]
@@ -82,7 +84,10 @@ def test_a_run_that_cannot_be_erased_is_named_and_the_others_are_erased(
             f"{open_}: invalid_state The run has not ended.",
         ]
         assert done.stderr == "1 erased, 0 erased already, 2 not erased\n"
-        (event,) = edge.data(f"/v1/events?service_line_id={line}&type=run.erased")
+        feed = f"/v1/events?service_line_id={line}&type=run.erased"
+        # Another process wrote the event, so the views may be a moment behind.
+        until(lambda: edge.data(feed), "the erasure in the feed")
+        (event,) = edge.data(feed)
         assert (event["subject"]["id"], event["payload"]["reason"]) == (ended, "because")
 
 
