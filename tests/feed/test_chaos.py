@@ -144,7 +144,9 @@ def await_settled(edge: Edge, path: str) -> None:
         WHERE requested > heeded"""
 
     def quiet() -> bool:
-        waiting = [edge.data(f"{path}/deliveries?status={s}") for s in ("pending", "retrying")]
-        return edge.select(heeded) == [(0,)] and waiting == [[], []]
+        # First the recovery: deliveries wait again once it is heeded.
+        return edge.select(heeded) == [(0,)] and not any(
+            edge.data(f"{path}/deliveries?status={status}") for status in ("pending", "retrying")
+        )
 
     until(quiet, "the deliveries", 30)
