@@ -105,6 +105,9 @@ class Corpus:
             "product_line": {line[2] for line in tale.LINES.values()},
             "project_tag": tags,
             "blocked_cause": ("approval_gap", "capacity_issue", "policy_violation,none"),
+            "health": ("green", "amber,red", "none", "no"),
+            "resource_id": ("SCR-1", "POD-1,POD-2"),
+            "sort": ("state_since", "health_score", "none"),
         }
         choices = {name: sorted(map(str, values)) for name, values in choices.items()}
         for path in ("/v1/execution", "/v1/execution/summary"):
@@ -120,6 +123,7 @@ class Corpus:
         for role in READERS:
             list(self.walk("/v1/execution?limit=2", role))
             self.by_each("/v1/directory", {"type": ("workspace", "project", "none")}, role)
+            self.by_each("/v1/search", {"q": ("payments", "000001", "zoë", "", "x")}, role)
         list(self.walk(f"/v1/execution?limit=3&as_of={self.instants()[8]}", "admin"))
 
     def lines(self) -> None:
@@ -187,7 +191,8 @@ class Corpus:
             self.get(f"/v1/runs?as_of={at}&limit=100", "admin")
             self.get(f"/v1/runs/export?as_of={at}", "admin")
         # An old version has no such routes: `conditions` asks again only for what it answered.
-        for path in ("/v1/runs", "/v1/runs/export", "/v1/directory?type=resource&limit=1"):
+        new = "/v1/runs", "/v1/runs/export", "/v1/directory?type=resource&limit=1", "/v1/search?q=9"
+        for path in new:
             self.get(path, ledger_min_position="1")
         self.get("/v1/runs", if_none_match="*")
         self.get("/v1/directory?type=resource&cursor=none")
@@ -263,6 +268,7 @@ class Corpus:
             | {"execution.pause,run.erase", "no.such_word"},
             "actor_id": {entry["actor"]["id"] for entry in entries},
             "actor_type": {"user", "api_key", "agent", "system"},
+            "service_line_id": {tale.LONG, tale.OTHERS, "none"},
             "outcome": {entry["outcome"] for entry in entries} | {"none"},
             "workspace_id": {tale.FIRST, tale.SECOND, tale.THIRD},
             "after": {entries[0]["id"], middle["id"]},

@@ -44,6 +44,21 @@ WANTED = (
         "the directory is new",
     ),
     Wanted(
+        r"/v1/search\b",
+        r"404 ",
+        "the search is new",
+    ),
+    Wanted(
+        r"/v1/execution(/summary)?\?(.*&)?(health|resource_id|sort)=",
+        r"422 ",
+        "orders, and filters by health and by resource, are new",
+    ),
+    Wanted(
+        r"/v1/audit-logs(/export)?\?.*[?&]service_line_id=",
+        r"422 ",
+        "the filter of the audit log by line is new",
+    ),
+    Wanted(
         r"/v1/execution/LIN-[-0-9]+$",
         r"(200|304) $",
         "the entity tag of a line is that of an answer with more keys",
