@@ -1,17 +1,21 @@
 """Rows of the log that are older than the constraint on ``recorded_at`` (contract, Health)."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 
 import psycopg
 import pytest
 
-from ledger.application.housekeeper import Housekeeper
+from ledger.application.log_check import LogCheck
+from ledger.postgres.session import RoundConnection
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.edge import edge_of
 from tests.support.ledger import Ledger
 from tests.support.sealing import vandalize
+from tests.support.views import query, until
 
 NAME = "ledger_events_recorded_at_as_stored"
 
@@ -29,12 +33,22 @@ def upgrade(ledger: Ledger) -> None:
 
 
 def start(ledger: Ledger) -> None:
-    """Do the first round of a service that starts."""
-    housekeeper = Housekeeper(ledger.conninfo, ledger.writer, ledger.clock)
-    try:
-        housekeeper.run_once()
-    finally:
-        housekeeper.disconnect()
+    """Check the older rows, as a service that starts."""
+    LogCheck(ledger.conninfo).run_once()
+
+
+@contextmanager
+def delayed(ledger: Ledger) -> Iterator[None]:
+    """Within the block, a check of the rows waits for a lock, as long as on a large log."""
+    with psycopg.connect(ledger.conninfo) as connection:
+        connection.execute("LOCK TABLE ledger.ledger_events IN SHARE UPDATE EXCLUSIVE MODE")
+        yield
+
+
+WAITS = """
+SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+    AND query LIKE '%VALIDATE CONSTRAINT%' AND wait_event_type = 'Lock'
+"""
 
 
 def ready(ledger: Ledger) -> tuple[str, bool]:
@@ -71,3 +85,31 @@ def test_a_moved_row_degrades_the_service_until_a_start_finds_it_restored(
     upgrade(own_ledger)
     start(own_ledger)
     assert ready(own_ledger) == ("ok", False)
+
+
+def test_a_check_that_lasts_long_comes_to_its_end(
+    own_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_ledger.line()
+    upgrade(own_ledger)
+    # The time limit of the loops' statements, far below the duration of this one.
+    monkeypatch.setattr(RoundConnection, "patience", 0.001)
+    check = LogCheck(own_ledger.conninfo)
+    with delayed(own_ledger):
+        check.start()
+        until(lambda: query(own_ledger.conninfo, WAITS), "the check")
+    until(lambda: own_ledger.rows(CHECKED) == [{"convalidated": True}], "the end of the check")
+    check.stop()
+
+
+def test_a_service_that_stops_does_not_wait_for_the_check(own_ledger: Ledger) -> None:
+    own_ledger.line()
+    upgrade(own_ledger)
+    check = LogCheck(own_ledger.conninfo)
+    with delayed(own_ledger):
+        check.start()
+        until(lambda: query(own_ledger.conninfo, WAITS), "the check")
+        check.stop()
+        assert query(own_ledger.conninfo, WAITS) == []
+    assert own_ledger.rows(CHECKED) == [{"convalidated": False}]
+    assert own_ledger.rows("SELECT * FROM ledger.verification") == []

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from ledger.application.housekeeper import Housekeeper
 from ledger.application.leases import LeaseWatch
+from ledger.application.log_check import LogCheck
 from ledger.application.sweeper import Sweeper
 from ledger.application.writer import Writer
 from ledger.log.codec import EnvelopeMapper
@@ -41,6 +42,7 @@ class Loops:
         )
         self.lease_watch = LeaseWatch(conninfo, self._writer)
         self.housekeeper = Housekeeper(conninfo, self._writer, clock)
+        self.log_check = LogCheck(conninfo)
 
     def start(self) -> None:
         """Start all loops."""
@@ -50,9 +52,11 @@ class Loops:
         self.sweeper.start()
         self.lease_watch.start()
         self.housekeeper.start()
+        self.log_check.start()
 
     def stop(self) -> None:
         """End all loops, each after the work in hand."""
+        self.log_check.stop()
         self.housekeeper.stop()
         self.lease_watch.stop()
         self.sweeper.stop()
