@@ -16,6 +16,7 @@ answer for the present. These tables name a line by its id as a number.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -54,6 +55,8 @@ from projections.execution.rows import (
 
 # The folds of these lines.
 _LOAD = "SELECT fold FROM ledger.execution_{g} WHERE line_id = ANY($1::text[])"
+
+M = TypeVar("M", TagRow, ResourceRow)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(LineFold).decode
@@ -221,14 +224,14 @@ def _take(found: _Line, event: Recorded, past: _Past) -> None:
         past.steps.append(_step(fold, key, event))
     if fold.execution.resources is not resources:
         for resource, present in line.changed(resources, fold.execution.resources):
-            past.resources[line_id, resource] = _resource(fold, resource, present)
+            past.resources[line_id, resource] = _mark(ResourceRow, fold, resource, present)
     if fold.interval is not before and fold.interval is not None:
         past.moves.append(counts.move(fold.execution, before, fold.interval, event.position))
         if before is not None:
             past.intervals[line_id, before.opened] = _interval(fold, before, event.position)
         had = () if before is None else before.project_tags
         for tag, present in line.changed(had, fold.interval.project_tags):
-            past.tags[line_id, tag] = _tag(fold, tag, present)
+            past.tags[line_id, tag] = _mark(TagRow, fold, tag, present)
         past.intervals[line_id, event.position] = _interval(fold, fold.interval, FOREVER)
 
 
@@ -277,29 +280,17 @@ def _interval(fold: LineFold, interval: Interval, ended: int) -> IntervalRow:
     )
 
 
-def _tag(fold: LineFold, tag: str, present: bool) -> TagRow:
+def _mark(kind: type[M], fold: LineFold, mark: str, present: bool) -> M:
+    """The row of a project tag or a resource: both tables have the same columns."""
     execution = fold.execution
-    return TagRow(
-        line_id=execution.id,
-        project_tag=tag,
-        present=present,
-        record_key=sort_key(execution.execution_id),
-        organization_id=execution.organization_id,
-        workspace_id=execution.workspace_id,
-        position=fold.position,
-    )
-
-
-def _resource(fold: LineFold, resource: str, present: bool) -> ResourceRow:
-    execution = fold.execution
-    return ResourceRow(
-        line_id=execution.id,
-        resource_id=resource,
-        present=present,
-        record_key=sort_key(execution.execution_id),
-        organization_id=execution.organization_id,
-        workspace_id=execution.workspace_id,
-        position=fold.position,
+    return kind(
+        execution.id,
+        mark,
+        present,
+        sort_key(execution.execution_id),
+        execution.organization_id,
+        execution.workspace_id,
+        fold.position,
     )
 
 

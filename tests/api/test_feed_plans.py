@@ -254,7 +254,7 @@ def test_the_measured_pages_have_the_rows_that_the_filters_should_find(past: Pas
 
 def test_a_single_event_costs_few_rows(past: Past) -> None:
     statement = feeds.event_statement(frozenset(ORG))
-    # Those of the event, and each view's position, which the feed does not overtake.
+    # The rows of the event, and each view's position, which the feed does not overtake.
     assert page_of(past, statement, **ORG, at=past.end).rows <= 4 + len(projections())
 
 

@@ -109,7 +109,7 @@ def place(entry: Entry) -> tuple[bool, str, str, str]:
 
 
 def query(dice: random.Random) -> list[str]:
-    """One to three words that are long enough, or numbers."""
+    """Words, one to three, that are long enough, or numbers."""
     words = [dice.choice(SYLLABLES) for _ in range(dice.randint(1, 2))]
     words = [word[: dice.randint(2, len(word))] for word in words if len(word) > 1]
     if not words or dice.random() < 0.3:

@@ -1,4 +1,4 @@
-"""One delivery is sent again at a client's request, delivered or not (contract, Feeds)."""
+"""A delivery is sent again at a client's request, delivered or not (contract, Feeds)."""
 
 import asyncio
 from collections.abc import Iterator

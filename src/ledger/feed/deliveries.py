@@ -193,7 +193,7 @@ UPDATE ledger.dispatch SET heeded = %(position)s
 WHERE endpoint_id = %(endpoint)s AND NOT EXISTS (SELECT FROM part)
 """
 
-# One delivery becomes due now, in a round of its own. If the event is no delivery yet, it is sent
+# A delivery becomes due now, in a round of its own. If the event is no delivery yet, it is sent
 # soon anyway.
 _RESEND = """
 WITH again AS (

@@ -41,14 +41,15 @@ Columns = dict[str, Any]
 Rows = dict[Any, Columns]
 """The rows of a table by key, each with its other columns."""
 
-_SLICE = """
+_AT_ONCE = 5000
+"""Rows that are read at a time."""
+
+_SLICE = f"""
 SELECT originator_id, originator_version, topic, state, notification_id
-FROM ledger.ledger_events WHERE notification_id > %s ORDER BY notification_id LIMIT 5000
+FROM ledger.ledger_events WHERE notification_id > %s ORDER BY notification_id LIMIT {_AT_ONCE}
 """
 
 _HEAD = "SELECT coalesce(max(notification_id), 0) FROM ledger.ledger_events"
-
-_AT_ONCE = 5000
 
 TABLES = tuple(table for table in DECISION_TABLES if table.derived is not Derived.NOT_DERIVABLE)
 
@@ -81,7 +82,7 @@ class _Instants(TimestamptzBinaryLoader):
 
 
 class _Comparison:
-    """One comparison, and the fold of the log so far."""
+    """The comparison, and the fold of the log so far."""
 
     def __init__(
         self, connection: psycopg.Connection[TupleRow], report: Report, progress: Progress

@@ -1,6 +1,7 @@
 """The board: lines that need a human first, the worst of each state first (GET ``/ui``)."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -83,16 +84,7 @@ async def show_board(
         **names_of_entries(entries, "resource"),
     }
     chips = chips_of(query, names, not_of_past=OF_NOW if query.is_past else ())
-
-    def address(**changes: Any) -> str:
-        """The first page of this board with other filters or another order."""
-        found = here(request)
-        for name in ("cursor", "before", "start"):
-            changes.setdefault(name, None)
-        for name, value in changes.items():
-            found = with_parameter(found, name, None if value is None else str(value))
-        return found
-
+    address = partial(_address, request)
     return show(
         request,
         "board.html",
@@ -123,6 +115,16 @@ async def show_board(
 
 
 _NAMES = tuple(name for name in Filters.model_fields if name != "as_of")
+
+
+def _address(request: Request, **changes: Any) -> str:
+    """The first page of this board with other filters or another order."""
+    found = here(request)
+    for name in ("cursor", "before", "start"):
+        changes.setdefault(name, None)
+    for name, value in changes.items():
+        found = with_parameter(found, name, None if value is None else str(value))
+    return found
 
 
 def _only(words: str | None) -> str | None:

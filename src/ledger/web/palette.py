@@ -80,7 +80,7 @@ async def show_results(
 
 
 async def _results(request: Request, principal: Principal, text: str) -> list[Result] | None:
-    """What the API finds; None: the text has no usable word."""
+    """The results of the API; None: the text has no usable word."""
     if not text:
         return None
     try:

@@ -60,7 +60,7 @@ class DirectoryPageQuery(BaseModel):
 async def entries_for(
     request: Request, principal: Principal, *, has_resources: bool
 ) -> Sequence[Entries]:
-    """What the board's panels list; nothing while the directory's view is being built."""
+    """The entries of the board's panels; nothing while the directory's view is being built."""
     found = []
     for kind in get_args(Kind):
         if kind == "resource" and not has_resources:

@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from ledger.postgres.door import Door
 from ledger.postgres.scope import EVERYONE
 
+_REMEMBERED = 10_000
+"""So many names are remembered: the users of an identity provider are credentials too."""
+
 _NAMES = "SELECT key_id, name FROM ledger.api_key WHERE key_id = ANY(%(ids)s)"
 
 
@@ -26,6 +29,8 @@ class KeyNames:
         asked = {one: self._known.get(one) for one in credentials}
         ids = [one for one in asked if one not in self._known]
         if ids:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
             found = await self._door.fetch(EVERYONE, _NAMES, {"ids": ids})
             self._known |= dict.fromkeys(ids) | dict(found)
             asked |= {one: self._known[one] for one in ids}
