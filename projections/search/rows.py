@@ -11,7 +11,8 @@ WHOLE = ""
 class WordRow(NamedTuple):
     """A word by which something is found: of its name, or the number of its id.
 
-    A row belongs to an owner: to a line, or to a workspace, project or resource of an organization.
+    A row belongs to an owner: to a line or a run, or to a workspace, project or resource of an
+    organization.
     The rows of an owner are numbered. A row that is not needed any more is empty, and is the first
     to be used again, so an owner has only as many rows as it once needed at a time.
     The wide columns come first, so that PostgreSQL needs no padding.
@@ -23,10 +24,11 @@ class WordRow(NamedTuple):
     """Whether only credentials of the workspace find the row: the organization has another row."""
     owner: Text
     type: Text
-    """``line``, ``blocker``, ``workspace``, ``project`` or ``resource``; empty in empty rows."""
+    """``line``, ``run``, ``blocker`` or an entry of the directory (``workspace``, ``project``,
+    ``resource``); empty in empty rows."""
     organization_id: Text
     workspace_id: Text
-    """Of a line and its blockers: the line's; of others ``WHOLE`` or the workspace of a line.
+    """Of a line, its blockers and runs: the line's; of others ``WHOLE`` or the workspace of a line.
 
     A whole organization shares the row of a workspace in which the name is the same.
     """
@@ -35,7 +37,7 @@ class WordRow(NamedTuple):
     folded: Text
     """The words of the name; without a name those of the id, unless the id has a number."""
     id: Text
-    """Empty in rows of a line: the owner is the line."""
+    """Empty in rows of a line or run: the id is the owner's."""
 
 
 _OF_ORGANIZATIONS = "NOT of_workspace AND word <> ''"

@@ -2,8 +2,8 @@
 
 For each type one walk along an index finds the candidates: the rows whose word begins with the
 longest word, or is the number, in the order of word and name. The other words are tried on the
-candidates' names. So a search touches some hundreds of rows, however many names there are. Runs,
-and lines by their number, are found by their own keys.
+candidates' names. So a search touches some hundreds of rows, however many names there are. Lines
+and runs by their number, and runs by their whole external id, are found by their own keys.
 """
 
 from functools import cache
@@ -67,8 +67,9 @@ _BY_NUMBER = """w.word COLLATE "C" = %(number)s AND w.id ~* ALL (%(ids)s::text[]
 # The results among names, with their names: those that people see come from the views that show
 # them.
 _NAMED = f"""
-SELECT f.type, CASE f.type WHEN 'line' THEN f.owner ELSE f.id END AS id,
+SELECT f.type, CASE WHEN f.type IN ('line', 'run') THEN f.owner ELSE f.id END AS id,
     CASE f.type
+    WHEN 'run' THEN r.external_id
     WHEN 'line' THEN (
         SELECT ('{{{{' || e.head || '}}}}')::json ->> 'name' FROM ledger.execution AS e
         WHERE e.line_id = f.owner)
@@ -84,9 +85,11 @@ SELECT f.type, CASE f.type WHEN 'line' THEN f.owner ELSE f.id END AS id,
         (SELECT n.name FROM ledger.directory_name AS n
          WHERE f.type <> 'resource' AND n.id = f.id AND n.organization_id = f.organization_id))
     END AS name,
-    CASE WHEN f.type IN ('line', 'blocker') THEN f.owner END AS line_id,
+    CASE WHEN f.type IN ('line', 'blocker') THEN f.owner WHEN f.type = 'run' THEN {{line_id}} END
+        AS line_id,
     f.folded
 FROM (SELECT * FROM ({{parts}}) AS part LIMIT {FOUND}) AS f
+LEFT JOIN ledger.run AS r ON f.type = 'run' AND r.run_id = f.owner
 """
 
 # The first of the candidates that all words fit. If lines fill the answer, the part of the other
@@ -167,9 +170,11 @@ def search_statement(filters: frozenset[str], by_number: bool) -> str:
 
     runs = where_tenant(filters, "r")
     parts = (
-        [part("blocker", *_ENTRIES)] if by_number else [part("line"), part("blocker", *_ENTRIES)]
+        [part("blocker", *_ENTRIES)]
+        if by_number
+        else [part("line"), part("blocker", "run", *_ENTRIES)]
     )
-    named = _NAMED.format(parts=" UNION ALL ".join(parts), scope=entry("f"))
+    named = _NAMED.format(parts=" UNION ALL ".join(parts), scope=entry("f"), line_id=_LINE_ID)
     found = [named, _RUNS_BY_NAME.format(tenant=runs, line_id=_LINE_ID)]
     if by_number:
         found += [

@@ -1,8 +1,9 @@
-"""The view of words: by which words lines, blockers, workspaces, projects and resources are found.
+"""The view of words: by which words lines, runs, blockers and the directory's entries are found.
 
-Check-ins, runs and changes of state are not folded: no such event changes a name. Runs, and lines
-by their number, are found by the keys of their own views. Whether lines bear a project or resource
-now is read from the directory, and so are the names that a search shows.
+Check-ins, ends of runs and changes of state are not folded: no such event changes a name. A run has
+rows only if it has an external id. Lines and runs by their number are found by the keys of their
+own views. Whether lines bear a project or resource now is read from the directory, and so are the
+names that a search shows.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import msgspec
 from ledger.domain import execution_events as lines
 from ledger.domain.directory import DirectoryNamed, id_of, kind_of
 from ledger.domain.recorded import Event, Recorded
+from ledger.domain.run import RunRequested, RunStarted
 from ledger.postgres.exchange import Rows
 from ledger.postgres.table import Table
 from ledger.views.folds import Folds, Packing
@@ -27,8 +29,11 @@ SELECT {", ".join(WordRow._fields)} FROM ledger.search_word_{{g}}
 WHERE owner = ANY($1::text[]) ORDER BY owner, slot
 """
 
-_LINE = ""
-"""The key of the text that is a line's own name; a blocker's key is its id."""
+_OWN = ""
+"""The key of the text that is a line's or run's own name; a blocker's key is its id."""
+
+_OF_RUN = "RUN-"
+"""Begins the ids of owners that are runs."""
 
 
 class _Slot(NamedTuple):
@@ -49,17 +54,18 @@ _BOTH = "="
 class Owner(msgspec.Struct, array_like=True):
     """The texts of an owner, and the rows that their words take.
 
-    The texts of a line are its name and those of its open blockers, by ``_LINE`` and by the
-    blockers' ids. The texts of a workspace, project or resource are its names in the whole
-    organization and in each workspace, by workspace. The whole organization shares the rows of a
-    workspace in which the name is the same (``_BOTH`` and the workspace).
+    The texts of a line are its name and those of its open blockers, by ``_OWN`` and by the
+    blockers' ids. The text of a run is its external id, by ``_OWN``. The texts of a workspace,
+    project or resource are its names in the whole organization and in each workspace, by
+    workspace. The whole organization shares the rows of a workspace in which the name is the same
+    (``_BOTH`` and the workspace).
     """
 
     id: str
-    """The id of a line; of others type, organization and id (``_owner_of``)."""
+    """The id of a line or run; of others type, organization and id (``_owner_of``)."""
     organization_id: str = ""
     workspace_id: str = ""
-    """Of a line: its workspace."""
+    """Of a line or run: its workspace."""
     texts: dict[str, str] = {}
     """The folded texts by key."""
     slots: list[_Slot] = []
@@ -82,6 +88,16 @@ class Owner(msgspec.Struct, array_like=True):
             else:
                 self.slots[place] = slot
         return True
+
+    def belong(self, event: Recorded) -> None:
+        """Take the organization and the workspace of the event's line or run."""
+        self.organization_id = event.organization_id or ""
+        self.workspace_id = event.workspace_id or ""
+
+    def name(self, name: str, position: int) -> bool:
+        """Give a line or run its name. Return whether that changes a row."""
+        folded = folded_name(name)
+        return self.put(_OWN, folded, leading(folded), position)
 
     def drop(self, keys: Iterable[str], position: int) -> bool:
         """Empty the rows of some texts. Return whether there were any."""
@@ -131,7 +147,8 @@ class Owner(msgspec.Struct, array_like=True):
             workspace = slot.key.removeprefix(_BOTH)
             is_narrow = slot.key not in (WHOLE, _BOTH + workspace)
         elif slot.key is not _EMPTY:
-            kind, workspace = "blocker" if slot.key else "line", self.workspace_id
+            own = "run" if self.id.startswith(_OF_RUN) else "line"
+            kind, workspace = "blocker" if slot.key else own, self.workspace_id
             identifier = slot.key
         return WordRow(
             position=slot.position,
@@ -154,7 +171,7 @@ class SearchView:
     """The projection ``search``."""
 
     name = "search"
-    version = 1
+    version = 2
     tables: tuple[Table, ...] = (WORD,)
     events: frozenset[type[Event]] = frozenset(
         (
@@ -165,6 +182,8 @@ class SearchView:
             lines.Closed,
             lines.ResourceAllocated,
             DirectoryNamed,
+            RunRequested,
+            RunStarted,
         )
     )
 
@@ -178,10 +197,15 @@ class SearchView:
 
     def prepare(self, generation: Generation, events: Sequence[Recorded]) -> None:
         """Ask for the owners' folds."""
-        self._owners.begin(e.originator_id for e in events if type(e.body) is lines.Activated)
+        # A run is named once: it has no rows before.
+        self._owners.begin(
+            e.originator_id
+            for e in events
+            if type(e.body) is lines.Activated or _run_name(e) is not None
+        )
         owners: dict[str, None] = {}
         for event in events:
-            if type(event.body) in _OF_LINES:
+            if type(event.body) in _OF_LINES or _run_name(event) is not None:
                 owners[event.originator_id] = None
             owners |= dict.fromkeys(_owner_of(entry, event) for entry in _entries(event))
         generation.ask(self._owners, owners, _LOAD, _read)
@@ -193,6 +217,11 @@ class SearchView:
                 self._owners[event.originator_id], event
             ):
                 self._owners.change(event.originator_id)
+            if (name := _run_name(event)) is not None:
+                run = self._owners[event.originator_id]
+                run.belong(event)
+                if run.name(name, event.position):
+                    self._owners.change(event.originator_id)
             for entry in _entries(event):
                 owner = _owner_of(entry, event)
                 if _fold_entry(self._owners[owner], entry, event):
@@ -237,6 +266,17 @@ def _entries(event: Recorded) -> Iterator[_Entry]:
         yield _Entry("resource", body.resource.id, body.resource.name or None)
 
 
+def _run_name(event: Recorded) -> str | None:
+    """The external id that an event gives a run."""
+    match event.body:
+        case RunRequested(external_id=name):
+            return name
+        case RunStarted(external_id=name, gives_external_id=gives):
+            return name if gives or event.originator_version == 1 else None
+        case _:
+            return None
+
+
 def _owner_of(entry: _Entry, event: Recorded) -> str:
     """The owner of an entry's rows; ``_row`` reads it."""
     return f"{entry.type}/{event.organization_id}/{entry.id}"
@@ -244,20 +284,18 @@ def _owner_of(entry: _Entry, event: Recorded) -> str:
 
 def _fold_line(line: Owner, event: Recorded) -> bool:
     """Fold an event of a line's name or blockers. Return whether it changes a row."""
+    line.belong(event)
     position, body = event.position, event.body
-    line.organization_id = event.organization_id or ""
-    line.workspace_id = event.workspace_id or ""
     match body:
         case lines.Activated() | lines.Updated():
-            folded = folded_name(body.name or "")
-            return line.put(_LINE, folded, leading(folded), position)
+            return line.name(body.name or "", position)
         case lines.Blocked():
             folded = _text(body.blocker_id, (body.reason or "")[:LONGEST])
             return line.put(body.blocker_id, folded, _words(body.blocker_id, folded), position)
         case lines.Unblocked():
             return line.drop([body.blocker_id], position)
         case _:
-            return line.drop([key for key in line.texts if key != _LINE], position)
+            return line.drop([key for key in line.texts if key != _OWN], position)
 
 
 def _fold_entry(owner: Owner, entry: _Entry, event: Recorded) -> bool:
@@ -308,8 +346,8 @@ def _key_of(row: WordRow) -> str | None:
     match row.type:
         case "":
             return _EMPTY
-        case "line":
-            return _LINE
+        case "line" | "run":
+            return _OWN
         case "blocker":
             return row.id
         case _:

@@ -206,6 +206,33 @@ def test_a_run_is_found_by_its_whole_external_id(edge: Edge) -> None:
     assert ids(edge, "840002") == ["RUN-26-840002"]
 
 
+def test_a_run_is_found_by_words_that_begin_words_of_its_external_id(edge: Edge) -> None:
+    line = named(edge, "Ocelot", model="agent_runtime")
+    run = {"service_line_id": line, "external_id": "Jaguarundi/Export-7b"}
+    requested = run | {"external_id": None}
+    edge.accept(fact("run.requested", "RUN-26-841001", requested))
+    assert search(edge, "jaguarundi") == []
+    edge.accept(
+        fact("run.started", "RUN-26-841001", run),
+        fact("run.completed", "RUN-26-841001", {}),
+        fact("run.requested", "RUN-26-841002", run | {"external_id": "jaguarundi import"}),
+        fact("run.started", "RUN-26-841002", run | {"external_id": "jaguarundi import"}),
+    )
+    first = ("run", "RUN-26-841001", "Jaguarundi/Export-7b", line)
+    second = ("run", "RUN-26-841002", "jaguarundi import", line)
+    assert search(edge, "JAGUAR") == [first, second]
+    assert search(edge, "jag exp") == search(edge, "exp 7b jagu") == [first]
+    assert search(edge, "jaguarundi/Export-7b") == [first]
+    assert search(edge, "jaguarundi xport") == search(edge, "aguarundi") == []
+    assert search(edge, "841001 exp") == [first]
+    edge.accept(
+        fact("run.started", "RUN-26-841003", run | {"external_id": "jaguarundi at once"}),
+        fact("service_line.updated", line, {"name": "Jaguarundi line"}),
+    )
+    runs = ["RUN-26-841003", "RUN-26-841001", "RUN-26-841002"]
+    assert ids(edge, "jaguarundi") == [line, *runs]
+
+
 def test_numbers_too_long_for_any_id_find_nothing(edge: Edge) -> None:
     assert search(edge, "9" * 13) == search(edge, "LIN-26-" + "9" * 60) == []
 
@@ -321,12 +348,12 @@ def test_an_answer_has_the_position_of_the_latest_name(edge: Edge) -> None:
     assert int(answer.headers["ledger-position"]) == item["position"]
 
 
-def test_a_check_in_or_a_run_writes_no_row(edge: Edge) -> None:
+def test_a_check_in_or_a_run_without_a_name_writes_no_row(edge: Edge) -> None:
     line = named(edge, "Quoll", model="agent_runtime")
     before = edge.select("SELECT * FROM ledger.search_word ORDER BY owner, slot")
     edge.accept(
         fact("execution.checked_in", line, {"hours": 1}),
-        fact("run.started", "RUN-26-870001", {"service_line_id": line, "external_id": "quoll"}),
+        fact("run.started", "RUN-26-870001", {"service_line_id": line}),
         fact("run.completed", "RUN-26-870001"),
         fact("service_line.paused", line),
     )

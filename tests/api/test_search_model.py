@@ -51,6 +51,10 @@ def tell(edge: Edge, dice: random.Random, number: int, token: str, organization:
             resources=resources,
         )
     ]
+    if model == "agent_runtime":
+        external_id = dice.choice([None, f"{some_name(dice)}{number}"])
+        run = {"service_line_id": line, "external_id": external_id}
+        facts.append(fact(dice.choice(["run.requested", "run.started"]), f"RUN-26-{number}", run))
     for blocker in dice.sample(["B-903", "pay-b", "SCR-901"], dice.randint(0, 3)):
         reason = dice.choice([None, some_name(dice)])
         data = {"blocker_id": blocker, "cause": "approval_gap", "reason": reason}
@@ -79,6 +83,8 @@ def everything(edge: Edge, token: str) -> Iterator[Entry]:
         yield Entry("line", line, row["name"], line)
         for blocker in edge.data(f"/v1/execution/{line}", token)["blockers"]:
             yield Entry("blocker", blocker["id"], blocker["reason"], line)
+    for run in edge.data("/v1/runs", token, params={"limit": 100}):
+        yield Entry("run", run["id"], run["external_id"], run["service_line_id"])
     for kind in ("workspace", "project", "resource"):
         for row in edge.data("/v1/directory", token, params={"type": kind, "limit": 100}):
             yield Entry(kind, row["id"], row["name"], None)
@@ -94,7 +100,7 @@ def name_words(entry: Entry) -> list[str]:
     """The words by which an entry is known: without a name its id, unless that has a number."""
     said = words_of(entry.name or "")
     has_number = re.fullmatch(r"[A-Z]+(-\d\d)?-\d+", entry.id)
-    return said or ([] if has_number or entry.type == "line" else words_of(entry.id))
+    return said or ([] if has_number or entry.type in ("line", "run") else words_of(entry.id))
 
 
 def fits(entry: Entry, word: str) -> bool:

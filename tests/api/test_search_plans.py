@@ -41,7 +41,7 @@ def work(writer: Writer) -> None:
         begun.append(
             activation(
                 line,
-                "capacity",
+                "agent_runtime",
                 name=f"Payments {number % 10} of same",
                 organization_id=OTHER if number % 100 == 99 else ORGANIZATION,
                 workspace_id=SELDOM if number % 100 == 50 else USUAL,
@@ -49,6 +49,8 @@ def work(writer: Writer) -> None:
                 resources=[resource],
             )
         )
+        run = {"service_line_id": line, "external_id": f"pay-run-{number}"}
+        begun.append(fact("run.started", f"RUN-25-{number + 1:06d}", run))
         blocker = {"blocker_id": f"b{number}", "cause": "approval_gap", "reason": "Pay soon"}
         begun.append(fact("execution.blocked", line, blocker))
     report(writer, *begun)
@@ -70,7 +72,7 @@ def test_a_search_by_words_touches_rows_in_proportion_to_its_candidates(
     search = searched(connection, tenant, text)
     assert (search.found > 0) == (text not in ("same zebra", "unknown"))
     assert search.found <= FOUND
-    # Of four types, and the entries' rows in the directory; all again in the plan's outer nodes.
+    # Of five types, and the entries' rows in the directory; all again in the plan's outer nodes.
     assert search.rows <= 10 * CANDIDATES + 12 * FOUND
 
 

@@ -34,7 +34,7 @@ PINNED = {
     "event": (7, "e02395ced42f7cf0"),
     "webhook": (2, "7b56ea5fd424e8b6"),
     "directory": (1, "206f76f0bab8cc4d"),
-    "search": (1, "3964c3a03242583e"),
+    "search": (2, "2647ca0c526ef556"),
 }
 
 STORED = {

@@ -102,7 +102,8 @@ def _reply(rows: Answer, wanted: Sought) -> SearchReply:
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     line_names: dict[str, str] = {}
     for place, (_, kind, identifier, name, line_id, folded, line_name) in enumerate(rows):
-        if kind is None:
+        # A run without its line: the view of runs is behind that of words.
+        if kind is None or (kind == "run" and line_id is None):
             continue
         if folded is None:
             folded = folded_name(name or "")
@@ -111,7 +112,7 @@ def _reply(rows: Answer, wanted: Sought) -> SearchReply:
                 continue
         if line_name is not None:
             line_names[line_id] = line_name
-        # A run may be found twice, by its number and by its external id.
+        # A run may be found twice: by its number, by its external id, by the words of that.
         order = (kind != "line", folded, kind, identifier, 0 if kind == "run" else place)
         item = {"type": kind, "id": identifier, "name": name, "service_line_id": line_id}
         found[order] = item
