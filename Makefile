@@ -13,7 +13,7 @@ BROWSER_READY := .venv/browser-ready
 BESIDE := -n 4 --dist loadfile
 BROWSERS := -n 2 --dist loadfile
 
-.PHONY: help setup run test static check browser-setup browser bench bench-short bench-big bench-pair clients clients-short crash clean
+.PHONY: help setup run test static check browser-setup browser bench bench-short bench-big bench-pair clients clients-short crash soak clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -74,6 +74,9 @@ clients-short: $(READY) ## The same with two generators, if node is installed
 
 crash: $(READY) ## Kill server and database under load, many times: no acknowledged write is lost
 	$(BIN)/python -m pytest -m crash --crash-rounds 50
+
+soak: $(READY) ## Repeat the tests of random data with more data
+	@$(BIN)/python -m pytest $(BESIDE) -m soak
 
 clean: ## Remove the environment, caches and data sets (never the data in .ledger)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build

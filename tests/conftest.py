@@ -35,7 +35,7 @@ collect_ignore = [] if find_spec("playwright") else ["browser"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--crash-rounds", type=int, default=5, help="how often crash tests kill")
+    parser.addoption("--crash-rounds", type=int, default=3, help="how often crash tests kill")
 
 
 def pytest_collection_finish() -> None:

@@ -26,6 +26,7 @@ from tests.support.ledger import ADMIN, Ledger, working
 from tests.support.log_checker import LogChecker, check
 from tests.support.model import STATES, STATUSES, Model
 from tests.support.service import Clock
+from tests.support.soak import repeated
 
 Fact = dict[str, Any]
 
@@ -36,17 +37,17 @@ SAMPLES_NOW = datetime(2026, 4, 15, 9, 12, 45, tzinfo=UTC)
 
 MOMENTS = {
     "a Wednesday morning": SAMPLES_NOW,
-    "a Sunday night": datetime(2026, 8, 2, 3, 0, 0, tzinfo=UTC),
     "a new year, elsewhere": datetime(
         2027, 1, 1, 1, 0, 30, 500_000, tzinfo=timezone(timedelta(hours=1))
     ),
+    "a Sunday night": datetime(2026, 8, 2, 3, 0, 0, tzinfo=UTC),
     "a leap day": datetime(2028, 2, 29, 23, 59, 59, tzinfo=UTC),
 }
 
 # The story of `ledger demo`.
 
 
-@pytest.fixture(scope="module", params=list(MOMENTS.values()), ids=list(MOMENTS))
+@pytest.fixture(scope="module", params=list(repeated(MOMENTS.values(), 2)), ids=list(MOMENTS))
 def now(request: pytest.FixtureRequest) -> datetime:
     return request.param  # type: ignore[no-any-return]
 

@@ -25,6 +25,7 @@ from tests.support.edge import Edge, edge_of
 from tests.support.facts import fact
 from tests.support.rebuilding import rebuild, view
 from tests.support.service import Clock, Service
+from tests.support.soak import repeated
 from tests.support.time_travel import Question as Asking
 from tests.support.time_travel import Questions, World, answer_of, as_of
 from tests.support.views import query, until
@@ -146,7 +147,7 @@ def test_headers_of_one_request_do_not_appear_on_a_later_kept_answer(edge: Edge)
 # Random work and random questions, for three workers.
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", repeated([1, 2]))
 def test_workers_with_and_without_kept_answers_answer_the_same(conninfo: str, seed: int) -> None:
     begin = datetime(2026, 12, 30, 21, 0, tzinfo=UTC)
     with (

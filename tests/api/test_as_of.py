@@ -15,6 +15,7 @@ from tests.support.databases import copied
 from tests.support.edge import Edge, assert_problem, edge_of
 from tests.support.facts import LINE, activation, fact
 from tests.support.service import Clock
+from tests.support.soak import repeated
 from tests.support.time_travel import (
     KINDS,
     OF_A_LINE,
@@ -75,7 +76,7 @@ def assert_varied(exchanges: list[Exchange]) -> None:
     assert all(b'"state":"%s"' % s in shown for s in (b"running", b"idle", b"paused", b"blocked"))
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", repeated([1, 2, 3]))
 def test_an_instant_is_answered_as_it_was_answered_live(
     conninfo: str, settings: Settings, seed: int
 ) -> None:
@@ -96,7 +97,7 @@ def moments(world: World, count: int) -> list[tuple[datetime, int]]:
     return sorted(world.random.sample(found, count))
 
 
-@pytest.mark.parametrize("seed", [4, 5])
+@pytest.mark.parametrize("seed", repeated([4, 5]))
 def test_an_instant_is_answered_as_by_a_ledger_whose_log_and_clock_end_there(
     server: EmbeddedPostgres, conninfo: str, settings: Settings, seed: int
 ) -> None:

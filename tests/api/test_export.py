@@ -19,6 +19,7 @@ from tests.support.facts import ORGANIZATION, WORKSPACE, activation, encode, fac
 from tests.support.feeds import AWKWARD, FORMULAS, pages_of, rows_of
 from tests.support.random_life import Life
 from tests.support.service import STRUCTURED
+from tests.support.soak import repeated
 from tests.support.stored import DROP_CHECK
 from tests.support.streaming import Address, listening
 from tests.support.views import query
@@ -286,7 +287,7 @@ class Download:
 
 @pytest.mark.parametrize(
     ("path", "prefix", "format_"),
-    [(EXPORT, "AUD", "jsonl"), (EXPORT, "AUD", "csv"), (EVENTS, "EVT", "csv")],
+    repeated([(EXPORT, "AUD", "jsonl"), (EVENTS, "EVT", "csv"), (EXPORT, "AUD", "csv")], 2),
 )
 def test_a_large_export_needs_little_memory(
     large: tuple[Edge, Address, str], path: str, prefix: str, format_: str

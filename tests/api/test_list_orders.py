@@ -11,6 +11,7 @@ from ledger.domain.values import format_instant
 from tests.api.test_cursors import walk
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import activation, fact
+from tests.support.soak import repeated
 
 SORTS = ("state_since", "health_score")
 
@@ -212,7 +213,7 @@ def test_a_cursor_with_a_forged_key_is_refused(edge: Edge, sort: str, key: Any) 
     assert_problem(edge.get(f"{path}&cursor={text}"), 400, "invalid_cursor")
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", repeated(range(3)))
 @pytest.mark.parametrize("sort", SORTS)
 def test_each_line_whose_key_stays_appears_once_while_other_keys_move(
     edge: Edge, sort: str, seed: int

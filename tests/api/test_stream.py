@@ -14,6 +14,7 @@ from ledger.intake.principal import COMMAND_LINE
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import ORGANIZATION, WORKSPACE, activation, fact
 from tests.support.random_life import Life
+from tests.support.soak import repeated
 from tests.support.streaming import STREAM, Address, Listener, feed_of, listening
 from tests.support.views import until
 
@@ -137,14 +138,15 @@ def test_pollers_and_streams_see_the_same_events_in_the_same_order(
         assert events == expected
 
 
-def test_resuming_a_thousand_times_gives_exactly_the_feed(
-    edge: Edge, address: Address, token: str
+@pytest.mark.parametrize("times", repeated([200, 1_000]))
+def test_resuming_many_times_gives_exactly_the_feed(
+    edge: Edge, address: Address, token: str, times: int
 ) -> None:
     line, dice = edge.fresh(), random.Random(4)
     place = start = last_id(edge.accept(check_in(line)))
     edge.accept(*(check_in(line) for _ in range(900)))
     found: list[dict[str, Any]] = []
-    for turn in range(1000):
+    for turn in range(times):
         if turn % 10 == 0:
             # After these writes many streams resume within the events that memory holds.
             edge.accept(*(check_in(line) for _ in range(11)))

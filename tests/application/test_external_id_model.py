@@ -11,6 +11,7 @@ from tests.support.decision_tables import assert_decision_tables_match_log
 from tests.support.facts import WORKSPACE, activation, fact
 from tests.support.ledger import NARROW, REPORTER, STRANGER, Ledger, new_id
 from tests.support.log_checker import check
+from tests.support.soak import repeated
 
 BY = [REPORTER, REPORTER, NARROW, STRANGER]
 SOURCES = ["/one", "/two"]
@@ -119,7 +120,7 @@ def random_fact(chance: random.Random, model: Model, names: list[str]) -> dict[s
     return fact(type, subject, data, source=pick(SOURCES))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", repeated(range(4), 2))
 def test_each_fact_about_a_run_has_the_outcome_that_the_contract_says(
     own_ledger: Ledger, seed: int
 ) -> None:

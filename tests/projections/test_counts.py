@@ -10,6 +10,7 @@ from projections.execution import statements
 from tests.support.ledger import Ledger
 from tests.support.random_lines import RandomLines, asked_at_random, matching
 from tests.support.rebuilding import rebuild, verify, view
+from tests.support.soak import repeated
 from tests.support.views import query
 
 Counted = Counter[tuple[str, str, str, frozenset[str]]]
@@ -34,7 +35,7 @@ def recounted(ledger: Ledger, filters: dict[str, Any]) -> Counted:
     )
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", repeated(range(3)))
 def test_summaries_equal_a_count_of_the_rows_after_any_mix_of_facts(
     ledger: Ledger, seed: int
 ) -> None:

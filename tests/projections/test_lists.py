@@ -10,6 +10,7 @@ from ledger.domain.values import day_of, parse_instant, week_of
 from projections.execution import lists, orders
 from tests.support.ledger import Ledger
 from tests.support.random_lines import OF_NOW, RandomLines, asked_at_random, matching
+from tests.support.soak import repeated
 
 PAGE = 4
 
@@ -40,7 +41,7 @@ def listed(
 
 
 @pytest.mark.parametrize("past", [False, True], ids=["present", "past"])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", repeated(range(2)))
 def test_lists_return_exactly_the_matching_lines_after_any_mix_of_facts(
     ledger: Ledger, seed: int, past: bool
 ) -> None:
@@ -69,7 +70,7 @@ def place(row: dict[str, Any], sort: orders.Sort) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("sort", ["state_since", "health_score"])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", repeated(range(2)))
 def test_ordered_lists_return_exactly_the_matching_lines_in_their_order(
     ledger: Ledger, seed: int, sort: orders.Sort
 ) -> None:

@@ -33,6 +33,7 @@ RESULTS = (
     "Payments <bank> WS-26-000930 · workspace",
     "Payments next PROJ-26-000930 · project",
     "Payments wait SCR-930001 · blocker of Payments core",
+    "payrun RUN-26-930001 · run of Payments core",
 )
 
 
@@ -51,6 +52,7 @@ def test_results_show_the_name_the_id_the_type_and_the_line(
         "/ui?workspace_id=WS-26-000930",
         "/ui?project_tag=PROJ-26-000930",
         f"/ui/lines/{line}",
+        "/ui/runs/RUN-26-930001",
     ]
 
 
