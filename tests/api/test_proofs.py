@@ -232,7 +232,7 @@ def test_wrong_parameters_are_a_422(edge: Edge, line: str, path: str) -> None:
 def test_before_anything_is_sealed_there_is_a_key_and_no_checkpoint(
     edge: Edge, line: str, folder: Path
 ) -> None:
-    kept = edge.select("SELECT size, position, note, signed_at::text FROM ledger.checkpoint")
+    kept = edge.select("SELECT size, position, note FROM ledger.checkpoint")
     vandalize(edge.conninfo, "TRUNCATE ledger.checkpoint")
     try:
         assert_problem(edge.get("/v1/log/checkpoint"), 503, "behind")
@@ -240,10 +240,10 @@ def test_before_anything_is_sealed_there_is_a_key_and_no_checkpoint(
         assert_problem(edge.get("/v1/log/proof/consistency?from=1&to=2"), 503, "behind")
         assert edge.get("/readyz").json()["sealing"]["position"] == 0
     finally:
-        for size, position, note, at in kept:
+        for size, position, note in kept:
             vandalize(
                 edge.conninfo,
-                f"INSERT INTO ledger.checkpoint VALUES ({size}, {position}, '{note}', '{at}')",
+                f"INSERT INTO ledger.checkpoint VALUES ({size}, {position}, '{note}')",
             )
 
 

@@ -12,6 +12,7 @@ import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.background import BackgroundLoop
+from ledger.log.verifications import RECORDED_AT, Finding, keep
 
 _logger = logging.getLogger(__name__)
 
@@ -29,11 +30,7 @@ SELECT EXISTS (SELECT FROM pg_constraint
 _VALIDATE = """
 ALTER TABLE ledger.ledger_events VALIDATE CONSTRAINT ledger_events_recorded_at_as_stored
 """
-_VERIFIED = """
-INSERT INTO ledger.verification (name, verified_at, differs)
-VALUES ('recorded_at', clock_timestamp(), %s)
-ON CONFLICT (name) DO UPDATE SET verified_at = excluded.verified_at, differs = excluded.differs
-"""
+_NOW = "SELECT clock_timestamp(), coalesce(max(notification_id), 0) FROM ledger.ledger_events"
 
 
 class LogCheck(BackgroundLoop):
@@ -62,13 +59,17 @@ class LogCheck(BackgroundLoop):
             self._connection = connection
             if connection.execute(_UNCHECKED).fetchone() != (True,):
                 return
+            ((started_at, last),) = connection.execute(_NOW)
             try:
                 connection.execute(_VALIDATE)
                 differs = False
             except (psycopg.IntegrityError, psycopg.DataError):
                 _logger.error("rows of the log differ from their events: ledger verify names them")
                 differs = True
-            connection.execute(_VERIFIED, (differs,))
+            ((ended_at, _),) = connection.execute(_NOW)
+            # PostgreSQL names no row, and stops at the first.
+            found = Finding(RECORDED_AT, started_at, ended_at, min(last, 1), last, 0, int(differs))
+            keep(connection, found)
 
     def _serve(self) -> None:
         while not self._stopping.is_set():

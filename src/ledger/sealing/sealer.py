@@ -110,7 +110,6 @@ class Sealer(Periodic):
                 tree.take_changed(),
                 first_positions,
                 Sealed(tree.size, rows[-1][4], note),
-                self._clock(),
             )
             shelf.go_on(connection)
 

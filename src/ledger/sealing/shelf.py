@@ -35,7 +35,7 @@ ON CONFLICT (level, number) DO UPDATE SET hashes = excluded.hashes
 """
 
 _KEEP_CHECKPOINT = """
-INSERT INTO ledger.checkpoint (size, position, note, signed_at) VALUES (%s, %s, %s, %s)
+INSERT INTO ledger.checkpoint (size, position, note) VALUES (%s, %s, %s)
 """
 
 _STOP = """
@@ -100,7 +100,6 @@ def keep(
     changed: Mapping[Tile, bytes],
     first_positions: Mapping[int, int],
     sealed: Sealed,
-    signed_at: datetime,
 ) -> None:
     """Write the tiles that have grown, and the checkpoint.
 
@@ -115,7 +114,7 @@ def keep(
             "positions": [None if level else first_positions[n] for level, n in changed],
         },
     )
-    connection.execute(_KEEP_CHECKPOINT, (*sealed, signed_at))
+    connection.execute(_KEEP_CHECKPOINT, sealed)
 
 
 def stop(connection: Connection, at: datetime, error: str) -> bool:

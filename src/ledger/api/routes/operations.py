@@ -27,14 +27,14 @@ _FAILING_SECONDS = 10.0
 """Once appends have failed for this time, clients should send facts to another node."""
 
 _Lag = list[tuple[str, int, int, int, int, object, str | None]]
-_Sealing = tuple[int, int, bool, bool]
-"""(sealed position, its lag behind the log, whether sealing has stopped, whether rows of the log
-differ from their events)."""
+_Sealing = tuple[int, int, bool, int]
+"""(sealed position, its lag behind the log, whether sealing has stopped, the number of differences
+between stored data and the log that were found last)."""
 
 # OFFSET 0: the log's end is read once, wherever it is used.
 _SEALING = """
 SELECT sealed.position, greatest(0, sealed.head - sealed.position), s.stopped_at IS NOT NULL,
-    EXISTS (SELECT FROM ledger.verification AS v WHERE v.differs)
+    (SELECT coalesce(sum(v.differences), 0)::bigint FROM ledger.verification AS v)
 FROM ledger.signer AS s, (
     SELECT COALESCE((SELECT max(position) FROM ledger.checkpoint), 0) AS position,
            COALESCE((SELECT max(notification_id) FROM ledger.ledger_events), 0) AS head
@@ -65,14 +65,14 @@ async def check_health() -> dict[str, str]:
 async def check_readiness(request: Request) -> Response:
     """Answer 200 once the database answers, the views exist and facts are accepted.
 
-    The answer takes at most a second. A stopped view, stopped sealing, or a log whose rows differ
-    from their events make the status `degraded`, not 503: facts must still be accepted, and a load
+    The answer takes at most a second. A stopped view, stopped sealing, or stored data that differ
+    from the log make the status `degraded`, not 503: facts must still be accepted, and a load
     balancer would remove every node.
     """
     try:
         async with asyncio.timeout(_ANSWERED_SECONDS):
             rows = await _lag(request)
-            sealed, lag, sealing_stopped, differs = await _sealing(request)
+            sealed, lag, sealing_stopped, differences = await _sealing(request)
     except (psycopg.Error, OSError):  # a TimeoutError is an OSError
         return _document({"status": "unavailable", "database": "unreachable"}, 503)
     if services_of(request).writer.failing_seconds() >= _FAILING_SECONDS:
@@ -89,14 +89,14 @@ async def check_readiness(request: Request) -> Response:
         }
         for name, version, _, position, head, stopped_at, _ in rows
     ]
-    is_degraded = sealing_stopped or differs or any(view["stopped"] for view in views)
+    is_degraded = sealing_stopped or differences or any(view["stopped"] for view in views)
     sealing = {"position": sealed, "lag": lag, "stopped": sealing_stopped}
     document = {
         "status": "degraded" if is_degraded else "ok",
         "database": "ok",
         "projections": views,
         "sealing": sealing,
-        "log": {"differs": differs},
+        "log": {"differs": differences > 0},
     }
     return _document(document, 200)
 
@@ -167,14 +167,14 @@ class _Views:
 
 
 class _Sealer:
-    """The gauges of sealing."""
+    """The gauges of sealing, and of the comparisons with the log."""
 
     def __init__(self, sealing: _Sealing) -> None:
         self._sealing = sealing
 
     def collect(self) -> Iterable[Metric]:
         """Called by the registry."""
-        position, behind, has_stopped, _ = self._sealing
+        position, behind, has_stopped, differences = self._sealing
         sealed = GaugeMetricFamily("ledger_sealed_position", "The last position that is sealed.")
         sealed.add_metric([], position)
         lag = GaugeMetricFamily("ledger_sealing_lag", "Positions that sealing is behind.")
@@ -183,7 +183,11 @@ class _Sealer:
             "ledger_sealing_stopped", "1 if the log contradicts a signed checkpoint."
         )
         stopped.add_metric([], int(has_stopped))
-        return [sealed, lag, stopped]
+        differing = GaugeMetricFamily(
+            "ledger_verify_differences", "Stored rows and columns that were found to differ."
+        )
+        differing.add_metric([], differences)
+        return [sealed, lag, stopped, differing]
 
 
 class _Leases:

@@ -1,0 +1,101 @@
+"""What comparisons of stored data with the log find (contract, Proof): differences and findings.
+
+A finding is the result of the last comparison of a part, kept in ``ledger.verification``. It stays
+until the same part is compared again. While any finding has a difference, the service is degraded.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+import psycopg
+
+RECORDED_AT = "recorded_at"
+"""The rows that are older than the constraint on ``recorded_at`` (``application/log_check.py``)."""
+
+NEW = "new"
+"""The events since the last nightly comparison, with their leaves and checkpoints."""
+
+OLD = tuple(f"old_{number}" for number in range(1, 8))
+"""The older events, in seven parts, of which each night compares one."""
+
+TABLES = "tables"
+"""The tables on which decisions rest, against all events."""
+
+NAMED = 100
+"""The most differences that a finding names; all are counted."""
+
+# Keep what was found in a part.
+KEEP = """
+INSERT INTO ledger.verification
+    (part, started_at, ended_at, first, last, compared, differences, named)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s::jsonb)
+ON CONFLICT (part) DO UPDATE SET started_at = excluded.started_at, ended_at = excluded.ended_at,
+    first = excluded.first, last = excluded.last, compared = excluded.compared,
+    differences = excluded.differences, named = excluded.named
+"""
+
+# What was found last in each part, as ``Finding`` names it.
+FINDINGS = """
+SELECT part, started_at, ended_at, first, last, compared, differences, named
+FROM ledger.verification ORDER BY part
+"""
+
+
+class Difference(NamedTuple):
+    """A stored row, or a column of it, that is not as the log says."""
+
+    table: str
+    """The table without the schema, which is ``ledger``."""
+    key: str
+    """The columns of the row's key with their values, such as ``notification_id=12``."""
+    column: str | None
+    """The column that differs; None: the row is missing, or the log has no such row."""
+    says: str
+    """The difference in words."""
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.key}: {self.says}"
+
+
+Report = Callable[[Difference], None]
+"""Takes each difference as it is found."""
+
+Progress = Callable[[int, int], None]
+"""Takes the position that was reached, and the last one."""
+
+
+class Finding(NamedTuple):
+    """What the last comparison of a part found."""
+
+    part: str
+    started_at: datetime
+    ended_at: datetime
+    first: int
+    """The position of the first event that was compared; 0: none was."""
+    last: int
+    compared: int
+    """The number of events, or of rows of the tables beside the log."""
+    differences: int
+    named: Sequence[dict[str, Any]] = ()
+    """The first ``NAMED`` differences: {table, key, column}; the column is null for whole rows."""
+
+
+def keep(connection: psycopg.Connection[Any], finding: Finding) -> None:
+    """Keep a finding, in place of the earlier one of its part."""
+    named = msgspec.json.encode(finding.named).decode()
+    connection.execute(KEEP, (*finding[:-1], named))
+
+
+def findings(connection: psycopg.Connection[Any]) -> dict[str, Finding]:
+    """What was found last, by part."""
+    return {row[0]: Finding(*row) for row in connection.execute(FINDINGS)}
+
+
+def as_named(differences: Sequence[Difference]) -> list[dict[str, Any]]:
+    """The first differences, as a finding names them."""
+    return [
+        {"table": table, "key": key, "column": column}
+        for table, key, column, _ in differences[:NAMED]
+    ]
