@@ -23,6 +23,13 @@ def position_at(ledger: Ledger, rank: int) -> int:
     return int(rows[0]["at"])
 
 
+def altered_event(at: int, columns: str) -> str:
+    return (
+        f"ledger_events notification_id={at}: not the event that was sealed:"
+        f" its column {columns} was altered"
+    )
+
+
 def test_an_event_that_is_not_sealed_yet_is_no_fault(full: Ledger, folder: Path) -> None:
     full.line()
     found, faults = checked(full.conninfo, folder)
@@ -45,6 +52,7 @@ def test_changed_events_are_named_by_their_positions(full: Ledger, folder: Path)
         600: "recorded_at = recorded_at, state = convert_to(replace(convert_from(state, 'UTF8'),"
         " ',17', ',16'), 'UTF8')",
     }
+    full.catch_up()
     positions = {position_at(full, rank): change for rank, change in changes.items()}
     vandalize(
         full.conninfo,
@@ -54,7 +62,11 @@ def test_changed_events_are_named_by_their_positions(full: Ledger, folder: Path)
         ),
     )
     faults = checked(full.conninfo, folder)[1]
-    assert faults == [f"position {at}: not the event that was sealed" for at in positions]
+    altered = ("originator_id", "originator_version", "topic", "originator_id, state")
+    named = [*altered, "originator_id, state", "originator_id, state"]
+    assert faults == [
+        altered_event(at, columns) for at, columns in zip(positions, named, strict=True)
+    ]
 
 
 def test_any_flipped_bit_of_any_event_is_found(full: Ledger, folder: Path) -> None:
@@ -68,7 +80,7 @@ def test_any_flipped_bit_of_any_event_is_found(full: Ledger, folder: Path) -> No
             f" 1 - get_bit(state, {bit})) WHERE notification_id = {at}",
         )
     faults = checked(full.conninfo, folder)[1]
-    assert faults == [f"position {at}: not the event that was sealed" for at in positions]
+    assert faults == [altered_event(at, "originator_id, state") for at in sorted(positions)]
 
 
 def test_missing_events_are_named_by_their_leaves(full: Ledger, folder: Path) -> None:
@@ -77,8 +89,8 @@ def test_missing_events_are_named_by_their_leaves(full: Ledger, folder: Path) ->
     for at in gone:
         vandalize(full.conninfo, f"DELETE FROM ledger.ledger_events WHERE notification_id = {at}")
     assert checked(full.conninfo, folder)[1] == [
-        f"from position {first} on: the events of the leaves {leaves} are missing"
-        for first, leaves in zip(firsts, ("0, 100", "256", "600"), strict=True)
+        f"ledger_events leaf={leaf}: the event of leaf {leaf} is missing, from position {first} on"
+        for first, leaf in zip([firsts[0], *firsts], (0, 100, 256, 600), strict=True)
     ]
 
 
@@ -93,7 +105,7 @@ def test_events_that_moved_to_other_positions_are_named(full: Ledger, folder: Pa
         "UPDATE ledger.checkpoint SET position = position + 1000 WHERE size > 300",
     )
     faults = checked(full.conninfo, folder)[1]
-    assert faults[0] == f"position {at + 1000}: not the event that was sealed"
+    assert faults[0] == altered_event(at + 1000, "originator_id, state")
     assert len(faults) == 301, "a leaf holds its event's position"
 
 
@@ -106,7 +118,7 @@ def test_two_swapped_events_are_named(full: Ledger, folder: Path) -> None:
         f"UPDATE ledger.ledger_events SET notification_id = {other} WHERE notification_id = -1",
     )
     assert checked(full.conninfo, folder)[1] == [
-        f"position {at}: not the event that was sealed" for at in (one, other)
+        altered_event(at, "originator_id, state") for at in (one, other)
     ]
 
 
@@ -118,85 +130,114 @@ FLIPPED = "hashes = set_byte(hashes, 5, get_byte(hashes, 5) # 1)"
     [
         (
             f"UPDATE ledger.tile SET {FLIPPED} WHERE level = 1",
-            ["tile 0 of level 1: does not match the leaves"],
+            ["tile level=1 number=0: its column hashes is not what the leaves make"],
         ),
         (
             "DELETE FROM ledger.tile WHERE level = 1",
-            ["tile 0 of level 1: does not match the leaves"],
+            ["tile level=1 number=0: the row is missing"],
         ),
         (
             "INSERT INTO ledger.tile SELECT 2, 0, hashes FROM ledger.tile WHERE level = 1",
-            ["tile 0 of level 2: does not match the leaves"],
+            ["tile level=2 number=0: no leaves make such a row"],
+        ),
+        (
+            "INSERT INTO ledger.tile SELECT 0, 99, hashes, 99000 FROM ledger.tile WHERE level = 1",
+            ["tile level=0 number=99: no leaves make such a row"],
         ),
         (
             # The whole line: the random origin may hold these digits too.
             r"UPDATE ledger.checkpoint SET note = replace(note, E'\n501\n', E'\n502\n')"
             " WHERE size = 501",
-            ["checkpoint 501: the signature does not fit"],
+            ["checkpoint size=501: its column note: the signature does not fit"],
         ),
         (
             "UPDATE ledger.checkpoint SET size = 500 WHERE size = 501",
-            ["checkpoint 500: does not match the sealed tree"],
+            ["checkpoint size=500: its column size says 500, the note 501"],
+        ),
+        (
+            "UPDATE ledger.checkpoint SET size = 602 WHERE size = 601",
+            ["checkpoint size=602: its column size says 602, the note 601"],
         ),
         (
             "UPDATE ledger.checkpoint SET position = position - 1 WHERE size = 501",
-            ["checkpoint 501: its last event is not at position"],
+            ["checkpoint size=501: its column position says 500, the log 501"],
+        ),
+        (
+            "DELETE FROM ledger.checkpoint WHERE size = 501",
+            ["checkpoint size=601: its column number says 3, the checkpoint before it 1"],
+        ),
+        (
+            "DELETE FROM ledger.checkpoint WHERE size = 201",
+            ["checkpoint size=501: its column number says 2, the checkpoint before it 0"],
+        ),
+        (
+            "UPDATE ledger.checkpoint SET number = 4 WHERE size = 601",
+            ["checkpoint size=601: its column number says 4, the checkpoint before it 2"],
         ),
         (
             f"UPDATE ledger.tile SET {FLIPPED} WHERE (level, number) = (0, 2)",
-            ["position ", "checkpoint 601: does not match the sealed tree", "the checkpoint in "],
+            ["tile level=0 number=2: its column hashes is not what was signed: the events are"],
+        ),
+        (
+            f"UPDATE ledger.tile SET {FLIPPED} WHERE (level, number) = (0, 0)",
+            ["tile level=0 number=0: its column hashes is not what was signed: the events are"],
+        ),
+        (
+            "UPDATE ledger.tile SET hashes = substr(hashes, 33) WHERE (level, number) = (0, 0)",
+            ["tile level=0 number=0: its column hashes has not all leaves"],
         ),
         (
             "DELETE FROM ledger.tile WHERE (level, number) = (0, 0)",
-            [
-                "the tile of leaf 0 is missing",
-                "tile 0 of level 1: does not match the leaves",
-                *(f"checkpoint {size} covers" for size in (201, 501, 601)),
-                "the checkpoint in ",
-            ],
+            ["tile level=0 number=0: the row is missing"],
         ),
         (
             "DELETE FROM ledger.tile WHERE (level, number) = (0, 1);"
             "UPDATE ledger.ledger_events SET state = '' WHERE notification_id = 10",
             [
-                "position 10: not the event that was sealed",
-                "the tile of leaf 256 is missing",
-                "tile 0 of level 1: does not match the leaves",
-                *(f"checkpoint {size} covers {size} events, and 256 are" for size in (501, 601)),
-                "the checkpoint in ",
+                altered_event(10, "originator_id, state"),
+                "tile level=0 number=1: the row is missing",
             ],
         ),
         (
             "DELETE FROM ledger.tile WHERE (level, number) = (0, 2);"
             "UPDATE ledger.ledger_events SET state = '' WHERE notification_id = 300",
             [
-                "position 300: not the event that was sealed",
-                "the tile of leaf 512 is missing",
-                "checkpoint 601 covers",
-                "the checkpoint in ",
+                altered_event(300, "originator_id, state"),
+                "tile level=0 number=2: the row is missing",
+            ],
+        ),
+        (
+            "DELETE FROM ledger.tile WHERE (level, number) = (0, 1);"
+            "DELETE FROM ledger.ledger_events WHERE notification_id = 300",
+            [
+                "tile level=0 number=1: the row is missing",
+                "tile level=0 number=1: leaves from 256 on cannot be compared without it",
             ],
         ),
         (
             "UPDATE ledger.tile SET first_position = first_position + 5 WHERE number = 1",
-            ["tile 1 of level 0: its first event is not at position 262"],
+            ["tile level=0 number=1: its column first_position says 262, the log 257"],
         ),
         (
             "UPDATE ledger.tile SET first_position = first_position - 300 WHERE number = 2",
-            ["tile 2 of level 0: its first event is not at position 213"],
+            ["tile level=0 number=2: its column first_position says 213, the log 513"],
         ),
         (
             "UPDATE ledger.checkpoint SET position = position - 1 WHERE size = 601",
-            ["checkpoint 601: its last event is not at position 600"],
+            ["checkpoint size=601: its column position says 600, the log 601"],
         ),
         (
             "DELETE FROM ledger.checkpoint WHERE size = 601",
-            ["601 events are sealed, and the last checkpoint covers 501"],
+            ["checkpoint size=601: 601 events are sealed, and the last checkpoint covers 501"],
         ),
-        ("TRUNCATE ledger.checkpoint", ["601 events are sealed, and the last checkpoint covers 0"]),
+        (
+            "TRUNCATE ledger.checkpoint",
+            ["checkpoint size=601: 601 events are sealed, and the last checkpoint covers 0"],
+        ),
         (
             "UPDATE ledger.ledger_events SET state = ('{\"x\":' || repeat('[', 200000))::bytea"
             " WHERE notification_id = 300",
-            ["position 300: not the event that was sealed"],
+            [altered_event(300, "originator_id, state")],
         ),
     ],
 )
@@ -214,7 +255,7 @@ def test_a_restored_older_database_does_not_match_the_checkpoint_file(
     vandalize(full.conninfo, *BACK_TO_501)
     (fault,) = checked(full.conninfo, folder)[1]
     assert fault == (
-        f"the checkpoint in {checkpoint_outside(folder)} covers 601 events, and the log has 501"
+        f"checkpoint file={checkpoint_outside(folder)}: covers 601 events, and the log has 501"
     )
 
 
@@ -239,11 +280,11 @@ def test_events_sealed_during_a_verification_are_no_fault(full: Ledger, folder: 
 def test_a_file_that_is_no_checkpoint_is_named(full: Ledger, folder: Path) -> None:
     path = checkpoint_outside(folder)
     path.write_bytes(b"\xff\n")
-    assert checked(full.conninfo, folder)[1] == [f"the checkpoint in {path}: no checkpoint"]
+    assert checked(full.conninfo, folder)[1] == [f"checkpoint file={path}: no checkpoint"]
     path.unlink()
     path.mkdir()
     (fault,) = checked(full.conninfo, folder)[1]
-    assert fault.startswith(f"the checkpoint in {path}: ")
+    assert fault.startswith(f"checkpoint file={path}: ")
 
 
 def test_the_command_prints_the_faults_and_exits_1_if_there_are_any(
@@ -256,14 +297,16 @@ def test_the_command_prints_the_faults_and_exits_1_if_there_are_any(
     assert verify(settings, ledger.conninfo) == 0
     assert capsys.readouterr().out.splitlines() == [
         "1 events in 1 checkpoints, 0 differences; 1 not sealed yet.",
-        "7 rows of 9 decision tables, 0 differences.",
+        "7 rows of 10 tables, 0 differences.",
     ]
     at = position_at(ledger, 0)
     vandalize(ledger.conninfo, "UPDATE ledger.ledger_events SET topic = 'execution.closed/1'")
     assert verify(settings, ledger.conninfo) == 1
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == f"position {at}: not the event that was sealed"
+    assert altered_event(at, "topic") in printed
     assert printed[-2] == "1 events in 1 checkpoints, 1 differences; 1 not sealed yet."
     vandalize(ledger.conninfo, "UPDATE ledger.signer SET vkey = 'a+b+c'")
     assert verify(settings, ledger.conninfo) == 1
-    assert capsys.readouterr().out == "the log's key: no key of an Ed25519 signature\n"
+    assert capsys.readouterr().out == (
+        "signer is_only=true: its column vkey: no key of an Ed25519 signature\n"
+    )

@@ -19,6 +19,7 @@ from tests.sealing.test_check import position_at
 from tests.support.ledger import Ledger
 from tests.support.sealing import checked, seal, vandalize
 
+UNREADABLE = "ledger_events notification_id={}: its column state: the stored event cannot be read"
 _FROM = "UPDATE ledger.ledger_events SET recorded_at = {} WHERE notification_id {}"
 
 
@@ -32,8 +33,8 @@ def shifted(ledger: Ledger, position: int, **by: float) -> str:
     )
     column = format_instant(row["at"] + timedelta(**by))
     return (
-        f"position {position}: its column recorded_at says {column},"
-        f" the stored event {format_instant(row['at'])}"
+        f"ledger_events notification_id={position}: its column recorded_at says {column},"
+        f" the log {format_instant(row['at'])}"
     )
 
 
@@ -66,7 +67,7 @@ def test_an_instant_outside_pythons_calendar_is_named(
     at = position_at(full, 256)
     vandalize(full.conninfo, _FROM.format(f"timestamptz '{value}'", f"= {at}"))
     (fault,) = checked(full.conninfo, folder)[1]
-    assert fault.startswith(f"position {at}: its column recorded_at says ")
+    assert fault.startswith(f"ledger_events notification_id={at}: its column recorded_at says ")
 
 
 def test_a_missing_instant_is_named(full: Ledger, folder: Path) -> None:
@@ -78,7 +79,7 @@ def test_a_missing_instant_is_named(full: Ledger, folder: Path) -> None:
     )
     expected = shifted(full, at).partition(" says ")[2].partition(",")[2]
     assert checked(full.conninfo, folder)[1] == [
-        f"position {at}: its column recorded_at says nothing,{expected}"
+        f"ledger_events notification_id={at}: its column recorded_at says nothing,{expected}"
     ]
 
 
@@ -114,7 +115,7 @@ def test_an_event_that_is_not_sealed_yet_and_cannot_be_read_is_named(
     vandalize(
         full.conninfo, f"UPDATE ledger.ledger_events SET state = '' WHERE notification_id = {at}"
     )
-    assert checked(full.conninfo, folder)[1] == [f"position {at}: the stored event cannot be read"]
+    assert checked(full.conninfo, folder)[1] == [UNREADABLE.format(at)]
 
 
 def test_instants_are_compared_though_a_tile_is_missing(full: Ledger, folder: Path) -> None:
@@ -130,8 +131,14 @@ def test_instants_are_compared_though_a_tile_is_missing(full: Ledger, folder: Pa
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        ("UPDATE ledger.ledger_events SET state = ''", "position {}: not the event that was"),
-        ("DELETE FROM ledger.ledger_events", "from position 257 on: the events of the leaves"),
+        (
+            "UPDATE ledger.ledger_events SET state = ''",
+            "ledger_events notification_id={}: not the event that was",
+        ),
+        (
+            "DELETE FROM ledger.ledger_events",
+            "ledger_events leaf=310: the event of leaf 310 is missing, from position 257 on",
+        ),
     ],
 )
 def test_instants_are_compared_beside_other_damage(
@@ -173,7 +180,7 @@ def test_an_unsealed_event_with_an_unreadable_instant_is_named_without_quoting_i
         f"UPDATE ledger.ledger_events SET state = convert_to('{state}', 'UTF8')"
         f" WHERE notification_id = {at}",
     )
-    assert checked(full.conninfo, folder)[1] == [f"position {at}: the stored event cannot be read"]
+    assert checked(full.conninfo, folder)[1] == [UNREADABLE.format(at)]
 
 
 def test_a_sessions_time_zone_and_date_style_make_no_difference(full: Ledger, folder: Path) -> None:
@@ -199,5 +206,5 @@ def test_the_command_names_moved_instants_and_exits_1(
     assert capsys.readouterr().out.splitlines() == [
         shifted(ledger, at, hours=1),
         "1 events in 1 checkpoints, 1 differences; 0 not sealed yet.",
-        "4 rows of 9 decision tables, 0 differences.",
+        "4 rows of 10 tables, 0 differences.",
     ]

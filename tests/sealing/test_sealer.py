@@ -178,13 +178,13 @@ def test_no_other_events_are_signed_in_the_place_of_lost_ones(ahead: Ledger, fol
     path, head = checkpoint_outside(folder), ahead.head()
     for loss, named in (
         ("UPDATE ledger.ledger_events SET state = ''",
-         [f"position {head}: the stored event cannot be read"]),
+         [f"ledger_events notification_id={head}: its column state: the stored event cannot be read"]),
         ("DELETE FROM ledger.ledger_events", []),
     ):  # fmt: skip
         vandalize(ahead.conninfo, f"{loss} WHERE notification_id = {head}")
         assert checked(ahead.conninfo, folder)[1] == [
             *named,
-            f"the checkpoint in {path} covers 602 events, and the log has 601",
+            f"checkpoint file={path}: covers 602 events, and the log has 601",
         ]
     for error in (
         f"the first 602 events are not those sealed ({path})",
@@ -194,7 +194,7 @@ def test_no_other_events_are_signed_in_the_place_of_lost_ones(ahead: Ledger, fol
         assert seal(ahead.conninfo, folder) == 0
         assert stop_reason(ahead.conninfo) == error
     assert checked(ahead.conninfo, folder)[1] == [
-        f"the checkpoint in {path}: does not match the sealed tree"
+        f"checkpoint file={path}: its column note signs another tree than the sealed leaves make"
     ]
 
 

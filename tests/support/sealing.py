@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 
 from ledger.log.vault import Vault
+from ledger.log.verifications import Difference
 from ledger.sealing.check import Checked, check
 from ledger.sealing.sealer import Sealer
 from ledger.service.composition.database import open_vault
@@ -33,9 +34,10 @@ def seal(conninfo: str, folder: Path) -> int:
 
 
 def checked(conninfo: str, folder: Path) -> tuple[Checked, list[str]]:
-    """The result of ``ledger verify``, and the faults that were named."""
-    faults: list[str] = []
-    return check(conninfo, folder, faults.append, lambda *_: None), faults
+    """The result of ``ledger verify`` on the sealed log, and the differences that were named."""
+    found: list[Difference] = []
+    result = check(conninfo, folder, found.append, lambda *_: None)
+    return result, list(map(str, found))
 
 
 def stop_reason(conninfo: str) -> str | None:

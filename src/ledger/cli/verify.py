@@ -1,25 +1,107 @@
-"""The command ``ledger verify``: compares the sealed log and decision tables with the events."""
+"""The command ``ledger verify``: compares what is stored with the log (contract, Proof)."""
+
+import signal
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 
 from ledger.cli.printing import progress_bars
-from ledger.log.derived import TABLES, compare
+from ledger.log.derived import TABLES, Compared, compare
+from ledger.log.verifications import Difference
 from ledger.sealing.check import check
 from ledger.sealing.note import BadNote
 from ledger.service.composition.sealing import witness_folder
+from ledger.service.processes import end_with_parent
 from ledger.settings import Settings
+
+_PRINTED = 1000
+"""The most differences of a table that are printed; all are counted."""
 
 
 def verify(settings: Settings, conninfo: str) -> int:
-    """Print each difference to the stored events; return 1 if there is any."""
-    with progress_bars("Verifying", ["the sealed log", "the decision tables"]) as shown:
-        try:
-            found = check(conninfo, witness_folder(settings), print, shown["the sealed log"])
-        except BadNote as error:
-            print(f"the log's key: {error}")
-            return 1
-        tables = compare(conninfo, print, shown["the decision tables"])
+    """Print each difference; return 1 if there is any.
+
+    The sealed log and the tables beside it are compared at the same time, in two processes.
+    """
+    differences = _Differences()
+    with progress_bars("Verifying", ["the sealed log", "the tables beside it"]) as shown:
+        context = get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        beside = context.Process(target=_compare, args=(conninfo, theirs), daemon=True)
+        beside.start()
+        theirs.close()
+        with ThreadPoolExecutor(1) as threads:
+            received = threads.submit(_receive, ours, differences, shown["the tables beside it"])
+            try:
+                found = check(
+                    conninfo, witness_folder(settings), differences.take, shown["the sealed log"]
+                )
+            except BadNote as error:
+                print(f"signer is_only=true: its column vkey: {error}")
+                beside.terminate()
+                return 1
+            except BaseException:
+                beside.terminate()
+                raise
+            tables = received.result()
+        beside.join()
+    differences.print_rest()
     print(
         f"{found.events:,} events in {found.checkpoints:,} checkpoints,"
         f" {found.faults:,} differences; {found.unsealed:,} not sealed yet."
     )
-    print(f"{tables.rows:,} rows of {len(TABLES)} decision tables, {tables.faults:,} differences.")
+    print(f"{tables.rows:,} rows of {len(TABLES)} tables, {tables.faults:,} differences.")
     return 1 if found.faults or tables.faults else 0
+
+
+def _compare(conninfo: str, pipe: Connection) -> None:
+    """Compare the tables beside the log, in a process of its own; send what is found."""
+    end_with_parent()
+    # Ctrl-C reaches this process too: the command ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        pipe.send(compare(conninfo, pipe.send, lambda *places: pipe.send(places)))
+    except BrokenPipeError:
+        pass  # the command was interrupted
+    except Exception as error:
+        pipe.send(error)
+
+
+def _receive(
+    pipe: Connection, differences: "_Differences", progress: Callable[[int, int], None]
+) -> Compared:
+    """Take what the other process sends. Raises the error that it ended with."""
+    while True:
+        try:
+            message = pipe.recv()
+        except EOFError as error:
+            raise OSError("The process that compares tables has ended.") from error
+        if isinstance(message, Compared):
+            return message
+        if isinstance(message, Difference):
+            differences.take(message)
+        elif isinstance(message, Exception):
+            raise message
+        else:
+            progress(*message)
+
+
+class _Differences:
+    """Prints differences as they are found, of each table a bounded number."""
+
+    def __init__(self) -> None:
+        self._found: Counter[str] = Counter()
+
+    def take(self, difference: Difference) -> None:
+        """Print a difference, unless there are very many of its table."""
+        self._found[difference.table] += 1
+        if self._found[difference.table] <= _PRINTED:
+            print(difference)
+
+    def print_rest(self) -> None:
+        """Print how many differences were not printed."""
+        for table, number in sorted(self._found.items()):
+            if number > _PRINTED:
+                print(f"{table}: {number - _PRINTED:,} more differences")

@@ -46,7 +46,7 @@ more or less), in about a millisecond."""
 
 _logger = logging.getLogger(__name__)
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 _DECODE: dict[str, Callable[[bytes], Aggregate]] = {
     prefix: msgspec.json.Decoder(kind).decode for prefix, kind in KINDS.items()
 }
@@ -57,7 +57,7 @@ def keep(transaction: Transaction, aggregates: Collection[Aggregate]) -> None:
 
     The append lock is held, so the snapshot written last has the highest version.
     """
-    rows = [SnapshotRow(a.id, a.version, FOLD, _encode(a)) for a in aggregates]
+    rows = [SnapshotRow(a.id, a.version, FOLD, encode(a)) for a in aggregates]
     transaction.defer(insert({SNAPSHOT: rows}))
 
 

@@ -3,294 +3,491 @@
 Each layer is compared with the layer below it: leaves with the events, tiles with the leaves, the
 checkpoints with the tree, including the last checkpoint outside of the database. Each row's column
 ``recorded_at``, by which reads of the past select, is compared with the stored event, also for
-events that are not sealed yet. The check goes through the log once, in the order of positions, and
-holds one tile's worth of events at a time.
+events that are not sealed yet. The check goes through the log once, in the order of positions.
+
+What is sealed never changes, and the tree only grows at its end. So the check reads the latest
+checkpoint first, and then everything up to it in pages, each a statement of its own: it holds no
+snapshot, and what is sealed meanwhile lies behind.
+
+Where a leaf is not that of its event, either the event or the tile was altered. Two trees then
+grow, of the stored leaves and of the events' leaves, until the next signed checkpoint tells which
+of them was signed.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
-from heapq import merge
-from itertools import chain, islice
-from operator import attrgetter
+from itertools import islice
 from pathlib import Path
-from typing import LiteralString, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
-from ledger.domain.values import format_instant
+from ledger.log.verifications import Difference, Progress, Report
 from ledger.sealing import shelf
-from ledger.sealing.leaf import UnreadableEvent, leaf_and_instant
 from ledger.sealing.note import BadNote, Checkpoint
+from ledger.sealing.stored import (
+    EVENTS,
+    UNREADABLE,
+    StoredLeaf,
+    StoredLeaves,
+    altered_columns,
+    column_difference,
+)
 from ledger.sealing.tiles import HASH, WIDTH, GrowingTree, Tile
-from ledger.sealing.tree import hash_leaf
+from ledger.sealing.upper import compare_above
 from ledger.sealing.witness import Witness
 
-Report = Callable[[str], None]
-Progress = Callable[[int, int], None]
-
-# The column recorded_at as the JSON text that leaves have, to the microsecond. The text does not
-# depend on the session's time zone and date style, and exists for every value that the column can
-# hold (also infinity, which no datetime can represent).
-_EVENTS = """
-SELECT originator_id, originator_version, topic, state, notification_id,
-    coalesce(left(to_json(recorded_at AT TIME ZONE 'UTC')::text, -1) || 'Z"', 'null')
-FROM ledger.ledger_events ORDER BY notification_id
+_TILES = """
+SELECT number, hashes, first_position FROM ledger.tile
+WHERE level = 0 AND number >= %s ORDER BY number LIMIT 65
 """
-_LEAVES = """
-SELECT number, hashes, first_position, lead(number) OVER tile, lead(first_position) OVER tile - 1
-FROM ledger.tile WHERE level = 0 WINDOW tile AS (ORDER BY number) ORDER BY number
+_CHECKPOINTS = """
+SELECT size, position, note, number FROM ledger.checkpoint
+WHERE size > %s ORDER BY size LIMIT 500
 """
-_ABOVE = "SELECT level, number, hashes FROM ledger.tile WHERE level > 0"
-_CHECKPOINTS = "SELECT size, position, note FROM ledger.checkpoint ORDER BY size"
-_UNSEALED = "SELECT count(*) FROM ledger.ledger_events WHERE notification_id > %s"
+# The latest checkpoint, and the number of leaves that are stored, at the same instant. A tile far
+# beyond the checkpoint is not of this tree.
+_END = """
+SELECT c.size, c.position, c.note, coalesce((
+    SELECT t.number * 256 + octet_length(t.hashes) / 32 FROM ledger.tile AS t
+    WHERE t.level = 0 AND t.number <= c.size / 256 + 17 ORDER BY t.number DESC LIMIT 1
+), 0)
+FROM (
+    (SELECT size, position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1)
+    UNION ALL SELECT 0, 0, '' LIMIT 1
+) AS c
+"""
 
-_UNREADABLE = "the stored event cannot be read"
-
-_decode_instant = msgspec.json.Decoder(datetime).decode
-
-_AT_ONCE = 256
-"""Rows that a cursor fetches at a time; an event may have a quarter of a megabyte."""
+_NARROWED = 100
+"""Altered events of which the check finds out the altered column; there are few, or very many."""
 
 
 class Checked(NamedTuple):
-    """How much was checked, and how many faults were found."""
+    """How much was checked, and how many differences were found."""
 
     events: int
+    """The sealed events that were compared with their leaves."""
     checkpoints: int
     unsealed: int
     faults: int
+    first: int
+    """The positions of the first and the last event that was compared; 0: none was."""
+    last: int
+
+
+class Scope(NamedTuple):
+    """The part of the sealed log that is compared."""
+
+    selects: Callable[[int], bool]
+    """Whether a tile of leaves, by its number, is compared with the events."""
+    is_whole: bool
+    """Whether also what is above and behind the leaves is compared: tiles of the upper levels, the
+    numbers of checkpoints, the checkpoint outside of the database, and the unsealed events."""
+
+
+EVERYTHING = Scope(lambda _: True, True)
 
 
 class _Signed(NamedTuple):
-    """A checkpoint to be compared, and its name in a fault."""
+    """A checkpoint to be compared."""
 
     size: int
     position: int | None
     """The position of its last event; None for the checkpoint outside of the database."""
     note: str
-    name: str
+    key: str
 
 
-class _Leaf(NamedTuple):
-    """A stored event's leaf; without a hash if the event cannot be read."""
+class _Stored(NamedTuple):
+    """A stored tile of leaves."""
 
-    position: int
-    hash: bytes | None
-    difference: str | None = None
-    """How the row's column ``recorded_at`` differs from the event."""
+    number: int
+    hashes: bytes
+    first: int
+    """The position of the first event, as the row says it."""
 
 
-def check(conninfo: str, folder: Path, report: Report, progress: Progress) -> Checked:
-    """Compare the whole sealed log, in one snapshot; ``report`` gets each fault as a line.
+class _Mismatch(NamedTuple):
+    """A leaf of a tile that is not the leaf of its event."""
+
+    tile: int
+    event: StoredLeaf
+    kept: bytes
+
+
+def check(
+    conninfo: str,
+    folder: Path,
+    report: Report,
+    progress: Progress,
+    scope: Scope = EVERYTHING,
+    breathe: Callable[[], None] = lambda: None,
+) -> Checked:
+    """Compare the sealed log with the events; ``report`` gets each difference.
 
     ``folder`` holds the last checkpoint outside of the database. ``progress`` gets the number of
-    events compared, and the number of all. Raises BadNote if the log's key is damaged.
+    leaves that were compared, and the number of all. ``breathe`` is called between pages, and may
+    wait. Raises BadNote if the log's key is damaged.
     """
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
-        return _Check(connection, folder, report, progress).run()
+        return _Check(connection, folder, report, progress, scope, breathe).run()
 
 
 class _Check:
     """One check, and the tree that it grows from the sealed leaves."""
 
     def __init__(
-        self, connection: shelf.Connection, folder: Path, report: Report, progress: Progress
+        self,
+        connection: shelf.Connection,
+        folder: Path,
+        report: Report,
+        progress: Progress,
+        scope: Scope,
+        breathe: Callable[[], None],
     ) -> None:
-        self._connection, self._report, self._progress = connection, report, progress
-        self._checkpoints = self._faults = 0
+        self._connection, self._reported, self._progress = connection, report, progress
+        self._scope, self._breathe = scope, breathe
+        self._events_compared = self._checkpoints = self._faults = self._unsealed = 0
+        self._first = self._last = 0
         self._verifier = shelf.verifier_of(connection)
-        # The file is read before the snapshot: its events are then in the snapshot.
-        self._outside = list(self._read_outside(Witness(folder, self._verifier.name)))
-        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        self._sealed = shelf.latest(connection)
-        self._events = self._read_events()
-        self._ahead: deque[_Leaf] = deque()
-        """Events that were read, and not yet compared with a tile."""
+        # The file is read before the end of the sealed log: its events are then before the end.
+        self._outside: _Signed | None = None
+        if scope.is_whole:
+            self._outside = self._read_outside(Witness(folder, self._verifier.name))
+        size, self._position, note, stored = self._read_end()
+        try:
+            # A damaged row is named when its turn comes; what it signs is the end all the same.
+            self._size = self._verifier.open(note).size
+        except BadNote:
+            self._size = size
+        self._leaves = max(self._size, stored)
+        self._events = StoredLeaves(connection)
         self._tree = GrowingTree(0, {})
+        self._other: GrowingTree | None = None
+        """The tree of the events' leaves, from the first mismatch to the next checkpoint."""
+        self._mismatches: list[_Mismatch] = []
         self._above: dict[Tile, bytes] = {}
 
     def run(self) -> Checked:
         """Go through the log once."""
         signed = self._signed()
         due = next(signed, None)
-        for number, hashes, first, *beyond in self._read(_LEAVES):
-            if number * WIDTH != self._tree.size:
-                break
-            leaves = [hashes[at : at + HASH] for at in range(0, len(hashes), HASH)]
-            positions = self._compare_leaves(
-                number, first, leaves, self._end_of(number, len(leaves), *beyond)
-            )
-            for at, leaf in enumerate(leaves):
+        before: _Stored | None = None
+        for tile, follower in self._tiles():
+            is_selected = self._scope.selects(tile.number)
+            count = min(WIDTH, self._leaves - self._tree.size)
+            kept = [tile.hashes[at : at + HASH] for at in range(0, count * HASH, HASH)]
+            made: Sequence[StoredLeaf] = ()
+            if is_selected:
+                self._find_start(tile, kept, before)
+                made = self._compare_leaves(tile, kept, self._end_of(tile, count, follower))
+            else:
+                self._events.forget()
+            for at, leaf in enumerate(kept):
                 self._tree.add(leaf)
+                if self._other is not None:
+                    self._other.add(made[at].hash or leaf if made else leaf)
                 while due is not None and due.size == self._tree.size:
-                    self._compare_root(due, positions[at] if positions else None)
+                    if is_selected or self._mismatches:
+                        self._compare_root(due, made[at].position if made else None)
                     due = next(signed, None)
-            self._above |= {tile: h for tile, h in self._tree.take_changed().items() if tile[0]}
-            self._progress(self._tree.size, self._sealed.size)
-        found = self._tree.size
-        if found < self._sealed.size:
-            self._fault(f"the tile of leaf {found} is missing")
-        elif found > self._sealed.size:
-            covered = self._sealed.size
-            self._fault(f"{found} events are sealed, and the last checkpoint covers {covered}")
-        self._compare_above()
-        for signed_beyond in chain(filter(None, [due]), signed):
-            self._compare_beyond(signed_beyond, found)
-        self._read_unsealed()
-        ((unsealed,),) = self._read(_UNSEALED, self._sealed.position)
-        return Checked(found, self._checkpoints, unsealed, self._faults)
+            before = tile
+            self._take_changed()
+            self._progress(self._tree.size, self._leaves)
+            self._breathe()
+        self._resolve(self._mismatches, is_tile=False)
+        if self._scope.is_whole:
+            self._compare_end(due, signed)
+        return Checked(
+            self._events_compared, self._checkpoints, self._unsealed, self._faults,
+            self._first, self._last,
+        )  # fmt: skip
 
-    def _read(self, statement: LiteralString, *values: int) -> Iterator[TupleRow]:
-        """A statement's rows, a few at a time."""
-        with self._connection.cursor(f"c{id(statement)}") as cursor:
-            cursor.itersize = _AT_ONCE
-            yield from cursor.execute(statement, values)
-
-    def _read_events(self) -> Iterator[_Leaf]:
-        for stream, version, topic, state, at, column in self._read(_EVENTS):
-            try:
-                leaf, instant = leaf_and_instant(stream, version, topic, state, at)
-            except UnreadableEvent:
-                yield _Leaf(at, None)
-                continue
-            is_alike = column.encode() == instant
-            yield _Leaf(at, hash_leaf(leaf), None if is_alike else _difference(column, instant))
-
-    def _read_unsealed(self) -> None:
-        """Check the events that no tile was compared with."""
-        for leaf in self._coming(None):
-            if leaf.hash is None and leaf.position > self._sealed.position:
-                self._fault(f"position {leaf.position}: {_UNREADABLE}")
+    def _compare_end(self, due: _Signed | None, signed: Iterator[_Signed]) -> None:
+        """Compare what is above and behind the leaves."""
+        if (found := self._tree.size) > self._size:
+            key = f"size={found}"
+            says = f"{found} events are sealed, and the last checkpoint covers {self._size}"
+            self._report(Difference("checkpoint", key, None, says))
+        self._take_changed()
+        if found == self._leaves:
+            for difference in compare_above(self._connection, self._above, found):
+                self._report(difference)
+        while due is not None:
+            self._compare_beyond(due, found)
+            due = next(signed, None)
+        for leaf in self._events.coming(None):
+            self._unsealed += leaf.position > self._position
+            if leaf.hash is None and leaf.position > self._position:
+                self._fault(leaf.position, "state", UNREADABLE)
             self._compare_column(leaf)
 
-    def _read_outside(self, witness: Witness) -> Iterator[_Signed]:
-        name = f"the checkpoint in {witness.path}"
+    # Reading.
+
+    def _tiles(self) -> Iterator[tuple[_Stored, _Stored | None]]:
+        """The tiles of leaves, each with the one that follows.
+
+        A missing tile is named, and made of its events; the last ones if that is not possible.
+        """
+        page: list[_Stored] = []
+        while self._tree.size < self._leaves:
+            number = self._tree.size // WIDTH
+            if len(page) < 2:
+                page = [_Stored(*row) for row in self._read(_TILES, number)]
+            tile = page[0] if page else None
+            if tile is None or tile.number != number:
+                made = self._made(number, tile)
+                if made is None:
+                    return
+                yield made, tile
+                continue
+            del page[0]
+            size = min(WIDTH, self._leaves - self._tree.size) * HASH
+            follower = page[0] if page else None
+            # The last tile may have grown meanwhile.
+            is_whole = len(tile.hashes) >= size if size < WIDTH * HASH else len(tile.hashes) == size
+            if not is_whole:
+                made = self._made(number, follower, "hashes")
+                if made is None:
+                    return
+                tile = made._replace(first=tile.first)
+            yield tile, follower
+
+    def _made(
+        self, number: int, follower: _Stored | None, column: str | None = None
+    ) -> _Stored | None:
+        """A tile that is missing or has not all hashes: name it, and make it of its events."""
+        says = "the row is missing" if column is None else "its column hashes has not all leaves"
+        self._report(Difference("tile", f"level=0 number={number}", column, says))
+        count = min(WIDTH, self._leaves - self._tree.size)
+        end = self._end_of(_Stored(number, b"", 0), count, follower)
+        is_possible = end is not None and not self._events.is_lost
+        events = list(islice(self._events.coming(end), WIDTH + 1)) if is_possible else []
+        hashes = [event.hash for event in events if event.hash is not None]
+        if not len(events) == len(hashes) == count:
+            says = f"leaves from {self._tree.size} on cannot be compared without it"
+            self._report(Difference("tile", f"level=0 number={number}", column, says))
+            return None
+        self._events.put_back(events)
+        return _Stored(number, b"".join(hashes), events[0].position)
+
+    def _read_end(self) -> tuple[int, int, str, int]:
+        ((size, position, note, stored),) = self._read(_END)
+        return size, position, note, stored
+
+    def _read(self, statement: str, *values: int) -> list[TupleRow]:
+        return self._connection.execute(statement.encode(), values, binary=True).fetchall()
+
+    def _read_outside(self, witness: Witness) -> _Signed | None:
+        key = f"file={witness.path}"
         try:
             if (note := witness.read()) is not None:
-                yield _Signed(self._verifier.open(note).size, None, note, name)
+                return _Signed(self._verifier.open(note).size, None, note, key)
         except (BadNote, OSError) as error:
-            self._fault(f"{name}: {error}")
+            self._report(Difference("checkpoint", key, "note", str(error)))
+        return None
 
     def _signed(self) -> Iterator[_Signed]:
         """All checkpoints by size, including the one outside of the database."""
-        kept = (
-            _Signed(size, position, note, f"checkpoint {size}")
-            for size, position, note in self._read(_CHECKPOINTS)
-        )
-        return merge(kept, self._outside, key=attrgetter("size"))
+        outside = self._outside
+        for signed in self._kept():
+            if outside is not None and outside.size < signed.size:
+                yield outside
+                outside = None
+            yield signed
+        if outside is not None:
+            yield outside
 
-    def _end_of(
-        self, number: int, count: int, next_number: int | None, end: int | None
-    ) -> int | None:
+    def _kept(self) -> Iterator[_Signed]:
+        """The checkpoints in the database. Each has a number, without a gap."""
+        last, before, is_full = 0, 0, True
+        while is_full:
+            page = self._read(_CHECKPOINTS, last)
+            is_full = len(page) == 500
+            for size, position, note, number in page:
+                if size > self._leaves and position > self._position:
+                    return  # signed meanwhile
+                key = f"size={size}"
+                if number != before + 1 and self._scope.is_whole:
+                    says = f"its column number says {number}, the checkpoint before it {before}"
+                    self._report(Difference("checkpoint", key, "number", says))
+                last, before = size, number
+                yield _Signed(size, position, note, key)
+
+    # The leaves.
+
+    def _find_start(self, tile: _Stored, kept: Sequence[bytes], before: _Stored | None) -> None:
+        """Go to a tile's first event, if the tile before was not compared."""
+        if not self._events.is_lost:
+            return
+        self._events.seek(tile.first)
+        (first, *_) = [*self._events.peek(1), None]
+        if before is None or (first is not None and first.hash == kept[0]):
+            return
+        # The position may have been altered: the event is looked for behind the tile before.
+        self._events.seek(before.first)
+        for leaf in islice(self._events.coming(None), 2 * WIDTH):
+            if leaf.hash == kept[0]:
+                self._events.put_back([leaf])
+                return
+        self._events.seek(tile.first)
+
+    def _end_of(self, tile: _Stored, count: int, follower: _Stored | None) -> int | None:
         """The last position that a tile's events may have; None if the next tile is missing."""
-        if next_number is not None:
-            return end if next_number == number + 1 else None
-        return self._sealed.position if number * WIDTH + count == self._sealed.size else None
+        if tile.number * WIDTH + count == self._size:
+            return self._position
+        if follower is not None and follower.number == tile.number + 1:
+            return follower.first - 1
+        return None
 
     def _compare_leaves(
-        self, number: int, first: int, leaves: Sequence[bytes], end: int | None
-    ) -> Sequence[int]:
-        """Compare a tile with the next events; return their positions if none is missing."""
-        self._ahead.extend(islice(self._events, max(0, len(leaves) - len(self._ahead))))
-        if [leaf.hash for leaf in islice(self._ahead, len(leaves))] == leaves:
-            positions = [self._compare_column(self._ahead.popleft()) for _ in leaves]
-            if positions and positions[0] != first:
-                self._fault(f"tile {number} of level 0: its first event is not at position {first}")
-            return positions
-        coming = self._coming(end)
-        made = list(islice(coming, len(leaves) + (end is not None)))
-        if end is None or len(made) == len(leaves):
-            for leaf, is_sealed in zip(made, leaves, strict=False):
-                if leaf.hash != is_sealed:
-                    self._fault(f"position {leaf.position}: not the event that was sealed")
-                else:
-                    self._compare_column(leaf)
-            return [leaf.position for leaf in made] if len(made) == len(leaves) else ()
-        # Events are missing or were inserted: name the leaves and events without a counterpart.
-        known, there = set(leaves), set()
-        for leaf in chain(made, coming):
+        self, tile: _Stored, kept: Sequence[bytes], end: int | None
+    ) -> Sequence[StoredLeaf]:
+        """Compare a tile with the next events; return these if none is missing."""
+        self._events_compared += len(kept)
+        made = self._events.peek(len(kept))
+        is_alike = [leaf.hash for leaf in made] == kept
+        if is_alike:
+            self._events.drop(len(kept))
+            for leaf in made:
+                self._compare_column(leaf)
+        else:
+            coming = self._events.coming(end)
+            made = list(islice(coming, len(kept) + (end is not None)))
+            if len(made) != len(kept):
+                self._name_missing(tile, kept, [*made, *coming])
+                return ()
+            self._compare_each(tile.number, made, kept)
+        self._first = self._first or made[0].position
+        self._last = made[-1].position
+        if made[0].position != tile.first:
+            says = f"its column first_position says {tile.first}, the log {made[0].position}"
+            key = f"level=0 number={tile.number}"
+            self._report(Difference("tile", key, "first_position", says))
+        return made
+
+    def _compare_each(self, number: int, made: Sequence[StoredLeaf], kept: Sequence[bytes]) -> None:
+        """Note the leaves that are not those of their events, to be named later."""
+        if self._other is None:
+            self._other = self._tree.copy()
+        for leaf, is_sealed in zip(made, kept, strict=True):
+            if leaf.hash != is_sealed:
+                self._mismatches.append(_Mismatch(number, leaf, is_sealed))
+            else:
+                self._compare_column(leaf)
+
+    def _name_missing(
+        self, tile: _Stored, kept: Sequence[bytes], made: Sequence[StoredLeaf]
+    ) -> None:
+        """Events are missing or were inserted: name the leaves and events without a counterpart."""
+        known, there = set(kept), set()
+        for leaf in made:
             if leaf.hash in known:
                 there.add(leaf.hash)
                 self._compare_column(leaf)
             else:
-                self._fault(f"position {leaf.position}: an event that was not sealed")
-        missing = [at for at, leaf in enumerate(leaves, self._tree.size) if leaf not in there]
-        if missing:
-            named = ", ".join(map(str, missing))
-            self._fault(f"from position {first} on: the events of the leaves {named} are missing")
-        return ()
+                self._fault(leaf.position, None, "an event that was not sealed")
+        for index, hash_ in enumerate(kept, self._tree.size):
+            if hash_ not in there:
+                says = f"the event of leaf {index} is missing, from position {tile.first} on"
+                self._report(Difference(EVENTS, f"leaf={index}", None, says))
 
-    def _coming(self, end: int | None) -> Iterator[_Leaf]:
-        """The next events, up to the position ``end`` if given."""
-        while True:
-            if not self._ahead:
-                self._ahead.extend(islice(self._events, 1))
-            if not self._ahead or (end is not None and self._ahead[0].position > end):
-                return
-            yield self._ahead.popleft()
-
-    def _compare_column(self, leaf: _Leaf) -> int:
-        """Compare an event's row with the event; return its position.
+    def _compare_column(self, leaf: StoredLeaf) -> None:
+        """Compare the column ``recorded_at`` of an event's row with the event.
 
         An event that is not the sealed one is not compared: its position is reported already, and
         its content cannot be trusted.
         """
-        if leaf.difference is not None:
-            self._fault(f"position {leaf.position}: {leaf.difference}")
-        return leaf.position
+        if leaf.is_moved:
+            self._fault(leaf.position, "recorded_at", column_difference(leaf))
+
+    def _resolve(self, mismatches: Sequence[_Mismatch], is_tile: bool) -> None:
+        """Name what was altered: tiles, or events."""
+        if is_tile:
+            for number in sorted({mismatch.tile for mismatch in mismatches}):
+                says = "its column hashes is not what was signed: the events are"
+                self._report(Difference("tile", f"level=0 number={number}", "hashes", says))
+                self._compare_columns_of(number, mismatches)
+            return
+        for place, (_, event, kept) in enumerate(mismatches):
+            columns: Sequence[str] = ("originator_id", "originator_version", "topic", "state")
+            if place < _NARROWED:
+                columns = altered_columns(self._connection, event, kept)
+            names = ", ".join(columns)
+            says = f"not the event that was sealed: its column {names} was altered"
+            self._fault(event.position, names, says)
+
+    def _compare_columns_of(self, number: int, mismatches: Sequence[_Mismatch]) -> None:
+        for mismatch in mismatches:
+            if mismatch.tile == number:
+                self._compare_column(mismatch.event)
+
+    # The checkpoints.
 
     def _compare_root(self, signed: _Signed, position: int | None) -> None:
         """Compare a checkpoint with the tree, which has exactly its number of leaves now."""
+        checkpoint = self._opened(signed)
+        if checkpoint is None:
+            return
+        mismatches, self._mismatches = self._mismatches, []
+        other, self._other = self._other, None
+        is_signed = checkpoint.root == self._tree.root()
+        is_tile = not is_signed and other is not None and checkpoint.root == other.root()
+        self._resolve(mismatches, is_tile)
+        if is_tile and other is not None:
+            self._tree = other
+        elif not is_signed:
+            says = "its column note signs another tree than the sealed leaves make"
+            self._report(Difference("checkpoint", signed.key, "note", says))
+        if position is not None and signed.position not in (None, position):
+            says = f"its column position says {signed.position}, the log {position}"
+            self._report(Difference("checkpoint", signed.key, "position", says))
+
+    def _opened(self, signed: _Signed) -> Checkpoint | None:
+        """The content of a checkpoint's note; None, and named, if it cannot be trusted."""
         self._checkpoints += signed.position is not None
         try:
             checkpoint = self._verifier.open(signed.note)
         except BadNote as error:
-            self._fault(f"{signed.name}: {error}")
-            return
-        if checkpoint != Checkpoint(self._tree.size, self._tree.root()):
-            self._fault(f"{signed.name}: does not match the sealed tree")
-        elif position is not None and signed.position not in (None, position):
-            self._fault(f"{signed.name}: its last event is not at position {signed.position}")
+            self._report(Difference("checkpoint", signed.key, "note", f"its column note: {error}"))
+            return None
+        if checkpoint.size != signed.size:
+            says = f"its column size says {signed.size}, the note {checkpoint.size}"
+            self._report(Difference("checkpoint", signed.key, "size", says))
+            return None
+        return checkpoint
 
     def _compare_beyond(self, signed: _Signed, found: int) -> None:
         """Compare a checkpoint of more events than are sealed.
 
         The checkpoint outside is written before the one in the database, so it may be ahead.
         """
-        if signed.position is not None or found != self._sealed.size:
-            self._fault(f"{signed.name} covers {signed.size} events, and {found} are sealed")
+        if signed.position is not None and self._opened(signed) is None:
             return
-        for leaf in self._coming(None):
-            if leaf.hash is None:
-                self._fault(f"position {leaf.position}: {_UNREADABLE}")
-                break
-            self._compare_column(leaf)
-            self._tree.add(leaf.hash)
-            if self._tree.size == signed.size:
-                self._compare_root(signed, None)
-                return
-        self._fault(f"{signed.name} covers {signed.size} events, and the log has {self._tree.size}")
+        if found < self._leaves:
+            return  # a tile is missing, which was named
+        if signed.position is None:
+            for leaf in self._events.coming(None):
+                self._unsealed += leaf.position > self._position
+                if leaf.hash is None:
+                    self._fault(leaf.position, "state", UNREADABLE)
+                    break
+                self._compare_column(leaf)
+                self._tree.add(leaf.hash)
+                if self._tree.size == signed.size:
+                    self._compare_root(signed, None)
+                    return
+        says = f"covers {signed.size} events, and the log has {self._tree.size}"
+        self._report(Difference("checkpoint", signed.key, None, says))
 
-    def _compare_above(self) -> None:
-        """Compare the stored tiles above the leaves with the tree that the leaves make."""
-        kept = {(level, number): hashes for level, number, hashes in self._read(_ABOVE)}
-        for level, number in sorted(kept.keys() | self._above.keys()):
-            if kept.get((level, number)) != self._above.get((level, number)):
-                self._fault(f"tile {number} of level {level}: does not match the leaves")
+    def _take_changed(self) -> None:
+        """Keep the tiles above the leaves, as the leaves make them."""
+        changed = self._tree.take_changed().items()
+        self._above |= {tile: hashes for tile, hashes in changed if tile[0]}
 
-    def _fault(self, line: str) -> None:
+    def _fault(self, position: int, column: str | None, says: str) -> None:
+        self._report(Difference(EVENTS, f"notification_id={position}", column, says))
+
+    def _report(self, difference: Difference) -> None:
         self._faults += 1
-        self._report(line)
-
-
-def _difference(column: str, instant: bytes) -> str:
-    """The difference between a row's column and its event's instant; both are JSON."""
-    try:
-        stored = format_instant(_decode_instant(instant))
-    except (ValueError, msgspec.MsgspecError):
-        return _UNREADABLE
-    shown = "nothing" if column == "null" else column.strip('"')
-    return f"its column recorded_at says {shown}, the stored event {stored}"
+        self._reported(difference)

@@ -23,12 +23,13 @@ A sealed leaf never changes, so an event that is stored in format 1 keeps its le
 
 import hashlib
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 
 import msgspec
 
 from ledger.domain.recorded import Actor
-from ledger.domain.values import format_instant, instant_of
+from ledger.domain.values import format_instant, instant_of, micros_of
 from ledger.log.codec import StoredArray
 
 
@@ -59,6 +60,7 @@ class _Leaf(msgspec.Struct):
 
 _decode_object = msgspec.json.Decoder(_StoredObject).decode
 _decode_array = msgspec.json.Decoder(StoredArray[msgspec.Raw]).decode
+_decode_instant = msgspec.json.Decoder(datetime).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -73,10 +75,10 @@ def leaf_of(stream: str, version: int, type_: str, state: bytes, position: int) 
 
 def leaf_and_instant(
     stream: str, version: int, type_: str, state: bytes, position: int
-) -> tuple[bytes, bytes]:
-    """The leaf of a stored event, and its ``recorded_at`` as the leaf has it (JSON).
+) -> tuple[bytes, int | None]:
+    """The leaf of a stored event, and its ``recorded_at`` in microseconds since 1970-01-01 UTC.
 
-    Raises UnreadableEvent.
+    The second is None if the stored event has no instant there. Raises UnreadableEvent.
     """
     make = partial(
         _Leaf,
@@ -87,15 +89,15 @@ def leaf_and_instant(
         stored_sha256=hashlib.sha256(state).hexdigest(),
     )
     try:
-        leaf = (_from_array if state[:1] == b"[" else _from_object)(state, make)
+        leaf, recorded_at = (_from_array if state[:1] == b"[" else _from_object)(state, make)
     except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise UnreadableEvent(f"the event at position {position} cannot be read") from error
-    return _encode(leaf), _encode(leaf.recorded_at)
+    return _encode(leaf), recorded_at
 
 
-def _from_array(state: bytes, make: Callable[..., _Leaf]) -> _Leaf:
+def _from_array(state: bytes, make: Callable[..., _Leaf]) -> tuple[_Leaf, int | None]:
     stored = _decode_array(state)
-    return make(
+    leaf = make(
         v=2,
         occurred_at=format_instant(instant_of(stored.occurred_at)),
         recorded_at=format_instant(instant_of(stored.recorded_at)),
@@ -103,11 +105,12 @@ def _from_array(state: bytes, make: Callable[..., _Leaf]) -> _Leaf:
         reported_by=stored.reported_by,
         nonce=stored.nonce,
     )
+    return leaf, stored.recorded_at
 
 
-def _from_object(state: bytes, make: Callable[..., _Leaf]) -> _Leaf:
+def _from_object(state: bytes, make: Callable[..., _Leaf]) -> tuple[_Leaf, int | None]:
     stored = _decode_object(state)
-    return make(
+    leaf = make(
         v=1,
         occurred_at=_time(stored.occurred_at),
         recorded_at=_time(stored.recorded_at),
@@ -115,6 +118,10 @@ def _from_object(state: bytes, make: Callable[..., _Leaf]) -> _Leaf:
         reported_by=msgspec.UNSET,
         nonce=stored.nonce,
     )
+    try:
+        return leaf, micros_of(_decode_instant(stored.recorded_at))
+    except (ValueError, TypeError, msgspec.MsgspecError):
+        return leaf, None
 
 
 def _time(stored: msgspec.Raw) -> msgspec.Raw:

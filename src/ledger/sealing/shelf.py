@@ -35,7 +35,8 @@ ON CONFLICT (level, number) DO UPDATE SET hashes = excluded.hashes
 """
 
 _KEEP_CHECKPOINT = """
-INSERT INTO ledger.checkpoint (size, position, note) VALUES (%s, %s, %s)
+INSERT INTO ledger.checkpoint (size, position, note, number)
+SELECT %s, %s, %s, coalesce((SELECT max(number) FROM ledger.checkpoint), 0) + 1
 """
 
 _STOP = """

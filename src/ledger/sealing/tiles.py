@@ -95,6 +95,14 @@ class GrowingTree:
             self._full[tile] = full = bytes(self._edge.pop(tile))
             level, entries, entry = level + 1, entries // WIDTH, _complete(full)
 
+    def copy(self) -> "GrowingTree":
+        """Another tree of the same leaves."""
+        copied = GrowingTree(
+            self.size, {tile: bytes(hashes) for tile, hashes in self._edge.items()}
+        )
+        copied._grown, copied._full = set(self._grown), dict(self._full)
+        return copied
+
     def take_changed(self) -> dict[Tile, bytes]:
         """The tiles that have grown since the last call, as they are now."""
         edge = {tile: bytes(self._edge[tile]) for tile in self._grown & self._edge.keys()}

@@ -29,3 +29,13 @@ GRANT SELECT ON ledger.verification TO ledger_api;
 
 -- The time of signing is in no signed note, so nothing could show that it was altered.
 ALTER TABLE ledger.checkpoint DROP COLUMN signed_at;
+
+-- The checkpoints are counted, so that a missing one leaves a gap.
+ALTER TABLE ledger.checkpoint ADD COLUMN number bigint;
+UPDATE ledger.checkpoint AS c SET number = counted.number
+FROM (SELECT size, row_number() OVER (ORDER BY size) AS number FROM ledger.checkpoint) AS counted
+WHERE c.size = counted.size;
+ALTER TABLE ledger.checkpoint
+    ALTER COLUMN number SET NOT NULL,
+    ADD CONSTRAINT checkpoint_number_unique UNIQUE (number),
+    ADD CONSTRAINT checkpoint_number_from_one CHECK (number >= 1);

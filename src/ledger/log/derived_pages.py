@@ -1,0 +1,154 @@
+"""Tables whose rows change, compared with the fold of the log in pages.
+
+A page is a range of keys, read in a snapshot of its own: the rows are compared with the fold at the
+position of that snapshot. So no page is older than its rows, however long the table is. A row whose
+key is in no page, because it was written after its page was read, is looked up at the end.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from ledger.log.decisions import DecisionTables
+from ledger.log.differing import differing, differs, extra, missing, plain
+from ledger.log.tables import LEASE, LINE_ACTIVITY, OPEN_RUN
+from ledger.log.verifications import Report
+from ledger.postgres.table import Table
+
+_PAGE = 10_000
+"""Rows of a page."""
+
+Key = tuple[Any, ...]
+Expected = Callable[[Key], Sequence[Any] | None]
+
+
+class Pages:
+    """The comparison of the tables whose rows change."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[TupleRow],
+        fold: DecisionTables,
+        report: Report,
+        pinned: Callable[[], AbstractContextManager[int]],
+    ) -> None:
+        self._connection, self._fold, self._report = connection, fold, report
+        self._pinned = pinned
+        self.rows = 0
+
+    def compare(self, table: Table) -> None:
+        """Compare a table, page by page."""
+        seen: set[Key] = set()
+        after: Key | None = None
+        is_last = False
+        while not is_last:
+            with self._pinned():
+                rows = self._page(table, after)
+                is_last = len(rows) < _PAGE
+                self._compare(table, rows, seen)
+                if is_last:
+                    self._look_up(table, seen)
+            if rows:
+                after = _key_of(table, rows[-1])
+
+    def _page(self, table: Table, after: Key | None) -> list[Sequence[Any]]:
+        columns, keys = ", ".join(table.columns), ", ".join(table.key)
+        marks = ", ".join(f"%s::{table.columns[column]}" for column in table.key)
+        beyond = "" if after is None else f"WHERE ({keys}) > ({marks})"
+        return self._read(
+            f"SELECT {columns} FROM ledger.{table.name} {beyond} ORDER BY {keys} LIMIT {_PAGE}",
+            after or (),
+        )
+
+    def _look_up(self, table: Table, seen: set[Key]) -> None:
+        """Compare the rows that no page had: they were written later, or they are missing."""
+        unseen = [key for key in map(_keys(table), self._told(table)) if key not in seen]
+        columns = ", ".join(f"t.{column}" for column in table.columns)
+        names = ", ".join(table.key)
+        arrays = ", ".join(f"%s::{table.columns[column]}[]" for column in table.key)
+        statement = (
+            f"SELECT {columns} FROM unnest({arrays}) AS asked ({names})"
+            f" JOIN ledger.{table.name} AS t USING ({names})"
+        )
+        for at in range(0, len(unseen), _PAGE):
+            keys = unseen[at : at + _PAGE]
+            rows = self._read(statement, [list(values) for values in zip(*keys, strict=True)])
+            self._compare(table, rows, seen)
+            for key in keys:
+                if key not in seen:
+                    self._report(missing(table, key))
+
+    def _read(self, statement: str, values: Sequence[Any]) -> list[Sequence[Any]]:
+        found = self._connection.execute(statement.encode(), values, binary=True)
+        return [tuple(map(plain, row)) for row in found]
+
+    def _compare(self, table: Table, rows: Iterable[Sequence[Any]], seen: set[Key]) -> None:
+        expected, key_of = self._expected(table), _keys(table)
+        for row in rows:
+            self.rows += 1
+            key = key_of(row)
+            told = expected(key)
+            if told is None:
+                self._report(extra(table, key))
+                continue
+            seen.add(key)
+            if row != told:
+                self._compare_columns(table, key, row, told)
+
+    def _compare_columns(
+        self, table: Table, key: Key, row: Sequence[Any], told: Sequence[Any]
+    ) -> None:
+        stored = dict(zip(table.columns, row, strict=True))
+        if table is LEASE:
+            stored["listened_at"] = self._listened_at()
+        expected = dict(zip(table.columns, told, strict=True))
+        for column in differing(table, expected, stored):
+            self._report(differs(table, key, column, stored[column], expected[column]))
+
+    def _listened_at(self) -> datetime:
+        """When the service last could take heartbeats: time without it puts off leases."""
+        ((listened_at,),) = self._read("SELECT listened_at FROM ledger.listening", ())
+        assert isinstance(listened_at, datetime)
+        return listened_at
+
+    # The rows that follow from the log.
+
+    def _told(self, table: Table) -> Sequence[Sequence[Any]]:
+        return self._fold.changed()[table]
+
+    def _expected(self, table: Table) -> Expected:
+        """The look-up of a row by its key, in the fold as it is now."""
+        if (large := _LARGE.get(table)) is not None:
+            rows_of, place = large
+            rows, key_of = rows_of(self._fold), _keys(table)
+
+            def expected(key: Key) -> Sequence[Any] | None:
+                row = rows.get(key[place])
+                return row if row is not None and key_of(row) == key else None
+
+            return expected
+        return {_key_of(table, row): row for row in self._told(table)}.get
+
+
+_LARGE: Mapping[Table, tuple[Callable[[DecisionTables], Mapping[str, Sequence[Any]]], int]] = {
+    LINE_ACTIVITY: (lambda fold: fold.activity, 0),
+    OPEN_RUN: (lambda fold: fold.opened, 1),
+    LEASE: (lambda fold: fold.leases, 0),
+}
+"""Tables of many pages: the rows in the fold, and the place of their key in the table's key."""
+
+
+def _keys(table: Table) -> Callable[[Sequence[Any]], Key]:
+    places = [list(table.columns).index(column) for column in table.key]
+    if len(places) == 1:
+        (place,) = places
+        return lambda row: (row[place],)
+    return lambda row: tuple(row[place] for place in places)
+
+
+def _key_of(table: Table, row: Sequence[Any]) -> Key:
+    return _keys(table)(row)

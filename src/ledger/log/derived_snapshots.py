@@ -1,0 +1,118 @@
+"""The snapshots of long streams, compared with the folds of these streams.
+
+A process that meets a long stream starts from its snapshot, so decisions rest on it. The snapshots
+are read before the log is folded; the streams of the log that have one are then folded beside. Of a
+snapshot only a digest is kept, and a stream's fold only until it has reached the snapshot.
+"""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+import msgspec
+import psycopg
+from psycopg.rows import TupleRow
+
+from ledger.domain.recorded import Recorded
+from ledger.log.differing import differs, extra, key_text
+from ledger.log.snapshots import FOLD, KINDS, Aggregate, encode
+from ledger.log.tables import SNAPSHOT
+from ledger.log.verifications import Difference, Report
+
+_PAGE = 2000
+
+_SNAPSHOTS = f"""
+SELECT stream, version, fold, state FROM ledger.snapshot
+WHERE stream > %s ORDER BY stream LIMIT {_PAGE}
+"""
+
+
+class _Head(msgspec.Struct, array_like=True):
+    """The first fields of an aggregate, which each has."""
+
+    id: str
+    version: int
+
+
+class _Named(msgspec.Struct):
+    """The same of an aggregate that is stored with names."""
+
+    id: str
+    version: int = 0
+
+
+_decode_head: Callable[[bytes], _Head] = msgspec.json.Decoder(_Head).decode
+_decode_named: Callable[[bytes], _Named] = msgspec.json.Decoder(_Named).decode
+
+
+class _Due(NamedTuple):
+    """A snapshot that was read."""
+
+    version: int
+    """The version that the state itself says, if it can be read."""
+    digest: bytes
+
+
+class Snapshots:
+    """The comparison of snapshots."""
+
+    def __init__(self, connection: psycopg.Connection[TupleRow], report: Report) -> None:
+        self._connection, self._report = connection, report
+        self._due: dict[str, _Due] = {}
+        self._folds: dict[str, Aggregate] = {}
+        self.rows = 0
+
+    def read(self) -> None:
+        """Read the snapshots that there are."""
+        last, is_full = "", True
+        while is_full:
+            found = self._connection.execute(_SNAPSHOTS.encode(), (last,), binary=True).fetchall()
+            is_full = len(found) == _PAGE
+            for stream, version, fold, state in found:
+                last = stream
+                self.rows += 1
+                self._take(stream, version, fold, state)
+
+    def _take(self, stream: str, version: int, fold: int, state: bytes) -> None:
+        if fold > FOLD:
+            self._report(differs(SNAPSHOT, (stream,), "fold", fold, FOLD))
+        elif fold < FOLD:
+            return  # an earlier version of the ledger made it: this one does not read it
+        said = _head_of(state)
+        if said is not None and said.version != version:
+            self._report(differs(SNAPSHOT, (stream,), "version", version, said.version))
+            version = said.version
+        if stream[:3] in KINDS:
+            self._due[stream] = _Due(version, hashlib.sha256(state).digest())
+        else:
+            self._report(extra(SNAPSHOT, (stream,)))
+
+    def note(self, recorded: Recorded) -> None:
+        """Fold an event, if its stream has a snapshot that was not compared yet."""
+        stream = recorded.originator_id
+        due = self._due.get(stream)
+        if due is None:
+            return
+        if (fold := self._folds.get(stream)) is None:
+            fold = self._folds[stream] = KINDS[stream[:3]](stream)
+        with suppress(KeyError):  # a damaged event: the snapshot differs
+            fold.evolve(recorded)
+        if recorded.originator_version == due.version:
+            if hashlib.sha256(encode(fold)).digest() != due.digest:
+                says = f"its column state is not what version {due.version} of the stream makes"
+                key = key_text(SNAPSHOT, (stream,))
+                self._report(Difference(SNAPSHOT.name, key, "state", says))
+            del self._due[stream], self._folds[stream]
+
+    def finish(self) -> None:
+        """Name the snapshots that no event has reached."""
+        for stream in self._due:
+            self._report(extra(SNAPSHOT, (stream,)))
+
+
+def _head_of(state: bytes) -> _Head | _Named | None:
+    for decode in (_decode_head, _decode_named):
+        with suppress(ValueError, RecursionError, msgspec.MsgspecError):
+            return decode(state)
+    return None

@@ -1,0 +1,112 @@
+"""Differences between a stored row and the row that follows from the log, in words."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.types.datetime import TimestamptzBinaryLoader
+
+from ledger.domain.values import format_instant
+from ledger.log.tables import ID_COUNTER, LEASE
+from ledger.log.verifications import Difference
+from ledger.postgres.table import Table
+
+Columns = Mapping[str, Any]
+
+MISSING = "the row is missing"
+EXTRA = "the log has no such row"
+
+
+class Instants(TimestamptzBinaryLoader):
+    """Loads instants that Python cannot represent, such as infinity, as None."""
+
+    def load(self, data: Any) -> Any:
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            return None
+
+
+def key_text(table: Table, values: Sequence[Any]) -> str:
+    """A row's key: the names of its columns with their values."""
+    return " ".join(
+        f"{column}={shown(value)}" for column, value in zip(table.key, values, strict=True)
+    )
+
+
+def missing(table: Table, key: Sequence[Any]) -> Difference:
+    """A row that the log demands, and that is not stored."""
+    return Difference(table.name, key_text(table, key), None, MISSING)
+
+
+def extra(table: Table, key: Sequence[Any]) -> Difference:
+    """A stored row that does not follow from the log."""
+    return Difference(table.name, key_text(table, key), None, EXTRA)
+
+
+def differs(table: Table, key: Sequence[Any], column: str, stored: Any, told: Any) -> Difference:
+    """A column with another value than the log says."""
+    says = f"its column {column} says {shown(stored)}, the log {shown(told)}"
+    return Difference(table.name, key_text(table, key), column, says)
+
+
+def differing(table: Table, expected: Columns, stored: Columns) -> list[str]:
+    """The columns of a stored row that cannot be as they are."""
+    return _RULES.get(table, _unequal)(expected, stored)
+
+
+def _unequal(expected: Columns, stored: Columns) -> list[str]:
+    return [column for column, value in expected.items() if stored[column] != value]
+
+
+def _differing_counter(expected: Columns, stored: Columns) -> list[str]:
+    """A counter may be ahead: all that matters is that it gives no id again."""
+    return ["last"] if stored["last"] < expected["last"] else []
+
+
+def _differing_lease(begun: Columns, stored: Columns) -> list[str]:
+    """Heartbeats only put off the end of a lease, and leave no event.
+
+    So does time in which the service could take none. It lies between the last heartbeat and the
+    last instant at which the service listened.
+    """
+    heard_at, ends_at, due_at = stored["heard_at"], stored["ends_at"], stored["due_at"]
+    lasts = timedelta(seconds=begun["seconds"])
+    is_known = heard_at is not None and ends_at is not None
+    is_ordered = is_known and ends_at >= heard_at + lasts
+    sound = {
+        "seconds": stored["seconds"] == begun["seconds"],
+        "heard_at": is_ordered and heard_at >= begun["heard_at"],
+        "ends_at": is_ordered and ends_at <= max(heard_at, stored["listened_at"]) + lasts,
+        "due_at": due_at is not None and begun["due_at"] <= due_at <= (ends_at or due_at),
+    }
+    return [column for column, is_sound in sound.items() if not is_sound]
+
+
+_RULES: Mapping[Table, Callable[[Columns, Columns], list[str]]] = {
+    ID_COUNTER: _differing_counter,
+    LEASE: _differing_lease,
+}
+"""The tables of which the log does not determine each value."""
+
+
+def plain(value: Any) -> Any:
+    """A value that psycopg loaded, as the rows of the fold have it."""
+    if isinstance(value, UUID):
+        return value.bytes
+    return tuple(value) if isinstance(value, list) else value
+
+
+def shown(value: Any) -> str:
+    """A value in words."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, datetime):
+        return format_instant(value)
+    return " ".join(map(shown, value)) if isinstance(value, tuple) else str(value)

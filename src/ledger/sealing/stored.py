@@ -1,0 +1,175 @@
+"""The stored events as leaves, in the order of the log, and which of their columns was altered."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from struct import unpack
+from typing import Any, NamedTuple
+
+from psycopg.adapt import Loader
+from psycopg.pq import Format
+
+from ledger.domain.events import EVENTS as EVENT_CLASSES
+from ledger.domain.values import format_instant, instant_of
+from ledger.sealing import shelf
+from ledger.sealing.leaf import UnreadableEvent, leaf_and_instant, leaf_of
+from ledger.sealing.tree import hash_leaf
+
+EVENTS = "ledger_events"
+"""The table of events."""
+
+UNREADABLE = "its column state: the stored event cannot be read"
+
+_AT_ONCE = 512
+"""Events that are read at a time; an event may have a quarter of a megabyte."""
+
+_EVENTS = f"""
+SELECT originator_id, originator_version, topic, state, notification_id, recorded_at
+FROM ledger.ledger_events WHERE notification_id > %s ORDER BY notification_id LIMIT {_AT_ONCE}
+"""
+
+# The version that an event must have by the earlier events of its stream.
+_VERSION = """
+SELECT coalesce(max(originator_version), 0) + 1 FROM ledger.ledger_events
+WHERE originator_id = %s AND notification_id < %s
+"""
+
+# The line that the view of events has for a position.
+_LINE = "SELECT line_id FROM ledger.event WHERE position = %s"
+
+_POSTGRES_EPOCH = 946_684_800_000_000
+"""2000-01-01 UTC, in microseconds since 1970-01-01 UTC."""
+
+_INFINITE = {2**63 - 1: "infinity", -(2**63): "-infinity"}
+
+StoredEvent = tuple[str, int, str, bytes, int]
+"""(stream, version, topic, state, position)"""
+
+
+class StoredLeaf(NamedTuple):
+    """A stored event's leaf."""
+
+    position: int
+    hash: bytes | None
+    """None if the event cannot be read."""
+    is_moved: bool
+    """Whether the row's column ``recorded_at`` is not the event's instant."""
+    column: int | None
+    """That column, and the event's instant: microseconds since 1970-01-01 UTC."""
+    instant: int | None
+    event: StoredEvent
+
+
+class StoredLeaves:
+    """The leaves of the stored events from a position on."""
+
+    def __init__(self, connection: shelf.Connection) -> None:
+        connection.adapters.register_loader("timestamptz", _Micros)
+        self._connection = connection
+        self._ahead: deque[StoredLeaf] = deque()
+        """Leaves that were read, and not yet taken."""
+        self._after = -(2**63)
+        self.is_lost = False
+        """Whether the place in the log is unknown, until the next ``seek``."""
+
+    def forget(self) -> None:
+        """Forget the place in the log."""
+        self._ahead.clear()
+        self.is_lost = True
+
+    def seek(self, position: int) -> None:
+        """Go on with the first event at or after a position."""
+        self._ahead.clear()
+        self._after, self.is_lost = position - 1, False
+
+    def peek(self, count: int) -> Sequence[StoredLeaf]:
+        """The next leaves, which stay the next ones; fewer at the end of the log."""
+        while len(self._ahead) < count and self._read():
+            pass
+        return list(islice(self._ahead, count))
+
+    def drop(self, count: int) -> None:
+        """Take leaves that were seen."""
+        for _ in range(count):
+            self._ahead.popleft()
+
+    def put_back(self, leaves: Iterable[StoredLeaf]) -> None:
+        """Make leaves that were taken the next ones again."""
+        self._ahead.extendleft(reversed(list(leaves)))
+
+    def coming(self, end: int | None) -> Iterator[StoredLeaf]:
+        """Take the next leaves, up to the position ``end`` if given."""
+        while self._ahead or self._read():
+            if end is not None and self._ahead[0].position > end:
+                return
+            yield self._ahead.popleft()
+
+    def _read(self) -> bool:
+        rows = self._connection.execute(_EVENTS, (self._after,), binary=True).fetchall()
+        self._ahead.extend(map(_leaf, rows))
+        if rows:
+            self._after = rows[-1][4]
+        return bool(rows)
+
+
+def _leaf(row: Sequence[Any]) -> StoredLeaf:
+    *event, column = row
+    position: int = row[4]
+    try:
+        leaf, instant = leaf_and_instant(*event)
+    except UnreadableEvent:
+        return StoredLeaf(position, None, False, column, None, tuple(event))
+    return StoredLeaf(position, hash_leaf(leaf), column != instant, column, instant, tuple(event))
+
+
+class _Micros(Loader):
+    """Loads any instant of PostgreSQL as microseconds since 1970-01-01 UTC, infinity as it is."""
+
+    format = Format.BINARY
+
+    def load(self, data: Any) -> int:
+        micros: int = unpack("!q", data)[0]
+        return micros if micros in _INFINITE else micros + _POSTGRES_EPOCH
+
+
+def column_difference(leaf: StoredLeaf) -> str:
+    """How a row's column ``recorded_at`` differs from the event, in words."""
+    if leaf.instant is None:
+        return UNREADABLE
+    return f"its column recorded_at says {_shown(leaf.column)}, the log {_shown(leaf.instant)}"
+
+
+def _shown(micros: int | None) -> str:
+    if micros is None:
+        return "nothing"
+    with suppress(OverflowError):
+        return format_instant(instant_of(micros))
+    return _INFINITE.get(micros, "an instant beyond the calendar")
+
+
+def altered_columns(connection: shelf.Connection, leaf: StoredLeaf, sealed: bytes) -> Sequence[str]:
+    """The columns of which one was altered, since the event has another leaf than was sealed.
+
+    A hash does not tell what it was made of. But a column that has few possible values can be tried
+    out: if the leaf is right with one of them, that column was altered. Else the stored event was,
+    or its stream.
+    """
+    stream, version, topic, state, position = leaf.event
+    topics = {event.TOPIC for event in EVENT_CLASSES}
+    if any(_is(sealed, (stream, version, other, state, position)) for other in topics):
+        return ("topic",)
+    ((due,),) = connection.execute(_VERSION, (stream, position))
+    versions = {due, version - 1, version + 1}
+    if any(_is(sealed, (stream, other, topic, state, position)) for other in versions):
+        return ("originator_version",)
+    lines = [line for (line,) in connection.execute(_LINE, (position,)) if line is not None]
+    if any(_is(sealed, (line, version, topic, state, position)) for line in lines):
+        return ("originator_id",)
+    return ("originator_id", "state")
+
+
+def _is(sealed: bytes, event: StoredEvent) -> bool:
+    with suppress(UnreadableEvent):
+        return hash_leaf(leaf_of(*event)) == sealed
+    return False

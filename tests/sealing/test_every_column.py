@@ -1,0 +1,239 @@
+"""``ledger verify`` notices a change of any column of any table, but for what ``outside.py`` names.
+
+The test walks the catalog. A new table or column fails by its name, until it is compared with the
+log or named among those that are outside of it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import tuple_row
+
+from ledger.application.commands.webhooks import GiveUpDelivery
+from ledger.domain.endpoint import WebhookDeliveryFailed
+from ledger.log import outside
+from ledger.log.derived import TABLES, compare
+from ledger.log.verifications import Difference
+from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.sealing.check import check
+from ledger.settings import Settings
+from tests.conftest import MASTER_KEY
+from tests.log.test_derived import fill
+from tests.sealing.conftest import report
+from tests.support.databases import copied
+from tests.support.ledger import Ledger, working
+from tests.support.sealing import seal
+
+# The tables of the schema, but for those of views.
+_TABLES = r"""
+SELECT relname::text FROM pg_class
+WHERE relnamespace = 'ledger'::regnamespace AND relkind IN ('r', 'p', 'm', 'f')
+  AND oid NOT IN (
+    SELECT d.refobjid FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
+    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+  )
+ORDER BY 1
+"""
+_COLUMNS = """
+SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
+WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+"""
+_CONSTRAINTS = """
+SELECT format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I CASCADE', conrelid::regclass, conname)
+FROM pg_constraint WHERE connamespace = 'ledger'::regnamespace AND conrelid <> 0 AND contype <> 'n'
+"""
+
+_SEALED = {
+    "ledger_events": ("notification_id",), "tile": ("level", "number"), "checkpoint": ("size",),
+}  # fmt: skip
+_INDEXES = """
+SELECT format('DROP INDEX %s', i.indexrelid::regclass) FROM pg_index AS i
+JOIN pg_class AS c ON c.oid = i.indexrelid
+WHERE i.indisunique AND c.relnamespace = 'ledger'::regnamespace
+"""
+
+KEYS = {table.name: table.key for table in TABLES} | _SEALED
+"""The tables that are compared, with the columns that name a row."""
+
+CHANGES = {
+    "text": "concat({0}, 'x')",
+    "text[]": "{0} || 'x'::text",
+    "bigint": "{0} + 1",
+    "integer": "{0} + 1",
+    "smallint": "{0} + 1",
+    "boolean": "NOT {0}",
+    "uuid": "gen_random_uuid()",
+    "bytea": "set_bit({0}, length({0}) * 4, 1 - get_bit({0}, length({0}) * 4))",
+    "timestamp with time zone": "coalesce({0}, now()) + interval '1 hour'",
+}
+"""An altered value of a column, by the column's type."""
+
+MAY_BE_AHEAD = {("id_counter", "last"): "{0} - 1"}
+
+INSERTED = {"ledger_events": {"notification_id": "0"}}
+"""The key of an inserted row, where not any other key will do: the log may always grow."""
+
+
+@pytest.fixture(scope="module")
+def ledger(server: EmbeddedPostgres, folder: Path) -> Iterator[Ledger]:
+    """A sealed ledger with rows in each table, and without constraints."""
+    settings = Settings(master_key=MASTER_KEY)
+    with copied(server.url, "every_column") as conninfo, working(conninfo, settings) as ledger:
+        fill(ledger)
+        (endpoint,) = ledger.rows("SELECT endpoint_id FROM ledger.endpoint")
+        failed = WebhookDeliveryFailed(event_id="EVT-26-000001", sequence=1, attempts=5)
+        ledger.execute(GiveUpDelivery(endpoint["endpoint_id"], failed.event_id, 0, failed))
+        seal(conninfo, folder)
+        report(ledger, ledger.line("capacity"), 30)
+        seal(conninfo, folder)
+        ledger.catch_up()
+        with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+            for of in (_CONSTRAINTS, _INDEXES):
+                for (statement,) in connection.execute(of).fetchall():
+                    connection.execute(statement.encode())
+        yield ledger
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("every") / "sealed"
+
+
+@pytest.fixture(scope="module")
+def columns(ledger: Ledger) -> dict[str, dict[str, str]]:
+    """The type of each column of each table that is to be compared."""
+    with psycopg.connect(ledger.conninfo, row_factory=tuple_row) as connection:
+        tables = [name for (name,) in connection.execute(_TABLES)]
+        return {
+            table: dict(connection.execute(_COLUMNS, (f"ledger.{table}",)).fetchall())
+            for table in tables
+            if table not in outside.TABLES
+        }
+
+
+def found(ledger: Ledger, folder: Path) -> list[Difference]:
+    differences: list[Difference] = []
+    check(ledger.conninfo, folder, differences.append, lambda *_: None)
+    compare(ledger.conninfo, differences.append, lambda *_: None)
+    return differences
+
+
+@contextmanager
+def altered(ledger: Ledger, table: str, statement: str) -> Iterator[None]:
+    """Alter one table as its owner can, without triggers, and restore it afterwards."""
+    with psycopg.connect(ledger.conninfo, autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute(f"CREATE TABLE before AS TABLE ledger.{table}".encode())
+        try:
+            assert connection.execute(statement.encode()).rowcount == 1
+            yield
+        finally:
+            connection.execute(f"TRUNCATE ledger.{table}".encode())
+            connection.execute(f"INSERT INTO ledger.{table} TABLE before".encode())
+            connection.execute("DROP TABLE before")
+
+
+def row_of(ledger: Ledger, table: str, column: str) -> dict[str, Any]:
+    """A row of the table, if possible with a value in the column."""
+    (row,) = ledger.rows(
+        f"SELECT ctid::text AS ctid, * FROM ledger.{table}"
+        f" ORDER BY {column} IS NULL, {', '.join(KEYS[table])} LIMIT 1"
+    )
+    return row
+
+
+def key_of(table: str, row: dict[str, Any]) -> str:
+    return " ".join(f"{column}={row[column]}" for column in KEYS[table])
+
+
+def test_the_tables_of_the_catalog_are_compared_or_outside(ledger: Ledger) -> None:
+    with psycopg.connect(ledger.conninfo, row_factory=tuple_row) as connection:
+        tables = {name for (name,) in connection.execute(_TABLES)}
+    assert tables == KEYS.keys() | outside.TABLES.keys()
+    assert not KEYS.keys() & outside.TABLES.keys()
+    assert outside.CACHES.keys() <= KEYS.keys()
+
+
+def test_a_sound_ledger_has_no_difference(ledger: Ledger, folder: Path) -> None:
+    assert found(ledger, folder) == []
+
+
+def test_each_altered_column_is_named_by_table_key_and_column(
+    ledger: Ledger, folder: Path, columns: dict[str, dict[str, str]]
+) -> None:
+    unnamed = []
+    for table, types in columns.items():
+        for column, type_ in types.items():
+            if (table, column) in outside.COLUMNS:
+                continue
+            change = MAY_BE_AHEAD.get((table, column), CHANGES[type_]).format(column)
+            row = row_of(ledger, table, column)
+            update = f"UPDATE ledger.{table} SET {column} = {change} WHERE ctid = '{row['ctid']}'"
+            with altered(ledger, table, update):
+                differences = found(ledger, folder)
+            key = key_of(table, row)
+            is_named = [
+                d for d in differences
+                if d.table == table
+                and (f"{column}=" in d.key or d.key == key and column in str(d.column).split(", "))
+            ]  # fmt: skip
+            if not is_named:
+                unnamed.append((table, column, differences[:3]))
+    assert unnamed == [], unnamed
+
+
+def test_each_deleted_row_is_named_by_table_and_key(
+    ledger: Ledger, folder: Path, columns: dict[str, dict[str, str]]
+) -> None:
+    unnamed = []
+    for table in columns.keys() - outside.CACHES.keys():
+        row = row_of(ledger, table, KEYS[table][0])
+        with altered(ledger, table, f"DELETE FROM ledger.{table} WHERE ctid = '{row['ctid']}'"):
+            differences = found(ledger, folder)
+        by_neighbour = {"ledger_events": "leaf=0", "checkpoint": "size="}
+        key = by_neighbour.get(table, key_of(table, row))
+        if not any(d.table == table and d.key.startswith(key) for d in differences):
+            unnamed.append((table, key, differences[:3]))
+    assert unnamed == []
+
+
+def test_each_inserted_row_is_named_by_table_and_key(
+    ledger: Ledger, folder: Path, columns: dict[str, dict[str, str]]
+) -> None:
+    unnamed = []
+    for table, types in columns.items():
+        last = KEYS[table][-1]
+        new = INSERTED.get(table, {}).get(last) or CHANGES[types[last]].replace("+ 1", "+ 1000")
+        names = ", ".join(types)
+        values = ", ".join(new.format(last) if name == last else name for name in types)
+        row = row_of(ledger, table, last)
+        insert = (
+            f"INSERT INTO ledger.{table} ({names})"
+            f" SELECT {values} FROM ledger.{table} WHERE ctid = '{row['ctid']}'"
+        )
+        with altered(ledger, table, insert):
+            differences = found(ledger, folder)
+        if not any(
+            d.table == table and f"{last}=" in d.key and d.key != key_of(table, row)
+            for d in differences
+        ):
+            unnamed.append((table, differences[:3]))
+    assert unnamed == []
+
+
+def test_a_damaged_column_that_is_outside_of_the_log_still_tells_whether_a_key_exists(
+    ledger: Ledger, folder: Path
+) -> None:
+    row = row_of(ledger, "run_key", "wrapped")
+    gone = f"UPDATE ledger.run_key SET wrapped = NULL WHERE ctid = '{row['ctid']}'"
+    with altered(ledger, "run_key", gone):
+        (difference,) = found(ledger, folder)
+    assert difference[:3] == ("run_key", key_of("run_key", row), "wrapped")
+    erased = "UPDATE ledger.run_key SET wrapped = '\\x01' WHERE destroyed_at IS NOT NULL"
+    with altered(ledger, "run_key", erased):
+        (difference,) = found(ledger, folder)
+    assert (difference.table, difference.column) == ("run_key", "wrapped")
