@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from datetime import timedelta
+from datetime import time, timedelta
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -79,6 +79,11 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Seconds from one search for idle lines to the next.",
     )
+    verify_at: str = Field(
+        default="03:00",
+        pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$",
+        description="When stored data are compared with the log each night, UTC. Empty: never.",
+    )
     webhook_retry_seconds: str = Field(
         default="5,300,1800,7200",
         pattern=r"^\d{1,7}(\.\d{1,6})?(,\d{1,7}(\.\d{1,6})?){0,19}$",
@@ -136,6 +141,11 @@ class Settings(BaseSettings):
         if self.jwks_url is None or self.jwt_issuer is None or self.jwt_audience is None:
             return None
         return Provider(self.jwks_url, self.jwt_issuer, self.jwt_audience)
+
+    @property
+    def verified_at(self) -> time | None:
+        """The time of day, in UTC, of the nightly verification; None: there is none."""
+        return time.fromisoformat(self.verify_at) if self.verify_at else None
 
     @property
     def webhook_delays(self) -> tuple[float, ...]:

@@ -176,11 +176,11 @@ def test_each_altered_column_is_named_by_table_key_and_column(
             with altered(ledger, table, update):
                 differences = found(ledger, folder)
             key = key_of(table, row)
-            is_named = [
-                d for d in differences
+            is_named = any(
+                f"{column}=" in d.key or (d.key == key and column in str(d.column).split(", "))
+                for d in differences
                 if d.table == table
-                and (f"{column}=" in d.key or d.key == key and column in str(d.column).split(", "))
-            ]  # fmt: skip
+            )
             if not is_named:
                 unnamed.append((table, column, differences[:3]))
     assert unnamed == [], unnamed

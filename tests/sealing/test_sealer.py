@@ -176,11 +176,14 @@ def test_a_sealer_that_died_before_its_commit_continues_from_the_file(
 
 def test_no_other_events_are_signed_in_the_place_of_lost_ones(ahead: Ledger, folder: Path) -> None:
     path, head = checkpoint_outside(folder), ahead.head()
+    unreadable = "its column state: the stored event cannot be read"
     for loss, named in (
-        ("UPDATE ledger.ledger_events SET state = ''",
-         [f"ledger_events notification_id={head}: its column state: the stored event cannot be read"]),
+        (
+            "UPDATE ledger.ledger_events SET state = ''",
+            [f"ledger_events notification_id={head}: {unreadable}"],
+        ),
         ("DELETE FROM ledger.ledger_events", []),
-    ):  # fmt: skip
+    ):
         vandalize(ahead.conninfo, f"{loss} WHERE notification_id = {head}")
         assert checked(ahead.conninfo, folder)[1] == [
             *named,

@@ -37,7 +37,7 @@ from ledger.log.verifications import Difference, Progress, Report
 from ledger.postgres.session import options_of
 from ledger.postgres.table import Table
 
-_AT_ONCE = 2000
+_AT_ONCE = 1000
 """Events that are folded at a time."""
 
 _NEAR = 10_000

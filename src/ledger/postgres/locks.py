@@ -29,3 +29,6 @@ SEALER = 7_300_008
 
 LEASES = 7_300_009
 """Held by the process that watches over leases."""
+
+VERIFICATION = 7_300_011
+"""Held by the process that compares stored data with the log each night."""

@@ -24,26 +24,23 @@ from psycopg.rows import TupleRow, tuple_row
 
 from ledger.log.verifications import Difference, Progress, Report
 from ledger.sealing import shelf
-from ledger.sealing.note import BadNote, Checkpoint
+from ledger.sealing.checkpoints import Checkpoints, Signed
 from ledger.sealing.stored import (
     EVENTS,
     UNREADABLE,
+    Mismatch,
     StoredLeaf,
     StoredLeaves,
-    altered_columns,
+    altered_events,
+    altered_tiles,
     column_difference,
 )
 from ledger.sealing.tiles import HASH, WIDTH, GrowingTree, Tile
 from ledger.sealing.upper import compare_above
-from ledger.sealing.witness import Witness
 
 _TILES = """
 SELECT number, hashes, first_position FROM ledger.tile
 WHERE level = 0 AND number >= %s ORDER BY number LIMIT 65
-"""
-_CHECKPOINTS = """
-SELECT size, position, note, number FROM ledger.checkpoint
-WHERE size > %s ORDER BY size LIMIT 500
 """
 # The latest checkpoint, and the number of leaves that are stored, at the same instant. A tile far
 # beyond the checkpoint is not of this tree.
@@ -57,9 +54,6 @@ FROM (
     UNION ALL SELECT 0, 0, '' LIMIT 1
 ) AS c
 """
-
-_NARROWED = 100
-"""Altered events of which the check finds out the altered column; there are few, or very many."""
 
 
 class Checked(NamedTuple):
@@ -88,16 +82,6 @@ class Scope(NamedTuple):
 EVERYTHING = Scope(lambda _: True, True)
 
 
-class _Signed(NamedTuple):
-    """A checkpoint to be compared."""
-
-    size: int
-    position: int | None
-    """The position of its last event; None for the checkpoint outside of the database."""
-    note: str
-    key: str
-
-
 class _Stored(NamedTuple):
     """A stored tile of leaves."""
 
@@ -105,14 +89,6 @@ class _Stored(NamedTuple):
     hashes: bytes
     first: int
     """The position of the first event, as the row says it."""
-
-
-class _Mismatch(NamedTuple):
-    """A leaf of a tile that is not the leaf of its event."""
-
-    tile: int
-    event: StoredLeaf
-    kept: bytes
 
 
 def check(
@@ -130,47 +106,36 @@ def check(
     wait. Raises BadNote if the log's key is damaged.
     """
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
-        return _Check(connection, folder, report, progress, scope, breathe).run()
+        return _Check(connection, folder, report, scope).run(progress, breathe)
 
 
 class _Check:
     """One check, and the tree that it grows from the sealed leaves."""
 
     def __init__(
-        self,
-        connection: shelf.Connection,
-        folder: Path,
-        report: Report,
-        progress: Progress,
-        scope: Scope,
-        breathe: Callable[[], None],
+        self, connection: shelf.Connection, folder: Path, report: Report, scope: Scope
     ) -> None:
-        self._connection, self._reported, self._progress = connection, report, progress
-        self._scope, self._breathe = scope, breathe
-        self._events_compared = self._checkpoints = self._faults = self._unsealed = 0
+        self._connection, self._reported, self._scope = connection, report, scope
+        self._events_compared = self._faults = self._unsealed = 0
         self._first = self._last = 0
-        self._verifier = shelf.verifier_of(connection)
         # The file is read before the end of the sealed log: its events are then before the end.
-        self._outside: _Signed | None = None
+        self._signed = Checkpoints(connection, self._report)
         if scope.is_whole:
-            self._outside = self._read_outside(Witness(folder, self._verifier.name))
+            self._signed.read_outside(folder)
         size, self._position, note, stored = self._read_end()
-        try:
-            # A damaged row is named when its turn comes; what it signs is the end all the same.
-            self._size = self._verifier.open(note).size
-        except BadNote:
-            self._size = size
+        # A damaged row is named when its turn comes; what it signs is the end all the same.
+        self._size = self._signed.size_of(note) or size
         self._leaves = max(self._size, stored)
         self._events = StoredLeaves(connection)
         self._tree = GrowingTree(0, {})
         self._other: GrowingTree | None = None
         """The tree of the events' leaves, from the first mismatch to the next checkpoint."""
-        self._mismatches: list[_Mismatch] = []
+        self._mismatches: list[Mismatch] = []
         self._above: dict[Tile, bytes] = {}
 
-    def run(self) -> Checked:
+    def run(self, progress: Progress, breathe: Callable[[], None]) -> Checked:
         """Go through the log once."""
-        signed = self._signed()
+        signed = self._signed.up_to(self._leaves, self._position, self._scope.is_whole)
         due = next(signed, None)
         before: _Stored | None = None
         for tile, follower in self._tiles():
@@ -193,17 +158,17 @@ class _Check:
                     due = next(signed, None)
             before = tile
             self._take_changed()
-            self._progress(self._tree.size, self._leaves)
-            self._breathe()
+            progress(self._tree.size, self._leaves)
+            breathe()
         self._resolve(self._mismatches, is_tile=False)
         if self._scope.is_whole:
             self._compare_end(due, signed)
         return Checked(
-            self._events_compared, self._checkpoints, self._unsealed, self._faults,
+            self._events_compared, self._signed.opened, self._unsealed, self._faults,
             self._first, self._last,
         )  # fmt: skip
 
-    def _compare_end(self, due: _Signed | None, signed: Iterator[_Signed]) -> None:
+    def _compare_end(self, due: Signed | None, signed: Iterator[Signed]) -> None:
         """Compare what is above and behind the leaves."""
         if (found := self._tree.size) > self._size:
             key = f"size={found}"
@@ -278,42 +243,6 @@ class _Check:
     def _read(self, statement: str, *values: int) -> list[TupleRow]:
         return self._connection.execute(statement.encode(), values, binary=True).fetchall()
 
-    def _read_outside(self, witness: Witness) -> _Signed | None:
-        key = f"file={witness.path}"
-        try:
-            if (note := witness.read()) is not None:
-                return _Signed(self._verifier.open(note).size, None, note, key)
-        except (BadNote, OSError) as error:
-            self._report(Difference("checkpoint", key, "note", str(error)))
-        return None
-
-    def _signed(self) -> Iterator[_Signed]:
-        """All checkpoints by size, including the one outside of the database."""
-        outside = self._outside
-        for signed in self._kept():
-            if outside is not None and outside.size < signed.size:
-                yield outside
-                outside = None
-            yield signed
-        if outside is not None:
-            yield outside
-
-    def _kept(self) -> Iterator[_Signed]:
-        """The checkpoints in the database. Each has a number, without a gap."""
-        last, before, is_full = 0, 0, True
-        while is_full:
-            page = self._read(_CHECKPOINTS, last)
-            is_full = len(page) == 500
-            for size, position, note, number in page:
-                if size > self._leaves and position > self._position:
-                    return  # signed meanwhile
-                key = f"size={size}"
-                if number != before + 1 and self._scope.is_whole:
-                    says = f"its column number says {number}, the checkpoint before it {before}"
-                    self._report(Difference("checkpoint", key, "number", says))
-                last, before = size, number
-                yield _Signed(size, position, note, key)
-
     # The leaves.
 
     def _find_start(self, tile: _Stored, kept: Sequence[bytes], before: _Stored | None) -> None:
@@ -372,7 +301,7 @@ class _Check:
             self._other = self._tree.copy()
         for leaf, is_sealed in zip(made, kept, strict=True):
             if leaf.hash != is_sealed:
-                self._mismatches.append(_Mismatch(number, leaf, is_sealed))
+                self._mismatches.append(Mismatch(number, leaf, is_sealed))
             else:
                 self._compare_column(leaf)
 
@@ -401,32 +330,22 @@ class _Check:
         if leaf.is_moved:
             self._fault(leaf.position, "recorded_at", column_difference(leaf))
 
-    def _resolve(self, mismatches: Sequence[_Mismatch], is_tile: bool) -> None:
+    def _resolve(self, mismatches: Sequence[Mismatch], is_tile: bool) -> None:
         """Name what was altered: tiles, or events."""
+        altered = (
+            altered_tiles(mismatches) if is_tile else altered_events(self._connection, mismatches)
+        )
+        for difference in altered:
+            self._report(difference)
         if is_tile:
-            for number in sorted({mismatch.tile for mismatch in mismatches}):
-                says = "its column hashes is not what was signed: the events are"
-                self._report(Difference("tile", f"level=0 number={number}", "hashes", says))
-                self._compare_columns_of(number, mismatches)
-            return
-        for place, (_, event, kept) in enumerate(mismatches):
-            columns: Sequence[str] = ("originator_id", "originator_version", "topic", "state")
-            if place < _NARROWED:
-                columns = altered_columns(self._connection, event, kept)
-            names = ", ".join(columns)
-            says = f"not the event that was sealed: its column {names} was altered"
-            self._fault(event.position, names, says)
-
-    def _compare_columns_of(self, number: int, mismatches: Sequence[_Mismatch]) -> None:
-        for mismatch in mismatches:
-            if mismatch.tile == number:
+            for mismatch in mismatches:
                 self._compare_column(mismatch.event)
 
     # The checkpoints.
 
-    def _compare_root(self, signed: _Signed, position: int | None) -> None:
+    def _compare_root(self, signed: Signed, position: int | None) -> None:
         """Compare a checkpoint with the tree, which has exactly its number of leaves now."""
-        checkpoint = self._opened(signed)
+        checkpoint = self._signed.open(signed)
         if checkpoint is None:
             return
         mismatches, self._mismatches = self._mismatches, []
@@ -443,26 +362,12 @@ class _Check:
             says = f"its column position says {signed.position}, the log {position}"
             self._report(Difference("checkpoint", signed.key, "position", says))
 
-    def _opened(self, signed: _Signed) -> Checkpoint | None:
-        """The content of a checkpoint's note; None, and named, if it cannot be trusted."""
-        self._checkpoints += signed.position is not None
-        try:
-            checkpoint = self._verifier.open(signed.note)
-        except BadNote as error:
-            self._report(Difference("checkpoint", signed.key, "note", f"its column note: {error}"))
-            return None
-        if checkpoint.size != signed.size:
-            says = f"its column size says {signed.size}, the note {checkpoint.size}"
-            self._report(Difference("checkpoint", signed.key, "size", says))
-            return None
-        return checkpoint
-
-    def _compare_beyond(self, signed: _Signed, found: int) -> None:
+    def _compare_beyond(self, signed: Signed, found: int) -> None:
         """Compare a checkpoint of more events than are sealed.
 
         The checkpoint outside is written before the one in the database, so it may be ahead.
         """
-        if signed.position is not None and self._opened(signed) is None:
+        if signed.position is not None and self._signed.open(signed) is None:
             return
         if found < self._leaves:
             return  # a tile is missing, which was named

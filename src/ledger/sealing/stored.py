@@ -12,6 +12,7 @@ from psycopg.pq import Format
 
 from ledger.domain.events import EVENTS as EVENT_CLASSES
 from ledger.domain.values import format_instant, instant_of
+from ledger.log.verifications import Difference
 from ledger.sealing import shelf
 from ledger.sealing.leaf import UnreadableEvent, leaf_and_instant, leaf_of
 from ledger.sealing.tree import hash_leaf
@@ -20,6 +21,9 @@ EVENTS = "ledger_events"
 """The table of events."""
 
 UNREADABLE = "its column state: the stored event cannot be read"
+
+_NARROWED = 100
+"""Altered events whose altered column is found out; if there are more, all may be meant."""
 
 _AT_ONCE = 512
 """Events that are read at a time; an event may have a quarter of a megabyte."""
@@ -148,7 +152,37 @@ def _shown(micros: int | None) -> str:
     return _INFINITE.get(micros, "an instant beyond the calendar")
 
 
-def altered_columns(connection: shelf.Connection, leaf: StoredLeaf, sealed: bytes) -> Sequence[str]:
+class Mismatch(NamedTuple):
+    """A leaf of a tile that is not the leaf of its event."""
+
+    tile: int
+    event: StoredLeaf
+    kept: bytes
+
+
+def altered_tiles(mismatches: Iterable[Mismatch]) -> Iterator[Difference]:
+    """The differences of tiles whose leaves are not those that were signed."""
+    for number in sorted({mismatch.tile for mismatch in mismatches}):
+        says = "its column hashes is not what was signed: the events are"
+        yield Difference("tile", f"level=0 number={number}", "hashes", says)
+
+
+def altered_events(
+    connection: shelf.Connection, mismatches: Iterable[Mismatch]
+) -> Iterator[Difference]:
+    """The differences of events that are not those that were sealed."""
+    for place, (_, event, kept) in enumerate(mismatches):
+        columns: Sequence[str] = ("originator_id", "originator_version", "topic", "state")
+        if place < _NARROWED:
+            columns = _altered_columns(connection, event, kept)
+        names = ", ".join(columns)
+        says = f"not the event that was sealed: its column {names} was altered"
+        yield Difference(EVENTS, f"notification_id={event.position}", names, says)
+
+
+def _altered_columns(
+    connection: shelf.Connection, leaf: StoredLeaf, sealed: bytes
+) -> Sequence[str]:
     """The columns of which one was altered, since the event has another leaf than was sealed.
 
     A hash does not tell what it was made of. But a column that has few possible values can be tried

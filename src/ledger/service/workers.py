@@ -13,11 +13,10 @@ import uvicorn.lifespan.on
 import uvicorn.loops.uvloop
 
 from ledger.api.machinery.connection import Connection
-from ledger.sealing.sealer import Sealer
 from ledger.service.composition.api import create_api
 from ledger.service.composition.dispatching import Dispatching
 from ledger.service.composition.loops import Loops
-from ledger.service.composition.sealing import create_sealer
+from ledger.service.composition.sealing import Sealing
 from ledger.service.processes import GRACE_SECONDS, allow_many_connections, calm_collector
 from ledger.settings import Settings
 from ledger.web import pages
@@ -87,12 +86,12 @@ def run_dispatcher(settings: Settings, conninfo: str, tell_started: Callable[[],
 
 
 def run_sealer(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
-    """Run the sealer."""
-    _run_until_told(create_sealer, settings, conninfo, tell_started)
+    """Run the sealer and the nightly verification."""
+    _run_until_told(Sealing, settings, conninfo, tell_started)
 
 
 def _run_until_told(
-    create: Callable[[Settings, str], Loops | Dispatching | Sealer],
+    create: Callable[[Settings, str], Loops | Dispatching | Sealing],
     settings: Settings,
     conninfo: str,
     tell_started: Callable[[], None],

@@ -1,0 +1,183 @@
+"""The nightly verification: stored data are compared with the log without anybody asking.
+
+Each night it compares three parts: what is new with its leaves, a seventh of the older events, and
+the tables beside the log. It works for a quarter of the time, in slices of some milliseconds, so
+that the service answers as ever. What was found last in each part is kept in
+``ledger.verification``: a part that was finished is not done again after a restart in the same
+night, and a night that was missed is made up for at the next start.
+
+A part in which something differs is compared again at each start of the service and each night,
+until nothing differs in it. While a part differs, the service is degraded (contract, Health).
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, time, timedelta
+from pathlib import Path
+from time import monotonic
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from ledger.application.periodic import Periodic
+from ledger.log.derived import compare
+from ledger.log.verifications import (
+    NAMED,
+    NEW,
+    OLD,
+    TABLES,
+    Difference,
+    Finding,
+    as_named,
+    findings,
+    keep,
+)
+from ledger.postgres import locks
+from ledger.sealing.check import Scope, check
+from ledger.sealing.note import BadNote
+
+_EVERY_SECONDS = 30.0
+"""Between two looks at the clock."""
+
+_REST = 3.0
+"""The rest after a slice, as a multiple of the time that the slice took."""
+
+_TOGETHER = 16
+"""Neighbouring tiles that belong to the same seventh: 4,096 events, which are read in order."""
+
+# A ledger that was never verified waits for the first night after its upgrade to this version.
+_SINCE = "SELECT applied_at FROM ledger.migration WHERE name = '0022_verification.sql'"
+
+# The tile of leaves that has an event, by its position.
+_TILE = """
+SELECT coalesce(max(number), 0) FROM ledger.tile WHERE level = 0 AND first_position <= %s
+"""
+
+_logger = logging.getLogger(__name__)
+
+
+class _Stopping(Exception):
+    """The service stops: the part in hand is done at the next start."""
+
+
+class NightlyVerification(Periodic):
+    """Compares the parts that are due; ``run_once`` returns how many."""
+
+    def __init__(
+        self, conninfo: str, folder: Path, at: time | None, clock: Callable[[], datetime]
+    ) -> None:
+        """``at`` is the time of day in UTC; None: never. ``folder`` has the last checkpoint."""
+        super().__init__(conninfo, "verification", locks.VERIFICATION, _EVERY_SECONDS)
+        self._folder, self._at, self._clock = folder, at, clock
+        self._is_first = True
+        """Whether this is the first round since the start."""
+        self._began = 0.0
+
+    def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
+        """Compare the parts that are due, and keep what was found in each."""
+        if self._at is None:
+            return 0, False
+        kept = findings(connection)
+        due = self._due(connection, self._at, kept)
+        for number, part in enumerate(due):
+            try:
+                finding = self._compare(connection, part, kept.get(part))
+            except _Stopping:
+                return number, False
+            keep(connection, finding)
+            if finding.differences:
+                _logger.error(
+                    "stored data differ from the log, %d times (%s): ledger verify names them",
+                    finding.differences,
+                    part,
+                )
+        self._is_first = False
+        return len(due), False
+
+    def _due(
+        self, connection: psycopg.Connection[TupleRow], at: time, kept: dict[str, Finding]
+    ) -> list[str]:
+        """The parts that were not compared since the last time of day ``at``."""
+        now = self._clock()
+        night = datetime.combine(now.date(), at, now.tzinfo)
+        if night > now:
+            night -= timedelta(days=1)
+        ((since,),) = connection.execute(_SINCE)
+        tonight = {NEW, OLD[night.toordinal() % len(OLD)], TABLES}
+        due = []
+        for part in (NEW, *OLD, TABLES):
+            found = kept.get(part)
+            differs = found is not None and found.differences > 0
+            is_old = night > since if found is None else night > found.started_at
+            if (is_old and (part in tonight or differs)) or (self._is_first and differs):
+                due.append(part)
+        return due
+
+    def _compare(
+        self, connection: psycopg.Connection[TupleRow], part: str, before: Finding | None
+    ) -> Finding:
+        started_at, self._began = self._clock(), monotonic()
+        found = _Found()
+        if part == TABLES:
+            tables = compare(self._conninfo, found.take, _tell_nobody, self._breathe)
+            covered = (min(tables.position, 1), tables.position, tables.rows)
+        else:
+            covered = self._compare_log(connection, part, before, found)
+        return Finding(
+            part, started_at, self._clock(), *covered, found.number, as_named(found.first)
+        )
+
+    def _compare_log(
+        self,
+        connection: psycopg.Connection[TupleRow],
+        part: str,
+        before: Finding | None,
+        found: "_Found",
+    ) -> tuple[int, int, int]:
+        """Compare sealed events; return the first and last position, and the number of events."""
+        scope, since = _scope_of(part), 0
+        if part == NEW:
+            # What differed stays new until it does not differ any more.
+            if before is not None:
+                since = before.first if before.differences else before.last
+            ((tile,),) = connection.execute(_TILE, (since,))
+            scope = Scope(lambda number: number >= tile, True)
+        try:
+            checked = check(
+                self._conninfo, self._folder, found.take, _tell_nobody, scope, self._breathe
+            )
+        except BadNote as error:
+            says = f"its column vkey: {error}"
+            found.take(Difference("signer", "is_only=true", "vkey", says))
+            return since, since, 0
+        return checked.first, checked.last or since, checked.events
+
+    def _breathe(self) -> None:
+        """Rest after a slice. Raises ``_Stopping`` if the service stops meanwhile."""
+        if self._stopping.wait(_REST * (monotonic() - self._began)):
+            raise _Stopping
+        self._began = monotonic()
+
+
+def _scope_of(part: str) -> Scope:
+    """The tiles of leaves that belong to a seventh, for ever the same."""
+    share = OLD.index(part) if part in OLD else 0
+    return Scope(lambda number: number // _TOGETHER % len(OLD) == share, False)
+
+
+class _Found:
+    """The differences of a part: the first ones, and the number of all."""
+
+    def __init__(self) -> None:
+        self.first: list[Difference] = []
+        self.number = 0
+
+    def take(self, difference: Difference) -> None:
+        """Take a difference."""
+        self.number += 1
+        if self.number <= NAMED:
+            self.first.append(difference)
+
+
+def _tell_nobody(_position: int, _end: int) -> None:
+    """Nobody looks at the progress."""

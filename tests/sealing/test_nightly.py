@@ -1,0 +1,219 @@
+"""The service compares stored data with the log each night (contract, Proof)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from ledger.log.verifications import NEW, OLD, TABLES, Finding, findings
+from ledger.postgres import locks
+from ledger.sealing import nightly
+from ledger.sealing.nightly import NightlyVerification
+from ledger.settings import Settings
+from tests.conftest import MASTER_KEY
+from tests.sealing.conftest import report
+from tests.sealing.test_check import position_at
+from tests.support.edge import edge_of
+from tests.support.ledger import Ledger
+from tests.support.sealing import seal, vandalize
+from tests.support.service import Clock
+
+THREE = time(3, tzinfo=None)
+FIRST = datetime(2040, 1, 1, 3, 0, 1, tzinfo=UTC)
+"""A second after the time of the first night."""
+
+
+def night(number: int) -> datetime:
+    return FIRST + timedelta(days=number)
+
+
+def seventh(number: int) -> str:
+    """The part of the old events whose turn is in a night."""
+    return OLD[night(number).toordinal() % 7]
+
+
+@contextmanager
+def service(ledger: Ledger, folder: Path, now: datetime) -> Iterator[NightlyVerification]:
+    """The loop of a service that was started, without its thread."""
+    loop = NightlyVerification(ledger.conninfo, folder, THREE, Clock(now))
+    try:
+        yield loop
+    finally:
+        loop.disconnect()
+
+
+def verify(ledger: Ledger, folder: Path, now: datetime) -> int:
+    """One round of a service; return how many parts were compared."""
+    with service(ledger, folder, now) as loop:
+        return loop.run_once()
+
+
+def kept(ledger: Ledger) -> dict[str, Finding]:
+    with psycopg.connect(ledger.conninfo) as connection:
+        return findings(connection)
+
+
+def shown(ledger: Ledger) -> tuple[str, bool, float]:
+    """The status, whether the log differs, and the number of differences in the metrics."""
+    with edge_of(Settings(master_key=MASTER_KEY), ledger.conninfo) as edge:
+        ready, metrics = edge.get("/readyz").json(), edge.get("/metrics").text
+    (line,) = [row for row in metrics.splitlines() if row.startswith("ledger_verify_differences ")]
+    return ready["status"], ready["log"]["differs"], float(line.split()[1])
+
+
+def test_a_night_compares_what_is_new_a_seventh_of_the_old_and_the_tables_once(
+    full: Ledger, folder: Path
+) -> None:
+    assert verify(full, folder, night(0)) == 3
+    found = kept(full)
+    assert found.keys() == {NEW, seventh(0), TABLES}
+    new = found[NEW]
+    assert (new.first, new.last, new.compared) == (
+        position_at(full, 0),
+        position_at(full, 600),
+        601,
+    )
+    assert (new.started_at, new.ended_at) == (night(0), night(0))
+    assert found[TABLES].last == position_at(full, 600)
+    assert {finding.differences for finding in found.values()} == {0}
+    assert verify(full, folder, night(0) + timedelta(hours=23)) == 0, "also after a restart"
+    assert verify(full, folder, night(1)) == 3
+    assert kept(full).keys() == {NEW, seventh(0), seventh(1), TABLES}
+
+
+def test_a_ledger_waits_for_its_first_night(full: Ledger, folder: Path) -> None:
+    (row,) = full.rows("SELECT applied_at FROM ledger.migration WHERE name LIKE '0022%'")
+    started = row["applied_at"]
+    before = (started - timedelta(hours=1)).time().replace(tzinfo=None)
+    loop = NightlyVerification(full.conninfo, folder, before, Clock(started))
+    assert loop.run_once() == 0
+    loop.disconnect()
+    assert kept(full) == {}
+    assert verify(full, folder, started + timedelta(days=1)) == 3
+
+
+def test_later_nights_compare_only_the_new_events_and_the_tile_that_has_the_last_one(
+    full: Ledger, folder: Path
+) -> None:
+    verify(full, folder, night(0))
+    report(full, full.line("capacity"), 10)
+    seal(full.conninfo, folder)
+    verify(full, folder, night(1))
+    new = kept(full)[NEW]
+    assert (new.first, new.compared) == (position_at(full, 512), 612 - 512)
+
+
+def test_the_older_events_are_compared_within_seven_nights(
+    full: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nightly, "_TOGETHER", 1)
+    verify(full, folder, night(0))
+    at = position_at(full, 300)
+    vandalize(
+        full.conninfo,
+        f"UPDATE ledger.ledger_events SET topic = 'execution.idle/1' WHERE notification_id = {at}",
+    )
+    compared = 0
+    for number in range(1, 8):
+        verify(full, folder, night(number))
+        compared += kept(full)[seventh(number)].compared
+    assert compared == 601
+    (differs,) = [
+        part for part, finding in kept(full).items() if part in OLD and finding.differences
+    ]
+    assert differs == OLD[1], "the events 256 to 511 are the second tile"
+    assert kept(full)[differs].named == [
+        {"table": "ledger_events", "key": f"notification_id={at}", "column": "topic"}
+    ]
+
+
+def test_a_difference_degrades_the_service_until_the_part_is_compared_without_one(
+    full: Ledger, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert shown(full) == ("ok", False, 0)
+    moved = "UPDATE ledger.line_activity SET open_runs = open_runs {} 1"
+    vandalize(full.conninfo, moved.format("+"))
+    verify(full, folder, night(0))
+    assert shown(full) == ("degraded", True, 1)
+    assert "stored data differ from the log, 1 times (tables)" in caplog.text
+    (line,) = full.rows("SELECT line_id FROM ledger.line_activity")
+    assert kept(full)[TABLES].named == [
+        {"table": "line_activity", "key": f"line_id={line['line_id']}", "column": "open_runs"}
+    ]
+    vandalize(full.conninfo, moved.format("-"))
+    assert shown(full) == ("degraded", True, 1)
+    verify(full, folder, night(1))
+    assert shown(full) == ("ok", False, 0)
+
+
+def test_a_part_that_differs_is_compared_again_at_the_next_start(
+    full: Ledger, folder: Path
+) -> None:
+    moved = "UPDATE ledger.line_activity SET open_runs = open_runs {} 1"
+    vandalize(full.conninfo, moved.format("+"))
+    noon = night(0) + timedelta(hours=9)
+    with service(full, folder, noon) as loop:
+        assert loop.run_once() == 3
+        vandalize(full.conninfo, moved.format("-"))
+        assert loop.run_once() == 0, "the service goes on"
+    assert shown(full)[1]
+    assert verify(full, folder, noon) == 1
+    assert not shown(full)[1]
+
+
+def test_new_events_that_differ_stay_new(full: Ledger, folder: Path) -> None:
+    vandalize(full.conninfo, "UPDATE ledger.checkpoint SET number = 7 WHERE size = 601")
+    verify(full, folder, night(0))
+    report(full, full.line("capacity"), 10)
+    verify(full, folder, night(1))
+    assert kept(full)[NEW].first == position_at(full, 0)
+    vandalize(full.conninfo, "UPDATE ledger.checkpoint SET number = 3 WHERE size = 601")
+    verify(full, folder, night(2))
+    assert (kept(full)[NEW].first, kept(full)[NEW].differences) == (position_at(full, 0), 0)
+    verify(full, folder, night(3))
+    assert kept(full)[NEW].first > position_at(full, 0)
+
+
+def test_all_differences_are_counted_and_the_first_hundred_are_named(
+    full: Ledger, folder: Path
+) -> None:
+    vandalize(full.conninfo, "DELETE FROM ledger.identity")
+    verify(full, folder, night(0))
+    found = kept(full)[TABLES]
+    assert (found.differences, len(found.named)) == (601, 100)
+
+
+def test_a_damaged_key_of_the_log_is_a_difference(full: Ledger, folder: Path) -> None:
+    vandalize(full.conninfo, "UPDATE ledger.signer SET vkey = 'a+b+c'")
+    verify(full, folder, night(0))
+    assert kept(full)[NEW].named == [{"table": "signer", "key": "is_only=true", "column": "vkey"}]
+
+
+def test_a_service_that_stops_leaves_the_part_in_hand_for_its_next_start(
+    full: Ledger, folder: Path
+) -> None:
+    with service(full, folder, night(0)) as loop:
+        loop.start()
+        loop.stop()
+        assert loop.run_once() == 0
+    assert kept(full) == {}
+    assert verify(full, folder, night(0)) == 3
+
+
+def test_two_services_on_a_database_do_not_verify_at_the_same_time(
+    full: Ledger, folder: Path
+) -> None:
+    with psycopg.connect(full.conninfo, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (locks.VERIFICATION,))
+        assert verify(full, folder, night(0)) == 0
+    assert kept(full) == {}
+
+
+def test_without_a_time_of_day_nothing_is_verified(full: Ledger, folder: Path) -> None:
+    loop = NightlyVerification(full.conninfo, folder, None, Clock(night(0)))
+    assert loop.run_once() == 0
+    loop.disconnect()
+    assert kept(full) == {}
