@@ -132,7 +132,7 @@ def work(teller: Teller) -> None:
         fact("resource.released", SLA, id="POD-2"),
         fact("execution.checked_in", INTEL, actortype_="user", actorid_="USR-26-000001"),
         fact("execution.checked_in", INTEL, hours=1, actortype_="agent", actorid_="AGT-ü"),
-        fact("execution.checked_in", INTEL, hours=2, actortype_="system", actorid_="cron"),
+        fact("execution.checked_in", INTEL, hours=2, actortype_="agent", actorid_="cron"),
     )
     signals = ("hours_on_target", "sla_compliance", "delivery_velocity", "capacity_utilisation",
                "incident_frequency", "agent_error_rate", "outcome_progress")  # fmt: skip

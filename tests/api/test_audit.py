@@ -112,7 +112,7 @@ def test_keys_that_are_created_and_revoked_have_entries(tenant: Tenant) -> None:
     ]
     assert {entry["resource"]["type"] for entry in entries} == {"api_key"}
     assert {(e["actor"]["type"], e["actor"]["id"], e["reported_by"]) for e in entries} == {
-        ("system", "cli", "cli")
+        ("system", COMMAND_LINE.id, COMMAND_LINE.id)
     }
 
 

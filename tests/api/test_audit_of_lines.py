@@ -191,7 +191,7 @@ def test_an_entry_names_its_key_even_after_the_key_was_revoked(tenant: Tenant) -
     edge.service.app.state.services.writer.execute(RevokeApiKey(key_id, COMMAND_LINE))
     assert [e["reported_by_name"] for e in tenant.log(service_line_id=line)[1:]] == told
     (revoked,) = tenant.log(action="key.revoke")
-    assert (revoked["reported_by"], revoked["reported_by_name"]) == ("cli", None)
+    assert (revoked["reported_by"], revoked["reported_by_name"]) == (COMMAND_LINE.id, None)
 
 
 def test_both_formats_of_an_export_name_the_key_and_the_reason(tenant: Tenant) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 import pytest
 
 from ledger.domain.values import format_instant
+from ledger.intake.principal import COMMAND_LINE
 from tests.support.audits import BESIDE, Entry, Tenant
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE, fact
@@ -52,7 +53,7 @@ FILTERS: list[dict[str, str]] = [
     {"actor_type": "user", "outcome": "refused"},
     {"action": "execution.pause", "outcome": "refused"},
     {"action": "execution.pause,service_line.paused", "outcome": "succeeded"},
-    {"action": "key.create", "actor_id": "cli"},
+    {"action": "key.create", "actor_id": COMMAND_LINE.id},
     {"action": "service_line.paused,execution.pause", "actor_type": "user"},
     {"action": "health.signal_reported,key.create", "outcome": "succeeded"},
 ]  # fmt: skip

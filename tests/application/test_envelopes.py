@@ -5,8 +5,10 @@ import base64
 import pytest
 
 from ledger.application.commands.lines import Pause
+from ledger.domain.errors import Invalid
+from ledger.intake.principal import COMMAND_LINE, Principal
 from tests.support.facts import ORGANIZATION, WORKSPACE, fact
-from tests.support.ledger import REPORTER, Ledger, new_id
+from tests.support.ledger import ADMIN, NARROW, REPORTER, STRANGER, Ledger, new_id
 
 CREDENTIAL = {"type": "api_key", "id": REPORTER.id}
 
@@ -45,6 +47,72 @@ def test_a_sender_cannot_set_the_reporter(ledger: Ledger, attribute: str) -> Non
 )
 def test_a_wrong_actor_is_422(ledger: Ledger, actor: dict[str, object]) -> None:
     assert ledger.refusal(fact("execution.checked_in", ledger.line()) | actor)[0] == 422
+
+
+RESERVED = {
+    "the sweeper": ({"actortype": "system", "actorid": "idle-sweeper"}, "/actortype"),
+    "the command line": ({"actortype": "system", "actorid": COMMAND_LINE.id}, "/actortype"),
+    "another key": ({"actortype": "api_key", "actorid": STRANGER.id}, "/actorid"),
+    "no key": ({"actortype": "api_key", "actorid": "USR-1"}, "/actorid"),
+}
+
+
+@pytest.mark.parametrize("name", RESERVED)
+@pytest.mark.parametrize("by", [REPORTER, ADMIN, COMMAND_LINE], ids=["key", "admin", "import"])
+def test_a_fact_may_not_name_the_system_or_another_key_as_its_actor(
+    ledger: Ledger, name: str, by: Principal
+) -> None:
+    actor, pointer = RESERVED[name]
+    line, before = ledger.line(), ledger.head()
+    for event in (
+        fact("execution.checked_in", line, **actor),
+        fact("run.started", new_id("RUN"), {"service_line_id": line}, **actor),
+        fact("directory.named", WORKSPACE, {"name": "W", "organization_id": ORGANIZATION}, **actor),
+    ):
+        refused = ledger.refused(event, by)
+        assert isinstance(refused, Invalid)
+        assert [place for place, _ in refused.errors] == [pointer]
+    assert ledger.head() == before
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_the_record_of_a_refused_fact_names_the_credential_where_the_actor_is_reserved(
+    ledger: Ledger, name: str
+) -> None:
+    actor, _ = RESERVED[name]
+    line = ledger.line()
+    for event in (
+        fact("execution.checked_in", line, **actor),
+        fact("service_line.praised", line, **actor),
+        fact("service_line.resumed", line, **actor),
+    ):
+        assert ledger.report(event)[0].outcome == "refused"
+        record = ledger.events(f"REF-{REPORTER.id}")[-1]["state"]
+        assert record["actor"] == CREDENTIAL
+
+
+def test_a_fact_may_name_the_key_that_reports_it(ledger: Ledger) -> None:
+    line = ledger.line()
+    ledger.accept(
+        fact("execution.checked_in", line, actortype="api_key", actorid=REPORTER.id),
+        fact("execution.checked_in", line, actortype="user", actorid="idle-sweeper"),
+    )
+    own, named = (event["state"]["actor"] for event in ledger.events(line)[-2:])
+    assert own == CREDENTIAL
+    assert named == {"type": "user", "id": "idle-sweeper"}
+
+
+def test_a_recorded_fact_stays_a_duplicate_whoever_sends_it_with_the_first_key_as_its_actor(
+    ledger: Ledger,
+) -> None:
+    line = ledger.line()
+    event = fact("execution.checked_in", line, actortype="api_key", actorid=REPORTER.id)
+    (first,) = ledger.accept(event)
+    (again,) = ledger.report(event, by=ADMIN)
+    assert (again.outcome, again.event_ids) == ("duplicate", first.event_ids)
+    changed = event | {"data": {"hours": 9}}
+    assert ledger.refusal(changed, ADMIN) == (422, "invalid_request")
+    assert ledger.refusal(event, NARROW)[0] == 404
 
 
 def test_each_hold_shows_the_actor_that_placed_it(ledger: Ledger) -> None:

@@ -1,5 +1,7 @@
 """``ledger keys``: a key is shown once, alone, and never again (contract, Command line)."""
 
+import os
+import pwd
 from typing import Any
 
 import psycopg
@@ -9,6 +11,7 @@ from ledger.intake.tokens import is_well_formed
 from ledger.settings import Settings
 from tests.cli.conftest import Ledger
 from tests.support.edge import edge_of
+from tests.support.stored import stored_object
 
 ORGANIZATION = ("--organization", "ORG-26-000001")
 
@@ -85,3 +88,29 @@ def test_a_key_works_in_a_running_service_until_it_is_revoked(
 def test_an_unknown_key_cannot_be_revoked(ledger: Ledger, key_id: str) -> None:
     done = ledger("keys", "revoke", key_id)
     assert (done.returncode, done.stderr) == (1, "ledger: No such key.\n")
+
+
+def test_the_creation_and_the_revocation_of_a_key_name_the_user_of_the_operating_system(
+    ledger_process: Ledger, conninfo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = pwd.getpwuid(os.getuid()).pw_name
+    # No environment but root's is believed.
+    caller = "alice" if os.getuid() == 0 else user
+    monkeypatch.setenv("USER", "nobody-else")
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    assert ledger_process("keys", "create", "--admin").returncode == 0
+    monkeypatch.setenv("SUDO_USER", "alice")
+    ((key_id, *_),) = keys(conninfo)
+    assert ledger_process("keys", "revoke", key_id).returncode == 0
+    with psycopg.connect(conninfo) as connection:
+        rows = connection.execute(
+            "SELECT state FROM ledger.ledger_events WHERE originator_id = %s"
+            " ORDER BY originator_version",
+            (key_id,),
+        ).fetchall()
+    recorded = [stored_object(state) for (state,) in rows]
+    assert [state["actor"] for state in recorded] == [
+        {"type": "system", "id": f"cli:{user}"},
+        {"type": "system", "id": f"cli:{caller}"},
+    ]
+    assert [state["reported_by"] for state in recorded] == [f"cli:{user}", f"cli:{caller}"]

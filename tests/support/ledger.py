@@ -117,6 +117,11 @@ class Ledger:
         assert self.head() == before
         return item.refusal
 
+    def refused(self, event: dict[str, Any], by: Principal = REPORTER) -> Outcome:
+        """The outcome of one fact, as the writer gives it."""
+        parsed = envelope.from_structured(encode(event))
+        return self.writer.execute(command_of(parsed, by))
+
     def execute(self, command: Command) -> Item:
         return _item(self.writer.execute(command))
 

@@ -14,6 +14,8 @@ _NAMES, _DEFINITIONS = models_json_schema(
 )
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 255}
 _NULL: dict[str, Any] = {"type": "null"}
+_ACTORS = [kind for kind in get_args(ActorType) if kind != "system"]
+"""The types of actors that a fact may name: ``system`` is the ledger itself."""
 _JSON = r"^([Aa][Pp][Pp][Ll][Ii][Cc][Aa][Tt][Ii][Oo][Nn]/|[^;]*\+)[Jj][Ss][Oo][Nn] *(;|$)"
 
 # The two attributes of the actor are given both or not at all; null means absent (CloudEvents JSON
@@ -66,7 +68,7 @@ def _event(name: str, kind: FactType) -> dict[str, Any]:
             "subject": subject,
             "time": _optional({"type": "string", "format": "date-time"})
             | {"description": "When it happened: by default now, and at most 5 minutes ahead."},
-            "actortype": {"enum": [*get_args(ActorType), None]},
+            "actortype": {"enum": [*_ACTORS, None]},
             "actorid": _optional({"type": "string", "minLength": 1, "maxLength": 200}),
             "datacontenttype": _optional({"type": "string", "pattern": _JSON}),
             "data": data,

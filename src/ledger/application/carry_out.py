@@ -77,7 +77,7 @@ def _record(command: Command, refusal: Refused, unit: Unit) -> bool:
         body,
         about.occurred_at or unit.now,
         command,
-        actor=about.actor,
+        actor=about.actor if about.actor and principal.may_name(about.actor) else None,
         tenant=(*_tenant(about, principal, unit), None),
     )
     refusal.position = recorded.position

@@ -116,6 +116,7 @@ class ReportFact:
         subject = self._subject(unit, identity)
         if fact.time is not None and fact.time > unit.now + MAX_AHEAD:
             raise Invalid.at("/time", "lies more than 5 minutes in the future")
+        self._require_own_actor()
         if fact.fault is not None:
             raise fact.fault
         if earlier is not None:
@@ -145,6 +146,15 @@ class ReportFact:
         # The run is erased, so the contents can no longer be compared. The fact was recorded, so it
         # is a duplicate.
         return key is None or digest == key.digest(self.fact.content)
+
+    def _require_own_actor(self) -> None:
+        """Raise Invalid if the fact names the system, or an API key other than the credential."""
+        actor = self.fact.actor
+        if actor is None or self.principal.may_name(actor):
+            return
+        if actor.type == "system":
+            raise Invalid.at("/actortype", "must not be system: only the ledger itself is")
+        raise Invalid.at("/actorid", "must be the credential's own id")
 
     def _require_tenant(self) -> None:
         """Raise Forbidden if the data name another tenant than the credential's."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 Actor = tuple[str, str]
-"""Actor type (`user`, `api_key`, `agent`, `system`) and id."""
+"""Actor type (`user`, `agent`) and id."""
 
 
 class StoryFact(NamedTuple):

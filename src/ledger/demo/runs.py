@@ -74,13 +74,13 @@ def run_facts(run: Run, run_id: str, parent_id: str | None) -> Iterator[StoryFac
         )
 
     if run.requested is not None:
-        yield say(run.requested, "requested", opening, _requester(run.triggered_by))
+        yield say(run.requested, "requested", opening, _requester(run))
     if run.started is not None:
         known = run.requested is not None
         start = {"service_line_id": run.line.id} if known else opening
         yield say(run.started, "started", start | {"lease_seconds": run.lease_seconds}, worker)
     if run.ended is not None and run.outcome is not None:
-        actor = _requester(run.triggered_by) if run.outcome == "cancelled" else worker
+        actor = _requester(run) if run.outcome == "cancelled" else worker
         yield say(run.ended, run.outcome, run.closing, actor)
 
 
@@ -90,15 +90,11 @@ def _worker(line: Line) -> Actor:
     )
 
 
-def _requester(triggered_by: dict[str, str]) -> Actor:
-    kinds = {
-        "api": "api_key",
-        "user": "user",
-        "agent": "agent",
-        "schedule": "system",
-        "system": "system",
-    }
-    return kinds[triggered_by["type"]], triggered_by["actor_id"]
+def _requester(run: Run) -> Actor:
+    """Name who asked for the run. A key of the caller's own is no actor of the ledger's."""
+    kinds = {"user": "user", "agent": "agent", "schedule": "agent", "system": "agent"}
+    kind = kinds.get(run.triggered_by["type"])
+    return _worker(run.line) if kind is None else (kind, run.triggered_by["actor_id"])
 
 
 # Agents: many short runs per day, most of them in working hours.

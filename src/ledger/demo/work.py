@@ -33,7 +33,7 @@ REPORTS = {
 ALLOCATIONS = "/capacity/allocations"
 INCIDENTS = "/incidents"
 SIGNALS = "/observability/signals"
-GATEWAY: Actor = ("system", "platform")
+GATEWAY: Actor = ("agent", "platform")
 
 CADENCE = {
     "talent": (0, 1, 2, 3, 4),
@@ -345,7 +345,7 @@ def _health(line: Line) -> Iterator[StoryFact]:
                 {"signal": signal, "status": status, "value": value, "evidence": evidence},
                 source=SIGNALS,
                 id=f"{signal}-{line.number}-{week + 1:02d}",
-                actor=("system", "observability"),
+                actor=("agent", "observability"),
             )
 
 

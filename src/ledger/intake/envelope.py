@@ -345,7 +345,7 @@ def _actor_faults(event: dict[str, Any]) -> list[tuple[str, str]]:
         return []
     faults = []
     if actor_type not in _ACTOR_TYPES:
-        faults.append(("/actortype", "must be user, api_key, agent or system"))
+        faults.append(("/actortype", "must be user, agent or api_key"))
     if not isinstance(actor_id, str) or not 1 <= len(actor_id) <= 200:
         faults.append(("/actorid", "must be a string of 1 to 200 characters"))
     return faults

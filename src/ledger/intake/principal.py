@@ -1,5 +1,8 @@
 """Credentials: the permissions of a credential and the tenant it sees (contract, Access)."""
 
+import os
+import pwd
+
 import msgspec
 
 from ledger.domain.errors import Forbidden
@@ -57,6 +60,15 @@ class Principal(msgspec.Struct, frozen=True):
             return self.id
         return f"{self.id} at {self.organization_id or '*'}/{self.workspace_id or '*'}"
 
+    def may_name(self, actor: Actor) -> bool:
+        """Whether a fact that this credential reports may name the actor (contract, Facts).
+
+        The ledger alone acts as ``system``, and an API key acts for itself only.
+        """
+        if actor.type == "api_key":
+            return (self.type, self.id) == (actor.type, actor.id)
+        return actor.type != "system"
+
     def require(self, permission: str) -> None:
         """Raise Forbidden unless the permission (or admin) is held."""
         if not self.is_admin and permission not in self.permissions:
@@ -71,7 +83,22 @@ class Principal(msgspec.Struct, frozen=True):
         )
 
 
-COMMAND_LINE = Principal("cli", "system", frozenset({"admin"}))
+
+def _user() -> str:
+    """The operating system's user who runs this process; under sudo, the user who called sudo.
+
+    Only root's environment is believed: any other user could set the variable to any name.
+    """
+    user_id = os.getuid()
+    if user_id == 0 and (caller := os.environ.get("SUDO_USER")):
+        return caller
+    try:
+        return pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        return str(user_id)
+
+
+COMMAND_LINE = Principal(f"cli:{_user()}", "system", frozenset({"admin"}))
 """The command line, with all permissions: its operator has access to the database anyway."""
 
 SWEEPER = Principal("idle-sweeper", "system", frozenset({"admin"}))

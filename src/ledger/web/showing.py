@@ -21,7 +21,6 @@ from markupsafe import Markup
 
 from ledger.domain.errors import Invalid, LedgerError
 from ledger.domain.values import format_instant, parse_bound, parse_instant
-from ledger.intake.principal import COMMAND_LINE
 
 ZONE_COOKIE = "ledger_zone"
 THEME_COOKIE = "ledger_theme"
@@ -207,8 +206,8 @@ def label(name: str) -> str:
 
 
 def actor(identifier: str) -> str:
-    """An actor's id, or the page's name of a part of the service: ``cli`` → ``command line``."""
-    return "command line" if identifier == COMMAND_LINE.id else identifier
+    """An actor's id; of the command line of earlier versions, which named no user, its name."""
+    return "command line" if identifier == "cli" else identifier
 
 
 _SPELT = {
