@@ -45,8 +45,8 @@ LEFT JOIN LATERAL ({events}) AS page ON true
 ORDER BY page.position{way}
 """
 
-# Entries by actions. Facts are found by the types of their events. Commands and refusals may have
-# no type, so they are found by an index of their own. The walk of each type costs a page of rows.
+# Entries by actions. Facts are found by the types of their events. All other entries may have no
+# type, so they are found by an index of their own. The walk of each type costs a page of rows.
 # If many actions of facts are requested, most entries match, so all entries are walked instead.
 # (The number of requested actions is a sum of comparisons, not a count of rows, so that PostgreSQL
 # knows the number when it plans.)
@@ -110,7 +110,7 @@ def feed_statement(filters: frozenset[str], backwards: bool = False) -> str:
     return _page(FEED_POSITION, rows, backwards)
 
 
-# Entries of a line: its facts, and the commands and refusals about it.
+# Entries of a line: its facts, and the commands, refusals and reads about it.
 _WALK_LINE = """
 (SELECT * FROM ({facts}) AS e) UNION ALL (SELECT * FROM ({others}) AS e)
 ORDER BY position{way} LIMIT %(limit)s

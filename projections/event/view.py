@@ -42,11 +42,15 @@ class ToldRow(NamedTuple):
     actor_id: Text
     actor_type: Text
     audit: Text | None
-    """``fact``, ``command`` or ``refused``; null: the event is not in the audit log."""
+    """``fact``, ``command``, ``refused`` or ``read``; null: the event is not in the audit log."""
     action: Text | None
-    """The action of a command or refusal; null: a fact's action follows from the type."""
+    """The action of all but facts; null: a fact's action follows from the type."""
     about_line_id: Text | None
-    """The line that a command or refusal is about; null: none, or the event is a fact."""
+    """The line that a command, refusal or read is about; null: none, or the event is a fact."""
+
+
+NO_FACTS = "('command', 'refused', 'read')"
+"""SQL: the kinds of entries of the audit log that are no facts."""
 
 
 def key_of(*words: str) -> str:
@@ -76,13 +80,15 @@ EVENT = Table(
         Index(f"{key_of('organization_id', 'type')}, position"),
         # The events of an actor within an organization.
         Index(f"{key_of('organization_id', 'actor_id')}, position"),
-        # Commands and refusals: there are few of them among the facts.
-        Index(f"{key_of('organization_id')}, position", where="audit IN ('command', 'refused')"),
-        # The same about a line. A refusal is no event of the line: no history has it.
+        # Commands, refusals and reads: there are few of them among the facts.
+        Index(f"{key_of('organization_id')}, position", where=f"audit IN {NO_FACTS}"),
+        # The same about a line. Refusals and reads are no events of the line: no history has them.
         Index(
             f"{key_of('organization_id', 'about_line_id')}, position",
             where="about_line_id IS NOT NULL",
         ),
+        # What belongs to no organization, such as administrators' keys.
+        Index("position", where="organization_id IS NULL"),
     ),
 )
 
@@ -117,7 +123,7 @@ class EventView:
     """The projection ``event``."""
 
     name = "event"
-    version = 7
+    version = 8
     tables: tuple[Table, ...] = (EVENT, LINE)
     events = frozenset(EVENTS)
 

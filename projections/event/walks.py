@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ledger.language.audited import FACT_EVENT_TYPES
 from ledger.views.statements import where
-from projections.event.view import key_of
+from projections.event.view import NO_FACTS, key_of
 
 # The types of events for the requested actions of facts.
 TYPES_OF_ACTIONS = f"""
@@ -38,8 +38,10 @@ _CONDITIONS: Mapping[str, str] = {
         OR e.audit = 'fact' AND e.type = ANY(ARRAY({TYPES_OF_ACTIONS})))""",
     "succeeded": "e.audit IN ('fact', 'command')",
     "refused": "e.audit = 'refused'",
+    "read": "e.audit = 'read'",
     "fact": "e.audit = 'fact'",
-    "no_fact": "e.audit IN ('command', 'refused')",
+    "no_fact": f"e.audit IN {NO_FACTS}",
+    "no_organization": "e.organization_id IS NULL",
 }
 """The conditions of the other filters."""
 
@@ -55,7 +57,7 @@ _KEYS = (
 """
 
 _FEW_KEYS = (("organization_id", "about_line_id"), ("organization_id",))
-"""… of commands and refusals."""
+"""… of entries that are no facts."""
 
 # The bounds and the order name the key of the index too. With the position alone, PostgreSQL may
 # walk the whole log and filter it by the tenant.
@@ -100,7 +102,7 @@ COALESCE((SELECT notification_id FROM ledger.ledger_events
 def walk(filters: frozenset[str], always: str, backwards: bool) -> str:
     """SQL: the rows of a walk along the narrowest index."""
     columns = _columns(filters)
-    # Commands and refusals have an index of their own: there are fewer of them than one actor's
+    # Entries that are no facts have an index of their own: there are fewer of them than one actor's
     # events, or one workspace's.
     keys = _FEW_KEYS if "no_fact" in filters else _KEYS
     walked = next((key for key in keys if set(key) <= columns.keys()), ())
@@ -125,7 +127,7 @@ def way(backwards: bool) -> str:
 def _columns(filters: frozenset[str]) -> dict[str, str]:
     """The columns whose value the filters give, each with its value in SQL.
 
-    Commands and refusals have a line of their own, since a refusal is no event of its line.
+    Entries that are no facts have a line of their own: a refusal is no event of its line.
     """
     given = {
         column: next((f"%({name})s::text" for name in names if name in filters), None)

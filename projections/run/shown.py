@@ -20,6 +20,7 @@ class RunColumns(NamedTuple):
     run_id: str
     requested_at: datetime
     organization_id: str
+    workspace_id: str
     wrapped: bytes | None
     """The wrapped key of the payloads; None once it is destroyed, and in rows without payloads."""
     line_key: int

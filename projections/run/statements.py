@@ -78,7 +78,7 @@ _THEN_FILTERS: Mapping[str, str] = {
 # An erasure is shown in reads of the past too, and even before the view has caught up with it,
 # because the key is already destroyed.
 _COLUMNS = """
-r.run_id, r.run_key, r.requested_at, r.organization_id, r.line_key,
+r.run_id, r.run_key, r.requested_at, r.organization_id, r.workspace_id, r.line_key,
 {status} AS status, {trigger_type} AS trigger_type, {triggered_by} AS triggered_by,
 {started_at} AS started_at, {completed_at} AS completed_at, {duration_ms} AS duration_ms,
 {tokens_used} AS tokens_used, {external_id} AS external_id, {parent_key} AS parent_key,

@@ -1,13 +1,15 @@
 """The audit log's pages: their order, their filters, and who may see them (contract, Feeds)."""
 
+import json
 import random
 from datetime import datetime
 
 import pytest
 
+from ledger.application.commands.keys import RevokeApiKey
 from ledger.domain.values import format_instant
 from ledger.intake.principal import COMMAND_LINE
-from tests.support.audits import BESIDE, Entry, Tenant
+from tests.support.audits import BESIDE, Entry, Tenant, short
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import WORKSPACE, fact
 
@@ -100,6 +102,67 @@ def test_another_organization_is_an_empty_list_but_administrators_may_name_any(
     admin = busy.edge.token("admin", organization_id=None)
     assert busy.log(admin) == busy.log()
     assert [entry["action"] for entry in tenant.log(admin)] == ["key.create"]
+
+
+def test_administrators_without_an_organization_read_what_belongs_to_none(tenant: Tenant) -> None:
+    edge, unknown = tenant.edge, "LIN-26-999993"
+    admin = edge.token("admin", organization_id=None, name="chief")
+    ((chief,),) = edge.select("SELECT key_id FROM ledger.api_key WHERE name = 'chief'")
+    ((before,),) = edge.select("SELECT max(notification_id) FROM ledger.ledger_events")
+    own = tenant.line()
+    tenant.pause(unknown, token=admin)
+    tenant.pause(own, token=admin)
+    edge.send(fact("service_line.paused", unknown), admin)
+    tenant.pause(unknown)
+    writer = edge.service.app.state.services.writer
+    writer.execute(RevokeApiKey(chief, COMMAND_LINE))
+    admin = edge.token("admin", organization_id=None)
+
+    def unowned(path: str = "", **params: str) -> list[Entry]:
+        ((end,),) = edge.select("SELECT max(notification_id) FROM ledger.ledger_events")
+        params = {"after": f"AUD-26-{before:06d}"} | params
+        headers = {"ledger-min-position": str(end)}
+        answer = edge.get(f"/v1/audit-logs{path}", admin, params=params, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return [*map(json.loads, answer.text.splitlines())] if path else answer.json()["data"]
+
+    expected = [
+        ("execution.pause", unknown, "refused", "not_found"),
+        ("service_line.paused", unknown, "refused", "not_found"),
+        ("key.revoke", chief, "succeeded", None),
+    ]
+    found = unowned()
+    assert [short(entry) for entry in found][:3] == expected
+    assert found[3]["action"] == "key.create"
+    assert unowned("/export") == found
+    for params, wanted in (
+        ({"outcome": "refused"}, found[:2]),
+        ({"outcome": "succeeded", "actor_id": COMMAND_LINE.id}, found[2:]),
+        ({"actor_id": chief}, found[:2]),
+        ({"actor_type": "system"}, found[2:]),
+        ({"action": "service_line.paused,key.revoke"}, found[1:3]),
+        ({"service_line_id": unknown}, found[:2]),
+        ({"service_line_id": unknown, "action": "service_line.paused"}, found[1:2]),
+        ({"service_line_id": own}, []),
+        ({"workspace_id": WORKSPACE}, []),
+        ({"after": found[1]["id"]}, found[2:]),
+    ):
+        assert unowned(**params) == wanted, params
+    created = unowned(after=f"AUD-26-{before - 1:06d}", action="key.create")
+    assert chief in [entry["resource"]["id"] for entry in created], "an administrator's key"
+    assert not {entry["id"] for entry in tenant.log(admin)} & {entry["id"] for entry in found}
+
+
+@pytest.mark.parametrize("path", ["", "/export"])
+@pytest.mark.parametrize("workspace_id", [None, WORKSPACE])
+def test_anyone_but_an_administrator_must_name_the_organization(
+    tenant: Tenant, path: str, workspace_id: str | None
+) -> None:
+    token = tenant.new_token("audit:read", workspace_id=workspace_id)
+    for query in ("", "?outcome=refused"):
+        answer = tenant.edge.get(f"/v1/audit-logs{path}{query}", token)
+        problem = assert_problem(answer, 422, "invalid_request")
+        assert [error["pointer"] for error in problem["errors"]] == ["/organization_id"]
 
 
 @pytest.mark.parametrize("permission", ["read", "write", "service_lines:manage", "runs:erase"])

@@ -64,6 +64,23 @@ def entries(edge: Edge, token: str, organization: str = ORGANIZATION) -> list[di
         more = f"&cursor={page['meta']['cursor']}"
 
 
+def test_a_persons_reads_of_runs_are_noted_under_each_tenant_of_the_tokens(
+    edge: Edge, provider: Provider, alice: str
+) -> None:
+    line = edge.fresh()
+    start = fact("run.started", None, {"service_line_id": line, "input": {"a": 1}})
+    (run,) = edge.accept(start)
+    narrow = provider.token("ed-1", permissions=["read"], workspace_id=WORKSPACE)
+    again = provider.token("ed-1", permissions=["read", "audit:read"])
+    for token in (alice, again, narrow, alice):
+        assert edge.get(f"/v1/runs/{run['subject']}", token).status_code == 200
+    edge.service.app.state.services.read_notes.run_once()
+    found = [entry for entry in entries(edge, alice) if entry["outcome"] == "read"]
+    of_line = [entry for entry in found if entry["resource"]["id"] == line]
+    assert [entry["reported_by"] for entry in of_line] == ["user:alice"] * 2
+    assert [entry["actor"] for entry in of_line] == [{"type": "user", "id": "alice"}] * 2
+
+
 # Permissions and tenants: the same code as for keys.
 
 

@@ -14,6 +14,7 @@ from ledger.domain import execution_events as e
 from ledger.domain import run as r
 from ledger.domain.api_key import ApiKeyCreated, ApiKeyRevoked
 from ledger.domain.directory import DirectoryNamed
+from ledger.domain.reads import RunDataRead
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.refusals import RefusalsOmitted, WriteRefused
 from ledger.log.codec import EnvelopeMapper
@@ -110,6 +111,7 @@ BODIES: tuple[Event, ...] = (
         fact_id="fact-1",
     ),
     RefusalsOmitted(count=1234, since=datetime(2026, 4, 15, 8, 29, tzinfo=UTC)),
+    RunDataRead(service_line_id="LIN-26-084729"),
 )
 
 NAMED = "build 4711 ü"

@@ -83,6 +83,7 @@ MINIMAL = {
     },
     "write.refused/1": {"action": "execution.pause", "code": "not_found"},
     "write.refusals_omitted/1": {"count": 1, "since": "2026-01-15T00:00:00Z"},
+    "run_data.read/1": {"service_line_id": "LIN-26-000001"},
 }
 NONCE = "AAECAwQFBgcICQoLDA0ODw=="
 MICROS = 1_776_241_800_000_000  # 2026-04-15T08:30:00Z

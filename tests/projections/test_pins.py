@@ -31,7 +31,7 @@ from tests.support.transactions import undone
 PINNED = {
     "execution": (8, "45992efab686b84d"),
     "run": (7, "c03a0101c2c8fe2a"),
-    "event": (7, "e02395ced42f7cf0"),
+    "event": (8, "98270488f5ce77e3"),
     "webhook": (2, "7b56ea5fd424e8b6"),
     "directory": (1, "206f76f0bab8cc4d"),
     "search": (2, "2647ca0c526ef556"),
@@ -40,7 +40,7 @@ PINNED = {
 STORED = {
     "execution": "27c3fcb8bd19a618",
     "run": "641fd523cdae309e",
-    "event": "5fa17e57fdf89f91",
+    "event": "db0423a7b0aa5649",
     "webhook": "193c43285b82e1a4",
     "directory": "7a8aa7b1e82b7a18",
     "search": "fb096104a281d89f",
@@ -66,6 +66,7 @@ STREAMS = {
     "webhook": "WHK-26-000002",
     "api_key": "KEY-26-000009",
     "write": "REF-KEY-26-000001",
+    "run_data": "READ-KEY-26-000001/LIN-26-084729/2026-04-15",
     "directory": "DIR-ORG-26-000001/WS-26-000021",
 }
 """Streams without a line, by the prefix of their events' topics."""

@@ -58,6 +58,7 @@ PLACES = {
     "/as_of", "/from", "/to", "/since",  # a day that its month has; a range that is no range
     "/size", "/url", "/data/hours",  # what is sealed; public addresses; two decimals
     "/after",  # a run that is known
+    "/organization_id",  # of the audit log: required of all but administrators
     "/sort", "/health", "/resource_id",  # about now only: not with as_of
     "/data/service_line_id",  # required for the start of a run that nobody requested
     "",  # I-JSON: NUL, lone surrogates, the size of numbers, depth

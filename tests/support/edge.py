@@ -99,10 +99,10 @@ class Edge:
         return self.run(self.service.token(*permissions, **tenant))
 
     def log(self) -> list[tuple[Any, ...]]:
-        """(last position, number of events) of the log, without the events of keys and refusals."""
+        """(last position, number of events) of the log, without those of keys, refusals, reads."""
         return self.select(
             "SELECT max(notification_id), count(*) FROM ledger.ledger_events"
-            " WHERE originator_id !~ '^(KEY|REF)-'"
+            " WHERE originator_id !~ '^(KEY|REF|READ)-'"
         )
 
     def select(self, statement: str) -> list[tuple[Any, ...]]:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from ledger.intake.principal import COMMAND_LINE
+from ledger.web.showing import actor
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.visitor import Seen, Visitor, visitor
@@ -99,13 +101,17 @@ def test_a_blocker_whose_id_looks_like_an_actors_is_found_as_a_blocker(edge: Edg
     assert found.words(".found li") == [f"TKT-26-880077 blocker of {line}"]
 
 
-def test_the_command_line_is_named(edge: Edge, known: dict[str, str]) -> None:
-    found = visitor(edge, "audit:read").get("/ui/audit?actor_id=cli")
-    assert found.words(".audit .by")[0] == "command line system"
+def test_the_user_of_the_command_line_is_named(edge: Edge, known: dict[str, str]) -> None:
+    found = visitor(edge, "audit:read").get(f"/ui/audit?actor_id={COMMAND_LINE.id}")
+    assert found.words(".audit .by")[0] == f"{COMMAND_LINE.id} system"
+
+
+def test_the_command_line_of_earlier_versions_is_named() -> None:
+    assert actor("cli") == "command line"
 
 
 def test_an_administrator_is_asked_for_the_organization_and_the_actor_is_kept(edge: Edge) -> None:
     admin = Visitor(edge, edge.token("admin", organization_id=None))
     page = admin.get(admin.get("/ui/search", params={"q": USER}).location)
-    kept = page.one('.empty input[name="actor_id"]')
+    kept = page.one('.whose input[name="actor_id"]')
     assert (kept["type"], kept["value"]) == ("hidden", USER)

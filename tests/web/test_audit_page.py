@@ -151,15 +151,26 @@ def test_only_the_first_page_refreshes_itself(edge: Edge, lively: str) -> None:
     assert view["hx-get"] == "/ui/audit"
 
 
-def test_an_administrator_chooses_the_organization(edge: Edge, lively: str) -> None:
-    token = edge.token("admin", organization_id=None)
+def test_an_administrator_sees_what_belongs_to_no_organization_and_may_choose_one(
+    edge: Edge, lively: str
+) -> None:
+    token = edge.token("admin", organization_id=None, name="chief")
     edge.fresh(token=token, **OTHERS)
     admin = Visitor(edge, token)
     page = admin.get("/ui/audit")
     assert page.status == 200
-    assert "Your credential belongs to no organization" in page.text
-    assert page.all("table, #downloads a") == []
-    assert page.all('.empty input[name="organization_id"]')
+    assert page.words(".whose h2") == ["What belongs to no organization"]
+    assert page.words(".audit .name")[0] == "Key created"
+    links = [str(link["href"]) for link in page.all(".audit .by a")]
+    assert {admin.get(link).status for link in links} == {200}
+    link = str(page.all("#downloads a")[1]["href"])
+    assert admin.get(link).answer.text.count('"action":"key.create"') == len(ids(page))
+    assert page.all('.whose input[name="organization_id"]')
+    assert "data-stream" not in page.one("#view").attrs
+    assert admin.get("/ui/audit?outcome=refused").words(".empty p") == [
+        "The audit log of no organization has no entry with this combination.",
+        "Show all entries",
+    ]
     page = admin.get(f"/ui/audit?organization_id={OTHERS['organization_id']}&outcome=succeeded")
     assert page.words(".audit .name") == ["Activated"]
     assert admin.get(f"/ui/audit?organization_id={ORGANIZATION}").all(".audit tbody tr")
@@ -267,7 +278,7 @@ def test_an_entry_links_to_its_event_if_the_feed_has_it(edge: Edge) -> None:
 
 def test_a_line_without_entries_says_so(edge: Edge, lively: str) -> None:
     page = Visitor(edge, lively).get("/ui/audit?service_line_id=LIN-26-999995")
-    assert "Nothing was written or refused for LIN-26-999995." in page.text
+    assert "Nothing was written, refused or read for LIN-26-999995." in page.text
 
 
 def test_readers_without_the_right_to_audit_see_no_link_to_a_lines_entries(edge: Edge) -> None:

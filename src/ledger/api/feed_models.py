@@ -97,7 +97,7 @@ class AuditEntry(Model):
         " for a key without a name."
     )
     resource: AuditResource | None
-    outcome: Literal["succeeded", "refused"]
+    outcome: Literal["succeeded", "refused", "read"]
     code: str | None
     reason: str | None = Field(
         description="Why a command was given. Null for facts, whose event has it, for refused"

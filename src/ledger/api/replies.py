@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from ledger.api.machinery.compression import compresses, weak
 from ledger.api.machinery.headers import joined
+from ledger.application.read_notes import SeenLine
 from ledger.language.rendering import json_text
 
 _JSON = b"application/json"
@@ -18,6 +19,9 @@ class Reply(Response):
 
     A reply is therefore never changed: a different answer is a new reply.
     """
+
+    seen: frozenset[SeenLine] = frozenset()
+    """The lines of whose runs the reply holds an input, output or error."""
 
     def __init__(
         self,

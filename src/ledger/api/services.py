@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ledger.api.access.authentication import Authenticator
 from ledger.api.machinery.bodies import Pace
 from ledger.api.submissions import Submissions
+from ledger.application.read_notes import ReadNotes
 from ledger.application.writer import Writer
 from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
@@ -60,6 +61,7 @@ class ApiServices:
         self._verifier = verifier
         self.authenticator = Authenticator(door, verifier)
         self.submissions = Submissions(writer, positions)
+        self.read_notes = ReadNotes(writer, clock)
         tail = Tail(door.fetch, positions)
         self.streams = Streams(tail, door.fetch, self.authenticator.lapsed)
 
@@ -70,9 +72,11 @@ class ApiServices:
         if self._verifier is not None:
             self._verifier.keys.start()
         self.writer.start()
+        self.read_notes.start()
 
     async def close(self) -> None:
-        """Answer the accepted commands, then release everything."""
+        """Answer the accepted commands, record who read runs, then release everything."""
+        self.read_notes.stop()
         self.writer.stop()
         self.authenticator.failures.tell()
         await self.streams.stop()

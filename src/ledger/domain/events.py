@@ -5,6 +5,7 @@ from ledger.domain.directory import DIRECTORY_TABLE
 from ledger.domain.endpoint import ENDPOINT_TABLE
 from ledger.domain.event_table import EventRow
 from ledger.domain.execution_events import EXECUTION_TABLE
+from ledger.domain.reads import READ_TABLE
 from ledger.domain.recorded import Event
 from ledger.domain.refusals import REFUSAL_TABLE
 from ledger.domain.run import RUN_TABLE
@@ -16,6 +17,7 @@ EVENT_TABLE: tuple[EventRow, ...] = (
     *API_KEY_TABLE,
     *ENDPOINT_TABLE,
     *REFUSAL_TABLE,
+    *READ_TABLE,
 )
 
 EVENTS: tuple[type[Event], ...] = tuple(row.event for row in EVENT_TABLE)

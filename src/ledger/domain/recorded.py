@@ -46,8 +46,8 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """An event in its envelope; the class satisfies the library's ``DomainEventProtocol``."""
 
     originator_id: str
-    """The stream: a LIN, RUN, KEY or WHK id, ``REF-`` and a credential, or ``DIR-`` and a name's
-    organization and id."""
+    """The stream: a LIN, RUN, KEY or WHK id, ``REF-`` and a credential, ``DIR-`` and a name's
+    organization and id, or ``READ-`` and a credential, a line and a day."""
     originator_version: int
     position: int
     """The event's place in the log: positions rise and may have gaps."""

@@ -83,7 +83,6 @@ class Principal(msgspec.Struct, frozen=True):
         )
 
 
-
 def _user() -> str:
     """The operating system's user who runs this process; under sudo, the user who called sudo.
 

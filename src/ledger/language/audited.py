@@ -1,4 +1,4 @@
-"""The audit log's language: the name of each recorded write there (contract, Feeds).
+"""The audit log's language: the name of each write and read there (contract, Feeds).
 
 The action of a fact is the fact's type; commands and management acts have names of their own. An
 event that a write merely causes (a line wakes up, a closing cancels runs) is not a write and has no
@@ -11,18 +11,18 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ledger.domain import directory, refusals
+from ledger.domain import directory, reads, refusals
 from ledger.domain import execution_events as lines
 from ledger.domain import run as runs
 from ledger.domain.events import EVENT_TABLE
 from ledger.domain.recorded import Event, Recorded
 from ledger.language.published import PUBLISHED, SUBJECTS, UNCHANGED_HEALTH
 
-EntryKind = Literal["fact", "command", "refused"]
+EntryKind = Literal["fact", "command", "refused", "read"]
 
 
 class Write(NamedTuple):
-    """The write that an event records."""
+    """The write, or the read, that an event records."""
 
     kind: EntryKind
     action: str
@@ -55,7 +55,13 @@ _COMMANDS: Mapping[type[Event], str | None] = {row.event: row.command for row in
 OMITTED_ACTION = "write.omitted"
 """The action of an entry that counts refusals; its resource gives the credential and the count."""
 
-COMMANDS: frozenset[str] = frozenset(filter(None, _COMMANDS.values())) | {OMITTED_ACTION}
+READ_ACTION = "run.read"
+"""The action of an entry that tells who saw a run's input, output or error."""
+
+COMMANDS: frozenset[str] = frozenset(filter(None, _COMMANDS.values())) | {
+    OMITTED_ACTION,
+    READ_ACTION,
+}
 """Actions that are not types of facts."""
 
 FACTS: frozenset[str] = frozenset(_FACTS.values())
@@ -100,7 +106,7 @@ _COMMAND_WRITES = {
 
 
 def write_of(event: Recorded) -> Write | None:
-    """The write that an event records; None if the event is merely caused by another write."""
+    """The entry that an event records; None if the event is merely caused by another write."""
     body = event.body
     if event.fact is not None:
         return _FACT_WRITES[type(body)]
@@ -108,6 +114,8 @@ def write_of(event: Recorded) -> Write | None:
         return Write("refused", body.action, "refused")
     if isinstance(body, refusals.RefusalsOmitted):
         return Write("refused", OMITTED_ACTION, "refused")
+    if isinstance(body, reads.RunDataRead):
+        return Write("read", READ_ACTION, "read")
     return _COMMAND_WRITES[type(body)]
 
 
@@ -118,11 +126,14 @@ def resource_of(event: Recorded) -> Resource | None:
 
 
 def about_line_of(event: Recorded, line_id: str | None) -> str | None:
-    """The line that a write is about; ``line_id`` is the line whose history has the event.
+    """The line that an entry is about; ``line_id`` is the line whose history has the event.
 
-    A refused write is in no line's history, but names its resource.
+    Refused writes and reads are in no line's history: a refused write names its resource, and a
+    read its line.
     """
     body = event.body
+    if isinstance(body, reads.RunDataRead):
+        return body.service_line_id
     if not isinstance(body, refusals.WriteRefused):
         return line_id
     return body.resource_id if body.resource_type == SUBJECTS["LIN"] else None
@@ -147,6 +158,10 @@ def _refused(body: refusals.WriteRefused, event: Recorded) -> Resource | None:
     return Resource(body.resource_type, body.resource_id)
 
 
+def _read(body: reads.RunDataRead, event: Recorded) -> Resource:
+    return Resource(SUBJECTS["LIN"], body.service_line_id)
+
+
 def _omitted(body: refusals.RefusalsOmitted, event: Recorded) -> Resource:
     credential = event.originator_id.removeprefix(refusals.STREAM_PREFIX)
     return Resource("refused_writes", credential, count=body.count)
@@ -156,5 +171,6 @@ _RESOURCES: Mapping[type[Event], Callable[[Any, Recorded], Resource | None]] = {
     runs.RunErased: _erased,
     refusals.WriteRefused: _refused,
     refusals.RefusalsOmitted: _omitted,
+    reads.RunDataRead: _read,
 }
 """The resources that are more, or less, than the event's stream."""

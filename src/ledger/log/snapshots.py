@@ -18,13 +18,14 @@ from ledger.domain.api_key import ApiKey
 from ledger.domain.directory import DirectoryEntry
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.execution import Execution
+from ledger.domain.reads import RunDataReads
 from ledger.domain.refusals import Refusals
 from ledger.domain.run import Run
 from ledger.log.tables import SNAPSHOT, SnapshotRow
 from ledger.postgres.pipeline import Transaction
 from ledger.postgres.rows import insert
 
-Aggregate = Execution | Run | ApiKey | Endpoint | Refusals | DirectoryEntry
+Aggregate = Execution | Run | ApiKey | Endpoint | Refusals | DirectoryEntry | RunDataReads
 
 KINDS: dict[str, type[Aggregate]] = {
     "LIN": Execution,
@@ -33,6 +34,7 @@ KINDS: dict[str, type[Aggregate]] = {
     "WHK": Endpoint,
     "REF": Refusals,
     "DIR": DirectoryEntry,
+    "REA": RunDataReads,
 }
 """The aggregate that a stream's events fold into, by the prefix of the stream's id."""
 

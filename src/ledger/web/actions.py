@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ledger.domain.refusals import UNKNOWN_ACTION
-from ledger.language.audited import OMITTED_ACTION, actions_of
+from ledger.language.audited import OMITTED_ACTION, READ_ACTION, actions_of
 
 
 class Choice(NamedTuple):
@@ -57,6 +57,7 @@ GROUPS: Sequence[tuple[str, Sequence[Choice]]] = (
             Choice("Run failed", "run.failed"),
             Choice("Run cancelled", "run.cancelled"),
             Choice("Run erased", "run.erased"),
+            Choice("Read a run’s data", READ_ACTION),
         ),
     ),
     ("Names", (Choice("Workspace or project named", "directory.named"),)),

@@ -32,7 +32,6 @@ _PUBLISHED = frozenset[str]().union(*map(actions_of, TYPES)) - {UNCHANGED_HEALTH
 class AuditQuery(audit.AuditQuery, WrittenRange):
     """The audit log's parameters; without an organization, the credential's own is shown."""
 
-    organization_id: Annotated[str, Field(min_length=1, max_length=200)] = ""
     limit: Annotated[int, Field(ge=1, le=100)] = PAGE_ROWS
 
 
@@ -49,22 +48,20 @@ async def show_audit_log(
     chosen = _chosen(query)
     given = {name: value for name, value in chosen.items() if value}
     whose = query.organization_id or principal.organization_id
-    found = None
-    if whose is not None:
-        asked = query.model_copy(update={"organization_id": whose})
-        found = await read_answer(
-            audit.entries_page(request, principal, asked, is_backwards=True), feed_models.AuditPage
-        )
+    asked = query.model_copy(update={"organization_id": whose})
+    found = await read_answer(
+        audit.entries_page(request, principal, asked, is_backwards=True), feed_models.AuditPage
+    )
     return show(
         request,
         "audit.html",
         whose=whose,
-        entries=found.data if found is not None else None,
-        older=found.meta.cursor if found is not None and found.meta.has_more else None,
+        entries=found.data,
+        older=found.meta.cursor if found.meta.has_more else None,
         query=query,
         chosen=chosen,
         given=given,
-        exported=given | {"organization_id": whose},
+        exported=given | ({"organization_id": whose} if whose is not None else {}),
         given_limit=None if query.limit == PAGE_ROWS else query.limit,
         chips=[
             chip._replace(value=labels_of(chip.value)) if chip.name == "action" else chip
@@ -72,7 +69,9 @@ async def show_audit_log(
         ],
         line=query.service_line_id,
         line_name=await _name_of(request, principal, query.service_line_id),
-        stream=stream_address(
+        # What belongs to no organization is no event of the feed.
+        stream=whose
+        and stream_address(
             principal, chosen | {"organization_id": whose}, ("organization_id", "workspace_id")
         ),
         groups=GROUPS,
@@ -80,6 +79,7 @@ async def show_audit_log(
         labels_of=labels_of,
         has_event=_has_event,
         actor_types=get_args(ActorType),
+        outcomes=get_args(audit.Outcome),
     )
 
 

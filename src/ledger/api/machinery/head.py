@@ -3,6 +3,8 @@
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_IS_HEAD = "ledger.is_head"
+
 
 async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Have the application answer a GET, and pass on only the start of the answer.
@@ -18,4 +20,9 @@ async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) 
             raise ClientDisconnect
 
     # The server keeps the scope with HEAD in it, and therefore sends no body.
-    await app({**scope, "method": "GET"}, receive, send_start)
+    await app({**scope, "method": "GET", _IS_HEAD: True}, receive, send_start)
+
+
+def is_head(scope: Scope) -> bool:
+    """Whether the answer will be sent without its body."""
+    return _IS_HEAD in scope

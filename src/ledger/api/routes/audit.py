@@ -1,4 +1,4 @@
-"""The audit log: every write, recorded or refused, in log order (contract, Feeds)."""
+"""The audit log: every write, recorded or refused, and reads of runs (contract, Feeds)."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -24,6 +24,7 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import Reply
 from ledger.api.routes.feeds import VIEW, Identifier, Walk, position_in, time_filters
+from ledger.domain.errors import Invalid
 from ledger.domain.recorded import Recorded
 from ledger.domain.values import AUDIT_ID, ActorType
 from ledger.intake.principal import Principal
@@ -56,17 +57,21 @@ Words = Annotated[
 ]
 
 
+Outcome = Literal["succeeded", "refused", "read"]
+
+
 class AuditFilters(BaseModel):
     """The filters of audit entries."""
 
     organization_id: Annotated[
-        str,
+        str | None,
         Field(
             min_length=1,
             max_length=200,
-            description="The organization of the log; always required.",
+            description="The organization of the log. Without it an administrator reads what"
+            " belongs to no organization; anyone else must name it.",
         ),
-    ]
+    ] = None
     workspace_id: Identifier = None
     service_line_id: Annotated[
         str | None,
@@ -88,7 +93,8 @@ class AuditFilters(BaseModel):
         ),
     ] = None
     outcome: Annotated[
-        Literal["succeeded", "refused"] | None, Field(description="The outcome of the write.")
+        Outcome | None,
+        Field(description="The outcome of a write; `read`: somebody read a run's data."),
     ] = None
     after: Annotated[
         str | None,
@@ -113,8 +119,12 @@ class AuditFilters(BaseModel):
             "type": self.service_line_id and [t for a, t in FACT_EVENT_TYPES if a in actions],
             self.outcome or "": self.outcome,
             # With this filter no walk through all facts is needed to find the other entries.
-            "no_fact": self.outcome == "refused" or (actions and FACTS.isdisjoint(actions)),
+            "no_fact": self.outcome in ("refused", "read")
+            or (actions and FACTS.isdisjoint(actions)),
         }
+        if self.organization_id is None:
+            # A fact always belongs to an organization.
+            chosen |= {"no_organization": True, "no_fact": True}
         return {name: value for name, value in chosen.items() if value}
 
 
@@ -136,7 +146,8 @@ async def list_audit_entries(
 ) -> Response:
     """List an entry for each fact, command and management act, even if refused, in log order.
 
-    `from` and `to` are compared with `recorded_at`.
+    An entry `run.read` tells that a credential read data of a line's runs, once a UTC day. `from`
+    and `to` are compared with `recorded_at`.
     """
     return await entries_page(request, principal, query, min_position)
 
@@ -176,5 +187,10 @@ def entries_asked(principal: Principal, walk: Walk, cursor: str | None, limit: i
 def audit_filters(
     chosen: AuditFilters, stretch: RangeParameters, principal: Principal
 ) -> dict[str, Any]:
-    """All filters of a statement, including those of the credential's tenant."""
+    """All filters of a statement, including those of the credential's tenant.
+
+    Raises Invalid if anyone but an administrator names no organization.
+    """
+    if chosen.organization_id is None and not principal.is_admin:
+        raise Invalid.at("/organization_id", "is required")
     return tenant_filters(principal) | chosen.chosen() | time_filters(stretch)

@@ -1,16 +1,15 @@
 """Runs: the list of a line's runs, a run by its id, and its erasure (contract, Reading and Proof).
 
-These routes decrypt the payloads of runs, which the views store encrypted.
+``run_answers.py`` makes the answers. Whoever gets a run's input, output or error is noted.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as QueryParameters
-from msgspec import Raw
 from pydantic import Field
 
 from ledger.api import models
@@ -18,6 +17,7 @@ from ledger.api.access.authentication import Authenticated
 from ledger.api.documentation import LINE_ERRORS, LIST_ERRORS, RUN_LIST_ERRORS, refusals
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
 from ledger.api.problems import InvalidCursor
+from ledger.api.read_notes import noted
 from ledger.api.reading import (
     OR,
     PageQuery,
@@ -27,42 +27,33 @@ from ledger.api.reading import (
     any_of,
     asked,
     decode_cursor,
-    encode_cursor,
-    paged,
     path_id,
-    read_at,
     services_of,
     split_words,
     tenant_filters,
 )
-from ledger.api.replies import Reply, answer, unless_known
+from ledger.api.replies import Reply, unless_known
 from ledger.api.routes.executions import AnyLineId, Reason, require_line_id
+from ledger.api.run_answers import UNKNOWN, line_runs_reply, run_reply, runs_reply
 from ledger.api.writing import as_left, execute, execute_on, read_command
 from ledger.application.commands.runs import EraseRun, Heartbeat
-from ledger.domain.errors import NotFound, RunsNotSupported
+from ledger.domain.errors import NotFound
 from ledger.domain.values import (
     LINE_ID,
-    MODELS_WITH_RUNS,
     RUN_ID,
     RUN_STATUSES,
-    format_instant,
     parse_instant,
     sort_key,
 )
 from ledger.intake.principal import Principal
-from ledger.language.rendering import json_text
-from ledger.log.vault import Vault
-from ledger.reads.question import Answer, Question
+from ledger.reads.question import Question
 from projections.run import statements
-from projections.run.shown import NULL, Payloads, RunColumns, shown_run
 from projections.run.statements import Shows
 
 router = APIRouter(prefix="/v1", tags=["runs"], route_class=LeanRoute)
 
 _VIEWS = frozenset({"execution", "run"})
 OWN_VIEW = frozenset({"run"})
-
-_UNKNOWN = "No such run."
 
 AnyRunId = Annotated[str, path_id("A RUN id.", "RUN-26-001812", RUN_ID)]
 
@@ -140,14 +131,15 @@ async def list_execution_runs(
     `from` and `to` are compared with `requested_at`.
     """
     reply = await _line_runs(request, principal, line_id, query, "all", min_position)
-    return unless_known(request, reply)
+    return await noted(request, principal, unless_known(request, reply))
 
 
 async def runs_with_errors(
     request: Request, principal: Principal, line_id: str, query: RunsQuery
 ) -> Reply:
     """A page of a line's runs whose input and output are null. Only the web pages use this."""
-    return await _line_runs(request, principal, line_id, query, "errors")
+    reply = await _line_runs(request, principal, line_id, query, "errors")
+    return await noted(request, principal, reply)
 
 
 async def _line_runs(
@@ -169,7 +161,7 @@ async def _line_runs(
     parameters = {**tenant, **filters, "line_id": line_id, "limit": query.limit + 1}
     question = asked(principal, query, statement, parameters, _VIEWS, is_kept=True)
     rows = await services.reads.ask(question, min_position)
-    return rows.once(_runs_reply, query.limit, bound_to, services.vault)
+    return rows.once(line_runs_reply, query.limit, bound_to, services.vault)
 
 
 def implied(chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,14 +193,15 @@ async def list_all_runs(
 
     `from` and `to` are compared with `requested_at`.
     """
-    return unless_known(request, await _all_runs(request, principal, query, "all", min_position))
+    reply = await _all_runs(request, principal, query, "all", min_position)
+    return await noted(request, principal, unless_known(request, reply))
 
 
 async def all_runs_with_errors(
     request: Request, principal: Principal, query: AllRunsQuery
 ) -> Reply:
     """A page of all runs whose input and output are null. Only the web pages use this."""
-    return await _all_runs(request, principal, query, "errors")
+    return await noted(request, principal, await _all_runs(request, principal, query, "errors"))
 
 
 async def _all_runs(
@@ -224,7 +217,7 @@ async def _all_runs(
         filters |= _after(query.cursor, bound_to)
     question = all_runs_asked(principal, query, filters, query.limit + 1, shows)
     rows = await services.reads.ask(question, min_position)
-    return rows.once(_page, 1, query.limit, bound_to, services.vault)
+    return rows.once(runs_reply, 1, query.limit, bound_to, services.vault)
 
 
 def all_runs_asked(
@@ -238,47 +231,6 @@ def all_runs_asked(
     return asked(
         principal, query, statement, parameters, OWN_VIEW, planning, is_kept=shows != "none"
     )
-
-
-def _runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
-    """The reply of a page of a line's runs. Raises NotFound and RunsNotSupported."""
-    _, model, *_ = rows[0]
-    if model is None:
-        raise read_at(rows, NotFound("No such service line."))
-    if model not in MODELS_WITH_RUNS:
-        raise read_at(rows, RunsNotSupported())
-    return _page(rows, 2, limit, bound_to, vault)
-
-
-def _page(rows: Answer, first: int, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
-    """The reply of a page of runs; its cursor is bound to the filters, and to the line if any.
-
-    ``first`` is the column of the run's id.
-    """
-
-    def cursor_after(row: Any) -> str:
-        return encode_cursor({"id": row[first], "at": format_instant(row[first + 1])}, bound_to)
-
-    def item(row: Any) -> str:
-        return _item(row[first:], vault)
-
-    return paged(_by_run(rows, first), limit, first, cursor_after, item, tagged=True)
-
-
-def _by_run(rows: Answer, first: int) -> Answer:
-    """The rows with one row for each run, whose last column has the run's payloads.
-
-    Of input, output and error, each is that of the latest event that has one. ``first`` is the
-    column of the run's id.
-    """
-    runs = list[tuple[Any, ...]]()
-    for row in rows:
-        if runs and runs[-1][first] == row[first]:
-            payloads = runs[-1][-1]
-            payloads[:] = [new or old for new, old in zip(row[-3:], payloads, strict=True)]
-        else:
-            runs.append((*row[:-3], list(row[-3:])))
-    return Answer(runs)
 
 
 def _key(key: dict[str, Any]) -> tuple[int, datetime]:
@@ -305,10 +257,11 @@ async def show_run(
 ) -> Response:
     """Show a run with its input, output and error."""
     if not re.fullmatch(RUN_ID, run_id):
-        raise NotFound(_UNKNOWN)
+        raise NotFound(UNKNOWN)
     services = services_of(request)
     rows = await services.reads.ask(run_asked(principal, run_id, query), min_position)
-    return unless_known(request, rows.once(_run_reply, services.vault))
+    reply = rows.once(run_reply, services.vault)
+    return await noted(request, principal, unless_known(request, reply))
 
 
 def run_asked(principal: Principal, run_id: str, query: Query) -> Question:
@@ -317,14 +270,6 @@ def run_asked(principal: Principal, run_id: str, query: Query) -> Question:
     statement = statements.run_statement(frozenset(tenant), query.is_past)
     parameters = {**tenant, "run_id": run_id}
     return asked(principal, query, statement, parameters, OWN_VIEW, is_kept=True)
-
-
-def _run_reply(rows: Answer, vault: Vault) -> Reply:
-    """The reply of a run. Raises NotFound."""
-    ((_, *run),) = _by_run(rows, 1)
-    if run[0] is None:
-        raise read_at(rows, NotFound(_UNKNOWN))
-    return answer('{"data":' + _item(run, vault) + "}", rows.position, tagged=True)
 
 
 @command_route(
@@ -352,7 +297,7 @@ async def erase_run(
 
     async def show(query: Query) -> Reply:
         rows = await services_of(request).reads.ask(run_asked(principal, run_id, query))
-        return rows.once(_run_reply, services_of(request).vault)
+        return rows.once(run_reply, services_of(request).vault)
 
     return await as_left(request, receipt, show)
 
@@ -377,24 +322,6 @@ async def send_heartbeat(
     it again if no answer came.
     """
     if not re.fullmatch(RUN_ID, run_id):
-        raise NotFound(_UNKNOWN)
+        raise NotFound(UNKNOWN)
     await execute(request, Heartbeat(run_id, principal, request.state.request_id))
     return Response(status_code=204)
-
-
-def _item(run: Sequence[Any], vault: Vault) -> str:
-    """A run's JSON, with the decrypted payloads."""
-    *columns, sealed = run
-    shown = RunColumns(*columns)
-    return json_text(shown_run(shown, _opened(shown, sealed, vault)))
-
-
-def _opened(run: RunColumns, sealed: Sequence[bytes | None], vault: Vault) -> Payloads:
-    if run.wrapped is None or not any(sealed):
-        return NULL, NULL, NULL
-    key = vault.unwrap(run.wrapped, run.organization_id, run.run_id)
-    input_, output, error = (
-        NULL if text is None else Raw(key.open(field, text))
-        for field, text in zip(("input", "output", "error"), sealed, strict=True)
-    )
-    return input_, output, error

@@ -1,0 +1,104 @@
+"""Answers about runs, made of the views' rows, with the runs' decrypted payloads.
+
+The views have the payloads encrypted. An answer also names the lines whose runs' payloads it holds,
+so that whoever gets it is noted (``read_notes.py``).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Raw
+
+from ledger.api.reading import encode_cursor, paged, read_at
+from ledger.api.replies import Reply, answer
+from ledger.application.read_notes import SeenLine
+from ledger.domain.errors import NotFound, RunsNotSupported
+from ledger.domain.values import MODELS_WITH_RUNS, format_instant, id_of_key
+from ledger.language.rendering import json_text
+from ledger.log.vault import Vault
+from ledger.reads.question import Answer
+from projections.run.shown import NULL, Payloads, RunColumns, shown_run
+
+UNKNOWN = "No such run."
+
+
+def line_runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
+    """The reply of a page of a line's runs. Raises NotFound and RunsNotSupported."""
+    _, model, *_ = rows[0]
+    if model is None:
+        raise read_at(rows, NotFound("No such service line."))
+    if model not in MODELS_WITH_RUNS:
+        raise read_at(rows, RunsNotSupported())
+    return runs_reply(rows, 2, limit, bound_to, vault)
+
+
+def runs_reply(
+    rows: Answer, first: int, limit: int, bound_to: Mapping[str, Any], vault: Vault
+) -> Reply:
+    """The reply of a page of runs; its cursor is bound to the filters, and to the line if any.
+
+    ``first`` is the column of the run's id.
+    """
+    seen = set[SeenLine]()
+
+    def cursor_after(row: Any) -> str:
+        return encode_cursor({"id": row[first], "at": format_instant(row[first + 1])}, bound_to)
+
+    def item(row: Any) -> str:
+        return _item(row[first:], vault, seen)
+
+    reply = paged(_by_run(rows, first), limit, first, cursor_after, item, tagged=True)
+    reply.seen = frozenset(seen)
+    return reply
+
+
+def run_reply(rows: Answer, vault: Vault) -> Reply:
+    """The reply of a run. Raises NotFound."""
+    ((_, *run),) = _by_run(rows, 1)
+    if run[0] is None:
+        raise read_at(rows, NotFound(UNKNOWN))
+    seen = set[SeenLine]()
+    reply = answer('{"data":' + _item(run, vault, seen) + "}", rows.position, tagged=True)
+    reply.seen = frozenset(seen)
+    return reply
+
+
+def _by_run(rows: Answer, first: int) -> Answer:
+    """The rows with one row for each run, whose last column has the run's payloads.
+
+    Of input, output and error, each is that of the latest event that has one. ``first`` is the
+    column of the run's id.
+    """
+    runs = list[tuple[Any, ...]]()
+    for row in rows:
+        if runs and runs[-1][first] == row[first]:
+            payloads = runs[-1][-1]
+            payloads[:] = [new or old for new, old in zip(row[-3:], payloads, strict=True)]
+        else:
+            runs.append((*row[:-3], list(row[-3:])))
+    return Answer(runs)
+
+
+def _item(run: Sequence[Any], vault: Vault, seen: set[SeenLine]) -> str:
+    """A run's JSON, with the decrypted payloads; if it has one, its line is added to ``seen``."""
+    *columns, sealed = run
+    shown = RunColumns(*columns)
+    payloads = _opened(shown, sealed, vault)
+    if payloads != _NOTHING:
+        line_id = id_of_key("LIN", shown.line_key)
+        seen.add(SeenLine(line_id, shown.organization_id, shown.workspace_id))
+    return json_text(shown_run(shown, payloads))
+
+
+_NOTHING: Payloads = (NULL, NULL, NULL)
+
+
+def _opened(run: RunColumns, sealed: Sequence[bytes | None], vault: Vault) -> Payloads:
+    if run.wrapped is None or not any(sealed):
+        return _NOTHING
+    key = vault.unwrap(run.wrapped, run.organization_id, run.run_id)
+    input_, output, error = (
+        NULL if text is None else Raw(key.open(field, text))
+        for field, text in zip(("input", "output", "error"), sealed, strict=True)
+    )
+    return input_, output, error

@@ -1,0 +1,160 @@
+"""Who saw runs' data: notes of reads, which become entries of the audit log (contract, Feeds).
+
+An answer that holds the input, output or error of runs is noted while it is given: a look in a set,
+and at most once a day an addition to a list. A thread hands the new notes to the writer every few
+seconds. A read waits for none of this, unless notes pile up faster than they can be recorded.
+
+The log has one event for a credential, a line and a UTC day (``domain/reads.py``), also if several
+workers noted the read, or if a worker has forgotten its note.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable
+from datetime import date, datetime
+from typing import NamedTuple
+
+from ledger.application.command import OwnCommand, receipt
+from ledger.application.unit import Unit
+from ledger.application.writer import Writer
+from ledger.background import BackgroundLoop
+from ledger.domain.errors import LedgerError, NotCarriedOut, Unavailable
+from ledger.domain.reads import RunDataRead, RunDataReads, stream_of
+from ledger.domain.values import day_of
+from ledger.intake.principal import Principal
+from ledger.intake.request import Receipt
+from ledger.language.audited import READ_ACTION
+
+_EVERY_SECONDS = 3.0
+"""The time between two rounds. An entry is there 10 s after the answer at the latest."""
+
+_REMEMBERED = 50_000
+"""The most notes of today that a process remembers: some 10 MB."""
+
+_WAITING = 20_000
+"""The most notes that may wait; an answer beyond them waits until notes are recorded."""
+
+_AT_ONCE = 200
+"""The most notes in one append: other commands wait for no more than these."""
+
+_logger = logging.getLogger(__name__)
+
+
+class SeenLine(NamedTuple):
+    """A line some of whose runs' data is in an answer, with its tenant."""
+
+    line_id: str
+    organization_id: str
+    workspace_id: str
+
+
+class NoteRead(OwnCommand):
+    """Record that a credential saw data of a line's runs, once on a UTC day."""
+
+    action = READ_ACTION
+
+    def __init__(
+        self, principal: Principal, request_id: str | None, line: SeenLine, seen_at: datetime
+    ) -> None:
+        super().__init__(principal, request_id)
+        self._line, self._seen_at = line, seen_at
+        self._stream = stream_of(principal.credential, line.line_id, day_of(seen_at))
+
+    def streams(self) -> Iterable[str]:
+        """The stream of the credential's reads of the line on that day."""
+        return (self._stream,)
+
+    def decide(self, unit: Unit) -> Receipt:
+        """Record the read, unless the stream has its event. The command is never refused."""
+        if self._stream in unit.events.touched or unit.loader.find(self._stream) is not None:
+            return Receipt(self._stream, (), 0, duplicate=True)
+        recorded = unit.events.record(
+            RunDataReads(self._stream),
+            RunDataRead(service_line_id=self._line.line_id),
+            self._seen_at,
+            self,
+            tenant=(self._line.organization_id, self._line.workspace_id, None),
+            # Nothing is decided by it again: the writer's memory is for lines and runs.
+            is_loaded=False,
+        )
+        return receipt(recorded)
+
+
+class ReadNotes(BackgroundLoop):
+    """The notes of one process. The writer must be started before, and stopped after the notes."""
+
+    def __init__(self, writer: Writer, clock: Callable[[], datetime]) -> None:
+        super().__init__("read-notes")
+        self._writer, self._clock = writer, clock
+        self._day = date.min
+        self._noted: set[tuple[str, str]] = set()
+        """(credential, line) of the notes of the day."""
+        self._waiting: list[NoteRead] = []
+        self._lock = threading.Lock()
+        self._due = threading.Event()
+        """Set if the next round should not wait for its time."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the notes that wait are few enough for an answer to add some."""
+        return len(self._waiting) < _WAITING
+
+    def note(
+        self, principal: Principal, request_id: str | None, lines: Collection[SeenLine]
+    ) -> None:
+        """Note that a credential is answered with data of runs of these lines."""
+        seen_at = self._clock()
+        if (day := day_of(seen_at)) != self._day or len(self._noted) > _REMEMBERED:
+            # What is forgotten may be noted again: the log knows it.
+            self._day, self._noted = day, set()
+        credential = principal.credential
+        new = [line for line in lines if (credential, line.line_id) not in self._noted]
+        if not new:
+            return
+        self._noted.update((credential, line.line_id) for line in new)
+        with self._lock:
+            self._waiting += [NoteRead(principal, request_id, line, seen_at) for line in new]
+        if not self.has_room:
+            self._due.set()
+
+    def run_once(self) -> int:
+        """Record the notes that wait; return how many.
+
+        Notes that cannot be recorded now wait for the next round.
+        """
+        with self._lock:
+            notes, self._waiting = self._waiting, []
+        for begin in range(0, len(notes), _AT_ONCE):
+            some = notes[begin : begin + _AT_ONCE]
+            lost = self._record(some)
+            if lost:
+                with self._lock:
+                    self._waiting = [*lost, *notes[begin + len(some) :], *self._waiting]
+                return begin + len(some) - len(lost)
+        return len(notes)
+
+    def _record(self, notes: list[NoteRead]) -> list[NoteRead]:
+        """Record some notes; return those that could not be recorded."""
+        try:
+            outcomes = self._writer.submit(notes).result()
+        except LedgerError as error:
+            _logger.warning("reads of runs are not recorded yet: %s", error)
+            return notes
+        return [
+            note
+            for note, outcome in zip(notes, outcomes, strict=True)
+            # The writer has told of a bug; the note would meet it again.
+            if isinstance(outcome, Unavailable) and not isinstance(outcome, NotCarriedOut)
+        ]
+
+    def _serve(self) -> None:
+        while not self._stopping.is_set():
+            self._due.wait(_EVERY_SECONDS)
+            self._due.clear()
+            self.run_once()
+        self.run_once()
+        if self._waiting:
+            _logger.error("%d reads of runs could not be recorded", len(self._waiting))
+
+    def _interrupt(self) -> None:
+        self._due.set()

@@ -1,0 +1,54 @@
+"""Reads: who saw the input, output or error of a line's runs (contract, Feeds).
+
+A reader may ask a thousand times an hour. So a credential's reads of one line's runs on one UTC day
+have a stream of their own, which has a single event: the first read of the day. Whichever process
+notes the read, the stream is the same, so the event is recorded once. The file has, in this order:
+event, state, fold.
+"""
+
+from datetime import date
+
+import msgspec
+
+from ledger.domain.event_table import PASSES, EventRow
+from ledger.domain.recorded import Event, Recorded
+
+STREAM_PREFIX = "READ-"
+
+
+class RunDataRead(Event, frozen=True, kw_only=True):
+    """A credential was answered with an input, output or error of runs of a line.
+
+    The event never has any of the data.
+    """
+
+    TOPIC = "run_data.read/1"
+    service_line_id: str
+    """The line of the runs. The envelope names no line: a read is no event of a line's history."""
+
+
+# Columns: event, published type, published payload, fact, command, note. The audit log's action is
+# the same for all reads (``language/audited.py``).
+READ_TABLE: tuple[EventRow, ...] = (EventRow(RunDataRead, None, None, None, None, PASSES),)
+
+READ_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in READ_TABLE)
+
+
+def stream_of(credential: str, line_id: str, day: date) -> str:
+    """The stream of a credential's reads of a line's runs on a UTC day."""
+    return f"{STREAM_PREFIX}{credential}/{line_id}/{day.isoformat()}"
+
+
+class RunDataReads(msgspec.Struct):
+    """A credential's reads of a line's runs on a day: recorded, once the version is 1."""
+
+    id: str
+    version: int = 0
+    organization_id: str | None = None
+    workspace_id: str | None = None
+
+    def evolve(self, recorded: Recorded) -> None:
+        """Apply the event of this stream. The fold only assigns and never fails."""
+        self.version = recorded.originator_version
+        self.organization_id = recorded.organization_id
+        self.workspace_id = recorded.workspace_id
