@@ -4,8 +4,11 @@ python verifier.py inclusion KEY CHECKPOINT LEAF PROOF
     Is the event of this leaf in the log that the checkpoint speaks of?
 python verifier.py consistency KEY OLD_CHECKPOINT NEW_CHECKPOINT PROOF
     Does the log of the new checkpoint begin with the whole log of the old one?
+python verifier.py proof FILE [KEY]
+    The first question, for a file that has leaf, proof, checkpoint and key in one. Prints the leaf.
+    The file's key must be KEY, the key that you keep; without KEY, compare the printed key with it.
 
-Each argument is a file with the bytes that the API answered. Exit code 1 means: not proved.
+Each argument is a file with the bytes that the ledger answered. Exit code 1 means: not proved.
 A leaf is hashed as it is, so leaves of every layout (their ``v``) are checked alike.
 The formats: RFC 9162 (the Merkle tree and its proofs), C2SP (signed notes and checkpoints).
 """
@@ -89,6 +92,23 @@ def proves_consistency(key: str, old: str, new: str, proof: str) -> bool:
     return root_after(old_size, old_root, size, _decoded(json.loads(proof)["hashes"])) == root
 
 
+def open_proof(file: str, kept_key: str | None = None) -> tuple[bytes, str]:
+    """Check a file that has all in one, and return its leaf and its key.
+
+    Raises ValueError if the file proves nothing, or if its key is not the kept one.
+    """
+    told = json.loads(file)
+    key, leaf = told["key"].strip(), base64.b64decode(told["leaf"], validate=True)
+    if kept_key is not None and key != kept_key.strip():
+        raise ValueError("the key of the file is not the key that you keep")
+    size, root = open_checkpoint(told["checkpoint"], key)
+    if size != told["tree_size"]:
+        raise ValueError("the checkpoint is not of the size that the file tells")
+    if root_with_leaf(leaf, told["leaf_index"], size, _decoded(told["hashes"])) != root:
+        raise ValueError("the hashes do not lead to the signed root")
+    return leaf, key
+
+
 def _hash(*parts: bytes) -> bytes:
     return hashlib.sha256(b"".join(parts)).digest()
 
@@ -99,6 +119,13 @@ def _decoded(hashes: list[str]) -> list[bytes]:
 
 def main(question: str, *files: str) -> bool:
     """Answer the question of the command line."""
+    if question == "proof":
+        texts = [Path(file).read_text() for file in files]
+        leaf, key = open_proof(*texts)
+        # Escaped: a text of the leaf could otherwise write anything to the terminal.
+        print(json.dumps(json.loads(leaf)))
+        print("key:", json.dumps(key).strip('"'))
+        return True
     key, first, second, proof = (Path(file) for file in files)
     if question == "inclusion":
         leaf = second.read_bytes()
@@ -108,11 +135,12 @@ def main(question: str, *files: str) -> bool:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 6 or sys.argv[1] not in ("inclusion", "consistency"):
+    _usage = {"inclusion": (4,), "consistency": (4,), "proof": (1, 2)}
+    if len(sys.argv) < 2 or len(sys.argv) - 2 not in _usage.get(sys.argv[1], ()):
         sys.exit(__doc__)
     try:
         is_proved = main(*sys.argv[1:])
-    except (InvalidSignature, ValueError, KeyError) as error:
+    except (InvalidSignature, ValueError, LookupError, TypeError, AttributeError) as error:
         sys.exit(f"not proved: {type(error).__name__} {error}")
     if not is_proved:
         sys.exit("not proved: the hashes do not lead to the signed root")

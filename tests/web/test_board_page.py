@@ -232,9 +232,13 @@ def test_a_token_without_the_right_to_read_is_refused_in_words(edge: Edge) -> No
 
 
 def test_pages_that_a_token_may_not_open_are_not_offered(edge: Edge) -> None:
-    assert visitor(edge).get("/ui").words(".top nav a") == ["Board", "Runs", "Events"]
+    assert visitor(edge).get("/ui").words(".top nav a") == [
+        "Board", "Runs", "Events", "Integrity",
+    ]  # fmt: skip
     everything = visitor(edge, "read", "audit:read", "webhooks:manage").get("/ui")
-    assert everything.words(".top nav a") == ["Board", "Runs", "Events", "Audit", "Webhooks"]
+    assert everything.words(".top nav a") == [
+        "Board", "Runs", "Events", "Audit", "Webhooks", "Integrity",
+    ]  # fmt: skip
 
 
 def test_only_lines_whose_model_has_runs_show_a_number_of_open_runs(edge: Edge) -> None:

@@ -11,7 +11,9 @@ from ledger.api import feed_models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import needs
 from ledger.api.reading import Present
-from ledger.api.routes import exports, feeds
+from ledger.api.routes import exports, feeds, proofs
+from ledger.domain.errors import Behind
+from ledger.intake.principal import Principal
 from ledger.language.published import TYPES
 from ledger.web.log import PAGE_ROWS, WrittenRange, chips, stream_address
 from ledger.web.pages import HEADERS, PageRoute, go, read_answer, show
@@ -82,14 +84,49 @@ async def show_event(
     event_id: str,
     query: Annotated[Present, QueryParameters()],
 ) -> Response:
-    """An event with its whole envelope."""
+    """An event with its whole envelope, and its place in the sealed log."""
     answer = await feeds.show_event(request, principal, event_id, query)
     body = bytes(answer.body)
+    event = feed_models.EventAnswer.model_validate_json(body).data
     return show(
         request,
         "event.html",
-        event=feed_models.EventAnswer.model_validate_json(body).data,
+        event=event,
+        sealed=await _sealed(request, principal, event.position),
+        proof_file=proof_file(event.id),
         # From the answer itself: the model would change the digits of numbers and instants.
         envelope=json.loads(body)["data"],
         summary=summary,
     )
+
+
+async def _sealed(
+    request: Request, principal: Principal, position: int
+) -> proofs.SealedEntry | None:
+    """The event in the sealed log; None: it is not sealed yet."""
+    try:
+        return await proofs.sealed_entry(request, principal, position)
+    except Behind:
+        return None
+
+
+def proof_file(event_id: str) -> str:
+    """The name of the file that proves an event."""
+    return f"{event_id}.proof.json"
+
+
+@router.get("/{event_id}/proof", openapi_extra=needs("read"))
+async def download_proof(
+    request: Request,
+    principal: Authenticated,
+    event_id: str,
+    query: Annotated[Present, QueryParameters()],
+) -> Response:
+    """The API's proof of an event, as a file."""
+    answer = await feeds.show_event(request, principal, event_id, query)
+    event = feed_models.EventAnswer.model_validate_json(bytes(answer.body)).data
+    asked = proofs.ProofQuery(position=event.position)
+    response = await proofs.show_proof(request, principal, asked)
+    name = f'attachment; filename="{proof_file(event.id)}"'
+    response.headers.update({**HEADERS, "Content-Disposition": name})
+    return response

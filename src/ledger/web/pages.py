@@ -51,14 +51,16 @@ HEADERS: Mapping[str, str] = {
 
 HOME = "/ui"
 
-PLACES = (
+PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
     (HOME, ("/ui/lines/",), "Board", "read"),
     ("/ui/runs", ("/ui/runs/",), "Runs", "read"),
     ("/ui/events", ("/ui/events/",), "Events", "read"),
     ("/ui/audit", ("/ui/audit/",), "Audit", "audit:read"),
     ("/ui/webhooks", ("/ui/webhooks/",), "Webhooks", "webhooks:manage"),
+    ("/ui/integrity", ("/ui/integrity/",), "Integrity", None),
 )
-"""The navigation: (address, prefixes of the pages below it, name, permission)."""
+"""The navigation: (address, prefixes of the pages below it, name, permission; None: any visitor).
+"""
 
 _LARGEST_FORM = 64 * 1024
 
@@ -152,15 +154,18 @@ class PageRoute(LeanRoute):
         await super().serve(scope, receive, send)
 
 
-def places_of(principal: Principal) -> list[tuple[str, tuple[str, ...], str, str]]:
+def places_of(principal: Principal) -> list[tuple[str, tuple[str, ...], str, str | None]]:
     """The entries of the navigation that a credential may open."""
-    may = principal.permissions
+    may = {*principal.permissions, None}
     return [place for place in PLACES if principal.is_admin or place[3] in may]
 
 
 def home_of(principal: Principal) -> str:
-    """The first page that a credential may open; without any, the board, which gives the reason."""
-    return next((place[0] for place in places_of(principal)), HOME)
+    """The first page that a credential's permissions open.
+
+    Without any, the board, which gives the reason.
+    """
+    return next((place[0] for place in places_of(principal) if place[3] is not None), HOME)
 
 
 def may_audit(principal: Principal) -> bool:

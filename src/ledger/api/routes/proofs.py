@@ -8,7 +8,7 @@ import asyncio
 import base64
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
@@ -105,6 +105,25 @@ class Consistency(BaseModel):
     hashes: list[str] = Field(description="The hashes of the proof, in base64.")
 
 
+class Proof(BaseModel):
+    """All that proves offline that an event is in the log."""
+
+    leaf: str = Field(description="The leaf's bytes, in base64.")
+    leaf_index: int
+    tree_size: int = Field(description="The size of the checkpoint's tree.")
+    hashes: list[str] = Field(description="The audit path in base64, the leaf's sibling first.")
+    checkpoint: str = Field(description="The signed note.")
+    key: str = Field(description="The log's verifier key: compare it with the key that you keep.")
+
+
+class ProofQuery(BaseModel):
+    """The event of a proof."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    position: Annotated[Position, Field(description="The event's position.", examples=[17])]
+
+
 class InclusionQuery(BaseModel):
     """The leaf and the tree of an inclusion proof."""
 
@@ -187,10 +206,33 @@ async def show_entry(
     """Show the exact bytes that were hashed for an event that the credential sees."""
     if not re.fullmatch("[1-9][0-9]{0,18}", position) or int(position) > _LARGEST:
         raise NotFound("No such position.")
-    sealed_until, _size, _index, leaf = await _entry(
-        request, principal, int(position), min_position
-    )
-    return Reply(leaf, sealed_until, media=_BYTES)
+    entry = await sealed_entry(request, principal, int(position), min_position)
+    return Reply(entry.leaf, entry.sealed_until, media=_BYTES)
+
+
+@router.get(
+    "/proof",
+    summary="Prove an event in one document",
+    openapi_extra=needs(None),
+    responses={200: {"model": Proof}, **_OWN},
+)
+async def show_proof(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[ProofQuery, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """Show the leaf of an event, its proof, the latest checkpoint and the key, to check offline."""
+    entry = await sealed_entry(request, principal, query.position, min_position)
+    proof = {
+        "leaf": _base64(entry.leaf),
+        "leaf_index": entry.leaf_index,
+        "tree_size": entry.size,
+        "hashes": await _roots(request, principal, inclusion(entry.leaf_index, entry.size)),
+        "checkpoint": entry.note,
+        "key": f"{entry.vkey}\n",
+    }
+    return Reply(msgspec.json.encode(proof), entry.sealed_until)
 
 
 @router.get(
@@ -206,22 +248,20 @@ async def prove_inclusion(
     min_position: MinPosition = None,
 ) -> Response:
     """Prove that the leaf of an event, which the credential sees, is in the tree of a size."""
-    sealed_until, sealed, index, leaf = await _entry(
-        request, principal, query.position, min_position
-    )
-    size = sealed if query.size is None else query.size
-    if index >= size:
+    entry = await sealed_entry(request, principal, query.position, min_position)
+    size = entry.size if query.size is None else query.size
+    if entry.leaf_index >= size:
         raise Invalid.at(
             "/size", "must be larger: the tree of this size does not contain the event"
         )
-    _require_sealed(size, sealed)
+    _require_sealed(size, entry.size)
     proof = {
-        "leaf_index": index,
-        "leaf_hash": _base64(hash_leaf(leaf)),
+        "leaf_index": entry.leaf_index,
+        "leaf_hash": _base64(hash_leaf(entry.leaf)),
         "tree_size": size,
-        "hashes": await _roots(request, principal, inclusion(index, size)),
+        "hashes": await _roots(request, principal, inclusion(entry.leaf_index, size)),
     }
-    return Reply(msgspec.json.encode(proof), sealed_until)
+    return Reply(msgspec.json.encode(proof), entry.sealed_until)
 
 
 @router.get(
@@ -268,10 +308,23 @@ async def _read(
         await asyncio.sleep(_BREATH_SECONDS)
 
 
-async def _entry(
-    request: Request, principal: Principal, position: int, min_position: int | None
-) -> tuple[int, int, int, bytes]:
-    """(position and size of the sealed log, index of the event's leaf, the leaf).
+class SealedEntry(NamedTuple):
+    """An event in the sealed log."""
+
+    sealed_until: int
+    """The position up to which the log is sealed."""
+    size: int
+    note: str
+    """The latest checkpoint, of this size."""
+    vkey: str
+    leaf_index: int
+    leaf: bytes
+
+
+async def sealed_entry(
+    request: Request, principal: Principal, position: int, min_position: int | None = None
+) -> SealedEntry:
+    """The event at a position in the sealed log, with the latest checkpoint.
 
     Raises Forbidden if the credential may neither read nor audit, NotFound if it does not see the
     event, and Behind if the event is not sealed yet.
@@ -279,12 +332,13 @@ async def _entry(
     if not principal.is_admin and not principal.permissions & {"read", "audit:read"}:
         raise Forbidden("The credential lacks the permission read or audit:read.")
     row = await _read(request, principal, _ENTRY, {"at": position}, min_position)
-    sealed_until, size, _note, _vkey, stream, version, topic, state, index = row
+    sealed_until, size, note, vkey, stream, version, topic, state, index = row
     if stream is None or not _tells_of(principal, topic):
         raise read_at(Answer([row]), NotFound("No such position."))
     if position > sealed_until:
         raise Behind(_NOT_SEALED)
-    return sealed_until, size, index, leaf_of(stream, version, topic, bytes(state), position)
+    leaf = leaf_of(stream, version, topic, bytes(state), position)
+    return SealedEntry(sealed_until, size, note, vkey, index, leaf)
 
 
 def _tells_of(principal: Principal, topic: str) -> bool:

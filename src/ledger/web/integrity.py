@@ -1,0 +1,106 @@
+"""The page of the log's integrity: the last checkpoint, and what verifications found last."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as QueryParameters
+
+from ledger.api.access.authentication import Authenticated
+from ledger.api.lean import needs
+from ledger.api.reading import Present, services_of
+from ledger.log.verifications import FINDINGS, NEW, OLD, RECORDED_AT, TABLES, Finding
+from ledger.postgres.scope import EVERYONE
+from ledger.web.pages import PageRoute, show
+
+router = APIRouter(prefix="/ui/integrity", include_in_schema=False, route_class=PageRoute)
+
+MOST_UNSEALED = 1000
+"""The most events that are counted behind the checkpoint."""
+
+# The latest checkpoint, the instant of its last event, the key, whether sealing has stopped and
+# why, and how many events are not sealed yet.
+_SEALED = """
+SELECT c.note, l.recorded_at, s.vkey, s.stopped_at, s.error, (
+    SELECT count(*) FROM (
+        SELECT FROM ledger.ledger_events AS e WHERE e.notification_id > COALESCE(c.position, 0)
+        LIMIT %(most)s + 1
+    ) AS behind
+) AS behind
+FROM ledger.signer AS s LEFT JOIN LATERAL (
+    SELECT position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1
+) AS c ON true
+LEFT JOIN ledger.ledger_events AS l ON l.notification_id = c.position
+"""
+
+_PARTS = {
+    NEW: "New events, their leaves and checkpoints",
+    TABLES: "Tables on which decisions rest",
+    RECORDED_AT: "Times of recording in the oldest rows",
+    **{part: f"Older events, part {number} of {len(OLD)}" for number, part in enumerate(OLD, 1)},
+}
+"""The parts of a verification in words, in the order of the page."""
+
+
+class Sealed(NamedTuple):
+    """How far the log is sealed."""
+
+    note: str | None
+    """The latest checkpoint; None: nothing was sealed yet."""
+    last_recorded_at: datetime | None
+    key: str
+    stopped_at: datetime | None
+    error: str | None
+    behind: int
+    """The events that are not sealed yet, at most ``MOST_UNSEALED`` and one."""
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """The origin, the size and the root."""
+        return (self.note or "").split("\n")[:3]
+
+
+class Part(NamedTuple):
+    """A part of a verification, and what was found in it last."""
+
+    name: str
+    finding: Finding
+
+
+@router.get("", openapi_extra=needs(None))
+async def show_integrity(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[Present, QueryParameters()],
+) -> Response:
+    """The facts about the sealed log, for any visitor.
+
+    Keys of rows that differ, and the reason why sealing has stopped, are shown to administrators:
+    they may name another tenant's ids.
+    """
+    fetch = services_of(request).door.fetch
+    ((*sealed,),) = await fetch(EVERYONE, _SEALED, {"most": MOST_UNSEALED})
+    parts = _parts(await fetch(EVERYONE, FINDINGS, {}))
+    return show(
+        request,
+        "integrity.html",
+        sealed=Sealed(*sealed),
+        most=MOST_UNSEALED,
+        found=parts,
+        verified_at=max((part.finding.ended_at for part in parts), default=None),
+        differences=sum(part.finding.differences for part in parts),
+    )
+
+
+def _parts(rows: Sequence[Any]) -> list[Part]:
+    found = [Finding(*row)._replace(named=_named(row[-1])) for row in rows]
+    order = {part: place for place, part in enumerate(_PARTS)}
+    found.sort(key=lambda finding: order.get(finding.part, len(order)))
+    return [Part(_PARTS.get(finding.part, finding.part), finding) for finding in found]
+
+
+def _named(stored: Any) -> Sequence[dict[str, Any]]:
+    named: Sequence[dict[str, Any]] = json.loads(stored) if isinstance(stored, str) else stored
+    return named

@@ -1,0 +1,270 @@
+"""A proof in one file, checked by the verifier, by openssl and by RFC 6962 (contract, Proof).
+
+The outsider has the file and, for the tree's definition, all leaves.
+"""
+
+import base64
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger.api.routes import proofs
+from tests.support.edge import Edge, assert_problem
+from tests.support.facts import fact
+from tests.support.sealing import seal
+from tests.support.verifier import PATH
+from tests.support.visitor import Visitor
+
+EVENTS = 9
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("witness")
+
+
+@pytest.fixture(scope="module")
+def line(edge: Edge, folder: Path) -> str:
+    line = edge.fresh("capacity")
+    for number in range(EVENTS):
+        edge.accept(fact("execution.checked_in", line, {"hours": number}))
+    seal(edge.conninfo, folder)
+    return line
+
+
+@pytest.fixture
+def event(edge: Edge, line: str) -> dict[str, Any]:
+    """An event from the middle of the line's history."""
+    found: dict[str, Any] = edge.data(f"/v1/execution/{line}/history")[4]
+    return found
+
+
+@pytest.fixture
+def proof(edge: Edge, event: dict[str, Any]) -> dict[str, Any]:
+    answer = edge.get(f"/v1/log/proof?position={event['position']}")
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def check(folder: Path, told: Any, key: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the verifier as an auditor runs it, in a folder that has nothing but the files."""
+    (folder / "proof.json").write_text(told if isinstance(told, str) else json.dumps(told))
+    files = ["proof.json"]
+    if key is not None:
+        (folder / "log.key").write_text(key)
+        files.append("log.key")
+    return subprocess.run(
+        [sys.executable, "-I", PATH, "proof", *files],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_one_file_proves_an_event_offline_by_one_command(
+    edge: Edge, event: dict[str, Any], proof: dict[str, Any], tmp_path: Path
+) -> None:
+    assert list(proof) == ["leaf", "leaf_index", "tree_size", "hashes", "checkpoint", "key"]
+    key = edge.get("/v1/log/key").text
+    done = check(tmp_path, proof, key)
+    assert (done.returncode, done.stderr) == (0, "")
+    leaf, printed_key, verdict = done.stdout.splitlines()
+    assert verdict == "proved"
+    assert printed_key == f"key: {key.strip()}"
+    assert json.loads(leaf)["position"] == event["position"]
+    assert json.loads(leaf)["stream"] == event["service_line_id"]
+    assert check(tmp_path, proof).stdout == done.stdout, "without a kept key it is printed alone"
+
+
+def test_the_page_downloads_the_same_file(
+    edge: Edge, event: dict[str, Any], proof: dict[str, Any], tmp_path: Path
+) -> None:
+    guest = Visitor(edge, edge.token("read"))
+    page = guest.get(f"/ui/events/{event['id']}")
+    (link,) = [a for a in page.all("#seal a") if a.get_text() == "Download proof"]
+    answer = guest.get(str(link["href"])).answer
+    assert answer.status_code == 200
+    assert answer.json() == proof
+    name = f"{event['id']}.proof.json"
+    assert link["download"] == name
+    assert answer.headers["content-disposition"] == f'attachment; filename="{name}"'
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "no-store"
+    assert page.words("#seal h2") == ["Sealed"]
+    shown = page.words("#seal dd")
+    size, index = proof["tree_size"], proof["leaf_index"]
+    assert shown[0] == f"{index} of the leaves 0 to {size - 1}"
+    assert shown[1] == f"{size} events"
+    assert page.all("#seal pre")[0].get_text() == proof["checkpoint"]
+    (command,) = [code.get_text() for code in page.all("#seal code") if "proof" in code.get_text()]
+    assert command == f"python verifier.py proof {name}"
+    assert check(tmp_path, answer.text).returncode == 0
+
+
+FORGED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "another leaf": lambda p: p | {"leaf": _told(_leaf(p).replace(b'"v":2', b'"v":1'))},
+    "another place": lambda p: p | {"leaf_index": p["leaf_index"] + 1},
+    "another size": lambda p: p | {"tree_size": p["tree_size"] - 1},
+    "a lost hash": lambda p: p | {"hashes": p["hashes"][1:]},
+    "one hash more": lambda p: p | {"hashes": [*p["hashes"], p["hashes"][0]]},
+    "another root": lambda p: p | {"checkpoint": _with_root(p["checkpoint"], bytes(32))},
+    "no checkpoint": lambda p: {name: p[name] for name in p if name != "checkpoint"},
+    "no place": lambda p: p | {"leaf_index": "4"},
+    "a negative place": lambda p: p | {"leaf_index": -1},
+}
+
+
+def _leaf(proof: dict[str, Any]) -> bytes:
+    return base64.b64decode(proof["leaf"])
+
+
+def _told(octets: bytes) -> str:
+    return base64.b64encode(octets).decode()
+
+
+def _with_root(note: str, root: bytes) -> str:
+    lines = note.split("\n")
+    return "\n".join([*lines[:2], _told(root), *lines[3:]])
+
+
+@pytest.mark.parametrize("forgery", FORGED)
+def test_a_forged_file_is_not_proved(proof: dict[str, Any], forgery: str, tmp_path: Path) -> None:
+    done = check(tmp_path, FORGED[forgery](proof))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("not proved: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_file_of_another_log_is_not_proved_with_the_kept_key(
+    edge: Edge, proof: dict[str, Any], tmp_path: Path
+) -> None:
+    key = edge.get("/v1/log/key").text
+    name, number, public = key.strip().split("+", 2)
+    other = f"{name}+{number}+{_told(base64.b64decode(public)[:-1] + bytes(1))}"
+    done = check(tmp_path, proof, other)
+    assert done.returncode == 1
+    assert "is not the key that you keep" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"key": 1}', "not json"])
+def test_a_file_that_is_no_proof_is_not_proved(text: str, tmp_path: Path) -> None:
+    done = check(tmp_path, text)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("not proved: ")
+
+
+# Without the verifier, and without any code of the ledger.
+
+
+def tree_hash(leaves: Sequence[bytes]) -> bytes:
+    """RFC 6962, 2.1: the Merkle tree hash, by its definition."""
+    if len(leaves) == 1:
+        return hashlib.sha256(b"\0" + leaves[0]).digest()
+    half = 1
+    while half * 2 < len(leaves):
+        half *= 2
+    left, right = tree_hash(leaves[:half]), tree_hash(leaves[half:])
+    return hashlib.sha256(b"\1" + left + right).digest()
+
+
+def audit_path(index: int, leaves: Sequence[bytes]) -> list[bytes]:
+    """RFC 6962, 2.1.1: the audit path, by its definition."""
+    if len(leaves) == 1:
+        return []
+    half = 1
+    while half * 2 < len(leaves):
+        half *= 2
+    if index < half:
+        return [*audit_path(index, leaves[:half]), tree_hash(leaves[half:])]
+    return [*audit_path(index - half, leaves[half:]), tree_hash(leaves[:half])]
+
+
+def test_the_file_is_what_rfc_6962_and_openssl_say(
+    edge: Edge, proof: dict[str, Any], tmp_path: Path
+) -> None:
+    admin = edge.token("admin", organization_id=None)
+    rows = edge.select("SELECT notification_id FROM ledger.ledger_events ORDER BY notification_id")
+    sealed = [position for (position,) in rows][: proof["tree_size"]]
+    leaves = [edge.get(f"/v1/log/entries/{position}", admin).content for position in sealed]
+    assert leaves[proof["leaf_index"]] == _leaf(proof)
+    path = audit_path(proof["leaf_index"], leaves)
+    assert [base64.b64decode(text) for text in proof["hashes"]] == path
+    text, _, signature = proof["checkpoint"].partition("\n\n")
+    assert text.split("\n")[1:] == [str(len(leaves)), _told(tree_hash(leaves))]
+    # The signature: openssl checks it by the public key in the format of RFC 8410.
+    public = base64.b64decode(proof["key"].strip().split("+", 2)[2])
+    der = bytes.fromhex("302a300506032b6570032100") + public[1:]
+    (tmp_path / "key.der").write_bytes(der)
+    (tmp_path / "text").write_text(text + "\n")
+    (tmp_path / "signature").write_bytes(base64.b64decode(signature.split(" ")[2])[4:])
+    openssl = shutil.which("openssl")
+    assert openssl is not None
+    verify = [
+        openssl, "pkeyutl", "-verify", "-pubin", "-inkey", "key.der", "-keyform", "DER",
+        "-rawin", "-in", "text", "-sigfile", "signature",
+    ]  # fmt: skip
+    done = subprocess.run(verify, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "Signature Verified Successfully")
+    (tmp_path / "text").write_text(text + " \n")
+    done = subprocess.run(verify, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+
+
+# Who gets a proof, and when.
+
+
+def test_a_proof_is_given_only_to_those_who_see_the_event(
+    edge: Edge, event: dict[str, Any]
+) -> None:
+    path = f"/v1/log/proof?position={event['position']}"
+    other = edge.token("read", organization_id="ORG-26-000077")
+    assert_problem(edge.get(path, other), 404, "not_found")
+    assert_problem(edge.get(path, edge.token("write")), 403, "forbidden")
+    assert edge.get(path, edge.token("audit:read")).status_code == 200
+    page = Visitor(edge, other).get(f"/ui/events/{event['id']}/proof")
+    assert page.status == 404
+    wrong_year = "EVT-25" + event["id"][6:]
+    assert Visitor(edge, edge.token("read")).get(f"/ui/events/{wrong_year}/proof").status == 404
+
+
+def test_what_only_the_audit_log_tells_of_is_proven_to_auditors(edge: Edge, line: str) -> None:
+    """A key's creation is the first event of the log."""
+    ((position,),) = edge.select(
+        "SELECT min(notification_id) FROM ledger.ledger_events WHERE originator_id LIKE 'KEY-%'"
+    )
+    path = f"/v1/log/proof?position={position}"
+    assert edge.get(path, edge.token("audit:read")).json()["leaf_index"] == 0
+    assert_problem(edge.get(path, edge.token("read")), 404, "not_found")
+
+
+@pytest.mark.parametrize("query", ["", "position=0", "position=x", "position=1&size=1"])
+def test_a_wrong_question_is_a_422(edge: Edge, line: str, query: str) -> None:
+    assert_problem(edge.get(f"/v1/log/proof?{query}"), 422, "invalid_request")
+
+
+def test_an_event_that_is_not_sealed_yet_has_no_proof_and_its_page_says_so(
+    edge: Edge, line: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proofs, "WAIT_SECONDS", 0.0)
+    (item,) = edge.accept(fact("execution.checked_in", line, {"hours": 1}))
+    assert_problem(edge.get(f"/v1/log/proof?position={item['position']}"), 503, "behind")
+    guest = Visitor(edge, edge.token("read"))
+    path = f"/ui/events/{item['event_ids'][0]}"
+    card = guest.get(path).one("#seal")
+    assert "Not sealed yet" in card.get_text()
+    assert card["hx-get"] == path, "the card looks again by itself"
+    assert guest.get(f"{path}/proof").status == 503
+    seal(edge.conninfo, folder)
+    card = guest.get(path).one("#seal")
+    assert "hx-get" not in card.attrs
+    assert guest.get(f"{path}/proof").status == 200

@@ -1,0 +1,153 @@
+"""The page of the log's integrity: the last checkpoint and the last verification, in words."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from ledger.log.verifications import NEW, OLD, TABLES, Finding, keep
+from ledger.settings import Settings
+from ledger.web import integrity
+from tests.support.edge import Edge, edge_of
+from tests.support.facts import fact
+from tests.support.sealing import seal
+from tests.support.views import until
+from tests.support.visitor import Visitor, visitor
+
+AT = datetime(2026, 4, 15, 3, 0, 7, tzinfo=UTC)
+ROW = {"table": "api_key", "key": "key_id=KEY-26-000009", "column": "revoked_at"}
+
+
+@pytest.fixture
+def alone(settings: Settings, conninfo: str) -> Iterator[Edge]:
+    """A service of the test's own, with a fresh log."""
+    with edge_of(settings, conninfo) as edge:
+        yield edge
+
+
+def found(edge: Edge, part: str, differences: int = 0, *named: dict[str, Any]) -> None:
+    """Keep what a verification found."""
+    with psycopg.connect(edge.conninfo) as connection:
+        keep(connection, Finding(part, AT, AT, 1, 9, 1234, differences, named))
+
+
+def forget(edge: Edge) -> None:
+    """Drop what the service's own check found when it started."""
+    until(lambda: edge.select("SELECT FROM ledger.verification"), "the check at the start")
+    execute(edge, b"DELETE FROM ledger.verification")
+
+
+def execute(edge: Edge, statement: bytes) -> None:
+    with psycopg.connect(edge.conninfo) as connection:
+        connection.execute(statement)
+
+
+def test_the_last_checkpoint_and_the_key_are_those_of_the_api(alone: Edge, tmp_path: Path) -> None:
+    alone.fresh()
+    seal(alone.conninfo, tmp_path)
+    page = visitor(alone, "read").get("/ui/integrity")
+    note, key = alone.get("/v1/log/checkpoint").text, alone.get("/v1/log/key").text
+    origin, size, root = note.split("\n")[:3]
+    facts = dict(zip(page.words(".proof dt"), page.words(".proof dd"), strict=True))
+    assert facts["Size"] == f"{size} events"
+    assert facts["Last event"].startswith("recorded 2026-04-15 12:00:00")
+    assert (facts["Origin"], facts["Root"]) == (origin, root)
+    assert [pre.get_text() for pre in page.all(".proof pre")] == [note, key.strip()]
+    assert facts["Not sealed yet"] == "1 event", "the visitor's key"
+    copied = [str(button["data-copy"]) for button in page.all("[data-copy]")]
+    assert copied == [note, key.strip()]
+
+
+def test_the_lag_of_sealing_is_told_up_to_a_bound(
+    alone: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = visitor(alone, "read")
+    line = alone.fresh("capacity")
+    seal(alone.conninfo, tmp_path)
+
+    def lag() -> str:
+        page = guest.get("/ui/integrity")
+        return dict(zip(page.words(".proof dt"), page.words(".proof dd"), strict=True))[
+            "Not sealed yet"
+        ]
+
+    assert lag() == "no event"
+    alone.accept(*(fact("execution.checked_in", line) for _ in range(4)))
+    assert lag() == "4 events"
+    monkeypatch.setattr(integrity, "MOST_UNSEALED", 3)
+    assert lag() == "more than 3 events"
+
+
+def test_a_log_that_nobody_sealed_or_verified_says_so(alone: Edge) -> None:
+    forget(alone)
+    page = visitor(alone, "read").get("/ui/integrity")
+    assert page.status == 200
+    assert "Nothing is sealed yet." in page.text
+    assert "Nothing was verified yet." in page.text
+    assert page.all("table") == []
+
+
+def test_a_verification_without_differences_says_when_and_of_what(alone: Edge) -> None:
+    forget(alone)
+    found(alone, TABLES)
+    found(alone, OLD[2])
+    found(alone, NEW)
+    page = visitor(alone, "read").get("/ui/integrity")
+    assert page.words(".verified tbody th") == [
+        "New events, their leaves and checkpoints",
+        "Tables on which decisions rest",
+        "Older events, part 3 of 7",
+    ]
+    assert page.words(".verified tbody td") == ["2026-04-15 03:00:07", "1,234", "nothing"] * 3
+    assert (
+        "No differences between what is stored and the log, in the parts below."
+        in page.words("main")[0]
+    )
+    assert "Verified 2026-04-15 03:00:07 UTC." in page.words("main")[0]
+
+
+@pytest.mark.parametrize("permission", ["read", "audit:read", "write", "webhooks:manage"])
+def test_differences_are_counted_for_everybody_and_named_to_administrators(
+    alone: Edge, permission: str
+) -> None:
+    found(alone, NEW)
+    found(alone, TABLES, 2, ROW, ROW | {"column": None})
+    for guest in (
+        visitor(alone, permission),
+        Visitor(alone, alone.token("admin", organization_id=None)),
+    ):
+        page = guest.get("/ui/integrity")
+        assert page.status == 200
+        assert page.words(".verified .r-failed") == ["2 differences"]
+        assert "data was changed past the ledger, or is damaged" in page.words("main")[0]
+    assert page.words(".verified li") == [
+        "api_key key_id=KEY-26-000009 revoked_at",
+        "api_key key_id=KEY-26-000009",
+    ]
+    assert "KEY-26-000009" not in visitor(alone, permission).get("/ui/integrity").text
+
+
+def test_stopped_sealing_is_told_to_everybody_and_its_reason_to_administrators(
+    alone: Edge,
+) -> None:
+    execute(
+        alone,
+        b"UPDATE ledger.signer SET stopped_at = '2026-04-15T11:00:00Z', error = 'LIN-26-7 is gone'",
+    )
+    page = visitor(alone, "read").get("/ui/integrity")
+    assert page.words('[role="alert"] h2') == ["Sealing has stopped"]
+    assert "Since 2026-04-15 11:00:00" in page.words('[role="alert"]')[0]
+    assert "LIN-26-7" not in page.text
+    admin = Visitor(alone, alone.token("admin", organization_id=None))
+    assert admin.get("/ui/integrity").words('[role="alert"] code') == ["LIN-26-7 is gone"]
+
+
+def test_the_page_is_for_every_visitor_and_nobody_else(alone: Edge) -> None:
+    assert Visitor(alone).get("/ui/integrity").status == 401
+    guest = visitor(alone, "write")
+    assert guest.get("/ui/integrity").words(".top nav a") == ["Integrity"]
+    assert guest.get("/ui").status == 403, "the first page still gives the reason"
+    assert guest.get("/ui/integrity?x=1").status == 422
