@@ -1,9 +1,11 @@
 """Decision tables equal the folded log, however its events were divided into appends."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from ledger.application.command import Command
-from ledger.application.commands.keys import CreateApiKey, RevokeApiKey
+from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey, UpdateApiKey
 from ledger.application.commands.webhooks import CreateEndpoint, DeleteEndpoint, EndpointSettings
 from ledger.domain.identity import Identity
 from ledger.intake.principal import COMMAND_LINE
@@ -12,6 +14,8 @@ from tests.support.decision_tables import FOLDED, assert_decision_tables_match_l
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.ledger import REPORTER, Ledger
 from tests.support.webhook_workload import SECRET
+
+LATER = datetime(2026, 12, 31, tzinfo=UTC)
 
 
 def create_key(number: int) -> Command:
@@ -36,12 +40,26 @@ def create_endpoint() -> Command:
     )
 
 
+def rotate_key(number: int, key: int, grace: float) -> Command:
+    return RotateApiKey(
+        f"KEY-26-00000{key}",
+        COMMAND_LINE,
+        token=f"rotated token {number}",
+        grace=timedelta(hours=grace),
+    )
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_rows_of_created_and_ended_keys_and_endpoints_equal_the_folded_log(
     own_ledger: Ledger, together: bool
 ) -> None:
     commands = [
         *(create_key(number) for number in range(3)),
+        UpdateApiKey("KEY-26-000001", COMMAND_LINE, name="first", expires_at=LATER),
+        UpdateApiKey("KEY-26-000002", COMMAND_LINE, name="second"),
+        UpdateApiKey("KEY-26-000002", COMMAND_LINE, expires_at=LATER),
+        *(rotate_key(number, 2, grace) for number, grace in enumerate((24, 48, 1, 12))),
+        rotate_key(9, 3, 0),
         *(RevokeApiKey(f"KEY-26-00000{number}", COMMAND_LINE) for number in (1, 3)),
         *(create_endpoint() for _ in range(3)),
         *(DeleteEndpoint(f"WHK-26-00000{number}", COMMAND_LINE) for number in (1, 3)),
@@ -53,6 +71,16 @@ def test_rows_of_created_and_ended_keys_and_endpoints_equal_the_folded_log(
     assert_decision_tables_match_log(own_ledger.conninfo)
     keys = own_ledger.rows("SELECT key_id, revoked_at FROM ledger.api_key ORDER BY key_id")
     assert [row["revoked_at"] is None for row in keys] == [False, True, False]
+    named = own_ledger.rows("SELECT name, expires_at FROM ledger.api_key ORDER BY key_id")
+    assert [(row["name"], row["expires_at"]) for row in named] == [
+        ("first", LATER), ("second", LATER), (None, None)
+    ]  # fmt: skip
+    former = own_ledger.rows(
+        "SELECT key_id, valid_until FROM ledger.former_secret ORDER BY key_id, valid_until"
+    )
+    assert [row["key_id"] for row in former] == ["KEY-26-000002"] * 4 + ["KEY-26-000003"]
+    ends = [row["valid_until"] - own_ledger.clock() for row in former]
+    assert [round(end / timedelta(hours=1)) for end in ends] == [1, 1, 1, 12, 0]
     endpoints = own_ledger.rows("SELECT endpoint_id FROM ledger.endpoint")
     assert [row["endpoint_id"] for row in endpoints] == ["WHK-26-000002"]
 
@@ -77,6 +105,8 @@ def test_the_comparison_covers_every_folded_decision_table(own_ledger: Ledger) -
     line = own_ledger.line()
     own_ledger.run(line)
     own_ledger.accept(fact("execution.checked_in", line), by=REPORTER)
-    for command in (create_key(0), create_endpoint()):
+    key = "KEY-26-000001"
+    rotate = RotateApiKey(key, COMMAND_LINE, token="rotated", grace=timedelta(hours=1))
+    for command in (create_key(0), rotate, create_endpoint()):
         own_ledger.execute(command)
     assert assert_decision_tables_match_log(own_ledger.conninfo) == {table.name for table in FOLDED}

@@ -39,7 +39,7 @@ from tests.support.ledger import Ledger
 from tests.support.log_checker import check
 from tests.support.transactions import undone
 
-PINNED = (4, "f31bd5a2458929e1")
+PINNED = (5, "dcf5307fe2d376d6")
 """FOLD, and the digest of the aggregates that the folds then made of every event."""
 
 FAMILIES: dict[str, Sequence[type[Event]]] = {

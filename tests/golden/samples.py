@@ -12,7 +12,7 @@ from pathlib import Path
 from ledger.domain import endpoint as w
 from ledger.domain import execution_events as e
 from ledger.domain import run as r
-from ledger.domain.api_key import ApiKeyCreated, ApiKeyRevoked
+from ledger.domain.api_key import ApiKeyCreated, ApiKeyRevoked, ApiKeyRotated, ApiKeyUpdated
 from ledger.domain.directory import DirectoryNamed
 from ledger.domain.reads import RunDataRead
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
@@ -112,6 +112,8 @@ BODIES: tuple[Event, ...] = (
     ),
     RefusalsOmitted(count=1234, since=datetime(2026, 4, 15, 8, 29, tzinfo=UTC)),
     RunDataRead(service_line_id="LIN-26-084729"),
+    ApiKeyUpdated(name="billing of 2026", expires_at=datetime(2026, 12, 31, tzinfo=UTC)),
+    ApiKeyRotated(secret_hash=bytes(range(32)), prefix="elk_7Qx2aB", grace_seconds=3600),
 )
 
 NAMED = "build 4711 ü"
@@ -165,6 +167,13 @@ GROWN_BODIES: tuple[Event, ...] = (
         reason="No signature",
         assignee="USR-26-000044",
         due_at=datetime(2026, 4, 17, 12, tzinfo=UTC),
+    ),
+    ApiKeyCreated(
+        name="billing",
+        secret_hash=bytes(range(32)),
+        permissions=("read", "keys:manage"),
+        expires_at=datetime(2026, 12, 31, tzinfo=UTC),
+        prefix="elk_7Qx2aB",
     ),
 )
 """A sample with all of its fields for each class that has gained fields."""

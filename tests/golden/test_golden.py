@@ -70,6 +70,7 @@ MINIMAL = {
     "run.requested/1": {"run_id_origin": "issued"},
     "run.erased/1": {"reason": "r"},
     "api_key.created/1": {"secret_hash": "AAEC", "permissions": []},
+    "api_key.rotated/1": {"secret_hash": "AAEC", "prefix": "elk_7Qx2aB", "grace_seconds": 0},
     "webhook.created/1": {"url": "https://h.example/", "event_types": ["*"], "secret": "AAEC"},
     "webhook.updated/1": {"url": "https://h.example/", "event_types": ["*"], "enabled": True},
     "webhook.secret_rotated/1": {"secret": "AAEC"},

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.application.commands.keys import CreateApiKey, RevokeApiKey
+from ledger.application.commands.keys import CreateApiKey, RevokeApiKey, RotateApiKey
 from ledger.application.commands.webhooks import CreateEndpoint, EndpointSettings
 from ledger.feed import signing
 from ledger.intake.principal import COMMAND_LINE
@@ -27,8 +27,8 @@ from tests.support.ledger import Ledger, working
 
 @pytest.fixture(scope="module")
 def ledger(server: EmbeddedPostgres) -> Iterator[Ledger]:
-    """A ledger with rows in each table: open, leased and erased runs, a void, keys, an endpoint,
-    a long stream."""
+    """A ledger with rows in each table: open, leased and erased runs, a void, rotated keys,
+    an endpoint, a long stream."""
     settings = Settings(master_key=MASTER_KEY)
     with copied(server.url, "derived") as conninfo, working(conninfo, settings) as ledger:
         fill(ledger)
@@ -49,9 +49,21 @@ def fill(ledger: Ledger) -> None:
     many = [fact("execution.checked_in", capacity, {"hours": 1}) for _ in range(250)]
     assert {item.outcome for item in ledger.report(*many)} == {"recorded"}
     tenant: dict[str, Any] = {"organization_id": ORGANIZATION, "workspace_id": None}
-    for name in ("kept", "revoked"):
-        key = CreateApiKey(COMMAND_LINE, create_token(), name=name, permissions=("read",), **tenant)
+    later = ledger.clock() + timedelta(days=30)
+    for name in ("rotated", "revoked"):
+        key = CreateApiKey(
+            COMMAND_LINE,
+            create_token(),
+            name=name,
+            permissions=("read",),
+            expires_at=later,
+            **tenant,
+        )
         made = ledger.execute(key)
+        change = RotateApiKey(
+            str(made.subject), COMMAND_LINE, token=create_token(), grace=timedelta(hours=1)
+        )
+        assert ledger.execute(change).outcome == "recorded"
     assert ledger.execute(RevokeApiKey(str(made.subject), COMMAND_LINE)).outcome == "recorded"
     chosen = EndpointSettings(url="https://example.com/", event_types=("*",))
     secret = signing.create_secret()

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ledger.api.access.authentication import Authenticator
+from ledger.api.access.key_uses import KeyUses
 from ledger.api.machinery.bodies import Pace
 from ledger.api.submissions import Submissions
 from ledger.application.read_notes import ReadNotes
@@ -35,6 +36,7 @@ class ApiServices:
         positions: ViewPositions,
         vault: Vault,
         clock: Callable[[], datetime],
+        key_uses: KeyUses,
         check_target: Callable[[str], Awaitable[None]],
         verifier: TokenVerifier | None = None,
         cors_origins: frozenset[str] = frozenset(),
@@ -59,7 +61,8 @@ class ApiServices:
         positions.on_erased(writer.forget_key)
         positions.on_erased(answers.forget)
         self._verifier = verifier
-        self.authenticator = Authenticator(door, verifier)
+        self.key_uses = key_uses
+        self.authenticator = Authenticator(door, clock, key_uses, verifier)
         self.submissions = Submissions(writer, positions)
         self.read_notes = ReadNotes(writer, clock)
         tail = Tail(door.fetch, positions)
@@ -73,12 +76,14 @@ class ApiServices:
             self._verifier.keys.start()
         self.writer.start()
         self.read_notes.start()
+        self.key_uses.start()
 
     async def close(self) -> None:
         """Answer the accepted commands, record who read runs, then release everything."""
         self.read_notes.stop()
         self.writer.stop()
         self.authenticator.failures.tell()
+        self.key_uses.stop()
         await self.streams.stop()
         if self._verifier is not None:
             await self._verifier.keys.stop()

@@ -88,7 +88,8 @@ class NewWebhook(CommandBody):
     enabled: bool = True
 
 
-def _no_defaults(schema: dict[str, Any]) -> None:
+def no_defaults(schema: dict[str, Any]) -> None:
+    """Describe a body of changes: a field that is left out has no default, and one is needed."""
     schema["minProperties"] = 1
     for field in schema["properties"].values():
         field.pop("default", None)
@@ -97,7 +98,7 @@ def _no_defaults(schema: dict[str, Any]) -> None:
 class WebhookChanges(CommandBody):
     """The changes of an endpoint; a field that is left out stays as it is."""
 
-    model_config = ConfigDict(json_schema_extra=_no_defaults)
+    model_config = ConfigDict(json_schema_extra=no_defaults)
 
     url: Url = ""
     event_types: EventTypes = []

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from ledger.domain.api_key import ApiKey
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.errors import NotFound
 from ledger.domain.execution import Execution
@@ -108,7 +109,7 @@ class Cache:
             self._packed.popitem(last=False)
 
 
-A = TypeVar("A", Execution, Run, Endpoint)
+A = TypeVar("A", Execution, Run, Endpoint, ApiKey)
 
 
 class Loader:
@@ -212,6 +213,10 @@ class Loader:
         if found.deleted:
             raise NotFound(unknown)
         return found
+
+    def api_key(self, key_id: str, principal: Principal) -> ApiKey:
+        """An API key. Raises NotFound as ``run`` does."""
+        return self._seen(ApiKey, key_id, principal, "No such API key.")
 
     def _seen(self, kind: type[A], identifier: str, principal: Principal, unknown: str) -> A:
         """An aggregate of this class that the credential sees. Raises NotFound."""

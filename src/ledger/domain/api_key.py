@@ -1,20 +1,36 @@
-"""The API key aggregate. The log never contains the secret itself, only its hash."""
+"""The API key aggregate. The log never contains a secret itself, only its hash.
+
+The file has, in this order: events, state, decisions, fold.
+"""
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
 import msgspec
 
 from ledger.domain.errors import InvalidState
 from ledger.domain.event_table import EventRow, Note
-from ledger.domain.recorded import Event, Recorded
+from ledger.domain.recorded import Actor, Event, Recorded
 
 Permission = Literal[
-    "read", "write", "service_lines:manage", "webhooks:manage", "audit:read", "runs:erase", "admin"
+    "read",
+    "write",
+    "service_lines:manage",
+    "webhooks:manage",
+    "audit:read",
+    "runs:erase",
+    "keys:manage",
+    "admin",
 ]
 
 SINGLE_PERMISSIONS: tuple[Permission, ...] = tuple(p for p in get_args(Permission) if p != "admin")
 """The permissions that are given one by one; ``admin`` means all of them, for every tenant."""
+
+GRACE = timedelta(hours=24)
+"""How long a replaced secret still works, unless the rotation says otherwise (contract, Access)."""
+
+LONGEST_GRACE = timedelta(days=7)
 
 
 class ApiKeyCreated(Event, frozen=True, kw_only=True):
@@ -25,6 +41,27 @@ class ApiKeyCreated(Event, frozen=True, kw_only=True):
     secret_hash: bytes
     """SHA-256 of the whole token: since a token has 256 random bits, no slow hash is needed."""
     permissions: tuple[Permission, ...]
+    expires_at: datetime | None = None
+    prefix: str | None = None
+    """The first characters of the token, by which people tell keys apart. Keys of earlier versions
+    have None."""
+
+
+class ApiKeyUpdated(Event, frozen=True, kw_only=True):
+    """A key's settings were changed; the event has all settings as they are now."""
+
+    TOPIC = "api_key.updated/1"
+    name: str | None = None
+    expires_at: datetime | None = None
+
+
+class ApiKeyRotated(Event, frozen=True, kw_only=True):
+    """A key got a new secret; the replaced secrets work for some seconds more."""
+
+    TOPIC = "api_key.rotated/1"
+    secret_hash: bytes
+    prefix: str
+    grace_seconds: int
 
 
 class ApiKeyRevoked(Event, frozen=True, kw_only=True):
@@ -36,6 +73,8 @@ class ApiKeyRevoked(Event, frozen=True, kw_only=True):
 # Columns: event, published type, published payload, fact, command, note.
 API_KEY_TABLE: tuple[EventRow, ...] = (
     EventRow(ApiKeyCreated, None, None, None, "key.create", Note.KEY_CREATED),
+    EventRow(ApiKeyUpdated, None, None, None, "key.update", Note.KEY_UPDATED),
+    EventRow(ApiKeyRotated, None, None, None, "key.rotate", Note.KEY_ROTATED),
     EventRow(ApiKeyRevoked, None, None, None, "key.revoke", Note.KEY_REVOKED),
 )
 
@@ -47,15 +86,52 @@ class ApiKey(msgspec.Struct):
 
     id: str
     version: int = 0
+    name: str | None = None
     organization_id: str | None = None
     workspace_id: str | None = None
-    revoked: bool = False
+    permissions: tuple[Permission, ...] = ()
+    prefix: str | None = None
+    created_at: datetime | None = None
+    created_by: Actor | None = None
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+    @property
+    def revoked(self) -> bool:
+        """Whether the key was revoked."""
+        return self.revoked_at is not None
+
+    def has_expired(self, at: datetime) -> bool:
+        """Whether the key no longer works at an instant, because of its expiry."""
+        return self.expires_at is not None and self.expires_at <= at
+
+    # Decisions.
+
+    def update(self, *, name: str | None, expires_at: datetime | None) -> ApiKeyUpdated:
+        """Change the settings; all settings are given. Refused if the key is revoked."""
+        self._require_not_revoked()
+        return ApiKeyUpdated(name=name, expires_at=expires_at)
+
+    def rotate(
+        self, secret_hash: bytes, prefix: str, grace: timedelta, now: datetime
+    ) -> ApiKeyRotated:
+        """Replace the secret. Refused if the key is revoked or has expired."""
+        self._require_not_revoked()
+        if self.has_expired(now):
+            raise InvalidState("The key has expired: give it a later expires_at first.")
+        seconds = int(grace.total_seconds())
+        return ApiKeyRotated(secret_hash=secret_hash, prefix=prefix, grace_seconds=seconds)
 
     def revoke(self) -> ApiKeyRevoked:
         """Revoke the key. Refused if the key is already revoked."""
+        self._require_not_revoked()
+        return ApiKeyRevoked()
+
+    def _require_not_revoked(self) -> None:
         if self.revoked:
             raise InvalidState("The key is already revoked.")
-        return ApiKeyRevoked()
+
+    # The fold.
 
     def evolve(self, recorded: Recorded) -> None:
         """Apply one event of this key's stream. The fold only assigns and never fails."""
@@ -65,12 +141,23 @@ class ApiKey(msgspec.Struct):
     def _created(self, body: ApiKeyCreated, recorded: Recorded) -> None:
         self.organization_id = recorded.organization_id
         self.workspace_id = recorded.workspace_id
+        self.permissions, self.prefix = body.permissions, body.prefix
+        self.created_at, self.created_by = recorded.recorded_at, recorded.actor
+        self._updated(body, recorded)
+
+    def _updated(self, body: ApiKeyCreated | ApiKeyUpdated, recorded: Recorded) -> None:
+        self.name, self.expires_at = body.name, body.expires_at
+
+    def _rotated(self, body: ApiKeyRotated, recorded: Recorded) -> None:
+        self.prefix = body.prefix
 
     def _revoked(self, body: ApiKeyRevoked, recorded: Recorded) -> None:
-        self.revoked = True
+        self.revoked_at = recorded.recorded_at
 
 
 _APPLY: dict[type[Event], Callable[[ApiKey, Any, Recorded], None]] = {
     ApiKeyCreated: ApiKey._created,
+    ApiKeyUpdated: ApiKey._updated,
+    ApiKeyRotated: ApiKey._rotated,
     ApiKeyRevoked: ApiKey._revoked,
 }

@@ -30,6 +30,8 @@ class Note(Enum):
     RUN_CANCELLED = auto()
     RUN_ERASED = auto()
     KEY_CREATED = auto()
+    KEY_UPDATED = auto()
+    KEY_ROTATED = auto()
     KEY_REVOKED = auto()
     ENDPOINT_CREATED = auto()
     ENDPOINT_DELETED = auto()

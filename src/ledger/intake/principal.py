@@ -2,6 +2,7 @@
 
 import os
 import pwd
+from collections.abc import Collection
 
 import msgspec
 
@@ -31,6 +32,8 @@ class Principal(msgspec.Struct, frozen=True):
     workspace_id: str | None = None
     grant: Grant | None = None
     """Set if the credential is a token of an identity provider, else None."""
+    secret: bytes | None = None
+    """The hash of the API key's secret that was sent: a replaced secret ends before its key."""
 
     @property
     def is_admin(self) -> bool:
@@ -81,6 +84,14 @@ class Principal(msgspec.Struct, frozen=True):
         return self.organization_id == organization_id and (
             self.workspace_id is None or self.workspace_id == workspace_id
         )
+
+    def covers(
+        self, permissions: Collection[str], organization_id: str | None, workspace_id: str | None
+    ) -> bool:
+        """Whether a key of these permissions and this tenant is within the credential's own."""
+        if self.is_admin:
+            return True
+        return self.permissions.issuperset(permissions) and self.sees(organization_id, workspace_id)
 
 
 def _user() -> str:

@@ -7,6 +7,7 @@ import zlib
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 TOKEN_PREFIX = "elk_"
 """The beginning of every API key, and of no other token."""
+_SHOWN = len(TOKEN_PREFIX) + 6
 _SECRET_LENGTH = 43
 _CHECK_LENGTH = 6
 
@@ -27,6 +28,14 @@ def is_well_formed(token: str) -> bool:
         and body.isalnum()
         and _checksum(body[:_SECRET_LENGTH]) == body[_SECRET_LENGTH:]
     )
+
+
+def prefix_of(token: str) -> str:
+    """The first characters of an API key, by which people tell keys apart.
+
+    The rest has more than 220 random bits.
+    """
+    return token[:_SHOWN]
 
 
 def _checksum(secret: str) -> str:

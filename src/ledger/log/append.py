@@ -125,7 +125,6 @@ DELETE FROM ledger.open_run AS o
 USING (SELECT unnest(%(line)s::text[]) AS line_id, unnest(%(run)s::text[]) AS run_id) AS ended
 WHERE o.line_id = ended.line_id AND o.run_id = ended.run_id
 """
-_REVOKE_KEY = "UPDATE ledger.api_key SET revoked_at = %(at)s::timestamptz WHERE key_id = %(key)s"
 # Destroy a run's key. At the commit a notification tells processes that have the key in memory.
 _DESTROY_RUN_KEY = """
 WITH destroyed AS (
@@ -321,8 +320,8 @@ class Append:
         if decisions.ended:
             lines, runs = array("text", decisions.ended.values()), array("text", decisions.ended)
             self._change(_END_RUNS, line=lines, run=runs)
-        for key, at in decisions.revoked_keys.items():
-            self._change(_REVOKE_KEY, key=key, at=at.isoformat())
+        for statement in decisions.keys.statements():
+            self._transaction.defer(statement)
         for run, at in decisions.erased.items():
             self._change(_DESTROY_RUN_KEY, run=run, at=at.isoformat())
         for endpoint, row in decisions.deleted_endpoints.items():

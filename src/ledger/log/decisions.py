@@ -16,15 +16,16 @@ from ledger.domain.events import EVENT_TABLE
 from ledger.domain.identity import Identity
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.values import sort_key
+from ledger.log.keys import KeyChanges
 from ledger.log.tables import (
     API_KEY,
     ENDPOINT,
     EXECUTION_RECORD,
+    FORMER_SECRET,
     ID_COUNTER,
     LEASE,
     LINE_ACTIVITY,
     OPEN_RUN,
-    ApiKeyRow,
     EndpointRow,
     ExecutionRecordRow,
     IdCounterRow,
@@ -78,9 +79,7 @@ class DecisionTables:
         self.new_records: set[str] = set()
         self.counters: dict[tuple[str, int], int] = {}
         self.moved_counters: set[tuple[str, int]] = set()
-        self.new_keys: dict[str, ApiKeyRow] = {}
-        self.revoked_keys: dict[str, datetime] = {}
-        """Stored keys that were revoked."""
+        self.keys = KeyChanges()
         self.new_endpoints: dict[str, EndpointRow] = {}
         self.deleted_endpoints: dict[str, EndpointRow] = {}
         """Stored endpoints that were deleted."""
@@ -95,7 +94,8 @@ class DecisionTables:
             OPEN_RUN: [*self.opened.values()],
             EXECUTION_RECORD: [self.records[record] for record in self.new_records],
             ID_COUNTER: [IdCounterRow(*key, self.counters[key]) for key in self.moved_counters],
-            API_KEY: [*self.new_keys.values()],
+            API_KEY: [*self.keys.new.values()],
+            FORMER_SECRET: self.keys.former,
             ENDPOINT: [*self.new_endpoints.values()],
             LEASE: [*self.leases.values()],
         }
@@ -238,24 +238,17 @@ class DecisionTables:
         self.moved_counters.add(key)
 
     def _key_created(self, body: api_key.ApiKeyCreated, recorded: Recorded) -> None:
-        self.new_keys[recorded.originator_id] = ApiKeyRow(
-            key_id=recorded.originator_id,
-            secret_hash=body.secret_hash,
-            name=body.name,
-            organization_id=recorded.organization_id,
-            workspace_id=recorded.workspace_id,
-            permissions=body.permissions,
-            created_at=recorded.recorded_at,
-            revoked_at=None,
-        )
+        self.keys.created(body, recorded)
         self._issued(recorded.originator_id, recorded)
 
+    def _key_updated(self, body: api_key.ApiKeyUpdated, recorded: Recorded) -> None:
+        self.keys.updated(body, recorded)
+
+    def _key_rotated(self, body: api_key.ApiKeyRotated, recorded: Recorded) -> None:
+        self.keys.rotated(body, recorded)
+
     def _key_revoked(self, body: api_key.ApiKeyRevoked, recorded: Recorded) -> None:
-        key_id, at = recorded.originator_id, recorded.recorded_at
-        if key_id in self.new_keys:
-            self.new_keys[key_id] = self.new_keys[key_id]._replace(revoked_at=at)
-        else:
-            self.revoked_keys[key_id] = at
+        self.keys.revoked(body, recorded)
 
     def _endpoint_created(self, body: endpoint.WebhookCreated, recorded: Recorded) -> None:
         self.new_endpoints[recorded.originator_id] = _endpoint(recorded)
@@ -287,6 +280,8 @@ _BY_NOTE: Mapping[Note, Callable[[DecisionTables, Any, Recorded], None]] = {
     Note.RUN_CANCELLED: DecisionTables._cancelled,
     Note.RUN_ERASED: DecisionTables._erased,
     Note.KEY_CREATED: DecisionTables._key_created,
+    Note.KEY_UPDATED: DecisionTables._key_updated,
+    Note.KEY_ROTATED: DecisionTables._key_rotated,
     Note.KEY_REVOKED: DecisionTables._key_revoked,
     Note.ENDPOINT_CREATED: DecisionTables._endpoint_created,
     Note.ENDPOINT_DELETED: DecisionTables._endpoint_deleted,

@@ -129,12 +129,36 @@ class ApiKeyRow(NamedTuple):
     permissions: Texts
     created_at: Instant
     revoked_at: Instant | None
+    expires_at: Instant | None
+    prefix: Text | None
+    created_by_type: Text | None
+    created_by_id: Text | None
 
 
 API_KEY = DecisionTable(
     "api_key",
     ApiKeyRow,
     key=("key_id",),
+    tenant=("organization_id", "workspace_id"),
+    derived=Derived.AS_FOLDED,
+)
+
+
+class FormerSecretRow(NamedTuple):
+    """A secret of a key that a rotation has replaced."""
+
+    secret_hash: Octets
+    key_id: Text
+    organization_id: Text | None
+    workspace_id: Text | None
+    valid_until: Instant
+    """From this instant on, the secret is refused."""
+
+
+FORMER_SECRET = DecisionTable(
+    "former_secret",
+    FormerSecretRow,
+    key=("secret_hash",),
     tenant=("organization_id", "workspace_id"),
     derived=Derived.AS_FOLDED,
 )
@@ -244,6 +268,7 @@ DECISION_TABLES: tuple[DecisionTable, ...] = (
     EXECUTION_RECORD,
     ID_COUNTER,
     API_KEY,
+    FORMER_SECRET,
     RUN_KEY,
     ENDPOINT,
     OUTCOME,

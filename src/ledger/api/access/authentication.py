@@ -2,25 +2,29 @@
 
 API keys are stored in the database as hashes. A process remembers a key for ``_REMEMBER_SECONDS``,
 so a revoked key may still pass for this long. An unknown key is never remembered, so a new key
-works at once. A token that is no API key may be a token of an identity provider
-(``json_web_tokens.py``), if a provider is configured.
+works at once. A key that expires, and a secret that was replaced, end at their instant. A token
+that is no API key may be a token of an identity provider (``json_web_tokens.py``), if a provider is
+configured.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Collection
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from fastapi import Request, Security
 from fastapi.security import HTTPBearer
 
 from ledger.api.access.failures import Failures
+from ledger.api.access.key_uses import KeyUse, KeyUses
 from ledger.api.machinery.headers import count, header
 from ledger.api.problems import Unauthorized
 from ledger.intake.principal import Principal
 from ledger.intake.tokens import hash_token, is_well_formed
 from ledger.postgres.door import Door
+from ledger.postgres.exchange import Rows
 from ledger.postgres.scope import EVERYONE
 
 if TYPE_CHECKING:
@@ -30,13 +34,30 @@ if TYPE_CHECKING:
 _REMEMBER_SECONDS = 2.0
 _REMEMBERED = 10_000
 
-_BY_HASH = """
-SELECT key_id, organization_id, workspace_id, permissions
-FROM ledger.api_key WHERE secret_hash = %(hash)s AND revoked_at IS NULL
+# Those of the given secrets that pass, with their keys, and the instant at which each of them ends:
+# its key's, or that of its own if a rotation has replaced it (least() ignores NULL).
+_PASSING = """
+SELECT s.secret_hash, k.key_id, k.organization_id, k.workspace_id, k.permissions,
+    least(k.expires_at, s.valid_until)
+FROM (
+    SELECT secret_hash, key_id, NULL::timestamptz AS valid_until
+    FROM ledger.api_key WHERE secret_hash = ANY(%(hashes)s)
+    UNION ALL
+    SELECT secret_hash, key_id, valid_until
+    FROM ledger.former_secret WHERE secret_hash = ANY(%(hashes)s)
+) AS s JOIN ledger.api_key AS k USING (key_id)
+WHERE k.revoked_at IS NULL AND coalesce(least(k.expires_at, s.valid_until) > %(now)s, true)
 """
 
-# The given keys that are not revoked.
-_PASSING = "SELECT key_id FROM ledger.api_key WHERE key_id = ANY(%(ids)s) AND revoked_at IS NULL"
+
+class _Known(NamedTuple):
+    """A remembered key."""
+
+    until: float
+    """The key is looked up again from this instant of the monotonic clock on."""
+    ends_at: datetime | None
+    """The secret is refused from this instant on."""
+    principal: Principal
 
 
 class Authenticator:
@@ -45,9 +66,15 @@ class Authenticator:
     ``verifier`` checks tokens that an identity provider signed; None: there is no provider.
     """
 
-    def __init__(self, door: Door, verifier: TokenVerifier | None = None) -> None:
-        self._door, self._verifier = door, verifier
-        self._known: dict[str, tuple[float, Principal]] = {}
+    def __init__(
+        self,
+        door: Door,
+        clock: Callable[[], datetime],
+        uses: KeyUses,
+        verifier: TokenVerifier | None = None,
+    ) -> None:
+        self._door, self._clock, self._uses, self._verifier = door, clock, uses, verifier
+        self._known: dict[str, _Known] = {}
         self.failures = Failures()
 
     async def authenticate(self, token: str, peer: str | None) -> Principal:
@@ -64,22 +91,39 @@ class Authenticator:
     async def _principal_of(self, token: str) -> Principal:
         now = time.monotonic()
         known = self._known.get(token)
-        if known is not None and known[0] > now:
-            return known[1]
+        if (
+            known is not None
+            and known.until > now
+            and (known.ends_at is None or known.ends_at > self._clock())
+        ):
+            return known.principal
         self._known.pop(token, None)
         if not is_well_formed(token):
             return await self._verified(token)
-        rows = await self._door.fetch(EVERYONE, _BY_HASH, {"hash": hash_token(token)})
+        rows = await self._passing([hash_token(token)])
         if not rows:
             raise Unauthorized("The bearer token is not valid.")
-        key_id, organization_id, workspace_id, permissions = rows[0]
+        secret, key_id, organization_id, workspace_id, permissions, ends_at = rows[0]
         principal = Principal(
-            key_id, "api_key", frozenset(permissions), organization_id, workspace_id
+            key_id,
+            "api_key",
+            frozenset(permissions),
+            organization_id,
+            workspace_id,
+            secret=bytes(secret),
         )
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
-        self._known[token] = (now + _REMEMBER_SECONDS, principal)
+        self._known[token] = _Known(now + _REMEMBER_SECONDS, ends_at, principal)
         return principal
+
+    async def _passing(self, hashes: Collection[bytes]) -> Rows:
+        """The rows of the secrets that pass now. That they were sent is a use of their keys."""
+        now = self._clock()
+        rows = await self._door.fetch(EVERYONE, _PASSING, {"hashes": [*hashes], "now": now})
+        for _, key_id, organization_id, workspace_id, *_ in rows:
+            self._uses.note(KeyUse(key_id, organization_id, workspace_id, now))
+        return rows
 
     async def _verified(self, token: str) -> Principal:
         verifier = self._verifier
@@ -91,15 +135,16 @@ class Authenticator:
     async def lapsed(self, principals: Collection[Principal]) -> frozenset[Principal]:
         """The given principals that may no longer pass: for streams and exports, which last long.
 
-        A revoked key is also forgotten, so its holder does not pass again for a moment.
+        A revoked key is also forgotten, so its holder does not pass again for a moment. An open
+        stream is a use of its key.
         """
         keys = [principal for principal in principals if principal.type == "api_key"]
-        ids = sorted({key.id for key in keys})
-        passing = {row[0] for row in await self._door.fetch(EVERYONE, _PASSING, {"ids": ids})}
-        lapsed = frozenset(key for key in keys if key.id not in passing)
+        hashes = sorted({key.secret for key in keys if key.secret is not None})
+        passing = {bytes(row[0]) for row in await self._passing(hashes)} if hashes else set()
+        lapsed = frozenset(key for key in keys if key.secret not in passing)
         if lapsed:
             known = self._known.items()
-            self._known = {token: entry for token, entry in known if entry[1] not in lapsed}
+            self._known = {token: entry for token, entry in known if entry.principal not in lapsed}
         return lapsed | self._ended(principals)
 
     def _ended(self, principals: Collection[Principal]) -> frozenset[Principal]:

@@ -5,6 +5,7 @@ from typing import Any, get_args
 from ledger.api.document.schemas import Schema, operations_of, rewrite, rewritten
 from ledger.api.models import camel, reference
 from ledger.api.routes.audit import WORDS
+from ledger.domain.api_key import Permission
 from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
 from ledger.domain.health import SignalName, SignalStatus
 from ledger.domain.values import (
@@ -31,6 +32,7 @@ _NAMED: dict[str, tuple[str, ...]] = {
     "ActorType": get_args(ActorType),
     "TriggerType": get_args(TriggerType),
     "DisabledReason": get_args(DisabledReason),
+    "Permission": get_args(Permission),
     "EventType": tuple(TYPES),
     "EventTypeOrEvery": (*TYPES, EVERY_TYPE),
     "AuditAction": WORDS,

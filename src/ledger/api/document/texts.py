@@ -22,6 +22,7 @@ TAGS: dict[str, str] = {
     "search": "Finding lines, runs, workspaces, projects, resources and blockers by name or id.",
     "feeds": "Follow what happens.",
     "webhooks": "Have events delivered.",
+    "keys": "Who may do what: create, rotate and revoke API keys.",
     "audit": "Who wrote what, refused writes too.",
     "proof": "Check offline that nothing in the log was changed.",
     "operations": "Health and metrics, without a token.",

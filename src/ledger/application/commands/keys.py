@@ -1,16 +1,42 @@
-"""Commands about API keys."""
+"""Commands about API keys (contract, Access).
+
+Nobody gives more than they have: a key is made, changed, rotated and revoked by credentials whose
+permissions and tenant include the key's. A key made by a key that expires does not outlive it. Each
+command is decided on what the asking key is now: a key that was revoked a moment ago makes no other
+key, although a worker may still remember it.
+
+The receipt carries the answer, with the token of a new secret. A replayed request is therefore
+shown the same token again.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+import msgspec
 
 from ledger.application.command import OwnCommand, SubjectCommand, receipt
 from ledger.application.unit import Unit
 from ledger.domain.api_key import ApiKey, ApiKeyCreated, Permission
-from ledger.domain.errors import NotFound
+from ledger.domain.errors import Forbidden, Invalid
+from ledger.domain.recorded import Event
 from ledger.intake.principal import Principal
-from ledger.intake.request import Receipt
-from ledger.intake.tokens import hash_token
+from ledger.intake.request import About, IdempotencyKey, Receipt
+from ledger.intake.tokens import hash_token, prefix_of
+from ledger.language.keys import describe_key
+
+_WIDER = "The key's permissions or tenant are not within the credential's own."
+_ENDED = "The credential was revoked, or has expired."
+_OUTLIVES = "The key would outlive the credential, which expires."
+
+_encode = msgspec.json.Encoder().encode
 
 
 class CreateApiKey(OwnCommand):
     """Hand out a key. The caller creates the token; the command keeps only the token's hash."""
+
+    action = "key.create"
 
     def __init__(
         self,
@@ -20,30 +46,158 @@ class CreateApiKey(OwnCommand):
         name: str | None,
         organization_id: str | None,
         workspace_id: str | None,
-        permissions: tuple[Permission, ...],
+        permissions: Collection[Permission],
+        expires_at: datetime | None = None,
+        request_id: str | None = None,
+        fault: Invalid | None = None,
+        idempotency: IdempotencyKey | None = None,
     ) -> None:
-        super().__init__(principal)
-        self._hash = hash_token(token)
-        self._name = name
-        self._tenant = (organization_id, workspace_id, None)
-        self._permissions = permissions
+        super().__init__(principal, request_id)
+        self._token = token
+        self._name, self._expires_at = name, expires_at
+        self._tenant = (organization_id, workspace_id)
+        self._permissions = tuple(permissions)
+        self._fault = fault
+        self.idempotency = idempotency
+
+    def streams(self) -> tuple[str, ...]:
+        """The stream of the asking key."""
+        return _streams_of(self.principal)
+
+    def about(self) -> About:
+        """The action, and the named tenant of the key, which does not exist yet."""
+        organization_id, workspace_id = self._tenant
+        tenant = None if organization_id is None else (organization_id, workspace_id)
+        return About(self.action, tenant=tenant)
 
     def decide(self, unit: Unit) -> Receipt:
-        """Record the key; the command is never refused."""
-        body = ApiKeyCreated(name=self._name, secret_hash=self._hash, permissions=self._permissions)
+        """Raises Forbidden for more than the credential has, or Invalid."""
+        asking = _asking(unit, self.principal)
+        organization_id, workspace_id = self._tenant
+        is_named = organization_id is not None or not self.principal.is_admin
+        if is_named and not self.principal.covers(self._permissions, *self._tenant):
+            raise Forbidden(_WIDER)
+        if self._fault is not None:
+            raise self._fault
+        _check_expiry(self._expires_at, asking, unit.now)
+        body = ApiKeyCreated(
+            name=self._name,
+            secret_hash=hash_token(self._token),
+            permissions=self._permissions,
+            expires_at=self._expires_at,
+            prefix=prefix_of(self._token),
+        )
         key = ApiKey(unit.issue("KEY"))
-        return receipt(unit.events.record(key, body, unit.now, self, tenant=self._tenant))
+        tenant = (organization_id, workspace_id, None)
+        recorded = unit.events.record(key, body, unit.now, self, tenant=tenant)
+        return receipt(recorded, _answer(key, self._token))
 
 
-class RevokeApiKey(SubjectCommand):
+class _KeyCommand(SubjectCommand):
+    """A command about one key: it records ``_event`` and answers with ``_shown``."""
+
+    subject_type: ClassVar[str] = "api_key"
+
+    def streams(self) -> tuple[str, ...]:
+        """The key's stream, and that of the asking key."""
+        return (self.subject_id, *_streams_of(self.principal))
+
+    def decide(self, unit: Unit) -> Receipt:
+        """Raises Forbidden, NotFound, Invalid or InvalidState."""
+        asking = _asking(unit, self.principal)
+        key = unit.loader.api_key(self.subject_id, self.principal)
+        if not self.principal.covers(key.permissions, key.organization_id, key.workspace_id):
+            raise Forbidden(_WIDER)
+        if self.fault is not None:
+            raise self.fault
+        recorded = unit.events.record(key, self._event(key, asking, unit), unit.now, self)
+        return receipt(recorded, self._shown(key))
+
+    def _event(self, key: ApiKey, asking: ApiKey | None, unit: Unit) -> Event:
+        raise NotImplementedError
+
+    def _shown(self, key: ApiKey) -> bytes | None:
+        return _answer(key)
+
+
+@dataclass(eq=False, repr=False)
+class UpdateApiKey(_KeyCommand):
+    """Change the settings that were given; UNSET leaves a setting as it is."""
+
+    action = "key.update"
+
+    name: str | msgspec.UnsetType | None = field(default=msgspec.UNSET, kw_only=True)
+    expires_at: datetime | msgspec.UnsetType | None = field(default=msgspec.UNSET, kw_only=True)
+
+    def _event(self, key: ApiKey, asking: ApiKey | None, unit: Unit) -> Event:
+        name, expires_at = self.name, self.expires_at
+        if expires_at is msgspec.UNSET:
+            expires_at = key.expires_at
+        else:
+            _check_expiry(expires_at, asking, unit.now)
+        name = key.name if name is msgspec.UNSET else name
+        return key.update(name=name, expires_at=expires_at)
+
+
+@dataclass(eq=False, repr=False)
+class RotateApiKey(_KeyCommand):
+    """Replace the key's secret. The replaced secret works for ``grace`` more."""
+
+    action = "key.rotate"
+
+    token: str = field(kw_only=True)
+    grace: timedelta = field(kw_only=True)
+
+    def _event(self, key: ApiKey, asking: ApiKey | None, unit: Unit) -> Event:
+        _require_no_longer_life(key.expires_at, asking)
+        return key.rotate(hash_token(self.token), prefix_of(self.token), self.grace, unit.now)
+
+    def _shown(self, key: ApiKey) -> bytes:
+        return _answer(key, self.token)
+
+
+class RevokeApiKey(_KeyCommand):
     """Revoke a key; within seconds every worker refuses the key."""
 
     action = "key.revoke"
-    subject_type = "api_key"
 
-    def decide(self, unit: Unit) -> Receipt:
-        """Raises NotFound or InvalidState."""
-        key = unit.loader.find(self.subject_id)
-        if not isinstance(key, ApiKey):
-            raise NotFound("No such key.")
-        return receipt(unit.events.record(key, key.revoke(), unit.now, self))
+    def _event(self, key: ApiKey, asking: ApiKey | None, unit: Unit) -> Event:
+        return key.revoke()
+
+
+def _streams_of(principal: Principal) -> tuple[str, ...]:
+    return (principal.id,) if principal.type == "api_key" else ()
+
+
+def _asking(unit: Unit, principal: Principal) -> ApiKey | None:
+    """The asking key as it is now; None: the credential is no key.
+
+    Raises Forbidden if the key has ended.
+    """
+    found = unit.loader.find(principal.id) if principal.type == "api_key" else None
+    if not isinstance(found, ApiKey):
+        return None
+    if found.revoked or found.has_expired(unit.now):
+        raise Forbidden(_ENDED)
+    return found
+
+
+def _check_expiry(expires_at: datetime | None, asking: ApiKey | None, now: datetime) -> None:
+    """Raise Forbidden for a longer life than the asking key's, and Invalid for a past instant."""
+    _require_no_longer_life(expires_at, asking)
+    if expires_at is not None and expires_at <= now:
+        raise Invalid.at("/expires_at", "does not lie in the future")
+
+
+def _require_no_longer_life(expires_at: datetime | None, asking: ApiKey | None) -> None:
+    end = asking.expires_at if asking is not None else None
+    if end is not None and (expires_at is None or expires_at > end):
+        raise Forbidden(_OUTLIVES)
+
+
+def _answer(key: ApiKey, token: str | None = None) -> bytes:
+    # The last use is shown to readers only; no decision depends on it.
+    document = describe_key(key)
+    if token is not None:
+        document["key"] = token
+    return _encode({"data": document})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from ledger.api.access.key_uses import KeyUses
 from ledger.api.app import create_app
 from ledger.api.services import ApiServices
 from ledger.feed.target import check_target
@@ -32,6 +33,7 @@ def create_api(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Fas
         positions=ViewPositions(conninfo),
         vault=open_vault(settings),
         clock=clock,
+        key_uses=KeyUses(conninfo),
         check_target=partial(check_target, allow_private=settings.webhook_allow_private),
         verifier=_create_verifier(settings, clock),
         cors_origins=settings.origins,

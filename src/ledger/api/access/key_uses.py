@@ -1,0 +1,85 @@
+"""When each API key was last used (contract, Access): noted in memory, written from time to time.
+
+No request waits for a write. A worker writes the uses of a quarter of a minute together, and of
+those only what moves a key's stored instant by ``_COARSENESS``: however many workers a key's
+requests reach, its row is written about once a minute, and is never a minute behind.
+"""
+
+import logging
+import threading
+from datetime import datetime
+from typing import NamedTuple
+
+import psycopg
+
+from ledger.background import BackgroundLoop
+from ledger.postgres.session import RoundConnection
+
+_logger = logging.getLogger(__name__)
+
+_EVERY_SECONDS = 15.0
+
+_COARSENESS = "40 seconds"
+"""With the seconds between two rounds, and those for which a key is remembered, under a minute."""
+
+# The rows are sorted by key, so that two workers never wait for each other in turn.
+_WRITE = f"""
+INSERT INTO ledger.key_use AS u (key_id, organization_id, workspace_id, used_at)
+SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::timestamptz[])
+ON CONFLICT (key_id) DO UPDATE SET used_at = excluded.used_at
+WHERE excluded.used_at >= u.used_at + interval '{_COARSENESS}'
+"""
+
+
+class KeyUse(NamedTuple):
+    """A use of a key."""
+
+    key_id: str
+    organization_id: str | None
+    workspace_id: str | None
+    used_at: datetime
+
+
+class KeyUses(BackgroundLoop):
+    """The uses that one process has noted; ``run_once`` returns the number that it wrote."""
+
+    def __init__(self, conninfo: str) -> None:
+        super().__init__("key-uses")
+        self._conninfo = conninfo
+        self._lock = threading.Lock()
+        self._noted: dict[str, KeyUse] = {}
+        """The latest use of each key since the last round."""
+
+    def note(self, use: KeyUse) -> None:
+        """Note a use, to be written later."""
+        with self._lock:
+            self._noted[use.key_id] = use
+
+    def run_once(self) -> int:
+        """Write what was noted. Raises PostgreSQL's error; the next round tries again."""
+        with self._lock:
+            noted, self._noted = self._noted, {}
+        if not noted:
+            return 0
+        try:
+            columns = [*zip(*sorted(noted.values()), strict=True)]
+            with RoundConnection.connect(
+                self._conninfo, autocommit=True, application_name="ledger key uses"
+            ) as connection:
+                written = connection.execute(_WRITE, [list(column) for column in columns]).rowcount
+        except BaseException:
+            with self._lock:
+                self._noted = noted | self._noted
+            raise
+        return written
+
+    def _serve(self) -> None:
+        is_last = False
+        while not is_last:
+            is_last = self._stopping.wait(_EVERY_SECONDS)
+            try:
+                self.run_once()
+            except psycopg.Error as error:
+                _logger.warning("the last use of keys could not be written: %s", error)
+            except Exception:
+                _logger.exception("the last use of keys could not be written")

@@ -1,0 +1,164 @@
+"""API keys as OpenAPI describes them, and the bodies of commands."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+from ledger.api.models import Meta, Model
+from ledger.api.reading import Bound
+from ledger.api.webhook_models import CommandBody, no_defaults
+from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
+from ledger.domain.values import KEY_ID, ORGANIZATION_ID, WORKSPACE_ID, ActorType
+
+_ADMIN: Permission = "admin"
+_ALL = (*SINGLE_PERMISSIONS, _ADMIN)
+
+
+def _once_each(permissions: list[Permission]) -> list[Permission]:
+    if len(set(permissions)) < len(permissions):
+        raise ValueError("names a permission twice")
+    if _ADMIN in permissions and len(permissions) > 1:
+        raise ValueError('has "admin" beside other permissions: "admin" must be the only one')
+    return permissions
+
+
+Name = Annotated[str | None, Field(min_length=1, max_length=200, examples=["billing"])]
+Permissions = Annotated[
+    list[Permission],
+    Field(
+        min_length=1,
+        description="Permissions that the credential has itself. `admin` stands alone.",
+        examples=[["read", "write"]],
+    ),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"enum": list(_ALL)},
+            "minItems": 1,
+            "maxItems": len(SINGLE_PERMISSIONS),
+            "uniqueItems": True,
+            # Client generators ignore `if`; they cannot tell alternatives of arrays apart.
+            "if": {"contains": {"const": _ADMIN}},
+            "then": {"maxItems": 1},
+        }
+    ),
+    AfterValidator(_once_each),
+]
+ExpiresAt = Annotated[
+    Bound | None,
+    Field(
+        description="From this instant on the key is refused. Null: it works until it is revoked."
+    ),
+]
+
+
+class NewKey(CommandBody):
+    """A new key."""
+
+    name: Name = None
+    organization_id: Annotated[
+        str | None,
+        Field(
+            pattern=ORGANIZATION_ID,
+            description="By default the credential's organization. An administrator names it, but"
+            " not for a key with the permission `admin`, which belongs to no organization.",
+        ),
+    ] = None
+    workspace_id: Annotated[
+        str | None,
+        Field(
+            pattern=WORKSPACE_ID,
+            description="The key sees this workspace only. By default the credential's workspace.",
+        ),
+    ] = None
+    permissions: Permissions
+    expires_at: ExpiresAt = None
+
+
+class KeyChanges(CommandBody):
+    """The changes of a key; a field that is left out stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra=no_defaults)
+
+    name: Name = None
+    expires_at: ExpiresAt = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> "KeyChanges":
+        if not self.model_fields_set:
+            raise ValueError("must name at least one field to change")
+        return self
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields that were sent."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class Rotation(CommandBody):
+    """The rotation of a key."""
+
+    grace_seconds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=int(LONGEST_GRACE.total_seconds()),
+            description="How long the replaced secret still works.",
+        ),
+    ] = int(GRACE.total_seconds())
+
+    @property
+    def grace(self) -> timedelta:
+        """How long the replaced secret still works."""
+        return timedelta(seconds=self.grace_seconds)
+
+
+class Creator(Model):
+    """Who created a key: the actor of the command."""
+
+    type: ActorType
+    id: str
+
+
+class KeyModel(Model):
+    """An API key, without any secret."""
+
+    id: str = Field(pattern=KEY_ID)
+    name: str | None
+    organization_id: str | None = Field(description="Null for a key that belongs to none.")
+    workspace_id: str | None = Field(description="Null: the key sees the whole organization.")
+    permissions: list[Permission]
+    created_at: datetime
+    created_by: Creator | None
+    expires_at: datetime | None
+    last_used_at: datetime | None = Field(description="Within a minute. Null: never used.")
+    revoked_at: datetime | None
+    prefix: str | None = Field(
+        description="The first characters of the secret. Null for keys of earlier versions."
+    )
+
+
+class KeyWithSecret(KeyModel):
+    """A key with its secret, which is not shown again."""
+
+    key: str = Field(pattern="^elk_", description="The secret, to be sent as a bearer token.")
+
+
+class KeyList(Model):
+    """A page of keys."""
+
+    data: list[KeyModel]
+    meta: Meta
+
+
+class KeyAnswer(Model):
+    """The answer that shows a key."""
+
+    data: KeyModel
+
+
+class KeySecretAnswer(Model):
+    """The answer that shows a key with its secret."""
+
+    data: KeyWithSecret

@@ -1,0 +1,148 @@
+"""Commands about API keys, for the API's routes and for the forms of the pages.
+
+The answer of a command comes with its receipt, so a replayed request is shown the same secret
+again. The last use of the key, which no receipt has, is added to it.
+"""
+
+from typing import Any
+
+import msgspec
+from fastapi import Request, Response
+
+from ledger.api import key_models as models
+from ledger.api.access.key_rows import USED_AT
+from ledger.api.reading import services_of
+from ledger.api.replies import answer
+from ledger.api.writing import Sent, execute, execute_on, refusals_of, turn_down
+from ledger.application.commands.keys import (
+    CreateApiKey,
+    RevokeApiKey,
+    RotateApiKey,
+    UpdateApiKey,
+)
+from ledger.application.commands.webhooks import OTHER_TENANT
+from ledger.domain.api_key import GRACE, SINGLE_PERMISSIONS
+from ledger.domain.errors import Forbidden, Invalid
+from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID, id_named, parse_bound
+from ledger.intake.principal import Principal
+from ledger.intake.request import Receipt
+from ledger.intake.tokens import create_token
+from ledger.language.rendering import json_text, time_text
+
+_KNOWN = {*SINGLE_PERMISSIONS, "admin"}
+
+
+async def create(request: Request, principal: Principal, sent: Sent[models.NewKey]) -> Response:
+    """Create a key. Its secret is shown in this answer only."""
+    organization_id, workspace_id = _named_tenant(principal, sent.said)
+    body = sent.body
+    command = CreateApiKey(
+        principal,
+        create_token(),
+        name=body.name if body is not None else None,
+        organization_id=organization_id,
+        workspace_id=workspace_id,
+        permissions=_named_permissions(sent.said),
+        expires_at=_instant(body.expires_at) if body is not None else None,
+        request_id=request.state.request_id,
+        fault=sent.fault or _fault(organization_id, body),
+        idempotency=sent.key,
+    )
+    return _with_secret(
+        request, await _answer(request, principal, await execute(request, command), 201)
+    )
+
+
+async def update(
+    request: Request, principal: Principal, key_id: str, sent: Sent[models.KeyChanges]
+) -> Response:
+    """Change the fields that the body names.
+
+    The tenant of a key cannot be changed: another tenant in the body is 403 (contract, Access).
+    """
+    if not principal.is_admin and not principal.sees(*_named_tenant(principal, sent.said)):
+        refusal = Forbidden(OTHER_TENANT)
+        await turn_down(request, principal, refusal, refusals_of(UpdateApiKey))
+    chosen = sent.body.given if sent.body is not None else {}
+    if "expires_at" in chosen:
+        chosen["expires_at"] = _instant(chosen["expires_at"])
+    receipt = await execute_on(request, principal, UpdateApiKey, key_id, sent, **chosen)
+    return await _answer(request, principal, receipt, 200)
+
+
+async def rotate(
+    request: Request, principal: Principal, key_id: str, sent: Sent[models.Rotation]
+) -> Response:
+    """Replace a key's secret. The new secret is shown in this answer only."""
+    grace = sent.body.grace if sent.body is not None else GRACE
+    receipt = await execute_on(
+        request, principal, RotateApiKey, key_id, sent, token=create_token(), grace=grace
+    )
+    return _with_secret(request, await _answer(request, principal, receipt, 200))
+
+
+async def revoke(
+    request: Request, principal: Principal, key_id: str, sent: Sent[Any] | None = None
+) -> Response:
+    """Revoke a key."""
+    given: Sent[Any] = sent or Sent(None, None, None)
+    receipt = await execute_on(request, principal, RevokeApiKey, key_id, given)
+    return Response(status_code=204, headers={"Ledger-Position": str(receipt.position)})
+
+
+def _named_tenant(principal: Principal, said: Any) -> tuple[str | None, str | None]:
+    """The tenant of a new key: the named one, or the credential's; administrators name it.
+
+    Another tenant is 403 before any field is 422, so the tenant is read from the parsed body. A
+    workspace that is null is the whole organization.
+    """
+    organization_id = id_named(said, "organization_id", ORGANIZATION_ID)
+    workspace_id = id_named(said, "workspace_id", WORKSPACE_ID)
+    if principal.is_admin:
+        return organization_id, workspace_id
+    is_null = isinstance(said, dict) and said.get("workspace_id", "") is None
+    return (
+        organization_id or principal.organization_id,
+        None if is_null else workspace_id or principal.workspace_id,
+    )
+
+
+def _named_permissions(said: Any) -> tuple[Any, ...]:
+    """The known permissions among those that the body names, valid or not."""
+    named = said.get("permissions") if isinstance(said, dict) else None
+    if not isinstance(named, list):
+        return ()
+    return tuple(one for one in named if isinstance(one, str) and one in _KNOWN)
+
+
+def _fault(organization_id: str | None, body: models.NewKey | None) -> Invalid | None:
+    """The fault in the tenant of a new key: only an administrator's key has no organization."""
+    if body is None:
+        return None
+    if "admin" not in body.permissions:
+        return Invalid.at("/organization_id", "is required") if organization_id is None else None
+    if body.organization_id is not None or body.workspace_id is not None:
+        place = "/workspace_id" if body.organization_id is None else "/organization_id"
+        return Invalid.at(place, "must be left out: a key with admin belongs to no organization")
+    return None
+
+
+def _instant(text: str | None) -> Any:
+    return None if text is None else parse_bound(text)
+
+
+def _with_secret(request: Request, response: Response) -> Response:
+    """Mark an answer that shows a secret, even a replayed one: no cache may keep it."""
+    request.state.holds_secret = True
+    return response
+
+
+async def _answer(
+    request: Request, principal: Principal, receipt: Receipt, status: int
+) -> Response:
+    """The answer of a command, with the key's last use."""
+    document = msgspec.json.decode(receipt.answer or b"")
+    asked = {"key_id": receipt.subject}
+    rows = await services_of(request).door.fetch(principal.tenant, USED_AT, asked)
+    document["data"]["last_used_at"] = time_text(rows[0][0] if rows else None)
+    return answer(json_text(document), receipt.position, status)

@@ -1,0 +1,221 @@
+"""API keys: routes that list, create, change, rotate and revoke them (contract, Access).
+
+The answer of a command comes with its receipt (``key_commands.py``); lists read the table of keys.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as QueryParameters
+
+from ledger.api import key_models as models
+from ledger.api.access.authentication import Authenticated
+from ledger.api.access.key_rows import CREATED_AT, key_text, keys_statement
+from ledger.api.documentation import FEED_ERRORS, READ_ERRORS
+from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
+from ledger.api.problems import InvalidCursor
+from ledger.api.reading import (
+    Page,
+    Present,
+    decode_cursor,
+    encode_cursor,
+    paged,
+    path_id,
+    read_at,
+    services_of,
+    tenant_filters,
+)
+from ledger.api.replies import answer
+from ledger.api.routes import key_commands as commands
+from ledger.api.routes.feeds import Identifier
+from ledger.api.writing import read_command
+from ledger.application.commands.keys import (
+    CreateApiKey,
+    RevokeApiKey,
+    RotateApiKey,
+    UpdateApiKey,
+)
+from ledger.domain.errors import Behind, NotFound
+from ledger.domain.values import KEY_ID, format_instant, parse_instant
+from ledger.intake.principal import Principal
+from ledger.reads.question import Answer
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=LeanRoute)
+
+_PERMISSION = "keys:manage"
+
+AnyKeyId = Annotated[str, path_id("A KEY id.", "KEY-26-000002", KEY_ID)]
+
+
+class KeysQuery(Present, Page):
+    """The parameters of the list."""
+
+    organization_id: Identifier = None
+    workspace_id: Identifier = None
+
+    def chosen(self) -> dict[str, Any]:
+        """The filters that were given."""
+        chosen = {"organization_id": self.organization_id, "workspace_id": self.workspace_id}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+@command_route(
+    router,
+    "",
+    CreateApiKey,
+    _PERMISSION,
+    summary="Create an API key",
+    body=models.NewKey,
+    answer=models.KeySecretAnswer,
+    status=201,
+)
+async def create_key(request: Request, principal: Authenticated, _: NoParameters) -> Response:
+    """Create a key within the credential's own permissions, tenant and expiry.
+
+    The key's secret is shown in this answer only.
+    """
+    sent = await read_command(request, principal, models.NewKey)
+    return await commands.create(request, principal, sent)
+
+
+@router.get(
+    "",
+    summary="List API keys",
+    responses={200: {"model": models.KeyList}, **READ_ERRORS},
+    openapi_extra=needs(_PERMISSION),
+)
+async def list_keys(
+    request: Request,
+    principal: Authenticated,
+    query: Annotated[KeysQuery, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """List the keys of the credential's tenant, newest first, revoked and expired ones too."""
+    chosen = query.chosen()
+    filters = tenant_filters(principal) | chosen
+    if query.cursor is not None:
+        filters["before"] = _instant_in(decode_cursor(query.cursor, chosen))
+    rows = await _read(request, principal, filters, query.limit + 1, min_position)
+
+    def cursor_after(row: Any) -> str:
+        return encode_cursor({"at": format_instant(row[CREATED_AT])}, chosen)
+
+    return paged(rows, query.limit, 1, cursor_after, key_text)
+
+
+def _instant_in(key: dict[str, Any]) -> Any:
+    try:
+        return parse_instant(key["at"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidCursor("The cursor is not valid for this request.") from error
+
+
+@router.get(
+    "/{key_id}",
+    summary="Show an API key",
+    responses={200: {"model": models.KeyAnswer}, **FEED_ERRORS},
+    openapi_extra=needs(_PERMISSION),
+)
+async def show_key(
+    request: Request,
+    principal: Authenticated,
+    key_id: AnyKeyId,
+    query: Annotated[Present, QueryParameters()],
+    min_position: MinPosition = None,
+) -> Response:
+    """Show a key. No answer shows its secret again."""
+    unknown = NotFound("No such API key.")
+    if not re.fullmatch(KEY_ID, key_id):
+        raise unknown
+    filters = tenant_filters(principal) | {"key_id": key_id}
+    rows = await _read(request, principal, filters, 1, min_position)
+    if rows[0][1] is None:
+        raise read_at(rows, unknown)
+    return answer(f'{{"data":{key_text(rows[0])}}}', rows.position)
+
+
+async def _read(
+    request: Request,
+    principal: Principal,
+    filters: Mapping[str, Any],
+    limit: int,
+    min_position: int | None,
+) -> Answer:
+    """The keys that the filters let through, at a position that is as high as asked at least.
+
+    Raises Behind if the log does not reach that position in time.
+    """
+    services, parameters = services_of(request), {**filters, "limit": limit}
+    statement = keys_statement(frozenset(filters))
+    rows = Answer(await services.door.fetch(principal.tenant, statement, parameters))
+    if min_position is not None and rows.position < min_position:
+        await services.positions.wait(min_position)
+        rows = Answer(await services.door.fetch(principal.tenant, statement, parameters))
+        if rows.position < min_position:
+            raise Behind("The log has not reached the asked position.")
+    return rows
+
+
+@command_route(
+    router,
+    "/{key_id}",
+    UpdateApiKey,
+    _PERMISSION,
+    method="PATCH",
+    summary="Change an API key",
+    body=models.KeyChanges,
+    answer=models.KeyAnswer,
+)
+async def update_key(
+    request: Request,
+    principal: Authenticated,
+    key_id: AnyKeyId,
+    _: NoParameters,
+) -> Response:
+    """Change the name or the expiry, as far as the body names them."""
+    sent = await read_command(request, principal, models.KeyChanges)
+    return await commands.update(request, principal, key_id, sent)
+
+
+@command_route(
+    router,
+    "/{key_id}/rotate",
+    RotateApiKey,
+    _PERMISSION,
+    summary="Replace an API key's secret",
+    body=models.Rotation,
+    answer=models.KeySecretAnswer,
+)
+async def rotate_key(
+    request: Request,
+    principal: Authenticated,
+    key_id: AnyKeyId,
+    _: NoParameters,
+) -> Response:
+    """Give the key a new secret under the same id. The new secret is shown in this answer only.
+
+    The replaced secret still works for 24 hours, or for `grace_seconds`.
+    """
+    sent = await read_command(request, principal, models.Rotation)
+    return await commands.rotate(request, principal, key_id, sent)
+
+
+@command_route(
+    router,
+    "/{key_id}",
+    RevokeApiKey,
+    _PERMISSION,
+    method="DELETE",
+    summary="Revoke an API key",
+    status=204,
+)
+async def revoke_key(
+    request: Request,
+    principal: Authenticated,
+    key_id: AnyKeyId,
+    _: NoParameters,
+) -> Response:
+    """Revoke a key for good, with all its secrets. It stays in lists."""
+    return await commands.revoke(request, principal, key_id)
