@@ -20,6 +20,7 @@ from tests.support.webhook_api import OTHER_ORGANIZATION, OTHER_WORKSPACE
 
 PERMISSIONS = (
     "read", "write", "service_lines:manage", "webhooks:manage", "audit:read", "runs:erase",
+    "keys:manage",
 )  # fmt: skip
 ROUTES = [r for module in ROUTED for r in module.router.routes if isinstance(r, LeanRoute)]
 READS = [r for r in ROUTES if r.methods == {"GET"}]
@@ -27,7 +28,7 @@ WRITES = [r for r in ROUTES if r.methods != {"GET"}]
 COMMANDS = [
     r for r in WRITES if (r.openapi_extra or {}).get("requestBody") and "facts" not in r.path
 ]
-OWNED = ("line_id", "run_id", "endpoint_id", "event_id")
+OWNED = ("line_id", "run_id", "endpoint_id", "event_id", "key_id")
 """Path parameters that name something of a tenant."""
 
 ENDLESS = "/v1/events/stream"
@@ -39,6 +40,7 @@ ALLOWS = {
     "webhooks:manage": "[A-Z]+ /v1/webhooks(/.*)?",
     "audit:read": "GET /v1/audit-logs(/export)?",
     "runs:erase": "POST /v1/runs/{run_id}/erase",
+    "keys:manage": "[A-Z]+ /v1/keys(/.*)?",
     None: "GET /v1/log/.*",
 }
 """The routes that each permission opens (contract, Access), and those for every credential."""
@@ -75,7 +77,8 @@ def label(route: LeanRoute) -> str:
 
 
 def reads_views(route: LeanRoute) -> bool:
-    return not route.path.startswith(("/v1/event-types", "/v1/log/"))
+    # The keys are read from the table that authentication reads, which needs no view.
+    return not route.path.startswith(("/v1/event-types", "/v1/log/", "/v1/keys"))
 
 
 def takes_as_of(route: LeanRoute) -> bool:
@@ -100,6 +103,9 @@ def target(edge: Edge) -> Target:
         edge.token("webhooks:manage", **tenant),
         json={"url": "https://93.184.216.34/", "event_types": ["*"]},
     ).json()["data"]["id"]
+    key = edge.post(
+        "/v1/keys", edge.token("read", "keys:manage", **tenant), json={"permissions": ["read"]}
+    ).json()["data"]["id"]
     ((recorded_at,),) = edge.select(
         f"SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = {run['position']}"
     )
@@ -107,6 +113,7 @@ def target(edge: Edge) -> Target:
         "line_id": line,
         "run_id": run["subject"],
         "endpoint_id": hook,
+        "key_id": key,
         "event_id": format_id("EVT", recorded_at.year, run["position"]),
         "type": "execution.paused",
         "position": str(run["position"]),

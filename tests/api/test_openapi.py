@@ -218,7 +218,7 @@ def test_the_document_has_exactly_the_known_parameters(document: dict[str, Any])
         "run_id", "as_of", "Ledger-Min-Position", "Idempotency-Key", "organization_id",
         "service_line_id", "type", "after", "event_id", "actor_id", "actor_type", "action",
         "outcome", "endpoint_id", "format", "Last-Event-ID", "position", "size", "If-None-Match",
-        "external_id", "parent_run_id", "q", "health", "resource_id", "sort",
+        "external_id", "parent_run_id", "q", "health", "resource_id", "sort", "key_id",
     }  # fmt: skip
 
 
@@ -304,6 +304,12 @@ OPERATIONS = [
     ("post", "/v1/webhooks/{endpoint_id}/test"),
     ("get", "/v1/webhooks/{endpoint_id}/deliveries"),
     ("post", "/v1/webhooks/{endpoint_id}/deliveries/{event_id}/resend"),
+    ("post", "/v1/keys"),
+    ("get", "/v1/keys"),
+    ("get", "/v1/keys/{key_id}"),
+    ("patch", "/v1/keys/{key_id}"),
+    ("delete", "/v1/keys/{key_id}"),
+    ("post", "/v1/keys/{key_id}/rotate"),
     ("get", "/v1/log/checkpoint"),
     ("get", "/v1/log/key"),
     ("get", "/v1/log/entries/{position}"),
@@ -328,6 +334,7 @@ WITHOUT_INVALID_INPUT = {
     ("get", "/v1/event-types"),
     ("get", "/v1/event-types/{type}"),
     ("delete", "/v1/webhooks/{endpoint_id}"),
+    ("delete", "/v1/keys/{key_id}"),
     ("post", "/v1/runs/{run_id}/heartbeat"),
     ("get", "/v1/log/checkpoint"),
     ("get", "/v1/log/key"),

@@ -6,13 +6,13 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.application.commands.keys import RevokeApiKey
+from ledger.application.commands.keys import RevokeApiKey, UpdateApiKey
 from ledger.application.commands.lines import Pause
 from ledger.application.commands.runs import ExpireLease
 from ledger.application.commands.webhooks import DeleteEndpoint
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import IdempotencyKey
-from tests.application.test_decision_tables import create_endpoint, create_key
+from tests.application.test_decision_tables import create_endpoint, create_key, rotate_key
 from tests.support.facts import fact
 from tests.support.ledger import REPORTER, Ledger
 
@@ -58,6 +58,8 @@ def carry_out_rare_writes(ledger: Ledger, ended_run: str) -> None:
     )
     commands = [
         create_key(0),
+        UpdateApiKey("KEY-26-000001", COMMAND_LINE, name="changed"),
+        rotate_key(0, 1, 24),
         RevokeApiKey("KEY-26-000001", COMMAND_LINE),
         create_endpoint(),
         DeleteEndpoint("WHK-26-000001", COMMAND_LINE),

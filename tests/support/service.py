@@ -22,6 +22,7 @@ BATCH = {"content-type": "application/cloudevents-batch+json"}
 STRUCTURED = {"content-type": "application/cloudevents+json"}
 ALL: tuple[Permission, ...] = (
     "read", "write", "service_lines:manage", "webhooks:manage", "audit:read", "runs:erase",
+    "keys:manage",
 )  # fmt: skip
 
 
