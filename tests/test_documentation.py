@@ -26,7 +26,13 @@ from ledger.settings import Settings
 from projections import projections
 from tests.support.documents import CONTRACT, ROOT
 
-PREFIXES = {"line_id": "LIN", "run_id": "RUN", "event_id": "EVT", "endpoint_id": "WHK"}
+PREFIXES = {
+    "line_id": "LIN",
+    "run_id": "RUN",
+    "event_id": "EVT",
+    "endpoint_id": "WHK",
+    "key_id": "KEY",
+}
 ROUTES = [r for module in ROUTED for r in module.router.routes if isinstance(r, APIRoute)]
 WORDS = {
     "facts": (ProductLine, ExecutionModel, Cause, SignalName, SignalStatus, ActorType, TriggerType),

@@ -17,7 +17,7 @@ from tests.support.facts import fact
 
 VERBS = {
     "check", "create", "delete", "erase", "export", "list", "pause", "prove", "recover", "report",
-    "resume", "rotate", "search", "send", "show", "stream", "summarize", "update",
+    "resume", "revoke", "rotate", "search", "send", "show", "stream", "summarize", "update",
 }  # fmt: skip
 WITHOUT_TOKEN = {"/healthz", "/readyz", "/metrics"}
 SCHEMAS = "#/components/schemas/"

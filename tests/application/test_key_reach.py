@@ -34,7 +34,7 @@ Ability = tuple[str, tuple[str, str | None]]
 def abilities(
     permissions: Iterable[str], organization: str | None, workspace: str | None
 ) -> frozenset[Ability]:
-    """What a credential may do, and where."""
+    """The acts that a credential may do, each at a place."""
     if "admin" in permissions:
         return ALL
     return frozenset(
@@ -60,7 +60,9 @@ def test_a_credential_covers_exactly_the_keys_whose_abilities_it_has(own: Any, o
 
 
 @given(first=REACHES, second=REACHES, third=REACHES)
-def test_what_a_covered_key_covers_is_covered_too(first: Any, second: Any, third: Any) -> None:
+def test_a_key_covers_also_the_keys_of_the_keys_that_it_covers(
+    first: Any, second: Any, third: Any
+) -> None:
     one, two = (Principal("KEY", "api_key", *reach) for reach in (first, second))
     if one.covers(*second) and two.covers(*third):
         assert one.covers(*third)

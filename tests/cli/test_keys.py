@@ -2,6 +2,7 @@
 
 import os
 import pwd
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -84,10 +85,52 @@ def test_a_key_works_in_a_running_service_until_it_is_revoked(
     assert again.stderr.startswith("ledger: ")
 
 
+@pytest.mark.parametrize("command", ["revoke", "rotate"])
 @pytest.mark.parametrize("key_id", ["KEY-26-999999", "nonsense", "", "LIN-26-000001", "KEY"])
-def test_an_unknown_key_cannot_be_revoked(ledger: Ledger, key_id: str) -> None:
-    done = ledger("keys", "revoke", key_id)
-    assert (done.returncode, done.stderr) == (1, "ledger: No such key.\n")
+def test_an_unknown_key_cannot_be_revoked_or_rotated(
+    ledger: Ledger, command: str, key_id: str
+) -> None:
+    done = ledger("keys", command, key_id)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "ledger: No such key.\n"
+
+
+def test_a_key_expires_as_it_was_created_to_and_list_shows_it(
+    ledger: Ledger, conninfo: str
+) -> None:
+    options = (*ORGANIZATION, "--permission", "read", "--expires-at")
+    assert ledger("keys", "create", *options, "2091-04-15T08:30:00+02:00").returncode == 0
+    assert ledger("keys", "create", *options, "2091-05-01").returncode == 0
+    with psycopg.connect(conninfo) as connection:
+        rows = connection.execute("SELECT expires_at FROM ledger.api_key ORDER BY 1").fetchall()
+    assert [at for (at,) in rows] == [
+        datetime(2091, 4, 15, 6, 30, tzinfo=UTC), datetime(2091, 5, 1, tzinfo=UTC)
+    ]  # fmt: skip
+    listed = ledger("keys", "list").stdout
+    assert "2091-04-15 06:30" in listed
+    assert "2091-05-01 00:00" in listed
+
+
+def test_a_key_cannot_expire_in_the_past(ledger: Ledger) -> None:
+    options = (*ORGANIZATION, "--permission", "read", "--expires-at")
+    done = ledger("keys", "create", *options, "2020-01-01")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_rotate_prints_a_new_secret_alone_and_the_old_one_works_for_the_grace(
+    ledger: Ledger, conninfo: str, settings: Settings
+) -> None:
+    first = ledger("keys", "create", *ORGANIZATION, "--permission", "read").stdout.strip()
+    key_id = keys(conninfo)[-1][0]
+    second, third = (
+        ledger("keys", "rotate", key_id, *grace).stdout.strip()
+        for grace in ((), ("--grace-seconds", "0"))
+    )
+    assert is_well_formed(second)
+    with edge_of(settings, conninfo) as edge:
+        edge.clock.now = datetime.now(UTC)
+        statuses = [edge.get("/v1/execution", t).status_code for t in (first, second, third)]
+    assert statuses == [401, 401, 200]
 
 
 def test_the_creation_and_the_revocation_of_a_key_name_the_user_of_the_operating_system(

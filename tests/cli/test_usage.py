@@ -24,7 +24,7 @@ def test_help_names_every_command(ledger_alone: Ledger) -> None:
     "command",
     [
         ("serve",), ("demo",), ("import",), ("keys",), ("keys", "create"), ("keys", "list"),
-        ("keys", "revoke"), ("runs",), ("runs", "erase"), ("projections",),
+        ("keys", "rotate"), ("keys", "revoke"), ("runs",), ("runs", "erase"), ("projections",),
         ("projections", "list"),
     ],
 )  # fmt: skip
@@ -54,6 +54,9 @@ def test_every_command_has_help(
         ("keys",),
         ("keys", "nonsense"),
         ("keys", "revoke"),
+        ("keys", "rotate"),
+        ("keys", "rotate", "KEY-26-000001", "--grace-seconds", "604801"),
+        ("keys", "rotate", "KEY-26-000001", "--grace-seconds", "-1"),
         ("projections",),
         ("runs",),
         ("runs", "erase"),
@@ -63,6 +66,8 @@ def test_every_command_has_help(
         ("keys", "create", "--permission", "read"),
         ("keys", "create", *ORGANIZATION),
         ("keys", "create", *ORGANIZATION, "--permission"),
+        ("keys", "create", *ORGANIZATION, "--permission", "read", "--expires-at", "tomorrow"),
+        ("keys", "create", *ORGANIZATION, "--permission", "read", "--expires-at", "2026-02-30"),
         ("keys", "create", *ORGANIZATION, "--permission", "admin"),
         ("keys", "create", *ORGANIZATION, "--permission", "read", "nonsense"),
         ("keys", "create", *ORGANIZATION, "--permission", "read,write"),

@@ -56,7 +56,8 @@ STATE = {
 PLACES = {
     "/time", "/data/started_at",  # not too far ahead, and of the years 1900 to 2099
     "/as_of", "/from", "/to", "/since",  # a day that its month has; a range that is no range
-    "/size", "/url", "/expires_at", "/data/hours",  # what is sealed; public addresses; the future; two decimals
+    "/size", "/url", "/data/hours",  # what is sealed; public addresses; two decimals
+    "/expires_at",  # in the future
     "/after",  # a run that is known
     "/organization_id",  # of the audit log: required of all but administrators
     "/sort", "/health", "/resource_id",  # about now only: not with as_of

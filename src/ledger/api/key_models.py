@@ -115,7 +115,7 @@ class Rotation(CommandBody):
 
 
 class Creator(Model):
-    """Who created a key: the actor of the command."""
+    """The actor who created a key."""
 
     type: ActorType
     id: str

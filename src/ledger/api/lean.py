@@ -77,14 +77,15 @@ def command_route(
     body: type[BaseModel] | None = None,
     answer: type[BaseModel] | None = None,
     status: int = 200,
+    further: tuple[int, ...] = (),
 ) -> Callable[[F], F]:
     """Route a command to the decorated function; refusals of the command are recorded.
 
     ``body`` and ``answer`` are the command's models, for OpenAPI. A command without a body has no
-    answer either, and accepts no Idempotency-Key. Pages are not in OpenAPI, so their forms name no
-    models.
+    answer either, and accepts no Idempotency-Key; ``further`` are statuses of its refusals beside
+    the usual ones. Pages are not in OpenAPI, so their forms name no models.
     """
-    described, responses = needs(permission), refusals(401, 403, 404, 422, 503)
+    described, responses = needs(permission), refusals(401, 403, 404, *further, 422, 503)
     if body is not None:
         described |= IDEMPOTENT | body_of(body)
         responses = {status: {"model": answer}, **WRITE_ERRORS}

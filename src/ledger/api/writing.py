@@ -36,7 +36,7 @@ _SUBJECTS = {
     "service_line": (LINE_ID, "No such service line."),
     "run": (RUN_ID, "No such run."),
     "webhook": (ENDPOINT_ID, "No such webhook endpoint."),
-    "api_key": (KEY_ID, "No such API key."),
+    "api_key": (KEY_ID, "No such key."),
 }
 """For each type of subject: the pattern of its ids, and the detail if the subject is not found."""
 

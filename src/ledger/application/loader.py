@@ -216,7 +216,7 @@ class Loader:
 
     def api_key(self, key_id: str, principal: Principal) -> ApiKey:
         """An API key. Raises NotFound as ``run`` does."""
-        return self._seen(ApiKey, key_id, principal, "No such API key.")
+        return self._seen(ApiKey, key_id, principal, "No such key.")
 
     def _seen(self, kind: type[A], identifier: str, principal: Principal, unknown: str) -> A:
         """An aggregate of this class that the credential sees. Raises NotFound."""

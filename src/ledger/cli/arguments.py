@@ -10,10 +10,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from ledger import __version__
-from ledger.domain.api_key import SINGLE_PERMISSIONS
-from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID
+from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS
+from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID, parse_bound
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,9 +131,25 @@ def _add_keys(keys: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     create.add_argument(
         "--admin", action="store_true", help="allow everything, in all organizations"
     )
+    create.add_argument(
+        "--expires-at",
+        type=_instant,
+        metavar="T",
+        help="refuse the key from this instant on (RFC 3339, or a date meaning 00:00Z)",
+    )
     create.set_defaults(action="keys create", check=_fitting(create))
     listing = keys.add_parser("list", help="show the keys' ids and names, never the keys")
     listing.set_defaults(action="keys list")
+    rotate = keys.add_parser("rotate", help="give a key a new secret and print it, once")
+    rotate.add_argument("id", type=_text, metavar="ID", help="the key's id, as keys list shows it")
+    rotate.add_argument(
+        "--grace-seconds",
+        type=_number(0, int(LONGEST_GRACE.total_seconds())),
+        default=int(GRACE.total_seconds()),
+        metavar="S",
+        help="how long the replaced secret still works, %(default)s unless given",
+    )
+    rotate.set_defaults(action="keys rotate")
     revoke = keys.add_parser("revoke", help="revoke a key")
     revoke.add_argument("id", type=_text, metavar="ID", help="the key's id, as keys list shows it")
     revoke.set_defaults(action="keys revoke")
@@ -149,6 +166,13 @@ def _fitting(create: argparse.ArgumentParser) -> Callable[[argparse.Namespace], 
             create.error("--organization and --permission are required (or --admin)")
 
     return check
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return parse_bound(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _text(text: str) -> str:

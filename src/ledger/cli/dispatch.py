@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from types import MappingProxyType
 from typing import TextIO
 
@@ -136,6 +137,7 @@ def _keys_create(settings: Settings, parsed: argparse.Namespace) -> int:
             organization_id=parsed.organization,
             workspace_id=parsed.workspace,
             permissions=("admin",) if parsed.admin else tuple(dict.fromkeys(parsed.permission)),
+            expires_at=parsed.expires_at,
         )
 
 
@@ -144,6 +146,13 @@ def _keys_list(settings: Settings, parsed: argparse.Namespace) -> int:
 
     with _database(settings, "keys list") as conninfo:
         return list_keys(conninfo)
+
+
+def _keys_rotate(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.cli.keys import rotate_key
+
+    with _database(settings, "keys rotate") as conninfo:
+        return rotate_key(settings, conninfo, parsed.id, timedelta(seconds=parsed.grace_seconds))
 
 
 def _keys_revoke(settings: Settings, parsed: argparse.Namespace) -> int:
@@ -195,6 +204,7 @@ _ACTIONS: Mapping[str, Callable[[Settings, argparse.Namespace], int]] = MappingP
         "import": _import,
         "keys create": _keys_create,
         "keys list": _keys_list,
+        "keys rotate": _keys_rotate,
         "keys revoke": _keys_revoke,
         "projections list": _projections_list,
         "projections rebuild": _projections_rebuild,

@@ -1,6 +1,7 @@
 """The commands about API keys. Results go to standard output."""
 
 import sys
+from datetime import datetime, timedelta
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -17,8 +18,9 @@ from ledger.service.composition.writing import writing
 from ledger.settings import Settings
 
 _KEYS = """
-SELECT key_id, name, organization_id, workspace_id, permissions, created_at, revoked_at
-FROM ledger.api_key ORDER BY created_at
+SELECT k.key_id, k.name, k.organization_id, k.workspace_id, k.permissions, k.created_at,
+    k.expires_at, u.used_at, k.revoked_at
+FROM ledger.api_key AS k LEFT JOIN ledger.key_use AS u USING (key_id) ORDER BY k.created_at
 """
 
 
@@ -30,6 +32,7 @@ def create_key(
     organization_id: str | None,
     workspace_id: str | None,
     permissions: tuple[Permission, ...],
+    expires_at: datetime | None = None,
 ) -> int:
     """Create a key and print it, alone: the key cannot be shown again."""
     with writing(settings, conninfo) as writer:
@@ -40,6 +43,7 @@ def create_key(
                 organization_id=organization_id,
                 workspace_id=workspace_id,
                 permissions=permissions,
+                expires_at=expires_at,
             )
         )
     return 0
@@ -52,6 +56,7 @@ def make_key(
     organization_id: str | None,
     workspace_id: str | None,
     permissions: tuple[Permission, ...],
+    expires_at: datetime | None = None,
 ) -> str:
     """Record a new key; return its token. Raises LedgerError."""
     token = create_token()
@@ -63,11 +68,24 @@ def make_key(
             organization_id=organization_id,
             workspace_id=workspace_id,
             permissions=permissions,
+            expires_at=expires_at,
         )
     )
     if isinstance(outcome, LedgerError):
         raise outcome
     return token
+
+
+def rotate_key(settings: Settings, conninfo: str, key_id: str, grace: timedelta) -> int:
+    """Give a key a new secret and print it, alone: the secret cannot be shown again."""
+    token = create_token()
+    command = keys.RotateApiKey(key_id, COMMAND_LINE, token=token, grace=grace)
+    with writing(settings, conninfo) as writer:
+        outcome = writer.execute(command)
+    if isinstance(outcome, LedgerError):
+        raise outcome
+    print(token)
+    return 0
 
 
 def revoke_key(settings: Settings, conninfo: str, key_id: str) -> int:
@@ -81,8 +99,10 @@ def revoke_key(settings: Settings, conninfo: str, key_id: str) -> int:
 
 
 def list_keys(conninfo: str) -> int:
-    """Print every key's id, name, tenant and permissions."""
-    table = Table("id", "name", "organization", "workspace", "permissions", "created", "revoked")
+    """Print every key's id, name, tenant and permissions, its expiry and its last use."""
+    table = Table("id", "name", "organization", "workspace", "permissions")
+    for instant in ("created", "expires", "last used", "revoked"):
+        table.add_column(instant, no_wrap=True)
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         for (
             key_id,
@@ -90,8 +110,7 @@ def list_keys(conninfo: str) -> int:
             organization,
             workspace,
             permissions,
-            created,
-            revoked,
+            *instants,
         ) in connection.execute(_KEYS):
             table.add_row(
                 key_id,
@@ -99,8 +118,7 @@ def list_keys(conninfo: str) -> int:
                 organization or "",
                 workspace or "",
                 " ".join(permissions),
-                f"{created:%Y-%m-%d %H:%M}",
-                f"{revoked:%Y-%m-%d %H:%M}" if revoked else "",
+                *(f"{at:%Y-%m-%d %H:%M}" if at is not None else "" for at in instants),
             )
     print_table(table)
     return 0

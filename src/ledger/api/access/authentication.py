@@ -118,7 +118,7 @@ class Authenticator:
         return principal
 
     async def _passing(self, hashes: Collection[bytes]) -> Rows:
-        """The rows of the secrets that pass now. That they were sent is a use of their keys."""
+        """The rows of the secrets that pass now. A secret that was sent is a use of its key."""
         now = self._clock()
         rows = await self._door.fetch(EVERYONE, _PASSING, {"hashes": [*hashes], "now": now})
         for _, key_id, organization_id, workspace_id, *_ in rows:

@@ -1,7 +1,7 @@
 """The statements that read API keys (contract, Access).
 
-They read the decision table, which an append writes together with its events. So they show each key
-as the end of the log has it, also while views are stopped.
+The statements read the decision table, which an append writes together with its events. So a list
+shows each key as the end of the log has it, also while views are stopped.
 """
 
 from collections.abc import Mapping, Sequence

@@ -46,7 +46,7 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=LeanRoute)
 
 _PERMISSION = "keys:manage"
 
-AnyKeyId = Annotated[str, path_id("A KEY id.", "KEY-26-000002", KEY_ID)]
+AnyKeyId = Annotated[str, path_id("A KEY id.", "KEY-26-000419", KEY_ID)]
 
 
 class KeysQuery(Present, Page):
@@ -71,7 +71,7 @@ class KeysQuery(Present, Page):
     answer=models.KeySecretAnswer,
     status=201,
 )
-async def create_key(request: Request, principal: Authenticated, _: NoParameters) -> Response:
+async def create_api_key(request: Request, principal: Authenticated, _: NoParameters) -> Response:
     """Create a key within the credential's own permissions, tenant and expiry.
 
     The key's secret is shown in this answer only.
@@ -86,7 +86,7 @@ async def create_key(request: Request, principal: Authenticated, _: NoParameters
     responses={200: {"model": models.KeyList}, **READ_ERRORS},
     openapi_extra=needs(_PERMISSION),
 )
-async def list_keys(
+async def list_api_keys(
     request: Request,
     principal: Authenticated,
     query: Annotated[KeysQuery, QueryParameters()],
@@ -118,7 +118,7 @@ def _instant_in(key: dict[str, Any]) -> Any:
     responses={200: {"model": models.KeyAnswer}, **FEED_ERRORS},
     openapi_extra=needs(_PERMISSION),
 )
-async def show_key(
+async def show_api_key(
     request: Request,
     principal: Authenticated,
     key_id: AnyKeyId,
@@ -126,7 +126,7 @@ async def show_key(
     min_position: MinPosition = None,
 ) -> Response:
     """Show a key. No answer shows its secret again."""
-    unknown = NotFound("No such API key.")
+    unknown = NotFound("No such key.")
     if not re.fullmatch(KEY_ID, key_id):
         raise unknown
     filters = tenant_filters(principal) | {"key_id": key_id}
@@ -168,7 +168,7 @@ async def _read(
     body=models.KeyChanges,
     answer=models.KeyAnswer,
 )
-async def update_key(
+async def update_api_key(
     request: Request,
     principal: Authenticated,
     key_id: AnyKeyId,
@@ -188,7 +188,7 @@ async def update_key(
     body=models.Rotation,
     answer=models.KeySecretAnswer,
 )
-async def rotate_key(
+async def rotate_api_key(
     request: Request,
     principal: Authenticated,
     key_id: AnyKeyId,
@@ -210,12 +210,13 @@ async def rotate_key(
     method="DELETE",
     summary="Revoke an API key",
     status=204,
+    further=(409,),
 )
-async def revoke_key(
+async def revoke_api_key(
     request: Request,
     principal: Authenticated,
     key_id: AnyKeyId,
     _: NoParameters,
 ) -> Response:
-    """Revoke a key for good, with all its secrets. It stays in lists."""
+    """Revoke a key for good, with all its secrets. Lists still show the key."""
     return await commands.revoke(request, principal, key_id)
