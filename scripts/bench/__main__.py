@@ -29,6 +29,7 @@ import cost_rows
 import count_rows
 import feed_rows
 import limits
+import neighbour_rows
 import psycopg
 import read_rows
 import search_row
@@ -55,6 +56,7 @@ ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "peers": write_rows.beside_peers,
     "batches": write_rows.batches,
     "visible": write_rows.visible,
+    "neighbours": neighbour_rows.neighbours,
     "costs": cost_rows.costs,
     "curve": cost_rows.curve,
     "lists": read_rows.lists,

@@ -26,7 +26,7 @@ LINE_ERRORS = _NOT_MODIFIED | refusals(401, 403, 404, 422, 503)
 FEED_ERRORS = refusals(401, 403, 404, 422, 503)
 STORY_ERRORS = refusals(400, 401, 403, 404, 422, 503)
 RUN_LIST_ERRORS = _NOT_MODIFIED | refusals(400, 401, 403, 404, 422, 503)
-WRITE_ERRORS = refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 503)
+WRITE_ERRORS = refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503)
 
 IDEMPOTENT: dict[str, Any] = {
     "parameters": [

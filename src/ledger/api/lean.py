@@ -24,7 +24,7 @@ from ledger.api.access.authentication import Authenticated, authenticate
 from ledger.api.documentation import IDEMPOTENT, WRITE_ERRORS, body_of, refusals
 from ledger.api.machinery.headers import header
 from ledger.api.problems import REFUSALS, as_refusal, problem
-from ledger.api.reading import OR
+from ledger.api.reading import OR, services_of
 from ledger.api.writing import TurnsDown, records_refusals, refusals_of, turn_down
 from ledger.application.command import OwnCommand
 from ledger.domain.errors import Invalid, LedgerError, Refused
@@ -85,7 +85,8 @@ def command_route(
     answer either, and accepts no Idempotency-Key; ``further`` are statuses of its refusals beside
     the usual ones. Pages are not in OpenAPI, so their forms name no models.
     """
-    described, responses = needs(permission), refusals(401, 403, 404, *further, 422, 503)
+    described = needs(permission)
+    responses = refusals(401, 403, 404, *further, 422, 429, 503)
     if body is not None:
         described |= IDEMPOTENT | body_of(body)
         responses = {status: {"model": answer}, **WRITE_ERRORS}
@@ -111,6 +112,7 @@ class LeanRoute(APIRoute):
         super().__init__(path, endpoint, **options)
         self._call: Callable[..., Awaitable[Response]] = endpoint
         self._permission: str | None = (self.openapi_extra or {})["x-permission"]
+        self._is_read = "GET" in (self.methods or ())
         self._turns_down: TurnsDown | None = getattr(endpoint, "turns_down", None)
         parameters = inspect.signature(endpoint, eval_str=True).parameters
         self._principal = next(n for n, p in parameters.items() if p.annotation == Authenticated)
@@ -151,6 +153,13 @@ class LeanRoute(APIRoute):
     async def answer(self, request: Request) -> Response:
         """The endpoint's response, if the caller has the permission. Raises one of REFUSALS."""
         principal = await self.identify(request)
+        if self._is_read:
+            return await self._answer(request, principal)
+        with services_of(request).shares.hold(principal) as share:
+            request.state.share = share
+            return await self._answer(request, principal)
+
+    async def _answer(self, request: Request, principal: Principal) -> Response:
         try:
             if self._permission is not None:
                 principal.require(self._permission)

@@ -33,6 +33,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "invalid_cursor": (400, "Invalid cursor"),
     "runs_not_supported": (422, "The line has no runs"),
     "idempotency_key_reused": (422, "The Idempotency-Key was used before"),
+    "rate_limited": (429, "Too much waits already"),
     "internal_error": (500, "Internal error"),
     "behind": (503, "The views are behind"),
     "unavailable": (503, "Unavailable"),
@@ -50,6 +51,7 @@ PHRASES = {
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
+    429: "Too Many Requests",
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
@@ -63,7 +65,8 @@ REFUSALS = (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBU
 """The errors of a route that are answered by a problem. The door's own errors (no connection in
 time, too many waiting reads) are operational errors too."""
 
-_RETRY_AFTER = {"behind": "1", "unavailable": "2"}
+RETRY_AFTER = {"behind": "1", "rate_limited": "1", "unavailable": "2"}
+"""code → seconds after which the request may be sent again (the header of this name)."""
 
 
 class Unauthorized(LedgerError):
@@ -125,8 +128,8 @@ def problem(
     """A refusal as a problem document."""
     code = error.code
     headers = dict(headers or {})
-    if code in _RETRY_AFTER:
-        headers["Retry-After"] = _RETRY_AFTER[code]
+    if code in RETRY_AFTER:
+        headers["Retry-After"] = RETRY_AFTER[code]
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Refused) and error.position:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from ledger.api.access.authentication import Authenticator
 from ledger.api.access.key_uses import KeyUses
 from ledger.api.machinery.bodies import Pace
+from ledger.api.machinery.shares import Shares
+from ledger.api.parsing import Parsing
 from ledger.api.submissions import Submissions
 from ledger.application.read_notes import ReadNotes
 from ledger.application.writer import Writer
@@ -57,12 +59,15 @@ class ApiServices:
         answers = Answers(door.fetch)
         self.reads = Reads(door.fetch, positions, answers, clock)
         positions.on_moved(answers.heard)
+        positions.on_reached(writer.note_shown)
         positions.on_silence(door.renew)
         positions.on_erased(writer.forget_key)
         positions.on_erased(answers.forget)
         self._verifier = verifier
         self.key_uses = key_uses
         self.authenticator = Authenticator(door, clock, key_uses, verifier)
+        self.shares = Shares()
+        self.parsing = Parsing()
         self.submissions = Submissions(writer, positions)
         self.read_notes = ReadNotes(writer, clock)
         tail = Tail(door.fetch, positions)
@@ -74,6 +79,7 @@ class ApiServices:
         await self.positions.start()
         if self._verifier is not None:
             self._verifier.keys.start()
+        self.parsing.start()
         self.writer.start()
         self.read_notes.start()
         self.key_uses.start()
@@ -81,6 +87,7 @@ class ApiServices:
     async def close(self) -> None:
         """Answer the accepted commands, record who read runs, then release everything."""
         self.read_notes.stop()
+        self.parsing.stop()
         self.writer.stop()
         self.authenticator.failures.tell()
         self.key_uses.stop()

@@ -2,8 +2,9 @@
 
 Committing one command at a time through the append lock gives some 1,400 appends a second, however
 many clients wait. The thread therefore takes all waiting commands, decides them under one lock,
-writes their events in one statement, commits once, and answers each command. A refused command
-contributes at most the record of its refusal. If a command raises an unexpected error, the commands
+writes their events in one statement, commits once, and answers each command. Where several
+organizations wait, they take turns (``turns.py``). A refused command contributes at most the record
+of its refusal. If a command raises an unexpected error, the commands
 of the group are carried out again one by one, so that only this command fails.
 
 The writer knows whether appends succeed. A writer that ``probes`` finds that out by itself while
@@ -27,20 +28,18 @@ from eventsourcing.persistence import InterfaceError, OperationalError, Persiste
 from ledger.application.carry_out import carry_out
 from ledger.application.command import Command
 from ledger.application.loader import Cache
+from ledger.application.turns import Neighbours, Outcomes, Slice, Ticket, Turns
 from ledger.application.unit import Unit
 from ledger.background import BackgroundLoop
-from ledger.domain.errors import NotCarriedOut, Unavailable
+from ledger.domain.errors import NotCarriedOut, RateLimited, Unavailable
 from ledger.intake.request import Outcome
 from ledger.log.append import Append
 from ledger.log.event_log import Log
 from ledger.log.leases import LISTENING_SECONDS
 from ledger.log.vault import Vault
 
-_GROUP = 1000
-"""The most commands in one append: a larger group gains nothing and holds the lock for longer."""
-
 _WAITING = 20_000
-"""The most commands that may wait (back-pressure): beyond them, new commands are turned away."""
+"""The most commands of one organization that may wait: beyond them, new ones are turned away."""
 
 _logger = logging.getLogger(__name__)
 
@@ -62,18 +61,6 @@ command that comes alone does not wait.
 _PROBE_SECONDS = 1.0
 """The time between two probes while nothing is written."""
 
-Outcomes = list[Outcome]
-
-
-class _Ticket:
-    """Commands that were handed in together and are answered together."""
-
-    __slots__ = ("commands", "deliver")
-
-    def __init__(self, commands: Sequence[Command], deliver: Callable[[Outcomes], None]) -> None:
-        self.commands = commands
-        self.deliver = deliver
-
 
 class Writer(BackgroundLoop):
     """Group commit over the log.
@@ -89,6 +76,7 @@ class Writer(BackgroundLoop):
         idle_after: Callable[[str], timedelta],
         *,
         probes: bool = False,
+        neighbours: Neighbours | None = None,
     ) -> None:
         super().__init__("writer")
         self._probe_seconds = _PROBE_SECONDS if probes else None
@@ -103,12 +91,11 @@ class Writer(BackgroundLoop):
         """When an append, or a probe, last showed whether a row can be written."""
         self._log, self._vault, self._clock, self._idle_after = log, vault, clock, idle_after
         self._cache = Cache()
-        self._tickets: deque[_Ticket] = deque()
-        self._waiting = 0
+        self._turns = Turns(neighbours or Neighbours())
         self._changed = threading.Condition()
         self._together = 0
-        """Commands of the last append, if it had several tickets, and those that came during it;
-        else 0. So many are gathered."""
+        """Commands that the last append answered, if they were handed in by several, and those
+        that came during it; else 0. So many are gathered."""
         self._is_gathering = False
         self._enough = threading.Event()
         self._outdated: deque[str | None] = deque()
@@ -126,20 +113,22 @@ class Writer(BackgroundLoop):
     def hand_in(self, commands: Sequence[Command], deliver: Callable[[Outcomes], None]) -> None:
         """Hand in commands that belong together; ``deliver`` gets their outcomes, in order.
 
-        The writer's thread calls ``deliver``, which must not raise. ``hand_in`` raises Unavailable
-        at once if too many commands wait already.
+        The writer's thread calls ``deliver``, which must not raise. ``hand_in`` raises RateLimited
+        at once if too many commands of the organization wait already.
         """
         if not commands:
             deliver([])
             return
+        ticket = Ticket(commands, deliver)
         with self._changed:
-            if self._stopping.is_set() or self._waiting + len(commands) > _WAITING:
-                raise Unavailable("The ledger is busy.")
-            self._tickets.append(_Ticket(commands, deliver))
-            self._waiting += len(commands)
+            if self._stopping.is_set():
+                raise Unavailable("The ledger is about to stop.")
+            if self._turns.waiting_of(ticket.party) + len(commands) > _WAITING:
+                raise RateLimited("The ledger is busy with what waits already.")
+            self._turns.add(ticket)
             if not self._is_gathering:
                 self._changed.notify()
-            elif self._waiting >= self._together:
+            elif self._turns.waiting >= self._together:
                 self._enough.set()
 
     def submit(self, commands: Sequence[Command]) -> "Future[Outcomes]":
@@ -167,6 +156,12 @@ class Writer(BackgroundLoop):
             self._outdated.append(run_id)
             self._changed.notify()
 
+    def note_shown(self, position: int) -> None:
+        """Note the position that all live views have reached: see ``Turns``."""
+        with self._changed:
+            self._turns.note_shown(position)
+            self._changed.notify()
+
     def stop_listening(self) -> None:
         """Note from now on no more that the service listens: no request will arrive any more."""
         self._listens = False
@@ -186,8 +181,9 @@ class Writer(BackgroundLoop):
                 self._changed.wait_for(self._has_work, self._probe_seconds)
                 while self._outdated:
                     self._cache.forget_key(self._outdated.popleft())
-                is_asked = bool(self._tickets)
-                if self._stopping.is_set() and not is_asked:
+                is_stopping = self._stopping.is_set()
+                is_asked = bool(self._turns) if is_stopping else self._turns.is_ready()
+                if is_stopping and not is_asked:
                     return
             if is_asked:
                 self._gather()
@@ -196,7 +192,7 @@ class Writer(BackgroundLoop):
                 self._probe()
 
     def _has_work(self) -> bool:
-        return bool(self._tickets or self._outdated or self._stopping.is_set())
+        return bool(self._turns.is_ready() or self._outdated or self._stopping.is_set())
 
     def _is_probe_due(self) -> bool:
         """Whether no append has written for a while; repeated facts write nothing."""
@@ -241,35 +237,30 @@ class Writer(BackgroundLoop):
         self._is_gathering = True
         deadline = time.monotonic() + _GATHER_SECONDS
         seen = 0
-        while seen < self._waiting < self._together and time.monotonic() < deadline:
-            seen = self._waiting
+        while seen < self._turns.waiting < self._together and time.monotonic() < deadline:
+            seen = self._turns.waiting
             self._enough.wait(_QUIET_SECONDS)
         self._is_gathering = False
 
-    def _take(self) -> list[_Ticket]:
-        with self._changed:
-            group = [self._tickets.popleft()]
-            size = len(group[0].commands)
-            while self._tickets and size + len(self._tickets[0].commands) <= _GROUP:
-                group.append(self._tickets.popleft())
-                size += len(group[-1].commands)
-            self._waiting -= size
-        return group
-
     def _answer_waiting(self) -> None:
-        group = self._take()
-        outcomes = self._append_safely([command for ticket in group for command in ticket.commands])
-        self._together = len(outcomes) + self._waiting if len(group) > 1 else 0
-        start = 0
-        for ticket in group:
-            end = start + len(ticket.commands)
-            ticket.deliver(outcomes[start:end])
-            start = end
+        with self._changed:
+            plan = self._turns.plan(is_last=self._stopping.is_set())
+        if not plan:
+            return  # others have come, and the views are not that far
+        commands = [command for each in plan for command in each.commands]
+        outcomes = self._append_safely(commands, plan)
+        with self._changed:
+            finished = self._turns.settle(plan, outcomes)
+            answered = sum(len(ticket.commands) for ticket in finished)
+            self._together = answered + self._turns.waiting if len(finished) > 1 else 0
+        for ticket in finished:
+            ticket.deliver(ticket.outcomes)
 
-    def _append_safely(self, commands: Sequence[Command]) -> Outcomes:
+    def _append_safely(self, commands: Sequence[Command], plan: Sequence[Slice]) -> Outcomes:
+        """Return the outcomes of the first commands, as far as the turn went."""
         try:
             with self._trying():
-                return self._append(commands)
+                return self._append(commands, plan)
         except (OperationalError, InterfaceError) as error:
             _logger.warning("append failed: %s", error)
             unavailable = Unavailable("The database cannot be reached, or is too busy.")
@@ -279,9 +270,9 @@ class Writer(BackgroundLoop):
                 _logger.exception("a command could not be carried out")
                 return [NotCarriedOut()]
             _logger.exception(GROUP_FAILED)
-            return [self._append_safely([command])[0] for command in commands]
+            return [self._append_safely([command], plan)[0] for command in commands]
 
-    def _append(self, commands: Sequence[Command]) -> Outcomes:
+    def _append(self, commands: Sequence[Command], plan: Sequence[Slice]) -> Outcomes:
         outcomes: Outcomes = []
         touched: set[str] = set()
         try:
@@ -291,7 +282,11 @@ class Writer(BackgroundLoop):
                 )
                 touched = unit.events.touched
                 unit.prepare(commands)
-                outcomes += [carry_out(command, unit) for command in commands]
+                began = time.monotonic()
+                for command in commands:
+                    if outcomes and self._turns.is_over(plan, len(outcomes), began):
+                        break
+                    outcomes.append(carry_out(command, unit))
                 unit.write()
                 self._listen(append, unit.now)
         except BaseException:
@@ -301,5 +296,6 @@ class Writer(BackgroundLoop):
             raise
         if touched:
             self._note_success()
+            self._turns.note_end(plan, append.next_position - 1)
         self._cache.trim()
         return outcomes

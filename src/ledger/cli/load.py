@@ -15,7 +15,8 @@ from rich.progress import Progress
 
 from ledger.application.report import command_of
 from ledger.application.sweeper import sweepers_kept_away
-from ledger.application.writer import Outcomes, Writer
+from ledger.application.turns import Outcomes
+from ledger.application.writer import Writer
 from ledger.cli.input import opened
 from ledger.cli.keys import make_key
 from ledger.cli.line_parser import ParsedLine, Parser, in_order

@@ -12,7 +12,8 @@
     │   ├── InvalidState        the present state of a line, run, endpoint or key forbids the change
     │   └── FactConflict        the fact's source and id were recorded before with other content
     ├── Unavailable             the database cannot be reached, or accepts no writes; try again
-    │   └── NotCarriedOut       a bug of the ledger; only this command fails
+    │   ├── NotCarriedOut       a bug of the ledger; only this command fails
+    │   └── RateLimited         too much of the credential waits already; try again later
     └── Behind                  a view or the seal lags behind the asked position; try again
 
 The classes know nothing of HTTP: ``api/problems.py`` has the table of codes and statuses. Messages
@@ -134,6 +135,12 @@ class NotCarriedOut(Unavailable):
 
     def __init__(self) -> None:
         super().__init__("The command could not be carried out.")
+
+
+class RateLimited(Unavailable):
+    """Too much of the credential waits already; nothing has changed. Send it again later."""
+
+    code = "rate_limited"
 
 
 class Behind(LedgerError):

@@ -48,6 +48,15 @@ class Principal(msgspec.Struct, frozen=True):
         return Tenant(self.organization_id or "", self.workspace_id or ANY)
 
     @property
+    def party(self) -> str:
+        """The name under which the credential takes turns: its organization.
+
+        An administrator may act for any organization, so all administrators together take turns as
+        one organization, as they do with streams.
+        """
+        return "*" if self.is_admin else self.organization_id or ""
+
+    @property
     def actor(self) -> Actor:
         """The credential as an actor, for writes that name no other actor."""
         return Actor(self.type, self.id if self.grant is None else self.grant.subject)

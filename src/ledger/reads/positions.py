@@ -44,6 +44,7 @@ class ViewPositions:
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
         self._listeners: list[Callable[[str, int], None]] = []
+        self._followers: list[Callable[[int], None]] = []
         self._forgetters: list[Callable[[str | None], None]] = []
         self._renewers: list[Callable[[], None]] = []
         self._positions: dict[str, int] = {}
@@ -71,6 +72,10 @@ class ViewPositions:
     def on_moved(self, listener: Callable[[str, int], None]) -> None:
         """Call the listener with each announced view and position, before waiters are resolved."""
         self._listeners.append(listener)
+
+    def on_reached(self, follower: Callable[[int], None]) -> None:
+        """Call the follower with each position that every live view has reached."""
+        self._followers.append(follower)
 
     def on_silence(self, renew: Callable[[], None]) -> None:
         """Call ``renew`` when the database has fallen silent: idle connections cannot notice it."""
@@ -130,7 +135,11 @@ class ViewPositions:
     def _settle(self) -> None:
         alive = [p for name, p in self._positions.items() if name not in self._stopped]
         # If every view is stopped, there is nothing to wait for.
-        self.reached = min(alive) if alive else (2**63 if self._stopped else 0)
+        reached = min(alive) if alive else (2**63 if self._stopped else 0)
+        if reached != self.reached:
+            self.reached = reached
+            for follower in self._followers:
+                follower(reached)
         self.last_heard = max(self._positions.values(), default=self.last_heard)
         if self._owed is not None and self._positions and self._is_paid(self._owed):
             self._owe(None)

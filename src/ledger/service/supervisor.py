@@ -196,6 +196,7 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
             conninfo = settings.database_url or (postgres.url if postgres else "")
             conninfo = prepare_database(settings, conninfo)
         code = loading.result()
+        run_api = partial(code.run_api, settings, conninfo, listener)
         lifeline = Lifeline()
         let_go = [lifeline.watch, *([postgres.let_go] if postgres is not None else [])]
         children = [
@@ -206,9 +207,9 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
                 ("sealer", code.run_sealer),
             )
         ]
+        board = code.create_board(workers)
         children += [
-            _Child(f"api-{n + 1}", partial(code.run_api, settings, conninfo, listener), let_go)
-            for n in range(workers)
+            _Child(f"api-{n + 1}", partial(run_api, board, n), let_go) for n in range(workers)
         ]
         database = _Database(postgres) if postgres is not None else None
         stack.enter_context(keeping_address(settings.data_dir, address_of(host, bound)))

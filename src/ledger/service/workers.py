@@ -13,6 +13,7 @@ import uvicorn.lifespan.on
 import uvicorn.loops.uvloop
 
 from ledger.api.machinery.connection import Connection
+from ledger.application.turns import Board, Neighbours, create_board
 from ledger.service.composition.api import create_api
 from ledger.service.composition.dispatching import Dispatching
 from ledger.service.composition.loops import Loops
@@ -20,6 +21,15 @@ from ledger.service.composition.sealing import Sealing
 from ledger.service.processes import GRACE_SECONDS, allow_many_connections, calm_collector
 from ledger.settings import Settings
 from ledger.web import pages
+
+__all__ = [
+    "create_board",
+    "make_ready",
+    "run_api",
+    "run_dispatcher",
+    "run_loops",
+    "run_sealer",
+]
 
 
 def make_ready() -> None:
@@ -52,11 +62,16 @@ class _Server(uvicorn.Server):
 
 
 def run_api(
-    settings: Settings, conninfo: str, listener: socket.socket, tell_started: Callable[[], None]
+    settings: Settings,
+    conninfo: str,
+    listener: socket.socket,
+    board: Board,
+    place: int,
+    tell_started: Callable[[], None],
 ) -> None:
-    """Run one API worker."""
+    """Run one API worker, which has a place on the board of all workers."""
     _configure_logging()
-    app = create_api(settings, conninfo)
+    app = create_api(settings, conninfo, neighbours=Neighbours(board, place))
     config = uvicorn.Config(
         app,
         loop="uvloop",

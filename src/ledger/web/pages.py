@@ -274,7 +274,7 @@ def refusal_page(request: Request, error: LedgerError, **context: Any) -> Respon
         request_id=request.state.request_id,
         **context,
     )
-    if status == 503:
+    if status in (429, 503):
         response.headers["Retry-After"] = "2"
     return response
 

@@ -41,6 +41,7 @@ _FURTHER = {
     "401": ("WWW-Authenticate",),
     "409": ("Idempotency-Replayed",),
     "422": ("Idempotency-Replayed",),
+    "429": ("Retry-After",),
     "503": ("Retry-After",),
     "304": ("ETag",),
 }

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from fastapi import Request
 
 from ledger.api.machinery.headers import header, joined
+from ledger.api.machinery.shares import Share
 from ledger.api.problems import BadRequest, BodyTimeout, UnsupportedMediaType
 from ledger.domain.errors import TooLarge
 
@@ -57,8 +58,9 @@ def _essence(content_type: bytes) -> str:
 async def read_capped(request: Request, limit: int) -> bytes:
     """Return the decompressed body. Raises TooLarge above ``limit`` bytes, as soon as possible.
 
-    Raises UnsupportedMediaType for a coding other than gzip, BadRequest for broken gzip, and
-    BodyTimeout for a body that arrives too slowly.
+    Raises UnsupportedMediaType for a coding other than gzip, BadRequest for broken gzip,
+    BodyTimeout for a body that arrives too slowly, and RateLimited if too much of the credential
+    waits.
     """
     packed = _is_packed(request)
     length = header(request.scope, b"content-length") or b""
@@ -67,7 +69,9 @@ async def read_capped(request: Request, limit: int) -> bytes:
     pace: Pace = request.app.state.services.pace
     begun = asyncio.get_running_loop().time()
     unpacking = _Unpacking(limit) if packed else None
-    parts, size = [], 0
+    share: Share | None = getattr(request.state, "share", None)
+    parts: list[bytes] = []
+    size = 0
     try:
         async with asyncio.timeout_at(begun + pace.seconds) as deadline:
             async for part in request.stream():
@@ -75,9 +79,10 @@ async def read_capped(request: Request, limit: int) -> bytes:
                 if size > limit:
                     raise _too_large(limit)
                 if unpacking is None:
-                    parts.append(part)
+                    _keep(part, parts, share)
                 else:
-                    parts += [piece async for piece in unpacking.take(part)]
+                    async for piece in unpacking.take(part):
+                        _keep(piece, parts, share)
                 if (seconds := pace.seconds_for(size)) > pace.seconds:
                     deadline.reschedule(begun + seconds)
     except TimeoutError as error:
@@ -95,6 +100,13 @@ def _is_packed(request: Request) -> bool:
     if coding not in (b"", b"identity"):
         raise UnsupportedMediaType("The Content-Encoding of the body must be gzip, or absent.")
     return False
+
+
+def _keep(part: bytes, parts: list[bytes], share: Share | None) -> None:
+    """Keep a part of a body, which counts in the share of its credential. Raises RateLimited."""
+    if share is not None:
+        share.grow(len(part))
+    parts.append(part)
 
 
 class _Unpacking:

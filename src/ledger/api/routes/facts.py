@@ -1,8 +1,7 @@
 """Reporting facts: CloudEvents over HTTP, one at a time or in batches (contract, Facts)."""
 
-import asyncio
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -15,6 +14,7 @@ from ledger.api.fact_schema import FACT_BODY
 from ledger.api.lean import LeanRoute, NoParameters, needs
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.headers import header
+from ledger.api.parsing import Steps
 from ledger.api.problems import BadRequest, UnsupportedMediaType, status_of, wrong_places
 from ledger.api.reading import services_of
 from ledger.api.replies import Reply
@@ -39,24 +39,16 @@ _BINARY = (b"ce-specversion", b"ce-id", b"ce-type")
 
 _SPACE = b" \t\r\n"
 
-_QUICK_BYTES = 256 * 1024
-"""The largest batch that is parsed on the event loop. A larger batch may take seconds, depending on
-its content. A thread parses it, so that other requests need not wait; at most two such batches are
-parsed at a time, since each may also take much memory."""
-
-_beside = ThreadPoolExecutor(2, "ledger-parser")
-
 
 async def _refused(request: Request, principal: Principal, refusal: Refused) -> list[Command]:
     """The record of each fact in a body that was refused as a whole, as far as it is readable."""
     try:
         raw = await read_capped(request, MAX_BODY_BYTES)
-        is_batch = _is_batch(request, raw)
-        parsed = await _parsed_batch(raw) if is_batch else [_parse_single(request, raw)]
+        async with _parsed(request, principal, raw) as (parsed, _):
+            request_id = request.state.request_id
+            return [TurnDown(refusal, fact.about, principal, request_id) for fact in parsed]
     except (LedgerError, json_gate.BrokenJson):
         return []
-    request_id = request.state.request_id
-    return [TurnDown(refusal, fact.about, principal, request_id) for fact in parsed]
 
 
 @router.post(
@@ -79,7 +71,7 @@ async def _refused(request: Request, principal: Principal, refusal: Refused) -> 
             },
         },
         201: {"model": models.FactAnswer, "description": "Recorded"},
-        **refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 503),
+        **refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503),
     },
 )
 @records_refusals(_refused)
@@ -91,11 +83,15 @@ async def report_facts(request: Request, principal: Authenticated, _: NoParamete
     """
     raw = await read_capped(request, MAX_BODY_BYTES)
     try:
-        if _is_batch(request, raw):
-            return await _batch(request, principal, raw)
-        return await _single(request, principal, _parse_single(request, raw))
+        async with _parsed(request, principal, raw) as (parsed, is_batch):
+            request_id = request.state.request_id
+            commands = [command_of(fact, principal, request_id) for fact in parsed]
+            outcomes = await submit(request, commands)
     except json_gate.BrokenJson as error:
         raise BadRequest(str(error)) from error
+    if not is_batch:
+        return _single(parsed[0], outcomes[0])
+    return _batch(request, parsed, outcomes)
 
 
 def _is_batch(request: Request, raw: bytes) -> bool:
@@ -111,50 +107,56 @@ def _is_binary(request: Request) -> bool:
     return any(header(request.scope, name) is not None for name in _BINARY)
 
 
-def _parse_single(request: Request, raw: bytes) -> Fact | Rejected:
+@asynccontextmanager
+async def _parsed(
+    request: Request, principal: Principal, raw: bytes
+) -> AsyncIterator[tuple[list[Fact | Rejected], bool]]:
+    """The facts of a body, and whether they are a batch. Raises a refusal, or BrokenJson."""
+    is_batch = _is_batch(request, raw)
+    steps = _parse_batch(raw) if is_batch else _parse_single(request, raw)
+    async with services_of(request).parsing.parsed(principal.party, len(raw), steps) as parsed:
+        yield parsed, is_batch
+
+
+def _parse_single(request: Request, raw: bytes) -> Steps[list[Fact | Rejected]]:
     media = media_type(request)
     if media in (_JSON, "") and _is_binary(request):
         json_gate.check_text(raw)
-        return parsing.from_binary(request.headers.items(), raw)
+        return [parsing.from_binary(request.headers.items(), raw)]
     if media in (_STRUCTURED, _JSON):
-        return parsing.from_structured(raw)
+        return [parsing.from_structured(raw)]
     raise UnsupportedMediaType("The body must be a CloudEvent in JSON.")
+    yield  # a single fact is one step
 
 
-async def _single(request: Request, principal: Principal, parsed: Fact | Rejected) -> Response:
-    outcomes = await submit(request, [command_of(parsed, principal, request.state.request_id)])
-    outcome = outcomes[0]
+def _parse_batch(raw: bytes) -> Steps[list[Fact | Rejected]]:
+    json_gate.check_text(raw)
+    items = yield from json_gate.split_in_steps(raw, MAX_ITEMS)
+    if len(items) > MAX_ITEMS:
+        raise TooLarge("A batch may have at most 1,000 facts.")
+    # All facts are parsed before any is recorded: broken JSON anywhere refuses the whole body.
+    parsed = []
+    for item in items:
+        parsed.append(parsing.from_structured(item))
+        yield
+    return parsed
+
+
+def _single(parsed: Fact | Rejected, outcome: Outcome) -> Response:
     if isinstance(outcome, LedgerError):
         raise outcome
     item = _item(0, parsed, outcome)
-    status = 200 if outcome.duplicate else 201
-    return _answer({"data": item}, outcome.position, status)
+    return _answer({"data": item}, outcome.position, 200 if outcome.duplicate else 201)
 
 
-async def _batch(request: Request, principal: Principal, raw: bytes) -> Response:
-    parsed = await _parsed_batch(raw)
-    request_id = request.state.request_id
-    outcomes = await submit(request, [command_of(p, principal, request_id) for p in parsed])
+def _batch(
+    request: Request, parsed: Sequence[Fact | Rejected], outcomes: Sequence[Outcome]
+) -> Response:
     results = [
         _item(index, fact, outcome)
         for index, (fact, outcome) in enumerate(zip(parsed, outcomes, strict=True))
     ]
     return _answer({"data": results}, _last_position(results, request), 200)
-
-
-async def _parsed_batch(raw: bytes) -> list[Fact | Rejected]:
-    if len(raw) <= _QUICK_BYTES:
-        return _parse_batch(raw)
-    return await asyncio.get_running_loop().run_in_executor(_beside, _parse_batch, raw)
-
-
-def _parse_batch(raw: bytes) -> list[Fact | Rejected]:
-    json_gate.check_text(raw)
-    items = json_gate.split_items(raw, MAX_ITEMS)
-    if len(items) > MAX_ITEMS:
-        raise TooLarge("A batch may have at most 1,000 facts.")
-    # All facts are parsed before any is recorded: broken JSON anywhere refuses the whole body.
-    return [parsing.from_structured(item) for item in items]
 
 
 def _last_position(results: Sequence[dict[str, Any]], request: Request) -> int:

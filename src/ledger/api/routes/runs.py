@@ -307,7 +307,7 @@ async def erase_run(
     summary="Keep a run's lease",
     status_code=204,
     openapi_extra=needs("write"),
-    responses=refusals(401, 403, 404, 409, 422, 503),
+    responses=refusals(401, 403, 404, 409, 422, 429, 503),
 )
 async def send_heartbeat(
     request: Request,

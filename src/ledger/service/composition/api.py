@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from ledger.api.access.key_uses import KeyUses
 from ledger.api.app import create_app
 from ledger.api.services import ApiServices
+from ledger.application.turns import Neighbours
 from ledger.feed.target import check_target
 from ledger.log.event_log import Log
 from ledger.postgres.door import Door
@@ -23,12 +24,17 @@ if TYPE_CHECKING:
     from ledger.api.access.json_web_tokens import TokenVerifier
 
 
-def create_api(settings: Settings, conninfo: str, clock: Clock = utc_now) -> FastAPI:
+def create_api(
+    settings: Settings,
+    conninfo: str,
+    clock: Clock = utc_now,
+    neighbours: Neighbours | None = None,
+) -> FastAPI:
     """Create the API and the pages, with their own services."""
     log = Log(conninfo)
     services = ApiServices(
         log=log,
-        writer=create_writer(settings, log, clock, probes=True),
+        writer=create_writer(settings, log, clock, probes=True, neighbours=neighbours),
         door=Door(conninfo),
         positions=ViewPositions(conninfo),
         vault=open_vault(settings),

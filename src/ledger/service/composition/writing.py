@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from ledger.application.turns import Neighbours
 from ledger.application.writer import Writer
 from ledger.log.event_log import Log
 from ledger.service.composition.database import open_vault
@@ -18,10 +19,16 @@ def utc_now() -> datetime:
 
 
 def create_writer(
-    settings: Settings, log: Log, clock: Clock = utc_now, *, probes: bool = False
+    settings: Settings,
+    log: Log,
+    clock: Clock = utc_now,
+    *,
+    probes: bool = False,
+    neighbours: Neighbours | None = None,
 ) -> Writer:
     """A writer, to be started before use."""
-    return Writer(log, open_vault(settings), clock, settings.idle_after, probes=probes)
+    vault = open_vault(settings)
+    return Writer(log, vault, clock, settings.idle_after, probes=probes, neighbours=neighbours)
 
 
 @contextmanager
