@@ -1,0 +1,269 @@
+"""Organizations take turns in the writers of a node (contract, Access, "Shares")."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from ledger.application import turns
+from ledger.application.command import Command, OwnCommand
+from ledger.application.report import command_of
+from ledger.application.turns import Neighbours, create_board
+from ledger.application.unit import Unit
+from ledger.application.writer import Writer
+from ledger.domain.errors import NotFound, RateLimited
+from ledger.intake.principal import COMMAND_LINE, Principal
+from ledger.intake.request import Receipt
+from ledger.log.event_log import Log
+from ledger.log.vault import Vault
+from tests.support.facts import LINE, activation, fact
+from tests.support.log_checker import check
+from tests.support.racing_writers import now, parsed, principal
+
+FLOOD = principal("flood")
+OTHER = Principal("other", "api_key", frozenset({"read", "write"}), organization_id="ORG-26-000002")
+OTHER_LINE = "LIN-26-200001"
+BEGUN = 2
+"""The position when both lines are activated."""
+
+
+class Calls(OwnCommand):
+    """A command that calls a function while it is decided, and changes nothing."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        super().__init__(FLOOD)
+        self._call = call
+
+    def decide(self, unit: Unit) -> Receipt:
+        self._call()
+        return Receipt(LINE, (), 0)
+
+
+class Node:
+    """The writers of a node on one database, each with a line of both organizations to write on."""
+
+    def __init__(self, conninfo: str, stack: ExitStack) -> None:
+        self._conninfo, self._stack = conninfo, stack
+        self.board = create_board(2)
+        begin = self.writer(0)
+        self.start(begin)
+        activations = (
+            (FLOOD, activation()),
+            (OTHER, activation(OTHER_LINE, organization_id="ORG-26-000002")),
+        )
+        for by, event in activations:
+            assert isinstance(begin.execute(command_of(parsed(event), by)), Receipt)
+
+    def writer(self, place: int) -> Writer:
+        """A writer that is not started, and has no neighbours yet."""
+        log, vault = Log(self._conninfo), Vault(bytes(32))
+        self._stack.callback(log.close)
+        hour = timedelta(hours=1)
+        return Writer(log, vault, now, lambda _: hour, neighbours=Neighbours(self.board, place))
+
+    def start(self, writer: Writer) -> None:
+        writer.start()
+        self._stack.callback(writer.stop)
+
+    def last(self) -> int:
+        """The end of the log."""
+        statement = "SELECT max(notification_id) FROM ledger.ledger_events"
+        with psycopg.connect(self._conninfo) as connection:
+            ((position,),) = connection.execute(statement)
+        return int(position)
+
+    def appends(self, first: int) -> list[int]:
+        """How many events each append since this position recorded."""
+        statement = (
+            "SELECT count(*) FROM ledger.ledger_events WHERE notification_id >= %s"
+            " GROUP BY xmin ORDER BY min(notification_id)"
+        )
+        with psycopg.connect(self._conninfo) as connection:
+            return [count for (count,) in connection.execute(statement, (first,))]
+
+
+@pytest.fixture
+def node(conninfo: str) -> Iterator[Node]:
+    with ExitStack() as stack:
+        yield Node(conninfo, stack)
+    assert check(conninfo).findings == []
+
+
+def check_ins(count: int, by: Principal = FLOOD, line: str = LINE) -> list[Command]:
+    events = (fact("execution.checked_in", line, {"hours": 1}) for _ in range(count))
+    return [command_of(parsed(event), by) for event in events]
+
+
+def other() -> list[Command]:
+    return check_ins(1, OTHER, OTHER_LINE)
+
+
+def positions(outcomes: Sequence[Any]) -> list[int]:
+    assert [o for o in outcomes if not isinstance(o, Receipt)] == []
+    return [outcome.position for outcome in outcomes]
+
+
+def test_a_fact_is_recorded_behind_at_most_100_facts_of_a_neighbour_that_came_before(
+    node: Node,
+) -> None:
+    writer = node.writer(0)
+    flood, fact = writer.submit(check_ins(1_000)), writer.submit(other())
+    node.start(writer)
+    (place,) = positions(fact.result(20))
+    batch = positions(flood.result(20))
+    assert batch == sorted(batch)
+    assert len([position for position in batch if position < place]) == 100
+
+
+def test_a_turn_ends_for_a_fact_that_comes_in_the_middle_of_a_batch(node: Node) -> None:
+    writer = node.writer(0)
+    came = []
+    batch = check_ins(1_000)
+    batch[150] = Calls(lambda: came.append(writer.submit(other())))
+    flood = writer.submit(batch)
+    node.start(writer)
+    outcomes = flood.result(20)
+    (place,) = positions(came[0].result(20))
+    before = [o for o in positions(outcomes) if 0 < o < place]
+    # The facts up to the end of the turn, and the next turn of the batch.
+    assert 150 <= len(before) <= 150 + 10 + 100
+
+
+def test_a_turn_ends_for_a_fact_that_waits_in_another_process(node: Node) -> None:
+    writer, another = node.writer(0), node.writer(1)
+    node.start(another)
+    came = []
+    batch = check_ins(1_000)
+    batch[150] = Calls(lambda: came.append(another.submit(other())))
+    flood = writer.submit(batch)
+    node.start(writer)
+    batch_positions = positions(flood.result(20))
+    (place,) = positions(came[0].result(20))
+    assert place < batch_positions[-1]
+    assert node.appends(batch_positions[0])[0] < 200
+
+
+def test_an_organization_alone_has_its_batch_recorded_by_one_append(node: Node) -> None:
+    writer = node.writer(0)
+    # Its own facts in another process do not count as others'.
+    another = node.writer(1)
+    node.start(another)
+    positions(another.submit(check_ins(1)).result(20))
+    flood = writer.submit(check_ins(1_000))
+    node.start(writer)
+    assert node.appends(positions(flood.result(20))[0]) == [1_000]
+
+
+def test_a_turn_ends_by_time_while_others_wait_and_a_fact_is_never_divided(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)
+    writer = node.writer(0)
+    flood, fact = writer.submit(check_ins(20)), writer.submit(other())
+    node.start(writer)
+    batch, (place,) = positions(flood.result(20)), positions(fact.result(20))
+    assert batch[0] < place < batch[1]
+
+
+def test_a_divided_batch_is_answered_whole_and_in_order_with_its_duplicates(node: Node) -> None:
+    writer = node.writer(0)
+    batch = check_ins(350)
+    batch[300] = batch[10]
+    missing = fact("execution.checked_in", "LIN-26-404404", {"hours": 1})
+    batch[200] = command_of(parsed(missing), FLOOD)
+    flood = writer.submit(batch)
+    fact_ = writer.submit(other())
+    node.start(writer)
+    outcomes = flood.result(20)
+    positions(fact_.result(20))
+    assert len(outcomes) == 350
+    refused = [n for n, outcome in enumerate(outcomes) if not isinstance(outcome, Receipt)]
+    assert refused == [200]
+    assert [n for n, o in enumerate(outcomes) if getattr(o, "duplicate", False)] == [300]
+    assert outcomes[300].event_ids == outcomes[10].event_ids  # type: ignore[union-attr]
+    recorded = [o.position for n, o in enumerate(outcomes) if n not in (200, 300)]  # type: ignore[union-attr]
+    assert recorded == sorted(set(recorded))
+
+
+def test_administrators_take_turns_as_one_organization(node: Node) -> None:
+    admin = Principal("KEY-26-000001", "api_key", frozenset({"admin"}))
+    assert admin.party == COMMAND_LINE.party
+    assert admin.party not in (FLOOD.party, OTHER.party)
+
+
+def test_the_facts_of_one_organization_cannot_fill_the_queue_for_others(node: Node) -> None:
+    writer = node.writer(0)  # never started: all commands wait
+    for _ in range(2):
+        writer.submit(check_ins(1) * 10_000)
+    with pytest.raises(RateLimited):
+        writer.submit(check_ins(1))
+    assert not writer.submit(other()).done()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have views waited for, however long they have not moved, and others forgotten at once."""
+    monkeypatch.setattr(turns, "_STILL_SECONDS", 3600.0)
+    monkeypatch.setattr(turns, "_RECENT_NANOSECONDS", 0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_beside_others_an_organization_is_few_turns_ahead_of_the_views(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_RECENT_NANOSECONDS", 3600 * 10**9)
+    writer = node.writer(0)
+    writer.note_shown(BEGUN)
+    node.start(writer)
+    flood = writer.submit(check_ins(1_000))
+    # Other organizations are not held, each before it has written.
+    for number in range(3, 8):
+        late = Principal(f"late {number}", "api_key", frozenset({"write"}), f"ORG-26-{number:06d}")
+        (outcome,) = writer.submit(check_ins(1, late)).result(20)
+        assert isinstance(outcome, NotFound)
+    assert not flood.done()
+    assert node.last() <= BEGUN + 300 + 5
+    writer.note_shown(2**40)
+    assert len(positions(flood.result(20))) == 1_000
+
+
+@pytest.mark.usefixtures("patient")
+def test_an_organization_far_ahead_of_the_views_waits_for_them_and_others_do_not(
+    node: Node,
+) -> None:
+    writer = node.writer(0)
+    writer.note_shown(BEGUN)
+    node.start(writer)
+    for _ in range(2):
+        positions(writer.submit(check_ins(1_000)).result(20))
+    held = writer.submit(check_ins(1))
+    (place,) = positions(writer.submit(other()).result(20))
+    assert not held.done()
+    writer.note_shown(place)
+    assert positions(held.result(20)) > [place]
+
+
+@pytest.mark.usefixtures("patient")
+def test_commands_that_wait_for_views_are_carried_out_when_the_writer_stops(node: Node) -> None:
+    writer = node.writer(0)
+    writer.note_shown(BEGUN)
+    writer.start()
+    for _ in range(2):
+        positions(writer.submit(check_ins(1_000)).result(20))
+    held = writer.submit(check_ins(1))
+    writer.stop()
+    assert len(positions(held.result(0))) == 1
+
+
+def test_views_that_do_not_move_are_not_waited_for(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_STILL_SECONDS", 0.0)
+    writer = node.writer(0)
+    writer.note_shown(BEGUN)
+    node.start(writer)
+    for _ in range(3):
+        positions(writer.submit(check_ins(1_000)).result(20))
