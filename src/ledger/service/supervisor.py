@@ -39,8 +39,15 @@ from pathlib import Path
 from types import FrameType, ModuleType
 
 from ledger.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from ledger.postgres.embedded.account import Account
 from ledger.service.address import fetched, keeping_address, reachable
-from ledger.service.composition.database import ConfigurationError, prepare_database
+from ledger.service.composition.database import (
+    ConfigurationError,
+    prepare_database,
+    with_master_key,
+)
+from ledger.service.composition.sealing import witness_folder
+from ledger.service.privileges import become, make_data_dir, unprivileged, user_of_root
 from ledger.service.processes import GRACE_SECONDS, Lifeline, show_name
 from ledger.settings import Settings
 
@@ -68,11 +75,17 @@ class _Child:
     """A process that is kept running.
 
     ``let_go`` closes the inherited files that the child must not hold. ``run`` calls its argument
-    once the child has started.
+    once the child has started. ``account`` is the user of the child; None: the supervisor's.
     """
 
-    def __init__(self, name: str, run: ChildMain, let_go: Sequence[Callable[[], None]]) -> None:
-        self._name, self._run, self._let_go = name, run, let_go
+    def __init__(
+        self,
+        name: str,
+        run: ChildMain,
+        let_go: Sequence[Callable[[], None]],
+        account: Account | None,
+    ) -> None:
+        self._name, self._run, self._let_go, self._account = name, run, let_go, account
         self._started_at = 0.0
         self._trying_since: float | None = None
         """When the first of the failed attempts to start the child began."""
@@ -123,6 +136,8 @@ class _Child:
         for let_go in self._let_go:
             let_go()
         show_name()
+        if self._account is not None:
+            become(self._account)
         self._run(self._tell_started)
 
     def _tell_started(self) -> None:
@@ -187,7 +202,9 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
             postgres = EmbeddedPostgres(settings.data_dir, purpose="serve", announce=announce)
             stack.callback(postgres.stop)
             postgres.own()
-        stack.enter_context(_metrics_folder(settings.data_dir.absolute(), bound))
+        account = user_of_root(postgres.account if postgres is not None else None)
+        make_data_dir(settings.data_dir, account)
+        metrics = stack.enter_context(_metrics_folder(settings.data_dir.absolute(), bound))
         with ThreadPoolExecutor(1) as beside:
             loading = beside.submit(_load)
             if postgres is not None:
@@ -196,11 +213,15 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
             conninfo = settings.database_url or (postgres.url if postgres else "")
             conninfo = prepare_database(settings, conninfo)
         code = loading.result()
+        written = metrics, witness_folder(settings)
+        account = unprivileged(account, written, conninfo, announce)
+        if account is not None:
+            settings = with_master_key(settings)
         run_api = partial(code.run_api, settings, conninfo, listener)
         lifeline = Lifeline()
         let_go = [lifeline.watch, *([postgres.let_go] if postgres is not None else [])]
         children = [
-            _Child(name, partial(run, settings, conninfo), [*let_go, listener.close])
+            _Child(name, partial(run, settings, conninfo), [*let_go, listener.close], account)
             for name, run in (
                 ("loops", code.run_loops),
                 ("dispatcher", code.run_dispatcher),
@@ -209,7 +230,8 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
         ]
         board = code.create_board(workers)
         children += [
-            _Child(f"api-{n + 1}", partial(run_api, board, n), let_go) for n in range(workers)
+            _Child(f"api-{n + 1}", partial(run_api, board, n), let_go, account)
+            for n in range(workers)
         ]
         database = _Database(postgres) if postgres is not None else None
         stack.enter_context(keeping_address(settings.data_dir, address_of(host, bound)))
@@ -277,7 +299,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _metrics_folder(data_dir: Path, port: int) -> Iterator[None]:
+def _metrics_folder(data_dir: Path, port: int) -> Iterator[Path]:
     """The folder where the workers add up their metrics (prometheus-client's multiprocess mode).
 
     The folder's place is fixed, and the folder is emptied at start: the metrics of a killed run are
@@ -296,7 +318,7 @@ def _metrics_folder(data_dir: Path, port: int) -> Iterator[None]:
         folder.mkdir(mode=0o700)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     try:
-        yield
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

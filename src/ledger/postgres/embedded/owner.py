@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-from ledger.postgres.embedded.account import EmbeddedPostgresError
+from ledger.postgres.embedded.account import Account, EmbeddedPostgresError
 from ledger.postgres.embedded.lock import FileLock, Holder
 from ledger.postgres.embedded.place import ServerPlace, find_place
 from ledger.postgres.embedded.server import SETTINGS, Server, answers, launch
@@ -73,6 +73,11 @@ class EmbeddedPostgres:
     def folder(self) -> Path:
         """The folder that has the database's files."""
         return self._place.base
+
+    @property
+    def account(self) -> Account | None:
+        """The user that root runs PostgreSQL as; None: the user of this process."""
+        return self._place.account
 
     @property
     def pid(self) -> int | None:

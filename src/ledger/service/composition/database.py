@@ -53,13 +53,26 @@ def prepare_database(settings: Settings, conninfo: str) -> str:
 
 def open_vault(settings: Settings) -> Vault:
     """The vault under the configured master key. Raises ConfigurationError for an unusable one."""
+    return Vault(_master_key(settings))
+
+
+def with_master_key(settings: Settings) -> Settings:
+    """The settings with the master key itself, for processes that may not read its file.
+
+    Raises ConfigurationError for an unusable key.
+    """
+    key = {"master_key": _master_key(settings).hex(), "master_key_file": None}
+    return settings.model_copy(update=key)
+
+
+def _master_key(settings: Settings) -> bytes:
     try:
         if settings.master_key is not None:
-            return Vault(parse_master_key(settings.master_key))
+            return parse_master_key(settings.master_key)
         if settings.master_key_file is not None:
             # Never created: a new key in place of one that is missing would open no run.
-            return Vault(parse_master_key(settings.master_key_file.read_text()))
-        return Vault(load_master_key(settings.data_dir / "master.key"))
+            return parse_master_key(settings.master_key_file.read_text())
+        return load_master_key(settings.data_dir / "master.key")
     except OSError as error:
         raise ConfigurationError(f"The master key cannot be read: {error.strerror}.") from error
     except ValueError as error:
