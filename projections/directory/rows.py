@@ -66,4 +66,11 @@ class LineRow(NamedTuple):
     position: BigInt
 
 
-LINE = Table("directory_line", LineRow, key=("line_id",), replaces=True, options="fillfactor = 80")
+LINE = Table(
+    "directory_line",
+    LineRow,
+    key=("line_id",),
+    is_internal=True,
+    replaces=True,
+    options="fillfactor = 80",
+)

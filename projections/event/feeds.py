@@ -80,9 +80,8 @@ TAIL = _PAGE.format(
 
 # The position where feeds end, and when the event there was recorded.
 PRESENT = f"""
-SELECT p.position, l.recorded_at
+SELECT p.position, ledger.recorded_at(e.position)
 FROM ({FEED_POSITION}) AS p LEFT JOIN ledger.event AS e ON e.position = p.position
-LEFT JOIN ledger.ledger_events AS l ON l.notification_id = e.position
 """
 
 _EVENT = """

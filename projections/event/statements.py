@@ -85,22 +85,16 @@ UNION ALL
 """
 _TICKS = f"""
 WITH RECURSIVE tick AS (
-    SELECT line.first AS position, line.state, begin.recorded_at AS at,
-        (latest.recorded_at - begin.recorded_at) / %(ticks)s AS apart
-    FROM ledger.ledger_events AS begin, ledger.ledger_events AS latest
-    WHERE begin.notification_id = line.first AND latest.notification_id = line.last
+    SELECT line.first AS position, line.state, begin.at,
+        (ledger.recorded_at(line.last) - begin.at) / %(ticks)s AS apart
+    FROM (SELECT ledger.recorded_at(line.first) AS at OFFSET 0) AS begin
     UNION ALL
-    SELECT following.position, following.state_after, (
-        SELECT own.recorded_at FROM ledger.ledger_events AS own
-        WHERE own.notification_id = following.position
-    ), tick.apart
+    SELECT following.position, following.state_after, ledger.recorded_at(following.position),
+        tick.apart
     FROM tick CROSS JOIN LATERAL (
         SELECT e.position, e.state_after FROM ledger.event AS e
-        WHERE ({_EVENT_KEY}, e.position) > ({_LINE_KEY}, (
-            SELECT reached.notification_id FROM ledger.ledger_events AS reached
-            WHERE reached.recorded_at <= tick.at + tick.apart
-            ORDER BY reached.recorded_at DESC LIMIT 1
-        )) AND ({_EVENT_KEY}, e.position) <= ({_LINE_KEY}, p.position) AND e.line_id = line.line_id
+        WHERE ({_EVENT_KEY}, e.position)
+              > ({_LINE_KEY}, (SELECT ledger.position_by(tick.at + tick.apart))) AND ({_EVENT_KEY}, e.position) <= ({_LINE_KEY}, p.position) AND e.line_id = line.line_id
         ORDER BY {_EVENT_KEY}, e.position LIMIT 1
     ) AS following
 ) SELECT 'tick', tick.position, {json_of_instant("tick.at")}, NULL, tick.state,

@@ -70,6 +70,7 @@ EVENT = Table(
     ToldRow,
     key=("position",),
     tenant=("organization_id", "workspace_id"),
+    is_seen_by_view=True,  # the indexes are of hashes
     is_keyed_late=True,
     indexes=(
         # The history of a line.
@@ -101,7 +102,14 @@ class LineRow(NamedTuple):
     position: BigInt
 
 
-LINE = Table("event_line", LineRow, key=("line_id",), replaces=True, options="fillfactor = 80")
+LINE = Table(
+    "event_line",
+    LineRow,
+    key=("line_id",),
+    is_internal=True,
+    replaces=True,
+    options="fillfactor = 80",
+)
 
 # The folds of these lines.
 _LOAD = "SELECT fold FROM ledger.event_line_{g} WHERE line_id = ANY($1::text[])"

@@ -94,8 +94,7 @@ EXISTS (SELECT FROM (
 # The position of the first event recorded at or after an instant; if there is none, a position
 # beyond all others.
 _POSITION_FROM = """
-COALESCE((SELECT notification_id FROM ledger.ledger_events
-          WHERE recorded_at >= %({name})s ORDER BY recorded_at LIMIT 1), 9223372036854775807)
+COALESCE((SELECT ledger.position_from(%({name})s)), 9223372036854775807)
 """
 
 

@@ -37,7 +37,12 @@ class DayRow(NamedTuple):
     """Empty: the check-in names no resource."""
 
 
-DAY = Table("execution_day", DayRow, key=("line_key", "day", "resource_id", "position"))
+DAY = Table(
+    "execution_day",
+    DayRow,
+    key=("line_key", "day", "resource_id", "position"),
+    owner=("execution_interval", "line_key"),
+)
 
 # The latest sums of these days of these lines for these resources.
 _LOAD = """

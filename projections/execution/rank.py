@@ -50,6 +50,7 @@ RANK = Table(
     RankRow,
     key=("line_id",),
     tenant=("organization_id", "workspace_id"),
+    is_seen_by_view=True,  # an administrator's lists: an index of a concatenation
     replaces=True,
     options="fillfactor = 80",
     indexes=tuple(

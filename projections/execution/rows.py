@@ -160,6 +160,7 @@ QUIET = Table(
     "execution_quiet",
     QuietRow,
     key=("line_id",),
+    is_internal=True,
     replaces=True,
     options="fillfactor = 80",
     indexes=(Index("execution_model, quiet_since", where="quiet_since IS NOT NULL"),),
@@ -196,6 +197,7 @@ INTERVAL = Table(
     IntervalRow,
     key=("line_key", "opened"),
     tenant=("organization_id", "workspace_id"),
+    is_seen_by_view=True,  # lists of the past by project: an index of arrays
     replaces=True,
     indexes=(
         # Lists of the past by changing columns, in the list's order. PostgreSQL compares both ends
@@ -221,7 +223,11 @@ class VersionRow(NamedTuple):
 
 
 EXECUTION_VERSION = Table(
-    "execution_version", VersionRow, key=("line_key", "position"), is_keyed_late=True
+    "execution_version",
+    VersionRow,
+    key=("line_key", "position"),
+    owner=("execution_interval", "line_key"),
+    is_keyed_late=True,
 )
 
 
@@ -250,4 +256,10 @@ class StepRow(NamedTuple):
     """The latest period with activity before ``period_1``, likewise."""
 
 
-STEP = Table("execution_step", StepRow, key=("line_key", "position"), is_keyed_late=True)
+STEP = Table(
+    "execution_step",
+    StepRow,
+    key=("line_key", "position"),
+    owner=("execution_interval", "line_key"),
+    is_keyed_late=True,
+)

@@ -39,7 +39,7 @@ class DayRow(NamedTuple):
     """A whole number, which may be too large for 64 bits."""
 
 
-DAY = Table("run_day", DayRow, key=("line_key", "day", "position"))
+DAY = Table("run_day", DayRow, key=("line_key", "day", "position"), owner=("run", "line_key"))
 
 # The latest sums of these days of these lines.
 _LOAD = """

@@ -75,54 +75,54 @@ _THEN_FILTERS: Mapping[str, str] = {
         AND r.requested_parent <> r.parent_key) AND {{parent_key}} = ANY(%(parents)s)""",
 }
 
-# An erasure is shown in reads of the past too, and even before the view has caught up with it,
-# because the key is already destroyed.
 _COLUMNS = """
 r.run_id, r.run_key, r.requested_at, r.organization_id, r.workspace_id, r.line_key,
 {status} AS status, {trigger_type} AS trigger_type, {triggered_by} AS triggered_by,
 {started_at} AS started_at, {completed_at} AS completed_at, {duration_ms} AS duration_ms,
 {tokens_used} AS tokens_used, {external_id} AS external_id, {parent_key} AS parent_key,
 {lease_seconds} AS lease_seconds, {taken_back} AS taken_back,
-{erased_at} AS erased_at, {wrapped} AS wrapped
+r.erased_at
 FROM ledger.run AS r
 """
-_KEYED = {"erased_at": "COALESCE(r.erased_at, k.destroyed_at)", "wrapped": "k.wrapped"}
-_KEYS = "LEFT JOIN ledger.run_key AS k ON k.run_id = r.run_id"
 
-# OFFSET 0 keeps the look-up of a run's payloads a look-up by key.
-_PAYLOADS = """
-LEFT JOIN LATERAL (
-    SELECT b.position, {columns} FROM ledger.run_payload AS b
-    WHERE b.run_key = page.run_key AND page.erased_at IS NULL
-      AND b.position IS DISTINCT FROM page.taken_back {until} OFFSET 0
-) AS payload ON true
+# The keys and payloads of all runs of a page, by one call each. An erasure is shown in reads of the
+# past too, and even before the view has caught up with it, because the key is already destroyed.
+_IDS = "ARRAY(SELECT found.run_id FROM found WHERE found.run_id IS NOT NULL)"
+_PAYLOADS = f"""
+FROM found LEFT JOIN ledger.run_keys({_IDS}) AS k ON k.run_id = found.run_id
+LEFT JOIN ledger.run_payloads({_IDS}, {{whole}}) AS payload
+    ON payload.run_id = found.run_id AND found.erased_at IS NULL AND k.destroyed_at IS NULL
+   AND payload.position IS DISTINCT FROM found.taken_back {{until}}
 """
+_NO_PAYLOADS = "FROM found"
 
-_WHOLE = "b.input, b.output, b.error"
-# A list with errors alone reads neither inputs nor outputs, since each may be as large as a fact.
-_ERRORS = "NULL::bytea AS input, NULL::bytea AS output, b.error"
-# Nor does a list without payloads.
-_BARE = {"erased_at": "r.erased_at", "wrapped": "NULL::bytea"}
-_NO_PAYLOADS = """
-CROSS JOIN (SELECT 0, NULL::bytea, NULL::bytea, NULL::bytea)
-    AS payload (position, input, output, error)
-"""
-
-_SHOWN = ", ".join(f"page.{name}" for name in RunColumns._fields)
-_SHOWN += ", payload.input, payload.output, payload.error"
+_OF_PAYLOADS: Mapping[str, str] = {
+    "erased_at": "COALESCE(found.erased_at, k.destroyed_at)",
+    "wrapped": "k.wrapped",
+    "input": "payload.input",
+    "output": "payload.output",
+    "error": "payload.error",
+}
+_OF_NO_PAYLOADS: Mapping[str, str] = dict.fromkeys(
+    ("wrapped", "input", "output", "error"), "NULL::bytea"
+)
+"""The columns that come with the payloads."""
 
 # A page of a line's runs. The model of the line comes with the page: null if the credential does
 # not see the line.
 _RUNS = """
-SELECT p.position, line.execution_model, {shown}
-FROM ({position}) AS p
-LEFT JOIN LATERAL (
-    SELECT l.line_id, l.line_key, l.execution_model FROM ledger.execution AS l
-    WHERE l.line_id = %(line_id)s AND {line_where}
-) AS line ON true
-LEFT JOIN LATERAL ({runs}) AS page ON true
+WITH found AS MATERIALIZED (
+    SELECT p.position AS reached, line.execution_model, page.*
+    FROM ({position}) AS p
+    LEFT JOIN LATERAL (
+        SELECT l.line_id, l.line_key, l.execution_model FROM ledger.execution AS l
+        WHERE l.line_id = %(line_id)s AND {line_where}
+    ) AS line ON true
+    LEFT JOIN LATERAL ({runs}) AS page ON true
+)
+SELECT found.reached, found.execution_model, {shown}
 {payloads}
-ORDER BY page.requested_at DESC, page.run_key DESC, payload.position
+ORDER BY found.requested_at DESC, found.run_key DESC{by_event}
 """
 _OF_LINE = """
 SELECT {columns}
@@ -132,11 +132,13 @@ ORDER BY r.requested_at DESC, r.run_key DESC LIMIT %(limit)s
 
 # A run, or a page of runs, without a line.
 _ANYWHERE = """
-SELECT p.position, {shown}
-FROM ({position}) AS p
-LEFT JOIN LATERAL ({runs}) AS page ON true
+WITH found AS MATERIALIZED (
+    SELECT p.position AS reached, page.*
+    FROM ({position}) AS p LEFT JOIN LATERAL ({runs}) AS page ON true
+)
+SELECT found.reached, {shown}
 {payloads}
-ORDER BY page.requested_at DESC, page.run_key DESC, payload.position
+ORDER BY found.requested_at DESC, found.run_key DESC{by_event}
 """
 _OF_ID = "SELECT {columns} WHERE r.run_id = %(run_id)s AND {where}"
 _OF_ALL = """
@@ -175,13 +177,12 @@ def runs_statement(
     if past:
         of_line += " AND l.activated <= p.position"
         of_runs += f" AND r.opened <= p.position AND {_REQUESTED_BY_THEN}"
-    columns = _COLUMNS.format(**changing, **_KEYED) + _KEYS
+    columns = _COLUMNS.format(**changing)
     return _RUNS.format(
         position=position_of(past, "execution", "run"),
         line_where=of_line,
         runs=_OF_LINE.format(columns=columns, where=of_runs),
-        shown=_SHOWN,
-        payloads=_payloads(past, shows),
+        **_payloads(past, shows),
     )
 
 
@@ -189,13 +190,12 @@ def runs_statement(
 def run_statement(tenant: frozenset[str], past: bool = False) -> str:
     """(position, run columns or nulls) rows, with the run columns of ``runs_statement``."""
     own, changing = where_tenant(tenant, "r"), _THEN if past else _NOW
-    columns = _COLUMNS.format(**changing, **_KEYED) + _KEYS
+    columns = _COLUMNS.format(**changing)
     known = f"{own} AND r.opened <= p.position" if past else own
     return _ANYWHERE.format(
         position=position_of(past, "run"),
         runs=_OF_ID.format(columns=columns, where=known),
-        shown=_SHOWN,
-        payloads=_payloads(past),
+        **_payloads(past),
     )
 
 
@@ -224,14 +224,12 @@ def _all_runs(
 ) -> str:
     changing, named = (_THEN, _THEN_FILTERS) if past else (_NOW, _FILTERS)
     conditions = {name: text.format(**changing) for name, text in named.items()}
-    keyed, keys = (_BARE, "") if shows == "none" else (_KEYED, _KEYS)
-    columns = _COLUMNS.format(**changing, **keyed) + keys
+    columns = _COLUMNS.format(**changing)
     found = where(filters, conditions, where_tenant(tenant, "r"), *always)
     return _ANYWHERE.format(
         position=position,
         runs=_OF_ALL.format(columns=columns, where=found),
-        shown=_SHOWN,
-        payloads=_payloads(past, shows),
+        **_payloads(past, shows),
     )
 
 
@@ -243,10 +241,22 @@ def planning_of(filters: frozenset[str]) -> Planning:
     return Planning.SHORT if filters <= _IN_ORDER else Planning.BY_VALUES
 
 
-def _payloads(past: bool, shows: Shows = "all") -> str:
+def _payloads(past: bool, shows: Shows = "all") -> Mapping[str, str]:
+    """The parts of a statement that follow from the payloads that it shows."""
     if shows == "none":
-        return _NO_PAYLOADS
-    return _PAYLOADS.format(
-        columns=_WHOLE if shows == "all" else _ERRORS,
-        until="AND b.position <= p.position" if past else "",
+        return {"shown": _shown(_OF_NO_PAYLOADS), "payloads": _NO_PAYLOADS, "by_event": ""}
+    payloads = _PAYLOADS.format(
+        # A list with errors alone reads neither inputs nor outputs.
+        whole="true" if shows == "all" else "false",
+        until="AND payload.position <= found.reached" if past else "",
     )
+    return {
+        "shown": _shown(_OF_PAYLOADS),
+        "payloads": payloads,
+        "by_event": ", payload.position",
+    }
+
+
+def _shown(more: Mapping[str, str]) -> str:
+    names = (*RunColumns._fields, "input", "output", "error")
+    return ", ".join(more.get(name, f"found.{name}") for name in names)

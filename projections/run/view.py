@@ -126,7 +126,13 @@ class PayloadRow(NamedTuple):
     error: Octets | None
 
 
-PAYLOAD = Table("run_payload", PayloadRow, key=("run_key", "position"), is_keyed_late=True)
+PAYLOAD = Table(
+    "run_payload",
+    PayloadRow,
+    key=("run_key", "position"),
+    is_internal=True,  # reads get payloads from the function ``ledger.run_payloads``
+    is_keyed_late=True,
+)
 
 # The rows of these runs.
 _LOAD = f"SELECT {', '.join(RunRow._fields)} FROM ledger.run_{{g}} WHERE run_id = ANY($1::text[])"

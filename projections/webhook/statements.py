@@ -97,8 +97,7 @@ SELECT p.position, (SELECT count(*) FROM (
     SELECT FROM ledger.webhook AS w JOIN ledger.delivery AS d USING (endpoint_id)
     WHERE w.endpoint_id = %(endpoint_id)s AND {{where}}
       AND d.status IN ('failed', 'pending') AND d.sequence > 0
-      AND d.position >= (SELECT notification_id FROM ledger.ledger_events
-                         WHERE recorded_at >= %(since)s ORDER BY recorded_at LIMIT 1)
+      AND d.position >= (SELECT ledger.position_from(%(since)s))
     LIMIT %(limit)s
 ) AS found)
 FROM ({_POSITION}) AS p

@@ -97,6 +97,7 @@ MESSAGE = Table(
     "webhook_message",
     MessageRow,
     key=("endpoint_id", "position"),
+    owner=("webhook", "endpoint_id"),
     is_keyed_late=True,
     indexes=(Index("endpoint_id, position", where="kind <> 'event'"),),
 )
@@ -112,7 +113,12 @@ class HealthRow(NamedTuple):
 
 
 HEALTH = Table(
-    "webhook_health", HealthRow, key=("line_id",), replaces=True, options="fillfactor = 80"
+    "webhook_health",
+    HealthRow,
+    key=("line_id",),
+    is_internal=True,
+    replaces=True,
+    options="fillfactor = 80",
 )
 
 TEST = "webhook.test"

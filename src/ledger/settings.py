@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         default=None, description="A PostgreSQL 15+ URL. Unset: an embedded server in the data dir."
     )
+    api_database_url: str | None = Field(
+        default=None,
+        description="A PostgreSQL URL by which the API reads. Unset: a login of the ledger's own.",
+    )
     data_dir: Path = Field(
         default=Path(".ledger"), description="Where the embedded server and the master key live."
     )
@@ -152,7 +156,7 @@ class Settings(BaseSettings):
         """The waits between attempts of a delivery, in seconds."""
         return tuple(map(float, self.webhook_retry_seconds.split(",")))
 
-    @field_validator("database_url")
+    @field_validator("database_url", "api_database_url")
     @classmethod
     def _check_address(cls, text: str | None) -> str | None:
         # libpq reads an empty URL as its own defaults. An empty variable is more likely a mistake.
@@ -170,6 +174,13 @@ class Settings(BaseSettings):
         if path == "":
             raise ValueError("must not be empty")
         return path
+
+    @model_validator(mode="after")
+    def _reads_a_database_of_its_own(self) -> Self:
+        # The embedded server's address follows from the data directory.
+        if self.api_database_url is not None and self.database_url is None:
+            raise ValueError("LEDGER_API_DATABASE_URL needs LEDGER_DATABASE_URL")
+        return self
 
     @model_validator(mode="after")
     def _has_one_master_key(self) -> Self:

@@ -26,6 +26,7 @@ _BEGINS = _SALTED + _COMMITMENT
 """The offsets of the commitment and of the ciphertext."""
 _COMMIT_LABEL = b"ledger/key-commit/v1"
 _DIGEST_LABEL = b"ledger/fact-digest/v1"
+_LOGIN_LABEL = b"ledger/login/v1"
 
 
 class CannotOpen(Exception):
@@ -82,6 +83,11 @@ class Vault:
         self._aead = AESGCM(master_key)
         self.fingerprint = hmac.digest(master_key, b"ledger/master-key/v1", "sha256").hex()[:32]
         """Identifies the master key without revealing it; kept in the database."""
+        self._login_key = hmac.digest(master_key, _LOGIN_LABEL, "sha256")
+
+    def password_of(self, role: str) -> str:
+        """The password of a database role of the ledger's own: the same for each process."""
+        return hmac.digest(self._login_key, role.encode(), "sha256").hex()
 
     def create(self, organization_id: str, run_id: str) -> tuple[RunKey, bytes]:
         """Create a run key. Return it, and its wrapped form for the table ``run_key``."""

@@ -28,13 +28,10 @@ from ledger.postgres.exchange import Rows
 from ledger.postgres.lane import Asked, Lane
 from ledger.postgres.scope import EVERYONE, Planning, Tenant
 from ledger.postgres.session import ReadConnection, options_of
+from ledger.postgres.walls import POWERS
 
-ROLE = "ledger_api"
-
-_OPTIONS = f"-c role={ROLE} -c default_transaction_read_only=on -c statement_timeout=9s"
+_OPTIONS = "-c default_transaction_read_only=on -c statement_timeout=9s"
 """PostgreSQL cancels a slow statement (9 s) before the door closes its connection (9.5 s)."""
-
-_POWERS = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 
 _TOGETHER = 8
 """Reads of a group at most: a larger group saves little, and its reads wait for each other."""
@@ -91,16 +88,16 @@ class Door:
     async def open(self) -> None:
         """Connect. Raises psycopg.OperationalError when the database stays unreachable.
 
-        Asserts that the role has no special powers: row-level security policies don't bind a
-        superuser, nor a role with BYPASSRLS.
+        Asserts that policies bind the role, and that it can become no other role (``POWERS``).
         """
         self._loop = asyncio.get_running_loop()
         self._is_open = True
         self._look()
         try:
             await self._open_first()
-            if await self.fetch(EVERYONE, _POWERS, {}) != [(False,)]:
-                raise AssertionError("reads must go through a role without special powers")
+            ((fault,),) = await self.fetch(EVERYONE, POWERS, {})
+            if fault is not None:
+                raise AssertionError(f"the role of reads {fault}")
         except BaseException:
             await self.close()
             raise

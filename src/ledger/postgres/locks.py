@@ -32,3 +32,6 @@ LEASES = 7_300_009
 
 VERIFICATION = 7_300_011
 """Held by the process that compares stored data with the log each night."""
+
+WALLS = 7_300_020
+"""Held by a process that sets policies, or the rights of the role that reads."""

@@ -57,6 +57,16 @@ class Table:
     tenant: tuple[str, ...] = ()
     """The columns that name a row's tenant: organization, then workspace. Empty: a row belongs to
     a line, a run or an endpoint, or to no tenant."""
+    owner: tuple[str, str] | None = None
+    """The table of the same view to whose rows the rows belong, and the column that both have: a
+    tenant sees a row if it sees such a row there. For tables without ``tenant``."""
+    is_internal: bool = False
+    """Whether no read of the API may see the table, so that only its owner does."""
+    is_seen_by_view: bool = False
+    """Whether the database view filters by tenant itself, instead of the table's policy.
+
+    Below a policy PostgreSQL uses an index only by conditions that cannot leak a row that the
+    policy hides. Hashes of columns, arrays and concatenations may leak, as PostgreSQL sees it."""
     replaces: bool = False
     """Whether a row replaces the earlier row of its key (upsert); else rows are only added."""
     is_keyed_late: bool = False
@@ -73,6 +83,11 @@ class Table:
         """The SQL type of each column, in the order of a row's values."""
         hints = get_type_hints(self.row, include_extras=True)
         return MappingProxyType({name: _type_of(hint) for name, hint in hints.items()})
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The columns that reads of the API may see: all but those of the fold itself."""
+        return tuple(name for name in self.columns if name != "fold")
 
     @cached_property
     def nullable(self) -> frozenset[str]:

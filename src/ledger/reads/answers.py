@@ -100,7 +100,7 @@ _LOG = "log"
 # The standing: the tracking of every view, and the end of the log.
 _LOOK = f"""
 SELECT name, generation, position FROM ledger.projection
-UNION ALL SELECT '{_LOG}', 0, COALESCE(max(notification_id), 0) FROM ledger.ledger_events
+UNION ALL SELECT '{_LOG}', 0, COALESCE(ledger.log_end(), 0)
 """
 
 _BUDGET = 24 * 1024 * 1024

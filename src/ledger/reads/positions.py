@@ -21,6 +21,7 @@ import psycopg
 
 from ledger.postgres.exchange import SilentServer
 from ledger.postgres.listening import Ear
+from ledger.postgres.scope import ANY
 from ledger.postgres.session import AsyncRoundConnection, options_of
 
 _logger = logging.getLogger(__name__)
@@ -33,9 +34,12 @@ T = TypeVar("T")
 # The position of each view, and the end of the log.
 _ALL = """
 SELECT name, position, stopped_at IS NOT NULL,
-       (SELECT COALESCE(max(notification_id), 0) FROM ledger.ledger_events)
+       COALESCE(ledger.log_end(), 0)
 FROM ledger.projection
 """
+
+_AS_EVERYONE = f"-c ledger.organization_id={ANY} -c ledger.workspace_id={ANY}"
+"""The follower reads no rows of tenants; without a tenant the end of the log would be unknown."""
 
 
 class ViewPositions:
@@ -178,7 +182,7 @@ class ViewPositions:
             self._conninfo,
             autocommit=True,
             application_name="ledger api listener",
-            options=options_of(self._conninfo, "-c role=ledger_api"),
+            options=options_of(self._conninfo, _AS_EVERYONE),
         )
         async with connection:
             ear = Ear(connection)

@@ -46,6 +46,7 @@ from ledger.service.composition.database import (
     prepare_database,
     with_master_key,
 )
+from ledger.service.composition.reading import prepare_reading
 from ledger.service.composition.sealing import witness_folder
 from ledger.service.privileges import become, make_data_dir, unprivileged, user_of_root
 from ledger.service.processes import GRACE_SECONDS, Lifeline, show_name
@@ -212,12 +213,13 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
                 _tell_of_the_key(settings, postgres.folder, announce)
             conninfo = settings.database_url or (postgres.url if postgres else "")
             conninfo = prepare_database(settings, conninfo)
+            reading = prepare_reading(settings, conninfo, announce)
         code = loading.result()
         written = metrics, witness_folder(settings)
         account = unprivileged(account, written, conninfo, announce)
         if account is not None:
             settings = with_master_key(settings)
-        run_api = partial(code.run_api, settings, conninfo, listener)
+        run_api = partial(code.run_api, settings, conninfo, reading, listener)
         lifeline = Lifeline()
         let_go = [lifeline.watch, *([postgres.let_go] if postgres is not None else [])]
         children = [

@@ -64,6 +64,7 @@ class _Server(uvicorn.Server):
 def run_api(
     settings: Settings,
     conninfo: str,
+    reading: str,
     listener: socket.socket,
     board: Board,
     place: int,
@@ -71,7 +72,7 @@ def run_api(
 ) -> None:
     """Run one API worker, which has a place on the board of all workers."""
     _configure_logging()
-    app = create_api(settings, conninfo, neighbours=Neighbours(board, place))
+    app = create_api(settings, conninfo, neighbours=Neighbours(board, place), reading=reading)
     config = uvicorn.Config(
         app,
         loop="uvloop",

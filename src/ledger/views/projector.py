@@ -9,13 +9,13 @@ skipped. If a fold fails at an event, only this view stops, with an error in the
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import psycopg
 from eventsourcing.persistence import MapperDeserialisationError
-from psycopg.rows import tuple_row
+from psycopg.rows import TupleRow, tuple_row
 
 from ledger.background import BackgroundLoop
 from ledger.domain.recorded import Event, Recorded
@@ -31,7 +31,7 @@ from ledger.views.appends import Appends
 from ledger.views.contract import Projection
 from ledger.views.failures import is_passing
 from ledger.views.generation import Generation, Writes
-from ledger.views.schema import create_indexes, create_tables, expose, has_columns, hide
+from ledger.views.schema import create_indexes, create_tables, expose, has_columns, hide, renew
 
 _BATCH = 2000
 """The most events of a round: many, so that SQL is set-based; few, so that they soon show."""
@@ -121,6 +121,8 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
                 is_outdated = version != projection.version
                 if is_outdated and not has_columns(connection, projection.tables, generation):
                     hide(connection, projection.tables)
+                else:
+                    renew(connection, projection.name, projection.tables, generation)
             elif is_empty:
                 connection.execute(_REGISTER, (projection.name, projection.version))
                 create_tables(connection, projection.tables, 1)
@@ -128,6 +130,18 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
                 expose(connection, projection.tables, 1)
             else:
                 connection.execute(_REGISTER_UNBUILT, (projection.name,))
+
+
+def live_generations(
+    connection: psycopg.Connection[TupleRow], projections: Sequence[Projection]
+) -> Iterator[tuple[Projection, int]]:
+    """Yield the views whose database views this version's statements can read."""
+    tracking = connection.execute(_TRACKING).fetchall()
+    generations = {name: generation for name, _, generation, *_ in tracking}
+    for projection in projections:
+        generation = generations.get(projection.name, 0)
+        if has_columns(connection, projection.tables, generation):
+            yield projection, generation
 
 
 class LostLead(Exception):

@@ -1,8 +1,11 @@
 """A view's tables in PostgreSQL, made from their descriptions: one set for each generation.
 
 A generation has its own tables, ``ledger.<table>_g<number>``. The database view
-``ledger.<table>`` selects from the table of the live generation.
+``ledger.<table>`` selects from the table of the live generation. A table has its policy from the
+beginning; the API's role gets its grants with the database view, on the columns that reads may see.
 """
+
+import hashlib
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,13 +14,23 @@ from typing import Any
 
 from psycopg import Connection
 
+from ledger.postgres import walls
 from ledger.postgres.table import Table
 
-_EXPOSE = """
-DROP VIEW IF EXISTS ledger.{name};
-CREATE VIEW ledger.{name} WITH (security_invoker = true) AS SELECT * FROM {table};
-GRANT SELECT ON ledger.{name}, {table} TO ledger_api
-"""
+# Policies bind the session's role where the view has its rights.
+_BY_POLICY = (
+    "CREATE VIEW ledger.{name} WITH (security_invoker = true) AS SELECT {columns} FROM {table}"
+)
+
+# A view with its owner's rights, which no policy binds. So it has the policy's condition itself,
+# for the roles that the policy binds. It is no security barrier: conditions reach the indexes.
+_BY_VIEW = "CREATE VIEW ledger.{name} AS SELECT {columns} FROM {table} AS t WHERE {seen}"
+_UNBOUND = "WHEN NOT row_security_active('{table}') THEN true"
+
+_HOLD = "SELECT generation FROM ledger.projection WHERE name = %s FOR UPDATE"
+
+# The digest of the statement that made a database view.
+_MARK = "SELECT obj_description(to_regclass(%s), 'pg_class')"
 
 # The columns of a table with their types; none if the table does not exist.
 _COLUMNS = """
@@ -45,6 +58,7 @@ def create_tables(connection: Connection[Any], tables: Sequence[Table], generati
     for table in tables:
         for statement in table_statements(table, generation):
             connection.execute(statement.encode())
+        protect(connection, table, generation)
 
 
 def create_indexes(connection: Connection[Any], tables: Sequence[Table], generation: int) -> None:
@@ -57,11 +71,76 @@ def create_indexes(connection: Connection[Any], tables: Sequence[Table], generat
             connection.execute(statement.encode())
 
 
+def protect(connection: Connection[Any], table: Table, generation: int) -> None:
+    """Ensure the policy of a generation's table."""
+    walls.ensure_policy(
+        connection, of_generation(table, generation).name, _condition_of(table, generation)
+    )
+
+
 def expose(connection: Connection[Any], tables: Sequence[Table], generation: int) -> None:
-    """Point the database views at this generation's tables."""
+    """Point the database views at this generation's tables, and let the API's role read them."""
     for table in tables:
-        statement = _EXPOSE.format(name=table.name, table=table_of(table, generation))
-        connection.execute(statement.encode())
+        _expose(connection, table, generation)
+    reader = walls.reader_of(connection)
+    if reader is not None:
+        grant(connection, tables, generation, reader)
+
+
+def grant(connection: Connection[Any], tables: Sequence[Table], generation: int, role: str) -> None:
+    """Let the API's role read the database views, and what their policies need of the tables."""
+    owners = {table.owner for table in tables if table.owner}
+    for table in tables:
+        if table.is_internal:
+            continue
+        walls.grant(connection, table.name, table.shown, role)
+        columns = table.shown
+        if table.is_seen_by_view:
+            compared = [column for name, column in owners if name == table.name]
+            columns = (*compared, *table.tenant) if compared else ()
+        walls.grant(connection, of_generation(table, generation).name, columns, role)
+
+
+def _expose(connection: Connection[Any], table: Table, generation: int) -> None:
+    """Point a database view at a table, unless it does so already."""
+    name = table_of(table, generation)
+    unbound = _UNBOUND.format(table=name)
+    statement = (_BY_VIEW if table.is_seen_by_view else _BY_POLICY).format(
+        name=table.name,
+        columns=", ".join(table.shown),
+        table=name,
+        seen=walls.of_tenant(table.tenant, "t.", unbound) if table.is_seen_by_view else "",
+    )
+    mark = hashlib.sha256(statement.encode()).hexdigest()[:12]
+    if connection.execute(_MARK, (f"ledger.{table.name}",)).fetchone() == (mark,):
+        return
+    connection.execute(f"DROP VIEW IF EXISTS ledger.{table.name}".encode())
+    connection.execute(statement.encode())
+    connection.execute(f"COMMENT ON VIEW ledger.{table.name} IS '{mark}'".encode())
+
+
+def _condition_of(table: Table, generation: int) -> str:
+    """The condition of a table's policy."""
+    if table.is_internal:
+        return walls.NOBODY
+    if table.owner is None:
+        return walls.of_tenant(table.tenant)
+    owner, column = table.owner
+    name = of_generation(table, generation).name
+    return walls.of_owner(name, f"{owner}_g{generation}", column)
+
+
+def renew(connection: Connection[Any], name: str, tables: Sequence[Table], generation: int) -> None:
+    """Ensure the policies and database views of a view that an earlier version may have made.
+
+    The caller's transaction locks the view's tracking, so that no rebuild swaps meanwhile.
+    """
+    for table in tables:
+        protect(connection, table, generation)
+    ((live,),) = connection.execute(_HOLD, (name,)).fetchall()
+    if live == generation:
+        for table in tables:
+            _expose(connection, table, generation)
 
 
 def hide(connection: Connection[Any], tables: Sequence[Table]) -> None:

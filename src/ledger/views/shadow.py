@@ -268,7 +268,8 @@ def drop_others(connection: psycopg.Connection[TupleRow], projection: Projection
     """
     row = connection.execute(_LIVE, (projection.name,)).fetchone()
     assert row is not None
-    for table in projection.tables:
+    # The policy of a table may name a table before it, which is dropped after it.
+    for table in reversed(projection.tables):
         live = table_of(table, row[1]).removeprefix("ledger.")
         pattern = f"^{table.name}_g[0-9]+$"
         for (found,) in connection.execute(_GENERATIONS, (pattern,)).fetchall():
@@ -281,5 +282,5 @@ def _drop(connection: psycopg.Connection[TupleRow], name: str) -> None:
         with connection.transaction():
             connection.execute("SET LOCAL lock_timeout = '1s'")
             connection.execute(f"DROP TABLE IF EXISTS ledger.{name}".encode())
-    except psycopg.errors.LockNotAvailable:
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DependentObjectsStillExist):
         return

@@ -15,20 +15,18 @@ from collections.abc import Mapping
 # The position that all views of the statement have reached.
 _PRESENT = "SELECT min(position) AS position FROM ledger.projection WHERE name IN ({views})"
 
-POSITION_THEN = """
-COALESCE((SELECT notification_id FROM ledger.ledger_events
-          WHERE recorded_at <= %(as_of)s ORDER BY recorded_at DESC LIMIT 1), 0)
-"""
+POSITION_THEN = "COALESCE(ledger.position_by(%(as_of)s), 0)"
+
+# When the log's last event was recorded: instants rise with positions.
+_LATEST = "ledger.recorded_at(ledger.log_end())"
 
 # The last position recorded by an instant. The position is final if a later event exists (positions
 # and instants rise together), or if the append in flight has ended since (``settled``). OFFSET 0
 # keeps the subquery from being inlined: PostgreSQL would repeat the look-up wherever the position
-# is used. The search for a later event starts at the end of the log: EXISTS would read the log
-# from its beginning.
+# is used.
 _PAST = """
 SELECT CASE WHEN reached.position >= asked.position
-             AND (%(settled)s OR %(as_of)s < (SELECT recorded_at FROM ledger.ledger_events
-                                              ORDER BY recorded_at DESC LIMIT 1))
+             AND (%(settled)s OR %(as_of)s < {latest})
        THEN asked.position END AS position
 FROM (SELECT min(position) AS position FROM ledger.projection WHERE name IN ({views})) AS reached,
      (SELECT {position_then} AS position) AS asked
@@ -37,18 +35,14 @@ OFFSET 0
 
 # The last position recorded by an instant, to be read after the append in flight has ended; and the
 # instant of the log's last event. No view is read.
-INSTANT = f"""
-SELECT {POSITION_THEN},
-       (SELECT recorded_at FROM ledger.ledger_events ORDER BY recorded_at DESC LIMIT 1)
-"""
-RECORDED_AT = "SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = %(position)s"
+INSTANT = f"SELECT {POSITION_THEN}, {_LATEST}"
+RECORDED_AT = "SELECT ledger.recorded_at(%(position)s)"
 AWAIT_APPEND = "SELECT ledger.await_append()"
 
 # The lag of each view behind the log.
 LAG = """
 SELECT p.name, p.version, p.generation, p.position,
-       COALESCE((SELECT max(notification_id) FROM ledger.ledger_events), 0) AS head,
-       p.stopped_at, p.error
+       COALESCE(ledger.log_end(), 0) AS head, p.stopped_at, p.error
 FROM ledger.projection AS p ORDER BY p.name
 """
 
@@ -56,7 +50,8 @@ FROM ledger.projection AS p ORDER BY p.name
 def position_of(past: bool, *views: str) -> str:
     """The part of a statement for its position: the position of the views, or of an instant."""
     names = ", ".join(f"'{view}'" for view in views)
-    return (_PAST if past else _PRESENT).format(views=names, position_then=POSITION_THEN)
+    statement = _PAST if past else _PRESENT
+    return statement.format(views=names, position_then=POSITION_THEN, latest=_LATEST)
 
 
 def json_of_instant(value: str) -> str:

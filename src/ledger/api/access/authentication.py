@@ -35,18 +35,10 @@ _REMEMBER_SECONDS = 2.0
 _REMEMBERED = 10_000
 
 # Those of the given secrets that pass, with their keys, and the instant at which each of them ends:
-# its key's, or that of its own if a rotation has replaced it (least() ignores NULL).
+# its key's, or that of its own if a rotation has replaced it.
 _PASSING = """
-SELECT s.secret_hash, k.key_id, k.organization_id, k.workspace_id, k.permissions,
-    least(k.expires_at, s.valid_until)
-FROM (
-    SELECT secret_hash, key_id, NULL::timestamptz AS valid_until
-    FROM ledger.api_key WHERE secret_hash = ANY(%(hashes)s)
-    UNION ALL
-    SELECT secret_hash, key_id, valid_until
-    FROM ledger.former_secret WHERE secret_hash = ANY(%(hashes)s)
-) AS s JOIN ledger.api_key AS k USING (key_id)
-WHERE k.revoked_at IS NULL AND coalesce(least(k.expires_at, s.valid_until) > %(now)s, true)
+SELECT secret_hash, key_id, organization_id, workspace_id, permissions, ends_at
+FROM ledger.passing_keys(%(hashes)s, %(now)s)
 """
 
 

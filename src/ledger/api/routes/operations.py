@@ -37,7 +37,7 @@ SELECT sealed.position, greatest(0, sealed.head - sealed.position), s.stopped_at
     (SELECT coalesce(sum(v.differences), 0)::bigint FROM ledger.verification AS v)
 FROM ledger.signer AS s, (
     SELECT COALESCE((SELECT max(position) FROM ledger.checkpoint), 0) AS position,
-           COALESCE((SELECT max(notification_id) FROM ledger.ledger_events), 0) AS head
+           COALESCE(ledger.log_end(), 0) AS head
     OFFSET 0
 ) AS sealed
 """

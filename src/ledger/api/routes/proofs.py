@@ -50,10 +50,8 @@ FROM ledger.signer AS s LEFT JOIN LATERAL (
 # event's own. The leaves are counted for a sealed event only: between the latest checkpoint and
 # an event that is not sealed there may be any number of leaves.
 _ENTRY = f"""
-SELECT c.*, e.stream, e.version, e.topic, e.state, t.number * {WIDTH} + (
-    SELECT count(*) FROM ledger.ledger_events AS l
-    WHERE l.notification_id >= t.first_position AND l.notification_id < %(at)s::bigint
-) AS leaf_index
+SELECT c.*, e.stream, e.version, e.topic, e.state,
+    t.number * {WIDTH} + ledger.events_between(t.first_position, %(at)s::bigint) AS leaf_index
 FROM ({_SEALED}) AS c
 LEFT JOIN LATERAL ledger.stored_events(ARRAY[%(at)s::bigint]) AS e ON true
 LEFT JOIN LATERAL (

@@ -1,6 +1,7 @@
 """The composition root: the only place that puts the parts together.
 
     database.py       the database that every command needs: schema, master key
+    reading.py        the login of the API's reads
     writing.py        a writer
     views.py          the views and their projector
     loops.py          the loops that follow the log

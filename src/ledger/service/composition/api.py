@@ -16,6 +16,7 @@ from ledger.log.event_log import Log
 from ledger.postgres.door import Door
 from ledger.reads.positions import ViewPositions
 from ledger.service.composition.database import open_vault
+from ledger.service.composition.reading import prepare_reading
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
 from ledger.web.site import add_pages
@@ -29,14 +30,20 @@ def create_api(
     conninfo: str,
     clock: Clock = utc_now,
     neighbours: Neighbours | None = None,
+    *,
+    reading: str | None = None,
 ) -> FastAPI:
-    """Create the API and the pages, with their own services."""
+    """Create the API and the pages, with their own services.
+
+    ``reading`` is the connection string of reads, by ``prepare_reading``; None: prepared here.
+    """
     log = Log(conninfo)
+    reading = reading or prepare_reading(settings, conninfo)
     services = ApiServices(
         log=log,
         writer=create_writer(settings, log, clock, probes=True, neighbours=neighbours),
-        door=Door(conninfo),
-        positions=ViewPositions(conninfo),
+        door=Door(reading),
+        positions=ViewPositions(reading),
         vault=open_vault(settings),
         clock=clock,
         key_uses=KeyUses(conninfo),

@@ -1,10 +1,12 @@
 """The database that every command needs first: up to date, and opened with the master key."""
 
 import psycopg
-from psycopg.rows import tuple_row
+from psycopg.rows import TupleRow, tuple_row
 
+from ledger.log import walls
 from ledger.log.migrate import migrate
 from ledger.log.vault import Vault, load_master_key, parse_master_key
+from ledger.postgres import locks
 from ledger.postgres.session import is_pinned, pin
 from ledger.sealing import shelf
 from ledger.settings import Settings
@@ -48,7 +50,16 @@ def prepare_database(settings: Settings, conninfo: str) -> str:
                 " LEDGER_MASTER_KEY_FILE."
             )
         shelf.begin(connection, vault)
+        _raise_walls(connection)
     return conninfo
+
+
+def _raise_walls(connection: psycopg.Connection[TupleRow]) -> None:
+    """Ensure the policies of the tables of migrations; ``register`` ensures those of views."""
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (locks.WALLS,))
+        connection.execute("SET LOCAL lock_timeout = '5s'")
+        walls.protect(connection)
 
 
 def open_vault(settings: Settings) -> Vault:

@@ -1,0 +1,136 @@
+"""The role by which the API reads: a login of its own, which owns nothing and can become nobody.
+
+The role is a setting (``LEDGER_API_DATABASE_URL``), or the ledger's own: one for each database, with
+a password that follows from the master key. So two ledgers of a cluster share no role. If the
+database's user may not create roles, or the role may not log in, reads use the user's own login and
+become ``ledger_api``: the policies hold too, but a statement could end them with ``RESET ROLE``.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow, tuple_row
+from psycopg.sql import SQL, Identifier, Literal
+
+from ledger.log import walls
+from ledger.postgres.session import is_pinned, options_of
+from ledger.postgres.walls import POWERS, reader_of, remember_reader
+
+GROUP = "ledger_api"
+"""The role that reads become without a login of their own. The migrations create it."""
+
+_OWN = "SELECT 'ledger_api_' || oid FROM pg_database WHERE datname = current_database()"
+
+_MAKE = """
+CREATE ROLE {} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT
+PASSWORD {}
+"""
+
+# The log's public key, by which two sessions tell that they see one ledger.
+_LEDGER = "SELECT vkey FROM ledger.signer"
+
+
+class Reader(NamedTuple):
+    """The login of reads."""
+
+    conninfo: str
+    role: str
+    weakness: str | None = None
+    """Why reads share the login of the database's user; None: they have their own."""
+
+
+class BadReader(Exception):
+    """Reads may not log in like this; the message is a reason of one line."""
+
+
+def find_reader(
+    connection: psycopg.Connection[TupleRow], conninfo: str, password_of: Callable[[str], str]
+) -> Reader:
+    """The ledger's own reader, created if it is missing; ``password_of`` gives a role's password.
+
+    Raises BadReader if its role has powers, or if reads can be kept apart from the database's user
+    in no way.
+    """
+    ((name,),) = connection.execute(_OWN).fetchall()
+    password = password_of(name)
+    own = Reader(make_conninfo(conninfo, user=name, password=password), name)
+    try:
+        _log_in(connection, own, password)
+    except (psycopg.errors.InsufficientPrivilege, psycopg.OperationalError) as error:
+        weakness = str(error).strip().splitlines()[-1]
+    else:
+        return own
+    options = options_of(conninfo, f"-c role={GROUP}")
+    shared = Reader(make_conninfo(conninfo, options=options), GROUP, weakness)
+    try:
+        check(shared)
+    except psycopg.OperationalError as error:
+        user = connection.info.user
+        raise BadReader(
+            f'"{user}" may neither create the role of reads nor become {GROUP}'
+        ) from error
+    return shared
+
+
+def check(reader: Reader) -> None:
+    """Log in as the reader. Raises BadReader if its role has powers, else psycopg's errors."""
+    with _connect(reader.conninfo) as connection:
+        ((fault,),) = connection.execute(POWERS).fetchall()
+        if fault is not None:
+            raise BadReader(f'The role "{_role_of(connection)}" {fault}')
+
+
+def reader_at(conninfo: str) -> Reader:
+    """The reader of a pinned connection string. Raises BadReader if its role has powers."""
+    with _connect(conninfo) as connection:
+        if not is_pinned(connection):
+            raise BadReader("A connection pooler drops the session settings")
+        reader = Reader(conninfo, _role_of(connection))
+    check(reader)
+    return reader
+
+
+def admit(connection: psycopg.Connection[TupleRow], reader: Reader) -> None:
+    """Give the reader its rights on the tables of migrations, and take those of an earlier one."""
+    for role in {reader_of(connection), GROUP, reader.role} - {None}:
+        walls.withdraw(connection, str(role))
+    walls.grant(connection, reader.role)
+    remember_reader(connection, reader.role)
+
+
+def compare(connection: psycopg.Connection[TupleRow], reader: Reader) -> None:
+    """Raises BadReader unless the reader sees the ledger of this connection."""
+    with _connect(reader.conninfo) as theirs:
+        try:
+            found = theirs.execute(_LEDGER).fetchone()
+        except psycopg.Error:
+            found = None
+    if found is None or found != connection.execute(_LEDGER).fetchone():
+        raise BadReader("The database of reads is another one")
+
+
+def _log_in(connection: psycopg.Connection[TupleRow], own: Reader, password: str) -> None:
+    """Log in as the ledger's own reader; create the role, or set its password, if need be."""
+    try:
+        check(own)
+    except psycopg.OperationalError:
+        known = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (own.role,))
+        make = SQL("ALTER ROLE {} PASSWORD {}") if known.fetchone() else SQL(_MAKE)
+        # As PostgreSQL stores it, so that no log of statements shows the password.
+        hidden = connection.pgconn.encrypt_password(
+            password.encode(), own.role.encode(), b"scram-sha-256"
+        )
+        connection.execute(make.format(Identifier(own.role), Literal(hidden.decode())))
+        check(own)
+
+
+def _connect(conninfo: str) -> psycopg.Connection[TupleRow]:
+    return psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row)
+
+
+def _role_of(connection: psycopg.Connection[TupleRow]) -> str:
+    row = connection.execute("SELECT current_user").fetchone()
+    assert row is not None
+    return str(row[0])

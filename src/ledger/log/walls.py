@@ -1,0 +1,137 @@
+"""The walls around the tables of migrations: what the API's role may see of each.
+
+The one list of policies and grants, beside those that views' tables have by their descriptions
+(``ledger/views/schema.py``). A table is named here, in ``SHARED`` or in ``INTERNAL``; a test names a
+table that is not.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from psycopg import Connection
+from psycopg.sql import SQL, Identifier
+
+from ledger.postgres import walls
+from ledger.postgres.walls import EVERYONE_ONLY, NOBODY, of_tenant
+
+
+class Wall(NamedTuple):
+    """What the API's role sees of a table."""
+
+    rows: str
+    """The condition of the table's policy."""
+    columns: tuple[str, ...] = ()
+    """The columns that the role may select."""
+
+
+_OF_ENDPOINT = "ledger.sees_endpoint(endpoint_id)"
+
+WALLS: Mapping[str, Wall] = MappingProxyType(
+    {
+        # The log, keys and payloads are read by functions only (migrations 0012 and 0023).
+        "ledger_events": Wall(NOBODY),
+        "run_key": Wall(NOBODY),
+        "api_key": Wall(
+            of_tenant(("organization_id", "workspace_id")),
+            ("key_id", "name", "organization_id", "workspace_id", "revoked_at"),
+        ),
+        "delivery": Wall(
+            _OF_ENDPOINT,
+            (
+                "endpoint_id",
+                "position",
+                "sequence",
+                "status",
+                "round",
+                "tried",
+                "attempts",
+                "due_at",
+                "url",
+            ),
+        ),
+        "dispatch": Wall(_OF_ENDPOINT, ("endpoint_id", "planned", "heeded", "failing_since")),
+        # Counted for a metric.
+        "lease": Wall(EVERYONE_ONLY, ("run_id",)),
+        # Decisions alone read these.
+        "identity": Wall(NOBODY),
+        "open_run": Wall(NOBODY),
+        "line_activity": Wall(NOBODY),
+        "execution_record": Wall(NOBODY),
+        "endpoint": Wall(NOBODY),
+        "idempotency": Wall(NOBODY),
+        "refusals_omitted": Wall(NOBODY),
+        "snapshot": Wall(NOBODY),
+    }
+)
+"""The tables that hold rows of tenants."""
+
+SHARED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        # Where views stand, and why one has stopped: for /readyz.
+        "projection": ("name", "version", "generation", "position", "stopped_at", "error"),
+        # The tree of hashes and its signed heads, which any credential may read (contract, Proof).
+        "tile": ("level", "number", "hashes", "first_position"),
+        "checkpoint": ("size", "position", "note", "signed_at"),
+        "signer": ("vkey", "stopped_at", "error"),
+        # What the service found when it compared stored data with the log.
+        "verification": ("name", "verified_at", "differs"),
+    }
+)
+"""Tables without rows of tenants, which the role reads: no policy, and these columns."""
+
+INTERNAL: Mapping[str, str] = MappingProxyType(
+    {
+        "migration": "names and checksums of migrations",
+        "setting": "what every process must agree on",
+        "id_counter": "the last number of each prefix and year",
+        "append_lock": "no rows",
+        "append_probe": "an instant",
+        "listening": "an instant",
+    }
+)
+"""Tables without rows of tenants, with what they hold. The role has no right on them."""
+
+FUNCTIONS = (
+    "await_append()",
+    "stored_events(bigint[])",
+    "log_end()",
+    "position_by(timestamptz)",
+    "position_from(timestamptz)",
+    "recorded_at(bigint)",
+    "events_between(bigint, bigint)",
+    "key_of(bytea)",
+    "run_keys(text[])",
+    "run_payloads(text[], boolean)",
+    "sees_endpoint(text)",
+)
+"""The functions that the role may execute, and nobody else but the owner."""
+
+
+def protect(connection: Connection[Any]) -> None:
+    """Ensure the policies of the tables of migrations."""
+    for table, wall in WALLS.items():
+        walls.ensure_policy(connection, table, wall.rows)
+    # A dump that is restored without its grants has functions that everybody may execute.
+    connection.execute("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC")
+
+
+def withdraw(connection: Connection[Any], role: str) -> None:
+    """Take every right in the schema from a role."""
+    for kind in ("TABLES", "FUNCTIONS", "SEQUENCES"):
+        connection.execute(
+            SQL(f"REVOKE ALL ON ALL {kind} IN SCHEMA ledger FROM {{}}").format(Identifier(role))
+        )
+    connection.execute(SQL("REVOKE ALL ON SCHEMA ledger FROM {}").format(Identifier(role)))
+
+
+def grant(connection: Connection[Any], role: str) -> None:
+    """Give the API's role its rights on the tables and functions of migrations."""
+    name = Identifier(role)
+    connection.execute(SQL("GRANT USAGE ON SCHEMA ledger TO {}").format(name))
+    granted: dict[str, Sequence[str]] = {table: wall.columns for table, wall in WALLS.items()}
+    for table, columns in {**granted, **SHARED}.items():
+        walls.grant(connection, table, columns, role)
+    for function in FUNCTIONS:
+        statement = SQL(f"GRANT EXECUTE ON FUNCTION ledger.{function} TO {{}}").format(name)
+        connection.execute(statement)

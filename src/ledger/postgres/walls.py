@@ -1,0 +1,134 @@
+"""Row-level security: the conditions by which a session sees a tenant's rows, and their policies.
+
+The settings ``ledger.organization_id`` and ``ledger.workspace_id`` name the tenant of a transaction
+(``lane.py``): an organization, and a workspace or ``*`` for all of them; or ``*`` and ``*`` for
+every tenant. A setting that is missing or empty shows nothing. Policies bind every role but a
+table's owner, who fills the tables, and superusers (architecture, Walls).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import Connection
+from psycopg.sql import SQL, Identifier, Literal
+
+NOBODY = "false"
+"""The condition of rows that no role but the owner sees."""
+
+_ORGANIZATION = "current_setting('ledger.organization_id', true)"
+_WORKSPACE = "current_setting('ledger.workspace_id', true)"
+
+EVERYONE_ONLY = f"{_ORGANIZATION} = '*' AND {_WORKSPACE} = '*'"
+"""The condition of rows that only administrators and the service itself see."""
+
+# A row's organization is compared first: most rows that a statement meets are its tenant's. The IS
+# NOT NULL around the CASE is for the planner, which takes it to be nearly always true. Of an
+# equation it would guess that few rows match, and then sort these instead of walking an index.
+_OF_TENANT = """
+(CASE WHEN {organization} = {own} AND {organization} <> '' THEN {of_workspace}
+      WHEN {everyone} THEN true {otherwise} END) IS NOT NULL
+"""
+_OF_WORKSPACE = """
+CASE WHEN {all} = '*' OR {workspace} = {all} AND {workspace} <> '' THEN true END
+"""
+_OF_OWNER = """
+(SELECT true FROM ledger.{owner} AS o WHERE o.{column} = {table}.{column} LIMIT 1) IS NOT NULL
+"""
+
+POWERS = """
+SELECT CASE
+    WHEN r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication
+        THEN 'is no plain login'
+    WHEN EXISTS (SELECT FROM pg_auth_members AS m WHERE m.member = r.oid)
+        THEN 'is a member of another role'
+    WHEN EXISTS (SELECT FROM pg_shdepend AS d WHERE d.refclassid = 'pg_authid'::regclass
+                 AND d.refobjid = r.oid AND d.deptype = 'o')
+        THEN 'owns an object'
+END
+FROM pg_roles AS r WHERE r.rolname = current_user
+"""
+"""What is wrong with the session's role, or null: policies would not bind it, or not for long."""
+
+# The policies of a table, and whether they are on.
+_POLICIES = """
+SELECT c.relrowsecurity, array_agg(p.polname::text) FILTER (WHERE p.polname IS NOT NULL)
+FROM pg_class AS c LEFT JOIN pg_policy AS p ON p.polrelid = c.oid
+WHERE c.oid = %s::regclass GROUP BY c.relrowsecurity
+"""
+
+
+def of_tenant(tenant: Sequence[str], row: str = "", otherwise: str = "") -> str:
+    """The condition that the session's tenant has a row, by the row's columns of ``Table.tenant``.
+
+    ``row`` is an alias with its dot. ``otherwise`` is a further ``WHEN … THEN true``.
+    """
+    organization, *workspace = [f"{row}{column}" for column in tenant]
+    of_workspace = "true"
+    if workspace:
+        of_workspace = _OF_WORKSPACE.format(workspace=workspace[0], all=_WORKSPACE).strip()
+    return _OF_TENANT.format(
+        organization=organization,
+        own=_ORGANIZATION,
+        of_workspace=of_workspace,
+        everyone=EVERYONE_ONLY,
+        otherwise=otherwise,
+    ).strip()
+
+
+def of_owner(table: str, owner: str, column: str) -> str:
+    """The condition that the session sees a row of the table ``owner`` with the same ``column``.
+
+    The policy of that table decides. LIMIT keeps the subquery a look-up by key: PostgreSQL would
+    make EXISTS a hash of the whole table if many rows may be compared.
+    """
+    return _OF_OWNER.format(table=table, owner=owner, column=column).strip()
+
+
+def ensure_policy(connection: Connection[Any], table: str, condition: str) -> None:
+    """Ensure that row-level security is on for a table, with one policy that has the condition.
+
+    The policy's name has a digest of the condition: a policy of another condition is replaced.
+    Reading is all that the policy allows.
+    """
+    name = f"seen_{hashlib.sha256(condition.encode()).hexdigest()[:12]}"
+    row = connection.execute(_POLICIES, (f"ledger.{table}",)).fetchone()
+    assert row is not None, f"there is no table {table}"
+    is_on, policies = row
+    if is_on and policies == [name]:
+        return
+    place = Identifier("ledger", table)
+    for policy in policies or ():
+        connection.execute(SQL("DROP POLICY {} ON {}").format(Identifier(policy), place))
+    connection.execute(SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(place))
+    made = SQL("CREATE POLICY {} ON {} FOR SELECT USING ({})")
+    connection.execute(made.format(Identifier(name), place, SQL(condition)))  # type: ignore[arg-type]
+
+
+def grant(connection: Connection[Any], name: str, columns: Sequence[str], role: str) -> None:
+    """Let the role select these columns of a table or a view; no column: do nothing."""
+    if columns:
+        listed = SQL(", ").join(map(Identifier, columns))
+        connection.execute(
+            SQL("GRANT SELECT ({}) ON {} TO {}").format(
+                listed, Identifier("ledger", name), Identifier(role)
+            )
+        )
+
+
+def reader_of(connection: Connection[Any]) -> str | None:
+    """The role by which the API reads; None before the first start of the service."""
+    row = connection.execute(
+        "SELECT value FROM ledger.setting JOIN pg_roles ON rolname = value WHERE name = 'reader'"
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def remember_reader(connection: Connection[Any], role: str) -> None:
+    """Note the role by which the API reads: the tables of new generations are granted to it."""
+    connection.execute(
+        SQL(
+            "INSERT INTO ledger.setting (name, value) VALUES ('reader', {})"
+            " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        ).format(Literal(role))
+    )

@@ -1,0 +1,61 @@
+"""The login of the API's reads, which is prepared before any worker starts."""
+
+from collections.abc import Callable
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from ledger.log.reader import BadReader, Reader, admit, compare, find_reader, reader_at
+from ledger.postgres import locks
+from ledger.postgres.session import pin
+from ledger.service.composition.database import ConfigurationError, open_vault
+from ledger.settings import Settings
+from ledger.views.projector import live_generations
+from ledger.views.schema import grant
+from projections import projections
+
+
+def prepare_reading(
+    settings: Settings, conninfo: str, announce: Callable[[str], None] | None = None
+) -> str:
+    """Prepare the role by which the API reads; return the connection string of reads.
+
+    ``conninfo`` is that of ``prepare_database``. ``announce`` gets one line if reads have no login
+    of their own. Raises ConfigurationError, or psycopg.OperationalError if the database is away.
+    """
+    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (locks.WALLS,))
+        try:
+            reader = _reader(connection, settings, conninfo)
+            with connection.transaction():
+                admit(connection, reader)
+                for view, generation in live_generations(connection, projections()):
+                    grant(connection, view.tables, generation, reader.role)
+            compare(connection, reader)
+        except BadReader as error:
+            raise ConfigurationError(_refusal(settings, str(error))) from error
+        except psycopg.errors.UndefinedObject as error:
+            reason = "The role of reads is not known to the database"
+            raise ConfigurationError(_refusal(settings, reason)) from error
+    if reader.weakness is not None and announce is not None:
+        announce(
+            f"Reads use the login of the database's user ({reader.weakness}): docs/operating.md,"
+            " The login of reads, has the SQL of a role of their own."
+        )
+    return reader.conninfo
+
+
+def _reader(
+    connection: psycopg.Connection[tuple[object, ...]], settings: Settings, conninfo: str
+) -> Reader:
+    if settings.api_database_url is None:
+        return find_reader(connection, conninfo, open_vault(settings).password_of)
+    try:
+        return reader_at(pin(settings.api_database_url))
+    except psycopg.OperationalError as error:
+        raise BadReader(f"Reads cannot log in: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _refusal(settings: Settings, reason: str) -> str:
+    name = "LEDGER_DATABASE_URL" if settings.api_database_url is None else "LEDGER_API_DATABASE_URL"
+    return f"{name}: {reason}. See docs/operating.md, The login of reads."
