@@ -94,7 +94,8 @@ WITH RECURSIVE tick AS (
     FROM tick CROSS JOIN LATERAL (
         SELECT e.position, e.state_after FROM ledger.event AS e
         WHERE ({_EVENT_KEY}, e.position)
-              > ({_LINE_KEY}, (SELECT ledger.position_by(tick.at + tick.apart))) AND ({_EVENT_KEY}, e.position) <= ({_LINE_KEY}, p.position) AND e.line_id = line.line_id
+              > ({_LINE_KEY}, (SELECT ledger.position_by(tick.at + tick.apart)))
+          AND ({_EVENT_KEY}, e.position) <= ({_LINE_KEY}, p.position) AND e.line_id = line.line_id
         ORDER BY {_EVENT_KEY}, e.position LIMIT 1
     ) AS following
 ) SELECT 'tick', tick.position, {json_of_instant("tick.at")}, NULL, tick.state,

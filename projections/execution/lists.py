@@ -196,4 +196,4 @@ def _intervals(walks: Walks) -> str:
     """Past lines with filters on changing columns: by the intervals that held at the position."""
     known = "l.opened <= p.position AND l.ended > p.position"
     groups = (("state",), ("workspace_id",)) if "state" in walks.filters else ()
-    return walks.along("ledger.execution_interval", _THEN, groups, known)
+    return walks.along("ledger.execution_interval", _THEN, groups, known, past=True)

@@ -8,6 +8,11 @@ from functools import cache
 
 from ledger.views.statements import json_of_instant, position_of, tenant_conditions, where
 
+# Projects of the line now: a semijoin, too.
+_HAS_PROJECT = """EXISTS (
+    SELECT FROM ledger.execution_tag AS t
+    WHERE t.line_id = l.line_id AND t.project_tag = ANY(%(project_tag)s) AND t.present)"""
+
 # Resources that are allocated to the line now. A semijoin: PostgreSQL may begin at either side.
 _HAS_RESOURCE = """EXISTS (
     SELECT FROM ledger.execution_resource AS o
@@ -22,8 +27,15 @@ _LASTING_FILTERS: Mapping[str, str] = {
 }
 CHANGING_FILTERS: Mapping[str, str] = {
     "state": "l.state = ANY(%(state)s)",
-    "project_tag": "l.project_tags && %(project_tag)s",
+    "project_tag": _HAS_PROJECT,
     "blocked_cause": "l.causes && %(blocked_cause)s AND l.causes <> '{}'",
+}
+# Of an interval, which has its projects itself. (Lines have them too, but below a policy PostgreSQL
+# uses no index of arrays.)
+_INTERVAL_FILTERS: Mapping[str, str] = {
+    **_LASTING_FILTERS,
+    **CHANGING_FILTERS,
+    "project_tag": "l.project_tags && %(project_tag)s",
 }
 # Filters that are about now only.
 _PRESENT_FILTERS: Mapping[str, str] = {
@@ -33,14 +45,17 @@ _PRESENT_FILTERS: Mapping[str, str] = {
     "resource_id": _HAS_RESOURCE,
 }
 
+# The filters of a tag's row by tenant.
+_TENANT: Mapping[str, str] = {
+    **tenant_conditions("t"),
+    "workspace_id": "t.workspace_id = ANY(%(workspace_id)s)",
+}
+
 # The filters of a row of ``execution_rank``, without that of the page's place.
 RANK_FILTERS: Mapping[str, str] = {
     **{name: text for name, text in _LASTING_FILTERS.items() if name != "after"},
     **CHANGING_FILTERS,
     "health": "l.health_status = ANY(%(health)s)",
-    "project_tag": """EXISTS (
-        SELECT FROM ledger.execution_tag AS t
-        WHERE t.line_id = l.line_id AND t.project_tag = ANY(%(project_tag)s) AND t.present)""",
     "resource_id": _HAS_RESOURCE,
 }
 
@@ -107,7 +122,7 @@ FROM ledger.execution_count AS l WHERE l.per = '{per}' AND l.lines > 0 AND {wher
 
 # Counts by tags follow inclusion-exclusion: the counts of the requested tags are added up, and a
 # line with several of these tags is subtracted once for each of them except the first. The index of
-# tags finds the lines with several requested tags; no other line is read.
+# tags finds the lines with such a tag; of these, the lines with several requested tags are read.
 _COUNTED_BY_TAGS = """
 SELECT l.state, l.execution_model, l.product_line, l.causes, l.lines
 FROM ledger.execution_count AS l
@@ -116,9 +131,13 @@ UNION ALL
 SELECT l.state, l.execution_model, l.product_line, l.causes, -1
 FROM unnest(%(project_tag)s::text[]) WITH ORDINALITY AS asked (tag, place)
 CROSS JOIN LATERAL (
-    SELECT l.state, l.execution_model, l.product_line, l.causes FROM ledger.execution AS l
-    WHERE l.project_tags @> ARRAY[asked.tag]
-      AND l.project_tags && (%(project_tag)s::text[])[:asked.place - 1] AND {where}
+    SELECT l.state, l.execution_model, l.product_line, l.causes
+    FROM ledger.execution_tag AS t JOIN ledger.execution AS l ON l.line_id = t.line_id
+    WHERE t.project_tag = asked.tag AND t.present AND {marked} AND EXISTS (
+        SELECT FROM ledger.execution_tag AS o
+        WHERE o.line_id = t.line_id AND o.present
+          AND o.project_tag = ANY((%(project_tag)s::text[])[:asked.place - 1])
+    ) AND {where}
 ) AS l
 WHERE asked.place > 1
 """
@@ -185,12 +204,15 @@ LIMIT %(limit)s
 """
 
 
-def where_line(filters: frozenset[str], back: bool = False) -> str:
-    """The condition on a line ``l``, or on one of its intervals (without health and resources).
+def where_line(filters: frozenset[str], back: bool = False, past: bool = False) -> str:
+    """The condition on a line ``l``; of the past on one of its intervals, in whose filters health
+    and resources are missing.
 
     Walked ``back``, the place ``after`` a line is the place before it.
     """
     conditions = {**_LASTING_FILTERS, **CHANGING_FILTERS, **_PRESENT_FILTERS}
+    if past:
+        conditions = dict(_INTERVAL_FILTERS)
     if back:
         conditions["after"] = "l.record_key > %(after)s"
     return where(filters, conditions)
@@ -219,13 +241,15 @@ def summary_statement(filters: frozenset[str], past: bool = False) -> str:
     must be distinct.
     """
     if past:
-        lines = _THEN_COUNTED.format(where=where_line(filters))
+        lines = _THEN_COUNTED.format(where=where_line(filters, past=True))
     elif "resource_id" in filters:
         lines = _COUNTED_BY_RESOURCES.format(where=where(filters, RANK_FILTERS))
     elif "project_tag" in filters:
         others = filters - {"project_tag"}
         lines = _COUNTED_BY_TAGS.format(
-            counted=where(others, RANK_FILTERS), where=where_line(others)
+            counted=where(others, RANK_FILTERS),
+            where=where_line(others),
+            marked=where(others & _TENANT.keys(), _TENANT),
         )
     else:
         per = "workspace" if filters & {"workspace", "workspace_id"} else "organization"

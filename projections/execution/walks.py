@@ -62,15 +62,18 @@ class Walks:
         columns: str,
         groups: Collection[Collection[str]],
         known: str = "true",
+        *,
+        past: bool = False,
     ) -> str:
         """The walks along a table's indexes that begin with these groups of filters.
 
         The most useful groups come first; a group that would make too many walks is left out. If no
         tenant is given, there is only one walk: across tenants, no index has the list's order.
+        ``past`` tells that the table is that of intervals.
         """
         asked = [group for group in groups if not self.filters.isdisjoint(group)]
         led = self.leading(asked if self.filters & TENANTS else ())
-        rest = where_line(self.filters - frozenset(led), self.back)
+        rest = where_line(self.filters - frozenset(led), self.back, past)
         order = f"l.record_key {direction(self.back)}"
         return self.walked(table, columns, order, led, f"{known} AND {rest}")
 

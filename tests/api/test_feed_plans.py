@@ -43,7 +43,8 @@ class Past(NamedTuple):
 def past(server: EmbeddedPostgres) -> Iterator[Past]:
     """Events of two organizations; some lines, workspaces, types and commands are rare."""
     with database_after(server, "feed_plans", work, Planning.BY_VALUES) as (connection, _):
-        late = f"SELECT recorded_at FROM ledger.ledger_events OFFSET {EVENTS * 9 // 10} LIMIT 1"
+        late = f"""SELECT ledger.recorded_at(position) FROM ledger.event
+            ORDER BY position OFFSET {EVENTS * 9 // 10} LIMIT 1"""
         ((at,),) = connection.execute(late.encode()).fetchall()
         ((end,),) = connection.execute("SELECT max(position) FROM ledger.event").fetchall()
         yield Past(connection, at, end)

@@ -6,11 +6,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from ledger.postgres.scope import ANY, Tenant
 from projections.event import statements
 from tests.api.test_feed_plans import Past
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
 from tests.support.plans import Cost, cost
+from tests.support.reader import become_reader
 
 OWN = {"organization": ORGANIZATION}
 TICKS, LIMIT = 50, 10
@@ -41,7 +43,7 @@ def busy(edge: Edge) -> Busy:
 def past(edge: Edge, busy: Busy) -> Iterator[Past]:
     with psycopg.connect(edge.conninfo, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
-        connection.execute("SET ROLE ledger_api")
+        become_reader(connection, edge.conninfo, Tenant(OWN["organization"], ANY))
         found = connection.execute("SELECT max(position) FROM ledger.event").fetchall()
         yield Past(connection, edge.clock.now, found[0][0])
 
@@ -54,8 +56,8 @@ def place(past: Past, line_id: str, is_past: bool, **values: Any) -> Cost:
 
 def half_way(past: Past) -> dict[str, Any]:
     found = past.connection.execute(
-        "SELECT recorded_at FROM ledger.ledger_events"
-        " WHERE notification_id >= %s ORDER BY notification_id LIMIT 1",
+        "SELECT ledger.recorded_at(position) FROM ledger.event"
+        " WHERE position >= %s ORDER BY position LIMIT 1",
         (past.end // 2,),
     ).fetchall()
     return {"as_of": found[0][0]}

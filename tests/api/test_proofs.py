@@ -8,8 +8,10 @@ import psycopg
 import pytest
 
 from ledger.api.routes import proofs
+from ledger.postgres.scope import EVERYONE
 from tests.support.edge import Edge, assert_problem
 from tests.support.facts import fact
+from tests.support.reader import become_reader
 from tests.support.sealing import seal, vandalize
 from tests.support.verifier import verifier
 
@@ -124,10 +126,10 @@ def test_no_leaves_are_counted_for_an_event_that_is_not_sealed(
         edge.accept(fact("execution.checked_in", line, {"hours": 1}))
     (head,) = edge.select("SELECT max(notification_id) FROM ledger.ledger_events")
     statement = proofs._ENTRY.replace("%(at)s", str(head[0]))
-    settings = (
-        "SET ROLE ledger_api; SET ledger.organization_id = '*'; SET ledger.workspace_id = '*';"
-    )
-    ((row,),) = _last(edge, f"{settings} SELECT json_agg(e) FROM ({statement}) AS e")
+    with psycopg.connect(edge.conninfo, autocommit=True) as connection:
+        become_reader(connection, edge.conninfo, EVERYONE)
+        asked = f"SELECT json_agg(e) FROM ({statement}) AS e"
+        ((row,),) = connection.execute(asked.encode()).fetchall()
     assert row[0]["leaf_index"] is None
     seal(edge.conninfo, folder)
 
@@ -189,15 +191,6 @@ def test_leaves_of_unpublished_events_are_for_auditors_only(
     assert leaf.json()["stream"].startswith("KEY-")
     for token in (reader, narrow, edge.token("audit:read")):
         assert_problem(edge.get(f"/v1/log/entries/{own[0]}", token), 404, "not_found")
-
-
-def _last(edge: Edge, statements: str) -> list[tuple[Any, ...]]:
-    """The rows of the last of several statements."""
-    with psycopg.connect(edge.conninfo, autocommit=True) as connection:
-        cursor = connection.execute(statements.encode())
-        while cursor.nextset():
-            pass
-        return cursor.fetchall()
 
 
 def test_leaves_and_inclusion_proofs_need_a_permission_to_read(edge: Edge, line: str) -> None:

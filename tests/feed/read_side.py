@@ -16,6 +16,7 @@ from ledger.postgres.scope import Planning, Tenant
 from ledger.reads.positions import ViewPositions
 from projections.event import feeds
 from tests.support.facts import LINE, ORGANIZATION, fact
+from tests.support.reader import reading
 from tests.support.views import HandProjector, query, report
 
 READER = Principal("KEY-26-000001", "api_key", frozenset({"read"}), ORGANIZATION)
@@ -41,7 +42,8 @@ class Rig:
         self.conninfo, self.writer, self.projector = conninfo, writer, projector
         self.broken = broken
         """Views that stop at the next event that they take."""
-        self.door, self.positions = Door(conninfo), ViewPositions(conninfo)
+        own = reading(conninfo)
+        self.door, self.positions = Door(own), ViewPositions(own)
         self.reads = self.pages = 0
         self.paged: asyncio.Queue[None] = asyncio.Queue()
         self.away = ""

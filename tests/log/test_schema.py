@@ -9,8 +9,10 @@ import pytest
 from psycopg import errors
 
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.scope import EVERYONE
 from tests.conftest import Databases
 from tests.support.databases import drop, named
+from tests.support.reader import become_reader
 
 Connection = psycopg.Connection[Any]
 
@@ -220,8 +222,8 @@ def test_a_lease_is_looked_at_by_its_end(connection: Connection) -> None:
     ],
 )
 def test_the_apis_reading_role_reads_no_event_and_writes_no_table(
-    connection: Connection, statement: str
+    connection: Connection, conninfo: str, statement: str
 ) -> None:
-    connection.execute("SET LOCAL ROLE ledger_api")
+    become_reader(connection, conninfo, EVERYONE)
     with pytest.raises(errors.InsufficientPrivilege):
         connection.execute(statement.encode())

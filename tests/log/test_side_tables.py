@@ -10,6 +10,7 @@ from psycopg import errors
 from ledger.postgres.embedded import EmbeddedPostgres
 from tests.conftest import Databases
 from tests.support.databases import drop, named
+from tests.support.reader import become_reader
 
 OUTCOME = {
     "credential": "KEY-26-000001", "path": "/v1/x", "key": "k", "fingerprint": b"f",
@@ -90,9 +91,9 @@ def test_a_count_of_omitted_refusals_has_a_value_in_every_column(
 @pytest.mark.parametrize("table", ["idempotency", "refusals_omitted"])
 @pytest.mark.parametrize("statement", ["SELECT * FROM ledger.{}", "DELETE FROM ledger.{}"])
 def test_the_apis_reading_role_may_use_neither_table(
-    connection: psycopg.Connection[Any], table: str, statement: str
+    connection: psycopg.Connection[Any], conninfo: str, table: str, statement: str
 ) -> None:
-    connection.execute("SET ROLE ledger_api")
+    become_reader(connection, conninfo)
     with pytest.raises(errors.InsufficientPrivilege):
         connection.execute(statement.format(table).encode())
 

@@ -13,6 +13,7 @@ from ledger.intake.principal import Principal
 from ledger.log.codec import EnvelopeMapper
 from ledger.postgres.scope import ANY, EVERYONE, Tenant
 from tests.golden.samples import envelope
+from tests.support.reader import become_reader, set_tenant
 from tests.support.stored import DROP_CHECK
 
 Connection = psycopg.Connection[Any]
@@ -58,7 +59,7 @@ def connection(request: pytest.FixtureRequest, conninfo: str) -> Iterator[Connec
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         for position, tenant in OWNERS.items():
             record(connection, position, json.encode(request.param(*tenant)))
-        connection.execute("SET ROLE ledger_api")
+        become_reader(connection, conninfo)
         yield connection
 
 
@@ -74,8 +75,7 @@ def record(connection: Connection, position: int, state: bytes) -> None:
 
 def see_as(connection: Connection, tenant: Tenant) -> list[int]:
     """The positions of the events that a session of the tenant sees."""
-    for name, value in zip(Tenant._fields, tenant, strict=True):
-        connection.execute("SELECT set_config(%s, %s, false)", (f"ledger.{name}_id", value))
+    set_tenant(connection, tenant)
     return seen(connection)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
 
 from ledger.postgres import door as doors
 from ledger.postgres.door import Door
@@ -24,6 +25,7 @@ from tests.support.door import (
     holding,
     until_async,
 )
+from tests.support.reader import reading
 from tests.support.relay import Relay
 from tests.support.views import query, until
 
@@ -293,7 +295,7 @@ def test_statements_are_prepared_once_and_anew_after_an_error(tell: Tell) -> Non
 def test_a_prepared_statement_reads_what_its_view_is_made_of_now(tell: Tell, conninfo: str) -> None:
     made = """CREATE TABLE ledger.made_{n} AS SELECT {n} AS number;
         CREATE OR REPLACE VIEW ledger.made AS SELECT number FROM ledger.made_{n};
-        GRANT SELECT ON ledger.made TO ledger_api; DROP TABLE IF EXISTS ledger.made_{before}"""
+        GRANT SELECT ON ledger.made TO PUBLIC; DROP TABLE IF EXISTS ledger.made_{before}"""
 
     async def play(door: Door) -> None:
         for n in range(1, 5):
@@ -331,16 +333,30 @@ def test_reads_and_connections_under_way_end_with_the_door(
     tell(play, through=relay.conninfo)
 
 
-def test_a_role_with_special_powers_is_none_to_read_as(conninfo: str) -> None:
+@pytest.mark.parametrize(
+    ("give", "take", "fault"),
+    [
+        ("ALTER ROLE {role} SUPERUSER", "ALTER ROLE {role} NOSUPERUSER", "no plain login"),
+        ("ALTER ROLE {role} BYPASSRLS", "ALTER ROLE {role} NOBYPASSRLS", "no plain login"),
+        ("ALTER ROLE {role} CREATEROLE", "ALTER ROLE {role} NOCREATEROLE", "no plain login"),
+        ("GRANT pg_monitor TO {role}", "REVOKE pg_monitor FROM {role}", "member of another"),
+        ("CREATE SCHEMA made AUTHORIZATION {role}", "DROP SCHEMA made", "owns an object"),
+    ],
+)
+def test_a_role_with_special_powers_is_none_to_read_as(
+    conninfo: str, give: str, take: str, fault: str
+) -> None:
     async def play() -> None:
-        door = Door(conninfo)
-        with pytest.raises(AssertionError):
+        door = Door(own)
+        with pytest.raises(AssertionError, match=fault):
             await door.open()
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    query(conninfo, "ALTER ROLE ledger_api BYPASSRLS")
+    own = reading(conninfo)
+    role = conninfo_to_dict(own)["user"]
+    query(conninfo, give.format(role=role))
     try:
         asyncio.run(play())
         until(lambda: count_connections(conninfo) == 0, "its connections to end")
     finally:
-        query(conninfo, "ALTER ROLE ledger_api NOBYPASSRLS")
+        query(conninfo, take.format(role=role))

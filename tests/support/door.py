@@ -12,6 +12,7 @@ import psycopg
 
 from ledger.postgres.door import Door
 from ledger.postgres.scope import ANY, Tenant
+from tests.support.reader import reading
 from tests.support.views import query, until
 
 Play = Callable[[Door], Awaitable[None]]
@@ -74,7 +75,7 @@ def play_with_door(
 ) -> None:
     """Run ``play`` with a door on a new loop; ``through`` is the address of a relay, if any."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(_play(Door(through or conninfo, size), play))
+        runner.run(_play(Door(reading(conninfo, through), size), play))
     until(lambda: count_connections(conninfo) == 0, "the last connection to go")
 
 

@@ -12,10 +12,11 @@ from psycopg.sql import SQL, Literal
 
 from ledger.application.writer import Writer
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.scope import EVERYONE, Planning, Tenant
+from ledger.postgres.scope import ANY, EVERYONE, Planning, Tenant
 from tests.support.databases import copied
 from tests.support.edge import Edge
 from tests.support.racing_writers import running_writer
+from tests.support.reader import become_reader
 from tests.support.views import projecting
 
 T = TypeVar("T")
@@ -41,9 +42,7 @@ def database_after(
             projector.catch_up()
         with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
             connection.execute("VACUUM ANALYZE")
-            connection.execute("SET ROLE ledger_api")
-            for name, value in zip(Tenant._fields, EVERYONE, strict=True):
-                connection.execute("SELECT set_config(%s, %s, false)", (f"ledger.{name}_id", value))
+            become_reader(connection, conninfo, EVERYONE)
             plan_for(connection, planning)
             yield connection, result
 
@@ -96,10 +95,14 @@ def cost(connection: psycopg.Connection[Any], statement: str, parameters: dict[s
 
 
 def rows_touched(edge: Edge, statement: str, values: dict[str, Any]) -> int:
-    """The rows that all nodes of a statement's plan returned or removed by a filter."""
+    """The rows that all nodes of a statement's plan returned or removed by a filter.
+
+    The statement is one of the organization that the values name.
+    """
     with psycopg.connect(edge.conninfo, autocommit=True) as connection:
         # Collect the statistics that a database has after a while, by its autovacuum.
         connection.execute("ANALYZE")
+        become_reader(connection, edge.conninfo, Tenant(values["organization"], ANY))
         explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}".encode()
         ((plans,),) = connection.execute(explain, values).fetchall()
 

@@ -141,7 +141,8 @@ def key_of(table: Table, row: Sequence[Any]) -> str:
 def rows_of(conninfo: str) -> Rows:
     """Every row of every live view."""
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
-        return _read(connection, lambda _, table: f"ledger.{table.name}")
+        live = dict(connection.execute("SELECT name, generation FROM ledger.projection").fetchall())
+        return _read(connection, lambda view, table: table_of(table, live[view.name]))
 
 
 def rows_from_log(conninfo: str) -> Rows:
@@ -150,8 +151,11 @@ def rows_from_log(conninfo: str) -> Rows:
     with undone(conninfo) as transaction:
         cursor = transaction.cursor()
         events = [codec.decode(*row) for row in cursor.execute(_EVENTS).fetchall()]
-        for projection in projections():
+        views = projections()
+        # First of all: psycopg drops every prepared statement after an ALTER, the pipeline's too.
+        for projection in views:
             create_tables(cursor.connection, projection.tables, 999)
+        for projection in views:
             writes = Writes(transaction)
             generation = Generation(writes, 999)
             for event in events:

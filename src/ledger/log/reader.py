@@ -1,7 +1,7 @@
 """The role by which the API reads: a login of its own, which owns nothing and can become nobody.
 
-The role is a setting (``LEDGER_API_DATABASE_URL``), or the ledger's own: one for each database, with
-a password that follows from the master key. So two ledgers of a cluster share no role. If the
+The role is a setting (``LEDGER_API_DATABASE_URL``), or the ledger's own: one for each database,
+with a password that follows from the master key. So two ledgers of a cluster share no role. If the
 database's user may not create roles, or the role may not log in, reads use the user's own login and
 become ``ledger_api``: the policies hold too, but a statement could end them with ``RESET ROLE``.
 """

@@ -1,8 +1,8 @@
 """The walls around the tables of migrations: what the API's role may see of each.
 
 The one list of policies and grants, beside those that views' tables have by their descriptions
-(``ledger/views/schema.py``). A table is named here, in ``SHARED`` or in ``INTERNAL``; a test names a
-table that is not.
+(``ledger/views/schema.py``). Each table is named in ``WALLS``, in ``SHARED`` or in ``INTERNAL``; a
+test names a table that is not.
 """
 
 from collections.abc import Mapping, Sequence

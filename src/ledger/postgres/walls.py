@@ -102,7 +102,7 @@ def ensure_policy(connection: Connection[Any], table: str, condition: str) -> No
         connection.execute(SQL("DROP POLICY {} ON {}").format(Identifier(policy), place))
     connection.execute(SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(place))
     made = SQL("CREATE POLICY {} ON {} FOR SELECT USING ({})")
-    connection.execute(made.format(Identifier(name), place, SQL(condition)))  # type: ignore[arg-type]
+    connection.execute(made.format(Identifier(name), place, SQL(condition)))
 
 
 def grant(connection: Connection[Any], name: str, columns: Sequence[str], role: str) -> None:

@@ -6,7 +6,6 @@ beginning; the API's role gets its grants with the database view, on the columns
 """
 
 import hashlib
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
