@@ -1,0 +1,230 @@
+"""The second wall: without the code's own filters, a tenant still sees nothing of a neighbour."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+
+from ledger.api import reading
+from ledger.api.lean import LeanRoute
+from ledger.intake.principal import Principal
+from ledger.postgres.scope import ANY, Tenant
+from projections import projections
+from tests.api.test_every_route import ENDLESS, READS, label, takes_as_of
+from tests.support.edge import Edge
+from tests.support.facts import ORGANIZATION, WORKSPACE, fact
+from tests.support.reader import become_reader, set_tenant
+from tests.support.views import query
+from tests.support.webhook_api import OTHER_ORGANIZATION, OTHER_WORKSPACE
+
+PERMISSIONS = ("read", "audit:read", "webhooks:manage", "write")
+
+ASKED: dict[str, dict[str, str]] = {
+    "/v1/directory": {"type": "resource"},
+    "/v1/search": {"q": "zebra"},
+}
+"""The parameters of reads that need some, beside the audit log's organization."""
+
+
+OF_WHOLE = ("/v1/execution/summary", "/v1/directory")
+"""Reads whose unfiltered statement has rows of whole organizations, which no workspace sees."""
+
+
+class Neighbour(NamedTuple):
+    """A tenant, all of whose words begin with its mark."""
+
+    mark: str
+    organization: str
+    workspace: str
+    names: dict[str, str]
+    """The values of the parameters in paths."""
+
+
+class Street(NamedTuple):
+    """Two tenants beside each other in a service."""
+
+    edge: Edge
+    foreign: Neighbour
+    own: Neighbour
+
+
+@pytest.fixture(scope="module")
+def street(edge: Edge) -> Street:
+    foreign = settle(edge, "foreign", ORGANIZATION, WORKSPACE)
+    own = settle(edge, "homely", OTHER_ORGANIZATION, OTHER_WORKSPACE)
+    edge.clock.advance(seconds=1)
+    return Street(edge, foreign, own)
+
+
+def settle(edge: Edge, mark: str, organization: str, workspace: str) -> Neighbour:
+    """Fill every view and table with a tenant's rows."""
+    tenant = {"organization_id": organization, "workspace_id": workspace}
+    token = edge.token(*PERMISSIONS, name=f"{mark} key", **tenant)
+    line = edge.fresh(
+        name=f"{mark} zebra",
+        token=token,
+        project_tags=[f"{mark}-tag"],
+        resources=[{"id": f"{mark}-ada", "type": "person", "name": f"{mark} ada"}],
+        **tenant,
+    )
+    own = {"token": token}
+    run, *_ = edge.accept(
+        fact(
+            "run.started",
+            None,
+            {"service_line_id": line, "input": {"said": mark}, "external_id": f"{mark}-1"},
+        ),
+        fact("execution.checked_in", line, {"hours": 1, "note": f"{mark} note"}),
+        fact("execution.blocked", line, {
+            "blocker_id": f"{mark}-b", "cause": "approval_gap", "reason": f"{mark} zebra reason",
+        }),
+        fact("directory.named", workspace, {"name": f"{mark} place"}),
+        fact("health.signal_reported", line, {"signal": "sla_compliance", "status": "red"}),
+        **own,
+    )  # fmt: skip
+    edge.accept(fact("run.completed", run["subject"], {"output": {"said": mark}}), **own)
+    hook = edge.post(
+        "/v1/webhooks",
+        token,
+        json={"url": "https://93.184.216.34/" + mark, "event_types": ["*"], "description": mark},
+    ).json()["data"]["id"]
+    edge.accept(fact("execution.checked_in", line, {"hours": 1}), **own)
+    edge.post(f"/v1/execution/{edge.fresh_id()}/pause", token, json={"reason": mark})
+    event = edge.data("/v1/events", token)[0]
+    names = {
+        "line_id": line,
+        "run_id": run["subject"],
+        "endpoint_id": hook,
+        "event_id": event["id"],
+        "position": str(event["position"]),
+    }
+    return Neighbour(mark, organization, workspace, names)
+
+
+@pytest.fixture(params=[False, True], ids=["an organization", "a workspace"])
+def is_narrow(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def token(street: Street, is_narrow: bool) -> str:
+    """A token of the own tenant."""
+    tenant = {"organization_id": street.own.organization, "workspace_id": None}
+    if is_narrow:
+        tenant["workspace_id"] = street.own.workspace
+    return street.edge.token(*PERMISSIONS, **tenant)
+
+
+@pytest.fixture
+def unfiltered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements without a tenant's filters, as an administrator's, in every module."""
+
+    def none(principal: Principal) -> dict[str, Any]:
+        return {}
+
+    whole = reading.tenant_filters
+    for module in [*sys.modules.values()]:
+        if getattr(module, "tenant_filters", None) is whole:
+            monkeypatch.setattr(module, "tenant_filters", none)
+
+
+ROUTES = [r for r in READS if r.path != ENDLESS and not r.path.startswith("/v1/event-types")]
+OWNED = [r for r in ROUTES if "{" in r.path]
+LISTS = [r for r in ROUTES if "{" not in r.path and not r.path.startswith("/v1/log/")]
+
+
+def asked_of(route: LeanRoute, whose: Neighbour) -> dict[str, str]:
+    more = {"organization_id": whose.organization} if "audit-logs" in route.path else {}
+    return ASKED.get(route.path, {}) | more
+
+
+@pytest.mark.parametrize("past", [False, True], ids=["present", "past"])
+@pytest.mark.parametrize("route", OWNED, ids=label)
+def test_without_its_filters_a_route_finds_nothing_of_a_neighbours(
+    street: Street, unfiltered: None, token: str, route: LeanRoute, past: bool
+) -> None:
+    if past and not takes_as_of(route):
+        pytest.skip("has no past")
+    params = {"as_of": street.edge.clock.now.isoformat()} if past else {}
+    for whose, status in ((street.foreign, 404), (street.own, 200)):
+        path = route.path.format(**whose.names)
+        answer = street.edge.get(path, token, params=params)
+        if route.path.startswith("/v1/log/"):  # an event that is not sealed yet: 503
+            assert (answer.status_code == 404) == (status == 404)
+        else:
+            assert answer.status_code == status, answer.text
+        assert street.foreign.mark not in answer.text
+
+
+@pytest.mark.parametrize("past", [False, True], ids=["present", "past"])
+@pytest.mark.parametrize("route", LISTS, ids=label)
+def test_without_its_filters_a_list_has_nothing_of_a_neighbours(
+    street: Street,
+    unfiltered: None,
+    token: str,
+    is_narrow: bool,
+    route: LeanRoute,
+    past: bool,
+) -> None:
+    if past and not takes_as_of(route):
+        pytest.skip("has no past")
+    params = asked_of(route, street.own)
+    params |= {"as_of": street.edge.clock.now.isoformat()} if past else {}
+    answer = street.edge.get(route.path, token, params=params)
+    assert answer.status_code == 200, answer.text
+    if not (is_narrow and route.path in OF_WHOLE):
+        shown = (*street.own.names.values(), street.own.mark, '"total":1')
+        assert any(word in answer.text for word in shown), "the own rows are there"
+    assert street.foreign.mark not in answer.text
+    assert not any(
+        f'"{street.foreign.names[name]}"' in answer.text
+        for name in ("line_id", "run_id", "endpoint_id", "event_id")
+    )
+
+
+@pytest.fixture(scope="module")
+def session(street: Street) -> Iterator[psycopg.Connection[Any]]:
+    """A session of the role of reads."""
+    with psycopg.connect(street.edge.conninfo, autocommit=True) as connection:
+        become_reader(connection, street.edge.conninfo)
+        yield connection
+
+
+VIEWED = [
+    (table, view)
+    for view in projections()
+    for table in view.tables
+    if table.tenant and not table.is_internal
+]
+
+
+@pytest.mark.parametrize(("table", "view"), VIEWED, ids=lambda each: getattr(each, "name", ""))
+def test_a_view_shows_a_session_the_rows_of_its_tenant(
+    street: Street, session: psycopg.Connection[Any], table: Any, view: Any
+) -> None:
+    organization, *workspace = table.tenant
+    read = f"SELECT {', '.join(table.tenant)} FROM ledger.{table.name}"
+    every = {tuple(row) for row in query(street.edge.conninfo, read)}
+    assert {row[0] for row in every} >= {street.own.organization, street.foreign.organization}
+    for own, other in ((street.own, street.foreign), (street.foreign, street.own)):
+        seen_as = {
+            Tenant(own.organization, ANY): {r for r in every if r[0] == own.organization},
+            Tenant(own.organization, own.workspace): {
+                row
+                for row in every
+                if row[0] == own.organization and (not workspace or row[1] == own.workspace)
+            },
+            Tenant(own.organization, ""): set() if workspace else None,
+            Tenant(own.organization, other.workspace): set() if workspace else None,
+            Tenant(ANY, own.workspace): set(),
+            Tenant(ANY, ""): set(),
+            Tenant("", ANY): set(),
+            Tenant("", ""): set(),
+            Tenant(ANY, ANY): every,
+        }
+        for tenant, rows in seen_as.items():
+            set_tenant(session, tenant)
+            found = {tuple(row) for row in session.execute(read.encode()).fetchall()}
+            assert rows is None or found == rows, tenant
