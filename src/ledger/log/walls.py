@@ -34,8 +34,25 @@ WALLS: Mapping[str, Wall] = MappingProxyType(
         "run_key": Wall(NOBODY),
         "api_key": Wall(
             of_tenant(("organization_id", "workspace_id")),
-            ("key_id", "name", "organization_id", "workspace_id", "revoked_at"),
+            (
+                "key_id",
+                "name",
+                "organization_id",
+                "workspace_id",
+                "permissions",
+                "prefix",
+                "created_at",
+                "created_by_type",
+                "created_by_id",
+                "expires_at",
+                "revoked_at",
+            ),
         ),
+        "key_use": Wall(
+            of_tenant(("organization_id", "workspace_id")),
+            ("key_id", "organization_id", "workspace_id", "used_at"),
+        ),
+        "former_secret": Wall(NOBODY),
         "delivery": Wall(
             _OF_ENDPOINT,
             (
@@ -51,6 +68,21 @@ WALLS: Mapping[str, Wall] = MappingProxyType(
             ),
         ),
         "dispatch": Wall(_OF_ENDPOINT, ("endpoint_id", "planned", "heeded", "failing_since")),
+        # What the service found when it compared stored data with the log: differences may name ids
+        # of any tenant.
+        "verification": Wall(
+            EVERYONE_ONLY,
+            (
+                "part",
+                "started_at",
+                "ended_at",
+                "first",
+                "last",
+                "compared",
+                "differences",
+                "named",
+            ),
+        ),
         # Counted for a metric.
         "lease": Wall(EVERYONE_ONLY, ("run_id",)),
         # Decisions alone read these.
@@ -72,10 +104,8 @@ SHARED: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "projection": ("name", "version", "generation", "position", "stopped_at", "error"),
         # The tree of hashes and its signed heads, which any credential may read (contract, Proof).
         "tile": ("level", "number", "hashes", "first_position"),
-        "checkpoint": ("size", "position", "note", "signed_at"),
+        "checkpoint": ("size", "position", "note"),
         "signer": ("vkey", "stopped_at", "error"),
-        # What the service found when it compared stored data with the log.
-        "verification": ("name", "verified_at", "differs"),
     }
 )
 """Tables without rows of tenants, which the role reads: no policy, and these columns."""
@@ -99,8 +129,8 @@ FUNCTIONS = (
     "position_by(timestamptz)",
     "position_from(timestamptz)",
     "recorded_at(bigint)",
-    "events_between(bigint, bigint)",
-    "key_of(bytea)",
+    "events_between(bigint, bigint, bigint)",
+    "passing_keys(bytea[], timestamptz)",
     "run_keys(text[])",
     "run_payloads(text[], boolean)",
     "sees_endpoint(text)",

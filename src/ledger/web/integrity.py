@@ -23,16 +23,11 @@ MOST_UNSEALED = 1000
 # The latest checkpoint, the instant of its last event, the key, whether sealing has stopped and
 # why, and how many events are not sealed yet.
 _SEALED = """
-SELECT c.note, l.recorded_at, s.vkey, s.stopped_at, s.error, (
-    SELECT count(*) FROM (
-        SELECT FROM ledger.ledger_events AS e WHERE e.notification_id > COALESCE(c.position, 0)
-        LIMIT %(most)s + 1
-    ) AS behind
-) AS behind
+SELECT c.note, ledger.recorded_at(c.position), s.vkey, s.stopped_at, s.error,
+    ledger.events_between(COALESCE(c.position, 0) + 1, NULL, %(most)s + 1)
 FROM ledger.signer AS s LEFT JOIN LATERAL (
     SELECT position, note FROM ledger.checkpoint ORDER BY size DESC LIMIT 1
 ) AS c ON true
-LEFT JOIN ledger.ledger_events AS l ON l.notification_id = c.position
 """
 
 _PARTS = {

@@ -25,7 +25,7 @@ _FILTERS: Mapping[str, str] = {
 
 _KEYS = """
 SELECT log.position, page.*
-FROM (SELECT coalesce(max(notification_id), 0) AS position FROM ledger.ledger_events) AS log
+FROM (SELECT coalesce(ledger.log_end(), 0) AS position) AS log
 LEFT JOIN LATERAL (
     SELECT k.key_id, k.name, k.organization_id, k.workspace_id, k.permissions, k.prefix,
         k.created_at, k.created_by_type, k.created_by_id, k.expires_at, k.revoked_at, u.used_at

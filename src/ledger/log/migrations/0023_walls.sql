@@ -45,14 +45,18 @@ BEGIN
             WHERE e.notification_id = at AND current_setting('ledger.organization_id', true) <> '');
 END $$;
 
--- The number of events from a position to another, which is not counted itself.
-CREATE FUNCTION ledger.events_between(first bigint, beyond bigint) RETURNS bigint
+-- The number of events from a position to another, which is not counted itself (null: to the end of
+-- the log), or ``most`` if there are more.
+CREATE FUNCTION ledger.events_between(first bigint, beyond bigint, most bigint) RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 BEGIN
-    RETURN (SELECT count(*) FROM ledger.ledger_events
-            WHERE notification_id >= first AND notification_id < beyond
-              AND current_setting('ledger.organization_id', true) <> '');
+    RETURN (SELECT count(*) FROM (
+        SELECT FROM ledger.ledger_events
+        WHERE notification_id >= first
+          AND notification_id < COALESCE(beyond, 9223372036854775807)
+          AND current_setting('ledger.organization_id', true) <> ''
+        LIMIT most) AS counted);
 END $$;
 
 -- Those of the given secrets that pass at an instant, by their hashes, with their keys, and the
