@@ -19,7 +19,7 @@ from tests.support.reader import become_reader, set_tenant
 from tests.support.views import query
 from tests.support.webhook_api import OTHER_ORGANIZATION, OTHER_WORKSPACE
 
-PERMISSIONS = ("read", "audit:read", "webhooks:manage", "write")
+PERMISSIONS = ("read", "audit:read", "webhooks:manage", "keys:manage", "write")
 
 ASKED: dict[str, dict[str, str]] = {
     "/v1/directory": {"type": "resource"},
@@ -90,6 +90,9 @@ def settle(edge: Edge, mark: str, organization: str, workspace: str) -> Neighbou
         token,
         json={"url": "https://93.184.216.34/" + mark, "event_types": ["*"], "description": mark},
     ).json()["data"]["id"]
+    key = edge.post(
+        "/v1/keys", token, json={"name": f"{mark} reader", "permissions": ["read"]}
+    ).json()["data"]["id"]
     edge.accept(fact("execution.checked_in", line, {"hours": 1}), **own)
     edge.post(f"/v1/execution/{edge.fresh_id()}/pause", token, json={"reason": mark})
     event = edge.data("/v1/events", token)[0]
@@ -97,6 +100,7 @@ def settle(edge: Edge, mark: str, organization: str, workspace: str) -> Neighbou
         "line_id": line,
         "run_id": run["subject"],
         "endpoint_id": hook,
+        "key_id": key,
         "event_id": event["id"],
         "position": str(event["position"]),
     }

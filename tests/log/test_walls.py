@@ -148,7 +148,7 @@ def test_a_session_without_a_tenant_sees_no_row(prepared: str, reader: Connectio
     "call",
     [
         "stored_events(ARRAY(SELECT generate_series(1, 9)))",
-        "key_of((SELECT sha256('x')))",
+        "passing_keys(ARRAY[sha256('x')], now())",
         "run_keys(ARRAY['RUN-26-000001'])",
         "run_payloads(ARRAY['RUN-26-000001'], true)",
     ],

@@ -31,7 +31,7 @@ from tests.support.transactions import undone
 PINNED = {
     "execution": (8, "45992efab686b84d"),
     "run": (7, "c03a0101c2c8fe2a"),
-    "event": (8, "98270488f5ce77e3"),
+    "event": (8, "38f833014d61109a"),
     "webhook": (2, "7b56ea5fd424e8b6"),
     "directory": (1, "206f76f0bab8cc4d"),
     "search": (2, "2647ca0c526ef556"),

@@ -297,7 +297,7 @@ def test_the_command_prints_the_faults_and_exits_1_if_there_are_any(
     assert verify(settings, ledger.conninfo) == 0
     assert capsys.readouterr().out.splitlines() == [
         "1 events in 1 checkpoints, 0 differences; 1 not sealed yet.",
-        "7 rows of 10 tables, 0 differences.",
+        "7 rows of 11 tables, 0 differences.",
     ]
     at = position_at(ledger, 0)
     vandalize(ledger.conninfo, "UPDATE ledger.ledger_events SET topic = 'execution.closed/1'")

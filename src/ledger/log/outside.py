@@ -15,6 +15,7 @@ TABLES: Mapping[str, str] = MappingProxyType(
         "delivery": "what became of webhooks outside, of which only failures are events",
         "dispatch": "how far the dispatcher is with each endpoint",
         "idempotency": "outcomes of commands under their Idempotency-Keys, kept for a day",
+        "key_use": "when each key was last used, of which no event tells",
         "listening": "a beat of the service: heartbeats leave no event",
         "migration": "which migrations were applied; their checksums are compared at each start",
         "projection": "how far each view is",
