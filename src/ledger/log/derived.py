@@ -57,7 +57,7 @@ TABLES: tuple[Table, ...] = (
 """The tables that are compared."""
 
 _ONCE = (IDENTITY, RUN_KEY, EXECUTION_RECORD)
-"""Those whose rows are written once, and of which there are too many to be held in memory."""
+"""The tables whose rows are written once, which are too many to be held in memory."""
 
 
 class Compared(NamedTuple):

@@ -69,8 +69,8 @@ def _differing_counter(expected: Columns, stored: Columns) -> list[str]:
 def _differing_lease(begun: Columns, stored: Columns) -> list[str]:
     """Heartbeats only put off the end of a lease, and leave no event.
 
-    So does time in which the service could take none. It lies between the last heartbeat and the
-    last instant at which the service listened.
+    So does time in which the service could take none, between the last heartbeat and the last
+    instant at which the service listened.
     """
     heard_at, ends_at, due_at = stored["heard_at"], stored["ends_at"], stored["due_at"]
     lasts = timedelta(seconds=begun["seconds"])

@@ -1,4 +1,4 @@
-"""What ``ledger verify`` does not compare with the log, and why (contract, Proof).
+"""The tables and columns that ``ledger verify`` does not compare with the log (contract, Proof).
 
 Every other column of every table of the schema ``ledger`` is compared. The views are compared by
 ``ledger projections verify``. A test walks the catalog, so that a new table or column fails by name

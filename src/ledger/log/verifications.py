@@ -1,6 +1,6 @@
-"""What comparisons of stored data with the log find (contract, Proof): differences and findings.
+"""Differences and findings of the comparisons of stored data with the log (contract, Proof).
 
-A finding is the result of the last comparison of a part, kept in ``ledger.verification``. It stays
+A finding is the result of the last comparison of a part, kept in ``ledger.verification``
 until the same part is compared again. While any finding has a difference, the service is degraded.
 """
 
@@ -26,7 +26,7 @@ TABLES = "tables"
 NAMED = 100
 """The most differences that a finding names; all are counted."""
 
-# Keep what was found in a part.
+# Keep the finding of a part.
 KEEP = """
 INSERT INTO ledger.verification
     (part, started_at, ended_at, first, last, compared, differences, named)
@@ -36,7 +36,7 @@ ON CONFLICT (part) DO UPDATE SET started_at = excluded.started_at, ended_at = ex
     differences = excluded.differences, named = excluded.named
 """
 
-# What was found last in each part, as ``Finding`` names it.
+# The last finding of each part.
 FINDINGS = """
 SELECT part, started_at, ended_at, first, last, compared, differences, named
 FROM ledger.verification ORDER BY part
@@ -67,7 +67,7 @@ Progress = Callable[[int, int], None]
 
 
 class Finding(NamedTuple):
-    """What the last comparison of a part found."""
+    """The result of the last comparison of a part."""
 
     part: str
     started_at: datetime
@@ -89,7 +89,7 @@ def keep(connection: psycopg.Connection[Any], finding: Finding) -> None:
 
 
 def findings(connection: psycopg.Connection[Any]) -> dict[str, Finding]:
-    """What was found last, by part."""
+    """The last finding of each part, by part."""
     return {row[0]: Finding(*row) for row in connection.execute(FINDINGS)}
 
 

@@ -5,7 +5,7 @@ checkpoints with the tree, including the last checkpoint outside of the database
 ``recorded_at``, by which reads of the past select, is compared with the stored event, also for
 events that are not sealed yet. The check goes through the log once, in the order of positions.
 
-What is sealed never changes, and the tree only grows at its end. So the check reads the latest
+Sealed events never change, and the tree only grows at its end. So the check reads the latest
 checkpoint first, and then everything up to it in pages, each a statement of its own: it holds no
 snapshot, and what is sealed meanwhile lies behind.
 

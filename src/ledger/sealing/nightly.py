@@ -1,8 +1,8 @@
 """The nightly verification: stored data are compared with the log without anybody asking.
 
-Each night it compares three parts: what is new with its leaves, a seventh of the older events, and
-the tables beside the log. It works for a quarter of the time, in slices of some milliseconds, so
-that the service answers as ever. What was found last in each part is kept in
+Each night three parts are compared: the new events with their leaves, a seventh of the older events, and
+the tables beside the log. The loop works for a quarter of the time, in slices of some milliseconds,
+so that the service answers as ever. The last finding of each part is kept in
 ``ledger.verification``: a part that was finished is not done again after a restart in the same
 night, and a night that was missed is made up for at the next start.
 
@@ -137,7 +137,7 @@ class NightlyVerification(Periodic):
         """Compare sealed events; return the first and last position, and the number of events."""
         scope, since = _scope_of(part), 0
         if part == NEW:
-            # What differed stays new until it does not differ any more.
+            # New events that differ stay new until they do not differ any more.
             if before is not None:
                 since = before.first if before.differences else before.last
             ((tile,),) = connection.execute(_TILE, (since,))

@@ -60,7 +60,7 @@ class StoredLeaf(NamedTuple):
     is_moved: bool
     """Whether the row's column ``recorded_at`` is not the event's instant."""
     column: int | None
-    """That column, and the event's instant: microseconds since 1970-01-01 UTC."""
+    """The column, and the event's instant: microseconds since 1970-01-01 UTC."""
     instant: int | None
     event: StoredEvent
 
