@@ -4,13 +4,14 @@ import psycopg
 
 from ledger.log.derived import compare
 from ledger.log.tables import DECISION_TABLES, Derived
+from ledger.log.verifications import Difference
 
 FOLDED = [table for table in DECISION_TABLES if table.derived is Derived.AS_FOLDED]
 
 
 def assert_decision_tables_match_log(conninfo: str) -> set[str]:
     """Assert that the tables have the folded rows; return the ``AS_FOLDED`` tables with rows."""
-    faults: list[str] = []
+    faults: list[Difference] = []
     compare(conninfo, faults.append, lambda *_: None)
     assert faults == []
     with psycopg.connect(conninfo) as connection:

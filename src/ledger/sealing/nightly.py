@@ -1,8 +1,8 @@
 """The nightly verification: stored data are compared with the log without anybody asking.
 
-Each night three parts are compared: the new events with their leaves, a seventh of the older events, and
-the tables beside the log. The loop works for a quarter of the time, in slices of some milliseconds,
-so that the service answers as ever. The last finding of each part is kept in
+Each night three parts are compared: the new events with their leaves, a seventh of the older
+events, and the tables beside the log. The loop works for a quarter of the time, in slices of some
+milliseconds, so that the service answers as ever. The last finding of each part is kept in
 ``ledger.verification``: a part that was finished is not done again after a restart in the same
 night, and a night that was missed is made up for at the next start.
 
