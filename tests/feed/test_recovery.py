@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from tests.support.decision_tables import assert_decision_tables_match_log
 from tests.support.model import model_of
 from tests.support.receiver import Answer, Receiver, Script
 from tests.support.views import query
@@ -102,6 +103,7 @@ def test_each_failed_round_of_attempts_is_recorded_once(ledger: WebhookLedger) -
                 ),
             )
             assert ledger.topics(endpoint).count("webhook.delivery_failed") == rounds
+    assert_decision_tables_match_log(ledger.conninfo)
 
 
 def test_a_delivery_in_flight_at_a_recovery_is_sent_again_if_it_fails(conninfo: str) -> None:

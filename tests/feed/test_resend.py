@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from ledger.feed.deliveries import Deliveries, connect
+from tests.support.decision_tables import assert_decision_tables_match_log
 from tests.support.model import model_of
 from tests.support.rebuilding import rebuild, view
 from tests.support.receiver import Answer, Receiver
@@ -64,6 +65,7 @@ def test_a_resend_that_fails_has_a_new_series_of_attempts_and_its_failure_is_rec
             )
             assert delivery.statuses == [200] + [500] * 5 * rounds
             assert ledger.topics(endpoint).count("webhook.delivery_failed") == rounds
+    assert_decision_tables_match_log(ledger.conninfo)
 
 
 def test_a_waiting_retry_is_sent_at_once_and_others_go_on_waiting(conninfo: str) -> None:

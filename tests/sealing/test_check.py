@@ -5,8 +5,10 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from ledger.cli import verify as verify_command
 from ledger.cli.verify import verify
 from ledger.service.composition.sealing import witness_folder
 from ledger.settings import Settings
@@ -310,3 +312,34 @@ def test_the_command_prints_the_faults_and_exits_1_if_there_are_any(
     assert capsys.readouterr().out == (
         "signer is_only=true: its column vkey: no key of an Ed25519 signature\n"
     )
+
+
+def test_the_command_prints_a_thousand_differences_of_a_table_and_counts_the_others(
+    full: Ledger,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verify_command, "_PRINTED", 10)
+    settings = Settings(master_key=MASTER_KEY, data_dir=tmp_path)
+    vandalize(
+        full.conninfo,
+        "DELETE FROM ledger.identity",
+        "UPDATE ledger.line_activity SET open_runs = 1",
+    )
+    assert verify(settings, full.conninfo) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("identity digest=") for line in printed) == 10
+    assert sum(line.startswith("line_activity line_id=LIN-") for line in printed) == 1
+    assert "identity: 591 more differences" in printed
+    assert printed[-1].endswith(" rows of 10 tables, 602 differences.")
+
+
+def test_the_command_fails_with_the_error_of_either_process(
+    full: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(master_key=MASTER_KEY, data_dir=tmp_path)
+    vandalize(full.conninfo, "ALTER TABLE ledger.identity RENAME TO lost")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        verify(settings, full.conninfo)
+    assert capsys.readouterr().out == ""
