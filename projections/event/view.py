@@ -88,7 +88,7 @@ EVENT = Table(
             f"{key_of('organization_id', 'about_line_id')}, position",
             where="about_line_id IS NOT NULL",
         ),
-        # What belongs to no organization, such as administrators' keys.
+        # Events of no organization, such as those of administrators' keys.
         Index("position", where="organization_id IS NULL"),
     ),
 )

@@ -269,7 +269,7 @@ class Corpus:
             "actor_id": {entry["actor"]["id"] for entry in entries},
             "actor_type": {"user", "api_key", "agent", "system"},
             "service_line_id": {tale.LONG, tale.OTHERS, "none"},
-            "outcome": {entry["outcome"] for entry in entries} | {"none"},
+            "outcome": {entry["outcome"] for entry in entries} | {"read", "none"},
             "workspace_id": {tale.FIRST, tale.SECOND, tale.THIRD},
             "after": {entries[0]["id"], middle["id"]},
             "from": {middle["recorded_at"], middle["recorded_at"][:10]},
@@ -280,6 +280,8 @@ class Corpus:
         self.by_each(f"/v1/audit-logs/export?{ours}", choices, "organization")
         list(self.walk(f"/v1/audit-logs?{ours}&limit=9&outcome=refused"))
         for role in READERS:
+            for query in ("", "?outcome=read", "?limit=100"):
+                self.get(f"/v1/audit-logs{query}", role)
             for organization in (tale.ORGANIZATION, tale.OTHER):
                 own = f"organization_id={organization}"
                 self.get(f"/v1/audit-logs?{own}&limit=100", role)
@@ -299,6 +301,7 @@ class Corpus:
         for position in range(1, size, 17):
             self.get(f"/v1/log/entries/{position}", "workspace")
             self.get(f"/v1/log/proof/inclusion?position={position}&size={size - 3}")
+            self.get(f"/v1/log/proof?position={position}")
         sizes = (0, 1, 2, 255, 256, 257, size - 1, size, size + 1)
         for first in sizes:
             for second in sizes:

@@ -59,6 +59,21 @@ WANTED = (
         "the filter of the audit log by line is new",
     ),
     Wanted(
+        r"/v1/audit-logs(/export)?(\?(?!.*organization_id=).*)?$",
+        r"422 ",
+        "an administrator reads what belongs to no organization",
+    ),
+    Wanted(
+        r"/v1/audit-logs.*outcome=read",
+        r"422 ",
+        "the audit log tells who read a run's data",
+    ),
+    Wanted(
+        r"/v1/log/proof\?",
+        r"404 ",
+        "the proof of an event in one document is new",
+    ),
+    Wanted(
         r"/v1/execution/LIN-[-0-9]+$",
         r"(200|304) $",
         "the entity tag of a line is that of an answer with more keys",

@@ -53,7 +53,9 @@ def beside(edge: Edge, **options: Any) -> Iterator[Edge]:
     for context in (app.router.lifespan_context(app), http):
         edge.run(stack.enter_async_context(context))
     try:
-        yield edge.second_worker(Service(app, edge.service.loops, edge.clock, http))
+        worker = edge.second_worker(Service(app, edge.service.loops, edge.clock, http))
+        worker.hold_read_notes()
+        yield worker
     finally:
         edge.run(stack.aclose())
 

@@ -313,6 +313,7 @@ OPERATIONS = [
     ("get", "/v1/log/checkpoint"),
     ("get", "/v1/log/key"),
     ("get", "/v1/log/entries/{position}"),
+    ("get", "/v1/log/proof"),
     ("get", "/v1/log/proof/inclusion"),
     ("get", "/v1/log/proof/consistency"),
     ("get", "/healthz"),

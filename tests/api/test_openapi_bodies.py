@@ -76,7 +76,8 @@ def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
     ]  # fmt: skip
     for path in reads:
         requests.ask("get", path)
-    requests.ask("get", "/v1/log/proof/inclusion", f"position={started['position']}")
+    for path in ("/v1/log/proof", "/v1/log/proof/inclusion"):
+        requests.ask("get", path, f"position={started['position']}")
     requests.ask("get", "/v1/log/proof/consistency", "from=1&to=2")
     requests.ask("get", "/v1/directory", "type=workspace")
     requests.ask("get", "/v1/search", "q=payments")

@@ -220,7 +220,7 @@ def test_the_file_is_what_rfc_6962_and_openssl_say(
     assert done.returncode != 0
 
 
-# Who gets a proof, and when.
+# The readers of a proof, and the time from which there is one.
 
 
 def test_a_proof_is_given_only_to_those_who_see_the_event(
@@ -237,7 +237,9 @@ def test_a_proof_is_given_only_to_those_who_see_the_event(
     assert Visitor(edge, edge.token("read")).get(f"/ui/events/{wrong_year}/proof").status == 404
 
 
-def test_what_only_the_audit_log_tells_of_is_proven_to_auditors(edge: Edge, line: str) -> None:
+def test_events_that_only_the_audit_log_tells_of_are_proven_to_auditors(
+    edge: Edge, line: str
+) -> None:
     """A key's creation is the first event of the log."""
     ((position,),) = edge.select(
         "SELECT min(notification_id) FROM ledger.ledger_events WHERE originator_id LIKE 'KEY-%'"

@@ -1,4 +1,4 @@
-"""Who saw a run's data: an entry a credential, line and UTC day (contract, Feeds)."""
+"""Reads of runs' data leave an entry a credential, line and UTC day (contract, Feeds)."""
 
 import json
 from collections.abc import Callable
@@ -282,7 +282,7 @@ def test_a_read_that_could_not_be_recorded_is_not_answered(
         assert len(reads(tenant)) == 3
 
 
-def test_what_is_remembered_is_bounded_and_still_one_entry(
+def test_the_remembered_notes_are_bounded_and_a_forgotten_read_is_no_new_entry(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read_notes, "_REMEMBERED", 1)

@@ -98,6 +98,10 @@ class Edge:
         """A new key's token."""
         return self.run(self.service.token(*permissions, **tenant))
 
+    def hold_read_notes(self) -> None:
+        """Record reads of runs no more: positions then rise by the test's own writes alone."""
+        self.service.app.state.services.read_notes.stop()
+
     def log(self) -> list[tuple[Any, ...]]:
         """(last position, number of events) of the log, without those of keys, refusals, reads."""
         return self.select(

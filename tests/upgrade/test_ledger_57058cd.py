@@ -51,6 +51,13 @@ def is_for_pending(request: Request) -> bool:
     return "/deliveries?" in request.path and "pending" in request.path
 
 
+def is_of_no_organization(request: Request) -> bool:
+    """Whether an administrator asks for the audit log of no organization, which was refused."""
+    path, _, query = request.path.partition("?")
+    is_audit = path in ("/v1/audit-logs", "/v1/audit-logs/export")
+    return is_audit and request.role == "admin" and "organization_id" not in query
+
+
 def test_every_event_decodes(restored: str) -> None:
     events = events_of(restored)
     assert len({event.body.TOPIC for event in events}) == TOPICS
@@ -113,7 +120,9 @@ def test_every_read_has_its_recorded_answer(ask: Ask) -> None:
     answers = [
         pair
         for pair in OLD_LEDGER.answers
-        if not is_tag_alone(pair[0]) and not is_for_pending(pair[0])
+        if not any(
+            is_new(pair[0]) for is_new in (is_tag_alone, is_for_pending, is_of_no_organization)
+        )
     ]
     assert len(answers) > 3_000
     different = [

@@ -159,7 +159,7 @@ def test_an_administrator_sees_what_belongs_to_no_organization_and_may_choose_on
     admin = Visitor(edge, token)
     page = admin.get("/ui/audit")
     assert page.status == 200
-    assert page.words(".whose h2") == ["What belongs to no organization"]
+    assert page.words(".whose h2") == ["Entries of no organization"]
     assert page.words(".audit .name")[0] == "Key created"
     links = [str(link["href"]) for link in page.all(".audit .by a")]
     assert {admin.get(link).status for link in links} == {200}

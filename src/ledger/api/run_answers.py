@@ -1,7 +1,7 @@
 """Answers about runs, made of the views' rows, with the runs' decrypted payloads.
 
 The views have the payloads encrypted. An answer also names the lines whose runs' payloads it holds,
-so that whoever gets it is noted (``read_notes.py``).
+so that its reader is noted (``read_notes.py``).
 """
 
 from collections.abc import Mapping, Sequence

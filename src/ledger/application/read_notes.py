@@ -1,4 +1,4 @@
-"""Who saw runs' data: notes of reads, which become entries of the audit log (contract, Feeds).
+"""Notes of reads of runs' data, which become entries of the audit log (contract, Feeds).
 
 An answer that holds the input, output or error of runs is noted while it is given: a look in a set,
 and at most once a day an addition to a list. A thread hands the new notes to the writer every few
@@ -105,7 +105,7 @@ class ReadNotes(BackgroundLoop):
         """Note that a credential is answered with data of runs of these lines."""
         seen_at = self._clock()
         if (day := day_of(seen_at)) != self._day or len(self._noted) > _REMEMBERED:
-            # What is forgotten may be noted again: the log knows it.
+            # A forgotten read may be noted again: the log has it already.
             self._day, self._noted = day, set()
         credential = principal.credential
         new = [line for line in lines if (credential, line.line_id) not in self._noted]

@@ -69,7 +69,7 @@ async def show_audit_log(
         ],
         line=query.service_line_id,
         line_name=await _name_of(request, principal, query.service_line_id),
-        # What belongs to no organization is no event of the feed.
+        # The feed has no event without an organization.
         stream=whose
         and stream_address(
             principal, chosen | {"organization_id": whose}, ("organization_id", "workspace_id")

@@ -1,6 +1,6 @@
 """Runs: the list of a line's runs, a run by its id, and its erasure (contract, Reading and Proof).
 
-``run_answers.py`` makes the answers. Whoever gets a run's input, output or error is noted.
+``run_answers.py`` makes the answers. Every reader of an input, output or error is noted.
 """
 
 import re
