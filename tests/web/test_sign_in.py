@@ -150,7 +150,7 @@ def test_a_revoked_token_ends_its_sessions(edge: Edge) -> None:
     answer = guest.get("/ui")
     assert answer.status == 401
     assert answer.all("#token")
-    said = "Your API key is unknown or was revoked. Sign in with another key."
+    said = "Your API key is unknown, has expired or was revoked. Sign in with another key."
     assert answer.words('[role="alert"]') == [said]
 
 

@@ -13,6 +13,7 @@ from psycopg.rows import tuple_row
 from rich.console import Console
 from rich.progress import Progress
 
+from ledger.application.commands import keys
 from ledger.application.report import command_of
 from ledger.application.sweeper import sweepers_kept_away
 from ledger.application.turns import Outcomes
@@ -21,14 +22,16 @@ from ledger.cli.input import opened
 from ledger.cli.keys import make_key
 from ledger.cli.line_parser import ParsedLine, Parser, in_order
 from ledger.demo import PRIMARY_ORGANIZATION, story
+from ledger.demo.keys import KEYS
 from ledger.demo.telling import StoryClock, tell
-from ledger.domain.api_key import SINGLE_PERMISSIONS
+from ledger.domain.api_key import GRACE, SINGLE_PERMISSIONS
 from ledger.domain.errors import LedgerError, NotCarriedOut, Unavailable
 from ledger.domain.values import parse_instant
 from ledger.intake.envelope import Fact, Rejected
 from ledger.intake.places import full_detail
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
+from ledger.intake.tokens import create_token
 from ledger.service.address import address_kept
 from ledger.service.composition.writing import utc_now, writing
 from ledger.service.processes import calm_collector
@@ -143,6 +146,7 @@ def load_demo(settings: Settings, conninfo: str) -> int:
             print(
                 f"Told the story: {told['recorded']:,} facts recorded, {told['refused']} refused."
             )
+            _make_keys(writer)
         token = make_key(
             writer,
             name="demo",
@@ -157,6 +161,29 @@ def load_demo(settings: Settings, conninfo: str) -> int:
     else:
         print(f"Page:  {address}{settings.root_path}/")
     return 0
+
+
+def _make_keys(writer: Writer) -> None:
+    """Hand out the story's keys. Nobody is told their secrets."""
+    for key in KEYS:
+        command = keys.CreateApiKey(
+            COMMAND_LINE,
+            create_token(),
+            name=key.name,
+            organization_id=PRIMARY_ORGANIZATION,
+            workspace_id=key.workspace_id,
+            permissions=key.permissions,
+            expires_at=None if key.lives is None else utc_now() + key.lives,
+        )
+        made = writer.execute(command)
+        if isinstance(made, LedgerError):
+            raise made
+        if key.ending == "rotated":
+            writer.execute(
+                keys.RotateApiKey(made.subject, COMMAND_LINE, token=create_token(), grace=GRACE)
+            )
+        elif key.ending == "revoked":
+            writer.execute(keys.RevokeApiKey(made.subject, COMMAND_LINE))
 
 
 def _held(conninfo: str) -> tuple[int, datetime | None]:

@@ -65,6 +65,8 @@ GROUPS: Sequence[tuple[str, Sequence[Choice]]] = (
         "Keys",
         (
             Choice("Key created", "key.create"),
+            Choice("Key changed", "key.update"),
+            Choice("Key's secret rotated", "key.rotate"),
             Choice("Key revoked", "key.revoke"),
         ),
     ),

@@ -17,6 +17,7 @@ from ledger.domain.errors import Invalid
 from ledger.domain.values import (
     ENDPOINT_ID,
     EVENT_ID,
+    KEY_ID,
     LINE_ID,
     RUN_ID,
     format_id,
@@ -28,6 +29,7 @@ from ledger.web.pages import (
     PageRoute,
     go,
     may_audit,
+    may_manage_keys,
     may_read,
     own_page,
     read_answer,
@@ -81,6 +83,8 @@ async def place_of(request: Request, principal: Principal, text: str) -> str | N
     """
     # The names of projects are case-sensitive; all other ids are in capitals.
     identifier = text if text.startswith("PROJ-") else text.upper()
+    if re.fullmatch(KEY_ID, identifier):
+        return f"/ui/keys/{identifier}" if may_manage_keys(principal) else None
     for prefix, filter_name in _FILTERS:
         if identifier.startswith(prefix):
             return with_parameter(HOME, filter_name, identifier)

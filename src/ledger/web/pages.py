@@ -57,6 +57,7 @@ PLACES: tuple[tuple[str, tuple[str, ...], str, str | None], ...] = (
     ("/ui/events", ("/ui/events/",), "Events", "read"),
     ("/ui/audit", ("/ui/audit/",), "Audit", "audit:read"),
     ("/ui/webhooks", ("/ui/webhooks/",), "Webhooks", "webhooks:manage"),
+    ("/ui/keys", ("/ui/keys/",), "Keys", "keys:manage"),
     ("/ui/integrity", ("/ui/integrity/",), "Integrity", None),
 )
 """The navigation: (address, prefixes of the pages below it, name, permission; None: any visitor).
@@ -73,7 +74,7 @@ _ENCODED_DOT = re.compile("%2e", re.IGNORECASE)
 _MISREAD = re.compile(r"[\x00-\x20\x7f\\]")
 """Characters that a browser removes from a path, or reads as a slash."""
 
-_KEY_LOST = "Your API key is unknown or was revoked. Sign in with another key."
+_KEY_LOST = "Your API key is unknown, has expired or was revoked. Sign in with another key."
 _TOKEN_EXPIRED = "Your token has expired. Sign in with a new token."
 
 _templates = Environment(
@@ -171,6 +172,11 @@ def home_of(principal: Principal) -> str:
 def may_audit(principal: Principal) -> bool:
     """Whether a credential may read the audit log."""
     return principal.is_admin or "audit:read" in principal.permissions
+
+
+def may_manage_keys(principal: Principal) -> bool:
+    """Whether a credential may manage API keys."""
+    return principal.is_admin or "keys:manage" in principal.permissions
 
 
 def may_read(principal: Principal) -> bool:

@@ -16,7 +16,10 @@ signed_in = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 _LARGEST = 16 * 1024
 
-_NOT_KNOWN = "This token is unknown or was revoked. Paste the whole token; it begins with elk_."
+_NOT_KNOWN = (
+    "This token is unknown or was revoked. A key that has expired is refused too."
+    " Paste the whole token; it begins with elk_."
+)
 _NOT_TAKEN = "This token has expired, or this service does not accept it. Paste the whole token."
 _TOO_LONG = f"This token is too long. The limit is {session.LONGEST_TOKEN} characters."
 

@@ -186,7 +186,7 @@ def _check_expiry(expires_at: datetime | None, asking: ApiKey | None, now: datet
     """Raise Forbidden for a longer life than the asking key's, and Invalid for a past instant."""
     _require_no_longer_life(expires_at, asking)
     if expires_at is not None and expires_at <= now:
-        raise Invalid.at("/expires_at", "does not lie in the future")
+        raise Invalid.at("/expires_at", "lies in the past")
 
 
 def _require_no_longer_life(expires_at: datetime | None, asking: ApiKey | None) -> None:

@@ -1,0 +1,135 @@
+"""The forms about API keys, converted to the API's own models."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from ledger.api import key_models as models
+from ledger.api.writing import Sent, checked
+from ledger.domain.api_key import Permission
+from ledger.domain.errors import Invalid
+from ledger.domain.values import format_instant
+from ledger.intake.request import IdempotencyKey
+from ledger.web.pages import Form
+from ledger.web.showing import Zone
+from ledger.web.webhook_forms import Typed
+
+_PERMISSION = "permission:"
+"""Prefix of the name of a permission's box. A field has one value, so boxes share no name."""
+
+PERMISSIONS: Mapping[Permission, str] = {
+    "read": "Read lines, runs and events",
+    "write": "Report facts",
+    "service_lines:manage": "Pause and resume lines",
+    "webhooks:manage": "Manage webhooks",
+    "audit:read": "Read the audit log",
+    "runs:erase": "Erase runs",
+    "keys:manage": "Manage keys",
+    "admin": "Everything, in all organizations",
+}
+"""What each permission allows, in the words of the page."""
+
+LIVES: Mapping[str, tuple[str, int]] = {
+    "30": ("in 30 days", 30),
+    "90": ("in 90 days", 90),
+    "365": ("in a year", 365),
+}
+"""The choices of a key's life, with their days."""
+
+GRACES: Mapping[str, str] = {
+    "86400": "for 24 hours",
+    "604800": "for 7 days",
+    "3600": "for an hour",
+    "0": "not any more",
+}
+"""The seconds for which a replaced secret still works, in words."""
+
+
+class _ExpiryForm(Form):
+    """A form in which a person chooses when a key expires."""
+
+    expires: Literal["keep", "own", "30", "90", "365", "never", "at"] = "never"
+    expires_at: Typed = None
+
+    def chosen_end(self, zone: Zone, now: datetime, own: datetime | None) -> str | None:
+        """The chosen expiry as the API takes it. Raises Invalid for what is no date and time.
+
+        ``own`` is the expiry of the key of the visitor.
+        """
+        if self.expires == "at":
+            return zone.meant("expires_at", self.expires_at or "")
+        if self.expires == "own":
+            return None if own is None else format_instant(own)
+        life = LIVES.get(self.expires)
+        return None if life is None else format_instant(now + timedelta(days=life[1]))
+
+
+class NewKeyForm(_ExpiryForm):
+    """The form for a new key."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, values: Any) -> Any:
+        boxes = [name for name in values if name.startswith(_PERMISSION)]
+        rest = {name: value for name, value in values.items() if name not in boxes}
+        return rest | {"permissions": ",".join(name.removeprefix(_PERMISSION) for name in boxes)}
+
+    name: Typed = None
+    which: Literal["all", "chosen"] = "chosen"
+    permissions: Typed = None
+    organization_id: Typed = None
+    workspace_id: Typed = None
+
+    @property
+    def chosen(self) -> list[str]:
+        """The chosen permissions."""
+        if self.which == "all":
+            return ["admin"]
+        return self.permissions.split(",") if self.permissions else []
+
+    def sent(
+        self, key: IdempotencyKey, zone: Zone, now: datetime, own: datetime | None
+    ) -> Sent[models.NewKey]:
+        """The new key for the API."""
+        said: dict[str, Any] = {
+            "name": self.name,
+            "permissions": self.chosen,
+            "organization_id": self.organization_id,
+            "workspace_id": self.workspace_id,
+        }
+        said = {name: value for name, value in said.items() if value is not None}
+        try:
+            said["expires_at"] = self.chosen_end(zone, now, own)
+        except Invalid as error:
+            return Sent(None, key, error, said)
+        return checked(said, models.NewKey, key)
+
+
+class ChangeKeyForm(_ExpiryForm):
+    """The form that changes a key."""
+
+    name: Typed = None
+
+    def sent(
+        self, key: IdempotencyKey, zone: Zone, now: datetime, own: datetime | None
+    ) -> Sent[models.KeyChanges]:
+        """The changes for the API."""
+        said = {"name": self.name}
+        if self.expires != "keep":
+            try:
+                said["expires_at"] = self.chosen_end(zone, now, own)
+            except Invalid as error:
+                return Sent(None, key, error, said)
+        return checked(said, models.KeyChanges, key)
+
+
+class RotateForm(Form):
+    """The form that replaces a key's secret."""
+
+    grace_seconds: Literal["86400", "604800", "3600", "0"] = "86400"
+
+    def sent(self, key: IdempotencyKey) -> Sent[models.Rotation]:
+        """The rotation for the API."""
+        return checked({"grace_seconds": int(self.grace_seconds)}, models.Rotation, key)
