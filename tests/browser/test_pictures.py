@@ -75,6 +75,8 @@ def addresses(page: Page) -> dict[str, str]:
     assert previous is not None
     page.goto("/ui/events")
     event = first_link(page, "/ui/events/EVT")
+    page.goto("/ui/keys")
+    key = first_link(page, "/ui/keys/KEY")
     return {
         "board": "/ui",
         "line": f"/ui/lines/{AGENTS}",
@@ -88,6 +90,8 @@ def addresses(page: Page) -> dict[str, str]:
         "event": event,
         "audit": "/ui/audit",
         "webhooks": "/ui/webhooks",
+        "keys": "/ui/keys",
+        "key": key,
     }
 
 

@@ -29,7 +29,7 @@ PERMISSIONS: Mapping[Permission, str] = {
     "keys:manage": "Manage keys",
     "admin": "Everything, in all organizations",
 }
-"""What each permission allows, in the words of the page."""
+"""The act that each permission allows, in the words of the page."""
 
 LIVES: Mapping[str, tuple[str, int]] = {
     "30": ("in 30 days", 30),

@@ -1,0 +1,112 @@
+"""API keys in a real browser: created, copied, rotated and revoked, with and without script."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.browser import assert_accessible, screenshot, show, sign_in, watched
+from tests.support.edge import Edge
+from tests.support.keys_api import Keys
+
+
+@pytest.fixture(scope="module")
+def keys(edge: Edge) -> Keys:
+    return Keys(edge)
+
+
+@pytest.fixture
+def visit(chromium: Browser, address: str, edge: Edge) -> Iterator[Page]:
+    """A page of a visitor who manages keys."""
+    with watched(chromium, address) as watch:
+        page = watch.context.new_page()
+        sign_in(page, edge.token("read", "write", "keys:manage"))
+        yield page
+
+
+def create(page: Page, name: str) -> None:
+    page.goto("/ui/keys")
+    page.get_by_text("Create a key", exact=True).click()
+    page.get_by_label("Name", exact=True).fill(name)
+    page.get_by_label("Read lines, runs and events").check()
+
+
+def test_a_key_is_created_tried_rotated_and_revoked(visit: Page, keys: Keys) -> None:
+    visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    create(visit, "nightly job")
+    assert_accessible(visit)
+    screenshot(visit, "key-form", 390)
+    screenshot(visit, "key-form", 1440, "dark")
+    visit.get_by_label("Expires").select_option("in a year")
+    visit.get_by_role("button", name="Create key").click()
+    expect(visit.get_by_role("heading", name="Key created")).to_be_visible()
+    assert_accessible(visit)
+    screenshot(visit, "key-secret", 390)
+    screenshot(visit, "key-secret", 1440, "dark")
+    visit.get_by_role("button", name="Copy secret").click()
+    expect(visit.get_by_role("button", name="Copied")).to_be_visible()
+    secret = visit.evaluate("navigator.clipboard.readText()")
+    assert "elk_" not in visit.url
+    assert keys.works(secret)
+    visit.get_by_role("button", name="Copy command").click()
+    expect(visit.get_by_role("button", name="Copied")).to_have_count(2)
+    command = visit.evaluate("navigator.clipboard.readText()")
+    assert command.startswith(f'curl -H "Authorization: Bearer {secret}" ')
+    visit.get_by_role("link", name="Done").click()
+    visit.get_by_role("button", name="Rotate secret…").click()
+    visit.get_by_label("The old secret works").select_option("not any more")
+    assert_accessible(visit)
+    visit.get_by_role("button", name="Rotate secret", exact=True).click()
+    expect(visit.get_by_role("heading", name="Secret rotated")).to_be_visible()
+    rotated = visit.locator("pre code").first.inner_text()
+    keys.forget()
+    keys.edge.clock.advance(seconds=1)
+    assert (keys.works(secret), keys.works(rotated)) == (False, True)
+    visit.get_by_role("link", name="Done").click()
+    visit.get_by_role("button", name="Revoke…").click()
+    visit.get_by_role("button", name="Revoke key").click()
+    expect(visit.get_by_role("status").get_by_text("Key revoked.")).to_be_visible()
+    assert_accessible(visit)
+    keys.forget()
+    assert not keys.works(rotated)
+
+
+def test_the_field_for_an_exact_time_shows_when_it_is_chosen(visit: Page, keys: Keys) -> None:
+    create(visit, "exact")
+    exactly = visit.get_by_label("Time (UTC)")
+    expect(exactly).to_be_hidden()
+    visit.get_by_label("Expires").select_option("at this time:")
+    expect(exactly).to_be_visible()
+    exactly.fill("2091-01-02T03:04:05")
+    visit.get_by_role("button", name="Create key").click()
+    visit.get_by_role("link", name="Done").click()
+    expect(visit.locator("dl.tiles")).to_contain_text("expires 2091-01-02 03:04:05")
+
+
+def test_keys_are_managed_without_script(visit: Page, keys: Keys, chromium: Browser) -> None:
+    made = keys.create(name="by hand")
+    state = visit.context.storage_state()
+    without = chromium.new_context(java_script_enabled=False, storage_state=state)
+    page = without.new_page()
+    page.goto(visit.url.split("/ui")[0] + "/ui/keys")
+    page.get_by_text("Create a key", exact=True).click()
+    page.get_by_label("Name", exact=True).fill("no script")
+    page.get_by_label("Report facts").check()
+    page.get_by_role("button", name="Create key").click()
+    expect(page.locator("pre code").first).to_contain_text("elk_")
+    expect(page.get_by_text("Copy secret")).to_be_hidden()
+    page.goto(visit.url.split("/ui")[0] + f"/ui/keys/{made.id}")
+    page.get_by_role("button", name="Revoke…").click()
+    page.get_by_role("button", name="Revoke key").click()
+    expect(page.get_by_text("Key revoked.")).to_be_visible()
+    without.close()
+
+
+def test_a_long_name_and_many_permissions_fit_a_phone(visit: Page, keys: Keys) -> None:
+    made = keys.create(name="W" * 200, permissions=["read", "write", "keys:manage"])
+    for path in ("/ui/keys", f"/ui/keys/{made.id}"):
+        visit.goto(path)
+        for width in (390, 768):
+            show(visit, width)
+            assert visit.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
+    screenshot(visit, "key-long", 390)
