@@ -22,6 +22,7 @@ from ledger.log.vault import Vault
 from tests.support.facts import LINE, activation, fact
 from tests.support.log_checker import check
 from tests.support.racing_writers import now, parsed, principal
+from tests.support.views import until
 
 FLOOD = principal("flood")
 OTHER = Principal("other", "api_key", frozenset({"read", "write"}), organization_id="ORG-26-000002")
@@ -57,12 +58,13 @@ class Node:
         for by, event in activations:
             assert isinstance(begin.execute(command_of(parsed(event), by)), Receipt)
 
-    def writer(self, place: int) -> Writer:
-        """A writer that is not started, and has no neighbours yet."""
+    def writer(self, place: int | None) -> Writer:
+        """A writer that is not started; ``place`` is that of its process on the board."""
         log, vault = Log(self._conninfo), Vault(bytes(32))
         self._stack.callback(log.close)
         hour = timedelta(hours=1)
-        return Writer(log, vault, now, lambda _: hour, neighbours=Neighbours(self.board, place))
+        neighbours = None if place is None else Neighbours(self.board, place)
+        return Writer(log, vault, now, lambda _: hour, neighbours=neighbours)
 
     def start(self, writer: Writer) -> None:
         writer.start()
@@ -74,6 +76,14 @@ class Node:
         with psycopg.connect(self._conninfo) as connection:
             ((position,),) = connection.execute(statement)
         return int(position)
+
+    def await_waiting(self) -> None:
+        """Wait until an append waits for the lock."""
+        waits = (
+            "SELECT FROM pg_locks WHERE relation = 'ledger.append_lock'::regclass AND NOT granted"
+        )
+        with psycopg.connect(self._conninfo, autocommit=True) as connection:
+            until(lambda: connection.execute(waits).rowcount, "an append that waits")
 
     def appends(self, first: int) -> list[int]:
         """How many events each append since this position recorded."""
@@ -146,6 +156,39 @@ def test_a_turn_ends_for_a_fact_that_waits_in_another_process(node: Node) -> Non
     assert node.appends(batch_positions[0])[0] < 200
 
 
+def test_an_imports_turn_ends_for_a_fact_that_waits_for_the_append_lock(node: Node) -> None:
+    """An import, and any process of another node, has no place on the board."""
+    importing, worker = node.writer(None), node.writer(1)
+    node.start(worker)
+    came = []
+    batch = check_ins(1_000)
+    batch[150] = Calls(lambda: (came.append(worker.submit(other())), node.await_waiting()))
+    imported = importing.submit(batch)
+    node.start(importing)
+    batch_positions = positions(imported.result(20))
+    (place,) = positions(came[0].result(20))
+    assert place < batch_positions[-1]
+    first, *_ = node.appends(batch_positions[0])
+    assert first < 300
+
+
+def test_a_workers_turn_ends_by_time_for_an_append_of_another_node(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(turns, "_RECENT_SECONDS", 0.0)
+    worker, elsewhere = node.writer(1), node.writer(None)
+    node.start(elsewhere)
+    came = []
+    batch = check_ins(1_000)
+    batch[150] = Calls(lambda: (came.append(elsewhere.submit(other())), node.await_waiting()))
+    flood = worker.submit(batch)
+    node.start(worker)
+    last = positions(flood.result(20))[-1]
+    (place,) = positions(came[0].result(20))
+    assert place < last
+
+
 def test_an_organization_alone_has_its_batch_recorded_by_one_append(node: Node) -> None:
     writer = node.writer(0)
     # Its own facts in another process do not count as others'.
@@ -206,15 +249,15 @@ def test_the_facts_of_one_organization_cannot_fill_the_queue_for_others(node: No
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have views waited for, however long they have not moved, and others forgotten at once."""
-    monkeypatch.setattr(turns, "_STILL_SECONDS", 3600.0)
-    monkeypatch.setattr(turns, "_RECENT_NANOSECONDS", 0)
+    monkeypatch.setattr(turns, "STILL_SECONDS", 3600.0)
+    monkeypatch.setattr(turns, "_RECENT_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("patient")
 def test_beside_others_an_organization_is_few_turns_ahead_of_the_views(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "_RECENT_NANOSECONDS", 3600 * 10**9)
+    monkeypatch.setattr(turns, "_RECENT_SECONDS", 3600.0)
     writer = node.writer(0)
     writer.note_shown(BEGUN)
     node.start(writer)
@@ -261,7 +304,7 @@ def test_commands_that_wait_for_views_are_carried_out_when_the_writer_stops(node
 def test_views_that_do_not_move_are_not_waited_for(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "_STILL_SECONDS", 0.0)
+    monkeypatch.setattr(turns, "STILL_SECONDS", 0.0)
     writer = node.writer(0)
     writer.note_shown(BEGUN)
     node.start(writer)

@@ -6,8 +6,10 @@ after ``TURN_FACTS`` commands or ``TURN_SECONDS`` under the append lock, also in
 batch, and also if the others came during the turn; one command is never divided. The rest of a
 batch stays the first of its organization, so the commands of an organization keep their order.
 
-Others wait if they have commands in this writer, or had any in the last second, here or in another
-process of the node (``Neighbours``): a client that was just answered will soon send more.
+Others wait if they have commands in this writer, or had any in the last three seconds, here or in
+another API worker of the node (``Neighbours``): a client that was just answered will soon send
+more. The other processes, as an import, and other nodes know nothing of that. They ask the database
+whether an append waits for the lock, and see under the lock whether others have recorded events.
 
 The views are shared in the same way. Views show events in the order of the log, so a write waits
 for all events before its own. An organization therefore gets no turn while the views lag behind its
@@ -31,8 +33,11 @@ TURN_SECONDS = 0.1
 GROUP = 1000
 """The most commands in one append: a larger group gains nothing and holds the lock for longer."""
 
-_RECENT_NANOSECONDS = 1_000_000_000
+_RECENT_SECONDS = 3.0
 """For how long an organization counts as waiting after its last command came."""
+
+_LOOKS_EACH = 10
+"""After so many commands of a turn the writer looks again whether others have come."""
 
 _BEHIND, _BEHIND_BESIDE_OTHERS = 1000, 200
 """By how many events the views may lag before an organization's turn: alone, and beside others.
@@ -40,7 +45,7 @@ _BEHIND, _BEHIND_BESIDE_OTHERS = 1000, 200
 The views take in one group while the writer decides the next, so alone they may lag by a group.
 """
 
-_STILL_SECONDS = 1.0
+STILL_SECONDS = 1.0
 """Views that have not moved for so long are not waited for: their process may have died."""
 
 _REMEMBERED = 1000
@@ -57,7 +62,7 @@ def create_board(processes: int) -> Board:
 
 
 class Neighbours:
-    """The organizations whose commands came in the last second to any process of the node.
+    """The organizations whose commands came in the last three seconds to any process of the node.
 
     Each process notes its latest two organizations, with times. Two are enough to tell whether
     there was another than a given one. The memory has no lock: a value that is read while it is
@@ -81,7 +86,7 @@ class Neighbours:
 
     def has_others(self, party: str) -> bool:
         """Whether there was another organization than this one."""
-        name, since = hash(party), time.monotonic_ns() - _RECENT_NANOSECONDS
+        name, since = hash(party), time.monotonic_ns() - int(_RECENT_SECONDS * 1e9)
         cells = self._board[:]
         return any(
             cells[cell + 1] > since and cells[cell] != name for cell in range(0, len(cells), 2)
@@ -119,10 +124,14 @@ class Slice(NamedTuple):
 
 
 class Turns:
-    """The commands that wait for one writer. Its caller holds a lock, except for ``is_over``."""
+    """The commands that wait for one writer. Its caller holds a lock, except for ``Turn``."""
 
-    def __init__(self, neighbours: Neighbours) -> None:
-        self._neighbours = neighbours
+    def __init__(self, neighbours: Neighbours | None) -> None:
+        """``neighbours`` are None for a process that has no place on the board."""
+        self._neighbours = neighbours or Neighbours()
+        self._is_apart = neighbours is None
+        self._others_at = 0.0
+        """When the writer of a process apart last saw that others had recorded events."""
         self._parties: OrderedDict[str, deque[Ticket]] = OrderedDict()
         """The tickets of each organization, in the order of their turns."""
         self._counts: dict[str, int] = {}
@@ -186,14 +195,13 @@ class Turns:
                 break
         return slices
 
-    def is_over(self, plan: Sequence[Slice], decided: int, began: float) -> bool:
-        """Whether the append should end after so many commands, begun at ``began`` (monotonic)."""
-        if decided < TURN_FACTS or decided % 10:
-            if time.monotonic() - began < TURN_SECONDS:
-                return False
-        elif plan[0].ticket.party != plan[-1].ticket.party:
-            return time.monotonic() - began >= TURN_SECONDS
-        return not self._is_alone(plan[0].ticket.party)
+    def begin(self, plan: Sequence[Slice], is_awaited: Callable[[], bool]) -> "Turn":
+        """The turn of an append that begins now; ``is_awaited`` asks whether another one waits."""
+        parties = {each.ticket.party for each in plan}
+        if len(parties) > 1:
+            return Turn(None, is_awaited, 0)
+        (party,) = parties
+        return Turn(lambda: self._is_alone(party), is_awaited, TURN_FACTS * self._is_apart)
 
     def settle(self, plan: Sequence[Slice], outcomes: Outcomes) -> list[Ticket]:
         """Give the outcomes to the plan's first commands; return the tickets that are complete.
@@ -221,8 +229,10 @@ class Turns:
         self.waiting -= len(outcomes)
         return finished
 
-    def note_end(self, plan: Sequence[Slice], position: int) -> None:
-        """Note the end of the log after an append of the plan that recorded events."""
+    def note_end(self, plan: Sequence[Slice], start: int, position: int) -> None:
+        """Note the log's ends before and after an append of the plan that recorded events."""
+        if self._is_apart and 0 < self._end < start:
+            self._others_at = time.monotonic()
         self._end = position
         if len(self._ends) > _REMEMBERED:
             shown = self._shown or 0
@@ -230,7 +240,9 @@ class Turns:
         self._ends |= dict.fromkeys((ticket.party for ticket, _ in plan), position)
 
     def _is_alone(self, party: str) -> bool:
-        return len(self._parties) == 1 and not self._neighbours.has_others(party)
+        if len(self._parties) != 1 or self._neighbours.has_others(party):
+            return False
+        return time.monotonic() - self._others_at > _RECENT_SECONDS
 
     def _may_go(self, party: str) -> bool:
         """Whether the views lag so little that the organization may have a turn."""
@@ -239,6 +251,38 @@ class Turns:
             return True
         if self._ends.get(party, 0) <= shown:
             return True  # no event that the views have yet to show is its own
-        if time.monotonic() - self._moved_at > _STILL_SECONDS:
+        if time.monotonic() - self._moved_at > STILL_SECONDS:
             return True
-        return self._end - shown <= _BEHIND and self._is_alone(party)
+        return (self._is_apart or self._end - shown <= _BEHIND) and self._is_alone(party)
+
+
+class Turn:
+    """The end of one append: it comes with the plan's end, or while others wait.
+
+    ``is_alone`` tells whether the organization of the plan is alone; None: the plan has several.
+    ``asks_each`` is after how many commands the database is asked, as it is after ``TURN_SECONDS``.
+    """
+
+    __slots__ = ("_ask_after", "_ask_at", "_asks_each", "_is_alone", "_is_awaited")
+
+    def __init__(
+        self, is_alone: Callable[[], bool] | None, is_awaited: Callable[[], bool], asks_each: int
+    ) -> None:
+        self._is_alone, self._is_awaited = is_alone, is_awaited
+        self._asks_each = self._ask_after = asks_each
+        self._ask_at = time.monotonic() + TURN_SECONDS
+
+    def is_over(self, decided: int) -> bool:
+        """Whether the append should end after so many commands."""
+        is_late = time.monotonic() >= self._ask_at
+        if self._is_alone is None:
+            return is_late
+        if not is_late and (decided < TURN_FACTS or decided % _LOOKS_EACH):
+            return False
+        if not self._is_alone():
+            return True
+        if is_late or (self._asks_each and decided >= self._ask_after):
+            self._ask_at = time.monotonic() + TURN_SECONDS
+            self._ask_after = decided + self._asks_each
+            return self._is_awaited()
+        return False

@@ -28,7 +28,7 @@ from eventsourcing.persistence import InterfaceError, OperationalError, Persiste
 from ledger.application.carry_out import carry_out
 from ledger.application.command import Command
 from ledger.application.loader import Cache
-from ledger.application.turns import Neighbours, Outcomes, Slice, Ticket, Turns
+from ledger.application.turns import STILL_SECONDS, Neighbours, Outcomes, Slice, Ticket, Turns
 from ledger.application.unit import Unit
 from ledger.background import BackgroundLoop
 from ledger.domain.errors import NotCarriedOut, RateLimited, Unavailable
@@ -91,7 +91,7 @@ class Writer(BackgroundLoop):
         """When an append, or a probe, last showed whether a row can be written."""
         self._log, self._vault, self._clock, self._idle_after = log, vault, clock, idle_after
         self._cache = Cache()
-        self._turns = Turns(neighbours or Neighbours())
+        self._turns = Turns(neighbours)
         self._changed = threading.Condition()
         self._together = 0
         """Commands that the last append answered, if they were handed in by several, and those
@@ -178,7 +178,9 @@ class Writer(BackgroundLoop):
     def _serve(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(self._has_work, self._probe_seconds)
+                # Commands that wait for views are looked at again, in case the views stand still.
+                patience = self._probe_seconds or (STILL_SECONDS if self._turns else None)
+                self._changed.wait_for(self._has_work, patience)
                 while self._outdated:
                     self._cache.forget_key(self._outdated.popleft())
                 is_stopping = self._stopping.is_set()
@@ -282,9 +284,10 @@ class Writer(BackgroundLoop):
                 )
                 touched = unit.events.touched
                 unit.prepare(commands)
-                began = time.monotonic()
+                start = append.next_position - 1
+                turn = self._turns.begin(plan, append.is_awaited)
                 for command in commands:
-                    if outcomes and self._turns.is_over(plan, len(outcomes), began):
+                    if outcomes and turn.is_over(len(outcomes)):
                         break
                     outcomes.append(carry_out(command, unit))
                 unit.write()
@@ -296,6 +299,6 @@ class Writer(BackgroundLoop):
             raise
         if touched:
             self._note_success()
-            self._turns.note_end(plan, append.next_position - 1)
+            self._turns.note_end(plan, start, append.next_position - 1)
         self._cache.trim()
         return outcomes

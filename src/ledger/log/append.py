@@ -103,6 +103,15 @@ SELECT line_id, run_id, version, started_at, external_id FROM ledger.open_run
 WHERE line_id = %(line)s ORDER BY run_id
 """
 
+# Whether another transaction waits for the append lock.
+_IS_AWAITED = b"""
+SELECT EXISTS (
+    SELECT FROM pg_locks
+    WHERE relation = 'ledger.append_lock'::regclass AND NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)
+"""
+
 # The number of an organization's endpoints.
 _ENDPOINTS = "SELECT count(*) FROM ledger.endpoint WHERE organization_id = %(organization)s"
 
@@ -278,6 +287,10 @@ class Append:
         """The RUN or KEY ids among these that are already taken."""
         found = self._transaction.run(named(_TAKEN, {"ids": array("text", ids)}))
         return {row[0] for row in found}
+
+    def is_awaited(self) -> bool:
+        """Whether another transaction waits for the append lock: of any process, on any node."""
+        return bool(self._transaction.run(Statement(_IS_AWAITED))[0][0])
 
     # Writing: the statements are sent with the commit at the latest.
 
