@@ -1,6 +1,8 @@
 """Organizations take turns in the writers of a node (contract, Access, "Shares")."""
 
+import queue
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
@@ -14,11 +16,13 @@ from ledger.application.report import command_of
 from ledger.application.turns import Neighbours, create_board
 from ledger.application.unit import Unit
 from ledger.application.writer import Writer
+from ledger.cli import load
 from ledger.domain.errors import NotFound, RateLimited
 from ledger.intake.principal import COMMAND_LINE, Principal
 from ledger.intake.request import Receipt
 from ledger.log.event_log import Log
 from ledger.log.vault import Vault
+from ledger.reads.following import ViewFollower
 from tests.support.facts import LINE, activation, fact
 from tests.support.log_checker import check
 from tests.support.racing_writers import now, parsed, principal
@@ -310,3 +314,67 @@ def test_views_that_do_not_move_are_not_waited_for(
     node.start(writer)
     for _ in range(3):
         positions(writer.submit(check_ins(1_000)).result(20))
+
+
+def test_an_import_hands_in_again_what_was_turned_away(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "RETRY_SECONDS", 0.01)
+    writer = node.writer(None)
+    waiting = [writer.submit(check_ins(1) * 10_000) for _ in range(2)]
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(load.submit_patiently, writer, check_ins(1))
+        node.start(writer)
+        assert len(positions(late.result(60).result(60))) == 1
+    assert all(future.done() for future in waiting)
+
+
+@pytest.mark.usefixtures("patient")
+def test_an_import_alone_does_not_wait_for_views_and_beside_others_does(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    importing, worker = node.writer(None), node.writer(1)
+    node.start(importing)
+    node.start(worker)
+    importing.note_shown(BEGUN)
+    for _ in range(3):
+        positions(importing.submit(check_ins(1_000)).result(20))
+    monkeypatch.setattr(turns, "_RECENT_SECONDS", 3600.0)
+    positions(worker.submit(other()).result(20))
+    # The next append finds the event of the other organization.
+    positions(importing.submit(check_ins(1)).result(20))
+    held = importing.submit(check_ins(1))
+    (place,) = positions(worker.submit(check_ins(1)).result(20))
+    assert not held.done()
+    importing.note_shown(place)
+    positions(held.result(20))
+
+
+def test_the_follower_of_views_tells_what_all_live_views_have_reached(conninfo: str) -> None:
+    told: queue.Queue[int] = queue.Queue()
+    follower = ViewFollower(conninfo, told.put)
+    listens = "SELECT FROM pg_stat_activity WHERE application_name = 'ledger view follower'"
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        views = [name for (name,) in connection.execute("SELECT name FROM ledger.projection")]
+        first, *others = views
+        follower.start()
+        try:
+            until(
+                lambda: (
+                    connection.execute(
+                        listens + " AND state = 'idle' AND query LIKE 'SELECT name%'"
+                    ).rowcount
+                ),
+                "it",
+            )
+
+            def notify(payload: str) -> None:
+                connection.execute("SELECT pg_notify('ledger_views', %s)", (payload,))
+
+            notify(f"{','.join(others)} 7")
+            notify(f"{first} 5")
+            assert told.get(timeout=20) == 5
+            notify(f"{first} stopped")
+            assert told.get(timeout=20) == 7
+        finally:
+            follower.stop()

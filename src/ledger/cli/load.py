@@ -1,8 +1,9 @@
 """The commands that record facts: import, demo. Results go to standard output."""
 
 import sys
+import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,6 +14,7 @@ from psycopg.rows import tuple_row
 from rich.console import Console
 from rich.progress import Progress
 
+from ledger.application.command import Command
 from ledger.application.commands import keys
 from ledger.application.report import command_of
 from ledger.application.sweeper import sweepers_kept_away
@@ -25,13 +27,14 @@ from ledger.demo import PRIMARY_ORGANIZATION, story
 from ledger.demo.keys import KEYS
 from ledger.demo.telling import StoryClock, tell
 from ledger.domain.api_key import GRACE, SINGLE_PERMISSIONS
-from ledger.domain.errors import LedgerError, NotCarriedOut, Unavailable
+from ledger.domain.errors import LedgerError, NotCarriedOut, RateLimited, Unavailable
 from ledger.domain.values import parse_instant
 from ledger.intake.envelope import Fact, Rejected
 from ledger.intake.places import full_detail
 from ledger.intake.principal import COMMAND_LINE
 from ledger.intake.request import Outcome, Receipt
 from ledger.intake.tokens import create_token
+from ledger.reads.following import ViewFollower
 from ledger.service.address import address_kept
 from ledger.service.composition.writing import utc_now, writing
 from ledger.service.processes import calm_collector
@@ -39,6 +42,9 @@ from ledger.settings import Settings
 
 _IN_FLIGHT = 3
 """Chunks handed to the writer before the oldest is waited for."""
+
+RETRY_SECONDS = 1.0
+"""The time after which commands are handed in again that were turned away."""
 
 _HELD = """
 SELECT count(*) FILTER (WHERE originator_id ~ '^(LIN|RUN)-'), max(recorded_at)
@@ -57,6 +63,7 @@ def import_facts(settings: Settings, conninfo: str, file: str, parser: Parser) -
     with (
         opened(file) as (stream, size),
         writing(settings, conninfo) as writer,
+        _following(conninfo, writer),
         _bar(size) as advance,
     ):
         for lines, outcomes in filter(None, _record(writer, parser.parse(stream, advance))):
@@ -109,10 +116,32 @@ def _record(
     """Hand chunks of lines to the writer, a few ahead; yield each with its outcomes."""
 
     def submit(chunk: list[ParsedLine]) -> tuple[list[ParsedLine], Future[Outcomes]]:
-        return chunk, writer.submit([command_of(parsed, COMMAND_LINE) for _, parsed in chunk])
+        commands = [command_of(parsed, COMMAND_LINE) for _, parsed in chunk]
+        return chunk, submit_patiently(writer, commands)
 
     submitted = (None if chunk is None else submit(chunk) for chunk in chunks)
     return in_order(submitted, _IN_FLIGHT)
+
+
+def submit_patiently(writer: Writer, commands: Sequence[Command]) -> Future[Outcomes]:
+    """Hand in commands, again and again as long as too much of the import waits already."""
+    pause = threading.Event()
+    while True:
+        try:
+            return writer.submit(commands)
+        except RateLimited:
+            pause.wait(RETRY_SECONDS)
+
+
+@contextmanager
+def _following(conninfo: str, writer: Writer) -> Iterator[None]:
+    """Let the writer know how far the views are: beside others an import waits for them."""
+    follower = ViewFollower(conninfo, writer.note_shown)
+    follower.start()
+    try:
+        yield
+    finally:
+        follower.stop()
 
 
 def _kind(outcome: Outcome) -> str:
