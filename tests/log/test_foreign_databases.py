@@ -12,8 +12,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from ledger.log.event_log import Log
 from ledger.log.migrate import SchemaError
 from ledger.postgres.embedded import EmbeddedPostgres
-from ledger.postgres.session import options_of
 from ledger.service.composition.database import ConfigurationError, prepare_database
+from ledger.service.composition.reading import prepare_reading
 from ledger.settings import Settings
 from tests.support.edge import edge_of
 from tests.support.embedded import served
@@ -72,17 +72,6 @@ def tenant(server: EmbeddedPostgres) -> Iterator[Tenant]:
     tenant = Tenant(server.url)
     yield tenant
     tenant.remove()
-
-
-def test_a_user_that_may_not_become_the_reading_role_is_refused_in_one_line(
-    tenant: Tenant, settings: Settings
-) -> None:
-    tenant.set_up()
-    with pytest.raises(SchemaError, match=f'^"{tenant.name}" .* ledger_api.*GRANT') as refused:
-        prepare_database(settings, tenant.url)
-    assert "\n" not in str(refused.value)
-    tenant.execute(f"GRANT ledger_api TO {tenant.name}")
-    prepare_database(settings, tenant.url)
 
 
 def test_a_user_that_may_not_create_the_reading_role_is_refused_in_one_line(
@@ -151,15 +140,15 @@ def test_the_environments_options_do_not_reach_a_session(
             assert connection.execute(f"SHOW {name}".encode()).fetchone() == (value,)
 
 
-@pytest.mark.parametrize("options_more", ["", "-c role=ledger_api"])
+@pytest.mark.parametrize("reads", [False, True], ids=["writes", "reads"])
 def test_jit_compilation_is_off_in_every_session(
-    conninfo: str, settings: Settings, options_more: str
+    conninfo: str, settings: Settings, reads: bool
 ) -> None:
     # Before PostgreSQL 18 a plan has an enormous cost if it needs a disabled sequential scan. Such
     # a plan would be compiled, which takes a second.
     _set_for_all(conninfo, {"jit": "on"})
     made = prepare_database(settings, conninfo)
-    with psycopg.connect(made, options=options_of(made, options_more)) as connection:
+    with psycopg.connect(prepare_reading(settings, made) if reads else made) as connection:
         assert connection.execute("SHOW jit").fetchone() == ("off",)
 
 
@@ -168,12 +157,12 @@ def test_options_of_the_database_url_stay_beside_the_ledgers(
 ) -> None:
     given = make_conninfo(conninfo, options="-c work_mem=7MB -c statement_timeout=1ms")
     made = prepare_database(settings, given)
-    with psycopg.connect(made, options=options_of(made, "-c role=ledger_api")) as connection:
+    with psycopg.connect(prepare_reading(settings, made)) as connection:
         shown = [
             connection.execute(f"SHOW {name}".encode()).fetchone()
-            for name in ("work_mem", "statement_timeout", "role", "default_transaction_isolation")
+            for name in ("work_mem", "statement_timeout", "default_transaction_isolation")
         ]
-    assert shown == [("7MB",), ("0",), ("ledger_api",), ("read committed",)]
+    assert shown == [("7MB",), ("0",), ("read committed",)]
 
 
 def test_a_pooler_that_drops_the_options_of_sessions_is_refused_in_one_line(

@@ -9,6 +9,7 @@ import pytest
 
 from ledger.log.migrate import SchemaError, migrate
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.walls import reader_of
 from ledger.service.composition.database import prepare_database
 from ledger.settings import Settings
 from tests.support.databases import drop, execute, named
@@ -55,14 +56,18 @@ def test_a_migration_that_was_edited_is_refused(conninfo: str) -> None:
         migrate(conninfo)
 
 
-def test_a_dump_restored_on_a_server_without_the_reading_role_gets_its_grants_again(
+def test_a_dump_restored_without_its_grants_gets_them_again(
     conninfo: str, settings: Settings
 ) -> None:
-    # pg_restore skips the grants to a role that does not exist, and prints a warning.
+    with edge_of(settings, prepare_database(settings, conninfo)):
+        pass
     with psycopg.connect(conninfo, autocommit=True) as connection:
+        role = reader_of(connection)
+        assert role is not None
         for objects in ("ALL TABLES IN SCHEMA ledger", "ALL FUNCTIONS IN SCHEMA ledger"):
-            connection.execute(f"REVOKE ALL ON {objects} FROM ledger_api".encode())
-        connection.execute("REVOKE ALL ON SCHEMA ledger FROM ledger_api")
+            connection.execute(f"REVOKE ALL ON {objects} FROM {role}".encode())
+        connection.execute(f"REVOKE ALL ON SCHEMA ledger FROM {role}".encode())
+        connection.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger TO PUBLIC")
     with edge_of(settings, prepare_database(settings, conninfo)) as edge:
         line = edge.fresh()
         now = edge.get(f"/v1/execution/{line}").json()
@@ -70,3 +75,6 @@ def test_a_dump_restored_on_a_server_without_the_reading_role_gets_its_grants_ag
         recorded_at = edge.get("/v1/events").json()["data"][0]["recorded_at"]
         past = edge.get(f"/v1/execution/{line}", params={"as_of": recorded_at})
         assert past.json() == now
+    calls = "SELECT has_function_privilege('public', 'ledger.key_of(bytea)', 'EXECUTE')"
+    with psycopg.connect(conninfo) as connection:
+        assert connection.execute(calls).fetchone() == (False,)

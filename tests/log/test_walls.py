@@ -26,7 +26,8 @@ TABLES: dict[str, Table] = {table.name: table for view in projections() for tabl
 _TABLES = """
 SELECT c.relname, regexp_replace(c.relname, '_g[0-9]+$', ''), c.relrowsecurity,
     (SELECT count(*) FROM pg_policy AS p WHERE p.polrelid = c.oid), c.relforcerowsecurity
-FROM pg_class AS c WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p', 'm', 'f')
+FROM pg_class AS c
+WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p', 'm', 'f')
 """
 
 # The columns of each relation that a role may select.

@@ -5,8 +5,6 @@ at start-up it would race between processes. A file that was edited after it was
 """
 
 import hashlib
-import re
-from contextlib import suppress
 from importlib.resources import files
 
 import psycopg
@@ -23,7 +21,6 @@ CREATE TABLE IF NOT EXISTS ledger.migration (
     checksum text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-GRANT USAGE ON SCHEMA ledger TO ledger_api;
 """
 
 # Roles belong to the cluster, so the migrations of two databases can race to create this role.
@@ -45,15 +42,6 @@ END $$
 """
 
 _POWERS = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = 'ledger_api'"
-
-_MAY_READ = "SELECT has_table_privilege('ledger_api', 'ledger.projection', 'SELECT')"
-
-# GRANTs on each live view (a database view), and on the tables that it selects from.
-_GRANTS_OF_VIEWS = """
-SELECT DISTINCT format('GRANT SELECT ON %I.%I, %I.%I TO ledger_api',
-    view_schema, view_name, table_schema, table_name)
-FROM information_schema.view_table_usage WHERE view_schema = 'ledger'
-"""
 
 
 class SchemaError(Exception):
@@ -80,27 +68,21 @@ def migrate(conninfo: str) -> list[str]:
         connection.execute(_BASE)
         _refuse_newer(connection, {name for name, _ in migrations})
         _create_library_table(connection, conninfo)
-        applied = [name for name, sql in migrations if _apply(connection, name, sql)]
-        if connection.execute(_MAY_READ).fetchone() == (False,):
-            _grant_again(connection, [sql for _, sql in migrations])
-        return applied
+        return [name for name, sql in migrations if _apply(connection, name, sql)]
 
 
 def _ensure_role(connection: psycopg.Connection[TupleRow]) -> None:
-    """Ensure the role of readers: it exists, we may become it, and it has no special powers."""
-    user = connection.info.user
+    """Ensure the role ledger_api, which migrations name: it exists, and has no special powers.
+
+    It has rights only if reads have no login of their own (``reader.py``).
+    """
     try:
         connection.execute(_ROLE)
     except psycopg.errors.InsufficientPrivilege as exc:
+        user = connection.info.user
         raise SchemaError(
-            f'"{user}" needs CREATEROLE, or a role ledger_api that it is a member of.'
-        ) from exc
-    try:
-        with connection.transaction(force_rollback=True):
-            connection.execute("SET LOCAL ROLE ledger_api")
-    except psycopg.errors.InsufficientPrivilege as exc:
-        raise SchemaError(
-            f'"{user}" may not become the role ledger_api: GRANT ledger_api TO "{user}".'
+            f'"{user}" needs CREATEROLE, or a role ledger_api must exist: docs/operating.md, The'
+            " login of reads, has the SQL."
         ) from exc
     if connection.execute(_POWERS).fetchone() != (False,):
         raise SchemaError(
@@ -116,20 +98,6 @@ def _refuse_newer(connection: psycopg.Connection[TupleRow], known: set[str]) -> 
             "The database belongs to a newer version of the ledger: this one does not know"
             f" {', '.join(sorted(newer))}."
         )
-
-
-def _grant_again(connection: psycopg.Connection[TupleRow], migrations: list[str]) -> None:
-    """Repeat the GRANTs of migrations and views to the role of readers.
-
-    A dump loses them, and nothing else, if it is restored into a cluster without that role. A table
-    or function that one migration grants may have been dropped by a later one.
-    """
-    for sql in migrations:
-        for grant in re.findall(r"^GRANT [^;]+ TO ledger_api;", sql, re.MULTILINE):
-            with suppress(psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction):
-                connection.execute(grant.encode())
-    for (grant,) in connection.execute(_GRANTS_OF_VIEWS).fetchall():
-        connection.execute(grant.encode())
 
 
 def _create_library_table(connection: psycopg.Connection, conninfo: str) -> None:

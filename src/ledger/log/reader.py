@@ -116,7 +116,7 @@ def _log_in(connection: psycopg.Connection[TupleRow], own: Reader, password: str
     try:
         check(own)
     except psycopg.OperationalError:
-        known = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (own.role,))
+        known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (own.role,))
         make = SQL("ALTER ROLE {} PASSWORD {}") if known.fetchone() else SQL(_MAKE)
         # As PostgreSQL stores it, so that no log of statements shows the password.
         hidden = connection.pgconn.encrypt_password(

@@ -1,0 +1,199 @@
+"""The login of reads: the ledger's own, one of a setting, or that of the database's user."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.service.composition.database import ConfigurationError, prepare_database
+from ledger.service.composition.reading import prepare_reading
+from ledger.settings import Settings
+from tests.support.databases import copied
+from tests.support.edge import edge_of
+from tests.support.embedded import served
+from tests.support.facts import fact
+from tests.support.reader import MASTER_KEY
+from tests.support.views import query
+
+PAGE = "docs/operating.md"
+
+_names = itertools.count(1)
+
+WHO = "SELECT session_user::text, current_user::text"
+
+
+class Guest:
+    """A login role without powers, with a database of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.name, self._url = f"guest_{next(_names)}", url
+        self.execute(f"CREATE ROLE {self.name} LOGIN")
+        self.execute(f"CREATE DATABASE {self.name} OWNER {self.name}")
+        self.url = make_conninfo(url, user=self.name, dbname=self.name)
+
+    def execute(self, statement: str) -> None:
+        query(self._url, statement)
+
+    def remove(self) -> None:
+        self.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
+        self.execute(f"DROP ROLE {self.name}")
+
+
+@pytest.fixture
+def guest(server: EmbeddedPostgres) -> Iterator[Guest]:
+    guest = Guest(server.url)
+    yield guest
+    guest.remove()
+
+
+@pytest.fixture
+def login(server: EmbeddedPostgres) -> str:
+    """The name of a role that an administrator made for reads."""
+    name = f"reads_{next(_names)}"
+    query(server.url, f"CREATE ROLE {name} LOGIN")
+    return name
+
+
+def own(settings: Settings, conninfo: str, login: str) -> Settings:
+    """Settings by which reads log in as a role."""
+    urls = {"database_url": conninfo, "api_database_url": make_conninfo(conninfo, user=login)}
+    return settings.model_copy(update=urls)
+
+
+def who_reads(reading: str) -> tuple[str, str]:
+    """The session's role at login, and the role that it is now."""
+    ((login, role),) = query(reading, WHO)
+    return login, role
+
+
+def test_a_user_that_may_create_roles_gets_a_login_for_reads(
+    guest: Guest, settings: Settings
+) -> None:
+    guest.execute(f"ALTER ROLE {guest.name} CREATEROLE")
+    told: list[str] = []
+    made = prepare_reading(settings, prepare_database(settings, guest.url), told.append)
+    ((oid,),) = query(guest.url, "SELECT oid FROM pg_database WHERE datname = current_database()")
+    assert who_reads(made) == (f"ledger_api_{oid}",) * 2
+    assert told == []
+    with edge_of(settings, guest.url) as edge:
+        line = edge.fresh()
+        assert edge.data(f"/v1/execution/{line}")["service_line_id"] == line
+
+
+def test_a_user_that_may_create_no_role_shares_its_login_and_one_line_says_so(
+    guest: Guest, settings: Settings
+) -> None:
+    guest.execute(f"GRANT ledger_api TO {guest.name}")
+    told: list[str] = []
+    made = prepare_reading(settings, prepare_database(settings, guest.url), told.append)
+    assert who_reads(made) == (guest.name, "ledger_api")
+    (line,) = told
+    assert PAGE in line
+    assert "\n" not in line
+    with edge_of(settings, guest.url) as edge:
+        line = edge.fresh()
+        stranger = edge.token("read", organization_id="ORG-26-000002")
+        assert edge.data(f"/v1/execution/{line}")["service_line_id"] == line
+        assert edge.get(f"/v1/execution/{line}", stranger).status_code == 404
+    with psycopg.connect(made) as connection:
+        assert connection.execute("SELECT line_id FROM ledger.execution").fetchall() == []
+
+
+def test_a_user_that_may_neither_create_nor_become_a_role_is_told_where_the_sql_is(
+    guest: Guest, settings: Settings
+) -> None:
+    made = prepare_database(settings, guest.url)
+    with pytest.raises(ConfigurationError, match=f'"{guest.name}" .*{PAGE}') as refused:
+        prepare_reading(settings, made)
+    assert "\n" not in str(refused.value)
+
+
+def test_reads_log_in_as_the_role_of_the_setting(
+    guest: Guest, settings: Settings, login: str
+) -> None:
+    chosen, told = own(settings, guest.url, login), list[str]()
+    made = prepare_reading(chosen, prepare_database(chosen, guest.url), told.append)
+    assert who_reads(made) == (login, login)
+    assert told == []
+    with edge_of(chosen, guest.url) as edge:
+        line = edge.fresh()
+        edge.accept(fact("execution.checked_in", line, {"hours": 1}))
+        assert edge.data(f"/v1/execution/{line}")["service_line_id"] == line
+        assert edge.data("/v1/events")[0]["service_line_id"] == line
+
+
+def test_a_role_that_reads_no_more_loses_its_rights(
+    conninfo: str, settings: Settings, login: str
+) -> None:
+    before = prepare_reading(settings, conninfo)
+    positions = "SELECT position FROM ledger.projection"
+    assert query(before, positions)
+    prepare_reading(own(settings, conninfo, login), conninfo)
+    with psycopg.connect(before) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute(positions.encode())
+
+
+@pytest.mark.parametrize(
+    ("powers", "fault"),
+    [
+        ("ALTER ROLE {login} SUPERUSER", "is no plain login"),
+        ("ALTER ROLE {login} BYPASSRLS", "is no plain login"),
+        ("GRANT ledger_api TO {login}", "is a member of another role"),
+        ("CREATE SCHEMA theirs AUTHORIZATION {login}", "owns an object"),
+    ],
+)
+def test_a_login_with_powers_is_refused_in_one_line(
+    conninfo: str, settings: Settings, login: str, powers: str, fault: str
+) -> None:
+    query(conninfo, powers.format(login=login))
+    with pytest.raises(ConfigurationError, match=f"{login}.*{fault}.*{PAGE}") as refused:
+        prepare_reading(own(settings, conninfo, login), conninfo)
+    assert "\n" not in str(refused.value)
+    query(conninfo, f"DROP OWNED BY {login}")
+
+
+def test_the_database_users_own_login_is_refused_for_reads(
+    guest: Guest, settings: Settings
+) -> None:
+    chosen = own(settings, guest.url, guest.name)
+    with pytest.raises(ConfigurationError, match="owns an object"):
+        prepare_reading(chosen, prepare_database(chosen, guest.url))
+
+
+def test_reads_of_another_database_are_refused(
+    server: EmbeddedPostgres, conninfo: str, settings: Settings, login: str
+) -> None:
+    with copied(server.url, "beside") as beside:
+        chosen = own(settings, conninfo, login).model_copy(
+            update={"api_database_url": make_conninfo(beside, user=login)}
+        )
+        with pytest.raises(ConfigurationError, match="another one"):
+            prepare_reading(chosen, conninfo)
+
+
+def test_the_password_of_the_ledgers_login_follows_from_the_master_key(folder: Path) -> None:
+    with served(folder / "data") as postgres:
+        settings = Settings(master_key=MASTER_KEY)
+        conninfo = prepare_database(settings, postgres.url)
+        rules = Path(str(query(postgres.url, "SHOW hba_file")[0][0]))
+        rules.write_text("local all postgres trust\nlocal all all scram-sha-256\n")
+        query(postgres.url, "SELECT pg_reload_conf()")
+        made = prepare_reading(settings, conninfo)
+        login = conninfo_to_dict(made)
+        assert who_reads(made) == (login["user"],) * 2
+        assert prepare_reading(settings, conninfo) == made
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(make_conninfo(made, password="0" * 64))
+        # A password that somebody has changed is set again.
+        query(postgres.url, f"ALTER ROLE {login['user']} PASSWORD 'changed'")
+        assert prepare_reading(settings, conninfo) == made
+        rules.write_text("local all postgres trust\n")
+        query(postgres.url, "SELECT pg_reload_conf()")
+        told: list[str] = []
+        shared = prepare_reading(settings, conninfo, told.append)
+        assert who_reads(shared) == ("postgres", "ledger_api")
+        assert len(told) == 1
