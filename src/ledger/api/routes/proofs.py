@@ -51,7 +51,8 @@ FROM ledger.signer AS s LEFT JOIN LATERAL (
 # an event that is not sealed there may be any number of leaves.
 _ENTRY = f"""
 SELECT c.*, e.stream, e.version, e.topic, e.state,
-    t.number * {WIDTH} + ledger.events_between(t.first_position, %(at)s::bigint, {WIDTH}) AS leaf_index
+    t.number * {WIDTH}
+        + ledger.events_between(t.first_position, %(at)s::bigint, {WIDTH}) AS leaf_index
 FROM ({_SEALED}) AS c
 LEFT JOIN LATERAL ledger.stored_events(ARRAY[%(at)s::bigint]) AS e ON true
 LEFT JOIN LATERAL (
