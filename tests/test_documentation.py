@@ -113,3 +113,10 @@ def test_every_view_is_among_those_that_know_nothing_of_each_other() -> None:
         assert type(view).__module__ == f"projections.{view.name}.view", "a view is a folder"
     folders = {path.parent.name for path in ROOT.glob("projections/*/view.py")}
     assert folders - {view.name for view in projections()} == set(), "no line in projections()"
+
+
+def test_each_test_that_the_page_on_security_names_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs/security.md").read_text())
+    assert len(named) > 15
+    for file, test in named:
+        assert re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text(), re.M), test
