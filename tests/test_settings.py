@@ -1,5 +1,6 @@
 """The settings that an operator may set."""
 
+from datetime import time
 from itertools import combinations
 from pathlib import Path
 
@@ -37,6 +38,24 @@ def test_malformed_webhook_retry_delays_are_refused(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv("LEDGER_WEBHOOK_RETRY_SECONDS", text)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "at"), [(None, time(3)), ("23:59", time(23, 59)), ("00:00", time(0)), ("", None)]
+)
+def test_the_time_of_the_nightly_verification_is_read_as_a_time_of_day(
+    monkeypatch: pytest.MonkeyPatch, text: str | None, at: time | None
+) -> None:
+    if text is not None:
+        monkeypatch.setenv("LEDGER_VERIFY_AT", text)
+    assert Settings().verified_at == at
+
+
+@pytest.mark.parametrize("text", ["24:00", "3:00", "03:60", "03:00:00", "03:00Z", "night"])
+def test_a_malformed_time_of_day_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("LEDGER_VERIFY_AT", text)
     with pytest.raises(ValidationError):
         Settings()
 

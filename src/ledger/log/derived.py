@@ -80,7 +80,11 @@ def compare(
     # A plan that reads a whole table for each slice is never wanted.
     options = options_of(conninfo, "-c enable_hashjoin=off -c enable_mergejoin=off")
     with psycopg.connect(
-        conninfo, autocommit=True, row_factory=tuple_row, options=options
+        conninfo,
+        autocommit=True,
+        row_factory=tuple_row,
+        options=options,
+        application_name="ledger verify",
     ) as connection:
         connection.adapters.register_loader("timestamptz", Instants)
         return _Comparison(connection, report, progress, breathe).run()

@@ -105,7 +105,9 @@ def check(
     leaves that were compared, and the number of all. ``breathe`` is called between pages, and may
     wait. Raises BadNote if the log's key is damaged.
     """
-    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+    with psycopg.connect(
+        conninfo, autocommit=True, row_factory=tuple_row, application_name="ledger verify"
+    ) as connection:
         return _Check(connection, folder, report, scope).run(progress, breathe)
 
 
