@@ -18,7 +18,11 @@ from ledger.domain.execution_events import EXECUTION_EVENTS, CheckInVoided, Clos
 from ledger.domain.health import Signal
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.run import RUN_EVENTS
+from ledger.log import snapshots
+from ledger.log.derived import compare
+from ledger.log.migrate import migrate
 from ledger.log.snapshots import EVERY, FOLD, KINDS, keep, restore
+from ledger.log.verifications import Difference
 from ledger.postgres.pipeline import Transaction
 from tests.application.long_streams import (
     Chance,
@@ -178,6 +182,28 @@ def assert_replaced(ledger: Ledger, line: str) -> None:
         assert next_process.decoded == 0
         next_process.accept(*check_ins(line, 1))
     assert check(ledger.conninfo).findings == []
+
+
+def test_the_first_start_of_a_version_drops_the_snapshots_of_other_folds(
+    own_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(own_ledger, own_ledger.line(), EVERY)
+    stored = "SELECT fold FROM ledger.snapshot"
+    migrate(own_ledger.conninfo)
+    assert own_ledger.rows(stored) == [{"fold": FOLD}]
+    monkeypatch.setattr(snapshots, "FOLD", FOLD + 1)
+    migrate(own_ledger.conninfo)
+    assert own_ledger.rows(stored) == []
+
+
+def test_a_later_start_leaves_an_altered_fold_to_the_verification(own_ledger: Ledger) -> None:
+    fill(own_ledger, own_ledger.line(), EVERY)
+    with psycopg.connect(own_ledger.conninfo) as connection:
+        connection.execute("UPDATE ledger.snapshot SET fold = fold - 1")
+    migrate(own_ledger.conninfo)
+    found: list[Difference] = []
+    compare(own_ledger.conninfo, found.append, lambda *_: None)
+    assert [(difference.table, difference.column) for difference in found] == [("snapshot", "fold")]
 
 
 @pytest.mark.parametrize("fold", [FOLD - 1, FOLD + 1])

@@ -137,7 +137,7 @@ def test_instants_are_compared_though_a_tile_is_missing(full: Ledger, folder: Pa
         ),
         (
             "DELETE FROM ledger.ledger_events",
-            "ledger_events leaf=310: the event of leaf 310 is missing, from position 257 on",
+            "ledger_events leaf=310 after notification_id=310: the row is missing",
         ),
     ],
 )

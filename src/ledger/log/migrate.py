@@ -11,6 +11,7 @@ import psycopg
 from eventsourcing.persistence import OperationalError
 from psycopg.rows import TupleRow, tuple_row
 
+from ledger.log import snapshots
 from ledger.log.event_log import Log
 from ledger.postgres import locks
 
@@ -68,7 +69,9 @@ def migrate(conninfo: str) -> list[str]:
         connection.execute(_BASE)
         _refuse_newer(connection, {name for name, _ in migrations})
         _create_library_table(connection, conninfo)
-        return [name for name, sql in migrations if _apply(connection, name, sql)]
+        applied = [name for name, sql in migrations if _apply(connection, name, sql)]
+        snapshots.drop_others(connection)
+        return applied
 
 
 def _ensure_role(connection: psycopg.Connection[TupleRow]) -> None:

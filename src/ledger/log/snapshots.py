@@ -11,8 +11,10 @@ decoded, it is ignored.
 
 import logging
 from collections.abc import Callable, Collection
+from typing import Any
 
 import msgspec
+import psycopg
 
 from ledger.domain.api_key import ApiKey
 from ledger.domain.directory import DirectoryEntry
@@ -42,6 +44,16 @@ FOLD = 5
 """The folds' version. Raise it with every change of an aggregate's fields or of its fold: old
 snapshots are then ignored, and replaced when their streams are next read."""
 
+# Drop the snapshots of other folds, once for each version of the folds: no process reads them.
+_DROP_OTHERS = """
+WITH noted AS (
+    INSERT INTO ledger.setting AS s (name, value) VALUES ('snapshot_fold', %(fold)s::text)
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE s.value <> excluded.value
+    RETURNING name
+)
+DELETE FROM ledger.snapshot WHERE fold <> %(fold)s::int AND EXISTS (SELECT FROM noted)
+"""
+
 EVERY = 200
 """Events between two snapshots of a stream. A process replays about so many at most (one append
 more or less), in about a millisecond."""
@@ -61,6 +73,11 @@ def keep(transaction: Transaction, aggregates: Collection[Aggregate]) -> None:
     """
     rows = [SnapshotRow(a.id, a.version, FOLD, encode(a)) for a in aggregates]
     transaction.defer(insert({SNAPSHOT: rows}))
+
+
+def drop_others(connection: psycopg.Connection[Any]) -> None:
+    """Drop the snapshots that other versions of the folds made, at the first start of this one."""
+    connection.execute(_DROP_OTHERS, {"fold": FOLD})
 
 
 def restore(stream: str, version: int, state: bytes) -> Aggregate | None:

@@ -118,13 +118,15 @@ class _Check:
         self, connection: shelf.Connection, folder: Path, report: Report, scope: Scope
     ) -> None:
         self._connection, self._reported, self._scope = connection, report, scope
+        self._position: int
         self._events_compared = self._faults = self._unsealed = 0
         self._first = self._last = 0
         # The file is read before the end of the sealed log: its events are then before the end.
         self._signed = Checkpoints(connection, self._report)
         if scope.is_whole:
             self._signed.read_outside(folder)
-        size, self._position, note, stored = self._read_end()
+        size: int
+        ((size, self._position, note, stored),) = self._read(_END)
         # A damaged row is named when its turn comes; what it signs is the end all the same.
         self._size = self._signed.size_of(note) or size
         self._leaves = max(self._size, stored)
@@ -238,10 +240,6 @@ class _Check:
         self._events.put_back(events)
         return _Stored(number, b"".join(hashes), events[0].position)
 
-    def _read_end(self) -> tuple[int, int, str, int]:
-        ((size, position, note, stored),) = self._read(_END)
-        return size, position, note, stored
-
     def _read(self, statement: str, *values: int) -> list[TupleRow]:
         return self._connection.execute(statement.encode(), values, binary=True).fetchall()
 
@@ -311,17 +309,19 @@ class _Check:
         self, tile: _Stored, kept: Sequence[bytes], made: Sequence[StoredLeaf]
     ) -> None:
         """Events are missing or were inserted: name the leaves and events without a counterpart."""
-        known, there = set(kept), set()
+        known, there = set(kept), dict[bytes, int]()
         for leaf in made:
             if leaf.hash in known:
-                there.add(leaf.hash)
+                there[leaf.hash] = leaf.position
                 self._compare_column(leaf)
             else:
                 self._fault(leaf.position, None, "an event that was not sealed")
+        before = tile.first - 1
         for index, hash_ in enumerate(kept, self._tree.size):
             if hash_ not in there:
-                says = f"the event of leaf {index} is missing, from position {tile.first} on"
-                self._report(Difference(EVENTS, f"leaf={index}", None, says))
+                key = f"leaf={index} after notification_id={before}"
+                self._report(Difference(EVENTS, key, None, "the row is missing"))
+            before = there.get(hash_, before)
 
     def _compare_column(self, leaf: StoredLeaf) -> None:
         """Compare the column ``recorded_at`` of an event's row with the event.

@@ -97,4 +97,4 @@ class Checkpoints:
                     says = f"its column number says {number}, the checkpoint before it {before}"
                     self._report(Difference("checkpoint", key, "number", says))
                 last, before = size, number
-                yield Signed(size, at, note, key)
+                yield Signed(size, at, note or "", key)
