@@ -225,7 +225,7 @@ def test_wrong_parameters_are_a_422(edge: Edge, line: str, path: str) -> None:
 def test_before_anything_is_sealed_there_is_a_key_and_no_checkpoint(
     edge: Edge, line: str, folder: Path
 ) -> None:
-    kept = edge.select("SELECT size, position, note FROM ledger.checkpoint")
+    kept = edge.select("SELECT size, position, note, number FROM ledger.checkpoint")
     vandalize(edge.conninfo, "TRUNCATE ledger.checkpoint")
     try:
         assert_problem(edge.get("/v1/log/checkpoint"), 503, "behind")
@@ -233,10 +233,10 @@ def test_before_anything_is_sealed_there_is_a_key_and_no_checkpoint(
         assert_problem(edge.get("/v1/log/proof/consistency?from=1&to=2"), 503, "behind")
         assert edge.get("/readyz").json()["sealing"]["position"] == 0
     finally:
-        for size, position, note in kept:
+        for size, position, note, number in kept:
             vandalize(
                 edge.conninfo,
-                f"INSERT INTO ledger.checkpoint VALUES ({size}, {position}, '{note}')",
+                f"INSERT INTO ledger.checkpoint VALUES ({size}, {position}, '{note}', {number})",
             )
 
 
@@ -249,7 +249,9 @@ def test_readyz_and_metrics_show_how_far_sealing_is_and_whether_it_has_stopped(
     assert ready["status"] == "ok"
     assert ready["sealing"] == {"position": last[0], "lag": 0, "stopped": False}
     assert f"ledger_sealed_position {float(last[0])}" in edge.get("/metrics").text
-    assert "ledger_sealing_stopped 0.0" in edge.get("/metrics").text
+    metrics = edge.get("/metrics").text
+    assert "ledger_sealing_stopped 0.0" in metrics
+    assert "ledger_verify_differences 0.0" in metrics
     vandalize(edge.conninfo, "UPDATE ledger.signer SET stopped_at = now(), error = 'forked'")
     edge.accept(fact("execution.checked_in", line, {"hours": 1}))
     try:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import psycopg
-from eventsourcing.persistence import MapperDeserialisationError
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.domain.recorded import Recorded
@@ -147,9 +146,9 @@ class _Comparison:
         found = self._connection.execute(_SLICE, (self._position,), binary=True).fetchall()
         for row in found:
             self._position = row[-1]
-            # An event that cannot be read, or that needs a missing one: the check of the sealed log
-            # names it, and here the rows that rest on it differ.
-            with contextlib.suppress(MapperDeserialisationError, KeyError):
+            # An altered event may fail in any way, and so may one that needs a missing event: the
+            # check of the sealed log names it, and here the rows that rest on it differ.
+            with contextlib.suppress(Exception):
                 self._note(self._decode(*row))
         self._once.compare(self._fold)
         # The fold goes on without these, which grow with the log.

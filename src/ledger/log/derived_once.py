@@ -14,7 +14,6 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from eventsourcing.persistence import MapperDeserialisationError
 from psycopg.rows import TupleRow
 
 from ledger.domain.endpoint import (
@@ -271,11 +270,12 @@ class WrittenOnce:
             is_full = len(page) == 1000
             for digest, at, stream, version, topic, state in page:
                 last = digest
-                with suppress(MapperDeserialisationError):
-                    if stream is None or not self._has(
-                        decode(stream, version, topic, state, at), digest.bytes
-                    ):
-                        self._report(extra(IDENTITY, (digest,)))
+                has = False
+                # An altered event may fail in any way.
+                with suppress(Exception):
+                    has = self._has(decode(stream, version, topic, state, at), digest.bytes)
+                if not has:
+                    self._report(extra(IDENTITY, (digest,)))
 
     def _has(self, recorded: Recorded, digest: bytes) -> bool:
         if isinstance(recorded.body, WebhookDeliveryFailed):

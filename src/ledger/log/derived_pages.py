@@ -7,7 +7,7 @@ key is in no page, because it was written after its page was read, is looked up 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -21,6 +21,8 @@ from ledger.postgres.table import Table
 
 _PAGE = 10_000
 """Rows of a page."""
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 Key = tuple[Any, ...]
 Expected = Callable[[Key], Sequence[Any] | None]
@@ -111,9 +113,8 @@ class Pages:
 
     def _listened_at(self) -> datetime:
         """When the service last could take heartbeats: time without it puts off leases."""
-        ((listened_at,),) = self._read("SELECT listened_at FROM ledger.listening", ())
-        assert isinstance(listened_at, datetime)
-        return listened_at
+        found = self._read("SELECT listened_at FROM ledger.listening", ())
+        return next((at for (at,) in found if at is not None), _NEVER)
 
     # The rows that follow from the log.
 

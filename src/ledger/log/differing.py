@@ -63,7 +63,7 @@ def _unequal(expected: Columns, stored: Columns) -> list[str]:
 
 def _differing_counter(expected: Columns, stored: Columns) -> list[str]:
     """A counter may be ahead: all that matters is that it gives no id again."""
-    return ["last"] if stored["last"] < expected["last"] else []
+    return [] if (stored["last"] or 0) >= expected["last"] else ["last"]
 
 
 def _differing_lease(begun: Columns, stored: Columns) -> list[str]:

@@ -128,7 +128,7 @@ class _Check:
         size: int
         ((size, self._position, note, stored),) = self._read(_END)
         # A damaged row is named when its turn comes; what it signs is the end all the same.
-        self._size = self._signed.size_of(note) or size
+        self._size = self._signed.size_of(note or "") or size
         self._leaves = max(self._size, stored)
         self._events = StoredLeaves(connection)
         self._tree = GrowingTree(0, {})
@@ -202,7 +202,7 @@ class _Check:
         while self._tree.size < self._leaves:
             number = self._tree.size // WIDTH
             if len(page) < 2:
-                page = [_Stored(*row) for row in self._read(_TILES, number)]
+                page = [_Stored(n, h or b"", f or 0) for n, h, f in self._read(_TILES, number)]
             tile = page[0] if page else None
             if tile is None or tile.number != number:
                 made = self._made(number, tile)

@@ -78,9 +78,11 @@ def signer_of(connection: Connection, vault: Vault) -> Signer:
 
 
 def verifier_of(connection: Connection) -> Verifier:
-    """The verifier of the log's checkpoints. Raises BadNote if the key was damaged."""
-    ((vkey, _),) = connection.execute(_SIGNER).fetchall()
-    return Verifier(vkey)
+    """The verifier of the log's checkpoints. Raises BadNote if the key was damaged or removed."""
+    row = connection.execute(_SIGNER).fetchone()
+    if row is None:
+        raise BadNote("the log has no key")
+    return Verifier(row[0])
 
 
 def latest(connection: Connection) -> Sealed:

@@ -118,13 +118,14 @@ class StoredLeaves:
 
 
 def _leaf(row: Sequence[Any]) -> StoredLeaf:
-    *event, column = row
-    position: int = row[4]
+    stream, version, topic, state, position, column = row
+    # Without its constraints, a table may have NULL in any column.
+    event = (stream, version or 0, topic, state or b"", position)
     try:
         leaf, instant = leaf_and_instant(*event)
     except UnreadableEvent:
-        return StoredLeaf(position, None, False, column, None, tuple(event))
-    return StoredLeaf(position, hash_leaf(leaf), column != instant, column, instant, tuple(event))
+        return StoredLeaf(position, None, False, column, None, event)
+    return StoredLeaf(position, hash_leaf(leaf), column != instant, column, instant, event)
 
 
 class _Micros(Loader):

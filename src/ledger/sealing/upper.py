@@ -32,7 +32,7 @@ def compare_above(
             if not _may_be(tile, now):
                 yield Difference("tile", key, None, "no leaves make such a row")
             continue
-        if hashes[: len(made[tile])] != made[tile]:
+        if (hashes or b"")[: len(made[tile])] != made[tile]:
             yield Difference("tile", key, "hashes", "its column hashes is not what the leaves make")
         if first_position is not None:
             says = f"its column first_position says {first_position}, and only leaves have one"
