@@ -147,9 +147,11 @@ def row_of(ledger: Ledger, table: str, column: str) -> dict[str, Any]:
 
 
 def key_of(table: str, row: dict[str, Any]) -> str:
-    values = (row[column] for column in KEYS[table])
-    shown = (value.hex() if isinstance(value, bytes) else value for value in values)
-    return " ".join(f"{column}={value}" for column, value in zip(KEYS[table], shown, strict=True))
+    values = {column: row[column] for column in KEYS[table]}
+    return " ".join(
+        f"{column}=\\x{value.hex()}" if isinstance(value, bytes) else f"{column}={value}"
+        for column, value in values.items()
+    )
 
 
 def test_the_tables_of_the_catalog_are_compared_or_outside(ledger: Ledger) -> None:

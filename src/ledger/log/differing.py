@@ -106,7 +106,7 @@ def shown(value: Any) -> str:
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, bytes):
-        return value.hex()
+        return f"\\x{value.hex()}"
     if isinstance(value, datetime):
         return format_instant(value)
     return " ".join(map(shown, value)) if isinstance(value, tuple) else str(value)
