@@ -92,6 +92,7 @@ def addresses(page: Page) -> dict[str, str]:
         "webhooks": "/ui/webhooks",
         "keys": "/ui/keys",
         "key": key,
+        "integrity": "/ui/integrity",
     }
 
 
