@@ -55,7 +55,7 @@ def test_an_events_page_turns_to_sealed_by_itself_and_its_file_is_proved(
 def test_the_page_integrity_follows_the_log(page: Page, edge: Edge, folder: Path) -> None:
     line = edge.fresh("capacity")
     seal(edge.conninfo, folder)
-    sign_in(page, edge.token("audit:read"))
+    sign_in(page, edge.token("read"))
     page.get_by_role("link", name="Integrity").click()
     size = page.locator("dt", has_text="Size").locator("+ dd")
     before = size.text_content() or ""
