@@ -9,6 +9,7 @@ import pytest
 
 from ledger.application import read_notes
 from ledger.application.read_notes import NoteRead, ReadNotes, SeenLine
+from ledger.application.writer import GROUP_FAILED
 from ledger.settings import Settings
 from tests.support.audits import BESIDE, Entry, Tenant
 from tests.support.edge import Edge, assert_problem, edge_of
@@ -206,7 +207,9 @@ def test_no_entry_no_feed_and_no_history_tells_data_of_the_run(tenant: Tenant) -
     assert (line, "run.read") == (entry["resource"]["id"], entry["action"])
 
 
-def test_two_workers_that_note_the_same_read_leave_one_entry(tenant: Tenant) -> None:
+def test_two_workers_that_note_the_same_read_leave_one_entry(
+    tenant: Tenant, caplog: pytest.LogCaptureFixture
+) -> None:
     edge, line = tenant.edge, tenant.line()
     services = edge.service.app.state.services
     run = run_on(tenant, line)
@@ -225,6 +228,7 @@ def test_two_workers_that_note_the_same_read_leave_one_entry(tenant: Tenant) -> 
     twins = [NoteRead(principal, None, other, edge.clock()) for _ in range(2)]
     first, second = services.writer.submit(twins).result()
     assert (first.duplicate, second.duplicate) == (False, True)
+    assert GROUP_FAILED not in caplog.text
     assert len(reads(tenant)) == 2
 
 
