@@ -2,15 +2,17 @@
 
 import random
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import psycopg
 import pytest
 
 from ledger.application.commands.lines import Pause
+from ledger.application.read_notes import NoteRead, SeenLine
 from ledger.application.report import command_of
 from ledger.application.writer import Writer
+from ledger.domain.errors import NotFound
 from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
 from ledger.language.audited import FACT_EVENT_TYPES, actions_of
@@ -71,9 +73,15 @@ def work(writer: Writer) -> None:
         if part % 5 == 2:
             command = Pause(LINES[part], ADMIN, reason="r")
             assert isinstance(writer.execute(command), Receipt)
+            assert isinstance(writer.execute(Pause(UNKNOWN, ADMIN, reason="r")), NotFound)
+            seen = SeenLine(LINES[2], ORGANIZATION, WORKSPACES[0])
+            read = NoteRead(ADMIN, None, seen, FIRST_DAY + timedelta(days=part))
+            assert isinstance(writer.execute(read), Receipt)
 
 
 VISITOR = "USR-26-000007"
+UNKNOWN = "LIN-26-999990"
+FIRST_DAY = datetime(2026, 4, 1, tzinfo=UTC)
 BLOCKER = {"blocker_id": "b", "cause": "capacity_issue"}
 
 
@@ -121,6 +129,8 @@ FEEDS: dict[str, dict[str, Any]] = {
 
 AUDIT = ORG | {"organization_id": ORGANIZATION}
 REFUSED = {"refused": "refused", "no_fact": True}
+READ = {"read": "read", "no_fact": True}
+NOBODY = {"no_organization": True, "no_fact": True}
 COMMANDS = {"action": ["execution.pause", "key.create"], "no_fact": True}
 
 BLOCKED = {"action": ["execution.blocked", "key.create"]}
@@ -138,6 +148,16 @@ AUDITS: dict[str, dict[str, Any]] = {
     "refused, administrator": {"organization_id": ORGANIZATION} | REFUSED,
     "refused, narrow": AUDIT | NARROW | REFUSED,
     "refused, workspace": AUDIT | REFUSED | {"workspace_id": WORKSPACES[0]},
+    "reads": AUDIT | READ,
+    "reads, narrow": AUDIT | NARROW | READ,
+    "reads, line": AUDIT | READ | {"service_line_id": LINES[2]},
+    "no organization": NOBODY,
+    "no organization, refused": NOBODY | REFUSED,
+    "no organization, actor": NOBODY | {"actor_id": ADMIN.id},
+    "no organization, unknown actor": NOBODY | {"actor_id": VISITOR},
+    "no organization, action": NOBODY | BLOCKED,
+    "no organization, unknown line": NOBODY | {"service_line_id": UNKNOWN},
+    "no organization, line": NOBODY | {"service_line_id": LINES[2]},
     "commands": AUDIT | COMMANDS,
     "actor": AUDIT | {"actor_id": ADMIN.id},
     "rare actor": AUDIT | {"actor_id": VISITOR},
@@ -251,6 +271,11 @@ def test_the_measured_pages_have_the_rows_that_the_filters_should_find(past: Pas
     assert found(AUDITS["line, commands"], feeds.audit_statement) > 0
     assert found(AUDITS["line, rare actions"], feeds.audit_statement) == 1
     assert found(AUDITS["another's line"], feeds.audit_statement) == 0
+    assert found(AUDITS["reads"], feeds.audit_statement) == 4
+    assert found(AUDITS["reads, line"], feeds.audit_statement) == 4
+    assert found(AUDITS["no organization"], feeds.audit_statement) == 4
+    assert found(AUDITS["no organization, unknown line"], feeds.audit_statement) == 4
+    assert found(AUDITS["no organization, line"], feeds.audit_statement) == 0
 
 
 def test_a_single_event_costs_few_rows(past: Past) -> None:
