@@ -11,7 +11,7 @@ workers noted the read, or if a worker has forgotten its note.
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
-from datetime import date, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import NamedTuple
 
 from ledger.application.command import OwnCommand, receipt
@@ -20,7 +20,7 @@ from ledger.application.writer import Writer
 from ledger.background import BackgroundLoop
 from ledger.domain.errors import LedgerError, NotCarriedOut, Unavailable
 from ledger.domain.reads import RunDataRead, RunDataReads, stream_of
-from ledger.domain.values import day_of
+from ledger.domain.values import EARLIEST, day_of
 from ledger.intake.principal import Principal
 from ledger.intake.request import Receipt
 from ledger.language.audited import READ_ACTION
@@ -86,7 +86,8 @@ class ReadNotes(BackgroundLoop):
     def __init__(self, writer: Writer, clock: Callable[[], datetime]) -> None:
         super().__init__("read-notes")
         self._writer, self._clock = writer, clock
-        self._day = date.min
+        self._day = (EARLIEST, EARLIEST)
+        """The UTC day of the notes: its begin and its end."""
         self._noted: set[tuple[str, str]] = set()
         """(credential, line) of the notes of the day."""
         self._waiting: list[NoteRead] = []
@@ -104,9 +105,10 @@ class ReadNotes(BackgroundLoop):
     ) -> None:
         """Note that a credential is answered with data of runs of these lines."""
         seen_at = self._clock()
-        if (day := day_of(seen_at)) != self._day or len(self._noted) > _REMEMBERED:
+        if not self._day[0] <= seen_at < self._day[1] or len(self._noted) > _REMEMBERED:
             # A forgotten read may be noted again: the log has it already.
-            self._day, self._noted = day, set()
+            begin = datetime.combine(day_of(seen_at), time(), UTC)
+            self._day, self._noted = (begin, begin + timedelta(days=1)), set()
         credential = principal.credential
         new = [line for line in lines if (credential, line.line_id) not in self._noted]
         if not new:
