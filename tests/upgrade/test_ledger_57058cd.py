@@ -65,7 +65,9 @@ def test_every_event_decodes(restored: str) -> None:
 
 
 def test_decision_tables_equal_the_fold_of_the_log(restored: str) -> None:
-    assert assert_decision_tables_match_log(restored) == {table.name for table in FOLDED}
+    # No key could be rotated then.
+    expected = {table.name for table in FOLDED} - {"former_secret"}
+    assert assert_decision_tables_match_log(restored) == expected
 
 
 def test_the_seal_verifies(restored: str, tmp_path: Path) -> None:
