@@ -292,6 +292,68 @@ def test_a_request_under_an_idempotency_key_is_replayed_with_its_secret(keys: Ke
     assert_problem(other, 422, "idempotency_key_reused")
 
 
+# Within one's own.
+
+
+def test_a_key_with_more_than_the_credential_has_is_seen_but_not_touched(keys: Keys) -> None:
+    keys.edge.token("read", "runs:erase", name="eraser")
+    (eraser,) = [key for key in keys.data("?limit=100") if key["name"] == "eraser"]
+    for method, path, body, action in every_command(eraser["id"]):
+        before = keys.head()
+        assert_problem(keys.call(method, path, json=body), 403, "forbidden")
+        assert keys.entries(before) == [(action, "forbidden", eraser["id"])]
+    assert keys.data(f"/{eraser['id']}") == eraser
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"permissions": ["runs:erase"]},
+        {"permissions": ["read", "runs:erase"], "name": ""},
+        {"permissions": ["read"], "organization_id": OTHER_ORGANIZATION},
+        {"permissions": [], "organization_id": OTHER_ORGANIZATION},
+    ],
+    ids=str,
+)
+def test_more_than_ones_own_is_a_403_before_any_422(keys: Keys, body: dict[str, Any]) -> None:
+    before = keys.head()
+    assert_problem(keys.call("POST", json=body), 403, "forbidden")
+    assert keys.entries(before) == [("key.create", "forbidden", None)]
+    assert keys.entries(before, OTHER_ORGANIZATION) == []
+
+
+def test_a_credential_of_a_workspace_makes_keys_of_that_workspace_only(keys: Keys) -> None:
+    for named in ({}, {"workspace_id": WORKSPACE}, {"organization_id": ORGANIZATION}):
+        made = keys.create(keys.narrow, **named)
+        assert (made.data["organization_id"], made.data["workspace_id"]) == (
+            ORGANIZATION, WORKSPACE
+        )  # fmt: skip
+    for workspace in (None, "WS-26-000002"):
+        body = {"permissions": ["read"], "workspace_id": workspace}
+        assert_problem(keys.call("POST", token=keys.narrow, json=body), 403, "forbidden")
+    of_organization = keys.create().id
+    assert of_organization not in [key["id"] for key in keys.data("?limit=100", keys.narrow)]
+    for method, path, body, _ in every_command(of_organization):
+        assert_problem(keys.call(method, path, keys.narrow, json=body), 404, "not_found")
+
+
+def test_a_key_that_expires_makes_and_rotates_no_key_that_outlives_it(keys: Keys) -> None:
+    end = keys.in_(days=2)
+    asking = keys.create(permissions=["read", "keys:manage"], expires_at=end).token
+    for later in ({}, {"expires_at": None}, {"expires_at": keys.in_(days=2, seconds=1)}):
+        answer = keys.call("POST", token=asking, json={"permissions": ["read"]} | later)
+        assert_problem(answer, 403, "forbidden")
+    made = keys.create(asking, expires_at=end)
+    for later in (None, keys.in_(days=3)):
+        answer = keys.call("PATCH", f"/{made.id}", asking, json={"expires_at": later})
+        assert_problem(answer, 403, "forbidden")
+    assert keys.call("PATCH", f"/{made.id}", asking, json={"name": "n"}).status_code == 200
+    lasting = keys.create().id
+    assert_problem(keys.call("POST", f"/{lasting}/rotate", asking, json={}), 403, "forbidden")
+    assert keys.call("POST", f"/{made.id}/rotate", asking, json={}).status_code == 200
+    assert keys.call("DELETE", f"/{lasting}", asking).status_code == 204
+
+
 # Lists.
 
 

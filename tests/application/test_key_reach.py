@@ -51,6 +51,15 @@ REACHES = st.one_of(
     st.just((frozenset({"admin"}), None, None)),
 )
 
+NEAR = st.one_of(
+    st.tuples(
+        st.sampled_from([frozenset({"read"}), frozenset({"read", "write"})]),
+        st.sampled_from(PLACES[:2]),
+    ).map(lambda both: (both[0], *both[1])),
+    REACHES,
+)
+"""Reaches of which many include each other: commands then get past the first checks."""
+
 
 @given(own=REACHES, other=REACHES)
 def test_a_credential_covers_exactly_the_keys_whose_abilities_it_has(own: Any, other: Any) -> None:
@@ -192,7 +201,7 @@ def test_no_sequence_of_commands_makes_a_key_that_reaches_beyond_its_maker(
     ledger: Ledger, data: st.DataObject
 ) -> None:
     manager = Manager(ledger)
-    roots = data.draw(st.lists(REACHES, min_size=1, max_size=3))
+    roots = data.draw(st.lists(NEAR, min_size=1, max_size=3))
     for reach in roots:
         manager.create(None, reach, data.draw(soon(ledger)))
     for _ in range(data.draw(st.integers(4, 14))):
@@ -203,7 +212,7 @@ def test_no_sequence_of_commands_makes_a_key_that_reaches_beyond_its_maker(
         what = data.draw(st.sampled_from(["create", "create", "update", "rotate", "revoke"]))
         expires_at = data.draw(soon(ledger))
         if what == "create":
-            actual, predicted = manager.create(by, data.draw(REACHES), expires_at)
+            actual, predicted = manager.create(by, data.draw(NEAR), expires_at)
         else:
             actual, predicted = manager.change(what, by, key, expires_at)
         assert actual == predicted, (what, by, key, expires_at)
