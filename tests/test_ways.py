@@ -37,6 +37,8 @@ EDGE = {
 }
 WAY_OF_A_FACT = EDGE | {
     "ledger.api.machinery.bodies",
+    "ledger.api.machinery.shares",
+    "ledger.api.parsing",
     "ledger.api.routes.facts",
     "ledger.api.submissions",
     "ledger.api.writing",
@@ -47,6 +49,7 @@ WAY_OF_A_FACT = EDGE | {
     "ledger.application.recording",
     "ledger.application.report",
     "ledger.application.report_runs",
+    "ledger.application.turns",
     "ledger.application.unit",
     "ledger.application.writer",
     "ledger.domain.directory",

@@ -160,28 +160,13 @@ def test_a_turn_ends_for_a_fact_that_waits_in_another_process(node: Node) -> Non
     assert node.appends(batch_positions[0])[0] < 200
 
 
-def test_an_imports_turn_ends_for_a_fact_that_waits_for_the_append_lock(node: Node) -> None:
-    """An import, and any process of another node, has no place on the board."""
-    importing, worker = node.writer(None), node.writer(1)
-    node.start(worker)
-    came = []
-    batch = check_ins(1_000)
-    batch[150] = Calls(lambda: (came.append(worker.submit(other())), node.await_waiting()))
-    imported = importing.submit(batch)
-    node.start(importing)
-    batch_positions = positions(imported.result(20))
-    (place,) = positions(came[0].result(20))
-    assert place < batch_positions[-1]
-    first, *_ = node.appends(batch_positions[0])
-    assert first < 300
-
-
-def test_a_workers_turn_ends_by_time_for_an_append_of_another_node(
-    node: Node, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("places", [(1, None), (None, 1)], ids=["worker", "import"])
+def test_a_turn_ends_by_time_for_an_append_of_a_process_that_is_not_on_the_board(
+    node: Node, monkeypatch: pytest.MonkeyPatch, places: tuple[int | None, int | None]
 ) -> None:
     monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)
     monkeypatch.setattr(turns, "_RECENT_SECONDS", 0.0)
-    worker, elsewhere = node.writer(1), node.writer(None)
+    worker, elsewhere = map(node.writer, places)
     node.start(elsewhere)
     came = []
     batch = check_ins(1_000)
@@ -353,7 +338,10 @@ def test_an_import_alone_does_not_wait_for_views_and_beside_others_does(
 def test_the_follower_of_views_tells_what_all_live_views_have_reached(conninfo: str) -> None:
     told: queue.Queue[int] = queue.Queue()
     follower = ViewFollower(conninfo, told.put)
-    listens = "SELECT FROM pg_stat_activity WHERE application_name = 'ledger view follower'"
+    listens = (
+        "SELECT FROM pg_stat_activity WHERE application_name = 'ledger view follower'"
+        " AND state = 'idle' AND query LIKE 'SELECT name%'"
+    )
     with psycopg.connect(conninfo, autocommit=True) as connection:
         views = [name for (name,) in connection.execute("SELECT name FROM ledger.projection")]
         first, *others = views

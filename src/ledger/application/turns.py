@@ -8,12 +8,13 @@ batch stays the first of its organization, so the commands of an organization ke
 
 Others wait if they have commands in this writer, or had any in the last three seconds, here or in
 another API worker of the node (``Neighbours``): a client that was just answered will soon send
-more. The other processes, as an import, and other nodes know nothing of that. They ask the database
-whether an append waits for the lock, and see under the lock whether others have recorded events.
+more. A process apart, as an import or another node, knows nothing of that. Such a process asks the
+database whether an append waits for the lock, and sees under the lock whether others have recorded
+events.
 
 The views are shared in the same way. Views show events in the order of the log, so a write waits
 for all events before its own. An organization therefore gets no turn while the views lag behind its
-own events by more than a round of theirs.
+own events by more than a few turns. (A process apart does so beside others only.)
 """
 
 import ctypes
@@ -199,9 +200,9 @@ class Turns:
         """The turn of an append that begins now; ``is_awaited`` asks whether another one waits."""
         parties = {each.ticket.party for each in plan}
         if len(parties) > 1:
-            return Turn(None, is_awaited, 0)
+            return Turn(None, is_awaited)
         (party,) = parties
-        return Turn(lambda: self._is_alone(party), is_awaited, TURN_FACTS * self._is_apart)
+        return Turn(lambda: self._is_alone(party), is_awaited)
 
     def settle(self, plan: Sequence[Slice], outcomes: Outcomes) -> list[Ticket]:
         """Give the outcomes to the plan's first commands; return the tickets that are complete.
@@ -209,6 +210,7 @@ class Turns:
         Organizations that had a turn are the last now.
         """
         finished: list[Ticket] = []
+        served: dict[str, None] = {}
         start = 0
         for ticket, count in plan:
             got = outcomes[start : start + count]
@@ -216,12 +218,12 @@ class Turns:
                 break
             start += count
             ticket.outcomes += got
-            party = ticket.party
-            self._counts[party] -= len(got)
+            served[ticket.party] = None
+            self._counts[ticket.party] -= len(got)
             if not ticket.left:
                 finished.append(ticket)
-                self._parties[party].popleft()
-        for party in dict.fromkeys(ticket.party for ticket, _ in plan if ticket.outcomes):
+                self._parties[ticket.party].popleft()
+        for party in served:
             if self._parties[party]:
                 self._parties.move_to_end(party)
             else:
@@ -259,17 +261,15 @@ class Turns:
 class Turn:
     """The end of one append: it comes with the plan's end, or while others wait.
 
-    ``is_alone`` tells whether the organization of the plan is alone; None: the plan has several.
-    ``asks_each`` is after how many commands the database is asked, as it is after ``TURN_SECONDS``.
+    ``is_alone`` tells whether the organization of the plan is alone; None: the plan has several. If
+    an append of an organization that seems to be alone takes long, the database is asked whether
+    another append waits. (The answer costs time: it comes behind all events that were sent before.)
     """
 
-    __slots__ = ("_ask_after", "_ask_at", "_asks_each", "_is_alone", "_is_awaited")
+    __slots__ = ("_ask_at", "_is_alone", "_is_awaited")
 
-    def __init__(
-        self, is_alone: Callable[[], bool] | None, is_awaited: Callable[[], bool], asks_each: int
-    ) -> None:
+    def __init__(self, is_alone: Callable[[], bool] | None, is_awaited: Callable[[], bool]) -> None:
         self._is_alone, self._is_awaited = is_alone, is_awaited
-        self._asks_each = self._ask_after = asks_each
         self._ask_at = time.monotonic() + TURN_SECONDS
 
     def is_over(self, decided: int) -> bool:
@@ -281,8 +281,7 @@ class Turn:
             return False
         if not self._is_alone():
             return True
-        if is_late or (self._asks_each and decided >= self._ask_after):
-            self._ask_at = time.monotonic() + TURN_SECONDS
-            self._ask_after = decided + self._asks_each
-            return self._is_awaited()
-        return False
+        if not is_late:
+            return False
+        self._ask_at = time.monotonic() + TURN_SECONDS
+        return self._is_awaited()

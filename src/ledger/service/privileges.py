@@ -1,8 +1,8 @@
 """The user of the service's processes: none of them runs as root, where that can be avoided.
 
 A service that was started as root runs its processes as the user of its PostgreSQL, else as
-``postgres`` or ``nobody``. The supervisor stays root, as it starts the others. It reads the master
-key, so the key's file can stay root's.
+``postgres`` or ``nobody``. The supervisor starts the others, and stays root. The supervisor also
+reads the master key, so the key's file stays root's.
 
 The user must reach the code, the data directory and the database. A process of that user tries all
 of this before the first start. If anything fails, the processes stay root, and one line says why.
@@ -104,7 +104,7 @@ def _hand_over(account: Account, folders: Iterable[Path]) -> None:
 
 
 def _obstacle(account: Account, folders: Iterable[Path], conninfo: str) -> str | None:
-    """What keeps the processes from running as the user; None: nothing.
+    """The reason why the processes cannot run as the user; None: there is none.
 
     ``folders`` are those in which the processes write.
     """

@@ -26,7 +26,7 @@ _LIMITED = prometheus_client.Counter(
 
 
 class _Held:
-    """What waits of a credential, an organization, or all of them: requests, and bytes."""
+    """The waiting requests of a credential, an organization, or all, and the bytes of bodies."""
 
     __slots__ = ("requests", "size")
 
@@ -35,7 +35,7 @@ class _Held:
 
 
 class Shares:
-    """What waits in one process."""
+    """The waiting requests of one process."""
 
     def __init__(self) -> None:
         self._all = _Held()
