@@ -12,7 +12,7 @@ from ledger.application.turns import TURN_FACTS
 from ledger.domain.errors import TooLarge
 from tests.support.door import until_async
 
-LARGE = parsing._SMALL_BYTES + 1
+LARGE = parsing.SMALL_BYTES + 1
 
 
 class Bodies:
@@ -69,7 +69,7 @@ def test_a_small_body_is_parsed_at_once() -> None:
     bodies = Bodies()
 
     async def scene(parser: Parsing) -> None:  # the thread never starts
-        assert await parse(parser, "one", parsing._SMALL_BYTES, bodies.steps("small", 3)) == "small"
+        assert await parse(parser, "one", parsing.SMALL_BYTES, bodies.steps("small", 3)) == "small"
 
     play(scene)
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from ledger.application.turns import TURN_FACTS, TURN_SECONDS
 from ledger.background import BackgroundLoop
 
-_SMALL_BYTES = 16 * 1024
+SMALL_BYTES = 16 * 1024
 """The largest body that is parsed at once, which usually takes a millisecond or two."""
 
 _MOST_PARSED, _MOST_PARSED_BYTES = 4, 8 * 1024 * 1024
@@ -106,8 +106,8 @@ class Parsing(BackgroundLoop):
 
         Raises the error of a step.
         """
-        if size <= _SMALL_BYTES:
-            yield _run(steps)
+        if size <= SMALL_BYTES:
+            yield run(steps)
             return
         job = _Job(size, steps)
         with self._changed:
@@ -170,7 +170,7 @@ def _take_turn(job: _Job) -> bool:
     return False
 
 
-def _run(steps: Steps[T]) -> T:
+def run(steps: Steps[T]) -> T:
     """Parse a body at once."""
     while True:
         try:

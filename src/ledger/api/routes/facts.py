@@ -1,7 +1,6 @@
 """Reporting facts: CloudEvents over HTTP, one at a time or in batches (contract, Facts)."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ from ledger.api.fact_schema import FACT_BODY
 from ledger.api.lean import LeanRoute, NoParameters, needs
 from ledger.api.machinery.bodies import media_type, read_capped
 from ledger.api.machinery.headers import header
-from ledger.api.parsing import Steps
+from ledger.api.parsing import SMALL_BYTES, Steps, run
 from ledger.api.problems import BadRequest, UnsupportedMediaType, status_of, wrong_places
 from ledger.api.reading import services_of
 from ledger.api.replies import Reply
@@ -39,12 +38,16 @@ _BINARY = (b"ce-specversion", b"ce-id", b"ce-type")
 
 _SPACE = b" \t\r\n"
 
+_Parsed = Fact | Rejected
+_Outcomes = list[Outcome]
+
 
 async def _refused(request: Request, principal: Principal, refusal: Refused) -> list[Command]:
     """The record of each fact in a body that was refused as a whole, as far as it is readable."""
     try:
         raw = await read_capped(request, MAX_BODY_BYTES)
-        async with _parsed(request, principal, raw) as (parsed, _):
+        _, steps = _parsing_of(request, raw)
+        async with services_of(request).parsing.parsed(principal.party, len(raw), steps) as parsed:
             request_id = request.state.request_id
             return [TurnDown(refusal, fact.about, principal, request_id) for fact in parsed]
     except (LedgerError, json_gate.BrokenJson):
@@ -83,15 +86,30 @@ async def report_facts(request: Request, principal: Authenticated, _: NoParamete
     """
     raw = await read_capped(request, MAX_BODY_BYTES)
     try:
-        async with _parsed(request, principal, raw) as (parsed, is_batch):
-            request_id = request.state.request_id
-            commands = [command_of(fact, principal, request_id) for fact in parsed]
-            outcomes = await submit(request, commands)
+        is_batch, steps = _parsing_of(request, raw)
+        if len(raw) <= SMALL_BYTES:
+            parsed = run(steps)
+            outcomes = await _decided(request, principal, parsed)
+        else:
+            party, turns = principal.party, services_of(request).parsing
+            async with turns.parsed(party, len(raw), steps) as parsed:
+                outcomes = await _decided(request, principal, parsed)
     except json_gate.BrokenJson as error:
         raise BadRequest(str(error)) from error
     if not is_batch:
         return _single(parsed[0], outcomes[0])
     return _batch(request, parsed, outcomes)
+
+
+async def _decided(request: Request, principal: Principal, parsed: Sequence[_Parsed]) -> _Outcomes:
+    request_id = request.state.request_id
+    return await submit(request, [command_of(fact, principal, request_id) for fact in parsed])
+
+
+def _parsing_of(request: Request, raw: bytes) -> tuple[bool, Steps[list[_Parsed]]]:
+    """Whether a body is a batch, and the steps that parse it."""
+    is_batch = _is_batch(request, raw)
+    return is_batch, _parse_batch(raw) if is_batch else _parse_single(request, raw)
 
 
 def _is_batch(request: Request, raw: bytes) -> bool:
@@ -107,18 +125,7 @@ def _is_binary(request: Request) -> bool:
     return any(header(request.scope, name) is not None for name in _BINARY)
 
 
-@asynccontextmanager
-async def _parsed(
-    request: Request, principal: Principal, raw: bytes
-) -> AsyncIterator[tuple[list[Fact | Rejected], bool]]:
-    """The facts of a body, and whether they are a batch. Raises a refusal, or BrokenJson."""
-    is_batch = _is_batch(request, raw)
-    steps = _parse_batch(raw) if is_batch else _parse_single(request, raw)
-    async with services_of(request).parsing.parsed(principal.party, len(raw), steps) as parsed:
-        yield parsed, is_batch
-
-
-def _parse_single(request: Request, raw: bytes) -> Steps[list[Fact | Rejected]]:
+def _parse_single(request: Request, raw: bytes) -> Steps[list[_Parsed]]:
     media = media_type(request)
     if media in (_JSON, "") and _is_binary(request):
         json_gate.check_text(raw)
@@ -129,7 +136,7 @@ def _parse_single(request: Request, raw: bytes) -> Steps[list[Fact | Rejected]]:
     yield  # a single fact is one step
 
 
-def _parse_batch(raw: bytes) -> Steps[list[Fact | Rejected]]:
+def _parse_batch(raw: bytes) -> Steps[list[_Parsed]]:
     json_gate.check_text(raw)
     items = yield from json_gate.split_in_steps(raw, MAX_ITEMS)
     if len(items) > MAX_ITEMS:
@@ -142,16 +149,14 @@ def _parse_batch(raw: bytes) -> Steps[list[Fact | Rejected]]:
     return parsed
 
 
-def _single(parsed: Fact | Rejected, outcome: Outcome) -> Response:
+def _single(parsed: _Parsed, outcome: Outcome) -> Response:
     if isinstance(outcome, LedgerError):
         raise outcome
     item = _item(0, parsed, outcome)
     return _answer({"data": item}, outcome.position, 200 if outcome.duplicate else 201)
 
 
-def _batch(
-    request: Request, parsed: Sequence[Fact | Rejected], outcomes: Sequence[Outcome]
-) -> Response:
+def _batch(request: Request, parsed: Sequence[_Parsed], outcomes: Sequence[Outcome]) -> Response:
     results = [
         _item(index, fact, outcome)
         for index, (fact, outcome) in enumerate(zip(parsed, outcomes, strict=True))
@@ -164,7 +169,7 @@ def _last_position(results: Sequence[dict[str, Any]], request: Request) -> int:
     return max(positions, default=services_of(request).positions.last_heard)
 
 
-def _item(index: int, sent: Fact | Rejected, outcome: Outcome | LedgerError) -> dict[str, Any]:
+def _item(index: int, sent: _Parsed, outcome: Outcome | LedgerError) -> dict[str, Any]:
     """An item of the answer, always with all its keys."""
     item: dict[str, Any] = {
         "index": index,
