@@ -335,3 +335,25 @@ def test_a_prefix_that_is_no_path_or_begins_like_our_own_paths_is_refused(
     monkeypatch.setenv("LEDGER_ROOT_PATH", text)
     with pytest.raises(ValidationError):
         Settings()
+
+
+@pytest.mark.parametrize("text", ["", "  ", "postgresql://reads:hush@host:port/ledger", "no url"])
+def test_an_invalid_url_of_reads_is_reported_by_its_settings_name_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    monkeypatch.setenv("LEDGER_DATABASE_URL", "postgresql://127.0.0.1:1/nothing")
+    monkeypatch.setenv("LEDGER_API_DATABASE_URL", text)
+    assert cli.main(["keys", "list"]) == 1
+    error = capsys.readouterr().err
+    assert error == "ledger: These settings are not valid: LEDGER_API_DATABASE_URL.\n"
+
+
+def test_reads_of_the_embedded_database_have_no_url(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("LEDGER_DATABASE_URL", raising=False)
+    monkeypatch.setenv("LEDGER_API_DATABASE_URL", "postgresql://reads:hush@127.0.0.1:1/nothing")
+    assert cli.main(["keys", "list"]) == 1
+    error = capsys.readouterr().err
+    assert "LEDGER_API_DATABASE_URL needs LEDGER_DATABASE_URL" in error
+    assert "hush" not in error

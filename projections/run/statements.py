@@ -85,44 +85,42 @@ r.erased_at
 FROM ledger.run AS r
 """
 
-# The keys and payloads of all runs of a page, by one call each. An erasure is shown in reads of the
-# past too, and even before the view has caught up with it, because the key is already destroyed.
-_IDS = "ARRAY(SELECT found.run_id FROM found WHERE found.run_id IS NOT NULL)"
-_PAYLOADS = f"""
-FROM found LEFT JOIN ledger.run_keys({_IDS}) AS k ON k.run_id = found.run_id
-LEFT JOIN ledger.run_payloads({_IDS}, {{whole}}) AS payload
-    ON payload.run_id = found.run_id AND found.erased_at IS NULL AND k.destroyed_at IS NULL
-   AND payload.position IS DISTINCT FROM found.taken_back {{until}}
+# A run's key, and its payloads. An erasure is shown in reads of the past too, and even before the
+# view has caught up with it, because the key is already destroyed. OFFSET 0 keeps the look-up of a
+# run's payloads a look-up by key.
+_CONTENT = """
+LEFT JOIN LATERAL (
+    SELECT c.wrapped, c.destroyed_at, c.position, {columns} FROM ledger.run_content AS c
+    WHERE c.run_id = page.run_id OFFSET 0
+) AS content ON true
 """
-_NO_PAYLOADS = "FROM found"
 
-_OF_PAYLOADS: Mapping[str, str] = {
-    "erased_at": "COALESCE(found.erased_at, k.destroyed_at)",
-    "wrapped": "k.wrapped",
-    "input": "payload.input",
-    "output": "payload.output",
-    "error": "payload.error",
+_FIELDS = ("input", "output", "error")
+_WHOLE = "c.input, c.output, c.error"
+# A list with errors alone reads neither inputs nor outputs, since each may be as large as a fact.
+_ERRORS = "NULL::bytea AS input, NULL::bytea AS output, c.error"
+
+_OF_CONTENT: Mapping[str, str] = {
+    "erased_at": "COALESCE(page.erased_at, content.destroyed_at)",
+    "wrapped": "content.wrapped",
 }
-_OF_NO_PAYLOADS: Mapping[str, str] = dict.fromkeys(
-    ("wrapped", "input", "output", "error"), "NULL::bytea"
-)
+_PAYLOAD = """CASE WHEN page.erased_at IS NULL
+    AND content.position IS DISTINCT FROM page.taken_back {until} THEN content.{name} END"""
+_OF_NO_CONTENT: Mapping[str, str] = dict.fromkeys(("wrapped", *_FIELDS), "NULL::bytea")
 """The columns that come with the payloads."""
 
 # A page of a line's runs. The model of the line comes with the page: null if the credential does
 # not see the line.
 _RUNS = """
-WITH found AS MATERIALIZED (
-    SELECT p.position AS reached, line.execution_model, page.*
-    FROM ({position}) AS p
-    LEFT JOIN LATERAL (
-        SELECT l.line_id, l.line_key, l.execution_model FROM ledger.execution AS l
-        WHERE l.line_id = %(line_id)s AND {line_where}
-    ) AS line ON true
-    LEFT JOIN LATERAL ({runs}) AS page ON true
-)
-SELECT found.reached, found.execution_model, {shown}
-{payloads}
-ORDER BY found.requested_at DESC, found.run_key DESC{by_event}
+SELECT p.position, line.execution_model, {shown}
+FROM ({position}) AS p
+LEFT JOIN LATERAL (
+    SELECT l.line_id, l.line_key, l.execution_model FROM ledger.execution AS l
+    WHERE l.line_id = %(line_id)s AND {line_where}
+) AS line ON true
+LEFT JOIN LATERAL ({runs}) AS page ON true
+{content}
+ORDER BY page.requested_at DESC, page.run_key DESC{by_event}
 """
 _OF_LINE = """
 SELECT {columns}
@@ -132,13 +130,11 @@ ORDER BY r.requested_at DESC, r.run_key DESC LIMIT %(limit)s
 
 # A run, or a page of runs, without a line.
 _ANYWHERE = """
-WITH found AS MATERIALIZED (
-    SELECT p.position AS reached, page.*
-    FROM ({position}) AS p LEFT JOIN LATERAL ({runs}) AS page ON true
-)
-SELECT found.reached, {shown}
-{payloads}
-ORDER BY found.requested_at DESC, found.run_key DESC{by_event}
+SELECT p.position, {shown}
+FROM ({position}) AS p
+LEFT JOIN LATERAL ({runs}) AS page ON true
+{content}
+ORDER BY page.requested_at DESC, page.run_key DESC{by_event}
 """
 _OF_ID = "SELECT {columns} WHERE r.run_id = %(run_id)s AND {where}"
 _OF_ALL = """
@@ -182,7 +178,7 @@ def runs_statement(
         position=position_of(past, "execution", "run"),
         line_where=of_line,
         runs=_OF_LINE.format(columns=columns, where=of_runs),
-        **_payloads(past, shows),
+        **_content(past, shows),
     )
 
 
@@ -195,7 +191,7 @@ def run_statement(tenant: frozenset[str], past: bool = False) -> str:
     return _ANYWHERE.format(
         position=position_of(past, "run"),
         runs=_OF_ID.format(columns=columns, where=known),
-        **_payloads(past),
+        **_content(past),
     )
 
 
@@ -229,7 +225,7 @@ def _all_runs(
     return _ANYWHERE.format(
         position=position,
         runs=_OF_ALL.format(columns=columns, where=found),
-        **_payloads(past, shows),
+        **_content(past, shows),
     )
 
 
@@ -241,22 +237,18 @@ def planning_of(filters: frozenset[str]) -> Planning:
     return Planning.SHORT if filters <= _IN_ORDER else Planning.BY_VALUES
 
 
-def _payloads(past: bool, shows: Shows = "all") -> Mapping[str, str]:
+def _content(past: bool, shows: Shows = "all") -> Mapping[str, str]:
     """The parts of a statement that follow from the payloads that it shows."""
     if shows == "none":
-        return {"shown": _shown(_OF_NO_PAYLOADS), "payloads": _NO_PAYLOADS, "by_event": ""}
-    payloads = _PAYLOADS.format(
-        # A list with errors alone reads neither inputs nor outputs.
-        whole="true" if shows == "all" else "false",
-        until="AND payload.position <= found.reached" if past else "",
-    )
+        return {"shown": _shown(_OF_NO_CONTENT), "content": "", "by_event": ""}
+    until = "AND content.position <= p.position" if past else ""
+    payloads = {name: _PAYLOAD.format(until=until, name=name) for name in _FIELDS}
     return {
-        "shown": _shown(_OF_PAYLOADS),
-        "payloads": payloads,
-        "by_event": ", payload.position",
+        "shown": _shown({**_OF_CONTENT, **payloads}),
+        "content": _CONTENT.format(columns=_WHOLE if shows == "all" else _ERRORS),
+        "by_event": ", content.position",
     }
 
 
 def _shown(more: Mapping[str, str]) -> str:
-    names = (*RunColumns._fields, "input", "output", "error")
-    return ", ".join(more.get(name, f"found.{name}") for name in names)
+    return ", ".join(more.get(name, f"page.{name}") for name in (*RunColumns._fields, *_FIELDS))

@@ -25,10 +25,12 @@ from ledger.postgres.table import (
     Int,
     LineKey,
     Octets,
+    Reading,
     RunKey,
     Table,
     Text,
 )
+from ledger.postgres.walls import of_tenant
 from ledger.views.folds import Folds, Packing
 from ledger.views.generation import Generation
 from projections.run.days import DAY, Days, Move, moves
@@ -126,11 +128,31 @@ class PayloadRow(NamedTuple):
     error: Octets | None
 
 
+# The wrapped key of each run of a tenant, with the payloads of its events: a row for each event
+# with payloads, at least one row. A key has an organization only, so the run tells its workspace.
+CONTENT = Reading(
+    "run_content",
+    ("run_id", "wrapped", "destroyed_at", "position", "input", "output", "error"),
+    f"""
+    SELECT k.run_id, k.wrapped, k.destroyed_at, b.position, b.input, b.output, b.error
+    FROM ledger.run_key AS k
+    LEFT JOIN ledger.run_payload_{{g}} AS b
+        ON b.run_key
+            = substr(k.run_id, 5, 2)::bigint * 1000000000000 + substr(k.run_id, 8)::bigint
+       AND k.wrapped IS NOT NULL
+    WHERE {of_tenant(("organization_id",), "k.")}
+      AND (current_setting('ledger.workspace_id', true) = '*' OR EXISTS (
+          SELECT FROM ledger.run_{{g}} AS r WHERE r.run_id = k.run_id
+            AND r.workspace_id = current_setting('ledger.workspace_id', true)))
+    """,
+)
+
 PAYLOAD = Table(
     "run_payload",
     PayloadRow,
     key=("run_key", "position"),
-    is_internal=True,  # reads get payloads from the function ``ledger.run_payloads``
+    is_internal=True,
+    reading=CONTENT,
     is_keyed_late=True,
 )
 

@@ -66,6 +66,7 @@ WEBHOOK = Table(
     EndpointRow,
     key=("endpoint_id",),
     tenant=("organization_id", "workspace_id"),
+    is_seen_by_view=True,  # the dispatcher reads the fold, which the API's role must not
     replaces=True,
     options="fillfactor = 50",
     indexes=(Index("organization_id"),),

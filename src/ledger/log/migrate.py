@@ -77,7 +77,7 @@ def migrate(conninfo: str) -> list[str]:
 def _ensure_role(connection: psycopg.Connection[TupleRow]) -> None:
     """Ensure the role ledger_api, which migrations name: it exists, and has no special powers.
 
-    It has rights only if reads have no login of their own (``reader.py``).
+    The role has rights only if reads have no login of their own (``reader.py``).
     """
     try:
         connection.execute(_ROLE)

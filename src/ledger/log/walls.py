@@ -29,7 +29,8 @@ _OF_ENDPOINT = "ledger.sees_endpoint(endpoint_id)"
 
 WALLS: Mapping[str, Wall] = MappingProxyType(
     {
-        # The log, keys and payloads are read by functions only (migrations 0012 and 0023).
+        # The log is read by functions only (migrations 0012 and 0023), keys of runs by the view of
+        # their payloads (projections/run/view.py).
         "ledger_events": Wall(NOBODY),
         "run_key": Wall(NOBODY),
         "api_key": Wall(
@@ -131,8 +132,6 @@ FUNCTIONS = (
     "recorded_at(bigint)",
     "events_between(bigint, bigint, bigint)",
     "passing_keys(bytea[], timestamptz)",
-    "run_keys(text[])",
-    "run_payloads(text[], boolean)",
     "sees_endpoint(text)",
 )
 """The functions that the role may execute, and nobody else but the owner."""

@@ -45,6 +45,17 @@ class Index:
     using: str = "btree"
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A database view by which reads see rows of an internal table, of the session's tenant."""
+
+    name: str
+    columns: tuple[str, ...]
+    select: str
+    """The view's statement; ``{g}`` stands for ``g<number>``, the suffix of a generation's tables.
+    The view has its owner's rights, so its statement names the tenant's rows."""
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """The description of a table."""
@@ -62,6 +73,8 @@ class Table:
     tenant sees a row if it sees such a row there. For tables without ``tenant``."""
     is_internal: bool = False
     """Whether no read of the API may see the table, so that only its owner does."""
+    reading: Reading | None = None
+    """How reads see rows of an internal table nevertheless."""
     is_seen_by_view: bool = False
     """Whether the database view filters by tenant itself, instead of the table's policy.
 

@@ -21,8 +21,8 @@ _BY_POLICY = (
     "CREATE VIEW ledger.{name} WITH (security_invoker = true) AS SELECT {columns} FROM {table}"
 )
 
-# A view with its owner's rights, which no policy binds. So it has the policy's condition itself,
-# for the roles that the policy binds. It is no security barrier: conditions reach the indexes.
+# A view with its owner's rights, which no policy binds. So the view has the policy's condition,
+# for the roles that the policy binds. It is no security barrier, so conditions reach the indexes.
 _BY_VIEW = "CREATE VIEW ledger.{name} AS SELECT {columns} FROM {table} AS t WHERE {seen}"
 _UNBOUND = "WHEN NOT row_security_active('{table}') THEN true"
 
@@ -90,6 +90,8 @@ def grant(connection: Connection[Any], tables: Sequence[Table], generation: int,
     """Let the API's role read the database views, and what their policies need of the tables."""
     owners = {table.owner for table in tables if table.owner}
     for table in tables:
+        if table.reading:
+            walls.grant(connection, table.reading.name, table.reading.columns, role)
         if table.is_internal:
             continue
         walls.grant(connection, table.name, table.shown, role)
@@ -101,21 +103,31 @@ def grant(connection: Connection[Any], tables: Sequence[Table], generation: int,
 
 
 def _expose(connection: Connection[Any], table: Table, generation: int) -> None:
-    """Point a database view at a table, unless it does so already."""
+    """Point the database views of a table at it."""
     name = table_of(table, generation)
     unbound = _UNBOUND.format(table=name)
     statement = (_BY_VIEW if table.is_seen_by_view else _BY_POLICY).format(
         name=table.name,
-        columns=", ".join(table.shown),
+        columns=", ".join(table.columns if table.is_seen_by_view else table.shown),
         table=name,
         seen=walls.of_tenant(table.tenant, "t.", unbound) if table.is_seen_by_view else "",
     )
+    _ensure_view(connection, table.name, statement)
+    if table.reading:
+        select = table.reading.select.replace("{g}", f"g{generation}")
+        _ensure_view(
+            connection, table.reading.name, f"CREATE VIEW ledger.{table.reading.name} AS {select}"
+        )
+
+
+def _ensure_view(connection: Connection[Any], name: str, statement: str) -> None:
+    """Create a database view, or replace it, unless this statement has made it."""
     mark = hashlib.sha256(statement.encode()).hexdigest()[:12]
-    if connection.execute(_MARK, (f"ledger.{table.name}",)).fetchone() == (mark,):
+    if connection.execute(_MARK, (f"ledger.{name}",)).fetchone() == (mark,):
         return
-    connection.execute(f"DROP VIEW IF EXISTS ledger.{table.name}".encode())
+    connection.execute(f"DROP VIEW IF EXISTS ledger.{name}".encode())
     connection.execute(statement.encode())
-    connection.execute(f"COMMENT ON VIEW ledger.{table.name} IS '{mark}'".encode())
+    connection.execute(f"COMMENT ON VIEW ledger.{name} IS '{mark}'".encode())
 
 
 def _condition_of(table: Table, generation: int) -> str:
@@ -123,6 +135,7 @@ def _condition_of(table: Table, generation: int) -> str:
     if table.is_internal:
         return walls.NOBODY
     if table.owner is None:
+        assert table.tenant, f"whose are the rows of {table.name}? (Table.tenant, owner)"
         return walls.of_tenant(table.tenant)
     owner, column = table.owner
     name = of_generation(table, generation).name
@@ -145,7 +158,8 @@ def renew(connection: Connection[Any], name: str, tables: Sequence[Table], gener
 def hide(connection: Connection[Any], tables: Sequence[Table]) -> None:
     """Drop the database views: until ``expose``, statements fail with UndefinedTable."""
     for table in tables:
-        connection.execute(f"DROP VIEW IF EXISTS ledger.{table.name}".encode())
+        for name in (table.name, *([table.reading.name] if table.reading else ())):
+            connection.execute(f"DROP VIEW IF EXISTS ledger.{name}".encode())
 
 
 def has_columns(connection: Connection[Any], tables: Sequence[Table], generation: int) -> bool:
