@@ -337,7 +337,7 @@ def test_a_prefix_that_is_no_path_or_begins_like_our_own_paths_is_refused(
         Settings()
 
 
-@pytest.mark.parametrize("text", ["", "  ", "postgresql://reads:hush@host:port/ledger", "no url"])
+@pytest.mark.parametrize("text", ["", "  ", "mysql://reads:hush@db/ledger", "no url"])
 def test_an_invalid_url_of_reads_is_reported_by_its_settings_name_without_its_value(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:

@@ -48,7 +48,7 @@ SELECT CASE
 END
 FROM pg_roles AS r WHERE r.rolname = current_user
 """
-"""The fault of the session's role, or null: policies would not bind such a role, or not for long."""
+"""The fault of the session's role, or null. Policies bind no such role, or not for long."""
 
 # The policies of a table, and whether they are on.
 _POLICIES = """

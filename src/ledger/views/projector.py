@@ -9,13 +9,13 @@ skipped. If a fold fails at an event, only this view stops, with an error in the
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import psycopg
 from eventsourcing.persistence import MapperDeserialisationError
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.rows import tuple_row
 
 from ledger.background import BackgroundLoop
 from ledger.domain.recorded import Event, Recorded
@@ -130,18 +130,6 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
                 expose(connection, projection.tables, 1)
             else:
                 connection.execute(_REGISTER_UNBUILT, (projection.name,))
-
-
-def live_generations(
-    connection: psycopg.Connection[TupleRow], projections: Sequence[Projection]
-) -> Iterator[tuple[Projection, int]]:
-    """Yield the views whose database views this version's statements can read."""
-    tracking = connection.execute(_TRACKING).fetchall()
-    generations = {name: generation for name, _, generation, *_ in tracking}
-    for projection in projections:
-        generation = generations.get(projection.name, 0)
-        if has_columns(connection, projection.tables, generation):
-            yield projection, generation
 
 
 class LostLead(Exception):

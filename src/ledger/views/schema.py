@@ -22,7 +22,7 @@ _BY_POLICY = (
 )
 
 # A view with its owner's rights, which no policy binds. So the view has the policy's condition,
-# for the roles that the policy binds. It is no security barrier, so conditions reach the indexes.
+# for the roles that the policy binds. Conditions reach the indexes: the view is no security barrier.
 _BY_VIEW = "CREATE VIEW ledger.{name} AS SELECT {columns} FROM {table} AS t WHERE {seen}"
 _UNBOUND = "WHEN NOT row_security_active('{table}') THEN true"
 

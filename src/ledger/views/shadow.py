@@ -23,7 +23,7 @@ from ledger.postgres.session import options_of
 from ledger.views.contract import Projection, take
 from ledger.views.failures import is_passing
 from ledger.views.generation import Generation, Writes
-from ledger.views.schema import create_indexes, create_tables, table_of
+from ledger.views.schema import create_indexes, create_tables, has_columns, table_of
 
 _CLEANING = "2s"
 """How long a builder waits for a process that cleans up."""
@@ -43,6 +43,7 @@ Progress = Callable[[int, int], None]
 """A callback that gets the reached position and the target position."""
 
 _LIVE = "SELECT version, generation, position FROM ledger.projection WHERE name = %s"
+_GENERATION_OF_VIEWS = "SELECT name, generation FROM ledger.projection"
 _HOLD = _LIVE + " FOR UPDATE"
 _HEAD = "SELECT COALESCE(max(notification_id), 0) FROM ledger.ledger_events"
 
@@ -206,6 +207,17 @@ def is_outdated(conninfo: str, projection: Projection) -> bool:
     with connect(conninfo) as connection:
         row = connection.execute(_LIVE, (projection.name,)).fetchone()
         return row is None or row[0] != projection.version
+
+
+def live_generations(
+    connection: psycopg.Connection[TupleRow], projections: Sequence[Projection]
+) -> Iterator[tuple[Projection, int]]:
+    """Yield the views whose database views this version's statements can read."""
+    generations: dict[str, int] = dict(connection.execute(_GENERATION_OF_VIEWS).fetchall())
+    for projection in projections:
+        generation = generations.get(projection.name, 0)
+        if has_columns(connection, projection.tables, generation):
+            yield projection, generation
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from ledger.postgres import locks
 from ledger.postgres.session import pin
 from ledger.service.composition.database import ConfigurationError, open_vault
 from ledger.settings import Settings
-from ledger.views.projector import live_generations
 from ledger.views.schema import grant
+from ledger.views.shadow import live_generations
 from projections import projections
 
 
