@@ -21,8 +21,8 @@ _BY_POLICY = (
     "CREATE VIEW ledger.{name} WITH (security_invoker = true) AS SELECT {columns} FROM {table}"
 )
 
-# A view with its owner's rights, which no policy binds. So the view has the policy's condition,
-# for the roles that the policy binds. Conditions reach the indexes: the view is no security barrier.
+# A view with its owner's rights, which no policy binds. So the view has the policy's condition, for
+# the roles that the policy binds. Conditions reach the indexes: the view is no security barrier.
 _BY_VIEW = "CREATE VIEW ledger.{name} AS SELECT {columns} FROM {table} AS t WHERE {seen}"
 _UNBOUND = "WHEN NOT row_security_active('{table}') THEN true"
 
