@@ -27,6 +27,7 @@ from ledger.intake.principal import Principal
 from ledger.intake.request import Outcome, Receipt
 from ledger.language.rendering import json_text
 from ledger.log.event_log import Log
+from ledger.postgres.scope import EVERYONE
 from ledger.service.composition.loops import create_sweeper
 from ledger.service.composition.writing import create_writer
 from ledger.settings import Settings
@@ -35,6 +36,7 @@ from projections.run.shown import RunColumns, shown_run
 from projections.run.statements import run_statement
 from tests.support.facts import ORGANIZATION, activation, encode, fact
 from tests.support.leases import listen
+from tests.support.reader import set_tenant
 from tests.support.service import Clock
 from tests.support.stored import stored_object
 from tests.support.views import HandProjector
@@ -80,6 +82,7 @@ class Ledger:
         self.sweeper = create_sweeper(conninfo, self.writer, clock, settings.idle_after, 3600)
         self.lease_watch = LeaseWatch(conninfo, self.writer)
         self.reader = psycopg.connect(conninfo, autocommit=True, row_factory=dict_row)
+        set_tenant(self.reader, EVERYONE)
         self.writer.start()
         assert self.projector.lead()
 

@@ -187,7 +187,11 @@ def head(conninfo: str) -> int:
 
 def stored(conninfo: str) -> dict[str, Any]:
     """The stored fold of every line, and the row of every run, in the live views, by id."""
-    rows: dict[str, Any] = dict(query(conninfo, "SELECT line_id, fold FROM ledger.execution"))
+    ((live,),) = query(
+        conninfo, "SELECT generation FROM ledger.projection WHERE name = 'execution'"
+    )
+    folds = query(conninfo, f"SELECT line_id, fold FROM ledger.execution_g{live}")
+    rows: dict[str, Any] = dict(folds)
     columns = ", ".join(RunRow._fields)
     runs = map(RunRow._make, query(conninfo, f"SELECT {columns} FROM ledger.run"))
     return rows | {row.run_id: row for row in runs}

@@ -128,7 +128,7 @@ def test_a_view_of_another_version_serves_its_old_rows_until_it_is_built_anew(
 
 def forget_view(conninfo: str, name: str) -> None:
     """Make the ledger one whose code did not know the view yet."""
-    for table in view(name).tables:
+    for table in reversed(view(name).tables):
         query(conninfo, f"DROP VIEW ledger.{table.name}; DROP TABLE ledger.{table.name}_g1")
     query(conninfo, "DELETE FROM ledger.projection WHERE name = %s", name)
 
