@@ -17,6 +17,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
+from ledger.domain.identity import Identity
 from ledger.domain.recorded import Recorded
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.decisions import DecisionTables
@@ -31,6 +32,7 @@ from ledger.log.tables import (
     RUN_KEY,
     SNAPSHOT,
     Derived,
+    IdentityRow,
 )
 from ledger.log.verifications import Difference, Progress, Report
 from ledger.postgres.session import options_of
@@ -89,6 +91,14 @@ def compare(
         return _Comparison(connection, report, progress, breathe).run()
 
 
+class _Fold(DecisionTables):
+    """The fold of the log, without the receipts of facts, which only an append needs."""
+
+    def identify(self, new: Identity, recorded: Recorded) -> None:
+        """Give an identity to an event."""
+        self.new_identities.append(IdentityRow(new.digest, recorded.position))
+
+
 class _Comparison:
     """The comparison, and the fold of the log so far."""
 
@@ -102,7 +112,7 @@ class _Comparison:
         self._connection, self._reported = connection, report
         self._progress, self._breathe = progress, breathe
         self._decode = EnvelopeMapper().decode
-        self._fold = DecisionTables()
+        self._fold = _Fold()
         self._once = WrittenOnce(connection, self._report)
         self._snapshots = Snapshots(connection, self._report)
         self._position = self._faults = 0
@@ -151,8 +161,7 @@ class _Comparison:
             with contextlib.suppress(Exception):
                 self._note(self._decode(*row))
         self._once.compare(self._fold)
-        # The fold goes on without these, which grow with the log.
-        self._fold.firsts.clear()
+        # The fold goes on without them: they grow with the log.
         self._fold.ended.clear()
         return bool(found)
 
