@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 import pytest
 
-from ledger.domain import api_key, endpoint, reads, refusals, run
+from ledger.domain import api_key, endpoint, refusals, run
 from ledger.domain.api_key import ApiKey
 from ledger.domain.endpoint import Endpoint
 from ledger.domain.event_table import EventRow, Note, Part
 from ledger.domain.events import EVENT_TABLE, EVENTS
 from ledger.domain.execution import Execution
 from ledger.domain.execution_events import EXECUTION_EVENTS
-from ledger.domain.reads import RunDataReads
 from ledger.domain.recorded import Event, Recorded
 from ledger.domain.refusals import Refusals
 from ledger.domain.run import Run
@@ -34,7 +33,6 @@ FOLDS: Mapping[str, tuple[tuple[type[Event], ...], Callable[[Recorded], None]]] 
     "ApiKey": (api_key.API_KEY_EVENTS, ApiKey("KEY").evolve),
     "Endpoint": (endpoint.ENDPOINT_EVENTS, Endpoint("WHK").evolve),
     "Refusals": (refusals.REFUSAL_EVENTS, Refusals("REF").evolve),
-    "RunDataReads": (reads.READ_EVENTS, RunDataReads("READ").evolve),
     "the view of lines": ((*EXECUTION_EVENTS, *run.RUN_EVENTS), LineFold(Execution("LIN")).evolve),
 }
 

@@ -31,8 +31,6 @@ class RunDataRead(Event, frozen=True, kw_only=True):
 # the same for all reads (``language/audited.py``).
 READ_TABLE: tuple[EventRow, ...] = (EventRow(RunDataRead, None, None, None, None, PASSES),)
 
-READ_EVENTS: tuple[type[Event], ...] = tuple(row.event for row in READ_TABLE)
-
 
 def stream_of(credential: str, line_id: str, day: date) -> str:
     """The stream of a credential's reads of a line's runs on a UTC day."""
