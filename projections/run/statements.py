@@ -251,4 +251,5 @@ def _content(past: bool, shows: Shows = "all") -> Mapping[str, str]:
 
 
 def _shown(more: Mapping[str, str]) -> str:
-    return ", ".join(more.get(name, f"page.{name}") for name in (*RunColumns._fields, *_FIELDS))
+    names = (*RunColumns._fields, *_FIELDS)
+    return ", ".join(f"{more.get(name, f'page.{name}')} AS {name}" for name in names)

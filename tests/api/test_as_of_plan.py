@@ -47,9 +47,7 @@ def past(server: EmbeddedPostgres) -> Iterator[Past]:
     """2,000 lines in two organizations, activated in rounds, with changes after each round."""
     with database_after(server, "plan", work) as (connection, ends):
         at = [
-            connection.execute(
-                "SELECT recorded_at FROM ledger.ledger_events WHERE notification_id = %s", (end,)
-            ).fetchall()[0][0]
+            connection.execute("SELECT ledger.recorded_at(%s)", (end,)).fetchall()[0][0]
             for end in (ends[0], ends[ROUNDS // 2])
         ]
         first = "SELECT run_id FROM ledger.run ORDER BY opened LIMIT 1"
