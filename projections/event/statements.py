@@ -27,6 +27,7 @@ SELECT l.line_id, l.position, l.state_after, l.organization_id, l.workspace_id
 FROM ledger.event AS l
 WHERE ({_FIRST_KEY}, l.position) >= ({_ASKED_KEY}, 0)
   AND ({_FIRST_KEY}, l.position) <= ({_ASKED_KEY}, p.position) AND l.line_id = %(line_id)s
+  AND (SELECT ledger.sees_line(%(line_id)s))
 ORDER BY {_FIRST_KEY}, l.position LIMIT 1
 """
 

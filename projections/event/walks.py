@@ -80,6 +80,8 @@ _OF_TYPES = f"""
     AND {{key}} = ANY(ARRAY(SELECT {{number}} FROM ({TYPES}) AS wanted (type))))
 """
 
+_SEES_LINE = "(SELECT ledger.sees_line(%(service_line_id)s::text))"
+
 # A line has one tenant, which the line's first event tells. So a request for another tenant's line
 # reads one row, however many events the line has.
 _LINE_GATE = f"""
@@ -171,6 +173,7 @@ def _gates(filters: frozenset[str], columns: Mapping[str, str]) -> list[str]:
     ]
     if "line_id" in columns:
         tenant = columns.keys() & {"organization_id", "workspace_id"}
+        gates.append(_SEES_LINE)
         own = [f"e.{column} = {columns[column]}" for column in sorted(tenant)]
         gates += [_LINE_GATE.format(where=" AND ".join(own))] if own else []
     return gates

@@ -132,6 +132,7 @@ FUNCTIONS = (
     "recorded_at(bigint)",
     "events_between(bigint, bigint, bigint)",
     "passing_keys(bytea[], timestamptz)",
+    "sees_line(text)",
     "sees_endpoint(text)",
 )
 """The functions that the role may execute, and nobody else but the owner."""

@@ -84,6 +84,27 @@ BEGIN
       AND current_setting('ledger.workspace_id', true) = '*';
 END $$;
 
+-- Whether the session's tenant has a line, which the line's first event tells. A statement asks this
+-- before it walks along a line's events: it would search all events of a neighbour's line for the
+-- first that is not hidden.
+CREATE FUNCTION ledger.sees_line(line text) RETURNS boolean
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+DECLARE
+    organization text := current_setting('ledger.organization_id', true);
+    workspace text := current_setting('ledger.workspace_id', true);
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM (
+            SELECT e.organization_id, e.workspace_id FROM ledger.event AS e
+            WHERE hashtextextended(e.line_id, 0) = hashtextextended(line, 0) AND e.line_id = line
+            ORDER BY hashtextextended(e.line_id, 0), e.position LIMIT 1
+        ) AS first
+        WHERE CASE WHEN workspace = '*' THEN organization IN ('*', first.organization_id)
+              ELSE organization = first.organization_id AND workspace = first.workspace_id END
+    );
+END $$;
+
 -- Whether the session's tenant has an endpoint: for the policies of its deliveries. With the right
 -- of who asks, whom the policy of the view binds. No policy may name a view, which every rebuild
 -- replaces.
