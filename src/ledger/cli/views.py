@@ -13,6 +13,8 @@ from rich.table import Table
 
 from ledger.cli.printing import print_table, progress_bars
 from ledger.log.codec import EnvelopeMapper
+from ledger.postgres.scope import FOR_EVERYONE
+from ledger.postgres.session import options_of
 from ledger.service.composition.views import views_named
 from ledger.service.processes import calm_collector, end_with_parent
 from ledger.views import rebuild as rebuilding
@@ -25,7 +27,9 @@ from ledger.views.statements import LAG
 def list_projections(conninfo: str) -> int:
     """Print each view's position, and its lag behind the log."""
     table = Table("projection", "version", "generation", "position", "lag", "state")
-    with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
+    # In a session without a tenant the end of the log is unknown.
+    options = options_of(conninfo, FOR_EVERYONE)
+    with psycopg.connect(conninfo, row_factory=tuple_row, options=options) as connection:
         for name, version, generation, position, head, stopped_at, error in connection.execute(LAG):
             state = f"stopped {error}" if stopped_at else "live"
             lag = max(0, head - position)

@@ -19,6 +19,10 @@ EVERYONE = Tenant(ANY, ANY)
 """All tenants: for administrators, and for statements of the service itself."""
 
 
+FOR_EVERYONE = f"-c ledger.organization_id={ANY} -c ledger.workspace_id={ANY}"
+"""The options of a session whose statements are the service's own."""
+
+
 class Planning(Enum):
     """How a statement is planned, and whether its pipeline group may hold other statements."""
 

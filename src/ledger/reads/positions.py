@@ -21,7 +21,7 @@ import psycopg
 
 from ledger.postgres.exchange import SilentServer
 from ledger.postgres.listening import Ear
-from ledger.postgres.scope import ANY
+from ledger.postgres.scope import FOR_EVERYONE
 from ledger.postgres.session import AsyncRoundConnection, options_of
 
 _logger = logging.getLogger(__name__)
@@ -37,9 +37,6 @@ SELECT name, position, stopped_at IS NOT NULL,
        COALESCE(ledger.log_end(), 0)
 FROM ledger.projection
 """
-
-_AS_EVERYONE = f"-c ledger.organization_id={ANY} -c ledger.workspace_id={ANY}"
-"""The follower reads no rows of tenants; without a tenant the end of the log would be unknown."""
 
 
 class ViewPositions:
@@ -182,7 +179,7 @@ class ViewPositions:
             self._conninfo,
             autocommit=True,
             application_name="ledger api listener",
-            options=options_of(self._conninfo, _AS_EVERYONE),
+            options=options_of(self._conninfo, FOR_EVERYONE),
         )
         async with connection:
             ear = Ear(connection)
