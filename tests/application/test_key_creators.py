@@ -1,4 +1,4 @@
-"""Keys of earlier versions get their creators from their first events (migration 0020)."""
+"""Keys of earlier versions get their creators from their first events (migration 0019)."""
 
 from importlib.resources import files
 
@@ -13,7 +13,7 @@ from tests.support.facts import ORGANIZATION
 from tests.support.ledger import Ledger
 from tests.support.stored import store_in_format_1
 
-MIGRATION = files("ledger.log") / "migrations" / "0020_api_keys.sql"
+MIGRATION = files("ledger.log") / "migrations" / "0019_api_keys.sql"
 CHIEF = Principal('user:é "chief"', "user", frozenset({"admin"}))
 
 

@@ -29,7 +29,7 @@ _OF_ENDPOINT = "ledger.sees_endpoint(endpoint_id)"
 
 WALLS: Mapping[str, Wall] = MappingProxyType(
     {
-        # The log is read by functions only (migrations 0012 and 0023), keys of runs by the view of
+        # The log is read by functions only (migrations 0012 and 0021), keys of runs by the view of
         # their payloads (projections/run/view.py).
         "ledger_events": Wall(NOBODY),
         "run_key": Wall(NOBODY),

@@ -46,7 +46,7 @@ _TOGETHER = 16
 """Neighbouring tiles that belong to the same seventh: 4,096 events, which are read in order."""
 
 # A ledger that was never verified waits for the first night after its upgrade to this version.
-_SINCE = "SELECT applied_at FROM ledger.migration WHERE name = '0022_verification.sql'"
+_SINCE = "SELECT applied_at FROM ledger.migration WHERE name = '0020_verification.sql'"
 
 # The tile of leaves that has an event, by its position.
 _TILE = """

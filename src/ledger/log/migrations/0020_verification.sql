@@ -3,7 +3,7 @@
 
 SET LOCAL lock_timeout = '5s';
 
-ALTER TABLE ledger.verification RENAME TO verification_until_0021;
+ALTER TABLE ledger.verification RENAME TO verification_until_0020;
 
 CREATE TABLE ledger.verification (
     part text PRIMARY KEY,                        -- log/verifications.py names the parts
@@ -19,9 +19,9 @@ CREATE TABLE ledger.verification (
 
 INSERT INTO ledger.verification
 SELECT name, verified_at, verified_at, 0, 0, 0, differs::int, '[]'
-FROM ledger.verification_until_0021;
+FROM ledger.verification_until_0020;
 
-DROP TABLE ledger.verification_until_0021;
+DROP TABLE ledger.verification_until_0020;
 
 ALTER TABLE ledger.verification RENAME CONSTRAINT verification_pkey1 TO verification_pkey;
 
