@@ -1,14 +1,13 @@
 """Cases that repeat a test with other random data, for ``make soak`` alone."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 
-def repeated(cases: Iterable[Any], first: int = 1) -> Iterator[Any]:
+def repeated(cases: Iterable[Any], first: int = 1) -> list[Any]:
     """The cases for ``parametrize``: the first ones always run, the others under ``make soak``."""
-    rest = iter(cases)
-    yield from islice(rest, first)
-    yield from (pytest.param(case, marks=pytest.mark.soak) for case in rest)
+    every = list(cases)
+    more = [pytest.param(case, marks=pytest.mark.soak) for case in every[first:]]
+    return [*every[:first], *more]
