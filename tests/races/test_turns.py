@@ -160,19 +160,18 @@ def test_a_turn_ends_for_a_fact_that_waits_in_another_process(node: Node) -> Non
     assert node.appends(batch_positions[0])[0] < 200
 
 
-@pytest.mark.parametrize("places", [(1, None), (None, 1)], ids=["worker", "import"])
-def test_a_turn_ends_by_time_for_an_append_of_a_process_that_is_not_on_the_board(
-    node: Node, monkeypatch: pytest.MonkeyPatch, places: tuple[int | None, int | None]
+def test_an_imports_turn_ends_by_time_for_an_append_that_waits(
+    node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)
     monkeypatch.setattr(turns, "_RECENT_SECONDS", 0.0)
-    worker, elsewhere = map(node.writer, places)
-    node.start(elsewhere)
+    importing, worker = node.writer(None), node.writer(1)
+    node.start(worker)
     came = []
     batch = check_ins(1_000)
-    batch[150] = Calls(lambda: (came.append(elsewhere.submit(other())), node.await_waiting()))
-    flood = worker.submit(batch)
-    node.start(worker)
+    batch[150] = Calls(lambda: (came.append(worker.submit(other())), node.await_waiting()))
+    flood = importing.submit(batch)
+    node.start(importing)
     last = positions(flood.result(20))[-1]
     (place,) = positions(came[0].result(20))
     assert place < last
@@ -269,7 +268,7 @@ def test_an_organization_far_ahead_of_the_views_waits_for_them_and_others_do_not
     writer = node.writer(0)
     writer.note_shown(BEGUN)
     node.start(writer)
-    for _ in range(2):
+    for _ in range(3):
         positions(writer.submit(check_ins(1_000)).result(20))
     held = writer.submit(check_ins(1))
     (place,) = positions(writer.submit(other()).result(20))
@@ -283,7 +282,7 @@ def test_commands_that_wait_for_views_are_carried_out_when_the_writer_stops(node
     writer = node.writer(0)
     writer.note_shown(BEGUN)
     writer.start()
-    for _ in range(2):
+    for _ in range(3):
         positions(writer.submit(check_ins(1_000)).result(20))
     held = writer.submit(check_ins(1))
     writer.stop()

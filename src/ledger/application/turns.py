@@ -40,10 +40,10 @@ _RECENT_SECONDS = 3.0
 _LOOKS_EACH = 10
 """After so many commands of a turn the writer looks again whether others have come."""
 
-_BEHIND, _BEHIND_BESIDE_OTHERS = 1000, 200
+_BEHIND, _BEHIND_BESIDE_OTHERS = 2000, 200
 """By how many events the views may lag before an organization's turn: alone, and beside others.
 
-The views take in one group while the writer decides the next, so alone they may lag by a group.
+The first is a whole round of the projector: smaller rounds would cost the organization speed.
 """
 
 STILL_SECONDS = 1.0
@@ -197,12 +197,16 @@ class Turns:
         return slices
 
     def begin(self, plan: Sequence[Slice], is_awaited: Callable[[], bool]) -> "Turn":
-        """The turn of an append that begins now; ``is_awaited`` asks whether another one waits."""
+        """The turn of an append that begins now; ``is_awaited`` asks whether another one waits.
+
+        Only a process apart asks. For the others it would mostly be one of the same organization,
+        in another worker.
+        """
         parties = {each.ticket.party for each in plan}
         if len(parties) > 1:
-            return Turn(None, is_awaited)
+            return Turn(None, None)
         (party,) = parties
-        return Turn(lambda: self._is_alone(party), is_awaited)
+        return Turn(lambda: self._is_alone(party), is_awaited if self._is_apart else None)
 
     def settle(self, plan: Sequence[Slice], outcomes: Outcomes) -> list[Ticket]:
         """Give the outcomes to the plan's first commands; return the tickets that are complete.
@@ -262,13 +266,15 @@ class Turn:
     """The end of one append: it comes with the plan's end, or while others wait.
 
     ``is_alone`` tells whether the organization of the plan is alone; None: the plan has several. If
-    an append of an organization that seems to be alone takes long, the database is asked whether
-    another append waits. (The answer costs time: it comes behind all events that were sent before.)
+    an append of an organization that seems to be alone takes long, ``is_awaited`` asks the database
+    whether another append waits. (The answer comes behind all events that were sent before.)
     """
 
     __slots__ = ("_ask_at", "_is_alone", "_is_awaited")
 
-    def __init__(self, is_alone: Callable[[], bool] | None, is_awaited: Callable[[], bool]) -> None:
+    def __init__(
+        self, is_alone: Callable[[], bool] | None, is_awaited: Callable[[], bool] | None
+    ) -> None:
         self._is_alone, self._is_awaited = is_alone, is_awaited
         self._ask_at = time.monotonic() + TURN_SECONDS
 
@@ -281,7 +287,7 @@ class Turn:
             return False
         if not self._is_alone():
             return True
-        if not is_late:
+        if not is_late or self._is_awaited is None:
             return False
         self._ask_at = time.monotonic() + TURN_SECONDS
         return self._is_awaited()
