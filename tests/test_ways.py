@@ -60,6 +60,7 @@ WAY_OF_A_FACT = EDGE | {
     "ledger.log.append",
     "ledger.log.codec",
     "ledger.log.decisions",
+    "ledger.log.keys",
     "ledger.log.recorder",
     "ledger.log.vault",
     "ledger.postgres.binary",

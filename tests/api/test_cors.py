@@ -7,8 +7,8 @@ import httpx
 import psycopg
 import pytest
 
-from ledger.postgres.door import ROLE
 from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.walls import reader_of
 from ledger.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.databases import copied
@@ -87,9 +87,10 @@ def test_a_request_that_failed_is_told_to_the_page(open_edge: Edge) -> None:
     """A browser would report an answer without the header as a broken connection."""
     taken = "SELECT ON ledger.execution_count"
     with psycopg.connect(open_edge.conninfo, autocommit=True) as connection:
-        connection.execute(f"REVOKE {taken} FROM {ROLE}".encode())
+        role = reader_of(connection)
+        connection.execute(f"REVOKE {taken} FROM {role}".encode())
         answer = open_edge.get("/v1/execution/summary", headers={"origin": APP})
-        connection.execute(f"GRANT {taken} TO {ROLE}".encode())
+        connection.execute(f"GRANT {taken} TO {role}".encode())
     assert_problem(answer, 500, "internal_error")
     assert answer.headers["access-control-allow-origin"] == APP
 

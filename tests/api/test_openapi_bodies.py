@@ -91,6 +91,7 @@ def sent(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Sent:
     requests.ask("post", "/v1/runs/{run_id}/erase", json={"reason": "r"})
     send_facts(edge, requests)
     manage_webhooks(requests)
+    manage_keys(requests)
     with listening(edge) as address, Listener(address, edge.token("read")) as listener:
         media = listener.answer.headers["content-type"]
         requests.note("get", STREAM, listener.answer.status, media)
@@ -118,6 +119,17 @@ def manage_webhooks(requests: Requests) -> None:
     (test,) = requests.ask("get", f"{path}/deliveries").json()["data"]
     requests.ids["event_id"] = test["event_id"]
     requests.ask("post", f"{path}/deliveries/{{event_id}}/resend")
+    requests.ask("delete", path)
+
+
+def manage_keys(requests: Requests) -> None:
+    new = {"permissions": ["read"], "organization_id": ORGANIZATION}
+    requests.ids["key_id"] = requests.ask("post", "/v1/keys", json=new).json()["data"]["id"]
+    path = "/v1/keys/{key_id}"
+    requests.ask("get", "/v1/keys")
+    requests.ask("get", path)
+    requests.ask("patch", path, json={"name": "n"})
+    requests.ask("post", f"{path}/rotate")
     requests.ask("delete", path)
 
 

@@ -43,4 +43,7 @@ def test_the_creator_of_a_key_is_read_from_its_first_event_in_either_format(
     rows = own_ledger.rows(
         "SELECT created_by_type, created_by_id FROM ledger.api_key ORDER BY key_id"
     )
-    assert [tuple(row.values()) for row in rows] == [("system", "cli"), ("user", CHIEF.id)]
+    assert [tuple(row.values()) for row in rows] == [
+        ("system", COMMAND_LINE.id),
+        ("user", CHIEF.id),
+    ]

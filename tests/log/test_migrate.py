@@ -75,6 +75,6 @@ def test_a_dump_restored_without_its_grants_gets_them_again(
         recorded_at = edge.get("/v1/events").json()["data"][0]["recorded_at"]
         past = edge.get(f"/v1/execution/{line}", params={"as_of": recorded_at})
         assert past.json() == now
-    calls = "SELECT has_function_privilege('public', 'ledger.key_of(bytea)', 'EXECUTE')"
+    calls = "SELECT has_function_privilege('public', 'ledger.log_end()', 'EXECUTE')"
     with psycopg.connect(conninfo) as connection:
         assert connection.execute(calls).fetchone() == (False,)

@@ -331,7 +331,7 @@ def test_the_command_prints_a_thousand_differences_of_a_table_and_counts_the_oth
     assert sum(line.startswith("identity digest=") for line in printed) == 10
     assert sum(line.startswith("line_activity line_id=LIN-") for line in printed) == 1
     assert "identity: 591 more differences" in printed
-    assert printed[-1].endswith(" rows of 10 tables, 602 differences.")
+    assert printed[-1].endswith(" rows of 11 tables, 602 differences.")
 
 
 def test_the_command_fails_with_the_error_of_either_process(

@@ -32,10 +32,7 @@ from tests.support.sealing import seal
 _TABLES = r"""
 SELECT relname::text FROM pg_class
 WHERE relnamespace = 'ledger'::regnamespace AND relkind IN ('r', 'p', 'm', 'f')
-  AND oid NOT IN (
-    SELECT d.refobjid FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
-    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
-  )
+  AND relname !~ '_g[0-9]+$'
 ORDER BY 1
 """
 _COLUMNS = """

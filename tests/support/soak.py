@@ -9,5 +9,6 @@ import pytest
 def repeated(cases: Iterable[Any], first: int = 1) -> list[Any]:
     """The cases for ``parametrize``: the first ones always run, the others under ``make soak``."""
     every = list(cases)
-    more = [pytest.param(case, marks=pytest.mark.soak) for case in every[first:]]
+    values = (case if isinstance(case, tuple) else (case,) for case in every[first:])
+    more = [pytest.param(*value, marks=pytest.mark.soak) for value in values]
     return [*every[:first], *more]

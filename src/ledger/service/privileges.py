@@ -11,7 +11,7 @@ of this before the first start. If anything fails, the processes stay root, and 
 import os
 import pwd
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,9 +54,15 @@ def make_data_dir(data_dir: Path, account: Account | None) -> None:
 
 
 def unprivileged(
-    account: Account | None, folders: Iterable[Path], conninfo: str, announce: Announce
+    account: Account | None,
+    folders: Iterable[Path],
+    conninfos: Sequence[str],
+    announce: Announce,
 ) -> Account | None:
-    """The user as whom the processes are to run; None: as they are. Says if they stay root."""
+    """The user as whom the processes are to run; None: as they are. Says if they stay root.
+
+    ``folders`` are those in which the processes write, ``conninfos`` those by which they connect.
+    """
     if os.geteuid() != 0:
         return None
     if account is None:
@@ -68,7 +74,7 @@ def unprivileged(
         except OSError as error:
             reason = f"the data directory cannot be given to user {account.name}: {error.strerror}"
         else:
-            found = _obstacle(account, folders, conninfo)
+            found = _obstacle(account, folders, conninfos)
             reason = None if found is None else f"user {account.name} {found}"
     if reason is not None:
         announce(f"As root: the service's processes stay root ({reason}).")
@@ -103,17 +109,14 @@ def _hand_over(account: Account, folders: Iterable[Path]) -> None:
             give(folder, account)
 
 
-def _obstacle(account: Account, folders: Iterable[Path], conninfo: str) -> str | None:
-    """The reason why the processes cannot run as the user; None: there is none.
-
-    ``folders`` are those in which the processes write.
-    """
+def _obstacle(account: Account, folders: Iterable[Path], conninfos: Sequence[str]) -> str | None:
+    """The reason why the processes cannot run as the user; None: there is none."""
     code, folders = list(_code()), list(folders)
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            reason = _tried(account, code, folders, conninfo)
+            reason = _tried(account, code, folders, conninfos)
         except BaseException as error:
             reason = f"cannot be tried: {error}"
         os.write(writing, one_line(reason.splitlines()).encode()[:_MOST_BYTES])
@@ -125,7 +128,9 @@ def _obstacle(account: Account, folders: Iterable[Path], conninfo: str) -> str |
     return reason or None
 
 
-def _tried(account: Account, code: list[Path], folders: list[Path], conninfo: str) -> str:
+def _tried(
+    account: Account, code: list[Path], folders: list[Path], conninfos: Sequence[str]
+) -> str:
     """The first obstacle that this process meets as the user; empty if there is none."""
     become(account)
     for file in code:
@@ -135,7 +140,8 @@ def _tried(account: Account, code: list[Path], folders: list[Path], conninfo: st
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             return f"cannot write in {folder}"
     try:
-        psycopg.connect(conninfo).close()
+        for conninfo in conninfos:
+            psycopg.connect(conninfo).close()
     except psycopg.Error as error:
         return f"cannot connect to the database: {error}"
     return ""

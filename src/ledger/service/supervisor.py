@@ -216,7 +216,7 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
             reading = prepare_reading(settings, conninfo, announce)
         code = loading.result()
         written = metrics, witness_folder(settings)
-        account = unprivileged(account, written, conninfo, announce)
+        account = unprivileged(account, written, (conninfo, reading), announce)
         if account is not None:
             settings = with_master_key(settings)
         run_api = partial(code.run_api, settings, conninfo, reading, listener)
