@@ -136,12 +136,12 @@ def test_where_the_user_cannot_read_the_code_the_processes_stay_root_and_say_so(
 
 def test_a_user_whom_the_database_refuses_does_not_run_the_service(conninfo: str) -> None:
     account = default_account()
-    assert privileges._obstacle(account, [], conninfo) is None
+    assert privileges._obstacle(account, [], [conninfo]) is None
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("CREATE ROLE nobody_connects NOLOGIN")
         refused = conninfo.replace("postgres@", "nobody_connects@")
         try:
-            reason = privileges._obstacle(account, [], refused)
+            reason = privileges._obstacle(account, [], [conninfo, refused])
         finally:
             connection.execute("DROP ROLE nobody_connects")
     assert reason is not None
