@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import tale
 from corpus import Corpus
 from corpus_request import Answer, Request, Send, compared, sending
@@ -48,6 +49,17 @@ class Difference:
         return f"{self.request}\n  differs from byte {at} on:\n{both}"
 
 
+# Reads of runs are recorded, which would move the positions of later answers.
+_HOLD_READS = """
+CREATE FUNCTION public.hold_read() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'reads are not recorded while answers are compared';
+END $$;
+CREATE TRIGGER hold_reads BEFORE INSERT ON ledger.ledger_events
+FOR EACH ROW WHEN (NEW.originator_id LIKE 'READ-%') EXECUTE FUNCTION public.hold_read();
+"""
+
+
 @contextlib.contextmanager
 def served_tale(told: Tale, version: Version, folder: Path) -> Iterator[Product]:
     """A version on a copy of the tale, once its log is quiet and sealed."""
@@ -63,6 +75,8 @@ def served_tale(told: Tale, version: Version, folder: Path) -> Iterator[Product]
         teller = Teller(product)
         teller.keys = told.keys
         teller.settle()
+        with psycopg.connect(product.database_url) as connection:
+            connection.execute(_HOLD_READS)
         yield product
 
 

@@ -192,7 +192,8 @@ class Corpus:
             self.get(f"/v1/runs/export?as_of={at}", "admin")
         # An old version has no such routes: `conditions` asks again only for what it answered.
         new = "/v1/runs", "/v1/runs/export", "/v1/directory?type=resource&limit=1", "/v1/search?q=9"
-        for path in new:
+        keys = "/v1/keys", "/v1/keys/KEY-26-000001"
+        for path in (*new, *keys, "/v1/log/proof?position=1"):
             self.get(path, ledger_min_position="1")
         self.get("/v1/runs", if_none_match="*")
         self.get("/v1/directory?type=resource&cursor=none")
@@ -341,6 +342,9 @@ class Corpus:
                 "/v1/execution/LIN-26-999999/timeline",
                 "/v1/execution/LIN-26-999999/usage",
                 "/v1/runs/RUN-26-999999",
+                "/v1/keys",
+                f"/v1/keys?{ours}&workspace_id=WS-26-000001&limit=1&cursor=none",
+                "/v1/keys/KEY-26-000001",
                 "/v1/runs?cursor=none",
                 "/v1/runs/export?after=none",
                 "/v1/events/EVT-26-999999",

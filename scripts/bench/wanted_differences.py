@@ -44,6 +44,11 @@ WANTED = (
         "the directory is new",
     ),
     Wanted(
+        r"/v1/keys\b",
+        r"404 ",
+        "keys over HTTP are new",
+    ),
+    Wanted(
         r"/v1/search\b",
         r"404 ",
         "the search is new",
