@@ -10,10 +10,10 @@ READY := .venv/ready
 BROWSER_READY := .venv/browser-ready
 # Four test processes at a time, since tests spend some of their time waiting; each process has a
 # PostgreSQL of its own, and a file's tests stay together. Browsers need more CPU time.
-BESIDE := -n 4 --dist loadfile
+BESIDE := -n 4 --dist loadfile --no-loadscope-reorder
 BROWSERS := -n 2 --dist loadfile
 
-.PHONY: help setup run test static check browser-setup browser bench bench-short bench-big bench-pair clients clients-short crash soak clean
+.PHONY: help setup run test static check browser-setup browser browser-short bench bench-short bench-big bench-pair clients clients-short crash soak clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -53,6 +53,10 @@ browser: $(BROWSER_READY) ## Test the page in a real Chromium; pictures go to bu
 	@rm -rf build/screenshots
 	$(BIN)/python -m pytest $(BROWSERS) -m browser tests/browser
 
+browser-short: $(BROWSER_READY) ## The same without the pictures in dark colours
+	@rm -rf build/screenshots
+	$(BIN)/python -m pytest $(BROWSERS) -m 'browser and not soak' tests/browser
+
 bench: $(READY) ## Measure the ledger beside this machine's limits; both figures are printed
 	$(BIN)/python scripts/bench
 
@@ -76,7 +80,7 @@ crash: $(READY) ## Kill server and database under load, many times: no acknowled
 	$(BIN)/python -m pytest -m crash --crash-rounds 50
 
 soak: $(READY) ## Repeat the tests of random data with more data
-	@$(BIN)/python -m pytest $(BESIDE) -m soak
+	@$(BIN)/python -m pytest $(BESIDE) -m 'soak and not browser'
 
 clean: ## Remove the environment, caches and data sets (never the data in .ledger)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build

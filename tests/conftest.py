@@ -38,6 +38,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--crash-rounds", type=int, default=3, help="how often crash tests kill")
 
 
+LONGEST = (
+    "test_pages.py",
+    "test_demo.py",
+    "test_serve.py",
+    "test_every_column.py",
+    "test_export.py",
+    "test_kills.py",
+    "test_embedded.py",
+    "test_projections.py",
+    "test_as_of.py",
+    "test_walls.py",
+    "test_rebuild_under_load.py",
+    "test_writers.py",
+    "test_openapi.py",
+    "test_upgrade_in_place.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no test process is alone with one at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_collection_finish() -> None:
     """Exclude the tests and all loaded code from garbage collection, which would revisit them."""
     gc.freeze()

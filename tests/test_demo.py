@@ -47,7 +47,7 @@ MOMENTS = {
 # The story of `ledger demo`.
 
 
-@pytest.fixture(scope="module", params=list(repeated(MOMENTS.values(), 2)), ids=list(MOMENTS))
+@pytest.fixture(scope="module", params=repeated(MOMENTS.values()), ids=list(MOMENTS))
 def now(request: pytest.FixtureRequest) -> datetime:
     return request.param  # type: ignore[no-any-return]
 

@@ -41,6 +41,7 @@ from tests.golden.samples import BODIES, GROWN_BODIES, envelope
 from tests.support.facts import fact
 from tests.support.ledger import Ledger
 from tests.support.log_checker import check
+from tests.support.soak import repeated
 from tests.support.transactions import undone
 
 PINNED = (5, "dcf5307fe2d376d6")
@@ -296,11 +297,12 @@ def test_an_append_that_is_rolled_back_leaves_no_snapshot(
         assert_same(cold.look(line), replayed(own_ledger, line))
 
 
-def test_two_writers_that_take_turns_agree_with_the_replay(own_ledger: Ledger) -> None:
+@pytest.mark.parametrize("rounds", repeated([8, 24]))
+def test_two_writers_that_take_turns_agree_with_the_replay(own_ledger: Ledger, rounds: int) -> None:
     line = own_ledger.line()
     chance = random.Random(7)
     with process(own_ledger) as first, process(own_ledger) as second:
-        for _ in range(24):
+        for _ in range(rounds):
             writer = chance.choice([first, second])
             writer.accept(*check_ins(line, chance.choice([1, 1, 20, 90, 250])))
             kind = chance.choice(["service_line.paused", "service_line.resumed"])

@@ -22,6 +22,7 @@ from ledger.views.generation import Generation, Writes
 from ledger.views.schema import create_tables, table_of
 from projections import projections
 from tests.support.racing_writers import Racer, parsed, running_writer
+from tests.support.soak import repeated
 from tests.support.transactions import undone
 from tests.support.views import HandProjector, query, until
 from tests.support.webhook_workload import TENANTS, EndpointManager
@@ -84,7 +85,7 @@ def replay(
         writes.flush()
 
 
-@pytest.mark.parametrize("memory", ["whole", "small", "none"])
+@pytest.mark.parametrize("memory", repeated(["small", "none", "whole"], 2))
 def test_replayed_rows_equal_the_live_ones_in_every_column(
     conninfo: str, monkeypatch: pytest.MonkeyPatch, memory: str
 ) -> None:
