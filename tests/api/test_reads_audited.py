@@ -235,23 +235,23 @@ def test_two_workers_that_note_the_same_read_leave_one_entry(
 def test_notes_that_wait_are_recorded_when_the_service_stops(
     conninfo: str, settings: Settings
 ) -> None:
-    with edge_of(settings, conninfo) as edge:
+    with edge_of(settings, conninfo, records_reads=True) as edge:
         tenant = Tenant(edge)
         run = run_on(tenant, tenant.line())
         edge.get(f"/v1/runs/{run}", tenant.token)
     assert edge.select(READ_EVENTS) == [(1,)]
     # Another process has forgotten the note, and the log has not.
-    with edge_of(settings, conninfo) as edge:
+    with edge_of(settings, conninfo, records_reads=True) as edge:
         edge.get(f"/v1/runs/{run}", tenant.token)
     assert edge.select(READ_EVENTS) == [(1,)]
 
 
-def test_notes_are_recorded_without_being_asked_for(tenant: Tenant) -> None:
-    edge = tenant.edge
-    ((before,),) = edge.select(READ_EVENTS)
-    run = run_on(tenant, tenant.line())
-    edge.get(f"/v1/runs/{run}", tenant.token)
-    until(lambda: edge.select(READ_EVENTS) == [(before + 1,)], "the entry of the read")
+def test_notes_are_recorded_without_being_asked_for(conninfo: str, settings: Settings) -> None:
+    with edge_of(settings, conninfo, records_reads=True) as edge:
+        tenant = Tenant(edge)
+        run = run_on(tenant, tenant.line())
+        edge.get(f"/v1/runs/{run}", tenant.token)
+        until(lambda: edge.select(READ_EVENTS) == [(1,)], "the entry of the read")
 
 
 def test_notes_wait_while_the_log_takes_no_event(conninfo: str, settings: Settings) -> None:

@@ -72,6 +72,14 @@ def answered(client: socket.socket) -> tuple[int, dict[str, str], bytes]:
     return answer.status, {n.lower(): v for n, v in answer.getheaders()}, answer.read()
 
 
+def is_ended(client: socket.socket) -> bool:
+    """Whether the other side ends the connection: by a reset if a byte was still on its way."""
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
 def assert_timed_out(client: socket.socket) -> None:
     """Assert that the answer is a 408, and that the connection ends after it."""
     status, headers, body = answered(client)
@@ -79,7 +87,7 @@ def assert_timed_out(client: socket.socket) -> None:
     assert (status, problem["code"], problem["title"]) == (408, "timeout", "Request Timeout")
     assert headers["content-type"] == "application/problem+json"
     assert headers["connection"] == "close"
-    assert client.recv(1) == b""
+    assert is_ended(client)
 
 
 @pytest.mark.parametrize("is_packed", [False, True])

@@ -135,8 +135,10 @@ def dumps(value: Any) -> bytes:
 
 
 @contextmanager
-def edge_of(settings: Settings, conninfo: str, clock: Clock | None = None) -> Iterator[Edge]:
-    """A service running on a thread of its own."""
+def edge_of(
+    settings: Settings, conninfo: str, clock: Clock | None = None, *, records_reads: bool = False
+) -> Iterator[Edge]:
+    """A service running on a thread of its own; ``records_reads`` as in ``serving``."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="edge")
     thread.start()
@@ -146,7 +148,8 @@ def edge_of(settings: Settings, conninfo: str, clock: Clock | None = None) -> It
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result(60)
 
     try:
-        service = run(stack.enter_async_context(serving(settings, conninfo, clock)))
+        served = serving(settings, conninfo, clock, records_reads=records_reads)
+        service = run(stack.enter_async_context(served))
         yield Edge(service, loop, conninfo)
     finally:
         run(stack.aclose())

@@ -100,9 +100,17 @@ class Service:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, conninfo: str, clock: Clock | None = None
+    settings: Settings,
+    conninfo: str,
+    clock: Clock | None = None,
+    *,
+    records_reads: bool = False,
 ) -> AsyncIterator[Service]:
-    """A running service, stopped at the end."""
+    """A running service, stopped at the end.
+
+    Reads of runs are recorded if ``records_reads``. Otherwise positions rise by the test's own
+    writes alone: the notes of reads wait until the test records them.
+    """
     clock = clock or Clock()
     loops = Loops(settings, conninfo, clock)
     loops.start()
@@ -115,6 +123,8 @@ async def serving(
                 base_url="http://ledger.test",
             ) as http,
         ):
+            if not records_reads:
+                app.state.services.read_notes.stop()
             service = Service(app, loops, clock, http)
             http.headers["authorization"] = f"Bearer {await service.token(*ALL)}"
             yield service

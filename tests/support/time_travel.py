@@ -94,7 +94,6 @@ class World:
 
     def __init__(self, edge: Edge, seed: int, erases: bool = False) -> None:
         self.edge, self.random, self._erases = edge, random.Random(seed), erases
-        edge.hold_read_notes()
         self.tokens = {
             "all": edge.token(*ALL),
             "narrow": edge.token("read", workspace_id=WORKSPACES[1]),

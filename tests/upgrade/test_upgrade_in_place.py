@@ -51,7 +51,6 @@ def test_facts_are_taken_at_once_and_each_view_answers_as_before_once_it_is_rebu
         hidden = [name for (name,) in query(conninfo, OUTDATED)]
         assert "event" in hidden
         async with serving(settings, conninfo, OLD_LEDGER.clock) as service:
-            service.app.state.services.read_notes.stop()  # positions rise by the test's facts alone
             await asyncio.to_thread(PatientRebuilder.has_begun.wait, 10)
             _, item = await service.accept(
                 activation(LINE), fact("execution.checked_in", LINE, {"hours": 1})
