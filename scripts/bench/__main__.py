@@ -93,7 +93,7 @@ SIZES = {
         DataSet(20_000, 2_000),
         20_000,
         False,
-        ("facts", "batches", "lists", "detail", "summary", "as-of", "import", "rebuild"),
+        ("facts", "batches", "lists", "detail"),
     ),
     "default": Size(DataSet(1_000_000, 100_000), 100_000, False, tuple(ROWS)),
     "big": Size(

@@ -287,7 +287,7 @@ class Download:
 
 @pytest.mark.parametrize(
     ("path", "prefix", "format_"),
-    repeated([(EXPORT, "AUD", "jsonl"), (EVENTS, "EVT", "csv"), (EXPORT, "AUD", "csv")], 2),
+    repeated([(EVENTS, "EVT", "csv"), (EXPORT, "AUD", "jsonl"), (EXPORT, "AUD", "csv")]),
 )
 def test_a_large_export_needs_little_memory(
     large: tuple[Edge, Address, str], path: str, prefix: str, format_: str

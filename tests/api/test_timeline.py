@@ -283,6 +283,7 @@ def test_the_timeline_fits_its_documented_model(edge: Edge, life: Life) -> None:
 # Too long.
 
 
+@pytest.mark.soak
 def test_ten_thousand_intervals_are_an_answer_and_a_further_interval_is_a_422(edge: Edge) -> None:
     start = edge.clock.now - timedelta(seconds=20_000)
     line = edge.fresh(time=start.isoformat())

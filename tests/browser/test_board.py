@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.support.browser import Watch, assert_accessible, screenshot, show, sign_in, watched
 from tests.support.edge import Edge
 from tests.support.facts import activation, fact
+from tests.support.soak import repeated
 
 
 def block(edge: Edge, line_id: str, reason: str = "Waiting for the sign-off") -> None:
@@ -272,7 +273,7 @@ def test_the_board_is_walked_by_keyboard(board: Page, edge: Edge) -> None:
     expect(board.get_by_role("heading", level=1)).to_contain_text("LIN-")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", repeated(["light", "dark"]))
 @pytest.mark.parametrize("width", [390, 720, 800, 1024, 1440])
 def test_nothing_is_cut_off_and_everything_can_be_read(
     board: Page, edge: Edge, width: int, scheme: str

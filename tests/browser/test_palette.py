@@ -6,6 +6,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.support.browser import Watch, assert_accessible, show, sign_in
 from tests.support.edge import Edge
 from tests.support.facts import ORGANIZATION, fact
+from tests.support.soak import repeated
 
 NAMES = ("Payments core", "Payments edge", "Payroll")
 
@@ -194,7 +195,7 @@ def test_no_key_does_anything_in_a_field_or_with_a_modifier(board: Page) -> None
     assert board.evaluate("document.activeElement === document.body")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", repeated(["light", "dark"]))
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_palette_is_accessible_and_fits(board: Page, width: int, scheme: str) -> None:
     show(board, width, scheme)  # type: ignore[arg-type]

@@ -331,6 +331,7 @@ def test_the_demos_events_are_recorded_over_the_past_weeks(ledger: Ledger, conni
     assert "past" not in done.stdout
 
 
+@pytest.mark.soak
 def test_a_demo_in_a_log_with_a_key_says_when_its_past_begins(
     ledger: Ledger, conninfo: str
 ) -> None:

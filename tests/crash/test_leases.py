@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import psycopg
+import pytest
 
 from tests.conftest import MASTER_KEY
 from tests.support.facts import activation, fact
@@ -47,6 +48,7 @@ def shown(client: httpx.Client, run: str) -> dict[str, Any]:
     return data
 
 
+@pytest.mark.soak
 def test_an_outage_of_the_whole_service_fails_no_run_that_beats_again(
     tmp_path: Path, conninfo: str
 ) -> None:

@@ -59,6 +59,7 @@ def token_of(served: Served) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.soak
 def test_no_event_of_a_running_service_is_missed_by_stream_feed_or_webhook(tmp_path: Path) -> None:
     environment = {"LEDGER_WEBHOOK_ALLOW_PRIVATE": "true"}
     with serving_at(tmp_path / "data", workers=1, **environment) as served:

@@ -8,6 +8,7 @@ from collections import Counter
 from itertools import groupby
 
 import psycopg
+import pytest
 
 from ledger.log.recorder import LedgerRecorder
 from tests.support.log_checker import LogChecker, check
@@ -38,6 +39,7 @@ def test_the_log_stays_sound_when_thousands_of_starts_race_events_that_forbid_th
     assert counts["service_line.closed done"] == log.topics["execution.closed/1"]
 
 
+@pytest.mark.soak
 def test_without_the_append_lock_the_database_refuses_positions_given_twice(conninfo: str) -> None:
     counts, log = raced(conninfo, UnlockedRecorder)
     assert counts["unavailable"] > 0 or log.findings

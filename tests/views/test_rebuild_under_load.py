@@ -140,6 +140,7 @@ async def rebuilding(conninfo: str, name: str, traffic: Traffic | None = None) -
     assert built.generation == tracking(conninfo)[name][1]
 
 
+@pytest.mark.soak
 def test_every_read_and_write_goes_on_while_views_are_rebuilt(
     settings: Settings, conninfo: str
 ) -> None:
