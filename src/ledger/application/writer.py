@@ -160,7 +160,9 @@ class Writer(BackgroundLoop):
         """Note the position that all live views have reached: see ``Turns``."""
         with self._changed:
             self._turns.note_shown(position)
-            self._changed.notify()
+            # Without commands that wait, waking the thread at each step of the views is of no use.
+            if self._turns:
+                self._changed.notify()
 
     def stop_listening(self) -> None:
         """Note from now on no more that the service listens: no request will arrive any more."""
