@@ -17,7 +17,7 @@ from ledger.postgres.walls import EVERYONE_ONLY, NOBODY, of_tenant
 
 
 class Wall(NamedTuple):
-    """What the API's role sees of a table."""
+    """The rows and columns of a table that the API's role sees."""
 
     rows: str
     """The condition of the table's policy."""
@@ -69,8 +69,7 @@ WALLS: Mapping[str, Wall] = MappingProxyType(
             ),
         ),
         "dispatch": Wall(_OF_ENDPOINT, ("endpoint_id", "planned", "heeded", "failing_since")),
-        # What the service found when it compared stored data with the log: differences may name ids
-        # of any tenant.
+        # The findings of verifications: differences may name ids of any tenant.
         "verification": Wall(
             EVERYONE_ONLY,
             (

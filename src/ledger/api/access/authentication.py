@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _REMEMBER_SECONDS = 2.0
 _REMEMBERED = 10_000
 
-# Those of the given secrets that pass, with their keys, and the instant at which each of them ends:
+# The given secrets that pass, with their keys, and the instant at which each of them ends:
 # its key's, or that of its own if a rotation has replaced it.
 _PASSING = """
 SELECT secret_hash, key_id, organization_id, workspace_id, permissions, ends_at
