@@ -1,13 +1,13 @@
 """API keys as OpenAPI describes them, and the bodies of commands."""
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema
 
+from ledger.api.command_bodies import Changes, CommandBody
 from ledger.api.models import Meta, Model
 from ledger.api.reading import Bound
-from ledger.api.webhook_models import CommandBody, no_defaults
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS, Permission
 from ledger.domain.values import KEY_ID, ORGANIZATION_ID, WORKSPACE_ID, ActorType
 
@@ -76,24 +76,11 @@ class NewKey(CommandBody):
     expires_at: ExpiresAt = None
 
 
-class KeyChanges(CommandBody):
+class KeyChanges(Changes):
     """The changes of a key; a field that is left out stays as it is."""
-
-    model_config = ConfigDict(json_schema_extra=no_defaults)
 
     name: Name = None
     expires_at: ExpiresAt = None
-
-    @model_validator(mode="after")
-    def _changes_something(self) -> "KeyChanges":
-        if not self.model_fields_set:
-            raise ValueError("must name at least one field to change")
-        return self
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """The fields that were sent."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 class Rotation(CommandBody):

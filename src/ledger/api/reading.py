@@ -80,6 +80,7 @@ def _words(text: str | None) -> str | None:
 Words = Annotated[str | None, Field(min_length=1, description=OR), AfterValidator(_words)]
 """A parameter of any words."""
 
+Identifier = Annotated[str | None, Field(min_length=1, max_length=200, description="A single id.")]
 Cursor = Annotated[
     str | None,
     Field(
@@ -135,6 +136,18 @@ class Page(BaseModel):
 
 class PageQuery(Query, Page):
     """The parameters of a list that can also be read as of an instant."""
+
+
+class TenantQuery(Present, Page):
+    """The parameters of a list that may be narrowed to an organization or a workspace."""
+
+    organization_id: Identifier = None
+    workspace_id: Identifier = None
+
+    def chosen(self) -> dict[str, Any]:
+        """The filters that were given."""
+        chosen = {"organization_id": self.organization_id, "workspace_id": self.workspace_id}
+        return {name: value for name, value in chosen.items() if value is not None}
 
 
 class RangeParameters(BaseModel):

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema
 
+from ledger.api.command_bodies import Changes, CommandBody
 from ledger.api.models import Meta, Model
 from ledger.api.reading import Bound
 from ledger.domain.endpoint import EVERY_TYPE, DisabledReason
@@ -61,12 +62,6 @@ EventTypes = Annotated[
 Description = Annotated[str | None, Field(max_length=500)]
 
 
-class CommandBody(BaseModel):
-    """A command's body."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
 class NewWebhook(CommandBody):
     """A new endpoint."""
 
@@ -88,33 +83,13 @@ class NewWebhook(CommandBody):
     enabled: bool = True
 
 
-def no_defaults(schema: dict[str, Any]) -> None:
-    """Describe a body of changes: a field that is left out has no default, and one is needed."""
-    schema["minProperties"] = 1
-    for field in schema["properties"].values():
-        field.pop("default", None)
-
-
-class WebhookChanges(CommandBody):
+class WebhookChanges(Changes):
     """The changes of an endpoint; a field that is left out stays as it is."""
 
-    model_config = ConfigDict(json_schema_extra=no_defaults)
-
     url: Url = ""
-    event_types: EventTypes = []
+    event_types: EventTypes = Field(default_factory=list)
     description: Description = None
     enabled: bool = True
-
-    @model_validator(mode="after")
-    def _changes_something(self) -> "WebhookChanges":
-        if not self.model_fields_set:
-            raise ValueError("must name at least one field to change")
-        return self
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """The fields that were sent."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 class Recovery(CommandBody):
@@ -123,10 +98,6 @@ class Recovery(CommandBody):
     since: Annotated[
         Bound, Field(description="The recovery covers events recorded from this instant on.")
     ]
-
-
-class Nothing(CommandBody):
-    """A body without fields."""
 
 
 class WebhookStatus(Model):

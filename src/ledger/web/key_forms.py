@@ -12,9 +12,9 @@ from ledger.domain.api_key import Permission
 from ledger.domain.errors import Invalid
 from ledger.domain.values import format_instant
 from ledger.intake.request import IdempotencyKey
+from ledger.web.form_fields import Typed, gathered
 from ledger.web.pages import Form
 from ledger.web.showing import Zone
-from ledger.web.webhook_forms import Typed
 
 _PERMISSION = "permission:"
 """Prefix of the name of a permission's box. A field has one value, so boxes share no name."""
@@ -72,9 +72,7 @@ class NewKeyForm(_ExpiryForm):
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, values: Any) -> Any:
-        boxes = [name for name in values if name.startswith(_PERMISSION)]
-        rest = {name: value for name, value in values.items() if name not in boxes}
-        return rest | {"permissions": ",".join(name.removeprefix(_PERMISSION) for name in boxes)}
+        return gathered(values, _PERMISSION, "permissions")
 
     name: Typed = None
     which: Literal["all", "chosen"] = "chosen"

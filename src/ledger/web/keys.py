@@ -6,9 +6,9 @@ only the same form, sent again, shows it again.
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
@@ -19,7 +19,7 @@ from ledger.api import key_models as models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, command_route, needs
 from ledger.api.problems import status_of
-from ledger.api.reading import Present, services_of
+from ledger.api.reading import Present, TenantQuery, services_of
 from ledger.api.routes import key_commands as commands
 from ledger.api.routes import keys as api
 from ledger.api.writing import Sent
@@ -58,6 +58,8 @@ router = APIRouter(prefix=PATH, include_in_schema=False, route_class=PageRoute)
 
 _PERMISSION = "keys:manage"
 
+T = TypeVar("T")
+
 Done = Literal["change", "revoke"]
 
 DONE: Mapping[Done | None, str] = {
@@ -79,7 +81,7 @@ class KeyQuery(BaseModel):
 async def show_keys(
     request: Request,
     principal: Authenticated,
-    query: Annotated[api.KeysQuery, QueryParameters()],
+    query: Annotated[TenantQuery, QueryParameters()],
 ) -> Response:
     """The keys that the credential sees, newest first, and the form for a new one."""
     return await _list_page(request, principal, query)
@@ -88,7 +90,7 @@ async def show_keys(
 async def _list_page(
     request: Request,
     principal: Principal,
-    query: api.KeysQuery,
+    query: TenantQuery,
     refused: Refused | None = None,
     form: NewKeyForm | None = None,
 ) -> Response:
@@ -152,7 +154,7 @@ async def add_key(request: Request, principal: Authenticated, _: NoParameters) -
     try:
         made = await read_answer(commands.create(request, principal, sent), models.KeySecretAnswer)
     except Refused as refusal:
-        return await _list_page(request, principal, api.KeysQuery(), refusal, form)
+        return await _list_page(request, principal, TenantQuery(), refusal, form)
     return _secret(request, made.data)
 
 
@@ -221,6 +223,29 @@ async def _key_page(
     )
 
 
+async def _carry_out(
+    request: Request,
+    principal: Principal,
+    key_id: str,
+    form: Form,
+    command: Coroutine[Any, Any, T],
+    then: Callable[[T], Response],
+) -> Response:
+    """Carry out a form's command, and answer with ``then``; or show the refusal at the form."""
+    try:
+        done = await command
+    except NotFound:
+        raise
+    except Refused as refusal:
+        return await _key_page(request, principal, key_id, refusal, form)
+    return then(done)
+
+
+def _leads_on(key_id: str, done: Done) -> Callable[[Response], Response]:
+    """The answer that leads to the key's page, which says that the form was carried out."""
+    return lambda _: go(with_parameter(f"{PATH}/{key_id}", "done", done))
+
+
 @command_route(router, "/{key_id}/change", UpdateApiKey, _PERMISSION)
 async def change_key(
     request: Request, principal: Authenticated, key_id: str, _: NoParameters
@@ -233,13 +258,8 @@ async def change_key(
         services_of(request).clock(),
         await _own_end(request, principal),
     )
-    try:
-        await commands.update(request, principal, key_id, sent)
-    except NotFound:
-        raise
-    except Refused as refusal:
-        return await _key_page(request, principal, key_id, refusal, form)
-    return go(with_parameter(f"{PATH}/{key_id}", "done", "change"))
+    command = commands.update(request, principal, key_id, sent)
+    return await _carry_out(request, principal, key_id, form, command, _leads_on(key_id, "change"))
 
 
 @command_route(router, "/{key_id}/rotate", RotateApiKey, _PERMISSION)
@@ -249,15 +269,12 @@ async def rotate_key(
     """Replace the key's secret; the answer contains the new one."""
     form = await read_form(request, RotateForm)
     sent = form.sent(idempotency_of(request, principal, form))
-    try:
-        made = await read_answer(
-            commands.rotate(request, principal, key_id, sent), models.KeySecretAnswer
-        )
-    except NotFound:
-        raise
-    except Refused as refusal:
-        return await _key_page(request, principal, key_id, refusal, form)
-    return _secret(request, made.data, form.grace_seconds, principal.id == key_id)
+    command = read_answer(commands.rotate(request, principal, key_id, sent), models.KeySecretAnswer)
+
+    def show_secret(made: models.KeySecretAnswer) -> Response:
+        return _secret(request, made.data, form.grace_seconds, principal.id == key_id)
+
+    return await _carry_out(request, principal, key_id, form, command, show_secret)
 
 
 @command_route(router, "/{key_id}/revoke", RevokeApiKey, _PERMISSION)
@@ -267,13 +284,8 @@ async def revoke_key(
     """Revoke the key for good."""
     form = await read_form(request, Form)
     sent: Sent[Any] = Sent(None, idempotency_of(request, principal, form), None)
-    try:
-        await commands.revoke(request, principal, key_id, sent)
-    except NotFound:
-        raise
-    except Refused as refusal:
-        return await _key_page(request, principal, key_id, refusal, form)
-    return go(with_parameter(f"{PATH}/{key_id}", "done", "revoke"))
+    command = commands.revoke(request, principal, key_id, sent)
+    return await _carry_out(request, principal, key_id, form, command, _leads_on(key_id, "revoke"))
 
 
 @router.get("/{key_id}/{act:path}", openapi_extra=needs(_PERMISSION))

@@ -7,18 +7,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from ledger.api import webhook_models as models
+from ledger.api.command_bodies import Nothing
 from ledger.api.writing import Sent, checked
 from ledger.domain.endpoint import EVERY_TYPE
 from ledger.domain.errors import Invalid
 from ledger.intake.request import IdempotencyKey
+from ledger.web.form_fields import Typed, gathered
 from ledger.web.pages import Form
 from ledger.web.showing import Zone
 
 _TYPE = "type:"
 """Prefix of the name of an event type's box. A field has one value, so boxes share no name."""
-
-# Longer than the API's models allow: those refuse a value that is too long, and the page keeps it.
-Typed = Annotated[str | None, Field(max_length=5000)]
 
 RECOVERY = timedelta(hours=24)
 """How far back a recovery starts if no failure is known."""
@@ -34,9 +33,7 @@ class SettingsForm(Form):
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, values: Any) -> Any:
-        boxes = [name for name in values if name.startswith(_TYPE)]
-        rest = {name: value for name, value in values.items() if name not in boxes}
-        return rest | {"event_types": ",".join(name.removeprefix(_TYPE) for name in boxes)}
+        return gathered(values, _TYPE, "event_types")
 
     url: Typed = None
     which: Literal["all", "chosen"] = "chosen"
@@ -106,9 +103,9 @@ class RecoverForm(Form):
         return checked({"since": since}, models.Recovery, key)
 
 
-def nothing(key: IdempotencyKey) -> Sent[models.Nothing]:
+def nothing(key: IdempotencyKey) -> Sent[Nothing]:
     """A command without any fields."""
-    return Sent(models.Nothing(), key, None)
+    return Sent(Nothing(), key, None)
 
 
 def typed(settings: BaseModel | None) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from ledger.api import webhook_models as models
 from ledger.api.access.authentication import Authenticated
 from ledger.api.lean import NoParameters, command_route, needs
 from ledger.api.problems import status_of
-from ledger.api.reading import Bound, Present, services_of
+from ledger.api.reading import Bound, Present, TenantQuery, services_of
 from ledger.api.routes import webhook_commands as commands
 from ledger.api.routes import webhooks as api
 from ledger.application.commands.webhooks import (
@@ -78,7 +78,7 @@ DONE: Mapping[Done | None, str] = {
 """The messages that a page shows once, after a form was carried out."""
 
 
-class EndpointsQuery(api.EndpointsQuery):
+class EndpointsQuery(TenantQuery):
     """The list's parameters, and the form that was just carried out."""
 
     done: Done | None = None

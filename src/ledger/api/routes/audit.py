@@ -14,6 +14,7 @@ from ledger.api.documentation import READ_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.reading import (
     OR,
+    Identifier,
     Page,
     Present,
     RangeParameters,
@@ -23,7 +24,7 @@ from ledger.api.reading import (
     tenant_filters,
 )
 from ledger.api.replies import Reply
-from ledger.api.routes.feeds import VIEW, Identifier, Walk, position_in, time_filters
+from ledger.api.routes.feeds import VIEW, Walk, position_in, time_filters
 from ledger.domain.errors import Invalid
 from ledger.domain.recorded import Recorded
 from ledger.domain.values import AUDIT_ID, ActorType

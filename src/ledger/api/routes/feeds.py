@@ -15,6 +15,7 @@ from ledger.api.lean import LeanRoute, MinPosition, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
     OR,
+    Identifier,
     Page,
     Present,
     RangeParameters,
@@ -45,7 +46,6 @@ VIEW = frozenset({"event"})
 BEYOND = 2**63 - 1
 """A position beyond every event."""
 
-Identifier = Annotated[str | None, Field(min_length=1, max_length=200, description="A single id.")]
 AfterEvent = Annotated[
     str | None,
     Field(

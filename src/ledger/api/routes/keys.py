@@ -17,8 +17,8 @@ from ledger.api.documentation import FEED_ERRORS, READ_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
 from ledger.api.problems import InvalidCursor
 from ledger.api.reading import (
-    Page,
     Present,
+    TenantQuery,
     decode_cursor,
     encode_cursor,
     paged,
@@ -29,7 +29,6 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import answer
 from ledger.api.routes import key_commands as commands
-from ledger.api.routes.feeds import Identifier
 from ledger.api.writing import read_command
 from ledger.application.commands.keys import (
     CreateApiKey,
@@ -47,18 +46,6 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=LeanRoute)
 _PERMISSION = "keys:manage"
 
 AnyKeyId = Annotated[str, path_id("A KEY id.", "KEY-26-000419", KEY_ID)]
-
-
-class KeysQuery(Present, Page):
-    """The parameters of the list."""
-
-    organization_id: Identifier = None
-    workspace_id: Identifier = None
-
-    def chosen(self) -> dict[str, Any]:
-        """The filters that were given."""
-        chosen = {"organization_id": self.organization_id, "workspace_id": self.workspace_id}
-        return {name: value for name, value in chosen.items() if value is not None}
 
 
 @command_route(
@@ -89,7 +76,7 @@ async def create_api_key(request: Request, principal: Authenticated, _: NoParame
 async def list_api_keys(
     request: Request,
     principal: Authenticated,
-    query: Annotated[KeysQuery, QueryParameters()],
+    query: Annotated[TenantQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
     """List the keys of the credential's tenant, newest first, revoked and expired ones too."""

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import Request, Response
 
 from ledger.api import webhook_models as models
+from ledger.api.command_bodies import Nothing
 from ledger.api.reading import Present, asked, services_of, tenant_filters
 from ledger.api.replies import answer
 from ledger.api.routes.feeds import position_in
@@ -95,7 +96,7 @@ async def delete(
 
 
 async def rotate_secret(
-    request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.Nothing]
+    request: Request, principal: Principal, endpoint_id: str, sent: Sent[Nothing]
 ) -> Response:
     """Replace an endpoint's secret. The new secret is shown in this answer only."""
     receipt = await execute_on(
@@ -118,7 +119,7 @@ async def resend(
     principal: Principal,
     endpoint_id: str,
     event_id: str,
-    sent: Sent[models.Nothing],
+    sent: Sent[Nothing],
 ) -> Response:
     """Send one delivery again."""
     is_known = await _has_delivery(request, principal, endpoint_id, event_id)
@@ -158,7 +159,7 @@ async def _has_delivery(
 
 
 async def send_test(
-    request: Request, principal: Principal, endpoint_id: str, sent: Sent[models.Nothing]
+    request: Request, principal: Principal, endpoint_id: str, sent: Sent[Nothing]
 ) -> Response:
     """Send a test to an endpoint."""
     return _answer(await execute_on(request, principal, TestEndpoint, endpoint_id, sent), 202)

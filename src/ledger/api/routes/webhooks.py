@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ledger.api import webhook_models as models
 from ledger.api.access.authentication import Authenticated
+from ledger.api.command_bodies import Nothing
 from ledger.api.documentation import FEED_ERRORS, READ_ERRORS, STORY_ERRORS
 from ledger.api.lean import LeanRoute, MinPosition, NoParameters, command_route, needs
 from ledger.api.problems import InvalidCursor
@@ -20,6 +21,7 @@ from ledger.api.reading import (
     OR,
     Page,
     Present,
+    TenantQuery,
     any_of,
     asked,
     decode_cursor,
@@ -33,7 +35,7 @@ from ledger.api.reading import (
 )
 from ledger.api.replies import answer
 from ledger.api.routes import webhook_commands as commands
-from ledger.api.routes.feeds import BEYOND, Identifier, event_position
+from ledger.api.routes.feeds import BEYOND, event_position
 from ledger.api.writing import read_command
 from ledger.application.commands.webhooks import (
     CreateEndpoint,
@@ -56,18 +58,6 @@ _PERMISSION = "webhooks:manage"
 _UNKNOWN = "No such webhook endpoint."
 
 AnyEndpointId = Annotated[str, path_id("A WHK id.", "WHK-26-000007", ENDPOINT_ID)]
-
-
-class EndpointsQuery(Present, Page):
-    """The parameters of the list."""
-
-    organization_id: Identifier = None
-    workspace_id: Identifier = None
-
-    def chosen(self) -> dict[str, Any]:
-        """The filters that were given."""
-        chosen = {"organization_id": self.organization_id, "workspace_id": self.workspace_id}
-        return {name: value for name, value in chosen.items() if value is not None}
 
 
 class DeliveriesQuery(Present, Page):
@@ -104,7 +94,7 @@ async def create_webhook(request: Request, principal: Authenticated, _: NoParame
 async def list_webhooks(
     request: Request,
     principal: Authenticated,
-    query: Annotated[EndpointsQuery, QueryParameters()],
+    query: Annotated[TenantQuery, QueryParameters()],
     min_position: MinPosition = None,
 ) -> Response:
     """List the endpoints of the credential's tenant, newest first."""
@@ -210,7 +200,7 @@ async def delete_webhook(
     RotateSecret,
     _PERMISSION,
     summary="Replace a webhook's secret",
-    body=models.Nothing,
+    body=Nothing,
     answer=models.WebhookSecretAnswer,
 )
 async def rotate_webhook_secret(
@@ -223,7 +213,7 @@ async def rotate_webhook_secret(
 
     The old secret signs beside the new one for 24 hours.
     """
-    sent = await read_command(request, principal, models.Nothing)
+    sent = await read_command(request, principal, Nothing)
     return await commands.rotate_secret(request, principal, endpoint_id, sent)
 
 
@@ -257,7 +247,7 @@ async def recover_webhook(
     TestEndpoint,
     _PERMISSION,
     summary="Send a test",
-    body=models.Nothing,
+    body=Nothing,
     answer=models.WebhookAnswer,
     status=202,
 )
@@ -272,7 +262,7 @@ async def send_webhook_test(
     The test has the number 0, and its result does not count for the endpoint. The deliveries list
     the result.
     """
-    sent = await read_command(request, principal, models.Nothing)
+    sent = await read_command(request, principal, Nothing)
     return await commands.send_test(request, principal, endpoint_id, sent)
 
 
@@ -317,7 +307,7 @@ async def list_deliveries(
     ResendDelivery,
     _PERMISSION,
     summary="Send one event again",
-    body=models.Nothing,
+    body=Nothing,
     answer=models.WebhookAnswer,
     status=202,
 )
@@ -332,5 +322,5 @@ async def send_delivery_again(
 
     The delivery gets a new series of attempts.
     """
-    sent = await read_command(request, principal, models.Nothing)
+    sent = await read_command(request, principal, Nothing)
     return await commands.resend(request, principal, endpoint_id, event_id, sent)
