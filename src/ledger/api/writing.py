@@ -9,7 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
-from fastapi import Request
+from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 
 from ledger.api.machinery.bodies import media_type, read_capped
@@ -224,3 +224,9 @@ async def _recorded_at(request: Request, position: int) -> str:
         EVERYONE, RECORDED_AT, {"position": position}
     )
     return format_instant(instant)
+
+
+def with_secret(request: Request, response: Response) -> Response:
+    """Mark an answer that shows a secret, even a replayed one: no cache may keep it."""
+    request.state.holds_secret = True
+    return response

@@ -187,14 +187,7 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
     Raises ConfigurationError, EmbeddedPostgresError, SchemaError or psycopg.OperationalError, each
     with one clear line, if the service cannot start, or a child cannot be started again.
     """
-    stopping = threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopping.set()
-
-    for number in _STOPS:
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, stop)
+    stopping = _set_by_signals()
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listening(host, port))
         bound = listener.getsockname()[1]
@@ -243,6 +236,19 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
         finally:
             listener.close()  # a new client would otherwise wait for workers that accept no more
             _end(children)
+
+
+def _set_by_signals() -> threading.Event:
+    """An event that is set by a signal to stop. An ignored SIGHUP (nohup) stays ignored."""
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in _STOPS:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
+    return stopping
 
 
 def _tell_of_the_key(settings: Settings, folder: Path, announce: Announce) -> None:

@@ -7,8 +7,10 @@
     charts.py     the geometry of bands and bar charts
     log.py        parts shared by the logs: periods as people type them, active filters
     summary.py    an event in one line
-    webhook_forms.py    the forms about endpoints, converted to the API's models
-    sign_in.py, board.py, line.py, run.py, events.py, audit.py, webhooks.py    one page each
+    webhook_forms.py, key_forms.py    the forms, converted to the API's models
+    form_fields.py    fields that several forms share
+    sign_in.py, board.py, line.py, run.py, events.py, audit.py, webhooks.py, keys.py,
+    integrity.py  one page each
     jump.py       redirects to another id, instant or time zone
     site.py       adds all pages to the application
     templates/    their HTML            static/    style, script, and two unchanged libraries

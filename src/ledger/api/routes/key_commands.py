@@ -13,7 +13,7 @@ from ledger.api import key_models as models
 from ledger.api.access.key_rows import USED_AT
 from ledger.api.reading import services_of
 from ledger.api.replies import answer
-from ledger.api.writing import Sent, execute, execute_on, refusals_of, turn_down
+from ledger.api.writing import Sent, execute, execute_on, refusals_of, turn_down, with_secret
 from ledger.application.commands.keys import (
     CreateApiKey,
     RevokeApiKey,
@@ -48,7 +48,7 @@ async def create(request: Request, principal: Principal, sent: Sent[models.NewKe
         fault=sent.fault or _fault(organization_id, body),
         idempotency=sent.key,
     )
-    return _with_secret(
+    return with_secret(
         request, await _answer(request, principal, await execute(request, command), 201)
     )
 
@@ -78,7 +78,7 @@ async def rotate(
     receipt = await execute_on(
         request, principal, RotateApiKey, key_id, sent, token=create_token(), grace=grace
     )
-    return _with_secret(request, await _answer(request, principal, receipt, 200))
+    return with_secret(request, await _answer(request, principal, receipt, 200))
 
 
 async def revoke(
@@ -129,12 +129,6 @@ def _fault(organization_id: str | None, body: models.NewKey | None) -> Invalid |
 
 def _instant(text: str | None) -> Any:
     return None if text is None else parse_bound(text)
-
-
-def _with_secret(request: Request, response: Response) -> Response:
-    """Mark an answer that shows a secret, even a replayed one: no cache may keep it."""
-    request.state.holds_secret = True
-    return response
 
 
 async def _answer(

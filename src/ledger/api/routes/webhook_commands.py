@@ -14,7 +14,7 @@ from ledger.api.command_bodies import Nothing
 from ledger.api.reading import Present, asked, services_of, tenant_filters
 from ledger.api.replies import answer
 from ledger.api.routes.feeds import position_in
-from ledger.api.writing import Sent, execute, execute_on, refusals_of, turn_down
+from ledger.api.writing import Sent, execute, execute_on, refusals_of, turn_down, with_secret
 from ledger.application.commands.webhooks import (
     OTHER_TENANT,
     CreateEndpoint,
@@ -58,7 +58,7 @@ async def create(request: Request, principal: Principal, sent: Sent[models.NewWe
         fault=fault,
         idempotency=sent.key,
     )
-    return _with_secret(request, _answer(await execute(request, command), 201))
+    return with_secret(request, _answer(await execute(request, command), 201))
 
 
 async def update(
@@ -102,7 +102,7 @@ async def rotate_secret(
     receipt = await execute_on(
         request, principal, RotateSecret, endpoint_id, sent, secret=create_secret()
     )
-    return _with_secret(request, _answer(receipt, 200))
+    return with_secret(request, _answer(receipt, 200))
 
 
 async def recover(
@@ -182,12 +182,6 @@ async def _fault(request: Request, sent: Sent[Any]) -> Invalid | None:
         except ForbiddenTarget as error:
             return Invalid.at("/url", str(error))
     return sent.fault
-
-
-def _with_secret(request: Request, response: Response) -> Response:
-    """Mark an answer that shows a secret, even a replayed one: no cache may keep it."""
-    request.state.holds_secret = True
-    return response
 
 
 def _answer(receipt: Receipt, status: int) -> Response:
