@@ -118,6 +118,9 @@ INTERNAL: Mapping[str, str] = MappingProxyType(
         "append_lock": "no rows",
         "append_probe": "an instant",
         "listening": "an instant",
+        "node": "the nodes that beat now, with their witnesses",
+        "leader": "which session leads each loop",
+        "lineage": "the PostgreSQL that wrote the log last",
     }
 )
 """Tables without rows of tenants, with what they hold. The role has no right on them."""

@@ -1,0 +1,82 @@
+"""The nodes of a ledger, as they tell of themselves each second (contract, Several nodes).
+
+A node is a ``ledger serve`` with its data directory. Its id is kept there, so a node that starts
+with an empty directory is a new one. Instants are those of the database's clock.
+"""
+
+import os
+import re
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+
+BEAT_SECONDS = 1.0
+"""The time between two beats of a node."""
+
+LIVING_SECONDS = 15.0
+"""A node that has not beaten for so long is not waited for any more."""
+
+FORGET_SECONDS = 7 * 86_400.0
+"""A node that has not beaten for so long is forgotten."""
+
+_ID = re.compile(r"[0-9a-f]{16}")
+
+_BEAT = """
+INSERT INTO ledger.node AS n (node_id, version, role, started_at, beaten_at, witness)
+VALUES (%(node_id)s, %(version)s, %(role)s, clock_timestamp(), clock_timestamp(), %(witness)s)
+ON CONFLICT (node_id) DO UPDATE SET version = excluded.version, role = excluded.role,
+    beaten_at = excluded.beaten_at, witness = excluded.witness
+"""
+
+# The nodes, with the seconds since the last beat of each.
+_NODES = """
+SELECT node_id, version, role, started_at, beaten_at, witness,
+    extract(epoch FROM clock_timestamp() - beaten_at)::float8
+FROM ledger.node ORDER BY node_id
+"""
+
+
+class Node(NamedTuple):
+    """A node that has beaten."""
+
+    node_id: str
+    version: str
+    role: str
+    started_at: datetime
+    beaten_at: datetime
+    witness: str | None
+    """The newest checkpoint that the node has seen: a signed note."""
+    silent_seconds: float
+
+    @property
+    def lives(self) -> bool:
+        """Whether the node has beaten within ``LIVING_SECONDS``."""
+        return self.silent_seconds < LIVING_SECONDS
+
+
+def node_id_in(folder: Path) -> str:
+    """The id of the node whose data directory this is, made at its first start. Raises OSError."""
+    path = folder / "node"
+    with suppress(FileNotFoundError):
+        if _ID.fullmatch(said := path.read_text("utf-8", "replace").strip()):
+            return said
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = os.urandom(8).hex()
+    path.write_text(f"{made}\n")
+    return made
+
+
+def beat(
+    connection: psycopg.Connection[Any], node_id: str, version: str, role: str, witness: str | None
+) -> None:
+    """Write the node's row anew."""
+    said = {"node_id": node_id, "version": version, "role": role, "witness": witness}
+    connection.execute(_BEAT, said)
+
+
+def nodes(connection: psycopg.Connection[tuple[Any, ...]]) -> list[Node]:
+    """All nodes that have beaten, also those that are silent now."""
+    return [Node(*row) for row in connection.execute(_NODES).fetchall()]
