@@ -21,6 +21,9 @@ from projections.run.shown import NULL, Payloads, RunColumns, shown_run
 
 UNKNOWN = "No such run."
 
+Seen = dict[int, SeenLine]
+"""The lines of whose runs an answer holds payloads, by their keys."""
+
 
 def line_runs_reply(rows: Answer, limit: int, bound_to: Mapping[str, Any], vault: Vault) -> Reply:
     """The reply of a page of a line's runs. Raises NotFound and RunsNotSupported."""
@@ -39,7 +42,7 @@ def runs_reply(
 
     ``first`` is the column of the run's id.
     """
-    seen = set[SeenLine]()
+    seen: Seen = {}
 
     def cursor_after(row: Any) -> str:
         return encode_cursor({"id": row[first], "at": format_instant(row[first + 1])}, bound_to)
@@ -48,7 +51,7 @@ def runs_reply(
         return _item(row[first:], vault, seen)
 
     reply = paged(_by_run(rows, first), limit, first, cursor_after, item, tagged=True)
-    reply.seen = frozenset(seen)
+    reply.seen = frozenset(seen.values())
     return reply
 
 
@@ -57,9 +60,9 @@ def run_reply(rows: Answer, vault: Vault) -> Reply:
     ((_, *run),) = _by_run(rows, 1)
     if run[0] is None:
         raise read_at(rows, NotFound(UNKNOWN))
-    seen = set[SeenLine]()
+    seen: Seen = {}
     reply = answer('{"data":' + _item(run, vault, seen) + "}", rows.position, tagged=True)
-    reply.seen = frozenset(seen)
+    reply.seen = frozenset(seen.values())
     return reply
 
 
@@ -79,14 +82,14 @@ def _by_run(rows: Answer, first: int) -> Answer:
     return Answer(runs)
 
 
-def _item(run: Sequence[Any], vault: Vault, seen: set[SeenLine]) -> str:
+def _item(run: Sequence[Any], vault: Vault, seen: Seen) -> str:
     """A run's JSON, with the decrypted payloads; if it has one, its line is added to ``seen``."""
     *columns, sealed = run
     shown = RunColumns(*columns)
     payloads = _opened(shown, sealed, vault)
-    if payloads != _NOTHING:
+    if payloads is not _NOTHING and shown.line_key not in seen:
         line_id = id_of_key("LIN", shown.line_key)
-        seen.add(SeenLine(line_id, shown.organization_id, shown.workspace_id))
+        seen[shown.line_key] = SeenLine(line_id, shown.organization_id, shown.workspace_id)
     return json_text(shown_run(shown, payloads))
 
 

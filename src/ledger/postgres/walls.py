@@ -116,6 +116,16 @@ def grant(connection: Connection[Any], name: str, columns: Sequence[str], role: 
         )
 
 
+def grant_whole(connection: Connection[Any], name: str, role: str) -> None:
+    """Let the role select every column of a table or a view.
+
+    PostgreSQL checks rights on columns at each execution, column by column. A right on the whole
+    saves a tenth of PostgreSQL's time for the detail of a line.
+    """
+    place = Identifier("ledger", name)
+    connection.execute(SQL("GRANT SELECT ON {} TO {}").format(place, Identifier(role)))
+
+
 def reader_of(connection: Connection[Any]) -> str | None:
     """The role by which the API reads; None before the first start of the service."""
     row = connection.execute(

@@ -91,15 +91,25 @@ def grant(connection: Connection[Any], tables: Sequence[Table], generation: int,
     owners = {table.owner for table in tables if table.owner}
     for table in tables:
         if table.reading:
-            walls.grant(connection, table.reading.name, table.reading.columns, role)
+            walls.grant_whole(connection, table.reading.name, role)
         if table.is_internal:
             continue
-        walls.grant(connection, table.name, table.shown, role)
-        columns = table.shown
-        if table.is_seen_by_view:
-            compared = [column for name, column in owners if name == table.name]
-            columns = (*compared, *table.tenant) if compared else ()
-        walls.grant(connection, of_generation(table, generation).name, columns, role)
+        name = of_generation(table, generation).name
+        if not table.is_seen_by_view:
+            walls.grant_whole(connection, table.name, role)  # made of the shown columns
+            _grant_shown(connection, table, name, role)
+            continue
+        _grant_shown(connection, table, table.name, role)
+        compared = [column for owner, column in owners if owner == table.name]
+        walls.grant(connection, name, (*compared, *table.tenant) if compared else (), role)
+
+
+def _grant_shown(connection: Connection[Any], table: Table, name: str, role: str) -> None:
+    """Let the role read the shown columns of a table, or of a view with the same columns."""
+    if len(table.shown) == len(table.columns):
+        walls.grant_whole(connection, name, role)
+    else:
+        walls.grant(connection, name, table.shown, role)
 
 
 def _expose(connection: Connection[Any], table: Table, generation: int) -> None:
