@@ -27,6 +27,7 @@ from pathlib import Path
 import copy_limit
 import cost_rows
 import count_rows
+import distance_rows
 import feed_rows
 import limits
 import neighbour_rows
@@ -57,6 +58,7 @@ ROWS: dict[str, Callable[[Bench], Row | Iterator[Row]]] = {
     "batches": write_rows.batches,
     "visible": write_rows.visible,
     "neighbours": neighbour_rows.neighbours,
+    "distance": distance_rows.distance,
     "costs": cost_rows.costs,
     "curve": cost_rows.curve,
     "lists": read_rows.lists,
