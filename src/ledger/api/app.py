@@ -59,6 +59,10 @@ ROUTED = (
 )
 
 
+PROBES = ("/healthz", "/readyz", "/metrics")
+"""The paths that a node answers that serves no requests (contract, Several nodes)."""
+
+
 def _nothing(request: Request) -> Response:
     """The answer to a request whose path can name no resource."""
     return problems.problem(request, NotFound("No resource has this path."))
@@ -67,8 +71,9 @@ def _nothing(request: Request) -> Response:
 class LedgerApi(FastAPI):
     """FastAPI's application, with a shortcut past its layers to the lean routes."""
 
-    def __init__(self, services: ApiServices, **options: Any) -> None:
+    def __init__(self, services: ApiServices, *, only_probes: bool = False, **options: Any) -> None:
         super().__init__(**options)
+        self._only_probes = only_probes
         self.state.services = services
         origins = services.cors_origins
         self._cors = Cors(origins) if origins else None
@@ -97,7 +102,7 @@ class LedgerApi(FastAPI):
         if self._cors is not None and (answer := self._cors.preflight(scope)) is not None:
             await answer(scope, receive, send)
             return
-        if _has_encoded_slash(scope):
+        if _has_encoded_slash(scope) or (self._only_probes and scope["path"] not in PROBES):
             scope["app"] = self
             await self.answer_nothing(Request(scope))(scope, receive, send)
             return
@@ -119,8 +124,11 @@ def _has_encoded_slash(scope: Scope) -> bool:
     return b"%" in raw and b"%2f" in raw.lower()
 
 
-def create_app(services: ApiServices) -> LedgerApi:
-    """Return the application over one process's services; it opens and closes the services."""
+def create_app(services: ApiServices, *, only_probes: bool = False) -> LedgerApi:
+    """Return the application over one process's services; it opens and closes the services.
+
+    With ``only_probes``, it knows no paths but those of ``PROBES``.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -132,6 +140,7 @@ def create_app(services: ApiServices) -> LedgerApi:
 
     app = LedgerApi(
         services,
+        only_probes=only_probes,
         title="Execution ledger",
         version=__version__,
         lifespan=lifespan,

@@ -36,6 +36,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "rate_limited": (429, "Too much waits already"),
     "internal_error": (500, "Internal error"),
     "behind": (503, "The views are behind"),
+    "clock_skew": (503, "The node's clock is wrong"),
     "unavailable": (503, "Unavailable"),
 }
 """code → (status, title of the page that shows the refusal)."""
@@ -65,7 +66,7 @@ REFUSALS = (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBU
 """The errors of a route that are answered by a problem. The door's own errors (no connection in
 time, too many waiting reads) are operational errors too."""
 
-RETRY_AFTER = {"behind": "1", "rate_limited": "1", "unavailable": "2"}
+RETRY_AFTER = {"behind": "1", "clock_skew": "2", "rate_limited": "1", "unavailable": "2"}
 """code → seconds after which the request may be sent again (the header of this name)."""
 
 

@@ -25,6 +25,8 @@ _AT_ONCE = 1000
 class LeaseWatch(Periodic):
     """``run_once`` returns the number of runs that failed."""
 
+    decides_by_time = True
+
     def __init__(self, conninfo: str, writer: Writer) -> None:
         super().__init__(conninfo, "leases", locks.LEASES, _EVERY_SECONDS)
         self._writer = writer

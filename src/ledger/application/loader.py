@@ -96,6 +96,12 @@ class Cache:
         for identifier in ids:
             self.drop(identifier)
 
+    def clear(self) -> None:
+        """Forget everything: the database may be one that lacks the last events."""
+        self._aggregates.clear()
+        self._packed.clear()
+        self.run_keys.clear()
+
     def trim(self) -> None:
         """Pack all but the latest aggregates, and drop the oldest packed ones beyond the limit.
 

@@ -13,6 +13,8 @@ from psycopg.rows import TupleRow, tuple_row
 
 from ledger.background import BackgroundLoop
 from ledger.log.verifications import RECORDED_AT, Finding, keep
+from ledger.postgres import locks
+from ledger.postgres.leadership import LOOK_SECONDS, Candidate
 
 _logger = logging.getLogger(__name__)
 
@@ -42,12 +44,14 @@ class LogCheck(BackgroundLoop):
     def __init__(self, conninfo: str) -> None:
         super().__init__("log-check")
         self._conninfo = conninfo
+        self._candidate = Candidate("log-check", locks.LOG_CHECK)
         self._connection: psycopg.Connection[TupleRow] | None = None
 
-    def run_once(self) -> None:
+    def run_once(self) -> bool:
         """Check the rows, unless that was done, and keep what was found.
 
-        Raises PostgreSQL's error if it is lost, or if the check is cancelled.
+        Returns whether that is done: another process may be at it. Raises PostgreSQL's error if it
+        is lost, or if the check is cancelled.
         """
         # Of psycopg's own class, without a time limit: the check of a large log takes minutes.
         with psycopg.connect(
@@ -58,7 +62,9 @@ class LogCheck(BackgroundLoop):
         ) as connection:
             self._connection = connection
             if connection.execute(_UNCHECKED).fetchone() != (True,):
-                return
+                return True
+            if not self._candidate.take(connection):
+                return False
             ((started_at, last),) = connection.execute(_NOW)
             try:
                 connection.execute(_VALIDATE)
@@ -70,16 +76,19 @@ class LogCheck(BackgroundLoop):
             # PostgreSQL names no row, and stops at the first.
             found = Finding(RECORDED_AT, started_at, ended_at, min(last, 1), last, 0, int(differs))
             keep(connection, found)
+            return True
 
     def _serve(self) -> None:
         while not self._stopping.is_set():
+            pause = LOOK_SECONDS
             try:
-                self.run_once()
-                return
+                if self.run_once():
+                    return
             except psycopg.Error as error:
                 if not self._stopping.is_set():
                     _logger.warning("the log's older rows are not checked yet: %s", error)
-            self._stopping.wait(_RETRY_SECONDS)
+                pause = _RETRY_SECONDS
+            self._stopping.wait(pause)
 
     def _interrupt(self) -> None:
         while self._thread.is_alive():

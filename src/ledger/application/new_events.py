@@ -9,6 +9,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from ledger.application.loader import Loader
+from ledger.domain.errors import Unavailable
+from ledger.domain.events import SINCE
 from ledger.domain.execution import Execution
 from ledger.domain.recorded import Actor, Event, FactIdentity, Recorded
 from ledger.domain.values import EARLIEST, format_id
@@ -85,7 +87,11 @@ class NewEvents:
         aggregate. ``caused_by`` is the causing event's EVT id. An aggregate that is not loaded
         (``is_loaded``) has only its version and the fields that the decision needs, as for the
         cancellations of a closing; ``tenant`` must be given for it too.
+
+        Raises Unavailable for an event that a living node does not understand.
         """
+        if SINCE and type(body) in SINCE:
+            self._assert_understood(SINCE[type(body)])
         if tenant is None:
             is_line = isinstance(aggregate, Execution)
             line_id = aggregate.id if is_line else getattr(aggregate, "service_line_id", None)
@@ -116,6 +122,13 @@ class NewEvents:
         else:
             self._loader.take_in(recorded)
         return recorded
+
+    def _assert_understood(self, language: int) -> None:
+        spoken = self._append.language()
+        if spoken is not None and spoken < language:
+            raise Unavailable(
+                "A node of an older version runs, which does not know this event yet."
+            )
 
     def create_run_key(self, organization_id: str, run_id: str) -> RunKey:
         """A new data key for a run whose first event is about to be recorded."""

@@ -1,12 +1,18 @@
 """A periodic loop on a thread; only one process at a time works for a database."""
 
 import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.background import BackgroundLoop
 from ledger.domain.errors import LedgerError
+from ledger.postgres import locks
+from ledger.postgres.leadership import LOOK_SECONDS, Candidate, assert_alive
 from ledger.postgres.session import RoundConnection
 
 _logger = logging.getLogger(__name__)
@@ -16,16 +22,24 @@ _BREATH_SECONDS = 0.1
 
 
 class Periodic(BackgroundLoop):
-    """Does a round every ``every_seconds``; a subclass implements ``work``.
+    """Does a round every ``every_seconds`` while it leads; a subclass implements ``work``.
 
-    The advisory lock ``leader`` keeps other processes from doing a round at the same time. The
-    writer must be started before the loop.
+    The advisory lock ``leader`` keeps other processes from leading. The session that got the lock
+    does all rounds. The writer must be started before the loop.
     """
+
+    decides_by_time = False
+    """Whether rounds decide by the present time: none takes place while a story is told."""
 
     def __init__(self, conninfo: str, name: str, leader: int, every_seconds: float) -> None:
         super().__init__(name)
-        self._conninfo, self._name = conninfo, name
-        self._leader, self._every = leader, every_seconds
+        self._conninfo, self._name, self._every = conninfo, name, every_seconds
+        self._candidate = Candidate(name, leader)
+        self._leads = False
+        """Whether the connection's session leads."""
+        self._turn = threading.RLock()
+        """Held during a round: a test calls ``run_once`` beside the thread."""
+        self._next_at = 0.0
         self._connection: psycopg.Connection[TupleRow] | None = None
 
     def work(self, connection: psycopg.Connection[TupleRow]) -> tuple[int, bool]:
@@ -33,26 +47,40 @@ class Periodic(BackgroundLoop):
         raise NotImplementedError
 
     def run_once(self) -> int:
-        """Do one round; return the amount of work done, 0 if another process has the lock."""
+        """Lead if possible, and do one round; return the amount of work done."""
         return self._round()[0]
 
+    def assert_leads(self) -> None:
+        """Raise psycopg.OperationalError if the session that leads was ended: in a long round."""
+        if self._connection is not None:
+            assert_alive(self._connection)
+
     def _round(self) -> tuple[int, bool]:
-        connection = self._connect()
-        locked = connection.execute("SELECT pg_try_advisory_lock(%s)", (self._leader,)).fetchone()
-        if locked != (True,):
-            return 0, False
-        try:
-            return self.work(connection)
-        finally:
-            if not connection.closed:
-                connection.execute("SELECT pg_advisory_unlock(%s)", (self._leader,))
+        with self._turn:
+            if not self._lead():
+                return 0, False
+            connection = self._connect()
+            if not self.decides_by_time:
+                return self.work(connection)
+            with _present(connection) as is_now:
+                return self.work(connection) if is_now else (0, False)
+
+    def _lead(self) -> bool:
+        """Whether the loop leads, now at the latest."""
+        with self._turn:
+            connection = self._connect()
+            if self._leads:
+                assert_alive(connection)
+            else:
+                self._leads = self._candidate.take(connection)
+            return self._leads
 
     def _serve(self) -> None:
-        while not self._stopping.wait(self._every):
+        self._next_at = time.monotonic() + self._every
+        while not self._stopping.wait(self._pause()):
             try:
-                # As long as there is more to do, rounds follow each other almost without pause.
-                while self._round()[1] and not self._stopping.wait(_BREATH_SECONDS):
-                    pass
+                if self._lead() and time.monotonic() >= self._next_at:
+                    self._do_rounds()
             except LedgerError as error:
                 _logger.warning("%s: round postponed: %s", self._name, error)
             except psycopg.Error as error:
@@ -65,6 +93,20 @@ class Periodic(BackgroundLoop):
                 self.disconnect()
         self.disconnect()
 
+    def _pause(self) -> float:
+        """The seconds until the next round, or until the next look at who leads."""
+        if not self._leads:
+            return min(LOOK_SECONDS, self._every)
+        return max(0.0, min(LOOK_SECONDS, self._next_at - time.monotonic()))
+
+    def _do_rounds(self) -> None:
+        try:
+            # As long as there is more to do, rounds follow each other almost without pause.
+            while self._round()[1] and not self._stopping.wait(_BREATH_SECONDS):
+                pass
+        finally:
+            self._next_at = time.monotonic() + self._every
+
     def _connect(self) -> psycopg.Connection[TupleRow]:
         if self._connection is None:
             self._connection = RoundConnection.connect(
@@ -76,7 +118,21 @@ class Periodic(BackgroundLoop):
         return self._connection
 
     def disconnect(self) -> None:
-        """Close the connection. The next round opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close the connection, which ends the lead. The next round opens another."""
+        with self._turn:
+            self._leads = False
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+
+@contextmanager
+def _present(connection: psycopg.Connection[TupleRow]) -> Iterator[bool]:
+    """Whether a round may decide by the present time, until it ends."""
+    share = "SELECT pg_try_advisory_lock_shared(%s)"
+    is_now = connection.execute(share, (locks.STORY,)).fetchone() == (True,)
+    try:
+        yield is_now
+    finally:
+        if is_now and not connection.closed:
+            connection.execute("SELECT pg_advisory_unlock_shared(%s)", (locks.STORY,))

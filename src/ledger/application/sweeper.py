@@ -23,14 +23,13 @@ _AT_ONCE = 500
 
 @contextmanager
 def sweepers_kept_away(conninfo: str) -> Iterator[None]:
-    """Hold the sweepers' lock and that of leases, so that no process decides by time meanwhile.
+    """Let no process decide by time meanwhile: no line becomes idle, and no lease ends.
 
     A caller that records facts under another time than now needs this: the loops decide by the
     present time.
     """
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        for lock in (locks.SWEEPER, locks.LEASES):
-            connection.execute("SELECT pg_advisory_lock(%s)", (lock,))
+        connection.execute("SELECT pg_advisory_lock(%s)", (locks.STORY,))
         yield
 
 
@@ -40,6 +39,8 @@ class Sweeper(Periodic):
     ``candidates`` is the statement that finds at most ``limit`` lines that look idle: lines without
     activity since the instant ``agent_runtime`` or, for the other models, ``default``.
     """
+
+    decides_by_time = True
 
     def __init__(
         self,

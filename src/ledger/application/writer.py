@@ -10,7 +10,8 @@ of the group are carried out again one by one, so that only this command fails.
 The writer knows whether appends succeed. A writer that ``probes`` finds that out by itself while
 nothing is written: each second the writer updates a probe row as an append would write. Such a
 writer also notes each second that the service listens, and so is able to take heartbeats
-(``log/leases.py``).
+(``log/leases.py``). Each append compares the machine's clock with the database's: a writer whose
+clock is wrong writes nothing.
 """
 
 import logging
@@ -24,6 +25,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 
 from eventsourcing.persistence import InterfaceError, OperationalError, PersistenceError
+from prometheus_client import Gauge
 
 from ledger.application.carry_out import carry_out
 from ledger.application.command import Command
@@ -31,7 +33,7 @@ from ledger.application.loader import Cache
 from ledger.application.turns import STILL_SECONDS, Neighbours, Outcomes, Slice, Ticket, Turns
 from ledger.application.unit import Unit
 from ledger.background import BackgroundLoop
-from ledger.domain.errors import NotCarriedOut, RateLimited, Unavailable
+from ledger.domain.errors import ClockSkew, NotCarriedOut, RateLimited, Unavailable
 from ledger.intake.request import Outcome
 from ledger.log.append import Append
 from ledger.log.event_log import Log
@@ -62,6 +64,17 @@ _PROBE_SECONDS = 1.0
 """The time between two probes while nothing is written."""
 
 
+_MOST_SKEW_SECONDS = 5.0
+"""A writer whose clock is farther from the database's refuses to write (contract, Several nodes).
+The machine's clock counts: a story is told under another time."""
+
+_SKEW = Gauge(
+    "ledger_clock_skew_seconds",
+    "By how many seconds the node's clock is ahead of the database's.",
+    multiprocess_mode="livemostrecent",
+)
+
+
 class Writer(BackgroundLoop):
     """Group commit over the log.
 
@@ -89,6 +102,8 @@ class Writer(BackgroundLoop):
         """When an append of this writer last noted that the service listens."""
         self._tried_at = 0.0
         """When an append, or a probe, last showed whether a row can be written."""
+        self.clock_skew = 0.0
+        """By how many seconds the machine's clock is ahead of the database's, as last compared."""
         self._log, self._vault, self._clock, self._idle_after = log, vault, clock, idle_after
         self._cache = Cache()
         self._turns = Turns(neighbours)
@@ -168,6 +183,11 @@ class Writer(BackgroundLoop):
         """Note from now on no more that the service listens: no request will arrive any more."""
         self._listens = False
 
+    @property
+    def is_skewed(self) -> bool:
+        """Whether the clock was too wrong for writing when it was last compared."""
+        return abs(self.clock_skew) > _MOST_SKEW_SECONDS
+
     def failing_seconds(self) -> float:
         """Seconds since the first of the failing appends, or the one under way, began; else 0."""
         since = self._trying_since if self._failing_since is None else self._failing_since
@@ -205,11 +225,30 @@ class Writer(BackgroundLoop):
 
     def _probe(self) -> None:
         """Find out whether appends succeed."""
-        with suppress(PersistenceError), self._trying():
+        with suppress(PersistenceError, ClockSkew), self._trying():
             with self._log.ledger_recorder.append_transaction() as append:
+                if append.is_first:
+                    self._cache.clear()
                 append.probe()
+                self._check_clock(append)
                 self._listen(append, self._clock())
             self._note_success()
+
+    def _check_clock(self, append: Append) -> None:
+        """Raise ClockSkew if this machine's clock is too far from the database's.
+
+        A node with a wrong clock would give wrong instants to its own events, and, since instants
+        rise, to those of all nodes after it.
+        """
+        was_skewed, self.clock_skew = self.is_skewed, append.clock_skew or 0.0
+        _SKEW.set(self.clock_skew)
+        if self.is_skewed:
+            self._tried_at = time.monotonic()
+            if not was_skewed:
+                _logger.error("nothing is written: the clock is %+.1f s off", self.clock_skew)
+            raise ClockSkew
+        if was_skewed:
+            _logger.warning("the clock is right again")
 
     def _listen(self, append: Append, now: datetime) -> None:
         """Note that the service listens, if it does and a second has passed since the last note."""
@@ -265,15 +304,20 @@ class Writer(BackgroundLoop):
         try:
             with self._trying():
                 return self._append(commands, plan)
+        except ClockSkew as error:
+            return [error.with_traceback(None)] * len(commands)
         except (OperationalError, InterfaceError) as error:
             _logger.warning("append failed: %s", error)
             unavailable = Unavailable("The database cannot be reached, or is too busy.")
             return [unavailable] * len(commands)
-        except Exception:
+        except Exception as error:
+            if len(commands) == 1 and isinstance(error, Unavailable):
+                return [error.with_traceback(None)]
             if len(commands) == 1:
                 _logger.exception("a command could not be carried out")
                 return [NotCarriedOut()]
-            _logger.exception(GROUP_FAILED)
+            if not isinstance(error, Unavailable):
+                _logger.exception(GROUP_FAILED)
             return [self._append_safely([command], plan)[0] for command in commands]
 
     def _append(self, commands: Sequence[Command], plan: Sequence[Slice]) -> Outcomes:
@@ -285,7 +329,10 @@ class Writer(BackgroundLoop):
                     append, self._log, self._cache, self._vault, self._clock, self._idle_after
                 )
                 touched = unit.events.touched
+                if append.is_first:
+                    self._cache.clear()
                 unit.prepare(commands)
+                self._check_clock(append)
                 start = append.next_position - 1
                 turn = self._turns.begin(plan, append.is_awaited)
                 for command in commands:

@@ -15,6 +15,7 @@ from datetime import datetime
 from ledger import __version__
 from ledger.domain.api_key import GRACE, LONGEST_GRACE, SINGLE_PERMISSIONS
 from ledger.domain.values import ORGANIZATION_ID, WORKSPACE_ID, parse_bound
+from ledger.service.roles import ROLES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         metavar="N",
         help="processes that answer requests, %(default)s unless given",
+    )
+    serve.add_argument(
+        "--role",
+        choices=ROLES,
+        default="all",
+        help="what runs on this node, %(default)s unless given: api answers requests and leads no"
+        " loop, loops answers probes only",
     )
     serve.set_defaults(action="serve")
 

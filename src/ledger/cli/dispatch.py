@@ -107,7 +107,7 @@ def _database(settings: Settings, purpose: str) -> Iterator[str]:
 def _serve(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.service.supervisor import serve
 
-    serve(settings, parsed.host, parsed.port, parsed.workers, _announce)
+    serve(settings, parsed.host, parsed.port, parsed.workers, _announce, role=parsed.role)
     return 0
 
 

@@ -13,7 +13,8 @@
     │   └── FactConflict        the fact's source and id were recorded before with other content
     ├── Unavailable             the database cannot be reached, or accepts no writes; try again
     │   ├── NotCarriedOut       a bug of the ledger; only this command fails
-    │   └── RateLimited         too much of the credential waits already; try again later
+    │   ├── RateLimited         too much of the credential waits already; try again later
+    │   └── ClockSkew           the node's clock differs from the database's; try another node
     └── Behind                  a view or the seal lags behind the asked position; try again
 
 The classes know nothing of HTTP: ``api/problems.py`` has the table of codes and statuses. Messages
@@ -141,6 +142,16 @@ class RateLimited(Unavailable):
     """Too much of the credential waits already; nothing has changed. Send it again later."""
 
     code = "rate_limited"
+
+
+class ClockSkew(Unavailable):
+    """The node's clock is more than 5 s from the database's; nothing has changed. Another node may
+    take the write, and this one will once its clock is right."""
+
+    code = "clock_skew"
+
+    def __init__(self) -> None:
+        super().__init__("The clock of this node differs from the database's by more than 5 s.")
 
 
 class Behind(LedgerError):

@@ -15,6 +15,9 @@ from typing import Any, Final, NamedTuple
 
 from ledger.domain.recorded import Event
 
+LANGUAGE = 1
+"""The number of the language of events that this version understands: the highest ``since``."""
+
 
 class Note(Enum):
     """The change that an event makes to the decision tables (``log/decisions.py``)."""
@@ -76,3 +79,6 @@ class EventRow(NamedTuple):
     command: str | None
     """The audit log's action if no fact was reported; None: the event is not a write then."""
     noted: Note
+    since: int = 1
+    """The language that first had the event. A newer one is recorded only while no node beats that
+    does not understand it (contract, Several nodes)."""

@@ -21,3 +21,6 @@ EVENT_TABLE: tuple[EventRow, ...] = (
 )
 
 EVENTS: tuple[type[Event], ...] = tuple(row.event for row in EVENT_TABLE)
+
+SINCE: dict[type[Event], int] = {row.event: row.since for row in EVENT_TABLE if row.since > 1}
+"""The events that not every node understands which may beat, with their languages."""

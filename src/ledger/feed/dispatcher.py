@@ -1,10 +1,11 @@
 """The dispatcher: sends the log's events to the webhook endpoints (contract, Feeds).
 
-One process at a time dispatches: the holder of an advisory lock. When it dies, another process
-takes over. A delivery is claimed and committed, then sent, and then its result is recorded, so no
-transaction is open during a request. One loop on one connection does all the writes: results of
-the requests in flight are recorded together, and make room for the next requests. A request whose
-result was not recorded, whatever the reason, is sent again: delivery is at-least-once.
+One process at a time dispatches: the holder of an advisory lock. When it dies or freezes, another
+process takes over. A delivery is claimed and committed, then sent, and then its result is recorded,
+so no transaction is open during a request. One loop on one connection does all the writes: results
+of the requests in flight are recorded together, and make room for the next requests. A request
+whose result was not recorded, whatever the reason, is sent again: delivery is at-least-once. A
+process that was frozen begins no request before it is certain that it still leads.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from ledger.background import BackgroundLoop
 from ledger.domain.endpoint import DisabledReason
 from ledger.domain.errors import Unavailable
 from ledger.feed import verdict
+from ledger.feed.confirmation import Confirmation
 from ledger.feed.deliveries import Deliveries, News, connect
 from ledger.feed.roster import MOST_IN_FLIGHT, Opener, Roster, Watched, secrets_of
 from ledger.feed.schedule import Schedule
@@ -186,6 +188,7 @@ class _Lead:
         """Deliveries whose failure the log has, and the tables do not have yet."""
         self._is_news = True
         self._looked_at = 0.0
+        self._confirmed = Confirmation(dispatcher._loop, dispatcher._stopping)
         self._has_leftovers = True
         """Whether deleted endpoints may have left deliveries behind."""
         self._fault: BaseException | None = None
@@ -202,7 +205,9 @@ class _Lead:
             raise self._fault
         if self._until_look() <= 0:
             self._is_news, self._looked_at = False, self._of._loop.time()
+            sent_at = self._confirmed.now()
             news = await self._deliveries.changed(self._roster.seen)
+            self._confirmed.confirm(sent_at)
             self._roster.update(news, self._now())
             await self._heed()
             await self._clear(news)
@@ -240,6 +245,7 @@ class _Lead:
 
     async def finish(self) -> None:
         """Await and record the requests in flight: each ends by its own deadline."""
+        self._confirmed.wake()
         while self._tasks or self._done or self._settled:
             await self._turn(sends=False)
             if self._tasks:
@@ -267,7 +273,9 @@ class _Lead:
         asks = self._roster.turn(now) if sends else []
         if not results and not asks:
             return
+        sent_at = self._confirmed.now()
         given = await self._deliveries.turn(results, failing, asks, self._roster.reached, now)
+        self._confirmed.confirm(sent_at)
         # Consequences are drawn only now that the results are recorded.
         for one, attempt in verdicts:
             self._conclude(one, attempt.url, now)
@@ -329,8 +337,9 @@ class _Lead:
         if claimed.tried >= self._of._schedule.attempts and not claimed.is_test:
             await self._give_up(claimed, claimed.tried, claimed.last)
             return
+        may_begin = await self._confirmed.holds()
         watched = self._roster.get(claimed.endpoint_id)
-        if watched is None:
+        if watched is None or not may_begin:
             self._roster.release(claimed, None, self._now())
             return
         at, url = self._now(), watched.standing.endpoint.url

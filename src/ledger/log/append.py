@@ -11,8 +11,9 @@ The guarantees follow from the order:
 Most appends take two round trips: the lock is sent with the first reads, the writes with COMMIT.
 """
 
+import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from ledger.domain.recorded import Recorded
 from ledger.log import snapshots
 from ledger.log.decisions import DecisionTables
 from ledger.log.leases import Leases
+from ledger.log.nodes import SPOKEN
 from ledger.log.side_tables import SideTables
 from ledger.log.snapshots import FOLD, Aggregate
 from ledger.log.tables import (
@@ -47,10 +49,11 @@ from ledger.postgres.table import Table
 # OFFSET 0 keeps each look-up in a large table a look-up by key. A generic plan stays
 # (``planned_once``), and a plan made while the table is empty would prefer to scan that table.
 
-# The end of the log: the next position, and the instant of the last event.
+# The end of the log: the next position, and the instant of the last event. And the present time.
 _END = b"""
 SELECT s.last_value + s.is_called::int,
-    (SELECT recorded_at FROM ledger.ledger_events ORDER BY notification_id DESC LIMIT 1)
+    (SELECT recorded_at FROM ledger.ledger_events ORDER BY notification_id DESC LIMIT 1),
+    extract(epoch FROM clock_timestamp())::float8
 FROM ledger.ledger_events_notification_id_seq AS s
 """
 
@@ -161,6 +164,7 @@ _LITTLE_MEMORY = b"SET LOCAL work_mem = '64kB'"
 _PROBE = b"""
 UPDATE ledger.append_probe SET written_at = clock_timestamp()
 FROM (SELECT count(*) FROM generate_series(1, 3000)) AS beyond
+RETURNING extract(epoch FROM written_at)::float8
 """
 
 
@@ -180,8 +184,20 @@ class Found(NamedTuple):
 class Append:
     """The operations under the append lock, which the first ``read`` takes."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        wall: Callable[[], float] = time.time,
+        *,
+        is_first: bool = False,
+    ) -> None:
         self._transaction = transaction
+        self._wall, self._began_at = wall, wall()
+        self.is_first = is_first
+        """Whether this is the connection's first append: the database may be another one."""
+        self.clock_skew: float | None = None
+        """By how many seconds this machine's clock is ahead of the database's, at the least; None:
+        not known yet. A process that was stopped meanwhile does not count as a wrong clock."""
         self.decisions = DecisionTables()
         self.next_position = 0
         self.last_recorded_at: datetime | None = None
@@ -220,7 +236,8 @@ class Append:
         found_keys = self._ask_keys(RUN_KEY, keys)
         self._transaction.flush()
         for row in end:
-            self.next_position, self.last_recorded_at = row
+            self.next_position, self.last_recorded_at, at = row
+            self._note_clock(at)
         restored, tails = self._complete(known, tails)
         return Found(
             restored,
@@ -288,6 +305,11 @@ class Append:
         found = self._transaction.run(named(_TAKEN, {"ids": array("text", ids)}))
         return {row[0] for row in found}
 
+    def language(self) -> int | None:
+        """The oldest language that a living node speaks; None if no node beats."""
+        spoken: int | None = self._transaction.run(Statement(SPOKEN))[0][0]
+        return spoken
+
     def is_awaited(self) -> bool:
         """Whether another transaction waits for the append lock: of any process, on any node."""
         return bool(self._transaction.run(Statement(_IS_AWAITED))[0][0])
@@ -348,9 +370,15 @@ class Append:
         snapshots.keep(self._transaction, aggregates)
 
     def probe(self) -> None:
-        """Update the probe row, to find out whether an append could write."""
+        """Update the probe row, to find out whether an append could write, and the clock's skew."""
         self._transaction.defer(Statement(_LITTLE_MEMORY))
-        self._transaction.defer(Statement(_PROBE))
+        self._transaction.defer(Statement(_PROBE), lambda rows: self._note_clock(rows[0][0]))
+        self._transaction.flush()
+
+    def _note_clock(self, at: float) -> None:
+        """Compare the clocks: the database gave ``at`` at some moment since the append began."""
+        earliest, latest = sorted((self._began_at, self._wall()))
+        self.clock_skew = min(0.0, latest - at) or max(0.0, earliest - at)
 
 
 def _streams(known: Mapping[str, int]) -> dict[str, Value]:

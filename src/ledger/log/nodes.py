@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from ledger.domain.event_table import LANGUAGE
+
 BEAT_SECONDS = 1.0
 """The time between two beats of a node."""
 
@@ -25,10 +27,11 @@ FORGET_SECONDS = 7 * 86_400.0
 _ID = re.compile(r"[0-9a-f]{16}")
 
 _BEAT = """
-INSERT INTO ledger.node AS n (node_id, version, role, started_at, beaten_at, witness)
-VALUES (%(node_id)s, %(version)s, %(role)s, clock_timestamp(), clock_timestamp(), %(witness)s)
+INSERT INTO ledger.node AS n (node_id, version, role, language, started_at, beaten_at, witness)
+VALUES (%(node_id)s, %(version)s, %(role)s, %(language)s, clock_timestamp(), clock_timestamp(),
+    %(witness)s)
 ON CONFLICT (node_id) DO UPDATE SET version = excluded.version, role = excluded.role,
-    beaten_at = excluded.beaten_at, witness = excluded.witness
+    language = excluded.language, beaten_at = excluded.beaten_at, witness = excluded.witness
 """
 
 # The nodes, with the seconds since the last beat of each.
@@ -37,6 +40,12 @@ SELECT node_id, version, role, started_at, beaten_at, witness,
     extract(epoch FROM clock_timestamp() - beaten_at)::float8
 FROM ledger.node ORDER BY node_id
 """
+
+# The oldest language among the nodes that live.
+SPOKEN = f"""
+SELECT min(language) FROM ledger.node
+WHERE beaten_at > clock_timestamp() - interval '{LIVING_SECONDS} seconds'
+""".encode()
 
 
 class Node(NamedTuple):
@@ -60,13 +69,30 @@ class Node(NamedTuple):
 def node_id_in(folder: Path) -> str:
     """The id of the node whose data directory this is, made at its first start. Raises OSError."""
     path = folder / "node"
+    if (known := _id_in(path)) is not None:
+        return known
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = os.urandom(8).hex()
+    own = path.with_name(f"node.{made}")
+    own.write_text(f"{made}\n")
+    try:
+        # Another process may make the file at the same time, and both must have the same id.
+        os.link(own, path)
+    except FileExistsError:
+        if (known := _id_in(path)) is not None:
+            return known
+        own.replace(path)
+    finally:
+        own.unlink(missing_ok=True)
+    return made
+
+
+def _id_in(path: Path) -> str | None:
+    """The id that a file has, or None."""
     with suppress(FileNotFoundError):
         if _ID.fullmatch(said := path.read_text("utf-8", "replace").strip()):
             return said
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made = os.urandom(8).hex()
-    path.write_text(f"{made}\n")
-    return made
+    return None
 
 
 def beat(
@@ -74,7 +100,7 @@ def beat(
 ) -> None:
     """Write the node's row anew."""
     said = {"node_id": node_id, "version": version, "role": role, "witness": witness}
-    connection.execute(_BEAT, said)
+    connection.execute(_BEAT, {**said, "language": LANGUAGE})
 
 
 def nodes(connection: psycopg.Connection[tuple[Any, ...]]) -> list[Node]:

@@ -9,7 +9,8 @@ lock, which is on the events table itself, is replaced too.
 tails the log loses events for good.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -20,6 +21,7 @@ from psycopg import Connection, errors
 from psycopg.conninfo import conninfo_to_dict
 
 from ledger.log.append import Append, StoredRow
+from ledger.log.lineage import Lineage, ask, follow
 from ledger.postgres.pipeline import Pipeline, Statement
 from ledger.postgres.session import (
     CONNECT_SECONDS,
@@ -78,7 +80,11 @@ class LedgerRecorder(PostgresApplicationRecorder):
 
     lock = _LOCK
     """The first statement of an append."""
+    wall: Callable[[], float] = staticmethod(time.time)
+    """The machine's clock, in seconds: the database's is compared with it."""
     _pipeline: Pipeline | None = None
+    _lineage: Lineage | None = None
+    """The PostgreSQL of a new connection, until its first append."""
 
     @contextmanager
     def append_transaction(self) -> Iterator[Append]:
@@ -89,15 +95,13 @@ class LedgerRecorder(PostgresApplicationRecorder):
         granted within ``lock_timeout``, if a reply does not come within ``ANSWER_SECONDS``, or if
         the server takes no writes.
         """
-        with self._living_connection() as connection:
-            pipeline = self._pipeline_on(connection)
-            try:
-                with pipeline.transaction(self.lock) as transaction:
-                    yield Append(transaction)
-            except _TAKES_NO_WRITES as error:
-                # The primary may have become a standby: the next append connects again.
-                connection.close()
-                raise psycopg.OperationalError(str(error)) from error
+        with self._living_connection() as connection, _leaving_standbys(connection):
+            with self._pipeline_on(connection).transaction(self.lock) as transaction:
+                lineage = self._lineage
+                if lineage is not None:
+                    follow(transaction, lineage)
+                yield Append(transaction, self.wall, is_first=lineage is not None)
+            self._lineage = None
 
     @contextmanager
     def _living_connection(self) -> Iterator[Connection[Any]]:
@@ -123,9 +127,23 @@ class LedgerRecorder(PostgresApplicationRecorder):
         """Return the connection's pipeline, which knows its prepared statements."""
         if self._pipeline is None or self._pipeline.connection is not connection:
             pipeline = Pipeline(connection)
-            pipeline.run(Statement(DURABLE))
+            with _leaving_standbys(connection):
+                self._lineage = ask(pipeline, Statement(DURABLE))
             self._pipeline = pipeline
         return self._pipeline
+
+
+@contextmanager
+def _leaving_standbys(connection: Connection[Any]) -> Iterator[None]:
+    """Close the connection if its server takes no writes: the next append connects again.
+
+    The primary may have become a standby. Raises psycopg.OperationalError instead.
+    """
+    try:
+        yield
+    except _TAKES_NO_WRITES as error:
+        connection.close()
+        raise psycopg.OperationalError(str(error)) from error
 
 
 def read_log(pipeline: Pipeline, after: int, limit: int) -> list[StoredRow]:

@@ -33,5 +33,15 @@ LEASES = 7_300_009
 VERIFICATION = 7_300_011
 """Held by the process that compares stored data with the log each night."""
 
+REBUILDER = 7_300_012
+"""Held by the process that builds new views, and views of another version, after its start."""
+
+LOG_CHECK = 7_300_013
+"""Held by the process that checks the log's older rows after an upgrade."""
+
+STORY = 7_300_014
+"""Held by a process that records facts under another time than now. Shared by the rounds of loops
+that decide by the present time."""
+
 WALLS = 7_300_020
 """Held by a process that sets policies, or the rights of the role that reads."""

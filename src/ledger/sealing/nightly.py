@@ -153,9 +153,13 @@ class NightlyVerification(Periodic):
         return checked.first, checked.last or since, checked.events
 
     def _breathe(self) -> None:
-        """Rest after a slice. Raises ``_Stopping`` if the service stops meanwhile."""
+        """Rest after a slice. Raises ``_Stopping`` if the service stops meanwhile.
+
+        Raises psycopg.OperationalError if another process leads now.
+        """
         if self._stopping.wait(_REST * (monotonic() - self._began)):
             raise _Stopping
+        self.assert_leads()
         self._began = monotonic()
 
 

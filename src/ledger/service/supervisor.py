@@ -8,6 +8,9 @@
                       ├─ dispatcher          sends webhooks: beside the loops for the same reason
                       └─ sealer              seals the log: hashing would hold up the loops, too
 
+The role of a node says which of them run there (``roles.py``): an ``api`` node has no loops and no
+dispatcher, and its sealer never leads; a ``loops`` node has one worker, which answers probes.
+
 A process that dies is started again. If a child cannot be started for a minute, the service ends,
 so that its operator learns of it. When the supervisor dies, by any signal, all the others die, too:
 the children watch its lifeline, and PostgreSQL has the kernel's parent-death signal.
@@ -38,8 +41,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType, ModuleType
 
+from ledger.log.nodes import node_id_in
 from ledger.postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from ledger.postgres.embedded.account import Account
+from ledger.postgres.leadership import at_node
 from ledger.service.address import fetched, keeping_address, reachable
 from ledger.service.composition.database import (
     ConfigurationError,
@@ -50,6 +55,7 @@ from ledger.service.composition.reading import prepare_reading
 from ledger.service.composition.sealing import witness_folder
 from ledger.service.privileges import become, make_data_dir, unprivileged, user_of_root
 from ledger.service.processes import GRACE_SECONDS, Lifeline, show_name
+from ledger.service.roles import Role, leads, serves
 from ledger.settings import Settings
 
 _logger = logging.getLogger(__name__)
@@ -86,7 +92,7 @@ class _Child:
         let_go: Sequence[Callable[[], None]],
         account: Account | None,
     ) -> None:
-        self._name, self._run, self._let_go, self._account = name, run, let_go, account
+        self.name, self._run, self._let_go, self._account = name, run, let_go, account
         self._started_at = 0.0
         self._trying_since: float | None = None
         """When the first of the failed attempts to start the child began."""
@@ -103,22 +109,20 @@ class _Child:
             self._trying_since = None
         since = self._trying_since
         if since is not None and time.monotonic() - since > START_SECONDS:
-            raise ConfigurationError(
-                f"{self._name} could not be started for {START_SECONDS:.0f} s."
-            )
+            raise ConfigurationError(f"{self.name} could not be started for {START_SECONDS:.0f} s.")
         if self.process is not None and self.process.is_alive():
             return
         if time.monotonic() - self._started_at < _RESTART_SECONDS:
             return
         if self.process is not None:
-            _logger.error("%s ended (%s); starting it again", self._name, self.process.exitcode)
+            _logger.error("%s ended (%s); starting it again", self.name, self.process.exitcode)
             _forget_metrics(self.process.pid)
         self._started_at = time.monotonic()
         if self._trying_since is None:
             self._trying_since = self._started_at
         self._has_started.value = False
         context = multiprocessing.get_context("fork")
-        self.process = context.Process(target=self._live, name=f"ledger-{self._name}")
+        self.process = context.Process(target=self._live, name=f"ledger-{self.name}")
         # A signal to stop must wait until the child has dropped the supervisor's handlers, which
         # would swallow it in the child.
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
@@ -181,8 +185,16 @@ class _Database:
             self._failed_at = time.monotonic()
 
 
-def serve(settings: Settings, host: str, port: int, workers: int, announce: Announce) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP.
+def serve(
+    settings: Settings,
+    host: str,
+    port: int,
+    workers: int,
+    announce: Announce,
+    *,
+    role: Role = "all",
+) -> None:
+    """Serve until SIGINT, SIGTERM or SIGHUP. The role says which processes run here.
 
     Raises ConfigurationError, EmbeddedPostgresError, SchemaError or psycopg.OperationalError, each
     with one clear line, if the service cannot start, or a child cannot be started again.
@@ -212,18 +224,23 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Anno
         account = unprivileged(account, written, (conninfo, reading), announce)
         if account is not None:
             settings = with_master_key(settings)
-        run_api = partial(code.run_api, settings, conninfo, reading, listener)
+        at_this_node = at_node(conninfo, node_id_in(settings.data_dir))
         lifeline = Lifeline()
         let_go = [lifeline.watch, *([postgres.let_go] if postgres is not None else [])]
         children = [
-            _Child(name, partial(run, settings, conninfo), [*let_go, listener.close], account)
+            _Child(name, partial(run, settings, at_this_node), [*let_go, listener.close], account)
             for name, run in (
                 ("loops", code.run_loops),
                 ("dispatcher", code.run_dispatcher),
-                ("sealer", code.run_sealer),
             )
+            if leads(role)
         ]
+        run_sealer = partial(code.run_sealer, settings, at_this_node, role)
+        children.append(_Child("sealer", run_sealer, [*let_go, listener.close], account))
+        # Nobody but probes asks a node that does not serve.
+        workers = workers if serves(role) else 1
         board = code.create_board(workers)
+        run_api = partial(code.run_api, settings, conninfo, reading, listener, role)
         children += [
             _Child(f"api-{n + 1}", partial(run_api, board, n), let_go, account)
             for n in range(workers)
@@ -356,8 +373,9 @@ def _supervise(
 def _end(children: list[_Child]) -> None:
     """End all children, the loops last: accepted requests are answered once views follow."""
     deadline = time.monotonic() + GRACE_SECONDS
-    loops, *workers = children
-    for group in (workers, [loops]):
+    loops = [child for child in children if child.name == "loops"]
+    others = [child for child in children if child.name != "loops"]
+    for group in (others, loops):
         for child in group:
             child.terminate()
         for child in group:

@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import uvicorn
 
@@ -19,6 +20,7 @@ from ledger.service.composition.dispatching import Dispatching
 from ledger.service.composition.loops import Loops
 from ledger.service.composition.sealing import Sealing
 from ledger.service.processes import GRACE_SECONDS, allow_many_connections, calm_collector
+from ledger.service.roles import Role, serves
 from ledger.settings import Settings
 from ledger.web import pages
 
@@ -66,13 +68,17 @@ def run_api(
     conninfo: str,
     reading: str,
     listener: socket.socket,
+    role: Role,
     board: Board,
     place: int,
     tell_started: Callable[[], None],
 ) -> None:
     """Run one API worker, which has a place on the board of all workers."""
     _configure_logging()
-    app = create_api(settings, conninfo, neighbours=Neighbours(board, place), reading=reading)
+    neighbours = Neighbours(board, place)
+    app = create_api(
+        settings, conninfo, neighbours=neighbours, reading=reading, only_probes=not serves(role)
+    )
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -101,9 +107,11 @@ def run_dispatcher(settings: Settings, conninfo: str, tell_started: Callable[[],
     _run_until_told(Dispatching, settings, conninfo, tell_started)
 
 
-def run_sealer(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
-    """Run the sealer and the nightly verification."""
-    _run_until_told(Sealing, settings, conninfo, tell_started)
+def run_sealer(
+    settings: Settings, conninfo: str, role: Role, tell_started: Callable[[], None]
+) -> None:
+    """Run the sealer and the nightly verification; neither leads on a node without loops."""
+    _run_until_told(partial(Sealing, role=role), settings, conninfo, tell_started)
 
 
 def _run_until_told(

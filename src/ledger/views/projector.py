@@ -1,7 +1,7 @@
 """The projector: follows the log and keeps all views up to date, in one process at a time.
 
-The leading projector holds an advisory lock. When it dies, the database releases the lock, and
-another process takes the lead. A transaction folds a batch of events into views and moves their
+The leading projector holds an advisory lock. When it dies or freezes, another process takes the
+lead (``postgres/leadership.py``). A transaction folds a batch of events into views and moves their
 tracking, on condition that the tracking still has the old position. So no event is folded twice or
 skipped. If a fold fails at an event, only this view stops, with an error in the log and in
 ``ledger.projection``: the other views and the writers go on.
@@ -25,6 +25,7 @@ from ledger.log.recorder import is_full, planned_once, read_log
 from ledger.postgres import locks
 from ledger.postgres.binary import array
 from ledger.postgres.exchange import Rows
+from ledger.postgres.leadership import LOOK_SECONDS, Candidate
 from ledger.postgres.pipeline import Pipeline, Value, named
 from ledger.postgres.session import RoundConnection
 from ledger.views.appends import Appends
@@ -37,7 +38,7 @@ _BATCH = 2000
 """The most events of a round: many, so that SQL is set-based; few, so that they soon show."""
 
 _RETRY_SECONDS = 1.0
-"""The pause before another try to lead or connect, and between two looks for rebuilt views."""
+"""The pause before another try to connect, and between two looks for rebuilt views."""
 
 _logger = logging.getLogger(__name__)
 
@@ -178,13 +179,13 @@ class Projector(BackgroundLoop):
         """(name, version, generation) of every view when this projector took the lead."""
         self._is_behind = False
         """Whether the last round may have left a part of the log unread."""
+        self._candidate = Candidate("projector", locks.PROJECTOR)
         self._pipeline: Pipeline | None = None
 
     def lead(self) -> bool:
         """Try to become the leading projector; then load the tracking of every view."""
         connection = self._connect().connection
-        row = connection.execute("SELECT pg_try_advisory_lock(%s)", (locks.PROJECTOR,)).fetchone()
-        if row != (True,):
+        if not self._candidate.take(connection):
             return False
         with connection.transaction():
             tracking = connection.execute(_TRACKING).fetchall()
@@ -338,12 +339,17 @@ class Projector(BackgroundLoop):
                 if self.lead():
                     self._follow()
                 else:
-                    self._stopping.wait(_RETRY_SECONDS)
+                    self._stopping.wait(LOOK_SECONDS)
             except LostLead:
                 _logger.info("a view is not where it was left; starting over")
                 self.disconnect()
             except psycopg.Error as error:
                 _logger.warning("projector lost the database: %s", error)
+                self.disconnect()
+                self._stopping.wait(_RETRY_SECONDS)
+            except Exception:
+                # A bug. Another process may lead now, and this one leads again from what is stored.
+                _logger.exception("the projector failed; it starts over")
                 self.disconnect()
                 self._stopping.wait(_RETRY_SECONDS)
         self.disconnect()

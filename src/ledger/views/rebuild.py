@@ -18,7 +18,7 @@ from ledger.log.codec import EnvelopeMapper
 from ledger.views.compare import Difference, count_differing, count_rows, differences
 from ledger.views.contract import Projection
 from ledger.views.schema import expose
-from ledger.views.shadow import CannotBuild, Live, Progress, Shadow, connect, shadow
+from ledger.views.shadow import CannotBuild, Live, Progress, Session, Shadow, connect, shadow
 
 _LOCK_TIMEOUT = "1s"
 _TRIES = 60
@@ -84,10 +84,14 @@ def verify(
 
 
 def rebuild(
-    conninfo: str, codec: EnvelopeMapper, projection: Projection, progress: Progress
+    conninfo: str,
+    codec: EnvelopeMapper,
+    projection: Projection,
+    progress: Progress,
+    session: Session = None,
 ) -> Rebuilt:
     """Fill a new generation, compare it with the live one, and swap. Raises CannotBuild."""
-    with shadow(conninfo, codec, projection, progress) as made:
+    with shadow(conninfo, codec, projection, progress, session) as made:
         live = made.live()
         differing = None
         if live.version == projection.version and live.generation:

@@ -1,7 +1,8 @@
 """The rebuilder: builds new views, and views of another version, in the background at start.
 
 Reads get the old rows meanwhile, at their old position, unless the view has other tables now: then
-they are refused (``behind``). No write waits for these views.
+they are refused (``behind``). No write waits for these views. One process at a time builds, by the
+session that leads.
 """
 
 import logging
@@ -9,12 +10,15 @@ import time
 from collections.abc import Sequence
 
 import psycopg
+from psycopg.rows import TupleRow
 
 from ledger.background import BackgroundLoop
 from ledger.log.codec import EnvelopeMapper
+from ledger.postgres import locks
+from ledger.postgres.leadership import LOOK_SECONDS, Candidate
 from ledger.views.contract import Projection
 from ledger.views.rebuild import rebuild
-from ledger.views.shadow import CannotBuild, clean_up, is_outdated
+from ledger.views.shadow import CannotBuild, clean_up, connect, is_outdated
 
 _RETRY_SECONDS = 30.0
 """The pause before a failed view is built again: each try reads the whole log."""
@@ -37,23 +41,47 @@ class Rebuilder(BackgroundLoop):
     ) -> None:
         super().__init__("rebuilder")
         self._conninfo, self._codec, self._projections = conninfo, codec, projections
+        self._candidate = Candidate("rebuilder", locks.REBUILDER)
+        self._session: psycopg.Connection[TupleRow] | None = None
         self._said_at = 0.0
         """When the log last told something about the rebuild."""
 
     def run_once(self) -> bool:
-        """Clean up after killed rebuilds and build outdated views. Return whether none failed."""
+        """Clean up after killed rebuilds and build outdated views. Return whether that is done.
+
+        Nothing is done while another process leads.
+        """
+        if self._session is None:
+            self._session = connect(self._conninfo)
+        try:
+            if not self._candidate.take(self._session):
+                return False
+            is_done = self._build_all(self._session)
+        except BaseException:
+            self._disconnect()
+            raise
+        self._disconnect()
+        return is_done
+
+    def _build_all(self, session: psycopg.Connection[TupleRow]) -> bool:
         is_done = True
         for projection in self._projections:
             try:
-                clean_up(self._conninfo, projection)
+                clean_up(self._conninfo, projection, session)
                 if is_outdated(self._conninfo, projection):
                     self._say("building %s, version %s", projection.name, projection.version)
-                    built = rebuild(self._conninfo, self._codec, projection, self._go_on)
+                    built = rebuild(self._conninfo, self._codec, projection, self._go_on, session)
                     _logger.info("built %s up to position %s", projection.name, built.position)
             except CannotBuild as error:
                 _logger.error("%s", error)
                 is_done = False
         return is_done
+
+    def _disconnect(self) -> None:
+        """Close the session, which ends the lead."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
     def _go_on(self, position: int, end: int) -> None:
         if self._stopping.is_set():
@@ -74,4 +102,7 @@ class Rebuilder(BackgroundLoop):
                 return
             except psycopg.Error as error:
                 _logger.warning("rebuilder lost the database: %s", error)
-            self._stopping.wait(_RETRY_SECONDS)
+            # Without a session, this process led, and failed.
+            is_rival = self._session is not None
+            self._stopping.wait(LOOK_SECONDS if is_rival else _RETRY_SECONDS)
+        self._disconnect()

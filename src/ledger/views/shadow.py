@@ -7,7 +7,7 @@ process dies, and the next builder or cleaner drops the tables that were left be
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import psycopg
@@ -41,6 +41,12 @@ _NEAR = 2000
 
 Progress = Callable[[int, int], None]
 """A callback that gets the reached position and the target position."""
+
+Session = psycopg.Connection[TupleRow] | None
+"""The session that builds, if a caller leads by it; None: one of its own. Whoever ends the session
+ends the building too."""
+
+_HELD_AT_MOST = "SET LOCAL idle_in_transaction_session_timeout = '10s'"
 
 _LIVE = "SELECT version, generation, position FROM ledger.projection WHERE name = %s"
 _GENERATION_OF_VIEWS = "SELECT name, generation FROM ledger.projection"
@@ -133,6 +139,8 @@ class Shadow:
         """
         with connect(self.conninfo) as held, held.transaction():
             held.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'".encode())
+            # The views stand still meanwhile, so a process that freezes now loses the lock.
+            held.execute(_HELD_AT_MOST)
             row = held.execute(_HOLD, (self.projection.name,)).fetchone()
             assert row is not None
             yield held, Live(*row)
@@ -173,13 +181,17 @@ class Shadow:
 
 @contextmanager
 def shadow(
-    conninfo: str, codec: EnvelopeMapper, projection: Projection, progress: Progress
+    conninfo: str,
+    codec: EnvelopeMapper,
+    projection: Projection,
+    progress: Progress,
+    session: Session = None,
 ) -> Iterator[Shadow]:
     """A new, empty generation beside the live one. At the end only the live one is kept.
 
     Raises CannotBuild if another process is building the view.
     """
-    with _building(conninfo, projection, waits=True) as connection:
+    with _building(conninfo, projection, session, waits=True) as connection:
         if connection is None:
             raise CannotBuild(f"{projection.name} is being rebuilt or verified by another process.")
         drop_others(connection, projection)
@@ -195,9 +207,9 @@ def shadow(
                 drop_others(connection, projection)
 
 
-def clean_up(conninfo: str, projection: Projection) -> None:
+def clean_up(conninfo: str, projection: Projection, session: Session = None) -> None:
     """Drop the tables that a killed rebuild or verification left, unless one is running."""
-    with _building(conninfo, projection, waits=False) as connection:
+    with _building(conninfo, projection, session, waits=False) as connection:
         if connection is not None:
             drop_others(connection, projection)
 
@@ -222,7 +234,7 @@ def live_generations(
 
 @contextmanager
 def _building(
-    conninfo: str, projection: Projection, *, waits: bool
+    conninfo: str, projection: Projection, session: Session, *, waits: bool
 ) -> Iterator[psycopg.Connection[TupleRow] | None]:
     """A connection that holds the view's advisory lock; None if another session holds it.
 
@@ -232,7 +244,7 @@ def _building(
     connection a moment later, and the next builder would find the lock held.
     """
     key = locks.BUILDER, zlib.crc32(projection.name.encode()) & 0x7FFFFFFF
-    with connect(conninfo) as connection:
+    with connect(conninfo) if session is None else nullcontext(session) as connection:
         if not (_wait_for if waits else _try)(connection, key):
             yield None
             return
@@ -241,6 +253,8 @@ def _building(
         finally:
             if not connection.closed and not connection.broken:
                 connection.execute("SELECT pg_advisory_unlock(%s, %s)", key)
+                # The next shadow's pipeline gives its prepared statements the same names.
+                connection.execute("DEALLOCATE ALL")
 
 
 def _try(connection: psycopg.Connection[TupleRow], key: tuple[int, int]) -> bool:
@@ -254,7 +268,9 @@ def _wait_for(connection: psycopg.Connection[TupleRow], key: tuple[int, int]) ->
         connection.execute("SELECT pg_advisory_lock(%s, %s)", key)
     except psycopg.errors.LockNotAvailable:
         return False
-    connection.execute("RESET lock_timeout")
+    finally:
+        if not connection.closed:
+            connection.execute("RESET lock_timeout")
     return True
 
 
@@ -268,6 +284,7 @@ def connect(conninfo: str) -> psycopg.Connection[TupleRow]:
         autocommit=True,
         row_factory=tuple_row,
         application_name="ledger rebuild",
+        prepare_threshold=None,
         options=options_of(conninfo, "-c synchronous_commit=off -c work_mem=32MB"),
     )
 

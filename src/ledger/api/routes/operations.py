@@ -49,7 +49,8 @@ _ANY = refusals(400)
 _NOT_READY: dict[int | str, dict[str, Any]] = {
     **_ANY,
     503: {
-        "description": "The database does not answer, appends fail, or no view exists yet",
+        "description": "The database does not answer, appends fail, the clock is wrong, or no view"
+        " exists yet",
         "content": {"application/json": {"schema": {"type": "object"}}},
     },
 }
@@ -75,8 +76,11 @@ async def check_readiness(request: Request) -> Response:
             sealed, lag, sealing_stopped, differences = await _sealing(request)
     except (psycopg.Error, OSError):  # a TimeoutError is an OSError
         return _document({"status": "unavailable", "database": "unreachable"}, 503)
-    if services_of(request).writer.failing_seconds() >= _FAILING_SECONDS:
+    writer = services_of(request).writer
+    if writer.failing_seconds() >= _FAILING_SECONDS:
         return _document({"status": "unavailable", "database": "ok", "appends": "failing"}, 503)
+    if writer.is_skewed:
+        return _document({"status": "unavailable", "database": "ok", "clock": "skewed"}, 503)
     if not rows:
         return _document({"status": "starting", "database": "ok", "projections": []}, 503)
     views = [

@@ -32,10 +32,12 @@ def create_api(
     neighbours: Neighbours | None = None,
     *,
     reading: str | None = None,
+    only_probes: bool = False,
 ) -> FastAPI:
     """Create the API and the pages, with their own services.
 
-    ``reading`` is the connection string of reads, by ``prepare_reading``; None: prepared here.
+    ``reading`` is the connection string of reads, by ``prepare_reading``; None: prepared here. With
+    ``only_probes``, the application answers health and metrics, and takes no heartbeats of runs.
     """
     log = Log(conninfo)
     reading = reading or prepare_reading(settings, conninfo)
@@ -52,8 +54,11 @@ def create_api(
         cors_origins=settings.origins,
         root_path=settings.root_path,
     )
-    app = create_app(services)
-    add_pages(app)
+    app = create_app(services, only_probes=only_probes)
+    if only_probes:
+        services.writer.stop_listening()
+    else:
+        add_pages(app)
     return app
 
 

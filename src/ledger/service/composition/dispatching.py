@@ -8,6 +8,7 @@ from ledger.feed.roster import MOST_IN_FLIGHT
 from ledger.feed.schedule import Schedule
 from ledger.feed.sender import DEADLINE_SECONDS, Sender
 from ledger.log.event_log import Log
+from ledger.postgres.leadership import Beat
 from ledger.service.composition.database import open_vault
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.service.processes import connections_allowed
@@ -26,8 +27,9 @@ class Dispatching:
     ) -> None:
         self._log = Log(conninfo)
         self._writer = create_writer(settings, self._log, clock)
+        self._beat = Beat(conninfo)
         self.dispatcher = Dispatcher(
-            conninfo,
+            self._beat.conninfo,
             self._writer.submit,
             partial(open_secret, open_vault(settings)),
             partial(Sender, settings.webhook_allow_private, clock, deadline),
@@ -39,10 +41,12 @@ class Dispatching:
     def start(self) -> None:
         """Start sending."""
         self._writer.start()
+        self._beat.start()
         self.dispatcher.start()
 
     def stop(self) -> None:
         """Stop once the requests in flight are answered and recorded."""
         self.dispatcher.stop()
+        self._beat.stop()
         self._writer.stop()
         self._log.close()

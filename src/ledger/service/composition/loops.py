@@ -10,6 +10,7 @@ from ledger.application.sweeper import Sweeper
 from ledger.application.writer import Writer
 from ledger.log.codec import EnvelopeMapper
 from ledger.log.event_log import Log
+from ledger.postgres.leadership import Beat
 from ledger.service.composition.views import create_projector
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
@@ -35,6 +36,8 @@ class Loops:
     def __init__(self, settings: Settings, conninfo: str, clock: Clock = utc_now) -> None:
         self._log = Log(conninfo)
         self._writer = create_writer(settings, self._log, clock)
+        self._beat = Beat(conninfo)
+        conninfo = self._beat.conninfo
         self.projector = create_projector(conninfo)
         self.rebuilder = Rebuilder(conninfo, EnvelopeMapper(), projections())
         self.sweeper = create_sweeper(
@@ -47,6 +50,7 @@ class Loops:
     def start(self) -> None:
         """Start all loops."""
         self._writer.start()
+        self._beat.start()
         self.projector.start()
         self.rebuilder.start()
         self.sweeper.start()
@@ -62,5 +66,6 @@ class Loops:
         self.sweeper.stop()
         self.rebuilder.stop()
         self.projector.stop()
+        self._beat.stop()
         self._writer.stop()
         self._log.close()

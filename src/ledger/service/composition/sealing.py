@@ -3,33 +3,48 @@
 The nightly verification hashes too, so it is in this process.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from ledger.background import BackgroundLoop
+from ledger.postgres.leadership import Beat
 from ledger.sealing.nightly import NightlyVerification
 from ledger.sealing.sealer import Sealer
 from ledger.service.composition.database import open_vault
 from ledger.service.composition.writing import Clock, utc_now
+from ledger.service.roles import leads
 from ledger.settings import Settings
 
 
 class Sealing:
-    """The sealer and the nightly verification."""
+    """The sealer and the nightly verification; neither runs in a role that does not lead."""
 
-    def __init__(self, settings: Settings, conninfo: str, clock: Clock = utc_now) -> None:
-        self._sealer = create_sealer(settings, conninfo, clock)
-        self._verification = NightlyVerification(
-            conninfo, witness_folder(settings), settings.verified_at, clock
+    def __init__(
+        self, settings: Settings, conninfo: str, clock: Clock = utc_now, *, role: str = "all"
+    ) -> None:
+        self._beat = Beat(conninfo)
+        conninfo = self._beat.conninfo
+        folder, at = witness_folder(settings), settings.verified_at
+        self._loops: Sequence[BackgroundLoop] = (
+            [
+                create_sealer(settings, conninfo, clock),
+                NightlyVerification(conninfo, folder, at, clock),
+            ]
+            if leads(role)
+            else []
         )
 
     def start(self) -> None:
         """Start both loops."""
-        self._sealer.start()
-        self._verification.start()
+        self._beat.start()
+        for loop in self._loops:
+            loop.start()
 
     def stop(self) -> None:
         """End both loops. A part that is being verified is verified again at the next start."""
-        self._verification.stop()
-        self._sealer.stop()
+        for loop in reversed(self._loops):
+            loop.stop()
+        self._beat.stop()
 
 
 def create_sealer(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Sealer:

@@ -1,0 +1,97 @@
+"""The PostgreSQL that wrote the log last (contract, Several nodes, "Positions and ids").
+
+A failover to a standby that was behind loses acknowledged events, and so does a restored backup.
+The positions and ids of lost events are known outside, so they must not be given again. A promoted
+standby has another timeline, another cluster another system identifier, and a restored dump other
+tables. A writer asks for them once a connection: no connection outlives a failover. Where they are
+others than the row ``ledger.lineage`` has, the first append of the connection moves the log's
+sequence and the counters of ids on.
+"""
+
+import logging
+from functools import partial
+from typing import NamedTuple
+
+from ledger.postgres.exchange import Rows
+from ledger.postgres.pipeline import Pipeline, Statement, Transaction, named
+
+_logger = logging.getLogger(__name__)
+
+POSITIONS_MOVED = 1_000_000
+"""So many positions are skipped after a possible loss: more than a standby is ever behind."""
+
+IDS_MOVED = 10_000
+"""So many ids of each prefix are skipped."""
+
+# The timeline is the first part of a WAL file's name. Raises an error on a standby.
+_WHERE = b"""
+SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint,
+    d.oid || '/' || 'ledger.ledger_events'::regclass::oid,
+    has_function_privilege('pg_control_system()', 'EXECUTE')
+FROM pg_database AS d WHERE d.datname = current_database()
+"""
+_SYSTEM = b"SELECT system_identifier::text FROM pg_control_system()"
+
+# Write the lineage anew if it has changed. Then move the sequence, and the counters that there are
+# or may have been; a sequence that was moved stays so after a rollback, which is no harm. An
+# identifier that the user may not read is unknown, and is not another one.
+_FOLLOW = f"""
+WITH other AS MATERIALIZED (
+    SELECT FROM ledger.lineage AS l
+    WHERE l.timeline <> %(timeline)s::bigint OR l.tables <> %(tables)s
+       OR (l.system_identifier <> %(system)s AND '' NOT IN (l.system_identifier, %(system)s))
+), written AS (
+    INSERT INTO ledger.lineage AS l (system_identifier, timeline, tables)
+    VALUES (%(system)s, %(timeline)s::bigint, %(tables)s)
+    ON CONFLICT (is_only) DO UPDATE SET timeline = excluded.timeline, tables = excluded.tables,
+        system_identifier = coalesce(nullif(excluded.system_identifier, ''), l.system_identifier)
+    WHERE l.timeline <> excluded.timeline OR l.tables <> excluded.tables
+       OR excluded.system_identifier NOT IN ('', l.system_identifier)
+), counted AS (
+    INSERT INTO ledger.id_counter AS c (prefix, year, last)
+    SELECT k.prefix, k.year, {IDS_MOVED} FROM other CROSS JOIN (
+        SELECT prefix, year FROM ledger.id_counter
+        UNION
+        SELECT unnest(ARRAY['KEY', 'RUN', 'WHK']),
+            extract(year FROM clock_timestamp() AT TIME ZONE 'UTC')::int
+    ) AS k
+    ON CONFLICT (prefix, year) DO UPDATE SET last = c.last + {IDS_MOVED}
+)
+SELECT setval('ledger.ledger_events_notification_id_seq', s.last_value + {POSITIONS_MOVED})
+FROM other CROSS JOIN ledger.ledger_events_notification_id_seq AS s
+"""
+
+
+class Lineage(NamedTuple):
+    """The PostgreSQL of a connection, and its tables."""
+
+    system: str
+    """The cluster's system identifier; empty if the user may not read it."""
+    timeline: int
+    tables: str
+    """The OIDs of the database and of the log's table."""
+
+
+def ask(pipeline: Pipeline, *before: Statement) -> Lineage:
+    """Ask a connection for its PostgreSQL, in one group with the statements ``before``.
+
+    Raises psycopg's ObjectNotInPrerequisiteState on a standby.
+    """
+    (timeline, tables, may_ask) = pipeline.run(*before, Statement(_WHERE))[-1][0]
+    system = pipeline.run(Statement(_SYSTEM))[0][0][0] if may_ask else ""
+    return Lineage(system, timeline, tables)
+
+
+def follow(transaction: Transaction, lineage: Lineage) -> None:
+    """Skip positions and ids if another PostgreSQL wrote last. Sent behind the append lock."""
+    transaction.defer(named(_FOLLOW, lineage._asdict()), partial(_tell, lineage))
+
+
+def _tell(lineage: Lineage, moved: Rows) -> None:
+    if moved:
+        _logger.warning(
+            "another PostgreSQL wrote last (now: system %s, timeline %s, tables %s), so events may"
+            " be lost: positions go on behind %s",
+            *lineage,
+            moved[0][0],
+        )
