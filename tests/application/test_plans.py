@@ -16,8 +16,9 @@ from tests.application.test_decision_tables import create_endpoint, create_key, 
 from tests.support.facts import fact
 from tests.support.ledger import REPORTER, Ledger
 
-# `projection` has one row per view, `listening` one row, and `open_run` one row per open run.
-SMALL = {"projection", "listening", "open_run"}
+# `projection` has one row per view, `listening` and `lineage` one row, `open_run` one row per open
+# run, and `id_counter` one row per prefix and year.
+SMALL = {"projection", "listening", "open_run", "lineage", "id_counter"}
 
 
 def plans(connection: psycopg.Connection[Any]) -> Iterator[dict[str, Any]]:

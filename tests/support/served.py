@@ -45,9 +45,11 @@ class Served:
         port: int,
         workers: int = 2,
         host: str = "127.0.0.1",
+        role: str = "all",
         **environment: str,
     ) -> None:
         self.data_dir, self.port, self.workers, self.host = data_dir, port, workers, host
+        self.role = role
         self.environment = {**os.environ, "LEDGER_DATA_DIR": str(data_dir), **environment}
         self.log = data_dir.with_suffix(f".{port}.log")
         self.address = f"http://127.0.0.1:{port}"
@@ -58,7 +60,7 @@ class Served:
                 [
                     *self.command,
                     *("serve", "--host", self.host, "--port", str(self.port)),
-                    *("--workers", str(self.workers)),
+                    *("--workers", str(self.workers), "--role", self.role),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

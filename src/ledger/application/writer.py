@@ -25,7 +25,6 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 
 from eventsourcing.persistence import InterfaceError, OperationalError, PersistenceError
-from prometheus_client import Gauge
 
 from ledger.application.carry_out import carry_out
 from ledger.application.command import Command
@@ -67,12 +66,6 @@ _PROBE_SECONDS = 1.0
 _MOST_SKEW_SECONDS = 5.0
 """A writer whose clock is farther from the database's refuses to write (contract, Several nodes).
 The machine's clock counts: a story is told under another time."""
-
-_SKEW = Gauge(
-    "ledger_clock_skew_seconds",
-    "By how many seconds the node's clock is ahead of the database's.",
-    multiprocess_mode="livemostrecent",
-)
 
 
 class Writer(BackgroundLoop):
@@ -241,7 +234,6 @@ class Writer(BackgroundLoop):
         rise, to those of all nodes after it.
         """
         was_skewed, self.clock_skew = self.is_skewed, append.clock_skew or 0.0
-        _SKEW.set(self.clock_skew)
         if self.is_skewed:
             self._tried_at = time.monotonic()
             if not was_skewed:

@@ -14,8 +14,8 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from ledger.log.decisions import DecisionTables
-from ledger.log.differing import differing, differs, extra, missing, plain
-from ledger.log.tables import ID_COUNTER, LEASE, LINE_ACTIVITY, OPEN_RUN
+from ledger.log.differing import differing, differs, extra, may_be_extra, missing, plain
+from ledger.log.tables import LEASE, LINE_ACTIVITY, OPEN_RUN
 from ledger.log.verifications import Report
 from ledger.postgres.table import Table
 
@@ -95,8 +95,7 @@ class Pages:
             key = key_of(row)
             told = expected(key)
             if told is None:
-                # After a possible loss counters begin ahead of ids that the log does not have.
-                if table is not ID_COUNTER:
+                if not may_be_extra(table, dict(zip(table.columns, row, strict=True))):
                     self._report(extra(table, key))
                 continue
             seen.add(key)

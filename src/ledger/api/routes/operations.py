@@ -124,7 +124,8 @@ async def show_metrics(request: Request) -> Response:
         up = 1
     except (psycopg.Error, OSError):
         up = 0
-    views.register(_Up(up, services_of(request).writer.failing_seconds()))
+    writer = services_of(request).writer
+    views.register(_Up(up, writer.failing_seconds(), writer.clock_skew))
     text = generate_latest(registry) + generate_latest(views)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
@@ -208,10 +209,11 @@ class _Leases:
 
 
 class _Up:
-    """The gauges of the database: whether it answers, and whether this worker's appends fail."""
+    """The gauges of the database: whether it answers, and whether this worker's appends fail, and
+    how far apart the clocks are."""
 
-    def __init__(self, up: int, failing_seconds: float) -> None:
-        self._up, self._failing_seconds = up, failing_seconds
+    def __init__(self, up: int, failing_seconds: float, clock_skew: float) -> None:
+        self._up, self._failing_seconds, self._clock_skew = up, failing_seconds, clock_skew
 
     def collect(self) -> Iterable[Metric]:
         """Called by the registry."""
@@ -222,4 +224,9 @@ class _Up:
             "Seconds since the answering worker's appends began to fail; 0 while they succeed.",
         )
         failing.add_metric([], self._failing_seconds)
-        return [gauge, failing]
+        skew = GaugeMetricFamily(
+            "ledger_clock_skew_seconds",
+            "By how many seconds the node's clock is ahead of the database's, at the least.",
+        )
+        skew.add_metric([], self._clock_skew)
+        return [gauge, failing, skew]

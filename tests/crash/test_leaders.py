@@ -1,0 +1,132 @@
+"""Two nodes on one database: the process that leads the loops dies, or freezes and wakes again."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.facts import LINE, activation, fact
+from tests.support.log_checker import check
+from tests.support.nodes import frozen, leaders, node_id, two_nodes
+from tests.support.rebuilding import verify_all
+from tests.support.receiver import Receiver
+from tests.support.served import Served, post
+from tests.support.views import head, query, until, view_positions
+from tests.support.webhooks import received
+
+Nodes = tuple[Served, Served]
+
+
+@pytest.fixture
+def nodes(conninfo: str, tmp_path: Path) -> Iterator[Nodes]:
+    """Two nodes, of which the first leads all loops."""
+    with two_nodes(conninfo, tmp_path, LEDGER_WEBHOOK_ALLOW_PRIVATE="true") as pair:
+        yield pair
+
+
+def record(client: httpx.Client, count: int = 1) -> None:
+    """Report check-ins, of which each must be acknowledged."""
+    for _ in range(count):
+        answer = post(client, fact("execution.checked_in", LINE, {"hours": 1}))
+        assert answer.status_code == 201, answer.text
+
+
+def views_are_level(conninfo: str) -> bool:
+    """Whether all views have folded the whole log."""
+    return {position for position, _ in view_positions(conninfo).values()} == {head(conninfo)}
+
+
+def leader_of(conninfo: str, loop: str) -> str | None:
+    return leaders(conninfo).get(loop)
+
+
+def test_another_node_leads_within_3_s_when_the_leading_process_is_killed(
+    nodes: Nodes, conninfo: str
+) -> None:
+    first, second = nodes
+    with second.client(second.token()) as client:
+        assert post(client, activation(model="capacity")).status_code == 201
+        # The supervisor would start the process again, and that one would be a rival too.
+        with frozen(first.process.pid):
+            killed_at = time.monotonic()
+            os.kill(first.loops(), signal.SIGKILL)
+            record(client, 3)
+            until(lambda: leader_of(conninfo, "projector") == node_id(second), "a leader", 3.0)
+            until(lambda: views_are_level(conninfo), "the views", 3.0)
+            assert time.monotonic() - killed_at < 4.0
+            own = ("projector", "sweeper", "leases", "housekeeper")
+            until(lambda: led_by(conninfo, own) == {node_id(second)}, "the other loops", 3.0)
+        assert leader_of(conninfo, "dispatcher") == node_id(first), "another process leads it"
+
+
+def led_by(conninfo: str, loops: tuple[str, ...]) -> set[str | None]:
+    """The nodes that lead these loops."""
+    now = leaders(conninfo)
+    return {now.get(loop) for loop in loops}
+
+
+@pytest.mark.crash
+def test_another_node_leads_within_15_s_when_the_leading_process_freezes_and_it_wakes_as_a_rival(
+    nodes: Nodes, conninfo: str
+) -> None:
+    first, second = nodes
+    with second.client(second.token()) as client:
+        assert post(client, activation(model="capacity")).status_code == 201
+        until(lambda: views_are_level(conninfo), "the views")
+        with frozen(first.loops()):
+            began = time.monotonic()
+            while not views_are_level(conninfo) or time.monotonic() - began < 1:
+                record(client)
+                assert time.monotonic() - began < 15.0
+            assert leader_of(conninfo, "projector") == node_id(second)
+        until(lambda: "lost the database" in first.said, "the end of the old session to be noticed")
+        record(client, 20)
+        until(lambda: views_are_level(conninfo), "the views")
+        assert leader_of(conninfo, "projector") == node_id(second)
+        assert leader_of(conninfo, "sealer") == node_id(first), "the other processes live"
+    assert check(conninfo).findings == []
+    assert verify_all(conninfo) == []
+
+
+@pytest.mark.crash
+def test_a_long_statement_of_the_leader_does_not_look_frozen(nodes: Nodes, conninfo: str) -> None:
+    first, second = nodes
+    until(lambda: leader_of(conninfo, "projector") == node_id(first), "the leader")
+    before = query(conninfo, "SELECT pid, led_since FROM ledger.leader ORDER BY loop")
+    began = time.monotonic()
+    # The projector waits for the row of a view, as it does while a rebuild is swapped in.
+    hold = "SELECT pg_sleep(9) FROM ledger.projection WHERE name = 'run' FOR UPDATE"
+    with second.client(second.token()) as client:
+        assert post(client, activation(model="capacity")).status_code == 201
+    assert query(conninfo, hold)
+    assert time.monotonic() - began > 9
+    assert query(conninfo, "SELECT pid, led_since FROM ledger.leader ORDER BY loop") == before
+
+
+@pytest.mark.crash
+def test_a_dispatcher_that_was_frozen_sends_nothing_that_another_node_has_sent(
+    nodes: Nodes, conninfo: str
+) -> None:
+    first, second = nodes
+    token = second.token("webhooks:manage")
+    with Receiver() as receiver, second.client(token) as client:
+        assert post(client, activation(model="capacity")).status_code == 201
+        body = {"url": receiver.url, "event_types": ["execution.checked_in"]}
+        assert client.post("/v1/webhooks", json=body).status_code == 201
+        record(client)
+        receiver.await_count(1)
+        with frozen(first.dispatcher()):
+            record(client, 5)
+            receiver.await_count(6, 15)
+            assert leader_of(conninfo, "dispatcher") == node_id(second)
+        until(lambda: "cannot dispatch webhooks" in first.said, "the lead to be lost")
+        record(client, 5)
+        receiver.await_count(11)
+        pending = "SELECT FROM ledger.delivery WHERE status <> 'delivered'"
+        until(lambda: not query(conninfo, pending), "the results")
+        assert len(receiver.requests) == 11
+        assert len(received(receiver.requests)) == 11
