@@ -38,7 +38,7 @@ class Relay:
     def __init__(self, conninfo: str, folder: Path | None = None) -> None:
         place = conninfo_to_dict(conninfo)
         name = f".s.PGSQL.{place['port']}"
-        self._server = f"{place['host']}/{name}"
+        self.lead_to(conninfo)
         if folder is None:
             self._listener = socket.create_server(("127.0.0.1", 0))
             self.port = int(self._listener.getsockname()[1])
@@ -68,6 +68,11 @@ class Relay:
         """The number of exchanges to end: ``FATAL_MESSAGE`` follows all results, then a close."""
         self._listener.listen(64)
         _start(self._serve)
+
+    def lead_to(self, conninfo: str) -> None:
+        """Lead new connections to this server, as a proxy does after a failover."""
+        place = conninfo_to_dict(conninfo)
+        self._server = f"{place['host']}/.s.PGSQL.{place['port']}"
 
     def cut(self) -> None:
         """End all connections."""

@@ -1,0 +1,227 @@
+"""Positions and ids after a loss: another PostgreSQL, timeline or dump gives none of them again."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eventsourcing.persistence import DataError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from ledger.application.report import command_of
+from ledger.application.writer import Writer
+from ledger.domain.errors import InvalidState
+from ledger.intake.principal import COMMAND_LINE
+from ledger.intake.request import Outcome, Receipt
+from ledger.log.event_log import Log
+from ledger.log.lineage import IDS_MOVED, POSITIONS_MOVED
+from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.embedded.programs import find_programs
+from ledger.service.composition.database import prepare_database
+from ledger.service.composition.writing import create_writer, running
+from ledger.settings import Settings
+from tests.support.databases import empty
+from tests.support.decision_tables import assert_decision_tables_match_log
+from tests.support.facts import activation, fact
+from tests.support.ledger import new_id
+from tests.support.log_checker import check
+from tests.support.racing_writers import parsed
+from tests.support.relay import Relay
+from tests.support.service import Clock
+from tests.support.standby import pair_in
+from tests.support.views import head, query
+
+LINEAGE = "SELECT system_identifier, timeline, tables FROM ledger.lineage"
+
+
+class Process:
+    """A process with a writer of its own."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def record(self, event: dict[str, Any]) -> Outcome:
+        return self._writer.execute(command_of(parsed(event), COMMAND_LINE))
+
+    def line(self, **more: Any) -> str:
+        line = new_id("LIN")
+        assert isinstance(self.record(activation(line, **more)), Receipt)
+        return line
+
+    def issue(self, line: str) -> tuple[int, int]:
+        """Record a run whose id the ledger issues; return its position, and the id's number."""
+        made = self.record(fact("run.requested", None, {"service_line_id": line}))
+        assert isinstance(made, Receipt), made
+        return made.position, int(made.subject.split("-")[2])
+
+
+@contextmanager
+def process_on(
+    conninfo: str, settings: Settings, clock: Callable[[], datetime] | None = None
+) -> Iterator[Process]:
+    log = Log(conninfo)
+    with running(log, create_writer(settings, log, clock or Clock())) as writer:
+        yield Process(writer)
+
+
+def test_the_first_append_of_a_new_ledger_writes_the_row_and_skips_nothing(
+    conninfo: str, settings: Settings
+) -> None:
+    assert query(conninfo, LINEAGE) == []
+    with process_on(conninfo, settings) as process:
+        line = process.line()
+        assert head(conninfo) == 1
+    ((system, timeline, tables),) = query(conninfo, LINEAGE)
+    assert query(conninfo, "SELECT system_identifier::text FROM pg_control_system()") == [(system,)]
+    oids = "SELECT oid || '/' || 'ledger.ledger_events'::regclass::oid FROM pg_database"
+    assert query(conninfo, f"{oids} WHERE datname = current_database()") == [(tables,)]
+    assert timeline == 1
+    with process_on(conninfo, settings) as again:
+        assert again.issue(line) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "other", ["timeline = timeline - 1", "system_identifier = '7'", "tables = '1/2'"]
+)
+def test_another_postgresql_skips_positions_and_ids_once_with_the_first_append(
+    conninfo: str, settings: Settings, other: str
+) -> None:
+    with process_on(conninfo, settings) as process:
+        line = process.line()
+        before = query(conninfo, LINEAGE)
+        query(conninfo, f"UPDATE ledger.lineage SET {other}")
+        assert process.issue(line) == (2, 2), "a connection outlives no failover"
+    with process_on(conninfo, settings) as first, process_on(conninfo, settings) as second:
+        moved = (3 + POSITIONS_MOVED, 3 + IDS_MOVED)
+        assert first.issue(line) == moved
+        assert second.issue(line) == (moved[0] + 1, moved[1] + 1)
+        assert first.issue(line) == (moved[0] + 2, moved[1] + 2)
+    assert query(conninfo, LINEAGE) == before
+    assert check(conninfo).findings == []
+    assert_decision_tables_match_log(conninfo)
+
+
+def test_a_counter_that_was_lost_begins_behind_the_ids_that_it_may_have_given(
+    conninfo: str, settings: Settings
+) -> None:
+    with process_on(conninfo, settings) as process:
+        line = process.line(execution_id=new_id("RUN"))
+        query(conninfo, "UPDATE ledger.lineage SET timeline = 0")
+    assert query(conninfo, "SELECT FROM ledger.id_counter") == []
+    ((now,),) = query(conninfo, "SELECT clock_timestamp()")
+    with process_on(conninfo, settings, Clock(now)) as process:
+        assert process.issue(line)[1] == IDS_MOVED + 1
+    assert_decision_tables_match_log(conninfo)
+
+
+def test_an_append_that_fails_leaves_the_skip_to_the_next_one(
+    conninfo: str, settings: Settings
+) -> None:
+    with process_on(conninfo, settings) as process:
+        line = process.line()
+        query(conninfo, "UPDATE ledger.lineage SET timeline = 0")
+    log = Log(conninfo)
+    try:
+        with pytest.raises(DataError), log.ledger_recorder.append_transaction() as append:
+            append.taken(["a NUL byte\0"])
+        assert query(conninfo, LINEAGE)[0][1] == 0
+        with log.ledger_recorder.append_transaction() as append:
+            append.read({})
+            assert append.next_position == 2 + 2 * POSITIONS_MOVED
+        assert query(conninfo, LINEAGE)[0][1] == 1
+    finally:
+        log.close()
+    with process_on(conninfo, settings) as process:
+        assert process.issue(line) == (2 + 2 * POSITIONS_MOVED, 2 + IDS_MOVED)
+
+
+def test_a_user_that_may_not_read_the_system_identifier_still_notices_another_timeline(
+    conninfo: str, settings: Settings
+) -> None:
+    query(conninfo, "CREATE ROLE plain LOGIN")
+    try:
+        schema = "TABLES IN SCHEMA ledger", "SEQUENCES IN SCHEMA ledger"
+        query(conninfo, "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+        query(conninfo, "GRANT USAGE ON SCHEMA ledger TO plain")
+        for objects in schema:
+            query(conninfo, f"GRANT ALL ON ALL {objects} TO plain")
+        query(conninfo, "ALTER ROLE plain BYPASSRLS")
+        log = Log(make_conninfo(conninfo, user="plain"))
+        try:
+            for timeline, system, moves in ((1, "7", False), (0, "7", True)):
+                query(conninfo, f"UPDATE ledger.lineage SET timeline = {timeline}")
+                with log.ledger_recorder.append_transaction() as append:
+                    append.read({})
+                    is_moved = append.next_position > POSITIONS_MOVED
+                assert is_moved is moves
+                if not moves:
+                    query(conninfo, f"UPDATE ledger.lineage SET system_identifier = '{system}'")
+                assert query(conninfo, LINEAGE)[0][:2] == (system, 1)
+                end_writers(conninfo)
+        finally:
+            log.close()
+    finally:
+        query(conninfo, "DROP OWNED BY plain")
+        query(conninfo, "DROP ROLE plain")
+
+
+def end_writers(conninfo: str) -> None:
+    """End the connections of all writers, as a failover does."""
+    statement = """SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'ledger'"""
+    assert {ended for (ended,) in query(conninfo, statement)} == {True}
+
+
+def test_a_restored_dump_gives_no_position_or_id_again(
+    conninfo: str, server: EmbeddedPostgres, settings: Settings, tmp_path: Path
+) -> None:
+    with process_on(conninfo, settings) as process:
+        line = process.line()
+        programs, file = find_programs(None) / "bin", str(tmp_path / "dump")
+        subprocess.run([programs / "pg_dump", "-Fc", "-f", file, conninfo], check=True)
+        lost = [process.issue(line) for _ in range(3)]
+    with empty(server.url, f"restored_{conninfo_to_dict(conninfo)['dbname']}") as restored:
+        into = f"--dbname={restored}"
+        subprocess.run([programs / "pg_restore", "--exit-on-error", into, file], check=True)
+        prepare_database(settings, restored)
+        with process_on(restored, settings) as process:
+            position, number = process.issue(line)
+        assert position > POSITIONS_MOVED > max(lost)[0]
+        assert number > IDS_MOVED > max(lost)[1]
+
+
+def test_a_failover_that_loses_events_gives_none_of_their_positions_ids_or_versions_again(
+    folder: Path, settings: Settings
+) -> None:
+    with pair_in(folder) as pair:
+        prepare_database(settings, pair.primary.url)
+        relay = Relay(pair.primary.url)
+        try:
+            with process_on(relay.conninfo, settings) as living:
+                line = living.line()
+                kept = living.issue(line)
+                pair.copy()
+                lost = [living.issue(line) for _ in range(5)]
+                blocked = fact(
+                    "execution.blocked", line, {"blocker_id": "B", "cause": "capacity_issue"}
+                )
+                assert isinstance(living.record(blocked), Receipt)
+                promoted = pair.fail_over()
+                relay.lead_to(promoted)
+                relay.cut()
+                assert head(promoted) == kept[0]
+                # The process remembers that the line is blocked, and the database does not.
+                unblocked = fact("execution.unblocked", line, {"blocker_id": "B"})
+                assert isinstance(living.record(unblocked), InvalidState)
+                position, number = living.issue(line)
+            assert position == kept[0] + POSITIONS_MOVED + 2, "behind the refusal"
+            assert position > POSITIONS_MOVED > max(lost)[0]
+            assert number == kept[1] + IDS_MOVED + 1
+        finally:
+            relay.close()
+        assert query(promoted, LINEAGE)[0][1] == 2
+        assert check(promoted).findings == []
+        assert_decision_tables_match_log(promoted)
