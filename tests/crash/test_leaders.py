@@ -126,7 +126,7 @@ def test_a_dispatcher_that_was_frozen_sends_nothing_that_another_node_has_sent(
         until(lambda: "cannot dispatch webhooks" in first.said, "the lead to be lost")
         record(client, 5)
         receiver.await_count(11)
-        pending = "SELECT FROM ledger.delivery WHERE status <> 'delivered'"
+        pending = "SELECT 1 FROM ledger.delivery WHERE status <> 'delivered'"
         until(lambda: not query(conninfo, pending), "the results")
         assert len(receiver.requests) == 11
         assert len(received(receiver.requests)) == 11

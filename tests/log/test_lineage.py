@@ -110,7 +110,7 @@ def test_a_counter_that_was_lost_begins_behind_the_ids_that_it_may_have_given(
     with process_on(conninfo, settings) as process:
         line = process.line(execution_id=new_id("RUN"))
         query(conninfo, "UPDATE ledger.lineage SET timeline = 0")
-    assert query(conninfo, "SELECT FROM ledger.id_counter") == []
+    assert query(conninfo, "SELECT 1 FROM ledger.id_counter") == []
     ((now,),) = query(conninfo, "SELECT clock_timestamp()")
     with process_on(conninfo, settings, Clock(now)) as process:
         assert process.issue(line)[1] == IDS_MOVED + 1

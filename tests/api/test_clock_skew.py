@@ -1,0 +1,120 @@
+"""A node whose clock is wrong writes nothing, says so, reads, and recovers by itself."""
+
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from ledger.log.event_log import Log
+from ledger.service.composition.database import prepare_database
+from ledger.service.composition.writing import create_writer, utc_now
+from ledger.settings import Settings
+from tests.conftest import MASTER_KEY
+from tests.support.edge import Edge, edge_of
+from tests.support.facts import LINE, activation, fact
+from tests.support.served import Served, free_port, post, serving_at
+from tests.support.views import head, query, until
+
+SKEW = re.compile(r"^ledger_clock_skew_seconds (\S+)$", re.MULTILINE)
+
+
+def set_ahead(edge: Edge, seconds: float) -> None:
+    """Set the worker's clock ahead of the database's."""
+    recorder = edge.service.app.state.services.log.ledger_recorder
+    recorder.wall = lambda: time.time() + seconds
+
+
+@pytest.mark.parametrize("seconds", [6.0, -6.0])
+def test_a_worker_with_a_wrong_clock_refuses_writes_until_the_clock_is_right(
+    conninfo: str, settings: Settings, seconds: float
+) -> None:
+    with edge_of(settings, prepare_database(settings, conninfo)) as edge:
+        line = edge.fresh()
+        start = fact("run.started", None, {"service_line_id": line})
+        until(lambda: edge.get("/readyz").status_code == 200, "the worker to be ready")
+        set_ahead(edge, seconds)
+        before = head(conninfo)
+        answer = edge.send(start)
+        assert (answer.status_code, answer.json()["code"]) == (503, "clock_skew")
+        assert answer.headers["retry-after"] == "2"
+        pause = edge.post(f"/v1/execution/{line}/pause", json={"reason": "because"})
+        assert (pause.status_code, pause.json()["code"]) == (503, "clock_skew")
+        assert head(conninfo) == before
+        assert edge.get(f"/v1/execution/{line}").status_code == 200, "reads go on"
+        ready = edge.get("/readyz")
+        assert (ready.status_code, ready.json()["clock"]) == (503, "skewed")
+        assert float(SKEW.findall(edge.get("/metrics").text)[0]) == pytest.approx(seconds, abs=0.5)
+        set_ahead(edge, 0.0)
+        until(lambda: edge.get("/readyz").status_code == 200, "the worker to be ready again")
+        assert edge.send(start).status_code == 201
+
+
+def test_a_wrong_clock_is_found_without_any_fact(conninfo: str, settings: Settings) -> None:
+    with edge_of(settings, prepare_database(settings, conninfo)) as edge:
+        until(lambda: edge.get("/readyz").status_code == 200, "the worker to be ready")
+        set_ahead(edge, 3600.0)
+        until(lambda: edge.get("/readyz").status_code == 503, "the wrong clock to be found", 5.0)
+
+
+def test_a_clock_that_is_off_by_less_than_5_s_and_a_process_that_stood_still_may_write(
+    conninfo: str, settings: Settings
+) -> None:
+    with edge_of(settings, prepare_database(settings, conninfo)) as edge:
+        line = edge.fresh()
+        start = {"service_line_id": line}
+        for ahead in (4.0, -4.0):
+            set_ahead(edge, ahead)
+            assert edge.send(fact("run.started", None, start)).status_code == 201
+        # Each look at the clock comes a minute after the one before, as if the process had stopped.
+        begun = time.time()
+        looks = iter(range(1000))
+        recorder = edge.service.app.state.services.log.ledger_recorder
+        recorder.wall = lambda: begun + 60 * (next(looks) % 2)
+        assert edge.send(fact("run.started", None, start)).status_code == 201
+
+
+def test_a_writer_with_a_wrong_clock_does_not_note_that_the_service_listens(
+    conninfo: str, settings: Settings
+) -> None:
+    """The note would put off the end of every lease by the hour that the clock is ahead."""
+    log = Log(conninfo)
+    log.ledger_recorder.wall = lambda: time.time() + 3600
+    writer = create_writer(settings, log, utc_now, probes=True)
+    before = query(conninfo, "SELECT listened_at FROM ledger.listening")
+    writer.start()
+    try:
+        until(lambda: writer.is_skewed, "the skew")
+        tried = log.ledger_recorder.wall()
+        until(lambda: log.ledger_recorder.wall() > tried + 1.5, "another probe")
+        assert query(conninfo, "SELECT listened_at FROM ledger.listening") == before
+        log.ledger_recorder.wall = time.time
+        listened = "SELECT listened_at > now() - interval '5 s' FROM ledger.listening"
+        until(lambda: query(conninfo, listened) == [(True,)], "the note")
+    finally:
+        writer.stop()
+        log.close()
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed")
+def test_a_service_whose_machine_is_an_hour_ahead_writes_nothing(
+    conninfo: str, tmp_path: Path
+) -> None:
+    environment = {"LEDGER_DATABASE_URL": conninfo, "LEDGER_MASTER_KEY": MASTER_KEY}
+    with serving_at(tmp_path / "right", **environment) as right:
+        token = right.token()
+        with right.client(token) as client:
+            assert post(client, activation()).status_code == 201
+
+        class Ahead(Served):
+            command = ("faketime", "-f", "+1h", *Served.command)
+
+        with (
+            Ahead(tmp_path / "ahead", free_port(), **environment) as ahead,
+            ahead.client(token) as client,
+        ):
+            refused = post(client, fact("execution.checked_in", LINE, {"hours": 1}))
+            assert (refused.status_code, refused.json()["code"]) == (503, "clock_skew")
+            assert client.get("/readyz").json()["clock"] == "skewed"
+            assert client.get(f"/v1/execution/{LINE}").status_code == 200
