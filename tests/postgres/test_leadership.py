@@ -1,0 +1,203 @@
+"""Leaders by sessions: a rival waits for a leader that beats, and ends one that does not."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import tuple_row
+
+from ledger.postgres import leadership
+from ledger.postgres.leadership import Beat, Candidate, assert_alive, at_node
+from tests.support.views import query, until
+
+Session = psycopg.Connection[Any]
+
+LOCK = 4_711_000_000_001
+"""A key whose halves are both in use."""
+
+ROW = "SELECT pid, node_id, beaten_at FROM ledger.leader WHERE loop = 'test'"
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rivals and beats that wait for tenths of the usual time."""
+    monkeypatch.setattr(leadership, "FROZEN_SECONDS", 0.8)
+    monkeypatch.setattr(leadership, "BEAT_SECONDS", 0.1)
+
+
+@pytest.fixture
+def opened() -> Iterator[ExitStack]:
+    """Closes what a test has opened."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def session(opened: ExitStack, conninfo: str) -> Session:
+    connection = psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row)
+    return opened.enter_context(connection)
+
+
+def candidate(lock: int = LOCK) -> Candidate:
+    return Candidate("test", lock)
+
+
+def test_the_next_session_leads_as_soon_as_the_leader_has_ended(
+    conninfo: str, opened: ExitStack
+) -> None:
+    first, second = session(opened, at_node(conninfo, "a")), session(opened, conninfo)
+    assert candidate().take(first)
+    assert query(conninfo, ROW)[0][:2] == (first.info.backend_pid, "a")
+    rival = candidate()
+    assert not rival.take(second)
+    first.close()
+    until(lambda: rival.take(second), "the lead", 0.6)
+    assert query(conninfo, ROW)[0][:2] == (second.info.backend_pid, "")
+
+
+def test_a_leader_whose_process_beats_is_left_alone(conninfo: str, opened: ExitStack) -> None:
+    beat = Beat(conninfo)
+    beat.start()
+    try:
+        leader, rival = session(opened, beat.conninfo), candidate()
+        assert candidate().take(leader)
+        second, end = session(opened, conninfo), time.monotonic() + 2.5
+        # The leader waits for its statement, as in a rebuild, and its process beats.
+        with psycopg.connect(conninfo) as other:
+            other.execute("SELECT pg_advisory_xact_lock(1)")
+            waiting = opened.enter_context(_Waiting(leader))
+            while time.monotonic() < end:
+                assert not rival.take(second)
+        waiting.thread.join(5)
+        assert waiting.done
+        assert_alive(leader)
+    finally:
+        beat.stop()
+
+
+class _Waiting:
+    """A thread that executes a statement which waits for a lock."""
+
+    def __init__(self, connection: Session) -> None:
+        self._connection, self.done = connection, False
+        self.thread = threading.Thread(target=self._wait)
+
+    def _wait(self) -> None:
+        self._connection.execute("SELECT pg_advisory_lock(1)")
+        self.done = True
+
+    def __enter__(self) -> "_Waiting":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.thread.join(5)
+
+
+def test_a_leader_that_does_not_beat_is_ended_and_finds_that_out(
+    conninfo: str, opened: ExitStack
+) -> None:
+    frozen, rival, second = session(opened, conninfo), candidate(), session(opened, conninfo)
+    assert candidate().take(frozen)
+    began = time.monotonic()
+    until(lambda: rival.take(second), "the lead", 5.0)
+    assert time.monotonic() - began >= 0.8
+    assert query(conninfo, ROW)[0][0] == second.info.backend_pid
+    until(lambda: has_ended(frozen), "the end of the session")
+    with pytest.raises(psycopg.OperationalError):
+        frozen.execute("SELECT 1")
+
+
+def has_ended(connection: Session) -> bool:
+    try:
+        assert_alive(connection)
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+def test_a_rival_on_an_event_loop_ends_a_frozen_leader_too(
+    conninfo: str, opened: ExitStack
+) -> None:
+    frozen = session(opened, conninfo)
+    assert candidate().take(frozen)
+
+    async def take() -> bool:
+        rival, end = candidate(), time.monotonic() + 5
+        async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as second:
+            while time.monotonic() < end:
+                if await rival.take_soon(second):
+                    return True
+        return False
+
+    assert asyncio.run(take())
+    until(lambda: has_ended(frozen), "the end of the session")
+
+
+def test_looks_that_are_far_apart_prove_nothing(
+    conninfo: str, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database may have stood still, and the leader could not beat."""
+    monkeypatch.setattr(leadership, "_APART_SECONDS", 0.0)
+    leader, rival, second = session(opened, conninfo), candidate(), session(opened, conninfo)
+    assert candidate().take(leader)
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        assert not rival.take(second)
+    assert_alive(leader)
+
+
+def test_only_the_session_of_the_row_that_holds_the_lock_is_ended(
+    conninfo: str, opened: ExitStack
+) -> None:
+    holder, named = session(opened, conninfo), session(opened, conninfo)
+    assert candidate().take(named)
+    named.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
+    # The row's session holds a lock, but not this one: a version without rows holds it.
+    named.execute("SELECT pg_advisory_lock(%s)", (LOCK + 1,))
+    holder.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+    rival, second, end = candidate(), session(opened, conninfo), time.monotonic() + 2.0
+    while time.monotonic() < end:
+        assert not rival.take(second)
+    assert_alive(holder)
+    assert_alive(named)
+
+
+def test_a_beat_is_of_living_sessions_of_the_own_process_only(
+    conninfo: str, opened: ExitStack
+) -> None:
+    beat = Beat(conninfo)
+    ours, ended, theirs = (
+        session(opened, where) for where in (beat.conninfo, beat.conninfo, conninfo)
+    )
+    for number, connection in enumerate((ours, ended, theirs)):
+        assert Candidate(f"test {number}", LOCK + number).take(connection)
+    rows = "SELECT beaten_at FROM ledger.leader WHERE loop LIKE 'test %' ORDER BY loop"
+    ended.close()
+    gone = f"SELECT 1 FROM pg_locks WHERE objid = {(LOCK + 1) & 0xFFFFFFFF}"
+    until(lambda: not query(conninfo, gone), "the end of the session")
+    before = query(conninfo, rows)
+    beat.start()
+    try:
+        until(lambda: query(conninfo, rows)[0] > before[0], "a beat")
+        assert query(conninfo, rows)[1:] == before[1:]
+    finally:
+        beat.stop()
+
+
+def test_a_beat_goes_on_after_its_connection_was_lost(conninfo: str, opened: ExitStack) -> None:
+    beat = Beat(conninfo)
+    assert candidate().take(session(opened, beat.conninfo))
+    beat.start()
+    try:
+        end = """SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+            WHERE application_name = 'ledger beat' AND datname = current_database()"""
+        until(lambda: query(conninfo, end) == [(True,)], "the end of the connection")
+        before = query(conninfo, ROW)[0][2]
+        until(lambda: query(conninfo, ROW)[0][2] > before, "a beat")
+    finally:
+        beat.stop()
