@@ -1,7 +1,7 @@
 """The leaders: each loop is led by one session at a time (contract, Several nodes).
 
 A session leads a loop from the moment it gets the loop's advisory lock until it ends, so there are
-never two leaders. What a leader writes goes through that session, or is decided anew under the
+never two leaders. All writes of a leader go through that session, or are decided anew under the
 append lock: a leader that was frozen and wakes finds its session ended, and can do no harm.
 
     rival ── the lock is taken ──▶ look again in a second ── no beat for 8 s ──▶ end the session

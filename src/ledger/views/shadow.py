@@ -43,8 +43,8 @@ Progress = Callable[[int, int], None]
 """A callback that gets the reached position and the target position."""
 
 Session = psycopg.Connection[TupleRow] | None
-"""The session that builds, if a caller leads by it; None: one of its own. Whoever ends the session
-ends the building too."""
+"""The session that builds, if a caller leads by it: with its end the building ends too. None: one
+of the builder's own."""
 
 _HELD_AT_MOST = "SET LOCAL idle_in_transaction_session_timeout = '10s'"
 
