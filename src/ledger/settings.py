@@ -4,7 +4,7 @@ import ipaddress
 import re
 from datetime import time, timedelta
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -52,6 +52,14 @@ class Settings(BaseSettings):
     api_database_url: str | None = Field(
         default=None,
         description="A PostgreSQL URL by which the API reads. Unset: a login of the ledger's own.",
+    )
+    migrate: Literal["auto", "never"] = Field(
+        default="auto",
+        description="Whether a start brings the schema up to date, or refuses one that is not.",
+    )
+    unaudited_reads: bool = Field(
+        default=False,
+        description="Whether a read node answers with runs' data, whose readers it can't record.",
     )
     data_dir: Path = Field(
         default=Path(".ledger"), description="Where the embedded server and the master key live."

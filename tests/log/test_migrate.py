@@ -1,5 +1,6 @@
 """Migrations: each is applied once, by one process; some schemas are refused."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -78,3 +79,48 @@ def test_a_dump_restored_without_its_grants_gets_them_again(
     calls = "SELECT has_function_privilege('public', 'ledger.log_end()', 'EXECUTE')"
     with psycopg.connect(conninfo) as connection:
         assert connection.execute(calls).fetchone() == (False,)
+
+
+def statements(name: str) -> str:
+    """The SQL of a migration without its comments, in one line."""
+    sql = files("ledger.log").joinpath("migrations", name).read_text()
+    return " ".join(re.sub(r"--[^\n]*", "", sql).split())
+
+
+FORBIDDEN = {
+    "drops": r"\bDROP (?!NOT NULL|DEFAULT)",
+    "renames": r"\bRENAME\b",
+    "changes a type": r"\bALTER COLUMN \w+ (SET DATA )?TYPE\b|\bALTER \w+ TYPE\b",
+    "demands a value": r"\bSET NOT NULL\b"
+    r"|\bADD COLUMN (?:(?!DEFAULT)[^,;])*NOT NULL(?![^,;]*DEFAULT)",
+    "takes rights": r"\bREVOKE\b(?! ALL ON FUNCTION)",
+    "deletes rows": r"\bTRUNCATE\b",
+}
+"""What the version before could not go on serving after, by a simple look."""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name > "0022"])
+def test_a_migration_lets_the_version_before_go_on_serving(name: str) -> None:
+    sql = statements(name)
+    found = [what for what, pattern in FORBIDDEN.items() if re.search(pattern, sql, re.IGNORECASE)]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "what"),
+    [
+        ("ALTER TABLE ledger.lease DROP COLUMN seconds;", "drops"),
+        ("DROP FUNCTION ledger.log_end();", "drops"),
+        ("ALTER TABLE ledger.lease RENAME COLUMN seconds TO period;", "renames"),
+        ("ALTER TABLE ledger.lease ALTER COLUMN seconds TYPE bigint;", "changes a type"),
+        ("ALTER TABLE ledger.lease ADD COLUMN more text NOT NULL;", "demands a value"),
+        ("ALTER TABLE ledger.lease ALTER COLUMN seconds SET NOT NULL;", "demands a value"),
+        ("REVOKE SELECT ON ledger.lease FROM ledger_api;", "takes rights"),
+        ("ALTER TABLE ledger.lease ADD COLUMN more text NOT NULL DEFAULT '';", None),
+        ("ALTER TABLE ledger.lease ALTER COLUMN seconds DROP NOT NULL;", None),
+        ("CREATE TABLE ledger.more (id text NOT NULL);", None),
+    ],
+)
+def test_the_look_finds_what_the_version_before_cannot_bear(sql: str, what: str | None) -> None:
+    found = [kind for kind, pattern in FORBIDDEN.items() if re.search(pattern, sql)]
+    assert found == ([] if what is None else [what])

@@ -15,6 +15,7 @@ from ledger.api.machinery.compression import Compression
 from ledger.api.machinery.cors import Cors
 from ledger.api.machinery.head import answer_head
 from ledger.api.machinery.middleware import EveryAnswer
+from ledger.api.machinery.read_node import refusal_of
 from ledger.api.machinery.root_path import RootPath
 from ledger.api.routes import (
     audit,
@@ -35,7 +36,7 @@ from ledger.api.routes import (
     webhooks,
 )
 from ledger.api.services import ApiServices
-from ledger.domain.errors import NotFound
+from ledger.domain.errors import LedgerError, NotFound
 
 # `streams` and `exports` come before `feeds`: else `/v1/events/{event_id}` would match
 # `/v1/events/stream` and `/v1/events/export`.
@@ -83,6 +84,8 @@ class LedgerApi(FastAPI):
         self._lean: list[LeanRoute] = []
         self.answer_nothing: Callable[[Request], Response] = _nothing
         """Answers a request whose path can name no resource; the pages replace it by their own."""
+        self.refuse: Callable[[Request, LedgerError], Response] = problems.problem
+        """Answers a request that a read node refuses; the pages replace it for their addresses."""
 
     def add_routes(self, router: APIRouter) -> None:
         """Add a router's routes directly: an included router would be matched again, and twice."""
@@ -102,6 +105,13 @@ class LedgerApi(FastAPI):
         if self._cors is not None and (answer := self._cors.preflight(scope)) is not None:
             await answer(scope, receive, send)
             return
+        services: ApiServices = self.state.services
+        if services.only_reads:
+            refusal = refusal_of(scope, is_late=services.positions.is_late)
+            if refusal is not None:
+                scope["app"] = self
+                await self.refuse(Request(scope), refusal)(scope, receive, send)
+                return
         if _has_encoded_slash(scope) or (self._only_probes and scope["path"] not in PROBES):
             scope["app"] = self
             await self.answer_nothing(Request(scope))(scope, receive, send)

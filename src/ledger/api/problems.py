@@ -37,6 +37,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "internal_error": (500, "Internal error"),
     "behind": (503, "The views are behind"),
     "clock_skew": (503, "The node's clock is wrong"),
+    "read_only": (503, "This node only reads"),
     "unavailable": (503, "Unavailable"),
 }
 """code → (status, title of the page that shows the refusal)."""
@@ -66,7 +67,13 @@ REFUSALS = (LedgerError, psycopg.OperationalError, psycopg.InterfaceError, *UNBU
 """The errors of a route that are answered by a problem. The door's own errors (no connection in
 time, too many waiting reads) are operational errors too."""
 
-RETRY_AFTER = {"behind": "1", "clock_skew": "2", "rate_limited": "1", "unavailable": "2"}
+RETRY_AFTER = {
+    "behind": "1",
+    "clock_skew": "2",
+    "rate_limited": "1",
+    "read_only": "1",
+    "unavailable": "2",
+}
 """code → seconds after which the request may be sent again (the header of this name)."""
 
 

@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from ledger.api.machinery.head import is_head
 from ledger.api.reading import services_of
 from ledger.api.replies import Reply
-from ledger.domain.errors import Unavailable
+from ledger.domain.errors import ReadOnly, Unavailable
 from ledger.intake.principal import Principal
 
 R = TypeVar("R", bound=Response)
@@ -21,11 +21,17 @@ async def noted(request: Request, principal: Principal, response: R) -> R:
     """Return the response once it is noted, if it holds data of runs.
 
     A 304 and the answer to a HEAD hold none. Raises Unavailable if so many notes wait that one more
-    could not be recorded in time.
+    could not be recorded in time. Raises ReadOnly on a read node, which cannot note who reads, to a
+    HEAD as to a GET, unless its operator has allowed unaudited reads (contract, Read nodes).
     """
-    if not isinstance(response, Reply) or not response.seen or is_head(request.scope):
+    if not isinstance(response, Reply) or not response.seen:
         return response
-    notes = services_of(request).read_notes
+    services = services_of(request)
+    notes = services.read_notes
+    if notes is None and not services.unaudited_reads:
+        raise ReadOnly("The answer holds runs' data: ask a node that records who reads them.")
+    if notes is None or is_head(request.scope):
+        return response
     time = asyncio.get_running_loop().time
     deadline = time() + _WAIT_SECONDS
     while not notes.has_room:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.api.access.authentication import Authenticator
 from ledger.api.access.key_uses import KeyUses
@@ -14,6 +14,7 @@ from ledger.api.parsing import Parsing
 from ledger.api.submissions import Submissions
 from ledger.application.read_notes import ReadNotes
 from ledger.application.writer import Writer
+from ledger.domain.errors import ReadOnly
 from ledger.feed.stream import Streams
 from ledger.feed.tail import Tail
 from ledger.log.event_log import Log
@@ -27,25 +28,39 @@ if TYPE_CHECKING:
     from ledger.api.access.json_web_tokens import TokenVerifier
 
 
+class Writing(NamedTuple):
+    """What a process needs to write; a process of a read node has none of it."""
+
+    log: Log
+    writer: Writer
+    key_uses: KeyUses
+
+
 class ApiServices:
-    """The services of one API process, built by the composition root."""
+    """The services of one API process, built by the composition root.
+
+    Without ``writing`` they are those of a read node (contract, Read nodes).
+    """
 
     def __init__(
         self,
-        log: Log,
-        writer: Writer,
+        writing: Writing | None,
         door: Door,
         positions: ViewPositions,
         vault: Vault,
         clock: Callable[[], datetime],
-        key_uses: KeyUses,
         check_target: Callable[[str], Awaitable[None]],
         verifier: TokenVerifier | None = None,
         cors_origins: frozenset[str] = frozenset(),
         root_path: str = "",
+        unaudited_reads: bool = False,
     ) -> None:
-        self.log = log
-        self.writer = writer
+        self._writing = writing
+        self._submissions = Submissions(writing.writer, positions) if writing else None
+        self.read_notes = ReadNotes(writing.writer, clock) if writing else None
+        """The notes of who reads runs; None on a read node, which cannot record them."""
+        self.unaudited_reads = unaudited_reads
+        """Whether a read node answers with runs' data all the same."""
         self.door = door
         self.positions = positions
         self.vault = vault
@@ -59,19 +74,63 @@ class ApiServices:
         answers = Answers(door.fetch)
         self.reads = Reads(door.fetch, positions, answers, clock)
         positions.on_moved(answers.heard)
-        positions.on_reached(writer.note_shown)
         positions.on_silence(door.renew)
-        positions.on_erased(writer.forget_key)
+        if writing is not None:
+            positions.on_reached(writing.writer.note_shown)
+            positions.on_erased(writing.writer.forget_key)
         positions.on_erased(answers.forget)
         self._verifier = verifier
-        self.key_uses = key_uses
+        key_uses = writing.key_uses if writing else None
         self.authenticator = Authenticator(door, clock, key_uses, verifier)
         self.shares = Shares()
         self.parsing = Parsing()
-        self.submissions = Submissions(writer, positions)
-        self.read_notes = ReadNotes(writer, clock)
         tail = Tail(door.fetch, positions)
         self.streams = Streams(tail, door.fetch, self.authenticator.lapsed)
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether this is a process of a read node, which has no writer (contract, Read nodes)."""
+        return self._writing is None
+
+    @property
+    def writer(self) -> Writer:
+        """The writer of the process. Raises ReadOnly on a read node."""
+        if self._writing is None:
+            raise ReadOnly
+        return self._writing.writer
+
+    @property
+    def key_uses(self) -> KeyUses:
+        """The uses of keys, to be written. Raises ReadOnly on a read node."""
+        if self._writing is None:
+            raise ReadOnly
+        return self._writing.key_uses
+
+    @property
+    def submissions(self) -> Submissions:
+        """The commands of the process's requests. Raises ReadOnly on a read node."""
+        if self._submissions is None:
+            raise ReadOnly
+        return self._submissions
+
+    def failing_seconds(self) -> float:
+        """For how long appends have failed; 0 on a read node, which makes none."""
+        return self._writing.writer.failing_seconds() if self._writing else 0.0
+
+    @property
+    def is_skewed(self) -> bool:
+        """Whether the clock is too wrong to write; false on a read node, which does not look."""
+        return self._writing.writer.is_skewed if self._writing else False
+
+    @property
+    def clock_skew(self) -> float:
+        """By how many seconds the clock is ahead of the database's; 0 on a read node."""
+        return self._writing.writer.clock_skew if self._writing else 0.0
+
+    def stop_listening(self) -> None:
+        """Note from now on that no request will arrive any more."""
+        if self._writing is not None:
+            self._writing.writer.stop_listening()
 
     async def open(self) -> None:
         """Connect and start. Raises the database's error if it cannot be reached."""
@@ -80,20 +139,24 @@ class ApiServices:
         if self._verifier is not None:
             self._verifier.keys.start()
         self.parsing.start()
-        self.writer.start()
-        self.read_notes.start()
-        self.key_uses.start()
+        if self._writing is not None and self.read_notes is not None:
+            self._writing.writer.start()
+            self.read_notes.start()
+            self._writing.key_uses.start()
 
     async def close(self) -> None:
         """Answer the accepted commands, record who read runs, then release everything."""
-        self.read_notes.stop()
+        if self.read_notes is not None:
+            self.read_notes.stop()
         self.parsing.stop()
-        self.writer.stop()
+        if self._writing is not None:
+            self._writing.writer.stop()
+            self._writing.key_uses.stop()
         self.authenticator.failures.tell()
-        self.key_uses.stop()
         await self.streams.stop()
         if self._verifier is not None:
             await self._verifier.keys.stop()
         await self.positions.stop()
         await self.door.close()
-        self.log.close()
+        if self._writing is not None:
+            self._writing.log.close()

@@ -9,9 +9,9 @@ of the group are carried out again one by one, so that only this command fails.
 
 The writer knows whether appends succeed. A writer that ``probes`` finds that out by itself while
 nothing is written: each second the writer updates a probe row as an append would write. Such a
-writer also notes each second that the service listens, and so is able to take heartbeats
-(``log/leases.py``). Each append compares the machine's clock with the database's: a writer whose
-clock is wrong writes nothing.
+writer also beats each second (contract, Several nodes), and notes that the service listens, if the
+process is able to take heartbeats (``log/leases.py``). Each append compares the machine's clock
+with the database's: a writer whose clock is wrong writes nothing.
 """
 
 import logging
@@ -82,6 +82,7 @@ class Writer(BackgroundLoop):
         idle_after: Callable[[str], timedelta],
         *,
         probes: bool = False,
+        listens: bool = True,
         neighbours: Neighbours | None = None,
     ) -> None:
         super().__init__("writer")
@@ -90,9 +91,10 @@ class Writer(BackgroundLoop):
         """Start of the first append since which all have failed; None: the last one succeeded."""
         self._trying_since: float | None = None
         """Start of the append that is under way; None: no append is."""
-        self._listens = probes
-        self._listened_at = -LISTENING_SECONDS
-        """When an append of this writer last noted that the service listens."""
+        self._beats, self._listens = probes, listens
+        """Whether this writer beats, and whether it notes then that the service listens."""
+        self._beaten_at = -LISTENING_SECONDS
+        """When an append of this writer last beat."""
         self._tried_at = 0.0
         """When an append, or a probe, last showed whether a row can be written."""
         self.clock_skew = 0.0
@@ -224,7 +226,7 @@ class Writer(BackgroundLoop):
                     self._cache.clear()
                 append.probe()
                 self._check_clock(append)
-                self._listen(append, self._clock())
+                self._beat(append, self._clock())
             self._note_success()
 
     def _check_clock(self, append: Append) -> None:
@@ -242,11 +244,11 @@ class Writer(BackgroundLoop):
         if was_skewed:
             _logger.warning("the clock is right again")
 
-    def _listen(self, append: Append, now: datetime) -> None:
-        """Note that the service listens, if it does and a second has passed since the last note."""
-        if self._listens and time.monotonic() - self._listened_at >= LISTENING_SECONDS:
-            append.leases.listen(now)
-            self._listened_at = time.monotonic()
+    def _beat(self, append: Append, now: datetime) -> None:
+        """Beat, if this writer does and a second has passed since the last beat."""
+        if self._beats and time.monotonic() - self._beaten_at >= LISTENING_SECONDS:
+            append.leases.beat(now, listens=self._listens)
+            self._beaten_at = time.monotonic()
 
     @contextmanager
     def _trying(self) -> Iterator[None]:
@@ -332,7 +334,7 @@ class Writer(BackgroundLoop):
                         break
                     outcomes.append(carry_out(command, unit))
                 unit.write()
-                self._listen(append, unit.now)
+                self._beat(append, unit.now)
         except BaseException:
             # The touched aggregates in memory may be ahead of the table now, so they are dropped.
             # (Aggregates that were only read are as stored.)

@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=ROLES,
         default="all",
         help="what runs on this node, %(default)s unless given: api answers requests and leads no"
-        " loop, loops answers probes only",
+        " loop, loops answers probes only, read takes GETs only",
     )
     serve.set_defaults(action="serve")
 
@@ -110,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sealed = commands.add_parser("verify", help="compare the sealed log with the stored events")
     sealed.set_defaults(action="verify")
+
+    migrate = commands.add_parser("migrate", help="bring the schema up to date, and nothing else")
+    migrate.set_defaults(action="migrate")
     return parser
 
 

@@ -20,7 +20,11 @@ from pydantic_core import ErrorDetails
 from ledger.domain.errors import LedgerError
 from ledger.log.migrate import SchemaError
 from ledger.postgres.embedded import EmbeddedPostgresError, forget_other_servers, running
-from ledger.service.composition.database import ConfigurationError, prepare_database
+from ledger.service.composition.database import (
+    ConfigurationError,
+    inspect_database,
+    prepare_database,
+)
 from ledger.settings import Settings
 from ledger.views.shadow import CannotBuild
 
@@ -96,12 +100,26 @@ def _announce(line: str) -> None:
 
 @contextmanager
 def _database(settings: Settings, purpose: str) -> Iterator[str]:
-    """A prepared database: the configured one, or the embedded one, started unless it runs."""
+    """A prepared database."""
+    with _address(settings, purpose) as url:
+        yield prepare_database(settings, url)
+
+
+@contextmanager
+def _seen(settings: Settings, purpose: str) -> Iterator[str]:
+    """A database that the command only reads: nothing is written, so it may be a standby."""
+    with _address(settings, purpose) as url:
+        yield inspect_database(settings, url)
+
+
+@contextmanager
+def _address(settings: Settings, purpose: str) -> Iterator[str]:
+    """The address of the configured database, or of the embedded one, started unless it runs."""
     if settings.database_url is not None:
-        yield prepare_database(settings, settings.database_url)
+        yield settings.database_url
         return
     with running(settings.data_dir, purpose=purpose, announce=_announce) as postgres:
-        yield prepare_database(settings, postgres.url)
+        yield postgres.url
 
 
 def _serve(settings: Settings, parsed: argparse.Namespace) -> int:
@@ -109,6 +127,13 @@ def _serve(settings: Settings, parsed: argparse.Namespace) -> int:
 
     serve(settings, parsed.host, parsed.port, parsed.workers, _announce, role=parsed.role)
     return 0
+
+
+def _migrate(settings: Settings, parsed: argparse.Namespace) -> int:
+    from ledger.cli.migrate import migrate
+
+    with _address(settings, "migrate") as url:
+        return migrate(settings, url)
 
 
 def _demo(settings: Settings, parsed: argparse.Namespace) -> int:
@@ -144,7 +169,7 @@ def _keys_create(settings: Settings, parsed: argparse.Namespace) -> int:
 def _keys_list(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.keys import list_keys
 
-    with _database(settings, "keys list") as conninfo:
+    with _seen(settings, "keys list") as conninfo:
         return list_keys(conninfo)
 
 
@@ -165,7 +190,7 @@ def _keys_revoke(settings: Settings, parsed: argparse.Namespace) -> int:
 def _projections_list(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.views import list_projections
 
-    with _database(settings, "projections list") as conninfo:
+    with _seen(settings, "projections list") as conninfo:
         return list_projections(conninfo)
 
 
@@ -193,7 +218,7 @@ def _runs_erase(settings: Settings, parsed: argparse.Namespace) -> int:
 def _verify(settings: Settings, parsed: argparse.Namespace) -> int:
     from ledger.cli.verify import verify
 
-    with _database(settings, "verify") as conninfo:
+    with _seen(settings, "verify") as conninfo:
         return verify(settings, conninfo)
 
 
@@ -202,6 +227,7 @@ _ACTIONS: Mapping[str, Callable[[Settings, argparse.Namespace], int]] = MappingP
         "serve": _serve,
         "demo": _demo,
         "import": _import,
+        "migrate": _migrate,
         "keys create": _keys_create,
         "keys list": _keys_list,
         "keys rotate": _keys_rotate,

@@ -157,7 +157,11 @@ def _refusal(error: LedgerError, parsed: Fact | Rejected) -> str:
 def load_demo(settings: Settings, conninfo: str) -> int:
     """Tell the story to an empty ledger; print a token and the page's address, if it is served."""
     clock = StoryClock(utc_now)
-    with sweepers_kept_away(conninfo), writing(settings, conninfo, clock) as writer:
+    # The story's past is told to an empty ledger, whose service may have beaten for long.
+    with (
+        sweepers_kept_away(conninfo),
+        writing(settings, conninfo, clock, heeds_beats=False) as writer,
+    ):
         held, last = _held(conninfo)
         if held:
             print(f"The ledger already holds {held:,} events: the story is not told again.")

@@ -15,6 +15,7 @@
     │   ├── NotCarriedOut       a bug of the ledger; only this command fails
     │   ├── RateLimited         too much of the credential waits already; try again later
     │   └── ClockSkew           the node's clock differs from the database's; try another node
+    ├── ReadOnly                the node only reads; send the request to another node
     └── Behind                  a view or the seal lags behind the asked position; try again
 
 The classes know nothing of HTTP: ``api/problems.py`` has the table of codes and statuses. Messages
@@ -154,7 +155,20 @@ class ClockSkew(Unavailable):
         super().__init__("The clock of this node differs from the database's by more than 5 s.")
 
 
+class ReadOnly(LedgerError):
+    """A read node takes no writes, and gives no answer whose reader must be audited.
+
+    The same node answers the same request in the same way: send it to another node (contract,
+    Several nodes).
+    """
+
+    code = "read_only"
+
+    def __init__(self, detail: str = "This node only reads: send the request to another.") -> None:
+        super().__init__(detail)
+
+
 class Behind(LedgerError):
-    """The views, or the seal, did not reach the asked position in time. Retry."""
+    """The views, the seal or the standby did not reach the asked position in time. Retry."""
 
     code = "behind"

@@ -49,10 +49,12 @@ from ledger.postgres.table import Table
 # OFFSET 0 keeps each look-up in a large table a look-up by key. A generic plan stays
 # (``planned_once``), and a plan made while the table is empty would prefer to scan that table.
 
-# The end of the log: the next position, and the instant of the last event. And the present time.
+# The end of the log: the next position, the instants of the last event and of the last beat; and
+# the present time.
 _END = b"""
 SELECT s.last_value + s.is_called::int,
     (SELECT recorded_at FROM ledger.ledger_events ORDER BY notification_id DESC LIMIT 1),
+    (SELECT beaten_at FROM ledger.listening WHERE is_only),
     extract(epoch FROM clock_timestamp())::float8
 FROM ledger.ledger_events_notification_id_seq AS s
 """
@@ -190,8 +192,9 @@ class Append:
         wall: Callable[[], float] = time.time,
         *,
         is_first: bool = False,
+        heeds_beats: bool = True,
     ) -> None:
-        self._transaction = transaction
+        self._transaction, self._heeds_beats = transaction, heeds_beats
         self._wall, self._began_at = wall, wall()
         self.is_first = is_first
         """Whether this is the connection's first append: the database may be another one."""
@@ -201,7 +204,8 @@ class Append:
         self.decisions = DecisionTables()
         self.next_position = 0
         self.last_recorded_at: datetime | None = None
-        """The last event's instant; known, as ``next_position`` is, from the first ``read`` on."""
+        """The instant after which the next event is recorded: that of the last event, or of the
+        last beat if that is later. Known, as ``next_position`` is, from the first ``read`` on."""
 
     @property
     def aside(self) -> SideTables:
@@ -235,8 +239,9 @@ class Append:
         found_records = self._ask_keys(EXECUTION_RECORD, records)
         found_keys = self._ask_keys(RUN_KEY, keys)
         self._transaction.flush()
-        for row in end:
-            self.next_position, self.last_recorded_at, at = row
+        for self.next_position, recorded_at, beaten_at, at in end:
+            beats = [beaten_at] if self._heeds_beats else []
+            self.last_recorded_at = max(filter(None, [recorded_at, *beats]), default=None)
             self._note_clock(at)
         restored, tails = self._complete(known, tails)
         return Found(

@@ -7,6 +7,8 @@ at its end: so nothing expires before the gap is known, whichever process starts
 
 A heartbeat, an expiry and an ending of the same run exclude each other by the append lock, and by
 the lock of the lease's row.
+
+With the note a writer beats: by the beat a standby knows up to which instant it has every event.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,7 +19,7 @@ from ledger.postgres.binary import array
 from ledger.postgres.pipeline import Transaction, named
 
 LISTENING_SECONDS = 1.0
-"""The time between two notes that the service listens."""
+"""The time between two notes that the service listens, and between two beats."""
 
 # Begin stored leases anew, unless the run has ended meanwhile. The clocks of nodes may differ, so
 # no heartbeat makes a lease end earlier.
@@ -29,13 +31,24 @@ FROM (SELECT unnest(%(run)s::text[]) AS run_id, unnest(%(at)s::timestamptz[]) AS
 WHERE l.run_id = beat.run_id
 """
 
-# Note that the service listens now. After a gap (more than two notes are missing), put off the
-# leases that had not ended when it began: each by the part of the gap after it last was heard of.
+# Beat, a microsecond before now: an event may still be recorded at this very instant. The clocks of
+# nodes may differ, so the beat only rises.
+_BEAT = """
+UPDATE ledger.listening SET beaten_at = %(now)s::timestamptz - interval '1 microsecond'
+WHERE is_only AND beaten_at < %(now)s::timestamptz - interval '1 microsecond'
+"""
+
+# Note that the service listens now, and beat. After a gap (more than two notes are missing), put
+# off the leases that had not ended when it began: each by the part of the gap after it last was
+# heard of.
 _LISTEN = """
 WITH earlier AS (
     SELECT listened_at FROM ledger.listening WHERE listened_at < %(now)s::timestamptz FOR UPDATE
 ), noted AS (
-    UPDATE ledger.listening SET listened_at = %(now)s::timestamptz FROM earlier
+    UPDATE ledger.listening
+    SET listened_at = %(now)s::timestamptz,
+        beaten_at = greatest(beaten_at, %(now)s::timestamptz - interval '1 microsecond')
+    FROM earlier
 )
 UPDATE ledger.lease AS l
 SET ends_at = l.ends_at
@@ -95,6 +108,9 @@ class Leases:
         beats = {"run": array("text", heard), "at": array("timestamptz", heard.values())}
         self._transaction.defer(named(_HEAR, beats))
 
-    def listen(self, now: datetime) -> None:
-        """Note that the service is able to take heartbeats at this instant."""
-        self._transaction.defer(named(_LISTEN, {"now": now.isoformat()}))
+    def beat(self, now: datetime, *, listens: bool) -> None:
+        """Beat: no later event is recorded before this instant (contract, Several nodes).
+
+        With ``listens`` also note that the service is able to take heartbeats at this instant.
+        """
+        self._transaction.defer(named(_LISTEN if listens else _BEAT, {"now": now.isoformat()}))

@@ -57,13 +57,7 @@ def migrate(conninfo: str) -> list[str]:
     """
     migrations = _files()
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
-        if connection.info.server_version < 150000:
-            raise SchemaError("PostgreSQL 15 or newer is needed.")
-        encoding = connection.info.parameter_status("server_encoding")
-        if encoding != "UTF8":
-            raise SchemaError(
-                f"A database of the encoding UTF8 is needed, this one has {encoding}."
-            )
+        _refuse_server(connection)
         connection.execute("SELECT pg_advisory_lock(%s)", (locks.MIGRATIONS,))
         _ensure_role(connection)
         connection.execute(_BASE)
@@ -72,6 +66,29 @@ def migrate(conninfo: str) -> list[str]:
         applied = [name for name, sql in migrations if _apply(connection, name, sql)]
         snapshots.drop_others(connection)
         return applied
+
+
+def refuse_outdated(connection: psycopg.Connection[TupleRow]) -> None:
+    """Raise SchemaError unless ``migrate`` would apply nothing. Nothing is written."""
+    _refuse_server(connection)
+    migrations = _files()
+    if connection.execute("SELECT to_regclass('ledger.migration')").fetchone() == (None,):
+        raise SchemaError("The database has no ledger yet: run `ledger migrate`.")
+    _refuse_newer(connection, {name for name, _ in migrations})
+    missing = [name for name, sql in migrations if not _is_applied(connection, name, sql)]
+    if missing:
+        raise SchemaError(
+            f"The schema is older than this version, which needs {', '.join(missing)}:"
+            " run `ledger migrate`."
+        )
+
+
+def _refuse_server(connection: psycopg.Connection[TupleRow]) -> None:
+    if connection.info.server_version < 150000:
+        raise SchemaError("PostgreSQL 15 or newer is needed.")
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise SchemaError(f"A database of the encoding UTF8 is needed, this one has {encoding}.")
 
 
 def _ensure_role(connection: psycopg.Connection[TupleRow]) -> None:
@@ -118,18 +135,26 @@ def _files() -> list[tuple[str, str]]:
     return [(name, (folder / name).read_text()) for name in names]
 
 
-def _apply(connection: psycopg.Connection, name: str, sql: str) -> bool:
-    checksum = hashlib.sha256(sql.encode()).hexdigest()
+def _is_applied(connection: psycopg.Connection, name: str, sql: str) -> bool:
+    """Whether the migration was applied. Raises SchemaError if it was changed since."""
     row = connection.execute(
         "SELECT checksum FROM ledger.migration WHERE name = %s", (name,)
     ).fetchone()
-    if row is not None:
-        if row[0] != checksum:
-            raise SchemaError(f"Migration {name} was changed after it had been applied.")
+    if row is not None and row[0] != _checksum(sql):
+        raise SchemaError(f"Migration {name} was changed after it had been applied.")
+    return row is not None
+
+
+def _apply(connection: psycopg.Connection, name: str, sql: str) -> bool:
+    if _is_applied(connection, name, sql):
         return False
     with connection.transaction():
         connection.execute(sql.encode())
         connection.execute(
-            "INSERT INTO ledger.migration (name, checksum) VALUES (%s, %s)", (name, checksum)
+            "INSERT INTO ledger.migration (name, checksum) VALUES (%s, %s)", (name, _checksum(sql))
         )
     return True
+
+
+def _checksum(sql: str) -> str:
+    return hashlib.sha256(sql.encode()).hexdigest()

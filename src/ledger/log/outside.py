@@ -18,7 +18,7 @@ TABLES: Mapping[str, str] = MappingProxyType(
         "key_use": "when each key was last used, of which no event tells",
         "leader": "which session leads each loop now",
         "lineage": "the PostgreSQL that wrote the log last",
-        "listening": "a beat of the service: heartbeats leave no event",
+        "listening": "beats of the service, of which no event tells",
         "migration": "which migrations were applied; their checksums are compared at each start",
         "node": "the nodes that beat now",
         "projection": "how far each view is",

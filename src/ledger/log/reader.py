@@ -46,18 +46,25 @@ class BadReader(Exception):
 
 
 def find_reader(
-    connection: psycopg.Connection[TupleRow], conninfo: str, password_of: Callable[[str], str]
+    connection: psycopg.Connection[TupleRow],
+    conninfo: str,
+    password_of: Callable[[str], str],
+    *,
+    makes: bool = True,
 ) -> Reader:
-    """The ledger's own reader, created if it is missing; ``password_of`` gives a role's password.
+    """The ledger's own reader; ``password_of`` gives a role's password.
 
-    Raises BadReader if its role has powers, or if reads can be kept apart from the database's user
-    in no way.
+    With ``makes`` the role is created if it is missing; else nothing is written. Raises BadReader
+    if its role has powers, or if reads can be kept apart from the database's user in no way.
     """
     ((name,),) = connection.execute(_OWN).fetchall()
     password = password_of(name)
     own = Reader(make_conninfo(conninfo, user=name, password=password), name)
     try:
-        _log_in(connection, own, password)
+        if makes:
+            _log_in(connection, own, password)
+        else:
+            check(own)
     except (psycopg.errors.InsufficientPrivilege, psycopg.OperationalError) as error:
         weakness = str(error).strip().splitlines()[-1]
     else:
@@ -100,6 +107,12 @@ def admit(connection: psycopg.Connection[TupleRow], reader: Reader) -> None:
     remember_reader(connection, reader.role)
 
 
+def refuse_unadmitted(connection: psycopg.Connection[TupleRow], reader: Reader) -> None:
+    """Raise BadReader unless the reader has its rights on the tables of migrations already."""
+    if reader_of(connection) != reader.role or not walls.has_rights(connection, reader.role):
+        raise BadReader(f'The role "{reader.role}" lacks rights: run `ledger migrate`')
+
+
 def compare(connection: psycopg.Connection[TupleRow], reader: Reader) -> None:
     """Raises BadReader unless the reader sees the ledger of this connection."""
     with _connect(reader.conninfo) as theirs:
@@ -107,7 +120,8 @@ def compare(connection: psycopg.Connection[TupleRow], reader: Reader) -> None:
             found = theirs.execute(_LEDGER).fetchone()
         except psycopg.Error:
             found = None
-    if found is None or found != connection.execute(_LEDGER).fetchone():
+    # Before the first start of the service, the log has no key: then both have none.
+    if found != connection.execute(_LEDGER).fetchone():
         raise BadReader("The database of reads is another one")
 
 

@@ -82,6 +82,8 @@ class LedgerRecorder(PostgresApplicationRecorder):
     """The first statement of an append."""
     wall: Callable[[], float] = staticmethod(time.time)
     """The machine's clock, in seconds: the database's is compared with it."""
+    heeds_beats = True
+    """Whether events are recorded after the last beat: all but those of the demo's story are."""
     _pipeline: Pipeline | None = None
     _lineage: Lineage | None = None
     """The PostgreSQL of a new connection, until its first append."""
@@ -100,7 +102,12 @@ class LedgerRecorder(PostgresApplicationRecorder):
                 lineage = self._lineage
                 if lineage is not None:
                     follow(transaction, lineage)
-                yield Append(transaction, self.wall, is_first=lineage is not None)
+                yield Append(
+                    transaction,
+                    self.wall,
+                    is_first=lineage is not None,
+                    heeds_beats=self.heeds_beats,
+                )
             self._lineage = None
 
     @contextmanager

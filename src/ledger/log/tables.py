@@ -253,10 +253,11 @@ LEASE = DecisionTable("lease", LeaseRow, key=("run_id",), replaces=True, derived
 
 
 class ListeningRow(NamedTuple):
-    """The row with the instant at which the service was last able to take heartbeats."""
+    """The row of beats: when the service was last able to take heartbeats, and the last beat."""
 
     is_only: Bool
     listened_at: Instant
+    beaten_at: Instant
 
 
 LISTENING = DecisionTable("listening", ListeningRow, key=("is_only",))

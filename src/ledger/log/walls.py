@@ -117,7 +117,7 @@ INTERNAL: Mapping[str, str] = MappingProxyType(
         "id_counter": "the last number of each prefix and year",
         "append_lock": "no rows",
         "append_probe": "an instant",
-        "listening": "an instant",
+        "listening": "two instants",
         "node": "the nodes that beat now, with their witnesses",
         "leader": "which session leads each loop",
         "lineage": "the PostgreSQL that wrote the log last",
@@ -132,6 +132,8 @@ FUNCTIONS = (
     "position_by(timestamptz)",
     "position_from(timestamptz)",
     "recorded_at(bigint)",
+    "beaten_at()",
+    "known_until()",
     "events_between(bigint, bigint, bigint)",
     "passing_keys(bytea[], timestamptz)",
     "sees_line(text)",
@@ -140,12 +142,25 @@ FUNCTIONS = (
 """The functions that the role may execute, and nobody else but the owner."""
 
 
+_HAS_RIGHTS = """
+SELECT bool_and(has_column_privilege(%(role)s, to_regclass(t), c, 'SELECT'))
+    AND (SELECT bool_and(has_function_privilege(%(role)s, to_regprocedure(f), 'EXECUTE'))
+         FROM unnest(%(functions)s::text[]) AS f)
+FROM unnest(%(tables)s::text[], %(columns)s::text[]) AS asked (t, c)
+"""
+
+
 def protect(connection: Connection[Any]) -> None:
     """Ensure the policies of the tables of migrations."""
     for table, wall in WALLS.items():
         walls.ensure_policy(connection, table, wall.rows)
     # A dump that is restored without its grants has functions that everybody may execute.
     connection.execute("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC")
+
+
+def are_raised(connection: Connection[Any]) -> bool:
+    """Whether ``protect`` would change nothing. Nothing is written."""
+    return all(walls.has_policy(connection, table, wall.rows) for table, wall in WALLS.items())
 
 
 def withdraw(connection: Connection[Any], role: str) -> None:
@@ -157,12 +172,25 @@ def withdraw(connection: Connection[Any], role: str) -> None:
     connection.execute(SQL("REVOKE ALL ON SCHEMA ledger FROM {}").format(Identifier(role)))
 
 
+def has_rights(connection: Connection[Any], role: str) -> bool:
+    """Whether the role has the rights that ``grant`` gives. Nothing is written."""
+    columns = [(f"ledger.{table}", column) for table, some in _granted().items() for column in some]
+    tables, names = [list(each) for each in zip(*columns, strict=True)]
+    functions = [f"ledger.{function}" for function in FUNCTIONS]
+    rights = {"role": role, "tables": tables, "columns": names, "functions": functions}
+    return connection.execute(_HAS_RIGHTS, rights).fetchone() == (True,)
+
+
+def _granted() -> Mapping[str, Sequence[str]]:
+    """The columns of each table that the role may select."""
+    return {**{table: wall.columns for table, wall in WALLS.items()}, **SHARED}
+
+
 def grant(connection: Connection[Any], role: str) -> None:
     """Give the API's role its rights on the tables and functions of migrations."""
     name = Identifier(role)
     connection.execute(SQL("GRANT USAGE ON SCHEMA ledger TO {}").format(name))
-    granted: dict[str, Sequence[str]] = {table: wall.columns for table, wall in WALLS.items()}
-    for table, columns in {**granted, **SHARED}.items():
+    for table, columns in _granted().items():
         walls.grant(connection, table, columns, role)
     for function in FUNCTIONS:
         statement = SQL(f"GRANT EXECUTE ON FUNCTION ledger.{function} TO {{}}").format(name)

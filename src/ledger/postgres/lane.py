@@ -20,7 +20,7 @@ import psycopg
 from psycopg import pq
 from psycopg.abc import Buffer
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.errors import DeadlockDetected
+from psycopg.errors import DeadlockDetected, SerializationFailure
 
 from ledger.postgres.exchange import Exchange, Rows, SilentServer, StatementKey, numbered
 from ledger.postgres.loop import LoopDriver
@@ -170,10 +170,11 @@ class Lane:
     def _take(self) -> bool:
         """Give the outcomes to the callers. Return whether the group has ended."""
         for asked, outcome in self._exchange.take():
-            if asked is None or isinstance(outcome, DeadlockDetected):
+            if asked is None or isinstance(outcome, DeadlockDetected | SerializationFailure):
                 # The reads of a group hold their table locks until the group ends. The swap of a
-                # rebuild locks tables too, so the two may deadlock. The read is not at fault: it
-                # counts as passed over, and may be sent again.
+                # rebuild locks tables too, so the two may deadlock. A standby cancels a read that
+                # its replay has waited for. The read is not at fault: it counts as passed over,
+                # and may be sent again.
                 continue
             if isinstance(outcome, list):
                 asked.tell(outcome)

@@ -91,10 +91,7 @@ def ensure_policy(connection: Connection[Any], table: str, condition: str) -> No
     The policy's name has a digest of the condition: a policy of another condition is replaced.
     Reading is all that the policy allows.
     """
-    name = f"seen_{hashlib.sha256(condition.encode()).hexdigest()[:12]}"
-    row = connection.execute(_POLICIES, (f"ledger.{table}",)).fetchone()
-    assert row is not None, f"there is no table {table}"
-    is_on, policies = row
+    name, (is_on, policies) = _policy_of(condition), _policies(connection, table)
     if is_on and policies == [name]:
         return
     place = Identifier("ledger", table)
@@ -103,6 +100,22 @@ def ensure_policy(connection: Connection[Any], table: str, condition: str) -> No
     connection.execute(SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(place))
     made = SQL("CREATE POLICY {} ON {} FOR SELECT USING ({})")
     connection.execute(made.format(Identifier(name), place, SQL(condition)))
+
+
+def has_policy(connection: Connection[Any], table: str, condition: str) -> bool:
+    """Whether ``ensure_policy`` would change nothing."""
+    return _policies(connection, table) == (True, [_policy_of(condition)])
+
+
+def _policy_of(condition: str) -> str:
+    return f"seen_{hashlib.sha256(condition.encode()).hexdigest()[:12]}"
+
+
+def _policies(connection: Connection[Any], table: str) -> tuple[bool, list[str] | None]:
+    """Whether row-level security is on for a table, and the names of its policies."""
+    row = connection.execute(_POLICIES, (f"ledger.{table}",)).fetchone()
+    assert row is not None, f"there is no table {table}"
+    return row[0], row[1]
 
 
 def grant(connection: Connection[Any], name: str, columns: Sequence[str], role: str) -> None:

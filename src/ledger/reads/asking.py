@@ -38,6 +38,7 @@ class Reads:
         that it returns the rows as they are. Raises Behind if the views do not reach
         ``min_position`` or the asked instant in time, and Invalid for an instant in the future.
         """
+        self.require_readable(question.views)
         if min_position is not None and not await self._reach(question, min_position):
             raise Behind("The views have not reached the asked position.")
         if question.as_of is not None and question.as_of > self._clock():
@@ -52,6 +53,7 @@ class Reads:
             else:
                 answer = await self._turns.take(question.key, question)
             if answer.position >= due and (answer.is_known or question.as_of is None):
+                self.require_readable(question.views)  # a view may have been rebuilt meanwhile
                 return answer
             if question.as_of is not None:
                 question = await self._settle(question)
@@ -63,6 +65,11 @@ class Reads:
                 due = least
             else:
                 raise Behind("The views have not reached the asked position.")
+
+    def require_readable(self, views: frozenset[str]) -> None:
+        """Raise Behind if a view was made by another version of the code, and cannot be read."""
+        if self._positions.versions.refuse(views):
+            raise Behind("Another version of the service has the view: ask another node, or later.")
 
     async def _read_in_turn(self, question: Question) -> Answer:
         # Most often the previous turn has just kept this answer.
@@ -83,7 +90,8 @@ class Reads:
     async def _settle(self, question: Question) -> Question:
         """Wait until every event recorded by the instant is committed and in the views.
 
-        If the instant is near to now, an append may be in flight. Raises Behind if the views are
+        If the instant is near to now, an append may be in flight. A standby has every event by the
+        instant once it has a later event or beat. Raises Behind if the views or the standby are
         late, and Invalid for the future.
         """
         as_of = question.as_of
@@ -91,10 +99,14 @@ class Reads:
             raise Behind("The views have not reached the asked instant.")
         fetch, tenant, planning = self._fetch, question.tenant, question.planning
         await fetch(tenant, AWAIT_APPEND, {}, planning)
-        ((position, latest),) = await fetch(tenant, INSTANT, {"as_of": as_of}, planning)
+        ((position, known, is_standby),) = await fetch(tenant, INSTANT, {"as_of": as_of}, planning)
         # Under load ``recorded_at`` may be some microseconds ahead of the clock.
-        if as_of > self._clock() and (latest is None or as_of > latest):
+        if as_of > self._clock() and (known is None or as_of > known):
             raise Invalid.at("/as_of", "lies in the future")
+        if is_standby and (known is None or as_of >= known):
+            if not await self._positions.wait_known(as_of):
+                raise Behind("The standby does not know yet what was recorded by the instant.")
+            ((position, _, _),) = await fetch(tenant, INSTANT, {"as_of": as_of}, planning)
         if not await self._reach(question, position):
             raise Behind("The views have not reached the asked instant.")
         return replace(question, is_settled=True)

@@ -1,7 +1,7 @@
 """The positions of the views, as last announced to this process. A write waits for them.
 
-The projector notifies with each batch; no process polls. Reads and writes do not wait for a stopped
-view.
+The projector notifies with each batch; no process polls, but that of a read node, whose server may
+be a standby (``replicated.py``). Reads and writes do not wait for a stopped view.
 
 A view may lose events that it has shown: its commits do not wait for the disk, so a crash of the
 database may take back the last ones. The projector then folds these events again. A client whose
@@ -15,6 +15,7 @@ import heapq
 import itertools
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 
 import psycopg
@@ -23,6 +24,7 @@ from ledger.postgres.exchange import SilentServer
 from ledger.postgres.listening import Ear
 from ledger.postgres.scope import FOR_EVERYONE
 from ledger.postgres.session import AsyncRoundConnection, options_of
+from ledger.reads.versions import Versions
 
 _logger = logging.getLogger(__name__)
 
@@ -31,10 +33,10 @@ WAIT_SECONDS = 2.0
 
 T = TypeVar("T")
 
-# The position of each view, and the end of the log.
+# The position and the version of each view, and the end of the log.
 _ALL = """
 SELECT name, position, stopped_at IS NOT NULL,
-       COALESCE(ledger.log_end(), 0)
+       COALESCE(ledger.log_end(), 0), version
 FROM ledger.projection
 """
 
@@ -42,8 +44,9 @@ FROM ledger.projection
 class ViewPositions:
     """Follows the projector's notifications on a connection of its own."""
 
-    def __init__(self, conninfo: str) -> None:
+    def __init__(self, conninfo: str, versions: Versions | None = None) -> None:
         self._conninfo = conninfo
+        self.versions = versions or Versions({}, frozenset)
         self._listeners: list[Callable[[str, int], None]] = []
         self._followers: list[Callable[[int], None]] = []
         self._forgetters: list[Callable[[str | None], None]] = []
@@ -63,6 +66,23 @@ class ViewPositions:
         """The position that every live view has reached."""
         self.last_heard = 0
         """The highest announced position, for responses that read no rows."""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the server is a standby that is too far behind to answer any read."""
+        return False
+
+    @property
+    def beat_seconds(self) -> float | None:
+        """The age of the log's last beat; None in a process that does not look at it."""
+        return None
+
+    async def wait_known(self, instant: datetime) -> bool:
+        """Wait until a standby has every event by the instant. Return whether it has, in time.
+
+        Not where the server is the primary: no standby takes the LISTEN of this class.
+        """
+        return False
 
     def due(self, views: frozenset[str] | None) -> int:
         """The position that a read of these views (None: of all live views) must show now."""
@@ -185,14 +205,16 @@ class ViewPositions:
             ear = Ear(connection)
             await connection.execute("LISTEN ledger_views")
             await connection.execute("LISTEN ledger_erased")
+            await connection.execute("LISTEN ledger_rebuilt")
             self._announce_erased(None)
             cursor = await connection.execute(_ALL)
             rows = await cursor.fetchall()
-            self._stopped = {name for name, _, stopped, _ in rows if stopped}
-            for name, position, _, _ in rows:
+            await self.versions.load({name: version for name, *_, version in rows})
+            self._stopped = {name for name, _, stopped, *_ in rows if stopped}
+            for name, position, *_ in rows:
                 self._positions[name] = position
                 self._announce(name, position)
-            self._expect({name: p if stopped else end for name, p, stopped, end in rows})
+            self._expect({name: p if stopped else end for name, p, stopped, end, _ in rows})
             self._settle()
             await ear.listen(lambda payload: self._hear(*payload.split(" ")))
 
@@ -223,10 +245,14 @@ class ViewPositions:
     def _hear(self, names: str, what: str) -> None:
         """Take a notification: views, separated by commas, have stopped or reached a position.
 
-        Or a run was erased. PostgreSQL delivers notifications in the order of the commits.
+        Or a run was erased, or a view was rebuilt by a version of the code (``v13``). PostgreSQL
+        delivers notifications in the order of the commits.
         """
         if what == "erased":
             self._announce_erased(names)
+            return
+        if what.startswith("v"):
+            self.versions.hear(names, int(what[1:]))
             return
         for name in names.split(","):
             if what == "stopped":

@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-Role = Literal["all", "api", "loops"]
+Role = Literal["all", "api", "loops", "read"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 

@@ -48,10 +48,11 @@ from ledger.postgres.leadership import at_node
 from ledger.service.address import fetched, keeping_address, reachable
 from ledger.service.composition.database import (
     ConfigurationError,
+    inspect_database,
     prepare_database,
     with_master_key,
 )
-from ledger.service.composition.reading import prepare_reading
+from ledger.service.composition.reading import find_reading, prepare_reading
 from ledger.service.composition.sealing import witness_folder
 from ledger.service.privileges import become, make_data_dir, unprivileged, user_of_root
 from ledger.service.processes import GRACE_SECONDS, Lifeline, show_name
@@ -196,9 +197,14 @@ def serve(
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. The role says which processes run here.
 
+    With the role ``read`` only API workers run, which write nothing (contract, Read nodes).
+
     Raises ConfigurationError, EmbeddedPostgresError, SchemaError or psycopg.OperationalError, each
     with one clear line, if the service cannot start, or a child cannot be started again.
     """
+    only_reads = role == "read"
+    if only_reads and settings.database_url is None:
+        raise ConfigurationError("A read node needs a database of others: set LEDGER_DATABASE_URL.")
     stopping = _set_by_signals()
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listening(host, port))
@@ -217,8 +223,8 @@ def serve(
                 postgres.start()
                 _tell_of_the_key(settings, postgres.folder, announce)
             conninfo = settings.database_url or (postgres.url if postgres else "")
-            conninfo = prepare_database(settings, conninfo)
-            reading = prepare_reading(settings, conninfo, announce)
+            prepared = _found if only_reads else _prepared
+            conninfo, reading = prepared(settings, conninfo, announce)
         code = loading.result()
         written = metrics, witness_folder(settings)
         account = unprivileged(account, written, (conninfo, reading), announce)
@@ -227,22 +233,26 @@ def serve(
         at_this_node = at_node(conninfo, node_id_in(settings.data_dir))
         lifeline = Lifeline()
         let_go = [lifeline.watch, *([postgres.let_go] if postgres is not None else [])]
-        children = [
-            _Child(name, partial(run, settings, at_this_node), [*let_go, listener.close], account)
-            for name, run in (
-                ("loops", code.run_loops),
-                ("dispatcher", code.run_dispatcher),
-            )
-            if leads(role)
-        ]
-        run_sealer = partial(code.run_sealer, settings, at_this_node, role)
-        children.append(_Child("sealer", run_sealer, [*let_go, listener.close], account))
         # Nobody but probes asks a node that does not serve.
         workers = workers if serves(role) else 1
         board = code.create_board(workers)
-        run_api = partial(code.run_api, settings, conninfo, reading, listener, role)
+        loops: list[tuple[str, Callable[..., None]]] = [
+            ("loops", code.run_loops),
+            ("dispatcher", code.run_dispatcher),
+        ]
+        if not leads(role):
+            loops = []
+        if not only_reads:
+            loops.append(("sealer", partial(code.run_sealer, role)))
+        run_api = partial(code.run_api, settings, conninfo, reading, listener, role, board)
+        if only_reads:
+            run_api = partial(code.run_reading_api, settings, reading, listener)
+        children = [
+            _Child(name, partial(run, settings, at_this_node), [*let_go, listener.close], account)
+            for name, run in loops
+        ]
         children += [
-            _Child(f"api-{n + 1}", partial(run_api, board, n), let_go, account)
+            _Child(f"api-{n + 1}", run_api if only_reads else partial(run_api, n), let_go, account)
             for n in range(workers)
         ]
         database = _Database(postgres) if postgres is not None else None
@@ -253,6 +263,18 @@ def serve(
         finally:
             listener.close()  # a new client would otherwise wait for workers that accept no more
             _end(children)
+
+
+def _prepared(settings: Settings, conninfo: str, announce: Announce) -> tuple[str, str]:
+    """Prepare the database; return the connection strings of the node and of its reads."""
+    conninfo = prepare_database(settings, conninfo)
+    return conninfo, prepare_reading(settings, conninfo, announce)
+
+
+def _found(settings: Settings, conninfo: str, announce: Announce) -> tuple[str, str]:
+    """As ``_prepared``, for a read node, which compares what others have prepared."""
+    conninfo = inspect_database(settings, conninfo, needs_key=True)
+    return conninfo, find_reading(settings, conninfo, announce)
 
 
 def _set_by_signals() -> threading.Event:

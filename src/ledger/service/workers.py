@@ -12,10 +12,11 @@ import uvicorn
 # uvicorn loads these two by name later; loaded here, they are shared by all children.
 import uvicorn.lifespan.on
 import uvicorn.loops.uvloop
+from fastapi import FastAPI
 
 from ledger.api.machinery.connection import Connection
 from ledger.application.turns import Board, Neighbours, create_board
-from ledger.service.composition.api import create_api
+from ledger.service.composition.api import create_api, create_reading_api
 from ledger.service.composition.dispatching import Dispatching
 from ledger.service.composition.loops import Loops
 from ledger.service.composition.sealing import Sealing
@@ -30,6 +31,7 @@ __all__ = [
     "run_api",
     "run_dispatcher",
     "run_loops",
+    "run_reading_api",
     "run_sealer",
 ]
 
@@ -79,6 +81,18 @@ def run_api(
     app = create_api(
         settings, conninfo, neighbours=neighbours, reading=reading, only_probes=not serves(role)
     )
+    _run_app(app, listener, tell_started)
+
+
+def run_reading_api(
+    settings: Settings, reading: str, listener: socket.socket, tell_started: Callable[[], None]
+) -> None:
+    """Run one API worker of a read node."""
+    _configure_logging()
+    _run_app(create_reading_api(settings, reading), listener, tell_started)
+
+
+def _run_app(app: FastAPI, listener: socket.socket, tell_started: Callable[[], None]) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -93,7 +107,7 @@ def run_api(
     )
     allow_many_connections()
     calm_collector()
-    _Server(config, tell_started, app.state.services.writer.stop_listening).run(sockets=[listener])
+    _Server(config, tell_started, app.state.services.stop_listening).run(sockets=[listener])
 
 
 def run_loops(settings: Settings, conninfo: str, tell_started: Callable[[], None]) -> None:
@@ -108,7 +122,7 @@ def run_dispatcher(settings: Settings, conninfo: str, tell_started: Callable[[],
 
 
 def run_sealer(
-    settings: Settings, conninfo: str, role: Role, tell_started: Callable[[], None]
+    role: Role, settings: Settings, conninfo: str, tell_started: Callable[[], None]
 ) -> None:
     """Run the sealer and the nightly verification; neither leads on a node without loops."""
     _run_until_told(partial(Sealing, role=role), settings, conninfo, tell_started)

@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 from eventsourcing.persistence import MapperDeserialisationError
-from psycopg.rows import tuple_row
+from psycopg.rows import TupleRow, tuple_row
 
 from ledger.background import BackgroundLoop
 from ledger.domain.recorded import Event, Recorded
@@ -32,10 +32,20 @@ from ledger.views.appends import Appends
 from ledger.views.contract import Projection
 from ledger.views.failures import is_passing
 from ledger.views.generation import Generation, Writes
-from ledger.views.schema import create_indexes, create_tables, expose, has_columns, hide, renew
+from ledger.views.schema import (
+    create_indexes,
+    create_tables,
+    expose,
+    has_columns,
+    is_exposed,
+    renew,
+)
 
 _BATCH = 2000
 """The most events of a round: many, so that SQL is set-based; few, so that they soon show."""
+
+_YIELD_SECONDS = 3.0
+"""How long the lead is left to a projector of a newer version, which has rebuilt a view."""
 
 _RETRY_SECONDS = 1.0
 """The pause before another try to connect, and between two looks for rebuilt views."""
@@ -106,9 +116,9 @@ RETURNING pg_notify('ledger_views', name || ' stopped')
 def register(conninfo: str, projections: Sequence[Projection]) -> None:
     """Create the empty tables of new views, at position 0, before workers start.
 
-    If the log has events already, the rebuilder builds a new view in the background. A view that an
-    older version filled, in tables of other columns, is hidden until it is rebuilt: the statements
-    of this version would fail on these tables, or mistake the meaning of a column.
+    If the log has events already, the rebuilder builds a new view in the background. A view that
+    another version filled, in tables of other columns, is left alone until it is rebuilt: nodes of
+    that version may go on reading it, and those of this version do not (``reads/versions.py``).
     """
     with psycopg.connect(conninfo, row_factory=tuple_row) as connection:
         # The lock is held until COMMIT: of two processes that start at once, the second waits.
@@ -119,10 +129,8 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
         for projection in projections:
             if projection.name in known:
                 version, generation = known[projection.name]
-                is_outdated = version != projection.version
-                if is_outdated and not has_columns(connection, projection.tables, generation):
-                    hide(connection, projection.tables)
-                else:
+                is_own = version == projection.version
+                if is_own or has_columns(connection, projection.tables, generation):
                     renew(connection, projection.name, projection.tables, generation)
             elif is_empty:
                 connection.execute(_REGISTER, (projection.name, projection.version))
@@ -131,6 +139,26 @@ def register(conninfo: str, projections: Sequence[Projection]) -> None:
                 expose(connection, projection.tables, 1)
             else:
                 connection.execute(_REGISTER_UNBUILT, (projection.name,))
+
+
+def is_registered(
+    connection: psycopg.Connection[TupleRow], projections: Sequence[Projection]
+) -> bool:
+    """Whether ``register`` would change nothing. Nothing is written.
+
+    A view of another version counts: a rebuild replaces it, not ``register``.
+    """
+    tracking = connection.execute(_TRACKING).fetchall()
+    known = {name: (version, generation) for name, version, generation, *_ in tracking}
+    for projection in projections:
+        if projection.name not in known:
+            return False
+        version, generation = known[projection.name]
+        if version == projection.version and not is_exposed(
+            connection, projection.tables, generation
+        ):
+            return False
+    return True
 
 
 class LostLead(Exception):
@@ -342,7 +370,10 @@ class Projector(BackgroundLoop):
                     self._stopping.wait(LOOK_SECONDS)
             except LostLead:
                 _logger.info("a view is not where it was left; starting over")
+                is_superseded = self._is_superseded()
                 self.disconnect()
+                if is_superseded:
+                    self._stopping.wait(_YIELD_SECONDS)
             except psycopg.Error as error:
                 _logger.warning("projector lost the database: %s", error)
                 self.disconnect()
@@ -373,6 +404,12 @@ class Projector(BackgroundLoop):
         """Whether any view has another generation now. (``_TRACK`` notices that of a live view.)"""
         tracking = self._connect().connection.execute(_TRACKING).fetchall()
         return {(row[0], row[1], row[2]) for row in tracking} != self._standing
+
+    def _is_superseded(self) -> bool:
+        """Whether a newer version of the code has rebuilt a view that this projector moved."""
+        own = {v.projection.name: v.projection.version for v in self._views if not v.is_stopped}
+        tracking = self._connect().connection.execute(_TRACKING).fetchall()
+        return any(version > own.get(name, version) for name, version, *_ in tracking)
 
     def _connect(self) -> Pipeline:
         if self._pipeline is None:

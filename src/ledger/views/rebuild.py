@@ -28,13 +28,15 @@ T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
-# Move the tracking to the new generation, with which queries and the projector go on.
+# Move the tracking to the new generation, with which queries and the projector go on. Nodes of
+# another version hear on a channel of their own that the view is no longer theirs.
 _SWAP = """
 UPDATE ledger.projection
 SET version = %(version)s, generation = %(generation)s, position = %(position)s,
     stopped_at = NULL, error = NULL
 WHERE name = %(name)s
-RETURNING pg_notify('ledger_views', name || ' ' || position)
+RETURNING pg_notify('ledger_rebuilt', name || ' v' || version),
+    pg_notify('ledger_views', name || ' ' || position)
 """
 
 

@@ -112,8 +112,25 @@ def _grant_shown(connection: Connection[Any], table: Table, name: str, role: str
         walls.grant(connection, name, table.shown, role)
 
 
+def is_exposed(connection: Connection[Any], tables: Sequence[Table], generation: int) -> bool:
+    """Whether ``renew`` would change nothing. Nothing is written."""
+    return all(
+        walls.has_policy(
+            connection, of_generation(table, generation).name, _condition_of(table, generation)
+        )
+        and all(_is_made(connection, *view) for view in _views_of(table, generation))
+        for table in tables
+    )
+
+
 def _expose(connection: Connection[Any], table: Table, generation: int) -> None:
     """Point the database views of a table at it."""
+    for name, statement in _views_of(table, generation):
+        _ensure_view(connection, name, statement)
+
+
+def _views_of(table: Table, generation: int) -> Iterator[tuple[str, str]]:
+    """Yield the names of a table's database views with the statements that create them."""
     name = table_of(table, generation)
     unbound = _UNBOUND.format(table=name)
     statement = (_BY_VIEW if table.is_seen_by_view else _BY_POLICY).format(
@@ -122,22 +139,28 @@ def _expose(connection: Connection[Any], table: Table, generation: int) -> None:
         table=name,
         seen=walls.of_tenant(table.tenant, "t.", unbound) if table.is_seen_by_view else "",
     )
-    _ensure_view(connection, table.name, statement)
+    yield table.name, statement
     if table.reading:
         select = table.reading.select.replace("{g}", f"g{generation}")
-        _ensure_view(
-            connection, table.reading.name, f"CREATE VIEW ledger.{table.reading.name} AS {select}"
-        )
+        yield table.reading.name, f"CREATE VIEW ledger.{table.reading.name} AS {select}"
 
 
 def _ensure_view(connection: Connection[Any], name: str, statement: str) -> None:
     """Create a database view, or replace it, unless this statement has made it."""
-    mark = hashlib.sha256(statement.encode()).hexdigest()[:12]
-    if connection.execute(_MARK, (f"ledger.{name}",)).fetchone() == (mark,):
+    if _is_made(connection, name, statement):
         return
     connection.execute(f"DROP VIEW IF EXISTS ledger.{name}".encode())
     connection.execute(statement.encode())
-    connection.execute(f"COMMENT ON VIEW ledger.{name} IS '{mark}'".encode())
+    connection.execute(f"COMMENT ON VIEW ledger.{name} IS '{_mark_of(statement)}'".encode())
+
+
+def _is_made(connection: Connection[Any], name: str, statement: str) -> bool:
+    """Whether this statement has made the database view of that name."""
+    return connection.execute(_MARK, (f"ledger.{name}",)).fetchone() == (_mark_of(statement),)
+
+
+def _mark_of(statement: str) -> str:
+    return hashlib.sha256(statement.encode()).hexdigest()[:12]
 
 
 def _condition_of(table: Table, generation: int) -> str:
@@ -160,16 +183,9 @@ def renew(connection: Connection[Any], name: str, tables: Sequence[Table], gener
     for table in tables:
         protect(connection, table, generation)
     ((live,),) = connection.execute(_HOLD, (name,)).fetchall()
-    if live == generation:
-        for table in tables:
-            _expose(connection, table, generation)
-
-
-def hide(connection: Connection[Any], tables: Sequence[Table]) -> None:
-    """Drop the database views: until ``expose``, statements fail with UndefinedTable."""
-    for table in tables:
-        for name in (table.name, *([table.reading.name] if table.reading else ())):
-            connection.execute(f"DROP VIEW IF EXISTS ledger.{name}".encode())
+    if live == generation and not is_exposed(connection, tables, generation):
+        # With the grants: nodes that run read these views all the time.
+        expose(connection, tables, generation)
 
 
 def has_columns(connection: Connection[Any], tables: Sequence[Table], generation: int) -> bool:

@@ -14,8 +14,10 @@ import psycopg
 from eventsourcing.persistence import MapperDeserialisationError
 from psycopg.rows import TupleRow, tuple_row
 
+from ledger import __version__
 from ledger.domain.recorded import Recorded
 from ledger.log.codec import EnvelopeMapper
+from ledger.log.nodes import nodes
 from ledger.log.recorder import read_log
 from ledger.postgres import locks
 from ledger.postgres.pipeline import Pipeline
@@ -215,9 +217,16 @@ def clean_up(conninfo: str, projection: Projection, session: Session = None) -> 
 
 
 def is_outdated(conninfo: str, projection: Projection) -> bool:
-    """Whether the live rows were made by another version of the projection, or not at all."""
+    """Whether the live rows were made by another version of the projection, or not at all.
+
+    Raises CannotBuild if a newer version made them and a node of another version of the service
+    beats: in an upgrade node by node, an older node that starts again would undo the rebuild.
+    """
     with connect(conninfo) as connection:
         row = connection.execute(_LIVE, (projection.name,)).fetchone()
+        is_newer = row is not None and row[0] > projection.version
+        if is_newer and any(n.lives and n.version != __version__ for n in nodes(connection)):
+            raise CannotBuild(f"{projection.name} belongs to a newer version that still runs.")
         return row is None or row[0] != projection.version
 
 

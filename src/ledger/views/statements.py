@@ -17,25 +17,23 @@ _PRESENT = "SELECT min(position) AS position FROM ledger.projection WHERE name I
 
 POSITION_THEN = "COALESCE(ledger.position_by(%(as_of)s), 0)"
 
-# When the log's last event was recorded: instants rise with positions.
-_LATEST = "ledger.recorded_at(ledger.log_end())"
-
-# The last position recorded by an instant. The position is final if a later event exists (positions
-# and instants rise together), or if the append in flight has ended since (``settled``). OFFSET 0
-# keeps the subquery from being inlined: PostgreSQL would repeat the look-up wherever the position
-# is used.
+# The last position recorded by an instant. The position is final if a later event or a later beat
+# exists (positions and instants rise together), or if the append in flight has ended since
+# (``settled``). A standby does not know of appends in flight: another connection may have reached
+# the primary, so the statement asks itself. OFFSET 0 keeps the subquery from being inlined:
+# PostgreSQL would repeat the look-up wherever the position is used.
 _PAST = """
 SELECT CASE WHEN reached.position >= asked.position
-             AND (%(settled)s OR %(as_of)s < {latest})
+             AND (%(settled)s AND NOT pg_is_in_recovery() OR %(as_of)s < ledger.known_until())
        THEN asked.position END AS position
 FROM (SELECT min(position) AS position FROM ledger.projection WHERE name IN ({views})) AS reached,
      (SELECT {position_then} AS position) AS asked
 OFFSET 0
 """
 
-# The last position recorded by an instant, to be read after the append in flight has ended; and the
-# instant of the log's last event. No view is read.
-INSTANT = f"SELECT {POSITION_THEN}, {_LATEST}"
+# The last position recorded by an instant, to be read after the append in flight has ended; the
+# instant up to which every event is known; and whether the server is a standby. No view is read.
+INSTANT = f"SELECT {POSITION_THEN}, ledger.known_until(), pg_is_in_recovery()"
 RECORDED_AT = "SELECT ledger.recorded_at(%(position)s)"
 AWAIT_APPEND = "SELECT ledger.await_append()"
 
@@ -51,7 +49,7 @@ def position_of(past: bool, *views: str) -> str:
     """The part of a statement for its position: the position of the views, or of an instant."""
     names = ", ".join(f"'{view}'" for view in views)
     statement = _PAST if past else _PRESENT
-    return statement.format(views=names, position_then=POSITION_THEN, latest=_LATEST)
+    return statement.format(views=names, position_then=POSITION_THEN)
 
 
 def json_of_instant(value: str) -> str:

@@ -5,7 +5,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from ledger.api.app import LedgerApi
-from ledger.domain.errors import NotFound
+from ledger.domain.errors import LedgerError, NotFound
 from ledger.web import (
     audit,
     board,
@@ -67,14 +67,18 @@ async def show_nothing(request: Request, path: str) -> Response:
 def add_pages(app: LedgerApi) -> None:
     """Add the pages to the API's application."""
     make_ready()
-    answer_elsewhere = app.answer_nothing
+    answer_elsewhere, refuse_elsewhere = app.answer_nothing, app.refuse
 
     def answer_nothing(request: Request) -> Response:
         if request.scope["path"].startswith("/ui/"):
             return refusal_page(request, NotFound(_NO_PAGE))
         return answer_elsewhere(request)
 
-    app.answer_nothing = answer_nothing
+    def refuse(request: Request, error: LedgerError) -> Response:
+        is_page = f"{request.scope['path']}/".startswith("/ui/")
+        return (refusal_page if is_page else refuse_elsewhere)(request, error)
+
+    app.answer_nothing, app.refuse = answer_nothing, refuse
     docs.install(app)
     app.mount("/ui/static", _Static(packages=[("ledger.web", "static")]), name="static")
     for router in PAGES:

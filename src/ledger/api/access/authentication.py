@@ -55,6 +55,7 @@ class _Known(NamedTuple):
 class Authenticator:
     """Looks keys up through the door and remembers them for a moment.
 
+    ``uses`` takes the uses of keys; None: a read node writes none (contract, Read nodes).
     ``verifier`` checks tokens that an identity provider signed; None: there is no provider.
     """
 
@@ -62,7 +63,7 @@ class Authenticator:
         self,
         door: Door,
         clock: Callable[[], datetime],
-        uses: KeyUses,
+        uses: KeyUses | None,
         verifier: TokenVerifier | None = None,
     ) -> None:
         self._door, self._clock, self._uses, self._verifier = door, clock, uses, verifier
@@ -113,8 +114,9 @@ class Authenticator:
         """The rows of the secrets that pass now. A secret that was sent is a use of its key."""
         now = self._clock()
         rows = await self._door.fetch(EVERYONE, _PASSING, {"hashes": [*hashes], "now": now})
-        for _, key_id, organization_id, workspace_id, *_ in rows:
-            self._uses.note(KeyUse(key_id, organization_id, workspace_id, now))
+        if self._uses is not None:
+            for _, key_id, organization_id, workspace_id, *_ in rows:
+                self._uses.note(KeyUse(key_id, organization_id, workspace_id, now))
         return rows
 
     async def _verified(self, token: str) -> Principal:

@@ -49,8 +49,8 @@ _ANY = refusals(400)
 _NOT_READY: dict[int | str, dict[str, Any]] = {
     **_ANY,
     503: {
-        "description": "The database does not answer, appends fail, the clock is wrong, or no view"
-        " exists yet",
+        "description": "The database does not answer, appends fail, the clock is wrong, the standby"
+        " of a read node is late, or no view exists yet",
         "content": {"application/json": {"schema": {"type": "object"}}},
     },
 }
@@ -76,11 +76,15 @@ async def check_readiness(request: Request) -> Response:
             sealed, lag, sealing_stopped, differences = await _sealing(request)
     except (psycopg.Error, OSError):  # a TimeoutError is an OSError
         return _document({"status": "unavailable", "database": "unreachable"}, 503)
-    writer = services_of(request).writer
-    if writer.failing_seconds() >= _FAILING_SECONDS:
+    services = services_of(request)
+    if services.failing_seconds() >= _FAILING_SECONDS:
         return _document({"status": "unavailable", "database": "ok", "appends": "failing"}, 503)
-    if writer.is_skewed:
+    if services.is_skewed:
         return _document({"status": "unavailable", "database": "ok", "clock": "skewed"}, 503)
+    positions = services.positions
+    if positions.is_late or positions.versions.are_outdated:
+        status = "behind" if positions.is_late else "outdated"
+        return _document({"status": status, "database": "ok"}, 503)
     if not rows:
         return _document({"status": "starting", "database": "ok", "projections": []}, 503)
     views = [
@@ -124,8 +128,9 @@ async def show_metrics(request: Request) -> Response:
         up = 1
     except (psycopg.Error, OSError):
         up = 0
-    writer = services_of(request).writer
-    views.register(_Up(up, writer.failing_seconds(), writer.clock_skew))
+    services = services_of(request)
+    views.register(_Beat(services.positions.beat_seconds))
+    views.register(_Up(up, services.failing_seconds(), services.clock_skew))
     text = generate_latest(registry) + generate_latest(views)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
@@ -206,6 +211,21 @@ class _Leases:
         leases = GaugeMetricFamily("ledger_leases", "Open runs with a lease.")
         leases.add_metric([], self._number)
         return [leases]
+
+
+class _Beat:
+    """The gauge of the last beat, which only read nodes look at."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry."""
+        if self._seconds is None:
+            return []
+        age = GaugeMetricFamily("ledger_beat_age_seconds", "The age of the log's last beat.")
+        age.add_metric([], self._seconds)
+        return [age]
 
 
 class _Up:

@@ -19,6 +19,8 @@ from ledger.domain.errors import Invalid
 from ledger.domain.values import EVENT_ID
 from ledger.feed.stream import Stream, Streams
 
+_VIEWS = frozenset({"event"})
+
 router = APIRouter(prefix="/v1/events", tags=["feeds"], route_class=LeanRoute)
 
 _logger = logging.getLogger(__name__)
@@ -94,6 +96,7 @@ async def stream_events(
 ) -> Response:
     """Follow the feed as Server-Sent Events, from now on or after the given event."""
     streams = services_of(request).streams
+    services_of(request).reads.require_readable(_VIEWS)
     stream = await streams.open(
         principal, tenant_filters(principal) | query.chosen(), _begin(request, query)
     )

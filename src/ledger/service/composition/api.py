@@ -9,14 +9,16 @@ from fastapi import FastAPI
 
 from ledger.api.access.key_uses import KeyUses
 from ledger.api.app import create_app
-from ledger.api.services import ApiServices
+from ledger.api.services import ApiServices, Writing
 from ledger.application.turns import Neighbours
 from ledger.feed.target import check_target
 from ledger.log.event_log import Log
 from ledger.postgres.door import Door
 from ledger.reads.positions import ViewPositions
+from ledger.reads.replicated import ReplicatedPositions
 from ledger.service.composition.database import open_vault
 from ledger.service.composition.reading import prepare_reading
+from ledger.service.composition.views import versions_of_views
 from ledger.service.composition.writing import Clock, create_writer, utc_now
 from ledger.settings import Settings
 from ledger.web.site import add_pages
@@ -41,23 +43,46 @@ def create_api(
     """
     log = Log(conninfo)
     reading = reading or prepare_reading(settings, conninfo)
+    writer = create_writer(
+        settings, log, clock, probes=True, listens=not only_probes, neighbours=neighbours
+    )
+    writing = Writing(log, writer, KeyUses(conninfo))
+    positions = ViewPositions(reading, versions_of_views(reading))
+    return _app(settings, reading, positions, clock, writing, only_probes=only_probes)
+
+
+def create_reading_api(settings: Settings, reading: str, clock: Clock = utc_now) -> FastAPI:
+    """Create the API and the pages of a read node (contract, Read nodes).
+
+    ``reading`` is the connection string of reads, by ``find_reading``.
+    """
+    positions = ReplicatedPositions(reading, clock, versions_of_views(reading))
+    return _app(settings, reading, positions, clock, None)
+
+
+def _app(
+    settings: Settings,
+    reading: str,
+    positions: ViewPositions,
+    clock: Clock,
+    writing: Writing | None,
+    *,
+    only_probes: bool = False,
+) -> FastAPI:
     services = ApiServices(
-        log=log,
-        writer=create_writer(settings, log, clock, probes=True, neighbours=neighbours),
+        writing,
         door=Door(reading),
-        positions=ViewPositions(reading),
+        positions=positions,
         vault=open_vault(settings),
         clock=clock,
-        key_uses=KeyUses(conninfo),
         check_target=partial(check_target, allow_private=settings.webhook_allow_private),
         verifier=_create_verifier(settings, clock),
         cors_origins=settings.origins,
         root_path=settings.root_path,
+        unaudited_reads=settings.unaudited_reads,
     )
     app = create_app(services, only_probes=only_probes)
-    if only_probes:
-        services.writer.stop_listening()
-    else:
+    if not only_probes:
         add_pages(app)
     return app
 

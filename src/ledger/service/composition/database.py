@@ -1,22 +1,29 @@
 """The database that every command needs first: up to date, and opened with the master key."""
 
+from pathlib import Path
+
 import psycopg
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow, tuple_row
 
 from ledger.log import walls
-from ledger.log.migrate import migrate
+from ledger.log.migrate import SchemaError, migrate, refuse_outdated
 from ledger.log.vault import Vault, load_master_key, parse_master_key
 from ledger.postgres import locks
-from ledger.postgres.session import is_pinned, pin
+from ledger.postgres.session import is_pinned, options_of, pin
 from ledger.sealing import shelf
 from ledger.settings import Settings
-from ledger.views.projector import register
+from ledger.views.projector import is_registered, register
 from projections import projections
 
 # The first process writes its master key's fingerprint; every later process compares its own.
 _FINGERPRINT = """
 INSERT INTO ledger.setting (name, value) VALUES ('master_key', %s) ON CONFLICT DO NOTHING
 """
+
+_KEPT_FINGERPRINT = "SELECT value FROM ledger.setting WHERE name = 'master_key'"
+
+_READ_ONLY = "-c default_transaction_read_only=on"
 
 
 class ConfigurationError(Exception):
@@ -27,31 +34,92 @@ def prepare_database(settings: Settings, conninfo: str) -> str:
     """Prepare schema, views' tables, master key and signing key, before any worker starts.
 
     Return the connection string for all later connections: it also pins their session settings.
+    With ``LEDGER_MIGRATE=never`` the schema is compared, and nothing is done that needs a right to
+    change it.
 
     Raises ConfigurationError, SchemaError, or psycopg.OperationalError if it is unreachable.
     """
     vault = open_vault(settings)
     conninfo = pin(conninfo)
-    migrate(conninfo)
-    register(conninfo, projections())
-    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
-        if not is_pinned(connection):
-            raise ConfigurationError(
-                "A connection pooler before the database drops the session settings: connect to"
-                " PostgreSQL itself."
-            )
+    if settings.migrate == "auto":
+        _bring_up_to_date(conninfo)
+    with _connected(conninfo) as connection:
+        if settings.migrate == "never":
+            refuse_old_schema(connection)
         connection.execute(_FINGERPRINT, (vault.fingerprint,))
-        row = connection.execute(
-            "SELECT value FROM ledger.setting WHERE name = 'master_key'"
-        ).fetchone()
-        if row != (vault.fingerprint,):
-            raise ConfigurationError(
-                "The master key is not the key of this database: set LEDGER_MASTER_KEY or"
-                " LEDGER_MASTER_KEY_FILE."
-            )
+        _compare_key(connection, vault)
         shelf.begin(connection, vault)
-        _raise_walls(connection)
+        if settings.migrate == "auto":
+            _raise_walls(connection)
     return conninfo
+
+
+def migrate_database(settings: Settings, conninfo: str) -> tuple[str, list[str]]:
+    """Bring the schema up to date: tables, views' tables and policies, and nothing else.
+
+    Return the connection string, and the names of the migrations that were applied. Raises as
+    ``prepare_database`` does. Another master key than the database's is refused before any change.
+    """
+    conninfo = pin(conninfo)
+    with _connected(conninfo) as connection:
+        is_begun = connection.execute("SELECT to_regclass('ledger.setting')").fetchone() != (None,)
+        if is_begun and connection.execute(_KEPT_FINGERPRINT).fetchone() is not None:
+            _compare_key(connection, Vault(_known_key(settings)))
+    applied = _bring_up_to_date(conninfo)
+    with _connected(conninfo) as connection:
+        _raise_walls(connection)
+    return conninfo, applied
+
+
+def inspect_database(settings: Settings, conninfo: str, *, needs_key: bool = False) -> str:
+    """Compare what ``prepare_database`` prepares, and write nothing: works on a standby too.
+
+    Return a connection string whose sessions only read. The master key is compared if it is known;
+    with ``needs_key`` it must be. Raises as ``prepare_database`` does.
+    """
+    key = _known_key(settings) if needs_key else known_master_key(settings)
+    conninfo = pin(conninfo)
+    conninfo = make_conninfo(conninfo, options=options_of(conninfo, _READ_ONLY))
+    with _connected(conninfo) as connection:
+        refuse_old_schema(connection)
+        if key is not None:
+            _compare_key(connection, Vault(key))
+    return conninfo
+
+
+def refuse_old_schema(connection: psycopg.Connection[TupleRow]) -> None:
+    """Raise SchemaError unless a start would change nothing in the schema."""
+    refuse_outdated(connection)
+    if not is_registered(connection, projections()) or not walls.are_raised(connection):
+        raise SchemaError("The schema is not up to date: run `ledger migrate`.")
+
+
+def _bring_up_to_date(conninfo: str) -> list[str]:
+    applied = migrate(conninfo)
+    register(conninfo, projections())
+    return applied
+
+
+def _connected(conninfo: str) -> psycopg.Connection[TupleRow]:
+    """A connection whose session settings are pinned. Raises ConfigurationError."""
+    connection = psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row)
+    if not is_pinned(connection):
+        connection.close()
+        raise ConfigurationError(
+            "A connection pooler before the database drops the session settings: connect to"
+            " PostgreSQL itself."
+        )
+    return connection
+
+
+def _compare_key(connection: psycopg.Connection[TupleRow], vault: Vault) -> None:
+    """Raise ConfigurationError if the database belongs to another master key."""
+    row = connection.execute(_KEPT_FINGERPRINT).fetchone()
+    if row is not None and row != (vault.fingerprint,):
+        raise ConfigurationError(
+            "The master key is not the key of this database: set LEDGER_MASTER_KEY or"
+            " LEDGER_MASTER_KEY_FILE."
+        )
 
 
 def _raise_walls(connection: psycopg.Connection[TupleRow]) -> None:
@@ -76,6 +144,28 @@ def with_master_key(settings: Settings) -> Settings:
     return settings.model_copy(update=key)
 
 
+def known_master_key(settings: Settings) -> bytes | None:
+    """The configured master key; None where a start would make one. Nothing is made here.
+
+    Raises ConfigurationError for an unusable key.
+    """
+    is_named = settings.master_key is not None or settings.master_key_file is not None
+    return _master_key(settings) if is_named or _own_file(settings).exists() else None
+
+
+def _known_key(settings: Settings) -> bytes:
+    key = known_master_key(settings)
+    if key is None:
+        raise ConfigurationError(
+            "The master key is not known here: set LEDGER_MASTER_KEY or LEDGER_MASTER_KEY_FILE."
+        )
+    return key
+
+
+def _own_file(settings: Settings) -> Path:
+    return settings.data_dir / "master.key"
+
+
 def _master_key(settings: Settings) -> bytes:
     try:
         if settings.master_key is not None:
@@ -83,7 +173,7 @@ def _master_key(settings: Settings) -> bytes:
         if settings.master_key_file is not None:
             # Never created: a new key in place of one that is missing would open no run.
             return parse_master_key(settings.master_key_file.read_text())
-        return load_master_key(settings.data_dir / "master.key")
+        return load_master_key(_own_file(settings))
     except OSError as error:
         raise ConfigurationError(f"The master key cannot be read: {error.strerror}.") from error
     except ValueError as error:

@@ -5,7 +5,15 @@ from collections.abc import Callable
 import psycopg
 from psycopg.rows import tuple_row
 
-from ledger.log.reader import BadReader, Reader, admit, compare, find_reader, reader_at
+from ledger.log.reader import (
+    BadReader,
+    Reader,
+    admit,
+    compare,
+    find_reader,
+    reader_at,
+    refuse_unadmitted,
+)
 from ledger.postgres import locks
 from ledger.postgres.session import pin
 from ledger.service.composition.database import ConfigurationError, open_vault
@@ -21,8 +29,18 @@ def prepare_reading(
     """Prepare the role by which the API reads; return the connection string of reads.
 
     ``conninfo`` is that of ``prepare_database``. ``announce`` gets one line if reads have no login
-    of their own. Raises ConfigurationError, or psycopg.OperationalError if the database is away.
+    of their own. With ``LEDGER_MIGRATE=never`` the role is only looked for. Raises
+    ConfigurationError, or psycopg.OperationalError if the database is away.
     """
+    if settings.migrate == "never":
+        return find_reading(settings, conninfo, announce)
+    return admit_reads(settings, conninfo, announce)
+
+
+def admit_reads(
+    settings: Settings, conninfo: str, announce: Callable[[str], None] | None = None
+) -> str:
+    """As ``prepare_reading``, whatever ``LEDGER_MIGRATE`` says: give the role its rights."""
     with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (locks.WALLS,))
         try:
@@ -39,19 +57,46 @@ def prepare_reading(
         except psycopg.errors.UndefinedObject as error:
             reason = "The role of reads is not known to the database"
             raise ConfigurationError(_refusal(settings, reason)) from error
+    _tell_of_weakness(reader, announce)
+    return reader.conninfo
+
+
+def find_reading(
+    settings: Settings, conninfo: str, announce: Callable[[str], None] | None = None
+) -> str:
+    """Find the role by which the API reads, as ``prepare_reading`` left it; write nothing.
+
+    Works on a standby. Raises as ``prepare_reading`` does.
+    """
+    with psycopg.connect(conninfo, autocommit=True, row_factory=tuple_row) as connection:
+        try:
+            reader = _reader(connection, settings, conninfo, makes=False)
+            refuse_unadmitted(connection, reader)
+            compare(connection, reader)
+        except BadReader as error:
+            raise ConfigurationError(_refusal(settings, str(error))) from error
+    _tell_of_weakness(reader, announce)
+    return reader.conninfo
+
+
+def _tell_of_weakness(reader: Reader, announce: Callable[[str], None] | None) -> None:
     if reader.weakness is not None and announce is not None:
         announce(
             f"Reads use the login of the database's user ({reader.weakness}): docs/operating.md,"
             " The login of reads, has the SQL of a role of their own."
         )
-    return reader.conninfo
 
 
 def _reader(
-    connection: psycopg.Connection[tuple[object, ...]], settings: Settings, conninfo: str
+    connection: psycopg.Connection[tuple[object, ...]],
+    settings: Settings,
+    conninfo: str,
+    *,
+    makes: bool = True,
 ) -> Reader:
     if settings.api_database_url is None:
-        return find_reader(connection, conninfo, open_vault(settings).password_of)
+        password_of = open_vault(settings).password_of
+        return find_reader(connection, conninfo, password_of, makes=makes)
     try:
         return reader_at(pin(settings.api_database_url))
     except psycopg.OperationalError as error:

@@ -24,17 +24,31 @@ def create_writer(
     clock: Clock = utc_now,
     *,
     probes: bool = False,
+    listens: bool = True,
     neighbours: Neighbours | None = None,
 ) -> Writer:
-    """A writer, to be started before use."""
-    vault = open_vault(settings)
-    return Writer(log, vault, clock, settings.idle_after, probes=probes, neighbours=neighbours)
+    """A writer, to be started before use.
+
+    With ``probes`` the writer beats; ``listens`` says whether the process takes heartbeats.
+    """
+    return Writer(
+        log,
+        open_vault(settings),
+        clock,
+        settings.idle_after,
+        probes=probes,
+        listens=listens,
+        neighbours=neighbours,
+    )
 
 
 @contextmanager
-def writing(settings: Settings, conninfo: str, clock: Clock = utc_now) -> Iterator[Writer]:
-    """A running writer for a short command."""
+def writing(
+    settings: Settings, conninfo: str, clock: Clock = utc_now, *, heeds_beats: bool = True
+) -> Iterator[Writer]:
+    """A running writer for a short command; ``heeds_beats`` is false for the demo's story."""
     log = Log(conninfo)
+    log.ledger_recorder.heeds_beats = heeds_beats
     with running(log, create_writer(settings, log, clock)) as writer:
         yield writer
 

@@ -1,0 +1,161 @@
+"""The beat of the log: whatever the clocks of nodes say, no event is recorded before a beat.
+
+A standby therefore knows every event of an instant once it has a later event or beat.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import psycopg
+import pytest
+
+from ledger.application import writer as writer_module
+from ledger.application.report import command_of
+from ledger.application.writer import Writer
+from ledger.log.event_log import Log
+from ledger.service.composition.writing import create_writer, running, writing
+from ledger.settings import Settings
+from tests.support.facts import LINE, activation, fact
+from tests.support.racing_writers import parsed, principal
+from tests.support.views import query, until
+
+OFFSETS = (0.0, -3.0, 2.5)
+"""By how many seconds the clocks of the nodes are off."""
+
+FACTS = 120
+
+_LOOK = """
+SELECT greatest(l.beaten_at, (SELECT max(recorded_at) FROM ledger.ledger_events)),
+    l.beaten_at, COALESCE((SELECT max(notification_id) FROM ledger.ledger_events), 0)
+FROM ledger.listening AS l
+"""
+
+# The first event behind a position that was recorded before an instant.
+_EARLIER = """
+SELECT notification_id FROM ledger.ledger_events
+WHERE notification_id > %s AND recorded_at <= %s LIMIT 1
+"""
+
+
+class Look(NamedTuple):
+    """What a snapshot says: up to which instant every event is known, and the last position."""
+
+    known_until: datetime
+    beaten_at: datetime
+    head: int
+
+
+def clock_with(offset: float) -> Callable[[], datetime]:
+    return lambda: datetime.now(UTC) + timedelta(seconds=offset)
+
+
+@contextmanager
+def beating(
+    conninfo: str, settings: Settings, offset: float, *, heeds_beats: bool = True
+) -> Iterator[Writer]:
+    log = Log(conninfo)
+    log.ledger_recorder.heeds_beats = heeds_beats
+    with running(log, create_writer(settings, log, clock_with(offset), probes=True)) as writer:
+        yield writer
+
+
+def race(conninfo: str, settings: Settings, *, heeds_beats: bool = True) -> list[Look]:
+    """Let writers whose clocks differ record facts; return looks that were taken meanwhile."""
+    looks, ended = list[Look](), threading.Event()
+
+    def look() -> None:
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            while not ended.is_set():
+                looks.extend(Look(*row) for row in connection.execute(_LOOK).fetchall())
+
+    def report(offset: float) -> None:
+        with beating(conninfo, settings, offset, heeds_beats=heeds_beats) as writer:
+            for number in range(FACTS):
+                event = parsed(fact("execution.checked_in", LINE, {"note": f"{number}"}))
+                writer.execute(command_of(event, principal("KEY-26-000001")))
+
+    with beating(conninfo, settings, 0, heeds_beats=heeds_beats) as writer:
+        writer.execute(command_of(parsed(activation()), principal("KEY-26-000001")))
+    looker = threading.Thread(target=look)
+    looker.start()
+    with ThreadPoolExecutor(len(OFFSETS)) as pool:
+        list(pool.map(report, OFFSETS))
+    ended.set()
+    looker.join()
+    return looks
+
+
+def broken(conninfo: str, looks: list[Look]) -> list[Look]:
+    """The looks that a later event has contradicted."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        return [
+            look
+            for look in looks
+            if connection.execute(_EARLIER, (look.head, look.known_until)).fetchone()
+        ]
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every append beat."""
+    monkeypatch.setattr(writer_module, "LISTENING_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("always")
+def test_every_later_event_is_recorded_after_the_beat_whatever_clocks_say(
+    conninfo: str, settings: Settings
+) -> None:
+    looks = race(conninfo, settings)
+    beats = [look.beaten_at for look in looks]
+    assert len(set(beats)) > 20
+    assert beats == sorted(beats)
+    assert broken(conninfo, looks) == []
+
+
+@pytest.mark.usefixtures("always")
+def test_the_race_finds_events_before_a_beat_where_writers_do_not_heed_it(
+    conninfo: str, settings: Settings
+) -> None:
+    """Without the guard, a node whose clock is behind records an event before a known instant.
+
+    (The instants of events alone rise in any case: they hide a beat that is older than the last.)
+    """
+    with beating(conninfo, settings, 60.0) as ahead:
+        until(lambda: query(conninfo, "SELECT beaten_at > now() FROM ledger.listening")[0][0], "it")
+        assert not ahead.failing_seconds()
+    looks = race(conninfo, settings, heeds_beats=False)
+    assert broken(conninfo, looks) != []
+
+
+def test_an_idle_writer_beats_each_second(conninfo: str, settings: Settings) -> None:
+    def beat() -> datetime:
+        ((at,),) = query(conninfo, "SELECT beaten_at FROM ledger.listening")
+        return at
+
+    with beating(conninfo, settings, 0):
+        until(lambda: datetime.now(UTC) - beat() < timedelta(seconds=1), "the first beat")
+        first = beat()
+        until(lambda: beat() > first, "the next beat")
+        assert beat() - first < timedelta(seconds=2)
+
+
+def test_a_process_that_takes_no_heartbeats_beats_and_does_not_say_that_it_listens(
+    conninfo: str, settings: Settings
+) -> None:
+    log = Log(conninfo)
+    with running(log, create_writer(settings, log, probes=True, listens=False)):
+        beats = "SELECT beaten_at > '2000-01-01', listened_at > '2000-01-01' FROM ledger.listening"
+        until(lambda: query(conninfo, beats)[0][0], "a beat")
+        assert query(conninfo, beats) == [(True, False)]
+
+
+def test_the_demos_story_is_told_before_a_beat(conninfo: str, settings: Settings) -> None:
+    query(conninfo, "UPDATE ledger.listening SET beaten_at = now()")
+    past = datetime(2026, 4, 1, tzinfo=UTC)
+    with writing(settings, conninfo, lambda: past, heeds_beats=False) as writer:
+        writer.execute(command_of(parsed(activation()), principal("KEY-26-000001")))
+    assert query(conninfo, "SELECT recorded_at FROM ledger.ledger_events") == [(past,)]

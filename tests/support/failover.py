@@ -1,0 +1,59 @@
+"""A standby of an embedded server, which may lag, and may be promoted."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ledger.postgres.embedded import EmbeddedPostgres
+from ledger.postgres.embedded.account import run
+from ledger.postgres.embedded.place import find_place
+from tests.support.views import head, query, until
+
+_QUICK = {"fsync": "off", "shared_buffers": "32MB"}
+
+
+class Pair:
+    """A primary and a copy of it, which follows it while it runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.primary = EmbeddedPostgres(folder / "primary", purpose="tests", settings=_QUICK)
+        self._copy_dir = folder / "standby"
+        self.standby = EmbeddedPostgres(self._copy_dir, purpose="tests", settings=_QUICK)
+
+    def copy(self) -> None:
+        """Copy the primary, and let the copy follow it up to the end of the log, then lag."""
+        self.standby.own()
+        place = find_place(self._copy_dir)
+        made = run(
+            place.command(
+                "pg_basebackup",
+                *("-D", str(place.database), "-R", "-X", "stream", "-c", "fast"),
+                *("-d", self.primary.url),
+            )
+        )
+        assert made.returncode == 0, made.stderr
+        self.standby.start()
+        end = head(self.primary.url)
+        until(lambda: head(self.standby.url) == end, "the standby")
+        self.standby.stop()
+
+    def fail_over(self) -> str:
+        """Lose the primary, with all that the standby lacks, and promote that; its address."""
+        self.primary.stop()
+        self.standby.start()
+        query(self.standby.url, "SELECT pg_promote()")
+        recovering = "SELECT pg_is_in_recovery()"
+        until(lambda: query(self.standby.url, recovering) == [(False,)], "the promotion")
+        return self.standby.url
+
+
+@contextmanager
+def pair_in(folder: Path) -> Iterator[Pair]:
+    """A pair whose primary runs."""
+    pair = Pair(folder)
+    pair.primary.start()
+    try:
+        yield pair
+    finally:
+        pair.primary.stop()
+        pair.standby.stop()
